@@ -1,0 +1,343 @@
+//! Completion drivers: the one interface through which workers do I/O, over io_uring, epoll, or a
+//! simulated wire.
+//!
+//! # Contract
+//!
+//! A worker *pushes* operations and runs *turns*. The three backends keep the same promises, and the
+//! suite in `conformance` holds each of them to it:
+//!
+//! * **Exactly once.** Each pushed operation completes exactly once, with its token, in some later turn
+//!   (never inside [`Driver::push`]). A multishot operation completes many times, each time but the last
+//!   with [`Completion::more`] set. A zero-copy send completes twice: [`Outcome::Sent`] with `more`, then
+//!   [`Outcome::Released`].
+//! * **Order.** Nothing is promised across sockets. On one socket at most one operation per direction
+//!   (receive or accept; send, connect or half-close) may be outstanding; a second one completes with
+//!   [`OpError::Busy`].
+//! * **Buffers** belong to the driver from the push until the operation is released: at its completion,
+//!   for a zero-copy send at the notification. Several sends may share a buffer, which stays readable;
+//!   a receive has it alone. Touching a buffer against that is a defect of the caller, and
+//!   [`Driver::buffer`] and [`Driver::buffer_mut`] panic. A multishot receive fills buffers of the
+//!   driver's pool, which the worker hands back with [`Driver::recycle`]; when the pool is empty the
+//!   operation ends with [`OpError::NoBuffers`] and is pushed anew.
+//! * **Short counts** are normal: a send or a receive may move fewer bytes than asked. A receive of zero
+//!   bytes on a stream is its end. A send or receive of length zero completes with zero.
+//! * **Cancel.** A cancelled operation still completes, with [`OpError::Canceled`] or with its result if
+//!   that came first; the cancel itself completes with [`Outcome::CancelDone`], whether or not it found
+//!   its target. A cancelled zero-copy send still gives its notification.
+//! * **Close** first cancels what is outstanding on the socket: those operations complete (cancelled)
+//!   before, or in the same turn as, the close does. The socket's id is dead from the push on: operations
+//!   pushed on it later complete with [`OpError::BadSocket`].
+//! * **Drop** cancels, drains, and only then frees memory: the kernel must never write into freed
+//!   buffers. If draining does not end within a second, the memory is leaked on purpose.
+//! * **Time** is an argument. `now` is the worker's last reading of its clock and deadlines are absolute
+//!   instants of the same clock. A turn returns at its deadline or later, never earlier without a
+//!   completion, except where the wait is interrupted by a signal or by a [`Waker`].
+//!
+//! A turn submits everything that was pushed before it, in order of the pushes, so an instant read right
+//! before the turn is the time of sending for all sends pushed since the last one.
+//!
+//! # Waiting
+//!
+//! [`Wait::Poll`] never sleeps. It is the spinning worker's turn, and each backend does there what was
+//! measured to be fastest: few receives are attempted anew each turn without any readiness machinery
+//! (up to [`crate::limits::SPIN_ATTEMPTS_MAX`]), many are watched by the kernel. A worker may mix the kinds
+//! of turn freely; the driver re-arms what it must.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::units::{Instant, Nanos};
+
+mod op;
+
+pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
+
+/// A socket that a driver holds. Ids are reused after the close has completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u32);
+
+/// A buffer in a driver's arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// A buffer of the driver's receive pool that a multishot receive has filled.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PoolBuffer(pub u16);
+
+/// How a turn waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: submit, reap what is there, return.
+    Poll,
+    /// Sleep in the kernel until one completion is there, or until the instant.
+    Until(Instant),
+    /// Sleep until `completions` are there; once one is there, at most `within` longer; never past `deadline`.
+    /// A backend without the capability treats it as [`Wait::Until`].
+    Batch {
+        /// How many completions to gather.
+        completions: u32,
+        /// The bound on gathering, which is part of the printed error.
+        within: Nanos,
+        /// When to return with none.
+        deadline: Instant,
+    },
+}
+
+/// Stream or datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketKind {
+    /// A TCP connection yet to be connected.
+    Stream,
+    /// A TCP listener; [`SocketSpec::local`] is the address to listen on.
+    Listener,
+    /// A UDP socket.
+    Datagram,
+}
+
+/// What socket to open.
+#[derive(Debug, Clone)]
+pub struct SocketSpec {
+    /// Stream, listener or datagram.
+    pub kind: SocketKind,
+    /// Decides the address family where `local` is absent.
+    pub ipv6: bool,
+    /// The address to bind to. For an IPv6 wildcard listener or datagram socket the driver asks for dual stack.
+    pub local: Option<SocketAddr>,
+    /// Share the local port (`SO_REUSEPORT`): a server's per-session datagram sockets.
+    pub reuse_port: bool,
+    /// `TCP_NODELAY` (streams; accepted sockets of a listener likewise).
+    pub nodelay: bool,
+    /// Report the local address of each datagram (`IP_PKTINFO`), so that an answer can leave from it.
+    pub packet_info: bool,
+    /// `SO_SNDBUF`, bytes, as the kernel counts.
+    pub send_buffer: Option<u32>,
+    /// `SO_RCVBUF`, bytes, as the kernel counts.
+    pub receive_buffer: Option<u32>,
+}
+
+impl SocketSpec {
+    /// A TCP socket without options but `TCP_NODELAY`, in the family of `remote`.
+    #[must_use]
+    pub const fn stream_to(remote: SocketAddr) -> Self {
+        Self {
+            kind: SocketKind::Stream,
+            ipv6: remote.is_ipv6(),
+            local: None,
+            reuse_port: false,
+            nodelay: true,
+            packet_info: false,
+            send_buffer: None,
+            receive_buffer: None,
+        }
+    }
+
+    /// An unbound UDP socket in the family of `remote`.
+    #[must_use]
+    pub const fn datagram_to(remote: SocketAddr) -> Self {
+        Self {
+            kind: SocketKind::Datagram,
+            nodelay: false,
+            ..Self::stream_to(remote)
+        }
+    }
+
+    /// A TCP listener on `local`.
+    #[must_use]
+    pub const fn listener(local: SocketAddr) -> Self {
+        Self {
+            kind: SocketKind::Listener,
+            local: Some(local),
+            ..Self::stream_to(local)
+        }
+    }
+}
+
+/// Which backend a driver is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Backend {
+    /// io_uring.
+    Uring,
+    /// epoll, through mio.
+    Epoll,
+    /// The simulated wire.
+    Sim,
+}
+
+impl Backend {
+    /// The name in flags, on the wire and in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+            Self::Sim => "sim",
+        }
+    }
+}
+
+/// What a driver can do on this kernel, and how it does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Which backend this is.
+    pub backend: Backend,
+    /// Zero-copy sends are offered; without it [`Op::Send`] with `zero_copy` copies, and its
+    /// [`Outcome::Released`] says so.
+    pub zero_copy: bool,
+    /// [`Wait::Batch`] is honoured.
+    pub batch_wait: bool,
+    /// Steps down from what this backend would like to use, in words fit for the report, for example
+    /// `no DEFER_TASKRUN (needs Linux 6.1)`. Empty when nothing is missing.
+    pub step_downs: Vec<String>,
+}
+
+/// What ends a driver rather than one operation.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// More operations are outstanding than [`crate::limits::OPERATIONS_MAX`].
+    #[error(
+        "more than {} operations outstanding on one worker",
+        crate::limits::OPERATIONS_MAX
+    )]
+    Full,
+    /// A buffer, a socket slot or the driver itself could not be had.
+    #[error("{what}: {source}")]
+    Resources {
+        /// What was asked for, with the remedy where there is one.
+        what: &'static str,
+        /// The operating system's answer.
+        source: OpError,
+    },
+    /// A system call that must not fail has failed.
+    #[error("{call} failed: {source}")]
+    Call {
+        /// The system call.
+        call: &'static str,
+        /// Its errno.
+        source: OpError,
+    },
+}
+
+/// Wakes a waiting turn from another thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Waker(pub(crate) std::sync::Arc<dyn Wake>);
+
+/// What a backend puts behind a [`Waker`].
+pub trait Wake: std::fmt::Debug + Send + Sync {
+    /// Makes the present or the next waiting turn return.
+    fn wake(&self);
+}
+
+impl Waker {
+    /// A waker over a backend's own means.
+    pub fn new(wake: impl Wake + 'static) -> Self {
+        Self(std::sync::Arc::new(wake))
+    }
+
+    /// Makes the present or the next waiting turn return soon, possibly with no completion.
+    pub fn wake(&self) {
+        self.0.wake();
+    }
+}
+
+/// Does I/O for one worker; see the [module](self) for the contract. Not shared between threads.
+pub trait Driver {
+    /// What [`Driver::adopt`] takes and [`Driver::release`] gives: a descriptor, or a simulated one.
+    type Socket;
+
+    /// Queues `op` for the next turn. Its completion carries `token`.
+    ///
+    /// # Errors
+    /// [`DriverError::Full`] when too many operations are outstanding; the operation is not queued.
+    ///
+    /// # Panics
+    /// When a buffer of `op` is lent (for a send: to a receive), does not exist, or is shorter than the range.
+    fn push(&mut self, token: Token, op: Op) -> Result<(), DriverError>;
+
+    /// Submits what was pushed, waits as told, and appends what completed to `done`, at most
+    /// [`crate::limits::COMPLETIONS_PER_TURN`] of them. `now` is the caller's reading of its clock right
+    /// before the call.
+    ///
+    /// # Errors
+    /// Only what ends the driver; the failure of an operation is its completion.
+    fn turn(
+        &mut self,
+        now: Instant,
+        wait: Wait,
+        done: &mut Vec<Completion>,
+    ) -> Result<(), DriverError>;
+
+    /// What this driver can do, and where it had to step down.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Opens a socket: for a listener or with a local address it is bound (and listening) on return.
+    ///
+    /// # Errors
+    /// As `socket`, `setsockopt`, `bind` or `listen` answers.
+    fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError>;
+
+    /// Takes over a socket that exists already.
+    ///
+    /// # Errors
+    /// When the driver holds as many sockets as it can.
+    fn adopt(&mut self, socket: Self::Socket) -> Result<SocketId, OpError>;
+
+    /// Gives the socket away, to be adopted by another driver. Nothing may be outstanding on it.
+    ///
+    /// # Errors
+    /// [`OpError::Busy`] while something is outstanding, [`OpError::BadSocket`] for a dead id.
+    fn release(&mut self, socket: SocketId) -> Result<Self::Socket, OpError>;
+
+    /// The local address of a socket, where it has one.
+    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+
+    /// The far end's address of a connected or accepted socket, where it has one.
+    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+
+    /// Allocates a buffer of `len` bytes, zeroed. Not to be called in the measured phase.
+    ///
+    /// # Errors
+    /// [`DriverError::Resources`] when there are too many buffers.
+    fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError>;
+
+    /// Gives a buffer back; if it is lent, as soon as it is released.
+    fn free(&mut self, buffer: BufferId);
+
+    /// The bytes of a buffer.
+    ///
+    /// # Panics
+    /// While the buffer is lent to a receive, and for an id that was freed.
+    fn buffer(&self, buffer: BufferId) -> &[u8];
+
+    /// The bytes of a buffer, to be written.
+    ///
+    /// # Panics
+    /// While the buffer is lent to any operation, and for an id that was freed.
+    fn buffer_mut(&mut self, buffer: BufferId) -> &mut [u8];
+
+    /// Sets up the pool that multishot receives fill: `count` buffers (a power of two) of `len` bytes.
+    /// Once per driver, before the first multishot receive.
+    ///
+    /// # Errors
+    /// When the kernel or the driver cannot.
+    fn provide_pool(&mut self, count: u16, len: u32) -> Result<(), DriverError>;
+
+    /// The bytes that a multishot receive left in `buffer`.
+    fn pool_bytes(&self, buffer: &PoolBuffer) -> &[u8];
+
+    /// Hands a pool buffer back to be filled again.
+    fn recycle(&mut self, buffer: PoolBuffer);
+
+    /// A handle by which another thread ends this driver's wait.
+    fn waker(&self) -> Waker;
+}
+
+/// The address pair of a datagram: where it came from, and to which local address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatagramFrom {
+    /// The sender.
+    pub from: SocketAddr,
+    /// The local address it was sent to, where [`SocketSpec::packet_info`] asked for it.
+    pub local: Option<IpAddr>,
+}

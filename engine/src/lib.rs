@@ -1,0 +1,21 @@
+//! The engine of `tare`: what measures a network path, without any command line around it.
+//!
+//! # Shape
+//!
+//! A [`run`] plan is dealt out over per-core [`worker`]s. A worker owns one [`driver`] (io_uring, epoll
+//! or the simulated wire), its connections, its share of the [`schedule`] and its histograms, and runs
+//! one turn after the other: stamp and submit, wait, reap, act. What travels on the wire is decided by
+//! the sans-I/O machines of [`proto`]. What was measured ends in one versioned [`result`], over which
+//! [`analysis`] computes statistics.
+//!
+//! Unsafe code lives in the `sys` module alone.
+#![deny(unsafe_code, missing_docs)]
+#![warn(clippy::print_stdout, clippy::exit)]
+
+pub mod clock;
+pub mod driver;
+pub mod error;
+pub mod limits;
+pub mod result;
+pub mod sys;
+pub mod units;

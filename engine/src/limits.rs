@@ -1,0 +1,48 @@
+//! Every fixed bound, named, with compile-time checks of how the bounds relate.
+
+/// The TCP port, and UDP port number, that a server listens on by default.
+pub const DEFAULT_PORT: u16 = 7117;
+
+/// Operations that one driver may have outstanding at once.
+pub const OPERATIONS_MAX: u32 = 1 << 16;
+/// Entries of a ring's submission queue; what does not fit is submitted in the same turn, in several enters.
+pub const RING_ENTRIES: u32 = 1024;
+/// Completions that one turn hands over at most; the rest stays for the next turn.
+pub const COMPLETIONS_PER_TURN: usize = 1024;
+/// Sockets that one driver may hold at once.
+pub const SOCKETS_MAX: u32 = 1 << 16;
+/// Up to this many receives are attempted anew in every turn that does not wait; above it a spinning
+/// driver asks the kernel for readiness instead, since each attempt costs its share of the turn.
+pub const SPIN_ATTEMPTS_MAX: usize = 4;
+/// Segments of one vectored send.
+pub const SEGMENTS_MAX: usize = 4;
+
+/// The largest TCP ping-pong message, bytes.
+pub const MESSAGE_MAX: u32 = 16 << 20;
+/// The largest UDP payload over IPv4, bytes: 65,535 less the IP and UDP headers.
+pub const DATAGRAM_MAX: u32 = 65_507;
+/// Header of every test datagram, bytes; so the smallest `--size` over UDP.
+pub const DATAGRAM_HEADER: u32 = 16;
+/// Control datagrams are padded to this size, so that an answer is never larger than its request, bytes.
+pub const CONTROL_DATAGRAM: usize = 1200;
+/// The longest body of one control frame, bytes.
+pub const FRAME_BODY_MAX: usize = 60 << 10;
+/// The longest document (environment, figures) that is fetched over UDP, bytes.
+pub const DOCUMENT_MAX: usize = 1 << 20;
+
+/// Concurrent connections of one run.
+pub const CONNECTIONS_MAX: u32 = 60_000;
+/// Sessions that a server keeps at once by default.
+pub const SESSIONS_MAX: u32 = 4096;
+/// Connections that a server keeps while they have not yet said hello.
+pub const PENDING_MAX: usize = 1024;
+/// Time blocks into which a measured phase is cut for the quantiles' intervals.
+pub const BLOCKS: usize = 32;
+/// Entries of the per-interval series.
+pub const INTERVALS_MAX: usize = 3_600;
+
+const _: () = assert!(DATAGRAM_HEADER as usize <= CONTROL_DATAGRAM);
+const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIONS_MAX);
+const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX);
+const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
+const _: () = assert!(FRAME_BODY_MAX < u16::MAX as usize);

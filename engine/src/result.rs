@@ -1,0 +1,522 @@
+//! The one versioned, serialisable result: schema `tare/1`.
+//!
+//! The authority is `schema/tare-1.schema.json`; every emitted document is validated against it in the
+//! tests. Readers ignore fields they don't know. Units are the last word of a name; latencies are
+//! nanoseconds and full round trips.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The schema's name and version.
+pub const SCHEMA: &str = "tare/1";
+
+/// A whole run: what was asked, where, and what came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Which tare wrote it.
+    pub tool: Tool,
+    /// `lat`, `bw`, `http`, `compare`.
+    pub kind: String,
+    /// When the run began, RFC 3339, by the wall clock.
+    pub started_at: String,
+    /// The run was cut short, or something failed: what is here was measured, and there is less of it than asked.
+    pub partial: bool,
+    /// The seed of everything random in the run.
+    pub seed: u64,
+    /// The plan as resolved: defaults filled in, names resolved, secrets redacted.
+    pub plan: serde_json::Value,
+    /// The machines at both ends.
+    pub environment: Environments,
+    /// One entry per step of the sweep.
+    pub results: Vec<StepResult>,
+    /// The assertions and what became of them.
+    pub assertions: Vec<AssertionResult>,
+    /// What is known to spoil the numbers, with advice.
+    pub warnings: Vec<Warning>,
+}
+
+/// Which tare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Always `tare`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The machines at both ends.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Environments {
+    /// The client's.
+    pub client: Environment,
+    /// One per distinct server instance that answered, in order of appearance.
+    pub servers: Vec<Environment>,
+}
+
+/// What is known of one machine. Absent means not known there, never zero.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Environment {
+    /// The server's instance id, 16 hexadecimal digits; absent for the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Which tare runs there.
+    pub tare_version: String,
+    /// The host's name.
+    pub hostname: Option<String>,
+    /// Kernel release.
+    pub kernel: Option<String>,
+    /// CPU model.
+    pub cpu_model: Option<String>,
+    /// CPUs online.
+    pub cpus_online: Option<u32>,
+    /// CPUs this process may run on, as a list (`0-3,6`).
+    pub cpus_allowed: Option<String>,
+    /// CPUs the kernel keeps free of other work (`isolcpus`), as a list.
+    pub cpus_isolated: Option<String>,
+    /// Frequency governor of the first allowed CPU.
+    pub governor: Option<String>,
+    /// Turbo or boost is on.
+    pub turbo: Option<bool>,
+    /// Idle states of the first allowed CPU with their exit latency.
+    pub idle_states: Vec<IdleState>,
+    /// Simultaneous multithreading is on.
+    pub smt: Option<bool>,
+    /// The kernel's clock source.
+    pub clock_source: Option<String>,
+    /// The hypervisor, where one can be told.
+    pub hypervisor: Option<String>,
+    /// `docker`, `podman`, `kubernetes`, `containerd`, `lxc`, `gvisor`, where one can be told.
+    pub container: Option<String>,
+    /// The seccomp mode of the process: `off`, `strict`, `filter`.
+    pub seccomp: Option<String>,
+    /// The CPU limit of the cgroup, in CPUs (1.5 is one and a half), v1 or v2; absent without a limit.
+    pub cgroup_cpu_limit: Option<f64>,
+    /// `v1`, `v2` or `hybrid`.
+    pub cgroup_version: Option<String>,
+    /// `kernel.io_uring_disabled`, where the kernel has it.
+    pub io_uring_disabled: Option<u32>,
+    /// Default TCP congestion control.
+    pub congestion_control: Option<String>,
+    /// `net.core.busy_poll`, microseconds.
+    pub busy_poll_us: Option<u64>,
+    /// `net.core.busy_read`, microseconds.
+    pub busy_read_us: Option<u64>,
+    /// Entries in the conntrack table, and its size, where conntrack is loaded.
+    pub conntrack: Option<Fill>,
+    /// The ephemeral port range.
+    pub ephemeral_ports: Option<(u16, u16)>,
+    /// `RLIMIT_NOFILE`, soft.
+    pub descriptors_limit: Option<u64>,
+    /// `RLIMIT_MEMLOCK`, soft, bytes.
+    pub memlock_limit_bytes: Option<u64>,
+    /// The device of the route to the other end.
+    pub device: Option<Device>,
+}
+
+/// An idle state of a CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleState {
+    /// Its name.
+    pub name: String,
+    /// Time to leave it, microseconds, as the driver states.
+    pub exit_latency_us: u64,
+    /// Switched off.
+    pub disabled: bool,
+}
+
+/// How full a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// Entries in use.
+    pub used: u64,
+    /// Entries there can be.
+    pub max: u64,
+}
+
+/// The network device that a route leaves through.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its MTU, bytes.
+    pub mtu_bytes: Option<u32>,
+    /// Its link speed, Mbit/s, where the driver states one.
+    pub speed_mbit_per_s: Option<u64>,
+    /// The NUMA node it hangs on.
+    pub numa_node: Option<i32>,
+    /// Offloads that are on: `tso`, `gso`, `gro`, `rx-checksum`, `tx-checksum`, `sg`.
+    pub offloads: Vec<String>,
+    /// The driver behind it.
+    pub driver: Option<String>,
+}
+
+/// One step of a sweep: one set of parameters, measured.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StepResult {
+    /// The user's label.
+    pub label: Option<String>,
+    /// The parameters of this step.
+    pub params: Params,
+    /// Length of the measured phase, nanoseconds.
+    pub duration_ns: u64,
+    /// What was due, sent and answered in the measured phase.
+    pub operations: Operations,
+    /// What happened before it.
+    pub warmup: Warmup,
+    /// Operations per second.
+    pub rate: Rate,
+    /// Round-trip latencies.
+    pub latency: Latencies,
+    /// Bulk figures; absent from latency runs.
+    pub bandwidth: Option<serde_json::Value>,
+    /// Status codes; HTTP only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub status_codes: BTreeMap<String, serde_json::Value>,
+    /// What failed, by phase and cause.
+    pub errors: Vec<ErrorCount>,
+    /// Connections.
+    pub connections: Connections,
+    /// CPU time spent.
+    pub cpu: Cpu,
+    /// How far a latency here can be wrong through the instrument itself: what reading the clock costs plus its
+    /// granularity, plus the p99 of the time the client's worker was not looking while a reply was outstanding
+    /// (spinning: between two reaps; sleeping: between a reap and the next sleep, and the p99 of the wake-up),
+    /// plus the bound on batching where batches are gathered.
+    pub latency_error_ns: u64,
+    /// How each end measured.
+    pub instrument: Instruments,
+    /// The series over time.
+    pub intervals: Vec<Interval>,
+    /// The distinct server instances that answered.
+    pub instances: Vec<String>,
+    /// This step was cut short, or failed.
+    pub partial: bool,
+}
+
+/// The parameters of a step.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Params {
+    /// `tcp` or `udp`.
+    pub proto: String,
+    /// Message size in each direction, bytes.
+    pub size_bytes: u64,
+    /// Concurrent connections.
+    pub connections: u32,
+    /// A connection per operation.
+    pub connect_each: bool,
+    /// Operations per second asked for; absent in closed loop.
+    pub rate_per_s: Option<f64>,
+    /// The far end held each reply that long, nanoseconds.
+    pub server_delay_ns: u64,
+    /// Per-operation timeout, nanoseconds.
+    pub timeout_ns: u64,
+    /// The target as given.
+    pub target: String,
+    /// The address measured.
+    pub address: Option<String>,
+}
+
+/// Where every operation went: `due = sent + dropped + unsent_at_end` and
+/// `sent = completed + failed + timed_out + in_flight_at_end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Operations {
+    /// Intended to be sent in the measured phase.
+    pub due: u64,
+    /// Sent.
+    pub sent: u64,
+    /// Answered as expected.
+    pub completed: u64,
+    /// Failed.
+    pub failed: u64,
+    /// No answer within the timeout.
+    pub timed_out: u64,
+    /// Neither answered nor timed out when the run ended.
+    pub in_flight_at_end: u64,
+    /// Not sent because too late (`--late drop`).
+    pub dropped: u64,
+    /// Due but not sent when the run ended.
+    pub unsent_at_end: u64,
+}
+
+impl Operations {
+    /// Adds another worker's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.due += other.due;
+        self.sent += other.sent;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.timed_out += other.timed_out;
+        self.in_flight_at_end += other.in_flight_at_end;
+        self.dropped += other.dropped;
+        self.unsent_at_end += other.unsent_at_end;
+    }
+
+    /// Whether both sums of the type's doc hold.
+    #[must_use]
+    pub const fn adds_up(&self) -> bool {
+        self.due == self.sent + self.dropped + self.unsent_at_end
+            && self.sent == self.completed + self.failed + self.timed_out + self.in_flight_at_end
+    }
+}
+
+/// What happened during warm-up, and stands in no other counter.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Warmup {
+    /// Its length, nanoseconds.
+    pub duration_ns: u64,
+    /// Its operations.
+    pub operations: Operations,
+    /// Its errors.
+    pub errors: Vec<ErrorCount>,
+}
+
+/// Operations per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Rate {
+    /// Asked for; absent in closed loop.
+    pub target_per_s: Option<f64>,
+    /// Completed, over the measured phase.
+    pub achieved_per_s: f64,
+}
+
+/// The latencies of a step, full round trips in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Latencies {
+    /// From the intended send; open loop only.
+    pub response: Option<Summary>,
+    /// From the actual send.
+    pub service: Summary,
+    /// Actual send after intended send; open loop only.
+    pub lateness: Option<Summary>,
+    /// TCP connect.
+    pub connect: Option<Summary>,
+    /// The far end's share: from its receive to its send.
+    pub server_residence: Option<Summary>,
+    /// Service time less the far end's residence, request by request: the path and both kernels.
+    pub path: Option<Summary>,
+    /// By status code; HTTP only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_status: BTreeMap<String, Summary>,
+}
+
+/// A distribution. A quantile is null where fewer than ten samples lie beyond it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// Samples, the censored ones among them.
+    pub count: u64,
+    /// Smallest, exact.
+    pub min_ns: Option<u64>,
+    /// Mean, exact.
+    pub mean_ns: Option<f64>,
+    /// Standard deviation.
+    pub stdev_ns: Option<f64>,
+    /// Median.
+    pub p50_ns: Option<u64>,
+    /// 75th percentile.
+    pub p75_ns: Option<u64>,
+    /// 90th percentile.
+    pub p90_ns: Option<u64>,
+    /// 95th percentile.
+    pub p95_ns: Option<u64>,
+    /// 99th percentile.
+    pub p99_ns: Option<u64>,
+    /// 99.9th percentile.
+    pub p99_9_ns: Option<u64>,
+    /// 99.99th percentile.
+    pub p99_99_ns: Option<u64>,
+    /// Largest, exact.
+    pub max_ns: Option<u64>,
+    /// Further quantiles that were asked for with `--percentiles`, by name (`p99_5`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra_ns: BTreeMap<String, u64>,
+    /// 95 % intervals of the quantiles, by name: `p50`, `p99_9`.
+    pub intervals_ns: BTreeMap<String, (u64, u64)>,
+    /// Samples that are only known to be at least this long (timed out, or in flight at the end).
+    pub censored: u64,
+    /// Quantiles that rest on censored samples, so are lower bounds (`≥` in text), by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lower_bounds: Vec<String>,
+    /// The whole histogram: base64 of the HdrHistogram V2 compressed encoding.
+    pub hdr: String,
+}
+
+impl Summary {
+    /// The quantile `percent` (50, 99.9), where it is among the printed ones.
+    #[must_use]
+    pub fn quantile_ns(&self, percent: f64) -> Option<u64> {
+        match quantile_name(percent).as_str() {
+            "p50" => self.p50_ns,
+            "p75" => self.p75_ns,
+            "p90" => self.p90_ns,
+            "p95" => self.p95_ns,
+            "p99" => self.p99_ns,
+            "p99_9" => self.p99_9_ns,
+            "p99_99" => self.p99_99_ns,
+            name => self.extra_ns.get(name).copied(),
+        }
+    }
+}
+
+/// The field name of a quantile: 50 is `p50`, 99.9 is `p99_9`.
+#[must_use]
+pub fn quantile_name(percent: f64) -> String {
+    format!("p{percent}").replace('.', "_")
+}
+
+/// Failures of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorCount {
+    /// `resolve`, `connect`, `handshake`, `send`, `receive`, `close`.
+    pub phase: String,
+    /// The errno's name, or `timeout`, `closed`, `protocol`, …
+    pub cause: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Connections of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// Asked for.
+    pub asked: u64,
+    /// Established.
+    pub established: u64,
+    /// Opened anew after a failure.
+    pub reconnects: u64,
+    /// Sockets used in all.
+    pub sockets_used: u64,
+}
+
+/// CPU time of both ends.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Cpu {
+    /// The client's.
+    pub client: CpuUse,
+    /// The server's, for the sessions of this step.
+    pub server: Option<CpuUse>,
+}
+
+/// CPU time of one end over the measured phase.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct CpuUse {
+    /// In user mode, nanoseconds.
+    pub user_ns: u64,
+    /// In the kernel, nanoseconds.
+    pub system_ns: u64,
+    /// Share of the whole machine that was busy, 0 to 1, where `/proc/stat` tells.
+    pub machine_busy: Option<f64>,
+    /// User and system time per completed operation, nanoseconds.
+    pub per_operation_ns: Option<f64>,
+    /// User and system time per MiB moved, nanoseconds.
+    pub per_mib_ns: Option<f64>,
+}
+
+/// How both ends measured.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Instruments {
+    /// The client.
+    pub client: Instrument,
+    /// The server, as it told in-band; absent if it could not.
+    pub server: Option<Instrument>,
+}
+
+/// How one end measured, and what disturbed it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Instrument {
+    /// `uring`, `epoll` or `sim`.
+    pub backend: String,
+    /// Why that one, in words.
+    pub backend_reason: String,
+    /// `spin`, `block` or `hybrid`: what was done, not what was asked.
+    pub wait: String,
+    /// Why not what was asked, where it differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_reason: Option<String>,
+    /// CPUs its workers were pinned to.
+    pub cpus: Vec<u32>,
+    /// Cost of one reading of the clock.
+    pub clock_ns: u64,
+    /// Granularity of the clock.
+    pub clock_granularity_ns: u64,
+    /// Median of a turn of the loop that found nothing to wait for.
+    pub turn_p50_ns: u64,
+    /// 99th percentile of the same.
+    pub turn_p99_ns: u64,
+    /// The longest.
+    pub turn_max_ns: u64,
+    /// 99th percentile of the time not looking while a reply was outstanding.
+    pub gap_p99_ns: u64,
+    /// 99th percentile of the wake-up from a sleep of 100 µs, measured before the run; only where it sleeps.
+    pub wakeup_p99_ns: Option<u64>,
+    /// The bound on gathering completions, where batches are gathered.
+    pub batch_bound_ns: u64,
+    /// The busiest worker's share of its time outside waiting, 0 to 1 (a spinning worker: with something to do).
+    pub worker_busy_max: f64,
+    /// Context switches forced on the workers.
+    pub involuntary_switches: u64,
+    /// Context switches of the workers' own sleeping.
+    pub voluntary_switches: u64,
+    /// Time the hypervisor took from the workers' CPUs, nanoseconds.
+    pub steal_ns: Option<u64>,
+    /// Periods in which the cgroup was throttled.
+    pub throttled_periods: Option<u64>,
+    /// Time throttled, nanoseconds.
+    pub throttled_ns: Option<u64>,
+    /// Completion-queue overflows.
+    pub ring_overflows: u64,
+    /// The generator, not the path, was the bottleneck.
+    pub saturated: bool,
+    /// The numbers were disturbed from outside; `disturbances` says how.
+    pub disturbed: bool,
+    /// In words, each with its figure.
+    pub disturbances: Vec<String>,
+}
+
+/// One entry of the series over time.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Interval {
+    /// End of the interval, from the start of the measured phase.
+    pub at_ns: u64,
+    /// Operations completed in it.
+    pub completed: u64,
+    /// Operations failed or timed out in it.
+    pub errors: u64,
+    /// Median service time in it (response time in open loop).
+    pub p50_ns: Option<u64>,
+    /// 99th percentile in it.
+    pub p99_ns: Option<u64>,
+    /// Largest in it.
+    pub max_ns: Option<u64>,
+}
+
+/// What became of an assertion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssertionResult {
+    /// As typed.
+    pub expr: String,
+    /// Which step it was held against (`size=64`), empty for the only one.
+    pub step: String,
+    /// The value found, in the unit of the metric (nanoseconds, per second, ratio); null where there is none.
+    pub actual: Option<f64>,
+    /// Its interval, where it has one.
+    pub interval: Option<(f64, f64)>,
+    /// True, false, or null where the data does not decide.
+    pub holds: Option<bool>,
+}
+
+/// Something known to spoil the numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Stable name, `kebab-case`.
+    pub code: String,
+    /// What is so.
+    pub message: String,
+    /// What to do or to type.
+    pub advice: String,
+}
