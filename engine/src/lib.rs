@@ -17,5 +17,6 @@ pub mod driver;
 pub mod error;
 pub mod limits;
 pub mod result;
+pub mod run;
 pub mod sys;
 pub mod units;

@@ -1,0 +1,176 @@
+//! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
+
+use std::net::SocketAddr;
+
+use crate::driver::Backend;
+use crate::units::Nanos;
+
+/// Which backend to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum BackendChoice {
+    /// io_uring where a probe shows that it works, epoll elsewhere.
+    #[default]
+    Auto,
+    /// This one, or an error.
+    Only(Backend),
+}
+
+/// How a worker waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WaitMode {
+    /// A pinned core polls.
+    Spin,
+    /// Sleep in the kernel.
+    Block,
+    /// Spin while a reply is outstanding (for 200 µs at most) and shortly before a send is due; sleep otherwise.
+    Hybrid,
+}
+
+impl WaitMode {
+    /// The name in flags, on the wire and in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spin => "spin",
+            Self::Block => "block",
+            Self::Hybrid => "hybrid",
+        }
+    }
+}
+
+/// TCP or UDP.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// A TCP connection.
+    #[default]
+    Tcp,
+    /// UDP datagrams.
+    Udp,
+}
+
+impl Transport {
+    /// The name in flags, on the wire and in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// What to measure against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An embedded server of this process, over loopback, on a CPU of its own.
+    Loopback,
+    /// An embedded server in a network namespace made for the run, behind a veth pair.
+    Veth,
+    /// A server elsewhere: `HOST:PORT`, `[v6]:PORT`, or `HOST` with the default port.
+    Host {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// When a step's measured phase ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// After that long.
+    After(Nanos),
+    /// After that many operations over all connections.
+    Count(u64),
+}
+
+/// Options that every measuring command shares.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// When a step ends.
+    pub stop: Stop,
+    /// Length of the warm-up.
+    pub warmup: Nanos,
+    /// Per operation, and for connecting and the handshake.
+    pub timeout: Nanos,
+    /// Workers asked for; by default one for `lat`.
+    pub threads: Option<u32>,
+    /// CPUs asked for, in the order given.
+    pub cpus: Option<Vec<u32>>,
+    /// How to wait; absent: the command's default.
+    pub wait: Option<WaitMode>,
+    /// The backend, at both ends.
+    pub backend: BackendChoice,
+    /// Quantiles to print, per cent.
+    pub percentiles: Vec<f64>,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Length of an entry of the time series.
+    pub interval: Nanos,
+    /// The user's label.
+    pub label: Option<String>,
+    /// The shared secret's bytes. Never printed.
+    pub secret: Option<Secret>,
+    /// Hold `/dev/cpu_dma_latency` at zero for the run.
+    pub no_idle: bool,
+}
+
+/// A shared secret; its `Debug` and the plan's JSON show nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A ping-pong latency run.
+#[derive(Debug, Clone)]
+pub struct LatPlan {
+    /// Against what.
+    pub target: Target,
+    /// Over what.
+    pub transport: Transport,
+    /// Message sizes, bytes, both ways: one step each.
+    pub sizes: Vec<u32>,
+    /// Concurrent ping-pongs: one step each (for each size).
+    pub connections: Vec<u32>,
+    /// A connection per operation (TCP only).
+    pub connect_each: bool,
+    /// Operations per second over all connections, on an open-loop schedule.
+    pub rate_per_s: Option<f64>,
+    /// The far end holds each reply that long, spinning.
+    pub server_delay: Nanos,
+    /// What every measuring command has.
+    pub common: Common,
+}
+
+/// A far end.
+#[derive(Debug, Clone)]
+pub struct ServePlan {
+    /// Addresses to listen on, TCP and UDP each.
+    pub listen: Vec<SocketAddr>,
+    /// `listen` was not given: `[::]` falls back to `0.0.0.0` where IPv6 is off.
+    pub listen_is_default: bool,
+    /// Stop after the first client's sessions are over.
+    pub once: bool,
+    /// Sessions at once.
+    pub max_sessions: u32,
+    /// Longest life of a session.
+    pub max_duration: Nanos,
+    /// A session, or a connection yet to say hello, without traffic for that long is closed.
+    pub idle_timeout: Nanos,
+    /// Spin for clients that ask for it even without a CPU to spare.
+    pub allow_spin: bool,
+    /// CPUs for session workers.
+    pub cpus: Option<Vec<u32>>,
+    /// Backends that clients may ask for.
+    pub backend: BackendChoice,
+    /// The shared secret that clients must prove to know.
+    pub secret: Option<Secret>,
+}
