@@ -1,0 +1,96 @@
+//! How a run tells the outside what it is doing, and how the outside tells it to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::result::{Interval, Params, Report, Warning};
+use crate::units::Nanos;
+
+/// A flag that ends a run early: what was measured until then is reported, marked partial.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Asks the run to end. Safe to call from a signal handler's thread.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Opening connections.
+    Connect,
+    /// Warming up.
+    WarmUp,
+    /// Measuring.
+    Measure,
+    /// Waiting for what is still under way.
+    Drain,
+}
+
+/// A look at a running step.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Time in this phase.
+    pub elapsed: Nanos,
+    /// Length of this phase, where it is known.
+    pub total: Option<Nanos>,
+    /// Operations completed in the measured phase.
+    pub completed: u64,
+    /// Operations failed or timed out in it.
+    pub errors: u64,
+}
+
+/// Is told what a run does, from the launching thread and never from a measuring one.
+pub trait Observer {
+    /// Step `index` of `total` begins.
+    fn step_started(&mut self, params: &Params, index: usize, total: usize) {
+        let _ = (params, index, total);
+    }
+
+    /// A few times a second, only where [`Observer::wants_progress`].
+    fn progress(&mut self, progress: Progress) {
+        let _ = progress;
+    }
+
+    /// Whether progress is shown to anyone: looking costs the measured machine a little.
+    fn wants_progress(&self) -> bool {
+        false
+    }
+
+    /// An entry of the series is complete. Only where [`Observer::wants_intervals`].
+    fn interval(&mut self, params: &Params, interval: &Interval) {
+        let _ = (params, interval);
+    }
+
+    /// Whether entries of the series are to be told while the run goes on.
+    fn wants_intervals(&self) -> bool {
+        false
+    }
+
+    /// A step is done; `report` holds all that was measured so far, marked partial until the run is over.
+    fn step_finished(&mut self, report: &Report) {
+        let _ = report;
+    }
+
+    /// Something worth knowing at once.
+    fn warning(&mut self, warning: &Warning) {
+        let _ = warning;
+    }
+}
+
+/// An observer that looks at nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
