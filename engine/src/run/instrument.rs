@@ -1,0 +1,66 @@
+//! The `instrument` block: what the loop counted, and what the kernel saw happen to it.
+
+use crate::clock::ClockQuality;
+use crate::result::Instrument;
+use crate::sys::usage::{CpuTimes, Disturbance};
+use crate::units::Nanos;
+use crate::worker::TurnCounters;
+
+/// What a worker's own loop and thread tell.
+#[must_use]
+pub fn of_worker(counters: &TurnCounters, clock: ClockQuality, used: &CpuTimes) -> Instrument {
+    Instrument {
+        clock_ns: clock.cost.0,
+        clock_granularity_ns: clock.granularity.0,
+        turn_p50_ns: counters.turn_p50().0,
+        turn_p99_ns: counters.turn_p99().0,
+        turn_max_ns: counters.turn_max().0,
+        gap_p99_ns: counters.gap_p99().0,
+        worker_busy_max: counters.busy_share(),
+        involuntary_switches: used.involuntary_switches,
+        voluntary_switches: used.voluntary_switches,
+        ..Instrument::default()
+    }
+}
+
+/// Adds what the kernel counted beside.
+pub fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
+    instrument.steal_ns = disturbance.steal_ns;
+    instrument.throttled_periods = disturbance.throttled_periods;
+    instrument.throttled_ns = disturbance.throttled_ns;
+}
+
+/// `latency_error_ns`, as its definition in [`crate::result::StepResult`] says. A spinning worker's wake-up is
+/// not part of it; a sleeping one's is.
+#[must_use]
+pub const fn latency_error(instrument: &Instrument) -> Nanos {
+    let wakeup = match instrument.wakeup_p99_ns {
+        Some(ns) => ns,
+        None => 0,
+    };
+    Nanos(
+        instrument.clock_ns
+            + instrument.clock_granularity_ns
+            + instrument.gap_p99_ns
+            + wakeup
+            + instrument.batch_bound_ns,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_the_sum_of_its_parts() {
+        let spinning = Instrument {
+            clock_ns: 20,
+            clock_granularity_ns: 1,
+            gap_p99_ns: 400,
+            ..Instrument::default()
+        };
+        assert_eq!(latency_error(&spinning), Nanos(421));
+        let sleeping = Instrument { wakeup_p99_ns: Some(50_000), ..spinning };
+        assert_eq!(latency_error(&sleeping), Nanos(50_421));
+    }
+}

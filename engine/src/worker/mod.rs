@@ -1,0 +1,164 @@
+//! The per-core turn: the only control flow there is.
+//!
+//! A [`Worker`] owns a driver, a clock and a [`Role`], and runs one turn after the other:
+//!
+//! 1. read the clock, have the role stamp and push what is ready,
+//! 2. submit, wait as the role wants, reap,
+//! 3. read the clock, hand each completion to the role with that instant.
+//!
+//! So a send carries the instant right before its submission and a receive the instant at which it was
+//! reaped, and no role ever reads a clock. Roles are the sides of a test: [`ping_pong`] the client's,
+//! [`server`] the far end's.
+
+use crate::clock::Clock;
+use crate::driver::{Completion, Driver, DriverError, Wait};
+use crate::limits::COMPLETIONS_PER_TURN;
+use crate::units::Instant;
+
+pub mod counters;
+pub mod link;
+pub mod ping_pong;
+pub mod server;
+
+pub use counters::TurnCounters;
+
+/// What a worker does with its turns. Methods come in four sorts: getters, `handle_*` (something
+/// happened), and `poll_*` (what next).
+pub trait Role<D: Driver> {
+    /// Something completed; it was reaped at `now`.
+    ///
+    /// # Errors
+    /// Only what ends the driver.
+    fn handle_completion(
+        &mut self,
+        io: &mut D,
+        completion: Completion,
+        now: Instant,
+    ) -> Result<(), DriverError>;
+
+    /// All completions of a turn were handled, and it is `now`: deadlines, phases, timeouts.
+    ///
+    /// # Errors
+    /// Only what ends the driver.
+    fn handle_time(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError>;
+
+    /// Pushes what is ready; `now` is the instant of its submission.
+    ///
+    /// # Errors
+    /// Only what ends the driver.
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>;
+
+    /// How to wait next.
+    fn poll_wait(&self, now: Instant) -> Wait;
+
+    /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once less.
+    fn has_ready(&self) -> bool;
+
+    /// Whether something is outstanding whose arrival is being timed.
+    fn is_watching(&self) -> bool;
+
+    /// Whether there is nothing left to do.
+    fn is_finished(&self) -> bool;
+}
+
+/// A role on its driver and its clock.
+#[derive(Debug)]
+pub struct Worker<D, C, R> {
+    driver: D,
+    clock: C,
+    role: R,
+    done: Vec<Completion>,
+    reaped_at: Instant,
+    counters: TurnCounters,
+}
+
+impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
+    /// A worker that has not yet run a turn.
+    #[must_use]
+    pub fn new(driver: D, clock: C, role: R) -> Self {
+        let reaped_at = clock.now();
+        Self {
+            driver,
+            clock,
+            role,
+            done: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            reaped_at,
+            counters: TurnCounters::default(),
+        }
+    }
+
+    /// The role.
+    #[must_use]
+    pub const fn role(&self) -> &R {
+        &self.role
+    }
+
+    /// The role and the driver, for what is done between turns.
+    pub const fn parts_mut(&mut self) -> (&mut R, &mut D) {
+        (&mut self.role, &mut self.driver)
+    }
+
+    /// The instant of the last reaping.
+    #[must_use]
+    pub const fn reaped_at(&self) -> Instant {
+        self.reaped_at
+    }
+
+    /// What the loop itself has cost so far.
+    pub const fn counters_mut(&mut self) -> &mut TurnCounters {
+        &mut self.counters
+    }
+
+    /// Takes the worker apart.
+    pub fn into_parts(self) -> (D, R, TurnCounters) {
+        (self.driver, self.role, self.counters)
+    }
+
+    /// One turn. Returns how many completions it brought.
+    ///
+    /// # Errors
+    /// What ends the driver.
+    #[inline]
+    pub fn turn(&mut self) -> Result<usize, DriverError> {
+        let mut now = self.reaped_at;
+        let had_ready = self.role.has_ready();
+        if had_ready {
+            now = self.clock.now();
+            self.role.poll_submit(&mut self.driver, now)?;
+        }
+        let wait = self.role.poll_wait(now);
+        let sleeps = wait != Wait::Poll;
+        if sleeps && !had_ready {
+            now = self.clock.now();
+        }
+        let watching = self.role.is_watching();
+        self.driver.turn(now, wait, &mut self.done)?;
+        let reaped = self.clock.now();
+        // Asleep in the kernel a worker is looking: there the time not looked is what it spent before.
+        let unwatched = if sleeps { now.since(self.reaped_at) } else { reaped.since(self.reaped_at) };
+        self.counters.note(unwatched, reaped.since(self.reaped_at), watching, self.done.len());
+        self.reaped_at = reaped;
+        let count = self.done.len();
+        for completion in self.done.drain(..) {
+            self.role.handle_completion(&mut self.driver, completion, reaped)?;
+        }
+        self.role.handle_time(&mut self.driver, reaped, &mut self.counters)?;
+        Ok(count)
+    }
+
+    /// Runs turns until `done` says so of the role.
+    ///
+    /// # Errors
+    /// What ends the driver.
+    pub fn run_until(&mut self, done: impl Fn(&R) -> bool) -> Result<(), DriverError> {
+        while !done(&self.role) {
+            self.turn()?;
+        }
+        Ok(())
+    }
+}

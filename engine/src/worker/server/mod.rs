@@ -1,0 +1,285 @@
+//! The far end: the [`front`] hears hellos, [`Sessions`] answers.
+
+mod session;
+
+pub mod front;
+
+use crossbeam::channel::Receiver;
+use hdrhistogram::Histogram;
+
+use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
+use crate::limits::SESSIONS_MAX;
+use crate::proto::hello::Accept;
+use crate::result::{CpuUse, Instrument};
+use crate::run::plan::WaitMode;
+use crate::units::{Instant, Nanos};
+use crate::worker::link::slot_of;
+use crate::worker::{Role, TurnCounters};
+
+use front::Arrival;
+use session::{Session, Want};
+
+/// How long a blocking worker sleeps at most, so that it notices deadlines and a stop.
+const NAP: Nanos = Nanos::from_millis(100);
+
+/// A session with all that was decided for it.
+#[derive(Debug)]
+pub struct Admitted<S, P> {
+    /// Its socket and what the client asked for.
+    pub arrival: Arrival<S>,
+    /// What the client is told.
+    pub accept: Accept,
+    /// Held for as long as the session lives.
+    pub permit: P,
+}
+
+/// Reads how the worker's thread fared. The real one asks the kernel.
+pub trait Meter {
+    /// Starts anew.
+    fn reset(&mut self);
+    /// The figures since the last reset.
+    fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
+    /// Whether the worker is to end.
+    fn is_stopping(&self) -> bool;
+}
+
+/// Bounds on a session's life.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// Longest silence.
+    pub idle: Nanos,
+    /// Longest life.
+    pub duration: Nanos,
+}
+
+/// The role of a session worker: any number of sessions, answered as they ask.
+#[derive(Debug)]
+pub struct Sessions<S, P, M> {
+    inbox: Receiver<Admitted<S, P>>,
+    slots: Vec<Option<Session<P>>>,
+    vacant: Vec<u32>,
+    /// Replies to be sent at the next submission.
+    ready: Vec<u32>,
+    /// Replies that are held until an instant.
+    held: Vec<(Instant, u32)>,
+    /// Sessions whose figures are due.
+    reports: Vec<u32>,
+    spinning: usize,
+    meter: M,
+    limits: SessionLimits,
+    run_id: Option<u64>,
+    checked_at: Instant,
+}
+
+impl<S, P, M: Meter> Sessions<S, P, M> {
+    /// A worker that takes its sessions from `inbox`.
+    #[must_use]
+    pub fn new(inbox: Receiver<Admitted<S, P>>, limits: SessionLimits, meter: M) -> Self {
+        let slots = SESSIONS_MAX as usize;
+        Self {
+            inbox,
+            slots: Vec::with_capacity(slots),
+            vacant: Vec::with_capacity(slots),
+            ready: Vec::with_capacity(slots),
+            held: Vec::with_capacity(slots),
+            reports: Vec::with_capacity(slots),
+            spinning: 0,
+            meter,
+            limits,
+            run_id: None,
+            checked_at: Instant::default(),
+        }
+    }
+
+    /// Sessions alive.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn adopt<D>(
+        &mut self,
+        io: &mut D,
+        admitted: Admitted<S, P>,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver<Socket = S>,
+    {
+        let hello = &admitted.arrival.hello;
+        if self.run_id != Some(hello.run_id) {
+            self.run_id = Some(hello.run_id);
+            counters.reset();
+            self.meter.reset();
+        }
+        let Ok(socket) = io.adopt(admitted.arrival.socket) else { return Ok(()) };
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
+        });
+        if admitted.accept.wait == WaitMode::Spin {
+            self.spinning += 1;
+        }
+        let mut session = Session::new(
+            io,
+            slot,
+            socket,
+            admitted.arrival.transport,
+            admitted.arrival.hello,
+            admitted.accept,
+            admitted.permit,
+            now,
+        )?;
+        session.begin(io)?;
+        self.slots[slot as usize] = Some(session);
+        Ok(())
+    }
+
+    fn act<D: Driver>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError> {
+        match want {
+            Want::Nothing => {}
+            Want::Reply { at: None } => self.ready.push(slot),
+            Want::Reply { at: Some(at) } => self.held.push((at, slot)),
+            Want::Report => self.reports.push(slot),
+            Want::Close => {
+                if let Some(session) = self.slots[slot as usize].as_mut() {
+                    session.close(io)?;
+                }
+            }
+        }
+        self.reap(io, slot);
+        Ok(())
+    }
+
+    /// Frees a session that is closed and has nothing outstanding.
+    fn reap<D: Driver>(&mut self, io: &mut D, slot: u32) {
+        if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
+            && let Some(session) = self.slots[slot as usize].take()
+        {
+            if session.spins() {
+                self.spinning -= 1;
+            }
+            self.ready.retain(|s| *s != slot);
+            self.held.retain(|(_, s)| *s != slot);
+            self.reports.retain(|s| *s != slot);
+            self.vacant.push(slot);
+            session.free(io);
+        }
+    }
+
+    fn check_limits<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        let stopping = self.meter.is_stopping();
+        for session in self.slots.iter_mut().flatten() {
+            if stopping || session.is_expired(now, self.limits) {
+                session.close(io)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D, P, M> Role<D> for Sessions<D::Socket, P, M>
+where
+    D: Driver,
+    M: Meter,
+{
+    fn handle_completion(
+        &mut self,
+        io: &mut D,
+        completion: Completion,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let (slot, purpose) = slot_of(completion.token);
+        let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
+        let want = session.handle_completion(io, purpose, &completion.outcome, now)?;
+        self.act(io, slot, want)
+    }
+
+    fn handle_time(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError> {
+        while let Ok(admitted) = self.inbox.try_recv() {
+            self.adopt(io, admitted, now, counters)?;
+        }
+        while let Some(slot) = self.reports.pop() {
+            let Some(session) = self.slots[slot as usize].as_mut() else { continue };
+            let figures = if session.is_brief() { None } else { Some(self.meter.read(counters)) };
+            let want = session.report(io, figures)?;
+            self.act(io, slot, want)?;
+        }
+        if now.since(self.checked_at) >= NAP {
+            self.checked_at = now;
+            self.check_limits(io, now)?;
+        }
+        Ok(())
+    }
+
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        for slot in self.ready.drain(..) {
+            if let Some(session) = self.slots[slot as usize].as_mut() {
+                session.reply(io, now)?;
+            }
+        }
+        let mut index = 0;
+        while index < self.held.len() {
+            let (at, slot) = self.held[index];
+            if at > now {
+                index += 1;
+                continue;
+            }
+            self.held.swap_remove(index);
+            if let Some(session) = self.slots[slot as usize].as_mut() {
+                session.reply(io, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_wait(&self, now: Instant) -> Wait {
+        // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
+        if self.spinning > 0 || !self.held.is_empty() {
+            Wait::Poll
+        } else {
+            Wait::Until(now + NAP)
+        }
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.held.is_empty()
+    }
+
+    fn is_watching(&self) -> bool {
+        !self.is_empty()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.meter.is_stopping() && self.is_empty()
+    }
+}
+
+/// A histogram of residence times, for replies that are too short to carry theirs: 1 ns to 10 s, two
+/// significant digits.
+fn residence_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("the bounds are valid")
+}
+
+/// Whether an outcome means that the client is simply gone.
+const fn is_departure(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Received(0)
+            | Outcome::Failed(
+                OpError::Reset | OpError::BrokenPipe | OpError::Refused | OpError::Canceled
+            )
+    )
+}
