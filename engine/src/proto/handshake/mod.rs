@@ -4,7 +4,7 @@
 //! Methods come in four sorts: getters; `handle_*`, something happened; commands; `poll_*`, what next. After each
 //! `handle_*` or command, send what `poll_transmit` gives until it gives none, then look at `poll_event`.
 
-mod client;
+pub(super) mod client;
 mod error;
 mod server;
 
