@@ -82,7 +82,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// They don't begin with [`MAGIC`].
-    #[error("not tare's protocol")]
+    #[error("something that is not tare's protocol")]
     NotTare,
     /// A frame of another version.
     #[error("version {theirs} of the protocol, this is version {VERSION}")]

@@ -90,13 +90,23 @@
 //!
 //! # Worked example
 //!
-//! The smallest accept and what a 9-byte ping-pong looks like:
+//! A hello as tare sends it, an accept in pieces, and what a 9-byte ping-pong looks like:
 //!
 //! ```
 //! use tare_engine::proto::frame::{FrameReader, Kind};
-//! use tare_engine::proto::hello::{Accept, WaitMode};
+//! use tare_engine::proto::handshake::ClientHandshake;
+//! use tare_engine::proto::hello::{Accept, Hello, WaitMode};
 //! use tare_engine::proto::ping_pong;
 //! use tare_engine::units::Nanos;
+//!
+//! let json = concat!(
+//!     r#"{"run_id":"0123456789abcdef","test":"ping_pong","transport":"tcp","direction":"both","#,
+//!     r#""size_bytes":9,"connect_each":false,"wait":"spin","backend":"auto","server_delay_ns":0,"#,
+//!     r#""timeout_ns":2000000000,"brief":false,"client_version":"0.1.0"}"#,
+//! );
+//! let hello: Hello = serde_json::from_str(json).expect("a hello");
+//! let sent = ClientHandshake::new(&hello, None).poll_transmit().expect("begins with the hello");
+//! assert_eq!(sent, [b"tare\x01\x01\x00\xec", json.as_bytes(), b"\n"].concat());
 //!
 //! let mut reader = FrameReader::new(tare_engine::limits::FRAME_BODY_MAX);
 //! reader.handle_bytes(b"tare\x01\x04\x00\x48");

@@ -5,7 +5,7 @@ use crate::limits::DOCUMENT_MAX;
 use crate::proto::auth::{CookieKey, Secret};
 use crate::proto::handshake::ClientEvent;
 use crate::proto::hello::{Accept, Hello, Refuse, RefuseCode, Transport};
-use crate::proto::tests::{accept, hello};
+use crate::proto::tests::{accept, hello, of_0_1_0};
 use crate::units::Instant;
 use proptest::prelude::*;
 
@@ -45,7 +45,7 @@ fn client(hello: &Hello, secret: Option<Secret>) -> UdpClientHandshake {
 
 fn told(event: Option<ClientEvent>) -> String {
     match event {
-        Some(ClientEvent::Failed(error)) => error.into_error("h:7117").to_string(),
+        Some(ClientEvent::Failed(error)) => of_0_1_0(&error.into_error("h:7117").to_string()),
         other => panic!("no failure: {other:?}"),
     }
 }
@@ -373,7 +373,7 @@ fn hellos_of_another_version_are_refused_where_the_refusal_fits() {
     let refuse = refusal(front(None).handle_datagram(&hello, from(), NOW));
     assert_eq!(refuse.code, RefuseCode::Version);
     assert_eq!(
-        refuse.message,
+        of_0_1_0(&refuse.message),
         "the client speaks version 2 of tare's protocol, this server version 1 (tare 0.1.0)"
     );
     assert_eq!(

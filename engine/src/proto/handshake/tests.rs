@@ -3,7 +3,7 @@ use crate::limits::FRAME_BODY_MAX;
 use crate::proto::auth::Secret;
 use crate::proto::frame::{self, FrameReader, Kind};
 use crate::proto::hello::{Accept, Figures, HELLO_BODY_MAX, Hello, Refuse, RefuseCode};
-use crate::proto::tests::{accept, hello, pieces};
+use crate::proto::tests::{accept, hello, of_0_1_0, pieces};
 use crate::result::Environment;
 use crate::units::Nanos;
 use proptest::prelude::*;
@@ -49,14 +49,14 @@ fn meet(
 /// The text of a client's failure, as the user reads it.
 fn told(event: Option<ClientEvent>) -> String {
     match event {
-        Some(ClientEvent::Failed(error)) => error.into_error(ADDRESS).to_string(),
+        Some(ClientEvent::Failed(error)) => of_0_1_0(&error.into_error(ADDRESS).to_string()),
         other => panic!("no failure: {other:?}"),
     }
 }
 
 fn logged(event: Option<ServerEvent>) -> String {
     match event {
-        Some(ServerEvent::Failed(failure)) => failure.to_string(),
+        Some(ServerEvent::Failed(failure)) => of_0_1_0(&failure.to_string()),
         other => panic!("no failure: {other:?}"),
     }
 }
@@ -197,7 +197,7 @@ fn versions_that_differ_are_told_at_both_ends() {
     let refuse = refuse.unwrap();
     assert_eq!(refuse.code, RefuseCode::Version);
     assert_eq!(
-        refuse.message,
+        of_0_1_0(&refuse.message),
         "the client speaks version 2 of tare's protocol, this server version 1 (tare 0.1.0)"
     );
     // This client at a server of version 2, which refuses in its own version, with a body of whatever shape.
@@ -518,7 +518,7 @@ fn figures_arrive_in_pieces_or_not_at_all() {
         error.into_error(ADDRESS).to_string()
     };
     assert!(error(&accept().encode()).contains("it sent an accept instead of its figures"));
-    assert!(error(b"xyz").contains("it sent not tare's protocol"));
+    assert!(error(b"xyz").contains("it sent something that is not tare's protocol"));
     assert!(error(&Refuse::new(RefuseCode::Internal, "no").encode()).contains("refused: no"));
     assert_eq!(FiguresReader::default().handle_closed().cause(), "closed");
 }
