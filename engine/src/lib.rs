@@ -16,6 +16,7 @@ pub mod clock;
 pub mod driver;
 pub mod error;
 pub mod limits;
+pub mod proto;
 pub mod result;
 pub mod run;
 pub mod sys;

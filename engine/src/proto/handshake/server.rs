@@ -1,0 +1,339 @@
+//! The server's end, and what the first bytes of a connection decide.
+
+use std::fmt;
+
+use crate::proto::auth::{self, Secret};
+use crate::proto::frame::{self, Frame, FrameError, FrameReader, Kind, MAGIC};
+use crate::proto::hello::{
+    Accept, Challenge, HELLO_BODY_MAX, Hello, Proof, Refuse, RefuseCode, Transport,
+};
+use crate::proto::text::{Hex32, excerpt, first_line, protocol_name};
+
+/// The methods by whose name an HTTP connection is known, each with the space behind it.
+const HTTP_METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
+];
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// Too few to tell.
+    Open,
+    Tare,
+    Http,
+    Foreign,
+}
+
+fn classify(bytes: &[u8]) -> First {
+    let fits = |word: &[u8]| {
+        let known = word.len().min(bytes.len());
+        bytes[..known] == word[..known]
+    };
+    let whole = |word: &&[u8]| bytes.len() >= word.len() && fits(word);
+    if whole(&&MAGIC[..]) {
+        First::Tare
+    } else if HTTP_METHODS.iter().any(whole) {
+        First::Http
+    } else if fits(&MAGIC) || HTTP_METHODS.iter().any(|method| fits(method)) {
+        First::Open
+    } else {
+        First::Foreign
+    }
+}
+
+/// Why a connection became no session: for the log. What the client is told, if anything, is in `poll_transmit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerFailure {
+    /// Neither tare's protocol nor HTTP.
+    NotTare {
+        /// What came, the first line of it.
+        first_bytes: Vec<u8>,
+    },
+    /// A client of another version.
+    Version {
+        /// Its version.
+        theirs: u8,
+    },
+    /// A client that broke the protocol.
+    Malformed(String),
+    /// A client that asked for what is not to be had, or did not know the secret.
+    Refused(Refuse),
+    /// Closed before a single byte: a port scan, a health check.
+    ClosedSilently,
+    /// Closed in the middle of the handshake.
+    Closed,
+    /// Took longer than a connection is given to say hello.
+    TimedOut,
+}
+
+impl fmt::Display for ServerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTare { first_bytes } => match protocol_name(first_bytes) {
+                Some(name) => write!(f, "speaks {name}, not tare's protocol"),
+                None => write!(
+                    f,
+                    "does not speak tare's protocol: it sent {}",
+                    excerpt(first_bytes)
+                ),
+            },
+            Self::Version { theirs } => write!(
+                f,
+                "speaks version {theirs} of tare's protocol, this tare ({}) version {}; use the same tare at both ends",
+                env!("CARGO_PKG_VERSION"),
+                crate::proto::VERSION
+            ),
+            Self::Malformed(what) => write!(f, "broke tare's protocol: {what}"),
+            Self::Refused(refuse) => write!(f, "was refused ({refuse})"),
+            Self::ClosedSilently => f.write_str("closed without a word"),
+            Self::Closed => f.write_str("closed in the middle of the handshake"),
+            Self::TimedOut => f.write_str("did not finish its hello in time"),
+        }
+    }
+}
+
+/// What a connection turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// A client that may have a session (and has shown the secret, where there is one): answer with
+    /// [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
+    Hello(Box<Hello>),
+    /// An HTTP client; these are its first bytes, all that have arrived.
+    Http(Vec<u8>),
+    /// Nothing: send what `poll_transmit` gives, and close.
+    Failed(ServerFailure),
+}
+
+#[derive(Debug)]
+enum State {
+    /// The first bytes don't yet tell what it is, or they do and the hello is not whole.
+    AwaitHello,
+    /// The challenge is under way.
+    AwaitProof(Box<Hello>, Vec<u8>),
+    /// The hello was handed up.
+    AwaitDecision,
+    /// The accept is under way; what arrives belongs to the session.
+    Accepted,
+    Http,
+    Over,
+}
+
+/// The server's end of the TCP handshake.
+///
+/// * getter: [`into_rest`](Self::into_rest)
+/// * `handle_bytes`, `handle_closed`, `handle_timeout`
+/// * commands: [`accept`](Self::accept), [`refuse`](Self::refuse)
+/// * `poll_transmit`, `poll_event`
+#[derive(Debug)]
+pub struct ServerHandshake {
+    state: State,
+    secret: Option<Secret>,
+    nonce: [u8; 32],
+    reader: FrameReader,
+    transmit: Option<Vec<u8>>,
+    event: Option<ServerEvent>,
+}
+
+impl ServerHandshake {
+    /// Awaits the first bytes. `nonce` are 32 fresh random bytes; they matter only where there is a secret.
+    #[must_use]
+    pub const fn new(secret: Option<Secret>, nonce: [u8; 32]) -> Self {
+        Self {
+            state: State::AwaitHello,
+            secret,
+            nonce,
+            reader: FrameReader::new(HELLO_BODY_MAX),
+            transmit: None,
+            event: None,
+        }
+    }
+
+    /// Ends the handshake; gives what arrived behind the accept (or, for HTTP, everything that did).
+    #[must_use]
+    pub fn into_rest(self) -> Vec<u8> {
+        self.reader.into_rest()
+    }
+
+    /// These bytes arrived. Until there is a session, at most a hello is buffered beyond `bytes` itself.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) {
+        if matches!(self.state, State::Over) || bytes.is_empty() {
+            return;
+        }
+        self.reader.handle_bytes(bytes);
+        match self.state {
+            State::AwaitHello => match classify(self.reader.buffered()) {
+                First::Open => return,
+                First::Tare => {}
+                First::Http => {
+                    self.state = State::Http;
+                    self.event = Some(ServerEvent::Http(self.reader.buffered().to_vec()));
+                    return;
+                }
+                First::Foreign => {
+                    let first_bytes = first_line(self.reader.buffered()).to_vec();
+                    return self.fail(ServerFailure::NotTare { first_bytes });
+                }
+            },
+            State::Http => return self.note_more_http(),
+            _ => {}
+        }
+        while matches!(self.state, State::AwaitHello | State::AwaitProof(..)) {
+            match self.reader.poll_frame() {
+                Ok(Some(frame)) => self.handle_frame(frame),
+                Ok(None) => return,
+                Err(error) => self.break_off(error),
+            }
+        }
+        if matches!(self.state, State::AwaitDecision) && !self.reader.buffered().is_empty() {
+            self.break_off_with("it sent more before it was accepted".into());
+        }
+    }
+
+    /// An HTTP event that was not taken yet grows with what arrives.
+    fn note_more_http(&mut self) {
+        if let Some(ServerEvent::Http(first)) = &mut self.event {
+            *first = self.reader.buffered().to_vec();
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame) {
+        match (std::mem::replace(&mut self.state, State::Over), frame.kind) {
+            (State::AwaitHello, Kind::Hello) => match frame.read::<Hello>() {
+                Ok(hello) => self.handle_hello(hello, frame.body),
+                Err(error) => self.break_off(error),
+            },
+            (State::AwaitProof(hello, body), Kind::Proof) => match frame.read::<Proof>() {
+                Ok(Proof { proof }) => self.handle_proof(hello, &body, &proof.0),
+                Err(error) => self.break_off(error),
+            },
+            (state, kind) => {
+                let wanted = if matches!(state, State::AwaitHello) {
+                    "hello"
+                } else {
+                    "proof"
+                };
+                self.break_off_with(format!("it sent {} instead of a {wanted}", kind.name()));
+            }
+        }
+    }
+
+    fn handle_hello(&mut self, hello: Hello, body: Vec<u8>) {
+        if self.secret.is_none() {
+            return self.hand_up(Box::new(hello));
+        }
+        let challenge = Challenge {
+            nonce: Hex32(self.nonce),
+        };
+        self.transmit = frame::encode(Kind::Challenge, &challenge).ok();
+        self.state = State::AwaitProof(Box::new(hello), body);
+    }
+
+    fn handle_proof(&mut self, hello: Box<Hello>, body: &[u8], proof: &[u8; 32]) {
+        let known = |secret| auth::verify(secret, &self.nonce, body, proof);
+        if self.secret.as_ref().is_some_and(known) {
+            self.hand_up(hello);
+        } else {
+            self.turn_away(Refuse::new(
+                RefuseCode::SecretWrong,
+                "the client has another secret than this server",
+            ));
+        }
+    }
+
+    /// A client whom the server knows: what it asks for is looked at only now, so that a stranger learns nothing.
+    fn hand_up(&mut self, hello: Box<Hello>) {
+        match hello.check(Transport::Tcp) {
+            Ok(()) => {
+                self.state = State::AwaitDecision;
+                self.event = Some(ServerEvent::Hello(hello));
+            }
+            Err(refuse) => self.turn_away(refuse),
+        }
+    }
+
+    fn break_off(&mut self, error: FrameError) {
+        match error {
+            FrameError::Version { theirs } => {
+                self.transmit = Some(Refuse::version(theirs).encode());
+                self.fail(ServerFailure::Version { theirs });
+            }
+            other => self.break_off_with(format!("it sent {other}")),
+        }
+    }
+
+    fn break_off_with(&mut self, what: String) {
+        self.transmit = Some(
+            Refuse::new(
+                RefuseCode::Malformed,
+                format!("the client broke tare's protocol: {what}"),
+            )
+            .encode(),
+        );
+        self.fail(ServerFailure::Malformed(what));
+    }
+
+    fn fail(&mut self, failure: ServerFailure) {
+        self.state = State::Over;
+        self.event = Some(ServerEvent::Failed(failure));
+    }
+
+    /// The client closed, or the connection broke.
+    pub fn handle_closed(&mut self) {
+        match self.state {
+            State::Accepted | State::Http | State::Over => {}
+            State::AwaitHello if self.reader.buffered().is_empty() => {
+                self.fail(ServerFailure::ClosedSilently);
+            }
+            _ => self.fail(ServerFailure::Closed),
+        }
+    }
+
+    /// The connection has had its time to say hello, however little at a time it sent.
+    pub fn handle_timeout(&mut self) {
+        if matches!(self.state, State::AwaitHello | State::AwaitProof(..)) {
+            self.fail(ServerFailure::TimedOut);
+        }
+    }
+
+    /// Command: the session exists. Does nothing unless a hello was handed up and still stands.
+    pub fn accept(&mut self, accept: &Accept) {
+        if matches!(self.state, State::AwaitDecision) {
+            self.transmit = Some(accept.encode());
+            self.state = State::Accepted;
+        }
+    }
+
+    /// Command: there will be no session. Does nothing on a connection that is accepted, over, or not tare's.
+    pub fn refuse(&mut self, refuse: Refuse) {
+        if matches!(
+            self.state,
+            State::AwaitHello | State::AwaitProof(..) | State::AwaitDecision
+        ) {
+            self.turn_away(refuse);
+        }
+    }
+
+    fn turn_away(&mut self, refuse: Refuse) {
+        self.transmit = Some(refuse.encode());
+        self.fail(ServerFailure::Refused(refuse));
+    }
+
+    /// What is to be sent next.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.transmit.take()
+    }
+
+    /// What the connection turned out to be, once it is known.
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        self.event.take()
+    }
+}
