@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::netlink::Netlink;
 use crate::driver::OpError;
 
 /// A network namespace of its own. It lives as long as this value, a thread in it, or a socket in it.
@@ -15,26 +14,34 @@ pub struct NetworkNamespace {
 }
 
 impl NetworkNamespace {
-    /// Makes a namespace, and a netlink socket in it, without moving the calling thread.
+    /// Makes a namespace, without moving the calling thread.
     ///
     /// # Errors
     /// [`OpError::NotPermitted`] without `CAP_SYS_ADMIN`.
-    pub fn create() -> Result<(Self, Netlink), OpError> {
+    pub fn create() -> Result<Self, OpError> {
         // `unshare` moves a thread for good: so one that has nothing else to do.
-        std::thread::Builder::new()
-            .name("tare-namespace".into())
-            .spawn(|| -> Result<_, OpError> {
-                unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| ("unshare", errno))?;
-                let file = File::open("/proc/thread-self/ns/net")
-                    .map_err(|error| OpError::from(("open(/proc/thread-self/ns/net)", &error)))?;
-                let namespace = Self {
-                    descriptor: file.into(),
-                };
-                Ok((namespace, Netlink::open()?))
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| ("unshare", errno))?;
+            let file = File::open("/proc/thread-self/ns/net")
+                .map_err(|error| OpError::from(("open(/proc/thread-self/ns/net)", &error)))?;
+            Ok(Self {
+                descriptor: file.into(),
             })
-            .map_err(|error| OpError::from(("clone", &error)))?
-            .join()
-            .expect("the helper thread has nothing to panic at")
+        })
+    }
+
+    /// Does something inside, on a thread of its own: what it opens stays inside.
+    ///
+    /// # Errors
+    /// [`OpError::NotPermitted`] without `CAP_SYS_ADMIN`, and what `act` fails with.
+    pub fn inside<T: Send>(
+        &self,
+        act: impl FnOnce() -> Result<T, OpError> + Send,
+    ) -> Result<T, OpError> {
+        on_a_thread(|| {
+            self.enter()?;
+            act()
+        })
     }
 
     /// Moves the calling thread, and threads it starts later, into the namespace for good.
@@ -53,6 +60,17 @@ impl NetworkNamespace {
     }
 }
 
+fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T, OpError> + Send) -> Result<T, OpError> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("tare-namespace".into())
+            .spawn_scoped(scope, act)
+            .map_err(|error| OpError::from(("clone", &error)))?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,7 +78,7 @@ mod tests {
     #[test]
     fn a_thread_enters_and_the_others_stay() {
         let namespace = match NetworkNamespace::create() {
-            Ok((namespace, _)) => namespace,
+            Ok(namespace) => namespace,
             Err(OpError::NotPermitted) => {
                 eprintln!("skipped: making a network namespace is not permitted here");
                 return;
@@ -69,10 +87,7 @@ mod tests {
         };
         let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let before = here();
-        let inside = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| namespace.enter().map(|()| here()));
-            thread.join().unwrap().unwrap()
-        });
+        let inside = namespace.inside(|| Ok(here())).unwrap();
         assert_ne!(inside, before);
         assert_eq!(here(), before);
     }
