@@ -5,7 +5,7 @@
 //! process is gone while the link is still there.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,10 @@ impl Note {
     pub fn settle(self) {
         // Where it cannot be removed the next start sees that the link is gone and tries again.
         let _ = fs::remove_file(&self.0);
+        // The directory goes with its last entry; it stays while there are others.
+        if let Some(directory) = self.0.parent() {
+            let _ = fs::remove_dir(directory);
+        }
     }
 }
 
@@ -89,7 +93,15 @@ impl Journal {
         let mut failures = Vec::new();
         for directory in &self.directories {
             let path = directory.join(format!("{link}.json"));
-            match write(directory, &path, &entry) {
+            let written = write(directory, &path, &entry).or_else(|error| {
+                // Another run may have removed the directory with its own last entry in between.
+                if error.kind() == ErrorKind::NotFound {
+                    write(directory, &path, &entry)
+                } else {
+                    Err(error)
+                }
+            });
+            match written {
                 Ok(()) => return Ok(Note(path)),
                 Err(error) => failures.push(format!("{}: {error}", path.display())),
             }
@@ -251,7 +263,11 @@ mod tests {
         assert_eq!(fixture.files().names("/run/tare"), ["lo.json"]);
         assert_eq!(journal.leftovers(), []);
         note.settle();
-        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+        assert_eq!(
+            fixture.files().names("/run"),
+            ["x"],
+            "not even the directory"
+        );
     }
 
     #[test]
