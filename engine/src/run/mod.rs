@@ -1,7 +1,13 @@
 //! Runs: the validated plan, its launch over workers, and what comes back.
 
+pub mod cpus;
+pub mod environment;
+pub mod guard;
+pub mod journal;
 pub mod observe;
 pub mod plan;
+pub mod resolve;
+pub mod veth;
 
 use crate::error::{Error, Result};
 use crate::result::Report;

@@ -3,4 +3,13 @@
 //! Every unsafe block holds one unsafe operation and a proof of what it relies on. What this module
 //! offers to the rest of the engine is safe.
 
+pub mod affinity;
 pub mod arena;
+pub mod cgroup;
+pub mod device;
+pub mod files;
+pub mod namespace;
+pub mod netlink;
+pub mod rlimit;
+pub mod tuning;
+pub mod usage;

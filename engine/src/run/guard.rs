@@ -1,0 +1,200 @@
+//! A guest on the host (DESIGN D11): what a run that opens a connection per operation could use up for others,
+//! the connection-tracking table and the ephemeral ports, counted before and watched during the run.
+
+use crate::result::{Environment, Fill, Warning};
+use crate::sys::files::Files;
+
+/// Entries of one address and port, where the ephemeral ports are not known.
+const PORTS_MAX: u64 = 1 << 16;
+/// A run warns before, and stops by itself at, this share of the table, per cent.
+pub const TABLE_STOP_PERCENT: u64 = 90;
+
+/// What connecting again and again may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectBudget {
+    conntrack: Option<Fill>,
+    /// First and last ephemeral port.
+    ports: Option<(u16, u16)>,
+}
+
+impl ConnectBudget {
+    /// What `environment` leaves for connections to one address and port.
+    #[must_use]
+    pub const fn of(environment: &Environment) -> Self {
+        Self {
+            conntrack: environment.conntrack,
+            ports: environment.ephemeral_ports,
+        }
+    }
+
+    /// Ephemeral ports there are, and so connections to one address and port at once.
+    #[must_use]
+    pub fn ports(&self) -> Option<u64> {
+        let (first, last) = self.ports?;
+        Some(u64::from(last.saturating_sub(first)) + 1)
+    }
+
+    /// Warns of what a run with `concurrent` connections at once, and `total` in all where that is known, will
+    /// use up.
+    ///
+    /// A tracked connection stays in the table for two minutes after its end (`nf_conntrack_tcp_timeout_time_wait`),
+    /// so each one counts, but a port that is used again takes its old entry: the ports bound the entries.
+    #[must_use]
+    pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if let (Some(ports), Some((first, last))) = (self.ports(), self.ports)
+            && concurrent > ports
+        {
+            warnings.push(Warning {
+                code: "ephemeral-ports".into(),
+                message: format!(
+                    "{concurrent} connections at once to one address, and {ports} ephemeral ports ({first}-{last})"
+                ),
+                advice: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", or fewer connections"
+                    .into(),
+            });
+        }
+        if let Some(Fill { used, max }) = self.conntrack {
+            let most = self.ports().unwrap_or(PORTS_MAX);
+            let added = total.unwrap_or(most).max(concurrent).min(most);
+            if used.saturating_add(added) > stop_at(max) {
+                warnings.push(Warning {
+                    code: "conntrack-budget".into(),
+                    message: format!(
+                        "up to {added} new entries in a conntrack table that holds {used} of {max}; the run \
+                         stops at {TABLE_STOP_PERCENT} %"
+                    ),
+                    advice: format!(
+                        "sysctl -w net.netfilter.nf_conntrack_max={}, or limit the run with --count or --rate",
+                        (used.saturating_add(added)).saturating_mul(2)
+                    ),
+                });
+            }
+        }
+        warnings
+    }
+}
+
+/// Watches the conntrack table during a run.
+#[derive(Debug, Clone, Default)]
+pub struct TableGuard {
+    files: Files,
+}
+
+impl TableGuard {
+    /// How full the table is, once it is so full that the run must stop before it is a nuisance to others. Reads
+    /// two small files: for the launching thread, a few times a second.
+    #[must_use]
+    pub fn table_nearly_full(&self) -> Option<Fill> {
+        conntrack_fill(&self.files).filter(|fill| fill.used >= stop_at(fill.max))
+    }
+}
+
+fn stop_at(max: u64) -> u64 {
+    max / 100 * TABLE_STOP_PERCENT + max % 100 * TABLE_STOP_PERCENT / 100
+}
+
+/// How full the connection-tracking table is; absent where connections are not tracked.
+#[must_use]
+pub fn conntrack_fill(files: &Files) -> Option<Fill> {
+    let number = |name| files.number(format!("/proc/sys/net/netfilter/nf_conntrack_{name}"));
+    let fill = Fill {
+        used: number("count")?,
+        max: number("max")?,
+    };
+    (fill.max > 0).then_some(fill)
+}
+
+/// Connections that listeners of this network namespace turned away since boot because nobody accepted them in
+/// time (`ListenOverflows` in `/proc/net/netstat`); two readings tell what a run caused.
+#[must_use]
+pub fn listen_overflows(files: &Files) -> Option<u64> {
+    let text = files.text("/proc/net/netstat")?;
+    // Lines come in pairs: the names, then the numbers.
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let at = names
+        .split_ascii_whitespace()
+        .position(|name| name == "ListenOverflows")?;
+    numbers.split_ascii_whitespace().nth(at)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::files::fixture::Fixture;
+
+    fn codes(budget: &ConnectBudget, concurrent: u64, total: Option<u64>) -> Vec<String> {
+        let warnings = budget.check(concurrent, total);
+        warnings.into_iter().map(|warning| warning.code).collect()
+    }
+
+    #[test]
+    fn connections_at_once_must_fit_the_ports() {
+        let budget = ConnectBudget {
+            conntrack: None,
+            ports: Some((32_768, 32_867)),
+        };
+        assert_eq!(budget.ports(), Some(100));
+        assert_eq!(codes(&budget, 100, None), [""; 0]);
+        assert_eq!(codes(&budget, 101, None), ["ephemeral-ports"]);
+    }
+
+    #[test]
+    fn new_entries_must_fit_the_table() {
+        let budget = |used, max| ConnectBudget {
+            conntrack: Some(Fill { used, max }),
+            ports: Some((10_001, 20_000)),
+        };
+        // Nobody knows how many connections there will be: at most one entry per port.
+        assert_eq!(codes(&budget(0, 12_000), 1, None), [""; 0]);
+        assert_eq!(codes(&budget(801, 12_000), 1, None), ["conntrack-budget"]);
+        // Their number is known.
+        assert_eq!(codes(&budget(801, 12_000), 1, Some(500)), [""; 0]);
+        assert_eq!(codes(&budget(8_900, 10_000), 1, Some(100)), [""; 0]);
+        assert_eq!(
+            codes(&budget(8_900, 10_000), 1, Some(101)),
+            ["conntrack-budget"]
+        );
+        let text = &budget(8_900, 10_000).check(1, Some(200))[0];
+        assert!(text.message.contains("200 new entries"), "{text:?}");
+        assert!(text.advice.contains("nf_conntrack_max=18200"), "{text:?}");
+    }
+
+    #[test]
+    fn the_run_stops_before_the_table_is_full() {
+        let count = "/proc/sys/net/netfilter/nf_conntrack_count";
+        let fixture = Fixture::new(&[
+            (count, "899\n"),
+            ("/proc/sys/net/netfilter/nf_conntrack_max", "1000\n"),
+        ]);
+        let guard = TableGuard {
+            files: fixture.files(),
+        };
+        assert_eq!(guard.table_nearly_full(), None);
+        fixture.write(count, "900\n");
+        let full = Fill {
+            used: 900,
+            max: 1000,
+        };
+        assert_eq!(guard.table_nearly_full(), Some(full));
+    }
+
+    #[test]
+    fn without_conntrack_nothing_is_nearly_full() {
+        let fixture = Fixture::new(&[]);
+        let files = fixture.files();
+        assert_eq!(conntrack_fill(&files), None);
+        assert_eq!(TableGuard { files }.table_nearly_full(), None);
+    }
+
+    #[test]
+    fn overflows_are_found_by_name() {
+        let fixture = Fixture::new(&[(
+            "/proc/net/netstat",
+            "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 22 333\nIpExt: InNoRoutes\nIpExt: 4\n",
+        )]);
+        assert_eq!(listen_overflows(&fixture.files()), Some(22));
+        assert_eq!(listen_overflows(&Fixture::new(&[]).files()), None);
+    }
+}

@@ -1,0 +1,514 @@
+//! Host names to addresses, the same way in every build: a statically linked C library cannot load the system's
+//! own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the servers asked by a resolver
+//! crate. Builds that can ask the system do so for names that only it knows (mDNS, LDAP, …).
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::config::{ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::system_conf::parse_resolv_conf;
+use hickory_resolver::{Hosts, TokioResolver};
+
+use crate::error::{Error, Fault, Result};
+use crate::sys::files::Files;
+use crate::units::Nanos;
+
+/// Resolves `host` to all its addresses, in the order to try them: those that there is a route to first, IPv6
+/// before IPv4 among them (RFC 6724), else in the order of the answer. `timeout` bounds the whole lookup.
+///
+/// Addresses are taken as they are, at once, `fe80::1%eth0` among them.
+///
+/// # Errors
+/// Usage, where `host` cannot be a name. Peer, where no such name is known: with the names tried and the servers
+/// asked. Environment, where there is nobody to ask, or no answer in time.
+pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>> {
+    if let Some(address) = literal(host, port)? {
+        return Ok(vec![address]);
+    }
+    let files = Files::default();
+    let names = Names {
+        hosts: files.text("/etc/hosts").unwrap_or_default(),
+        resolv_conf: std::fs::read(files.path("/etc/resolv.conf")),
+        dns_port: 53,
+    };
+    let timeout = Duration::from(timeout);
+    let started = Instant::now();
+    let addresses = names.lookup(host, timeout).or_else(|error| {
+        if error.fault() == Fault::Usage {
+            return Err(error);
+        }
+        ask_the_system(host, timeout.saturating_sub(started.elapsed())).ok_or(error)
+    })?;
+    let sockets = addresses
+        .into_iter()
+        .map(|address| SocketAddr::new(address, port))
+        .collect();
+    Ok(in_order(sockets, has_route))
+}
+
+fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(Some(SocketAddr::new(address, port)));
+    }
+    let Some((address, scope)) = host.split_once('%') else {
+        return Ok(None);
+    };
+    let Ok(address) = address.parse::<Ipv6Addr>() else {
+        return Ok(None);
+    };
+    let scope = scope
+        .parse()
+        .or_else(|_| nix::net::if_::if_nametoindex(scope))
+        .map_err(|_| Error::usage(format!("{host}: there is no network device {scope}")))?;
+    Ok(Some(SocketAddrV6::new(address, port, 0, scope).into()))
+}
+
+/// Where names are looked up.
+#[derive(Debug)]
+struct Names {
+    /// `/etc/hosts`.
+    hosts: String,
+    /// `/etc/resolv.conf`.
+    resolv_conf: io::Result<Vec<u8>>,
+    /// The port of the servers named there.
+    dns_port: u16,
+}
+
+impl Names {
+    fn lookup(&self, host: &str, timeout: Duration) -> Result<Vec<IpAddr>> {
+        let name = Name::from_str_relaxed(host)
+            .ok()
+            .filter(|_| !host.is_empty() && !host.contains(char::is_whitespace))
+            .ok_or_else(|| {
+                Error::usage(format!("`{host}` is neither an address nor a host name"))
+            })?;
+        let known = self.in_hosts(&name);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        // RFC 6761, 6.3: never to be asked for.
+        if name.is_localhost() {
+            return Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);
+        }
+        let (config, options) = self.configuration(host)?;
+        self.ask_servers(host, config, options, timeout)
+    }
+
+    /// The name as it stands in `/etc/hosts`, which the C library too looks at before any search list.
+    fn in_hosts(&self, name: &Name) -> Vec<IpAddr> {
+        let mut hosts = Hosts::default();
+        if hosts.read_hosts_conf(self.hosts.as_bytes()).is_err() {
+            return Vec::new();
+        }
+        let name = name.to_lowercase();
+        [RecordType::AAAA, RecordType::A]
+            .into_iter()
+            .filter_map(|kind| hosts.lookup_static_host(&Query::query(name.clone(), kind)))
+            .flat_map(|found| {
+                let addresses = found.answers().iter().map(|record| record.data.ip_addr());
+                addresses.flatten().collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn configuration(&self, host: &str) -> Result<(ResolverConfig, ResolverOpts)> {
+        let nobody = |why: String| {
+            Error::environment(format!("cannot resolve {host}: {why}"))
+                .remedy("give an address, or name a server in /etc/resolv.conf")
+        };
+        let text = self
+            .resolv_conf
+            .as_ref()
+            .map_err(|error| nobody(format!("/etc/resolv.conf cannot be read ({error})")))?;
+        parse_resolv_conf(text).map_err(|error| nobody(format!("/etc/resolv.conf: {error}")))
+    }
+
+    fn ask_servers(
+        &self,
+        host: &str,
+        config: ResolverConfig,
+        mut options: ResolverOpts,
+        timeout: Duration,
+    ) -> Result<Vec<IpAddr>> {
+        let tried = candidates(host, &config, options.ndots);
+        let (domain, search, mut servers) = config.into_parts();
+        for connection in servers.iter_mut().flat_map(|s| &mut s.connections) {
+            connection.port = self.dns_port;
+        }
+        let asked: Vec<String> = servers.iter().map(|server| server.ip.to_string()).collect();
+        let asked = asked.join(", ");
+        // One server that is down must leave time for another.
+        options.timeout = options.timeout.min(timeout / 2);
+        options.use_hosts_file = ResolveHosts::Never;
+        let config = ResolverConfig::from_parts(domain, search, servers);
+        let broken = |error: &dyn std::fmt::Display| {
+            Error::environment(format!("cannot resolve {host} (servers {asked}): {error}"))
+                .remedy("give an address, or check /etc/resolv.conf")
+        };
+        let answer = within(timeout, async {
+            let provider = TokioRuntimeProvider::default();
+            let resolver = TokioResolver::builder_with_config(config, provider)
+                .with_options(options)
+                .build()?;
+            first_found(&resolver, &tried).await
+        })
+        .map_err(|error| broken(&error))?;
+        match answer {
+            Some(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+            Some(Ok(_)) => Err(Error::peer(format!(
+                "there is no host {host}: {asked} knows none of {}",
+                tried.join(", ")
+            ))
+            .remedy("check its spelling, or give an address")),
+            Some(Err(NetError::Timeout)) | None => Err(broken(&format!(
+                "no answer within {}",
+                Nanos::from(timeout)
+            ))),
+            Some(Err(error)) => Err(broken(&error)),
+        }
+    }
+}
+
+/// Looks the names up one after the other, until one has addresses. No address at all, where all of them are
+/// known not to have any; an error, where a server failed to say so.
+async fn first_found(
+    resolver: &TokioResolver,
+    names: &[String],
+) -> std::result::Result<Vec<IpAddr>, NetError> {
+    let mut failed = None;
+    for name in names {
+        match resolver.lookup_ip(name.as_str()).await {
+            Ok(found) => return Ok(found.iter().collect()),
+            Err(error) if error.is_no_records_found() => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or_else(|| Ok(Vec::new()), Err)
+}
+
+/// Runs a future to its end, or gives up (`None`).
+fn within<T>(timeout: Duration, future: impl Future<Output = T>) -> io::Result<Option<T>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answer = runtime.block_on(async { tokio::time::timeout(timeout, future).await.ok() });
+    Ok(answer)
+}
+
+/// The full names that `host` may mean, in the order of resolv.conf(5): a name with `ndots` dots is tried as it is
+/// before the search list, another one after it.
+fn candidates(host: &str, config: &ResolverConfig, ndots: usize) -> Vec<String> {
+    if host.ends_with('.') {
+        return vec![host.to_owned()];
+    }
+    let domains = match config.search() {
+        [] => config.domain().as_slice().to_vec(),
+        search => search.iter().collect(),
+    };
+    let mut names: Vec<String> = domains
+        .into_iter()
+        .filter(|domain| !domain.is_root())
+        .map(|domain| format!("{host}.{}.", domain.to_ascii().trim_end_matches('.')))
+        .collect();
+    let itself = format!("{host}.");
+    if host.matches('.').count() >= ndots {
+        names.insert(0, itself);
+    } else {
+        names.push(itself);
+    }
+    names
+}
+
+/// The addresses without repetitions, reachable ones first, IPv6 first among them.
+fn in_order(
+    addresses: Vec<SocketAddr>,
+    has_route: impl Fn(&SocketAddr) -> bool,
+) -> Vec<SocketAddr> {
+    let mut ordered: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !ordered.contains(&address) {
+            ordered.push(address);
+        }
+    }
+    ordered.sort_by_cached_key(|address| (!has_route(address), address.is_ipv4()));
+    ordered
+}
+
+/// Whether packets to `address` would leave this machine: connecting a datagram socket sends none.
+fn has_route(address: &SocketAddr) -> bool {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
+}
+
+/// What the system's own name services know, where this build can ask them; bounded by `timeout`, since they
+/// have bounds of their own.
+#[cfg(not(target_feature = "crt-static"))]
+fn ask_the_system(host: &str, timeout: Duration) -> Option<Vec<IpAddr>> {
+    use std::net::ToSocketAddrs as _;
+    let (send, receive) = std::sync::mpsc::channel();
+    let host = host.to_owned();
+    // When it takes too long the thread is left behind; it holds nothing and ends by itself.
+    std::thread::Builder::new()
+        .name("tare-resolve".into())
+        .spawn(move || {
+            let found = (host.as_str(), 0).to_socket_addrs();
+            let addresses: Option<Vec<IpAddr>> = found
+                .ok()
+                .map(|all| all.map(|address| address.ip()).collect());
+            let _ = send.send(addresses);
+        })
+        .ok()?;
+    receive
+        .recv_timeout(timeout)
+        .ok()?
+        .filter(|addresses| !addresses.is_empty())
+}
+
+#[cfg(target_feature = "crt-static")]
+fn ask_the_system(_host: &str, _timeout: Duration) -> Option<Vec<IpAddr>> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record};
+    use std::sync::mpsc::{Receiver, channel};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A DNS server on loopback that knows `zone`, refuses what ends in `broken.`, ignores what ends in `silent.`,
+    /// and tells the names it was asked for. It ends with the test's process.
+    fn serve(zone: &'static [(&'static str, &'static str)]) -> (u16, Receiver<String>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (send, receive) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1500];
+            while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+                let question = Message::from_vec(&bytes[..length]).unwrap();
+                let query = question.queries[0].clone();
+                let name = query.name().to_ascii();
+                let _ = send.send(name.clone());
+                if name.ends_with("silent.") {
+                    continue;
+                }
+                let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+                let same_name = |entry: &&(&str, &str)| name.eq_ignore_ascii_case(entry.0);
+                let known: Vec<IpAddr> = zone
+                    .iter()
+                    .filter(same_name)
+                    .map(|(_, a)| a.parse().unwrap())
+                    .collect();
+                answer.metadata.response_code = if name.ends_with("broken.") {
+                    ResponseCode::ServFail
+                } else if known.is_empty() {
+                    ResponseCode::NXDomain
+                } else {
+                    ResponseCode::NoError
+                };
+                let wanted =
+                    |address: &IpAddr| address.is_ipv4() == (query.query_type() == RecordType::A);
+                for address in known.into_iter().filter(wanted) {
+                    let data = RData::from(address);
+                    answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+                }
+                answer.add_query(query);
+                socket.send_to(&answer.to_vec().unwrap(), from).unwrap();
+            }
+        });
+        (port, receive)
+    }
+
+    fn names(resolv_conf: &str, dns_port: u16) -> Names {
+        Names {
+            hosts: "127.0.0.1 localhost\n10.9.9.9 Gateway gw # home\nfd00::9 gateway\n".into(),
+            resolv_conf: Ok(resolv_conf.as_bytes().to_vec()),
+            dns_port,
+        }
+    }
+
+    fn strings(addresses: &[IpAddr]) -> Vec<String> {
+        let mut all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        all.sort_unstable();
+        all
+    }
+
+    const POD: &str = "nameserver 127.0.0.1\n\
+        search shop.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
+
+    #[test]
+    fn a_short_name_is_found_through_the_search_list() {
+        let (port, asked) = serve(&[
+            ("web.svc.cluster.local.", "10.0.0.7"),
+            ("web.svc.cluster.local.", "fd00::7"),
+        ]);
+        let found = names(POD, port).lookup("web", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["10.0.0.7", "fd00::7"]);
+        let mut order: Vec<String> = asked.try_iter().collect();
+        order.dedup();
+        assert_eq!(
+            order,
+            ["web.shop.svc.cluster.local.", "web.svc.cluster.local."]
+        );
+    }
+
+    #[test]
+    fn a_name_with_one_family_is_found() {
+        let (port, _) = serve(&[
+            ("four.example.", "192.0.2.4"),
+            ("six.example.", "2001:db8::6"),
+        ]);
+        let names = names("nameserver 127.0.0.1\n", port);
+        let found = names.lookup("four.example", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["192.0.2.4"]);
+        let found = names.lookup("six.example.", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["2001:db8::6"]);
+    }
+
+    #[test]
+    fn a_server_that_is_down_leaves_time_for_the_next() {
+        let (port, _) = serve(&[("web.example.", "192.0.2.4")]);
+        let names = names("nameserver 127.0.0.2\nnameserver 127.0.0.1\n", port);
+        let found = names.lookup("web.example", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["192.0.2.4"]);
+    }
+
+    #[test]
+    fn dots_decide_what_is_tried_first() {
+        let (config, options) = parse_resolv_conf(POD).unwrap();
+        let tried = |host: &str, ndots| candidates(host, &config, ndots);
+        let searched = [
+            "a.b.shop.svc.cluster.local.",
+            "a.b.svc.cluster.local.",
+            "a.b.cluster.local.",
+        ];
+        assert_eq!(
+            tried("a.b", options.ndots),
+            [&searched[..], &["a.b."]].concat()
+        );
+        assert_eq!(tried("a.b", 1), [&["a.b."], &searched[..]].concat());
+        assert_eq!(tried("a.b.", 5), ["a.b."]);
+    }
+
+    #[test]
+    fn an_unknown_name_says_what_was_tried_and_who_was_asked() {
+        let (port, _) = serve(&[]);
+        let error = names(POD, port).lookup("web", PATIENCE).unwrap_err();
+        assert_eq!(error.fault(), Fault::Peer);
+        let text = error.to_string();
+        for part in [
+            "no host web",
+            "127.0.0.1",
+            "web.svc.cluster.local.",
+            " web.",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_fails_or_is_silent_is_no_unknown_name() {
+        let (port, _) = serve(&[]);
+        let names = names("nameserver 127.0.0.1\n", port);
+        let error = names.lookup("x.broken", PATIENCE).unwrap_err();
+        assert_eq!(error.fault(), Fault::Environment);
+        assert!(error.to_string().contains("127.0.0.1"), "{error}");
+
+        let error = names
+            .lookup("x.silent", Duration::from_millis(200))
+            .unwrap_err();
+        assert_eq!(error.fault(), Fault::Environment);
+        assert!(
+            error.message().contains("no answer within 200 ms"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn hosts_and_localhost_need_no_server() {
+        let alone = Names {
+            resolv_conf: Err(io::ErrorKind::NotFound.into()),
+            ..names("", 1)
+        };
+        let found = alone.lookup("GATEWAY", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["10.9.9.9", "fd00::9"]);
+        let found = alone.lookup("gw", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["10.9.9.9"]);
+        let found = alone.lookup("x.localhost", PATIENCE).unwrap();
+        assert_eq!(strings(&found), ["127.0.0.1", "::1"]);
+    }
+
+    #[test]
+    fn with_nobody_to_ask_the_error_says_so() {
+        let missing = Names {
+            resolv_conf: Err(io::ErrorKind::NotFound.into()),
+            ..names("", 1)
+        };
+        for names in [missing, names("# nothing\n", 1)] {
+            let error = names.lookup("web", PATIENCE).unwrap_err();
+            assert_eq!(error.fault(), Fault::Environment);
+            assert!(error.to_string().contains("/etc/resolv.conf"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_a_usage_error() {
+        let names = names(POD, 1);
+        for host in ["", "a b", "a..b", &"x".repeat(64)] {
+            let error = names.lookup(host, PATIENCE).unwrap_err();
+            assert_eq!(error.fault(), Fault::Usage, "{host:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_taken_as_they_are() {
+        let one = |host: &str| resolve(host, 7117, Nanos::ZERO).map(|all| all[0].to_string());
+        assert_eq!(one("192.0.2.1").unwrap(), "192.0.2.1:7117");
+        assert_eq!(one("2001:db8::1").unwrap(), "[2001:db8::1]:7117");
+        assert_eq!(one("fe80::1%7").unwrap(), "[fe80::1%7]:7117");
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert_eq!(one("fe80::1%lo").unwrap(), format!("[fe80::1%{lo}]:7117"));
+        let error = one("fe80::1%tare-nothing").unwrap_err();
+        assert_eq!(error.fault(), Fault::Usage);
+    }
+
+    #[test]
+    fn reachable_addresses_come_first() {
+        let all = [
+            "10.0.0.1:1",
+            "[fd00::1]:1",
+            "10.0.0.2:1",
+            "[fd00::2]:1",
+            "10.0.0.1:1",
+        ];
+        let all: Vec<SocketAddr> = all.iter().map(|text| text.parse().unwrap()).collect();
+        let unreachable = ["[fd00::1]:1".parse().unwrap()];
+        let ordered = in_order(all, |address| !unreachable.contains(address));
+        let texts: Vec<String> = ordered.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            ["[fd00::2]:1", "10.0.0.1:1", "10.0.0.2:1", "[fd00::1]:1"]
+        );
+    }
+
+    #[test]
+    fn this_machine_knows_itself() {
+        let found = resolve("localhost", 80, Nanos::from_secs(2)).unwrap();
+        assert!(
+            found.iter().all(|address| address.ip().is_loopback()),
+            "{found:?}"
+        );
+        assert!(has_route(&found[0]), "{found:?}");
+    }
+}

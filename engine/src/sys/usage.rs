@@ -1,0 +1,276 @@
+//! What this process and its threads used, and what was taken from them: CPU time, context switches,
+//! steal, throttling.
+
+use std::ops::Sub;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use nix::unistd::{SysconfVar, sysconf};
+
+use super::cgroup::{Cgroups, Throttling};
+use super::files::Files;
+
+/// CPU time and context switches, up to now or (as a difference) within a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuTimes {
+    /// In user mode, nanoseconds; the kernel's figure has steps of a microsecond or coarser.
+    pub user_ns: u64,
+    /// In the kernel, nanoseconds.
+    pub system_ns: u64,
+    /// Context switches of its own sleeping.
+    pub voluntary_switches: u64,
+    /// Context switches forced on it.
+    pub involuntary_switches: u64,
+}
+
+impl Sub for CpuTimes {
+    type Output = Self;
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
+            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+            voluntary_switches: self
+                .voluntary_switches
+                .saturating_sub(earlier.voluntary_switches),
+            involuntary_switches: self
+                .involuntary_switches
+                .saturating_sub(earlier.involuntary_switches),
+        }
+    }
+}
+
+/// What the calling thread used so far. One system call, no allocation.
+#[must_use]
+pub fn thread_usage() -> CpuTimes {
+    usage_of(UsageWho::RUSAGE_THREAD)
+}
+
+/// What this process used so far, all threads together.
+#[must_use]
+pub fn process_usage() -> CpuTimes {
+    usage_of(UsageWho::RUSAGE_SELF)
+}
+
+fn usage_of(who: UsageWho) -> CpuTimes {
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    // It fails only for a bad argument; a sandbox that lacks it has nothing to report.
+    getrusage(who).map_or_else(
+        |_| CpuTimes::default(),
+        |usage| CpuTimes {
+            user_ns: positive(usage.user_time().num_microseconds()) * 1_000,
+            system_ns: positive(usage.system_time().num_microseconds()) * 1_000,
+            voluntary_switches: positive(usage.voluntary_context_switches()),
+            involuntary_switches: positive(usage.involuntary_context_switches()),
+        },
+    )
+}
+
+/// The id of this boot, by which two ends know that they share a machine (and containers share it).
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    Files::default().word("/proc/sys/kernel/random/boot_id")
+}
+
+/// What disturbed, or used, the machine within a span. Absent where the kernel does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Disturbance {
+    /// Time the hypervisor took from the watched CPUs, nanoseconds, in steps of a clock tick (10 ms as a rule).
+    pub steal_ns: Option<u64>,
+    /// Periods in which the cgroup was throttled.
+    pub throttled_periods: Option<u64>,
+    /// Time throttled, nanoseconds.
+    pub throttled_ns: Option<u64>,
+    /// Share of the whole machine that was busy, 0 to 1; stolen time is not counted as busy.
+    pub machine_busy: Option<f64>,
+    /// What this process used, all its threads.
+    pub process: CpuTimes,
+}
+
+/// Two looks at the kernel's counters, and the difference.
+#[derive(Debug)]
+pub struct DisturbanceProbe {
+    files: Files,
+    cgroups: Option<Cgroups>,
+    cpus: Vec<u32>,
+    ticks: Option<Ticks>,
+    throttling: Option<Throttling>,
+    process: CpuTimes,
+}
+
+impl DisturbanceProbe {
+    /// Takes the first look, watching `cpus` for steal. Reads files: for the launching thread, outside the
+    /// measured loop.
+    #[must_use]
+    pub fn start(cpus: &[u32]) -> Self {
+        Self::start_below(Files::default(), cpus)
+    }
+
+    fn start_below(files: Files, cpus: &[u32]) -> Self {
+        let cgroups = Cgroups::of_self(&files);
+        Self {
+            ticks: Ticks::read(&files, cpus),
+            throttling: cgroups.as_ref().and_then(Cgroups::throttling),
+            process: process_usage(),
+            cgroups,
+            cpus: cpus.to_vec(),
+            files,
+        }
+    }
+
+    /// Takes the second look. May be called again later, for a longer span from the same start.
+    #[must_use]
+    pub fn finish(&self) -> Disturbance {
+        let throttling = self.cgroups.as_ref().and_then(Cgroups::throttling);
+        let throttled = self.throttling.zip(throttling).map(|(a, b)| Throttling {
+            periods: b.periods.saturating_sub(a.periods),
+            ns: b.ns.saturating_sub(a.ns),
+        });
+        let ticks = self.ticks.zip(Ticks::read(&self.files, &self.cpus));
+        Disturbance {
+            steal_ns: ticks.map(|(a, b)| b.steal.saturating_sub(a.steal) * ns_per_tick()),
+            throttled_periods: throttled.map(|t| t.periods),
+            throttled_ns: throttled.map(|t| t.ns),
+            machine_busy: ticks.and_then(|(a, b)| b.busy_share_since(a)),
+            process: process_usage() - self.process,
+        }
+    }
+}
+
+/// Counters of `/proc/stat`, in clock ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ticks {
+    /// Stolen from the watched CPUs.
+    steal: u64,
+    /// Whole machine: at work.
+    busy: u64,
+    /// Whole machine: everything.
+    total: u64,
+}
+
+impl Ticks {
+    /// proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`. Guest time is within
+    /// user time already.
+    fn read(files: &Files, cpus: &[u32]) -> Option<Self> {
+        let stat = files.text("/proc/stat")?;
+        let mut ticks = None;
+        let mut steal = 0;
+        for line in stat.lines() {
+            let Some(rest) = line.strip_prefix("cpu") else {
+                continue;
+            };
+            let (cpu, counters) = rest.split_once(' ')?;
+            let counters: Vec<u64> = counters
+                .split_ascii_whitespace()
+                .map_while(|word| word.parse().ok())
+                .take(8)
+                .collect();
+            let [user, nice, system, idle, iowait, irq, softirq, stolen] = counters[..] else {
+                return None;
+            };
+            if cpu.is_empty() {
+                let busy = user + nice + system + irq + softirq;
+                ticks = Some((busy, busy + idle + iowait + stolen));
+            } else if cpu.parse().is_ok_and(|cpu| cpus.contains(&cpu)) {
+                steal += stolen;
+            }
+        }
+        let (busy, total) = ticks?;
+        Some(Self { steal, busy, total })
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "2^53 ticks are millions of years"
+    )]
+    fn busy_share_since(self, earlier: Self) -> Option<f64> {
+        let total = self.total.saturating_sub(earlier.total);
+        let busy = self.busy.saturating_sub(earlier.busy);
+        // A sandbox that shows constant zeros knows nothing.
+        (total > 0).then(|| (busy as f64 / total as f64).min(1.0))
+    }
+}
+
+fn ns_per_tick() -> u64 {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    1_000_000_000 / u64::try_from(per_second).unwrap_or(100).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::files::fixture::Fixture;
+
+    #[test]
+    fn steal_is_that_of_the_watched_cpus_and_busy_that_of_the_machine() {
+        let fixture = Fixture::new(&[(
+            "/proc/stat",
+            "cpu  100 0 100 700 50 0 0 50 0 0\ncpu0 1 0 0 0 0 0 0 20 0 0\n\
+             cpu1 1 0 0 0 0 0 0 30 0 0\nintr 5\n",
+        )]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[1]);
+        fixture.write(
+            "/proc/stat",
+            "cpu  130 5 110 740 55 3 2 55 9 9\ncpu0 1 0 0 0 0 0 0 29 0 0\n\
+             cpu1 1 0 0 0 0 0 0 33 0 0\nintr 5\n",
+        );
+        let seen = probe.finish();
+        assert_eq!(seen.steal_ns, Some(3 * ns_per_tick()));
+        assert_eq!(seen.machine_busy, Some(0.5), "50 of 100 ticks");
+        assert_eq!((seen.throttled_periods, seen.throttled_ns), (None, None));
+    }
+
+    #[test]
+    fn throttling_is_the_difference() {
+        let stat = "/sys/fs/cgroup/cpu.stat";
+        let fixture = Fixture::new(&[
+            ("/proc/self/cgroup", "0::/\n"),
+            (stat, "nr_throttled 5\nthrottled_usec 100\n"),
+        ]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
+        fixture.write(stat, "nr_throttled 7\nthrottled_usec 350\n");
+        let seen = probe.finish();
+        assert_eq!(seen.throttled_periods, Some(2));
+        assert_eq!(seen.throttled_ns, Some(250_000));
+        assert_eq!((seen.steal_ns, seen.machine_busy), (None, None));
+    }
+
+    #[test]
+    fn a_sandbox_of_zeros_tells_nothing_about_the_machine() {
+        let fixture = Fixture::new(&[("/proc/stat", "cpu  0 0 0 0 0 0 0 0 0 0\n")]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
+        assert_eq!(probe.finish().machine_busy, None);
+    }
+
+    #[test]
+    fn an_old_kernel_without_steal_tells_nothing() {
+        let fixture = Fixture::new(&[("/proc/stat", "cpu  1 2 3 4\ncpu0 1 2 3 4\n")]);
+        assert_eq!(Ticks::read(&fixture.files(), &[0]), None);
+    }
+
+    #[test]
+    fn a_thread_accounts_for_its_own_work() {
+        let (mine, others) = std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let before = thread_usage();
+                let mut spent = CpuTimes::default();
+                while spent.user_ns + spent.system_ns < 20_000_000 {
+                    spent = thread_usage() - before;
+                }
+                spent
+            });
+            let before = thread_usage();
+            let mine = worker.join().unwrap();
+            (mine, thread_usage() - before)
+        });
+        assert!(mine.user_ns + mine.system_ns >= 20_000_000);
+        assert!(others.user_ns + others.system_ns < mine.user_ns + mine.system_ns);
+        assert!(others.voluntary_switches >= 1, "it slept in the join");
+    }
+
+    #[test]
+    fn the_boot_has_an_id() {
+        let id = boot_id().unwrap();
+        assert_eq!(id.len(), 36);
+        assert_eq!(boot_id(), Some(id));
+    }
+}
