@@ -30,6 +30,12 @@ const CONTESTANTS: &[Contestant] = &[
         against: "bare-spin",
         play: |config| bare::round_trips_ns(Wait::Spin, config),
     },
+    // The same once more: what its difference shows is the resolution of the experiment.
+    Contestant {
+        name: "bare-spin-aa",
+        against: "bare-spin",
+        play: |config| bare::round_trips_ns(Wait::Spin, config),
+    },
     Contestant {
         name: "bare-block",
         against: "bare-block",
