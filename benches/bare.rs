@@ -1,0 +1,215 @@
+//! The bare ping-pong: what `send` and `recv` in a loop cost on this machine, with nothing around them.
+//! It is what the engine is held against, so it must stay the least that anyone could write.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+/// A ping-pong that is never answered is a defect of the bench, not a long measurement.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// How both ends wait for bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Non-blocking sockets, tried again at once.
+    Spin,
+    /// Blocking sockets.
+    Block,
+}
+
+/// One ping-pong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Config {
+    /// Message size, both ways.
+    pub(crate) size_bytes: usize,
+    /// Runs before the measurement and is thrown away.
+    pub(crate) warmup: Duration,
+    /// Length of the measurement.
+    pub(crate) measure: Duration,
+    /// Where the two ends run.
+    pub(crate) cpus: Cpus,
+}
+
+/// The CPUs of the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cpus {
+    /// The pinging thread's.
+    pub(crate) client: usize,
+    /// The answering thread's.
+    pub(crate) server: usize,
+}
+
+impl Cpus {
+    /// The first two CPUs that this process may use. `None` where there is only one: two ends that spin
+    /// on it would measure the scheduler's time slice.
+    pub(crate) fn allowed() -> Option<Self> {
+        let set = sched_getaffinity(this_thread()).expect("a thread may ask for its own affinity");
+        let mut cpus = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false));
+        Some(Self {
+            client: cpus.next()?,
+            server: cpus.next()?,
+        })
+    }
+}
+
+fn this_thread() -> Pid {
+    Pid::from_raw(0)
+}
+
+/// Pins the calling thread to one CPU until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pinned(CpuSet);
+
+impl Pinned {
+    /// Pins the calling thread.
+    ///
+    /// # Panics
+    /// When the CPU does not exist or is not allowed.
+    pub(crate) fn to(cpu: usize) -> Self {
+        let before =
+            sched_getaffinity(this_thread()).expect("a thread may ask for its own affinity");
+        let mut one = CpuSet::new();
+        one.set(cpu).expect("CPU numbers fit a CPU set");
+        sched_setaffinity(this_thread(), &one)
+            .unwrap_or_else(|errno| panic!("cannot run on CPU {cpu}: {errno}"));
+        Self(before)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // It was allowed before; should it not be so any more, the thread stays where it is.
+        let _ = sched_setaffinity(this_thread(), &self.0);
+    }
+}
+
+/// The two ends of a ping-pong over loopback, the answering one on a thread and a CPU of its own.
+#[derive(Debug)]
+pub(crate) struct PingPong {
+    stream: Option<TcpStream>,
+    message: Vec<u8>,
+    wait: Wait,
+    server: Option<JoinHandle<()>>,
+}
+
+impl PingPong {
+    /// Connects the two ends. The caller pins its own thread.
+    ///
+    /// # Panics
+    /// When loopback does not work.
+    pub(crate) fn new(wait: Wait, size_bytes: usize, server_cpu: usize) -> Self {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
+        let server = thread::spawn(move || {
+            let _pinned = Pinned::to(server_cpu);
+            let (stream, _) = listener.accept().expect("the client connects");
+            let mut stream = prepare(stream, wait);
+            let mut message = vec![0; size_bytes];
+            while receive(&mut stream, &mut message, wait) {
+                send(&mut stream, &message, wait);
+            }
+        });
+        let stream = TcpStream::connect(address).expect("the server listens");
+        Self {
+            stream: Some(prepare(stream, wait)),
+            message: vec![0x5a; size_bytes],
+            wait,
+            server: Some(server),
+        }
+    }
+
+    /// One ping and its pong.
+    ///
+    /// # Panics
+    /// When the connection breaks.
+    #[inline]
+    pub(crate) fn round_trip(&mut self) {
+        let stream = self.stream.as_mut().expect("open until dropped");
+        send(stream, &self.message, self.wait);
+        let answered = receive(stream, &mut self.message, self.wait);
+        assert!(answered, "the answering end has closed");
+    }
+}
+
+impl Drop for PingPong {
+    fn drop(&mut self) {
+        // The answering thread ends with the stream.
+        drop(self.stream.take());
+        if let Some(server) = self.server.take() {
+            let ended = server.join();
+            assert!(
+                ended.is_ok() || thread::panicking(),
+                "the answering end has failed"
+            );
+        }
+    }
+}
+
+fn prepare(stream: TcpStream, wait: Wait) -> TcpStream {
+    stream.set_nodelay(true).expect("TCP has TCP_NODELAY");
+    match wait {
+        Wait::Spin => stream.set_nonblocking(true),
+        Wait::Block => stream.set_read_timeout(Some(STUCK)),
+    }
+    .expect("a connected socket takes these options");
+    stream
+}
+
+/// Sends all of `message`.
+#[inline]
+fn send(stream: &mut TcpStream, message: &[u8], wait: Wait) {
+    let mut sent = 0;
+    while sent < message.len() {
+        match stream.write(&message[sent..]) {
+            Ok(bytes) => sent += bytes,
+            Err(e) if wait == Wait::Spin && e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) => panic!("send: {e}"),
+        }
+    }
+}
+
+/// Receives all of `message`; false where the far end has closed before.
+#[inline]
+fn receive(stream: &mut TcpStream, message: &mut [u8], wait: Wait) -> bool {
+    let mut received = 0;
+    while received < message.len() {
+        match stream.read(&mut message[received..]) {
+            Ok(0) => return false,
+            Ok(bytes) => received += bytes,
+            Err(e) if wait == Wait::Spin && e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) => panic!("receive: {e}"),
+        }
+    }
+    true
+}
+
+/// The round-trip times of one ping-pong, nanoseconds: from right before the send to right after the
+/// receive that completes the answer, as the engine stamps them.
+pub(crate) fn round_trips_ns(wait: Wait, config: &Config) -> Vec<u64> {
+    let _pinned = Pinned::to(config.cpus.client);
+    let mut ping_pong = PingPong::new(wait, config.size_bytes, config.cpus.server);
+    let warm = Instant::now() + config.warmup;
+    while Instant::now() < warm {
+        ping_pong.round_trip();
+    }
+    // As much as the fastest loopback could fill, so that nothing is allocated while measuring.
+    let capacity = usize::try_from(config.measure.as_micros() / 2).unwrap_or(usize::MAX);
+    let mut times_ns = Vec::with_capacity(capacity.max(1));
+    let begin = Instant::now();
+    let mut received = begin;
+    while received.duration_since(begin) < config.measure && times_ns.len() < times_ns.capacity() {
+        let sent = Instant::now();
+        ping_pong.round_trip();
+        received = Instant::now();
+        let time = received.duration_since(sent).as_nanos();
+        times_ns.push(u64::try_from(time).unwrap_or(u64::MAX));
+    }
+    times_ns
+}

@@ -1,0 +1,205 @@
+//! The engine's ping-pong beside the bare loop, pinned and interleaved: `cargo bench --bench pingpong`.
+//!
+//! Contestants take turns, block by block, and each is compared to its bare loop of the same block: the
+//! machine drifts by more than the difference that is looked for, but little within a block. The order is
+//! reversed in every other block, so that being second costs everyone the same.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+#[path = "bare.rs"]
+mod bare;
+
+use bare::{Config, Cpus, Wait};
+
+/// One way to play ping-pong.
+struct Contestant {
+    name: &'static str,
+    /// What it is compared to; its own name for a bare loop.
+    against: &'static str,
+    /// Plays for the time that the configuration asks, and gives the round-trip times in nanoseconds.
+    play: fn(&Config) -> Vec<u64>,
+}
+
+/// All of them. A contestant stands after the one that it is compared to.
+const CONTESTANTS: &[Contestant] = &[
+    Contestant {
+        name: "bare-spin",
+        against: "bare-spin",
+        play: |config| bare::round_trips_ns(Wait::Spin, config),
+    },
+    // The same once more: what its difference shows is the resolution of the experiment.
+    Contestant {
+        name: "bare-spin-aa",
+        against: "bare-spin",
+        play: |config| bare::round_trips_ns(Wait::Spin, config),
+    },
+    Contestant {
+        name: "bare-block",
+        against: "bare-block",
+        play: |config| bare::round_trips_ns(Wait::Block, config),
+    },
+];
+
+/// Plays ping-pong over loopback TCP in every way there is, interleaved, and prints what each costs beyond
+/// its bare loop.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Blocks; in each of them every contestant plays once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    blocks: u32,
+    /// Milliseconds that a contestant plays in each block
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    ms: u64,
+    /// Message size in bytes, both ways
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    size: u32,
+    /// CPUs of the client and of the server; by default the first two that are allowed
+    #[arg(long, value_delimiter = ',', num_args = 1..=2)]
+    cpus: Vec<usize>,
+    /// Only contestants whose name contains this, and what they are compared to
+    filter: Option<String>,
+    /// Said by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let cpus = match args.cpus[..] {
+        [client, server] if client != server => Some(Cpus { client, server }),
+        [] => Cpus::allowed(),
+        _ => {
+            eprintln!("pingpong: --cpus takes two different CPUs, for example --cpus 0,1");
+            return ExitCode::from(2);
+        }
+    };
+    let Some(cpus) = cpus else {
+        eprintln!("pingpong: needs two CPUs, and this process may use one only");
+        return ExitCode::FAILURE;
+    };
+    let playing = chosen(args.filter.as_deref());
+    if playing.is_empty() {
+        eprintln!("pingpong: no contestant has that name");
+        return ExitCode::from(2);
+    }
+    let config = Config {
+        size_bytes: args.size as usize,
+        warmup: Duration::from_millis(args.ms / 5),
+        measure: Duration::from_millis(args.ms),
+        cpus,
+    };
+    print_table(&playing, &play(&playing, args.blocks, &config), &args, cpus);
+    ExitCode::SUCCESS
+}
+
+/// The contestants asked for, each with what it is compared to.
+fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
+    let wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
+    CONTESTANTS
+        .iter()
+        .filter(|candidate| {
+            CONTESTANTS.iter().any(|c| {
+                wanted(c.name) && (c.name == candidate.name || c.against == candidate.name)
+            })
+        })
+        .collect()
+}
+
+/// The median round-trip time of each contestant in each block, nanoseconds.
+fn play(playing: &[&Contestant], blocks: u32, config: &Config) -> Vec<Vec<f64>> {
+    let mut medians_ns = vec![Vec::new(); playing.len()];
+    for block in 0..blocks {
+        let mut order: Vec<usize> = (0..playing.len()).collect();
+        if block % 2 == 1 {
+            order.reverse();
+        }
+        for index in order {
+            let times_ns = (playing[index].play)(config);
+            assert!(
+                !times_ns.is_empty(),
+                "{} has not played",
+                playing[index].name
+            );
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "round trips are far below 2^52 ns"
+            )]
+            let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
+            medians_ns[index].push(median(&mut times_ns));
+        }
+    }
+    medians_ns
+}
+
+fn print_table(playing: &[&Contestant], medians_ns: &[Vec<f64>], args: &Args, cpus: Cpus) {
+    println!(
+        "TCP ping-pong of {} B over loopback, {} blocks of {} ms, client on CPU {}, server on CPU {}",
+        args.size, args.blocks, args.ms, cpus.client, cpus.server
+    );
+    println!("medians of the blocks' p50 and of the paired differences, ns, full round trips\n");
+    println!(
+        "{:<14} {:>10} {:>10} {:>12}  interval",
+        "contestant", "p50", "rel.", "difference"
+    );
+    for (contestant, own_ns) in playing.iter().zip(medians_ns) {
+        let p50_ns = median(&mut own_ns.clone());
+        print!("{:<14} {p50_ns:>10.0}", contestant.name);
+        if contestant.against == contestant.name {
+            println!();
+            continue;
+        }
+        let bare_ns = playing
+            .iter()
+            .zip(medians_ns)
+            .find(|(c, _)| c.name == contestant.against)
+            .map(|(_, bare_ns)| bare_ns)
+            .expect("what a contestant is compared to plays with it");
+        let mut differences_ns: Vec<f64> = own_ns
+            .iter()
+            .zip(bare_ns)
+            .map(|(own, bare)| own - bare)
+            .collect();
+        let difference_ns = median(&mut differences_ns);
+        let relative = p50_ns / median(&mut bare_ns.clone());
+        print!(" {relative:>10.3} {difference_ns:>+12.0}");
+        match median_interval(&differences_ns) {
+            Some((low, high, coverage)) => {
+                println!("  [{low:+.0}, {high:+.0}] at {:.1} %", coverage * 100.0);
+            }
+            None => println!("  none: needs 6 blocks"),
+        }
+    }
+}
+
+/// Sorts, and gives the middle value or the mean of the two.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let n = values.len();
+    f64::midpoint(values[(n - 1) / 2], values[n / 2])
+}
+
+/// The exact order-statistic interval of the median at 95 % or more, and its coverage: the count of values
+/// below the true median is binomial with p = 1/2, whatever the distribution (David and Nagaraja, *Order
+/// Statistics*, section 7.1). `sorted` must be sorted. None below six values, which cannot reach 95 %.
+fn median_interval(sorted: &[f64]) -> Option<(f64, f64, f64)> {
+    let n = sorted.len();
+    // The probability that at most `rank` values are below the median, grown term by term.
+    let mut term = 0.5f64.powi(i32::try_from(n).ok()?);
+    let mut below = term;
+    let mut best = None;
+    for rank in 0..n / 2 {
+        let coverage = 1.0 - 2.0 * below;
+        if coverage < 0.95 {
+            break;
+        }
+        best = Some((sorted[rank], sorted[n - 1 - rank], coverage));
+        #[expect(clippy::cast_precision_loss, reason = "blocks are few")]
+        let ratio = (n - rank) as f64 / (rank + 1) as f64;
+        term *= ratio;
+        below += term;
+    }
+    best
+}
