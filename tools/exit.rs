@@ -141,7 +141,10 @@ mod tests {
     #[test]
     fn disturbance_counts_only_when_strict_and_at_either_end() {
         assert_eq!(of(&run(DISTURBED), false), Exit::Measured);
-        assert_eq!(of(&run(DISTURBED | ASSERTION), false), Exit::AssertionFailed);
+        assert_eq!(
+            of(&run(DISTURBED | ASSERTION), false),
+            Exit::AssertionFailed
+        );
         for spoil in [
             |i: &mut Instruments| i.client.saturated = true,
             |i: &mut Instruments| {

@@ -49,7 +49,9 @@ impl FromStr for OutputFile {
             Some("txt") => Format::Text,
             _ => {
                 let message = format!("the ending of '{}' names no format", text.escape_debug());
-                return Err(Error::usage(message).remedy("write it as .json .jsonl .csv .md or .txt"));
+                return Err(
+                    Error::usage(message).remedy("write it as .json .jsonl .csv .md or .txt")
+                );
             }
         };
         Ok(Self { path, format })
@@ -226,6 +228,8 @@ fn beside(path: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
         .prefix(".tare-")
         .permissions(Permissions::from_mode(mode & 0o777))
         .tempfile_in(directory)
+        // The temporary file's name, which the error carries, is nobody's business.
+        .map_err(|error| io::Error::from(error.kind()))
 }
 
 fn can_be_replaced(path: &Path) -> io::Result<()> {
@@ -298,7 +302,10 @@ mod tests {
         fs::write(dir.path().join("target.csv"), "old").unwrap();
         std::os::unix::fs::symlink("target.csv", &link).unwrap();
         let mut outputs = outputs(&[&file, &link]).unwrap();
-        assert!(!file.exists(), "nothing is written before there is something");
+        assert!(
+            !file.exists(),
+            "nothing is written before there is something"
+        );
         let mut report = fixtures::sweep();
         let all = report.results.split_off(1);
         outputs.step(&report);
@@ -325,7 +332,10 @@ mod tests {
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         replace(&file, b"new").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[test]

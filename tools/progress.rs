@@ -60,7 +60,11 @@ impl Bar {
             bar.set_length(millis(total.into()));
             bar.set_position(millis(progress.elapsed.into()));
         }
-        let mut message = format!("{phase} {} {}", progress.elapsed, report::round_trips(progress.completed));
+        let mut message = format!(
+            "{phase} {} {}",
+            progress.elapsed,
+            report::round_trips(progress.completed)
+        );
         if progress.errors > 0 {
             message.push_str(&format!(", {} errors", report::grouped(progress.errors)));
         }

@@ -37,10 +37,20 @@ pub(crate) struct CommonArgs {
     #[arg(help_heading = "How long")]
     count: Option<Count>,
     /// Run that long before measuring; what happens then is reported apart
-    #[arg(long, value_name = "TIME", default_value = "500ms", help_heading = "How long")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "500ms",
+        help_heading = "How long"
+    )]
     warmup: Nanos,
     /// Give up on an answer, a connect or a handshake after that long
-    #[arg(long, value_name = "TIME", default_value = "2s", help_heading = "How long")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2s",
+        help_heading = "How long"
+    )]
     timeout: Nanos,
 
     /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
@@ -82,7 +92,12 @@ pub(crate) struct CommonArgs {
     #[arg(long, help_heading = "The result")]
     pub(crate) strict: bool,
     /// Resolve the series over time that finely
-    #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "The result")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1s",
+        help_heading = "The result"
+    )]
     interval: Nanos,
     /// Put this text into the result, to tell runs apart
     #[arg(long, value_name = "TEXT", value_parser = label, help_heading = "The result")]
@@ -208,7 +223,10 @@ impl CommonArgs {
         if let (Some(threads), Some(CpuList(cpus))) = (self.threads, &self.cpus)
             && (threads as usize) > cpus.len()
         {
-            let message = format!("--threads {threads} is more than the {} of --cpus", cpus.len());
+            let message = format!(
+                "--threads {threads} is more than the {} of --cpus",
+                cpus.len()
+            );
             return Err(Error::usage(message).remedy("name a CPU for each thread"));
         }
         Ok(Common {
@@ -352,7 +370,17 @@ mod tests {
     fn percentiles_are_sorted_and_unique() {
         let parsed: Percentiles = "99.9, 50,99.90,99.5".parse().unwrap();
         assert_eq!(parsed.0, [50.0, 99.5, 99.9]);
-        for text in ["", "0", "100", "-1", "p99", "nan", "inf", "50,,99", "99.99999999"] {
+        for text in [
+            "",
+            "0",
+            "100",
+            "-1",
+            "p99",
+            "nan",
+            "inf",
+            "50,,99",
+            "99.99999999",
+        ] {
             assert!(text.parse::<Percentiles>().is_err(), "{text}");
         }
     }

@@ -19,7 +19,7 @@ Examples:
   tare lat node-2                             round trips to `tare serve` on node-2, port 7117
   tare lat node-2 --size 1:64K:*4 -o lat.csv  one result per size: 1, 4, 16, … 64 KiB
   tare lat pod-ip:30117 --udp -c 1,8,64       datagrams, one result per number of ping-pongs
-  tare lat node-2 --rate 100                  sparse pings: shows the wake-ups that back-to-back hides
+  tare lat node-2 --rate 100                  sparse pings: shows what waking up costs
   tare lat node-2 --connect-each              connect, ask, close: what a new connection costs
   tare lat node-2 --assert 'p99<200us' && echo fast enough
 
@@ -92,8 +92,10 @@ impl LatArgs {
             Transport::Tcp
         };
         if self.connect_each && transport == Transport::Udp {
-            return Err(Error::usage("--connect-each opens TCP connections; UDP has none")
-                .remedy("leave one of the two out"));
+            return Err(
+                Error::usage("--connect-each opens TCP connections; UDP has none")
+                    .remedy("leave one of the two out"),
+            );
         }
         let sizes = sizes(&self.size, transport)?;
         let connections = connections(&self.connections)?;
@@ -128,7 +130,8 @@ fn sizes(asked: &Sizes, transport: Transport) -> Result<Vec<u32>> {
         Transport::Tcp => (1, MESSAGE_MAX),
         Transport::Udp => (DATAGRAM_HEADER, DATAGRAM_MAX),
     };
-    let check = |size: &u64| match u32::try_from(*size) {
+    let check = |size: &u64| {
+        match u32::try_from(*size) {
         Ok(size) if (min..=max).contains(&size) => Ok(size),
         Ok(size) if size < min && transport == Transport::Udp => Err(Error::usage(format!(
             "--size {size} is too small for UDP: each datagram carries a header of {min} bytes (session and \
@@ -145,6 +148,7 @@ fn sizes(asked: &Sizes, transport: Transport) -> Result<Vec<u32>> {
             transport.name().to_uppercase()
         ))
         .remedy(format!("the largest message is {max} bytes"))),
+    }
     };
     asked.0.iter().map(check).collect()
 }
@@ -283,7 +287,10 @@ mod tests {
         assert_eq!(plan.server_delay, Nanos::from_micros(5));
         let common = plan.common;
         assert_eq!(common.stop, Stop::Count(10_000));
-        assert_eq!((common.warmup, common.timeout), (Nanos::ZERO, Nanos::from_secs(1)));
+        assert_eq!(
+            (common.warmup, common.timeout),
+            (Nanos::ZERO, Nanos::from_secs(1))
+        );
         assert_eq!((common.threads, common.cpus), (Some(2), Some(vec![3, 1])));
         assert_eq!(common.wait, Some(WaitMode::Block));
         assert_ne!(common.backend, BackendChoice::Auto);

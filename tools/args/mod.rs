@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::exit::Exit;
@@ -104,7 +104,14 @@ impl Refused {
             .map(|part| part.trim_start_matches("tip: ").to_owned())
             .filter(|part| !part.is_empty())
             .collect();
-        if parts.len() > 1 || parts.iter().any(|part| part.contains("; write ")) {
+        if self.0.kind() == ErrorKind::InvalidSubcommand && parts.len() == 1 {
+            let command = Cli::command();
+            let names: Vec<&str> = command
+                .get_subcommands()
+                .map(clap::Command::get_name)
+                .collect();
+            format!("{}; the commands are {}", parts[0], names.join(", "))
+        } else if parts.len() > 1 || parts.iter().any(|part| part.contains("; write ")) {
             parts.join("; ")
         } else {
             format!("{}; see --help", parts.join("; "))
@@ -114,8 +121,6 @@ impl Refused {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn line(words: &str) -> String {
@@ -142,11 +147,21 @@ mod tests {
     fn mistakes_are_one_line_that_says_what_to_type() {
         for (words, parts) in [
             ("tare lat --sise 64", vec!["'--sise'", "'--size'"]),
-            ("tare lta", vec!["'lta'", "'lat'"]),
-            ("tare lat --wait spinning", vec!["spinning", "spin, block, hybrid"]),
-            ("tare lat -d 5", vec!["--duration", "no unit", "write it as 500us"]),
+            ("tare serv", vec!["'serv'", "'serve'"]),
+            ("tare ping", vec!["'ping'", "lat, serve, completions, man"]),
+            (
+                "tare lat --wait spinning",
+                vec!["spinning", "spin, block, hybrid"],
+            ),
+            (
+                "tare lat -d 5",
+                vec!["--duration", "no unit", "write it as 500us"],
+            ),
             ("tare lat --size 1:64:*1", vec!["--size", "never ends"]),
-            ("tare lat --udp --connect-each", vec!["--udp", "--connect-each"]),
+            (
+                "tare lat --udp --connect-each",
+                vec!["--udp", "--connect-each"],
+            ),
             ("tare lat -n 5 -d 5s", vec!["--count", "--duration"]),
             ("tare lat --tcp --udp", vec!["--tcp", "--udp"]),
             ("tare completions", vec!["<SHELL>"]),

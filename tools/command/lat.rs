@@ -43,7 +43,12 @@ pub(super) fn run(args: &LatArgs) -> Result<Exit> {
     if let Some(error) = &finished.error {
         complain(&error.to_string());
     }
-    for verdict in finished.report.assertions.iter().filter(|a| a.holds != Some(true)) {
+    for verdict in finished
+        .report
+        .assertions
+        .iter()
+        .filter(|a| a.holds != Some(true))
+    {
         complain(&said_of(verdict));
     }
     if watcher.left {
@@ -144,7 +149,8 @@ impl Observer for Watcher {
 
     fn warning(&mut self, warning: &Warning) {
         if self.tell_warnings {
-            self.bar.say(&format!("warning: {}", crate::report::warning(warning)));
+            self.bar
+                .say(&format!("warning: {}", crate::report::warning(warning)));
         }
     }
 }

@@ -7,6 +7,9 @@ use tare_engine::result::{Instrument, Report, StepResult, Summary, quantile_name
 use super::Look;
 use crate::args::common::PERCENTILES;
 
+/// Distributions whose quantiles' intervals have columns.
+const INTERVALS_OF: [&str; 2] = ["response", "service"];
+
 /// One row, as pairs of a column's name and its value.
 #[derive(Default)]
 struct Row(Vec<(String, String)>);
@@ -121,6 +124,9 @@ fn summarise(row: &mut Row, name: &str, summary: Option<&Summary>) {
         let quantile = quantile_name(percent);
         let value = summary.and_then(|s| s.quantile_ns(percent));
         row.put_known(format!("{name}_{quantile}_ns"), value);
+        if !INTERVALS_OF.contains(&name) {
+            continue;
+        }
         let interval = summary.and_then(|s| s.intervals_ns.get(&quantile));
         row.put_known(format!("{name}_{quantile}_low_ns"), interval.map(|i| i.0));
         row.put_known(format!("{name}_{quantile}_high_ns"), interval.map(|i| i.1));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tare_engine::result::{
     AssertionResult, Connections, Device, Environment, Environments, ErrorCount, Instrument,
-    Instruments, Interval, Latencies, Operations, Params, Rate, Report, SCHEMA, StepResult, Summary,
-    Tool, Warmup, Warning,
+    Instruments, Interval, Latencies, Operations, Params, Rate, Report, SCHEMA, StepResult,
+    Summary, Tool, Warmup, Warning,
 };
 
 fn summary(p50_ns: u64, count: u64) -> Summary {
@@ -192,7 +192,10 @@ pub(crate) fn open_loop() -> Report {
     response.extra_ns.insert("p99_5".into(), 90_000);
     step.latency.response = Some(response);
     step.latency.lateness = Some(summary(800, 5_000));
-    for end in [Some(&mut step.instrument.client), step.instrument.server.as_mut()] {
+    for end in [
+        Some(&mut step.instrument.client),
+        step.instrument.server.as_mut(),
+    ] {
         let end = end.expect("both ends are there");
         end.wait = "hybrid".into();
         end.wakeup_p99_ns = Some(48_000);

@@ -15,7 +15,9 @@ fn root() -> &'static Path {
 }
 
 fn golden(name: &str, extension: &str) -> PathBuf {
-    root().join("tests/golden").join(format!("{name}.{extension}"))
+    root()
+        .join("tests/golden")
+        .join(format!("{name}.{extension}"))
 }
 
 fn check(path: &Path, rendered: &str) {
@@ -76,14 +78,20 @@ fn no_step_at_all() {
     }
     let csv = render(Format::Csv, &report, &Look::default());
     let full = render(Format::Csv, &fixtures::one_step(), &Look::default());
-    assert_eq!(csv.lines().collect::<Vec<_>>(), full.lines().take(1).collect::<Vec<_>>());
+    assert_eq!(
+        csv.lines().collect::<Vec<_>>(),
+        full.lines().take(1).collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn lines_hold_what_the_object_holds() {
     let report = fixtures::sweep();
     let lines = render(Format::Jsonl, &report, &Look::default());
-    let mut lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let mut lines: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     let mut whole = lines.pop().unwrap();
     assert_eq!(whole["type"], "report");
     let mut results = Vec::new();
@@ -166,13 +174,34 @@ fn the_schema_refuses_what_is_none() {
     }
     // What DESIGN §5 calls the least that must be there.
     for pointer in [
-        "/schema", "/tool", "/kind", "/started_at", "/partial", "/seed", "/plan", "/environment",
-        "/results", "/assertions", "/warnings", "/results/0/params", "/results/0/duration_ns",
-        "/results/0/operations", "/results/0/operations/due", "/results/0/warmup", "/results/0/rate",
-        "/results/0/latency", "/results/0/latency/service", "/results/0/latency/service/hdr",
-        "/results/0/latency/service/p99_9_ns", "/results/0/errors", "/results/0/connections",
-        "/results/0/cpu", "/results/0/latency_error_ns", "/results/0/instrument",
-        "/results/0/instrument/client/saturated", "/results/0/intervals",
+        "/schema",
+        "/tool",
+        "/kind",
+        "/started_at",
+        "/partial",
+        "/seed",
+        "/plan",
+        "/environment",
+        "/results",
+        "/assertions",
+        "/warnings",
+        "/results/0/params",
+        "/results/0/duration_ns",
+        "/results/0/operations",
+        "/results/0/operations/due",
+        "/results/0/warmup",
+        "/results/0/rate",
+        "/results/0/latency",
+        "/results/0/latency/service",
+        "/results/0/latency/service/hdr",
+        "/results/0/latency/service/p99_9_ns",
+        "/results/0/errors",
+        "/results/0/connections",
+        "/results/0/cpu",
+        "/results/0/latency_error_ns",
+        "/results/0/instrument",
+        "/results/0/instrument/client/saturated",
+        "/results/0/intervals",
     ] {
         let mut mutated = report.clone();
         let (parent, name) = pointer.rsplit_once('/').unwrap();

@@ -35,7 +35,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         for assertion in &report.assertions {
             let holds = match assertion.holds {
                 Some(true) => "yes",
-                Some(false) => "**no**",
+                Some(false) => "NO",
                 None => "cannot tell",
             };
             let (expr, step) = (assertion.expr.clone(), assertion.step.clone());
@@ -52,9 +52,12 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
         blocks.push(table(parts, 1));
     }
     let instrument = &step.instrument;
-    let far_end = instrument.server.as_ref().map_or_else(String::new, |server| {
-        format!(", far end {} {}", server.backend, server.wait)
-    });
+    let far_end = instrument
+        .server
+        .as_ref()
+        .map_or_else(String::new, |server| {
+            format!(", far end {} {}", server.backend, server.wait)
+        });
     let text = format!(
         "{}. Each latency ± {} by the instrument (client {} {}{far_end}).",
         operations(step),
@@ -67,7 +70,11 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
 
 /// The table, with colons where Markdown wants to be told that a column is set to the right.
 fn table(mut cells: Cells, left: usize) -> String {
-    for cell in cells.header.iter_mut().chain(cells.rows.iter_mut().flatten()) {
+    for cell in cells
+        .header
+        .iter_mut()
+        .chain(cells.rows.iter_mut().flatten())
+    {
         *cell = escape(cell);
     }
     let text = cells.table(ASCII_MARKDOWN, left).trim_fmt();
@@ -108,6 +115,6 @@ mod tests {
         let mut cells = Cells::new(&["a", "b"]);
         cells.row(vec!["x|y".into(), "1\n2".into()]);
         let text = table(cells, 1);
-        assert_eq!(text, "| a    | b   |\n|------|----:|\n| x\\|y | 1 2 |");
+        assert_eq!(text, "| a    |   b |\n|------|----:|\n| x\\|y | 1 2 |");
     }
 }

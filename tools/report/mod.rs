@@ -114,19 +114,14 @@ fn per_second(rate: f64) -> String {
     }
 }
 
-/// `part` of `whole` in per cent, with what stands before the first digit that matters.
+/// `part` of `whole` in per cent, to the ten-thousandth.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn share(part: u64, whole: u64) -> String {
-    if whole == 0 {
-        return String::new();
+    let text = format!("{:.4}", part as f64 / whole.max(1) as f64 * 100.0);
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "0" => " (below 0.0001 %)".to_owned(),
+        percent => format!(" ({percent} %)"),
     }
-    let percent = part as f64 / whole as f64 * 100.0;
-    let decimals = match percent {
-        p if p >= 10.0 => 0,
-        p if p >= 0.1 => 2,
-        _ => 4,
-    };
-    format!(" ({percent:.decimals$} %)")
 }
 
 #[expect(
@@ -163,10 +158,15 @@ fn quantile(summary: &Summary, percent: f64) -> String {
 
 /// The longest sample, which is a lower bound as soon as any sample is.
 fn longest(summary: &Summary) -> String {
-    if summary.censored > 0 && summary.max_ns.is_some() {
-        format!("≥ {}", time(summary.max_ns))
+    bounded(summary, time(summary.max_ns))
+}
+
+/// Marks what the longest sample decides.
+fn bounded(summary: &Summary, text: String) -> String {
+    if summary.censored > 0 && text != NONE {
+        format!("≥ {text}")
     } else {
-        time(summary.max_ns)
+        text
     }
 }
 
@@ -268,22 +268,31 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
         cells.header[1] = "response".into();
         cells.header.extend(["service".into(), "lateness".into()]);
     }
-    let mut add = |name: String, shown: &dyn Fn(&Summary) -> String, interval: String, half: String| {
-        let mut row = vec![name, shown(main), interval, half];
-        if open_loop {
-            row.push(shown(&latency.service));
-            let lateness = latency.lateness.as_ref();
-            row.push(lateness.map_or_else(|| NONE.into(), shown));
-        }
-        cells.row(row);
-    };
+    let mut add =
+        |name: String, shown: &dyn Fn(&Summary) -> String, interval: String, half: String| {
+            let mut row = vec![name, shown(main), interval, half];
+            if open_loop {
+                row.push(shown(&latency.service));
+                let lateness = latency.lateness.as_ref();
+                row.push(lateness.map_or_else(|| NONE.into(), shown));
+            }
+            cells.row(row);
+        };
     let whole = |ns: Option<f64>| ns.map(|ns| nanos(ns).0);
     let blank = String::new;
-    add("min".into(), &|s| time(s.min_ns), blank(), half(main.min_ns));
+    add(
+        "min".into(),
+        &|s| time(s.min_ns),
+        blank(),
+        half(main.min_ns),
+    );
     add("mean".into(), &mean, blank(), half(whole(main.mean_ns)));
     add(
         "stdev".into(),
-        &|s| s.stdev_ns.map_or_else(|| NONE.into(), |ns| format!("± {}", nanos(ns))),
+        &|s| {
+            s.stdev_ns
+                .map_or_else(|| NONE.into(), |ns| format!("± {}", nanos(ns)))
+        },
         blank(),
         blank(),
     );
@@ -295,10 +304,19 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
             heading(percent),
             &|s| quantile(s, percent),
             interval.unwrap_or_default(),
-            at_least(main, &quantile_name(percent), half(main.quantile_ns(percent))),
+            at_least(
+                main,
+                &quantile_name(percent),
+                half(main.quantile_ns(percent)),
+            ),
         );
     }
-    add("max".into(), &longest, blank(), half(main.max_ns));
+    add(
+        "max".into(),
+        &longest,
+        blank(),
+        bounded(main, half(main.max_ns)),
+    );
     cells
 }
 
@@ -356,15 +374,26 @@ fn operations(step: &StepResult) -> String {
     for (count, what) in [
         (ops.failed, "failed"),
         (ops.timed_out, lost),
-        (ops.in_flight_at_end, "in flight at the end"),
         (ops.dropped, "dropped for being late"),
         (ops.unsent_at_end, "due but never sent"),
     ] {
         if count > 0 {
-            parts.push(format!("{} {what}{}", grouped(count), share(count, ops.due)));
+            parts.push(format!(
+                "{} {what}{}",
+                grouped(count),
+                share(count, ops.due)
+            ));
         }
     }
-    format!("{} due: {}", grouped(ops.due), parts.join(", "))
+    if ops.in_flight_at_end > 0 {
+        parts.push(format!(
+            "{} in flight at the end",
+            grouped(ops.in_flight_at_end)
+        ));
+    }
+    // In closed loop a ping is due when it can be sent; the two only part on a schedule.
+    let asked = if ops.due == ops.sent { "sent" } else { "due" };
+    format!("{} {asked}: {}", grouped(ops.due), parts.join(", "))
 }
 
 #[cfg(test)]
@@ -380,8 +409,9 @@ mod tests {
         assert_eq!(per_second(108_230.7), "108,231/s");
         assert_eq!(per_second(2.5), "2.5/s");
         assert_eq!(per_second(0.0), "0/s");
-        assert_eq!(share(1, 1000), " (0.10 %)");
-        assert_eq!(share(1, 0), "");
+        assert_eq!(share(1, 1000), " (0.1 %)");
+        assert_eq!(share(100, 100), " (100 %)");
+        assert_eq!(share(1, 100_000_000), " (below 0.0001 %)");
         assert_eq!(round_trips(1), "1 round trip");
     }
 

@@ -9,11 +9,13 @@ use super::{
     per_second, plural, sweep, warning,
 };
 
-const HALVES: &str = "Latencies are full round trips; ½ is for comparing with qperf and sockperf, which halve them.";
-const OPEN_LOOP: &str = "\
-  response  from when a ping was due, by the schedule, to its answer: what a user would have waited
-  service   from when it was really sent to its answer: what the path took
-  lateness  from when it was due to when it was really sent: what the sender added";
+const HALVES: &str =
+    "Latencies are full round trips; ½ is for comparing with qperf and sockperf, which halve them.";
+const OPEN_LOOP: [&str; 3] = [
+    "response  from when a ping was due, by the schedule, to its answer: what a user would have waited",
+    "service   from when it was really sent to its answer: what the path took",
+    "lateness  from when it was due to when it was really sent: what the sender added",
+];
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut out = asked(report);
@@ -43,7 +45,11 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
 fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
     put(out, distribution(step, look));
     let main = super::headline(&step.latency);
-    if look.percentiles.iter().any(|p| main.quantile_ns(*p).is_none()) {
+    if look
+        .percentiles
+        .iter()
+        .any(|p| main.quantile_ns(*p).is_none())
+    {
         out.push_str(&format!("  {NONE} fewer than 10 samples lie beyond it\n"));
     }
     if main.censored > 0 {
@@ -53,7 +59,9 @@ fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
         ));
     }
     if step.latency.response.is_some() {
-        out.push_str(&format!("{OPEN_LOOP}\n"));
+        for line in OPEN_LOOP {
+            out.push_str(&format!("  {line}\n"));
+        }
     }
     out.push('\n');
     if let Some(parts) = parts(&step.latency) {
@@ -74,7 +82,8 @@ fn several(out: &mut String, report: &Report, steps: &[StepResult]) {
         if step.partial {
             out.push_str(&format!("  {name}: cut short\n"));
         }
-        if step.operations.completed < step.operations.due {
+        let ops = &step.operations;
+        if ops.completed + ops.in_flight_at_end < ops.due {
             out.push_str(&format!("  {name}: {}\n", operations(step)));
         }
         if !step.errors.is_empty() {
@@ -107,7 +116,11 @@ fn fact(out: &mut String, name: &str, text: &str) {
 fn facts(out: &mut String, step: &StepResult) {
     let rate = per_second(step.rate.achieved_per_s);
     match step.rate.target_per_s {
-        Some(target) => fact(out, "rate", &format!("{rate} of {} asked", per_second(target))),
+        Some(target) => fact(
+            out,
+            "rate",
+            &format!("{rate} of {} asked", per_second(target)),
+        ),
         None => fact(out, "rate", &rate),
     }
     fact(out, "operations", &operations(step));
@@ -129,7 +142,11 @@ fn facts(out: &mut String, step: &StepResult) {
         fact(out, "connections", &text);
     }
     if step.instances.len() > 1 {
-        let text = format!("{} answered: {}", step.instances.len(), step.instances.join(" "));
+        let text = format!(
+            "{} answered: {}",
+            step.instances.len(),
+            step.instances.join(" ")
+        );
         fact(out, "servers", &text);
     }
 }
@@ -141,7 +158,10 @@ fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> 
 }
 
 fn instruments(out: &mut String, step: &StepResult) {
-    let text = format!("± {} on each latency, by the instrument itself", Nanos(step.latency_error_ns));
+    let text = format!(
+        "± {} on each latency, by the instrument itself",
+        Nanos(step.latency_error_ns)
+    );
     fact(out, "error", &text);
     for (end, instrument) in ends(step) {
         fact(out, end, &how(instrument));
@@ -186,15 +206,21 @@ fn loop_of(instrument: &Instrument) -> String {
     }
     text.push_str(&format!(
         ", {}",
-        plural(instrument.involuntary_switches, "involuntary switch").replace("switchs", "switches")
+        plural(instrument.involuntary_switches, "involuntary switch")
+            .replace("switchs", "switches")
     ));
-    let steal = instrument.steal_ns.map_or_else(|| NONE.to_owned(), |ns| Nanos(ns).to_string());
+    let steal = instrument
+        .steal_ns
+        .map_or_else(|| NONE.to_owned(), |ns| Nanos(ns).to_string());
     text.push_str(&format!(", steal {steal}"));
     if let Some(throttled) = instrument.throttled_ns.filter(|ns| *ns > 0) {
         text.push_str(&format!(", throttled {}", Nanos(throttled)));
     }
     if instrument.ring_overflows > 0 {
-        text.push_str(&format!(", {} ring overflows", grouped(instrument.ring_overflows)));
+        text.push_str(&format!(
+            ", {} ring overflows",
+            grouped(instrument.ring_overflows)
+        ));
     }
     text
 }
@@ -203,7 +229,9 @@ fn trouble(instrument: &Instrument) -> String {
     let mut parts = Vec::new();
     if instrument.saturated {
         let busy = instrument.worker_busy_max * 100.0;
-        parts.push(format!("SATURATED: the busiest worker was busy {busy:.0} % of its time"));
+        parts.push(format!(
+            "SATURATED: the busiest worker was busy {busy:.0} % of its time"
+        ));
     }
     if instrument.disturbed {
         parts.push(format!("DISTURBED: {}", instrument.disturbances.join(", ")));
@@ -227,14 +255,18 @@ fn describe(machine: &Environment) -> String {
     let named = |name: &str, value: &Option<String>| value.as_ref().map(|v| format!("{name} {v}"));
     let limit = machine.cgroup_cpu_limit;
     let device = machine.device.as_ref().map(|device| {
-        let mtu = device.mtu_bytes.map_or_else(String::new, |mtu| format!(" (MTU {mtu})"));
+        let mtu = device
+            .mtu_bytes
+            .map_or_else(String::new, |mtu| format!(" (MTU {mtu})"));
         format!("{}{mtu}", device.name)
     });
     let parts = [
         machine.hostname.clone(),
         named("Linux", &machine.kernel),
         machine.cpu_model.clone(),
-        machine.cpus_online.map(|cpus| plural(u64::from(cpus), "CPU")),
+        machine
+            .cpus_online
+            .map(|cpus| plural(u64::from(cpus), "CPU")),
         limit.map(|cpus| format!("limited to {cpus} CPUs")),
         named("governor", &machine.governor),
         machine.hypervisor.clone(),

@@ -104,7 +104,14 @@ fn sweeps_without_end_are_refused() {
         assert!(message.contains(why), "{text}: {message}");
     }
     // The largest value that fits ends a sweep rather than wrapping round.
-    assert_eq!("1:18446744073709551615:*2".parse::<Sizes>().unwrap().0.len(), 64);
+    assert_eq!(
+        "1:18446744073709551615:*2"
+            .parse::<Sizes>()
+            .unwrap()
+            .0
+            .len(),
+        64
+    );
 }
 
 #[test]
@@ -119,9 +126,15 @@ fn rates() {
         ("5/s", 5.0),
         ("36/h", 0.01),
     ] {
-        assert_eq!(text.parse::<PerSecond>().unwrap(), PerSecond(rate), "{text}");
+        assert_eq!(
+            text.parse::<PerSecond>().unwrap(),
+            PerSecond(rate),
+            "{text}"
+        );
     }
-    for text in ["", "0", "-1", "10m", "1/d", "2G", "1/0", "nan", "inf", "1e3", "1/m/s"] {
+    for text in [
+        "", "0", "-1", "10m", "1/d", "2G", "1/0", "nan", "inf", "1e3", "1/m/s",
+    ] {
         refused::<PerSecond>(text);
     }
 }
