@@ -1,1 +1,5 @@
+//! The one integration binary: a module per subject.
+
+mod cli;
 mod tidy;
+mod util;

@@ -36,6 +36,10 @@ pub const CONNECTIONS_MAX: u32 = 60_000;
 pub const SESSIONS_MAX: u32 = 4096;
 /// Connections that a server keeps while they have not yet said hello.
 pub const PENDING_MAX: usize = 1024;
+/// Steps of one sweep, all its lists multiplied.
+pub const STEPS_MAX: usize = 1_000;
+/// CPU numbers that `--cpus` takes lie below this: the most that Linux can be built for.
+pub const CPUS_MAX: u32 = 8_192;
 /// Time blocks into which a measured phase is cut for the quantiles' intervals.
 pub const BLOCKS: usize = 32;
 /// Entries of the per-interval series.

@@ -1,4 +1,10 @@
 //! Durations, instants, rates and sizes as newtypes: how they parse, print and round. No clock inside.
+//!
+//! What is typed is parsed exactly: a number is never rounded to fit its unit, it is refused.
+
+mod parse;
+
+pub use parse::{BitRate, Count, Counts, CpuList, PerSecond, Size, Sizes};
 
 use std::fmt;
 use std::ops::{Add, Sub};

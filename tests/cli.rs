@@ -1,0 +1,146 @@
+//! The command line as scripts see it: streams, exit codes, one clear line for a mistake.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use crate::util::{run, tare};
+
+#[test]
+fn version_and_help_go_to_stdout() {
+    let version = run(&["--version"]);
+    assert_eq!(version.code, Some(0));
+    assert_eq!(
+        version.stdout,
+        format!("tare {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    for words in [&["--help"][..], &["lat", "--help"], &["serve", "-h"]] {
+        let help = run(words);
+        assert_eq!(help.code, Some(0), "{words:?}");
+        assert!(help.stdout.contains("Examples:"), "{words:?}");
+        assert_eq!(help.stderr, "", "{words:?}");
+    }
+}
+
+#[test]
+fn no_command_is_answered_with_the_help() {
+    let ran = run(&[]);
+    assert_eq!(ran.code, Some(2));
+    assert_eq!(ran.stdout, "");
+    assert!(ran.stderr.contains("Usage: tare"));
+}
+
+#[test]
+fn mistakes_are_one_line_and_exit_code_2() {
+    for (words, says) in [
+        (&["lta"][..], "lta"),
+        (&["lat", "--sise", "64"], "'--size'"),
+        (&["lat", "--size", "1:64:*1"], "never ends"),
+        (&["lat", "--udp", "--size", "8"], "header of 16 bytes"),
+        (&["lat", "--udp", "--connect-each"], "--connect-each"),
+        (&["lat", "--duration", "5"], "no unit"),
+        (&["lat", "http://node"], "URL"),
+        (&["lat", "--cpus", "5-2"], "backwards"),
+        (&["lat", "--rate", "0"], "rate"),
+        (&["lat", "--format", "yaml"], "markdown"),
+        (&["lat", "-o", "a.xml"], ".json .jsonl .csv .md or .txt"),
+        (&["lat", "-o", "/nonexistent/a.json"], "/nonexistent/a.json"),
+        (
+            &["lat", "--secret-file", "/nonexistent/secret"],
+            "secret file",
+        ),
+        (&["serve", "--listen", "nowhere"], "no address"),
+        (&["serve", "--max-sessions", "0"], "--max-sessions"),
+        (&["completions", "fsh"], "'fish'"),
+    ] {
+        let ran = run(words);
+        assert_eq!(ran.code, Some(2), "{words:?}");
+        assert_eq!(ran.stdout, "", "{words:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("tare: "), "{}", ran.stderr);
+        assert!(ran.stderr.contains(says), "{words:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_readable_secret_is_warned_about_and_never_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    fs::write(&path, "hunter2\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let path = path.to_str().unwrap();
+    // The size ends the command before it would measure.
+    let words = ["lat", "--udp", "--size", "8", "--secret-file", path];
+    let ran = run(&words);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("chmod 600"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("hunter2"));
+    let quiet = run(&[&words[..], &["--quiet"]].concat());
+    assert_eq!(quiet.stderr.lines().count(), 1, "{}", quiet.stderr);
+
+    fs::write(path, "\n").unwrap();
+    assert!(run(&words).stderr.contains("is empty"));
+}
+
+#[test]
+fn completions_and_manual_come_from_the_definitions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&["completions", shell]);
+        assert_eq!(ran.code, Some(0));
+        assert!(ran.stdout.contains("connect-each"), "{shell}");
+    }
+    let all = run(&["man"]);
+    assert_eq!(all.code, Some(0));
+    assert!(all.stdout.contains("\\-\\-server\\-delay"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let ran = run(&["man", "--dir", pages.to_str().unwrap()]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
+    let mut names: Vec<_> = fs::read_dir(&pages)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "tare-completions.1",
+            "tare-lat.1",
+            "tare-man.1",
+            "tare-serve.1",
+            "tare.1"
+        ]
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    for words in [&["man"][..], &["lat", "--help"], &["completions", "zsh"]] {
+        let mut child = tare()
+            .args(words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        let mut pipe = child.stderr.take().unwrap();
+        pipe.read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{words:?}: {stderr}");
+        assert_eq!(stderr, "", "{words:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = tare().arg("man").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("stdout cannot be written"), "{stderr}");
+}

@@ -1,0 +1,402 @@
+//! Options that several commands share, and the small types they parse into.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use tare_engine::driver::Backend;
+use tare_engine::error::{Error, Result};
+use tare_engine::result::quantile_name;
+use tare_engine::run::plan::{BackendChoice, Common, Secret, Stop, WaitMode};
+use tare_engine::units::{Count, CpuList, Nanos};
+
+use crate::output::{Format, OutputFile};
+
+/// Environment variable that holds the secret where no file does.
+const SECRET_VARIABLE: &str = "TARE_SECRET";
+/// The longest secret, bytes: far more than a MAC makes use of.
+const SECRET_MAX: u64 = 4096;
+/// Seeds stay below 2^53, which is where many JSON readers begin to round.
+const SEED_BITS: u32 = 53;
+/// The shortest entry of the series over time.
+const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
+/// What is printed where `--percentiles` does not say otherwise, per cent.
+pub(crate) const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
+
+/// Options of every measuring command.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    /// Measure each step for that long [default: 5s]
+    #[arg(short, long, value_name = "TIME", help_heading = "How long")]
+    duration: Option<Nanos>,
+    /// End each step after that many operations instead of after a time
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
+    #[arg(help_heading = "How long")]
+    count: Option<Count>,
+    /// Run that long before measuring; what happens then is reported apart
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "500ms",
+        help_heading = "How long"
+    )]
+    warmup: Nanos,
+    /// Give up on an answer, a connect or a handshake after that long
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "2s",
+        help_heading = "How long"
+    )]
+    timeout: Nanos,
+
+    /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
+    ///
+    /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
+    /// default lat spins where both ends have a CPU of their own and blocks elsewhere; with --rate it is
+    /// hybrid. The report says what each end really did.
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
+    wait: Option<Wait>,
+    /// Use this many worker threads, a CPU each (lat: one)
+    #[arg(long, value_name = "N", help_heading = "The instrument")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Pin the workers to these CPUs, in this order: 2-5,7
+    #[arg(long, value_name = "LIST", help_heading = "The instrument")]
+    cpus: Option<CpuList>,
+    /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why not
+    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    #[arg(help_heading = "The instrument")]
+    backend: BackendName,
+    /// Keep CPUs out of deep idle states during the run (holds /dev/cpu_dma_latency at 0; needs root)
+    #[arg(long, help_heading = "The instrument")]
+    no_idle: bool,
+    /// Repeat the random choices of an earlier run: its report names its seed
+    #[arg(long, value_name = "N", help_heading = "The instrument")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..1 << SEED_BITS))]
+    seed: Option<u64>,
+
+    /// Choose the quantiles that are printed: 50,99,99.9
+    #[arg(long, value_name = "LIST", help_heading = "The result")]
+    percentiles: Option<Percentiles>,
+    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us', 'errors==0' (repeatable)
+    ///
+    /// Where a quantile has an interval, the assertion holds or fails only if the whole interval does;
+    /// otherwise the exit code is 5: cannot tell.
+    #[arg(long = "assert", value_name = "EXPR", help_heading = "The result")]
+    assertions: Vec<String>,
+    /// Fail with exit code 4 if the generator was saturated or the run disturbed
+    #[arg(long, help_heading = "The result")]
+    pub(crate) strict: bool,
+    /// Resolve the series over time that finely
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1s",
+        help_heading = "The result"
+    )]
+    interval: Nanos,
+    /// Put this text into the result, to tell runs apart
+    #[arg(long, value_name = "TEXT", value_parser = label, help_heading = "The result")]
+    label: Option<String>,
+    /// Print the result on stdout as this
+    #[arg(long, value_enum, default_value = "text", help_heading = "The result")]
+    pub(crate) format: Format,
+    /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt (repeatable)
+    ///
+    /// The file is rewritten as a whole after each step, so that it is never half there.
+    #[arg(short, long, value_name = "FILE", help_heading = "The result")]
+    pub(crate) output: Vec<OutputFile>,
+    /// Print no progress and no warnings on stderr; errors are still printed
+    #[arg(short, long, help_heading = "The result")]
+    pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+/// The shared secret.
+#[derive(Debug, Args)]
+pub(crate) struct SecretArgs {
+    /// Prove, or demand, knowledge of the secret in this file (or in the variable TARE_SECRET)
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Wait {
+    Spin,
+    Block,
+    Hybrid,
+}
+
+/// A backend's name, or auto.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum BackendName {
+    Auto,
+    Uring,
+    Epoll,
+}
+
+impl From<BackendName> for BackendChoice {
+    fn from(name: BackendName) -> Self {
+        match name {
+            BackendName::Auto => Self::Auto,
+            BackendName::Uring => Self::Only(Backend::Uring),
+            BackendName::Epoll => Self::Only(Backend::Epoll),
+        }
+    }
+}
+
+/// Quantiles to print, per cent, ascending, each once.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Percentiles(pub(crate) Vec<f64>);
+
+impl FromStr for Percentiles {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut percentiles = Vec::new();
+        for part in text.split(',') {
+            let part = part.trim();
+            let percent = part.parse().ok().filter(|p| *p > 0.0 && *p < 100.0);
+            // Names are made of the digits, and more of them than this resolve nothing a run could hold.
+            let percent: f64 = percent.filter(|_| part.len() <= 9).ok_or_else(|| {
+                Error::usage(format!(
+                    "'{}' is no percentile between 0 and 100",
+                    part.escape_debug()
+                ))
+                .remedy("write them as 50,95,99.9")
+            })?;
+            percentiles.push(percent);
+        }
+        percentiles.sort_by(f64::total_cmp);
+        percentiles.dedup_by(|a, b| quantile_name(*a) == quantile_name(*b));
+        Ok(Self(percentiles))
+    }
+}
+
+fn label(text: &str) -> Result<String> {
+    if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
+        return Err(Error::usage("a label is one line of 1 to 200 bytes"));
+    }
+    Ok(text.to_owned())
+}
+
+impl CommonArgs {
+    /// The quantiles to print, per cent.
+    pub(crate) fn percentiles(&self) -> Vec<f64> {
+        self.percentiles
+            .as_ref()
+            .map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
+    }
+
+    /// The assertions as typed.
+    pub(crate) fn assertions(&self) -> &[String] {
+        &self.assertions
+    }
+
+    /// The part of a plan that these options make up.
+    ///
+    /// # Errors
+    /// A usage error where an option makes no sense, alone or beside another.
+    pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<Common> {
+        let duration = self.duration.unwrap_or(Nanos::from_secs(5));
+        for (flag, value) in [("--duration", duration), ("--timeout", self.timeout)] {
+            if value == Nanos::ZERO {
+                return Err(Error::usage(format!("{flag} must be above zero")));
+            }
+        }
+        if self.interval < INTERVAL_MIN {
+            return Err(Error::usage(format!(
+                "--interval must be at least {INTERVAL_MIN}"
+            )));
+        }
+        let stop = match self.count {
+            Some(Count(0)) => return Err(Error::usage("--count must be above zero")),
+            Some(Count(count)) => Stop::Count(count),
+            None => Stop::After(duration),
+        };
+        if let (Some(threads), Some(CpuList(cpus))) = (self.threads, &self.cpus)
+            && (threads as usize) > cpus.len()
+        {
+            let message = format!(
+                "--threads {threads} is more than the {} of --cpus",
+                cpus.len()
+            );
+            return Err(Error::usage(message).remedy("name a CPU for each thread"));
+        }
+        Ok(Common {
+            stop,
+            warmup: self.warmup,
+            timeout: self.timeout,
+            threads: self.threads,
+            cpus: self.cpus.as_ref().map(|list| list.0.clone()),
+            wait: self.wait.map(|wait| match wait {
+                Wait::Spin => WaitMode::Spin,
+                Wait::Block => WaitMode::Block,
+                Wait::Hybrid => WaitMode::Hybrid,
+            }),
+            backend: self.backend.into(),
+            percentiles: self.percentiles(),
+            seed: self.seed.unwrap_or_else(random_seed),
+            interval: self.interval,
+            label: self.label.clone(),
+            secret,
+            no_idle: self.no_idle,
+        })
+    }
+}
+
+/// A seed that differs from run to run: the standard library keys its hashers at random.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) >> (u64::BITS - SEED_BITS)
+}
+
+/// A secret, and what is to be said about where it came from.
+#[derive(Debug, Default)]
+pub(crate) struct SecretFound {
+    pub(crate) secret: Option<Secret>,
+    pub(crate) warning: Option<String>,
+}
+
+impl SecretArgs {
+    /// Reads the secret: from the file if one is named, else from the environment.
+    ///
+    /// # Errors
+    /// A usage error where the file cannot be read, or holds nothing, or far too much.
+    pub(crate) fn read(&self) -> Result<SecretFound> {
+        let Some(path) = &self.secret_file else {
+            let value = std::env::var_os(SECRET_VARIABLE);
+            let bytes = value.map(std::os::unix::ffi::OsStringExt::into_vec);
+            let secret = bytes.map(|b| secret(b, SECRET_VARIABLE)).transpose()?;
+            return Ok(SecretFound {
+                secret,
+                warning: None,
+            });
+        };
+        read_file(path)
+    }
+}
+
+fn read_file(path: &Path) -> Result<SecretFound> {
+    let shown = path.display();
+    let unreadable =
+        |error| Error::usage(format!("the secret file {shown} cannot be read: {error}"));
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    let mut bytes = Vec::new();
+    file.take(SECRET_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    let warning = (mode & 0o004 != 0).then(|| {
+        format!("everybody on this machine can read the secret file {shown}; chmod 600 {shown}")
+    });
+    Ok(SecretFound {
+        secret: Some(secret(bytes, &shown.to_string())?),
+        warning,
+    })
+}
+
+/// Checks a secret's length; an editor's newline at its end is no part of it.
+fn secret(mut bytes: Vec<u8>, source: &str) -> Result<Secret> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    if bytes.is_empty() {
+        return Err(Error::usage(format!("the secret in {source} is empty")));
+    }
+    if bytes.len() as u64 > SECRET_MAX {
+        let message = format!("the secret in {source} is longer than {SECRET_MAX} bytes");
+        return Err(Error::usage(message));
+    }
+    Ok(Secret(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(bytes: &[u8], mode: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+        file
+    }
+
+    #[test]
+    fn secrets_lose_one_newline_and_nothing_else() {
+        for (bytes, secret) in [
+            (&b"key\n"[..], &b"key"[..]),
+            (b"key\r\n", b"key"),
+            (b"key\n\n", b"key\n"),
+            (b" key ", b" key "),
+        ] {
+            let found = read_file(written(bytes, 0o600).path()).unwrap();
+            assert_eq!(found.secret, Some(Secret(secret.to_vec())));
+            assert_eq!(found.warning, None);
+        }
+    }
+
+    #[test]
+    fn secrets_that_are_none_are_refused() {
+        let message = |bytes: &[u8]| {
+            let file = written(bytes, 0o600);
+            read_file(file.path()).unwrap_err().to_string()
+        };
+        assert!(message(b"").contains("is empty"));
+        assert!(message(b"\n").contains("is empty"));
+        assert!(message(&[b'x'; 5000]).contains("longer than 4096"));
+        let missing = read_file(Path::new("/nonexistent/secret")).unwrap_err();
+        assert!(missing.to_string().contains("/nonexistent/secret"));
+    }
+
+    #[test]
+    fn a_secret_that_everybody_can_read_is_warned_about() {
+        let found = read_file(written(b"key", 0o644).path()).unwrap();
+        assert!(found.warning.unwrap().contains("chmod 600"));
+    }
+
+    #[test]
+    fn percentiles_are_sorted_and_unique() {
+        let parsed: Percentiles = "99.9, 50,99.90,99.5".parse().unwrap();
+        assert_eq!(parsed.0, [50.0, 99.5, 99.9]);
+        for text in [
+            "",
+            "0",
+            "100",
+            "-1",
+            "p99",
+            "nan",
+            "inf",
+            "50,,99",
+            "99.99999999",
+        ] {
+            assert!(text.parse::<Percentiles>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn seeds_survive_json() {
+        assert!(random_seed() < 1 << 53);
+        assert_ne!((random_seed(), random_seed()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_never_panic(text in "[0-9.,e+ -]{0,16}") {
+            if let Ok(list) = text.parse::<Percentiles>() {
+                prop_assert!(list.0.windows(2).all(|pair| pair[0] < pair[1]));
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The flags of `tare serve`, and the plan they become.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use clap::Args;
+use tare_engine::error::{Error, Result};
+use tare_engine::limits::{DEFAULT_PORT, SESSIONS_MAX};
+use tare_engine::run::plan::{Secret, ServePlan};
+use tare_engine::units::{CpuList, Nanos};
+
+use super::common::{BackendName, SecretArgs};
+
+const EXAMPLES: &str = "\
+Examples:
+  tare serve                                 port 7117, TCP and UDP, all addresses
+  tare serve --listen 10.0.0.1:9000 --once   for one client, on one address
+  tare serve --cpus 2-3 --allow-spin         with CPUs to spin on, for the finest figures
+  tare serve --secret-file /run/secret       only for clients that know the secret
+
+It prints one line on stdout when it is ready: tare: serving on ADDRESS … It stops on SIGTERM or Ctrl-C.";
+
+/// Be the far end of measurements, for any number of clients
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Listen here, TCP and UDP: ADDRESS:PORT, ADDRESS or :PORT (repeatable) [default: [::]:7117]
+    ///
+    /// The default takes IPv4 and IPv6, and IPv4 alone where IPv6 is off. Port 0 takes any free one; the line
+    /// on stdout names it.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<Listen>,
+    /// Stop when the first client is done
+    #[arg(long)]
+    once: bool,
+    /// Refuse clients beyond that many sessions at once (a connection, or a UDP ping-pong, is a session)
+    #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    max_sessions: u32,
+    /// End a session after that long, whatever its client wants
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    max_duration: Nanos,
+    /// Close what has been silent for that long: sessions, and connections that never say what they want
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    idle_timeout: Nanos,
+    /// Spin for clients that ask for it even with no CPU to spare
+    ///
+    /// Otherwise sessions spin only where two or more CPUs are allowed, with no quota below that; they block
+    /// elsewhere, and the client's report says so.
+    #[arg(long)]
+    allow_spin: bool,
+    /// Run sessions on these CPUs: 2-5,7
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<CpuList>,
+    /// Offer clients io_uring or epoll alone; auto offers what works here
+    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    backend: BackendName,
+    /// Log nothing on stderr but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
+}
+
+impl ServeArgs {
+    /// The plan that these flags ask for.
+    ///
+    /// # Errors
+    /// A usage error where a flag makes no sense.
+    pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<ServePlan> {
+        for (flag, value) in [
+            ("--max-duration", self.max_duration),
+            ("--idle-timeout", self.idle_timeout),
+        ] {
+            if value == Nanos::ZERO {
+                return Err(Error::usage(format!("{flag} must be above zero")));
+            }
+        }
+        let mut listen: Vec<SocketAddr> = Vec::new();
+        for Listen(address) in &self.listen {
+            if address.port() != 0 && listen.contains(address) {
+                return Err(Error::usage(format!("--listen {address} is given twice")));
+            }
+            listen.push(*address);
+        }
+        let listen_is_default = listen.is_empty();
+        if listen_is_default {
+            listen.push(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT));
+        }
+        Ok(ServePlan {
+            listen,
+            listen_is_default,
+            once: self.once,
+            max_sessions: self.max_sessions,
+            max_duration: self.max_duration,
+            idle_timeout: self.idle_timeout,
+            allow_spin: self.allow_spin,
+            cpus: self.cpus.as_ref().map(|list| list.0.clone()),
+            backend: self.backend.into(),
+            secret,
+        })
+    }
+}
+
+/// An address to listen on, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listen(SocketAddr);
+
+impl FromStr for Listen {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self(address));
+        }
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
+            return Ok(Self(SocketAddr::new(ip, DEFAULT_PORT)));
+        }
+        if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
+            return Ok(Self(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)));
+        }
+        let message = format!("'{}' is no address of this machine", text.escape_debug());
+        Err(Error::usage(message).remedy("write 10.0.0.1:7117, [::1]:7117 or :7117"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Command, parse};
+
+    fn plan(flags: &str) -> Result<ServePlan> {
+        let words = format!("tare serve {flags}");
+        let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
+        let Command::Serve(args) = cli.command else {
+            panic!("serve became something else");
+        };
+        args.plan(None)
+    }
+
+    #[test]
+    fn defaults() {
+        let plan = plan("").unwrap();
+        assert_eq!(plan.listen, ["[::]:7117".parse().unwrap()]);
+        assert!(plan.listen_is_default);
+        assert_eq!(plan.max_sessions, SESSIONS_MAX);
+        assert_eq!(plan.idle_timeout, Nanos::from_secs(30));
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, address) in [
+            ("10.0.0.1:9000", "10.0.0.1:9000"),
+            ("10.0.0.1", "10.0.0.1:7117"),
+            ("::1", "[::1]:7117"),
+            ("[::1]", "[::1]:7117"),
+            (":9000", "[::]:9000"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+        ] {
+            let expected = Listen(address.parse().unwrap());
+            assert_eq!(text.parse::<Listen>().unwrap(), expected, "{text}");
+        }
+        for text in ["", "node-2", "node-2:80", ":x", "1.2.3.4:99999", "[::1]x"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (flags, why) in [
+            ("--idle-timeout 0", "above zero"),
+            ("--max-duration 0", "above zero"),
+            ("--listen :80 --listen :80", "twice"),
+        ] {
+            let message = plan(flags).unwrap_err().to_string();
+            assert!(message.contains(why), "{flags}: {message}");
+        }
+        let plan = plan("--listen 127.0.0.1:0 --listen 127.0.0.1:0").unwrap();
+        assert_eq!(plan.listen.len(), 2);
+        assert!(!plan.listen_is_default);
+    }
+}

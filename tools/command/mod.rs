@@ -1,0 +1,64 @@
+//! The commands: what was typed, carried out.
+
+mod completions;
+mod lat;
+mod man;
+mod serve;
+
+use std::io;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tare_engine::error::{Error, Result};
+use tare_engine::run::observe::Interrupt;
+
+use crate::args::{Cli, Command};
+use crate::exit::Exit;
+use crate::progress::complain;
+
+/// Carries out the command; what goes wrong is one line on stderr.
+pub(crate) fn run(cli: Cli) -> Exit {
+    let ended = match cli.command {
+        Command::Lat(args) => lat::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+    };
+    ended.unwrap_or_else(|error| {
+        complain(&error.to_string());
+        Exit::from(&error)
+    })
+}
+
+/// Lets Ctrl-C and SIGTERM end a run in order; a second one ends the process at once.
+fn stop_on_signals(interrupt: &Interrupt) -> Result<()> {
+    let watched = |error| Error::environment(format!("signals cannot be watched: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(watched)?;
+    let interrupt = interrupt.clone();
+    let watch = move || {
+        for signal in signals.forever() {
+            if interrupt.is_raised() {
+                // As if there were no handler, so that a shell sees which signal it was.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            interrupt.raise();
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map_err(watched)?;
+    Ok(())
+}
+
+/// Writes to stdout what is no result: a reader that has seen enough is no failure.
+fn print(bytes: &[u8]) -> Result<Exit> {
+    match crate::output::Stdout::default().write(bytes) {
+        Ok(()) => Ok(Exit::Measured),
+        Err(error) => Err(unwritable("stdout", &error)),
+    }
+}
+
+fn unwritable(what: &str, error: &io::Error) -> Error {
+    Error::environment(format!("{what} cannot be written: {error}"))
+}

@@ -1,0 +1,362 @@
+//! Where results go: one format on stdout, and files that are only ever replaced as a whole.
+
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use tare_engine::error::{Error, Result};
+use tare_engine::result::{Interval, Params, Report};
+
+use crate::progress::complain;
+use crate::report::{self, Look, json};
+
+/// How a result is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One object, schema tare/1
+    Json,
+    /// A line per interval and per result as they come, the rest at the end
+    Jsonl,
+    /// A row per step
+    Csv,
+    /// Tables to paste
+    Markdown,
+}
+
+/// A file of `-o`; its ending chooses the format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutputFile {
+    path: PathBuf,
+    format: Format,
+}
+
+impl FromStr for OutputFile {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let path = PathBuf::from(text);
+        let format = match path.extension().and_then(OsStr::to_str) {
+            Some("json") => Format::Json,
+            Some("jsonl") => Format::Jsonl,
+            Some("csv") => Format::Csv,
+            Some("md") => Format::Markdown,
+            Some("txt") => Format::Text,
+            _ => {
+                let message = format!("the ending of '{}' names no format", text.escape_debug());
+                return Err(
+                    Error::usage(message).remedy("write it as .json .jsonl .csv .md or .txt")
+                );
+            }
+        };
+        Ok(Self { path, format })
+    }
+}
+
+/// Standard output, whose reader may leave.
+#[derive(Debug, Default)]
+pub(crate) struct Stdout {
+    reader_left: bool,
+}
+
+impl Stdout {
+    /// Writes and flushes; a reader that has left is no error.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.reader_left {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.reader_left = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+/// Everything a run's result is written to.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    format: Format,
+    files: Vec<OutputFile>,
+    look: Look,
+    stdout: Stdout,
+    /// Results already streamed to stdout.
+    streamed: usize,
+    /// The first thing that could not be written.
+    failed: Option<Error>,
+}
+
+impl Outputs {
+    /// Outputs that are known to be writable before anything is measured for them.
+    ///
+    /// # Errors
+    /// A usage error where a file of `-o` cannot be made, or is named twice.
+    pub(crate) fn open(format: Format, files: &[OutputFile], look: Look) -> Result<Self> {
+        for (index, file) in files.iter().enumerate() {
+            let shown = file.path.display();
+            if files[..index].iter().any(|other| other.path == file.path) {
+                return Err(Error::usage(format!("--output {shown} is given twice")));
+            }
+            can_be_replaced(&file.path).map_err(|error| {
+                Error::usage(format!("--output {shown} cannot be written: {error}"))
+                    .remedy("name a file in a directory that exists and is yours")
+            })?;
+        }
+        Ok(Self {
+            format,
+            files: files.to_vec(),
+            look,
+            stdout: Stdout::default(),
+            streamed: 0,
+            failed: None,
+        })
+    }
+
+    /// Whether stdout is written to while the run goes on.
+    pub(crate) fn streams(&self) -> bool {
+        self.format == Format::Jsonl
+    }
+
+    /// Whether going on is for nobody: the stream's reader left, and no file is written.
+    pub(crate) const fn nobody_reads(&self) -> bool {
+        self.stdout.reader_left && self.files.is_empty()
+    }
+
+    /// An interval of the step counted from zero is over.
+    pub(crate) fn interval(&mut self, step: usize, params: &Params, interval: &Interval) {
+        if self.streams() {
+            self.print(&json::interval_line(step, params, interval));
+        }
+    }
+
+    /// A step is over: its result is streamed, and the files are replaced.
+    pub(crate) fn step(&mut self, report: &Report) {
+        self.stream_results(report);
+        self.replace_files(report);
+    }
+
+    /// The run is over.
+    ///
+    /// # Errors
+    /// The first thing, in all the run, that could not be written.
+    pub(crate) fn finish(&mut self, report: &Report) -> Result<()> {
+        if self.streams() {
+            self.stream_results(report);
+            self.print(&json::report_line(report));
+        } else {
+            self.print(&report::render(self.format, report, &self.look));
+        }
+        self.replace_files(report);
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn stream_results(&mut self, report: &Report) {
+        if !self.streams() {
+            return;
+        }
+        for (step, result) in report.results.iter().enumerate().skip(self.streamed) {
+            self.print(&json::result_line(step, result));
+        }
+        self.streamed = self.streamed.max(report.results.len());
+    }
+
+    fn print(&mut self, text: &str) {
+        if let Err(error) = self.stdout.write(text.as_bytes()) {
+            self.fail("stdout", &error);
+        }
+    }
+
+    fn replace_files(&mut self, report: &Report) {
+        for file in self.files.clone() {
+            let text = report::render(file.format, report, &self.look);
+            if let Err(error) = replace(&file.path, text.as_bytes()) {
+                self.fail(&file.path.display().to_string(), &error);
+            }
+        }
+    }
+
+    /// Keeps the first failure for the end: the run goes on, since the other outputs may still be good.
+    fn fail(&mut self, what: &str, error: &io::Error) {
+        if self.failed.is_none() {
+            let error = Error::environment(format!("{what} cannot be written: {error}"));
+            complain(&format!("warning: {error}"));
+            self.failed = Some(error);
+        }
+    }
+}
+
+/// What an output path leads to.
+enum Place {
+    /// A file, there or not yet: replaced by renaming a finished one over it.
+    File { path: PathBuf, mode: u32 },
+    /// A pipe, a terminal, `/dev/null`: renaming would remove it, so it is written to.
+    Device,
+}
+
+fn place(path: &Path) -> io::Result<Place> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::Error::from(ErrorKind::IsADirectory)),
+        Ok(found) if found.is_file() => Ok(Place::File {
+            // A link stays a link: the file that it leads to is replaced.
+            path: path.canonicalize()?,
+            mode: found.permissions().mode(),
+        }),
+        Ok(_) => Ok(Place::Device),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Place::File {
+            path: path.to_owned(),
+            mode: 0o666,
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// A temporary file beside `path`, so that renaming it stays within one file system.
+fn beside(path: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    tempfile::Builder::new()
+        .prefix(".tare-")
+        .permissions(Permissions::from_mode(mode & 0o777))
+        .tempfile_in(directory)
+        // The temporary file's name, which the error carries, is nobody's business.
+        .map_err(|error| io::Error::from(error.kind()))
+}
+
+fn can_be_replaced(path: &Path) -> io::Result<()> {
+    match place(path)? {
+        Place::File { path, mode } => beside(&path, mode).map(drop),
+        Place::Device => fs::OpenOptions::new().write(true).open(path).map(drop),
+    }
+}
+
+/// Replaces a file as a whole: whoever reads it sees the old one or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match place(path)? {
+        Place::File { path, mode } => {
+            let mut file = beside(&path, mode)?;
+            file.write_all(bytes)?;
+            file.persist(&path).map(drop).map_err(|failed| failed.error)
+        }
+        Place::Device => fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixtures;
+
+    fn outputs(files: &[&Path]) -> Result<Outputs> {
+        let files: Vec<OutputFile> = files
+            .iter()
+            .map(|path| path.to_str().unwrap().parse().unwrap())
+            .collect();
+        Outputs::open(Format::Text, &files, Look::default())
+    }
+
+    #[test]
+    fn the_ending_chooses_the_format() {
+        for (name, format) in [
+            ("a.json", Format::Json),
+            ("b/a.jsonl", Format::Jsonl),
+            ("a.csv", Format::Csv),
+            ("a.md", Format::Markdown),
+            ("a.b.txt", Format::Text),
+        ] {
+            assert_eq!(name.parse::<OutputFile>().unwrap().format, format);
+        }
+        for name in ["a", "a.html", ".json", "a.json/", ""] {
+            let parsed = name.parse::<OutputFile>();
+            assert!(name == "a.json/" || parsed.is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_are_refused_before_anything_is_measured_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.json");
+        let message = |files: &[&Path]| outputs(files).unwrap_err().to_string();
+        assert!(message(&[&dir.path().join("none/a.json")]).contains("cannot be written"));
+        assert!(message(&[&file, &file]).contains("twice"));
+        fs::create_dir(&file).unwrap();
+        assert!(message(&[&file]).contains("directory"));
+    }
+
+    #[test]
+    fn a_step_replaces_the_file_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("a.json"), dir.path().join("b.csv"));
+        fs::write(dir.path().join("target.csv"), "old").unwrap();
+        std::os::unix::fs::symlink("target.csv", &link).unwrap();
+        let mut outputs = outputs(&[&file, &link]).unwrap();
+        assert!(
+            !file.exists(),
+            "nothing is written before there is something"
+        );
+        let mut report = fixtures::sweep();
+        let all = report.results.split_off(1);
+        outputs.step(&report);
+        let steps = |path: &Path| {
+            let report: Report = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            report.results.len()
+        };
+        assert_eq!(steps(&file), 1);
+        report.results.extend(all);
+        outputs.step(&report);
+        assert_eq!(steps(&file), report.results.len());
+        assert!(link.is_symlink());
+        let rows = fs::read_to_string(dir.path().join("target.csv")).unwrap();
+        assert_eq!(rows.lines().count(), 1 + report.results.len());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert!(outputs.failed.is_none());
+    }
+
+    #[test]
+    fn a_mode_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.txt");
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        replace(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+
+    #[test]
+    fn devices_are_written_to_and_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let null = dir.path().join("null.json");
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        replace(&null, b"{}").unwrap();
+        assert!(null.is_symlink());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_at_the_end_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (gone, kept) = (dir.path().join("gone/a.json"), dir.path().join("b.json"));
+        fs::create_dir(dir.path().join("gone")).unwrap();
+        let mut outputs = outputs(&[&gone, &kept]).unwrap();
+        fs::remove_dir(dir.path().join("gone")).unwrap();
+        outputs.replace_files(&fixtures::one_step());
+        assert!(kept.exists());
+        let error = outputs.failed.expect("the failure is kept");
+        assert!(error.to_string().contains("gone/a.json"));
+    }
+}

@@ -1,0 +1,149 @@
+//! CSV: a row per step under a header that stays as it is. Units are the last word of a name, absent figures
+//! are empty, and quantiles beyond the usual ones, asked for with `--percentiles`, follow at the end.
+
+use csv::Writer;
+use tare_engine::result::{Instrument, Report, StepResult, Summary, quantile_name};
+
+use super::Look;
+use crate::args::common::PERCENTILES;
+
+/// Distributions whose quantiles' intervals have columns.
+const INTERVALS_OF: [&str; 2] = ["response", "service"];
+
+/// One row, as pairs of a column's name and its value.
+#[derive(Default)]
+struct Row(Vec<(String, String)>);
+
+impl Row {
+    fn put(&mut self, name: impl Into<String>, value: impl ToString) {
+        self.0.push((name.into(), value.to_string()));
+    }
+
+    fn put_known<T: ToString>(&mut self, name: impl Into<String>, value: Option<T>) {
+        let value = value.map_or_else(String::new, |value| value.to_string());
+        self.0.push((name.into(), value));
+    }
+}
+
+pub(super) fn render(report: &Report, look: &Look) -> String {
+    let mut writer = Writer::from_writer(Vec::new());
+    // A report without a step still has its header: a script that reads columns by name finds them.
+    let header = row(report, &StepResult::default(), look);
+    let names = header.0.iter().map(|(name, _)| name);
+    writer.write_record(names).expect(IN_MEMORY);
+    for step in &report.results {
+        let row = row(report, step, look);
+        let values = row.0.iter().map(|(_, value)| value);
+        writer.write_record(values).expect(IN_MEMORY);
+    }
+    let bytes = writer.into_inner().expect(IN_MEMORY);
+    String::from_utf8(bytes).expect("CSV of strings is UTF-8")
+}
+
+/// Why writing to a vector succeeds: it has no I/O, and all rows are made by the same function.
+const IN_MEMORY: &str = "rows of one length, written to memory";
+
+fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
+    let mut row = Row::default();
+    row.put("schema", &report.schema);
+    row.put("kind", &report.kind);
+    row.put("tare_version", &report.tool.version);
+    row.put("started_at", &report.started_at);
+    row.put_known("label", step.label.as_ref());
+    row.put("partial", step.partial);
+    parameters(&mut row, step);
+    counts(&mut row, step);
+    let latency = &step.latency;
+    for (name, summary) in [
+        ("response", latency.response.as_ref()),
+        ("service", Some(&latency.service)),
+        ("lateness", latency.lateness.as_ref()),
+        ("path", latency.path.as_ref()),
+        ("server_residence", latency.server_residence.as_ref()),
+        ("connect", latency.connect.as_ref()),
+    ] {
+        summarise(&mut row, name, summary);
+    }
+    row.put("latency_error_ns", step.latency_error_ns);
+    instrument(&mut row, "client", Some(&step.instrument.client));
+    instrument(&mut row, "server", step.instrument.server.as_ref());
+    row.put("instances", step.instances.join(" "));
+    for (name, summary) in [
+        ("response", latency.response.as_ref()),
+        ("service", Some(&latency.service)),
+    ] {
+        for percent in look.percentiles.iter().filter(|p| !PERCENTILES.contains(p)) {
+            let quantile = summary.and_then(|s| s.quantile_ns(*percent));
+            row.put_known(format!("{name}_{}_ns", quantile_name(*percent)), quantile);
+        }
+    }
+    row
+}
+
+fn parameters(row: &mut Row, step: &StepResult) {
+    let params = &step.params;
+    row.put("proto", &params.proto);
+    row.put("target", &params.target);
+    row.put_known("address", params.address.as_ref());
+    row.put("size_bytes", params.size_bytes);
+    row.put("connections", params.connections);
+    row.put("connect_each", params.connect_each);
+    row.put("server_delay_ns", params.server_delay_ns);
+    row.put("timeout_ns", params.timeout_ns);
+    row.put("duration_ns", step.duration_ns);
+    row.put_known("rate_target_per_s", step.rate.target_per_s);
+    row.put("rate_achieved_per_s", step.rate.achieved_per_s);
+}
+
+fn counts(row: &mut Row, step: &StepResult) {
+    let ops = &step.operations;
+    row.put("due", ops.due);
+    row.put("sent", ops.sent);
+    row.put("completed", ops.completed);
+    row.put("failed", ops.failed);
+    row.put("timed_out", ops.timed_out);
+    row.put("in_flight_at_end", ops.in_flight_at_end);
+    row.put("dropped", ops.dropped);
+    row.put("unsent_at_end", ops.unsent_at_end);
+    let errors: Vec<String> = step
+        .errors
+        .iter()
+        .map(|e| format!("{}:{}={}", e.phase, e.cause, e.count))
+        .collect();
+    row.put("errors", errors.join(" "));
+    row.put("connections_established", step.connections.established);
+    row.put("reconnects", step.connections.reconnects);
+}
+
+fn summarise(row: &mut Row, name: &str, summary: Option<&Summary>) {
+    row.put_known(format!("{name}_count"), summary.map(|s| s.count));
+    row.put_known(format!("{name}_min_ns"), summary.and_then(|s| s.min_ns));
+    row.put_known(format!("{name}_mean_ns"), summary.and_then(|s| s.mean_ns));
+    row.put_known(format!("{name}_stdev_ns"), summary.and_then(|s| s.stdev_ns));
+    for percent in PERCENTILES {
+        let quantile = quantile_name(percent);
+        let value = summary.and_then(|s| s.quantile_ns(percent));
+        row.put_known(format!("{name}_{quantile}_ns"), value);
+        if !INTERVALS_OF.contains(&name) {
+            continue;
+        }
+        let interval = summary.and_then(|s| s.intervals_ns.get(&quantile));
+        row.put_known(format!("{name}_{quantile}_low_ns"), interval.map(|i| i.0));
+        row.put_known(format!("{name}_{quantile}_high_ns"), interval.map(|i| i.1));
+    }
+    row.put_known(format!("{name}_max_ns"), summary.and_then(|s| s.max_ns));
+    row.put_known(format!("{name}_censored"), summary.map(|s| s.censored));
+    let bounds = summary.map(|s| s.lower_bounds.join(" "));
+    row.put_known(format!("{name}_lower_bounds"), bounds);
+}
+
+fn instrument(row: &mut Row, end: &str, found: Option<&Instrument>) {
+    row.put_known(format!("{end}_backend"), found.map(|i| &i.backend));
+    row.put_known(format!("{end}_wait"), found.map(|i| &i.wait));
+    row.put_known(format!("{end}_turn_p99_ns"), found.map(|i| i.turn_p99_ns));
+    row.put_known(format!("{end}_turn_max_ns"), found.map(|i| i.turn_max_ns));
+    let switches = found.map(|i| i.involuntary_switches);
+    row.put_known(format!("{end}_involuntary_switches"), switches);
+    row.put_known(format!("{end}_saturated"), found.map(|i| i.saturated));
+    row.put_known(format!("{end}_disturbed"), found.map(|i| i.disturbed));
+}

@@ -1,0 +1,213 @@
+//! Every renderer against files under `tests/golden/`, which `TARE_GOLDEN=rewrite cargo test` rewrites; and
+//! the JSON against the schema.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::{Look, fixtures, render};
+use crate::output::Format;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn golden(name: &str, extension: &str) -> PathBuf {
+    root()
+        .join("tests/golden")
+        .join(format!("{name}.{extension}"))
+}
+
+fn check(path: &Path, rendered: &str) {
+    if std::env::var_os("TARE_GOLDEN").is_some_and(|value| value == "rewrite") {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, rendered).unwrap();
+    }
+    let golden = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        golden == rendered,
+        "{} differs; TARE_GOLDEN=rewrite cargo test rewrites it. Rendered:\n{rendered}",
+        path.display()
+    );
+}
+
+#[test]
+fn every_format_of_every_shape() {
+    for (name, report) in fixtures::all() {
+        for (format, extension) in [
+            (Format::Text, "txt"),
+            (Format::Json, "json"),
+            (Format::Jsonl, "jsonl"),
+            (Format::Csv, "csv"),
+            (Format::Markdown, "md"),
+        ] {
+            let rendered = render(format, &report, &Look::default());
+            assert!(rendered.ends_with('\n') && !rendered.ends_with("\n\n"));
+            check(&golden(name, extension), &rendered);
+        }
+    }
+}
+
+#[test]
+fn quantiles_that_were_asked_for() {
+    let look = Look {
+        percentiles: vec![50.0, 99.5],
+    };
+    let report = fixtures::open_loop();
+    for (format, extension) in [
+        (Format::Text, "txt"),
+        (Format::Csv, "csv"),
+        (Format::Markdown, "md"),
+    ] {
+        check(
+            &golden("percentiles", extension),
+            &render(format, &report, &look),
+        );
+    }
+}
+
+#[test]
+fn no_step_at_all() {
+    let mut report = fixtures::partial();
+    report.results.clear();
+    for format in [Format::Text, Format::Json, Format::Jsonl, Format::Markdown] {
+        let rendered = render(format, &report, &Look::default());
+        assert!(rendered.contains("lat"), "{rendered}");
+    }
+    let csv = render(Format::Csv, &report, &Look::default());
+    let full = render(Format::Csv, &fixtures::one_step(), &Look::default());
+    assert_eq!(
+        csv.lines().collect::<Vec<_>>(),
+        full.lines().take(1).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn lines_hold_what_the_object_holds() {
+    let report = fixtures::sweep();
+    let lines = render(Format::Jsonl, &report, &Look::default());
+    let mut lines: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let mut whole = lines.pop().unwrap();
+    assert_eq!(whole["type"], "report");
+    let mut results = Vec::new();
+    for mut line in lines {
+        if line["type"] == "result" {
+            let fields = line.as_object_mut().unwrap();
+            fields.retain(|name, _| name != "type" && name != "step");
+            results.push(line);
+        } else {
+            assert_eq!(line["type"], "interval");
+            assert_eq!(line["step"], results.len());
+            assert_eq!(line["params"]["proto"], "tcp");
+        }
+    }
+    let fields = whole.as_object_mut().unwrap();
+    fields.retain(|name, _| name != "type");
+    fields.insert("results".into(), results.into());
+    assert_eq!(whole, serde_json::to_value(&report).unwrap());
+}
+
+fn validator() -> Validator {
+    let text = fs::read_to_string(root().join("schema/tare-1.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    jsonschema::meta::validate(&schema).expect("the schema itself is valid");
+    jsonschema::draft202012::new(&schema).expect("the schema compiles")
+}
+
+#[test]
+fn every_report_is_of_the_schema() {
+    let validator = validator();
+    for (name, report) in fixtures::all() {
+        let value = serde_json::to_value(&report).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|e| format!("{} at {}", e, e.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+    }
+}
+
+#[test]
+fn the_schema_lets_later_versions_add_fields() {
+    let mut value = serde_json::to_value(fixtures::one_step()).unwrap();
+    value["results"][0]["latency"]["service"]["p99_999_ns"] = json!(1);
+    value["moon_phase"] = json!("full");
+    assert!(validator().is_valid(&value));
+}
+
+#[test]
+fn the_schema_refuses_what_is_none() {
+    let validator = validator();
+    let report = serde_json::to_value(fixtures::udp_losses()).unwrap();
+    for (pointer, replacement) in [
+        ("/schema", json!("tare/2")),
+        ("/seed", json!(-1)),
+        ("/started_at", json!("yesterday")),
+        ("/partial", json!("no")),
+        ("/plan", json!([])),
+        ("/environment/servers", json!({})),
+        ("/results", json!({})),
+        ("/results/0/params/proto", json!("sctp")),
+        ("/results/0/params/size_bytes", json!(64.5)),
+        ("/results/0/operations/completed", json!(-1)),
+        ("/results/0/operations/timed_out", json!(null)),
+        ("/results/0/latency/service", json!(null)),
+        ("/results/0/latency/service/p50_ns", json!("12 µs")),
+        ("/results/0/latency/service/hdr", json!(null)),
+        ("/results/0/latency/service/intervals_ns/p50", json!([1])),
+        ("/results/0/latency/service/lower_bounds/0", json!("median")),
+        ("/results/0/errors/0/count", json!(0.5)),
+        ("/results/0/latency_error_ns", json!(null)),
+        ("/results/0/instrument/client", json!(null)),
+        ("/results/0/instrument/client/worker_busy_max", json!(97)),
+        ("/results/0/intervals/0/at_ns", json!("1s")),
+        ("/results/0/instances/0", json!("no id")),
+    ] {
+        let mut mutated = report.clone();
+        *mutated.pointer_mut(pointer).expect(pointer) = replacement;
+        assert!(!validator.is_valid(&mutated), "{pointer}");
+    }
+    // What DESIGN §5 calls the least that must be there.
+    for pointer in [
+        "/schema",
+        "/tool",
+        "/kind",
+        "/started_at",
+        "/partial",
+        "/seed",
+        "/plan",
+        "/environment",
+        "/results",
+        "/assertions",
+        "/warnings",
+        "/results/0/params",
+        "/results/0/duration_ns",
+        "/results/0/operations",
+        "/results/0/operations/due",
+        "/results/0/warmup",
+        "/results/0/rate",
+        "/results/0/latency",
+        "/results/0/latency/service",
+        "/results/0/latency/service/hdr",
+        "/results/0/latency/service/p99_9_ns",
+        "/results/0/errors",
+        "/results/0/connections",
+        "/results/0/cpu",
+        "/results/0/latency_error_ns",
+        "/results/0/instrument",
+        "/results/0/instrument/client/saturated",
+        "/results/0/intervals",
+    ] {
+        let mut mutated = report.clone();
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let parent = mutated.pointer_mut(parent).unwrap();
+        let removed = parent.as_object_mut().unwrap().shift_remove(name);
+        assert!(removed.is_some(), "{pointer}");
+        assert!(!validator.is_valid(&mutated), "without {pointer}");
+    }
+}

@@ -1,0 +1,87 @@
+//! JSON: one object, or a line for each thing as it comes.
+
+use serde::Serialize;
+use serde_json::Value;
+use tare_engine::result::{Interval, Params, Report, StepResult};
+
+/// What the report's types hold serialises: their keys are strings, and no `Serialize` of theirs refuses.
+const SERIALISES: &str = "a report has string keys only";
+
+/// A line of the stream: its type first, then the thing itself.
+#[derive(Serialize)]
+struct Line<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The step it belongs to, counted from zero; absent from the last line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<&'a Params>,
+    #[serde(flatten)]
+    body: T,
+}
+
+impl<T: Serialize> Line<'_, T> {
+    fn print(&self) -> String {
+        let mut line = serde_json::to_string(self).expect(SERIALISES);
+        line.push('\n');
+        line
+    }
+}
+
+/// The whole report, one pretty-printed object.
+pub(super) fn object(report: &Report) -> String {
+    let mut text = serde_json::to_string_pretty(report).expect(SERIALISES);
+    text.push('\n');
+    text
+}
+
+/// The whole report as the stream would have been.
+pub(super) fn lines(report: &Report) -> String {
+    let mut text = String::new();
+    for (step, result) in report.results.iter().enumerate() {
+        for interval in &result.intervals {
+            text.push_str(&interval_line(step, &result.params, interval));
+        }
+        text.push_str(&result_line(step, result));
+    }
+    text.push_str(&report_line(report));
+    text
+}
+
+/// An interval of a running step.
+pub(crate) fn interval_line(step: usize, params: &Params, interval: &Interval) -> String {
+    Line {
+        kind: "interval",
+        step: Some(step),
+        params: Some(params),
+        body: interval,
+    }
+    .print()
+}
+
+/// The result of a step.
+pub(crate) fn result_line(step: usize, result: &StepResult) -> String {
+    Line {
+        kind: "result",
+        step: Some(step),
+        params: None,
+        body: result,
+    }
+    .print()
+}
+
+/// The report without its results, which have had their lines.
+pub(crate) fn report_line(report: &Report) -> String {
+    let mut body = serde_json::to_value(report).expect(SERIALISES);
+    if let Value::Object(fields) = &mut body {
+        fields.shift_remove("results");
+    }
+    Line {
+        kind: "report",
+        step: None,
+        params: None,
+        body,
+    }
+    .print()
+}

@@ -1,0 +1,120 @@
+//! Markdown: tables to paste into an issue, with what has to stand beside them.
+
+use comfy_table::presets::ASCII_MARKDOWN;
+use tare_engine::result::{Report, StepResult};
+use tare_engine::units::Nanos;
+
+use super::{Cells, Look, asked, distribution, operations, parts, sweep, warning};
+
+pub(super) fn render(report: &Report, look: &Look) -> String {
+    let mut blocks = vec![format!("**{}**", escape(&asked(report)))];
+    if report.partial {
+        blocks.push("**Partial**: the run was cut short; this was measured until then.".into());
+    }
+    let warnings: Vec<String> = report
+        .warnings
+        .iter()
+        .map(|w| format!("- {}", escape(&warning(w))))
+        .collect();
+    if !warnings.is_empty() {
+        blocks.push(format!("Warnings:\n\n{}", warnings.join("\n")));
+    }
+    match report.results.as_slice() {
+        [] => {}
+        [step] => one(step, look, &mut blocks),
+        _ => blocks.push(table(sweep(report), 0)),
+    }
+    if !report.results.is_empty() {
+        blocks.push(format!(
+            "Full round trips; ½ as qperf and sockperf print them. tare {}.",
+            report.tool.version
+        ));
+    }
+    if !report.assertions.is_empty() {
+        let mut cells = Cells::new(&["assertion", "step", "holds"]);
+        for assertion in &report.assertions {
+            let holds = match assertion.holds {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "cannot tell",
+            };
+            let (expr, step) = (assertion.expr.clone(), assertion.step.clone());
+            cells.row(vec![expr, step, holds.into()]);
+        }
+        blocks.push(table(cells, 3));
+    }
+    blocks.join("\n\n") + "\n"
+}
+
+fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
+    blocks.push(table(distribution(step, look), 1));
+    if let Some(parts) = parts(&step.latency) {
+        blocks.push(table(parts, 1));
+    }
+    let instrument = &step.instrument;
+    let far_end = instrument
+        .server
+        .as_ref()
+        .map_or_else(String::new, |server| {
+            format!(", far end {} {}", server.backend, server.wait)
+        });
+    let text = format!(
+        "{}. Each latency ± {} by the instrument (client {} {}{far_end}).",
+        operations(step),
+        Nanos(step.latency_error_ns),
+        instrument.client.backend,
+        instrument.client.wait,
+    );
+    blocks.push(escape(&text));
+}
+
+/// The table, with colons where Markdown wants to be told that a column is set to the right.
+fn table(mut cells: Cells, left: usize) -> String {
+    for cell in cells
+        .header
+        .iter_mut()
+        .chain(cells.rows.iter_mut().flatten())
+    {
+        *cell = escape(cell);
+    }
+    let text = cells.table(ASCII_MARKDOWN, left).trim_fmt();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if let Some(rule) = lines.get_mut(1) {
+        let columns: Vec<String> = rule
+            .trim_matches('|')
+            .split('|')
+            .enumerate()
+            .map(|(index, dashes)| match dashes.strip_suffix('-') {
+                Some(shorter) if index >= left => format!("{shorter}:"),
+                _ => dashes.to_owned(),
+            })
+            .collect();
+        *rule = format!("|{}|", columns.join("|"));
+    }
+    lines.join("\n")
+}
+
+/// What a host name or a label holds must not become a table's bar, a tag or emphasis.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '|' | '<' | '`' | '*' | '_' | '[' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(if c.is_control() { ' ' } else { c });
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_cannot_break_the_table() {
+        let mut cells = Cells::new(&["a", "b"]);
+        cells.row(vec!["x|y".into(), "1\n2".into()]);
+        let text = table(cells, 1);
+        assert_eq!(text, "| a    |   b |\n|------|----:|\n| x\\|y | 1 2 |");
+    }
+}

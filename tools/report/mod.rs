@@ -1,0 +1,430 @@
+//! Results, written down: for people, for scripts, for spreadsheets and for pasting.
+//!
+//! What the tables of text and Markdown have in common stands here; each format has a file of its own.
+
+mod csv;
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod golden;
+pub(crate) mod json;
+mod markdown;
+mod text;
+
+use comfy_table::{CellAlignment, Table, TableStyle};
+use tare_engine::result::{
+    ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning, quantile_name,
+};
+use tare_engine::units::{Nanos, Size};
+
+use crate::args::common::PERCENTILES;
+use crate::output::Format;
+
+/// What stands where a quantile has too few samples beyond it, or a figure is not known.
+const NONE: &str = "–";
+
+/// What the reader asked to see.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    /// Quantiles to print, per cent, ascending.
+    pub(crate) percentiles: Vec<f64>,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self {
+            percentiles: PERCENTILES.to_vec(),
+        }
+    }
+}
+
+/// The report in a format, with its last newline.
+pub(crate) fn render(format: Format, report: &Report, look: &Look) -> String {
+    match format {
+        Format::Text => text::render(report, look),
+        Format::Json => json::object(report),
+        Format::Jsonl => json::lines(report),
+        Format::Csv => csv::render(report, look),
+        Format::Markdown => markdown::render(report, look),
+    }
+}
+
+/// A warning and its advice in a line.
+pub(crate) fn warning(warning: &Warning) -> String {
+    if warning.advice.is_empty() {
+        warning.message.clone()
+    } else {
+        format!("{}; {}", warning.message, warning.advice)
+    }
+}
+
+/// A step's parameters, shortly: `tcp, 64 B, 1 connection`.
+pub(crate) fn parameters(params: &Params) -> String {
+    let flows = match params.proto.as_str() {
+        "udp" => "flow",
+        _ => "connection",
+    };
+    let mut text = format!(
+        "{}, {}, {}",
+        params.proto,
+        Size(params.size_bytes),
+        plural(u64::from(params.connections), flows)
+    );
+    if params.connect_each {
+        text.push_str(", each anew for every ping");
+    }
+    text
+}
+
+/// `1,234 round trips`.
+pub(crate) fn round_trips(count: u64) -> String {
+    plural(count, "round trip")
+}
+
+fn plural(count: u64, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} {what}{s}", grouped(count))
+}
+
+/// A whole number with its thousands set apart: `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Something per second, three digits at least: `108,231/s`, `2.5/s`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates lie between zero and 10^9, and a cast saturates"
+)]
+fn per_second(rate: f64) -> String {
+    if rate >= 100.0 {
+        format!("{}/s", grouped(rate.round() as u64))
+    } else {
+        let text = format!("{rate:.2}");
+        format!("{}/s", text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// `part` of `whole` in per cent, to the ten-thousandth.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+fn share(part: u64, whole: u64) -> String {
+    let text = format!("{:.4}", part as f64 / whole.max(1) as f64 * 100.0);
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "0" => " (below 0.0001 %)".to_owned(),
+        percent => format!(" ({percent} %)"),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "latencies are positive, and a cast saturates"
+)]
+fn nanos(ns: f64) -> Nanos {
+    Nanos(ns.round() as u64)
+}
+
+fn time(ns: Option<u64>) -> String {
+    ns.map_or_else(|| NONE.to_owned(), |ns| Nanos(ns).to_string())
+}
+
+fn half(ns: Option<u64>) -> String {
+    time(ns.map(|ns| ns / 2))
+}
+
+fn mean(summary: &Summary) -> String {
+    time(summary.mean_ns.map(|mean| nanos(mean).0))
+}
+
+/// `p99.9` for 99.9 per cent.
+fn heading(percent: f64) -> String {
+    format!("p{percent}")
+}
+
+/// A quantile; `≥` where it rests on samples that are only known to be at least that long.
+fn quantile(summary: &Summary, percent: f64) -> String {
+    let name = quantile_name(percent);
+    at_least(summary, &name, time(summary.quantile_ns(percent)))
+}
+
+/// The longest sample, which is a lower bound as soon as any sample is.
+fn longest(summary: &Summary) -> String {
+    bounded(summary, time(summary.max_ns))
+}
+
+/// Marks what the longest sample decides.
+fn bounded(summary: &Summary, text: String) -> String {
+    if summary.censored > 0 && text != NONE {
+        format!("≥ {text}")
+    } else {
+        text
+    }
+}
+
+fn at_least(summary: &Summary, name: &str, text: String) -> String {
+    let bounded = summary.lower_bounds.iter().any(|bound| bound == name);
+    if bounded && text != NONE {
+        format!("≥ {text}")
+    } else {
+        text
+    }
+}
+
+/// The latency that a reader is after: from the intended send where there is a schedule, else the service time.
+fn headline(latency: &Latencies) -> &Summary {
+    latency.response.as_ref().unwrap_or(&latency.service)
+}
+
+/// Errors by phase and cause, in a line.
+fn errors(errors: &[ErrorCount]) -> String {
+    let parts: Vec<String> = errors
+        .iter()
+        .map(|e| format!("{} in {} × {}", e.cause, e.phase, grouped(e.count)))
+        .collect();
+    parts.join(", ")
+}
+
+/// What was asked, in a line, from what all steps share.
+fn asked(report: &Report) -> String {
+    let Some(first) = report.results.first() else {
+        return format!("tare {}: nothing was measured", report.kind);
+    };
+    let params = &first.params;
+    let mut text = format!("tare {}: ", report.kind);
+    if report.results.len() == 1 {
+        text.push_str(&parameters(params));
+    } else {
+        text.push_str(&format!("{}, {} steps", params.proto, report.results.len()));
+    }
+    let target = match &params.address {
+        Some(address) if *address != params.target => format!("{} ({address})", params.target),
+        _ => params.target.clone(),
+    };
+    text.push_str(&format!(", to {target}"));
+    match params.rate_per_s {
+        Some(rate) => text.push_str(&format!(", open loop at {}", per_second(rate))),
+        None => text.push_str(", closed loop"),
+    }
+    if params.server_delay_ns > 0 {
+        let delay = Nanos(params.server_delay_ns);
+        text.push_str(&format!(", each answer held for {delay}"));
+    }
+    text.push_str(&format!(", {} measured", Nanos(first.duration_ns)));
+    if report.results.len() > 1 {
+        text.push_str(" each");
+    }
+    if let Some(label) = &first.label {
+        text.push_str(&format!(" [{label}]"));
+    }
+    text
+}
+
+/// A table's header and its rows.
+struct Cells {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Cells {
+    fn new(header: &[&str]) -> Self {
+        Self {
+            header: header.iter().map(|&cell| cell.to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn row(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
+    /// The table, its first `left` columns set to the left and the numbers to the right.
+    fn table(self, style: TableStyle, left: usize) -> Table {
+        let mut table = Table::new();
+        table.load_style(style).set_header(self.header);
+        table.add_rows(self.rows);
+        for column in table.column_iter_mut().skip(left) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+/// The figures of one step: a row per quantile, with its interval, its half, and what it is made of.
+fn distribution(step: &StepResult, look: &Look) -> Cells {
+    let latency = &step.latency;
+    let main = headline(latency);
+    let open_loop = latency.response.is_some();
+    let mut cells = Cells::new(&["", "round trip", "95 % interval", "½ RTT"]);
+    if open_loop {
+        cells.header[1] = "response".into();
+        cells.header.extend(["service".into(), "lateness".into()]);
+    }
+    let mut add =
+        |name: String, shown: &dyn Fn(&Summary) -> String, interval: String, half: String| {
+            let mut row = vec![name, shown(main), interval, half];
+            if open_loop {
+                row.push(shown(&latency.service));
+                let lateness = latency.lateness.as_ref();
+                row.push(lateness.map_or_else(|| NONE.into(), shown));
+            }
+            cells.row(row);
+        };
+    let whole = |ns: Option<f64>| ns.map(|ns| nanos(ns).0);
+    let blank = String::new;
+    add(
+        "min".into(),
+        &|s| time(s.min_ns),
+        blank(),
+        half(main.min_ns),
+    );
+    add("mean".into(), &mean, blank(), half(whole(main.mean_ns)));
+    add(
+        "stdev".into(),
+        &|s| {
+            s.stdev_ns
+                .map_or_else(|| NONE.into(), |ns| format!("± {}", nanos(ns)))
+        },
+        blank(),
+        blank(),
+    );
+    for &percent in &look.percentiles {
+        let interval = main.intervals_ns.get(&quantile_name(percent));
+        let interval = interval.filter(|_| main.quantile_ns(percent).is_some());
+        let interval = interval.map(|(low, high)| format!("{} to {}", Nanos(*low), Nanos(*high)));
+        add(
+            heading(percent),
+            &|s| quantile(s, percent),
+            interval.unwrap_or_default(),
+            at_least(
+                main,
+                &quantile_name(percent),
+                half(main.quantile_ns(percent)),
+            ),
+        );
+    }
+    add(
+        "max".into(),
+        &longest,
+        blank(),
+        bounded(main, half(main.max_ns)),
+    );
+    cells
+}
+
+/// What a round trip is made of, and what came before it. None where neither is known.
+fn parts(latency: &Latencies) -> Option<Cells> {
+    let mut cells = Cells::new(&["", "p50", "p99", "p99.9", "max", "mean"]);
+    for (name, summary) in [
+        ("path and both kernels", &latency.path),
+        ("inside the far end", &latency.server_residence),
+        ("TCP connect", &latency.connect),
+    ] {
+        let Some(summary) = summary else { continue };
+        let mut row = vec![name.to_owned()];
+        row.extend([50.0, 99.0, 99.9].map(|percent| quantile(summary, percent)));
+        row.extend([longest(summary), mean(summary)]);
+        cells.row(row);
+    }
+    (!cells.rows.is_empty()).then_some(cells)
+}
+
+/// A sweep: a row per step.
+fn sweep(report: &Report) -> Cells {
+    let mut cells = Cells::new(&[
+        "size", "conns", "p50", "p99", "p99.9", "max", "mean", "½ p50", "rate", "error ±", "lost",
+    ]);
+    for step in &report.results {
+        let main = headline(&step.latency);
+        let mut row = vec![
+            Size(step.params.size_bytes).to_string(),
+            step.params.connections.to_string(),
+        ];
+        row.extend([50.0, 99.0, 99.9].map(|percent| quantile(main, percent)));
+        let lost = step.operations.failed + step.operations.timed_out;
+        row.extend([
+            longest(main),
+            mean(main),
+            at_least(main, "p50", half(main.p50_ns)),
+            per_second(step.rate.achieved_per_s),
+            Nanos(step.latency_error_ns).to_string(),
+            grouped(lost),
+        ]);
+        cells.row(row);
+    }
+    cells
+}
+
+/// Where the operations of a step went, the kinds that did not happen left out.
+fn operations(step: &StepResult) -> String {
+    let ops = &step.operations;
+    let lost = match step.params.proto.as_str() {
+        "udp" => "lost (no answer in time)",
+        _ => "timed out",
+    };
+    let mut parts = vec![format!("{} completed", grouped(ops.completed))];
+    for (count, what) in [
+        (ops.failed, "failed"),
+        (ops.timed_out, lost),
+        (ops.dropped, "dropped for being late"),
+        (ops.unsent_at_end, "due but never sent"),
+    ] {
+        if count > 0 {
+            parts.push(format!(
+                "{} {what}{}",
+                grouped(count),
+                share(count, ops.due)
+            ));
+        }
+    }
+    if ops.in_flight_at_end > 0 {
+        parts.push(format!(
+            "{} in flight at the end",
+            grouped(ops.in_flight_at_end)
+        ));
+    }
+    // In closed loop a ping is due when it can be sent; the two only part on a schedule.
+    let asked = if ops.due == ops.sent { "sent" } else { "due" };
+    format!("{} {asked}: {}", grouped(ops.due), parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+        assert_eq!(per_second(108_230.7), "108,231/s");
+        assert_eq!(per_second(2.5), "2.5/s");
+        assert_eq!(per_second(0.0), "0/s");
+        assert_eq!(share(1, 1000), " (0.1 %)");
+        assert_eq!(share(100, 100), " (100 %)");
+        assert_eq!(share(1, 100_000_000), " (below 0.0001 %)");
+        assert_eq!(round_trips(1), "1 round trip");
+    }
+
+    #[test]
+    fn lower_bounds_are_marked() {
+        let mut summary = Summary {
+            p99_ns: Some(2_000_000_000),
+            ..Summary::default()
+        };
+        assert_eq!(quantile(&summary, 99.0), "2 s");
+        summary.lower_bounds.push("p99".into());
+        summary.lower_bounds.push("p50".into());
+        assert_eq!(quantile(&summary, 99.0), "≥ 2 s");
+        assert_eq!(quantile(&summary, 50.0), NONE);
+    }
+}

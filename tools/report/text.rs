@@ -1,0 +1,296 @@
+//! Text, for people: what was asked, what spoils it, what came out, and how far it can be trusted.
+
+use comfy_table::presets::NOTHING;
+use tare_engine::result::{Environment, Instrument, Report, StepResult};
+use tare_engine::units::{CpuList, Nanos};
+
+use super::{
+    Cells, Look, NONE, asked, distribution, errors, grouped, operations, parameters, parts,
+    per_second, plural, sweep, warning,
+};
+
+const HALVES: &str =
+    "Latencies are full round trips; ½ is for comparing with qperf and sockperf, which halve them.";
+const OPEN_LOOP: [&str; 3] = [
+    "response  from when a ping was due, by the schedule, to its answer: what a user would have waited",
+    "service   from when it was really sent to its answer: what the path took",
+    "lateness  from when it was due to when it was really sent: what the sender added",
+];
+
+pub(super) fn render(report: &Report, look: &Look) -> String {
+    let mut out = asked(report);
+    out.push('\n');
+    if report.partial {
+        out.push_str("PARTIAL: the run was cut short; what follows was measured until then.\n");
+    }
+    for found in &report.warnings {
+        out.push_str(&format!("warning: {}\n", warning(found)));
+    }
+    match report.results.as_slice() {
+        [] => {}
+        [step] => {
+            out.push_str(&format!("{HALVES}\n\n"));
+            one(&mut out, report, step, look);
+        }
+        steps => {
+            out.push_str(&format!("{HALVES}\n\n"));
+            several(&mut out, report, steps);
+        }
+    }
+    assertions(&mut out, report);
+    out
+}
+
+/// One step, with everything that is known of it.
+fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
+    put(out, distribution(step, look));
+    let main = super::headline(&step.latency);
+    if look
+        .percentiles
+        .iter()
+        .any(|p| main.quantile_ns(*p).is_none())
+    {
+        out.push_str(&format!("  {NONE} fewer than 10 samples lie beyond it\n"));
+    }
+    if main.censored > 0 {
+        out.push_str(&format!(
+            "  ≥ rests on {}, known only to have taken at least that long\n",
+            plural(main.censored, "unanswered ping")
+        ));
+    }
+    if step.latency.response.is_some() {
+        for line in OPEN_LOOP {
+            out.push_str(&format!("  {line}\n"));
+        }
+    }
+    out.push('\n');
+    if let Some(parts) = parts(&step.latency) {
+        put(out, parts);
+        out.push('\n');
+    }
+    facts(out, step);
+    instruments(out, step);
+    machines(out, report);
+}
+
+/// A sweep: a row per step, then what is the same, or odd, in each.
+fn several(out: &mut String, report: &Report, steps: &[StepResult]) {
+    put(out, sweep(report));
+    out.push('\n');
+    for step in steps {
+        let name = parameters(&step.params);
+        if step.partial {
+            out.push_str(&format!("  {name}: cut short\n"));
+        }
+        let ops = &step.operations;
+        if ops.completed + ops.in_flight_at_end < ops.due {
+            out.push_str(&format!("  {name}: {}\n", operations(step)));
+        }
+        if !step.errors.is_empty() {
+            out.push_str(&format!("  {name}: {}\n", errors(&step.errors)));
+        }
+        for (end, instrument) in ends(step) {
+            if instrument.saturated || instrument.disturbed {
+                out.push_str(&format!("  {name}: {end} {}\n", trouble(instrument)));
+            }
+        }
+    }
+    if let Some(last) = steps.last() {
+        out.push_str("Instrument, in the last step:\n");
+        instruments(out, last);
+    }
+    machines(out, report);
+}
+
+fn put(out: &mut String, cells: Cells) {
+    // A space of padding stands at both sides of each cell, and the first column's is the indent's second.
+    for line in cells.table(NOTHING, 1).trim_fmt().lines() {
+        out.push_str(&format!(" {line}\n"));
+    }
+}
+
+fn fact(out: &mut String, name: &str, text: &str) {
+    out.push_str(&format!("  {name:<12}{text}\n"));
+}
+
+fn facts(out: &mut String, step: &StepResult) {
+    let rate = per_second(step.rate.achieved_per_s);
+    match step.rate.target_per_s {
+        Some(target) => fact(
+            out,
+            "rate",
+            &format!("{rate} of {} asked", per_second(target)),
+        ),
+        None => fact(out, "rate", &rate),
+    }
+    fact(out, "operations", &operations(step));
+    if !step.errors.is_empty() {
+        fact(out, "errors", &errors(&step.errors));
+    }
+    if !step.warmup.errors.is_empty() {
+        let text = format!("{} (in no figure above)", errors(&step.warmup.errors));
+        fact(out, "in warm-up", &text);
+    }
+    let connections = &step.connections;
+    if connections.established != connections.asked || connections.reconnects > 0 {
+        let text = format!(
+            "{} of {} established, {} opened anew after a failure",
+            grouped(connections.established),
+            grouped(connections.asked),
+            grouped(connections.reconnects)
+        );
+        fact(out, "connections", &text);
+    }
+    if step.instances.len() > 1 {
+        let text = format!(
+            "{} answered: {}",
+            step.instances.len(),
+            step.instances.join(" ")
+        );
+        fact(out, "servers", &text);
+    }
+}
+
+/// Both ends that told how they measured.
+fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> {
+    let server = step.instrument.server.as_ref();
+    std::iter::once(("client", &step.instrument.client)).chain(server.map(|s| ("far end", s)))
+}
+
+fn instruments(out: &mut String, step: &StepResult) {
+    let text = format!(
+        "± {} on each latency, by the instrument itself",
+        Nanos(step.latency_error_ns)
+    );
+    fact(out, "error", &text);
+    for (end, instrument) in ends(step) {
+        fact(out, end, &how(instrument));
+        fact(out, "", &loop_of(instrument));
+        if instrument.saturated || instrument.disturbed {
+            fact(out, "", &trouble(instrument));
+        }
+    }
+    if step.instrument.server.is_none() {
+        fact(out, "far end", "did not tell how it measured");
+    }
+}
+
+/// Backend and why, way of waiting, CPUs.
+fn how(instrument: &Instrument) -> String {
+    let mut text = instrument.backend.clone();
+    if !instrument.backend_reason.is_empty() {
+        text.push_str(&format!(" ({})", instrument.backend_reason));
+    }
+    text.push_str(&format!(", wait {}", instrument.wait));
+    if let Some(reason) = &instrument.wait_reason {
+        text.push_str(&format!(" ({reason})"));
+    }
+    match instrument.cpus.as_slice() {
+        [] => text.push_str(", not pinned"),
+        [cpu] => text.push_str(&format!(", CPU {cpu}")),
+        cpus => text.push_str(&format!(", CPUs {}", CpuList(cpus.to_vec()))),
+    }
+    text
+}
+
+/// What the loop costs, and what took the CPU away from it.
+fn loop_of(instrument: &Instrument) -> String {
+    let mut text = format!(
+        "clock {}, turn p99 {} max {}",
+        Nanos(instrument.clock_ns),
+        Nanos(instrument.turn_p99_ns),
+        Nanos(instrument.turn_max_ns),
+    );
+    if let Some(wakeup) = instrument.wakeup_p99_ns {
+        text.push_str(&format!(", wake-up p99 {}", Nanos(wakeup)));
+    }
+    text.push_str(&format!(
+        ", {}",
+        plural(instrument.involuntary_switches, "involuntary switch")
+            .replace("switchs", "switches")
+    ));
+    let steal = instrument
+        .steal_ns
+        .map_or_else(|| NONE.to_owned(), |ns| Nanos(ns).to_string());
+    text.push_str(&format!(", steal {steal}"));
+    if let Some(throttled) = instrument.throttled_ns.filter(|ns| *ns > 0) {
+        text.push_str(&format!(", throttled {}", Nanos(throttled)));
+    }
+    if instrument.ring_overflows > 0 {
+        text.push_str(&format!(
+            ", {} ring overflows",
+            grouped(instrument.ring_overflows)
+        ));
+    }
+    text
+}
+
+fn trouble(instrument: &Instrument) -> String {
+    let mut parts = Vec::new();
+    if instrument.saturated {
+        let busy = instrument.worker_busy_max * 100.0;
+        parts.push(format!(
+            "SATURATED: the busiest worker was busy {busy:.0} % of its time"
+        ));
+    }
+    if instrument.disturbed {
+        parts.push(format!("DISTURBED: {}", instrument.disturbances.join(", ")));
+    }
+    parts.join("; ")
+}
+
+fn machines(out: &mut String, report: &Report) {
+    let client = std::iter::once(("client on", &report.environment.client));
+    let servers = report.environment.servers.iter();
+    for (end, machine) in client.chain(servers.map(|server| ("far end on", server))) {
+        let text = describe(machine);
+        if !text.is_empty() {
+            fact(out, end, &text);
+        }
+    }
+}
+
+/// A machine in a line, of what is known of it.
+fn describe(machine: &Environment) -> String {
+    let named = |name: &str, value: &Option<String>| value.as_ref().map(|v| format!("{name} {v}"));
+    let limit = machine.cgroup_cpu_limit;
+    let device = machine.device.as_ref().map(|device| {
+        let mtu = device
+            .mtu_bytes
+            .map_or_else(String::new, |mtu| format!(" (MTU {mtu})"));
+        format!("{}{mtu}", device.name)
+    });
+    let parts = [
+        machine.hostname.clone(),
+        named("Linux", &machine.kernel),
+        machine.cpu_model.clone(),
+        machine
+            .cpus_online
+            .map(|cpus| plural(u64::from(cpus), "CPU")),
+        limit.map(|cpus| format!("limited to {cpus} CPUs")),
+        named("governor", &machine.governor),
+        machine.hypervisor.clone(),
+        machine.container.as_ref().map(|kind| format!("in {kind}")),
+        device.map(|device| format!("by {device}")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn assertions(out: &mut String, report: &Report) {
+    if report.assertions.is_empty() {
+        return;
+    }
+    out.push_str("\nAssertions:\n");
+    for assertion in &report.assertions {
+        let holds = match assertion.holds {
+            Some(true) => "holds",
+            Some(false) => "FAILS",
+            None => "cannot tell",
+        };
+        let step = match assertion.step.as_str() {
+            "" => String::new(),
+            step => format!(" [{step}]"),
+        };
+        out.push_str(&format!("  {holds:<12}{}{step}\n", assertion.expr));
+    }
+}
