@@ -4,3 +4,7 @@
 //! offers to the rest of the engine is safe.
 
 pub mod arena;
+pub mod flight;
+mod message;
+mod pool;
+mod ring;
