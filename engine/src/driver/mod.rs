@@ -49,6 +49,8 @@ use crate::units::{Instant, Nanos};
 
 mod op;
 
+pub mod uring;
+
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
 
 /// A socket that a driver holds. Ids are reused after the close has completed.

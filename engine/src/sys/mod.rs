@@ -13,3 +13,7 @@ pub mod netlink;
 pub mod rlimit;
 pub mod tuning;
 pub mod usage;
+pub mod flight;
+mod message;
+mod pool;
+mod ring;
