@@ -6,7 +6,7 @@ use crate::limits::BLOCKS;
 
 #[test]
 fn ranks_agree_with_scipy() {
-    // binom.ppf(0.025, n, q) and binom.ppf(0.975, n, q) + 1 of scipy 1.16.
+    // binom.ppf(0.025, n, q) and binom.ppf(0.975, n, q) + 1 of scipy 1.17.
     for (count, share, low, high) in [
         (20, 0.5, 6, 15),
         (100, 0.5, 40, 61),
