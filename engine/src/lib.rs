@@ -12,12 +12,15 @@
 #![deny(unsafe_code, missing_docs)]
 #![warn(clippy::print_stdout, clippy::exit)]
 
+pub mod analysis;
 pub mod clock;
 pub mod driver;
 pub mod error;
+pub mod histogram;
 pub mod limits;
 pub mod proto;
 pub mod result;
 pub mod run;
+pub mod schedule;
 pub mod sys;
 pub mod units;

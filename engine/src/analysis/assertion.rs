@@ -1,0 +1,481 @@
+//! What a script demands of the numbers: `p99<2ms`, `size=64:p99<2ms`, `errors==0`, `rate>=0.99`.
+//!
+//! # Grammar
+//!
+//! `[SELECTOR[,SELECTOR…]:]METRIC OP VALUE`, blanks allowed anywhere between the parts.
+//!
+//! * Selectors: `size=64` (bytes; `4K` is 4096), `connections=8`. Without one an assertion must hold on every step.
+//! * Operators: `<` `<=` `>` `>=` `==` `!=`.
+//! * Latencies: `p50`, `p99.9` (any quantile), `min`, `mean`, `max`, `stdev`, of the response time in open loop and the
+//!   service time otherwise; of another one with its name before it: `service.`, `response.`, `lateness.`,
+//!   `connect.`, `residence.`, `path.`. The value needs a unit: `ns`, `us` (or `µs`), `ms`, `s`, `m`.
+//! * `errors`: everything that failed, timeouts and failed connects among it. `timeouts`: operations without an answer in time.
+//!   `ops`: operations completed. Values are counts.
+//! * `loss`: share of the operations sent, less those in flight at the end, that had no answer in time: `0.001` or `0.1%`.
+//! * `rate`: a number alone is the achieved share of the target rate in open loop, since that is what tells
+//!   whether the run was what was asked for, and operations per second in closed loop, where there is no target. `99%` is always
+//!   the share, `10k/s` or `600/m` always operations over time.
+//! * `bandwidth`: `10Gbit`, `200M`, bits per second.
+//!
+//! # Truth
+//!
+//! Where the value has an interval, an assertion holds or fails only if it does for the whole of it; in between the data
+//! do not decide. A value that rests on censored samples may be anything above. What was not measured
+//! (no such latency in this run, too few samples for the quantile, no step selected) is undecided, too.
+
+use crate::error::{Error, Result};
+use crate::result::{AssertionResult, StepResult, Summary, quantile_name};
+
+mod value;
+
+use value::Value;
+
+/// One demand, parsed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assertion {
+    expr: String,
+    selectors: Vec<Selector>,
+    metric: Metric,
+    operator: Operator,
+    value: Value,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Selector {
+    Size(u64),
+    Connections(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Metric {
+    Latency(Family, Statistic),
+    Errors,
+    Timeouts,
+    Operations,
+    Loss,
+    Rate,
+    Bandwidth,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Headline,
+    Service,
+    Response,
+    Lateness,
+    Connect,
+    Residence,
+    Path,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Statistic {
+    Percentile(f64),
+    Min,
+    Mean,
+    Max,
+    Stdev,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    Equal,
+    NotEqual,
+}
+
+/// A figure, and between what it may truly lie.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    actual: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Measured {
+    const fn exact(actual: f64) -> Self {
+        Self {
+            actual,
+            low: actual,
+            high: actual,
+        }
+    }
+}
+
+/// What all assertions together come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All hold, or there are none.
+    Holds,
+    /// At least one fails: exit code 3.
+    Failed,
+    /// None fails, and the data do not decide at least one: exit code 5.
+    Undecided,
+}
+
+impl Verdict {
+    /// The verdict over results.
+    #[must_use]
+    pub fn of(results: &[AssertionResult]) -> Self {
+        if results.iter().any(|r| r.holds == Some(false)) {
+            Self::Failed
+        } else if results.iter().any(|r| r.holds.is_none()) {
+            Self::Undecided
+        } else {
+            Self::Holds
+        }
+    }
+}
+
+/// Holds each assertion against each step that it selects, one result each. An assertion that selects no step
+/// gives one result that is undecided.
+#[must_use]
+pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<AssertionResult> {
+    let mut results = Vec::new();
+    for assertion in assertions {
+        let before = results.len();
+        results.extend(
+            steps
+                .iter()
+                .filter(|step| assertion.selects(step))
+                .map(|step| assertion.evaluate(step, step_name(step, steps))),
+        );
+        if results.len() == before {
+            results.push(AssertionResult {
+                expr: assertion.expr.clone(),
+                step: assertion.selection(),
+                actual: None,
+                interval: None,
+                holds: None,
+            });
+        }
+    }
+    results
+}
+
+/// What tells a step from the others, as a selector; empty for the only one.
+fn step_name(step: &StepResult, steps: &[StepResult]) -> String {
+    let mut parts = Vec::new();
+    if steps
+        .iter()
+        .any(|s| s.params.size_bytes != step.params.size_bytes)
+    {
+        parts.push(format!("size={}", step.params.size_bytes));
+    }
+    if steps
+        .iter()
+        .any(|s| s.params.connections != step.params.connections)
+    {
+        parts.push(format!("connections={}", step.params.connections));
+    }
+    parts.join(",")
+}
+
+impl Assertion {
+    /// Parses an expression; see the [module](self).
+    ///
+    /// # Errors
+    /// A usage error that says which part is wrong, what is allowed there, and shows an example.
+    pub fn parse(expr: &str) -> Result<Self> {
+        Self::parse_parts(expr).map_err(|(what, allowed)| {
+            Error::usage(format!("--assert '{}': {what}", expr.trim())).remedy(allowed)
+        })
+    }
+
+    fn parse_parts(expr: &str) -> std::result::Result<Self, Wrong> {
+        let (selectors, demand) = expr.split_once(':').unwrap_or(("", expr));
+        let selectors = if expr.contains(':') {
+            selectors
+                .split(',')
+                .map(Selector::parse)
+                .collect::<std::result::Result<_, _>>()?
+        } else {
+            Vec::new()
+        };
+        let at = demand.find(['<', '>', '=', '!']).ok_or_else(|| {
+            (
+                "no comparison in it".to_owned(),
+                format!("{OPERATORS}, for example p99<2ms"),
+            )
+        })?;
+        let (name, rest) = demand.split_at(at);
+        let (operator, value) = Operator::split(rest)?;
+        let metric = Metric::parse(name.trim())?;
+        let value = value::parse(metric, value.trim())?;
+        Ok(Self {
+            expr: expr.trim().to_owned(),
+            selectors,
+            metric,
+            operator,
+            value,
+        })
+    }
+
+    /// The expression as typed.
+    #[must_use]
+    pub fn expr(&self) -> &str {
+        &self.expr
+    }
+
+    /// The quantile that this is about, per cent: a run must tell it, even if it is not among the usual ones.
+    #[must_use]
+    pub const fn percentile(&self) -> Option<f64> {
+        match self.metric {
+            Metric::Latency(_, Statistic::Percentile(percent)) => Some(percent),
+            _ => None,
+        }
+    }
+
+    fn selects(&self, step: &StepResult) -> bool {
+        self.selectors.iter().all(|selector| match selector {
+            Selector::Size(bytes) => step.params.size_bytes == *bytes,
+            Selector::Connections(n) => u64::from(step.params.connections) == *n,
+        })
+    }
+
+    fn selection(&self) -> String {
+        let names = self.selectors.iter().map(|selector| match selector {
+            Selector::Size(bytes) => format!("size={bytes}"),
+            Selector::Connections(n) => format!("connections={n}"),
+        });
+        names.collect::<Vec<_>>().join(",")
+    }
+
+    fn evaluate(&self, step: &StepResult, name: String) -> AssertionResult {
+        let measured = self.measure(step);
+        AssertionResult {
+            expr: self.expr.clone(),
+            step: name,
+            actual: measured.map(|m| m.actual),
+            interval: measured
+                .filter(|m| m.low < m.high && m.high.is_finite())
+                .map(|m| (m.low, m.high)),
+            holds: measured.and_then(|m| self.operator.holds(m, self.value.number())),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+    fn measure(&self, step: &StepResult) -> Option<Measured> {
+        let operations = &step.operations;
+        match self.metric {
+            Metric::Latency(family, statistic) => statistic.of(family.of(step)?),
+            Metric::Errors => {
+                // Not every error is an operation's (a connect that failed), and one operation is one error.
+                let by_cause: u64 = step.errors.iter().map(|e| e.count).sum();
+                let errors = by_cause.max(operations.failed + operations.timed_out);
+                Some(Measured::exact(errors as f64))
+            }
+            Metric::Timeouts => Some(Measured::exact(operations.timed_out as f64)),
+            Metric::Operations => Some(Measured::exact(operations.completed as f64)),
+            Metric::Loss => {
+                let decided = operations.sent.saturating_sub(operations.in_flight_at_end);
+                (decided > 0).then(|| Measured::exact(operations.timed_out as f64 / decided as f64))
+            }
+            Metric::Rate => {
+                let achieved = step.rate.achieved_per_s;
+                let share = || step.rate.target_per_s.map(|target| achieved / target);
+                match self.value {
+                    Value::PerSecond(_) => Some(achieved),
+                    Value::Share(_) => share(),
+                    Value::Number(_) => share().or(Some(achieved)),
+                }
+                .map(Measured::exact)
+            }
+            Metric::Bandwidth => {
+                let bits_per_s = step.bandwidth.as_ref()?.get("bits_per_s")?.as_f64()?;
+                Some(Measured::exact(bits_per_s))
+            }
+        }
+    }
+}
+
+/// What is wrong with an expression, and what is allowed instead.
+type Wrong = (String, String);
+
+const OPERATORS: &str = "compare with <, <=, >, >=, == or !=";
+const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or after service., response., lateness., \
+    connect., residence. or path.), errors, timeouts, loss, ops, rate or bandwidth; for example lateness.p99<100us";
+
+impl Selector {
+    fn parse(text: &str) -> std::result::Result<Self, Wrong> {
+        let wrong = || {
+            (
+                format!("'{}' selects nothing", text.trim()),
+                "select steps with size=BYTES and connections=N, for example size=4K,connections=8:p99<2ms"
+                    .to_owned(),
+            )
+        };
+        let (name, number) = text.split_once('=').ok_or_else(wrong)?;
+        let number = value::integer(number.trim()).ok_or_else(wrong)?;
+        match name.trim() {
+            "size" => Ok(Self::Size(number)),
+            "connections" => Ok(Self::Connections(number)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Metric {
+    fn parse(name: &str) -> std::result::Result<Self, Wrong> {
+        let plain = match name {
+            "errors" => Some(Self::Errors),
+            "timeouts" => Some(Self::Timeouts),
+            "ops" => Some(Self::Operations),
+            "loss" => Some(Self::Loss),
+            "rate" => Some(Self::Rate),
+            "bandwidth" => Some(Self::Bandwidth),
+            _ => None,
+        };
+        let latency = || {
+            let (family, statistic) = name
+                .split_once('.')
+                .and_then(|(family, rest)| Some((Family::parse(family)?, rest)))
+                .unwrap_or((Family::Headline, name));
+            Some(Self::Latency(family, Statistic::parse(statistic)?))
+        };
+        plain
+            .or_else(latency)
+            .ok_or_else(|| (format!("'{name}' is not measured"), METRICS.to_owned()))
+    }
+}
+
+impl Family {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "service" => Self::Service,
+            "response" => Self::Response,
+            "lateness" => Self::Lateness,
+            "connect" => Self::Connect,
+            "residence" | "server_residence" => Self::Residence,
+            "path" => Self::Path,
+            _ => return None,
+        })
+    }
+
+    const fn of(self, step: &StepResult) -> Option<&Summary> {
+        let latency = &step.latency;
+        match self {
+            Self::Headline => match &latency.response {
+                Some(response) => Some(response),
+                None => Some(&latency.service),
+            },
+            Self::Service => Some(&latency.service),
+            Self::Response => latency.response.as_ref(),
+            Self::Lateness => latency.lateness.as_ref(),
+            Self::Connect => latency.connect.as_ref(),
+            Self::Residence => latency.server_residence.as_ref(),
+            Self::Path => latency.path.as_ref(),
+        }
+    }
+}
+
+impl Statistic {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "min" => Self::Min,
+            "mean" => Self::Mean,
+            "max" => Self::Max,
+            "stdev" => Self::Stdev,
+            _ => {
+                let percent = value::decimal(name.strip_prefix('p')?)?;
+                if percent <= 0.0 || percent >= 100.0 {
+                    return None;
+                }
+                Self::Percentile(percent)
+            }
+        })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+    fn of(self, summary: &Summary) -> Option<Measured> {
+        // One length that is only known to be at least so long leaves these open upwards, and the deviation both ways.
+        let censored = summary.censored > 0;
+        let up_from = |low: f64, open: bool, actual: f64| Measured {
+            actual,
+            low,
+            high: if open { f64::INFINITY } else { actual },
+        };
+        match self {
+            Self::Percentile(percent) => {
+                let name = quantile_name(percent);
+                let actual = summary.quantile_ns(percent)?;
+                let (low, high) = summary
+                    .intervals_ns
+                    .get(&name)
+                    .copied()
+                    .unwrap_or((actual, actual));
+                Some(Measured {
+                    actual: actual as f64,
+                    low: low as f64,
+                    high: if summary.lower_bounds.contains(&name) {
+                        f64::INFINITY
+                    } else {
+                        high as f64
+                    },
+                })
+            }
+            // Lengths only grow when their censoring is undone, so the smallest one may be any up to the next.
+            Self::Min => summary
+                .min_ns
+                .map(|ns| up_from(ns as f64, censored, ns as f64)),
+            Self::Mean => summary.mean_ns.map(|ns| up_from(ns, censored, ns)),
+            Self::Max => summary
+                .max_ns
+                .map(|ns| up_from(ns as f64, censored, ns as f64)),
+            Self::Stdev => summary
+                .stdev_ns
+                .map(|ns| up_from(if censored { 0.0 } else { ns }, censored, ns)),
+        }
+    }
+}
+
+impl Operator {
+    /// Splits the operator off the front.
+    fn split(text: &str) -> std::result::Result<(Self, &str), Wrong> {
+        // The longer ones first: `<=` begins with `<`.
+        let operators = [
+            ("<=", Self::LessOrEqual),
+            (">=", Self::GreaterOrEqual),
+            ("==", Self::Equal),
+            ("!=", Self::NotEqual),
+            ("<", Self::Less),
+            (">", Self::Greater),
+        ];
+        operators
+            .into_iter()
+            .find_map(|(sign, operator)| Some((operator, text.strip_prefix(sign)?)))
+            .ok_or_else(|| {
+                let sign: String = text.chars().take(1).collect();
+                (
+                    format!("'{sign}' is no comparison"),
+                    format!("{OPERATORS}, for example errors==0"),
+                )
+            })
+    }
+
+    /// Whether it is so for all, for none, or for some of what the figure may be.
+    #[expect(clippy::float_cmp, reason = "equality is what was asked for")]
+    fn holds(self, measured: Measured, value: f64) -> Option<bool> {
+        let Measured { low, high, .. } = measured;
+        let (always, never) = match self {
+            Self::Less => (high < value, low >= value),
+            Self::LessOrEqual => (high <= value, low > value),
+            Self::Greater => (low > value, high <= value),
+            Self::GreaterOrEqual => (low >= value, high < value),
+            Self::Equal => (low == value && high == value, value < low || value > high),
+            Self::NotEqual => (value < low || value > high, low == value && high == value),
+        };
+        match (always, never) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "assertion/tests.rs"]
+mod tests;

@@ -1,0 +1,6 @@
+//! Statistics over what was recorded, and judgement over results. No socket, thread or clock.
+
+pub mod assertion;
+pub mod health;
+pub mod quantile;
+pub mod summary;

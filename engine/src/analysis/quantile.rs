@@ -1,0 +1,168 @@
+//! How far a quantile can be trusted: intervals for quantiles of samples that are not independent.
+//!
+//! # Method
+//!
+//! For independent samples the order statistics around a quantile bound it with no assumption on the
+//! distribution: the number of samples below the true quantile is binomial, so ranks `l` and `u` with
+//! `P(l ≤ B < u) ≥ 95 %` give the interval from the `l`-th to the `u`-th smallest sample
+//! (David & Nagaraja, *Order Statistics*, 3rd ed., §7.1; Hahn & Meeker, *Statistical Intervals*, §5.2).
+//! [`binomial_ranks`] finds them by summing the exact distribution.
+//!
+//! Latencies are not independent: queues, frequency changes and neighbours make slow requests come together,
+//! and the interval above is then too narrow. So the measured phase is cut into blocks
+//! ([`crate::limits::BLOCKS`]), and the share of each block's samples below the quantile tells how much more
+//! the blocks differ than independent samples would: the *design effect*, the variance of a share estimated
+//! over clusters relative to the binomial one (Kish 1965). A run with design effect 4 says as much about
+//! a quantile as a quarter of its samples would if they were independent. The interval is the exact binomial one
+//! for that effective number of samples, with its ranks scaled back. This is Woodruff's (1952) interval for quantiles
+//! of clustered samples, with the exact binomial in place of the normal approximation and the effective number
+//! corrected for the blocks' degrees of freedom, as Korn & Graubard (1998) do for proportions.
+//!
+//! Batching methods for simulation output (Nakayama 2014) use quantiles per block instead. Those need blocks
+//! with many samples beyond the quantile (a p99.9 has none of its own in a block of 500), their median is
+//! no estimate of the pooled quantile when blocks differ, and the pooled one is what is printed. Shares below a fixed value
+//! have neither fault: they are unbiased in blocks of any size.
+//!
+//! The design effect is never taken below 1, so the interval is the wider of the two. With fewer than
+//! [`BLOCKS_MIN`] blocks (a run that was cut short) it cannot be told, and samples count as independent.
+//! What the blocks cannot show, they cannot correct: correlation over more than a block, as in a slow drift over the whole run.
+
+/// Fewer blocks than this tell nothing of how blocks differ.
+pub const BLOCKS_MIN: usize = 8;
+
+/// What is left out of an interval on each side: 95 % remain.
+const TAIL: f64 = 0.025;
+/// The 97.5 % point of the normal distribution.
+const NORMAL: f64 = 1.959_964;
+/// The 97.5 % points of Student's distribution for 1 to 31 degrees of freedom.
+const STUDENT: [f64; 31] = [
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.306, 2.2622, 2.2281, 2.201, 2.1788,
+    2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.093, 2.086, 2.0796, 2.0739, 2.0687, 2.0639,
+    2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423, 2.0395,
+];
+
+const _: () = assert!(crate::limits::BLOCKS == STUDENT.len() + 1);
+
+/// The ranks of two order statistics (1 is the smallest sample).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranks {
+    /// The lower end; 0 where not even the smallest sample is surely below the quantile.
+    pub low: u64,
+    /// The upper end; one more than there are samples where not even the largest is surely above.
+    pub high: u64,
+}
+
+/// The ranks between which the quantile `share` (0 to 1) of the distribution that `count` independent
+/// samples were drawn from lies, with 95 % confidence and at most 2.5 % missed on either side.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+pub fn binomial_ranks(count: u64, share: f64) -> Ranks {
+    if count == 0 || share <= 0.0 || share >= 1.0 {
+        return Ranks {
+            low: 0,
+            high: count + 1,
+        };
+    }
+    let odds = share / (1.0 - share);
+    let up = |k: u64| (count - k) as f64 / (k + 1) as f64 * odds;
+    let mode = mode(count, share);
+    // The probabilities relative to that of the mode, summed outwards until they no longer matter: no
+    // factorial is ever computed, and a thousand million samples take some 10^5 terms.
+    let mut below = 0.0;
+    let mut weight = 1.0;
+    let mut first = mode;
+    while first > 0 && weight > 1e-18 {
+        weight /= up(first - 1);
+        first -= 1;
+        below += weight;
+    }
+    let first_weight = weight;
+    let mut total = below + 1.0;
+    weight = 1.0;
+    let mut last = mode;
+    while last < count && weight > 1e-18 {
+        weight *= up(last);
+        last += 1;
+        total += weight;
+    }
+    // The smallest k at which the cumulative probability reaches a tail's end.
+    let (mut low, mut high) = (None, last);
+    let (mut cumulative, mut weight) = (0.0, first_weight);
+    for k in first..=last {
+        cumulative += weight / total;
+        if low.is_none() && cumulative >= TAIL {
+            low = Some(k);
+        }
+        if cumulative >= 1.0 - TAIL {
+            high = k;
+            break;
+        }
+        weight *= up(k);
+    }
+    Ranks {
+        low: low.unwrap_or(first),
+        high: high + 1,
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts stay below 2^52; where the sums start need not be exact"
+)]
+fn mode(count: u64, share: f64) -> u64 {
+    (((count + 1) as f64 * share) as u64).min(count)
+}
+
+/// The factor by which the samples of a run are worth less than independent ones would be, for one quantile: at
+/// least 1. `blocks` holds, for each block, its samples and how many of them are below the quantile.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+pub fn design_effect(blocks: &[(u64, u64)]) -> f64 {
+    let count: u64 = blocks.iter().map(|(n, _)| n).sum();
+    let below: u64 = blocks.iter().map(|(_, s)| s).sum();
+    if blocks.len() < BLOCKS_MIN || below == 0 || below >= count {
+        return 1.0;
+    }
+    let (total, blocks_len) = (count as f64, blocks.len() as f64);
+    let share = below as f64 / total;
+    let squares: f64 = blocks
+        .iter()
+        .map(|&(n, s)| (s as f64 - share * n as f64).powi(2))
+        .sum();
+    let clustered = blocks_len / (blocks_len - 1.0) * squares / (total * total);
+    let independent = share * (1.0 - share) / total;
+    let student = STUDENT.get(blocks.len() - 2).copied().unwrap_or(NORMAL);
+    (clustered / independent * (student / NORMAL).powi(2)).max(1.0)
+}
+
+/// The ranks between which the quantile `share` lies, with 95 % confidence, when `count` samples are
+/// worth `1 / design_effect` of as many independent ones. Ends outside the samples are as in [`Ranks`].
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts stay below 2^52"
+)]
+pub fn ranks(count: u64, share: f64, design_effect: f64) -> Ranks {
+    if design_effect <= 1.0 {
+        return binomial_ranks(count, share);
+    }
+    let effective = ((count as f64 / design_effect) as u64).max(1);
+    let Ranks { low, high } = binomial_ranks(effective, share);
+    let scale = count as f64 / effective as f64;
+    Ranks {
+        low: (low as f64 * scale).floor() as u64,
+        high: if high > effective {
+            count + 1
+        } else {
+            ((high as f64 * scale).ceil() as u64).min(count)
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "quantile_tests.rs"]
+mod tests;

@@ -1,0 +1,278 @@
+//! What was measured, as distributions: recorded without allocation, merged, never averaged.
+//!
+//! [`Distribution`] is an HdrHistogram with the exact figures beside it that its bins lose;
+//! [`Recording`] is the set of distributions that one worker fills in the measured phase.
+//!
+//! # Censored samples
+//!
+//! An operation that timed out, was in flight at the end, or was due and never sent has no latency, but it is
+//! known to have taken *at least* so long (right censoring). Leaving it out would flatter the path exactly
+//! where it hurts. So it is recorded at the length it is known to have reached, and remembered as censored.
+//!
+//! Every true length is then at or above the recorded one, and so is every order statistic: a quantile read
+//! off the recorded lengths never exceeds the true one. It *equals* it, to the width of a bin, if there are
+//! enough uncensored samples at or below it: with rank `r = ceil(q·n)`, if at least `r` uncensored samples lie
+//! in its bin or below, then so do `r` true lengths. Otherwise the quantile *rests on* censored samples and is a
+//! lower bound, printed with `≥`. This is exact and assumes nothing.
+//!
+//! The Kaplan–Meier estimator (1958) would instead spread the censored mass over the longer samples. It
+//! assumes that censoring is independent of the length, as it is for units withdrawn from a trial at random. A timeout
+//! strikes the slow requests alone, and a stalled connection leaves its request in flight because it
+//! stalled: the assumption fails in the cases that matter, so no such correction is made.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+
+use crate::error::{Error, Result};
+use crate::units::Nanos;
+
+mod bins;
+mod recording;
+
+pub use recording::{Extent, Kind, Recording, RecordingSpec, Sample, SeriesEntry};
+
+/// The longest length that keeps its place in the histogram; longer ones are recorded as this long there,
+/// while the exact maximum and mean keep them. 73 minutes: every range here ends at 2^42 ns.
+pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
+/// Significant figures of a [`Distribution`].
+const FIGURES: u8 = 3;
+/// Fewer samples than this beyond a quantile, and it is not told.
+pub const BEYOND_MIN: u64 = 10;
+
+/// A distribution of lengths, nanoseconds: 3 significant figures from 1 ns to [`LENGTH_MAX`], in constant memory
+/// (540 KB); count, minimum, maximum and sum are exact.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    lengths: Histogram<u64>,
+    /// Those among `lengths` that are only known to be at least so long.
+    censored: Histogram<u64>,
+    min_ns: u64,
+    max_ns: u64,
+    sum_ns: u128,
+    censored_min_ns: u64,
+}
+
+/// A quantile read off a [`Distribution`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quantile {
+    /// The longest length of its bin, but no longer than the exact maximum, nanoseconds.
+    pub value_ns: u64,
+    /// It rests on censored samples: the true quantile is at least this.
+    pub lower_bound: bool,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Distribution {
+    /// An empty distribution. All its memory is allocated and touched here, so that recording takes neither an
+    /// allocation nor a page fault.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            lengths: touched_histogram(),
+            censored: touched_histogram(),
+            min_ns: u64::MAX,
+            max_ns: 0,
+            sum_ns: 0,
+            censored_min_ns: u64::MAX,
+        }
+    }
+
+    /// Records one length.
+    #[inline]
+    pub fn record(&mut self, length: Nanos) {
+        self.lengths.saturating_record(length.0.min(LENGTH_MAX.0));
+        self.min_ns = self.min_ns.min(length.0);
+        self.max_ns = self.max_ns.max(length.0);
+        self.sum_ns += u128::from(length.0);
+    }
+
+    /// Records that something took at least `length`.
+    #[inline]
+    pub fn record_censored(&mut self, length: Nanos) {
+        self.record(length);
+        self.censored.saturating_record(length.0.min(LENGTH_MAX.0));
+        self.censored_min_ns = self.censored_min_ns.min(length.0);
+    }
+
+    /// Adds all samples of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        const SAME: &str = "all distributions have the same bounds";
+        self.lengths.add(&other.lengths).expect(SAME);
+        self.censored.add(&other.censored).expect(SAME);
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.sum_ns += other.sum_ns;
+        self.censored_min_ns = self.censored_min_ns.min(other.censored_min_ns);
+    }
+
+    /// Samples, the censored ones among them.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.lengths.len()
+    }
+
+    /// Censored samples.
+    #[must_use]
+    pub fn censored(&self) -> u64 {
+        self.censored.len()
+    }
+
+    /// The smallest recorded length, exact, nanoseconds.
+    #[must_use]
+    pub fn min_ns(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.min_ns)
+    }
+
+    /// The largest recorded length, exact, nanoseconds.
+    #[must_use]
+    pub fn max_ns(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.max_ns)
+    }
+
+    /// The mean of the recorded lengths, nanoseconds; from the exact sum.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a double holds 16 digits of a mean"
+    )]
+    pub fn mean_ns(&self) -> Option<f64> {
+        (self.count() > 0).then(|| self.sum_ns as f64 / self.count() as f64)
+    }
+
+    /// The standard deviation of the recorded lengths, nanoseconds; to the width of the bins.
+    #[must_use]
+    pub fn stdev_ns(&self) -> Option<f64> {
+        (self.count() > 0).then(|| self.lengths.stdev())
+    }
+
+    /// The quantile `percent` (0 to 100), where at least [`BEYOND_MIN`] samples lie beyond it.
+    #[must_use]
+    pub fn quantile(&self, percent: f64) -> Option<Quantile> {
+        let rank = rank(self.count(), percent)?;
+        let value_ns = self.at_rank(rank);
+        let uncensored = if value_ns < self.censored_min_ns {
+            rank
+        } else {
+            self.at_or_below(value_ns) - self.censored.count_between(0, self.bin_end(value_ns))
+        };
+        Some(Quantile {
+            value_ns,
+            lower_bound: uncensored < rank,
+        })
+    }
+
+    /// The length of the sample of `rank` (1 is the smallest) in order of length: the end of its bin, but no
+    /// more than the exact maximum, nanoseconds. Zero where there is no sample.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "half a rank is kept clear on either side, and 2^52 samples are never recorded"
+    )]
+    pub fn at_rank(&self, rank: u64) -> u64 {
+        let count = self.count();
+        if rank >= count {
+            return self.max_ns().unwrap_or(0);
+        }
+        let quantile = (rank.max(1) as f64 - 0.5) / count as f64;
+        self.lengths
+            .value_at_quantile(quantile)
+            .clamp(self.min_ns, self.max_ns)
+    }
+
+    /// Like [`Distribution::at_rank`], but the beginning of the bin, no less than the exact minimum.
+    #[must_use]
+    pub fn at_rank_low(&self, rank: u64) -> u64 {
+        let value = self.at_rank(rank).min(LENGTH_MAX.0);
+        self.lengths.lowest_equivalent(value).max(self.min_ns)
+    }
+
+    /// Samples in the bin of `length_ns` or below.
+    fn at_or_below(&self, length_ns: u64) -> u64 {
+        self.lengths.count_between(0, self.bin_end(length_ns))
+    }
+
+    fn bin_end(&self, length_ns: u64) -> u64 {
+        self.lengths.highest_equivalent(length_ns.min(LENGTH_MAX.0))
+    }
+
+    /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram library reads.
+    /// Censored samples are in it at their recorded length.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&self.lengths, &mut bytes)
+            .expect("counts stay below 2^63 and a Vec takes every write");
+        STANDARD.encode(bytes)
+    }
+
+    /// Reads what [`Distribution::encode`], or another HdrHistogram library, wrote. The encoding knows nothing of
+    /// exact figures and censoring: minimum, maximum and mean are those of the bins, and no sample is censored.
+    ///
+    /// # Errors
+    /// When the text is not such an encoding; the fault is the peer's, who sent it.
+    pub fn decode(text: &str) -> Result<Self> {
+        let bad = |what: String| Error::peer(format!("not an HdrHistogram in base64: {what}"));
+        let bytes = STANDARD
+            .decode(text.trim())
+            .map_err(|e| bad(e.to_string()))?;
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|e| bad(e.to_string()))?;
+        let mut distribution = Self::new();
+        for step in read.iter_recorded() {
+            let value = step.value_iterated_to().min(LENGTH_MAX.0);
+            distribution
+                .lengths
+                .saturating_record_n(value, step.count_at_value());
+            distribution.sum_ns +=
+                u128::from(read.median_equivalent(value)) * u128::from(step.count_at_value());
+        }
+        if !read.is_empty() {
+            distribution.min_ns = read.min();
+            distribution.max_ns = read.max();
+        }
+        Ok(distribution)
+    }
+}
+
+/// The rank (1 is the smallest) of the quantile `percent` among `count` samples, `ceil(percent/100 · count)`, where
+/// at least [`BEYOND_MIN`] samples lie beyond it: above, or for a quantile under the median below it.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts stay below 2^52, percent is between 0 and 100"
+)]
+pub fn rank(count: u64, percent: f64) -> Option<u64> {
+    // 99.9 % of 10,000 is the 9,990th sample, though 99.9 · 10,000 / 100 is a little more in doubles.
+    let exact = percent / 100.0 * count as f64;
+    let rank = ((exact * (1.0 - 1e-12)).ceil() as u64).clamp(1, count.max(1));
+    let beyond = if percent < 50.0 {
+        rank - 1
+    } else {
+        count.saturating_sub(rank)
+    };
+    (beyond >= BEYOND_MIN).then_some(rank)
+}
+
+fn touched_histogram() -> Histogram<u64> {
+    let histogram = Histogram::new_with_bounds(1, LENGTH_MAX.0, FIGURES)
+        .expect("the bounds are constants that a test creates");
+    // A page of zeroes that was never written is not there yet: its first sample would take a fault. The
+    // barrier keeps the compiler from dropping the second write of the same zeroes.
+    let mut histogram = std::hint::black_box(histogram);
+    histogram.clear();
+    histogram
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Equal gaps, exact for ever.
+
+use super::{Share, check_rate};
+use crate::error::Result;
+use crate::units::Nanos;
+
+/// A second in nanoseconds.
+const SECOND: u128 = 1_000_000_000;
+
+/// Arrival *k* is due at exactly floor(*k* · 10⁹ / rate) ns: the rate, a double, is taken as the fraction that
+/// it is, and nothing is ever rounded but the instant itself. Each step is two additions, as in Bresenham's line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constant {
+    /// The next arrival is due at `due + fraction / denominator` nanoseconds.
+    due: u64,
+    fraction: u64,
+    denominator: u64,
+    step: u64,
+    step_fraction: u64,
+}
+
+impl Constant {
+    /// A worker's arrivals at `rate_per_s` over all workers.
+    ///
+    /// # Errors
+    /// A usage error when the rate is out of range.
+    pub fn new(rate_per_s: f64, share: Share) -> Result<Self> {
+        check_rate(rate_per_s)?;
+        let (numerator, denominator) = gap(rate_per_s);
+        let wide = u128::from(denominator);
+        let split = |arrivals: u32| {
+            let arrivals = u128::from(arrivals);
+            let parts = numerator % wide * arrivals;
+            let whole = numerator / wide * arrivals + parts / wide;
+            let fraction = u64::try_from(parts % wide).expect("less than the denominator");
+            (u64::try_from(whole).unwrap_or(u64::MAX), fraction)
+        };
+        let (due, fraction) = split(share.worker);
+        let (step, step_fraction) = split(share.workers);
+        Ok(Self {
+            due,
+            fraction,
+            denominator,
+            step,
+            step_fraction,
+        })
+    }
+}
+
+impl Iterator for Constant {
+    type Item = Nanos;
+
+    #[inline]
+    fn next(&mut self) -> Option<Nanos> {
+        let due = Nanos(self.due);
+        // Both fractions are below the denominator, which is below 2^63.
+        self.fraction += self.step_fraction;
+        let carry = self.fraction >= self.denominator;
+        if carry {
+            self.fraction -= self.denominator;
+        }
+        self.due = self
+            .due
+            .saturating_add(self.step)
+            .saturating_add(u64::from(carry));
+        Some(due)
+    }
+}
+
+/// The gap between two arrivals in nanoseconds, as an exact fraction.
+fn gap(rate_per_s: f64) -> (u128, u64) {
+    // A normal double is mantissa · 2^exponent with 2^52 ≤ mantissa < 2^53. The range of rates leaves -72 ≤ exponent ≤ -23.
+    let bits = rate_per_s.to_bits();
+    let mantissa = (bits & ((1 << 52) - 1)) | (1 << 52);
+    let exponent = i32::try_from(bits >> 52).expect("eleven bits; the sign is plus") - 1075;
+    // Common powers of two go first, so that the numerator, 10⁹ · 2^shift, stays below 2^102.
+    let twos = mantissa.trailing_zeros();
+    let shift = -exponent - i32::try_from(twos).expect("at most 52");
+    let denominator = mantissa >> twos;
+    u32::try_from(shift).map_or_else(
+        |_| (SECOND, denominator << shift.unsigned_abs()),
+        |shift| (SECOND << shift, denominator),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// floor(k · 10⁹ / rate) for a rate given as a fraction.
+    fn truth(k: u64, numerator: u64, denominator: u64) -> u64 {
+        u64::try_from(u128::from(k) * SECOND * u128::from(denominator) / u128::from(numerator))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_million_arrivals_are_exact() {
+        for (rate, numerator, denominator) in [
+            (1.0, 1, 1),
+            (3.0, 3, 1),
+            (7.0, 7, 1),
+            (2.5, 5, 2),
+            (0.375, 3, 8),
+            (1_000.0, 1_000, 1),
+            (333_333.0, 333_333, 1),
+            (999_999_937.0, 999_999_937, 1),
+            (1e9, 1_000_000_000, 1),
+        ] {
+            let mut last = 0;
+            for (k, due) in (0..1_000_000).zip(Constant::new(rate, Share::WHOLE).unwrap()) {
+                assert_eq!(due.0, truth(k, numerator, denominator), "{rate} {k}");
+                let gap = due.0 - last;
+                let mean = SECOND as f64 / rate;
+                assert!(k == 0 || (gap as f64 - mean).abs() <= 1.0, "{rate} {k}");
+                last = due.0;
+            }
+        }
+    }
+
+    #[test]
+    fn no_drift_in_a_million_hours() {
+        // One per hour, as a double: after k arrivals the offset is right to the double's own precision.
+        let hourly = 1.0 / 3_600.0;
+        let due = Constant::new(hourly, Share::WHOLE)
+            .unwrap()
+            .nth(1_000_000)
+            .unwrap();
+        let expected = 1e6 * 3_600.0 * 1e9;
+        assert!((due.0 as f64 / expected - 1.0).abs() < 1e-15, "{}", due.0);
+    }
+
+    #[test]
+    fn the_slowest_rate_is_scheduled_for_many_workers() {
+        let due: Vec<_> = Constant::new(super::super::RATE_MIN_PER_S, Share::new(4095, 4096))
+            .unwrap()
+            .take(2)
+            .map(|n| n.0)
+            .collect();
+        assert!((due[0] as f64 / 4095e15 - 1.0).abs() < 1e-15);
+        assert!((due[1] as f64 / 8191e15 - 1.0).abs() < 1e-15);
+    }
+
+    proptest! {
+        #[test]
+        fn the_union_over_workers_is_the_whole(rate in 1e-6f64..1e9, workers in 1u32..9) {
+            let whole: Vec<_> = Constant::new(rate, Share::WHOLE).unwrap().take(200).collect();
+            let mut shares: Vec<_> = (0..workers)
+                .map(|w| Constant::new(rate, Share::new(w, workers)).unwrap())
+                .collect();
+            for (k, due) in whole.iter().enumerate() {
+                prop_assert_eq!(shares[k % workers as usize].next(), Some(*due));
+            }
+        }
+    }
+}
