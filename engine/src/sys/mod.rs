@@ -4,3 +4,4 @@
 //! offers to the rest of the engine is safe.
 
 pub mod arena;
+pub mod socket;
