@@ -47,6 +47,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::units::{Instant, Nanos};
 
+pub mod epoll;
+mod nonblocking;
 mod op;
 
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
