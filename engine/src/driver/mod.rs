@@ -47,6 +47,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::units::{Instant, Nanos};
 
+pub mod epoll;
+mod nonblocking;
 mod op;
 
 pub mod uring;

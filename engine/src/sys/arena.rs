@@ -15,8 +15,10 @@ enum Loan {
     None,
     /// That many readers.
     Shared(u32),
-    /// One writer.
+    /// One writer, who knows the address.
     Exclusive,
+    /// One writer, who has no address and writes through [`Arena::held_bytes_mut`].
+    Held,
 }
 
 /// One heap block. `data` came from `Box::into_raw` and is turned back in `Drop`, nowhere else.
@@ -87,7 +89,7 @@ impl Arena {
     pub fn bytes(&self, id: BufferId) -> &[u8] {
         let block = self.block(id);
         assert!(
-            block.loan != Loan::Exclusive,
+            !matches!(block.loan, Loan::Exclusive | Loan::Held),
             "buffer {} is lent to a receive",
             id.0
         );
@@ -122,7 +124,9 @@ impl Arena {
         block.loan = match block.loan {
             Loan::None => Loan::Shared(1),
             Loan::Shared(n) => Loan::Shared(n + 1),
-            Loan::Exclusive => panic!("buffer {} is lent to a receive", segment.buffer.0),
+            Loan::Exclusive | Loan::Held => {
+                panic!("buffer {} is lent to a receive", segment.buffer.0)
+            }
         };
         Self::address(block, segment).cast_const()
     }
@@ -145,13 +149,42 @@ impl Arena {
         Self::address(block, segment)
     }
 
+    /// Lends a range for writing to a driver that has no kernel behind it (epoll, sim): no address leaves
+    /// the arena. Ends with [`Arena::release`].
+    ///
+    /// # Panics
+    /// When the range does not fit, or the block is lent already.
+    #[inline]
+    pub fn hold_exclusive(&mut self, segment: Segment) {
+        let _ = self.lend_exclusive(segment);
+        self.block_mut(segment.buffer).loan = Loan::Held;
+    }
+
+    /// The bytes of a range that is held for writing.
+    ///
+    /// # Panics
+    /// When it is not held, or the range does not fit.
+    #[inline]
+    pub fn held_bytes_mut(&mut self, segment: Segment) -> &mut [u8] {
+        let block = self.block_mut(segment.buffer);
+        assert!(
+            block.loan == Loan::Held,
+            "buffer {} is not held by a receive",
+            segment.buffer.0
+        );
+        // SAFETY: as in `bytes_mut`: the loan is one of `hold_exclusive`, which gives its address to nobody
+        // and excludes every other loan, so this reference is the only way to the bytes while it lives.
+        let bytes = unsafe { block.data.as_mut() };
+        &mut bytes[segment.start as usize..][..segment.len as usize]
+    }
+
     /// Ends one loan.
     #[inline]
     pub fn release(&mut self, id: BufferId) {
         let block = self.block_mut(id);
         block.loan = match block.loan {
             Loan::Shared(n) if n > 1 => Loan::Shared(n - 1),
-            Loan::Shared(_) | Loan::Exclusive => Loan::None,
+            Loan::Shared(_) | Loan::Exclusive | Loan::Held => Loan::None,
             Loan::None => panic!("buffer {} is not lent", id.0),
         };
         if block.loan == Loan::None && block.free_when_released {
@@ -260,6 +293,37 @@ mod tests {
         arena.release(a);
         arena.bytes_mut(a)[0] = b'T';
         assert!(!arena.any_lent());
+    }
+
+    #[test]
+    fn a_held_range_is_written_by_its_holder_alone() {
+        let mut arena = Arena::default();
+        let a = arena.allocate(4).unwrap();
+        arena.hold_exclusive(segment(a, 1, 2));
+        arena
+            .held_bytes_mut(segment(a, 1, 2))
+            .copy_from_slice(b"ar");
+        assert!(arena.any_lent());
+        arena.release(a);
+        assert_eq!(arena.bytes(a), b"\0ar\0");
+    }
+
+    #[test]
+    #[should_panic(expected = "lent to a receive")]
+    fn a_held_buffer_cannot_be_read() {
+        let mut arena = Arena::default();
+        let a = arena.allocate(4).unwrap();
+        arena.hold_exclusive(segment(a, 0, 4));
+        let _ = arena.bytes(a);
+    }
+
+    #[test]
+    #[should_panic(expected = "is not held")]
+    fn a_range_whose_address_was_given_away_is_not_written_here() {
+        let mut arena = Arena::default();
+        let a = arena.allocate(4).unwrap();
+        arena.lend_exclusive(segment(a, 0, 4));
+        let _ = arena.held_bytes_mut(segment(a, 0, 4));
     }
 
     #[test]

@@ -17,3 +17,4 @@ pub mod flight;
 mod message;
 mod pool;
 mod ring;
+pub mod socket;

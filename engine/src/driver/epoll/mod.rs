@@ -1,0 +1,308 @@
+//! The readiness backend: non-blocking calls, and epoll (through mio) where there is something to wait for.
+//!
+//! In pods under the default seccomp profile and on hardened distributions this is the normal case. Spinning
+//! on few sockets it is the bare loop of non-blocking `send` and `recv`: sockets are not even registered
+//! with epoll before a turn has to wait on it, so that no packet pays for a wake-up that nobody needs.
+
+mod alarm;
+mod calls;
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+
+use super::nonblocking::{Core, Direction, Lane};
+use super::{
+    Backend, BufferId, Capabilities, Completion, Driver, DriverError, Op, OpError, PoolBuffer,
+    SocketId, SocketSpec, Token, Wait, Wake, Waker,
+};
+use crate::clock::{Clock, MonotonicClock};
+use crate::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
+use crate::sys::socket;
+use crate::units::Instant;
+use alarm::Alarm;
+use calls::{EpollSocket, SocketCalls};
+
+/// The key of the waker's events; sockets have their id.
+const WAKER: mio::Token = mio::Token(SOCKETS_MAX as usize);
+/// The key of the timerfd's events.
+const ALARM: mio::Token = mio::Token(SOCKETS_MAX as usize + 1);
+
+/// While receives are pending, a spinning driver attempts accepts, connects and blocked sends only in every
+/// so many turns: each costs a system call, and a turn of the bare loop is two of them.
+const SPIN_OTHERS_EVERY: u32 = 16;
+
+/// The driver over epoll.
+#[derive(Debug)]
+pub struct EpollDriver {
+    core: Core<SocketCalls>,
+    poll: Poll,
+    events: Events,
+    alarm: Alarm,
+    waker: Waker,
+    /// A wake-up came in a turn that did not wait; the next one that does returns for it.
+    is_woken: bool,
+    spins: u32,
+    capabilities: Capabilities,
+}
+
+#[derive(Debug)]
+struct EpollWaker(mio::Waker);
+
+impl Wake for EpollWaker {
+    fn wake(&self) {
+        // A write to an eventfd that is open fails only when its counter is full, and mio handles that.
+        let _ = self.0.wake();
+    }
+}
+
+fn call_failed(call: &'static str, error: &std::io::Error) -> DriverError {
+    DriverError::Call {
+        call,
+        source: (call, error).into(),
+    }
+}
+
+impl EpollDriver {
+    /// A driver with an epoll instance, a timerfd and an eventfd of its own.
+    ///
+    /// # Errors
+    /// When these cannot be had, mostly for want of descriptors (`RLIMIT_NOFILE`).
+    pub fn new() -> Result<Self, DriverError> {
+        let resources = |what: &'static str, call: &'static str| {
+            move |error: std::io::Error| DriverError::Resources {
+                what,
+                source: OpError::from((call, &error)),
+            }
+        };
+        let poll = Poll::new().map_err(resources("an epoll instance", "epoll_create1"))?;
+        let waker =
+            mio::Waker::new(poll.registry(), WAKER).map_err(resources("an eventfd", "eventfd"))?;
+        let alarm = Alarm::new()?;
+        let raw = alarm.as_fd().as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&raw), ALARM, Interest::READABLE)
+            .map_err(resources("a watch on the timerfd", "epoll_ctl"))?;
+        Ok(Self {
+            core: Core::new(SocketCalls),
+            poll,
+            events: Events::with_capacity(COMPLETIONS_PER_TURN),
+            alarm,
+            waker: Waker(Arc::new(EpollWaker(waker))),
+            is_woken: false,
+            spins: 0,
+            capabilities: Capabilities {
+                backend: Backend::Epoll,
+                zero_copy: false,
+                batch_wait: false,
+                step_downs: Vec::new(),
+            },
+        })
+    }
+
+    /// Attempts what is parked, without sleeping: directly while that is little, else on readiness.
+    #[inline]
+    fn poll_once(&mut self) -> Result<(), DriverError> {
+        let receives = self.core.parked(Lane::Receives);
+        let others = self.core.parked(Lane::Others);
+        if receives <= SPIN_ATTEMPTS_MAX && others <= SPIN_ATTEMPTS_MAX {
+            self.core.attempt_lane(Lane::Receives);
+            self.spins = self.spins.wrapping_add(1);
+            if others > 0 && (receives == 0 || self.spins.is_multiple_of(SPIN_OTHERS_EVERY)) {
+                self.core.attempt_lane(Lane::Others);
+            }
+            return Ok(());
+        }
+        self.watch()?;
+        self.reap(Some(Duration::ZERO))?;
+        Ok(())
+    }
+
+    /// Sleeps until something completes, the deadline, a wake-up or a signal.
+    fn sleep(&mut self, mut now: Instant, deadline: Instant) -> Result<(), DriverError> {
+        self.watch()?;
+        loop {
+            let due = self
+                .core
+                .next_timer()
+                .map_or(deadline, |timer| timer.min(deadline));
+            let blocks = due > now && !self.is_woken;
+            let timeout = if blocks {
+                self.alarm.arm(due, now)?;
+                None
+            } else {
+                Some(Duration::ZERO)
+            };
+            let is_interrupted = self.reap(timeout)?;
+            if !blocks || is_interrupted || self.is_woken || self.core.has_completed() {
+                return Ok(());
+            }
+            now = MonotonicClock.now();
+            self.core.fire_timers(now);
+            if now >= deadline || self.core.has_completed() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Registers every socket on which something is parked and that epoll does not watch yet. An edge that came
+    /// between the attempt and this is not lost: registering reports what is ready already.
+    fn watch(&mut self) -> Result<(), DriverError> {
+        let registry = self.poll.registry();
+        while let Some((id, socket, [input, output])) = self.core.next_unwatched() {
+            // A stream's write space wakes nobody unless a send found none, so it is watched from the start.
+            // A datagram socket's does with every datagram that the far end takes.
+            let readable = (input || socket.is_stream).then_some(Interest::READABLE);
+            let writable = (output || socket.is_stream).then_some(Interest::WRITABLE);
+            let wanted = [socket.interest, readable, writable];
+            let wanted = wanted.into_iter().flatten().reduce(|all, i| all | i);
+            if let Some(interest) = wanted
+                && wanted != socket.interest
+            {
+                let raw = socket.fd.as_raw_fd();
+                let key = mio::Token(id as usize);
+                match socket.interest {
+                    None => registry.register(&mut SourceFd(&raw), key, interest),
+                    Some(_) => registry.reregister(&mut SourceFd(&raw), key, interest),
+                }
+                .map_err(|e| call_failed("epoll_ctl", &e))?;
+                socket.interest = wanted;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks epoll, and attempts what it says is ready. `true` when a signal interrupted the wait.
+    fn reap(&mut self, timeout: Option<Duration>) -> Result<bool, DriverError> {
+        if let Err(error) = self.poll.poll(&mut self.events, timeout) {
+            return if error.kind() == std::io::ErrorKind::Interrupted {
+                Ok(true)
+            } else {
+                Err(call_failed("epoll_wait", &error))
+            };
+        }
+        for event in &self.events {
+            match event.token() {
+                WAKER => self.is_woken = true,
+                ALARM => self.alarm.rang(),
+                mio::Token(socket) => {
+                    // An error or a hang-up shows as both.
+                    let failed = event.is_error();
+                    if failed || event.is_readable() || event.is_read_closed() {
+                        self.core.ready(socket, Direction::In);
+                    }
+                    if failed || event.is_writable() || event.is_write_closed() {
+                        self.core.ready(socket, Direction::Out);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Driver for EpollDriver {
+    type Socket = OwnedFd;
+
+    #[inline]
+    fn push(&mut self, token: Token, op: Op) -> Result<(), DriverError> {
+        self.core.push(token, op)
+    }
+
+    #[inline]
+    fn turn(
+        &mut self,
+        now: Instant,
+        wait: Wait,
+        done: &mut Vec<Completion>,
+    ) -> Result<(), DriverError> {
+        self.core.begin_turn(now);
+        match wait {
+            Wait::Until(deadline) | Wait::Batch { deadline, .. } => {
+                if !self.core.has_completed() {
+                    self.sleep(now, deadline)?;
+                } else if self.core.has_untried() {
+                    self.poll_once()?;
+                }
+                self.is_woken = false;
+            }
+            Wait::Poll if self.core.has_untried() => self.poll_once()?,
+            Wait::Poll => {}
+        }
+        self.core.deliver(done);
+        Ok(())
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
+        let fd = socket::open(spec)?;
+        self.core.insert(EpollSocket::new(fd))
+    }
+
+    fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
+        socket2::SockRef::from(&socket)
+            .set_nonblocking(true)
+            .map_err(|e| OpError::from(("fcntl", &e)))?;
+        self.core.insert(EpollSocket::new(socket))
+    }
+
+    fn release(&mut self, socket: SocketId) -> Result<OwnedFd, OpError> {
+        let socket = self.core.release(socket)?;
+        if socket.interest.is_some() {
+            let raw = socket.fd.as_raw_fd();
+            // It can only fail for a descriptor that was not registered.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
+        }
+        Ok(socket.fd)
+    }
+
+    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        socket::local_addr(self.core.socket(socket)?.fd.as_fd())
+    }
+
+    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        socket::peer_addr(self.core.socket(socket)?.fd.as_fd())
+    }
+
+    fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {
+        self.core.allocate(len)
+    }
+
+    fn free(&mut self, buffer: BufferId) {
+        self.core.free(buffer);
+    }
+
+    #[inline]
+    fn buffer(&self, buffer: BufferId) -> &[u8] {
+        self.core.buffer(buffer)
+    }
+
+    #[inline]
+    fn buffer_mut(&mut self, buffer: BufferId) -> &mut [u8] {
+        self.core.buffer_mut(buffer)
+    }
+
+    fn provide_pool(&mut self, count: u16, len: u32) -> Result<(), DriverError> {
+        self.core.provide_pool(count, len);
+        Ok(())
+    }
+
+    fn pool_bytes(&self, buffer: &PoolBuffer) -> &[u8] {
+        self.core.pool_bytes(buffer)
+    }
+
+    fn recycle(&mut self, buffer: PoolBuffer) {
+        self.core.recycle(buffer);
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}

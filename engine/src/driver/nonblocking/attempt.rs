@@ -1,0 +1,315 @@
+//! One attempt at one operation, and what follows from it.
+
+use std::io::IoSlice;
+
+use nix::errno::Errno;
+
+use super::table::{self, Direction, Lane, NONE, State};
+use super::{Calls, Core, Slot};
+use crate::driver::{Completion, Op, OpError, Outcome, SocketId};
+use crate::limits::{COMPLETIONS_PER_TURN, SEGMENTS_MAX};
+use crate::sys::arena::Arena;
+
+/// What an attempt came to.
+enum Step {
+    /// It would block.
+    Wait,
+    /// Complete.
+    Done(Outcome),
+    /// A multishot operation has one more completion, and goes on.
+    More(Outcome),
+}
+
+/// The outcome of a call that completes its operation unless it would block.
+fn step<T>(call: &'static str, result: Result<T, Errno>, ok: impl FnOnce(T) -> Outcome) -> Step {
+    match result {
+        Ok(value) => Step::Done(ok(value)),
+        Err(Errno::EAGAIN) => Step::Wait,
+        Err(errno) => Step::Done(Outcome::Failed((call, errno).into())),
+    }
+}
+
+fn sent(bytes: usize) -> Outcome {
+    Outcome::Sent(bytes as u32)
+}
+
+fn of<S>(slots: &[Slot<S>], id: SocketId) -> &S {
+    slots[id.0 as usize]
+        .socket
+        .as_ref()
+        .expect("a socket is only dropped after its operations were finished")
+}
+
+impl<C: Calls> Core<C> {
+    /// The first attempt at a queued operation.
+    #[inline]
+    pub(super) fn start(&mut self, index: u32) {
+        let entry = self.table.get(index);
+        if let State::Refused(error) = entry.state {
+            return self.finish(index, Outcome::Failed(error));
+        }
+        match entry.op {
+            Op::Timer { at } => {
+                self.timers.insert(at, index);
+                self.table.get_mut(index).state = State::Timer;
+            }
+            Op::Cancel { token } => {
+                let target = self.table.find_started(token);
+                if let Some(target) = target {
+                    self.finish(target, Outcome::Failed(OpError::Canceled));
+                }
+                let found = target.is_some();
+                self.finish(index, Outcome::CancelDone { found });
+            }
+            Op::Close { socket } => self.close(index, socket),
+            _ => self.attempt(index),
+        }
+    }
+
+    fn close(&mut self, index: u32, socket: SocketId) {
+        for direction in [Direction::In, Direction::Out] {
+            let outstanding = self.slots[socket.0 as usize].outstanding(direction);
+            if outstanding != NONE {
+                self.finish(outstanding, Outcome::Failed(OpError::Canceled));
+            }
+        }
+        self.slots[socket.0 as usize].socket = None;
+        self.retired.push(socket.0);
+        self.finish(index, Outcome::Closed);
+    }
+
+    /// Attempts an operation again, if it is (still) one that waits.
+    pub(super) fn retry(&mut self, index: u32) {
+        if matches!(self.table.get(index).state, State::Parked(..)) {
+            self.attempt(index);
+        }
+    }
+
+    #[inline]
+    pub(super) fn attempt(&mut self, index: u32) {
+        loop {
+            match self.try_once(index) {
+                Step::Wait => return self.park(index),
+                Step::Done(outcome) => return self.finish(index, outcome),
+                Step::More(outcome) => {
+                    self.completed.push_back(Completion {
+                        token: self.table.token(index),
+                        outcome,
+                        more: true,
+                    });
+                    if self.completed.len() >= COMPLETIONS_PER_TURN {
+                        self.resume.push(index);
+                        return self.park(index);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn try_once(&mut self, index: u32) -> Step {
+        let Self {
+            table,
+            slots,
+            calls,
+            arena,
+            ..
+        } = self;
+        match &table.get(index).op {
+            // Without a call: the kernel would answer EAGAIN while no data is there.
+            Op::Receive { into, .. } if into.len == 0 => Step::Done(Outcome::Received(0)),
+            Op::Receive { socket, into } => {
+                let result = calls.receive(of(slots, *socket), arena.held_bytes_mut(*into));
+                step("recv", result, |n| Outcome::Received(n as u32))
+            }
+            Op::Send { socket, data, .. } => {
+                let result = calls.send(of(slots, *socket), arena.lent_bytes(*data));
+                step("send", result, sent)
+            }
+            Op::SendVectored { socket, data } => {
+                let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
+                let mut count = 0;
+                for segment in data.iter().map_while(|s| *s) {
+                    ranges[count] = IoSlice::new(arena.lent_bytes(segment));
+                    count += 1;
+                }
+                let result = calls.send_vectored(of(slots, *socket), &ranges[..count]);
+                step("sendmsg", result, sent)
+            }
+            Op::SendTo {
+                socket,
+                data,
+                to,
+                source,
+            } => {
+                let bytes = arena.lent_bytes(*data);
+                let result = calls.send_to(of(slots, *socket), bytes, *to, *source);
+                step("sendmsg", result, sent)
+            }
+            Op::ReceiveFrom { socket, into } => {
+                let result = calls.receive_from(of(slots, *socket), arena.held_bytes_mut(*into));
+                step("recvmsg", result, |(len, addresses, truncated)| {
+                    Outcome::ReceivedFrom {
+                        len: len as u32,
+                        addresses,
+                        truncated,
+                    }
+                })
+            }
+            Op::Connect { socket, to } => match calls.connect(of(slots, *socket), *to) {
+                Err(Errno::EINPROGRESS | Errno::EALREADY) => Step::Wait,
+                // Not to be taken for "would block": no readiness would follow.
+                Err(Errno::EAGAIN) => {
+                    Step::Done(Outcome::Failed(("connect", Errno::EADDRNOTAVAIL).into()))
+                }
+                result => step("connect", result, |()| Outcome::Connected),
+            },
+            Op::HalfClose { socket } => {
+                step("shutdown", calls.half_close(of(slots, *socket)), |()| {
+                    Outcome::HalfClosed
+                })
+            }
+            &Op::Accept {
+                listener,
+                multishot,
+            } => self.accept(listener, multishot),
+            &Op::ReceiveMultishot { socket } => self.receive_in_pool(socket),
+            Op::Close { .. } | Op::Timer { .. } | Op::Cancel { .. } => {
+                unreachable!("these are carried out when they start and never wait")
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: SocketId, multishot: bool) -> Step {
+        match self.calls.accept(of(&self.slots, listener)) {
+            Ok(socket) => match self.insert(socket) {
+                Ok(id) if multishot => Step::More(Outcome::Accepted(id)),
+                Ok(id) => Step::Done(Outcome::Accepted(id)),
+                Err(error) => Step::Done(Outcome::Failed(error)),
+            },
+            Err(Errno::EAGAIN) => Step::Wait,
+            Err(errno) => Step::Done(Outcome::Failed(("accept4", errno).into())),
+        }
+    }
+
+    fn receive_in_pool(&mut self, socket: SocketId) -> Step {
+        let socket = of(&self.slots, socket);
+        let (result, is_pool_empty) = match self.pool.candidate() {
+            Some(buffer) => (self.calls.receive(socket, buffer), false),
+            None => (self.calls.peek(socket), true),
+        };
+        match result {
+            Ok(0) if self.calls.is_stream(socket) => Step::Done(Outcome::ReceivedInPool {
+                buffer: None,
+                len: 0,
+            }),
+            Ok(_) if is_pool_empty => Step::Done(Outcome::Failed(OpError::NoBuffers)),
+            Ok(n) => Step::More(Outcome::ReceivedInPool {
+                buffer: Some(self.pool.give_out(n as u32)),
+                len: n as u32,
+            }),
+            Err(Errno::EAGAIN) => Step::Wait,
+            Err(errno) => Step::Done(Outcome::Failed(("recv", errno).into())),
+        }
+    }
+
+    /// Notes that an operation waits, and was attempted in this turn.
+    fn park(&mut self, index: u32) {
+        let turn = self.turn;
+        let entry = self.table.get_mut(index);
+        if let State::Parked(..) = entry.state {
+            if entry.tried != turn {
+                entry.tried = turn;
+                self.fresh += 1;
+            }
+            return;
+        }
+        entry.tried = turn;
+        let lane = table::lane(&entry.op);
+        let target = table::target(&entry.op);
+        let place = self.lane(lane).len() as u32;
+        self.lane(lane).push(index);
+        self.table.get_mut(index).state = State::Parked(lane, place);
+        self.fresh += 1;
+        let Some((id, Some(direction))) = target else {
+            return;
+        };
+        if !self.calls.is_watched(of(&self.slots, id), direction) {
+            let slot = &mut self.slots[id.0 as usize];
+            if !std::mem::replace(&mut slot.listed, true) {
+                self.unwatched.push(id.0);
+            }
+        }
+    }
+
+    pub(super) const fn lane(&mut self, lane: Lane) -> &mut Vec<u32> {
+        match lane {
+            Lane::Receives => &mut self.receives,
+            Lane::Others => &mut self.others,
+        }
+    }
+
+    /// Ends an operation: whatever it holds goes back, and its completion is noted.
+    pub(super) fn finish(&mut self, index: u32, outcome: Outcome) {
+        let entry = self.table.get(index);
+        let (state, tried) = (entry.state, entry.tried);
+        let zero_copy = matches!(
+            entry.op,
+            Op::Send {
+                zero_copy: true,
+                ..
+            }
+        );
+        if !matches!(state, State::Refused(_)) {
+            release_buffers(&mut self.arena, &entry.op);
+            if let Some((id, Some(direction))) = table::target(&entry.op) {
+                *self.slots[id.0 as usize].operation(direction) = NONE;
+            }
+        }
+        match state {
+            State::Parked(lane, place) => {
+                if tried == self.turn {
+                    self.fresh -= 1;
+                }
+                self.unpark(lane, place);
+            }
+            State::Timer => self.timers.remove(index),
+            _ => {}
+        }
+        let token = self.table.remove(index);
+        self.completed.push_back(Completion {
+            token,
+            outcome,
+            more: zero_copy,
+        });
+        if zero_copy {
+            self.completed.push_back(Completion {
+                token,
+                outcome: Outcome::Released { copied: true },
+                more: false,
+            });
+        }
+    }
+
+    fn unpark(&mut self, lane: Lane, place: u32) {
+        let list = self.lane(lane);
+        list.swap_remove(place as usize);
+        if let Some(&moved) = list.get(place as usize) {
+            self.table.get_mut(moved).state = State::Parked(lane, place);
+        }
+    }
+}
+
+/// Ends the loans of an operation.
+pub(super) fn release_buffers(arena: &mut Arena, op: &Op) {
+    match op {
+        Op::Send { data, .. } | Op::SendTo { data, .. } => arena.release(data.buffer),
+        Op::SendVectored { data, .. } => {
+            for segment in data.iter().map_while(|s| *s) {
+                arena.release(segment.buffer);
+            }
+        }
+        Op::Receive { into, .. } | Op::ReceiveFrom { into, .. } => arena.release(into.buffer),
+        _ => {}
+    }
+}

@@ -1,0 +1,142 @@
+//! Operations that are under way, by index.
+
+use crate::driver::{Op, OpError, SocketId, Token};
+use crate::limits::OPERATIONS_MAX;
+
+/// No operation.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// One of the two directions in which a socket may have one operation each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::driver) enum Direction {
+    /// Receive or accept.
+    In,
+    /// Send, connect or half-close.
+    Out,
+}
+
+/// On which list a blocked operation waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::driver) enum Lane {
+    /// Receives, which a spinning driver attempts in every turn.
+    Receives,
+    /// Accepts, connects and blocked sends.
+    Others,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Free,
+    /// Pushed, not yet attempted.
+    Queued,
+    /// Pushed and refused; completes with that in the next turn.
+    Refused(OpError),
+    /// Attempted, and would have blocked; the place in its lane.
+    Parked(Lane, u32),
+    /// In the timer heap.
+    Timer,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) op: Op,
+    pub(super) state: State,
+    /// The turn in which it was attempted last and stayed parked.
+    pub(super) tried: u32,
+}
+
+/// The operations; indices are reused.
+#[derive(Debug)]
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    /// By index, apart from the entries: a cancel searches them, and they are dense here.
+    tokens: Vec<Token>,
+    vacant: Vec<u32>,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        let capacity = OPERATIONS_MAX as usize;
+        Self {
+            entries: Vec::with_capacity(capacity),
+            tokens: Vec::with_capacity(capacity),
+            vacant: Vec::with_capacity(capacity),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.vacant.is_empty() && self.entries.len() >= OPERATIONS_MAX as usize
+    }
+
+    pub(super) fn insert(&mut self, token: Token, op: Op, state: State, tried: u32) -> u32 {
+        let entry = Entry { op, state, tried };
+        if let Some(index) = self.vacant.pop() {
+            self.entries[index as usize] = entry;
+            self.tokens[index as usize] = token;
+            return index;
+        }
+        self.entries.push(entry);
+        self.tokens.push(token);
+        (self.entries.len() - 1) as u32
+    }
+
+    /// Frees an entry and gives its token.
+    pub(super) fn remove(&mut self, index: u32) -> Token {
+        self.entries[index as usize].state = State::Free;
+        self.vacant.push(index);
+        self.tokens[index as usize]
+    }
+
+    #[inline]
+    pub(super) fn get(&self, index: u32) -> &Entry {
+        &self.entries[index as usize]
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut Entry {
+        &mut self.entries[index as usize]
+    }
+
+    #[inline]
+    pub(super) fn token(&self, index: u32) -> Token {
+        self.tokens[index as usize]
+    }
+
+    /// The started operation that carries `token`.
+    pub(super) fn find_started(&self, token: Token) -> Option<u32> {
+        let started =
+            |index: &usize| matches!(self.entries[*index].state, State::Parked(..) | State::Timer);
+        let mut indices = (0..self.tokens.len()).filter(|&index| self.tokens[index] == token);
+        indices.find(started).map(|index| index as u32)
+    }
+
+    /// All operations that are not free.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|e| e.state != State::Free)
+    }
+}
+
+/// On which socket an operation works, and in which direction; `None` for a timer or a cancel.
+pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
+    match *op {
+        Op::Accept { listener, .. } => Some((listener, Some(Direction::In))),
+        Op::Receive { socket, .. }
+        | Op::ReceiveMultishot { socket }
+        | Op::ReceiveFrom { socket, .. } => Some((socket, Some(Direction::In))),
+        Op::Connect { socket, .. }
+        | Op::Send { socket, .. }
+        | Op::SendVectored { socket, .. }
+        | Op::SendTo { socket, .. }
+        | Op::HalfClose { socket } => Some((socket, Some(Direction::Out))),
+        Op::Close { socket } => Some((socket, None)),
+        Op::Timer { .. } | Op::Cancel { .. } => None,
+    }
+}
+
+/// On which list an operation waits when it would block.
+pub(super) const fn lane(op: &Op) -> Lane {
+    match op {
+        Op::Receive { .. } | Op::ReceiveMultishot { .. } | Op::ReceiveFrom { .. } => Lane::Receives,
+        _ => Lane::Others,
+    }
+}

@@ -1,0 +1,339 @@
+//! Sockets: opened as a [`SocketSpec`] asks, addressed without regard to IPv4-mapped forms, and
+//! datagrams with their addresses.
+//!
+//! Whatever is reported from here is normalised: an IPv4 peer of a dual-stack socket is an IPv4 address.
+//! Whatever is sent through here is mapped the other way where the socket needs it.
+#![allow(unsafe_code)]
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self as sock, AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    SockaddrStorage, sockopt,
+};
+
+use crate::driver::{DatagramFrom, OpError, SocketKind, SocketSpec};
+
+/// Connections that a listener's queue holds, at most; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info.
+pub const CONTROL_BYTES: usize = 96;
+
+const _: () = assert!(
+    CONTROL_BYTES
+        >= sock::cmsg_space::<libc::in_pktinfo>() + sock::cmsg_space::<libc::in6_pktinfo>()
+);
+
+/// A control buffer, aligned as the headers in it are.
+#[repr(align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+/// Opens, sets up and, where asked, binds and listens. Non-blocking, closed on exec.
+///
+/// An IPv6 socket that is bound to the wildcard, or not at all, serves IPv4 too.
+///
+/// # Errors
+/// As `socket`, `setsockopt`, `bind` or `listen` answers.
+pub fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
+    let ipv6 = spec.local.map_or(spec.ipv6, |local| local.is_ipv6());
+    let family = if ipv6 {
+        AddressFamily::Inet6
+    } else {
+        AddressFamily::Inet
+    };
+    let kind = match spec.kind {
+        SocketKind::Stream | SocketKind::Listener => SockType::Stream,
+        SocketKind::Datagram => SockType::Datagram,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = sock::socket(family, kind, flags, None).map_err(|e| ("socket", e))?;
+    set_options(&fd, spec, ipv6).map_err(|e| ("setsockopt", e))?;
+    if let Some(local) = spec.local {
+        sock::bind(fd.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| ("bind", e))?;
+    }
+    if spec.kind == SocketKind::Listener {
+        let backlog = Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN);
+        sock::listen(&fd, backlog).map_err(|e| ("listen", e))?;
+    }
+    Ok(fd)
+}
+
+fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno> {
+    if ipv6 && spec.local.is_none_or(|local| local.ip().is_unspecified()) {
+        sock::setsockopt(fd, sockopt::Ipv6V6Only, &false)?;
+    }
+    if spec.kind == SocketKind::Listener || spec.reuse_port {
+        sock::setsockopt(fd, sockopt::ReuseAddr, &true)?;
+    }
+    if spec.reuse_port {
+        sock::setsockopt(fd, sockopt::ReusePort, &true)?;
+    }
+    if spec.nodelay && spec.kind != SocketKind::Datagram {
+        // Sockets that a listener accepts inherit it.
+        sock::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
+    }
+    if spec.packet_info {
+        // On a dual-stack socket IPv4 datagrams come with the IPv4 form as well; either is understood.
+        sock::setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
+        if ipv6 {
+            sock::setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+    }
+    if let Some(bytes) = spec.send_buffer {
+        sock::setsockopt(fd, sockopt::SndBuf, &(bytes as usize))?;
+    }
+    if let Some(bytes) = spec.receive_buffer {
+        sock::setsockopt(fd, sockopt::RcvBuf, &(bytes as usize))?;
+    }
+    Ok(())
+}
+
+/// Takes a connection off a listener: non-blocking, closed on exec.
+///
+/// # Errors
+/// As `accept4` answers, `EAGAIN` among them.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let raw = sock::accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: `accept4` succeeded, so `raw` is a descriptor it has just made; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Starts a connection, or asks how the one in progress stands: `Ok` is connected; `EINPROGRESS` and
+/// `EALREADY` are not yet. On a datagram socket it sets the peer. `to` is in the socket's family (see
+/// [`for_family`]).
+///
+/// # Errors
+/// As `connect` answers.
+pub fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<(), Errno> {
+    sock::connect(fd.as_raw_fd(), &SockaddrStorage::from(to))
+}
+
+/// Whether the socket is a stream (or a listener for such), rather than datagrams.
+#[must_use]
+pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
+    sock::getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
+}
+
+/// Whether the socket is of the IPv6 family.
+#[must_use]
+pub fn is_ipv6(fd: BorrowedFd<'_>) -> bool {
+    sock::getsockname::<SockaddrStorage>(fd.as_raw_fd())
+        .is_ok_and(|address| address.as_sockaddr_in6().is_some())
+}
+
+/// The local address, where the socket is bound.
+#[must_use]
+pub fn local_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
+    let address: SockaddrStorage = sock::getsockname(fd.as_raw_fd()).ok()?;
+    to_socket_addr(&address)
+}
+
+/// The far end's address, where there is one.
+#[must_use]
+pub fn peer_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
+    let address: SockaddrStorage = sock::getpeername(fd.as_raw_fd()).ok()?;
+    to_socket_addr(&address)
+}
+
+/// Sends one datagram to `to`, which is in the socket's family (see [`for_family`]), from `source` where
+/// given. Allocates nothing.
+///
+/// # Errors
+/// As `sendmsg` answers, `EAGAIN` among them.
+pub fn send_to(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    to: SocketAddr,
+    source: Option<IpAddr>,
+) -> Result<usize, Errno> {
+    let Some(source) = source else {
+        let address = SockaddrStorage::from(to);
+        return sock::sendto(fd.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL);
+    };
+    // nix would allocate the control buffer of each message; socket2 takes ours.
+    let mut control = Control([0; CONTROL_BYTES]);
+    let used = write_packet_info(&mut control.0, source);
+    let address = socket2::SockAddr::from(to);
+    let buffers = [IoSlice::new(bytes)];
+    let message = socket2::MsgHdr::new()
+        .with_addr(&address)
+        .with_buffers(&buffers)
+        .with_control(&control.0[..used]);
+    socket2::SockRef::from(&fd)
+        .sendmsg(&message, libc::MSG_NOSIGNAL)
+        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+}
+
+/// Receives one datagram: the bytes stored, its addresses, and whether it was cut off. Allocates nothing.
+///
+/// # Errors
+/// As `recvmsg` answers, `EAGAIN` among them.
+pub fn receive_from(
+    fd: BorrowedFd<'_>,
+    into: &mut [u8],
+) -> Result<(usize, DatagramFrom, bool), Errno> {
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut buffers = [IoSliceMut::new(into)];
+    let message = sock::recvmsg::<SockaddrStorage>(
+        fd.as_raw_fd(),
+        &mut buffers,
+        Some(&mut control.0),
+        MsgFlags::empty(),
+    )?;
+    let from = message
+        .address
+        .as_ref()
+        .and_then(to_socket_addr)
+        .unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+    let local = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::V4(Ipv4Addr::from(
+            u32::from_be(info.ipi_addr.s_addr),
+        ))),
+        ControlMessageOwned::Ipv6PacketInfo(info) => {
+            Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
+        }
+        _ => None,
+    });
+    let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+    Ok((message.bytes, DatagramFrom { from, local }, truncated))
+}
+
+/// An IPv4-mapped address as the IPv4 address it means; any other as it is.
+#[must_use]
+pub const fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::new(IpAddr::V4(ip), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// `to` as a socket of that family takes it: an IPv6 socket reaches IPv4 by mapped addresses.
+#[must_use]
+pub const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(v4) if ipv6 => {
+            SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0))
+        }
+        _ => to,
+    }
+}
+
+/// Writes the control message that sets a datagram's source address, and returns its length.
+///
+/// An IPv4 source goes as `IP_PKTINFO` on a dual-stack socket too: the kernel hands a datagram to a
+/// mapped address to its IPv4 side, which reads that form (`ip_cmsg_send`).
+#[must_use]
+pub fn write_packet_info(control: &mut [u8; CONTROL_BYTES], source: IpAddr) -> usize {
+    // struct cmsghdr of Linux: a length of one word, then level and type; data follow at a multiple of a
+    // word (cmsg(3)).
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+    let (level, kind) = match source.to_canonical() {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO),
+    };
+    let data = match source.to_canonical() {
+        IpAddr::V4(ip) => {
+            // in_pktinfo: interface index, address to send from, header address (ip(7)).
+            control[HEADER + 4..HEADER + 8].copy_from_slice(&ip.octets());
+            size_of::<libc::in_pktinfo>()
+        }
+        IpAddr::V6(ip) => {
+            // in6_pktinfo: address, interface index (RFC 3542, section 6.1).
+            control[HEADER..HEADER + 16].copy_from_slice(&ip.octets());
+            size_of::<libc::in6_pktinfo>()
+        }
+    };
+    let word = size_of::<usize>();
+    control[..word].copy_from_slice(&(HEADER + data).to_ne_bytes());
+    control[word..word + 4].copy_from_slice(&level.to_ne_bytes());
+    control[word + 4..word + 8].copy_from_slice(&kind.to_ne_bytes());
+    HEADER + data.next_multiple_of(word)
+}
+
+fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddr::V4((*v4).into()),
+        (_, Some(v6)) => SocketAddr::V6((*v6).into()),
+        _ => return None,
+    };
+    Some(canonical(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn udp(local: &str, packet_info: bool) -> OwnedFd {
+        let local: SocketAddr = local.parse().unwrap();
+        open(&SocketSpec {
+            local: Some(local),
+            packet_info,
+            ..SocketSpec::datagram_to(local)
+        })
+        .unwrap()
+    }
+
+    fn until_ready<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> T {
+        for _ in 0..1_000_000 {
+            match attempt() {
+                Err(Errno::EAGAIN) => std::thread::yield_now(),
+                other => return other.unwrap(),
+            }
+        }
+        panic!("nothing came");
+    }
+
+    #[test]
+    fn a_dual_stack_socket_answers_ipv4_from_the_address_that_was_asked() {
+        let server = udp("[::]:0", true);
+        let client = udp("127.0.0.1:0", false);
+        let port = local_addr(server.as_fd()).unwrap().port();
+        let asked: IpAddr = "127.0.0.7".parse().unwrap();
+        send_to(client.as_fd(), b"ping", (asked, port).into(), None).unwrap();
+
+        let mut bytes = [0u8; 16];
+        let (len, addresses, truncated) = until_ready(|| receive_from(server.as_fd(), &mut bytes));
+        assert_eq!((&bytes[..len], truncated), (&b"ping"[..], false));
+        assert_eq!(Some(addresses.from), local_addr(client.as_fd()));
+        assert_eq!(addresses.local, Some(asked));
+
+        let to = for_family(is_ipv6(server.as_fd()), addresses.from);
+        send_to(server.as_fd(), b"pong", to, addresses.local).unwrap();
+        let (_, addresses, _) = until_ready(|| receive_from(client.as_fd(), &mut bytes));
+        assert_eq!(addresses.from, (asked, port).into());
+        assert_eq!(addresses.local, None, "not asked for");
+    }
+
+    #[test]
+    fn packet_info_works_over_ipv6_and_truncation_shows() {
+        let server = udp("[::1]:0", true);
+        let client = udp("[::1]:0", false);
+        let to = local_addr(server.as_fd()).unwrap();
+        send_to(client.as_fd(), b"0123456789", to, Some(to.ip())).unwrap();
+        let mut bytes = [0u8; 4];
+        let (len, addresses, truncated) = until_ready(|| receive_from(server.as_fd(), &mut bytes));
+        assert_eq!((len, truncated), (4, true));
+        assert_eq!(addresses.local, Some(to.ip()));
+    }
+
+    #[test]
+    fn a_taken_port_is_told() {
+        let first = udp("127.0.0.1:0", false);
+        let local = local_addr(first.as_fd()).unwrap();
+        let spec = SocketSpec {
+            local: Some(local),
+            ..SocketSpec::datagram_to(local)
+        };
+        assert_eq!(open(&spec).unwrap_err(), OpError::AddressInUse);
+    }
+}
