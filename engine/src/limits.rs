@@ -1,5 +1,7 @@
 //! Every fixed bound, named, with compile-time checks of how the bounds relate.
 
+use crate::units::Nanos;
+
 /// The TCP port, and UDP port number, that a server listens on by default.
 pub const DEFAULT_PORT: u16 = 7117;
 
@@ -29,6 +31,9 @@ pub const CONTROL_DATAGRAM: usize = 1200;
 pub const FRAME_BODY_MAX: usize = 60 << 10;
 /// The longest document (environment, figures) that is fetched over UDP, bytes.
 pub const DOCUMENT_MAX: usize = 1 << 20;
+
+/// Hybrid waiting spins for this long after a send or a receive, then sleeps.
+pub const HYBRID_SPIN: Nanos = Nanos::from_micros(200);
 
 /// Concurrent connections of one run.
 pub const CONNECTIONS_MAX: u32 = 60_000;

@@ -15,53 +15,8 @@ pub enum BackendChoice {
     Only(Backend),
 }
 
-/// How a worker waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WaitMode {
-    /// A pinned core polls.
-    Spin,
-    /// Sleep in the kernel.
-    Block,
-    /// Spin while a reply is outstanding (for 200 µs at most) and shortly before a send is due; sleep otherwise.
-    Hybrid,
-}
-
-impl WaitMode {
-    /// The name in flags, on the wire and in results.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Spin => "spin",
-            Self::Block => "block",
-            Self::Hybrid => "hybrid",
-        }
-    }
-}
-
-/// TCP or UDP.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// A TCP connection.
-    #[default]
-    Tcp,
-    /// UDP datagrams.
-    Udp,
-}
-
-impl Transport {
-    /// The name in flags, on the wire and in results.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-        }
-    }
-}
+pub use crate::proto::auth::Secret;
+pub use crate::proto::hello::{Transport, WaitMode};
 
 /// What to measure against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,16 +72,6 @@ pub struct Common {
     pub secret: Option<Secret>,
     /// Hold `/dev/cpu_dma_latency` at zero for the run.
     pub no_idle: bool,
-}
-
-/// A shared secret; its `Debug` and the plan's JSON show nothing of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Vec<u8>);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(redacted)")
-    }
 }
 
 /// A ping-pong latency run.

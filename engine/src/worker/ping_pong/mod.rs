@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::histogram::{Recording, Sample};
+use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, Figures, Hello};
 use crate::run::observe::{Interrupt, Phase};
 use crate::run::plan::{Secret, Transport, WaitMode};
@@ -25,8 +26,6 @@ use tally::{Stage, Tally};
 
 /// How long a sleeping worker sleeps at most, so that it notices an interrupt.
 const NAP: Nanos = Nanos::from_millis(100);
-/// Hybrid waiting spins for at most this long after a send.
-const HYBRID_SPIN: Nanos = Nanos::from_micros(200);
 /// After a failure, `--connect-each` tries again this much later: a refusing server is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
 /// When interrupted, replies under way are awaited for at most this long.

@@ -2,13 +2,14 @@
 //! them to the worker that will serve them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::driver::{
     BufferId, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId,
     SocketKind, SocketSpec, Wait,
 };
 use crate::limits::{CONTROL_DATAGRAM, PENDING_MAX};
-use crate::proto::datagram::{FrontAction, UdpServerFront};
+use crate::proto::datagram::{DataHeader, FrontAction, NO_SESSION, UdpServerFront};
 use crate::proto::handshake::{ServerEvent, ServerHandshake};
 use crate::proto::hello::{Hello, Refuse};
 use crate::run::plan::{Secret, Transport};
@@ -32,6 +33,8 @@ pub struct Arrival<S> {
     pub hello: Box<Hello>,
     /// TCP or UDP.
     pub transport: Transport,
+    /// The client's address.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Decides who serves, and carries sockets there.
@@ -93,7 +96,7 @@ pub struct Front<P> {
     secret: Option<Secret>,
     listeners: Vec<SocketId>,
     doors: Vec<Door>,
-    datagrams: UdpServerFront,
+    datagrams: Arc<UdpServerFront>,
     pending: Vec<Option<Pending>>,
     connecting: Vec<Option<Connecting>>,
     checked_at: Instant,
@@ -111,7 +114,7 @@ const CONNECTING_MAX: usize = 64;
 impl<P> Front<P> {
     /// A front without sockets yet.
     #[must_use]
-    pub fn new(place: P, secret: Option<Secret>, datagrams: UdpServerFront) -> Self {
+    pub fn new(place: P, secret: Option<Secret>, datagrams: Arc<UdpServerFront>) -> Self {
         Self {
             place,
             secret,
@@ -218,6 +221,10 @@ impl<P> Front<P> {
         let Some(pending) = self.pending[index].as_mut() else { return Ok(()) };
         pending.link.handle_completed(purpose);
         match (purpose, outcome) {
+            (Purpose::Receive, Outcome::Received(n)) if *n > 0 && pending.refused => {
+                pending.link.receive(io, 0, HELLO_READ)?;
+            }
+            (Purpose::HalfClose, Outcome::HalfClosed) => {}
             (Purpose::Receive, Outcome::Received(n)) if *n > 0 => {
                 let bytes = &io.buffer(pending.link.receive_buffer())[..*n as usize];
                 pending.handshake.handle_bytes(bytes);
@@ -283,7 +290,9 @@ impl<P> Front<P> {
             return pending.link.send_control(io, &frame);
         }
         if pending.refused {
-            return pending.link.close(io);
+            // What the client still sends is read until it closes: closing over unread bytes would reset the
+            // connection, and the reset would overtake the refusal.
+            pending.link.half_close(io)?;
         }
         if !pending.link.is_receiving() {
             pending.since = pending.since.max(now);
@@ -304,9 +313,10 @@ impl<P> Front<P> {
         P: Place<D::Socket>,
     {
         let Some(pending) = self.pending[index].take() else { return Ok(()) };
+        let peer = io.peer_addr(pending.link.socket());
         match io.release(pending.link.socket()) {
             Ok(socket) => {
-                let arrival = Arrival { socket, hello, transport: Transport::Tcp };
+                let arrival = Arrival { socket, hello, transport: Transport::Tcp, peer };
                 self.place.hand_over(ticket, arrival);
             }
             Err(error) => self.place.log(&format!("could not hand a connection over: {error}")),
@@ -334,16 +344,28 @@ impl<P> Front<P> {
                 FrontAction::Reply(bytes) => {
                     self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
                 }
-                FrontAction::Session(hello) => match self.place.admit(&hello, Some(addresses.from)) {
-                    Ok(ticket) => {
-                        drop(ticket);
-                        self.connect_datagram(io, slot, addresses, hello)?;
+                FrontAction::Session(request) => {
+                    match self.place.admit(&request.hello, Some(addresses.from)) {
+                        Ok(ticket) => {
+                            drop(ticket);
+                            self.connect_datagram(io, slot, addresses, Box::new(request.hello))?;
+                        }
+                        Err(refusal) => {
+                            let bytes = refusal.encode();
+                            self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
+                        }
                     }
-                    Err(refusal) => {
-                        let bytes = self.datagrams.refuse(&refusal);
+                }
+                // Sessions have sockets of their own: what comes here belongs to none.
+                FrontAction::Data(header) => {
+                    if let Some(bytes) = DataHeader::turned_away(&header, NO_SESSION) {
                         self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
                     }
-                },
+                }
+                FrontAction::Fetch(_) => {
+                    let bytes = UdpServerFront::unknown_session();
+                    self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
+                }
             }
         }
         self.receive_datagram(io, slot)
@@ -403,7 +425,8 @@ impl<P> Front<P> {
         match self.place.admit(&hello, Some(peer)) {
             Ok(ticket) => match io.release(socket) {
                 Ok(socket) => {
-                    let arrival = Arrival { socket, hello, transport: Transport::Udp };
+                    let peer = Some(peer);
+                    let arrival = Arrival { socket, hello, transport: Transport::Udp, peer };
                     self.place.hand_over(ticket, arrival);
                     Ok(())
                 }

@@ -4,11 +4,12 @@ mod session;
 
 pub mod front;
 
-use crossbeam::channel::Receiver;
-use hdrhistogram::Histogram;
+use std::sync::Arc;
 
+use crossbeam::channel::Receiver;
 use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
-use crate::limits::SESSIONS_MAX;
+use crate::limits::{HYBRID_SPIN, SESSIONS_MAX};
+use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::Accept;
 use crate::result::{CpuUse, Instrument};
 use crate::run::plan::WaitMode;
@@ -17,7 +18,7 @@ use crate::worker::link::slot_of;
 use crate::worker::{Role, TurnCounters};
 
 use front::Arrival;
-use session::{Session, Want};
+use session::{Offer, Session, Want};
 
 /// How long a blocking worker sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -65,6 +66,9 @@ pub struct Sessions<S, P, M> {
     /// Sessions whose figures are due.
     reports: Vec<u32>,
     spinning: usize,
+    hybrids: usize,
+    active_at: Instant,
+    datagrams: Arc<UdpServerFront>,
     meter: M,
     limits: SessionLimits,
     run_id: Option<u64>,
@@ -74,7 +78,12 @@ pub struct Sessions<S, P, M> {
 impl<S, P, M: Meter> Sessions<S, P, M> {
     /// A worker that takes its sessions from `inbox`.
     #[must_use]
-    pub fn new(inbox: Receiver<Admitted<S, P>>, limits: SessionLimits, meter: M) -> Self {
+    pub fn new(
+        inbox: Receiver<Admitted<S, P>>,
+        limits: SessionLimits,
+        datagrams: Arc<UdpServerFront>,
+        meter: M,
+    ) -> Self {
         let slots = SESSIONS_MAX as usize;
         Self {
             inbox,
@@ -84,6 +93,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             held: Vec::with_capacity(slots),
             reports: Vec::with_capacity(slots),
             spinning: 0,
+            hybrids: 0,
+            active_at: Instant::default(),
+            datagrams,
             meter,
             limits,
             run_id: None,
@@ -113,9 +125,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     where
         D: Driver<Socket = S>,
     {
-        let hello = &admitted.arrival.hello;
-        if self.run_id != Some(hello.run_id) {
-            self.run_id = Some(hello.run_id);
+        let run_id = admitted.arrival.hello.run_id.0;
+        if self.run_id != Some(run_id) {
+            self.run_id = Some(run_id);
             counters.reset();
             self.meter.reset();
         }
@@ -124,19 +136,15 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
         });
-        if admitted.accept.wait == WaitMode::Spin {
-            self.spinning += 1;
+        match admitted.accept.wait {
+            WaitMode::Spin => self.spinning += 1,
+            WaitMode::Hybrid => self.hybrids += 1,
+            WaitMode::Block => {}
         }
-        let mut session = Session::new(
-            io,
-            slot,
-            socket,
-            admitted.arrival.transport,
-            admitted.arrival.hello,
-            admitted.accept,
-            admitted.permit,
-            now,
-        )?;
+        let Arrival { hello, transport, peer, .. } = admitted.arrival;
+        let offer = Offer { hello, transport, peer };
+        let mut session =
+            Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
         session.begin(io)?;
         self.slots[slot as usize] = Some(session);
         Ok(())
@@ -163,8 +171,10 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
             && let Some(session) = self.slots[slot as usize].take()
         {
-            if session.spins() {
-                self.spinning -= 1;
+            match session.wait() {
+                WaitMode::Spin => self.spinning -= 1,
+                WaitMode::Hybrid => self.hybrids -= 1,
+                WaitMode::Block => {}
             }
             self.ready.retain(|s| *s != slot);
             self.held.retain(|(_, s)| *s != slot);
@@ -198,7 +208,9 @@ where
     ) -> Result<(), DriverError> {
         let (slot, purpose) = slot_of(completion.token);
         let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
-        let want = session.handle_completion(io, purpose, &completion.outcome, now)?;
+        self.active_at = now;
+        let front = &self.datagrams;
+        let want = session.handle_completion(io, purpose, &completion.outcome, now, front)?;
         self.act(io, slot, want)
     }
 
@@ -247,7 +259,8 @@ where
 
     fn poll_wait(&self, now: Instant) -> Wait {
         // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
-        if self.spinning > 0 || !self.held.is_empty() {
+        let fresh = self.hybrids > 0 && now.since(self.active_at) < HYBRID_SPIN;
+        if self.spinning > 0 || !self.held.is_empty() || fresh {
             Wait::Poll
         } else {
             Wait::Until(now + NAP)
@@ -265,12 +278,6 @@ where
     fn is_finished(&self) -> bool {
         self.meter.is_stopping() && self.is_empty()
     }
-}
-
-/// A histogram of residence times, for replies that are too short to carry theirs: 1 ns to 10 s, two
-/// significant digits.
-fn residence_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("the bounds are valid")
 }
 
 /// Whether an outcome means that the client is simply gone.

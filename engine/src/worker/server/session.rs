@@ -1,13 +1,16 @@
 //! One session: from its acceptance to its figures.
 
-use hdrhistogram::Histogram;
+use super::{SessionLimits, is_departure};
+use crate::histogram::Distribution;
+use std::net::SocketAddr;
 
-use super::{SessionLimits, is_departure, residence_histogram};
 use crate::driver::{Driver, DriverError, Outcome, SocketId};
-use crate::limits::CONTROL_DATAGRAM;
-use crate::proto::datagram::{self, ServerDatagram};
+use crate::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
+use crate::proto::datagram::{
+    self, DataHeader, Document, Fetch, FrontAction, UdpServerFront, serve_document,
+};
 use crate::proto::hello::{Accept, Figures, Hello};
-use crate::proto::ping_pong;
+use crate::proto::ping_pong::{self, Progress};
 use crate::result::{CpuUse, ErrorCount, Instrument};
 use crate::run::plan::{Transport, WaitMode};
 use crate::units::{Instant, Nanos};
@@ -37,6 +40,14 @@ enum Stage {
     Reporting,
 }
 
+/// What a client asks for, and from where.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) hello: Box<Hello>,
+    pub(super) transport: Transport,
+    pub(super) peer: Option<SocketAddr>,
+}
+
 #[derive(Debug)]
 pub(super) struct Session<P> {
     link: Link,
@@ -48,39 +59,42 @@ pub(super) struct Session<P> {
     stage: Stage,
     since: Instant,
     active_at: Instant,
-    /// Bytes of the present request that have come.
-    received: u32,
-    /// Bytes of the present reply that are gone; equal to the size between replies.
-    sent: u32,
+    size: u32,
+    peer: Option<SocketAddr>,
+    /// Of the present request.
+    request: Progress,
+    /// Of the present reply; nothing remains of it between replies.
+    reply: Progress,
     received_at: Instant,
     /// A request came whole while the last reply was not yet reported as sent.
     waiting: bool,
     measured: bool,
-    /// Length of the datagram being answered with a control datagram, or of the test datagram.
     completed: u64,
     received_bytes: u64,
     sent_bytes: u64,
-    residence: Option<Histogram<u64>>,
+    residence: Option<Box<Distribution>>,
     errors: Vec<ErrorCount>,
     figures: Option<Vec<u8>>,
+    /// UDP: parts of the figures that were asked for.
+    fetches: Vec<Fetch>,
     finished_at: Option<Instant>,
 }
 
 impl<P> Session<P> {
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of its own, and there is one caller")]
     pub(super) fn new<D: Driver>(
         io: &mut D,
         slot: u32,
         socket: SocketId,
-        transport: Transport,
-        hello: Box<Hello>,
+        arrival: Offer,
         accept: Accept,
         permit: P,
         now: Instant,
     ) -> Result<Self, DriverError> {
-        let size = hello.size_bytes;
+        let Offer { hello, transport, peer } = arrival;
+        let size = u32::try_from(hello.size_bytes).unwrap_or(MESSAGE_MAX).min(MESSAGE_MAX);
         let (receive_bytes, send_bytes) = match transport {
-            Transport::Tcp => (size as usize, size as usize),
+            // One more than a request: a longer one shows.
+            Transport::Tcp => (size as usize + 1, size as usize),
             Transport::Udp => {
                 let bytes = (size as usize).max(CONTROL_DATAGRAM);
                 // One more than the largest that is legal: a longer one shows.
@@ -88,21 +102,25 @@ impl<P> Session<P> {
             }
         };
         let carries_residence = match transport {
-            Transport::Tcp => ping_pong::carries_residence(size),
-            Transport::Udp => datagram::carries_residence(size),
+            Transport::Tcp => size as usize >= ping_pong::RESIDENCE_LEN,
+            Transport::Udp => size as usize >= datagram::RESIDENCE_END,
         };
-        let residence = (!carries_residence && !hello.brief).then(residence_histogram);
+        let residence = (!carries_residence && !hello.brief).then(Box::default);
+        let mut reply = Progress::new(size as usize);
+        reply.handle_sent(size as usize);
         Ok(Self {
             link: Link::new(io, slot, socket, receive_bytes, send_bytes)?,
             transport,
-            sent: size,
+            size,
+            peer,
+            request: Progress::new(size as usize),
+            reply,
             hello,
             accept,
             _permit: permit,
             stage: Stage::Exchanging,
             since: now,
             active_at: now,
-            received: 0,
             received_at: now,
             waiting: false,
             measured: false,
@@ -112,6 +130,7 @@ impl<P> Session<P> {
             residence,
             errors: Vec::new(),
             figures: None,
+            fetches: Vec::new(),
             finished_at: None,
         })
     }
@@ -120,8 +139,8 @@ impl<P> Session<P> {
         self.hello.brief
     }
 
-    pub(super) fn spins(&self) -> bool {
-        self.accept.wait == WaitMode::Spin
+    pub(super) const fn wait(&self) -> WaitMode {
+        self.accept.wait
     }
 
     pub(super) const fn is_over(&self) -> bool {
@@ -140,10 +159,10 @@ impl<P> Session<P> {
             Transport::Tcp => {
                 let frame = self.accept.encode();
                 self.link.send_control(io, &frame)?;
-                self.link.receive(io, 0, self.hello.size_bytes)
+                self.link.receive(io, 0, self.size + 1)
             }
             Transport::Udp => {
-                let answer = datagram::encode_accept(&self.accept);
+                let answer = self.accept.encode_short();
                 self.link.send_control(io, &answer)?;
                 self.receive_datagram(io)
             }
@@ -152,7 +171,7 @@ impl<P> Session<P> {
 
     fn receive_datagram<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         #[expect(clippy::cast_possible_truncation, reason = "bounded by DATAGRAM_MAX")]
-        let len = (self.hello.size_bytes as usize).max(CONTROL_DATAGRAM) as u32 + 1;
+        let len = (self.size as usize).max(CONTROL_DATAGRAM) as u32 + 1;
         self.link.receive(io, 0, len)
     }
 
@@ -162,6 +181,7 @@ impl<P> Session<P> {
         purpose: Purpose,
         outcome: &Outcome,
         now: Instant,
+        front: &UdpServerFront,
     ) -> Result<Want, DriverError> {
         self.link.handle_completed(purpose);
         if self.link.is_closing() {
@@ -170,7 +190,7 @@ impl<P> Session<P> {
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::Received(n)) => match self.transport {
                 Transport::Tcp => self.handle_stream(io, *n, now),
-                Transport::Udp => self.handle_datagram(io, *n, now),
+                Transport::Udp => self.handle_datagram(io, *n, now, front),
             },
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
             (Purpose::SendControl, Outcome::Sent(n)) => {
@@ -185,8 +205,7 @@ impl<P> Session<P> {
                     && !is_departure(outcome)
                 {
                     let phase = if purpose == Purpose::Receive { "receive" } else { "send" };
-                    let cause = error.name().to_owned();
-                    self.errors.push(ErrorCount { phase: phase.to_owned(), cause, count: 1 });
+                    self.count_error(phase, error.name());
                 }
                 Ok(Want::Close)
             }
@@ -201,33 +220,42 @@ impl<P> Session<P> {
         now: Instant,
     ) -> Result<Want, DriverError> {
         if n == 0 {
-            if self.received > 0 {
-                let phase = "receive".to_owned();
-                self.errors.push(ErrorCount { phase, cause: "short-request".to_owned(), count: 1 });
+            if self.request.remaining().start > 0 {
+                self.count_error("receive", "short-request");
             }
             self.stage = Stage::Reporting;
             return Ok(Want::Report);
         }
-        self.received += n;
         self.received_bytes += u64::from(n);
-        if self.received < self.hello.size_bytes {
-            self.link.receive(io, self.received, self.hello.size_bytes - self.received)?;
-            return Ok(Want::Nothing);
+        match self.request.handle_request(n as usize) {
+            Ok(true) => {
+                self.request.restart();
+                self.measured = ping_pong::is_measured(io.buffer(self.link.receive_buffer()));
+                Ok(self.handle_request(now))
+            }
+            Ok(false) => {
+                let rest = self.request.receive_range();
+                self.link.receive(io, bytes(rest.start), bytes(rest.len()))?;
+                Ok(Want::Nothing)
+            }
+            Err(_) => Ok(Want::Close),
         }
-        self.received = 0;
-        self.measured = ping_pong::is_measured(io.buffer(self.link.receive_buffer()));
-        Ok(self.handle_request(now))
+    }
+
+    fn count_error(&mut self, phase: &str, cause: &str) {
+        let (phase, cause) = (phase.to_owned(), cause.to_owned());
+        self.errors.push(ErrorCount { phase, cause, count: 1 });
     }
 
     /// A request is whole.
     fn handle_request(&mut self, now: Instant) -> Want {
         self.active_at = now;
         self.received_at = now;
-        if self.sent < self.hello.size_bytes {
+        if !self.reply.remaining().is_empty() {
             self.waiting = true;
             return Want::Nothing;
         }
-        let delay = self.hello.server_delay;
+        let delay = Nanos(self.hello.server_delay_ns);
         Want::Reply { at: (delay > Nanos::ZERO).then(|| now + delay) }
     }
 
@@ -244,18 +272,18 @@ impl<P> Session<P> {
         if self.measured
             && let Some(histogram) = &mut self.residence
         {
-            histogram.saturating_record(residence.0);
+            histogram.record(residence);
         }
-        let size = self.hello.size_bytes;
+        let size = self.size;
         let reply = io.buffer_mut(self.link.send_buffer());
         match self.transport {
-            Transport::Tcp => ping_pong::write_reply(&mut reply[..size as usize], residence),
-            Transport::Udp => datagram::write_residence(&mut reply[..size as usize], residence),
+            Transport::Tcp => ping_pong::put_residence(&mut reply[..size as usize], residence),
+            Transport::Udp => datagram::put_residence(&mut reply[..size as usize], residence),
         }
-        self.sent = 0;
+        self.reply.restart();
         self.link.send(io, 0, size)?;
         match self.transport {
-            Transport::Tcp => self.link.receive(io, 0, size),
+            Transport::Tcp => self.link.receive(io, 0, size + 1),
             Transport::Udp => self.receive_datagram(io),
         }
     }
@@ -266,11 +294,10 @@ impl<P> Session<P> {
         n: u32,
         now: Instant,
     ) -> Result<Want, DriverError> {
-        self.sent += n;
         self.sent_bytes += u64::from(n);
-        let size = self.hello.size_bytes;
-        if self.sent < size {
-            self.link.send(io, self.sent, size - self.sent)?;
+        if !self.reply.handle_sent(n as usize) {
+            let rest = self.reply.remaining();
+            self.link.send(io, bytes(rest.start), bytes(rest.len()))?;
             return Ok(Want::Nothing);
         }
         self.completed += 1;
@@ -290,37 +317,38 @@ impl<P> Session<P> {
         io: &mut D,
         n: u32,
         now: Instant,
+        front: &UdpServerFront,
     ) -> Result<Want, DriverError> {
         self.received_bytes += u64::from(n);
-        let bytes = &io.buffer(self.link.receive_buffer())[..n as usize];
-        match datagram::decode_for_server(bytes, self.accept.session) {
-            ServerDatagram::Request(header) if n == self.hello.size_bytes => {
-                self.measured = header.measured;
-                if self.sent == self.hello.size_bytes {
-                    let send = self.link.send_buffer();
-                    header.write_reply(io.buffer_mut(send));
-                }
+        let datagram = &io.buffer(self.link.receive_buffer())[..n as usize];
+        let Some(peer) = self.peer else { return Ok(Want::Close) };
+        match front.handle_datagram(datagram, peer, now) {
+            FrontAction::Data(header) if self.is_answerable(&header, n) => {
+                let reply = DataHeader { reply: true, ..header };
+                reply.encode_into(io.buffer_mut(self.link.send_buffer()));
+                self.measured = header.flags & datagram::MEASURED != 0;
                 return Ok(self.handle_request(now));
             }
-            ServerDatagram::Hello if !self.link.is_sending_control() => {
-                let answer = datagram::encode_accept(&self.accept);
-                self.link.send_control(io, &answer)?;
+            // The accept was lost: the same again.
+            FrontAction::Session(_) => {
+                let answer = self.accept.encode_short();
+                self.answer(io, &answer)?;
             }
-            ServerDatagram::Fetch(fetch) if !self.link.is_sending_control() => {
+            FrontAction::Reply(answer) => self.answer(io, &answer)?,
+            FrontAction::Fetch(fetch) if Some(fetch.session) == self.accept.session => {
                 self.active_at = now;
-                if fetch.wants_figures() && self.figures.is_none() {
-                    self.finished_at = Some(now);
-                    // Answered when the client asks again: the figures are made in between.
-                    self.receive_datagram(io)?;
-                    return Ok(Want::Report);
-                }
-                let document = if fetch.wants_figures() {
-                    self.figures.as_deref().unwrap_or_default()
-                } else {
-                    &self.accept.environment_document
-                };
-                if let Some(chunk) = fetch.answer(document, bytes.len()) {
-                    self.link.send_control(io, &chunk)?;
+                match fetch.document {
+                    Document::Environment => {
+                        let document = serde_json::to_vec(&self.accept.environment);
+                        if let Some(chunk) = serve_document(&fetch, &document.unwrap_or_default()) {
+                            self.answer(io, &chunk)?;
+                        }
+                    }
+                    Document::Figures => {
+                        self.finished_at.get_or_insert(now);
+                        self.fetches.push(fetch);
+                        return Ok(Want::Report);
+                    }
                 }
             }
             _ => {}
@@ -329,39 +357,70 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    /// Sends the figures: over TCP at once, over UDP when fetched.
+    /// A request of this session, of the agreed size, and not while the last reply is still being sent: a
+    /// datagram too many is lost, as a network would lose it.
+    fn is_answerable(&self, header: &DataHeader, n: u32) -> bool {
+        Some(header.session) == self.accept.session
+            && n == self.size
+            && self.reply.remaining().is_empty()
+    }
+
+    /// Sends a control datagram. While one is on its way already, this one is lost, and asked for again.
+    fn answer<D: Driver>(&mut self, io: &mut D, datagram: &[u8]) -> Result<(), DriverError> {
+        if self.link.is_sending_control() {
+            return Ok(());
+        }
+        self.link.send_control(io, datagram)
+    }
+
+    /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
     pub(super) fn report<D: Driver>(
         &mut self,
         io: &mut D,
         meter: Option<(Instrument, CpuUse)>,
     ) -> Result<Want, DriverError> {
-        let (mut instrument, cpu) = meter.unzip();
-        if let Some(instrument) = &mut instrument {
-            instrument.backend = self.accept.backend.clone();
-            instrument.backend_reason.clone_from(&self.accept.backend_reason);
-            instrument.wait = self.accept.wait.name().to_owned();
-            instrument.wait_reason.clone_from(&self.accept.wait_reason);
-        }
-        let figures = Figures {
-            completed: self.completed,
-            received_bytes: self.received_bytes,
-            sent_bytes: self.sent_bytes,
-            residence: self.residence.take(),
-            instrument,
-            cpu,
-            errors: std::mem::take(&mut self.errors),
-        };
         match self.transport {
             Transport::Tcp => {
-                let frame = figures.encode();
                 if self.link.is_sending_control() {
                     return Ok(Want::Close);
                 }
+                let frame = self.make_figures(meter).encode();
                 self.link.send_control(io, &frame)?;
             }
-            Transport::Udp => self.figures = Some(figures.document()),
+            Transport::Udp => {
+                if self.figures.is_none() {
+                    let figures = self.make_figures(meter);
+                    self.figures = Some(serde_json::to_vec(&figures).unwrap_or_default());
+                }
+                let document = self.figures.as_deref().unwrap_or_default();
+                if let Some(chunk) = self.fetches.pop().and_then(|f| serve_document(&f, document)) {
+                    self.answer(io, &chunk)?;
+                }
+                self.receive_datagram(io)?;
+            }
         }
         Ok(Want::Nothing)
+    }
+
+    fn make_figures(&mut self, meter: Option<(Instrument, CpuUse)>) -> Figures {
+        let (mut instrument, cpu) = meter.unwrap_or_default();
+        if !self.hello.brief {
+            instrument.backend.clone_from(&self.accept.backend);
+            instrument.backend_reason.clone_from(&self.accept.backend_reason);
+            self.accept.wait.name().clone_into(&mut instrument.wait);
+            instrument.wait_reason.clone_from(&self.accept.wait_reason);
+        }
+        Figures {
+            operations: self.completed,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            residence_count: self.residence.as_ref().map_or(0, |r| r.count()),
+            residence_hdr: self.residence.take().map(|r| r.encode()),
+            instrument,
+            cpu,
+            errors: std::mem::take(&mut self.errors),
+            cut_short: None,
+        }
     }
 
     pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
@@ -371,4 +430,9 @@ impl<P> Session<P> {
     pub(super) fn free<D: Driver>(self, io: &mut D) {
         self.link.free(io);
     }
+}
+
+/// A position in a message, which is at most `MESSAGE_MAX` long.
+fn bytes(n: usize) -> u32 {
+    u32::try_from(n).expect("bounded by MESSAGE_MAX")
 }
