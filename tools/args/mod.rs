@@ -138,8 +138,9 @@ mod tests {
     fn every_help_ends_in_examples() {
         for command in Cli::command().get_subcommands_mut() {
             let help = command.render_long_help().to_string();
-            let (_, examples) = help.rsplit_once("Examples:").expect(command.get_name());
-            assert!(examples.contains("tare "), "{}", command.get_name());
+            let examples = help.rsplit_once("Examples:").map(|(_, examples)| examples);
+            let shown = examples.is_some_and(|examples| examples.contains("tare "));
+            assert!(shown, "{}", command.get_name());
         }
     }
 
