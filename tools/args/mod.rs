@@ -1,4 +1,9 @@
 //! The command line: flags validate and never act. Typed flags become plans in [`lat`] and [`serve`].
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the fields' comments are the help text, where brackets mean what they mean in a shell"
+)]
 
 pub(crate) mod common;
 pub(crate) mod lat;
