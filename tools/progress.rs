@@ -11,6 +11,8 @@ use crate::report;
 
 /// One line on stderr. A closed stderr changes nothing.
 pub(crate) fn complain(line: &str) {
+    // What a peer said may be part of the line; it stays one line, and drives no terminal.
+    let line = line.replace(char::is_control, " ");
     let _ = writeln!(std::io::stderr().lock(), "tare: {line}");
 }
 

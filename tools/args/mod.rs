@@ -1,4 +1,9 @@
 //! The command line: flags validate and never act. Typed flags become plans in [`lat`] and [`serve`].
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the fields' comments are the help text, where brackets mean what they mean in a shell"
+)]
 
 pub(crate) mod common;
 pub(crate) mod lat;
@@ -138,8 +143,9 @@ mod tests {
     fn every_help_ends_in_examples() {
         for command in Cli::command().get_subcommands_mut() {
             let help = command.render_long_help().to_string();
-            let (_, examples) = help.rsplit_once("Examples:").expect(command.get_name());
-            assert!(examples.contains("tare "), "{}", command.get_name());
+            let examples = help.rsplit_once("Examples:").map(|(_, examples)| examples);
+            let shown = examples.is_some_and(|examples| examples.contains("tare "));
+            assert!(shown, "{}", command.get_name());
         }
     }
 

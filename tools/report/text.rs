@@ -38,7 +38,12 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         }
     }
     assertions(&mut out, report);
-    out
+    printable(&out)
+}
+
+/// The far end's words are the far end's: none of them drives a terminal.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// One step, with everything that is known of it.
@@ -110,6 +115,7 @@ fn put(out: &mut String, cells: Cells) {
 }
 
 fn fact(out: &mut String, name: &str, text: &str) {
+    let text = text.replace('\n', " ");
     out.push_str(&format!("  {name:<12}{text}\n"));
 }
 
@@ -205,9 +211,8 @@ fn loop_of(instrument: &Instrument) -> String {
         text.push_str(&format!(", wake-up p99 {}", Nanos(wakeup)));
     }
     text.push_str(&format!(
-        ", {}",
-        plural(instrument.involuntary_switches, "involuntary switch")
-            .replace("switchs", "switches")
+        ", forced off the CPU {}",
+        plural(instrument.involuntary_switches, "time")
     ));
     let steal = instrument
         .steal_ns
@@ -292,5 +297,23 @@ fn assertions(out: &mut String, report: &Report) {
             step => format!(" [{step}]"),
         };
         out.push_str(&format!("  {holds:<12}{}{step}\n", assertion.expr));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixtures;
+
+    #[test]
+    fn a_far_end_cannot_drive_the_terminal_or_forge_a_line() {
+        let mut report = fixtures::one_step();
+        let reason = "\x1b[2J\nwarning: forged";
+        report.environment.servers[0].hostname = Some(reason.into());
+        let server = report.results[0].instrument.server.as_mut().unwrap();
+        server.backend_reason = reason.into();
+        let text = render(&report, &Look::default());
+        assert!(!text.contains('\x1b'));
+        assert!(text.lines().all(|line| !line.starts_with("warning")));
     }
 }
