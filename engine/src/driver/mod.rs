@@ -49,6 +49,7 @@ use crate::units::{Instant, Nanos};
 
 mod op;
 
+pub mod probe;
 pub mod uring;
 
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
