@@ -51,6 +51,7 @@ pub mod epoll;
 mod nonblocking;
 mod op;
 
+pub mod probe;
 pub mod uring;
 
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};

@@ -134,6 +134,12 @@ impl Flights {
         self.ring.zero_copy
     }
 
+    /// As on a kernel without them.
+    #[cfg(test)]
+    pub(crate) const fn withhold_zero_copy(&mut self) {
+        self.ring.zero_copy = false;
+    }
+
     /// Completions that the kernel had to keep aside because the queue was full.
     #[must_use]
     pub fn overflows(&self) -> u64 {
@@ -190,7 +196,7 @@ impl Flights {
             return Err(refused("a second receive pool", OpError::Invalid));
         }
         let mut pool = Pool::new(count, len)
-            .ok_or(refused("a receive pool of that size", OpError::Invalid))?;
+            .ok_or_else(|| refused("a receive pool of that size", OpError::Invalid))?;
         // SAFETY: the entries live until the pool is dropped, which `Flights::drop` does only after it has
         // unregistered them, and which happens nowhere else.
         unsafe { self.ring.register_pool(pool.ring_address(), pool.count()) }.map_err(|e| {
@@ -227,7 +233,6 @@ impl Flights {
     ///
     /// # Panics
     /// When it was recycled already.
-    #[expect(clippy::needless_pass_by_value, reason = "the buffer is given away")]
     pub fn recycle(&mut self, buffer: PoolBuffer) {
         let pool = self.pool.as_mut();
         pool.expect("a pool buffer comes from the pool")
@@ -421,7 +426,6 @@ impl Flights {
     /// # Errors
     /// What ends the driver.
     pub fn arm_waker(&mut self, event: &impl AsFd) -> Result<(), DriverError> {
-        #[expect(clippy::cast_sign_loss, reason = "a bit mask")]
         let entry = opcode::PollAdd::new(Fd(event.as_fd().as_raw_fd()), libc::POLLIN as u32)
             .multi(true)
             .build();
@@ -492,7 +496,6 @@ impl Flights {
             }
             _ => None,
         };
-        #[expect(clippy::cast_sign_loss, reason = "not below zero")]
         let pool = cqueue::buffer_select(entry.flags()).and_then(|id| {
             let pool = self.pool.as_mut()?;
             let buffer = pool.filled(id, result.max(0) as u32);
@@ -502,7 +505,6 @@ impl Flights {
             pool.give(id);
             None
         });
-        #[expect(clippy::cast_possible_truncation, reason = "below OPERATIONS_MAX")]
         let slot = slot as u32;
         Some(Event::Landed(Landed {
             slot,
@@ -648,11 +650,9 @@ fn entry(flight: &mut Flight, attempt: Attempt, zero_copy_offered: bool) -> Entr
             .flags(dont_wait)
             .build(),
         Op::ReceiveMultishot { .. } => opcode::RecvMulti::new(fd, 0).build(),
-        #[expect(clippy::cast_sign_loss, reason = "a bit mask")]
         Op::SendVectored { .. } | Op::SendTo { .. } => opcode::SendMsg::new(fd, message().header())
             .flags(libc::MSG_NOSIGNAL as u32)
             .build(),
-        #[expect(clippy::cast_sign_loss, reason = "a bit mask")]
         Op::ReceiveFrom { .. } => opcode::RecvMsg::new(fd, message().header_mut())
             .flags(dont_wait as u32)
             .build(),

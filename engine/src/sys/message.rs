@@ -61,7 +61,6 @@ impl Message {
     }
 
     /// Stores an instant of `CLOCK_MONOTONIC`.
-    #[expect(clippy::cast_possible_truncation, reason = "a remainder below 10^9")]
     pub(super) fn instant(&mut self, at: Instant) -> *const Timespec {
         self.at = Timespec::new()
             .sec(at.0 / 1_000_000_000)
@@ -129,25 +128,19 @@ impl Message {
         &raw mut self.header
     }
 
-    #[allow(
-        clippy::unnecessary_cast,
-        clippy::cast_possible_truncation,
-        reason = "musl's length is a u32, glibc's a usize; the value is at most 128"
-    )]
     fn set_control(&mut self, len: usize) {
         self.header.msg_control = if len == 0 {
             std::ptr::null_mut()
         } else {
             self.control.0.as_mut_ptr().cast()
         };
-        self.header.msg_controllen = len as _;
+        self.header.msg_controllen = len;
     }
 
     /// What the kernel wrote beside a received datagram: the sender, the local address, and whether the
     /// datagram was cut off. The sender is `None` for an address of no IP family.
-    #[allow(clippy::unnecessary_cast, reason = "musl's length is a u32")]
     pub(super) fn received(&self) -> (Option<SocketAddr>, Option<IpAddr>, bool) {
-        let len = (self.header.msg_controllen as usize).min(CONTROL_BYTES);
+        let len = self.header.msg_controllen.min(CONTROL_BYTES);
         (
             read_address(&self.address.0),
             read_packet_info(&self.control.0[..len]),

@@ -33,8 +33,11 @@ struct SetupFlags {
     submit_all: bool,
 }
 
+/// Takes something out of the flags.
+type GiveUp = fn(&mut SetupFlags);
+
 /// Steps down from the best setup: what to give up, and the report's words for it. Cumulative.
-const STEPS: [(fn(&mut SetupFlags), &str); 5] = [
+const STEPS: [(GiveUp, &str); 5] = [
     (|f| f.no_sqarray = false, "no NO_SQARRAY (needs Linux 6.6)"),
     (
         |f| {
@@ -132,7 +135,6 @@ pub(super) enum Target {
 impl Target {
     /// The descriptor field of an entry, and the flag that says how to read it. Every operation is built
     /// upon a plain descriptor and marked afterwards, which spares a second copy of each builder.
-    #[expect(clippy::cast_possible_wrap, reason = "indices are below 2^16")]
     pub(super) const fn field(self) -> (types::Fd, Flags) {
         match self {
             Self::Registered(index) => (types::Fd(index as RawFd), Flags::FIXED_FILE),
@@ -432,7 +434,6 @@ impl Ring {
         } else {
             until.since(now).0
         };
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder below 10^9")]
         let time = Timespec::new()
             .sec(time / 1_000_000_000)
             .nsec((time % 1_000_000_000) as u32);
@@ -440,10 +441,6 @@ impl Ring {
         self.enter_with(queued, want, flags, Some(&args))
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "at most RING_ENTRIES are queued"
-    )]
     #[inline]
     fn enter_with(
         &self,
