@@ -192,6 +192,7 @@ impl SeriesEntry<'_> {
 /// Instants that are handed in are those of the turn.
 ///
 /// A worker has 6 MB of distributions in open loop, else 4; each entry of the series takes 18 KB more.
+/// An operation with its residence costs 16 ns to record in closed loop and 25 ns in open loop (2-core VM, `recording_cost`).
 #[derive(Debug, Clone)]
 pub struct Recording {
     spec: RecordingSpec,
