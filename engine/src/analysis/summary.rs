@@ -103,6 +103,9 @@ pub fn summarise(
 
 #[cfg(test)]
 mod tests {
+    use rand_xoshiro::Xoshiro256PlusPlus;
+    use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
     use super::*;
     use crate::histogram::{Extent, RecordingSpec, Sample};
     use crate::units::Instant;
@@ -157,6 +160,36 @@ mod tests {
         );
         assert_eq!(intervals[3].max_ns, Some(12_099));
         assert!(intervals[0].p50_ns < intervals[1].p50_ns && intervals[0].p99_ns.is_none());
+    }
+
+    #[test]
+    fn correlation_shows_through_coarse_bins() {
+        // A spinning ping-pong: all of it within 2 %, so in some four coarse bins, and autocorrelated.
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
+        let mut uniform = || (random.next_u64() >> 11) as f64 * (0.5f64).powi(53) - 0.5;
+        let (mut correlated, mut independent) = (recording(false), recording(false));
+        let mut last = 0.0;
+        for i in 0..32_000u64 {
+            let toss = uniform();
+            last = 0.9 * last + (1.0f64 - 0.81).sqrt() * toss;
+            for (recording, x) in [(&mut correlated, last), (&mut independent, toss)] {
+                let service = Nanos((9_000.0 * (1.0 + 0.01 * x)) as u64);
+                let sample = Sample {
+                    service,
+                    ..Sample::default()
+                };
+                recording.record(Instant(i * 31_250), sample);
+            }
+        }
+        let effect = |recording: &Recording| {
+            let edges = recording.block_counts(Kind::Service, 0.5);
+            assert_eq!(edges.len(), 32);
+            design_effect(&edges)
+        };
+        // In theory (1 + 0.9) / (1 - 0.9) = 19 for the mean, and somewhat less for the median.
+        let (some, none) = (effect(&correlated), effect(&independent));
+        assert!((7.0..30.0).contains(&some), "{some}");
+        assert!(none < 2.0, "{none}");
     }
 
     #[test]

@@ -20,12 +20,16 @@
 //! strikes the slow requests alone, and a stalled connection leaves its request in flight because it
 //! stalled: the assumption fails in the cases that matter, so no such correction is made.
 
+use std::io::Read as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 use crate::error::{Error, Result};
+use crate::limits::DOCUMENT_MAX;
 use crate::units::Nanos;
 
 mod bins;
@@ -38,16 +42,18 @@ pub use recording::{Extent, Kind, Recording, RecordingSpec, Sample, SeriesEntry}
 pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
 /// Significant figures of a [`Distribution`].
 const FIGURES: u8 = 3;
+/// More samples than any run has; up to here a double counts exactly.
+const COUNT_MAX: u64 = 1 << 52;
 /// Fewer samples than this beyond a quantile, and it is not told.
 pub const BEYOND_MIN: u64 = 10;
 
 /// A distribution of lengths, nanoseconds: 3 significant figures from 1 ns to [`LENGTH_MAX`], in constant memory
-/// (540 KB); count, minimum, maximum and sum are exact.
+/// (540 KB, or half of it); count, minimum, maximum and sum are exact.
 #[derive(Debug, Clone)]
 pub struct Distribution {
     lengths: Histogram<u64>,
     /// Those among `lengths` that are only known to be at least so long.
-    censored: Histogram<u64>,
+    censored: Option<Box<Histogram<u64>>>,
     min_ns: u64,
     max_ns: u64,
     sum_ns: u128,
@@ -75,8 +81,18 @@ impl Distribution {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            censored: Some(Box::new(touched_histogram())),
+            ..Self::uncensored()
+        }
+    }
+
+    /// An empty distribution of something that is always known in full, in half the memory. A censored sample is
+    /// taken all the same; the first one allocates the other half.
+    #[must_use]
+    pub fn uncensored() -> Self {
+        Self {
             lengths: touched_histogram(),
-            censored: touched_histogram(),
+            censored: None,
             min_ns: u64::MAX,
             max_ns: 0,
             sum_ns: 0,
@@ -97,7 +113,9 @@ impl Distribution {
     #[inline]
     pub fn record_censored(&mut self, length: Nanos) {
         self.record(length);
-        self.censored.saturating_record(length.0.min(LENGTH_MAX.0));
+        self.censored
+            .get_or_insert_with(|| Box::new(touched_histogram()))
+            .saturating_record(length.0.min(LENGTH_MAX.0));
         self.censored_min_ns = self.censored_min_ns.min(length.0);
     }
 
@@ -105,7 +123,12 @@ impl Distribution {
     pub fn merge(&mut self, other: &Self) {
         const SAME: &str = "all distributions have the same bounds";
         self.lengths.add(&other.lengths).expect(SAME);
-        self.censored.add(&other.censored).expect(SAME);
+        if let Some(theirs) = &other.censored {
+            self.censored
+                .get_or_insert_with(|| Box::new(touched_histogram()))
+                .add(theirs.as_ref())
+                .expect(SAME);
+        }
         self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
         self.sum_ns += other.sum_ns;
@@ -121,7 +144,7 @@ impl Distribution {
     /// Censored samples.
     #[must_use]
     pub fn censored(&self) -> u64 {
-        self.censored.len()
+        self.censored.as_ref().map_or(0, |censored| censored.len())
     }
 
     /// The smallest recorded length, exact, nanoseconds.
@@ -157,10 +180,12 @@ impl Distribution {
     pub fn quantile(&self, percent: f64) -> Option<Quantile> {
         let rank = rank(self.count(), percent)?;
         let value_ns = self.at_rank(rank);
-        let uncensored = if value_ns < self.censored_min_ns {
-            rank
-        } else {
-            self.at_or_below(value_ns) - self.censored.count_between(0, self.bin_end(value_ns))
+        let upto = self.lengths.highest_equivalent(value_ns.min(LENGTH_MAX.0));
+        let uncensored = match &self.censored {
+            Some(censored) if self.censored_min_ns <= upto => {
+                self.lengths.count_between(0, upto) - censored.count_between(0, upto)
+            }
+            _ => rank,
         };
         Some(Quantile {
             value_ns,
@@ -193,15 +218,6 @@ impl Distribution {
         self.lengths.lowest_equivalent(value).max(self.min_ns)
     }
 
-    /// Samples in the bin of `length_ns` or below.
-    fn at_or_below(&self, length_ns: u64) -> u64 {
-        self.lengths.count_between(0, self.bin_end(length_ns))
-    }
-
-    fn bin_end(&self, length_ns: u64) -> u64 {
-        self.lengths.highest_equivalent(length_ns.min(LENGTH_MAX.0))
-    }
-
     /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram library reads.
     /// Censored samples are in it at their recorded length.
     #[must_use]
@@ -217,16 +233,21 @@ impl Distribution {
     /// exact figures and censoring: minimum, maximum and mean are those of the bins, and no sample is censored.
     ///
     /// # Errors
-    /// When the text is not such an encoding; the fault is the peer's, who sent it.
+    /// When the text is not such an encoding, or has more than 3 significant figures or 2^52 samples; the fault is
+    /// the peer's, who sent it.
     pub fn decode(text: &str) -> Result<Self> {
-        let bad = |what: String| Error::peer(format!("not an HdrHistogram in base64: {what}"));
+        let bad = |what: &str| Error::peer(format!("not an HdrHistogram in base64: {what}"));
         let bytes = STANDARD
             .decode(text.trim())
-            .map_err(|e| bad(e.to_string()))?;
+            .map_err(|e| bad(&e.to_string()))?;
+        let plain = inflate(&bytes).map_err(bad)?;
         let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .map_err(|e| bad(e.to_string()))?;
-        let mut distribution = Self::new();
+            .deserialize(&mut plain.as_slice())
+            .map_err(|e| bad(&e.to_string()))?;
+        if read.len() > COUNT_MAX {
+            return Err(bad("more samples than can be"));
+        }
+        let mut distribution = Self::uncensored();
         for step in read.iter_recorded() {
             let value = step.value_iterated_to().min(LENGTH_MAX.0);
             distribution
@@ -262,6 +283,39 @@ pub fn rank(count: u64, percent: f64) -> Option<u64> {
         count.saturating_sub(rank)
     };
     (beyond >= BEYOND_MIN).then_some(rank)
+}
+
+/// Takes the compression off an encoding and checks its header. It comes from a peer, and the deserializer
+/// would allocate whatever length and precision the header claims.
+fn inflate(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
+    const COMPRESSED: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
+    // The cookie, the payload's length, the normalising offset, the figures, both bounds, the ratio.
+    const HEADER: usize = 4 + 4 + 4 + 4 + 8 + 8 + 8;
+    let Some((COMPRESSED, rest)) = bytes.split_first_chunk::<4>().map(|(c, r)| (*c, r)) else {
+        return Err("not the V2 compressed encoding");
+    };
+    let deflated = rest.get(4..).ok_or("too short")?;
+    let mut plain = Vec::new();
+    ZlibDecoder::new(deflated)
+        .take(DOCUMENT_MAX as u64)
+        .read_to_end(&mut plain)
+        .map_err(|_| "broken compression")?;
+    let (header, payload) = plain.split_at_checked(HEADER).ok_or("too short")?;
+    let word = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    if word(4) as usize != payload.len() {
+        return Err("its length is wrong");
+    }
+    // Bits above 2^62 would leave no room for the end of a bin.
+    if word(12) > u32::from(FIGURES) || word(24) > 1 << 30 {
+        return Err("too fine or too wide");
+    }
+    // As a count that is the smallest i64, whose negation overflows.
+    if payload.windows(9).any(|w| w == [0xff; 9]) {
+        return Err("a count is too large");
+    }
+    Ok(plain)
 }
 
 fn touched_histogram() -> Histogram<u64> {

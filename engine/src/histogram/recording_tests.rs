@@ -152,14 +152,24 @@ fn workers_merge_block_by_block() {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn recording_cost() {
-    let mut r = Recording::new(spec(Extent::Time(Nanos::from_secs(5)), false));
-    let mut x = 1u64;
-    let rounds = 20_000_000u64;
-    let start = std::time::Instant::now();
-    for i in 0..rounds {
-        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        r.record(Instant(i * 200), sample(8_000 + (x >> 52)));
+    const ROUNDS: u64 = 20_000_000;
+    for open_loop in [false, true] {
+        let mut r = Recording::new(spec(Extent::Time(Nanos::from_secs(5)), open_loop));
+        let mut x = 1u64;
+        let start = std::time::Instant::now();
+        for i in 0..ROUNDS {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let lateness = open_loop.then_some(Nanos(x >> 54));
+            let service = 8_000 + (x >> 52);
+            r.record(
+                Instant(i * 200),
+                Sample {
+                    lateness,
+                    ..sample(service)
+                },
+            );
+        }
+        let ns = start.elapsed().as_nanos() as f64 / ROUNDS as f64;
+        eprintln!("open loop {open_loop}: {ns:.1} ns per operation with residence");
     }
-    let ns = start.elapsed().as_nanos() as f64 / rounds as f64;
-    eprintln!("{ns:.1} ns per service, residence, path and series entry");
 }

@@ -1,5 +1,10 @@
-use super::*;
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use proptest::prelude::*;
+
+use super::*;
 
 fn of(lengths: impl IntoIterator<Item = u64>) -> Distribution {
     let mut d = Distribution::new();
@@ -76,6 +81,23 @@ fn a_quantile_is_a_lower_bound_only_where_it_rests_on_censored_samples() {
 }
 
 #[test]
+fn a_distribution_without_censoring_takes_it_all_the_same() {
+    let mut plain = Distribution::uncensored();
+    (0..100).for_each(|_| plain.record(Nanos(1_000)));
+    assert_eq!(
+        (plain.censored(), plain.quantile(50.0).unwrap().lower_bound),
+        (0, false)
+    );
+    let mut censored = Distribution::new();
+    (0..100).for_each(|_| censored.record_censored(Nanos(500)));
+    plain.merge(&censored);
+    assert_eq!(
+        (plain.censored(), plain.quantile(50.0).unwrap().lower_bound),
+        (100, true)
+    );
+}
+
+#[test]
 fn merging_is_recording_together() {
     let mut a = of([5, 70_000]);
     let mut b = of([9_000_000]);
@@ -123,6 +145,33 @@ proptest! {
         let _ = Distribution::decode(&text);
         let good = of([1, 2_000, 3_000_000]).encode();
         let _ = Distribution::decode(&good[..cut.min(good.len())]);
+    }
+
+    #[test]
+    fn a_hostile_encoding_neither_panics_nor_allocates_what_it_claims(
+        changes in prop::collection::vec((0usize..60, any::<u8>()), 1..6),
+        ones in prop::option::of(40usize..50),
+    ) {
+        let good = of((1..200).map(|i| i * 977));
+        let mut plain = inflate(&STANDARD.decode(good.encode()).unwrap()).unwrap();
+        for (at, byte) in changes {
+            plain[at] = byte;
+        }
+        if let Some(at) = ones {
+            plain[at..at + 9].fill(0xff);
+        }
+        let mut deflated = ZlibEncoder::new(Vec::new(), Compression::fast());
+        deflated.write_all(&plain).unwrap();
+        let deflated = deflated.finish().unwrap();
+        let mut bytes = 0x1c84_9314_u32.to_be_bytes().to_vec();
+        bytes.extend(u32::try_from(deflated.len()).unwrap().to_be_bytes());
+        bytes.extend(deflated);
+        if let Ok(mut d) = Distribution::decode(&STANDARD.encode(bytes)) {
+            let _ = (d.quantile(50.0), d.quantile(99.0), d.mean_ns(), d.stdev_ns(), d.at_rank_low(1));
+            d.merge(&good);
+            d.merge(&d.clone());
+            let _ = d.encode();
+        }
     }
 
     #[test]
