@@ -24,3 +24,4 @@ pub mod run;
 pub mod schedule;
 pub mod sys;
 pub mod units;
+pub mod worker;

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// A driver of either real backend: told apart once, at launch, and never in the loop.
 #[derive(Debug)]
-pub enum AnyDriver {
+pub(super) enum AnyDriver {
     /// io_uring.
     Uring(UringDriver),
     /// epoll.
@@ -20,7 +20,7 @@ pub enum AnyDriver {
 ///
 /// # Errors
 /// When a backend was insisted on that does not work here.
-pub fn choose(choice: BackendChoice) -> Result<Chosen> {
+pub(super) fn choose(choice: BackendChoice) -> Result<Chosen> {
     probe::choose(choice)
 }
 
@@ -28,7 +28,7 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn open(backend: Backend) -> std::result::Result<AnyDriver, DriverError> {
+pub(super) fn open(backend: Backend) -> std::result::Result<AnyDriver, DriverError> {
     match backend {
         Backend::Uring => UringDriver::new().map(AnyDriver::Uring),
         Backend::Epoll | Backend::Sim => EpollDriver::new().map(AnyDriver::Epoll),

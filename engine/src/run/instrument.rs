@@ -8,7 +8,7 @@ use crate::worker::TurnCounters;
 
 /// What a worker's own loop and thread tell.
 #[must_use]
-pub fn of_worker(counters: &TurnCounters, clock: ClockQuality, used: &CpuTimes) -> Instrument {
+pub(super) fn of_worker(counters: &TurnCounters, clock: ClockQuality, used: &CpuTimes) -> Instrument {
     Instrument {
         clock_ns: clock.cost.0,
         clock_granularity_ns: clock.granularity.0,
@@ -24,7 +24,7 @@ pub fn of_worker(counters: &TurnCounters, clock: ClockQuality, used: &CpuTimes) 
 }
 
 /// Adds what the kernel counted beside.
-pub fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
+pub(super) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
     instrument.steal_ns = disturbance.steal_ns;
     instrument.throttled_periods = disturbance.throttled_periods;
     instrument.throttled_ns = disturbance.throttled_ns;
@@ -33,7 +33,7 @@ pub fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
 /// `latency_error_ns`, as its definition in [`crate::result::StepResult`] says. A spinning worker's wake-up is
 /// not part of it; a sleeping one's is.
 #[must_use]
-pub const fn latency_error(instrument: &Instrument) -> Nanos {
+pub(super) const fn latency_error(instrument: &Instrument) -> Nanos {
     let wakeup = match instrument.wakeup_p99_ns {
         Some(ns) => ns,
         None => 0,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::backend;
 use super::cpus::Cpus;
-use super::environment;
+use super::environment::{self, WarningContext};
 use super::guard::{ConnectBudget, TableGuard};
 use super::observe::{Interrupt, Observer};
 use super::plan::{
-    BackendChoice, LatPlan, ServePlan, Stop, Target, Transport, WaitMode, describe,
+    BackendChoice, LatPlan, ServePlan, Stop, Target, WaitMode, describe,
 };
 use super::report;
 use super::serve::Server;
@@ -67,6 +67,8 @@ pub(super) fn run(
         cpus: chosen_cpus.cpus,
         chosen,
         address: far_end.addresses[0],
+        run_id: random()?,
+        machine: cpus,
         report: empty_report(plan, &far_end)?,
     };
     run.warn_before(chosen_cpus.shared, observer);
@@ -75,6 +77,12 @@ pub(super) fn run(
     let interrupted = interrupt.is_raised();
     run.report.partial |= interrupted || error.is_some();
     Ok(Finished { report: run.report, error, interrupted })
+}
+
+/// A number that no other run has.
+fn random() -> Result<u64> {
+    getrandom::u64()
+        .map_err(|e| Error::environment(format!("no random bytes from the kernel: {e}")))
 }
 
 fn hold_no_idle() -> Result<tuning::NoIdle> {
@@ -104,7 +112,7 @@ fn find(plan: &LatPlan, client_cpus: &[u32]) -> Result<FarEnd> {
             return embed(plan, client_cpus, Some(namespace));
         }
     };
-    let addresses = resolve::resolve(host, port, plan.common.timeout.into())?;
+    let addresses = resolve::resolve(host, port, plan.common.timeout)?;
     if addresses.is_empty() {
         return Err(Error::peer(format!("{host} has no address")));
     }
@@ -162,6 +170,8 @@ struct Run<'a> {
     cpus: Vec<u32>,
     chosen: Chosen,
     address: SocketAddr,
+    run_id: u64,
+    machine: Cpus,
     report: Report,
 }
 
@@ -201,7 +211,13 @@ impl Run<'_> {
                 self.warn(warning, observer);
             }
         }
-        for warning in environment::warnings(&self.report.environment.client, false) {
+        let context = WarningContext {
+            spinning: self.wait != WaitMode::Block,
+            no_idle: self.plan.common.no_idle,
+            cpus: self.cpus.clone(),
+            ..WarningContext::default()
+        };
+        for warning in environment::warnings(&self.report.environment.client, &context) {
             self.warn(warning, observer);
         }
     }
@@ -259,7 +275,7 @@ impl Run<'_> {
             Stop::Count(count) => (None, Some(count)),
         };
         let hello = Hello {
-            run_id: Id(self.plan.run_id),
+            run_id: Id(self.run_id),
             test: Test::PingPong,
             transport: self.plan.transport,
             direction: Direction::Both,
@@ -294,6 +310,7 @@ impl Run<'_> {
                 duration,
                 count,
                 wait: self.wait,
+                nonce: self.run_id.rotate_left(17) ^ u64::from(size),
                 wakeup: Nanos::ZERO,
             },
             count,
@@ -319,7 +336,17 @@ impl Run<'_> {
                 && !self.report.environment.servers.iter().any(|e| e.instance == environment.instance)
             {
                 self.report.environment.servers.push(environment.clone());
-                for warning in environment::warnings(environment, true) {
+                let theirs = if accept.same_host { accept.cpus.clone() } else { Vec::new() };
+                let context = WarningContext {
+                    spinning: accept.wait != WaitMode::Block,
+                    server_side: true,
+                    no_idle: self.plan.common.no_idle && accept.same_host,
+                    shared_cores: self.machine.shared_cores(&self.cpus, &theirs),
+                    other_end_cpus: if accept.same_host { self.cpus.clone() } else { Vec::new() },
+                    cpus: accept.cpus.clone(),
+                    descriptors_needed: 0,
+                };
+                for warning in environment::warnings(environment, &context) {
                     self.warn(warning, observer);
                 }
             }

@@ -1,18 +1,30 @@
 //! Runs: the validated plan, its launch over workers, and what comes back.
 
+mod backend;
 pub mod cpus;
 pub mod environment;
 pub mod guard;
+mod instrument;
 pub mod journal;
+mod lat;
 pub mod observe;
 pub mod plan;
+mod report;
 pub mod resolve;
+pub mod serve;
+mod step;
 pub mod veth;
+
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::result::Report;
 use observe::{Interrupt, Observer};
 use plan::{LatPlan, ServePlan};
+
+/// How often a serving command looks whether it was interrupted.
+const SERVE_LOOK: Duration = Duration::from_millis(50);
 
 /// What a measuring run came to.
 #[derive(Debug)]
@@ -30,9 +42,12 @@ pub struct Finished {
 /// # Errors
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
-pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    let _ = (plan, interrupt, observer);
-    Err(Error::bug("not built yet"))
+pub fn lat(
+    plan: &LatPlan,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    lat::run(plan, interrupt, observer)
 }
 
 /// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is called
@@ -43,9 +58,11 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 pub fn serve(
     plan: &ServePlan,
     interrupt: &Interrupt,
-    ready: &mut dyn FnMut(&[std::net::SocketAddr]),
-    log: &(dyn Fn(&str) + Send + Sync),
+    ready: &mut dyn FnMut(&[SocketAddr]),
+    log: serve::Log,
 ) -> Result<()> {
-    let _ = (plan, interrupt, ready, log);
-    Err(Error::bug("not built yet"))
+    let server = serve::Server::start(plan, &[], None, log)?;
+    ready(server.addresses());
+    while !interrupt.is_raised() && !server.wait(SERVE_LOOK) {}
+    Ok(())
 }

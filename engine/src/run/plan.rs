@@ -34,6 +34,17 @@ pub enum Target {
     },
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loopback => f.write_str("loopback"),
+            Self::Veth => f.write_str("veth"),
+            Self::Host { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// When a step's measured phase ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -118,4 +129,41 @@ pub struct ServePlan {
     pub backend: BackendChoice,
     /// The shared secret that clients must prove to know.
     pub secret: Option<Secret>,
+}
+
+/// The plan as results carry it: defaults filled in, names resolved, and of a secret only that there is one.
+#[must_use]
+pub fn describe(plan: &LatPlan, addresses: &[SocketAddr]) -> serde_json::Value {
+    let common = &plan.common;
+    let (duration_ns, count) = match common.stop {
+        Stop::After(duration) => (Some(duration.0), None),
+        Stop::Count(count) => (None, Some(count)),
+    };
+    let backend = match common.backend {
+        BackendChoice::Auto => "auto",
+        BackendChoice::Only(backend) => backend.name(),
+    };
+    serde_json::json!({
+        "target": plan.target.to_string(),
+        "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "proto": plan.transport.name(),
+        "sizes_bytes": plan.sizes,
+        "connections": plan.connections,
+        "connect_each": plan.connect_each,
+        "rate_per_s": plan.rate_per_s,
+        "server_delay_ns": plan.server_delay.0,
+        "duration_ns": duration_ns,
+        "count": count,
+        "warmup_ns": common.warmup.0,
+        "timeout_ns": common.timeout.0,
+        "threads": common.threads,
+        "cpus": common.cpus,
+        "wait": common.wait.map(WaitMode::name),
+        "backend": backend,
+        "percentiles": common.percentiles,
+        "interval_ns": common.interval.0,
+        "label": common.label,
+        "secret": common.secret.is_some(),
+        "no_idle": common.no_idle,
+    })
 }

@@ -97,8 +97,7 @@ impl Server {
     ) -> Result<()> {
         let unable = |e: DriverError| Error::environment(format!("the server cannot run: {e}"));
         let mut driver = EpollDriver::new().map_err(unable)?;
-        let key = CookieKey(random_bytes()?);
-        let datagrams = UdpServerFront::new(plan.secret.clone(), key);
+        let datagrams = Arc::clone(&dispatcher.datagrams);
         let mut front = Front::new(dispatcher, plan.secret.clone(), datagrams);
         let mut addresses = Vec::new();
         for &address in &plan.listen {
@@ -252,6 +251,7 @@ struct Dispatcher {
     /// Sessions admitted per run: they go round the run's workers.
     turn: (u64, usize),
     registry: Arc<Registry>,
+    datagrams: Arc<UdpServerFront>,
     stopping: Arc<AtomicBool>,
     log: Log,
 }
@@ -283,6 +283,10 @@ impl Dispatcher {
             workers: HashMap::new(),
             turn: (0, 0),
             registry: Arc::default(),
+            datagrams: Arc::new(UdpServerFront::new(
+                CookieKey(random_bytes()?),
+                plan.secret.clone(),
+            )),
             stopping,
             log,
         };
@@ -352,6 +356,7 @@ impl Dispatcher {
         let limits =
             SessionLimits { idle: self.plan.idle_timeout, duration: self.plan.max_duration };
         let stopping = Arc::clone(&self.stopping);
+        let datagrams = Arc::clone(&self.datagrams);
         let log = Arc::clone(&self.log);
         let body = move || {
             if let Err(error) = affinity::pin_current_thread(cpu) {
@@ -359,7 +364,7 @@ impl Dispatcher {
             }
             let _ = tuning::set_timer_slack_ns(1);
             let meter = ServerMeter::new(cpu, stopping);
-            let roles = Sessions::new(sessions, limits, meter);
+            let roles = Sessions::new(sessions, limits, datagrams, meter);
             let end = match backend::open(backend) {
                 Ok(AnyDriver::Uring(driver)) => run_sessions(driver, roles, &waker_tx),
                 Ok(AnyDriver::Epoll(driver)) => run_sessions(driver, roles, &waker_tx),

@@ -1,6 +1,5 @@
 //! One step of a latency run: workers launched, started at a common instant, watched, and merged.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -457,7 +456,7 @@ fn merge(merged: &mut StepOutcome, result: WorkerResult) {
     merged.measured.merge(&result.measured);
     merged.outcome.merge(result.outcome);
     merged.counters.merge(&result.counters);
-    merged.usage = merged.usage + result.usage;
+    merged.usage += result.usage;
     merged.clock.cost = merged.clock.cost.max(result.clock.cost);
     merged.clock.granularity = merged.clock.granularity.max(result.clock.granularity);
     merged.wakeup = merged.wakeup.max(result.wakeup);

@@ -1,7 +1,7 @@
 //! What this process and its threads used, and what was taken from them: CPU time, context switches,
 //! steal, throttling.
 
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -36,6 +36,15 @@ impl Sub for CpuTimes {
                 .involuntary_switches
                 .saturating_sub(earlier.involuntary_switches),
         }
+    }
+}
+
+impl AddAssign for CpuTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.user_ns += other.user_ns;
+        self.system_ns += other.system_ns;
+        self.voluntary_switches += other.voluntary_switches;
+        self.involuntary_switches += other.involuntary_switches;
     }
 }
 

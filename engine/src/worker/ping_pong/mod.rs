@@ -54,6 +54,8 @@ pub struct ClientSpec {
     pub duration: Option<Nanos>,
     /// Operations of this worker, where it ends by count.
     pub count: Option<u64>,
+    /// Random: the sessions' nonces are made from it.
+    pub nonce: u64,
     /// How to wait once the run has started.
     pub wait: WaitMode,
     /// The 99th percentile of a wake-up here: hybrid waiting stops sleeping that much before a send is due.
@@ -476,6 +478,7 @@ impl<G: Gauge> Client<G> {
                 self.gauge.counts(operations.completed, operations.failed + operations.timed_out);
             }
         }
+        let running = self.is_running();
         let slot = &mut self.slots[index as usize];
         if timed_out && self.spec.transport == Transport::Udp && stage == Stage::Receive {
             // A lost datagram: the next one goes out.
@@ -484,7 +487,7 @@ impl<G: Gauge> Client<G> {
             return Ok(());
         }
         slot.give_up(io, now)?;
-        if self.spec.hello.connect_each && self.is_running() {
+        if self.spec.hello.connect_each && running {
             slot.rest_until(now + BACKOFF);
             return Ok(());
         }

@@ -9,12 +9,13 @@ use crate::error::Error;
 use crate::histogram::Sample;
 use crate::limits::CONTROL_DATAGRAM;
 use crate::proto::datagram::{
-    ClientDatagram, Document, DocumentEvent, DocumentFetch, UdpClientHandshake, decode_for_client,
-    put_request,
+    self, DataHeader, Document, DocumentFetch, ENDED, FetchEvent, MEASURED, NO_SESSION,
+    UdpClientHandshake,
 };
 use crate::proto::handshake::{ClientEvent, ClientHandshake, FiguresReader, HandshakeError};
 use crate::proto::hello::{Accept, Figures};
 use crate::proto::ping_pong::{self, Progress, Received};
+use crate::proto::text::Id;
 use crate::run::plan::Transport;
 use crate::units::{Instant, Nanos};
 use crate::worker::link::{Link, Purpose};
@@ -78,9 +79,9 @@ enum State {
     Vacant,
     Connecting { since: Instant },
     Greeting { handshake: Box<ClientHandshake>, deadline: Instant },
-    GreetingDatagrams { handshake: Box<UdpClientHandshake>, deadline: Instant },
+    GreetingDatagrams { handshake: Box<UdpClientHandshake> },
     /// UDP: the accept is here, the environment still to come.
-    Fetching { accept: Option<Box<Accept>>, fetch: Box<DocumentFetch>, deadline: Instant },
+    Fetching { accept: Option<Box<Accept>>, fetch: Box<DocumentFetch> },
     Idle,
     /// An operation is under way.
     Awaiting,
@@ -106,8 +107,10 @@ pub(super) struct Slot {
     /// An operation was cut off in mid-flight: what comes is not in step any more.
     interrupted: bool,
     resting_until: Option<Instant>,
-    session: u64,
+    session: Id,
     sequence: u64,
+    /// Sessions asked for over UDP, so that each has a nonce of its own.
+    asked: u64,
 }
 
 impl Slot {
@@ -129,8 +132,9 @@ impl Slot {
             brief: false,
             interrupted: false,
             resting_until: None,
-            session: 0,
+            session: Id(0),
             sequence: 0,
+            asked: 0,
         })
     }
 
@@ -244,7 +248,9 @@ impl Slot {
             }
             Transport::Udp => {
                 self.sequence += 1;
-                put_request(request, self.session, self.sequence, operation.measured);
+                let flags = if operation.measured { MEASURED } else { 0 };
+                let (sequence, session) = (self.sequence, self.session);
+                DataHeader { reply: false, flags, sequence, session }.encode_into(request);
                 link.send(io, 0, self.size)?;
                 self.receive_datagram(io)
             }
@@ -290,9 +296,10 @@ impl Slot {
                 self.state = State::Reporting { reader: Box::default(), deadline };
             }
             Transport::Udp => {
-                let fetch = Box::new(DocumentFetch::new(self.session, Document::Figures, now));
-                self.state = State::Fetching { accept: None, fetch, deadline };
-                self.step_fetch(io, now)?;
+                let fetch = DocumentFetch::new(self.session, Document::Figures, now, spec.timeout);
+                let fetch = Box::new(fetch);
+                self.state = State::Fetching { accept: None, fetch };
+                self.step_fetch(io)?;
             }
         }
         Ok(())
@@ -408,8 +415,12 @@ impl Slot {
                 }
             }
             Transport::Udp => {
-                let handshake = UdpClientHandshake::new(&hello, spec.secret.clone(), now);
-                self.state = State::GreetingDatagrams { handshake: Box::new(handshake), deadline };
+                self.asked += 1;
+                let nonce = spec.nonce ^ (u64::from(self.index) << 32 | self.asked);
+                let secret = spec.secret.clone();
+                let handshake =
+                    UdpClientHandshake::new(&hello, nonce, secret, now, spec.timeout);
+                self.state = State::GreetingDatagrams { handshake: Box::new(handshake) };
                 self.receive_datagram(io)?;
             }
         }
@@ -509,10 +520,13 @@ impl Slot {
                 if link.is_sending_control() {
                     return Ok(Event::Nothing);
                 }
-                (handshake.poll_transmit(now), handshake.poll_event())
+                (handshake.poll_transmit(), handshake.poll_event())
             }
-            State::Fetching { .. } => {
-                self.step_fetch(io, now)?;
+            State::Fetching { fetch, .. } => {
+                if let Some(fetched) = fetch.poll_event() {
+                    return self.handle_document(io, fetched);
+                }
+                self.step_fetch(io)?;
                 return Ok(Event::Nothing);
             }
             _ => return Ok(Event::Nothing),
@@ -522,14 +536,18 @@ impl Slot {
         }
         match event {
             Some(ClientEvent::Accepted(accept)) => {
-                self.session = accept.session.map_or(0, |id| id.0);
+                self.session = accept.session.unwrap_or_default();
                 if spec.transport == Transport::Udp && !self.brief {
-                    let fetch = DocumentFetch::new(self.session, Document::Environment, now);
-                    let deadline = now + spec.timeout;
+                    let fetch = DocumentFetch::new(
+                        self.session,
+                        Document::Environment,
+                        now,
+                        spec.timeout,
+                    );
                     let fetch = Box::new(fetch);
-                    self.state = State::Fetching { accept: Some(accept), fetch, deadline };
+                    self.state = State::Fetching { accept: Some(accept), fetch };
                     self.receive_datagram(io)?;
-                    self.step_fetch(io, now)?;
+                    self.step_fetch(io)?;
                     return Ok(Event::Nothing);
                 }
                 self.state = State::Idle;
@@ -549,12 +567,12 @@ impl Slot {
         }
     }
 
-    fn step_fetch<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn step_fetch<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         let (Some(link), State::Fetching { fetch, .. }) = (&mut self.link, &mut self.state) else {
             return Ok(());
         };
         if !link.is_sending_control()
-            && let Some(question) = fetch.poll_transmit(now)
+            && let Some(question) = fetch.poll_transmit()
         {
             link.send_control(io, &question)?;
         }
@@ -575,32 +593,19 @@ impl Slot {
                 handshake.handle_datagram(datagram, now);
                 self.step_control(io, now, spec)
             }
-            State::Fetching { accept, fetch, .. } => {
-                let event = match fetch.handle_datagram(datagram, now) {
-                    DocumentEvent::Nothing => Event::Nothing,
-                    DocumentEvent::Complete(bytes) => match accept.take() {
-                        Some(mut accept) => {
-                            accept.environment = serde_json::from_slice(&bytes).ok();
-                            self.state = State::Idle;
-                            return Ok(Event::Accepted(accept));
-                        }
-                        None => {
-                            self.state = State::Closing;
-                            link.close(io)?;
-                            return Ok(match serde_json::from_slice(&bytes) {
-                                Ok(figures) => Event::Figures(Box::new(figures)),
-                                Err(_) => Event::Nothing,
-                            });
-                        }
-                    },
-                };
-                self.step_fetch(io, now)?;
-                Ok(event)
+            State::Fetching { fetch, .. } => {
+                fetch.handle_datagram(datagram, now);
+                self.step_control(io, now, spec)
             }
             State::Awaiting | State::Idle => {
-                match decode_for_client(datagram, self.session) {
-                    ClientDatagram::Reply { sequence, residence }
-                        if sequence == self.sequence
+                let reply = DataHeader::decode(datagram).filter(|h| h.reply && h.session == self.session);
+                let residence = datagram::residence(datagram);
+                match reply {
+                    Some(header) if header.flags & (ENDED | NO_SESSION) != 0 => {
+                        Ok(closed(Stage::Receive, self.to))
+                    }
+                    Some(header)
+                        if header.sequence == self.sequence
                             && n == self.size
                             && self.operation.is_some() =>
                     {
@@ -609,15 +614,37 @@ impl Slot {
                     }
                     reply => {
                         self.receive_datagram(io)?;
-                        Ok(match reply {
-                            ClientDatagram::Reply { .. } => Event::Stale,
-                            ClientDatagram::Other => Event::Nothing,
-                        })
+                        Ok(if reply.is_some() { Event::Stale } else { Event::Nothing })
                     }
                 }
             }
             _ => Ok(Event::Nothing),
         }
+    }
+
+    /// What a fetched document was fetched for.
+    fn handle_document<D: Driver>(
+        &mut self,
+        io: &mut D,
+        fetched: FetchEvent,
+    ) -> Result<Event, DriverError> {
+        let State::Fetching { accept, .. } = &mut self.state else { return Ok(Event::Nothing) };
+        let document = match fetched {
+            FetchEvent::Done(document) => Some(document),
+            FetchEvent::Failed(_) => None,
+        };
+        if let Some(mut accept) = accept.take() {
+            // The environment is worth having, not worth failing for.
+            accept.environment = document.and_then(|json| serde_json::from_slice(&json).ok());
+            self.state = State::Idle;
+            return Ok(Event::Accepted(accept));
+        }
+        self.state = State::Closing;
+        if let Some(link) = &mut self.link {
+            link.close(io)?;
+        }
+        let figures = document.and_then(|json| serde_json::from_slice(&json).ok());
+        Ok(figures.map_or(Event::Nothing, |figures| Event::Figures(Box::new(figures))))
     }
 
     /// Deadlines and retransmissions.
@@ -647,18 +674,9 @@ impl Slot {
                 handshake.handle_timeout(now);
                 self.step_control(io, now, spec)
             }
-            State::Fetching { accept, deadline, .. } if now >= *deadline => match accept.take() {
-                // The environment is worth having, not worth failing for.
-                Some(accept) => {
-                    self.state = State::Idle;
-                    Ok(Event::Accepted(accept))
-                }
-                None => Ok(timed_out(Stage::Close)),
-            },
             State::Fetching { fetch, .. } => {
                 fetch.handle_timeout(now);
-                self.step_fetch(io, now)?;
-                Ok(Event::Nothing)
+                self.step_control(io, now, spec)
             }
             State::Reporting { deadline, .. } if now >= *deadline => Ok(timed_out(Stage::Close)),
             State::Awaiting => match &self.operation {

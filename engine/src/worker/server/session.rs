@@ -2,6 +2,7 @@
 
 use super::{SessionLimits, is_departure};
 use crate::histogram::Distribution;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::driver::{Driver, DriverError, Outcome, SocketId};
@@ -18,6 +19,9 @@ use crate::worker::link::{Link, Purpose};
 
 /// After its figures were fetched, a datagram session stays this long for a repeated question.
 const LINGER: Nanos = Nanos::from_secs(1);
+
+/// Control datagrams that wait to be sent: as many as a client asks for at once.
+const ANSWERS_MAX: usize = 16;
 
 /// What a session wants of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,7 @@ pub(super) struct Session<P> {
     figures: Option<Vec<u8>>,
     /// UDP: parts of the figures that were asked for.
     fetches: Vec<Fetch>,
+    answers: VecDeque<Vec<u8>>,
     finished_at: Option<Instant>,
 }
 
@@ -131,6 +136,7 @@ impl<P> Session<P> {
             errors: Vec::new(),
             figures: None,
             fetches: Vec::new(),
+            answers: VecDeque::new(),
             finished_at: None,
         })
     }
@@ -195,6 +201,9 @@ impl<P> Session<P> {
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
             (Purpose::SendControl, Outcome::Sent(n)) => {
                 let gone = self.link.handle_control_sent(io, *n)?;
+                if gone && let Some(next) = self.answers.pop_front() {
+                    self.link.send_control(io, &next)?;
+                }
                 Ok(match self.stage {
                     Stage::Reporting if gone && self.transport == Transport::Tcp => Want::Close,
                     _ => Want::Nothing,
@@ -365,9 +374,12 @@ impl<P> Session<P> {
             && self.reply.remaining().is_empty()
     }
 
-    /// Sends a control datagram. While one is on its way already, this one is lost, and asked for again.
+    /// Sends a control datagram, behind those on their way. Beyond a bound it is lost, and asked for again.
     fn answer<D: Driver>(&mut self, io: &mut D, datagram: &[u8]) -> Result<(), DriverError> {
         if self.link.is_sending_control() {
+            if self.answers.len() < ANSWERS_MAX {
+                self.answers.push_back(datagram.to_vec());
+            }
             return Ok(());
         }
         self.link.send_control(io, datagram)
