@@ -184,9 +184,9 @@ pub struct StepResult {
     /// CPU time spent.
     pub cpu: Cpu,
     /// How far a latency here can be wrong through the instrument itself: what reading the clock costs plus its
-    /// granularity, plus the p99 of the time the client's worker was not looking while a reply was outstanding
-    /// (spinning: between two reaps; sleeping: between a reap and the next sleep, and the p99 of the wake-up),
-    /// plus the bound on batching where batches are gathered.
+    /// granularity, plus the p99 of how long a reply can have lain unseen by the client's worker (spinning:
+    /// from the reap before to the one that found it; sleeping: from the reap before to the sleep, and the
+    /// p99 of a wake-up), plus the bound on batching where batches are gathered.
     pub latency_error_ns: u64,
     /// How each end measured.
     pub instrument: Instruments,
@@ -450,7 +450,7 @@ pub struct Instrument {
     pub turn_p99_ns: u64,
     /// The longest.
     pub turn_max_ns: u64,
-    /// 99th percentile of the time not looking while a reply was outstanding.
+    /// 99th percentile of how long what was timed can have lain unseen: the time not looking before its reap.
     pub gap_p99_ns: u64,
     /// 99th percentile of the wake-up from a sleep of 100 µs, measured before the run; only where it sleeps.
     pub wakeup_p99_ns: Option<u64>,

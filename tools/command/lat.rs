@@ -1,7 +1,8 @@
 //! `tare lat`.
 
-use tare_engine::error::{Error, Result};
-use tare_engine::result::{AssertionResult, Interval, Params, Report, StepResult, Warning};
+use tare_engine::analysis::assertion::{self, Assertion};
+use tare_engine::error::Result;
+use tare_engine::result::{AssertionResult, Interval, Params, Report, Warning};
 use tare_engine::run;
 use tare_engine::run::observe::{Interrupt, Observer, Progress};
 
@@ -17,8 +18,16 @@ pub(super) fn run(args: &LatArgs) -> Result<Exit> {
     if let Some(warning) = secret.warning.filter(|_| !common.quiet) {
         complain(&format!("warning: {warning}"));
     }
-    let plan = args.plan(secret.secret)?;
-    let assertions = Assertions::parse(common.assertions())?;
+    let mut plan = args.plan(secret.secret)?;
+    let assertions = common
+        .assertions()
+        .iter()
+        .map(|expr| Assertion::parse(expr))
+        .collect::<Result<Vec<_>>>()?;
+    // An assertion on a quantile that is not printed needs it all the same.
+    plan.common
+        .percentiles
+        .extend(assertions.iter().filter_map(Assertion::percentile));
     let look = Look {
         percentiles: common.percentiles(),
     };
@@ -38,7 +47,7 @@ pub(super) fn run(args: &LatArgs) -> Result<Exit> {
     let mut finished = run::lat(&plan, &interrupt, &mut watcher)?;
     watcher.bar.clear();
 
-    finished.report.assertions = assertions.judge(&finished.report.results);
+    finished.report.assertions = assertion::evaluate(&assertions, &finished.report.results);
     let written = watcher.outputs.finish(&finished.report);
     if let Some(error) = &finished.error {
         complain(&error.to_string());
@@ -77,25 +86,6 @@ fn said_of(verdict: &AssertionResult) -> String {
         _ => "cannot be told from this data",
     };
     format!("assertion '{}' {fate}{step}", verdict.expr)
-}
-
-/// The assertions of `--assert`.
-///
-/// The seam to the analysis of results: nothing else here knows how expressions are read and judged.
-struct Assertions;
-
-impl Assertions {
-    fn parse(expressions: &[String]) -> Result<Self> {
-        match expressions {
-            [] => Ok(Self),
-            _ => Err(Error::bug("--assert is not built yet")),
-        }
-    }
-
-    fn judge(&self, results: &[StepResult]) -> Vec<AssertionResult> {
-        let _ = results;
-        Vec::new()
-    }
 }
 
 /// Hands what the run tells on to stdout, the files and the terminal.

@@ -1,6 +1,7 @@
 //! `tare serve`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tare_engine::error::Result;
 use tare_engine::run;
@@ -28,7 +29,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
             complain(line);
         }
     };
-    run::serve(&plan, &interrupt, &mut ready, &log)?;
+    run::serve(&plan, &interrupt, &mut ready, Arc::new(log))?;
     Ok(Exit::Measured)
 }
 

@@ -8,7 +8,11 @@ use crate::worker::TurnCounters;
 
 /// What a worker's own loop and thread tell.
 #[must_use]
-pub(super) fn of_worker(counters: &TurnCounters, clock: ClockQuality, used: &CpuTimes) -> Instrument {
+pub(super) fn of_worker(
+    counters: &TurnCounters,
+    clock: ClockQuality,
+    used: &CpuTimes,
+) -> Instrument {
     Instrument {
         clock_ns: clock.cost.0,
         clock_granularity_ns: clock.granularity.0,
@@ -60,7 +64,10 @@ mod tests {
             ..Instrument::default()
         };
         assert_eq!(latency_error(&spinning), Nanos(421));
-        let sleeping = Instrument { wakeup_p99_ns: Some(50_000), ..spinning };
+        let sleeping = Instrument {
+            wakeup_p99_ns: Some(50_000),
+            ..spinning
+        };
         assert_eq!(latency_error(&sleeping), Nanos(50_421));
     }
 }

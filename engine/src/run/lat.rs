@@ -8,9 +8,7 @@ use super::cpus::Cpus;
 use super::environment::{self, WarningContext};
 use super::guard::{ConnectBudget, TableGuard};
 use super::observe::{Interrupt, Observer};
-use super::plan::{
-    BackendChoice, LatPlan, ServePlan, Stop, Target, WaitMode, describe,
-};
+use super::plan::{BackendChoice, LatPlan, ServePlan, Stop, Target, WaitMode, describe};
 use super::report;
 use super::serve::Server;
 use super::step::{self, StepPlan};
@@ -59,7 +57,11 @@ pub(super) fn run(
     let sockets = u64::from(most) * if embedded { 2 } else { 1 };
     rlimit::ensure_descriptors(sockets + DESCRIPTORS_BESIDE)?;
     let far_end = find(plan, &chosen_cpus.cpus)?;
-    let _no_idle = if plan.common.no_idle { Some(hold_no_idle()?) } else { None };
+    let _no_idle = if plan.common.no_idle {
+        Some(hold_no_idle()?)
+    } else {
+        None
+    };
     let mut run = Run {
         plan,
         interrupt,
@@ -76,7 +78,11 @@ pub(super) fn run(
     drop(far_end.server);
     let interrupted = interrupt.is_raised();
     run.report.partial |= interrupted || error.is_some();
-    Ok(Finished { report: run.report, error, interrupted })
+    Ok(Finished {
+        report: run.report,
+        error,
+        interrupted,
+    })
 }
 
 /// A number that no other run has.
@@ -116,17 +122,18 @@ fn find(plan: &LatPlan, client_cpus: &[u32]) -> Result<FarEnd> {
     if addresses.is_empty() {
         return Err(Error::peer(format!("{host} has no address")));
     }
-    Ok(FarEnd { addresses, server: None, _namespace: None })
+    Ok(FarEnd {
+        addresses,
+        server: None,
+        _namespace: None,
+    })
 }
 
-fn embed(
-    plan: &LatPlan,
-    client_cpus: &[u32],
-    namespace: Option<VethNamespace>,
-) -> Result<FarEnd> {
-    let host = namespace
-        .as_ref()
-        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), VethNamespace::server_address);
+fn embed(plan: &LatPlan, client_cpus: &[u32], namespace: Option<VethNamespace>) -> Result<FarEnd> {
+    let host = namespace.as_ref().map_or(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        VethNamespace::server_address,
+    );
     let serve = ServePlan {
         listen: vec![SocketAddr::new(host, 0)],
         listen_is_default: false,
@@ -139,9 +146,18 @@ fn embed(
         backend: BackendChoice::Auto,
         secret: None,
     };
-    let server = Server::start(&serve, client_cpus, namespace.as_ref(), Arc::new(|_: &str| {}))?;
+    let server = Server::start(
+        &serve,
+        client_cpus,
+        namespace.as_ref(),
+        Arc::new(|_: &str| {}),
+    )?;
     let addresses = server.addresses().to_vec();
-    Ok(FarEnd { addresses, server: Some(server), _namespace: namespace })
+    Ok(FarEnd {
+        addresses,
+        server: Some(server),
+        _namespace: namespace,
+    })
 }
 
 fn empty_report(plan: &LatPlan, far_end: &FarEnd) -> Result<Report> {
@@ -149,13 +165,19 @@ fn empty_report(plan: &LatPlan, far_end: &FarEnd) -> Result<Report> {
     let client = environment::capture(Some(address.ip()));
     Ok(Report {
         schema: SCHEMA.to_owned(),
-        tool: Tool { name: "tare".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        tool: Tool {
+            name: "tare".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
         kind: "lat".to_owned(),
         started_at: jiff::Timestamp::now().to_string(),
         partial: true,
         seed: plan.common.seed,
         plan: describe(plan, &far_end.addresses),
-        environment: Environments { client, servers: Vec::new() },
+        environment: Environments {
+            client,
+            servers: Vec::new(),
+        },
         results: Vec::new(),
         assertions: Vec::new(),
         warnings: Vec::new(),
@@ -177,7 +199,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn warn(&mut self, warning: Warning, observer: &mut dyn Observer) {
-        if !self.report.warnings.iter().any(|w| w.code == warning.code && w.message == warning.message) {
+        if !self
+            .report
+            .warnings
+            .iter()
+            .any(|w| w.code == warning.code && w.message == warning.message)
+        {
             observer.warning(&warning);
             self.report.warnings.push(warning);
         }
@@ -228,7 +255,12 @@ impl Run<'_> {
             .plan
             .sizes
             .iter()
-            .flat_map(|&size| self.plan.connections.iter().map(move |&count| (size, count)))
+            .flat_map(|&size| {
+                self.plan
+                    .connections
+                    .iter()
+                    .map(move |&count| (size, count))
+            })
             .collect();
         let total = steps.len();
         for (index, (size, connections)) in steps.into_iter().enumerate() {
@@ -333,16 +365,29 @@ impl Run<'_> {
         let stopped = outcome.stopped.clone();
         for accept in &outcome.outcome.accepts {
             if let Some(environment) = &accept.environment
-                && !self.report.environment.servers.iter().any(|e| e.instance == environment.instance)
+                && !self
+                    .report
+                    .environment
+                    .servers
+                    .iter()
+                    .any(|e| e.instance == environment.instance)
             {
                 self.report.environment.servers.push(environment.clone());
-                let theirs = if accept.same_host { accept.cpus.clone() } else { Vec::new() };
+                let theirs = if accept.same_host {
+                    accept.cpus.clone()
+                } else {
+                    Vec::new()
+                };
                 let context = WarningContext {
                     spinning: accept.wait != WaitMode::Block,
                     server_side: true,
                     no_idle: self.plan.common.no_idle && accept.same_host,
                     shared_cores: self.machine.shared_cores(&self.cpus, &theirs),
-                    other_end_cpus: if accept.same_host { self.cpus.clone() } else { Vec::new() },
+                    other_end_cpus: if accept.same_host {
+                        self.cpus.clone()
+                    } else {
+                        Vec::new()
+                    },
                     cpus: accept.cpus.clone(),
                     descriptors_needed: 0,
                 };
@@ -367,15 +412,17 @@ impl Run<'_> {
         self.report.results.push(step);
         stopped.or_else(|| {
             let interrupted = self.interrupt.is_raised();
-            (cut_short && !interrupted).then_some(()).and(failure.clone()).or_else(|| {
-                (nothing && !interrupted).then(|| {
-                    failure.unwrap_or_else(|| {
-                        Error::peer(format!("nothing was answered by {}", self.address))
-                            .remedy("check the server, the route and the firewall")
+            (cut_short && !interrupted)
+                .then_some(())
+                .and(failure.clone())
+                .or_else(|| {
+                    (nothing && !interrupted).then(|| {
+                        failure.unwrap_or_else(|| {
+                            Error::peer(format!("nothing was answered by {}", self.address))
+                                .remedy("check the server, the route and the firewall")
+                        })
                     })
                 })
-            })
         })
     }
 }
-

@@ -42,11 +42,7 @@ pub struct Finished {
 /// # Errors
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
-pub fn lat(
-    plan: &LatPlan,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Finished> {
+pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
     lat::run(plan, interrupt, observer)
 }
 

@@ -23,7 +23,10 @@ pub(super) struct Inputs<'a> {
 }
 
 /// The step's result.
-#[expect(clippy::cast_precision_loss, reason = "rates are printed with less than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates are printed with less than 53 bits"
+)]
 pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
     let outcome = &inputs.outcome;
     let mut recording = outcome.recording.clone();
@@ -37,9 +40,17 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
     let client = client_instrument(inputs);
     let server = server_instrument(&outcome.outcome.figures);
     let seconds = duration.as_secs_f64();
-    let achieved_per_s = if seconds > 0.0 { operations.completed as f64 / seconds } else { 0.0 };
-    let mut instances: Vec<String> =
-        outcome.outcome.accepts.iter().map(|accept| accept.instance.to_string()).collect();
+    let achieved_per_s = if seconds > 0.0 {
+        operations.completed as f64 / seconds
+    } else {
+        0.0
+    };
+    let mut instances: Vec<String> = outcome
+        .outcome
+        .accepts
+        .iter()
+        .map(|accept| accept.instance.to_string())
+        .collect();
     instances.sort();
     instances.dedup();
     let mut step = StepResult {
@@ -52,7 +63,10 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
             operations: outcome.warmup.operations,
             errors: outcome.warmup.errors.to_counts(),
         },
-        rate: Rate { target_per_s: inputs.plan.rate_per_s, achieved_per_s },
+        rate: Rate {
+            target_per_s: inputs.plan.rate_per_s,
+            achieved_per_s,
+        },
         latency: summary::latencies(&recording, &inputs.plan.common.percentiles),
         errors: outcome.measured.errors.to_counts(),
         connections: Connections {
@@ -100,25 +114,40 @@ fn client_instrument(inputs: &Inputs<'_>) -> Instrument {
         client.backend_reason += &format!("; {}", outcome.step_downs.join("; "));
     }
     outcome.wait.name().clone_into(&mut client.wait);
-    if inputs.plan.common.wait.is_none_or(|asked| asked != outcome.wait) {
+    if inputs
+        .plan
+        .common
+        .wait
+        .is_none_or(|asked| asked != outcome.wait)
+    {
         client.wait_reason = wait_reason(inputs);
     }
     client.cpus = inputs.cpus.to_vec();
-    client.wakeup_p99_ns =
-        outcome.wakeup.filter(|_| outcome.wait != super::plan::WaitMode::Spin).map(|n| n.0);
+    client.wakeup_p99_ns = outcome
+        .wakeup
+        .filter(|_| outcome.wait != super::plan::WaitMode::Spin)
+        .map(|n| n.0);
     client.ring_overflows = outcome.overflows;
     client
 }
 
 fn wait_reason(inputs: &Inputs<'_>) -> Option<String> {
-    let refused = inputs.outcome.outcome.accepts.iter().find_map(|a| a.wait_reason.clone());
+    let refused = inputs
+        .outcome
+        .outcome
+        .accepts
+        .iter()
+        .find_map(|a| a.wait_reason.clone());
     refused.filter(|_| inputs.outcome.wait == super::plan::WaitMode::Block)
 }
 
 /// One block for the far end: where several sessions or servers answered, the worst figures of them all, so
 /// that no disturbance hides behind an average.
 fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
-    let mut all = figures.iter().map(|f| &f.instrument).filter(|i| !i.backend.is_empty());
+    let mut all = figures
+        .iter()
+        .map(|f| &f.instrument)
+        .filter(|i| !i.backend.is_empty());
     let mut worst = all.next()?.clone();
     for other in all {
         worst.turn_p50_ns = worst.turn_p50_ns.max(other.turn_p50_ns);
@@ -139,7 +168,9 @@ fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
 
 /// The server worker's CPU time: the largest told, since sessions of one worker tell of the same thread.
 fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
-    let largest = figures.iter().max_by_key(|f| f.cpu.user_ns + f.cpu.system_ns)?;
+    let largest = figures
+        .iter()
+        .max_by_key(|f| f.cpu.user_ns + f.cpu.system_ns)?;
     let operations = figures.iter().map(|f| f.operations).sum();
     (largest.cpu.user_ns + largest.cpu.system_ns > 0).then(|| {
         let cpu = &largest.cpu;
@@ -147,9 +178,17 @@ fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a quotient of two measured numbers"
+)]
 fn cpu_use(user_ns: u64, system_ns: u64, machine_busy: Option<f64>, operations: u64) -> CpuUse {
-    let per_operation =
-        (operations > 0).then(|| (user_ns + system_ns) as f64 / operations as f64);
-    CpuUse { user_ns, system_ns, machine_busy, per_operation_ns: per_operation, per_mib_ns: None }
+    let per_operation = (operations > 0).then(|| (user_ns + system_ns) as f64 / operations as f64);
+    CpuUse {
+        user_ns,
+        system_ns,
+        machine_busy,
+        per_operation_ns: per_operation,
+        per_mib_ns: None,
+    }
 }

@@ -74,20 +74,31 @@ impl Server {
         };
         let front = std::thread::scope(|scope| {
             // A thread inherits the network namespace of its maker.
-            let spawn = move || std::thread::Builder::new().name("tare-front".to_owned()).spawn(run);
+            let spawn = move || {
+                std::thread::Builder::new()
+                    .name("tare-front".to_owned())
+                    .spawn(run)
+            };
             let in_place = scope.spawn(move || {
                 if let Some(namespace) = namespace {
                     namespace.enter_on_this_thread()?;
                 }
                 spawn().map_err(|e| Error::environment(format!("no thread for the server: {e}")))
             });
-            in_place.join().unwrap_or_else(|_| Err(Error::bug("starting the server panicked")))
+            in_place
+                .join()
+                .unwrap_or_else(|_| Err(Error::bug("starting the server panicked")))
         })?;
         let addresses = match ready.recv() {
             Ok(answer) => answer?,
             Err(_) => return Err(Error::bug("the server's front ended before it was ready")),
         };
-        Ok(Self { addresses, stopping, ended, front: Some(front) })
+        Ok(Self {
+            addresses,
+            stopping,
+            ended,
+            front: Some(front),
+        })
     }
 
     fn run_front(
@@ -101,7 +112,12 @@ impl Server {
         let mut front = Front::new(dispatcher, plan.secret.clone(), datagrams);
         let mut addresses = Vec::new();
         for &address in &plan.listen {
-            addresses.push(listen(&mut front, &mut driver, address, plan.listen_is_default)?);
+            addresses.push(listen(
+                &mut front,
+                &mut driver,
+                address,
+                plan.listen_is_default,
+            )?);
         }
         let _ = ready.try_send(Ok(addresses));
         let mut worker = Worker::new(driver, MonotonicClock, front);
@@ -121,7 +137,10 @@ impl Server {
     /// Waits until the server has ended by itself, or `patience` is over. Returns whether it has ended.
     #[must_use]
     pub fn wait(&self, patience: Duration) -> bool {
-        !matches!(self.ended.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
+        !matches!(
+            self.ended.recv_timeout(patience),
+            Err(RecvTimeoutError::Timeout)
+        )
     }
 }
 
@@ -146,7 +165,10 @@ fn listen(
         Err(OpError::FamilyNotSupported | OpError::AddressNotAvailable)
     );
     if is_default && no_ipv6 && address.is_ipv6() {
-        outcome = front.listen(driver, SocketAddr::new(IpAddr::from([0, 0, 0, 0]), address.port()));
+        outcome = front.listen(
+            driver,
+            SocketAddr::new(IpAddr::from([0, 0, 0, 0]), address.port()),
+        );
     }
     outcome.map_err(|error| {
         let what = Error::environment(format!("cannot listen on {address}: {error}"));
@@ -197,7 +219,10 @@ impl Registry {
             census.first_run_alive += 1;
             census.first_run_left_at = None;
         }
-        Permit { registry: Arc::clone(self), run }
+        Permit {
+            registry: Arc::clone(self),
+            run,
+        }
     }
 }
 
@@ -258,7 +283,9 @@ struct Dispatcher {
 
 impl std::fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher").field("instance", &self.instance).finish_non_exhaustive()
+        f.debug_struct("Dispatcher")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
     }
 }
 
@@ -309,7 +336,10 @@ impl Dispatcher {
             (BackendAsked::Uring, _) => BackendChoice::Only(Backend::Uring),
             (BackendAsked::Epoll, _) => BackendChoice::Only(Backend::Epoll),
         };
-        self.chosen.entry(asked).or_insert_with(|| backend::choose(choice)).clone()
+        self.chosen
+            .entry(asked)
+            .or_insert_with(|| backend::choose(choice))
+            .clone()
     }
 
     /// The CPU for the next session of a run, and whether the client measures on it too.
@@ -322,10 +352,20 @@ impl Dispatcher {
         if self.turn.0 != hello.run_id.0 {
             self.turn = (hello.run_id.0, 0);
         }
-        let Ok(choice) = self.cpus.choose(workers.unwrap_or(1), &avoid) else { return (0, false) };
-        let apart: Vec<u32> =
-            choice.cpus.iter().copied().filter(|cpu| !avoid.contains(cpu)).collect();
-        let candidates = if apart.is_empty() { &choice.cpus } else { &apart };
+        let Ok(choice) = self.cpus.choose(workers.unwrap_or(1), &avoid) else {
+            return (0, false);
+        };
+        let apart: Vec<u32> = choice
+            .cpus
+            .iter()
+            .copied()
+            .filter(|cpu| !avoid.contains(cpu))
+            .collect();
+        let candidates = if apart.is_empty() {
+            &choice.cpus
+        } else {
+            &apart
+        };
         let cpu = candidates[self.turn.1 % candidates.len()];
         self.turn.1 += 1;
         (cpu, same_host && hello.cpus.contains(&cpu))
@@ -347,20 +387,27 @@ impl Dispatcher {
             Some(quota) if quota < 2.0 => format!("the server's cgroup grants {quota} CPUs"),
             _ => format!("the server may use {} CPU only", self.cpus.allowed.len()),
         };
-        (WaitMode::Block, Some(format!("{why}: it blocks (--allow-spin overrules)")))
+        (
+            WaitMode::Block,
+            Some(format!("{why}: it blocks (--allow-spin overrules)")),
+        )
     }
 
     fn spawn(&self, backend: Backend, cpu: u32) -> Result<WorkerThread> {
         let (inbox, sessions) = unbounded();
         let (waker_tx, waker) = bounded(1);
-        let limits =
-            SessionLimits { idle: self.plan.idle_timeout, duration: self.plan.max_duration };
+        let limits = SessionLimits {
+            idle: self.plan.idle_timeout,
+            duration: self.plan.max_duration,
+        };
         let stopping = Arc::clone(&self.stopping);
         let datagrams = Arc::clone(&self.datagrams);
         let log = Arc::clone(&self.log);
         let body = move || {
             if let Err(error) = affinity::pin_current_thread(cpu) {
-                log(&format!("a worker could not be pinned to CPU {cpu}: {error}"));
+                log(&format!(
+                    "a worker could not be pinned to CPU {cpu}: {error}"
+                ));
             }
             let _ = tuning::set_timer_slack_ns(1);
             let meter = ServerMeter::new(cpu, stopping);
@@ -381,7 +428,11 @@ impl Dispatcher {
         let waker = waker
             .recv()
             .map_err(|_| Error::environment("a session worker could not start: see the log"))?;
-        Ok(WorkerThread { inbox, waker, thread })
+        Ok(WorkerThread {
+            inbox,
+            waker,
+            thread,
+        })
     }
 
     fn join(self) {
@@ -412,7 +463,10 @@ impl Place<OwnedFd> for Dispatcher {
         _peer: Option<SocketAddr>,
     ) -> std::result::Result<Ticket, Refuse> {
         if self.is_stopping() {
-            return Err(Refuse::new(RefuseCode::ShuttingDown, "the server is shutting down"));
+            return Err(Refuse::new(
+                RefuseCode::ShuttingDown,
+                "the server is shutting down",
+            ));
         }
         let alive = self.registry.census().alive;
         if alive >= self.plan.max_sessions {
@@ -422,7 +476,9 @@ impl Place<OwnedFd> for Dispatcher {
         }
         let chosen = self.backend(hello.backend).map_err(|error| {
             let refusal = Refuse::new(RefuseCode::BackendUnavailable, error.message());
-            error.advice().map_or_else(|| refusal.clone(), |advice| refusal.clone().remedy(advice))
+            error
+                .advice()
+                .map_or_else(|| refusal.clone(), |advice| refusal.clone().remedy(advice))
         })?;
         let same_host = self.boot_id.is_some() && self.boot_id == hello.boot_id;
         let (cpu, shares_cpu) = self.place_session(hello, same_host);
@@ -441,11 +497,21 @@ impl Place<OwnedFd> for Dispatcher {
             environment: (!hello.brief).then(|| self.environment.clone()),
         };
         let permit = self.registry.enter(hello.run_id.0);
-        Ok(Ticket { accept, backend: chosen.backend, cpu, permit })
+        Ok(Ticket {
+            accept,
+            backend: chosen.backend,
+            cpu,
+            permit,
+        })
     }
 
     fn hand_over(&mut self, ticket: Ticket, arrival: Arrival<OwnedFd>) {
-        let Ticket { mut accept, backend, cpu, permit } = ticket;
+        let Ticket {
+            mut accept,
+            backend,
+            cpu,
+            permit,
+        } = ticket;
         if arrival.transport == Transport::Udp {
             match random_bytes() {
                 Ok(bytes) => accept.session = Some(Id(u64::from_be_bytes(bytes))),
@@ -453,7 +519,11 @@ impl Place<OwnedFd> for Dispatcher {
             }
         }
         let key = (backend, cpu);
-        if !self.workers.get(&key).is_some_and(|worker| !worker.thread.is_finished()) {
+        if !self
+            .workers
+            .get(&key)
+            .is_some_and(|worker| !worker.thread.is_finished())
+        {
             match self.spawn(backend, cpu) {
                 Ok(worker) => {
                     self.workers.insert(key, worker);
@@ -462,7 +532,14 @@ impl Place<OwnedFd> for Dispatcher {
             }
         }
         if let Some(worker) = self.workers.get(&key)
-            && worker.inbox.send(Admitted { arrival, accept, permit }).is_ok()
+            && worker
+                .inbox
+                .send(Admitted {
+                    arrival,
+                    accept,
+                    permit,
+                })
+                .is_ok()
         {
             worker.waker.wake();
         }

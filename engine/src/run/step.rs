@@ -193,7 +193,13 @@ pub(super) fn run(
     for go in &gos {
         let _ = go.try_send(decision);
     }
-    let mut watch = Watch { plan, lives: &lives, local: &local, interrupt, stopped: None };
+    let mut watch = Watch {
+        plan,
+        lives: &lives,
+        local: &local,
+        interrupt,
+        stopped: None,
+    };
     let disturbance = watch.run(decision, &threads, observer);
     let wait = match decision {
         Go::Start { wait, .. } => wait,
@@ -228,11 +234,17 @@ fn recording_spec(plan: &StepPlan, worker: u32, workers: u32) -> RecordingSpec {
         (Some(count), _) => Extent::Count(deal(count, worker, workers)),
         (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
     };
-    RecordingSpec { extent, interval: plan.interval, open_loop: plan.rate_per_s.is_some() }
+    RecordingSpec {
+        extent,
+        interval: plan.interval,
+        open_loop: plan.rate_per_s.is_some(),
+    }
 }
 
 fn schedule_of(plan: &StepPlan, worker: u32, workers: u32) -> Result<Option<Schedule>> {
-    plan.rate_per_s.map(|rate| Schedule::constant(rate, Share::new(worker, workers))).transpose()
+    plan.rate_per_s
+        .map(|rate| Schedule::constant(rate, Share::new(worker, workers)))
+        .transpose()
 }
 
 /// The share of worker `index` of `workers` in `total`: the first ones take one more where it does not divide.
@@ -274,7 +286,10 @@ fn decide(
         WaitMode::Spin if plan.wait_is_default && !server_spins => WaitMode::Block,
         wait => wait,
     };
-    Go::Start { t0: MonotonicClock.now() + START_DELAY, wait }
+    Go::Start {
+        t0: MonotonicClock.now() + START_DELAY,
+        wait,
+    }
 }
 
 /// The launching thread while the workers run.
@@ -294,7 +309,11 @@ impl Watch<'_> {
         observer: &mut dyn Observer,
     ) -> Disturbance {
         let wants_progress = observer.wants_progress();
-        let look = if wants_progress || self.plan.guard.is_some() { LOOK } else { LOOK_UNWATCHED };
+        let look = if wants_progress || self.plan.guard.is_some() {
+            LOOK
+        } else {
+            LOOK_UNWATCHED
+        };
         // Nothing is ever sent: a receive with a timeout is a sleep that needs no clock.
         let (_hold, pause) = bounded::<()>(0);
         let mut probe: Option<DisturbanceProbe> = None;
@@ -326,7 +345,11 @@ impl Watch<'_> {
             if wants_progress {
                 observer.progress(self.progress(now, warm_at));
             }
-            let rest = if probe.is_none() { warm_at.since(now).into() } else { look };
+            let rest = if probe.is_none() {
+                warm_at.since(now).into()
+            } else {
+                look
+            };
             let _ = pause.recv_timeout(rest.clamp(Duration::from_millis(1), look));
         }
         probe.map(|probe| probe.finish()).unwrap_or_default()
@@ -334,9 +357,16 @@ impl Watch<'_> {
 
     fn progress(&self, now: Instant, warm_at: Instant) -> Progress {
         let sum = |of: fn(&Live) -> &AtomicU64| {
-            self.lives.iter().map(|live| of(live).load(Ordering::Relaxed)).sum()
+            self.lives
+                .iter()
+                .map(|live| of(live).load(Ordering::Relaxed))
+                .sum()
         };
-        let latest = self.lives.iter().map(|live| live.phase.load(Ordering::Relaxed)).min();
+        let latest = self
+            .lives
+            .iter()
+            .map(|live| live.phase.load(Ordering::Relaxed))
+            .min();
         let phase = match latest.unwrap_or(0) {
             0 => Phase::Connect,
             1 => Phase::WarmUp,
@@ -381,8 +411,11 @@ fn drive<D: Driver>(
     let sleeps = brief.spec.wait != WaitMode::Spin;
     let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let step_downs = driver.capabilities().step_downs.clone();
-    let gauge =
-        LiveGauge { live: brief.live, before: CpuTimes::default(), used: CpuTimes::default() };
+    let gauge = LiveGauge {
+        live: brief.live,
+        before: CpuTimes::default(),
+        used: CpuTimes::default(),
+    };
     let mut spec = brief.spec;
     spec.wakeup = wakeup.unwrap_or_default();
     let recording = Recording::new(brief.recording);
@@ -394,7 +427,10 @@ fn drive<D: Driver>(
     let client = worker.role();
     let arrived = Arrived {
         alive: client.is_alive(),
-        server_spins: client.accepts().iter().all(|accept| accept.wait != WaitMode::Block),
+        server_spins: client
+            .accepts()
+            .iter()
+            .all(|accept| accept.wait != WaitMode::Block),
     };
     let _ = brief.arrived.send(arrived);
     match brief.go.recv() {

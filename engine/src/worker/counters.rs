@@ -12,7 +12,7 @@ const TURN_MAX_NS: u64 = 10_000_000_000;
 pub struct TurnCounters {
     /// Time from one reap to the next, less the sleep.
     turns: Histogram<u64>,
-    /// The same while something timed was outstanding: how long a completion can have lain unseen.
+    /// The same for turns that brought an arrival which is timed: how long it can have lain unseen.
     gaps: Histogram<u64>,
     turn_max: Nanos,
     elapsed: Nanos,
@@ -34,12 +34,12 @@ impl Default for TurnCounters {
 }
 
 impl TurnCounters {
-    /// Notes one turn: the time not spent looking, the whole time, whether something timed was
-    /// outstanding, and how many completions came. Does not allocate.
+    /// Notes one turn: the time not spent looking, the whole time, whether a timed arrival was reaped at its
+    /// end, and how many completions came. Does not allocate.
     #[inline]
-    pub fn note(&mut self, unwatched: Nanos, whole: Nanos, watching: bool, completions: usize) {
+    pub fn note(&mut self, unwatched: Nanos, whole: Nanos, timed: bool, completions: usize) {
         self.turns.saturating_record(unwatched.0);
-        if watching {
+        if timed {
             self.gaps.saturating_record(unwatched.0);
         }
         self.turn_max = self.turn_max.max(unwatched);
@@ -88,7 +88,7 @@ impl TurnCounters {
         self.turn_max
     }
 
-    /// 99th percentile of the time not looking while something timed was outstanding.
+    /// 99th percentile of the time not looking before the reap of a timed arrival.
     #[must_use]
     pub fn gap_p99(&self) -> Nanos {
         Nanos(self.gaps.value_at_quantile(0.99))
@@ -98,6 +98,10 @@ impl TurnCounters {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub fn busy_share(&self) -> f64 {
-        if self.elapsed.0 == 0 { 0.0 } else { self.busy.0 as f64 / self.elapsed.0 as f64 }
+        if self.elapsed.0 == 0 {
+            0.0
+        } else {
+            self.busy.0 as f64 / self.elapsed.0 as f64
+        }
     }
 }

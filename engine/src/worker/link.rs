@@ -140,7 +140,14 @@ impl Link {
     /// # Errors
     /// As [`Driver::push`].
     pub fn connect<D: Driver>(&mut self, io: &mut D, to: SocketAddr) -> Result<(), DriverError> {
-        self.push(io, Purpose::Connect, Op::Connect { socket: self.socket, to })
+        self.push(
+            io,
+            Purpose::Connect,
+            Op::Connect {
+                socket: self.socket,
+                to,
+            },
+        )
     }
 
     /// Pushes a receive into `start..start + len` of the receive buffer.
@@ -154,9 +161,20 @@ impl Link {
         start: u32,
         len: u32,
     ) -> Result<(), DriverError> {
-        let into = Segment { buffer: self.receive, start, len };
+        let into = Segment {
+            buffer: self.receive,
+            start,
+            len,
+        };
         self.receiving = true;
-        self.push(io, Purpose::Receive, Op::Receive { socket: self.socket, into })
+        self.push(
+            io,
+            Purpose::Receive,
+            Op::Receive {
+                socket: self.socket,
+                into,
+            },
+        )
     }
 
     /// Pushes a send of `start..start + len` of the send buffer.
@@ -164,25 +182,28 @@ impl Link {
     /// # Errors
     /// As [`Driver::push`].
     #[inline]
-    pub fn send<D: Driver>(
-        &mut self,
-        io: &mut D,
-        start: u32,
-        len: u32,
-    ) -> Result<(), DriverError> {
-        let data = Segment { buffer: self.send, start, len };
-        self.push(io, Purpose::Send, Op::Send { socket: self.socket, data, zero_copy: false })
+    pub fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result<(), DriverError> {
+        let data = Segment {
+            buffer: self.send,
+            start,
+            len,
+        };
+        self.push(
+            io,
+            Purpose::Send,
+            Op::Send {
+                socket: self.socket,
+                data,
+                zero_copy: false,
+            },
+        )
     }
 
     /// Sends a control frame from a buffer of its own. At most one at a time.
     ///
     /// # Errors
     /// As [`Driver::push`], or when buffers have run out.
-    pub fn send_control<D: Driver>(
-        &mut self,
-        io: &mut D,
-        frame: &[u8],
-    ) -> Result<(), DriverError> {
+    pub fn send_control<D: Driver>(&mut self, io: &mut D, frame: &[u8]) -> Result<(), DriverError> {
         debug_assert!(self.control.is_none(), "one control frame at a time");
         let buffer = io.allocate(frame.len())?;
         io.buffer_mut(buffer).copy_from_slice(frame);
@@ -200,7 +221,9 @@ impl Link {
         io: &mut D,
         sent: u32,
     ) -> Result<bool, DriverError> {
-        let Some((buffer, start, len)) = self.control else { return Ok(true) };
+        let Some((buffer, start, len)) = self.control else {
+            return Ok(true);
+        };
         if sent < len && !self.closing {
             self.control = Some((buffer, start + sent, len - sent));
             self.push_control(io)?;
@@ -216,7 +239,13 @@ impl Link {
     /// # Errors
     /// As [`Driver::push`].
     pub fn half_close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        self.push(io, Purpose::HalfClose, Op::HalfClose { socket: self.socket })
+        self.push(
+            io,
+            Purpose::HalfClose,
+            Op::HalfClose {
+                socket: self.socket,
+            },
+        )
     }
 
     /// Pushes the close, once.
@@ -228,7 +257,13 @@ impl Link {
             return Ok(());
         }
         self.closing = true;
-        self.push(io, Purpose::Close, Op::Close { socket: self.socket })
+        self.push(
+            io,
+            Purpose::Close,
+            Op::Close {
+                socket: self.socket,
+            },
+        )
     }
 
     /// One operation of this link has completed; call it first for every completion.
@@ -250,18 +285,23 @@ impl Link {
     }
 
     fn push_control<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        let Some((buffer, start, len)) = self.control else { return Ok(()) };
+        let Some((buffer, start, len)) = self.control else {
+            return Ok(());
+        };
         let data = Segment { buffer, start, len };
-        self.push(io, Purpose::SendControl, Op::Send { socket: self.socket, data, zero_copy: false })
+        self.push(
+            io,
+            Purpose::SendControl,
+            Op::Send {
+                socket: self.socket,
+                data,
+                zero_copy: false,
+            },
+        )
     }
 
     #[inline]
-    fn push<D: Driver>(
-        &mut self,
-        io: &mut D,
-        purpose: Purpose,
-        op: Op,
-    ) -> Result<(), DriverError> {
+    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())

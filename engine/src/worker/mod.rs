@@ -59,8 +59,9 @@ pub trait Role<D: Driver> {
     /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once less.
     fn has_ready(&self) -> bool;
 
-    /// Whether something is outstanding whose arrival is being timed.
-    fn is_watching(&self) -> bool;
+    /// Whether the completions handled since the last call held an arrival that is timed: then the gap before
+    /// their reap bounds how long it can have lain unseen.
+    fn take_timed(&mut self) -> bool;
 
     /// Whether there is nothing left to do.
     fn is_finished(&self) -> bool;
@@ -136,18 +137,25 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
         if sleeps && !had_ready {
             now = self.clock.now();
         }
-        let watching = self.role.is_watching();
         self.driver.turn(now, wait, &mut self.done)?;
         let reaped = self.clock.now();
         // Asleep in the kernel a worker is looking: there the time not looked is what it spent before.
-        let unwatched = if sleeps { now.since(self.reaped_at) } else { reaped.since(self.reaped_at) };
-        self.counters.note(unwatched, reaped.since(self.reaped_at), watching, self.done.len());
+        let unwatched = if sleeps {
+            now.since(self.reaped_at)
+        } else {
+            reaped.since(self.reaped_at)
+        };
+        let whole = reaped.since(self.reaped_at);
         self.reaped_at = reaped;
         let count = self.done.len();
         for completion in self.done.drain(..) {
-            self.role.handle_completion(&mut self.driver, completion, reaped)?;
+            self.role
+                .handle_completion(&mut self.driver, completion, reaped)?;
         }
-        self.role.handle_time(&mut self.driver, reaped, &mut self.counters)?;
+        let timed = self.role.take_timed();
+        self.counters.note(unwatched, whole, timed, count);
+        self.role
+            .handle_time(&mut self.driver, reaped, &mut self.counters)?;
         Ok(count)
     }
 

@@ -101,6 +101,8 @@ pub struct Client<G> {
     next_due: Option<Instant>,
     backlog_max: u64,
     outstanding: u32,
+    /// A reply was among the completions of this turn.
+    timed: bool,
     last_sent: Instant,
     warmup_end: Instant,
     measure_end: Instant,
@@ -171,7 +173,9 @@ impl<G: Gauge> Client<G> {
         let scan_step = Nanos((spec.timeout.0 / 64).clamp(1_000_000, 50_000_000));
         Self {
             remaining: spec.count,
-            stand: Stand::Connecting { deadline: Instant::FAR_FUTURE },
+            stand: Stand::Connecting {
+                deadline: Instant::FAR_FUTURE,
+            },
             slots: Vec::with_capacity(slots),
             ready: Vec::with_capacity(slots),
             free: Vec::with_capacity(slots),
@@ -179,6 +183,7 @@ impl<G: Gauge> Client<G> {
             next_due: None,
             backlog_max: 0,
             outstanding: 0,
+            timed: false,
             last_sent: Instant::default(),
             warmup_end: Instant::FAR_FUTURE,
             measure_end: Instant::FAR_FUTURE,
@@ -202,7 +207,9 @@ impl<G: Gauge> Client<G> {
     /// What ends the driver.
     pub fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         self.gauge.phase(Phase::Connect);
-        self.stand = Stand::Connecting { deadline: now + self.spec.timeout };
+        self.stand = Stand::Connecting {
+            deadline: now + self.spec.timeout,
+        };
         for index in 0..self.spec.connections {
             self.slots.push(Slot::new(io, index, &self.spec)?);
             if index == 0 || !self.spec.hello.connect_each {
@@ -240,7 +247,10 @@ impl<G: Gauge> Client<G> {
         self.gauge.phase(Phase::WarmUp);
         self.warmup_end = t0 + self.spec.warmup;
         self.outcome.warmup = self.spec.warmup;
-        self.measure_end = self.spec.duration.map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
+        self.measure_end = self
+            .spec
+            .duration
+            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
         if let Some(arrivals) = &mut self.arrivals {
             self.next_due = Some(t0 + next_offset(arrivals));
         }
@@ -269,7 +279,13 @@ impl<G: Gauge> Client<G> {
     #[must_use]
     pub fn into_results(mut self) -> (Recording, Tally, Tally, Outcome, G) {
         self.outcome.backlog_max = self.backlog_max;
-        (self.recording, self.warmup, self.measured, self.outcome, self.gauge)
+        (
+            self.recording,
+            self.warmup,
+            self.measured,
+            self.outcome,
+            self.gauge,
+        )
     }
 
     /// What the servers said so far.
@@ -295,7 +311,11 @@ impl<G: Gauge> Client<G> {
 
     /// The tally that an event outside any operation belongs to.
     fn tally(&mut self) -> &mut Tally {
-        if self.stand == Stand::WarmingUp { &mut self.warmup } else { &mut self.measured }
+        if self.stand == Stand::WarmingUp {
+            &mut self.warmup
+        } else {
+            &mut self.measured
+        }
     }
 
     fn handle_event<D: Driver>(
@@ -323,7 +343,11 @@ impl<G: Gauge> Client<G> {
                 }
             }
             Event::Over => self.handle_over(index, now),
-            Event::Failed { stage, cause, error } => {
+            Event::Failed {
+                stage,
+                cause,
+                error,
+            } => {
                 if let Some(error) = error {
                     self.outcome.failure.get_or_insert(*error);
                 }
@@ -365,7 +389,10 @@ impl<G: Gauge> Client<G> {
 
     fn check_ready(&mut self) {
         if matches!(self.stand, Stand::Connecting { .. })
-            && self.slots.iter().all(|slot| slot.is_idle() || slot.is_dead())
+            && self
+                .slots
+                .iter()
+                .all(|slot| slot.is_idle() || slot.is_dead())
         {
             self.stand = Stand::Ready;
         }
@@ -379,15 +406,24 @@ impl<G: Gauge> Client<G> {
         now: Instant,
     ) -> Result<(), DriverError> {
         let slot = &mut self.slots[index as usize];
-        let Some(operation) = slot.take_operation() else { return Ok(()) };
+        let Some(operation) = slot.take_operation() else {
+            return Ok(());
+        };
         self.outstanding -= 1;
+        self.timed = true;
         if operation.measured {
-            let sample = Sample { residence, ..operation.sample(now) };
+            let sample = Sample {
+                residence,
+                ..operation.sample(now)
+            };
             self.recording.record(now, sample);
             self.measured.operations.completed += 1;
             self.measured_until = now;
             let operations = &self.measured.operations;
-            self.gauge.counts(operations.completed, operations.failed + operations.timed_out);
+            self.gauge.counts(
+                operations.completed,
+                operations.failed + operations.timed_out,
+            );
         } else {
             self.warmup.operations.completed += 1;
         }
@@ -432,7 +468,10 @@ impl<G: Gauge> Client<G> {
             }
         }
         let start = Instant(self.warmup_end.0 - self.spec.warmup.0);
-        let next = self.arrivals.as_mut().map(|arrivals| start + next_offset(arrivals));
+        let next = self
+            .arrivals
+            .as_mut()
+            .map(|arrivals| start + next_offset(arrivals));
         self.next_due = next.filter(|due| *due < self.measure_end);
     }
 
@@ -475,7 +514,10 @@ impl<G: Gauge> Client<G> {
                     self.recording.record_censored(now, operation.sample(now));
                 }
                 let operations = &self.measured.operations;
-                self.gauge.counts(operations.completed, operations.failed + operations.timed_out);
+                self.gauge.counts(
+                    operations.completed,
+                    operations.failed + operations.timed_out,
+                );
             }
         }
         let running = self.is_running();
@@ -512,17 +554,32 @@ impl<G: Gauge> Client<G> {
             self.gauge.measure_ends();
         } else {
             // It never came to measuring.
-            self.outcome.warmup =
-                now.since(Instant(self.warmup_end.0 - self.spec.warmup.0)).min(self.spec.warmup);
+            self.outcome.warmup = now
+                .since(Instant(self.warmup_end.0 - self.spec.warmup.0))
+                .min(self.spec.warmup);
         }
         self.gauge.phase(Phase::Drain);
-        let end = if self.outcome.cut_short { now } else { now.min(self.measure_end) };
-        let end = if self.spec.count.is_some() { self.measured_until } else { end };
+        let end = if self.outcome.cut_short {
+            now
+        } else {
+            now.min(self.measure_end)
+        };
+        let end = if self.spec.count.is_some() {
+            self.measured_until
+        } else {
+            end
+        };
         self.outcome.measured = end.since(self.warmup_end);
         self.ready.clear();
         self.count_unsent(end);
-        let patience = if self.outcome.cut_short { DRAIN_INTERRUPTED } else { self.spec.timeout };
-        self.stand = Stand::Draining { deadline: now + patience.min(self.spec.timeout) };
+        let patience = if self.outcome.cut_short {
+            DRAIN_INTERRUPTED
+        } else {
+            self.spec.timeout
+        };
+        self.stand = Stand::Draining {
+            deadline: now + patience.min(self.spec.timeout),
+        };
         self.check_drained(io, now)
     }
 
@@ -545,12 +602,16 @@ impl<G: Gauge> Client<G> {
     }
 
     fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let Stand::Draining { deadline } = self.stand else { return Ok(()) };
+        let Stand::Draining { deadline } = self.stand else {
+            return Ok(());
+        };
         if self.outstanding > 0 && now < deadline {
             return Ok(());
         }
         for slot in &mut self.slots {
-            let Some(operation) = slot.take_operation() else { continue };
+            let Some(operation) = slot.take_operation() else {
+                continue;
+            };
             self.outstanding -= 1;
             if operation.measured {
                 self.measured.operations.in_flight_at_end += 1;
@@ -564,7 +625,9 @@ impl<G: Gauge> Client<G> {
     }
 
     fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.stand = Stand::Finishing { deadline: now + self.spec.timeout };
+        self.stand = Stand::Finishing {
+            deadline: now + self.spec.timeout,
+        };
         if self.spec.hello.connect_each {
             self.last_report_due = self.is_alive();
         } else {
@@ -576,7 +639,9 @@ impl<G: Gauge> Client<G> {
     }
 
     fn check_finished<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let Stand::Finishing { deadline } = self.stand else { return Ok(()) };
+        let Stand::Finishing { deadline } = self.stand else {
+            return Ok(());
+        };
         if now >= deadline {
             self.last_report_due = false;
             for slot in &mut self.slots {
@@ -685,7 +750,11 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
                     *remaining -= 1;
                 }
             }
-            let tally = if measured { &mut self.measured } else { &mut self.warmup };
+            let tally = if measured {
+                &mut self.measured
+            } else {
+                &mut self.warmup
+            };
             tally.operations.due += 1;
             tally.operations.sent += 1;
             self.outstanding += 1;
@@ -731,8 +800,8 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
         !self.ready.is_empty()
     }
 
-    fn is_watching(&self) -> bool {
-        self.outstanding > 0
+    fn take_timed(&mut self) -> bool {
+        std::mem::take(&mut self.timed)
     }
 
     fn is_finished(&self) -> bool {

@@ -77,16 +77,29 @@ pub(super) enum Event {
 enum State {
     /// No socket.
     Vacant,
-    Connecting { since: Instant },
-    Greeting { handshake: Box<ClientHandshake>, deadline: Instant },
-    GreetingDatagrams { handshake: Box<UdpClientHandshake> },
+    Connecting {
+        since: Instant,
+    },
+    Greeting {
+        handshake: Box<ClientHandshake>,
+        deadline: Instant,
+    },
+    GreetingDatagrams {
+        handshake: Box<UdpClientHandshake>,
+    },
     /// UDP: the accept is here, the environment still to come.
-    Fetching { accept: Option<Box<Accept>>, fetch: Box<DocumentFetch> },
+    Fetching {
+        accept: Option<Box<Accept>>,
+        fetch: Box<DocumentFetch>,
+    },
     Idle,
     /// An operation is under way.
     Awaiting,
     /// Half-closed: the figures are awaited.
-    Reporting { reader: Box<FiguresReader>, deadline: Instant },
+    Reporting {
+        reader: Box<FiguresReader>,
+        deadline: Instant,
+    },
     Closing,
     Dead,
 }
@@ -161,10 +174,20 @@ impl Slot {
     }
 
     /// Begins an operation at `now`.
-    pub(super) fn start_operation(&mut self, now: Instant, intended: Option<Instant>, measured: bool) {
+    pub(super) fn start_operation(
+        &mut self,
+        now: Instant,
+        intended: Option<Instant>,
+        measured: bool,
+    ) {
         let connect = Nanos::ZERO;
-        self.operation =
-            Some(Operation { intended, begun_at: now, sent_at: now, connect, measured });
+        self.operation = Some(Operation {
+            intended,
+            begun_at: now,
+            sent_at: now,
+            connect,
+            measured,
+        });
     }
 
     pub(super) const fn take_operation(&mut self) -> Option<Operation> {
@@ -210,7 +233,9 @@ impl Slot {
             Some(link) => link.replace_socket(socket),
             None => {
                 let size = spec.size_bytes as usize;
-                let receive = (size + 1).max(CONTROL_READ as usize).max(CONTROL_DATAGRAM + 1);
+                let receive = (size + 1)
+                    .max(CONTROL_READ as usize)
+                    .max(CONTROL_DATAGRAM + 1);
                 let send = size.max(CONTROL_DATAGRAM);
                 let link = Link::new(io, self.index, socket, receive, send).map_err(no_memory)?;
                 self.link = Some(link);
@@ -219,7 +244,10 @@ impl Slot {
         self.brief = brief;
         self.interrupted = false;
         self.state = State::Connecting { since: now };
-        self.link.as_mut().map_or(Ok(()), |link| link.connect(io, self.to)).map_err(no_memory)
+        self.link
+            .as_mut()
+            .map_or(Ok(()), |link| link.connect(io, self.to))
+            .map_err(no_memory)
     }
 
     /// Sends the request of the present operation; `now` is the instant of its submission.
@@ -250,7 +278,13 @@ impl Slot {
                 self.sequence += 1;
                 let flags = if operation.measured { MEASURED } else { 0 };
                 let (sequence, session) = (self.sequence, self.session);
-                DataHeader { reply: false, flags, sequence, session }.encode_into(request);
+                DataHeader {
+                    reply: false,
+                    flags,
+                    sequence,
+                    session,
+                }
+                .encode_into(request);
                 link.send(io, 0, self.size)?;
                 self.receive_datagram(io)
             }
@@ -282,7 +316,9 @@ impl Slot {
             _ => return self.give_up(io, now),
         }
         let deadline = now + spec.timeout;
-        let Some(link) = &mut self.link else { return Ok(()) };
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
         match spec.transport {
             Transport::Tcp => {
                 // A connection of one operation is ended by the server, right behind its reply: whoever
@@ -293,12 +329,18 @@ impl Slot {
                 if !link.is_receiving() {
                     link.receive(io, 0, CONTROL_READ)?;
                 }
-                self.state = State::Reporting { reader: Box::default(), deadline };
+                self.state = State::Reporting {
+                    reader: Box::default(),
+                    deadline,
+                };
             }
             Transport::Udp => {
                 let fetch = DocumentFetch::new(self.session, Document::Figures, now, spec.timeout);
                 let fetch = Box::new(fetch);
-                self.state = State::Fetching { accept: None, fetch };
+                self.state = State::Fetching {
+                    accept: None,
+                    fetch,
+                };
                 self.step_fetch(io)?;
             }
         }
@@ -326,7 +368,9 @@ impl Slot {
         now: Instant,
         spec: &ClientSpec,
     ) -> Result<Event, DriverError> {
-        let Some(link) = &mut self.link else { return Ok(Event::Nothing) };
+        let Some(link) = &mut self.link else {
+            return Ok(Event::Nothing);
+        };
         link.handle_completed(purpose);
         match (purpose, outcome) {
             (Purpose::Close, _) => {
@@ -368,7 +412,11 @@ impl Slot {
             (_, Purpose::Send) => Stage::Send,
             _ => Stage::Receive,
         };
-        Event::Failed { stage, cause: error.name(), error: Some(Box::new(self.explain(stage, error))) }
+        Event::Failed {
+            stage,
+            cause: error.name(),
+            error: Some(Box::new(self.explain(stage, error))),
+        }
     }
 
     /// Whose fault a failed operation is, and what to type.
@@ -376,10 +424,13 @@ impl Slot {
         let to = self.to;
         match (stage, error) {
             (Stage::Connect, OpError::Refused) => Error::peer(format!("{to} refuses connections"))
-                .remedy(format!("start `tare serve --listen {to}` there, or check the port")),
+                .remedy(format!(
+                    "start `tare serve --listen {to}` there, or check the port"
+                )),
             (Stage::Handshake, OpError::Refused) => {
-                Error::peer(format!("nothing listens on UDP {to}"))
-                    .remedy(format!("start `tare serve --listen {to}` there, or check the port"))
+                Error::peer(format!("nothing listens on UDP {to}")).remedy(format!(
+                    "start `tare serve --listen {to}` there, or check the port"
+                ))
             }
             (Stage::Connect, OpError::AddressNotAvailable) => {
                 Error::environment(format!("no ephemeral port is left towards {to}"))
@@ -387,10 +438,10 @@ impl Slot {
             }
             (Stage::Connect, error) => Error::peer(format!("cannot connect to {to}: {error}"))
                 .remedy("check the address, the route and the firewall"),
-            (Stage::Receive | Stage::Send, OpError::Reset | OpError::BrokenPipe) => {
-                Error::peer(format!("{to} reset the connection: the server has died or was ended"))
-                    .remedy("look at the server's log, and start it again")
-            }
+            (Stage::Receive | Stage::Send, OpError::Reset | OpError::BrokenPipe) => Error::peer(
+                format!("{to} reset the connection: the server has died or was ended"),
+            )
+            .remedy("look at the server's log, and start it again"),
             (stage, error) => Error::peer(format!("{} with {to} failed: {error}", stage.name())),
         }
     }
@@ -401,7 +452,9 @@ impl Slot {
         now: Instant,
         spec: &ClientSpec,
     ) -> Result<Event, DriverError> {
-        let State::Connecting { since } = self.state else { return Ok(Event::Nothing) };
+        let State::Connecting { since } = self.state else {
+            return Ok(Event::Nothing);
+        };
         let deadline = now + spec.timeout;
         self.connect = now.since(since);
         let mut hello = spec.hello.clone();
@@ -409,7 +462,10 @@ impl Slot {
         match spec.transport {
             Transport::Tcp => {
                 let handshake = Box::new(ClientHandshake::new(&hello, spec.secret.clone()));
-                self.state = State::Greeting { handshake, deadline };
+                self.state = State::Greeting {
+                    handshake,
+                    deadline,
+                };
                 if let Some(link) = &mut self.link {
                     link.receive(io, 0, CONTROL_READ)?;
                 }
@@ -418,9 +474,10 @@ impl Slot {
                 self.asked += 1;
                 let nonce = spec.nonce ^ (u64::from(self.index) << 32 | self.asked);
                 let secret = spec.secret.clone();
-                let handshake =
-                    UdpClientHandshake::new(&hello, nonce, secret, now, spec.timeout);
-                self.state = State::GreetingDatagrams { handshake: Box::new(handshake) };
+                let handshake = UdpClientHandshake::new(&hello, nonce, secret, now, spec.timeout);
+                self.state = State::GreetingDatagrams {
+                    handshake: Box::new(handshake),
+                };
                 self.receive_datagram(io)?;
             }
         }
@@ -442,7 +499,9 @@ impl Slot {
         if spec.transport == Transport::Udp {
             return self.handle_datagram(io, n, now, spec);
         }
-        let Some(link) = &mut self.link else { return Ok(Event::Nothing) };
+        let Some(link) = &mut self.link else {
+            return Ok(Event::Nothing);
+        };
         let buffer = io.buffer(link.receive_buffer());
         match &mut self.state {
             State::Awaiting if n > 0 => match self.reply.handle_reply(buffer, n as usize) {
@@ -463,7 +522,10 @@ impl Slot {
                     // What it says is of no use for one operation; that it is whole shows in the close.
                     let _ = reader.handle_bytes(&buffer[at..end]);
                     let deadline = now + spec.timeout;
-                    self.state = State::Reporting { reader: Box::new(reader), deadline };
+                    self.state = State::Reporting {
+                        reader: Box::new(reader),
+                        deadline,
+                    };
                     link.receive(io, 0, CONTROL_READ)?;
                     Ok(Event::Replied { residence })
                 }
@@ -497,7 +559,11 @@ impl Slot {
                 Ok(event)
             }
             _ if n == 0 => Ok(closed(Stage::Receive, self.to)),
-            _ => Ok(Event::Failed { stage: Stage::Receive, cause: "protocol", error: None }),
+            _ => Ok(Event::Failed {
+                stage: Stage::Receive,
+                cause: "protocol",
+                error: None,
+            }),
         }
     }
 
@@ -508,7 +574,9 @@ impl Slot {
         now: Instant,
         spec: &ClientSpec,
     ) -> Result<Event, DriverError> {
-        let Some(link) = &mut self.link else { return Ok(Event::Nothing) };
+        let Some(link) = &mut self.link else {
+            return Ok(Event::Nothing);
+        };
         let (frame, event) = match &mut self.state {
             State::Greeting { handshake, .. } => {
                 if link.is_sending_control() {
@@ -538,14 +606,13 @@ impl Slot {
             Some(ClientEvent::Accepted(accept)) => {
                 self.session = accept.session.unwrap_or_default();
                 if spec.transport == Transport::Udp && !self.brief {
-                    let fetch = DocumentFetch::new(
-                        self.session,
-                        Document::Environment,
-                        now,
-                        spec.timeout,
-                    );
+                    let fetch =
+                        DocumentFetch::new(self.session, Document::Environment, now, spec.timeout);
                     let fetch = Box::new(fetch);
-                    self.state = State::Fetching { accept: Some(accept), fetch };
+                    self.state = State::Fetching {
+                        accept: Some(accept),
+                        fetch,
+                    };
                     self.receive_datagram(io)?;
                     self.step_fetch(io)?;
                     return Ok(Event::Nothing);
@@ -586,7 +653,9 @@ impl Slot {
         now: Instant,
         spec: &ClientSpec,
     ) -> Result<Event, DriverError> {
-        let Some(link) = &mut self.link else { return Ok(Event::Nothing) };
+        let Some(link) = &mut self.link else {
+            return Ok(Event::Nothing);
+        };
         let datagram = &io.buffer(link.receive_buffer())[..n as usize];
         match &mut self.state {
             State::GreetingDatagrams { handshake, .. } => {
@@ -598,7 +667,8 @@ impl Slot {
                 self.step_control(io, now, spec)
             }
             State::Awaiting | State::Idle => {
-                let reply = DataHeader::decode(datagram).filter(|h| h.reply && h.session == self.session);
+                let reply =
+                    DataHeader::decode(datagram).filter(|h| h.reply && h.session == self.session);
                 let residence = datagram::residence(datagram);
                 match reply {
                     Some(header) if header.flags & (ENDED | NO_SESSION) != 0 => {
@@ -614,7 +684,11 @@ impl Slot {
                     }
                     reply => {
                         self.receive_datagram(io)?;
-                        Ok(if reply.is_some() { Event::Stale } else { Event::Nothing })
+                        Ok(if reply.is_some() {
+                            Event::Stale
+                        } else {
+                            Event::Nothing
+                        })
                     }
                 }
             }
@@ -628,7 +702,9 @@ impl Slot {
         io: &mut D,
         fetched: FetchEvent,
     ) -> Result<Event, DriverError> {
-        let State::Fetching { accept, .. } = &mut self.state else { return Ok(Event::Nothing) };
+        let State::Fetching { accept, .. } = &mut self.state else {
+            return Ok(Event::Nothing);
+        };
         let document = match fetched {
             FetchEvent::Done(document) => Some(document),
             FetchEvent::Failed(_) => None,
@@ -658,15 +734,21 @@ impl Slot {
             stage,
             cause: "timeout",
             error: Some(Box::new(
-                Error::peer(format!("{} does not answer within {}", spec.to, spec.timeout))
-                    .remedy("check the address, the route and the firewall, or raise --timeout"),
+                Error::peer(format!(
+                    "{} does not answer within {}",
+                    spec.to, spec.timeout
+                ))
+                .remedy("check the address, the route and the firewall, or raise --timeout"),
             )),
         };
         match &mut self.state {
             State::Connecting { since } if now.since(*since) >= spec.timeout => {
                 Ok(timed_out(Stage::Connect))
             }
-            State::Greeting { handshake, deadline } if now >= *deadline => {
+            State::Greeting {
+                handshake,
+                deadline,
+            } if now >= *deadline => {
                 handshake.handle_timeout();
                 self.step_control(io, now, spec)
             }
@@ -697,14 +779,24 @@ impl Slot {
 }
 
 fn closed(stage: Stage, to: SocketAddr) -> Event {
-    let error = Error::peer(format!("{to} closed the connection: the server has died or was ended"))
-        .remedy("look at the server's log, and start it again");
-    Event::Failed { stage, cause: "closed", error: Some(Box::new(error)) }
+    let error = Error::peer(format!(
+        "{to} closed the connection: the server has died or was ended"
+    ))
+    .remedy("look at the server's log, and start it again");
+    Event::Failed {
+        stage,
+        cause: "closed",
+        error: Some(Box::new(error)),
+    }
 }
 
 fn handshake_failed(stage: Stage, error: HandshakeError, to: SocketAddr) -> Event {
     let cause = error.cause();
-    Event::Failed { stage, cause, error: Some(Box::new(error.into_error(to))) }
+    Event::Failed {
+        stage,
+        cause,
+        error: Some(Box::new(error.into_error(to))),
+    }
 }
 
 /// A position in a message, which is at most `MESSAGE_MAX` long.

@@ -116,8 +116,9 @@ mod tests {
         let counts = errors.to_counts();
         assert_eq!(counts.len(), 2);
         assert_eq!((counts[0].phase.as_str(), counts[0].count), ("connect", 2));
-        let causes: Vec<&'static str> =
-            (0..40).map(|i| &*Box::leak(format!("E{i}").into_boxed_str())).collect();
+        let causes: Vec<&'static str> = (0..40)
+            .map(|i| &*Box::leak(format!("E{i}").into_boxed_str()))
+            .collect();
         for cause in causes {
             errors.count(Stage::Send, cause);
         }

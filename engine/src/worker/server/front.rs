@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::driver::{
-    BufferId, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId,
-    SocketKind, SocketSpec, Wait,
+    BufferId, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, SocketKind,
+    SocketSpec, Wait,
 };
 use crate::limits::{CONTROL_DATAGRAM, PENDING_MAX};
 use crate::proto::datagram::{DataHeader, FrontAction, NO_SESSION, UdpServerFront};
@@ -14,8 +14,8 @@ use crate::proto::handshake::{ServerEvent, ServerHandshake};
 use crate::proto::hello::{Hello, Refuse};
 use crate::run::plan::{Secret, Transport};
 use crate::units::{Instant, Nanos};
-use crate::worker::{Role, TurnCounters};
 use crate::worker::link::{Link, Purpose, slot_of, token};
+use crate::worker::{Role, TurnCounters};
 
 /// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 4096;
@@ -157,9 +157,19 @@ impl<P> Front<P> {
         let send = io.allocate(CONTROL_DATAGRAM).map_err(no_memory)?;
         let slot = u32::try_from(self.listeners.len()).map_err(|_| OpError::TooManyFiles)?;
         self.listeners.push(listener);
-        self.doors.push(Door { socket, local: Some(bound), receive, send, sending: false });
-        let accept = Op::Accept { listener, multishot: true };
-        io.push(token(slot, Purpose::Accept), accept).map_err(no_memory)?;
+        self.doors.push(Door {
+            socket,
+            local: Some(bound),
+            receive,
+            send,
+            sending: false,
+        });
+        let accept = Op::Accept {
+            listener,
+            multishot: true,
+        };
+        io.push(token(slot, Purpose::Accept), accept)
+            .map_err(no_memory)?;
         self.receive_datagram(io, slot).map_err(no_memory)?;
         Ok(bound)
     }
@@ -167,14 +177,26 @@ impl<P> Front<P> {
     fn receive_datagram<D: Driver>(&self, io: &mut D, slot: u32) -> Result<(), DriverError> {
         let door = &self.doors[slot as usize];
         #[expect(clippy::cast_possible_truncation, reason = "a constant of 1201")]
-        let into = Segment { buffer: door.receive, start: 0, len: CONTROL_DATAGRAM as u32 + 1 };
-        let receive = Op::ReceiveFrom { socket: door.socket, into };
+        let into = Segment {
+            buffer: door.receive,
+            start: 0,
+            len: CONTROL_DATAGRAM as u32 + 1,
+        };
+        let receive = Op::ReceiveFrom {
+            socket: door.socket,
+            into,
+        };
         io.push(token(slot, Purpose::Receive), receive)
     }
 }
 
 impl<P> Front<P> {
-    fn handle_accepted<D>(&mut self, io: &mut D, socket: SocketId, now: Instant) -> Result<(), DriverError>
+    fn handle_accepted<D>(
+        &mut self,
+        io: &mut D,
+        socket: SocketId,
+        now: Instant,
+    ) -> Result<(), DriverError>
     where
         D: Driver,
         P: Place<D::Socket>,
@@ -188,7 +210,10 @@ impl<P> Front<P> {
             None => {
                 // Full: whoever has been silent longest makes room, at the next free slot.
                 self.close_oldest(io)?;
-                io.push(token(CONNECTING_BASE - 1, Purpose::Close), Op::Close { socket })?;
+                io.push(
+                    token(CONNECTING_BASE - 1, Purpose::Close),
+                    Op::Close { socket },
+                )?;
                 return Ok(());
             }
         };
@@ -197,12 +222,22 @@ impl<P> Front<P> {
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
         link.receive(io, 0, HELLO_READ)?;
         let handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
-        self.pending[index] = Some(Pending { link, handshake, since: now, refused: false });
+        self.pending[index] = Some(Pending {
+            link,
+            handshake,
+            since: now,
+            refused: false,
+        });
         Ok(())
     }
 
     fn close_oldest<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        let oldest = self.pending.iter_mut().flatten().filter(|p| !p.link.is_closing()).min_by_key(|p| p.since);
+        let oldest = self
+            .pending
+            .iter_mut()
+            .flatten()
+            .filter(|p| !p.link.is_closing())
+            .min_by_key(|p| p.since);
         oldest.map_or(Ok(()), |pending| pending.link.close(io))
     }
 
@@ -218,7 +253,9 @@ impl<P> Front<P> {
         D: Driver,
         P: Place<D::Socket>,
     {
-        let Some(pending) = self.pending[index].as_mut() else { return Ok(()) };
+        let Some(pending) = self.pending[index].as_mut() else {
+            return Ok(());
+        };
         pending.link.handle_completed(purpose);
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::Received(n)) if *n > 0 && pending.refused => {
@@ -243,7 +280,10 @@ impl<P> Front<P> {
                 pending.link.close(io)?;
             }
         }
-        if let Some(pending) = &self.pending[index] && pending.link.is_closing() && pending.link.is_quiet() {
+        if let Some(pending) = &self.pending[index]
+            && pending.link.is_closing()
+            && pending.link.is_quiet()
+        {
             let gone = self.pending[index].take();
             if let Some(gone) = gone {
                 gone.link.free(io);
@@ -253,12 +293,19 @@ impl<P> Front<P> {
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
-    fn step_handshake<D>(&mut self, io: &mut D, index: usize, now: Instant) -> Result<(), DriverError>
+    fn step_handshake<D>(
+        &mut self,
+        io: &mut D,
+        index: usize,
+        now: Instant,
+    ) -> Result<(), DriverError>
     where
         D: Driver,
         P: Place<D::Socket>,
     {
-        let Some(pending) = self.pending[index].as_mut() else { return Ok(()) };
+        let Some(pending) = self.pending[index].as_mut() else {
+            return Ok(());
+        };
         if pending.link.is_closing() || pending.link.is_sending_control() {
             return Ok(());
         }
@@ -275,7 +322,8 @@ impl<P> Front<P> {
                     }
                 }
                 ServerEvent::Http(_) => {
-                    self.place.log("an HTTP client connected: HTTP is not served yet");
+                    self.place
+                        .log("an HTTP client connected: HTTP is not served yet");
                     return pending.link.close(io);
                 }
                 ServerEvent::Failed(reason) => {
@@ -312,14 +360,23 @@ impl<P> Front<P> {
         D: Driver,
         P: Place<D::Socket>,
     {
-        let Some(pending) = self.pending[index].take() else { return Ok(()) };
+        let Some(pending) = self.pending[index].take() else {
+            return Ok(());
+        };
         let peer = io.peer_addr(pending.link.socket());
         match io.release(pending.link.socket()) {
             Ok(socket) => {
-                let arrival = Arrival { socket, hello, transport: Transport::Tcp, peer };
+                let arrival = Arrival {
+                    socket,
+                    hello,
+                    transport: Transport::Tcp,
+                    peer,
+                };
                 self.place.hand_over(ticket, arrival);
             }
-            Err(error) => self.place.log(&format!("could not hand a connection over: {error}")),
+            Err(error) => self
+                .place
+                .log(&format!("could not hand a connection over: {error}")),
         }
         pending.link.free(io);
         Ok(())
@@ -336,7 +393,12 @@ impl<P> Front<P> {
         D: Driver,
         P: Place<D::Socket>,
     {
-        if let Outcome::ReceivedFrom { len, addresses, truncated: false } = *outcome {
+        if let Outcome::ReceivedFrom {
+            len,
+            addresses,
+            truncated: false,
+        } = *outcome
+        {
             let door = &self.doors[slot as usize];
             let bytes = &io.buffer(door.receive)[..len as usize];
             match self.datagrams.handle_datagram(bytes, addresses.from, now) {
@@ -392,8 +454,12 @@ impl<P> Front<P> {
             // The client sends its hello again.
             None => return Ok(()),
         };
-        let Some(bound) = self.doors[slot as usize].local else { return Ok(()) };
-        let local = addresses.local.map_or(bound, |ip| SocketAddr::new(ip, bound.port()));
+        let Some(bound) = self.doors[slot as usize].local else {
+            return Ok(());
+        };
+        let local = addresses
+            .local
+            .map_or(bound, |ip| SocketAddr::new(ip, bound.port()));
         let spec = SocketSpec {
             local: Some(local),
             reuse_port: true,
@@ -404,39 +470,71 @@ impl<P> Front<P> {
                 let peer = addresses.from;
                 #[expect(clippy::cast_possible_truncation, reason = "below CONNECTING_MAX")]
                 let slot = CONNECTING_BASE + index as u32;
-                io.push(token(slot, Purpose::Connect), Op::Connect { socket, to: peer })?;
-                self.connecting[index] = Some(Connecting { socket, hello, peer });
+                io.push(
+                    token(slot, Purpose::Connect),
+                    Op::Connect { socket, to: peer },
+                )?;
+                self.connecting[index] = Some(Connecting {
+                    socket,
+                    hello,
+                    peer,
+                });
             }
-            Err(error) => self.place.log(&format!("{}: no socket for it: {error}", addresses.from)),
+            Err(error) => self
+                .place
+                .log(&format!("{}: no socket for it: {error}", addresses.from)),
         }
         Ok(())
     }
 
-    fn handle_connected<D>(&mut self, io: &mut D, index: usize, outcome: &Outcome) -> Result<(), DriverError>
+    fn handle_connected<D>(
+        &mut self,
+        io: &mut D,
+        index: usize,
+        outcome: &Outcome,
+    ) -> Result<(), DriverError>
     where
         D: Driver,
         P: Place<D::Socket>,
     {
-        let Some(connecting) = self.connecting[index].take() else { return Ok(()) };
-        let Connecting { socket, hello, peer } = connecting;
+        let Some(connecting) = self.connecting[index].take() else {
+            return Ok(());
+        };
+        let Connecting {
+            socket,
+            hello,
+            peer,
+        } = connecting;
         if *outcome != Outcome::Connected {
-            return io.push(token(CONNECTING_BASE - 1, Purpose::Close), Op::Close { socket });
+            return io.push(
+                token(CONNECTING_BASE - 1, Purpose::Close),
+                Op::Close { socket },
+            );
         }
         match self.place.admit(&hello, Some(peer)) {
             Ok(ticket) => match io.release(socket) {
                 Ok(socket) => {
                     let peer = Some(peer);
-                    let arrival = Arrival { socket, hello, transport: Transport::Udp, peer };
+                    let arrival = Arrival {
+                        socket,
+                        hello,
+                        transport: Transport::Udp,
+                        peer,
+                    };
                     self.place.hand_over(ticket, arrival);
                     Ok(())
                 }
                 Err(error) => {
-                    self.place.log(&format!("could not hand a session over: {error}"));
+                    self.place
+                        .log(&format!("could not hand a session over: {error}"));
                     Ok(())
                 }
             },
             // Between the first look and now the server has filled up: the client asks again and is told.
-            Err(_) => io.push(token(CONNECTING_BASE - 1, Purpose::Close), Op::Close { socket }),
+            Err(_) => io.push(
+                token(CONNECTING_BASE - 1, Purpose::Close),
+                Op::Close { socket },
+            ),
         }
     }
 
@@ -455,9 +553,21 @@ impl<P> Front<P> {
         }
         io.buffer_mut(door.send)[..bytes.len()].copy_from_slice(bytes);
         #[expect(clippy::cast_possible_truncation, reason = "at most CONTROL_DATAGRAM")]
-        let data = Segment { buffer: door.send, start: 0, len: bytes.len() as u32 };
+        let data = Segment {
+            buffer: door.send,
+            start: 0,
+            len: bytes.len() as u32,
+        };
         door.sending = true;
-        io.push(token(slot, Purpose::Send), Op::SendTo { socket: door.socket, data, to, source })
+        io.push(
+            token(slot, Purpose::Send),
+            Op::SendTo {
+                socket: door.socket,
+                data,
+                to,
+                source,
+            },
+        )
     }
 }
 
@@ -470,7 +580,11 @@ impl<D: Driver, P: Place<D::Socket>> Role<D> for Front<P> {
     ) -> Result<(), DriverError> {
         let (slot, purpose) = slot_of(completion.token);
         if slot >= CONNECTING_BASE {
-            return self.handle_connected(io, (slot - CONNECTING_BASE) as usize, &completion.outcome);
+            return self.handle_connected(
+                io,
+                (slot - CONNECTING_BASE) as usize,
+                &completion.outcome,
+            );
         }
         if slot == CONNECTING_BASE - 1 {
             return Ok(());
@@ -515,7 +629,13 @@ impl<D: Driver, P: Place<D::Socket>> Role<D> for Front<P> {
         self.checked_at = now;
         while let Some(slot) = self.disarmed.pop() {
             let listener = self.listeners[slot as usize];
-            io.push(token(slot, Purpose::Accept), Op::Accept { listener, multishot: true })?;
+            io.push(
+                token(slot, Purpose::Accept),
+                Op::Accept {
+                    listener,
+                    multishot: true,
+                },
+            )?;
         }
         for pending in self.pending.iter_mut().flatten() {
             if now.since(pending.since) > HELLO_TIMEOUT {
@@ -537,7 +657,7 @@ impl<D: Driver, P: Place<D::Socket>> Role<D> for Front<P> {
         false
     }
 
-    fn is_watching(&self) -> bool {
+    fn take_timed(&mut self) -> bool {
         false
     }
 

@@ -6,7 +6,6 @@ pub mod front;
 
 use std::sync::Arc;
 
-use crossbeam::channel::Receiver;
 use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HYBRID_SPIN, SESSIONS_MAX};
 use crate::proto::datagram::UdpServerFront;
@@ -16,6 +15,7 @@ use crate::run::plan::WaitMode;
 use crate::units::{Instant, Nanos};
 use crate::worker::link::slot_of;
 use crate::worker::{Role, TurnCounters};
+use crossbeam::channel::Receiver;
 
 use front::Arrival;
 use session::{Offer, Session, Want};
@@ -68,6 +68,8 @@ pub struct Sessions<S, P, M> {
     spinning: usize,
     hybrids: usize,
     active_at: Instant,
+    /// A request was among the completions of this turn.
+    timed: bool,
     datagrams: Arc<UdpServerFront>,
     meter: M,
     limits: SessionLimits,
@@ -95,6 +97,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             spinning: 0,
             hybrids: 0,
             active_at: Instant::default(),
+            timed: false,
             datagrams,
             meter,
             limits,
@@ -131,7 +134,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             counters.reset();
             self.meter.reset();
         }
-        let Ok(socket) = io.adopt(admitted.arrival.socket) else { return Ok(()) };
+        let Ok(socket) = io.adopt(admitted.arrival.socket) else {
+            return Ok(());
+        };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
@@ -141,10 +146,26 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             WaitMode::Hybrid => self.hybrids += 1,
             WaitMode::Block => {}
         }
-        let Arrival { hello, transport, peer, .. } = admitted.arrival;
-        let offer = Offer { hello, transport, peer };
-        let mut session =
-            Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
+        let Arrival {
+            hello,
+            transport,
+            peer,
+            ..
+        } = admitted.arrival;
+        let offer = Offer {
+            hello,
+            transport,
+            peer,
+        };
+        let mut session = Session::new(
+            io,
+            slot,
+            socket,
+            offer,
+            admitted.accept,
+            admitted.permit,
+            now,
+        )?;
         session.begin(io)?;
         self.slots[slot as usize] = Some(session);
         Ok(())
@@ -153,8 +174,13 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn act<D: Driver>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError> {
         match want {
             Want::Nothing => {}
-            Want::Reply { at: None } => self.ready.push(slot),
-            Want::Reply { at: Some(at) } => self.held.push((at, slot)),
+            Want::Reply { at } => {
+                self.timed = true;
+                match at {
+                    None => self.ready.push(slot),
+                    Some(at) => self.held.push((at, slot)),
+                }
+            }
             Want::Report => self.reports.push(slot),
             Want::Close => {
                 if let Some(session) = self.slots[slot as usize].as_mut() {
@@ -168,7 +194,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     /// Frees a session that is closed and has nothing outstanding.
     fn reap<D: Driver>(&mut self, io: &mut D, slot: u32) {
-        if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
+        if self.slots[slot as usize]
+            .as_ref()
+            .is_some_and(Session::is_over)
             && let Some(session) = self.slots[slot as usize].take()
         {
             match session.wait() {
@@ -207,7 +235,9 @@ where
         now: Instant,
     ) -> Result<(), DriverError> {
         let (slot, purpose) = slot_of(completion.token);
-        let Some(session) = self.slots[slot as usize].as_mut() else { return Ok(()) };
+        let Some(session) = self.slots[slot as usize].as_mut() else {
+            return Ok(());
+        };
         self.active_at = now;
         let front = &self.datagrams;
         let want = session.handle_completion(io, purpose, &completion.outcome, now, front)?;
@@ -224,8 +254,14 @@ where
             self.adopt(io, admitted, now, counters)?;
         }
         while let Some(slot) = self.reports.pop() {
-            let Some(session) = self.slots[slot as usize].as_mut() else { continue };
-            let figures = if session.is_brief() { None } else { Some(self.meter.read(counters)) };
+            let Some(session) = self.slots[slot as usize].as_mut() else {
+                continue;
+            };
+            let figures = if session.is_brief() {
+                None
+            } else {
+                Some(self.meter.read(counters))
+            };
             let want = session.report(io, figures)?;
             self.act(io, slot, want)?;
         }
@@ -271,8 +307,8 @@ where
         !self.ready.is_empty() || !self.held.is_empty()
     }
 
-    fn is_watching(&self) -> bool {
-        !self.is_empty()
+    fn take_timed(&mut self) -> bool {
+        std::mem::take(&mut self.timed)
     }
 
     fn is_finished(&self) -> bool {

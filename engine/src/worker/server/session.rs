@@ -95,8 +95,14 @@ impl<P> Session<P> {
         permit: P,
         now: Instant,
     ) -> Result<Self, DriverError> {
-        let Offer { hello, transport, peer } = arrival;
-        let size = u32::try_from(hello.size_bytes).unwrap_or(MESSAGE_MAX).min(MESSAGE_MAX);
+        let Offer {
+            hello,
+            transport,
+            peer,
+        } = arrival;
+        let size = u32::try_from(hello.size_bytes)
+            .unwrap_or(MESSAGE_MAX)
+            .min(MESSAGE_MAX);
         let (receive_bytes, send_bytes) = match transport {
             // One more than a request: a longer one shows.
             Transport::Tcp => (size as usize + 1, size as usize),
@@ -213,7 +219,11 @@ impl<P> Session<P> {
                 if let Outcome::Failed(error) = outcome
                     && !is_departure(outcome)
                 {
-                    let phase = if purpose == Purpose::Receive { "receive" } else { "send" };
+                    let phase = if purpose == Purpose::Receive {
+                        "receive"
+                    } else {
+                        "send"
+                    };
                     self.count_error(phase, error.name());
                 }
                 Ok(Want::Close)
@@ -244,7 +254,8 @@ impl<P> Session<P> {
             }
             Ok(false) => {
                 let rest = self.request.receive_range();
-                self.link.receive(io, bytes(rest.start), bytes(rest.len()))?;
+                self.link
+                    .receive(io, bytes(rest.start), bytes(rest.len()))?;
                 Ok(Want::Nothing)
             }
             Err(_) => Ok(Want::Close),
@@ -253,7 +264,11 @@ impl<P> Session<P> {
 
     fn count_error(&mut self, phase: &str, cause: &str) {
         let (phase, cause) = (phase.to_owned(), cause.to_owned());
-        self.errors.push(ErrorCount { phase, cause, count: 1 });
+        self.errors.push(ErrorCount {
+            phase,
+            cause,
+            count: 1,
+        });
     }
 
     /// A request is whole.
@@ -265,15 +280,13 @@ impl<P> Session<P> {
             return Want::Nothing;
         }
         let delay = Nanos(self.hello.server_delay_ns);
-        Want::Reply { at: (delay > Nanos::ZERO).then(|| now + delay) }
+        Want::Reply {
+            at: (delay > Nanos::ZERO).then(|| now + delay),
+        }
     }
 
     /// Sends the reply; `now` is the instant of its submission.
-    pub(super) fn reply<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    pub(super) fn reply<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         if self.link.is_closing() {
             return Ok(());
         }
@@ -330,10 +343,15 @@ impl<P> Session<P> {
     ) -> Result<Want, DriverError> {
         self.received_bytes += u64::from(n);
         let datagram = &io.buffer(self.link.receive_buffer())[..n as usize];
-        let Some(peer) = self.peer else { return Ok(Want::Close) };
+        let Some(peer) = self.peer else {
+            return Ok(Want::Close);
+        };
         match front.handle_datagram(datagram, peer, now) {
             FrontAction::Data(header) if self.is_answerable(&header, n) => {
-                let reply = DataHeader { reply: true, ..header };
+                let reply = DataHeader {
+                    reply: true,
+                    ..header
+                };
                 reply.encode_into(io.buffer_mut(self.link.send_buffer()));
                 self.measured = header.flags & datagram::MEASURED != 0;
                 return Ok(self.handle_request(now));
@@ -405,7 +423,11 @@ impl<P> Session<P> {
                     self.figures = Some(serde_json::to_vec(&figures).unwrap_or_default());
                 }
                 let document = self.figures.as_deref().unwrap_or_default();
-                if let Some(chunk) = self.fetches.pop().and_then(|f| serve_document(&f, document)) {
+                if let Some(chunk) = self
+                    .fetches
+                    .pop()
+                    .and_then(|f| serve_document(&f, document))
+                {
                     self.answer(io, &chunk)?;
                 }
                 self.receive_datagram(io)?;
@@ -418,7 +440,9 @@ impl<P> Session<P> {
         let (mut instrument, cpu) = meter.unwrap_or_default();
         if !self.hello.brief {
             instrument.backend.clone_from(&self.accept.backend);
-            instrument.backend_reason.clone_from(&self.accept.backend_reason);
+            instrument
+                .backend_reason
+                .clone_from(&self.accept.backend_reason);
             self.accept.wait.name().clone_into(&mut instrument.wait);
             instrument.wait_reason.clone_from(&self.accept.wait_reason);
         }
