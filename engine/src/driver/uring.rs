@@ -27,7 +27,7 @@ use super::{
 };
 use crate::clock::{Clock, MonotonicClock};
 use crate::limits::{COMPLETIONS_PER_TURN, OPERATIONS_MAX, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
-use crate::sys::flight::{Attempt, Entered, Event, File, Flights, Landed};
+use crate::sys::flight::{Entered, Event, File, Flights, Landed};
 use crate::units::{Instant, Nanos};
 
 /// Operations for which room is made at the start; more is made as more come.
@@ -179,16 +179,30 @@ impl UringDriver {
         while let Some(slot) = self.queued.pop_front() {
             self.start(slot, spin)?;
         }
-        let attempt = if spin { Attempt::Once } else { Attempt::Armed };
-        for index in 0..self.spinning.len() {
-            let slot = self.spinning[index];
-            // One whose answer is stuck behind an overflow of the ring is left alone.
-            if !self.flights.in_kernel(slot) {
-                self.flights.submit(slot, attempt)?;
+        if !spin {
+            while let Some(slot) = self.spinning.pop() {
+                self.flights.submit(slot)?;
             }
         }
-        if !spin {
-            self.spinning.clear();
+        Ok(())
+    }
+
+    /// Attempts the receives that spin.
+    #[inline]
+    fn attempt_receives(
+        &mut self,
+        done: &mut Vec<Completion>,
+        limit: usize,
+    ) -> Result<(), DriverError> {
+        let mut index = 0;
+        while index < self.spinning.len() && done.len() < limit {
+            let slot = self.spinning[index];
+            if let Some(landed) = self.flights.attempt(slot) {
+                self.spinning.swap_remove(index);
+                self.land(landed, done)?;
+            } else {
+                index += 1;
+            }
         }
         Ok(())
     }
@@ -204,7 +218,7 @@ impl UringDriver {
             }
             Op::Close { socket } => return self.start_close(slot, socket),
             Op::Cancel { token } => return self.start_cancel(slot, token),
-            _ => return self.flights.submit(slot, Attempt::Armed),
+            _ => return self.flights.submit(slot),
         }
         Ok(())
     }
@@ -222,7 +236,7 @@ impl UringDriver {
         while let Some(index) = self
             .spinning
             .iter()
-            .position(|&s| !self.flights.in_kernel(s) && on_socket(self.flights.op(s), id))
+            .position(|&s| on_socket(self.flights.op(s), id))
         {
             let spinning = self.spinning.swap_remove(index);
             self.end(spinning, Outcome::Failed(OpError::Canceled));
@@ -361,12 +375,6 @@ impl UringDriver {
         }
         let place = place(self.flights.op(slot));
         let closing = place.is_some_and(|(id, _)| self.socket(id).is_some_and(|s| s.closing));
-        if let Some(index) = self.spinning.iter().position(|&s| s == slot) {
-            if result == -libc::EAGAIN && !closing {
-                return Ok(());
-            }
-            self.spinning.swap_remove(index);
-        }
         if result == -libc::EINTR && !more && !closing && may_restart(self.flights.op(slot)) {
             self.queued.push_back(slot);
             return Ok(());
@@ -440,8 +448,7 @@ impl UringDriver {
                 (Op::Cancel { .. }, libc::ENOENT) => Outcome::CancelDone { found: false },
                 // It could not be stopped any more, but it was there.
                 (Op::Cancel { .. }, libc::EALREADY) => Outcome::CancelDone { found: true },
-                // A spinning attempt, or one that the cancellation interrupted.
-                (_, libc::EAGAIN | libc::EINTR) if closing => Outcome::Failed(OpError::Canceled),
+                (_, libc::EINTR) if closing => Outcome::Failed(OpError::Canceled),
                 (op, errno) => Outcome::Failed(OpError::from_errno(call(op), errno)),
             };
         };
@@ -598,7 +605,8 @@ impl Driver for UringDriver {
             Wait::Poll => {
                 self.start_queued(true)?;
                 self.flights.poll()?;
-                return self.reap(done, limit).map(|_| ());
+                self.reap(done, limit)?;
+                return self.attempt_receives(done, limit);
             }
             Wait::Until(deadline) => (1, Nanos::ZERO, deadline),
             Wait::Batch {

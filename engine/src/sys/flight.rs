@@ -6,12 +6,14 @@
 //! driver's business.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, TimeoutFlags};
 use io_uring::{cqueue, opcode};
+
+use nix::errno::Errno;
 
 use super::arena::Arena;
 use super::message::Message;
@@ -30,15 +32,9 @@ const ROOM: usize = 256;
 
 /// A socket that is known to a ring; made by [`Flights::attach`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct File(Target);
-
-/// How a receive is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
-    /// Now, failing with `EAGAIN` where there is nothing (`MSG_DONTWAIT`).
-    Once,
-    /// Until something comes.
-    Armed,
+pub struct File {
+    target: Target,
+    descriptor: RawFd,
 }
 
 /// A completion that concerns an operation.
@@ -76,7 +72,7 @@ pub enum Event {
 struct Flight {
     token: Token,
     op: Op,
-    target: Option<Target>,
+    file: Option<File>,
     /// Where the range of a single-buffer operation lies; the loan that keeps it there ends in `remove`.
     data: *mut u8,
     /// From `Box::into_raw`, given back to `spare` in `remove` or leaked.
@@ -174,7 +170,10 @@ impl Flights {
     /// be detached before it is closed.
     #[must_use]
     pub fn attach(&self, index: u32, socket: &OwnedFd) -> File {
-        File(self.ring.register(index, socket))
+        File {
+            target: self.ring.register(index, socket),
+            descriptor: socket.as_raw_fd(),
+        }
     }
 
     /// Makes the ring forget a socket.
@@ -182,7 +181,7 @@ impl Flights {
     /// # Errors
     /// What ends the driver.
     pub fn detach(&self, file: File) -> Result<(), DriverError> {
-        self.ring.unregister(file.0)
+        self.ring.unregister(file.target)
     }
 
     /// Sets up the pool of multishot receives.
@@ -262,7 +261,7 @@ impl Flights {
         let flight = Flight {
             token,
             op,
-            target: file.map(|f| f.0),
+            file,
             data,
             message,
             in_kernel: false,
@@ -373,12 +372,12 @@ impl Flights {
     /// # Panics
     /// When the kernel has it already, or the slot is vacant.
     #[inline]
-    pub fn submit(&mut self, slot: u32, attempt: Attempt) -> Result<(), DriverError> {
+    pub fn submit(&mut self, slot: u32) -> Result<(), DriverError> {
         let zero_copy = self.ring.zero_copy;
         let flight = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
         let flight = flight.expect("the slot is in use until `remove`");
         assert!(!flight.in_kernel, "operation {slot} is in flight already");
-        let entry = entry(flight, attempt, zero_copy).user_data(u64::from(slot));
+        let entry = entry(flight, zero_copy).user_data(u64::from(slot));
         // SAFETY: what the entry names is the arena's range, lent since `insert`, or the flight's message.
         // Both stay until `remove`, which refuses while `in_kernel` is set, as it is from here to the
         // last completion (`reap`). If the drain in `Drop` fails, both are leaked. The pool's buffers
@@ -387,6 +386,58 @@ impl Flights {
         flight.in_kernel = true;
         self.in_kernel += 1;
         Ok(())
+    }
+
+    /// Tries a receive at once, by a plain system call (`MSG_DONTWAIT`); `None` where there is nothing yet.
+    ///
+    /// # Panics
+    /// When the kernel has the operation, the slot is vacant, or the operation is no single receive.
+    #[inline]
+    pub fn attempt(&mut self, slot: u32) -> Option<Landed> {
+        let flight = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+        let flight = flight.expect("the slot is in use until `remove`");
+        assert!(!flight.in_kernel, "operation {slot} is in flight already");
+        let file = flight.file.expect("a receive has a socket");
+        let received = match flight.op {
+            Op::Receive { into, .. } => {
+                // SAFETY: `data` is the arena's range of `into.len` bytes, lent for writing from `insert`
+                // to `remove`, and no other operation writes to it: this one is not in flight.
+                unsafe {
+                    libc::recv(
+                        file.descriptor,
+                        flight.data.cast(),
+                        into.len as usize,
+                        libc::MSG_DONTWAIT,
+                    )
+                }
+            }
+            Op::ReceiveFrom { .. } => {
+                let mut message = flight.message.expect("`lend` gave it a message");
+                // SAFETY: it lives until `remove`, only this flight has its address, and the operation is
+                // not in flight (just checked), so the kernel does not use it either.
+                let header = unsafe { message.as_mut() }.header_mut();
+                // SAFETY: the header names the message's own address and control storage and the arena's
+                // range, lent as above; the lengths in it are theirs.
+                unsafe { libc::recvmsg(file.descriptor, header, libc::MSG_DONTWAIT) }
+            }
+            _ => panic!("operation {slot} is no single receive"),
+        };
+        let result = if received < 0 {
+            match Errno::last_raw() {
+                libc::EAGAIN | libc::EINTR => return None,
+                errno => -errno,
+            }
+        } else {
+            i32::try_from(received).expect("an io_uring receive is as long as an i32 tells at most")
+        };
+        Some(Landed {
+            slot,
+            result,
+            more: false,
+            notification: false,
+            pool: None,
+            accepted: None,
+        })
     }
 
     /// Queues the cancellation of the operation in `target`, on behalf of the one in `slot`, which lands
@@ -412,7 +463,7 @@ impl Flights {
     /// # Errors
     /// What ends the driver.
     pub fn cancel_file(&mut self, file: File) -> Result<(), DriverError> {
-        let builder = match file.0 {
+        let builder = match file.target {
             Target::Registered(index) => CancelBuilder::fd(Fixed(index)),
             Target::Descriptor(fd) => CancelBuilder::fd(Fd(fd)),
         };
@@ -608,14 +659,10 @@ fn segments(data: &[Option<Segment>]) -> impl Iterator<Item = Segment> + '_ {
 
 /// The entry for an operation. Every pointer in it is the flight's data or its message.
 #[inline]
-fn entry(flight: &mut Flight, attempt: Attempt, zero_copy_offered: bool) -> Entry {
+fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
     let (fd, flags) = flight
-        .target
-        .map_or((Fd(-1), io_uring::squeue::Flags::empty()), Target::field);
-    let dont_wait = match attempt {
-        Attempt::Once => libc::MSG_DONTWAIT,
-        Attempt::Armed => 0,
-    };
+        .file
+        .map_or((Fd(-1), Flags::empty()), |f| f.target.field());
     let message = || {
         let mut message = flight.message.expect("`lend` gave it a message");
         // SAFETY: it lives until `remove`, only this flight has its address, and the operation is not in
@@ -646,16 +693,12 @@ fn entry(flight: &mut Flight, attempt: Attempt, zero_copy_offered: bool) -> Entr
         Op::Send { data, .. } => opcode::Send::new(fd, flight.data, data.len)
             .flags(libc::MSG_NOSIGNAL)
             .build(),
-        Op::Receive { into, .. } => opcode::Recv::new(fd, flight.data, into.len)
-            .flags(dont_wait)
-            .build(),
+        Op::Receive { into, .. } => opcode::Recv::new(fd, flight.data, into.len).build(),
         Op::ReceiveMultishot { .. } => opcode::RecvMulti::new(fd, 0).build(),
         Op::SendVectored { .. } | Op::SendTo { .. } => opcode::SendMsg::new(fd, message().header())
             .flags(libc::MSG_NOSIGNAL as u32)
             .build(),
-        Op::ReceiveFrom { .. } => opcode::RecvMsg::new(fd, message().header_mut())
-            .flags(dont_wait as u32)
-            .build(),
+        Op::ReceiveFrom { .. } => opcode::RecvMsg::new(fd, message().header_mut()).build(),
         Op::Timer { at } => opcode::Timeout::new(message().instant(*at))
             .flags(TimeoutFlags::ABS)
             .build(),
