@@ -50,6 +50,7 @@ use crate::units::{Instant, Nanos};
 pub mod epoll;
 mod nonblocking;
 mod op;
+pub mod sim;
 
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
 
