@@ -47,6 +47,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::units::{Instant, Nanos};
 
+#[cfg(test)]
+mod conformance;
 pub mod epoll;
 mod nonblocking;
 mod op;
