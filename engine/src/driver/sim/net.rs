@@ -427,6 +427,8 @@ impl State {
                 None => Err(socket.error.take().unwrap_or(Errno::EAGAIN)),
             },
             Body::Stream(stream) if !stream.received.is_empty() => Ok(stream.received.len()),
+            // Once the end has come, a later reset is told to sends alone.
+            Body::Stream(stream) if stream.is_ended => Ok(0),
             Body::Stream(stream) => match (socket.error, stream.stage) {
                 (Some(errno), _) => {
                     socket.error = None;
@@ -434,7 +436,6 @@ impl State {
                 }
                 (None, Stage::Fresh | Stage::Connecting) => Err(Errno::ENOTCONN),
                 (None, Stage::Dead) => Ok(0),
-                (None, Stage::Connected) if stream.is_ended => Ok(0),
                 (None, Stage::Connected) => Err(Errno::EAGAIN),
             },
         }
