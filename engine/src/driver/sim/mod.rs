@@ -46,6 +46,8 @@
 //! ```
 
 mod net;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::cell::RefCell;
@@ -298,6 +300,11 @@ impl Driver for SimDriver {
     }
 
     fn adopt(&mut self, socket: SimSocket) -> Result<SocketId, OpError> {
+        let ours = &self.core.calls.0;
+        assert!(
+            Rc::ptr_eq(&ours.0, &socket.net.0),
+            "a socket of another net"
+        );
         self.core.insert(socket)
     }
 
