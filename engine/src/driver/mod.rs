@@ -47,9 +47,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::units::{Instant, Nanos};
 
+#[cfg(test)]
+mod conformance;
 pub mod epoll;
 mod nonblocking;
 mod op;
+pub mod sim;
 
 pub mod probe;
 pub mod uring;

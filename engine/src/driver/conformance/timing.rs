@@ -1,0 +1,150 @@
+//! Timers, deadlines and wakers.
+
+use super::{Bench, CLIENT, Harness, Mode};
+use crate::driver::{Driver, Op, OpError, Outcome, Wait};
+use crate::units::{Instant, Nanos};
+
+pub(super) fn timers_fire_in_order<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let start = bench.harness.now();
+        let delays_us = [900, 150, 2_300, 400, 1_100];
+        let mut timers: Vec<_> = delays_us
+            .iter()
+            .map(|&us| {
+                let at = start + Nanos::from_micros(us);
+                (at, bench.push(CLIENT, Op::Timer { at }))
+            })
+            .collect();
+        timers.sort_unstable();
+        for (i, &(at, timer)) in timers.iter().enumerate() {
+            while bench.is_outstanding(CLIENT, timer) {
+                bench.turn(CLIENT);
+                bench.harness.idle();
+            }
+            assert!(bench.harness.now() >= at, "too early");
+            assert_eq!(bench.wait_for(CLIENT, timer), Outcome::TimerFired);
+            // A timer that is still to come has not fired, unless its time has come meanwhile.
+            for &(later, other) in &timers[i + 1..] {
+                let is_due = later <= bench.harness.now();
+                assert!(is_due || bench.is_outstanding(CLIENT, other), "fired early");
+            }
+        }
+    });
+}
+
+pub(super) fn a_timer_of_the_past_fires_at_once<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let now = bench.harness.now();
+        for at in [Instant(0), Instant(now.0 - 1), now] {
+            let fired = bench.perform(CLIENT, Op::Timer { at });
+            assert_eq!(fired, Outcome::TimerFired);
+        }
+    });
+}
+
+pub(super) fn a_cancelled_timer_does_not_fire<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let soon = bench.harness.now() + Nanos::from_millis(500);
+        let kept = bench.push(
+            CLIENT,
+            Op::Timer {
+                at: bench.harness.now() + Nanos::from_millis(1),
+            },
+        );
+        let token = bench.push(CLIENT, Op::Timer { at: soon });
+        let never = bench.push(
+            CLIENT,
+            Op::Timer {
+                at: Instant::FAR_FUTURE,
+            },
+        );
+        bench.round();
+        for token in [token, never] {
+            let found = Outcome::CancelDone { found: true };
+            assert_eq!(bench.perform(CLIENT, Op::Cancel { token }), found);
+            let canceled = Outcome::Failed(OpError::Canceled);
+            assert_eq!(bench.wait_for(CLIENT, token), canceled);
+        }
+        assert_eq!(bench.wait_for(CLIENT, kept), Outcome::TimerFired);
+        assert!(bench.harness.now() < soon);
+    });
+}
+
+/// The best of many waits, since the machine may be busy: a wait of whole milliseconds could not do it once.
+pub(super) fn deadlines_are_kept_to_less_than_a_millisecond<H: Harness>() {
+    let Some(mut bench) = Bench::<H>::new(Mode::Until) else {
+        return;
+    };
+    let mut done = Vec::new();
+    let mut best = Nanos::MAX;
+    // Deadlines that come nearer and go farther, so that an alarm set for one must not delay another.
+    for us in (0..40).map(|i| [150, 90, 700, 60][i % 4]) {
+        let now = bench.harness.now();
+        let deadline = now + Nanos::from_micros(us);
+        loop {
+            let now = bench.harness.now();
+            if now >= deadline {
+                break;
+            }
+            let wait = Wait::Until(deadline);
+            bench.driver(CLIENT).turn(now, wait, &mut done).unwrap();
+            assert!(done.is_empty());
+            if H::SLEEPS {
+                assert!(
+                    bench.harness.now() >= deadline,
+                    "returned early with nothing"
+                );
+            }
+            bench.harness.idle();
+        }
+        best = best.min(bench.harness.now().since(deadline));
+    }
+    assert!(best < Nanos::from_micros(500), "best overshoot {best}");
+}
+
+pub(super) fn a_waker_ends_the_wait<H: Harness>() {
+    if !H::SLEEPS {
+        return;
+    }
+    let Some(mut bench) = Bench::<H>::new(Mode::Until) else {
+        return;
+    };
+    let waker = bench.driver(CLIENT).waker();
+    let start = bench.harness.now();
+    let deadline = start + Nanos::from_secs(20);
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        waker.wake();
+    });
+    let mut done = Vec::new();
+    bench
+        .driver(CLIENT)
+        .turn(start, Wait::Until(deadline), &mut done)
+        .unwrap();
+    assert!(bench.harness.now() < deadline && done.is_empty());
+    thread.join().unwrap();
+}
+
+pub(super) fn a_wake_before_the_wait_counts<H: Harness>() {
+    let Some(mut bench) = Bench::<H>::new(Mode::Until) else {
+        return;
+    };
+    let mut done = Vec::new();
+    bench.driver(CLIENT).waker().wake();
+    // A turn that does not wait leaves it for the one that does.
+    let now = bench.harness.now();
+    bench
+        .driver(CLIENT)
+        .turn(now, Wait::Poll, &mut done)
+        .unwrap();
+    let deadline = now + Nanos::from_secs(20);
+    let wait = Wait::Until(deadline);
+    bench.driver(CLIENT).turn(now, wait, &mut done).unwrap();
+    assert!(bench.harness.now() < deadline && done.is_empty());
+    // It counts once.
+    let now = bench.harness.now();
+    let deadline = now + Nanos::from_micros(300);
+    let wait = Wait::Until(deadline);
+    bench.driver(CLIENT).turn(now, wait, &mut done).unwrap();
+    assert!(!H::SLEEPS || bench.harness.now() >= deadline);
+}

@@ -1,0 +1,359 @@
+//! A wire in memory, on a simulated clock: minutes of traffic are tested in milliseconds, and the same seed
+//! gives the same run.
+//!
+//! Every [`SimDriver`] of a [`SimNet`] is a worker of its own; which host it is on does not matter, since all
+//! addresses are of one space. A turn never blocks and never moves the clock: where it has nothing to hand
+//! over it returns at once, before its deadline, which is the one departure from the driver contract.
+//! Whoever runs the simulation moves the clock, in steps:
+//!
+//! 1. run each party's turn (and what the party does about it) until none gets a completion;
+//! 2. advance the clock to [`SimNet::next_event`], and go on.
+//!
+//! ```
+//! use tare_engine::clock::{Clock, SimulatedClock};
+//! use tare_engine::driver::sim::{SimConfig, SimNet};
+//! use tare_engine::driver::{Driver, Op, Outcome, Segment, SocketSpec, Token, Wait};
+//! use tare_engine::units::{Instant, Nanos};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let clock = SimulatedClock::new(Instant(0));
+//! let net = SimNet::new(SimConfig { latency: Nanos::from_micros(10), ..SimConfig::default() }, clock.clone());
+//! let mut parties = [net.driver(), net.driver()];
+//!
+//! let address = "127.0.0.1:7117".parse()?;
+//! let listener = parties[0].open(&SocketSpec::listener(address))?;
+//! parties[0].push(Token(1), Op::Accept { listener, multishot: false })?;
+//! let socket = parties[1].open(&SocketSpec::stream_to(address))?;
+//! parties[1].push(Token(2), Op::Connect { socket, to: address })?;
+//!
+//! let mut done = Vec::new();
+//! let mut connected_at = None;
+//! while connected_at.is_none() {
+//!     done.clear();
+//!     for party in &mut parties {
+//!         party.turn(clock.now(), Wait::Until(Instant::FAR_FUTURE), &mut done)?;
+//!     }
+//!     if done.iter().any(|c| c.outcome == Outcome::Connected) {
+//!         connected_at = Some(clock.now());
+//!     }
+//!     if done.is_empty() {
+//!         clock.advance_to(net.next_event().expect("the connection is on its way"));
+//!     }
+//! }
+//! assert_eq!(connected_at, Some(Instant(20_000)), "there and back");
+//! # Ok(())
+//! # }
+//! ```
+
+mod net;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+
+use super::nonblocking::{Calls, Core, Direction, Lane};
+use super::{
+    Backend, BufferId, Capabilities, Completion, DatagramFrom, Driver, DriverError, Op, OpError,
+    PoolBuffer, SocketId, SocketSpec, Token, Wait, Wake, Waker,
+};
+use crate::clock::SimulatedClock;
+use crate::units::{Instant, Nanos};
+use net::{State, Waiter};
+use wire::Key;
+
+/// What the wire is like. Probabilities are in `0.0..=1.0`. The default is a perfect wire without latency.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SimConfig {
+    /// Seeds everything that is left to chance.
+    pub seed: u64,
+    /// How long anything takes in one direction.
+    pub latency: Nanos,
+    /// Up to that much more, evenly distributed. Streams keep their order; datagrams may overtake.
+    pub jitter: Nanos,
+    /// Probability that a receive gets less than is there.
+    pub short_reads: f64,
+    /// Probability that a send takes less than it could.
+    pub short_writes: f64,
+    /// Probability that a datagram is lost.
+    pub datagram_loss: f64,
+    /// Probability that a datagram takes at least twice as long.
+    pub datagram_reorder: f64,
+    /// Probability that a send on a stream resets the connection instead.
+    pub reset: f64,
+}
+
+/// A simulated net; see the [module](self). Clones are the same net.
+#[derive(Debug, Clone)]
+pub struct SimNet(Rc<RefCell<State>>);
+
+impl SimNet {
+    /// An empty net on `clock`.
+    #[must_use]
+    pub fn new(config: SimConfig, clock: SimulatedClock) -> Self {
+        Self(Rc::new(RefCell::new(State::new(config, clock))))
+    }
+
+    /// A new party of this net.
+    #[must_use]
+    pub fn driver(&self) -> SimDriver {
+        let mut state = self.0.borrow_mut();
+        state.waiters.push(Some(Waiter::default()));
+        let party = state.waiters.len() - 1;
+        SimDriver {
+            core: Core::new(SimCalls(self.clone())),
+            party,
+            wake: Arc::new(SimWake(AtomicBool::new(false))),
+            capabilities: Capabilities {
+                backend: Backend::Sim,
+                zero_copy: false,
+                batch_wait: false,
+                step_downs: Vec::new(),
+            },
+        }
+    }
+
+    /// From now on the wire swallows everything, what is under way included: every far end has vanished without
+    /// a FIN.
+    pub fn partition(&self) {
+        self.0.borrow_mut().is_partitioned = true;
+    }
+
+    /// Resets every connection that stands at that instant, at both its ends.
+    pub fn plan_reset(&self, at: Instant) {
+        self.0.borrow_mut().plan_reset(at);
+    }
+
+    /// When something happens next: an arrival, a timer, or the deadline with which a driver last waited in vain.
+    /// `None`: nothing ever will by itself. To be asked after every party had its turn at the present instant.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Instant> {
+        let state = self.0.borrow();
+        let now = state.now();
+        // What was due by now has been seen by its party already, if that still takes turns.
+        let waits = state.waiters.iter().flatten();
+        let waits = waits.filter_map(|w| w.until).filter(|until| *until > now);
+        waits.chain(state.next_arrival()).min()
+    }
+}
+
+/// A socket of a [`SimNet`], to be adopted by any of its drivers. Dropping it closes it.
+#[derive(Debug)]
+pub struct SimSocket {
+    net: SimNet,
+    key: Key,
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        self.net.0.borrow_mut().close(self.key);
+    }
+}
+
+#[derive(Debug)]
+struct SimCalls(SimNet);
+
+impl SimCalls {
+    fn state(&mut self) -> std::cell::RefMut<'_, State> {
+        self.0.0.borrow_mut()
+    }
+}
+
+impl Calls for SimCalls {
+    type Socket = SimSocket;
+
+    fn accept(&mut self, listener: &SimSocket) -> Result<SimSocket, Errno> {
+        let key = self.state().accept(listener.key)?;
+        Ok(SimSocket {
+            net: self.0.clone(),
+            key,
+        })
+    }
+
+    fn connect(&mut self, socket: &SimSocket, to: SocketAddr) -> Result<(), Errno> {
+        self.state().connect(socket.key, to)
+    }
+
+    fn send(&mut self, socket: &SimSocket, bytes: &[u8]) -> Result<usize, Errno> {
+        self.state().send(socket.key, &[bytes])
+    }
+
+    fn send_vectored(
+        &mut self,
+        socket: &SimSocket,
+        ranges: &[IoSlice<'_>],
+    ) -> Result<usize, Errno> {
+        let ranges: Vec<&[u8]> = ranges.iter().map(|range| &**range).collect();
+        self.state().send(socket.key, &ranges)
+    }
+
+    fn send_to(
+        &mut self,
+        socket: &SimSocket,
+        bytes: &[u8],
+        to: SocketAddr,
+        source: Option<IpAddr>,
+    ) -> Result<usize, Errno> {
+        self.state().send_datagram(socket.key, bytes, to, source)
+    }
+
+    fn receive(&mut self, socket: &SimSocket, into: &mut [u8]) -> Result<usize, Errno> {
+        self.state().receive(socket.key, into)
+    }
+
+    fn peek(&mut self, socket: &SimSocket) -> Result<usize, Errno> {
+        self.state().peek(socket.key)
+    }
+
+    fn receive_from(
+        &mut self,
+        socket: &SimSocket,
+        into: &mut [u8],
+    ) -> Result<(usize, DatagramFrom, bool), Errno> {
+        self.state().receive_datagram(socket.key, into)
+    }
+
+    fn half_close(&mut self, socket: &SimSocket) -> Result<(), Errno> {
+        self.state().half_close(socket.key)
+    }
+
+    fn is_stream(&self, socket: &SimSocket) -> bool {
+        self.0.0.borrow().is_stream(socket.key)
+    }
+
+    fn is_watched(&self, _: &SimSocket, _: Direction) -> bool {
+        // Everything is attempted in every turn.
+        true
+    }
+}
+
+#[derive(Debug)]
+struct SimWake(AtomicBool);
+
+impl Wake for SimWake {
+    fn wake(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// One party of a [`SimNet`].
+#[derive(Debug)]
+pub struct SimDriver {
+    core: Core<SimCalls>,
+    party: usize,
+    wake: Arc<SimWake>,
+    capabilities: Capabilities,
+}
+
+impl Drop for SimDriver {
+    fn drop(&mut self) {
+        self.core.calls.state().waiters[self.party] = None;
+    }
+}
+
+impl Driver for SimDriver {
+    type Socket = SimSocket;
+
+    fn push(&mut self, token: Token, op: Op) -> Result<(), DriverError> {
+        self.core.push(token, op)
+    }
+
+    fn turn(
+        &mut self,
+        now: Instant,
+        wait: Wait,
+        done: &mut Vec<Completion>,
+    ) -> Result<(), DriverError> {
+        self.core.calls.state().deliver();
+        self.core.begin_turn(now);
+        self.core.attempt_lane(Lane::Receives);
+        self.core.attempt_lane(Lane::Others);
+        let deadline = match wait {
+            Wait::Poll => None,
+            Wait::Until(deadline) | Wait::Batch { deadline, .. } => {
+                let is_woken = self.wake.0.swap(false, Ordering::Acquire);
+                let waits = !is_woken && !self.core.has_completed();
+                (waits && deadline != Instant::FAR_FUTURE).then_some(deadline)
+            }
+        };
+        let until = deadline.into_iter().chain(self.core.next_timer()).min();
+        self.core.calls.state().waiters[self.party] = Some(Waiter { until });
+        self.core.deliver(done);
+        Ok(())
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
+        let key = self.core.calls.state().open(spec)?;
+        let net = self.core.calls.0.clone();
+        self.core.insert(SimSocket { net, key })
+    }
+
+    fn adopt(&mut self, socket: SimSocket) -> Result<SocketId, OpError> {
+        let ours = &self.core.calls.0;
+        assert!(
+            Rc::ptr_eq(&ours.0, &socket.net.0),
+            "a socket of another net"
+        );
+        self.core.insert(socket)
+    }
+
+    fn release(&mut self, socket: SocketId) -> Result<SimSocket, OpError> {
+        self.core.release(socket)
+    }
+
+    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        let key = self.core.socket(socket)?.key;
+        self.core.calls.0.0.borrow().local_addr(key)
+    }
+
+    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        let key = self.core.socket(socket)?.key;
+        self.core.calls.0.0.borrow().peer_addr(key)
+    }
+
+    fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {
+        self.core.allocate(len)
+    }
+
+    fn free(&mut self, buffer: BufferId) {
+        self.core.free(buffer);
+    }
+
+    #[inline]
+    fn buffer(&self, buffer: BufferId) -> &[u8] {
+        self.core.buffer(buffer)
+    }
+
+    #[inline]
+    fn buffer_mut(&mut self, buffer: BufferId) -> &mut [u8] {
+        self.core.buffer_mut(buffer)
+    }
+
+    fn provide_pool(&mut self, count: u16, len: u32) -> Result<(), DriverError> {
+        self.core.provide_pool(count, len);
+        Ok(())
+    }
+
+    fn pool_bytes(&self, buffer: &PoolBuffer) -> &[u8] {
+        self.core.pool_bytes(buffer)
+    }
+
+    fn recycle(&mut self, buffer: PoolBuffer) {
+        self.core.recycle(buffer);
+    }
+
+    fn waker(&self) -> Waker {
+        Waker(self.wake.clone())
+    }
+}
