@@ -14,8 +14,11 @@ use std::net::SocketAddr;
 
 use super::epoll::EpollDriver;
 use super::sim::{SimConfig, SimDriver, SimNet};
+use super::uring::UringDriver;
+use super::{Backend, probe};
 use super::{Completion, Driver, Op, Outcome, Segment, SocketId, SocketSpec, Token, Wait};
 use crate::clock::{Clock, MonotonicClock, SimulatedClock};
+use crate::run::plan::BackendChoice;
 use crate::units::{Instant, Nanos};
 
 /// How a backend is set up for the suite.
@@ -45,6 +48,34 @@ impl Harness for EpollHarness {
 
     fn driver(&mut self) -> EpollDriver {
         EpollDriver::new().unwrap()
+    }
+
+    fn now(&self) -> Instant {
+        MonotonicClock.now()
+    }
+
+    fn idle(&mut self) {}
+}
+
+#[derive(Debug)]
+pub(super) struct UringHarness;
+
+impl Harness for UringHarness {
+    type Driver = UringDriver;
+    const SLEEPS: bool = true;
+
+    fn new() -> Option<Self> {
+        match probe::choose(BackendChoice::Only(Backend::Uring)) {
+            Ok(_) => Some(Self),
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                None
+            }
+        }
+    }
+
+    fn driver(&mut self) -> UringDriver {
+        UringDriver::new().unwrap()
     }
 
     fn now(&self) -> Instant {
@@ -457,6 +488,7 @@ macro_rules! conformance_suite {
     };
 }
 
+conformance_suite!(uring, UringHarness);
 conformance_suite!(epoll, EpollHarness);
 conformance_suite!(sim, SimHarness<Perfect>);
 conformance_suite!(sim_rough, SimHarness<Rough>);
