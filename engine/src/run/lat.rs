@@ -270,7 +270,7 @@ impl Run<'_> {
             let params = self.params(size, connections);
             observer.step_started(&params, index, total);
             let step = self.step_plan(size, connections);
-            let outcome = match step::run(&step, self.interrupt, observer) {
+            let outcome = match step::run(&step, &params, self.interrupt, observer) {
                 Ok(outcome) => outcome,
                 Err(error) => return Some(error),
             };
