@@ -2,10 +2,14 @@
 //!
 //! # The spinning turn
 //!
-//! A receive that finds nothing is not left to the kernel's readiness machinery while the worker spins and
-//! few are pending: each turn attempts it anew with `MSG_DONTWAIT`, in the same system call that submits the
-//! sends. Above [`SPIN_ATTEMPTS_MAX`] receives are armed, and a turn with nothing to submit looks at the
-//! ring's flags in user memory (`IORING_SQ_TASKRUN`) instead of entering the kernel.
+//! While the worker spins and few receives are pending, they are not left to the kernel's readiness
+//! machinery: each turn attempts them anew, by plain non-blocking receives after one enter for what was
+//! pushed. Attempts through the ring (`MSG_DONTWAIT` entries) were tried and lost: one that finds nothing
+//! takes 420 ns against 233 ns (Linux 6.18, where 217 ns are the bare system call), and a 64-byte ping-pong
+//! with one end on the ring had its p50 0.2–0.4 µs above the bare loop's against 0.13–0.16 µs.
+//! Above [`SPIN_ATTEMPTS_MAX`] receives are armed, and a turn with nothing to submit looks at the ring's
+//! flags in user memory (`IORING_SQ_TASKRUN`) instead of entering the kernel: 0.5 µs above the bare loop, and
+//! the same for any number of connections.
 //!
 //! # What does not go through the ring
 //!
@@ -30,18 +34,16 @@ use crate::limits::{COMPLETIONS_PER_TURN, OPERATIONS_MAX, SOCKETS_MAX, SPIN_ATTE
 use crate::sys::flight::{Entered, Event, File, Flights, Landed};
 use crate::units::{Instant, Nanos};
 
+mod open;
+mod ops;
+
+use ops::{Side, call, may_restart, on_socket, place};
+
 /// Operations for which room is made at the start; more is made as more come.
 const ROOM: usize = 256;
 /// The kernel's mark in a notification: the data of a zero-copy send was copied
 /// (`IORING_NOTIF_USAGE_ZC_COPIED` of `linux/io_uring.h`).
 const COPIED: u32 = 1 << 31;
-
-/// A direction of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Receive,
-    Send,
-}
 
 /// A socket that the driver holds.
 #[derive(Debug)]
@@ -624,7 +626,8 @@ impl Driver for UringDriver {
     }
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
-        self.hold(open_socket(spec)?)
+        // To become `crate::sys::socket::open`.
+        self.hold(open::open_socket(spec)?)
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
@@ -698,101 +701,6 @@ impl Driver for UringDriver {
     fn waker(&self) -> Waker {
         Waker::new(EventWaker(Arc::clone(&self.waker)))
     }
-}
-
-/// The socket of an operation and the direction that it takes; a close takes none.
-#[inline]
-const fn place(op: &Op) -> Option<(SocketId, Option<Side>)> {
-    match op {
-        Op::Accept { listener, .. } => Some((*listener, Some(Side::Receive))),
-        Op::Receive { socket, .. }
-        | Op::ReceiveMultishot { socket }
-        | Op::ReceiveFrom { socket, .. } => Some((*socket, Some(Side::Receive))),
-        Op::Connect { socket, .. }
-        | Op::Send { socket, .. }
-        | Op::SendVectored { socket, .. }
-        | Op::SendTo { socket, .. }
-        | Op::HalfClose { socket } => Some((*socket, Some(Side::Send))),
-        Op::Close { socket } => Some((*socket, None)),
-        Op::Timer { .. } | Op::Cancel { .. } => None,
-    }
-}
-
-fn on_socket(op: &Op, id: SocketId) -> bool {
-    place(op).is_some_and(|(socket, _)| socket == id)
-}
-
-/// Whether an operation that a signal interrupted can be started again as if nothing had been.
-const fn may_restart(op: &Op) -> bool {
-    !matches!(op, Op::Connect { .. } | Op::Cancel { .. })
-}
-
-/// The system call that an operation amounts to.
-const fn call(op: &Op) -> &'static str {
-    match op {
-        Op::Accept { .. } => "accept",
-        Op::Connect { .. } => "connect",
-        Op::Send { .. } => "send",
-        Op::SendVectored { .. } | Op::SendTo { .. } => "sendmsg",
-        Op::Receive { .. } | Op::ReceiveMultishot { .. } => "recv",
-        Op::ReceiveFrom { .. } => "recvmsg",
-        Op::HalfClose { .. } => "shutdown",
-        Op::Close { .. } => "close",
-        Op::Timer { .. } => "io_uring timeout",
-        Op::Cancel { .. } => "io_uring cancel",
-    }
-}
-
-// To be replaced by `crate::sys::socket::open`: the only place that opens a socket.
-fn open_socket(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
-    use super::SocketKind;
-    use nix::sys::socket::{setsockopt, sockopt};
-    use socket2::{Domain, Socket, Type};
-    fn step<T>(call: &'static str, result: std::io::Result<T>) -> Result<T, OpError> {
-        result.map_err(|e| OpError::from((call, &e)))
-    }
-    let ipv6 = spec.local.map_or(spec.ipv6, |l| l.is_ipv6());
-    let kind = match spec.kind {
-        SocketKind::Stream | SocketKind::Listener => Type::STREAM,
-        SocketKind::Datagram => Type::DGRAM,
-    };
-    let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = step("socket", Socket::new(domain, kind, None))?;
-    let option = |result| step("setsockopt", result);
-    let wildcard = spec.local.is_some_and(|l| l.ip().is_unspecified());
-    if ipv6 && wildcard && spec.kind != SocketKind::Stream {
-        option(socket.set_only_v6(false))?;
-    }
-    if spec.kind == SocketKind::Listener {
-        option(socket.set_reuse_address(true))?;
-    }
-    if spec.reuse_port {
-        option(socket.set_reuse_port(true))?;
-    }
-    if spec.nodelay && spec.kind != SocketKind::Datagram {
-        option(socket.set_tcp_nodelay(true))?;
-    }
-    if let Some(bytes) = spec.send_buffer {
-        option(socket.set_send_buffer_size(bytes as usize))?;
-    }
-    if let Some(bytes) = spec.receive_buffer {
-        option(socket.set_recv_buffer_size(bytes as usize))?;
-    }
-    if spec.packet_info {
-        let set = if ipv6 {
-            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)
-        } else {
-            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)
-        };
-        option(set.map_err(Into::into))?;
-    }
-    if let Some(local) = spec.local {
-        step("bind", socket.bind(&local.into()))?;
-    }
-    if spec.kind == SocketKind::Listener {
-        step("listen", socket.listen(4096))?;
-    }
-    Ok(socket.into())
 }
 
 #[cfg(test)]
