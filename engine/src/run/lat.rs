@@ -38,7 +38,7 @@ struct FarEnd {
     _namespace: Option<VethNamespace>,
 }
 
-/// See [`super::lat`].
+/// See [`lat()`](super::lat()).
 pub(super) fn run(
     plan: &LatPlan,
     interrupt: &Interrupt,
@@ -410,19 +410,12 @@ impl Run<'_> {
         let nothing = step.operations.completed == 0;
         let cut_short = step.partial;
         self.report.results.push(step);
-        stopped.or_else(|| {
-            let interrupted = self.interrupt.is_raised();
-            (cut_short && !interrupted)
-                .then_some(())
-                .and(failure.clone())
-                .or_else(|| {
-                    (nothing && !interrupted).then(|| {
-                        failure.unwrap_or_else(|| {
-                            Error::peer(format!("nothing was answered by {}", self.address))
-                                .remedy("check the server, the route and the firewall")
-                        })
-                    })
-                })
-        })
+        if stopped.is_some() || self.interrupt.is_raised() || !(cut_short || nothing) {
+            return stopped;
+        }
+        Some(failure.unwrap_or_else(|| {
+            Error::peer(format!("nothing was answered by {}", self.address))
+                .remedy("check the server, the route and the firewall")
+        }))
     }
 }

@@ -519,10 +519,10 @@ impl Place<OwnedFd> for Dispatcher {
             }
         }
         let key = (backend, cpu);
-        if !self
+        if self
             .workers
             .get(&key)
-            .is_some_and(|worker| !worker.thread.is_finished())
+            .is_none_or(|worker| worker.thread.is_finished())
         {
             match self.spawn(backend, cpu) {
                 Ok(worker) => {
