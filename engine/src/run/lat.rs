@@ -22,7 +22,7 @@ use crate::proto::hello::{BackendAsked, Direction, Hello, Test};
 use crate::proto::text::Id;
 use crate::result::{Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
 use crate::sys::usage::boot_id;
-use crate::sys::{rlimit, tuning};
+use crate::sys::{random, rlimit, tuning};
 use crate::units::Nanos;
 use crate::worker::ping_pong::ClientSpec;
 
@@ -69,7 +69,7 @@ pub(super) fn run(
         cpus: chosen_cpus.cpus,
         chosen,
         address: far_end.addresses[0],
-        run_id: random()?,
+        run_id: random::number()?,
         machine: cpus,
         report: empty_report(plan, &far_end)?,
     };
@@ -83,12 +83,6 @@ pub(super) fn run(
         error,
         interrupted,
     })
-}
-
-/// A number that no other run has.
-fn random() -> Result<u64> {
-    getrandom::u64()
-        .map_err(|e| Error::environment(format!("no random bytes from the kernel: {e}")))
 }
 
 fn hold_no_idle() -> Result<tuning::NoIdle> {
