@@ -113,7 +113,7 @@ mod tests {
     use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::histogram::{Extent, Recording, Sample, SeriesEntrySpec};
+    use crate::histogram::{Extent, Recording, RecordingSpec, Sample};
     use crate::units::Instant;
 
     fn recording(open_loop: bool) -> Recording {

@@ -21,7 +21,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::SockRef;
 
@@ -32,9 +31,9 @@ use super::{
 use crate::clock::{Clock, MonotonicClock};
 use crate::limits::{COMPLETIONS_PER_TURN, OPERATIONS_MAX, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
 use crate::sys::flight::{Entered, Event, File, Flights, Landed};
+use crate::sys::socket;
 use crate::units::{Instant, Nanos};
 
-mod open;
 mod ops;
 
 use ops::{Side, call, may_restart, on_socket, place};
@@ -154,9 +153,7 @@ impl UringDriver {
         let Some((id, side)) = place(op) else {
             return Ok(None);
         };
-        if matches!(op, Op::ReceiveMultishot { .. }) && !self.flights.has_pool() {
-            return Err(OpError::NoBuffers);
-        }
+        let lacks_pool = matches!(op, Op::ReceiveMultishot { .. }) && !self.flights.has_pool();
         let socket = self.socket_mut(id).filter(|s| !s.closing);
         let socket = socket.ok_or(OpError::BadSocket)?;
         let busy = match side {
@@ -167,9 +164,13 @@ impl UringDriver {
             Some(Side::Receive) => &mut socket.receiving,
             Some(Side::Send) => &mut socket.sending,
         };
-        if std::mem::replace(busy, true) {
+        if *busy {
             return Err(OpError::Busy);
         }
+        if lacks_pool {
+            return Err(OpError::NoBuffers);
+        }
+        *busy = true;
         socket.operations += 1;
         Ok(Some(socket.file))
     }
@@ -455,11 +456,7 @@ impl UringDriver {
             };
         };
         match self.flights.op(landed.slot) {
-            Op::Accept { .. } => match landed.accepted.map(|fd| self.hold(fd)) {
-                Some(Ok(id)) => Outcome::Accepted(id),
-                Some(Err(error)) => Outcome::Failed(error),
-                None => Outcome::Failed(OpError::Aborted),
-            },
+            Op::Accept { listener, .. } => self.accepted(*listener, landed.accepted),
             Op::Connect { .. } => Outcome::Connected,
             Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Outcome::Sent(count),
             Op::Receive { .. } => Outcome::Received(count),
@@ -467,14 +464,14 @@ impl UringDriver {
                 buffer: landed.pool,
                 len: count,
             },
-            Op::ReceiveFrom { .. } => match self.flights.datagram(landed.slot) {
-                Some((addresses, truncated)) => Outcome::ReceivedFrom {
+            Op::ReceiveFrom { .. } => {
+                let (addresses, truncated) = self.flights.datagram(landed.slot);
+                Outcome::ReceivedFrom {
                     len: count,
                     addresses,
                     truncated,
-                },
-                None => Outcome::Failed(OpError::FamilyNotSupported),
-            },
+                }
+            }
             Op::Timer { .. } => Outcome::TimerFired,
             Op::Cancel { .. } => Outcome::CancelDone { found: true },
             Op::HalfClose { .. } | Op::Close { .. } => {
@@ -483,8 +480,20 @@ impl UringDriver {
         }
     }
 
+    fn accepted(&mut self, listener: SocketId, descriptor: Option<OwnedFd>) -> Outcome {
+        let Some(descriptor) = descriptor else {
+            return Outcome::Failed(OpError::Aborted);
+        };
+        // Of its listener's family, which spares the question to the kernel.
+        let is_ipv6 = self.socket(listener).is_some_and(|s| s.file.is_ipv6());
+        match self.hold(descriptor, is_ipv6) {
+            Ok(id) => Outcome::Accepted(id),
+            Err(error) => Outcome::Failed(error),
+        }
+    }
+
     /// Takes a socket into the table.
-    fn hold(&mut self, descriptor: OwnedFd) -> Result<SocketId, OpError> {
+    fn hold(&mut self, descriptor: OwnedFd, is_ipv6: bool) -> Result<SocketId, OpError> {
         let index = match self.vacant.pop() {
             Some(index) => index,
             None if self.sockets.len() < SOCKETS_MAX as usize => {
@@ -493,7 +502,7 @@ impl UringDriver {
             }
             None => return Err(OpError::TooManyFiles),
         };
-        let file = self.flights.attach(index, &descriptor);
+        let file = self.flights.attach(index, &descriptor, is_ipv6);
         self.sockets[index as usize] = Some(Socket {
             descriptor: Some(descriptor),
             file,
@@ -626,19 +635,16 @@ impl Driver for UringDriver {
     }
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
-        // To become `crate::sys::socket::open`.
-        self.hold(open::open_socket(spec)?)
+        self.adopt(socket::open(spec)?)
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
         // The ring takes a non-blocking descriptor at its word and gives EAGAIN instead of waiting.
-        let flags = fcntl(&socket, FcntlArg::F_GETFL).map_err(|e| OpError::from(("fcntl", e)))?;
-        let flags = OFlag::from_bits_retain(flags);
-        if flags.contains(OFlag::O_NONBLOCK) {
-            fcntl(&socket, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))
-                .map_err(|e| OpError::from(("fcntl", e)))?;
-        }
-        self.hold(socket)
+        SockRef::from(&socket)
+            .set_nonblocking(false)
+            .map_err(|e| OpError::from(("fcntl", &e)))?;
+        let is_ipv6 = socket::is_ipv6(socket.as_fd());
+        self.hold(socket, is_ipv6)
     }
 
     fn release(&mut self, socket: SocketId) -> Result<OwnedFd, OpError> {
@@ -656,13 +662,11 @@ impl Driver for UringDriver {
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        let address = SockRef::from(self.descriptor(socket)?).local_addr();
-        address.ok()?.as_socket()
+        socket::local_addr(self.descriptor(socket)?.as_fd())
     }
 
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        let address = SockRef::from(self.descriptor(socket)?).peer_addr();
-        address.ok()?.as_socket()
+        socket::peer_addr(self.descriptor(socket)?.as_fd())
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {
