@@ -1,12 +1,14 @@
 //! What the ring is told for each operation.
+#![allow(unsafe_code)]
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, TimeoutFlags};
 
-use super::Flight;
+use super::{File, Flight};
 use crate::driver::Op;
 use crate::sys::ring::REPORT_USAGE;
+use crate::sys::socket::for_family;
 
 /// The entry for an operation. Every pointer in it is the flight's data or its message.
 #[inline]
@@ -30,7 +32,8 @@ pub(super) fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
             .flags(libc::SOCK_CLOEXEC)
             .build(),
         Op::Connect { to, .. } => {
-            let (address, len) = message().address(*to);
+            let is_ipv6 = flight.file.is_some_and(File::is_ipv6);
+            let (address, len) = message().address(for_family(is_ipv6, *to));
             opcode::Connect::new(fd, address, len).build()
         }
         Op::Send {
