@@ -20,13 +20,14 @@ use crate::driver::epoll::EpollDriver;
 use crate::driver::probe::Chosen;
 use crate::driver::{Backend, Driver, DriverError, OpError, Waker};
 use crate::error::{Error, Result};
+use crate::limits::PENDING_MAX;
 use crate::proto::auth::CookieKey;
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
 use crate::proto::text::Id;
 use crate::result::{CpuUse, Environment, Instrument};
 use crate::sys::usage::{CpuTimes, DisturbanceProbe, boot_id, thread_usage};
-use crate::sys::{affinity, random, tuning};
+use crate::sys::{affinity, random, rlimit, tuning};
 use crate::units::{Instant, Nanos};
 use crate::worker::server::front::{Arrival, Front, Place};
 use crate::worker::server::{Admitted, Meter, SessionLimits, Sessions};
@@ -35,6 +36,9 @@ use crate::worker::{Role, TurnCounters, Worker};
 /// With `--once`, the server ends when the first client has had no session for this long: between the
 /// steps of a sweep it has none for a moment.
 const ONCE_GRACE: Nanos = Nanos::from_secs(1);
+
+/// Descriptors beside clients' connections: listeners, rings, wakers, files that are looked into.
+const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// Where log lines go.
 pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
@@ -63,6 +67,9 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (ready_tx, ready) = bounded(1);
         let (ended_tx, ended) = bounded(1);
+        rlimit::raise_descriptors(
+            u64::from(plan.max_sessions) + PENDING_MAX as u64 + DESCRIPTORS_BESIDE,
+        );
         let dispatcher = Dispatcher::new(plan, avoid, Arc::clone(&stopping), log)?;
         let plan = plan.clone();
         let run = move || {
@@ -594,6 +601,10 @@ impl ServerMeter {
 impl Meter for ServerMeter {
     fn reset(&mut self) {
         self.probe = DisturbanceProbe::start(&[self.cpu]);
+        self.usage = thread_usage();
+    }
+
+    fn measure_begins(&mut self) {
         self.usage = thread_usage();
     }
 
