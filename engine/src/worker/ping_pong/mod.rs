@@ -330,7 +330,8 @@ impl<G: Gauge> Client<G> {
         match event {
             Event::Nothing => {}
             Event::Connected(length) => {
-                if self.stand == Stand::Measuring {
+                let slot = &self.slots[index as usize];
+                if slot.is_measured() {
                     self.recording.record_connect(now, length);
                 } else if !self.spec.hello.connect_each {
                     self.outcome_connect(now, length);

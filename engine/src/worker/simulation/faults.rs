@@ -222,11 +222,13 @@ fn the_same_seed_gives_the_same_result() {
 
 #[test]
 fn a_connection_for_each_operation() {
-    for connections in [1, 4] {
+    // Ends of the warm-up at every stage of an operation.
+    for quarter_round in 0..16 {
         let results = Setup {
             connect_each: true,
-            connections,
-            warmup: Nanos::from_millis(5),
+            connections: 1 + quarter_round % 3,
+            warmup: Nanos(5_000_000 + u64::from(quarter_round) * ROUND_TRIP.0 / 4),
+            duration: Some(Nanos(100_000_000 + u64::from(quarter_round) * 30_000)),
             ..Setup::default()
         }
         .run();
