@@ -19,6 +19,8 @@ pub mod counters;
 pub mod link;
 pub mod ping_pong;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 
 pub use counters::TurnCounters;
 

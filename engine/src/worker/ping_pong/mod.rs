@@ -252,6 +252,8 @@ impl<G: Gauge> Client<G> {
         self.gauge.phase(Phase::WarmUp);
         self.warmup_end = t0 + self.spec.warmup;
         self.outcome.warmup = self.spec.warmup;
+        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
+        self.recording.begin(self.warmup_end);
         self.measure_end = self
             .spec
             .duration
@@ -333,7 +335,8 @@ impl<G: Gauge> Client<G> {
         match event {
             Event::Nothing => {}
             Event::Connected(length) => {
-                if self.stand == Stand::Measuring {
+                let slot = &self.slots[index as usize];
+                if slot.is_measured() {
                     self.recording.record_connect(now, length);
                 } else if !self.spec.hello.connect_each {
                     self.outcome_connect(now, length);
@@ -569,14 +572,13 @@ impl<G: Gauge> Client<G> {
         } else {
             now.min(self.measure_end)
         };
+        self.count_unsent(end);
         let end = if self.spec.count.is_some() {
             self.measured_until
         } else {
             end
         };
         self.outcome.measured = end.since(self.warmup_end);
-        self.ready.clear();
-        self.count_unsent(end);
         let patience = if self.outcome.cut_short {
             DRAIN_INTERRUPTED
         } else {
@@ -588,22 +590,30 @@ impl<G: Gauge> Client<G> {
         self.check_drained(io, now)
     }
 
-    /// Open loop: what was due before the end and never sent.
+    /// Open loop: what was due before the end and never sent, whether or not a connection was found for it.
     fn count_unsent(&mut self, end: Instant) {
+        let mut ready = std::mem::take(&mut self.ready);
+        for due in ready.drain(..).filter_map(|(_, intended)| intended) {
+            self.count_one_unsent(due, end);
+        }
         while let Some(due) = self.next_due
             && due < end
         {
-            if self.is_measured(due) {
-                self.measured.operations.due += 1;
-                self.measured.operations.unsent_at_end += 1;
-                self.recording.record_unsent(end, end.since(due));
-            } else {
-                self.warmup.operations.due += 1;
-                self.warmup.operations.unsent_at_end += 1;
-            }
+            self.count_one_unsent(due, end);
             self.advance_schedule(due);
         }
         self.next_due = None;
+    }
+
+    fn count_one_unsent(&mut self, due: Instant, end: Instant) {
+        let tally = if self.is_measured(due) {
+            self.recording.record_unsent(end, end.since(due));
+            &mut self.measured
+        } else {
+            &mut self.warmup
+        };
+        tally.operations.due += 1;
+        tally.operations.unsent_at_end += 1;
     }
 
     fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
@@ -730,7 +740,6 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
         if self.is_running() {
             if self.stand == Stand::WarmingUp && now >= self.warmup_end {
                 self.stand = Stand::Measuring;
-                self.recording.begin(self.warmup_end);
                 self.gauge.phase(Phase::Measure);
                 self.gauge.measure_begins();
                 counters.reset();

@@ -167,6 +167,11 @@ impl Slot {
         self.operation.is_some()
     }
 
+    /// The present operation belongs to the measured phase.
+    pub(super) fn is_measured(&self) -> bool {
+        self.operation.is_some_and(|operation| operation.measured)
+    }
+
     /// Nothing is outstanding and the connection is closed.
     pub(super) fn is_quiet(&self) -> bool {
         matches!(self.state, State::Vacant | State::Dead)
