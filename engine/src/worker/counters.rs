@@ -17,6 +17,7 @@ pub struct TurnCounters {
     turn_max: Nanos,
     elapsed: Nanos,
     busy: Nanos,
+    frozen: bool,
 }
 
 impl Default for TurnCounters {
@@ -29,6 +30,7 @@ impl Default for TurnCounters {
             turn_max: Nanos::ZERO,
             elapsed: Nanos::ZERO,
             busy: Nanos::ZERO,
+            frozen: false,
         }
     }
 }
@@ -38,6 +40,9 @@ impl TurnCounters {
     /// end, and how many completions came. Does not allocate.
     #[inline]
     pub fn note(&mut self, unwatched: Nanos, whole: Nanos, timed: bool, completions: usize) {
+        if self.frozen {
+            return;
+        }
         self.turns.saturating_record(unwatched.0);
         if timed {
             self.gaps.saturating_record(unwatched.0);
@@ -57,6 +62,12 @@ impl TurnCounters {
         self.turn_max = Nanos::ZERO;
         self.elapsed = Nanos::ZERO;
         self.busy = Nanos::ZERO;
+        self.frozen = false;
+    }
+
+    /// Notes nothing more until the next reset: what is measured is over.
+    pub const fn freeze(&mut self) {
+        self.frozen = true;
     }
 
     /// Adds another worker's record; the share of busy time becomes the larger of the two.
