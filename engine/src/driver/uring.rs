@@ -9,9 +9,9 @@
 //! p50 0.2–0.4 µs above the bare loop's against 0.13–0.16 µs.
 //!
 //! Plain sends of one buffer are then tried by a plain call as well, in the order of the pushes, and only one
-//! that finds no room goes through the ring: an enter for it costs 0.17 µs more than `send(2)` does, at
-//! each of the two ends (64-byte ping-pong of the whole engine, median of 16 paired blocks: p50 0.33 µs above
-//! the bare loop's against 0.72 µs).
+//! that finds no room goes through the ring. With both ends so, a 64-byte ping-pong of the whole engine had its
+//! p50 0.33 and 0.35 µs above the bare loop's, against 0.72 and 0.55 µs with sends through the ring (two
+//! series, medians of 16 paired blocks each).
 //!
 //! Above [`SPIN_ATTEMPTS_MAX`] receives are armed, and a turn with nothing to submit looks at the ring's
 //! flags in user memory (`IORING_SQ_TASKRUN`) instead of entering the kernel: 0.5 µs above the bare loop, and
