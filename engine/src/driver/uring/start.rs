@@ -79,6 +79,14 @@ impl UringDriver {
         match *self.flights.op(slot) {
             Op::Receive { into, .. } if into.len == 0 => self.end(slot, Outcome::Received(0)),
             Op::Receive { .. } | Op::ReceiveFrom { .. } if spin => self.spinning.push(slot),
+            Op::Send {
+                zero_copy: false, ..
+            }
+            | Op::SendTo { .. }
+                if spin =>
+            {
+                return self.attempt_send(slot);
+            }
             Op::HalfClose { socket } => {
                 let outcome = self.half_close(socket);
                 self.end(slot, outcome);
@@ -87,6 +95,18 @@ impl UringDriver {
             Op::Cancel { token } => return self.start_cancel(slot, token),
             _ => return self.flights.submit(slot),
         }
+        Ok(())
+    }
+
+    /// Sends at once what the socket has room for, by a plain call, and leaves it to the ring where there is
+    /// none. Its completion is handed over in this turn.
+    #[inline]
+    fn attempt_send(&mut self, slot: u32) -> Result<(), DriverError> {
+        let Some(landed) = self.flights.attempt(slot) else {
+            return self.flights.submit(slot);
+        };
+        let outcome = self.outcome(landed, false);
+        self.end(slot, outcome);
         Ok(())
     }
 

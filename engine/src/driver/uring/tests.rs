@@ -181,6 +181,48 @@ fn more_receives_than_are_attempted_still_spin() {
 }
 
 #[test]
+fn a_spinning_send_needs_the_ring_only_where_there_is_no_room() {
+    let mut bench = Bench::new();
+    bench.spin = true;
+    let (a, b) = bench.pair();
+    let chunk = vec![7; 1 << 16];
+    let mut sent = 0;
+    loop {
+        bench.send(1, a, &chunk);
+        let mut done = Vec::new();
+        bench.driver.turn(now(), Wait::Poll, &mut done).unwrap();
+        match done[..] {
+            [] => break,
+            [
+                Completion {
+                    outcome: Outcome::Sent(n),
+                    more: false,
+                    ..
+                },
+            ] => sent += n,
+            _ => panic!("{done:?}"),
+        }
+    }
+    let blocked = bench.driver.flights.find(Token(1), |_| true).unwrap();
+    assert!(bench.driver.flights.in_kernel(blocked));
+    let mut received = 0;
+    while received < sent {
+        let into = bench.receive(2, b, 1 << 20);
+        let Outcome::Received(n) = bench.outcome(2) else {
+            panic!("not received")
+        };
+        received += n;
+        bench.driver.free(into);
+    }
+    assert!(matches!(bench.outcome(1), Outcome::Sent(1..)));
+    assert_eq!(
+        bench.driver.release(a).map(drop),
+        Ok(()),
+        "nothing is outstanding"
+    );
+}
+
+#[test]
 fn cancelling_finds_what_is_there_spinning_or_armed() {
     let mut bench = Bench::new();
     let (a, _b) = bench.pair();
