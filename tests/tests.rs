@@ -2,5 +2,6 @@
 
 mod allocation;
 mod cli;
+mod e2e;
 mod tidy;
 mod util;

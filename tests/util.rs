@@ -1,11 +1,29 @@
-//! Running the built command.
+//! Running the built command: to its end, or beside the test; and reading what it says.
+//!
+//! Everything is bounded in time, and every process started here is ended when its handle is dropped.
 
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jsonschema::Validator;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+pub(crate) use quiet::Quiet;
+
+/// Nothing here takes anywhere near that long, however busy the machine.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The built `tare`, with nothing of the caller's environment that it would heed.
 pub(crate) fn tare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tare"));
-    command.env_remove("TARE_SECRET").stdin(Stdio::null());
+    command.env_remove("TARE_SECRET");
     command
 }
 
@@ -14,23 +32,443 @@ pub(crate) fn tare() -> Command {
 pub(crate) struct Ran {
     /// Its exit code; none if a signal ended it.
     pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// From its start to its end.
+    pub(crate) took: Duration,
 }
 
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("tare prints UTF-8");
-        Self {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+impl Ran {
+    /// The report on stdout, which must be valid.
+    pub(crate) fn report(&self) -> Value {
+        report(&self.stdout)
+    }
+
+    /// Asserts the exit code, showing everything if it is another.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Asserts that what failed is said in one line with these words, whatever was printed before it.
+    #[track_caller]
+    pub(crate) fn complains(self, words: &[&str]) -> Self {
+        let line = self.stderr.lines().find(|line| {
+            line.starts_with("tare: ") && words.iter().all(|words| line.contains(words))
+        });
+        assert!(line.is_some(), "no line with {words:?} in {self:#?}");
+        self
     }
 }
 
 /// Runs `tare` with these words to its end.
 pub(crate) fn run(words: &[&str]) -> Ran {
-    let output = tare().args(words).output();
-    output.expect("the built binary starts").into()
+    Job::tare(words).wait()
+}
+
+/// Runs `tare lat` against a target, with a short warm-up and JSON on stdout.
+pub(crate) fn lat(target: &str, flags: &str) -> Ran {
+    Job::lat(target, flags).wait()
+}
+
+/// Parses and validates a report.
+#[track_caller]
+pub(crate) fn report(text: &str) -> Value {
+    let value: Value =
+        serde_json::from_str(text).unwrap_or_else(|e| panic!("no JSON ({e}): {text:?}"));
+    is_valid(&value);
+    value
+}
+
+/// Asserts that a report is of the schema, and that its operations add up.
+#[track_caller]
+pub(crate) fn is_valid(report: &Value) {
+    static VALIDATOR: OnceLock<Validator> = OnceLock::new();
+    let validator = VALIDATOR.get_or_init(|| {
+        let schema = include_str!("../schema/tare-1.schema.json");
+        let schema = serde_json::from_str(schema).expect("the schema is JSON");
+        jsonschema::draft202012::new(&schema).expect("the schema compiles")
+    });
+    let errors: Vec<String> = validator
+        .iter_errors(report)
+        .map(|e| format!("{e} at {}", e.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:?} in {report:#}");
+    for result in report["results"].as_array().unwrap() {
+        for operations in [&result["operations"], &result["warmup"]["operations"]] {
+            let count = |name: &str| operations[name].as_u64().unwrap();
+            let sent = count("sent");
+            let ended = count("completed") + count("failed") + count("timed_out");
+            assert_eq!(
+                count("due"),
+                sent + count("dropped") + count("unsent_at_end"),
+                "{operations}"
+            );
+            assert_eq!(sent, ended + count("in_flight_at_end"), "{operations}");
+        }
+        let service = &result["latency"]["service"];
+        let completed = result["operations"]["completed"].as_u64().unwrap();
+        let censored = service["censored"].as_u64().unwrap();
+        assert!(service["count"].as_u64().unwrap() >= completed + censored.min(1));
+    }
+}
+
+/// A figure of a report that must be there, by its JSON pointer.
+#[track_caller]
+pub(crate) fn figure(report: &Value, pointer: &str) -> u64 {
+    let value = report.pointer(pointer).and_then(Value::as_u64);
+    value.unwrap_or_else(|| panic!("no figure at {pointer} in {report:#}"))
+}
+
+/// A text of a report that must be there, by its JSON pointer.
+#[track_caller]
+pub(crate) fn text<'a>(report: &'a Value, pointer: &str) -> &'a str {
+    let value = report.pointer(pointer).and_then(Value::as_str);
+    value.unwrap_or_else(|| panic!("no text at {pointer} in {report:#}"))
+}
+
+/// The codes of a report's warnings.
+pub(crate) fn warnings(report: &Value) -> Vec<&str> {
+    let warnings = report["warnings"].as_array().unwrap();
+    warnings
+        .iter()
+        .map(|w| w["code"].as_str().unwrap())
+        .collect()
+}
+
+/// The real backends of this machine; why one is left out is printed once.
+pub(crate) fn backends() -> &'static [&'static str] {
+    static BACKENDS: OnceLock<Vec<&str>> = OnceLock::new();
+    BACKENDS.get_or_init(|| {
+        let probe = run(&["lat", "-n", "1", "--warmup", "0", "--backend", "uring"]);
+        if probe.code == Some(0) {
+            vec!["uring", "epoll"]
+        } else {
+            eprintln!("skipped on io_uring: {}", probe.stderr.trim_end());
+            vec!["epoll"]
+        }
+    })
+}
+
+/// Whether this is root; a test that needs it and is not says so and passes.
+pub(crate) fn is_root(what: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: {what} takes root");
+    }
+    root
+}
+
+/// Waits until something becomes so. For what the kernel tells nobody about; everything else is awaited.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A process started by a test.
+#[derive(Debug)]
+pub(crate) struct Job {
+    child: Child,
+    started: Instant,
+    stdout: Lines,
+    stderr: Lines,
+    _busy: Option<quiet::Busy>,
+}
+
+impl Job {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let busy = quiet::Busy::begin();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().expect("the command starts");
+        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
+        let stderr = Lines::of(child.stderr.take().expect("it is piped"));
+        Self {
+            child,
+            started,
+            stdout,
+            stderr,
+            _busy: busy,
+        }
+    }
+
+    pub(crate) fn tare(words: &[&str]) -> Self {
+        let mut command = tare();
+        command.args(words);
+        Self::start(command)
+    }
+
+    /// `tare lat` with a short warm-up and JSON on stdout.
+    pub(crate) fn lat(target: &str, flags: &str) -> Self {
+        Self::tare(&lat_words(target, flags))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
+        kill(pid, signal).expect("it has not been waited for");
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_none()
+    }
+
+    /// Waits for a line of stderr that holds these words.
+    #[track_caller]
+    pub(crate) fn logs(&mut self, words: &str) {
+        let found = self.stderr.wait_for(words);
+        assert!(found, "{words:?} was not logged: {:?}", self.stderr.seen);
+    }
+
+    /// Waits until a worker of `tare lat --wait block --warmup 0` has measured for a while: each of its
+    /// operations sleeps at least once.
+    pub(crate) fn is_measuring(&self) {
+        const SLEEPS: u64 = 1000;
+        let tasks = format!("/proc/{}/task", self.id());
+        let has_slept = |directory: std::fs::DirEntry| {
+            let status = std::fs::read_to_string(directory.path().join("status")).ok()?;
+            let field = |name: &str| {
+                let line = status.lines().find(|line| line.starts_with(name))?;
+                Some(line.split_once(':')?.1.trim().to_owned())
+            };
+            let sleeps: u64 = field("voluntary_ctxt_switches")?.parse().ok()?;
+            Some(field("Name")?.starts_with("tare-lat") && sleeps > SLEEPS)
+        };
+        eventually("the client measures", || {
+            let tasks = std::fs::read_dir(&tasks).expect("the client runs");
+            tasks.flatten().any(|task| has_slept(task) == Some(true))
+        });
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Ran {
+        let deadline = self.started + PATIENCE;
+        let mut pause = Duration::from_micros(500);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
+                panic!("it hangs; stdout: {stdout}; stderr: {stderr}");
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        };
+        Ran {
+            code: status.code(),
+            signal: status.signal(),
+            took: self.started.elapsed(),
+            stdout: self.stdout.rest(),
+            stderr: self.stderr.rest(),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn lat_words<'a>(target: &'a str, flags: &'a str) -> Vec<&'a str> {
+    let mut words = vec!["lat", target, "--format", "json"];
+    if !flags.contains("--warmup") {
+        words.extend(["--warmup", "10ms"]);
+    }
+    words.extend(flags.split_whitespace());
+    words
+}
+
+/// A `tare serve` on a free port of loopback, or wherever `--listen` says.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) job: Job,
+    /// What it serves on, as its ready line says.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Serve {
+    pub(crate) fn start(flags: &str) -> Self {
+        let mut command = tare();
+        command.args(Self::words(flags));
+        Self::started(command)
+    }
+
+    pub(crate) fn words(flags: &str) -> Vec<&str> {
+        let mut words = vec!["serve"];
+        if !flags.contains("--listen") {
+            words.extend(["--listen", "127.0.0.1:0"]);
+        }
+        words.extend(flags.split_whitespace());
+        words
+    }
+
+    /// From a command that runs `tare serve`.
+    pub(crate) fn started(command: Command) -> Self {
+        let mut job = Job::start(command);
+        let line = job.stdout.next().unwrap_or_else(|| {
+            panic!("no ready line: {}", job.stderr.rest());
+        });
+        let addresses = line
+            .strip_prefix("tare: serving on ")
+            .and_then(|addresses| addresses.strip_suffix('\n'))
+            .unwrap_or_else(|| panic!("no ready line: {line:?}"));
+        let addresses = addresses.split(' ').map(str::to_owned).collect();
+        Self { job, addresses }
+    }
+
+    /// The first address.
+    pub(crate) fn address(&self) -> &str {
+        &self.addresses[0]
+    }
+
+    /// Asserts that a client is served now.
+    #[track_caller]
+    pub(crate) fn serves(&self) {
+        for flags in ["-n 20 --wait block", "-n 20 --wait block --udp"] {
+            let report = lat(self.address(), flags).exits(0).report();
+            assert_eq!(figure(&report, "/results/0/operations/completed"), 20);
+        }
+    }
+
+    /// Asks it to end, and asserts that it does so in order. Returns what it logged.
+    #[track_caller]
+    pub(crate) fn stops(self) -> String {
+        self.job.signal(Signal::SIGTERM);
+        let ran = self.job.wait().exits(0);
+        // The one line was read already.
+        assert_eq!(
+            ran.stdout,
+            format!("tare: serving on {}\n", self.addresses.join(" "))
+        );
+        ran.stderr
+    }
+}
+
+/// A pipe, read line by line by a thread of its own.
+#[derive(Debug)]
+struct Lines {
+    lines: Receiver<String>,
+    seen: String,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while matches!(pipe.read_until(b'\n', &mut line), Ok(1..)) {
+                let text = String::from_utf8(std::mem::take(&mut line));
+                if sender.send(text.expect("tare prints UTF-8")).is_err() {
+                    return;
+                }
+            }
+        });
+        let seen = String::new();
+        Self { lines, seen }
+    }
+
+    fn next(&mut self) -> Option<String> {
+        let line = match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("a pipe stays silent, and open"),
+        };
+        self.seen.push_str(&line);
+        Some(line)
+    }
+
+    fn wait_for(&mut self, words: &str) -> bool {
+        if self.seen.lines().any(|line| line.contains(words)) {
+            return true;
+        }
+        while let Some(line) = self.next() {
+            if line.contains(words) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Everything, once the writer has ended.
+    fn rest(&mut self) -> String {
+        while self.next().is_some() {}
+        std::mem::take(&mut self.seen)
+    }
+}
+
+/// Tests that measure want the machine for themselves, as far as this binary goes.
+mod quiet {
+    use std::cell::Cell;
+    use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+    /// Processes that other tests run.
+    static BUSY: Mutex<usize> = Mutex::new(0);
+    static CHANGED: Condvar = Condvar::new();
+
+    thread_local! {
+        static MEASURES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    fn busy() -> MutexGuard<'static, usize> {
+        BUSY.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process of a test runs. None for those of a test that has the machine for itself.
+    #[derive(Debug)]
+    pub(crate) struct Busy;
+
+    impl Busy {
+        pub(super) fn begin() -> Option<Self> {
+            if MEASURES.get() {
+                return None;
+            }
+            *busy() += 1;
+            Some(Self)
+        }
+    }
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            *busy() -= 1;
+            CHANGED.notify_all();
+        }
+    }
+
+    /// While it lives no other test of this binary starts a process.
+    #[derive(Debug)]
+    pub(crate) struct Quiet(#[expect(dead_code, reason = "held")] MutexGuard<'static, usize>);
+
+    impl Quiet {
+        /// Waits until nothing runs.
+        pub(crate) fn begin() -> Self {
+            let guard = CHANGED.wait_while(busy(), |running| *running > 0);
+            MEASURES.set(true);
+            Self(guard.unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+
+    impl Drop for Quiet {
+        fn drop(&mut self) {
+            MEASURES.set(false);
+        }
+    }
 }

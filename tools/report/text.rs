@@ -28,6 +28,10 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     }
     match report.results.as_slice() {
         [] => {}
+        [step] if super::headline(&step.latency).count == 0 => {
+            out.push_str("Nothing was answered in the measured phase.\n\n");
+            facts(&mut out, step);
+        }
         [step] => {
             out.push_str(&format!("{HALVES}\n\n"));
             one(&mut out, report, step, look);
@@ -138,7 +142,13 @@ fn facts(out: &mut String, step: &StepResult) {
         fact(out, "in warm-up", &text);
     }
     let connections = &step.connections;
-    if connections.established != connections.asked || connections.reconnects > 0 {
+    if step.params.connect_each {
+        let text = format!(
+            "{} opened, one for each ping",
+            grouped(connections.sockets_used)
+        );
+        fact(out, "connections", &text);
+    } else if connections.established != connections.asked || connections.reconnects > 0 {
         let text = format!(
             "{} of {} established, {} opened anew after a failure",
             grouped(connections.established),

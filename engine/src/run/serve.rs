@@ -20,13 +20,14 @@ use crate::driver::epoll::EpollDriver;
 use crate::driver::probe::Chosen;
 use crate::driver::{Backend, Driver, DriverError, OpError, Waker};
 use crate::error::{Error, Result};
+use crate::limits::PENDING_MAX;
 use crate::proto::auth::CookieKey;
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
 use crate::proto::text::Id;
 use crate::result::{CpuUse, Environment, Instrument};
 use crate::sys::usage::{CpuTimes, DisturbanceProbe, boot_id, thread_usage};
-use crate::sys::{affinity, tuning};
+use crate::sys::{affinity, random, rlimit, tuning};
 use crate::units::{Instant, Nanos};
 use crate::worker::server::front::{Arrival, Front, Place};
 use crate::worker::server::{Admitted, Meter, SessionLimits, Sessions};
@@ -35,6 +36,9 @@ use crate::worker::{Role, TurnCounters, Worker};
 /// With `--once`, the server ends when the first client has had no session for this long: between the
 /// steps of a sweep it has none for a moment.
 const ONCE_GRACE: Nanos = Nanos::from_secs(1);
+
+/// Descriptors beside clients' connections: listeners, rings, wakers, files that are looked into.
+const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// Where log lines go.
 pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
@@ -63,6 +67,9 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (ready_tx, ready) = bounded(1);
         let (ended_tx, ended) = bounded(1);
+        rlimit::raise_descriptors(
+            u64::from(plan.max_sessions) + PENDING_MAX as u64 + DESCRIPTORS_BESIDE,
+        );
         let dispatcher = Dispatcher::new(plan, avoid, Arc::clone(&stopping), log)?;
         let plan = plan.clone();
         let run = move || {
@@ -188,13 +195,6 @@ fn listen(
     })
 }
 
-fn random_bytes<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::environment(format!("no random bytes from the kernel: {e}")))?;
-    Ok(bytes)
-}
-
 /// Sessions alive, by run.
 #[derive(Debug, Default)]
 struct Registry(Mutex<Census>);
@@ -296,7 +296,7 @@ impl Dispatcher {
             cpus.check(asked, 1, &[])?;
             cpus.allowed.clone_from(asked);
         }
-        let instance = u64::from_be_bytes(random_bytes()?);
+        let instance = random::number()?;
         let mut environment = environment::capture(None);
         environment.instance = Some(format!("{instance:016x}"));
         let mut this = Self {
@@ -311,7 +311,7 @@ impl Dispatcher {
             turn: (0, 0),
             registry: Arc::default(),
             datagrams: Arc::new(UdpServerFront::new(
-                CookieKey(random_bytes()?),
+                CookieKey(random::bytes()?),
                 plan.secret.clone(),
             )),
             stopping,
@@ -513,16 +513,16 @@ impl Place<OwnedFd> for Dispatcher {
             permit,
         } = ticket;
         if arrival.transport == Transport::Udp {
-            match random_bytes() {
-                Ok(bytes) => accept.session = Some(Id(u64::from_be_bytes(bytes))),
+            match random::number() {
+                Ok(number) => accept.session = Some(Id(number)),
                 Err(error) => return self.log(&error.to_string()),
             }
         }
         let key = (backend, cpu);
-        if !self
+        if self
             .workers
             .get(&key)
-            .is_some_and(|worker| !worker.thread.is_finished())
+            .is_none_or(|worker| worker.thread.is_finished())
         {
             match self.spawn(backend, cpu) {
                 Ok(worker) => {
@@ -551,7 +551,7 @@ impl Place<OwnedFd> for Dispatcher {
 
     fn nonce(&mut self) -> [u8; 32] {
         // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
-        random_bytes().unwrap_or_else(|error| {
+        random::bytes().unwrap_or_else(|error| {
             self.stopping.store(true, Ordering::Relaxed);
             (self.log)(&error.to_string());
             [0; 32]
@@ -601,6 +601,10 @@ impl ServerMeter {
 impl Meter for ServerMeter {
     fn reset(&mut self) {
         self.probe = DisturbanceProbe::start(&[self.cpu]);
+        self.usage = thread_usage();
+    }
+
+    fn measure_begins(&mut self) {
         self.usage = thread_usage();
     }
 

@@ -1,5 +1,6 @@
 //! One step of a latency run: workers launched, started at a common instant, watched, and merged.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,10 +12,12 @@ use super::backend::{self, AnyDriver};
 use super::guard::TableGuard;
 use super::observe::{Interrupt, Observer, Phase, Progress};
 use super::plan::WaitMode;
+use crate::analysis::summary;
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Driver, DriverError};
 use crate::error::{Error, Result};
-use crate::histogram::{Extent, Recording, RecordingSpec};
+use crate::histogram::{Extent, LiveEntry, Recording, RecordingSpec};
+use crate::result::Params;
 use crate::schedule::{Schedule, Share};
 use crate::sys::usage::{CpuTimes, Disturbance, DisturbanceProbe, thread_usage};
 use crate::sys::{affinity, tuning};
@@ -29,6 +32,8 @@ const WAKEUP_SAMPLES: u32 = 150;
 const LOOK: Duration = Duration::from_millis(50);
 /// With nobody watching it looks up less often: each look costs the measured machine a wake-up.
 const LOOK_UNWATCHED: Duration = Duration::from_millis(200);
+/// Entries of the series that may be on their way to the launching thread, per worker.
+const SPARE_ENTRIES: usize = 16;
 /// From the last worker's readiness to the common start.
 const START_DELAY: Nanos = Nanos::from_millis(2);
 
@@ -85,8 +90,17 @@ struct Live {
 #[derive(Debug)]
 struct LiveGauge {
     live: Arc<CachePadded<Live>>,
+    stream: Option<Stream>,
     before: CpuTimes,
     used: CpuTimes,
+}
+
+/// By which a worker tells of the series while it runs: entries go round between the launching thread and the
+/// workers, so that nothing is allocated.
+#[derive(Debug, Clone)]
+struct Stream {
+    spare: Receiver<Box<LiveEntry>>,
+    full: Sender<Box<LiveEntry>>,
 }
 
 impl Gauge for LiveGauge {
@@ -106,6 +120,71 @@ impl Gauge for LiveGauge {
 
     fn measure_ends(&mut self) {
         self.used = thread_usage() - self.before;
+    }
+
+    fn entry_ends(&mut self, recording: &Recording, index: usize) {
+        // Without a spare one the launching thread is far behind: this line of the stream is left out, and the
+        // entry stands in the result all the same.
+        if let Some(stream) = &self.stream
+            && let Ok(mut entry) = stream.spare.try_recv()
+        {
+            recording.copy_entry(index, &mut entry);
+            let _ = stream.full.try_send(entry);
+        }
+    }
+}
+
+/// The launching thread's end of the streams: an entry is told when every worker's is there.
+struct Merger {
+    spare: Sender<Box<LiveEntry>>,
+    full: Receiver<Box<LiveEntry>>,
+    workers: usize,
+    partly: BTreeMap<usize, (usize, LiveEntry)>,
+}
+
+impl Merger {
+    fn new(workers: usize) -> (Self, Stream) {
+        let entries = workers * SPARE_ENTRIES;
+        let (spare_tx, spare) = bounded(entries);
+        let (full_tx, full) = bounded(entries);
+        for _ in 0..entries {
+            let _ = spare_tx.try_send(Box::default());
+        }
+        let merger = Self {
+            spare: spare_tx,
+            full,
+            workers,
+            partly: BTreeMap::new(),
+        };
+        (
+            merger,
+            Stream {
+                spare,
+                full: full_tx,
+            },
+        )
+    }
+
+    fn tell(&mut self, params: &Params, observer: &mut dyn Observer) {
+        while let Ok(entry) = self.full.try_recv() {
+            let index = entry.index();
+            let (count, merged) = self
+                .partly
+                .entry(index)
+                .or_insert_with(|| (0, LiveEntry::default()));
+            if *count == 0 {
+                merged.clone_from(&entry);
+            } else {
+                merged.merge(&entry);
+            }
+            *count += 1;
+            let _ = self.spare.try_send(entry);
+            if *count == self.workers
+                && let Some((_, merged)) = self.partly.remove(&index)
+            {
+                observer.interval(params, &summary::interval(&merged.view()));
+            }
+        }
     }
 }
 
@@ -148,6 +227,7 @@ struct Brief {
     recording: RecordingSpec,
     schedule: Option<Schedule>,
     live: Arc<CachePadded<Live>>,
+    stream: Option<Stream>,
     interrupt: Interrupt,
     arrived: Sender<Arrived>,
     go: Receiver<Go>,
@@ -156,6 +236,7 @@ struct Brief {
 /// Runs one step.
 pub(super) fn run(
     plan: &StepPlan,
+    params: &Params,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<StepOutcome> {
@@ -165,6 +246,10 @@ pub(super) fn run(
     let mut gos = Vec::new();
     let mut lives = Vec::new();
     let mut threads = Vec::new();
+    let (merger, stream) = observer
+        .wants_intervals()
+        .then(|| Merger::new(plan.cpus.len()))
+        .unzip();
     for (index, &cpu) in plan.cpus.iter().enumerate() {
         let worker = u32::try_from(index).unwrap_or(u32::MAX);
         let (go_tx, go) = bounded(1);
@@ -176,6 +261,7 @@ pub(super) fn run(
             recording: recording_spec(plan, worker, workers),
             schedule: schedule_of(plan, worker, workers)?,
             live: Arc::clone(&live),
+            stream: stream.clone(),
             interrupt: local.clone(),
             arrived: arrived_tx.clone(),
             go,
@@ -195,9 +281,11 @@ pub(super) fn run(
     }
     let mut watch = Watch {
         plan,
+        params,
         lives: &lives,
         local: &local,
         interrupt,
+        merger,
         stopped: None,
     };
     let disturbance = watch.run(decision, &threads, observer);
@@ -295,6 +383,8 @@ fn decide(
 /// The launching thread while the workers run.
 struct Watch<'a> {
     plan: &'a StepPlan,
+    params: &'a Params,
+    merger: Option<Merger>,
     lives: &'a [Arc<CachePadded<Live>>],
     local: &'a Interrupt,
     interrupt: &'a Interrupt,
@@ -345,12 +435,18 @@ impl Watch<'_> {
             if wants_progress {
                 observer.progress(self.progress(now, warm_at));
             }
+            if let Some(merger) = &mut self.merger {
+                merger.tell(self.params, observer);
+            }
             let rest = if probe.is_none() {
                 warm_at.since(now).into()
             } else {
                 look
             };
             let _ = pause.recv_timeout(rest.clamp(Duration::from_millis(1), look));
+        }
+        if let Some(merger) = &mut self.merger {
+            merger.tell(self.params, observer);
         }
         probe.map(|probe| probe.finish()).unwrap_or_default()
     }
@@ -413,6 +509,7 @@ fn drive<D: Driver>(
     let step_downs = driver.capabilities().step_downs.clone();
     let gauge = LiveGauge {
         live: brief.live,
+        stream: brief.stream,
         before: CpuTimes::default(),
         used: CpuTimes::default(),
     };

@@ -38,6 +38,16 @@ pub fn ensure_descriptors(needed: u64) -> Result<u64> {
     Ok(needed)
 }
 
+/// Raises the soft limit on open descriptors to `wanted`, or as far as the hard limit lets it.
+pub fn raise_descriptors(wanted: u64) {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < wanted.min(hard)
+    {
+        // Whoever then still lacks a descriptor is told so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
+    }
+}
+
 fn too_small(needed: u64, hard: u64) -> Error {
     Error::environment(format!(
         "{needed} open descriptors are needed and only {hard} are allowed (RLIMIT_NOFILE)"

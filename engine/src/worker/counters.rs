@@ -73,13 +73,13 @@ impl TurnCounters {
     /// Median turn.
     #[must_use]
     pub fn turn_p50(&self) -> Nanos {
-        Nanos(self.turns.value_at_quantile(0.5))
+        Nanos(self.turns.value_at_quantile(0.5)).min(self.turn_max)
     }
 
     /// 99th percentile of the turns.
     #[must_use]
     pub fn turn_p99(&self) -> Nanos {
-        Nanos(self.turns.value_at_quantile(0.99))
+        Nanos(self.turns.value_at_quantile(0.99)).min(self.turn_max)
     }
 
     /// The longest turn.
@@ -91,7 +91,7 @@ impl TurnCounters {
     /// 99th percentile of the time not looking before the reap of a timed arrival.
     #[must_use]
     pub fn gap_p99(&self) -> Nanos {
-        Nanos(self.gaps.value_at_quantile(0.99))
+        Nanos(self.gaps.value_at_quantile(0.99)).min(self.turn_max)
     }
 
     /// The share of its time that the worker was doing something, 0 to 1.

@@ -72,6 +72,8 @@ pub trait Gauge {
     fn measure_begins(&mut self);
     /// The measured phase has ended.
     fn measure_ends(&mut self);
+    /// Entry `index` of the series is complete.
+    fn entry_ends(&mut self, recording: &Recording, index: usize);
 }
 
 /// Where the whole worker stands.
@@ -108,6 +110,8 @@ pub struct Client<G> {
     measure_end: Instant,
     measured_until: Instant,
     last_report_due: bool,
+    /// Entries of the series that were told to be complete.
+    entries_told: usize,
     remaining: Option<u64>,
     recording: Recording,
     /// Of the warm-up.
@@ -189,6 +193,7 @@ impl<G: Gauge> Client<G> {
             measure_end: Instant::FAR_FUTURE,
             measured_until: Instant::default(),
             last_report_due: false,
+            entries_told: 0,
             recording,
             warmup: Tally::default(),
             measured: Tally::default(),
@@ -631,6 +636,10 @@ impl<G: Gauge> Client<G> {
             }
             slot.mark_interrupted();
         }
+        // Replies that came while draining stand in the last entry, so it is complete only now.
+        if self.outcome.measured > Nanos::ZERO {
+            self.gauge.entry_ends(&self.recording, self.entries_told);
+        }
         self.finish(io, now)
     }
 
@@ -668,6 +677,17 @@ impl<G: Gauge> Client<G> {
             self.stand = Stand::Finished;
         }
         Ok(())
+    }
+
+    /// Tells of the entries of the series that are over at `now`.
+    fn tell_entries(&mut self, now: Instant) {
+        let interval = self.recording.interval();
+        while self.entries_told + 1 < self.recording.entries()
+            && now >= self.warmup_end + Nanos(interval.0 * (self.entries_told as u64 + 1))
+        {
+            self.gauge.entry_ends(&self.recording, self.entries_told);
+            self.entries_told += 1;
+        }
     }
 
     /// Looks after deadlines of single connections. Every slot is looked at, so this is done seldom: a timeout is
@@ -723,6 +743,9 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
                 self.gauge.phase(Phase::Measure);
                 self.gauge.measure_begins();
                 counters.reset();
+            }
+            if self.stand == Stand::Measuring {
+                self.tell_entries(now);
             }
             self.dispatch(now);
             if self.interrupt.is_raised() {

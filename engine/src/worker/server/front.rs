@@ -19,7 +19,7 @@ use crate::worker::{Role, TurnCounters};
 
 /// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 4096;
-/// A connection that has not said its hello by then is closed.
+/// A connection that has not said its whole hello by then is closed, even if it has said a part.
 const HELLO_TIMEOUT: Nanos = Nanos::from_secs(5);
 /// How long the front sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -102,6 +102,8 @@ pub struct Front<P> {
     checked_at: Instant,
     /// Listeners whose accept has ended and is to be pushed anew.
     disarmed: Vec<u32>,
+    /// The last accept found no free descriptor.
+    out_of_descriptors: bool,
 }
 
 /// Slots of the pending connections start here, above listeners and doors; those of connecting datagram
@@ -125,6 +127,7 @@ impl<P> Front<P> {
             connecting: Vec::new(),
             checked_at: Instant::default(),
             disarmed: Vec::new(),
+            out_of_descriptors: false,
         }
     }
 
@@ -231,6 +234,52 @@ impl<P> Front<P> {
         Ok(())
     }
 
+    fn handle_accept_failed<D>(&mut self, io: &mut D, error: OpError) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket>,
+    {
+        match error {
+            OpError::Canceled => Ok(()),
+            OpError::TooManyFiles => {
+                if !std::mem::replace(&mut self.out_of_descriptors, true) {
+                    self.place.log(
+                        "no descriptor is left for another client (EMFILE); raise the limit (ulimit -n), or give a \
+                         smaller --max-sessions",
+                    );
+                }
+                self.close_older_half(io)
+            }
+            error => {
+                self.place.log(&format!("accept: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Out of descriptors, those make room that have been silent longest. One would not be enough: whoever
+    /// holds many connections is trying to get more.
+    fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        let open = |pending: &&mut Pending| !pending.link.is_closing();
+        let mut ages: Vec<Instant> = self
+            .pending
+            .iter_mut()
+            .flatten()
+            .filter(open)
+            .map(|p| p.since)
+            .collect();
+        ages.sort_unstable();
+        let Some(&median) = ages.get(ages.len() / 2) else {
+            return Ok(());
+        };
+        for pending in self.pending.iter_mut().flatten().filter(open) {
+            if pending.since <= median {
+                pending.link.close(io)?;
+            }
+        }
+        Ok(())
+    }
+
     fn close_oldest<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         let oldest = self
             .pending
@@ -247,7 +296,6 @@ impl<P> Front<P> {
         index: usize,
         purpose: Purpose,
         outcome: &Outcome,
-        now: Instant,
     ) -> Result<(), DriverError>
     where
         D: Driver,
@@ -265,11 +313,11 @@ impl<P> Front<P> {
             (Purpose::Receive, Outcome::Received(n)) if *n > 0 => {
                 let bytes = &io.buffer(pending.link.receive_buffer())[..*n as usize];
                 pending.handshake.handle_bytes(bytes);
-                self.step_handshake(io, index, now)?;
+                self.step_handshake(io, index)?;
             }
             (Purpose::SendControl, Outcome::Sent(n)) => {
                 if pending.link.handle_control_sent(io, *n)? {
-                    self.step_handshake(io, index, now)?;
+                    self.step_handshake(io, index)?;
                 }
             }
             (Purpose::Close, _) => {}
@@ -293,12 +341,7 @@ impl<P> Front<P> {
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
-    fn step_handshake<D>(
-        &mut self,
-        io: &mut D,
-        index: usize,
-        now: Instant,
-    ) -> Result<(), DriverError>
+    fn step_handshake<D>(&mut self, io: &mut D, index: usize) -> Result<(), DriverError>
     where
         D: Driver,
         P: Place<D::Socket>,
@@ -343,7 +386,6 @@ impl<P> Front<P> {
             pending.link.half_close(io)?;
         }
         if !pending.link.is_receiving() {
-            pending.since = pending.since.max(now);
             pending.link.receive(io, 0, HELLO_READ)?;
         }
         Ok(())
@@ -591,16 +633,17 @@ impl<D: Driver, P: Place<D::Socket>> Role<D> for Front<P> {
         }
         if slot >= PENDING_BASE {
             let index = (slot - PENDING_BASE) as usize;
-            return self.handle_pending(io, index, purpose, &completion.outcome, now);
+            return self.handle_pending(io, index, purpose, &completion.outcome);
         }
         match purpose {
             Purpose::Accept => {
-                if let Outcome::Accepted(socket) = completion.outcome {
-                    self.handle_accepted(io, socket, now)?;
-                } else if let Outcome::Failed(error) = completion.outcome
-                    && error != OpError::Canceled
-                {
-                    self.place.log(&format!("accept: {error}"));
+                match completion.outcome {
+                    Outcome::Accepted(socket) => {
+                        self.out_of_descriptors = false;
+                        self.handle_accepted(io, socket, now)?;
+                    }
+                    Outcome::Failed(error) => self.handle_accept_failed(io, error)?,
+                    _ => {}
                 }
                 if !completion.more && !self.place.is_stopping() {
                     // Not at once: out of descriptors, it would fail again and again.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HYBRID_SPIN, SESSIONS_MAX};
 use crate::proto::datagram::UdpServerFront;
-use crate::proto::hello::Accept;
+use crate::proto::hello::{Accept, Hello};
 use crate::result::{CpuUse, Instrument};
 use crate::run::plan::WaitMode;
 use crate::units::{Instant, Nanos};
@@ -36,8 +36,10 @@ pub struct Admitted<S, P> {
 
 /// Reads how the worker's thread fared. The real one asks the kernel.
 pub trait Meter {
-    /// Starts anew.
+    /// Starts anew. May take as long as reading a few files takes.
     fn reset(&mut self);
+    /// The measured phase begins: what is counted for the thread alone starts anew, at once.
+    fn measure_begins(&mut self);
     /// The figures since the last reset.
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
     /// Whether the worker is to end.
@@ -74,6 +76,10 @@ pub struct Sessions<S, P, M> {
     meter: M,
     limits: SessionLimits,
     run_id: Option<u64>,
+    /// The present step has come to its measured phase.
+    measuring: bool,
+    /// It has just come to it.
+    measure_began: bool,
     checked_at: Instant,
 }
 
@@ -102,6 +108,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             meter,
             limits,
             run_id: None,
+            measuring: false,
+            measure_began: false,
             checked_at: Instant::default(),
         }
     }
@@ -129,8 +137,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         D: Driver<Socket = S>,
     {
         let run_id = admitted.arrival.hello.run_id.0;
-        if self.run_id != Some(run_id) {
+        if self.run_id != Some(run_id) || self.begins_step(&admitted.arrival.hello) {
             self.run_id = Some(run_id);
+            self.measuring = false;
             counters.reset();
             self.meter.reset();
         }
@@ -171,11 +180,24 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
+    /// Whether a session of the present run is the first of a step: the sessions of the step before have
+    /// given their figures. A session of one ping tells nothing, its step has one that does.
+    fn begins_step(&self, hello: &Hello) -> bool {
+        let mut sessions = self.slots.iter().flatten();
+        !hello.brief && sessions.all(|session| session.is_brief() || session.is_reporting())
+    }
+
     fn act<D: Driver>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError> {
         match want {
             Want::Nothing => {}
             Want::Reply { at } => {
                 self.timed = true;
+                if !self.measuring
+                    && let Some(session) = self.slots[slot as usize].as_ref()
+                    && session.is_measured()
+                {
+                    (self.measuring, self.measure_began) = (true, true);
+                }
                 match at {
                     None => self.ready.push(slot),
                     Some(at) => self.held.push((at, slot)),
@@ -253,6 +275,11 @@ where
         while let Ok(admitted) = self.inbox.try_recv() {
             self.adopt(io, admitted, now, counters)?;
         }
+        if std::mem::take(&mut self.measure_began) {
+            // The warm-up is over, and what disturbed it is no concern of the figures.
+            counters.reset();
+            self.meter.measure_begins();
+        }
         while let Some(slot) = self.reports.pop() {
             let Some(session) = self.slots[slot as usize].as_mut() else {
                 continue;
@@ -268,6 +295,10 @@ where
         if now.since(self.checked_at) >= NAP {
             self.checked_at = now;
             self.check_limits(io, now)?;
+            if !self.measuring && !self.is_empty() {
+                // Nobody announces the measured phase: so that little of the warm-up counts as part of it.
+                self.meter.reset();
+            }
         }
         Ok(())
     }

@@ -151,6 +151,16 @@ impl<P> Session<P> {
         self.hello.brief
     }
 
+    /// The last request belongs to the measured phase.
+    pub(super) const fn is_measured(&self) -> bool {
+        self.measured
+    }
+
+    /// It has begun to give its figures.
+    pub(super) fn is_reporting(&self) -> bool {
+        self.stage == Stage::Reporting || self.finished_at.is_some()
+    }
+
     pub(super) const fn wait(&self) -> WaitMode {
         self.accept.wait
     }

@@ -190,6 +190,8 @@ impl Gauge for Seen {
     fn measure_ends(&mut self) {
         self.0.borrow_mut().ends += 1;
     }
+
+    fn entry_ends(&mut self, _recording: &Recording, _index: usize) {}
 }
 
 /// Admits up to a number of sessions, and sends them to the one session worker.
@@ -251,6 +253,8 @@ struct Idle(Rc<Cell<bool>>);
 
 impl Meter for Idle {
     fn reset(&mut self) {}
+
+    fn measure_begins(&mut self) {}
 
     fn read(&mut self, _: &TurnCounters) -> (Instrument, CpuUse) {
         (Instrument::default(), CpuUse::default())
