@@ -1,5 +1,6 @@
 //! The one integration binary: a module per subject.
 
+mod allocation;
 mod cli;
 mod e2e;
 mod tidy;
