@@ -129,7 +129,7 @@ fn facts(out: &mut String, step: &StepResult) {
         Some(target) => fact(
             out,
             "rate",
-            &format!("{rate} of {} asked", per_second(target)),
+            &format!("{rate} of {} asked{}", per_second(target), backlog(step)),
         ),
         None => fact(out, "rate", &rate),
     }
@@ -164,6 +164,19 @@ fn facts(out: &mut String, step: &StepResult) {
             step.instances.join(" ")
         );
         fact(out, "servers", &text);
+    }
+}
+
+/// How deep the queue of due pings was, where they had to wait for a connection.
+fn backlog(step: &StepResult) -> String {
+    match step.rate.backlog_max {
+        Some(depth) if depth > 0 => {
+            format!(
+                ", up to {} waiting for a free connection",
+                plural(depth, "ping")
+            )
+        }
+        _ => String::new(),
     }
 }
 

@@ -293,7 +293,8 @@ impl Run<'_> {
         loop {
             let step = self.step_plan(size, connections);
             let outcome = step::run(&step, &params, self.interrupt, observer)?;
-            let unreached = outcome.outcome.established == 0 && self.report.results.is_empty();
+            let unreached =
+                outcome.result.outcome.established == 0 && self.report.results.is_empty();
             if !unreached || self.interrupt.is_raised() {
                 return Ok((params, outcome));
             }
@@ -388,9 +389,9 @@ impl Run<'_> {
         outcome: StepOutcome,
         observer: &mut dyn Observer,
     ) -> Option<Error> {
-        let failure = outcome.outcome.failure.clone();
+        let failure = outcome.result.outcome.failure.clone();
         let stopped = outcome.stopped.clone();
-        for accept in &outcome.outcome.accepts {
+        for accept in &outcome.result.outcome.accepts {
             if let Some(environment) = &accept.environment
                 && !self
                     .report
