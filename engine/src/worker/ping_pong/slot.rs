@@ -442,6 +442,11 @@ impl Slot {
                 format!("{to} reset the connection: the server has died or was ended"),
             )
             .remedy("look at the server's log, and start it again"),
+            // UDP: the kernel there says that the port is closed.
+            (Stage::Receive | Stage::Send, OpError::Refused) => Error::peer(format!(
+                "nothing listens on UDP {to} any more: the server has died or was ended"
+            ))
+            .remedy("look at the server's log, and start it again"),
             (stage, error) => Error::peer(format!("{} with {to} failed: {error}", stage.name())),
         }
     }
