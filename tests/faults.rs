@@ -240,7 +240,11 @@ fn the_server_dies_in_the_middle() {
             report["environment"]["servers"].as_array().unwrap().len(),
             1
         );
-        ran.complains(&[serve.address(), "the server has died or was ended", "start it again"]);
+        ran.complains(&[
+            serve.address(),
+            "the server has died or was ended",
+            "start it again",
+        ]);
     });
 }
 

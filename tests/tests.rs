@@ -1,7 +1,9 @@
 //! The one integration binary: a module per subject.
 
+mod accuracy;
 mod cli;
 mod e2e;
 mod faults;
+mod namespaces;
 mod tidy;
 mod util;
