@@ -9,8 +9,15 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use tare_engine::clock::{Clock, MonotonicClock};
+use tare_engine::driver::{Backend, probe};
+use tare_engine::result::Instrument;
+use tare_engine::run::plan::{BackendChoice, WaitMode};
+
 #[path = "bare.rs"]
 mod bare;
+#[path = "engine.rs"]
+mod engine;
 
 use bare::{Config, Cpus, Wait};
 
@@ -19,8 +26,18 @@ struct Contestant {
     name: &'static str,
     /// What it is compared to; its own name for a bare loop.
     against: &'static str,
-    /// Plays for the time that the configuration asks, and gives the round-trip times in nanoseconds.
-    play: fn(&Config) -> Vec<u64>,
+    /// Plays for the time that the configuration asks.
+    play: fn(&Config) -> Played,
+    /// What it cannot play without.
+    needs: Option<Backend>,
+}
+
+/// What came of a block.
+struct Played {
+    /// Median round-trip time, nanoseconds.
+    p50_ns: f64,
+    /// What the engine's client says of itself.
+    instrument: Option<Instrument>,
 }
 
 /// All of them. A contestant stands after the one that it is compared to.
@@ -28,20 +45,69 @@ const CONTESTANTS: &[Contestant] = &[
     Contestant {
         name: "bare-spin",
         against: "bare-spin",
-        play: |config| bare::round_trips_ns(Wait::Spin, config),
+        play: |config| play_bare(Wait::Spin, config),
+        needs: None,
     },
     // The same once more: what its difference shows is the resolution of the experiment.
     Contestant {
         name: "bare-spin-aa",
         against: "bare-spin",
-        play: |config| bare::round_trips_ns(Wait::Spin, config),
+        play: |config| play_bare(Wait::Spin, config),
+        needs: None,
+    },
+    Contestant {
+        name: "engine-uring-spin",
+        against: "bare-spin",
+        play: |config| play_engine(Backend::Uring, WaitMode::Spin, config),
+        needs: Some(Backend::Uring),
+    },
+    Contestant {
+        name: "engine-epoll-spin",
+        against: "bare-spin",
+        play: |config| play_engine(Backend::Epoll, WaitMode::Spin, config),
+        needs: None,
     },
     Contestant {
         name: "bare-block",
         against: "bare-block",
-        play: |config| bare::round_trips_ns(Wait::Block, config),
+        play: |config| play_bare(Wait::Block, config),
+        needs: None,
+    },
+    Contestant {
+        name: "engine-uring-block",
+        against: "bare-block",
+        play: |config| play_engine(Backend::Uring, WaitMode::Block, config),
+        needs: Some(Backend::Uring),
+    },
+    Contestant {
+        name: "engine-epoll-block",
+        against: "bare-block",
+        play: |config| play_engine(Backend::Epoll, WaitMode::Block, config),
+        needs: None,
     },
 ];
+
+fn play_bare(wait: Wait, config: &Config) -> Played {
+    let times_ns = bare::round_trips_ns(wait, config);
+    assert!(!times_ns.is_empty(), "no round trip within the time");
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "round trips are far below 2^52 ns"
+    )]
+    let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
+    Played {
+        p50_ns: median(&mut times_ns),
+        instrument: None,
+    }
+}
+
+fn play_engine(backend: Backend, wait: WaitMode, config: &Config) -> Played {
+    let (p50_ns, instrument) = engine::median_ns(backend, wait, config);
+    Played {
+        p50_ns,
+        instrument: Some(instrument),
+    }
+}
 
 /// Plays ping-pong over loopback TCP in every way there is, interleaved, and prints what each costs beyond
 /// its bare loop.
@@ -91,13 +157,29 @@ fn main() -> ExitCode {
         measure: Duration::from_millis(args.ms),
         cpus,
     };
-    print_table(&playing, &play(&playing, args.blocks, &config), &args, cpus);
+    let played = play(&playing, args.blocks, &config);
+    let medians_ns: Vec<Vec<f64>> = played
+        .iter()
+        .map(|blocks| blocks.iter().map(|block| block.p50_ns).collect())
+        .collect();
+    print_table(&playing, &medians_ns, &args, cpus);
+    print_instruments(&playing, &played);
     ExitCode::SUCCESS
 }
 
-/// The contestants asked for, each with what it is compared to.
+/// The contestants asked for, each with what it is compared to, but for those that this kernel does not let play.
 fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
     let wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
+    let can_play = |contestant: &Contestant| match contestant.needs {
+        Some(backend) => match probe::choose(BackendChoice::Only(backend)) {
+            Ok(_) => true,
+            Err(error) => {
+                eprintln!("pingpong: {} is left out: {error}", contestant.name);
+                false
+            }
+        },
+        None => true,
+    };
     CONTESTANTS
         .iter()
         .filter(|candidate| {
@@ -105,33 +187,64 @@ fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
                 wanted(c.name) && (c.name == candidate.name || c.against == candidate.name)
             })
         })
+        .filter(|candidate| can_play(candidate))
         .collect()
 }
 
-/// The median round-trip time of each contestant in each block, nanoseconds.
-fn play(playing: &[&Contestant], blocks: u32, config: &Config) -> Vec<Vec<f64>> {
-    let mut medians_ns = vec![Vec::new(); playing.len()];
+/// What came of each contestant in each block.
+fn play(playing: &[&Contestant], blocks: u32, config: &Config) -> Vec<Vec<Played>> {
+    let mut played: Vec<Vec<Played>> = playing.iter().map(|_| Vec::new()).collect();
     for block in 0..blocks {
         let mut order: Vec<usize> = (0..playing.len()).collect();
         if block % 2 == 1 {
             order.reverse();
         }
         for index in order {
-            let times_ns = (playing[index].play)(config);
-            assert!(
-                !times_ns.is_empty(),
-                "{} has not played",
-                playing[index].name
-            );
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "round trips are far below 2^52 ns"
-            )]
-            let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
-            medians_ns[index].push(median(&mut times_ns));
+            played[index].push((playing[index].play)(config));
         }
     }
-    medians_ns
+    played
+}
+
+/// What the reports say of their own cost, medians over the blocks, beside what is measured here.
+fn print_instruments(playing: &[&Contestant], played: &[Vec<Played>]) {
+    #[expect(clippy::cast_precision_loss, reason = "a turn is far below 2^52 ns")]
+    let over_blocks = |blocks: &[Played], figure: fn(&Instrument) -> u64| {
+        let instruments = blocks.iter().filter_map(|block| block.instrument.as_ref());
+        median(&mut instruments.map(|i| figure(i) as f64).collect::<Vec<_>>())
+    };
+    println!(
+        "\nreading the clock costs {:.1} ns here; the reports say:\n",
+        clock_cost_ns()
+    );
+    println!(
+        "{:<18} {:>10} {:>10} {:>10} {:>10}",
+        "contestant", "clock_ns", "turn p50", "turn p99", "gap p99"
+    );
+    for (contestant, blocks) in playing.iter().zip(played) {
+        if blocks.iter().all(|block| block.instrument.is_none()) {
+            continue;
+        }
+        println!(
+            "{:<18} {:>10.0} {:>10.0} {:>10.0} {:>10.0}",
+            contestant.name,
+            over_blocks(blocks, |i| i.clock_ns),
+            over_blocks(blocks, |i| i.turn_p50_ns),
+            over_blocks(blocks, |i| i.turn_p99_ns),
+            over_blocks(blocks, |i| i.gap_p99_ns),
+        );
+    }
+}
+
+/// The mean over a million readings, which is another way than the engine's own.
+fn clock_cost_ns() -> f64 {
+    const READINGS: u32 = 1_000_000;
+    let clock = MonotonicClock;
+    let begin = std::time::Instant::now();
+    for _ in 0..READINGS {
+        std::hint::black_box(clock.now());
+    }
+    begin.elapsed().as_secs_f64() * 1e9 / f64::from(READINGS)
 }
 
 fn print_table(playing: &[&Contestant], medians_ns: &[Vec<f64>], args: &Args, cpus: Cpus) {
@@ -141,12 +254,12 @@ fn print_table(playing: &[&Contestant], medians_ns: &[Vec<f64>], args: &Args, cp
     );
     println!("medians of the blocks' p50 and of the paired differences, ns, full round trips\n");
     println!(
-        "{:<14} {:>10} {:>10} {:>12}  interval",
+        "{:<18} {:>10} {:>10} {:>12}  interval",
         "contestant", "p50", "rel.", "difference"
     );
     for (contestant, own_ns) in playing.iter().zip(medians_ns) {
         let p50_ns = median(&mut own_ns.clone());
-        print!("{:<14} {p50_ns:>10.0}", contestant.name);
+        print!("{:<18} {p50_ns:>10.0}", contestant.name);
         if contestant.against == contestant.name {
             println!();
             continue;

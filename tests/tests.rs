@@ -1,6 +1,7 @@
 //! The one integration binary: a module per subject.
 
 mod accuracy;
+mod allocation;
 mod cli;
 mod e2e;
 mod faults;

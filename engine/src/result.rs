@@ -282,6 +282,9 @@ pub struct Rate {
     pub target_per_s: Option<f64>,
     /// Completed, over the measured phase.
     pub achieved_per_s: f64,
+    /// The most operations that were due and waited for a free connection at once; open loop only.
+    #[serde(default)]
+    pub backlog_max: Option<u64>,
 }
 
 /// The latencies of a step, full round trips in nanoseconds.

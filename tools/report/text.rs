@@ -28,6 +28,10 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     }
     match report.results.as_slice() {
         [] => {}
+        [step] if super::headline(&step.latency).count == 0 => {
+            out.push_str("Nothing was answered in the measured phase.\n\n");
+            facts(&mut out, step);
+        }
         [step] => {
             out.push_str(&format!("{HALVES}\n\n"));
             one(&mut out, report, step, look);
@@ -125,7 +129,7 @@ fn facts(out: &mut String, step: &StepResult) {
         Some(target) => fact(
             out,
             "rate",
-            &format!("{rate} of {} asked", per_second(target)),
+            &format!("{rate} of {} asked{}", per_second(target), backlog(step)),
         ),
         None => fact(out, "rate", &rate),
     }
@@ -138,7 +142,13 @@ fn facts(out: &mut String, step: &StepResult) {
         fact(out, "in warm-up", &text);
     }
     let connections = &step.connections;
-    if connections.established != connections.asked || connections.reconnects > 0 {
+    if step.params.connect_each {
+        let text = format!(
+            "{} opened, one for each ping",
+            grouped(connections.sockets_used)
+        );
+        fact(out, "connections", &text);
+    } else if connections.established != connections.asked || connections.reconnects > 0 {
         let text = format!(
             "{} of {} established, {} opened anew after a failure",
             grouped(connections.established),
@@ -154,6 +164,19 @@ fn facts(out: &mut String, step: &StepResult) {
             step.instances.join(" ")
         );
         fact(out, "servers", &text);
+    }
+}
+
+/// How deep the queue of due pings was, where they had to wait for a connection.
+fn backlog(step: &StepResult) -> String {
+    match step.rate.backlog_max {
+        Some(depth) if depth > 0 => {
+            format!(
+                ", up to {} waiting for a free connection",
+                plural(depth, "ping")
+            )
+        }
+        _ => String::new(),
     }
 }
 

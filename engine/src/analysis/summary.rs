@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::quantile::{design_effect, ranks};
-use crate::histogram::{Distribution, Kind, Recording};
+use crate::histogram::{Distribution, Kind, Recording, SeriesEntry};
 use crate::result::{Interval, Latencies, Summary, quantile_name};
 use crate::units::Nanos;
 
@@ -36,15 +36,21 @@ pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
 pub fn series(recording: &Recording, duration: Nanos) -> Vec<Interval> {
     recording
         .series(duration)
-        .map(|entry| Interval {
-            at_ns: entry.end.0,
-            completed: entry.completed,
-            errors: entry.errors,
-            p50_ns: entry.quantile(50.0).map(|q| q.0),
-            p99_ns: entry.quantile(99.0).map(|q| q.0),
-            max_ns: (entry.max > Nanos::ZERO).then_some(entry.max.0),
-        })
+        .map(|entry| interval(&entry))
         .collect()
+}
+
+/// One entry of it.
+#[must_use]
+pub fn interval(entry: &SeriesEntry<'_>) -> Interval {
+    Interval {
+        at_ns: entry.end.0,
+        completed: entry.completed,
+        errors: entry.errors,
+        p50_ns: entry.quantile(50.0).map(|q| q.0),
+        p99_ns: entry.quantile(99.0).map(|q| q.0),
+        max_ns: (entry.max > Nanos::ZERO).then_some(entry.max.0),
+    }
 }
 
 /// A distribution's summary. `effect` gives the design effect at a share (0 to 1): constantly 1 for samples that
@@ -107,7 +113,7 @@ mod tests {
     use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::histogram::{Extent, RecordingSpec, Sample};
+    use crate::histogram::{Extent, Recording, RecordingSpec, Sample};
     use crate::units::Instant;
 
     fn recording(open_loop: bool) -> Recording {

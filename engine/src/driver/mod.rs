@@ -194,6 +194,9 @@ pub struct Capabilities {
     pub zero_copy: bool,
     /// [`Wait::Batch`] is honoured.
     pub batch_wait: bool,
+    /// What a turn of [`Wait::Poll`] does instead of waiting, in words fit for the report: it decides what
+    /// spinning costs above a bare loop of non-blocking calls.
+    pub spinning: &'static str,
     /// Steps down from what this backend would like to use, in words fit for the report, for example
     /// `no DEFER_TASKRUN (needs Linux 6.1)`. Empty when nothing is missing.
     pub step_downs: Vec<String>,

@@ -158,6 +158,14 @@ struct Counts {
     max_ns: u64,
 }
 
+impl Counts {
+    fn merge(&mut self, other: Self) {
+        self.completed += other.completed;
+        self.errors += other.errors;
+        self.max_ns = self.max_ns.max(other.max_ns);
+    }
+}
+
 /// An entry of the series, merged over workers: a view.
 #[derive(Debug, Clone, Copy)]
 pub struct SeriesEntry<'a> {
@@ -184,6 +192,56 @@ impl SeriesEntry<'_> {
             below += u64::from(count);
             (below >= rank).then(|| Nanos(bins::end(bin).min(self.max.0)))
         })
+    }
+}
+
+/// An entry of the series, copied out while the run goes on. Made before the run and filled again and again,
+/// so that copying allocates nothing.
+#[derive(Debug, Clone)]
+pub struct LiveEntry {
+    index: usize,
+    end: Nanos,
+    counts: Counts,
+    bins: Box<[u32]>,
+}
+
+impl Default for LiveEntry {
+    fn default() -> Self {
+        let bins = vec![0; bins::BINS].into_boxed_slice();
+        Self {
+            index: 0,
+            end: Nanos::ZERO,
+            counts: Counts::default(),
+            bins,
+        }
+    }
+}
+
+impl LiveEntry {
+    /// Which entry of the series it is, from zero.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Adds the same entry of another worker.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.merge(other.counts);
+        for (mine, theirs) in self.bins.iter_mut().zip(&other.bins) {
+            *mine += theirs;
+        }
+    }
+
+    /// The entry.
+    #[must_use]
+    pub fn view(&self) -> SeriesEntry<'_> {
+        SeriesEntry {
+            end: self.end,
+            completed: self.counts.completed,
+            errors: self.counts.errors,
+            max: Nanos(self.counts.max_ns),
+            counts: &self.bins,
+        }
     }
 }
 
@@ -331,9 +389,7 @@ impl Recording {
         self.recorded += other.recorded;
         self.series.merge(&other.series);
         for (mine, theirs) in self.series_counts.iter_mut().zip(&other.series_counts) {
-            mine.completed += theirs.completed;
-            mine.errors += theirs.errors;
-            mine.max_ns = mine.max_ns.max(theirs.max_ns);
+            mine.merge(*theirs);
         }
         self.series_used = self.series_used.max(other.series_used);
     }
@@ -413,6 +469,21 @@ impl Recording {
                 counts: self.series.row(index),
             }
         })
+    }
+
+    /// Copies entry `index` of the series, which must be one that the series has, into `entry`.
+    pub fn copy_entry(&self, index: usize, entry: &mut LiveEntry) {
+        let index = index.min(self.series_counts.len() - 1);
+        entry.index = index;
+        entry.end = Nanos((index as u64 + 1).saturating_mul(self.spec.interval.0));
+        entry.counts = self.series_counts[index];
+        entry.bins.copy_from_slice(self.series.row(index));
+    }
+
+    /// Entries that the series has room for; what comes later is counted in the last.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.series_counts.len()
     }
 
     /// Length of an entry of the series: as asked, or a multiple where a run would have too many.

@@ -34,6 +34,18 @@ pub(super) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
     instrument.throttled_ns = disturbance.throttled_ns;
 }
 
+/// The share of `elapsed` that threads were on a CPU, 0 to 1.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a share")]
+pub(super) fn busy_share(used: &CpuTimes, elapsed: Nanos) -> f64 {
+    let busy = (used.user_ns + used.system_ns) as f64;
+    if elapsed == Nanos::ZERO {
+        0.0
+    } else {
+        (busy / elapsed.0 as f64).min(1.0)
+    }
+}
+
 /// `latency_error_ns`, as its definition in [`crate::result::StepResult`] says. A spinning worker's wake-up is
 /// not part of it; a sleeping one's is.
 #[must_use]

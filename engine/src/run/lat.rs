@@ -1,5 +1,6 @@
 //! A latency run: the far end found or started, the sweep's steps one after the other, the report.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::observe::{Interrupt, Observer};
 use super::plan::{BackendChoice, LatPlan, ServePlan, Stop, Target, WaitMode, describe};
 use super::report;
 use super::serve::Server;
-use super::step::{self, StepPlan};
+use super::step::{self, StepOutcome, StepPlan};
 use super::veth::VethNamespace;
 use super::{Finished, resolve};
 use crate::driver::Backend;
@@ -23,7 +24,7 @@ use crate::proto::hello::{BackendAsked, Direction, Hello, Test};
 use crate::proto::text::Id;
 use crate::result::{Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
 use crate::sys::usage::boot_id;
-use crate::sys::{rlimit, tuning};
+use crate::sys::{random, rlimit, tuning};
 use crate::units::Nanos;
 use crate::worker::ping_pong::ClientSpec;
 
@@ -39,7 +40,7 @@ struct FarEnd {
     _namespace: Option<VethNamespace>,
 }
 
-/// See [`super::lat`].
+/// See [`lat()`](super::lat()).
 pub(super) fn run(
     plan: &LatPlan,
     interrupt: &Interrupt,
@@ -70,7 +71,8 @@ pub(super) fn run(
         cpus: chosen_cpus.cpus,
         chosen,
         address: far_end.addresses[0],
-        run_id: random()?,
+        others: far_end.addresses[1..].iter().copied().collect(),
+        run_id: random::number()?,
         machine: cpus,
         report: empty_report(plan, &far_end)?,
     };
@@ -84,12 +86,6 @@ pub(super) fn run(
         error,
         interrupted,
     })
-}
-
-/// A number that no other run has.
-fn random() -> Result<u64> {
-    getrandom::u64()
-        .map_err(|e| Error::environment(format!("no random bytes from the kernel: {e}")))
 }
 
 fn hold_no_idle() -> Result<tuning::NoIdle> {
@@ -210,6 +206,8 @@ struct Run<'a> {
     cpus: Vec<u32>,
     chosen: Chosen,
     address: SocketAddr,
+    /// Further addresses of the target's name.
+    others: VecDeque<SocketAddr>,
     run_id: u64,
     machine: Cpus,
     report: Report,
@@ -295,11 +293,11 @@ impl Run<'_> {
             }
             let params = self.params(size, connections);
             observer.step_started(&params, index, total);
-            let step = self.step_plan(size, connections);
-            let outcome = match step::run(&step, self.interrupt, observer) {
-                Ok(outcome) => outcome,
+            let outcome = match self.measure(size, connections, params, observer) {
+                Ok(measured) => measured,
                 Err(error) => return Some(error),
             };
+            let (params, outcome) = outcome;
             let error = self.take(params, connections, outcome, observer);
             self.report.partial = index + 1 < total || error.is_some();
             observer.step_finished(&self.report);
@@ -308,6 +306,36 @@ impl Run<'_> {
             }
         }
         None
+    }
+
+    /// Runs one step. Where nothing was ever reached and the name has further addresses, on the next of them.
+    fn measure(
+        &mut self,
+        size: u32,
+        connections: u32,
+        mut params: Params,
+        observer: &mut dyn Observer,
+    ) -> Result<(Params, StepOutcome)> {
+        loop {
+            let step = self.step_plan(size, connections);
+            let outcome = step::run(&step, &params, self.interrupt, observer)?;
+            let unreached =
+                outcome.result.outcome.established == 0 && self.report.results.is_empty();
+            if !unreached || self.interrupt.is_raised() {
+                return Ok((params, outcome));
+            }
+            let Some(next) = self.others.pop_front() else {
+                return Ok((params, outcome));
+            };
+            let warning = Warning {
+                code: "address-unreached".to_owned(),
+                message: format!("{} was not reached: trying {next}", self.address),
+                advice: format!("give the address itself: {next}"),
+            };
+            self.warn(warning, observer);
+            self.address = next;
+            params.address = Some(next.to_string());
+        }
     }
 
     fn params(&self, size: u32, connections: u32) -> Params {
@@ -384,12 +412,12 @@ impl Run<'_> {
         &mut self,
         params: Params,
         connections: u32,
-        outcome: step::StepOutcome,
+        outcome: StepOutcome,
         observer: &mut dyn Observer,
     ) -> Option<Error> {
-        let failure = outcome.outcome.failure.clone();
+        let failure = outcome.result.outcome.failure.clone();
         let stopped = outcome.stopped.clone();
-        for accept in &outcome.outcome.accepts {
+        for accept in &outcome.result.outcome.accepts {
             if let Some(environment) = &accept.environment
                 && !self
                     .report
@@ -439,19 +467,12 @@ impl Run<'_> {
         let nothing = step.operations.completed == 0;
         let cut_short = step.partial;
         self.report.results.push(step);
-        stopped.or_else(|| {
-            let interrupted = self.interrupt.is_raised();
-            (cut_short && !interrupted)
-                .then_some(())
-                .and(failure.clone())
-                .or_else(|| {
-                    (nothing && !interrupted).then(|| {
-                        failure.unwrap_or_else(|| {
-                            Error::peer(format!("nothing was answered by {}", self.address))
-                                .remedy("check the server, the route and the firewall")
-                        })
-                    })
-                })
-        })
+        if stopped.is_some() || self.interrupt.is_raised() || !(cut_short || nothing) {
+            return stopped;
+        }
+        Some(failure.unwrap_or_else(|| {
+            Error::peer(format!("nothing was answered by {}", self.address))
+                .remedy("check the server, the route and the firewall")
+        }))
     }
 }

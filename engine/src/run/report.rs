@@ -1,7 +1,7 @@
 //! From what the workers brought back to the result that is printed.
 
 use super::instrument;
-use super::plan::LatPlan;
+use super::plan::{LatPlan, WaitMode};
 use super::step::StepOutcome;
 use crate::analysis::{health, summary};
 use crate::driver::probe::Chosen;
@@ -10,6 +10,7 @@ use crate::proto::hello::Figures;
 use crate::result::{
     Connections, Cpu, CpuUse, Instrument, Instruments, Params, Rate, StepResult, Warmup, Warning,
 };
+use crate::units::Nanos;
 
 /// What a step's result is made of.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub(super) struct Inputs<'a> {
     reason = "rates are printed with less than 53 bits"
 )]
 pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
-    let outcome = &inputs.outcome;
+    let outcome = &inputs.outcome.result;
+    let disturbance = &inputs.outcome.disturbance;
     let mut recording = outcome.recording.clone();
     for figures in &outcome.outcome.figures {
         if let Some(residence) = residence_of(figures) {
@@ -66,6 +68,7 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
         rate: Rate {
             target_per_s: inputs.plan.rate_per_s,
             achieved_per_s,
+            backlog_max: inputs.plan.rate_per_s.map(|_| outcome.outcome.backlog_max),
         },
         latency: summary::latencies(&recording, &inputs.plan.common.percentiles),
         errors: outcome.measured.errors.to_counts(),
@@ -79,7 +82,7 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
             client: cpu_use(
                 outcome.usage.user_ns,
                 outcome.usage.system_ns,
-                outcome.disturbance.machine_busy,
+                disturbance.machine_busy,
                 operations.completed,
             ),
             server: server_cpu(&outcome.outcome.figures),
@@ -88,7 +91,7 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
         instrument: Instruments { client, server },
         intervals: summary::series(&recording, duration),
         instances,
-        partial: outcome.outcome.cut_short || outcome.stopped.is_some(),
+        partial: outcome.outcome.cut_short || inputs.outcome.stopped.is_some(),
         ..StepResult::default()
     };
     health::judge(&mut step);
@@ -105,40 +108,37 @@ fn residence_of(figures: &Figures) -> Option<Distribution> {
 }
 
 fn client_instrument(inputs: &Inputs<'_>) -> Instrument {
-    let outcome = &inputs.outcome;
-    let mut client = instrument::of_worker(&outcome.counters, outcome.clock, &outcome.usage);
-    instrument::disturb(&mut client, &outcome.disturbance);
+    let StepOutcome {
+        result,
+        disturbance,
+        wait,
+        ..
+    } = &inputs.outcome;
+    let mut client = instrument::of_worker(&result.counters, result.clock, &result.usage);
+    instrument::disturb(&mut client, disturbance);
     inputs.chosen.backend.name().clone_into(&mut client.backend);
     client.backend_reason.clone_from(&inputs.chosen.reason);
-    if !outcome.step_downs.is_empty() {
-        client.backend_reason += &format!("; {}", outcome.step_downs.join("; "));
+    if *wait != WaitMode::Block {
+        client.backend_reason += &format!("; spins by {}", result.capabilities.spinning);
     }
-    outcome.wait.name().clone_into(&mut client.wait);
-    if inputs
-        .plan
-        .common
-        .wait
-        .is_none_or(|asked| asked != outcome.wait)
-    {
-        client.wait_reason = wait_reason(inputs);
+    for step_down in &result.capabilities.step_downs {
+        client.backend_reason += &format!("; {step_down}");
+    }
+    wait.name().clone_into(&mut client.wait);
+    if *wait != WaitMode::Spin {
+        // Asleep, the loop cannot tell its system calls from its sleep: the kernel's account can.
+        let workers = inputs.cpus.len().max(1) as u64;
+        client.worker_busy_max =
+            instrument::busy_share(&result.usage, Nanos(result.outcome.measured.0 * workers));
+        client.wakeup_p99_ns = result.wakeup.map(|n| n.0);
+    }
+    if *wait == WaitMode::Block && inputs.plan.common.wait != Some(WaitMode::Block) {
+        let refusals = result.outcome.accepts.iter();
+        client.wait_reason = refusals.into_iter().find_map(|a| a.wait_reason.clone());
     }
     client.cpus = inputs.cpus.to_vec();
-    client.wakeup_p99_ns = outcome
-        .wakeup
-        .filter(|_| outcome.wait != super::plan::WaitMode::Spin)
-        .map(|n| n.0);
-    client.ring_overflows = outcome.overflows;
+    client.ring_overflows = result.overflows;
     client
-}
-
-fn wait_reason(inputs: &Inputs<'_>) -> Option<String> {
-    let refused = inputs
-        .outcome
-        .outcome
-        .accepts
-        .iter()
-        .find_map(|a| a.wait_reason.clone());
-    refused.filter(|_| inputs.outcome.wait == super::plan::WaitMode::Block)
 }
 
 /// One block for the far end: where several sessions or servers answered, the worst figures of them all, so

@@ -27,7 +27,7 @@ use crate::proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
 use crate::proto::text::Id;
 use crate::result::{CpuUse, Environment, Instrument};
 use crate::sys::usage::{CpuTimes, DisturbanceProbe, boot_id, thread_usage};
-use crate::sys::{affinity, rlimit, tuning};
+use crate::sys::{affinity, random, rlimit, tuning};
 use crate::units::{Instant, Nanos};
 use crate::worker::server::front::{Arrival, Front, Place};
 use crate::worker::server::{Admitted, Meter, SessionLimits, Sessions};
@@ -195,13 +195,6 @@ fn listen(
     })
 }
 
-fn random_bytes<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::environment(format!("no random bytes from the kernel: {e}")))?;
-    Ok(bytes)
-}
-
 /// Sessions alive, by run.
 #[derive(Debug, Default)]
 struct Registry(Mutex<Census>);
@@ -303,7 +296,7 @@ impl Dispatcher {
             cpus.check(asked, 1, &[])?;
             cpus.allowed.clone_from(asked);
         }
-        let instance = u64::from_be_bytes(random_bytes()?);
+        let instance = random::number()?;
         let mut environment = environment::capture(None);
         environment.instance = Some(format!("{instance:016x}"));
         let mut this = Self {
@@ -318,7 +311,7 @@ impl Dispatcher {
             turn: (0, 0),
             registry: Arc::default(),
             datagrams: Arc::new(UdpServerFront::new(
-                CookieKey(random_bytes()?),
+                CookieKey(random::bytes()?),
                 plan.secret.clone(),
             )),
             stopping,
@@ -520,16 +513,16 @@ impl Place<OwnedFd> for Dispatcher {
             permit,
         } = ticket;
         if arrival.transport == Transport::Udp {
-            match random_bytes() {
-                Ok(bytes) => accept.session = Some(Id(u64::from_be_bytes(bytes))),
+            match random::number() {
+                Ok(number) => accept.session = Some(Id(number)),
                 Err(error) => return self.log(&error.to_string()),
             }
         }
         let key = (backend, cpu);
-        if !self
+        if self
             .workers
             .get(&key)
-            .is_some_and(|worker| !worker.thread.is_finished())
+            .is_none_or(|worker| worker.thread.is_finished())
         {
             match self.spawn(backend, cpu) {
                 Ok(worker) => {
@@ -558,7 +551,7 @@ impl Place<OwnedFd> for Dispatcher {
 
     fn nonce(&mut self) -> [u8; 32] {
         // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
-        random_bytes().unwrap_or_else(|error| {
+        random::bytes().unwrap_or_else(|error| {
             self.stopping.store(true, Ordering::Relaxed);
             (self.log)(&error.to_string());
             [0; 32]

@@ -20,6 +20,7 @@ use crate::driver::OpError;
 use crate::error::{Error, Result};
 use crate::sys::namespace::NetworkNamespace;
 use crate::sys::netlink::Netlink;
+use crate::sys::random;
 
 /// Index of loopback in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -54,8 +55,7 @@ impl VethNamespace {
     }
 
     fn create_noted(journal: &Journal) -> Result<Self> {
-        let random = getrandom::u32()
-            .map_err(|error| Error::environment(format!("no random numbers: {error}")))?;
+        let random = u32::from_be_bytes(random::bytes()?);
         let link = format!("tare-{random:08x}");
         let pair = free_pair(&used_subnets()?, random).ok_or_else(|| {
             Error::environment("no subnet of 198.18.0.0/15 is free for the veth pair")

@@ -9,21 +9,24 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
-use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Fixed, TimeoutFlags};
+use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{cqueue, opcode};
-
-use nix::errno::Errno;
 
 use super::arena::Arena;
 use super::message::Message;
 use super::pool::Pool;
 pub use super::ring::Entered;
-use super::ring::{IGNORED, REPORT_USAGE, Ring, Target, WOKEN};
+use super::ring::{IGNORED, Ring, Target, WOKEN};
 use crate::clock::{Clock, MonotonicClock};
-use crate::driver::{BufferId, DatagramFrom, DriverError, Op, OpError, PoolBuffer, Segment, Token};
+use crate::driver::{BufferId, DatagramFrom, DriverError, Op, OpError, PoolBuffer, Token};
 use crate::limits::OPERATIONS_MAX;
 use crate::units::{Instant, Nanos};
+
+mod direct;
+mod entry;
+mod loans;
+
+use entry::entry;
 
 /// How long `Drop` waits for the kernel to give everything back.
 const DRAIN: Nanos = Nanos::from_secs(1);
@@ -35,6 +38,15 @@ const ROOM: usize = 256;
 pub struct File {
     target: Target,
     descriptor: RawFd,
+    is_ipv6: bool,
+}
+
+impl File {
+    /// The socket is of the IPv6 family, so addresses are given to it in that form.
+    #[must_use]
+    pub const fn is_ipv6(self) -> bool {
+        self.is_ipv6
+    }
 }
 
 /// A completion that concerns an operation.
@@ -117,7 +129,9 @@ impl Flights {
             slots: Vec::with_capacity(ROOM),
             vacant: Vec::with_capacity(ROOM),
             in_kernel: 0,
-            spare: std::iter::repeat_with(Message::new).take(ROOM).collect(),
+            spare: std::iter::repeat_with(|| Box::new(Message::new()))
+                .take(ROOM)
+                .collect(),
             arena: Arena::default(),
             pool: None,
         };
@@ -166,13 +180,14 @@ impl Flights {
         self.arena.bytes_mut(buffer)
     }
 
-    /// Makes a socket known to the ring, under an index that no other attached socket has. The socket must
-    /// be detached before it is closed.
+    /// Makes a socket, and its family, known to the ring, under an index that no other attached socket has.
+    /// The socket must be detached before it is closed.
     #[must_use]
-    pub fn attach(&self, index: u32, socket: &OwnedFd) -> File {
+    pub fn attach(&self, index: u32, socket: &OwnedFd, is_ipv6: bool) -> File {
         File {
             target: self.ring.register(index, socket),
             descriptor: socket.as_raw_fd(),
+            is_ipv6,
         }
     }
 
@@ -257,7 +272,7 @@ impl Flights {
     /// [`OPERATIONS_MAX`] operations already.
     #[inline]
     pub fn insert(&mut self, token: Token, op: Op, file: Option<File>) -> u32 {
-        let (data, message) = self.lend(&op);
+        let (data, message) = self.lend(&op, file);
         let flight = Flight {
             token,
             op,
@@ -274,47 +289,6 @@ impl Flights {
         assert!(slot < OPERATIONS_MAX, "more operations than OPERATIONS_MAX");
         self.slots.push(Some(flight));
         slot
-    }
-
-    /// Lends what `op` names and writes its message.
-    #[inline]
-    fn lend(&mut self, op: &Op) -> (*mut u8, Option<NonNull<Message>>) {
-        let none = std::ptr::null_mut();
-        match op {
-            Op::Send { data, .. } => (self.arena.lend_shared(*data).cast_mut(), None),
-            Op::Receive { into, .. } => (self.arena.lend_exclusive(*into), None),
-            Op::SendVectored { data, .. } => {
-                let mut message = self.message();
-                let arena = &mut self.arena;
-                let ranges = segments(data).map(|s| (arena.lend_shared(s), s.len));
-                message.vectored(ranges);
-                (none, Some(into_raw(message)))
-            }
-            Op::SendTo {
-                data, to, source, ..
-            } => {
-                let range = (self.arena.lend_shared(*data), data.len);
-                let mut message = self.message();
-                message.send_to(range, *to, *source);
-                (none, Some(into_raw(message)))
-            }
-            Op::ReceiveFrom { into, .. } => {
-                let range = (self.arena.lend_exclusive(*into), into.len);
-                let mut message = self.message();
-                message.receive_from(range);
-                (none, Some(into_raw(message)))
-            }
-            Op::Connect { .. } | Op::Timer { .. } => (none, Some(into_raw(self.message()))),
-            Op::Accept { .. }
-            | Op::ReceiveMultishot { .. }
-            | Op::HalfClose { .. }
-            | Op::Close { .. }
-            | Op::Cancel { .. } => (none, None),
-        }
-    }
-
-    fn message(&mut self) -> Box<Message> {
-        self.spare.pop().unwrap_or_else(Message::new)
     }
 
     fn flight(&self, slot: u32) -> &Flight {
@@ -386,58 +360,6 @@ impl Flights {
         flight.in_kernel = true;
         self.in_kernel += 1;
         Ok(())
-    }
-
-    /// Tries a receive at once, by a plain system call (`MSG_DONTWAIT`); `None` where there is nothing yet.
-    ///
-    /// # Panics
-    /// When the kernel has the operation, the slot is vacant, or the operation is no single receive.
-    #[inline]
-    pub fn attempt(&mut self, slot: u32) -> Option<Landed> {
-        let flight = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
-        let flight = flight.expect("the slot is in use until `remove`");
-        assert!(!flight.in_kernel, "operation {slot} is in flight already");
-        let file = flight.file.expect("a receive has a socket");
-        let received = match flight.op {
-            Op::Receive { into, .. } => {
-                // SAFETY: `data` is the arena's range of `into.len` bytes, lent for writing from `insert`
-                // to `remove`, and no other operation writes to it: this one is not in flight.
-                unsafe {
-                    libc::recv(
-                        file.descriptor,
-                        flight.data.cast(),
-                        into.len as usize,
-                        libc::MSG_DONTWAIT,
-                    )
-                }
-            }
-            Op::ReceiveFrom { .. } => {
-                let mut message = flight.message.expect("`lend` gave it a message");
-                // SAFETY: it lives until `remove`, only this flight has its address, and the operation is
-                // not in flight (just checked), so the kernel does not use it either.
-                let header = unsafe { message.as_mut() }.header_mut();
-                // SAFETY: the header names the message's own address and control storage and the arena's
-                // range, lent as above; the lengths in it are theirs.
-                unsafe { libc::recvmsg(file.descriptor, header, libc::MSG_DONTWAIT) }
-            }
-            _ => panic!("operation {slot} is no single receive"),
-        };
-        let result = if received < 0 {
-            match Errno::last_raw() {
-                libc::EAGAIN | libc::EINTR => return None,
-                errno => -errno,
-            }
-        } else {
-            i32::try_from(received).expect("an io_uring receive is as long as an i32 tells at most")
-        };
-        Some(Landed {
-            slot,
-            result,
-            more: false,
-            notification: false,
-            pool: None,
-            accepted: None,
-        })
     }
 
     /// Queues the cancellation of the operation in `target`, on behalf of the one in `slot`, which lands
@@ -567,20 +489,18 @@ impl Flights {
         }))
     }
 
-    /// The addresses of the datagram that landed in `slot`, and whether it was cut off; `None` where the
-    /// sender has no IP address.
+    /// The addresses of the datagram that landed in `slot`, and whether it was cut off.
     ///
     /// # Panics
     /// While the kernel has the operation, and when it is none that receives datagrams.
     #[must_use]
-    pub fn datagram(&self, slot: u32) -> Option<(DatagramFrom, bool)> {
+    pub fn datagram(&self, slot: u32) -> (DatagramFrom, bool) {
         let flight = self.flight(slot);
         assert!(!flight.in_kernel, "operation {slot} is in flight");
         let message = flight.message.expect("a datagram receive has a message");
         // SAFETY: the message lives until `remove`, and the kernel, which alone writes to it, has finished
         // with it: the operation is not in flight (just checked).
-        let (from, local, truncated) = unsafe { message.as_ref() }.received();
-        from.map(|from| (DatagramFrom { from, local }, truncated))
+        unsafe { message.as_ref() }.received()
     }
 
     /// Ends an operation: its buffers are released and its slot is free.
@@ -593,23 +513,7 @@ impl Flights {
         let flight = flight.expect("the slot is in use");
         assert!(!flight.in_kernel, "operation {slot} is in flight");
         self.vacant.push(slot);
-        match &flight.op {
-            Op::Send { data, .. } | Op::SendTo { data, .. } => self.arena.release(data.buffer),
-            Op::Receive { into, .. } | Op::ReceiveFrom { into, .. } => {
-                self.arena.release(into.buffer);
-            }
-            Op::SendVectored { data, .. } => {
-                for segment in segments(data) {
-                    self.arena.release(segment.buffer);
-                }
-            }
-            _ => {}
-        }
-        if let Some(message) = flight.message {
-            // SAFETY: it came from `Box::into_raw` in `lend`, this is the only place that turns it back,
-            // and the flight that held it is gone. The kernel has finished with it (checked above).
-            self.spare.push(unsafe { Box::from_raw(message.as_ptr()) });
-        }
+        self.release(&flight);
     }
 
     /// Cancels everything and reaps until the kernel has nothing left, for a second at most.
@@ -647,64 +551,4 @@ impl Drop for Flights {
             std::mem::forget(pool);
         }
     }
-}
-
-fn into_raw(message: Box<Message>) -> NonNull<Message> {
-    NonNull::from(Box::leak(message))
-}
-
-fn segments(data: &[Option<Segment>]) -> impl Iterator<Item = Segment> + '_ {
-    data.iter().map_while(|s| *s)
-}
-
-/// The entry for an operation. Every pointer in it is the flight's data or its message.
-#[inline]
-fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
-    let (fd, flags) = flight
-        .file
-        .map_or((Fd(-1), Flags::empty()), |f| f.target.field());
-    let message = || {
-        let mut message = flight.message.expect("`lend` gave it a message");
-        // SAFETY: it lives until `remove`, only this flight has its address, and the operation is not in
-        // flight (`submit` has checked), so the kernel does not use it either.
-        unsafe { message.as_mut() }
-    };
-    let entry = match &flight.op {
-        Op::Accept {
-            multishot: true, ..
-        } => opcode::AcceptMulti::new(fd)
-            .flags(libc::SOCK_CLOEXEC)
-            .build(),
-        Op::Accept { .. } => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-            .flags(libc::SOCK_CLOEXEC)
-            .build(),
-        Op::Connect { to, .. } => {
-            let (address, len) = message().address(*to);
-            opcode::Connect::new(fd, address, len).build()
-        }
-        Op::Send {
-            data,
-            zero_copy: true,
-            ..
-        } if zero_copy_offered => opcode::SendZc::new(fd, flight.data, data.len)
-            .flags(libc::MSG_NOSIGNAL)
-            .zc_flags(REPORT_USAGE)
-            .build(),
-        Op::Send { data, .. } => opcode::Send::new(fd, flight.data, data.len)
-            .flags(libc::MSG_NOSIGNAL)
-            .build(),
-        Op::Receive { into, .. } => opcode::Recv::new(fd, flight.data, into.len).build(),
-        Op::ReceiveMultishot { .. } => opcode::RecvMulti::new(fd, 0).build(),
-        Op::SendVectored { .. } | Op::SendTo { .. } => opcode::SendMsg::new(fd, message().header())
-            .flags(libc::MSG_NOSIGNAL as u32)
-            .build(),
-        Op::ReceiveFrom { .. } => opcode::RecvMsg::new(fd, message().header_mut()).build(),
-        Op::Timer { at } => opcode::Timeout::new(message().instant(*at))
-            .flags(TimeoutFlags::ABS)
-            .build(),
-        Op::HalfClose { .. } | Op::Close { .. } | Op::Cancel { .. } => {
-            unreachable!("the driver carries these out without an entry of their own")
-        }
-    };
-    entry.flags(flags)
 }

@@ -4,46 +4,44 @@
 //! Control messages are laid out by hand (`cmsg(3)`): a header of length, level and type, padded data after
 //! it. That keeps their parsing in safe code.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use io_uring::types::Timespec;
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
+use super::socket::to_socket_addr;
+use crate::driver::DatagramFrom;
 use crate::limits::SEGMENTS_MAX;
 use crate::units::Instant;
 
-/// Room for the two control messages that a dual-stack socket may get, with their padding.
-const CONTROL_BYTES: usize = 128;
+/// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info, which
+/// take 32 and 40 bytes.
+const CONTROL_BYTES: usize = 96;
 /// `CMSG_LEN(0)`: a `size_t` and two `int`s, which is a multiple of the alignment on 32 and 64 bits alike.
 const CONTROL_HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
-const _: () = assert!(size_of::<libc::sockaddr_in6>() == ADDRESS_BYTES);
+/// What an address reads as that the kernel did not write.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
-/// A `sockaddr_in` or `sockaddr_in6`, byte by byte as `ip(7)` and `ipv6(7)` lay them out.
-#[repr(C, align(8))]
-struct Address([u8; ADDRESS_BYTES]);
-
-/// The size of a `sockaddr_in6`, the larger of the two.
-const ADDRESS_BYTES: usize = 28;
-
-/// Storage of one operation. The header's pointers point into the same message (and into the arena), so it
-/// is filled in where it stays: behind the box that [`Message::new`] gives.
+/// Storage of one operation. The header's pointers point into the same message (and to the data), so it is
+/// filled in where it stays until the kernel is done with it.
 pub(super) struct Message {
     header: libc::msghdr,
     segments: [libc::iovec; SEGMENTS_MAX],
-    address: Address,
+    address: SockaddrStorage,
     control: Control,
     at: Timespec,
 }
 
 impl Message {
-    pub(super) fn new() -> Box<Self> {
+    pub(super) fn new() -> Self {
         const EMPTY: libc::iovec = libc::iovec {
             iov_base: std::ptr::null_mut(),
             iov_len: 0,
         };
-        Box::new(Self {
+        Self {
             header: libc::msghdr {
                 msg_name: std::ptr::null_mut(),
                 msg_namelen: 0,
@@ -54,10 +52,10 @@ impl Message {
                 msg_flags: 0,
             },
             segments: [EMPTY; SEGMENTS_MAX],
-            address: Address([0; ADDRESS_BYTES]),
+            address: SockaddrStorage::from(NO_ADDRESS),
             control: Control([0; CONTROL_BYTES]),
             at: Timespec::new(),
-        })
+        }
     }
 
     /// Stores an instant of `CLOCK_MONOTONIC`.
@@ -70,17 +68,17 @@ impl Message {
 
     /// Stores an address.
     pub(super) fn address(&mut self, to: SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
-        let len = write_address(&mut self.address.0, to);
-        ((&raw const self.address).cast(), len)
+        self.address = SockaddrStorage::from(to);
+        (self.address.as_ptr(), self.address.len())
     }
 
     /// A header for several ranges on a connected socket.
-    pub(super) fn vectored(&mut self, ranges: impl Iterator<Item = (*const u8, u32)>) {
+    pub(super) fn vectored(&mut self, ranges: impl Iterator<Item = (*const u8, usize)>) {
         let mut count = 0;
         for (segment, (base, len)) in self.segments.iter_mut().zip(ranges) {
             *segment = libc::iovec {
                 iov_base: base.cast_mut().cast(),
-                iov_len: len as usize,
+                iov_len: len,
             };
             count += 1;
         }
@@ -91,10 +89,11 @@ impl Message {
         self.set_control(0);
     }
 
-    /// A header for one range to an address, from a local address if one is given.
+    /// A header for one range to an address, which is in the socket's family, from a local address if one is
+    /// given.
     pub(super) fn send_to(
         &mut self,
-        range: (*const u8, u32),
+        range: (*const u8, usize),
         to: SocketAddr,
         source: Option<IpAddr>,
     ) {
@@ -102,18 +101,16 @@ impl Message {
         let (name, len) = self.address(to);
         self.header.msg_name = name.cast_mut().cast();
         self.header.msg_namelen = len;
-        let control = source.map_or(0, |source| {
-            write_packet_info(&mut self.control.0, source, to)
-        });
+        let control = source.map_or(0, |source| write_packet_info(&mut self.control.0, source));
         self.set_control(control);
     }
 
     /// A header for receiving one datagram with its addresses.
-    pub(super) fn receive_from(&mut self, range: (*mut u8, u32)) {
+    pub(super) fn receive_from(&mut self, range: (*mut u8, usize)) {
         self.vectored(std::iter::once((range.0.cast_const(), range.1)));
         self.header.msg_name = (&raw mut self.address).cast();
-        self.header.msg_namelen = ADDRESS_BYTES as u32;
-        self.address.0.fill(0);
+        self.header.msg_namelen = size_of::<SockaddrStorage>() as libc::socklen_t;
+        self.address = SockaddrStorage::from(NO_ADDRESS);
         self.set_control(CONTROL_BYTES);
         self.header.msg_flags = 0;
     }
@@ -137,78 +134,31 @@ impl Message {
         self.header.msg_controllen = len;
     }
 
-    /// What the kernel wrote beside a received datagram: the sender, the local address, and whether the
-    /// datagram was cut off. The sender is `None` for an address of no IP family.
-    pub(super) fn received(&self) -> (Option<SocketAddr>, Option<IpAddr>, bool) {
+    /// What the kernel wrote beside a received datagram: its addresses, and whether it was cut off.
+    pub(super) fn received(&self) -> (DatagramFrom, bool) {
         let len = self.header.msg_controllen.min(CONTROL_BYTES);
-        (
-            read_address(&self.address.0),
-            read_packet_info(&self.control.0[..len]),
-            self.header.msg_flags & libc::MSG_TRUNC != 0,
-        )
+        let addresses = DatagramFrom {
+            from: to_socket_addr(&self.address).unwrap_or(NO_ADDRESS),
+            local: read_packet_info(&self.control.0[..len]),
+        };
+        (addresses, self.header.msg_flags & libc::MSG_TRUNC != 0)
     }
 }
 
-/// Writes `to` as the kernel wants it and gives the length of it.
-fn write_address(bytes: &mut [u8; ADDRESS_BYTES], to: SocketAddr) -> libc::socklen_t {
-    bytes.fill(0);
-    bytes[2..4].copy_from_slice(&to.port().to_be_bytes());
-    match to {
-        SocketAddr::V4(to) => {
-            bytes[..2].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
-            bytes[4..8].copy_from_slice(&to.ip().octets());
-            size_of::<libc::sockaddr_in>() as u32
-        }
-        SocketAddr::V6(to) => {
-            bytes[..2].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
-            bytes[4..8].copy_from_slice(&to.flowinfo().to_ne_bytes());
-            bytes[8..24].copy_from_slice(&to.ip().octets());
-            bytes[24..].copy_from_slice(&to.scope_id().to_ne_bytes());
-            ADDRESS_BYTES as u32
-        }
-    }
-}
-
-/// The address that the kernel wrote, by its own family; bytes that it left alone read as none.
-fn read_address(bytes: &[u8; ADDRESS_BYTES]) -> Option<SocketAddr> {
-    let [f0, f1, p0, p1, rest @ ..] = *bytes;
-    let port = u16::from_be_bytes([p0, p1]);
-    match i32::from(u16::from_ne_bytes([f0, f1])) {
-        libc::AF_INET => {
-            let octets: [u8; 4] = rest[..4].try_into().ok()?;
-            Some(SocketAddrV4::new(octets.into(), port).into())
-        }
-        libc::AF_INET6 => {
-            let flow = u32::from_ne_bytes(rest[..4].try_into().ok()?);
-            let octets: [u8; 16] = rest[4..20].try_into().ok()?;
-            let scope = u32::from_ne_bytes(rest[20..].try_into().ok()?);
-            Some(SocketAddrV6::new(octets.into(), port, flow, scope).into())
-        }
-        _ => None,
-    }
-}
-
-/// Writes the control message that sends from `source`, in the form that the family of `to` asks for, and
-/// gives its length with padding. An IPv4 source towards an IPv6 (so IPv4-mapped) address is mapped too.
-fn write_packet_info(control: &mut [u8], source: IpAddr, to: SocketAddr) -> usize {
-    match (to, source) {
-        (SocketAddr::V4(_), source) => {
-            let address = match source.to_canonical() {
-                IpAddr::V4(address) => address,
-                // No IPv4 source can be made of it: the kernel picks one.
-                IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-            };
-            // struct in_pktinfo: interface index, local address, header destination (unused in sends).
+/// Writes the control message that sets a datagram's source address, and gives its length with padding.
+///
+/// An IPv4 source goes as `IP_PKTINFO` on a dual-stack socket too: the kernel hands a datagram to a
+/// mapped address to its IPv4 side, which reads that form (`ip_cmsg_send`).
+fn write_packet_info(control: &mut [u8], source: IpAddr) -> usize {
+    match source.to_canonical() {
+        IpAddr::V4(address) => {
+            // in_pktinfo: interface index, address to send from, header address (ip(7)).
             let mut info = [0; 12];
             info[4..8].copy_from_slice(&address.octets());
             write_control(control, libc::IPPROTO_IP, libc::IP_PKTINFO, &info)
         }
-        (SocketAddr::V6(_), source) => {
-            let address = match source {
-                IpAddr::V4(address) => address.to_ipv6_mapped(),
-                IpAddr::V6(address) => address,
-            };
-            // struct in6_pktinfo: address, interface index.
+        IpAddr::V6(address) => {
+            // in6_pktinfo: address, interface index (RFC 3542, section 6.1).
             let mut info = [0; 20];
             info[..16].copy_from_slice(&address.octets());
             write_control(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info)
@@ -228,7 +178,7 @@ fn write_control(control: &mut [u8], level: i32, kind: i32, data: &[u8]) -> usiz
     padded
 }
 
-/// The local address among control messages; malformed ones end the search.
+/// The local address among control messages, in its canonical form; malformed ones end the search.
 fn read_packet_info(mut control: &[u8]) -> Option<IpAddr> {
     while let Some((header, _)) = control.split_at_checked(CONTROL_HEADER) {
         let (size, kind) = header.split_at(size_of::<usize>());
@@ -245,7 +195,7 @@ fn read_packet_info(mut control: &[u8]) -> Option<IpAddr> {
             }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let octets: [u8; 16] = data.get(..16)?.try_into().ok()?;
-                return Some(Ipv6Addr::from(octets).into());
+                return Some(IpAddr::from(Ipv6Addr::from(octets)).to_canonical());
             }
             _ => control = control.get(len.next_multiple_of(size_of::<usize>())..)?,
         }
@@ -258,40 +208,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_read_back() {
-        for text in ["10.0.0.1:7117", "[fe80::1%3]:65535", "[::ffff:1.2.3.4]:1"] {
-            let address: SocketAddr = text.parse().unwrap();
-            let mut bytes = [0xAA; ADDRESS_BYTES];
-            write_address(&mut bytes, address);
-            assert_eq!(read_address(&bytes), Some(address));
+    fn packet_info_reads_back_in_canonical_form() {
+        for (source, expected) in [
+            ("10.0.0.2", "10.0.0.2"),
+            ("::ffff:10.0.0.2", "10.0.0.2"),
+            ("fe80::1", "fe80::1"),
+        ] {
+            let mut control = [0xAA; CONTROL_BYTES];
+            let len = write_packet_info(&mut control, source.parse().unwrap());
+            let read = read_packet_info(&control[..len]);
+            assert_eq!(read, Some(expected.parse().unwrap()));
         }
-        assert_eq!(read_address(&[0; ADDRESS_BYTES]), None);
     }
 
     #[test]
-    fn packet_info_reads_back_in_the_family_of_the_destination() {
-        let v4: SocketAddr = "10.0.0.1:1".parse().unwrap();
-        let v6: SocketAddr = "[::ffff:10.0.0.1]:1".parse().unwrap();
-        let source: IpAddr = "10.0.0.2".parse().unwrap();
-        let mapped: IpAddr = "::ffff:10.0.0.2".parse().unwrap();
-        for (to, source, expected) in [
-            (v4, source, source),
-            (v4, mapped, source),
-            (v6, source, mapped),
-            (v6, mapped, mapped),
-        ] {
-            let mut control = [0xAA; CONTROL_BYTES];
-            let len = write_packet_info(&mut control, source, to);
-            assert_eq!(read_packet_info(&control[..len]), Some(expected));
-        }
+    fn an_address_that_the_kernel_left_alone_reads_as_none_in_particular() {
+        let mut message = Message::new();
+        message.address("10.0.0.1:7117".parse().unwrap());
+        message.receive_from((std::ptr::null_mut(), 0));
+        message.set_control(0);
+        let expected = DatagramFrom {
+            from: NO_ADDRESS,
+            local: None,
+        };
+        assert_eq!(message.received(), (expected, false));
     }
 
     #[test]
     fn other_control_messages_are_skipped_and_broken_ones_end_the_search() {
         let mut control = [0; CONTROL_BYTES];
         let first = write_control(&mut control, libc::SOL_SOCKET, 1, &[7; 3]);
-        let to: SocketAddr = "10.0.0.1:1".parse().unwrap();
-        let second = write_packet_info(&mut control[first..], "10.0.0.2".parse().unwrap(), to);
+        let second = write_packet_info(&mut control[first..], "10.0.0.2".parse().unwrap());
         let all = &control[..first + second];
         assert_eq!(read_packet_info(all), Some("10.0.0.2".parse().unwrap()));
         for cut in 0..all.len() - 4 {

@@ -13,6 +13,7 @@ mod message;
 pub mod namespace;
 pub mod netlink;
 mod pool;
+pub mod random;
 mod ring;
 pub mod rlimit;
 pub mod socket;

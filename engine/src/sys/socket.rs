@@ -5,33 +5,19 @@
 //! Whatever is sent through here is mapped the other way where the socket needs it.
 #![allow(unsafe_code)]
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::size_of;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self as sock, AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    SockaddrStorage, sockopt,
+    self as sock, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, sockopt,
 };
 
+use super::message::Message;
 use crate::driver::{DatagramFrom, OpError, SocketKind, SocketSpec};
 
 /// Connections that a listener's queue holds, at most; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info.
-pub const CONTROL_BYTES: usize = 96;
-
-const _: () = assert!(
-    CONTROL_BYTES
-        >= sock::cmsg_space::<libc::in_pktinfo>() + sock::cmsg_space::<libc::in6_pktinfo>()
-);
-
-/// A control buffer, aligned as the headers in it are.
-#[repr(align(8))]
-struct Control([u8; CONTROL_BYTES]);
 
 /// Opens, sets up and, where asked, binds and listens. Non-blocking, closed on exec.
 ///
@@ -156,18 +142,13 @@ pub fn send_to(
         let address = SockaddrStorage::from(to);
         return sock::sendto(fd.as_raw_fd(), bytes, &address, MsgFlags::MSG_NOSIGNAL);
     };
-    // nix would allocate the control buffer of each message; socket2 takes ours.
-    let mut control = Control([0; CONTROL_BYTES]);
-    let used = write_packet_info(&mut control.0, source);
-    let address = socket2::SockAddr::from(to);
-    let buffers = [IoSlice::new(bytes)];
-    let message = socket2::MsgHdr::new()
-        .with_addr(&address)
-        .with_buffers(&buffers)
-        .with_control(&control.0[..used]);
-    socket2::SockRef::from(&fd)
-        .sendmsg(&message, libc::MSG_NOSIGNAL)
-        .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+    // nix would allocate the control buffer of each message.
+    let mut message = Message::new();
+    message.send_to((bytes.as_ptr(), bytes.len()), to, Some(source));
+    // SAFETY: the header names `bytes`, and the message's own address and control data, all of which live
+    // across the call; the lengths in it are theirs, and the kernel only reads.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), message.header(), libc::MSG_NOSIGNAL) };
+    Errno::result(sent).map(|n| n as usize)
 }
 
 /// Receives one datagram: the bytes stored, its addresses, and whether it was cut off. Allocates nothing.
@@ -178,30 +159,14 @@ pub fn receive_from(
     fd: BorrowedFd<'_>,
     into: &mut [u8],
 ) -> Result<(usize, DatagramFrom, bool), Errno> {
-    let mut control = Control([0; CONTROL_BYTES]);
-    let mut buffers = [IoSliceMut::new(into)];
-    let message = sock::recvmsg::<SockaddrStorage>(
-        fd.as_raw_fd(),
-        &mut buffers,
-        Some(&mut control.0),
-        MsgFlags::empty(),
-    )?;
-    let from = message
-        .address
-        .as_ref()
-        .and_then(to_socket_addr)
-        .unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-    let local = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(IpAddr::V4(Ipv4Addr::from(
-            u32::from_be(info.ipi_addr.s_addr),
-        ))),
-        ControlMessageOwned::Ipv6PacketInfo(info) => {
-            Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical())
-        }
-        _ => None,
-    });
-    let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
-    Ok((message.bytes, DatagramFrom { from, local }, truncated))
+    let mut message = Message::new();
+    message.receive_from((into.as_mut_ptr(), into.len()));
+    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own storage for
+    // address and control data; the lengths in it are theirs.
+    let received = unsafe { libc::recvmsg(fd.as_raw_fd(), message.header_mut(), 0) };
+    let len = Errno::result(received)? as usize;
+    let (addresses, truncated) = message.received();
+    Ok((len, addresses, truncated))
 }
 
 /// An IPv4-mapped address as the IPv4 address it means; any other as it is.
@@ -227,39 +192,8 @@ pub const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Writes the control message that sets a datagram's source address, and returns its length.
-///
-/// An IPv4 source goes as `IP_PKTINFO` on a dual-stack socket too: the kernel hands a datagram to a
-/// mapped address to its IPv4 side, which reads that form (`ip_cmsg_send`).
-#[must_use]
-pub fn write_packet_info(control: &mut [u8; CONTROL_BYTES], source: IpAddr) -> usize {
-    // struct cmsghdr of Linux: a length of one word, then level and type; data follow at a multiple of a
-    // word (cmsg(3)).
-    const HEADER: usize = size_of::<libc::cmsghdr>();
-    let (level, kind) = match source.to_canonical() {
-        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
-        IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO),
-    };
-    let data = match source.to_canonical() {
-        IpAddr::V4(ip) => {
-            // in_pktinfo: interface index, address to send from, header address (ip(7)).
-            control[HEADER + 4..HEADER + 8].copy_from_slice(&ip.octets());
-            size_of::<libc::in_pktinfo>()
-        }
-        IpAddr::V6(ip) => {
-            // in6_pktinfo: address, interface index (RFC 3542, section 6.1).
-            control[HEADER..HEADER + 16].copy_from_slice(&ip.octets());
-            size_of::<libc::in6_pktinfo>()
-        }
-    };
-    let word = size_of::<usize>();
-    control[..word].copy_from_slice(&(HEADER + data).to_ne_bytes());
-    control[word..word + 4].copy_from_slice(&level.to_ne_bytes());
-    control[word + 4..word + 8].copy_from_slice(&kind.to_ne_bytes());
-    HEADER + data.next_multiple_of(word)
-}
-
-fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+/// An address as the kernel wrote it, in its canonical form; `None` where it is of no IP family.
+pub(super) fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
     let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
         (Some(v4), _) => SocketAddr::V4((*v4).into()),
         (_, Some(v6)) => SocketAddr::V6((*v6).into()),

@@ -17,6 +17,7 @@ pub struct TurnCounters {
     turn_max: Nanos,
     elapsed: Nanos,
     busy: Nanos,
+    frozen: bool,
 }
 
 impl Default for TurnCounters {
@@ -29,6 +30,7 @@ impl Default for TurnCounters {
             turn_max: Nanos::ZERO,
             elapsed: Nanos::ZERO,
             busy: Nanos::ZERO,
+            frozen: false,
         }
     }
 }
@@ -38,6 +40,9 @@ impl TurnCounters {
     /// end, and how many completions came. Does not allocate.
     #[inline]
     pub fn note(&mut self, unwatched: Nanos, whole: Nanos, timed: bool, completions: usize) {
+        if self.frozen {
+            return;
+        }
         self.turns.saturating_record(unwatched.0);
         if timed {
             self.gaps.saturating_record(unwatched.0);
@@ -57,6 +62,12 @@ impl TurnCounters {
         self.turn_max = Nanos::ZERO;
         self.elapsed = Nanos::ZERO;
         self.busy = Nanos::ZERO;
+        self.frozen = false;
+    }
+
+    /// Notes nothing more until the next reset: what is measured is over.
+    pub const fn freeze(&mut self) {
+        self.frozen = true;
     }
 
     /// Adds another worker's record; the share of busy time becomes the larger of the two.
@@ -73,13 +84,13 @@ impl TurnCounters {
     /// Median turn.
     #[must_use]
     pub fn turn_p50(&self) -> Nanos {
-        Nanos(self.turns.value_at_quantile(0.5))
+        Nanos(self.turns.value_at_quantile(0.5)).min(self.turn_max)
     }
 
     /// 99th percentile of the turns.
     #[must_use]
     pub fn turn_p99(&self) -> Nanos {
-        Nanos(self.turns.value_at_quantile(0.99))
+        Nanos(self.turns.value_at_quantile(0.99)).min(self.turn_max)
     }
 
     /// The longest turn.
@@ -91,7 +102,7 @@ impl TurnCounters {
     /// 99th percentile of the time not looking before the reap of a timed arrival.
     #[must_use]
     pub fn gap_p99(&self) -> Nanos {
-        Nanos(self.gaps.value_at_quantile(0.99))
+        Nanos(self.gaps.value_at_quantile(0.99)).min(self.turn_max)
     }
 
     /// The share of its time that the worker was doing something, 0 to 1.

@@ -60,6 +60,7 @@ pub struct Link {
     control: Option<(BufferId, u32, u32)>,
     outstanding: u32,
     receiving: bool,
+    sending: bool,
     closing: bool,
 }
 
@@ -83,12 +84,21 @@ impl Link {
             control: None,
             outstanding: 0,
             receiving: false,
+            sending: false,
             closing: false,
         })
     }
 
-    /// Puts another socket in the place of one that is closed; the buffers stay.
-    pub const fn replace_socket(&mut self, socket: SocketId) {
+    /// Puts another socket in the place of one that is closed; the buffers stay. A control frame that was cut off
+    /// with the old one is forgotten.
+    pub fn replace_socket<D: Driver>(&mut self, io: &mut D, socket: SocketId) {
+        debug_assert!(
+            self.is_quiet(),
+            "the old socket's operations have completed"
+        );
+        if let Some((buffer, ..)) = self.control.take() {
+            io.free(buffer);
+        }
         self.socket = socket;
         self.closing = false;
     }
@@ -115,6 +125,12 @@ impl Link {
     #[must_use]
     pub const fn is_receiving(&self) -> bool {
         self.receiving
+    }
+
+    /// Whether a send of test data is outstanding.
+    #[must_use]
+    pub const fn is_sending(&self) -> bool {
+        self.sending
     }
 
     /// Whether [`Link::close`] was called.
@@ -188,6 +204,7 @@ impl Link {
             start,
             len,
         };
+        self.sending = true;
         self.push(
             io,
             Purpose::Send,
@@ -270,8 +287,10 @@ impl Link {
     #[inline]
     pub fn handle_completed(&mut self, purpose: Purpose) {
         self.outstanding -= 1;
-        if purpose == Purpose::Receive {
-            self.receiving = false;
+        match purpose {
+            Purpose::Receive => self.receiving = false,
+            Purpose::Send => self.sending = false,
+            _ => {}
         }
     }
 

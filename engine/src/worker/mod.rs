@@ -15,10 +15,13 @@ use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::limits::COMPLETIONS_PER_TURN;
 use crate::units::Instant;
 
+pub mod control;
 pub mod counters;
 pub mod link;
 pub mod ping_pong;
 pub mod server;
+#[cfg(test)]
+mod simulation;
 
 pub use counters::TurnCounters;
 

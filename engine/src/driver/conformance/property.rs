@@ -49,7 +49,8 @@ struct End {
     socket: SocketId,
     out: Segment,
     into: Segment,
-    /// The operation under way and the bytes it asked to move.
+    /// The operation under way and the bytes it may still move: those it asked for, or none while only the
+    /// notification of a zero-copy send is missing.
     sending: Option<(Token, u32)>,
     receiving: Option<(Token, u32)>,
     half_closing: Option<Token>,
@@ -176,9 +177,7 @@ impl<H: Harness> Oracle<H> {
                     Outcome::Failed(OpError::BrokenPipe) => assert!(end.is_half_closed),
                     other => panic!("{other:?}"),
                 }
-                if !completion.more {
-                    end.sending = None;
-                }
+                end.sending = completion.more.then_some((token, 0));
             }
         }
         if let Some(completion) = end.half_closing.and_then(|t| self.bench.try_take(side, t)) {
@@ -198,7 +197,7 @@ impl<H: Harness> Oracle<H> {
         self.ends[side].receiving = None;
         let (sent, far_is_closed) = {
             let far = &self.ends[1 - side];
-            // A zero-copy send's bytes may arrive before its completion is handed over.
+            // The bytes of a send may arrive before its completion is handed over.
             let in_flight = far.sending.map_or(0, |(_, asked)| asked as usize);
             (far.sent + in_flight, far.is_half_closed)
         };

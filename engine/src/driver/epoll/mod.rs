@@ -36,6 +36,10 @@ const ALARM: mio::Token = mio::Token(SOCKETS_MAX as usize + 1);
 /// so many turns: each costs a system call, and a turn of the bare loop is two of them.
 const SPIN_OTHERS_EVERY: u32 = 16;
 
+/// For [`Capabilities::spinning`].
+const SPINNING: &str = "bare non-blocking calls while at most 4 receives are pending, else epoll";
+const _: () = assert!(SPIN_ATTEMPTS_MAX == 4, "as the words say");
+
 /// The driver over epoll.
 #[derive(Debug)]
 pub struct EpollDriver {
@@ -99,6 +103,7 @@ impl EpollDriver {
                 backend: Backend::Epoll,
                 zero_copy: false,
                 batch_wait: false,
+                spinning: SPINNING,
                 step_downs: Vec::new(),
             },
         })

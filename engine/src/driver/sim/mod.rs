@@ -115,6 +115,7 @@ impl SimNet {
                 backend: Backend::Sim,
                 zero_copy: false,
                 batch_wait: false,
+                spinning: "simulated",
                 step_downs: Vec::new(),
             },
         }

@@ -1,6 +1,8 @@
 //! What a client worker counts beside its recording.
 
+use crate::histogram::Recording;
 use crate::result::{ErrorCount, Operations};
+use crate::units::Instant;
 
 /// Kinds of error that one worker tells apart; more are counted together as `other`.
 const KINDS_MAX: usize = 32;
@@ -96,6 +98,20 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What was due at `due` and is not going to be sent any more; noticed at `now`.
+    pub(super) fn count_unsent(
+        &mut self,
+        recording: Option<&mut Recording>,
+        due: Instant,
+        now: Instant,
+    ) {
+        self.operations.due += 1;
+        self.operations.unsent_at_end += 1;
+        if let Some(recording) = recording {
+            recording.record_unsent(now, now.since(due));
+        }
+    }
+
     /// Adds another worker's.
     pub fn merge(&mut self, other: &Self) {
         self.operations.add(&other.operations);

@@ -1,0 +1,53 @@
+//! What the driver asks of an operation, whatever its state.
+
+use crate::driver::{Op, SocketId};
+
+/// A direction of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Receive,
+    Send,
+}
+
+/// The socket of an operation and the direction that it takes; a close takes none.
+#[inline]
+pub(super) const fn place(op: &Op) -> Option<(SocketId, Option<Side>)> {
+    match op {
+        Op::Accept { listener, .. } => Some((*listener, Some(Side::Receive))),
+        Op::Receive { socket, .. }
+        | Op::ReceiveMultishot { socket }
+        | Op::ReceiveFrom { socket, .. } => Some((*socket, Some(Side::Receive))),
+        Op::Connect { socket, .. }
+        | Op::Send { socket, .. }
+        | Op::SendVectored { socket, .. }
+        | Op::SendTo { socket, .. }
+        | Op::HalfClose { socket } => Some((*socket, Some(Side::Send))),
+        Op::Close { socket } => Some((*socket, None)),
+        Op::Timer { .. } | Op::Cancel { .. } => None,
+    }
+}
+
+pub(super) fn on_socket(op: &Op, id: SocketId) -> bool {
+    place(op).is_some_and(|(socket, _)| socket == id)
+}
+
+/// Whether an operation that a signal interrupted can be started again as if nothing had been.
+pub(super) const fn may_restart(op: &Op) -> bool {
+    !matches!(op, Op::Connect { .. } | Op::Cancel { .. })
+}
+
+/// The system call that an operation amounts to.
+pub(super) const fn call(op: &Op) -> &'static str {
+    match op {
+        Op::Accept { .. } => "accept",
+        Op::Connect { .. } => "connect",
+        Op::Send { .. } => "send",
+        Op::SendVectored { .. } | Op::SendTo { .. } => "sendmsg",
+        Op::Receive { .. } | Op::ReceiveMultishot { .. } => "recv",
+        Op::ReceiveFrom { .. } => "recvmsg",
+        Op::HalfClose { .. } => "shutdown",
+        Op::Close { .. } => "close",
+        Op::Timer { .. } => "io_uring timeout",
+        Op::Cancel { .. } => "io_uring cancel",
+    }
+}

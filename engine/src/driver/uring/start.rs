@@ -1,0 +1,189 @@
+//! From the push to the ring, or to the plain call that stands for it.
+
+use std::net::Shutdown;
+
+use socket2::SockRef;
+
+use super::UringDriver;
+use super::ops::{Side, on_socket, place};
+use crate::driver::{Completion, DriverError, Op, OpError, Outcome, SocketId, Token};
+use crate::limits::SPIN_ATTEMPTS_MAX;
+use crate::sys::flight::File;
+
+impl UringDriver {
+    /// Notes a pushed operation with its socket, or says why it cannot be.
+    #[inline]
+    pub(super) fn admit(&mut self, op: &Op) -> Result<Option<File>, OpError> {
+        let Some((id, side)) = place(op) else {
+            return Ok(None);
+        };
+        let lacks_pool = matches!(op, Op::ReceiveMultishot { .. }) && !self.flights.has_pool();
+        let socket = self.socket_mut(id).filter(|s| !s.closing);
+        let socket = socket.ok_or(OpError::BadSocket)?;
+        let busy = match side {
+            None => {
+                socket.closing = true;
+                return Ok(Some(socket.file));
+            }
+            Some(Side::Receive) => &mut socket.receiving,
+            Some(Side::Send) => &mut socket.sending,
+        };
+        if *busy {
+            return Err(OpError::Busy);
+        }
+        if lacks_pool {
+            return Err(OpError::NoBuffers);
+        }
+        *busy = true;
+        socket.operations += 1;
+        Ok(Some(socket.file))
+    }
+
+    /// Starts what was pushed, in order, and attempts or arms the receives that spin.
+    #[inline]
+    pub(super) fn start_queued(&mut self, spin: bool) -> Result<(), DriverError> {
+        let spin = spin && self.receives <= SPIN_ATTEMPTS_MAX;
+        while let Some(slot) = self.queued.pop_front() {
+            self.start(slot, spin)?;
+        }
+        if !spin {
+            while let Some(slot) = self.spinning.pop() {
+                self.flights.submit(slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attempts the receives that spin.
+    #[inline]
+    pub(super) fn attempt_receives(
+        &mut self,
+        done: &mut Vec<Completion>,
+        limit: usize,
+    ) -> Result<(), DriverError> {
+        let mut index = 0;
+        while index < self.spinning.len() && done.len() < limit {
+            let slot = self.spinning[index];
+            if let Some(landed) = self.flights.attempt(slot) {
+                self.spinning.swap_remove(index);
+                self.land(landed, done)?;
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn start(&mut self, slot: u32, spin: bool) -> Result<(), DriverError> {
+        match *self.flights.op(slot) {
+            Op::Receive { into, .. } if into.len == 0 => self.end(slot, Outcome::Received(0)),
+            Op::Receive { .. } | Op::ReceiveFrom { .. } if spin => self.spinning.push(slot),
+            Op::Send {
+                zero_copy: false, ..
+            }
+            | Op::SendTo { .. }
+                if spin =>
+            {
+                return self.attempt_send(slot);
+            }
+            Op::HalfClose { socket } => {
+                let outcome = self.half_close(socket);
+                self.end(slot, outcome);
+            }
+            Op::Close { socket } => return self.start_close(slot, socket),
+            Op::Cancel { token } => return self.start_cancel(slot, token),
+            _ => return self.flights.submit(slot),
+        }
+        Ok(())
+    }
+
+    /// Sends at once what the socket has room for, by a plain call, and leaves it to the ring where there is
+    /// none. Its completion is handed over in this turn.
+    #[inline]
+    fn attempt_send(&mut self, slot: u32) -> Result<(), DriverError> {
+        let Some(landed) = self.flights.attempt(slot) else {
+            return self.flights.submit(slot);
+        };
+        let outcome = self.outcome(landed, false);
+        self.end(slot, outcome);
+        Ok(())
+    }
+
+    fn half_close(&self, id: SocketId) -> Outcome {
+        let descriptor = self.socket(id).and_then(|s| s.descriptor.as_ref());
+        let descriptor = descriptor.expect("a socket stays while an operation is pushed on it");
+        match SockRef::from(descriptor).shutdown(Shutdown::Write) {
+            Ok(()) => Outcome::HalfClosed,
+            Err(e) => Outcome::Failed(OpError::from(("shutdown", &e))),
+        }
+    }
+
+    fn start_close(&mut self, slot: u32, id: SocketId) -> Result<(), DriverError> {
+        while let Some(index) = self
+            .spinning
+            .iter()
+            .position(|&s| on_socket(self.flights.op(s), id))
+        {
+            let spinning = self.spinning.swap_remove(index);
+            self.end(spinning, Outcome::Failed(OpError::Canceled));
+        }
+        let socket = self
+            .socket_mut(id)
+            .expect("a socket stays until it is closed");
+        socket.close = Some(slot);
+        let (file, outstanding) = (socket.file, socket.operations);
+        if outstanding > 0 {
+            self.flights.cancel_file(file)?;
+        }
+        self.finish_close(id)
+    }
+
+    fn start_cancel(&mut self, slot: u32, token: Token) -> Result<(), DriverError> {
+        let cancellable = |op: &Op| {
+            !matches!(
+                op,
+                Op::Cancel { .. } | Op::Close { .. } | Op::HalfClose { .. }
+            )
+        };
+        let Some(target) = self.flights.find(token, cancellable) else {
+            self.end(slot, Outcome::CancelDone { found: false });
+            return Ok(());
+        };
+        if self.flights.in_kernel(target) {
+            return self.flights.cancel(slot, target);
+        }
+        // Not the kernel's: it spins, or it was pushed after this cancel and is none of its business.
+        let spinning = self.spinning.iter().position(|&s| s == target);
+        if let Some(index) = spinning {
+            self.spinning.swap_remove(index);
+            self.end(target, Outcome::Failed(OpError::Canceled));
+        }
+        let found = spinning.is_some();
+        self.end(slot, Outcome::CancelDone { found });
+        Ok(())
+    }
+
+    /// Carries out a started close once nothing but notifications is outstanding, and completes it once
+    /// those have come as well. The descriptor does not wait for them: the kernel may keep the data of a
+    /// zero-copy send for as long as the far end does not acknowledge it.
+    pub(super) fn finish_close(&mut self, id: SocketId) -> Result<(), DriverError> {
+        let Some(socket) = self.socket_mut(id) else {
+            return Ok(());
+        };
+        let (Some(close), 0) = (socket.close, socket.operations) else {
+            return Ok(());
+        };
+        let (file, notifications) = (socket.file, socket.notifications);
+        if let Some(descriptor) = socket.descriptor.take() {
+            self.flights.detach(file)?;
+            drop(descriptor);
+        }
+        if notifications == 0 {
+            self.sockets[id.0 as usize] = None;
+            self.vacant.push(id.0);
+            self.end(close, Outcome::Closed);
+        }
+        Ok(())
+    }
+}

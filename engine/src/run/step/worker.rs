@@ -1,0 +1,178 @@
+//! A worker's thread.
+
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender};
+use crossbeam::utils::CachePadded;
+
+use super::live::{Live, LiveGauge, Stream};
+use crate::clock::{Clock, ClockQuality, MonotonicClock};
+use crate::driver::{Backend, Capabilities, Driver, DriverError};
+use crate::histogram::{Recording, RecordingSpec};
+use crate::run::backend::{self, AnyDriver};
+use crate::run::observe::Interrupt;
+use crate::run::plan::WaitMode;
+use crate::schedule::Schedule;
+use crate::sys::usage::CpuTimes;
+use crate::sys::{affinity, tuning};
+use crate::units::{Instant, Nanos};
+use crate::worker::ping_pong::tally::Tally;
+use crate::worker::ping_pong::{Client, ClientSpec, Outcome};
+use crate::worker::{TurnCounters, Worker};
+
+/// Sleeps of 100 µs by which a worker learns how fast it wakes up: 20 ms in all.
+const WAKEUP_SAMPLES: u32 = 150;
+
+/// A worker is connected, or has failed to be.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) alive: bool,
+    /// Every server session spins.
+    pub(super) server_spins: bool,
+}
+
+/// The launcher's answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Go {
+    Start { t0: Instant, wait: WaitMode },
+    Abandon,
+}
+
+/// What a worker's thread brings back.
+#[derive(Debug)]
+pub(in crate::run) struct WorkerResult {
+    pub(in crate::run) recording: Recording,
+    pub(in crate::run) warmup: Tally,
+    pub(in crate::run) measured: Tally,
+    pub(in crate::run) outcome: Outcome,
+    pub(in crate::run) counters: TurnCounters,
+    pub(in crate::run) usage: CpuTimes,
+    pub(in crate::run) clock: ClockQuality,
+    pub(in crate::run) wakeup: Option<Nanos>,
+    /// What the driver had to do without, and how it spins.
+    pub(in crate::run) capabilities: Capabilities,
+    pub(in crate::run) overflows: u64,
+}
+
+impl WorkerResult {
+    /// Adds another worker's.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.recording.merge(&other.recording);
+        self.warmup.merge(&other.warmup);
+        self.measured.merge(&other.measured);
+        self.outcome.merge(other.outcome);
+        self.counters.merge(&other.counters);
+        self.usage += other.usage;
+        self.clock.cost = self.clock.cost.max(other.clock.cost);
+        self.clock.granularity = self.clock.granularity.max(other.clock.granularity);
+        self.wakeup = self.wakeup.max(other.wakeup);
+        self.overflows += other.overflows;
+    }
+}
+
+/// Everything a worker's thread is given.
+#[derive(Debug)]
+pub(super) struct Assignment {
+    pub(super) cpu: u32,
+    pub(super) backend: Backend,
+    pub(super) spec: ClientSpec,
+    pub(super) recording: RecordingSpec,
+    pub(super) schedule: Option<Schedule>,
+    pub(super) live: Arc<CachePadded<Live>>,
+    pub(super) stream: Option<Stream>,
+    pub(super) interrupt: Interrupt,
+    pub(super) arrived: Sender<Arrived>,
+    pub(super) go: Receiver<Go>,
+}
+
+/// Stops the other workers when this one ends in any way but the good one.
+struct StopOthers(Option<Interrupt>);
+
+impl Drop for StopOthers {
+    fn drop(&mut self) {
+        if let Some(interrupt) = &self.0 {
+            interrupt.raise();
+        }
+    }
+}
+
+/// A worker's thread.
+pub(super) fn work(assignment: Assignment) -> Result<WorkerResult, DriverError> {
+    let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
+    // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
+    // and the involuntary switches tell.
+    let _ = affinity::pin_current_thread(assignment.cpu);
+    let _ = tuning::set_timer_slack_ns(1);
+    let result = match backend::open(assignment.backend)? {
+        AnyDriver::Uring(driver) => {
+            let (mut result, driver) = drive(driver, assignment)?;
+            result.overflows = driver.overflows();
+            result
+        }
+        AnyDriver::Epoll(driver) => drive(driver, assignment)?.0,
+    };
+    stop_others.0 = None;
+    Ok(result)
+}
+
+fn drive<D: Driver>(driver: D, assignment: Assignment) -> Result<(WorkerResult, D), DriverError> {
+    let clock = MonotonicClock;
+    let quality = clock.quality();
+    let sleeps = assignment.spec.wait != WaitMode::Spin;
+    let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
+    let capabilities = driver.capabilities().clone();
+    let gauge = LiveGauge::new(assignment.live, assignment.stream);
+    let mut spec = assignment.spec;
+    spec.wakeup = wakeup.unwrap_or_default();
+    let recording = Recording::new(assignment.recording);
+    let client = Client::new(
+        spec,
+        recording,
+        assignment.schedule,
+        gauge,
+        assignment.interrupt,
+    );
+    let mut worker = Worker::new(driver, clock, client);
+    let (client, io) = worker.parts_mut();
+    client.connect(io, clock.now())?;
+    worker.run_until(Client::is_ready)?;
+    let client = worker.role();
+    let arrived = Arrived {
+        alive: client.is_alive(),
+        server_spins: client
+            .accepts()
+            .iter()
+            .all(|accept| accept.wait != WaitMode::Block),
+    };
+    let _ = assignment.arrived.send(arrived);
+    // So that the launching thread notices when every worker has either arrived or ended.
+    drop(assignment.arrived);
+    match assignment.go.recv() {
+        Ok(Go::Start { t0, wait }) => {
+            if wait != WaitMode::Spin && wakeup.is_none() {
+                wakeup = Some(tuning::measure_wakeup(WAKEUP_SAMPLES));
+            }
+            worker.parts_mut().0.start(t0, wait);
+        }
+        Ok(Go::Abandon) | Err(_) => {
+            let (client, io) = worker.parts_mut();
+            client.abandon(io, clock.now())?;
+        }
+    }
+    worker.run_until(Client::is_finished_now)?;
+    let (driver, client, counters) = worker.into_parts();
+    let (recording, warmup, measured, outcome, gauge) = client.into_results();
+    let result = WorkerResult {
+        recording,
+        warmup,
+        measured,
+        outcome,
+        counters,
+        usage: gauge.used(),
+        clock: quality,
+        wakeup,
+        capabilities,
+        overflows: 0,
+    };
+    Ok((result, driver))
+}

@@ -1,0 +1,78 @@
+//! Plain non-blocking system calls in place of the ring, for the spinning turn.
+#![allow(unsafe_code)]
+
+use nix::errno::Errno;
+
+use super::{Flight, Flights, Landed};
+use crate::driver::Op;
+
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+impl Flights {
+    /// Tries a single receive, or a send of one buffer, at once by a plain system call (`MSG_DONTWAIT`);
+    /// `None` where it would have to wait.
+    ///
+    /// # Panics
+    /// When the kernel has the operation, the slot is vacant, or the operation is of another kind.
+    #[inline]
+    pub fn attempt(&mut self, slot: u32) -> Option<Landed> {
+        let flight = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+        let flight = flight.expect("the slot is in use until `remove`");
+        assert!(!flight.in_kernel, "operation {slot} is in flight already");
+        let descriptor = flight
+            .file
+            .expect("sends and receives have a socket")
+            .descriptor;
+        let moved = match flight.op {
+            Op::Receive { into, .. } => {
+                let (data, len) = (flight.data.cast(), into.len as usize);
+                // SAFETY: `data` is the arena's range of `len` bytes, lent for writing from `insert` to
+                // `remove`, and no other operation writes to it: this one is not in flight.
+                unsafe { libc::recv(descriptor, data, len, libc::MSG_DONTWAIT) }
+            }
+            Op::Send { data, .. } => {
+                let (data, len) = (flight.data.cast_const().cast(), data.len as usize);
+                // SAFETY: `data` is the arena's range of `len` bytes, lent for reading from `insert` to
+                // `remove`.
+                unsafe { libc::send(descriptor, data, len, SEND_FLAGS) }
+            }
+            Op::ReceiveFrom { .. } => {
+                let header = header(flight);
+                // SAFETY: the header names the message's own address and control storage and the arena's
+                // range, lent as in `Receive`; the lengths in it are theirs.
+                unsafe { libc::recvmsg(descriptor, header, libc::MSG_DONTWAIT) }
+            }
+            Op::SendTo { .. } => {
+                let header = header(flight);
+                // SAFETY: as above, the range lent as in `Send`; the kernel only reads.
+                unsafe { libc::sendmsg(descriptor, header, SEND_FLAGS) }
+            }
+            _ => panic!("operation {slot} is no send or receive of one buffer"),
+        };
+        let result = if moved < 0 {
+            match Errno::last_raw() {
+                libc::EAGAIN | libc::EINTR => return None,
+                errno => -errno,
+            }
+        } else {
+            i32::try_from(moved).expect("as much as one io_uring operation moves fits an i32")
+        };
+        Some(Landed {
+            slot,
+            result,
+            more: false,
+            notification: false,
+            pool: None,
+            accepted: None,
+        })
+    }
+}
+
+/// The header of an operation that is not in flight.
+#[inline]
+fn header(flight: &mut Flight) -> *mut libc::msghdr {
+    let mut message = flight.message.expect("`lend` gave it a message");
+    // SAFETY: the message lives until `remove`, and only this flight has its address. `attempt`, the only
+    // caller, has checked that the operation is not in flight, so the kernel does not use it either.
+    unsafe { message.as_mut() }.header_mut()
+}

@@ -1,0 +1,355 @@
+//! Who sends next, and when it was meant to: closed and open loop, by time and by count. No driver, no socket.
+
+use std::collections::VecDeque;
+
+use crate::schedule::Schedule;
+use crate::units::Instant;
+
+/// What a slot is to do at the next submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Connect, outside any operation.
+    Connect,
+    /// Begin an operation that was due at the instant, or, in closed loop, is due now.
+    Begin { due: Option<Instant> },
+    /// Send the request of an operation that has begun by connecting.
+    Request,
+}
+
+/// A walk along the schedule, to the end of the run.
+#[derive(Debug, Clone)]
+struct Arrivals {
+    schedule: Schedule,
+    start: Instant,
+    /// Arrivals from here on are the measured phase's.
+    measured_from: Instant,
+    end: Instant,
+    /// Arrivals of the measured phase still to come, where it ends by count.
+    left: Option<u64>,
+    /// The next arrival; [`Instant::FAR_FUTURE`] behind the last.
+    next: Instant,
+}
+
+impl Arrivals {
+    fn find_next(&mut self) {
+        let offset = if self.left == Some(0) {
+            None
+        } else {
+            self.schedule.next()
+        };
+        let next = offset
+            .map(|offset| self.start + offset)
+            .filter(|next| *next < self.end);
+        self.next = next.unwrap_or(Instant::FAR_FUTURE);
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        if self.next >= self.measured_from
+            && let Some(left) = &mut self.left
+        {
+            *left -= 1;
+        }
+        self.find_next();
+    }
+}
+
+/// Deals out what is to be done.
+///
+/// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the stretch of the
+/// schedule between two walks along it, one that follows the clock and one that follows the sends.
+#[derive(Debug)]
+pub(super) struct Pacer {
+    schedule: Option<Schedule>,
+    /// Follows the sends.
+    sending: Option<Arrivals>,
+    /// Follows the clock.
+    arriving: Option<Arrivals>,
+    backlog: u64,
+    backlog_max: u64,
+    /// Open loop: slots with nothing to do, the longest idle first, so that all of them are used.
+    free: VecDeque<u32>,
+    /// What to do at the next submission.
+    ready: Vec<(u32, Action)>,
+    /// The other half of `ready`: swapped with it, so that neither is ever allocated anew.
+    spare: Vec<(u32, Action)>,
+    warmup_end: Instant,
+    end: Instant,
+    /// Closed loop: operations of the measured phase that are still to be begun, where it ends by count.
+    remaining: Option<u64>,
+}
+
+impl Pacer {
+    pub(super) fn new(schedule: Option<Schedule>, count: Option<u64>, slots: usize) -> Self {
+        Self {
+            schedule,
+            sending: None,
+            arriving: None,
+            backlog: 0,
+            backlog_max: 0,
+            free: VecDeque::with_capacity(slots),
+            ready: Vec::with_capacity(slots),
+            spare: Vec::with_capacity(slots),
+            warmup_end: Instant::FAR_FUTURE,
+            end: Instant::FAR_FUTURE,
+            remaining: count,
+        }
+    }
+
+    /// The warm-up begins at `t0`, the measured phase at `warmup_end`; it ends at `end`, or by count.
+    pub(super) fn start(&mut self, t0: Instant, warmup_end: Instant, end: Instant) {
+        self.warmup_end = warmup_end;
+        self.end = end;
+        self.sending = self.schedule.take().map(|schedule| {
+            let mut arrivals = Arrivals {
+                schedule,
+                start: t0,
+                measured_from: warmup_end,
+                end,
+                left: self.remaining,
+                next: Instant::FAR_FUTURE,
+            };
+            arrivals.find_next();
+            arrivals
+        });
+        self.arriving = self.sending.clone();
+    }
+
+    pub(super) const fn is_open_loop(&self) -> bool {
+        self.sending.is_some() || self.schedule.is_some()
+    }
+
+    /// Whether an operation that is due at `at` belongs to the measured phase.
+    pub(super) fn is_measured(&self, at: Instant) -> bool {
+        at >= self.warmup_end
+    }
+
+    pub(super) const fn backlog_max(&self) -> u64 {
+        self.backlog_max
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Every operation that was asked for by count has begun.
+    pub(super) fn is_spent(&self) -> bool {
+        let left = self
+            .sending
+            .as_ref()
+            .map_or(self.remaining, |sending| sending.left);
+        left == Some(0) && self.ready.is_empty()
+    }
+
+    /// The end by time; far away where the run ends by count.
+    pub(super) const fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// When an arrival comes that a free slot can take.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let arrivals = self.sending.as_ref().filter(|_| !self.free.is_empty())?;
+        (arrivals.next < Instant::FAR_FUTURE).then_some(arrivals.next)
+    }
+
+    /// The slot has nothing to do: it takes the next operation.
+    pub(super) fn make_available(&mut self, slot: u32) {
+        if self.is_open_loop() {
+            self.free.push_back(slot);
+        } else {
+            self.ready.push((slot, Action::Begin { due: None }));
+        }
+    }
+
+    /// The slot has something of its own to do at the next submission.
+    pub(super) fn push(&mut self, slot: u32, action: Action) {
+        self.ready.push((slot, action));
+    }
+
+    /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of which.
+    pub(super) fn dispatch(&mut self, now: Instant, is_usable: impl Fn(u32) -> bool) {
+        let (Some(arriving), Some(sending)) = (&mut self.arriving, &mut self.sending) else {
+            return;
+        };
+        while arriving.next <= now {
+            arriving.advance();
+            self.backlog += 1;
+        }
+        while sending.next <= now {
+            let Some(slot) = self.free.pop_front() else {
+                break;
+            };
+            if !is_usable(slot) {
+                continue;
+            }
+            self.ready.push((
+                slot,
+                Action::Begin {
+                    due: Some(sending.next),
+                },
+            ));
+            self.backlog -= 1;
+            sending.advance();
+        }
+        self.backlog_max = self.backlog_max.max(self.backlog);
+    }
+
+    /// Closed loop: whether an operation may begin at `now`; it is counted if it may.
+    pub(super) fn may_begin(&mut self, now: Instant, measured: bool) -> bool {
+        if now >= self.end || self.remaining == Some(0) {
+            return false;
+        }
+        if measured && let Some(remaining) = &mut self.remaining {
+            *remaining -= 1;
+        }
+        true
+    }
+
+    /// What is to be done now, to be given back to [`Pacer::put_back`].
+    pub(super) fn take_ready(&mut self) -> Vec<(u32, Action)> {
+        std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare))
+    }
+
+    /// Keeps the memory of what was taken.
+    pub(super) fn put_back(&mut self, mut taken: Vec<(u32, Action)>) {
+        taken.clear();
+        self.spare = taken;
+    }
+
+    /// Ends the loop: calls `unsent` with every arrival before `end` that was not sent.
+    pub(super) fn finish(&mut self, end: Instant, mut unsent: impl FnMut(Instant)) {
+        // An operation that has begun goes on.
+        self.ready.retain(|(_, action)| match action {
+            Action::Begin { due } => {
+                due.iter().copied().for_each(&mut unsent);
+                false
+            }
+            Action::Connect | Action::Request => true,
+        });
+        self.free.clear();
+        if let Some(sending) = &mut self.sending {
+            while sending.next < end {
+                unsent(sending.next);
+                sending.advance();
+            }
+        }
+        self.end = Instant::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Share;
+
+    const MS: u64 = 1_000_000;
+
+    fn open(rate: f64, count: Option<u64>, slots: u32) -> Pacer {
+        let schedule = Schedule::constant(rate, Share::WHOLE).unwrap();
+        let mut pacer = Pacer::new(Some(schedule), count, slots as usize);
+        let end = if count.is_some() {
+            Instant::FAR_FUTURE
+        } else {
+            Instant(110 * MS)
+        };
+        pacer.start(Instant(0), Instant(10 * MS), end);
+        for slot in 0..slots {
+            pacer.make_available(slot);
+        }
+        pacer
+    }
+
+    #[test]
+    fn arrivals_wait_for_a_free_slot_and_none_is_lost() {
+        let mut pacer = open(1_000.0, None, 1);
+        pacer.dispatch(Instant(30 * MS), |_| true);
+        assert_eq!(
+            pacer.take_ready(),
+            [(
+                0,
+                Action::Begin {
+                    due: Some(Instant(0))
+                }
+            )]
+        );
+        assert_eq!(pacer.backlog_max(), 30, "31 are due, one is sent");
+        assert_eq!(pacer.wake_at(), None, "nobody is free to take the next one");
+        let mut unsent = Vec::new();
+        pacer.finish(Instant(50 * MS), |due| unsent.push(due.0 / MS));
+        assert_eq!(unsent, (1..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_dispatched_and_not_submitted_is_unsent() {
+        let mut pacer = open(1_000.0, None, 4);
+        pacer.dispatch(Instant(2 * MS), |_| true);
+        let mut unsent = Vec::new();
+        pacer.finish(Instant(3 * MS), |due| unsent.push(due.0 / MS));
+        assert_eq!(unsent, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_has_begun_goes_on_behind_the_end() {
+        let mut pacer = open(1_000.0, None, 1);
+        pacer.push(0, Action::Request);
+        pacer.finish(Instant(0), |_| panic!("nothing was due"));
+        assert_eq!(pacer.take_ready(), [(0, Action::Request)]);
+    }
+
+    #[test]
+    fn by_count_the_warm_up_is_not_counted() {
+        let mut pacer = open(1_000.0, Some(3), 100);
+        pacer.dispatch(Instant(1_000 * MS), |_| true);
+        let due: Vec<_> = pacer
+            .take_ready()
+            .into_iter()
+            .map(|(_, action)| action)
+            .collect();
+        assert_eq!(due.len(), 10 + 3);
+        assert_eq!(
+            due.last(),
+            Some(&Action::Begin {
+                due: Some(Instant(12 * MS))
+            })
+        );
+        assert!(pacer.is_spent());
+    }
+
+    #[test]
+    fn dead_slots_take_no_arrival() {
+        let mut pacer = open(1_000.0, None, 2);
+        pacer.dispatch(Instant(0), |slot| slot == 1);
+        assert_eq!(
+            pacer.take_ready(),
+            [(
+                1,
+                Action::Begin {
+                    due: Some(Instant(0))
+                }
+            )]
+        );
+    }
+
+    #[test]
+    fn the_longest_idle_slot_comes_first() {
+        let mut pacer = open(1_000.0, None, 3);
+        for (now, slot) in [(0, 0), (MS, 1), (2 * MS, 2), (3 * MS, 0)] {
+            pacer.dispatch(Instant(now), |_| true);
+            let ready = pacer.take_ready();
+            assert_eq!(ready.iter().map(|r| r.0).collect::<Vec<_>>(), [slot]);
+            pacer.put_back(ready);
+            pacer.make_available(slot);
+        }
+    }
+
+    #[test]
+    fn closed_loop_ends_by_count_in_the_measured_phase() {
+        let mut pacer = Pacer::new(None, Some(2), 1);
+        pacer.start(Instant(0), Instant(10), Instant::FAR_FUTURE);
+        assert!(pacer.may_begin(Instant(5), false));
+        assert!(pacer.may_begin(Instant(11), true));
+        assert!(pacer.may_begin(Instant(12), true));
+        assert!(!pacer.may_begin(Instant(13), true));
+        assert!(pacer.is_spent());
+    }
+}

@@ -1,0 +1,67 @@
+//! Whose fault a failure is, and what to type next.
+
+use std::net::SocketAddr;
+
+use super::Stage;
+use crate::driver::OpError;
+use crate::error::Error;
+use crate::proto::hello::Figures;
+use crate::units::Nanos;
+
+/// A failed operation.
+pub(super) fn operation(to: SocketAddr, stage: Stage, error: OpError) -> Error {
+    match (stage, error) {
+        (Stage::Connect, OpError::Refused) => Error::peer(format!("{to} refuses connections"))
+            .remedy(format!(
+                "start `tare serve --listen {to}` there, or check the port"
+            )),
+        (Stage::Handshake, OpError::Refused) => Error::peer(format!("nothing listens on UDP {to}"))
+            .remedy(format!(
+                "start `tare serve --listen {to}` there, or check the port"
+            )),
+        (Stage::Connect, OpError::AddressNotAvailable) => {
+            Error::environment(format!("no ephemeral port is left towards {to}"))
+                .remedy("wait a minute, or widen net.ipv4.ip_local_port_range")
+        }
+        (Stage::Connect, error) => Error::peer(format!("cannot connect to {to}: {error}"))
+            .remedy("check the address, the route and the firewall"),
+        (Stage::Receive | Stage::Send, OpError::Reset | OpError::BrokenPipe) => Error::peer(
+            format!("{to} reset the connection: the server has died or was ended"),
+        )
+        .remedy("look at the server's log, and start it again"),
+        (Stage::Receive | Stage::Send, OpError::Refused) => Error::peer(format!(
+            "nothing listens on UDP {to} any more: the server has died or was ended"
+        ))
+        .remedy("look at the server's log, and start it again"),
+        (stage, error) => Error::peer(format!("{} with {to} failed: {error}", stage.name())),
+    }
+}
+
+/// No answer within the timeout.
+pub(super) fn silence(to: SocketAddr, timeout: Nanos) -> Error {
+    Error::peer(format!("{to} does not answer within {timeout}"))
+        .remedy("check the address, the route and the firewall, or raise --timeout")
+}
+
+/// The connection was closed in the middle of the run.
+pub(super) fn closed(to: SocketAddr) -> Error {
+    Error::peer(format!(
+        "{to} closed the connection: the server has died or was ended"
+    ))
+    .remedy("look at the server's log, and start it again")
+}
+
+/// The server ended the session, and said why.
+pub(super) fn ended(to: SocketAddr, figures: &Figures) -> Error {
+    let why = figures.cut_short.as_deref().unwrap_or("it did not say why");
+    Error::peer(format!("{to} ended the session: {why}"))
+        .remedy("look at the server's log and at its limits (tare serve --help)")
+}
+
+/// The server does not know the session (UDP).
+pub(super) fn unknown(to: SocketAddr) -> Error {
+    Error::peer(format!(
+        "{to} does not know the session: it was restarted, or has ended the session"
+    ))
+    .remedy("look at the server's log, and run again")
+}

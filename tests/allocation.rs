@@ -1,0 +1,361 @@
+//! In the measured phase neither end allocates: every allocation of a worker's thread is counted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use tare_engine::clock::{Clock, MonotonicClock};
+use tare_engine::driver::epoll::EpollDriver;
+use tare_engine::driver::probe;
+use tare_engine::driver::uring::UringDriver;
+use tare_engine::driver::{Backend, Driver, Waker};
+use tare_engine::histogram::{Extent, Recording, RecordingSpec};
+use tare_engine::proto::auth::CookieKey;
+use tare_engine::proto::datagram::UdpServerFront;
+use tare_engine::proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, Test};
+use tare_engine::proto::text::Id;
+use tare_engine::result::{CpuUse, Instrument};
+use tare_engine::run::observe::{Interrupt, Phase};
+use tare_engine::run::plan::{BackendChoice, Transport, WaitMode};
+use tare_engine::schedule::{Schedule, Share};
+use tare_engine::units::Nanos;
+use tare_engine::worker::ping_pong::{Client, ClientSpec, Gauge};
+use tare_engine::worker::server::front::{Arrival, Front, Place};
+use tare_engine::worker::server::{Admitted, Meter, SessionLimits, Sessions};
+use tare_engine::worker::{Role, TurnCounters, Worker};
+
+/// Operations of the measured phase before counting starts, and those during which it lasts.
+const SETTLED: u64 = 100;
+const COUNTED: u64 = 1_000;
+
+/// What both ends see of the run.
+#[derive(Debug, Default)]
+struct Shared {
+    completed: AtomicU64,
+    measuring: AtomicBool,
+    /// The server has counted, too: until then the client goes on.
+    served: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Shared {
+    fn is_settled(&self) -> bool {
+        self.measuring.load(Ordering::Relaxed) && self.completed.load(Ordering::Relaxed) >= SETTLED
+    }
+
+    fn is_counted(&self) -> bool {
+        self.completed.load(Ordering::Relaxed) >= SETTLED + COUNTED
+    }
+}
+
+/// Shows the client's progress to the server's thread.
+struct Progress(Arc<Shared>);
+
+impl Gauge for Progress {
+    fn phase(&mut self, _: Phase) {}
+
+    fn counts(&mut self, completed: u64, _: u64) {
+        self.0.completed.store(completed, Ordering::Relaxed);
+    }
+
+    fn measure_begins(&mut self) {
+        self.0.measuring.store(true, Ordering::Relaxed);
+    }
+
+    fn measure_ends(&mut self) {
+        self.0.measuring.store(false, Ordering::Relaxed);
+    }
+
+    fn entry_ends(&mut self, _: &Recording, _: usize) {}
+}
+
+/// Lets everyone in.
+struct Door {
+    shared: Arc<Shared>,
+    inbox: Sender<Admitted<OwnedFd, ()>>,
+    waker: Waker,
+}
+
+impl Place<OwnedFd> for Door {
+    type Ticket = Accept;
+
+    fn admit(&mut self, hello: &Hello, _: Option<SocketAddr>) -> Result<Accept, Refuse> {
+        Ok(Accept {
+            wait: hello.wait,
+            ..Accept::default()
+        })
+    }
+
+    fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<OwnedFd>) {
+        accept.session = (arrival.transport == Transport::Udp).then_some(Id(77));
+        let admitted = Admitted {
+            arrival,
+            accept,
+            permit: (),
+        };
+        self.inbox.send(admitted).expect("the worker runs");
+        self.waker.wake();
+    }
+
+    fn log(&mut self, line: &str) {
+        panic!("the server complains: {line}");
+    }
+
+    fn nonce(&mut self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.over.load(Ordering::Relaxed)
+    }
+}
+
+/// Measures nothing.
+struct Idle(Arc<Shared>);
+
+impl Meter for Idle {
+    fn reset(&mut self) {}
+
+    fn measure_begins(&mut self) {}
+
+    fn read(&mut self, _: &TurnCounters) -> (Instrument, CpuUse) {
+        Default::default()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+}
+
+/// One kind of run.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    transport: Transport,
+    size_bytes: u32,
+    connections: u32,
+    rate_per_s: Option<f64>,
+    wait: WaitMode,
+}
+
+const CLOSED: Case = Case {
+    transport: Transport::Tcp,
+    size_bytes: 64,
+    connections: 1,
+    rate_per_s: None,
+    wait: WaitMode::Block,
+};
+
+const CASES: &[Case] = &[
+    CLOSED,
+    Case {
+        wait: WaitMode::Spin,
+        ..CLOSED
+    },
+    Case {
+        connections: 8,
+        ..CLOSED
+    },
+    Case {
+        size_bytes: 1,
+        ..CLOSED
+    },
+    // Larger than a socket's buffer: short reads and writes at both ends.
+    Case {
+        size_bytes: 1 << 20,
+        connections: 2,
+        ..CLOSED
+    },
+    Case {
+        rate_per_s: Some(5_000.0),
+        connections: 4,
+        ..CLOSED
+    },
+    Case {
+        rate_per_s: Some(5_000.0),
+        wait: WaitMode::Hybrid,
+        ..CLOSED
+    },
+    Case {
+        transport: Transport::Udp,
+        ..CLOSED
+    },
+    Case {
+        transport: Transport::Udp,
+        rate_per_s: Some(5_000.0),
+        connections: 4,
+        ..CLOSED
+    },
+];
+
+impl Case {
+    fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Client<Progress> {
+        let spec = ClientSpec {
+            to,
+            transport: self.transport,
+            hello: Hello {
+                run_id: Id(1),
+                test: Test::PingPong,
+                transport: self.transport,
+                direction: Direction::Both,
+                size_bytes: u64::from(self.size_bytes),
+                connect_each: false,
+                wait: self.wait,
+                backend: BackendAsked::Auto,
+                boot_id: None,
+                cpus: Vec::new(),
+                server_delay_ns: 0,
+                timeout_ns: Nanos::from_secs(10).0,
+                brief: false,
+                client_version: String::new(),
+            },
+            secret: None,
+            connections: self.connections,
+            size_bytes: self.size_bytes,
+            timeout: Nanos::from_secs(10),
+            warmup: Nanos::from_millis(50),
+            duration: Some(Nanos::from_secs(60)),
+            count: None,
+            nonce: 1,
+            wait: self.wait,
+            wakeup: Nanos::from_micros(50),
+        };
+        let recording = Recording::new(RecordingSpec {
+            extent: Extent::Time(Nanos::from_secs(60)),
+            interval: Nanos::from_millis(100),
+            open_loop: self.rate_per_s.is_some(),
+        });
+        let arrivals = self
+            .rate_per_s
+            .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
+        let progress = Progress(Arc::clone(shared));
+        Client::new(spec, recording, arrivals, progress, Interrupt::default())
+    }
+}
+
+/// Counts what the thread allocates from the settled to the counted operation.
+fn count<D, R>(worker: &mut Worker<D, MonotonicClock, R>, shared: &Shared) -> u64
+where
+    D: Driver,
+    R: Role<D>,
+{
+    worker
+        .run_until(|_| shared.is_settled())
+        .expect("the driver works");
+    let mut end = Ok(());
+    let info = allocation_counter::measure(|| {
+        end = worker.run_until(|_| shared.is_counted());
+    });
+    end.expect("the driver works");
+    info.count_total
+}
+
+/// The session worker's thread; returns how often it allocated.
+fn serve<D: Driver<Socket = OwnedFd>>(
+    driver: D,
+    inbox: Receiver<Admitted<OwnedFd, ()>>,
+    waker: &Sender<Waker>,
+    datagrams: Arc<UdpServerFront>,
+    shared: &Arc<Shared>,
+) -> u64 {
+    waker.send(driver.waker()).expect("the test waits for it");
+    let limits = SessionLimits {
+        idle: Nanos::MAX,
+        duration: Nanos::MAX,
+    };
+    let sessions = Sessions::new(inbox, limits, datagrams, Idle(Arc::clone(shared)));
+    let mut worker = Worker::new(driver, MonotonicClock, sessions);
+    let count = count(&mut worker, shared);
+    shared.served.store(true, Ordering::Relaxed);
+    worker
+        .run_until(|sessions| Role::<D>::is_finished(sessions))
+        .expect("the driver works");
+    count
+}
+
+/// The client's thread; returns how often it allocated.
+fn ask<D: Driver>(driver: D, client: Client<Progress>, wait: WaitMode, shared: &Shared) -> u64 {
+    let mut worker = Worker::new(driver, MonotonicClock, client);
+    let (client, io) = worker.parts_mut();
+    client
+        .connect(io, MonotonicClock.now())
+        .expect("the driver works");
+    worker.run_until(Client::is_ready).expect("driver works");
+    assert!(!worker.role().accepts().is_empty(), "it is not let in");
+    let (client, _) = worker.parts_mut();
+    client.start(MonotonicClock.now(), wait);
+    let count = count(&mut worker, shared);
+    worker
+        .run_until(|_| shared.served.load(Ordering::Relaxed))
+        .expect("the driver works");
+    count
+}
+
+/// Allocations of the client and of the server.
+fn run<D>(case: Case, open: fn() -> D) -> (u64, u64)
+where
+    D: Driver<Socket = OwnedFd>,
+{
+    let shared = Arc::new(Shared::default());
+    let datagrams = Arc::new(UdpServerFront::new(CookieKey([1; 32]), None));
+    let (inbox, admitted) = unbounded();
+    let (waker_tx, waker) = bounded(1);
+    let (address_tx, address) = bounded(1);
+    thread::scope(|scope| {
+        let (ours, theirs) = (Arc::clone(&shared), Arc::clone(&datagrams));
+        let server = scope.spawn(move || serve(open(), admitted, &waker_tx, theirs, &ours));
+        let door = Door {
+            shared: Arc::clone(&shared),
+            inbox,
+            waker: waker.recv().expect("the worker starts"),
+        };
+        scope.spawn(move || {
+            let mut driver = EpollDriver::new().expect("epoll is there");
+            let mut front = Front::new(door, None, datagrams);
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let bound = front.listen(&mut driver, any).expect("a free port");
+            address_tx.send(bound).expect("the test waits for it");
+            Worker::new(driver, MonotonicClock, front)
+                .run_until(<Front<Door> as Role<EpollDriver>>::is_finished)
+                .expect("the driver works");
+        });
+        let to = address.recv().expect("the front listens");
+        let client = case.client(to, &shared);
+        let client = scope.spawn(|| ask(open(), client, case.wait, &shared));
+        let asked = client.join().expect("no panic");
+        shared.over.store(true, Ordering::Relaxed);
+        (asked, server.join().expect("no panic"))
+    })
+}
+
+fn check<D: Driver<Socket = OwnedFd>>(open: fn() -> D) {
+    // Two runs that spin on the same CPUs would wait for each other's time slices.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock();
+    for &case in CASES {
+        let (client, server) = run(case, open);
+        assert_eq!((client, server), (0, 0), "client and server of {case:?}");
+    }
+}
+
+#[test]
+fn nothing_is_allocated_while_measuring_on_epoll() {
+    check(|| EpollDriver::new().expect("epoll is there"));
+}
+
+#[test]
+fn nothing_is_allocated_while_measuring_on_uring() {
+    if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    check(|| UringDriver::new().expect("the probe says that it works"));
+}
+
+#[test]
+fn the_counter_counts() {
+    let info = allocation_counter::measure(|| drop(std::hint::black_box(vec![1u8])));
+    assert_eq!(info.count_total, 1);
+}
