@@ -1,7 +1,10 @@
 //! The one integration binary: a module per subject.
 
+mod accuracy;
 mod allocation;
 mod cli;
 mod e2e;
+mod faults;
+mod namespaces;
 mod tidy;
 mod util;

@@ -8,6 +8,7 @@ use super::backend;
 use super::cpus::Cpus;
 use super::environment::{self, WarningContext};
 use super::guard::{ConnectBudget, TableGuard};
+use super::journal::Journal;
 use super::observe::{Interrupt, Observer};
 use super::plan::{BackendChoice, LatPlan, ServePlan, Stop, Target, WaitMode, describe};
 use super::report;
@@ -180,6 +181,23 @@ fn empty_report(plan: &LatPlan, far_end: &FarEnd) -> Result<Report> {
     })
 }
 
+/// Fewer connections than asked for were measured on: what is shown is the latency of less load.
+fn missing_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warning> {
+    let (asked, established) = (step.connections.asked, step.connections.established);
+    if step.params.connect_each || established >= asked || step.operations.completed == 0 {
+        return None;
+    }
+    let why = failure.map_or_else(String::new, |error| format!(": {}", error.message()));
+    Some(Warning {
+        code: "connections-missing".to_owned(),
+        message: format!("{established} of {asked} connections were measured on{why}"),
+        advice: failure
+            .and_then(Error::advice)
+            .unwrap_or("see `errors`, or ask for fewer --connections")
+            .to_owned(),
+    })
+}
+
 /// A run under way.
 struct Run<'a> {
     plan: &'a LatPlan,
@@ -209,6 +227,14 @@ impl Run<'_> {
     }
 
     fn warn_before(&mut self, shared: bool, observer: &mut dyn Observer) {
+        for leftover in Journal::of_machine().leftovers() {
+            let warning = Warning {
+                code: "leftover".to_owned(),
+                message: format!("an earlier run was killed and left {}", leftover.what),
+                advice: leftover.undo_command,
+            };
+            self.warn(warning, observer);
+        }
         if shared {
             let warning = Warning {
                 code: "shares-cpu".to_owned(),
@@ -433,6 +459,9 @@ impl Run<'_> {
             outcome,
         });
         for warning in report::warnings(&step) {
+            self.warn(warning, observer);
+        }
+        if let Some(warning) = missing_connections(&step, failure.as_ref()) {
             self.warn(warning, observer);
         }
         let nothing = step.operations.completed == 0;
