@@ -6,5 +6,6 @@ mod cli;
 mod e2e;
 mod faults;
 mod namespaces;
+mod schema;
 mod tidy;
 mod util;
