@@ -69,8 +69,10 @@ struct Held {
 impl Held {
     fn measure(serve: &Serve, backend: &str, delay: &str) -> Self {
         let with = |delay: &str| {
-            let common = "-d 400ms --warmup 50ms --wait spin";
-            let flags = format!("{common} --backend {backend} --server-delay {delay}");
+            // Long enough for a median of the longest delay.
+            let length = if delay == "5ms" { "1s" } else { "300ms" };
+            let common = "--warmup 50ms --wait spin";
+            let flags = format!("{common} -d {length} --backend {backend} --server-delay {delay}");
             undisturbed(serve, &flags)
         };
         let results = [with("0"), with(delay), with("0")];
