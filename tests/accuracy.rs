@@ -30,9 +30,11 @@ fn serve() -> Serve {
     Serve::started(ahead(&Serve::words("--allow-spin")))
 }
 
+/// How often what was disturbed is done.
+const ATTEMPTS: usize = 3;
+
 /// Runs of one kind until one is undisturbed: then, or after three, the last one counts.
 fn undisturbed(serve: &Serve, flags: &str) -> Value {
-    const ATTEMPTS: usize = 3;
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -55,8 +57,39 @@ fn undisturbed(serve: &Serve, flags: &str) -> Value {
     }
 }
 
-fn is_within(measured: u64, expected: u64, error: u64) -> bool {
-    measured.abs_diff(expected) <= error
+/// What a delay came to.
+#[derive(Debug)]
+struct Held {
+    /// Medians of the service time: without a delay, with it, and without it again.
+    medians: [u64; 3],
+    error: u64,
+    residence: u64,
+}
+
+impl Held {
+    fn measure(serve: &Serve, backend: &str, delay: &str) -> Self {
+        let with = |delay: &str| {
+            // Long enough for a median of the longest delay.
+            let length = if delay == "5ms" { "1s" } else { "300ms" };
+            let common = "--warmup 50ms --wait spin";
+            let flags = format!("{common} -d {length} --backend {backend} --server-delay {delay}");
+            undisturbed(serve, &flags)
+        };
+        let results = [with("0"), with(delay), with("0")];
+        Self {
+            medians: results
+                .each_ref()
+                .map(|result| figure(result, "/latency/service/p50_ns")),
+            error: figure(&results[1], "/latency_error_ns"),
+            residence: figure(&results[1], "/latency/server_residence/p50_ns"),
+        }
+    }
+
+    /// The machine was as fast after it as before. A virtual one changes its mind by half, for seconds.
+    fn is_steady(&self) -> bool {
+        let [before, _, after] = self.medians;
+        before.abs_diff(after) <= self.error / 4
+    }
 }
 
 #[test]
@@ -64,32 +97,28 @@ fn known_delays_are_measured_as_what_they_are() {
     let _quiet = Quiet::begin();
     for backend in backends() {
         let serve = serve();
-        let with = |delay: &str| {
-            let flags = format!(
-                "-d 400ms --warmup 50ms --wait spin --backend {backend} --server-delay {delay}"
-            );
-            undisturbed(&serve, &flags)
-        };
-        let none = with("0");
-        let bare = figure(&none, "/latency/service/p50_ns");
         for (delay, delay_ns) in [
             ("5us", 5_000),
             ("50us", 50_000),
             ("500us", 500_000),
             ("5ms", 5_000_000),
         ] {
-            let held = with(delay);
-            let error = figure(&held, "/latency_error_ns");
-            let median = figure(&held, "/latency/service/p50_ns");
-            let residence = figure(&held, "/latency/server_residence/p50_ns");
-            let all = format!(
-                "{backend}, {delay}: median {median}, without delay {bare}, residence {residence}, error {error}"
-            );
-            println!("{all}");
-            assert!(is_within(median - bare, delay_ns, error), "{all}");
+            let mut held = Held::measure(&serve, backend, delay);
+            for _ in 1..ATTEMPTS {
+                if !held.is_steady() {
+                    held = Held::measure(&serve, backend, delay);
+                }
+            }
+            println!("{backend}, {delay}: {held:?}");
+            let [before, median, _] = held.medians;
             assert!(
-                residence + 1 >= delay_ns && is_within(residence, delay_ns, error),
-                "{all}"
+                median.saturating_sub(before).abs_diff(delay_ns) <= held.error,
+                "{backend}, {delay}: {held:?}"
+            );
+            let residence = held.residence;
+            assert!(
+                residence >= delay_ns && residence - delay_ns <= held.error,
+                "{backend}, {delay}: {held:?}"
             );
         }
     }

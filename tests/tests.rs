@@ -1,4 +1,8 @@
 //! The one integration binary: a module per subject.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests: where something is not as it must be, they end"
+)]
 
 mod accuracy;
 mod allocation;
@@ -6,5 +10,6 @@ mod cli;
 mod e2e;
 mod faults;
 mod namespaces;
+mod schema;
 mod tidy;
 mod util;

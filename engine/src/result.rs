@@ -186,7 +186,8 @@ pub struct StepResult {
     /// How far a latency here can be wrong through the instrument itself: what reading the clock costs plus its
     /// granularity, plus the p99 of how long a reply can have lain unseen by the client's worker (spinning:
     /// from the reap before to the one that found it; sleeping: from the reap before to the sleep, and the
-    /// p99 of a wake-up), plus the bound on batching where batches are gathered.
+    /// p99 of a wake-up), plus the bound on batching where batches are gathered, plus the width of the
+    /// histogram's bin at the median (a thousandth of it at most).
     pub latency_error_ns: u64,
     /// How each end measured.
     pub instrument: Instruments,

@@ -175,6 +175,12 @@ impl Distribution {
         (self.count() > 0).then(|| self.lengths.stdev())
     }
 
+    /// By how much a quantile of about `length` can be told too long: the width of its bin, less one.
+    #[must_use]
+    pub fn resolution(&self, length: Nanos) -> Nanos {
+        Nanos(self.lengths.equivalent_range(length.0.min(LENGTH_MAX.0)) - 1)
+    }
+
     /// The quantile `percent` (0 to 100), where at least [`BEYOND_MIN`] samples lie beyond it.
     #[must_use]
     pub fn quantile(&self, percent: f64) -> Option<Quantile> {

@@ -185,3 +185,24 @@ proptest! {
         prop_assert!(high - low <= truth / 1_000 + 1);
     }
 }
+
+#[test]
+fn the_resolution_is_what_a_quantile_is_told_too_long() {
+    for length in [1, 900, 2047, 2048, 6_900, 500_300, 5_009_600] {
+        let mut distribution = Distribution::new();
+        for _ in 0..100 {
+            distribution.record(Nanos(length));
+        }
+        // A longer one, so that the exact maximum does not correct the quantile.
+        for _ in 0..20 {
+            distribution.record(Nanos(length * 2));
+        }
+        let told = distribution.quantile(50.0).unwrap().value_ns;
+        let resolution = distribution.resolution(Nanos(told)).0;
+        assert!(
+            told >= length && told - length <= resolution,
+            "{length}: {told}, {resolution}"
+        );
+        assert!(resolution <= length / 1000, "{length}: {resolution}");
+    }
+}

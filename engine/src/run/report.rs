@@ -5,7 +5,7 @@ use super::plan::{LatPlan, WaitMode};
 use super::step::StepOutcome;
 use crate::analysis::{health, summary};
 use crate::driver::probe::Chosen;
-use crate::histogram::Distribution;
+use crate::histogram::{Distribution, Kind, Recording};
 use crate::proto::hello::Figures;
 use crate::result::{
     Connections, Cpu, CpuUse, Instrument, Instruments, Params, Rate, StepResult, Warmup, Warning,
@@ -87,7 +87,7 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
             ),
             server: server_cpu(&outcome.outcome.figures),
         },
-        latency_error_ns: instrument::latency_error(&client).0,
+        latency_error_ns: (instrument::latency_error(&client) + resolution(&recording)).0,
         instrument: Instruments { client, server },
         intervals: summary::series(&recording, duration),
         instances,
@@ -96,6 +96,15 @@ pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
     };
     health::judge(&mut step);
     step
+}
+
+/// How finely the median is told.
+fn resolution(recording: &Recording) -> Nanos {
+    let service = recording.distribution(Kind::Service);
+    service.map_or(Nanos::ZERO, |service| {
+        let median = service.quantile(50.0).map_or(0, |q| q.value_ns);
+        service.resolution(Nanos(median))
+    })
 }
 
 /// The warnings that a finished step gives rise to.
