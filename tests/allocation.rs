@@ -68,6 +68,8 @@ impl Gauge for Progress {
     fn measure_ends(&mut self) {
         self.0.measuring.store(false, Ordering::Relaxed);
     }
+
+    fn entry_ends(&mut self, _: &Recording, _: usize) {}
 }
 
 /// Lets everyone in.
@@ -116,6 +118,8 @@ struct Idle(Arc<Shared>);
 
 impl Meter for Idle {
     fn reset(&mut self) {}
+
+    fn measure_begins(&mut self) {}
 
     fn read(&mut self, _: &TurnCounters) -> (Instrument, CpuUse) {
         Default::default()

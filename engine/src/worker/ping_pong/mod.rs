@@ -804,6 +804,9 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
+        if self.spec.wait == WaitMode::Spin && self.is_running() {
+            return Wait::Poll;
+        }
         let due = self.next_due.unwrap_or(Instant::FAR_FUTURE);
         let nap = (now + NAP).min(due).min(match self.stand {
             Stand::WarmingUp => self.warmup_end,
