@@ -21,7 +21,7 @@ use tare_engine::worker::TurnCounters;
 #[expect(dead_code, reason = "the sampled loop is for benches/pingpong.rs")]
 mod bare;
 
-use bare::{Cpus, PingPong, Pinned, Wait};
+use bare::{Cpus, PingPong, Pinned, Wait as BareWait};
 
 /// The message size that the targets are stated for.
 const SIZE_BYTES: usize = 64;
@@ -40,7 +40,7 @@ fn bare_ping_pong(c: &mut Criterion) {
         return;
     };
     let _pinned = Pinned::to(cpus.client);
-    for (name, wait) in [("spin", Wait::Spin), ("block", Wait::Block)] {
+    for (name, wait) in [("spin", BareWait::Spin), ("block", BareWait::Block)] {
         let mut ping_pong = PingPong::new(wait, SIZE_BYTES, cpus.server);
         c.bench_function(&format!("bare/{name}/{SIZE_BYTES}"), |b| {
             b.iter(|| black_box(&mut ping_pong).round_trip());
