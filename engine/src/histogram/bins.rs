@@ -5,6 +5,8 @@
 //! neither its own allocation nor its own bounds, and one index serves the block and the series entry alike:
 //! recording into a row is an addition.
 
+use crate::units::Nanos;
+
 /// Octaves are cut into `1 << BITS` bins, so a bin is at most 1/128 of its value wide.
 const BITS: u32 = 7;
 /// Values below this have a bin of their own.
@@ -68,6 +70,53 @@ impl Rows {
     }
 }
 
+/// One row of bins that is counted into in every turn of a spinning worker: counts of 64 bits, since at three
+/// million turns a second 32 are full in 24 minutes.
+#[derive(Debug, Clone)]
+pub(crate) struct Coarse {
+    counts: Box<[u64]>,
+}
+
+impl Default for Coarse {
+    fn default() -> Self {
+        // See `Rows::new`.
+        let mut counts = std::hint::black_box(vec![0u64; BINS].into_boxed_slice());
+        counts.fill(0);
+        Self {
+            counts: std::hint::black_box(counts),
+        }
+    }
+}
+
+impl Coarse {
+    #[inline]
+    pub(crate) fn record(&mut self, length: Nanos) {
+        self.counts[usize::from(index(length.0))] += 1;
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.counts.fill(0);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// The longest length of the bin of the sample of rank `ceil(percent/100 · count)`; zero without samples.
+    pub(crate) fn quantile(&self, percent: u64) -> Nanos {
+        let count: u64 = self.counts.iter().sum();
+        let rank = (count * percent).div_ceil(100).max(1);
+        let mut below = 0;
+        let bin = self.counts.iter().position(|&n| {
+            below += n;
+            below >= rank
+        });
+        Nanos(bin.map_or(0, end))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +135,26 @@ mod tests {
         assert_eq!(last_end, VALUE_MAX);
         assert_eq!(index(0), 0);
         assert_eq!(index(u64::MAX), index(VALUE_MAX));
+    }
+
+    #[test]
+    fn a_coarse_row_tells_quantiles_merges_and_forgets() {
+        let mut coarse = Coarse::default();
+        assert_eq!(coarse.quantile(50), Nanos::ZERO);
+        for ns in 1..=100 {
+            coarse.record(Nanos(ns));
+        }
+        assert_eq!(coarse.quantile(50), Nanos(50));
+        assert_eq!(coarse.quantile(99), Nanos(99));
+        let mut other = Coarse::default();
+        for _ in 0..100 {
+            other.record(Nanos(200));
+        }
+        coarse.merge(&other);
+        assert_eq!(coarse.quantile(50), Nanos(100));
+        assert_eq!(coarse.quantile(51), Nanos(200));
+        coarse.reset();
+        assert_eq!(coarse.quantile(99), Nanos::ZERO);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::units::Nanos;
 mod bins;
 mod recording;
 
+pub(crate) use bins::Coarse;
 pub use recording::{Extent, Kind, LiveEntry, Recording, RecordingSpec, Sample, SeriesEntry};
 
 /// The longest length that keeps its place in the histogram; longer ones are recorded as this long there,

@@ -1,38 +1,22 @@
 //! What the loop itself costs: the figures behind `latency_error_ns` and the `instrument` block.
 
-use hdrhistogram::Histogram;
-
+use crate::histogram::Coarse;
 use crate::units::Nanos;
 
-/// Turns longer than this are counted at this length; the exact maximum is kept beside.
-const TURN_MAX_NS: u64 = 10_000_000_000;
-
-/// The loop's own record. Reset at the start of a measured phase.
-#[derive(Debug, Clone)]
+/// The loop's own record, to 2 significant figures. Reset at the start of a measured phase.
+///
+/// Coarse bins and no HdrHistogram: this is counted in every turn, and the turn is what bounds the resolution of a
+/// spinning worker.
+#[derive(Debug, Clone, Default)]
 pub struct TurnCounters {
     /// Time from one reap to the next, less the sleep.
-    turns: Histogram<u64>,
+    turns: Coarse,
     /// The same for turns that brought an arrival which is timed: how long it can have lain unseen.
-    gaps: Histogram<u64>,
+    gaps: Coarse,
     turn_max: Nanos,
     elapsed: Nanos,
     busy: Nanos,
     frozen: bool,
-}
-
-impl Default for TurnCounters {
-    fn default() -> Self {
-        let histogram =
-            || Histogram::new_with_bounds(1, TURN_MAX_NS, 2).expect("the bounds are valid");
-        Self {
-            turns: histogram(),
-            gaps: histogram(),
-            turn_max: Nanos::ZERO,
-            elapsed: Nanos::ZERO,
-            busy: Nanos::ZERO,
-            frozen: false,
-        }
-    }
 }
 
 impl TurnCounters {
@@ -43,9 +27,9 @@ impl TurnCounters {
         if self.frozen {
             return;
         }
-        self.turns.saturating_record(unwatched.0);
+        self.turns.record(unwatched);
         if timed {
-            self.gaps.saturating_record(unwatched.0);
+            self.gaps.record(unwatched);
         }
         self.turn_max = self.turn_max.max(unwatched);
         self.elapsed = self.elapsed + whole;
@@ -72,8 +56,8 @@ impl TurnCounters {
 
     /// Adds another worker's record; the share of busy time becomes the larger of the two.
     pub fn merge(&mut self, other: &Self) {
-        self.turns.add(&other.turns).expect("equal bounds");
-        self.gaps.add(&other.gaps).expect("equal bounds");
+        self.turns.merge(&other.turns);
+        self.gaps.merge(&other.gaps);
         self.turn_max = self.turn_max.max(other.turn_max);
         if other.busy_share() > self.busy_share() {
             self.elapsed = other.elapsed;
@@ -84,13 +68,13 @@ impl TurnCounters {
     /// Median turn.
     #[must_use]
     pub fn turn_p50(&self) -> Nanos {
-        Nanos(self.turns.value_at_quantile(0.5)).min(self.turn_max)
+        self.turns.quantile(50).min(self.turn_max)
     }
 
     /// 99th percentile of the turns.
     #[must_use]
     pub fn turn_p99(&self) -> Nanos {
-        Nanos(self.turns.value_at_quantile(0.99)).min(self.turn_max)
+        self.turns.quantile(99).min(self.turn_max)
     }
 
     /// The longest turn.
@@ -102,7 +86,7 @@ impl TurnCounters {
     /// 99th percentile of the time not looking before the reap of a timed arrival.
     #[must_use]
     pub fn gap_p99(&self) -> Nanos {
-        Nanos(self.gaps.value_at_quantile(0.99)).min(self.turn_max)
+        self.gaps.quantile(99).min(self.turn_max)
     }
 
     /// The share of its time that the worker was doing something, 0 to 1.

@@ -713,6 +713,9 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
+        if self.spec.wait == WaitMode::Spin && self.is_running() {
+            return Wait::Poll;
+        }
         let due = self.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
         let phase_end = match self.state {
             State::Starting { t0 } => t0,

@@ -70,8 +70,6 @@ pub(super) struct Session<P> {
     /// Of the present reply; nothing remains of it between replies.
     reply: Progress,
     received_at: Instant,
-    /// A request came whole while the last reply was not yet reported as sent.
-    waiting: bool,
     measured: bool,
     completed: u64,
     received_bytes: u64,
@@ -133,7 +131,6 @@ impl<P> Session<P> {
             since: now,
             active_at: now,
             received_at: now,
-            waiting: false,
             measured: false,
             completed: 0,
             received_bytes: 0,
@@ -214,7 +211,7 @@ impl<P> Session<P> {
                 Transport::Tcp => self.handle_stream(io, *n, now),
                 Transport::Udp => self.handle_datagram(io, *n, now, front),
             },
-            (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
+            (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n),
             (Purpose::SendControl, Outcome::Sent(n)) => {
                 let gone = self.link.handle_control_sent(io, *n)?;
                 if gone && let Some(next) = self.answers.pop_front() {
@@ -285,10 +282,6 @@ impl<P> Session<P> {
     fn handle_request(&mut self, now: Instant) -> Want {
         self.active_at = now;
         self.received_at = now;
-        if !self.reply.remaining().is_empty() {
-            self.waiting = true;
-            return Want::Nothing;
-        }
         let delay = Nanos(self.hello.server_delay_ns);
         Want::Reply {
             at: (delay > Nanos::ZERO).then(|| now + delay),
@@ -313,19 +306,10 @@ impl<P> Session<P> {
             Transport::Udp => datagram::put_residence(&mut reply[..size as usize], residence),
         }
         self.reply.restart();
-        self.link.send(io, 0, size)?;
-        match self.transport {
-            Transport::Tcp => self.link.receive(io, 0, size + 1),
-            Transport::Udp => self.receive_datagram(io),
-        }
+        self.link.send(io, 0, size)
     }
 
-    fn handle_sent<D: Driver>(
-        &mut self,
-        io: &mut D,
-        n: u32,
-        now: Instant,
-    ) -> Result<Want, DriverError> {
+    fn handle_sent<D: Driver>(&mut self, io: &mut D, n: u32) -> Result<Want, DriverError> {
         self.sent_bytes += u64::from(n);
         if !self.reply.handle_sent(n as usize) {
             let rest = self.reply.remaining();
@@ -338,8 +322,10 @@ impl<P> Session<P> {
             self.stage = Stage::Reporting;
             return Ok(Want::Report);
         }
-        if std::mem::take(&mut self.waiting) {
-            return Ok(self.handle_request(now));
+        // Not at the side of the reply: it would delay that, and the next request cannot be there yet.
+        match self.transport {
+            Transport::Tcp => self.link.receive(io, 0, self.size + 1)?,
+            Transport::Udp => self.receive_datagram(io)?,
         }
         Ok(Want::Nothing)
     }
@@ -394,12 +380,9 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    /// A request of this session, of the agreed size, and not while the last reply is still being sent: a
-    /// datagram too many is lost, as a network would lose it.
+    /// A request of this session, of the agreed size.
     fn is_answerable(&self, header: &DataHeader, n: u32) -> bool {
-        Some(header.session) == self.accept.session
-            && n == self.size
-            && self.reply.remaining().is_empty()
+        Some(header.session) == self.accept.session && n == self.size
     }
 
     /// Sends a control datagram, behind those on their way. Beyond a bound it is lost, and asked for again.

@@ -23,8 +23,7 @@ impl Slot {
             session: self.session,
         };
         header.encode_into(&mut io.buffer_mut(link.send_buffer())[..self.size as usize]);
-        link.send(io, 0, self.size)?;
-        self.receive_datagram(io)
+        link.send(io, 0, self.size)
     }
 
     /// Awaits the next datagram, unless one is awaited already.

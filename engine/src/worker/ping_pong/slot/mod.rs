@@ -146,8 +146,6 @@ pub(super) struct Slot {
     connect: Nanos,
     request: Progress,
     reply: Progress,
-    /// The reply came before the request's send was reported to have completed.
-    early_reply: Option<Option<Nanos>>,
     /// Hello without environment, figures without histogram: a connection of one operation.
     brief: bool,
     /// It was told to connect before the start.
@@ -171,7 +169,6 @@ impl Slot {
             connect: Nanos::ZERO,
             request: Progress::new(spec.size_bytes as usize),
             reply: Progress::new(spec.size_bytes as usize),
-            early_reply: None,
             brief: false,
             expected: false,
             resting_until: None,
@@ -293,7 +290,6 @@ impl Slot {
         brief: bool,
     ) -> Result<(), DriverError> {
         self.brief = brief;
-        self.early_reply = None;
         self.state = State::Connecting { since: now };
         self.link
             .as_mut()
@@ -380,10 +376,13 @@ impl Slot {
                 Ok(Event::Nothing)
             }
             (Purpose::Connect, Outcome::Connected) => self.handle_connected(io, now, spec),
-            (Purpose::Send, Outcome::Sent(n)) => match spec.transport {
-                Transport::Tcp => self.handle_sent(io, *n),
-                Transport::Udp => Ok(Event::Nothing),
-            },
+            (Purpose::Send, Outcome::Sent(n)) => {
+                match spec.transport {
+                    Transport::Tcp => self.handle_sent(io, *n)?,
+                    Transport::Udp => self.receive_datagram(io)?,
+                }
+                Ok(Event::Nothing)
+            }
             (Purpose::SendControl, Outcome::Sent(n)) => {
                 if link.handle_control_sent(io, *n)? {
                     return self.step_control(io, now, spec);
