@@ -119,6 +119,7 @@ impl Setup {
             cpus: Vec::new(),
             server_delay_ns: self.server_delay.0,
             timeout_ns: self.timeout.0,
+            gap_ns: 0,
             brief: false,
             client_version: String::new(),
         }
@@ -272,7 +273,7 @@ struct World {
     setup: Setup,
     clock: SimulatedClock,
     net: SimNet,
-    front: Worker<SimDriver, SimulatedClock, Front<Door>>,
+    front: Worker<SimDriver, SimulatedClock, Front<Door, Accept>>,
     server: Server,
     client: Option<Worker<SimDriver, SimulatedClock, Client<Seen>>>,
     seen: Seen,
@@ -313,7 +314,7 @@ impl World {
             log: Vec::new(),
         };
         let mut driver = net.driver();
-        let mut front = Front::new(door, None, Arc::clone(&datagrams));
+        let mut front = Front::new(door, None, Arc::clone(&datagrams), setup.limits.idle);
         let address = front
             .listen(&mut driver, "127.0.0.1:7117".parse().unwrap())
             .unwrap();
