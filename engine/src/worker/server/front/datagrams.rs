@@ -298,3 +298,38 @@ impl<P, T> Front<P, T> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_keeps_its_interface() {
+        let from: SocketAddr = "[fe80::2%3]:5000".parse().unwrap();
+        let local = local_of("fe80::1".parse().unwrap(), 7117, from);
+        assert_eq!(local, "[fe80::1%3]:7117".parse().unwrap());
+        let global = local_of("2001:db8::1".parse().unwrap(), 7117, from);
+        assert_eq!(global, "[2001:db8::1]:7117".parse().unwrap());
+        let v4 = "192.0.2.1:5000".parse().unwrap();
+        let local = local_of("192.0.2.2".parse().unwrap(), 7117, v4);
+        assert_eq!(local, "192.0.2.2:7117".parse().unwrap());
+    }
+
+    #[test]
+    fn sessions_handed_over_are_known_for_a_while_and_are_bounded() {
+        let key = |nonce| SessionKey {
+            from: "192.0.2.1:5000".parse().unwrap(),
+            nonce,
+        };
+        let mut handed = Handed::default();
+        handed.note(key(1), Instant(0));
+        assert!(handed.knows(&key(1), Instant(0) + HANDED_FOR));
+        assert!(!handed.knows(&key(2), Instant(0)));
+        assert!(!handed.knows(&key(1), Instant(1) + HANDED_FOR));
+        for nonce in 0..2 * HANDED_MAX as u64 {
+            handed.note(key(nonce), Instant(0));
+        }
+        assert_eq!(handed.0.len(), HANDED_MAX);
+        assert!(!handed.knows(&key(0), Instant(0)));
+    }
+}
