@@ -39,6 +39,9 @@ pub const HYBRID_SPIN: Nanos = Nanos::from_micros(200);
 pub const CONNECTIONS_MAX: u32 = 60_000;
 /// Sessions that a server keeps at once by default.
 pub const SESSIONS_MAX: u32 = 4096;
+/// Memory that the sessions of a server may claim together for their buffers and histograms, bytes. A session of
+/// the largest messages claims 32 MiB.
+pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
 /// Connections that a server keeps while they have not yet said hello.
 pub const PENDING_MAX: usize = 1024;
 /// Steps of one sweep, all its lists multiplied.
@@ -54,4 +57,8 @@ const _: () = assert!(DATAGRAM_HEADER as usize <= CONTROL_DATAGRAM);
 const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIONS_MAX);
 const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX);
 const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
+// One session alone always fits, and so do the default number of sessions of the smallest messages, each with its
+// histogram (below 288 KiB).
+const _: () = assert!(SESSION_MEMORY_MAX > 3 * MESSAGE_MAX as u64);
+const _: () = assert!(SESSION_MEMORY_MAX > SESSIONS_MAX as u64 * (288 << 10));
 const _: () = assert!(FRAME_BODY_MAX < u16::MAX as usize);

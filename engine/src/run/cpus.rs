@@ -92,6 +92,20 @@ impl Cpus {
     /// # Errors
     /// Where the affinity mask could not be read: an environment error.
     pub fn choose(&self, workers: u32, avoid: &[u32]) -> Result<Choice> {
+        self.choose_idle(workers, avoid, |_| 0)
+    }
+
+    /// As [`Cpus::choose`], those first for which `load`, whatever it counts, is least; only CPUs to avoid come
+    /// after all others.
+    ///
+    /// # Errors
+    /// As [`Cpus::choose`].
+    pub fn choose_idle(
+        &self,
+        workers: u32,
+        avoid: &[u32],
+        load: impl Fn(u32) -> u32,
+    ) -> Result<Choice> {
         if self.allowed.is_empty() {
             return Err(Error::environment(
                 "the CPUs that this process may run on cannot be read (sched_getaffinity)",
@@ -115,7 +129,12 @@ impl Cpus {
                         .iter()
                         .chain(&taken)
                         .any(|&other| self.same_core(cpu, other));
-                    (avoid.contains(&cpu), beside, std::cmp::Reverse(cpu))
+                    (
+                        avoid.contains(&cpu),
+                        load(cpu),
+                        beside,
+                        std::cmp::Reverse(cpu),
+                    )
                 })
                 .expect("it was just refilled from a list that is not empty");
             free.remove(at);

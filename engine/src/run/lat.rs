@@ -377,6 +377,7 @@ impl Run<'_> {
             cpus: cpus.clone(),
             server_delay_ns: self.plan.server_delay.0,
             timeout_ns: common.timeout.0,
+            gap_ns: 0,
             brief: false,
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
         };

@@ -50,7 +50,7 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// with the addresses served, once clients can connect.
 ///
 /// # Errors
-/// When an address cannot be listened on, or no backend works here.
+/// When an address cannot be listened on, no backend works here, or the server ends by itself and not as it should.
 pub fn serve(
     plan: &ServePlan,
     interrupt: &Interrupt,
@@ -59,6 +59,10 @@ pub fn serve(
 ) -> Result<()> {
     let server = serve::Server::start(plan, &[], None, log)?;
     ready(server.addresses());
-    while !interrupt.is_raised() && !server.wait(SERVE_LOOK) {}
-    Ok(())
+    while !interrupt.is_raised() {
+        if let Some(end) = server.wait(SERVE_LOOK) {
+            return end;
+        }
+    }
+    server.stop()
 }

@@ -246,8 +246,11 @@ pub struct Figures {
     pub residence_count: u64,
     /// How the server measured.
     pub instrument: Instrument,
-    /// CPU time of the session.
+    /// CPU time of the worker that served the session, over the measured phase, whatever it served.
     pub cpu: CpuUse,
+    /// Requests that this worker answered in the time that `cpu` covers, those of its other sessions among them:
+    /// what `cpu` is to be divided by.
+    pub cpu_operations: u64,
     /// What failed.
     pub errors: Vec<ErrorCount>,
     /// Why the server ended the session by itself, in words; absent where the client ended it.

@@ -141,12 +141,21 @@ pub struct Hello {
     pub server_delay_ns: u64,
     /// The client's timeout per operation, nanoseconds.
     pub timeout_ns: u64,
+    /// The longest pause that the client expects between two of its sessions, nanoseconds: a server that serves one
+    /// client only waits longer than this for the next one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gap_ns: u64,
     /// Leave the environment out of the accept and the histogram out of the figures.
     #[serde(default)]
     pub brief: bool,
     /// The client's version, for logs and messages.
     #[serde(default)]
     pub client_version: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Hello {

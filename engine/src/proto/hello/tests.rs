@@ -184,7 +184,7 @@ proptest! {
         ids: (u64, u64, u64, u64), brief: bool, each: bool, boot in ".*", cpus: Vec<u32>,
     ) {
         let sent = Hello {
-            run_id: Id(ids.0), size_bytes: ids.1, server_delay_ns: ids.2, timeout_ns: ids.3, brief,
+            run_id: Id(ids.0), size_bytes: ids.1, server_delay_ns: ids.2, timeout_ns: ids.3, gap_ns: ids.1, brief,
             connect_each: each, boot_id: Some(boot.clone()), cpus, client_version: boot, ..hello()
         };
         let body = serde_json::to_vec(&sent).unwrap();

@@ -20,6 +20,8 @@ use crossbeam::channel::Receiver;
 use front::Arrival;
 use session::{Offer, Session, Want};
 
+pub use session::memory_bytes;
+
 /// How long a blocking worker sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
 
@@ -44,6 +46,15 @@ pub trait Meter {
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
     /// Whether the worker is to end.
     fn is_stopping(&self) -> bool;
+}
+
+/// What a worker tells of itself in the figures of its sessions.
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    instrument: Instrument,
+    cpu: CpuUse,
+    /// Requests answered in the time that `cpu` covers.
+    operations: u64,
 }
 
 /// Bounds on a session's life.
@@ -80,6 +91,10 @@ pub struct Sessions<S, P, M> {
     measuring: bool,
     /// It has just come to it.
     measure_began: bool,
+    /// Figures of it were given.
+    measure_told: bool,
+    /// Requests answered since the meter was last started anew.
+    operations: u64,
     checked_at: Instant,
 }
 
@@ -110,6 +125,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             run_id: None,
             measuring: false,
             measure_began: false,
+            measure_told: false,
+            operations: 0,
             checked_at: Instant::default(),
         }
     }
@@ -139,9 +156,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let run_id = admitted.arrival.hello.run_id.0;
         if self.run_id != Some(run_id) || self.begins_step(&admitted.arrival.hello) {
             self.run_id = Some(run_id);
-            self.measuring = false;
+            (self.measuring, self.measure_told) = (false, false);
             counters.reset();
-            self.meter.reset();
+            self.reset_meter();
         }
         let Ok(socket) = io.adopt(admitted.arrival.socket) else {
             return Ok(());
@@ -159,12 +176,14 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             hello,
             transport,
             peer,
+            nonce,
             ..
         } = admitted.arrival;
         let offer = Offer {
             hello,
             transport,
             peer,
+            nonce,
         };
         let mut session = Session::new(
             io,
@@ -181,10 +200,16 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// Whether a session of the present run is the first of a step: the sessions of the step before have
-    /// given their figures. A session of one ping tells nothing, its step has one that does.
+    /// given their figures. A session of one ping tells nothing, its step has one before and one after them that do.
     fn begins_step(&self, hello: &Hello) -> bool {
+        let amid = hello.connect_each && self.measuring && !self.measure_told;
         let mut sessions = self.slots.iter().flatten();
-        !hello.brief && sessions.all(|session| session.is_brief() || session.is_reporting())
+        !hello.brief && !amid && sessions.all(|session| session.is_brief() || session.is_ended())
+    }
+
+    fn reset_meter(&mut self) {
+        self.operations = 0;
+        self.meter.reset();
     }
 
     fn act<D: Driver>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError> {
@@ -236,10 +261,52 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     fn check_limits<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         let stopping = self.meter.is_stopping();
-        for session in self.slots.iter_mut().flatten() {
-            if stopping || session.is_expired(now, self.limits) {
-                session.close(io)?;
+        for index in 0..self.slots.len() {
+            if let Some(session) = &mut self.slots[index] {
+                let want = session.handle_limits(now, self.limits, stopping);
+                let slot = u32::try_from(index).expect("bounded by the driver's sockets");
+                self.act(io, slot, want)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives the figures that are due. Reading the meter may take as long as reading a few files: it is read once
+    /// for all that end together.
+    fn report<D: Driver>(
+        &mut self,
+        io: &mut D,
+        counters: &TurnCounters,
+    ) -> Result<(), DriverError> {
+        let mut reading = None;
+        while let Some(slot) = self.reports.pop() {
+            let Some(session) = self.slots[slot as usize].as_mut() else {
+                continue;
+            };
+            let figures = session.needs_reading().then(|| {
+                self.measure_told |= self.measuring;
+                let read = || {
+                    let (instrument, cpu) = self.meter.read(counters);
+                    let operations = self.operations;
+                    Reading {
+                        instrument,
+                        cpu,
+                        operations,
+                    }
+                };
+                reading.get_or_insert_with(read).clone()
+            });
+            let want = session.report(io, figures)?;
+            self.act(io, slot, want)?;
+        }
+        Ok(())
+    }
+
+    fn reply<D: Driver>(&mut self, io: &mut D, slot: u32, now: Instant) -> Result<(), DriverError> {
+        if let Some(session) = self.slots[slot as usize].as_mut()
+            && session.reply(io, now)?
+        {
+            self.operations += 1;
         }
         Ok(())
     }
@@ -281,37 +348,26 @@ where
         if std::mem::take(&mut self.measure_began) {
             // The warm-up is over, and what disturbed it is no concern of the figures.
             counters.reset();
+            self.operations = 0;
             self.meter.measure_begins();
-        }
-        while let Some(slot) = self.reports.pop() {
-            let Some(session) = self.slots[slot as usize].as_mut() else {
-                continue;
-            };
-            let figures = if session.is_brief() {
-                None
-            } else {
-                Some(self.meter.read(counters))
-            };
-            let want = session.report(io, figures)?;
-            self.act(io, slot, want)?;
         }
         if now.since(self.checked_at) >= NAP {
             self.checked_at = now;
             self.check_limits(io, now)?;
             if !self.measuring && !self.is_empty() {
                 // Nobody announces the measured phase: so that little of the warm-up counts as part of it.
-                self.meter.reset();
+                self.reset_meter();
             }
         }
-        Ok(())
+        self.report(io, counters)
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        for slot in self.ready.drain(..) {
-            if let Some(session) = self.slots[slot as usize].as_mut() {
-                session.reply(io, now)?;
-            }
+        let mut ready = std::mem::take(&mut self.ready);
+        for slot in ready.drain(..) {
+            self.reply(io, slot, now)?;
         }
+        self.ready = ready;
         let mut index = 0;
         while index < self.held.len() {
             let (at, slot) = self.held[index];
@@ -320,9 +376,7 @@ where
                 continue;
             }
             self.held.swap_remove(index);
-            if let Some(session) = self.slots[slot as usize].as_mut() {
-                session.reply(io, now)?;
-            }
+            self.reply(io, slot, now)?;
         }
         Ok(())
     }

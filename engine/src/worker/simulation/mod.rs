@@ -6,6 +6,7 @@
 mod closed;
 mod faults;
 mod open;
+mod server;
 mod sessions;
 
 use std::cell::{Cell, RefCell};
@@ -119,6 +120,7 @@ impl Setup {
             cpus: Vec::new(),
             server_delay_ns: self.server_delay.0,
             timeout_ns: self.timeout.0,
+            gap_ns: 0,
             brief: false,
             client_version: String::new(),
         }
@@ -201,6 +203,8 @@ struct Door {
     /// Each session holds one.
     alive: Rc<()>,
     sessions_max: usize,
+    /// How often it was asked for a session.
+    asked: u64,
     sessions: u64,
     log: Vec<String>,
 }
@@ -209,6 +213,7 @@ impl Place<SimSocket> for Door {
     type Ticket = Accept;
 
     fn admit(&mut self, hello: &Hello, _peer: Option<SocketAddr>) -> Result<Accept, Refuse> {
+        self.asked += 1;
         if Rc::strong_count(&self.alive) > self.sessions_max {
             return Err(Refuse::new(RefuseCode::Busy, "no room").remedy("come again"));
         }
@@ -249,7 +254,11 @@ impl Place<SimSocket> for Door {
 
 /// Measures nothing, and stops when told.
 #[derive(Debug, Default, Clone)]
-struct Idle(Rc<Cell<bool>>);
+struct Idle {
+    stop: Rc<Cell<bool>>,
+    /// How often it was read.
+    reads: Rc<Cell<u32>>,
+}
 
 impl Meter for Idle {
     fn reset(&mut self) {}
@@ -257,11 +266,12 @@ impl Meter for Idle {
     fn measure_begins(&mut self) {}
 
     fn read(&mut self, _: &TurnCounters) -> (Instrument, CpuUse) {
+        self.reads.set(self.reads.get() + 1);
         (Instrument::default(), CpuUse::default())
     }
 
     fn is_stopping(&self) -> bool {
-        self.0.get()
+        self.stop.get()
     }
 }
 
@@ -272,7 +282,7 @@ struct World {
     setup: Setup,
     clock: SimulatedClock,
     net: SimNet,
-    front: Worker<SimDriver, SimulatedClock, Front<Door>>,
+    front: Worker<SimDriver, SimulatedClock, Front<Door, Accept>>,
     server: Server,
     client: Option<Worker<SimDriver, SimulatedClock, Client<Seen>>>,
     seen: Seen,
@@ -280,6 +290,7 @@ struct World {
     /// Held by every session, and here.
     alive: Rc<()>,
     stop: Rc<Cell<bool>>,
+    reads: Rc<Cell<u32>>,
     /// The server takes no turns in between.
     frozen: Option<(Instant, Instant)>,
     started_at: Instant,
@@ -309,17 +320,18 @@ impl World {
             alive: Rc::clone(&alive),
             // The door's own share and ours do not count.
             sessions_max: setup.sessions_max + 1,
+            asked: 0,
             sessions: 0,
             log: Vec::new(),
         };
         let mut driver = net.driver();
-        let mut front = Front::new(door, None, Arc::clone(&datagrams));
+        let mut front = Front::new(door, None, Arc::clone(&datagrams), setup.limits.idle);
         let address = front
             .listen(&mut driver, "127.0.0.1:7117".parse().unwrap())
             .unwrap();
         let front = Worker::new(driver, clock.clone(), front);
-        let stop = Idle::default();
-        let sessions = Sessions::new(sessions, setup.limits, datagrams, stop.clone());
+        let meter = Idle::default();
+        let sessions = Sessions::new(sessions, setup.limits, datagrams, meter.clone());
         let server = Worker::new(net.driver(), clock.clone(), sessions);
         let (seen, interrupt) = (Seen::default(), Interrupt::default());
         let mut driver = net.driver();
@@ -333,7 +345,8 @@ impl World {
             seen,
             interrupt,
             alive,
-            stop: stop.0,
+            stop: meter.stop,
+            reads: meter.reads,
             frozen: None,
             started_at: clock.now(),
             clock,

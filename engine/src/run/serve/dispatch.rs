@@ -1,0 +1,338 @@
+//! Who serves what: admits sessions, places them on CPUs, and keeps the worker threads.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Sender, bounded, unbounded};
+
+use super::Log;
+use super::meter::ServerMeter;
+use super::registry::{Permit, Placement, Registry};
+use crate::clock::{Clock, MonotonicClock};
+use crate::driver::probe::Chosen;
+use crate::driver::{Backend, Driver, DriverError, Waker};
+use crate::error::{Error, Result};
+use crate::proto::auth::CookieKey;
+use crate::proto::datagram::UdpServerFront;
+use crate::proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
+use crate::proto::text::Id;
+use crate::result::Environment;
+use crate::run::backend::{self, AnyDriver};
+use crate::run::cpus::Cpus;
+use crate::run::environment;
+use crate::run::plan::{BackendChoice, ServePlan, Transport, WaitMode};
+use crate::sys::usage::boot_id;
+use crate::sys::{affinity, random, tuning};
+use crate::worker::server::front::{Arrival, Place};
+use crate::worker::server::{Admitted, SessionLimits, Sessions, memory_bytes};
+use crate::worker::{Role, Worker};
+
+/// A session worker's thread, seen from the front.
+#[derive(Debug)]
+struct WorkerThread {
+    inbox: Sender<Admitted<OwnedFd, Permit>>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+}
+
+/// What was decided for a session.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    accept: Accept,
+    backend: Backend,
+    cpu: u32,
+    permit: Permit,
+}
+
+/// Decides who serves what, and keeps the worker threads.
+pub(super) struct Dispatcher {
+    plan: ServePlan,
+    cpus: Cpus,
+    avoid: Vec<u32>,
+    instance: u64,
+    boot_id: Option<String>,
+    environment: Environment,
+    chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
+    workers: HashMap<(Backend, u32), WorkerThread>,
+    placement: Placement,
+    registry: Arc<Registry>,
+    pub(super) datagrams: Arc<UdpServerFront>,
+    stopping: Arc<AtomicBool>,
+    log: Log,
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn new(
+        plan: &ServePlan,
+        avoid: &[u32],
+        stopping: Arc<AtomicBool>,
+        log: Log,
+    ) -> Result<Self> {
+        let mut cpus = Cpus::of_self();
+        if let Some(asked) = &plan.cpus {
+            cpus.check(asked, 1, &[])?;
+            cpus.allowed.clone_from(asked);
+        }
+        let instance = random::number()?;
+        let mut environment = environment::capture(None);
+        environment.instance = Some(format!("{instance:016x}"));
+        let mut this = Self {
+            plan: plan.clone(),
+            cpus,
+            avoid: avoid.to_vec(),
+            instance,
+            boot_id: boot_id(),
+            environment,
+            chosen: HashMap::new(),
+            workers: HashMap::new(),
+            placement: Placement::default(),
+            registry: Arc::default(),
+            datagrams: Arc::new(UdpServerFront::new(
+                CookieKey(random::bytes()?),
+                plan.secret.clone(),
+            )),
+            stopping,
+            log,
+        };
+        // A server that can serve nobody says so at once.
+        this.backend(BackendAsked::Auto)?;
+        Ok(this)
+    }
+
+    /// The backend for a request, probed once.
+    fn backend(&mut self, asked: BackendAsked) -> Result<Chosen> {
+        let choice = match (asked, self.plan.backend) {
+            (BackendAsked::Auto, allowed) => allowed,
+            (BackendAsked::Uring, BackendChoice::Only(Backend::Epoll))
+            | (BackendAsked::Epoll, BackendChoice::Only(Backend::Uring)) => {
+                return Err(Error::usage(format!(
+                    "the server was started for another backend than {asked:?}"
+                ))
+                .remedy("ask for --backend auto, or start the server without --backend"));
+            }
+            (BackendAsked::Uring, _) => BackendChoice::Only(Backend::Uring),
+            (BackendAsked::Epoll, _) => BackendChoice::Only(Backend::Epoll),
+        };
+        self.chosen
+            .entry(asked)
+            .or_insert_with(|| backend::choose(choice))
+            .clone()
+    }
+
+    /// What the server grants of the wait mode asked for, and why not all of it.
+    fn grant(&self, asked: WaitMode, shares_cpu: bool) -> (WaitMode, Option<String>) {
+        if asked == WaitMode::Block {
+            return (WaitMode::Block, None);
+        }
+        if shares_cpu {
+            let why = "client and server share a CPU: the server blocks".to_owned();
+            return (WaitMode::Block, Some(why));
+        }
+        if self.cpus.can_spin() || self.plan.allow_spin {
+            return (asked, None);
+        }
+        let why = match self.cpus.quota {
+            Some(quota) if quota < 2.0 => format!("the server's cgroup grants {quota} CPUs"),
+            _ => format!("the server may use {} CPU only", self.cpus.allowed.len()),
+        };
+        (
+            WaitMode::Block,
+            Some(format!("{why}: it blocks (--allow-spin overrules)")),
+        )
+    }
+
+    fn spawn(&self, backend: Backend, cpu: u32) -> Result<WorkerThread> {
+        let (inbox, sessions) = unbounded();
+        let (waker_tx, waker) = bounded(1);
+        let limits = SessionLimits {
+            idle: self.plan.idle_timeout,
+            duration: self.plan.max_duration,
+        };
+        let stopping = Arc::clone(&self.stopping);
+        let datagrams = Arc::clone(&self.datagrams);
+        let log = Arc::clone(&self.log);
+        let body = move || {
+            if let Err(error) = affinity::pin_current_thread(cpu) {
+                log(&format!(
+                    "a worker could not be pinned to CPU {cpu}: {error}"
+                ));
+            }
+            let _ = tuning::set_timer_slack_ns(1);
+            let meter = ServerMeter::new(cpu, stopping);
+            let roles = Sessions::new(sessions, limits, datagrams, meter);
+            let end = match backend::open(backend) {
+                Ok(AnyDriver::Uring(driver)) => run_sessions(driver, roles, &waker_tx),
+                Ok(AnyDriver::Epoll(driver)) => run_sessions(driver, roles, &waker_tx),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = end {
+                log(&format!("a worker has ended: {error}"));
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("tare-serve-{cpu}"))
+            .spawn(body)
+            .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
+        let waker = waker
+            .recv()
+            .map_err(|_| Error::environment("a session worker could not start: see the log"))?;
+        Ok(WorkerThread {
+            inbox,
+            waker,
+            thread,
+        })
+    }
+
+    pub(super) fn join(self) {
+        for worker in self.workers.into_values() {
+            worker.waker.wake();
+            drop(worker.inbox);
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+fn run_sessions<D: Driver<Socket = OwnedFd>>(
+    driver: D,
+    roles: Sessions<OwnedFd, Permit, ServerMeter>,
+    waker: &Sender<Waker>,
+) -> std::result::Result<(), DriverError> {
+    let _ = waker.try_send(driver.waker());
+    let mut worker = Worker::new(driver, MonotonicClock, roles);
+    worker.run_until(<Sessions<OwnedFd, Permit, ServerMeter> as Role<D>>::is_finished)
+}
+
+impl Place<OwnedFd> for Dispatcher {
+    type Ticket = Ticket;
+
+    fn admit(
+        &mut self,
+        hello: &Hello,
+        _peer: Option<SocketAddr>,
+    ) -> std::result::Result<Ticket, Refuse> {
+        if self.is_stopping() {
+            return Err(Refuse::new(
+                RefuseCode::ShuttingDown,
+                "the server is shutting down",
+            ));
+        }
+        let bytes = memory_bytes(hello, hello.transport);
+        self.registry.check(self.plan.max_sessions, bytes)?;
+        let chosen = self.backend(hello.backend).map_err(|error| {
+            let refusal = Refuse::new(RefuseCode::BackendUnavailable, error.message());
+            error
+                .advice()
+                .map_or_else(|| refusal.clone(), |advice| refusal.clone().remedy(advice))
+        })?;
+        let same_host = self.boot_id.is_some() && self.boot_id == hello.boot_id;
+        let mut avoid = self.avoid.clone();
+        if same_host {
+            avoid.extend(&hello.cpus);
+        }
+        let cpu = self
+            .placement
+            .place(hello, &self.cpus, &avoid, &self.registry);
+        let shares_cpu = same_host && hello.cpus.contains(&cpu);
+        let (wait, wait_reason) = self.grant(hello.wait, shares_cpu);
+        let accept = Accept {
+            instance: Id(self.instance),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            session: None,
+            backend: chosen.backend.name().to_owned(),
+            backend_reason: chosen.reason,
+            wait,
+            wait_reason,
+            cpus: vec![cpu],
+            same_host,
+            shares_cpu,
+            environment: (!hello.brief).then(|| self.environment.clone()),
+        };
+        let permit = self.registry.enter(hello, cpu, bytes);
+        Ok(Ticket {
+            accept,
+            backend: chosen.backend,
+            cpu,
+            permit,
+        })
+    }
+
+    fn hand_over(&mut self, ticket: Ticket, arrival: Arrival<OwnedFd>) {
+        let Ticket {
+            mut accept,
+            backend,
+            cpu,
+            permit,
+        } = ticket;
+        if arrival.transport == Transport::Udp {
+            match random::number() {
+                Ok(number) => accept.session = Some(Id(number)),
+                Err(error) => return self.log(&error.to_string()),
+            }
+        }
+        let key = (backend, cpu);
+        if self
+            .workers
+            .get(&key)
+            .is_none_or(|worker| worker.thread.is_finished())
+        {
+            match self.spawn(backend, cpu) {
+                Ok(worker) => {
+                    self.workers.insert(key, worker);
+                }
+                Err(error) => return self.log(&error.to_string()),
+            }
+        }
+        if let Some(worker) = self.workers.get(&key)
+            && worker
+                .inbox
+                .send(Admitted {
+                    arrival,
+                    accept,
+                    permit,
+                })
+                .is_ok()
+        {
+            worker.waker.wake();
+        }
+    }
+
+    fn log(&mut self, line: &str) {
+        (self.log)(line);
+    }
+
+    fn nonce(&mut self) -> [u8; 32] {
+        // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
+        random::bytes().unwrap_or_else(|error| {
+            self.stopping.store(true, Ordering::Relaxed);
+            (self.log)(&error.to_string());
+            [0; 32]
+        })
+    }
+
+    fn is_stopping(&self) -> bool {
+        if self.stopping.load(Ordering::Relaxed) {
+            return true;
+        }
+        let now = MonotonicClock.now();
+        let over = self.plan.once && self.registry.is_over(now, self.plan.max_duration);
+        if over {
+            self.stopping.store(true, Ordering::Relaxed);
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! How a session worker's thread fared.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::clock::{ClockQuality, MonotonicClock};
+use crate::result::{CpuUse, Instrument};
+use crate::run::instrument;
+use crate::sys::usage::{CpuTimes, DisturbanceProbe, thread_usage};
+use crate::worker::TurnCounters;
+use crate::worker::server::Meter;
+
+/// Reads how a session worker's thread fared.
+#[derive(Debug)]
+pub(super) struct ServerMeter {
+    cpu: u32,
+    clock: ClockQuality,
+    probe: DisturbanceProbe,
+    usage: CpuTimes,
+    stopping: Arc<AtomicBool>,
+}
+
+impl ServerMeter {
+    /// For the calling thread.
+    pub(super) fn new(cpu: u32, stopping: Arc<AtomicBool>) -> Self {
+        Self {
+            cpu,
+            clock: MonotonicClock.quality(),
+            probe: DisturbanceProbe::start(&[cpu]),
+            usage: thread_usage(),
+            stopping,
+        }
+    }
+}
+
+impl Meter for ServerMeter {
+    fn reset(&mut self) {
+        self.probe = DisturbanceProbe::start(&[self.cpu]);
+        self.usage = thread_usage();
+    }
+
+    fn measure_begins(&mut self) {
+        self.usage = thread_usage();
+    }
+
+    fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse) {
+        let used = thread_usage() - self.usage;
+        let disturbance = self.probe.finish();
+        let mut instrument = instrument::of_worker(counters, self.clock, &used);
+        instrument.cpus = vec![self.cpu];
+        instrument::disturb(&mut instrument, &disturbance);
+        let cpu = CpuUse {
+            user_ns: used.user_ns,
+            system_ns: used.system_ns,
+            machine_busy: disturbance.machine_busy,
+            ..CpuUse::default()
+        };
+        (instrument, cpu)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,308 @@
+//! TCP connections until they are a session, or turned away.
+
+use std::net::SocketAddr;
+
+use super::{Arrival, Front, PENDING_BASE, Place, close_orphan};
+use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
+use crate::limits::PENDING_MAX;
+use crate::proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
+use crate::proto::hello::Hello;
+use crate::run::plan::Transport;
+use crate::units::Instant;
+use crate::worker::link::{Link, Purpose};
+
+/// Bytes read at a time before the hello is complete.
+const HELLO_READ: u32 = 4096;
+
+/// A TCP connection that has yet to say its hello, or is being refused.
+#[derive(Debug)]
+pub(super) struct Pending {
+    link: Link,
+    peer: Option<SocketAddr>,
+    handshake: ServerHandshake,
+    since: Instant,
+    /// The refusal is on its way: close when it is sent.
+    refused: bool,
+}
+
+impl Pending {
+    fn name(&self) -> String {
+        self.peer
+            .map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
+    }
+}
+
+impl<P, T> Front<P, T> {
+    pub(super) fn handle_accepted<D>(
+        &mut self,
+        io: &mut D,
+        socket: SocketId,
+        now: Instant,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        let index = match self.pending.iter().position(Option::is_none) {
+            Some(index) => index,
+            None if self.pending.len() < PENDING_MAX => {
+                self.pending.push(None);
+                self.pending.len() - 1
+            }
+            None => {
+                // Full: whoever has been silent longest makes room, at the next free slot.
+                self.close_oldest(io)?;
+                return close_orphan(io, socket);
+            }
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "below PENDING_MAX")]
+        let slot = PENDING_BASE + index as u32;
+        let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
+        link.receive(io, 0, HELLO_READ)?;
+        let handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
+        self.pending[index] = Some(Pending {
+            peer: io.peer_addr(socket),
+            link,
+            handshake,
+            since: now,
+            refused: false,
+        });
+        Ok(())
+    }
+
+    pub(super) fn handle_accept_failed<D>(
+        &mut self,
+        io: &mut D,
+        error: OpError,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        match error {
+            OpError::Canceled => Ok(()),
+            OpError::TooManyFiles => {
+                if !std::mem::replace(&mut self.out_of_descriptors, true) {
+                    self.place.log(
+                        "no descriptor is left for another client (EMFILE); raise the limit (ulimit -n), or give a \
+                         smaller --max-sessions",
+                    );
+                }
+                self.close_older_half(io)
+            }
+            error => {
+                self.place.log(&format!("accept: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Out of descriptors, those make room that have been silent longest. One would not be enough: whoever
+    /// holds many connections is trying to get more.
+    fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        let open = |pending: &&mut Pending| !pending.link.is_closing();
+        let mut ages: Vec<Instant> = self
+            .pending
+            .iter_mut()
+            .flatten()
+            .filter(open)
+            .map(|p| p.since)
+            .collect();
+        ages.sort_unstable();
+        let Some(&median) = ages.get(ages.len() / 2) else {
+            return Ok(());
+        };
+        for pending in self.pending.iter_mut().flatten().filter(open) {
+            if pending.since <= median {
+                pending.link.close(io)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_oldest<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        let oldest = self
+            .pending
+            .iter_mut()
+            .flatten()
+            .filter(|p| !p.link.is_closing())
+            .min_by_key(|p| p.since);
+        oldest.map_or(Ok(()), |pending| pending.link.close(io))
+    }
+
+    pub(super) fn handle_pending<D>(
+        &mut self,
+        io: &mut D,
+        index: usize,
+        purpose: Purpose,
+        outcome: &Outcome,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        let Some(pending) = self.pending[index].as_mut() else {
+            return Ok(());
+        };
+        pending.link.handle_completed(purpose);
+        if pending.link.is_closing() {
+            self.reap(io, index);
+            return Ok(());
+        }
+        match (purpose, outcome) {
+            (Purpose::Receive, Outcome::Received(n)) if *n > 0 && pending.refused => {
+                pending.link.receive(io, 0, HELLO_READ)
+            }
+            (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
+            (Purpose::Receive, Outcome::Received(n)) if *n > 0 => {
+                let bytes = &io.buffer(pending.link.receive_buffer())[..*n as usize];
+                pending.handshake.handle_bytes(bytes);
+                self.step_handshake(io, index)
+            }
+            (Purpose::SendControl, Outcome::Sent(n)) => {
+                if pending.link.handle_control_sent(io, *n)? {
+                    self.step_handshake(io, index)?;
+                }
+                Ok(())
+            }
+            _ => self.give_up(io, index, ServerHandshake::handle_closed),
+        }
+    }
+
+    /// Frees a connection that is closed and has nothing outstanding.
+    fn reap<D: Driver>(&mut self, io: &mut D, index: usize) {
+        let gone = self.pending[index].take_if(|pending| pending.link.is_quiet());
+        if let Some(gone) = gone {
+            gone.link.free(io);
+        }
+    }
+
+    /// Closes a connection that has not become a session, for the reason that its handshake is told.
+    fn give_up<D>(
+        &mut self,
+        io: &mut D,
+        index: usize,
+        tell: impl FnOnce(&mut ServerHandshake),
+    ) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        let Some(pending) = self.pending[index].as_mut() else {
+            return Ok(());
+        };
+        tell(&mut pending.handshake);
+        // Health checks connect and close without a word, every few seconds: no news.
+        if let Some(ServerEvent::Failed(reason)) = pending.handshake.poll_event()
+            && reason != ServerFailure::ClosedSilently
+        {
+            let line = format!("{}: {reason}", pending.name());
+            self.place.log(&line);
+        }
+        pending.link.close(io)
+    }
+
+    /// Closes the connections that have had their time to say hello.
+    pub(super) fn handle_hello_deadlines<D>(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        for index in 0..self.pending.len() {
+            let late = |pending: &Pending| {
+                !pending.link.is_closing() && now.since(pending.since) > self.hello_within
+            };
+            if self.pending[index].as_ref().is_some_and(late) {
+                self.give_up(io, index, ServerHandshake::handle_timeout)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
+    fn step_handshake<D>(&mut self, io: &mut D, index: usize) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        let Some(pending) = self.pending[index].as_mut() else {
+            return Ok(());
+        };
+        if pending.link.is_closing() || pending.link.is_sending_control() {
+            return Ok(());
+        }
+        while let Some(event) = pending.handshake.poll_event() {
+            match event {
+                ServerEvent::Hello(hello) => match self.place.admit(&hello, pending.peer) {
+                    Ok(ticket) => return self.hand_over(io, index, ticket, hello),
+                    Err(refusal) => {
+                        pending.handshake.refuse(refusal);
+                        pending.refused = true;
+                    }
+                },
+                ServerEvent::Http(_) => {
+                    self.place
+                        .log("an HTTP client connected: HTTP is not served yet");
+                    return pending.link.close(io);
+                }
+                ServerEvent::Failed(reason) => {
+                    let line = format!("{}: {reason}", pending.name());
+                    self.place.log(&line);
+                    pending.refused = true;
+                }
+            }
+        }
+        if let Some(frame) = pending.handshake.poll_transmit() {
+            return pending.link.send_control(io, &frame);
+        }
+        if pending.refused {
+            // What the client still sends is read until it closes: closing over unread bytes would reset the
+            // connection, and the reset would overtake the refusal.
+            pending.link.half_close(io)?;
+        }
+        if !pending.link.is_receiving() {
+            pending.link.receive(io, 0, HELLO_READ)?;
+        }
+        Ok(())
+    }
+
+    fn hand_over<D>(
+        &mut self,
+        io: &mut D,
+        index: usize,
+        ticket: T,
+        hello: Box<Hello>,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver,
+        P: Place<D::Socket, Ticket = T>,
+    {
+        let Some(pending) = self.pending[index].take() else {
+            return Ok(());
+        };
+        let socket = pending.link.socket();
+        match io.release(socket) {
+            Ok(socket) => {
+                let arrival = Arrival {
+                    socket,
+                    hello,
+                    transport: Transport::Tcp,
+                    peer: pending.peer,
+                    nonce: None,
+                };
+                self.place.hand_over(ticket, arrival);
+            }
+            Err(error) => {
+                self.place
+                    .log(&format!("could not hand a connection over: {error}"));
+                close_orphan(io, socket)?;
+            }
+        }
+        pending.link.free(io);
+        Ok(())
+    }
+}
