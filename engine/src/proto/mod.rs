@@ -55,6 +55,7 @@
 //! * A server that ends the session by itself sends its figures early, instead of a reply or right after one,
 //!   with `cut_short` saying why, and closes. The first byte tells: a reply's is 0, a frame's is `t`.
 //! * Before it closes, a server should read what is still arriving, or its last frame may be lost to a reset.
+//!   It need not wait for that longer than a second, nor for a client that does not read longer than five.
 //!
 //! # UDP
 //!
@@ -82,6 +83,9 @@
 //! * Fetches ask for offsets that are multiples of 1024, and get 1024 bytes each (at the end fewer). The document,
 //!   at most [`DOCUMENT_MAX`](crate::limits::DOCUMENT_MAX) long, stays as it is until the session is forgotten. A
 //!   session that is not known is refused with `unknown-session`.
+//! * A session that the server ends by itself answers requests with the flag `ENDED` for a second more, in which its
+//!   figures, with `cut_short`, can be fetched; each fetch of them grants another second.
+//! * A hello with another nonce, on the socket of a session, ends that session: its client was started anew.
 //!
 //! # Refusals
 //!
