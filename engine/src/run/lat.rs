@@ -352,6 +352,17 @@ impl Run<'_> {
         }
     }
 
+    /// The longest pause between two connections that the schedule makes.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive rate, and the cast saturates"
+    )]
+    fn gap(&self) -> Nanos {
+        let rate = self.plan.rate_per_s.filter(|_| self.plan.connect_each);
+        Nanos(rate.map_or(0, |rate| (1e9 / rate) as u64))
+    }
+
     fn step_plan(&self, size: u32, connections: u32) -> StepPlan {
         let common = &self.plan.common;
         let workers = self.cpus.len().min(connections as usize).max(1);
@@ -377,7 +388,7 @@ impl Run<'_> {
             cpus: cpus.clone(),
             server_delay_ns: self.plan.server_delay.0,
             timeout_ns: common.timeout.0,
-            gap_ns: 0,
+            gap_ns: self.gap().0,
             brief: false,
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
         };

@@ -1,5 +1,7 @@
 //! From what the workers brought back to the result that is printed.
 
+use std::collections::BTreeMap;
+
 use super::instrument;
 use super::plan::{LatPlan, WaitMode};
 use super::step::StepOutcome;
@@ -175,15 +177,25 @@ fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
     Some(worst)
 }
 
-/// The server worker's CPU time: the largest told, since sessions of one worker tell of the same thread.
+/// The server's CPU time over all its workers. Sessions of one worker tell of the same thread: of each
+/// worker, known by its CPUs, the latest figures count.
 fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
-    let largest = figures
-        .iter()
-        .max_by_key(|f| f.cpu.user_ns + f.cpu.system_ns)?;
-    let operations = figures.iter().map(|f| f.operations).sum();
-    (largest.cpu.user_ns + largest.cpu.system_ns > 0).then(|| {
-        let cpu = &largest.cpu;
-        cpu_use(cpu.user_ns, cpu.system_ns, cpu.machine_busy, operations)
+    let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
+    for told in figures.iter().filter(|f| f.cpu_operations > 0) {
+        let latest = workers.entry(&told.instrument.cpus).or_insert(told);
+        if told.cpu_operations > latest.cpu_operations {
+            *latest = told;
+        }
+    }
+    let sum = |of: fn(&Figures) -> u64| workers.values().map(|&f| of(f)).sum();
+    let machine_busy = workers.values().find_map(|f| f.cpu.machine_busy);
+    (!workers.is_empty()).then(|| {
+        cpu_use(
+            sum(|f| f.cpu.user_ns),
+            sum(|f| f.cpu.system_ns),
+            machine_busy,
+            sum(|f| f.cpu_operations),
+        )
     })
 }
 
