@@ -147,6 +147,7 @@ fn protocol(c: &mut Criterion) {
         b.iter(|| DataHeader::decode(black_box(&datagram)));
     });
     let hello = Hello {
+        gap_ns: 0,
         run_id: Id(1),
         test: Test::PingPong,
         transport: Transport::Tcp,

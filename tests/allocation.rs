@@ -208,6 +208,7 @@ impl Case {
                 cpus: Vec::new(),
                 server_delay_ns: 0,
                 timeout_ns: Nanos::from_secs(10).0,
+                gap_ns: 0,
                 brief: false,
                 client_version: String::new(),
             },
@@ -313,12 +314,12 @@ where
         };
         scope.spawn(move || {
             let mut driver = EpollDriver::new().expect("epoll is there");
-            let mut front = Front::new(door, None, datagrams);
+            let mut front = Front::new(door, None, datagrams, Nanos::from_secs(30));
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let bound = front.listen(&mut driver, any).expect("a free port");
             address_tx.send(bound).expect("the test waits for it");
             Worker::new(driver, MonotonicClock, front)
-                .run_until(<Front<Door> as Role<EpollDriver>>::is_finished)
+                .run_until(<Front<Door, Accept> as Role<EpollDriver>>::is_finished)
                 .expect("the driver works");
         });
         let to = address.recv().expect("the front listens");

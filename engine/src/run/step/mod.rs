@@ -135,10 +135,11 @@ pub(super) fn run(
             (Ok(Ok(result)), Some(merged)) => merged.merge(result),
             // What the others measured is kept.
             (Ok(Err(error)), _) => {
-                stopped.get_or_insert(Error::environment(format!("a worker has failed: {error}")));
+                let what = format!("a worker has failed: {error}");
+                stopped.get_or_insert_with(|| Error::environment(what));
             }
             (Err(_), _) => {
-                stopped.get_or_insert(Error::bug("a worker panicked"));
+                stopped.get_or_insert_with(|| Error::bug("a worker panicked"));
             }
         }
     }

@@ -5,6 +5,8 @@
 //! *measure*, *drain* (what is under way may still finish), *finish* (figures fetched, connections
 //! closed). An operation belongs to the phase in which it was sent (closed loop) or due (open loop).
 
+mod ending;
+mod events;
 mod pacer;
 mod slot;
 mod spec;
@@ -12,9 +14,9 @@ pub mod tally;
 
 use crate::driver::{Completion, Driver, DriverError, OpError, Wait};
 use crate::error::Error;
-use crate::histogram::{Recording, Sample};
+use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
-use crate::proto::hello::{Accept, Transport, WaitMode};
+use crate::proto::hello::{Accept, WaitMode};
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
@@ -24,7 +26,7 @@ use crate::worker::{Role, TurnCounters};
 pub use spec::{ClientSpec, Gauge, Outcome};
 
 use pacer::{Action, Pacer};
-use slot::{Event, Failure, Slot};
+use slot::{Failure, Slot};
 use tally::{Stage, Tally};
 
 /// How long a sleeping worker sleeps at most, so that it notices an interrupt.
@@ -32,8 +34,6 @@ const NAP: Nanos = Nanos::from_millis(100);
 /// After a failure, a slot that connects for each operation tries again this much later: a refusing server
 /// is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
-/// When interrupted, replies under way are awaited for at most this long.
-const DRAIN_INTERRUPTED: Nanos = Nanos::from_millis(300);
 
 /// Where the whole worker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,121 +242,6 @@ impl<G: Gauge> Client<G> {
         }
     }
 
-    fn handle_event<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        event: Event,
-        now: Instant,
-    ) -> Result<(), DriverError> {
-        match event {
-            Event::Nothing => {}
-            Event::Connected(length) => self.handle_connected(index, length, now),
-            Event::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
-            Event::Replied { residence } => self.handle_reply(io, index, residence, now)?,
-            Event::Stale => self.tally().errors.count(Stage::Receive, "late-reply"),
-            Event::Figures(figures) => {
-                if !self.slots[index as usize].is_brief() {
-                    self.outcome.figures.push(*figures);
-                }
-            }
-            Event::Ended { figures, failure } => {
-                self.outcome.figures.push(*figures);
-                self.handle_failure(io, index, failure, now)?;
-            }
-            Event::Over => self.handle_over(io, index, now)?,
-            Event::Failed(failure) => self.handle_failure(io, index, failure, now)?,
-        }
-        Ok(())
-    }
-
-    /// A connect belongs to the phase of its operation. Those of connections that stand throughout are recorded
-    /// though they precede the measured phase: there is no other sample of them.
-    fn handle_connected(&mut self, index: u32, length: Nanos, now: Instant) {
-        let slot = &self.slots[index as usize];
-        if self.spec.transport == Transport::Tcp
-            && (slot.is_measured() || !self.spec.hello.connect_each)
-        {
-            self.recording.record_connect(now, length);
-        }
-    }
-
-    fn handle_accepted<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        accept: Accept,
-        now: Instant,
-    ) -> Result<(), DriverError> {
-        let slot = &mut self.slots[index as usize];
-        self.outcome.established += 1;
-        if !slot.is_brief() {
-            self.outcome.accepts.push(accept);
-        }
-        if slot.has_operation() {
-            self.pacer.push(index, Action::Request);
-        } else if self.spec.hello.connect_each {
-            slot.end(io, now, &self.spec)?;
-        } else {
-            self.settle(index);
-        }
-        Ok(())
-    }
-
-    /// The connect before the start has come to its end, one way or the other.
-    fn settle(&mut self, index: u32) {
-        if self.slots[index as usize].settle() {
-            self.connecting -= 1;
-        }
-        self.check_ready();
-    }
-
-    fn check_ready(&mut self) {
-        if self.state == State::Connecting && self.connecting == 0 {
-            self.state = State::Ready;
-        }
-    }
-
-    fn handle_reply<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        residence: Option<Nanos>,
-        now: Instant,
-    ) -> Result<(), DriverError> {
-        let slot = &mut self.slots[index as usize];
-        let Some(operation) = slot.take_operation() else {
-            return Ok(());
-        };
-        self.outstanding -= 1;
-        self.timed = true;
-        if operation.measured {
-            let sample = Sample {
-                residence,
-                ..operation.sample(now)
-            };
-            self.recording.record(now, sample);
-            self.measured.operations.completed += 1;
-            self.measured_until = now;
-            self.tell_counts();
-        } else {
-            self.warmup.operations.completed += 1;
-        }
-        if self.spec.hello.connect_each {
-            return self.slots[index as usize].end(io, now, &self.spec);
-        }
-        self.make_available(index, now);
-        Ok(())
-    }
-
-    fn tell_counts(&mut self) {
-        let operations = &self.measured.operations;
-        self.gauge.counts(
-            operations.completed,
-            operations.failed + operations.timed_out,
-        );
-    }
-
     /// The slot can take its next operation.
     fn make_available(&mut self, index: u32, now: Instant) {
         if self.is_running() {
@@ -369,184 +254,6 @@ impl<G: Gauge> Client<G> {
         let (slots, connect_each) = (&self.slots, self.spec.hello.connect_each);
         self.pacer
             .dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
-    }
-
-    fn handle_failure<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        failure: Failure,
-        now: Instant,
-    ) -> Result<(), DriverError> {
-        let Failure {
-            stage,
-            cause,
-            error,
-        } = failure;
-        let timed_out = cause == "timeout";
-        if let Some(error) = error {
-            self.outcome.failure.get_or_insert(*error);
-        }
-        self.count_failure(index, stage, cause, now);
-        let running = self.is_running();
-        let slot = &mut self.slots[index as usize];
-        if timed_out && stage == Stage::Receive && slot.forgive() {
-            // A lost datagram: the next one goes out.
-            self.make_available(index, now);
-            return Ok(());
-        }
-        slot.give_up(io)?;
-        if self.spec.hello.connect_each && running {
-            slot.rest_until(now + BACKOFF);
-            return Ok(());
-        }
-        self.settle(index);
-        if self.is_running() && !self.is_alive() {
-            self.outcome.cut_short = true;
-            self.drain(io, now)?;
-        }
-        Ok(())
-    }
-
-    fn count_failure(&mut self, index: u32, stage: Stage, cause: &'static str, now: Instant) {
-        let operation = self.slots[index as usize].take_operation();
-        let timed_out = cause == "timeout";
-        let tally = match &operation {
-            Some(operation) if operation.measured => &mut self.measured,
-            None if self.state != State::WarmingUp => &mut self.measured,
-            _ => &mut self.warmup,
-        };
-        tally.errors.count(stage, cause);
-        let Some(operation) = operation else { return };
-        self.outstanding -= 1;
-        let counter = if timed_out {
-            &mut tally.operations.timed_out
-        } else {
-            &mut tally.operations.failed
-        };
-        *counter += 1;
-        if operation.measured {
-            self.recording.record_error(now);
-            if timed_out {
-                self.recording.record_censored(now, operation.sample(now));
-                if stage == Stage::Connect {
-                    self.recording
-                        .record_connect_censored(now, operation.since_begun(now));
-                }
-            }
-            self.tell_counts();
-        }
-    }
-
-    /// A connection has ended as it should.
-    fn handle_over<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        now: Instant,
-    ) -> Result<(), DriverError> {
-        let more = self.is_running() || !self.is_ready();
-        if self.spec.hello.connect_each && more && self.prepare(io, index, now)? {
-            self.make_available(index, now);
-        }
-        self.settle(index);
-        Ok(())
-    }
-
-    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        if self.state == State::Measuring {
-            self.gauge.measure_ends();
-        } else {
-            // It never came to measuring.
-            let began = Instant(self.warmup_end.0 - self.spec.warmup.0);
-            self.outcome.warmup = now.since(began).min(self.spec.warmup);
-        }
-        self.gauge.phase(Phase::Drain);
-        let end = match self.spec.count {
-            _ if self.outcome.cut_short => now,
-            Some(_) => self.measured_until,
-            None => now.min(self.pacer.end()),
-        };
-        self.outcome.measured = end.since(self.warmup_end);
-        let (recording, warmup_end) = (&mut self.recording, self.warmup_end);
-        let (measured, warmup) = (&mut self.measured, &mut self.warmup);
-        self.pacer.finish(end, |due| {
-            if due >= warmup_end {
-                measured.count_unsent(Some(&mut *recording), due, end);
-            } else {
-                warmup.count_unsent(None, due, end);
-            }
-        });
-        let patience = if self.outcome.cut_short {
-            DRAIN_INTERRUPTED
-        } else {
-            self.spec.timeout
-        };
-        self.state = State::Draining {
-            deadline: now + patience.min(self.spec.timeout),
-        };
-        self.check_drained(io, now)
-    }
-
-    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let State::Draining { deadline } = self.state else {
-            return Ok(());
-        };
-        if self.outstanding > 0 && now < deadline {
-            return Ok(());
-        }
-        for slot in &mut self.slots {
-            let Some(operation) = slot.take_operation() else {
-                continue;
-            };
-            self.outstanding -= 1;
-            if operation.measured {
-                self.measured.operations.in_flight_at_end += 1;
-                self.recording.record_censored(now, operation.sample(now));
-            } else {
-                self.warmup.operations.in_flight_at_end += 1;
-            }
-            slot.interrupt(io)?;
-        }
-        // Replies that came while draining stand in the last entry, so it is complete only now.
-        if self.outcome.measured > Nanos::ZERO {
-            self.gauge.entry_ends(&self.recording, self.entries_told);
-        }
-        self.finish(io, now)
-    }
-
-    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.state = State::Finishing {
-            deadline: now + self.spec.timeout,
-        };
-        // With a connection per operation, one more is opened: for the figures of the worker that served them.
-        self.last_report_due = self.spec.hello.connect_each && self.is_alive();
-        for slot in &mut self.slots {
-            slot.end(io, now, &self.spec)?;
-        }
-        self.check_finished(io, now)
-    }
-
-    fn check_finished<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let State::Finishing { deadline } = self.state else {
-            return Ok(());
-        };
-        if now >= deadline {
-            self.last_report_due = false;
-            for slot in &mut self.slots {
-                slot.give_up(io)?;
-            }
-        }
-        if self.last_report_due && self.slots[0].is_quiet() {
-            self.last_report_due = false;
-            if self.prepare(io, 0, now)? {
-                self.pacer.push(0, Action::Connect);
-            }
-        }
-        if !self.last_report_due && self.slots.iter().all(Slot::is_quiet) {
-            self.state = State::Finished;
-        }
-        Ok(())
     }
 
     /// Tells of the entries of the series that are over at `now`.

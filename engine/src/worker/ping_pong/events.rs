@@ -1,0 +1,215 @@
+//! What a slot tells, and what the client makes of it.
+
+use super::pacer::Action;
+use super::slot::{Event, Failure};
+use super::tally::Stage;
+use super::{BACKOFF, Client, Gauge, State};
+use crate::driver::{Driver, DriverError};
+use crate::histogram::Sample;
+use crate::proto::hello::{Accept, Transport};
+use crate::units::{Instant, Nanos};
+
+impl<G: Gauge> Client<G> {
+    pub(super) fn handle_event<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        event: Event,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        match event {
+            Event::Nothing => {}
+            Event::Connected(length) => self.handle_connected(index, length, now),
+            Event::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
+            Event::Replied { residence } => self.handle_reply(io, index, residence, now)?,
+            Event::Stale => self.tally().errors.count(Stage::Receive, "late-reply"),
+            Event::Figures(figures) => {
+                if !self.slots[index as usize].is_brief() {
+                    self.outcome.figures.push(*figures);
+                }
+            }
+            Event::Ended { figures, failure } => {
+                self.outcome.figures.push(*figures);
+                self.handle_failure(io, index, failure, now)?;
+            }
+            Event::Over => self.handle_over(io, index, now)?,
+            Event::Failed(failure) => self.handle_failure(io, index, failure, now)?,
+        }
+        Ok(())
+    }
+
+    /// A connect belongs to the phase of its operation. Those of connections that stand throughout are recorded
+    /// though they precede the measured phase: there is no other sample of them.
+    pub(super) fn handle_connected(&mut self, index: u32, length: Nanos, now: Instant) {
+        let slot = &self.slots[index as usize];
+        if self.spec.transport == Transport::Tcp
+            && (slot.is_measured() || !self.spec.hello.connect_each)
+        {
+            self.recording.record_connect(now, length);
+        }
+    }
+
+    pub(super) fn handle_accepted<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        accept: Accept,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let slot = &mut self.slots[index as usize];
+        self.outcome.established += 1;
+        if !slot.is_brief() {
+            self.outcome.accepts.push(accept);
+        }
+        if slot.has_operation() {
+            self.pacer.push(index, Action::Request);
+        } else if self.spec.hello.connect_each {
+            slot.end(io, now, &self.spec)?;
+        } else {
+            self.settle(index);
+        }
+        Ok(())
+    }
+
+    /// The connect before the start has come to its end, one way or the other.
+    pub(super) fn settle(&mut self, index: u32) {
+        if self.slots[index as usize].settle() {
+            self.connecting -= 1;
+        }
+        self.check_ready();
+    }
+
+    pub(super) fn check_ready(&mut self) {
+        if self.state == State::Connecting && self.connecting == 0 {
+            self.state = State::Ready;
+        }
+    }
+
+    pub(super) fn handle_reply<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        residence: Option<Nanos>,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let slot = &mut self.slots[index as usize];
+        let Some(operation) = slot.take_operation() else {
+            return Ok(());
+        };
+        self.outstanding -= 1;
+        self.timed = true;
+        if operation.measured {
+            let sample = Sample {
+                residence,
+                ..operation.sample(now)
+            };
+            self.recording.record(now, sample);
+            self.measured.operations.completed += 1;
+            self.measured_until = now;
+            self.tell_counts();
+        } else {
+            self.warmup.operations.completed += 1;
+        }
+        if self.spec.hello.connect_each {
+            return self.slots[index as usize].end(io, now, &self.spec);
+        }
+        self.make_available(index, now);
+        Ok(())
+    }
+
+    pub(super) fn tell_counts(&mut self) {
+        let operations = &self.measured.operations;
+        self.gauge.counts(
+            operations.completed,
+            operations.failed + operations.timed_out,
+        );
+    }
+
+    pub(super) fn handle_failure<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        failure: Failure,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let Failure {
+            stage,
+            cause,
+            error,
+        } = failure;
+        let timed_out = cause == "timeout";
+        if let Some(error) = error {
+            self.outcome.failure.get_or_insert(*error);
+        }
+        self.count_failure(index, stage, cause, now);
+        let running = self.is_running();
+        let slot = &mut self.slots[index as usize];
+        if timed_out && stage == Stage::Receive && slot.forgive() {
+            // A lost datagram: the next one goes out.
+            self.make_available(index, now);
+            return Ok(());
+        }
+        slot.give_up(io)?;
+        if self.spec.hello.connect_each && running {
+            slot.rest_until(now + BACKOFF);
+            return Ok(());
+        }
+        self.settle(index);
+        if self.is_running() && !self.is_alive() {
+            self.outcome.cut_short = true;
+            self.drain(io, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_failure(
+        &mut self,
+        index: u32,
+        stage: Stage,
+        cause: &'static str,
+        now: Instant,
+    ) {
+        let operation = self.slots[index as usize].take_operation();
+        let timed_out = cause == "timeout";
+        let tally = match &operation {
+            Some(operation) if operation.measured => &mut self.measured,
+            None if self.state != State::WarmingUp => &mut self.measured,
+            _ => &mut self.warmup,
+        };
+        tally.errors.count(stage, cause);
+        let Some(operation) = operation else { return };
+        self.outstanding -= 1;
+        let counter = if timed_out {
+            &mut tally.operations.timed_out
+        } else {
+            &mut tally.operations.failed
+        };
+        *counter += 1;
+        if operation.measured {
+            self.recording.record_error(now);
+            if timed_out {
+                self.recording.record_censored(now, operation.sample(now));
+                if stage == Stage::Connect {
+                    self.recording
+                        .record_connect_censored(now, operation.since_begun(now));
+                }
+            }
+            self.tell_counts();
+        }
+    }
+
+    /// A connection has ended as it should.
+    pub(super) fn handle_over<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let more = self.is_running() || !self.is_ready();
+        if self.spec.hello.connect_each && more && self.prepare(io, index, now)? {
+            self.make_available(index, now);
+        }
+        self.settle(index);
+        Ok(())
+    }
+}
