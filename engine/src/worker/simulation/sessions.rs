@@ -62,10 +62,19 @@ fn a_session_lives_no_longer_than_allowed() {
         assert!(after <= Nanos::from_millis(800) + LINGER, "{after}");
         let results = world.finish();
         assert!(results.measured.operations.completed > 1_000);
-        if setup.transport == Transport::Tcp {
-            assert!(results.outcome.cut_short);
-            assert!(results.took < Nanos::from_secs(1));
-        }
+        assert!(results.outcome.cut_short);
+        assert!(results.took < Nanos::from_secs(2), "{}", results.took);
+        let failure = results.outcome.failure.expect("the client is told");
+        assert!(
+            failure.message().contains("ended the session: "),
+            "{failure}"
+        );
+        assert!(failure.message().contains("--max-duration"), "{failure}");
+        assert_eq!(
+            results.outcome.figures.len(),
+            1,
+            "what the server measured is not lost"
+        );
     }
 }
 

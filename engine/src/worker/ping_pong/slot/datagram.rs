@@ -1,11 +1,11 @@
 //! What a slot does over UDP.
 
-use super::{CONTROL_READ, Event, Slot, State, blame};
+use super::{CONTROL_READ, Event, Failure, Slot, State, blame};
 use crate::driver::{Driver, DriverError};
 use crate::proto::datagram::{
     DataHeader, Document, DocumentFetch, ENDED, FetchEvent, MEASURED, NO_SESSION, residence,
 };
-use crate::proto::hello::Accept;
+use crate::proto::hello::{Accept, Figures};
 use crate::units::Instant;
 use crate::worker::ping_pong::ClientSpec;
 use crate::worker::ping_pong::tally::Stage;
@@ -58,7 +58,7 @@ impl Slot {
                 fetch.handle_datagram(datagram, now);
                 self.step_control(io, now, spec)
             }
-            State::Awaiting | State::Idle => self.handle_data(io, n, spec),
+            State::Awaiting | State::Idle => self.handle_data(io, n, now, spec),
             _ => Ok(Event::Nothing),
         }
     }
@@ -67,6 +67,7 @@ impl Slot {
         &mut self,
         io: &mut D,
         n: u32,
+        now: Instant,
         spec: &ClientSpec,
     ) -> Result<Event, DriverError> {
         let Some(link) = &self.link else {
@@ -78,7 +79,13 @@ impl Slot {
             self.receive_datagram(io)?;
             return Ok(Event::Nothing);
         };
-        if header.flags & (ENDED | NO_SESSION) != 0 {
+        if header.flags & ENDED != 0 {
+            // The server has ended the session by itself, and its figures say why.
+            self.ended = true;
+            self.fetch(io, None, Document::Figures, now, spec)?;
+            return Ok(Event::Nothing);
+        }
+        if header.flags & NO_SESSION != 0 {
             return Ok(Event::failed(
                 Stage::Receive,
                 "ended",
@@ -163,6 +170,19 @@ impl Slot {
             return Ok(Event::Accepted(accept));
         }
         let figures = match fetched {
+            FetchEvent::Done(json) if self.ended => {
+                let figures: Figures = serde_json::from_slice(&json).unwrap_or_default();
+                let error = Some(Box::new(blame::ended(spec.to, &figures)));
+                let failure = Failure {
+                    stage: Stage::Receive,
+                    cause: "ended",
+                    error,
+                };
+                return Ok(Event::Ended {
+                    figures: Box::new(figures),
+                    failure,
+                });
+            }
             FetchEvent::Done(json) => serde_json::from_slice(&json).ok(),
             FetchEvent::Failed(error) => {
                 let cause = error.cause();

@@ -150,6 +150,8 @@ pub(super) struct Slot {
     brief: bool,
     /// It was told to connect before the start.
     expected: bool,
+    /// UDP: the server has ended the session.
+    ended: bool,
     resting_until: Option<Instant>,
     session: Id,
     sequence: u64,
@@ -171,6 +173,7 @@ impl Slot {
             reply: Progress::new(spec.size_bytes as usize),
             brief: false,
             expected: false,
+            ended: false,
             resting_until: None,
             session: Id(0),
             sequence: 0,
@@ -290,6 +293,7 @@ impl Slot {
         brief: bool,
     ) -> Result<(), DriverError> {
         self.brief = brief;
+        self.ended = false;
         self.state = State::Connecting { since: now };
         self.link
             .as_mut()
