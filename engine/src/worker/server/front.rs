@@ -21,6 +21,8 @@ use crate::worker::{Role, TurnCounters};
 const HELLO_READ: u32 = 4096;
 /// A connection that has not said its whole hello by then is closed, even if it has said a part.
 const HELLO_TIMEOUT: Nanos = Nanos::from_secs(5);
+/// With more connections than that yet to say hello, the older half of them is closed.
+const PENDING_CROWD: usize = PENDING_MAX / 4 * 3;
 /// How long the front sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
 
@@ -211,8 +213,7 @@ impl<P> Front<P> {
                 self.pending.len() - 1
             }
             None => {
-                // Full: whoever has been silent longest makes room, at the next free slot.
-                self.close_oldest(io)?;
+                // More in one turn than there is room kept for.
                 io.push(
                     token(CONNECTING_BASE - 1, Purpose::Close),
                     Op::Close { socket },
@@ -231,6 +232,11 @@ impl<P> Front<P> {
             since: now,
             refused: false,
         });
+        let open = self.pending.iter().flatten();
+        if open.filter(|p| !p.link.is_closing()).count() > PENDING_CROWD {
+            // Now, while there still is room: a newcomer is more likely to be a client than they are.
+            self.close_older_half(io)?;
+        }
         Ok(())
     }
 
@@ -257,8 +263,8 @@ impl<P> Front<P> {
         }
     }
 
-    /// Out of descriptors, those make room that have been silent longest. One would not be enough: whoever
-    /// holds many connections is trying to get more.
+    /// Those make room that have been silent longest. One would not be enough: whoever holds many connections
+    /// is trying to get more.
     fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
         let mut ages: Vec<Instant> = self
@@ -278,16 +284,6 @@ impl<P> Front<P> {
             }
         }
         Ok(())
-    }
-
-    fn close_oldest<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        let oldest = self
-            .pending
-            .iter_mut()
-            .flatten()
-            .filter(|p| !p.link.is_closing())
-            .min_by_key(|p| p.since);
-        oldest.map_or(Ok(()), |pending| pending.link.close(io))
     }
 
     fn handle_pending<D>(
