@@ -10,19 +10,20 @@ use serde_json::Value;
 
 use crate::util::{Job, Quiet, Serve, backends, figure, lat_words, tare};
 
-/// `tare` ahead of whatever else runs on this machine, where that is allowed.
+/// `tare` ahead of whatever else runs on this machine, where that is allowed. Niceness counts within a session
+/// alone (sched(7), autogroups), so it has one of its own.
 fn ahead(words: &[&str]) -> Command {
+    let script = "[ -w /proc/self/autogroup ] && \
+        exec setsid sh -c 'echo -20 >/proc/self/autogroup; exec nice -n -20 \"$0\" \"$@\"' \"$0\" \"$@\"; \
+        exec nice -n -20 \"$0\" \"$@\"";
     if !nix::unistd::geteuid().is_root() {
         let mut command = tare();
         command.args(words);
         return command;
     }
-    let mut command = Command::new("nice");
-    command.env_remove("TARE_SECRET");
-    command
-        .args(["-n", "-20"])
-        .arg(tare().get_program())
-        .args(words);
+    let mut command = Command::new("sh");
+    command.env_remove("TARE_SECRET").args(["-c", script]);
+    command.arg(tare().get_program()).args(words);
     command
 }
 
@@ -57,6 +58,20 @@ fn undisturbed(serve: &Serve, flags: &str) -> Value {
     }
 }
 
+fn with_delay(serve: &Serve, backend: &str, delay: &str) -> Value {
+    // Long enough for a median of the longest delay.
+    let length = if delay == "5ms" { "600ms" } else { "200ms" };
+    let common = "--warmup 30ms --wait spin";
+    let flags = format!("{common} -d {length} --backend {backend} --server-delay {delay}");
+    undisturbed(serve, &flags)
+}
+
+/// The median without a delay.
+fn bare(serve: &Serve, backend: &str) -> u64 {
+    let result = with_delay(serve, backend, "0");
+    figure(&result, "/latency/service/p50_ns")
+}
+
 /// What a delay came to.
 #[derive(Debug)]
 struct Held {
@@ -67,21 +82,14 @@ struct Held {
 }
 
 impl Held {
-    fn measure(serve: &Serve, backend: &str, delay: &str) -> Self {
-        let with = |delay: &str| {
-            // Long enough for a median of the longest delay.
-            let length = if delay == "5ms" { "1s" } else { "300ms" };
-            let common = "--warmup 50ms --wait spin";
-            let flags = format!("{common} -d {length} --backend {backend} --server-delay {delay}");
-            undisturbed(serve, &flags)
-        };
-        let results = [with("0"), with(delay), with("0")];
+    /// `before` is the median without a delay, as it was measured last.
+    fn measure(serve: &Serve, backend: &str, delay: &str, before: u64) -> Self {
+        let held = with_delay(serve, backend, delay);
+        let median = figure(&held, "/latency/service/p50_ns");
         Self {
-            medians: results
-                .each_ref()
-                .map(|result| figure(result, "/latency/service/p50_ns")),
-            error: figure(&results[1], "/latency_error_ns"),
-            residence: figure(&results[1], "/latency/server_residence/p50_ns"),
+            medians: [before, median, bare(serve, backend)],
+            error: figure(&held, "/latency_error_ns"),
+            residence: figure(&held, "/latency/server_residence/p50_ns"),
         }
     }
 
@@ -97,19 +105,25 @@ fn known_delays_are_measured_as_what_they_are() {
     let _quiet = Quiet::begin();
     for backend in backends() {
         let serve = serve();
+        let mut last = bare(&serve, backend);
         for (delay, delay_ns) in [
             ("5us", 5_000),
             ("50us", 50_000),
             ("500us", 500_000),
             ("5ms", 5_000_000),
         ] {
-            let mut held = Held::measure(&serve, backend, delay);
+            let mut held = Held::measure(&serve, backend, delay, last);
             for _ in 1..ATTEMPTS {
                 if !held.is_steady() {
-                    held = Held::measure(&serve, backend, delay);
+                    held = Held::measure(&serve, backend, delay, held.medians[2]);
                 }
             }
+            last = held.medians[2];
             println!("{backend}, {delay}: {held:?}");
+            assert!(
+                held.error < delay_ns,
+                "{backend}, {delay}: this machine is too busy to tell: {held:?}"
+            );
             let [before, median, _] = held.medians;
             assert!(
                 median.saturating_sub(before).abs_diff(delay_ns) <= held.error,
@@ -129,7 +143,7 @@ fn a_spinning_open_loop_sends_when_it_is_due() {
     let _quiet = Quiet::begin();
     for backend in backends() {
         let serve = serve();
-        let flags = format!("--rate 200 -d 2s --wait spin --backend {backend}");
+        let flags = format!("--rate 200 -d 1s --warmup 30ms --wait spin --backend {backend}");
         let result = undisturbed(&serve, &flags);
         let lateness = figure(&result, "/latency/lateness/p95_ns");
         println!("{backend}: {lateness} ns late (p95)");

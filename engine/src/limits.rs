@@ -48,6 +48,8 @@ pub const PENDING_MAX: usize = 1024;
 pub const STEPS_MAX: usize = 1_000;
 /// CPU numbers that `--cpus` takes lie below this: the most that Linux can be built for.
 pub const CPUS_MAX: u32 = 8_192;
+/// With more of them than that, the older half is closed.
+pub const PENDING_CROWD: usize = PENDING_MAX / 4 * 3;
 /// Time blocks into which a measured phase is cut for the quantiles' intervals.
 pub const BLOCKS: usize = 32;
 /// Entries of the per-interval series.

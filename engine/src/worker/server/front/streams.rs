@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Arrival, Front, PENDING_BASE, Place, close_orphan};
 use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
-use crate::limits::PENDING_MAX;
+use crate::limits::{PENDING_CROWD, PENDING_MAX};
 use crate::proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
 use crate::proto::hello::Hello;
 use crate::run::plan::Transport;
@@ -50,8 +50,7 @@ impl<P, T> Front<P, T> {
                 self.pending.len() - 1
             }
             None => {
-                // Full: whoever has been silent longest makes room, at the next free slot.
-                self.close_oldest(io)?;
+                // More in one turn than there is room kept for.
                 return close_orphan(io, socket);
             }
         };
@@ -67,6 +66,11 @@ impl<P, T> Front<P, T> {
             since: now,
             refused: false,
         });
+        let open = self.pending.iter().flatten();
+        if open.filter(|p| !p.link.is_closing()).count() > PENDING_CROWD {
+            // Now, while there still is room: a newcomer is more likely to be a client than they are.
+            self.close_older_half(io)?;
+        }
         Ok(())
     }
 
@@ -97,8 +101,8 @@ impl<P, T> Front<P, T> {
         }
     }
 
-    /// Out of descriptors, those make room that have been silent longest. One would not be enough: whoever
-    /// holds many connections is trying to get more.
+    /// Those make room that have been silent longest. One would not be enough: whoever holds many connections
+    /// is trying to get more.
     fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
         let mut ages: Vec<Instant> = self
@@ -118,16 +122,6 @@ impl<P, T> Front<P, T> {
             }
         }
         Ok(())
-    }
-
-    fn close_oldest<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        let oldest = self
-            .pending
-            .iter_mut()
-            .flatten()
-            .filter(|p| !p.link.is_closing())
-            .min_by_key(|p| p.since);
-        oldest.map_or(Ok(()), |pending| pending.link.close(io))
     }
 
     pub(super) fn handle_pending<D>(
