@@ -9,6 +9,32 @@
 //! [`analysis`] computes statistics.
 //!
 //! Unsafe code lives in the `sys` module alone.
+//!
+//! # Example
+//!
+//! The round trip over loopback, with both ends in this process:
+//!
+//! ```
+//! use tare_engine::run::observe::{Interrupt, Unobserved};
+//! use tare_engine::run::plan::{LatPlan, Stop, Target};
+//! use tare_engine::units::Nanos;
+//!
+//! # fn main() -> tare_engine::error::Result<()> {
+//! let mut plan = LatPlan::to(Target::Loopback);
+//! plan.common.warmup = Nanos::from_millis(10);
+//! plan.common.stop = Stop::After(Nanos::from_millis(100));
+//! let finished = tare_engine::run::lat(&plan, &Interrupt::default(), &mut Unobserved)?;
+//! let step = &finished.report.results[0];
+//! let median = step.latency.service.p50_ns.map(Nanos);
+//! println!(
+//!     "median {} ± {}",
+//!     median.unwrap_or_default(),
+//!     Nanos(step.latency_error_ns)
+//! );
+//! assert!(step.operations.adds_up());
+//! # Ok(())
+//! # }
+//! ```
 #![deny(unsafe_code, missing_docs)]
 #![warn(clippy::print_stdout, clippy::exit)]
 

@@ -184,6 +184,16 @@ impl Backend {
     }
 }
 
+/// Which backend to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum BackendChoice {
+    /// io_uring where a probe shows that it works, epoll elsewhere.
+    #[default]
+    Auto,
+    /// This one, or an error.
+    Only(Backend),
+}
+
 /// What a driver can do on this kernel, and how it does it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {

@@ -10,8 +10,8 @@ use super::{
     Backend, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, Token, Wait,
 };
 use crate::clock::{Clock, MonotonicClock};
+use crate::driver::BackendChoice;
 use crate::error::{Error, Result};
-use crate::run::plan::BackendChoice;
 use crate::units::Nanos;
 
 /// How long an operation of the try-out may take, which should take microseconds.

@@ -2,19 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::driver::Backend;
 use crate::units::Nanos;
 
-/// Which backend to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum BackendChoice {
-    /// io_uring where a probe shows that it works, epoll elsewhere.
-    #[default]
-    Auto,
-    /// This one, or an error.
-    Only(Backend),
-}
-
+pub use crate::driver::BackendChoice;
 pub use crate::proto::auth::Secret;
 pub use crate::proto::hello::{Transport, WaitMode};
 
@@ -83,6 +73,44 @@ pub struct Common {
     pub secret: Option<Secret>,
     /// Hold `/dev/cpu_dma_latency` at zero for the run.
     pub no_idle: bool,
+}
+
+impl Default for Common {
+    /// Five seconds after half a second of warm-up, everything else as the machine allows.
+    fn default() -> Self {
+        Self {
+            stop: Stop::After(Nanos::from_secs(5)),
+            warmup: Nanos::from_millis(500),
+            timeout: Nanos::from_secs(2),
+            threads: None,
+            cpus: None,
+            wait: None,
+            backend: BackendChoice::Auto,
+            percentiles: crate::analysis::summary::PERCENTILES.to_vec(),
+            seed: 0,
+            interval: Nanos::from_secs(1),
+            label: None,
+            secret: None,
+            no_idle: false,
+        }
+    }
+}
+
+impl LatPlan {
+    /// One connection of 64-byte messages to `target` over TCP, in closed loop.
+    #[must_use]
+    pub fn to(target: Target) -> Self {
+        Self {
+            target,
+            transport: Transport::Tcp,
+            sizes: vec![64],
+            connections: vec![1],
+            connect_each: false,
+            rate_per_s: None,
+            server_delay: Nanos::ZERO,
+            common: Common::default(),
+        }
+    }
 }
 
 /// A ping-pong latency run.

@@ -18,7 +18,7 @@ use super::uring::UringDriver;
 use super::{Backend, probe};
 use super::{Completion, Driver, Op, Outcome, Segment, SocketId, SocketSpec, Token, Wait};
 use crate::clock::{Clock, MonotonicClock, SimulatedClock};
-use crate::run::plan::BackendChoice;
+use crate::driver::BackendChoice;
 use crate::units::{Instant, Nanos};
 
 /// How a backend is set up for the suite.

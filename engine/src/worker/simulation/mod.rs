@@ -27,12 +27,12 @@ use crate::histogram::{Distribution, Extent, Kind, Recording, RecordingSpec};
 use crate::proto::auth::CookieKey;
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, RefuseCode, Test};
+use crate::proto::hello::{Transport, WaitMode};
 use crate::proto::text::Id;
 use crate::result::{CpuUse, Instrument};
-use crate::run::observe::{Interrupt, Phase};
-use crate::run::plan::{Transport, WaitMode};
 use crate::schedule::{Schedule, Share};
 use crate::units::{Instant, Nanos};
+use crate::worker::control::{Interrupt, Phase};
 
 /// One way on the wire.
 const LATENCY: Nanos = Nanos::from_micros(100);

@@ -12,7 +12,7 @@ use crate::proto::datagram::{
     DataHeader, FrontAction, NO_SESSION, SessionKey, SessionRequest, UdpServerFront,
 };
 use crate::proto::hello::Hello;
-use crate::run::plan::Transport;
+use crate::proto::hello::Transport;
 use crate::units::{Instant, Nanos};
 use crate::worker::link::{Purpose, token};
 

@@ -11,9 +11,10 @@ use crate::driver::{
     Completion, Driver, DriverError, Op, OpError, Outcome, SocketId, SocketKind, SocketSpec, Wait,
 };
 use crate::limits::{CONTROL_DATAGRAM, PENDING_MAX};
+use crate::proto::auth::Secret;
 use crate::proto::datagram::UdpServerFront;
+use crate::proto::hello::Transport;
 use crate::proto::hello::{Hello, Refuse};
-use crate::run::plan::{Secret, Transport};
 use crate::units::{Instant, Nanos};
 use crate::worker::link::{Purpose, slot_of, token};
 use crate::worker::{Role, TurnCounters};

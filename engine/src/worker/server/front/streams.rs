@@ -7,7 +7,7 @@ use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
 use crate::limits::{PENDING_CROWD, PENDING_MAX};
 use crate::proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
 use crate::proto::hello::Hello;
-use crate::run::plan::Transport;
+use crate::proto::hello::Transport;
 use crate::units::Instant;
 use crate::worker::link::{Link, Purpose};
 

@@ -4,7 +4,7 @@ use super::{Reading, Session, SessionLimits, Stage, Want};
 use crate::driver::{Driver, DriverError};
 use crate::proto::datagram::serve_document;
 use crate::proto::hello::Figures;
-use crate::run::plan::Transport;
+use crate::proto::hello::Transport;
 use crate::units::{Instant, Nanos};
 
 /// After its figures were sent or asked for, a session stays this long: for a client that has yet to read them, or

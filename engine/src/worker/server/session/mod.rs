@@ -12,9 +12,9 @@ use crate::histogram::Distribution;
 use crate::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use crate::proto::datagram::{self, Fetch, UdpServerFront};
 use crate::proto::hello::{Accept, Hello};
+use crate::proto::hello::{Transport, WaitMode};
 use crate::proto::ping_pong::{self, Progress};
 use crate::result::ErrorCount;
-use crate::run::plan::{Transport, WaitMode};
 use crate::units::{Instant, Nanos};
 use crate::worker::link::{Link, Purpose};
 
