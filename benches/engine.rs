@@ -15,11 +15,15 @@ use tare_engine::units::Nanos;
 use crate::bare::Config;
 
 /// The median round-trip time in nanoseconds, to the bins of the report's histogram (0.1 %), and what the client
-/// says of itself.
+/// says of itself; `None` where there were too few round trips for a median.
 ///
 /// # Panics
 /// When the engine does not work here.
-pub(crate) fn median_ns(backend: Backend, wait: WaitMode, config: &Config) -> (f64, Instrument) {
+pub(crate) fn median_ns(
+    backend: Backend,
+    wait: WaitMode,
+    config: &Config,
+) -> Option<(f64, Instrument)> {
     let cpu = |number: usize| u32::try_from(number).expect("CPU numbers are small");
     let serve = ServePlan {
         listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
@@ -74,8 +78,8 @@ pub(crate) fn median_ns(backend: Backend, wait: WaitMode, config: &Config) -> (f
     let asked = wait.name();
     let server_wait = result.instrument.server.as_ref().map(|i| i.wait.as_str());
     assert_eq!(server_wait, Some(asked), "the server waits as asked");
-    let p50_ns = result.latency.service.p50_ns.expect("many round trips");
+    let p50_ns = result.latency.service.p50_ns?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
     let p50_ns = p50_ns as f64;
-    (p50_ns, result.instrument.client.clone())
+    Some((p50_ns, result.instrument.client.clone()))
 }
