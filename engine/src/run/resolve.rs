@@ -32,6 +32,15 @@ pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>>
         return Ok(vec![address]);
     }
     let files = Files::default();
+    let devices = ["/dev/random", "/dev/urandom"];
+    if cfg!(target_feature = "crt-static") && !devices.iter().all(|device| files.exists(device)) {
+        // The resolver draws its query ids from there in a static binary, and panics without. Every container
+        // runtime provides them (OCI runtime specification, default devices); a bare chroot does not.
+        return Err(
+            Error::environment(format!("cannot resolve {host}: there is no /dev/urandom"))
+                .remedy("give an address, or provide /dev/random and /dev/urandom"),
+        );
+    }
     let names = Names {
         hosts: files.text("/etc/hosts").unwrap_or_default(),
         resolv_conf: std::fs::read(files.path("/etc/resolv.conf")),
