@@ -175,7 +175,7 @@ pub struct StepResult {
     /// Bulk figures; absent from latency runs.
     pub bandwidth: Option<serde_json::Value>,
     /// Status codes; HTTP only.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub status_codes: BTreeMap<String, serde_json::Value>,
     /// What failed, by phase and cause.
     pub errors: Vec<ErrorCount>,
@@ -304,7 +304,7 @@ pub struct Latencies {
     /// Service time less the far end's residence, request by request: the path and both kernels.
     pub path: Option<Summary>,
     /// By status code; HTTP only.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub by_status: BTreeMap<String, Summary>,
 }
 
