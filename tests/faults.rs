@@ -257,7 +257,7 @@ fn the_server_is_ended_in_the_middle() {
         serve.stops();
         let ran = client.wait().exits(1);
         partial(&ran);
-        ran.complains(&[&address, "the server has died or was ended"]);
+        ran.complains(&[&address, "ended the session: the server was told to stop"]);
     });
 }
 

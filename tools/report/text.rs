@@ -196,7 +196,7 @@ fn instruments(out: &mut String, step: &StepResult) {
         fact(out, end, &how(instrument));
         fact(out, "", &loop_of(instrument));
         if instrument.saturated || instrument.disturbed {
-            fact(out, "", &trouble(instrument));
+            fact(out, "", &format!("{}: see the warnings", state(instrument)));
         }
     }
     if step.instrument.server.is_none() {
@@ -251,6 +251,14 @@ fn loop_of(instrument: &Instrument) -> String {
         ));
     }
     text
+}
+
+fn state(instrument: &Instrument) -> &'static str {
+    match (instrument.saturated, instrument.disturbed) {
+        (true, true) => "SATURATED and DISTURBED",
+        (true, false) => "SATURATED",
+        _ => "DISTURBED",
+    }
 }
 
 fn trouble(instrument: &Instrument) -> String {

@@ -213,7 +213,7 @@ fn weak_figures_are_warned_of() {
     step.operations.timed_out = 3;
     step.latency.service.p99_ns = None;
     step.latency.service.count = 999;
-    step.latency_error_ns = 1_000;
+    step.latency_error_ns = 9_000;
     step.instances.push("b".to_owned());
     assert_eq!(
         codes(&step),
