@@ -285,6 +285,27 @@ impl<C: Calls> Core<C> {
         }
     }
 
+    /// Has `forget` take each socket with a parked receive out of what the backend watches, if it is in there. It is
+    /// named by [`Self::next_unwatched`] again.
+    pub(super) fn unwatch_receives<E>(
+        &mut self,
+        mut forget: impl FnMut(&mut C::Socket) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        for &index in &self.receives {
+            let Some((id, _)) = table::target(&self.table.get(index).op) else {
+                continue;
+            };
+            let slot = &mut self.slots[id.0 as usize];
+            if let Some(socket) = &mut slot.socket
+                && forget(socket)?
+                && !std::mem::replace(&mut slot.listed, true)
+            {
+                self.unwatched.push(id.0);
+            }
+        }
+        Ok(())
+    }
+
     /// Hands over what completed, up to the bound of a turn.
     #[inline]
     pub(super) fn deliver(&mut self, done: &mut Vec<Completion>) {
