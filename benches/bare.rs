@@ -162,6 +162,15 @@ fn prepare(stream: TcpStream, wait: Wait) -> TcpStream {
     stream
 }
 
+/// An io_uring that is being dismantled interrupts what its thread waits for.
+fn is_to_be_repeated(error: &std::io::Error, wait: Wait) -> bool {
+    match error.kind() {
+        ErrorKind::Interrupted => true,
+        ErrorKind::WouldBlock => wait == Wait::Spin,
+        _ => false,
+    }
+}
+
 /// Sends all of `message`.
 #[inline]
 fn send(stream: &mut TcpStream, message: &[u8], wait: Wait) {
@@ -169,7 +178,7 @@ fn send(stream: &mut TcpStream, message: &[u8], wait: Wait) {
     while sent < message.len() {
         match stream.write(&message[sent..]) {
             Ok(bytes) => sent += bytes,
-            Err(e) if wait == Wait::Spin && e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) if is_to_be_repeated(&e, wait) => {}
             Err(e) => panic!("send: {e}"),
         }
     }
@@ -183,7 +192,7 @@ fn receive(stream: &mut TcpStream, message: &mut [u8], wait: Wait) -> bool {
         match stream.read(&mut message[received..]) {
             Ok(0) => return false,
             Ok(bytes) => received += bytes,
-            Err(e) if wait == Wait::Spin && e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) if is_to_be_repeated(&e, wait) => {}
             Err(e) => panic!("receive: {e}"),
         }
     }

@@ -21,8 +21,8 @@ impl Slot {
         link.send(io, 0, self.size)
     }
 
-    /// The receive follows the send, not at its side: pushing it beforehand delays the send, by 25 ns of a spinning
-    /// round trip, and the first attempt at it is in vain.
+    /// The receive follows the send, not at its side: pushing it beforehand would delay the send, which is stamped
+    /// already, and the first attempt at it would be in vain.
     pub(super) fn handle_sent<D: Driver>(&mut self, io: &mut D, n: u32) -> Result<(), DriverError> {
         let is_sent = self.request.handle_sent(n as usize);
         let Some(link) = &mut self.link else {
