@@ -29,8 +29,10 @@ pub const CONNECTIONS_BUSY: f64 = 0.5;
 /// millisecond and more, and this much of the time lies upon p99.9.
 pub const STEAL_SHARE: f64 = 0.001;
 /// Forced context switches, per worker and second, beyond which a run is disturbed. The housekeeping of a quiet
-/// kernel (per-CPU threads, RCU, timers) stays at a few; a competitor for the CPU causes hundreds.
-pub const SWITCHES_PER_S: f64 = 20.0;
+/// kernel (per-CPU threads, RCU, timers) forces a few, and where both ends spin on the only two CPUs of a machine
+/// 20 to 70, since it has nowhere else to go: one round trip in several thousand. A competitor for the CPU
+/// causes hundreds.
+pub const SWITCHES_PER_S: f64 = 100.0;
 /// Fewer forced switches than this are never a disturbance, however short the run.
 pub const SWITCHES_MIN: u64 = 10;
 /// A spinning worker's longest turn is a stall if it is longer than this, ns: a millisecond is a scheduler's slice or

@@ -30,7 +30,7 @@ fn quiet() -> StepResult {
         turn_p99_ns: 900,
         turn_max_ns: 200_000,
         worker_busy_max: 0.3,
-        involuntary_switches: 20,
+        involuntary_switches: 100,
         steal_ns: Some(1_000_000),
         throttled_periods: Some(0),
         throttled_ns: Some(0),
@@ -84,9 +84,9 @@ fn each_disturbance_is_told_with_its_figure() {
         (|i| i.throttled_periods = Some(1), "throttled", "1 period"),
         (|i| i.throttled_ns = Some(40_000_000), "throttled", "40 ms"),
         (
-            |i| i.involuntary_switches = 101,
+            |i| i.involuntary_switches = 501,
             "preempted",
-            "101 times (20 per worker and second)",
+            "501 times (100 per worker and second)",
         ),
         (|i| i.turn_max_ns = 3_200_000, "stalled", "3.2 ms"),
         (|i| i.ring_overflows = 2, "ring-overflow", "2 times"),
@@ -115,7 +115,7 @@ fn thresholds_grow_with_workers_and_judging_again_changes_nothing() {
     let mut step = quiet();
     step.instrument.client.cpus = vec![1, 2];
     step.instrument.client.steal_ns = Some(9_900_000);
-    step.instrument.client.involuntary_switches = 200;
+    step.instrument.client.involuntary_switches = 1_000;
     judge(&mut step);
     assert!(!step.instrument.client.disturbed);
     step.instrument.client.steal_ns = Some(10_100_000);
