@@ -475,3 +475,16 @@ fn a_disturbed_run_is_fatal_when_strict() {
     )
     .exits(4);
 }
+
+#[test]
+fn both_ends_name_the_device_of_their_route() {
+    for proto in ["tcp", "udp"] {
+        let serve = Serve::start("");
+        let flags = format!("-d 50ms --warmup 0 --proto {proto}");
+        let report = lat(serve.address(), &flags).exits(0).report();
+        let environment = &report["environment"];
+        assert_eq!(environment["client"]["device"]["name"], "lo");
+        assert_eq!(environment["servers"][0]["device"]["name"], "lo");
+        assert!(environment["servers"][0]["device"]["mtu_bytes"].as_u64() > Some(0));
+    }
+}

@@ -31,7 +31,7 @@ pub fn capture(route_to: Option<IpAddr>) -> Environment {
     Environment {
         descriptors_limit: rlimit::descriptors_limit(),
         memlock_limit_bytes: rlimit::memlock_limit_bytes(),
-        device: route_to.and_then(|to| route_device(&files, to)),
+        device: route_to.and_then(|to| device_below(&files, to)),
         ..read(&files, &allowed_cpus(), in_kubernetes)
     }
 }
@@ -129,7 +129,12 @@ fn ephemeral_ports(files: &Files) -> Option<(u16, u16)> {
 
 /// The device that packets to `to` leave through, as the kernel's own route lookup says: an address of this very
 /// machine goes through `lo`, whichever device holds it.
-fn route_device(files: &Files, to: IpAddr) -> Option<Device> {
+#[must_use]
+pub fn route_device(to: IpAddr) -> Option<Device> {
+    device_below(&Files::default(), to)
+}
+
+fn device_below(files: &Files, to: IpAddr) -> Option<Device> {
     let index = Netlink::open().ok()?.route_device(to).ok()??;
     let name = nix::net::if_::if_indextoname(index).ok()?;
     let name = name.to_str().ok()?;

@@ -1,7 +1,7 @@
 //! Who serves what: admits sessions, places them on CPUs, and keeps the worker threads.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +56,8 @@ pub(super) struct Dispatcher {
     instance: u64,
     boot_id: Option<String>,
     environment: Environment,
+    /// The client that `environment` names the device towards.
+    routed_to: Option<IpAddr>,
     chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
     workers: HashMap<(Backend, u32), WorkerThread>,
     placement: Placement,
@@ -95,6 +97,7 @@ impl Dispatcher {
             instance,
             boot_id: boot_id(),
             environment,
+            routed_to: None,
             chosen: HashMap::new(),
             workers: HashMap::new(),
             placement: Placement::default(),
@@ -151,6 +154,16 @@ impl Dispatcher {
             WaitMode::Block,
             Some(format!("{why}: it blocks (--allow-spin overrules)")),
         )
+    }
+
+    /// This machine, with the device of the route to the client; looked up once for each client in a row.
+    fn environment_towards(&mut self, peer: Option<SocketAddr>) -> Environment {
+        let to = peer.map(|peer| peer.ip());
+        if to != self.routed_to {
+            self.routed_to = to;
+            self.environment.device = to.and_then(environment::route_device);
+        }
+        self.environment.clone()
     }
 
     fn spawn(&self, backend: Backend, cpu: u32) -> Result<WorkerThread> {
@@ -220,7 +233,7 @@ impl Place<OwnedFd> for Dispatcher {
     fn admit(
         &mut self,
         hello: &Hello,
-        _peer: Option<SocketAddr>,
+        peer: Option<SocketAddr>,
     ) -> std::result::Result<Ticket, Refuse> {
         if self.is_stopping() {
             return Err(Refuse::new(
@@ -257,7 +270,7 @@ impl Place<OwnedFd> for Dispatcher {
             cpus: vec![cpu],
             same_host,
             shares_cpu,
-            environment: (!hello.brief).then(|| self.environment.clone()),
+            environment: (!hello.brief).then(|| self.environment_towards(peer)),
         };
         let permit = self.registry.enter(hello, cpu, bytes);
         Ok(Ticket {
