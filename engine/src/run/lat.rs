@@ -74,7 +74,7 @@ pub(super) fn run(
         others: far_end.addresses[1..].iter().copied().collect(),
         run_id: random::number()?,
         machine: cpus,
-        report: empty_report(plan, &far_end)?,
+        report: empty_report(plan, &far_end),
     };
     run.warn_before(chosen_cpus.shared, observer);
     let error = run.sweep(observer);
@@ -157,10 +157,10 @@ fn embed(plan: &LatPlan, client_cpus: &[u32], namespace: Option<VethNamespace>) 
     })
 }
 
-fn empty_report(plan: &LatPlan, far_end: &FarEnd) -> Result<Report> {
+fn empty_report(plan: &LatPlan, far_end: &FarEnd) -> Report {
     let address = far_end.addresses[0];
     let client = environment::capture(Some(address.ip()));
-    Ok(Report {
+    Report {
         schema: SCHEMA.to_owned(),
         tool: Tool {
             name: "tare".to_owned(),
@@ -178,7 +178,7 @@ fn empty_report(plan: &LatPlan, far_end: &FarEnd) -> Result<Report> {
         results: Vec::new(),
         assertions: Vec::new(),
         warnings: Vec::new(),
-    })
+    }
 }
 
 /// Fewer connections than asked for were measured on: what is shown is the latency of less load.
