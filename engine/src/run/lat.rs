@@ -470,7 +470,13 @@ impl Run<'_> {
             chosen: &self.chosen,
             outcome,
         });
-        for warning in report::warnings(&step) {
+        let is_sweep = self.plan.sizes.len() * self.plan.connections.len() > 1;
+        for mut warning in report::warnings(&step) {
+            if is_sweep {
+                let (size, connections) = (step.params.size_bytes, step.params.connections);
+                warning.message =
+                    format!("size={size} connections={connections}: {}", warning.message);
+            }
             self.warn(warning, observer);
         }
         if let Some(warning) = missing_connections(&step, failure.as_ref()) {
