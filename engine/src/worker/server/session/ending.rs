@@ -173,6 +173,8 @@ impl<P> Session<P> {
             instrument,
             cpu,
             cpu_operations: operations,
+            cpu_bytes: 0,
+            stream: None,
             errors: std::mem::take(&mut self.errors),
             cut_short: self.cut_short.clone(),
         }
