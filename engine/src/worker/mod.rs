@@ -22,6 +22,7 @@ pub mod ping_pong;
 pub mod server;
 #[cfg(test)]
 mod simulation;
+pub mod stream;
 
 pub use counters::TurnCounters;
 

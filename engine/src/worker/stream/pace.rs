@@ -59,7 +59,8 @@ impl Pace {
         if measured {
             self.lateness.record(now.since(self.due));
             if let Some(last) = self.last {
-                self.deviation.record(Nanos(now.since(last).0.abs_diff(self.gap.0)));
+                self.deviation
+                    .record(Nanos(now.since(last).0.abs_diff(self.gap.0)));
             }
         }
         self.last = Some(now);
@@ -112,7 +113,10 @@ mod tests {
             assert_eq!(pace.next(), us(100 * n));
             pace.handle_sent(us(100 * n + 3), true);
         }
-        assert_eq!((pace.deviation().count(), pace.deviation().max_ns()), (4, Some(0)));
+        assert_eq!(
+            (pace.deviation().count(), pace.deviation().max_ns()),
+            (4, Some(0))
+        );
         assert_eq!(pace.lateness().max_ns(), Some(3_000));
     }
 

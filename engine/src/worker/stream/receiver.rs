@@ -49,7 +49,10 @@ impl Receiver {
             by_time(ask.duration_ns),
             Nanos(ask.interval_ns),
         );
-        let room = ask.socket.receive_buffer_bytes.map_or(RECEIVE_BYTES, |bytes| bytes / 4);
+        let room = ask
+            .socket
+            .receive_buffer_bytes
+            .map_or(RECEIVE_BYTES, |bytes| bytes / 4);
         Self {
             transport: hello.transport,
             size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX),
@@ -92,7 +95,9 @@ impl Receiver {
         if self.transport == Transport::Udp {
             return link.receive(io, 0, COALESCED_BYTES);
         }
-        let left = self.expected.map_or(u64::MAX, |expected| expected - self.total);
+        let left = self
+            .expected
+            .map_or(u64::MAX, |expected| expected - self.total);
         let len = u32::try_from(left).unwrap_or(u32::MAX).min(RECEIVE_BYTES);
         if self.discard {
             link.discard(io, len)
@@ -116,9 +121,13 @@ impl Receiver {
     fn set_mark<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
         let elapsed = now.since(self.marked_at).0.max(1);
         let came = u128::from(self.since_mark) * u128::from(WAKE_EVERY.0) / u128::from(elapsed);
-        let left = self.expected.map_or(u64::MAX, |expected| expected - self.total);
+        let left = self
+            .expected
+            .map_or(u64::MAX, |expected| expected - self.total);
         let most = u64::from(self.mark_max).min(left.max(1));
-        let wanted = u32::try_from(came.min(u128::from(most))).unwrap_or(1).max(1);
+        let wanted = u32::try_from(came.min(u128::from(most)))
+            .unwrap_or(1)
+            .max(1);
         let first = self.marked_at == Instant::default();
         (self.marked_at, self.since_mark) = (now, 0);
         let is_near = wanted / 2 <= self.mark && self.mark / 2 <= wanted;
@@ -147,7 +156,12 @@ impl Receiver {
 
     /// UDP: these bytes came in one receive, and hold one datagram or several. Returns what is not payload of this
     /// stream, the beginning and the end of it: the last of several at most.
-    pub fn handle_datagrams(&mut self, bytes: &[u8], session: Id, now: Instant) -> Option<(usize, usize)> {
+    pub fn handle_datagrams(
+        &mut self,
+        bytes: &[u8],
+        session: Id,
+        now: Instant,
+    ) -> Option<(usize, usize)> {
         let size = self.size as usize;
         let mut start = 0;
         while start < bytes.len() {
@@ -230,7 +244,13 @@ impl Receiver {
         let buffers = io.socket_buffers(link.socket());
         let bytes = self.window.bytes();
         let arrivals = self.arrivals.as_ref();
-        let count = arrivals.map_or(0, |a| if self.measured_at.is_some() { a.received() } else { 0 });
+        let count = arrivals.map_or(0, |a| {
+            if self.measured_at.is_some() {
+                a.received()
+            } else {
+                0
+            }
+        });
         // From the first to the last arrival there is a gap less than datagrams.
         let duration = match (self.transport, count) {
             (Transport::Udp, 2..) => Nanos(span.0 + span.0 / (count - 1)),
@@ -238,7 +258,10 @@ impl Receiver {
         };
         let told = |of: fn(&Arrivals) -> u64| arrivals.filter(|_| count > 0).map_or(0, of);
         let (reordered, duplicated) = (told(Arrivals::reordered), told(Arrivals::duplicated));
-        let jitter_ns = arrivals.filter(|_| count > 0).and_then(Arrivals::jitter).map(|j| j.0);
+        let jitter_ns = arrivals
+            .filter(|_| count > 0)
+            .and_then(Arrivals::jitter)
+            .map(|j| j.0);
         let (blocks, series) = self.window.into_parts();
         Received {
             duration_ns: duration.0,

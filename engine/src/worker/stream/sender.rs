@@ -81,7 +81,11 @@ impl Sender {
             transport: hello.transport,
             size,
             session,
-            window: Window::new(of(ask.warmup_ns), of(ask.duration_ns), Nanos(ask.interval_ns)),
+            window: Window::new(
+                of(ask.warmup_ns),
+                of(ask.duration_ns),
+                Nanos(ask.interval_ns),
+            ),
             left: by_bytes.then_some(ask.bytes),
             pace: pace(&ask, size),
             cut: 0,
@@ -104,23 +108,12 @@ impl Sender {
         }
     }
 
-    /// Fills the send buffer, and over UDP has the kernel cut datagrams where it can. Before the test begins.
+    /// Fills the send buffer. Before the test begins.
     pub fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link, seed: u64) {
         fill(io.buffer_mut(link.send_buffer()), seed);
         if !io.capabilities().zero_copy && self.zero_copy != ZeroCopy::Off {
             let backend = io.capabilities().backend.name();
             self.zero_copy = ZeroCopy::GivenUp(format!("{backend} does not offer it"));
-        }
-        let size = self.size as usize;
-        if self.transport == Transport::Tcp || self.pace.is_some() || size > SEGMENT_MAX {
-            return;
-        }
-        let many = (io.buffer(link.send_buffer()).len() / size).min(SEGMENTS_MAX);
-        let segment = u16::try_from(size).unwrap_or(0);
-        if many > 1
-            && io.set_option(link.socket(), &SocketOption::Segmentation(segment)).is_ok()
-        {
-            self.per_send = u32::try_from(many).unwrap_or(1);
         }
     }
 
@@ -128,14 +121,38 @@ impl Sender {
     ///
     /// # Errors
     /// As [`Driver::push`].
-    pub fn start<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result<(), DriverError> {
+    pub fn start<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
         self.window.begin(now);
         self.info_at = self.window.start();
+        self.segment(io, link);
         if let Some(pace) = &mut self.pace {
             pace.start(now);
             return Ok(());
         }
         self.send_next(io, link, now)
+    }
+
+    /// Has the kernel cut several datagrams out of one send, where it can. Not before the test begins: control
+    /// datagrams would be cut as well.
+    fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
+        let size = self.size as usize;
+        if self.transport == Transport::Tcp || self.pace.is_some() || size > SEGMENT_MAX {
+            return;
+        }
+        let many = (io.buffer(link.send_buffer()).len() / size).min(SEGMENTS_MAX);
+        let segment = u16::try_from(size).unwrap_or(0);
+        if many > 1
+            && io
+                .set_option(link.socket(), &SocketOption::Segmentation(segment))
+                .is_ok()
+        {
+            self.per_send = u32::try_from(many).unwrap_or(1);
+        }
     }
 
     /// It was started.
@@ -155,7 +172,12 @@ impl Sender {
     ///
     /// # Errors
     /// As [`Driver::push`].
-    pub fn poll_submit<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result<(), DriverError> {
+    pub fn poll_submit<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
         if self.due(link).is_some_and(|due| due <= now) {
             self.send_next(io, link, now)?;
         }
@@ -186,9 +208,9 @@ impl Sender {
         let counts = match self.transport {
             Transport::Tcp => self.window.add(now, bytes),
             // By the flag that they carry, whenever they left.
-            Transport::Udp if self.sending_measured => {
-                self.window.add(now.min(Instant(self.window.end().0 - 1)), bytes)
-            }
+            Transport::Udp if self.sending_measured => self
+                .window
+                .add(now.min(Instant(self.window.end().0 - 1)), bytes),
             Transport::Udp => false,
         };
         if counts {
@@ -251,7 +273,12 @@ impl Sender {
         self.window.end() + over
     }
 
-    fn send_next<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result<(), DriverError> {
+    fn send_next<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
         if self.finished || link.is_sending() {
             return Ok(());
         }
@@ -283,12 +310,22 @@ impl Sender {
         link.send_repeated(io, self.size, most.min(left / self.size))
     }
 
-    fn send_datagrams<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result<(), DriverError> {
+    fn send_datagrams<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
         self.sending_measured = self.window.contains(now) || self.left.is_some();
-        let left = self.left.map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
+        let left = self
+            .left
+            .map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
         let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.per_send);
         let buffer = io.buffer_mut(link.send_buffer());
-        for datagram in buffer.chunks_exact_mut(self.size as usize).take(count as usize) {
+        for datagram in buffer
+            .chunks_exact_mut(self.size as usize)
+            .take(count as usize)
+        {
             let header = StreamHeader {
                 kind: StreamKind::Payload,
                 measured: self.sending_measured,
@@ -308,11 +345,14 @@ impl Sender {
     /// the end.
     fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
         self.info_at = now + Nanos(self.ask.interval_ns.max(1_000_000));
-        let Some(info) = io.tcp_info(link.socket()).filter(|_| self.transport == Transport::Tcp) else {
+        let Some(info) = io
+            .tcp_info(link.socket())
+            .filter(|_| self.transport == Transport::Tcp)
+        else {
             return;
         };
         let Some((_, last)) = &mut self.info else {
-            self.info = Some((info.clone(), info));
+            self.info = Some((info, info));
             return;
         };
         if self.series.len() < self.series.capacity() {
@@ -383,7 +423,10 @@ impl Sender {
             sends: self.sends,
             datagrams: self.datagrams,
             per_send: self.per_send,
-            unsent: self.pace.as_mut().map_or(0, |pace| pace.count_unsent(until)),
+            unsent: self
+                .pace
+                .as_mut()
+                .map_or(0, |pace| pace.count_unsent(until)),
             gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap().0),
             gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
             lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
@@ -414,7 +457,11 @@ fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
     let share = Share::new(ask.stream.min(ask.streams.max(1) - 1), ask.streams.max(1));
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let per_s = ask.rate_bits_per_s as f64 / 8.0 / f64::from(size.max(1));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and the cast saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and the cast saturates"
+    )]
     let gap = Nanos((f64::from(ask.streams.max(1)) * 1e9 / per_s) as u64);
     let schedule = (ask.rate_bits_per_s > 0).then(|| Schedule::constant(per_s, share).ok())??;
     Some(Pace::new(schedule, gap))
