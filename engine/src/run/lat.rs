@@ -26,6 +26,7 @@ use crate::result::{Environments, Params, Report, SCHEMA, StepResult, Tool, Warn
 use crate::sys::usage::boot_id;
 use crate::sys::{random, rlimit, tuning};
 use crate::units::Nanos;
+use crate::worker::dialogue::DialogueSpec;
 use crate::worker::ping_pong::ClientSpec;
 
 /// Descriptors beside the connections: rings, wakers, files, the embedded server.
@@ -400,18 +401,19 @@ impl Run<'_> {
             cpus,
             backend: self.chosen.backend,
             spec: ClientSpec {
-                to: self.address,
-                transport: self.plan.transport,
-                hello,
-                secret: common.secret.clone(),
+                dialogue: DialogueSpec::new(
+                    self.address,
+                    hello,
+                    common.secret.clone(),
+                    common.timeout,
+                    self.run_id.rotate_left(17) ^ u64::from(size),
+                ),
                 connections,
                 size_bytes: size,
-                timeout: common.timeout,
                 warmup: common.warmup,
                 duration,
                 count,
                 wait: self.wait,
-                nonce: self.run_id.rotate_left(17) ^ u64::from(size),
                 wakeup: Nanos::ZERO,
             },
             count,

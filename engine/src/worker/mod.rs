@@ -17,7 +17,10 @@ use crate::units::Instant;
 
 pub mod control;
 pub mod counters;
+pub mod dialogue;
+pub mod errors;
 pub mod link;
+pub mod outcome;
 pub mod ping_pong;
 pub mod server;
 #[cfg(test)]

@@ -12,8 +12,7 @@ mod slot;
 mod spec;
 pub mod tally;
 
-use crate::driver::{Completion, Driver, DriverError, OpError, Wait};
-use crate::error::Error;
+use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, WaitMode};
@@ -23,11 +22,12 @@ use crate::worker::control::{Interrupt, Phase};
 use crate::worker::link::slot_of;
 use crate::worker::{Role, TurnCounters};
 
-pub use spec::{ClientSpec, Gauge, Outcome};
+pub use crate::worker::outcome::Outcome;
+pub use spec::{ClientSpec, Gauge};
 
 use pacer::{Action, Pacer};
-use slot::{Failure, Slot};
-use tally::{Stage, Tally};
+use slot::{Event, Slot};
+use tally::Tally;
 
 /// How long a sleeping worker sleeps at most, so that it notices an interrupt.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -107,7 +107,7 @@ impl<G: Gauge> Client<G> {
             warmup: Tally::default(),
             measured: Tally::default(),
             scanned_at: Instant::default(),
-            scan_step: Nanos((spec.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
+            scan_step: Nanos((spec.dialogue.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
             gauge,
             interrupt,
             outcome: Outcome::default(),
@@ -124,7 +124,7 @@ impl<G: Gauge> Client<G> {
         self.gauge.phase(Phase::Connect);
         for index in 0..self.spec.connections {
             let is_open = self.prepare(io, index, now)?;
-            if is_open && (index == 0 || !self.spec.hello.connect_each) {
+            if is_open && (index == 0 || !self.spec.dialogue.hello.connect_each) {
                 self.connecting += 1;
                 self.slots[index as usize].expect_accept();
                 self.pacer.push(index, Action::Connect);
@@ -149,7 +149,7 @@ impl<G: Gauge> Client<G> {
     /// Whether at least one connection can be measured on.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        if self.spec.hello.connect_each {
+        if self.spec.dialogue.hello.connect_each {
             return self.outcome.established > 0;
         }
         self.slots.iter().any(|slot| !slot.is_dead())
@@ -172,7 +172,7 @@ impl<G: Gauge> Client<G> {
         for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
             if !slot.is_dead() {
                 self.pacer.make_available(index);
-            } else if self.spec.hello.connect_each {
+            } else if self.spec.dialogue.hello.connect_each {
                 slot.rest_until(t0);
             }
         }
@@ -221,12 +221,7 @@ impl<G: Gauge> Client<G> {
     ) -> Result<bool, DriverError> {
         match self.slots[index as usize].prepare(io, &self.spec) {
             Ok(()) => Ok(true),
-            Err(error) => {
-                let failure = Failure {
-                    stage: Stage::Connect,
-                    cause: error.name(),
-                    error: Some(Box::new(cannot_open(error))),
-                };
+            Err(failure) => {
                 self.handle_failure(io, index, failure, now)?;
                 Ok(false)
             }
@@ -251,7 +246,7 @@ impl<G: Gauge> Client<G> {
     }
 
     fn dispatch(&mut self, now: Instant) {
-        let (slots, connect_each) = (&self.slots, self.spec.hello.connect_each);
+        let (slots, connect_each) = (&self.slots, self.spec.dialogue.hello.connect_each);
         self.pacer
             .dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
     }
@@ -279,8 +274,8 @@ impl<G: Gauge> Client<G> {
                 }
                 continue;
             }
-            let event = self.slots[index as usize].handle_timers(io, now, &self.spec)?;
-            self.handle_event(io, index, event, now)?;
+            let news = self.slots[index as usize].handle_timers(io, now, &self.spec)?;
+            self.handle_event(io, index, Event::News(news), now)?;
         }
         Ok(())
     }
@@ -323,7 +318,7 @@ impl<G: Gauge> Client<G> {
         action: Action,
         now: Instant,
     ) -> Result<(), DriverError> {
-        let connect_each = self.spec.hello.connect_each;
+        let connect_each = self.spec.dialogue.hello.connect_each;
         let slot = &mut self.slots[index as usize];
         let due = match action {
             Action::Connect => {
@@ -466,17 +461,5 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
 
     fn is_finished(&self) -> bool {
         self.state == State::Finished
-    }
-}
-
-/// A socket could not be opened: nothing that the far end could help.
-fn cannot_open(error: OpError) -> Error {
-    let what = Error::environment(format!("no socket can be opened: {error}"));
-    match error {
-        OpError::TooManyFiles => what.remedy("raise the limit: ulimit -n 65536"),
-        OpError::FamilyNotSupported => {
-            what.remedy("IPv6 is switched off here: give an IPv4 address")
-        }
-        _ => what,
     }
 }
