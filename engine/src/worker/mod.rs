@@ -15,6 +15,7 @@ use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::limits::COMPLETIONS_PER_TURN;
 use crate::units::Instant;
 
+pub mod bulk;
 pub mod control;
 pub mod counters;
 pub mod dialogue;

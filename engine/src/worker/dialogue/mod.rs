@@ -16,7 +16,7 @@ mod greeting;
 mod spec;
 mod stream;
 
-use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
+use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, SocketId};
 use crate::limits::CONTROL_DATAGRAM;
 use crate::proto::datagram::{DocumentFetch, UdpClientHandshake};
 use crate::proto::handshake::{ClientHandshake, FiguresReader};
@@ -272,14 +272,15 @@ impl Dialogue {
         &mut self,
         io: &mut D,
         purpose: Purpose,
-        outcome: &Outcome,
+        completion: &Completion,
         now: Instant,
         spec: &DialogueSpec,
     ) -> Result<Heard, DriverError> {
         let Some(link) = &mut self.link else {
             return Ok(Heard::News(News::Nothing));
         };
-        link.handle_completed(purpose);
+        let outcome = &completion.outcome;
+        link.handle(purpose, outcome, completion.more);
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::Received(n))
                 if self.is_open() && (*n > 0 || spec.transport() == Transport::Udp) =>
@@ -287,6 +288,12 @@ impl Dialogue {
                 Ok(Heard::Received { len: *n })
             }
             (Purpose::Send, Outcome::Sent(n)) if !self.is_over() => Ok(Heard::Sent { len: *n }),
+            (Purpose::Send, &Outcome::SentRepeated { sends, bytes }) if !self.is_over() => {
+                Ok(Heard::SentRepeated { sends, bytes })
+            }
+            (Purpose::Send, &Outcome::Released { copied }) if !self.is_over() => {
+                Ok(Heard::Released { copied })
+            }
             _ => self
                 .handle_own(io, purpose, outcome, now, spec)
                 .map(Heard::News),

@@ -10,8 +10,10 @@ mod sender;
 pub use receiver::Receiver;
 pub use sender::Sender;
 
+use crate::driver::SocketOption;
 use crate::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX};
 use crate::proto::hello::{Hello, Transport};
+use crate::proto::stream::SocketOptions;
 
 /// Bytes that one receive of a TCP stream takes at most. With a low-water mark of the same length, 128 KiB had 38 to
 /// 54 Gbit/s over loopback; 64 KiB 22 to 25, 256 KiB 34 to 58 (sends of 128 KiB, Linux 6.18, `benches/bulk.rs`).
@@ -44,3 +46,27 @@ pub fn send_bytes(hello: &Hello) -> usize {
 const SEGMENT_MAX: usize = 1452;
 /// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64 (`UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: usize = 64;
+
+/// The options that were asked for, as they are set on a socket of that transport.
+pub fn socket_options(
+    asked: &SocketOptions,
+    transport: Transport,
+) -> impl Iterator<Item = SocketOption> {
+    let tcp = transport == Transport::Tcp;
+    let options = [
+        asked
+            .congestion
+            .clone()
+            .filter(|_| tcp)
+            .map(SocketOption::Congestion),
+        asked
+            .mss_bytes
+            .filter(|_| tcp)
+            .map(SocketOption::MaxSegment),
+        tcp.then_some(SocketOption::NoDelay(asked.nodelay)),
+        asked.dscp.map(|dscp| SocketOption::TrafficClass(dscp << 2)),
+        asked.send_buffer_bytes.map(SocketOption::SendBuffer),
+        asked.receive_buffer_bytes.map(SocketOption::ReceiveBuffer),
+    ];
+    options.into_iter().flatten()
+}

@@ -80,6 +80,9 @@ impl Receiver {
 
     /// Undoes what [`Receiver::prepare`] and the stream have set: what follows is control traffic.
     pub fn finish<D: Driver>(&mut self, io: &mut D, link: &Link) {
+        if self.coalesced {
+            let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
+        }
         if self.mark > 1 {
             self.mark = 1;
             let _ = io.set_option(link.socket(), &SocketOption::ReceiveLowWater(1));

@@ -13,7 +13,7 @@ use crate::proto::stream::{
 use crate::units::Instant;
 use crate::worker::link::Purpose;
 use crate::worker::server::is_departure;
-use crate::worker::stream::{Receiver, Sender, receive_bytes};
+use crate::worker::stream::{self, Receiver, Sender, receive_bytes};
 
 /// What a session that streams has beside the others.
 #[derive(Debug)]
@@ -63,20 +63,7 @@ fn set_options<D: Driver>(
     asked: &SocketOptions,
     transport: Transport,
 ) -> Result<(), Refuse> {
-    let tcp = transport == Transport::Tcp;
-    let congestion = asked.congestion.clone().filter(|_| tcp);
-    let options = [
-        congestion.map(SocketOption::Congestion),
-        asked
-            .mss_bytes
-            .filter(|_| tcp)
-            .map(SocketOption::MaxSegment),
-        Some(SocketOption::NoDelay(asked.nodelay)).filter(|_| tcp),
-        asked.dscp.map(|dscp| SocketOption::TrafficClass(dscp << 2)),
-        asked.send_buffer_bytes.map(SocketOption::SendBuffer),
-        asked.receive_buffer_bytes.map(SocketOption::ReceiveBuffer),
-    ];
-    for option in options.into_iter().flatten() {
+    for option in stream::socket_options(asked, transport) {
         io.set_option(socket, &option)
             .map_err(|error| refusal(&option, error))?;
     }
