@@ -318,8 +318,8 @@ impl Run<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(Params, StepOutcome)> {
         loop {
-            let step = self.step_plan(size, connections);
-            let outcome = step::run(&step, &params, self.interrupt, observer)?;
+            let step = self.step_plan(size, connections)?;
+            let outcome = step::run(step, &params, self.interrupt, observer)?;
             let unreached =
                 outcome.result.outcome.established == 0 && self.report.results.is_empty();
             if !unreached || self.interrupt.is_raised() {
@@ -366,7 +366,7 @@ impl Run<'_> {
         Nanos(rate.map_or(0, |rate| (1e9 / rate) as u64))
     }
 
-    fn step_plan(&self, size: u32, connections: u32) -> StepPlan {
+    fn step_plan(&self, size: u32, connections: u32) -> Result<StepPlan<LatJob>> {
         let common = &self.plan.common;
         let workers = self.cpus.len().min(connections as usize).max(1);
         let cpus = self.cpus[..workers].to_vec();

@@ -15,7 +15,7 @@ use crate::worker::dialogue::{Failure, News};
 use crate::worker::errors::{Errors, Stage};
 use crate::worker::link::slot_of;
 use crate::worker::outcome::Outcome;
-use crate::worker::{Role, TurnCounters};
+use crate::worker::{ClientRole, Role, TurnCounters};
 
 pub use spec::{BulkGauge, BulkSpec, BulkTally, StreamAccount};
 
@@ -78,66 +78,6 @@ impl<G: BulkGauge> BulkClient<G> {
             outcome: Outcome::default(),
             spec,
         }
-    }
-
-    /// Opens the sockets and connects them.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.gauge.phase(Phase::Connect);
-        for index in 0..self.spec.streams {
-            let slot = &mut self.slots[index as usize];
-            match slot.connect(io, now, &self.spec)? {
-                Ok(()) => {
-                    self.connecting += 1;
-                    self.outcome.sockets += 1;
-                }
-                Err(failure) => self.handle_failure(io, index, failure, now)?,
-            }
-        }
-        self.check_ready();
-        Ok(())
-    }
-
-    /// Whether every connection stands (or has failed).
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.state != State::Connecting
-    }
-
-    /// Whether there is nothing left to do.
-    #[must_use]
-    pub fn is_finished_now(&self) -> bool {
-        self.state == State::Finished
-    }
-
-    /// Whether at least one stream can be measured.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.slots.iter().any(|slot| !slot.is_dead())
-    }
-
-    /// What the servers said so far.
-    #[must_use]
-    pub fn accepts(&self) -> &[Accept] {
-        &self.outcome.accepts
-    }
-
-    /// Starts the streams at `t0`, the same instant for all workers. `wait` is what both ends settled on.
-    pub fn start(&mut self, t0: Instant, wait: WaitMode) {
-        self.spec.wait = wait;
-        self.t0 = t0;
-        self.state = State::Starting { t0 };
-        self.gauge.phase(Phase::WarmUp);
-    }
-
-    /// Gives up before the start, because another worker could not connect.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.end_all(io, now)
     }
 
     /// What came of it.
@@ -331,6 +271,51 @@ impl<G: BulkGauge> BulkClient<G> {
     fn due(&self) -> Instant {
         let due = self.slots.iter().filter_map(Slot::due).min();
         due.unwrap_or(Instant::FAR_FUTURE)
+    }
+}
+
+impl<G: BulkGauge> ClientRole for BulkClient<G> {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.gauge.phase(Phase::Connect);
+        for index in 0..self.spec.streams {
+            let slot = &mut self.slots[index as usize];
+            match slot.connect(io, now, &self.spec)? {
+                Ok(()) => {
+                    self.connecting += 1;
+                    self.outcome.sockets += 1;
+                }
+                Err(failure) => self.handle_failure(io, index, failure, now)?,
+            }
+        }
+        self.check_ready();
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state != State::Connecting
+    }
+
+    fn is_alive(&self) -> bool {
+        self.slots.iter().any(|slot| !slot.is_dead())
+    }
+
+    fn accepts(&self) -> &[Accept] {
+        &self.outcome.accepts
+    }
+
+    fn start(&mut self, t0: Instant, wait: WaitMode) {
+        self.spec.wait = wait;
+        self.t0 = t0;
+        self.state = State::Starting { t0 };
+        self.gauge.phase(Phase::WarmUp);
+    }
+
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.end_all(io, now)
+    }
+
+    fn is_finished_now(&self) -> bool {
+        self.state == State::Finished
     }
 }
 

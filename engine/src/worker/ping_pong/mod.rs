@@ -20,7 +20,7 @@ use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::link::slot_of;
-use crate::worker::{Role, TurnCounters};
+use crate::worker::{ClientRole, Role, TurnCounters};
 
 pub use crate::worker::outcome::Outcome;
 pub use spec::{ClientSpec, Gauge};
@@ -115,77 +115,6 @@ impl<G: Gauge> Client<G> {
         }
     }
 
-    /// Opens the sockets; they are connected in the turns that follow. With a connection per operation, one is
-    /// connected before the start, to learn whom we talk to.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.gauge.phase(Phase::Connect);
-        for index in 0..self.spec.connections {
-            let is_open = self.prepare(io, index, now)?;
-            if is_open && (index == 0 || !self.spec.dialogue.hello.connect_each) {
-                self.connecting += 1;
-                self.slots[index as usize].expect_accept();
-                self.pacer.push(index, Action::Connect);
-            }
-        }
-        self.check_ready();
-        Ok(())
-    }
-
-    /// Whether every connection stands (or has failed).
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.state != State::Connecting
-    }
-
-    /// Whether there is nothing left to do.
-    #[must_use]
-    pub fn is_finished_now(&self) -> bool {
-        self.state == State::Finished
-    }
-
-    /// Whether at least one connection can be measured on.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        if self.spec.dialogue.hello.connect_each {
-            return self.outcome.established > 0;
-        }
-        self.slots.iter().any(|slot| !slot.is_dead())
-    }
-
-    /// Starts the warm-up at `t0`, the same instant for all workers. `wait` is what both ends settled on.
-    pub fn start(&mut self, t0: Instant, wait: WaitMode) {
-        self.spec.wait = wait;
-        self.state = State::Starting { t0 };
-        self.gauge.phase(Phase::WarmUp);
-        self.warmup_end = t0 + self.spec.warmup;
-        self.outcome.warmup = self.spec.warmup;
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
-        self.recording.begin(self.warmup_end);
-        let end = self
-            .spec
-            .duration
-            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
-        self.pacer.start(t0, self.warmup_end, end);
-        for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
-            if !slot.is_dead() {
-                self.pacer.make_available(index);
-            } else if self.spec.dialogue.hello.connect_each {
-                slot.rest_until(t0);
-            }
-        }
-    }
-
-    /// Gives up before the start, because another worker could not connect.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.finish(io, now)
-    }
-
     /// What came of it: the recording, the warm-up's tally, the measured phase's tally, and the rest.
     #[must_use]
     pub fn into_results(mut self) -> (Recording, Tally, Tally, Outcome, G) {
@@ -197,12 +126,6 @@ impl<G: Gauge> Client<G> {
             self.outcome,
             self.gauge,
         )
-    }
-
-    /// What the servers said so far.
-    #[must_use]
-    pub fn accepts(&self) -> &[Accept] {
-        &self.outcome.accepts
     }
 
     const fn is_running(&self) -> bool {
@@ -360,6 +283,67 @@ impl<G: Gauge> Client<G> {
         } else {
             slot.send(io, now, &self.spec)
         }
+    }
+}
+
+impl<G: Gauge> ClientRole for Client<G> {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.gauge.phase(Phase::Connect);
+        for index in 0..self.spec.connections {
+            let is_open = self.prepare(io, index, now)?;
+            if is_open && (index == 0 || !self.spec.dialogue.hello.connect_each) {
+                self.connecting += 1;
+                self.slots[index as usize].expect_accept();
+                self.pacer.push(index, Action::Connect);
+            }
+        }
+        self.check_ready();
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state != State::Connecting
+    }
+
+    fn is_alive(&self) -> bool {
+        if self.spec.dialogue.hello.connect_each {
+            return self.outcome.established > 0;
+        }
+        self.slots.iter().any(|slot| !slot.is_dead())
+    }
+
+    fn accepts(&self) -> &[Accept] {
+        &self.outcome.accepts
+    }
+
+    fn start(&mut self, t0: Instant, wait: WaitMode) {
+        self.spec.wait = wait;
+        self.state = State::Starting { t0 };
+        self.gauge.phase(Phase::WarmUp);
+        self.warmup_end = t0 + self.spec.warmup;
+        self.outcome.warmup = self.spec.warmup;
+        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
+        self.recording.begin(self.warmup_end);
+        let end = self
+            .spec
+            .duration
+            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
+        self.pacer.start(t0, self.warmup_end, end);
+        for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
+            if !slot.is_dead() {
+                self.pacer.make_available(index);
+            } else if self.spec.dialogue.hello.connect_each {
+                slot.rest_until(t0);
+            }
+        }
+    }
+
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.finish(io, now)
+    }
+
+    fn is_finished_now(&self) -> bool {
+        self.state == State::Finished
     }
 }
 
