@@ -22,11 +22,12 @@ impl Balanced {
             .each_ref()
             .map(|serve| serve.address().rsplit_once(':').unwrap().1);
         let rules = ["tcp", "udp"].map(|proto| {
-            format!("{proto} dport 7117 redirect to :numgen inc mod 2 map {{ 0 : {a}, 1 : {b} }};")
+            format!("{proto} dport 7117 redirect to :numgen inc mod 2 map {{ 0 : {a}, 1 : {b} }}\n")
         });
+        let hook = "type nat hook prerouting priority dstnat;";
         netns.nft(&format!(
-            "table ip balance {{ chain in {{ type nat hook prerouting priority dstnat; {} }} }}",
-            rules.join(" ")
+            "table ip balance {{\nchain in {{\n{hook}\n{}}}\n}}\n",
+            rules.concat()
         ));
         Self {
             servers,

@@ -95,7 +95,7 @@ fn a_run_stops_by_itself_before_the_conntrack_table_is_full() {
         let netns = Netns::make();
         let serve = netns.serve();
         netns.nft(
-            "table inet t { chain c { type filter hook output priority 0; ct state new counter } }",
+            "table inet t {\nchain c {\ntype filter hook output priority 0;\nct state new counter\n}\n}\n",
         );
         // The limit is the whole machine's, and nothing here would come near it: the client alone is shown less.
         let shown = tempfile::NamedTempFile::new().unwrap();

@@ -251,16 +251,18 @@ impl Run<'_> {
             };
             self.warn(warning, observer);
         }
+        let most = self.plan.connections.iter().copied().max().unwrap_or(1);
+        let budget = ConnectBudget::of(&self.report.environment.client);
         if self.plan.connect_each {
-            let most = self.plan.connections.iter().copied().max().unwrap_or(1);
             let total = match self.plan.common.stop {
                 Stop::Count(count) => Some(count),
                 Stop::After(_) => None,
             };
-            let budget = ConnectBudget::of(&self.report.environment.client);
             for warning in budget.check(u64::from(most), total) {
                 self.warn(warning, observer);
             }
+        } else if let Some(warning) = budget.check_ports(u64::from(most)) {
+            self.warn(warning, observer);
         }
         let context = WarningContext {
             spinning: self.wait != WaitMode::Block,

@@ -135,8 +135,7 @@ pub(super) fn run(
             (Ok(Ok(result)), Some(merged)) => merged.merge(result),
             // What the others measured is kept.
             (Ok(Err(error)), _) => {
-                let what = format!("a worker has failed: {error}");
-                stopped.get_or_insert_with(|| Error::environment(what));
+                stopped.get_or_insert(error);
             }
             (Err(_), _) => {
                 stopped.get_or_insert_with(|| Error::bug("a worker panicked"));

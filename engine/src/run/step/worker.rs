@@ -8,6 +8,7 @@ use crossbeam::utils::CachePadded;
 use super::live::{Live, LiveGauge, Stream};
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
+use crate::error::{Error, Result};
 use crate::histogram::{Recording, RecordingSpec};
 use crate::run::backend::{self, AnyDriver};
 use crate::run::observe::Interrupt;
@@ -97,25 +98,31 @@ impl Drop for StopOthers {
 }
 
 /// A worker's thread.
-pub(super) fn work(assignment: Assignment) -> Result<WorkerResult, DriverError> {
+pub(super) fn work(assignment: Assignment) -> Result<WorkerResult> {
     let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
     // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
     // and the involuntary switches tell.
     let _ = affinity::pin_current_thread(assignment.cpu);
     let _ = tuning::set_timer_slack_ns(1);
-    let result = match backend::open(assignment.backend)? {
+    let backend = assignment.backend;
+    let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
+    let failed = |error| Error::environment(format!("a worker has failed: {error}"));
+    let result = match driver {
         AnyDriver::Uring(driver) => {
-            let (mut result, driver) = drive(driver, assignment)?;
+            let (mut result, driver) = drive(driver, assignment).map_err(failed)?;
             result.overflows = driver.overflows();
             result
         }
-        AnyDriver::Epoll(driver) => drive(driver, assignment)?.0,
+        AnyDriver::Epoll(driver) => drive(driver, assignment).map_err(failed)?.0,
     };
     stop_others.0 = None;
     Ok(result)
 }
 
-fn drive<D: Driver>(driver: D, assignment: Assignment) -> Result<(WorkerResult, D), DriverError> {
+fn drive<D: Driver>(
+    driver: D,
+    assignment: Assignment,
+) -> std::result::Result<(WorkerResult, D), DriverError> {
     let clock = MonotonicClock;
     let quality = clock.quality();
     let sleeps = assignment.spec.wait != WaitMode::Spin;
