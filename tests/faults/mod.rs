@@ -45,21 +45,35 @@ impl Way {
     }
 }
 
-fn for_each_way(scenario: impl FnMut(&Way)) {
-    each(&["tcp", "udp"], scenario);
+fn for_each_way(mut scenario: impl FnMut(&Way)) {
+    each(&["tcp", "udp"], |way| scenario(&way));
+}
+
+/// For scenarios that mostly wait: all at once.
+fn for_each_way_at_once(scenario: impl Fn(&Way) + Sync) {
+    at_once(&["tcp", "udp"], scenario);
 }
 
 /// For what only connections suffer.
-fn for_each_way_over_tcp(scenario: impl FnMut(&Way)) {
-    each(&["tcp"], scenario);
+fn for_each_way_over_tcp_at_once(scenario: impl Fn(&Way) + Sync) {
+    at_once(&["tcp"], scenario);
 }
 
-fn each(protos: &[&'static str], mut scenario: impl FnMut(&Way)) {
+fn at_once(protos: &[&'static str], scenario: impl Fn(&Way) + Sync) {
+    let scenario = &scenario;
+    thread::scope(|scope| {
+        each(protos, |way| {
+            scope.spawn(move || scenario(&way));
+        });
+    });
+}
+
+fn each(protos: &[&'static str], mut scenario: impl FnMut(Way)) {
     for test in TESTS {
         for backend in backends() {
             for proto in protos {
                 let flags = format!("--proto {proto} --backend {backend}");
-                scenario(&Way { test, proto, flags });
+                scenario(Way { test, proto, flags });
             }
         }
     }

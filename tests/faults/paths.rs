@@ -4,9 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{for_each_way, for_each_way_over_tcp, partial};
+use super::{for_each_way_at_once, for_each_way_over_tcp_at_once, partial};
 use crate::netns::{Netns, ip};
 use crate::util::{Job, Serve, backends, eventually, figure, is_root, lat, test_words};
 
@@ -15,7 +15,7 @@ fn a_peer_that_vanishes_without_a_word_is_given_up_in_time() {
     if !is_root("ip netns") {
         return;
     }
-    for_each_way_over_tcp(|way| {
+    for_each_way_over_tcp_at_once(|way| {
         let netns = Netns::make();
         let serve = netns.serve();
         let client = way.measuring(&serve, "--timeout 600ms -c 2");
@@ -50,12 +50,12 @@ fn a_path_that_comes_back_in_time_is_a_stall_and_no_failure() {
     if !is_root("ip netns") {
         return;
     }
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let netns = Netns::make();
         let serve = netns.serve();
         // Over UDP what is lost stays lost; the next goes through.
         let timeout = if way.proto == "tcp" { "10s" } else { "100ms" };
-        let flags = format!("-d 3s --warmup 0 --wait block --timeout {timeout}");
+        let flags = format!("-d 2500ms --warmup 0 --wait block --timeout {timeout}");
         let client = way.start(serve.address(), &flags);
         client.is_measuring();
         netns.cut();
@@ -74,16 +74,21 @@ fn a_path_that_comes_back_in_time_is_a_stall_and_no_failure() {
             assert_eq!(result["errors"], json!([]));
             assert!(longest >= AWAY, "{longest:?}");
         } else {
-            let timeouts = json!([{"phase": "receive", "cause": "timeout", "count": lost}]);
+            let timeouts = json!({"phase": "receive", "cause": "timeout", "count": lost});
             assert!(lost >= 1, "{result:#}");
-            assert_eq!(result["errors"], timeouts);
+            let errors = result["errors"].as_array().unwrap();
+            assert!(errors.contains(&timeouts), "{errors:?}");
+            // Some were held back until the neighbour was found again, and came late.
+            let known = [json!("timeout"), json!("late-reply")];
+            let known = |error: &Value| known.contains(&error["cause"]);
+            assert!(errors.iter().all(known), "{errors:?}");
             // "At least this long", by all the time that they were waited for.
             assert!(figure(result, "/latency/service/censored") >= lost);
             assert!(longest >= Duration::from_millis(100), "{longest:?}");
         }
         // It went on after.
         assert!(
-            figure(result, "/duration_ns") >= 2_900_000_000,
+            figure(result, "/duration_ns") >= 2_400_000_000,
             "{result:#}"
         );
         assert!(result["instrument"]["server"].is_object());
@@ -97,7 +102,7 @@ fn a_client_whose_host_vanished_frees_its_place() {
     if !is_root("ip netns") {
         return;
     }
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let netns = Netns::make();
         let flags = format!(
             "--listen {}:0 --max-sessions 1 --idle-timeout 1s",

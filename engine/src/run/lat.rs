@@ -198,6 +198,27 @@ fn missing_connections(step: &StepResult, failure: Option<&Error>) -> Option<War
     })
 }
 
+/// Some connections died, and the others measured on: the load was less from then on.
+fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warning> {
+    let costs_a_connection = |cause: &str| !matches!(cause, "timeout" | "late-reply");
+    let mut errors = step.errors.iter();
+    let lost = errors.any(|error| {
+        matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
+    });
+    if step.params.connect_each || step.partial || !lost {
+        return None;
+    }
+    let failure = failure?;
+    Some(Warning {
+        code: "connections-lost".to_owned(),
+        message: format!(
+            "connections were lost while measuring, and the others measured on: {}",
+            failure.message()
+        ),
+        advice: failure.advice().unwrap_or("see `errors`").to_owned(),
+    })
+}
+
 /// A run under way.
 struct Run<'a> {
     plan: &'a LatPlan,
@@ -482,6 +503,9 @@ impl Run<'_> {
             self.warn(warning, observer);
         }
         if let Some(warning) = missing_connections(&step, failure.as_ref()) {
+            self.warn(warning, observer);
+        }
+        if let Some(warning) = lost_connections(&step, failure.as_ref()) {
             self.warn(warning, observer);
         }
         let nothing = step.operations.completed == 0;
