@@ -367,7 +367,7 @@ impl Serve {
     /// a delayed acknowledgement (40 ms); that others want its CPU costs the median less.
     #[track_caller]
     pub(crate) fn serves(&self) {
-        for flags in ["", "--udp", "-c 4"] {
+        for flags in ["-c 4", "--udp"] {
             let flags = format!("-n 200 --wait block {flags}");
             let report = lat(self.address(), &flags).exits(0).report();
             let result = &report["results"][0];

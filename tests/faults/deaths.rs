@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{drain, for_each_way, measuring, partial, stranger};
+use super::{drain, for_each_way, for_each_way_at_once, measuring, partial, stranger};
 use crate::util::{Job, Serve, eventually, figure, lat, lat_words, run, tare};
 
 #[test]
 fn the_server_dies_in_the_middle() {
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let flags = &way.flags;
         let mut serve = Serve::start("");
         let client = way.measuring(&serve, "--timeout 1s");
@@ -59,7 +59,7 @@ fn the_server_is_ended_in_the_middle() {
 
 #[test]
 fn the_client_dies_in_the_middle() {
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let flags = &way.flags;
         // Over UDP nobody tells the server; its place is free when it has been idle for long enough.
         let serve = Serve::start("--max-sessions 1 --idle-timeout 1s");
@@ -88,7 +88,7 @@ fn the_client_dies_in_the_middle() {
 
 #[test]
 fn an_interrupted_client_prints_what_it_has() {
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let flags = &way.flags;
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let serve = Serve::start("");

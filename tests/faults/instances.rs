@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Way, for_each_way, for_each_way_at_once};
+use super::{Way, for_each_way_at_once};
 use crate::netns::Netns;
 use crate::util::{Serve, figure, is_root, lat, warnings};
 
@@ -69,7 +69,7 @@ fn two_servers_behind_one_address_are_both_named() {
     if !is_root("ip netns") {
         return;
     }
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let balanced = Balanced::make();
         let report = balanced.run(way, "-n 400 -c 4");
         names_two(&report, 0);

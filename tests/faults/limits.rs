@@ -193,7 +193,7 @@ fn memory_to_lock_that_is_enough_for_some_rings() {
     if !is_root("dropping CAP_IPC_LOCK") || !backends().contains(&"uring") {
         return;
     }
-    for kib in [512, 640, 768, 1024] {
+    for kib in [512, 1024] {
         let serve = Serve::started(memlocked(kib, &Serve::words("")));
         for flags in ["", "--udp", "-c 2 --connect-each"] {
             let flags = format!("-n 100 --wait block {flags}");

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{Way, for_each_way};
+use super::{Way, for_each_way_at_once};
 use crate::util::{Job, Serve, eventually, figure, report, tare, test_words, text};
 
 /// A sweep of three steps that streams its results into a pipe with no room for the first of them: it stands
@@ -32,7 +32,7 @@ fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
 
 #[test]
 fn a_server_that_is_restarted_between_steps_is_measured_on() {
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sweep.json");
         let serve = Serve::start("");
@@ -66,7 +66,7 @@ fn a_server_that_is_restarted_between_steps_is_measured_on() {
 
 #[test]
 fn a_server_that_is_gone_between_steps_ends_the_sweep_with_what_it_had() {
-    for_each_way(|way| {
+    for_each_way_at_once(|way| {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sweep.json");
         let serve = Serve::start("");
