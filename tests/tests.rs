@@ -10,6 +10,7 @@ mod cli;
 mod e2e;
 mod faults;
 mod namespaces;
+mod netns;
 mod schema;
 mod tidy;
 mod util;

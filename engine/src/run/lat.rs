@@ -199,6 +199,27 @@ fn missing_connections(step: &StepResult, failure: Option<&Error>) -> Option<War
     })
 }
 
+/// Some connections died, and the others measured on: the load was less from then on.
+fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warning> {
+    let costs_a_connection = |cause: &str| !matches!(cause, "timeout" | "late-reply");
+    let mut errors = step.errors.iter();
+    let lost = errors.any(|error| {
+        matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
+    });
+    if step.params.connect_each || step.partial || !lost {
+        return None;
+    }
+    let failure = failure?;
+    Some(Warning {
+        code: "connections-lost".to_owned(),
+        message: format!(
+            "connections were lost while measuring, and the others measured on: {}",
+            failure.message()
+        ),
+        advice: failure.advice().unwrap_or("see `errors`").to_owned(),
+    })
+}
+
 /// A run under way.
 struct Run<'a> {
     plan: &'a LatPlan,
@@ -252,16 +273,18 @@ impl Run<'_> {
             };
             self.warn(warning, observer);
         }
+        let most = self.plan.connections.iter().copied().max().unwrap_or(1);
+        let budget = ConnectBudget::of(&self.report.environment.client);
         if self.plan.connect_each {
-            let most = self.plan.connections.iter().copied().max().unwrap_or(1);
             let total = match self.plan.common.stop {
                 Stop::Count(count) => Some(count),
                 Stop::After(_) => None,
             };
-            let budget = ConnectBudget::of(&self.report.environment.client);
             for warning in budget.check(u64::from(most), total) {
                 self.warn(warning, observer);
             }
+        } else if let Some(warning) = budget.check_ports(u64::from(most)) {
+            self.warn(warning, observer);
         }
         let context = WarningContext {
             spinning: self.wait != WaitMode::Block,
@@ -485,6 +508,9 @@ impl Run<'_> {
             self.warn(warning, observer);
         }
         if let Some(warning) = missing_connections(&step, failure.as_ref()) {
+            self.warn(warning, observer);
+        }
+        if let Some(warning) = lost_connections(&step, failure.as_ref()) {
             self.warn(warning, observer);
         }
         let nothing = step.operations.completed == 0;

@@ -18,7 +18,7 @@ use super::plan::WaitMode;
 use crate::clock::{Clock, MonotonicClock};
 use crate::driver::epoll::EpollDriver;
 use crate::driver::uring::UringDriver;
-use crate::driver::{Backend, DriverError};
+use crate::driver::Backend;
 use crate::error::{Error, Result};
 use crate::result::Params;
 use crate::sys::usage::Disturbance;
@@ -165,7 +165,7 @@ pub(super) fn run<J: Job>(
     }
 }
 
-type Thread<T> = std::thread::JoinHandle<std::result::Result<WorkerResult<T>, DriverError>>;
+type Thread<T> = std::thread::JoinHandle<Result<WorkerResult<T>>>;
 
 /// Gathers what the workers bring back, and why one of them did not, if so.
 fn join<J: Job>(
@@ -179,8 +179,7 @@ fn join<J: Job>(
             (Ok(Ok(result)), Some(merged)) => merged.merge::<J>(result),
             // What the others measured is kept.
             (Ok(Err(error)), _) => {
-                let what = format!("a worker has failed: {error}");
-                stopped.get_or_insert_with(|| Error::environment(what));
+                stopped.get_or_insert(error);
             }
             (Err(_), _) => {
                 stopped.get_or_insert_with(|| Error::bug("a worker panicked"));

@@ -9,6 +9,7 @@ use super::Job;
 use super::live::{Live, LiveGauge, Stream};
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
+use crate::error::{Error, Result};
 use crate::run::backend::{self, AnyDriver};
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
@@ -89,21 +90,22 @@ impl Drop for StopOthers {
 }
 
 /// A worker's thread.
-pub(super) fn work<J: Job>(
-    assignment: Assignment<J>,
-) -> Result<WorkerResult<J::Tally>, DriverError> {
+pub(super) fn work<J: Job>(assignment: Assignment<J>) -> Result<WorkerResult<J::Tally>> {
     let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
     // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
     // and the involuntary switches tell.
     let _ = affinity::pin_current_thread(assignment.cpu);
     let _ = tuning::set_timer_slack_ns(1);
-    let result = match backend::open(assignment.backend)? {
+    let backend = assignment.backend;
+    let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
+    let failed = |error| Error::environment(format!("a worker has failed: {error}"));
+    let result = match driver {
         AnyDriver::Uring(driver) => {
-            let (mut result, driver) = drive(driver, assignment)?;
+            let (mut result, driver) = drive(driver, assignment).map_err(failed)?;
             result.overflows = driver.overflows();
             result
         }
-        AnyDriver::Epoll(driver) => drive(driver, assignment)?.0,
+        AnyDriver::Epoll(driver) => drive(driver, assignment).map_err(failed)?.0,
     };
     stop_others.0 = None;
     Ok(result)
@@ -112,7 +114,7 @@ pub(super) fn work<J: Job>(
 fn drive<D: Driver, J: Job>(
     driver: D,
     assignment: Assignment<J>,
-) -> Result<(WorkerResult<J::Tally>, D), DriverError>
+) -> std::result::Result<(WorkerResult<J::Tally>, D), DriverError>
 where
     J::Client: Role<D>,
 {

@@ -19,6 +19,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::link::{Link, Purpose};
 use crate::worker::stream;
 
+use datagrams::is_loss;
 use streaming::Streaming;
 
 /// What a session takes beside its message buffers: its own state, a control frame; rounded up, bytes.
@@ -286,6 +287,11 @@ impl<P> Session<P> {
             },
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
             (Purpose::SendControl, Outcome::Sent(n)) => self.handle_control_sent(io, *n, now),
+            (purpose, Outcome::Failed(error))
+                if self.transport == Transport::Udp && is_loss(*error) =>
+            {
+                self.handle_loss(io, purpose, *error)
+            }
             (Purpose::SendControl | Purpose::Send | Purpose::Receive, outcome) => {
                 if let Outcome::Failed(error) = outcome
                     && !is_departure(outcome)
@@ -354,10 +360,14 @@ impl<P> Session<P> {
     }
 
     fn count_error(&mut self, phase: &str, cause: &str) {
-        let (phase, cause) = (phase.to_owned(), cause.to_owned());
+        let mut known = self.errors.iter_mut();
+        if let Some(error) = known.find(|error| error.phase == phase && error.cause == cause) {
+            error.count += 1;
+            return;
+        }
         self.errors.push(ErrorCount {
-            phase,
-            cause,
+            phase: phase.to_owned(),
+            cause: cause.to_owned(),
             count: 1,
         });
     }
