@@ -5,6 +5,8 @@
 
 pub mod affinity;
 pub mod arena;
+#[doc(hidden)]
+pub mod bulk;
 pub mod cgroup;
 pub mod device;
 pub mod files;

@@ -1,7 +1,8 @@
 //! Repeated sends, discarding receives, several zero-copy sends.
 
 use super::{Bench, CLIENT, Harness, SERVER};
-use crate::driver::{Driver, Op, OpError, Outcome, Segment, SocketId, SocketSpec, Token};
+use crate::driver::{Driver, Op, OpError, Outcome, Segment, SocketId, SocketSpec, Token, Wait};
+use crate::units::Nanos;
 
 const CANCELED: Outcome = Outcome::Failed(OpError::Canceled);
 const FOUND: Outcome = Outcome::CancelDone { found: true };
@@ -79,6 +80,30 @@ pub(super) fn repeated_sends_arrive_one_by_one<H: Harness>() {
         assert!(received == sender.expected, "bytes differ");
         // The buffer is back.
         bench.driver(CLIENT).buffer_mut(sender.data.buffer)[0] = 1;
+    });
+}
+
+pub(super) fn repeated_sends_do_not_let_their_turn_sleep<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let sender = Sender::new(bench, 100);
+        let began = bench.harness.now();
+        let deadline = began + Nanos::from_secs(10);
+        for wait in [
+            Wait::Until(deadline),
+            Wait::Batch {
+                completions: 1,
+                within: Nanos::from_secs(10),
+                deadline,
+            },
+        ] {
+            let mut done = Vec::new();
+            let driver = bench.driver(CLIENT);
+            driver.push(Token(0), sender.op(pair.client, 10)).unwrap();
+            driver.turn(began, wait, &mut done).unwrap();
+            assert_eq!(done.len(), 1, "{done:?}");
+        }
+        assert!(bench.harness.now() < deadline, "it slept");
     });
 }
 

@@ -130,33 +130,9 @@ impl<C: Calls> Core<C> {
                 let result = calls.send(of(slots, *socket), arena.lent_bytes(*data));
                 step("send", result, sent)
             }
-            &Op::SendRepeated {
-                socket,
-                data,
-                count,
-            } => {
-                let bytes = arena.lent_bytes(data);
-                let of_socket = of(slots, socket);
-                let result = Repeated::run(count, data.len, || calls.send(of_socket, bytes));
-                if let Ok(sent) = result {
-                    let error = sent.error.map(|errno| ("send", errno).into());
-                    slots[socket.0 as usize].send_error = error;
-                }
-                step("send", result, Repeated::outcome)
-            }
             &Op::Discard { socket, len } => {
                 let result = calls.discard(of(slots, socket), len);
                 step("recv", result, |n| Outcome::Received(n as u32))
-            }
-            Op::SendVectored { socket, data } => {
-                let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
-                let mut count = 0;
-                for segment in data.iter().map_while(|s| *s) {
-                    ranges[count] = IoSlice::new(arena.lent_bytes(segment));
-                    count += 1;
-                }
-                let result = calls.send_vectored(of(slots, *socket), &ranges[..count]);
-                step("sendmsg", result, sent)
             }
             Op::SendTo {
                 socket,
@@ -196,10 +172,39 @@ impl<C: Calls> Core<C> {
                 multishot,
             } => self.accept(listener, multishot),
             &Op::ReceiveMultishot { socket } => self.receive_in_pool(socket),
+            &Op::SendVectored { socket, data } => self.send_vectored(socket, &data),
+            &Op::SendRepeated {
+                socket,
+                data,
+                count,
+            } => self.send_repeatedly(socket, data, count),
             Op::Close { .. } | Op::Timer { .. } | Op::Cancel { .. } => {
                 unreachable!("these are carried out when they start and never wait")
             }
         }
+    }
+
+    fn send_vectored(&mut self, id: SocketId, data: &[Option<Segment>; SEGMENTS_MAX]) -> Step {
+        let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in data.iter().map_while(|s| *s) {
+            ranges[count] = IoSlice::new(self.arena.lent_bytes(segment));
+            count += 1;
+        }
+        let socket = of(&self.slots, id);
+        let result = self.calls.send_vectored(socket, &ranges[..count]);
+        step("sendmsg", result, sent)
+    }
+
+    fn send_repeatedly(&mut self, id: SocketId, data: Segment, count: u32) -> Step {
+        let bytes = self.arena.lent_bytes(data);
+        let socket = of(&self.slots, id);
+        let result = Repeated::run(count, data.len, || self.calls.send(socket, bytes));
+        if let Ok(sent) = result {
+            let error = sent.error.map(|errno| ("send", errno).into());
+            self.slots[id.0 as usize].send_error = error;
+        }
+        step("send", result, Repeated::outcome)
     }
 
     fn accept(&mut self, listener: SocketId, multishot: bool) -> Step {
