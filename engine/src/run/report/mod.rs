@@ -1,112 +1,51 @@
-//! From what the workers brought back to the result that is printed.
+//! From what the workers brought back to the result that is printed: here what all results have.
+
+pub(super) mod bw;
+pub(super) mod lat;
 
 use std::collections::BTreeMap;
 
 use super::instrument;
-use super::plan::{LatPlan, WaitMode};
+use super::plan::{Common, WaitMode};
 use super::step::StepOutcome;
-use crate::analysis::{health, summary};
+use crate::analysis::health;
 use crate::driver::probe::Chosen;
-use crate::histogram::{Distribution, Kind, Recording};
 use crate::proto::hello::Figures;
 use crate::result::{
-    Connections, Cpu, CpuUse, Instrument, Instruments, Params, Rate, StepResult, Warmup, Warning,
+    Connections, CpuUse, Environments, Instrument, Params, StepResult, Warning,
 };
 use crate::units::Nanos;
+use crate::worker::outcome::Outcome;
 
 /// What a step's result is made of.
 #[derive(Debug)]
-pub(super) struct Inputs<'a> {
-    pub(super) plan: &'a LatPlan,
+pub(super) struct Inputs<'a, T> {
+    pub(super) common: &'a Common,
     pub(super) params: Params,
     pub(super) connections: u32,
     pub(super) cpus: &'a [u32],
     pub(super) chosen: &'a Chosen,
-    pub(super) outcome: StepOutcome,
+    pub(super) environment: &'a Environments,
+    pub(super) outcome: StepOutcome<T>,
 }
 
-/// The step's result.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "rates are printed with less than 53 bits"
-)]
-pub(super) fn step(inputs: &Inputs<'_>) -> StepResult {
-    let outcome = &inputs.outcome.result;
-    let disturbance = &inputs.outcome.disturbance;
-    let mut recording = outcome.recording.clone();
-    for figures in &outcome.outcome.figures {
-        if let Some(residence) = residence_of(figures) {
-            recording.merge_residence(&residence);
-        }
-    }
-    let duration = outcome.outcome.measured;
-    let operations = outcome.measured.operations;
-    let client = client_instrument(inputs);
-    let server = server_instrument(&outcome.outcome.figures);
-    let seconds = duration.as_secs_f64();
-    let achieved_per_s = if seconds > 0.0 {
-        operations.completed as f64 / seconds
-    } else {
-        0.0
-    };
-    let mut instances: Vec<String> = outcome
-        .outcome
-        .accepts
-        .iter()
-        .map(|accept| accept.instance.to_string())
-        .collect();
+/// The distinct servers that answered.
+fn instances(outcome: &Outcome) -> Vec<String> {
+    let accepts = outcome.accepts.iter();
+    let mut instances: Vec<String> = accepts.map(|a| a.instance.to_string()).collect();
     instances.sort();
     instances.dedup();
-    let mut step = StepResult {
-        label: inputs.plan.common.label.clone(),
-        params: inputs.params.clone(),
-        duration_ns: duration.0,
-        operations,
-        warmup: Warmup {
-            duration_ns: outcome.outcome.warmup.0,
-            operations: outcome.warmup.operations,
-            errors: outcome.warmup.errors.to_counts(),
-        },
-        rate: Rate {
-            target_per_s: inputs.plan.rate_per_s,
-            achieved_per_s,
-            backlog_max: inputs.plan.rate_per_s.map(|_| outcome.outcome.backlog_max),
-        },
-        latency: summary::latencies(&recording, &inputs.plan.common.percentiles),
-        errors: outcome.measured.errors.to_counts(),
-        connections: Connections {
-            asked: u64::from(inputs.connections),
-            established: outcome.outcome.established,
-            reconnects: 0,
-            sockets_used: outcome.outcome.sockets,
-        },
-        cpu: Cpu {
-            client: cpu_use(
-                outcome.usage.user_ns,
-                outcome.usage.system_ns,
-                disturbance.machine_busy,
-                operations.completed,
-            ),
-            server: server_cpu(&outcome.outcome.figures),
-        },
-        latency_error_ns: (instrument::latency_error(&client) + resolution(&recording)).0,
-        instrument: Instruments { client, server },
-        intervals: summary::series(&recording, duration),
-        instances,
-        partial: outcome.outcome.cut_short || inputs.outcome.stopped.is_some(),
-        ..StepResult::default()
-    };
-    health::judge(&mut step);
-    step
+    instances
 }
 
-/// How finely the median is told.
-fn resolution(recording: &Recording) -> Nanos {
-    let service = recording.distribution(Kind::Service);
-    service.map_or(Nanos::ZERO, |service| {
-        let median = service.quantile(50.0).map_or(0, |q| q.value_ns);
-        service.resolution(Nanos(median))
-    })
+fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
+    let outcome = &inputs.outcome.result.outcome;
+    Connections {
+        asked: u64::from(inputs.connections),
+        established: outcome.established,
+        reconnects: 0,
+        sockets_used: outcome.sockets,
+    }
 }
 
 /// The warnings that a finished step gives rise to.
@@ -114,11 +53,8 @@ pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     health::warnings(step)
 }
 
-fn residence_of(figures: &Figures) -> Option<Distribution> {
-    Distribution::decode(figures.residence_hdr.as_deref()?).ok()
-}
-
-fn client_instrument(inputs: &Inputs<'_>) -> Instrument {
+/// How the client measured.
+pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
     let StepOutcome {
         result,
         disturbance,
@@ -143,7 +79,7 @@ fn client_instrument(inputs: &Inputs<'_>) -> Instrument {
             instrument::busy_share(&result.usage, Nanos(result.outcome.measured.0 * workers));
         client.wakeup_p99_ns = result.wakeup.map(|n| n.0);
     }
-    if *wait == WaitMode::Block && inputs.plan.common.wait != Some(WaitMode::Block) {
+    if *wait == WaitMode::Block && inputs.common.wait != Some(WaitMode::Block) {
         let refusals = result.outcome.accepts.iter();
         client.wait_reason = refusals.into_iter().find_map(|a| a.wait_reason.clone());
     }
@@ -154,7 +90,7 @@ fn client_instrument(inputs: &Inputs<'_>) -> Instrument {
 
 /// One block for the far end: where several sessions or servers answered, the worst figures of them all, so
 /// that no disturbance hides behind an average.
-fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
+pub(super) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
     let mut all = figures
         .iter()
         .map(|f| &f.instrument)
@@ -179,11 +115,11 @@ fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
 
 /// The server's CPU time over all its workers. Sessions of one worker tell of the same thread: of each
 /// worker, known by its CPUs, the latest figures count.
-fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
+pub(super) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
-    for told in figures.iter().filter(|f| f.cpu_operations > 0) {
+    for told in figures.iter().filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0) {
         let latest = workers.entry(&told.instrument.cpus).or_insert(told);
-        if told.cpu_operations > latest.cpu_operations {
+        if (told.cpu_operations, told.cpu_bytes) > (latest.cpu_operations, latest.cpu_bytes) {
             *latest = told;
         }
     }
@@ -195,6 +131,7 @@ fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
             sum(|f| f.cpu.system_ns),
             machine_busy,
             sum(|f| f.cpu_operations),
+            sum(|f| f.cpu_bytes),
         )
     })
 }
@@ -203,13 +140,20 @@ fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     clippy::cast_precision_loss,
     reason = "a quotient of two measured numbers"
 )]
-fn cpu_use(user_ns: u64, system_ns: u64, machine_busy: Option<f64>, operations: u64) -> CpuUse {
-    let per_operation = (operations > 0).then(|| (user_ns + system_ns) as f64 / operations as f64);
+pub(super) fn cpu_use(
+    user_ns: u64,
+    system_ns: u64,
+    machine_busy: Option<f64>,
+    operations: u64,
+    bytes: u64,
+) -> CpuUse {
+    let used = (user_ns + system_ns) as f64;
+    let mib = bytes as f64 / f64::from(1 << 20);
     CpuUse {
         user_ns,
         system_ns,
         machine_busy,
-        per_operation_ns: per_operation,
-        per_mib_ns: None,
+        per_operation_ns: (operations > 0).then(|| used / operations as f64),
+        per_mib_ns: (bytes > 0).then(|| used / mib),
     }
 }
