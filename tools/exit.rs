@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use tare_engine::error::{Error, Fault};
-use tare_engine::result::{Instruments, Report};
+use tare_engine::result::{Instruments, Report, StepResult};
 use tare_engine::run::Finished;
 
 /// How the command ended.
@@ -65,7 +65,14 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
 
 /// Whether every step has something to show: a step in which nothing succeeded was not measured.
 fn measured(report: &Report) -> bool {
-    !report.results.is_empty() && report.results.iter().all(|r| r.operations.completed > 0)
+    let succeeded = |step: &StepResult| match report.kind.as_str() {
+        "bw" => step
+            .bandwidth
+            .as_ref()
+            .is_some_and(|b| b.received_bytes > 0),
+        _ => step.operations.completed > 0,
+    };
+    !report.results.is_empty() && report.results.iter().all(succeeded)
 }
 
 fn disturbed(report: &Report) -> bool {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tare_engine::result::Params;
 use tare_engine::run::observe::{Phase, Progress};
+use tare_engine::units::Nanos;
 
 use crate::report;
 
@@ -18,29 +19,47 @@ pub(crate) fn complain(line: &str) {
 
 /// The progress of a run, on a terminal; nothing in a pipe.
 #[derive(Debug)]
-pub(crate) struct Bar(Option<ProgressBar>);
+pub(crate) struct Bar {
+    shown: Option<ProgressBar>,
+    /// The running step moves bytes, and counts those instead of round trips.
+    is_bulk: bool,
+    /// Its bytes, and when that was.
+    last: (u64, Nanos),
+    /// The rate between the last two looks, bits per second.
+    bits_per_s: Option<f64>,
+}
 
 impl Bar {
     /// A bar where stderr is a terminal and `quiet` does not forbid it.
     pub(crate) fn new(quiet: bool) -> Self {
         if quiet || !std::io::stderr().is_terminal() {
-            return Self(None);
+            return Self::on(None);
         }
         // The engine reports a few times a second; redrawing more often would disturb what is measured.
         let target = ProgressDrawTarget::stderr_with_hz(5);
         let bar = ProgressBar::with_draw_target(Some(1), target);
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {msg}");
-        Self(Some(bar.with_style(
-            style.unwrap_or_else(|_| ProgressStyle::default_bar()),
-        )))
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self::on(Some(bar.with_style(style)))
+    }
+
+    const fn on(shown: Option<ProgressBar>) -> Self {
+        Self {
+            shown,
+            is_bulk: false,
+            last: (0, Nanos::ZERO),
+            bits_per_s: None,
+        }
     }
 
     pub(crate) const fn is_shown(&self) -> bool {
-        self.0.is_some()
+        self.shown.is_some()
     }
 
-    pub(crate) fn step(&self, params: &Params, index: usize, total: usize) {
-        if let Some(bar) = &self.0 {
+    pub(crate) fn step(&mut self, params: &Params, index: usize, total: usize) {
+        self.is_bulk = params.bulk.is_some();
+        (self.last, self.bits_per_s) = ((0, Nanos::ZERO), None);
+        if let Some(bar) = &self.shown {
             bar.set_prefix(format!(
                 "{}/{total} {}",
                 index + 1,
@@ -50,8 +69,14 @@ impl Bar {
         }
     }
 
-    pub(crate) fn progress(&self, progress: Progress) {
-        let Some(bar) = &self.0 else { return };
+    pub(crate) fn progress(&mut self, progress: Progress) {
+        let done = if self.is_bulk {
+            self.look_at_rate(progress);
+            self.bits_per_s.map_or_else(String::new, report::bits)
+        } else {
+            report::round_trips(progress.completed)
+        };
+        let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {
             Phase::Connect => "connecting",
             Phase::WarmUp => "warming up",
@@ -62,27 +87,37 @@ impl Bar {
             bar.set_length(millis(total.into()));
             bar.set_position(millis(progress.elapsed.into()));
         }
-        let mut message = format!(
-            "{phase} {} {}",
-            progress.elapsed,
-            report::round_trips(progress.completed)
-        );
+        let mut message = format!("{phase} {} {done}", progress.elapsed);
         if progress.errors > 0 {
             message.push_str(&format!(", {} errors", report::grouped(progress.errors)));
         }
         bar.set_message(message);
     }
 
+    /// The rate since the look before, in the measured phase.
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    fn look_at_rate(&mut self, progress: Progress) {
+        if progress.phase != Phase::Measure {
+            return;
+        }
+        let (bytes, at) = self.last;
+        let time = (progress.elapsed - at).as_secs_f64();
+        if time > 0.0 && progress.completed >= bytes {
+            self.bits_per_s = Some((progress.completed - bytes) as f64 * 8.0 / time);
+            self.last = (progress.completed, progress.elapsed);
+        }
+    }
+
     /// A line on stderr that does not tear the bar.
     pub(crate) fn say(&self, line: &str) {
-        match &self.0 {
+        match &self.shown {
             Some(bar) => bar.suspend(|| complain(line)),
             None => complain(line),
         }
     }
 
     pub(crate) fn clear(&self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }
@@ -90,4 +125,30 @@ impl Bar {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_since_the_last_look() {
+        let mut bar = Bar::on(None);
+        bar.is_bulk = true;
+        let mut look = |phase, ms, bytes| {
+            bar.progress(Progress {
+                phase,
+                elapsed: Nanos::from_millis(ms),
+                total: None,
+                completed: bytes,
+                errors: 0,
+            });
+            bar.bits_per_s
+        };
+        assert_eq!(look(Phase::WarmUp, 300, 0), None);
+        assert_eq!(look(Phase::Measure, 200, 1_000_000), Some(40e6));
+        assert_eq!(look(Phase::Measure, 400, 1_500_000), Some(20e6));
+        assert_eq!(look(Phase::Measure, 400, 1_500_000), Some(20e6));
+        assert_eq!(look(Phase::Drain, 10, 1_500_000), Some(20e6));
+    }
 }

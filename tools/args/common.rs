@@ -23,6 +23,8 @@ const SECRET_MAX: u64 = 4096;
 const SEED_BITS: u32 = 53;
 /// The shortest entry of the series over time.
 const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
+/// The warm-up where `--warmup` does not say otherwise.
+const WARMUP: Nanos = Nanos::from_millis(500);
 /// What is printed where `--percentiles` does not say otherwise, per cent.
 pub(crate) const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
@@ -32,18 +34,13 @@ pub(crate) struct CommonArgs {
     /// Measure each step for that long [default: 5s]
     #[arg(short, long, value_name = "TIME", help_heading = "How long")]
     duration: Option<Nanos>,
-    /// End each step after that many operations instead of after a time
+    /// End each step after that many operations (bw: sends) instead of after a time
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     #[arg(help_heading = "How long")]
     count: Option<Count>,
-    /// Run that long before measuring; what happens then is reported apart
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "500ms",
-        help_heading = "How long"
-    )]
-    warmup: Nanos,
+    /// Run that long before measuring; what happens then is reported apart [default: 500ms]
+    #[arg(long, value_name = "TIME", help_heading = "How long")]
+    warmup: Option<Nanos>,
     /// Give up on an answer, a connect or a handshake after that long
     #[arg(
         long,
@@ -53,24 +50,8 @@ pub(crate) struct CommonArgs {
     )]
     timeout: Nanos,
 
-    /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
-    ///
-    /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
-    /// default lat spins where both ends have a CPU of their own and blocks elsewhere; with --rate it is
-    /// hybrid. The report says what each end really did.
-    #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
-    wait: Option<Wait>,
-    /// Use this many worker threads, a CPU each (lat: one)
-    #[arg(long, value_name = "N", help_heading = "The instrument")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
-    threads: Option<u32>,
-    /// Pin the workers to these CPUs, in this order: 2-5,7
-    #[arg(long, value_name = "LIST", help_heading = "The instrument")]
-    cpus: Option<CpuList>,
-    /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why not
-    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
-    #[arg(help_heading = "The instrument")]
-    backend: BackendName,
+    #[command(flatten)]
+    workers: WorkerArgs,
     /// Keep CPUs out of deep idle states during the run (holds /dev/cpu_dma_latency at 0; needs root)
     #[arg(long, help_heading = "The instrument")]
     no_idle: bool,
@@ -116,6 +97,29 @@ pub(crate) struct CommonArgs {
 
     #[command(flatten)]
     pub(crate) secret: SecretArgs,
+}
+
+/// Who measures, and how.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
+    ///
+    /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
+    /// default lat spins where both ends have a CPU of their own and blocks elsewhere; with --rate it is
+    /// hybrid. The report says what each end really did.
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
+    wait: Option<Wait>,
+    /// Use this many worker threads, a CPU each (lat: one)
+    #[arg(long, value_name = "N", help_heading = "The instrument")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Pin the workers to these CPUs, in this order: 2-5,7
+    #[arg(long, value_name = "LIST", help_heading = "The instrument")]
+    cpus: Option<CpuList>,
+    /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why not
+    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    #[arg(help_heading = "The instrument")]
+    backend: BackendName,
 }
 
 /// The shared secret.
@@ -220,6 +224,34 @@ impl CommonArgs {
             Some(Count(count)) => Stop::Count(count),
             None => Stop::After(duration),
         };
+        let mut common = Common {
+            stop,
+            warmup: self.warmup.unwrap_or(WARMUP),
+            timeout: self.timeout,
+            percentiles: self.percentiles(),
+            seed: self.seed.unwrap_or_else(random_seed),
+            interval: self.interval,
+            label: self.label.clone(),
+            secret,
+            no_idle: self.no_idle,
+            ..Common::default()
+        };
+        self.workers.set(&mut common)?;
+        Ok(common)
+    }
+
+    /// The warm-up, where it was asked for.
+    pub(crate) const fn warmup(&self) -> Option<Nanos> {
+        self.warmup
+    }
+}
+
+impl WorkerArgs {
+    /// Writes these options into what a plan has of them.
+    ///
+    /// # Errors
+    /// A usage error where they contradict each other.
+    pub(crate) fn set(&self, common: &mut Common) -> Result<()> {
         if let (Some(threads), Some(CpuList(cpus))) = (self.threads, &self.cpus)
             && (threads as usize) > cpus.len()
         {
@@ -229,25 +261,15 @@ impl CommonArgs {
             );
             return Err(Error::usage(message).remedy("name a CPU for each thread"));
         }
-        Ok(Common {
-            stop,
-            warmup: self.warmup,
-            timeout: self.timeout,
-            threads: self.threads,
-            cpus: self.cpus.as_ref().map(|list| list.0.clone()),
-            wait: self.wait.map(|wait| match wait {
-                Wait::Spin => WaitMode::Spin,
-                Wait::Block => WaitMode::Block,
-                Wait::Hybrid => WaitMode::Hybrid,
-            }),
-            backend: self.backend.into(),
-            percentiles: self.percentiles(),
-            seed: self.seed.unwrap_or_else(random_seed),
-            interval: self.interval,
-            label: self.label.clone(),
-            secret,
-            no_idle: self.no_idle,
-        })
+        common.threads = self.threads;
+        common.cpus = self.cpus.as_ref().map(|list| list.0.clone());
+        common.wait = self.wait.map(|wait| match wait {
+            Wait::Spin => WaitMode::Spin,
+            Wait::Block => WaitMode::Block,
+            Wait::Hybrid => WaitMode::Hybrid,
+        });
+        common.backend = self.backend.into();
+        Ok(())
     }
 }
 

@@ -1,12 +1,15 @@
-//! The command line: flags validate and never act. Typed flags become plans in [`lat`] and [`serve`].
+//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`] and [`serve`].
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,
     reason = "the fields' comments are the help text, where brackets mean what they mean in a shell"
 )]
 
+pub(crate) mod bw;
 pub(crate) mod common;
 pub(crate) mod lat;
+mod load;
+mod path;
 pub(crate) mod serve;
 
 use std::ffi::OsString;
@@ -24,6 +27,7 @@ Examples:
   tare serve                             the far end, on port 7117 (TCP and UDP)
   tare lat node-2                        round trips to it: percentiles and their own error
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
+  tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -40,6 +44,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Lat(Box<lat::LatArgs>),
+    Bw(Box<bw::BwArgs>),
     Serve(serve::ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -64,7 +69,7 @@ Examples:
   tare man | man -l -
   tare man --dir /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Write a file per command here: tare.1, tare-lat.1, tare-serve.1, …
+    /// Write a file per command here: tare.1, tare-lat.1, tare-bw.1, …
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -154,7 +159,10 @@ mod tests {
         for (words, parts) in [
             ("tare lat --sise 64", vec!["'--sise'", "'--size'"]),
             ("tare serv", vec!["'serv'", "'serve'"]),
-            ("tare ping", vec!["'ping'", "lat, serve, completions, man"]),
+            (
+                "tare ping",
+                vec!["'ping'", "lat, bw, serve, completions, man"],
+            ),
             (
                 "tare lat --wait spinning",
                 vec!["spinning", "spin, block, hybrid"],

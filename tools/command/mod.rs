@@ -1,8 +1,10 @@
 //! The commands: what was typed, carried out.
 
+mod bw;
 mod completions;
 mod lat;
 mod man;
+mod measure;
 mod serve;
 
 use std::io;
@@ -20,6 +22,7 @@ use crate::progress::complain;
 pub(crate) fn run(cli: Cli) -> Exit {
     let ended = match cli.command {
         Command::Lat(args) => lat::run(&args),
+        Command::Bw(args) => bw::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -4,7 +4,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
-use super::{Cells, Look, asked, distribution, operations, parts, sweep, warning};
+use super::{Cells, Look, asked, distribution, loaded, operations, parts, sweep, warning};
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut blocks = vec![format!("**{}**", escape(&asked(report)))];
@@ -19,16 +19,25 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     if !warnings.is_empty() {
         blocks.push(format!("Warnings:\n\n{}", warnings.join("\n")));
     }
-    match report.results.as_slice() {
-        [] => {}
-        [step] => one(step, look, &mut blocks),
+    let pairs = loaded::pairs(report);
+    match (report.results.as_slice(), pairs.as_slice()) {
+        ([], _) => {}
+        (steps, _) if report.kind == "bw" => bulk(report, steps, &mut blocks),
+        (_, [pair]) => {
+            blocks.push(table(loaded::distribution(*pair, look), 1));
+            blocks.push(format!("Load: {}.", escape(&loaded::carried(*pair))));
+        }
+        (_, [_, ..]) => blocks.push(table(loaded::sweep(&pairs), 0)),
+        ([step], _) => one(step, look, &mut blocks),
         _ => blocks.push(table(sweep(report), 0)),
     }
     if !report.results.is_empty() {
-        blocks.push(format!(
-            "Full round trips; ½ as qperf and sockperf print them. tare {}.",
-            report.tool.version
-        ));
+        let what = match report.kind.as_str() {
+            "bw" => "Rates are of payload, as the receiving end got it.",
+            _ if !pairs.is_empty() => "Full round trips.",
+            _ => "Full round trips; ½ as qperf and sockperf print them.",
+        };
+        blocks.push(format!("{what} tare {}.", report.tool.version));
     }
     if !report.assertions.is_empty() {
         let mut cells = Cells::new(&["assertion", "step", "holds"]);
@@ -66,6 +75,42 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
         instrument.client.wait,
     );
     blocks.push(escape(&text));
+}
+
+fn bulk(report: &Report, steps: &[StepResult], blocks: &mut Vec<String>) {
+    let [step] = steps else {
+        blocks.push(table(super::bulk::sweep(report), 0));
+        return;
+    };
+    let Some(bandwidth) = super::bulk::of(step) else {
+        blocks.push("Nothing was received in the measured phase.".into());
+        return;
+    };
+    let lines: Vec<String> = super::bulk::facts(step, bandwidth)
+        .into_iter()
+        .map(|(name, text)| {
+            // What belongs to the line above it is indented in text.
+            let indent = name.len() - name.trim_start().len();
+            let (indent, name) = (&name[..indent], name.trim_start());
+            format!("{indent}- {name}: {}", escape(&text))
+        })
+        .collect();
+    blocks.push(lines.join("\n"));
+    if let Some((cells, left_out)) = super::bulk::series(step) {
+        blocks.push(table(cells, 0));
+        if left_out > 0 {
+            blocks.push(format!("{left_out} entries in the middle are left out."));
+        }
+    }
+    let instrument = &step.instrument;
+    let far_end = instrument.server.as_ref();
+    let far_end = far_end.map(|s| format!(", far end {} {}", s.backend, s.wait));
+    blocks.push(format!(
+        "Client {} {}{}.",
+        instrument.client.backend,
+        instrument.client.wait,
+        far_end.unwrap_or_default()
+    ));
 }
 
 /// The table, with colons where Markdown wants to be told that a column is set to the right.

@@ -2,12 +2,15 @@
 //!
 //! What the tables of text and Markdown have in common stands here; each format has a file of its own.
 
+mod bulk;
 mod csv;
+mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod golden;
 pub(crate) mod json;
+mod loaded;
 mod markdown;
 mod text;
 
@@ -58,8 +61,16 @@ pub(crate) fn warning(warning: &Warning) -> String {
     }
 }
 
+/// A rate in bits per second: `9.412 Gbit/s`.
+pub(crate) fn bits(bits_per_s: f64) -> String {
+    figures::bits(bits_per_s)
+}
+
 /// A step's parameters, shortly: `tcp, 64 B, 1 connection`.
 pub(crate) fn parameters(params: &Params) -> String {
+    if let Some(bulk) = &params.bulk {
+        return bulk::parameters(params, bulk);
+    }
     let flows = match params.proto.as_str() {
         "udp" => "flow",
         _ => "connection",
@@ -72,6 +83,9 @@ pub(crate) fn parameters(params: &Params) -> String {
     );
     if params.connect_each {
         text.push_str(", each anew for every ping");
+    }
+    if params.under_load.is_some() {
+        text.push_str(", under load");
     }
     text
 }
@@ -200,19 +214,25 @@ fn asked(report: &Report) -> String {
     };
     let params = &first.params;
     let mut text = format!("tare {}: ", report.kind);
-    if report.results.len() == 1 {
+    let load = loaded::options(report);
+    let measured = if load.is_some() { 2 } else { 1 };
+    if report.results.len() <= measured {
         text.push_str(&parameters(params));
     } else {
         text.push_str(&format!("{}, {} steps", params.proto, report.results.len()));
+    }
+    if let Some(load) = load {
+        text.push_str(&format!(", idle and beside '{load}'"));
     }
     let target = match &params.address {
         Some(address) if *address != params.target => format!("{} ({address})", params.target),
         _ => params.target.clone(),
     };
     text.push_str(&format!(", to {target}"));
-    match params.rate_per_s {
-        Some(rate) => text.push_str(&format!(", open loop at {}", per_second(rate))),
-        None => text.push_str(", closed loop"),
+    match (&params.bulk, params.rate_per_s) {
+        (Some(bulk), _) => text.push_str(&format!(", {}", bulk::options(bulk))),
+        (None, Some(rate)) => text.push_str(&format!(", open loop at {}", per_second(rate))),
+        (None, None) => text.push_str(", closed loop"),
     }
     if params.server_delay_ns > 0 {
         let delay = Nanos(params.server_delay_ns);

@@ -5,12 +5,16 @@ use tare_engine::result::{Environment, Instrument, Report, StepResult};
 use tare_engine::units::{CpuList, Nanos};
 
 use super::{
-    Cells, Look, NONE, asked, distribution, errors, grouped, operations, parameters, parts,
+    Cells, Look, NONE, asked, distribution, errors, grouped, loaded, operations, parameters, parts,
     per_second, plural, sweep, warning,
 };
 
+mod bulk;
+
 const HALVES: &str =
     "Latencies are full round trips; ½ is for comparing with qperf and sockperf, which halve them.";
+const PAYLOAD: &str =
+    "Rates are of payload, as the receiving end got it; bits are decimal, KiB MiB GiB binary.";
 const OPEN_LOOP: [&str; 3] = [
     "response  from when a ping was due, by the schedule, to its answer: what a user would have waited",
     "service   from when it was really sent to its answer: what the path took",
@@ -26,23 +30,66 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     for found in &report.warnings {
         out.push_str(&format!("warning: {}\n", warning(found)));
     }
-    match report.results.as_slice() {
-        [] => {}
-        [step] if super::headline(&step.latency).count == 0 => {
+    let pairs = loaded::pairs(report);
+    match (report.results.as_slice(), pairs.as_slice()) {
+        ([], _) => {}
+        (steps, _) if report.kind == "bw" => bulk(&mut out, report, steps),
+        (steps, [_, ..]) => under_load(&mut out, report, steps, &pairs, look),
+        ([step], _) if super::headline(&step.latency).count == 0 => {
             out.push_str("Nothing was answered in the measured phase.\n\n");
             facts(&mut out, step);
         }
-        [step] => {
+        ([step], _) => {
             out.push_str(&format!("{HALVES}\n\n"));
             one(&mut out, report, step, look);
         }
-        steps => {
+        (steps, _) => {
             out.push_str(&format!("{HALVES}\n\n"));
             several(&mut out, report, steps);
         }
     }
     assertions(&mut out, report);
     printable(&out)
+}
+
+fn bulk(out: &mut String, report: &Report, steps: &[StepResult]) {
+    out.push_str(&format!("{PAYLOAD}\n\n"));
+    match steps {
+        [step] => match super::bulk::of(step) {
+            Some(bandwidth) => bulk::one(out, report, step, bandwidth),
+            None => {
+                out.push_str("Nothing was received in the measured phase.\n\n");
+                troubles(out, step);
+            }
+        },
+        _ => bulk::several(out, report),
+    }
+}
+
+/// Latencies idle and under load, side by side, then what is odd in a step.
+fn under_load(
+    out: &mut String,
+    report: &Report,
+    steps: &[StepResult],
+    pairs: &[loaded::Pair<'_>],
+    look: &Look,
+) {
+    out.push_str("Latencies are full round trips.\n\n");
+    match pairs {
+        [pair] => {
+            put(out, loaded::distribution(*pair, look));
+            out.push('\n');
+            fact(out, "load", &loaded::carried(*pair));
+        }
+        pairs => put(out, loaded::sweep(pairs)),
+    }
+    out.push('\n');
+    steps_troubles(out, report);
+    if let Some(last) = steps.last() {
+        out.push_str("Instrument, under load:\n");
+        instruments(out, last);
+    }
+    machines(out, report);
 }
 
 /// The far end's words are the far end's: none of them drives a terminal.
@@ -86,13 +133,23 @@ fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
 fn several(out: &mut String, report: &Report, steps: &[StepResult]) {
     put(out, sweep(report));
     out.push('\n');
-    for step in steps {
+    steps_troubles(out, report);
+    if let Some(last) = steps.last() {
+        out.push_str("Instrument, in the last step:\n");
+        instruments(out, last);
+    }
+    machines(out, report);
+}
+
+/// What went wrong in the steps of a sweep, step by step.
+fn steps_troubles(out: &mut String, report: &Report) {
+    for step in &report.results {
         let name = parameters(&step.params);
         if step.partial {
             out.push_str(&format!("  {name}: cut short\n"));
         }
         let ops = &step.operations;
-        if ops.completed + ops.in_flight_at_end < ops.due {
+        if report.kind != "bw" && ops.completed + ops.in_flight_at_end < ops.due {
             out.push_str(&format!("  {name}: {}\n", operations(step)));
         }
         if !step.errors.is_empty() {
@@ -104,11 +161,6 @@ fn several(out: &mut String, report: &Report, steps: &[StepResult]) {
             }
         }
     }
-    if let Some(last) = steps.last() {
-        out.push_str("Instrument, in the last step:\n");
-        instruments(out, last);
-    }
-    machines(out, report);
 }
 
 fn put(out: &mut String, cells: Cells) {
@@ -134,6 +186,11 @@ fn facts(out: &mut String, step: &StepResult) {
         None => fact(out, "rate", &rate),
     }
     fact(out, "operations", &operations(step));
+    troubles(out, step);
+}
+
+/// What went wrong, and on which connections and servers.
+fn troubles(out: &mut String, step: &StepResult) {
     if !step.errors.is_empty() {
         fact(out, "errors", &errors(&step.errors));
     }
@@ -187,11 +244,13 @@ fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> 
 }
 
 fn instruments(out: &mut String, step: &StepResult) {
-    let text = format!(
-        "± {} on each latency, by the instrument itself",
-        Nanos(step.latency_error_ns)
-    );
-    fact(out, "error", &text);
+    if step.params.bulk.is_none() {
+        let text = format!(
+            "± {} on each latency, by the instrument itself",
+            Nanos(step.latency_error_ns)
+        );
+        fact(out, "error", &text);
+    }
     for (end, instrument) in ends(step) {
         fact(out, end, &how(instrument));
         fact(out, "", &loop_of(instrument));

@@ -4,7 +4,8 @@
 //!
 //! `[SELECTOR[,SELECTOR…]:]METRIC OP VALUE`, blanks allowed anywhere between the parts.
 //!
-//! * Selectors: `size=64` (bytes; `4K` is 4096), `connections=8`. Without one an assertion must hold on every step.
+//! * Selectors: `size=64` (bytes; `4K` is 4096), `connections=8` (or `streams=8`), and of a latency run under load
+//!   `idle` and `loaded`. Without one an assertion must hold on every step.
 //! * Operators: `<` `<=` `>` `>=` `==` `!=`.
 //! * Latencies: `p50`, `p99.9` (any quantile), `min`, `mean`, `max`, `stdev`, of the response time in open loop and the
 //!   service time otherwise; of another one with its name before it: `service.`, `response.`, `lateness.`,
@@ -15,7 +16,11 @@
 //! * `rate`: a number alone is the achieved share of the target rate in open loop, since that is what tells
 //!   whether the run was what was asked for, and operations per second in closed loop, where there is no target. `99%` is always
 //!   the share, `10k/s` or `600/m` always operations over time.
-//! * `bandwidth`: `10Gbit`, `200M`, bits per second.
+//!   Of a paced bulk run the share is of the bits asked for.
+//! * `bandwidth`: `10Gbit`, `200M`, bits per second of payload received, both directions together; `bandwidth.up` and
+//!   `bandwidth.down`: one of them. Under load: the load's.
+//! * Of bulk runs: `loss` is the share of the datagrams sent, and `lost` their number; `retransmits`: segments sent
+//!   again; `cpu`: CPU time of both ends per GiB received, a time: `cpu<800ms`.
 //!
 //! # Truth
 //!
@@ -24,7 +29,7 @@
 //! (no such latency in this run, too few samples for the quantile, no step selected) is undecided, too.
 
 use crate::error::{Error, Result};
-use crate::result::{AssertionResult, StepResult, Summary, quantile_name};
+use crate::result::{AssertionResult, Bandwidth, Flow, StepResult, Summary, quantile_name};
 
 mod value;
 
@@ -44,6 +49,8 @@ pub struct Assertion {
 enum Selector {
     Size(u64),
     Connections(u64),
+    /// With a load beside it, or without.
+    Loaded(bool),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +61,18 @@ enum Metric {
     Operations,
     Loss,
     Rate,
-    Bandwidth,
+    Bandwidth(Way),
+    Lost,
+    Retransmits,
+    Cpu,
+}
+
+/// Which direction of a bulk transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Together,
+    Up,
+    Down,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,7 +189,21 @@ fn step_name(step: &StepResult, steps: &[StepResult]) -> String {
     {
         parts.push(format!("connections={}", step.params.connections));
     }
+    if steps.iter().any(|s| is_loaded(s) != is_loaded(step)) {
+        parts.push(if is_loaded(step) { "loaded" } else { "idle" }.to_owned());
+    }
     parts.join(",")
+}
+
+/// A latency step beside which the path carried bulk traffic.
+const fn is_loaded(step: &StepResult) -> bool {
+    step.params.under_load.is_some()
+}
+
+/// The figures of a bulk step. Those of a load are not the step's own.
+fn bulk(step: &StepResult) -> Option<&Bandwidth> {
+    let own = step.params.bulk.is_some() && !is_loaded(step);
+    step.bandwidth.as_ref().filter(|_| own)
 }
 
 impl Assertion {
@@ -233,6 +265,7 @@ impl Assertion {
         self.selectors.iter().all(|selector| match selector {
             Selector::Size(bytes) => step.params.size_bytes == *bytes,
             Selector::Connections(n) => u64::from(step.params.connections) == *n,
+            Selector::Loaded(loaded) => is_loaded(step) == *loaded,
         })
     }
 
@@ -240,6 +273,8 @@ impl Assertion {
         let names = self.selectors.iter().map(|selector| match selector {
             Selector::Size(bytes) => format!("size={bytes}"),
             Selector::Connections(n) => format!("connections={n}"),
+            Selector::Loaded(true) => "loaded".to_owned(),
+            Selector::Loaded(false) => "idle".to_owned(),
         });
         names.collect::<Vec<_>>().join(",")
     }
@@ -270,13 +305,13 @@ impl Assertion {
             }
             Metric::Timeouts => Some(Measured::exact(operations.timed_out as f64)),
             Metric::Operations => Some(Measured::exact(operations.completed as f64)),
-            Metric::Loss => {
-                let decided = operations.sent.saturating_sub(operations.in_flight_at_end);
-                (decided > 0).then(|| Measured::exact(operations.timed_out as f64 / decided as f64))
-            }
+            Metric::Loss => share_lost(step).map(Measured::exact),
             Metric::Rate => {
                 let achieved = step.rate.achieved_per_s;
-                let share = || step.rate.target_per_s.map(|target| achieved / target);
+                let share = || {
+                    let target = step.rate.target_per_s;
+                    paced_share(step).or_else(|| target.map(|target| achieved / target))
+                };
                 match self.value {
                     Value::PerSecond(_) => Some(achieved),
                     Value::Share(_) => share(),
@@ -284,14 +319,51 @@ impl Assertion {
                 }
                 .map(Measured::exact)
             }
-            Metric::Bandwidth => {
+            Metric::Bandwidth(way) => {
                 let bandwidth = step.bandwidth.as_ref()?;
-                let actual = bandwidth.bits_per_s;
-                let (low, high) = bandwidth.interval_bits_per_s.unwrap_or((actual, actual));
+                let of = |flow: &Flow| (flow.bits_per_s, flow.interval_bits_per_s);
+                let (actual, interval) = match way {
+                    Way::Together => (bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
+                    Way::Up => of(bandwidth.up.as_ref()?),
+                    Way::Down => of(bandwidth.down.as_ref()?),
+                };
+                let (low, high) = interval.unwrap_or((actual, actual));
                 Some(Measured { actual, low, high })
             }
+            Metric::Lost => {
+                let lost = bulk(step)?.lost_datagrams?;
+                Some(Measured::exact(lost as f64))
+            }
+            Metric::Retransmits => {
+                let retransmits = step.bandwidth.as_ref()?.retransmits?;
+                Some(Measured::exact(retransmits as f64))
+            }
+            Metric::Cpu => Some(Measured::exact(bulk(step)?.cpu_s_per_gib? * 1e9)),
         }
     }
+}
+
+/// The share of a bulk run's datagrams that never came; else that of the operations that had no answer in time.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+fn share_lost(step: &StepResult) -> Option<f64> {
+    if let Some(bandwidth) = bulk(step) {
+        let flows = [&bandwidth.up, &bandwidth.down].into_iter().flatten();
+        let sent: u64 = flows.filter_map(|flow| Some(flow.datagrams?.sent)).sum();
+        let lost = bandwidth.lost_datagrams?;
+        return (sent > 0).then(|| lost as f64 / sent as f64);
+    }
+    let operations = &step.operations;
+    let decided = operations.sent.saturating_sub(operations.in_flight_at_end);
+    (decided > 0).then(|| operations.timed_out as f64 / decided as f64)
+}
+
+/// What a paced bulk run carried of what was asked for, in each of its directions.
+fn paced_share(step: &StepResult) -> Option<f64> {
+    let bandwidth = bulk(step)?;
+    let asked = step.params.bulk.as_ref()?.rate_bits_per_s?;
+    let both = bandwidth.up.is_some() && bandwidth.down.is_some();
+    let asked = if both { 2.0 * asked } else { asked };
+    Some(bandwidth.bits_per_s / asked)
 }
 
 /// What is wrong with an expression, and what is allowed instead.
@@ -299,22 +371,29 @@ type Wrong = (String, String);
 
 const OPERATORS: &str = "compare with <, <=, >, >=, == or !=";
 const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or after service., response., lateness., \
-    connect., residence. or path.), errors, timeouts, loss, ops, rate or bandwidth; for example lateness.p99<100us";
+    connect., residence. or path.), errors, timeouts, loss, ops, rate, bandwidth (alone or with .up or .down), lost, \
+    retransmits or cpu; for example lateness.p99<100us";
 
 impl Selector {
     fn parse(text: &str) -> std::result::Result<Self, Wrong> {
         let wrong = || {
             (
                 format!("'{}' selects nothing", text.trim()),
-                "select steps with size=BYTES and connections=N, for example size=4K,connections=8:p99<2ms"
+                "select steps with size=BYTES, connections=N, idle and loaded, for example \
+                 size=4K,connections=8:p99<2ms"
                     .to_owned(),
             )
         };
+        match text.trim() {
+            "idle" => return Ok(Self::Loaded(false)),
+            "loaded" => return Ok(Self::Loaded(true)),
+            _ => {}
+        }
         let (name, number) = text.split_once('=').ok_or_else(wrong)?;
         let number = value::integer(number.trim()).ok_or_else(wrong)?;
         match name.trim() {
             "size" => Ok(Self::Size(number)),
-            "connections" => Ok(Self::Connections(number)),
+            "connections" | "streams" => Ok(Self::Connections(number)),
             _ => Err(wrong()),
         }
     }
@@ -328,7 +407,12 @@ impl Metric {
             "ops" => Some(Self::Operations),
             "loss" => Some(Self::Loss),
             "rate" => Some(Self::Rate),
-            "bandwidth" => Some(Self::Bandwidth),
+            "bandwidth" => Some(Self::Bandwidth(Way::Together)),
+            "bandwidth.up" => Some(Self::Bandwidth(Way::Up)),
+            "bandwidth.down" => Some(Self::Bandwidth(Way::Down)),
+            "lost" => Some(Self::Lost),
+            "retransmits" => Some(Self::Retransmits),
+            "cpu" => Some(Self::Cpu),
             _ => None,
         };
         let latency = || {

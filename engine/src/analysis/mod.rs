@@ -2,5 +2,7 @@
 
 pub mod assertion;
 pub mod health;
+pub mod link;
+pub mod mean;
 pub mod quantile;
 pub mod summary;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::result::{Bandwidth, ErrorCount, Operations};
+use crate::result::{Bandwidth, BulkParams, Datagrams, ErrorCount, Flow, Operations};
 
 fn summary(p50: u64, p99: u64, p99_interval: (u64, u64)) -> Summary {
     Summary {
@@ -292,6 +292,92 @@ fn a_run_learns_which_quantile_it_must_tell() {
     let percentile = |expr: &str| Assertion::parse(expr).unwrap().percentile();
     assert_eq!(percentile("path.p99.5<1ms"), Some(99.5));
     assert_eq!(percentile("max<1ms"), None);
+}
+
+/// Paced at 5 Gbit/s each way: 4 up and 5 down of it, 1 % lost.
+fn bulk_step() -> StepResult {
+    let flow = |bits_per_s: f64, lost| {
+        Some(Flow {
+            bits_per_s,
+            interval_bits_per_s: Some((bits_per_s * 0.99, bits_per_s * 1.01)),
+            datagrams: Some(Datagrams {
+                sent: 1_000,
+                received: 1_000 - lost,
+                lost,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    };
+    let mut step = StepResult::default();
+    step.params.connections = 8;
+    step.params.bulk = Some(BulkParams {
+        rate_bits_per_s: Some(5e9),
+        ..Default::default()
+    });
+    step.bandwidth = Some(Bandwidth {
+        bits_per_s: 9e9,
+        interval_bits_per_s: Some((8.9e9, 9.1e9)),
+        up: flow(4e9, 20),
+        down: flow(5e9, 0),
+        lost_datagrams: Some(20),
+        retransmits: Some(7),
+        cpu_s_per_gib: Some(0.75),
+        ..Bandwidth::default()
+    });
+    step
+}
+
+#[test]
+fn bulk_runs_are_judged_by_direction_loss_and_cpu() {
+    let step = bulk_step();
+    for (expr, expected) in [
+        ("bandwidth>8Gbit", Some(true)),
+        ("bandwidth>9Gbit", None),
+        ("bandwidth.up>3.9Gbit", Some(true)),
+        ("bandwidth.up>4G", None),
+        ("bandwidth.up>5G", Some(false)),
+        ("bandwidth.down>4.9G", Some(true)),
+        ("loss<=1%", Some(true)),
+        ("loss<0.01", Some(false)),
+        ("lost==20", Some(true)),
+        ("lost<20", Some(false)),
+        ("retransmits<10", Some(true)),
+        ("retransmits==0", Some(false)),
+        ("cpu<800ms", Some(true)),
+        ("cpu<=0.75s", Some(true)),
+        ("cpu<700ms", Some(false)),
+        ("rate>=90%", Some(true)),
+        ("rate>=0.91", Some(false)),
+        ("streams=8:lost==20", Some(true)),
+        ("streams=1:lost==20", None),
+    ] {
+        assert_eq!(holds(expr, &step), expected, "{expr}");
+    }
+    let latency = super::tests::step();
+    for expr in ["bandwidth.up>1", "lost==0", "retransmits==0", "cpu<1s"] {
+        assert_eq!(holds(expr, &latency), None, "{expr}");
+    }
+    assert!(Assertion::parse("bandwidth.left>1").is_err());
+    assert!(Assertion::parse("cpu<0.8").is_err());
+}
+
+#[test]
+fn a_load_is_told_from_what_it_loads() {
+    let mut loaded = step();
+    loaded.params.under_load = Some("-P 4".into());
+    loaded.bandwidth = bulk_step().bandwidth;
+    let steps = [step(), loaded];
+    let all = |expr: &str| evaluate(&[Assertion::parse(expr).unwrap()], &steps);
+    let names: Vec<_> = all("p50<1s").into_iter().map(|r| r.step).collect();
+    assert_eq!(names, ["idle", "loaded"]);
+    let only = all("loaded:p50<1s");
+    assert_eq!((only.len(), only[0].step.as_str()), (1, "loaded"));
+    assert_eq!(all("idle:p50<1s")[0].step, "idle");
+    assert_eq!(all("loaded:bandwidth>8G")[0].holds, Some(true));
+    // Loss is that of the pings.
+    assert_eq!(all("loaded:loss<0.01")[0].actual, Some(8.0 / 10_008.0));
+    assert_eq!(all("loaded:lost==20")[0].holds, None);
 }
 
 proptest! {

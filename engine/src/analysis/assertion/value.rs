@@ -49,20 +49,28 @@ pub(super) fn parse(metric: Metric, text: &str) -> Result<Value, Wrong> {
             decimal(number).and_then(|n| duration(n, unit)),
             "give a duration with its unit (ns, us, ms, s, m), for example p99<2ms",
         ),
-        Metric::Errors | Metric::Timeouts | Metric::Operations => (
+        Metric::Errors
+        | Metric::Timeouts
+        | Metric::Operations
+        | Metric::Lost
+        | Metric::Retransmits => (
             decimal(number).and_then(|n| Some(Value::Number(n * scale(unit)?))),
             "give a count, for example errors==0 or ops>=10k",
         ),
         Metric::Loss => (
             decimal(number).and_then(|n| share(n, unit)),
-            "give a share of the operations sent, for example loss<0.1% or loss<=0.001",
+            "give a share of what was sent, for example loss<0.1% or loss<=0.001",
         ),
         Metric::Rate => (
             decimal(number).and_then(|n| rate(n, unit)),
             "give the share of the target rate, or operations over time, for example rate>=0.99, rate>=99% or \
              rate>10k/s",
         ),
-        Metric::Bandwidth => (
+        Metric::Cpu => (
+            decimal(number).and_then(|n| duration(n, unit)),
+            "give the CPU time per GiB with its unit (us, ms, s), for example cpu<800ms",
+        ),
+        Metric::Bandwidth(_) => (
             decimal(number).and_then(|n| bits(n, unit)),
             "give bits per second, for example bandwidth>10Gbit or bandwidth>200M",
         ),

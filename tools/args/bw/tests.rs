@@ -1,0 +1,191 @@
+use proptest::prelude::*;
+use tare_engine::run::plan::WaitMode;
+
+use super::*;
+use crate::args::{Command, parse};
+
+fn plan(flags: &str) -> Result<BwPlan> {
+    let words = format!("tare bw {flags}");
+    let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
+    let Command::Bw(args) = cli.command else {
+        panic!("bw became something else");
+    };
+    args.plan(None)
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let plan = plan("").unwrap();
+    assert_eq!(plan.target, Target::Loopback);
+    assert_eq!(plan.transport, Transport::Tcp);
+    assert_eq!((plan.sizes, plan.streams), (vec![128 << 10], vec![1]));
+    assert_eq!(plan.direction, Direction::Up);
+    assert_eq!((plan.rate_bits_per_s, plan.bytes), (None, None));
+    assert_eq!((plan.zero_copy, plan.sink), (ZeroCopy::Auto, Sink::Copy));
+    assert_eq!((plan.socket, plan.bind), (SocketOptions::default(), None));
+    let common = plan.common;
+    assert_eq!(common.stop, Stop::After(Nanos::from_secs(5)));
+    assert_eq!(common.warmup, Nanos::from_millis(500));
+    assert_eq!(common.wait, None, "the engine knows better");
+}
+
+#[test]
+fn datagrams_fit_an_overlay_unless_told_otherwise() {
+    assert_eq!(plan("--udp").unwrap().sizes, [1_400]);
+    let plan = plan("--proto udp --size 16,1452,65507 --rate 200M").unwrap();
+    assert_eq!(plan.transport, Transport::Udp);
+    assert_eq!(plan.sizes, [16, 1_452, 65_507]);
+    assert_eq!(plan.rate_bits_per_s, Some(200e6));
+}
+
+#[test]
+fn every_flag_reaches_the_plan() {
+    let plan = plan(
+        "node-2:99 --size 1:256K:*64 -P 1,8 --direction both --rate 1.5G --zerocopy on --sink discard \
+         --congestion bbr --mss 1400 --nodelay --dscp EF --sndbuf 4M --rcvbuf 64K --bind 10.0.0.1 \
+         --wait block --threads 2 -d 10s --warmup 1s --label x",
+    )
+    .unwrap();
+    assert_eq!(plan.target.to_string(), "node-2:99");
+    assert_eq!(plan.sizes, [1, 64, 4_096, 262_144]);
+    assert_eq!(plan.streams, [1, 8]);
+    assert_eq!(plan.direction, Direction::Both);
+    assert_eq!(plan.rate_bits_per_s, Some(1.5e9));
+    assert_eq!((plan.zero_copy, plan.sink), (ZeroCopy::On, Sink::Discard));
+    let socket = SocketOptions {
+        congestion: Some("bbr".into()),
+        mss_bytes: Some(1_400),
+        nodelay: true,
+        dscp: Some(46),
+        send_buffer_bytes: Some(4 << 20),
+        receive_buffer_bytes: Some(64 << 10),
+    };
+    assert_eq!(plan.socket, socket);
+    assert_eq!(plan.bind, Some("10.0.0.1".parse().unwrap()));
+    let common = plan.common;
+    assert_eq!(common.stop, Stop::After(Nanos::from_secs(10)));
+    assert_eq!(common.warmup, Nanos::from_secs(1));
+    assert_eq!(
+        (common.threads, common.wait),
+        (Some(2), Some(WaitMode::Block))
+    );
+}
+
+#[test]
+fn names_that_other_tools_use() {
+    for (flags, direction, streams) in [
+        ("--reverse -c 2", Direction::Down, 2),
+        ("--bidir --streams 3", Direction::Both, 3),
+        ("--direction down --connections 4", Direction::Down, 4),
+        ("--direction up -P 5", Direction::Up, 5),
+    ] {
+        let plan = plan(flags).unwrap();
+        assert_eq!(
+            (plan.direction, plan.streams),
+            (direction, vec![streams]),
+            "{flags}"
+        );
+    }
+}
+
+#[test]
+fn what_ends_by_bytes_or_sends_has_no_warmup() {
+    let by_bytes = plan("--bytes 10G").unwrap();
+    assert_eq!(by_bytes.bytes, Some(10 << 30));
+    assert_eq!(by_bytes.common.warmup, Nanos::ZERO);
+    let by_sends = plan("-n 10k --warmup 0").unwrap();
+    assert_eq!(by_sends.bytes, None);
+    assert_eq!(by_sends.common.stop, Stop::Count(10_000));
+    assert_eq!(by_sends.common.warmup, Nanos::ZERO);
+    // The last send of a stream may be a short one.
+    assert!(plan("--bytes 100").is_ok());
+    assert!(plan("--bytes 1M -P 8").is_ok());
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_reason() {
+    for (flags, why) in [
+        ("--size 0", "nothing to send"),
+        ("--size 17M", "too large for TCP; the largest message is"),
+        ("--udp --size 15", "header of 16 bytes"),
+        (
+            "--udp --size 65508",
+            "too large for UDP; the largest datagram carries 65507 bytes",
+        ),
+        ("-c 0", "1 to 60000"),
+        ("--size 1:100:1 -c 1:11:1", "1100 steps"),
+        ("--udp --nodelay", "--nodelay is for TCP"),
+        ("--udp --mss 1400", "--mss is for TCP"),
+        ("--udp --congestion bbr", "--congestion is for TCP"),
+        ("--udp --sink discard", "--sink discard is for TCP"),
+        ("--udp --zerocopy on", "--zerocopy on is for TCP"),
+        ("--zerocopy on --backend epoll", "needs io_uring"),
+        ("--congestion a/b", "tcp_available_congestion_control"),
+        ("--congestion a-name-too-long-1", "no congestion control"),
+        ("--mss 87", "--mss takes 88 to 32767 bytes"),
+        ("--mss 32768", "--mss takes 88 to 32767 bytes"),
+        ("--sndbuf 0", "--sndbuf takes 1 to"),
+        ("--rcvbuf 2G", "--rcvbuf takes 1 to"),
+        ("10.0.0.2 --bind ::1", "one is IPv4, the other IPv6"),
+        ("[fe80::1%eth0]:80 --bind 10.0.0.1", "one is IPv4"),
+        ("--bytes 0", "--bytes must be above zero"),
+        (
+            "--bytes 1M -P 9",
+            "less than one send of 128 KiB for each of 9 streams",
+        ),
+        (
+            "-n 7 -P 1,8",
+            "less than one send of 128 KiB for each of 8 streams",
+        ),
+        ("--bytes 1G --warmup 1s", "all of it counts"),
+        ("-n 100 --warmup 1s", "all of it counts"),
+        ("--rate 100k", "a stream sends once in 10.5 s"),
+        ("-d 10080m", "longer than a stream lasts"),
+        ("--interval 10us", "--interval must be at least"),
+    ] {
+        let message = plan(flags).expect_err(flags).to_string();
+        assert!(message.contains(why), "{flags}: {message}");
+        assert!(!message.contains('\n'), "{flags}: {message}");
+    }
+    for flags in [
+        "--udp --zerocopy auto --sink copy",
+        "--rate 100k --size 16K",
+        "--rate 1M --bytes 1G",
+        "node --bind ::1",
+        "-d 10079m",
+    ] {
+        assert!(plan(flags).is_ok(), "{flags}");
+    }
+}
+
+#[test]
+fn differentiated_services_have_names() {
+    for (text, value) in [
+        ("0", 0),
+        ("63", 63),
+        ("EF", 46),
+        ("ef", 46),
+        ("LE", 1),
+        ("CS0", 0),
+        ("cs7", 56),
+        ("AF11", 10),
+        ("AF23", 22),
+        ("AF43", 38),
+    ] {
+        assert_eq!(text.parse::<Dscp>().unwrap(), Dscp(value), "{text}");
+    }
+    for text in [
+        "", "64", "-1", "256", "CS8", "AF10", "AF14", "AF51", "AF1", "0x2e", "BE",
+    ] {
+        let message = text.parse::<Dscp>().expect_err(text).to_string();
+        assert!(message.contains("CS0 to CS7"), "{message}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_typed_never_panics(text in "\\PC{0,8}|[A-Za-z0-9:.\\[\\]]{0,12}") {
+        let _ = text.parse::<Dscp>();
+        let _ = text.parse::<Address>();
+    }
+}

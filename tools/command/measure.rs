@@ -1,0 +1,177 @@
+//! What every measuring command does around its run: outputs, signals, assertions, exit code.
+
+use tare_engine::analysis::assertion::{self, Assertion};
+use tare_engine::error::Result;
+use tare_engine::result::{AssertionResult, Interval, Params, Report, Warning};
+use tare_engine::run::Finished;
+use tare_engine::run::observe::{Interrupt, Observer, Progress};
+use tare_engine::run::plan::{Common, Secret};
+
+use crate::args::common::CommonArgs;
+use crate::exit::{self, Exit};
+use crate::output::{Format, Outputs};
+use crate::progress::{Bar, complain};
+use crate::report::Look;
+
+/// Carries out a plan. `plan` makes it of the flags and the secret, `shared` finds in it what all plans have, and
+/// `carry_out` is the engine's part.
+pub(super) fn measure<P>(
+    common: &CommonArgs,
+    plan: impl FnOnce(Option<Secret>) -> Result<P>,
+    shared: impl FnOnce(&mut P) -> &mut Common,
+    carry_out: impl FnOnce(&P, &Interrupt, &mut dyn Observer) -> Result<Finished>,
+) -> Result<Exit> {
+    let secret = common.secret.read()?;
+    if let Some(warning) = secret.warning.filter(|_| !common.quiet) {
+        complain(&format!("warning: {warning}"));
+    }
+    let mut plan = plan(secret.secret)?;
+    let assertions = common
+        .assertions()
+        .iter()
+        .map(|expr| Assertion::parse(expr))
+        .collect::<Result<Vec<_>>>()?;
+    // An assertion on a quantile that is not printed needs it all the same.
+    shared(&mut plan)
+        .percentiles
+        .extend(assertions.iter().filter_map(Assertion::percentile));
+    let look = Look {
+        percentiles: common.percentiles(),
+    };
+    let outputs = Outputs::open(common.format, &common.output, look)?;
+    let interrupt = Interrupt::default();
+    super::stop_on_signals(&interrupt)?;
+
+    let mut watcher = Watcher {
+        outputs,
+        bar: Bar::new(common.quiet),
+        step: 0,
+        // In text the report begins with its warnings; twice on one screen would be once too often.
+        tell_warnings: !common.quiet && common.format != Format::Text,
+        interrupt: interrupt.clone(),
+        left: false,
+    };
+    let mut finished = carry_out(&plan, &interrupt, &mut watcher)?;
+    watcher.bar.clear();
+
+    finished.report.assertions = assertion::evaluate(&assertions, &finished.report.results);
+    let written = watcher.outputs.finish(&finished.report);
+    if let Some(error) = &finished.error {
+        complain(&error.to_string());
+    }
+    for verdict in finished
+        .report
+        .assertions
+        .iter()
+        .filter(|a| a.holds != Some(true))
+    {
+        complain(&said_of(verdict));
+    }
+    if watcher.left {
+        // Nobody reads on, and that is what ended the run.
+        return Ok(Exit::Measured);
+    }
+    let exit = exit::of(&finished, common.strict);
+    match written {
+        Err(error) if exit != Exit::Interrupted => Err(error),
+        Err(error) => {
+            complain(&error.to_string());
+            Ok(exit)
+        }
+        Ok(()) => Ok(exit),
+    }
+}
+
+/// Why an assertion does not let the command succeed, in a line.
+fn said_of(verdict: &AssertionResult) -> String {
+    let step = match verdict.step.as_str() {
+        "" => String::new(),
+        step => format!(" at {step}"),
+    };
+    let fate = match verdict.holds {
+        Some(false) => "does not hold",
+        _ => "cannot be told from this data",
+    };
+    format!("assertion '{}' {fate}{step}", verdict.expr)
+}
+
+/// Hands what the run tells on to stdout, the files and the terminal.
+struct Watcher {
+    outputs: Outputs,
+    bar: Bar,
+    /// The running step, counted from zero.
+    step: usize,
+    tell_warnings: bool,
+    interrupt: Interrupt,
+    /// The run was ended because nobody reads its stream any more.
+    left: bool,
+}
+
+impl Watcher {
+    fn stop_if_nobody_reads(&mut self) {
+        if self.outputs.nobody_reads() && !self.interrupt.is_raised() {
+            self.left = true;
+            self.interrupt.raise();
+        }
+    }
+}
+
+impl Observer for Watcher {
+    fn step_started(&mut self, params: &Params, index: usize, total: usize) {
+        self.step = index;
+        self.bar.step(params, index, total);
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        self.bar.progress(progress);
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.bar.is_shown()
+    }
+
+    fn interval(&mut self, params: &Params, interval: &Interval) {
+        self.outputs.interval(self.step, params, interval);
+        self.stop_if_nobody_reads();
+    }
+
+    fn wants_intervals(&self) -> bool {
+        self.outputs.streams()
+    }
+
+    fn step_finished(&mut self, report: &Report) {
+        self.outputs.step(report);
+        self.stop_if_nobody_reads();
+    }
+
+    fn warning(&mut self, warning: &Warning) {
+        if self.tell_warnings {
+            self.bar
+                .say(&format!("warning: {}", crate::report::warning(warning)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assertion_that_does_not_hold_is_named() {
+        let verdict = |holds, step: &str| AssertionResult {
+            expr: "p99<2ms".into(),
+            step: step.into(),
+            actual: None,
+            interval: None,
+            holds,
+        };
+        assert_eq!(
+            said_of(&verdict(Some(false), "size=64")),
+            "assertion 'p99<2ms' does not hold at size=64"
+        );
+        assert_eq!(
+            said_of(&verdict(None, "")),
+            "assertion 'p99<2ms' cannot be told from this data"
+        );
+    }
+}

@@ -1,0 +1,519 @@
+//! What text and Markdown say of a bulk run, as facts and tables.
+
+use tare_engine::result::{
+    Bandwidth, BulkParams, CpuUse, Datagrams, Flow, Pacing, Params, Report, StepResult, Summary,
+    TcpFigures, ZeroCopyUse,
+};
+use tare_engine::units::Size;
+
+use super::figures::{
+    MIB_PER_GIB, Unit, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width,
+    percent, significant, span, volume,
+};
+use super::{Cells, NONE, grouped, plural, quantile};
+
+/// Sends up to this size get a line on what the kernel made of them, bytes.
+const SMALL_SEND: u64 = 16 << 10;
+/// Rows of the series that are printed; of a longer one its beginning and its end.
+const SERIES_ROWS: usize = 20;
+/// The sender's rate is told where it is off the receiver's by more than this share.
+const RATES_DIFFER: f64 = 0.005;
+
+/// A name, and what there is to say.
+pub(super) type Fact = (&'static str, String);
+
+/// The bulk figures of a step of a bulk run; none in a latency run, where they would be the load's.
+pub(super) fn of(step: &StepResult) -> Option<&Bandwidth> {
+    let is_load = step.params.under_load.is_some();
+    step.bandwidth.as_ref().filter(|_| !is_load)
+}
+
+/// The directions that carried anything, by name.
+fn flows(bandwidth: &Bandwidth) -> impl Iterator<Item = (&'static str, &Flow)> {
+    let named = [("up", &bandwidth.up), ("down", &bandwidth.down)];
+    named
+        .into_iter()
+        .filter_map(|(name, flow)| Some((name, flow.as_ref()?)))
+}
+
+/// `tcp, 128 KiB, 8 streams both ways`.
+pub(super) fn parameters(params: &Params, bulk: &BulkParams) -> String {
+    let way = match bulk.direction.as_str() {
+        "both" => "both ways",
+        way => way,
+    };
+    format!(
+        "{}, {}, {} {way}",
+        params.proto,
+        Size(params.size_bytes),
+        plural(u64::from(params.connections), "stream"),
+    )
+}
+
+/// How it was sent, as far as that was asked for: `paced at 200 Mbit/s, nodelay, DSCP 46`.
+pub(super) fn options(bulk: &BulkParams) -> String {
+    let size = |what: &str, bytes: Option<u32>| {
+        bytes.map(|bytes| format!("{what} {}", Size(u64::from(bytes))))
+    };
+    let given = |is: bool, what: &str| is.then(|| what.to_owned());
+    let named = |what: &str, name: &Option<String>| name.as_ref().map(|n| format!("{what} {n}"));
+    let rate = bulk.rate_bits_per_s;
+    let parts = [
+        Some(rate.map_or_else(
+            || "as fast as it goes".to_owned(),
+            |rate| format!("paced at {}", bits(rate)),
+        )),
+        bulk.bytes.map(|bytes| format!("{} to move", volume(bytes))),
+        given(bulk.zero_copy == "on", "zero-copy"),
+        given(bulk.zero_copy == "off", "no zero-copy"),
+        given(bulk.sink == "discard", "discarded on receipt"),
+        named("congestion control", &bulk.congestion),
+        size("MSS", bulk.mss_bytes),
+        given(bulk.nodelay, "nodelay"),
+        bulk.dscp.map(|dscp| format!("DSCP {dscp}")),
+        size("send buffer", bulk.send_buffer_bytes),
+        size("receive buffer", bulk.receive_buffer_bytes),
+        named("from", &bulk.bind),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Everything known of one step. Where the link decides, CPU comes first: bandwidth tells nothing there.
+pub(super) fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let bound = bandwidth.link.as_ref().filter(|link| link.bound);
+    if let Some(link) = bound {
+        facts.push(("cpu", cpu(step, bandwidth)));
+        let carried = percent(link.share);
+        let text = format!(
+            "LINK-BOUND: {carried} of the {} that {} can carry at {}; compare CPU, not bandwidth",
+            bits(link.ceiling_bits_per_s),
+            link.device,
+            bits(link.speed_bits_per_s)
+        );
+        facts.push(("link", text));
+    }
+    facts.extend(headline(bandwidth));
+    if bound.is_none() {
+        if let Some(link) = &bandwidth.link {
+            let text = format!(
+                "{} of the {} that {} can carry",
+                percent(link.share),
+                bits(link.ceiling_bits_per_s),
+                link.device
+            );
+            facts.push(("link", text));
+        }
+        facts.push(("cpu", cpu(step, bandwidth)));
+    }
+    facts.push(("  client", cpu_of(&step.cpu.client, step.duration_ns)));
+    if let Some(server) = &step.cpu.server {
+        facts.push(("  far end", cpu_of(server, step.duration_ns)));
+    }
+    let both = flows(bandwidth).count() > 1;
+    for (name, flow) in flows(bandwidth) {
+        if both {
+            facts.push((name, bits_within(flow.bits_per_s, flow.interval_bits_per_s)));
+        }
+        facts.extend(of_flow(flow, &step.params));
+    }
+    facts
+}
+
+/// What was received, in the words of every tool: bits, bytes, volume.
+fn headline(bandwidth: &Bandwidth) -> Vec<Fact> {
+    let ways = if flows(bandwidth).count() > 1 {
+        " both ways together"
+    } else {
+        ""
+    };
+    let mut text = format!(
+        "{}{ways} ({}), {} received",
+        bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
+        bytes_per_s(bandwidth.bits_per_s),
+        volume(bandwidth.received_bytes)
+    );
+    if bandwidth.interval_bits_per_s.is_none() {
+        text.push_str(", too short for an interval");
+    }
+    vec![("bandwidth", text)]
+}
+
+/// CPU time of both ends for what was received.
+fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> String {
+    let total = bandwidth.cpu_s_per_gib;
+    let per_mib = total.map(|s| format!(" ({})", cpu_per_mib(s / MIB_PER_GIB * 1e9)));
+    let whose = match step.cpu.server {
+        Some(_) => "both ends together",
+        None => "of the client; the far end did not tell its own",
+    };
+    format!(
+        "{}{}, {whose}",
+        cpu_per_gib(total),
+        per_mib.unwrap_or_default()
+    )
+}
+
+/// CPU of one end, of the process and of the machine.
+#[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
+fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
+    let share = |ns: u64| percent(ns as f64 / duration_ns.max(1) as f64);
+    let mut text = format!(
+        "{} of a CPU (user {}, kernel {})",
+        share(used.user_ns + used.system_ns),
+        share(used.user_ns),
+        share(used.system_ns)
+    );
+    if let Some(busy) = used.machine_busy {
+        text.push_str(&format!(", its machine {} busy", percent(busy)));
+    }
+    if let Some(per_mib) = used.per_mib_ns {
+        let per_gib = per_mib * MIB_PER_GIB / 1e9;
+        text.push_str(&format!(
+            ", {} ({})",
+            cpu_per_gib(Some(per_gib)),
+            cpu_per_mib(per_mib)
+        ));
+    }
+    text
+}
+
+fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let off = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
+    if off.abs() > RATES_DIFFER {
+        let how = if off > 0.0 { "more" } else { "less" };
+        let text = format!(
+            "{} taken by the sender's kernel, {} {how} than was received",
+            bits(flow.sent_bits_per_s),
+            percent(off.abs())
+        );
+        facts.push(("sent", text));
+    }
+    facts.extend(streams(&flow.streams_bits_per_s));
+    if let Some(datagrams) = &flow.datagrams {
+        facts.push(("datagrams", datagrams_of(datagrams)));
+    }
+    if let Some(tcp) = &flow.tcp {
+        facts.push(("tcp", tcp_of(tcp)));
+        if params.size_bytes <= SMALL_SEND {
+            facts.extend(segments(flow, tcp, params.size_bytes));
+        }
+        facts.extend(limits(tcp, flow));
+    }
+    facts.extend(
+        flow.pacing
+            .as_ref()
+            .map(|pacing| ("pacing", pacing_of(pacing))),
+    );
+    let zero_copy = flow.zero_copy.as_ref();
+    facts.extend(zero_copy.map(|used| ("zero-copy", zero_copy_of(used, flow.sends))));
+    facts
+}
+
+fn streams(each: &[f64]) -> Option<Fact> {
+    let mut sorted = each.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let [least, .., most] = sorted.as_slice() else {
+        return None;
+    };
+    let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    let text = format!(
+        "{}: least {}, median {}, most {}",
+        sorted.len(),
+        bits(*least),
+        bits(median),
+        bits(*most)
+    );
+    Some(("streams", text))
+}
+
+fn tcp_of(tcp: &TcpFigures) -> String {
+    let mut text = match tcp.retransmits {
+        0 => "nothing sent again".to_owned(),
+        count => format!(
+            "{} sent again{}",
+            plural(count, "segment"),
+            tcp.segments
+                .map_or_else(String::new, |all| super::share(count, all))
+        ),
+    };
+    text.push_str(&format!(", rtt {}", span(tcp.rtt_ns)));
+    if let Some(min) = tcp.min_rtt_ns {
+        text.push_str(&format!(" (min {})", span(min)));
+    }
+    text.push_str(&format!(", cwnd {}", volume(tcp.cwnd_bytes)));
+    text.push_str(&format!(", MSS {} B", grouped(u64::from(tcp.mss_bytes))));
+    if let Some(name) = &tcp.congestion {
+        text.push_str(&format!(", {name}"));
+    }
+    for (what, bytes) in [
+        ("send buffer", tcp.send_buffer_bytes),
+        ("receive buffer", tcp.receive_buffer_bytes),
+    ] {
+        if let Some(bytes) = bytes {
+            text.push_str(&format!(", {what} {}", volume(u64::from(bytes))));
+        }
+    }
+    text
+}
+
+/// What the kernel (Nagle, and segments that wait for their turn) made of small sends.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<Fact> {
+    let segments = tcp.segments.filter(|segments| *segments > 0)?;
+    let per_segment = flow.sends as f64 / segments as f64;
+    let merged = if per_segment > 1.05 {
+        format!(
+            "the kernel merged {} into each",
+            significant(per_segment, 3)
+        )
+    } else if per_segment < 0.95 {
+        format!("{} for each send", significant(1.0 / per_segment, 3))
+    } else {
+        "none merged".to_owned()
+    };
+    let text = format!(
+        "{} of {} left in {}: {merged}",
+        plural(flow.sends, "send"),
+        Size(size_bytes),
+        plural(segments, "segment")
+    );
+    Some(("segments", text))
+}
+
+/// Who held the streams up, as shares of their time.
+#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
+    let time = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
+    if time == 0.0 {
+        return None;
+    }
+    let share = |ns: u64| (ns as f64 / time).min(1.0);
+    let (busy, rwnd) = (tcp.busy_ns?, tcp.rwnd_limited_ns?);
+    let parts = [
+        (
+            share(rwnd),
+            "the receiver was the bottleneck (its window was full)",
+        ),
+        (
+            share(tcp.sndbuf_limited_ns?),
+            "the send buffer was (--sndbuf)",
+        ),
+        (1.0 - share(busy), "there was nothing to send"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(share, _)| *share >= 0.01)
+        .map(|(share, what)| {
+            format!(
+                "for {} of the time {what}",
+                percent(significant_share(share))
+            )
+        })
+        .collect();
+    let text = if parts.is_empty() {
+        "neither by the receiver's window nor by the send buffer; there was always data to send"
+            .into()
+    } else {
+        parts.join(", ")
+    };
+    Some(("held up", text))
+}
+
+/// A share of time to the whole per cent: more digits would be the sampling's.
+fn significant_share(share: f64) -> f64 {
+    (share * 100.0).round() / 100.0
+}
+
+fn datagrams_of(datagrams: &Datagrams) -> String {
+    let mut text = format!(
+        "{} sent, {} received, {} lost{}, {} reordered, {} duplicated",
+        grouped(datagrams.sent),
+        grouped(datagrams.received),
+        grouped(datagrams.lost),
+        lost_share(datagrams.lost, datagrams.sent),
+        grouped(datagrams.reordered),
+        grouped(datagrams.duplicated),
+    );
+    if let Some(jitter) = datagrams.jitter_ns {
+        text.push_str(&format!(", jitter {}", span(jitter)));
+    }
+    if datagrams.per_send > 1 {
+        text.push_str(&format!(", {} to a send (GSO)", datagrams.per_send));
+    }
+    if datagrams.coalesced_on_receipt {
+        text.push_str(", taken several at once (GRO)");
+    }
+    text
+}
+
+fn lost_share(lost: u64, sent: u64) -> String {
+    if lost == 0 {
+        String::new()
+    } else {
+        super::share(lost, sent)
+    }
+}
+
+fn pacing_of(pacing: &Pacing) -> String {
+    let both = |summary: &Summary| {
+        format!(
+            "p50 {}, p99 {}",
+            quantile(summary, 50.0),
+            quantile(summary, 99.0)
+        )
+    };
+    let mut text = format!(
+        "{} asked, a send every {}; gaps off by {}; late by {}",
+        bits(pacing.target_bits_per_s),
+        span(pacing.gap_ns),
+        both(&pacing.gap_deviation),
+        both(&pacing.lateness),
+    );
+    if pacing.unsent > 0 {
+        text.push_str(&format!(
+            "; {} due but never made",
+            plural(pacing.unsent, "send")
+        ));
+    }
+    text
+}
+
+fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
+    let mut text = match used.sends {
+        0 => "not used".to_owned(),
+        count => format!(
+            "{}{}, of which the kernel copied {} all the same",
+            plural(count, "send"),
+            super::share(count, sends),
+            percent(used.copied_share)
+        ),
+    };
+    if let Some(reason) = &used.reason {
+        text.push_str(&format!(": {reason}"));
+    }
+    text
+}
+
+/// The series over time, `limit`ed to what a screen holds; nothing where there is but one entry. With it, how many
+/// entries were left out.
+pub(super) fn series(step: &StepResult) -> Option<(Cells, usize)> {
+    let all = &step.intervals;
+    if all.len() < 2 {
+        return None;
+    }
+    let tcp = all.iter().any(|entry| entry.tcp_info.is_some());
+    let mut cells = Cells::new(&["until", "received"]);
+    if tcp {
+        let more = ["sent again", "cwnd", "rtt"];
+        cells.header.extend(more.map(str::to_owned));
+    }
+    let left_out = all.len().saturating_sub(SERIES_ROWS);
+    let half = SERIES_ROWS / 2;
+    for (index, entry) in all.iter().enumerate() {
+        if left_out > 0 && (half..half + left_out).contains(&index) {
+            continue;
+        }
+        let rate = entry.bits_per_s.map_or_else(|| NONE.to_owned(), bits);
+        let mut row = vec![span(entry.at_ns), rate];
+        if tcp {
+            row.extend(entry.tcp_info.map_or_else(
+                || [NONE; 3].map(str::to_owned),
+                |info| {
+                    [
+                        grouped(info.retransmits),
+                        volume(info.cwnd_bytes),
+                        span(info.rtt_ns),
+                    ]
+                },
+            ));
+        }
+        cells.row(row);
+    }
+    Some((cells, left_out))
+}
+
+/// A sweep: a row per step.
+pub(super) fn sweep(report: &Report) -> Cells {
+    let steps: Vec<(&StepResult, &Bandwidth)> = report
+        .results
+        .iter()
+        .filter_map(|step| Some((step, of(step)?)))
+        .collect();
+    let fastest = steps.iter().map(|(_, b)| b.bits_per_s).fold(0.0, f64::max);
+    let unit = Unit::of_bits(fastest);
+    let streams = steps
+        .iter()
+        .any(|(step, _)| step.params.connections != steps[0].0.params.connections);
+    let both = steps
+        .iter()
+        .any(|(_, b)| b.up.is_some() && b.down.is_some());
+    let udp = steps.iter().any(|(step, _)| step.params.proto == "udp");
+    let mut header = vec!["size"];
+    header.extend(streams.then_some("streams"));
+    header.extend([unit.name, "±"]);
+    header.extend(both.then_some(["up", "down"]).into_iter().flatten());
+    header.push("CPU s/GiB");
+    header.extend(if udp {
+        ["lost", "lost %", "jitter"]
+    } else {
+        ["sent again", "segments/send", "rtt"]
+    });
+    let mut cells = Cells::new(&header);
+    for (step, bandwidth) in steps {
+        let mut row = vec![Size(step.params.size_bytes).to_string()];
+        row.extend(streams.then(|| step.params.connections.to_string()));
+        row.push(unit.number(bandwidth.bits_per_s, 4));
+        let interval = bandwidth.interval_bits_per_s;
+        row.push(interval.map_or_else(|| NONE.into(), |ends| half_width(ends, unit)));
+        if both {
+            row.extend([&bandwidth.up, &bandwidth.down].map(|flow| {
+                let flow = flow.as_ref();
+                flow.map_or_else(|| NONE.into(), |f| unit.number(f.bits_per_s, 4))
+            }));
+        }
+        let cpu = bandwidth.cpu_s_per_gib;
+        row.push(cpu.map_or_else(|| NONE.into(), |s| significant(s, 3)));
+        row.extend(if udp {
+            lossy(bandwidth)
+        } else {
+            reliable(bandwidth)
+        });
+        cells.row(row);
+    }
+    cells
+}
+
+/// What a sweep tells of a step over UDP.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+fn lossy(bandwidth: &Bandwidth) -> [String; 3] {
+    let sent: u64 = flows(bandwidth)
+        .filter_map(|(_, flow)| Some(flow.datagrams?.sent))
+        .sum();
+    let lost = bandwidth.lost_datagrams;
+    let share = lost.map(|lost| lost as f64 / sent.max(1) as f64);
+    [
+        lost.map_or_else(|| NONE.into(), grouped),
+        share.map_or_else(|| NONE.into(), |share| significant(share * 100.0, 3)),
+        super::time(bandwidth.jitter_ns),
+    ]
+}
+
+/// What a sweep tells of a step over TCP.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+fn reliable(bandwidth: &Bandwidth) -> [String; 3] {
+    let known = flows(bandwidth).filter_map(|(_, flow)| Some((flow.sends, flow.tcp.as_ref()?)));
+    let (mut sends, mut segments, mut rtt_ns) = (0, 0, None);
+    for (sent, tcp) in known {
+        sends += sent;
+        segments += tcp.segments.unwrap_or_default();
+        rtt_ns = rtt_ns.max(Some(tcp.rtt_ns));
+    }
+    let per_send = (sends > 0 && segments > 0).then(|| segments as f64 / sends as f64);
+    [
+        bandwidth.retransmits.map_or_else(|| NONE.into(), grouped),
+        per_send.map_or_else(|| NONE.into(), |ratio| significant(ratio, 3)),
+        super::time(rtt_ns),
+    ]
+}
