@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::cpus::Cpus;
-use super::plan::{BwPlan, Common, Stop, Target, Transport, WaitMode, ZeroCopy, Sink};
+use super::plan::{BwPlan, Common, Sink, Stop, Target, Transport, WaitMode, ZeroCopy};
 use super::report::{self, Inputs};
 use super::step::{BwJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
@@ -29,7 +29,9 @@ impl BwPlan {
     /// The warm-up and the length of the measured phase of a step; without where bytes end it.
     fn times_of(&self, size: u32) -> (Nanos, Option<Nanos>) {
         match self.common.stop {
-            Stop::After(duration) if self.bytes_of(size) == 0 => (self.common.warmup, Some(duration)),
+            Stop::After(duration) if self.bytes_of(size) == 0 => {
+                (self.common.warmup, Some(duration))
+            }
             _ => (Nanos::ZERO, None),
         }
     }
@@ -67,8 +69,13 @@ impl BwPlan {
             ..setting.hello(common, Test::Stream, self.transport, step.size, cpus)
         };
         let nonce = setting.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
-        let mut dialogue =
-            DialogueSpec::new(setting.address, hello, common.secret.clone(), common.timeout, nonce);
+        let mut dialogue = DialogueSpec::new(
+            setting.address,
+            hello,
+            common.secret.clone(),
+            common.timeout,
+            nonce,
+        );
         dialogue.socket = SocketSpec {
             local: self.bind.map(|address| SocketAddr::new(address, 0)),
             ..dialogue.socket
@@ -168,7 +175,7 @@ impl Measure for BwPlan {
         Ok(StepPlan {
             cpus,
             jobs: BwJob::deal(&spec, workers),
-            backend: setting.backend,
+            backend: setting.chosen.backend,
             warmup: spec.warmup,
             duration: spec.duration,
             wait: setting.wait,

@@ -83,4 +83,3 @@ fn embed(
         _namespace: namespace,
     })
 }
-

@@ -135,7 +135,7 @@ impl Measure for LatPlan {
         Ok(StepPlan {
             cpus,
             jobs: LatJob::deal(&spec, self.rate_per_s, common.interval, workers)?,
-            backend: setting.backend,
+            backend: setting.chosen.backend,
             warmup: common.warmup,
             duration,
             wait: setting.wait,
@@ -148,7 +148,8 @@ impl Measure for LatPlan {
 
     fn load(&self, step: Step, setting: &Setting<'_>) -> Result<Option<RunningLoad>> {
         let load = self.under_load.as_ref().filter(|_| step.loaded);
-        load.map(|load| RunningLoad::start(&load.plan, setting)).transpose()
+        load.map(|load| RunningLoad::start(&load.plan, setting))
+            .transpose()
     }
 
     fn describe(&self, addresses: &[SocketAddr]) -> serde_json::Value {

@@ -27,6 +27,7 @@ pub(super) struct RunningLoad {
     params: Params,
     streams: u32,
     cpus: Vec<u32>,
+    chosen: Chosen,
     thread: JoinHandle<Result<StepOutcome<BulkTally>>>,
 }
 
@@ -66,6 +67,7 @@ impl RunningLoad {
             params,
             streams: step.connections,
             cpus,
+            chosen: setting.chosen.clone(),
             thread,
         })
     }
@@ -77,11 +79,20 @@ impl RunningLoad {
     pub(super) fn stop(self) -> Result<Bandwidth> {
         let ended_early = self.thread.is_finished();
         self.interrupt.raise();
-        let outcome = self.thread.join().map_err(|_| Error::bug("the load panicked"))??;
+        let outcome = self
+            .thread
+            .join()
+            .map_err(|_| Error::bug("the load panicked"))??;
         let failure = outcome.result.outcome.failure.clone();
         if let Some(failure) = failure.filter(|_| ended_early) {
-            let message = format!("the load ended before what it was to load: {}", failure.message());
-            let advice = failure.advice().unwrap_or("see the options of --under-load").to_owned();
+            let message = format!(
+                "the load ended before what it was to load: {}",
+                failure.message()
+            );
+            let advice = failure
+                .advice()
+                .unwrap_or("see the options of --under-load")
+                .to_owned();
             return Err(Error::peer(message).remedy(advice));
         }
         let result = report::bw::step(
@@ -90,12 +101,14 @@ impl RunningLoad {
                 params: self.params,
                 connections: self.streams,
                 cpus: &self.cpus,
-                chosen: &Chosen::default(),
+                chosen: &self.chosen,
                 environment: &Environments::default(),
                 outcome,
             },
             self.plan.direction,
         );
-        result.bandwidth.ok_or_else(|| Error::bug("a load without a figure"))
+        result
+            .bandwidth
+            .ok_or_else(|| Error::bug("a load without a figure"))
     }
 }

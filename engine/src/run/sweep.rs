@@ -19,9 +19,7 @@ use crate::driver::probe::Chosen;
 use crate::error::{Error, Result};
 use crate::proto::hello::{BackendAsked, Direction, Hello, Test};
 use crate::proto::text::Id;
-use crate::result::{
-    Bandwidth, Environments, Params, Report, SCHEMA, StepResult, Tool, Warning,
-};
+use crate::result::{Bandwidth, Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
 use crate::sys::usage::boot_id;
 use crate::sys::{random, rlimit, tuning};
 
@@ -45,10 +43,9 @@ pub(super) struct Setting<'a> {
     pub(super) address: SocketAddr,
     pub(super) cpus: &'a [u32],
     pub(super) wait: WaitMode,
-    pub(super) backend: Backend,
+    pub(super) chosen: &'a Chosen,
     pub(super) run_id: u64,
     pub(super) machine: &'a Cpus,
-    pub(super) interrupt: &'a Interrupt,
 }
 
 impl Setting<'_> {
@@ -152,7 +149,9 @@ pub(super) fn run<M: Measure>(
     let common = measure.common();
     let cpus = Cpus::of_self();
     let most = measure.most_connections().max(1);
-    let workers = common.threads.unwrap_or_else(|| measure.default_workers(&cpus));
+    let workers = common
+        .threads
+        .unwrap_or_else(|| measure.default_workers(&cpus));
     let workers = workers.clamp(1, most);
     let chosen_cpus = match &common.cpus {
         Some(asked) => cpus.check(asked, workers, &[])?,
@@ -374,10 +373,9 @@ impl<M: Measure> Run<'_, M> {
             address: self.address,
             cpus: &self.cpus,
             wait: self.wait,
-            backend: self.chosen.backend,
+            chosen: &self.chosen,
             run_id: self.run_id,
             machine: &self.machine,
-            interrupt: self.interrupt,
         }
     }
 

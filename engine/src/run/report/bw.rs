@@ -3,13 +3,14 @@
 use super::{
     Inputs, client_instrument, connections, cpu_use, instances, server_cpu, server_instrument,
 };
+use crate::analysis::link::{Carried, Framing};
 use crate::analysis::{health, link, mean, summary};
 use crate::histogram::Distribution;
 use crate::proto::hello::{Direction, Figures};
-use crate::proto::stream::{Received, Sent};
+use crate::proto::stream::{Blocks, Received, Sent};
 use crate::result::{
-    Bandwidth, Cpu, CpuUse, Datagrams, Flow, Instruments, Interval, Operations, Pacing, Rate,
-    StepResult, TcpFigures, TcpInterval, Warmup, ZeroCopyUse,
+    Bandwidth, Cpu, CpuUse, Datagrams, Flow, Instruments, Interval, LinkUse, Operations, Pacing,
+    Rate, StepResult, TcpFigures, TcpInterval, Warmup, ZeroCopyUse,
 };
 use crate::run::instrument;
 use crate::units::Nanos;
@@ -107,7 +108,11 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
 
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn per_second(count: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+    if seconds > 0.0 {
+        count as f64 / seconds
+    } else {
+        0.0
+    }
 }
 
 /// The bulk figures of a step.
@@ -132,7 +137,11 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
     let gib = received_bytes as f64 / f64::from(1 << 30);
     let per_mib = |c: &CpuUse| c.per_mib_ns;
     // Each byte that is received was moved by both ends; each end's time is per byte that it moved.
-    let per_gib = cpu.server.as_ref().and_then(per_mib).zip(per_mib(&cpu.client));
+    let per_gib = cpu
+        .server
+        .as_ref()
+        .and_then(per_mib)
+        .zip(per_mib(&cpu.client));
     let mut bandwidth = Bandwidth {
         bits_per_s: both().map(|f| f.bits_per_s).sum(),
         interval_bits_per_s: both()
@@ -155,8 +164,33 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
         down,
         link: None,
     };
-    bandwidth.link = link::use_of(&bandwidth, &inputs.params, inputs.environment);
+    bandwidth.link = link_use(&bandwidth, inputs);
     bandwidth
+}
+
+fn link_use(bandwidth: &Bandwidth, inputs: &Inputs<'_, BulkTally>) -> Option<LinkUse> {
+    let rate = |flow: &Option<Flow>| flow.as_ref().map(|f| f.bits_per_s);
+    let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
+    let size_bytes = u32::try_from(inputs.params.size_bytes).unwrap_or(u32::MAX);
+    let address = inputs.params.address.as_deref().unwrap_or_default();
+    let carried = Carried {
+        up_bits_per_s: rate(&bandwidth.up),
+        down_bits_per_s: rate(&bandwidth.down),
+        framing: if inputs.params.proto == "udp" {
+            Framing::Udp { size_bytes }
+        } else {
+            Framing::Tcp {
+                mss_bytes: tcp(&bandwidth.up).or_else(|| tcp(&bandwidth.down)),
+            }
+        },
+        is_ipv6: address.starts_with('['),
+    };
+    let server = inputs.environment.servers.first();
+    link::link_use(
+        &carried,
+        inputs.environment.client.device.as_ref(),
+        server.and_then(|s| s.device.as_ref()),
+    )
 }
 
 fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) -> Flow {
@@ -166,7 +200,7 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
     let datagrams = is_udp.then(|| datagrams(legs));
     Flow {
         bits_per_s: streams_bits_per_s.iter().sum(),
-        interval_bits_per_s: mean::interval(received().map(|r| (&r.blocks, Nanos(r.duration_ns)))),
+        interval_bits_per_s: interval(legs),
         sent_bits_per_s: sent()
             .map(|s| per_second(s.bytes * 8, Nanos(s.duration_ns).as_secs_f64()))
             .sum(),
@@ -180,6 +214,23 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
         zero_copy: zero_copy(legs),
         pacing: rate.map(|rate| pacing(legs, rate, percentiles)),
     }
+}
+
+/// Of the mean over the blocks of all streams together.
+fn interval(legs: &[Leg<'_>]) -> Option<(f64, f64)> {
+    let mut all: Option<(Blocks, Nanos)> = None;
+    for received in legs.iter().filter_map(|leg| leg.received) {
+        let duration = Nanos(received.duration_ns);
+        match &mut all {
+            None => all = Some((received.blocks.clone(), duration)),
+            Some((blocks, shortest)) => {
+                blocks.merge(&received.blocks);
+                *shortest = duration.min(*shortest);
+            }
+        }
+    }
+    let (blocks, duration) = all?;
+    mean::interval(blocks.whole(duration), Nanos(blocks.width_ns))
 }
 
 /// By the receiver's own clock.
@@ -223,7 +274,10 @@ fn median(mut values: Vec<u64>) -> u64 {
 }
 
 fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
-    let told: Vec<&TcpFigures> = legs.iter().filter_map(|leg| leg.sent?.tcp.as_ref()).collect();
+    let told: Vec<&TcpFigures> = legs
+        .iter()
+        .filter_map(|leg| leg.sent?.tcp.as_ref())
+        .collect();
     let first = *told.first()?;
     let sum = |of: fn(&TcpFigures) -> u64| told.iter().map(|t| of(t)).sum::<u64>();
     let sum_of = |of: fn(&TcpFigures) -> Option<u64>| {
@@ -242,13 +296,18 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
         sndbuf_limited_ns: sum_of(|t| t.sndbuf_limited_ns),
         congestion: first.congestion.clone(),
         send_buffer_bytes: first.send_buffer_bytes,
-        receive_buffer_bytes: legs.iter().find_map(|leg| leg.received?.receive_buffer_bytes),
+        receive_buffer_bytes: legs
+            .iter()
+            .find_map(|leg| leg.received?.receive_buffer_bytes),
     })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share")]
 fn zero_copy(legs: &[Leg<'_>]) -> Option<ZeroCopyUse> {
-    let told: Vec<&ZeroCopyUse> = legs.iter().filter_map(|leg| leg.sent?.zero_copy.as_ref()).collect();
+    let told: Vec<&ZeroCopyUse> = legs
+        .iter()
+        .filter_map(|leg| leg.sent?.zero_copy.as_ref())
+        .collect();
     let count = told.len();
     (count > 0).then(|| ZeroCopyUse {
         sends: told.iter().map(|z| z.sends).sum(),
@@ -280,7 +339,9 @@ fn pacing(legs: &[Leg<'_>], rate: f64, percentiles: &[f64]) -> Pacing {
 /// The series: what was received in each entry, by each receiver's clock, and what the senders' kernels said.
 fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interval> {
     let legs = || tally.streams.iter().flat_map(|s| [up(s), down(s)]);
-    let longest = legs().filter_map(|leg| Some(leg.received?.series.len())).max();
+    let longest = legs()
+        .filter_map(|leg| Some(leg.received?.series.len()))
+        .max();
     let entry = |index: usize| {
         let begin = interval.0 * index as u64;
         let end = (begin + interval.0).min(duration_ns.max(begin + 1));

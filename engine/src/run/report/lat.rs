@@ -49,7 +49,10 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
         rate: Rate {
             target_per_s: inputs.params.rate_per_s,
             achieved_per_s,
-            backlog_max: inputs.params.rate_per_s.map(|_| outcome.outcome.backlog_max),
+            backlog_max: inputs
+                .params
+                .rate_per_s
+                .map(|_| outcome.outcome.backlog_max),
         },
         latency: summary::latencies(&recording, &inputs.common.percentiles),
         errors: tally.measured.errors.to_counts(),

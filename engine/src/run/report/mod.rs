@@ -11,9 +11,7 @@ use super::step::StepOutcome;
 use crate::analysis::health;
 use crate::driver::probe::Chosen;
 use crate::proto::hello::Figures;
-use crate::result::{
-    Connections, CpuUse, Environments, Instrument, Params, StepResult, Warning,
-};
+use crate::result::{Connections, CpuUse, Environments, Instrument, Params, StepResult, Warning};
 use crate::units::Nanos;
 use crate::worker::outcome::Outcome;
 
@@ -117,7 +115,10 @@ pub(super) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
 /// worker, known by its CPUs, the latest figures count.
 pub(super) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
-    for told in figures.iter().filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0) {
+    for told in figures
+        .iter()
+        .filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0)
+    {
         let latest = workers.entry(&told.instrument.cpus).or_insert(told);
         if (told.cpu_operations, told.cpu_bytes) > (latest.cpu_operations, latest.cpu_bytes) {
             *latest = told;

@@ -112,7 +112,10 @@ impl<J> Watch<'_, J> {
         if over <= self.told || now < warm_at {
             return;
         }
-        let moved = self.lives.iter().map(|live| live.completed.load(Ordering::Relaxed));
+        let moved = self
+            .lives
+            .iter()
+            .map(|live| live.completed.load(Ordering::Relaxed));
         let moved: u64 = moved.sum();
         let span = Nanos(interval.0 * (over - self.told));
         let bytes = moved - self.told_bytes.min(moved);

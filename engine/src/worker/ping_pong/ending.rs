@@ -5,6 +5,7 @@ use super::slot::Slot;
 use super::{Client, Gauge, State};
 use crate::driver::{Driver, DriverError};
 use crate::units::{Instant, Nanos};
+use crate::worker::ClientRole;
 use crate::worker::control::Phase;
 
 /// When interrupted, replies under way are awaited for at most this long.

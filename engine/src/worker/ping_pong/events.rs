@@ -7,6 +7,7 @@ use crate::driver::{Driver, DriverError};
 use crate::histogram::Sample;
 use crate::proto::hello::{Accept, Transport};
 use crate::units::{Instant, Nanos};
+use crate::worker::ClientRole;
 use crate::worker::dialogue::{Failure, News};
 use crate::worker::errors::Stage;
 
