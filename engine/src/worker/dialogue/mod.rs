@@ -15,8 +15,10 @@ mod datagram;
 mod greeting;
 mod spec;
 mod stream;
+#[cfg(test)]
+mod tests;
 
-use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
+use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, SocketId};
 use crate::limits::CONTROL_DATAGRAM;
 use crate::proto::datagram::{DocumentFetch, UdpClientHandshake};
 use crate::proto::handshake::{ClientHandshake, FiguresReader};
@@ -219,8 +221,8 @@ impl Dialogue {
     /// Ends the session: asks for the figures, then closes. What is not open yet is given up; what is ending
     /// already is left to it.
     ///
-    /// The owner's sends must be through: over TCP what follows is the end of the stream. A receive may be
-    /// outstanding, if it is one into the beginning of the buffer. With `skips_payload` the server may still be
+    /// The owner's sends must be through, zero-copy ones released: over TCP what follows is the end of the stream. A
+    /// receive may be outstanding, if it is one into the beginning of the receive buffer. With `skips_payload` the server may still be
     /// sending over TCP: bytes with their top bit set, which a frame does not begin with, are dropped and
     /// counted ([`Self::take_skipped`]) until the figures begin.
     ///
@@ -263,7 +265,7 @@ impl Dialogue {
         self.link.as_mut().map_or(Ok(()), |link| link.close(io))
     }
 
-    /// An operation of this slot has completed.
+    /// An operation of this slot, for `purpose`, has completed.
     ///
     /// # Errors
     /// What ends the driver.
@@ -272,22 +274,27 @@ impl Dialogue {
         &mut self,
         io: &mut D,
         purpose: Purpose,
-        outcome: &Outcome,
+        completion: &Completion,
         now: Instant,
         spec: &DialogueSpec,
     ) -> Result<Heard, DriverError> {
         let Some(link) = &mut self.link else {
             return Ok(Heard::News(News::Nothing));
         };
-        link.handle_completed(purpose);
-        match (purpose, outcome) {
+        if !completion.more {
+            link.handle_completed(purpose);
+        }
+        match (purpose, &completion.outcome) {
             (Purpose::Receive, Outcome::Received(n))
                 if self.is_open() && (*n > 0 || spec.transport() == Transport::Udp) =>
             {
                 Ok(Heard::Received { len: *n })
             }
             (Purpose::Send, Outcome::Sent(n)) if !self.is_over() => Ok(Heard::Sent { len: *n }),
-            _ => self
+            (Purpose::Send, Outcome::Released { copied }) if !self.is_over() => {
+                Ok(Heard::Released { copied: *copied })
+            }
+            (_, outcome) => self
                 .handle_own(io, purpose, outcome, now, spec)
                 .map(Heard::News),
         }

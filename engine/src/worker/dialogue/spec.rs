@@ -152,6 +152,11 @@ pub enum Heard {
         /// How many bytes.
         len: u32,
     },
+    /// The buffer of a zero-copy send of the owner's is free again.
+    Released {
+        /// The kernel copied all the same.
+        copied: bool,
+    },
     /// Something of the dialogue's own.
     News(News),
 }

@@ -372,7 +372,7 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     ) -> Result<(), DriverError> {
         let (index, purpose) = slot_of(completion.token);
         let slot = &mut self.slots[index as usize];
-        let event = slot.handle_completion(io, purpose, &completion.outcome, now, &self.spec)?;
+        let event = slot.handle_completion(io, purpose, &completion, now, &self.spec)?;
         self.handle_event(io, index, event, now)
     }
 

@@ -7,7 +7,7 @@ mod datagram;
 mod stream;
 
 use super::ClientSpec;
-use crate::driver::{Driver, DriverError, Outcome};
+use crate::driver::{Completion, Driver, DriverError};
 use crate::histogram::Sample;
 use crate::proto::hello::Transport;
 use crate::proto::ping_pong::Progress;
@@ -255,13 +255,13 @@ impl Slot {
         &mut self,
         io: &mut D,
         purpose: Purpose,
-        outcome: &Outcome,
+        completion: &Completion,
         now: Instant,
         spec: &ClientSpec,
     ) -> Result<Event, DriverError> {
-        let heard = self
-            .dialogue
-            .handle_completion(io, purpose, outcome, now, &spec.dialogue)?;
+        let heard =
+            self.dialogue
+                .handle_completion(io, purpose, completion, now, &spec.dialogue)?;
         match (heard, self.transport) {
             (Heard::Received { len }, Transport::Tcp) => self.handle_bytes(io, len, now, spec),
             (Heard::Received { len }, Transport::Udp) => self.handle_datagram(io, len, now, spec),
@@ -273,6 +273,7 @@ impl Slot {
                 self.dialogue.receive_datagram(io)?;
                 Ok(Event::NOTHING)
             }
+            (Heard::Released { .. }, _) => Ok(Event::NOTHING),
             (Heard::News(news), _) => {
                 if let News::Connected(length) = news {
                     self.connect = length;
