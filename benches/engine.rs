@@ -55,6 +55,7 @@ pub(crate) fn median_ns(
         connect_each: false,
         rate_per_s: None,
         server_delay: Nanos::ZERO,
+        under_load: None,
         common: Common {
             stop: Stop::After(config.measure.into()),
             warmup: config.warmup.into(),

@@ -160,6 +160,7 @@ fn protocol(c: &mut Criterion) {
         cpus: vec![0, 1],
         server_delay_ns: 0,
         timeout_ns: 2_000_000_000,
+        stream: None,
         brief: false,
         client_version: "0.1.0".to_owned(),
     };

@@ -206,6 +206,7 @@ impl Case {
             cpus: Vec::new(),
             server_delay_ns: 0,
             timeout_ns: Nanos::from_secs(10).0,
+            stream: None,
             gap_ns: 0,
             brief: false,
             client_version: String::new(),

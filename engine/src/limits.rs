@@ -21,6 +21,8 @@ pub const SEGMENTS_MAX: usize = 4;
 
 /// The largest TCP ping-pong message, bytes.
 pub const MESSAGE_MAX: u32 = 16 << 20;
+/// The longest that one stream may be asked to last, warm-up and all.
+pub const STREAM_DURATION_MAX: Nanos = Nanos::from_secs(7 * 24 * 3600);
 /// The largest UDP payload over IPv4, bytes: 65,535 less the IP and UDP headers.
 pub const DATAGRAM_MAX: u32 = 65_507;
 /// Header of every test datagram, bytes; so the smallest `--size` over UDP.

@@ -8,6 +8,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod bandwidth;
+
+pub use bandwidth::{
+    Bandwidth, BulkParams, Datagrams, Flow, LinkUse, Pacing, TcpFigures, TcpInterval, ZeroCopyUse,
+};
+
 /// The schema's name and version.
 pub const SCHEMA: &str = "tare/1";
 
@@ -173,7 +179,7 @@ pub struct StepResult {
     /// Round-trip latencies.
     pub latency: Latencies,
     /// Bulk figures; absent from latency runs.
-    pub bandwidth: Option<serde_json::Value>,
+    pub bandwidth: Option<Bandwidth>,
     /// Status codes; HTTP only.
     #[serde(default)]
     pub status_codes: BTreeMap<String, serde_json::Value>,
@@ -220,6 +226,12 @@ pub struct Params {
     pub target: String,
     /// The address measured.
     pub address: Option<String>,
+    /// The options of the bulk transfer that the same path carried meanwhile (`--under-load`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under_load: Option<String>,
+    /// Bulk runs only; its fields stand among the others.
+    #[serde(flatten)]
+    pub bulk: Option<BulkParams>,
 }
 
 /// Where every operation went: `due = sent + dropped + unsent_at_end` and
@@ -497,6 +509,12 @@ pub struct Interval {
     pub p99_ns: Option<u64>,
     /// Largest in it.
     pub max_ns: Option<u64>,
+    /// Bulk runs: payload received in it, bits per second, both directions together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_s: Option<f64>,
+    /// Bulk runs over TCP: what the senders' kernels say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_info: Option<TcpInterval>,
 }
 
 /// What became of an assertion.

@@ -120,6 +120,7 @@ impl LatArgs {
             connect_each: self.connect_each,
             rate_per_s: self.rate.map(|rate| rate.0),
             server_delay: self.server_delay,
+            under_load: None,
             common,
         })
     }

@@ -108,6 +108,7 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
                 p50_ns: Some(p50_ns),
                 p99_ns: Some(p50_ns * 16 / 10),
                 max_ns: Some(p50_ns * 20),
+                ..Interval::default()
             })
             .collect(),
         instances: vec!["00c0ffee00c0ffee".into()],

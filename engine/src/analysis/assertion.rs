@@ -285,8 +285,10 @@ impl Assertion {
                 .map(Measured::exact)
             }
             Metric::Bandwidth => {
-                let bits_per_s = step.bandwidth.as_ref()?.get("bits_per_s")?.as_f64()?;
-                Some(Measured::exact(bits_per_s))
+                let bandwidth = step.bandwidth.as_ref()?;
+                let actual = bandwidth.bits_per_s;
+                let (low, high) = bandwidth.interval_bits_per_s.unwrap_or((actual, actual));
+                Some(Measured { actual, low, high })
             }
         }
     }

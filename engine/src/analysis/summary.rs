@@ -50,6 +50,7 @@ pub fn interval(entry: &SeriesEntry<'_>) -> Interval {
         p50_ns: entry.quantile(50.0).map(|q| q.0),
         p99_ns: entry.quantile(99.0).map(|q| q.0),
         max_ns: (entry.max > Nanos::ZERO).then_some(entry.max.0),
+        ..Interval::default()
     }
 }
 

@@ -51,7 +51,7 @@
 //! * The client sends nothing between hello (or proof) and accept; the server nothing that was not asked for.
 //!   Both are errors.
 //! * Challenge and proof are in [`auth`]. What a hello asks for is looked at only after the proof.
-//! * Messages of the data phase are bare: [`ping_pong`] has the bytes.
+//! * Messages of the data phase are bare: [`ping_pong`] and [`stream`] have the bytes.
 //! * A server that ends the session by itself sends its figures early, instead of a reply or right after one,
 //!   with `cut_short` saying why, and closes. The first byte tells: a reply's is 0, a frame's is `t`.
 //! * Before it closes, a server should read what is still arriving, or its last frame may be lost to a reset.
@@ -137,6 +137,7 @@ pub mod frame;
 pub mod handshake;
 pub mod hello;
 pub mod ping_pong;
+pub mod stream;
 pub mod text;
 
 /// The version of the protocol.

@@ -26,6 +26,7 @@ pub(super) fn hello() -> Hello {
         cpus: Vec::new(),
         server_delay_ns: 0,
         timeout_ns: 2_000_000_000,
+        stream: None,
         gap_ns: 0,
         brief: false,
         client_version: "0.1.0".into(),

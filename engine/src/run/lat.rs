@@ -350,6 +350,8 @@ impl Run<'_> {
             timeout_ns: self.plan.common.timeout.0,
             target: self.plan.target.to_string(),
             address: Some(self.address.to_string()),
+            under_load: None,
+            bulk: None,
         }
     }
 
@@ -389,6 +391,7 @@ impl Run<'_> {
             cpus: cpus.clone(),
             server_delay_ns: self.plan.server_delay.0,
             timeout_ns: common.timeout.0,
+            stream: None,
             gap_ns: self.gap().0,
             brief: false,
             client_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,6 +1,7 @@
 //! Runs: the validated plan, its launch over workers, and what comes back.
 
 mod backend;
+mod bw;
 pub mod cpus;
 pub mod environment;
 pub mod guard;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::result::Report;
 use observe::{Interrupt, Observer};
-use plan::{LatPlan, ServePlan};
+use plan::{BwPlan, LatPlan, ServePlan};
 
 /// How often a serving command looks whether it was interrupted.
 const SERVE_LOOK: Duration = Duration::from_millis(50);
@@ -44,6 +45,14 @@ pub struct Finished {
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
 pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
     lat::run(plan, interrupt, observer)
+}
+
+/// Measures bulk bandwidth, one step per size and number of streams.
+///
+/// # Errors
+/// As [`lat()`].
+pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
+    bw::run(plan, interrupt, observer)
 }
 
 /// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is called

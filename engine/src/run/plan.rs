@@ -1,12 +1,13 @@
 //! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::units::Nanos;
 
 pub use crate::driver::BackendChoice;
 pub use crate::proto::auth::Secret;
-pub use crate::proto::hello::{Transport, WaitMode};
+pub use crate::proto::hello::{Direction, Transport, WaitMode};
+pub use crate::proto::stream::SocketOptions;
 
 /// What to measure against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,7 @@ impl LatPlan {
             connect_each: false,
             rate_per_s: None,
             server_delay: Nanos::ZERO,
+            under_load: None,
             common: Common::default(),
         }
     }
@@ -130,8 +132,115 @@ pub struct LatPlan {
     pub rate_per_s: Option<f64>,
     /// The far end holds each reply that long, spinning.
     pub server_delay: Nanos,
+    /// Each step is measured twice: idle, and while this goes over the same path.
+    pub under_load: Option<Load>,
     /// What every measuring command has.
     pub common: Common,
+}
+
+/// A bulk transfer beside a latency measurement.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Its options as typed.
+    pub options: String,
+    /// What they came to. Its target is that of the latency run, and how long it lasts follows from that.
+    pub plan: Box<BwPlan>,
+}
+
+/// Whether sends go from the buffer itself (`MSG_ZEROCOPY` by io_uring's `SEND_ZC`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ZeroCopy {
+    /// Where it pays: tried during the warm-up, and given up where the kernel copies all the same.
+    #[default]
+    Auto,
+    /// Always, and the share that the kernel copied is told.
+    On,
+    /// Never.
+    Off,
+}
+
+impl ZeroCopy {
+    /// The name in flags and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What receivers of a TCP stream do with the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sink {
+    /// Have it copied into a buffer, as any application.
+    #[default]
+    Copy,
+    /// Have the kernel throw it away (`MSG_TRUNC`, tcp(7)): shows what the copy costs.
+    Discard,
+}
+
+impl Sink {
+    /// The name in flags and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Discard => "discard",
+        }
+    }
+}
+
+/// A bulk bandwidth run.
+#[derive(Debug, Clone)]
+pub struct BwPlan {
+    /// Against what.
+    pub target: Target,
+    /// Over what.
+    pub transport: Transport,
+    /// Bytes per send: one step each. Over UDP the size of a datagram's payload, header included.
+    pub sizes: Vec<u32>,
+    /// Concurrent streams: one step each (for each size).
+    pub streams: Vec<u32>,
+    /// Which way.
+    pub direction: Direction,
+    /// Payload over all streams, in each direction, bits per second; absent: as fast as it goes.
+    pub rate_bits_per_s: Option<f64>,
+    /// Each step ends once so much payload has been moved over all streams, in each direction, bytes; then
+    /// [`Common::stop`] and the warm-up do not count. [`Stop::Count`] counts sends, and ends likewise.
+    pub bytes: Option<u64>,
+    /// How to send.
+    pub zero_copy: ZeroCopy,
+    /// How to receive.
+    pub sink: Sink,
+    /// Options of the sockets at both ends.
+    pub socket: SocketOptions,
+    /// The local address to send from.
+    pub bind: Option<IpAddr>,
+    /// What every measuring command has.
+    pub common: Common,
+}
+
+impl BwPlan {
+    /// One TCP stream to `target`, upwards, in sends of 128 KiB.
+    #[must_use]
+    pub fn to(target: Target) -> Self {
+        Self {
+            target,
+            transport: Transport::Tcp,
+            sizes: vec![128 << 10],
+            streams: vec![1],
+            direction: Direction::Up,
+            rate_bits_per_s: None,
+            bytes: None,
+            zero_copy: ZeroCopy::Auto,
+            sink: Sink::Copy,
+            socket: SocketOptions::default(),
+            bind: None,
+            common: Common::default(),
+        }
+    }
 }
 
 /// A far end.
@@ -180,6 +289,7 @@ pub fn describe(plan: &LatPlan, addresses: &[SocketAddr]) -> serde_json::Value {
         "connect_each": plan.connect_each,
         "rate_per_s": plan.rate_per_s,
         "server_delay_ns": plan.server_delay.0,
+        "under_load": plan.under_load.as_ref().map(|load| load.options.as_str()),
         "duration_ns": duration_ns,
         "count": count,
         "warmup_ns": common.warmup.0,

@@ -15,6 +15,7 @@ use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::limits::COMPLETIONS_PER_TURN;
 use crate::units::Instant;
 
+pub mod bulk;
 pub mod control;
 pub mod counters;
 pub mod dialogue;
@@ -25,6 +26,7 @@ pub mod ping_pong;
 pub mod server;
 #[cfg(test)]
 mod simulation;
+pub mod stream;
 
 pub use counters::TurnCounters;
 

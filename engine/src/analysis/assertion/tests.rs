@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::result::{ErrorCount, Operations};
+use crate::result::{Bandwidth, ErrorCount, Operations};
 
 fn summary(p50: u64, p99: u64, p99_interval: (u64, u64)) -> Summary {
     Summary {
@@ -173,7 +173,10 @@ fn the_headline_is_the_response_in_open_loop() {
 #[test]
 fn counts_and_bandwidth() {
     let mut step = step();
-    step.bandwidth = Some(serde_json::json!({"bits_per_s": 9.4e9}));
+    step.bandwidth = Some(Bandwidth {
+        bits_per_s: 9.4e9,
+        ..Bandwidth::default()
+    });
     for (expr, expected) in [
         ("errors==10", true),
         ("errors==0", false),

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::table::{self, Direction, Lane, NONE, State};
 use super::{Calls, Core, Slot};
-use crate::driver::{Completion, Op, OpError, Outcome, SocketId};
+use crate::driver::{Completion, Op, OpError, Outcome, Repeated, Segment, SocketId};
 use crate::limits::{COMPLETIONS_PER_TURN, SEGMENTS_MAX};
 use crate::sys::arena::Arena;
 
@@ -117,7 +117,11 @@ impl<C: Calls> Core<C> {
         } = self;
         match &table.get(index).op {
             // Without a call: the kernel would answer EAGAIN while no data is there.
-            Op::Receive { into, .. } if into.len == 0 => Step::Done(Outcome::Received(0)),
+            Op::Receive {
+                into: Segment { len: 0, .. },
+                ..
+            }
+            | Op::Discard { len: 0, .. } => Step::Done(Outcome::Received(0)),
             Op::Receive { socket, into } => {
                 let result = calls.receive(of(slots, *socket), arena.held_bytes_mut(*into));
                 step("recv", result, |n| Outcome::Received(n as u32))
@@ -125,6 +129,24 @@ impl<C: Calls> Core<C> {
             Op::Send { socket, data, .. } => {
                 let result = calls.send(of(slots, *socket), arena.lent_bytes(*data));
                 step("send", result, sent)
+            }
+            &Op::SendRepeated {
+                socket,
+                data,
+                count,
+            } => {
+                let bytes = arena.lent_bytes(data);
+                let of_socket = of(slots, socket);
+                let result = Repeated::run(count, data.len, || calls.send(of_socket, bytes));
+                if let Ok(sent) = result {
+                    let error = sent.error.map(|errno| ("send", errno).into());
+                    slots[socket.0 as usize].send_error = error;
+                }
+                step("send", result, Repeated::outcome)
+            }
+            &Op::Discard { socket, len } => {
+                let result = calls.discard(of(slots, socket), len);
+                step("recv", result, |n| Outcome::Received(n as u32))
             }
             Op::SendVectored { socket, data } => {
                 let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
@@ -303,7 +325,9 @@ impl<C: Calls> Core<C> {
 /// Ends the loans of an operation.
 pub(super) fn release_buffers(arena: &mut Arena, op: &Op) {
     match op {
-        Op::Send { data, .. } | Op::SendTo { data, .. } => arena.release(data.buffer),
+        Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
+            arena.release(data.buffer);
+        }
         Op::SendVectored { data, .. } => {
             for segment in data.iter().map_while(|s| *s) {
                 arena.release(segment.buffer);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::WaitMode;
 use crate::proto::VERSION;
 use crate::proto::frame::{self, FrameError, Kind};
+use crate::proto::stream::StreamFigures;
 use crate::proto::text::{Id, clean};
 use crate::result::{CpuUse, Environment, ErrorCount, Instrument};
 
@@ -251,6 +252,11 @@ pub struct Figures {
     /// Requests that this worker answered in the time that `cpu` covers, those of its other sessions among them:
     /// what `cpu` is to be divided by.
     pub cpu_operations: u64,
+    /// Payload that this worker moved, in or out, in the time that `cpu` covers, bytes, likewise.
+    pub cpu_bytes: u64,
+    /// Of a stream: what was sent and received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamFigures>,
     /// What failed.
     pub errors: Vec<ErrorCount>,
     /// Why the server ended the session by itself, in words; absent where the client ended it.
@@ -275,6 +281,7 @@ impl Figures {
                 Vec::new()
             },
             cut_short: self.cut_short.as_ref().map(|c| clean(c, TEXT_MAX)),
+            stream: self.stream.as_ref().map(|s| s.shortened(words)),
             ..*self
         };
         frame::encode(Kind::Figures, self)

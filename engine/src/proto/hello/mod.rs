@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::stream::StreamAsk;
 use super::text::{Hex32, Id};
 use crate::limits::{DATAGRAM_HEADER, DATAGRAM_MAX, MESSAGE_MAX};
 
@@ -25,6 +26,8 @@ pub const SERVER_DELAY_MAX_NS: u64 = 1_000_000_000;
 pub enum Test {
     /// Request and reply of the same size, one at a time.
     PingPong,
+    /// Payload one way or both, as fast as it goes or at a rate; [`Hello::stream`] says how.
+    Stream,
     /// A test that this version does not know: to be refused as such, not as a malformed hello.
     #[serde(other)]
     Unknown,
@@ -59,9 +62,38 @@ pub enum Direction {
     /// Both ways: the only one that ping-pong knows.
     #[default]
     Both,
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
     /// A direction that this version does not know.
     #[serde(other)]
     Unknown,
+}
+
+impl Direction {
+    /// The name in flags, on the wire and in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The client sends.
+    #[must_use]
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::Both)
+    }
+
+    /// The server sends.
+    #[must_use]
+    pub const fn is_down(self) -> bool {
+        matches!(self, Self::Down | Self::Both)
+    }
 }
 
 /// How an end waits.
@@ -141,6 +173,9 @@ pub struct Hello {
     pub server_delay_ns: u64,
     /// The client's timeout per operation, nanoseconds.
     pub timeout_ns: u64,
+    /// How to stream; absent from other tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamAsk>,
     /// The longest pause that the client expects between two of its sessions, nanoseconds: a server that serves one
     /// client only waits longer than this for the next one.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -202,6 +237,21 @@ impl Hello {
                 "UDP has no connection to open for each request",
             )
             .remedy("leave out --connect-each, or --udp"));
+        }
+        if self.test == Test::Stream {
+            return match &self.stream {
+                Some(ask) => ask.check(),
+                None => Err(Refuse::new(
+                    RefuseCode::Malformed,
+                    "a hello for a stream without a word on how",
+                )),
+            };
+        }
+        if self.direction != Direction::Both {
+            return Err(Refuse::new(
+                RefuseCode::Malformed,
+                "a ping-pong goes both ways",
+            ));
         }
         if self.server_delay_ns > SERVER_DELAY_MAX_NS {
             return Err(

@@ -91,8 +91,12 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     assert_eq!(slow.check(Transport::Tcp), Ok(()));
     slow.server_delay_ns += 1;
     let mut json = serde_json::to_value(hello()).unwrap();
-    json["test"] = "stream".into();
-    let streaming: Hello = serde_json::from_value(json).unwrap();
+    json["test"] = "teleport".into();
+    let unknown: Hello = serde_json::from_value(json).unwrap();
+    let mut streaming = hello();
+    streaming.test = Test::Stream;
+    let mut one_way = hello();
+    one_way.direction = Direction::Up;
     for (hello, transport, reason) in [
         (
             &over_udp,
@@ -110,9 +114,19 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
             "limit: a server holds a reply for at most 1 s",
         ),
         (
-            &streaming,
+            &unknown,
             Transport::Tcp,
             "unsupported-test: this server does not know the test that was asked for",
+        ),
+        (
+            &streaming,
+            Transport::Tcp,
+            "malformed: a hello for a stream without a word on how",
+        ),
+        (
+            &one_way,
+            Transport::Tcp,
+            "malformed: a ping-pong goes both ways",
         ),
     ] {
         assert_eq!(hello.check(transport).unwrap_err().to_string(), reason);

@@ -221,8 +221,8 @@ impl Dialogue {
     /// Ends the session: asks for the figures, then closes. What is not open yet is given up; what is ending
     /// already is left to it.
     ///
-    /// The owner's sends must be through, zero-copy ones released: over TCP what follows is the end of the stream. A
-    /// receive may be outstanding, if it is one into the beginning of the receive buffer. With `skips_payload` the server may still be
+    /// The owner's sends must be through: over TCP what follows is the end of the stream. A receive may be
+    /// outstanding, if it is one into the beginning of the buffer. With `skips_payload` the server may still be
     /// sending over TCP: bytes with their top bit set, which a frame does not begin with, are dropped and
     /// counted ([`Self::take_skipped`]) until the figures begin.
     ///
@@ -265,7 +265,7 @@ impl Dialogue {
         self.link.as_mut().map_or(Ok(()), |link| link.close(io))
     }
 
-    /// An operation of this slot, for `purpose`, has completed.
+    /// An operation of this slot has completed.
     ///
     /// # Errors
     /// What ends the driver.
@@ -281,20 +281,22 @@ impl Dialogue {
         let Some(link) = &mut self.link else {
             return Ok(Heard::News(News::Nothing));
         };
-        if !completion.more {
-            link.handle_completed(purpose);
-        }
-        match (purpose, &completion.outcome) {
+        let outcome = &completion.outcome;
+        link.handle(purpose, outcome, completion.more);
+        match (purpose, outcome) {
             (Purpose::Receive, Outcome::Received(n))
                 if self.is_open() && (*n > 0 || spec.transport() == Transport::Udp) =>
             {
                 Ok(Heard::Received { len: *n })
             }
             (Purpose::Send, Outcome::Sent(n)) if !self.is_over() => Ok(Heard::Sent { len: *n }),
-            (Purpose::Send, Outcome::Released { copied }) if !self.is_over() => {
-                Ok(Heard::Released { copied: *copied })
+            (Purpose::Send, &Outcome::SentRepeated { sends, bytes }) if !self.is_over() => {
+                Ok(Heard::SentRepeated { sends, bytes })
             }
-            (_, outcome) => self
+            (Purpose::Send, &Outcome::Released { copied }) if !self.is_over() => {
+                Ok(Heard::Released { copied })
+            }
+            _ => self
                 .handle_own(io, purpose, outcome, now, spec)
                 .map(Heard::News),
         }

@@ -152,7 +152,14 @@ pub enum Heard {
         /// How many bytes.
         len: u32,
     },
-    /// The buffer of a zero-copy send of the owner's is free again.
+    /// The owner's repeated send has come so far. Also when the dialogue is not open any more.
+    SentRepeated {
+        /// Whole sends.
+        sends: u32,
+        /// All bytes that are gone.
+        bytes: u64,
+    },
+    /// The buffer of the owner's zero-copy send is free again.
     Released {
         /// The kernel copied all the same.
         copied: bool,

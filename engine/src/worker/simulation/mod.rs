@@ -121,6 +121,7 @@ impl Setup {
             cpus: Vec::new(),
             server_delay_ns: self.server_delay.0,
             timeout_ns: self.timeout.0,
+            stream: None,
             gap_ns: 0,
             brief: false,
             client_version: String::new(),

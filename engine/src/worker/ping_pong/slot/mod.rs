@@ -273,7 +273,8 @@ impl Slot {
                 self.dialogue.receive_datagram(io)?;
                 Ok(Event::NOTHING)
             }
-            (Heard::Released { .. }, _) => Ok(Event::NOTHING),
+            // Not asked for here.
+            (Heard::SentRepeated { .. } | Heard::Released { .. }, _) => Ok(Event::NOTHING),
             (Heard::News(news), _) => {
                 if let News::Connected(length) = news {
                     self.connect = length;
