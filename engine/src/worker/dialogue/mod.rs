@@ -15,6 +15,8 @@ mod datagram;
 mod greeting;
 mod spec;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, SocketId};
 use crate::limits::CONTROL_DATAGRAM;

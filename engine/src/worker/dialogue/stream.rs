@@ -12,7 +12,8 @@ const PAYLOAD_BIT: u8 = 0x80;
 
 impl Dialogue {
     /// The server has sent its figures without being asked, and ends the session: they begin at `received.start` of the
-    /// receive buffer, in what the owner has received up to `received.end`.
+    /// receive buffer, in what the owner has received up to `received.end`. A send of the owner's may be outstanding, and
+    /// then fail unnoticed; a receive must not.
     ///
     /// # Errors
     /// What ends the driver.
@@ -42,6 +43,7 @@ impl Dialogue {
         self.handle_figures(io, received, spec)
     }
 
+    /// The exchange is over: from now on what comes is read for the figures.
     fn report(&mut self, now: Instant, spec: &DialogueSpec, early: bool, skips_payload: bool) {
         self.state = State::Reporting {
             reader: Box::default(),
