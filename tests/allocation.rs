@@ -26,7 +26,7 @@ use tare_engine::worker::dialogue::DialogueSpec;
 use tare_engine::worker::ping_pong::{Client, ClientSpec, Gauge};
 use tare_engine::worker::server::front::{Arrival, Front, Place};
 use tare_engine::worker::server::{Admitted, Meter, SessionLimits, Sessions};
-use tare_engine::worker::{Role, TurnCounters, Worker};
+use tare_engine::worker::{ClientRole, Role, TurnCounters, Worker};
 
 /// Operations of the measured phase before counting starts, and those during which it lasts.
 const SETTLED: u64 = 100;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::cpus::Cpus;
-use super::plan::{BwPlan, Common, Sink, Stop, Target, Transport, WaitMode, ZeroCopy};
+use super::plan::{BwPlan, Common, Sink, Stop, Target, WaitMode, ZeroCopy};
 use super::report::{self, Inputs};
 use super::step::{BwJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
@@ -214,14 +214,5 @@ impl Measure for BwPlan {
         step.bandwidth
             .as_ref()
             .is_none_or(|b| b.received_bytes == 0 && b.sent_bytes == 0)
-    }
-}
-
-/// A transport's default send size, bytes: over TCP iperf3's, over UDP what fits the usual MTU over IPv6.
-#[must_use]
-pub const fn default_size(transport: Transport) -> u32 {
-    match transport {
-        Transport::Tcp => 128 << 10,
-        Transport::Udp => 1_452,
     }
 }

@@ -27,8 +27,6 @@ use crate::result::Report;
 use observe::{Interrupt, Observer};
 use plan::{BwPlan, LatPlan, ServePlan};
 
-pub use bw::default_size;
-
 /// How often a serving command looks whether it was interrupted.
 const SERVE_LOOK: Duration = Duration::from_millis(50);
 

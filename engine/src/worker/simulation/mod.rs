@@ -9,6 +9,7 @@ mod open;
 mod server;
 mod sessions;
 
+use crate::worker::ClientRole;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
