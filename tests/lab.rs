@@ -145,7 +145,7 @@ fn every_topology_is_measured(flags: &str, begin: &str) {
                 ("vxlan", _) => 1430,
                 _ => 1500,
             };
-            assert_eq!(figure(device, "/mtu"), mtu, "{topology}: {device}");
+            assert_eq!(figure(device, "/mtu_bytes"), mtu, "{topology}: {device}");
         }
     }
 }
