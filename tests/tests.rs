@@ -9,6 +9,7 @@ mod allocation;
 mod cli;
 mod e2e;
 mod faults;
+mod lab;
 mod namespaces;
 mod netns;
 mod schema;
