@@ -7,7 +7,7 @@ use crate::limits::CONTROL_DATAGRAM;
 use crate::proto::auth::{self, CookieKey, Secret};
 use crate::proto::frame::{self, FrameError, Kind};
 use crate::proto::hello::{Hello, Refuse, RefuseCode, Transport};
-use crate::proto::stream::{StreamHeader, StreamKind};
+use crate::proto::stream::{ANSWERED_EVERY, StreamHeader, StreamKind};
 use crate::proto::text::Hex32;
 use crate::units::{Instant, Nanos};
 
@@ -77,10 +77,9 @@ impl UdpServerFront {
             };
         }
         if let Some(signal) = StreamHeader::decode(datagram) {
-            // Who sends payload to a session that is gone hears of it by its next signal.
             return match signal.kind {
-                StreamKind::Payload => FrontAction::Ignore,
-                StreamKind::Signal => FrontAction::Data(DataHeader {
+                StreamKind::Payload if signal.sequence % ANSWERED_EVERY != 0 => FrontAction::Ignore,
+                _ => FrontAction::Data(DataHeader {
                     reply: false,
                     flags: 0,
                     sequence: signal.sequence,

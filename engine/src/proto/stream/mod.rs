@@ -25,9 +25,11 @@
 //! byte 16..24  of payload that is long enough: the sender's monotonic clock when it was sent, nanoseconds
 //! ```
 //!
-//! The client starts the test by a signal, or by payload; it repeats signals every 100 ms until it fetches the
-//! figures, and a server that sends stops when it has heard neither for [`SIGNALS_LOST_AFTER`]: so nobody who has
-//! gone, or whose address was another's, is sent to for longer. Both ends send at most until their time is over.
+//! The client starts the test by payload, or, where it sends none, by a signal, which it repeats every 100 ms until it
+//! fetches the figures. A server that sends stops when it has heard neither for [`SIGNALS_LOST_AFTER`]: so nobody who
+//! has gone, or whose address was another's, is sent to for longer. A signal, and payload whose sequence is a multiple
+//! of [`ANSWERED_EVERY`], is answered by a bare reply header where there is no such session (any more), with the flags
+//! of [`super::datagram`]. Both ends send at most until their time is over.
 //! Datagrams of the measured phase carry a flag, and each end counts those it sent and got: what was sent less what
 //! came is lost, to the datagram.
 
@@ -49,6 +51,8 @@ use crate::units::Nanos;
 pub const SIGNAL_EVERY: Nanos = Nanos::from_millis(100);
 /// A server stops sending over UDP when it has not heard from its client for so long.
 pub const SIGNALS_LOST_AFTER: Nanos = Nanos::from_secs(2);
+/// Every so many datagrams of payload, one is answered where there is no session for it.
+pub const ANSWERED_EVERY: u64 = 1024;
 /// Payload bytes are at least this.
 pub const PAYLOAD_BIT: u8 = 0x80;
 

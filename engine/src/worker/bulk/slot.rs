@@ -150,7 +150,7 @@ impl Slot {
     pub(super) fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         (self.began_at, self.moved_at) = (Some(now), now);
         self.receive(io)?;
-        if self.spec.transport() == Transport::Udp {
+        if self.spec.transport() == Transport::Udp && self.sender.is_none() {
             self.signal(io, now)?;
         }
         let Some(link) = self.dialogue.link_mut() else {
@@ -214,9 +214,7 @@ impl Slot {
         io: &mut D,
         now: Instant,
     ) -> Result<(), DriverError> {
-        if let (Some(sender), Some(link)) = (&mut self.sender, self.dialogue.link_mut())
-            && !link.is_sending_control()
-        {
+        if let (Some(sender), Some(link)) = (&mut self.sender, self.dialogue.link_mut()) {
             sender.poll_submit(io, link, now)?;
         }
         Ok(())
@@ -485,7 +483,8 @@ impl Slot {
         if self.began_at.is_none() || !self.dialogue.is_open() {
             return Ok(News::Nothing);
         }
-        if self.spec.transport() == Transport::Udp && now.since(self.signalled_at) >= SIGNAL_EVERY {
+        let signals = self.spec.transport() == Transport::Udp && self.sender.is_none();
+        if signals && now.since(self.signalled_at) >= SIGNAL_EVERY {
             self.signal(io, now)?;
         }
         self.check(io, now)?;

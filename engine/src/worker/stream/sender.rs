@@ -423,16 +423,21 @@ impl Sender {
             sends: self.sends,
             datagrams: self.datagrams,
             per_send: self.per_send,
-            unsent: self
-                .pace
-                .as_mut()
-                .map_or(0, |pace| pace.count_unsent(until)),
+            unsent: self.count_unsent(until),
             gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap().0),
             gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
             lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
             tcp,
             tcp_series: self.series,
             zero_copy,
+        }
+    }
+
+    fn count_unsent(&mut self, until: Instant) -> u64 {
+        match (&mut self.pace, self.left) {
+            (None, _) => 0,
+            (Some(_), Some(left)) => left.div_ceil(u64::from(self.size)),
+            (Some(pace), None) => pace.count_unsent(until),
         }
     }
 
