@@ -185,3 +185,31 @@ fn a_seed_and_the_plan_are_told() {
         }
     }
 }
+
+/// What the renderers are held to is of the schema, too: as one object and as lines.
+#[test]
+fn golden_reports_are_of_the_schema() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let mut bulk_runs = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let whole = report(&fs::read_to_string(&path).unwrap());
+        let lines = fs::read_to_string(path.with_extension("jsonl")).unwrap();
+        assert_eq!(rejoined(&lines), whole, "{}", path.display());
+        if whole["kind"] != "bw" {
+            continue;
+        }
+        bulk_runs += 1;
+        for result in whole["results"].as_array().unwrap() {
+            let bandwidth = &result["bandwidth"];
+            let flows = ["up", "down"].map(|way| &bandwidth[way]);
+            let received = flows.iter().filter(|flow| flow.is_object());
+            let received: u64 = received.map(|flow| figure(flow, "/received_bytes")).sum();
+            assert_eq!(figure(bandwidth, "/received_bytes"), received);
+        }
+    }
+    assert!(bulk_runs >= 6, "{bulk_runs}");
+}
