@@ -22,10 +22,11 @@ use tare_engine::run::observe::{Interrupt, Phase};
 use tare_engine::run::plan::{BackendChoice, Transport, WaitMode};
 use tare_engine::schedule::{Schedule, Share};
 use tare_engine::units::Nanos;
+use tare_engine::worker::dialogue::DialogueSpec;
 use tare_engine::worker::ping_pong::{Client, ClientSpec, Gauge};
 use tare_engine::worker::server::front::{Arrival, Front, Place};
 use tare_engine::worker::server::{Admitted, Meter, SessionLimits, Sessions};
-use tare_engine::worker::{Role, TurnCounters, Worker};
+use tare_engine::worker::{ClientRole, Role, TurnCounters, Worker};
 
 /// Operations of the measured phase before counting starts, and those during which it lasts.
 const SETTLED: u64 = 100;
@@ -191,36 +192,35 @@ const CASES: &[Case] = &[
 ];
 
 impl Case {
+    fn hello(&self) -> Hello {
+        Hello {
+            run_id: Id(1),
+            test: Test::PingPong,
+            transport: self.transport,
+            direction: Direction::Both,
+            size_bytes: u64::from(self.size_bytes),
+            connect_each: false,
+            wait: self.wait,
+            backend: BackendAsked::Auto,
+            boot_id: None,
+            cpus: Vec::new(),
+            server_delay_ns: 0,
+            timeout_ns: Nanos::from_secs(10).0,
+            stream: None,
+            gap_ns: 0,
+            brief: false,
+            client_version: String::new(),
+        }
+    }
+
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Client<Progress> {
         let spec = ClientSpec {
-            to,
-            transport: self.transport,
-            hello: Hello {
-                run_id: Id(1),
-                test: Test::PingPong,
-                transport: self.transport,
-                direction: Direction::Both,
-                size_bytes: u64::from(self.size_bytes),
-                connect_each: false,
-                wait: self.wait,
-                backend: BackendAsked::Auto,
-                boot_id: None,
-                cpus: Vec::new(),
-                server_delay_ns: 0,
-                timeout_ns: Nanos::from_secs(10).0,
-                stream: None,
-                gap_ns: 0,
-                brief: false,
-                client_version: String::new(),
-            },
-            secret: None,
+            dialogue: DialogueSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1),
             connections: self.connections,
             size_bytes: self.size_bytes,
-            timeout: Nanos::from_secs(10),
             warmup: Nanos::from_millis(50),
             duration: Some(Nanos::from_secs(60)),
             count: None,
-            nonce: 1,
             wait: self.wait,
             wakeup: Nanos::from_micros(50),
         };

@@ -1,82 +1,12 @@
-//! What takes network namespaces: `tare lat veth`, servers behind a pair of devices, links that go down and ports
-//! that run out. All of it takes root.
+//! What takes network namespaces: `tare lat veth`, and servers behind a pair of devices. All of it takes root.
 
 use std::fs;
-use std::process::{self, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::util::{Job, Ran, Serve, backends, eventually, figure, is_root, lat, lat_words, tare};
-
-fn ip(words: &str) -> Ran {
-    let mut command = Command::new("ip");
-    command.args(words.split_whitespace());
-    Job::start(command).wait()
-}
-
-/// A namespace behind a veth pair, made with `ip` and removed when dropped.
-struct Netns {
-    name: String,
-    /// Its address, and that of this end.
-    inner: String,
-    outer: String,
-}
-
-impl Netns {
-    fn make() -> Self {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        // 198.51.100.0/24 is for documentation (RFC 5737): /30s of it, apart from those of other runs by chance.
-        let pair = (process::id() + number) % 64 * 4;
-        let made = Self {
-            name: format!("tt-{}-{number}", process::id()),
-            inner: format!("198.51.100.{}", pair + 2),
-            outer: format!("198.51.100.{}", pair + 1),
-        };
-        let Self { name, inner, outer } = &made;
-        for words in [
-            format!("netns add {name}"),
-            format!("link add {name} type veth peer name inner netns {name}"),
-            format!("addr add {outer}/30 dev {name}"),
-            format!("-n {name} addr add {inner}/30 dev inner"),
-            format!("-n {name} link set lo up"),
-            format!("-n {name} link set inner up"),
-            format!("link set {name} up"),
-        ] {
-            ip(&words).exits(0);
-        }
-        made
-    }
-
-    /// A command that runs `tare` inside.
-    fn tare(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.env_remove("TARE_SECRET");
-        command.args(["netns", "exec", &self.name]);
-        command.arg(tare().get_program()).args(words);
-        command
-    }
-
-    fn serve(&self) -> Serve {
-        let flags = format!("--listen {}:0", self.inner);
-        Serve::started(self.tare(&Serve::words(&flags)))
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        // The link first: the namespace may live on for as long as a socket of it does.
-        for words in [
-            format!("link del {}", self.name),
-            format!("netns del {}", self.name),
-        ] {
-            let _ = Command::new("ip").args(words.split_whitespace()).status();
-        }
-    }
-}
+use crate::netns::{Netns, ip};
+use crate::util::{Job, backends, eventually, figure, is_root, lat};
 
 #[test]
 fn what_a_killed_run_left_behind_is_named_at_the_next_start() {
@@ -205,105 +135,6 @@ fn a_server_inside_a_namespace_is_measured_from_outside() {
                 1
             );
         }
-    }
-    serve.stops();
-}
-
-#[test]
-fn a_peer_that_vanishes_without_a_word_is_given_up_in_time() {
-    if !is_root("ip netns") {
-        return;
-    }
-    for backend in backends() {
-        let netns = Netns::make();
-        let serve = netns.serve();
-        let flags =
-            format!("-d 60s --warmup 0 --wait block --timeout 600ms -c 2 --backend {backend}");
-        let client = Job::lat(serve.address(), &flags);
-        client.is_measuring();
-        ip(&format!("-n {} link set inner down", netns.name)).exits(0);
-        let gone = Instant::now();
-        let ran = client.wait().exits(1);
-        assert!(
-            gone.elapsed() < Duration::from_secs(4),
-            "{:?}",
-            gone.elapsed()
-        );
-        let report = ran.report();
-        assert_eq!(report["partial"], true);
-        let operations = &report["results"][0]["operations"];
-        assert!(figure(operations, "/completed") > 100);
-        assert_eq!(
-            figure(operations, "/timed_out") + figure(operations, "/failed"),
-            2,
-            "{operations}"
-        );
-        ran.complains(&[serve.address()]);
-        // The server that nobody tells anything either ends when it is asked to.
-        serve.stops();
-    }
-}
-
-#[test]
-fn datagrams_that_are_lost_are_counted_and_never_waited_for_beyond_their_timeout() {
-    if !is_root("ip netns") {
-        return;
-    }
-    for backend in backends() {
-        let netns = Netns::make();
-        let serve = netns.serve();
-        let flags =
-            format!("-d 1500ms --warmup 0 --wait block --timeout 100ms --udp --backend {backend}");
-        let client = Job::lat(serve.address(), &flags);
-        client.is_measuring();
-        // Dropped on the way in, so that neither end hears of it: the hole of a route.
-        ip(&format!(
-            "-n {} route add blackhole {}/32",
-            netns.name, netns.outer
-        ))
-        .exits(0);
-        let ran = client.wait();
-        assert!(ran.took < Duration::from_secs(8), "{ran:?}");
-        let ran = ran.exits(0);
-        let report = ran.report();
-        let result = &report["results"][0];
-        let lost = figure(result, "/operations/timed_out");
-        assert!((2..=15).contains(&lost), "{result:#}");
-        let censored = figure(result, "/latency/service/censored");
-        assert!(censored >= lost);
-        let timeouts = json!({"phase": "receive", "cause": "timeout", "count": lost});
-        assert!(
-            result["errors"].as_array().unwrap().contains(&timeouts),
-            "{}",
-            result["errors"]
-        );
-        serve.stops();
-    }
-}
-
-#[test]
-fn ports_that_run_out_are_told() {
-    if !is_root("ip netns") {
-        return;
-    }
-    let netns = Netns::make();
-    let serve = netns.serve();
-    // Ten ports, and one that listens.
-    let words = lat_words(serve.address(), "-n 100 -c 50 --wait block");
-    let script = "echo 61000 61009 >/proc/sys/net/ipv4/ip_local_port_range && exec \"$0\" \"$@\"";
-    for backend in backends() {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &netns.name, "sh", "-c", script]);
-        command
-            .arg(tare().get_program())
-            .args(&words)
-            .args(["--backend", backend]);
-        let ran = Job::start(command).wait();
-        let said = [
-            "no ephemeral port is left towards",
-            "net.ipv4.ip_local_port_range",
-        ];
-        ran.complains(&said);
     }
     serve.stops();
 }

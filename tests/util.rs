@@ -186,15 +186,23 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_into(command, Stdio::piped())
+    }
+
+    /// With a stdout that the test reads itself, or not.
+    pub(crate) fn start_into(mut command: Command, stdout: impl Into<Stdio>) -> Self {
         let busy = quiet::Busy::begin();
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().expect("the command starts");
-        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
+        let stdout = match child.stdout.take() {
+            Some(pipe) => Lines::of(pipe),
+            None => Lines::of(std::io::empty()),
+        };
         let stderr = Lines::of(child.stderr.take().expect("it is piped"));
         Self {
             child,
@@ -214,6 +222,11 @@ impl Job {
     /// `tare lat` with a short warm-up and JSON on stdout.
     pub(crate) fn lat(target: &str, flags: &str) -> Self {
         Self::tare(&lat_words(target, flags))
+    }
+
+    /// A test by its command's name, as [`Job::lat`].
+    pub(crate) fn test(test: &str, target: &str, flags: &str) -> Self {
+        Self::tare(&test_words(test, target, flags))
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -236,10 +249,11 @@ impl Job {
         assert!(found, "{words:?} was not logged: {:?}", self.stderr.seen);
     }
 
-    /// Waits until a worker of `tare lat --wait block --warmup 0` has measured for a while: each of its
+    /// Waits until a worker of a test with `--wait block --warmup 0` has measured for a while: each of its
     /// operations sleeps at least once.
     pub(crate) fn is_measuring(&self) {
         const SLEEPS: u64 = 1000;
+        const WORKERS: [&str; 2] = ["tare-lat", "tare-bw"];
         let tasks = format!("/proc/{}/task", self.id());
         let has_slept = |directory: std::fs::DirEntry| {
             let status = std::fs::read_to_string(directory.path().join("status")).ok()?;
@@ -248,7 +262,9 @@ impl Job {
                 Some(line.split_once(':')?.1.trim().to_owned())
             };
             let sleeps: u64 = field("voluntary_ctxt_switches")?.parse().ok()?;
-            Some(field("Name")?.starts_with("tare-lat") && sleeps > SLEEPS)
+            let name = field("Name")?;
+            let is_worker = WORKERS.iter().any(|worker| name.starts_with(worker));
+            Some(is_worker && sleeps > SLEEPS)
         };
         eventually("the client measures", || {
             let tasks = std::fs::read_dir(&tasks).expect("the client runs");
@@ -292,7 +308,15 @@ impl Drop for Job {
 }
 
 pub(crate) fn lat_words<'a>(target: &'a str, flags: &'a str) -> Vec<&'a str> {
-    let mut words = vec!["lat", target, "--format", "json"];
+    test_words("lat", target, flags)
+}
+
+/// The words of a test by its command's name, with a short warm-up and JSON on stdout.
+pub(crate) fn test_words<'a>(test: &'a str, target: &'a str, flags: &'a str) -> Vec<&'a str> {
+    let mut words = vec![test, target];
+    if !flags.contains("--format") {
+        words.extend(["--format", "json"]);
+    }
     if !flags.contains("--warmup") {
         words.extend(["--warmup", "10ms"]);
     }
@@ -343,12 +367,18 @@ impl Serve {
         &self.addresses[0]
     }
 
-    /// Asserts that a client is served now.
+    /// Asserts that clients are served now, at full speed: what a server does late it does after a nap (100 ms) or
+    /// a delayed acknowledgement (40 ms); that others want its CPU costs the median less.
     #[track_caller]
     pub(crate) fn serves(&self) {
-        for flags in ["-n 20 --wait block", "-n 20 --wait block --udp"] {
-            let report = lat(self.address(), flags).exits(0).report();
-            assert_eq!(figure(&report, "/results/0/operations/completed"), 20);
+        for flags in ["-c 4", "--udp"] {
+            let flags = format!("-n 200 --wait block {flags}");
+            let report = lat(self.address(), &flags).exits(0).report();
+            let result = &report["results"][0];
+            assert_eq!(figure(result, "/operations/completed"), 200);
+            assert_eq!(result["errors"], serde_json::json!([]), "{flags}");
+            let median = Duration::from_nanos(figure(result, "/latency/service/p50_ns"));
+            assert!(median < Duration::from_millis(10), "{flags}: {median:?}");
         }
     }
 

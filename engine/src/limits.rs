@@ -45,7 +45,7 @@ pub const SESSIONS_MAX: u32 = 4096;
 /// the largest messages claims 32 MiB.
 pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
 /// Connections that a server keeps while they have not yet said hello.
-pub const PENDING_MAX: usize = 1024;
+pub const PENDING_MAX: usize = 4096;
 /// Steps of one sweep, all its lists multiplied.
 pub const STEPS_MAX: usize = 1_000;
 /// CPU numbers that `--cpus` takes lie below this: the most that Linux can be built for.
@@ -65,4 +65,8 @@ const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
 // histogram (below 288 KiB).
 const _: () = assert!(SESSION_MEMORY_MAX > 3 * MESSAGE_MAX as u64);
 const _: () = assert!(SESSION_MEMORY_MAX > SESSIONS_MAX as u64 * (288 << 10));
+// What one turn accepts is never closed in it to make room, nor finds no place: among them may be a client whose hello
+// has yet to be read.
+const _: () = assert!(COMPLETIONS_PER_TURN < PENDING_CROWD / 2);
+const _: () = assert!(PENDING_CROWD + PENDING_CROWD / 4 < PENDING_MAX);
 const _: () = assert!(FRAME_BODY_MAX < u16::MAX as usize);

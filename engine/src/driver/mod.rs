@@ -9,7 +9,8 @@
 //! * **Exactly once.** Each pushed operation completes exactly once, with its token, in some later turn
 //!   (never inside [`Driver::push`]). A multishot operation completes many times, each time but the last
 //!   with [`Completion::more`] set. A zero-copy send completes twice: [`Outcome::Sent`] with `more`, then
-//!   [`Outcome::Released`].
+//!   [`Outcome::Released`]. With the first its direction is free: the next send may be pushed, and several may wait
+//!   for their second.
 //! * **Order.** Nothing is promised across sockets. On one socket at most one operation per direction
 //!   (receive or accept; send, connect or half-close) may be outstanding; a second one completes with
 //!   [`OpError::Busy`].
@@ -21,6 +22,11 @@
 //!   operation ends with [`OpError::NoBuffers`] and is pushed anew.
 //! * **Short counts** are normal: a send or a receive may move fewer bytes than asked. A receive of zero
 //!   bytes on a stream is its end. A send or receive of length zero completes with zero.
+//! * **Repeated sends** ([`Op::SendRepeated`]) are started when their turn comes in the order of the pushes, in every
+//!   kind of turn, and never joined: one system call or entry of the ring each. One that could send something
+//!   completes in that turn, which then does not sleep. An error after some sends does not hide them: the operation
+//!   tells what was sent, and the next one in that direction fails with the error.
+//! * **Discarding** ([`Op::Discard`]) is a receive in every respect, but for the bytes.
 //! * **Cancel.** A cancelled operation still completes, with [`OpError::Canceled`] or with its result if
 //!   that came first; the cancel itself completes with [`Outcome::CancelDone`], whether or not it found
 //!   its target. A cancelled zero-copy send still gives its notification.
@@ -44,7 +50,9 @@
 //! of turn freely; the driver re-arms what it must.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 
+use crate::sys::{option, tcp_info};
 use crate::units::{Instant, Nanos};
 
 #[cfg(test)]
@@ -52,12 +60,15 @@ mod conformance;
 pub mod epoll;
 mod nonblocking;
 mod op;
-pub mod sim;
-
 pub mod probe;
+mod repeat;
+pub mod sim;
+mod socket;
 pub mod uring;
 
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
+pub(crate) use repeat::Repeated;
+pub use socket::{SocketOption, TcpInfo};
 
 /// A socket that a driver holds. Ids are reused after the close has completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -315,6 +326,42 @@ pub trait Driver {
 
     /// The far end's address of a connected or accepted socket, where it has one.
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+
+    /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
+    fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
+
+    /// Sets an option of a socket. The simulated wire has none and takes them all, except that it has neither
+    /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]).
+    ///
+    /// # Errors
+    /// As `setsockopt` answers, [`OpError::NoSuchOption`] and [`OpError::Invalid`] among them;
+    /// [`OpError::NotFound`] for an unknown congestion control, [`OpError::BadSocket`] for a dead id.
+    fn set_option(&mut self, socket: SocketId, option: &SocketOption) -> Result<(), OpError> {
+        let descriptor = self.descriptor(socket).ok_or(OpError::BadSocket)?;
+        option::set(descriptor, option)
+    }
+
+    /// What TCP says of a connection; `None` for other sockets and on the simulated wire.
+    fn tcp_info(&self, socket: SocketId) -> Option<TcpInfo> {
+        tcp_info::tcp_info(self.descriptor(socket)?)
+    }
+
+    /// The effective sizes of a socket's send and receive buffers, bytes as the kernel counts them (twice what
+    /// [`SocketOption::SendBuffer`] and [`SocketOption::ReceiveBuffer`] asked for); `None` on the simulated wire.
+    fn socket_buffers(&self, socket: SocketId) -> Option<(u32, u32)> {
+        option::buffers(self.descriptor(socket)?)
+    }
+
+    /// The name of a connection's congestion control; `None` for sockets that are not TCP and on the simulated wire.
+    fn congestion(&self, socket: SocketId) -> Option<String> {
+        option::congestion(self.descriptor(socket)?)
+    }
+
+    /// Bytes that were sent and not yet acknowledged by the far end (TCP), or not yet put on the wire (UDP); `None`
+    /// on the simulated wire.
+    fn send_queue_bytes(&self, socket: SocketId) -> Option<u64> {
+        option::send_queue_bytes(self.descriptor(socket)?)
+    }
 
     /// Allocates a buffer of `len` bytes, zeroed. Not to be called in the measured phase.
     ///

@@ -47,6 +47,17 @@ pub enum Op {
         /// Ask the kernel to send from the buffer itself.
         zero_copy: bool,
     },
+    /// Send a range again and again, each time as a send of its own, on a connected socket. It ends when `count`
+    /// were sent, or as soon as the kernel took a part of one only or would have to wait, and waits itself only
+    /// while nothing at all could be sent. The turn lasts as long as the sends do, so `count` bounds it.
+    SendRepeated {
+        /// The socket.
+        socket: SocketId,
+        /// What each send carries.
+        data: Segment,
+        /// How many sends at most.
+        count: u32,
+    },
     /// Send several ranges as one.
     SendVectored {
         /// The socket.
@@ -60,6 +71,13 @@ pub enum Op {
         socket: SocketId,
         /// Where to.
         into: Segment,
+    },
+    /// Receive from a TCP stream and throw away, without copying (`MSG_TRUNC`, `tcp(7)`). On another socket it fails.
+    Discard {
+        /// The socket.
+        socket: SocketId,
+        /// How many bytes at most.
+        len: u32,
     },
     /// Receive again and again into buffers of the pool, until the end of the stream or an error.
     ReceiveMultishot {
@@ -115,12 +133,19 @@ pub enum Outcome {
     Connected,
     /// That many bytes were taken.
     Sent(u32),
+    /// So much of a repeated send was taken.
+    SentRepeated {
+        /// Sends whose bytes were all taken.
+        sends: u32,
+        /// All bytes that were taken. Those above `sends` whole ones belong to a last one that was cut.
+        bytes: u64,
+    },
     /// A zero-copy send's buffer is free again.
     Released {
         /// The kernel copied all the same.
         copied: bool,
     },
-    /// That many bytes came; zero is the end of the stream.
+    /// That many bytes came, or were discarded; zero is the end of the stream.
     Received(u32),
     /// That many bytes came into a pool buffer; no buffer at the end of the stream.
     ReceivedInPool {
@@ -260,6 +285,10 @@ op_errors! {
     NotPermitted = EPERM,
     /// Access denied: a broadcast address or a security module.
     AccessDenied = EACCES,
+    /// There is nothing of that name: a congestion control, a device.
+    NotFound = ENOENT,
+    /// The kernel or the protocol does not have the option.
+    NoSuchOption = ENOPROTOOPT,
     /// The kernel does not know the operation or an argument.
     Invalid = EINVAL,
     /// The kernel does not have the system call.

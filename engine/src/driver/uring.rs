@@ -24,7 +24,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -59,6 +59,8 @@ struct Socket {
     file: File,
     receiving: bool,
     sending: bool,
+    /// What ended a repeated send that had sent something; for the next operation in that direction.
+    send_error: Option<OpError>,
     /// Operations without a result yet, the close apart.
     operations: u32,
     /// Zero-copy sends that have their result and not their notification.
@@ -149,12 +151,6 @@ impl UringDriver {
         self.sockets.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// The descriptor of a live socket.
-    fn descriptor(&self, id: SocketId) -> Option<&OwnedFd> {
-        let socket = self.socket(id).filter(|s| !s.closing)?;
-        socket.descriptor.as_ref()
-    }
-
     /// Takes a socket into the table.
     fn hold(&mut self, descriptor: OwnedFd, is_ipv6: bool) -> Result<SocketId, OpError> {
         let index = match self.vacant.pop() {
@@ -171,6 +167,7 @@ impl UringDriver {
             file,
             receiving: false,
             sending: false,
+            send_error: None,
             operations: 0,
             notifications: 0,
             closing: false,
@@ -190,7 +187,7 @@ impl Driver for UringDriver {
         }
         match self.admit(&op) {
             Ok(file) => {
-                if matches!(op, Op::Receive { .. } | Op::ReceiveFrom { .. }) {
+                if ops::is_single_receive(&op) {
                     self.receives += 1;
                 }
                 let slot = self.flights.insert(token, op, file);
@@ -263,11 +260,16 @@ impl Driver for UringDriver {
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::local_addr(self.descriptor(socket)?.as_fd())
+        socket::local_addr(self.descriptor(socket)?)
     }
 
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::peer_addr(self.descriptor(socket)?.as_fd())
+        socket::peer_addr(self.descriptor(socket)?)
+    }
+
+    fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
+        let socket = self.socket(socket).filter(|s| !s.closing)?;
+        socket.descriptor.as_ref().map(AsFd::as_fd)
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {

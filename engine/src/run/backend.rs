@@ -5,7 +5,7 @@ use crate::driver::epoll::EpollDriver;
 use crate::driver::probe::{self, Chosen};
 use crate::driver::uring::UringDriver;
 use crate::driver::{Backend, DriverError};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A driver of either real backend: told apart once, at launch, and never in the loop.
 #[derive(Debug)]
@@ -32,5 +32,17 @@ pub(super) fn open(backend: Backend) -> std::result::Result<AnyDriver, DriverErr
     match backend {
         Backend::Uring => UringDriver::new().map(AnyDriver::Uring),
         Backend::Epoll | Backend::Sim => EpollDriver::new().map(AnyDriver::Epoll),
+    }
+}
+
+/// A driver that was chosen could not be opened: what was there for the first is used up by others.
+pub(super) fn unopened(backend: Backend, error: &DriverError) -> Error {
+    let error = Error::environment(format!("a worker gets no {}: {error}", backend.name()));
+    match backend {
+        Backend::Uring => error.remedy(
+            "use --backend epoll or fewer --threads, or raise the memory that may be locked: ulimit -l unlimited, \
+             docker run --ulimit memlock=-1",
+        ),
+        Backend::Epoll | Backend::Sim => error.remedy("raise the limit on descriptors: ulimit -n"),
     }
 }

@@ -34,6 +34,21 @@ impl ConnectBudget {
         Some(u64::from(last.saturating_sub(first)) + 1)
     }
 
+    /// Warns where `concurrent` connections at once to one address and port have no ports.
+    #[must_use]
+    pub fn check_ports(&self, concurrent: u64) -> Option<Warning> {
+        let ports = self.ports()?;
+        let (first, last) = self.ports?;
+        (concurrent > ports).then(|| Warning {
+            code: "ephemeral-ports".into(),
+            message: format!(
+                "{concurrent} connections at once to one address, and {ports} ephemeral ports ({first}-{last})"
+            ),
+            advice: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", or fewer connections"
+                .into(),
+        })
+    }
+
     /// Warns of what a run with `concurrent` connections at once, and `total` in all where that is known, will
     /// use up.
     ///
@@ -41,19 +56,7 @@ impl ConnectBudget {
     /// so each one counts, but a port that is used again takes its old entry: the ports bound the entries.
     #[must_use]
     pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        if let (Some(ports), Some((first, last))) = (self.ports(), self.ports)
-            && concurrent > ports
-        {
-            warnings.push(Warning {
-                code: "ephemeral-ports".into(),
-                message: format!(
-                    "{concurrent} connections at once to one address, and {ports} ephemeral ports ({first}-{last})"
-                ),
-                advice: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", or fewer connections"
-                    .into(),
-            });
-        }
+        let mut warnings = Vec::from_iter(self.check_ports(concurrent));
         if let Some(Fill { used, max }) = self.conntrack {
             let most = self.ports().unwrap_or(PORTS_MAX);
             let added = total.unwrap_or(most).max(concurrent).min(most);

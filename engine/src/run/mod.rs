@@ -4,16 +4,19 @@ mod backend;
 mod bw;
 pub mod cpus;
 pub mod environment;
+mod far_end;
 pub mod guard;
 mod instrument;
 pub mod journal;
 mod lat;
+mod load;
 pub mod observe;
 pub mod plan;
 mod report;
 pub mod resolve;
 pub mod serve;
 mod step;
+mod sweep;
 pub mod veth;
 
 use std::net::SocketAddr;
@@ -44,7 +47,7 @@ pub struct Finished {
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
 pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    lat::run(plan, interrupt, observer)
+    sweep::run(plan, interrupt, observer)
 }
 
 /// Measures bulk bandwidth, one step per size and number of streams.
@@ -52,7 +55,7 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`lat()`].
 pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    bw::run(plan, interrupt, observer)
+    sweep::run(plan, interrupt, observer)
 }
 
 /// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is called

@@ -271,7 +271,28 @@ pub struct ServePlan {
 /// The plan as results carry it: defaults filled in, names resolved, and of a secret only that there is one.
 #[must_use]
 pub fn describe(plan: &LatPlan, addresses: &[SocketAddr]) -> serde_json::Value {
-    let common = &plan.common;
+    let mut described = describe_common(&plan.target, &plan.common, addresses);
+    let own = serde_json::json!({
+        "proto": plan.transport.name(),
+        "sizes_bytes": plan.sizes,
+        "connections": plan.connections,
+        "connect_each": plan.connect_each,
+        "rate_per_s": plan.rate_per_s,
+        "server_delay_ns": plan.server_delay.0,
+        "under_load": plan.under_load.as_ref().map(|load| load.options.as_str()),
+    });
+    if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
+        described.extend(own);
+    }
+    described
+}
+
+/// What every plan says.
+pub(super) fn describe_common(
+    target: &Target,
+    common: &Common,
+    addresses: &[SocketAddr],
+) -> serde_json::Value {
     let (duration_ns, count) = match common.stop {
         Stop::After(duration) => (Some(duration.0), None),
         Stop::Count(count) => (None, Some(count)),
@@ -281,15 +302,8 @@ pub fn describe(plan: &LatPlan, addresses: &[SocketAddr]) -> serde_json::Value {
         BackendChoice::Only(backend) => backend.name(),
     };
     serde_json::json!({
-        "target": plan.target.to_string(),
+        "target": target.to_string(),
         "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "proto": plan.transport.name(),
-        "sizes_bytes": plan.sizes,
-        "connections": plan.connections,
-        "connect_each": plan.connect_each,
-        "rate_per_s": plan.rate_per_s,
-        "server_delay_ns": plan.server_delay.0,
-        "under_load": plan.under_load.as_ref().map(|load| load.options.as_str()),
         "duration_ns": duration_ns,
         "count": count,
         "warmup_ns": common.warmup.0,

@@ -5,6 +5,8 @@
 
 pub mod affinity;
 pub mod arena;
+#[doc(hidden)]
+pub mod bulk;
 pub mod cgroup;
 pub mod device;
 pub mod files;
@@ -12,10 +14,12 @@ pub mod flight;
 mod message;
 pub mod namespace;
 pub mod netlink;
+pub mod option;
 mod pool;
 pub mod random;
 mod ring;
 pub mod rlimit;
 pub mod socket;
+pub mod tcp_info;
 pub mod tuning;
 pub mod usage;

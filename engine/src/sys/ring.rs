@@ -368,6 +368,15 @@ impl Ring {
         self.submitter.unregister_buf_ring(0)
     }
 
+    /// Registers a buffer, under index 0.
+    ///
+    /// # Safety
+    /// The range stays valid until the ring's drop.
+    pub(super) unsafe fn register_buffer(&self, range: libc::iovec) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.submitter.register_buffers(&[range]) }
+    }
+
     /// Entries queued and not yet submitted.
     #[inline]
     pub(super) fn queued(&mut self) -> usize {

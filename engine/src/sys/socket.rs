@@ -169,6 +169,18 @@ pub fn receive_from(
     Ok((len, addresses, truncated))
 }
 
+/// Receives up to `len` bytes of a TCP stream without copying them anywhere (`MSG_TRUNC`, `tcp(7)`).
+///
+/// # Errors
+/// As `recv` answers, `EAGAIN` among them; `EFAULT` where data is there and the socket is not TCP.
+pub fn discard(fd: BorrowedFd<'_>, len: u32) -> Result<usize, Errno> {
+    let (nowhere, len) = (std::ptr::null_mut(), len as usize);
+    // SAFETY: with `MSG_TRUNC` TCP writes nothing, and any other protocol finds that nothing can be written at the
+    // null address, which the kernel checks.
+    let received = unsafe { libc::recv(fd.as_raw_fd(), nowhere, len, libc::MSG_TRUNC) };
+    Errno::result(received).map(isize::unsigned_abs)
+}
+
 /// An IPv4-mapped address as the IPv4 address it means; any other as it is.
 #[must_use]
 pub const fn canonical(address: SocketAddr) -> SocketAddr {

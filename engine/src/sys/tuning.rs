@@ -42,7 +42,12 @@ pub fn hold_cpu_dma_latency() -> Result<NoIdle, OpError> {
 }
 
 fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
-    let failed = |error| OpError::from(("open(/dev/cpu_dma_latency)", &error));
+    let call = "open(/dev/cpu_dma_latency)";
+    let failed = |error: std::io::Error| match error.raw_os_error() {
+        // Worth the name of the device.
+        Some(errno @ libc::ENOENT) => OpError::Os { call, errno },
+        _ => OpError::from((call, &error)),
+    };
     let mut held = OpenOptions::new()
         .write(true)
         .open(files.path("/dev/cpu_dma_latency"))

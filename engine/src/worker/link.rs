@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use crate::driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, Token};
+use crate::driver::{BufferId, Driver, DriverError, Op, Outcome, Segment, SocketId, Token};
 
 /// What an operation was for; the low byte of its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +216,68 @@ impl Link {
         )
     }
 
+    /// Pushes `count` sends of the first `len` bytes of the send buffer, one after the other.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    #[inline]
+    pub fn send_repeated<D: Driver>(
+        &mut self,
+        io: &mut D,
+        len: u32,
+        count: u32,
+    ) -> Result<(), DriverError> {
+        let data = Segment {
+            buffer: self.send,
+            start: 0,
+            len,
+        };
+        self.sending = true;
+        self.push(
+            io,
+            Purpose::Send,
+            Op::SendRepeated {
+                socket: self.socket,
+                data,
+                count,
+            },
+        )
+    }
+
+    /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go through
+    /// [`Link::handle`].
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> Result<(), DriverError> {
+        let data = Segment {
+            buffer: self.send,
+            start: 0,
+            len,
+        };
+        self.sending = true;
+        self.push(
+            io,
+            Purpose::Send,
+            Op::Send {
+                socket: self.socket,
+                data,
+                zero_copy: true,
+            },
+        )
+    }
+
+    /// Pushes a receive of `len` bytes that nobody looks at.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    #[inline]
+    pub fn discard<D: Driver>(&mut self, io: &mut D, len: u32) -> Result<(), DriverError> {
+        self.receiving = true;
+        let socket = self.socket;
+        self.push(io, Purpose::Receive, Op::Discard { socket, len })
+    }
+
     /// Sends a control frame from a buffer of its own. At most one at a time.
     ///
     /// # Errors
@@ -281,6 +343,17 @@ impl Link {
                 socket: self.socket,
             },
         )
+    }
+
+    /// As [`Link::handle_completed`], for links that send zero-copy: their sends complete twice.
+    #[inline]
+    pub fn handle(&mut self, purpose: Purpose, outcome: &Outcome, more: bool) {
+        if matches!(outcome, Outcome::Released { .. }) {
+            self.outstanding -= 1;
+            return;
+        }
+        self.handle_completed(purpose);
+        self.outstanding += u32::from(more);
     }
 
     /// One operation of this link has completed; call it first for every completion.

@@ -13,15 +13,21 @@
 use crate::clock::Clock;
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::limits::COMPLETIONS_PER_TURN;
+use crate::proto::hello::{Accept, WaitMode};
 use crate::units::Instant;
 
+pub mod bulk;
 pub mod control;
 pub mod counters;
+pub mod dialogue;
+pub mod errors;
 pub mod link;
+pub mod outcome;
 pub mod ping_pong;
 pub mod server;
 #[cfg(test)]
 mod simulation;
+pub mod stream;
 
 pub use counters::TurnCounters;
 
@@ -68,6 +74,36 @@ pub trait Role<D: Driver> {
 
     /// Whether there is nothing left to do.
     fn is_finished(&self) -> bool;
+}
+
+/// A client's role, as its launcher sees it: connect, wait for the others, start together, run to the end.
+pub trait ClientRole {
+    /// Opens the sockets and connects them; how that goes on is seen in the turns that follow.
+    ///
+    /// # Errors
+    /// What ends the driver.
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>;
+
+    /// Whether every connection stands, or has failed.
+    fn is_ready(&self) -> bool;
+
+    /// Whether at least one connection can be measured on.
+    fn is_alive(&self) -> bool;
+
+    /// What the servers said so far.
+    fn accepts(&self) -> &[Accept];
+
+    /// Starts at `t0`, the same instant for all workers. `wait` is what both ends settled on.
+    fn start(&mut self, t0: Instant, wait: WaitMode);
+
+    /// Gives up before the start, because another worker could not connect.
+    ///
+    /// # Errors
+    /// What ends the driver.
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>;
+
+    /// Whether there is nothing left to do.
+    fn is_finished_now(&self) -> bool;
 }
 
 /// A role on its driver and its clock.

@@ -3,8 +3,10 @@
 //! A backend joins with one line, `conformance_suite!(name, Harness);`. Each case runs once for every way of
 //! waiting, on fresh drivers, and the [`Bench`] checks throughout that each operation completes exactly once.
 
+mod bulk;
 mod control;
 mod datagrams;
+mod options;
 mod property;
 mod streams;
 mod timing;
@@ -474,6 +476,13 @@ macro_rules! conformance_suite {
                 datagrams: [addresses_come_with_datagrams, what_is_too_long_is_cut_off,
                     answers_leave_from_the_address_that_was_asked, a_connected_socket_wins_over_the_wildcard,
                     empty_datagrams_arrive, connected_datagrams_are_sent_and_received],
+                bulk: [repeated_sends_arrive_one_by_one, repeated_sends_do_not_let_their_turn_sleep,
+                    repeated_sends_stop_at_a_full_buffer,
+                    repeated_sends_are_datagrams_of_their_own, an_error_after_sends_comes_with_the_next,
+                    repeated_sends_are_cancelled_and_reset, repeated_sends_of_nothing, what_is_discarded_is_gone,
+                    discarding_waits_and_ends_as_a_receive, discarding_takes_the_receives_place,
+                    discarding_works_on_many_sockets_at_once, zero_copy_sends_follow_each_other_unreleased],
+                options: [options_are_taken_or_refused, figures_are_those_of_a_kernel],
                 property: [random_operations_match_the_oracle],
             );
         }

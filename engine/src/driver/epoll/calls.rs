@@ -82,6 +82,10 @@ impl Calls for SocketCalls {
         recv(socket.fd.as_raw_fd(), into, MsgFlags::empty())
     }
 
+    fn discard(&mut self, socket: &EpollSocket, len: u32) -> Result<usize, Errno> {
+        socket::discard(socket.fd.as_fd(), len)
+    }
+
     fn peek(&mut self, socket: &EpollSocket) -> Result<usize, Errno> {
         recv(socket.fd.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK)
     }

@@ -8,7 +8,7 @@ mod alarm;
 mod calls;
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -295,11 +295,15 @@ impl Driver for EpollDriver {
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::local_addr(self.core.socket(socket)?.fd.as_fd())
+        socket::local_addr(self.descriptor(socket)?)
     }
 
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::peer_addr(self.core.socket(socket)?.fd.as_fd())
+        socket::peer_addr(self.descriptor(socket)?)
+    }
+
+    fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
+        Some(self.core.socket(socket)?.fd.as_fd())
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {

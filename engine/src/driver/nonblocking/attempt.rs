@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::table::{self, Direction, Lane, NONE, State};
 use super::{Calls, Core, Slot};
-use crate::driver::{Completion, Op, OpError, Outcome, SocketId};
+use crate::driver::{Completion, Op, OpError, Outcome, Repeated, Segment, SocketId};
 use crate::limits::{COMPLETIONS_PER_TURN, SEGMENTS_MAX};
 use crate::sys::arena::Arena;
 
@@ -117,7 +117,11 @@ impl<C: Calls> Core<C> {
         } = self;
         match &table.get(index).op {
             // Without a call: the kernel would answer EAGAIN while no data is there.
-            Op::Receive { into, .. } if into.len == 0 => Step::Done(Outcome::Received(0)),
+            Op::Receive {
+                into: Segment { len: 0, .. },
+                ..
+            }
+            | Op::Discard { len: 0, .. } => Step::Done(Outcome::Received(0)),
             Op::Receive { socket, into } => {
                 let result = calls.receive(of(slots, *socket), arena.held_bytes_mut(*into));
                 step("recv", result, |n| Outcome::Received(n as u32))
@@ -126,15 +130,9 @@ impl<C: Calls> Core<C> {
                 let result = calls.send(of(slots, *socket), arena.lent_bytes(*data));
                 step("send", result, sent)
             }
-            Op::SendVectored { socket, data } => {
-                let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
-                let mut count = 0;
-                for segment in data.iter().map_while(|s| *s) {
-                    ranges[count] = IoSlice::new(arena.lent_bytes(segment));
-                    count += 1;
-                }
-                let result = calls.send_vectored(of(slots, *socket), &ranges[..count]);
-                step("sendmsg", result, sent)
+            &Op::Discard { socket, len } => {
+                let result = calls.discard(of(slots, socket), len);
+                step("recv", result, |n| Outcome::Received(n as u32))
             }
             Op::SendTo {
                 socket,
@@ -174,10 +172,39 @@ impl<C: Calls> Core<C> {
                 multishot,
             } => self.accept(listener, multishot),
             &Op::ReceiveMultishot { socket } => self.receive_in_pool(socket),
+            &Op::SendVectored { socket, data } => self.send_vectored(socket, &data),
+            &Op::SendRepeated {
+                socket,
+                data,
+                count,
+            } => self.send_repeatedly(socket, data, count),
             Op::Close { .. } | Op::Timer { .. } | Op::Cancel { .. } => {
                 unreachable!("these are carried out when they start and never wait")
             }
         }
+    }
+
+    fn send_vectored(&mut self, id: SocketId, data: &[Option<Segment>; SEGMENTS_MAX]) -> Step {
+        let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in data.iter().map_while(|s| *s) {
+            ranges[count] = IoSlice::new(self.arena.lent_bytes(segment));
+            count += 1;
+        }
+        let socket = of(&self.slots, id);
+        let result = self.calls.send_vectored(socket, &ranges[..count]);
+        step("sendmsg", result, sent)
+    }
+
+    fn send_repeatedly(&mut self, id: SocketId, data: Segment, count: u32) -> Step {
+        let bytes = self.arena.lent_bytes(data);
+        let socket = of(&self.slots, id);
+        let result = Repeated::run(count, data.len, || self.calls.send(socket, bytes));
+        if let Ok(sent) = result {
+            let error = sent.error.map(|errno| ("send", errno).into());
+            self.slots[id.0 as usize].send_error = error;
+        }
+        step("send", result, Repeated::outcome)
     }
 
     fn accept(&mut self, listener: SocketId, multishot: bool) -> Step {
@@ -303,7 +330,9 @@ impl<C: Calls> Core<C> {
 /// Ends the loans of an operation.
 pub(super) fn release_buffers(arena: &mut Arena, op: &Op) {
     match op {
-        Op::Send { data, .. } | Op::SendTo { data, .. } => arena.release(data.buffer),
+        Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
+            arena.release(data.buffer);
+        }
         Op::SendVectored { data, .. } => {
             for segment in data.iter().map_while(|s| *s) {
                 arena.release(segment.buffer);

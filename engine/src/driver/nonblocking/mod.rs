@@ -48,6 +48,8 @@ pub(super) trait Calls {
         source: Option<IpAddr>,
     ) -> Result<usize, Errno>;
     fn receive(&mut self, socket: &Self::Socket, into: &mut [u8]) -> Result<usize, Errno>;
+    /// As a receive of up to `len` bytes of a stream, which are thrown away.
+    fn discard(&mut self, socket: &Self::Socket, len: u32) -> Result<usize, Errno>;
     /// As a receive of one byte that leaves it there.
     fn peek(&mut self, socket: &Self::Socket) -> Result<usize, Errno>;
     fn receive_from(
@@ -68,6 +70,8 @@ struct Slot<S> {
     dead: bool,
     input: u32,
     output: u32,
+    /// What ended a repeated send that had sent something; for the next operation in that direction.
+    send_error: Option<OpError>,
     /// Stands in `Core::unwatched`. Outlives the socket, so that reuse of the slot adds no second entry.
     listed: bool,
 }
@@ -148,6 +152,9 @@ impl<C: Calls> Core<C> {
                 Some(slot) if direction.is_some_and(|d| slot.outstanding(d) != NONE) => {
                     State::Refused(OpError::Busy)
                 }
+                Some(slot) if direction == Some(Direction::Out) => {
+                    slot.send_error.take().map_or(State::Queued, State::Refused)
+                }
                 Some(_) => State::Queued,
             },
             None => State::Queued,
@@ -176,7 +183,7 @@ impl<C: Calls> Core<C> {
 
     fn lend(&mut self, op: &Op) {
         match op {
-            Op::Send { data, .. } | Op::SendTo { data, .. } => {
+            Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
                 self.arena.lend_shared(*data);
             }
             Op::SendVectored { data, .. } => {
@@ -328,6 +335,7 @@ impl<C: Calls> Core<C> {
                     dead: false,
                     input: NONE,
                     output: NONE,
+                    send_error: None,
                     listed: false,
                 });
                 (self.slots.len() - 1) as u32
@@ -337,6 +345,7 @@ impl<C: Calls> Core<C> {
         let slot = &mut self.slots[index as usize];
         slot.socket = Some(socket);
         slot.dead = false;
+        slot.send_error = None;
         Ok(SocketId(index))
     }
 

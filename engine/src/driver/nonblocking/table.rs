@@ -121,10 +121,12 @@ pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
     match *op {
         Op::Accept { listener, .. } => Some((listener, Some(Direction::In))),
         Op::Receive { socket, .. }
+        | Op::Discard { socket, .. }
         | Op::ReceiveMultishot { socket }
         | Op::ReceiveFrom { socket, .. } => Some((socket, Some(Direction::In))),
         Op::Connect { socket, .. }
         | Op::Send { socket, .. }
+        | Op::SendRepeated { socket, .. }
         | Op::SendVectored { socket, .. }
         | Op::SendTo { socket, .. }
         | Op::HalfClose { socket } => Some((socket, Some(Direction::Out))),
@@ -136,7 +138,10 @@ pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
 /// On which list an operation waits when it would block.
 pub(super) const fn lane(op: &Op) -> Lane {
     match op {
-        Op::Receive { .. } | Op::ReceiveMultishot { .. } | Op::ReceiveFrom { .. } => Lane::Receives,
+        Op::Receive { .. }
+        | Op::Discard { .. }
+        | Op::ReceiveMultishot { .. }
+        | Op::ReceiveFrom { .. } => Lane::Receives,
         _ => Lane::Others,
     }
 }

@@ -53,6 +53,7 @@ mod wire;
 use std::cell::RefCell;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +63,7 @@ use nix::errno::Errno;
 use super::nonblocking::{Calls, Core, Direction, Lane};
 use super::{
     Backend, BufferId, Capabilities, Completion, DatagramFrom, Driver, DriverError, Op, OpError,
-    PoolBuffer, SocketId, SocketSpec, Token, Wait, Wake, Waker,
+    PoolBuffer, SocketId, SocketOption, SocketSpec, Token, Wait, Wake, Waker,
 };
 use crate::clock::SimulatedClock;
 use crate::units::{Instant, Nanos};
@@ -209,6 +210,10 @@ impl Calls for SimCalls {
         self.state().receive(socket.key, into)
     }
 
+    fn discard(&mut self, socket: &SimSocket, len: u32) -> Result<usize, Errno> {
+        self.state().discard(socket.key, len as usize)
+    }
+
     fn peek(&mut self, socket: &SimSocket) -> Result<usize, Errno> {
         self.state().peek(socket.key)
     }
@@ -321,6 +326,20 @@ impl Driver for SimDriver {
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
         let key = self.core.socket(socket)?.key;
         self.core.calls.0.0.borrow().peer_addr(key)
+    }
+
+    fn descriptor(&self, _: SocketId) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn set_option(&mut self, socket: SocketId, option: &SocketOption) -> Result<(), OpError> {
+        self.core.socket(socket).ok_or(OpError::BadSocket)?;
+        match option {
+            SocketOption::Segmentation(_) | SocketOption::Coalescing(_) => {
+                Err(OpError::NotSupported)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {

@@ -2,7 +2,7 @@
 
 mod arrivals;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, vec_deque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::errno::Errno;
@@ -402,17 +402,37 @@ impl State {
         if let Body::Datagrams(_) = self.socket(key).body {
             return self.receive_datagram(key, into).map(|(len, ..)| len);
         }
+        self.read(key, into.len(), |bytes| {
+            for (to, from) in into.iter_mut().zip(bytes) {
+                *to = from;
+            }
+        })
+    }
+
+    /// Throws away up to `len` bytes of a stream.
+    pub(super) fn discard(&mut self, key: Key, len: usize) -> Result<usize, Errno> {
+        match self.socket(key).body {
+            Body::Datagrams(_) => Err(Errno::EFAULT),
+            _ => self.read(key, len, |bytes| drop(bytes)),
+        }
+    }
+
+    /// Takes up to `len` bytes off a stream and hands them to `take`.
+    fn read(
+        &mut self,
+        key: Key,
+        len: usize,
+        take: impl FnOnce(vec_deque::Drain<'_, u8>),
+    ) -> Result<usize, Errno> {
         let available = match self.peek(key)? {
             0 => return Ok(0),
-            available => available.min(into.len()),
+            available => available.min(len),
         };
         let len = self.shorten(available, self.config.short_reads);
         let Some(stream) = self.stream(key) else {
             return Err(Errno::ENOTCONN);
         };
-        for (to, from) in into.iter_mut().zip(stream.received.drain(..len)) {
-            *to = from;
-        }
+        take(stream.received.drain(..len));
         if let Some(sender) = stream.other.and_then(|other| self.stream(other)) {
             sender.unread -= len;
         }

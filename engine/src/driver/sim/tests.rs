@@ -352,3 +352,31 @@ fn the_next_event_is_the_nearest_of_arrival_timer_and_deadline() {
     sim.send(3, socket, 1);
     assert_eq!(turn(&mut sim, Wait::Poll), Some(Instant(10_000)));
 }
+
+#[test]
+fn a_reset_after_sends_comes_with_the_next() {
+    let mut sim = Sim::new(SimConfig {
+        seed: 3,
+        reset: 0.02,
+        ..SimConfig::default()
+    });
+    let [socket, _] = sim.connect();
+    let data = sim.buffer(0, 10);
+    let count = 1_000;
+    for token in 0..3 {
+        let op = Op::SendRepeated {
+            socket,
+            data,
+            count,
+        };
+        sim.push(0, token, op);
+        sim.run();
+    }
+    let first = sim.outcomes(0);
+    let [&Outcome::SentRepeated { sends, bytes }] = first[..] else {
+        panic!("{first:?}");
+    };
+    assert!((1..count).contains(&sends) && bytes == u64::from(sends) * 10);
+    assert_eq!(sim.outcomes(1), [&Outcome::Failed(OpError::Reset)]);
+    assert_eq!(sim.outcomes(2), [&Outcome::Failed(OpError::BrokenPipe)]);
+}

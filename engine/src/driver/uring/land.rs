@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::UringDriver;
-use super::ops::{Side, call, may_restart, place};
+use super::ops::{Side, call, is_single_receive, may_restart, place};
 use crate::driver::{Completion, DriverError, Op, OpError, Outcome, SocketId};
 use crate::sys::flight::{Event, Landed};
 
@@ -28,7 +28,7 @@ impl UringDriver {
     #[inline]
     fn settle(&mut self, slot: u32) {
         let op = self.flights.op(slot);
-        if matches!(op, Op::Receive { .. } | Op::ReceiveFrom { .. }) {
+        if is_single_receive(op) {
             self.receives -= 1;
         }
         let Some((id, Some(side))) = place(op) else {
@@ -176,7 +176,11 @@ impl UringDriver {
             Op::Accept { listener, .. } => self.accepted(*listener, landed.accepted),
             Op::Connect { .. } => Outcome::Connected,
             Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Outcome::Sent(count),
-            Op::Receive { .. } => Outcome::Received(count),
+            Op::SendRepeated { data, .. } => Outcome::SentRepeated {
+                sends: u32::from(count == data.len),
+                bytes: count.into(),
+            },
+            Op::Receive { .. } | Op::Discard { .. } => Outcome::Received(count),
             Op::ReceiveMultishot { .. } => Outcome::ReceivedInPool {
                 buffer: landed.pool,
                 len: count,

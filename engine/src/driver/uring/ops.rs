@@ -15,16 +15,27 @@ pub(super) const fn place(op: &Op) -> Option<(SocketId, Option<Side>)> {
     match op {
         Op::Accept { listener, .. } => Some((*listener, Some(Side::Receive))),
         Op::Receive { socket, .. }
+        | Op::Discard { socket, .. }
         | Op::ReceiveMultishot { socket }
         | Op::ReceiveFrom { socket, .. } => Some((*socket, Some(Side::Receive))),
         Op::Connect { socket, .. }
         | Op::Send { socket, .. }
+        | Op::SendRepeated { socket, .. }
         | Op::SendVectored { socket, .. }
         | Op::SendTo { socket, .. }
         | Op::HalfClose { socket } => Some((*socket, Some(Side::Send))),
         Op::Close { socket } => Some((*socket, None)),
         Op::Timer { .. } | Op::Cancel { .. } => None,
     }
+}
+
+/// Whether it is a single receive, which a spinning turn attempts.
+#[inline]
+pub(super) const fn is_single_receive(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Receive { .. } | Op::Discard { .. } | Op::ReceiveFrom { .. }
+    )
 }
 
 pub(super) fn on_socket(op: &Op, id: SocketId) -> bool {
@@ -41,9 +52,9 @@ pub(super) const fn call(op: &Op) -> &'static str {
     match op {
         Op::Accept { .. } => "accept",
         Op::Connect { .. } => "connect",
-        Op::Send { .. } => "send",
+        Op::Send { .. } | Op::SendRepeated { .. } => "send",
         Op::SendVectored { .. } | Op::SendTo { .. } => "sendmsg",
-        Op::Receive { .. } | Op::ReceiveMultishot { .. } => "recv",
+        Op::Receive { .. } | Op::Discard { .. } | Op::ReceiveMultishot { .. } => "recv",
         Op::ReceiveFrom { .. } => "recvmsg",
         Op::HalfClose { .. } => "shutdown",
         Op::Close { .. } => "close",

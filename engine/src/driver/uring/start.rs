@@ -2,11 +2,12 @@
 
 use std::net::Shutdown;
 
+use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::UringDriver;
-use super::ops::{Side, on_socket, place};
-use crate::driver::{Completion, DriverError, Op, OpError, Outcome, SocketId, Token};
+use super::ops::{Side, is_single_receive, on_socket, place};
+use crate::driver::{Completion, DriverError, Op, OpError, Outcome, Segment, SocketId, Token};
 use crate::limits::SPIN_ATTEMPTS_MAX;
 use crate::sys::flight::File;
 
@@ -30,6 +31,11 @@ impl UringDriver {
         };
         if *busy {
             return Err(OpError::Busy);
+        }
+        if side == Some(Side::Send)
+            && let Some(error) = socket.send_error.take()
+        {
+            return Err(error);
         }
         if lacks_pool {
             return Err(OpError::NoBuffers);
@@ -77,8 +83,13 @@ impl UringDriver {
     #[inline]
     fn start(&mut self, slot: u32, spin: bool) -> Result<(), DriverError> {
         match *self.flights.op(slot) {
-            Op::Receive { into, .. } if into.len == 0 => self.end(slot, Outcome::Received(0)),
-            Op::Receive { .. } | Op::ReceiveFrom { .. } if spin => self.spinning.push(slot),
+            Op::Receive {
+                into: Segment { len: 0, .. },
+                ..
+            }
+            | Op::Discard { len: 0, .. } => self.end(slot, Outcome::Received(0)),
+            ref op if spin && is_single_receive(op) => self.spinning.push(slot),
+            Op::SendRepeated { socket, .. } => return self.send_repeatedly(slot, socket),
             Op::Send {
                 zero_copy: false, ..
             }
@@ -106,6 +117,24 @@ impl UringDriver {
             return self.flights.submit(slot);
         };
         let outcome = self.outcome(landed, false);
+        self.end(slot, outcome);
+        Ok(())
+    }
+
+    /// Sends by plain calls for as long as there is room, and leaves a send to the ring where there is none.
+    ///
+    /// Through the ring, 64 sends of 64 bytes per enter were 7 % faster, and not at 4 KiB and above.
+    fn send_repeatedly(&mut self, slot: u32, id: SocketId) -> Result<(), DriverError> {
+        let outcome = match self.flights.send_repeatedly(slot) {
+            Ok(sent) => {
+                if let (Some(errno), Some(socket)) = (sent.error, self.socket_mut(id)) {
+                    socket.send_error = Some(("send", errno).into());
+                }
+                sent.outcome()
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => return self.flights.submit(slot),
+            Err(errno) => Outcome::Failed(("send", errno).into()),
+        };
         self.end(slot, outcome);
         Ok(())
     }

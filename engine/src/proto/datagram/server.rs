@@ -7,6 +7,7 @@ use crate::limits::CONTROL_DATAGRAM;
 use crate::proto::auth::{self, CookieKey, Secret};
 use crate::proto::frame::{self, FrameError, Kind};
 use crate::proto::hello::{Hello, Refuse, RefuseCode, Transport};
+use crate::proto::stream::{StreamHeader, StreamKind};
 use crate::proto::text::Hex32;
 use crate::units::{Instant, Nanos};
 
@@ -73,6 +74,18 @@ impl UdpServerFront {
                 FrontAction::Ignore
             } else {
                 FrontAction::Data(header)
+            };
+        }
+        if let Some(signal) = StreamHeader::decode(datagram) {
+            // Who sends payload to a session that is gone hears of it by its next signal.
+            return match signal.kind {
+                StreamKind::Payload => FrontAction::Ignore,
+                StreamKind::Signal => FrontAction::Data(DataHeader {
+                    reply: false,
+                    flags: 0,
+                    sequence: signal.sequence,
+                    session: signal.session,
+                }),
             };
         }
         let control = match Control::decode(datagram) {

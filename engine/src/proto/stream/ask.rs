@@ -44,8 +44,12 @@ pub struct StreamAsk {
     pub bytes: u64,
     /// Length of an entry of the series, nanoseconds.
     pub interval_ns: u64,
-    /// Payload, bits per second; zero: as fast as it goes.
+    /// Payload over all streams, bits per second; zero: as fast as it goes.
     pub rate_bits_per_s: u64,
+    /// Which of the streams this is, from 0: send *k* of all of them falls to stream *k mod streams*.
+    pub stream: u32,
+    /// How many streams there are.
+    pub streams: u32,
     /// Send from the buffer itself, whatever comes of it.
     pub zero_copy: bool,
     /// Try whether sending from the buffer itself pays, during the warm-up.
@@ -74,6 +78,12 @@ impl StreamAsk {
             return Err(Refuse::new(
                 RefuseCode::Malformed,
                 "a stream ends neither by time nor by bytes",
+            ));
+        }
+        if self.rate_bits_per_s > 0 && self.stream >= self.streams {
+            return Err(Refuse::new(
+                RefuseCode::Malformed,
+                "a stream that is none of the streams",
             ));
         }
         let name = self.socket.congestion.as_deref().unwrap_or("x");

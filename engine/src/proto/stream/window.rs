@@ -45,6 +45,23 @@ impl Blocks {
         self.bytes[index] += bytes;
     }
 
+    /// Adds those of another stream of the same time.
+    pub fn merge(&mut self, other: &Self) {
+        let mut other = other.clone();
+        while self.width_ns < other.width_ns {
+            self.halve();
+        }
+        while other.width_ns < self.width_ns {
+            other.halve();
+        }
+        while self.bytes.len() < other.bytes.len() {
+            self.bytes.push(0);
+        }
+        for (bytes, more) in self.bytes.iter_mut().zip(&other.bytes) {
+            *bytes += more;
+        }
+    }
+
     fn halve(&mut self) {
         let count = self.bytes.len();
         for pair in 0..count.div_ceil(2) {

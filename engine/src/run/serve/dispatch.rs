@@ -168,7 +168,7 @@ impl Dispatcher {
 
     fn spawn(&self, backend: Backend, cpu: u32) -> Result<WorkerThread> {
         let (inbox, sessions) = unbounded();
-        let (waker_tx, waker) = bounded(1);
+        let (started_tx, started) = bounded(1);
         let limits = SessionLimits {
             idle: self.plan.idle_timeout,
             duration: self.plan.max_duration,
@@ -186,9 +186,12 @@ impl Dispatcher {
             let meter = ServerMeter::new(cpu, stopping);
             let roles = Sessions::new(sessions, limits, datagrams, meter);
             let end = match backend::open(backend) {
-                Ok(AnyDriver::Uring(driver)) => run_sessions(driver, roles, &waker_tx),
-                Ok(AnyDriver::Epoll(driver)) => run_sessions(driver, roles, &waker_tx),
-                Err(error) => Err(error),
+                Ok(AnyDriver::Uring(driver)) => run_sessions(driver, roles, &started_tx),
+                Ok(AnyDriver::Epoll(driver)) => run_sessions(driver, roles, &started_tx),
+                Err(error) => {
+                    let _ = started_tx.try_send(Err(error));
+                    return;
+                }
             };
             if let Err(error) = end {
                 log(&format!("a worker has ended: {error}"));
@@ -198,14 +201,50 @@ impl Dispatcher {
             .name(format!("tare-serve-{cpu}"))
             .spawn(body)
             .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
-        let waker = waker
-            .recv()
-            .map_err(|_| Error::environment("a session worker could not start: see the log"))?;
+        let waker = match started.recv() {
+            Ok(Ok(waker)) => waker,
+            Ok(Err(error)) => return Err(backend::unopened(backend, &error)),
+            Err(_) => return Err(Error::bug("a session worker ended before it had started")),
+        };
         Ok(WorkerThread {
             inbox,
             waker,
             thread,
         })
+    }
+
+    /// Sees to it that there is a worker.
+    fn staff(&mut self, backend: Backend, cpu: u32) -> Result<()> {
+        let key = (backend, cpu);
+        let there = self.workers.get(&key);
+        if there.is_none_or(|worker| worker.thread.is_finished()) {
+            let worker = self.spawn(backend, cpu)?;
+            self.workers.insert(key, worker);
+        }
+        Ok(())
+    }
+
+    /// The backend for a request, with a worker on it. That one ring worked does not mean that there is memory to
+    /// lock for another, which other processes of this user may hold: then the request is seen to as if none worked.
+    fn staffed(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
+        let chosen = self.backend(asked)?;
+        let Err(error) = self.staff(chosen.backend, cpu) else {
+            return Ok(chosen);
+        };
+        if chosen.backend != Backend::Uring {
+            return Err(error);
+        }
+        if asked != BackendAsked::Auto || self.plan.backend != BackendChoice::Auto {
+            return Err(error.remedy("ask for --backend epoll"));
+        }
+        let fallen = Chosen {
+            backend: Backend::Epoll,
+            reason: format!("{}; using epoll", error.message()),
+            advice: None,
+        };
+        self.staff(fallen.backend, cpu)?;
+        self.chosen.insert(asked, Ok(fallen.clone()));
+        Ok(fallen)
     }
 
     pub(super) fn join(self) {
@@ -220,9 +259,9 @@ impl Dispatcher {
 fn run_sessions<D: Driver<Socket = OwnedFd>>(
     driver: D,
     roles: Sessions<OwnedFd, Permit, ServerMeter>,
-    waker: &Sender<Waker>,
+    started: &Sender<std::result::Result<Waker, DriverError>>,
 ) -> std::result::Result<(), DriverError> {
-    let _ = waker.try_send(driver.waker());
+    let _ = started.try_send(Ok(driver.waker()));
     let mut worker = Worker::new(driver, MonotonicClock, roles);
     worker.run_until(<Sessions<OwnedFd, Permit, ServerMeter> as Role<D>>::is_finished)
 }
@@ -243,12 +282,6 @@ impl Place<OwnedFd> for Dispatcher {
         }
         let bytes = memory_bytes(hello, hello.transport);
         self.registry.check(self.plan.max_sessions, bytes)?;
-        let chosen = self.backend(hello.backend).map_err(|error| {
-            let refusal = Refuse::new(RefuseCode::BackendUnavailable, error.message());
-            error
-                .advice()
-                .map_or_else(|| refusal.clone(), |advice| refusal.clone().remedy(advice))
-        })?;
         let same_host = self.boot_id.is_some() && self.boot_id == hello.boot_id;
         let mut avoid = self.avoid.clone();
         if same_host {
@@ -257,6 +290,13 @@ impl Place<OwnedFd> for Dispatcher {
         let cpu = self
             .placement
             .place(hello, &self.cpus, &avoid, &self.registry);
+        let chosen = self.staffed(hello.backend, cpu).map_err(|error| {
+            let refusal = Refuse::new(RefuseCode::BackendUnavailable, error.message());
+            match error.advice() {
+                Some(advice) => refusal.remedy(advice),
+                None => refusal,
+            }
+        })?;
         let shares_cpu = same_host && hello.cpus.contains(&cpu);
         let (wait, wait_reason) = self.grant(hello.wait, shares_cpu);
         let accept = Accept {
@@ -294,20 +334,10 @@ impl Place<OwnedFd> for Dispatcher {
                 Err(error) => return self.log(&error.to_string()),
             }
         }
-        let key = (backend, cpu);
-        if self
-            .workers
-            .get(&key)
-            .is_none_or(|worker| worker.thread.is_finished())
-        {
-            match self.spawn(backend, cpu) {
-                Ok(worker) => {
-                    self.workers.insert(key, worker);
-                }
-                Err(error) => return self.log(&error.to_string()),
-            }
+        if let Err(error) = self.staff(backend, cpu) {
+            return self.log(&error.to_string());
         }
-        if let Some(worker) = self.workers.get(&key)
+        if let Some(worker) = self.workers.get(&(backend, cpu))
             && worker
                 .inbox
                 .send(Admitted {

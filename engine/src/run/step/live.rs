@@ -12,6 +12,7 @@ use crate::histogram::{LiveEntry, Recording};
 use crate::result::Params;
 use crate::run::observe::{Observer, Phase};
 use crate::sys::usage::{CpuTimes, thread_usage};
+use crate::worker::bulk::BulkGauge;
 use crate::worker::ping_pong::Gauge;
 
 /// Entries of the series that may be on their way to the launching thread, per worker.
@@ -26,7 +27,7 @@ pub(super) struct Live {
 }
 
 #[derive(Debug)]
-pub(super) struct LiveGauge {
+pub(in crate::run) struct LiveGauge {
     live: Arc<CachePadded<Live>>,
     stream: Option<Stream>,
     before: CpuTimes,
@@ -85,6 +86,25 @@ impl Gauge for LiveGauge {
             recording.copy_entry(index, &mut entry);
             let _ = stream.full.try_send(entry);
         }
+    }
+}
+
+impl BulkGauge for LiveGauge {
+    fn phase(&mut self, phase: Phase) {
+        Gauge::phase(self, phase);
+    }
+
+    #[inline]
+    fn moved(&mut self, bytes: u64, errors: u64) {
+        Gauge::counts(self, bytes, errors);
+    }
+
+    fn measure_begins(&mut self) {
+        Gauge::measure_begins(self);
+    }
+
+    fn measure_ends(&mut self) {
+        Gauge::measure_ends(self);
     }
 }
 

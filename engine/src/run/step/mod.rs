@@ -1,5 +1,8 @@
-//! One step of a latency run: workers launched, started at a common instant, watched, and merged.
+//! One step of a run: workers launched, started at a common instant, watched, and merged. What they do is their
+//! [`Job`].
 
+mod bw;
+mod lat;
 mod live;
 mod watch;
 mod worker;
@@ -14,51 +17,76 @@ use super::observe::{Interrupt, Observer};
 use super::plan::WaitMode;
 use crate::clock::{Clock, MonotonicClock};
 use crate::driver::Backend;
+use crate::driver::epoll::EpollDriver;
+use crate::driver::uring::UringDriver;
 use crate::error::{Error, Result};
-use crate::histogram::{Extent, RecordingSpec};
 use crate::result::Params;
-use crate::schedule::{Schedule, Share};
 use crate::sys::usage::Disturbance;
 use crate::units::Nanos;
-use crate::worker::ping_pong::ClientSpec;
+use crate::worker::outcome::Outcome;
+use crate::worker::{ClientRole, Role};
 
-use live::{Live, Merger};
+use live::{Live, LiveGauge, Merger};
 use watch::{LOOK, Watch};
 use worker::{Arrived, Assignment, Go, work};
 
+pub(super) use bw::BwJob;
+pub(super) use lat::{LatJob, LatTally};
 pub(super) use worker::WorkerResult;
 
 /// From the last worker's readiness to the common start.
 const START_DELAY: Nanos = Nanos::from_millis(2);
 
+/// What a worker of a step does.
+pub(super) trait Job: Send + 'static {
+    /// What it counts.
+    type Tally: Send + 'static;
+    /// The role that does it.
+    type Client: ClientRole + Role<UringDriver> + Role<EpollDriver>;
+
+    /// The role, made on the worker's thread. `wakeup` is the 99th percentile of a wake-up there, where it sleeps.
+    fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client;
+
+    /// How to wait, unless the far end cannot.
+    fn wait(&self) -> WaitMode;
+
+    /// Takes a finished role apart.
+    fn results(client: Self::Client) -> (Self::Tally, Outcome, LiveGauge);
+
+    /// Adds another worker's tally.
+    fn merge(tally: &mut Self::Tally, other: Self::Tally);
+}
+
 /// What one step is to do.
-#[derive(Debug, Clone)]
-pub(super) struct StepPlan {
-    /// Connections over all workers.
-    pub(super) connections: u32,
+#[derive(Debug)]
+pub(super) struct StepPlan<J> {
     /// One CPU per worker.
     pub(super) cpus: Vec<u32>,
+    /// What each of them does.
+    pub(super) jobs: Vec<J>,
     /// The client's backend.
     pub(super) backend: Backend,
-    /// What a worker does, but for its share of connections and count.
-    pub(super) spec: ClientSpec,
-    /// Operations over all workers.
-    pub(super) count: Option<u64>,
-    /// Operations per second over all workers.
-    pub(super) rate_per_s: Option<f64>,
+    /// Length of the warm-up.
+    pub(super) warmup: Nanos,
+    /// Length of the measured phase, where it ends by time.
+    pub(super) duration: Option<Nanos>,
+    /// How to wait, unless the far end cannot.
+    pub(super) wait: WaitMode,
     /// The wait mode was chosen by default: where the server cannot spin, the client does not either.
     pub(super) wait_is_default: bool,
     /// Length of an entry of the series.
     pub(super) interval: Nanos,
+    /// What the workers' counters count is payload in bytes, not operations.
+    pub(super) counts_bytes: bool,
     /// Stop before the conntrack table is full.
     pub(super) guard: Option<TableGuard>,
 }
 
 /// What came of a step.
 #[derive(Debug)]
-pub(super) struct StepOutcome {
+pub(super) struct StepOutcome<T> {
     /// Merged over the workers.
-    pub(super) result: WorkerResult,
+    pub(super) result: WorkerResult<T>,
     pub(super) disturbance: Disturbance,
     /// How both ends settled to wait.
     pub(super) wait: WaitMode,
@@ -67,32 +95,27 @@ pub(super) struct StepOutcome {
 }
 
 /// Runs one step.
-pub(super) fn run(
-    plan: &StepPlan,
+pub(super) fn run<J: Job>(
+    mut plan: StepPlan<J>,
     params: &Params,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
-) -> Result<StepOutcome> {
-    let workers = u32::try_from(plan.cpus.len()).unwrap_or(u32::MAX);
-    let (arrived_tx, arrived) = bounded(plan.cpus.len());
+) -> Result<StepOutcome<J::Tally>> {
+    let workers = plan.cpus.len();
+    let (arrived_tx, arrived) = bounded(workers);
     let local = Interrupt::default();
     let mut gos = Vec::new();
     let mut lives = Vec::new();
     let mut threads = Vec::new();
-    let (merger, stream) = observer
-        .wants_intervals()
-        .then(|| Merger::new(plan.cpus.len()))
-        .unzip();
-    for (index, &cpu) in plan.cpus.iter().enumerate() {
-        let worker = u32::try_from(index).unwrap_or(u32::MAX);
+    let merging = observer.wants_intervals() && !plan.counts_bytes;
+    let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
+    for (job, &cpu) in std::mem::take(&mut plan.jobs).into_iter().zip(&plan.cpus) {
         let (go_tx, go) = bounded(1);
         let live = Arc::new(CachePadded::new(Live::default()));
         let assignment = Assignment {
             cpu,
             backend: plan.backend,
-            spec: share_of(plan, worker, workers),
-            recording: recording_spec(plan, worker, workers),
-            schedule: schedule_of(plan, worker, workers)?,
+            job,
             live: Arc::clone(&live),
             stream: stream.clone(),
             interrupt: local.clone(),
@@ -102,48 +125,36 @@ pub(super) fn run(
         gos.push(go_tx);
         lives.push(live);
         let thread = std::thread::Builder::new()
-            .name(format!("tare-lat-{cpu}"))
+            .name(format!("tare-client-{cpu}"))
             .spawn(move || work(assignment))
             .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
         threads.push(thread);
     }
     drop(arrived_tx);
     let ended = || threads.iter().any(std::thread::JoinHandle::is_finished);
-    let decision = decide(plan, &arrived, &local, interrupt, ended);
+    let decision = decide(&plan, &arrived, &local, interrupt, ended);
     for go in &gos {
         let _ = go.try_send(decision);
     }
     let mut watch = Watch {
-        plan,
+        plan: &plan,
         params,
         lives: &lives,
         local: &local,
         interrupt,
         merger,
+        told: 0,
+        told_bytes: 0,
         stopped: None,
     };
     let disturbance = watch.run(decision, &threads, observer);
+    let stopped = watch.stopped.take();
     let wait = match decision {
         Go::Start { wait, .. } => wait,
-        Go::Abandon => plan.spec.wait,
+        Go::Abandon => plan.wait,
     };
-    let mut merged: Option<WorkerResult> = None;
-    let mut stopped = watch.stopped.take();
-    for thread in threads {
-        match (thread.join(), &mut merged) {
-            (Ok(Ok(result)), None) => merged = Some(result),
-            (Ok(Ok(result)), Some(merged)) => merged.merge(result),
-            // What the others measured is kept.
-            (Ok(Err(error)), _) => {
-                let what = format!("a worker has failed: {error}");
-                stopped.get_or_insert_with(|| Error::environment(what));
-            }
-            (Err(_), _) => {
-                stopped.get_or_insert_with(|| Error::bug("a worker panicked"));
-            }
-        }
-    }
-    match merged {
+    let (result, stopped) = join::<J>(threads, stopped);
+    match result {
         Some(result) => Ok(StepOutcome {
             result,
             disturbance,
@@ -154,43 +165,39 @@ pub(super) fn run(
     }
 }
 
-fn share_of(plan: &StepPlan, worker: u32, workers: u32) -> ClientSpec {
-    ClientSpec {
-        connections: deal(u64::from(plan.connections), worker, workers)
-            .try_into()
-            .unwrap_or(u32::MAX),
-        count: plan.count.map(|count| deal(count, worker, workers)),
-        ..plan.spec.clone()
-    }
-}
+type Thread<T> = std::thread::JoinHandle<Result<WorkerResult<T>>>;
 
-fn recording_spec(plan: &StepPlan, worker: u32, workers: u32) -> RecordingSpec {
-    let extent = match (plan.count, plan.spec.duration) {
-        (Some(count), _) => Extent::Count(deal(count, worker, workers)),
-        (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
-    };
-    RecordingSpec {
-        extent,
-        interval: plan.interval,
-        open_loop: plan.rate_per_s.is_some(),
+/// Gathers what the workers bring back, and why one of them did not, if so.
+fn join<J: Job>(
+    threads: Vec<Thread<J::Tally>>,
+    mut stopped: Option<Error>,
+) -> (Option<WorkerResult<J::Tally>>, Option<Error>) {
+    let mut merged: Option<WorkerResult<J::Tally>> = None;
+    for thread in threads {
+        match (thread.join(), &mut merged) {
+            (Ok(Ok(result)), None) => merged = Some(result),
+            (Ok(Ok(result)), Some(merged)) => merged.merge::<J>(result),
+            // What the others measured is kept.
+            (Ok(Err(error)), _) => {
+                stopped.get_or_insert(error);
+            }
+            (Err(_), _) => {
+                stopped.get_or_insert_with(|| Error::bug("a worker panicked"));
+            }
+        }
     }
-}
-
-fn schedule_of(plan: &StepPlan, worker: u32, workers: u32) -> Result<Option<Schedule>> {
-    plan.rate_per_s
-        .map(|rate| Schedule::constant(rate, Share::new(worker, workers)))
-        .transpose()
+    (merged, stopped)
 }
 
 /// The share of worker `index` of `workers` in `total`: the first ones take one more where it does not divide.
-fn deal(total: u64, index: u32, workers: u32) -> u64 {
+pub(super) fn deal(total: u64, index: u32, workers: u32) -> u64 {
     let (index, workers) = (u64::from(index), u64::from(workers.max(1)));
     total / workers + u64::from(index < total % workers)
 }
 
 /// Waits until every worker is connected, and decides whether to start.
-fn decide(
-    plan: &StepPlan,
+fn decide<J>(
+    plan: &StepPlan<J>,
     arrived: &Receiver<Arrived>,
     local: &Interrupt,
     interrupt: &Interrupt,
@@ -221,7 +228,7 @@ fn decide(
     if !alive || interrupt.is_raised() {
         return Go::Abandon;
     }
-    let wait = match plan.spec.wait {
+    let wait = match plan.wait {
         WaitMode::Spin if plan.wait_is_default && !server_spins => WaitMode::Block,
         wait => wait,
     };

@@ -12,10 +12,10 @@ use super::live::{Live, Merger};
 use super::worker::Go;
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::Error;
-use crate::result::Params;
+use crate::result::{Interval, Params};
 use crate::run::observe::{Interrupt, Observer, Phase, Progress};
 use crate::sys::usage::{Disturbance, DisturbanceProbe};
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 /// How often the launching thread looks up: it forwards an interrupt, and shows progress.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -23,8 +23,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(50);
 const LOOK_UNWATCHED: Duration = Duration::from_millis(200);
 
 /// The launching thread while the workers run.
-pub(super) struct Watch<'a> {
-    pub(super) plan: &'a StepPlan,
+pub(super) struct Watch<'a, J> {
+    pub(super) plan: &'a StepPlan<J>,
     pub(super) params: &'a Params,
     pub(super) merger: Option<Merger>,
     pub(super) lives: &'a [Arc<CachePadded<Live>>],
@@ -32,11 +32,14 @@ pub(super) struct Watch<'a> {
     pub(super) local: &'a Interrupt,
     /// Stops the run.
     pub(super) interrupt: &'a Interrupt,
+    /// Entries of a series in bytes that were told, and the bytes in them.
+    pub(super) told: u64,
+    pub(super) told_bytes: u64,
     /// Why the step was stopped from outside its workers.
     pub(super) stopped: Option<Error>,
 }
 
-impl Watch<'_> {
+impl<J> Watch<'_, J> {
     pub(super) fn run<T>(
         &mut self,
         decision: Go,
@@ -54,7 +57,7 @@ impl Watch<'_> {
         let mut probe: Option<DisturbanceProbe> = None;
         let started = MonotonicClock.now();
         let warm_at = match decision {
-            Go::Start { t0, .. } => t0 + self.plan.spec.warmup,
+            Go::Start { t0, .. } => t0 + self.plan.warmup,
             Go::Abandon => started,
         };
         while !threads.iter().all(std::thread::JoinHandle::is_finished) {
@@ -83,6 +86,9 @@ impl Watch<'_> {
             if let Some(merger) = &mut self.merger {
                 merger.tell(self.params, observer);
             }
+            if self.plan.counts_bytes && observer.wants_intervals() {
+                self.tell_bytes(now, warm_at, observer);
+            }
             let rest = if probe.is_none() {
                 warm_at.since(now).into()
             } else {
@@ -94,6 +100,33 @@ impl Watch<'_> {
             merger.tell(self.params, observer);
         }
         probe.map(|probe| probe.finish()).unwrap_or_default()
+    }
+
+    /// Tells of the entries of a series in bytes that are over: what this end has moved. What the far end got stands in
+    /// the result.
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    fn tell_bytes(&mut self, now: Instant, warm_at: Instant, observer: &mut dyn Observer) {
+        let interval = self.plan.interval;
+        let until = self.plan.duration.unwrap_or(Nanos::MAX);
+        let over = now.since(warm_at).min(until).0 / interval.0.max(1);
+        if over <= self.told || now < warm_at {
+            return;
+        }
+        let moved = self
+            .lives
+            .iter()
+            .map(|live| live.completed.load(Ordering::Relaxed));
+        let moved: u64 = moved.sum();
+        let span = Nanos(interval.0 * (over - self.told));
+        let bytes = moved - self.told_bytes.min(moved);
+        (self.told, self.told_bytes) = (over, moved);
+        let entry = Interval {
+            at_ns: over * interval.0,
+            completed: 0,
+            bits_per_s: Some(bytes as f64 * 8.0 / span.as_secs_f64()),
+            ..Interval::default()
+        };
+        observer.interval(self.params, &entry);
     }
 
     fn progress(&self, now: Instant, warm_at: Instant) -> Progress {
@@ -108,7 +141,7 @@ impl Watch<'_> {
             .iter()
             .map(|live| live.phase.load(Ordering::Relaxed))
             .min();
-        let spec = &self.plan.spec;
+        let spec = self.plan;
         let began = Instant(warm_at.0.saturating_sub(spec.warmup.0));
         let (phase, since, total) = match latest.unwrap_or(0) {
             0 => (Phase::Connect, now, None),

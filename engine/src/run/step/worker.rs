@@ -5,20 +5,19 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::utils::CachePadded;
 
+use super::Job;
 use super::live::{Live, LiveGauge, Stream};
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
-use crate::histogram::{Recording, RecordingSpec};
+use crate::error::{Error, Result};
 use crate::run::backend::{self, AnyDriver};
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
-use crate::schedule::Schedule;
 use crate::sys::usage::CpuTimes;
 use crate::sys::{affinity, tuning};
 use crate::units::{Instant, Nanos};
-use crate::worker::ping_pong::tally::Tally;
-use crate::worker::ping_pong::{Client, ClientSpec, Outcome};
-use crate::worker::{TurnCounters, Worker};
+use crate::worker::outcome::Outcome;
+use crate::worker::{ClientRole, Role, TurnCounters, Worker};
 
 /// Sleeps of 100 µs by which a worker learns how fast it wakes up: 20 ms in all.
 const WAKEUP_SAMPLES: u32 = 150;
@@ -40,10 +39,8 @@ pub(super) enum Go {
 
 /// What a worker's thread brings back.
 #[derive(Debug)]
-pub(in crate::run) struct WorkerResult {
-    pub(in crate::run) recording: Recording,
-    pub(in crate::run) warmup: Tally,
-    pub(in crate::run) measured: Tally,
+pub(in crate::run) struct WorkerResult<T> {
+    pub(in crate::run) tally: T,
     pub(in crate::run) outcome: Outcome,
     pub(in crate::run) counters: TurnCounters,
     pub(in crate::run) usage: CpuTimes,
@@ -54,12 +51,10 @@ pub(in crate::run) struct WorkerResult {
     pub(in crate::run) overflows: u64,
 }
 
-impl WorkerResult {
+impl<T> WorkerResult<T> {
     /// Adds another worker's.
-    pub(super) fn merge(&mut self, other: Self) {
-        self.recording.merge(&other.recording);
-        self.warmup.merge(&other.warmup);
-        self.measured.merge(&other.measured);
+    pub(super) fn merge<J: Job<Tally = T>>(&mut self, other: Self) {
+        J::merge(&mut self.tally, other.tally);
         self.outcome.merge(other.outcome);
         self.counters.merge(&other.counters);
         self.usage += other.usage;
@@ -72,12 +67,10 @@ impl WorkerResult {
 
 /// Everything a worker's thread is given.
 #[derive(Debug)]
-pub(super) struct Assignment {
+pub(super) struct Assignment<J> {
     pub(super) cpu: u32,
     pub(super) backend: Backend,
-    pub(super) spec: ClientSpec,
-    pub(super) recording: RecordingSpec,
-    pub(super) schedule: Option<Schedule>,
+    pub(super) job: J,
     pub(super) live: Arc<CachePadded<Live>>,
     pub(super) stream: Option<Stream>,
     pub(super) interrupt: Interrupt,
@@ -97,45 +90,47 @@ impl Drop for StopOthers {
 }
 
 /// A worker's thread.
-pub(super) fn work(assignment: Assignment) -> Result<WorkerResult, DriverError> {
+pub(super) fn work<J: Job>(assignment: Assignment<J>) -> Result<WorkerResult<J::Tally>> {
     let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
     // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
     // and the involuntary switches tell.
     let _ = affinity::pin_current_thread(assignment.cpu);
     let _ = tuning::set_timer_slack_ns(1);
-    let result = match backend::open(assignment.backend)? {
+    let backend = assignment.backend;
+    let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
+    let failed = |error| Error::environment(format!("a worker has failed: {error}"));
+    let result = match driver {
         AnyDriver::Uring(driver) => {
-            let (mut result, driver) = drive(driver, assignment)?;
+            let (mut result, driver) = drive(driver, assignment).map_err(failed)?;
             result.overflows = driver.overflows();
             result
         }
-        AnyDriver::Epoll(driver) => drive(driver, assignment)?.0,
+        AnyDriver::Epoll(driver) => drive(driver, assignment).map_err(failed)?.0,
     };
     stop_others.0 = None;
     Ok(result)
 }
 
-fn drive<D: Driver>(driver: D, assignment: Assignment) -> Result<(WorkerResult, D), DriverError> {
+fn drive<D: Driver, J: Job>(
+    driver: D,
+    assignment: Assignment<J>,
+) -> std::result::Result<(WorkerResult<J::Tally>, D), DriverError>
+where
+    J::Client: Role<D>,
+{
     let clock = MonotonicClock;
     let quality = clock.quality();
-    let sleeps = assignment.spec.wait != WaitMode::Spin;
+    let sleeps = assignment.job.wait() != WaitMode::Spin;
     let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
     let gauge = LiveGauge::new(assignment.live, assignment.stream);
-    let mut spec = assignment.spec;
-    spec.wakeup = wakeup.unwrap_or_default();
-    let recording = Recording::new(assignment.recording);
-    let client = Client::new(
-        spec,
-        recording,
-        assignment.schedule,
-        gauge,
-        assignment.interrupt,
-    );
+    let client = assignment
+        .job
+        .client(wakeup.unwrap_or_default(), gauge, assignment.interrupt);
     let mut worker = Worker::new(driver, clock, client);
     let (client, io) = worker.parts_mut();
     client.connect(io, clock.now())?;
-    worker.run_until(Client::is_ready)?;
+    worker.run_until(ClientRole::is_ready)?;
     let client = worker.role();
     let arrived = Arrived {
         alive: client.is_alive(),
@@ -159,13 +154,11 @@ fn drive<D: Driver>(driver: D, assignment: Assignment) -> Result<(WorkerResult, 
             client.abandon(io, clock.now())?;
         }
     }
-    worker.run_until(Client::is_finished_now)?;
+    worker.run_until(ClientRole::is_finished_now)?;
     let (driver, client, counters) = worker.into_parts();
-    let (recording, warmup, measured, outcome, gauge) = client.into_results();
+    let (tally, outcome, gauge) = J::results(client);
     let result = WorkerResult {
-        recording,
-        warmup,
-        measured,
+        tally,
         outcome,
         counters,
         usage: gauge.used(),

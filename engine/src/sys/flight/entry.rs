@@ -44,10 +44,16 @@ pub(super) fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
             .flags(libc::MSG_NOSIGNAL)
             .zc_flags(REPORT_USAGE)
             .build(),
-        Op::Send { data, .. } => opcode::Send::new(fd, flight.data, data.len)
-            .flags(libc::MSG_NOSIGNAL)
-            .build(),
+        Op::Send { data, .. } | Op::SendRepeated { data, .. } => {
+            opcode::Send::new(fd, flight.data, data.len)
+                .flags(libc::MSG_NOSIGNAL)
+                .build()
+        }
         Op::Receive { into, .. } => opcode::Recv::new(fd, flight.data, into.len).build(),
+        // The kernel writes nothing (`tcp(7)`).
+        Op::Discard { len, .. } => opcode::Recv::new(fd, std::ptr::null_mut(), *len)
+            .flags(libc::MSG_TRUNC)
+            .build(),
         Op::ReceiveMultishot { .. } => opcode::RecvMulti::new(fd, 0).build(),
         Op::SendVectored { .. } | Op::SendTo { .. } => opcode::SendMsg::new(fd, message().header())
             .flags(libc::MSG_NOSIGNAL as u32)

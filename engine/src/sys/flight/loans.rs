@@ -18,7 +18,9 @@ impl Flights {
     ) -> (*mut u8, Option<NonNull<Message>>) {
         let none = std::ptr::null_mut();
         match op {
-            Op::Send { data, .. } => (self.arena.lend_shared(*data).cast_mut(), None),
+            Op::Send { data, .. } | Op::SendRepeated { data, .. } => {
+                (self.arena.lend_shared(*data).cast_mut(), None)
+            }
             Op::Receive { into, .. } => (self.arena.lend_exclusive(*into), None),
             Op::SendVectored { data, .. } => {
                 let mut message = self.message();
@@ -44,6 +46,7 @@ impl Flights {
             }
             Op::Connect { .. } | Op::Timer { .. } => (none, Some(into_raw(self.message()))),
             Op::Accept { .. }
+            | Op::Discard { .. }
             | Op::ReceiveMultishot { .. }
             | Op::HalfClose { .. }
             | Op::Close { .. }
@@ -61,7 +64,9 @@ impl Flights {
     pub(super) fn release(&mut self, flight: &Flight) {
         assert!(!flight.in_kernel, "the kernel still uses what was lent");
         match &flight.op {
-            Op::Send { data, .. } | Op::SendTo { data, .. } => self.arena.release(data.buffer),
+            Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
+                self.arena.release(data.buffer);
+            }
             Op::Receive { into, .. } | Op::ReceiveFrom { into, .. } => {
                 self.arena.release(into.buffer);
             }

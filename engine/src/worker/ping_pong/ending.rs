@@ -5,6 +5,7 @@ use super::slot::Slot;
 use super::{Client, Gauge, State};
 use crate::driver::{Driver, DriverError};
 use crate::units::{Instant, Nanos};
+use crate::worker::ClientRole;
 use crate::worker::control::Phase;
 
 /// When interrupted, replies under way are awaited for at most this long.
@@ -38,10 +39,10 @@ impl<G: Gauge> Client<G> {
         let patience = if self.outcome.cut_short {
             DRAIN_INTERRUPTED
         } else {
-            self.spec.timeout
+            self.spec.dialogue.timeout
         };
         self.state = State::Draining {
-            deadline: now + patience.min(self.spec.timeout),
+            deadline: now + patience.min(self.spec.dialogue.timeout),
         };
         self.check_drained(io, now)
     }
@@ -83,10 +84,10 @@ impl<G: Gauge> Client<G> {
         now: Instant,
     ) -> Result<(), DriverError> {
         self.state = State::Finishing {
-            deadline: now + self.spec.timeout,
+            deadline: now + self.spec.dialogue.timeout,
         };
         // With a connection per operation, one more is opened: for the figures of the worker that served them.
-        self.last_report_due = self.spec.hello.connect_each && self.is_alive();
+        self.last_report_due = self.spec.dialogue.hello.connect_each && self.is_alive();
         for slot in &mut self.slots {
             slot.end(io, now, &self.spec)?;
         }

@@ -1,13 +1,15 @@
 //! What a slot tells, and what the client makes of it.
 
 use super::pacer::Action;
-use super::slot::{Event, Failure};
-use super::tally::Stage;
+use super::slot::Event;
 use super::{BACKOFF, Client, Gauge, State};
 use crate::driver::{Driver, DriverError};
 use crate::histogram::Sample;
 use crate::proto::hello::{Accept, Transport};
 use crate::units::{Instant, Nanos};
+use crate::worker::ClientRole;
+use crate::worker::dialogue::{Failure, News};
+use crate::worker::errors::Stage;
 
 impl<G: Gauge> Client<G> {
     pub(super) fn handle_event<D: Driver>(
@@ -18,22 +20,37 @@ impl<G: Gauge> Client<G> {
         now: Instant,
     ) -> Result<(), DriverError> {
         match event {
-            Event::Nothing => {}
-            Event::Connected(length) => self.handle_connected(index, length, now),
-            Event::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
-            Event::Replied { residence } => self.handle_reply(io, index, residence, now)?,
-            Event::Stale => self.tally().errors.count(Stage::Receive, "late-reply"),
-            Event::Figures(figures) => {
+            Event::Replied { residence } => self.handle_reply(io, index, residence, now),
+            Event::Stale => {
+                self.tally().errors.count(Stage::Receive, "late-reply");
+                Ok(())
+            }
+            Event::News(news) => self.handle_news(io, index, news, now),
+        }
+    }
+
+    fn handle_news<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        news: News,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        match news {
+            News::Nothing => {}
+            News::Connected(length) => self.handle_connected(index, length, now),
+            News::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
+            News::Figures(figures) => {
                 if !self.slots[index as usize].is_brief() {
                     self.outcome.figures.push(*figures);
                 }
             }
-            Event::Ended { figures, failure } => {
+            News::Ended { figures, failure } => {
                 self.outcome.figures.push(*figures);
                 self.handle_failure(io, index, failure, now)?;
             }
-            Event::Over => self.handle_over(io, index, now)?,
-            Event::Failed(failure) => self.handle_failure(io, index, failure, now)?,
+            News::Over => self.handle_over(io, index, now)?,
+            News::Failed(failure) => self.handle_failure(io, index, failure, now)?,
         }
         Ok(())
     }
@@ -42,8 +59,8 @@ impl<G: Gauge> Client<G> {
     /// though they precede the measured phase: there is no other sample of them.
     pub(super) fn handle_connected(&mut self, index: u32, length: Nanos, now: Instant) {
         let slot = &self.slots[index as usize];
-        if self.spec.transport == Transport::Tcp
-            && (slot.is_measured() || !self.spec.hello.connect_each)
+        if self.spec.dialogue.transport() == Transport::Tcp
+            && (slot.is_measured() || !self.spec.dialogue.hello.connect_each)
         {
             self.recording.record_connect(now, length);
         }
@@ -63,7 +80,7 @@ impl<G: Gauge> Client<G> {
         }
         if slot.has_operation() {
             self.pacer.push(index, Action::Request);
-        } else if self.spec.hello.connect_each {
+        } else if self.spec.dialogue.hello.connect_each {
             slot.end(io, now, &self.spec)?;
         } else {
             self.settle(index);
@@ -110,7 +127,7 @@ impl<G: Gauge> Client<G> {
         } else {
             self.warmup.operations.completed += 1;
         }
-        if self.spec.hello.connect_each {
+        if self.spec.dialogue.hello.connect_each {
             return self.slots[index as usize].end(io, now, &self.spec);
         }
         self.make_available(index, now);
@@ -137,7 +154,7 @@ impl<G: Gauge> Client<G> {
             cause,
             error,
         } = failure;
-        let timed_out = cause == "timeout";
+        let timed_out = cause == Failure::TIMEOUT;
         if let Some(error) = error {
             self.outcome.failure.get_or_insert(*error);
         }
@@ -150,7 +167,7 @@ impl<G: Gauge> Client<G> {
             return Ok(());
         }
         slot.give_up(io)?;
-        if self.spec.hello.connect_each && running {
+        if self.spec.dialogue.hello.connect_each && running {
             slot.rest_until(now + BACKOFF);
             return Ok(());
         }
@@ -170,7 +187,7 @@ impl<G: Gauge> Client<G> {
         now: Instant,
     ) {
         let operation = self.slots[index as usize].take_operation();
-        let timed_out = cause == "timeout";
+        let timed_out = cause == Failure::TIMEOUT;
         let tally = match &operation {
             Some(operation) if operation.measured => &mut self.measured,
             None if self.state != State::WarmingUp => &mut self.measured,
@@ -206,7 +223,7 @@ impl<G: Gauge> Client<G> {
         now: Instant,
     ) -> Result<(), DriverError> {
         let more = self.is_running() || !self.is_ready();
-        if self.spec.hello.connect_each && more && self.prepare(io, index, now)? {
+        if self.spec.dialogue.hello.connect_each && more && self.prepare(io, index, now)? {
             self.make_available(index, now);
         }
         self.settle(index);

@@ -12,8 +12,7 @@ mod slot;
 mod spec;
 pub mod tally;
 
-use crate::driver::{Completion, Driver, DriverError, OpError, Wait};
-use crate::error::Error;
+use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, WaitMode};
@@ -21,13 +20,14 @@ use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::link::slot_of;
-use crate::worker::{Role, TurnCounters};
+use crate::worker::{ClientRole, Role, TurnCounters};
 
-pub use spec::{ClientSpec, Gauge, Outcome};
+pub use crate::worker::outcome::Outcome;
+pub use spec::{ClientSpec, Gauge};
 
 use pacer::{Action, Pacer};
-use slot::{Failure, Slot};
-use tally::{Stage, Tally};
+use slot::{Event, Slot};
+use tally::Tally;
 
 /// How long a sleeping worker sleeps at most, so that it notices an interrupt.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -107,83 +107,12 @@ impl<G: Gauge> Client<G> {
             warmup: Tally::default(),
             measured: Tally::default(),
             scanned_at: Instant::default(),
-            scan_step: Nanos((spec.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
+            scan_step: Nanos((spec.dialogue.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
             gauge,
             interrupt,
             outcome: Outcome::default(),
             spec,
         }
-    }
-
-    /// Opens the sockets; they are connected in the turns that follow. With a connection per operation, one is
-    /// connected before the start, to learn whom we talk to.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.gauge.phase(Phase::Connect);
-        for index in 0..self.spec.connections {
-            let is_open = self.prepare(io, index, now)?;
-            if is_open && (index == 0 || !self.spec.hello.connect_each) {
-                self.connecting += 1;
-                self.slots[index as usize].expect_accept();
-                self.pacer.push(index, Action::Connect);
-            }
-        }
-        self.check_ready();
-        Ok(())
-    }
-
-    /// Whether every connection stands (or has failed).
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.state != State::Connecting
-    }
-
-    /// Whether there is nothing left to do.
-    #[must_use]
-    pub fn is_finished_now(&self) -> bool {
-        self.state == State::Finished
-    }
-
-    /// Whether at least one connection can be measured on.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        if self.spec.hello.connect_each {
-            return self.outcome.established > 0;
-        }
-        self.slots.iter().any(|slot| !slot.is_dead())
-    }
-
-    /// Starts the warm-up at `t0`, the same instant for all workers. `wait` is what both ends settled on.
-    pub fn start(&mut self, t0: Instant, wait: WaitMode) {
-        self.spec.wait = wait;
-        self.state = State::Starting { t0 };
-        self.gauge.phase(Phase::WarmUp);
-        self.warmup_end = t0 + self.spec.warmup;
-        self.outcome.warmup = self.spec.warmup;
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
-        self.recording.begin(self.warmup_end);
-        let end = self
-            .spec
-            .duration
-            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
-        self.pacer.start(t0, self.warmup_end, end);
-        for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
-            if !slot.is_dead() {
-                self.pacer.make_available(index);
-            } else if self.spec.hello.connect_each {
-                slot.rest_until(t0);
-            }
-        }
-    }
-
-    /// Gives up before the start, because another worker could not connect.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.finish(io, now)
     }
 
     /// What came of it: the recording, the warm-up's tally, the measured phase's tally, and the rest.
@@ -197,12 +126,6 @@ impl<G: Gauge> Client<G> {
             self.outcome,
             self.gauge,
         )
-    }
-
-    /// What the servers said so far.
-    #[must_use]
-    pub fn accepts(&self) -> &[Accept] {
-        &self.outcome.accepts
     }
 
     const fn is_running(&self) -> bool {
@@ -221,12 +144,7 @@ impl<G: Gauge> Client<G> {
     ) -> Result<bool, DriverError> {
         match self.slots[index as usize].prepare(io, &self.spec) {
             Ok(()) => Ok(true),
-            Err(error) => {
-                let failure = Failure {
-                    stage: Stage::Connect,
-                    cause: error.name(),
-                    error: Some(Box::new(cannot_open(error))),
-                };
+            Err(failure) => {
                 self.handle_failure(io, index, failure, now)?;
                 Ok(false)
             }
@@ -251,7 +169,7 @@ impl<G: Gauge> Client<G> {
     }
 
     fn dispatch(&mut self, now: Instant) {
-        let (slots, connect_each) = (&self.slots, self.spec.hello.connect_each);
+        let (slots, connect_each) = (&self.slots, self.spec.dialogue.hello.connect_each);
         self.pacer
             .dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
     }
@@ -279,8 +197,8 @@ impl<G: Gauge> Client<G> {
                 }
                 continue;
             }
-            let event = self.slots[index as usize].handle_timers(io, now, &self.spec)?;
-            self.handle_event(io, index, event, now)?;
+            let news = self.slots[index as usize].handle_timers(io, now, &self.spec)?;
+            self.handle_event(io, index, Event::News(news), now)?;
         }
         Ok(())
     }
@@ -323,7 +241,7 @@ impl<G: Gauge> Client<G> {
         action: Action,
         now: Instant,
     ) -> Result<(), DriverError> {
-        let connect_each = self.spec.hello.connect_each;
+        let connect_each = self.spec.dialogue.hello.connect_each;
         let slot = &mut self.slots[index as usize];
         let due = match action {
             Action::Connect => {
@@ -368,6 +286,67 @@ impl<G: Gauge> Client<G> {
     }
 }
 
+impl<G: Gauge> ClientRole for Client<G> {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.gauge.phase(Phase::Connect);
+        for index in 0..self.spec.connections {
+            let is_open = self.prepare(io, index, now)?;
+            if is_open && (index == 0 || !self.spec.dialogue.hello.connect_each) {
+                self.connecting += 1;
+                self.slots[index as usize].expect_accept();
+                self.pacer.push(index, Action::Connect);
+            }
+        }
+        self.check_ready();
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state != State::Connecting
+    }
+
+    fn is_alive(&self) -> bool {
+        if self.spec.dialogue.hello.connect_each {
+            return self.outcome.established > 0;
+        }
+        self.slots.iter().any(|slot| !slot.is_dead())
+    }
+
+    fn accepts(&self) -> &[Accept] {
+        &self.outcome.accepts
+    }
+
+    fn start(&mut self, t0: Instant, wait: WaitMode) {
+        self.spec.wait = wait;
+        self.state = State::Starting { t0 };
+        self.gauge.phase(Phase::WarmUp);
+        self.warmup_end = t0 + self.spec.warmup;
+        self.outcome.warmup = self.spec.warmup;
+        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
+        self.recording.begin(self.warmup_end);
+        let end = self
+            .spec
+            .duration
+            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
+        self.pacer.start(t0, self.warmup_end, end);
+        for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
+            if !slot.is_dead() {
+                self.pacer.make_available(index);
+            } else if self.spec.dialogue.hello.connect_each {
+                slot.rest_until(t0);
+            }
+        }
+    }
+
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.finish(io, now)
+    }
+
+    fn is_finished_now(&self) -> bool {
+        self.state == State::Finished
+    }
+}
+
 impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     fn handle_completion(
         &mut self,
@@ -377,7 +356,7 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     ) -> Result<(), DriverError> {
         let (index, purpose) = slot_of(completion.token);
         let slot = &mut self.slots[index as usize];
-        let event = slot.handle_completion(io, purpose, &completion.outcome, now, &self.spec)?;
+        let event = slot.handle_completion(io, purpose, &completion, now, &self.spec)?;
         self.handle_event(io, index, event, now)
     }
 
@@ -466,17 +445,5 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
 
     fn is_finished(&self) -> bool {
         self.state == State::Finished
-    }
-}
-
-/// A socket could not be opened: nothing that the far end could help.
-fn cannot_open(error: OpError) -> Error {
-    let what = Error::environment(format!("no socket can be opened: {error}"));
-    match error {
-        OpError::TooManyFiles => what.remedy("raise the limit: ulimit -n 65536"),
-        OpError::FamilyNotSupported => {
-            what.remedy("IPv6 is switched off here: give an IPv4 address")
-        }
-        _ => what,
     }
 }

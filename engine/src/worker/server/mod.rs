@@ -24,6 +24,8 @@ pub use session::memory_bytes;
 
 /// How long a blocking worker sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
+/// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
+const WAKEUP: Nanos = Nanos::from_micros(200);
 
 /// A session with all that was decided for it.
 #[derive(Debug)]
@@ -55,6 +57,8 @@ struct Reading {
     cpu: CpuUse,
     /// Requests answered in the time that `cpu` covers.
     operations: u64,
+    /// Payload moved in that time, bytes.
+    bytes: u64,
 }
 
 /// Bounds on a session's life.
@@ -95,6 +99,10 @@ pub struct Sessions<S, P, M> {
     measure_told: bool,
     /// Requests answered since the meter was last started anew.
     operations: u64,
+    /// Payload of streams moved since then, bytes.
+    bytes: u64,
+    /// Sessions that send on a schedule, or may come to.
+    paced: Vec<u32>,
     checked_at: Instant,
 }
 
@@ -127,6 +135,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             measure_began: false,
             measure_told: false,
             operations: 0,
+            bytes: 0,
+            paced: Vec::with_capacity(slots),
             checked_at: Instant::default(),
         }
     }
@@ -195,6 +205,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             now,
         )?;
         session.begin(io)?;
+        if session.is_paced() {
+            self.paced.push(slot);
+        }
         self.slots[slot as usize] = Some(session);
         Ok(())
     }
@@ -208,7 +221,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     fn reset_meter(&mut self) {
-        self.operations = 0;
+        (self.operations, self.bytes) = (0, 0);
         self.meter.reset();
     }
 
@@ -217,18 +230,21 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             Want::Nothing => {}
             Want::Reply { at } => {
                 self.timed = true;
-                if !self.measuring
-                    && let Some(session) = self.slots[slot as usize].as_ref()
-                    && session.is_measured()
-                {
-                    (self.measuring, self.measure_began) = (true, true);
-                }
                 match at {
                     None => self.ready.push(slot),
                     Some(at) => self.held.push((at, slot)),
                 }
             }
             Want::Report => self.reports.push(slot),
+            Want::Stop => {
+                let Some(session) = self.slots[slot as usize].as_mut() else {
+                    return Ok(());
+                };
+                let want = session.stop_stream(io, self.active_at)?;
+                if want == Want::Report {
+                    self.reports.push(slot);
+                }
+            }
             Want::Close => {
                 if let Some(session) = self.slots[slot as usize].as_mut() {
                     session.close(io)?;
@@ -254,6 +270,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             self.ready.retain(|s| *s != slot);
             self.held.retain(|(_, s)| *s != slot);
             self.reports.retain(|s| *s != slot);
+            self.paced.retain(|s| *s != slot);
             self.vacant.push(slot);
             session.free(io);
         }
@@ -287,11 +304,11 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 self.measure_told |= self.measuring;
                 let read = || {
                     let (instrument, cpu) = self.meter.read(counters);
-                    let operations = self.operations;
                     Reading {
                         instrument,
                         cpu,
-                        operations,
+                        operations: self.operations,
+                        bytes: self.bytes,
                     }
                 };
                 reading.get_or_insert_with(read).clone()
@@ -329,7 +346,11 @@ where
         };
         self.active_at = now;
         let front = &self.datagrams;
-        let want = session.handle_completion(io, purpose, &completion.outcome, now, front)?;
+        let want = session.handle_completion(io, purpose, &completion, now, front)?;
+        self.bytes += session.take_moved();
+        if !self.measuring && session.is_measured() {
+            (self.measuring, self.measure_began) = (true, true);
+        }
         self.act(io, slot, want)
     }
 
@@ -348,7 +369,7 @@ where
         if std::mem::take(&mut self.measure_began) {
             // The warm-up is over, and what disturbed it is no concern of the figures.
             counters.reset();
-            self.operations = 0;
+            (self.operations, self.bytes) = (0, 0);
             self.meter.measure_begins();
         }
         if now.since(self.checked_at) >= NAP {
@@ -378,6 +399,11 @@ where
             self.held.swap_remove(index);
             self.reply(io, slot, now)?;
         }
+        for &slot in &self.paced {
+            if let Some(session) = self.slots[slot as usize].as_mut() {
+                session.poll_stream(io, now)?;
+            }
+        }
         Ok(())
     }
 
@@ -385,14 +411,24 @@ where
         // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
         let fresh = self.hybrids > 0 && now.since(self.active_at) < HYBRID_SPIN;
         if self.spinning > 0 || !self.held.is_empty() || fresh {
-            Wait::Poll
-        } else {
-            Wait::Until(now + NAP)
+            return Wait::Poll;
         }
+        let sessions = self
+            .paced
+            .iter()
+            .filter_map(|slot| self.slots[*slot as usize].as_ref());
+        let due = sessions
+            .filter_map(Session::due)
+            .min()
+            .unwrap_or(Instant::FAR_FUTURE);
+        if self.hybrids > 0 && due.since(now) < WAKEUP {
+            return Wait::Poll;
+        }
+        Wait::Until(due.min(now + NAP))
     }
 
     fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.held.is_empty()
+        !self.ready.is_empty() || !self.held.is_empty() || !self.paced.is_empty()
     }
 
     fn take_timed(&mut self) -> bool {

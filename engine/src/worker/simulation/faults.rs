@@ -1,6 +1,7 @@
 //! What goes wrong on the wire, at either end, and at the door.
 
 use super::*;
+use crate::worker::ClientRole;
 
 #[test]
 fn a_vanished_server_ends_a_tcp_run_within_its_timeout() {

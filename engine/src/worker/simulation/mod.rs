@@ -9,6 +9,7 @@ mod open;
 mod server;
 mod sessions;
 
+use crate::worker::ClientRole;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Sender, unbounded};
 
+use super::dialogue::DialogueSpec;
 use super::ping_pong::tally::Tally;
 use super::ping_pong::{Client, ClientSpec, Gauge, Outcome};
 use super::server::front::{Arrival, Front, Place};
@@ -129,17 +131,12 @@ impl Setup {
 
     fn client(&self, to: SocketAddr, interrupt: Interrupt, gauge: Seen) -> Client<Seen> {
         let spec = ClientSpec {
-            to,
-            transport: self.transport,
-            hello: self.hello(),
-            secret: None,
+            dialogue: DialogueSpec::new(to, self.hello(), None, self.timeout, 11),
             connections: self.connections,
             size_bytes: self.size_bytes,
-            timeout: self.timeout,
             warmup: self.warmup,
             duration: self.duration.filter(|_| self.count.is_none()),
             count: self.count,
-            nonce: 11,
             wait: self.wait,
             wakeup: Nanos::ZERO,
         };

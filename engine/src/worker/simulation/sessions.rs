@@ -1,6 +1,7 @@
 //! How long the server keeps whom.
 
 use super::*;
+use crate::worker::ClientRole;
 
 /// What a session that was ended stays for, so that its client can learn why.
 const LINGER: Nanos = Nanos::from_secs(1);

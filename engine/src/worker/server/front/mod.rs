@@ -78,6 +78,8 @@ pub struct Front<P, T> {
     doors: Vec<Door>,
     datagrams: Arc<UdpServerFront>,
     pending: Vec<Option<Pending>>,
+    /// Connections, from the start on.
+    accepted: u64,
     connecting: Vec<Option<Connecting<T>>>,
     handed: Handed,
     checked_at: Instant,
@@ -114,6 +116,7 @@ impl<P, T> Front<P, T> {
             doors: Vec::new(),
             datagrams,
             pending: Vec::new(),
+            accepted: 0,
             connecting: Vec::new(),
             handed: Handed::default(),
             checked_at: Instant::default(),

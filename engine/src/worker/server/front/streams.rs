@@ -21,6 +21,8 @@ pub(super) struct Pending {
     peer: Option<SocketAddr>,
     handshake: ServerHandshake,
     since: Instant,
+    /// Its number among all that were accepted.
+    ordinal: u64,
     /// The refusal is on its way: close when it is sent.
     refused: bool,
 }
@@ -58,12 +60,14 @@ impl<P, T> Front<P, T> {
         let slot = PENDING_BASE + index as u32;
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
         link.receive(io, 0, HELLO_READ)?;
+        self.accepted += 1;
         let handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
         self.pending[index] = Some(Pending {
             peer: io.peer_addr(socket),
             link,
             handshake,
             since: now,
+            ordinal: self.accepted,
             refused: false,
         });
         let open = self.pending.iter().flatten();
@@ -102,22 +106,22 @@ impl<P, T> Front<P, T> {
     }
 
     /// Those make room that have been silent longest. One would not be enough: whoever holds many connections
-    /// is trying to get more.
+    /// is trying to get more. By their order and not by the clock: in a crowd, a thousand come at the same instant.
     fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
-        let mut ages: Vec<Instant> = self
+        let mut ordinals: Vec<u64> = self
             .pending
             .iter_mut()
             .flatten()
             .filter(open)
-            .map(|p| p.since)
+            .map(|p| p.ordinal)
             .collect();
-        ages.sort_unstable();
-        let Some(&median) = ages.get(ages.len() / 2) else {
+        ordinals.sort_unstable();
+        let Some(&middle) = ordinals.get(ordinals.len() / 2) else {
             return Ok(());
         };
         for pending in self.pending.iter_mut().flatten().filter(open) {
-            if pending.since <= median {
+            if pending.ordinal <= middle {
                 pending.link.close(io)?;
             }
         }

@@ -1,17 +1,62 @@
 //! What is particular to sessions over UDP.
 
 use super::{Session, Want, bytes};
-use crate::driver::{Driver, DriverError};
+use crate::driver::{Driver, DriverError, OpError};
 use crate::limits::CONTROL_DATAGRAM;
 use crate::proto::datagram::{
     self, DataHeader, Document, ENDED, Fetch, FrontAction, UdpServerFront, serve_document,
 };
 use crate::units::Instant;
+use crate::worker::link::Purpose;
 
 /// Control datagrams that wait to be sent: as many as a client asks for at once.
 const ANSWERS_MAX: usize = 16;
 
+/// What costs a datagram and not the session: the path is away, and may come back; or this end has no room now.
+pub(super) const fn is_loss(error: OpError) -> bool {
+    matches!(
+        error,
+        OpError::HostUnreachable
+            | OpError::NetworkUnreachable
+            | OpError::NetworkDown
+            | OpError::NotPermitted
+            | OpError::NoBuffers
+    )
+}
+
 impl<P> Session<P> {
+    /// A datagram was lost on this machine, as it might have been further on: the client asks again.
+    pub(super) fn handle_loss<D: Driver>(
+        &mut self,
+        io: &mut D,
+        purpose: Purpose,
+        error: OpError,
+    ) -> Result<Want, DriverError> {
+        let phase = if purpose == Purpose::Receive {
+            "receive"
+        } else {
+            "send"
+        };
+        self.count_error(phase, error.name());
+        match purpose {
+            Purpose::SendControl => {
+                self.link.handle_control_sent(io, u32::MAX)?;
+                if let Some(next) = self.answers.pop_front() {
+                    self.link.send_control(io, &next)?;
+                }
+            }
+            Purpose::Send => {
+                let rest = self.reply.remaining();
+                self.reply.handle_sent(rest.len());
+            }
+            _ => {}
+        }
+        if !self.link.is_receiving() && !self.is_replying() {
+            self.receive_datagram(io)?;
+        }
+        Ok(Want::Nothing)
+    }
+
     pub(super) fn receive_datagram<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         let len = bytes((self.size as usize).max(CONTROL_DATAGRAM) + 1);
         self.link.receive(io, 0, len)

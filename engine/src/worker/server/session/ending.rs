@@ -5,6 +5,7 @@ use crate::driver::{Driver, DriverError};
 use crate::proto::datagram::serve_document;
 use crate::proto::hello::Figures;
 use crate::proto::hello::Transport;
+use crate::proto::stream::SIGNALS_LOST_AFTER;
 use crate::units::{Instant, Nanos};
 
 /// After its figures were sent or asked for, a session stays this long: for a client that has yet to read them, or
@@ -27,8 +28,11 @@ impl<P> Session<P> {
             return if over { Want::Close } else { Want::Nothing };
         }
         let idle = now.since(self.active_at) > limits.idle;
+        let unheard = self.is_unheard(now);
         let why = if stopping {
             "the server was told to stop".to_owned()
+        } else if unheard {
+            format!("no signal came from the client for {SIGNALS_LOST_AFTER}")
         } else if idle {
             format!("no request came for {} (--idle-timeout)", limits.idle)
         } else if now.since(self.since) > limits.duration {
@@ -41,6 +45,15 @@ impl<P> Session<P> {
         };
         self.ended_at = Some(now);
         self.cut_short = Some(why);
+        if self.streaming.is_some() {
+            if self.transport == Transport::Udp {
+                self.told_at = Some(now);
+            } else if idle {
+                // For so long the client has taken nothing, or sent nothing.
+                return Want::Close;
+            }
+            return Want::Stop;
+        }
         match self.transport {
             // Requests are answered with ENDED from here on; the figures are there to be fetched.
             Transport::Udp => {
@@ -103,7 +116,10 @@ impl<P> Session<P> {
         self.told_at = Some(now);
         self.link.half_close(io)?;
         if !self.link.is_receiving() {
-            self.link.receive(io, 0, self.size + 1)?;
+            match self.streaming {
+                Some(_) => self.receive_stream(io)?,
+                None => self.link.receive(io, 0, self.size + 1)?,
+            }
         }
         Ok(Want::Nothing)
     }
@@ -139,7 +155,10 @@ impl<P> Session<P> {
                 {
                     self.answer(io, &chunk)?;
                 }
-                self.receive_datagram(io)?;
+                match self.streaming {
+                    Some(_) => self.receive_stream(io)?,
+                    None => self.receive_datagram(io)?,
+                }
             }
         }
         Ok(Want::Nothing)
@@ -155,6 +174,7 @@ impl<P> Session<P> {
             mut instrument,
             cpu,
             operations,
+            bytes,
         } = reading.unwrap_or_default();
         if !self.hello.brief {
             instrument.backend.clone_from(&self.accept.backend);
@@ -173,8 +193,8 @@ impl<P> Session<P> {
             instrument,
             cpu,
             cpu_operations: operations,
-            cpu_bytes: 0,
-            stream: None,
+            cpu_bytes: bytes,
+            stream: self.streaming.as_mut().and_then(|s| s.account.take()),
             errors: std::mem::take(&mut self.errors),
             cut_short: self.cut_short.clone(),
         }

@@ -2,21 +2,25 @@
 
 mod datagrams;
 mod ending;
+mod streaming;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::{Reading, SessionLimits, is_departure};
-use crate::driver::{Driver, DriverError, Outcome, SocketId};
+use crate::driver::{Completion, Driver, DriverError, Outcome, SocketId};
 use crate::histogram::Distribution;
 use crate::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use crate::proto::datagram::{self, Fetch, UdpServerFront};
-use crate::proto::hello::{Accept, Hello};
-use crate::proto::hello::{Transport, WaitMode};
+use crate::proto::hello::{Accept, Hello, Test, Transport, WaitMode};
 use crate::proto::ping_pong::{self, Progress};
 use crate::result::ErrorCount;
 use crate::units::{Instant, Nanos};
 use crate::worker::link::{Link, Purpose};
+use crate::worker::stream;
+
+use datagrams::is_loss;
+use streaming::Streaming;
 
 /// What a session takes beside its message buffers: its own state, a control frame; rounded up, bytes.
 const OVERHEAD_BYTES: u64 = 4 << 10;
@@ -26,9 +30,15 @@ const HISTOGRAM_BYTES: u64 = 280 << 10;
 /// The memory that a session may come to hold, bytes.
 #[must_use]
 pub fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
-    let (receive, send) = buffer_bytes(message_bytes(hello), transport);
+    let (receive, send) = buffer_bytes(hello, transport);
+    let paced = hello
+        .stream
+        .as_ref()
+        .is_some_and(|ask| ask.rate_bits_per_s > 0);
     let histogram = if wants_residence(hello, transport) {
         HISTOGRAM_BYTES
+    } else if paced && hello.direction.is_down() {
+        2 * HISTOGRAM_BYTES
     } else {
         0
     };
@@ -42,7 +52,16 @@ fn message_bytes(hello: &Hello) -> u32 {
 }
 
 /// Lengths of the receive buffer and of the send buffer.
-fn buffer_bytes(size: u32, transport: Transport) -> (usize, usize) {
+fn buffer_bytes(hello: &Hello, transport: Transport) -> (usize, usize) {
+    let size = message_bytes(hello);
+    if hello.test == Test::Stream {
+        let send = if hello.direction.is_down() {
+            stream::send_bytes(hello)
+        } else {
+            0
+        };
+        return (stream::receive_bytes(transport), send);
+    }
     match transport {
         // One more than a request: a longer one shows.
         Transport::Tcp => (size as usize + 1, size as usize),
@@ -60,7 +79,7 @@ fn wants_residence(hello: &Hello, transport: Transport) -> bool {
         Transport::Tcp => ping_pong::RESIDENCE_LEN,
         Transport::Udp => datagram::RESIDENCE_END,
     };
-    !hello.brief && (message_bytes(hello) as usize) < least
+    hello.test == Test::PingPong && !hello.brief && (message_bytes(hello) as usize) < least
 }
 
 /// What a session wants of its worker.
@@ -72,6 +91,8 @@ pub(super) enum Want {
     Reply { at: Option<Instant> },
     /// [`Session::report`] is to be called.
     Report,
+    /// [`Session::stop_stream`] is to be called.
+    Stop,
     /// [`Session::close`] is to be called.
     Close,
 }
@@ -121,6 +142,8 @@ pub(super) struct Session<P> {
     received_bytes: u64,
     sent_bytes: u64,
     residence: Option<Box<Distribution>>,
+    /// Absent from ping-pong.
+    streaming: Option<Box<Streaming>>,
     errors: Vec<ErrorCount>,
     figures: Option<Vec<u8>>,
     /// UDP: parts of the figures that were asked for.
@@ -153,7 +176,10 @@ impl<P> Session<P> {
             nonce,
         } = offer;
         let size = message_bytes(&hello);
-        let (receive_bytes, send_bytes) = buffer_bytes(size, transport);
+        let (receive_bytes, send_bytes) = buffer_bytes(&hello, transport);
+        let session = accept.session.unwrap_or_default();
+        let streaming =
+            (hello.test == Test::Stream).then(|| Box::new(Streaming::new(&hello, session, now)));
         let mut reply = Progress::new(size as usize);
         reply.handle_sent(size as usize);
         Ok(Self {
@@ -176,6 +202,7 @@ impl<P> Session<P> {
             received_bytes: 0,
             sent_bytes: 0,
             residence: None,
+            streaming,
             errors: Vec::new(),
             figures: None,
             fetches: Vec::new(),
@@ -211,6 +238,18 @@ impl<P> Session<P> {
 
     /// Tells the client that it is accepted, and awaits its first request.
     pub(super) fn begin<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if let Err(refuse) = self.prepare_stream(io) {
+            self.stage = Stage::Reporting;
+            return self.link.send_control(io, &refuse.encode());
+        }
+        if self.streaming.is_some() {
+            let frame = match self.transport {
+                Transport::Tcp => self.accept.encode(),
+                Transport::Udp => self.accept.encode_short(),
+            };
+            self.link.send_control(io, &frame)?;
+            return self.receive_stream(io);
+        }
         match self.transport {
             Transport::Tcp => {
                 let frame = self.accept.encode();
@@ -229,13 +268,17 @@ impl<P> Session<P> {
         &mut self,
         io: &mut D,
         purpose: Purpose,
-        outcome: &Outcome,
+        completion: &Completion,
         now: Instant,
         front: &UdpServerFront,
     ) -> Result<Want, DriverError> {
-        self.link.handle_completed(purpose);
+        let outcome = &completion.outcome;
+        self.link.handle(purpose, outcome, completion.more);
         if self.link.is_closing() {
             return Ok(Want::Nothing);
+        }
+        if self.streaming.is_some() {
+            return self.handle_streaming(io, purpose, outcome, now, front);
         }
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::Received(n)) => match self.transport {
@@ -244,16 +287,16 @@ impl<P> Session<P> {
             },
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
             (Purpose::SendControl, Outcome::Sent(n)) => self.handle_control_sent(io, *n, now),
+            (purpose, Outcome::Failed(error))
+                if self.transport == Transport::Udp && is_loss(*error) =>
+            {
+                self.handle_loss(io, purpose, *error)
+            }
             (Purpose::SendControl | Purpose::Send | Purpose::Receive, outcome) => {
                 if let Outcome::Failed(error) = outcome
                     && !is_departure(outcome)
                 {
-                    let phase = if purpose == Purpose::Receive {
-                        "receive"
-                    } else {
-                        "send"
-                    };
-                    self.count_error(phase, error.name());
+                    self.count_error(phase_of(purpose), error.name());
                 }
                 Ok(Want::Close)
             }
@@ -317,10 +360,14 @@ impl<P> Session<P> {
     }
 
     fn count_error(&mut self, phase: &str, cause: &str) {
-        let (phase, cause) = (phase.to_owned(), cause.to_owned());
+        let mut known = self.errors.iter_mut();
+        if let Some(error) = known.find(|error| error.phase == phase && error.cause == cause) {
+            error.count += 1;
+            return;
+        }
         self.errors.push(ErrorCount {
-            phase,
-            cause,
+            phase: phase.to_owned(),
+            cause: cause.to_owned(),
             count: 1,
         });
     }
@@ -400,6 +447,14 @@ impl<P> Session<P> {
 
     pub(super) fn free<D: Driver>(self, io: &mut D) {
         self.link.free(io);
+    }
+}
+
+/// The phase in which an operation for that purpose fails, as results name it.
+const fn phase_of(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Receive => "receive",
+        _ => "send",
     }
 }
 

@@ -2,11 +2,23 @@
 
 use std::net::SocketAddr;
 
-use super::Stage;
 use crate::driver::OpError;
 use crate::error::Error;
 use crate::proto::hello::Figures;
 use crate::units::Nanos;
+use crate::worker::errors::Stage;
+
+/// A socket could not be opened: nothing that the far end could help.
+pub(super) fn cannot_open(error: OpError) -> Error {
+    let what = Error::environment(format!("no socket can be opened: {error}"));
+    match error {
+        OpError::TooManyFiles => what.remedy("raise the limit: ulimit -n 65536"),
+        OpError::FamilyNotSupported => {
+            what.remedy("IPv6 is switched off here: give an IPv4 address")
+        }
+        _ => what,
+    }
+}
 
 /// A failed operation.
 pub(super) fn operation(to: SocketAddr, stage: Stage, error: OpError) -> Error {

@@ -1,0 +1,68 @@
+//! What is set and asked on a socket besides I/O: options, and TCP's own figures.
+
+use crate::units::Nanos;
+
+/// An option of a socket. The names of the kernel's options are those of `socket(7)`, `tcp(7)`, `udp(7)`, `ip(7)`
+/// and `ipv6(7)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketOption {
+    /// `TCP_NODELAY`: a small segment does not wait for the acknowledgement of those before it.
+    NoDelay(bool),
+    /// `TCP_CONGESTION`, by name. An unknown one is [`OpError::NotFound`](super::OpError::NotFound), one that is kept
+    /// for privileged processes [`OpError::NotPermitted`](super::OpError::NotPermitted).
+    Congestion(String),
+    /// `TCP_MAXSEG`, bytes. What the kernel cannot do is [`OpError::Invalid`](super::OpError::Invalid).
+    MaxSegment(u32),
+    /// `IP_TOS` and, on an IPv6 socket, `IPV6_TCLASS` as well: the whole octet, of which DSCP are the upper six bits.
+    TrafficClass(u8),
+    /// `SO_SNDBUF`, bytes. The kernel doubles it, for its own bookkeeping, and caps it without a word: what came of
+    /// it tells [`Driver::socket_buffers`](super::Driver::socket_buffers).
+    SendBuffer(u32),
+    /// `SO_RCVBUF`, bytes, as [`SocketOption::SendBuffer`].
+    ReceiveBuffer(u32),
+    /// `SO_RCVLOWAT`, bytes: with fewer there, a TCP socket does not count as readable. It delays what waits for
+    /// readiness; a receive that is attempted takes what is there.
+    ReceiveLowWater(u32),
+    /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches it off.
+    Segmentation(u16),
+    /// `UDP_GRO`: one receive may bring several datagrams of one flow.
+    Coalescing(bool),
+}
+
+/// What TCP says of a connection (`TCP_INFO`, `struct tcp_info` of `linux/tcp.h`). Counts are since the connection
+/// was made; what kernels before Linux 4.10 do not report is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TcpInfo {
+    /// Segments sent again (`tcpi_total_retrans`).
+    pub retransmits: u64,
+    /// The congestion window, segments.
+    pub cwnd_segments: u32,
+    /// The size of the segments that are sent, bytes (`tcpi_snd_mss`).
+    pub mss_bytes: u32,
+    /// The smoothed round-trip time. The kernel keeps it, as all its times here, in microseconds.
+    pub rtt: Nanos,
+    /// The mean deviation of the round-trip time.
+    pub rtt_var: Nanos,
+    /// The shortest round-trip time of the last minutes; without a measurement about 71 minutes.
+    pub min_rtt: Nanos,
+    /// The path's maximum transmission unit, bytes.
+    pub pmtu_bytes: u32,
+    /// How long there was something to send.
+    pub busy: Nanos,
+    /// How much of it the far end's window held sending up.
+    pub rwnd_limited: Nanos,
+    /// How much of it the send buffer did.
+    pub sndbuf_limited: Nanos,
+    /// Segments sent, acknowledgements and retransmissions included.
+    pub segments_out: u64,
+    /// Segments sent that carried data.
+    pub data_segments_out: u64,
+    /// Segments received.
+    pub segments_in: u64,
+    /// Bytes sent that the far end has acknowledged.
+    pub acked_bytes: u64,
+    /// Bytes in the send buffer that were not sent yet.
+    pub unsent_bytes: u64,
+    /// The kernel's latest estimate of how fast data arrives at the far end, bytes per second.
+    pub delivery_rate_bytes_per_s: u64,
+}

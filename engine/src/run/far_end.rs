@@ -1,0 +1,85 @@
+//! The far end of a run: a name that is resolved, or a server of this process.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::plan::{BackendChoice, ServePlan, Target};
+use super::resolve;
+use super::serve::Server;
+use super::veth::VethNamespace;
+use crate::error::{Error, Result};
+use crate::limits::SESSIONS_MAX;
+use crate::units::Nanos;
+
+/// The far end of a run, as found or started.
+pub(super) struct FarEnd {
+    /// What to connect to, in order of preference.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// An embedded server, until the run is over. Dropped before the namespace it lives in.
+    pub(super) server: Option<Server>,
+    _namespace: Option<VethNamespace>,
+}
+
+/// Finds the far end of `target`, or starts one: it is to serve `connections` at once, and to keep off `client_cpus`.
+///
+/// # Errors
+/// Where a name cannot be resolved within `timeout`, or an embedded server or its namespace cannot be had.
+pub(super) fn find(
+    target: &Target,
+    timeout: Nanos,
+    connections: u32,
+    client_cpus: &[u32],
+) -> Result<FarEnd> {
+    let (host, port) = match target {
+        Target::Host { host, port } => (host, *port),
+        Target::Loopback => return embed(connections, client_cpus, None),
+        Target::Veth => {
+            let namespace = VethNamespace::create()?;
+            return embed(connections, client_cpus, Some(namespace));
+        }
+    };
+    let addresses = resolve::resolve(host, port, timeout)?;
+    if addresses.is_empty() {
+        return Err(Error::peer(format!("{host} has no address")));
+    }
+    Ok(FarEnd {
+        addresses,
+        server: None,
+        _namespace: None,
+    })
+}
+
+fn embed(
+    connections: u32,
+    client_cpus: &[u32],
+    namespace: Option<VethNamespace>,
+) -> Result<FarEnd> {
+    let host = namespace.as_ref().map_or(
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        VethNamespace::server_address,
+    );
+    let serve = ServePlan {
+        listen: vec![SocketAddr::new(host, 0)],
+        listen_is_default: false,
+        once: false,
+        max_sessions: SESSIONS_MAX.max(connections * 2),
+        max_duration: Nanos::MAX,
+        idle_timeout: Nanos::MAX,
+        allow_spin: false,
+        cpus: None,
+        backend: BackendChoice::Auto,
+        secret: None,
+    };
+    let server = Server::start(
+        &serve,
+        client_cpus,
+        namespace.as_ref(),
+        Arc::new(|_: &str| {}),
+    )?;
+    let addresses = server.addresses().to_vec();
+    Ok(FarEnd {
+        addresses,
+        server: Some(server),
+        _namespace: namespace,
+    })
+}

@@ -1,0 +1,114 @@
+//! A bulk transfer that goes on beside a latency measurement.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::observe::{Interrupt, Unobserved};
+use super::plan::{BwPlan, Stop};
+use super::report::{self, Inputs};
+use super::step::{self, BwJob, StepOutcome};
+use super::sweep::{Measure, Setting, Step};
+use crate::driver::probe::Chosen;
+use crate::error::{Error, Result};
+use crate::result::{Bandwidth, Environments, Params};
+use crate::units::Nanos;
+use crate::worker::bulk::BulkTally;
+
+/// From the load's start to that of what it loads: connections stand, and windows have opened.
+const AHEAD: Duration = Duration::from_millis(300);
+/// No load is to go on for longer, whatever becomes of the measurement.
+const LOAD_MAX: Nanos = Nanos::from_secs(24 * 3600);
+
+/// A transfer under way.
+#[derive(Debug)]
+pub(super) struct RunningLoad {
+    interrupt: Interrupt,
+    plan: BwPlan,
+    params: Params,
+    streams: u32,
+    cpus: Vec<u32>,
+    chosen: Chosen,
+    thread: JoinHandle<Result<StepOutcome<BulkTally>>>,
+}
+
+impl RunningLoad {
+    /// Starts `plan` over the path of `setting`, on other CPUs where there are any.
+    ///
+    /// # Errors
+    /// Where there are no CPUs or no thread for it.
+    pub(super) fn start(plan: &BwPlan, setting: &Setting<'_>) -> Result<Self> {
+        let mut plan = plan.clone();
+        plan.common.stop = Stop::After(LOAD_MAX);
+        plan.common.warmup = Nanos(u64::try_from(AHEAD.as_nanos()).unwrap_or(0));
+        let step = Step {
+            size: plan.sizes.first().copied().unwrap_or(1),
+            connections: plan.streams.first().copied().unwrap_or(1),
+            loaded: false,
+        };
+        let cpus = setting.machine.choose(1, setting.cpus)?.cpus;
+        let own = Setting {
+            cpus: &cpus,
+            wait: plan.default_wait(setting.machine),
+            run_id: setting.run_id.wrapping_add(1),
+            ..*setting
+        };
+        let step_plan = plan.step_plan(step, &own)?;
+        let params = plan.params(step, setting.address);
+        let interrupt = Interrupt::default();
+        let (stop, told) = (interrupt.clone(), params.clone());
+        let thread = std::thread::Builder::new()
+            .name("tare-load".to_owned())
+            .spawn(move || step::run::<BwJob>(step_plan, &told, &stop, &mut Unobserved))
+            .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?;
+        std::thread::sleep(AHEAD);
+        Ok(Self {
+            interrupt,
+            plan,
+            params,
+            streams: step.connections,
+            cpus,
+            chosen: setting.chosen.clone(),
+            thread,
+        })
+    }
+
+    /// Stops it. Returns what it carried.
+    ///
+    /// # Errors
+    /// Where it failed: what was measured beside it was not loaded.
+    pub(super) fn stop(self) -> Result<Bandwidth> {
+        let ended_early = self.thread.is_finished();
+        self.interrupt.raise();
+        let outcome = self
+            .thread
+            .join()
+            .map_err(|_| Error::bug("the load panicked"))??;
+        let failure = outcome.result.outcome.failure.clone();
+        if let Some(failure) = failure.filter(|_| ended_early) {
+            let message = format!(
+                "the load ended before what it was to load: {}",
+                failure.message()
+            );
+            let advice = failure
+                .advice()
+                .unwrap_or("see the options of --under-load")
+                .to_owned();
+            return Err(Error::peer(message).remedy(advice));
+        }
+        let result = report::bw::step(
+            &Inputs {
+                common: &self.plan.common,
+                params: self.params,
+                connections: self.streams,
+                cpus: &self.cpus,
+                chosen: &self.chosen,
+                environment: &Environments::default(),
+                outcome,
+            },
+            self.plan.direction,
+        );
+        result
+            .bandwidth
+            .ok_or_else(|| Error::bug("a load without a figure"))
+    }
+}

@@ -1,0 +1,92 @@
+//! The result of a latency step.
+
+use super::{
+    Inputs, client_instrument, connections, cpu_use, instances, server_cpu, server_instrument,
+};
+use crate::analysis::{health, summary};
+use crate::histogram::{Distribution, Kind, Recording};
+use crate::proto::hello::Figures;
+use crate::result::{Cpu, Instruments, Rate, StepResult, Warmup};
+use crate::run::instrument;
+use crate::run::step::LatTally;
+use crate::units::Nanos;
+
+/// The step's result.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates are printed with less than 53 bits"
+)]
+pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
+    let tally = &inputs.outcome.result.tally;
+    let outcome = &inputs.outcome.result;
+    let disturbance = &inputs.outcome.disturbance;
+    let mut recording = tally.recording.clone();
+    for figures in &outcome.outcome.figures {
+        if let Some(residence) = residence_of(figures) {
+            recording.merge_residence(&residence);
+        }
+    }
+    let duration = outcome.outcome.measured;
+    let operations = tally.measured.operations;
+    let client = client_instrument(inputs);
+    let server = server_instrument(&outcome.outcome.figures);
+    let seconds = duration.as_secs_f64();
+    let achieved_per_s = if seconds > 0.0 {
+        operations.completed as f64 / seconds
+    } else {
+        0.0
+    };
+    let mut step = StepResult {
+        label: inputs.common.label.clone(),
+        params: inputs.params.clone(),
+        duration_ns: duration.0,
+        operations,
+        warmup: Warmup {
+            duration_ns: outcome.outcome.warmup.0,
+            operations: tally.warmup.operations,
+            errors: tally.warmup.errors.to_counts(),
+        },
+        rate: Rate {
+            target_per_s: inputs.params.rate_per_s,
+            achieved_per_s,
+            backlog_max: inputs
+                .params
+                .rate_per_s
+                .map(|_| outcome.outcome.backlog_max),
+        },
+        latency: summary::latencies(&recording, &inputs.common.percentiles),
+        errors: tally.measured.errors.to_counts(),
+        connections: connections(inputs),
+        cpu: Cpu {
+            client: cpu_use(
+                outcome.usage.user_ns,
+                outcome.usage.system_ns,
+                disturbance.machine_busy,
+                operations.completed,
+                0,
+            ),
+            server: server_cpu(&outcome.outcome.figures),
+        },
+        latency_error_ns: (instrument::latency_error(&client) + resolution(&recording)).0,
+        instrument: Instruments { client, server },
+        intervals: summary::series(&recording, duration),
+        instances: instances(&outcome.outcome),
+        partial: outcome.outcome.cut_short || inputs.outcome.stopped.is_some(),
+        ..StepResult::default()
+    };
+    health::judge(&mut step);
+    step
+}
+
+/// How finely the median is told.
+fn resolution(recording: &Recording) -> Nanos {
+    let service = recording.distribution(Kind::Service);
+    service.map_or(Nanos::ZERO, |service| {
+        let median = service.quantile(50.0).map_or(0, |q| q.value_ns);
+        service.resolution(Nanos(median))
+    })
+}
+
+fn residence_of(figures: &Figures) -> Option<Distribution> {
+    Distribution::decode(figures.residence_hdr.as_deref()?).ok()
+}

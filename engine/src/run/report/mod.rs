@@ -1,0 +1,160 @@
+//! From what the workers brought back to the result that is printed: here what all results have.
+
+pub(super) mod bw;
+pub(super) mod lat;
+
+use std::collections::BTreeMap;
+
+use super::instrument;
+use super::plan::{Common, WaitMode};
+use super::step::StepOutcome;
+use crate::analysis::health;
+use crate::driver::probe::Chosen;
+use crate::proto::hello::Figures;
+use crate::result::{Connections, CpuUse, Environments, Instrument, Params, StepResult, Warning};
+use crate::units::Nanos;
+use crate::worker::outcome::Outcome;
+
+/// What a step's result is made of.
+#[derive(Debug)]
+pub(super) struct Inputs<'a, T> {
+    pub(super) common: &'a Common,
+    pub(super) params: Params,
+    pub(super) connections: u32,
+    pub(super) cpus: &'a [u32],
+    pub(super) chosen: &'a Chosen,
+    pub(super) environment: &'a Environments,
+    pub(super) outcome: StepOutcome<T>,
+}
+
+/// The distinct servers that answered.
+fn instances(outcome: &Outcome) -> Vec<String> {
+    let accepts = outcome.accepts.iter();
+    let mut instances: Vec<String> = accepts.map(|a| a.instance.to_string()).collect();
+    instances.sort();
+    instances.dedup();
+    instances
+}
+
+fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
+    let outcome = &inputs.outcome.result.outcome;
+    Connections {
+        asked: u64::from(inputs.connections),
+        established: outcome.established,
+        reconnects: 0,
+        sockets_used: outcome.sockets,
+    }
+}
+
+/// The warnings that a finished step gives rise to.
+pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
+    health::warnings(step)
+}
+
+/// How the client measured.
+pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
+    let StepOutcome {
+        result,
+        disturbance,
+        wait,
+        ..
+    } = &inputs.outcome;
+    let mut client = instrument::of_worker(&result.counters, result.clock, &result.usage);
+    instrument::disturb(&mut client, disturbance);
+    inputs.chosen.backend.name().clone_into(&mut client.backend);
+    client.backend_reason.clone_from(&inputs.chosen.reason);
+    if *wait != WaitMode::Block {
+        client.backend_reason += &format!("; spins by {}", result.capabilities.spinning);
+    }
+    for step_down in &result.capabilities.step_downs {
+        client.backend_reason += &format!("; {step_down}");
+    }
+    wait.name().clone_into(&mut client.wait);
+    if *wait != WaitMode::Spin {
+        // Asleep, the loop cannot tell its system calls from its sleep: the kernel's account can.
+        let workers = inputs.cpus.len().max(1) as u64;
+        client.worker_busy_max =
+            instrument::busy_share(&result.usage, Nanos(result.outcome.measured.0 * workers));
+        client.wakeup_p99_ns = result.wakeup.map(|n| n.0);
+    }
+    if *wait == WaitMode::Block && inputs.common.wait != Some(WaitMode::Block) {
+        let refusals = result.outcome.accepts.iter();
+        client.wait_reason = refusals.into_iter().find_map(|a| a.wait_reason.clone());
+    }
+    client.cpus = inputs.cpus.to_vec();
+    client.ring_overflows = result.overflows;
+    client
+}
+
+/// One block for the far end: where several sessions or servers answered, the worst figures of them all, so
+/// that no disturbance hides behind an average.
+pub(super) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
+    let mut all = figures
+        .iter()
+        .map(|f| &f.instrument)
+        .filter(|i| !i.backend.is_empty());
+    let mut worst = all.next()?.clone();
+    for other in all {
+        worst.turn_p50_ns = worst.turn_p50_ns.max(other.turn_p50_ns);
+        worst.turn_p99_ns = worst.turn_p99_ns.max(other.turn_p99_ns);
+        worst.turn_max_ns = worst.turn_max_ns.max(other.turn_max_ns);
+        worst.gap_p99_ns = worst.gap_p99_ns.max(other.gap_p99_ns);
+        worst.involuntary_switches = worst.involuntary_switches.max(other.involuntary_switches);
+        worst.voluntary_switches = worst.voluntary_switches.max(other.voluntary_switches);
+        worst.steal_ns = worst.steal_ns.max(other.steal_ns);
+        worst.throttled_periods = worst.throttled_periods.max(other.throttled_periods);
+        worst.throttled_ns = worst.throttled_ns.max(other.throttled_ns);
+        worst.cpus.extend(&other.cpus);
+    }
+    worst.cpus.sort_unstable();
+    worst.cpus.dedup();
+    Some(worst)
+}
+
+/// The server's CPU time over all its workers. Sessions of one worker tell of the same thread: of each
+/// worker, known by its CPUs, the latest figures count.
+pub(super) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
+    let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
+    for told in figures
+        .iter()
+        .filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0)
+    {
+        let latest = workers.entry(&told.instrument.cpus).or_insert(told);
+        if (told.cpu_operations, told.cpu_bytes) > (latest.cpu_operations, latest.cpu_bytes) {
+            *latest = told;
+        }
+    }
+    let sum = |of: fn(&Figures) -> u64| workers.values().map(|&f| of(f)).sum();
+    let machine_busy = workers.values().find_map(|f| f.cpu.machine_busy);
+    (!workers.is_empty()).then(|| {
+        cpu_use(
+            sum(|f| f.cpu.user_ns),
+            sum(|f| f.cpu.system_ns),
+            machine_busy,
+            sum(|f| f.cpu_operations),
+            sum(|f| f.cpu_bytes),
+        )
+    })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a quotient of two measured numbers"
+)]
+pub(super) fn cpu_use(
+    user_ns: u64,
+    system_ns: u64,
+    machine_busy: Option<f64>,
+    operations: u64,
+    bytes: u64,
+) -> CpuUse {
+    let used = (user_ns + system_ns) as f64;
+    let mib = bytes as f64 / f64::from(1 << 20);
+    CpuUse {
+        user_ns,
+        system_ns,
+        machine_busy,
+        per_operation_ns: (operations > 0).then(|| used / operations as f64),
+        per_mib_ns: (bytes > 0).then(|| used / mib),
+    }
+}

@@ -1,0 +1,96 @@
+//! What a worker of a latency step does.
+
+use super::{Job, LiveGauge, deal};
+use crate::error::Result;
+use crate::histogram::{Extent, Recording, RecordingSpec};
+use crate::run::observe::Interrupt;
+use crate::run::plan::WaitMode;
+use crate::schedule::{Schedule, Share};
+use crate::units::Nanos;
+use crate::worker::outcome::Outcome;
+use crate::worker::ping_pong::tally::Tally;
+use crate::worker::ping_pong::{Client, ClientSpec};
+
+/// A worker's share of a latency step.
+#[derive(Debug)]
+pub(in crate::run) struct LatJob {
+    spec: ClientSpec,
+    recording: RecordingSpec,
+    schedule: Option<Schedule>,
+}
+
+/// What a worker of a latency step brings back.
+#[derive(Debug)]
+pub(in crate::run) struct LatTally {
+    pub(in crate::run) recording: Recording,
+    pub(in crate::run) warmup: Tally,
+    pub(in crate::run) measured: Tally,
+}
+
+impl LatJob {
+    /// Deals a step out: `whole` says what all workers do together.
+    pub(in crate::run) fn deal(
+        whole: &ClientSpec,
+        rate_per_s: Option<f64>,
+        interval: Nanos,
+        workers: u32,
+    ) -> Result<Vec<Self>> {
+        let share = |worker| {
+            let connections = deal(u64::from(whole.connections), worker, workers);
+            let count = whole.count.map(|count| deal(count, worker, workers));
+            let extent = match (count, whole.duration) {
+                (Some(count), _) => Extent::Count(count),
+                (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
+            };
+            let constant = |rate| Schedule::constant(rate, Share::new(worker, workers));
+            Ok(Self {
+                spec: ClientSpec {
+                    connections: connections.try_into().unwrap_or(u32::MAX),
+                    count,
+                    ..whole.clone()
+                },
+                recording: RecordingSpec {
+                    extent,
+                    interval,
+                    open_loop: rate_per_s.is_some(),
+                },
+                schedule: rate_per_s.map(constant).transpose()?,
+            })
+        };
+        (0..workers).map(share).collect()
+    }
+}
+
+impl Job for LatJob {
+    type Tally = LatTally;
+    type Client = Client<LiveGauge>;
+
+    fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client {
+        let spec = ClientSpec {
+            wakeup,
+            ..self.spec
+        };
+        let recording = Recording::new(self.recording);
+        Client::new(spec, recording, self.schedule, gauge, interrupt)
+    }
+
+    fn wait(&self) -> WaitMode {
+        self.spec.wait
+    }
+
+    fn results(client: Self::Client) -> (LatTally, Outcome, LiveGauge) {
+        let (recording, warmup, measured, outcome, gauge) = client.into_results();
+        let tally = LatTally {
+            recording,
+            warmup,
+            measured,
+        };
+        (tally, outcome, gauge)
+    }
+
+    fn merge(tally: &mut LatTally, other: LatTally) {
+        tally.recording.merge(&other.recording);
+        tally.warmup.merge(&other.warmup);
+        tally.measured.merge(&other.measured);
+    }
+}

@@ -1,0 +1,495 @@
+//! A run: the far end found or started, the steps one after the other, the report. What is measured is its [`Measure`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::cpus::Cpus;
+use super::environment::{self, WarningContext};
+use super::far_end::{self, FarEnd};
+use super::guard::ConnectBudget;
+use super::journal::Journal;
+use super::load::RunningLoad;
+use super::observe::{Interrupt, Observer};
+use super::plan::{BackendChoice, Common, Stop, Target, Transport, WaitMode};
+use super::report::{self, Inputs};
+use super::step::{self, Job, StepOutcome, StepPlan};
+use super::{Finished, backend};
+use crate::driver::Backend;
+use crate::driver::probe::Chosen;
+use crate::error::{Error, Result};
+use crate::proto::hello::{BackendAsked, Direction, Hello, Test};
+use crate::proto::text::Id;
+use crate::result::{Bandwidth, Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
+use crate::sys::usage::boot_id;
+use crate::sys::{random, rlimit, tuning};
+
+/// Descriptors beside the connections: rings, wakers, files, the embedded server.
+const DESCRIPTORS_BESIDE: u64 = 64;
+
+/// One step of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    /// Bytes of a message.
+    pub(super) size: u32,
+    /// Connections, or streams.
+    pub(super) connections: u32,
+    /// While a bulk transfer goes over the same path.
+    pub(super) loaded: bool,
+}
+
+/// What a run has settled on, for all its steps.
+#[derive(Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) address: SocketAddr,
+    pub(super) cpus: &'a [u32],
+    pub(super) wait: WaitMode,
+    pub(super) chosen: &'a Chosen,
+    pub(super) run_id: u64,
+    pub(super) machine: &'a Cpus,
+}
+
+impl Setting<'_> {
+    /// The CPUs of the workers of so many connections: not more workers than that.
+    pub(super) fn cpus_for(&self, connections: u32) -> Vec<u32> {
+        let workers = self.cpus.len().min(connections as usize).max(1);
+        self.cpus[..workers].to_vec()
+    }
+
+    /// What every connection says, whatever is measured.
+    pub(super) fn hello(
+        &self,
+        common: &Common,
+        test: Test,
+        transport: Transport,
+        size: u32,
+        cpus: &[u32],
+    ) -> Hello {
+        Hello {
+            run_id: Id(self.run_id),
+            test,
+            transport,
+            direction: Direction::Both,
+            size_bytes: u64::from(size),
+            connect_each: false,
+            wait: self.wait,
+            backend: match common.backend {
+                BackendChoice::Only(Backend::Uring) => BackendAsked::Uring,
+                BackendChoice::Only(_) => BackendAsked::Epoll,
+                BackendChoice::Auto => BackendAsked::Auto,
+            },
+            boot_id: boot_id(),
+            cpus: cpus.to_vec(),
+            server_delay_ns: 0,
+            timeout_ns: common.timeout.0,
+            stream: None,
+            gap_ns: 0,
+            brief: false,
+            client_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// What a run measures.
+pub(super) trait Measure {
+    /// What its workers do.
+    type Job: Job;
+    /// The name in results.
+    const KIND: &'static str;
+    /// What to say where nothing came of a step; the address follows.
+    const NOTHING: &'static str;
+
+    /// What every plan has.
+    fn common(&self) -> &Common;
+    /// Against what.
+    fn target(&self) -> &Target;
+    /// The most connections that a step has.
+    fn most_connections(&self) -> u32;
+    /// A connection per operation.
+    fn connects_each(&self) -> bool {
+        false
+    }
+    /// How many workers, where nobody said.
+    fn default_workers(&self, cpus: &Cpus) -> u32;
+    /// How to wait, where nobody said.
+    fn default_wait(&self, cpus: &Cpus) -> WaitMode;
+    /// The steps, in order.
+    fn steps(&self) -> Vec<Step>;
+    /// The parameters of a step, against that address.
+    fn params(&self, step: Step, address: SocketAddr) -> Params;
+    /// What the workers of a step do.
+    ///
+    /// # Errors
+    /// A usage error, where the plan cannot be carried out.
+    fn step_plan(&self, step: Step, setting: &Setting<'_>) -> Result<StepPlan<Self::Job>>;
+    /// Starts what is to go on beside a step.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    fn load(&self, step: Step, setting: &Setting<'_>) -> Result<Option<RunningLoad>> {
+        let _ = (step, setting);
+        Ok(None)
+    }
+    /// The plan as results carry it.
+    fn describe(&self, addresses: &[SocketAddr]) -> serde_json::Value;
+    /// A step's result.
+    fn result(&self, inputs: &Inputs<'_, <Self::Job as Job>::Tally>) -> StepResult;
+    /// Nothing came of it.
+    fn is_empty(step: &StepResult) -> bool;
+}
+
+/// Carries a plan out.
+///
+/// # Errors
+/// Only when not even a report can be made.
+pub(super) fn run<M: Measure>(
+    measure: &M,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    let common = measure.common();
+    let cpus = Cpus::of_self();
+    let most = measure.most_connections().max(1);
+    let workers = common
+        .threads
+        .unwrap_or_else(|| measure.default_workers(&cpus));
+    let workers = workers.clamp(1, most);
+    let chosen_cpus = match &common.cpus {
+        Some(asked) => cpus.check(asked, workers, &[])?,
+        None => cpus.choose(workers, &[])?,
+    };
+    let chosen = backend::choose(common.backend)?;
+    // Both ends of an embedded run draw on the same limit.
+    let embedded = !matches!(measure.target(), Target::Host { .. });
+    let sockets = u64::from(most) * if embedded { 2 } else { 1 };
+    rlimit::ensure_descriptors(sockets + DESCRIPTORS_BESIDE)?;
+    let far_end = far_end::find(measure.target(), common.timeout, most, &chosen_cpus.cpus)?;
+    let _no_idle = if common.no_idle {
+        Some(hold_no_idle()?)
+    } else {
+        None
+    };
+    let mut run = Run {
+        measure,
+        interrupt,
+        wait: common.wait.unwrap_or_else(|| measure.default_wait(&cpus)),
+        cpus: chosen_cpus.cpus,
+        chosen,
+        address: far_end.addresses[0],
+        others: far_end.addresses[1..].iter().copied().collect(),
+        run_id: random::number()?,
+        machine: cpus,
+        is_sweep: false,
+        report: empty_report(measure, &far_end),
+    };
+    run.warn_before(chosen_cpus.shared, observer);
+    let error = run.sweep(observer);
+    drop(far_end.server);
+    let interrupted = interrupt.is_raised();
+    run.report.partial |= interrupted || error.is_some();
+    Ok(Finished {
+        report: run.report,
+        error,
+        interrupted,
+    })
+}
+
+fn hold_no_idle() -> Result<tuning::NoIdle> {
+    tuning::hold_cpu_dma_latency().map_err(|error| {
+        Error::environment(format!("cannot hold /dev/cpu_dma_latency: {error}"))
+            .remedy("run as root, or leave out --no-idle")
+    })
+}
+
+fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
+    let address = far_end.addresses[0];
+    let client = environment::capture(Some(address.ip()));
+    Report {
+        schema: SCHEMA.to_owned(),
+        tool: Tool {
+            name: "tare".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        kind: M::KIND.to_owned(),
+        started_at: jiff::Timestamp::now().to_string(),
+        partial: true,
+        seed: measure.common().seed,
+        plan: measure.describe(&far_end.addresses),
+        environment: Environments {
+            client,
+            servers: Vec::new(),
+        },
+        results: Vec::new(),
+        assertions: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// Fewer connections than asked for were measured on: what is shown is the latency of less load.
+fn missing_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warning> {
+    let (asked, established) = (step.connections.asked, step.connections.established);
+    if step.params.connect_each || established >= asked || step.operations.completed == 0 {
+        return None;
+    }
+    let why = failure.map_or_else(String::new, |error| format!(": {}", error.message()));
+    Some(Warning {
+        code: "connections-missing".to_owned(),
+        message: format!("{established} of {asked} connections were measured on{why}"),
+        advice: failure
+            .and_then(Error::advice)
+            .unwrap_or("see `errors`, or ask for fewer --connections")
+            .to_owned(),
+    })
+}
+
+/// Some connections died, and the others measured on: the load was less from then on.
+fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warning> {
+    let costs_a_connection = |cause: &str| !matches!(cause, "timeout" | "late-reply");
+    let mut errors = step.errors.iter();
+    let lost = errors.any(|error| {
+        matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
+    });
+    if step.params.connect_each || step.partial || !lost {
+        return None;
+    }
+    let failure = failure?;
+    Some(Warning {
+        code: "connections-lost".to_owned(),
+        message: format!(
+            "connections were lost while measuring, and the others measured on: {}",
+            failure.message()
+        ),
+        advice: failure.advice().unwrap_or("see `errors`").to_owned(),
+    })
+}
+
+/// A run under way.
+struct Run<'a, M> {
+    measure: &'a M,
+    interrupt: &'a Interrupt,
+    wait: WaitMode,
+    cpus: Vec<u32>,
+    chosen: Chosen,
+    address: SocketAddr,
+    /// Further addresses of the target's name.
+    others: VecDeque<SocketAddr>,
+    run_id: u64,
+    machine: Cpus,
+    /// There is more than one step.
+    is_sweep: bool,
+    report: Report,
+}
+
+type Outcome<M> = StepOutcome<<<M as Measure>::Job as Job>::Tally>;
+
+impl<M: Measure> Run<'_, M> {
+    fn warn(&mut self, warning: Warning, observer: &mut dyn Observer) {
+        if !self
+            .report
+            .warnings
+            .iter()
+            .any(|w| w.code == warning.code && w.message == warning.message)
+        {
+            observer.warning(&warning);
+            self.report.warnings.push(warning);
+        }
+    }
+
+    fn warn_before(&mut self, shared: bool, observer: &mut dyn Observer) {
+        for leftover in Journal::of_machine().leftovers() {
+            let warning = Warning {
+                code: "leftover".to_owned(),
+                message: format!("an earlier run was killed and left {}", leftover.what),
+                advice: leftover.undo_command,
+            };
+            self.warn(warning, observer);
+        }
+        if shared {
+            let warning = Warning {
+                code: "shares-cpu".to_owned(),
+                message: "there are fewer CPUs than workers: they wait for each other".to_owned(),
+                advice: "use fewer --threads, or allow more CPUs".to_owned(),
+            };
+            self.warn(warning, observer);
+        }
+        if let Some(advice) = &self.chosen.advice {
+            let warning = Warning {
+                code: "backend".to_owned(),
+                message: self.chosen.reason.clone(),
+                advice: advice.clone(),
+            };
+            self.warn(warning, observer);
+        }
+        let most = self.measure.most_connections();
+        let budget = ConnectBudget::of(&self.report.environment.client);
+        if self.measure.connects_each() {
+            let total = match self.measure.common().stop {
+                Stop::Count(count) => Some(count),
+                Stop::After(_) => None,
+            };
+            for warning in budget.check(u64::from(most), total) {
+                self.warn(warning, observer);
+            }
+        } else if let Some(warning) = budget.check_ports(u64::from(most)) {
+            self.warn(warning, observer);
+        }
+        let context = WarningContext {
+            spinning: self.wait != WaitMode::Block,
+            no_idle: self.measure.common().no_idle,
+            cpus: self.cpus.clone(),
+            ..WarningContext::default()
+        };
+        for warning in environment::warnings(&self.report.environment.client, &context) {
+            self.warn(warning, observer);
+        }
+    }
+
+    /// The steps, one after the other. What ends the sweep early is returned; what was measured is in the report.
+    fn sweep(&mut self, observer: &mut dyn Observer) -> Option<Error> {
+        let steps = self.measure.steps();
+        let total = steps.len();
+        self.is_sweep = total > 1;
+        for (index, step) in steps.into_iter().enumerate() {
+            if self.interrupt.is_raised() {
+                break;
+            }
+            let params = self.measure.params(step, self.address);
+            observer.step_started(&params, index, total);
+            let (params, outcome, load) = match self.measure(step, params, observer) {
+                Ok(measured) => measured,
+                Err(error) => return Some(error),
+            };
+            let error = self.take(params, step, outcome, load, observer);
+            self.report.partial = index + 1 < total || error.is_some();
+            observer.step_finished(&self.report);
+            if error.is_some() {
+                return error;
+            }
+        }
+        None
+    }
+
+    fn setting(&self) -> Setting<'_> {
+        Setting {
+            address: self.address,
+            cpus: &self.cpus,
+            wait: self.wait,
+            chosen: &self.chosen,
+            run_id: self.run_id,
+            machine: &self.machine,
+        }
+    }
+
+    /// Runs one step. Where nothing was ever reached and the name has further addresses, on the next of them.
+    fn measure(
+        &mut self,
+        step: Step,
+        mut params: Params,
+        observer: &mut dyn Observer,
+    ) -> Result<(Params, Outcome<M>, Option<Bandwidth>)> {
+        loop {
+            let plan = self.measure.step_plan(step, &self.setting())?;
+            let load = self.measure.load(step, &self.setting())?;
+            let outcome = step::run(plan, &params, self.interrupt, observer)?;
+            let load = load.map(RunningLoad::stop).transpose()?;
+            let unreached =
+                outcome.result.outcome.established == 0 && self.report.results.is_empty();
+            if !unreached || self.interrupt.is_raised() {
+                return Ok((params, outcome, load));
+            }
+            let Some(next) = self.others.pop_front() else {
+                return Ok((params, outcome, load));
+            };
+            let warning = Warning {
+                code: "address-unreached".to_owned(),
+                message: format!("{} was not reached: trying {next}", self.address),
+                advice: format!("give the address itself: {next}"),
+            };
+            self.warn(warning, observer);
+            self.address = next;
+            params.address = Some(next.to_string());
+        }
+    }
+
+    /// Adds a step's outcome to the report. Returns what ends the sweep.
+    fn take(
+        &mut self,
+        params: Params,
+        step: Step,
+        outcome: StepOutcome<<M::Job as Job>::Tally>,
+        load: Option<Bandwidth>,
+        observer: &mut dyn Observer,
+    ) -> Option<Error> {
+        let failure = outcome.result.outcome.failure.clone();
+        let stopped = outcome.stopped.clone();
+        for accept in &outcome.result.outcome.accepts {
+            if let Some(environment) = &accept.environment
+                && !self
+                    .report
+                    .environment
+                    .servers
+                    .iter()
+                    .any(|e| e.instance == environment.instance)
+            {
+                self.report.environment.servers.push(environment.clone());
+                let theirs = if accept.same_host {
+                    accept.cpus.clone()
+                } else {
+                    Vec::new()
+                };
+                let context = WarningContext {
+                    spinning: accept.wait != WaitMode::Block,
+                    server_side: true,
+                    no_idle: self.measure.common().no_idle && accept.same_host,
+                    shared_cores: self.machine.shared_cores(&self.cpus, &theirs),
+                    other_end_cpus: if accept.same_host {
+                        self.cpus.clone()
+                    } else {
+                        Vec::new()
+                    },
+                    cpus: accept.cpus.clone(),
+                    descriptors_needed: 0,
+                };
+                for warning in environment::warnings(environment, &context) {
+                    self.warn(warning, observer);
+                }
+            }
+        }
+        let mut step = self.measure.result(&Inputs {
+            common: self.measure.common(),
+            params,
+            connections: step.connections,
+            cpus: &self.cpus,
+            chosen: &self.chosen,
+            environment: &self.report.environment,
+            outcome,
+        });
+        if let Some(load) = load {
+            step.bandwidth = Some(load);
+        }
+        let is_sweep = self.is_sweep;
+        for mut warning in report::warnings(&step) {
+            if is_sweep {
+                let (size, connections) = (step.params.size_bytes, step.params.connections);
+                warning.message =
+                    format!("size={size} connections={connections}: {}", warning.message);
+            }
+            self.warn(warning, observer);
+        }
+        if let Some(warning) = missing_connections(&step, failure.as_ref()) {
+            self.warn(warning, observer);
+        }
+        if let Some(warning) = lost_connections(&step, failure.as_ref()) {
+            self.warn(warning, observer);
+        }
+        let nothing = M::is_empty(&step);
+        let cut_short = step.partial;
+        self.report.results.push(step);
+        if stopped.is_some() || self.interrupt.is_raised() || !(cut_short || nothing) {
+            return stopped;
+        }
+        Some(failure.unwrap_or_else(|| {
+            Error::peer(format!("{} {}", M::NOTHING, self.address))
+                .remedy("check the server, the route and the firewall")
+        }))
+    }
+}

@@ -1,0 +1,202 @@
+//! Options of sockets, and what the kernel made of them.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt};
+
+use super::socket::is_ipv6;
+use crate::driver::{OpError, SocketOption};
+
+/// Sets an option.
+///
+/// # Errors
+/// As `setsockopt` answers: [`OpError::NotFound`] for a congestion control that the kernel does not have,
+/// [`OpError::NoSuchOption`] for an option that the kernel or the protocol does not have.
+pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
+    match option {
+        SocketOption::NoDelay(on) => put(fd, sockopt::TcpNoDelay, on),
+        SocketOption::Congestion(name) => {
+            put(fd, sockopt::TcpCongestion, &OsString::from(name.as_str()))
+        }
+        SocketOption::MaxSegment(bytes) => put(fd, sockopt::TcpMaxSeg, bytes),
+        SocketOption::TrafficClass(octet) => {
+            let octet = i32::from(*octet);
+            if is_ipv6(fd) {
+                put(fd, sockopt::Ipv6TClass, &octet)?;
+            }
+            // Of an IPv6 socket too: its packets to IPv4 addresses take this one.
+            put(fd, sockopt::Ipv4Tos, &octet)
+        }
+        SocketOption::SendBuffer(bytes) => put(fd, sockopt::SndBuf, &(*bytes as usize)),
+        SocketOption::ReceiveBuffer(bytes) => put(fd, sockopt::RcvBuf, &(*bytes as usize)),
+        SocketOption::ReceiveLowWater(bytes) => set_low_water(fd, *bytes),
+        SocketOption::Segmentation(bytes) => put(fd, sockopt::UdpGsoSegment, &i32::from(*bytes)),
+        SocketOption::Coalescing(on) => put(fd, sockopt::UdpGroSegment, on),
+    }
+}
+
+fn put<O: SetSockOpt>(fd: BorrowedFd<'_>, option: O, value: &O::Val) -> Result<(), OpError> {
+    setsockopt(&fd, option, value).map_err(|errno| ("setsockopt", errno).into())
+}
+
+/// `SO_RCVLOWAT`, which nix does not have.
+fn set_low_water(fd: BorrowedFd<'_>, bytes: u32) -> Result<(), OpError> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel reads one `int` from `bytes`, which is borrowed for the call, and whose size it is told.
+    let answer = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match Errno::result(answer) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(("setsockopt", errno).into()),
+    }
+}
+
+/// The effective sizes of the send and the receive buffer, bytes as the kernel counts them: twice what was asked for.
+#[must_use]
+pub fn buffers(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
+    let send = getsockopt(&fd, sockopt::SndBuf).ok()?;
+    let receive = getsockopt(&fd, sockopt::RcvBuf).ok()?;
+    Some((u32::try_from(send).ok()?, u32::try_from(receive).ok()?))
+}
+
+/// The name of a TCP socket's congestion control.
+#[must_use]
+pub fn congestion(fd: BorrowedFd<'_>) -> Option<String> {
+    let name = getsockopt(&fd, sockopt::TcpCongestion).ok()?;
+    let name = name.into_string().ok()?;
+    Some(name.trim_end_matches('\0').to_owned())
+}
+
+/// Bytes that the kernel still has of what was sent (`SIOCOUTQ`): on a stream those that the far end has not
+/// acknowledged.
+#[must_use]
+pub fn send_queue_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` to `bytes`, which is borrowed for the call. `SIOCOUTQ` of
+    // `linux/sockios.h` is another name of `TIOCOUTQ`.
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    Errno::result(answer).ok()?;
+    u64::try_from(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::{AsFd as _, OwnedFd};
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::driver::SocketSpec;
+    use crate::sys::socket;
+
+    fn stream(address: &str) -> OwnedFd {
+        let address: SocketAddr = address.parse().unwrap();
+        socket::open(&SocketSpec::stream_to(address)).unwrap()
+    }
+
+    fn datagrams() -> OwnedFd {
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket::open(&SocketSpec::datagram_to(address)).unwrap()
+    }
+
+    #[test]
+    fn what_is_set_is_there() {
+        let fd = stream("127.0.0.1:1");
+        let fd = fd.as_fd();
+        set(fd, &SocketOption::NoDelay(false)).unwrap();
+        assert_eq!(getsockopt(&fd, sockopt::TcpNoDelay), Ok(false));
+        set(fd, &SocketOption::MaxSegment(1200)).unwrap();
+        assert_eq!(getsockopt(&fd, sockopt::TcpMaxSeg), Ok(1200));
+        set(fd, &SocketOption::SendBuffer(20_000)).unwrap();
+        set(fd, &SocketOption::ReceiveBuffer(30_000)).unwrap();
+        assert_eq!(buffers(fd), Some((40_000, 60_000)), "the kernel doubles");
+        set(fd, &SocketOption::Congestion("reno".into())).unwrap();
+        assert_eq!(congestion(fd).as_deref(), Some("reno"));
+    }
+
+    #[test]
+    fn below_the_low_water_mark_a_socket_is_not_readable() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
+        set(receiver.as_fd(), &SocketOption::ReceiveLowWater(1000)).unwrap();
+        let is_readable = |timeout: PollTimeout| {
+            let mut fds = [PollFd::new(receiver.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, timeout).unwrap() == 1
+        };
+        sender.write_all(&[0; 999]).unwrap();
+        assert!(!is_readable(PollTimeout::from(20u8)));
+        sender.write_all(&[0]).unwrap();
+        assert!(is_readable(PollTimeout::from(10_000u16)));
+    }
+
+    #[test]
+    fn the_traffic_class_is_that_of_both_families() {
+        let four = stream("127.0.0.1:1");
+        set(four.as_fd(), &SocketOption::TrafficClass(0xb8)).unwrap();
+        assert_eq!(getsockopt(&four, sockopt::Ipv4Tos), Ok(0xb8));
+        let dual = stream("[::1]:1");
+        set(dual.as_fd(), &SocketOption::TrafficClass(0xb8)).unwrap();
+        assert_eq!(getsockopt(&dual, sockopt::Ipv6TClass), Ok(0xb8));
+        assert_eq!(getsockopt(&dual, sockopt::Ipv4Tos), Ok(0xb8));
+    }
+
+    #[test]
+    fn datagrams_are_cut_and_joined() {
+        let from = datagrams();
+        let to = datagrams();
+        set(from.as_fd(), &SocketOption::Segmentation(1200)).unwrap();
+        assert_eq!(getsockopt(&from, sockopt::UdpGsoSegment), Ok(1200));
+        set(from.as_fd(), &SocketOption::Segmentation(0)).unwrap();
+        assert_eq!(getsockopt(&from, sockopt::UdpGsoSegment), Ok(0));
+        set(to.as_fd(), &SocketOption::Coalescing(true)).unwrap();
+        assert_eq!(getsockopt(&to, sockopt::UdpGroSegment), Ok(true));
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        let tcp = stream("127.0.0.1:1");
+        let refused = |option: SocketOption| set(tcp.as_fd(), &option).unwrap_err();
+        let unknown = SocketOption::Congestion("nosuchthing".into());
+        assert_eq!(refused(unknown), OpError::NotFound);
+        let name_too_long = SocketOption::Congestion("x".repeat(100));
+        assert_eq!(refused(name_too_long), OpError::NotFound);
+        assert_eq!(refused(SocketOption::MaxSegment(1)), OpError::Invalid);
+        assert_eq!(
+            refused(SocketOption::Segmentation(1200)),
+            OpError::NoSuchOption
+        );
+        let udp = datagrams();
+        assert_eq!(congestion(udp.as_fd()), None);
+        assert_eq!(
+            set(udp.as_fd(), &SocketOption::MaxSegment(1200)).unwrap_err(),
+            OpError::NoSuchOption
+        );
+    }
+
+    #[test]
+    fn the_send_queue_is_what_nobody_has_acknowledged() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(send_queue_bytes(sender.as_fd()), Some(0));
+        sender.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(n) = sender.write(&[0; 65_536]) {
+            sent += n as u64;
+        }
+        let queued = send_queue_bytes(sender.as_fd()).unwrap();
+        assert!(queued > 0 && queued < sent, "{queued} of {sent}");
+    }
+}

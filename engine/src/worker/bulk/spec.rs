@@ -1,0 +1,82 @@
+//! What a bulk client is given, and what it brings back.
+
+use crate::proto::hello::{Figures, WaitMode};
+use crate::proto::stream::{SocketOptions, StreamFigures};
+use crate::units::Nanos;
+use crate::worker::control::Phase;
+use crate::worker::dialogue::DialogueSpec;
+use crate::worker::errors::Errors;
+
+/// What one bulk client worker is to do.
+#[derive(Debug, Clone)]
+pub struct BulkSpec {
+    /// With whom each stream's connection talks, and what it says, but for the share of the stream (its number, its
+    /// bytes). No progress for longer than the timeout is a failure.
+    pub dialogue: DialogueSpec,
+    /// Options of this end's sockets.
+    pub options: SocketOptions,
+    /// Streams of this worker.
+    pub streams: u32,
+    /// The first of them is this one of the run's.
+    pub first: u32,
+    /// Payload of all streams of the run, bytes; zero where time ends it.
+    pub bytes: u64,
+    /// Length of the warm-up.
+    pub warmup: Nanos,
+    /// Length of the measured phase, where it ends by time.
+    pub duration: Option<Nanos>,
+    /// How to wait once the run has started.
+    pub wait: WaitMode,
+    /// The 99th percentile of a wake-up here.
+    pub wakeup: Nanos,
+}
+
+impl BulkSpec {
+    /// Sends leave on a schedule.
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
+        let ask = self.dialogue.hello.stream.as_ref();
+        ask.is_some_and(|ask| ask.rate_bits_per_s > 0) && self.dialogue.hello.direction.is_up()
+    }
+}
+
+/// Figures that the worker's thread shows while it runs.
+pub trait BulkGauge {
+    /// The phase has changed.
+    fn phase(&mut self, phase: Phase);
+    /// Payload moved in the measured phase so far, both ways, bytes; and errors.
+    fn moved(&mut self, bytes: u64, errors: u64);
+    /// The measured phase begins: resource usage counts from here.
+    fn measure_begins(&mut self);
+    /// The measured phase has ended.
+    fn measure_ends(&mut self);
+}
+
+/// Both ends' account of one stream.
+#[derive(Debug, Clone, Default)]
+pub struct StreamAccount {
+    /// This end's.
+    pub own: StreamFigures,
+    /// The server's figures, where they came.
+    pub theirs: Option<Figures>,
+}
+
+/// What a bulk client worker counted.
+#[derive(Debug, Default)]
+pub struct BulkTally {
+    /// Its streams.
+    pub streams: Vec<StreamAccount>,
+    /// Payload that this worker moved in the time that its CPU time was taken over, both ways, bytes.
+    pub moved_bytes: u64,
+    /// What failed.
+    pub errors: Errors,
+}
+
+impl BulkTally {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: Self) {
+        self.streams.extend(other.streams);
+        self.moved_bytes += other.moved_bytes;
+        self.errors.merge(&other.errors);
+    }
+}

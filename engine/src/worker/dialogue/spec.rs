@@ -1,0 +1,169 @@
+//! With whom a dialogue is held, and what it tells.
+
+use std::net::SocketAddr;
+
+use super::blame;
+use crate::driver::SocketSpec;
+use crate::error::Error;
+use crate::proto::auth::Secret;
+use crate::proto::hello::{Accept, Figures, Hello, Transport};
+use crate::units::Nanos;
+use crate::worker::errors::Stage;
+
+/// With whom the connections of a worker talk, and how.
+#[derive(Debug, Clone)]
+pub struct DialogueSpec {
+    /// The far end.
+    pub to: SocketAddr,
+    /// What is opened for each connection.
+    pub socket: SocketSpec,
+    /// What each connection says, but for `brief`.
+    pub hello: Hello,
+    /// The shared secret.
+    pub secret: Option<Secret>,
+    /// For connecting, for the handshake, and for the figures at the end.
+    pub timeout: Nanos,
+    /// Random: the sessions' nonces are made from it.
+    pub nonce: u64,
+}
+
+impl DialogueSpec {
+    /// A dialogue over sockets without options, of the transport that the hello names.
+    #[must_use]
+    pub const fn new(
+        to: SocketAddr,
+        hello: Hello,
+        secret: Option<Secret>,
+        timeout: Nanos,
+        nonce: u64,
+    ) -> Self {
+        let socket = match hello.transport {
+            Transport::Tcp => SocketSpec::stream_to(to),
+            Transport::Udp => SocketSpec::datagram_to(to),
+        };
+        Self {
+            to,
+            socket,
+            hello,
+            secret,
+            timeout,
+            nonce,
+        }
+    }
+
+    /// TCP or UDP.
+    #[inline]
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        self.hello.transport
+    }
+}
+
+/// Sizes of a link's buffers, bytes. A dialogue makes them larger where its control frames need it.
+#[derive(Debug, Clone, Copy)]
+pub struct BufferSizes {
+    /// Of the receive buffer.
+    pub receive_bytes: usize,
+    /// Of the send buffer.
+    pub send_bytes: usize,
+}
+
+/// Something went wrong.
+#[derive(Debug)]
+pub struct Failure {
+    /// Where.
+    pub stage: Stage,
+    /// The name in results: an errno's, or a word.
+    pub cause: &'static str,
+    /// In words fit for the user; absent where the count says all.
+    pub error: Option<Box<Error>>,
+}
+
+impl Failure {
+    /// The cause of a timeout.
+    pub const TIMEOUT: &'static str = "timeout";
+
+    /// A failure at `stage`, with words for the user or without.
+    #[must_use]
+    pub fn new(stage: Stage, cause: &'static str, error: Option<Error>) -> Self {
+        Self {
+            stage,
+            cause,
+            error: error.map(Box::new),
+        }
+    }
+
+    /// The far end did not answer within the timeout.
+    #[must_use]
+    pub fn silence(stage: Stage, spec: &DialogueSpec) -> Self {
+        let error = blame::silence(spec.to, spec.timeout);
+        Self::new(stage, Self::TIMEOUT, Some(error))
+    }
+
+    /// The server has ended the session by itself, and its figures say why.
+    pub(super) fn ended(figures: &Figures, spec: &DialogueSpec) -> Self {
+        let error = blame::ended(spec.to, figures);
+        Self::new(Stage::Receive, "ended", Some(error))
+    }
+}
+
+/// What a dialogue has come to.
+#[derive(Debug)]
+pub enum News {
+    /// Nothing to tell.
+    Nothing,
+    /// The connection stands; it took so long.
+    Connected(Nanos),
+    /// There is a session: the dialogue is open, and the exchange the owner's.
+    Accepted(Box<Accept>),
+    /// The server's figures, as was asked or agreed.
+    Figures(Box<Figures>),
+    /// The server has ended the session by itself. The owner gives the dialogue up.
+    Ended {
+        /// Its figures.
+        figures: Box<Figures>,
+        /// What it means for the run.
+        failure: Failure,
+    },
+    /// The connection has ended as it should, and its socket is closed.
+    Over,
+    /// Something went wrong. The dialogue stays as it is until its owner gives it up.
+    Failed(Failure),
+}
+
+impl News {
+    /// A failure at `stage`, with words for the user or without.
+    #[must_use]
+    pub fn failed(stage: Stage, cause: &'static str, error: Option<Error>) -> Self {
+        Self::Failed(Failure::new(stage, cause, error))
+    }
+}
+
+/// What a completion was.
+#[derive(Debug)]
+pub enum Heard {
+    /// The owner's receive brought `len` bytes; over TCP at least one. Only while the dialogue is open.
+    Received {
+        /// How many bytes.
+        len: u32,
+    },
+    /// Of the owner's send `len` bytes are gone. Also when the dialogue is not open any more.
+    Sent {
+        /// How many bytes.
+        len: u32,
+    },
+    /// The owner's repeated send has come so far. Also when the dialogue is not open any more.
+    SentRepeated {
+        /// Whole sends.
+        sends: u32,
+        /// All bytes that are gone.
+        bytes: u64,
+    },
+    /// The buffer of the owner's zero-copy send is free again.
+    Released {
+        /// The kernel copied all the same.
+        copied: bool,
+    },
+    /// Something of the dialogue's own.
+    News(News),
+}

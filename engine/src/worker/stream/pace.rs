@@ -1,0 +1,149 @@
+//! When a paced sender sends next.
+
+use crate::histogram::Distribution;
+use crate::schedule::Schedule;
+use crate::units::{Instant, Nanos};
+
+/// A schedule of sends, and how well it was kept.
+///
+/// Sends are due at equal gaps. What a stall has left over is made up for at no more than twice the rate: the gap
+/// between two sends is never less than half of the intended one, since a burst at the line's speed overflows queues
+/// that the asked-for rate would not, and shows loss that is not the path's.
+#[derive(Debug)]
+pub(super) struct Pace {
+    schedule: Schedule,
+    t0: Instant,
+    gap: Nanos,
+    due: Instant,
+    last: Option<Instant>,
+    deviation: Distribution,
+    lateness: Distribution,
+}
+
+impl Pace {
+    /// For sends that `schedule` tells, `gap` apart.
+    pub(super) fn new(schedule: Schedule, gap: Nanos) -> Self {
+        Self {
+            schedule,
+            t0: Instant::default(),
+            gap,
+            due: Instant::FAR_FUTURE,
+            last: None,
+            deviation: Distribution::uncensored(),
+            lateness: Distribution::uncensored(),
+        }
+    }
+
+    pub(super) fn start(&mut self, t0: Instant) {
+        self.t0 = t0;
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        self.due = match self.schedule.next() {
+            Some(offset) => self.t0 + offset,
+            None => Instant::FAR_FUTURE,
+        };
+    }
+
+    /// When the next send may leave.
+    pub(super) fn next(&self) -> Instant {
+        match self.last {
+            Some(last) => self.due.max(last + Nanos(self.gap.0 / 2)),
+            None => self.due,
+        }
+    }
+
+    /// A send leaves at `now`; it belongs to the measured phase or not.
+    pub(super) fn handle_sent(&mut self, now: Instant, measured: bool) {
+        if measured {
+            self.lateness.record(now.since(self.due));
+            if let Some(last) = self.last {
+                self.deviation
+                    .record(Nanos(now.since(last).0.abs_diff(self.gap.0)));
+            }
+        }
+        self.last = Some(now);
+        self.advance();
+    }
+
+    /// How many sends were due before `until` and did not leave.
+    pub(super) fn count_unsent(&mut self, until: Instant) -> u64 {
+        let mut unsent = 0;
+        while self.due < until {
+            unsent += 1;
+            self.advance();
+        }
+        unsent
+    }
+
+    pub(super) const fn gap(&self) -> Nanos {
+        self.gap
+    }
+
+    pub(super) const fn deviation(&self) -> &Distribution {
+        &self.deviation
+    }
+
+    pub(super) const fn lateness(&self) -> &Distribution {
+        &self.lateness
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Share;
+
+    fn pace() -> Pace {
+        let schedule = Schedule::constant(10_000.0, Share::WHOLE).unwrap();
+        let mut pace = Pace::new(schedule, Nanos::from_micros(100));
+        pace.start(Instant(0));
+        pace
+    }
+
+    const fn us(n: u64) -> Instant {
+        Instant(n * 1_000)
+    }
+
+    #[test]
+    fn sends_are_due_at_equal_gaps() {
+        let mut pace = pace();
+        for n in 0..5 {
+            assert_eq!(pace.next(), us(100 * n));
+            pace.handle_sent(us(100 * n + 3), true);
+        }
+        assert_eq!(
+            (pace.deviation().count(), pace.deviation().max_ns()),
+            (4, Some(0))
+        );
+        assert_eq!(pace.lateness().max_ns(), Some(3_000));
+    }
+
+    #[test]
+    fn a_stall_is_made_up_for_at_twice_the_rate_and_in_no_burst() {
+        let mut pace = pace();
+        pace.handle_sent(us(0), true);
+        // Nothing could leave for a millisecond.
+        let mut at = us(1_000);
+        let mut gaps = Vec::new();
+        for _ in 0..25 {
+            pace.handle_sent(at, true);
+            let next = pace.next().max(at);
+            gaps.push(next.since(at).0 / 1_000);
+            at = next;
+        }
+        assert!(gaps.iter().all(|gap| *gap >= 50), "{gaps:?}");
+        assert_eq!(gaps.iter().filter(|gap| **gap == 50).count(), 18);
+        // On time again.
+        assert_eq!(gaps.last(), Some(&100));
+    }
+
+    #[test]
+    fn what_did_not_leave_is_counted() {
+        let mut pace = pace();
+        pace.handle_sent(us(0), true);
+        assert_eq!(pace.count_unsent(us(1_000)), 9);
+        assert_eq!(pace.count_unsent(us(1_000)), 0);
+    }
+}

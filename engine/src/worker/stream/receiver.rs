@@ -1,0 +1,282 @@
+//! The receiving side of a direction.
+
+use super::{COALESCED_BYTES, RECEIVE_BYTES};
+use crate::driver::{Driver, DriverError, SocketOption};
+use crate::proto::hello::{Hello, Transport};
+use crate::proto::stream::{
+    Arrivals, PAYLOAD_BIT, Received, StreamHeader, StreamKind, Window, sent_at,
+};
+use crate::proto::text::Id;
+use crate::units::{Instant, Nanos};
+use crate::worker::link::Link;
+
+/// A receiver is woken for what arrives in this time, not for each segment: over loopback that doubled the bandwidth
+/// of 128-KiB sends, and of 1-byte sends the receiver's CPU time became a thousandth.
+const WAKE_EVERY: Nanos = Nanos::from_millis(1);
+/// How often the low-water mark is thought over.
+const MARK_EVERY: Nanos = Nanos::from_millis(10);
+
+/// Receives payload, and counts it.
+#[derive(Debug)]
+pub struct Receiver {
+    transport: Transport,
+    size: u32,
+    discard: bool,
+    window: Window,
+    /// Payload that is still to come, where bytes end the stream.
+    expected: Option<u64>,
+    total: u64,
+    arrivals: Option<Arrivals>,
+    measured_at: Option<Instant>,
+    coalesced: bool,
+    /// The socket's low-water mark, and what came since it was last thought over.
+    mark: u32,
+    mark_max: u32,
+    marked_at: Instant,
+    since_mark: u64,
+}
+
+impl Receiver {
+    /// For the direction of which `hello` tells; its share of bytes is `expected`.
+    #[must_use]
+    pub fn new(hello: &Hello, expected: Option<u64>) -> Self {
+        let ask = hello.stream.clone().unwrap_or_default();
+        let udp = hello.transport == Transport::Udp;
+        let by_time = |ns| Nanos(if udp || expected.is_some() { 0 } else { ns });
+        // Over UDP the flag tells what is measured, and when that is over.
+        let window = Window::new(
+            by_time(ask.warmup_ns),
+            by_time(ask.duration_ns),
+            Nanos(ask.interval_ns),
+        );
+        let room = ask
+            .socket
+            .receive_buffer_bytes
+            .map_or(RECEIVE_BYTES, |bytes| bytes / 4);
+        Self {
+            transport: hello.transport,
+            size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX),
+            discard: ask.discard && !udp,
+            window,
+            expected,
+            total: 0,
+            arrivals: udp.then(Arrivals::default),
+            measured_at: None,
+            coalesced: false,
+            mark: 1,
+            mark_max: room.clamp(1, RECEIVE_BYTES),
+            marked_at: Instant::default(),
+            since_mark: 0,
+        }
+    }
+
+    /// Over UDP, asks the kernel for several datagrams at once.
+    pub fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
+        if self.transport == Transport::Udp {
+            let option = SocketOption::Coalescing(true);
+            self.coalesced = io.set_option(link.socket(), &option).is_ok();
+        }
+    }
+
+    /// Undoes what [`Receiver::prepare`] and the stream have set: what follows is control traffic.
+    pub fn finish<D: Driver>(&mut self, io: &mut D, link: &Link) {
+        if self.coalesced {
+            let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
+        }
+        if self.mark > 1 {
+            self.mark = 1;
+            let _ = io.set_option(link.socket(), &SocketOption::ReceiveLowWater(1));
+        }
+    }
+
+    /// Pushes the next receive.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    #[inline]
+    pub fn receive<D: Driver>(&self, io: &mut D, link: &mut Link) -> Result<(), DriverError> {
+        if self.transport == Transport::Udp {
+            return link.receive(io, 0, COALESCED_BYTES);
+        }
+        let left = self
+            .expected
+            .map_or(u64::MAX, |expected| expected - self.total);
+        let len = u32::try_from(left).unwrap_or(u32::MAX).min(RECEIVE_BYTES);
+        if self.discard {
+            link.discard(io, len)
+        } else {
+            link.receive(io, 0, len)
+        }
+    }
+
+    /// TCP: `n` bytes of payload came.
+    #[inline]
+    pub fn handle_received<D: Driver>(&mut self, io: &mut D, link: &Link, n: u32, now: Instant) {
+        self.total += u64::from(n);
+        self.window.add(now, u64::from(n));
+        self.since_mark += u64::from(n);
+        if now.since(self.marked_at) >= MARK_EVERY {
+            self.set_mark(io, link, now);
+        }
+    }
+
+    /// Has the kernel gather what comes in [`WAKE_EVERY`] before it wakes the receiver.
+    fn set_mark<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+        let elapsed = now.since(self.marked_at).0.max(1);
+        let came = u128::from(self.since_mark) * u128::from(WAKE_EVERY.0) / u128::from(elapsed);
+        let left = self
+            .expected
+            .map_or(u64::MAX, |expected| expected - self.total);
+        let most = u64::from(self.mark_max).min(left.max(1));
+        let wanted = u32::try_from(came.min(u128::from(most)))
+            .unwrap_or(1)
+            .max(1);
+        let first = self.marked_at == Instant::default();
+        (self.marked_at, self.since_mark) = (now, 0);
+        let is_near = wanted / 2 <= self.mark && self.mark / 2 <= wanted;
+        if first || (is_near && wanted != self.mark_max) || wanted == self.mark {
+            return;
+        }
+        let option = SocketOption::ReceiveLowWater(wanted);
+        if io.set_option(link.socket(), &option).is_ok() {
+            self.mark = wanted;
+        }
+    }
+
+    /// TCP: how many of the bytes that came are payload; a control frame begins behind them. With `discard` nobody
+    /// has seen them.
+    #[must_use]
+    pub fn payload_of(&self, bytes: &[u8]) -> usize {
+        // A frame is JSON: where it has come in whole or in part, what came last is part of it.
+        match bytes.last() {
+            Some(last) if *last < PAYLOAD_BIT && !self.discard => {
+                let frame = bytes.iter().position(|b| *b < PAYLOAD_BIT);
+                frame.unwrap_or(bytes.len())
+            }
+            _ => bytes.len(),
+        }
+    }
+
+    /// UDP: these bytes came in one receive, and hold one datagram or several. Returns what is not payload of this
+    /// stream, the beginning and the end of it: the last of several at most.
+    pub fn handle_datagrams(
+        &mut self,
+        bytes: &[u8],
+        session: Id,
+        now: Instant,
+    ) -> Option<(usize, usize)> {
+        let size = self.size as usize;
+        let mut start = 0;
+        while start < bytes.len() {
+            let end = (start + size).min(bytes.len());
+            let datagram = &bytes[start..end];
+            match StreamHeader::decode(datagram) {
+                Some(header) if header.kind == StreamKind::Payload && header.session == session => {
+                    if datagram.len() == size {
+                        self.handle_datagram(header, datagram, now);
+                    }
+                }
+                // A control datagram may be longer than this stream's: nothing follows it.
+                _ => return Some((start, bytes.len())),
+            }
+            start = end;
+        }
+        None
+    }
+
+    fn handle_datagram(&mut self, header: StreamHeader, datagram: &[u8], now: Instant) {
+        let Some(arrivals) = &mut self.arrivals else {
+            return;
+        };
+        self.total += datagram.len() as u64;
+        if header.measured && self.measured_at.is_none() {
+            self.measured_at = Some(now);
+            arrivals.restart_counts();
+        }
+        if header.measured != self.measured_at.is_some() {
+            // A straggler of the warm-up.
+            return;
+        }
+        let is_new = arrivals.handle(header.sequence);
+        if header.measured {
+            if let Some(sent_at) = sent_at(datagram) {
+                arrivals.handle_transit(sent_at, now);
+            }
+            if is_new {
+                self.window.add(now, datagram.len() as u64);
+            }
+        }
+    }
+
+    /// Payload received so far, the warm-up's among it, bytes.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Payload of the measured phase so far, bytes.
+    #[must_use]
+    pub const fn measured(&self) -> u64 {
+        self.window.bytes()
+    }
+
+    /// The measured phase has begun by `now`.
+    #[must_use]
+    pub fn is_measuring(&self, now: Instant) -> bool {
+        self.window.has_begun() && now >= self.window.start()
+    }
+
+    /// All that was to come has come, or the measured phase is over.
+    #[must_use]
+    pub fn is_complete(&self, now: Instant) -> bool {
+        match self.expected {
+            Some(expected) => self.total >= expected,
+            None => self.transport == Transport::Tcp && now >= self.window.end(),
+        }
+    }
+
+    /// When the measured phase ends, as far as time tells.
+    #[must_use]
+    pub fn end(&self) -> Instant {
+        self.window.end()
+    }
+
+    /// The account, told at `now`.
+    pub fn figures<D: Driver>(self, io: &D, link: &Link, now: Instant) -> Received {
+        let span = self.window.length(now);
+        let buffers = io.socket_buffers(link.socket());
+        let bytes = self.window.bytes();
+        let arrivals = self.arrivals.as_ref();
+        let count = arrivals.map_or(0, |a| {
+            if self.measured_at.is_some() {
+                a.received()
+            } else {
+                0
+            }
+        });
+        // From the first to the last arrival there is a gap less than datagrams.
+        let duration = match (self.transport, count) {
+            (Transport::Udp, 2..) => Nanos(span.0 + span.0 / (count - 1)),
+            _ => span,
+        };
+        let told = |of: fn(&Arrivals) -> u64| arrivals.filter(|_| count > 0).map_or(0, of);
+        let (reordered, duplicated) = (told(Arrivals::reordered), told(Arrivals::duplicated));
+        let jitter_ns = arrivals
+            .filter(|_| count > 0)
+            .and_then(Arrivals::jitter)
+            .map(|j| j.0);
+        let (blocks, series) = self.window.into_parts();
+        Received {
+            duration_ns: duration.0,
+            bytes,
+            blocks,
+            series,
+            datagrams: count,
+            reordered,
+            duplicated,
+            jitter_ns,
+            coalesced: self.coalesced,
+            receive_buffer_bytes: buffers.map(|b| b.1),
+        }
+    }
+}

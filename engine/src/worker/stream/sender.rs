@@ -1,0 +1,512 @@
+//! The sending side of a direction.
+
+use super::pace::Pace;
+use super::{SEGMENT_MAX, SEGMENTS_MAX};
+use crate::driver::{Driver, DriverError, SocketOption, TcpInfo};
+use crate::limits::INTERVALS_MAX;
+use crate::proto::hello::{Hello, Transport};
+use crate::proto::stream::{PAYLOAD_BIT, Sent, StreamAsk, StreamHeader, StreamKind, Window};
+use crate::proto::text::Id;
+use crate::result::{TcpFigures, TcpInterval, ZeroCopyUse};
+use crate::schedule::{Schedule, Share};
+use crate::units::{Instant, Nanos};
+use crate::worker::link::Link;
+
+/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks at everything else.
+const BATCH_BYTES: u32 = 256 << 10;
+const BATCH_SENDS: u32 = 128;
+/// A sender by time goes on for so long after its measured phase, so that the receiver's, which began a path's delay
+/// later, is filled to its end.
+const OVERRUN: Nanos = Nanos::from_millis(10);
+/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation, `msg_zerocopy`: 10 KB).
+const ZERO_COPY_LEAST: u32 = 16 << 10;
+/// Notifications that are awaited at once.
+const ZERO_COPY_PENDING: u32 = 64;
+
+/// Whether to send from the buffer itself.
+#[derive(Debug, Clone, PartialEq)]
+enum ZeroCopy {
+    Off,
+    /// Until the kernel is seen to copy.
+    Trying,
+    On,
+    /// It was tried.
+    GivenUp(String),
+}
+
+/// Sends payload: messages of one size, back to back or on a schedule.
+#[derive(Debug)]
+pub struct Sender {
+    ask: StreamAsk,
+    transport: Transport,
+    size: u32,
+    session: Id,
+    window: Window,
+    /// Payload yet to be sent, where bytes end the stream.
+    left: Option<u64>,
+    pace: Option<Pace>,
+    /// Bytes of the present message that are gone.
+    cut: u32,
+    sequence: u64,
+    /// Datagrams in one send.
+    per_send: u32,
+    /// The send under way belongs to the measured phase (UDP).
+    sending_measured: bool,
+    sends: u64,
+    datagrams: u64,
+    total: u64,
+    finished: bool,
+    zero_copy: ZeroCopy,
+    pending: u32,
+    zero_sends: u64,
+    released: u64,
+    copied: u64,
+    /// At the start of the measured phase, and at the end of the last entry of the series.
+    info: Option<(TcpInfo, TcpInfo)>,
+    info_at: Instant,
+    series: Vec<TcpInterval>,
+}
+
+impl Sender {
+    /// For the direction of which `hello` tells.
+    #[must_use]
+    pub fn new(hello: &Hello, session: Id) -> Self {
+        let ask = hello.stream.clone().unwrap_or_default();
+        let size = u32::try_from(hello.size_bytes).unwrap_or(u32::MAX);
+        let by_bytes = ask.bytes > 0;
+        let of = |ns| Nanos(if by_bytes { 0 } else { ns });
+        let wanted = ask.duration_ns.div_ceil(ask.interval_ns.max(1)).max(1);
+        let entries = usize::try_from(wanted).map_or(INTERVALS_MAX, |n| n.min(INTERVALS_MAX));
+        Self {
+            transport: hello.transport,
+            size,
+            session,
+            window: Window::new(
+                of(ask.warmup_ns),
+                of(ask.duration_ns),
+                Nanos(ask.interval_ns),
+            ),
+            left: by_bytes.then_some(ask.bytes),
+            pace: pace(&ask, size),
+            cut: 0,
+            sequence: 0,
+            per_send: 1,
+            sending_measured: false,
+            sends: 0,
+            datagrams: 0,
+            total: 0,
+            finished: false,
+            zero_copy: zero_copy(&ask, hello.transport, size),
+            pending: 0,
+            zero_sends: 0,
+            released: 0,
+            copied: 0,
+            info: None,
+            info_at: Instant::FAR_FUTURE,
+            series: Vec::with_capacity(if by_bytes { INTERVALS_MAX } else { entries }),
+            ask,
+        }
+    }
+
+    /// Fills the send buffer. Before the test begins.
+    pub fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link, seed: u64) {
+        fill(io.buffer_mut(link.send_buffer()), seed);
+        if !io.capabilities().zero_copy && self.zero_copy != ZeroCopy::Off {
+            let backend = io.capabilities().backend.name();
+            self.zero_copy = ZeroCopy::GivenUp(format!("{backend} does not offer it"));
+        }
+    }
+
+    /// The first byte leaves at `now`.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn start<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        self.window.begin(now);
+        self.info_at = self.window.start();
+        self.segment(io, link);
+        if let Some(pace) = &mut self.pace {
+            pace.start(now);
+            return Ok(());
+        }
+        self.send_next(io, link, now)
+    }
+
+    /// Has the kernel cut several datagrams out of one send, where it can. Not before the test begins: control
+    /// datagrams would be cut as well.
+    fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
+        let size = self.size as usize;
+        if self.transport == Transport::Tcp || self.pace.is_some() || size > SEGMENT_MAX {
+            return;
+        }
+        let many = (io.buffer(link.send_buffer()).len() / size).min(SEGMENTS_MAX);
+        let segment = u16::try_from(size).unwrap_or(0);
+        if many > 1
+            && io
+                .set_option(link.socket(), &SocketOption::Segmentation(segment))
+                .is_ok()
+        {
+            self.per_send = u32::try_from(many).unwrap_or(1);
+        }
+    }
+
+    /// It was started.
+    #[must_use]
+    pub const fn has_started(&self) -> bool {
+        self.window.has_begun()
+    }
+
+    /// When a paced sender wants [`Sender::poll_submit`] to be called.
+    #[must_use]
+    pub fn due(&self, link: &Link) -> Option<Instant> {
+        let pace = self.pace.as_ref()?;
+        (self.has_started() && !self.finished && !link.is_sending()).then(|| pace.next())
+    }
+
+    /// Sends what is due at `now`, the instant of the submission.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn poll_submit<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if self.due(link).is_some_and(|due| due <= now) {
+            self.send_next(io, link, now)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel took `bytes`, `sends` whole messages among them.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    #[inline]
+    pub fn handle_sent<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        sends: u32,
+        bytes: u64,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        self.total += bytes;
+        let (sends, datagrams) = match self.transport {
+            Transport::Tcp => (self.count_messages(sends, bytes), 0),
+            Transport::Udp => (1, bytes.div_ceil(u64::from(self.size.max(1)))),
+        };
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(bytes);
+        }
+        let counts = match self.transport {
+            Transport::Tcp => self.window.add(now, bytes),
+            // By the flag that they carry, whenever they left.
+            Transport::Udp if self.sending_measured => self
+                .window
+                .add(now.min(Instant(self.window.end().0 - 1)), bytes),
+            Transport::Udp => false,
+        };
+        if counts {
+            self.sends += sends;
+            self.datagrams += datagrams;
+        }
+        if now >= self.info_at {
+            self.sample(io, link, now);
+        }
+        if self.pace.is_none() || self.cut > 0 {
+            self.send_next(io, link, now)?;
+        } else if now >= self.stop_at() || self.left == Some(0) {
+            self.finish(io, link, now);
+        }
+        Ok(())
+    }
+
+    /// Whole messages among `bytes`, with one that was cut before.
+    fn count_messages(&mut self, sends: u32, bytes: u64) -> u64 {
+        if sends == 0 {
+            let gone = u64::from(self.cut) + bytes;
+            let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
+            self.cut = u32::try_from(rest).unwrap_or(0);
+            return whole;
+        }
+        let whole = u64::from(sends) * u64::from(self.size);
+        self.cut = u32::try_from(bytes - whole.min(bytes)).unwrap_or(0);
+        u64::from(sends)
+    }
+
+    /// A zero-copy send's buffer is free again.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn handle_released<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        copied: bool,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        self.pending -= 1;
+        self.released += 1;
+        self.copied += u64::from(copied);
+        if copied && self.zero_copy == ZeroCopy::Trying {
+            let why = "the kernel copied all the same: the path ends on this machine, or its device cannot gather";
+            self.zero_copy = ZeroCopy::GivenUp(why.to_owned());
+        }
+        if self.has_started() && !link.is_sending() && self.pace.is_none() {
+            self.send_next(io, link, now)?;
+        }
+        Ok(())
+    }
+
+    fn stop_at(&self) -> Instant {
+        let over = match self.transport {
+            Transport::Tcp => OVERRUN,
+            Transport::Udp => Nanos::ZERO,
+        };
+        self.window.end() + over
+    }
+
+    fn send_next<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if self.finished || link.is_sending() {
+            return Ok(());
+        }
+        if now >= self.stop_at() || self.left == Some(0) {
+            self.finish(io, link, now);
+            return Ok(());
+        }
+        if self.transport == Transport::Udp {
+            return self.send_datagrams(io, link, now);
+        }
+        let left = u32::try_from(self.left.unwrap_or(u64::MAX)).unwrap_or(u32::MAX);
+        if self.cut > 0 || left < self.size {
+            let rest = (self.size - self.cut).min(left);
+            return link.send(io, self.cut, rest);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.handle_sent(now, self.window.contains(now));
+            return link.send(io, 0, self.size);
+        }
+        if matches!(self.zero_copy, ZeroCopy::Trying | ZeroCopy::On) {
+            if self.pending < ZERO_COPY_PENDING {
+                self.pending += 1;
+                self.zero_sends += u64::from(self.window.contains(now));
+                return link.send_zero_copy(io, self.size);
+            }
+            return Ok(());
+        }
+        let most = (BATCH_BYTES / self.size).clamp(1, BATCH_SENDS);
+        link.send_repeated(io, self.size, most.min(left / self.size))
+    }
+
+    fn send_datagrams<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        self.sending_measured = self.window.contains(now) || self.left.is_some();
+        let left = self
+            .left
+            .map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
+        let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.per_send);
+        let buffer = io.buffer_mut(link.send_buffer());
+        for datagram in buffer
+            .chunks_exact_mut(self.size as usize)
+            .take(count as usize)
+        {
+            let header = StreamHeader {
+                kind: StreamKind::Payload,
+                measured: self.sending_measured,
+                sequence: self.sequence,
+                session: self.session,
+            };
+            header.encode_into(datagram, now);
+            self.sequence += 1;
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.handle_sent(now, self.sending_measured);
+        }
+        link.send(io, 0, count * self.size)
+    }
+
+    /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of each entry, and at
+    /// the end.
+    fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
+        self.info_at = now + Nanos(self.ask.interval_ns.max(1_000_000));
+        let Some(info) = io
+            .tcp_info(link.socket())
+            .filter(|_| self.transport == Transport::Tcp)
+        else {
+            return;
+        };
+        let Some((_, last)) = &mut self.info else {
+            self.info = Some((info, info));
+            return;
+        };
+        if self.series.len() < self.series.capacity() {
+            self.series.push(TcpInterval {
+                retransmits: info.retransmits.saturating_sub(last.retransmits),
+                cwnd_bytes: u64::from(info.cwnd_segments) * u64::from(info.mss_bytes),
+                rtt_ns: info.rtt.0,
+            });
+        }
+        *last = info;
+    }
+
+    /// Sends no more, whatever is left. What is under way still goes.
+    pub fn finish<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+        if std::mem::replace(&mut self.finished, true) || !self.has_started() {
+            return;
+        }
+        self.sample(io, link, now);
+        if self.per_send > 1 {
+            let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
+        }
+    }
+
+    /// It has sent all it is going to.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The measured phase has begun by `now`.
+    #[must_use]
+    pub fn is_measuring(&self, now: Instant) -> bool {
+        self.has_started() && now >= self.window.start()
+    }
+
+    /// Payload sent so far, the warm-up's among it, bytes.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Payload of the measured phase so far, bytes.
+    #[must_use]
+    pub const fn measured(&self) -> u64 {
+        self.window.bytes()
+    }
+
+    /// When the sender stops by itself, as far as time tells.
+    #[must_use]
+    pub fn end(&self) -> Instant {
+        self.stop_at()
+    }
+
+    /// The account, told at `now`.
+    pub fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
+        let duration = self.window.length(now);
+        let until = self.window.end().min(now);
+        let buffers = io.socket_buffers(link.socket());
+        let tcp = self.info.as_ref().map(|(first, last)| TcpFigures {
+            congestion: io.congestion(link.socket()),
+            send_buffer_bytes: buffers.map(|b| b.0),
+            ..tcp_figures(first, last)
+        });
+        let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
+        Sent {
+            duration_ns: duration.0,
+            bytes: self.window.bytes(),
+            sends: self.sends,
+            datagrams: self.datagrams,
+            per_send: self.per_send,
+            unsent: self
+                .pace
+                .as_mut()
+                .map_or(0, |pace| pace.count_unsent(until)),
+            gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap().0),
+            gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
+            lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
+            tcp,
+            tcp_series: self.series,
+            zero_copy,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    fn zero_copy_use(&self) -> ZeroCopyUse {
+        ZeroCopyUse {
+            sends: self.zero_sends,
+            copied_share: if self.released > 0 {
+                self.copied as f64 / self.released as f64
+            } else {
+                0.0
+            },
+            reason: match &self.zero_copy {
+                ZeroCopy::GivenUp(why) => Some(why.clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
+    let share = Share::new(ask.stream.min(ask.streams.max(1) - 1), ask.streams.max(1));
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let per_s = ask.rate_bits_per_s as f64 / 8.0 / f64::from(size.max(1));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and the cast saturates"
+    )]
+    let gap = Nanos((f64::from(ask.streams.max(1)) * 1e9 / per_s) as u64);
+    let schedule = (ask.rate_bits_per_s > 0).then(|| Schedule::constant(per_s, share).ok())??;
+    Some(Pace::new(schedule, gap))
+}
+
+fn zero_copy(ask: &StreamAsk, transport: Transport, size: u32) -> ZeroCopy {
+    if transport == Transport::Udp || ask.rate_bits_per_s > 0 {
+        return ZeroCopy::Off;
+    }
+    if ask.zero_copy {
+        return ZeroCopy::On;
+    }
+    match ask.zero_copy_auto {
+        true if size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 => ZeroCopy::Trying,
+        _ => ZeroCopy::Off,
+    }
+}
+
+/// Payload that nothing on the path compresses, and that no frame begins with. SplitMix64 (Steele, Lea, Flood 2014).
+fn fill(buffer: &mut [u8], seed: u64) {
+    let mut state = seed;
+    for chunk in buffer.chunks_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let bytes = (z ^ (z >> 31)).to_ne_bytes();
+        for (byte, random) in chunk.iter_mut().zip(bytes) {
+            *byte = random | PAYLOAD_BIT;
+        }
+    }
+}
+
+fn tcp_figures(first: &TcpInfo, last: &TcpInfo) -> TcpFigures {
+    let since = |of: fn(&TcpInfo) -> u64| of(last).saturating_sub(of(first));
+    TcpFigures {
+        retransmits: since(|i| i.retransmits),
+        segments: Some(since(|i| i.data_segments_out)),
+        cwnd_bytes: u64::from(last.cwnd_segments) * u64::from(last.mss_bytes),
+        rtt_ns: last.rtt.0,
+        min_rtt_ns: Some(last.min_rtt.0),
+        mss_bytes: last.mss_bytes,
+        busy_ns: Some(since(|i| i.busy.0)),
+        rwnd_limited_ns: Some(since(|i| i.rwnd_limited.0)),
+        sndbuf_limited_ns: Some(since(|i| i.sndbuf_limited.0)),
+        ..TcpFigures::default()
+    }
+}

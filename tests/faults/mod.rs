@@ -1,0 +1,124 @@
+//! What goes wrong on a network and on a machine: each ends in time, in a line that says whose fault it is,
+//! with nothing lost of what was measured; and the server outlives all of it, and serves on at full speed.
+
+mod deaths;
+mod floods;
+mod instances;
+mod limits;
+mod paths;
+mod strangers;
+mod sweeps;
+mod tables;
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+
+use serde_json::Value;
+
+use crate::util::{Job, Ran, Serve, backends, figure, tare};
+
+/// The tests that go through the faults, by their commands.
+const TESTS: &[&str] = &["lat"];
+
+/// A test, over a transport, on a backend.
+struct Way {
+    test: &'static str,
+    proto: &'static str,
+    /// The flags that say so.
+    flags: String,
+}
+
+impl Way {
+    /// Starts it with these flags as well.
+    fn start(&self, target: &str, flags: &str) -> Job {
+        Job::test(self.test, target, &format!("{} {flags}", self.flags))
+    }
+
+    /// A client that measures for longer than any test, and has begun to.
+    fn measuring(&self, serve: &Serve, flags: &str) -> Job {
+        let flags = format!("-d 60s --warmup 0 --wait block {flags}");
+        let client = self.start(serve.address(), &flags);
+        client.is_measuring();
+        client
+    }
+}
+
+fn for_each_way(mut scenario: impl FnMut(&Way)) {
+    each(&["tcp", "udp"], |way| scenario(&way));
+}
+
+/// For scenarios that mostly wait: all at once.
+fn for_each_way_at_once(scenario: impl Fn(&Way) + Sync) {
+    at_once(&["tcp", "udp"], scenario);
+}
+
+/// For what only connections suffer.
+fn for_each_way_over_tcp_at_once(scenario: impl Fn(&Way) + Sync) {
+    at_once(&["tcp"], scenario);
+}
+
+fn at_once(protos: &[&'static str], scenario: impl Fn(&Way) + Sync) {
+    let scenario = &scenario;
+    thread::scope(|scope| {
+        each(protos, |way| {
+            scope.spawn(move || scenario(&way));
+        });
+    });
+}
+
+fn each(protos: &[&'static str], mut scenario: impl FnMut(Way)) {
+    for test in TESTS {
+        for backend in backends() {
+            for proto in protos {
+                let flags = format!("--proto {proto} --backend {backend}");
+                scenario(Way { test, proto, flags });
+            }
+        }
+    }
+}
+
+/// `tare lat` that pings for longer than any test, and has begun to.
+fn measuring(serve: &Serve, flags: &str) -> Job {
+    let flags = format!("-d 60s --warmup 0 --wait block {flags}");
+    let client = Job::lat(serve.address(), &flags);
+    client.is_measuring();
+    client
+}
+
+/// A report that was cut short, with something measured in it.
+#[track_caller]
+fn partial(ran: &Ran) -> Value {
+    let report = ran.report();
+    assert_eq!(report["partial"], true, "{ran:#?}");
+    assert_eq!(report["results"][0]["partial"], true);
+    assert!(figure(&report, "/results/0/operations/completed") > 100);
+    report
+}
+
+/// A server of one connection that a test makes up.
+fn stranger(answer: impl FnOnce(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        answer(stream);
+    });
+    address
+}
+
+/// Reads whatever comes until the other end has closed.
+fn drain(mut stream: TcpStream) {
+    let mut bytes = [0; 4096];
+    while matches!(stream.read(&mut bytes), Ok(1..)) {}
+}
+
+/// A shell that runs `tare` within limits.
+fn limited(limits: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.env_remove("TARE_SECRET");
+    command.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]);
+    command.arg(tare().get_program()).args(words);
+    command
+}

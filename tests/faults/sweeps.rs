@@ -1,0 +1,119 @@
+//! The server changes under a sweep.
+
+use std::fs;
+use std::io::{PipeReader, Read, pipe};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{Way, for_each_way_at_once};
+use crate::util::{Job, Serve, eventually, figure, report, tare, test_words, text};
+
+/// A sweep of three steps that streams its results into a pipe with no room for the first of them: it stands
+/// between two steps until the pipe is read.
+fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
+    let (mut results, stdout) = pipe().unwrap();
+    // Rounded up to a page.
+    fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(1)).unwrap();
+    let flags = format!(
+        "--size 64,128,256 -n 2000 --interval 20s --wait block --warmup 0 --timeout 1s --format jsonl -o {} {}",
+        file.display(),
+        way.flags
+    );
+    let mut command = tare();
+    command.args(test_words(way.test, serve.address(), &flags));
+    let client = Job::start_into(command, stdout);
+    // The step is over when its line begins.
+    results.read_exact(&mut [0]).unwrap();
+    (client, results)
+}
+
+#[test]
+fn a_server_that_is_restarted_between_steps_is_measured_on() {
+    for_each_way_at_once(|way| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sweep.json");
+        let serve = Serve::start("");
+        let (client, mut results) = between_steps(way, &serve, &file);
+        serve.job.signal(Signal::SIGKILL);
+        let address = serve.address().to_owned();
+        serve.job.wait();
+        let again = Serve::start(&format!("--listen {address}"));
+        let mut lines = String::new();
+        results.read_to_string(&mut lines).unwrap();
+        assert!(lines.len() > 4096, "the client never stood still: {lines}");
+        client.wait().exits(0);
+        let report = report(&fs::read_to_string(&file).unwrap());
+        assert_eq!(report["partial"], false);
+        let steps = report["results"].as_array().unwrap();
+        assert_eq!(steps.len(), 3);
+        let instances: Vec<_> = steps.iter().map(|step| &step["instances"]).collect();
+        assert_ne!(instances[0], instances[1]);
+        assert_eq!(instances[1], instances[2]);
+        for step in steps {
+            assert_eq!(figure(step, "/operations/completed"), 2000);
+            assert_eq!(step["errors"], json!([]));
+        }
+        let servers = report["environment"]["servers"].as_array().unwrap();
+        let names: Vec<_> = servers.iter().map(|s| json!([s["instance"]])).collect();
+        assert_eq!(names.iter().collect::<Vec<_>>(), instances[..2]);
+        again.serves();
+        again.stops();
+    });
+}
+
+#[test]
+fn a_server_that_is_gone_between_steps_ends_the_sweep_with_what_it_had() {
+    for_each_way_at_once(|way| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sweep.json");
+        let serve = Serve::start("");
+        let (client, mut results) = between_steps(way, &serve, &file);
+        serve.job.signal(Signal::SIGKILL);
+        let address = serve.address().to_owned();
+        serve.job.wait();
+        results.read_to_string(&mut String::new()).unwrap();
+        let ran = client.wait().exits(1);
+        let start = format!("start `tare serve --listen {address}` there");
+        ran.complains(&[&address, &start]);
+        let report = report(&fs::read_to_string(&file).unwrap());
+        assert_eq!(report["partial"], true);
+        let [whole, failed] = &report["results"].as_array().unwrap()[..] else {
+            panic!("{report:#}");
+        };
+        assert_eq!(whole["partial"], false);
+        assert_eq!(figure(whole, "/operations/completed"), 2000);
+        assert_eq!(figure(failed, "/operations/completed"), 0);
+        assert_eq!(text(failed, "/errors/0/cause"), "ECONNREFUSED");
+    });
+}
+
+#[test]
+fn a_sweep_keeps_what_it_had_when_the_server_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sweep.json");
+    let serve = Serve::start("");
+    let flags = format!(
+        "-d 300ms --size 1:1K:*2 --wait block --timeout 1s --warmup 0 -o {}",
+        file.display()
+    );
+    let client = Job::lat(serve.address(), &flags);
+    eventually("a step is in the file", || {
+        fs::read_to_string(&file).is_ok_and(|text| !text.is_empty())
+    });
+    serve.job.signal(Signal::SIGKILL);
+    let ran = client.wait().exits(1);
+    let on_disk = report(&fs::read_to_string(&file).unwrap());
+    assert_eq!(ran.report(), on_disk);
+    assert_eq!(on_disk["partial"], true);
+    let steps = on_disk["results"].as_array().unwrap();
+    assert!((1..11).contains(&steps.len()), "{}", steps.len());
+    assert_eq!(steps[0]["partial"], false, "the first was whole");
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "no scratch file is left"
+    );
+}
