@@ -16,7 +16,7 @@ use super::{Cells, NONE, grouped, plural, quantile};
 const SMALL_SEND: u64 = 16 << 10;
 /// Rows of the series that are printed; of a longer one its beginning and its end.
 const SERIES_ROWS: usize = 20;
-/// The sender's rate is told where it is off the receiver's by more than this share.
+/// The sender's rate is told where it is above the receiver's by more than this share.
 const RATES_DIFFER: f64 = 0.005;
 
 /// Something to say of a step.
@@ -204,13 +204,12 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
 
 fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     let mut facts = Vec::new();
-    let off = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
-    if off.abs() > RATES_DIFFER {
-        let how = if off > 0.0 { "more" } else { "less" };
+    let more = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
+    if more > RATES_DIFFER {
         let text = format!(
-            "{} taken by the sender's kernel, {} {how} than was received",
+            "{} taken by the sender's kernel, {} more than was received",
             bits(flow.sent_bits_per_s),
-            percent(off.abs())
+            percent(more)
         );
         facts.push(fact("sent", text));
     }
