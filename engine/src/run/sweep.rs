@@ -470,8 +470,15 @@ impl<M: Measure> Run<'_, M> {
         for mut warning in report::warnings(&step) {
             if is_sweep {
                 let (size, connections) = (step.params.size_bytes, step.params.connections);
-                warning.message =
-                    format!("size={size} connections={connections}: {}", warning.message);
+                let load = step
+                    .params
+                    .under_load
+                    .as_ref()
+                    .map_or("", |_| " under load");
+                warning.message = format!(
+                    "size={size} connections={connections}{load}: {}",
+                    warning.message
+                );
             }
             self.warn(warning, observer);
         }
