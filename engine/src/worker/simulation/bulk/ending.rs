@@ -1,0 +1,3 @@
+//! How streams end when nobody meant them to.
+
+use super::*;

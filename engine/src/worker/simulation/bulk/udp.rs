@@ -1,0 +1,3 @@
+//! UDP.
+
+use super::*;
