@@ -381,11 +381,7 @@ fn legs(stream: &StreamAccount) -> Vec<Leg<'_>> {
 impl Results {
     /// Nothing went wrong, and the server keeps nothing.
     fn check_clean(&self) {
-        assert!(
-            self.outcome.failure.is_none(),
-            "{:?}",
-            self.outcome.failure
-        );
+        assert!(self.outcome.failure.is_none(), "{:?}", self.outcome.failure);
         assert_eq!(self.tally.errors.total(), 0, "{:?}", self.tally.errors);
         assert!(!self.outcome.cut_short);
         assert_eq!(self.sessions, 0, "the server keeps sessions");

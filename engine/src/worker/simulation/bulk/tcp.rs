@@ -46,7 +46,11 @@ fn bytes_are_exact_at_both_ends_and_messages_counted() {
             ) {
                 assert_eq!(leg.sent.bytes, share, "{what}");
                 assert_eq!(leg.received.bytes, share, "{what}");
-                assert_eq!(leg.sent.sends, share.div_ceil(u64::from(size_bytes)), "{what}");
+                assert_eq!(
+                    leg.sent.sends,
+                    share.div_ceil(u64::from(size_bytes)),
+                    "{what}"
+                );
                 assert_eq!(leg.received.blocks.bytes.iter().sum::<u64>(), share);
                 assert_eq!(leg.received.series.iter().sum::<u64>(), share);
             }
@@ -195,7 +199,11 @@ fn paced_streams_keep_to_their_rate_and_gaps() {
             .run();
             results.check_clean();
             let sends: u64 = results.legs().iter().map(|leg| leg.sent.sends).sum();
-            assert_eq!(sends, 300 * ways(direction) as u64, "{direction:?} {streams}");
+            assert_eq!(
+                sends,
+                300 * ways(direction) as u64,
+                "{direction:?} {streams}"
+            );
             for leg in results.legs() {
                 assert_eq!(leg.sent.gap_ns, u64::from(streams) * 1_000_000);
                 assert_eq!(leg.sent.unsent, 0);
@@ -227,7 +235,12 @@ fn zero_copy_is_given_up_where_the_kernel_copies_and_kept_where_asked_for() {
         for leg in results.legs() {
             let told = leg.sent.zero_copy.as_ref().unwrap();
             assert_eq!((told.sends, told.copied_share), (0, 1.0), "in the warm-up");
-            assert!(told.reason.as_ref().unwrap().contains("copied all the same"));
+            assert!(
+                told.reason
+                    .as_ref()
+                    .unwrap()
+                    .contains("copied all the same")
+            );
             assert!(leg.sent.sends > 10);
         }
         let results = Setup {
@@ -288,7 +301,10 @@ fn a_server_without_the_congestion_control_refuses_in_words() {
         .run();
         assert_eq!(results.errors("handshake", "refused"), u64::from(streams));
         let failure = results.failure();
-        assert!(failure.contains("does not offer congestion control 'bbr'"), "{failure}");
+        assert!(
+            failure.contains("does not offer congestion control 'bbr'"),
+            "{failure}"
+        );
         let advice = results.outcome.failure.as_ref().unwrap().advice().unwrap();
         assert!(advice.contains("tcp_available_congestion_control"));
         assert_eq!(results.sessions, 0);
