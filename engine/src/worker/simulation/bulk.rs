@@ -335,9 +335,9 @@ impl World {
         drop(driver);
         let (begins, ends) = (self.seen.0.borrow().1, self.seen.0.borrow().2);
         assert!(begins <= 1 && begins == ends, "{begins} {ends}");
-        for _ in 0..20 {
-            self.step();
-        }
+        // Over UDP a session stays for a second, for a client that has to ask again.
+        let until = self.now() + ms(1_300);
+        self.run_for(until);
         Results {
             sessions: self.sessions(),
             tally,
