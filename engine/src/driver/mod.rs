@@ -220,8 +220,9 @@ pub trait Driver {
     /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
 
-    /// Sets an option of a socket. The simulated wire has none and takes them all, except that it has neither
-    /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]).
+    /// Sets an option of a socket. The simulated wire takes them all and heeds none, except that it has neither
+    /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]), and of congestion
+    /// controls `cubic` and `reno` alone ([`OpError::NotFound`]).
     ///
     /// # Errors
     /// As `setsockopt` answers, [`OpError::NoSuchOption`] and [`OpError::Invalid`] among them;

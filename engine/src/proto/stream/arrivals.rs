@@ -39,6 +39,9 @@ impl Default for Arrivals {
 }
 
 impl Arrivals {
+    /// The memory that it takes beside itself, bytes.
+    pub const BYTES: usize = MEMORY as usize / 8;
+
     /// Forgets the counts and goes on with what is known of the sequence: the measured phase begins.
     pub fn restart_counts(&mut self) {
         (self.received, self.reordered, self.duplicated) = (0, 0, 0);

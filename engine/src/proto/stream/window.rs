@@ -6,7 +6,7 @@ use crate::limits::INTERVALS_MAX;
 use crate::units::{Instant, Nanos};
 
 /// Blocks kept at most; at the end there are between half as many and all of them.
-const BLOCKS_MAX: usize = 64;
+pub const BLOCKS_MAX: usize = 64;
 /// The width that blocks begin with.
 const BLOCK_FIRST: Nanos = Nanos::from_millis(1);
 
@@ -45,8 +45,11 @@ impl Blocks {
         self.bytes[index] += bytes;
     }
 
-    /// Adds those of another stream of the same time.
+    /// Adds those of another stream of the same time. A stranger's that are not blocks as these are have no part in it.
     pub fn merge(&mut self, other: &Self) {
+        if !self.is_sound() || !other.is_sound() {
+            return;
+        }
         let mut other = other.clone();
         // What a peer tells may make no sense.
         other.width_ns = other.width_ns.max(1);
@@ -63,6 +66,12 @@ impl Blocks {
         for (bytes, more) in self.bytes.iter_mut().zip(&other.bytes) {
             *bytes = bytes.saturating_add(*more);
         }
+    }
+
+    /// Their width is one that [`Blocks::add`] comes to.
+    fn is_sound(&self) -> bool {
+        let doubled = self.width_ns / BLOCK_FIRST.0;
+        doubled.is_power_of_two() && doubled * BLOCK_FIRST.0 == self.width_ns
     }
 
     fn halve(&mut self) {
