@@ -109,7 +109,6 @@ pub(crate) fn is_valid(report: &Value) {
             assert_eq!(sent, ended + count("in_flight_at_end"), "{operations}");
         }
         if report["kind"] == "bw" {
-            // Sends have no latency.
             continue;
         }
         let service = &result["latency"]["service"];
@@ -250,10 +249,10 @@ impl Job {
     }
 
     /// Waits until a worker of a test with `--wait block --warmup 0` has measured for a while: each of its
-    /// operations sleeps at least once.
+    /// operations sleeps at least once, or it is at work all the time.
     pub(crate) fn is_measuring(&self) {
         const SLEEPS: u64 = 1000;
-        const WORKERS: [&str; 2] = ["tare-lat", "tare-bw"];
+        const CPU: Duration = Duration::from_millis(150);
         let tasks = format!("/proc/{}/task", self.id());
         let has_slept = |directory: std::fs::DirEntry| {
             let status = std::fs::read_to_string(directory.path().join("status")).ok()?;
@@ -263,8 +262,9 @@ impl Job {
             };
             let sleeps: u64 = field("voluntary_ctxt_switches")?.parse().ok()?;
             let name = field("Name")?;
-            let is_worker = WORKERS.iter().any(|worker| name.starts_with(worker));
-            Some(is_worker && sleeps > SLEEPS)
+            let times = std::fs::read_to_string(directory.path().join("schedstat")).ok()?;
+            let on_cpu = Duration::from_nanos(times.split(' ').next()?.parse().ok()?);
+            Some(name.starts_with("tare-client-") && (sleeps > SLEEPS || on_cpu > CPU))
         };
         eventually("the client measures", || {
             let tasks = std::fs::read_dir(&tasks).expect("the client runs");

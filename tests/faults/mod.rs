@@ -19,8 +19,16 @@ use serde_json::Value;
 
 use crate::util::{Job, Ran, Serve, backends, figure, tare};
 
-/// The tests that go through the faults, by their commands.
-const TESTS: &[&str] = &["lat"];
+/// The tests that go through the faults, by their commands, with their flags and the transports to go over.
+///
+/// Datagrams are paced: what is lost because the machine is busy is no fault.
+const TESTS: &[(&str, &str, &[&str])] = &[
+    ("lat", "", &["tcp", "udp"]),
+    ("bw", "--direction up", &["tcp"]),
+    ("bw", "--direction down", &["tcp"]),
+    ("bw", "--direction up --rate 50M", &["udp"]),
+    ("bw", "--direction down --rate 50M", &["udp"]),
+];
 
 /// A test, over a transport, on a backend.
 struct Way {
@@ -69,10 +77,10 @@ fn at_once(protos: &[&'static str], scenario: impl Fn(&Way) + Sync) {
 }
 
 fn each(protos: &[&'static str], mut scenario: impl FnMut(Way)) {
-    for test in TESTS {
+    for (test, flags, over) in TESTS {
         for backend in backends() {
-            for proto in protos {
-                let flags = format!("--proto {proto} --backend {backend}");
+            for proto in over.iter().filter(|proto| protos.contains(proto)) {
+                let flags = format!("--proto {proto} --backend {backend} {flags}");
                 scenario(Way { test, proto, flags });
             }
         }

@@ -445,13 +445,9 @@ impl Slot {
 
     /// How long nothing may move.
     fn patience(&self, spec: &BulkSpec) -> Nanos {
-        let ask = self.spec.hello.stream.clone().unwrap_or_default();
-        let streams = u64::from(ask.streams.max(1));
-        let bytes = self.spec.hello.size_bytes.saturating_mul(streams);
-        let per_s = ask.rate_bits_per_s / 8;
-        let gaps = bytes.saturating_mul(4_000_000_000).checked_div(per_s);
-        let gap = gaps.unwrap_or(0);
-        Nanos(spec.dialogue.timeout.0.max(gap))
+        let ask = self.spec.hello.stream.as_ref();
+        let pauses = ask.map_or(Nanos::ZERO, |ask| ask.patience(self.spec.hello.size_bytes));
+        spec.dialogue.timeout.max(pauses)
     }
 
     /// As long as the far end takes what was sent, or what it had sent comes, its figures are awaited.
