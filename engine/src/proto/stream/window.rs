@@ -48,6 +48,9 @@ impl Blocks {
     /// Adds those of another stream of the same time.
     pub fn merge(&mut self, other: &Self) {
         let mut other = other.clone();
+        // What a peer tells may make no sense.
+        other.width_ns = other.width_ns.max(1);
+        self.width_ns = self.width_ns.max(1);
         while self.width_ns < other.width_ns {
             self.halve();
         }
@@ -58,7 +61,7 @@ impl Blocks {
             self.bytes.push(0);
         }
         for (bytes, more) in self.bytes.iter_mut().zip(&other.bytes) {
-            *bytes += more;
+            *bytes = bytes.saturating_add(*more);
         }
     }
 
@@ -66,7 +69,7 @@ impl Blocks {
         let count = self.bytes.len();
         for pair in 0..count.div_ceil(2) {
             let second = self.bytes.get(2 * pair + 1).copied().unwrap_or(0);
-            self.bytes[pair] = self.bytes[2 * pair] + second;
+            self.bytes[pair] = self.bytes[2 * pair].saturating_add(second);
         }
         self.bytes.truncate(count.div_ceil(2));
         self.width_ns = self.width_ns.saturating_mul(2);

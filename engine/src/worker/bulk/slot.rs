@@ -502,17 +502,11 @@ impl Slot {
     /// How long nothing may move.
     fn patience(&self, spec: &BulkSpec) -> Nanos {
         let ask = self.spec.hello.stream.clone().unwrap_or_default();
+        let streams = u64::from(ask.streams.max(1));
+        let bytes = self.spec.hello.size_bytes.saturating_mul(streams);
         let per_s = ask.rate_bits_per_s / 8;
-        let gap = if per_s > 0 {
-            let bytes = self
-                .spec
-                .hello
-                .size_bytes
-                .saturating_mul(u64::from(ask.streams.max(1)));
-            bytes.saturating_mul(4_000_000_000) / per_s
-        } else {
-            0
-        };
+        let gaps = bytes.saturating_mul(4_000_000_000).checked_div(per_s);
+        let gap = gaps.unwrap_or(0);
         Nanos(spec.dialogue.timeout.0.max(gap))
     }
 
