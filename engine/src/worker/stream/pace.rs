@@ -4,17 +4,23 @@ use crate::histogram::Distribution;
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 
+/// A sleeping sender wakes up so late at most, mostly.
+const WAKE_UP: Nanos = Nanos::from_micros(100);
+
 /// A schedule of sends, and how well it was kept.
 ///
-/// Sends are due at equal gaps. What a stall has left over is made up for at no more than 1.25 times the rate: the gap
-/// between two sends is never less than four fifths of the intended one, since a burst at the line's speed overflows
-/// queues that the asked-for rate would not, and shows loss that is not the path's.
+/// Sends are due at equal gaps. What a stall has left over is made up for at no more than 1.25 times the rate, since a
+/// burst at the line's speed overflows queues that the asked-for rate would not, and shows loss that is not the path's:
+/// each send may leave four fifths of the intended gap after the one before it might have left. Lateness up to
+/// [`WAKE_UP`] is no stall: a sender that sleeps leaves each time as late as it woke up, and is to keep its rate.
 #[derive(Debug)]
 pub(super) struct Pace {
     schedule: Schedule,
     t0: Instant,
     gap: Nanos,
     due: Instant,
+    /// When the next send may leave.
+    next: Instant,
     last: Option<Instant>,
     deviation: Distribution,
     lateness: Distribution,
@@ -28,6 +34,7 @@ impl Pace {
             t0: Instant::default(),
             gap,
             due: Instant::FAR_FUTURE,
+            next: Instant::FAR_FUTURE,
             last: None,
             deviation: Distribution::uncensored(),
             lateness: Distribution::uncensored(),
@@ -37,6 +44,7 @@ impl Pace {
     pub(super) fn start(&mut self, t0: Instant) {
         self.t0 = t0;
         self.advance();
+        self.next = self.due;
     }
 
     fn advance(&mut self) {
@@ -47,11 +55,8 @@ impl Pace {
     }
 
     /// When the next send may leave.
-    pub(super) fn next(&self) -> Instant {
-        match self.last {
-            Some(last) => self.due.max(last + Nanos(self.gap.0 / 5 * 4)),
-            None => self.due,
-        }
+    pub(super) const fn next(&self) -> Instant {
+        self.next
     }
 
     /// A send leaves at `now`; it belongs to the measured phase or not.
@@ -64,7 +69,9 @@ impl Pace {
             }
         }
         self.last = Some(now);
+        let left = self.next.max(Instant(now.0.saturating_sub(WAKE_UP.0)));
         self.advance();
+        self.next = self.due.max(left + Nanos(self.gap.0 / 5 * 4));
     }
 
     /// How many sends were due before `until` and did not leave.
@@ -133,11 +140,22 @@ mod tests {
             gaps.push(next.since(at).0 / 1_000);
             at = next;
         }
-        assert!(gaps.iter().all(|gap| *gap >= 80), "{gaps:?}");
-        // Nine gaps were lost, and each of these makes up for a fifth.
-        assert_eq!(gaps.iter().filter(|gap| **gap == 80).count(), 45);
+        // One follows at once: that much a wake-up might have cost.
+        assert_eq!(gaps.remove(0), 0);
+        assert!(gaps.iter().all(|gap| *gap >= 60), "{gaps:?}");
+        // The eight that are left are made up for a fifth at a time.
+        assert_eq!(gaps.iter().filter(|gap| **gap < 100).count(), 39);
         // On time again.
         assert_eq!(gaps.last(), Some(&100));
+    }
+
+    #[test]
+    fn a_sender_that_wakes_up_late_each_time_keeps_its_rate() {
+        let mut pace = pace();
+        for n in 0..50 {
+            assert_eq!(pace.next(), us(100 * n));
+            pace.handle_sent(us(100 * n + 60), true);
+        }
     }
 
     #[test]

@@ -16,6 +16,13 @@ const WAKE_EVERY: Nanos = Nanos::from_millis(1);
 /// How often the low-water mark is thought over.
 const MARK_EVERY: Nanos = Nanos::from_millis(10);
 
+/// Where segments are smaller, as they are on every path but a loopback, messages that are smaller than a receive are
+/// received one by one, as an application would: what Nagle's algorithm holds back leaves with the acknowledgement,
+/// and that leaves when the receiver reads. Over veth, messages of 4 KiB went at 2.5 to 3.0 Gbit/s so, and at 1.1 to
+/// 1.9 where the receiver waited for more; of 64 B at 0.16 to 0.34 and at 0.2; over loopback at 17 and at 28, and at 0.65
+/// and at 1.1.
+const LOOPBACK_SEGMENT: u32 = 16 << 10;
+
 /// So many bytes of what came last are looked at for the control frame that may end it.
 const FRAME_TAIL: usize = 32;
 
@@ -41,6 +48,8 @@ pub struct Receiver {
     /// The socket's low-water mark, and what came since it was last thought over.
     mark: u32,
     mark_max: u32,
+    /// Bytes that one receive takes at most.
+    most: u32,
     marked_at: Instant,
     since_mark: u64,
 }
@@ -82,16 +91,21 @@ impl Receiver {
             coalesced: false,
             mark: 1,
             mark_max: room.clamp(1, RECEIVE_BYTES),
+            most: RECEIVE_BYTES,
             marked_at: Instant::default(),
             since_mark: 0,
         }
     }
 
-    /// Over UDP, asks the kernel for several datagrams at once.
+    /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to receive at once.
     pub fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
         if self.transport == Transport::Udp {
             let option = SocketOption::Coalescing(true);
             self.coalesced = io.set_option(link.socket(), &option).is_ok();
+        }
+        let info = io.tcp_info(link.socket());
+        if info.is_some_and(|info| info.mss_bytes < LOOPBACK_SEGMENT) {
+            self.most = self.size.min(RECEIVE_BYTES);
         }
     }
 
@@ -124,7 +138,7 @@ impl Receiver {
         // Never none: what comes behind the payload is the end of the stream, or the server's word.
         let len = u32::try_from(self.left())
             .unwrap_or(u32::MAX)
-            .clamp(1, RECEIVE_BYTES);
+            .clamp(1, self.most);
         if self.discard {
             link.discard(io, len)
         } else {
@@ -138,7 +152,7 @@ impl Receiver {
         self.total += u64::from(n);
         self.window.add(now, u64::from(n));
         self.since_mark += u64::from(n);
-        if now.since(self.marked_at) >= MARK_EVERY {
+        if self.most == RECEIVE_BYTES && now.since(self.marked_at) >= MARK_EVERY {
             self.set_mark(io, link, now);
         }
     }
