@@ -106,7 +106,8 @@ pub struct TcpFigures {
     pub receive_buffer_bytes: Option<u32>,
 }
 
-/// What became of a direction's datagrams in the measured phase: `sent = received + lost`.
+/// What became of a direction's datagrams in the measured phase: `sent = received + lost`, but for what the
+/// `untold_streams` of the flow sent.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Datagrams {

@@ -114,9 +114,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
 /// Streams without a byte to send are not opened.
 fn streams_asked(params: &Params) -> u64 {
     let bytes = params.bulk.as_ref().and_then(|bulk| bulk.bytes);
-    bytes.map_or(u64::from(params.connections), |bytes| {
-        bytes.min(u64::from(params.connections))
-    })
+    let streams = u64::from(params.connections);
+    bytes.map_or(streams, |bytes| bytes.min(streams))
 }
 
 /// What a step leaves untold, so that nothing that was not told is taken for nothing.
