@@ -120,7 +120,9 @@ fn more_payload_than_was_agreed_does_no_harm() {
         receiver.handle_received(&mut io, &link, 600, Instant(at));
     }
     assert!(receiver.is_complete(Instant(50_000_000)));
-    receiver.receive(&mut io, &mut link).unwrap();
+    receiver
+        .receive(&mut io, &mut link, Instant(50_000_000))
+        .unwrap();
 }
 
 #[test]
