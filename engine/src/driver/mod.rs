@@ -220,7 +220,7 @@ pub trait Driver {
     /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
 
-    /// Sets an option of a socket. The simulated wire takes them all and heeds none, except that it has neither
+    /// Sets an option of a socket. The simulated wire takes them all and heeds but the low-water mark; it has neither
     /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]), and of congestion
     /// controls `cubic` and `reno` alone ([`OpError::NotFound`]).
     ///

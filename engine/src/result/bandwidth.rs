@@ -41,7 +41,8 @@ pub struct Bandwidth {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Flow {
-    /// Payload received, bits per second of the receiver's own time.
+    /// Payload received, bits per second of the receiver's own time (the longest stream's). Without that of
+    /// `untold_streams`: where these are all, zero says nothing.
     pub bits_per_s: f64,
     /// 95 % interval of it: of the mean over up to 32 equal blocks of the measured phase (Student's t).
     pub interval_bits_per_s: Option<(f64, f64)>,
@@ -52,12 +53,17 @@ pub struct Flow {
     pub duration_ns: u64,
     /// Payload sent in the measured phase, bytes.
     pub sent_bytes: u64,
-    /// Payload received in the measured phase, bytes.
+    /// Payload received in the measured phase, bytes; without that of `untold_streams`.
     pub received_bytes: u64,
+    /// Streams of which the receiving end's account never came: it had vanished, or the connection was lost.
+    pub untold_streams: u32,
+    /// TCP: what of the payload of `untold_streams` is known to have arrived all the same, bytes: the receiver's kernel
+    /// acknowledged at least so much.
+    pub acknowledged_bytes: Option<u64>,
     /// Sends of `size_bytes` in the measured phase, each one system call or ring entry of its own (with
     /// `datagrams_per_send`, each that many datagrams).
     pub sends: u64,
-    /// Each stream by itself: payload received, bits per second.
+    /// Each stream by itself, but for `untold_streams`: payload received, bits per second.
     pub streams_bits_per_s: Vec<f64>,
     /// TCP: what the sender's kernel says.
     pub tcp: Option<TcpFigures>,
@@ -100,7 +106,8 @@ pub struct TcpFigures {
     pub receive_buffer_bytes: Option<u32>,
 }
 
-/// What became of a direction's datagrams in the measured phase: `sent = received + lost`.
+/// What became of a direction's datagrams in the measured phase: `sent = received + lost`, but for what the
+/// `untold_streams` of the flow sent.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Datagrams {

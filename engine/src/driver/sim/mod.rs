@@ -341,8 +341,13 @@ impl Driver for SimDriver {
     }
 
     fn set_option(&mut self, socket: SocketId, option: &SocketOption) -> Result<(), OpError> {
-        self.core.socket(socket).ok_or(OpError::BadSocket)?;
+        let key = self.core.socket(socket).ok_or(OpError::BadSocket)?.key;
         match option {
+            SocketOption::ReceiveLowWater(bytes) => {
+                let mut state = self.core.calls.state();
+                state.set_low_water(key, *bytes as usize);
+                Ok(())
+            }
             SocketOption::Segmentation(_) | SocketOption::Coalescing(_) => {
                 Err(OpError::NotSupported)
             }

@@ -48,6 +48,7 @@ struct Stream {
     unread: usize,
     /// When the last parcel that we sent arrives: a stream keeps its order.
     last_arrival: Instant,
+    low_water: usize,
 }
 
 #[derive(Debug)]
@@ -426,6 +427,7 @@ impl State {
     ) -> Result<usize, Errno> {
         let available = match self.peek(key)? {
             0 => return Ok(0),
+            available if self.is_below_mark(key, available) => return Err(Errno::EAGAIN),
             available => available.min(len),
         };
         let len = self.shorten(available, self.config.short_reads);
@@ -437,6 +439,21 @@ impl State {
             sender.unread -= len;
         }
         Ok(len)
+    }
+
+    pub(super) fn set_low_water(&mut self, key: Key, bytes: usize) {
+        // As Linux bounds it: else a full buffer might never be read.
+        let most = (self.socket(key).receive_buffer / 2).max(1);
+        if let Some(stream) = self.stream(key) {
+            stream.low_water = bytes.clamp(1, most);
+        }
+    }
+
+    fn is_below_mark(&mut self, key: Key, available: usize) -> bool {
+        self.stream(key).is_some_and(|stream| {
+            let is_open = stream.stage == Stage::Connected && !stream.is_ended;
+            is_open && available < stream.low_water
+        })
     }
 
     /// How much can be received; zero at the end of the stream.
@@ -556,6 +573,7 @@ impl Stream {
             is_half_closed: false,
             unread: 0,
             last_arrival: Instant(0),
+            low_water: 1,
         }
     }
 }

@@ -506,3 +506,33 @@ proptest! {
         prop_assert!(requests.windows(2).all(|pair| pair[0] == pair[1]));
     }
 }
+
+#[test]
+fn a_streams_datagrams_are_turned_away_sparsely_and_with_no_more_than_came() {
+    use crate::proto::stream::{ANSWERED_EVERY, StreamHeader, StreamKind};
+    let mut answered = 0;
+    for sequence in 0..3 * ANSWERED_EVERY {
+        for kind in [StreamKind::Payload, StreamKind::Signal] {
+            let mut datagram = [0; DATA_HEADER_LEN];
+            let header = StreamHeader {
+                kind,
+                measured: true,
+                sequence,
+                session: Id(5),
+            };
+            header.encode_into(&mut datagram, NOW);
+            match front(None).handle_datagram(&datagram, from(), NOW) {
+                FrontAction::Data(request) => {
+                    let answer = request.turned_away(NO_SESSION).unwrap();
+                    assert!(answer.len() <= datagram.len());
+                    let answer = DataHeader::decode(&answer).unwrap();
+                    assert_eq!((answer.flags, answer.session), (NO_SESSION, Id(5)));
+                    answered += u64::from(kind == StreamKind::Payload);
+                }
+                FrontAction::Ignore => assert_eq!(kind, StreamKind::Payload),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(answered, 3);
+}

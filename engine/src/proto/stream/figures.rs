@@ -48,7 +48,11 @@ pub struct Sent {
     pub duration_ns: u64,
     /// Payload that its kernel took, bytes.
     pub bytes: u64,
-    /// Sends, whole ones.
+    /// TCP: what of all that was sent the far end's kernel had not acknowledged when this was told, bytes; absent where
+    /// this end's kernel does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unacknowledged_bytes: Option<u64>,
+    /// Messages; where bytes end the stream, the last may have been shorter than the others.
     pub sends: u64,
     /// UDP: datagrams.
     pub datagrams: u64,

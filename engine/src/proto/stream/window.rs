@@ -84,10 +84,14 @@ impl Blocks {
         self.width_ns = self.width_ns.saturating_mul(2);
     }
 
-    /// Bytes of the blocks that are wholly over after `duration`.
-    pub fn whole(&self, duration: Nanos) -> &[u64] {
-        let whole = (duration.0 / self.width_ns.max(1)) as usize;
-        &self.bytes[..whole.min(self.bytes.len())]
+    /// Bytes of the blocks that are wholly over after `duration`, those in which nothing came at its end among them.
+    #[must_use]
+    pub fn whole(&self, duration: Nanos) -> Vec<u64> {
+        let whole = duration.0 / self.width_ns.max(1);
+        let whole = usize::try_from(whole).map_or(BLOCKS_MAX, |whole| whole.min(BLOCKS_MAX));
+        let mut bytes = self.bytes.clone();
+        bytes.resize(whole, 0);
+        bytes
     }
 }
 

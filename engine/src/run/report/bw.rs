@@ -6,11 +6,13 @@ use super::{
 use crate::analysis::link::{Carried, Framing};
 use crate::analysis::{health, link, mean, summary};
 use crate::histogram::Distribution;
+use crate::limits::INTERVALS_MAX;
 use crate::proto::hello::{Direction, Figures};
 use crate::proto::stream::{Blocks, Received, Sent};
 use crate::result::{
-    Bandwidth, Cpu, CpuUse, Datagrams, Flow, Instruments, Interval, LinkUse, Operations, Pacing,
-    Rate, StepResult, TcpFigures, TcpInterval, Warmup, ZeroCopyUse,
+    Bandwidth, Connections, Cpu, CpuUse, Datagrams, Flow, Instruments, Interval, LinkUse,
+    Operations, Pacing, Params, Rate, StepResult, TcpFigures, TcpInterval, Warmup, Warning,
+    ZeroCopyUse,
 };
 use crate::run::instrument;
 use crate::units::Nanos;
@@ -92,7 +94,10 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
             backlog_max: None,
         },
         errors: tally.errors.to_counts(),
-        connections: connections(inputs),
+        connections: Connections {
+            asked: streams_asked(&inputs.params),
+            ..connections(inputs)
+        },
         cpu,
         latency_error_ns: instrument::latency_error(&client).0,
         instrument: Instruments { client, server },
@@ -104,6 +109,41 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
     };
     health::judge(&mut step);
     step
+}
+
+/// Streams without a byte to send are not opened.
+fn streams_asked(params: &Params) -> u64 {
+    let bytes = params.bulk.as_ref().and_then(|bulk| bulk.bytes);
+    let streams = u64::from(params.connections);
+    bytes.map_or(streams, |bytes| bytes.min(streams))
+}
+
+/// What a step leaves untold, so that nothing that was not told is taken for nothing.
+pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
+    let Some(bandwidth) = &step.bandwidth else {
+        return Vec::new();
+    };
+    let flows = [("up", &bandwidth.up), ("down", &bandwidth.down)];
+    let untold = |(way, flow): (&str, &Option<Flow>)| {
+        let flow = flow.as_ref().filter(|flow| flow.untold_streams > 0)?;
+        let acknowledged = match flow.acknowledged_bytes {
+            Some(bytes) => format!("; at least {bytes} bytes of theirs were acknowledged"),
+            None => String::new(),
+        };
+        Some(Warning {
+            code: "receiver-untold".to_owned(),
+            message: format!(
+                "{way}: what the receiving end got of {} stream{} is not known, and not in the figures: {} bytes were \
+                 sent in all, {} are known to have been received{acknowledged}",
+                flow.untold_streams,
+                if flow.untold_streams == 1 { "" } else { "s" },
+                flow.sent_bytes,
+                flow.received_bytes
+            ),
+            advice: "see the errors: run again once the far end stays".to_owned(),
+        })
+    };
+    flows.into_iter().filter_map(untold).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -196,62 +236,68 @@ fn link_use(bandwidth: &Bandwidth, inputs: &Inputs<'_, BulkTally>) -> Option<Lin
 fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) -> Flow {
     let sent = || legs.iter().filter_map(|leg| leg.sent);
     let received = || legs.iter().filter_map(|leg| leg.received);
-    let streams_bits_per_s: Vec<f64> = legs.iter().map(received_rate).collect();
-    let datagrams = is_udp.then(|| datagrams(legs));
+    let (sent_bytes, received_bytes) = (
+        sent().map(|s| s.bytes).fold(0, u64::saturating_add),
+        received().map(|r| r.bytes).fold(0, u64::saturating_add),
+    );
+    let sent_ns = sent().map(|s| s.duration_ns).max();
+    let duration_ns = legs.iter().filter_map(received_ns).max().unwrap_or(0);
+    let untold = legs.iter().filter(|leg| leg.received.is_none()).count();
     Flow {
-        bits_per_s: streams_bits_per_s.iter().sum(),
-        interval_bits_per_s: interval(legs),
-        sent_bits_per_s: sent()
-            .map(|s| {
-                per_second(
-                    s.bytes.saturating_mul(8),
-                    Nanos(s.duration_ns).as_secs_f64(),
-                )
-            })
-            .sum(),
-        duration_ns: received().map(|r| r.duration_ns).max().unwrap_or(0),
-        sent_bytes: sent().map(|s| s.bytes).fold(0, u64::saturating_add),
-        received_bytes: received().map(|r| r.bytes).fold(0, u64::saturating_add),
+        bits_per_s: rate_of(received_bytes, duration_ns),
+        interval_bits_per_s: interval(legs, Nanos(duration_ns)),
+        sent_bits_per_s: rate_of(sent_bytes, sent_ns.unwrap_or(0)),
+        duration_ns,
+        sent_bytes,
+        received_bytes,
+        untold_streams: u32::try_from(untold).unwrap_or(u32::MAX),
+        acknowledged_bytes: acknowledged(legs),
         sends: sent().map(|s| s.sends).fold(0, u64::saturating_add),
-        streams_bits_per_s,
+        streams_bits_per_s: legs
+            .iter()
+            .filter_map(|leg| Some(rate_of(leg.received?.bytes, received_ns(leg)?)))
+            .collect(),
         tcp: tcp(legs),
-        datagrams,
+        datagrams: is_udp.then(|| datagrams(legs)),
         zero_copy: zero_copy(legs),
         pacing: rate.map(|rate| pacing(legs, rate, percentiles)),
     }
 }
 
-/// Of the mean over the blocks of all streams together.
-fn interval(legs: &[Leg<'_>]) -> Option<(f64, f64)> {
-    let mut all: Option<(Blocks, Nanos)> = None;
-    for received in legs.iter().filter_map(|leg| leg.received) {
-        let duration = Nanos(received.duration_ns);
-        match &mut all {
-            None => all = Some((received.blocks.clone(), duration)),
-            Some((blocks, shortest)) => {
-                blocks.merge(&received.blocks);
-                *shortest = duration.min(*shortest);
-            }
-        }
-    }
-    let (blocks, duration) = all?;
-    mean::interval(blocks.whole(duration), Nanos(blocks.width_ns))
+fn rate_of(bytes: u64, duration_ns: u64) -> f64 {
+    per_second(bytes.saturating_mul(8), Nanos(duration_ns).as_secs_f64())
 }
 
-/// By the receiver's own clock.
-fn received_rate(leg: &Leg<'_>) -> f64 {
-    let Some(received) = leg.received else {
-        return 0.0;
-    };
-    let duration = match (received.duration_ns, leg.sent) {
-        // A single datagram tells no time.
-        (0, Some(sent)) => sent.duration_ns,
-        (ns, _) => ns,
-    };
-    per_second(
-        received.bytes.saturating_mul(8),
-        Nanos(duration).as_secs_f64(),
-    )
+/// The measured phase by the receiver's own clock. Datagrams cannot have come faster than they were sent: a receiver that
+/// first looked when some had waited for it saw too short a time, and one that got a single one saw none.
+fn received_ns(leg: &Leg<'_>) -> Option<u64> {
+    let received = leg.received?;
+    match leg.sent {
+        Some(sent) if received.datagrams > 0 || received.duration_ns == 0 => {
+            Some(received.duration_ns.max(sent.duration_ns))
+        }
+        _ => Some(received.duration_ns),
+    }
+}
+
+/// What is known to have arrived of what no receiver told of. It takes what is not acknowledged for the last of what
+/// was measured.
+fn acknowledged(legs: &[Leg<'_>]) -> Option<u64> {
+    let untold = legs.iter().filter(|leg| leg.received.is_none());
+    let each = untold.filter_map(|leg| {
+        let sent = leg.sent?;
+        Some(sent.bytes.saturating_sub(sent.unacknowledged_bytes?))
+    });
+    each.reduce(u64::saturating_add)
+}
+
+/// Of the mean over the blocks of all streams together. A stream that ended early brought nothing from then on.
+fn interval(legs: &[Leg<'_>], duration: Nanos) -> Option<(f64, f64)> {
+    let mut all = Blocks::default();
+    for received in legs.iter().filter_map(|leg| leg.received) {
+        all.merge(&received.blocks);
+    }
+    mean::interval(&all.whole(duration), Nanos(all.width_ns))
 }
 
 fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
@@ -349,9 +395,12 @@ fn pacing(legs: &[Leg<'_>], rate: f64, percentiles: &[f64]) -> Pacing {
 /// The series: what was received in each entry, by each receiver's clock, and what the senders' kernels said.
 fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interval> {
     let legs = || tally.streams.iter().flat_map(|s| [up(s), down(s)]);
+    // Where nothing came at the end, that is told as well.
+    let told = usize::try_from(duration_ns / interval.0.max(1)).unwrap_or(INTERVALS_MAX);
     let longest = legs()
         .filter_map(|leg| Some(leg.received?.series.len()))
-        .max();
+        .max()
+        .map(|longest| longest.max(told).min(INTERVALS_MAX));
     let entry = |index: usize| {
         let begin = interval.0 * index as u64;
         let end = (begin + interval.0).min(duration_ns.max(begin + 1));
@@ -384,3 +433,6 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
     };
     (0..longest.unwrap_or(0)).map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,9 @@ fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
 
 /// The warnings that a finished step gives rise to.
 pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
-    health::warnings(step)
+    let mut warnings = health::warnings(step);
+    warnings.extend(bw::warnings(step));
+    warnings
 }
 
 /// How the client measured.

@@ -321,6 +321,18 @@ impl World {
         self.started_at = now;
     }
 
+    /// The server's sessions are gone, and their sockets; its door stands open.
+    fn restart_server(&mut self) {
+        let (_, sessions) = unbounded();
+        let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
+        let limits = SessionLimits {
+            idle: Nanos::from_secs(30),
+            duration: Nanos::MAX,
+        };
+        let sessions = Sessions::new(sessions, limits, datagrams, Idle::default());
+        self.server = Worker::new(self.net.driver(), self.clock.clone(), sessions);
+    }
+
     /// The client is killed: its sockets are closed by its kernel.
     fn kill_client(&mut self) {
         self.client = None;

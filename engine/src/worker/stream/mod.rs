@@ -63,3 +63,6 @@ pub const STRAGGLERS: Nanos = Nanos::from_millis(100);
 const SEGMENT_MAX: usize = 1452;
 /// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64 (`UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ pub struct Receiver {
     transport: Transport,
     size: u32,
     discard: bool,
+    /// The receive under way discards.
+    discarding: bool,
     window: Window,
     /// All the payload there is to come, where bytes end the stream.
     expected: Option<u64>,
@@ -78,6 +80,7 @@ impl Receiver {
             size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX).max(1),
             // Of a slow stream, the end of which nothing would follow soon, the bytes are looked at.
             discard: ask.discard && !udp && ask.rate_bits_per_s == 0,
+            discarding: false,
             window,
             expected: (ask.bytes > 0).then(|| ask.bytes.div_ceil(unit).saturating_mul(unit)),
             total: 0,
@@ -115,8 +118,7 @@ impl Receiver {
             let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
         }
         if self.mark > 1 {
-            self.mark = 1;
-            let _ = io.set_option(link.socket(), &SocketOption::ReceiveLowWater(1));
+            self.put_mark(io, link, 1);
         }
     }
 
@@ -126,12 +128,17 @@ impl Receiver {
             .map_or(u64::MAX, |expected| expected.saturating_sub(self.total))
     }
 
-    /// Pushes the next receive.
+    /// Pushes the next receive, at `now`.
     ///
     /// # Errors
     /// As [`Driver::push`].
     #[inline]
-    pub fn receive<D: Driver>(&self, io: &mut D, link: &mut Link) -> Result<(), DriverError> {
+    pub fn receive<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
         if self.transport == Transport::Udp {
             return link.receive(io, 0, COALESCED_BYTES);
         }
@@ -139,7 +146,14 @@ impl Receiver {
         let len = u32::try_from(self.left())
             .unwrap_or(u32::MAX)
             .clamp(1, self.most);
-        if self.discard {
+        let is_complete = self.is_complete(now);
+        let mark = if is_complete { 1 } else { len };
+        if self.mark > mark {
+            // Else the last bytes would be waited for with more, which never come.
+            self.put_mark(io, link, mark);
+        }
+        self.discarding = self.discard && !is_complete;
+        if self.discarding {
             link.discard(io, len)
         } else {
             link.receive(io, 0, len)
@@ -171,27 +185,31 @@ impl Receiver {
         if first || (is_near && wanted != self.mark_max) || wanted == self.mark {
             return;
         }
-        let option = SocketOption::ReceiveLowWater(wanted);
+        self.put_mark(io, link, wanted);
+    }
+
+    fn put_mark<D: Driver>(&mut self, io: &mut D, link: &Link, mark: u32) {
+        let option = SocketOption::ReceiveLowWater(mark);
         if io.set_option(link.socket(), &option).is_ok() {
-            self.mark = wanted;
+            self.mark = mark;
         }
     }
 
-    /// Nobody sees what it receives, a control frame neither.
+    /// Nobody sees what the present receive brings, a control frame neither.
     #[must_use]
-    pub const fn discards(&self) -> bool {
-        self.discard
+    pub const fn is_discarding(&self) -> bool {
+        self.discarding
     }
 
-    /// TCP: how many of the bytes that came are payload; a control frame begins behind them. With `discard` nobody
-    /// has seen them.
+    /// TCP: how many of the bytes that came are payload; a control frame begins behind them. Of what is
+    /// discarded nobody has seen any.
     #[must_use]
     pub fn payload_of(&self, bytes: &[u8]) -> usize {
         // Where a frame has come, in whole or in part, it stands at the end; and no stretch of it as long as the tail
         // has the top bit set throughout: its header has four letters in eight bytes, the rest is JSON of few words
         // that are not ASCII.
         let tail = &bytes[bytes.len().saturating_sub(FRAME_TAIL)..];
-        if self.discard || tail.iter().all(|byte| *byte >= PAYLOAD_BIT) {
+        if self.discarding || tail.iter().all(|byte| *byte >= PAYLOAD_BIT) {
             return bytes.len();
         }
         let frame = bytes.iter().position(|byte| *byte < PAYLOAD_BIT);

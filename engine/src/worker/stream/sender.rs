@@ -443,9 +443,12 @@ impl Sender {
             ..tcp_figures(first, last)
         });
         let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
+        let tcp_only = |_: &u64| self.transport == Transport::Tcp;
+        let unacknowledged = io.send_queue_bytes(link.socket()).filter(tcp_only);
         Sent {
             duration_ns: duration.0,
             bytes: self.window.bytes(),
+            unacknowledged_bytes: unacknowledged,
             sends: self.sends,
             datagrams: self.datagrams,
             per_send: self.per_send,

@@ -79,7 +79,7 @@ impl Slot {
             }
         }
         let news = self.check(io, now)?;
-        self.receive(io)?;
+        self.receive(io, now)?;
         Ok((news, moved))
     }
 }

@@ -152,7 +152,7 @@ impl Slot {
     pub(super) fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         self.began_at = Some(now);
         (self.sent_at, self.received_at, self.spoke_at) = (now, now, now);
-        self.receive(io)?;
+        self.receive(io, now)?;
         if self.spec.transport() == Transport::Udp && self.sender.is_none() {
             self.signal(io, now)?;
         }
@@ -167,7 +167,7 @@ impl Slot {
     }
 
     /// Awaits payload, or where none is to come the server's word.
-    fn receive<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    fn receive<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         let transport = self.spec.transport();
         let Some(link) = self.dialogue.link_mut() else {
             return Ok(());
@@ -175,8 +175,8 @@ impl Slot {
         if link.is_receiving() {
             return Ok(());
         }
-        match &self.receiver {
-            Some(receiver) => receiver.receive(io, link),
+        match &mut self.receiver {
+            Some(receiver) => receiver.receive(io, link, now),
             None => link.receive(
                 io,
                 0,
@@ -299,7 +299,7 @@ impl Slot {
         }
         let news = self.check(io, now)?;
         if !self.ending && !self.is_through(now) {
-            self.receive(io)?;
+            self.receive(io, now)?;
         }
         Ok((news, u64::from(payload)))
     }
@@ -309,9 +309,7 @@ impl Slot {
         let Some(link) = self.dialogue.link().filter(|_| !self.ending) else {
             return Ok(News::Nothing);
         };
-        // What is being thrown away is seen by nobody, so the figures must not be among it.
-        let discards = self.receiver.as_ref().is_some_and(Receiver::discards);
-        if link.is_sending() || link.is_sending_control() || (discards && link.is_receiving()) {
+        if link.is_sending() || link.is_sending_control() {
             return Ok(News::Nothing);
         }
         if self.flags != 0 {
@@ -321,6 +319,15 @@ impl Slot {
             return Ok(news.unwrap_or(News::Nothing));
         }
         if !self.is_through(now) || !self.is_delivered(now) {
+            return Ok(News::Nothing);
+        }
+        if let Some(receiver) = &mut self.receiver
+            && receiver.is_discarding()
+            && link.is_receiving()
+        {
+            // What is being thrown away is seen by nobody, so the figures must not be among it. It ends with the next
+            // byte that comes.
+            receiver.finish(io, link);
             return Ok(News::Nothing);
         }
         self.ending = true;

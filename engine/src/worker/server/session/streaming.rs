@@ -85,11 +85,10 @@ impl<P> Session<P> {
         if self.link.is_receiving() {
             return Ok(());
         }
-        let receiver = self.streaming.as_ref().and_then(|s| s.receiver.as_ref());
-        match receiver {
-            Some(receiver) if self.stage == Stage::Exchanging && !self.is_ended() => {
-                receiver.receive(io, &mut self.link)
-            }
+        let awaits_payload = self.stage == Stage::Exchanging && !self.is_ended();
+        let receiver = self.streaming.as_mut().and_then(|s| s.receiver.as_mut());
+        match receiver.filter(|_| awaits_payload) {
+            Some(receiver) => receiver.receive(io, &mut self.link, self.active_at),
             _ => self
                 .link
                 .receive(io, 0, bytes(receive_bytes(self.transport))),

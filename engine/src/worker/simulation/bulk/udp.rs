@@ -255,3 +255,27 @@ fn a_vanished_server_is_noticed_where_it_should_be_heard() {
         assert!(own.received.as_ref().is_none_or(|r| r.datagrams > 300));
     }
 }
+
+#[test]
+fn a_server_that_does_not_know_the_session_says_so() {
+    for direction in DIRECTIONS {
+        for rate_bits_per_s in [16_000_000, 0] {
+            let mut setup = paced(direction);
+            setup.duration = Nanos::from_secs(3_600);
+            setup.rate_bits_per_s = rate_bits_per_s;
+            let mut world = World::new(&setup);
+            world.start();
+            world.run_for(ms(200));
+            world.restart_server();
+            let results = world.finish();
+            let failure = results.failure();
+            assert!(failure.contains("does not know the session"), "{failure}");
+            assert_eq!(results.errors("receive", "ended"), 1);
+            // One datagram in so many is answered.
+            assert!(results.took < ms(900), "{direction:?}: {}", results.took);
+            let own = &results.tally.streams[0].own;
+            assert!(own.sent.is_some() == direction.is_up());
+            assert!(own.received.is_some() == direction.is_down());
+        }
+    }
+}
