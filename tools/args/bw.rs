@@ -86,8 +86,8 @@ pub(crate) struct TrafficArgs {
     bidir: bool,
     /// Send pieces of this size, one send each; a list or a sweep makes one result each: 1:256K:*64
     ///
-    /// [default: 128K over TCP; 1400 over UDP, which is not fragmented where the MTU is 1500, nor in an overlay's
-    /// 1450, over IPv4 or IPv6]. tare joins no two sends; whether the kernel does (Nagle) is up to --nodelay, and
+    /// By default 128K over TCP, and over UDP 1400, which is not fragmented where the MTU is 1500, nor in an overlay's
+    /// 1450, over IPv4 or IPv6. tare joins no two sends; whether the kernel does (Nagle) is up to --nodelay, and
     /// the report tells. Over UDP the size is a datagram's payload with tare's header of 16 bytes in it. K M G are
     /// binary, k m g decimal. Sweeps are FIRST:LAST:STEP, where a step of *4 multiplies, as qperf writes them.
     #[arg(long, value_name = "SIZES")]

@@ -110,8 +110,8 @@ pub(crate) struct WorkerArgs {
     /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
     ///
     /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
-    /// default lat spins where both ends have a CPU of their own and blocks elsewhere; with --rate it is
-    /// hybrid. The report says what each end really did.
+    /// default lat spins where both ends have a CPU of their own and blocks elsewhere, and bw blocks; with --rate
+    /// both are hybrid where there are two CPUs. The report says what each end really did.
     #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
     wait: Option<Wait>,
     /// Use this many worker threads, a CPU each (lat: one)

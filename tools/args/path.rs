@@ -37,7 +37,7 @@ pub(crate) struct TransportArgs {
     #[arg(long, conflicts_with_all = ["udp", "proto"])]
     tcp: bool,
     /// Measure with UDP datagrams; lost ones are counted, and never waited for beyond --timeout
-    #[arg(long, conflicts_with_all = ["tcp", "proto"])]
+    #[arg(short, long, conflicts_with_all = ["tcp", "proto"])]
     udp: bool,
     /// The same as --tcp or --udp, for scripts
     #[arg(long, value_enum, value_name = "PROTO")]

@@ -145,6 +145,10 @@ fn headline(bandwidth: &Bandwidth) -> String {
     } else {
         ""
     };
+    let untold: u32 = flows(bandwidth).map(|(_, flow)| flow.untold_streams).sum();
+    if bandwidth.received_bytes == 0 && untold > 0 {
+        return "not told by the receiver".to_owned();
+    }
     let mut text = format!(
         "{}{ways} ({}), {} received",
         bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
@@ -202,10 +206,29 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     text
 }
 
+/// What is known of streams whose receiver told nothing.
+fn untold_of(flow: &Flow) -> String {
+    let mut text = format!(
+        "{} ended without the receiver's account; {} sent in all",
+        plural(u64::from(flow.untold_streams), "stream"),
+        volume(flow.sent_bytes)
+    );
+    if let Some(acknowledged) = flow.acknowledged_bytes {
+        text.push_str(&format!(
+            ", of theirs {} acknowledged",
+            volume(acknowledged)
+        ));
+    }
+    text
+}
+
 fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     let mut facts = Vec::new();
+    if flow.untold_streams > 0 {
+        facts.push(fact("untold", untold_of(flow)));
+    }
     let more = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
-    if more > RATES_DIFFER {
+    if more > RATES_DIFFER && flow.untold_streams == 0 {
         let text = format!(
             "{} taken by the sender's kernel, {} more than was received",
             bits(flow.sent_bits_per_s),
@@ -324,7 +347,10 @@ fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
             share(tcp.sndbuf_limited_ns?),
             "the send buffer was (--sndbuf)",
         ),
-        (1.0 - share(busy), "there was nothing to send"),
+        (
+            1.0 - share(busy),
+            "nothing was waiting to be sent (the sender was off its CPU, or at other streams)",
+        ),
     ];
     let parts: Vec<String> = parts
         .into_iter()
@@ -367,7 +393,7 @@ fn datagrams_of(datagrams: &Datagrams) -> String {
         text.push_str(&format!(", {} to a send (GSO)", datagrams.per_send));
     }
     if datagrams.coalesced_on_receipt {
-        text.push_str(", taken several at once (GRO)");
+        text.push_str(", GRO at the receiver");
     }
     text
 }
