@@ -15,7 +15,13 @@ fn version_and_help_go_to_stdout() {
         version.stdout,
         format!("tare {}\n", env!("CARGO_PKG_VERSION"))
     );
-    for words in [&["--help"][..], &["lat", "--help"], &["serve", "-h"]] {
+    for words in [
+        &["--help"][..],
+        &["lat", "--help"],
+        &["bw", "--help"],
+        &["bw", "-h"],
+        &["serve", "-h"],
+    ] {
         let help = run(words);
         assert_eq!(help.code, Some(0), "{words:?}");
         assert!(help.stdout.contains("Examples:"), "{words:?}");
@@ -50,6 +56,24 @@ fn mistakes_are_one_line_and_exit_code_2() {
             &["lat", "--secret-file", "/nonexistent/secret"],
             "secret file",
         ),
+        (&["bw", "--udp", "--size", "8"], "header of 16 bytes"),
+        (&["bw", "--udp", "--size", "64K"], "the largest datagram"),
+        (&["bw", "--udp", "--nodelay"], "--nodelay is for TCP"),
+        (&["bw", "--udp", "--connect-each"], "'--connect-each'"),
+        (&["bw", "--bytes", "1G", "-d", "5s"], "--duration"),
+        (&["bw", "--bytes", "1G", "--rate", "0"], "above zero"),
+        (&["bw", "--bytes", "1M", "-P", "16"], "each of 16 streams"),
+        (&["bw", "--dscp", "64"], "0 to 63, CS0 to CS7"),
+        (&["bw", "--direction", "left"], "up, down, both"),
+        (&["bw", "--reverse", "--bidir"], "--bidir"),
+        (&["bw", "--bind", "eth0"], "no IP address"),
+        (
+            &["bw", "--zerocopy", "on", "--backend", "epoll"],
+            "io_uring",
+        ),
+        (&["bw", "--assert", "bandwidth>fast"], "bandwidth>10Gbit"),
+        (&["lat", "--under-load", "-d 5s"], "'-d'"),
+        (&["lat", "--under-load", "-P 1,8"], "a list"),
         (&["serve", "--listen", "nowhere"], "no address"),
         (&["serve", "--max-sessions", "0"], "--max-sessions"),
         (&["completions", "fsh"], "'fish'"),
@@ -88,11 +112,19 @@ fn completions_and_manual_come_from_the_definitions() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = run(&["completions", shell]);
         assert_eq!(ran.code, Some(0));
-        assert!(ran.stdout.contains("connect-each"), "{shell}");
+        for flag in ["connect-each", "under-load", "congestion"] {
+            assert!(ran.stdout.contains(flag), "{shell}: {flag}");
+        }
     }
     let all = run(&["man"]);
     assert_eq!(all.code, Some(0));
-    assert!(all.stdout.contains("\\-\\-server\\-delay"));
+    for flag in [
+        "\\-\\-server\\-delay",
+        "\\-\\-under\\-load",
+        "\\-\\-zerocopy",
+    ] {
+        assert!(all.stdout.contains(flag), "{flag}");
+    }
 
     let dir = tempfile::tempdir().unwrap();
     let pages = dir.path().join("man1");
@@ -106,6 +138,7 @@ fn completions_and_manual_come_from_the_definitions() {
     assert_eq!(
         names,
         [
+            "tare-bw.1",
             "tare-completions.1",
             "tare-lat.1",
             "tare-man.1",

@@ -185,3 +185,64 @@ fn a_seed_and_the_plan_are_told() {
         }
     }
 }
+
+/// What the renderers are held to is of the schema, too: as one object and as lines.
+#[test]
+fn golden_reports_are_of_the_schema() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let mut bulk_runs = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let whole = report(&fs::read_to_string(&path).unwrap());
+        let lines = fs::read_to_string(path.with_extension("jsonl")).unwrap();
+        assert_eq!(rejoined(&lines), whole, "{}", path.display());
+        if whole["kind"] != "bw" {
+            continue;
+        }
+        bulk_runs += 1;
+        for result in whole["results"].as_array().unwrap() {
+            let bandwidth = &result["bandwidth"];
+            let flows = ["up", "down"].map(|way| &bandwidth[way]);
+            let received = flows.iter().filter(|flow| flow.is_object());
+            let received: u64 = received.map(|flow| figure(flow, "/received_bytes")).sum();
+            assert_eq!(figure(bandwidth, "/received_bytes"), received);
+        }
+    }
+    assert!(bulk_runs >= 6, "{bulk_runs}");
+}
+
+#[test]
+fn a_bulk_run_is_of_the_schema_and_its_parts_add_up() {
+    let serve = Serve::start("");
+    let words = "-d 300ms --warmup 10ms --interval 100ms --size 4K,64K --direction both -P 2 --format jsonl";
+    let words: Vec<_> = ["bw", serve.address()]
+        .into_iter()
+        .chain(words.split(' '))
+        .collect();
+    let report = rejoined(&run(&words).exits(0).stdout);
+    assert_eq!(report["kind"], "bw");
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for (result, size) in results.iter().zip([4_096, 65_536]) {
+        assert_eq!(figure(result, "/params/size_bytes"), size);
+        assert_eq!(result["params"]["direction"], "both");
+        let received = figure(result, "/bandwidth/received_bytes");
+        let flows = ["up", "down"].map(|way| &result["bandwidth"][way]);
+        let of_flows: u64 = flows
+            .map(|flow| figure(flow, "/received_bytes"))
+            .iter()
+            .sum();
+        assert!(
+            received > 0 && received == of_flows,
+            "{received} {of_flows}"
+        );
+        for flow in flows {
+            assert_eq!(flow["streams_bits_per_s"].as_array().unwrap().len(), 2);
+            assert_ne!(flow["tcp"], Value::Null);
+        }
+        assert_eq!(result["intervals"].as_array().unwrap().len(), 3);
+    }
+}

@@ -47,9 +47,10 @@ const DIRECTION: &[(&[&str], &[&str])] = &[
     (&["analysis"], &["crate::schedule", "crate::proto"]),
     // tools → run → worker → driver → sys, never back.
     (
-        &["sys"],
+        &["sys", "io"],
         &[
             "crate::analysis",
+            "crate::driver",
             "crate::proto",
             "crate::run",
             "crate::schedule",
@@ -67,6 +68,7 @@ const DIRECTION: &[(&[&str], &[&str])] = &[
             "crate::worker",
         ],
     ),
+    (&["io"], &["crate::result", "crate::sys"]),
     (&["worker"], &["crate::analysis", "crate::run"]),
     // What everything uses, uses nothing of what is above.
     (

@@ -43,6 +43,7 @@ pub mod clock;
 pub mod driver;
 pub mod error;
 pub mod histogram;
+pub mod io;
 pub mod limits;
 pub mod proto;
 pub mod result;

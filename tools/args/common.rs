@@ -63,7 +63,12 @@ pub(crate) struct CommonArgs {
     /// Choose the quantiles that are printed: 50,99,99.9
     #[arg(long, value_name = "LIST", help_heading = "The result")]
     percentiles: Option<Percentiles>,
-    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us', 'errors==0' (repeatable)
+    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us', 'bandwidth>9G' (repeatable)
+    ///
+    /// Of lat: p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path.
+    /// for another latency), errors, timeouts, ops, loss, rate. Of bw: bandwidth, bandwidth.up, bandwidth.down,
+    /// retransmits, lost, loss, errors, rate (share of --rate) and cpu (time per GiB, both ends: 'cpu<800ms').
+    /// size=4K, connections=8 and, with --under-load, idle and loaded select steps: 'loaded:p99<5ms'.
     ///
     /// Where a quantile has an interval, the assertion holds or fails only if the whole interval does;
     /// otherwise the exit code is 5: cannot tell.

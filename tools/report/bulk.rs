@@ -1,14 +1,14 @@
 //! What text and Markdown say of a bulk run, as facts and tables.
 
 use tare_engine::result::{
-    Bandwidth, BulkParams, CpuUse, Datagrams, Flow, Pacing, Params, Report, StepResult, Summary,
-    TcpFigures, ZeroCopyUse,
+    Bandwidth, BulkParams, CpuUse, Datagrams, Flow, LinkUse, Pacing, Params, Report, StepResult,
+    Summary, TcpFigures, ZeroCopyUse,
 };
 use tare_engine::units::Size;
 
 use super::figures::{
     MIB_PER_GIB, Unit, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width,
-    percent, significant, span, volume,
+    percent, round_bits, significant, span, volume,
 };
 use super::{Cells, NONE, grouped, plural, quantile};
 
@@ -16,11 +16,31 @@ use super::{Cells, NONE, grouped, plural, quantile};
 const SMALL_SEND: u64 = 16 << 10;
 /// Rows of the series that are printed; of a longer one its beginning and its end.
 const SERIES_ROWS: usize = 20;
-/// The sender's rate is told where it is off the receiver's by more than this share.
+/// The sender's rate is told where it is above the receiver's by more than this share.
 const RATES_DIFFER: f64 = 0.005;
 
-/// A name, and what there is to say.
-pub(super) type Fact = (&'static str, String);
+/// Something to say of a step.
+pub(super) struct Fact {
+    pub(super) name: &'static str,
+    pub(super) text: String,
+    /// It belongs to the last one that does not.
+    pub(super) is_part: bool,
+}
+
+fn fact(name: &'static str, text: String) -> Fact {
+    Fact {
+        name,
+        text,
+        is_part: false,
+    }
+}
+
+fn part(name: &'static str, text: String) -> Fact {
+    Fact {
+        is_part: true,
+        ..fact(name, text)
+    }
+}
 
 /// The bulk figures of a step of a bulk run; none in a latency run, where they would be the load's.
 pub(super) fn of(step: &StepResult) -> Option<&Bandwidth> {
@@ -61,7 +81,7 @@ pub(super) fn options(bulk: &BulkParams) -> String {
     let parts = [
         Some(rate.map_or_else(
             || "as fast as it goes".to_owned(),
-            |rate| format!("paced at {}", bits(rate)),
+            |rate| format!("paced at {}", round_bits(rate)),
         )),
         bulk.bytes.map(|bytes| format!("{} to move", volume(bytes))),
         given(bulk.zero_copy == "on", "zero-copy"),
@@ -80,48 +100,46 @@ pub(super) fn options(bulk: &BulkParams) -> String {
 
 /// Everything known of one step. Where the link decides, CPU comes first: bandwidth tells nothing there.
 pub(super) fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    let bound = bandwidth.link.as_ref().filter(|link| link.bound);
-    if let Some(link) = bound {
-        facts.push(("cpu", cpu(step, bandwidth)));
-        let carried = percent(link.share);
-        let text = format!(
-            "LINK-BOUND: {carried} of the {} that {} can carry at {}; compare CPU, not bandwidth",
-            bits(link.ceiling_bits_per_s),
-            link.device,
-            bits(link.speed_bits_per_s)
-        );
-        facts.push(("link", text));
-    }
-    facts.extend(headline(bandwidth));
-    if bound.is_none() {
-        if let Some(link) = &bandwidth.link {
-            let text = format!(
-                "{} of the {} that {} can carry",
-                percent(link.share),
-                bits(link.ceiling_bits_per_s),
-                link.device
-            );
-            facts.push(("link", text));
-        }
-        facts.push(("cpu", cpu(step, bandwidth)));
-    }
-    facts.push(("  client", cpu_of(&step.cpu.client, step.duration_ns)));
-    if let Some(server) = &step.cpu.server {
-        facts.push(("  far end", cpu_of(server, step.duration_ns)));
+    let mut facts = cpu(step, bandwidth);
+    let received = fact("bandwidth", headline(bandwidth));
+    let link = bandwidth.link.as_ref();
+    if link.is_some_and(|link| link.bound) {
+        facts.extend(link.map(|link| fact("link", link_of(link))));
+        facts.push(received);
+    } else {
+        let link = link.map(|link| fact("link", link_of(link)));
+        facts.splice(0..0, std::iter::once(received).chain(link));
     }
     let both = flows(bandwidth).count() > 1;
     for (name, flow) in flows(bandwidth) {
         if both {
-            facts.push((name, bits_within(flow.bits_per_s, flow.interval_bits_per_s)));
+            let rate = bits_within(flow.bits_per_s, flow.interval_bits_per_s);
+            facts.push(fact(name, rate));
         }
-        facts.extend(of_flow(flow, &step.params));
+        facts.extend(of_flow(flow, &step.params).into_iter().map(|found| Fact {
+            is_part: both,
+            ..found
+        }));
     }
     facts
 }
 
+fn link_of(link: &LinkUse) -> String {
+    let text = format!(
+        "{} of the {} that {} can carry at {}",
+        percent(link.share),
+        bits(link.ceiling_bits_per_s),
+        link.device,
+        round_bits(link.speed_bits_per_s)
+    );
+    match link.bound {
+        true => format!("LINK-BOUND: {text}; compare CPU, not bandwidth"),
+        false => text,
+    }
+}
+
 /// What was received, in the words of every tool: bits, bytes, volume.
-fn headline(bandwidth: &Bandwidth) -> Vec<Fact> {
+fn headline(bandwidth: &Bandwidth) -> String {
     let ways = if flows(bandwidth).count() > 1 {
         " both ways together"
     } else {
@@ -136,22 +154,28 @@ fn headline(bandwidth: &Bandwidth) -> Vec<Fact> {
     if bandwidth.interval_bits_per_s.is_none() {
         text.push_str(", too short for an interval");
     }
-    vec![("bandwidth", text)]
+    text
 }
 
-/// CPU time of both ends for what was received.
-fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> String {
+/// CPU time for what was received: of both ends, then of each.
+fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
     let total = bandwidth.cpu_s_per_gib;
     let per_mib = total.map(|s| format!(" ({})", cpu_per_mib(s / MIB_PER_GIB * 1e9)));
     let whose = match step.cpu.server {
         Some(_) => "both ends together",
         None => "of the client; the far end did not tell its own",
     };
-    format!(
+    let text = format!(
         "{}{}, {whose}",
         cpu_per_gib(total),
         per_mib.unwrap_or_default()
-    )
+    );
+    let client = cpu_of(&step.cpu.client, step.duration_ns);
+    let mut facts = vec![fact("cpu", text), part("client", client)];
+    if let Some(server) = &step.cpu.server {
+        facts.push(part("far end", cpu_of(server, step.duration_ns)));
+    }
+    facts
 }
 
 /// CPU of one end, of the process and of the machine.
@@ -180,22 +204,21 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
 
 fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     let mut facts = Vec::new();
-    let off = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
-    if off.abs() > RATES_DIFFER {
-        let how = if off > 0.0 { "more" } else { "less" };
+    let more = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
+    if more > RATES_DIFFER {
         let text = format!(
-            "{} taken by the sender's kernel, {} {how} than was received",
+            "{} taken by the sender's kernel, {} more than was received",
             bits(flow.sent_bits_per_s),
-            percent(off.abs())
+            percent(more)
         );
-        facts.push(("sent", text));
+        facts.push(fact("sent", text));
     }
     facts.extend(streams(&flow.streams_bits_per_s));
     if let Some(datagrams) = &flow.datagrams {
-        facts.push(("datagrams", datagrams_of(datagrams)));
+        facts.push(fact("datagrams", datagrams_of(datagrams)));
     }
     if let Some(tcp) = &flow.tcp {
-        facts.push(("tcp", tcp_of(tcp)));
+        facts.push(fact("tcp", tcp_of(tcp)));
         if params.size_bytes <= SMALL_SEND {
             facts.extend(segments(flow, tcp, params.size_bytes));
         }
@@ -204,28 +227,29 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     facts.extend(
         flow.pacing
             .as_ref()
-            .map(|pacing| ("pacing", pacing_of(pacing))),
+            .map(|pacing| fact("pacing", pacing_of(pacing))),
     );
     let zero_copy = flow.zero_copy.as_ref();
-    facts.extend(zero_copy.map(|used| ("zero-copy", zero_copy_of(used, flow.sends))));
+    facts.extend(zero_copy.map(|used| fact("zero-copy", zero_copy_of(used, flow.sends))));
     facts
 }
 
-fn streams(each: &[f64]) -> Option<Fact> {
+/// The least, the median and the most of several streams.
+pub(super) fn spread(each: &[f64]) -> Option<[f64; 3]> {
     let mut sorted = each.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let [least, .., most] = sorted.as_slice() else {
-        return None;
-    };
+    let (least, most) = (*sorted.first()?, *sorted.last()?);
     let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+    Some([least, median, most])
+}
+
+fn streams(each: &[f64]) -> Option<Fact> {
+    let [least, median, most] = spread(each).filter(|_| each.len() > 1)?.map(bits);
     let text = format!(
-        "{}: least {}, median {}, most {}",
-        sorted.len(),
-        bits(*least),
-        bits(median),
-        bits(*most)
+        "{}: least {least}, median {median}, most {most}",
+        each.len()
     );
-    Some(("streams", text))
+    Some(fact("streams", text))
 }
 
 fn tcp_of(tcp: &TcpFigures) -> String {
@@ -279,7 +303,7 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<Fact> {
         Size(size_bytes),
         plural(segments, "segment")
     );
-    Some(("segments", text))
+    Some(fact("segments", text))
 }
 
 /// Who held the streams up, as shares of their time.
@@ -318,7 +342,7 @@ fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
     } else {
         parts.join(", ")
     };
-    Some(("held up", text))
+    Some(fact("held up", text))
 }
 
 /// A share of time to the whole per cent: more digits would be the sampling's.
@@ -366,7 +390,7 @@ fn pacing_of(pacing: &Pacing) -> String {
     };
     let mut text = format!(
         "{} asked, a send every {}; gaps off by {}; late by {}",
-        bits(pacing.target_bits_per_s),
+        round_bits(pacing.target_bits_per_s),
         span(pacing.gap_ns),
         both(&pacing.gap_deviation),
         both(&pacing.lateness),
@@ -380,13 +404,14 @@ fn pacing_of(pacing: &Pacing) -> String {
     text
 }
 
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
     let mut text = match used.sends {
         0 => "not used".to_owned(),
         count => format!(
-            "{}{}, of which the kernel copied {} all the same",
+            "{} ({} of all), of which the kernel copied {} all the same",
             plural(count, "send"),
-            super::share(count, sends),
+            percent(count as f64 / sends.max(1) as f64),
             percent(used.copied_share)
         ),
     };

@@ -1,5 +1,7 @@
-//! CSV: a row per step under a header that stays as it is. Units are the last word of a name, absent figures
+//! CSV: a row per step under a header that stays as it is for each kind of run. Units are the last word of a name, absent figures
 //! are empty, and quantiles beyond the usual ones, asked for with `--percentiles`, follow at the end.
+
+mod bulk;
 
 use csv::Writer;
 use tare_engine::result::{Instrument, Report, StepResult, Summary, quantile_name};
@@ -12,7 +14,7 @@ const INTERVALS_OF: [&str; 2] = ["response", "service"];
 
 /// One row, as pairs of a column's name and its value.
 #[derive(Default)]
-struct Row(Vec<(String, String)>);
+pub(super) struct Row(Vec<(String, String)>);
 
 impl Row {
     fn put(&mut self, name: impl Into<String>, value: impl ToString) {
@@ -45,14 +47,27 @@ const IN_MEMORY: &str = "rows of one length, written to memory";
 
 fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
     let mut row = Row::default();
+    identity(&mut row, report, step);
+    match report.kind.as_str() {
+        "bw" => bulk::columns(&mut row, step),
+        _ => latencies(&mut row, step, look),
+    }
+    row
+}
+
+/// Which run, and which of its steps.
+fn identity(row: &mut Row, report: &Report, step: &StepResult) {
     row.put("schema", &report.schema);
     row.put("kind", &report.kind);
     row.put("tare_version", &report.tool.version);
     row.put("started_at", &report.started_at);
     row.put_known("label", step.label.as_ref());
     row.put("partial", step.partial);
-    parameters(&mut row, step);
-    counts(&mut row, step);
+}
+
+fn latencies(row: &mut Row, step: &StepResult, look: &Look) {
+    parameters(row, step);
+    counts(row, step);
     let latency = &step.latency;
     for (name, summary) in [
         ("response", latency.response.as_ref()),
@@ -62,12 +77,15 @@ fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
         ("server_residence", latency.server_residence.as_ref()),
         ("connect", latency.connect.as_ref()),
     ] {
-        summarise(&mut row, name, summary);
+        summarise(row, name, summary);
     }
     row.put("latency_error_ns", step.latency_error_ns);
-    instrument(&mut row, "client", Some(&step.instrument.client));
-    instrument(&mut row, "server", step.instrument.server.as_ref());
+    instrument(row, "client", Some(&step.instrument.client));
+    instrument(row, "server", step.instrument.server.as_ref());
     row.put("instances", step.instances.join(" "));
+    row.put_known("under_load", step.params.under_load.as_ref());
+    let load = step.bandwidth.as_ref();
+    row.put_known("load_bits_per_s", load.map(|load| load.bits_per_s));
     for (name, summary) in [
         ("response", latency.response.as_ref()),
         ("service", Some(&latency.service)),
@@ -77,7 +95,6 @@ fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
             row.put_known(format!("{name}_{}_ns", quantile_name(*percent)), quantile);
         }
     }
-    row
 }
 
 fn parameters(row: &mut Row, step: &StepResult) {
@@ -105,6 +122,10 @@ fn counts(row: &mut Row, step: &StepResult) {
     row.put("in_flight_at_end", ops.in_flight_at_end);
     row.put("dropped", ops.dropped);
     row.put("unsent_at_end", ops.unsent_at_end);
+    errors(row, step);
+}
+
+fn errors(row: &mut Row, step: &StepResult) {
     let errors: Vec<String> = step
         .errors
         .iter()

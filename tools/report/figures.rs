@@ -82,6 +82,21 @@ pub(super) fn bits(bits_per_s: f64) -> String {
     format!("{} {}", unit.number(bits_per_s, 4), unit.name)
 }
 
+/// A rate that somebody chose, so mostly a round one: `200 Mbit/s`.
+pub(super) fn round_bits(bits_per_s: f64) -> String {
+    let unit = Unit::of_bits(bits_per_s);
+    format!("{} {}", trimmed(&unit.number(bits_per_s, 4)), unit.name)
+}
+
+/// Without the zeros at the end of a fraction.
+fn trimmed(number: &str) -> &str {
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    }
+}
+
 /// `9.412 ± 0.021 Gbit/s`, where there is an interval.
 pub(super) fn bits_within(bits_per_s: f64, interval: Option<(f64, f64)>) -> String {
     let unit = Unit::of_bits(bits_per_s);
@@ -120,12 +135,7 @@ pub(super) fn volume(bytes: u64) -> String {
 pub(super) fn percent(share: f64) -> String {
     let digits = if share >= 0.1 { 3 } else { 2 };
     let text = significant(share * 100.0, digits);
-    let text = if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        &text
-    };
-    format!("{text} %")
+    format!("{} %", trimmed(&text))
 }
 
 /// CPU time per GiB: `0.82 s/GiB`.
@@ -177,6 +187,8 @@ mod tests {
             "9.412 ± 0.021 Gbit/s"
         );
         assert_eq!(bits_within(1e6, None), "1.000 Mbit/s");
+        assert_eq!(round_bits(200e6), "200 Mbit/s");
+        assert_eq!(round_bits(1.5e9), "1.5 Gbit/s");
         assert_eq!(bytes_per_s(9.4123e9), "1.177 GB/s");
         assert_eq!(bytes_per_s(8e6), "1.000 MB/s");
         assert_eq!(volume(5_884_000_000), "5.48 GiB");

@@ -1,5 +1,7 @@
 //! Hand-made reports for the renderers' tests: round numbers, and every shape a report can take.
 
+pub(crate) mod bulk;
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -305,12 +307,20 @@ pub(crate) fn partial() -> Report {
 }
 
 /// Every hand-made report, by name.
-pub(crate) fn all() -> [(&'static str, Report); 5] {
-    [
+pub(crate) fn all() -> Vec<(&'static str, Report)> {
+    vec![
         ("one-step", one_step()),
         ("sweep", sweep()),
         ("open-loop", open_loop()),
         ("udp-losses", udp_losses()),
         ("partial", partial()),
+        ("bw-one", bulk::one()),
+        ("bw-sweep", bulk::sweep()),
+        ("bw-both", bulk::both()),
+        ("bw-udp", bulk::udp()),
+        ("bw-link-bound", bulk::link_bound()),
+        ("bw-partial", bulk::partial()),
+        ("under-load", bulk::under_load()),
+        ("under-load-sweep", bulk::under_load_sweep()),
     ]
 }

@@ -172,37 +172,86 @@ fn the_schema_refuses_what_is_none() {
         *mutated.pointer_mut(pointer).expect(pointer) = replacement;
         assert!(!validator.is_valid(&mutated), "{pointer}");
     }
-    // What DESIGN §5 calls the least that must be there.
-    for pointer in [
-        "/schema",
-        "/tool",
-        "/kind",
-        "/started_at",
-        "/partial",
-        "/seed",
-        "/plan",
-        "/environment",
-        "/results",
-        "/assertions",
-        "/warnings",
-        "/results/0/params",
-        "/results/0/duration_ns",
-        "/results/0/operations",
-        "/results/0/operations/due",
-        "/results/0/warmup",
-        "/results/0/rate",
-        "/results/0/latency",
-        "/results/0/latency/service",
-        "/results/0/latency/service/hdr",
-        "/results/0/latency/service/p99_9_ns",
-        "/results/0/errors",
-        "/results/0/connections",
-        "/results/0/cpu",
-        "/results/0/latency_error_ns",
-        "/results/0/instrument",
-        "/results/0/instrument/client/saturated",
-        "/results/0/intervals",
+    refuses_without(&validator, &report, &LEAST);
+}
+
+#[test]
+fn the_schema_refuses_bulk_figures_that_are_none() {
+    let validator = validator();
+    let tcp = serde_json::to_value(fixtures::bulk::both()).unwrap();
+    let udp = serde_json::to_value(fixtures::bulk::udp()).unwrap();
+    for (report, pointer, replacement) in [
+        (&tcp, "/params/direction", json!("sideways")),
+        (&tcp, "/params/dscp", json!(64)),
+        (&tcp, "/params/zero_copy", json!(true)),
+        (&tcp, "/bandwidth", json!([])),
+        (&tcp, "/bandwidth/bits_per_s", json!("9 Gbit/s")),
+        (&tcp, "/bandwidth/interval_bits_per_s", json!([1.0])),
+        (&tcp, "/bandwidth/up/sends", json!(1.5)),
+        (&tcp, "/bandwidth/up/streams_bits_per_s/0", json!(null)),
+        (&tcp, "/bandwidth/down/tcp/rtt_ns", json!(-1)),
+        (&tcp, "/bandwidth/down/zero_copy/copied_share", json!(2)),
+        (&tcp, "/intervals/0/bits_per_s", json!("fast")),
+        (&tcp, "/intervals/0/tcp_info/cwnd_bytes", json!(null)),
+        (&udp, "/bandwidth/up/datagrams/lost", json!(null)),
+        (&udp, "/bandwidth/up/pacing/gap_deviation", json!(null)),
     ] {
+        let mut mutated = report.clone();
+        let pointer = format!("/results/0{pointer}");
+        *mutated.pointer_mut(&pointer).expect(&pointer) = replacement;
+        assert!(!validator.is_valid(&mutated), "{pointer}");
+    }
+    let least = [
+        "/results/0/bandwidth",
+        "/results/0/bandwidth/bits_per_s",
+        "/results/0/bandwidth/sent_bytes",
+        "/results/0/bandwidth/received_bytes",
+        "/results/0/bandwidth/lost_datagrams",
+        "/results/0/bandwidth/reordered_datagrams",
+        "/results/0/bandwidth/duplicated_datagrams",
+        "/results/0/bandwidth/jitter_ns",
+        "/results/0/bandwidth/retransmits",
+        "/results/0/bandwidth/up",
+        "/results/0/bandwidth/down",
+        "/results/0/bandwidth/up/tcp",
+    ];
+    refuses_without(&validator, &tcp, &least);
+}
+
+/// What DESIGN §5 calls the least that must be there.
+const LEAST: [&str; 28] = [
+    "/schema",
+    "/tool",
+    "/kind",
+    "/started_at",
+    "/partial",
+    "/seed",
+    "/plan",
+    "/environment",
+    "/results",
+    "/assertions",
+    "/warnings",
+    "/results/0/params",
+    "/results/0/duration_ns",
+    "/results/0/operations",
+    "/results/0/operations/due",
+    "/results/0/warmup",
+    "/results/0/rate",
+    "/results/0/latency",
+    "/results/0/latency/service",
+    "/results/0/latency/service/hdr",
+    "/results/0/latency/service/p99_9_ns",
+    "/results/0/errors",
+    "/results/0/connections",
+    "/results/0/cpu",
+    "/results/0/latency_error_ns",
+    "/results/0/instrument",
+    "/results/0/instrument/client/saturated",
+    "/results/0/intervals",
+];
+
+fn refuses_without(validator: &Validator, report: &Value, pointers: &[&str]) {
+    for pointer in pointers {
         let mut mutated = report.clone();
         let (parent, name) = pointer.rsplit_once('/').unwrap();
         let parent = mutated.pointer_mut(parent).unwrap();

@@ -88,11 +88,9 @@ fn bulk(report: &Report, steps: &[StepResult], blocks: &mut Vec<String>) {
     };
     let lines: Vec<String> = super::bulk::facts(step, bandwidth)
         .into_iter()
-        .map(|(name, text)| {
-            // What belongs to the line above it is indented in text.
-            let indent = name.len() - name.trim_start().len();
-            let (indent, name) = (&name[..indent], name.trim_start());
-            format!("{indent}- {name}: {}", escape(&text))
+        .map(|fact| {
+            let indent = if fact.is_part { "  " } else { "" };
+            format!("{indent}- {}: {}", fact.name, escape(&fact.text))
         })
         .collect();
     blocks.push(lines.join("\n"));

@@ -5,6 +5,8 @@
 //! away at times, so the same run may come out otherwise; quiet helps, or doing it again. Each threshold is a constant below
 //! with its reason.
 
+mod bulk;
+
 use crate::result::{Instrument, StepResult, Warning};
 use crate::units::Nanos;
 
@@ -125,6 +127,9 @@ pub fn disturbances(end: &Instrument, duration: Nanos) -> Vec<Disturbance> {
 /// Why the generator, not the path, was the bottleneck of a step; absent if it was not.
 #[must_use]
 pub fn saturation(step: &StepResult) -> Option<String> {
+    if step.params.bulk.is_some() {
+        return bulk::saturation(step);
+    }
     let client = &step.instrument.client;
     let busy = client.worker_busy_max;
     let busy_words = || {
@@ -223,13 +228,14 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
         warn(
             "generator-saturated",
             format!("the generator was the bottleneck: {reason}"),
-            if step.rate.target_per_s.is_some() {
+            if step.rate.target_per_s.is_some() || step.params.bulk.is_some() {
                 "lower --rate, or use more --threads on CPUs of their own"
             } else {
                 "use fewer connections (-c), or more --threads on CPUs of their own"
             },
         );
-    } else if let Some(reason) = waited_for_connections(step) {
+    } else if let Some(reason) = waited_for_connections(step).filter(|_| step.params.bulk.is_none())
+    {
         warn(
             "connections-busy",
             reason,
@@ -251,6 +257,7 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
         }
     }
     result_warnings(step, &mut warn);
+    bulk::warnings(step, &mut warn);
     warnings
 }
 
@@ -284,7 +291,7 @@ fn result_warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) 
             "see what is lost on the way, or give --timeout more",
         );
     }
-    if operations.completed > 0 && service.p99_ns.is_none() {
+    if operations.completed > 0 && service.p99_ns.is_none() && step.params.bulk.is_none() {
         warn(
             "few-samples",
             format!(

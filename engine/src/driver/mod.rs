@@ -49,7 +49,7 @@
 //! (up to [`crate::limits::SPIN_ATTEMPTS_MAX`]), many are watched by the kernel. A worker may mix the kinds
 //! of turn freely; the driver re-arms what it must.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 use crate::sys::{option, tcp_info};
@@ -59,28 +59,15 @@ use crate::units::{Instant, Nanos};
 mod conformance;
 pub mod epoll;
 mod nonblocking;
-mod op;
 pub mod probe;
-mod repeat;
 pub mod sim;
-mod socket;
 pub mod uring;
 
-pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
-pub(crate) use repeat::Repeated;
-pub use socket::{SocketOption, TcpInfo};
-
-/// A socket that a driver holds. Ids are reused after the close has completed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SocketId(pub u32);
-
-/// A buffer in a driver's arena.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BufferId(pub u32);
-
-/// A buffer of the driver's receive pool that a multishot receive has filled.
-#[derive(Debug, PartialEq, Eq)]
-pub struct PoolBuffer(pub u16);
+pub(crate) use crate::io::Repeated;
+pub use crate::io::{
+    BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
+    SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token,
+};
 
 /// How a turn waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,75 +86,6 @@ pub enum Wait {
         /// When to return with none.
         deadline: Instant,
     },
-}
-
-/// Stream or datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SocketKind {
-    /// A TCP connection yet to be connected.
-    Stream,
-    /// A TCP listener; [`SocketSpec::local`] is the address to listen on.
-    Listener,
-    /// A UDP socket.
-    Datagram,
-}
-
-/// What socket to open.
-#[derive(Debug, Clone)]
-pub struct SocketSpec {
-    /// Stream, listener or datagram.
-    pub kind: SocketKind,
-    /// Decides the address family where `local` is absent.
-    pub ipv6: bool,
-    /// The address to bind to. For an IPv6 wildcard listener or datagram socket the driver asks for dual stack.
-    pub local: Option<SocketAddr>,
-    /// Share the local port (`SO_REUSEPORT`): a server's per-session datagram sockets.
-    pub reuse_port: bool,
-    /// `TCP_NODELAY` (streams; accepted sockets of a listener likewise).
-    pub nodelay: bool,
-    /// Report the local address of each datagram (`IP_PKTINFO`), so that an answer can leave from it.
-    pub packet_info: bool,
-    /// `SO_SNDBUF`, bytes, as the kernel counts.
-    pub send_buffer: Option<u32>,
-    /// `SO_RCVBUF`, bytes, as the kernel counts.
-    pub receive_buffer: Option<u32>,
-}
-
-impl SocketSpec {
-    /// A TCP socket without options but `TCP_NODELAY`, in the family of `remote`.
-    #[must_use]
-    pub const fn stream_to(remote: SocketAddr) -> Self {
-        Self {
-            kind: SocketKind::Stream,
-            ipv6: remote.is_ipv6(),
-            local: None,
-            reuse_port: false,
-            nodelay: true,
-            packet_info: false,
-            send_buffer: None,
-            receive_buffer: None,
-        }
-    }
-
-    /// An unbound UDP socket in the family of `remote`.
-    #[must_use]
-    pub const fn datagram_to(remote: SocketAddr) -> Self {
-        Self {
-            kind: SocketKind::Datagram,
-            nodelay: false,
-            ..Self::stream_to(remote)
-        }
-    }
-
-    /// A TCP listener on `local`.
-    #[must_use]
-    pub const fn listener(local: SocketAddr) -> Self {
-        Self {
-            kind: SocketKind::Listener,
-            local: Some(local),
-            ..Self::stream_to(local)
-        }
-    }
 }
 
 /// Which backend a driver is.
@@ -221,34 +139,6 @@ pub struct Capabilities {
     /// Steps down from what this backend would like to use, in words fit for the report, for example
     /// `no DEFER_TASKRUN (needs Linux 6.1)`. Empty when nothing is missing.
     pub step_downs: Vec<String>,
-}
-
-/// What ends a driver rather than one operation.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum DriverError {
-    /// More operations are outstanding than [`crate::limits::OPERATIONS_MAX`].
-    #[error(
-        "more than {} operations outstanding on one worker",
-        crate::limits::OPERATIONS_MAX
-    )]
-    Full,
-    /// A buffer, a socket slot or the driver itself could not be had.
-    #[error("{what}: {source}")]
-    Resources {
-        /// What was asked for, with the remedy where there is one.
-        what: &'static str,
-        /// The operating system's answer.
-        source: OpError,
-    },
-    /// A system call that must not fail has failed.
-    #[error("{call} failed: {source}")]
-    Call {
-        /// The system call.
-        call: &'static str,
-        /// Its errno.
-        source: OpError,
-    },
 }
 
 /// Wakes a waiting turn from another thread. Cheap to clone.
@@ -330,8 +220,9 @@ pub trait Driver {
     /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
 
-    /// Sets an option of a socket. The simulated wire has none and takes them all, except that it has neither
-    /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]).
+    /// Sets an option of a socket. The simulated wire takes them all and heeds none, except that it has neither
+    /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]), and of congestion
+    /// controls `cubic` and `reno` alone ([`OpError::NotFound`]).
     ///
     /// # Errors
     /// As `setsockopt` answers, [`OpError::NoSuchOption`] and [`OpError::Invalid`] among them;
@@ -399,13 +290,4 @@ pub trait Driver {
 
     /// A handle by which another thread ends this driver's wait.
     fn waker(&self) -> Waker;
-}
-
-/// The address pair of a datagram: where it came from, and to which local address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DatagramFrom {
-    /// The sender.
-    pub from: SocketAddr,
-    /// The local address it was sent to, where [`SocketSpec::packet_info`] asked for it.
-    pub local: Option<IpAddr>,
 }

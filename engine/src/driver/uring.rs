@@ -20,7 +20,8 @@
 //! # What does not go through the ring
 //!
 //! A half-close and the close itself are plain system calls, made in the order of the pushes: neither sleeps,
-//! and the kernel hands `IORING_OP_SHUTDOWN` to a worker thread always.
+//! and the kernel hands `IORING_OP_SHUTDOWN` to a worker thread always. So is the connect of a datagram socket: where no
+//! port is left it fails with `EAGAIN`, which the ring takes for "not yet", and waits for what never comes.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -57,6 +58,7 @@ struct Socket {
     /// Gone once a close was carried out that still waits for zero-copy notifications.
     descriptor: Option<OwnedFd>,
     file: File,
+    is_stream: bool,
     receiving: bool,
     sending: bool,
     /// What ended a repeated send that had sent something; for the next operation in that direction.
@@ -162,9 +164,11 @@ impl UringDriver {
             None => return Err(OpError::TooManyFiles),
         };
         let file = self.flights.attach(index, &descriptor, is_ipv6);
+        let is_stream = socket::is_stream(descriptor.as_fd());
         self.sockets[index as usize] = Some(Socket {
             descriptor: Some(descriptor),
             file,
+            is_stream,
             receiving: false,
             sending: false,
             send_error: None,

@@ -171,7 +171,6 @@ pub struct LinkUse {
 
 /// What a bulk step was asked for beyond the parameters of every step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
 pub struct BulkParams {
     /// `up`, `down` or `both`.
     pub direction: String,

@@ -8,7 +8,7 @@ use super::load::RunningLoad;
 use super::plan::{Common, LatPlan, Stop, Target, WaitMode, describe};
 use super::report::{self, Inputs};
 use super::step::{LatJob, LatTally, StepPlan};
-use super::sweep::{Measure, Setting, Step};
+use super::sweep::{EndLoad, Measure, Setting, Step};
 use crate::error::Result;
 use crate::proto::hello::{Hello, Test};
 use crate::result::{Params, StepResult};
@@ -146,10 +146,12 @@ impl Measure for LatPlan {
         })
     }
 
-    fn load(&self, step: Step, setting: &Setting<'_>) -> Result<Option<RunningLoad>> {
-        let load = self.under_load.as_ref().filter(|_| step.loaded);
-        load.map(|load| RunningLoad::start(&load.plan, setting))
-            .transpose()
+    fn load(&self, step: Step, setting: &Setting<'_>) -> Result<Option<EndLoad>> {
+        let Some(load) = self.under_load.as_ref().filter(|_| step.loaded) else {
+            return Ok(None);
+        };
+        let running = RunningLoad::start(&load.plan, setting)?;
+        Ok(Some(Box::new(move || running.stop())))
     }
 
     fn describe(&self, addresses: &[SocketAddr]) -> serde_json::Value {

@@ -3,7 +3,9 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::observe::{Interrupt, Unobserved};
+use crossbeam::channel::{Sender, bounded};
+
+use super::observe::{Interrupt, Observer, Phase, Progress};
 use super::plan::{BwPlan, Stop};
 use super::report::{self, Inputs};
 use super::step::{self, BwJob, StepOutcome};
@@ -14,10 +16,29 @@ use crate::result::{Bandwidth, Environments, Params};
 use crate::units::Nanos;
 use crate::worker::bulk::BulkTally;
 
-/// From the load's start to that of what it loads: connections stand, and windows have opened.
-const AHEAD: Duration = Duration::from_millis(300);
+/// The load's own warm-up, in which windows open.
+const WARMUP: Nanos = Nanos::from_millis(300);
+/// A load that has not come to carry anything after so long beyond its timeout never will.
+const AHEAD_MAX: Duration = Duration::from_secs(5);
 /// No load is to go on for longer, whatever becomes of the measurement.
 const LOAD_MAX: Nanos = Nanos::from_secs(24 * 3600);
+
+/// Tells when the load has come to its measured phase: it carries, and what it loads may begin.
+struct Ahead(Option<Sender<()>>);
+
+impl Observer for Ahead {
+    fn progress(&mut self, progress: Progress) {
+        if matches!(progress.phase, Phase::Measure | Phase::Drain)
+            && let Some(carries) = self.0.take()
+        {
+            let _ = carries.try_send(());
+        }
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.0.is_some()
+    }
+}
 
 /// A transfer under way.
 #[derive(Debug)]
@@ -39,7 +60,7 @@ impl RunningLoad {
     pub(super) fn start(plan: &BwPlan, setting: &Setting<'_>) -> Result<Self> {
         let mut plan = plan.clone();
         plan.common.stop = Stop::After(LOAD_MAX);
-        plan.common.warmup = Nanos(u64::try_from(AHEAD.as_nanos()).unwrap_or(0));
+        plan.common.warmup = WARMUP;
         let step = Step {
             size: plan.sizes.first().copied().unwrap_or(1),
             connections: plan.streams.first().copied().unwrap_or(1),
@@ -56,11 +77,13 @@ impl RunningLoad {
         let params = plan.params(step, setting.address);
         let interrupt = Interrupt::default();
         let (stop, told) = (interrupt.clone(), params.clone());
+        let (carries, carried) = bounded(1);
         let thread = std::thread::Builder::new()
             .name("tare-load".to_owned())
-            .spawn(move || step::run::<BwJob>(step_plan, &told, &stop, &mut Unobserved))
+            .spawn(move || step::run::<BwJob>(step_plan, &told, &stop, &mut Ahead(Some(carries))))
             .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?;
-        std::thread::sleep(AHEAD);
+        // Whether it carries or has ended: what became of it is seen when it is stopped.
+        let _ = carried.recv_timeout(AHEAD_MAX + plan.common.timeout.into());
         Ok(Self {
             interrupt,
             plan,

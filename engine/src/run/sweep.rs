@@ -8,7 +8,6 @@ use super::environment::{self, WarningContext};
 use super::far_end::{self, FarEnd};
 use super::guard::ConnectBudget;
 use super::journal::Journal;
-use super::load::RunningLoad;
 use super::observe::{Interrupt, Observer};
 use super::plan::{BackendChoice, Common, Stop, Target, Transport, WaitMode};
 use super::report::{self, Inputs};
@@ -89,6 +88,9 @@ impl Setting<'_> {
     }
 }
 
+/// Ends what goes on beside a step, and tells what it carried.
+pub(super) type EndLoad = Box<dyn FnOnce() -> Result<Bandwidth>>;
+
 /// What a run measures.
 pub(super) trait Measure {
     /// What its workers do.
@@ -125,7 +127,7 @@ pub(super) trait Measure {
     ///
     /// # Errors
     /// Where it cannot be had.
-    fn load(&self, step: Step, setting: &Setting<'_>) -> Result<Option<RunningLoad>> {
+    fn load(&self, step: Step, setting: &Setting<'_>) -> Result<Option<EndLoad>> {
         let _ = (step, setting);
         Ok(None)
     }
@@ -390,7 +392,7 @@ impl<M: Measure> Run<'_, M> {
             let plan = self.measure.step_plan(step, &self.setting())?;
             let load = self.measure.load(step, &self.setting())?;
             let outcome = step::run(plan, &params, self.interrupt, observer)?;
-            let load = load.map(RunningLoad::stop).transpose()?;
+            let load = load.map(|end| end()).transpose()?;
             let unreached =
                 outcome.result.outcome.established == 0 && self.report.results.is_empty();
             if !unreached || self.interrupt.is_raised() {
@@ -470,8 +472,15 @@ impl<M: Measure> Run<'_, M> {
         for mut warning in report::warnings(&step) {
             if is_sweep {
                 let (size, connections) = (step.params.size_bytes, step.params.connections);
-                warning.message =
-                    format!("size={size} connections={connections}: {}", warning.message);
+                let load = step
+                    .params
+                    .under_load
+                    .as_ref()
+                    .map_or("", |_| " under load");
+                warning.message = format!(
+                    "size={size} connections={connections}{load}: {}",
+                    warning.message
+                );
             }
             self.warn(warning, observer);
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::driver::OpError;
+use crate::io::OpError;
 
 /// The calling thread: what pid 0 means to the `sched_*affinity` calls.
 const THIS_THREAD: Pid = Pid::from_raw(0);

@@ -7,7 +7,7 @@
 
 use std::ptr::NonNull;
 
-use crate::driver::{BufferId, Segment};
+use crate::io::{BufferId, Segment};
 
 /// Who may touch a block besides the arena's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

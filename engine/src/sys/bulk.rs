@@ -11,7 +11,7 @@ use super::arena::Arena;
 use super::pool::Pool;
 use super::ring::{REPORT_USAGE, Ring, Target};
 use crate::clock::{Clock as _, MonotonicClock};
-use crate::driver::{DriverError, OpError, Segment};
+use crate::io::{DriverError, OpError, Segment};
 use crate::units::Nanos;
 
 /// How long `Drop` waits for the kernel to give everything back.

@@ -18,7 +18,7 @@ use super::pool::Pool;
 pub use super::ring::Entered;
 use super::ring::{IGNORED, Ring, Target, WOKEN};
 use crate::clock::{Clock, MonotonicClock};
-use crate::driver::{BufferId, DatagramFrom, DriverError, Op, OpError, PoolBuffer, Token};
+use crate::io::{BufferId, DatagramFrom, DriverError, Op, OpError, PoolBuffer, Token};
 use crate::limits::OPERATIONS_MAX;
 use crate::units::{Instant, Nanos};
 

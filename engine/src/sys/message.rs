@@ -10,7 +10,7 @@ use io_uring::types::Timespec;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 use super::socket::to_socket_addr;
-use crate::driver::DatagramFrom;
+use crate::io::DatagramFrom;
 use crate::limits::SEGMENTS_MAX;
 use crate::units::Instant;
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::driver::OpError;
+use crate::io::OpError;
 
 /// A network namespace of its own. It lives as long as this value, a thread in it, or a socket in it.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::driver::OpError;
+use crate::io::OpError;
 
 /// A netlink socket. It stays in the network namespace that it was opened in, whatever its thread does.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt};
 
 use super::socket::is_ipv6;
-use crate::driver::{OpError, SocketOption};
+use crate::io::{OpError, SocketOption};
 
 /// Sets an option.
 ///
@@ -98,7 +98,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::driver::SocketSpec;
+    use crate::io::SocketSpec;
     use crate::sys::socket;
 
     fn stream(address: &str) -> OwnedFd {

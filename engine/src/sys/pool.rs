@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::driver::PoolBuffer;
+use crate::io::PoolBuffer;
 
 /// The kernel wants the ring of entries page-aligned; 64 KiB is the largest page of the architectures served.
 const ALIGN: usize = 64 << 10;

@@ -11,7 +11,7 @@ use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, types};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
-use crate::driver::{DriverError, OpError};
+use crate::io::{DriverError, OpError};
 use crate::limits::{RING_ENTRIES, SOCKETS_MAX};
 use crate::units::Instant;
 

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::message::Message;
-use crate::driver::{DatagramFrom, OpError, SocketKind, SocketSpec};
+use crate::io::{DatagramFrom, OpError, SocketKind, SocketSpec};
 
 /// Connections that a listener's queue holds, at most; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

@@ -4,7 +4,7 @@
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::driver::TcpInfo;
+use crate::io::TcpInfo;
 use crate::units::Nanos;
 
 /// `struct tcp_info` of `linux/tcp.h` as far as it is read; later kernels append to it.

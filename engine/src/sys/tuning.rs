@@ -10,7 +10,7 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use super::files::Files;
 use crate::clock::{Clock as _, MonotonicClock};
-use crate::driver::OpError;
+use crate::io::OpError;
 use crate::units::Nanos;
 
 /// The sleep whose end is measured.

@@ -7,8 +7,9 @@ use crate::report::bulk;
 
 /// One step on one screen.
 pub(super) fn one(out: &mut String, report: &Report, step: &StepResult, bandwidth: &Bandwidth) {
-    for (name, text) in bulk::facts(step, bandwidth) {
-        fact(out, name, &text);
+    for found in bulk::facts(step, bandwidth) {
+        let indent = if found.is_part { "  " } else { "" };
+        fact(out, &format!("{indent}{}", found.name), &found.text);
     }
     troubles(out, step);
     if let Some((cells, left_out)) = bulk::series(step) {

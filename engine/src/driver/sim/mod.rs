@@ -70,6 +70,9 @@ use crate::units::{Instant, Nanos};
 use net::{State, Waiter};
 use wire::Key;
 
+/// The congestion controls that a simulated host has, by name: as many as Linux has without a module.
+const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "reno"];
+
 /// What the wire is like. Probabilities are in `0.0..=1.0`. The default is a perfect wire without latency.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SimConfig {
@@ -87,8 +90,12 @@ pub struct SimConfig {
     pub datagram_loss: f64,
     /// Probability that a datagram takes at least twice as long.
     pub datagram_reorder: f64,
+    /// Probability that a datagram comes twice.
+    pub datagram_duplicate: f64,
     /// Probability that a send on a stream resets the connection instead.
     pub reset: f64,
+    /// Zero-copy sends are taken; as on a loopback, all of them are copied.
+    pub zero_copy: bool,
 }
 
 /// A simulated net; see the [module](self). Clones are the same net.
@@ -106,6 +113,7 @@ impl SimNet {
     #[must_use]
     pub fn driver(&self) -> SimDriver {
         let mut state = self.0.borrow_mut();
+        let zero_copy = state.config.zero_copy;
         state.waiters.push(Some(Waiter::default()));
         let party = state.waiters.len() - 1;
         SimDriver {
@@ -114,7 +122,7 @@ impl SimNet {
             wake: Arc::new(SimWake(AtomicBool::new(false))),
             capabilities: Capabilities {
                 backend: Backend::Sim,
-                zero_copy: false,
+                zero_copy,
                 batch_wait: false,
                 spinning: "simulated",
                 step_downs: Vec::new(),
@@ -337,6 +345,9 @@ impl Driver for SimDriver {
         match option {
             SocketOption::Segmentation(_) | SocketOption::Coalescing(_) => {
                 Err(OpError::NotSupported)
+            }
+            SocketOption::Congestion(name) if !CONGESTION_CONTROLS.contains(&name.as_str()) => {
+                Err(OpError::NotFound)
             }
             _ => Ok(()),
         }

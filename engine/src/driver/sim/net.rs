@@ -80,7 +80,7 @@ pub(super) struct Waiter {
 
 #[derive(Debug)]
 pub(super) struct State {
-    config: SimConfig,
+    pub(super) config: SimConfig,
     clock: SimulatedClock,
     random: Xoshiro256PlusPlus,
     sockets: BTreeMap<Key, Socket>,
@@ -507,7 +507,7 @@ impl State {
             // Long enough to be overtaken by what is sent within another flight's time.
             at = at + self.config.latency + self.config.jitter + Nanos(1_000);
         }
-        let parcel = Parcel::Datagram {
+        let parcel = || Parcel::Datagram {
             sender: key,
             port: to.port(),
             datagram: Datagram {
@@ -516,7 +516,11 @@ impl State {
                 bytes: bytes.to_vec(),
             },
         };
-        self.wire.send(at, parcel);
+        if self.chance(self.config.datagram_duplicate) {
+            let again = self.arrival();
+            self.wire.send(again, parcel());
+        }
+        self.wire.send(at, parcel());
         Ok(bytes.len())
     }
 

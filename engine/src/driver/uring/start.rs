@@ -1,6 +1,7 @@
 //! From the push to the ring, or to the plain call that stands for it.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use socket2::SockRef;
@@ -10,6 +11,7 @@ use super::ops::{Side, is_single_receive, on_socket, place};
 use crate::driver::{Completion, DriverError, Op, OpError, Outcome, Segment, SocketId, Token};
 use crate::limits::SPIN_ATTEMPTS_MAX;
 use crate::sys::flight::File;
+use crate::sys::socket;
 
 impl UringDriver {
     /// Notes a pushed operation with its socket, or says why it cannot be.
@@ -98,6 +100,10 @@ impl UringDriver {
             {
                 return self.attempt_send(slot);
             }
+            Op::Connect { socket, to } if !self.is_stream(socket) => {
+                let outcome = self.set_peer(socket, to);
+                self.end(slot, outcome);
+            }
             Op::HalfClose { socket } => {
                 let outcome = self.half_close(socket);
                 self.end(slot, outcome);
@@ -137,6 +143,21 @@ impl UringDriver {
         };
         self.end(slot, outcome);
         Ok(())
+    }
+
+    fn is_stream(&self, id: SocketId) -> bool {
+        self.socket(id).is_none_or(|socket| socket.is_stream)
+    }
+
+    fn set_peer(&self, id: SocketId, to: SocketAddr) -> Outcome {
+        let descriptor = self.socket(id).and_then(|s| s.descriptor.as_ref());
+        let descriptor = descriptor.expect("a socket stays while an operation is pushed on it");
+        let to = socket::for_family(socket::is_ipv6(descriptor.as_fd()), to);
+        match socket::connect(descriptor.as_fd(), to) {
+            Ok(()) => Outcome::Connected,
+            Err(Errno::EAGAIN) => Outcome::Failed(OpError::AddressNotAvailable),
+            Err(errno) => Outcome::Failed(("connect", errno).into()),
+        }
     }
 
     fn half_close(&self, id: SocketId) -> Outcome {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::STREAM_DURATION_MAX;
 use crate::proto::hello::{Refuse, RefuseCode};
+use crate::units::Nanos;
 
 /// Options of the sockets at both ends, absent: as the kernel has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,6 +62,21 @@ pub struct StreamAsk {
 }
 
 impl StreamAsk {
+    /// The time between two sends of one stream, of messages of `size_bytes`; absent where nothing is paced.
+    #[must_use]
+    pub fn gap(&self, size_bytes: u64) -> Option<Nanos> {
+        let bits = u128::from(size_bytes) * u128::from(self.streams.max(1)) * 8;
+        let gap = (bits * 1_000_000_000).checked_div(u128::from(self.rate_bits_per_s))?;
+        Some(Nanos(u64::try_from(gap).unwrap_or(u64::MAX)))
+    }
+
+    /// How long a paced stream may pause without anything being the matter; zero where nothing is paced.
+    #[must_use]
+    pub fn patience(&self, size_bytes: u64) -> Nanos {
+        let gap = self.gap(size_bytes).unwrap_or_default();
+        Nanos(gap.0.saturating_mul(4))
+    }
+
     /// Whether it can be served.
     ///
     /// # Errors

@@ -25,11 +25,14 @@
 //! byte 16..24  of payload that is long enough: the sender's monotonic clock when it was sent, nanoseconds
 //! ```
 //!
-//! The client starts the test by payload, or, where it sends none, by a signal, which it repeats every 100 ms until it
-//! fetches the figures. A server that sends stops when it has heard neither for [`SIGNALS_LOST_AFTER`]: so nobody who
-//! has gone, or whose address was another's, is sent to for longer. A signal, and payload whose sequence is a multiple
-//! of [`ANSWERED_EVERY`], is answered by a bare reply header where there is no such session (any more), with the flags
-//! of [`super::datagram`]. Both ends send at most until their time is over.
+//! The client starts the test by payload, or, where it sends none, by a signal. Where payload is to come, it signals
+//! again whenever it has sent nothing for 100 ms, until it fetches the figures. A server that sends stops when it has
+//! heard neither for [`SIGNALS_LOST_AFTER`]: so nobody who has gone, or whose address was another's, is sent to for
+//! longer. A signal, and payload whose sequence is a multiple of [`ANSWERED_EVERY`], is answered by a bare reply header
+//! where there is no such session (any more), with the flags of [`super::datagram`]; a session that the server has
+//! ended by itself answers any payload so, but not each datagram. Both ends send at most until their time is over.
+//!
+//! Datagrams have one length, the last one too: with `bytes` there may be more payload than was asked for.
 //! Datagrams of the measured phase carry a flag, and each end counts those it sent and got: what was sent less what
 //! came is lost, to the datagram.
 
@@ -43,7 +46,7 @@ pub use arrivals::Arrivals;
 pub use ask::{SocketOptions, StreamAsk};
 pub use figures::{Received, Sent, StreamFigures};
 pub use signal::{StreamHeader, StreamKind, sent_at};
-pub use window::{Blocks, Series, Window};
+pub use window::{BLOCKS_MAX, Blocks, Series, Window};
 
 use crate::units::Nanos;
 

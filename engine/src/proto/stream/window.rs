@@ -6,7 +6,7 @@ use crate::limits::INTERVALS_MAX;
 use crate::units::{Instant, Nanos};
 
 /// Blocks kept at most; at the end there are between half as many and all of them.
-const BLOCKS_MAX: usize = 64;
+pub const BLOCKS_MAX: usize = 64;
 /// The width that blocks begin with.
 const BLOCK_FIRST: Nanos = Nanos::from_millis(1);
 
@@ -45,9 +45,15 @@ impl Blocks {
         self.bytes[index] += bytes;
     }
 
-    /// Adds those of another stream of the same time.
+    /// Adds those of another stream of the same time. A stranger's that are not blocks as these are have no part in it.
     pub fn merge(&mut self, other: &Self) {
+        if !self.is_sound() || !other.is_sound() {
+            return;
+        }
         let mut other = other.clone();
+        // What a peer tells may make no sense.
+        other.width_ns = other.width_ns.max(1);
+        self.width_ns = self.width_ns.max(1);
         while self.width_ns < other.width_ns {
             self.halve();
         }
@@ -58,15 +64,21 @@ impl Blocks {
             self.bytes.push(0);
         }
         for (bytes, more) in self.bytes.iter_mut().zip(&other.bytes) {
-            *bytes += more;
+            *bytes = bytes.saturating_add(*more);
         }
+    }
+
+    /// Their width is one that [`Blocks::add`] comes to.
+    fn is_sound(&self) -> bool {
+        let doubled = self.width_ns / BLOCK_FIRST.0;
+        doubled.is_power_of_two() && doubled * BLOCK_FIRST.0 == self.width_ns
     }
 
     fn halve(&mut self) {
         let count = self.bytes.len();
         for pair in 0..count.div_ceil(2) {
             let second = self.bytes.get(2 * pair + 1).copied().unwrap_or(0);
-            self.bytes[pair] = self.bytes[2 * pair] + second;
+            self.bytes[pair] = self.bytes[2 * pair].saturating_add(second);
         }
         self.bytes.truncate(count.div_ceil(2));
         self.width_ns = self.width_ns.saturating_mul(2);

@@ -64,19 +64,19 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
     let longest = |f: &Option<Flow>| f.as_ref().map_or(0, |f| f.duration_ns);
     let duration_ns = longest(&bandwidth.up).max(longest(&bandwidth.down));
     let sends = |f: &Option<Flow>| f.as_ref().map_or(0, |f| f.sends);
-    let count = sends(&bandwidth.up) + sends(&bandwidth.down);
+    let count = sends(&bandwidth.up).saturating_add(sends(&bandwidth.down));
     let unsent = |f: &Option<Flow>| {
         let pacing = f.as_ref().and_then(|f| f.pacing.as_ref());
         pacing.map_or(0, |p| p.unsent)
     };
-    let unsent = unsent(&bandwidth.up) + unsent(&bandwidth.down);
+    let unsent = unsent(&bandwidth.up).saturating_add(unsent(&bandwidth.down));
     let seconds = Nanos(duration_ns).as_secs_f64();
     let mut step = StepResult {
         label: inputs.common.label.clone(),
         params: inputs.params.clone(),
         duration_ns,
         operations: Operations {
-            due: count + unsent,
+            due: count.saturating_add(unsent),
             sent: count,
             completed: count,
             unsent_at_end: unsent,
@@ -128,10 +128,10 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
     let up = direction.is_up().then(|| flow_of(up));
     let down = direction.is_down().then(|| flow_of(down));
     let both = || up.iter().chain(&down);
-    let sum = |of: fn(&Flow) -> u64| both().map(of).sum::<u64>();
+    let sum = |of: fn(&Flow) -> u64| both().map(of).fold(0, u64::saturating_add);
     let datagrams = |of: fn(&Datagrams) -> u64| {
         let each = both().filter_map(|f| f.datagrams.as_ref());
-        is_udp.then(|| each.map(of).sum::<u64>())
+        is_udp.then(|| each.map(of).fold(0, u64::saturating_add))
     };
     let received_bytes = sum(|f| f.received_bytes);
     let gib = received_bytes as f64 / f64::from(1 << 30);
@@ -156,7 +156,7 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
         jitter_ns: both().filter_map(|f| f.datagrams?.jitter_ns).max(),
         retransmits: both()
             .filter_map(|f| Some(f.tcp.as_ref()?.retransmits))
-            .reduce(|a, b| a + b),
+            .reduce(u64::saturating_add),
         cpu_s_per_gib: per_gib
             .filter(|_| gib > 0.0)
             .map(|(server, client)| (server + client) * 1024.0 / 1e9),
@@ -202,12 +202,17 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
         bits_per_s: streams_bits_per_s.iter().sum(),
         interval_bits_per_s: interval(legs),
         sent_bits_per_s: sent()
-            .map(|s| per_second(s.bytes * 8, Nanos(s.duration_ns).as_secs_f64()))
+            .map(|s| {
+                per_second(
+                    s.bytes.saturating_mul(8),
+                    Nanos(s.duration_ns).as_secs_f64(),
+                )
+            })
             .sum(),
         duration_ns: received().map(|r| r.duration_ns).max().unwrap_or(0),
-        sent_bytes: sent().map(|s| s.bytes).sum(),
-        received_bytes: received().map(|r| r.bytes).sum(),
-        sends: sent().map(|s| s.sends).sum(),
+        sent_bytes: sent().map(|s| s.bytes).fold(0, u64::saturating_add),
+        received_bytes: received().map(|r| r.bytes).fold(0, u64::saturating_add),
+        sends: sent().map(|s| s.sends).fold(0, u64::saturating_add),
         streams_bits_per_s,
         tcp: tcp(legs),
         datagrams,
@@ -243,20 +248,25 @@ fn received_rate(leg: &Leg<'_>) -> f64 {
         (0, Some(sent)) => sent.duration_ns,
         (ns, _) => ns,
     };
-    per_second(received.bytes * 8, Nanos(duration).as_secs_f64())
+    per_second(
+        received.bytes.saturating_mul(8),
+        Nanos(duration).as_secs_f64(),
+    )
 }
 
 fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
     let mut all = Datagrams::default();
     for leg in legs {
         let sent = leg.sent.map_or(0, |s| s.datagrams);
-        all.sent += sent;
+        all.sent = all.sent.saturating_add(sent);
         all.per_send = all.per_send.max(leg.sent.map_or(0, |s| s.per_send));
         if let Some(received) = leg.received {
-            all.received += received.datagrams;
-            all.lost += sent.saturating_sub(received.datagrams);
-            all.reordered += received.reordered;
-            all.duplicated += received.duplicated;
+            all.received = all.received.saturating_add(received.datagrams);
+            all.lost = all
+                .lost
+                .saturating_add(sent.saturating_sub(received.datagrams));
+            all.reordered = all.reordered.saturating_add(received.reordered);
+            all.duplicated = all.duplicated.saturating_add(received.duplicated);
             all.jitter_ns = all.jitter_ns.max(received.jitter_ns);
             all.coalesced_on_receipt |= received.coalesced;
         }
@@ -279,10 +289,10 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
         .filter_map(|leg| leg.sent?.tcp.as_ref())
         .collect();
     let first = *told.first()?;
-    let sum = |of: fn(&TcpFigures) -> u64| told.iter().map(|t| of(t)).sum::<u64>();
+    let sum = |of: fn(&TcpFigures) -> u64| told.iter().map(|t| of(t)).fold(0, u64::saturating_add);
     let sum_of = |of: fn(&TcpFigures) -> Option<u64>| {
         let each: Option<Vec<u64>> = told.iter().map(|t| of(t)).collect();
-        each.map(|all| all.iter().sum())
+        each.map(|all| all.into_iter().fold(0, u64::saturating_add))
     };
     Some(TcpFigures {
         retransmits: sum(|t| t.retransmits),
@@ -310,7 +320,7 @@ fn zero_copy(legs: &[Leg<'_>]) -> Option<ZeroCopyUse> {
         .collect();
     let count = told.len();
     (count > 0).then(|| ZeroCopyUse {
-        sends: told.iter().map(|z| z.sends).sum(),
+        sends: told.iter().map(|z| z.sends).fold(0, u64::saturating_add),
         copied_share: told.iter().map(|z| z.copied_share).sum::<f64>() / count as f64,
         reason: told.iter().find_map(|z| z.reason.clone()),
     })
@@ -332,7 +342,7 @@ fn pacing(legs: &[Leg<'_>], rate: f64, percentiles: &[f64]) -> Pacing {
         gap_ns: sent().map(|s| s.gap_ns).max().unwrap_or(0),
         gap_deviation: merged(|s| s.gap_deviation_hdr.as_ref()),
         lateness: merged(|s| s.lateness_hdr.as_ref()),
-        unsent: sent().map(|s| s.unsent).sum(),
+        unsent: sent().map(|s| s.unsent).fold(0, u64::saturating_add),
     }
 }
 
@@ -347,18 +357,27 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
         let end = (begin + interval.0).min(duration_ns.max(begin + 1));
         let bytes: u64 = legs()
             .filter_map(|leg| leg.received?.series.get(index).copied())
-            .sum();
+            .fold(0, u64::saturating_add);
         let told: Vec<&TcpInterval> = legs()
             .filter_map(|leg| leg.sent?.tcp_series.get(index))
             .collect();
         let tcp_info = (!told.is_empty()).then(|| TcpInterval {
-            retransmits: told.iter().map(|t| t.retransmits).sum(),
-            cwnd_bytes: told.iter().map(|t| t.cwnd_bytes).sum(),
+            retransmits: told
+                .iter()
+                .map(|t| t.retransmits)
+                .fold(0, u64::saturating_add),
+            cwnd_bytes: told
+                .iter()
+                .map(|t| t.cwnd_bytes)
+                .fold(0, u64::saturating_add),
             rtt_ns: median(told.iter().map(|t| t.rtt_ns).collect()),
         });
         Interval {
             at_ns: end,
-            bits_per_s: Some(per_second(bytes * 8, Nanos(end - begin).as_secs_f64())),
+            bits_per_s: Some(per_second(
+                bytes.saturating_mul(8),
+                Nanos(end - begin).as_secs_f64(),
+            )),
             tcp_info,
             ..Interval::default()
         }

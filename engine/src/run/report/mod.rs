@@ -124,7 +124,12 @@ pub(super) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
             *latest = told;
         }
     }
-    let sum = |of: fn(&Figures) -> u64| workers.values().map(|&f| of(f)).sum();
+    let sum = |of: fn(&Figures) -> u64| {
+        workers
+            .values()
+            .map(|&f| of(f))
+            .fold(0, u64::saturating_add)
+    };
     let machine_busy = workers.values().find_map(|f| f.cpu.machine_busy);
     (!workers.is_empty()).then(|| {
         cpu_use(
@@ -148,7 +153,7 @@ pub(super) fn cpu_use(
     operations: u64,
     bytes: u64,
 ) -> CpuUse {
-    let used = (user_ns + system_ns) as f64;
+    let used = user_ns.saturating_add(system_ns) as f64;
     let mib = bytes as f64 / f64::from(1 << 20);
     CpuUse {
         user_ns,

@@ -46,12 +46,6 @@ impl<J> Watch<'_, J> {
         threads: &[std::thread::JoinHandle<T>],
         observer: &mut dyn Observer,
     ) -> Disturbance {
-        let wants_progress = observer.wants_progress();
-        let look = if wants_progress || self.plan.guard.is_some() {
-            LOOK
-        } else {
-            LOOK_UNWATCHED
-        };
         // Nothing is ever sent: a receive with a timeout is a sleep that needs no clock.
         let (_hold, pause) = bounded::<()>(0);
         let mut probe: Option<DisturbanceProbe> = None;
@@ -62,6 +56,12 @@ impl<J> Watch<'_, J> {
         };
         while !threads.iter().all(std::thread::JoinHandle::is_finished) {
             let now = MonotonicClock.now();
+            let wants_progress = observer.wants_progress();
+            let look = if wants_progress || self.plan.guard.is_some() {
+                LOOK
+            } else {
+                LOOK_UNWATCHED
+            };
             if probe.is_none() && now >= warm_at {
                 probe = Some(DisturbanceProbe::start(&self.plan.cpus));
             }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 
 use super::{Flight, Flights, Landed};
-use crate::driver::{Op, Repeated};
+use crate::io::{Op, Repeated};
 
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 

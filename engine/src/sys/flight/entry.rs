@@ -6,7 +6,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, TimeoutFlags};
 
 use super::{File, Flight};
-use crate::driver::Op;
+use crate::io::Op;
 use crate::sys::ring::REPORT_USAGE;
 use crate::sys::socket::for_family;
 

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 
 use super::{File, Flight, Flights};
-use crate::driver::{Op, Segment};
+use crate::io::{Op, Segment};
 use crate::sys::message::Message;
 use crate::sys::socket::for_family;
 

@@ -8,7 +8,7 @@ mod spec;
 
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::limits::HYBRID_SPIN;
-use crate::proto::hello::{Accept, WaitMode};
+use crate::proto::hello::{Accept, Figures, WaitMode};
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::dialogue::{Failure, News};
@@ -60,7 +60,8 @@ pub struct BulkClient<G> {
 impl<G: BulkGauge> BulkClient<G> {
     /// A client that has not opened anything yet.
     #[must_use]
-    pub fn new(spec: BulkSpec, gauge: G, interrupt: Interrupt) -> Self {
+    pub fn new(mut spec: BulkSpec, gauge: G, interrupt: Interrupt) -> Self {
+        spec.streams = spec.streams_with_a_share();
         Self {
             state: State::Connecting,
             slots: (0..spec.streams)
@@ -128,18 +129,21 @@ impl<G: BulkGauge> BulkClient<G> {
                 self.settle(index);
             }
             News::Figures(figures) => {
-                self.slots[index as usize].handle_figures(*figures.clone());
-                self.outcome.figures.push(*figures);
+                self.handle_figures(index, *figures);
             }
             News::Ended { figures, failure } => {
-                self.slots[index as usize].handle_figures(*figures.clone());
-                self.outcome.figures.push(*figures);
+                self.handle_figures(index, *figures);
                 self.handle_failure(io, index, failure, now)?;
             }
             News::Over => self.settle(index),
             News::Failed(failure) => self.handle_failure(io, index, failure, now)?,
         }
         Ok(())
+    }
+
+    fn handle_figures(&mut self, index: u32, figures: Figures) {
+        self.slots[index as usize].handle_figures(figures.clone());
+        self.outcome.figures.push(figures);
     }
 
     fn handle_failure<D: Driver>(
@@ -296,7 +300,8 @@ impl<G: BulkGauge> ClientRole for BulkClient<G> {
     }
 
     fn is_alive(&self) -> bool {
-        self.slots.iter().any(|slot| !slot.is_dead())
+        // A worker without a stream has nothing that could fail.
+        self.slots.is_empty() || self.slots.iter().any(|slot| !slot.is_dead())
     }
 
     fn accepts(&self) -> &[Accept] {

@@ -19,7 +19,8 @@ pub struct BulkSpec {
     pub streams: u32,
     /// The first of them is this one of the run's.
     pub first: u32,
-    /// Payload of all streams of the run, bytes; zero where time ends it.
+    /// Payload of all streams of the run in each direction, bytes; zero where time ends it. Where there are fewer than
+    /// streams, those without a share are not opened.
     pub bytes: u64,
     /// Length of the warm-up.
     pub warmup: Nanos,
@@ -32,6 +33,21 @@ pub struct BulkSpec {
 }
 
 impl BulkSpec {
+    /// The share of that stream of the run's, bytes; zero where time ends it.
+    #[must_use]
+    pub fn share_of(&self, stream: u32) -> u64 {
+        let streams = self.dialogue.hello.stream.as_ref().map_or(1, |a| a.streams);
+        let (streams, stream) = (u64::from(streams.max(1)), u64::from(stream));
+        self.bytes / streams + u64::from(stream < self.bytes % streams)
+    }
+
+    /// How many of this worker's streams have something to do: with fewer bytes than streams, the first ones.
+    pub(super) fn streams_with_a_share(&self) -> u32 {
+        let has_share = |index: &u32| self.bytes == 0 || self.share_of(self.first + index) > 0;
+        let streams = (0..self.streams).filter(has_share).count();
+        u32::try_from(streams).unwrap_or(self.streams)
+    }
+
     /// Sends leave on a schedule.
     #[must_use]
     pub fn is_paced(&self) -> bool {

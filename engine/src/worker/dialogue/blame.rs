@@ -2,14 +2,21 @@
 
 use std::net::SocketAddr;
 
-use crate::driver::OpError;
+use crate::driver::{OpError, SocketSpec};
 use crate::error::Error;
 use crate::proto::hello::Figures;
 use crate::units::Nanos;
 use crate::worker::errors::Stage;
 
 /// A socket could not be opened: nothing that the far end could help.
-pub(super) fn cannot_open(error: OpError) -> Error {
+pub(super) fn cannot_open(error: OpError, spec: &SocketSpec) -> Error {
+    if let (Some(local), OpError::AddressNotAvailable | OpError::Invalid) = (spec.local, error) {
+        let local = local.ip();
+        return Error::environment(format!(
+            "{local} is no address of this machine to send from"
+        ))
+        .remedy("`ip address` lists those there are, each for targets of its own family");
+    }
     let what = Error::environment(format!("no socket can be opened: {error}"));
     match error {
         OpError::TooManyFiles => what.remedy("raise the limit: ulimit -n 65536"),

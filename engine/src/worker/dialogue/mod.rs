@@ -180,7 +180,7 @@ impl Dialogue {
             Failure::new(
                 Stage::Connect,
                 error.name(),
-                Some(blame::cannot_open(error)),
+                Some(blame::cannot_open(error, &spec.socket)),
             )
         };
         let socket = io.open(&spec.socket).map_err(refuse)?;

@@ -3,6 +3,7 @@
 //! Whatever happens between them happens at instants that can be worked out beforehand, so the tests here ask
 //! for exact figures. Every run has a bound on its steps.
 
+mod bulk;
 mod closed;
 mod faults;
 mod open;

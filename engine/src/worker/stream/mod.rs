@@ -3,17 +3,20 @@
 //!
 //! Neither stamps single operations: bytes count when their completion is reaped.
 
+mod options;
 mod pace;
 mod receiver;
 mod sender;
 
+pub use options::{RefusedOption, set_options};
 pub use receiver::Receiver;
 pub use sender::Sender;
 
-use crate::driver::SocketOption;
-use crate::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX};
+use crate::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX, INTERVALS_MAX};
 use crate::proto::hello::{Hello, Transport};
-use crate::proto::stream::SocketOptions;
+use crate::proto::stream::{Arrivals, BLOCKS_MAX};
+use crate::result::TcpInterval;
+use crate::units::Nanos;
 
 /// Bytes that one receive of a TCP stream takes at most. With a low-water mark of the same length, 128 KiB had 38 to
 /// 54 Gbit/s over loopback; 64 KiB 22 to 25, 256 KiB 34 to 58 (sends of 128 KiB, Linux 6.18, `benches/bulk.rs`).
@@ -41,32 +44,22 @@ pub fn send_bytes(hello: &Hello) -> usize {
     }
 }
 
+/// What the server's receiver and sender of a stream come to hold beside their buffers and histograms, bytes: their
+/// series, their blocks of time, and what is known of the datagrams that came.
+#[must_use]
+pub fn state_bytes(hello: &Hello) -> usize {
+    let (bytes, entry) = (size_of::<u64>(), size_of::<TcpInterval>());
+    let receiver = Arrivals::BYTES + (INTERVALS_MAX + BLOCKS_MAX) * bytes;
+    let sender = INTERVALS_MAX * (entry + bytes) + BLOCKS_MAX * bytes;
+    let (up, down) = (hello.direction.is_up(), hello.direction.is_down());
+    usize::from(up) * receiver + usize::from(down) * sender
+}
+
+/// After the last datagram was sent, stragglers are given so long to arrive.
+pub const STRAGGLERS: Nanos = Nanos::from_millis(100);
+
 /// The longest datagram of which several are handed to the kernel at once, bytes: it refuses segments that do not fit
 /// the device's MTU, and this fits the usual one over IPv6.
 const SEGMENT_MAX: usize = 1452;
 /// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64 (`UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: usize = 64;
-
-/// The options that were asked for, as they are set on a socket of that transport.
-pub fn socket_options(
-    asked: &SocketOptions,
-    transport: Transport,
-) -> impl Iterator<Item = SocketOption> {
-    let tcp = transport == Transport::Tcp;
-    let options = [
-        asked
-            .congestion
-            .clone()
-            .filter(|_| tcp)
-            .map(SocketOption::Congestion),
-        asked
-            .mss_bytes
-            .filter(|_| tcp)
-            .map(SocketOption::MaxSegment),
-        tcp.then_some(SocketOption::NoDelay(asked.nodelay)),
-        asked.dscp.map(|dscp| SocketOption::TrafficClass(dscp << 2)),
-        asked.send_buffer_bytes.map(SocketOption::SendBuffer),
-        asked.receive_buffer_bytes.map(SocketOption::ReceiveBuffer),
-    ];
-    options.into_iter().flatten()
-}

@@ -1,6 +1,6 @@
 //! The receiving side of a direction.
 
-use super::{COALESCED_BYTES, RECEIVE_BYTES};
+use super::{COALESCED_BYTES, RECEIVE_BYTES, STRAGGLERS};
 use crate::driver::{Driver, DriverError, SocketOption};
 use crate::proto::hello::{Hello, Transport};
 use crate::proto::stream::{
@@ -16,6 +16,9 @@ const WAKE_EVERY: Nanos = Nanos::from_millis(1);
 /// How often the low-water mark is thought over.
 const MARK_EVERY: Nanos = Nanos::from_millis(10);
 
+/// So many bytes of what came last are looked at for the control frame that may end it.
+const FRAME_TAIL: usize = 32;
+
 /// Receives payload, and counts it.
 #[derive(Debug)]
 pub struct Receiver {
@@ -23,9 +26,15 @@ pub struct Receiver {
     size: u32,
     discard: bool,
     window: Window,
-    /// Payload that is still to come, where bytes end the stream.
+    /// All the payload there is to come, where bytes end the stream.
     expected: Option<u64>,
+    /// What came of it, each datagram once.
     total: u64,
+    /// UDP: how long its sender sends, and how long it may pause where bytes end the stream.
+    span: Nanos,
+    lull: Nanos,
+    /// UDP: when the first payload came, and the last.
+    heard: Option<(Instant, Instant)>,
     arrivals: Option<Arrivals>,
     measured_at: Option<Instant>,
     coalesced: bool,
@@ -37,12 +46,12 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// For the direction of which `hello` tells; its share of bytes is `expected`.
+    /// For the direction of which `hello` tells.
     #[must_use]
-    pub fn new(hello: &Hello, expected: Option<u64>) -> Self {
+    pub fn new(hello: &Hello) -> Self {
         let ask = hello.stream.clone().unwrap_or_default();
         let udp = hello.transport == Transport::Udp;
-        let by_time = |ns| Nanos(if udp || expected.is_some() { 0 } else { ns });
+        let by_time = |ns| Nanos(if udp || ask.bytes > 0 { 0 } else { ns });
         // Over UDP the flag tells what is measured, and when that is over.
         let window = Window::new(
             by_time(ask.warmup_ns),
@@ -53,13 +62,21 @@ impl Receiver {
             .socket
             .receive_buffer_bytes
             .map_or(RECEIVE_BYTES, |bytes| bytes / 4);
+        // Datagrams are whole, the last one too.
+        let unit = if udp { hello.size_bytes.max(1) } else { 1 };
         Self {
             transport: hello.transport,
-            size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX),
-            discard: ask.discard && !udp,
+            size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX).max(1),
+            // Of a slow stream, the end of which nothing would follow soon, the bytes are looked at.
+            discard: ask.discard && !udp && ask.rate_bits_per_s == 0,
             window,
-            expected,
+            expected: (ask.bytes > 0).then(|| ask.bytes.div_ceil(unit).saturating_mul(unit)),
             total: 0,
+            span: Nanos(ask.warmup_ns) + Nanos(ask.duration_ns),
+            lull: Nanos(hello.timeout_ns / 4)
+                .max(STRAGGLERS)
+                .max(ask.patience(hello.size_bytes)),
+            heard: None,
             arrivals: udp.then(Arrivals::default),
             measured_at: None,
             coalesced: false,
@@ -89,6 +106,12 @@ impl Receiver {
         }
     }
 
+    /// Payload that is still to come, bytes; no bound where time ends the stream.
+    fn left(&self) -> u64 {
+        self.expected
+            .map_or(u64::MAX, |expected| expected.saturating_sub(self.total))
+    }
+
     /// Pushes the next receive.
     ///
     /// # Errors
@@ -98,10 +121,10 @@ impl Receiver {
         if self.transport == Transport::Udp {
             return link.receive(io, 0, COALESCED_BYTES);
         }
-        let left = self
-            .expected
-            .map_or(u64::MAX, |expected| expected - self.total);
-        let len = u32::try_from(left).unwrap_or(u32::MAX).min(RECEIVE_BYTES);
+        // Never none: what comes behind the payload is the end of the stream, or the server's word.
+        let len = u32::try_from(self.left())
+            .unwrap_or(u32::MAX)
+            .clamp(1, RECEIVE_BYTES);
         if self.discard {
             link.discard(io, len)
         } else {
@@ -124,10 +147,7 @@ impl Receiver {
     fn set_mark<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
         let elapsed = now.since(self.marked_at).0.max(1);
         let came = u128::from(self.since_mark) * u128::from(WAKE_EVERY.0) / u128::from(elapsed);
-        let left = self
-            .expected
-            .map_or(u64::MAX, |expected| expected - self.total);
-        let most = u64::from(self.mark_max).min(left.max(1));
+        let most = u64::from(self.mark_max).min(self.left().max(1));
         let wanted = u32::try_from(came.min(u128::from(most)))
             .unwrap_or(1)
             .max(1);
@@ -143,18 +163,25 @@ impl Receiver {
         }
     }
 
+    /// Nobody sees what it receives, a control frame neither.
+    #[must_use]
+    pub const fn discards(&self) -> bool {
+        self.discard
+    }
+
     /// TCP: how many of the bytes that came are payload; a control frame begins behind them. With `discard` nobody
     /// has seen them.
     #[must_use]
     pub fn payload_of(&self, bytes: &[u8]) -> usize {
-        // A frame is JSON: where it has come in whole or in part, what came last is part of it.
-        match bytes.last() {
-            Some(last) if *last < PAYLOAD_BIT && !self.discard => {
-                let frame = bytes.iter().position(|b| *b < PAYLOAD_BIT);
-                frame.unwrap_or(bytes.len())
-            }
-            _ => bytes.len(),
+        // Where a frame has come, in whole or in part, it stands at the end; and no stretch of it as long as the tail
+        // has the top bit set throughout: its header has four letters in eight bytes, the rest is JSON of few words
+        // that are not ASCII.
+        let tail = &bytes[bytes.len().saturating_sub(FRAME_TAIL)..];
+        if self.discard || tail.iter().all(|byte| *byte >= PAYLOAD_BIT) {
+            return bytes.len();
         }
+        let frame = bytes.iter().position(|byte| *byte < PAYLOAD_BIT);
+        frame.unwrap_or(bytes.len())
     }
 
     /// UDP: these bytes came in one receive, and hold one datagram or several. Returns what is not payload of this
@@ -188,22 +215,28 @@ impl Receiver {
         let Some(arrivals) = &mut self.arrivals else {
             return;
         };
-        self.total += datagram.len() as u64;
+        let bytes = datagram.len() as u64;
+        let first_at = self.heard.map_or(now, |(first, _)| first);
+        self.heard = Some((first_at, now));
         if header.measured && self.measured_at.is_none() {
             self.measured_at = Some(now);
             arrivals.restart_counts();
         }
         if header.measured != self.measured_at.is_some() {
             // A straggler of the warm-up.
+            self.total += bytes;
             return;
         }
         let is_new = arrivals.handle(header.sequence);
-        if header.measured {
-            if let Some(sent_at) = sent_at(datagram) {
-                arrivals.handle_transit(sent_at, now);
-            }
-            if is_new {
-                self.window.add(now, datagram.len() as u64);
+        if header.measured
+            && let Some(sent_at) = sent_at(datagram)
+        {
+            arrivals.handle_transit(sent_at, now);
+        }
+        if is_new {
+            self.total += bytes;
+            if header.measured {
+                self.window.add(now, bytes);
             }
         }
     }
@@ -226,12 +259,17 @@ impl Receiver {
         self.window.has_begun() && now >= self.window.start()
     }
 
-    /// All that was to come has come, or the measured phase is over.
+    /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says which datagram is the
+    /// last: as far as can be told from the time since the first one, or since the latest.
     #[must_use]
     pub fn is_complete(&self, now: Instant) -> bool {
-        match self.expected {
-            Some(expected) => self.total >= expected,
-            None => self.transport == Transport::Tcp && now >= self.window.end(),
+        let has_all = self.expected.is_some_and(|all| self.total >= all);
+        match (self.transport, self.expected, self.heard) {
+            (Transport::Tcp, Some(_), _) => has_all,
+            (Transport::Tcp, None, _) => now >= self.window.end(),
+            (Transport::Udp, Some(_), Some((_, last))) => has_all || now.since(last) > self.lull,
+            (Transport::Udp, None, Some((first, _))) => now >= first + self.span + STRAGGLERS,
+            (Transport::Udp, _, None) => false,
         }
     }
 

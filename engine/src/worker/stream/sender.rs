@@ -54,6 +54,8 @@ pub struct Sender {
     sending_measured: bool,
     sends: u64,
     datagrams: u64,
+    /// Paced datagrams of the measured phase that the kernel had no room for.
+    refused: u64,
     total: u64,
     finished: bool,
     zero_copy: ZeroCopy,
@@ -94,6 +96,7 @@ impl Sender {
             sending_measured: false,
             sends: 0,
             datagrams: 0,
+            refused: 0,
             total: 0,
             finished: false,
             zero_copy: zero_copy(&ask, hello.transport, size),
@@ -165,7 +168,9 @@ impl Sender {
     #[must_use]
     pub fn due(&self, link: &Link) -> Option<Instant> {
         let pace = self.pace.as_ref()?;
-        (self.has_started() && !self.finished && !link.is_sending()).then(|| pace.next())
+        // Its end is due as well.
+        let is_free = !link.is_sending() && !link.is_sending_control();
+        (self.has_started() && !self.finished && is_free).then(|| pace.next().min(self.stop_at()))
     }
 
     /// Sends what is due at `now`, the instant of the submission.
@@ -184,7 +189,7 @@ impl Sender {
         Ok(())
     }
 
-    /// The kernel took `bytes`, `sends` whole messages among them.
+    /// The kernel took `bytes`; none: it had no room for a datagram.
     ///
     /// # Errors
     /// As [`Driver::push`].
@@ -193,18 +198,20 @@ impl Sender {
         &mut self,
         io: &mut D,
         link: &mut Link,
-        sends: u32,
         bytes: u64,
         now: Instant,
     ) -> Result<(), DriverError> {
         self.total += bytes;
-        let (sends, datagrams) = match self.transport {
-            Transport::Tcp => (self.count_messages(sends, bytes), 0),
-            Transport::Udp => (1, bytes.div_ceil(u64::from(self.size.max(1)))),
-        };
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes);
         }
+        let (sends, datagrams) = match self.transport {
+            Transport::Tcp => (self.count_messages(bytes), 0),
+            Transport::Udp => (
+                u64::from(bytes > 0),
+                bytes.div_ceil(u64::from(self.size.max(1))),
+            ),
+        };
         let counts = match self.transport {
             Transport::Tcp => self.window.add(now, bytes),
             // By the flag that they carry, whenever they left.
@@ -216,6 +223,7 @@ impl Sender {
         if counts {
             self.sends += sends;
             self.datagrams += datagrams;
+            self.refused += u64::from(bytes == 0);
         }
         if now >= self.info_at {
             self.sample(io, link, now);
@@ -228,17 +236,16 @@ impl Sender {
         Ok(())
     }
 
-    /// Whole messages among `bytes`, with one that was cut before.
-    fn count_messages(&mut self, sends: u32, bytes: u64) -> u64 {
-        if sends == 0 {
-            let gone = u64::from(self.cut) + bytes;
-            let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
-            self.cut = u32::try_from(rest).unwrap_or(0);
-            return whole;
+    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last one that is shorter.
+    fn count_messages(&mut self, bytes: u64) -> u64 {
+        let gone = u64::from(self.cut) + bytes;
+        let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
+        if self.left == Some(0) && rest > 0 {
+            self.cut = 0;
+            return whole + 1;
         }
-        let whole = u64::from(sends) * u64::from(self.size);
-        self.cut = u32::try_from(bytes - whole.min(bytes)).unwrap_or(0);
-        u64::from(sends)
+        self.cut = u32::try_from(rest).unwrap_or(0);
+        whole
     }
 
     /// A zero-copy send's buffer is free again.
@@ -259,7 +266,20 @@ impl Sender {
             let why = "the kernel copied all the same: the path ends on this machine, or its device cannot gather";
             self.zero_copy = ZeroCopy::GivenUp(why.to_owned());
         }
-        if self.has_started() && !link.is_sending() && self.pace.is_none() {
+        self.resume(io, link, now)
+    }
+
+    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the kernel held.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn resume<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &mut Link,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if self.has_started() && (self.pace.is_none() || self.cut > 0) {
             self.send_next(io, link, now)?;
         }
         Ok(())
@@ -279,7 +299,7 @@ impl Sender {
         link: &mut Link,
         now: Instant,
     ) -> Result<(), DriverError> {
-        if self.finished || link.is_sending() {
+        if self.finished || link.is_sending() || link.is_sending_control() {
             return Ok(());
         }
         if now >= self.stop_at() || self.left == Some(0) {
@@ -344,7 +364,9 @@ impl Sender {
     /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of each entry, and at
     /// the end.
     fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
-        self.info_at = now + Nanos(self.ask.interval_ns.max(1_000_000));
+        let entry = self.window.entry(now);
+        let interval = Nanos(self.ask.interval_ns.max(1_000_000));
+        self.info_at = self.window.start() + Nanos(interval.0.saturating_mul(entry as u64 + 1));
         let Some(info) = io
             .tcp_info(link.socket())
             .filter(|_| self.transport == Transport::Tcp)
@@ -355,14 +377,18 @@ impl Sender {
             self.info = Some((info, info));
             return;
         };
-        if self.series.len() < self.series.capacity() {
-            self.series.push(TcpInterval {
-                retransmits: info.retransmits.saturating_sub(last.retransmits),
-                cwnd_bytes: u64::from(info.cwnd_segments) * u64::from(info.mss_bytes),
-                rtt_ns: info.rtt.0,
-            });
-        }
+        let mut told = TcpInterval {
+            retransmits: info.retransmits.saturating_sub(last.retransmits),
+            cwnd_bytes: u64::from(info.cwnd_segments) * u64::from(info.mss_bytes),
+            rtt_ns: info.rtt.0,
+        };
         *last = info;
+        // At least one; several where nothing was sent for longer than an entry lasts.
+        let until = entry.max(self.series.len() + 1).min(self.series.capacity());
+        while self.series.len() < until {
+            self.series.push(told);
+            told.retransmits = 0;
+        }
     }
 
     /// Sends no more, whatever is left. What is under way still goes.
@@ -437,7 +463,7 @@ impl Sender {
         match (&mut self.pace, self.left) {
             (None, _) => 0,
             (Some(_), Some(left)) => left.div_ceil(u64::from(self.size)),
-            (Some(pace), None) => pace.count_unsent(until),
+            (Some(pace), None) => pace.count_unsent(until) + self.refused,
         }
     }
 
@@ -459,16 +485,11 @@ impl Sender {
 }
 
 fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
+    let gap = ask.gap(u64::from(size))?;
     let share = Share::new(ask.stream.min(ask.streams.max(1) - 1), ask.streams.max(1));
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let per_s = ask.rate_bits_per_s as f64 / 8.0 / f64::from(size.max(1));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and the cast saturates"
-    )]
-    let gap = Nanos((f64::from(ask.streams.max(1)) * 1e9 / per_s) as u64);
-    let schedule = (ask.rate_bits_per_s > 0).then(|| Schedule::constant(per_s, share).ok())??;
+    let schedule = Schedule::constant(per_s, share).ok()?;
     Some(Pace::new(schedule, gap))
 }
 

@@ -52,7 +52,10 @@ impl<P> Session<P> {
             _ => {}
         }
         if !self.link.is_receiving() && !self.is_replying() {
-            self.receive_datagram(io)?;
+            match self.streaming {
+                Some(_) => self.receive_stream(io)?,
+                None => self.receive_datagram(io)?,
+            }
         }
         Ok(Want::Nothing)
     }
@@ -132,7 +135,8 @@ impl<P> Session<P> {
         io: &mut D,
         datagram: &[u8],
     ) -> Result<(), DriverError> {
-        if self.link.is_sending_control() {
+        let is_streaming = self.streaming.is_some() && self.link.is_sending();
+        if self.link.is_sending_control() || is_streaming {
             if self.answers.len() < ANSWERS_MAX {
                 self.answers.push_back(datagram.to_vec());
             }

@@ -11,8 +11,10 @@ use crate::units::{Instant, Nanos};
 /// After its figures were sent or asked for, a session stays this long: for a client that has yet to read them, or
 /// to ask again.
 const LINGER: Nanos = Nanos::from_secs(1);
-/// No session takes longer than this to end, however slowly its client reads.
+/// No session takes longer than this to end, however slowly its client reads; nor, of one that streams, any part of it.
 const ENDING_MAX: Nanos = Nanos::from_secs(5);
+/// No session that streams takes longer than this to end.
+const STREAM_ENDING_MAX: Nanos = Nanos::from_secs(60);
 
 impl<P> Session<P> {
     /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, is
@@ -72,6 +74,10 @@ impl<P> Session<P> {
         // A long document over a lossy path is fetched for longer, and each fetch shows that the client is there.
         let most = if self.transport == Transport::Udp && by_its_client {
             now.since(self.since) > limits.duration
+        } else if self.streaming.is_some() {
+            // What was still to be sent may be much, and the path slow.
+            now.since(ended_at.max(self.active_at)) > ENDING_MAX
+                || now.since(ended_at) > STREAM_ENDING_MAX
         } else {
             now.since(ended_at) > ENDING_MAX
         };
@@ -148,11 +154,11 @@ impl<P> Session<P> {
                     self.figures = Some(serde_json::to_vec(&figures).unwrap_or_default());
                 }
                 let document = self.figures.as_deref().unwrap_or_default();
-                if let Some(chunk) = self
-                    .fetches
-                    .pop()
-                    .and_then(|f| serve_document(&f, document))
-                {
+                let fetches = self.fetches.drain(..);
+                let chunks: Vec<_> = fetches
+                    .filter_map(|fetch| serve_document(&fetch, document))
+                    .collect();
+                for chunk in chunks {
                     self.answer(io, &chunk)?;
                 }
                 match self.streaming {

@@ -42,7 +42,12 @@ pub fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
     } else {
         0
     };
-    (receive + send) as u64 + histogram + OVERHEAD_BYTES
+    let state = if hello.test == Test::Stream {
+        stream::state_bytes(hello)
+    } else {
+        0
+    };
+    (receive + send + state) as u64 + histogram + OVERHEAD_BYTES
 }
 
 fn message_bytes(hello: &Hello) -> u32 {

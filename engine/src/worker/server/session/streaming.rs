@@ -1,19 +1,18 @@
 //! Sessions that stream: payload in, payload out, or both.
 
+mod datagrams;
+
+use super::datagrams::is_loss;
 use super::{Session, Stage, Want, bytes, phase_of};
-use crate::driver::{Driver, DriverError, OpError, Outcome, SocketOption};
-use crate::limits::CONTROL_DATAGRAM;
-use crate::proto::datagram::{
-    DATA_HEADER_LEN, DataHeader, Document, ENDED, FrontAction, UdpServerFront, serve_document,
-};
+use crate::driver::{Driver, DriverError, OpError, Outcome};
+use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Direction, Hello, Refuse, RefuseCode, Transport};
-use crate::proto::stream::{
-    SIGNALS_LOST_AFTER, SocketOptions, StreamAsk, StreamFigures, StreamHeader, StreamKind,
-};
+use crate::proto::stream::{StreamAsk, StreamFigures};
+use crate::proto::text::Id;
 use crate::units::Instant;
 use crate::worker::link::Purpose;
 use crate::worker::server::is_departure;
-use crate::worker::stream::{self, Receiver, Sender, receive_bytes};
+use crate::worker::stream::{Receiver, Sender, receive_bytes, set_options};
 
 /// What a session that streams has beside the others.
 #[derive(Debug)]
@@ -26,23 +25,26 @@ pub(super) struct Streaming {
     heard_at: Instant,
     /// Payload moved since it was last asked for, bytes.
     moved: u64,
+    /// UDP: when the client was last told that the session has ended.
+    told_off_at: Instant,
+    /// What the figures are to say of it; taken by them.
     pub(super) account: Option<StreamFigures>,
+    /// The account was made.
+    accounted: bool,
 }
 
 impl Streaming {
-    pub(super) fn new(hello: &Hello, session: crate::proto::text::Id, now: Instant) -> Self {
-        let ask = hello.stream.as_ref();
-        let expected = ask.and_then(|ask| (ask.bytes > 0).then_some(ask.bytes));
-        // Over UDP some of it may never come.
-        let expected = expected.filter(|_| hello.transport == Transport::Tcp);
+    pub(super) fn new(hello: &Hello, session: Id, now: Instant) -> Self {
         let (up, down) = (hello.direction.is_up(), hello.direction.is_down());
         Self {
             sender: down.then(|| Sender::new(hello, session)),
-            receiver: up.then(|| Receiver::new(hello, expected)),
+            receiver: up.then(|| Receiver::new(hello)),
             started: false,
             heard_at: now,
             moved: 0,
+            told_off_at: Instant::default(),
             account: None,
+            accounted: false,
         }
     }
 
@@ -56,35 +58,6 @@ impl Streaming {
     }
 }
 
-/// Sets the options that were asked for on the server's socket.
-fn set_options<D: Driver>(
-    io: &mut D,
-    socket: crate::driver::SocketId,
-    asked: &SocketOptions,
-    transport: Transport,
-) -> Result<(), Refuse> {
-    for option in stream::socket_options(asked, transport) {
-        io.set_option(socket, &option)
-            .map_err(|error| refusal(&option, error))?;
-    }
-    Ok(())
-}
-
-fn refusal(option: &SocketOption, error: OpError) -> Refuse {
-    match option {
-        SocketOption::Congestion(name) => {
-            let message =
-                format!("the server's kernel does not offer congestion control '{name}': {error}");
-            Refuse::new(RefuseCode::Limit, message)
-                .remedy("there: sysctl net.ipv4.tcp_available_congestion_control; modprobe tcp_NAME adds one")
-        }
-        option => {
-            let message = format!("the server's kernel refuses {option:?}: {error}");
-            Refuse::new(RefuseCode::Limit, message).remedy("leave that option out")
-        }
-    }
-}
-
 impl<P> Session<P> {
     /// Prepares the socket of a stream.
     ///
@@ -94,7 +67,10 @@ impl<P> Session<P> {
         let (Some(streaming), Some(ask)) = (&mut self.streaming, &self.hello.stream) else {
             return Ok(());
         };
-        set_options(io, self.link.socket(), &ask.socket, self.transport)?;
+        set_options(io, self.link.socket(), &ask.socket, self.transport).map_err(|refused| {
+            Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
+                .remedy(format!("there: {}", refused.remedy()))
+        })?;
         if let Some(receiver) = &mut streaming.receiver {
             receiver.prepare(io, &self.link);
         }
@@ -165,7 +141,7 @@ impl<P> Session<P> {
                 Transport::Tcp => self.handle_payload(io, *n, now),
                 Transport::Udp => self.handle_stream_datagrams(io, *n, now, front),
             },
-            (Purpose::Send, Outcome::Sent(n)) => self.handle_stream_sent(io, 0, u64::from(*n), now),
+            (Purpose::Send, Outcome::Sent(n)) => self.handle_stream_sent(io, 1, u64::from(*n), now),
             (Purpose::Send, Outcome::SentRepeated { sends, bytes }) => {
                 self.handle_stream_sent(io, *sends, *bytes, now)
             }
@@ -175,13 +151,22 @@ impl<P> Session<P> {
                 }
                 self.check_stream(io, now)
             }
-            (Purpose::SendControl, Outcome::Sent(n)) => self.handle_control_sent(io, *n, now),
+            (Purpose::SendControl, Outcome::Sent(n)) => {
+                let want = self.handle_control_sent(io, *n, now)?;
+                self.resume_stream(io, want, now)
+            }
             (Purpose::Send, Outcome::Failed(OpError::NoBuffers))
                 if self.transport == Transport::Udp =>
             {
-                // The device's queue is full: what was not sent is sent again.
+                // The device's queue is full: where nothing is paced, the next datagram takes the place of this one.
                 self.count_error("send", OpError::NoBuffers.name());
                 self.handle_stream_sent(io, 0, 0, now)
+            }
+            (Purpose::SendControl, Outcome::Failed(error))
+                if self.transport == Transport::Udp && is_loss(*error) =>
+            {
+                let want = self.handle_loss(io, purpose, *error)?;
+                self.resume_stream(io, want, now)
             }
             (_, Outcome::Failed(error)) => {
                 if !is_departure(outcome) {
@@ -193,6 +178,22 @@ impl<P> Session<P> {
         }
     }
 
+    /// A control frame has left the socket to payload.
+    fn resume_stream<D: Driver>(
+        &mut self,
+        io: &mut D,
+        want: Want,
+        now: Instant,
+    ) -> Result<Want, DriverError> {
+        if want != Want::Nothing || self.stage != Stage::Exchanging {
+            return Ok(want);
+        }
+        if let Some(sender) = self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
+            sender.resume(io, &mut self.link, now)?;
+        }
+        self.check_stream(io, now)
+    }
+
     fn handle_stream_sent<D: Driver>(
         &mut self,
         io: &mut D,
@@ -202,14 +203,18 @@ impl<P> Session<P> {
     ) -> Result<Want, DriverError> {
         self.sent_bytes += bytes;
         self.active_at = now;
+        // Answers have waited for the socket; payload waits for them in turn.
+        if let Some(next) = self.answers.pop_front() {
+            self.link.send_control(io, &next)?;
+        }
         if let Some(streaming) = &mut self.streaming {
             streaming.moved += bytes;
             if let Some(sender) = &mut streaming.sender {
-                sender.handle_sent(io, &mut self.link, sends, bytes, now)?;
+                sender.handle_sent(io, &mut self.link, bytes, now)?;
             }
             self.measured |= streaming.is_measuring(now);
         }
-        self.completed += u64::from(sends.max(1));
+        self.completed += u64::from(sends);
         self.check_stream(io, now)
     }
 
@@ -258,134 +263,6 @@ impl<P> Session<P> {
         }
     }
 
-    fn handle_stream_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        n: u32,
-        now: Instant,
-        front: &UdpServerFront,
-    ) -> Result<Want, DriverError> {
-        self.received_bytes += u64::from(n);
-        let session = self.accept.session.unwrap_or_default();
-        let all = &io.buffer(self.link.receive_buffer())[..n as usize];
-        let mut rest = Some((0, all.len()));
-        if let Some(streaming) = &mut self.streaming {
-            streaming.moved += u64::from(n);
-            let is_payload = |d: &[u8]| {
-                StreamHeader::decode(d)
-                    .is_some_and(|h| h.kind == StreamKind::Payload && h.session == session)
-            };
-            if is_payload(all) {
-                streaming.heard_at = now;
-                self.active_at = now;
-                if let Some(receiver) = &mut streaming.receiver
-                    && self.ended_at.is_none()
-                {
-                    rest = receiver.handle_datagrams(all, session, now);
-                } else {
-                    rest = None;
-                }
-            }
-            self.measured |= streaming.is_measuring(now);
-        }
-        if rest.is_none() {
-            self.start_stream(io, now)?;
-        }
-        let mut want = Want::Nothing;
-        if let Some((start, end)) = rest {
-            let mut control = [0; CONTROL_DATAGRAM + 1];
-            // Several of a client's control datagrams may have been taken at once: they all have one length.
-            let mut at = start;
-            while at < end && want == Want::Nothing {
-                let until = (at + CONTROL_DATAGRAM).min(end);
-                let length = until - at;
-                control[..length]
-                    .copy_from_slice(&io.buffer(self.link.receive_buffer())[at..until]);
-                want = self.handle_stream_control(io, &control[..length], now, front)?;
-                at = until;
-            }
-        }
-        if want != Want::Nothing {
-            return Ok(want);
-        }
-        self.receive_stream(io)?;
-        self.check_stream(io, now)
-    }
-
-    fn handle_stream_control<D: Driver>(
-        &mut self,
-        io: &mut D,
-        datagram: &[u8],
-        now: Instant,
-        front: &UdpServerFront,
-    ) -> Result<Want, DriverError> {
-        let Some(peer) = self.peer else {
-            return Ok(Want::Close);
-        };
-        match front.handle_datagram(datagram, peer, now) {
-            // A signal.
-            FrontAction::Data(header) if Some(header.session) == self.accept.session => {
-                self.handle_signal(io, header, now)?;
-            }
-            FrontAction::Session(request) if Some(request.key.nonce) == self.nonce => {
-                let answer = self.accept.encode_short();
-                self.answer(io, &answer)?;
-            }
-            FrontAction::Session(_) => return Ok(Want::Close),
-            FrontAction::Reply(answer) => self.answer(io, &answer)?,
-            FrontAction::Fetch(fetch) if Some(fetch.session) == self.accept.session => {
-                self.active_at = now;
-                if fetch.document == Document::Figures {
-                    self.told_at = Some(now);
-                    self.fetches.push(fetch);
-                    let want = self.stop_stream(io, now)?;
-                    self.receive_stream(io)?;
-                    return Ok(if self.link.is_sending() {
-                        want
-                    } else {
-                        Want::Report
-                    });
-                }
-                let document = serde_json::to_vec(&self.accept.environment);
-                if let Some(chunk) = serve_document(&fetch, &document.unwrap_or_default()) {
-                    self.answer(io, &chunk)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(Want::Nothing)
-    }
-
-    fn handle_signal<D: Driver>(
-        &mut self,
-        io: &mut D,
-        header: DataHeader,
-        now: Instant,
-    ) -> Result<(), DriverError> {
-        self.active_at = now;
-        if self.is_ended() {
-            let answer: Option<[u8; DATA_HEADER_LEN]> = header.turned_away(ENDED);
-            return match answer {
-                Some(answer) if self.cut_short.is_some() => self.answer(io, &answer),
-                _ => Ok(()),
-            };
-        }
-        if let Some(streaming) = &mut self.streaming {
-            streaming.heard_at = now;
-        }
-        self.start_stream(io, now)
-    }
-
-    /// Whether the client of a stream over UDP has not been heard of for too long to be sent to.
-    pub(super) fn is_unheard(&self, now: Instant) -> bool {
-        self.transport == Transport::Udp
-            && self.streaming.as_ref().is_some_and(|streaming| {
-                streaming.started
-                    && !streaming.is_sent()
-                    && now.since(streaming.heard_at) > SIGNALS_LOST_AFTER
-            })
-    }
-
     /// No more payload counts, and none is sent.
     pub(in super::super) fn stop_stream<D: Driver>(
         &mut self,
@@ -416,9 +293,12 @@ impl<P> Session<P> {
         {
             self.ended_at.get_or_insert(now);
         }
-        if self.ended_at.is_none() || self.link.is_sending() || streaming.account.is_some() {
+        let is_busy = self.link.is_sending()
+            || (self.transport == Transport::Tcp && self.link.is_sending_control());
+        if self.ended_at.is_none() || is_busy || streaming.accounted {
             return Ok(Want::Nothing);
         }
+        streaming.accounted = true;
         let sent = streaming
             .sender
             .take()

@@ -1,19 +1,17 @@
 //! One connection of a bulk test: a dialogue, and on it a sender, a receiver, or both.
 
+mod datagrams;
+
 use super::spec::{BulkSpec, StreamAccount};
-use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, SocketId, SocketOption};
+use crate::driver::{Completion, Driver, DriverError, OpError, Outcome};
 use crate::error::Error;
-use crate::proto::datagram::DataHeader;
 use crate::proto::hello::{Accept, Figures, Transport};
-use crate::proto::stream::{SIGNAL_EVERY, SocketOptions, StreamFigures, StreamHeader, StreamKind};
+use crate::proto::stream::{SIGNAL_EVERY, StreamFigures};
 use crate::units::{Instant, Nanos};
 use crate::worker::dialogue::{BufferSizes, Dialogue, DialogueSpec, Failure, Heard, News};
 use crate::worker::errors::Stage;
 use crate::worker::link::Purpose;
-use crate::worker::stream::{Receiver, Sender, receive_bytes, send_bytes};
-
-/// After the last datagram was sent, stragglers are given so long to arrive.
-const STRAGGLERS: Nanos = Nanos::from_millis(100);
+use crate::worker::stream::{Receiver, STRAGGLERS, Sender, receive_bytes, send_bytes, set_options};
 
 /// One stream.
 #[derive(Debug)]
@@ -29,10 +27,14 @@ pub(super) struct Slot {
     stopped: bool,
     /// The dialogue was asked to end.
     ending: bool,
-    /// When something last moved.
-    moved_at: Instant,
-    signalled_at: Instant,
+    /// When payload was last sent, and last received.
+    sent_at: Instant,
+    received_at: Instant,
+    /// UDP: when the server last heard of this end, as far as that is this end's doing.
+    spoke_at: Instant,
     signals: u64,
+    /// UDP: the server's word on the session, which waits for a send to complete.
+    flags: u8,
     /// Bytes in the kernel's send queue, as last looked at while ending.
     queue: u64,
     account: StreamAccount,
@@ -43,9 +45,8 @@ impl Slot {
         let mut dialogue = spec.dialogue.clone();
         let number = spec.first + index;
         if let Some(ask) = &mut dialogue.hello.stream {
-            let streams = u64::from(ask.streams.max(1));
             ask.stream = number;
-            ask.bytes = spec.bytes / streams + u64::from(u64::from(number) < spec.bytes % streams);
+            ask.bytes = spec.share_of(number);
         }
         let buffers = BufferSizes {
             receive_bytes: receive_bytes(dialogue.transport()),
@@ -64,9 +65,11 @@ impl Slot {
             began_at: None,
             stopped: false,
             ending: false,
-            moved_at: Instant::default(),
-            signalled_at: Instant::default(),
+            sent_at: Instant::default(),
+            received_at: Instant::default(),
+            spoke_at: Instant::default(),
             signals: 0,
+            flags: 0,
             queue: 0,
             account: StreamAccount::default(),
         }
@@ -114,8 +117,9 @@ impl Slot {
             return Ok(Err(failure));
         }
         if let Some(socket) = self.dialogue.socket()
-            && let Err(error) = set_options(io, socket, &spec.options, self.spec.transport())
+            && let Err(refused) = set_options(io, socket, &spec.options, self.spec.transport())
         {
+            let error = Error::environment(refused.message("this kernel")).remedy(refused.remedy());
             return Ok(Err(Failure::new(Stage::Connect, "option", Some(error))));
         }
         self.expected = true;
@@ -129,8 +133,6 @@ impl Slot {
         spec: &BulkSpec,
     ) {
         let hello = &self.spec.hello;
-        let bytes = hello.stream.as_ref().map_or(0, |ask| ask.bytes);
-        let expected = (bytes > 0 && hello.transport == Transport::Tcp).then_some(bytes);
         let Some(link) = self.dialogue.link() else {
             return;
         };
@@ -140,7 +142,7 @@ impl Slot {
             self.sender = Some(sender);
         }
         if hello.direction.is_down() {
-            let mut receiver = Receiver::new(hello, expected);
+            let mut receiver = Receiver::new(hello);
             receiver.prepare(io, link);
             self.receiver = Some(receiver);
         }
@@ -148,7 +150,8 @@ impl Slot {
 
     /// The test begins.
     pub(super) fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        (self.began_at, self.moved_at) = (Some(now), now);
+        self.began_at = Some(now);
+        (self.sent_at, self.received_at, self.spoke_at) = (now, now, now);
         self.receive(io)?;
         if self.spec.transport() == Transport::Udp && self.sender.is_none() {
             self.signal(io, now)?;
@@ -161,28 +164,6 @@ impl Slot {
             None if self.spec.transport() == Transport::Tcp => link.send(io, 0, 1),
             None => Ok(()),
         }
-    }
-
-    /// Tells the server, over UDP, that this end is there.
-    fn signal<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let session = self.dialogue.session();
-        let Some(link) = self.dialogue.link_mut() else {
-            return Ok(());
-        };
-        if link.is_sending_control() || link.is_sending() {
-            return Ok(());
-        }
-        self.signalled_at = now;
-        let mut datagram = [0; crate::proto::datagram::DATA_HEADER_LEN];
-        let header = StreamHeader {
-            kind: StreamKind::Signal,
-            measured: false,
-            sequence: self.signals,
-            session,
-        };
-        header.encode_into(&mut datagram, now);
-        self.signals += 1;
-        link.send_control(io, &datagram)
     }
 
     /// Awaits payload, or where none is to come the server's word.
@@ -231,17 +212,27 @@ impl Slot {
         if purpose == Purpose::Send
             && completion.outcome == Outcome::Failed(OpError::NoBuffers)
             && self.spec.transport() == Transport::Udp
+            && self.sender.is_some()
         {
-            return self.retry(io, completion, now);
+            return self.handle_no_room(io, completion, now);
         }
         let heard = self
             .dialogue
             .handle_completion(io, purpose, completion, now, &self.spec)?;
         let moved = match heard {
+            Heard::News(News::Nothing) if purpose == Purpose::SendControl => {
+                self.resume(io, now)?;
+                return Ok((self.check(io, now)?, 0));
+            }
             Heard::News(news) => return Ok((news, 0)),
-            Heard::Received { len } => return self.handle_received(io, len, now),
-            Heard::Sent { len } => self.handle_sent(io, 0, u64::from(len), now)?,
-            Heard::SentRepeated { sends, bytes } => self.handle_sent(io, sends, bytes, now)?,
+            Heard::Received { len } => {
+                return match self.spec.transport() {
+                    Transport::Tcp => self.handle_received(io, len, now),
+                    Transport::Udp => self.handle_datagrams(io, len, now),
+                };
+            }
+            Heard::Sent { len } => self.handle_sent(io, u64::from(len), now)?,
+            Heard::SentRepeated { bytes, .. } => self.handle_sent(io, bytes, now)?,
             Heard::Released { copied } => {
                 if let (Some(sender), Some(link)) = (&mut self.sender, self.dialogue.link_mut()) {
                     sender.handle_released(io, link, copied, now)?;
@@ -249,35 +240,27 @@ impl Slot {
                 0
             }
         };
-        self.check(io, now)?;
-        Ok((News::Nothing, moved))
+        Ok((self.check(io, now)?, moved))
     }
 
-    /// The device's queue was full: what was not sent is sent again.
-    fn retry<D: Driver>(
-        &mut self,
-        io: &mut D,
-        completion: &Completion,
-        now: Instant,
-    ) -> Result<(News, u64), DriverError> {
-        if let (Some(sender), Some(link)) = (&mut self.sender, self.dialogue.link_mut()) {
-            link.handle(Purpose::Send, &completion.outcome, completion.more);
-            sender.handle_sent(io, link, 0, 0, now)?;
+    /// Its socket is free for payload again.
+    fn resume<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        match (&mut self.sender, self.dialogue.link_mut()) {
+            (Some(sender), Some(link)) => sender.resume(io, link, now),
+            _ => Ok(()),
         }
-        Ok((News::Nothing, 0))
     }
 
     fn handle_sent<D: Driver>(
         &mut self,
         io: &mut D,
-        sends: u32,
         bytes: u64,
         now: Instant,
     ) -> Result<u64, DriverError> {
-        self.moved_at = now;
+        (self.sent_at, self.spoke_at) = (now, now);
         match (&mut self.sender, self.dialogue.link_mut()) {
             (Some(sender), Some(link)) => {
-                sender.handle_sent(io, link, sends, bytes, now)?;
+                sender.handle_sent(io, link, bytes, now)?;
                 Ok(bytes)
             }
             // The byte that starts the server.
@@ -294,11 +277,7 @@ impl Slot {
         let Some(link) = self.dialogue.link() else {
             return Ok((News::Nothing, 0));
         };
-        let buffer = link.receive_buffer();
-        if self.spec.transport() == Transport::Udp {
-            return self.handle_datagrams(io, len, now);
-        }
-        let bytes = &io.buffer(buffer)[..len as usize];
+        let bytes = &io.buffer(link.receive_buffer())[..len as usize];
         let payload = match &self.receiver {
             Some(receiver) => receiver.payload_of(bytes),
             // None is to come: it is the server's word.
@@ -308,7 +287,7 @@ impl Slot {
         if payload > 0
             && let Some(receiver) = &mut self.receiver
         {
-            self.moved_at = now;
+            self.received_at = now;
             receiver.handle_received(io, link, payload, now);
         }
         if payload < len {
@@ -318,109 +297,55 @@ impl Slot {
                 .handle_early_figures(io, payload..len, now, &self.spec)?;
             return Ok((news, u64::from(payload)));
         }
-        self.check(io, now)?;
-        if !self.ending && !self.is_through(now) && !self.stopped {
+        let news = self.check(io, now)?;
+        if !self.ending && !self.is_through(now) {
             self.receive(io)?;
         }
-        Ok((News::Nothing, u64::from(payload)))
+        Ok((news, u64::from(payload)))
     }
 
-    fn handle_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        len: u32,
-        now: Instant,
-    ) -> Result<(News, u64), DriverError> {
-        let session = self.dialogue.session();
-        let Some(link) = self.dialogue.link() else {
-            return Ok((News::Nothing, 0));
-        };
-        let bytes = &io.buffer(link.receive_buffer())[..len as usize];
-        let before = self.receiver.as_ref().map_or(0, Receiver::total);
-        let rest = match &mut self.receiver {
-            Some(receiver) => receiver.handle_datagrams(bytes, session, now),
-            None => Some((0, bytes.len())),
-        };
-        let told = rest.and_then(|(start, end)| DataHeader::decode(&bytes[start..end]));
-        let moved = self.receiver.as_ref().map_or(0, Receiver::total) - before;
-        if moved > 0 {
-            self.moved_at = now;
-        }
-        if let Some(header) = told.filter(|h| h.reply && h.session == session)
-            && let Some(news) = self
-                .dialogue
-                .handle_flags(io, header.flags, now, &self.spec)?
-        {
-            self.close_account(io, now);
-            return Ok((news, moved));
-        }
-        self.check(io, now)?;
-        self.receive(io)?;
-        Ok((News::Nothing, moved))
-    }
-
-    /// Ends the dialogue once the stream is through.
-    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        if self.ending || !self.is_sent(now) {
-            return Ok(());
-        }
-        let Some(link) = self.dialogue.link() else {
-            return Ok(());
+    /// Ends the dialogue once the stream is through, or the server has ended it.
+    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<News, DriverError> {
+        let Some(link) = self.dialogue.link().filter(|_| !self.ending) else {
+            return Ok(News::Nothing);
         };
         // What is being thrown away is seen by nobody, so the figures must not be among it.
-        let discards = self
-            .spec
-            .hello
-            .stream
-            .as_ref()
-            .is_some_and(|ask| ask.discard);
-        if link.is_sending()
-            || link.is_sending_control()
-            || (discards && link.is_receiving() && self.receiver.is_some())
-        {
-            return Ok(());
+        let discards = self.receiver.as_ref().is_some_and(Receiver::discards);
+        if link.is_sending() || link.is_sending_control() || (discards && link.is_receiving()) {
+            return Ok(News::Nothing);
+        }
+        if self.flags != 0 {
+            self.close_account(io, now);
+            let flags = std::mem::take(&mut self.flags);
+            let news = self.dialogue.handle_flags(io, flags, now, &self.spec)?;
+            return Ok(news.unwrap_or(News::Nothing));
+        }
+        if !self.is_through(now) || !self.is_delivered(now) {
+            return Ok(News::Nothing);
         }
         self.ending = true;
         self.close_account(io, now);
         let skips = self.spec.hello.direction.is_down();
-        self.dialogue.end(io, now, &self.spec, skips)
-    }
-
-    fn is_sent(&self, now: Instant) -> bool {
-        let udp = self.spec.transport() == Transport::Udp;
-        let through = self.stopped || self.is_through(now);
-        // The last ones are given time to arrive before the server is asked what came.
-        through
-            && (!udp
-                || self.sender.is_none()
-                || now.since(self.moved_at) >= STRAGGLERS
-                || self.stopped)
+        self.dialogue.end(io, now, &self.spec, skips)?;
+        Ok(News::Nothing)
     }
 
     /// Nothing is left to be sent, and nothing more is waited for.
     fn is_through(&self, now: Instant) -> bool {
-        let ask = self.spec.hello.stream.as_ref();
-        let duration = ask.map_or(0, |ask| ask.duration_ns);
-        let warmup = ask.map_or(0, |ask| ask.warmup_ns);
-        let Some(began_at) = self.began_at else {
-            return false;
-        };
-        if self
-            .sender
-            .as_ref()
-            .is_some_and(|sender| !sender.is_finished())
-        {
-            return false;
-        }
-        let Some(receiver) = &self.receiver else {
-            return true;
-        };
-        match (self.spec.transport(), duration) {
-            (Transport::Tcp, _) => receiver.is_complete(now),
-            // Nobody says which datagram is the last.
-            (Transport::Udp, 0) => receiver.total() > 0 && now.since(self.moved_at) > STRAGGLERS,
-            (Transport::Udp, ns) => now >= began_at + Nanos(warmup) + Nanos(ns) + STRAGGLERS,
-        }
+        let is_sent = self.sender.as_ref().is_none_or(Sender::is_finished);
+        let received = self.receiver.as_ref();
+        self.stopped
+            || (self.began_at.is_some()
+                && is_sent
+                && received.is_none_or(|receiver| receiver.is_complete(now)))
+    }
+
+    /// The last datagrams have had time to arrive before the server is asked what came.
+    fn is_delivered(&self, now: Instant) -> bool {
+        self.stopped
+            || self.spec.transport() == Transport::Tcp
+            || self.sender.is_none()
+            || now.since(self.sent_at) >= STRAGGLERS
     }
 
     /// Stops the stream wherever it is.
@@ -436,7 +361,11 @@ impl Slot {
         if let (Some(sender), Some(link)) = (&mut self.sender, self.dialogue.link()) {
             sender.finish(io, link, now);
         }
-        self.check(io, now)
+        // What the server has said stays to be told.
+        if self.flags == 0 {
+            self.check(io, now)?;
+        }
+        Ok(())
     }
 
     /// Writes down this end's account, while there is a socket to ask.
@@ -477,76 +406,59 @@ impl Slot {
             return Ok(news);
         }
         if self.ending {
-            self.watch_queue(io, now);
+            self.watch_ending(io, now);
             return Ok(News::Nothing);
         }
         if self.began_at.is_none() || !self.dialogue.is_open() {
             return Ok(News::Nothing);
         }
-        let signals = self.spec.transport() == Transport::Udp && self.sender.is_none();
-        if signals && now.since(self.signalled_at) >= SIGNAL_EVERY {
+        if self.spec.transport() == Transport::Udp
+            && self.receiver.is_some()
+            && now.since(self.spoke_at) >= SIGNAL_EVERY
+        {
             self.signal(io, now)?;
         }
-        self.check(io, now)?;
-        if !self.ending && now.since(self.moved_at) > self.patience(spec) {
-            let stage = if self.sender.is_some() {
-                Stage::Send
-            } else {
-                Stage::Receive
+        let news = self.check(io, now)?;
+        if matches!(news, News::Nothing)
+            && !self.ending
+            && self.dialogue.is_open()
+            && now.since(self.progressed_at(now)) > self.patience(spec)
+        {
+            let stage = match self.sender {
+                Some(_) => Stage::Send,
+                None => Stage::Receive,
             };
             return Ok(News::Failed(Failure::silence(stage, &self.spec)));
         }
-        Ok(News::Nothing)
+        Ok(news)
+    }
+
+    /// When something last showed that the far end is there.
+    fn progressed_at(&self, now: Instant) -> Instant {
+        let awaits = self.receiver.as_ref().is_some_and(|r| !r.is_complete(now));
+        if self.spec.transport() == Transport::Udp && awaits {
+            // Datagrams can be sent to nobody.
+            return self.received_at;
+        }
+        self.sent_at.max(self.received_at)
     }
 
     /// How long nothing may move.
     fn patience(&self, spec: &BulkSpec) -> Nanos {
-        let ask = self.spec.hello.stream.clone().unwrap_or_default();
-        let per_s = ask.rate_bits_per_s / 8;
-        let gap = if per_s > 0 {
-            let bytes = self
-                .spec
-                .hello
-                .size_bytes
-                .saturating_mul(u64::from(ask.streams.max(1)));
-            bytes.saturating_mul(4_000_000_000) / per_s
-        } else {
-            0
-        };
-        Nanos(spec.dialogue.timeout.0.max(gap))
+        let ask = self.spec.hello.stream.as_ref();
+        let pauses = ask.map_or(Nanos::ZERO, |ask| ask.patience(self.spec.hello.size_bytes));
+        spec.dialogue.timeout.max(pauses)
     }
 
-    /// As long as the far end takes what was sent, its figures are awaited.
-    fn watch_queue<D: Driver>(&mut self, io: &D, now: Instant) {
+    /// As long as the far end takes what was sent, or what it had sent comes, its figures are awaited.
+    fn watch_ending<D: Driver>(&mut self, io: &D, now: Instant) {
         let queue = self
             .dialogue
             .socket()
             .and_then(|socket| io.send_queue_bytes(socket));
-        if let Some(queue) = queue
-            && queue != self.queue
-        {
-            self.queue = queue;
+        let drains = queue.is_some_and(|queue| std::mem::replace(&mut self.queue, queue) != queue);
+        if self.dialogue.take_skipped() > 0 || drains {
             self.dialogue.extend(now + self.spec.timeout);
         }
     }
-}
-
-/// Sets the options that were asked for on this end's socket, before it is connected.
-fn set_options<D: Driver>(
-    io: &mut D,
-    socket: SocketId,
-    asked: &SocketOptions,
-    transport: Transport,
-) -> Result<(), Error> {
-    for option in crate::worker::stream::socket_options(asked, transport) {
-        io.set_option(socket, &option).map_err(|error| match &option {
-            SocketOption::Congestion(name) => {
-                Error::environment(format!("this kernel does not offer congestion control '{name}': {error}"))
-                    .remedy("sysctl net.ipv4.tcp_available_congestion_control names them; modprobe tcp_NAME adds one")
-            }
-            option => Error::environment(format!("this kernel refuses {option:?}: {error}"))
-                .remedy("leave that option out"),
-        })?;
-    }
-    Ok(())
 }

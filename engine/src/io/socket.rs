@@ -16,7 +16,7 @@ pub enum SocketOption {
     /// `IP_TOS` and, on an IPv6 socket, `IPV6_TCLASS` as well: the whole octet, of which DSCP are the upper six bits.
     TrafficClass(u8),
     /// `SO_SNDBUF`, bytes. The kernel doubles it, for its own bookkeeping, and caps it without a word: what came of
-    /// it tells [`Driver::socket_buffers`](super::Driver::socket_buffers).
+    /// it tells [`Driver::socket_buffers`](crate::driver::Driver::socket_buffers).
     SendBuffer(u32),
     /// `SO_RCVBUF`, bytes, as [`SocketOption::SendBuffer`].
     ReceiveBuffer(u32),
