@@ -50,10 +50,10 @@ fn a_paced_stream_keeps_to_its_schedule() {
 /// Drops what is of that size, in turn, and counts both.
 fn drop_one_in_ten(netns: &Netns, hook: &str) {
     netns.nft(&format!(
-        "table inet t {{\ncounter all {{ }}\ncounter dropped {{ }}\n\
+        "table inet t {{\ncounter came {{ }}\ncounter dropped {{ }}\n\
          chain c {{\ntype filter hook {hook} priority 0;\n\
          meta l4proto udp meta length 1028 jump d\n}}\n\
-         chain d {{\ncounter name all\nnumgen inc mod 10 == 0 counter name dropped drop\n}}\n}}\n"
+         chain d {{\ncounter name came\nnumgen inc mod 10 == 0 counter name dropped drop\n}}\n}}\n"
     ));
 }
 
@@ -77,7 +77,7 @@ fn what_is_dropped_on_the_way_is_lost_to_the_datagram() {
                 let (_, flow) = flows(result)[0];
                 let counters = counters(&netns);
                 assert_eq!(flow["datagrams"]["sent"], 2000, "{flags}");
-                assert_eq!(counters["all"], 2000, "{flags}: {counters}");
+                assert_eq!(counters["came"], 2000, "{flags}: {counters}");
                 assert_eq!(flow["datagrams"]["lost"], counters["dropped"], "{flags}");
                 assert_eq!(counters["dropped"], 200, "{flags}");
                 assert_eq!(flow["datagrams"]["duplicated"], 0);

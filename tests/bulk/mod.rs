@@ -43,9 +43,14 @@ fn measured_at(serve: &Serve, flags: &str, backend: &str) -> Value {
                 result["instrument"][end]["backend"], backend,
                 "{flags}: {end}"
             );
-            let cpu = figure(result, &format!("/cpu/{end}/user_ns"))
-                + figure(result, &format!("/cpu/{end}/system_ns"));
-            assert!(cpu > 0, "{flags}: {end}: {:#}", result["cpu"]);
+            let cpu =
+                ["user_ns", "system_ns"].map(|name| figure(result, &format!("/cpu/{end}/{name}")));
+            // The kernel brings a thread's time up to date every few milliseconds.
+            let is_long = figure(result, "/duration_ns") > 50_000_000;
+            assert!(
+                !is_long || cpu.iter().sum::<u64>() > 0,
+                "{flags}: {end}: {cpu:?}"
+            );
         }
     }
     report
@@ -152,7 +157,9 @@ fn adds_up(result: &Value, flags: &str) {
     is_near(flags, number(bandwidth, "bits_per_s"), rates.sum(), 1e-9);
     assert_eq!(bandwidth["retransmits"].is_u64(), !is_udp, "{flags}");
     assert_eq!(bandwidth["lost_datagrams"].is_u64(), is_udp, "{flags}");
-    assert!(number(bandwidth, "cpu_s_per_gib") > 0.0, "{flags}");
+    let is_long = figure(result, "/duration_ns") > 50_000_000;
+    let cpu = bandwidth["cpu_s_per_gib"].as_f64();
+    assert!(!is_long || cpu > Some(0.0), "{flags}: {cpu:?}");
     series_adds_up(result, flags);
 }
 
@@ -294,8 +301,9 @@ fn small_sends_leave_one_by_one_where_told_to() {
             let report = measured(&flags, backend);
             let (_, flow) = flows(&report["results"][0])[0];
             let [sends, segments] = ["/sends", "/tcp/segments"].map(|name| figure(flow, name));
-            let resent = figure(flow, "/tcp/retransmits");
-            assert_eq!((sends, segments - resent), (300, 300), "{flags}: {flow:#}");
+            // The last one may be on its way when the kernel is asked.
+            assert_eq!(sends, 300, "{flags}");
+            assert!((299..=300).contains(&segments), "{flags}: {flow:#}");
             assert_eq!(report["results"][0]["params"]["nodelay"], true);
         }
     }

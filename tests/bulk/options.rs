@@ -71,7 +71,6 @@ fn options_of_sockets_hold_at_the_end_that_sends() {
             // Options of each segment (timestamps) are within the segment.
             let mss = figure(tcp, "/mss_bytes");
             assert!((900..=1000).contains(&mss), "{flags}: {mss}");
-            assert!(figure(tcp, "/segments") >= (1 << 20) / mss, "{tcp:#}");
             // The kernel doubles what is asked for, to account for its own (socket(7)).
             assert_eq!(figure(tcp, "/send_buffer_bytes"), 2 * (64 << 10), "{flags}");
             assert_eq!(
@@ -216,15 +215,14 @@ fn an_address_that_is_not_here_is_named() {
     for backend in backends() {
         for proto in ["tcp", "udp"] {
             let flags = format!("--bind 192.0.2.77 -d 5s --proto {proto} --backend {backend}");
-            let ran = bw(serve.address(), &flags);
-            assert!(matches!(ran.code, Some(1 | 2)), "{ran:?}");
+            let ran = bw(serve.address(), &flags).exits(2);
+            assert_eq!((ran.stdout.as_str(), ran.stderr.lines().count()), ("", 1));
             ran.complains(&["192.0.2.77", "not an address of this machine", "ip addr"]);
         }
     }
     // Of the other family.
-    let ran = bw(serve.address(), "--bind ::1 -d 5s");
-    assert!(matches!(ran.code, Some(1 | 2)), "{ran:?}");
-    ran.complains(&["::1", serve.address()]);
+    let ran = bw(serve.address(), "--bind ::1 -d 5s").exits(2);
+    ran.complains(&["--bind ::1", "one is IPv4, the other IPv6"]);
     serve.stops();
 }
 

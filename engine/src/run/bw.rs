@@ -1,6 +1,7 @@
 //! What a bandwidth run measures.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::cpus::Cpus;
 use super::plan::{BwPlan, Common, Sink, Stop, Target, WaitMode, ZeroCopy};
@@ -8,7 +9,7 @@ use super::report::{self, Inputs};
 use super::step::{BwJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
 use crate::driver::SocketSpec;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::proto::hello::{Hello, Test};
 use crate::proto::stream::StreamAsk;
 use crate::result::{BulkParams, Params, StepResult};
@@ -94,6 +95,17 @@ impl BwPlan {
     }
 }
 
+/// An address to send from must be on this machine: it is said before anything is connected.
+fn check_bind(bind: IpAddr) -> Result<()> {
+    match UdpSocket::bind((bind, 0)) {
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Err(Error::usage(format!(
+            "--bind {bind} is not an address of this machine"
+        ))
+        .remedy("`ip addr` names those that are")),
+        _ => Ok(()),
+    }
+}
+
 impl Measure for BwPlan {
     type Job = BwJob;
     const KIND: &'static str = "bw";
@@ -169,6 +181,7 @@ impl Measure for BwPlan {
     }
 
     fn step_plan(&self, step: Step, setting: &Setting<'_>) -> Result<StepPlan<BwJob>> {
+        self.bind.map_or(Ok(()), check_bind)?;
         let cpus = setting.cpus_for(step.connections);
         let spec = self.bulk_spec(step, setting, &cpus);
         let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
