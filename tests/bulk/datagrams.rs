@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::options::counters;
 use super::{adds_up, bw, flows, is_near, measured, number};
+use crate::accuracy::ahead;
 use crate::netns::{Netns, ip};
 use crate::util::{Job, Quiet, Serve, backends, figure, is_root, test_words, warnings};
 
@@ -19,8 +20,9 @@ fn a_paced_stream_keeps_to_its_schedule() {
                 "--udp --rate 200M --size 1200 -d 500ms --warmup 50ms --direction {direction} --backend {backend}"
             );
             for attempt in 1.. {
-                let serve = Serve::start("--allow-spin");
-                let report = bw(serve.address(), &flags).exits(0).report();
+                let serve = Serve::started(ahead(&Serve::words("--allow-spin")));
+                let words = test_words("bw", serve.address(), &flags);
+                let report = Job::start(ahead(&words)).wait().exits(0).report();
                 serve.stops();
                 let result = &report["results"][0];
                 let (_, flow) = flows(result)[0];
@@ -47,15 +49,11 @@ fn a_paced_stream_keeps_to_its_schedule() {
     }
 }
 
-/// Drops what is of that size, in turn, and counts both.
-fn drop_one_in_ten(netns: &Netns, hook: &str) {
-    netns.nft(&format!(
-        "table inet t {{\ncounter came {{ }}\ncounter dropped {{ }}\n\
-         chain c {{\ntype filter hook {hook} priority 0;\n\
-         meta l4proto udp meta length 1028 jump d\n}}\n\
-         chain d {{\ncounter name came\nnumgen inc mod 10 == 0 counter name dropped drop\n}}\n}}\n"
-    ));
-}
+/// Drops one in ten of what arrives with 1000 bytes of payload, and counts both.
+const DROP_ONE_IN_TEN: &str = "table inet t {\n\
+    counter came { }\ncounter dropped { }\n\
+    chain c {\ntype filter hook input priority 0;\nmeta l4proto udp meta length 1028 jump d\n}\n\
+    chain d {\ncounter name came\nnumgen inc mod 10 == 0 counter name dropped drop\n}\n}\n";
 
 #[test]
 fn what_is_dropped_on_the_way_is_lost_to_the_datagram() {
@@ -63,26 +61,31 @@ fn what_is_dropped_on_the_way_is_lost_to_the_datagram() {
         return;
     }
     for backend in backends() {
-        for (direction, hook) in [("up", "input"), ("down", "output")] {
+        for direction in ["up", "down"] {
             for streams in [1, 3] {
                 let netns = Netns::make();
-                let serve = netns.serve();
-                drop_one_in_ten(&netns, hook);
+                netns.nft(DROP_ONE_IN_TEN);
                 let flags = format!(
                     "--udp --size 1000 --rate 20M -n 2000 -P {streams} --direction {direction} --backend {backend}"
                 );
-                let report = bw(serve.address(), &flags).exits(0).report();
+                // The receiver is inside.
+                let report = if direction == "up" {
+                    bw(netns.serve().address(), &flags).exits(0).report()
+                } else {
+                    let serve = Serve::start(&format!("--listen {}:0", netns.outer));
+                    let words = test_words("bw", serve.address(), &flags);
+                    Job::start(netns.tare(&words)).wait().exits(0).report()
+                };
                 let result = &report["results"][0];
                 adds_up(result, &flags);
                 let (_, flow) = flows(result)[0];
                 let counters = counters(&netns);
                 assert_eq!(flow["datagrams"]["sent"], 2000, "{flags}");
                 assert_eq!(counters["came"], 2000, "{flags}: {counters}");
+                assert_eq!(counters["dropped"], 200, "{flags}: {counters}");
                 assert_eq!(flow["datagrams"]["lost"], counters["dropped"], "{flags}");
-                assert_eq!(counters["dropped"], 200, "{flags}");
                 assert_eq!(flow["datagrams"]["duplicated"], 0);
                 assert_eq!(flow["datagrams"]["reordered"], 0);
-                serve.stops();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a bandwidth run measures.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 
 use super::cpus::Cpus;
 use super::plan::{BwPlan, Common, Sink, Stop, Target, WaitMode, ZeroCopy};
@@ -18,6 +18,23 @@ use crate::worker::bulk::{BulkSpec, BulkTally};
 use crate::worker::dialogue::DialogueSpec;
 
 impl BwPlan {
+    /// The address to send from is on this machine: it is said before anything is connected.
+    ///
+    /// # Errors
+    /// A usage error where it is not.
+    pub(super) fn check_bind(&self) -> Result<()> {
+        let Some(address) = self.bind else {
+            return Ok(());
+        };
+        match UdpSocket::bind((address, 0)) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                let message = format!("--bind {address} is not an address of this machine");
+                Err(Error::usage(message).remedy("`ip addr` names those that are"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Payload of a step of sends of `size`, where bytes end it, in each direction; else zero.
     fn bytes_of(&self, size: u32) -> u64 {
         match (self.bytes, self.common.stop) {
@@ -92,17 +109,6 @@ impl BwPlan {
             wait: setting.wait,
             wakeup: Nanos::ZERO,
         }
-    }
-}
-
-/// An address to send from must be on this machine: it is said before anything is connected.
-fn check_bind(bind: IpAddr) -> Result<()> {
-    match UdpSocket::bind((bind, 0)) {
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Err(Error::usage(format!(
-            "--bind {bind} is not an address of this machine"
-        ))
-        .remedy("`ip addr` names those that are")),
-        _ => Ok(()),
     }
 }
 
@@ -181,7 +187,6 @@ impl Measure for BwPlan {
     }
 
     fn step_plan(&self, step: Step, setting: &Setting<'_>) -> Result<StepPlan<BwJob>> {
-        self.bind.map_or(Ok(()), check_bind)?;
         let cpus = setting.cpus_for(step.connections);
         let spec = self.bulk_spec(step, setting, &cpus);
         let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
