@@ -12,7 +12,7 @@ use crate::util::{Job, Quiet, Serve, backends, figure, lat_words, tare};
 
 /// `tare` ahead of whatever else runs on this machine, where that is allowed. Niceness counts within a session
 /// alone (sched(7), autogroups), so it has one of its own.
-fn ahead(words: &[&str]) -> Command {
+pub(crate) fn ahead(words: &[&str]) -> Command {
     let script = "[ -w /proc/self/autogroup ] && \
         exec setsid sh -c 'echo -20 >/proc/self/autogroup; exec nice -n -20 \"$0\" \"$@\"' \"$0\" \"$@\"; \
         exec nice -n -20 \"$0\" \"$@\"";

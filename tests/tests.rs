@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod allocation;
+mod bulk;
 mod cli;
 mod e2e;
 mod faults;

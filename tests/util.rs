@@ -317,7 +317,9 @@ pub(crate) fn test_words<'a>(test: &'a str, target: &'a str, flags: &'a str) -> 
     if !flags.contains("--format") {
         words.extend(["--format", "json"]);
     }
-    if !flags.contains("--warmup") {
+    // A transfer that ends by bytes has none: all of it counts.
+    let by_bytes = test == "bw" && (flags.contains("--bytes") || flags.contains("-n "));
+    if !flags.contains("--warmup") && !by_bytes {
         words.extend(["--warmup", "10ms"]);
     }
     words.extend(flags.split_whitespace());

@@ -47,6 +47,9 @@ pub struct Finished {
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
 pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
+    if let Some(load) = &plan.under_load {
+        load.plan.check_bind()?;
+    }
     sweep::run(plan, interrupt, observer)
 }
 
@@ -55,6 +58,7 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`lat()`].
 pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
+    plan.check_bind()?;
     sweep::run(plan, interrupt, observer)
 }
 

@@ -33,12 +33,18 @@ pub struct BulkSpec {
 }
 
 impl BulkSpec {
-    /// The share of that stream of the run's, bytes; zero where time ends it.
+    /// The share of that stream of the run's, bytes; zero where time ends it. Whole sends are dealt out, and what is
+    /// left goes to one stream: no more than one send is shorter than the others.
     #[must_use]
     pub fn share_of(&self, stream: u32) -> u64 {
-        let streams = self.dialogue.hello.stream.as_ref().map_or(1, |a| a.streams);
+        let hello = &self.dialogue.hello;
+        let streams = hello.stream.as_ref().map_or(1, |a| a.streams);
         let (streams, stream) = (u64::from(streams.max(1)), u64::from(stream));
-        self.bytes / streams + u64::from(stream < self.bytes % streams)
+        let size = hello.size_bytes.max(1);
+        let (sends, rest) = (self.bytes / size, self.bytes % size);
+        let own = sends / streams + u64::from(stream < sends % streams);
+        let takes_rest = stream == sends % streams;
+        own * size + if takes_rest { rest } else { 0 }
     }
 
     /// How many of this worker's streams have something to do: with fewer bytes than streams, the first ones.

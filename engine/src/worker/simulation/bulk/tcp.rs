@@ -10,11 +10,13 @@ const fn ways(direction: Direction) -> usize {
     }
 }
 
-/// Bytes of each stream's share.
-fn shares(bytes: u64, streams: u64) -> Vec<u64> {
-    (0..streams)
-        .map(|k| bytes / streams + u64::from(k < bytes % streams))
-        .collect()
+/// Bytes of each stream's share: whole sends, and the rest for one.
+fn shares(bytes: u64, streams: u64, size: u64) -> Vec<u64> {
+    let mut shares = vec![0; streams as usize];
+    for send in 0..bytes.div_ceil(size) {
+        shares[(send % streams) as usize] += size.min(bytes - send * size);
+    }
+    shares
 }
 
 #[test]
@@ -40,7 +42,7 @@ fn bytes_are_exact_at_both_ends_and_messages_counted() {
             let all = results.legs();
             assert_eq!(all.len(), ways(direction) * streams as usize, "{what}");
             for (leg, share) in all.iter().zip(
-                shares(bytes, u64::from(streams))
+                shares(bytes, u64::from(streams), u64::from(size_bytes))
                     .iter()
                     .flat_map(|share| std::iter::repeat_n(*share, ways(direction))),
             ) {
@@ -64,6 +66,7 @@ fn fewer_bytes_than_streams_leave_the_other_streams_out() {
         let results = Setup {
             direction,
             bytes: 3,
+            size_bytes: 1,
             streams: 5,
             ..Setup::default()
         }

@@ -1,0 +1,314 @@
+//! Bandwidth runs, end to end: a real server, a real client, on every backend of this machine.
+
+mod datagrams;
+mod load;
+mod options;
+mod paths;
+
+use serde_json::{Value, json};
+
+use crate::util::{Job, Ran, Serve, backends, figure, text};
+
+/// Runs `tare bw` against a target, with a short warm-up and JSON on stdout.
+fn bw(target: &str, flags: &str) -> Ran {
+    Job::test("bw", target, flags).wait()
+}
+
+/// What is measured with the flags and the backend, against a server of its own, and what its figures must be
+/// whatever they are.
+#[track_caller]
+fn measured(flags: &str, backend: &str) -> Value {
+    let serve = Serve::start("");
+    let report = measured_at(&serve, flags, backend);
+    assert_eq!(serve.stops(), "");
+    report
+}
+
+#[track_caller]
+fn measured_at(serve: &Serve, flags: &str, backend: &str) -> Value {
+    let flags = format!("{flags} --backend {backend}");
+    let report = bw(serve.address(), &flags).exits(0).report();
+    assert_eq!(report["partial"], false, "{flags}");
+    assert_eq!(report["kind"], "bw");
+    assert_eq!(
+        report["environment"]["servers"].as_array().unwrap().len(),
+        1
+    );
+    for result in report["results"].as_array().unwrap() {
+        assert_eq!(result["partial"], false, "{flags}");
+        assert_eq!(result["errors"], json!([]), "{flags}");
+        adds_up(result, &flags);
+        for end in ["client", "server"] {
+            assert_eq!(
+                result["instrument"][end]["backend"], backend,
+                "{flags}: {end}"
+            );
+            let cpu =
+                ["user_ns", "system_ns"].map(|name| figure(result, &format!("/cpu/{end}/{name}")));
+            // The kernel brings a thread's time up to date every few milliseconds.
+            let is_long = figure(result, "/duration_ns") > 50_000_000;
+            assert!(
+                !is_long || cpu.iter().sum::<u64>() > 0,
+                "{flags}: {end}: {cpu:?}"
+            );
+        }
+    }
+    report
+}
+
+/// The directions of a result that were measured.
+fn flows(result: &Value) -> Vec<(&'static str, &Value)> {
+    let flow = |way| Some((way, &result["bandwidth"][way])).filter(|(_, flow)| flow.is_object());
+    ["up", "down"].into_iter().filter_map(flow).collect()
+}
+
+fn number(value: &Value, name: &str) -> f64 {
+    let number = value[name].as_f64();
+    number.unwrap_or_else(|| panic!("no number {name} in {value:#}"))
+}
+
+#[track_caller]
+fn is_near(what: &str, actual: f64, expected: f64, share: f64) {
+    let off = (actual - expected).abs();
+    assert!(
+        off <= expected * share,
+        "{what}: {actual} and not {expected}"
+    );
+}
+
+/// Asserts what holds of the figures of every result.
+#[track_caller]
+fn adds_up(result: &Value, flags: &str) {
+    let bandwidth = &result["bandwidth"];
+    let params = &result["params"];
+    let flows = flows(result);
+    let ways: Vec<_> = flows.iter().map(|(way, _)| *way).collect();
+    let asked: &[&str] = match text(params, "/direction") {
+        "both" => &["up", "down"],
+        way => &[way],
+    };
+    assert_eq!(ways, asked, "{flags}");
+    let is_udp = params["proto"] == "udp";
+    for (_, flow) in &flows {
+        let [sent, received, sends] =
+            ["/sent_bytes", "/received_bytes", "/sends"].map(|name| figure(flow, name));
+        assert!(received > 0 && sends > 0, "{flags}: {flow:#}");
+        // The headline is what the receiver got, in the receiver's time; the streams are its parts.
+        let streams = flow["streams_bits_per_s"].as_array().unwrap();
+        assert_eq!(json!(streams.len()), params["connections"], "{flags}");
+        let sum = streams.iter().map(|rate| rate.as_f64().unwrap()).sum();
+        is_near(flags, number(flow, "bits_per_s"), sum, 1e-9);
+        if streams.len() == 1 {
+            let seconds = number(flow, "duration_ns") / 1e9;
+            is_near(
+                flags,
+                number(flow, "bits_per_s"),
+                received as f64 * 8.0 / seconds,
+                1e-6,
+            );
+        }
+        assert_eq!(flow["tcp"].is_object(), !is_udp, "{flags}: {flow:#}");
+        assert_eq!(flow["datagrams"].is_object(), is_udp, "{flags}: {flow:#}");
+        if is_udp {
+            let datagrams = &flow["datagrams"];
+            let [sent, received, lost] =
+                ["/sent", "/received", "/lost"].map(|name| figure(datagrams, name));
+            assert_eq!(sent, received + lost, "{flags}: {datagrams}");
+            let size = figure(params, "/size_bytes");
+            assert_eq!(figure(flow, "/sent_bytes"), sent * size, "{flags}");
+            assert_eq!(figure(flow, "/received_bytes"), received * size, "{flags}");
+        } else {
+            for name in [
+                "/tcp/retransmits",
+                "/tcp/segments",
+                "/tcp/busy_ns",
+                "/tcp/mss_bytes",
+            ] {
+                figure(flow, name);
+            }
+            assert!(figure(flow, "/tcp/cwnd_bytes") > 0 && figure(flow, "/tcp/rtt_ns") > 0);
+            text(flow, "/tcp/congestion");
+        }
+        assert_eq!(
+            flow["pacing"].is_object(),
+            !params["rate_bits_per_s"].is_null(),
+            "{flags}"
+        );
+        let _ = sent;
+    }
+    let sum = |name: &str| {
+        flows
+            .iter()
+            .map(|(_, flow)| figure(flow, name))
+            .sum::<u64>()
+    };
+    assert_eq!(
+        figure(bandwidth, "/received_bytes"),
+        sum("/received_bytes"),
+        "{flags}"
+    );
+    assert_eq!(
+        figure(bandwidth, "/sent_bytes"),
+        sum("/sent_bytes"),
+        "{flags}"
+    );
+    assert_eq!(figure(result, "/operations/sent"), sum("/sends"), "{flags}");
+    let rates = flows.iter().map(|(_, flow)| number(flow, "bits_per_s"));
+    is_near(flags, number(bandwidth, "bits_per_s"), rates.sum(), 1e-9);
+    assert_eq!(bandwidth["retransmits"].is_u64(), !is_udp, "{flags}");
+    assert_eq!(bandwidth["lost_datagrams"].is_u64(), is_udp, "{flags}");
+    let is_long = figure(result, "/duration_ns") > 50_000_000;
+    let cpu = bandwidth["cpu_s_per_gib"].as_f64();
+    assert!(!is_long || cpu > Some(0.0), "{flags}: {cpu:?}");
+    series_adds_up(result, flags);
+}
+
+/// The series over time holds what was received, no more and no less.
+#[track_caller]
+fn series_adds_up(result: &Value, flags: &str) {
+    let intervals = result["intervals"].as_array().unwrap();
+    assert!(!intervals.is_empty(), "{flags}");
+    let mut from = 0;
+    let mut bytes = 0.0;
+    for entry in intervals {
+        let until = figure(entry, "/at_ns");
+        assert!(until > from, "{flags}: {intervals:#?}");
+        bytes += number(entry, "bits_per_s") * (until - from) as f64 / 8e9;
+        from = until;
+        let has_tcp = entry["tcp_info"].is_object();
+        assert_eq!(
+            has_tcp,
+            result["params"]["proto"] == "tcp",
+            "{flags}: {entry}"
+        );
+    }
+    // What came all at once came within a nanosecond.
+    assert_eq!(from, figure(result, "/duration_ns").max(1), "{flags}");
+    let received = number(&result["bandwidth"], "received_bytes");
+    is_near(
+        &format!("{flags}: the series' bytes"),
+        bytes,
+        received,
+        1e-6,
+    );
+}
+
+/// Tells each way of transport, direction and streams.
+fn each_way(mut body: impl FnMut(&str, &str, u32)) {
+    for proto in ["tcp", "udp"] {
+        for direction in ["up", "down", "both"] {
+            for streams in [1, 4] {
+                body(proto, direction, streams);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_way_by_time() {
+    for backend in backends() {
+        each_way(|proto, direction, streams| {
+            let flags = format!(
+                "-d 150ms --warmup 20ms --interval 40ms --proto {proto} --direction {direction} -P {streams}"
+            );
+            let report = measured(&flags, backend);
+            let result = &report["results"][0];
+            // The last ones of what was sent in time may have come a moment later.
+            let length = number(result, "duration_ns");
+            assert!(length < 200e6, "{flags}: {length}");
+            // Datagrams that are sent faster than they are taken may stop to come before that.
+            assert!(proto == "udp" || length >= 150e6, "{flags}: {length}");
+            assert!(
+                length < 120e6 || result["intervals"].as_array().unwrap().len() >= 3,
+                "{result:#}"
+            );
+            assert_eq!(figure(result, "/warmup/duration_ns"), 20_000_000);
+            assert_eq!(
+                figure(result, "/connections/established"),
+                u64::from(streams)
+            );
+        });
+    }
+}
+
+#[test]
+fn every_way_by_bytes() {
+    for backend in backends() {
+        each_way(|proto, direction, streams| {
+            // Over UDP slow enough for a busy machine; whatever it loses, what is sent is what was asked for.
+            let rate = if proto == "udp" {
+                "--rate 100M --bytes 1M"
+            } else {
+                "--bytes 10M"
+            };
+            let flags = format!("{rate} --proto {proto} --direction {direction} -P {streams}");
+            let report = measured(&flags, backend);
+            let result = &report["results"][0];
+            for (_, flow) in flows(result) {
+                let [sent, received] = ["/sent_bytes", "/received_bytes"].map(|n| figure(flow, n));
+                if proto == "tcp" {
+                    assert_eq!((sent, received), (10 << 20, 10 << 20), "{flags}");
+                } else {
+                    // Whole datagrams, of each stream.
+                    let beyond = sent - (1 << 20);
+                    assert!(beyond < 1400 * u64::from(streams), "{flags}: {flow:#}");
+                }
+            }
+            assert_eq!(figure(result, "/warmup/duration_ns"), 0);
+        });
+    }
+}
+
+#[test]
+fn each_send_is_of_the_size_asked_for() {
+    for backend in backends() {
+        for direction in ["up", "down"] {
+            let flags = format!("--size 1,64,4K,256K -n 1000 --direction {direction}");
+            let report = measured(&flags, backend);
+            let steps = report["results"].as_array().unwrap();
+            assert_eq!(steps.len(), 4);
+            for (step, size) in steps.iter().zip([1, 64, 4096, 262_144]) {
+                let (_, flow) = flows(step)[0];
+                assert_eq!(figure(flow, "/sends"), 1000, "{flags}: {size}");
+                assert_eq!(figure(flow, "/sent_bytes"), 1000 * size);
+                assert_eq!(figure(flow, "/received_bytes"), 1000 * size);
+                assert_eq!(figure(step, "/operations/completed"), 1000);
+            }
+        }
+    }
+}
+
+#[test]
+fn counts_are_exact_over_workers_and_streams() {
+    for backend in backends() {
+        for flags in [
+            "-n 1001 --size 100 -P 7",
+            "-n 1001 --size 100 -P 7 --threads 2",
+            "-n 3 --size 64K -P 2 --threads 2 --direction both",
+            "-n 1001 --size 1 -P 4 --direction down",
+            "-n 501 --size 100 -P 3 --udp --rate 20M",
+        ] {
+            let report = measured(flags, backend);
+            let asked: u64 = flags.split_whitespace().nth(1).unwrap().parse().unwrap();
+            for (way, flow) in flows(&report["results"][0]) {
+                assert_eq!(figure(flow, "/sends"), asked, "{flags}: {way}");
+            }
+        }
+    }
+}
+
+#[test]
+fn small_sends_leave_one_by_one_where_told_to() {
+    for backend in backends() {
+        for direction in ["up", "down"] {
+            let flags = format!("--nodelay --rate 800k --size 100 -n 300 --direction {direction}");
+            let report = measured(&flags, backend);
+            let (_, flow) = flows(&report["results"][0])[0];
+            let [sends, segments] = ["/sends", "/tcp/segments"].map(|name| figure(flow, name));
+            // The last one may be on its way when the kernel is asked.
+            assert_eq!(sends, 300, "{flags}");
+            assert!((299..=300).contains(&segments), "{flags}: {flow:#}");
+            assert_eq!(report["results"][0]["params"]["nodelay"], true);
+        }
+    }
+}
