@@ -177,11 +177,10 @@ fn a_rate_above_what_the_path_carries_is_said_to_be() {
             assert!(figure(flow, "/pacing/unsent") > 100, "{flow:#}");
             let operations = &result["operations"];
             assert_eq!(operations["unsent_at_end"], flow["pacing"]["unsent"]);
-            assert!(
-                warnings(&report).contains(&"rate-not-reached"),
-                "{:?}",
-                warnings(&report)
-            );
+            // Whoever is to blame: the path, or a client without CPU to spare.
+            let codes = warnings(&report);
+            let named = ["rate-not-reached", "generator-saturated"];
+            assert!(named.iter().any(|code| codes.contains(code)), "{codes:?}");
         }
     }
 }

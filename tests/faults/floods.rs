@@ -242,7 +242,7 @@ fn random_datagrams_are_not_amplified() {
 /// What comes from addresses that nobody verified, in every shape that a server answers at all.
 fn unverified(hello: &[u8], noise: &mut Noise) -> Vec<u8> {
     let mut datagram = hello.to_vec();
-    match noise.next() % 6 {
+    match noise.next() % 7 {
         0 => {}
         // A cookie and a proof, both wrong; or a hello that is none.
         1 => {
@@ -256,6 +256,13 @@ fn unverified(hello: &[u8], noise: &mut Noise) -> Vec<u8> {
         4 => {
             datagram = b"\xd1\x01\0\0\0\0\0\x01".to_vec();
             datagram.extend(noise.bytes(8));
+        }
+        // Payload and signals of streams that are not there.
+        5 => {
+            let kind = 0xd3 + (noise.next() % 2) as u8;
+            let length = 16 + (noise.next() % 1400) as usize;
+            datagram = noise.bytes(length);
+            datagram[0] = kind;
         }
         _ => {
             let fetch = b"tare\x01\x08\0\x4c{\"session\":\"0000000000000001\",\"document\":\"environment\",\"offset\":0}";
@@ -297,6 +304,7 @@ fn a_flood_of_datagrams_from_unverified_addresses_is_not_amplified() {
         test: "lat",
         proto: "udp",
         flags: "--udp".to_owned(),
+        own: "",
     };
     let client = way.measuring(&serve, "--timeout 5s");
     for _ in 0..200 {

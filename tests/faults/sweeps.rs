@@ -20,7 +20,7 @@ fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
     let flags = format!(
         "--size 64,128,256 -n 2000 --interval 20s --wait block --warmup 0 --timeout 1s --format jsonl -o {} {}",
         file.display(),
-        way.flags
+        way.all_flags()
     );
     let mut command = tare();
     command.args(test_words(way.test, serve.address(), &flags));

@@ -21,7 +21,7 @@ fn behind(step: &StepResult) -> Option<(&'static str, &Flow, f64)> {
     flows(step).find_map(|(name, flow)| {
         let due = flow.sends + flow.pacing.as_ref()?.unsent;
         let share = flow.sends as f64 / due.max(1) as f64;
-        (share < SENT_SHARE).then_some((name, flow, share))
+        (due > 0 && share < SENT_SHARE).then_some((name, flow, share))
     })
 }
 
@@ -112,6 +112,11 @@ mod tests {
         assert_eq!(codes(&paced(11, 0.95, 0)), ["generator-saturated"]);
         assert_eq!(codes(&paced(11, 0.5, 0)), ["rate-not-reached"]);
         assert_eq!(codes(&paced(0, 0.5, 1)), ["datagrams-lost"]);
+        let mut untold = paced(0, 0.5, 0);
+        if let Some(up) = untold.bandwidth.as_mut().and_then(|b| b.up.as_mut()) {
+            up.sends = 0;
+        }
+        assert_eq!(codes(&untold), [""; 0], "nothing is known of the sender");
         let message = health::warnings(&paced(500, 0.99, 0))
             .swap_remove(0)
             .message;
