@@ -23,6 +23,8 @@ pub enum SocketOption {
     /// `SO_RCVLOWAT`, bytes: with fewer there, a TCP socket does not count as readable. It delays what waits for
     /// readiness; a receive that is attempted takes what is there.
     ReceiveLowWater(u32),
+    /// `TCP_NOTSENT_LOWAT`, bytes: with more than that in the send buffer and not sent yet, nothing more is taken.
+    UnsentLowWater(u32),
     /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches it off.
     Segmentation(u16),
     /// `UDP_GRO`: one receive may bring several datagrams of one flow.

@@ -32,7 +32,12 @@ pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
         }
         SocketOption::SendBuffer(bytes) => put(fd, sockopt::SndBuf, &(*bytes as usize)),
         SocketOption::ReceiveBuffer(bytes) => put(fd, sockopt::RcvBuf, &(*bytes as usize)),
-        SocketOption::ReceiveLowWater(bytes) => set_low_water(fd, *bytes),
+        SocketOption::ReceiveLowWater(bytes) => {
+            put_number(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, *bytes)
+        }
+        SocketOption::UnsentLowWater(bytes) => {
+            put_number(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, *bytes)
+        }
         SocketOption::Segmentation(bytes) => put(fd, sockopt::UdpGsoSegment, &i32::from(*bytes)),
         SocketOption::Coalescing(on) => put(fd, sockopt::UdpGroSegment, on),
     }
@@ -42,15 +47,15 @@ fn put<O: SetSockOpt>(fd: BorrowedFd<'_>, option: O, value: &O::Val) -> Result<(
     setsockopt(&fd, option, value).map_err(|errno| ("setsockopt", errno).into())
 }
 
-/// `SO_RCVLOWAT`, which nix does not have.
-fn set_low_water(fd: BorrowedFd<'_>, bytes: u32) -> Result<(), OpError> {
+/// An option that nix does not have, and whose value is one `int`.
+fn put_number(fd: BorrowedFd<'_>, level: i32, name: i32, bytes: u32) -> Result<(), OpError> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: the kernel reads one `int` from `bytes`, which is borrowed for the call, and whose size it is told.
     let answer = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
+            level,
+            name,
             (&raw const bytes).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )

@@ -21,6 +21,7 @@ pub(super) fn options_are_taken_or_refused<H: Harness>() {
         SocketOption::SendBuffer(100_000),
         SocketOption::ReceiveBuffer(100_000),
         SocketOption::ReceiveLowWater(1),
+        SocketOption::UnsentLowWater(100_000),
     ] {
         assert_eq!(
             driver.set_option(pair.client, &option),
