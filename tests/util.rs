@@ -252,7 +252,7 @@ impl Job {
     /// operations sleeps at least once, or it is at work all the time.
     pub(crate) fn is_measuring(&self) {
         const SLEEPS: u64 = 1000;
-        const CPU: Duration = Duration::from_millis(150);
+        const CPU: Duration = Duration::from_millis(40);
         let tasks = format!("/proc/{}/task", self.id());
         let has_slept = |directory: std::fs::DirEntry| {
             let status = std::fs::read_to_string(directory.path().join("status")).ok()?;
@@ -268,7 +268,15 @@ impl Job {
         };
         eventually("the client measures", || {
             let tasks = std::fs::read_dir(&tasks).expect("the client runs");
-            tasks.flatten().any(|task| has_slept(task) == Some(true))
+            let mut tasks = tasks.flatten().map(has_slept);
+            let is_over = || {
+                let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
+                stat.is_ok_and(|stat| stat.contains(") Z "))
+            };
+            tasks.any(|task| task == Some(true)) || {
+                assert!(!is_over(), "it has ended before it measured");
+                false
+            }
         });
     }
 

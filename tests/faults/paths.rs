@@ -50,15 +50,29 @@ fn a_peer_that_vanishes_without_a_word_is_given_up_in_time() {
 /// A transfer over a path that was away: TCP sends again what was lost, and datagrams are counted.
 #[track_caller]
 fn carries_on(result: &Value, proto: &str) {
-    assert_eq!(result["errors"], json!([]));
+    let errors = result["errors"].as_array().unwrap();
     let bandwidth = &result["bandwidth"];
     let received = figure(bandwidth, "/received_bytes");
     if proto == "tcp" {
-        assert!(figure(bandwidth, "/retransmits") > 0, "{bandwidth:#}");
+        assert_eq!(errors.len(), 0, "{errors:?}");
+        // What its own kernel has no route for, the server has not sent, and does not send again.
+        let is_up = bandwidth["up"].is_object();
+        assert!(
+            !is_up || figure(bandwidth, "/retransmits") > 0,
+            "{bandwidth:#}"
+        );
         assert!(received > 1 << 20, "{bandwidth:#}");
     } else {
+        // The kernel may say that there is no route.
+        assert!(
+            errors.iter().all(|error| error["phase"] == "send"),
+            "{errors:?}"
+        );
         let sent = figure(bandwidth, "/sent_bytes");
-        assert!(figure(bandwidth, "/lost_datagrams") > 0, "{bandwidth:#}");
+        // Lost on the way, or refused by the sender's own kernel.
+        let lost = figure(bandwidth, "/lost_datagrams");
+        let unsent = figure(result, "/operations/unsent_at_end");
+        assert!(lost + unsent > 0, "{bandwidth:#}");
         // It was away for less than half of the time.
         assert!(received > sent / 2, "{bandwidth:#}");
     }
@@ -79,7 +93,7 @@ fn a_path_that_comes_back_in_time_is_a_stall_and_no_failure() {
         } else {
             "100ms"
         };
-        let flags = format!("-d 2500ms --warmup 0 --wait block --timeout {timeout}");
+        let flags = format!("-d 4s --warmup 0 --wait block --timeout {timeout}");
         let client = way.start(serve.address(), &flags);
         client.is_measuring();
         netns.cut();
@@ -115,7 +129,7 @@ fn a_path_that_comes_back_in_time_is_a_stall_and_no_failure() {
         }
         // It went on after.
         assert!(
-            figure(result, "/duration_ns") >= 2_400_000_000,
+            figure(result, "/duration_ns") >= 3_800_000_000,
             "{result:#}"
         );
         assert!(result["instrument"]["server"].is_object());

@@ -1,7 +1,6 @@
 //! What a bandwidth run measures.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use super::cpus::Cpus;
 use super::plan::{BwPlan, Common, Sink, Stop, Target, WaitMode, ZeroCopy};
@@ -9,7 +8,7 @@ use super::report::{self, Inputs};
 use super::step::{BwJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
 use crate::driver::SocketSpec;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::proto::hello::{Hello, Test};
 use crate::proto::stream::StreamAsk;
 use crate::result::{BulkParams, Params, StepResult};
@@ -18,23 +17,6 @@ use crate::worker::bulk::{BulkSpec, BulkTally};
 use crate::worker::dialogue::DialogueSpec;
 
 impl BwPlan {
-    /// The address to send from is on this machine: it is said before anything is connected.
-    ///
-    /// # Errors
-    /// A usage error where it is not.
-    pub(super) fn check_bind(&self) -> Result<()> {
-        let Some(address) = self.bind else {
-            return Ok(());
-        };
-        match UdpSocket::bind((address, 0)) {
-            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
-                let message = format!("--bind {address} is not an address of this machine");
-                Err(Error::usage(message).remedy("`ip addr` names those that are"))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Payload of a step of sends of `size`, where bytes end it, in each direction; else zero.
     fn bytes_of(&self, size: u32) -> u64 {
         match (self.bytes, self.common.stop) {

@@ -47,9 +47,6 @@ pub struct Finished {
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
 pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    if let Some(load) = &plan.under_load {
-        load.plan.check_bind()?;
-    }
     sweep::run(plan, interrupt, observer)
 }
 
@@ -58,7 +55,6 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`lat()`].
 pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    plan.check_bind()?;
     sweep::run(plan, interrupt, observer)
 }
 

@@ -4,7 +4,7 @@ mod datagrams;
 
 use super::datagrams::is_loss;
 use super::{Session, Stage, Want, bytes, phase_of};
-use crate::driver::{Driver, DriverError, OpError, Outcome};
+use crate::driver::{Driver, DriverError, Outcome};
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Direction, Hello, Refuse, RefuseCode, Transport};
 use crate::proto::stream::{StreamAsk, StreamFigures};
@@ -154,11 +154,12 @@ impl<P> Session<P> {
                 let want = self.handle_control_sent(io, *n, now)?;
                 self.resume_stream(io, want, now)
             }
-            (Purpose::Send, Outcome::Failed(OpError::NoBuffers))
-                if self.transport == Transport::Udp =>
+            (Purpose::Send, Outcome::Failed(error))
+                if self.transport == Transport::Udp && is_loss(*error) =>
             {
-                // The device's queue is full: where nothing is paced, the next datagram takes the place of this one.
-                self.count_error("send", OpError::NoBuffers.name());
+                // The device's queue is full, or the path is away: where nothing is paced, the next datagram takes the
+                // place of this one.
+                self.count_error("send", error.name());
                 self.handle_stream_sent(io, 0, 0, now)
             }
             (Purpose::SendControl, Outcome::Failed(error))
