@@ -43,14 +43,12 @@ fn measured_at(serve: &Serve, flags: &str, backend: &str) -> Value {
                 result["instrument"][end]["backend"], backend,
                 "{flags}: {end}"
             );
-            let cpu =
-                ["user_ns", "system_ns"].map(|name| figure(result, &format!("/cpu/{end}/{name}")));
             // The kernel brings a thread's time up to date every few milliseconds.
-            let is_long = figure(result, "/duration_ns") > 50_000_000;
-            assert!(
-                !is_long || cpu.iter().sum::<u64>() > 0,
-                "{flags}: {end}: {cpu:?}"
-            );
+            if figure(result, "/duration_ns") > 50_000_000 {
+                let cpu = ["user_ns", "system_ns"];
+                let cpu = cpu.map(|name| figure(result, &format!("/cpu/{end}/{name}")));
+                assert!(cpu.iter().sum::<u64>() > 0, "{flags}: {end}: {cpu:?}");
+            }
         }
     }
     report
@@ -90,23 +88,17 @@ fn adds_up(result: &Value, flags: &str) {
     assert_eq!(ways, asked, "{flags}");
     let is_udp = params["proto"] == "udp";
     for (_, flow) in &flows {
-        let [sent, received, sends] =
-            ["/sent_bytes", "/received_bytes", "/sends"].map(|name| figure(flow, name));
+        let [received, sends] = ["/received_bytes", "/sends"].map(|name| figure(flow, name));
         assert!(received > 0 && sends > 0, "{flags}: {flow:#}");
-        // The headline is what the receiver got, in the receiver's time; the streams are its parts.
+        // The headline is what the receiver got, in the receiver's time: the longest stream's.
         let streams = flow["streams_bits_per_s"].as_array().unwrap();
         assert_eq!(json!(streams.len()), params["connections"], "{flags}");
-        let sum = streams.iter().map(|rate| rate.as_f64().unwrap()).sum();
-        is_near(flags, number(flow, "bits_per_s"), sum, 1e-9);
-        if streams.len() == 1 {
-            let seconds = number(flow, "duration_ns") / 1e9;
-            is_near(
-                flags,
-                number(flow, "bits_per_s"),
-                received as f64 * 8.0 / seconds,
-                1e-6,
-            );
-        }
+        assert_eq!(flow["untold_streams"], 0, "{flags}");
+        let seconds = number(flow, "duration_ns").max(1.0) / 1e9;
+        let rate = number(flow, "bits_per_s");
+        is_near(flags, rate, received as f64 * 8.0 / seconds, 1e-6);
+        let sum: f64 = streams.iter().map(|rate| rate.as_f64().unwrap()).sum();
+        assert!(sum >= rate * (1.0 - 1e-6), "{flags}: {sum} and {rate}");
         assert_eq!(flow["tcp"].is_object(), !is_udp, "{flags}: {flow:#}");
         assert_eq!(flow["datagrams"].is_object(), is_udp, "{flags}: {flow:#}");
         if is_udp {
@@ -134,7 +126,6 @@ fn adds_up(result: &Value, flags: &str) {
             !params["rate_bits_per_s"].is_null(),
             "{flags}"
         );
-        let _ = sent;
     }
     let sum = |name: &str| {
         flows
