@@ -5,7 +5,9 @@ use std::process::Command;
 use std::thread;
 
 use super::limited;
-use crate::util::{Job, Serve, backends, is_root, lat, lat_words, run, tare, text, warnings};
+use crate::util::{
+    Job, Serve, backends, is_root, lat, lat_words, run, tare, test_words, text, warnings,
+};
 
 /// Runs `body` on a thread on which the io_uring system calls fail with `errno`; its children inherit that.
 fn without_uring<T: Send + 'static>(errno: i32, body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -83,20 +85,20 @@ fn a_server_without_io_uring_refuses_whoever_insists_on_it() {
 #[test]
 fn a_client_out_of_descriptors_says_what_to_type() {
     let serve = Serve::start("");
-    let words = lat_words(serve.address(), "-n 1000 -c 200 --wait block");
-    let ran = Job::start(limited("ulimit -n 100", &words)).wait().exits(1);
-    assert_eq!(ran.stdout, "");
-    let words = [
-        "open descriptors are needed and only 100 are allowed",
-        "ulimit -Hn 2",
-        "--ulimit nofile=",
-    ];
-    ran.complains(&words);
-    // A soft limit is no obstacle.
-    let words = lat_words(serve.address(), "-n 1000 -c 200 --wait block");
-    Job::start(limited("ulimit -Sn 100", &words))
-        .wait()
-        .exits(0);
+    for test in ["lat", "bw"] {
+        let words = test_words(test, serve.address(), "-n 1000 -c 200 --wait block");
+        let ran = Job::start(limited("ulimit -n 100", &words)).wait().exits(1);
+        assert_eq!(ran.stdout, "");
+        ran.complains(&[
+            "open descriptors are needed and only 100 are allowed",
+            "ulimit -Hn 2",
+            "--ulimit nofile=",
+        ]);
+        // A soft limit is no obstacle.
+        Job::start(limited("ulimit -Sn 100", &words))
+            .wait()
+            .exits(0);
+    }
 }
 
 #[test]
@@ -143,10 +145,10 @@ fn too_little_memory_to_lock_is_told_and_epoll_serves() {
     if !is_root("dropping CAP_IPC_LOCK") || !backends().contains(&"uring") {
         return;
     }
-    for kib in [0, 64] {
+    for (test, kib) in [("lat", 0), ("lat", 64), ("bw", 0), ("bw", 64)] {
         let words = Serve::words("");
         let serve = Serve::started(memlocked(kib, &words));
-        let words = lat_words(serve.address(), "-n 200 --wait block");
+        let words = test_words(test, serve.address(), "-n 200 --wait block");
         let ran = Job::start(memlocked(kib, &words)).wait().exits(0);
         let report = ran.report();
         assert_eq!(
@@ -178,7 +180,7 @@ fn too_little_memory_to_lock_is_told_and_epoll_serves() {
                 "ulimit -l unlimited",
                 "--ulimit memlock=-1",
             ]);
-            let words = lat_words(serve.address(), "-n 5 --backend uring");
+            let words = test_words(test, serve.address(), "-n 5 --backend uring");
             let ran = Job::start(memlocked(kib, &words)).wait().exits(1);
             ran.complains(&[&limit, "use --backend epoll"]);
         }

@@ -60,6 +60,12 @@ impl Way {
     }
 }
 
+/// Each test by its command, on each backend.
+fn each_test() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let tests = ["lat", "bw"].into_iter();
+    tests.flat_map(|test| backends().iter().map(move |backend| (test, *backend)))
+}
+
 fn for_each_way(mut scenario: impl FnMut(&Way)) {
     each(&["tcp", "udp"], |way| scenario(&way));
 }

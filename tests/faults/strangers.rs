@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{drain, stranger};
-use crate::util::{Serve, backends, lat, run, text};
+use super::{drain, each_test, stranger};
+use crate::util::{Job, Serve, lat, run, text};
 
 #[test]
 fn nobody_listens() {
@@ -22,8 +22,12 @@ fn nobody_listens() {
         .as_socket()
         .unwrap()
         .to_string();
-    for backend in backends() {
-        let ran = lat(&address, &format!("-d 5s --backend {backend}")).exits(1);
+    for (test, backend) in each_test() {
+        let run = |flags: &str| {
+            let flags = format!("-d 5s --backend {backend} {flags}");
+            Job::test(test, &address, &flags).wait().exits(1)
+        };
+        let ran = run("");
         let start = format!("start `tare serve --listen {address}` there");
         let ran = ran.complains(&[&format!("{address} refuses connections"), &start]);
         let report = ran.report();
@@ -31,7 +35,7 @@ fn nobody_listens() {
         let errors = &report["results"][0]["errors"];
         assert_eq!(errors[0]["phase"], "connect");
         assert_eq!(errors[0]["cause"], "ECONNREFUSED");
-        let ran = lat(&address, &format!("-d 5s --udp --backend {backend}")).exits(1);
+        let ran = run("--udp");
         ran.complains(&[&format!("nothing listens on UDP {address}"), &start]);
     }
 }
@@ -45,14 +49,14 @@ fn a_host_that_nobody_knows() {
 
 #[test]
 fn what_answers_is_not_tare() {
-    for backend in backends() {
+    for (test, backend) in each_test() {
         let flags = format!("-d 5s --timeout 2s --backend {backend}");
         let says = |answer: &'static [u8], words: &[&str]| {
             let address = stranger(move |mut stream| {
                 stream.write_all(answer).unwrap();
                 drain(stream);
             });
-            let ran = lat(&address, &flags).exits(1);
+            let ran = Job::test(test, &address, &flags).wait().exits(1);
             let ran = ran.complains(&[&[address.as_str()], words].concat());
             assert_eq!(ran.report()["results"][0]["operations"]["completed"], 0);
             assert!(ran.took < Duration::from_secs(10), "{ran:?}");
@@ -88,13 +92,14 @@ fn what_answers_is_not_tare() {
 
 #[test]
 fn what_listens_closes_or_keeps_silent() {
-    for backend in backends() {
+    for (test, backend) in each_test() {
         let flags = format!("-d 20s --timeout 400ms --backend {backend}");
+        let run = |target: &str, flags: &str| Job::test(test, target, flags).wait();
         let closes = stranger(|mut stream| {
             // Read first: closing over unread bytes would be a reset.
             let _ = stream.read(&mut [0; 4096]);
         });
-        lat(&closes, &flags)
+        run(&closes, &flags)
             .exits(1)
             .complains(&["closed the connection without an answer"]);
 
@@ -102,9 +107,9 @@ fn what_listens_closes_or_keeps_silent() {
             let linger = socket2::SockRef::from(&stream);
             linger.set_linger(Some(Duration::ZERO)).unwrap();
         });
-        lat(&resets, &flags).exits(1).complains(&[&resets]);
+        run(&resets, &flags).exits(1).complains(&[&resets]);
 
-        let silent = lat(&stranger(drain), &flags).exits(1);
+        let silent = run(&stranger(drain), &flags).exits(1);
         assert!(silent.took < Duration::from_secs(5), "{silent:?}");
         silent.complains(&["did not answer the hello within 400 ms", "--timeout"]);
 
@@ -117,13 +122,13 @@ fn what_listens_closes_or_keeps_silent() {
                 let _ = socket_pause(&stream, Duration::from_millis(100));
             }
         });
-        let slow = lat(&slow, &flags).exits(1);
+        let slow = run(&slow, &flags).exits(1);
         assert!(slow.took < Duration::from_secs(5), "{slow:?}");
         slow.complains(&["stopped answering"]);
 
         let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = nobody.local_addr().unwrap().to_string();
-        let silent = lat(&address, &format!("{flags} --udp")).exits(1);
+        let silent = run(&address, &format!("{flags} --udp")).exits(1);
         assert!(silent.took < Duration::from_secs(5), "{silent:?}");
         silent.complains(&["did not answer the hello within 400 ms"]);
     }
@@ -198,11 +203,11 @@ fn datagram_stranger(answer: &'static [u8]) -> String {
 
 #[test]
 fn what_answers_over_udp_is_not_tare() {
-    for backend in backends() {
+    for (test, backend) in each_test() {
         let flags = format!("-d 20s --timeout 400ms --udp --backend {backend}");
         let refused = &|gibberish: &'static [u8]| {
             let address = datagram_stranger(gibberish);
-            let ran = lat(&address, &flags).exits(1);
+            let ran = Job::test(test, &address, &flags).wait().exits(1);
             assert!(ran.took < Duration::from_secs(5), "{ran:?}");
             assert_eq!(ran.report()["results"][0]["operations"]["completed"], 0);
             let said = ran.stderr.clone();
@@ -233,7 +238,7 @@ fn what_answers_over_udp_is_not_tare() {
         });
 
         let newer = datagram_stranger(b"tare\x02\x05\0\x02{}");
-        let ran = lat(&newer, &flags).exits(1);
+        let ran = Job::test(test, &newer, &flags).wait().exits(1);
         ran.complains(&[
             &newer,
             "speaks version 2 of tare's protocol",

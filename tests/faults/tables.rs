@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::netns::Netns;
-use crate::util::{Job, backends, figure, is_root, lat_words, text, warnings};
+use crate::util::{Job, backends, figure, is_root, lat_words, test_words, text, warnings};
 
 /// A report's warning with this code: message and advice.
 #[track_caller]
@@ -71,15 +71,17 @@ fn with_no_port_left_nothing_is_measured() {
         let words = lat_words(serve.address(), &flags);
         let holder = Job::start(netns.tare(&words));
         holder.is_measuring();
-        let words = lat_words(serve.address(), "-n 100 --wait block");
-        let ran = Job::start(netns.tare(&words)).wait().exits(1);
-        let said = [
-            "no ephemeral port is left towards",
-            serve.address(),
-            "net.ipv4.ip_local_port_range",
-        ];
-        let ran = ran.complains(&said);
-        assert_eq!(ran.report()["partial"], true);
+        for test in ["lat", "bw"] {
+            let words = test_words(test, serve.address(), "-n 100 --wait block");
+            let ran = Job::start(netns.tare(&words)).wait().exits(1);
+            let said = [
+                "no ephemeral port is left towards",
+                serve.address(),
+                "net.ipv4.ip_local_port_range",
+            ];
+            let ran = ran.complains(&said);
+            assert_eq!(ran.report()["partial"], true);
+        }
         drop(holder);
         serve.stops();
     }
