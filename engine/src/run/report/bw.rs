@@ -431,7 +431,32 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
             ..Interval::default()
         }
     };
-    (0..longest.unwrap_or(0)).map(entry).collect()
+    let mut entries: Vec<Interval> = (0..longest.unwrap_or(0)).map(entry).collect();
+    join_sliver(&mut entries, interval);
+    entries
+}
+
+/// Makes one entry of the last two where the last is a sliver: receivers of datagrams measure a little longer than was
+/// asked for, and a rate over that little says nothing.
+#[expect(clippy::cast_precision_loss, reason = "a mean of two rates")]
+fn join_sliver(entries: &mut Vec<Interval>, interval: Nanos) {
+    let [.., before, last] = entries.as_mut_slice() else {
+        return;
+    };
+    let length = last.at_ns - before.at_ns;
+    if length >= interval.0 / 10 {
+        return;
+    }
+    let mean = |full: f64, sliver: f64| {
+        let (full_ns, sliver_ns) = (interval.0 as f64, length as f64);
+        (full * full_ns + sliver * sliver_ns) / (full_ns + sliver_ns)
+    };
+    before.bits_per_s = before
+        .bits_per_s
+        .zip(last.bits_per_s)
+        .map(|(a, b)| mean(a, b));
+    before.at_ns = last.at_ns;
+    entries.pop();
 }
 
 #[cfg(test)]

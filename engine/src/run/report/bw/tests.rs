@@ -325,3 +325,24 @@ fn streams_without_a_byte_are_not_missed() {
     assert_eq!(streams_asked(&params(Some(3))), 3);
     assert_eq!(streams_asked(&params(Some(1 << 40))), 8);
 }
+
+#[test]
+fn a_sliver_at_the_end_is_part_of_the_entry_before_it() {
+    let entry = |at_ns, bits_per_s| Interval {
+        at_ns,
+        bits_per_s: Some(bits_per_s),
+        ..Interval::default()
+    };
+    let mut entries = vec![entry(SECOND, 100.0), entry(SECOND + SECOND / 100, 400.0)];
+    join_sliver(&mut entries, Nanos(SECOND));
+    assert_eq!(
+        (entries.len(), entries[0].at_ns),
+        (1, SECOND + SECOND / 100)
+    );
+    // What was moved stays the same: 100 + 4 bits.
+    let bits = entries[0].bits_per_s.unwrap() * 1.01;
+    assert!((bits - 104.0).abs() < 1e-9, "{bits}");
+    let mut whole = vec![entry(SECOND, 100.0), entry(SECOND + SECOND / 5, 400.0)];
+    join_sliver(&mut whole, Nanos(SECOND));
+    assert_eq!(whole.len(), 2);
+}
