@@ -142,11 +142,6 @@ trait Kind: Debug + Copy + Sync {
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Self::Client;
 
     fn wait(&self) -> WaitMode;
-
-    /// How often its client may allocate for what is no operation.
-    fn allowance(&self) -> u64 {
-        0
-    }
 }
 
 /// A ping-pong.
@@ -373,10 +368,7 @@ where
     let _alone = ALONE.lock();
     for &case in cases {
         let (client, server) = run(case, open);
-        assert!(
-            client <= case.allowance() && server == 0,
-            "client {client}, server {server}: {case:?}"
-        );
+        assert_eq!((client, server), (0, 0), "client, server: {case:?}");
     }
 }
 

@@ -115,16 +115,6 @@ impl Kind for Bulk {
         WaitMode::Block
     }
 
-    /// A receiver of datagrams says every 100 ms that it is there still, from a buffer that it takes for that.
-    fn allowance(&self) -> u64 {
-        const SIGNALS_MAX: u64 = 4;
-        if self.transport == Transport::Udp && self.direction == Direction::Down {
-            SIGNALS_MAX * u64::from(self.streams)
-        } else {
-            0
-        }
-    }
-
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Self::Client {
         let warmup = Nanos::from_millis(50);
         let duration = Nanos::from_secs(60);

@@ -33,7 +33,12 @@ impl Slot {
         };
         header.encode_into(&mut datagram, now);
         self.signals += 1;
-        link.send_control(io, &datagram)
+        if self.sender.is_some() {
+            // The send buffer is payload's.
+            return link.send_control(io, &datagram);
+        }
+        io.buffer_mut(link.send_buffer())[..DATA_HEADER_LEN].copy_from_slice(&datagram);
+        link.send(io, 0, u32::try_from(DATA_HEADER_LEN).unwrap_or(0))
     }
 
     /// The device's queue was full: where nothing is paced, the next datagram takes the place of this one.
