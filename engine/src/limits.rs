@@ -19,6 +19,25 @@ pub const SPIN_ATTEMPTS_MAX: usize = 4;
 /// Segments of one vectored send.
 pub const SEGMENTS_MAX: usize = 4;
 
+/// The longest head of a response that the client reads, bytes.
+pub const RESPONSE_HEAD_MAX: usize = 64 << 10;
+/// Headers (and trailers) of a response.
+pub const RESPONSE_HEADERS_MAX: usize = 128;
+/// All requests of a run, written out, bytes.
+pub const REQUESTS_BYTES_MAX: usize = 64 << 20;
+/// Different requests of a run.
+pub const REQUESTS_MAX: usize = 10_000;
+/// Requests that one connection may have outstanding.
+pub const PIPELINE_MAX: u32 = 1_024;
+/// The longest head of a request that the server reads, bytes.
+pub const REQUEST_HEAD_MAX: usize = 16 << 10;
+/// Headers of a request that the server reads.
+pub const REQUEST_HEADERS_MAX: usize = 100;
+/// The longest body of a request that the server reads, bytes; what `/echo` sends back is at most as long.
+pub const REQUEST_BODY_MAX: usize = 256 << 10;
+/// The longest body that `/bytes/N` gives, bytes.
+pub const RESPONSE_BODY_MAX: u64 = 1 << 30;
+
 /// The largest TCP ping-pong message, bytes.
 pub const MESSAGE_MAX: u32 = 16 << 20;
 /// The longest that one stream may be asked to last, warm-up and all.

@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod bandwidth;
+mod http;
 
 pub use bandwidth::{
     Bandwidth, BulkParams, Datagrams, Flow, LinkUse, Pacing, TcpFigures, TcpInterval, ZeroCopyUse,
 };
+
+pub use http::{HttpParams, StatusCount, Transfer};
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "tare/1";
@@ -182,7 +185,10 @@ pub struct StepResult {
     pub bandwidth: Option<Bandwidth>,
     /// Status codes; HTTP only.
     #[serde(default)]
-    pub status_codes: BTreeMap<String, serde_json::Value>,
+    pub status_codes: BTreeMap<String, StatusCount>,
+    /// What went over the connections; HTTP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
     /// What failed, by phase and cause.
     pub errors: Vec<ErrorCount>,
     /// Connections.
@@ -232,6 +238,9 @@ pub struct Params {
     /// Bulk runs only; its fields stand among the others.
     #[serde(flatten)]
     pub bulk: Option<BulkParams>,
+    /// HTTP runs only; its fields stand among the others.
+    #[serde(flatten)]
+    pub http: Option<HttpParams>,
 }
 
 /// Where every operation went: `due = sent + dropped + unsent_at_end` and
@@ -495,7 +504,7 @@ pub struct Instrument {
 }
 
 /// One entry of the series over time.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Interval {
     /// End of the interval, from the start of the measured phase.
     pub at_ns: u64,
@@ -515,6 +524,12 @@ pub struct Interval {
     /// Bulk runs over TCP: what the senders' kernels say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_info: Option<TcpInterval>,
+    /// Responses in it by status code; HTTP only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub status_codes: BTreeMap<String, u64>,
+    /// Its headline latencies as a histogram (HdrHistogram V2, base64, two significant figures), for the log formats.
+    #[serde(skip)]
+    pub hdr: Option<String>,
 }
 
 /// What became of an assertion.

@@ -136,6 +136,7 @@ pub mod datagram;
 pub mod frame;
 pub mod handshake;
 pub mod hello;
+pub mod http1;
 pub mod ping_pong;
 pub mod stream;
 pub mod text;

@@ -32,6 +32,7 @@ pub(super) fn find(
 ) -> Result<FarEnd> {
     let (host, port) = match target {
         Target::Host { host, port } => (host, *port),
+        Target::Unix(_) => return Err(Error::usage("only tare http takes a Unix socket")),
         Target::Loopback => return embed(connections, client_cpus, None),
         Target::Veth => {
             let namespace = VethNamespace::create()?;

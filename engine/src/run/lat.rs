@@ -99,6 +99,7 @@ impl Measure for LatPlan {
             address: Some(address.to_string()),
             under_load: load.map(|load| load.options.clone()),
             bulk: None,
+            http: None,
         }
     }
 

@@ -1,11 +1,20 @@
 //! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
 
+mod http;
+
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::units::Nanos;
 
 pub use crate::driver::BackendChoice;
 pub use crate::proto::auth::Secret;
+pub use crate::proto::http1::request::{Body, Framing, RequestSpec};
+pub use crate::proto::http1::status::StatusSet;
+pub use crate::schedule::Arrivals;
+pub use crate::worker::http::Late;
+pub use http::{HttpPlan, OpenLoop, Stage, Weighted};
+
 pub use crate::proto::hello::{Direction, Transport, WaitMode};
 pub use crate::proto::stream::SocketOptions;
 
@@ -23,6 +32,8 @@ pub enum Target {
         /// The port.
         port: u16,
     },
+    /// A Unix socket; HTTP only.
+    Unix(PathBuf),
 }
 
 impl std::fmt::Display for Target {
@@ -32,6 +43,7 @@ impl std::fmt::Display for Target {
             Self::Veth => f.write_str("veth"),
             Self::Host { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Host { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

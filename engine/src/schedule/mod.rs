@@ -21,6 +21,18 @@ pub const RATE_MIN_PER_S: f64 = 1e-6;
 /// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
 pub const RATE_MAX_PER_S: f64 = 1e9;
 
+/// How the gaps between arrivals are distributed.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Arrivals {
+    /// All alike.
+    #[default]
+    Constant,
+    /// Exponentially: what many independent users amount to.
+    Poisson,
+    /// Alike, but each arrival off its place, evenly distributed, by up to this share of the gap either way, 0 to 0.5.
+    Jitter(f64),
+}
+
 /// Which of the arrivals are a worker's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {

@@ -21,6 +21,7 @@ pub mod control;
 pub mod counters;
 pub mod dialogue;
 pub mod errors;
+pub mod http;
 pub mod link;
 pub mod outcome;
 pub mod ping_pong;
