@@ -26,6 +26,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -238,6 +239,10 @@ impl Driver for UringDriver {
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
         self.adopt(socket::open(spec)?)
+    }
+
+    fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
+        self.adopt(socket::connect_unix(path)?)
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {

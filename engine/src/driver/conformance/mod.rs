@@ -10,6 +10,7 @@ mod options;
 mod property;
 mod streams;
 mod timing;
+mod unix;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -483,6 +484,7 @@ macro_rules! conformance_suite {
                     discarding_waits_and_ends_as_a_receive, discarding_takes_the_receives_place,
                     discarding_works_on_many_sockets_at_once, zero_copy_sends_follow_each_other_unreleased],
                 options: [options_are_taken_or_refused, figures_are_those_of_a_kernel],
+                unix: [unix_listeners_are_spoken_to, a_unix_path_that_cannot_be_reached_is_told],
                 property: [random_operations_match_the_oracle],
             );
         }

@@ -9,6 +9,7 @@ mod calls;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -275,6 +276,10 @@ impl Driver for EpollDriver {
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
         let fd = socket::open(spec)?;
         self.core.insert(EpollSocket::new(fd))
+    }
+
+    fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
+        self.adopt(socket::connect_unix(path)?)
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
