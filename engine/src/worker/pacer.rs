@@ -82,7 +82,11 @@ pub(in crate::worker) struct Pacer {
 }
 
 impl Pacer {
-    pub(in crate::worker) fn new(schedule: Option<Schedule>, count: Option<u64>, slots: usize) -> Self {
+    pub(in crate::worker) fn new(
+        schedule: Option<Schedule>,
+        count: Option<u64>,
+        slots: usize,
+    ) -> Self {
         Self {
             schedule,
             sending: None,

@@ -155,7 +155,11 @@ impl<G: Gauge> HttpClient<G> {
         match found {
             Ok(After::Keep) => {
                 self.offer(index);
-                if armed { Ok(()) } else { self.receive(io, index) }
+                if armed {
+                    Ok(())
+                } else {
+                    self.receive(io, index)
+                }
             }
             Ok(After::Replace) => self.replace(io, index, now),
             Err(bad) => {

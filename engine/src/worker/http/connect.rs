@@ -33,7 +33,9 @@ impl<G: Gauge> HttpClient<G> {
                     return;
                 }
                 // From the instant at which it was due: a late look does not slow the rest down.
-                let base = self.next_connect_at.max(Instant(now.0.saturating_sub(1_000_000_000)));
+                let base = self
+                    .next_connect_at
+                    .max(Instant(now.0.saturating_sub(1_000_000_000)));
                 self.next_connect_at = base + self.spec.connect_gap;
             }
             let index = self.next_connect;
@@ -60,11 +62,7 @@ impl<G: Gauge> HttpClient<G> {
         if self.connections[index as usize].state != State::Queued {
             return Ok(());
         }
-        let ended = matches!(
-            self.stand,
-            Stand::Draining { .. } | Stand::Finishing { .. } | Stand::Finished
-        );
-        if ended {
+        if self.is_ending() {
             self.connections[index as usize].state = State::Vacant;
             return Ok(());
         }
@@ -141,11 +139,7 @@ impl<G: Gauge> HttpClient<G> {
     }
 
     /// Arms the receive.
-    pub(super) fn receive<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-    ) -> Result<(), DriverError> {
+    pub(super) fn receive<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
         let connection = &mut self.connections[index as usize];
         connection.operations += 1;
         let socket = connection.socket;
@@ -188,31 +182,27 @@ impl<G: Gauge> HttpClient<G> {
     }
 
     /// Something completed on a connection that is being closed.
-    pub(super) fn handle_while_closing(&mut self, index: u32, purpose: Purpose) -> Result<(), DriverError> {
+    pub(super) fn handle_while_closing(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
-        if purpose == Purpose::Send {
-            connection.sending = false;
-        }
         let State::Closing { again } = connection.state else {
-            return Ok(());
+            return;
         };
         if connection.operations > 0 {
-            return Ok(());
+            return;
         }
         connection.state = State::Vacant;
-        let ending = matches!(
+        match again {
+            _ if self.is_ending() => {}
+            true => self.queue(index),
+            false => self.rest(index, now),
+        }
+    }
+
+    const fn is_ending(&self) -> bool {
+        matches!(
             self.stand,
             Stand::Draining { .. } | Stand::Finishing { .. } | Stand::Finished
-        );
-        if ending {
-            return Ok(());
-        }
-        if again {
-            self.queue(index);
-        } else {
-            self.rest(index, self.looked_at);
-        }
-        Ok(())
+        )
     }
 
     /// Leaves a connection alone for a while.
@@ -230,13 +220,11 @@ impl<G: Gauge> HttpClient<G> {
             let index = self.resting[place];
             match self.connections[index as usize].state {
                 State::Resting { until } if now < until => place += 1,
+                // Before the start nobody waits for it any more.
+                State::Resting { .. } if !self.is_running() => place += 1,
                 State::Resting { .. } => {
                     self.resting.swap_remove(place);
-                    if self.is_running() {
-                        self.queue(index);
-                    } else {
-                        self.connections[index as usize].state = State::Vacant;
-                    }
+                    self.queue(index);
                 }
                 _ => {
                     self.resting.swap_remove(place);
@@ -258,8 +246,6 @@ impl<G: Gauge> HttpClient<G> {
         self.outcome.failure.get_or_insert(error);
         self.give_up_requests(index, stage, blamed, now);
         self.settle(index);
-        // A pause is counted from the last look at those that rest: from now on.
-        self.looked_at = self.looked_at.max(now);
         let connection = &mut self.connections[index as usize];
         connection.failures = connection.failures.saturating_add(1);
         if connection.state == State::Queued {
@@ -279,7 +265,10 @@ impl<G: Gauge> HttpClient<G> {
         self.unsend(index);
         if self.connections[index as usize].in_flight == 0 {
             self.present_tally().errors.count(stage, cause);
-            if stage == Stage::Connect && blamed == Blamed::Timeout && self.stand != Stand::WarmingUp {
+            if stage == Stage::Connect
+                && blamed == Blamed::Timeout
+                && self.stand != Stand::WarmingUp
+            {
                 let length = self.spec.connect_timeout;
                 self.tally.recording.record_connect_censored(now, length);
             }

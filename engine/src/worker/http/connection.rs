@@ -11,13 +11,19 @@ pub(super) enum State {
     /// No socket, and nothing to be done.
     Vacant,
     /// No socket until that instant.
-    Resting { until: Instant },
+    Resting {
+        until: Instant,
+    },
     /// It is to be connected at the next submission.
     Queued,
-    Connecting { since: Instant },
+    Connecting {
+        since: Instant,
+    },
     Open,
     /// The socket is being closed; `again`: and another one opened in its place.
-    Closing { again: bool },
+    Closing {
+        again: bool,
+    },
 }
 
 /// A request that was begun and has no response yet.

@@ -486,10 +486,10 @@ impl<G: Gauge> HttpClient<G> {
     fn judge_batch(&mut self) {
         if self.batch_pause > 0 {
             self.batch_pause -= 1;
-        } else if self.batches && self.responses < BATCH / 4 && self.sends == 0 {
+        } else if self.gathers() && self.responses < BATCH / 4 {
             self.batch_pause = BATCH_PAUSE;
         }
-        self.responses = 0;
+        (self.responses, self.sends) = (0, 0);
     }
 
     /// When the worker has something to do by itself.
@@ -610,25 +610,26 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
         if !completion.more {
             connection.operations -= 1;
         }
-        let closing = !matches!(
-            connection.state,
-            State::Open | State::Connecting { .. }
-        );
+        let closing = !matches!(connection.state, State::Open | State::Connecting { .. });
         match completion.outcome {
             Came::ReceivedInPool {
                 buffer: Some(buffer),
                 len,
             } => {
-                let verdict = if closing {
-                    Ok(answer::After::Keep)
-                } else {
-                    let bytes = &io.pool_bytes(&buffer)[..len as usize];
-                    self.handle_bytes(index, bytes, now)
-                };
+                if closing {
+                    io.recycle(buffer);
+                    self.handle_while_closing(index, now);
+                    return Ok(());
+                }
+                let bytes = &io.pool_bytes(&buffer)[..len as usize];
+                let found = self.handle_bytes(index, bytes, now);
                 io.recycle(buffer);
-                self.follow(io, index, verdict, completion.more, now)
+                self.follow(io, index, found, completion.more, now)
             }
-            _ if closing => self.handle_while_closing(index, purpose),
+            _ if closing => {
+                self.handle_while_closing(index, now);
+                Ok(())
+            }
             Came::Sent(bytes) => self.handle_sent(io, index, bytes),
             Came::ReceivedInPool { buffer: None, .. } => self.handle_end(io, index, now),
             Came::Connected => self.handle_connected(io, index, now),
@@ -694,7 +695,6 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
             }
         }
         self.pacer.put_back(ready);
-        self.sends = 0;
         let mut unsent = std::mem::take(&mut self.unsent);
         for index in unsent.drain(..) {
             self.send(io, index, now)?;
@@ -715,7 +715,8 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
         match self.spec.wait {
             WaitMode::Spin => Wait::Poll,
             WaitMode::Block if self.gathers() => Wait::Batch {
-                completions: self.sends + BATCH.min(u32::try_from(self.outstanding).unwrap_or(BATCH)),
+                completions: self.sends
+                    + BATCH.min(u32::try_from(self.outstanding).unwrap_or(BATCH)),
                 within: BATCH_BOUND,
                 deadline: until,
             },
