@@ -23,6 +23,10 @@ pub const SEGMENTS_MAX: usize = 4;
 pub const RESPONSE_HEAD_MAX: usize = 64 << 10;
 /// Headers (and trailers) of a response.
 pub const RESPONSE_HEADERS_MAX: usize = 128;
+/// Responses of the class 1xx before one response.
+pub const INTERIM_RESPONSES_MAX: u8 = 16;
+/// The longest line with the size of a chunk, its extensions and all, bytes.
+pub const CHUNK_LINE_MAX: usize = 4 << 10;
 /// All requests of a run, written out, bytes.
 pub const REQUESTS_BYTES_MAX: usize = 64 << 20;
 /// Different requests of a run.
