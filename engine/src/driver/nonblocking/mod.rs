@@ -19,12 +19,12 @@ use super::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, SocketId,
     Token,
 };
-use crate::limits::{COMPLETIONS_PER_TURN, OPERATIONS_MAX, SOCKETS_MAX};
+use crate::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
 use crate::sys::arena::Arena;
 use crate::units::Instant;
 use pool::Pool;
 pub(super) use table::{Direction, Lane};
-use table::{NONE, State, Table};
+use table::{NONE, ROOM, State, Table};
 use timers::Timers;
 
 /// Non-blocking socket calls: each answers at once, with `EAGAIN` where a kernel would.
@@ -119,23 +119,21 @@ pub(super) struct Core<C: Calls> {
 
 impl<C: Calls> Core<C> {
     pub(super) fn new(calls: C) -> Self {
-        let operations = OPERATIONS_MAX as usize;
-        let sockets = SOCKETS_MAX as usize;
         Self {
             calls,
-            slots: Vec::with_capacity(sockets),
-            vacant: Vec::with_capacity(sockets),
-            retired: Vec::with_capacity(sockets),
+            slots: Vec::with_capacity(ROOM),
+            vacant: Vec::with_capacity(ROOM),
+            retired: Vec::with_capacity(ROOM),
             table: Table::new(),
-            queue: Vec::with_capacity(operations),
+            queue: Vec::with_capacity(ROOM),
             completed: VecDeque::with_capacity(2 * COMPLETIONS_PER_TURN),
-            timers: Timers::with_capacity(operations),
+            timers: Timers::with_capacity(ROOM),
             arena: Arena::default(),
             pool: Pool::default(),
-            receives: Vec::with_capacity(operations),
-            others: Vec::with_capacity(operations),
-            resume: Vec::with_capacity(operations),
-            unwatched: Vec::with_capacity(sockets),
+            receives: Vec::with_capacity(ROOM),
+            others: Vec::with_capacity(ROOM),
+            resume: Vec::with_capacity(ROOM),
+            unwatched: Vec::with_capacity(ROOM),
             turn: 0,
             fresh: 0,
         }
