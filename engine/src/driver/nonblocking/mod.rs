@@ -22,6 +22,7 @@ use super::{
 use crate::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
 use crate::sys::arena::Arena;
 use crate::units::Instant;
+pub(super) use attempt::Until;
 use pool::Pool;
 pub(super) use table::{Direction, Lane};
 use table::{NONE, ROOM, State, Table};
@@ -206,7 +207,7 @@ impl<C: Calls> Core<C> {
             // What stops at the bound again goes to the end of the list.
             let count = self.resume.len();
             for place in 0..count {
-                self.retry(self.resume[place]);
+                self.retry(self.resume[place], Until::Dry);
             }
             self.resume.drain(..count);
         }
@@ -253,11 +254,11 @@ impl<C: Calls> Core<C> {
 
     /// Attempts what is parked in a lane and was not attempted in this turn yet.
     #[inline]
-    pub(super) fn attempt_lane(&mut self, lane: Lane) {
+    pub(super) fn attempt_lane(&mut self, lane: Lane, until: Until) {
         let mut place = 0;
         while let Some(&index) = self.lane(lane).get(place) {
             if self.table.get(index).tried != self.turn {
-                self.attempt(index);
+                self.attempt(index, until);
             }
             // One that completed left its place to another.
             if self.lane(lane).get(place) == Some(&index) {
@@ -267,11 +268,12 @@ impl<C: Calls> Core<C> {
     }
 
     /// Attempts what is parked on a socket in a direction, if anything is.
-    pub(super) fn ready(&mut self, socket: usize, direction: Direction) {
+    #[inline]
+    pub(super) fn ready(&mut self, socket: usize, direction: Direction, until: Until) {
         if let Some(slot) = self.slots.get(socket) {
             let index = slot.outstanding(direction);
             if index != NONE {
-                self.retry(index);
+                self.retry(index, until);
             }
         }
     }
