@@ -35,6 +35,8 @@ pub const REQUESTS_MAX: usize = 10_000;
 pub const PIPELINE_MAX: u32 = 1_024;
 /// The longest head of a request that the server reads, bytes.
 pub const REQUEST_HEAD_MAX: usize = 16 << 10;
+/// The longest target of a request that the server reads, bytes.
+pub const REQUEST_TARGET_MAX: usize = 8 << 10;
 /// Headers of a request that the server reads.
 pub const REQUEST_HEADERS_MAX: usize = 100;
 /// The longest body of a request that the server reads, bytes; what `/echo` sends back is at most as long.
@@ -83,6 +85,8 @@ pub const BLOCKS: usize = 32;
 pub const INTERVALS_MAX: usize = 3_600;
 
 const _: () = assert!(DATAGRAM_HEADER as usize <= CONTROL_DATAGRAM);
+const _: () =
+    assert!(REQUEST_TARGET_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= u16::MAX as usize);
 const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIONS_MAX);
 const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX && ADDRESS_CONNECTIONS_MAX <= CONNECTIONS_MAX);
 // Each connection may have a receive, a send and a timer outstanding, and its close or a cancel besides.
