@@ -6,7 +6,7 @@ use crate::units::Nanos;
 pub const DEFAULT_PORT: u16 = 7117;
 
 /// Operations that one driver may have outstanding at once.
-pub const OPERATIONS_MAX: u32 = 1 << 16;
+pub const OPERATIONS_MAX: u32 = 1 << 17;
 /// Entries of a ring's submission queue; what does not fit is submitted in the same turn, in several enters.
 pub const RING_ENTRIES: u32 = 1024;
 /// Completions that one turn hands over at most; the rest stays for the next turn.
@@ -64,6 +64,10 @@ pub const HYBRID_SPIN: Nanos = Nanos::from_micros(200);
 pub const CONNECTIONS_MAX: u32 = 60_000;
 /// Sessions that a server keeps at once by default.
 pub const SESSIONS_MAX: u32 = 4096;
+/// HTTP connections that a server keeps at once by default, and at most.
+pub const HTTP_CONNECTIONS_MAX: u32 = 65_000;
+/// Memory that HTTP connections may hold together for what they sent and are sent, bytes.
+pub const HTTP_MEMORY_MAX: u64 = 1 << 30;
 /// Memory that the sessions of a server may claim together for their buffers and histograms, bytes. A session of
 /// the largest messages claims 32 MiB.
 pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
@@ -83,6 +87,8 @@ pub const INTERVALS_MAX: usize = 3_600;
 const _: () = assert!(DATAGRAM_HEADER as usize <= CONTROL_DATAGRAM);
 const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIONS_MAX);
 const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX);
+// Each HTTP connection may receive and send at once.
+const _: () = assert!(HTTP_CONNECTIONS_MAX < SOCKETS_MAX && 2 * HTTP_CONNECTIONS_MAX < OPERATIONS_MAX);
 const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
 // One session alone always fits, and so do the default number of sessions of the smallest messages, each with its
 // histogram (below 288 KiB).
