@@ -68,6 +68,10 @@ pub const CONNECTIONS_MAX: u32 = 200_000;
 pub const ADDRESS_CONNECTIONS_MAX: u32 = 60_000;
 /// Sessions that a server keeps at once by default.
 pub const SESSIONS_MAX: u32 = 4096;
+/// HTTP connections that a server keeps at once by default, and at most.
+pub const HTTP_CONNECTIONS_MAX: u32 = 65_000;
+/// Memory that HTTP connections may hold together for what they sent and are sent, bytes.
+pub const HTTP_MEMORY_MAX: u64 = 1 << 30;
 /// Memory that the sessions of a server may claim together for their buffers and histograms, bytes. A session of
 /// the largest messages claims 32 MiB.
 pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
