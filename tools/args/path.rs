@@ -169,7 +169,7 @@ impl FromStr for TargetArg {
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, and a bare IPv6 address, which cannot carry a port.
-fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
+pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
     let is_v6 = |host: &str| {
         let address = host.split_once('%').map_or(host, |(address, _)| address);
         address.parse::<Ipv6Addr>().is_ok()
