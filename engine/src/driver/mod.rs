@@ -51,6 +51,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use crate::sys::{option, tcp_info};
 use crate::units::{Instant, Nanos};
@@ -63,11 +64,11 @@ pub mod probe;
 pub mod sim;
 pub mod uring;
 
-pub(crate) use crate::io::Repeated;
 pub use crate::io::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
     SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token,
 };
+pub(crate) use crate::io::{Repeated, TokenIndex};
 
 /// How a turn waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,11 +194,24 @@ pub trait Driver {
     /// What this driver can do, and where it had to step down.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Opens a socket: for a listener or with a local address it is bound (and listening) on return.
+    /// Opens a socket: for a listener or with a local address it is bound (and listening) on return. A stream that
+    /// is bound to port 0 gets its port when it connects.
     ///
     /// # Errors
     /// As `socket`, `setsockopt`, `bind` or `listen` answers.
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError>;
+
+    /// Opens a stream socket and connects it to the Unix listener at `path`, at once. It sends and receives as any
+    /// other; it has no addresses, and no TCP options or figures.
+    ///
+    /// # Errors
+    /// As `socket` or `connect` answers: [`OpError::TryAgain`] while the listener's queue is full, so the caller tries
+    /// again later; [`OpError::NotFound`], [`OpError::Refused`] and [`OpError::AccessDenied`] for the path;
+    /// [`OpError::NameTooLong`] for one of more than 107 bytes. [`OpError::NotSupported`] on the simulated wire.
+    fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
+        let _ = path;
+        Err(OpError::NotSupported)
+    }
 
     /// Takes over a socket that exists already.
     ///

@@ -273,6 +273,10 @@ op_errors! {
     Canceled = ECANCELED,
     /// The receive pool is empty, or the kernel's buffers are full.
     NoBuffers = ENOBUFS,
+    /// There is no room yet, where waiting for it is the caller's: the queue of a Unix listener is full.
+    TryAgain = EAGAIN,
+    /// The path is too long for the address of a Unix socket.
+    NameTooLong = ENAMETOOLONG,
     /// The kernel has no memory for it (or `RLIMIT_MEMLOCK` is too small).
     NoMemory = ENOMEM,
     /// This process has too many descriptors open (`RLIMIT_NOFILE`).
@@ -283,9 +287,9 @@ op_errors! {
     MessageTooLong = EMSGSIZE,
     /// Not permitted: a firewall rule, a seccomp profile, or a missing capability.
     NotPermitted = EPERM,
-    /// Access denied: a broadcast address or a security module.
+    /// Access denied: a broadcast address, the modes of a Unix socket's path, or a security module.
     AccessDenied = EACCES,
-    /// There is nothing of that name: a congestion control, a device.
+    /// There is nothing of that name: a congestion control, a device, a Unix socket.
     NotFound = ENOENT,
     /// The kernel or the protocol does not have the option.
     NoSuchOption = ENOPROTOOPT,

@@ -7,10 +7,12 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self as sock, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, sockopt,
+    self as sock, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr,
+    sockopt,
 };
 
 use super::message::Message;
@@ -63,6 +65,11 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
         // Sockets that a listener accepts inherit it.
         sock::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     }
+    if spec.kind == SocketKind::Stream && spec.local.is_some_and(|local| local.port() == 0) {
+        // The port is chosen at the connect and need only be free towards that far end (ip(7)), so that one source
+        // has 64k ports towards each of them. A kernel without the option chooses at the bind.
+        let _ = sock::setsockopt(fd, sockopt::IpBindAddressNoPort, &true);
+    }
     if spec.packet_info {
         // On a dual-stack socket IPv4 datagrams come with the IPv4 form as well; either is understood.
         sock::setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
@@ -77,6 +84,20 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
         sock::setsockopt(fd, sockopt::RcvBuf, &(bytes as usize))?;
     }
     Ok(())
+}
+
+/// A stream socket that is connected to the Unix listener at `path`: non-blocking, closed on exec.
+///
+/// # Errors
+/// As `socket` or `connect` answers: [`OpError::TryAgain`] while the listener's queue is full, [`OpError::NameTooLong`]
+/// for a path of more than 107 bytes (`unix(7)`).
+pub fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
+    let address = UnixAddr::new(path).map_err(|e| ("connect", e))?;
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = sock::socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .map_err(|e| ("socket", e))?;
+    sock::connect(fd.as_raw_fd(), &address).map_err(|e| ("connect", e))?;
+    Ok(fd)
 }
 
 /// Takes a connection off a listener: non-blocking, closed on exec.
@@ -217,6 +238,7 @@ pub(super) fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
     use std::os::fd::AsFd;
 
     fn udp(local: &str, packet_info: bool) -> OwnedFd {
@@ -270,6 +292,25 @@ mod tests {
         let (len, addresses, truncated) = until_ready(|| receive_from(server.as_fd(), &mut bytes));
         assert_eq!((len, truncated), (4, true));
         assert_eq!(addresses.local, Some(to.ip()));
+    }
+
+    /// The kernel may give two connections of one source the same port, since they go to different far ends.
+    #[test]
+    fn a_stream_from_an_address_gets_its_port_when_it_connects() {
+        let listeners = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).unwrap());
+        for (listener, source) in listeners.iter().zip(["127.0.0.9:0", "[::1]:0"]) {
+            let source: SocketAddr = source.parse().unwrap();
+            let spec = SocketSpec {
+                local: Some(source),
+                ..SocketSpec::stream_to(source)
+            };
+            let fd = open(&spec).unwrap();
+            assert_eq!(local_addr(fd.as_fd()), Some(source), "no port yet");
+            let connected = connect(fd.as_fd(), listener.local_addr().unwrap());
+            assert!(matches!(connected, Ok(()) | Err(Errno::EINPROGRESS)));
+            let local = local_addr(fd.as_fd()).unwrap();
+            assert!(local.ip() == source.ip() && local.port() != 0);
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Stage {
     Send,
     /// Receiving a reply.
     Receive,
+    /// Making sense of what was received.
+    Parse,
     /// Ending the session and receiving the figures.
     Close,
 }
@@ -29,6 +31,7 @@ impl Stage {
             Self::Handshake => "handshake",
             Self::Send => "send",
             Self::Receive => "receive",
+            Self::Parse => "parse",
             Self::Close => "close",
         }
     }

@@ -199,21 +199,11 @@ impl Link {
     /// As [`Driver::push`].
     #[inline]
     pub fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result<(), DriverError> {
-        let data = Segment {
-            buffer: self.send,
-            start,
-            len,
-        };
-        self.sending = true;
-        self.push(
-            io,
-            Purpose::Send,
-            Op::Send {
-                socket: self.socket,
-                data,
-                zero_copy: false,
-            },
-        )
+        self.push_send(io, start, len, |socket, data| Op::Send {
+            socket,
+            data,
+            zero_copy: false,
+        })
     }
 
     /// Pushes `count` sends of the first `len` bytes of the send buffer, one after the other.
@@ -227,21 +217,11 @@ impl Link {
         len: u32,
         count: u32,
     ) -> Result<(), DriverError> {
-        let data = Segment {
-            buffer: self.send,
-            start: 0,
-            len,
-        };
-        self.sending = true;
-        self.push(
-            io,
-            Purpose::Send,
-            Op::SendRepeated {
-                socket: self.socket,
-                data,
-                count,
-            },
-        )
+        self.push_send(io, 0, len, |socket, data| Op::SendRepeated {
+            socket,
+            data,
+            count,
+        })
     }
 
     /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go through
@@ -250,21 +230,28 @@ impl Link {
     /// # Errors
     /// As [`Driver::push`].
     pub fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> Result<(), DriverError> {
+        self.push_send(io, 0, len, |socket, data| Op::Send {
+            socket,
+            data,
+            zero_copy: true,
+        })
+    }
+
+    #[inline]
+    fn push_send<D: Driver>(
+        &mut self,
+        io: &mut D,
+        start: u32,
+        len: u32,
+        op: impl FnOnce(SocketId, Segment) -> Op,
+    ) -> Result<(), DriverError> {
         let data = Segment {
             buffer: self.send,
-            start: 0,
+            start,
             len,
         };
         self.sending = true;
-        self.push(
-            io,
-            Purpose::Send,
-            Op::Send {
-                socket: self.socket,
-                data,
-                zero_copy: true,
-            },
-        )
+        self.push(io, Purpose::Send, op(self.socket, data))
     }
 
     /// Pushes a receive of `len` bytes that nobody looks at.

@@ -24,6 +24,7 @@ pub mod errors;
 pub mod http;
 pub mod link;
 pub mod outcome;
+mod pacer;
 pub mod ping_pong;
 pub mod server;
 #[cfg(test)]

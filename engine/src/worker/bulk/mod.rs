@@ -273,6 +273,9 @@ impl<G: BulkGauge> BulkClient<G> {
     }
 
     fn due(&self) -> Instant {
+        if !self.spec.is_paced() {
+            return Instant::FAR_FUTURE;
+        }
         let due = self.slots.iter().filter_map(Slot::due).min();
         due.unwrap_or(Instant::FAR_FUTURE)
     }

@@ -4,11 +4,9 @@ use std::ops::Range;
 
 use super::{CONTROL_READ, Dialogue, DialogueSpec, Failure, News, State, blame};
 use crate::driver::{Driver, DriverError};
+use crate::proto::stream::PAYLOAD_BIT;
 use crate::units::Instant;
 use crate::worker::errors::Stage;
-
-/// The bit that each byte of payload has set, and the first byte of a frame has not.
-const PAYLOAD_BIT: u8 = 0x80;
 
 impl Dialogue {
     /// The server has sent its figures without being asked, and ends the session: they begin at `received.start` of the

@@ -1,13 +1,64 @@
-//! The client's side of an HTTP load.
+//! The client's side of an HTTP load: phases and the record. Who sends when is the pacer's business, as for
+//! ping-pong; how connections come and go stands in `connect`, what responses come to in `answer`.
+//!
+//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm up*, *measure*,
+//! *drain* (what is under way may still finish), *finish* (connections closed). A request belongs to the phase in which
+//! it was begun (closed loop) or due (open loop).
+//!
+//! Nothing here is allocated per request: requests in flight stand in rings, responses are read in the driver's shared
+//! pool, and what is sent was written out before the run.
 
+mod answer;
+mod blame;
 pub mod codes;
+mod connect;
+mod connection;
+mod deadlines;
+mod ending;
 mod spec;
 
 pub use codes::Codes;
 pub use spec::{Destination, HttpSpec, Late};
 
+use crate::driver::{
+    BufferId, Completion, Driver, DriverError, Op, OpError, Outcome as Came, Segment, Wait,
+};
 use crate::histogram::Recording;
+use crate::limits::HYBRID_SPIN;
+use crate::proto::hello::{Accept, WaitMode};
+use crate::proto::http1::Spare;
+use crate::schedule::Schedule;
+use crate::units::{Instant, Nanos};
+use crate::worker::control::{Interrupt, Phase};
+use crate::worker::errors::Stage;
+use crate::worker::link::{Purpose, slot_of, token};
+use crate::worker::outcome::Outcome;
+use crate::worker::pacer::{Action, Pacer};
+use crate::worker::ping_pong::Gauge;
 use crate::worker::ping_pong::tally::Tally;
+use crate::worker::{ClientRole, Role, TurnCounters};
+
+use connection::{Connection, Requests, State};
+use deadlines::Deadlines;
+
+/// How long a sleeping worker sleeps at most, so that it notices an interrupt.
+const NAP: Nanos = Nanos::from_millis(100);
+/// How often connections that rest are looked at.
+const REST_LOOK: Nanos = Nanos::from_millis(2);
+/// Heads that arrive in pieces at the same time without an allocation, and their length.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 2 << 10;
+/// A buffer of the receive pool, bytes: most responses come whole, and large ones in few pieces.
+const POOL_BUFFER: u32 = 8 << 10;
+/// Buffers of the receive pool: one for each connection between these bounds, so that it stays in the cache.
+const POOL_MIN: u32 = 16;
+const POOL_MAX: u32 = 256;
+/// Responses are gathered from so many connections on, this many at a time, within this bound.
+const BATCH_CONNECTIONS: u32 = 16;
+const BATCH: u32 = 24;
+const BATCH_BOUND: Nanos = Nanos::from_micros(50);
+/// A gathering that did not bring a quarter of a batch is not tried again for so many turns.
+const BATCH_PAUSE: u32 = 256;
 
 /// What a worker of an HTTP step brings back.
 #[derive(Debug)]
@@ -24,7 +75,7 @@ pub struct HttpTally {
     pub sent_bytes: u64,
     /// Bytes received in the measured phase.
     pub received_bytes: u64,
-    /// Bytes of bodies in the measured phase.
+    /// Bytes of the bodies of its responses.
     pub body_bytes: u64,
     /// Connections opened in place of one that failed or was closed, in the measured phase.
     pub reconnects: u64,
@@ -41,5 +92,658 @@ impl HttpTally {
         self.received_bytes += other.received_bytes;
         self.body_bytes += other.body_bytes;
         self.reconnects += other.reconnects;
+    }
+}
+
+/// Where the whole worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Connecting,
+    Ready,
+    Starting { t0: Instant },
+    WarmingUp,
+    Measuring,
+    Draining { deadline: Instant },
+    Finishing { deadline: Instant },
+    Finished,
+}
+
+/// The client role; see the [module](self).
+#[derive(Debug)]
+pub struct HttpClient<G> {
+    spec: HttpSpec,
+    stand: Stand,
+    connections: Vec<Connection>,
+    requests: Requests,
+    /// What is sent, in the driver's memory.
+    written: Option<BufferId>,
+    /// The next place in the order of the run's requests.
+    next_entry: usize,
+    any_head: bool,
+    /// Connections that await a response.
+    awaiting: Deadlines,
+    /// Connections that are being connected.
+    connecting: Deadlines,
+    /// Before the start: the next connection to be connected, not before that instant.
+    next_connect: u32,
+    next_connect_at: Instant,
+    /// Connects under way that the start waits for, and connections that it still waits for.
+    connects: u32,
+    unsettled: u32,
+    resting: Vec<u32>,
+    looked_at: Instant,
+    pacer: Pacer,
+    /// Connections with requests to be sent in this submission.
+    unsent: Vec<u32>,
+    spare: Spare,
+    /// Requests begun that have come to no end.
+    outstanding: u64,
+    /// A response was among the completions of this turn.
+    timed: bool,
+    last_sent: Instant,
+    /// Sends of this submission, and responses since it.
+    sends: u32,
+    responses: u32,
+    /// Gathering is worth a try when this is zero.
+    batch_pause: u32,
+    batches: bool,
+    warmup_end: Instant,
+    measured_until: Instant,
+    /// Entries of the series that were told to be complete.
+    entries_told: usize,
+    tally: HttpTally,
+    gauge: G,
+    interrupt: Interrupt,
+    outcome: Outcome,
+}
+
+impl<G: Gauge> HttpClient<G> {
+    /// A client that has not opened anything yet. `seed` decides where in the order of the requests it begins.
+    #[must_use]
+    pub fn new(
+        spec: HttpSpec,
+        recording: Recording,
+        codes: Codes,
+        schedule: Option<Schedule>,
+        seed: u64,
+        gauge: G,
+        interrupt: Interrupt,
+    ) -> Self {
+        let count = spec.connections;
+        let capacity = count as usize * spec.pipeline as usize;
+        let cycle = spec.requests.order().len().max(1) as u64;
+        let tally = HttpTally {
+            recording,
+            codes,
+            warmup: Tally::default(),
+            measured: Tally::default(),
+            sent_bytes: 0,
+            received_bytes: 0,
+            body_bytes: 0,
+            reconnects: 0,
+        };
+        Self {
+            stand: Stand::Connecting,
+            connections: (0..count).map(|_| Connection::default()).collect(),
+            requests: Requests::new(count, spec.pipeline),
+            written: None,
+            next_entry: usize::try_from(seed % cycle).unwrap_or(0),
+            any_head: spec.requests.entries().iter().any(|entry| entry.head),
+            awaiting: Deadlines::new(count),
+            connecting: Deadlines::new(count),
+            next_connect: 0,
+            next_connect_at: Instant::default(),
+            connects: 0,
+            unsettled: count,
+            resting: Vec::with_capacity(count as usize),
+            looked_at: Instant::default(),
+            pacer: Pacer::new(schedule, spec.count, capacity),
+            unsent: Vec::with_capacity(count as usize),
+            spare: Spare::new(SPARES, SPARE_BYTES),
+            outstanding: 0,
+            timed: false,
+            last_sent: Instant::default(),
+            sends: 0,
+            responses: 0,
+            batch_pause: 0,
+            batches: false,
+            warmup_end: Instant::FAR_FUTURE,
+            measured_until: Instant::default(),
+            entries_told: 0,
+            tally,
+            gauge,
+            interrupt,
+            outcome: Outcome::default(),
+            spec,
+        }
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn into_results(mut self) -> (HttpTally, Outcome, G) {
+        self.outcome.backlog_max = self.pacer.backlog_max();
+        (self.tally, self.outcome, self.gauge)
+    }
+
+    const fn is_running(&self) -> bool {
+        matches!(
+            self.stand,
+            Stand::Starting { .. } | Stand::WarmingUp | Stand::Measuring
+        )
+    }
+
+    /// The tally of a request.
+    const fn tally_of(&mut self, measured: bool) -> &mut Tally {
+        if measured {
+            &mut self.tally.measured
+        } else {
+            &mut self.tally.warmup
+        }
+    }
+
+    /// The tally of what happens outside any request: now, unless the warm-up is under way, the measured phase's.
+    const fn present_tally(&mut self) -> &mut Tally {
+        let measured = !matches!(self.stand, Stand::WarmingUp | Stand::Starting { .. });
+        self.tally_of(measured)
+    }
+
+    /// Offers a connection to the pacer for as many requests as it can take.
+    fn offer(&mut self, index: u32) {
+        if !self.is_running() {
+            return;
+        }
+        let connection = &mut self.connections[index as usize];
+        if !connection.is_open() {
+            return;
+        }
+        let taken = u32::from(connection.in_flight) + u32::from(connection.offered);
+        let mut room = self.spec.pipeline.saturating_sub(taken);
+        if let Some(most) = self.spec.requests_per_connection {
+            let begun = u64::from(connection.begun) + u64::from(connection.offered);
+            room = room.min(most.saturating_sub(begun).try_into().unwrap_or(u32::MAX));
+        }
+        for _ in 0..room {
+            connection.offered += 1;
+            self.pacer.make_available(index);
+        }
+    }
+
+    /// Open loop: gives what is due to connections that are free.
+    fn dispatch(&mut self, now: Instant) {
+        let connections = &mut self.connections;
+        self.pacer.dispatch(now, |index| {
+            let connection = &mut connections[index as usize];
+            // One that cannot take it is offered anew when it is open again.
+            let usable = connection.is_open();
+            connection.offered -= u16::from(!usable);
+            usable
+        });
+        if self.spec.late == Late::Drop {
+            let (warmup_end, tally) = (self.warmup_end, &mut self.tally);
+            self.pacer.shed(now, |due| {
+                let measured = due >= warmup_end;
+                let of = if measured {
+                    tally.recording.record_unsent(now, now.since(due));
+                    &mut tally.measured
+                } else {
+                    &mut tally.warmup
+                };
+                of.operations.due += 1;
+                of.operations.dropped += 1;
+            });
+        }
+    }
+
+    /// Begins a request on a connection.
+    fn begin(&mut self, index: u32, due: Option<Instant>, now: Instant) {
+        let connection = &mut self.connections[index as usize];
+        connection.offered -= 1;
+        let measured = self.pacer.is_measured(due.unwrap_or(now));
+        if !connection.is_open() {
+            // It was lost in the turn in which it was chosen.
+            if let Some(due) = due {
+                self.pacer.give_back(due);
+            }
+            return;
+        }
+        if due.is_none() && !self.pacer.may_begin(now, measured) {
+            return;
+        }
+        let order = self.spec.requests.order();
+        let entry = order[self.next_entry];
+        self.next_entry += 1;
+        if self.next_entry == order.len() {
+            self.next_entry = 0;
+        }
+        *self.requests.at(index, connection, connection.in_flight) = connection::Request {
+            due: due.unwrap_or(now),
+            sent_at: now,
+            entry,
+            measured,
+        };
+        connection.in_flight += 1;
+        connection.unsent += 1;
+        connection.begun = connection.begun.saturating_add(1);
+        if connection.unsent == 1 {
+            self.unsent.push(index);
+        }
+        self.outstanding += 1;
+        self.tally_of(measured).operations.due += 1;
+    }
+
+    /// Sends what a connection has to send: requests that are the same and follow each other go out together.
+    fn send<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<(), DriverError> {
+        let connection = &mut self.connections[index as usize];
+        if connection.sending || connection.unsent == 0 || !connection.is_open() {
+            return Ok(());
+        }
+        let awaited = connection.awaited();
+        let first = self.requests.at(index, connection, awaited).entry;
+        let most = u16::try_from(self.spec.requests.repeats()).unwrap_or(u16::MAX);
+        let most = connection.unsent.min(most.max(1));
+        let mut count = 0;
+        while count < most {
+            let request = self.requests.at(index, connection, awaited + count);
+            if request.entry != first {
+                break;
+            }
+            request.sent_at = now;
+            let tally = if request.measured {
+                &mut self.tally.measured
+            } else {
+                &mut self.tally.warmup
+            };
+            tally.operations.sent += 1;
+            count += 1;
+        }
+        connection.unsent -= count;
+        if awaited == 0 {
+            self.awaiting.push(index, now);
+        }
+        self.last_sent = now;
+        let entry = self.spec.requests.entries()[usize::from(first)];
+        connection.rest = (entry.start, entry.len * u32::from(count));
+        self.push_send(io, index)
+    }
+
+    /// Pushes a send of what is left of the requests that are being sent.
+    fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
+        let connection = &mut self.connections[index as usize];
+        let Some(buffer) = self.written else {
+            return Ok(());
+        };
+        let (start, len) = connection.rest;
+        connection.sending = true;
+        connection.operations += 1;
+        self.sends += 1;
+        io.push(
+            token(index, Purpose::Send),
+            Op::Send {
+                socket: connection.socket,
+                data: Segment { buffer, start, len },
+                zero_copy: false,
+            },
+        )
+    }
+
+    fn handle_sent<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        bytes: u32,
+    ) -> Result<(), DriverError> {
+        if self.stand == Stand::Measuring {
+            self.tally.sent_bytes += u64::from(bytes);
+        }
+        let connection = &mut self.connections[index as usize];
+        connection.sending = false;
+        let (start, len) = connection.rest;
+        if bytes < len {
+            connection.rest = (start + bytes, len - bytes);
+            return self.push_send(io, index);
+        }
+        if connection.unsent > 0 {
+            self.pacer.push(index, Action::Request);
+        }
+        Ok(())
+    }
+
+    /// Tells of the entries of the series that are over at `now`.
+    fn tell_entries(&mut self, now: Instant) {
+        let recording = &self.tally.recording;
+        let interval = recording.interval();
+        while self.entries_told + 1 < recording.entries()
+            && now >= self.warmup_end + Nanos(interval.0 * (self.entries_told as u64 + 1))
+        {
+            self.gauge.entry_ends(recording, self.entries_told);
+            self.entries_told += 1;
+        }
+    }
+
+    fn tell_counts(&mut self) {
+        let operations = &self.tally.measured.operations;
+        self.gauge.counts(
+            operations.completed,
+            operations.failed + operations.timed_out,
+        );
+    }
+
+    /// Moves through the phases of a running worker.
+    fn advance<D: Driver>(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError> {
+        if let Stand::Starting { t0 } = self.stand
+            && now >= t0
+        {
+            self.stand = Stand::WarmingUp;
+        }
+        if self.stand == Stand::WarmingUp && now >= self.warmup_end {
+            self.stand = Stand::Measuring;
+            self.gauge.phase(Phase::Measure);
+            self.gauge.measure_begins();
+            counters.reset();
+        }
+        if self.stand == Stand::Measuring {
+            self.tell_entries(now);
+        }
+        self.dispatch(now);
+        self.outcome.cut_short |= self.interrupt.is_raised();
+        let is_over = now >= self.pacer.end() || (self.pacer.is_spent() && self.outstanding == 0);
+        if self.outcome.cut_short || is_over {
+            self.drain(io, now)?;
+        }
+        Ok(())
+    }
+
+    /// Ends requests that have waited for too long, and connects that have.
+    fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        while let Some((index, since)) = self.awaiting.first()
+            && now.since(since) >= self.spec.timeout
+        {
+            self.fail(io, index, Stage::Receive, Blamed::Timeout, now)?;
+        }
+        while let Some((index, since)) = self.connecting.first()
+            && now.since(since) >= self.spec.connect_timeout
+        {
+            self.fail(io, index, Stage::Connect, Blamed::Timeout, now)?;
+        }
+        Ok(())
+    }
+
+    /// Whether responses are to be gathered before they are acted on.
+    fn gathers(&self) -> bool {
+        self.batches
+            && self.batch_pause == 0
+            && self.spec.wait == WaitMode::Block
+            && self.stand != Stand::Ready
+            && !self.pacer.is_open_loop()
+    }
+
+    /// Notes whether gathering was worth its while.
+    fn judge_batch(&mut self) {
+        if self.batch_pause > 0 {
+            self.batch_pause -= 1;
+        } else if self.gathers() && self.responses < BATCH / 4 {
+            self.batch_pause = BATCH_PAUSE;
+        }
+        (self.responses, self.sends) = (0, 0);
+    }
+
+    /// When the worker has something to do by itself.
+    fn next_event(&self, now: Instant) -> Instant {
+        let due = self.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
+        let phase_end = match self.stand {
+            Stand::Starting { t0 } => t0,
+            Stand::WarmingUp => self.warmup_end,
+            Stand::Measuring => self.pacer.end(),
+            Stand::Draining { deadline } | Stand::Finishing { deadline } => deadline,
+            _ => Instant::FAR_FUTURE,
+        };
+        let answer_by = |first: Option<(u32, Instant)>, timeout| {
+            first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
+        };
+        let connect_at = if self.stand == Stand::Connecting
+            && self.next_connect < self.spec.connections
+            && self.spec.connect_gap > Nanos::ZERO
+        {
+            self.next_connect_at
+        } else {
+            Instant::FAR_FUTURE
+        };
+        let nap = if self.resting.is_empty() {
+            NAP
+        } else {
+            REST_LOOK
+        };
+        (now + nap)
+            .min(due)
+            .min(phase_end)
+            .min(answer_by(self.awaiting.first(), self.spec.timeout))
+            .min(answer_by(
+                self.connecting.first(),
+                self.spec.connect_timeout,
+            ))
+            .min(connect_at)
+    }
+}
+
+/// What went wrong with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blamed {
+    /// Nothing came in time.
+    Timeout,
+    /// A system call failed.
+    Os(OpError),
+    /// Something that the far end did, by its name in results.
+    Peer(&'static str),
+}
+
+impl<G: Gauge> ClientRole for HttpClient<G> {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.gauge.phase(Phase::Connect);
+        let capabilities = io.capabilities();
+        self.batches = capabilities.batch_wait && self.spec.connections >= BATCH_CONNECTIONS;
+        let buffers = self.spec.connections.clamp(POOL_MIN, POOL_MAX);
+        let buffers = u16::try_from(buffers.next_power_of_two()).unwrap_or(u16::MAX);
+        io.provide_pool(buffers, POOL_BUFFER)?;
+        let bytes = self.spec.requests.bytes();
+        let written = io.allocate(bytes.len())?;
+        io.buffer_mut(written).copy_from_slice(bytes);
+        self.written = Some(written);
+        self.connect_some(now);
+        self.check_ready();
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.stand != Stand::Connecting
+    }
+
+    fn is_alive(&self) -> bool {
+        self.outcome.established > 0
+    }
+
+    fn accepts(&self) -> &[Accept] {
+        &self.outcome.accepts
+    }
+
+    fn start(&mut self, t0: Instant, wait: WaitMode) {
+        self.spec.wait = wait;
+        self.stand = Stand::Starting { t0 };
+        self.gauge.phase(Phase::WarmUp);
+        self.warmup_end = t0 + self.spec.warmup;
+        self.outcome.warmup = self.spec.warmup;
+        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
+        self.tally.recording.begin(self.warmup_end);
+        self.tally.codes.begin(self.warmup_end);
+        let end = self
+            .spec
+            .duration
+            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
+        self.pacer.start(t0, self.warmup_end, end);
+        for index in 0..self.spec.connections {
+            self.offer(index);
+        }
+    }
+
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        self.finish(io, now)
+    }
+
+    fn is_finished_now(&self) -> bool {
+        self.stand == Stand::Finished
+    }
+}
+
+impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
+    fn handle_completion(
+        &mut self,
+        io: &mut D,
+        completion: Completion,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let (index, purpose) = slot_of(completion.token);
+        let connection = &mut self.connections[index as usize];
+        if !completion.more {
+            connection.operations -= 1;
+        }
+        let closing = !matches!(connection.state, State::Open | State::Connecting { .. });
+        match completion.outcome {
+            Came::ReceivedInPool {
+                buffer: Some(buffer),
+                len,
+            } => {
+                if closing {
+                    io.recycle(buffer);
+                    self.handle_while_closing(index, now);
+                    return Ok(());
+                }
+                let bytes = &io.pool_bytes(&buffer)[..len as usize];
+                let found = self.handle_bytes(index, bytes, now);
+                io.recycle(buffer);
+                self.follow(io, index, found, completion.more, now)
+            }
+            _ if closing => {
+                self.handle_while_closing(index, now);
+                Ok(())
+            }
+            Came::Sent(bytes) => self.handle_sent(io, index, bytes),
+            Came::ReceivedInPool { buffer: None, .. } => self.handle_end(io, index, now),
+            Came::Connected => self.handle_connected(io, index, now),
+            // The pool was empty: there is room again as soon as this turn's buffers are back.
+            Came::Failed(OpError::NoBuffers) if purpose == Purpose::Receive => {
+                self.receive(io, index)
+            }
+            Came::Failed(error) => {
+                let stage = match purpose {
+                    Purpose::Connect => Stage::Connect,
+                    Purpose::Send => Stage::Send,
+                    _ => Stage::Receive,
+                };
+                self.fail(io, index, stage, Blamed::Os(error), now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_time(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError> {
+        self.judge_batch();
+        if self.is_running() {
+            self.advance(io, now, counters)?;
+        } else if self.interrupt.is_raised()
+            && matches!(self.stand, Stand::Connecting | Stand::Ready)
+        {
+            self.outcome.cut_short = true;
+            self.finish(io, now)?;
+        }
+        self.expire(io, now)?;
+        if !self.resting.is_empty() && now.since(self.looked_at) >= REST_LOOK {
+            self.looked_at = now;
+            self.wake_rested(now);
+        }
+        match self.stand {
+            Stand::Connecting => {
+                self.connect_some(now);
+                self.check_ready();
+            }
+            Stand::Draining { .. } => self.check_drained(io, now)?,
+            Stand::Finishing { .. } => {
+                // What ending costs is no part of what measuring cost.
+                counters.freeze();
+                self.check_finished(now);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        let mut ready = self.pacer.take_ready();
+        for (index, action) in ready.drain(..) {
+            match action {
+                Action::Connect => self.open(io, index, now)?,
+                Action::Begin { due } => self.begin(index, due, now),
+                Action::Request => self.unsent.push(index),
+            }
+        }
+        self.pacer.put_back(ready);
+        let mut unsent = std::mem::take(&mut self.unsent);
+        for index in unsent.drain(..) {
+            self.send(io, index, now)?;
+        }
+        self.unsent = unsent;
+        Ok(())
+    }
+
+    fn poll_wait(&self, now: Instant) -> Wait {
+        if self.spec.wait == WaitMode::Spin && self.is_running() {
+            return Wait::Poll;
+        }
+        let until = self.next_event(now);
+        let draining = matches!(self.stand, Stand::Draining { .. }) && self.outstanding > 0;
+        if !self.is_running() && !draining {
+            return Wait::Until(until);
+        }
+        match self.spec.wait {
+            WaitMode::Spin => Wait::Poll,
+            WaitMode::Block if self.gathers() => Wait::Batch {
+                completions: self.sends
+                    + BATCH.min(u32::try_from(self.outstanding).unwrap_or(BATCH)),
+                within: BATCH_BOUND,
+                deadline: until,
+            },
+            WaitMode::Block => Wait::Until(until),
+            WaitMode::Hybrid => {
+                let fresh = self.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
+                let due = self.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
+                if fresh || due.since(now) <= self.spec.wakeup {
+                    Wait::Poll
+                } else {
+                    Wait::Until(Instant(
+                        until.0.saturating_sub(self.spec.wakeup.0).max(now.0),
+                    ))
+                }
+            }
+        }
+    }
+
+    fn has_ready(&self) -> bool {
+        self.pacer.has_ready() && !matches!(self.stand, Stand::Starting { .. })
+    }
+
+    fn take_timed(&mut self) -> bool {
+        std::mem::take(&mut self.timed)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stand == Stand::Finished
     }
 }

@@ -1,12 +1,12 @@
 //! The end of a run: what is under way may finish, what was not sent is counted, the figures are fetched.
 
-use super::pacer::Action;
 use super::slot::Slot;
 use super::{Client, Gauge, State};
 use crate::driver::{Driver, DriverError};
 use crate::units::{Instant, Nanos};
 use crate::worker::ClientRole;
 use crate::worker::control::Phase;
+use crate::worker::pacer::Action;
 
 /// When interrupted, replies under way are awaited for at most this long.
 const DRAIN_INTERRUPTED: Nanos = Nanos::from_millis(300);

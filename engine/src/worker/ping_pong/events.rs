@@ -1,6 +1,5 @@
 //! What a slot tells, and what the client makes of it.
 
-use super::pacer::Action;
 use super::slot::Event;
 use super::{BACKOFF, Client, Gauge, State};
 use crate::driver::{Driver, DriverError};
@@ -10,6 +9,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::ClientRole;
 use crate::worker::dialogue::{Failure, News};
 use crate::worker::errors::Stage;
+use crate::worker::pacer::Action;
 
 impl<G: Gauge> Client<G> {
     pub(super) fn handle_event<D: Driver>(

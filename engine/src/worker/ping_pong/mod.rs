@@ -1,4 +1,4 @@
-//! The client's side of ping-pong: phases and the record. Who sends when is the `pacer`'s business, what happens on
+//! The client's side of ping-pong: phases and the record. Who sends when is the pacer's business, what happens on
 //! one connection the `slot`'s.
 //!
 //! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm up*,
@@ -7,7 +7,6 @@
 
 mod ending;
 mod events;
-mod pacer;
 mod slot;
 mod spec;
 pub mod tally;
@@ -20,12 +19,12 @@ use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::link::slot_of;
+use crate::worker::pacer::{Action, Pacer};
 use crate::worker::{ClientRole, Role, TurnCounters};
 
 pub use crate::worker::outcome::Outcome;
 pub use spec::{ClientSpec, Gauge};
 
-use pacer::{Action, Pacer};
 use slot::{Event, Slot};
 use tally::Tally;
 

@@ -16,7 +16,7 @@ pub struct Tally {
 
 impl Tally {
     /// What was due at `due` and is not going to be sent any more; noticed at `now`.
-    pub(super) fn count_unsent(
+    pub(in crate::worker) fn count_unsent(
         &mut self,
         recording: Option<&mut Recording>,
         due: Instant,

@@ -279,12 +279,6 @@ impl Receiver {
         self.total
     }
 
-    /// Payload of the measured phase so far, bytes.
-    #[must_use]
-    pub const fn measured(&self) -> u64 {
-        self.window.bytes()
-    }
-
     /// The measured phase has begun by `now`.
     #[must_use]
     pub fn is_measuring(&self, now: Instant) -> bool {
@@ -303,12 +297,6 @@ impl Receiver {
             (Transport::Udp, None, Some((first, _))) => now >= first + self.span + STRAGGLERS,
             (Transport::Udp, _, None) => false,
         }
-    }
-
-    /// When the measured phase ends, as far as time tells.
-    #[must_use]
-    pub fn end(&self) -> Instant {
-        self.window.end()
     }
 
     /// The account, told at `now`.

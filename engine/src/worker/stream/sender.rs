@@ -1,5 +1,8 @@
 //! The sending side of a direction.
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
 use super::pace::Pace;
 use super::{SEGMENT_MAX, SEGMENTS_MAX};
 use crate::driver::{Driver, DriverError, SocketOption, TcpInfo};
@@ -425,24 +428,6 @@ impl Sender {
         self.has_started() && now >= self.window.start()
     }
 
-    /// Payload sent so far, the warm-up's among it, bytes.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// Payload of the measured phase so far, bytes.
-    #[must_use]
-    pub const fn measured(&self) -> u64 {
-        self.window.bytes()
-    }
-
-    /// When the sender stops by itself, as far as time tells.
-    #[must_use]
-    pub fn end(&self) -> Instant {
-        self.stop_at()
-    }
-
     /// The account, told at `now`.
     pub fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
@@ -520,18 +505,11 @@ fn zero_copy(ask: &StreamAsk, transport: Transport, size: u32) -> ZeroCopy {
     }
 }
 
-/// Payload that nothing on the path compresses, and that no frame begins with. SplitMix64 (Steele, Lea, Flood 2014).
+/// Payload that nothing on the path compresses, and that no frame begins with.
 fn fill(buffer: &mut [u8], seed: u64) {
-    let mut state = seed;
-    for chunk in buffer.chunks_mut(8) {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let bytes = (z ^ (z >> 31)).to_ne_bytes();
-        for (byte, random) in chunk.iter_mut().zip(bytes) {
-            *byte = random | PAYLOAD_BIT;
-        }
+    SplitMix64::seed_from_u64(seed).fill_bytes(buffer);
+    for byte in buffer {
+        *byte |= PAYLOAD_BIT;
     }
 }
 

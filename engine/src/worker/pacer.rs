@@ -7,7 +7,7 @@ use crate::units::Instant;
 
 /// What a slot is to do at the next submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::worker) enum Action {
     /// Connect, outside any operation.
     Connect,
     /// Begin an operation that was due at the instant, or, in closed loop, is due now.
@@ -59,7 +59,7 @@ impl Arrivals {
 /// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the stretch of the
 /// schedule between two walks along it, one that follows the clock and one that follows the sends.
 #[derive(Debug)]
-pub(super) struct Pacer {
+pub(in crate::worker) struct Pacer {
     schedule: Option<Schedule>,
     /// Follows the sends.
     sending: Option<Arrivals>,
@@ -67,6 +67,8 @@ pub(super) struct Pacer {
     arriving: Option<Arrivals>,
     backlog: u64,
     backlog_max: u64,
+    /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be sent.
+    returned: VecDeque<Instant>,
     /// Open loop: slots with nothing to do, the longest idle first, so that all of them are used.
     free: VecDeque<u32>,
     /// What to do at the next submission.
@@ -80,13 +82,18 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub(super) fn new(schedule: Option<Schedule>, count: Option<u64>, slots: usize) -> Self {
+    pub(in crate::worker) fn new(
+        schedule: Option<Schedule>,
+        count: Option<u64>,
+        slots: usize,
+    ) -> Self {
         Self {
             schedule,
             sending: None,
             arriving: None,
             backlog: 0,
             backlog_max: 0,
+            returned: VecDeque::new(),
             free: VecDeque::with_capacity(slots),
             ready: Vec::with_capacity(slots),
             spare: Vec::with_capacity(slots),
@@ -97,7 +104,7 @@ impl Pacer {
     }
 
     /// The warm-up begins at `t0`, the measured phase at `warmup_end`; it ends at `end`, or by count.
-    pub(super) fn start(&mut self, t0: Instant, warmup_end: Instant, end: Instant) {
+    pub(in crate::worker) fn start(&mut self, t0: Instant, warmup_end: Instant, end: Instant) {
         self.warmup_end = warmup_end;
         self.end = end;
         self.sending = self.schedule.take().map(|schedule| {
@@ -115,25 +122,25 @@ impl Pacer {
         self.arriving = self.sending.clone();
     }
 
-    pub(super) const fn is_open_loop(&self) -> bool {
+    pub(in crate::worker) const fn is_open_loop(&self) -> bool {
         self.sending.is_some() || self.schedule.is_some()
     }
 
     /// Whether an operation that is due at `at` belongs to the measured phase.
-    pub(super) fn is_measured(&self, at: Instant) -> bool {
+    pub(in crate::worker) fn is_measured(&self, at: Instant) -> bool {
         at >= self.warmup_end
     }
 
-    pub(super) const fn backlog_max(&self) -> u64 {
+    pub(in crate::worker) const fn backlog_max(&self) -> u64 {
         self.backlog_max
     }
 
-    pub(super) fn has_ready(&self) -> bool {
+    pub(in crate::worker) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// Every operation that was asked for by count has begun.
-    pub(super) fn is_spent(&self) -> bool {
+    pub(in crate::worker) fn is_spent(&self) -> bool {
         let left = self
             .sending
             .as_ref()
@@ -142,18 +149,21 @@ impl Pacer {
     }
 
     /// The end by time; far away where the run ends by count.
-    pub(super) const fn end(&self) -> Instant {
+    pub(in crate::worker) const fn end(&self) -> Instant {
         self.end
     }
 
     /// When an arrival comes that a free slot can take.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
+    pub(in crate::worker) fn wake_at(&self) -> Option<Instant> {
         let arrivals = self.sending.as_ref().filter(|_| !self.free.is_empty())?;
+        if let Some(returned) = self.returned.front() {
+            return Some(*returned);
+        }
         (arrivals.next < Instant::FAR_FUTURE).then_some(arrivals.next)
     }
 
     /// The slot has nothing to do: it takes the next operation.
-    pub(super) fn make_available(&mut self, slot: u32) {
+    pub(in crate::worker) fn make_available(&mut self, slot: u32) {
         if self.is_open_loop() {
             self.free.push_back(slot);
         } else {
@@ -162,12 +172,17 @@ impl Pacer {
     }
 
     /// The slot has something of its own to do at the next submission.
-    pub(super) fn push(&mut self, slot: u32, action: Action) {
+    pub(in crate::worker) fn push(&mut self, slot: u32, action: Action) {
         self.ready.push((slot, action));
     }
 
-    /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of which.
-    pub(super) fn dispatch(&mut self, now: Instant, is_usable: impl Fn(u32) -> bool) {
+    /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of which, and is asked
+    /// once for each that is taken.
+    pub(in crate::worker) fn dispatch(
+        &mut self,
+        now: Instant,
+        mut is_usable: impl FnMut(u32) -> bool,
+    ) {
         let (Some(arriving), Some(sending)) = (&mut self.arriving, &mut self.sending) else {
             return;
         };
@@ -175,27 +190,45 @@ impl Pacer {
             arriving.advance();
             self.backlog += 1;
         }
-        while sending.next <= now {
+        while sending.next <= now || !self.returned.is_empty() {
             let Some(slot) = self.free.pop_front() else {
                 break;
             };
             if !is_usable(slot) {
                 continue;
             }
-            self.ready.push((
-                slot,
-                Action::Begin {
-                    due: Some(sending.next),
-                },
-            ));
+            let due = self.returned.pop_front().unwrap_or_else(|| {
+                let due = sending.next;
+                sending.advance();
+                due
+            });
+            self.ready.push((slot, Action::Begin { due: Some(due) }));
             self.backlog -= 1;
-            sending.advance();
         }
         self.backlog_max = self.backlog_max.max(self.backlog);
     }
 
+    /// An arrival that was given to a slot is due again: the slot cannot take it.
+    pub(in crate::worker) fn give_back(&mut self, due: Instant) {
+        self.returned.push_back(due);
+        self.backlog += 1;
+    }
+
+    /// Open loop: calls `dropped` with every arrival that is due at `now` and found no free slot. Nothing waits then.
+    pub(in crate::worker) fn shed(&mut self, now: Instant, mut dropped: impl FnMut(Instant)) {
+        let Some(sending) = &mut self.sending else {
+            return;
+        };
+        self.returned.drain(..).for_each(&mut dropped);
+        while sending.next <= now {
+            dropped(sending.next);
+            sending.advance();
+        }
+        (self.backlog, self.backlog_max) = (0, 0);
+    }
+
     /// Closed loop: whether an operation may begin at `now`; it is counted if it may.
-    pub(super) fn may_begin(&mut self, now: Instant, measured: bool) -> bool {
+    pub(in crate::worker) fn may_begin(&mut self, now: Instant, measured: bool) -> bool {
         if now >= self.end || self.remaining == Some(0) {
             return false;
         }
@@ -205,19 +238,26 @@ impl Pacer {
         true
     }
 
+    /// Closed loop: an operation of the measured phase that has begun was not sent after all.
+    pub(in crate::worker) fn take_back(&mut self) {
+        if let Some(remaining) = &mut self.remaining {
+            *remaining += 1;
+        }
+    }
+
     /// What is to be done now, to be given back to [`Pacer::put_back`].
-    pub(super) fn take_ready(&mut self) -> Vec<(u32, Action)> {
+    pub(in crate::worker) fn take_ready(&mut self) -> Vec<(u32, Action)> {
         std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare))
     }
 
     /// Keeps the memory of what was taken.
-    pub(super) fn put_back(&mut self, mut taken: Vec<(u32, Action)>) {
+    pub(in crate::worker) fn put_back(&mut self, mut taken: Vec<(u32, Action)>) {
         taken.clear();
         self.spare = taken;
     }
 
     /// Ends the loop: calls `unsent` with every arrival before `end` that was not sent.
-    pub(super) fn finish(&mut self, end: Instant, mut unsent: impl FnMut(Instant)) {
+    pub(in crate::worker) fn finish(&mut self, end: Instant, mut unsent: impl FnMut(Instant)) {
         // An operation that has begun goes on.
         self.ready.retain(|(_, action)| match action {
             Action::Begin { due } => {
@@ -227,6 +267,7 @@ impl Pacer {
             Action::Connect | Action::Request => true,
         });
         self.free.clear();
+        self.returned.drain(..).for_each(&mut unsent);
         if let Some(sending) = &mut self.sending {
             while sending.next < end {
                 unsent(sending.next);

@@ -1,0 +1,218 @@
+//! What arrives on a connection: responses, bytes that nobody asked for, the end of the stream.
+
+use super::connection::State;
+use super::{Blamed, Gauge, HttpClient, Stand};
+use crate::driver::{Driver, DriverError};
+use crate::histogram::Sample;
+use crate::proto::http1::response::{Response, ResponseError};
+use crate::units::Instant;
+use crate::worker::errors::Stage;
+
+/// What becomes of a connection after some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// It goes on.
+    Keep,
+    /// It has done its service, or the server is going to close it: another one takes its place.
+    Replace,
+}
+
+/// Why bytes make a connection useless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    Response(ResponseError),
+    /// Bytes behind the end of a response, in the same piece.
+    LongBody,
+    /// Bytes while no response was awaited.
+    Unsolicited,
+}
+
+impl Bad {
+    const fn blamed(self) -> (Stage, Blamed) {
+        use ResponseError::{CutHead, EarlyClose, ShortBody};
+        match self {
+            Self::Response(error @ (EarlyClose | CutHead | ShortBody)) => {
+                (Stage::Receive, Blamed::Peer(error.cause()))
+            }
+            Self::Response(error) => (Stage::Parse, Blamed::Peer(error.cause())),
+            Self::LongBody => (Stage::Parse, Blamed::Peer("long-body")),
+            Self::Unsolicited => (Stage::Parse, Blamed::Peer("unsolicited")),
+        }
+    }
+}
+
+impl<G: Gauge> HttpClient<G> {
+    /// Reads what arrived on a connection.
+    pub(super) fn handle_bytes(
+        &mut self,
+        index: u32,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<After, Bad> {
+        if self.stand == Stand::Measuring {
+            self.tally.received_bytes += bytes.len() as u64;
+        }
+        let mut rest = bytes;
+        let mut after = After::Keep;
+        while !rest.is_empty() {
+            let connection = &mut self.connections[index as usize];
+            if connection.awaited() == 0 {
+                return Err(if rest.len() == bytes.len() {
+                    Bad::Unsolicited
+                } else {
+                    Bad::LongBody
+                });
+            }
+            if self.any_head && connection.reader.is_at_start() {
+                let entry = self.requests.at(index, connection, 0).entry;
+                let entry = self.spec.requests.entries()[usize::from(entry)];
+                connection.reader.expect(entry.head);
+            }
+            let read = connection.reader.handle_bytes(rest, &mut self.spare);
+            let (used, response) = read.map_err(Bad::Response)?;
+            rest = &rest[used..];
+            let Some(response) = response else { break };
+            if self.handle_response(index, response, now) == After::Replace {
+                after = After::Replace;
+                if !response.keep_alive {
+                    // What follows is no response to anything that this connection will answer.
+                    return if rest.is_empty() {
+                        Ok(after)
+                    } else {
+                        Err(Bad::LongBody)
+                    };
+                }
+            }
+        }
+        Ok(after)
+    }
+
+    /// A response is whole.
+    fn handle_response(&mut self, index: u32, response: Response, now: Instant) -> After {
+        let open_loop = self.pacer.is_open_loop();
+        let connection = &mut self.connections[index as usize];
+        let request = self.requests.take_first(index, connection);
+        if connection.awaited() == 0 {
+            self.awaiting.remove(index);
+        } else {
+            // The next one in the pipeline was sent earlier than the last in the list, so its deadline is noticed late by
+            // as much at most.
+            let since = self.requests.at(index, connection, 0).sent_at;
+            self.awaiting.push(index, since);
+        }
+        self.outstanding -= 1;
+        self.responses += 1;
+        self.timed = true;
+        connection.failures = 0;
+        let expected = self.spec.expect.contains(response.status);
+        let sample = Sample {
+            residence: response.residence,
+            ..request.sample(now, open_loop)
+        };
+        if request.measured {
+            let headline = sample.service + sample.lateness.unwrap_or_default();
+            self.tally.codes.record(response.status, now, headline);
+            self.tally.body_bytes += response.body_bytes;
+            self.measured_until = now;
+            if expected {
+                self.tally.recording.record(now, sample);
+                self.tally.measured.operations.completed += 1;
+            } else {
+                self.tally.recording.record_error(now);
+                self.tally.measured.operations.failed += 1;
+            }
+            self.tell_counts();
+        } else if expected {
+            self.tally.warmup.operations.completed += 1;
+        } else {
+            self.tally.warmup.operations.failed += 1;
+        }
+        let served = self
+            .spec
+            .requests_per_connection
+            .is_some_and(|most| u64::from(self.connections[index as usize].begun) >= most)
+            && self.connections[index as usize].in_flight == 0;
+        let unwanted = !expected && self.spec.reconnect_on_error;
+        if !response.keep_alive || served || unwanted {
+            After::Replace
+        } else {
+            After::Keep
+        }
+    }
+
+    /// Acts on what [`Self::handle_bytes`] found; `armed`: the receive goes on.
+    pub(super) fn follow<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        found: Result<After, Bad>,
+        armed: bool,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if !self.connections[index as usize].is_open() {
+            return Ok(());
+        }
+        match found {
+            Ok(After::Keep) => {
+                self.offer(index);
+                if armed {
+                    Ok(())
+                } else {
+                    self.receive(io, index)
+                }
+            }
+            Ok(After::Replace) => self.replace(io, index, now),
+            Err(bad) => {
+                let (stage, blamed) = bad.blamed();
+                self.fail(io, index, stage, blamed, now)
+            }
+        }
+    }
+
+    /// Closes a connection that has ended well and opens another one in its place. Requests in its pipeline that it is not
+    /// going to answer have failed.
+    fn replace<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        self.unsend(index);
+        if self.connections[index as usize].in_flight > 0 {
+            let blamed = Blamed::Peer(ResponseError::EarlyClose.cause());
+            return self.fail(io, index, Stage::Receive, blamed, now);
+        }
+        self.close(io, index, true)
+    }
+
+    /// The server has closed the connection.
+    pub(super) fn handle_end<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let connection = &mut self.connections[index as usize];
+        debug_assert_eq!(connection.state, State::Open);
+        if connection.awaited() == 0 {
+            // A keep-alive that has run out, or a server that restarts. One that closes before the first request would be
+            // asked again and again.
+            if connection.begun > 0 || !self.is_running() {
+                self.unsend(index);
+                return self.close(io, index, true);
+            }
+            let blamed = Blamed::Peer(ResponseError::EarlyClose.cause());
+            return self.fail(io, index, Stage::Receive, blamed, now);
+        }
+        match connection.reader.handle_end(&mut self.spare) {
+            Ok(response) => {
+                self.handle_response(index, response, now);
+                self.replace(io, index, now)
+            }
+            Err(error) => {
+                let (stage, blamed) = Bad::Response(error).blamed();
+                self.fail(io, index, stage, blamed, now)
+            }
+        }
+    }
+}
