@@ -36,6 +36,7 @@ pub(crate) fn median_ns(
         cpus: Some(vec![cpu(config.cpus.server)]),
         backend: BackendChoice::Only(backend),
         secret: None,
+        http: None,
     };
     let server = Server::start(
         &serve,
@@ -69,6 +70,7 @@ pub(crate) fn median_ns(
             interval: Nanos::from_secs(1),
             label: None,
             secret: None,
+            http: None,
             no_idle: false,
         },
     };

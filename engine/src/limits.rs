@@ -88,7 +88,8 @@ const _: () = assert!(DATAGRAM_HEADER as usize <= CONTROL_DATAGRAM);
 const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIONS_MAX);
 const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX);
 // Each HTTP connection may receive and send at once.
-const _: () = assert!(HTTP_CONNECTIONS_MAX < SOCKETS_MAX && 2 * HTTP_CONNECTIONS_MAX < OPERATIONS_MAX);
+const _: () =
+    assert!(HTTP_CONNECTIONS_MAX < SOCKETS_MAX && 2 * HTTP_CONNECTIONS_MAX < OPERATIONS_MAX);
 const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
 // One session alone always fits, and so do the default number of sessions of the smallest messages, each with its
 // histogram (below 288 KiB).

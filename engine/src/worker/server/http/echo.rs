@@ -103,7 +103,7 @@ impl Echo {
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
-    let mut digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next()?).to_digit(16);
+    let digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next()?).to_digit(16);
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
             b';' => return None,
