@@ -70,7 +70,6 @@ pub(crate) fn median_ns(
             interval: Nanos::from_secs(1),
             label: None,
             secret: None,
-            http: None,
             no_idle: false,
         },
     };

@@ -41,7 +41,7 @@ pub(crate) struct ServeArgs {
     /// End a session after that long, whatever its client wants
     #[arg(long, value_name = "TIME", default_value = "1h")]
     max_duration: Nanos,
-    /// Close what has been silent for that long: sessions, and connections that never say what they want
+    /// Close what has been silent for that long: sessions, HTTP connections, and those that never say what they want
     #[arg(long, value_name = "TIME", default_value = "30s")]
     idle_timeout: Nanos,
     /// Spin for clients that ask for it even with no CPU to spare

@@ -325,7 +325,7 @@ fn a_stall_holds_everything_up_once() {
     );
     let first = web.client(GET);
     web.run_for(Nanos::from_millis(3));
-    let held = web.client("GET /echo?delay=12ms HTTP/1.1\r\nHost: x\r\n\r\n".to_owned());
+    let held = web.client("GET /echo?delay=12ms HTTP/1.1\r\nHost: x\r\n\r\n");
     web.run_for(Nanos::from_millis(8));
     web.clients[first].outbox = GET.into();
     web.run_for(Nanos::from_millis(20));

@@ -178,8 +178,8 @@ fn closes(text: &str, dice: &mut Xoshiro256PlusPlus) -> bool {
 
 /// A duration as Go writes it: `1.5s`, `1m30s`, `200us`.
 fn duration(text: &str) -> Option<Nanos> {
-    if text.starts_with('-') {
-        return read_duration(&text[1..]).map(|_| Nanos::ZERO);
+    if let Some(negative) = text.strip_prefix('-') {
+        return read_duration(negative).map(|_| Nanos::ZERO);
     }
     read_duration(text.strip_prefix('+').unwrap_or(text))
 }
@@ -218,5 +218,4 @@ fn read_duration(text: &str) -> Option<Nanos> {
 }
 
 #[cfg(test)]
-#[path = "echo_tests.rs"]
 mod tests;
