@@ -170,12 +170,13 @@ fn late(step: &StepResult, target_per_s: f64) -> Option<(Nanos, Nanos)> {
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn behind(step: &StepResult) -> Option<String> {
     let operations = &step.operations;
-    let share = operations.sent as f64 / operations.due.max(1) as f64;
-    (operations.due > 0 && share < SENT_SHARE).then(|| {
+    // What found no free connection was not the generator's to send.
+    let due = operations.due.saturating_sub(operations.dropped);
+    let share = operations.sent as f64 / due.max(1) as f64;
+    (due > 0 && share < SENT_SHARE).then(|| {
         format!(
-            "it sent {} of {} operations that were due ({:.1} %)",
+            "it sent {} of {due} operations that were due ({:.1} %)",
             operations.sent,
-            operations.due,
             share * 100.0
         )
     })
