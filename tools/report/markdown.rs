@@ -1,10 +1,10 @@
 //! Markdown: tables to paste into an issue, with what has to stand beside them.
 
 use comfy_table::presets::ASCII_MARKDOWN;
-use tare_engine::result::{Report, StepResult};
+use tare_engine::result::{HttpParams, Report, StepResult};
 use tare_engine::units::Nanos;
 
-use super::{Cells, Look, asked, distribution, loaded, operations, parts, sweep, warning};
+use super::{Cells, Look, asked, distribution, http, loaded, operations, parts, sweep, warning};
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut blocks = vec![format!("**{}**", escape(&asked(report)))];
@@ -23,6 +23,8 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     match (report.results.as_slice(), pairs.as_slice()) {
         ([], _) => {}
         (steps, _) if report.kind == "bw" => bulk(report, steps, &mut blocks),
+        ([step], _) if let Some(asked) = http::of(step) => http_one(step, asked, look, &mut blocks),
+        (_, _) if report.kind == "http" => blocks.push(table(http::sweep(report), 0)),
         (_, [pair]) => {
             blocks.push(table(loaded::distribution(*pair, look), 1));
             blocks.push(format!("Load: {}.", escape(&loaded::carried(*pair))));
@@ -34,6 +36,12 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     if !report.results.is_empty() {
         let what = match report.kind.as_str() {
             "bw" => "Rates are of payload, as the receiving end got it.",
+            "http" if report.results.iter().any(|r| r.latency.response.is_some()) => {
+                "Latencies count from when a request was due, by the schedule, to the end of its response."
+            }
+            "http" => {
+                "Latencies count from the send of a request to the end of its response (closed loop)."
+            }
             _ if !pairs.is_empty() => "Full round trips.",
             _ => "Full round trips; ½ as qperf and sockperf print them.",
         };
@@ -73,6 +81,32 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
         Nanos(step.latency_error_ns),
         instrument.client.backend,
         instrument.client.wait,
+    );
+    blocks.push(escape(&text));
+}
+
+fn http_one(step: &StepResult, asked: &HttpParams, look: &Look, blocks: &mut Vec<String>) {
+    let mut facts = http::facts(step, asked);
+    if !step.errors.is_empty() {
+        facts.push(("errors", super::errors(&step.errors)));
+    }
+    facts.push(("connections", http::connections(step, asked)));
+    facts.extend(http::cpu(step).map(|text| ("cpu", text)));
+    let lines = facts
+        .iter()
+        .map(|(name, text)| format!("- {name}: {}", escape(text)));
+    blocks.push(lines.collect::<Vec<_>>().join("\n"));
+    if super::headline(&step.latency).count > 0 {
+        blocks.push(table(distribution(step, look), 1));
+    }
+    if let Some(codes) = http::codes(step) {
+        blocks.push(table(codes, 1));
+    }
+    let client = &step.instrument.client;
+    let error = Nanos(step.latency_error_ns);
+    let text = format!(
+        "Each latency ± {error} by the instrument ({} {}).",
+        client.backend, client.wait
     );
     blocks.push(escape(&text));
 }
