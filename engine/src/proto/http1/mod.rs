@@ -5,6 +5,7 @@
 
 mod chunks;
 mod fields;
+pub mod incoming;
 pub mod request;
 pub mod response;
 pub mod status;

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Reads `wire` in pieces of `step` bytes, then its end: the responses, the bytes they took, and the error.
@@ -232,4 +234,235 @@ fn framing_that_contradicts_itself_is_refused() {
     }
     let old = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(error(old), ResponseError::BadFraming);
+}
+
+#[test]
+fn heads_are_bounded_however_they_come() {
+    let start = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
+    let fill = |len: usize| {
+        let mut wire = start.to_owned();
+        while wire.len() + 4 < len {
+            let line = (len - 4 - wire.len()).min(1_024);
+            let line = if len - 4 - wire.len() - line < 5 {
+                len - 4 - wire.len()
+            } else {
+                line
+            };
+            wire.push_str(&format!("A:{}\r\n", "b".repeat(line.saturating_sub(2))));
+        }
+        wire.truncate(len - 4);
+        wire + "\r\n\r\n"
+    };
+    let whole = fill(RESPONSE_HEAD_MAX);
+    for step in [usize::MAX, 4_000, 1] {
+        let (responses, total, error) = read(whole.as_bytes(), step, false);
+        assert_eq!(
+            (responses.len(), total, error),
+            (1, RESPONSE_HEAD_MAX, None),
+            "{step}"
+        );
+    }
+    let longer = fill(RESPONSE_HEAD_MAX + 1);
+    for step in [usize::MAX, 4_000, 1] {
+        let (_, _, error) = read(longer.as_bytes(), step, false);
+        assert_eq!(error, Some(ResponseError::HeadTooLong), "{step}");
+    }
+    let many = |count| format!("{start}{}\r\n", "A: b\r\n".repeat(count - 1));
+    assert_eq!(one(&many(RESPONSE_HEADERS_MAX)).status, 200);
+    assert_eq!(
+        error(&many(RESPONSE_HEADERS_MAX + 1)),
+        ResponseError::TooManyHeaders
+    );
+}
+
+#[test]
+fn trailers_extensions_and_interim_responses_are_bounded() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let many = |count| format!("{chunked}0\r\n{}\r\n", "A: b\r\n".repeat(count));
+    assert_eq!(one(&many(RESPONSE_HEADERS_MAX)).status, 200);
+    assert_eq!(
+        error(&many(RESPONSE_HEADERS_MAX + 1)),
+        ResponseError::TooManyHeaders
+    );
+    let long = format!("{chunked}0\r\nA: {}", "b".repeat(RESPONSE_HEAD_MAX));
+    assert_eq!(error(&long), ResponseError::HeadTooLong);
+    let long = format!("{chunked}1;{}", "b".repeat(crate::limits::CHUNK_LINE_MAX));
+    assert_eq!(error(&long), ResponseError::BadChunk);
+    let interim = |count| "HTTP/1.1 102 Wait\r\n\r\n".repeat(count) + "HTTP/1.1 204 No\r\n\r\n";
+    assert_eq!(
+        one(&interim(usize::from(INTERIM_RESPONSES_MAX))).status,
+        204
+    );
+    assert_eq!(
+        error(&interim(usize::from(INTERIM_RESPONSES_MAX) + 1)),
+        ResponseError::Malformed
+    );
+}
+
+/// A response and what should be read of it.
+#[derive(Debug, Clone)]
+struct Case {
+    wire: Vec<u8>,
+    response: Response,
+}
+
+fn framed(
+    body: Vec<u8>,
+    status: u16,
+    cuts: Option<Vec<usize>>,
+    trailers: &[String],
+) -> (String, Vec<u8>, u64) {
+    if matches!(status, 204 | 304) {
+        return ("Content-Length: 7\r\n".to_owned(), Vec::new(), 0);
+    }
+    let bytes = body.len() as u64;
+    let Some(cuts) = cuts else {
+        return (format!("content-Length:{bytes} \r\n"), body, bytes);
+    };
+    let mut wire = Vec::new();
+    let mut rest = &body[..];
+    for cut in cuts {
+        let (chunk, after) = rest.split_at(cut.min(rest.len()));
+        if !chunk.is_empty() {
+            wire.extend(format!("{:X};x=\"{cut}\"\r\n", chunk.len()).bytes());
+            wire.extend(chunk);
+            wire.extend(b"\r\n");
+        }
+        rest = after;
+    }
+    if !rest.is_empty() {
+        wire.extend(format!("{:04x}\r\n", rest.len()).bytes());
+        wire.extend(rest);
+        wire.extend(b"\r\n");
+    }
+    wire.extend(b"0\r\n");
+    trailers
+        .iter()
+        .for_each(|line| wire.extend(format!("{line}\r\n").bytes()));
+    wire.extend(b"\r\n");
+    ("Transfer-Encoding: chunked\r\n".to_owned(), wire, bytes)
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let field = "[A-Za-z0-9!#~-]{1,12}X:[ \t]{0,2}[!-~é]{0,30}";
+    (
+        proptest::collection::vec(field, 0..6),
+        proptest::collection::vec(field, 0..3),
+        proptest::collection::vec(any::<u8>(), 0..300),
+        prop_oneof![4 => Just(200u16), 1 => Just(204), 1 => Just(304), 2 => 200..=999u16],
+        proptest::option::of(proptest::collection::vec(0..90usize, 0..6)),
+        proptest::option::of(0..5_000_000_000u64),
+        (any::<bool>(), 0..3usize, "[ -~]{0,10}"),
+    )
+        .prop_map(
+            |(fields, trailers, body, status, cuts, residence, (close, interim, reason))| {
+                let (framing, body, body_bytes) = framed(body, status, cuts, &trailers);
+                let mut wire = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(interim);
+                wire += &format!("HTTP/1.1 {status} {reason}\r\n{framing}");
+                fields
+                    .iter()
+                    .for_each(|line| wire += &format!("{line}\r\n"));
+                if close {
+                    wire += "connection: x, CLOSE\r\n";
+                }
+                if let Some(ns) = residence {
+                    let (ms, below) = (ns / 1_000_000, ns % 1_000_000);
+                    wire += &format!("Server-Timing: residence;dur={ms}.{below:06}\r\n");
+                }
+                wire += "\r\n";
+                let response = Response {
+                    status,
+                    keep_alive: !close,
+                    body_bytes,
+                    residence: residence.map(Nanos),
+                };
+                Case {
+                    wire: [wire.into_bytes(), body].concat(),
+                    response,
+                }
+            },
+        )
+}
+
+/// Hands in `wire`, cut at `cuts`, until the bytes run out or are refused.
+fn cut(wire: &[u8], cuts: &[usize]) -> (Vec<Response>, usize, Option<ResponseError>) {
+    let (mut reader, mut spare) = (ResponseReader::default(), Spare::default());
+    let mut points: Vec<_> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();
+    points.push(wire.len());
+    points.sort_unstable();
+    let (mut responses, mut at) = (Vec::new(), 0);
+    for point in points {
+        while at < point {
+            match reader.handle_bytes(&wire[at..point], &mut spare) {
+                Ok((taken, response)) => {
+                    assert!(taken <= point - at, "no more than given");
+                    assert!(
+                        response.is_some() || at + taken == point,
+                        "all without a response"
+                    );
+                    assert!(reader.gathered.len() <= RESPONSE_HEAD_MAX);
+                    assert!(reader.gathered.is_empty() || matches!(reader.phase, Phase::Head));
+                    responses.extend(response);
+                    at += taken;
+                }
+                Err(error) => return (responses, at, Some(error)),
+            }
+        }
+    }
+    let mut error = None;
+    match reader.handle_end(&mut spare) {
+        Ok(response) => responses.push(response),
+        Err(ResponseError::EarlyClose) => {}
+        Err(cut) => error = Some(cut),
+    }
+    assert!(spare.0.len() <= 1);
+    (responses, at, error)
+}
+
+proptest! {
+    #[test]
+    fn responses_are_the_same_wherever_they_are_cut(
+        cases in proptest::collection::vec(case(), 1..4),
+        last in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..100)),
+        cuts in proptest::collection::vec(any::<usize>(), 0..12),
+        each in any::<bool>(),
+    ) {
+        let mut wire = cases.iter().flat_map(|case| case.wire.clone()).collect::<Vec<_>>();
+        let mut expected: Vec<_> = cases.iter().map(|case| case.response).collect();
+        if let Some(body) = last {
+            // Until the end of the connection.
+            wire.extend(b"HTTP/1.1 299 Last\r\nServer: x\r\n\r\n");
+            wire.extend(&body);
+            expected.push(ok(299, false, body.len() as u64));
+        }
+        let cuts = if each { (0..wire.len()).collect() } else { cuts };
+        prop_assert_eq!(cut(&wire, &cuts), (expected, wire.len(), None));
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_read_or_refused(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        start in prop_oneof![
+            Just(""), Just("HTTP/1.1 200 OK\r\n"), Just("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Just("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA"),
+        ],
+        cuts in proptest::collection::vec(any::<usize>(), 0..8),
+    ) {
+        let wire = [start.as_bytes(), &bytes].concat();
+        cut(&wire, &cuts);
+    }
+
+    #[test]
+    fn a_damaged_response_is_the_same_wherever_it_is_cut(
+        case in case(), place in any::<usize>(), byte in prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b':')],
+        cuts in proptest::collection::vec(any::<usize>(), 0..8),
+    ) {
+        let mut wire = case.wire;
+        let place = place % wire.len();
+        wire[place] = byte;
+        // Where it is refused is found out sooner or later; what was read before, and why, is the same.
+        let (whole, _, error) = cut(&wire, &[]);
+        let (pieces, _, same) = cut(&wire, &cuts);
+        prop_assert_eq!((whole, error.is_some()), (pieces, same.is_some()));
+    }
 }
