@@ -40,7 +40,8 @@ pub(super) fn bars(step: &StepResult) -> Vec<String> {
         return Vec::new();
     };
     let (low, high) = (histogram.min(), histogram.value_at_quantile(LINEAR_UPTO));
-    let width = round_up((high - low).div_ceil(BARS).max(1));
+    // Narrower than a hundredth, and two edges would be printed alike.
+    let width = round_up((high - low).div_ceil(BARS).max(high / 100).max(1));
     let begin = low / width * width;
     let edges = (1..).map(|n| begin + n * width);
     let mut rows: Vec<(String, u64)> = Vec::new();
@@ -144,10 +145,8 @@ fn buckets(histogram: &Histogram<u64>) -> u32 {
 /// tags. A step whose intervals carry no histogram is one line.
 pub(crate) fn interval_log(report: &Report) -> String {
     const IN_MEMORY: &str = "it is written to memory, and counts stay below 2^63";
-    let started = report
-        .started_at
-        .parse::<Timestamp>()
-        .map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
+    let clock = |text: &str| text.parse::<Timestamp>().map(SystemTime::from).ok();
+    let started = clock(&report.started_at).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     writeln!(log, "#[Histogram log format version 1.3]").expect(IN_MEMORY);
@@ -158,7 +157,10 @@ pub(crate) fn interval_log(report: &Report) -> String {
         .expect(IN_MEMORY);
     let mut begin = Duration::ZERO;
     for (index, step) in report.results.iter().enumerate() {
-        begin += Duration::from_nanos(step.warmup.duration_ns);
+        let told = step.began_at.as_deref().and_then(clock);
+        begin = told
+            .and_then(|at| at.duration_since(started).ok())
+            .unwrap_or_else(|| begin + Duration::from_nanos(step.warmup.duration_ns));
         let name = format!("step-{}", index + 1);
         let tag = Tag::new(&name);
         for (from, length, hdr) in spans(step) {
@@ -317,6 +319,7 @@ mod tests {
         }
         let mut second = step([7_000_000]);
         second.duration_ns = 1_000_000_000;
+        second.began_at = Some("2025-11-20T12:00:02.250000000Z".into());
         report.results = vec![first, second];
         let log = interval_log(&report);
         assert!(
@@ -345,7 +348,7 @@ mod tests {
             [
                 line("step-1", (500, 1_000), 2.0, 2),
                 line("step-1", (1_500, 500), 3.0, 3),
-                line("step-2", (2_000, 1_000), 7.0, 7),
+                line("step-2", (2_250, 1_000), 7.0, 7),
             ]
         );
     }

@@ -26,7 +26,7 @@ pub(super) fn of(step: &StepResult) -> Option<&HttpParams> {
     step.params.http.as_ref()
 }
 
-/// `GET /a, 100 connections, 1,000/s`.
+/// `100 connections, 1,000/s`.
 pub(super) fn parameters(params: &Params, http: &HttpParams) -> String {
     let mut text = plural(u64::from(params.connections), "connection");
     if http.pipeline > 1 {
@@ -43,7 +43,6 @@ pub(super) fn parameters(params: &Params, http: &HttpParams) -> String {
 
 /// `1,000/s`, of a ramp `1,000 to 5,000/s`.
 fn rates(from: f64, http: &HttpParams) -> String {
-    let per_second = |rate| per_second(rate);
     match http.rate_to_per_s {
         Some(to) => format!(
             "{} to {}",
@@ -60,8 +59,8 @@ pub(super) fn asked(report: &Report, first: &StepResult, http: &HttpParams) -> S
     let mut text = format!("tare http: {} {}", http.method, http.path);
     if http.requests > 1 {
         text.push_str(&format!(
-            " and {} more",
-            plural(http.requests - 1, "request")
+            " and {} more requests",
+            grouped(http.requests - 1)
         ));
     }
     let target = match &params.address {
@@ -87,12 +86,15 @@ pub(super) fn asked(report: &Report, first: &StepResult, http: &HttpParams) -> S
         Some(each) => text.push_str(&format!(", {} per connection", plural(each, "request"))),
         None => {}
     }
-    let lasted = first.duration_ns;
-    if report.results.iter().all(|step| step.duration_ns == lasted) {
-        text.push_str(&format!(", {} measured", Nanos(lasted)));
-        if report.results.len() > 1 {
-            text.push_str(" each");
-        }
+    let lasted = report.results.iter().map(|step| step.duration_ns);
+    let (least, most) = (lasted.clone().min().unwrap_or(0), lasted.max().unwrap_or(0));
+    text.push_str(&format!(", {} ", Nanos(least)));
+    if least < most {
+        text.push_str(&format!("to {} ", Nanos(most)));
+    }
+    text.push_str("measured");
+    if report.results.len() > 1 {
+        text.push_str(" each");
     }
     if let Some(label) = &first.label {
         text.push_str(&format!(" [{label}]"));
@@ -239,7 +241,7 @@ pub(super) fn cpu(step: &StepResult) -> Option<String> {
     Some(text)
 }
 
-/// The kinds of errors in a few words: `receive ECONNRESET 12, connect timeout 3, 2 more kinds 5`.
+/// The kinds of errors in a few words: `receive ECONNRESET 12, connect timeout 3, 2 other kinds 5`.
 fn errors(step: &StepResult) -> String {
     let mut kinds: Vec<_> = step.errors.iter().filter(|e| e.count > 0).collect();
     kinds.sort_by_key(|error| std::cmp::Reverse(error.count));

@@ -1,7 +1,7 @@
 //! Markdown: tables to paste into an issue, with what has to stand beside them.
 
 use comfy_table::presets::ASCII_MARKDOWN;
-use tare_engine::result::{HttpParams, Report, StepResult};
+use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
 use super::{Cells, Look, asked, distribution, http, loaded, operations, parts, sweep, warning};
@@ -23,8 +23,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     match (report.results.as_slice(), pairs.as_slice()) {
         ([], _) => {}
         (steps, _) if report.kind == "bw" => bulk(report, steps, &mut blocks),
-        ([step], _) if let Some(asked) = http::of(step) => http_one(step, asked, look, &mut blocks),
-        (_, _) if report.kind == "http" => blocks.push(table(http::sweep(report), 0)),
+        (steps, _) if report.kind == "http" => http_steps(report, steps, look, &mut blocks),
         (_, [pair]) => {
             blocks.push(table(loaded::distribution(*pair, look), 1));
             blocks.push(format!("Load: {}.", escape(&loaded::carried(*pair))));
@@ -85,7 +84,12 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
     blocks.push(escape(&text));
 }
 
-fn http_one(step: &StepResult, asked: &HttpParams, look: &Look, blocks: &mut Vec<String>) {
+fn http_steps(report: &Report, steps: &[StepResult], look: &Look, blocks: &mut Vec<String>) {
+    let [step] = steps else {
+        blocks.push(table(http::sweep(report), 0));
+        return;
+    };
+    let Some(asked) = http::of(step) else { return };
     let mut facts = http::facts(step, asked);
     if !step.errors.is_empty() {
         facts.push(("errors", super::errors(&step.errors)));

@@ -35,10 +35,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     match (report.results.as_slice(), pairs.as_slice()) {
         ([], _) => {}
         (steps, _) if report.kind == "bw" => bulk(&mut out, report, steps),
-        ([step], _) if let Some(asked) = super::http::of(step) => {
-            http::one(&mut out, report, step, asked, look);
-        }
-        (_, _) if report.kind == "http" => http::several(&mut out, report),
+        (steps, _) if report.kind == "http" => http::render(&mut out, report, steps, look),
         (steps, [_, ..]) => under_load(&mut out, report, steps, &pairs, look),
         ([step], _) if super::headline(&step.latency).count == 0 => {
             out.push_str("Nothing was answered in the measured phase.\n\n");

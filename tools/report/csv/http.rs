@@ -37,6 +37,7 @@ pub(super) fn columns(row: &mut Row, step: &StepResult, look: &Look) {
     instrument(row, "client", Some(&step.instrument.client));
     instrument(row, "server", step.instrument.server.as_ref());
     row.put("instances", step.instances.join(" "));
+    row.put_known("began_at", step.began_at.as_ref());
     more_quantiles(row, step, look);
 }
 

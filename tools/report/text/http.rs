@@ -5,14 +5,19 @@ use tare_engine::result::{HttpParams, Report, StepResult};
 use super::{fact, instruments, machines, notes, put, steps_troubles};
 use crate::report::{Look, distribution, errors, headline, histogram, http, parameters, parts};
 
+pub(super) fn render(out: &mut String, report: &Report, steps: &[StepResult], look: &Look) {
+    match steps {
+        [step] => {
+            if let Some(asked) = http::of(step) {
+                one(out, report, step, asked, look);
+            }
+        }
+        _ => several(out, report),
+    }
+}
+
 /// One step on one screen.
-pub(super) fn one(
-    out: &mut String,
-    report: &Report,
-    step: &StepResult,
-    asked: &HttpParams,
-    look: &Look,
-) {
+fn one(out: &mut String, report: &Report, step: &StepResult, asked: &HttpParams, look: &Look) {
     out.push('\n');
     for (name, text) in http::facts(step, asked) {
         fact(out, name, &text);
@@ -84,7 +89,7 @@ fn troubles(out: &mut String, step: &StepResult) {
 }
 
 /// A sweep: a row per step, then the codes of each that had more than one, and what is odd.
-pub(super) fn several(out: &mut String, report: &Report) {
+fn several(out: &mut String, report: &Report) {
     out.push('\n');
     put(out, http::sweep(report));
     out.push('\n');
