@@ -252,7 +252,7 @@ fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()>
     if by_count
         && stages
             .iter()
-            .any(|stage| stage.from_per_s < stage.to_per_s || stage.from_per_s > stage.to_per_s)
+            .any(|stage| stage.from_per_s.total_cmp(&stage.to_per_s).is_ne())
     {
         return Err(Error::usage(
             "how steep a ramp is follows from its time, and --count gives none",
