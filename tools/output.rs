@@ -90,6 +90,8 @@ pub(crate) struct Outputs {
     stdout: Stdout,
     /// Results already streamed to stdout.
     streamed: usize,
+    /// Steps of the whole run, once that is known.
+    steps: usize,
     /// The first thing that could not be written.
     failed: Option<Error>,
 }
@@ -116,8 +118,14 @@ impl Outputs {
             look,
             stdout: Stdout::default(),
             streamed: 0,
+            steps: 0,
             failed: None,
         })
+    }
+
+    /// The run has that many steps.
+    pub(crate) const fn expect_steps(&mut self, steps: usize) {
+        self.steps = steps;
     }
 
     /// Whether stdout is written to while the run goes on.

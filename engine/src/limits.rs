@@ -5,14 +5,14 @@ use crate::units::Nanos;
 /// The TCP port, and UDP port number, that a server listens on by default.
 pub const DEFAULT_PORT: u16 = 7117;
 
-/// Operations that one driver may have outstanding at once.
-pub const OPERATIONS_MAX: u32 = 1 << 16;
+/// Operations that one driver may have outstanding at once. Unit tests fill it up, so theirs is smaller.
+pub const OPERATIONS_MAX: u32 = if cfg!(test) { 1 << 16 } else { 1 << 20 };
 /// Entries of a ring's submission queue; what does not fit is submitted in the same turn, in several enters.
 pub const RING_ENTRIES: u32 = 1024;
 /// Completions that one turn hands over at most; the rest stays for the next turn.
 pub const COMPLETIONS_PER_TURN: usize = 1024;
 /// Sockets that one driver may hold at once.
-pub const SOCKETS_MAX: u32 = 1 << 16;
+pub const SOCKETS_MAX: u32 = 1 << 18;
 /// Up to this many receives are attempted anew in every turn that does not wait; above it a spinning
 /// driver asks the kernel for readiness instead, since each attempt costs its share of the turn.
 pub const SPIN_ATTEMPTS_MAX: usize = 4;
@@ -23,6 +23,10 @@ pub const SEGMENTS_MAX: usize = 4;
 pub const RESPONSE_HEAD_MAX: usize = 64 << 10;
 /// Headers (and trailers) of a response.
 pub const RESPONSE_HEADERS_MAX: usize = 128;
+/// Responses of the class 1xx before one response.
+pub const INTERIM_RESPONSES_MAX: u8 = 16;
+/// The longest line with the size of a chunk, its extensions and all, bytes.
+pub const CHUNK_LINE_MAX: usize = 4 << 10;
 /// All requests of a run, written out, bytes.
 pub const REQUESTS_BYTES_MAX: usize = 64 << 20;
 /// Different requests of a run.
@@ -31,6 +35,8 @@ pub const REQUESTS_MAX: usize = 10_000;
 pub const PIPELINE_MAX: u32 = 1_024;
 /// The longest head of a request that the server reads, bytes.
 pub const REQUEST_HEAD_MAX: usize = 16 << 10;
+/// The longest target of a request that the server reads, bytes.
+pub const REQUEST_TARGET_MAX: usize = 8 << 10;
 /// Headers of a request that the server reads.
 pub const REQUEST_HEADERS_MAX: usize = 100;
 /// The longest body of a request that the server reads, bytes; what `/echo` sends back is at most as long.
@@ -57,9 +63,15 @@ pub const DOCUMENT_MAX: usize = 1 << 20;
 pub const HYBRID_SPIN: Nanos = Nanos::from_micros(200);
 
 /// Concurrent connections of one run.
-pub const CONNECTIONS_MAX: u32 = 60_000;
+pub const CONNECTIONS_MAX: u32 = 200_000;
+/// Concurrent connections from one client address to one server address: it has no ports for more.
+pub const ADDRESS_CONNECTIONS_MAX: u32 = 60_000;
 /// Sessions that a server keeps at once by default.
 pub const SESSIONS_MAX: u32 = 4096;
+/// HTTP connections that a server keeps at once by default, and at most.
+pub const HTTP_CONNECTIONS_MAX: u32 = 65_000;
+/// Memory that HTTP connections may hold together for what they sent and are sent, bytes.
+pub const HTTP_MEMORY_MAX: u64 = 1 << 30;
 /// Memory that the sessions of a server may claim together for their buffers and histograms, bytes. A session of
 /// the largest messages claims 32 MiB.
 pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
@@ -77,8 +89,12 @@ pub const BLOCKS: usize = 32;
 pub const INTERVALS_MAX: usize = 3_600;
 
 const _: () = assert!(DATAGRAM_HEADER as usize <= CONTROL_DATAGRAM);
+const _: () =
+    assert!(REQUEST_TARGET_MAX < REQUEST_HEAD_MAX && REQUEST_HEAD_MAX <= u16::MAX as usize);
 const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIONS_MAX);
-const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX);
+const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX && ADDRESS_CONNECTIONS_MAX <= CONNECTIONS_MAX);
+// Each connection may have a receive, a send and a timer outstanding, and its close or a cancel besides.
+const _: () = assert!(cfg!(test) || 4 * SOCKETS_MAX <= OPERATIONS_MAX);
 const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
 // One session alone always fits, and so do the default number of sessions of the smallest messages, each with its
 // histogram (below 288 KiB).

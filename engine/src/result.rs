@@ -171,6 +171,10 @@ pub struct StepResult {
     pub label: Option<String>,
     /// The parameters of this step.
     pub params: Params,
+    /// When the measured phase began, by this machine's wall clock, RFC 3339 to the nanosecond: to find the step in the logs
+    /// of servers. Absent where it never began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<String>,
     /// Length of the measured phase, nanoseconds.
     pub duration_ns: u64,
     /// What was due, sent and answered in the measured phase.

@@ -13,7 +13,7 @@ use tare_engine::run::plan::{
 };
 use tare_engine::units::{BitRate, Counts, Nanos, Size, Sizes};
 
-use super::common::CommonArgs;
+use super::common::{CommonArgs, SecretArgs};
 use super::path::{self, TargetArgs, TransportArgs};
 
 /// Bytes per send over TCP, as iperf3 has it.
@@ -64,6 +64,8 @@ pub(crate) struct BwArgs {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
 }
 
 /// What goes over the path.

@@ -31,10 +31,10 @@ pub(crate) const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99
 /// Options of every measuring command.
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
-    /// Measure each step for that long [default: 5s]
+    /// Measure each step for that long [default: 5s; of http 10s]
     #[arg(short, long, value_name = "TIME", help_heading = "How long")]
     duration: Option<Nanos>,
-    /// End each step after that many operations (bw: sends) instead of after a time
+    /// End each step after that many operations (bw: sends, http: requests) instead of after a time
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     #[arg(help_heading = "How long")]
     count: Option<Count>,
@@ -65,7 +65,7 @@ pub(crate) struct CommonArgs {
     percentiles: Option<Percentiles>,
     /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us', 'bandwidth>9G' (repeatable)
     ///
-    /// Of lat: p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path.
+    /// Of lat and http: p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path.
     /// for another latency), errors, timeouts, ops, loss, rate. Of bw: bandwidth, bandwidth.up, bandwidth.down,
     /// retransmits, lost, loss, errors, rate (share of --rate) and cpu (time per GiB, both ends: 'cpu<800ms').
     /// size=4K, connections=8 and, with --under-load, idle and loaded select steps: 'loaded:p99<5ms'.
@@ -93,15 +93,14 @@ pub(crate) struct CommonArgs {
     pub(crate) format: Format,
     /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt (repeatable)
     ///
-    /// The file is rewritten as a whole after each step, so that it is never half there.
+    /// The file is rewritten as a whole after each step, so that it is never half there. Of latencies also .hgrm (the
+    /// percentiles, as HdrHistogram's plotters read them; a file per step: x-1.hgrm, x-2.hgrm, …) and .hlog
+    /// (HdrHistogram's interval log, steps as tags).
     #[arg(short, long, value_name = "FILE", help_heading = "The result")]
     pub(crate) output: Vec<OutputFile>,
     /// Print no progress and no warnings on stderr; errors are still printed
     #[arg(short, long, help_heading = "The result")]
     pub(crate) quiet: bool,
-
-    #[command(flatten)]
-    pub(crate) secret: SecretArgs,
 }
 
 /// Who measures, and how.
@@ -110,8 +109,8 @@ pub(crate) struct WorkerArgs {
     /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
     ///
     /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
-    /// default lat spins where both ends have a CPU of their own and blocks elsewhere, and bw blocks; with --rate
-    /// both are hybrid where there are two CPUs. The report says what each end really did.
+    /// default lat spins where both ends have a CPU of their own and blocks elsewhere, and bw and http block; with
+    /// --rate all are hybrid where there are two CPUs. The report says what each end really did.
     #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
     wait: Option<Wait>,
     /// Use this many worker threads, a CPU each (lat: one)
@@ -213,7 +212,18 @@ impl CommonArgs {
     /// # Errors
     /// A usage error where an option makes no sense, alone or beside another.
     pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<Common> {
-        let duration = self.duration.unwrap_or(Nanos::from_secs(5));
+        let Stop::After(by_default) = Common::default().stop else {
+            return Err(Error::bug("by default a step ends by count"));
+        };
+        self.plan_lasting(by_default, secret)
+    }
+
+    /// The same, for a command with a default duration of its own.
+    ///
+    /// # Errors
+    /// As [`CommonArgs::plan`].
+    pub(crate) fn plan_lasting(&self, by_default: Nanos, secret: Option<Secret>) -> Result<Common> {
+        let duration = self.duration.unwrap_or(by_default);
         for (flag, value) in [("--duration", duration), ("--timeout", self.timeout)] {
             if value == Nanos::ZERO {
                 return Err(Error::usage(format!("{flag} must be above zero")));
@@ -243,6 +253,11 @@ impl CommonArgs {
         };
         self.workers.set(&mut common)?;
         Ok(common)
+    }
+
+    /// How long a step lasts, where that was asked for.
+    pub(crate) const fn duration(&self) -> Option<Nanos> {
+        self.duration
     }
 
     /// The warm-up, where it was asked for.

@@ -5,7 +5,7 @@ use tare_engine::error::{Error, Result};
 use tare_engine::run::plan::{LatPlan, Secret, Transport};
 use tare_engine::units::{Counts, Nanos, PerSecond, Sizes};
 
-use super::common::CommonArgs;
+use super::common::{CommonArgs, SecretArgs};
 use super::path::{self, TargetArgs, TransportArgs};
 
 const EXAMPLES: &str = "\
@@ -63,6 +63,8 @@ pub(crate) struct LatArgs {
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+    #[command(flatten)]
+    pub(crate) secret: SecretArgs,
 }
 
 impl LatArgs {

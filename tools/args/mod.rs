@@ -1,4 +1,5 @@
-//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`] and [`serve`].
+//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`], [`http`] and
+//! [`serve`].
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,
@@ -7,6 +8,7 @@
 
 pub(crate) mod bw;
 pub(crate) mod common;
+pub(crate) mod http;
 pub(crate) mod lat;
 mod load;
 mod path;
@@ -28,6 +30,7 @@ Examples:
   tare lat node-2                        round trips to it: percentiles and their own error
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
   tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
+  tare http node-2:8080/ -c 100 -R 1000  a thousand requests a second: true latencies, and each status code
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -45,6 +48,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Lat(Box<lat::LatArgs>),
     Bw(Box<bw::BwArgs>),
+    Http(Box<http::HttpArgs>),
     Serve(serve::ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -69,7 +73,7 @@ Examples:
   tare man | man -l -
   tare man --dir /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Write a file per command here: tare.1, tare-lat.1, tare-bw.1, …
+    /// Write a file per command here: tare.1, tare-lat.1, tare-bw.1, tare-http.1, …
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -161,7 +165,7 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec!["'ping'", "lat, bw, serve, completions, man"],
+                vec!["'ping'", "lat, bw, http, serve, completions, man"],
             ),
             (
                 "tare lat --wait spinning",
@@ -181,6 +185,19 @@ mod tests {
             ("tare completions", vec!["<SHELL>"]),
             ("tare lat a b", vec!["'b'"]),
             ("tare lat --assert", vec!["--assert"]),
+            ("tare http https://node/", vec!["not built yet", "http://"]),
+            ("tare http node -R 0", vec!["--rate", "'0'"]),
+            (
+                "tare http node -R 5 --stages 1:1s",
+                vec!["--rate", "--stages"],
+            ),
+            ("tare http -t4 -c 100 node", vec!["write --threads N"]),
+            ("tare http -z 10s node", vec!["write -d TIME"]),
+            ("tare http -qps 200 node", vec!["write -R RATE"]),
+            ("tare http --qps 200 node", vec!["write -R RATE"]),
+            ("tare http -q 200 node", vec!["write -R RATE"]),
+            ("tare http -X get node", vec!["write GET"]),
+            ("tare http --secret-file x", vec!["--secret-file"]),
         ] {
             let line = line(words);
             assert!(!line.contains('\n'), "{line}");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::{
-    CONNECTIONS_MAX, DATAGRAM_HEADER, DATAGRAM_MAX, DEFAULT_PORT, MESSAGE_MAX, STEPS_MAX,
+    ADDRESS_CONNECTIONS_MAX, DATAGRAM_HEADER, DATAGRAM_MAX, DEFAULT_PORT, MESSAGE_MAX, STEPS_MAX,
 };
 use tare_engine::run::plan::{Target, Transport};
 use tare_engine::units::{Counts, Size, Sizes};
@@ -106,10 +106,10 @@ pub(crate) fn connections(asked: &Counts) -> Result<Vec<u32>> {
     let check = |count: &u64| {
         let count = u32::try_from(*count).ok();
         count
-            .filter(|count| (1..=CONNECTIONS_MAX).contains(count))
+            .filter(|count| (1..=ADDRESS_CONNECTIONS_MAX).contains(count))
             .ok_or_else(|| {
                 Error::usage(format!(
-                    "--connections takes 1 to {CONNECTIONS_MAX}, one client address has no ports for more"
+                    "--connections takes 1 to {ADDRESS_CONNECTIONS_MAX}, one client address has no ports for more"
                 ))
             })
     };
@@ -169,7 +169,7 @@ impl FromStr for TargetArg {
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, and a bare IPv6 address, which cannot carry a port.
-fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
+pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
     let is_v6 = |host: &str| {
         let address = host.split_once('%').map_or(host, |(address, _)| address);
         address.parse::<Ipv6Addr>().is_ok()

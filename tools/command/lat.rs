@@ -10,6 +10,7 @@ use crate::exit::Exit;
 pub(super) fn run(args: &LatArgs) -> Result<Exit> {
     measure(
         &args.common,
+        Some(&args.secret),
         |secret| args.plan(secret),
         |plan| &mut plan.common,
         run::lat,

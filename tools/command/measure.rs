@@ -7,21 +7,22 @@ use tare_engine::run::Finished;
 use tare_engine::run::observe::{Interrupt, Observer, Progress};
 use tare_engine::run::plan::{Common, Secret};
 
-use crate::args::common::CommonArgs;
+use crate::args::common::{CommonArgs, SecretArgs, SecretFound};
 use crate::exit::{self, Exit};
 use crate::output::{Format, Outputs};
 use crate::progress::{Bar, complain};
 use crate::report::Look;
 
-/// Carries out a plan. `plan` makes it of the flags and the secret, `shared` finds in it what all plans have, and
+/// Carries out a plan. `plan` makes it of the flags and the secret (of commands that have one), `shared` finds in it what all plans have, and
 /// `carry_out` is the engine's part.
 pub(super) fn measure<P>(
     common: &CommonArgs,
+    secret: Option<&SecretArgs>,
     plan: impl FnOnce(Option<Secret>) -> Result<P>,
     shared: impl FnOnce(&mut P) -> &mut Common,
     carry_out: impl FnOnce(&P, &Interrupt, &mut dyn Observer) -> Result<Finished>,
 ) -> Result<Exit> {
-    let secret = common.secret.read()?;
+    let secret = secret.map_or_else(|| Ok(SecretFound::default()), SecretArgs::read)?;
     if let Some(warning) = secret.warning.filter(|_| !common.quiet) {
         complain(&format!("warning: {warning}"));
     }
@@ -119,6 +120,7 @@ impl Watcher {
 impl Observer for Watcher {
     fn step_started(&mut self, params: &Params, index: usize, total: usize) {
         self.step = index;
+        self.outputs.expect_steps(total);
         self.bar.step(params, index, total);
     }
 

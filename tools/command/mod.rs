@@ -2,6 +2,7 @@
 
 mod bw;
 mod completions;
+mod http;
 mod lat;
 mod man;
 mod measure;
@@ -23,6 +24,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
     let ended = match cli.command {
         Command::Lat(args) => lat::run(&args),
         Command::Bw(args) => bw::run(&args),
+        Command::Http(args) => http::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -64,11 +64,11 @@ pub mod probe;
 pub mod sim;
 pub mod uring;
 
-pub(crate) use crate::io::Repeated;
 pub use crate::io::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
     SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token,
 };
+pub(crate) use crate::io::{Repeated, TokenIndex};
 
 /// How a turn waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,6 +46,8 @@ mod ops;
 mod start;
 mod wait;
 
+use ops::Side;
+
 /// Operations for which room is made at the start; more is made as more come.
 const ROOM: usize = 256;
 
@@ -60,18 +62,31 @@ struct Socket {
     descriptor: Option<OwnedFd>,
     file: File,
     is_stream: bool,
-    receiving: bool,
-    sending: bool,
+    /// The operation without a result yet in each direction.
+    receiving: Option<u32>,
+    sending: Option<u32>,
     /// What ended a repeated send that had sent something; for the next operation in that direction.
     send_error: Option<OpError>,
-    /// Operations without a result yet, the close apart.
-    operations: u32,
     /// Zero-copy sends that have their result and not their notification.
     notifications: u32,
     /// A close was pushed: the id is dead.
     closing: bool,
     /// The close that was started, and waits for the operations.
     close: Option<u32>,
+}
+
+impl Socket {
+    const fn operation(&mut self, side: Side) -> &mut Option<u32> {
+        match side {
+            Side::Receive => &mut self.receiving,
+            Side::Send => &mut self.sending,
+        }
+    }
+
+    /// An operation, other than the close, has no result yet.
+    const fn is_busy(&self) -> bool {
+        self.receiving.is_some() || self.sending.is_some()
+    }
 }
 
 /// Does I/O over io_uring, for the thread that made it.
@@ -170,10 +185,9 @@ impl UringDriver {
             descriptor: Some(descriptor),
             file,
             is_stream,
-            receiving: false,
-            sending: false,
+            receiving: None,
+            sending: None,
             send_error: None,
-            operations: 0,
             notifications: 0,
             closing: false,
             close: None,
@@ -195,7 +209,13 @@ impl Driver for UringDriver {
                 if ops::is_single_receive(&op) {
                     self.receives += 1;
                 }
+                let place = ops::place(&op);
                 let slot = self.flights.insert(token, op, file);
+                if let Some((id, Some(side))) = place
+                    && let Some(socket) = self.socket_mut(id)
+                {
+                    *socket.operation(side) = Some(slot);
+                }
                 self.queued.push_back(slot);
             }
             Err(error) => self.ready.push_back(Completion {
@@ -257,7 +277,7 @@ impl Driver for UringDriver {
     fn release(&mut self, socket: SocketId) -> Result<OwnedFd, OpError> {
         let held = self.socket(socket).filter(|s| !s.closing);
         let held = held.ok_or(OpError::BadSocket)?;
-        if held.operations > 0 || held.notifications > 0 {
+        if held.is_busy() || held.notifications > 0 {
             return Err(OpError::Busy);
         }
         if let Err(DriverError::Call { source, .. }) = self.flights.detach(held.file) {

@@ -2,12 +2,14 @@
 //!
 //! They belong to [`crate::driver`], which gives them out; they stand apart so that `sys`, below it, can use them too.
 
+mod index;
 mod op;
 mod repeat;
 mod socket;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub(crate) use index::TokenIndex;
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
 pub(crate) use repeat::Repeated;
 pub use socket::{SocketOption, TcpInfo};

@@ -15,6 +15,7 @@ use crate::result::{BulkParams, Params, StepResult};
 use crate::units::Nanos;
 use crate::worker::bulk::{BulkSpec, BulkTally};
 use crate::worker::dialogue::DialogueSpec;
+use crate::worker::http::Destination;
 
 impl BwPlan {
     /// Payload of a step of sends of `size`, where bytes end it, in each direction; else zero.
@@ -60,7 +61,12 @@ impl BwPlan {
     }
 
     /// What all workers of a step do together.
-    pub(super) fn bulk_spec(&self, step: Step, setting: &Setting<'_>, cpus: &[u32]) -> BulkSpec {
+    pub(super) fn bulk_spec(
+        &self,
+        step: Step,
+        setting: &Setting<'_>,
+        cpus: &[u32],
+    ) -> Result<BulkSpec> {
         let common = &self.common;
         let (warmup, duration) = self.times_of(step.size);
         let hello = Hello {
@@ -70,7 +76,7 @@ impl BwPlan {
         };
         let nonce = setting.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
         let mut dialogue = DialogueSpec::new(
-            setting.address,
+            setting.socket_address()?,
             hello,
             common.secret.clone(),
             common.timeout,
@@ -80,7 +86,7 @@ impl BwPlan {
             local: self.bind.map(|address| SocketAddr::new(address, 0)),
             ..dialogue.socket
         };
-        BulkSpec {
+        Ok(BulkSpec {
             dialogue,
             options: self.socket.clone(),
             streams: step.connections,
@@ -90,7 +96,7 @@ impl BwPlan {
             duration,
             wait: setting.wait,
             wakeup: Nanos::ZERO,
-        }
+        })
     }
 }
 
@@ -133,7 +139,7 @@ impl Measure for BwPlan {
         let step = |size, connections| Step {
             size,
             connections,
-            loaded: false,
+            ..Step::default()
         };
         let sizes = self.sizes.iter();
         sizes
@@ -141,7 +147,7 @@ impl Measure for BwPlan {
             .collect()
     }
 
-    fn params(&self, step: Step, address: SocketAddr) -> Params {
+    fn params(&self, step: Step, address: &Destination) -> Params {
         let (bytes, socket) = (self.bytes_of(step.size), &self.socket);
         Params {
             proto: self.transport.name().to_owned(),
@@ -170,7 +176,7 @@ impl Measure for BwPlan {
 
     fn step_plan(&self, step: Step, setting: &Setting<'_>) -> Result<StepPlan<BwJob>> {
         let cpus = setting.cpus_for(step.connections);
-        let spec = self.bulk_spec(step, setting, &cpus);
+        let spec = self.bulk_spec(step, setting, &cpus)?;
         let workers = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
         Ok(StepPlan {
             cpus,
@@ -186,7 +192,7 @@ impl Measure for BwPlan {
         })
     }
 
-    fn describe(&self, addresses: &[SocketAddr]) -> serde_json::Value {
+    fn describe(&self, addresses: &[Destination]) -> serde_json::Value {
         let mut plan = super::plan::describe_common(&self.target, &self.common, addresses);
         let own = serde_json::json!({
             "proto": self.transport.name(),

@@ -10,11 +10,14 @@ use super::veth::VethNamespace;
 use crate::error::{Error, Result};
 use crate::limits::SESSIONS_MAX;
 use crate::units::Nanos;
+use crate::worker::http::Destination;
 
 /// The far end of a run, as found or started.
 pub(super) struct FarEnd {
-    /// What to connect to, in order of preference.
-    pub(super) addresses: Vec<SocketAddr>,
+    /// What to connect to, in order of preference: at least one.
+    pub(super) addresses: Vec<Destination>,
+    /// Addresses of the name that did not accept a connection.
+    pub(super) unreached: Vec<Destination>,
     /// An embedded server, until the run is over. Dropped before the namespace it lives in.
     pub(super) server: Option<Server>,
     _namespace: Option<VethNamespace>,
@@ -32,7 +35,7 @@ pub(super) fn find(
 ) -> Result<FarEnd> {
     let (host, port) = match target {
         Target::Host { host, port } => (host, *port),
-        Target::Unix(_) => return Err(Error::usage("only tare http takes a Unix socket")),
+        Target::Unix(_) => return Err(unix_refused()),
         Target::Loopback => return embed(connections, client_cpus, None),
         Target::Veth => {
             let namespace = VethNamespace::create()?;
@@ -43,11 +46,31 @@ pub(super) fn find(
     if addresses.is_empty() {
         return Err(Error::peer(format!("{host} has no address")));
     }
-    Ok(FarEnd {
-        addresses,
-        server: None,
-        _namespace: None,
-    })
+    Ok(FarEnd::elsewhere(
+        addresses.into_iter().map(Destination::Tcp).collect(),
+    ))
+}
+
+impl FarEnd {
+    /// One that is none of this process.
+    pub(super) const fn elsewhere(addresses: Vec<Destination>) -> Self {
+        Self {
+            addresses,
+            unreached: Vec::new(),
+            server: None,
+            _namespace: None,
+        }
+    }
+
+    /// All that is known to connect to, reached or not.
+    pub(super) fn known(&self) -> Vec<Destination> {
+        [self.unreached.as_slice(), &self.addresses].concat()
+    }
+}
+
+/// Of commands whose far end is `tare serve`.
+pub(super) fn unix_refused() -> Error {
+    Error::usage("only tare http takes a Unix socket")
 }
 
 fn embed(
@@ -77,9 +100,10 @@ fn embed(
         namespace.as_ref(),
         Arc::new(|_: &str| {}),
     )?;
-    let addresses = server.addresses().to_vec();
+    let addresses = server.addresses().iter().copied();
     Ok(FarEnd {
-        addresses,
+        addresses: addresses.map(Destination::Tcp).collect(),
+        unreached: Vec::new(),
         server: Some(server),
         _namespace: namespace,
     })

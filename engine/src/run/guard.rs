@@ -15,6 +15,8 @@ pub struct ConnectBudget {
     conntrack: Option<Fill>,
     /// First and last ephemeral port.
     ports: Option<(u16, u16)>,
+    /// Local addresses, each with all those ports.
+    sources: u64,
 }
 
 impl ConnectBudget {
@@ -24,14 +26,22 @@ impl ConnectBudget {
         Self {
             conntrack: environment.conntrack,
             ports: environment.ephemeral_ports,
+            sources: 1,
         }
     }
 
-    /// Ephemeral ports there are, and so connections to one address and port at once.
+    /// The same with connections dealt out over so many local addresses.
+    #[must_use]
+    pub const fn with_sources(self, sources: u64) -> Self {
+        let sources = if sources == 0 { 1 } else { sources };
+        Self { sources, ..self }
+    }
+
+    /// Ephemeral ports there are, over all local addresses, and so connections to one address and port at once.
     #[must_use]
     pub fn ports(&self) -> Option<u64> {
         let (first, last) = self.ports?;
-        Some(u64::from(last.saturating_sub(first)) + 1)
+        Some((u64::from(last.saturating_sub(first)) + 1) * self.sources)
     }
 
     /// Warns where `concurrent` connections at once to one address and port have no ports.
@@ -44,7 +54,8 @@ impl ConnectBudget {
             message: format!(
                 "{concurrent} connections at once to one address, and {ports} ephemeral ports ({first}-{last})"
             ),
-            advice: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", or fewer connections"
+            advice: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more local addresses (--bind, where the \
+                     command has it), or fewer connections"
                 .into(),
         })
     }
@@ -58,7 +69,7 @@ impl ConnectBudget {
     pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
         let mut warnings = Vec::from_iter(self.check_ports(concurrent));
         if let Some(Fill { used, max }) = self.conntrack {
-            let most = self.ports().unwrap_or(PORTS_MAX);
+            let most = self.ports().unwrap_or(PORTS_MAX * self.sources);
             let added = total.unwrap_or(most).max(concurrent).min(most);
             if used.saturating_add(added) > stop_at(max) {
                 warnings.push(Warning {
@@ -137,10 +148,14 @@ mod tests {
         let budget = ConnectBudget {
             conntrack: None,
             ports: Some((32_768, 32_867)),
+            sources: 1,
         };
         assert_eq!(budget.ports(), Some(100));
         assert_eq!(codes(&budget, 100, None), [""; 0]);
         assert_eq!(codes(&budget, 101, None), ["ephemeral-ports"]);
+        let three = budget.with_sources(3);
+        assert_eq!(codes(&three, 300, None), [""; 0]);
+        assert_eq!(codes(&three, 301, None), ["ephemeral-ports"]);
     }
 
     #[test]
@@ -148,6 +163,7 @@ mod tests {
         let budget = |used, max| ConnectBudget {
             conntrack: Some(Fill { used, max }),
             ports: Some((10_001, 20_000)),
+            sources: 1,
         };
         // Nobody knows how many connections there will be: at most one entry per port.
         assert_eq!(codes(&budget(0, 12_000), 1, None), [""; 0]);

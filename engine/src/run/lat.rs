@@ -1,7 +1,5 @@
 //! What a latency run measures.
 
-use std::net::SocketAddr;
-
 use super::cpus::Cpus;
 use super::guard::TableGuard;
 use super::load::RunningLoad;
@@ -14,6 +12,7 @@ use crate::proto::hello::{Hello, Test};
 use crate::result::{Params, StepResult};
 use crate::units::Nanos;
 use crate::worker::dialogue::DialogueSpec;
+use crate::worker::http::Destination;
 use crate::worker::ping_pong::ClientSpec;
 
 impl LatPlan {
@@ -71,7 +70,7 @@ impl Measure for LatPlan {
                 let idle = Step {
                     size,
                     connections,
-                    loaded: false,
+                    ..Step::default()
                 };
                 steps.push(idle);
                 if self.under_load.is_some() {
@@ -85,7 +84,7 @@ impl Measure for LatPlan {
         steps
     }
 
-    fn params(&self, step: Step, address: SocketAddr) -> Params {
+    fn params(&self, step: Step, address: &Destination) -> Params {
         let load = self.under_load.as_ref().filter(|_| step.loaded);
         Params {
             proto: self.transport.name().to_owned(),
@@ -118,7 +117,7 @@ impl Measure for LatPlan {
         };
         let spec = ClientSpec {
             dialogue: DialogueSpec::new(
-                setting.address,
+                setting.socket_address()?,
                 hello,
                 common.secret.clone(),
                 common.timeout,
@@ -155,7 +154,7 @@ impl Measure for LatPlan {
         Ok(Some(Box::new(move || running.stop())))
     }
 
-    fn describe(&self, addresses: &[SocketAddr]) -> serde_json::Value {
+    fn describe(&self, addresses: &[Destination]) -> serde_json::Value {
         describe(self, addresses)
     }
 

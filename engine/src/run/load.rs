@@ -64,7 +64,7 @@ impl RunningLoad {
         let step = Step {
             size: plan.sizes.first().copied().unwrap_or(1),
             connections: plan.streams.first().copied().unwrap_or(1),
-            loaded: false,
+            ..Step::default()
         };
         let cpus = setting.machine.choose(1, setting.cpus)?.cpus;
         let own = Setting {

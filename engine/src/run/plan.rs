@@ -1,6 +1,6 @@
 //! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
 
-mod http;
+pub(super) mod http;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -282,7 +282,7 @@ pub struct ServePlan {
 
 /// The plan as results carry it: defaults filled in, names resolved, and of a secret only that there is one.
 #[must_use]
-pub fn describe(plan: &LatPlan, addresses: &[SocketAddr]) -> serde_json::Value {
+pub fn describe(plan: &LatPlan, addresses: &[impl ToString]) -> serde_json::Value {
     let mut described = describe_common(&plan.target, &plan.common, addresses);
     let own = serde_json::json!({
         "proto": plan.transport.name(),
@@ -303,7 +303,7 @@ pub fn describe(plan: &LatPlan, addresses: &[SocketAddr]) -> serde_json::Value {
 pub(super) fn describe_common(
     target: &Target,
     common: &Common,
-    addresses: &[SocketAddr],
+    addresses: &[impl ToString],
 ) -> serde_json::Value {
     let (duration_ns, count) = match common.stop {
         Stop::After(duration) => (Some(duration.0), None),

@@ -1,7 +1,7 @@
 //! A run: the far end found or started, the steps one after the other, the report. What is measured is its [`Measure`].
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::cpus::Cpus;
 use super::environment::{self, WarningContext};
@@ -21,12 +21,13 @@ use crate::proto::text::Id;
 use crate::result::{Bandwidth, Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
 use crate::sys::usage::boot_id;
 use crate::sys::{random, rlimit, tuning};
+use crate::worker::http::Destination;
 
 /// Descriptors beside the connections: rings, wakers, files, the embedded server.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// One step of a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Step {
     /// Bytes of a message.
     pub(super) size: u32,
@@ -34,12 +35,14 @@ pub(super) struct Step {
     pub(super) connections: u32,
     /// While a bulk transfer goes over the same path.
     pub(super) loaded: bool,
+    /// Which stage of an open loop, from zero; closed loop has one.
+    pub(super) stage: usize,
 }
 
 /// What a run has settled on, for all its steps.
 #[derive(Debug)]
 pub(super) struct Setting<'a> {
-    pub(super) address: SocketAddr,
+    pub(super) address: &'a Destination,
     pub(super) cpus: &'a [u32],
     pub(super) wait: WaitMode,
     pub(super) chosen: &'a Chosen,
@@ -52,6 +55,17 @@ impl Setting<'_> {
     pub(super) fn cpus_for(&self, connections: u32) -> Vec<u32> {
         let workers = self.cpus.len().min(connections as usize).max(1);
         self.cpus[..workers].to_vec()
+    }
+
+    /// The address, of a far end that only TCP and UDP reach.
+    ///
+    /// # Errors
+    /// A usage error where it is a Unix socket.
+    pub(super) fn socket_address(&self) -> Result<SocketAddr> {
+        match self.address {
+            Destination::Tcp(address) => Ok(*address),
+            Destination::Unix(_) => Err(far_end::unix_refused()),
+        }
     }
 
     /// What every connection says, whatever is measured.
@@ -106,9 +120,29 @@ pub(super) trait Measure {
     fn target(&self) -> &Target;
     /// The most connections that a step has.
     fn most_connections(&self) -> u32;
-    /// A connection per operation.
+    /// Connections are opened again and again.
     fn connects_each(&self) -> bool {
         false
+    }
+    /// How many in all, where it is known.
+    fn connects_total(&self) -> Option<u64> {
+        match self.common().stop {
+            Stop::Count(count) => Some(count),
+            Stop::After(_) => None,
+        }
+    }
+    /// Local addresses that connections are dealt out over; one where the kernel chooses.
+    fn sources(&self) -> u64 {
+        1
+    }
+    /// Finds or starts the far end, which is to keep off `client_cpus`.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    fn find(&self, client_cpus: &[u32]) -> Result<FarEnd> {
+        let common = self.common();
+        let most = self.most_connections().max(1);
+        far_end::find(self.target(), common.timeout, most, client_cpus)
     }
     /// How many workers, where nobody said.
     fn default_workers(&self, cpus: &Cpus) -> u32;
@@ -117,12 +151,16 @@ pub(super) trait Measure {
     /// The steps, in order.
     fn steps(&self) -> Vec<Step>;
     /// The parameters of a step, against that address.
-    fn params(&self, step: Step, address: SocketAddr) -> Params;
+    fn params(&self, step: Step, address: &Destination) -> Params;
     /// What the workers of a step do.
     ///
     /// # Errors
     /// A usage error, where the plan cannot be carried out.
     fn step_plan(&self, step: Step, setting: &Setting<'_>) -> Result<StepPlan<Self::Job>>;
+    /// What to type to have `next` at once.
+    fn unreached_advice(&self, next: &Destination) -> String {
+        format!("give the address itself: {next}")
+    }
     /// Starts what is to go on beside a step.
     ///
     /// # Errors
@@ -132,11 +170,19 @@ pub(super) trait Measure {
         Ok(None)
     }
     /// The plan as results carry it.
-    fn describe(&self, addresses: &[SocketAddr]) -> serde_json::Value;
+    fn describe(&self, addresses: &[Destination]) -> serde_json::Value;
     /// A step's result.
     fn result(&self, inputs: &Inputs<'_, <Self::Job as Job>::Tally>) -> StepResult;
     /// Nothing came of it.
     fn is_empty(step: &StepResult) -> bool;
+    /// Why nothing came of it, or it was cut short.
+    fn explain(step: &StepResult, failure: Option<Error>, address: &Destination) -> Error {
+        let _ = step;
+        failure.unwrap_or_else(|| {
+            Error::peer(format!("{} {address}", Self::NOTHING))
+                .remedy("check the server, the route and the firewall")
+        })
+    }
 }
 
 /// Carries a plan out.
@@ -161,10 +207,11 @@ pub(super) fn run<M: Measure>(
     };
     let chosen = backend::choose(common.backend)?;
     // Both ends of an embedded run draw on the same limit.
-    let embedded = !matches!(measure.target(), Target::Host { .. });
+    let embedded = matches!(measure.target(), Target::Loopback | Target::Veth);
     let sockets = u64::from(most) * if embedded { 2 } else { 1 };
-    rlimit::ensure_descriptors(sockets + DESCRIPTORS_BESIDE)?;
-    let far_end = far_end::find(measure.target(), common.timeout, most, &chosen_cpus.cpus)?;
+    let limit_before = rlimit::descriptors_limit();
+    let limit = rlimit::ensure_descriptors(sockets + DESCRIPTORS_BESIDE)?;
+    let far_end = measure.find(&chosen_cpus.cpus)?;
     let _no_idle = if common.no_idle {
         Some(hold_no_idle()?)
     } else {
@@ -176,13 +223,23 @@ pub(super) fn run<M: Measure>(
         wait: common.wait.unwrap_or_else(|| measure.default_wait(&cpus)),
         cpus: chosen_cpus.cpus,
         chosen,
-        address: far_end.addresses[0],
-        others: far_end.addresses[1..].iter().copied().collect(),
+        address: far_end.addresses[0].clone(),
+        others: far_end.addresses[1..].iter().cloned().collect(),
         run_id: random::number()?,
         machine: cpus,
         is_sweep: false,
         report: empty_report(measure, &far_end),
     };
+    if let Some(before) = limit_before.filter(|before| *before < limit) {
+        run.report.plan["descriptors"] = serde_json::json!({
+            "limit": limit,
+            "raised_from": before,
+        });
+    }
+    for unreached in &far_end.unreached {
+        let warning = run.unreached(unreached, &far_end.addresses[0]);
+        run.warn(warning, observer);
+    }
     run.warn_before(chosen_cpus.shared, observer);
     let error = run.sweep(observer);
     drop(far_end.server);
@@ -202,9 +259,15 @@ fn hold_no_idle() -> Result<tuning::NoIdle> {
     })
 }
 
+const fn ip_of(destination: &Destination) -> Option<IpAddr> {
+    match destination {
+        Destination::Tcp(address) => Some(address.ip()),
+        Destination::Unix(_) => None,
+    }
+}
+
 fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
-    let address = far_end.addresses[0];
-    let client = environment::capture(Some(address.ip()));
+    let client = environment::capture(ip_of(&far_end.addresses[0]));
     Report {
         schema: SCHEMA.to_owned(),
         tool: Tool {
@@ -215,7 +278,7 @@ fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
         started_at: jiff::Timestamp::now().to_string(),
         partial: true,
         seed: measure.common().seed,
-        plan: measure.describe(&far_end.addresses),
+        plan: measure.describe(&far_end.known()),
         environment: Environments {
             client,
             servers: Vec::new(),
@@ -250,7 +313,8 @@ fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warnin
     let lost = errors.any(|error| {
         matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
     });
-    if step.params.connect_each || step.partial || !lost {
+    // Of an HTTP load they are opened anew, and what failed is told otherwise.
+    if step.params.connect_each || step.params.http.is_some() || step.partial || !lost {
         return None;
     }
     let failure = failure?;
@@ -264,6 +328,17 @@ fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warnin
     })
 }
 
+/// The step in front of a warning about it.
+fn step_name(params: &Params) -> String {
+    let connections = params.connections;
+    if let Some(http) = &params.http {
+        let stage = http.stage.map(|stage| format!("stage={stage} "));
+        return format!("{}connections={connections}", stage.unwrap_or_default());
+    }
+    let load = params.under_load.as_ref().map_or("", |_| " under load");
+    format!("size={} connections={connections}{load}", params.size_bytes)
+}
+
 /// A run under way.
 struct Run<'a, M> {
     measure: &'a M,
@@ -271,9 +346,9 @@ struct Run<'a, M> {
     wait: WaitMode,
     cpus: Vec<u32>,
     chosen: Chosen,
-    address: SocketAddr,
+    address: Destination,
     /// Further addresses of the target's name.
-    others: VecDeque<SocketAddr>,
+    others: VecDeque<Destination>,
     run_id: u64,
     machine: Cpus,
     /// There is more than one step.
@@ -293,6 +368,14 @@ impl<M: Measure> Run<'_, M> {
         {
             observer.warning(&warning);
             self.report.warnings.push(warning);
+        }
+    }
+
+    fn unreached(&self, address: &Destination, next: &Destination) -> Warning {
+        Warning {
+            code: "address-unreached".to_owned(),
+            message: format!("{address} was not reached: trying {next}"),
+            advice: self.measure.unreached_advice(next),
         }
     }
 
@@ -322,13 +405,12 @@ impl<M: Measure> Run<'_, M> {
             self.warn(warning, observer);
         }
         let most = self.measure.most_connections();
-        let budget = ConnectBudget::of(&self.report.environment.client);
-        if self.measure.connects_each() {
-            let total = match self.measure.common().stop {
-                Stop::Count(count) => Some(count),
-                Stop::After(_) => None,
-            };
-            for warning in budget.check(u64::from(most), total) {
+        let budget =
+            ConnectBudget::of(&self.report.environment.client).with_sources(self.measure.sources());
+        if matches!(self.address, Destination::Unix(_)) {
+            // It takes neither ports nor entries.
+        } else if self.measure.connects_each() {
+            for warning in budget.check(u64::from(most), self.measure.connects_total()) {
                 self.warn(warning, observer);
             }
         } else if let Some(warning) = budget.check_ports(u64::from(most)) {
@@ -354,7 +436,7 @@ impl<M: Measure> Run<'_, M> {
             if self.interrupt.is_raised() {
                 break;
             }
-            let params = self.measure.params(step, self.address);
+            let params = self.measure.params(step, &self.address);
             observer.step_started(&params, index, total);
             let (params, outcome, load) = match self.measure(step, params, observer) {
                 Ok(measured) => measured,
@@ -372,7 +454,7 @@ impl<M: Measure> Run<'_, M> {
 
     fn setting(&self) -> Setting<'_> {
         Setting {
-            address: self.address,
+            address: &self.address,
             cpus: &self.cpus,
             wait: self.wait,
             chosen: &self.chosen,
@@ -401,14 +483,10 @@ impl<M: Measure> Run<'_, M> {
             let Some(next) = self.others.pop_front() else {
                 return Ok((params, outcome, load));
             };
-            let warning = Warning {
-                code: "address-unreached".to_owned(),
-                message: format!("{} was not reached: trying {next}", self.address),
-                advice: format!("give the address itself: {next}"),
-            };
+            let warning = self.unreached(&self.address, &next);
             self.warn(warning, observer);
-            self.address = next;
             params.address = Some(next.to_string());
+            self.address = next;
         }
     }
 
@@ -471,16 +549,7 @@ impl<M: Measure> Run<'_, M> {
         let is_sweep = self.is_sweep;
         for mut warning in report::warnings(&step) {
             if is_sweep {
-                let (size, connections) = (step.params.size_bytes, step.params.connections);
-                let load = step
-                    .params
-                    .under_load
-                    .as_ref()
-                    .map_or("", |_| " under load");
-                warning.message = format!(
-                    "size={size} connections={connections}{load}: {}",
-                    warning.message
-                );
+                warning.message = format!("{}: {}", step_name(&step.params), warning.message);
             }
             self.warn(warning, observer);
         }
@@ -496,9 +565,7 @@ impl<M: Measure> Run<'_, M> {
         if stopped.is_some() || self.interrupt.is_raised() || !(cut_short || nothing) {
             return stopped;
         }
-        Some(failure.unwrap_or_else(|| {
-            Error::peer(format!("{} {}", M::NOTHING, self.address))
-                .remedy("check the server, the route and the firewall")
-        }))
+        let step = self.report.results.last()?;
+        Some(M::explain(step, failure, &self.address))
     }
 }

@@ -450,6 +450,61 @@ pub(super) fn multishot_receive_reports_the_end<H: Harness>() {
     });
 }
 
+/// The end comes with the data, behind it, between two turns, or while no receive is armed; and the data leaves room
+/// in the buffer, fills it, or takes several.
+pub(super) fn multishot_receive_misses_no_end<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        bench.driver(SERVER).provide_pool(8, 64).unwrap();
+        for len in [1, 63, 64, 65, 128, 200] {
+            for when in ["armed after", "at once", "later", "between"] {
+                let pair = bench.pair();
+                let socket = pair.server;
+                let mut armed = None;
+                if when != "armed after" {
+                    armed = Some(bench.push(SERVER, Op::ReceiveMultishot { socket }));
+                    bench.settle();
+                }
+                bench.send_one_sided(CLIENT, pair.client, &pattern(0, len));
+                match when {
+                    "later" => bench.settle(),
+                    "between" => drop(bench.turn(SERVER)),
+                    _ => {}
+                }
+                let half_close = bench.push(
+                    CLIENT,
+                    Op::HalfClose {
+                        socket: pair.client,
+                    },
+                );
+                while bench.is_outstanding(CLIENT, half_close) {
+                    bench.turn(CLIENT);
+                    if !H::SLEEPS {
+                        bench.harness.idle();
+                    }
+                }
+                let token =
+                    armed.unwrap_or_else(|| bench.push(SERVER, Op::ReceiveMultishot { socket }));
+                let mut received = Vec::<u8>::new();
+                loop {
+                    let completion = bench.take(SERVER, token);
+                    let Outcome::ReceivedInPool { buffer, .. } = completion.outcome else {
+                        panic!("{when}, {len} bytes: {completion:?}");
+                    };
+                    assert_eq!(completion.more, buffer.is_some());
+                    let Some(buffer) = buffer else { break };
+                    received.extend(bench.driver(SERVER).pool_bytes(&buffer));
+                    bench.driver(SERVER).recycle(buffer);
+                }
+                assert_eq!(received, pattern(0, len), "{when}");
+                for (party, socket) in [(CLIENT, pair.client), (SERVER, pair.server)] {
+                    let close = Op::Close { socket };
+                    assert_eq!(bench.perform(party, close), Outcome::Closed);
+                }
+            }
+        }
+    });
+}
+
 pub(super) fn sockets_move_between_drivers<H: Harness>() {
     Bench::<H>::run(|bench| {
         let pair = bench.pair();

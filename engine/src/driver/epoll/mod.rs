@@ -16,7 +16,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 
-use super::nonblocking::{Core, Direction, Lane};
+use super::nonblocking::{Core, Direction, Lane, Until};
 use super::{
     Backend, BufferId, Capabilities, Completion, Driver, DriverError, Op, OpError, PoolBuffer,
     SocketId, SocketSpec, Token, Wait, Wake, Waker,
@@ -122,13 +122,13 @@ impl EpollDriver {
         let receives = self.core.parked(Lane::Receives);
         let others = self.core.parked(Lane::Others);
         if receives <= SPIN_ATTEMPTS_MAX && others <= SPIN_ATTEMPTS_MAX {
-            self.core.attempt_lane(Lane::Receives);
+            self.core.attempt_lane(Lane::Receives, Until::Short);
             self.spins = self.spins.wrapping_add(1);
             if self.spins.is_multiple_of(SPINS_BEFORE_UNWATCHING) {
                 self.unwatch()?;
             }
             if others > 0 && (receives == 0 || self.spins.is_multiple_of(SPIN_OTHERS_EVERY)) {
-                self.core.attempt_lane(Lane::Others);
+                self.core.attempt_lane(Lane::Others, Until::Dry);
             }
             return Ok(());
         }
@@ -224,11 +224,14 @@ impl EpollDriver {
                 mio::Token(socket) => {
                     // An error or a hang-up shows as both.
                     let failed = event.is_error();
-                    if failed || event.is_readable() || event.is_read_closed() {
-                        self.core.ready(socket, Direction::In);
+                    let ended = failed || event.is_read_closed();
+                    if ended || event.is_readable() {
+                        // The end of a stream shows here once, be it behind what is to be received.
+                        let until = if ended { Until::Dry } else { Until::Short };
+                        self.core.ready(socket, Direction::In, until);
                     }
                     if failed || event.is_writable() || event.is_write_closed() {
-                        self.core.ready(socket, Direction::Out);
+                        self.core.ready(socket, Direction::Out, Until::Dry);
                     }
                 }
             }

@@ -18,6 +18,19 @@ enum Step {
     Done(Outcome),
     /// A multishot operation has one more completion, and goes on.
     More(Outcome),
+    /// The same, of less than there was room for.
+    Short(Outcome),
+}
+
+/// How far an attempt at a multishot receive goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::driver) enum Until {
+    /// Until the kernel says that nothing is there.
+    Dry,
+    /// On a stream until a receive was short, which has drained it too (`epoll(7)`, question 9) and spares the call
+    /// that finds nothing. Only where whatever comes later makes itself felt: a new edge, or an attempt in any case.
+    /// Not where the end of the stream may be there already, since its edge is past.
+    Short,
 }
 
 /// The outcome of a call that completes its operation unless it would block.
@@ -62,7 +75,7 @@ impl<C: Calls> Core<C> {
                 self.finish(index, Outcome::CancelDone { found });
             }
             Op::Close { socket } => self.close(index, socket),
-            _ => self.attempt(index),
+            _ => self.attempt(index, Until::Dry),
         }
     }
 
@@ -79,24 +92,29 @@ impl<C: Calls> Core<C> {
     }
 
     /// Attempts an operation again, if it is (still) one that waits.
-    pub(super) fn retry(&mut self, index: u32) {
+    pub(super) fn retry(&mut self, index: u32, until: Until) {
         if matches!(self.table.get(index).state, State::Parked(..)) {
-            self.attempt(index);
+            self.attempt(index, until);
         }
     }
 
     #[inline]
-    pub(super) fn attempt(&mut self, index: u32) {
+    pub(super) fn attempt(&mut self, index: u32, until: Until) {
         loop {
-            match self.try_once(index) {
+            let step = self.try_once(index);
+            let is_short = matches!(step, Step::Short(_));
+            match step {
                 Step::Wait => return self.park(index),
                 Step::Done(outcome) => return self.finish(index, outcome),
-                Step::More(outcome) => {
+                Step::More(outcome) | Step::Short(outcome) => {
                     self.completed.push_back(Completion {
                         token: self.table.token(index),
                         outcome,
                         more: true,
                     });
+                    if is_short && until == Until::Short {
+                        return self.park(index);
+                    }
                     if self.completed.len() >= COMPLETIONS_PER_TURN {
                         self.resume.push(index);
                         return self.park(index);
@@ -221,20 +239,30 @@ impl<C: Calls> Core<C> {
 
     fn receive_in_pool(&mut self, socket: SocketId) -> Step {
         let socket = of(&self.slots, socket);
-        let (result, is_pool_empty) = match self.pool.candidate() {
-            Some(buffer) => (self.calls.receive(socket, buffer), false),
-            None => (self.calls.peek(socket), true),
+        let (result, room) = match self.pool.candidate() {
+            Some(buffer) => {
+                let room = buffer.len();
+                (self.calls.receive(socket, buffer), Some(room))
+            }
+            None => (self.calls.peek(socket), None),
         };
         match result {
             Ok(0) if self.calls.is_stream(socket) => Step::Done(Outcome::ReceivedInPool {
                 buffer: None,
                 len: 0,
             }),
-            Ok(_) if is_pool_empty => Step::Done(Outcome::Failed(OpError::NoBuffers)),
-            Ok(n) => Step::More(Outcome::ReceivedInPool {
-                buffer: Some(self.pool.give_out(n as u32)),
-                len: n as u32,
-            }),
+            Ok(_) if room.is_none() => Step::Done(Outcome::Failed(OpError::NoBuffers)),
+            Ok(n) => {
+                let outcome = Outcome::ReceivedInPool {
+                    buffer: Some(self.pool.give_out(n as u32)),
+                    len: n as u32,
+                };
+                if room.is_some_and(|room| n < room) && self.calls.is_stream(socket) {
+                    Step::Short(outcome)
+                } else {
+                    Step::More(outcome)
+                }
+            }
             Err(Errno::EAGAIN) => Step::Wait,
             Err(errno) => Step::Done(Outcome::Failed(("recv", errno).into())),
         }

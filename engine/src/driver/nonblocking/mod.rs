@@ -19,12 +19,13 @@ use super::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, SocketId,
     Token,
 };
-use crate::limits::{COMPLETIONS_PER_TURN, OPERATIONS_MAX, SOCKETS_MAX};
+use crate::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
 use crate::sys::arena::Arena;
 use crate::units::Instant;
+pub(super) use attempt::Until;
 use pool::Pool;
 pub(super) use table::{Direction, Lane};
-use table::{NONE, State, Table};
+use table::{NONE, ROOM, State, Table};
 use timers::Timers;
 
 /// Non-blocking socket calls: each answers at once, with `EAGAIN` where a kernel would.
@@ -119,23 +120,21 @@ pub(super) struct Core<C: Calls> {
 
 impl<C: Calls> Core<C> {
     pub(super) fn new(calls: C) -> Self {
-        let operations = OPERATIONS_MAX as usize;
-        let sockets = SOCKETS_MAX as usize;
         Self {
             calls,
-            slots: Vec::with_capacity(sockets),
-            vacant: Vec::with_capacity(sockets),
-            retired: Vec::with_capacity(sockets),
+            slots: Vec::with_capacity(ROOM),
+            vacant: Vec::with_capacity(ROOM),
+            retired: Vec::with_capacity(ROOM),
             table: Table::new(),
-            queue: Vec::with_capacity(operations),
+            queue: Vec::with_capacity(ROOM),
             completed: VecDeque::with_capacity(2 * COMPLETIONS_PER_TURN),
-            timers: Timers::with_capacity(operations),
+            timers: Timers::with_capacity(ROOM),
             arena: Arena::default(),
             pool: Pool::default(),
-            receives: Vec::with_capacity(operations),
-            others: Vec::with_capacity(operations),
-            resume: Vec::with_capacity(operations),
-            unwatched: Vec::with_capacity(sockets),
+            receives: Vec::with_capacity(ROOM),
+            others: Vec::with_capacity(ROOM),
+            resume: Vec::with_capacity(ROOM),
+            unwatched: Vec::with_capacity(ROOM),
             turn: 0,
             fresh: 0,
         }
@@ -208,7 +207,7 @@ impl<C: Calls> Core<C> {
             // What stops at the bound again goes to the end of the list.
             let count = self.resume.len();
             for place in 0..count {
-                self.retry(self.resume[place]);
+                self.retry(self.resume[place], Until::Dry);
             }
             self.resume.drain(..count);
         }
@@ -255,11 +254,11 @@ impl<C: Calls> Core<C> {
 
     /// Attempts what is parked in a lane and was not attempted in this turn yet.
     #[inline]
-    pub(super) fn attempt_lane(&mut self, lane: Lane) {
+    pub(super) fn attempt_lane(&mut self, lane: Lane, until: Until) {
         let mut place = 0;
         while let Some(&index) = self.lane(lane).get(place) {
             if self.table.get(index).tried != self.turn {
-                self.attempt(index);
+                self.attempt(index, until);
             }
             // One that completed left its place to another.
             if self.lane(lane).get(place) == Some(&index) {
@@ -269,11 +268,12 @@ impl<C: Calls> Core<C> {
     }
 
     /// Attempts what is parked on a socket in a direction, if anything is.
-    pub(super) fn ready(&mut self, socket: usize, direction: Direction) {
+    #[inline]
+    pub(super) fn ready(&mut self, socket: usize, direction: Direction, until: Until) {
         if let Some(slot) = self.slots.get(socket) {
             let index = slot.outstanding(direction);
             if index != NONE {
-                self.retry(index);
+                self.retry(index, until);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Operations that are under way, by index.
 
-use crate::driver::{Op, OpError, SocketId, Token};
+use crate::driver::{Op, OpError, SocketId, Token, TokenIndex};
 use crate::limits::OPERATIONS_MAX;
 
+/// Operations and sockets for which room is made at the start; more is made as more come.
+pub(super) const ROOM: usize = 1024;
 /// No operation.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -49,18 +51,16 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Table {
     entries: Vec<Entry>,
-    /// By index, apart from the entries: a cancel searches them, and they are dense here.
-    tokens: Vec<Token>,
+    tokens: TokenIndex,
     vacant: Vec<u32>,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        let capacity = OPERATIONS_MAX as usize;
         Self {
-            entries: Vec::with_capacity(capacity),
-            tokens: Vec::with_capacity(capacity),
-            vacant: Vec::with_capacity(capacity),
+            entries: Vec::with_capacity(ROOM),
+            tokens: TokenIndex::new(),
+            vacant: Vec::with_capacity(ROOM),
         }
     }
 
@@ -72,19 +72,21 @@ impl Table {
         let entry = Entry { op, state, tried };
         if let Some(index) = self.vacant.pop() {
             self.entries[index as usize] = entry;
-            self.tokens[index as usize] = token;
+            self.tokens.insert(index, token);
             return index;
         }
+        let index = self.entries.len() as u32;
         self.entries.push(entry);
-        self.tokens.push(token);
-        (self.entries.len() - 1) as u32
+        self.tokens.insert(index, token);
+        index
     }
 
     /// Frees an entry and gives its token.
     pub(super) fn remove(&mut self, index: u32) -> Token {
         self.entries[index as usize].state = State::Free;
         self.vacant.push(index);
-        self.tokens[index as usize]
+        self.tokens.remove(index);
+        self.tokens.token(index)
     }
 
     #[inline]
@@ -99,15 +101,14 @@ impl Table {
 
     #[inline]
     pub(super) fn token(&self, index: u32) -> Token {
-        self.tokens[index as usize]
+        self.tokens.token(index)
     }
 
     /// The started operation that carries `token`.
     pub(super) fn find_started(&self, token: Token) -> Option<u32> {
-        let started =
-            |index: &usize| matches!(self.entries[*index].state, State::Parked(..) | State::Timer);
-        let mut indices = (0..self.tokens.len()).filter(|&index| self.tokens[index] == token);
-        indices.find(started).map(|index| index as u32)
+        self.tokens.find(token, |index| {
+            matches!(self.get(index).state, State::Parked(..) | State::Timer)
+        })
     }
 
     /// All operations that are not free.

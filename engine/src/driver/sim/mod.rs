@@ -60,7 +60,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
-use super::nonblocking::{Calls, Core, Direction, Lane};
+use super::nonblocking::{Calls, Core, Direction, Lane, Until};
 use super::{
     Backend, BufferId, Capabilities, Completion, DatagramFrom, Driver, DriverError, Op, OpError,
     PoolBuffer, SocketId, SocketOption, SocketSpec, Token, Wait, Wake, Waker,
@@ -287,8 +287,8 @@ impl Driver for SimDriver {
     ) -> Result<(), DriverError> {
         self.core.calls.state().deliver();
         self.core.begin_turn(now);
-        self.core.attempt_lane(Lane::Receives);
-        self.core.attempt_lane(Lane::Others);
+        self.core.attempt_lane(Lane::Receives, Until::Dry);
+        self.core.attempt_lane(Lane::Others, Until::Dry);
         let deadline = match wait {
             Wait::Poll => None,
             Wait::Until(deadline) | Wait::Batch { deadline, .. } => {

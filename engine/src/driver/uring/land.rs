@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::UringDriver;
-use super::ops::{Side, call, is_single_receive, may_restart, place};
+use super::ops::{call, is_single_receive, may_restart, place};
 use crate::driver::{Completion, DriverError, Op, OpError, Outcome, SocketId};
 use crate::sys::flight::{Event, Landed};
 
@@ -37,11 +37,7 @@ impl UringDriver {
         let Some(socket) = self.socket_mut(id) else {
             return;
         };
-        socket.operations -= 1;
-        match side {
-            Side::Receive => socket.receiving = false,
-            Side::Send => socket.sending = false,
-        }
+        *socket.operation(side) = None;
     }
 
     /// Reaps into `done`, up to `limit` entries of it; returns how many completions there were of any kind.

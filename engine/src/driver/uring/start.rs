@@ -23,18 +23,14 @@ impl UringDriver {
         let lacks_pool = matches!(op, Op::ReceiveMultishot { .. }) && !self.flights.has_pool();
         let socket = self.socket_mut(id).filter(|s| !s.closing);
         let socket = socket.ok_or(OpError::BadSocket)?;
-        let busy = match side {
-            None => {
-                socket.closing = true;
-                return Ok(Some(socket.file));
-            }
-            Some(Side::Receive) => &mut socket.receiving,
-            Some(Side::Send) => &mut socket.sending,
+        let Some(side) = side else {
+            socket.closing = true;
+            return Ok(Some(socket.file));
         };
-        if *busy {
+        if socket.operation(side).is_some() {
             return Err(OpError::Busy);
         }
-        if side == Some(Side::Send)
+        if side == Side::Send
             && let Some(error) = socket.send_error.take()
         {
             return Err(error);
@@ -42,8 +38,6 @@ impl UringDriver {
         if lacks_pool {
             return Err(OpError::NoBuffers);
         }
-        *busy = true;
-        socket.operations += 1;
         Ok(Some(socket.file))
     }
 
@@ -182,9 +176,9 @@ impl UringDriver {
             .socket_mut(id)
             .expect("a socket stays until it is closed");
         socket.close = Some(slot);
-        let (file, outstanding) = (socket.file, socket.operations);
-        if outstanding > 0 {
-            self.flights.cancel_file(file)?;
+        let outstanding = [socket.receiving, socket.sending];
+        for target in outstanding.into_iter().flatten() {
+            self.flights.cancel_silently(target)?;
         }
         self.finish_close(id)
     }
@@ -221,7 +215,7 @@ impl UringDriver {
         let Some(socket) = self.socket_mut(id) else {
             return Ok(());
         };
-        let (Some(close), 0) = (socket.close, socket.operations) else {
+        let (Some(close), false) = (socket.close, socket.is_busy()) else {
             return Ok(());
         };
         let (file, notifications) = (socket.file, socket.notifications);

@@ -3,6 +3,9 @@
 //! Sans I/O: bytes are handed in as they arrive, in whatever pieces, and consumed by reference. Nothing is allocated
 //! while a head or a body arrives in one piece; a head that is cut is gathered in a buffer borrowed from [`Spare`].
 
+mod chunks;
+mod fields;
+pub mod incoming;
 pub mod request;
 pub mod response;
 pub mod status;

@@ -1,6 +1,11 @@
 //! Responses, read as they arrive.
 
+use std::mem::MaybeUninit;
+
 use super::Spare;
+use super::chunks::{ChunkError, Chunks, Piece, TrailerLimits};
+use super::fields::{BadField, Lengths, holds, residence};
+use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 use crate::units::Nanos;
 
 /// A whole response.
@@ -58,17 +63,82 @@ impl ResponseError {
     }
 }
 
-/// Reads the responses of one connection, one after the other.
+impl From<ChunkError> for ResponseError {
+    fn from(error: ChunkError) -> Self {
+        match error {
+            ChunkError::Malformed => Self::BadChunk,
+            ChunkError::TrailersTooLong => Self::HeadTooLong,
+            ChunkError::TooManyTrailers => Self::TooManyHeaders,
+        }
+    }
+}
+
+impl From<BadField> for ResponseError {
+    fn from(_: BadField) -> Self {
+        Self::BadFraming
+    }
+}
+
+/// Where a reader stands within a response.
+#[derive(Debug, Clone, Copy, Default)]
+enum Phase {
+    #[default]
+    Head,
+    /// So many bytes of the body are yet to come.
+    Length(u64),
+    Chunked(Chunks),
+    UntilClose,
+}
+
+/// No residence time was told.
+const UNTOLD: Nanos = Nanos::MAX;
+
+const TRAILERS: TrailerLimits = TrailerLimits {
+    bytes: RESPONSE_HEAD_MAX,
+    fields: RESPONSE_HEADERS_MAX,
+};
+
+/// Reads the responses of one connection, one after the other (RFC 9112 section 6).
 ///
 /// * `handle_bytes`, `handle_end`
-/// * command: [`expect`](Self::expect)
-#[derive(Debug, Default)]
+/// * commands: [`expect`](Self::expect), [`reset`](Self::reset)
+///
+/// A response in one slice is read where it lies. After an error only `reset` makes sense.
+#[derive(Debug)]
 pub struct ResponseReader {
+    phase: Phase,
+    /// The head so far, where it came in pieces.
+    gathered: Vec<u8>,
+    body_bytes: u64,
+    residence: Nanos,
+    status: u16,
+    /// Interim responses since the last final one.
+    interim: u8,
+    keep_alive: bool,
     head_only: bool,
+}
+
+// There is one for each connection, of which there may be 100,000.
+const _: () = assert!(size_of::<ResponseReader>() <= 64);
+
+impl Default for ResponseReader {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Head,
+            gathered: Vec::new(),
+            body_bytes: 0,
+            residence: UNTOLD,
+            status: 0,
+            interim: 0,
+            keep_alive: false,
+            head_only: false,
+        }
+    }
 }
 
 impl ResponseReader {
     /// The next response answers a `HEAD` request (or another one): to be said before its first byte is handed in.
+    /// Holds until something else is said.
     pub const fn expect(&mut self, head: bool) {
         self.head_only = head;
     }
@@ -76,7 +146,7 @@ impl ResponseReader {
     /// Nothing of a response has arrived yet.
     #[must_use]
     pub const fn is_at_start(&self) -> bool {
-        true
+        matches!(self.phase, Phase::Head) && self.gathered.is_empty() && self.interim == 0
     }
 
     /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the response if it is
@@ -87,20 +157,223 @@ impl ResponseReader {
     #[inline]
     pub fn handle_bytes(
         &mut self,
-        _bytes: &[u8],
-        _spare: &mut Spare,
+        bytes: &[u8],
+        spare: &mut Spare,
     ) -> Result<(usize, Option<Response>), ResponseError> {
-        unimplemented!()
+        let mut read = 0;
+        while read < bytes.len() {
+            let rest = &bytes[read..];
+            let whole = match &mut self.phase {
+                Phase::Head => {
+                    let (taken, whole) = self.head(rest, spare)?;
+                    read += taken;
+                    whole
+                }
+                Phase::Length(left) => {
+                    let taken = usize::try_from(*left).map_or(rest.len(), |n| n.min(rest.len()));
+                    *left -= taken as u64;
+                    read += taken;
+                    *left == 0
+                }
+                Phase::Chunked(chunks) => match chunks.read(rest, TRAILERS)? {
+                    Piece::Framing(taken) => {
+                        read += taken;
+                        false
+                    }
+                    Piece::Data(taken) => {
+                        read += taken;
+                        self.body_bytes += taken as u64;
+                        false
+                    }
+                    Piece::End(taken) => {
+                        read += taken;
+                        true
+                    }
+                },
+                Phase::UntilClose => {
+                    read += rest.len();
+                    self.body_bytes += rest.len() as u64;
+                    false
+                }
+            };
+            if whole {
+                return Ok((read, Some(self.finish())));
+            }
+        }
+        Ok((read, None))
     }
 
     /// The connection has ended: a response that lasts until then is whole.
     ///
     /// # Errors
     /// [`ResponseError::EarlyClose`], [`ResponseError::CutHead`] or [`ResponseError::ShortBody`].
-    pub fn handle_end(&mut self, _spare: &mut Spare) -> Result<Response, ResponseError> {
-        unimplemented!()
+    pub fn handle_end(&mut self, spare: &mut Spare) -> Result<Response, ResponseError> {
+        match self.phase {
+            Phase::UntilClose => Ok(self.finish()),
+            Phase::Length(_) | Phase::Chunked(_) => Err(ResponseError::ShortBody),
+            Phase::Head if self.is_at_start() => Err(ResponseError::EarlyClose),
+            Phase::Head => {
+                self.give_back(spare);
+                Err(ResponseError::CutHead)
+            }
+        }
     }
 
     /// Begins anew, for another connection.
-    pub fn reset(&mut self, _spare: &mut Spare) {}
+    pub fn reset(&mut self, spare: &mut Spare) {
+        self.give_back(spare);
+        *self = Self::default();
+    }
+
+    fn give_back(&mut self, spare: &mut Spare) {
+        if self.gathered.capacity() > 0 {
+            spare.put(std::mem::take(&mut self.gathered));
+        }
+    }
+
+    #[inline]
+    fn finish(&mut self) -> Response {
+        self.phase = Phase::Head;
+        self.interim = 0;
+        Response {
+            status: self.status,
+            keep_alive: self.keep_alive,
+            body_bytes: self.body_bytes,
+            residence: (self.residence != UNTOLD).then_some(self.residence),
+        }
+    }
+
+    /// Reads a head or a part of it: how many bytes were read, and whether the response ends with it.
+    #[inline]
+    fn head(&mut self, bytes: &[u8], spare: &mut Spare) -> Result<(usize, bool), ResponseError> {
+        if !self.gathered.is_empty() {
+            return self.gather(bytes, spare);
+        }
+        // Empty lines before a status line, which httparse passes over, were never asked for.
+        if bytes[0] != b'H' {
+            return Err(ResponseError::Malformed);
+        }
+        let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX)];
+        match self.parse(within)? {
+            Some((len, whole)) => Ok((len, whole)),
+            None if within.len() == RESPONSE_HEAD_MAX => Err(ResponseError::HeadTooLong),
+            None => {
+                self.gathered = spare.take();
+                self.gathered.extend_from_slice(within);
+                Ok((bytes.len(), false))
+            }
+        }
+    }
+
+    /// Reads on in a head of which a part has come before.
+    #[cold]
+    fn gather(&mut self, bytes: &[u8], spare: &mut Spare) -> Result<(usize, bool), ResponseError> {
+        let before = self.gathered.len();
+        let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX - before)];
+        let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.extend_from_slice(within);
+        // Parsed anew with each line at most, of which there are not many: a head that drips costs no more than so
+        // many times its length.
+        let parsed = if within.contains(&b'\n') {
+            self.parse(&gathered)
+        } else {
+            Ok(None)
+        };
+        match parsed {
+            Ok(None) if gathered.len() < RESPONSE_HEAD_MAX => {
+                self.gathered = gathered;
+                Ok((bytes.len(), false))
+            }
+            parsed => {
+                spare.put(gathered);
+                let (len, whole) = parsed?.ok_or(ResponseError::HeadTooLong)?;
+                // The head was not whole without the new bytes, so it ends within them.
+                Ok((len - before, whole))
+            }
+        }
+    }
+
+    /// Parses a head from its first byte: its length and whether the response ends with it, if the head is whole.
+    #[inline]
+    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(usize, bool)>, ResponseError> {
+        let mut headers = [const { MaybeUninit::uninit() }; RESPONSE_HEADERS_MAX];
+        let mut head = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut head,
+            bytes,
+            &mut headers,
+        );
+        match parsed {
+            Ok(httparse::Status::Complete(len)) => Ok(Some((len, self.begin(&head)?))),
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(httparse::Error::TooManyHeaders) => Err(ResponseError::TooManyHeaders),
+            Err(_) => Err(ResponseError::Malformed),
+        }
+    }
+
+    /// A head is whole: decides how long the body is. Returns whether the response ends here.
+    #[inline]
+    fn begin(&mut self, head: &httparse::Response<'_, '_>) -> Result<bool, ResponseError> {
+        let status = head.code.unwrap_or(0);
+        match status {
+            ..100 => return Err(ResponseError::Malformed),
+            101 => return Err(ResponseError::Upgraded),
+            102..200 | 100 => {
+                self.interim += 1;
+                if self.interim > INTERIM_RESPONSES_MAX {
+                    return Err(ResponseError::Malformed);
+                }
+                return Ok(false);
+            }
+            _ => {}
+        }
+        let is_1_0 = head.version == Some(0);
+        let bodiless = self.head_only || matches!(status, 204 | 304);
+        let mut lengths = Lengths::default();
+        let (mut close, mut keep) = (false, false);
+        self.residence = UNTOLD;
+        for header in head.headers.iter() {
+            // The length of a name tells nearly all of them apart.
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            match header.name.len() {
+                10 if is("connection") => {
+                    close |= holds(header.value, b"close");
+                    keep |= holds(header.value, b"keep-alive");
+                }
+                // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule 1).
+                14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
+                17 if !bodiless && is("transfer-encoding") => lengths.add_coding(header.value)?,
+                13 if is("server-timing") && self.residence == UNTOLD => {
+                    self.residence = residence(header.value).unwrap_or(UNTOLD);
+                }
+                _ => {}
+            }
+        }
+        self.status = status;
+        self.keep_alive = !close && (keep || !is_1_0);
+        self.body_bytes = 0;
+        if bodiless {
+            return Ok(true);
+        }
+        if lengths.coded {
+            // In HTTP/1.0 it is a fault (section 6.1), and next to a length a way to smuggle (section 6.3).
+            if is_1_0 || lengths.length.is_some() || !lengths.chunked {
+                return Err(ResponseError::BadFraming);
+            }
+            self.phase = Phase::Chunked(Chunks::new());
+            return Ok(false);
+        }
+        if let Some(length) = lengths.length {
+            self.body_bytes = length;
+            self.phase = Phase::Length(length);
+            return Ok(length == 0);
+        }
+        self.keep_alive = false;
+        self.phase = Phase::UntilClose;
+        Ok(false)
+    }
 }
+
+#[cfg(test)]
+#[path = "response_tests.rs"]
+mod tests;

@@ -1,7 +1,8 @@
 //! The result of a bandwidth step.
 
 use super::{
-    Inputs, client_instrument, connections, cpu_use, instances, server_cpu, server_instrument,
+    Inputs, began_at, client_instrument, connections, cpu_use, instances, server_cpu,
+    server_instrument,
 };
 use crate::analysis::link::{Carried, Framing};
 use crate::analysis::{health, link, mean, summary};
@@ -76,6 +77,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
     let mut step = StepResult {
         label: inputs.common.label.clone(),
         params: inputs.params.clone(),
+        began_at: began_at(&inputs.outcome),
         duration_ns,
         operations: Operations {
             due: count.saturating_add(unsent),

@@ -1,7 +1,8 @@
 //! The result of a latency step.
 
 use super::{
-    Inputs, client_instrument, connections, cpu_use, instances, server_cpu, server_instrument,
+    Inputs, began_at, client_instrument, connections, cpu_use, instances, server_cpu,
+    server_instrument,
 };
 use crate::analysis::{health, summary};
 use crate::histogram::{Distribution, Kind, Recording};
@@ -39,6 +40,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
     let mut step = StepResult {
         label: inputs.common.label.clone(),
         params: inputs.params.clone(),
+        began_at: began_at(&inputs.outcome),
         duration_ns: duration.0,
         operations,
         warmup: Warmup {

@@ -27,6 +27,15 @@ pub(super) struct Inputs<'a, T> {
     pub(super) outcome: StepOutcome<T>,
 }
 
+/// When the measured phase began, by the wall clock, RFC 3339 to the nanosecond; absent where it never did.
+fn began_at<T>(outcome: &StepOutcome<T>) -> Option<String> {
+    let measured = outcome.result.outcome.measured > Nanos::ZERO;
+    outcome
+        .began
+        .filter(|_| measured)
+        .map(|at| format!("{at:.9}"))
+}
+
 /// The distinct servers that answered.
 fn instances(outcome: &Outcome) -> Vec<String> {
     let accepts = outcome.accepts.iter();

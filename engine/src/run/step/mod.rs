@@ -22,7 +22,7 @@ use crate::driver::uring::UringDriver;
 use crate::error::{Error, Result};
 use crate::result::Params;
 use crate::sys::usage::Disturbance;
-use crate::units::Nanos;
+use crate::units::{Instant, Nanos};
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role};
 
@@ -90,6 +90,8 @@ pub(super) struct StepOutcome<T> {
     pub(super) disturbance: Disturbance,
     /// How both ends settled to wait.
     pub(super) wait: WaitMode,
+    /// When the measured phase began, by the wall clock; absent where it never came to it.
+    pub(super) began: Option<jiff::Timestamp>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
     pub(super) stopped: Option<Error>,
 }
@@ -136,6 +138,10 @@ pub(super) fn run<J: Job>(
     for go in &gos {
         let _ = go.try_send(decision);
     }
+    let began = match decision {
+        Go::Start { t0, .. } => wall_clock_at(t0 + plan.warmup),
+        Go::Abandon => None,
+    };
     let mut watch = Watch {
         plan: &plan,
         params,
@@ -159,10 +165,19 @@ pub(super) fn run<J: Job>(
             result,
             disturbance,
             wait,
+            began,
             stopped,
         }),
         None => Err(stopped.unwrap_or_else(|| Error::bug("a step without workers"))),
     }
+}
+
+/// What the wall clock shows at an instant not far off.
+fn wall_clock_at(instant: Instant) -> Option<jiff::Timestamp> {
+    let (now, wall) = (MonotonicClock.now(), jiff::Timestamp::now());
+    let signed = |span: Nanos| i64::try_from(span.0).unwrap_or(i64::MAX);
+    let off = signed(instant.since(now)) - signed(now.since(instant));
+    wall.checked_add(jiff::SignedDuration::from_nanos(off)).ok()
 }
 
 type Thread<T> = std::thread::JoinHandle<Result<WorkerResult<T>>>;
@@ -241,6 +256,15 @@ fn decide<J>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_is_told_by_the_wall_clock() {
+        let now = MonotonicClock.now();
+        let second = Nanos::from_secs(1);
+        let at = |instant| wall_clock_at(instant).unwrap().as_nanosecond();
+        let (before, after) = (at(Instant(now.0 - second.0)), at(now + second));
+        assert!((1_900_000_000..2_100_000_000).contains(&(after - before)));
+    }
 
     #[test]
     fn shares_add_up_with_no_remainder_lost() {

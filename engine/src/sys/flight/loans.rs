@@ -3,7 +3,7 @@
 
 use std::ptr::NonNull;
 
-use super::{File, Flight, Flights};
+use super::{File, Flight, Flights, SPARE_MAX};
 use crate::io::{Op, Segment};
 use crate::sys::message::Message;
 use crate::sys::socket::for_family;
@@ -81,7 +81,10 @@ impl Flights {
             // SAFETY: it came from `Box::leak` in `lend`, this is the only place that turns it back, and its
             // flight is out of its slot, dropped by the only caller (`remove`). The kernel has finished
             // with it (checked above).
-            self.spare.push(unsafe { Box::from_raw(message.as_ptr()) });
+            let message = unsafe { Box::from_raw(message.as_ptr()) };
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(message);
+            }
         }
     }
 }

@@ -49,13 +49,13 @@ const REST_LOOK: Nanos = Nanos::from_millis(2);
 const SPARES: usize = 64;
 const SPARE_BYTES: usize = 2 << 10;
 /// A buffer of the receive pool, bytes: most responses come whole, and large ones in few pieces.
-const POOL_BUFFER: u32 = 16 << 10;
+const POOL_BUFFER: u32 = 8 << 10;
 /// Buffers of the receive pool: one for each connection between these bounds, so that it stays in the cache.
 const POOL_MIN: u32 = 16;
-const POOL_MAX: u32 = 512;
+const POOL_MAX: u32 = 256;
 /// Responses are gathered from so many connections on, this many at a time, within this bound.
 const BATCH_CONNECTIONS: u32 = 16;
-const BATCH: u32 = 16;
+const BATCH: u32 = 24;
 const BATCH_BOUND: Nanos = Nanos::from_micros(50);
 /// A gathering that did not bring a quarter of a batch is not tried again for so many turns.
 const BATCH_PAUSE: u32 = 256;

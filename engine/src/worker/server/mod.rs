@@ -3,6 +3,7 @@
 mod session;
 
 pub mod front;
+pub mod http;
 
 use std::sync::Arc;
 

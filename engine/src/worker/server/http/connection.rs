@@ -1,0 +1,403 @@
+//! One HTTP connection: what it sent and was not yet read, what it is yet to be sent, what is outstanding on it.
+//!
+//! An idle one has no buffer: bytes arrive in the driver's pool, and a page to answer from is lent to it for as long as
+//! there is something unsent.
+
+use std::collections::VecDeque;
+
+use super::reading::Resume;
+use super::reply::Reply;
+use super::routes::Hold;
+use crate::driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, Token};
+use crate::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
+use crate::units::Instant;
+
+/// Room for the heads of responses, and short bodies, bytes.
+pub(super) const PAGE: usize = REQUEST_HEAD_MAX + (4 << 10);
+/// What long bodies without contents are sent from, bytes.
+pub(super) const FILL_BYTES: u32 = 256 << 10;
+/// With so much unread while a response is unsent, nothing more is received, bytes.
+const INPUT_PAUSE: usize = 16 << 10;
+/// Answered input is cut off once it is so long, bytes.
+const CUT: usize = 64 << 10;
+
+/// What an operation was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Receive,
+    Send,
+    Cancel,
+    HalfClose,
+    Close,
+}
+
+const fn token(slot: u32, purpose: Purpose) -> Token {
+    Token((slot as u64) << 8 | purpose as u64)
+}
+
+/// Whose a token is, and what it was for.
+#[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
+pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
+    let purpose = match token.0 as u8 {
+        0 => Purpose::Receive,
+        1 => Purpose::Send,
+        2 => Purpose::Cancel,
+        3 => Purpose::HalfClose,
+        _ => Purpose::Close,
+    };
+    ((token.0 >> 8) as u32, purpose)
+}
+
+/// Bytes that arrived and are not yet answered, with when they did.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+    /// Up to which of all bytes ever kept here came when.
+    marks: VecDeque<(u64, Instant)>,
+    taken: u64,
+    /// What is known of the request they begin with.
+    pub resume: Resume,
+}
+
+impl Input {
+    pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
+        self.bytes.extend_from_slice(bytes);
+        let end = self.taken + self.rest().len() as u64;
+        match self.marks.back_mut() {
+            Some((last, at)) if *at == now => *last = end,
+            _ => self.marks.push_back((end, now)),
+        }
+    }
+
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.taken += bytes as u64;
+        while self.marks.front().is_some_and(|(end, _)| *end <= self.taken) {
+            self.marks.pop_front();
+        }
+        if self.start >= CUT {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// When the first `bytes` of the rest had all arrived.
+    pub(super) fn arrival(&self, bytes: usize) -> Instant {
+        let end = self.taken + bytes as u64;
+        let mark = self.marks.iter().find(|(last, _)| *last >= end);
+        mark.or(self.marks.back())
+            .map_or(Instant::default(), |(_, at)| *at)
+    }
+}
+
+/// A response that waits for its time.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub reply: Reply,
+    pub hold: Hold,
+    pub arrival: Instant,
+}
+
+/// What follows the page.
+#[derive(Debug)]
+pub(super) enum Tail {
+    /// So many bytes without contents.
+    Fill(u64),
+    /// A body in a buffer of its own.
+    Own { buffer: BufferId, start: u32, end: u32 },
+}
+
+/// Whether bytes are being received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    No,
+    Yes,
+    /// Until the cancel is carried out.
+    Stopping,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    No,
+    /// Closed once all is sent.
+    Last,
+    /// As [`Ending::Last`], and what the client still sends is read for a while: closing over unread bytes would reset
+    /// the connection, and the reset would overtake the response.
+    LastOfMore,
+    /// The end was sent; closed when the client closes, or then.
+    Lingering(Instant),
+    Closing,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Connection {
+    slot: u32,
+    /// Tells it from others that had its slot.
+    pub serial: u32,
+    socket: SocketId,
+    outstanding: u32,
+    receiving: Receiving,
+    pub sending: bool,
+    /// It stands in the list of those that have something to send.
+    pub queued: bool,
+    /// The client sends nothing more.
+    pub ended: bool,
+    pub ending: Ending,
+    pub input: Option<Box<Input>>,
+    page: Option<BufferId>,
+    start: u32,
+    pub end: u32,
+    pub tail: Option<Tail>,
+    pub held: Option<Box<Held>>,
+    /// When something last came or went.
+    pub active_at: Instant,
+    /// A part of a request is there since then.
+    pub since: Option<Instant>,
+    /// Memory that it was charged for, bytes.
+    pub charged: u64,
+}
+
+impl Connection {
+    pub(super) const fn new(slot: u32, serial: u32, socket: SocketId, now: Instant) -> Self {
+        Self {
+            slot,
+            serial,
+            socket,
+            outstanding: 0,
+            receiving: Receiving::No,
+            sending: false,
+            queued: false,
+            ended: false,
+            ending: Ending::No,
+            input: None,
+            page: None,
+            start: 0,
+            end: 0,
+            tail: None,
+            held: None,
+            active_at: now,
+            since: None,
+            charged: 0,
+        }
+    }
+
+    pub(super) const fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Whether the next request can be answered: responses leave in order, and a page that is being sent is not
+    /// written to.
+    pub(super) const fn takes_requests(&self) -> bool {
+        !self.sending
+            && self.tail.is_none()
+            && self.held.is_none()
+            && matches!(self.ending, Ending::No)
+    }
+
+    /// Whether a response is to be sent, or to be finished.
+    pub(super) const fn is_answering(&self) -> bool {
+        self.held.is_some() || self.is_unsent()
+    }
+
+    pub(super) const fn is_unsent(&self) -> bool {
+        self.sending || self.start < self.end || self.tail.is_some()
+    }
+
+    /// Memory that it holds beyond itself, bytes.
+    pub(super) fn holds(&self) -> u64 {
+        let input = self.input.as_ref().map_or(0, |i| i.bytes.capacity() as u64);
+        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        let tail = match self.tail {
+            Some(Tail::Own { end, .. }) => u64::from(end),
+            _ => 0,
+        };
+        let page = if self.page.is_some() { PAGE as u64 } else { 0 };
+        input + held + tail + page
+    }
+
+    fn push<D: Driver>(
+        &mut self,
+        io: &mut D,
+        purpose: Purpose,
+        op: Op,
+    ) -> Result<(), DriverError> {
+        io.push(token(self.slot, purpose), op)?;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// An operation has completed, for good.
+    pub(super) fn handle_completed(&mut self, purpose: Purpose) {
+        self.outstanding -= 1;
+        match purpose {
+            Purpose::Receive => self.receiving = Receiving::No,
+            Purpose::Send => self.sending = false,
+            _ => {}
+        }
+    }
+
+    /// Whether it is closed and nothing is outstanding.
+    pub(super) fn is_over(&self) -> bool {
+        self.ending == Ending::Closing && self.outstanding == 0
+    }
+
+    /// Receives, or stops to, as what is unread and unsent wants it.
+    pub(super) fn adjust_receiving<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if self.ending == Ending::Closing || self.ended {
+            return Ok(());
+        }
+        let unread = self.input.as_ref().map_or(0, |input| input.rest().len());
+        let pauses = unread > INPUT_PAUSE && !self.takes_requests() && self.ending == Ending::No;
+        let socket = self.socket;
+        match self.receiving {
+            Receiving::No if !pauses => {
+                self.receiving = Receiving::Yes;
+                self.push(io, Purpose::Receive, Op::ReceiveMultishot { socket })
+            }
+            Receiving::Yes if pauses => {
+                self.receiving = Receiving::Stopping;
+                let token = token(self.slot, Purpose::Receive);
+                self.push(io, Purpose::Cancel, Op::Cancel { token })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends to the page, which `pages` have one for.
+    ///
+    /// # Errors
+    /// When buffers have run out.
+    pub(super) fn write<D: Driver>(
+        &mut self,
+        io: &mut D,
+        bytes: &[u8],
+        pages: &mut Vec<BufferId>,
+    ) -> Result<(), DriverError> {
+        let page = match (self.page, pages.pop()) {
+            (Some(page), free) => {
+                pages.extend(free);
+                page
+            }
+            (None, Some(page)) => page,
+            (None, None) => io.allocate(PAGE)?,
+        };
+        self.page = Some(page);
+        let start = self.end as usize;
+        io.buffer_mut(page)[start..start + bytes.len()].copy_from_slice(bytes);
+        self.end += u32::try_from(bytes.len()).expect("a page is short");
+        Ok(())
+    }
+
+    /// Pushes what is unsent, as one send.
+    pub(super) fn push_send<D: Driver>(
+        &mut self,
+        io: &mut D,
+        fill: Option<BufferId>,
+    ) -> Result<(), DriverError> {
+        if self.sending || self.ending == Ending::Closing {
+            return Ok(());
+        }
+        let page = self.page.filter(|_| self.start < self.end);
+        let page = page.map(|buffer| segment(buffer, self.start, self.end));
+        let tail = match (&self.tail, fill) {
+            (Some(Tail::Fill(left)), Some(buffer)) => {
+                let len = u32::try_from(*left).unwrap_or(u32::MAX).min(FILL_BYTES);
+                Some(segment(buffer, 0, len))
+            }
+            (Some(Tail::Own { buffer, start, end }), _) => Some(segment(*buffer, *start, *end)),
+            _ => None,
+        };
+        let socket = self.socket;
+        let op = match (page, tail) {
+            (Some(_), Some(_)) => {
+                let mut data = [None; SEGMENTS_MAX];
+                (data[0], data[1]) = (page, tail);
+                Op::SendVectored { socket, data }
+            }
+            (Some(data), None) | (None, Some(data)) => Op::Send {
+                socket,
+                data,
+                zero_copy: false,
+            },
+            (None, None) => return Ok(()),
+        };
+        self.sending = true;
+        self.push(io, Purpose::Send, op)
+    }
+
+    /// So much was sent.
+    pub(super) fn handle_sent<D: Driver>(
+        &mut self,
+        io: &mut D,
+        sent: u32,
+        pages: &mut Vec<BufferId>,
+    ) {
+        let of_page = sent.min(self.end - self.start);
+        self.start += of_page;
+        let rest = sent - of_page;
+        let is_done = match &mut self.tail {
+            Some(Tail::Fill(left)) => {
+                *left -= u64::from(rest);
+                *left == 0
+            }
+            Some(Tail::Own { start, end, .. }) => {
+                *start += rest;
+                start == end
+            }
+            None => false,
+        };
+        if is_done {
+            self.drop_tail(io);
+        }
+        if self.start == self.end {
+            pages.extend(self.page.take());
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    fn drop_tail<D: Driver>(&mut self, io: &mut D) {
+        if let Some(Tail::Own { buffer, .. }) = self.tail.take() {
+            io.free(buffer);
+        }
+    }
+
+    /// Sends the end of the stream.
+    pub(super) fn half_close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        let socket = self.socket;
+        self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
+    }
+
+    /// Closes, once.
+    pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if self.ending == Ending::Closing {
+            return Ok(());
+        }
+        self.ending = Ending::Closing;
+        let socket = self.socket;
+        self.push(io, Purpose::Close, Op::Close { socket })
+    }
+
+    /// Gives back what it was lent.
+    pub(super) fn free<D: Driver>(mut self, io: &mut D, pages: &mut Vec<BufferId>) {
+        pages.extend(self.page.take());
+        self.drop_tail(io);
+    }
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        (size_of::<Self>() + self.reply.headers.capacity() + self.reply.body.capacity()) as u64
+    }
+}
+
+const fn segment(buffer: BufferId, start: u32, end: u32) -> Segment {
+    let len = end - start;
+    Segment { buffer, start, len }
+}

@@ -1,0 +1,612 @@
+//! HTTP/1.1 (RFC 9112) for whoever measures with it: known sizes, delays, a queue, a stall.
+//!
+//! One [`HttpSide`] serves all HTTP connections of a server, so that its queue is one queue and its stalls stop
+//! everything. A request that arrives in one piece is answered from the pool buffer it came in: nothing is copied but
+//! the response, into a page that is lent to the connection until it is sent, and all responses of a turn leave together.
+//!
+//! Responses have no `Date`. Requests of one connection are answered one after the other; while a response is unsent, at
+//! most a few more are received.
+
+mod connection;
+mod echo;
+mod queue;
+mod reading;
+mod reply;
+mod routes;
+mod stall;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::channel::Receiver;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+
+use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
+use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
+use crate::proto::hello::WaitMode;
+use crate::units::{Instant, Nanos};
+use crate::worker::{Role, TurnCounters};
+
+use connection::{Connection, Ending, FILL_BYTES, Held, Input, PAGE, Purpose, Tail, slot_of};
+use queue::Queue;
+use reading::{Reading, Resume, read};
+use reply::{Body, FILL, HEAD_BESIDE, Reply, SHORT, Timing};
+use routes::{Hold, route};
+use stall::Stalls;
+
+pub use stall::Stall;
+
+/// How long the worker sleeps at most, so that it notices deadlines and a stop.
+const NAP: Nanos = Nanos::from_millis(100);
+/// A response that is due this soon is waited for spinning: waking up may take as long.
+const WAKEUP: Nanos = Nanos::from_micros(300);
+/// A request must be whole this long after its first byte.
+const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
+/// How long a client is given to read why it was refused.
+const LINGER: Nanos = Nanos::from_secs(1);
+/// Connections whose deadlines are looked at in one nap.
+const LOOKS: usize = 8192;
+/// Beyond the connections allowed, so many are told that there are too many; others are closed unheard.
+const TURNED_AWAY_MAX: usize = 256;
+/// Pages kept for connections to come.
+const PAGES_KEPT: usize = 2048;
+/// The pool that requests arrive in: buffers, and their length, bytes.
+const POOL: (u16, u32) = (1024, 4096);
+
+const _: () = assert!(HEAD_BESIDE + SHORT + crate::limits::REQUEST_HEAD_MAX <= PAGE);
+
+/// An HTTP connection on its way from the front.
+#[derive(Debug)]
+pub struct HttpArrival<S> {
+    /// The connected socket.
+    pub socket: S,
+    /// What it has sent so far.
+    pub bytes: Vec<u8>,
+    /// When the last of that was reaped.
+    pub at: Instant,
+}
+
+/// How HTTP is served.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// How the worker waits; a response that is due within 300 µs is waited for spinning in any case.
+    pub wait: WaitMode,
+    /// Longest silence of a connection, and longest time that a response may take to be read.
+    pub idle: Nanos,
+    /// Connections at once.
+    pub connections_max: u32,
+    /// Seeds what `/echo` leaves to chance.
+    pub seed: u64,
+    /// When nothing is done.
+    pub stalls: Vec<Stall>,
+}
+
+/// What answering takes.
+#[derive(Debug)]
+struct Desk {
+    dice: Xoshiro256PlusPlus,
+    queue: Queue,
+    stalls: Stalls,
+    /// Responses before they go to a page.
+    written: Vec<u8>,
+    /// The body behind them.
+    tail: Option<Body>,
+    /// Responses that wait for their time, by slot and serial number of the connection.
+    due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
+    held: u64,
+    served: u64,
+}
+
+/// The HTTP side of a server; see the [module](self).
+#[derive(Debug)]
+pub struct HttpSide<S> {
+    inbox: Receiver<HttpArrival<S>>,
+    settings: HttpSettings,
+    stopping: Arc<AtomicBool>,
+    started_at: Instant,
+    desk: Desk,
+    slots: Vec<Option<Connection>>,
+    vacant: Vec<u32>,
+    serials: u32,
+    /// Connections with something to send.
+    ready: Vec<u32>,
+    /// What completed in a stall.
+    deferred: VecDeque<(Instant, Completion)>,
+    pages: Vec<BufferId>,
+    fill: Option<BufferId>,
+    has_pool: bool,
+    /// Memory that the connections hold, bytes.
+    memory: u64,
+    active_at: Instant,
+    checked_at: Instant,
+    /// The connection whose deadlines are looked at next.
+    look: usize,
+}
+
+impl<S> HttpSide<S> {
+    /// Takes connections from `inbox`, from `now` on.
+    #[must_use]
+    pub fn new(
+        inbox: Receiver<HttpArrival<S>>,
+        mut settings: HttpSettings,
+        stopping: Arc<AtomicBool>,
+        now: Instant,
+    ) -> Self {
+        let desk = Desk {
+            dice: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
+            queue: Queue::default(),
+            stalls: Stalls::new(std::mem::take(&mut settings.stalls)),
+            written: Vec::with_capacity(PAGE),
+            tail: None,
+            due: BinaryHeap::new(),
+            held: 0,
+            served: 0,
+        };
+        Self {
+            inbox,
+            settings,
+            stopping,
+            started_at: now,
+            desk,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            serials: 0,
+            ready: Vec::new(),
+            deferred: VecDeque::new(),
+            pages: Vec::new(),
+            fill: None,
+            has_pool: false,
+            memory: 0,
+            active_at: now,
+            checked_at: now,
+            look: 0,
+        }
+    }
+
+    /// Connections alive.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    /// Whether there is no connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Requests that were answered, or are being so.
+    #[must_use]
+    pub const fn served(&self) -> u64 {
+        self.desk.served
+    }
+
+    /// When the next response that waits for its time is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.desk.due.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Memory that connections hold for what they sent and are sent, bytes.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> u64 {
+        self.memory
+    }
+
+    fn adopt<D: Driver<Socket = S>>(
+        &mut self,
+        io: &mut D,
+        arrival: HttpArrival<S>,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if !std::mem::replace(&mut self.has_pool, true) {
+            io.provide_pool(POOL.0, POOL.1)?;
+        }
+        let most = self.settings.connections_max as usize;
+        if self.len() >= most + TURNED_AWAY_MAX {
+            return Ok(());
+        }
+        let Ok(socket) = io.adopt(arrival.socket) else {
+            return Ok(());
+        };
+        let is_full = self.len() >= most;
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
+        });
+        self.serials = self.serials.wrapping_add(1);
+        let mut conn = Connection::new(slot, self.serials, socket, now);
+        if is_full {
+            self.desk.refuse(&mut conn, 503);
+        } else {
+            self.take(&mut conn, &arrival.bytes, arrival.at);
+        }
+        self.settle(io, conn, now)
+    }
+
+    /// Bytes came.
+    fn take(&mut self, conn: &mut Connection, bytes: &[u8], now: Instant) {
+        if !matches!(conn.ending, Ending::No) {
+            return;
+        }
+        if conn.input.is_some() || !conn.takes_requests() {
+            conn.input.get_or_insert_default().push(bytes, now);
+            return self.desk.answer(conn);
+        }
+        let (used, resume) = self.desk.digest(conn, bytes, Resume::default(), |_| now);
+        if used < bytes.len() {
+            let mut input = Input::default();
+            input.push(&bytes[used..], now);
+            input.resume = resume;
+            conn.input = Some(Box::new(input));
+        }
+    }
+
+    /// Sees to what a connection wants after something happened to it, and puts it back in its place.
+    fn settle<D: Driver>(
+        &mut self,
+        io: &mut D,
+        mut conn: Connection,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let slot = conn.slot();
+        self.commit(io, &mut conn)?;
+        let waits = conn.takes_requests() && conn.input.is_some();
+        conn.since = waits.then(|| conn.since.unwrap_or(now));
+        if !conn.is_answering() {
+            match conn.ending {
+                Ending::No if conn.ended => conn.close(io)?,
+                Ending::Last => conn.close(io)?,
+                Ending::LastOfMore => {
+                    conn.ending = Ending::Lingering(now + LINGER);
+                    conn.half_close(io)?;
+                }
+                _ => {}
+            }
+        }
+        conn.adjust_receiving(io)?;
+        let holds = conn.holds();
+        self.memory = self.memory - conn.charged + holds;
+        conn.charged = holds;
+        if self.memory > HTTP_MEMORY_MAX && holds > 0 {
+            conn.close(io)?;
+        }
+        if conn.is_over() {
+            self.memory -= conn.charged;
+            conn.free(io, &mut self.pages);
+            self.vacant.push(slot);
+        } else {
+            self.slots[slot as usize] = Some(conn);
+        }
+        if self.pages.len() > PAGES_KEPT {
+            for page in self.pages.drain(PAGES_KEPT..) {
+                io.free(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was written where it is sent from.
+    fn commit<D: Driver>(&mut self, io: &mut D, conn: &mut Connection) -> Result<(), DriverError> {
+        if !self.desk.written.is_empty() {
+            conn.write(io, &self.desk.written, &mut self.pages)?;
+            self.desk.written.clear();
+        }
+        match self.desk.tail.take() {
+            Some(Body::Bytes(bytes)) => {
+                let buffer = io.allocate(bytes.len())?;
+                io.buffer_mut(buffer).copy_from_slice(&bytes);
+                let end = u32::try_from(bytes.len()).expect("a request's body is short");
+                let start = 0;
+                conn.tail = Some(Tail::Own { buffer, start, end });
+            }
+            Some(Body::Fill(len)) => {
+                if self.fill.is_none() {
+                    let fill = io.allocate(FILL_BYTES as usize)?;
+                    io.buffer_mut(fill).fill(FILL);
+                    self.fill = Some(fill);
+                }
+                conn.tail = Some(Tail::Fill(len));
+            }
+            Some(Body::Text(_)) | None => {}
+        }
+        if conn.is_unsent() && !conn.sending && !std::mem::replace(&mut conn.queued, true) {
+            self.ready.push(conn.slot());
+        }
+        Ok(())
+    }
+
+    fn complete<D: Driver>(
+        &mut self,
+        io: &mut D,
+        completion: Completion,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let Completion {
+            token,
+            outcome,
+            more,
+        } = completion;
+        let (slot, purpose) = slot_of(token);
+        let Some(mut conn) = self.slots[slot as usize].take() else {
+            if let Outcome::ReceivedInPool { buffer: Some(b), .. } = outcome {
+                io.recycle(b);
+            }
+            return Ok(());
+        };
+        if !more {
+            conn.handle_completed(purpose);
+        }
+        match (purpose, outcome) {
+            (Purpose::Receive, Outcome::ReceivedInPool { buffer: Some(b), .. }) => {
+                (conn.active_at, self.active_at) = (now, now);
+                self.take(&mut conn, io.pool_bytes(&b), now);
+                io.recycle(b);
+            }
+            (Purpose::Receive, Outcome::ReceivedInPool { .. } | Outcome::Received(_)) => {
+                conn.ended = true;
+                if matches!(conn.ending, Ending::Lingering(_)) || !conn.is_answering() {
+                    conn.close(io)?;
+                }
+            }
+            (Purpose::Send, Outcome::Sent(sent)) => {
+                (conn.active_at, self.active_at) = (now, now);
+                conn.handle_sent(io, sent, &mut self.pages);
+                if !conn.is_unsent() {
+                    self.desk.answer(&mut conn);
+                }
+            }
+            // Out of buffers for now; and what was stopped is started anew when it is time.
+            (Purpose::Receive, Outcome::Failed(OpError::NoBuffers | OpError::Canceled)) => {}
+            (Purpose::Receive | Purpose::Send | Purpose::HalfClose, Outcome::Failed(_)) => {
+                conn.close(io)?;
+            }
+            _ => {}
+        }
+        self.settle(io, conn, now)
+    }
+
+    /// Closes what has been silent for too long.
+    fn check_deadlines<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        let idle = self.settings.idle;
+        let request = idle.min(REQUEST_TIMEOUT);
+        for _ in 0..self.slots.len().min(LOOKS) {
+            self.look = (self.look + 1) % self.slots.len();
+            let Some(conn) = &mut self.slots[self.look] else {
+                continue;
+            };
+            let silent = now.since(conn.active_at) > idle && conn.held.is_none();
+            let is_over = match conn.ending {
+                Ending::Lingering(until) => now > until,
+                Ending::Closing => false,
+                _ => silent,
+            };
+            let is_late = conn.since.is_some_and(|since| now.since(since) > request);
+            if (is_over || is_late)
+                && let Some(mut conn) = self.slots[self.look].take()
+            {
+                if is_late {
+                    conn.input = None;
+                    self.desk.refuse(&mut conn, 408);
+                } else {
+                    conn.close(io)?;
+                }
+                self.settle(io, conn, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the responses whose time has come.
+    fn release_due<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        while let Some(Reverse((at, _, slot, serial))) = self.desk.due.peek().copied()
+            && at <= now
+        {
+            self.desk.due.pop();
+            let Some(mut conn) = self.slots[slot as usize].take_if(|conn| conn.serial == serial)
+            else {
+                continue;
+            };
+            if let Some(held) = conn.held.take() {
+                let mut timing = Timing::new(held.arrival, now);
+                if matches!(held.hold, Hold::Queue(_)) {
+                    timing.arrival = Some(held.arrival.since(self.started_at));
+                }
+                self.desk.write(&mut conn, held.reply, Some(timing));
+                self.desk.answer(&mut conn);
+            }
+            conn.active_at = now;
+            self.settle(io, conn, now)?;
+        }
+        Ok(())
+    }
+}
+
+
+impl Desk {
+    /// Answers what is unread, as far as that goes.
+    fn answer(&mut self, conn: &mut Connection) {
+        let Some(mut input) = conn.input.take() else {
+            return;
+        };
+        let arrival = |bytes| input.arrival(bytes);
+        let (used, resume) = self.digest(conn, input.rest(), input.resume, arrival);
+        input.consume(used);
+        input.resume = resume;
+        if !input.rest().is_empty() && matches!(conn.ending, Ending::No) {
+            conn.input = Some(input);
+        }
+    }
+
+    /// Answers the requests that `bytes` begin with, until one is not whole or its turn has not come. Returns how many
+    /// bytes they took, and what is known of the next one.
+    fn digest(
+        &mut self,
+        conn: &mut Connection,
+        bytes: &[u8],
+        mut resume: Resume,
+        arrival: impl Fn(usize) -> Instant,
+    ) -> (usize, Resume) {
+        let mut used = 0;
+        while used < bytes.len() && conn.takes_requests() && self.tail.is_none() {
+            let rest = &bytes[used..];
+            if rest.len() < resume.at_least {
+                break;
+            }
+            match read(rest, resume) {
+                Reading::More { resume: known, go_on } => {
+                    resume = known;
+                    if go_on {
+                        self.written.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    }
+                    break;
+                }
+                Reading::Refused(status) => {
+                    self.refuse(conn, status);
+                    used = bytes.len();
+                }
+                Reading::Whole(request, len) => {
+                    let ahead = conn.end as usize + self.written.len();
+                    if ahead + HEAD_BESIDE + SHORT + request.head_bytes > PAGE {
+                        break;
+                    }
+                    used += len;
+                    resume = Resume::default();
+                    let at = arrival(used);
+                    self.stalls.handle_request(at);
+                    self.served += 1;
+                    let (reply, hold) = route(&request, &mut self.dice);
+                    let due = match hold {
+                        Hold::Not => {
+                            self.write(conn, reply, None);
+                            continue;
+                        }
+                        Hold::Delay(delay) => at + delay,
+                        Hold::Queue(service) => self.queue.departure(at, service),
+                    };
+                    self.held += 1;
+                    // The count keeps those that are due at the same instant in order.
+                    self.due
+                        .push(Reverse((due, self.held, conn.slot(), conn.serial)));
+                    let arrival = at;
+                    conn.held = Some(Box::new(Held {
+                        reply,
+                        hold,
+                        arrival,
+                    }));
+                }
+            }
+        }
+        (used, resume)
+    }
+
+    /// Writes a response out.
+    fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
+        if reply.close {
+            conn.ending = if conn.input.is_some() {
+                Ending::LastOfMore
+            } else {
+                Ending::Last
+            };
+        }
+        self.tail = reply.write(timing, &mut self.written);
+    }
+
+    /// The last response of a connection whose requests cannot be followed any further.
+    fn refuse(&mut self, conn: &mut Connection, status: u16) {
+        self.write(conn, Reply::refusal(status), None);
+        conn.ending = Ending::LastOfMore;
+    }
+}
+
+impl<D: Driver> Role<D> for HttpSide<D::Socket> {
+    fn handle_completion(
+        &mut self,
+        io: &mut D,
+        completion: Completion,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if !self.deferred.is_empty() || self.desk.stalls.until(now).is_some() {
+            self.deferred.push_back((now, completion));
+            return Ok(());
+        }
+        self.complete(io, completion, now)
+    }
+
+    fn handle_time(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+        _counters: &mut TurnCounters,
+    ) -> Result<(), DriverError> {
+        if self.desk.stalls.until(now).is_some() {
+            return Ok(());
+        }
+        while let Some((at, completion)) = self.deferred.pop_front() {
+            self.complete(io, completion, at)?;
+        }
+        while !self.inbox.is_empty()
+            && let Ok(arrival) = self.inbox.try_recv()
+        {
+            self.active_at = now;
+            self.adopt(io, arrival, now)?;
+        }
+        if now.since(self.checked_at) >= NAP {
+            self.checked_at = now;
+            self.check_deadlines(io, now)?;
+        }
+        Ok(())
+    }
+
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        if self.desk.stalls.until(now).is_some() {
+            return Ok(());
+        }
+        self.release_due(io, now)?;
+        let mut ready = std::mem::take(&mut self.ready);
+        for slot in ready.drain(..) {
+            if let Some(conn) = &mut self.slots[slot as usize] {
+                conn.queued = false;
+                conn.push_send(io, self.fill)?;
+            }
+        }
+        self.ready = ready;
+        Ok(())
+    }
+
+    fn poll_wait(&self, now: Instant) -> Wait {
+        let stalled = self.desk.stalls.until(now);
+        let due = stalled.or_else(|| self.next_due());
+        if let Some(due) = due
+            && due.since(now) <= WAKEUP
+        {
+            return Wait::Poll;
+        }
+        let fresh = now.since(self.active_at) < HYBRID_SPIN;
+        let spins = match self.settings.wait {
+            WaitMode::Spin => !self.is_empty(),
+            WaitMode::Hybrid => fresh,
+            WaitMode::Block => false,
+        };
+        if spins && stalled.is_none() {
+            return Wait::Poll;
+        }
+        let nap = now + NAP;
+        Wait::Until(due.map_or(nap, |due| Instant(due.0 - WAKEUP.0).min(nap)))
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.desk.due.is_empty()
+    }
+
+    fn take_timed(&mut self) -> bool {
+        false
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,501 @@
+//! What is sent: methods, headers, bodies, and the URLs of a file.
+
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use http::{HeaderName, HeaderValue, Method};
+use tare_engine::error::{Error, Result};
+use tare_engine::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
+use tare_engine::run::plan::{Body, Framing, RequestSpec, Target, Weighted};
+
+use super::url::{Url, path_and_query};
+
+/// How often one request may come in a cycle.
+const WEIGHT_MAX: u32 = 10_000;
+/// The longest list of URLs, bytes.
+const URLS_BYTES_MAX: u64 = 16 << 20;
+/// Headers that follow from other options.
+const OWN_HEADERS: [(&str, &str); 3] = [
+    ("content-length", "it follows from --body"),
+    ("transfer-encoding", "write --chunked"),
+    ("connection", "write --connection close or keep-alive"),
+];
+
+/// What is sent.
+#[derive(Debug, Args)]
+pub(super) struct RequestArgs {
+    /// Send to these: http://HOST:PORT/PATH, HOST/PATH, unix:/SOCKET:/PATH, loopback/PATH [default: loopback]
+    ///
+    /// The port is 80 unless given, and http:// may be left out. Several are sent in turn, all to one host and port.
+    /// `loopback` is a server within this process, on a CPU of its own, `veth` the same in a network namespace made
+    /// for the run (needs root). Paths go out exactly as typed.
+    #[arg(value_name = "URL")]
+    pub(super) urls: Vec<Url>,
+    /// Take the URLs from this file, or - for stdin; a line each: [WEIGHT] [METHOD] URL or /PATH
+    ///
+    /// A weight of 3 is sent three times as often as one of 1. # begins a comment. Paths alone belong to the URL of
+    /// the command line, which names only the server then, or to loopback.
+    #[arg(long = "urls", value_name = "FILE", help_heading = "The request")]
+    urls_file: Option<PathBuf>,
+    /// Ask with this method [default: GET, and POST with a body]
+    #[arg(short = 'X', long, value_name = "METHOD", help_heading = "The request")]
+    method: Option<MethodArg>,
+    /// Send this header too (repeatable): 'Accept: application/json'
+    #[arg(
+        short = 'H',
+        long = "header",
+        value_name = "NAME: VALUE",
+        help_heading = "The request"
+    )]
+    headers: Vec<Header>,
+    /// Send this Host header instead of the URL's
+    #[arg(long, value_name = "HOST", help_heading = "The request")]
+    host: Option<HostArg>,
+    /// Send this body
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "body_file",
+        help_heading = "The request"
+    )]
+    body: Option<String>,
+    /// Send this file as the body, or - for stdin
+    #[arg(long, value_name = "FILE", help_heading = "The request")]
+    body_file: Option<PathBuf>,
+    /// Send the body in chunks (Transfer-Encoding: chunked) instead of with a Content-Length
+    #[arg(long, help_heading = "The request")]
+    chunked: bool,
+    /// Say that the body is of this type: application/json
+    #[arg(long, value_name = "TYPE", help_heading = "The request")]
+    content_type: Option<String>,
+}
+
+/// A method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MethodArg(String);
+
+impl FromStr for MethodArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let shown = text.escape_debug();
+        let upper = text.to_ascii_uppercase();
+        let known = [
+            "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT",
+        ];
+        if Method::from_bytes(text.as_bytes()).is_err() {
+            return Err(
+                Error::usage(format!("'{shown}' is no method")).remedy("write GET, POST, PUT …")
+            );
+        }
+        if upper == "CONNECT" {
+            return Err(Error::usage(
+                "CONNECT makes a tunnel, and is no request to measure",
+            ));
+        }
+        if upper != text && known.contains(&upper.as_str()) {
+            return Err(
+                Error::usage(format!("methods are case-sensitive, and '{shown}' is none"))
+                    .remedy(format!("write {upper}")),
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A header as typed: the case of its name is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header(String, String);
+
+impl FromStr for Header {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let shown: String = text.chars().take(80).collect();
+        let refuse = |why: &str, advice: &str| {
+            Error::usage(format!("'{}' is no header: {why}", shown.escape_debug())).remedy(advice)
+        };
+        const FORM: &str = "write it as 'Name: value'";
+        let Some((name, value)) = text.split_once(':') else {
+            return Err(refuse("it has no colon", FORM));
+        };
+        let value = value.trim_matches([' ', '\t']);
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err(refuse("its name has a character that no name has", FORM));
+        }
+        if HeaderValue::from_str(value).is_err() {
+            return Err(refuse(
+                "its value has a character that no header has",
+                "leave control characters out",
+            ));
+        }
+        let own = OWN_HEADERS
+            .iter()
+            .find(|(own, _)| name.eq_ignore_ascii_case(own));
+        if let Some((_, advice)) = own {
+            return Err(refuse("tare writes that one itself", advice));
+        }
+        Ok(Self(name.to_owned(), value.to_owned()))
+    }
+}
+
+/// The value of a `Host` header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HostArg(String);
+
+impl FromStr for HostArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.is_empty()
+            || !text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b))
+        {
+            let message = format!("--host '{}' is no host", text.escape_debug());
+            return Err(Error::usage(message).remedy("write it as app.example or app.example:8080"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A line of a file of URLs.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    weight: u32,
+    method: Option<&'a str>,
+    url: &'a str,
+}
+
+fn line(text: &str) -> Result<Line<'_>> {
+    let mut words = text.split_ascii_whitespace().peekable();
+    let digits = words.next_if(|word| word.bytes().all(|b| b.is_ascii_digit()));
+    let weight = digits.map_or(Some(1), |digits| digits.parse().ok());
+    let weight = weight
+        .filter(|weight| (1..=WEIGHT_MAX).contains(weight))
+        .ok_or_else(|| {
+            Error::usage("its weight is out of range")
+                .remedy(format!("write one from 1 to {WEIGHT_MAX}"))
+        })?;
+    let form = || Error::usage("it is no URL").remedy("write lines as [WEIGHT] [METHOD] URL");
+    let (first, second) = (words.next().ok_or_else(form)?, words.next());
+    let (method, url) = second.map_or((None, first), |url| (Some(first), url));
+    if let Some(method) = method {
+        method.parse::<MethodArg>()?;
+    }
+    if words.next().is_some() {
+        return Err(Error::usage("it has too many words")
+            .remedy("write lines as [WEIGHT] [METHOD] URL, and a space in a path as %20"));
+    }
+    Ok(Line {
+        weight,
+        method,
+        url,
+    })
+}
+
+/// What a file of URLs says: for each its weight, method, and where it goes; and the server that they name.
+struct Listed {
+    server: Option<Url>,
+    lines: Vec<(u32, Option<String>, String, Option<String>)>,
+}
+
+fn listed(text: &str, source: &str) -> Result<Listed> {
+    let mut found = Listed {
+        server: None,
+        lines: Vec::new(),
+    };
+    for (index, text) in text.lines().enumerate() {
+        // A fragment of a URL follows it at once; a comment stands at the beginning or after a blank.
+        let text = text.trim_start();
+        let text = text.find(" #").map_or(text, |at| &text[..at]);
+        if text.starts_with('#') || text.trim().is_empty() {
+            continue;
+        }
+        let at = |error: Error| {
+            let placed = Error::usage(format!("{source}, line {}: {}", index + 1, error.message()));
+            match error.advice() {
+                Some(advice) => placed.remedy(advice),
+                None => placed,
+            }
+        };
+        let line = line(text).map_err(at)?;
+        let method = line.method.map(str::to_owned);
+        if line.url.starts_with('/') {
+            let path = path_and_query(line.url).map_err(at)?;
+            found.lines.push((line.weight, method, path, None));
+            continue;
+        }
+        let url: Url = line.url.parse().map_err(at)?;
+        if let Some(server) = &found.server {
+            same_server(server, &url).map_err(at)?;
+        }
+        found.lines.push((
+            line.weight,
+            method,
+            url.path.clone(),
+            Some(url.host.clone()),
+        ));
+        found.server.get_or_insert(url);
+    }
+    if found.lines.is_empty() {
+        return Err(Error::usage(format!("{source} lists no URL")));
+    }
+    Ok(found)
+}
+
+fn same_server(first: &Url, other: &Url) -> Result<()> {
+    if first.target == other.target {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "all URLs of a run go to one host and port, and {} and {} are two",
+        first.target, other.target
+    ))
+    .remedy("run tare http once for each"))
+}
+
+/// What a file or stdin holds, at most `max` bytes.
+fn contents(path: &Path, flag: &str, max: u64) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let unreadable = |error| {
+        Error::usage(format!("{flag} {shown} cannot be read: {error}"))
+            .remedy("name a file that is there and yours")
+    };
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        stdin()
+            .lock()
+            .take(max + 1)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+    } else {
+        let file = File::open(path).map_err(unreadable)?;
+        file.take(max + 1)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+    }
+    if bytes.len() as u64 > max {
+        return Err(Error::usage(format!(
+            "{flag} {shown} is longer than {} MiB",
+            max >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+impl RequestArgs {
+    /// The server, and what is sent to it; `close` asks it to close after each.
+    ///
+    /// # Errors
+    /// A usage error where a file cannot be read or holds no URL, where two servers are named, and where options
+    /// contradict each other.
+    pub(super) fn requests(&self, close: bool) -> Result<(Target, Vec<Weighted>)> {
+        let like = self.pattern(close)?;
+        let (server, lines) = self.lines()?;
+        let weighted = lines
+            .into_iter()
+            .map(|(weight, method, target, host)| Weighted {
+                weight,
+                request: RequestSpec {
+                    method: method.unwrap_or_else(|| like.method.clone()),
+                    target,
+                    host: self.host().or(host).unwrap_or_else(|| server.host.clone()),
+                    ..like.clone()
+                },
+            });
+        let weighted: Vec<Weighted> = weighted.collect();
+        if weighted.len() > REQUESTS_MAX {
+            return Err(Error::usage(format!("more than {REQUESTS_MAX} URLs")));
+        }
+        Ok((server.target, weighted))
+    }
+
+    /// The server, and for each request its weight, method, path and host.
+    fn lines(&self) -> Result<(Url, Vec<(u32, Option<String>, String, Option<String>)>)> {
+        let first = self.urls.first();
+        for url in &self.urls {
+            same_server(first.unwrap_or(url), url)?;
+        }
+        let loopback = || Url {
+            target: Target::Loopback,
+            path: "/".to_owned(),
+            host: Target::Loopback.to_string(),
+        };
+        let Some(file) = &self.urls_file else {
+            let server = first.cloned().unwrap_or_else(loopback);
+            let urls = if self.urls.is_empty() {
+                std::slice::from_ref(&server)
+            } else {
+                &self.urls
+            };
+            let lines = urls
+                .iter()
+                .map(|url| (1, None, url.path.clone(), Some(url.host.clone())));
+            let lines = lines.collect();
+            return Ok((server, lines));
+        };
+        if self.urls.len() > 1 || first.is_some_and(|url| url.path != "/") {
+            return Err(Error::usage(
+                "with --urls the URL of the command line names only the server",
+            )
+            .remedy("write it without a path, or put it into the file"));
+        }
+        let source = format!("--urls {}", file.display());
+        let text = String::from_utf8(contents(file, "--urls", URLS_BYTES_MAX)?)
+            .map_err(|_| Error::usage(format!("{source} is no text")))?;
+        let listed = listed(&text, &source)?;
+        let server = match (first, listed.server) {
+            (Some(typed), Some(named)) => {
+                same_server(typed, &named)?;
+                typed.clone()
+            }
+            (typed, named) => typed.cloned().or(named).unwrap_or_else(loopback),
+        };
+        Ok((server, listed.lines))
+    }
+
+    /// What all requests have in common.
+    fn pattern(&self, close: bool) -> Result<RequestSpec> {
+        let stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+        if stdin(&self.urls_file) && stdin(&self.body_file) {
+            return Err(Error::usage("--urls - and --body-file - both read stdin")
+                .remedy("name a file for one of them"));
+        }
+        let bytes = match (&self.body, &self.body_file) {
+            (Some(text), _) => Some(text.clone().into_bytes()),
+            (None, Some(file)) => Some(contents(file, "--body-file", REQUESTS_BYTES_MAX as u64)?),
+            (None, None) => None,
+        };
+        let framing = if self.chunked {
+            Framing::Chunked
+        } else {
+            Framing::Length
+        };
+        let body = bytes.map(|bytes| Body { bytes, framing });
+        for (given, flag) in [
+            (self.chunked, "--chunked"),
+            (self.content_type.is_some(), "--content-type"),
+        ] {
+            if given && body.is_none() {
+                return Err(
+                    Error::usage(format!("{flag} is about a body, and there is none"))
+                        .remedy("give one with --body or --body-file"),
+                );
+            }
+        }
+        let method = match (&self.method, &body) {
+            (Some(method), _) => method.0.clone(),
+            (None, Some(_)) => "POST".to_owned(),
+            (None, None) => "GET".to_owned(),
+        };
+        Ok(RequestSpec {
+            method,
+            headers: self.headers()?,
+            body,
+            close,
+            ..RequestSpec::get("/", "")
+        })
+    }
+
+    /// All but `Host`, which stands apart.
+    fn headers(&self) -> Result<Vec<(String, String)>> {
+        let is_host = |header: &&Header| header.0.eq_ignore_ascii_case("host");
+        let hosts = self.headers.iter().filter(is_host).count() + usize::from(self.host.is_some());
+        if hosts > 1 {
+            return Err(
+                Error::usage("a request has one Host header, and several are given")
+                    .remedy("keep one"),
+            );
+        }
+        let others = self.headers.iter().filter(|header| !is_host(header));
+        let mut headers: Vec<_> = others.map(|h| (h.0.clone(), h.1.clone())).collect();
+        if let Some(kind) = &self.content_type {
+            if headers
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+            {
+                return Err(Error::usage("the content's type is given twice")
+                    .remedy("keep --content-type or -H"));
+            }
+            let Header(name, value) = format!("Content-Type: {kind}").parse()?;
+            headers.push((name, value));
+        }
+        Ok(headers)
+    }
+
+    fn host(&self) -> Option<String> {
+        let typed = self
+            .headers
+            .iter()
+            .find(|header| header.0.eq_ignore_ascii_case("host"));
+        self.host
+            .as_ref()
+            .map(|host| host.0.clone())
+            .or_else(|| typed.map(|header| header.1.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_urls() {
+        let text = "# all of them\n/a\n3 /b?x=1 # thrice\n\nPOST /c\n  2 HEAD node:8080/d#e\n";
+        let found = listed(text, "--urls f").unwrap();
+        let server = found.server.unwrap();
+        assert_eq!(server.target.to_string(), "node:8080");
+        let host = Some("node:8080".to_owned());
+        let own = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            found.lines,
+            [
+                (1, None, "/a".to_owned(), None),
+                (3, None, "/b?x=1".to_owned(), None),
+                (1, own("POST"), "/c".to_owned(), None),
+                (2, own("HEAD"), "/d".to_owned(), host),
+            ]
+        );
+        for (text, why) in [
+            ("", "lists no URL"),
+            ("# x\n", "lists no URL"),
+            ("/a\n0 /b", "line 2: its weight"),
+            ("7", "line 1: it is no URL"),
+            ("/a b", "line 1: '/a' is no method"),
+            ("GET /a b", "write lines as"),
+            ("get /a", "write GET"),
+            ("/a\nhttps://node/", "line 2: https is not built"),
+            (
+                "a/x\nb/x",
+                "line 2: all URLs of a run go to one host and port",
+            ),
+        ] {
+            let error = listed(text, "--urls f")
+                .map(|_| ())
+                .expect_err(text)
+                .to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn headers_are_checked() {
+        let header: Header = "X-a:  b:c ".parse().unwrap();
+        assert_eq!(header, Header("X-a".into(), "b:c".into()));
+        for (text, why) in [
+            ("X-a", "no colon"),
+            ("X a: b", "no name has"),
+            (": b", "no name has"),
+            ("X: a\nY: b", "no header has"),
+            ("Content-Length: 3", "follows from --body"),
+            ("connection: close", "--connection close"),
+        ] {
+            let error = text.parse::<Header>().expect_err(text).to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

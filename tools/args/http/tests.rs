@@ -1,0 +1,173 @@
+use tare_engine::run::plan::Arrivals;
+
+use super::*;
+use crate::args::{Command, parse};
+
+fn plan(flags: &str) -> Result<HttpPlan> {
+    let words = shlex::split(&format!("tare http {flags}")).expect(flags);
+    let cli = parse(words.into_iter().map(Into::into)).expect(flags);
+    let Command::Http(args) = cli.command else {
+        panic!("http became something else");
+    };
+    args.plan()
+}
+
+fn refused(flags: &str) -> String {
+    plan(flags).expect_err(flags).to_string()
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let plan = plan("").unwrap();
+    assert_eq!(plan.target, Target::Loopback);
+    assert_eq!((plan.connections, plan.pipeline), (vec![10], 1));
+    assert_eq!(plan.common.stop, Stop::After(Nanos::from_secs(10)));
+    assert!(plan.open.is_none() && plan.common.secret.is_none());
+    assert_eq!(plan.expect.text(), "2xx,3xx");
+    let [only] = plan.requests.as_slice() else {
+        panic!("{:?}", plan.requests);
+    };
+    assert_eq!(
+        (only.request.method.as_str(), only.request.target.as_str()),
+        ("GET", "/")
+    );
+}
+
+#[test]
+fn every_flag_reaches_the_plan() {
+    let plan = plan(
+        "http://node-2:81/a?b 'node-2:81/c' -X PUT -H 'Accept: */*' -H 'Host: app' --body hi --chunked \
+         --content-type text/plain -c 2,4 -R 60/m --arrivals poisson --late drop --pipeline 4 \
+         --requests-per-connection 100 --reconnect-on-error --connect-timeout 1s --connect-rate 500 \
+         --expect-status 2xx,511 --resolve node-2:81:10.0.0.2 --connect-to proxy:8080 \
+         --bind 127.0.0.1-127.0.0.3 -d 3s --timeout 4s",
+    )
+    .unwrap();
+    assert_eq!(plan.target.to_string(), "node-2:81");
+    let paths: Vec<_> = plan
+        .requests
+        .iter()
+        .map(|r| r.request.target.as_str())
+        .collect();
+    assert_eq!(paths, ["/a?b", "/c"]);
+    let first = &plan.requests[0].request;
+    assert_eq!((first.method.as_str(), first.host.as_str()), ("PUT", "app"));
+    assert_eq!(first.headers.len(), 2, "Host stands apart");
+    assert_eq!(first.body.as_ref().unwrap().bytes, b"hi");
+    assert_eq!(plan.connections, [2, 4]);
+    let open = plan.open.unwrap();
+    assert_eq!((open.arrivals, open.late), (Arrivals::Poisson, Late::Drop));
+    assert_eq!((open.stages[0].from_per_s, open.stages.len()), (1.0, 1));
+    assert_eq!(
+        (plan.pipeline, plan.requests_per_connection),
+        (4, Some(100))
+    );
+    assert!(plan.reconnect_on_error && plan.expect.contains(511) && !plan.expect.contains(304));
+    assert_eq!(
+        (plan.connect_timeout, plan.common.timeout),
+        (Nanos::from_secs(1), Nanos::from_secs(4))
+    );
+    assert_eq!(plan.connect_rate_per_s, Some(500.0));
+    assert_eq!((plan.resolve.len(), plan.bind.len()), (1, 3));
+    assert_eq!(plan.connect_to, Some(("proxy".into(), 8080)));
+    assert_eq!(plan.common.stop, Stop::After(Nanos::from_secs(3)));
+}
+
+#[test]
+fn what_follows_from_other_flags() {
+    assert_eq!(plan("--body x").unwrap().requests[0].request.method, "POST");
+    assert_eq!(
+        plan("--body x -X PUT").unwrap().requests[0].request.method,
+        "PUT"
+    );
+    let closing = plan("--connection close").unwrap();
+    assert_eq!(closing.requests_per_connection, Some(1));
+    assert!(closing.requests[0].request.close);
+    let counted = plan("-n 1000 --stages 10,20").unwrap();
+    assert_eq!(counted.common.stop, Stop::Count(1000));
+    assert_eq!(counted.open.unwrap().stages.len(), 2);
+    let named = plan("node-2:81 --host app").unwrap();
+    assert_eq!(named.requests[0].request.host, "app");
+    assert!(plan("unix:/run/a.sock -c 100").is_ok());
+    assert!(plan("node-2 -c 60000 --bind 127.0.0.1-127.0.0.2").is_ok());
+}
+
+#[test]
+fn bodies_and_urls_come_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(path("body"), b"\0\xff").unwrap();
+    std::fs::write(path("urls"), "9 /a\nPOST /b\n").unwrap();
+    let plan = plan(&format!(
+        "node-2 --urls {} --body-file {}",
+        path("urls"),
+        path("body")
+    ))
+    .unwrap();
+    assert_eq!(plan.target.to_string(), "node-2:80");
+    let sent: Vec<_> = plan
+        .requests
+        .iter()
+        .map(|r| {
+            (
+                r.weight,
+                r.request.method.as_str(),
+                r.request.target.as_str(),
+                r.request.host.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        sent,
+        [(9, "POST", "/a", "node-2"), (1, "POST", "/b", "node-2")]
+    );
+    assert_eq!(
+        plan.requests[1].request.body.as_ref().unwrap().bytes,
+        b"\0\xff"
+    );
+    let urls = path("urls");
+    assert!(refused(&format!("node-2/x --urls {urls}")).contains("names only the server"));
+    assert!(refused(&format!("--body-file {}", path("none"))).contains("cannot be read"));
+    assert!(refused("--urls - --body-file -").contains("both read stdin"));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_reason() {
+    for (flags, why) in [
+        ("a/ b/", "run tare http once for each"),
+        ("a:80/ a:81/", "one host and port"),
+        ("-c 0", "out of range"),
+        ("-c 10000000", "out of range"),
+        ("--late drop", "give a rate with -R"),
+        ("--arrivals poisson", "give a rate with -R"),
+        ("--chunked", "give one with --body"),
+        ("--content-type a/b", "give one with --body"),
+        (
+            "--connection close --requests-per-connection 2",
+            "leave one of the two out",
+        ),
+        (
+            "--connection close --pipeline 2",
+            "needs connections that last",
+        ),
+        ("--requests-per-connection 0", "above zero"),
+        ("--connect-timeout 0", "above zero"),
+        ("-n 5 --stages 10:1s", "without times"),
+        ("-n 5 --stages 10-20", "write a time after it"),
+        ("-d 5s --stages 10:1s", "leave it out"),
+        ("--resolve a:80:1.1.1.1", "loopback is none"),
+        ("unix:/x --bind 127.0.0.1", "Unix socket has none"),
+        ("-H 'Host: a' --host b", "keep one"),
+        (
+            "--body x --content-type a -H 'content-type: b'",
+            "given twice",
+        ),
+        ("-d 0", "--duration must be above zero"),
+        ("-n 0", "--count must be above zero"),
+        ("--stages 1,2 -c 1:501:1", "1002 steps"),
+    ] {
+        let message = refused(flags);
+        assert!(message.contains(why), "{flags}: {message}");
+        assert!(!message.contains('\n'), "{flags}: {message}");
+    }
+}

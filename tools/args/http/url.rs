@@ -1,0 +1,284 @@
+//! URLs as typed: against what, and which path there.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use http::uri::PathAndQuery;
+use tare_engine::error::{Error, Result};
+use tare_engine::run::plan::Target;
+
+use crate::args::path::host_and_port;
+
+/// The port of `http://` (RFC 9110, section 4.2.1).
+const PORT: u16 = 80;
+/// What to write instead of something that is no URL.
+const FORMS: &str = "write http://HOST[:PORT]/PATH, HOST[:PORT]/PATH, [IPV6]:PORT/PATH, unix:/SOCKET[:/PATH], \
+                     loopback/PATH or veth/PATH";
+
+/// A URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Url {
+    pub(super) target: Target,
+    /// Path and query exactly as typed, at least `/`.
+    pub(super) path: String,
+    /// The `Host` header that belongs to it.
+    pub(super) host: String,
+}
+
+impl FromStr for Url {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let shown: String = text.chars().take(120).collect();
+        let refuse = |why: &str| {
+            Error::usage(format!("'{}' is no URL: {why}", shown.escape_debug())).remedy(FORMS)
+        };
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return unix(rest)
+                .ok_or_else(|| refuse("unix: is followed by the path of a socket"))?;
+        }
+        let rest = without_scheme(text)?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let path = path_and_query(path)?;
+        if rest.len() == text.len()
+            && let Some(target) = embedded(authority)
+        {
+            let host = target.to_string();
+            return Ok(Self { target, path, host });
+        }
+        if authority.contains('@') {
+            return Err(refuse("user and password do not belong into it")
+                .remedy("write them as -H 'Authorization: Basic …'"));
+        }
+        if !authority.is_empty() && authority.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(refuse("a number is no host")
+                .remedy("write -R RATE for a rate, -c N for connections, -n N for requests"));
+        }
+        let (host, port) = host_and_port(authority).map_err(refuse)?;
+        // What holds a colon has been found to be an IPv6 address.
+        let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
+        if host.is_empty() {
+            return Err(refuse("it names no host"));
+        }
+        if host.len() > 253 || (!host.contains(':') && host.contains(odd)) {
+            return Err(refuse("that is no host name"));
+        }
+        let port = match port {
+            None => PORT,
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|port| *port != 0 && digits.bytes().all(|b| b.is_ascii_digit()))
+                .ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
+        };
+        Ok(Self {
+            host: host_header(host, port),
+            target: Target::Host {
+                host: host.to_ascii_lowercase(),
+                port,
+            },
+            path,
+        })
+    }
+}
+
+/// What follows `http://`; the text itself where it has no scheme.
+fn without_scheme(text: &str) -> Result<&str> {
+    // A query may hold a URL of its own, so a scheme counts only before anything else.
+    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| {
+        scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'+')
+    }) else {
+        return Ok(text);
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => Ok(rest),
+        "https" => Err(Error::usage("https is not built yet").remedy(
+            "measure the http:// port behind the TLS endpoint, or put a local terminator before it (stunnel, \
+             socat TCP-LISTEN:8080,fork OPENSSL:HOST:443) and measure that",
+        )),
+        other => Err(Error::usage(format!(
+            "'{}://' is no protocol that tare speaks",
+            other.escape_debug()
+        ))
+        .remedy(FORMS)),
+    }
+}
+
+fn embedded(name: &str) -> Option<Target> {
+    match name {
+        "loopback" => Some(Target::Loopback),
+        "veth" => Some(Target::Veth),
+        _ => None,
+    }
+}
+
+/// `/run/app.sock`, `/run/app.sock:/path`; none where there is no socket in it.
+fn unix(text: &str) -> Option<Result<Url>> {
+    let (socket, path) = match text.find(":/") {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    };
+    if socket.is_empty() || socket.contains('\0') {
+        return None;
+    }
+    Some(path_and_query(path).map(|path| Url {
+        target: Target::Unix(PathBuf::from(socket)),
+        path,
+        // As curl has it: a socket has no name, and HTTP/1.1 wants one.
+        host: "localhost".to_owned(),
+    }))
+}
+
+/// RFC 9110, section 7.2; a zone says nothing to the other end (RFC 6874, section 1).
+fn host_header(host: &str, port: u16) -> String {
+    let name = host.split_once('%').map_or(host, |(address, _)| address);
+    let name = if name.contains(':') {
+        format!("[{name}]")
+    } else {
+        name.to_owned()
+    };
+    match port {
+        PORT => name,
+        port => format!("{name}:{port}"),
+    }
+}
+
+/// Path and query as they are sent: exactly as typed, but for a fragment, which stays at the client
+/// (RFC 9110, section 4.2.5).
+///
+/// # Errors
+/// A usage error for characters that cannot stand there.
+pub(super) fn path_and_query(text: &str) -> Result<String> {
+    let text = text.split_once('#').map_or(text, |(sent, _)| sent);
+    let path = match text {
+        text if text.starts_with('/') => text.to_owned(),
+        text => format!("/{text}"),
+    };
+    let shown: String = path.chars().take(120).collect();
+    let refuse = |why: &str, advice: &str| {
+        Error::usage(format!("the path '{}' {why}", shown.escape_debug())).remedy(advice)
+    };
+    if path.contains(' ') {
+        return Err(refuse("has a space in it", "write it as %20"));
+    }
+    if let Some(odd) = path.chars().find(|c| c.is_control() || !c.is_ascii()) {
+        let mut utf8 = [0; 4];
+        let coded: String = odd
+            .encode_utf8(&mut utf8)
+            .bytes()
+            .map(|b| format!("%{b:02X}"))
+            .collect();
+        let why = format!("has '{}' in it", odd.escape_debug());
+        return Err(refuse(&why, &format!("write it as {coded}")));
+    }
+    match path.parse::<PathAndQuery>() {
+        Ok(_) => Ok(path),
+        Err(_) => Err(refuse(
+            "has a character in it that no URL has",
+            "write it percent-encoded: < is %3C, ^ is %5E, | is %7C",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_form_is_understood() {
+        let host = |host: &str, port| Target::Host {
+            host: host.to_owned(),
+            port,
+        };
+        for (text, target, path, header) in [
+            ("http://node-2", host("node-2", 80), "/", "node-2"),
+            ("HTTP://Node-2:80/", host("node-2", 80), "/", "Node-2"),
+            ("http://n:8080/a?b=c", host("n", 8080), "/a?b=c", "n:8080"),
+            ("node-2/a%20b", host("node-2", 80), "/a%20b", "node-2"),
+            ("node-2:99", host("node-2", 99), "/", "node-2:99"),
+            ("n?q=http://x/", host("n", 80), "/?q=http://x/", "n"),
+            ("n/a#top?x", host("n", 80), "/a", "n"),
+            ("[::1]:81/x", host("::1", 81), "/x", "[::1]:81"),
+            (
+                "http://[fe80::1%eth0]/",
+                host("fe80::1%eth0", 80),
+                "/",
+                "[fe80::1]",
+            ),
+            ("::1", host("::1", 80), "/", "[::1]"),
+            ("loopback", Target::Loopback, "/", "loopback"),
+            (
+                "loopback/echo?status=511:20",
+                Target::Loopback,
+                "/echo?status=511:20",
+                "loopback",
+            ),
+            ("veth/x", Target::Veth, "/x", "veth"),
+            ("http://loopback/", host("loopback", 80), "/", "loopback"),
+            (
+                "unix:/run/a.sock",
+                Target::Unix("/run/a.sock".into()),
+                "/",
+                "localhost",
+            ),
+            (
+                "unix:/run/a.sock:/x?y",
+                Target::Unix("/run/a.sock".into()),
+                "/x?y",
+                "localhost",
+            ),
+        ] {
+            let url: Url = text.parse().expect(text);
+            assert_eq!(
+                (url.target, url.path.as_str(), url.host.as_str()),
+                (target, path, header)
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_advice() {
+        for (text, why) in [
+            ("https://node-2/", "not built yet"),
+            ("HTTPS://node-2/", "measure the http:// port"),
+            ("ftp://node-2/", "'ftp://' is no protocol"),
+            ("", "names no host"),
+            ("/echo", "names no host"),
+            ("http:///x", "names no host"),
+            ("http://u:p@node/", "-H 'Authorization"),
+            ("node/a b", "write it as %20"),
+            ("node/\u{fc}", "write it as %C3%BC"),
+            ("node/a\rb", "write it as %0D"),
+            ("node/<x>", "percent-encoded"),
+            ("no de/", "no host name"),
+            ("node:0/", "1 to 65535"),
+            ("node:x/", "1 to 65535"),
+            ("[::1/", "not closed"),
+            ("200", "-R RATE"),
+            ("unix:", "path of a socket"),
+        ] {
+            let error = text.parse::<Url>().expect_err(text);
+            assert!(error.to_string().contains(why), "{text}: {error}");
+            assert!(
+                error.advice().is_some() && !error.to_string().contains('\n'),
+                "{text}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_typed_is_a_request_line_or_refused(text in "\\PC{0,30}|[a-z:/?#@%\\[\\]. ]{0,30}") {
+            if let Ok(url) = text.parse::<Url>() {
+                prop_assert!(url.path.starts_with('/'));
+                prop_assert!(url.path.bytes().all(|b| b.is_ascii_graphic()));
+                prop_assert!(!url.path.contains('#'));
+                prop_assert!(url.host.bytes().all(|b| b.is_ascii_graphic()) && !url.host.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The values of `tare http`'s own flags.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use tare_engine::error::{Error, Result};
+use tare_engine::limits::STEPS_MAX;
+use tare_engine::run::plan::{Arrivals, Stage};
+use tare_engine::units::{Nanos, PerSecond};
+
+use crate::args::path::host_and_port;
+
+/// Local addresses of one run.
+const ADDRESSES_MAX: u128 = 4_096;
+/// How far `jitter` alone is off, of the gap, either way.
+const JITTER: f64 = 0.1;
+/// Further off, and an arrival could come before the one before it.
+const JITTER_MAX: f64 = 0.5;
+
+fn refuse(what: &str, text: &str, why: &str, advice: &str) -> Error {
+    let shown: String = text.chars().take(80).collect();
+    Error::usage(format!("'{}' is no {what}: {why}", shown.escape_debug())).remedy(advice)
+}
+
+/// Stretches of an open loop: `1000:10s,1000-5000:30s,5000`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stages(pub(super) Vec<Stage>);
+
+impl FromStr for Stages {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let stages = text.split(',').map(stage).collect::<Result<Vec<_>>>()?;
+        if stages.len() > STEPS_MAX {
+            return Err(Error::usage(format!("more than {STEPS_MAX} stages")));
+        }
+        Ok(Self(stages))
+    }
+}
+
+fn stage(text: &str) -> Result<Stage> {
+    let text = text.trim();
+    let refuse = |why: &str| {
+        refuse(
+            "stage",
+            text,
+            why,
+            "write stages as 1000:10s,1000-5000:30s (rate, or first-last, then time)",
+        )
+    };
+    let (rates, duration) = match text.split_once(':') {
+        Some((rates, time)) => (rates, Some(time.trim().parse::<Nanos>()?)),
+        None => (text, None),
+    };
+    if duration == Some(Nanos::ZERO) {
+        return Err(refuse("it lasts no time"));
+    }
+    let rate = |text: &str| match text.trim() {
+        "" => Err(refuse("a rate is missing")),
+        text => text.parse::<PerSecond>().map(|rate| rate.0),
+    };
+    let (from_per_s, to_per_s) = match rates.split_once('-') {
+        Some((from, to)) => (rate(from)?, rate(to)?),
+        None => (rate(rates)?, rate(rates)?),
+    };
+    Ok(Stage {
+        from_per_s,
+        to_per_s,
+        duration,
+    })
+}
+
+/// How the gaps are distributed: `constant`, `poisson`, `jitter`, `jitter:10%`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ArrivalsArg(pub(super) Arrivals);
+
+impl FromStr for ArrivalsArg {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why| {
+            refuse(
+                "way of arriving",
+                text,
+                why,
+                "write constant, poisson or jitter:10%",
+            )
+        };
+        Ok(Self(match text {
+            "constant" | "uniform" => Arrivals::Constant,
+            "poisson" | "exponential" => Arrivals::Poisson,
+            "jitter" => Arrivals::Jitter(JITTER),
+            _ => {
+                let share = text
+                    .strip_prefix("jitter:")
+                    .ok_or_else(|| refuse("unknown"))?;
+                let number = match share.strip_suffix('%') {
+                    Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+                    None => share.trim().parse(),
+                };
+                let share = number
+                    .ok()
+                    .filter(|share| (0.0..=JITTER_MAX).contains(share));
+                Arrivals::Jitter(share.ok_or_else(|| refuse("it takes 0% to 50%"))?)
+            }
+        }))
+    }
+}
+
+/// A host and a port: `node-2:8080`, `[::1]:80`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint(pub(super) String, pub(super) u16);
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why| {
+            refuse(
+                "place to connect to",
+                text,
+                why,
+                "write HOST:PORT or [IPV6]:PORT",
+            )
+        };
+        let (host, port) = host_and_port(text).map_err(refuse)?;
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]?#".contains(c);
+        if host.is_empty() || host.len() > 253 || host.contains(odd) {
+            return Err(refuse("that is no host name"));
+        }
+        let port = port
+            .and_then(|port| port.parse().ok())
+            .filter(|port| *port != 0);
+        Ok(Self(
+            host.to_owned(),
+            port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
+        ))
+    }
+}
+
+/// An address of a name, as curl's `--resolve`: `node-2:8080:10.0.0.2`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resolve(pub(super) String, pub(super) u16, pub(super) IpAddr);
+
+impl FromStr for Resolve {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why| refuse("address of a name", text, why, "write HOST:PORT:ADDRESS");
+        let mut parts = text.splitn(3, ':');
+        let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(refuse("it has three parts"));
+        };
+        if host.is_empty() {
+            return Err(refuse("the name is missing"));
+        }
+        let port = port.parse().ok().filter(|port| *port != 0);
+        let port = port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?;
+        let bare = address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let address = bare.unwrap_or(address).parse();
+        let address = address.map_err(|_| refuse("the third part is no IP address"))?;
+        Ok(Self(host.to_ascii_lowercase(), port, address))
+    }
+}
+
+/// Local addresses: `10.0.0.1,10.0.0.2`, `127.0.0.1-127.0.0.8`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Addresses(pub(super) Vec<IpAddr>);
+
+impl FromStr for Addresses {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why: &str| {
+            refuse(
+                "list of addresses",
+                text,
+                why,
+                "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8",
+            )
+        };
+        let one = |text: &str| {
+            text.trim()
+                .parse::<IpAddr>()
+                .map_err(|_| refuse("a part of it is no IP address"))
+        };
+        let mut addresses = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (one(first)?, one(last)?),
+                None => (one(part)?, one(part)?),
+            };
+            let ((v4, first), (also_v4, last)) = (number(first), number(last));
+            if v4 != also_v4 || first > last {
+                return Err(refuse(
+                    "a range goes from an address to a later one of its kind",
+                ));
+            }
+            if last - first >= ADDRESSES_MAX - addresses.len() as u128 {
+                return Err(refuse(&format!(
+                    "it has more than {ADDRESSES_MAX} addresses"
+                )));
+            }
+            addresses.extend((first..=last).map(|number| address(v4, number)));
+        }
+        let mut seen = addresses.clone();
+        seen.sort_unstable();
+        seen.dedup();
+        if seen.len() < addresses.len() {
+            return Err(refuse("an address is in it twice"));
+        }
+        if addresses
+            .iter()
+            .any(|a| a.is_ipv4() != addresses[0].is_ipv4())
+        {
+            return Err(refuse("IPv4 and IPv6 do not reach one server"));
+        }
+        Ok(Self(addresses))
+    }
+}
+
+/// Whether it is of version 4, and its number.
+fn number(address: IpAddr) -> (bool, u128) {
+    match address {
+        IpAddr::V4(address) => (true, u128::from(address.to_bits())),
+        IpAddr::V6(address) => (false, address.to_bits()),
+    }
+}
+
+fn address(is_v4: bool, number: u128) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if is_v4 => Ipv4Addr::from_bits(number).into(),
+        _ => Ipv6Addr::from_bits(number).into(),
+    }
+}
+
+/// Habits from other tools: what a flag is called here. It takes any value, and is always refused.
+pub(super) fn threads(_: &str) -> Result<String> {
+    Err(Error::usage("threads are few here, one per CPU").remedy("write --threads N"))
+}
+
+/// hey's.
+pub(super) fn time(_: &str) -> Result<String> {
+    Err(Error::usage("how long is called otherwise here").remedy("write -d TIME"))
+}
+
+/// hey's, ab's, fortio's.
+pub(super) fn rate(_: &str) -> Result<String> {
+    Err(
+        Error::usage("a rate over all connections is called otherwise here")
+            .remedy("write -R RATE"),
+    )
+}
+
+/// fortio's `-p` and `-qps`, which reads as `-q -p s`.
+pub(super) fn percentiles(_: &str) -> Result<String> {
+    Err(Error::usage("it is no flag here")
+        .remedy("write -R RATE for -qps, --percentiles LIST for -p, --pipeline N for a pipeline"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn stages_are_steps_and_ramps() {
+        let stages: Stages = "1000:10s, 1k-5k:30s,60/m".parse().unwrap();
+        let stage = |from_per_s, to_per_s, s: u64| Stage {
+            from_per_s,
+            to_per_s,
+            duration: (s > 0).then(|| Nanos::from_secs(s)),
+        };
+        assert_eq!(
+            stages.0,
+            [
+                stage(1000.0, 1000.0, 10),
+                stage(1000.0, 5000.0, 30),
+                stage(1.0, 1.0, 0)
+            ]
+        );
+        for text in [
+            "", "1000:", "1000:0", "1000:10", ":10s", "1-:1s", "0:1s", "1,,2", "1:2s:3s",
+        ] {
+            let error = text.parse::<Stages>().expect_err(text);
+            assert!(error.advice().is_some(), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn arrivals() {
+        for (text, arrivals) in [
+            ("constant", Arrivals::Constant),
+            ("poisson", Arrivals::Poisson),
+            ("jitter", Arrivals::Jitter(0.1)),
+            ("jitter:25%", Arrivals::Jitter(0.25)),
+            ("jitter:0.5", Arrivals::Jitter(0.5)),
+        ] {
+            assert_eq!(text.parse::<ArrivalsArg>().unwrap().0, arrivals);
+        }
+        for text in [
+            "",
+            "normal",
+            "jitter:",
+            "jitter:51%",
+            "jitter:-1%",
+            "jitter:nan",
+        ] {
+            assert!(text.parse::<ArrivalsArg>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn places_and_addresses() {
+        let endpoint: Endpoint = "[::1]:80".parse().unwrap();
+        assert_eq!(endpoint, Endpoint("::1".into(), 80));
+        for text in ["n", "n:0", ":80", "n:x", "a/b:80"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (text, address) in [
+            ("N:80:10.0.0.2", "10.0.0.2"),
+            ("n:80:[::1]", "::1"),
+            ("n:80:::1", "::1"),
+        ] {
+            let resolve: Resolve = text.parse().unwrap();
+            assert_eq!(resolve, Resolve("n".into(), 80, ip(address)));
+        }
+        for text in ["n:80", "n:0:::1", ":80:::1", "n:80:m"] {
+            assert!(text.parse::<Resolve>().is_err(), "{text}");
+        }
+        let list: Addresses = "127.0.0.254-127.0.1.1, 10.0.0.1".parse().unwrap();
+        let shown: Vec<String> = list.0.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "127.0.0.254",
+                "127.0.0.255",
+                "127.0.1.0",
+                "127.0.1.1",
+                "10.0.0.1"
+            ]
+        );
+        let list: Addresses = "::ff-::101".parse().unwrap();
+        assert_eq!(list.0, [ip("::ff"), ip("::100"), ip("::101")]);
+        for text in [
+            "",
+            "x",
+            "10.0.0.2-10.0.0.1",
+            "1.1.1.1-::1",
+            "::-::ffff",
+            "1.1.1.1,1.1.1.1",
+            "1.1.1.1,::1",
+        ] {
+            assert!(text.parse::<Addresses>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_typed_panics(text in "\\PC{0,30}|[0-9a-f.:,\\-\\[\\]%ms/k]{0,30}") {
+            let _ = (text.parse::<Stages>(), text.parse::<ArrivalsArg>(), text.parse::<Endpoint>());
+            let _ = text.parse::<Resolve>();
+            if let Ok(list) = text.parse::<Addresses>() {
+                prop_assert!(!list.0.is_empty() && list.0.len() as u128 <= ADDRESSES_MAX);
+            }
+        }
+    }
+}
