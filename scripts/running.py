@@ -98,6 +98,7 @@ class Section:
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
+LINES_MAX = 20
 
 
 class Process:
@@ -151,8 +152,10 @@ class Process:
                 return
 
     def said(self):
-        texts = [file.read_text(errors="replace").strip() for file in (self.out, self.err)]
-        return f"{' '.join(map(str, self.words))}\n" + "\n".join(text for text in texts if text)
+        """Its words, and the first lines of what it printed."""
+        lines = [line for file in (self.out, self.err) for line in file.read_text(errors="replace").strip().splitlines()]
+        more = [f"(and {len(lines) - LINES_MAX} lines more)"] if len(lines) > LINES_MAX else []
+        return "\n".join([" ".join(map(str, self.words)), *lines[:LINES_MAX], *more])
 
 
 def free_port():

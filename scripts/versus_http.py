@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from paired import Figure, Target
-from running import PROGRAMS, Bench, Failure, Process, Section, Case, free_port, tare_result
+from running import PROGRAMS, Bench, Case, Failure, Process, Section, free_port, tare_result
 
 EPILOG = """\
 Cases (default: all):
@@ -100,7 +100,7 @@ class HttpBench(Bench):
         self.nginx.end()
 
     def tool(self, name, *words):
-        """Runs it; gives the process, what it printed, and its CPU time per request once `requests` are known."""
+        """Runs it; gives the process and what it printed."""
         client = self.client([PROGRAMS[name].path(), *words])
         return client, client.out.read_text()
 
