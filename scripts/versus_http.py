@@ -123,7 +123,8 @@ class HttpBench(Bench):
     def tare_closed(self, backend, connections):
         result, figures = self.tare_http(backend, ["-c", connections, "--wait", "block"])
         figures["rate"] = result["rate"]["achieved_per_s"]
-        figures["own"] = own_us(result)
+        if own_ns := (result["cpu"]["client"] or {}).get("per_operation_ns"):
+            figures["own"] = own_ns / 1e3
         return figures | quantiles_us("", result["latency"]["service"])
 
     def wrk(self, url, connections):
@@ -250,11 +251,6 @@ def cpu(client, requests):
         "system": client.system_s / requests * 1e6,
         "per_cpu": requests / client.cpu_s,
     }
-
-
-def own_us(result):
-    spent = result["cpu"]["client"]
-    return (spent["user_ns"] + spent["system_ns"]) / result["operations"]["completed"] / 1e3
 
 
 def quantiles_us(prefix, summary):
