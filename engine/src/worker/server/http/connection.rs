@@ -77,7 +77,11 @@ impl Input {
     pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
         self.taken += bytes as u64;
-        while self.marks.front().is_some_and(|(end, _)| *end <= self.taken) {
+        while self
+            .marks
+            .front()
+            .is_some_and(|(end, _)| *end <= self.taken)
+        {
             self.marks.pop_front();
         }
         if self.start >= CUT {
@@ -90,8 +94,8 @@ impl Input {
     pub(super) fn arrival(&self, bytes: usize) -> Instant {
         let end = self.taken + bytes as u64;
         let mark = self.marks.iter().find(|(last, _)| *last >= end);
-        mark.or(self.marks.back())
-            .map_or(Instant::default(), |(_, at)| *at)
+        mark.or_else(|| self.marks.back())
+            .map_or_else(Instant::default, |(_, at)| *at)
     }
 }
 
@@ -109,7 +113,11 @@ pub(super) enum Tail {
     /// So many bytes without contents.
     Fill(u64),
     /// A body in a buffer of its own.
-    Own { buffer: BufferId, start: u32, end: u32 },
+    Own {
+        buffer: BufferId,
+        start: u32,
+        end: u32,
+    },
 }
 
 /// Whether bytes are being received.
@@ -222,12 +230,7 @@ impl Connection {
         input + held + tail + page
     }
 
-    fn push<D: Driver>(
-        &mut self,
-        io: &mut D,
-        purpose: Purpose,
-        op: Op,
-    ) -> Result<(), DriverError> {
+    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())
