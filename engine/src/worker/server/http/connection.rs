@@ -77,7 +77,11 @@ impl Input {
     pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
         self.taken += bytes as u64;
-        while self.marks.front().is_some_and(|(end, _)| *end <= self.taken) {
+        while self
+            .marks
+            .front()
+            .is_some_and(|(end, _)| *end <= self.taken)
+        {
             self.marks.pop_front();
         }
         if self.start >= CUT {
@@ -109,7 +113,11 @@ pub(super) enum Tail {
     /// So many bytes without contents.
     Fill(u64),
     /// A body in a buffer of its own.
-    Own { buffer: BufferId, start: u32, end: u32 },
+    Own {
+        buffer: BufferId,
+        start: u32,
+        end: u32,
+    },
 }
 
 /// Whether bytes are being received.
@@ -222,12 +230,7 @@ impl Connection {
         input + held + tail + page
     }
 
-    fn push<D: Driver>(
-        &mut self,
-        io: &mut D,
-        purpose: Purpose,
-        op: Op,
-    ) -> Result<(), DriverError> {
+    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())

@@ -121,7 +121,10 @@ fn headers_stay_headers() {
     assert_eq!(lines("header=a:b%0d%0aevil:1"), "a: b  evil:1\r\n");
     assert_eq!(lines("header=a%0d%0aevil:1"), "");
     assert_eq!(lines("header=a:%00"), "");
-    assert_eq!(lines("header=Content-Length:7&header=transfer-encoding:x"), "");
+    assert_eq!(
+        lines("header=Content-Length:7&header=transfer-encoding:x"),
+        ""
+    );
     assert!(echo("header=content-type:text/html").names_type);
 }
 

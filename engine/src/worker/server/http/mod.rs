@@ -332,7 +332,10 @@ impl<S> HttpSide<S> {
         } = completion;
         let (slot, purpose) = slot_of(token);
         let Some(mut conn) = self.slots[slot as usize].take() else {
-            if let Outcome::ReceivedInPool { buffer: Some(b), .. } = outcome {
+            if let Outcome::ReceivedInPool {
+                buffer: Some(b), ..
+            } = outcome
+            {
                 io.recycle(b);
             }
             return Ok(());
@@ -341,7 +344,12 @@ impl<S> HttpSide<S> {
             conn.handle_completed(purpose);
         }
         match (purpose, outcome) {
-            (Purpose::Receive, Outcome::ReceivedInPool { buffer: Some(b), .. }) => {
+            (
+                Purpose::Receive,
+                Outcome::ReceivedInPool {
+                    buffer: Some(b), ..
+                },
+            ) => {
                 (conn.active_at, self.active_at) = (now, now);
                 self.take(&mut conn, io.pool_bytes(&b), now);
                 io.recycle(b);
@@ -425,7 +433,6 @@ impl<S> HttpSide<S> {
     }
 }
 
-
 impl Desk {
     /// Answers what is unread, as far as that goes.
     fn answer(&mut self, conn: &mut Connection) {
@@ -457,10 +464,14 @@ impl Desk {
                 break;
             }
             match read(rest, resume) {
-                Reading::More { resume: known, go_on } => {
+                Reading::More {
+                    resume: known,
+                    go_on,
+                } => {
                     resume = known;
                     if go_on {
-                        self.written.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                        self.written
+                            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
                     break;
                 }

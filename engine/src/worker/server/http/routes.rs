@@ -137,5 +137,9 @@ fn without_type(headers: &[u8]) -> Vec<u8> {
         name.is_some_and(|name| name.eq_ignore_ascii_case(b"content-type:"))
     };
     let lines = headers.split_inclusive(|b| *b == b'\n');
-    lines.filter(|line| !is_type(line)).flatten().copied().collect()
+    lines
+        .filter(|line| !is_type(line))
+        .flatten()
+        .copied()
+        .collect()
 }
