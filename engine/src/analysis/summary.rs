@@ -31,6 +31,16 @@ pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
     }
 }
 
+/// How finely the median of the service times is told.
+#[must_use]
+pub fn resolution(recording: &Recording) -> Nanos {
+    let service = recording.distribution(Kind::Service);
+    service.map_or(Nanos::ZERO, |service| {
+        let median = service.quantile(50.0).map_or(0, |q| q.value_ns);
+        service.resolution(Nanos(median))
+    })
+}
+
 /// The series over time of a step whose measured phase took `duration`.
 #[must_use]
 pub fn series(recording: &Recording, duration: Nanos) -> Vec<Interval> {

@@ -43,6 +43,8 @@ pub use recording::{Extent, Kind, LiveEntry, Recording, RecordingSpec, Sample, S
 pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
 /// Significant figures of a [`Distribution`].
 const FIGURES: u8 = 3;
+/// Significant figures of an entry of the series.
+const COARSE_FIGURES: u8 = 2;
 /// More samples than any run has; up to here a double counts exactly.
 const COUNT_MAX: u64 = 1 << 52;
 /// Fewer samples than this beyond a quantile, and it is not told.
@@ -229,11 +231,7 @@ impl Distribution {
     /// Censored samples are in it at their recorded length.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut bytes = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&self.lengths, &mut bytes)
-            .expect("counts stay below 2^63 and a Vec takes every write");
-        STANDARD.encode(bytes)
+        encode(&self.lengths)
     }
 
     /// Reads what [`Distribution::encode`], or another HdrHistogram library, wrote. The encoding knows nothing of
@@ -269,6 +267,24 @@ impl Distribution {
         }
         Ok(distribution)
     }
+}
+
+/// The V2 compressed encoding of so many samples of each length, to 2 figures, as base64.
+fn encode_coarse(lengths: impl Iterator<Item = (u64, u64)>) -> String {
+    let mut histogram: Histogram<u64> = Histogram::new_with_bounds(1, LENGTH_MAX.0, COARSE_FIGURES)
+        .expect("the bounds are constants that a test creates");
+    for (length, count) in lengths {
+        histogram.saturating_record_n(length.min(LENGTH_MAX.0), count);
+    }
+    encode(&histogram)
+}
+
+fn encode(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut bytes)
+        .expect("counts stay below 2^63 and a Vec takes every write");
+    STANDARD.encode(bytes)
 }
 
 /// The rank (1 is the smallest) of the quantile `percent` among `count` samples, `ceil(percent/100 · count)`, where

@@ -181,6 +181,24 @@ pub struct SeriesEntry<'a> {
 }
 
 impl SeriesEntry<'_> {
+    /// Its headline latencies as base64 of the HdrHistogram V2 compressed encoding, to 2 figures; absent where it has
+    /// none.
+    #[must_use]
+    pub fn encode(&self) -> Option<String> {
+        let counts = || {
+            self.counts
+                .iter()
+                .enumerate()
+                .filter(|(_, count)| **count > 0)
+        };
+        counts().next()?;
+        let lengths = counts().map(|(bin, &count)| {
+            let length = bins::end(bin).min(self.max.0);
+            (length, u64::from(count))
+        });
+        Some(super::encode_coarse(lengths))
+    }
+
     /// The quantile of the headline latency (response in open loop, service otherwise), to 2 figures, where at
     /// least [`super::BEYOND_MIN`] samples lie beyond it.
     #[must_use]

@@ -6,6 +6,7 @@ pub mod cpus;
 pub mod environment;
 mod far_end;
 pub mod guard;
+mod http;
 mod instrument;
 pub mod journal;
 mod lat;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::result::Report;
 use observe::{Interrupt, Observer};
-use plan::{BwPlan, LatPlan, ServePlan};
+use plan::{BwPlan, HttpPlan, LatPlan, ServePlan};
 
 /// How often a serving command looks whether it was interrupted.
 const SERVE_LOOK: Duration = Duration::from_millis(50);
@@ -56,6 +57,18 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// As [`lat()`].
 pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
     sweep::run(plan, interrupt, observer)
+}
+
+/// Measures an HTTP load, one step per stage and number of connections.
+///
+/// # Errors
+/// As [`lat()`].
+pub fn http(
+    plan: &HttpPlan,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    sweep::run(&http::HttpRun::new(plan)?, interrupt, observer)
 }
 
 /// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is called

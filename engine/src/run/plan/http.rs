@@ -1,8 +1,8 @@
 //! The plan of an HTTP load.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use super::{Arrivals, Common, Late, RequestSpec, StatusSet, Target};
+use super::{Arrivals, Body, Common, Framing, Late, RequestSpec, StatusSet, Target};
 use crate::units::Nanos;
 
 /// A request and how often it is sent, relative to the others.
@@ -98,8 +98,143 @@ impl HttpPlan {
     }
 }
 
+/// Headers whose values are secrets; in lower case.
+const SECRET_HEADERS: [&str; 4] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+];
+/// What stands in a report for a secret.
+const REDACTED: &str = "(redacted)";
+
+/// The distribution of the gaps, as it is typed.
+#[must_use]
+pub(in crate::run) fn arrivals(arrivals: Arrivals) -> String {
+    match arrivals {
+        Arrivals::Constant => "constant".to_owned(),
+        Arrivals::Poisson => "poisson".to_owned(),
+        Arrivals::Jitter(share) => {
+            // A share as typed is a few digits: what a double makes of it beyond them is cut off.
+            let percent = format!("{:.6}", share * 100.0);
+            let percent = percent.trim_end_matches('0').trim_end_matches('.');
+            format!("jitter:{percent}%")
+        }
+    }
+}
+
 /// The plan as results carry it.
 #[must_use]
-pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[SocketAddr]) -> serde_json::Value {
-    super::describe_common(&plan.target, &plan.common, addresses)
+pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
+    let mut described = super::describe_common(&plan.target, &plan.common, addresses);
+    let open = plan.open.as_ref();
+    let stage = |stage: &Stage| {
+        serde_json::json!({
+            "from_per_s": stage.from_per_s,
+            "to_per_s": stage.to_per_s,
+            "duration_ns": stage.duration.map(|d| d.0),
+        })
+    };
+    let resolve = |(host, port, ip): &(String, u16, IpAddr)| format!("{host}:{port}:{ip}");
+    let own = serde_json::json!({
+        "proto": "http",
+        "requests": plan.requests.iter().map(request).collect::<Vec<_>>(),
+        "connections": plan.connections,
+        "stages": open.map(|open| open.stages.iter().map(stage).collect::<Vec<_>>()),
+        "arrivals": open.map(|open| arrivals(open.arrivals)),
+        "late": open.map(|open| open.late.name()),
+        "pipeline": plan.pipeline,
+        "requests_per_connection": plan.requests_per_connection,
+        "reconnect_on_error": plan.reconnect_on_error,
+        "connect_timeout_ns": plan.connect_timeout.0,
+        "connect_rate_per_s": plan.connect_rate_per_s,
+        "expect_status": plan.expect.text(),
+        "resolve": plan.resolve.iter().map(resolve).collect::<Vec<_>>(),
+        "connect_to": plan.connect_to.as_ref().map(|(host, port)| format!("{host}:{port}")),
+        "bind": plan.bind,
+    });
+    if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
+        described.extend(own);
+    }
+    described
+}
+
+/// A request without its secrets and without the bytes of its body.
+fn request(weighted: &Weighted) -> serde_json::Value {
+    let request = &weighted.request;
+    let header = |(name, value): &(String, String)| {
+        let is_secret = SECRET_HEADERS.contains(&name.trim().to_ascii_lowercase().as_str());
+        let value = if is_secret { REDACTED } else { value };
+        format!("{name}: {value}")
+    };
+    let framing = |body: &Body| match body.framing {
+        Framing::Length => "length",
+        Framing::Chunked => "chunked",
+    };
+    let body = request.body.as_ref();
+    serde_json::json!({
+        "method": request.method,
+        "path": request.target,
+        "host": request.host,
+        "headers": request.headers.iter().map(header).collect::<Vec<_>>(),
+        "body_bytes": body.map(|body| body.bytes.len()),
+        "framing": body.map(framing),
+        "close": request.close,
+        "weight": weighted.weight,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_never_appear_in_a_description() {
+        let mut plan = HttpPlan::to(Target::Host {
+            host: "web".to_owned(),
+            port: 80,
+        });
+        let request = &mut plan.requests[0].request;
+        for name in [
+            "Authorization",
+            "COOKIE",
+            "proxy-authorization",
+            "X-API-Key",
+            "Cookie ",
+        ] {
+            let secret = (name.to_owned(), "hunter2".to_owned());
+            request.headers.push(secret);
+        }
+        request
+            .headers
+            .push(("Accept".to_owned(), "*/*".to_owned()));
+        request.body = Some(Body {
+            bytes: b"hunter2".to_vec(),
+            framing: Framing::Chunked,
+        });
+        let described = describe(&plan, &["192.0.2.1:80"]);
+        let text = described.to_string();
+        assert!(!text.contains("hunter2"), "{text}");
+        let request = &described["requests"][0];
+        assert_eq!(request["headers"][0], "Authorization: (redacted)");
+        assert_eq!(request["headers"][5], "Accept: */*");
+        assert_eq!(
+            (&request["body_bytes"], &request["framing"]),
+            (&7.into(), &"chunked".into())
+        );
+        assert_eq!(described["addresses"][0], "192.0.2.1:80");
+        assert!(described["stages"].is_null());
+    }
+
+    #[test]
+    fn arrivals_are_named_as_typed() {
+        for (share, name) in [
+            (0.1, "jitter:10%"),
+            (0.075, "jitter:7.5%"),
+            (0.07, "jitter:7%"),
+        ] {
+            assert_eq!(arrivals(Arrivals::Jitter(share)), name);
+        }
+        assert_eq!(arrivals(Arrivals::Poisson), "poisson");
+    }
 }

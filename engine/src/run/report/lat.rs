@@ -5,12 +5,11 @@ use super::{
     server_instrument,
 };
 use crate::analysis::{health, summary};
-use crate::histogram::{Distribution, Kind, Recording};
+use crate::histogram::Distribution;
 use crate::proto::hello::Figures;
 use crate::result::{Cpu, Instruments, Rate, StepResult, Warmup};
 use crate::run::instrument;
 use crate::run::step::LatTally;
-use crate::units::Nanos;
 
 /// The step's result.
 #[expect(
@@ -69,7 +68,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
             ),
             server: server_cpu(&outcome.outcome.figures),
         },
-        latency_error_ns: (instrument::latency_error(&client) + resolution(&recording)).0,
+        latency_error_ns: (instrument::latency_error(&client) + summary::resolution(&recording)).0,
         instrument: Instruments { client, server },
         intervals: summary::series(&recording, duration),
         instances: instances(&outcome.outcome),
@@ -78,15 +77,6 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
     };
     health::judge(&mut step);
     step
-}
-
-/// How finely the median is told.
-fn resolution(recording: &Recording) -> Nanos {
-    let service = recording.distribution(Kind::Service);
-    service.map_or(Nanos::ZERO, |service| {
-        let median = service.quantile(50.0).map_or(0, |q| q.value_ns);
-        service.resolution(Nanos(median))
-    })
 }
 
 fn residence_of(figures: &Figures) -> Option<Distribution> {

@@ -1,6 +1,7 @@
 //! From what the workers brought back to the result that is printed: here what all results have.
 
 pub(super) mod bw;
+pub(super) mod http;
 pub(super) mod lat;
 
 use std::collections::BTreeMap;

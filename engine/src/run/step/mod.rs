@@ -2,6 +2,7 @@
 //! [`Job`].
 
 mod bw;
+mod http;
 mod lat;
 mod live;
 mod watch;
@@ -31,6 +32,7 @@ use watch::{LOOK, Watch};
 use worker::{Arrived, Assignment, Go, work};
 
 pub(super) use bw::BwJob;
+pub(super) use http::HttpJob;
 pub(super) use lat::{LatJob, LatTally};
 pub(super) use worker::WorkerResult;
 

@@ -54,9 +54,9 @@ const POOL_BUFFER: u32 = 8 << 10;
 const POOL_MIN: u32 = 16;
 const POOL_MAX: u32 = 256;
 /// Responses are gathered from so many connections on, this many at a time, within this bound.
-const BATCH_CONNECTIONS: u32 = 16;
+pub(crate) const BATCH_CONNECTIONS: u32 = 16;
 const BATCH: u32 = 24;
-const BATCH_BOUND: Nanos = Nanos::from_micros(50);
+pub(crate) const BATCH_BOUND: Nanos = Nanos::from_micros(50);
 /// A gathering that did not bring a quarter of a batch is not tried again for so many turns.
 const BATCH_PAUSE: u32 = 256;
 

@@ -1,0 +1,236 @@
+//! Where an HTTP load goes: names and what replaces them, local addresses, and which of several addresses answers.
+
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::run::far_end::FarEnd;
+use crate::run::plan::HttpPlan;
+use crate::run::resolve;
+use crate::units::Nanos;
+use crate::worker::http::Destination;
+
+/// A Unix socket.
+///
+/// # Errors
+/// A usage error where the plan has options of TCP.
+pub(super) fn unix(plan: &HttpPlan, path: &Path) -> Result<FarEnd> {
+    let to_tcp = [
+        ("--bind", !plan.bind.is_empty()),
+        ("--connect-to", plan.connect_to.is_some()),
+    ];
+    if let Some((flag, _)) = to_tcp.iter().find(|(_, given)| *given) {
+        return Err(
+            Error::usage(format!("{flag} does not go with a Unix socket"))
+                .remedy(format!("leave {flag} out, or give an http:// URL")),
+        );
+    }
+    Ok(FarEnd::elsewhere(vec![Destination::Unix(path.to_owned())]))
+}
+
+/// Whether a far end of this process can be had with these options.
+///
+/// # Errors
+/// A usage error where it cannot.
+pub(super) fn check_embedded(plan: &HttpPlan) -> Result<()> {
+    if plan.connect_to.is_some() {
+        return Err(
+            Error::usage("--connect-to does not go with a server of this process")
+                .remedy("leave it out, or give a URL"),
+        );
+    }
+    // Both are reached over IPv4.
+    let far = SocketAddr::from(([127, 0, 0, 1], 0));
+    check_bind(&plan.bind, &[far], &plan.target.to_string())
+}
+
+/// A server elsewhere. Where its name has several addresses each is tried until one accepts a connection.
+///
+/// # Errors
+/// Where the name cannot be resolved, a local address is not one, or no address accepts a connection.
+pub(super) fn host(plan: &HttpPlan, host: &str, port: u16) -> Result<FarEnd> {
+    let (host, port) = match &plan.connect_to {
+        Some((host, port)) => (host.as_str(), *port),
+        None => (host, port),
+    };
+    let addresses = match resolved(&plan.resolve, host, port) {
+        known if !known.is_empty() => known,
+        _ => resolve::resolve(host, port, plan.connect_timeout)?,
+    };
+    if addresses.is_empty() {
+        return Err(Error::peer(format!("{host} has no address")));
+    }
+    check_bind(&plan.bind, &addresses, host)?;
+    let addresses = of_family(addresses, &plan.bind);
+    let probe = |address: &SocketAddr| accepts(address, plan.connect_timeout);
+    let (unreached, reached) = first_accepting(addresses, host, probe)?;
+    let tcp = |all: Vec<SocketAddr>| all.into_iter().map(Destination::Tcp).collect();
+    let mut far_end = FarEnd::elsewhere(tcp(reached));
+    far_end.unreached = tcp(unreached);
+    Ok(far_end)
+}
+
+/// The addresses that `--resolve` gives to that host and port, in the order given. Names are compared as names are
+/// (RFC 4343): letter case does not count, nor the root's dot.
+fn resolved(entries: &[(String, u16, IpAddr)], host: &str, port: u16) -> Vec<SocketAddr> {
+    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+    let wanted = plain(host);
+    let mut addresses = Vec::new();
+    for (name, of_port, ip) in entries {
+        let address = SocketAddr::new(*ip, port);
+        if plain(name) == wanted && *of_port == port && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// Local addresses must be this machine's, and of the same family as at least one address of the far end.
+fn check_bind(bind: &[IpAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
+    let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
+    let Some(first) = bind.first() else {
+        return Ok(());
+    };
+    if let Some(other) = bind.iter().find(|ip| ip.is_ipv4() != first.is_ipv4()) {
+        return Err(Error::usage(format!(
+            "--bind {first} is {}, and {other} is {}",
+            family(first.is_ipv4()),
+            family(other.is_ipv4())
+        ))
+        .remedy("give addresses of one family: all connections go to the same address"));
+    }
+    if !addresses.iter().any(|a| a.is_ipv4() == first.is_ipv4()) {
+        let theirs = family(!first.is_ipv4());
+        return Err(Error::usage(format!(
+            "--bind {first} is {}, and {host} has {theirs} addresses only",
+            family(first.is_ipv4())
+        ))
+        .remedy(format!("bind to an {theirs} address of this machine")));
+    }
+    for ip in bind {
+        // A datagram socket: nothing is sent, and no port of TCP taken.
+        if let Err(error) = UdpSocket::bind((*ip, 0)) {
+            return Err(Error::usage(format!(
+                "cannot connect from {ip} (--bind): {}",
+                if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+                    "it is no address of this machine".to_owned()
+                } else {
+                    error.to_string()
+                }
+            ))
+            .remedy("`ip address` lists those there are"));
+        }
+    }
+    Ok(())
+}
+
+/// Those of the local addresses' family.
+fn of_family(mut addresses: Vec<SocketAddr>, bind: &[IpAddr]) -> Vec<SocketAddr> {
+    if let Some(first) = bind.first() {
+        addresses.retain(|address| address.is_ipv4() == first.is_ipv4());
+    }
+    addresses
+}
+
+fn accepts(address: &SocketAddr, timeout: Nanos) -> std::io::Result<()> {
+    TcpStream::connect_timeout(address, timeout.max(Nanos(1)).into()).map(drop)
+}
+
+/// The addresses before the first that accepts a connection, and it with those behind it. One alone is not tried: the
+/// run does that.
+fn first_accepting(
+    mut addresses: Vec<SocketAddr>,
+    host: &str,
+    probe: impl Fn(&SocketAddr) -> std::io::Result<()>,
+) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>)> {
+    if addresses.len() == 1 {
+        return Ok((Vec::new(), addresses));
+    }
+    let mut refusals = Vec::new();
+    for (index, address) in addresses.iter().enumerate() {
+        match probe(address) {
+            Ok(()) => {
+                let reached = addresses.split_off(index);
+                return Ok((addresses, reached));
+            }
+            Err(error) => refusals.push(format!("{address} ({error})")),
+        }
+    }
+    Err(Error::peer(format!(
+        "no address of {host} accepts a connection: {}",
+        refusals.join(", ")
+    ))
+    .remedy("start the server there, or check the port, the route and the firewall"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error as IoError, ErrorKind};
+
+    use super::*;
+    use crate::error::Fault;
+
+    fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn entries_of_resolve_are_those_of_the_host_and_the_port() {
+        let entries: Vec<(String, u16, IpAddr)> = [
+            ("web.example", 80, "192.0.2.1"),
+            ("web.example", 8080, "192.0.2.2"),
+            ("WEB.example.", 80, "2001:db8::1"),
+            ("web.example", 80, "192.0.2.1"),
+            ("other", 80, "192.0.2.3"),
+        ]
+        .map(|(host, port, ip)| (host.to_owned(), port, ip.parse().unwrap()))
+        .into();
+        let found = resolved(&entries, "Web.Example", 80);
+        assert_eq!(found, sockets(&["192.0.2.1:80", "[2001:db8::1]:80"]));
+        assert!(resolved(&entries, "web.example", 81).is_empty());
+    }
+
+    #[test]
+    fn the_first_address_that_accepts_is_used() {
+        let all = sockets(&["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]);
+        let refused = || Err(IoError::from(ErrorKind::ConnectionRefused));
+        let probe = |address: &SocketAddr| match address.ip().to_string().as_str() {
+            "192.0.2.1" => refused(),
+            _ => Ok(()),
+        };
+        let (unreached, reached) = first_accepting(all.clone(), "web", probe).unwrap();
+        assert_eq!((unreached.as_slice(), reached.as_slice()), all.split_at(1));
+        let error = first_accepting(all.clone(), "web", |_| refused()).unwrap_err();
+        assert_eq!(error.fault(), Fault::Peer);
+        assert!(
+            all.iter().all(|a| error.message().contains(&a.to_string())),
+            "{error}"
+        );
+        let one = first_accepting(all[..1].to_vec(), "web", |_| refused()).unwrap();
+        assert_eq!(one.1, all[..1]);
+    }
+
+    #[test]
+    fn local_addresses_are_of_one_family_which_the_far_end_has_and_exist() {
+        let far = sockets(&["192.0.2.1:80"]);
+        let check = |bind: &[&str]| {
+            let bind: Vec<IpAddr> = bind.iter().map(|ip| ip.parse().unwrap()).collect();
+            check_bind(&bind, &far, "web")
+        };
+        assert!(check(&[]).is_ok());
+        assert!(check(&["127.0.0.1", "127.0.0.2"]).is_ok());
+        for (bind, part) in [
+            (&["127.0.0.1", "::1"][..], "IPv6"),
+            (&["::1"], "IPv4 addresses only"),
+            (&["192.0.2.77"], "no address of this machine"),
+        ] {
+            let error = check(bind).unwrap_err();
+            assert_eq!(error.fault(), Fault::Usage);
+            assert!(error.message().contains(part), "{error}");
+        }
+        let both = sockets(&["[2001:db8::1]:80", "192.0.2.1:80"]);
+        let v4 = ["127.0.0.1".parse().unwrap()];
+        assert_eq!(of_family(both.clone(), &v4), both[1..]);
+        assert_eq!(of_family(both.clone(), &[]), both);
+    }
+}

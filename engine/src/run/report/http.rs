@@ -1,0 +1,236 @@
+//! The result of an HTTP step.
+
+use std::collections::BTreeMap;
+
+use super::{Inputs, began_at, client_instrument, connections, cpu_use};
+use crate::analysis::quantile::design_effect;
+use crate::analysis::{health, summary};
+use crate::error::Error;
+use crate::histogram::Recording;
+use crate::proto::http1::status::StatusSet;
+use crate::result::{
+    Connections, Cpu, Instrument, Instruments, Interval, Params, Rate, StatusCount, StepResult,
+    Summary, Transfer, Warmup,
+};
+use crate::run::instrument;
+use crate::run::plan::WaitMode;
+use crate::run::step::deal;
+use crate::units::Nanos;
+use crate::worker::http::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, Destination, HttpTally};
+
+/// The step's result; `expect` tells which responses were as expected.
+pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepResult {
+    let result = &inputs.outcome.result;
+    let (tally, outcome) = (&result.tally, &result.outcome);
+    let recording = &tally.recording;
+    let duration = outcome.measured;
+    let operations = tally.measured.operations;
+    let client = instrument_of(inputs);
+    let mut latency = summary::latencies(recording, &inputs.common.percentiles);
+    latency.by_status = by_status(&tally.codes, recording, &inputs.common.percentiles);
+    let target_per_s = target_per_s(&inputs.params);
+    let established = connections(inputs);
+    let mut step = StepResult {
+        label: inputs.common.label.clone(),
+        params: inputs.params.clone(),
+        began_at: began_at(&inputs.outcome),
+        duration_ns: duration.0,
+        operations,
+        warmup: Warmup {
+            duration_ns: outcome.warmup.0,
+            operations: tally.warmup.operations,
+            errors: tally.warmup.errors.to_counts(),
+        },
+        rate: Rate {
+            target_per_s,
+            achieved_per_s: per_second(operations.completed, duration),
+            backlog_max: target_per_s.map(|_| outcome.backlog_max),
+        },
+        latency,
+        status_codes: status_codes(&tally.codes, expect),
+        transfer: Some(Transfer {
+            sent_bytes: tally.sent_bytes,
+            received_bytes: tally.received_bytes,
+            body_bytes: tally.body_bytes,
+            received_bytes_per_s: per_second(tally.received_bytes, duration),
+        }),
+        errors: tally.measured.errors.to_counts(),
+        connections: Connections {
+            // Those opened anew stand in `reconnects`.
+            established: established.established.min(established.asked),
+            reconnects: tally.reconnects,
+            ..established
+        },
+        cpu: Cpu {
+            client: cpu_use(
+                result.usage.user_ns,
+                result.usage.system_ns,
+                inputs.outcome.disturbance.machine_busy,
+                operations.completed + operations.failed,
+                0,
+            ),
+            server: None,
+        },
+        latency_error_ns: (instrument::latency_error(&client) + summary::resolution(recording)).0,
+        instrument: Instruments {
+            client,
+            server: None,
+        },
+        intervals: intervals(recording, &tally.codes, duration),
+        partial: outcome.cut_short || inputs.outcome.stopped.is_some(),
+        ..StepResult::default()
+    };
+    health::judge(&mut step);
+    step
+}
+
+/// How the client measured, with the bound on gathering where a worker gathered responses.
+fn instrument_of(inputs: &Inputs<'_, HttpTally>) -> Instrument {
+    let mut client = client_instrument(inputs);
+    let workers = u32::try_from(inputs.cpus.len()).unwrap_or(u32::MAX);
+    let most = deal(
+        u64::from(inputs.connections),
+        0,
+        workers.min(inputs.connections),
+    );
+    let gathers = inputs.outcome.result.capabilities.batch_wait
+        && inputs.outcome.wait == WaitMode::Block
+        && inputs.params.rate_per_s.is_none()
+        && most >= u64::from(BATCH_CONNECTIONS);
+    if gathers {
+        client.batch_bound_ns = BATCH_BOUND.0;
+    }
+    client
+}
+
+/// What was asked for in the mean: of a ramp, which is linear in time, the middle.
+fn target_per_s(params: &Params) -> Option<f64> {
+    let from = params.rate_per_s?;
+    let to = params.http.as_ref().and_then(|http| http.rate_to_per_s);
+    Some(to.map_or(from, |to| f64::midpoint(from, to)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn per_second(count: u64, duration: Nanos) -> f64 {
+    if duration > Nanos::ZERO {
+        count as f64 / duration.as_secs_f64()
+    } else {
+        0.0
+    }
+}
+
+fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCount> {
+    let count = |code: &crate::worker::http::codes::Code| StatusCount {
+        count: code.count,
+        first_at_ns: code.first_at.0,
+        first_ordinal: code.first_ordinal,
+        expected: expect.contains(code.status),
+    };
+    codes
+        .iter()
+        .map(|code| (code.status.to_string(), count(code)))
+        .collect()
+}
+
+/// The latencies of each status code. They are in no blocks of their own, so the design effect of all responses as
+/// expected stands for theirs.
+fn by_status(
+    codes: &Codes,
+    recording: &Recording,
+    percentiles: &[f64],
+) -> BTreeMap<String, Summary> {
+    let kind = recording.headline_kind();
+    let effect = |share| design_effect(&recording.block_counts(kind, share));
+    let summary = |latency| summary::summarise(latency, percentiles, &effect);
+    codes
+        .iter()
+        .map(|code| (code.status.to_string(), summary(&code.latency)))
+        .collect()
+}
+
+/// The series, with the codes and the whole distribution of each entry.
+fn intervals(recording: &Recording, codes: &Codes, duration: Nanos) -> Vec<Interval> {
+    let with_codes = |(index, entry): (usize, crate::histogram::SeriesEntry<'_>)| {
+        let counts = codes.iter().filter_map(|code| {
+            let count = code.intervals.get(index).copied().filter(|n| *n > 0)?;
+            Some((code.status.to_string(), u64::from(count)))
+        });
+        Interval {
+            status_codes: counts.collect(),
+            hdr: entry.encode(),
+            ..summary::interval(&entry)
+        }
+    };
+    recording
+        .series(duration)
+        .enumerate()
+        .map(with_codes)
+        .collect()
+}
+
+/// Why nothing came of a step, or it was cut short: what happened most.
+pub(in crate::run) fn explain(
+    step: &StepResult,
+    failure: Option<Error>,
+    address: &Destination,
+) -> Error {
+    let responses: u64 = step.status_codes.values().map(|code| code.count).sum();
+    let errors: u64 = step.errors.iter().map(|error| error.count).sum();
+    if step.operations.completed == 0 && responses > 0 && responses >= errors {
+        return unexpected(step, responses);
+    }
+    if let Some(failure) = failure {
+        return failure;
+    }
+    if step.operations.in_flight_at_end > 0 {
+        return Error::peer(format!(
+            "{address} answered none of {} requests before the run was over",
+            step.operations.sent
+        ))
+        .remedy("measure longer (-d), or see what keeps the server");
+    }
+    if step.operations.due == 0 {
+        return Error::usage("no request was due in the measured phase")
+            .remedy("measure longer (-d), or raise the rate (-R)");
+    }
+    Error::peer(format!("no response as expected came from {address}"))
+        .remedy("check the server, the route and the firewall")
+}
+
+fn unexpected(step: &StepResult, responses: u64) -> Error {
+    let mut codes: Vec<(&str, u64)> = step
+        .status_codes
+        .iter()
+        .map(|(code, count)| (code.as_str(), count.count))
+        .collect();
+    codes.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let (most, _) = codes[0];
+    let were = match codes.as_slice() {
+        [(code, _)] => format!("all were {code}"),
+        several => {
+            let told = several
+                .iter()
+                .take(4)
+                .map(|(code, n)| format!("{n} × {code}"));
+            let told: Vec<String> = told.collect();
+            let more = if several.len() > 4 { ", …" } else { "" };
+            format!("{}{more}", told.join(", "))
+        }
+    };
+    let check = match most.as_bytes() {
+        b"401" | b"403" | b"407" => "check the credentials (-H)",
+        b"400" | b"421" => "check the request and its Host (--host)",
+        b"404" | b"410" => "check the path",
+        b"405" => "check the method (-X)",
+        b"429" => "the server limits the rate: lower it (-R)",
+        [b'5', ..] => "see the server's log",
+        _ => "check the URL",
+    };
+    Error::peer(format!(
+        "none of {responses} responses was as expected: {were}"
+    ))
+    .remedy(format!("{check}, or say --expect-status {most}"))
+}
+
+#[cfg(test)]
+mod tests;

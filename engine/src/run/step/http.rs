@@ -1,0 +1,118 @@
+//! What a worker of an HTTP step does.
+
+use super::{Job, LiveGauge, deal};
+use crate::error::Result;
+use crate::histogram::{Extent, Recording, RecordingSpec};
+use crate::run::observe::Interrupt;
+use crate::run::plan::{Arrivals, Common, Stage, WaitMode};
+use crate::schedule::{Schedule, Share};
+use crate::units::Nanos;
+use crate::worker::http::{Codes, HttpClient, HttpSpec, HttpTally};
+use crate::worker::outcome::Outcome;
+
+/// A worker's share of an HTTP step.
+#[derive(Debug)]
+pub(in crate::run) struct HttpJob {
+    spec: HttpSpec,
+    recording: RecordingSpec,
+    schedule: Option<Schedule>,
+    seed: u64,
+}
+
+impl HttpJob {
+    /// Deals a step out: `whole` says what all workers do together.
+    ///
+    /// # Errors
+    /// A usage error for a rate that cannot be scheduled.
+    pub(in crate::run) fn deal(
+        whole: &HttpSpec,
+        schedule: Option<(Stage, Arrivals)>,
+        common: &Common,
+        workers: u32,
+    ) -> Result<Vec<Self>> {
+        let mut first = 0;
+        let share = |worker| {
+            let connections = deal(u64::from(whole.connections), worker, workers);
+            let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+            let count = whole.count.map(|count| deal(count, worker, workers));
+            let extent = match (count, whole.duration) {
+                (Some(count), _) => Extent::Count(count),
+                (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
+            };
+            let own = Share::new(worker, workers);
+            let schedule = schedule
+                .map(|(stage, arrivals)| scheduled(stage, arrivals, whole, common.seed, own));
+            let spec = HttpSpec {
+                first,
+                connections,
+                count,
+                ..whole.clone()
+            };
+            first += connections;
+            // Each worker begins elsewhere in the order of the requests.
+            let cycle = whole.requests.order().len() as u64;
+            Ok(Self {
+                spec,
+                recording: RecordingSpec {
+                    extent,
+                    interval: common.interval,
+                    open_loop: schedule.is_some(),
+                },
+                schedule: schedule.transpose()?,
+                seed: cycle * u64::from(worker) / u64::from(workers),
+            })
+        };
+        (0..workers).map(share).collect()
+    }
+}
+
+/// A worker's arrivals: the rate is held during the warm-up, and changes in the measured phase.
+fn scheduled(
+    stage: Stage,
+    arrivals: Arrivals,
+    whole: &HttpSpec,
+    seed: u64,
+    share: Share,
+) -> Result<Schedule> {
+    let _ = whole;
+    match arrivals {
+        Arrivals::Poisson => Schedule::poisson(stage.from_per_s, seed, share),
+        _ => Schedule::constant(stage.from_per_s, share),
+    }
+}
+
+impl Job for HttpJob {
+    type Tally = HttpTally;
+    type Client = HttpClient<LiveGauge>;
+
+    fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client {
+        let spec = HttpSpec {
+            wakeup,
+            ..self.spec
+        };
+        let recording = Recording::new(self.recording);
+        // One series for both: entries of the codes stand beside those of the latencies.
+        let codes = Codes::new(recording.interval(), recording.entries());
+        HttpClient::new(
+            spec,
+            recording,
+            codes,
+            self.schedule,
+            self.seed,
+            gauge,
+            interrupt,
+        )
+    }
+
+    fn wait(&self) -> WaitMode {
+        self.spec.wait
+    }
+
+    fn results(client: Self::Client) -> (HttpTally, Outcome, LiveGauge) {
+        client.into_results()
+    }
+
+    fn merge(tally: &mut HttpTally, other: HttpTally) {
+        tally.merge(&other);
+    }
+}
