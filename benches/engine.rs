@@ -36,6 +36,7 @@ pub(crate) fn median_ns(
         cpus: Some(vec![cpu(config.cpus.server)]),
         backend: BackendChoice::Only(backend),
         secret: None,
+        http: None,
     };
     let server = Server::start(
         &serve,

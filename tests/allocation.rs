@@ -28,6 +28,7 @@ use tare_engine::units::Nanos;
 use tare_engine::worker::dialogue::DialogueSpec;
 use tare_engine::worker::ping_pong::{Client, ClientSpec, Gauge};
 use tare_engine::worker::server::front::{Arrival, Front, Place};
+use tare_engine::worker::server::http::HttpArrival;
 use tare_engine::worker::server::{Admitted, Meter, SessionLimits, Sessions};
 use tare_engine::worker::{ClientRole, Role, TurnCounters, Worker};
 
@@ -103,6 +104,8 @@ impl Place<OwnedFd> for Door {
         self.inbox.send(admitted).expect("the worker runs");
         self.waker.wake();
     }
+
+    fn hand_over_http(&mut self, _: HttpArrival<OwnedFd>) {}
 
     fn log(&mut self, line: &str) {
         panic!("the server complains: {line}");

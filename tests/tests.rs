@@ -11,6 +11,7 @@ mod cli;
 mod e2e;
 mod faults;
 mod http;
+mod http_server;
 mod lab;
 mod namespaces;
 mod netns;

@@ -95,6 +95,7 @@ const _: () = assert!(RING_ENTRIES.is_power_of_two() && RING_ENTRIES <= OPERATIO
 const _: () = assert!(CONNECTIONS_MAX < SOCKETS_MAX && ADDRESS_CONNECTIONS_MAX <= CONNECTIONS_MAX);
 // Each connection may have a receive, a send and a timer outstanding, and its close or a cancel besides.
 const _: () = assert!(cfg!(test) || 4 * SOCKETS_MAX <= OPERATIONS_MAX);
+const _: () = assert!(HTTP_CONNECTIONS_MAX < SOCKETS_MAX);
 const _: () = assert!(SPIN_ATTEMPTS_MAX < RING_ENTRIES as usize);
 // One session alone always fits, and so do the default number of sessions of the smallest messages, each with its
 // histogram (below 288 KiB).

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
-use tare_engine::limits::{DEFAULT_PORT, SESSIONS_MAX};
-use tare_engine::run::plan::{Secret, ServePlan};
+use tare_engine::limits::{DEFAULT_PORT, HTTP_CONNECTIONS_MAX, SESSIONS_MAX};
+use tare_engine::run::plan::{HttpServing, Secret, ServePlan, Stall, WaitMode};
 use tare_engine::units::{CpuList, Nanos};
 
 use super::common::{BackendName, SecretArgs};
@@ -16,6 +16,7 @@ Examples:
   tare serve                                 port 7117, TCP and UDP, all addresses
   tare serve --listen 10.0.0.1:9000 --once   for one client, on one address
   tare serve --cpus 2-3 --allow-spin         with CPUs to spin on, for the finest figures
+  tare serve --stall 2s:500ms                HTTP (/, /bytes/N, /echo, /queue, /healthz) with a known fault
   tare serve --secret-file /run/secret       only for clients that know the secret
 
 It prints one line on stdout when it is ready: tare: serving on ADDRESS … It stops on SIGTERM or Ctrl-C.";
@@ -30,7 +31,7 @@ pub(crate) struct ServeArgs {
     /// on stdout names it.
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<Listen>,
-    /// Stop when the first client is done
+    /// Stop when the first client of lat or bw is done; HTTP clients do not count
     #[arg(long)]
     once: bool,
     /// Refuse clients beyond that many sessions at once (a connection, or a UDP ping-pong, is a session)
@@ -40,7 +41,7 @@ pub(crate) struct ServeArgs {
     /// End a session after that long, whatever its client wants
     #[arg(long, value_name = "TIME", default_value = "1h")]
     max_duration: Nanos,
-    /// Close what has been silent for that long: sessions, and connections that never say what they want
+    /// Close what has been silent for that long: sessions, HTTP connections, and those that never say what they want
     #[arg(long, value_name = "TIME", default_value = "30s")]
     idle_timeout: Nanos,
     /// Spin for clients that ask for it even with no CPU to spare
@@ -52,6 +53,29 @@ pub(crate) struct ServeArgs {
     /// Run sessions on these CPUs: 2-5,7
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
+    /// Freeze the whole HTTP side once, counted from its first HTTP request: 2s:500ms (repeatable)
+    ///
+    /// Requests that arrive meanwhile are answered after it, in order. A generator that tells the truth shows it.
+    #[arg(long, value_name = "AT:FOR")]
+    stall: Vec<Stall>,
+    /// Seed of what /echo leaves to chance
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// How the HTTP worker waits for requests
+    ///
+    /// A held response (delay=, /queue) is waited for spinning at its end whatever is given. Spinning needs a CPU to
+    /// spare, or --allow-spin.
+    #[arg(long, value_enum, value_name = "MODE", default_value = "block")]
+    http_wait: HttpWait,
+    /// Answer 503 to HTTP connections beyond that many at once
+    #[arg(long, value_name = "N", default_value_t = HTTP_CONNECTIONS_MAX)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(HTTP_CONNECTIONS_MAX)))]
+    max_connections: u32,
+    /// Do not answer HTTP
+    ///
+    /// HTTP is open to whoever reaches the port, with --secret-file too: it has nothing to prove the secret with.
+    #[arg(long, conflicts_with_all = ["stall", "http_wait", "max_connections", "seed"])]
+    no_http: bool,
     /// Offer clients io_uring or epoll alone; auto offers what works here
     #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
     backend: BackendName,
@@ -98,7 +122,31 @@ impl ServeArgs {
             cpus: self.cpus.as_ref().map(|list| list.0.clone()),
             backend: self.backend.into(),
             secret,
+            http: (!self.no_http).then(|| HttpServing {
+                wait: self.http_wait.into(),
+                max_connections: self.max_connections,
+                seed: self.seed,
+                stalls: self.stall.clone(),
+            }),
         })
+    }
+}
+
+/// How the HTTP worker waits.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum HttpWait {
+    Spin,
+    Block,
+    Hybrid,
+}
+
+impl From<HttpWait> for WaitMode {
+    fn from(wait: HttpWait) -> Self {
+        match wait {
+            HttpWait::Spin => Self::Spin,
+            HttpWait::Block => Self::Block,
+            HttpWait::Hybrid => Self::Hybrid,
+        }
     }
 }
 
@@ -146,6 +194,21 @@ mod tests {
         assert!(plan.listen_is_default);
         assert_eq!(plan.max_sessions, SESSIONS_MAX);
         assert_eq!(plan.idle_timeout, Nanos::from_secs(30));
+        assert_eq!(plan.http.unwrap().max_connections, HTTP_CONNECTIONS_MAX);
+    }
+
+    #[test]
+    fn http_is_served_as_asked_or_not_at_all() {
+        let http =
+            plan("--stall 2s:500ms --stall 9s:1s --http-wait spin --max-connections 9 --seed 3");
+        let http = http.unwrap().http.unwrap();
+        assert_eq!(http.stalls[0].length, Nanos::from_millis(500));
+        assert_eq!(
+            (http.stalls.len(), http.max_connections, http.seed),
+            (2, 9, 3)
+        );
+        assert_eq!(http.wait, WaitMode::Spin);
+        assert!(plan("--no-http").unwrap().http.is_none());
     }
 
     #[test]

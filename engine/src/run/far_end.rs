@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::plan::{BackendChoice, ServePlan, Target};
+use super::plan::{BackendChoice, HttpServing, ServePlan, Target};
 use super::resolve;
 use super::serve::Server;
 use super::veth::VethNamespace;
@@ -93,6 +93,7 @@ fn embed(
         cpus: None,
         backend: BackendChoice::Auto,
         secret: None,
+        http: Some(HttpServing::default()),
     };
     let server = Server::start(
         &serve,

@@ -5,7 +5,9 @@ pub(super) mod http;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::units::Nanos;
+pub use crate::worker::server::http::Stall;
 
 pub use crate::driver::BackendChoice;
 pub use crate::proto::auth::Secret;
@@ -278,6 +280,33 @@ pub struct ServePlan {
     pub backend: BackendChoice,
     /// The shared secret that clients must prove to know.
     pub secret: Option<Secret>,
+    /// How HTTP is served; not at all, without.
+    pub http: Option<HttpServing>,
+}
+
+/// How a far end serves HTTP. None of it asks for the secret.
+#[derive(Debug, Clone)]
+pub struct HttpServing {
+    /// How the HTTP worker waits. Spinning takes what sessions need for it.
+    pub wait: WaitMode,
+    /// Connections at once.
+    pub max_connections: u32,
+    /// Seeds what `/echo` leaves to chance.
+    pub seed: u64,
+    /// When the whole HTTP side does nothing, counted from its first request.
+    pub stalls: Vec<Stall>,
+}
+
+impl Default for HttpServing {
+    /// Blocking, as many connections as can be, no stall.
+    fn default() -> Self {
+        Self {
+            wait: WaitMode::Block,
+            max_connections: HTTP_CONNECTIONS_MAX,
+            seed: 0,
+            stalls: Vec::new(),
+        }
+    }
 }
 
 /// The plan as results carry it: defaults filled in, names resolved, and of a secret only that there is one.

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Sender, bounded, unbounded};
 
 use super::Log;
+use super::http::HttpThread;
 use super::meter::ServerMeter;
 use super::registry::{Permit, Placement, Registry};
 use crate::clock::{Clock, MonotonicClock};
@@ -28,6 +29,7 @@ use crate::run::plan::{BackendChoice, ServePlan, Transport, WaitMode};
 use crate::sys::usage::boot_id;
 use crate::sys::{affinity, random, tuning};
 use crate::worker::server::front::{Arrival, Place};
+use crate::worker::server::http::{HttpArrival, HttpSettings};
 use crate::worker::server::{Admitted, SessionLimits, Sessions, memory_bytes};
 use crate::worker::{Role, Worker};
 
@@ -60,6 +62,9 @@ pub(super) struct Dispatcher {
     routed_to: Option<IpAddr>,
     chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
     workers: HashMap<(Backend, u32), WorkerThread>,
+    http: Option<HttpThread>,
+    /// HTTP clients were told of that are not served.
+    http_denied: bool,
     placement: Placement,
     registry: Arc<Registry>,
     pub(super) datagrams: Arc<UdpServerFront>,
@@ -100,6 +105,8 @@ impl Dispatcher {
             routed_to: None,
             chosen: HashMap::new(),
             workers: HashMap::new(),
+            http: None,
+            http_denied: false,
             placement: Placement::default(),
             registry: Arc::default(),
             datagrams: Arc::new(UdpServerFront::new(
@@ -247,7 +254,59 @@ impl Dispatcher {
         Ok(fallen)
     }
 
+    /// Sees to it that the HTTP worker runs.
+    fn staff_http(&mut self) -> Result<()> {
+        if self.http.as_ref().is_some_and(HttpThread::is_running) {
+            return Ok(());
+        }
+        let Some(plan) = &self.plan.http else {
+            return Err(Error::usage(
+                "an HTTP client connected: HTTP is switched off (--no-http)",
+            ));
+        };
+        let (wait, reason) = self.grant(plan.wait, false);
+        let settings = HttpSettings {
+            wait,
+            idle: self.plan.idle_timeout,
+            connections_max: plan.max_connections,
+            seed: plan.seed,
+            stalls: plan.stalls.clone(),
+        };
+        if let Some(reason) = reason {
+            (self.log)(&format!("HTTP: {reason}"));
+        }
+        let load = |cpu| self.registry.others_on(cpu, 0);
+        let choice = self.cpus.choose_idle(1, &self.avoid, load)?;
+        let cpu = choice.cpus.first().copied().unwrap_or(0);
+        let chosen = self.backend(BackendAsked::Auto)?;
+        let start = |backend| {
+            let stopping = Arc::clone(&self.stopping);
+            HttpThread::start(
+                backend,
+                cpu,
+                settings.clone(),
+                stopping,
+                Arc::clone(&self.log),
+            )
+        };
+        let thread = match start(chosen.backend) {
+            Err(error)
+                if chosen.backend == Backend::Uring && self.plan.backend == BackendChoice::Auto =>
+            {
+                (self.log)(&format!("HTTP: {}; using epoll", error.message()));
+                start(Backend::Epoll)?
+            }
+            other => other?,
+        };
+        self.http = Some(thread);
+        Ok(())
+    }
+
     pub(super) fn join(self) {
+        if let Some(http) = self.http {
+            http.join();
+        }
+
         for worker in self.workers.into_values() {
             worker.waker.wake();
             drop(worker.inbox);
@@ -348,6 +407,21 @@ impl Place<OwnedFd> for Dispatcher {
                 .is_ok()
         {
             worker.waker.wake();
+        }
+    }
+
+    fn hand_over_http(&mut self, arrival: HttpArrival<OwnedFd>) {
+        match self.staff_http() {
+            Ok(()) => {
+                if let Some(http) = &self.http {
+                    http.serve(arrival);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.http_denied, true) {
+                    (self.log)(&error.to_string());
+                }
+            }
         }
     }
 

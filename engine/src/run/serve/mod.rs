@@ -1,6 +1,7 @@
 //! The far end: one front thread, and a worker thread per CPU and backend that clients ask for.
 
 mod dispatch;
+mod http;
 mod meter;
 mod registry;
 
@@ -55,8 +56,12 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (ready_tx, ready) = bounded(1);
         let (ended_tx, ended) = bounded(1);
+        let http = plan.http.as_ref().map_or(0, |http| http.max_connections);
         rlimit::raise_descriptors(
-            u64::from(plan.max_sessions) + PENDING_MAX as u64 + DESCRIPTORS_BESIDE,
+            u64::from(plan.max_sessions)
+                + u64::from(http)
+                + PENDING_MAX as u64
+                + DESCRIPTORS_BESIDE,
         );
         let dispatcher = Dispatcher::new(plan, avoid, Arc::clone(&stopping), log)?;
         let plan = plan.clone();
@@ -110,6 +115,9 @@ impl Server {
             datagrams,
             plan.idle_timeout,
         );
+        if let Some(http) = &plan.http {
+            front = front.with_http(http.max_connections, plan.idle_timeout);
+        }
         let mut addresses = Vec::new();
         for &address in &plan.listen {
             addresses.push(listen(

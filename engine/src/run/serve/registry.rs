@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// Sessions of other runs on `cpu`.
-    fn others_on(&self, cpu: u32, run: u64) -> u32 {
+    pub(super) fn others_on(&self, cpu: u32, run: u64) -> u32 {
         let census = self.census();
         let on_cpu = census.places.iter().filter(|((c, _), _)| *c == cpu);
         on_cpu

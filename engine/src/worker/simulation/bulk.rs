@@ -213,6 +213,7 @@ impl World {
         let (inbox, sessions) = unbounded();
         let alive = Rc::new(());
         let door = Door {
+            http: None,
             inbox,
             alive: Rc::clone(&alive),
             sessions_max: 100,

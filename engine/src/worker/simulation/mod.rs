@@ -6,6 +6,7 @@
 mod bulk;
 mod closed;
 mod faults;
+mod http_server;
 mod open;
 mod server;
 mod sessions;
@@ -22,6 +23,7 @@ use super::dialogue::DialogueSpec;
 use super::ping_pong::tally::Tally;
 use super::ping_pong::{Client, ClientSpec, Gauge, Outcome};
 use super::server::front::{Arrival, Front, Place};
+use super::server::http::HttpArrival;
 use super::server::{Admitted, Meter, SessionLimits, Sessions};
 use super::{Role, TurnCounters, Worker};
 use crate::clock::{Clock, SimulatedClock};
@@ -198,6 +200,8 @@ impl Gauge for Seen {
 /// Admits up to a number of sessions, and sends them to the one session worker.
 #[derive(Debug)]
 struct Door {
+    /// Where HTTP is served.
+    http: Option<Sender<HttpArrival<SimSocket>>>,
     inbox: Sender<Admitted<SimSocket, Rc<()>>>,
     /// Each session holds one.
     alive: Rc<()>,
@@ -236,6 +240,12 @@ impl Place<SimSocket> for Door {
                 permit,
             })
             .expect("the session worker lives as long");
+    }
+
+    fn hand_over_http(&mut self, arrival: HttpArrival<SimSocket>) {
+        if let Some(http) = &self.http {
+            http.send(arrival).expect("the HTTP side lives as long");
+        }
     }
 
     fn log(&mut self, line: &str) {
@@ -315,6 +325,7 @@ impl World {
         let (inbox, sessions) = unbounded();
         let alive = Rc::new(());
         let door = Door {
+            http: None,
             inbox,
             alive: Rc::clone(&alive),
             // The door's own share and ours do not count.

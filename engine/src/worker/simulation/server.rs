@@ -620,6 +620,7 @@ fn a_port_that_is_taken_for_udp_is_not_chosen() {
     }
     let (inbox, _sessions) = unbounded();
     let door = Door {
+        http: None,
         inbox,
         alive: Rc::new(()),
         sessions_max: 1,

@@ -14,6 +14,7 @@ fn dispatcher() -> Dispatcher {
         cpus: None,
         backend: BackendChoice::Only(Backend::Epoll),
         secret: None,
+        http: None,
     };
     Dispatcher::new(&plan, &[], Arc::default(), Arc::new(|_: &str| {})).unwrap()
 }

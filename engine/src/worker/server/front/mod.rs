@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::driver::{
     Completion, Driver, DriverError, Op, OpError, Outcome, SocketId, SocketKind, SocketSpec, Wait,
 };
-use crate::limits::{CONTROL_DATAGRAM, PENDING_MAX};
+use crate::limits::{CONTROL_DATAGRAM, HTTP_CONNECTIONS_MAX, PENDING_MAX};
 use crate::proto::auth::Secret;
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::Transport;
@@ -19,6 +19,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::link::{Purpose, slot_of, token};
 use crate::worker::{Role, TurnCounters};
 
+use super::http::HttpArrival;
 use datagrams::{Connecting, Door, Handed};
 use streams::Pending;
 
@@ -58,6 +59,9 @@ pub trait Place<S> {
     /// Hands an admitted session over.
     fn hand_over(&mut self, ticket: Self::Ticket, arrival: Arrival<S>);
 
+    /// Hands an HTTP connection over. One that is dropped is closed.
+    fn hand_over_http(&mut self, arrival: HttpArrival<S>);
+
     /// Something worth a line in the log.
     fn log(&mut self, line: &str);
 
@@ -74,10 +78,17 @@ pub struct Front<P, T> {
     place: P,
     secret: Option<Secret>,
     hello_within: Nanos,
+    /// A connection that has not said a word is closed after that.
+    silent_within: Nanos,
+    /// Connections kept while they have not yet said what they want.
+    pending_max: usize,
     listeners: Vec<SocketId>,
     doors: Vec<Door>,
     datagrams: Arc<UdpServerFront>,
     pending: Vec<Option<Pending>>,
+    vacant: Vec<usize>,
+    /// Those of `pending` that are not being closed.
+    open: usize,
     /// Connections, from the start on.
     accepted: u64,
     connecting: Vec<Option<Connecting<T>>>,
@@ -96,7 +107,10 @@ const CONNECTING_BASE: u32 = 2 << 16;
 /// Sockets that belong to nobody any more are closed under this slot.
 const ORPHAN: u32 = CONNECTING_BASE - 1;
 
-const _: () = assert!(PENDING_BASE as usize + PENDING_MAX < ORPHAN as usize);
+/// More connections than that are never kept.
+const PENDING_ROOM: usize = (ORPHAN - PENDING_BASE) as usize;
+
+const _: () = assert!(PENDING_MAX < PENDING_ROOM);
 
 impl<P, T> Front<P, T> {
     /// A front without sockets yet. A connection that has not said its whole hello within `idle` (but 5 s at
@@ -112,10 +126,14 @@ impl<P, T> Front<P, T> {
             place,
             secret,
             hello_within: idle.min(HELLO_TIMEOUT),
+            silent_within: idle.min(HELLO_TIMEOUT),
+            pending_max: PENDING_MAX,
             listeners: Vec::new(),
             doors: Vec::new(),
             datagrams,
             pending: Vec::new(),
+            vacant: Vec::new(),
+            open: 0,
             accepted: 0,
             connecting: Vec::new(),
             handed: Handed::default(),
@@ -123,6 +141,16 @@ impl<P, T> Front<P, T> {
             disarmed: Vec::new(),
             out_of_descriptors: false,
         }
+    }
+
+    /// HTTP clients open their connections before they have anything to say: `connections` of them may be silent at
+    /// once, for `idle` each.
+    #[must_use]
+    pub fn with_http(mut self, connections: u32, idle: Nanos) -> Self {
+        self.silent_within = idle;
+        self.pending_max = PENDING_MAX + connections.min(HTTP_CONNECTIONS_MAX) as usize / 3 * 4;
+        self.pending_max = self.pending_max.min(PENDING_ROOM);
+        self
     }
 
     /// The placer, when the front has ended.
@@ -233,7 +261,7 @@ where
         }
         if slot >= PENDING_BASE {
             let index = (slot - PENDING_BASE) as usize;
-            return self.handle_pending(io, index, purpose, &completion.outcome);
+            return self.handle_pending(io, index, purpose, &completion.outcome, now);
         }
         match purpose {
             Purpose::Accept => {

@@ -2,17 +2,16 @@
 
 use std::net::SocketAddr;
 
+use super::super::http::HttpArrival;
 use super::{Arrival, Front, PENDING_BASE, Place, close_orphan};
 use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
-use crate::limits::{PENDING_CROWD, PENDING_MAX};
 use crate::proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
-use crate::proto::hello::Hello;
 use crate::proto::hello::Transport;
 use crate::units::Instant;
 use crate::worker::link::{Link, Purpose};
 
 /// Bytes read at a time before the hello is complete.
-const HELLO_READ: u32 = 4096;
+const HELLO_READ: u32 = 512;
 
 /// A TCP connection that has yet to say its hello, or is being refused.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub(super) struct Pending {
     peer: Option<SocketAddr>,
     handshake: ServerHandshake,
     since: Instant,
+    /// It has not said a word.
+    silent: bool,
     /// Its number among all that were accepted.
     ordinal: u64,
     /// The refusal is on its way: close when it is sent.
@@ -45,9 +46,9 @@ impl<P, T> Front<P, T> {
         D: Driver,
         P: Place<D::Socket, Ticket = T>,
     {
-        let index = match self.pending.iter().position(Option::is_none) {
+        let index = match self.vacant.pop() {
             Some(index) => index,
-            None if self.pending.len() < PENDING_MAX => {
+            None if self.pending.len() < self.pending_max => {
                 self.pending.push(None);
                 self.pending.len() - 1
             }
@@ -67,11 +68,13 @@ impl<P, T> Front<P, T> {
             link,
             handshake,
             since: now,
+            silent: true,
             ordinal: self.accepted,
             refused: false,
         });
-        let open = self.pending.iter().flatten();
-        if open.filter(|p| !p.link.is_closing()).count() > PENDING_CROWD {
+        self.open += 1;
+        // The same share of the room as PENDING_CROWD is of PENDING_MAX.
+        if self.open > self.pending_max / 4 * 3 {
             // Now, while there still is room: a newcomer is more likely to be a client than they are.
             self.close_older_half(io)?;
         }
@@ -122,6 +125,7 @@ impl<P, T> Front<P, T> {
         };
         for pending in self.pending.iter_mut().flatten().filter(open) {
             if pending.ordinal <= middle {
+                self.open -= 1;
                 pending.link.close(io)?;
             }
         }
@@ -134,6 +138,7 @@ impl<P, T> Front<P, T> {
         index: usize,
         purpose: Purpose,
         outcome: &Outcome,
+        now: Instant,
     ) -> Result<(), DriverError>
     where
         D: Driver,
@@ -153,13 +158,17 @@ impl<P, T> Front<P, T> {
             }
             (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
             (Purpose::Receive, Outcome::Received(n)) if *n > 0 => {
+                if std::mem::take(&mut pending.silent) {
+                    // The deadline of a hello counts from its first byte, that of silence from the connection.
+                    pending.since = now;
+                }
                 let bytes = &io.buffer(pending.link.receive_buffer())[..*n as usize];
                 pending.handshake.handle_bytes(bytes);
-                self.step_handshake(io, index)
+                self.step_handshake(io, index, now)
             }
             (Purpose::SendControl, Outcome::Sent(n)) => {
                 if pending.link.handle_control_sent(io, *n)? {
-                    self.step_handshake(io, index)?;
+                    self.step_handshake(io, index, now)?;
                 }
                 Ok(())
             }
@@ -171,6 +180,7 @@ impl<P, T> Front<P, T> {
     fn reap<D: Driver>(&mut self, io: &mut D, index: usize) {
         let gone = self.pending[index].take_if(|pending| pending.link.is_quiet());
         if let Some(gone) = gone {
+            self.vacant.push(index);
             gone.link.free(io);
         }
     }
@@ -197,6 +207,7 @@ impl<P, T> Front<P, T> {
             let line = format!("{}: {reason}", pending.name());
             self.place.log(&line);
         }
+        self.open -= usize::from(!pending.link.is_closing());
         pending.link.close(io)
     }
 
@@ -212,7 +223,12 @@ impl<P, T> Front<P, T> {
     {
         for index in 0..self.pending.len() {
             let late = |pending: &Pending| {
-                !pending.link.is_closing() && now.since(pending.since) > self.hello_within
+                let within = if pending.silent {
+                    self.silent_within
+                } else {
+                    self.hello_within
+                };
+                !pending.link.is_closing() && now.since(pending.since) > within
             };
             if self.pending[index].as_ref().is_some_and(late) {
                 self.give_up(io, index, ServerHandshake::handle_timeout)?;
@@ -222,7 +238,12 @@ impl<P, T> Front<P, T> {
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
-    fn step_handshake<D>(&mut self, io: &mut D, index: usize) -> Result<(), DriverError>
+    fn step_handshake<D>(
+        &mut self,
+        io: &mut D,
+        index: usize,
+        now: Instant,
+    ) -> Result<(), DriverError>
     where
         D: Driver,
         P: Place<D::Socket, Ticket = T>,
@@ -236,16 +257,28 @@ impl<P, T> Front<P, T> {
         while let Some(event) = pending.handshake.poll_event() {
             match event {
                 ServerEvent::Hello(hello) => match self.place.admit(&hello, pending.peer) {
-                    Ok(ticket) => return self.hand_over(io, index, ticket, hello),
+                    Ok(ticket) => {
+                        return self.hand_over_with(io, index, |place, socket, peer| {
+                            let arrival = Arrival {
+                                socket,
+                                hello,
+                                transport: Transport::Tcp,
+                                peer,
+                                nonce: None,
+                            };
+                            place.hand_over(ticket, arrival);
+                        });
+                    }
                     Err(refusal) => {
                         pending.handshake.refuse(refusal);
                         pending.refused = true;
                     }
                 },
-                ServerEvent::Http(_) => {
-                    self.place
-                        .log("an HTTP client connected: HTTP is not served yet");
-                    return pending.link.close(io);
+                ServerEvent::Http(bytes) => {
+                    return self.hand_over_with(io, index, |place, socket, _| {
+                        let at = now;
+                        place.hand_over_http(HttpArrival { socket, bytes, at });
+                    });
                 }
                 ServerEvent::Failed(reason) => {
                     let line = format!("{}: {reason}", pending.name());
@@ -268,12 +301,12 @@ impl<P, T> Front<P, T> {
         Ok(())
     }
 
-    fn hand_over<D>(
+    /// Takes a connection off the front's driver, and `give`s it away.
+    fn hand_over_with<D>(
         &mut self,
         io: &mut D,
         index: usize,
-        ticket: T,
-        hello: Box<Hello>,
+        give: impl FnOnce(&mut P, D::Socket, Option<SocketAddr>),
     ) -> Result<(), DriverError>
     where
         D: Driver,
@@ -282,18 +315,11 @@ impl<P, T> Front<P, T> {
         let Some(pending) = self.pending[index].take() else {
             return Ok(());
         };
+        self.vacant.push(index);
+        self.open -= 1;
         let socket = pending.link.socket();
         match io.release(socket) {
-            Ok(socket) => {
-                let arrival = Arrival {
-                    socket,
-                    hello,
-                    transport: Transport::Tcp,
-                    peer: pending.peer,
-                    nonce: None,
-                };
-                self.place.hand_over(ticket, arrival);
-            }
+            Ok(socket) => give(&mut self.place, socket, pending.peer),
             Err(error) => {
                 self.place
                     .log(&format!("could not hand a connection over: {error}"));

@@ -94,8 +94,8 @@ impl Input {
     pub(super) fn arrival(&self, bytes: usize) -> Instant {
         let end = self.taken + bytes as u64;
         let mark = self.marks.iter().find(|(last, _)| *last >= end);
-        mark.or(self.marks.back())
-            .map_or(Instant::default(), |(_, at)| *at)
+        mark.or_else(|| self.marks.back())
+            .map_or_else(Instant::default, |(_, at)| *at)
     }
 }
 

@@ -103,7 +103,7 @@ impl Echo {
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
-    let mut digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next()?).to_digit(16);
+    let digit = |bytes: &mut std::str::Bytes<'_>| char::from(bytes.next()?).to_digit(16);
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
             b';' => return None,
@@ -178,8 +178,8 @@ fn closes(text: &str, dice: &mut Xoshiro256PlusPlus) -> bool {
 
 /// A duration as Go writes it: `1.5s`, `1m30s`, `200us`.
 fn duration(text: &str) -> Option<Nanos> {
-    if text.starts_with('-') {
-        return read_duration(&text[1..]).map(|_| Nanos::ZERO);
+    if let Some(negative) = text.strip_prefix('-') {
+        return read_duration(negative).map(|_| Nanos::ZERO);
     }
     read_duration(text.strip_prefix('+').unwrap_or(text))
 }
@@ -218,5 +218,4 @@ fn read_duration(text: &str) -> Option<Nanos> {
 }
 
 #[cfg(test)]
-#[path = "echo_tests.rs"]
 mod tests;

@@ -260,6 +260,7 @@ impl<S> HttpSide<S> {
             match conn.ending {
                 Ending::No if conn.ended => conn.close(io)?,
                 Ending::Last => conn.close(io)?,
+                Ending::LastOfMore if conn.ended => conn.close(io)?,
                 Ending::LastOfMore => {
                     conn.ending = Ending::Lingering(now + LINGER);
                     conn.half_close(io)?;
@@ -517,11 +518,7 @@ impl Desk {
     /// Writes a response out.
     fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
         if reply.close {
-            conn.ending = if conn.input.is_some() {
-                Ending::LastOfMore
-            } else {
-                Ending::Last
-            };
+            conn.ending = Ending::Last;
         }
         self.tail = reply.write(timing, &mut self.written);
     }

@@ -89,6 +89,14 @@ pub(super) fn read(bytes: &[u8], resume: Resume) -> Reading<'_> {
 }
 
 fn try_read(bytes: &[u8], mut resume: Resume) -> Result<Reading<'_>, u16> {
+    let seen = resume.at_least.saturating_sub(1);
+    let fresh = bytes.get(seen..).unwrap_or_default();
+    if seen > 0 && resume.chunk_at == 0 && bytes.len() <= TARGET_MAX && !fresh.contains(&b'\n') {
+        // Most of a head that drips in is not looked at again and again.
+        resume.at_least = bytes.len() + 1;
+        let go_on = false;
+        return Ok(Reading::More { resume, go_on });
+    }
     let mut headers = [const { MaybeUninit::uninit() }; REQUEST_HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let head_bytes = match parsed.parse_with_uninit_headers(bytes, &mut headers) {
@@ -122,6 +130,7 @@ fn try_read(bytes: &[u8], mut resume: Resume) -> Result<Reading<'_>, u16> {
     } else {
         let whole = head_bytes + facts.length;
         resume.at_least = whole;
+        resume.chunk_at = head_bytes;
         (bytes.len() >= whole).then_some(whole)
     };
     let Some(used) = used else {

@@ -1,0 +1,113 @@
+//! The one thread that serves HTTP.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+
+use super::Log;
+use crate::clock::{Clock, MonotonicClock};
+use crate::driver::{Backend, Driver, DriverError, Waker};
+use crate::error::{Error, Result};
+use crate::run::backend::{self, AnyDriver};
+use crate::sys::{affinity, tuning};
+use crate::worker::server::http::{HttpArrival, HttpSettings, HttpSide};
+use crate::worker::{Role, Worker};
+
+/// What the thread tells once it runs.
+type Started = Sender<std::result::Result<Waker, DriverError>>;
+
+/// The HTTP thread, seen from the front.
+#[derive(Debug)]
+pub(super) struct HttpThread {
+    inbox: Sender<HttpArrival<OwnedFd>>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+}
+
+impl HttpThread {
+    /// Starts it on a CPU.
+    ///
+    /// # Errors
+    /// When there is no thread, or no driver for it.
+    pub(super) fn start(
+        backend: Backend,
+        cpu: u32,
+        settings: HttpSettings,
+        stopping: Arc<AtomicBool>,
+        log: Log,
+    ) -> Result<Self> {
+        let (inbox, arrivals) = unbounded();
+        let (started_tx, started) = bounded(1);
+        let body = move || {
+            if let Err(error) = affinity::pin_current_thread(cpu) {
+                log(&format!(
+                    "the HTTP worker could not be pinned to CPU {cpu}: {error}"
+                ));
+            }
+            let _ = tuning::set_timer_slack_ns(1);
+            let end = match backend::open(backend) {
+                Ok(AnyDriver::Uring(driver)) => {
+                    run(driver, arrivals, settings, stopping, &started_tx)
+                }
+                Ok(AnyDriver::Epoll(driver)) => {
+                    run(driver, arrivals, settings, stopping, &started_tx)
+                }
+                Err(error) => {
+                    let _ = started_tx.try_send(Err(error));
+                    return;
+                }
+            };
+            if let Err(error) = end {
+                log(&format!("the HTTP worker has ended: {error}"));
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("tare-http".to_owned())
+            .spawn(body)
+            .map_err(|e| Error::environment(format!("no thread for HTTP: {e}")))?;
+        let waker = match started.recv() {
+            Ok(Ok(waker)) => waker,
+            Ok(Err(error)) => return Err(backend::unopened(backend, &error)),
+            Err(_) => return Err(Error::bug("the HTTP worker ended before it had started")),
+        };
+        Ok(Self {
+            inbox,
+            waker,
+            thread,
+        })
+    }
+
+    /// Whether it runs.
+    pub(super) fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// Hands it a connection.
+    pub(super) fn serve(&self, arrival: HttpArrival<OwnedFd>) {
+        if self.inbox.send(arrival).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Waits for its end, once the server is stopping.
+    pub(super) fn join(self) {
+        self.waker.wake();
+        let _ = self.thread.join();
+    }
+}
+
+fn run<D: Driver<Socket = OwnedFd>>(
+    driver: D,
+    arrivals: Receiver<HttpArrival<OwnedFd>>,
+    settings: HttpSettings,
+    stopping: Arc<AtomicBool>,
+    started: &Started,
+) -> std::result::Result<(), DriverError> {
+    let _ = started.try_send(Ok(driver.waker()));
+    let role = HttpSide::new(arrivals, settings, stopping, MonotonicClock.now());
+    let mut worker = Worker::new(driver, MonotonicClock, role);
+    worker.run_until(<HttpSide<OwnedFd> as Role<D>>::is_finished)
+}

@@ -1,0 +1,515 @@
+//! The HTTP side against clients that are led by hand, byte by byte.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::driver::{
+    BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
+};
+use crate::worker::server::http::{HttpSettings, HttpSide, Stall};
+use proptest::prelude::*;
+
+const LISTEN: &str = "127.0.0.1:7117";
+const SECOND: Nanos = Nanos::from_secs(1);
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+type Side = Worker<SimDriver, SimulatedClock, HttpSide<SimSocket>>;
+
+struct Client {
+    io: SimDriver,
+    socket: SocketId,
+    inbox: BufferId,
+    outbox: Vec<u8>,
+    connected: bool,
+    sending: bool,
+    receiving: bool,
+    deaf: bool,
+    ended: bool,
+    got: Vec<u8>,
+    /// When each piece of `got` came, and how long it was then.
+    times: Vec<(Instant, usize)>,
+}
+
+struct Web {
+    clock: SimulatedClock,
+    net: SimNet,
+    front: Worker<SimDriver, SimulatedClock, Front<Door, Accept>>,
+    side: Side,
+    clients: Vec<Client>,
+    start: Instant,
+    steps: u32,
+}
+
+fn settings() -> HttpSettings {
+    HttpSettings {
+        wait: WaitMode::Block,
+        idle: Nanos::from_secs(30),
+        connections_max: 100,
+        seed: 1,
+        stalls: Vec::new(),
+    }
+}
+
+impl Web {
+    fn new(wire: SimConfig, settings: HttpSettings) -> Self {
+        let clock = SimulatedClock::new(Instant(1_000_000_000));
+        let net = SimNet::new(wire, clock.clone());
+        let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
+        let (http, arrivals) = unbounded();
+        let door = Door {
+            http: Some(http),
+            inbox: unbounded().0,
+            alive: Rc::new(()),
+            sessions_max: 1,
+            asked: 0,
+            sessions: 0,
+            log: Vec::new(),
+        };
+        let mut driver = net.driver();
+        let idle = settings.idle;
+        let mut front = Front::new(door, None, datagrams, idle).with_http(100, idle);
+        front.listen(&mut driver, LISTEN.parse().unwrap()).unwrap();
+        let side = HttpSide::new(
+            arrivals,
+            settings,
+            Arc::new(AtomicBool::new(false)),
+            clock.now(),
+        );
+        Self {
+            front: Worker::new(driver, clock.clone(), front),
+            side: Worker::new(net.driver(), clock.clone(), side),
+            clients: Vec::new(),
+            start: clock.now(),
+            steps: 0,
+            clock,
+            net,
+        }
+    }
+
+    fn plain() -> Self {
+        let latency = LATENCY;
+        Self::new(
+            SimConfig {
+                latency,
+                ..SimConfig::default()
+            },
+            settings(),
+        )
+    }
+
+    fn client(&mut self, bytes: impl AsRef<[u8]>) -> usize {
+        let mut io = self.net.driver();
+        let to = LISTEN.parse().unwrap();
+        let socket = io.open(&SocketSpec::stream_to(to)).unwrap();
+        io.push(Token(0), Op::Connect { socket, to }).unwrap();
+        let inbox = io.allocate(64 << 10).unwrap();
+        self.clients.push(Client {
+            io,
+            socket,
+            inbox,
+            outbox: bytes.as_ref().to_vec(),
+            connected: false,
+            sending: false,
+            receiving: false,
+            deaf: false,
+            ended: false,
+            got: Vec::new(),
+            times: Vec::new(),
+        });
+        self.clients.len() - 1
+    }
+
+    fn run_for(&mut self, length: Nanos) {
+        let end = self.clock.now() + length;
+        loop {
+            let mut silent = 0;
+            while silent < 2 {
+                let mut count = self.front.turn().unwrap() + self.side.turn().unwrap();
+                for client in &mut self.clients {
+                    count += client.turn(self.clock.now());
+                }
+                silent = if count == 0 { silent + 1 } else { 0 };
+                self.steps += 1;
+                assert!(self.steps < STEPS_MAX, "the run does not end");
+            }
+            let now = self.clock.now();
+            if now >= end {
+                return;
+            }
+            // Where the role spins, the simulation knows nothing of what it waits for.
+            let due = self.side.role().next_due().filter(|due| *due > now);
+            let nap = now + Nanos::from_millis(20);
+            let next = self.net.next_event().into_iter().chain(due).min();
+            self.clock.advance_to(next.unwrap_or(nap).min(nap).min(end));
+        }
+    }
+
+    fn text(&self, client: usize) -> String {
+        String::from_utf8_lossy(&self.clients[client].got).into_owned()
+    }
+
+    fn since_start(&self, at: Instant) -> Nanos {
+        at.since(self.start)
+    }
+}
+
+impl Client {
+    fn turn(&mut self, now: Instant) -> usize {
+        let socket = self.socket;
+        if self.connected && !self.sending && !self.ended && !self.outbox.is_empty() {
+            let len = self.outbox.len();
+            let buffer = self.io.allocate(len).unwrap();
+            self.io.buffer_mut(buffer).copy_from_slice(&self.outbox);
+            let len = u32::try_from(len).unwrap();
+            let data = Segment {
+                buffer,
+                start: 0,
+                len,
+            };
+            let zero_copy = false;
+            self.io
+                .push(
+                    Token(1),
+                    Op::Send {
+                        socket,
+                        data,
+                        zero_copy,
+                    },
+                )
+                .unwrap();
+            self.sending = true;
+        }
+        if self.connected && !self.receiving && !self.deaf && !self.ended {
+            let into = Segment {
+                buffer: self.inbox,
+                start: 0,
+                len: 64 << 10,
+            };
+            self.io
+                .push(Token(2), Op::Receive { socket, into })
+                .unwrap();
+            self.receiving = true;
+        }
+        let mut done = Vec::new();
+        self.io.turn(now, Wait::Poll, &mut done).unwrap();
+        for completion in &done {
+            match (completion.token.0, &completion.outcome) {
+                (0, Done::Connected) => self.connected = true,
+                (1, Done::Sent(n)) => {
+                    self.sending = false;
+                    self.outbox.drain(..*n as usize);
+                }
+                (2, Done::Received(n)) if *n > 0 => {
+                    self.receiving = false;
+                    self.got
+                        .extend_from_slice(&self.io.buffer(self.inbox)[..*n as usize]);
+                    self.times.push((now, self.got.len()));
+                }
+                (3, _) => {}
+                _ => self.ended = true,
+            }
+        }
+        done.len()
+    }
+}
+
+/// The milliseconds that `name` has in the n-th `Server-Timing`, as nanoseconds.
+fn timing(text: &str, name: &str, nth: usize) -> u64 {
+    let line = text.split("Server-Timing: ").nth(nth + 1).unwrap();
+    let line = line.lines().next().unwrap();
+    let value = line.split(&format!("{name};dur=")).nth(1).unwrap();
+    let value = value.split(',').next().unwrap();
+    let (whole, part) = value.split_once('.').unwrap();
+    assert_eq!(part.len(), 6, "{line}");
+    whole.parse::<u64>().unwrap() * 1_000_000 + part.parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_request_is_answered_in_the_turn_it_arrives() {
+    let mut web = Web::plain();
+    let client = web.client(GET);
+    web.run_for(Nanos::from_millis(2));
+    let expected =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\ntare serves\n";
+    assert_eq!(web.text(client), expected);
+    // Connect, there and back.
+    let at = web.clients[client].times[0].0;
+    assert_eq!(web.since_start(at), ROUND_TRIP + ROUND_TRIP);
+    // On the same connection, cut into bytes.
+    for byte in GET.bytes() {
+        web.clients[client].outbox.push(byte);
+        web.run_for(Nanos::from_millis(1));
+    }
+    assert_eq!(web.text(client), expected.repeat(2));
+    assert!(!web.clients[client].ended);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let mut web = Web::plain();
+    let mut all = String::new();
+    for i in 0..200 {
+        let delay = if i % 50 == 7 { "&delay=1ms" } else { "" };
+        let line = format!("GET /echo?size={i}{delay} HTTP/1.1\r\nHost: x\r\n\r\n");
+        all.push_str(&line);
+    }
+    let client = web.client(all);
+    web.run_for(Nanos::from_millis(50));
+    let text = web.text(client);
+    let mut rest = text.as_str();
+    for i in 0..200 {
+        let (head, body) = rest.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("Content-Length: {i}\r\n")) || head.ends_with(&format!(": {i}"))
+        );
+        rest = &body[i..];
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_delay_is_exact() {
+    for delay in ["200us", "1ms", "20ms", "123456ns"] {
+        let mut web = Web::plain();
+        let client = web.client(format!(
+            "GET /echo?delay={delay} HTTP/1.1\r\nHost: x\r\n\r\n"
+        ));
+        web.run_for(Nanos::from_millis(30));
+        let took = web.since_start(web.clients[client].times[0].0);
+        let delay: Nanos = delay.parse().unwrap();
+        assert_eq!(took, ROUND_TRIP + ROUND_TRIP + delay);
+        assert_eq!(timing(&web.text(client), "residence", 0), delay.0);
+    }
+}
+
+#[test]
+fn the_queue_follows_lindley() {
+    let mut web = Web::plain();
+    let mut arrivals = Vec::new();
+    let mut at = Nanos::ZERO;
+    for i in 0..40_u64 {
+        let gap = Nanos((i * 7_919) % 1_700_000);
+        web.run_for(gap);
+        at = at + gap;
+        arrivals.push(web.client("GET /queue?service=1ms HTTP/1.1\r\nHost: x\r\n\r\n"));
+    }
+    web.run_for(Nanos::from_millis(100));
+    let (mut last, mut waited) = (0, 0);
+    for client in arrivals {
+        let text = web.text(client);
+        let arrival = timing(&text, "arrival", 0);
+        let departure = last.max(arrival) + 1_000_000;
+        waited += u32::from(last > arrival);
+        assert_eq!(timing(&text, "residence", 0), departure - arrival);
+        let seen = web.since_start(web.clients[client].times[0].0);
+        assert_eq!(seen.0, departure + LATENCY.0);
+        last = departure;
+    }
+    assert!(waited > 5, "some had to wait");
+}
+
+#[test]
+fn a_stall_holds_everything_up_once() {
+    let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
+    let latency = LATENCY;
+    let wire = SimConfig {
+        latency,
+        ..SimConfig::default()
+    };
+    let mut web = Web::new(
+        wire,
+        HttpSettings {
+            stalls,
+            ..settings()
+        },
+    );
+    let first = web.client(GET);
+    web.run_for(Nanos::from_millis(3));
+    let held = web.client("GET /echo?delay=12ms HTTP/1.1\r\nHost: x\r\n\r\n");
+    web.run_for(Nanos::from_millis(8));
+    web.clients[first].outbox = GET.into();
+    web.run_for(Nanos::from_millis(20));
+    // The first request arrived at 300 us; the stall is from 10.3 ms to 15.3 ms.
+    let seen = web.since_start(web.clients[first].times[1].0);
+    assert!(
+        seen >= Nanos(15_400_000) && seen < Nanos(15_400_000 + 20_000_000),
+        "{seen}"
+    );
+    assert!(
+        web.text(held).contains("residence;dur=12."),
+        "{}",
+        web.text(held)
+    );
+    web.clients[first].outbox = GET.into();
+    let now = web.clock.now();
+    web.run_for(Nanos::from_millis(5));
+    assert_eq!(web.clients[first].times[2].0.since(now), ROUND_TRIP);
+}
+
+#[test]
+fn what_is_not_whole_or_silent_is_ended() {
+    let mut web = Web::plain();
+    let cut = web.client("GET / HTTP/1.1\r\nHo");
+    let idle = web.client(GET);
+    web.run_for(Nanos::from_secs(7));
+    assert!(
+        web.text(cut).starts_with("HTTP/1.1 408 "),
+        "{}",
+        web.text(cut)
+    );
+    assert!(web.clients[cut].ended && !web.clients[idle].ended);
+    web.run_for(Nanos::from_secs(25));
+    assert!(web.clients[idle].ended);
+    web.run_for(SECOND);
+    assert!(web.side.role().is_empty());
+    assert_eq!(web.side.role().memory_bytes(), 0);
+}
+
+#[test]
+fn a_slow_reader_holds_little_and_not_for_ever() {
+    let mut web = Web::plain();
+    let client = web.client(format!(
+        "GET /bytes/1000000 HTTP/1.1\r\nHost: x\r\n\r\n{}",
+        GET.repeat(2_000)
+    ));
+    web.clients[client].deaf = true;
+    web.run_for(SECOND);
+    assert!(web.side.role().memory_bytes() < 1 << 20);
+    web.clients[client].deaf = false;
+    web.run_for(SECOND);
+    let text = web.text(client);
+    assert_eq!(text.matches("tare serves").count(), 2_000);
+    assert_eq!(
+        text.matches('x').count(),
+        1_000_000 + 2_000 * "text/plain".matches('x').count()
+    );
+    let deaf = web.client("GET /bytes/1000000 HTTP/1.1\r\nHost: x\r\n\r\n");
+    web.clients[deaf].deaf = true;
+    web.run_for(Nanos::from_secs(64));
+    assert!(web.side.role().is_empty());
+}
+
+#[test]
+fn connections_end_as_asked() {
+    for (request, keeps) in [
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            false,
+        ),
+        ("GET / HTTP/1.0\r\n\r\n", false),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", true),
+        ("HEAD /bytes/5000 HTTP/1.1\r\nHost: x\r\n\r\n", true),
+        ("GET /echo?close=true HTTP/1.1\r\nHost: x\r\n\r\n", false),
+        ("GET /echo?status=304 HTTP/1.1\r\nHost: x\r\n\r\n", true),
+    ] {
+        let mut web = Web::plain();
+        let client = web.client(request);
+        web.run_for(Nanos::from_millis(5));
+        assert_eq!(web.clients[client].ended, !keeps, "{request}");
+        let text = web.text(client);
+        assert_eq!(text.contains("Connection: close"), !keeps, "{text}");
+        assert!(text.contains("\r\n\r\n") && text.len() < 200, "{text}");
+    }
+}
+
+#[test]
+fn bodies_come_back() {
+    let body = "0123456789".repeat(5_000);
+    let chunks: String = body
+        .as_bytes()
+        .chunks(1_000)
+        .map(|c| format!("3e8;x=y\r\n{}\r\n", std::str::from_utf8(c).unwrap()))
+        .collect();
+    for request in [
+        format!(
+            "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: 50000\r\n\r\n{body}"
+        ),
+        format!(
+            "PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\nT: t\r\n\r\n"
+        ),
+    ] {
+        let mut web = Web::plain();
+        let client = web.client(request + GET);
+        web.run_for(Nanos::from_millis(50));
+        let text = web.text(client);
+        assert!(
+            text.contains("Content-Type: a/b\r\nContent-Length: 50000\r\n\r\n0123"),
+            "{text:.200}"
+        );
+        assert!(text.contains(&body) && text.ends_with("tare serves\n"));
+    }
+    let mut web = Web::plain();
+    let client = web.client(
+        "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+    );
+    web.run_for(Nanos::from_millis(5));
+    assert_eq!(web.text(client), "HTTP/1.1 100 Continue\r\n\r\n");
+    web.clients[client].outbox = b"ab".to_vec();
+    web.run_for(Nanos::from_millis(5));
+    assert!(web.text(client).ends_with("\r\n\r\nab"));
+}
+
+#[test]
+fn what_is_not_served_is_refused_in_its_own_words() {
+    let long = "a".repeat(9_000);
+    for (request, status) in [
+        ("GET /none HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
+        ("POST / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 405),
+        ("GET /bytes/x HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 400),
+        ("GET /queue HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".to_owned(), 505),
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 262145\r\n\r\n".to_owned(), 413),
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(), 400),
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400),
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(), 501),
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_owned(), 400),
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nA: {long}\r\nB: {long}\r\n\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(100)), 431),
+    ] {
+        let mut web = Web::plain();
+        let client = web.client(&request);
+        web.run_for(Nanos::from_millis(5));
+        let text = web.text(client);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.80}: {text}");
+    }
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let mut web = Web::new(
+        SimConfig::default(),
+        HttpSettings {
+            connections_max: 2,
+            ..settings()
+        },
+    );
+    let clients: Vec<usize> = (0..3).map(|_| web.client(GET)).collect();
+    web.run_for(SECOND);
+    let told = |status: &str| {
+        let texts = clients.iter().map(|client| web.text(*client));
+        texts.filter(|text| text.contains(status)).count()
+    };
+    assert_eq!((told("200 OK"), told("503 ")), (2, 1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn garbage_is_refused_or_closed(
+        start in prop_oneof!["GET ", "POST /echo HTTP/1.1\r\nHost: x\r\n", "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"],
+        bytes in proptest::collection::vec(any::<u8>(), 0..600),
+        seed: u64,
+    ) {
+        let wire = SimConfig { seed, short_reads: 0.5, short_writes: 0.3, ..SimConfig::default() };
+        let mut web = Web::new(wire, settings());
+        let mut all = start.into_bytes();
+        all.extend(bytes);
+        let client = web.client(all);
+        web.run_for(Nanos::from_secs(8));
+        let text = web.text(client);
+        let refused = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
+        prop_assert!(refused || web.clients[client].ended, "{}", text);
+    }
+}
