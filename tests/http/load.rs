@@ -150,7 +150,7 @@ fn urls_of_a_file_are_sent_by_their_weights() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let lines = format!(
-        "# what, how often\n{} 3\n{}\n\n{} 2\n",
+        "# how often, what\n3 {}\n{}\n\n2 GET {}\n",
         url(&serve, "/bytes/1000"),
         url(&serve, "/bytes/10"),
         url(&serve, "/echo?status=404"),
