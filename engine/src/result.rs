@@ -218,7 +218,7 @@ pub struct StepResult {
 /// The parameters of a step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Params {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `http`.
     pub proto: String,
     /// Message size in each direction, bytes.
     pub size_bytes: u64,
@@ -400,7 +400,7 @@ pub fn quantile_name(percent: f64) -> String {
 /// Failures of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorCount {
-    /// `resolve`, `connect`, `handshake`, `send`, `receive`, `close`.
+    /// `resolve`, `connect`, `handshake`, `send`, `receive`, `parse`, `close`.
     pub phase: String,
     /// The errno's name, or `timeout`, `closed`, `protocol`, …
     pub cause: String,

@@ -5,7 +5,8 @@
 //! `[SELECTOR[,SELECTOR…]:]METRIC OP VALUE`, blanks allowed anywhere between the parts.
 //!
 //! * Selectors: `size=64` (bytes; `4K` is 4096), `connections=8` (or `streams=8`), and of a latency run under load
-//!   `idle` and `loaded`. Without one an assertion must hold on every step.
+//!   `idle` and `loaded`; of an HTTP load `stage=2` (from 1) and `rate=1000` (as asked for, per second; of a ramp at its
+//!   begin). Without one an assertion must hold on every step.
 //! * Operators: `<` `<=` `>` `>=` `==` `!=`.
 //! * Latencies: `p50`, `p99.9` (any quantile), `min`, `mean`, `max`, `stdev`, of the response time in open loop and the
 //!   service time otherwise; of another one with its name before it: `service.`, `response.`, `lateness.`,
@@ -17,6 +18,8 @@
 //!   whether the run was what was asked for, and operations per second in closed loop, where there is no target. `99%` is always
 //!   the share, `10k/s` or `600/m` always operations over time.
 //!   Of a paced bulk run the share is of the bits asked for.
+//! * Of HTTP loads: `goodput`: responses as expected per second: `goodput>=1000` or `600/m`. `status.511`, `status.5xx`:
+//!   responses of that code or class, a count: `status.5xx==0`. `errors` has unexpected codes among it.
 //! * `bandwidth`: `10Gbit`, `200M`, bits per second of payload received, both directions together; `bandwidth.up` and
 //!   `bandwidth.down`: one of them. Under load: the load's.
 //! * Of bulk runs: `loss` is the share of the datagrams sent, and `lost` their number; `retransmits`: segments sent
@@ -45,12 +48,15 @@ pub struct Assertion {
     value: Value,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Selector {
     Size(u64),
     Connections(u64),
     /// With a load beside it, or without.
     Loaded(bool),
+    /// From one.
+    Stage(u64),
+    Rate(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +67,9 @@ enum Metric {
     Operations,
     Loss,
     Rate,
+    Goodput,
+    /// Responses of the codes from the first to the last.
+    Status(u16, u16),
     Bandwidth(Way),
     Lost,
     Retransmits,
@@ -189,10 +198,49 @@ fn step_name(step: &StepResult, steps: &[StepResult]) -> String {
     {
         parts.push(format!("connections={}", step.params.connections));
     }
+    if let Some(stage) = stage_of(step)
+        && steps.iter().any(|s| stage_of(s) != Some(stage))
+    {
+        parts.push(format!("stage={stage}"));
+    }
     if steps.iter().any(|s| is_loaded(s) != is_loaded(step)) {
         parts.push(if is_loaded(step) { "loaded" } else { "idle" }.to_owned());
     }
     parts.join(",")
+}
+
+fn stage_of(step: &StepResult) -> Option<u32> {
+    step.params.http.as_ref()?.stage
+}
+
+/// Rates are typed in several units, of which one may be a quotient.
+fn is_same_rate(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+}
+
+/// Responses with codes from `first` to `last`; absent of what is no HTTP load.
+fn responses(step: &StepResult, first: u16, last: u16) -> Option<u64> {
+    step.params.http.as_ref()?;
+    let within = |code: &str| {
+        code.parse()
+            .is_ok_and(|code| (first..=last).contains(&code))
+    };
+    let codes = step.status_codes.iter();
+    Some(
+        codes
+            .filter(|(code, _)| within(code))
+            .map(|(_, c)| c.count)
+            .sum(),
+    )
+}
+
+/// Responses that were not as expected.
+fn unexpected(step: &StepResult) -> u64 {
+    let codes = step.status_codes.values();
+    codes
+        .filter(|code| !code.expected)
+        .map(|code| code.count)
+        .sum()
 }
 
 /// A latency step beside which the path carried bulk traffic.
@@ -266,6 +314,11 @@ impl Assertion {
             Selector::Size(bytes) => step.params.size_bytes == *bytes,
             Selector::Connections(n) => u64::from(step.params.connections) == *n,
             Selector::Loaded(loaded) => is_loaded(step) == *loaded,
+            Selector::Stage(stage) => stage_of(step).map(u64::from) == Some(*stage),
+            Selector::Rate(rate) => step
+                .params
+                .rate_per_s
+                .is_some_and(|own| is_same_rate(own, *rate)),
         })
     }
 
@@ -275,6 +328,8 @@ impl Assertion {
             Selector::Connections(n) => format!("connections={n}"),
             Selector::Loaded(true) => "loaded".to_owned(),
             Selector::Loaded(false) => "idle".to_owned(),
+            Selector::Stage(stage) => format!("stage={stage}"),
+            Selector::Rate(rate) => format!("rate={rate}"),
         });
         names.collect::<Vec<_>>().join(",")
     }
@@ -300,7 +355,10 @@ impl Assertion {
             Metric::Errors => {
                 // Not every error is an operation's (a connect that failed), and one operation is one error.
                 let by_cause: u64 = step.errors.iter().map(|e| e.count).sum();
-                let errors = by_cause.max(operations.failed + operations.timed_out);
+                let errors = match step.params.http {
+                    Some(_) => by_cause + unexpected(step),
+                    None => by_cause.max(operations.failed + operations.timed_out),
+                };
                 Some(Measured::exact(errors as f64))
             }
             Metric::Timeouts => Some(Measured::exact(operations.timed_out as f64)),
@@ -318,6 +376,11 @@ impl Assertion {
                     Value::Number(_) => share().or(Some(achieved)),
                 }
                 .map(Measured::exact)
+            }
+            Metric::Goodput => Some(Measured::exact(step.rate.achieved_per_s)),
+            Metric::Status(first, last) => {
+                let count = responses(step, first, last)?;
+                Some(Measured::exact(count as f64))
             }
             Metric::Bandwidth(way) => {
                 let bandwidth = step.bandwidth.as_ref()?;
@@ -371,7 +434,7 @@ type Wrong = (String, String);
 
 const OPERATORS: &str = "compare with <, <=, >, >=, == or !=";
 const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or after service., response., lateness., \
-    connect., residence. or path.), errors, timeouts, loss, ops, rate, bandwidth (alone or with .up or .down), lost, \
+    connect., residence. or path.), errors, timeouts, loss, ops, rate, goodput, status.CODE, bandwidth (alone or with .up or .down), lost, \
     retransmits or cpu; for example lateness.p99<100us";
 
 impl Selector {
@@ -379,7 +442,7 @@ impl Selector {
         let wrong = || {
             (
                 format!("'{}' selects nothing", text.trim()),
-                "select steps with size=BYTES, connections=N, idle and loaded, for example \
+                "select steps with size=BYTES, connections=N, stage=N, rate=PER_SECOND, idle and loaded, for example \
                  size=4K,connections=8:p99<2ms"
                     .to_owned(),
             )
@@ -390,8 +453,14 @@ impl Selector {
             _ => {}
         }
         let (name, number) = text.split_once('=').ok_or_else(wrong)?;
+        if name.trim() == "rate" {
+            return value::per_second(number.trim())
+                .map(Self::Rate)
+                .ok_or_else(wrong);
+        }
         let number = value::integer(number.trim()).ok_or_else(wrong)?;
         match name.trim() {
+            "stage" => Ok(Self::Stage(number)),
             "size" => Ok(Self::Size(number)),
             "connections" | "streams" => Ok(Self::Connections(number)),
             _ => Err(wrong()),
@@ -407,6 +476,7 @@ impl Metric {
             "ops" => Some(Self::Operations),
             "loss" => Some(Self::Loss),
             "rate" => Some(Self::Rate),
+            "goodput" => Some(Self::Goodput),
             "bandwidth" => Some(Self::Bandwidth(Way::Together)),
             "bandwidth.up" => Some(Self::Bandwidth(Way::Up)),
             "bandwidth.down" => Some(Self::Bandwidth(Way::Down)),
@@ -422,7 +492,12 @@ impl Metric {
                 .unwrap_or((Family::Headline, name));
             Some(Self::Latency(family, Statistic::parse(statistic)?))
         };
+        let status = || {
+            let (first, last) = value::codes(name.strip_prefix("status.")?)?;
+            Some(Self::Status(first, last))
+        };
         plain
+            .or_else(status)
             .or_else(latency)
             .ok_or_else(|| (format!("'{name}' is not measured"), METRICS.to_owned()))
     }

@@ -6,6 +6,7 @@
 //! with its reason.
 
 mod bulk;
+mod http;
 
 use crate::result::{Instrument, StepResult, Warning};
 use crate::units::Nanos;
@@ -169,12 +170,13 @@ fn late(step: &StepResult, target_per_s: f64) -> Option<(Nanos, Nanos)> {
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn behind(step: &StepResult) -> Option<String> {
     let operations = &step.operations;
-    let share = operations.sent as f64 / operations.due.max(1) as f64;
-    (operations.due > 0 && share < SENT_SHARE).then(|| {
+    // What found no free connection was not the generator's to send.
+    let due = operations.due.saturating_sub(operations.dropped);
+    let share = operations.sent as f64 / due.max(1) as f64;
+    (due > 0 && share < SENT_SHARE).then(|| {
         format!(
-            "it sent {} of {} operations that were due ({:.1} %)",
+            "it sent {} of {due} operations that were due ({:.1} %)",
             operations.sent,
-            operations.due,
             share * 100.0
         )
     })
@@ -186,7 +188,8 @@ fn behind(step: &StepResult) -> Option<String> {
 fn connections_busy(step: &StepResult) -> f64 {
     let seconds = Nanos(step.duration_ns).as_secs_f64();
     let service_s = step.latency.service.mean_ns.unwrap_or(0.0) / 1e9;
-    let connections = f64::from(step.params.connections.max(1));
+    let each = step.params.http.as_ref().map_or(1, |http| http.pipeline);
+    let connections = f64::from(step.params.connections.max(1)) * f64::from(each.max(1));
     if seconds > 0.0 {
         step.operations.sent as f64 / seconds * service_s / connections
     } else {
@@ -234,7 +237,8 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
                 "use fewer connections (-c), or more --threads on CPUs of their own"
             },
         );
-    } else if let Some(reason) = waited_for_connections(step).filter(|_| step.params.bulk.is_none())
+    } else if let Some(reason) = waited_for_connections(step)
+        .filter(|_| step.params.bulk.is_none() && !http::tells_why(step))
     {
         warn(
             "connections-busy",
@@ -258,6 +262,7 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
     }
     result_warnings(step, &mut warn);
     bulk::warnings(step, &mut warn);
+    http::warnings(step, &mut warn);
     warnings
 }
 

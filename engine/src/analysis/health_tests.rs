@@ -203,8 +203,12 @@ fn falling_behind_is_saturation() {
     step.operations.unsent_at_end = 49;
     assert_eq!(saturation(&step), None);
     step.operations.sent = 4_900;
-    step.operations.dropped = 51;
+    step.operations.unsent_at_end = 100;
     assert!(saturation(&step).is_some_and(|s| s.contains("4900 of 5000") && s.contains("98.0 %")));
+    // Those dropped found no free connection.
+    step.operations.unsent_at_end = 20;
+    step.operations.dropped = 80;
+    assert_eq!(saturation(&step), None);
 }
 
 #[test]

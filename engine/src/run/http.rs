@@ -89,7 +89,7 @@ impl<'a> HttpRun<'a> {
                 .as_ref()
                 .map(|open| super::plan::http::arrivals(open.arrivals)),
             late: plan.open.as_ref().map(|open| open.late.name().to_owned()),
-            rate_to_per_s: stage.filter(is_ramp).map(|stage| stage.to_per_s),
+            rate_to_per_s: stage.filter(Stage::is_ramp).map(|stage| stage.to_per_s),
             stage: (stages > 1).then(|| u32::try_from(step.stage + 1).unwrap_or(u32::MAX)),
             expect_status: plan.expect.text().to_owned(),
         }
@@ -133,11 +133,6 @@ impl<'a> HttpRun<'a> {
     }
 }
 
-const fn is_ramp(stage: &Stage) -> bool {
-    // Told apart as typed, not as measured.
-    stage.from_per_s.to_bits() != stage.to_per_s.to_bits()
-}
-
 /// The gap between two connects of each of so many workers.
 #[expect(
     clippy::cast_possible_truncation,
@@ -173,7 +168,10 @@ fn check(plan: &HttpPlan) -> Result<()> {
                 .remedy("give at least 1 for --pipeline and --requests-per-connection"),
         );
     }
-    if plan.connect_rate_per_s.is_some_and(|rate| !(rate > 0.0)) {
+    if plan
+        .connect_rate_per_s
+        .is_some_and(|rate| rate <= 0.0 || rate.is_nan())
+    {
         return Err(
             Error::usage("a connect rate of 0 never connects").remedy("give one above 0, or none")
         );
@@ -189,7 +187,7 @@ fn check(plan: &HttpPlan) -> Result<()> {
         && open
             .stages
             .iter()
-            .any(|s| is_ramp(s) && s.duration.is_none())
+            .any(|s| s.is_ramp() && s.duration.is_none())
     {
         return Err(Error::usage("a ramp needs to know how long it is")
             .remedy("give it a duration, for example --stages 1000-5000:30s"));

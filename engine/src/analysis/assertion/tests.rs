@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::result::{Bandwidth, BulkParams, Datagrams, ErrorCount, Flow, Operations};
+use crate::result::{
+    Bandwidth, BulkParams, Datagrams, ErrorCount, Flow, HttpParams, Operations, StatusCount,
+};
 
 fn summary(p50: u64, p99: u64, p99_interval: (u64, u64)) -> Summary {
     Summary {
@@ -403,4 +405,67 @@ proptest! {
             prop_assert_eq!(serde_json::from_str::<Vec<AssertionResult>>(&json).unwrap(), results);
         }
     }
+}
+
+/// An HTTP step of a stage at a rate: 511 a hundred times among it.
+fn http_step(stage: u32, rate_per_s: f64) -> StepResult {
+    let mut step = open_step();
+    step.params.rate_per_s = Some(rate_per_s);
+    step.params.http = Some(HttpParams {
+        stage: Some(stage),
+        ..HttpParams::default()
+    });
+    for (code, count) in [("200", 9_898), ("503", 7), ("511", 100)] {
+        let count = StatusCount {
+            count,
+            expected: count > 100,
+            ..StatusCount::default()
+        };
+        step.status_codes.insert(code.to_owned(), count);
+    }
+    step
+}
+
+#[test]
+fn responses_are_counted_by_code_and_class() {
+    let step = http_step(1, 5_000.0);
+    for (expr, expected) in [
+        ("status.511<=100", Some(true)),
+        ("status.511<100", Some(false)),
+        ("status.5xx==107", Some(true)),
+        ("status.404==0", Some(true)),
+        ("status.2xx>=10k", Some(false)),
+        ("goodput>=4950", Some(true)),
+        ("goodput>5k/s", Some(false)),
+        ("goodput>=290k/m", Some(true)),
+        ("errors==107", Some(true)),
+        ("rate>=0.99", Some(true)),
+    ] {
+        assert_eq!(holds(expr, &step), expected, "{expr}");
+    }
+    assert_eq!(holds("status.200>0", &open_step()), None, "no HTTP load");
+    for expr in [
+        "status.5x>0",
+        "status.1000>0",
+        "status.099>0",
+        "status.+11>0",
+        "goodput>90%",
+    ] {
+        assert!(Assertion::parse(expr).is_err(), "{expr}");
+    }
+}
+
+#[test]
+fn stages_are_selected_by_number_and_by_rate() {
+    let steps = [http_step(1, 5_000.0), http_step(2, 10.0)];
+    let names = |expr: &str| -> Vec<String> {
+        let results = evaluate(&[Assertion::parse(expr).unwrap()], &steps);
+        results.into_iter().map(|result| result.step).collect()
+    };
+    assert_eq!(names("ops>0"), ["stage=1", "stage=2"]);
+    assert_eq!(names("stage=2:ops>0"), ["stage=2"]);
+    assert_eq!(names("rate=5k:ops>0"), ["stage=1"]);
+    assert_eq!(names("rate=600/m:ops>0"), ["stage=2"]);
+    assert_eq!(names("rate=7:ops>0"), ["rate=7"], "nothing is selected");
+    assert!(Assertion::parse("rate=99%:ops>0").is_err());
 }

@@ -53,6 +53,7 @@ pub(super) fn parse(metric: Metric, text: &str) -> Result<Value, Wrong> {
         | Metric::Timeouts
         | Metric::Operations
         | Metric::Lost
+        | Metric::Status(..)
         | Metric::Retransmits => (
             decimal(number).and_then(|n| Some(Value::Number(n * scale(unit)?))),
             "give a count, for example errors==0 or ops>=10k",
@@ -65,6 +66,10 @@ pub(super) fn parse(metric: Metric, text: &str) -> Result<Value, Wrong> {
             decimal(number).and_then(|n| rate(n, unit)),
             "give the share of the target rate, or operations over time, for example rate>=0.99, rate>=99% or \
              rate>10k/s",
+        ),
+        Metric::Goodput => (
+            per_second(text).map(Value::PerSecond),
+            "give responses over time, for example goodput>=1000 or goodput>=10k/s",
         ),
         Metric::Cpu => (
             decimal(number).and_then(|n| duration(n, unit)),
@@ -83,6 +88,33 @@ pub(super) fn parse(metric: Metric, text: &str) -> Result<Value, Wrong> {
         };
         (what, allowed.to_owned())
     })
+}
+
+/// Operations over time: `1000`, `10k/s`, `600/m`.
+pub(super) fn per_second(text: &str) -> Option<f64> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    match rate(decimal(number)?, unit.trim())? {
+        Value::Number(per_second) | Value::PerSecond(per_second) => Some(per_second),
+        Value::Share(_) => None,
+    }
+}
+
+/// The first and the last status code of `511` or `5xx`.
+pub(super) fn codes(text: &str) -> Option<(u16, u16)> {
+    let code = |text: &str| text.parse().ok().filter(|code| (100..=999).contains(code));
+    if text.len() != 3 || !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    match text.strip_suffix("xx") {
+        Some(class) => {
+            let first = code(&format!("{class}00"))?;
+            Some((first, first + 99))
+        }
+        None => code(text).map(|code| (code, code)),
+    }
 }
 
 fn duration(number: f64, unit: &str) -> Option<Value> {

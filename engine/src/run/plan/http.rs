@@ -25,6 +25,14 @@ pub struct Stage {
     pub duration: Option<Nanos>,
 }
 
+impl Stage {
+    /// Whether the rate changes; told apart as typed.
+    #[must_use]
+    pub const fn is_ramp(&self) -> bool {
+        self.from_per_s.to_bits() != self.to_per_s.to_bits()
+    }
+}
+
 /// Requests on a schedule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenLoop {

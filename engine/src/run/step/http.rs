@@ -1,7 +1,7 @@
 //! What a worker of an HTTP step does.
 
 use super::{Job, LiveGauge, deal};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::histogram::{Extent, Recording, RecordingSpec};
 use crate::run::observe::Interrupt;
 use crate::run::plan::{Arrivals, Common, Stage, WaitMode};
@@ -76,8 +76,12 @@ fn scheduled(
 ) -> Result<Schedule> {
     let _ = whole;
     match arrivals {
-        Arrivals::Poisson => Schedule::poisson(stage.from_per_s, seed, share),
-        _ => Schedule::constant(stage.from_per_s, share),
+        Arrivals::Poisson if !stage.is_ramp() => Schedule::poisson(stage.from_per_s, seed, share),
+        Arrivals::Constant if !stage.is_ramp() => Schedule::constant(stage.from_per_s, share),
+        _ => Err(
+            Error::usage("ramps and jittered arrivals are not there yet")
+                .remedy("use --arrivals constant or poisson, at a rate that stays"),
+        ),
     }
 }
 

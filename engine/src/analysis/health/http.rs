@@ -1,0 +1,354 @@
+//! The same judgement of HTTP loads: what was answered, and why the rate was not reached.
+
+use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
+use crate::result::StepResult;
+use crate::units::Nanos;
+
+/// A share of what was due that was never sent, beyond which it is told: below it is the end of the run.
+const UNSENT_SHARE: f64 = 0.001;
+/// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have done with none.
+const RECONNECTS_SHARE: f64 = 0.1;
+/// Kinds that a list names before it is cut.
+const KINDS: usize = 4;
+
+/// The rate was not reached, and the reason is told with that.
+pub(super) fn tells_why(step: &StepResult) -> bool {
+    let operations = &step.operations;
+    // Held against what was due, not against the rate: so many Poisson arrivals as asked for there are in the mean alone.
+    // A single request is the end of the run.
+    let missing = operations.due.saturating_sub(operations.completed);
+    let is_short = missing > 1 && share(missing, operations.due) > 1.0 - SENT_SHARE;
+    let is_open = step.params.http.is_some() && step.rate.target_per_s.is_some();
+    is_open && !step.partial && is_short
+}
+
+/// What the figures themselves show to be weak.
+pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
+    let Some(http) = &step.params.http else {
+        return;
+    };
+    rate(step, warn);
+    answers(step, &http.expect_status, warn);
+    let (asked, anew) = (step.connections.asked, step.connections.reconnects);
+    if http.requests_per_connection.is_none() && share(anew, asked) > RECONNECTS_SHARE {
+        warn(
+            "reconnects",
+            format!(
+                "{anew} connections were opened anew; with keep-alive throughout, {asked} sockets do, and {} were used",
+                step.connections.sockets_used
+            ),
+            "see the server's keep-alive limits (requests per connection, idle timeout) and `errors`; each new connection \
+             costs a handshake",
+        );
+    }
+    let due = step.operations.due;
+    if !step.partial && due > 0 && due < asked {
+        warn(
+            "idle-connections",
+            format!("{due} requests on {asked} connections: some of them carried none"),
+            "ask for more requests, or fewer connections (-c)",
+        );
+    }
+}
+
+/// The rate that was asked for was not reached, and why.
+fn rate(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
+    let operations = &step.operations;
+    if operations.dropped > 0 {
+        warn(
+            "dropped",
+            format!(
+                "{} of {} requests that were due were dropped: no connection was free (--late drop)",
+                operations.dropped, operations.due
+            ),
+            "use more connections (-c), or lower --rate",
+        );
+    }
+    let unsent = operations.unsent_at_end;
+    if share(unsent, operations.due) > UNSENT_SHARE && step.rate.target_per_s.is_some() {
+        let backlog = step.rate.backlog_max.unwrap_or(0);
+        warn(
+            "unsent",
+            format!(
+                "{unsent} of {} requests that were due were never sent; as many as {backlog} waited at once, and their \
+                 waiting is in the response times",
+                operations.due
+            ),
+            "lower --rate, or use more connections (-c)",
+        );
+    }
+    let Some(target) = step.rate.target_per_s else {
+        return;
+    };
+    let achieved = step.rate.achieved_per_s;
+    if !tells_why(step) {
+        return;
+    }
+    let (cause, advice) = cause(step, target);
+    warn(
+        "rate-not-reached",
+        format!("{achieved:.1} of {target} requests per second were answered as expected: {cause}"),
+        &advice,
+    );
+}
+
+/// Why fewer requests were answered as expected than were asked for, and what to do.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a small positive number; the cast saturates"
+)]
+fn cause(step: &StepResult, target: f64) -> (String, String) {
+    if let Some(reason) = saturation(step) {
+        let advice = "lower --rate, or use more --threads on CPUs of their own";
+        return (format!("the generator, since {reason}"), advice.to_owned());
+    }
+    let operations = &step.operations;
+    let busy = connections_busy(step);
+    let unsuccessful = operations.failed + operations.timed_out;
+    if share(unsuccessful, operations.due) > 1.0 - SENT_SHARE {
+        return (
+            format!(
+                "the server, {unsuccessful} of {} requests failed or had no answer in time",
+                operations.sent
+            ),
+            "see `status_codes` and `errors`, and the server's log".to_owned(),
+        );
+    }
+    if busy > CONNECTIONS_BUSY || share(operations.dropped, operations.due) > 1.0 - SENT_SHARE {
+        let service_ns = step.latency.service.mean_ns.unwrap_or(0.0);
+        // By Little's law, with each connection in use half of the time.
+        let needed = (target * service_ns / 1e9 / CONNECTIONS_BUSY).ceil() as u64;
+        let needed = needed.max(u64::from(step.params.connections).saturating_mul(2));
+        return (
+            format!(
+                "the connections, {:.0} % of them were in use in the mean, for {} by each request",
+                busy.min(1.0) * 100.0,
+                Nanos(service_ns as u64)
+            ),
+            format!(
+                "use more of them (-c {needed}); where requests then only take longer, the server is at its limit: lower \
+                 --rate"
+            ),
+        );
+    }
+    (
+        format!(
+            "the server, it had {} requests under way at the end",
+            operations.in_flight_at_end
+        ),
+        "lower --rate, or see what keeps the server".to_owned(),
+    )
+}
+
+/// Responses that were not as expected, and requests that had none.
+fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String, &str)) {
+    let codes = || step.status_codes.iter();
+    let responses: u64 = codes().map(|(_, code)| code.count).sum();
+    let mut unexpected: Vec<(String, u64)> = codes()
+        .filter(|(_, code)| !code.expected)
+        .map(|(status, code)| (status.clone(), code.count))
+        .collect();
+    let count: u64 = unexpected.iter().map(|(_, count)| count).sum();
+    if count > 0 {
+        warn(
+            "unexpected-status",
+            format!(
+                "{count} of {responses} responses ({:.2} %) were not as expected ({expected}): {}",
+                share(count, responses) * 100.0,
+                most(&mut unexpected)
+            ),
+            "they are no part of the service and response times, but of `by_status`; --expect-status tells what is expected",
+        );
+    }
+    let failures = step.errors.iter().filter(|error| error.cause != "timeout");
+    let mut failures: Vec<(String, u64)> = failures
+        .map(|error| (format!("{} {}", error.phase, error.cause), error.count))
+        .collect();
+    let count: u64 = failures.iter().map(|(_, count)| count).sum();
+    if count > 0 {
+        warn(
+            "failures",
+            format!(
+                "{count} connections or requests failed: {}",
+                most(&mut failures)
+            ),
+            "see the server's log and its limits; each has an entry in `errors`",
+        );
+    }
+}
+
+/// The most frequent kinds first, as `9 × 503, 2 × 500`.
+fn most(kinds: &mut [(String, u64)]) -> String {
+    kinds.sort_by_key(|kind| std::cmp::Reverse(kind.1));
+    let told = kinds.iter().take(KINDS);
+    let told: Vec<String> = told.map(|(kind, n)| format!("{n} × {kind}")).collect();
+    let more = if kinds.len() > KINDS { ", …" } else { "" };
+    told.join(", ") + more
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::health;
+    use crate::result::{ErrorCount, HttpParams, StatusCount, StepResult, Summary};
+
+    /// A second of open loop at 1,000 per second over 10 connections, all answered within 100 µs.
+    fn quiet() -> StepResult {
+        let mut step = StepResult {
+            duration_ns: 1_000_000_000,
+            ..StepResult::default()
+        };
+        step.params.connections = 10;
+        step.params.http = Some(HttpParams {
+            pipeline: 1,
+            expect_status: "2xx".to_owned(),
+            ..HttpParams::default()
+        });
+        step.connections.asked = 10;
+        step.connections.sockets_used = 10;
+        step.operations.due = 1_000;
+        step.operations.sent = 1_000;
+        step.operations.completed = 1_000;
+        step.rate.target_per_s = Some(1_000.0);
+        step.rate.achieved_per_s = 1_000.0;
+        step.latency.service = Summary {
+            count: 1_000,
+            mean_ns: Some(100_000.0),
+            p50_ns: Some(100_000),
+            p99_ns: Some(200_000),
+            ..Summary::default()
+        };
+        answered(&mut step, "200", 1_000, true);
+        step
+    }
+
+    fn answered(step: &mut StepResult, status: &str, count: u64, expected: bool) {
+        let count = StatusCount {
+            count,
+            expected,
+            ..StatusCount::default()
+        };
+        step.status_codes.insert(status.to_owned(), count);
+    }
+
+    fn codes(step: &StepResult) -> Vec<String> {
+        let warnings = health::warnings(step).into_iter();
+        warnings.map(|warning| warning.code).collect()
+    }
+
+    fn message(step: &StepResult, code: &str) -> String {
+        let warnings = health::warnings(step);
+        let found = warnings.into_iter().find(|warning| warning.code == code);
+        found
+            .map(|w| format!("{}; {}", w.message, w.advice))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_quiet_load_is_not_accused() {
+        assert_eq!(codes(&quiet()), [""; 0]);
+    }
+
+    #[test]
+    fn a_rate_that_is_not_reached_has_a_cause() {
+        // Each request takes 40 ms: ten connections are always busy, at 250 per second.
+        let mut slow = quiet();
+        slow.operations.sent = 250;
+        slow.operations.completed = 250;
+        slow.operations.unsent_at_end = 750;
+        slow.rate.achieved_per_s = 250.0;
+        slow.rate.backlog_max = Some(750);
+        slow.latency.service.mean_ns = Some(40e6);
+        assert_eq!(codes(&slow), ["unsent", "rate-not-reached"]);
+        let text = message(&slow, "rate-not-reached");
+        assert!(
+            text.contains("the connections, 100 %") && text.contains("-c 80"),
+            "{text}"
+        );
+
+        let mut generator = slow.clone();
+        generator.latency.service.mean_ns = Some(100_000.0);
+        assert_eq!(
+            codes(&generator),
+            ["generator-saturated", "unsent", "rate-not-reached"]
+        );
+        assert!(message(&generator, "rate-not-reached").contains("the generator"));
+
+        let mut server = quiet();
+        server.operations.completed = 900;
+        server.operations.failed = 100;
+        server.rate.achieved_per_s = 900.0;
+        answered(&mut server, "503", 100, false);
+        assert_eq!(codes(&server), ["rate-not-reached", "unexpected-status"]);
+        assert!(message(&server, "rate-not-reached").contains("the server, 100 of 1000"));
+
+        let mut dropped = slow;
+        dropped.operations.dropped = 750;
+        dropped.operations.unsent_at_end = 0;
+        assert_eq!(codes(&dropped), ["dropped", "rate-not-reached"]);
+    }
+
+    #[test]
+    fn answers_not_as_expected_are_told_by_code() {
+        let mut step = quiet();
+        step.rate.target_per_s = None;
+        answered(&mut step, "503", 3, false);
+        answered(&mut step, "500", 7, false);
+        step.errors = vec![
+            ErrorCount {
+                phase: "receive".to_owned(),
+                cause: "ECONNRESET".to_owned(),
+                count: 2,
+            },
+            ErrorCount {
+                phase: "receive".to_owned(),
+                cause: "timeout".to_owned(),
+                count: 1,
+            },
+        ];
+        assert_eq!(codes(&step), ["unexpected-status", "failures"]);
+        let text = message(&step, "unexpected-status");
+        assert!(
+            text.contains("10 of 1010") && text.contains("7 × 500, 3 × 503"),
+            "{text}"
+        );
+        assert!(message(&step, "failures").starts_with("2 connections or requests"));
+    }
+
+    #[test]
+    fn connections_opened_anew_are_told_unless_they_were_asked_for() {
+        let mut step = quiet();
+        step.connections.reconnects = 1;
+        assert_eq!(codes(&step), [""; 0]);
+        step.connections.reconnects = 2;
+        step.connections.sockets_used = 12;
+        assert_eq!(codes(&step), ["reconnects"]);
+        if let Some(http) = &mut step.params.http {
+            http.requests_per_connection = Some(100);
+        }
+        assert_eq!(codes(&step), [""; 0]);
+    }
+
+    #[test]
+    fn connections_without_a_request_are_told() {
+        let mut step = quiet();
+        step.connections.asked = 1_001;
+        assert_eq!(codes(&step), ["idle-connections"]);
+    }
+
+    #[test]
+    fn a_pipeline_has_more_places_than_connections() {
+        let mut step = quiet();
+        step.latency.service.mean_ns = Some(8e6);
+        assert!(super::connections_busy(&step) > 0.7);
+        if let Some(http) = &mut step.params.http {
+            http.pipeline = 4;
+        }
+        assert!(super::connections_busy(&step) < 0.3);
+    }
+}
