@@ -178,6 +178,15 @@ mod tests {
     }
 
     #[test]
+    fn a_load_of_which_nothing_was_answered_as_expected_is_no_measurement() {
+        let mut finished = run(0);
+        finished.report = fixtures::http::nothing();
+        assert_eq!(of(&finished, false), Exit::CouldNotMeasure);
+        finished.report = fixtures::http::breaker();
+        assert_eq!(of(&finished, false), Exit::Measured);
+    }
+
+    #[test]
     fn whose_fault_it_is_decides_an_error() {
         for (error, exit) in [
             (Error::usage("no such CPU"), Exit::Usage),

@@ -12,7 +12,7 @@ use tare_engine::error::{Error, Result};
 use tare_engine::result::{Interval, Params, Report};
 
 use crate::progress::complain;
-use crate::report::{self, Look, json};
+use crate::report::{self, Look, histogram, json};
 
 /// How a result is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,11 +29,56 @@ pub(crate) enum Format {
     Markdown,
 }
 
-/// A file of `-o`; its ending chooses the format.
+/// What a file of `-o` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// The result.
+    Result(Format),
+    /// A step's percentiles, as HdrHistogram's plotters read them; of several steps a file each.
+    Percentiles,
+    /// HdrHistogram's interval log.
+    IntervalLog,
+}
+
+/// A file of `-o`; its ending chooses what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OutputFile {
     path: PathBuf,
-    format: Format,
+    content: Content,
+}
+
+impl OutputFile {
+    /// It holds latencies alone, so nothing where none are measured.
+    pub(crate) fn is_of_latencies(&self) -> bool {
+        !matches!(self.content, Content::Result(_))
+    }
+
+    /// The files it comes to, with what they hold now; `steps` is how many the run has.
+    fn written(&self, report: &Report, steps: usize, look: &Look) -> Vec<(PathBuf, String)> {
+        let whole = |text| vec![(self.path.clone(), text)];
+        match self.content {
+            Content::Result(format) => whole(report::render(format, report, look)),
+            Content::IntervalLog => whole(histogram::interval_log(report)),
+            Content::Percentiles if steps.max(report.results.len()) > 1 => {
+                let numbered = report.results.iter().enumerate();
+                numbered
+                    .map(|(index, step)| (self.numbered(index + 1), histogram::percentiles(step)))
+                    .collect()
+            }
+            Content::Percentiles => {
+                let steps = report.results.iter().map(histogram::percentiles);
+                steps.flat_map(whole).collect()
+            }
+        }
+    }
+
+    /// `x.hgrm` of step 2 is `x-2.hgrm`.
+    fn numbered(&self, step: usize) -> PathBuf {
+        let mut name = self.path.file_stem().unwrap_or_default().to_owned();
+        name.push(format!("-{step}."));
+        name.push(self.path.extension().unwrap_or_default());
+        self.path.with_file_name(name)
+    }
 }
 
 impl FromStr for OutputFile {
@@ -41,20 +86,22 @@ impl FromStr for OutputFile {
 
     fn from_str(text: &str) -> Result<Self> {
         let path = PathBuf::from(text);
-        let format = match path.extension().and_then(OsStr::to_str) {
-            Some("json") => Format::Json,
-            Some("jsonl") => Format::Jsonl,
-            Some("csv") => Format::Csv,
-            Some("md") => Format::Markdown,
-            Some("txt") => Format::Text,
+        let content = match path.extension().and_then(OsStr::to_str) {
+            Some("json") => Content::Result(Format::Json),
+            Some("jsonl") => Content::Result(Format::Jsonl),
+            Some("csv") => Content::Result(Format::Csv),
+            Some("md") => Content::Result(Format::Markdown),
+            Some("txt") => Content::Result(Format::Text),
+            Some("hgrm") => Content::Percentiles,
+            Some("hlog") => Content::IntervalLog,
             _ => {
                 let message = format!("the ending of '{}' names no format", text.escape_debug());
-                return Err(
-                    Error::usage(message).remedy("write it as .json .jsonl .csv .md or .txt")
-                );
+                return Err(Error::usage(message).remedy(
+                    "write it as .json .jsonl .csv .md .txt, or for latencies .hgrm .hlog",
+                ));
             }
         };
-        Ok(Self { path, format })
+        Ok(Self { path, content })
     }
 }
 
@@ -184,9 +231,10 @@ impl Outputs {
 
     fn replace_files(&mut self, report: &Report) {
         for file in self.files.clone() {
-            let text = report::render(file.format, report, &self.look);
-            if let Err(error) = replace(&file.path, text.as_bytes()) {
-                self.fail(&file.path.display().to_string(), &error);
+            for (path, text) in file.written(report, self.steps, &self.look) {
+                if let Err(error) = replace(&path, text.as_bytes()) {
+                    self.fail(&path.display().to_string(), &error);
+                }
             }
         }
     }
@@ -284,12 +332,44 @@ mod tests {
             ("a.md", Format::Markdown),
             ("a.b.txt", Format::Text),
         ] {
-            assert_eq!(name.parse::<OutputFile>().unwrap().format, format);
+            let file = name.parse::<OutputFile>().unwrap();
+            assert_eq!(file.content, Content::Result(format));
+            assert!(!file.is_of_latencies());
         }
         for name in ["a", "a.html", ".json", "a.json/", ""] {
             let parsed = name.parse::<OutputFile>();
             assert!(name == "a.json/" || parsed.is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn percentiles_of_several_steps_are_a_file_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, log) = (dir.path().join("a.b.hgrm"), dir.path().join("a.hlog"));
+        let mut outputs = outputs(&[&file, &log]).unwrap();
+        let mut report = fixtures::http::sweep();
+        outputs.expect_steps(report.results.len());
+        let all = report.results.split_off(1);
+        outputs.step(&report);
+        let there = |name: &str| dir.path().join(name).exists();
+        assert!(there("a.b-1.hgrm") && !there("a.b-2.hgrm") && !there("a.b.hgrm"));
+        report.results.extend(all);
+        outputs.step(&report);
+        assert!(there("a.b-2.hgrm") && !there("a.b.hgrm"));
+        assert!(fs::read_to_string(&log).unwrap().contains("Tag=step-2,"));
+        assert!(outputs.failed.is_none());
+    }
+
+    #[test]
+    fn percentiles_of_one_step_are_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.hgrm");
+        let mut outputs = outputs(&[&file]).unwrap();
+        outputs.expect_steps(1);
+        outputs.step(&fixtures::http::one());
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("1/(1-Percentile)"), "{text}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

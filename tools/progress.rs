@@ -23,6 +23,8 @@ pub(crate) struct Bar {
     shown: Option<ProgressBar>,
     /// The running step moves bytes, and counts those instead of round trips.
     is_bulk: bool,
+    /// It counts requests.
+    is_http: bool,
     /// Its bytes, and when that was.
     last: (u64, Nanos),
     /// The rate between the last two looks, bits per second.
@@ -47,6 +49,7 @@ impl Bar {
         Self {
             shown,
             is_bulk: false,
+            is_http: false,
             last: (0, Nanos::ZERO),
             bits_per_s: None,
         }
@@ -58,6 +61,7 @@ impl Bar {
 
     pub(crate) fn step(&mut self, params: &Params, index: usize, total: usize) {
         self.is_bulk = params.bulk.is_some();
+        self.is_http = params.http.is_some();
         (self.last, self.bits_per_s) = ((0, Nanos::ZERO), None);
         if let Some(bar) = &self.shown {
             bar.set_prefix(format!(
@@ -73,6 +77,8 @@ impl Bar {
         let done = if self.is_bulk {
             self.look_at_rate(progress);
             self.bits_per_s.map_or_else(String::new, report::bits)
+        } else if self.is_http {
+            report::requests(progress.completed)
         } else {
             report::round_trips(progress.completed)
         };

@@ -15,6 +15,7 @@ use tare_engine::units::{BitRate, Counts, Nanos, Size, Sizes};
 
 use super::common::{CommonArgs, SecretArgs};
 use super::path::{self, TargetArgs, TransportArgs};
+use crate::output::OutputFile;
 
 /// Bytes per send over TCP, as iperf3 has it.
 const STREAM_SIZE: u32 = 128 << 10;
@@ -211,6 +212,12 @@ impl BwArgs {
     /// # Errors
     /// A usage error where flags make no sense, alone or together.
     pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
+        if self.common.output.iter().any(OutputFile::is_of_latencies) {
+            return Err(
+                Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
+                    .remedy("write it as .json .jsonl .csv .md or .txt"),
+            );
+        }
         let mut common = self.common.plan(secret)?;
         let bytes = self.bytes.map(|size| size.0);
         if bytes == Some(0) {

@@ -8,7 +8,7 @@ mod values;
 
 use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
-use tare_engine::limits::{CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
+use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
 use tare_engine::run::plan::{HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
 use tare_engine::units::{Count, Counts, Nanos, PerSecond};
 
@@ -18,8 +18,6 @@ use values::{Addresses, ArrivalsArg, Endpoint, Resolve, Stages};
 
 /// How long a step is measured where nothing says otherwise.
 const DURATION: Nanos = Nanos::from_secs(10);
-/// Connections from one address to one server: it has no ports for more.
-const ADDRESS_CONNECTIONS_MAX: u64 = 60_000;
 
 const LOAD: &str = "The load";
 const CONNECTIONS: &str = "The connections";
@@ -254,7 +252,7 @@ fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()>
     if by_count
         && stages
             .iter()
-            .any(|stage| stage.from_per_s < stage.to_per_s || stage.from_per_s > stage.to_per_s)
+            .any(|stage| stage.from_per_s.total_cmp(&stage.to_per_s).is_ne())
     {
         return Err(Error::usage(
             "how steep a ramp is follows from its time, and --count gives none",
@@ -326,7 +324,7 @@ impl ConnectionArgs {
 fn connections(asked: &Counts, target: &Target, addresses: usize) -> Result<Vec<u32>> {
     let ports = match target {
         Target::Unix(_) => u64::MAX,
-        _ => ADDRESS_CONNECTIONS_MAX * addresses.max(1) as u64,
+        _ => u64::from(ADDRESS_CONNECTIONS_MAX) * addresses.max(1) as u64,
     };
     let check = |count: &u64| {
         let possible = u32::try_from(*count)
@@ -342,7 +340,7 @@ fn connections(asked: &Counts, target: &Target, addresses: usize) -> Result<Vec<
             ))
             .remedy(format!(
                 "name {} addresses of this machine with --bind",
-                count.div_ceil(ADDRESS_CONNECTIONS_MAX)
+                count.div_ceil(u64::from(ADDRESS_CONNECTIONS_MAX))
             )));
         }
         Ok(possible)

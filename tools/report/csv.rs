@@ -2,6 +2,7 @@
 //! are empty, and quantiles beyond the usual ones, asked for with `--percentiles`, follow at the end.
 
 mod bulk;
+mod http;
 
 use csv::Writer;
 use tare_engine::result::{Instrument, Report, StepResult, Summary, quantile_name};
@@ -50,6 +51,7 @@ fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
     identity(&mut row, report, step);
     match report.kind.as_str() {
         "bw" => bulk::columns(&mut row, step),
+        "http" => http::columns(&mut row, step, look),
         _ => latencies(&mut row, step, look),
     }
     row
@@ -86,6 +88,12 @@ fn latencies(row: &mut Row, step: &StepResult, look: &Look) {
     row.put_known("under_load", step.params.under_load.as_ref());
     let load = step.bandwidth.as_ref();
     row.put_known("load_bits_per_s", load.map(|load| load.bits_per_s));
+    more_quantiles(row, step, look);
+}
+
+/// Quantiles beyond the usual ones.
+fn more_quantiles(row: &mut Row, step: &StepResult, look: &Look) {
+    let latency = &step.latency;
     for (name, summary) in [
         ("response", latency.response.as_ref()),
         ("service", Some(&latency.service)),

@@ -1,6 +1,7 @@
 //! Hand-made reports for the renderers' tests: round numbers, and every shape a report can take.
 
 pub(crate) mod bulk;
+pub(crate) mod http;
 
 use std::collections::BTreeMap;
 
@@ -322,5 +323,10 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
         ("bw-partial", bulk::partial()),
         ("under-load", bulk::under_load()),
         ("under-load-sweep", bulk::under_load_sweep()),
+        ("http-one", http::one()),
+        ("http-breaker", http::breaker()),
+        ("http-sweep", http::sweep()),
+        ("http-stages", http::stages()),
+        ("http-nothing", http::nothing()),
     ]
 }

@@ -51,6 +51,15 @@ fn every_format_of_every_shape() {
 }
 
 #[test]
+fn formats_of_the_plotters() {
+    let report = fixtures::http::breaker();
+    let percentiles = super::histogram::percentiles(&report.results[0]);
+    check(&golden("http-breaker", "hgrm"), &percentiles);
+    let log = super::histogram::interval_log(&fixtures::http::stages());
+    check(&golden("http-stages", "hlog"), &log);
+}
+
+#[test]
 fn quantiles_that_were_asked_for() {
     let look = Look {
         percentiles: vec![50.0, 99.5],
@@ -216,6 +225,46 @@ fn the_schema_refuses_bulk_figures_that_are_none() {
         "/results/0/bandwidth/up/tcp",
     ];
     refuses_without(&validator, &tcp, &least);
+}
+
+#[test]
+fn the_schema_refuses_http_figures_that_are_none() {
+    let validator = validator();
+    let report = serde_json::to_value(fixtures::http::breaker()).unwrap();
+    for (pointer, replacement) in [
+        ("/params/method", json!(1)),
+        ("/params/pipeline", json!(0)),
+        ("/params/late", json!("perhaps")),
+        ("/params/stage", json!(1.5)),
+        ("/began_at", json!("yesterday")),
+        ("/status_codes/511", json!(101)),
+        ("/status_codes/511/count", json!("101")),
+        ("/status_codes/511/first_ordinal", json!(0)),
+        ("/status_codes/511/expected", json!(null)),
+        ("/latency/by_status/511", json!(null)),
+        ("/transfer/received_bytes", json!(-1)),
+        ("/intervals/0/status_codes/200", json!(0.5)),
+    ] {
+        let mut mutated = report.clone();
+        let pointer = format!("/results/0{pointer}");
+        *mutated.pointer_mut(&pointer).expect(&pointer) = replacement;
+        assert!(!validator.is_valid(&mutated), "{pointer}");
+    }
+    let mut mutated = report.clone();
+    mutated["results"][0]["status_codes"]["teapot"] =
+        report["results"][0]["status_codes"]["511"].clone();
+    assert!(!validator.is_valid(&mutated), "a code is three digits");
+    let least = [
+        "/results/0/status_codes/511/count",
+        "/results/0/status_codes/511/first_at_ns",
+        "/results/0/status_codes/511/first_ordinal",
+        "/results/0/status_codes/511/expected",
+        "/results/0/transfer/sent_bytes",
+        "/results/0/transfer/received_bytes",
+        "/results/0/transfer/body_bytes",
+        "/results/0/transfer/received_bytes_per_s",
+    ];
+    refuses_without(&validator, &report, &least);
 }
 
 /// What DESIGN §5 calls the least that must be there.

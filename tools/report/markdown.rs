@@ -4,7 +4,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
-use super::{Cells, Look, asked, distribution, loaded, operations, parts, sweep, warning};
+use super::{Cells, Look, asked, distribution, http, loaded, operations, parts, sweep, warning};
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut blocks = vec![format!("**{}**", escape(&asked(report)))];
@@ -23,6 +23,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     match (report.results.as_slice(), pairs.as_slice()) {
         ([], _) => {}
         (steps, _) if report.kind == "bw" => bulk(report, steps, &mut blocks),
+        (steps, _) if report.kind == "http" => http_steps(report, steps, look, &mut blocks),
         (_, [pair]) => {
             blocks.push(table(loaded::distribution(*pair, look), 1));
             blocks.push(format!("Load: {}.", escape(&loaded::carried(*pair))));
@@ -34,6 +35,12 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     if !report.results.is_empty() {
         let what = match report.kind.as_str() {
             "bw" => "Rates are of payload, as the receiving end got it.",
+            "http" if report.results.iter().any(|r| r.latency.response.is_some()) => {
+                "Latencies count from when a request was due, by the schedule, to the end of its response."
+            }
+            "http" => {
+                "Latencies count from the send of a request to the end of its response (closed loop)."
+            }
             _ if !pairs.is_empty() => "Full round trips.",
             _ => "Full round trips; ½ as qperf and sockperf print them.",
         };
@@ -73,6 +80,37 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
         Nanos(step.latency_error_ns),
         instrument.client.backend,
         instrument.client.wait,
+    );
+    blocks.push(escape(&text));
+}
+
+fn http_steps(report: &Report, steps: &[StepResult], look: &Look, blocks: &mut Vec<String>) {
+    let [step] = steps else {
+        blocks.push(table(http::sweep(report), 0));
+        return;
+    };
+    let Some(asked) = http::of(step) else { return };
+    let mut facts = http::facts(step, asked);
+    if !step.errors.is_empty() {
+        facts.push(("errors", super::errors(&step.errors)));
+    }
+    facts.push(("connections", http::connections(step, asked)));
+    facts.extend(http::cpu(step).map(|text| ("cpu", text)));
+    let lines = facts
+        .iter()
+        .map(|(name, text)| format!("- {name}: {}", escape(text)));
+    blocks.push(lines.collect::<Vec<_>>().join("\n"));
+    if super::headline(&step.latency).count > 0 {
+        blocks.push(table(distribution(step, look), 1));
+    }
+    if let Some(codes) = http::codes(step) {
+        blocks.push(table(codes, 1));
+    }
+    let client = &step.instrument.client;
+    let error = Nanos(step.latency_error_ns);
+    let text = format!(
+        "Each latency ± {error} by the instrument ({} {}).",
+        client.backend, client.wait
     );
     blocks.push(escape(&text));
 }

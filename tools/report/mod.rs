@@ -9,6 +9,8 @@ mod figures;
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod golden;
+pub(crate) mod histogram;
+mod http;
 pub(crate) mod json;
 mod loaded;
 mod markdown;
@@ -71,6 +73,9 @@ pub(crate) fn parameters(params: &Params) -> String {
     if let Some(bulk) = &params.bulk {
         return bulk::parameters(params, bulk);
     }
+    if let Some(http) = &params.http {
+        return http::parameters(params, http);
+    }
     let flows = match params.proto.as_str() {
         "udp" => "flow",
         _ => "connection",
@@ -93,6 +98,11 @@ pub(crate) fn parameters(params: &Params) -> String {
 /// `1,234 round trips`.
 pub(crate) fn round_trips(count: u64) -> String {
     plural(count, "round trip")
+}
+
+/// `1,234 requests`.
+pub(crate) fn requests(count: u64) -> String {
+    plural(count, "request")
 }
 
 fn plural(count: u64, what: &str) -> String {
@@ -213,6 +223,9 @@ fn asked(report: &Report) -> String {
         return format!("tare {}: nothing was measured", report.kind);
     };
     let params = &first.params;
+    if let Some(http) = http::of(first) {
+        return http::asked(report, first, http);
+    }
     let mut text = format!("tare {}: ", report.kind);
     let load = loaded::options(report);
     let measured = if load.is_some() { 2 } else { 1 };
@@ -278,19 +291,31 @@ impl Cells {
     }
 }
 
-/// The figures of one step: a row per quantile, with its interval, its half, and what it is made of.
+/// The figures of one step: a row per quantile, with its interval, its half (of round trips only), and what it is
+/// made of.
 fn distribution(step: &StepResult, look: &Look) -> Cells {
     let latency = &step.latency;
     let main = headline(latency);
     let open_loop = latency.response.is_some();
-    let mut cells = Cells::new(&["", "round trip", "95 % interval", "½ RTT"]);
+    let halves = step.params.http.is_none();
+    let name = match (open_loop, halves) {
+        (true, _) => "response",
+        (false, true) => "round trip",
+        (false, false) => "latency",
+    };
+    let mut cells = Cells::new(&["", name, "95 % interval"]);
+    if halves {
+        cells.header.push("½ RTT".into());
+    }
     if open_loop {
-        cells.header[1] = "response".into();
         cells.header.extend(["service".into(), "lateness".into()]);
     }
     let mut add =
         |name: String, shown: &dyn Fn(&Summary) -> String, interval: String, half: String| {
-            let mut row = vec![name, shown(main), interval, half];
+            let mut row = vec![name, shown(main), interval];
+            if halves {
+                row.push(half);
+            }
             if open_loop {
                 row.push(shown(&latency.service));
                 let lateness = latency.lateness.as_ref();

@@ -10,6 +10,7 @@ use super::{
 };
 
 mod bulk;
+mod http;
 
 const HALVES: &str =
     "Latencies are full round trips; ½ is for comparing with qperf and sockperf, which halve them.";
@@ -34,6 +35,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     match (report.results.as_slice(), pairs.as_slice()) {
         ([], _) => {}
         (steps, _) if report.kind == "bw" => bulk(&mut out, report, steps),
+        (steps, _) if report.kind == "http" => http::render(&mut out, report, steps, look),
         (steps, [_, ..]) => under_load(&mut out, report, steps, &pairs, look),
         ([step], _) if super::headline(&step.latency).count == 0 => {
             out.push_str("Nothing was answered in the measured phase.\n\n");
@@ -100,20 +102,7 @@ fn printable(text: &str) -> String {
 /// One step, with everything that is known of it.
 fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
     put(out, distribution(step, look));
-    let main = super::headline(&step.latency);
-    if look
-        .percentiles
-        .iter()
-        .any(|p| main.quantile_ns(*p).is_none())
-    {
-        out.push_str(&format!("  {NONE} fewer than 10 samples lie beyond it\n"));
-    }
-    if main.censored > 0 {
-        out.push_str(&format!(
-            "  ≥ rests on {}, known only to have taken at least that long\n",
-            plural(main.censored, "unanswered ping")
-        ));
-    }
+    notes(out, step, look, "unanswered ping");
     if step.latency.response.is_some() {
         for line in OPEN_LOOP {
             out.push_str(&format!("  {line}\n"));
@@ -127,6 +116,24 @@ fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
     facts(out, step);
     instruments(out, step);
     machines(out, report);
+}
+
+/// What the marks in a table of quantiles mean.
+fn notes(out: &mut String, step: &StepResult, look: &Look, unanswered: &str) {
+    let main = super::headline(&step.latency);
+    if look
+        .percentiles
+        .iter()
+        .any(|p| main.quantile_ns(*p).is_none())
+    {
+        out.push_str(&format!("  {NONE} fewer than 10 samples lie beyond it\n"));
+    }
+    if main.censored > 0 {
+        out.push_str(&format!(
+            "  ≥ rests on {}, known only to have taken at least that long\n",
+            plural(main.censored, unanswered)
+        ));
+    }
 }
 
 /// A sweep: a row per step, then what is the same, or odd, in each.
@@ -258,7 +265,8 @@ fn instruments(out: &mut String, step: &StepResult) {
             fact(out, "", &format!("{}: see the warnings", state(instrument)));
         }
     }
-    if step.instrument.server.is_none() {
+    // A web server is not expected to.
+    if step.instrument.server.is_none() && step.params.http.is_none() {
         fact(out, "far end", "did not tell how it measured");
     }
 }

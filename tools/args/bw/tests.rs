@@ -105,6 +105,7 @@ fn what_ends_by_bytes_or_sends_has_no_warmup() {
 #[test]
 fn what_makes_no_sense_is_refused_with_the_reason() {
     for (flags, why) in [
+        ("-o x.hgrm", "bw measures none"),
         ("--size 0", "nothing to send"),
         ("--size 17M", "too large for TCP; the largest message is"),
         ("--udp --size 15", "header of 16 bytes"),

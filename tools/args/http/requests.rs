@@ -197,16 +197,26 @@ fn line(text: &str) -> Result<Line<'_>> {
     })
 }
 
-/// What a file of URLs says: for each its weight, method, and where it goes; and the server that they name.
+/// One of the requests that are sent, as far as it differs from the others.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    weight: u32,
+    method: Option<String>,
+    path: String,
+    /// That of its own URL; a path alone has none.
+    host: Option<String>,
+}
+
+/// What a file of URLs says, and the server that they name.
 struct Listed {
     server: Option<Url>,
-    lines: Vec<(u32, Option<String>, String, Option<String>)>,
+    requests: Vec<Asked>,
 }
 
 fn listed(text: &str, source: &str) -> Result<Listed> {
     let mut found = Listed {
         server: None,
-        lines: Vec::new(),
+        requests: Vec::new(),
     };
     for (index, text) in text.lines().enumerate() {
         // A fragment of a URL follows it at once; a comment stands at the beginning or after a blank.
@@ -226,22 +236,27 @@ fn listed(text: &str, source: &str) -> Result<Listed> {
         let method = line.method.map(str::to_owned);
         if line.url.starts_with('/') {
             let path = path_and_query(line.url).map_err(at)?;
-            found.lines.push((line.weight, method, path, None));
+            found.requests.push(Asked {
+                weight: line.weight,
+                method,
+                path,
+                host: None,
+            });
             continue;
         }
         let url: Url = line.url.parse().map_err(at)?;
         if let Some(server) = &found.server {
             same_server(server, &url).map_err(at)?;
         }
-        found.lines.push((
-            line.weight,
+        found.requests.push(Asked {
+            weight: line.weight,
             method,
-            url.path.clone(),
-            Some(url.host.clone()),
-        ));
+            path: url.path.clone(),
+            host: Some(url.host.clone()),
+        });
         found.server.get_or_insert(url);
     }
-    if found.lines.is_empty() {
+    if found.requests.is_empty() {
         return Err(Error::usage(format!("{source} lists no URL")));
     }
     Ok(found)
@@ -295,18 +310,19 @@ impl RequestArgs {
     /// contradict each other.
     pub(super) fn requests(&self, close: bool) -> Result<(Target, Vec<Weighted>)> {
         let like = self.pattern(close)?;
-        let (server, lines) = self.lines()?;
-        let weighted = lines
-            .into_iter()
-            .map(|(weight, method, target, host)| Weighted {
-                weight,
-                request: RequestSpec {
-                    method: method.unwrap_or_else(|| like.method.clone()),
-                    target,
-                    host: self.host().or(host).unwrap_or_else(|| server.host.clone()),
-                    ..like.clone()
-                },
-            });
+        let (server, asked) = self.asked()?;
+        let weighted = asked.into_iter().map(|asked| Weighted {
+            weight: asked.weight,
+            request: RequestSpec {
+                method: asked.method.unwrap_or_else(|| like.method.clone()),
+                target: asked.path,
+                host: self
+                    .host()
+                    .or(asked.host)
+                    .unwrap_or_else(|| server.host.clone()),
+                ..like.clone()
+            },
+        });
         let weighted: Vec<Weighted> = weighted.collect();
         if weighted.len() > REQUESTS_MAX {
             return Err(Error::usage(format!("more than {REQUESTS_MAX} URLs")));
@@ -314,8 +330,8 @@ impl RequestArgs {
         Ok((server.target, weighted))
     }
 
-    /// The server, and for each request its weight, method, path and host.
-    fn lines(&self) -> Result<(Url, Vec<(u32, Option<String>, String, Option<String>)>)> {
+    /// The server, and what is asked of it.
+    fn asked(&self) -> Result<(Url, Vec<Asked>)> {
         let first = self.urls.first();
         for url in &self.urls {
             same_server(first.unwrap_or(url), url)?;
@@ -332,11 +348,14 @@ impl RequestArgs {
             } else {
                 &self.urls
             };
-            let lines = urls
-                .iter()
-                .map(|url| (1, None, url.path.clone(), Some(url.host.clone())));
-            let lines = lines.collect();
-            return Ok((server, lines));
+            let asked = urls.iter().map(|url| Asked {
+                weight: 1,
+                method: None,
+                path: url.path.clone(),
+                host: Some(url.host.clone()),
+            });
+            let asked = asked.collect();
+            return Ok((server, asked));
         };
         if self.urls.len() > 1 || first.is_some_and(|url| url.path != "/") {
             return Err(Error::usage(
@@ -355,7 +374,7 @@ impl RequestArgs {
             }
             (typed, named) => typed.cloned().or(named).unwrap_or_else(loopback),
         };
-        Ok((server, listed.lines))
+        Ok((server, listed.requests))
     }
 
     /// What all requests have in common.
@@ -450,14 +469,19 @@ mod tests {
         let server = found.server.unwrap();
         assert_eq!(server.target.to_string(), "node:8080");
         let host = Some("node:8080".to_owned());
-        let own = |text: &str| Some(text.to_owned());
+        let asked = |weight, method: Option<&str>, path: &str, host: Option<String>| Asked {
+            weight,
+            method: method.map(str::to_owned),
+            path: path.to_owned(),
+            host,
+        };
         assert_eq!(
-            found.lines,
+            found.requests,
             [
-                (1, None, "/a".to_owned(), None),
-                (3, None, "/b?x=1".to_owned(), None),
-                (1, own("POST"), "/c".to_owned(), None),
-                (2, own("HEAD"), "/d".to_owned(), host),
+                asked(1, None, "/a", None),
+                asked(3, None, "/b?x=1", None),
+                asked(1, Some("POST"), "/c", None),
+                asked(2, Some("HEAD"), "/d", host),
             ]
         );
         for (text, why) in [

@@ -89,7 +89,7 @@ fn what_follows_from_other_flags() {
     let named = plan("node-2:81 --host app").unwrap();
     assert_eq!(named.requests[0].request.host, "app");
     assert!(plan("unix:/run/a.sock -c 100").is_ok());
-    assert!(plan("node-2 -c 60000 --bind 127.0.0.1-127.0.0.2").is_ok());
+    assert!(plan("node-2 -c 120000 --bind 127.0.0.1-127.0.0.2").is_ok());
 }
 
 #[test]
@@ -138,6 +138,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("a:80/ a:81/", "one host and port"),
         ("-c 0", "out of range"),
         ("-c 10000000", "out of range"),
+        ("-c 200000", "name 4 addresses of this machine with --bind"),
         ("--late drop", "give a rate with -R"),
         ("--arrivals poisson", "give a rate with -R"),
         ("--chunked", "give one with --body"),

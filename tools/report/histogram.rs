@@ -1,0 +1,355 @@
+//! Histograms as results carry them, opened: for bars, and for HdrHistogram's own formats.
+
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
+use jiff::Timestamp;
+use tare_engine::result::{Report, StepResult};
+use tare_engine::units::Nanos;
+
+use super::{grouped, headline};
+
+/// Bars of a distribution, about; the last is for what lies above them.
+const BARS: u64 = 10;
+/// The longest bar, characters: a line of them stays within 80.
+const BAR_WIDTH: u64 = 40;
+/// Up to this quantile the bars are linear, so that one outlier does not flatten the rest.
+const LINEAR_UPTO: f64 = 0.99;
+/// Lines of a percentile file each time that the distance to 100 % is halved, as HdrHistogram's tools print them.
+const TICKS_PER_HALF_DISTANCE: u32 = 5;
+/// Nanoseconds of a millisecond, the unit of the plotters.
+const MS: f64 = 1e6;
+
+/// The histogram of a summary or an interval; none where it holds no sample, or is no encoding.
+fn decode(hdr: &str) -> Option<Histogram<u64>> {
+    let bytes = STANDARD.decode(hdr).ok()?;
+    let read: Histogram<u64> = Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .ok()?;
+    (!read.is_empty()).then_some(read)
+}
+
+/// The latencies of a step as bars, as boom and hey print them; nothing where there are none.
+pub(super) fn bars(step: &StepResult) -> Vec<String> {
+    let Some(histogram) = decode(&headline(&step.latency).hdr) else {
+        return Vec::new();
+    };
+    let (low, high) = (histogram.min(), histogram.value_at_quantile(LINEAR_UPTO));
+    // Narrower than a hundredth, and two edges would be printed alike.
+    let width = round_up((high - low).div_ceil(BARS).max(high / 100).max(1));
+    let begin = low / width * width;
+    let edges = (1..).map(|n| begin + n * width);
+    let mut rows: Vec<(String, u64)> = Vec::new();
+    let mut counted = 0;
+    for edge in edges {
+        // A bin on the edge is counted below it: what is printed is where bins end.
+        let upto = histogram.count_between(0, edge);
+        rows.push((format!("up to {}", Nanos(edge)), upto - counted));
+        counted = upto;
+        if edge >= high {
+            break;
+        }
+    }
+    if counted < histogram.len() {
+        rows.push(("and above".to_owned(), histogram.len() - counted));
+    }
+    let longest = rows.iter().map(|row| row.1).max().unwrap_or(1).max(1);
+    let digits = grouped(longest).len();
+    rows.iter()
+        .map(|(name, count)| {
+            let length = u128::from(*count) * u128::from(BAR_WIDTH) / u128::from(longest);
+            let bar = "∎".repeat(usize::try_from(length).unwrap_or_default());
+            format!("{name:<13} {:>digits$}  {bar}", grouped(*count))
+                .trim_end()
+                .to_owned()
+        })
+        .collect()
+}
+
+/// The next of 1, 2 and 5 times a power of ten: edges that read well.
+fn round_up(width: u64) -> u64 {
+    let power = 10u64.pow(width.ilog10());
+    let steps = [1, 2, 5, 10].map(|step| step * power);
+    steps
+        .into_iter()
+        .find(|step| *step >= width)
+        .unwrap_or(width)
+}
+
+/// The percentiles of a step in the format of HdrHistogram's plotters, milliseconds.
+#[expect(clippy::cast_precision_loss, reason = "six decimals are printed")]
+pub(crate) fn percentiles(step: &StepResult) -> String {
+    let empty = || Histogram::new(3).ok();
+    let Some(histogram) = decode(&headline(&step.latency).hdr).or_else(empty) else {
+        return String::new();
+    };
+    let mut out = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
+    let mut counted = 0;
+    for at in histogram.iter_quantiles(TICKS_PER_HALF_DISTANCE) {
+        counted += at.count_since_last_iteration();
+        let (value, share) = (
+            at.value_iterated_to() as f64 / MS,
+            at.quantile_iterated_to(),
+        );
+        out.push_str(&format!("{value:>12.6} {share:>14.12} {counted:>10}"));
+        if share < 1.0 {
+            out.push_str(&format!(" {:>14.2}", 1.0 / (1.0 - share)));
+        }
+        out.push('\n');
+    }
+    out.push_str(&format!(
+        "#[Mean    = {:>12.6}, StdDeviation   = {:>12.6}]\n",
+        histogram.mean() / MS,
+        histogram.stdev() / MS
+    ));
+    out.push_str(&format!(
+        "#[Max     = {:>12.6}, Total count    = {:>12}]\n",
+        histogram.max() as f64 / MS,
+        histogram.len()
+    ));
+    out.push_str(&format!(
+        "#[Buckets = {:>12}, SubBuckets     = {:>12}]\n",
+        buckets(&histogram),
+        sub_buckets(&histogram)
+    ));
+    out
+}
+
+/// How finely it resolves: the power of two above twice the precision's units, as HdrHistogram has it.
+fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
+    (2 * 10u64.pow(histogram.sigfig().into())).next_power_of_two()
+}
+
+/// Doublings of the range that its smallest bucket covers.
+fn buckets(histogram: &Histogram<u64>) -> u32 {
+    let (mut covered, mut buckets) = (sub_buckets(histogram), 1);
+    while covered < histogram.high() {
+        covered = covered.saturating_mul(2);
+        buckets += 1;
+        if covered == u64::MAX {
+            break;
+        }
+    }
+    buckets
+}
+
+/// All steps as an interval log of HdrHistogram, version 1.3: nanoseconds, the maximum in milliseconds, steps as
+/// tags. A step whose intervals carry no histogram is one line.
+pub(crate) fn interval_log(report: &Report) -> String {
+    const IN_MEMORY: &str = "it is written to memory, and counts stay below 2^63";
+    let clock = |text: &str| text.parse::<Timestamp>().map(SystemTime::from).ok();
+    let started = clock(&report.started_at).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut log = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    writeln!(log, "#[Histogram log format version 1.3]").expect(IN_MEMORY);
+    let mut writer = IntervalLogWriterBuilder::new()
+        .with_start_time(started)
+        .with_max_value_divisor(MS)
+        .begin_log_with(&mut log, &mut serializer)
+        .expect(IN_MEMORY);
+    let mut begin = Duration::ZERO;
+    for (index, step) in report.results.iter().enumerate() {
+        let told = step.began_at.as_deref().and_then(clock);
+        begin = told
+            .and_then(|at| at.duration_since(started).ok())
+            .unwrap_or_else(|| begin + Duration::from_nanos(step.warmup.duration_ns));
+        let name = format!("step-{}", index + 1);
+        let tag = Tag::new(&name);
+        for (from, length, hdr) in spans(step) {
+            if let Some(histogram) = decode(hdr) {
+                writer
+                    .write_histogram(&histogram, begin + from, length, tag)
+                    .expect(IN_MEMORY);
+            }
+        }
+        begin += Duration::from_nanos(step.duration_ns);
+    }
+    String::from_utf8(log).expect("a log is ASCII")
+}
+
+/// The stretches of a step that have a histogram: when each began, how long it was, and its latencies.
+fn spans(step: &StepResult) -> Vec<(Duration, Duration, &str)> {
+    let mut spans = Vec::new();
+    let mut from = 0;
+    for interval in &step.intervals {
+        let length = interval.at_ns.saturating_sub(from);
+        if let Some(hdr) = &interval.hdr {
+            spans.push((
+                Duration::from_nanos(from),
+                Duration::from_nanos(length),
+                hdr.as_str(),
+            ));
+        }
+        from = interval.at_ns;
+    }
+    if spans.is_empty() {
+        let whole = headline(&step.latency).hdr.as_str();
+        spans.push((
+            Duration::ZERO,
+            Duration::from_nanos(step.duration_ns),
+            whole,
+        ));
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    use tare_engine::histogram::Distribution;
+
+    use super::*;
+    use crate::report::fixtures;
+
+    fn step(lengths: impl IntoIterator<Item = u64>) -> StepResult {
+        let mut distribution = Distribution::uncensored();
+        for ns in lengths {
+            distribution.record(Nanos(ns));
+        }
+        let mut step = StepResult::default();
+        step.latency.service.hdr = distribution.encode();
+        step
+    }
+
+    #[test]
+    fn an_outlier_does_not_flatten_the_bars() {
+        let mut lengths: Vec<u64> = (0..10_000).map(|n| 40_000 + n * 4).collect();
+        lengths.push(3_000_000_000);
+        let bars = bars(&step(lengths));
+        assert!((5..=12).contains(&bars.len()), "{bars:?}");
+        assert!(bars.iter().all(|bar| bar.chars().count() <= 76), "{bars:?}");
+        let widths = bars.iter().map(|bar| bar.matches('∎').count());
+        assert!(
+            widths.clone().filter(|width| *width > 20).count() >= 6,
+            "{bars:?}"
+        );
+        assert!(bars.last().unwrap().starts_with("and above"));
+        let counted: u64 = bars
+            .iter()
+            .map(|bar| {
+                bar[13..]
+                    .split_whitespace()
+                    .next()
+                    .unwrap()
+                    .replace(',', "")
+                    .parse::<u64>()
+                    .unwrap_or(0)
+            })
+            .sum();
+        assert!(counted >= 10_000, "{counted}: {bars:?}");
+    }
+
+    #[test]
+    fn bars_of_little() {
+        assert!(bars(&StepResult::default()).is_empty());
+        assert!(bars(&step([])).is_empty());
+        let one = bars(&step([1_234_567]));
+        assert_eq!(one.len(), 1, "{one:?}");
+        assert_eq!(one[0].matches('∎').count(), 40);
+        assert_eq!(bars(&step([1])).len(), 1);
+    }
+
+    #[test]
+    fn edges_read_well() {
+        for (width, edge) in [
+            (1, 1),
+            (3, 5),
+            (6, 10),
+            (10, 10),
+            (11, 20),
+            (999, 1_000),
+            (2_001, 5_000),
+        ] {
+            assert_eq!(round_up(width), edge);
+        }
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_histogram() {
+        let text = percentiles(&step((1..=1_000).map(|n| n * 1_000_000)));
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .filter(|line| !line.contains("Value") && !line.starts_with('#') && !line.is_empty())
+            .map(|line| {
+                line.split_whitespace()
+                    .map(|word| word.parse().unwrap())
+                    .collect()
+            })
+            .collect();
+        let (first, last) = (&rows[0], rows.last().unwrap());
+        assert!((first[0] - 1.0).abs() < 0.01 && first[2] < 1.5);
+        assert!(
+            (last[0] - 1000.0).abs() < 1.0 && last.len() == 3,
+            "{last:?}"
+        );
+        assert_eq!((last[1], last[2]), (1.0, 1000.0));
+        assert!(
+            rows.windows(2)
+                .all(|pair| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1])
+        );
+        for row in &rows[..rows.len() - 1] {
+            assert!((row[0] - row[2]).abs() < 1.0, "{row:?}");
+            assert!((row[3] * (1.0 - row[1]) - 1.0).abs() < 0.01, "{row:?}");
+        }
+        assert!(text.contains("#[Mean    =") && text.contains("Total count    =         1000]"));
+        assert!(percentiles(&StepResult::default()).contains("Total count    =            0]"));
+    }
+
+    #[test]
+    fn a_log_is_read_back_by_another_reader() {
+        let mut report = fixtures::one_step();
+        let mut first = step([5_000_000]);
+        first.warmup.duration_ns = 500_000_000;
+        first.duration_ns = 1_500_000_000;
+        for (at_ns, ns) in [(1_000_000_000, 2_000_000), (1_500_000_000, 3_000_000)] {
+            let hdr = Some(step([ns]).latency.service.hdr);
+            first.intervals.push(tare_engine::result::Interval {
+                at_ns,
+                hdr,
+                ..Default::default()
+            });
+        }
+        let mut second = step([7_000_000]);
+        second.duration_ns = 1_000_000_000;
+        second.began_at = Some("2025-11-20T12:00:02.250000000Z".into());
+        report.results = vec![first, second];
+        let log = interval_log(&report);
+        assert!(
+            log.starts_with("#[Histogram log format version 1.3]\n#[StartTime: 1763640000.000"),
+            "{log}"
+        );
+        let mut found = Vec::new();
+        for entry in IntervalLogIterator::new(log.as_bytes()) {
+            if let LogEntry::Interval(line) = entry.unwrap() {
+                let latency = decode(line.encoded_histogram()).unwrap().max();
+                let span = (
+                    line.start_timestamp().as_millis(),
+                    line.duration().as_millis(),
+                );
+                found.push((
+                    line.tag().unwrap().as_str().to_owned(),
+                    span,
+                    line.max().round(),
+                    latency / 1_000_000,
+                ));
+            }
+        }
+        let line = |tag: &str, span, max, ms| (tag.to_owned(), span, max, ms);
+        assert_eq!(
+            found,
+            [
+                line("step-1", (500, 1_000), 2.0, 2),
+                line("step-1", (1_500, 500), 3.0, 3),
+                line("step-2", (2_250, 1_000), 7.0, 7),
+            ]
+        );
+    }
+}
