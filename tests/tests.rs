@@ -10,6 +10,7 @@ mod bulk;
 mod cli;
 mod e2e;
 mod faults;
+mod http;
 mod http_server;
 mod lab;
 mod namespaces;

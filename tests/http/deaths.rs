@@ -1,0 +1,56 @@
+//! Servers that die amid the run, and come back or not.
+
+use nix::sys::signal::Signal;
+
+use super::{for_each_backend_at_once, operations, result, sockets_used, start};
+use crate::util::{Serve, figure};
+
+#[test]
+fn a_server_that_comes_back_is_found_again() {
+    for_each_backend_at_once(|backend| {
+        let serve = Serve::start("");
+        let address = serve.address().to_owned();
+        let flags = format!("-d 2s -c 4 --wait block --interval 100ms {backend}");
+        let job = start(&format!("http://{address}/"), &flags);
+        job.is_measuring();
+        serve.job.signal(Signal::SIGKILL);
+        drop(serve);
+        let _again = Serve::start(&format!("--listen {address}"));
+        let result = result(&job.wait().exits(0));
+        assert_ne!(result["errors"], serde_json::json!([]), "{result:#}");
+        assert_eq!(operations(&result, "timed_out"), 0, "{result:#}");
+        let failed = operations(&result, "failed");
+        assert!(failed <= 4, "what was under way: {result:#}");
+        assert!(sockets_used(&result) >= 8, "{result:#}");
+        assert!(
+            figure(&result, "/connections/reconnects") >= 4,
+            "{result:#}"
+        );
+        let last = result["intervals"].as_array().unwrap().last().unwrap();
+        assert!(figure(last, "/completed") > 0, "{result:#}");
+    });
+}
+
+#[test]
+fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
+    for_each_backend_at_once(|backend| {
+        let serve = Serve::start("");
+        let url = format!("http://{}/", serve.address());
+        let flags = format!("-d 1500ms -R 2000 -c 4 --wait block {backend}");
+        let job = start(&url, &flags);
+        job.is_measuring();
+        serve.job.signal(Signal::SIGKILL);
+        drop(serve);
+        let ran = job.wait();
+        let result = result(&ran);
+        assert!(operations(&result, "completed") > 0, "{ran:#?}");
+        // The schedule went on without it, and nothing of it vanished.
+        let due = operations(&result, "due");
+        assert!((2_990..=3_010).contains(&due), "{result:#}");
+        assert!(operations(&result, "unsent_at_end") > 0, "{result:#}");
+        let response = &result["latency"]["response"];
+        assert!(figure(response, "/censored") >= operations(&result, "unsent_at_end"));
+        let refused = super::errors(&result, "connect", "ECONNREFUSED");
+        assert!((4..=60).contains(&refused), "{result:#}");
+    });
+}

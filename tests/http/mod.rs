@@ -1,0 +1,125 @@
+//! `tare http` against servers that others wrote, servers that misbehave, and `tare serve`: every request is accounted
+//! for, whatever comes.
+
+mod addresses;
+mod broken;
+mod deaths;
+mod hostile;
+mod input;
+mod load;
+mod open;
+mod real;
+mod scale;
+mod servers;
+mod silent;
+mod statuses;
+
+use std::thread;
+
+use serde_json::Value;
+
+use crate::util::{Job, Ran, backends, figure, text};
+
+/// `tare http` with JSON on stdout and, unless the flags say otherwise, no warm-up: the counts are exact.
+fn words<'a>(url: &'a str, flags: &'a str) -> Vec<&'a str> {
+    let mut words = vec!["http", url];
+    if !flags.contains("--format") {
+        words.extend(["--format", "json"]);
+    }
+    if !flags.contains("--warmup") {
+        words.extend(["--warmup", "0"]);
+    }
+    words.extend(flags.split_whitespace());
+    words
+}
+
+fn start(url: &str, flags: &str) -> Job {
+    Job::tare(&words(url, flags))
+}
+
+fn http(url: &str, flags: &str) -> Ran {
+    start(url, flags).wait()
+}
+
+/// Runs a scenario on every backend, one after the other.
+fn for_each_backend(scenario: impl Fn(&str)) {
+    for backend in backends() {
+        scenario(&format!("--backend {backend}"));
+    }
+}
+
+/// For scenarios that mostly wait: all backends at once.
+fn for_each_backend_at_once(scenario: impl Fn(&str) + Sync) {
+    let scenario = &scenario;
+    thread::scope(|scope| {
+        for backend in backends() {
+            scope.spawn(move || scenario(&format!("--backend {backend}")));
+        }
+    });
+}
+
+/// The one result of a valid report.
+#[track_caller]
+fn result(ran: &Ran) -> Value {
+    let mut report = ran.report();
+    assert_eq!(report["kind"], "http");
+    let results = report["results"].as_array_mut().unwrap();
+    assert_eq!(results.len(), 1, "{ran:#?}");
+    holds_together(&results[0]);
+    results.remove(0)
+}
+
+/// What must be so whatever the server did, beyond the sums that every report is checked for.
+#[track_caller]
+fn holds_together(result: &Value) {
+    let codes = result["status_codes"].as_object().unwrap();
+    let sum = |expected: bool| -> u64 {
+        let codes = codes.values().filter(|code| code["expected"] == expected);
+        codes.map(|code| figure(code, "/count")).sum()
+    };
+    assert_eq!(sum(true), operations(result, "completed"), "{result:#}");
+    assert!(sum(false) <= operations(result, "failed"), "{result:#}");
+    let by_status = result["latency"]["by_status"].as_object().unwrap();
+    for (code, told) in codes {
+        assert_eq!(by_status[code]["count"], told["count"], "{code}");
+    }
+    assert_eq!(by_status.len(), codes.len());
+    let connections = &result["connections"];
+    let established = figure(connections, "/established");
+    assert!(
+        established <= figure(connections, "/sockets_used"),
+        "{connections}"
+    );
+}
+
+#[track_caller]
+fn operations(result: &Value, name: &str) -> u64 {
+    figure(result, &format!("/operations/{name}"))
+}
+
+#[track_caller]
+fn sockets_used(result: &Value) -> u64 {
+    figure(result, "/connections/sockets_used")
+}
+
+/// Responses with that status code.
+fn code(result: &Value, code: &str) -> u64 {
+    result["status_codes"][code]["count"].as_u64().unwrap_or(0)
+}
+
+/// Errors of a kind.
+fn errors(result: &Value, phase: &str, cause: &str) -> u64 {
+    let errors = result["errors"].as_array().unwrap().iter();
+    let mut errors = errors.filter(|error| error["phase"] == phase && error["cause"] == cause);
+    errors.next().map_or(0, |error| figure(error, "/count"))
+}
+
+/// Asserts that every request was answered, as expected, and that nothing else went wrong.
+#[track_caller]
+fn all_went_well(result: &Value, requests: u64) {
+    assert_eq!(operations(result, "completed"), requests, "{result:#}");
+    assert_eq!(operations(result, "due"), requests, "{result:#}");
+    assert_eq!(result["errors"], serde_json::json!([]), "{result:#}");
+    assert_eq!(result["partial"], false);
+    assert!(!text(result, "/instrument/client/backend").is_empty());
+}

@@ -1,0 +1,167 @@
+//! Open loop: the schedule is kept, stages and ramps follow each other, and what cannot be reached is said.
+
+use serde_json::{Value, json};
+
+use super::{
+    all_went_well, for_each_backend, for_each_backend_at_once, holds_together, http, operations,
+    result,
+};
+use crate::util::{Serve, figure, warnings};
+
+fn url(address: &str, path: &str) -> String {
+    format!("http://{address}{path}")
+}
+
+fn achieved(result: &Value) -> f64 {
+    result["rate"]["achieved_per_s"].as_f64().unwrap()
+}
+
+#[test]
+fn the_rate_is_achieved() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend(|backend| {
+        let flags = format!("-R 1000 -d 2s -c 20 {backend}");
+        let result = result(&http(&url(address, "/"), &flags).exits(0));
+        let due = operations(&result, "due");
+        assert!((1_999..=2_001).contains(&due), "{result:#}");
+        all_went_well(&result, due);
+        assert_eq!(result["rate"]["target_per_s"], 1000.0);
+        assert!((achieved(&result) - 1000.0).abs() <= 1.0, "{result:#}");
+        assert_eq!(result["params"]["arrivals"], "constant");
+        assert_eq!(result["params"]["late"], "queue");
+        let at = |name: &str| figure(&result, &format!("/latency/{name}_ns"));
+        assert!(at("response/p50") >= at("service/p50") / 2);
+        assert!(at("response/max") >= at("service/min"));
+        assert!(at("response/max") >= at("lateness/min"));
+    });
+}
+
+#[test]
+fn arrivals_keep_the_mean() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend(|backend| {
+        // Of Poisson arrivals so many in two seconds, within six standard deviations.
+        for (arrivals, slack) in [("poisson", 270), ("jitter:10%", 2)] {
+            let flags = format!("-R 1000 -d 2s -c 20 --seed 7 --arrivals {arrivals} {backend}");
+            let result = result(&http(&url(address, "/"), &flags).exits(0));
+            let due = operations(&result, "due");
+            assert!(due.abs_diff(2_000) <= slack, "{arrivals}: {due}");
+            assert_eq!(result["params"]["arrivals"], arrivals);
+        }
+    });
+}
+
+#[test]
+fn rates_are_fractional_and_by_the_minute() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend_at_once(|backend| {
+        for (rate, per_s) in [("12.5", 12.5), ("600/m", 10.0), ("0.1k", 100.0)] {
+            let flags = format!("-R {rate} -n 10 -c 2 {backend}");
+            let result = result(&http(&url(address, "/"), &flags).exits(0));
+            all_went_well(&result, 10);
+            assert_eq!(result["rate"]["target_per_s"], per_s);
+        }
+    });
+}
+
+#[test]
+fn stages_and_ramps_are_a_result_each() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend(|backend| {
+        let flags = format!("--stages 200:300ms,1000:300ms,1000-3000:400ms -c 8 {backend}");
+        let report = http(&url(address, "/"), &flags).exits(0).report();
+        let results = report["results"].as_array().unwrap();
+        assert_eq!(results.len(), 3);
+        for (number, (result, due)) in (1..).zip(results.iter().zip([60, 300, 800])) {
+            holds_together(result);
+            assert_eq!(result["params"]["stage"], number);
+            assert_eq!(result["errors"], json!([]));
+            let told = operations(result, "due");
+            assert!(told.abs_diff(due) <= 1, "stage {number}: {told}");
+            assert_eq!(operations(result, "completed"), told);
+        }
+        let params = |stage: usize| &results[stage]["params"];
+        assert_eq!(params(0)["rate_per_s"], 200.0);
+        assert_eq!(params(1)["rate_to_per_s"], Value::Null);
+        assert_eq!(params(2)["rate_per_s"], 1000.0);
+        assert_eq!(params(2)["rate_to_per_s"], 3000.0);
+    });
+}
+
+#[test]
+fn what_is_late_is_dropped_where_asked() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend_at_once(|backend| {
+        // Two connections of 50 ms a request carry 40 a second.
+        let flags = format!("-R 400 -d 1s -c 2 --late drop {backend}");
+        let result = result(&http(&url(address, "/echo?delay=50ms"), &flags).exits(0));
+        assert!(operations(&result, "due").abs_diff(400) <= 1, "{result:#}");
+        assert!(operations(&result, "dropped") >= 350, "{result:#}");
+        assert!(
+            (20..=44).contains(&operations(&result, "sent")),
+            "{result:#}"
+        );
+        assert_eq!(operations(&result, "unsent_at_end"), 0, "{result:#}");
+        assert_eq!(result["params"]["late"], "drop");
+    });
+}
+
+#[test]
+fn a_rate_beyond_the_connections_is_told_with_its_cause() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend_at_once(|backend| {
+        let flags = format!("-R 400 -d 1s -c 2 {backend}");
+        let ran = http(&url(address, "/echo?delay=50ms"), &flags).exits(0);
+        let result = result(&ran);
+        assert_eq!(result["rate"]["target_per_s"], 400.0);
+        assert!(achieved(&result) <= 45.0, "{result:#}");
+        assert!(operations(&result, "unsent_at_end") >= 350, "{result:#}");
+        assert!(figure(&result, "/rate/backlog_max") >= 350, "{result:#}");
+        // What was never sent counts in the response time and not in the service time.
+        let service = &result["latency"]["service"];
+        assert!(figure(service, "/max_ns") < 900_000_000, "{result:#}");
+        let response = &result["latency"]["response"];
+        assert!(figure(response, "/p50_ns") > 300_000_000, "{response:#}");
+        let report = ran.report();
+        let about = report["warnings"].as_array().unwrap().iter();
+        let mut about = about.filter(|warning| {
+            let message = warning["message"].as_str().unwrap();
+            message.contains("rate") || message.contains("/s")
+        });
+        let told = about.find(|warning| {
+            let advice = warning["advice"].as_str().unwrap_or_default();
+            warning["message"].as_str().unwrap().contains("connections") || advice.contains("-c")
+        });
+        assert!(
+            told.is_some(),
+            "{:?}: {:#}",
+            warnings(&report),
+            report["warnings"]
+        );
+    });
+}
+
+#[test]
+fn a_stall_counts_for_all_that_were_due_meanwhile() {
+    for_each_backend_at_once(|backend| {
+        let serve = Serve::start("--stall 300ms:300ms");
+        let flags = format!("-R 1000 -d 1s -c 10 {backend}");
+        let result = result(&http(&url(serve.address(), "/"), &flags).exits(0));
+        let due = operations(&result, "due");
+        all_went_well(&result, due);
+        // Ten could be sent into the stall; the others waited here, and it is no fault of the service.
+        let response = &result["latency"]["response"];
+        assert!(figure(response, "/p75_ns") > 20_000_000, "{response:#}");
+        assert!(figure(response, "/max_ns") > 250_000_000, "{response:#}");
+        let service = &result["latency"]["service"];
+        assert!(figure(service, "/p95_ns") < 100_000_000, "{service:#}");
+        let lateness = &result["latency"]["lateness"];
+        assert!(figure(lateness, "/max_ns") > 200_000_000, "{lateness:#}");
+    });
+}

@@ -1,0 +1,228 @@
+//! nginx, Apache and Python's server, as their packages install them.
+
+use nix::sys::signal::Signal;
+
+use super::servers::{PAGE, Server, apache, long_page, nginx, python};
+use super::{
+    all_went_well, code, errors, for_each_backend, http, operations, result, sockets_used, start,
+};
+use crate::util::{figure, text};
+
+/// A server that closes each connection after ten requests.
+fn is_limited_to_ten(server: &Server, path: &str) {
+    for_each_backend(|backend| {
+        for connections in [1, 4] {
+            let flags = format!("-n 200 -c {connections} {backend}");
+            let ran = http(&server.url(path), &flags).exits(0);
+            let result = result(&ran);
+            all_went_well(&result, 200);
+            let used = sockets_used(&result);
+            // Each connection may be amid its ten at the end, and the next one may stand ready.
+            assert!((20..=20 + 2 * connections).contains(&used), "{result:#}");
+            let reconnects = figure(&result, "/connections/reconnects");
+            assert_eq!(reconnects, used - connections, "{result:#}");
+        }
+    });
+}
+
+#[test]
+fn connections_that_nginx_closes_are_replaced() {
+    let Some(server) = nginx() else { return };
+    is_limited_to_ten(&server, "/limited");
+}
+
+#[test]
+fn connections_that_apache_closes_are_replaced() {
+    let Some(server) = apache("MaxKeepAliveRequests 10") else {
+        return;
+    };
+    is_limited_to_ten(&server, "/page.html");
+}
+
+#[test]
+fn bodies_of_every_framing_are_read_whole() {
+    let Some(server) = nginx() else { return };
+    let Some(apache) = apache("MaxKeepAliveRequests 0") else {
+        return;
+    };
+    for_each_backend(|backend| {
+        let body_bytes = |url: &str, flags: &str| {
+            let ran = http(url, &format!("-n 50 -c 2 {flags} {backend}")).exits(0);
+            let result = result(&ran);
+            all_went_well(&result, 50);
+            assert_eq!(sockets_used(&result), 2, "{result:#}");
+            let body_bytes = figure(&result, "/transfer/body_bytes");
+            assert!(figure(&result, "/transfer/received_bytes") > body_bytes);
+            body_bytes
+        };
+        let page = PAGE.len() as u64;
+        let long = long_page().len() as u64;
+        assert_eq!(body_bytes(&server.url("/page"), ""), 50 * page);
+        // Chunked: its filter makes the page two bytes longer.
+        assert_eq!(body_bytes(&server.url("/chunked"), ""), 50 * (page + 2));
+        assert_eq!(body_bytes(&server.url("/forwarded"), ""), 50 * 6);
+        assert_eq!(body_bytes(&server.url("/long.html"), ""), 50 * long);
+        assert_eq!(body_bytes(&server.url("/page"), "-X HEAD"), 0);
+        assert_eq!(body_bytes(&server.url("/chunked"), "-X HEAD"), 0);
+        assert_eq!(body_bytes(&server.url("/empty"), ""), 0);
+        assert_eq!(body_bytes(&apache.url("/page.html"), ""), 50 * page);
+        assert_eq!(body_bytes(&apache.url("/long.html"), "-X HEAD"), 0);
+        // Chunked, too, since Apache does not know what the compressed length will be.
+        let compressed = body_bytes(&apache.url("/long.html"), "-H Accept-Encoding:gzip");
+        assert!(compressed < 50 * long, "{compressed}");
+    });
+}
+
+#[test]
+fn bodies_that_are_sent_arrive() {
+    let Some(server) = nginx() else { return };
+    let Some(apache) = apache("") else { return };
+    for_each_backend(|backend| {
+        for framing in ["", "--chunked"] {
+            let with_body = |url: &str, bytes: usize| {
+                let file = server.file_of(bytes);
+                let flags = format!("-n 30 -c 3 -X POST --body-file {file} {framing} {backend}");
+                let result = result(&http(url, &flags).exits(0));
+                all_went_well(&result, 30);
+                let sent = figure(&result, "/transfer/sent_bytes");
+                assert!(sent > 30 * bytes as u64, "{sent}");
+                figure(&result, "/transfer/body_bytes")
+            };
+            assert_eq!(with_body(&apache.url("/reflect"), 700), 30 * 700);
+            assert_eq!(with_body(&apache.url("/reflect"), 60_000), 30 * 60_000);
+            assert_eq!(with_body(&server.url("/forwarded"), 60_000), 30 * 6);
+        }
+    });
+}
+
+#[test]
+fn error_codes_are_counted_each() {
+    let Some(nginx) = nginx() else { return };
+    let Some(apache) = apache("") else { return };
+    for_each_backend(|backend| {
+        for server in [&nginx, &apache] {
+            for (path, status) in [
+                ("/nowhere", "404"),
+                ("/fails", "500"),
+                ("/unavailable", "503"),
+            ] {
+                let flags = format!("-n 40 -c 4 --threads 1 {backend}");
+                let ran = http(&server.url(path), &flags).exits(1);
+                let ran = ran.complains(&[status]);
+                let result = result(&ran);
+                assert_eq!(operations(&result, "failed"), 40, "{result:#}");
+                assert_eq!(code(&result, status), 40, "{result:#}");
+                let told = &result["status_codes"][status];
+                assert_eq!(told["expected"], false);
+                assert_eq!(told["first_ordinal"], 1);
+                assert!(figure(told, "/first_at_ns") <= figure(&result, "/duration_ns"));
+                let of_code = &result["latency"]["by_status"][status];
+                assert_eq!(figure(of_code, "/count"), 40);
+                assert_ne!(figure(of_code, "/max_ns"), 0);
+                assert_eq!(result["rate"]["achieved_per_s"], 0.0, "goodput");
+
+                let flags = format!("{flags} --expect-status {status}");
+                all_went_well(
+                    &super::result(&http(&server.url(path), &flags).exits(0)),
+                    40,
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_page_that_has_not_changed_has_no_body() {
+    let Some(server) = nginx() else { return };
+    for_each_backend(|backend| {
+        let url = server.url("/page");
+        let flags = format!("-n 20 -c 2 {backend}");
+        let since = "If-Modified-Since: Tue, 01 Jan 2030 00:00:00 GMT";
+        let mut words = super::words(&url, &flags);
+        words.extend(["-H", since]);
+        let result = result(&crate::util::run(&words).exits(0));
+        all_went_well(&result, 20);
+        assert_eq!(code(&result, "304"), 20);
+        assert_eq!(figure(&result, "/transfer/body_bytes"), 0);
+        assert_eq!(sockets_used(&result), 2);
+    });
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused() {
+    let Some(server) = nginx() else { return };
+    for_each_backend(|backend| {
+        let file = server.file_of(5_000);
+        let flags = format!("-n 20 -c 2 -X POST --body-file {file} {backend}");
+        let result = result(&http(&server.url("/small"), &flags).exits(1));
+        assert_eq!(code(&result, "413"), 20, "{result:#}");
+        assert_eq!(operations(&result, "failed"), 20);
+    });
+}
+
+#[test]
+fn a_reload_amid_the_run_is_survived() {
+    let Some(server) = nginx() else { return };
+    for_each_backend(|backend| {
+        let flags = format!("-d 1500ms -c 8 --wait block --interval 250ms {backend}");
+        let job = start(&server.url("/"), &flags);
+        job.is_measuring();
+        server.signal(Signal::SIGHUP);
+        let result = result(&job.wait().exits(0));
+        // The old worker closes the connections that are idle, and answers the others with `Connection: close`; a request
+        // that crosses a close is lost.
+        assert!(sockets_used(&result) > 8, "{result:#}");
+        let failed = operations(&result, "failed");
+        assert!(failed <= 8, "{result:#}");
+        let told = errors(&result, "receive", "early-close")
+            + errors(&result, "receive", "ECONNRESET")
+            + errors(&result, "send", "EPIPE")
+            + errors(&result, "send", "ECONNRESET");
+        assert!(told >= failed, "{result:#}");
+        assert_eq!(operations(&result, "timed_out"), 0);
+        let last = result["intervals"].as_array().unwrap().last().unwrap();
+        assert!(figure(last, "/completed") > 0, "{result:#}");
+    });
+}
+
+#[test]
+fn ipv6_and_unix_sockets_are_ways_to_get_there() {
+    let Some(server) = nginx() else { return };
+    for_each_backend(|backend| {
+        let flags = format!("-n 100 -c 5 {backend}");
+        let unix = format!("unix:{}", server.path("socket"));
+        let paged = format!("{unix}:/page");
+        for (url, body) in [(&unix, 6), (&paged, PAGE.len() as u64)] {
+            let result = result(&http(url, &flags).exits(0));
+            all_went_well(&result, 100);
+            assert_eq!(figure(&result, "/transfer/body_bytes"), 100 * body);
+            assert_eq!(sockets_used(&result), 5);
+        }
+        if std::net::TcpListener::bind(("::1", 0)).is_err() {
+            eprintln!("skipped: there is no IPv6 here");
+            return;
+        }
+        let url = format!("http://[::1]:{}/", server.port);
+        let result = result(&http(&url, &flags).exits(0));
+        all_went_well(&result, 100);
+        assert!(text(&result, "/params/address").starts_with("[::1]:"));
+    });
+}
+
+#[test]
+fn a_server_of_http_1_0_ends_bodies_with_the_connection() {
+    let Some(server) = python() else { return };
+    for_each_backend(|backend| {
+        for (path, bytes) in [("/page.html", PAGE.len() as u64), ("/until-close", 100_000)] {
+            let flags = format!("-n 40 -c 2 {backend}");
+            let result = result(&http(&server.url(path), &flags).exits(0));
+            all_went_well(&result, 40);
+            assert_eq!(figure(&result, "/transfer/body_bytes"), 40 * bytes);
+            let used = sockets_used(&result);
+            assert!((40..=42).contains(&used), "{result:#}");
+        }
+        let flags = format!("-n 4 -c 1 {backend}");
+        let result = result(&http(&server.url("/nowhere"), &flags).exits(1));
+        assert_eq!(code(&result, "404"), 4, "{result:#}");
+    });
+}

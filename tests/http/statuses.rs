@@ -1,0 +1,133 @@
+//! Status codes: counted, timed, and first seen each; what counts as success is for the user to say.
+
+use serde_json::{Value, json};
+
+use super::{
+    all_went_well, code, for_each_backend, for_each_backend_at_once, http, operations, result,
+    sockets_used,
+};
+use crate::util::{Serve, figure};
+
+fn url(address: &str, path: &str) -> String {
+    format!("http://{address}{path}")
+}
+
+/// Where a circuit breaker would open is read off one report.
+#[test]
+fn a_fifth_of_the_answers_is_an_error() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend_at_once(|backend| {
+        let load = format!("-c 10 -n 1000 -R 500 --threads 1 --timeout 10s {backend}");
+        let run = |flags: &str| {
+            let flags = format!("{load} {flags}");
+            result(&http(&url(address, "/echo?status=511:20"), &flags).exits(0))
+        };
+        let result = run("");
+        let (fine, bad) = (code(&result, "200"), code(&result, "511"));
+        assert_eq!(fine + bad, 1000, "{result:#}");
+        // Within six standard deviations of a fifth.
+        assert!((124..=276).contains(&bad), "{bad}");
+        assert_eq!(
+            (
+                operations(&result, "completed"),
+                operations(&result, "failed")
+            ),
+            (fine, bad)
+        );
+        let codes = &result["status_codes"];
+        assert_eq!(codes["200"]["expected"], true);
+        assert_eq!(codes["511"]["expected"], false);
+        let first = |code: &str| figure(codes, &format!("/{code}/first_ordinal"));
+        assert_eq!(first("200").min(first("511")), 1);
+        assert!(
+            (2..=100).contains(&first("200").max(first("511"))),
+            "{codes:#}"
+        );
+        let at = |code: &str| figure(codes, &format!("/{code}/first_at_ns"));
+        assert!(at("200").max(at("511")) < figure(&result, "/duration_ns"));
+        let earlier = if first("200") == 1 { "200" } else { "511" };
+        assert!(at(earlier) <= at("200").max(at("511")));
+        for status in ["200", "511"] {
+            let summary = &result["latency"]["by_status"][status];
+            assert_eq!(figure(summary, "/count"), code(&result, status));
+            assert!(figure(summary, "/p50_ns") > 0);
+        }
+        assert_eq!(sockets_used(&result), 10, "{result:#}");
+        assert_eq!(figure(&result, "/connections/reconnects"), 0);
+
+        // fortio opens another connection after each error.
+        let result = run("--reconnect-on-error");
+        let bad = code(&result, "511");
+        assert_eq!(code(&result, "200") + bad, 1000);
+        let used = sockets_used(&result);
+        assert!((bad..=10 + bad).contains(&used), "{bad} errors: {result:#}");
+        assert_eq!(figure(&result, "/connections/reconnects"), used - 10);
+    });
+}
+
+#[test]
+fn a_fifth_of_the_answers_is_slow() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend_at_once(|backend| {
+        let flags = format!("-c 50 -n 400 -R 400 {backend}");
+        let result = result(&http(&url(address, "/echo?delay=100ms:20"), &flags).exits(0));
+        all_went_well(&result, 400);
+        let service = &result["latency"]["service"];
+        assert!(figure(service, "/p50_ns") < 100_000_000, "{service:#}");
+        assert!(figure(service, "/p95_ns") >= 100_000_000, "{service:#}");
+    });
+}
+
+#[test]
+fn what_is_expected_is_for_the_user_to_say() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend(|backend| {
+        let run = |path: &str, flags: &str| {
+            http(
+                &url(address, path),
+                &format!("-n 50 -c 5 {flags} {backend}"),
+            )
+        };
+        for (path, expect) in [
+            ("/echo?status=404", "404"),
+            ("/echo?status=404", "2xx,4xx"),
+            ("/echo?status=503", "500-599"),
+            ("/", "200"),
+        ] {
+            let result = result(&run(path, &format!("--expect-status {expect}")).exits(0));
+            all_went_well(&result, 50);
+            assert_eq!(result["params"]["expect_status"], expect);
+        }
+        // Nothing succeeded: not measured, however many answers came.
+        for (path, flags) in [("/echo?status=404", ""), ("/", "--expect-status 204")] {
+            let ran = run(path, flags).exits(1);
+            let report = ran.report();
+            let result = &report["results"][0];
+            assert_eq!(operations(result, "failed"), 50);
+            assert_eq!(operations(result, "completed"), 0);
+            assert_eq!(result["rate"]["achieved_per_s"], 0.0);
+            ran.complains(&["--expect-status"]);
+        }
+    });
+}
+
+#[test]
+fn every_interval_tells_its_codes() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend(|backend| {
+        let flags = format!("-R 500 -d 600ms -c 5 --interval 100ms {backend}");
+        let result = result(&http(&url(address, "/echo?status=503:50"), &flags).exits(0));
+        let intervals = result["intervals"].as_array().unwrap();
+        assert_eq!(intervals.len(), 6);
+        for status in ["200", "503"] {
+            let of = |interval: &Value| interval["status_codes"][status].as_u64().unwrap_or(0);
+            let sum: u64 = intervals.iter().map(of).sum();
+            assert_eq!(sum, code(&result, status), "{result:#}");
+        }
+        assert_ne!(result["status_codes"], json!({}));
+    });
+}
