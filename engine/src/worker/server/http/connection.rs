@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use super::reading::Resume;
 use super::reply::Reply;
+use super::request::Pending;
 use super::routes::Hold;
 use crate::driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, Token};
 use crate::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
+use crate::proto::http1::incoming::RequestReader;
 use crate::units::Instant;
 
 /// Room for the heads of responses, and short bodies, bytes.
@@ -48,7 +49,7 @@ pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
     ((token.0 >> 8) as u32, purpose)
 }
 
-/// Bytes that arrived and are not yet answered, with when they did.
+/// Bytes that arrived and were not yet read, with when they did.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     bytes: Vec<u8>,
@@ -56,8 +57,6 @@ pub(super) struct Input {
     /// Up to which of all bytes ever kept here came when.
     marks: VecDeque<(u64, Instant)>,
     taken: u64,
-    /// What is known of the request they begin with.
-    pub resume: Resume,
 }
 
 impl Input {
@@ -158,7 +157,10 @@ pub(super) struct Connection {
     /// The client sends nothing more.
     pub ended: bool,
     pub ending: Ending,
+    pub reader: RequestReader,
+    /// Bytes that are read once the connection takes requests again.
     pub input: Option<Box<Input>>,
+    pub pending: Option<Box<Pending>>,
     page: Option<BufferId>,
     start: u32,
     pub end: u32,
@@ -184,7 +186,9 @@ impl Connection {
             queued: false,
             ended: false,
             ending: Ending::No,
+            reader: RequestReader::new(),
             input: None,
+            pending: None,
             page: None,
             start: 0,
             end: 0,
@@ -218,6 +222,12 @@ impl Connection {
         self.sending || self.start < self.end || self.tail.is_some()
     }
 
+    /// Whether a part of a request is there, and the rest is waited for.
+    pub(super) fn is_cut(&self) -> bool {
+        let is_coming = self.pending.as_ref().is_some_and(|p| p.arrival.is_none());
+        (is_coming || !self.reader.is_at_start()) && self.takes_requests() && !self.is_unsent()
+    }
+
     /// Memory that it holds beyond itself, bytes.
     pub(super) fn holds(&self) -> u64 {
         let input = self.input.as_ref().map_or(0, |i| i.bytes.capacity() as u64);
@@ -227,7 +237,8 @@ impl Connection {
             _ => 0,
         };
         let page = if self.page.is_some() { PAGE as u64 } else { 0 };
-        input + held + tail + page
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
+        input + self.reader.holds() as u64 + pending + held + tail + page
     }
 
     fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {

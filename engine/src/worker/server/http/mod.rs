@@ -10,8 +10,8 @@
 mod connection;
 mod echo;
 mod queue;
-mod reading;
 mod reply;
+mod request;
 mod routes;
 mod stall;
 
@@ -27,13 +27,15 @@ use rand_xoshiro::rand_core::SeedableRng;
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
 use crate::proto::hello::WaitMode;
+use crate::proto::http1::Spare;
+use crate::proto::http1::incoming::{Event, RequestError};
 use crate::units::{Instant, Nanos};
 use crate::worker::{Role, TurnCounters};
 
 use connection::{Connection, Ending, FILL_BYTES, Held, Input, PAGE, Purpose, Tail, slot_of};
 use queue::Queue;
-use reading::{Reading, Resume, read};
 use reply::{Body, FILL, HEAD_BESIDE, Reply, SHORT, Timing};
+use request::{Pending, Request};
 use routes::{Hold, route};
 use stall::Stalls;
 
@@ -47,12 +49,22 @@ const WAKEUP: Nanos = Nanos::from_micros(300);
 const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
 /// How long a client is given to read why it was refused.
 const LINGER: Nanos = Nanos::from_secs(1);
+const LATE: RequestError = RequestError {
+    status: 408,
+    reason: "the request was not whole in time",
+};
+const FULL: RequestError = RequestError {
+    status: 503,
+    reason: "the server has as many connections as --max-connections lets it have",
+};
 /// Connections whose deadlines are looked at in one nap.
 const LOOKS: usize = 8192;
 /// Beyond the connections allowed, so many are told that there are too many; others are closed unheard.
 const TURNED_AWAY_MAX: usize = 256;
 /// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
+/// Buffers kept for heads that come in pieces.
+const SPARE_KEPT: usize = 64;
 /// The pool that requests arrive in: buffers, and their length, bytes.
 const POOL: (u16, u32) = (1024, 4096);
 
@@ -90,6 +102,7 @@ struct Desk {
     dice: Xoshiro256PlusPlus,
     queue: Queue,
     stalls: Stalls,
+    spare: Spare,
     /// Responses before they go to a page.
     written: Vec<u8>,
     /// The body behind them.
@@ -139,6 +152,7 @@ impl<S> HttpSide<S> {
             dice: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
             queue: Queue::default(),
             stalls: Stalls::new(std::mem::take(&mut settings.stalls)),
+            spare: Spare::default(),
             written: Vec::with_capacity(PAGE),
             tail: None,
             due: BinaryHeap::new(),
@@ -220,7 +234,7 @@ impl<S> HttpSide<S> {
         self.serials = self.serials.wrapping_add(1);
         let mut conn = Connection::new(slot, self.serials, socket, now);
         if is_full {
-            self.desk.refuse(&mut conn, 503);
+            self.desk.refuse(&mut conn, FULL);
         } else {
             self.take(&mut conn, &arrival.bytes, arrival.at);
         }
@@ -236,11 +250,10 @@ impl<S> HttpSide<S> {
             conn.input.get_or_insert_default().push(bytes, now);
             return self.desk.answer(conn);
         }
-        let (used, resume) = self.desk.digest(conn, bytes, Resume::default(), |_| now);
+        let used = self.desk.digest(conn, bytes, |_| now);
         if used < bytes.len() {
             let mut input = Input::default();
             input.push(&bytes[used..], now);
-            input.resume = resume;
             conn.input = Some(Box::new(input));
         }
     }
@@ -254,8 +267,7 @@ impl<S> HttpSide<S> {
     ) -> Result<(), DriverError> {
         let slot = conn.slot();
         self.commit(io, &mut conn)?;
-        let waits = conn.takes_requests() && conn.input.is_some();
-        conn.since = waits.then(|| conn.since.unwrap_or(now));
+        conn.since = conn.is_cut().then(|| conn.since.unwrap_or(now));
         if !conn.is_answering() {
             match conn.ending {
                 Ending::No if conn.ended => conn.close(io)?,
@@ -277,11 +289,13 @@ impl<S> HttpSide<S> {
         }
         if conn.is_over() {
             self.memory -= conn.charged;
+            conn.reader.reset(&mut self.desk.spare);
             conn.free(io, &mut self.pages);
             self.vacant.push(slot);
         } else {
             self.slots[slot as usize] = Some(conn);
         }
+        self.desk.spare.trim(SPARE_KEPT);
         if self.pages.len() > PAGES_KEPT {
             for page in self.pages.drain(PAGES_KEPT..) {
                 io.free(page);
@@ -312,7 +326,7 @@ impl<S> HttpSide<S> {
                 }
                 conn.tail = Some(Tail::Fill(len));
             }
-            Some(Body::Text(_)) | None => {}
+            Some(Body::Text(_) | Body::Line(_)) | None => {}
         }
         if conn.is_unsent() && !conn.sending && !std::mem::replace(&mut conn.queued, true) {
             self.ready.push(conn.slot());
@@ -399,7 +413,7 @@ impl<S> HttpSide<S> {
             {
                 if is_late {
                     conn.input = None;
-                    self.desk.refuse(&mut conn, 408);
+                    self.desk.refuse(&mut conn, LATE);
                 } else {
                     conn.close(io)?;
                 }
@@ -438,81 +452,100 @@ impl Desk {
     /// Answers what is unread, as far as that goes.
     fn answer(&mut self, conn: &mut Connection) {
         let Some(mut input) = conn.input.take() else {
+            self.digest(conn, &[], |_| Instant::default());
             return;
         };
-        let arrival = |bytes| input.arrival(bytes);
-        let (used, resume) = self.digest(conn, input.rest(), input.resume, arrival);
+        let used = self.digest(conn, input.rest(), |bytes| input.arrival(bytes));
         input.consume(used);
-        input.resume = resume;
         if !input.rest().is_empty() && matches!(conn.ending, Ending::No) {
             conn.input = Some(input);
         }
     }
 
-    /// Answers the requests that `bytes` begin with, until one is not whole or its turn has not come. Returns how many
-    /// bytes they took, and what is known of the next one.
+    /// Answers the requests in `bytes`, until one is not whole or its turn has not come. Returns how many bytes were
+    /// read; `arrival` tells when so many of them had come.
     fn digest(
         &mut self,
         conn: &mut Connection,
         bytes: &[u8],
-        mut resume: Resume,
         arrival: impl Fn(usize) -> Instant,
-    ) -> (usize, Resume) {
+    ) -> usize {
+        let mut reader = std::mem::take(&mut conn.reader);
         let mut used = 0;
-        while used < bytes.len() && conn.takes_requests() && self.tail.is_none() {
-            let rest = &bytes[used..];
-            if rest.len() < resume.at_least {
-                break;
-            }
-            match read(rest, resume) {
-                Reading::More {
-                    resume: known,
-                    go_on,
-                } => {
-                    resume = known;
-                    if go_on {
-                        self.written
-                            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                    }
+        while conn.takes_requests() && self.tail.is_none() && self.has_room(conn, 0) {
+            if let Some(pending) = &conn.pending
+                && let Some(at) = pending.arrival
+            {
+                if !self.has_room(conn, pending.request().echoes()) {
                     break;
                 }
-                Reading::Refused(status) => {
-                    self.refuse(conn, status);
-                    used = bytes.len();
+                if let Some(pending) = conn.pending.take() {
+                    self.serve(conn, &pending.request(), at);
                 }
-                Reading::Whole(request, len) => {
-                    let ahead = conn.end as usize + self.written.len();
-                    if ahead + HEAD_BESIDE + SHORT + request.head_bytes > PAGE {
-                        break;
+                continue;
+            }
+            let (read, event) = match reader.handle_bytes(&bytes[used..], &mut self.spare) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.refuse(conn, error);
+                    return bytes.len();
+                }
+            };
+            used += read;
+            match event {
+                None => break,
+                Some(Event::Head(head)) => {
+                    let request = Request::of(&head);
+                    if head.last && self.has_room(conn, request.echoes()) {
+                        self.serve(conn, &request, arrival(used));
+                        continue;
                     }
-                    used += len;
-                    resume = Resume::default();
-                    let at = arrival(used);
-                    self.stalls.handle_request(at);
-                    self.served += 1;
-                    let (reply, hold) = route(&request, &mut self.dice);
-                    let due = match hold {
-                        Hold::Not => {
-                            self.write(conn, reply, None);
-                            continue;
-                        }
-                        Hold::Delay(delay) => at + delay,
-                        Hold::Queue(service) => self.queue.departure(at, service),
-                    };
-                    self.held += 1;
-                    // The count keeps those that are due at the same instant in order.
-                    self.due
-                        .push(Reverse((due, self.held, conn.slot(), conn.serial)));
-                    let arrival = at;
-                    conn.held = Some(Box::new(Held {
-                        reply,
-                        hold,
-                        arrival,
-                    }));
+                    let mut pending = Box::new(Pending::new(&request));
+                    if head.last {
+                        pending.arrival = Some(arrival(used));
+                    } else if head.expects_continue && used == bytes.len() {
+                        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+                        self.written.extend_from_slice(go_on);
+                    }
+                    conn.pending = Some(pending);
+                }
+                Some(Event::Body { bytes: part, last }) => {
+                    if let Some(pending) = &mut conn.pending {
+                        pending.body.extend_from_slice(part);
+                        pending.arrival = last.then(|| arrival(used));
+                    }
                 }
             }
         }
-        (used, resume)
+        reader.release(&mut self.spare);
+        conn.reader = reader;
+        used
+    }
+
+    /// Whether one more response fits the page that echoes so many bytes in its head.
+    fn has_room(&self, conn: &Connection, echoed: usize) -> bool {
+        conn.end as usize + self.written.len() + HEAD_BESIDE + SHORT + echoed <= PAGE
+    }
+
+    /// Answers a request, or holds its response until it is due.
+    fn serve(&mut self, conn: &mut Connection, request: &Request<'_>, arrival: Instant) {
+        self.stalls.handle_request(arrival);
+        self.served += 1;
+        let (reply, hold) = route(request, &mut self.dice);
+        let due = match hold {
+            Hold::Not => return self.write(conn, reply, None),
+            Hold::Delay(delay) => arrival + delay,
+            Hold::Queue(service) => self.queue.departure(arrival, service),
+        };
+        self.held += 1;
+        // The count keeps those that are due at the same instant in order.
+        self.due
+            .push(Reverse((due, self.held, conn.slot(), conn.serial)));
+        conn.held = Some(Box::new(Held {
+            reply,
+            hold,
+            arrival,
+        }));
     }
 
     /// Writes a response out.
@@ -524,8 +557,9 @@ impl Desk {
     }
 
     /// The last response of a connection whose requests cannot be followed any further.
-    fn refuse(&mut self, conn: &mut Connection, status: u16) {
-        self.write(conn, Reply::refusal(status), None);
+    fn refuse(&mut self, conn: &mut Connection, error: RequestError) {
+        self.write(conn, Reply::refusal(error.status, error.reason), None);
+        conn.pending = None;
         conn.ending = Ending::LastOfMore;
     }
 }
