@@ -298,6 +298,12 @@ impl Dispatcher {
             }
             other => other?,
         };
+        (self.log)(&format!(
+            "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
+            wait.name(),
+            settings.seed
+        ));
+        self.placement.http = Some(cpu);
         self.http = Some(thread);
         Ok(())
     }

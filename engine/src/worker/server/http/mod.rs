@@ -14,6 +14,7 @@ mod reply;
 mod request;
 mod routes;
 mod stall;
+mod stamps;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -40,6 +41,7 @@ use routes::{Hold, route};
 use stall::Stalls;
 
 pub use stall::Stall;
+pub use stamps::StampClock;
 
 /// How long the worker sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -96,11 +98,22 @@ pub struct HttpSettings {
     pub stalls: Vec<Stall>,
 }
 
+/// A request on its way into the queue.
+#[derive(Debug, Clone, Copy)]
+struct Joining {
+    arrival: Instant,
+    slot: u32,
+    serial: u32,
+    service: Nanos,
+}
+
 /// What answering takes.
 #[derive(Debug)]
 struct Desk {
     dice: Xoshiro256PlusPlus,
     queue: Queue,
+    /// Requests that join the queue once all of a turn have come.
+    joining: Vec<Joining>,
     stalls: Stalls,
     spare: Spare,
     /// Responses before they go to a page.
@@ -119,6 +132,7 @@ pub struct HttpSide<S> {
     inbox: Receiver<HttpArrival<S>>,
     settings: HttpSettings,
     stopping: Arc<AtomicBool>,
+    stamps: Box<dyn StampClock>,
     started_at: Instant,
     desk: Desk,
     slots: Vec<Option<Connection>>,
@@ -146,11 +160,13 @@ impl<S> HttpSide<S> {
         inbox: Receiver<HttpArrival<S>>,
         mut settings: HttpSettings,
         stopping: Arc<AtomicBool>,
+        stamps: Box<dyn StampClock>,
         now: Instant,
     ) -> Self {
         let desk = Desk {
             dice: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
             queue: Queue::default(),
+            joining: Vec::new(),
             stalls: Stalls::new(std::mem::take(&mut settings.stalls)),
             spare: Spare::default(),
             written: Vec::with_capacity(PAGE),
@@ -163,6 +179,7 @@ impl<S> HttpSide<S> {
             inbox,
             settings,
             stopping,
+            stamps,
             started_at: now,
             desk,
             slots: Vec::new(),
@@ -198,10 +215,12 @@ impl<S> HttpSide<S> {
         self.desk.served
     }
 
-    /// When the next response that waits for its time is due.
+    /// When there is something to do, whatever comes: a stall ends, or else the next response is due that waits for its
+    /// time.
     #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
-        self.desk.due.peek().map(|Reverse((at, ..))| *at)
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        let due = || self.desk.due.peek().map(|Reverse((at, ..))| *at);
+        self.desk.stalls.until(now).or_else(due)
     }
 
     /// Memory that connections hold for what they sent and are sent, bytes.
@@ -236,24 +255,26 @@ impl<S> HttpSide<S> {
         if is_full {
             self.desk.refuse(&mut conn, FULL);
         } else {
+            // The first request has this worker started, and comes before it.
+            self.started_at = self.started_at.min(arrival.at);
             self.take(&mut conn, &arrival.bytes, arrival.at);
         }
         self.settle(io, conn, now)
     }
 
-    /// Bytes came.
-    fn take(&mut self, conn: &mut Connection, bytes: &[u8], now: Instant) {
+    /// Bytes came at `at`.
+    fn take(&mut self, conn: &mut Connection, bytes: &[u8], at: Instant) {
         if !matches!(conn.ending, Ending::No) {
             return;
         }
         if conn.input.is_some() || !conn.takes_requests() {
-            conn.input.get_or_insert_default().push(bytes, now);
+            conn.input.get_or_insert_default().push(bytes, at);
             return self.desk.answer(conn);
         }
-        let used = self.desk.digest(conn, bytes, |_| now);
+        let used = self.desk.digest(conn, bytes, |_| at);
         if used < bytes.len() {
             let mut input = Input::default();
-            input.push(&bytes[used..], now);
+            input.push(&bytes[used..], at);
             conn.input = Some(Box::new(input));
         }
     }
@@ -369,7 +390,16 @@ impl<S> HttpSide<S> {
                 self.take(&mut conn, io.pool_bytes(&b), now);
                 io.recycle(b);
             }
-            (Purpose::Receive, Outcome::ReceivedInPool { .. } | Outcome::Received(_)) => {
+            (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
+                (conn.active_at, self.active_at) = (now, now);
+                let at = at.and_then(|stamp| self.stamps.to_instant(stamp));
+                let bytes = conn.stamped(io, len);
+                self.take(&mut conn, bytes, at.map_or(now, |at| at.min(now)));
+            }
+            (
+                Purpose::Receive,
+                Outcome::ReceivedInPool { .. } | Outcome::ReceivedStamped { .. },
+            ) => {
                 conn.ended = true;
                 if matches!(conn.ending, Ending::Lingering(_)) || !conn.is_answering() {
                     conn.close(io)?;
@@ -423,6 +453,29 @@ impl<S> HttpSide<S> {
         Ok(())
     }
 
+    /// Has the requests that came in this turn join the queue, in the order of their arrival.
+    fn join_queue(&mut self) {
+        // Stable: what came at the same instant stays in the order of the reaping.
+        self.desk.joining.sort_by_key(|joining| joining.arrival);
+        for Joining {
+            arrival,
+            slot,
+            serial,
+            service,
+        } in self.desk.joining.drain(..)
+        {
+            let conn = self.slots[slot as usize].as_mut();
+            let conn = conn.filter(|conn| conn.serial == serial);
+            if let Some(held) = conn.and_then(|conn| conn.held.as_mut()) {
+                let (arrival, due) = self.desk.queue.join(arrival, service);
+                held.arrival = arrival;
+                self.desk.held += 1;
+                let place = (due, self.desk.held, slot, serial);
+                self.desk.due.push(Reverse(place));
+            }
+        }
+    }
+
     /// Sends the responses whose time has come.
     fn release_due<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         while let Some(Reverse((at, _, slot, serial))) = self.desk.due.peek().copied()
@@ -438,6 +491,7 @@ impl<S> HttpSide<S> {
                 if matches!(held.hold, Hold::Queue(_)) {
                     timing.arrival = Some(held.arrival.since(self.started_at));
                 }
+                conn.departed_at = now;
                 self.desk.write(&mut conn, held.reply, Some(timing));
                 self.desk.answer(&mut conn);
             }
@@ -532,15 +586,27 @@ impl Desk {
         self.stalls.handle_request(arrival);
         self.served += 1;
         let (reply, hold) = route(request, &mut self.dice);
-        let due = match hold {
+        let mut arrival = arrival;
+        match hold {
             Hold::Not => return self.write(conn, reply, None),
-            Hold::Delay(delay) => arrival + delay,
-            Hold::Queue(service) => self.queue.departure(arrival, service),
-        };
-        self.held += 1;
-        // The count keeps those that are due at the same instant in order.
-        self.due
-            .push(Reverse((due, self.held, conn.slot(), conn.serial)));
+            Hold::Delay(delay) => {
+                self.held += 1;
+                // The count keeps those that are due at the same instant in order.
+                let place = (arrival + delay, self.held, conn.slot(), conn.serial);
+                self.due.push(Reverse(place));
+            }
+            Hold::Queue(service) => {
+                conn.want_stamps();
+                // One that was sent before the last one's response joins when that has left.
+                arrival = arrival.max(conn.departed_at);
+                self.joining.push(Joining {
+                    arrival,
+                    slot: conn.slot(),
+                    serial: conn.serial,
+                    service,
+                });
+            }
+        }
         conn.held = Some(Box::new(Held {
             reply,
             hold,
@@ -596,8 +662,10 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
             self.active_at = now;
             self.adopt(io, arrival, now)?;
         }
+        self.join_queue();
         if now.since(self.checked_at) >= NAP {
             self.checked_at = now;
+            self.stamps.refresh();
             self.check_deadlines(io, now)?;
         }
         Ok(())
@@ -608,6 +676,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
             return Ok(());
         }
         self.release_due(io, now)?;
+        self.join_queue();
         let mut ready = std::mem::take(&mut self.ready);
         for slot in ready.drain(..) {
             if let Some(conn) = &mut self.slots[slot as usize] {
@@ -621,7 +690,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
 
     fn poll_wait(&self, now: Instant) -> Wait {
         let stalled = self.desk.stalls.until(now);
-        let due = stalled.or_else(|| self.next_due());
+        let due = self.next_due(now);
         if let Some(due) = due
             && due.since(now) <= WAKEUP
         {
