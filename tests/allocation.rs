@@ -1,6 +1,7 @@
 //! In the measured phase neither end allocates: every allocation of a worker's thread is counted.
 
 mod bulk;
+mod http;
 
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -8,6 +8,7 @@
 //! most a few more are received.
 
 mod connection;
+mod desk;
 mod echo;
 mod queue;
 mod reply;
@@ -17,28 +18,23 @@ mod stall;
 mod stamps;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::Receiver;
-use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::SeedableRng;
 
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
 use crate::proto::hello::WaitMode;
-use crate::proto::http1::Spare;
-use crate::proto::http1::incoming::{Event, RequestError};
+use crate::proto::http1::incoming::RequestError;
 use crate::units::{Instant, Nanos};
 use crate::worker::{Role, TurnCounters};
 
-use connection::{Connection, Ending, FILL_BYTES, Held, Input, PAGE, Purpose, Tail, slot_of};
-use queue::Queue;
-use reply::{Body, FILL, HEAD_BESIDE, Reply, SHORT, Timing};
-use request::{Pending, Request};
-use routes::{Hold, route};
-use stall::Stalls;
+use connection::{Connection, Ending, FILL_BYTES, Input, PAGE, Purpose, Tail, slot_of};
+use desk::{Desk, Joining};
+use reply::{Body, FILL, HEAD_BESIDE, SHORT, Timing};
+use routes::Hold;
 
 pub use stall::Stall;
 pub use stamps::StampClock;
@@ -98,34 +94,6 @@ pub struct HttpSettings {
     pub stalls: Vec<Stall>,
 }
 
-/// A request on its way into the queue.
-#[derive(Debug, Clone, Copy)]
-struct Joining {
-    arrival: Instant,
-    slot: u32,
-    serial: u32,
-    service: Nanos,
-}
-
-/// What answering takes.
-#[derive(Debug)]
-struct Desk {
-    dice: Xoshiro256PlusPlus,
-    queue: Queue,
-    /// Requests that join the queue once all of a turn have come.
-    joining: Vec<Joining>,
-    stalls: Stalls,
-    spare: Spare,
-    /// Responses before they go to a page.
-    written: Vec<u8>,
-    /// The body behind them.
-    tail: Option<Body>,
-    /// Responses that wait for their time, by slot and serial number of the connection.
-    due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
-    held: u64,
-    served: u64,
-}
-
 /// The HTTP side of a server; see the [module](self).
 #[derive(Debug)]
 pub struct HttpSide<S> {
@@ -163,18 +131,7 @@ impl<S> HttpSide<S> {
         stamps: Box<dyn StampClock>,
         now: Instant,
     ) -> Self {
-        let desk = Desk {
-            dice: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
-            queue: Queue::default(),
-            joining: Vec::new(),
-            stalls: Stalls::new(std::mem::take(&mut settings.stalls)),
-            spare: Spare::default(),
-            written: Vec::with_capacity(PAGE),
-            tail: None,
-            due: BinaryHeap::new(),
-            held: 0,
-            served: 0,
-        };
+        let desk = Desk::new(settings.seed, std::mem::take(&mut settings.stalls));
         Self {
             inbox,
             settings,
@@ -499,134 +456,6 @@ impl<S> HttpSide<S> {
             self.settle(io, conn, now)?;
         }
         Ok(())
-    }
-}
-
-impl Desk {
-    /// Answers what is unread, as far as that goes.
-    fn answer(&mut self, conn: &mut Connection) {
-        let Some(mut input) = conn.input.take() else {
-            self.digest(conn, &[], |_| Instant::default());
-            return;
-        };
-        let used = self.digest(conn, input.rest(), |bytes| input.arrival(bytes));
-        input.consume(used);
-        if !input.rest().is_empty() && matches!(conn.ending, Ending::No) {
-            conn.input = Some(input);
-        }
-    }
-
-    /// Answers the requests in `bytes`, until one is not whole or its turn has not come. Returns how many bytes were
-    /// read; `arrival` tells when so many of them had come.
-    fn digest(
-        &mut self,
-        conn: &mut Connection,
-        bytes: &[u8],
-        arrival: impl Fn(usize) -> Instant,
-    ) -> usize {
-        let mut reader = std::mem::take(&mut conn.reader);
-        let mut used = 0;
-        while conn.takes_requests() && self.tail.is_none() && self.has_room(conn, 0) {
-            if let Some(pending) = &conn.pending
-                && let Some(at) = pending.arrival
-            {
-                if !self.has_room(conn, pending.request().echoes()) {
-                    break;
-                }
-                if let Some(pending) = conn.pending.take() {
-                    self.serve(conn, &pending.request(), at);
-                }
-                continue;
-            }
-            let (read, event) = match reader.handle_bytes(&bytes[used..], &mut self.spare) {
-                Ok(read) => read,
-                Err(error) => {
-                    self.refuse(conn, error);
-                    return bytes.len();
-                }
-            };
-            used += read;
-            match event {
-                None => break,
-                Some(Event::Head(head)) => {
-                    let request = Request::of(&head);
-                    if head.last && self.has_room(conn, request.echoes()) {
-                        self.serve(conn, &request, arrival(used));
-                        continue;
-                    }
-                    let mut pending = Box::new(Pending::new(&request));
-                    if head.last {
-                        pending.arrival = Some(arrival(used));
-                    } else if head.expects_continue && used == bytes.len() {
-                        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-                        self.written.extend_from_slice(go_on);
-                    }
-                    conn.pending = Some(pending);
-                }
-                Some(Event::Body { bytes: part, last }) => {
-                    if let Some(pending) = &mut conn.pending {
-                        pending.body.extend_from_slice(part);
-                        pending.arrival = last.then(|| arrival(used));
-                    }
-                }
-            }
-        }
-        reader.release(&mut self.spare);
-        conn.reader = reader;
-        used
-    }
-
-    /// Whether one more response fits the page that echoes so many bytes in its head.
-    fn has_room(&self, conn: &Connection, echoed: usize) -> bool {
-        conn.end as usize + self.written.len() + HEAD_BESIDE + SHORT + echoed <= PAGE
-    }
-
-    /// Answers a request, or holds its response until it is due.
-    fn serve(&mut self, conn: &mut Connection, request: &Request<'_>, arrival: Instant) {
-        self.stalls.handle_request(arrival);
-        self.served += 1;
-        let (reply, hold) = route(request, &mut self.dice);
-        let mut arrival = arrival;
-        match hold {
-            Hold::Not => return self.write(conn, reply, None),
-            Hold::Delay(delay) => {
-                self.held += 1;
-                // The count keeps those that are due at the same instant in order.
-                let place = (arrival + delay, self.held, conn.slot(), conn.serial);
-                self.due.push(Reverse(place));
-            }
-            Hold::Queue(service) => {
-                conn.want_stamps();
-                // One that was sent before the last one's response joins when that has left.
-                arrival = arrival.max(conn.departed_at);
-                self.joining.push(Joining {
-                    arrival,
-                    slot: conn.slot(),
-                    serial: conn.serial,
-                    service,
-                });
-            }
-        }
-        conn.held = Some(Box::new(Held {
-            reply,
-            hold,
-            arrival,
-        }));
-    }
-
-    /// Writes a response out.
-    fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
-        if reply.close {
-            conn.ending = Ending::Last;
-        }
-        self.tail = reply.write(timing, &mut self.written);
-    }
-
-    /// The last response of a connection whose requests cannot be followed any further.
-    fn refuse(&mut self, conn: &mut Connection, error: RequestError) {
-        self.write(conn, Reply::refusal(error.status, error.reason), None);
-        conn.pending = None;
-        conn.ending = Ending::LastOfMore;
     }
 }
 
