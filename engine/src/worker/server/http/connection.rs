@@ -129,6 +129,8 @@ enum Stamping {
     Wanted,
     /// Into that buffer.
     Yes(BufferId),
+    /// The kernel does not: the instant of the reaping has to do.
+    Denied,
 }
 
 /// Whether bytes are being received.
@@ -310,11 +312,10 @@ impl Connection {
     fn receive<D: Driver>(&mut self, io: &mut D) -> Result<Op, DriverError> {
         let socket = self.socket;
         if self.stamping == Stamping::Wanted {
-            // Where the kernel does not stamp, the instant of the reaping has to do.
             let stamps = SocketOption::ReceiveTimestamps(true);
             self.stamping = match io.set_option(socket, &stamps) {
                 Ok(()) => Stamping::Yes(io.allocate(STAMPED_BYTES as usize)?),
-                Err(_) => Stamping::No,
+                Err(_) => Stamping::Denied,
             };
         }
         Ok(match self.stamping {
