@@ -69,7 +69,7 @@ fn flags_that_do_not_fit() {
     let server = Hostile::answering(FINE);
     for (flags, says) in [
         ("-R 0", "0"),
-        ("-R -5", "-R"),
+        ("-R -5", "-5"),
         ("-R nan", "nan"),
         ("-R inf", "inf"),
         ("-R 1000 --stages 1000:1s", "--stages"),
@@ -82,10 +82,13 @@ fn flags_that_do_not_fit() {
         ("--arrivals poisson", "-R"),
         ("--arrivals jitter:200% -R 10", "200%"),
         ("--arrivals sometimes -R 10", "sometimes"),
-        ("-c 0", "0"),
-        ("-n 0", "0"),
+        ("-c 0", "--connections"),
+        ("-n 0", "--count must be above zero"),
         ("--pipeline 0", "0"),
-        ("--requests-per-connection 0", "0"),
+        (
+            "--requests-per-connection 0",
+            "--requests-per-connection must be above zero",
+        ),
         ("--expect-status 2yy", "2yy"),
         ("--expect-status 1000", "1000"),
         ("-X GE(T", "GE(T"),
@@ -98,7 +101,7 @@ fn flags_that_do_not_fit() {
         ("--bind nowhere", "nowhere"),
         ("--resolve nonsense", "nonsense"),
         ("--connect-to nonsense:", "nonsense"),
-        ("--timeout 0", "0"),
+        ("--timeout 0", "--timeout must be above zero"),
         ("--udp", "--udp"),
     ] {
         let ran = http(&server.url(), flags).exits(2);
