@@ -44,7 +44,8 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """One figure of a run: its column, and what of it is held against a target: its ratio to the rival's, or itself."""
+    """One figure of a run: its column, and what of it is held against a target: its ratio to a rival's, or itself. `to`
+    names the rival (default: the last contestant), `of` is what the names contain of those that it is shown for."""
 
     key: str
     column: str
@@ -52,6 +53,8 @@ class Figure:
     shown_as: str | None = None
     ratio: bool = True
     target: Target | None = None
+    to: str | None = None
+    of: str = ""
 
 
 def median_interval(values):
@@ -74,23 +77,25 @@ def compared(figure, runs, rival):
     return [a[figure.key] / b[figure.key] for a, b in both if figure.key in a and b.get(figure.key)]
 
 
-def table(figures, contestants):
-    """The lines of one case's table, and its verdicts. `contestants` is name -> round -> key -> value, the rival last."""
-    rival = list(contestants.values())[-1]
+def table(figures, contestants, rivals):
+    """The lines of one case's table, and its verdicts. `contestants` is name -> round -> key -> value; those whose names
+    are in `rivals` are not judged."""
     columns = [figure for figure in figures if figure.column]
     widths = [max(9, len(figure.column) + 2) for figure in columns]
     head = "".join(f"{figure.column:>{width}}" for figure, width in zip(columns, widths))
-    lines, verdicts = [f"{'':14}{head}   {'':<15}{'median':>8}  interval"], []
+    shown = max([15, *(len(figure.shown_as) + 2 for figure in figures if figure.shown_as)])
+    lines, verdicts = [f"{'':14}{head}   {'':<{shown}}{'median':>8}  interval"], []
     for name, runs in contestants.items():
         cells = ""
         for figure, width in zip(columns, widths):
             values = [run[figure.key] for run in runs.values() if figure.key in run]
             cells += f"{format(statistics.median(values), f'.{figure.digits}f') if values else '–':>{width}}"
         rows = []
-        for figure in figures if runs is not rival else []:
-            values = compared(figure, runs, rival) if figure.shown_as else []
+        for figure in figures if name not in rivals else []:
+            rival = contestants.get(figure.to or list(contestants)[-1], {})
+            values = compared(figure, runs, rival) if figure.shown_as and figure.of in name else []
             if values:
-                text, verdict = row(figure, values)
+                text, verdict = row(figure, values, shown)
                 rows.append(text)
                 verdicts += [verdict] if verdict else []
         lines += [f"{name:14}{cells}" + (rows[0] if rows else "")]
@@ -98,9 +103,9 @@ def table(figures, contestants):
     return lines, verdicts
 
 
-def row(figure, values):
+def row(figure, values, width):
     digits = 3 if figure.ratio else figure.digits
-    text = f"   {figure.shown_as:<15}{statistics.median(values):>8.{digits}f}"
+    text = f"   {figure.shown_as:<{width}}{statistics.median(values):>8.{digits}f}"
     interval = median_interval(values)
     if interval:
         text += f"  [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}] at {interval[2]:.1%}"

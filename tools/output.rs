@@ -97,7 +97,7 @@ impl FromStr for OutputFile {
             _ => {
                 let message = format!("the ending of '{}' names no format", text.escape_debug());
                 return Err(Error::usage(message).remedy(
-                    "write it as .json .jsonl .csv .md .txt, or for latencies .hgrm .hlog",
+                    "write it as .json .jsonl .csv .md or .txt, for latencies also .hgrm or .hlog",
                 ));
             }
         };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{BufferId, DatagramFrom, PoolBuffer, SocketId};
 use crate::limits::SEGMENTS_MAX;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 /// Names an operation to the worker that pushed it; drivers carry it and never read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +84,14 @@ pub enum Op {
         /// The socket.
         socket: SocketId,
     },
+    /// Receive from a TCP stream with the kernel's own stamp of the arrival, where
+    /// [`SocketOption::ReceiveTimestamps`](super::SocketOption::ReceiveTimestamps) asked for it.
+    ReceiveStamped {
+        /// The socket.
+        socket: SocketId,
+        /// Where to.
+        into: Segment,
+    },
     /// Send one datagram to an address.
     SendTo {
         /// The socket.
@@ -153,6 +161,14 @@ pub enum Outcome {
         buffer: Option<PoolBuffer>,
         /// Its bytes.
         len: u32,
+    },
+    /// As [`Outcome::Received`], for a receive with a stamp.
+    ReceivedStamped {
+        /// That many bytes came; zero is the end of the stream.
+        len: u32,
+        /// When the segment that brought the last of them arrived at the host, by `CLOCK_REALTIME`: since the epoch.
+        /// On the simulated wire, by its clock. `None` without a stamp, as at the end of the stream.
+        at: Option<Nanos>,
     },
     /// A datagram came.
     ReceivedFrom {

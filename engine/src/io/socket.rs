@@ -27,6 +27,9 @@ pub enum SocketOption {
     UnsentLowWater(u32),
     /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches it off.
     Segmentation(u16),
+    /// `SO_TIMESTAMPNS`: the kernel stamps what arrives, for [`Op::ReceiveStamped`](super::Op::ReceiveStamped). What a
+    /// listener accepts inherits it. It begins a little after it was set. The simulated wire stamps always.
+    ReceiveTimestamps(bool),
     /// `UDP_GRO`: one receive may bring several datagrams of one flow.
     Coalescing(bool),
 }

@@ -10,16 +10,22 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::units::Nanos;
 
+mod arrivals;
 mod constant;
 mod poisson;
+mod shaped;
 
 pub use constant::Constant;
 pub use poisson::Poisson;
+pub use shaped::Shaped;
 
 /// Slowest rate of a schedule, per second: one in eleven days.
 pub const RATE_MIN_PER_S: f64 = 1e-6;
 /// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
 pub const RATE_MAX_PER_S: f64 = 1e9;
+
+/// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.
+pub const JITTER_MAX: f64 = 0.5;
 
 /// How the gaps between arrivals are distributed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -31,6 +37,32 @@ pub enum Arrivals {
     Poisson,
     /// Alike, but each arrival off its place, evenly distributed, by up to this share of the gap either way, 0 to 0.5.
     Jitter(f64),
+}
+
+/// How many arrivals there are per second over all workers: a rate that is held, and then changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    /// Per second, from the start on.
+    pub from_per_s: f64,
+    /// Per second at the end of the ramp, and from there on.
+    pub to_per_s: f64,
+    /// So long the first rate is held: the warm-up.
+    pub hold: Nanos,
+    /// So long the rate then takes from the first to the last, linear in time.
+    pub ramp: Nanos,
+}
+
+impl Load {
+    /// The same rate for ever.
+    #[must_use]
+    pub const fn steady(rate_per_s: f64) -> Self {
+        Self {
+            from_per_s: rate_per_s,
+            to_per_s: rate_per_s,
+            hold: Nanos::ZERO,
+            ramp: Nanos::ZERO,
+        }
+    }
 }
 
 /// Which of the arrivals are a worker's own.
@@ -72,9 +104,25 @@ pub enum Schedule {
     Constant(Constant),
     /// Independent, exponentially distributed gaps.
     Poisson(Poisson),
+    /// A rate that changes, or arrivals off their places.
+    Shaped(Shaped),
 }
 
 impl Schedule {
+    /// The arrivals of `load`, the same for all workers with the same `seed`; the first of equal gaps is due at once.
+    /// Jittered ones have their places so much later that none is before the start.
+    ///
+    /// # Errors
+    /// A usage error when a rate is outside [`RATE_MIN_PER_S`] to [`RATE_MAX_PER_S`], or a jitter above [`JITTER_MAX`].
+    pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
+        let is_steady = load.from_per_s.to_bits() == load.to_per_s.to_bits();
+        match arrivals {
+            Arrivals::Constant if is_steady => Self::constant(load.from_per_s, share),
+            Arrivals::Poisson if is_steady => Self::poisson(load.from_per_s, seed, share),
+            _ => Shaped::new(load, arrivals, seed, share).map(Self::Shaped),
+        }
+    }
+
     /// Equal gaps at `rate_per_s` over all workers.
     ///
     /// # Errors
@@ -100,6 +148,7 @@ impl Iterator for Schedule {
         match self {
             Self::Constant(constant) => constant.next(),
             Self::Poisson(poisson) => poisson.next(),
+            Self::Shaped(shaped) => shaped.next(),
         }
     }
 }
@@ -109,6 +158,7 @@ impl fmt::Debug for Schedule {
         match self {
             Self::Constant(constant) => constant.fmt(f),
             Self::Poisson(poisson) => poisson.fmt(f),
+            Self::Shaped(shaped) => shaped.fmt(f),
         }
     }
 }
@@ -124,30 +174,4 @@ fn check_rate(rate_per_s: f64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_add_up_to_the_whole() {
-        for (count, workers) in [(0, 1), (1, 4), (7, 3), (64, 64), (1_000_003, 7)] {
-            let sum: u64 = (0..workers).map(|w| Share::new(w, workers).of(count)).sum();
-            assert_eq!(sum, count);
-        }
-        assert_eq!(Share::new(1, 3).of(2), 1);
-        assert_eq!(Share::new(2, 3).of(2), 0);
-    }
-
-    #[test]
-    fn rates_that_make_no_sense_are_refused_with_advice() {
-        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-7, 1.1e9] {
-            for schedule in [
-                Schedule::constant(rate, Share::WHOLE),
-                Schedule::poisson(rate, 1, Share::WHOLE),
-            ] {
-                let error = schedule.unwrap_err();
-                assert_eq!(error.fault(), crate::error::Fault::Usage);
-                assert!(error.advice().is_some_and(|a| a.contains("for example")));
-            }
-        }
-    }
-}
+mod tests;

@@ -40,19 +40,28 @@ impl Poisson {
         })
     }
 
-    /// An exponentially distributed gap, by inversion.
     #[inline]
     #[expect(
-        clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "53 random bits fill a double; the gap is positive and at most 38 means, below 2^73"
+        reason = "the gap is positive and at most 38 means, below 2^73"
     )]
     fn gap(&mut self) -> u128 {
-        // Between the multiples of 2^-53, so never 0, whose logarithm is not finite, and at most 1.
-        let uniform = ((self.random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53);
-        (-uniform.ln() * self.mean).round() as u128
+        (exponential(&mut self.random) * self.mean).round() as u128
     }
+}
+
+/// A number between 0 and 1, neither of them: between the multiples of 2^-53.
+#[inline]
+#[expect(clippy::cast_precision_loss, reason = "53 random bits fill a double")]
+pub(super) fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
+    ((random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53)
+}
+
+/// An exponentially distributed number of mean 1, by inversion. A uniform one is never 0, whose logarithm is not finite.
+#[inline]
+pub(super) fn exponential(random: &mut Xoshiro256PlusPlus) -> f64 {
+    -uniform(random).ln()
 }
 
 impl Iterator for Poisson {

@@ -487,18 +487,34 @@ impl Flights {
         }))
     }
 
+    /// When what landed in `slot` arrived, since the epoch, where the kernel told.
+    ///
+    /// # Panics
+    /// While the kernel has the operation, and when it is no receive with a stamp.
+    #[must_use]
+    pub fn stamp(&self, slot: u32) -> Option<Nanos> {
+        self.landed_message(slot).stamp()
+    }
+
+    /// The message of an operation that has landed.
+    fn landed_message(&self, slot: u32) -> &Message {
+        let flight = self.flight(slot);
+        assert!(!flight.in_kernel, "operation {slot} is in flight");
+        let message = flight
+            .message
+            .expect("a receive with more than bytes has a message");
+        // SAFETY: the message lives until `remove`, and the kernel, which alone writes to it, has finished
+        // with it: the operation is not in flight (just checked).
+        unsafe { message.as_ref() }
+    }
+
     /// The addresses of the datagram that landed in `slot`, and whether it was cut off.
     ///
     /// # Panics
     /// While the kernel has the operation, and when it is none that receives datagrams.
     #[must_use]
     pub fn datagram(&self, slot: u32) -> (DatagramFrom, bool) {
-        let flight = self.flight(slot);
-        assert!(!flight.in_kernel, "operation {slot} is in flight");
-        let message = flight.message.expect("a datagram receive has a message");
-        // SAFETY: the message lives until `remove`, and the kernel, which alone writes to it, has finished
-        // with it: the operation is not in flight (just checked).
-        unsafe { message.as_ref() }.received()
+        self.landed_message(slot).received()
     }
 
     /// Ends an operation: its buffers are released and its slot is free.

@@ -12,7 +12,7 @@ use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use super::socket::to_socket_addr;
 use crate::io::DatagramFrom;
 use crate::limits::SEGMENTS_MAX;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 /// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info, which
 /// take 32 and 40 bytes.
@@ -115,6 +115,22 @@ impl Message {
         self.header.msg_flags = 0;
     }
 
+    /// A header for receiving from a stream with the stamp of the arrival.
+    pub(super) fn receive_stamped(&mut self, range: (*mut u8, usize)) {
+        self.vectored(std::iter::once((range.0.cast_const(), range.1)));
+        self.set_control(CONTROL_BYTES);
+        self.header.msg_flags = 0;
+    }
+
+    /// When what was received arrived, since the epoch, where the kernel wrote it.
+    pub(super) fn stamp(&self) -> Option<Nanos> {
+        let len = self.header.msg_controllen.min(CONTROL_BYTES);
+        find_control(&self.control.0[..len], |level, kind, data| {
+            let is_stamp = (level, kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS);
+            is_stamp.then(|| read_time(data)).flatten()
+        })
+    }
+
     /// The header as it was written last.
     pub(super) const fn header(&self) -> *const libc::msghdr {
         &raw const self.header
@@ -178,29 +194,47 @@ fn write_control(control: &mut [u8], level: i32, kind: i32, data: &[u8]) -> usiz
     padded
 }
 
-/// The local address among control messages, in its canonical form; malformed ones end the search.
-fn read_packet_info(mut control: &[u8]) -> Option<IpAddr> {
+/// The first control message of which `read` makes something, given its level, type and data; malformed ones end the
+/// search.
+fn find_control<T>(mut control: &[u8], read: impl Fn(i32, i32, &[u8]) -> Option<T>) -> Option<T> {
     while let Some((header, _)) = control.split_at_checked(CONTROL_HEADER) {
         let (size, kind) = header.split_at(size_of::<usize>());
         let len = usize::from_ne_bytes(size.try_into().ok()?);
         let level = i32::from_ne_bytes(kind[..4].try_into().ok()?);
         let kind = i32::from_ne_bytes(kind[4..].try_into().ok()?);
-        let data = control.get(CONTROL_HEADER..len)?;
-        match (level, kind) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // The second field, the local address, differs from the third, the header's destination,
-                // for broadcasts only; the answer must leave from the former.
-                let octets: [u8; 4] = data.get(4..8)?.try_into().ok()?;
-                return Some(Ipv4Addr::from(octets).into());
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let octets: [u8; 16] = data.get(..16)?.try_into().ok()?;
-                return Some(IpAddr::from(Ipv6Addr::from(octets)).to_canonical());
-            }
-            _ => control = control.get(len.next_multiple_of(size_of::<usize>())..)?,
+        if let Some(found) = read(level, kind, control.get(CONTROL_HEADER..len)?) {
+            return Some(found);
         }
+        control = control.get(len.next_multiple_of(size_of::<usize>())..)?;
     }
     None
+}
+
+/// The local address among control messages, in its canonical form.
+fn read_packet_info(control: &[u8]) -> Option<IpAddr> {
+    find_control(control, |level, kind, data| match (level, kind) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // The second field, the local address, differs from the third, the header's destination,
+            // for broadcasts only; the answer must leave from the former.
+            let octets: [u8; 4] = data.get(4..8)?.try_into().ok()?;
+            Some(Ipv4Addr::from(octets).into())
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            let octets: [u8; 16] = data.get(..16)?.try_into().ok()?;
+            Some(IpAddr::from(Ipv6Addr::from(octets)).to_canonical())
+        }
+        _ => None,
+    })
+}
+
+/// A `struct timespec`, whose two fields are words of the machine. Zero is no time.
+fn read_time(data: &[u8]) -> Option<Nanos> {
+    let (seconds, rest) = data.split_at_checked(size_of::<isize>())?;
+    let nanos = rest.get(..size_of::<isize>())?;
+    let seconds = isize::from_ne_bytes(seconds.try_into().ok()?);
+    let nanos = isize::from_ne_bytes(nanos.try_into().ok()?);
+    let seconds = u64::try_from(seconds).ok().filter(|s| *s > 0)?;
+    Some(Nanos(seconds * 1_000_000_000 + u64::try_from(nanos).ok()?))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod option;
 mod pool;
 pub mod random;
+pub mod realtime;
 mod ring;
 pub mod rlimit;
 pub mod socket;

@@ -39,6 +39,7 @@ pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
             put_number(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, *bytes)
         }
         SocketOption::Segmentation(bytes) => put(fd, sockopt::UdpGsoSegment, &i32::from(*bytes)),
+        SocketOption::ReceiveTimestamps(on) => put(fd, sockopt::ReceiveTimestampns, on),
         SocketOption::Coalescing(on) => put(fd, sockopt::UdpGroSegment, on),
     }
 }

@@ -17,6 +17,7 @@ use nix::sys::socket::{
 
 use super::message::Message;
 use crate::io::{DatagramFrom, OpError, SocketKind, SocketSpec};
+use crate::units::Nanos;
 
 /// Connections that a listener's queue holds, at most; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -188,6 +189,24 @@ pub fn receive_from(
     let len = Errno::result(received)? as usize;
     let (addresses, truncated) = message.received();
     Ok((len, addresses, truncated))
+}
+
+/// Receives from a stream: the bytes stored, and when they arrived, since the epoch, where the kernel stamps them.
+/// Allocates nothing.
+///
+/// # Errors
+/// As `recvmsg` answers, `EAGAIN` among them.
+pub fn receive_stamped(
+    fd: BorrowedFd<'_>,
+    into: &mut [u8],
+) -> Result<(usize, Option<Nanos>), Errno> {
+    let mut message = Message::new();
+    message.receive_stamped((into.as_mut_ptr(), into.len()));
+    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own storage for control
+    // data; the lengths in it are theirs.
+    let received = unsafe { libc::recvmsg(fd.as_raw_fd(), message.header_mut(), 0) };
+    let len = Errno::result(received)? as usize;
+    Ok((len, message.stamp()))
 }
 
 /// Receives up to `len` bytes of a TCP stream without copying them anywhere (`MSG_TRUNC`, `tcp(7)`).

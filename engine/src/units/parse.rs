@@ -52,7 +52,7 @@ pub struct BitRate(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuList(pub Vec<u32>);
 
-fn refuse(kind: &str, text: &str, why: &str, help: &str) -> Error {
+pub(super) fn refuse(kind: &str, text: &str, why: &str, help: &str) -> Error {
     let shown: String = text.chars().take(40).collect();
     Error::usage(format!("'{}' is not a {kind}: {why}", shown.escape_debug())).remedy(help)
 }

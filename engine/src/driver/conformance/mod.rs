@@ -509,7 +509,8 @@ macro_rules! conformance_suite {
                     repeated_sends_are_cancelled_and_reset, repeated_sends_of_nothing, what_is_discarded_is_gone,
                     discarding_waits_and_ends_as_a_receive, discarding_takes_the_receives_place,
                     discarding_works_on_many_sockets_at_once, zero_copy_sends_follow_each_other_unreleased],
-                options: [options_are_taken_or_refused, figures_are_those_of_a_kernel],
+                options: [options_are_taken_or_refused, figures_are_those_of_a_kernel,
+                    stamps_lie_between_the_send_and_the_reaping],
                 unix: [unix_listeners_are_spoken_to, a_unix_path_that_cannot_be_reached_is_told],
                 property: [random_operations_match_the_oracle],
             );

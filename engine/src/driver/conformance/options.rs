@@ -2,7 +2,8 @@
 
 use super::{Bench, CLIENT, Harness, Mode};
 use crate::driver::{Backend, Driver, Op, OpError, Outcome, SocketOption, SocketSpec};
-use crate::units::Nanos;
+use crate::sys::realtime::RealtimeOffset;
+use crate::units::{Instant, Nanos};
 
 pub(super) fn options_are_taken_or_refused<H: Harness>() {
     let Some(mut bench) = Bench::<H>::new(Mode::Until) else {
@@ -86,4 +87,55 @@ pub(super) fn figures_are_those_of_a_kernel<H: Harness>() {
         assert_eq!(driver.congestion(datagrams), None);
         assert!(driver.socket_buffers(datagrams).is_some());
     }
+}
+
+/// The kernel begins to stamp a little after it was asked to, so the first may come without.
+pub(super) fn stamps_lie_between_the_send_and_the_reaping<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let socket = pair.server;
+        let stamps = SocketOption::ReceiveTimestamps(true);
+        let driver = bench.driver(super::SERVER);
+        assert_eq!(driver.set_option(socket, &stamps), Ok(()));
+        let is_simulated = driver.capabilities().backend == Backend::Sim;
+        let wall = RealtimeOffset::read();
+        let into = bench.buffer(super::SERVER, 64);
+        let mut stamped = 0;
+        let patience = bench.harness.now() + super::PATIENCE;
+        for round in (0..=u8::MAX).cycle() {
+            let sent_at = bench.harness.now();
+            assert!(sent_at < patience, "the kernel does not stamp");
+            let receiving = bench.push(super::SERVER, Op::ReceiveStamped { socket, into });
+            bench.send_all(CLIENT, pair.client, &[round]);
+            let outcome = bench.wait_for(super::SERVER, receiving);
+            let reaped_at = bench.harness.now();
+            let Outcome::ReceivedStamped { len: 1, at } = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert_eq!(bench.driver(super::SERVER).buffer(into.buffer)[0], round);
+            let Some(at) = at else { continue };
+            let (at, slack) = if is_simulated {
+                (Instant(at.0), Nanos::ZERO)
+            } else {
+                // The error, and what the wall clock may be slewed by meanwhile.
+                let slack = wall.error() + Nanos::from_micros(500);
+                (wall.to_instant(at).unwrap(), slack)
+            };
+            assert!(
+                at + slack >= sent_at && at <= reaped_at + slack,
+                "{sent_at:?} {at:?} {reaped_at:?}"
+            );
+            stamped += 1;
+            if stamped == 20 {
+                break;
+            }
+        }
+        let receiving = bench.push(super::SERVER, Op::ReceiveStamped { socket, into });
+        let half_close = Op::HalfClose {
+            socket: pair.client,
+        };
+        assert_eq!(bench.perform(CLIENT, half_close), Outcome::HalfClosed);
+        let end = Outcome::ReceivedStamped { len: 0, at: None };
+        assert_eq!(bench.wait_for(super::SERVER, receiving), end);
+    });
 }

@@ -11,6 +11,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, recv, send, sendmsg,
 use crate::driver::DatagramFrom;
 use crate::driver::nonblocking::{Calls, Direction};
 use crate::sys::socket;
+use crate::units::Nanos;
 
 /// A descriptor with what is asked of it often enough not to ask the kernel.
 #[derive(Debug)]
@@ -96,6 +97,14 @@ impl Calls for SocketCalls {
         into: &mut [u8],
     ) -> Result<(usize, DatagramFrom, bool), Errno> {
         socket::receive_from(socket.fd.as_fd(), into)
+    }
+
+    fn receive_stamped(
+        &mut self,
+        socket: &EpollSocket,
+        into: &mut [u8],
+    ) -> Result<(usize, Option<Nanos>), Errno> {
+        socket::receive_stamped(socket.fd.as_fd(), into)
     }
 
     fn half_close(&mut self, socket: &EpollSocket) -> Result<(), Errno> {

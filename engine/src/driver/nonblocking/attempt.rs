@@ -172,6 +172,7 @@ impl<C: Calls> Core<C> {
                     }
                 })
             }
+            &Op::ReceiveStamped { socket, into } => self.receive_stamped(socket, into),
             Op::Connect { socket, to } => match calls.connect(of(slots, *socket), *to) {
                 Err(Errno::EINPROGRESS | Errno::EALREADY) => Step::Wait,
                 // Not to be taken for "would block": no readiness would follow.
@@ -200,6 +201,18 @@ impl<C: Calls> Core<C> {
                 unreachable!("these are carried out when they start and never wait")
             }
         }
+    }
+
+    fn receive_stamped(&mut self, id: SocketId, into: Segment) -> Step {
+        if into.len == 0 {
+            return Step::Done(Outcome::ReceivedStamped { len: 0, at: None });
+        }
+        let bytes = self.arena.held_bytes_mut(into);
+        let result = self.calls.receive_stamped(of(&self.slots, id), bytes);
+        step("recvmsg", result, |(len, at)| Outcome::ReceivedStamped {
+            len: len as u32,
+            at,
+        })
     }
 
     fn send_vectored(&mut self, id: SocketId, data: &[Option<Segment>; SEGMENTS_MAX]) -> Step {
@@ -366,7 +379,9 @@ pub(super) fn release_buffers(arena: &mut Arena, op: &Op) {
                 arena.release(segment.buffer);
             }
         }
-        Op::Receive { into, .. } | Op::ReceiveFrom { into, .. } => arena.release(into.buffer),
+        Op::Receive { into, .. }
+        | Op::ReceiveFrom { into, .. }
+        | Op::ReceiveStamped { into, .. } => arena.release(into.buffer),
         _ => {}
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
 use crate::sys::arena::Arena;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 pub(super) use attempt::Until;
 use pool::Pool;
 pub(super) use table::{Direction, Lane};
@@ -58,6 +58,12 @@ pub(super) trait Calls {
         socket: &Self::Socket,
         into: &mut [u8],
     ) -> Result<(usize, DatagramFrom, bool), Errno>;
+    /// As a receive; with the time of the arrival since the epoch, where it is known.
+    fn receive_stamped(
+        &mut self,
+        socket: &Self::Socket,
+        into: &mut [u8],
+    ) -> Result<(usize, Option<Nanos>), Errno>;
     fn half_close(&mut self, socket: &Self::Socket) -> Result<(), Errno>;
     fn is_stream(&self, socket: &Self::Socket) -> bool;
     /// Whether the backend will notice when the socket becomes ready in that direction.
@@ -190,7 +196,9 @@ impl<C: Calls> Core<C> {
                     self.arena.lend_shared(segment);
                 }
             }
-            Op::Receive { into, .. } | Op::ReceiveFrom { into, .. } => {
+            Op::Receive { into, .. }
+            | Op::ReceiveFrom { into, .. }
+            | Op::ReceiveStamped { into, .. } => {
                 self.arena.hold_exclusive(*into);
             }
             _ => {}

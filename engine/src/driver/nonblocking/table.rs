@@ -124,7 +124,8 @@ pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
         Op::Receive { socket, .. }
         | Op::Discard { socket, .. }
         | Op::ReceiveMultishot { socket }
-        | Op::ReceiveFrom { socket, .. } => Some((socket, Some(Direction::In))),
+        | Op::ReceiveFrom { socket, .. }
+        | Op::ReceiveStamped { socket, .. } => Some((socket, Some(Direction::In))),
         Op::Connect { socket, .. }
         | Op::Send { socket, .. }
         | Op::SendRepeated { socket, .. }
@@ -142,7 +143,8 @@ pub(super) const fn lane(op: &Op) -> Lane {
         Op::Receive { .. }
         | Op::Discard { .. }
         | Op::ReceiveMultishot { .. }
-        | Op::ReceiveFrom { .. } => Lane::Receives,
+        | Op::ReceiveFrom { .. }
+        | Op::ReceiveStamped { .. } => Lane::Receives,
         _ => Lane::Others,
     }
 }

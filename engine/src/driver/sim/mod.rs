@@ -234,6 +234,16 @@ impl Calls for SimCalls {
         self.state().receive_datagram(socket.key, into)
     }
 
+    fn receive_stamped(
+        &mut self,
+        socket: &SimSocket,
+        into: &mut [u8],
+    ) -> Result<(usize, Option<Nanos>), Errno> {
+        let mut state = self.state();
+        let len = state.receive(socket.key, into)?;
+        Ok((len, state.arrived(socket.key).filter(|_| len > 0)))
+    }
+
     fn half_close(&mut self, socket: &SimSocket) -> Result<(), Errno> {
         self.state().half_close(socket.key)
     }

@@ -49,6 +49,8 @@ struct Stream {
     /// When the last parcel that we sent arrives: a stream keeps its order.
     last_arrival: Instant,
     low_water: usize,
+    /// When bytes arrived last.
+    arrived: Instant,
 }
 
 #[derive(Debug)]
@@ -441,6 +443,11 @@ impl State {
         Ok(len)
     }
 
+    /// When bytes of a stream arrived last, as if the clock had started at the epoch.
+    pub(super) fn arrived(&mut self, key: Key) -> Option<Nanos> {
+        self.stream(key).map(|stream| Nanos(stream.arrived.0))
+    }
+
     pub(super) fn set_low_water(&mut self, key: Key, bytes: usize) {
         // As Linux bounds it: else a full buffer might never be read.
         let most = (self.socket(key).receive_buffer / 2).max(1);
@@ -574,6 +581,7 @@ impl Stream {
             unread: 0,
             last_arrival: Instant(0),
             low_water: 1,
+            arrived: Instant(0),
         }
     }
 }

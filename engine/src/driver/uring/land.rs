@@ -181,6 +181,10 @@ impl UringDriver {
                 buffer: landed.pool,
                 len: count,
             },
+            Op::ReceiveStamped { .. } => Outcome::ReceivedStamped {
+                len: count,
+                at: self.flights.stamp(landed.slot),
+            },
             Op::ReceiveFrom { .. } => {
                 let (addresses, truncated) = self.flights.datagram(landed.slot);
                 Outcome::ReceivedFrom {

@@ -17,7 +17,8 @@ pub(super) const fn place(op: &Op) -> Option<(SocketId, Option<Side>)> {
         Op::Receive { socket, .. }
         | Op::Discard { socket, .. }
         | Op::ReceiveMultishot { socket }
-        | Op::ReceiveFrom { socket, .. } => Some((*socket, Some(Side::Receive))),
+        | Op::ReceiveFrom { socket, .. }
+        | Op::ReceiveStamped { socket, .. } => Some((*socket, Some(Side::Receive))),
         Op::Connect { socket, .. }
         | Op::Send { socket, .. }
         | Op::SendRepeated { socket, .. }
@@ -34,7 +35,10 @@ pub(super) const fn place(op: &Op) -> Option<(SocketId, Option<Side>)> {
 pub(super) const fn is_single_receive(op: &Op) -> bool {
     matches!(
         op,
-        Op::Receive { .. } | Op::Discard { .. } | Op::ReceiveFrom { .. }
+        Op::Receive { .. }
+            | Op::Discard { .. }
+            | Op::ReceiveFrom { .. }
+            | Op::ReceiveStamped { .. }
     )
 }
 
@@ -55,7 +59,7 @@ pub(super) const fn call(op: &Op) -> &'static str {
         Op::Send { .. } | Op::SendRepeated { .. } => "send",
         Op::SendVectored { .. } | Op::SendTo { .. } => "sendmsg",
         Op::Receive { .. } | Op::Discard { .. } | Op::ReceiveMultishot { .. } => "recv",
-        Op::ReceiveFrom { .. } => "recvmsg",
+        Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => "recvmsg",
         Op::HalfClose { .. } => "shutdown",
         Op::Close { .. } => "close",
         Op::Timer { .. } => "io_uring timeout",

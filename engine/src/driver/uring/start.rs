@@ -84,6 +84,10 @@ impl UringDriver {
                 ..
             }
             | Op::Discard { len: 0, .. } => self.end(slot, Outcome::Received(0)),
+            Op::ReceiveStamped {
+                into: Segment { len: 0, .. },
+                ..
+            } => self.end(slot, Outcome::ReceivedStamped { len: 0, at: None }),
             ref op if spin && is_single_receive(op) => self.spinning.push(slot),
             Op::SendRepeated { socket, .. } => return self.send_repeatedly(slot, socket),
             Op::Send {

@@ -437,5 +437,4 @@ const fn chunk_error(error: ChunkError) -> RequestError {
 }
 
 #[cfg(test)]
-#[path = "incoming_tests.rs"]
 mod tests;

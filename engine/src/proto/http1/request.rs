@@ -478,5 +478,4 @@ const fn gcd(mut a: u32, mut b: u32) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

@@ -375,5 +375,4 @@ impl ResponseReader {
 }
 
 #[cfg(test)]
-#[path = "response_tests.rs"]
 mod tests;

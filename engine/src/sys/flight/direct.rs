@@ -69,7 +69,7 @@ impl Flights {
                 // `remove`.
                 unsafe { libc::send(descriptor, data, len, SEND_FLAGS) }
             }
-            Op::ReceiveFrom { .. } => {
+            Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => {
                 let header = header(flight);
                 // SAFETY: the header names the message's own address and control storage and the arena's
                 // range, lent as in `Receive`; the lengths in it are theirs.

@@ -58,7 +58,9 @@ pub(super) fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
         Op::SendVectored { .. } | Op::SendTo { .. } => opcode::SendMsg::new(fd, message().header())
             .flags(libc::MSG_NOSIGNAL as u32)
             .build(),
-        Op::ReceiveFrom { .. } => opcode::RecvMsg::new(fd, message().header_mut()).build(),
+        Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => {
+            opcode::RecvMsg::new(fd, message().header_mut()).build()
+        }
         Op::Timer { at } => opcode::Timeout::new(message().instant(*at))
             .flags(TimeoutFlags::ABS)
             .build(),

@@ -44,6 +44,12 @@ impl Flights {
                 message.receive_from(range);
                 (none, Some(into_raw(message)))
             }
+            Op::ReceiveStamped { into, .. } => {
+                let range = (self.arena.lend_exclusive(*into), into.len as usize);
+                let mut message = self.message();
+                message.receive_stamped(range);
+                (none, Some(into_raw(message)))
+            }
             Op::Connect { .. } | Op::Timer { .. } => (none, Some(into_raw(self.message()))),
             Op::Accept { .. }
             | Op::Discard { .. }
@@ -67,7 +73,9 @@ impl Flights {
             Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
                 self.arena.release(data.buffer);
             }
-            Op::Receive { into, .. } | Op::ReceiveFrom { into, .. } => {
+            Op::Receive { into, .. }
+            | Op::ReceiveFrom { into, .. }
+            | Op::ReceiveStamped { into, .. } => {
                 self.arena.release(into.buffer);
             }
             Op::SendVectored { data, .. } => {

@@ -42,13 +42,19 @@ impl State {
                     }
                 }
             }
-            Parcel::Data { from, to, bytes } => match self.stream(to) {
-                Some(stream) if stream.stage != Stage::Dead => stream.received.extend(bytes),
-                _ => {
-                    let at = self.arrival();
-                    self.wire.send(at, Parcel::Reset { to: from });
+            Parcel::Data { from, to, bytes } => {
+                let now = self.now();
+                match self.stream(to) {
+                    Some(stream) if stream.stage != Stage::Dead => {
+                        stream.received.extend(bytes);
+                        stream.arrived = now;
+                    }
+                    _ => {
+                        let at = self.arrival();
+                        self.wire.send(at, Parcel::Reset { to: from });
+                    }
                 }
-            },
+            }
             Parcel::Fin { to } => {
                 if let Some(stream) = self.stream(to) {
                     stream.is_ended = true;

@@ -4,6 +4,10 @@
 //! These tests have the machine for themselves as far as this binary goes. A run that its own instrument block
 //! calls disturbed is repeated, at most three times; the tolerance is what is printed, always.
 
+mod capture;
+mod http;
+mod wire;
+
 use std::process::Command;
 
 use serde_json::Value;
@@ -34,6 +38,35 @@ fn serve() -> Serve {
 /// How often what was disturbed is done.
 const ATTEMPTS: usize = 3;
 
+/// Whether one of its ends says that it was disturbed.
+fn is_disturbed(result: &Value) -> bool {
+    let disturbed = |end: &str| result["instrument"][end]["disturbed"] == true;
+    disturbed("client") || disturbed("server")
+}
+
+/// A server, to be asked over HTTP.
+struct Shot(Serve);
+
+impl Shot {
+    fn serve(flags: &str) -> Self {
+        Self(Serve::started(ahead(&Serve::words(flags))))
+    }
+
+    fn port(&self) -> u16 {
+        let (_, port) = self.0.address().rsplit_once(':').expect("HOST:PORT");
+        port.parse().expect("a port")
+    }
+
+    /// The result of one run against `path`.
+    fn run(&self, path: &str, flags: &str) -> Value {
+        let url = format!("http://{}{path}", self.0.address());
+        let mut words = vec!["http", &url, "--format", "json"];
+        words.extend(flags.split_whitespace());
+        let mut report = Job::start(ahead(&words)).wait().exits(0).report();
+        report["results"][0].take()
+    }
+}
+
 /// Runs of one kind until one is undisturbed: then, or after three, the last one counts.
 fn undisturbed(serve: &Serve, flags: &str) -> Value {
     let mut attempt = 0;
@@ -44,10 +77,9 @@ fn undisturbed(serve: &Serve, flags: &str) -> Value {
             .exits(0)
             .report();
         let result = report["results"][0].take();
-        let disturbed = |end: &str| result["instrument"][end]["disturbed"] == true;
-        let is_disturbed = disturbed("client") || disturbed("server");
-        if !is_disturbed || attempt == ATTEMPTS {
-            if is_disturbed {
+        let disturbed = is_disturbed(&result);
+        if !disturbed || attempt == ATTEMPTS {
+            if disturbed {
                 eprintln!(
                     "{flags}: disturbed {ATTEMPTS} times: {:#}",
                     result["instrument"]

@@ -1,0 +1,103 @@
+//! What goes over loopback to a port, with the kernel's own timestamps (packet(7), `SO_TIMESTAMPNS`): whoever is
+//! measured does not certify himself.
+//!
+//! Nobody reads while a run is going on, so that the capture takes nothing but a reference to each packet; its buffer
+//! is large enough for all of them.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
+    recvmsg, setsockopt, socket, sockopt,
+};
+
+/// Bytes of the capture's buffer: some 1.5 KiB for each packet, which is seen twice, and for each acknowledgement.
+const BUFFER: usize = 1 << 29;
+/// `PACKET_OUTGOING` of packet(7): on loopback each packet comes by twice, and this is its sending.
+const OUTGOING: u8 = 4;
+const ETHERNET: usize = 14;
+
+/// A TCP segment with payload.
+#[derive(Debug, Clone)]
+pub(super) struct Packet {
+    /// When the kernel handed it to the device, nanoseconds since 1970.
+    pub(super) at_ns: i64,
+    /// The client's port.
+    pub(super) client: u16,
+    /// From the client to the server.
+    pub(super) to_server: bool,
+    pub(super) payload: Vec<u8>,
+}
+
+/// A capture under way.
+#[derive(Debug)]
+pub(super) struct Capture {
+    socket: OwnedFd,
+    port: u16,
+}
+
+impl Capture {
+    /// Captures from now on what a server on `port` of 127.0.0.1 receives and sends. Needs root.
+    pub(super) fn begin(port: u16) -> Self {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let protocol = SockProtocol::EthAll;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol)
+            .expect("root may capture");
+        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).expect("root may");
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("the kernel stamps");
+        Self { socket, port }
+    }
+
+    /// Ends it: all segments with payload, in order.
+    pub(super) fn finish(self) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        let mut buffer = vec![0; 65_536 + ETHERNET];
+        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+        loop {
+            let mut ranges = [IoSliceMut::new(&mut buffer)];
+            let message = recvmsg::<LinkAddr>(
+                self.socket.as_raw_fd(),
+                &mut ranges,
+                Some(&mut control),
+                MsgFlags::empty(),
+            );
+            let message = match message {
+                Ok(message) => message,
+                Err(Errno::EAGAIN) => return packets,
+                Err(error) => panic!("the capture broke: {error}"),
+            };
+            let outgoing = message.address.is_some_and(|a| a.pkttype() == OUTGOING);
+            let stamp = message.cmsgs().expect("it fits").find_map(|c| match c {
+                ControlMessageOwned::ScmTimestampns(at) => Some(at),
+                _ => None,
+            });
+            let len = message.bytes;
+            let (true, Some(stamp)) = (outgoing, stamp) else {
+                continue;
+            };
+            let at_ns = stamp.tv_sec() * 1_000_000_000 + stamp.tv_nsec();
+            packets.extend(segment(&buffer[..len], self.port, at_ns));
+        }
+    }
+}
+
+/// A segment of the connection with `port`, if the frame is one and has payload.
+fn segment(frame: &[u8], port: u16, at_ns: i64) -> Option<Packet> {
+    let ip = frame.get(ETHERNET..)?;
+    let is_tcp = ip.first()? >> 4 == 4 && *ip.get(9)? == 6;
+    let header = usize::from(ip[0] & 15) * 4;
+    let whole = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
+    let tcp = ip.get(header..whole)?;
+    let number = |at: usize| Some(u16::from_be_bytes([*tcp.get(at)?, *tcp.get(at + 1)?]));
+    let (from, to) = (number(0)?, number(2)?);
+    let payload = tcp.get(usize::from(*tcp.get(12)? >> 4) * 4..)?;
+    let ours = is_tcp && (from == port || to == port) && !payload.is_empty();
+    ours.then(|| Packet {
+        at_ns,
+        client: if to == port { from } else { to },
+        to_server: to == port,
+        payload: payload.to_vec(),
+    })
+}

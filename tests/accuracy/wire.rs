@@ -1,0 +1,77 @@
+//! When requests really leave: the schedule against the kernel's timestamps of the packets.
+
+use super::capture::Capture;
+use super::{ATTEMPTS, Shot, is_disturbed};
+use crate::util::{Quiet, backends, figure, is_root};
+
+/// Requests per second, and the gap between two.
+const RATE: u64 = 10_000;
+const GAP_NS: i64 = 100_000;
+/// What 99.9 % of the requests may be late on the wire.
+const LATE_NS: i64 = 10_000;
+
+/// How far behind its schedule each request was handed to the device, nanoseconds, ascending.
+fn lateness(shot: &Shot, backend: &str) -> (Vec<i64>, bool, u64) {
+    let capture = Capture::begin(shot.port());
+    // The warm-up is a whole number of gaps, so the measured phase begins with an arrival.
+    let flags =
+        format!("-c 100 -R {RATE} --warmup 100ms -d 2s --wait spin --backend {backend} --threads 1");
+    let result = shot.run("/", &flags);
+    let packets = capture.finish();
+    let began: jiff::Timestamp = result["began_at"]
+        .as_str()
+        .expect("it is told")
+        .parse()
+        .expect("RFC 3339");
+    let began_ns = i64::try_from(began.as_nanosecond()).expect("this century");
+    let first_ns = began_ns - 100_000_000;
+    let sent: Vec<i64> = packets
+        .iter()
+        .filter(|packet| packet.to_server)
+        .map(|packet| packet.at_ns)
+        .collect();
+    let expected = 21 * RATE / 10;
+    assert_eq!(sent.len() as u64, expected, "each request is one packet");
+    let warmup = RATE as usize / 10;
+    let mut late: Vec<i64> = (0..)
+        .zip(&sent)
+        .skip(warmup)
+        .map(|(k, at)| at - (first_ns + k * GAP_NS))
+        .collect();
+    late.sort_unstable();
+    let told = figure(&result, "/latency/lateness/p99_9_ns");
+    (late, is_disturbed(&result), told)
+}
+
+#[test]
+fn requests_are_on_the_wire_when_they_are_due() {
+    if !is_root("a capture of loopback") {
+        return;
+    }
+    let _quiet = Quiet::begin();
+    for backend in backends() {
+        let shot = Shot::serve("");
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (late, disturbed, told) = lateness(&shot, backend);
+            let at = |share: f64| late[(late.len() as f64 * share) as usize];
+            println!(
+                "{backend}: on the wire after {} (p50), {} (p99), {} ns (p99.9); tare says {told} ns (p99.9)",
+                at(0.5),
+                at(0.99),
+                at(0.999)
+            );
+            // Not before it is due either, to the error of mapping one clock to the other.
+            assert!(late[0] > -1_000, "{backend}: {} ns early", -late[0]);
+            if at(0.999) <= LATE_NS {
+                break;
+            }
+            assert!(
+                disturbed && attempt < ATTEMPTS,
+                "{backend}: {} ns late on the wire (p99.9)",
+                at(0.999)
+            );
+        }
+    }
+}
