@@ -94,7 +94,7 @@ fn flags_that_do_not_fit() {
         ("-X GE(T", "GE(T"),
         ("-H NoColon", "NoColon"),
         ("-H :empty", ":empty"),
-        ("-H Sp\u{0e4}ce:x", "-H"),
+        ("-H Sp\u{0e4}ce:x", "no name has"),
         ("--body x --body-file /dev/null", "--body"),
         ("--chunked", "--chunked"),
         ("--connection sometimes", "sometimes"),
