@@ -3,10 +3,8 @@
 //! What is typed is parsed exactly: a number is never rounded to fit its unit, it is refused.
 
 mod parse;
-mod stages;
 
 pub use parse::{BitRate, Count, Counts, CpuList, PerSecond, Size, Sizes};
-pub use stages::{StageText, Stages};
 
 use std::fmt;
 use std::ops::{Add, Sub};

@@ -24,8 +24,6 @@ const ETHERNET: usize = 14;
 pub(super) struct Packet {
     /// When the kernel handed it to the device, nanoseconds since 1970.
     pub(super) at_ns: i64,
-    /// The client's port.
-    pub(super) client: u16,
     /// From the client to the server.
     pub(super) to_server: bool,
     pub(super) payload: Vec<u8>,
@@ -96,7 +94,6 @@ fn segment(frame: &[u8], port: u16, at_ns: i64) -> Option<Packet> {
     let ours = is_tcp && (from == port || to == port) && !payload.is_empty();
     ours.then(|| Packet {
         at_ns,
-        client: if to == port { from } else { to },
         to_server: to == port,
         payload: payload.to_vec(),
     })

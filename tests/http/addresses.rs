@@ -62,8 +62,8 @@ fn a_local_address_that_is_none_is_refused() {
     let witness = Witness::start();
     for_each_backend(|backend| {
         let flags = format!("-n 4 -c 1 --bind 192.0.2.1 {backend}");
-        let ran = http(&witness.server.url(), &flags).exits(1);
-        ran.complains(&["--bind"]);
+        let ran = http(&witness.server.url(), &flags).exits(2);
+        ran.complains(&["192.0.2.1", "--bind"]);
     });
 }
 

@@ -18,10 +18,8 @@ fn all_fail(server: &Hostile, phase: &str, cause: &str, says: &str) {
         let ran = http(&server.url(), &format!("-n 6 -c 2 {backend}")).exits(1);
         let ran = ran.complains(&[&server.address, says]);
         assert!(ran.took < Duration::from_secs(10), "{ran:?}");
-        assert!(
-            ran.stderr.is_ascii(),
-            "what it sent cannot spoil a terminal: {ran:?}"
-        );
+        let controls = ran.stderr.contains(|c: char| c.is_control() && c != '\n');
+        assert!(!controls, "what it sent cannot spoil a terminal: {ran:?}");
         let result = result(&ran);
         assert_eq!(operations(&result, "failed"), 6, "{cause}: {result:#}");
         assert_eq!(errors(&result, phase, cause), 6, "{cause}: {result:#}");
@@ -128,15 +126,12 @@ fn connections_that_are_reset() {
 fn a_body_longer_than_promised() {
     let server = Hostile::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokay, and more");
     for_each_backend(|backend| {
-        let ran = http(&server.url(), &format!("-n 6 -c 2 {backend}"));
+        let ran = http(&server.url(), &format!("-n 6 -c 2 {backend}")).exits(0);
         let result = result(&ran);
         // Each was answered in full before that; the connection is of no use after it.
         let told = errors(&result, "parse", "long-body");
         assert_eq!(told, 6, "{result:#}");
-        assert_eq!(
-            operations(&result, "completed") + operations(&result, "failed"),
-            6
-        );
+        assert_eq!(operations(&result, "completed"), 6, "{result:#}");
         assert!(sockets_used(&result) >= 6, "{result:#}");
     });
 }

@@ -29,7 +29,6 @@ fn counts_are_exact_in_closed_and_open_loop() {
             "-n 1000 -c 10 -R 5000",
             "-n 999 -c 10 -R 5000 --threads 2",
             "-n 500 -c 4 -R 2000 --arrivals poisson --threads 3 --pipeline 2",
-            "-n 500 -c 4 -R 2000 --arrivals jitter:10%",
             "-n 100 -c 10 --warmup 50ms",
             "-n 100 -c 10 --warmup 50ms -R 1000",
         ] {

@@ -9,12 +9,12 @@ mod values;
 use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
-use tare_engine::run::plan::{HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
+use tare_engine::run::plan::{Arrivals, HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
 use tare_engine::units::{Count, Counts, Nanos, PerSecond};
 
 use super::common::CommonArgs;
 use requests::RequestArgs;
-use values::{Addresses, ArrivalsArg, Endpoint, Resolve, Stages};
+use values::{Addresses, Endpoint, Resolve, Stages};
 
 /// How long a step is measured where nothing says otherwise.
 const DURATION: Nanos = Nanos::from_secs(10);
@@ -80,7 +80,7 @@ struct LoadArgs {
     ///
     /// Poisson is what many independent users amount to.
     #[arg(long, value_name = "HOW", help_heading = LOAD)]
-    arrivals: Option<ArrivalsArg>,
+    arrivals: Option<Arrivals>,
     /// Let a request that finds no free connection wait for one, or drop it; counted either way [default: queue]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = LOAD)]
     late: Option<LateArg>,
@@ -227,7 +227,7 @@ impl LoadArgs {
         check_stages(&stages, common, stop)?;
         Ok(Some(OpenLoop {
             stages,
-            arrivals: self.arrivals.map(|arrivals| arrivals.0).unwrap_or_default(),
+            arrivals: self.arrivals.unwrap_or_default(),
             late: match self.late {
                 Some(LateArg::Drop) => Late::Drop,
                 Some(LateArg::Queue) | None => Late::Queue,

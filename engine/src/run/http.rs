@@ -84,10 +84,7 @@ impl<'a> HttpRun<'a> {
             request_bytes: bytes.map_or(0, |entry| u64::from(entry.len)),
             pipeline: plan.pipeline,
             requests_per_connection: self.requests_per_connection(),
-            arrivals: plan
-                .open
-                .as_ref()
-                .map(|open| super::plan::http::arrivals(open.arrivals)),
+            arrivals: plan.open.as_ref().map(|open| open.arrivals.to_string()),
             late: plan.open.as_ref().map(|open| open.late.name().to_owned()),
             rate_to_per_s: stage.filter(Stage::is_ramp).map(|stage| stage.to_per_s),
             stage: (stages > 1).then(|| u32::try_from(step.stage + 1).unwrap_or(u32::MAX)),
@@ -199,6 +196,7 @@ impl Measure for HttpRun<'_> {
     type Job = HttpJob;
     const KIND: &'static str = "http";
     const NOTHING: &'static str = "no response as expected came from";
+    const SEPARATE: bool = true;
 
     fn common(&self) -> &Common {
         &self.plan.common

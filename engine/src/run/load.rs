@@ -80,7 +80,9 @@ impl RunningLoad {
         let (carries, carried) = bounded(1);
         let thread = std::thread::Builder::new()
             .name("tare-load".to_owned())
-            .spawn(move || step::run::<BwJob>(step_plan, &told, &stop, &mut Ahead(Some(carries))))
+            .spawn(move || {
+                step::run::<BwJob>(step_plan, false, &told, &stop, &mut Ahead(Some(carries)))
+            })
             .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?;
         // Whether it carries or has ended: what became of it is seen when it is stopped.
         let _ = carried.recv_timeout(AHEAD_MAX + plan.common.timeout.into());

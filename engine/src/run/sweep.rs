@@ -26,6 +26,9 @@ use crate::worker::http::Destination;
 /// Descriptors beside the connections: rings, wakers, files, the embedded server.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
+/// Workers that there are at most for the sake of their descriptors: beyond that the limit is better raised.
+const WORKERS_ADDED_MAX: u32 = 16;
+
 /// One step of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Step {
@@ -113,6 +116,8 @@ pub(super) trait Measure {
     const KIND: &'static str;
     /// What to say where nothing came of a step; the address follows.
     const NOTHING: &'static str;
+    /// Its workers may have descriptors of their own, where there are too few for all.
+    const SEPARATE: bool = false;
 
     /// What every plan has.
     fn common(&self) -> &Common;
@@ -200,17 +205,13 @@ pub(super) fn run<M: Measure>(
     let workers = common
         .threads
         .unwrap_or_else(|| measure.default_workers(&cpus));
-    let workers = workers.clamp(1, most);
+    let room = Room::make(measure, workers.clamp(1, most))?;
+    let workers = room.workers;
     let chosen_cpus = match &common.cpus {
         Some(asked) => cpus.check(asked, workers, &[])?,
         None => cpus.choose(workers, &[])?,
     };
     let chosen = backend::choose(common.backend)?;
-    // Both ends of an embedded run draw on the same limit.
-    let embedded = matches!(measure.target(), Target::Loopback | Target::Veth);
-    let sockets = u64::from(most) * if embedded { 2 } else { 1 };
-    let limit_before = rlimit::descriptors_limit();
-    let limit = rlimit::ensure_descriptors(sockets + DESCRIPTORS_BESIDE)?;
     let far_end = measure.find(&chosen_cpus.cpus)?;
     let _no_idle = if common.no_idle {
         Some(hold_no_idle()?)
@@ -227,14 +228,12 @@ pub(super) fn run<M: Measure>(
         others: far_end.addresses[1..].iter().cloned().collect(),
         run_id: random::number()?,
         machine: cpus,
+        separate: room.separate,
         is_sweep: false,
         report: empty_report(measure, &far_end),
     };
-    if let Some(before) = limit_before.filter(|before| *before < limit) {
-        run.report.plan["descriptors"] = serde_json::json!({
-            "limit": limit,
-            "raised_from": before,
-        });
+    if let Some(raised) = room.describe() {
+        run.report.plan["descriptors"] = raised;
     }
     for unreached in &far_end.unreached {
         let warning = run.unreached(unreached, &far_end.addresses[0]);
@@ -250,6 +249,67 @@ pub(super) fn run<M: Measure>(
         error,
         interrupted,
     })
+}
+
+/// Descriptors for all connections.
+#[derive(Debug)]
+struct Room {
+    /// As many as asked for, or more where each has a table of its own to fill.
+    workers: u32,
+    separate: bool,
+    before: Option<u64>,
+    limit: u64,
+}
+
+impl Room {
+    /// Raises the limit on descriptors as far as `measure` needs it. Where the limit cannot be raised so far, each worker
+    /// gets a table of descriptors of its own, and there are as many of them as that takes.
+    fn make<M: Measure>(measure: &M, workers: u32) -> Result<Self> {
+        let most = u64::from(measure.most_connections().max(1));
+        // Both ends of an embedded run draw on the same limit.
+        let embedded = matches!(measure.target(), Target::Loopback | Target::Veth);
+        let far_end = if embedded { most } else { 0 };
+        let before = rlimit::descriptors_limit();
+        let shared = rlimit::ensure_descriptors(most + far_end + DESCRIPTORS_BESIDE);
+        let error = match shared {
+            Ok(limit) => {
+                return Ok(Self {
+                    workers,
+                    separate: false,
+                    before,
+                    limit,
+                });
+            }
+            Err(error) => error,
+        };
+        let hard = rlimit::descriptors_limit_hard().unwrap_or(0);
+        let each = hard.saturating_sub(DESCRIPTORS_BESIDE);
+        let needed = u32::try_from(most.div_ceil(each.max(1))).unwrap_or(u32::MAX);
+        let fixed = measure.common().threads.is_some() || measure.common().cpus.is_some();
+        let workers = if fixed { workers } else { workers.max(needed) };
+        if !M::SEPARATE || workers < needed || needed > WORKERS_ADDED_MAX || far_end > each {
+            return Err(error);
+        }
+        let limit = rlimit::ensure_descriptors(hard)?;
+        Ok(Self {
+            workers,
+            separate: true,
+            before,
+            limit,
+        })
+    }
+
+    /// As the plan carries it, where the limit was not enough as it stood.
+    fn describe(&self) -> Option<serde_json::Value> {
+        let before = self.before?;
+        (before < self.limit || self.separate).then(|| {
+            serde_json::json!({
+                "limit": self.limit,
+                "raised_from": before,
+                "per_worker": self.separate,
+            })
+        })
+    }
 }
 
 fn hold_no_idle() -> Result<tuning::NoIdle> {
@@ -351,6 +411,8 @@ struct Run<'a, M> {
     others: VecDeque<Destination>,
     run_id: u64,
     machine: Cpus,
+    /// Each worker has a table of descriptors of its own.
+    separate: bool,
     /// There is more than one step.
     is_sweep: bool,
     report: Report,
@@ -473,7 +535,7 @@ impl<M: Measure> Run<'_, M> {
         loop {
             let plan = self.measure.step_plan(step, &self.setting())?;
             let load = self.measure.load(step, &self.setting())?;
-            let outcome = step::run(plan, &params, self.interrupt, observer)?;
+            let outcome = step::run(plan, self.separate, &params, self.interrupt, observer)?;
             let load = load.map(|end| end()).transpose()?;
             let unreached =
                 outcome.result.outcome.established == 0 && self.report.results.is_empty();

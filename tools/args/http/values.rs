@@ -5,17 +5,13 @@ use std::str::FromStr;
 
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::STEPS_MAX;
-use tare_engine::run::plan::{Arrivals, Stage};
+use tare_engine::run::plan::Stage;
 use tare_engine::units::{Nanos, PerSecond};
 
 use crate::args::path::host_and_port;
 
 /// Local addresses of one run.
 const ADDRESSES_MAX: u128 = 4_096;
-/// How far `jitter` alone is off, of the gap, either way.
-const JITTER: f64 = 0.1;
-/// Further off, and an arrival could come before the one before it.
-const JITTER_MAX: f64 = 0.5;
 
 fn refuse(what: &str, text: &str, why: &str, advice: &str) -> Error {
     let shown: String = text.chars().take(80).collect();
@@ -68,43 +64,6 @@ fn stage(text: &str) -> Result<Stage> {
         to_per_s,
         duration,
     })
-}
-
-/// How the gaps are distributed: `constant`, `poisson`, `jitter`, `jitter:10%`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct ArrivalsArg(pub(super) Arrivals);
-
-impl FromStr for ArrivalsArg {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why| {
-            refuse(
-                "way of arriving",
-                text,
-                why,
-                "write constant, poisson or jitter:10%",
-            )
-        };
-        Ok(Self(match text {
-            "constant" | "uniform" => Arrivals::Constant,
-            "poisson" | "exponential" => Arrivals::Poisson,
-            "jitter" => Arrivals::Jitter(JITTER),
-            _ => {
-                let share = text
-                    .strip_prefix("jitter:")
-                    .ok_or_else(|| refuse("unknown"))?;
-                let number = match share.strip_suffix('%') {
-                    Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
-                    None => share.trim().parse(),
-                };
-                let share = number
-                    .ok()
-                    .filter(|share| (0.0..=JITTER_MAX).contains(share));
-                Arrivals::Jitter(share.ok_or_else(|| refuse("it takes 0% to 50%"))?)
-            }
-        }))
-    }
 }
 
 /// A host and a port: `node-2:8080`, `[::1]:80`.
@@ -292,29 +251,6 @@ mod tests {
     }
 
     #[test]
-    fn arrivals() {
-        for (text, arrivals) in [
-            ("constant", Arrivals::Constant),
-            ("poisson", Arrivals::Poisson),
-            ("jitter", Arrivals::Jitter(0.1)),
-            ("jitter:25%", Arrivals::Jitter(0.25)),
-            ("jitter:0.5", Arrivals::Jitter(0.5)),
-        ] {
-            assert_eq!(text.parse::<ArrivalsArg>().unwrap().0, arrivals);
-        }
-        for text in [
-            "",
-            "normal",
-            "jitter:",
-            "jitter:51%",
-            "jitter:-1%",
-            "jitter:nan",
-        ] {
-            assert!(text.parse::<ArrivalsArg>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn places_and_addresses() {
         let endpoint: Endpoint = "[::1]:80".parse().unwrap();
         assert_eq!(endpoint, Endpoint("::1".into(), 80));
@@ -363,8 +299,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_typed_panics(text in "\\PC{0,30}|[0-9a-f.:,\\-\\[\\]%ms/k]{0,30}") {
-            let _ = (text.parse::<Stages>(), text.parse::<ArrivalsArg>(), text.parse::<Endpoint>());
-            let _ = text.parse::<Resolve>();
+            let _ = (text.parse::<Stages>(), text.parse::<Endpoint>(), text.parse::<Resolve>());
             if let Ok(list) = text.parse::<Addresses>() {
                 prop_assert!(!list.0.is_empty() && list.0.len() as u128 <= ADDRESSES_MAX);
             }

@@ -116,21 +116,6 @@ const SECRET_HEADERS: [&str; 4] = [
 /// What stands in a report for a secret.
 const REDACTED: &str = "(redacted)";
 
-/// The distribution of the gaps, as it is typed.
-#[must_use]
-pub(in crate::run) fn arrivals(arrivals: Arrivals) -> String {
-    match arrivals {
-        Arrivals::Constant => "constant".to_owned(),
-        Arrivals::Poisson => "poisson".to_owned(),
-        Arrivals::Jitter(share) => {
-            // A share as typed is a few digits: what a double makes of it beyond them is cut off.
-            let percent = format!("{:.6}", share * 100.0);
-            let percent = percent.trim_end_matches('0').trim_end_matches('.');
-            format!("jitter:{percent}%")
-        }
-    }
-}
-
 /// The plan as results carry it.
 #[must_use]
 pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
@@ -149,7 +134,7 @@ pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> 
         "requests": plan.requests.iter().map(request).collect::<Vec<_>>(),
         "connections": plan.connections,
         "stages": open.map(|open| open.stages.iter().map(stage).collect::<Vec<_>>()),
-        "arrivals": open.map(|open| arrivals(open.arrivals)),
+        "arrivals": open.map(|open| open.arrivals.to_string()),
         "late": open.map(|open| open.late.name()),
         "pipeline": plan.pipeline,
         "requests_per_connection": plan.requests_per_connection,
@@ -232,17 +217,5 @@ mod tests {
         );
         assert_eq!(described["addresses"][0], "192.0.2.1:80");
         assert!(described["stages"].is_null());
-    }
-
-    #[test]
-    fn arrivals_are_named_as_typed() {
-        for (share, name) in [
-            (0.1, "jitter:10%"),
-            (0.075, "jitter:7.5%"),
-            (0.07, "jitter:7%"),
-        ] {
-            assert_eq!(arrivals(Arrivals::Jitter(share)), name);
-        }
-        assert_eq!(arrivals(Arrivals::Poisson), "poisson");
     }
 }

@@ -1,11 +1,11 @@
 //! What a worker of an HTTP step does.
 
 use super::{Job, LiveGauge, deal};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::histogram::{Extent, Recording, RecordingSpec};
 use crate::run::observe::Interrupt;
 use crate::run::plan::{Arrivals, Common, Stage, WaitMode};
-use crate::schedule::{Schedule, Share};
+use crate::schedule::{Load, Schedule, Share};
 use crate::units::Nanos;
 use crate::worker::http::{Codes, HttpClient, HttpSpec, HttpTally};
 use crate::worker::outcome::Outcome;
@@ -74,15 +74,13 @@ fn scheduled(
     seed: u64,
     share: Share,
 ) -> Result<Schedule> {
-    let _ = whole;
-    match arrivals {
-        Arrivals::Poisson if !stage.is_ramp() => Schedule::poisson(stage.from_per_s, seed, share),
-        Arrivals::Constant if !stage.is_ramp() => Schedule::constant(stage.from_per_s, share),
-        _ => Err(
-            Error::usage("ramps and jittered arrivals are not there yet")
-                .remedy("use --arrivals constant or poisson, at a rate that stays"),
-        ),
-    }
+    let load = Load {
+        from_per_s: stage.from_per_s,
+        to_per_s: stage.to_per_s,
+        hold: whole.warmup,
+        ramp: whole.duration.unwrap_or(Nanos::ZERO),
+    };
+    Schedule::new(&load, arrivals, seed, share)
 }
 
 impl Job for HttpJob {

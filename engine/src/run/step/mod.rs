@@ -98,9 +98,10 @@ pub(super) struct StepOutcome<T> {
     pub(super) stopped: Option<Error>,
 }
 
-/// Runs one step.
+/// Runs one step; `separate`: each worker has a table of descriptors of its own.
 pub(super) fn run<J: Job>(
     mut plan: StepPlan<J>,
+    separate: bool,
     params: &Params,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
@@ -118,6 +119,7 @@ pub(super) fn run<J: Job>(
         let live = Arc::new(CachePadded::new(Live::default()));
         let assignment = Assignment {
             cpu,
+            separate,
             backend: plan.backend,
             job,
             live: Arc::clone(&live),

@@ -14,7 +14,7 @@ use crate::run::backend::{self, AnyDriver};
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
 use crate::sys::usage::CpuTimes;
-use crate::sys::{affinity, tuning};
+use crate::sys::{affinity, rlimit, tuning};
 use crate::units::{Instant, Nanos};
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role, TurnCounters, Worker};
@@ -69,6 +69,8 @@ impl<T> WorkerResult<T> {
 #[derive(Debug)]
 pub(super) struct Assignment<J> {
     pub(super) cpu: u32,
+    /// It has a table of descriptors of its own.
+    pub(super) separate: bool,
     pub(super) backend: Backend,
     pub(super) job: J,
     pub(super) live: Arc<CachePadded<Live>>,
@@ -96,6 +98,15 @@ pub(super) fn work<J: Job>(assignment: Assignment<J>) -> Result<WorkerResult<J::
     // and the involuntary switches tell.
     let _ = affinity::pin_current_thread(assignment.cpu);
     let _ = tuning::set_timer_slack_ns(1);
+    if assignment.separate {
+        let refused = |errno| {
+            Error::environment(format!(
+                "no table of descriptors for each worker (close_range: {errno})"
+            ))
+            .remedy("raise the limit instead: ulimit -Hn")
+        };
+        rlimit::separate_descriptors().map_err(refused)?;
+    }
     let backend = assignment.backend;
     let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
     let failed = |error| Error::environment(format!("a worker has failed: {error}"));
