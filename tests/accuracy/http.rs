@@ -46,10 +46,16 @@ fn http_delays_are_measured_as_what_they_are() {
             // A virtual machine changes its speed by half, for seconds: then the two do not compare.
             let steady = |told: &(u64, u64, u64, u64)| told.0.abs_diff(told.2) <= told.3 / 4;
             let told: Vec<_> = told.collect();
-            let chosen = told.iter().find(|t| steady(t)).unwrap_or(&told[told.len() - 1]);
+            let chosen = told
+                .iter()
+                .find(|t| steady(t))
+                .unwrap_or(&told[told.len() - 1]);
             let (before, held, _, error) = *chosen;
             println!("{backend}, {delay}: {held} ns, bare {before} ns, ± {error} ns");
-            assert!(error < delay_ns, "{backend}, {delay}: too busy to tell: {told:?}");
+            assert!(
+                error < delay_ns,
+                "{backend}, {delay}: too busy to tell: {told:?}"
+            );
             assert!(
                 held.saturating_sub(before).abs_diff(delay_ns) <= error,
                 "{backend}, {delay}: {told:?}"
@@ -61,7 +67,9 @@ fn http_delays_are_measured_as_what_they_are() {
 /// What the server says of one request: when it arrived, and how long it stayed, nanoseconds.
 fn record(packet: &Packet) -> Option<(u64, u64)> {
     let text = String::from_utf8_lossy(&packet.payload);
-    let line = text.lines().find(|line| line.starts_with("Server-Timing:"))?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Server-Timing:"))?;
     let of = |name: &str| {
         let value = line.split(name).nth(1)?.strip_prefix(";dur=")?;
         let value = value.split([',', ' ', ';']).next()?;
@@ -80,7 +88,10 @@ fn follows_lindley(records: &[(u64, u64)], service_ns: u64) -> Vec<u64> {
     for &(arrival, residence) in records {
         free_at = arrival.max(free_at) + service_ns;
         let departure = arrival + residence;
-        assert!(departure >= free_at, "{arrival}: it left before its service was over");
+        assert!(
+            departure >= free_at,
+            "{arrival}: it left before its service was over"
+        );
         late.push(departure - free_at);
     }
     late.sort_unstable();
@@ -146,7 +157,10 @@ fn a_stall_counts_against_every_request_that_was_due_in_it() {
     let _quiet = Quiet::begin();
     for backend in backends() {
         let calm = Shot::serve("");
-        let closed = calm.run("/", &format!("-c 10 -n 5000 --warmup 50ms --backend {backend}"));
+        let closed = calm.run(
+            "/",
+            &format!("-c 10 -n 5000 --warmup 50ms --backend {backend}"),
+        );
         let rate = closed["rate"]["achieved_per_s"].as_f64().expect("a rate");
         let drain_ns = (500.0 / rate * 1e9) as u64;
         let shot = Shot::serve("--stall 2s:500ms");
@@ -168,11 +182,18 @@ fn a_stall_counts_against_every_request_that_was_due_in_it() {
         for (quantile, wait_ns) in [("p99", 450_000_000), ("p95", 250_000_000)] {
             let told = of(&format!("response/{quantile}"));
             let range = wait_ns - slack..=wait_ns + drain_ns + slack;
-            assert!(range.contains(&told), "{backend}: {quantile} {told}, not in {range:?}");
+            assert!(
+                range.contains(&told),
+                "{backend}: {quantile} {told}, not in {range:?}"
+            );
         }
         // The ten that were under way waited in the server; the others were not sent, and their service is untouched.
         assert!(of("service/max") >= 490_000_000, "{backend}");
-        assert!(of("service/p99") < 20_000_000, "{backend}: {}", of("service/p99"));
+        assert!(
+            of("service/p99") < 20_000_000,
+            "{backend}: {}",
+            of("service/p99")
+        );
         let distribution = result["latency"]["response"]["hdr"].as_str().expect("told");
         let distribution =
             tare_engine::histogram::Distribution::decode(distribution).expect("it decodes");

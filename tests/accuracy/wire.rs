@@ -14,8 +14,9 @@ const LATE_NS: i64 = 10_000;
 fn lateness(shot: &Shot, backend: &str) -> (Vec<i64>, bool, u64) {
     let capture = Capture::begin(shot.port());
     // The warm-up is a whole number of gaps, so the measured phase begins with an arrival.
-    let flags =
-        format!("-c 100 -R {RATE} --warmup 100ms -d 2s --wait spin --backend {backend} --threads 1");
+    let flags = format!(
+        "-c 100 -R {RATE} --warmup 100ms -d 2s --wait spin --backend {backend} --threads 1"
+    );
     let result = shot.run("/", &flags);
     let packets = capture.finish();
     let began: jiff::Timestamp = result["began_at"]

@@ -64,7 +64,10 @@ fn every_request_leaves_when_it_is_due() {
             results.assert_all(Kind::Response, count, ROUND_TRIP);
             // What the client says of itself is true: that is when they arrive.
             let start = far.accepted[0] + LATENCY;
-            let arrived = far.requests.iter().map(|(at, _)| at.since(start + LATENCY).0);
+            let arrived = far
+                .requests
+                .iter()
+                .map(|(at, _)| at.since(start + LATENCY).0);
             assert_eq!(arrived.collect::<Vec<_>>(), due, "{arrivals:?}");
         }
     }
@@ -167,7 +170,10 @@ fn a_stall_shows_in_full_in_the_response_times() {
         let response = |percent| results.distribution(Kind::Response).quantile(percent);
         let told = |percent| response(percent).expect("5,000 samples").value_ns;
         let bin = |ns| ns + results.distribution(Kind::Response).resolution(Nanos(ns)).0;
-        assert_eq!(results.distribution(Kind::Response).max_ns(), Some(500_200_000));
+        assert_eq!(
+            results.distribution(Kind::Response).max_ns(),
+            Some(500_200_000)
+        );
         if connections == 1_000 {
             // 500 requests fall into it, and wait for 500.2 ms, 499.2 ms and so on down to 1.2 ms.
             assert_eq!((responses, services), (491, 491));
@@ -206,8 +212,14 @@ fn spinning_is_late_by_a_step_at_most() {
         let (results, far) = plan.scripted(scripted::ok);
         assert_eq!(results.operations().completed, 50);
         let start = far.accepted[0] + LATENCY;
-        let sent = far.requests.iter().map(|(at, _)| at.since(start + LATENCY).0);
-        let late: Vec<u64> = sent.zip(plan.due(MS + SECOND)).map(|(s, due)| s - due).collect();
+        let sent = far
+            .requests
+            .iter()
+            .map(|(at, _)| at.since(start + LATENCY).0);
+        let late: Vec<u64> = sent
+            .zip(plan.due(MS + SECOND))
+            .map(|(s, due)| s - due)
+            .collect();
         assert!(late.iter().all(|late| *late < step.0), "{wait:?} {late:?}");
         results.assert_are(Kind::Lateness, late);
     }

@@ -34,8 +34,6 @@ fn assert_lindley(plan: &Plan, results: &Results, duration: Nanos) -> Vec<u64> {
     let waits = lindley(&plan.due(duration));
     let count = waits.len() as u64;
     assert_eq!(results.operations().completed, count);
-    results.assert_all(Kind::Lateness, count, Nanos::ZERO);
-    results.assert_are(Kind::Residence, waits.iter().map(|wait| wait + SERVICE));
     // Request by request, whatever the server did not keep it for was the wire.
     results.assert_all(Kind::Path, count, ROUND_TRIP);
     let response = |wait| wait + SERVICE + ROUND_TRIP.0;
@@ -48,13 +46,16 @@ fn response_times_are_lindleys() {
     for (load, connections) in [(0.5, 24), (0.8, 48)] {
         let duration = Nanos::from_secs(10);
         let (plan, results) = queue(load, duration, connections);
-        assert_lindley(&plan, &results, duration);
+        let waits = assert_lindley(&plan, &results, duration);
+        results.assert_all(Kind::Lateness, waits.len() as u64, Nanos::ZERO);
+        results.assert_are(Kind::Residence, waits.iter().map(|wait| wait + SERVICE));
     }
 }
 
 #[test]
 fn the_mean_over_a_long_run_is_that_of_the_formula() {
-    for (load, connections, seconds) in [(0.5, 24, 100), (0.8, 48, 250)] {
+    // With 16 connections some wait at the client: it is the same wait, from the intended send on.
+    for (load, connections, seconds) in [(0.5, 16, 40), (0.8, 16, 250)] {
         let duration = Nanos::from_secs(seconds);
         let (plan, results) = queue(load, duration, connections);
         let waits = assert_lindley(&plan, &results, duration);

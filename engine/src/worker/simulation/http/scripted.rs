@@ -109,9 +109,15 @@ impl Scripted {
         }
     }
 
-    /// Connections that the client has not ended.
+    /// Connections that are not closed: none, when the client is gone, but those where it no longer listened.
     pub(super) fn open(&self) -> usize {
         let open = |connection: &&Connection| !connection.closed;
+        self.connections.iter().filter(open).count()
+    }
+
+    /// Those of them that would have noticed the end.
+    pub(super) fn open_and_listening(&self) -> usize {
+        let open = |c: &&Connection| !c.closed && !c.deaf;
         self.connections.iter().filter(open).count()
     }
 
@@ -175,9 +181,7 @@ impl Scripted {
         if !std::mem::replace(&mut connection.closed, true) {
             connection.todo.clear();
             let socket = connection.socket;
-            self.io
-                .push(token(index, 2), Op::Close { socket })
-                .unwrap();
+            self.io.push(token(index, 2), Op::Close { socket }).unwrap();
         }
     }
 
@@ -238,7 +242,11 @@ impl Scripted {
             return;
         }
         connection.receiving = true;
-        let len = if connection.got.is_empty() { 1 } else { RECEIVE };
+        let len = if connection.got.is_empty() {
+            1
+        } else {
+            RECEIVE
+        };
         let into = Segment {
             buffer: connection.inbox,
             start: 0,
