@@ -114,3 +114,34 @@ fn a_count_is_reached_though_connections_end_amid_it() {
         assert_eq!(operations.completed + operations.failed, count);
     }
 }
+
+#[test]
+fn what_was_given_back_by_a_lost_connection_is_sent_on_the_next() {
+    // The first request is too long to be sent at once, the second one waits behind it, and then the connection is lost
+    // with nothing else under way: the count is not reached by that.
+    let body = crate::proto::http1::request::Body {
+        bytes: vec![b'x'; 200_000],
+        framing: crate::proto::http1::request::Framing::Length,
+    };
+    let post = RequestSpec {
+        method: "POST".to_owned(),
+        body: Some(body),
+        ..RequestSpec::get("/", "x")
+    };
+    let plan = Plan {
+        requests: vec![(post, 1)],
+        pipeline: 4,
+        count: Some(2),
+        duration: None,
+        ..Plan::at(20_000.0)
+    };
+    let (results, far) = plan.scripted(|event| match (event.what, event.connection) {
+        (What::Begun, 0) => vec![Do::Deafen, Do::Wait(MS), Do::Close],
+        (_, 0) => Vec::new(),
+        _ => ok(event),
+    });
+    let operations = results.operations();
+    assert_eq!((operations.sent, operations.completed), (2, 1));
+    assert_eq!((operations.failed, operations.unsent_at_end), (1, 0));
+    assert_eq!(far.accepted.len(), 2);
+}
