@@ -32,7 +32,7 @@ struct Client {
 
 /// The simulated wire stamps by its own clock.
 #[derive(Debug)]
-struct WireClock;
+pub(super) struct WireClock;
 
 impl StampClock for WireClock {
     fn refresh(&mut self) {}

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::driver::{Driver, Op, Outcome as Came, SocketSpec, Token, Wait};
 use crate::worker::server::http::{HttpSettings, HttpSide, Stall};
+use crate::worker::simulation::http_server::WireClock;
 
 type Side = Worker<SimDriver, SimulatedClock, HttpSide<SimSocket>>;
 
@@ -31,7 +32,13 @@ impl Served {
         };
         let (inbox, arrivals) = unbounded();
         let stopping = Arc::new(AtomicBool::new(false));
-        let side = HttpSide::new(arrivals, settings, stopping, clock.now());
+        let side = HttpSide::new(
+            arrivals,
+            settings,
+            stopping,
+            Box::new(WireClock),
+            clock.now(),
+        );
         Self {
             door: door(net),
             inbox,
@@ -79,6 +86,6 @@ impl Far for Served {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.side.role().next_due()
+        self.side.role().next_due(self.side.reaped_at())
     }
 }
