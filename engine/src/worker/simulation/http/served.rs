@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::driver::{Driver, Op, Outcome as Came, SocketSpec, Token, Wait};
-use crate::worker::server::http::{HttpSettings, HttpSide, Stall};
+use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock};
 
 type Side = Worker<SimDriver, SimulatedClock, HttpSide<SimSocket>>;
 
@@ -31,13 +31,31 @@ impl Served {
         };
         let (inbox, arrivals) = unbounded();
         let stopping = Arc::new(AtomicBool::new(false));
-        let side = HttpSide::new(arrivals, settings, stopping, clock.now());
+        let side = HttpSide::new(
+            arrivals,
+            settings,
+            stopping,
+            Box::new(WireClock),
+            clock.now(),
+        );
         Self {
             door: door(net),
             inbox,
             side: Worker::new(net.driver(), clock.clone(), side),
             done: Vec::new(),
         }
+    }
+}
+
+/// The simulated wire stamps by its own clock.
+#[derive(Debug)]
+struct WireClock;
+
+impl StampClock for WireClock {
+    fn refresh(&mut self) {}
+
+    fn to_instant(&self, stamp: Nanos) -> Option<Instant> {
+        Some(Instant(stamp.0))
     }
 }
 
@@ -78,7 +96,7 @@ impl Far for Served {
         count
     }
 
-    fn next_due(&self) -> Option<Instant> {
-        self.side.role().next_due()
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.side.role().next_due(now)
     }
 }
