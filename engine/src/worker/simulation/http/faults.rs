@@ -139,7 +139,7 @@ fn a_refusal_to_begin_with_is_told_in_words() {
             0
         }
 
-        fn next_due(&self) -> Option<Instant> {
+        fn next_due(&self, _: Instant) -> Option<Instant> {
             None
         }
     }

@@ -34,7 +34,7 @@ trait Far {
     /// One turn; how many completions it brought.
     fn turn(&mut self, now: Instant) -> usize;
     /// When it does something by itself.
-    fn next_due(&self) -> Option<Instant>;
+    fn next_due(&self, now: Instant) -> Option<Instant>;
 }
 
 /// What is asked of the clients. Whatever a test does not set: one worker, one connection, closed loop, 100 ms.
@@ -268,7 +268,7 @@ impl<F: Far> World<F> {
     /// Moves the clock to where something happens next.
     fn advance(&self) {
         let now = self.clock.now();
-        let due = self.far.next_due().into_iter();
+        let due = self.far.next_due(now).into_iter();
         let own = due.chain(self.wakes.iter().copied()).filter(|at| *at > now);
         let next = own.chain(self.net.next_event()).min();
         let most = now + self.plan.step;

@@ -290,7 +290,7 @@ impl Far for Scripted {
         count
     }
 
-    fn next_due(&self) -> Option<Instant> {
+    fn next_due(&self, _: Instant) -> Option<Instant> {
         let due = |c: &&Connection| !c.closed && !c.todo.is_empty();
         let due = self.connections.iter().filter(due);
         due.map(|connection| connection.not_before).min()

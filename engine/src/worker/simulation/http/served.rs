@@ -4,8 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::driver::{Driver, Op, Outcome as Came, SocketSpec, Token, Wait};
-use crate::worker::server::http::{HttpSettings, HttpSide, Stall};
-use crate::worker::simulation::http_server::WireClock;
+use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock};
 
 type Side = Worker<SimDriver, SimulatedClock, HttpSide<SimSocket>>;
 
@@ -48,6 +47,18 @@ impl Served {
     }
 }
 
+/// The simulated wire stamps by its own clock.
+#[derive(Debug)]
+struct WireClock;
+
+impl StampClock for WireClock {
+    fn refresh(&mut self) {}
+
+    fn to_instant(&self, stamp: Nanos) -> Option<Instant> {
+        Some(Instant(stamp.0))
+    }
+}
+
 /// A driver that accepts.
 pub(super) fn door(net: &SimNet) -> SimDriver {
     let mut door = net.driver();
@@ -85,7 +96,7 @@ impl Far for Served {
         count
     }
 
-    fn next_due(&self) -> Option<Instant> {
-        self.side.role().next_due(self.side.reaped_at())
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.side.role().next_due(now)
     }
 }
