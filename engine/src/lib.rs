@@ -5,12 +5,13 @@
 //! A [`run`] plan is dealt out over per-core [`worker`]s. A worker owns one [`driver`] (io_uring, epoll
 //! or the simulated wire), its connections, its share of the [`schedule`] and its histograms, and runs
 //! one turn after the other: stamp and submit, wait, reap, act. What travels on the wire is decided by
-//! the sans-I/O machines of [`proto`]. What was measured ends in one versioned [`result`], over which
-//! [`analysis`] computes statistics.
+//! the sans-I/O machines of [`proto`]: `tare`'s own protocol for round trips and bulk, HTTP/1.1 for the
+//! servers of others. What was measured ends in one versioned [`result`], over which [`analysis`] computes
+//! statistics.
 //!
 //! Unsafe code lives in the `sys` module alone.
 //!
-//! # Example
+//! # Examples
 //!
 //! The round trip over loopback, with both ends in this process:
 //!
@@ -31,6 +32,34 @@
 //!     median.unwrap_or_default(),
 //!     Nanos(step.latency_error_ns)
 //! );
+//! assert!(step.operations.adds_up());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An HTTP server of one's own under 200 requests a second, whose latencies count from when each was due:
+//!
+//! ```
+//! use tare_engine::run::observe::{Interrupt, Unobserved};
+//! use tare_engine::run::plan::{Arrivals, HttpPlan, Late, OpenLoop, Stage, Stop, Target};
+//! use tare_engine::units::Nanos;
+//!
+//! # fn main() -> tare_engine::error::Result<()> {
+//! let mut plan = HttpPlan::to(Target::Loopback);
+//! plan.common.warmup = Nanos::from_millis(10);
+//! plan.common.stop = Stop::After(Nanos::from_millis(100));
+//! plan.open = Some(OpenLoop {
+//!     stages: vec![Stage {
+//!         from_per_s: 200.0,
+//!         to_per_s: 200.0,
+//!         duration: None,
+//!     }],
+//!     arrivals: Arrivals::Constant,
+//!     late: Late::Queue,
+//! });
+//! let finished = tare_engine::run::http(&plan, &Interrupt::default(), &mut Unobserved)?;
+//! let step = &finished.report.results[0];
+//! println!("{} of {} due", step.operations.completed, step.operations.due);
 //! assert!(step.operations.adds_up());
 //! # Ok(())
 //! # }

@@ -36,10 +36,11 @@ Examples:
   tare http node-2 -c 20000 --connect-rate 5k that many connections, opened gently
   tare http node-2/orders --body-file order.json --content-type application/json --expect-status 201
   tare http unix:/run/app.sock:/healthz -o app.hgrm
-  tare http node-2 -R 500 --assert 'p99<20ms' --assert 'errors==0' && echo good enough
+  tare http node-2 -R 500 --assert 'p99<20ms' --assert 'status.5xx==0' && echo good enough
 
-Exit codes: 0 measured, 1 could not measure (or no request was answered as expected), 2 usage, 3 an assertion
-failed, 4 disturbed (--strict), 5 cannot tell, 130 interrupted (what was measured is printed).";
+Exit codes: 0 measured, 1 could not measure (or no request was answered as expected), 2 usage,
+3 an assertion failed, 4 disturbed (--strict), 5 cannot tell, 130 interrupted (what was measured is
+printed).";
 
 /// Measure HTTP/1.1 latency and throughput
 ///
@@ -89,6 +90,8 @@ struct LoadArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(PIPELINE_MAX)))]
     pipeline: u32,
     /// Count these codes as success, all else as failed: 2xx,304 [default: 2xx,3xx]
+    ///
+    /// What failed is counted and timed under its code, and is in no other latency.
     #[arg(long, value_name = "LIST", help_heading = LOAD)]
     expect_status: Option<StatusSet>,
 }
@@ -129,7 +132,7 @@ struct ConnectionArgs {
     /// Connect there instead, whatever the URL says; the Host header stays the URL's
     #[arg(long, value_name = "HOST:PORT", help_heading = CONNECTIONS)]
     connect_to: Option<Endpoint>,
-    /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6, 127.0.0.1-127.0.0.8
+    /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6 or 127.0.0.1-127.0.0.8
     ///
     /// Each has some 60,000 ports for connections to one server.
     #[arg(long, value_name = "LIST", help_heading = CONNECTIONS)]

@@ -16,10 +16,19 @@ Examples:
   tare serve                                 port 7117, TCP and UDP, all addresses
   tare serve --listen 10.0.0.1:9000 --once   for one client, on one address
   tare serve --cpus 2-3 --allow-spin         with CPUs to spin on, for the finest figures
-  tare serve --stall 2s:500ms                HTTP (/, /bytes/N, /echo, /queue, /healthz) with a known fault
-  tare serve --secret-file /run/secret       only for clients that know the secret
+  tare serve --stall 2s:500ms                HTTP with a known fault, to put a load generator to the test
+  tare serve --secret-file /run/secret       lat and bw only for clients that know the secret
 
-It prints one line on stdout when it is ready: tare: serving on ADDRESS … It stops on SIGTERM or Ctrl-C.";
+HTTP, on the same port:
+  /                                  a short text
+  /bytes/65536                       so many bytes
+  /healthz                           ok
+  /echo?status=503:10&delay=5ms:50   the request's body, or what is asked for, with that probability in %, as
+                                     fortio's: status= delay= size= close= header=
+  /queue?service=1ms                 one request at a time over all connections; its times in Server-Timing
+
+It prints one line on stdout when it is ready: tare: serving on ADDRESS …
+It stops on SIGTERM or Ctrl-C.";
 
 /// Be the far end of measurements, for any number of clients
 #[derive(Debug, Args)]
@@ -53,18 +62,18 @@ pub(crate) struct ServeArgs {
     /// Run sessions on these CPUs: 2-5,7
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
-    /// Freeze the whole HTTP side once, counted from its first HTTP request: 2s:500ms (repeatable)
+    /// Freeze the whole HTTP side for a while, so long after its first request: 2s:500ms (repeatable)
     ///
     /// Requests that arrive meanwhile are answered after it, in order. A generator that tells the truth shows it.
     #[arg(long, value_name = "AT:FOR")]
     stall: Vec<Stall>,
-    /// Seed of what /echo leaves to chance
+    /// Let /echo draw the same codes, delays and sizes as an earlier server with this seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How the HTTP worker waits for requests
+    /// Trade CPU for promptness over HTTP: spin polls a core, block sleeps, hybrid spins only near events
     ///
-    /// A held response (delay=, /queue) is waited for spinning at its end whatever is given. Spinning needs a CPU to
-    /// spare, or --allow-spin.
+    /// The last stretch before a held response (delay=, /queue) is spun in any case. Spinning needs a CPU to spare, or
+    /// --allow-spin.
     #[arg(long, value_enum, value_name = "MODE", default_value = "block")]
     http_wait: HttpWait,
     /// Answer 503 to HTTP connections beyond that many at once
@@ -73,7 +82,7 @@ pub(crate) struct ServeArgs {
     max_connections: u32,
     /// Do not answer HTTP
     ///
-    /// HTTP is open to whoever reaches the port, with --secret-file too: it has nothing to prove the secret with.
+    /// HTTP clients cannot prove a secret: whoever reaches the port is answered, with --secret-file too.
     #[arg(long, conflicts_with_all = ["stall", "http_wait", "max_connections", "seed"])]
     no_http: bool,
     /// Offer clients io_uring or epoll alone; auto offers what works here
