@@ -200,7 +200,7 @@ impl<G: Gauge> HttpClient<G> {
         if connection.awaited() == 0 {
             // A keep-alive that has run out, or a server that restarts. One that closes before the first request would be
             // asked again and again.
-            if connection.begun > 0 || !self.is_running() {
+            if connection.begun > 0 || self.is_ending() {
                 self.unsend(index);
                 return self.close(io, index, true);
             }

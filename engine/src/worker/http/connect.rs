@@ -131,6 +131,7 @@ impl<G: Gauge> HttpClient<G> {
     /// The connection stands.
     fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
         self.outcome.established += 1;
+        self.open += 1;
         self.connections[index as usize].state = State::Open;
         self.settle(index);
         self.receive(io, index)?;
@@ -175,6 +176,7 @@ impl<G: Gauge> HttpClient<G> {
         self.connecting.remove(index);
         let connection = &mut self.connections[index as usize];
         connection.reader.reset(&mut self.spare);
+        self.open -= u32::from(connection.is_open());
         connection.state = State::Closing { again };
         connection.operations += 1;
         let socket = connection.socket;
@@ -198,7 +200,7 @@ impl<G: Gauge> HttpClient<G> {
         }
     }
 
-    const fn is_ending(&self) -> bool {
+    pub(super) const fn is_ending(&self) -> bool {
         matches!(
             self.stand,
             Stand::Draining { .. } | Stand::Finishing { .. } | Stand::Finished

@@ -15,15 +15,14 @@ mod connect;
 mod connection;
 mod deadlines;
 mod ending;
+mod sending;
 mod spec;
 mod waiting;
 
 pub use codes::Codes;
 pub use spec::{Destination, HttpSpec, Late};
 
-use crate::driver::{
-    BufferId, Completion, Driver, DriverError, Op, OpError, Outcome as Came, Segment, Wait,
-};
+use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome as Came, Wait};
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, WaitMode};
@@ -32,7 +31,7 @@ use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::errors::Stage;
-use crate::worker::link::{Purpose, slot_of, token};
+use crate::worker::link::{Purpose, slot_of};
 use crate::worker::outcome::Outcome;
 use crate::worker::pacer::{Action, Pacer};
 use crate::worker::ping_pong::Gauge;
@@ -128,6 +127,9 @@ pub struct HttpClient<G> {
     /// Before the start: the next connection to be connected, not before that instant.
     next_connect: u32,
     next_connect_at: Instant,
+    /// Connections that stand, and when one last did.
+    open: u32,
+    alive_at: Instant,
     /// Connects under way that the start waits for, and connections that it still waits for.
     connects: u32,
     unsettled: u32,
@@ -194,6 +196,8 @@ impl<G: Gauge> HttpClient<G> {
             connecting: Deadlines::new(count),
             next_connect: 0,
             next_connect_at: Instant::default(),
+            open: 0,
+            alive_at: Instant::default(),
             connects: 0,
             unsettled: count,
             resting: Vec::with_capacity(count as usize),
@@ -295,124 +299,6 @@ impl<G: Gauge> HttpClient<G> {
         }
     }
 
-    /// Begins a request on a connection.
-    fn begin(&mut self, index: u32, due: Option<Instant>, now: Instant) {
-        let connection = &mut self.connections[index as usize];
-        connection.offered -= 1;
-        let measured = self.pacer.is_measured(due.unwrap_or(now));
-        if !connection.is_open() {
-            // It was lost in the turn in which it was chosen.
-            if let Some(due) = due {
-                self.pacer.give_back(due);
-            }
-            return;
-        }
-        if due.is_none() && !self.pacer.may_begin(now, measured) {
-            return;
-        }
-        let order = self.spec.requests.order();
-        let entry = order[self.next_entry];
-        self.next_entry += 1;
-        if self.next_entry == order.len() {
-            self.next_entry = 0;
-        }
-        *self.requests.at(index, connection, connection.in_flight) = connection::Request {
-            due: due.unwrap_or(now),
-            sent_at: now,
-            entry,
-            measured,
-        };
-        connection.in_flight += 1;
-        connection.unsent += 1;
-        connection.begun = connection.begun.saturating_add(1);
-        if connection.unsent == 1 {
-            self.unsent.push(index);
-        }
-        self.outstanding += 1;
-        self.tally_of(measured).operations.due += 1;
-    }
-
-    /// Sends what a connection has to send: requests that are the same and follow each other go out together.
-    fn send<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<(), DriverError> {
-        let connection = &mut self.connections[index as usize];
-        if connection.sending || connection.unsent == 0 || !connection.is_open() {
-            return Ok(());
-        }
-        let awaited = connection.awaited();
-        let first = self.requests.at(index, connection, awaited).entry;
-        let most = u16::try_from(self.spec.requests.repeats()).unwrap_or(u16::MAX);
-        let most = connection.unsent.min(most.max(1));
-        let mut count = 0;
-        while count < most {
-            let request = self.requests.at(index, connection, awaited + count);
-            if request.entry != first {
-                break;
-            }
-            request.sent_at = now;
-            let tally = if request.measured {
-                &mut self.tally.measured
-            } else {
-                &mut self.tally.warmup
-            };
-            tally.operations.sent += 1;
-            count += 1;
-        }
-        connection.unsent -= count;
-        if awaited == 0 {
-            self.awaiting.push(index, now);
-        }
-        self.last_sent = now;
-        let entry = self.spec.requests.entries()[usize::from(first)];
-        connection.rest = (entry.start, entry.len * u32::from(count));
-        self.push_send(io, index)
-    }
-
-    /// Pushes a send of what is left of the requests that are being sent.
-    fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
-        let connection = &mut self.connections[index as usize];
-        let Some(buffer) = self.written else {
-            return Ok(());
-        };
-        let (start, len) = connection.rest;
-        connection.sending = true;
-        connection.operations += 1;
-        self.sends += 1;
-        io.push(
-            token(index, Purpose::Send),
-            Op::Send {
-                socket: connection.socket,
-                data: Segment { buffer, start, len },
-                zero_copy: false,
-            },
-        )
-    }
-
-    fn handle_sent<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        bytes: u32,
-    ) -> Result<(), DriverError> {
-        if self.stand == Stand::Measuring {
-            self.tally.sent_bytes += u64::from(bytes);
-        }
-        let connection = &mut self.connections[index as usize];
-        connection.sending = false;
-        let (start, len) = connection.rest;
-        if bytes < len {
-            connection.rest = (start + bytes, len - bytes);
-            return self.push_send(io, index);
-        }
-        if connection.awaited() == 0 {
-            // It was answered before it was wholly sent.
-            self.awaiting.remove(index);
-        }
-        if connection.unsent > 0 {
-            self.pacer.push(index, Action::Request);
-        }
-        Ok(())
-    }
-
     /// Tells of the entries of the series that are over at `now`.
     fn tell_entries(&mut self, now: Instant) {
         let recording = &self.tally.recording;
@@ -455,12 +341,22 @@ impl<G: Gauge> HttpClient<G> {
             self.tell_entries(now);
         }
         self.dispatch(now);
-        self.outcome.cut_short |= self.interrupt.is_raised();
+        self.outcome.cut_short |= self.interrupt.is_raised() || self.is_forsaken(now);
         let is_over = now >= self.pacer.end() || (self.pacer.is_spent() && self.outstanding == 0);
         if self.outcome.cut_short || is_over {
             self.drain(io, now)?;
         }
         Ok(())
+    }
+
+    /// A run by count whose server is gone would never end: it waits for as long as for an answer. One by time ends by
+    /// itself, and the server may come back.
+    fn is_forsaken(&mut self, now: Instant) -> bool {
+        if self.open > 0 || !matches!(self.stand, Stand::WarmingUp | Stand::Measuring) {
+            self.alive_at = now;
+        }
+        let patience = self.spec.timeout.max(self.spec.connect_timeout);
+        self.spec.count.is_some() && now.since(self.alive_at) >= patience
     }
 
     /// Ends requests that have waited for too long, and connects that have.
