@@ -1,10 +1,23 @@
 //! HTTP latencies against a server whose share is known: fixed delays, a queue, a stall.
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::capture::{Capture, Packet};
 use super::{ATTEMPTS, Shot, is_disturbed};
 use crate::util::{Quiet, backends, figure, is_root};
+
+/// Flags of a server and of a client that keep them off each other's CPU, where there are two: an HTTP client cannot be
+/// told where the server is, and two that spin on one CPU take turns of some milliseconds.
+fn apart() -> (String, String) {
+    let allowed = sched_getaffinity(Pid::this()).expect("it can be asked for");
+    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true));
+    match (cpus.next(), cpus.next()) {
+        (Some(first), Some(second)) => (format!(" --cpus {second}"), format!(" --cpus {first}")),
+        _ => (String::new(), String::new()),
+    }
+}
 
 /// Runs until one is undisturbed, or three were made: then the last one counts.
 fn undisturbed(shot: &Shot, path: &str, flags: &str) -> Value {
@@ -22,15 +35,16 @@ fn undisturbed(shot: &Shot, path: &str, flags: &str) -> Value {
 #[test]
 fn http_delays_are_measured_as_what_they_are() {
     let _quiet = Quiet::begin();
+    let (its_cpu, our_cpu) = apart();
     for backend in backends() {
-        let shot = Shot::serve("--allow-spin --http-wait spin");
+        let shot = Shot::serve(&format!("--allow-spin --http-wait spin{its_cpu}"));
         for (delay, delay_ns, rate, length) in [
             ("200us", 200_000u64, 2_000, "500ms"),
             ("1ms", 1_000_000, 500, "1s"),
             ("20ms", 20_000_000, 40, "2s"),
         ] {
             let flags = format!(
-                "-c 1 -R {rate} -d {length} --warmup 100ms --wait spin --backend {backend}"
+                "-c 1 -R {rate} -d {length} --warmup 100ms --wait spin --backend {backend}{our_cpu}"
             );
             let told = (0..ATTEMPTS).map(|_| {
                 let median = |path: &str| {
@@ -105,11 +119,12 @@ fn behind_a_queue_what_is_not_the_servers_is_the_path() {
         return;
     }
     let _quiet = Quiet::begin();
+    let (its_cpu, our_cpu) = apart();
     for backend in backends() {
-        let shot = Shot::serve("--allow-spin --http-wait spin");
+        let shot = Shot::serve(&format!("--allow-spin --http-wait spin{its_cpu}"));
         for rate in [500, 800] {
             let flags = format!(
-                "-c 100 -R {rate} --arrivals poisson --seed 7 -d 2s --warmup 200ms --wait spin --backend {backend}"
+                "-c 100 -R {rate} --arrivals poisson --seed 7 -d 4s --warmup 200ms --wait spin --backend {backend}{our_cpu}"
             );
             let mut attempt = 0;
             loop {

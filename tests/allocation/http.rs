@@ -18,9 +18,9 @@ use tare_engine::proto::http1::status::StatusSet;
 use tare_engine::run::observe::Interrupt;
 use tare_engine::run::plan::{BackendChoice, Late, WaitMode};
 use tare_engine::schedule::{Schedule, Share};
-use tare_engine::units::Nanos;
+use tare_engine::units::{Instant, Nanos};
 use tare_engine::worker::http::{Codes, Destination, HttpClient, HttpSpec};
-use tare_engine::worker::server::http::{HttpArrival, HttpSettings, HttpSide};
+use tare_engine::worker::server::http::{HttpArrival, HttpSettings, HttpSide, StampClock};
 use tare_engine::worker::{Role, Worker};
 
 use super::{Progress, Shared, alone, ask, count};
@@ -52,6 +52,11 @@ const CASES: &[Case] = &[
     CLOSED,
     Case {
         wait: WaitMode::Spin,
+        ..CLOSED
+    },
+    Case {
+        path: "/echo",
+        connections: 4,
         ..CLOSED
     },
     // So many that responses are gathered.
@@ -132,6 +137,18 @@ impl Case {
     }
 }
 
+/// Nothing here asks for stamps.
+#[derive(Debug)]
+struct Unstamped;
+
+impl StampClock for Unstamped {
+    fn refresh(&mut self) {}
+
+    fn to_instant(&self, _: Nanos) -> Option<Instant> {
+        None
+    }
+}
+
 /// The HTTP thread of a server; returns how often it allocated.
 fn serve<D: Driver<Socket = OwnedFd>>(
     driver: D,
@@ -148,7 +165,8 @@ fn serve<D: Driver<Socket = OwnedFd>>(
         seed: 1,
         stalls: Vec::new(),
     };
-    let side = HttpSide::new(inbox, settings, Arc::clone(stopping), MonotonicClock.now());
+    let (stopping, now) = (Arc::clone(stopping), MonotonicClock.now());
+    let side = HttpSide::new(inbox, settings, stopping, Box::new(Unstamped), now);
     let mut worker = Worker::new(driver, MonotonicClock, side);
     let count = count(&mut worker, shared);
     shared.served.store(true, Ordering::Relaxed);

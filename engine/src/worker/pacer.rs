@@ -145,7 +145,7 @@ impl Pacer {
             .sending
             .as_ref()
             .map_or(self.remaining, |sending| sending.left);
-        left == Some(0) && self.ready.is_empty()
+        left == Some(0) && self.ready.is_empty() && self.returned.is_empty()
     }
 
     /// The end by time; far away where the run ends by count.
@@ -160,6 +160,12 @@ impl Pacer {
             return Some(*returned);
         }
         (arrivals.next < Instant::FAR_FUTURE).then_some(arrivals.next)
+    }
+
+    /// When the next arrival comes, whether a slot is free or not.
+    pub(in crate::worker) fn next_arrival(&self) -> Option<Instant> {
+        let next = self.sending.as_ref()?.next;
+        (next < Instant::FAR_FUTURE).then_some(next)
     }
 
     /// The slot has nothing to do: it takes the next operation.

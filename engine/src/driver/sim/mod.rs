@@ -120,6 +120,7 @@ impl SimNet {
             core: Core::new(SimCalls(self.clone())),
             party,
             wake: Arc::new(SimWake(AtomicBool::new(false))),
+            seen: u64::MAX,
             capabilities: Capabilities {
                 backend: Backend::Sim,
                 zero_copy,
@@ -139,6 +140,12 @@ impl SimNet {
     /// Resets every connection that stands at that instant, at both its ends.
     pub fn plan_reset(&self, at: Instant) {
         self.0.borrow_mut().plan_reset(at);
+    }
+
+    /// Sockets that exist, at whichever end.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.0.borrow().sockets()
     }
 
     /// When something happens next: an arrival, a timer, or the deadline with which a driver last waited in vain.
@@ -253,7 +260,7 @@ impl Calls for SimCalls {
     }
 
     fn is_watched(&self, _: &SimSocket, _: Direction) -> bool {
-        // Everything is attempted in every turn.
+        // Everything is attempted in every turn before which anything has changed.
         true
     }
 }
@@ -273,6 +280,8 @@ pub struct SimDriver {
     core: Core<SimCalls>,
     party: usize,
     wake: Arc<SimWake>,
+    /// [`State::changes`] when what is parked was last attempted.
+    seen: u64,
     capabilities: Capabilities,
 }
 
@@ -297,8 +306,12 @@ impl Driver for SimDriver {
     ) -> Result<(), DriverError> {
         self.core.calls.state().deliver();
         self.core.begin_turn(now);
-        self.core.attempt_lane(Lane::Receives, Until::Dry);
-        self.core.attempt_lane(Lane::Others, Until::Dry);
+        // Where nothing has changed, what could not be done then cannot be done now.
+        let changes = self.core.calls.state().changes;
+        if std::mem::replace(&mut self.seen, changes) != changes {
+            self.core.attempt_lane(Lane::Receives, Until::Dry);
+            self.core.attempt_lane(Lane::Others, Until::Dry);
+        }
         let deadline = match wait {
             Wait::Poll => None,
             Wait::Until(deadline) | Wait::Batch { deadline, .. } => {

@@ -94,6 +94,8 @@ pub(super) struct State {
     wire: Wire,
     pub(super) is_partitioned: bool,
     pub(super) waiters: Vec<Option<Waiter>>,
+    /// Grows whenever an operation that had to wait might go on.
+    pub(super) changes: u64,
 }
 
 impl State {
@@ -109,7 +111,12 @@ impl State {
             wire: Wire::default(),
             is_partitioned: false,
             waiters: Vec::new(),
+            changes: 0,
         }
+    }
+
+    pub(super) fn sockets(&self) -> usize {
+        self.sockets.len()
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -269,6 +276,7 @@ impl State {
 
     /// Closes a socket: a FIN, or a reset where data was left unread, as a kernel does.
     pub(super) fn close(&mut self, key: Key) {
+        self.changes += 1;
         let Some(mut socket) = self.sockets.remove(&key) else {
             return;
         };
@@ -317,6 +325,7 @@ impl State {
     }
 
     pub(super) fn connect(&mut self, key: Key, to: SocketAddr) -> Result<(), Errno> {
+        self.changes += 1;
         let to = canonical(to);
         if let Some(errno) = self.socket(key).error.take() {
             return Err(errno);
@@ -395,6 +404,7 @@ impl State {
     }
 
     fn reset_both(&mut self, key: Key, other: Key) {
+        self.changes += 1;
         if let Some(stream) = self.stream(key) {
             stream.stage = Stage::Dead;
         }
@@ -433,6 +443,7 @@ impl State {
             available => available.min(len),
         };
         let len = self.shorten(available, self.config.short_reads);
+        self.changes += 1;
         let Some(stream) = self.stream(key) else {
             return Err(Errno::ENOTCONN);
         };
@@ -449,6 +460,7 @@ impl State {
     }
 
     pub(super) fn set_low_water(&mut self, key: Key, bytes: usize) {
+        self.changes += 1;
         // As Linux bounds it: else a full buffer might never be read.
         let most = (self.socket(key).receive_buffer / 2).max(1);
         if let Some(stream) = self.stream(key) {
@@ -488,6 +500,7 @@ impl State {
     }
 
     pub(super) fn half_close(&mut self, key: Key) -> Result<(), Errno> {
+        self.changes += 1;
         let stream = self.stream(key).ok_or(Errno::ENOTCONN)?;
         if stream.stage != Stage::Connected {
             return Err(Errno::ENOTCONN);

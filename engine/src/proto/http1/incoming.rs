@@ -126,6 +126,24 @@ pub struct RequestReader {
 const _: () = assert!(size_of::<RequestReader>() <= 64);
 
 impl RequestReader {
+    /// A reader to which nothing has come.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            phase: Phase::Start,
+            gathered: Vec::new(),
+            body_bytes: 0,
+            blank: 0,
+            carriage: false,
+        }
+    }
+
+    /// Memory that it holds beyond itself, bytes.
+    #[must_use]
+    pub const fn holds(&self) -> usize {
+        self.gathered.capacity()
+    }
+
     /// Nothing of a request has arrived yet: the connection may end here.
     #[must_use]
     pub const fn is_at_start(&self) -> bool {

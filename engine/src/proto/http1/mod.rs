@@ -31,4 +31,9 @@ impl Spare {
         buffer.clear();
         self.0.push(buffer);
     }
+
+    /// Keeps no more than `count` buffers.
+    pub fn trim(&mut self, count: usize) {
+        self.0.truncate(count);
+    }
 }

@@ -276,7 +276,10 @@ impl Dispatcher {
             (self.log)(&format!("HTTP: {reason}"));
         }
         let load = |cpu| self.registry.others_on(cpu, 0);
-        let choice = self.cpus.choose_idle(1, &self.avoid, load)?;
+        // An HTTP client cannot say which CPUs are its own; `tare http` on this machine takes the highest ones.
+        let mut avoid = self.avoid.clone();
+        avoid.extend(self.cpus.allowed.iter().max());
+        let choice = self.cpus.choose_idle(1, &avoid, load)?;
         let cpu = choice.cpus.first().copied().unwrap_or(0);
         let chosen = self.backend(BackendAsked::Auto)?;
         let start = |backend| {
@@ -298,6 +301,12 @@ impl Dispatcher {
             }
             other => other?,
         };
+        (self.log)(&format!(
+            "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
+            wait.name(),
+            settings.seed
+        ));
+        self.placement.http = Some(cpu);
         self.http = Some(thread);
         Ok(())
     }

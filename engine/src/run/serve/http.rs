@@ -12,12 +12,28 @@ use crate::clock::{Clock, MonotonicClock};
 use crate::driver::{Backend, Driver, DriverError, Waker};
 use crate::error::{Error, Result};
 use crate::run::backend::{self, AnyDriver};
+use crate::sys::realtime::RealtimeOffset;
 use crate::sys::{affinity, tuning};
-use crate::worker::server::http::{HttpArrival, HttpSettings, HttpSide};
+use crate::units::{Instant, Nanos};
+use crate::worker::server::http::{HttpArrival, HttpSettings, HttpSide, StampClock};
 use crate::worker::{Role, Worker};
 
 /// What the thread tells once it runs.
 type Started = Sender<std::result::Result<Waker, DriverError>>;
+
+/// The wall clock as it was when last compared.
+#[derive(Debug)]
+struct WallClock(RealtimeOffset);
+
+impl StampClock for WallClock {
+    fn refresh(&mut self) {
+        self.0 = RealtimeOffset::read();
+    }
+
+    fn to_instant(&self, stamp: Nanos) -> Option<Instant> {
+        self.0.to_instant(stamp)
+    }
+}
 
 /// The HTTP thread, seen from the front.
 #[derive(Debug)]
@@ -107,7 +123,9 @@ fn run<D: Driver<Socket = OwnedFd>>(
     started: &Started,
 ) -> std::result::Result<(), DriverError> {
     let _ = started.try_send(Ok(driver.waker()));
-    let role = HttpSide::new(arrivals, settings, stopping, MonotonicClock.now());
+    let stamps = Box::new(WallClock(RealtimeOffset::read()));
+    let now = MonotonicClock.now();
+    let role = HttpSide::new(arrivals, settings, stopping, stamps, now);
     let mut worker = Worker::new(driver, MonotonicClock, role);
     worker.run_until(<HttpSide<OwnedFd> as Role<D>>::is_finished)
 }

@@ -142,6 +142,8 @@ impl Drop for Permit {
 #[derive(Debug, Default)]
 pub(super) struct Placement {
     runs: HashMap<u64, Round>,
+    /// The CPU of the HTTP worker, which counts as a session of another run.
+    pub(super) http: Option<u32>,
 }
 
 /// The CPUs of a run.
@@ -195,7 +197,8 @@ impl Placement {
             other != run && round.cpus.contains(&cpu) && registry.has_sessions_of(other)
         });
         let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
-        registry.others_on(cpu, run).saturating_add(others)
+        let http = u32::from(self.http == Some(cpu));
+        registry.others_on(cpu, run).saturating_add(others + http)
     }
 
     /// Forgets runs without a session, when there are many of them.

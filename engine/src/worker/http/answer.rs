@@ -92,7 +92,10 @@ impl<G: Gauge> HttpClient<G> {
         let open_loop = self.pacer.is_open_loop();
         let connection = &mut self.connections[index as usize];
         let request = self.requests.take_first(index, connection);
-        if connection.awaited() == 0 {
+        if connection.awaited() == 0 && connection.sending {
+            // Answered before it was wholly sent: what follows waits for that, so that is given the same time.
+            self.awaiting.push(index, now);
+        } else if connection.awaited() == 0 {
             self.awaiting.remove(index);
         } else {
             // The next one in the pipeline was sent earlier than the last in the list, so its deadline is noticed late by

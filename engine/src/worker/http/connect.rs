@@ -290,6 +290,7 @@ impl<G: Gauge> HttpClient<G> {
                 tally.operations.failed += 1;
             }
             if request.measured {
+                self.measured_until = now;
                 self.tally.recording.record_error(now);
                 if blamed == Blamed::Timeout {
                     self.tally.recording.record_censored(now, sample);

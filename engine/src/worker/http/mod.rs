@@ -16,6 +16,7 @@ mod connection;
 mod deadlines;
 mod ending;
 mod spec;
+mod waiting;
 
 pub use codes::Codes;
 pub use spec::{Destination, HttpSpec, Late};
@@ -402,6 +403,10 @@ impl<G: Gauge> HttpClient<G> {
             connection.rest = (start + bytes, len - bytes);
             return self.push_send(io, index);
         }
+        if connection.awaited() == 0 {
+            // It was answered before it was wholly sent.
+            self.awaiting.remove(index);
+        }
         if connection.unsent > 0 {
             self.pacer.push(index, Action::Request);
         }
@@ -472,62 +477,6 @@ impl<G: Gauge> HttpClient<G> {
         }
         Ok(())
     }
-
-    /// Whether responses are to be gathered before they are acted on.
-    fn gathers(&self) -> bool {
-        self.batches
-            && self.batch_pause == 0
-            && self.spec.wait == WaitMode::Block
-            && self.stand != Stand::Ready
-            && !self.pacer.is_open_loop()
-    }
-
-    /// Notes whether gathering was worth its while.
-    fn judge_batch(&mut self) {
-        if self.batch_pause > 0 {
-            self.batch_pause -= 1;
-        } else if self.gathers() && self.responses < BATCH / 4 {
-            self.batch_pause = BATCH_PAUSE;
-        }
-        (self.responses, self.sends) = (0, 0);
-    }
-
-    /// When the worker has something to do by itself.
-    fn next_event(&self, now: Instant) -> Instant {
-        let due = self.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
-        let phase_end = match self.stand {
-            Stand::Starting { t0 } => t0,
-            Stand::WarmingUp => self.warmup_end,
-            Stand::Measuring => self.pacer.end(),
-            Stand::Draining { deadline } | Stand::Finishing { deadline } => deadline,
-            _ => Instant::FAR_FUTURE,
-        };
-        let answer_by = |first: Option<(u32, Instant)>, timeout| {
-            first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
-        };
-        let connect_at = if self.stand == Stand::Connecting
-            && self.next_connect < self.spec.connections
-            && self.spec.connect_gap > Nanos::ZERO
-        {
-            self.next_connect_at
-        } else {
-            Instant::FAR_FUTURE
-        };
-        let nap = if self.resting.is_empty() {
-            NAP
-        } else {
-            REST_LOOK
-        };
-        (now + nap)
-            .min(due)
-            .min(phase_end)
-            .min(answer_by(self.awaiting.first(), self.spec.timeout))
-            .min(answer_by(
-                self.connecting.first(),
-                self.spec.connect_timeout,
-            ))
-            .min(connect_at)
-    }
 }
 
 /// What went wrong with a connection.
@@ -553,6 +502,7 @@ impl<G: Gauge> ClientRole for HttpClient<G> {
         let written = io.allocate(bytes.len())?;
         io.buffer_mut(written).copy_from_slice(bytes);
         self.written = Some(written);
+        self.next_connect_at = now;
         self.connect_some(now);
         self.check_ready();
         Ok(())
@@ -723,7 +673,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
             WaitMode::Block => Wait::Until(until),
             WaitMode::Hybrid => {
                 let fresh = self.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
-                let due = self.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
+                let due = self.wake_at();
                 if fresh || due.since(now) <= self.spec.wakeup {
                     Wait::Poll
                 } else {

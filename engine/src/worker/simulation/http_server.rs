@@ -6,7 +6,7 @@ use super::*;
 use crate::driver::{
     BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
 };
-use crate::worker::server::http::{HttpSettings, HttpSide, Stall};
+use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock};
 use proptest::prelude::*;
 
 const LISTEN: &str = "127.0.0.1:7117";
@@ -30,7 +30,21 @@ struct Client {
     times: Vec<(Instant, usize)>,
 }
 
+/// The simulated wire stamps by its own clock.
+#[derive(Debug)]
+pub(super) struct WireClock;
+
+impl StampClock for WireClock {
+    fn refresh(&mut self) {}
+
+    fn to_instant(&self, stamp: Nanos) -> Option<Instant> {
+        Some(Instant(stamp.0))
+    }
+}
+
 struct Web {
+    /// The HTTP side has its turns at multiples of that only.
+    grid: Nanos,
     clock: SimulatedClock,
     net: SimNet,
     front: Worker<SimDriver, SimulatedClock, Front<Door, Accept>>,
@@ -73,9 +87,11 @@ impl Web {
             arrivals,
             settings,
             Arc::new(AtomicBool::new(false)),
+            Box::new(WireClock),
             clock.now(),
         );
         Self {
+            grid: Nanos(1),
             front: Worker::new(driver, clock.clone(), front),
             side: Worker::new(net.driver(), clock.clone(), side),
             clients: Vec::new(),
@@ -124,7 +140,10 @@ impl Web {
         loop {
             let mut silent = 0;
             while silent < 2 {
-                let mut count = self.front.turn().unwrap() + self.side.turn().unwrap();
+                let mut count = self.front.turn().unwrap();
+                if self.clock.now().0.is_multiple_of(self.grid.0) {
+                    count += self.side.turn().unwrap();
+                }
                 for client in &mut self.clients {
                     count += client.turn(self.clock.now());
                 }
@@ -137,7 +156,9 @@ impl Web {
                 return;
             }
             // Where the role spins, the simulation knows nothing of what it waits for.
-            let due = self.side.role().next_due().filter(|due| *due > now);
+            let due = self.side.role().next_due(now).filter(|due| *due > now);
+            let on_grid = Instant((now.0 / self.grid.0 + 1) * self.grid.0);
+            let due = due.into_iter().chain((self.grid.0 > 1).then_some(on_grid));
             let nap = now + Nanos::from_millis(20);
             let next = self.net.next_event().into_iter().chain(due).min();
             self.clock.advance_to(next.unwrap_or(nap).min(nap).min(end));
@@ -308,6 +329,58 @@ fn the_queue_follows_lindley() {
     assert!(waited > 5, "some had to wait");
 }
 
+/// The queue is in the order of the wire's arrivals, whenever its worker gets to see them.
+#[test]
+fn the_queue_goes_by_the_stamps_of_arrival() {
+    const CLIENTS: usize = 7;
+    let request = "GET /queue?service=300us HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut web = Web::plain();
+    let clients: Vec<usize> = (0..CLIENTS).map(|_| web.client(request)).collect();
+    web.run_for(Nanos::from_millis(10));
+    // From here on all connections are stamped, and their worker comes round every 500 us only.
+    web.grid = Nanos::from_micros(500);
+    let (mut sent, mut arrivals) = ([0; CLIENTS], Vec::new());
+    for i in 0..60 {
+        // The last first, so that the order of the sockets is not that of the arrivals.
+        let chosen = CLIENTS - 1 - (i * 3) % CLIENTS;
+        let client = clients[chosen];
+        if web.clients[client].times.len() <= sent[chosen] {
+            web.run_for(Nanos::from_millis(20));
+        }
+        sent[chosen] += 1;
+        arrivals.push((web.since_start(web.clock.now()) + LATENCY).0);
+        web.clients[client].outbox = request.into();
+        web.run_for(Nanos((i as u64 * 7_919) % 250_000));
+    }
+    web.run_for(Nanos::from_millis(100));
+    let mut records = Vec::new();
+    for client in clients {
+        let text = web.text(client);
+        for nth in 1..text.matches("Server-Timing").count() {
+            records.push((
+                timing(&text, "arrival", nth),
+                timing(&text, "residence", nth),
+            ));
+        }
+    }
+    records.sort_unstable();
+    arrivals.sort_unstable();
+    let told: Vec<u64> = records.iter().map(|(arrival, _)| *arrival).collect();
+    assert_eq!(told, arrivals);
+    let (mut last, mut off_grid) = (0, 0);
+    for (arrival, residence) in records {
+        last = last.max(arrival) + 300_000;
+        let left = arrival + residence;
+        // It leaves with the first turn after its service.
+        assert!(
+            left >= last && left < last + 500_000,
+            "{arrival} {residence}, not {last}"
+        );
+        off_grid += u32::from(arrival % 500_000 != 0);
+    }
+    assert!(off_grid > 30, "the reaping would be on it");
+}
+
 #[test]
 fn a_stall_holds_everything_up_once() {
     let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
@@ -331,10 +404,7 @@ fn a_stall_holds_everything_up_once() {
     web.run_for(Nanos::from_millis(20));
     // The first request arrived at 300 us; the stall is from 10.3 ms to 15.3 ms.
     let seen = web.since_start(web.clients[first].times[1].0);
-    assert!(
-        seen >= Nanos(15_400_000) && seen < Nanos(15_400_000 + 20_000_000),
-        "{seen}"
-    );
+    assert_eq!(seen, Nanos(15_300_000) + LATENCY);
     assert!(
         web.text(held).contains("residence;dur=12."),
         "{}",
@@ -344,6 +414,61 @@ fn a_stall_holds_everything_up_once() {
     let now = web.clock.now();
     web.run_for(Nanos::from_millis(5));
     assert_eq!(web.clients[first].times[2].0.since(now), ROUND_TRIP);
+}
+
+/// Whatever is due in a stall, by its arrival or by its delay, leaves at its end, in order.
+#[test]
+fn what_was_due_in_a_stall_is_answered_at_its_end_in_order() {
+    let latency = LATENCY;
+    let wire = SimConfig {
+        latency,
+        ..SimConfig::default()
+    };
+    let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
+    let mut web = Web::new(
+        wire,
+        HttpSettings {
+            stalls,
+            ..settings()
+        },
+    );
+    // Connecting is no request: the stall counts from 2 ms and the 300 us of the first one.
+    let silent = web.client("");
+    web.run_for(Nanos::from_millis(2));
+    let clients: Vec<usize> = (0..5).map(|_| web.client(GET)).collect();
+    web.run_for(Nanos::from_millis(9));
+    web.clients[clients[0]].outbox = "GET /echo?delay=3ms HTTP/1.1\r\nHost: x\r\n\r\n".into();
+    web.clients[clients[1]].outbox = "GET /echo?delay=2ms HTTP/1.1\r\nHost: x\r\n\r\n".into();
+    web.run_for(Nanos::from_millis(2));
+    web.clients[silent].outbox = GET.into();
+    for queued in [4, 3, 2] {
+        let request = "GET /queue?service=1ms HTTP/1.1\r\nHost: x\r\n\r\n";
+        web.clients[clients[queued]].outbox = request.into();
+        web.run_for(Nanos::from_micros(400));
+    }
+    let end = Nanos(2_300_000 + 15_000_000);
+    assert!(web.since_start(web.clock.now()) < end, "it is not over yet");
+    assert!(clients.iter().all(|c| web.clients[*c].times.len() == 1));
+    web.run_for(Nanos::from_millis(20));
+    let seen = |client: usize, nth: usize| {
+        let at = web.clients[client].times[nth].0;
+        web.since_start(at).0 - end.0 - LATENCY.0
+    };
+    for client in [silent, clients[0], clients[1]] {
+        let nth = web.clients[client].times.len() - 1;
+        assert_eq!(seen(client, nth), 0);
+    }
+    // They had all come; the service of the first and the second is over before the stall is, that of the third too.
+    assert_eq!([4, 3, 2].map(|queued| seen(clients[queued], 1)), [0, 0, 0]);
+    let arrivals = [4, 3, 2].map(|c| timing(&web.text(clients[c]), "arrival", 0));
+    assert!(arrivals.is_sorted(), "{arrivals:?}");
+    let departures: Vec<u64> = [4, 3, 2]
+        .iter()
+        .map(|c| timing(&web.text(clients[*c]), "residence", 0))
+        .zip(arrivals)
+        .map(|(residence, arrival)| residence + arrival)
+        .collect();
+    assert_eq!(departures[0], departures[2], "at the end, all of them");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod bulk;
 mod closed;
 mod faults;
+mod http;
 mod http_server;
 mod open;
 mod server;

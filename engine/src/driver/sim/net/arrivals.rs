@@ -13,6 +13,7 @@ impl State {
     pub(in crate::driver::sim) fn deliver(&mut self) {
         let now = self.now();
         while let Some(parcel) = self.wire.pop_due(now) {
+            self.changes += 1;
             if parcel == Parcel::ResetAll {
                 self.reset_all();
             } else if !self.is_partitioned {

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use super::reading::Resume;
 use super::reply::Reply;
+use super::request::Pending;
 use super::routes::Hold;
-use crate::driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, Token};
+use crate::driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, SocketOption, Token};
 use crate::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
+use crate::proto::http1::incoming::RequestReader;
 use crate::units::Instant;
 
 /// Room for the heads of responses, and short bodies, bytes.
@@ -18,6 +19,8 @@ pub(super) const PAGE: usize = REQUEST_HEAD_MAX + (4 << 10);
 pub(super) const FILL_BYTES: u32 = 256 << 10;
 /// With so much unread while a response is unsent, nothing more is received, bytes.
 const INPUT_PAUSE: usize = 16 << 10;
+/// What is received with a stamp lands in a buffer of that length, bytes.
+const STAMPED_BYTES: u32 = 2 << 10;
 /// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
 
@@ -48,7 +51,7 @@ pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
     ((token.0 >> 8) as u32, purpose)
 }
 
-/// Bytes that arrived and are not yet answered, with when they did.
+/// Bytes that arrived and were not yet read, with when they did.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     bytes: Vec<u8>,
@@ -56,8 +59,6 @@ pub(super) struct Input {
     /// Up to which of all bytes ever kept here came when.
     marks: VecDeque<(u64, Instant)>,
     taken: u64,
-    /// What is known of the request they begin with.
-    pub resume: Resume,
 }
 
 impl Input {
@@ -120,6 +121,18 @@ pub(super) enum Tail {
     },
 }
 
+/// Whether what arrives is to be received with the kernel's stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stamping {
+    No,
+    /// Once what is outstanding has ended.
+    Wanted,
+    /// Into that buffer.
+    Yes(BufferId),
+    /// The kernel does not: the instant of the reaping has to do.
+    Denied,
+}
+
 /// Whether bytes are being received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receiving {
@@ -152,18 +165,24 @@ pub(super) struct Connection {
     socket: SocketId,
     outstanding: u32,
     receiving: Receiving,
+    stamping: Stamping,
     pub sending: bool,
     /// It stands in the list of those that have something to send.
     pub queued: bool,
     /// The client sends nothing more.
     pub ended: bool,
     pub ending: Ending,
+    pub reader: RequestReader,
+    /// Bytes that are read once the connection takes requests again.
     pub input: Option<Box<Input>>,
+    pub pending: Option<Box<Pending>>,
     page: Option<BufferId>,
     start: u32,
     pub end: u32,
     pub tail: Option<Tail>,
     pub held: Option<Box<Held>>,
+    /// When the last response left that was held.
+    pub departed_at: Instant,
     /// When something last came or went.
     pub active_at: Instant,
     /// A part of a request is there since then.
@@ -180,16 +199,20 @@ impl Connection {
             socket,
             outstanding: 0,
             receiving: Receiving::No,
+            stamping: Stamping::No,
             sending: false,
             queued: false,
             ended: false,
             ending: Ending::No,
+            reader: RequestReader::new(),
             input: None,
+            pending: None,
             page: None,
             start: 0,
             end: 0,
             tail: None,
             held: None,
+            departed_at: Instant(0),
             active_at: now,
             since: None,
             charged: 0,
@@ -218,6 +241,12 @@ impl Connection {
         self.sending || self.start < self.end || self.tail.is_some()
     }
 
+    /// Whether a part of a request is there, and the rest is waited for.
+    pub(super) fn is_cut(&self) -> bool {
+        let is_coming = self.pending.as_ref().is_some_and(|p| p.arrival.is_none());
+        (is_coming || !self.reader.is_at_start()) && self.takes_requests() && !self.is_unsent()
+    }
+
     /// Memory that it holds beyond itself, bytes.
     pub(super) fn holds(&self) -> u64 {
         let input = self.input.as_ref().map_or(0, |i| i.bytes.capacity() as u64);
@@ -227,7 +256,12 @@ impl Connection {
             _ => 0,
         };
         let page = if self.page.is_some() { PAGE as u64 } else { 0 };
-        input + held + tail + page
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
+        let stamped = match self.stamping {
+            Stamping::Yes(_) => u64::from(STAMPED_BYTES),
+            _ => 0,
+        };
+        input + stamped + self.reader.holds() as u64 + pending + held + tail + page
     }
 
     fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
@@ -258,18 +292,53 @@ impl Connection {
         }
         let unread = self.input.as_ref().map_or(0, |input| input.rest().len());
         let pauses = unread > INPUT_PAUSE && !self.takes_requests() && self.ending == Ending::No;
-        let socket = self.socket;
+        let switches = pauses || self.stamping == Stamping::Wanted;
         match self.receiving {
             Receiving::No if !pauses => {
+                let op = self.receive(io)?;
                 self.receiving = Receiving::Yes;
-                self.push(io, Purpose::Receive, Op::ReceiveMultishot { socket })
+                self.push(io, Purpose::Receive, op)
             }
-            Receiving::Yes if pauses => {
+            Receiving::Yes if switches => {
                 self.receiving = Receiving::Stopping;
                 let token = token(self.slot, Purpose::Receive);
                 self.push(io, Purpose::Cancel, Op::Cancel { token })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// How to receive what comes next.
+    fn receive<D: Driver>(&mut self, io: &mut D) -> Result<Op, DriverError> {
+        let socket = self.socket;
+        if self.stamping == Stamping::Wanted {
+            let stamps = SocketOption::ReceiveTimestamps(true);
+            self.stamping = match io.set_option(socket, &stamps) {
+                Ok(()) => Stamping::Yes(io.allocate(STAMPED_BYTES as usize)?),
+                Err(_) => Stamping::Denied,
+            };
+        }
+        Ok(match self.stamping {
+            Stamping::Yes(buffer) => {
+                let into = segment(buffer, 0, STAMPED_BYTES);
+                Op::ReceiveStamped { socket, into }
+            }
+            _ => Op::ReceiveMultishot { socket },
+        })
+    }
+
+    /// Has what arrives from now on received with the kernel's stamp.
+    pub(super) fn want_stamps(&mut self) {
+        if self.stamping == Stamping::No {
+            self.stamping = Stamping::Wanted;
+        }
+    }
+
+    /// What a receive with a stamp brought.
+    pub(super) fn stamped<'a, D: Driver>(&self, io: &'a D, len: u32) -> &'a [u8] {
+        match self.stamping {
+            Stamping::Yes(buffer) => &io.buffer(buffer)[..len as usize],
+            _ => &[],
         }
     }
 
@@ -391,6 +460,9 @@ impl Connection {
     pub(super) fn free<D: Driver>(mut self, io: &mut D, pages: &mut Vec<BufferId>) {
         pages.extend(self.page.take());
         self.drop_tail(io);
+        if let Stamping::Yes(buffer) = self.stamping {
+            io.free(buffer);
+        }
     }
 }
 

@@ -8,36 +8,36 @@
 //! most a few more are received.
 
 mod connection;
+mod desk;
 mod echo;
 mod queue;
-mod reading;
 mod reply;
+mod request;
 mod routes;
 mod stall;
+mod stamps;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::Receiver;
-use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::SeedableRng;
 
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
 use crate::proto::hello::WaitMode;
+use crate::proto::http1::incoming::RequestError;
 use crate::units::{Instant, Nanos};
 use crate::worker::{Role, TurnCounters};
 
-use connection::{Connection, Ending, FILL_BYTES, Held, Input, PAGE, Purpose, Tail, slot_of};
-use queue::Queue;
-use reading::{Reading, Resume, read};
-use reply::{Body, FILL, HEAD_BESIDE, Reply, SHORT, Timing};
-use routes::{Hold, route};
-use stall::Stalls;
+use connection::{Connection, Ending, FILL_BYTES, Input, PAGE, Purpose, Tail, slot_of};
+use desk::{Desk, Joining};
+use reply::{Body, FILL, HEAD_BESIDE, SHORT, Timing};
+use routes::Hold;
 
 pub use stall::Stall;
+pub use stamps::StampClock;
 
 /// How long the worker sleeps at most, so that it notices deadlines and a stop.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -47,12 +47,22 @@ const WAKEUP: Nanos = Nanos::from_micros(300);
 const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
 /// How long a client is given to read why it was refused.
 const LINGER: Nanos = Nanos::from_secs(1);
+const LATE: RequestError = RequestError {
+    status: 408,
+    reason: "the request was not whole in time",
+};
+const FULL: RequestError = RequestError {
+    status: 503,
+    reason: "the server has as many connections as --max-connections lets it have",
+};
 /// Connections whose deadlines are looked at in one nap.
 const LOOKS: usize = 8192;
 /// Beyond the connections allowed, so many are told that there are too many; others are closed unheard.
 const TURNED_AWAY_MAX: usize = 256;
 /// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
+/// Buffers kept for heads that come in pieces.
+const SPARE_KEPT: usize = 64;
 /// The pool that requests arrive in: buffers, and their length, bytes.
 const POOL: (u16, u32) = (1024, 4096);
 
@@ -84,28 +94,13 @@ pub struct HttpSettings {
     pub stalls: Vec<Stall>,
 }
 
-/// What answering takes.
-#[derive(Debug)]
-struct Desk {
-    dice: Xoshiro256PlusPlus,
-    queue: Queue,
-    stalls: Stalls,
-    /// Responses before they go to a page.
-    written: Vec<u8>,
-    /// The body behind them.
-    tail: Option<Body>,
-    /// Responses that wait for their time, by slot and serial number of the connection.
-    due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
-    held: u64,
-    served: u64,
-}
-
 /// The HTTP side of a server; see the [module](self).
 #[derive(Debug)]
 pub struct HttpSide<S> {
     inbox: Receiver<HttpArrival<S>>,
     settings: HttpSettings,
     stopping: Arc<AtomicBool>,
+    stamps: Box<dyn StampClock>,
     started_at: Instant,
     desk: Desk,
     slots: Vec<Option<Connection>>,
@@ -133,22 +128,15 @@ impl<S> HttpSide<S> {
         inbox: Receiver<HttpArrival<S>>,
         mut settings: HttpSettings,
         stopping: Arc<AtomicBool>,
+        stamps: Box<dyn StampClock>,
         now: Instant,
     ) -> Self {
-        let desk = Desk {
-            dice: Xoshiro256PlusPlus::seed_from_u64(settings.seed),
-            queue: Queue::default(),
-            stalls: Stalls::new(std::mem::take(&mut settings.stalls)),
-            written: Vec::with_capacity(PAGE),
-            tail: None,
-            due: BinaryHeap::new(),
-            held: 0,
-            served: 0,
-        };
+        let desk = Desk::new(settings.seed, std::mem::take(&mut settings.stalls));
         Self {
             inbox,
             settings,
             stopping,
+            stamps,
             started_at: now,
             desk,
             slots: Vec::new(),
@@ -184,10 +172,12 @@ impl<S> HttpSide<S> {
         self.desk.served
     }
 
-    /// When the next response that waits for its time is due.
+    /// When there is something to do, whatever comes: a stall ends, or else the next response is due that waits for its
+    /// time.
     #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
-        self.desk.due.peek().map(|Reverse((at, ..))| *at)
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        let due = || self.desk.due.peek().map(|Reverse((at, ..))| *at);
+        self.desk.stalls.until(now).or_else(due)
     }
 
     /// Memory that connections hold for what they sent and are sent, bytes.
@@ -220,27 +210,28 @@ impl<S> HttpSide<S> {
         self.serials = self.serials.wrapping_add(1);
         let mut conn = Connection::new(slot, self.serials, socket, now);
         if is_full {
-            self.desk.refuse(&mut conn, 503);
+            self.desk.refuse(&mut conn, FULL);
         } else {
+            // The first request has this worker started, and comes before it.
+            self.started_at = self.started_at.min(arrival.at);
             self.take(&mut conn, &arrival.bytes, arrival.at);
         }
         self.settle(io, conn, now)
     }
 
-    /// Bytes came.
-    fn take(&mut self, conn: &mut Connection, bytes: &[u8], now: Instant) {
+    /// Bytes came at `at`.
+    fn take(&mut self, conn: &mut Connection, bytes: &[u8], at: Instant) {
         if !matches!(conn.ending, Ending::No) {
             return;
         }
         if conn.input.is_some() || !conn.takes_requests() {
-            conn.input.get_or_insert_default().push(bytes, now);
+            conn.input.get_or_insert_default().push(bytes, at);
             return self.desk.answer(conn);
         }
-        let (used, resume) = self.desk.digest(conn, bytes, Resume::default(), |_| now);
+        let used = self.desk.digest(conn, bytes, |_| at);
         if used < bytes.len() {
             let mut input = Input::default();
-            input.push(&bytes[used..], now);
-            input.resume = resume;
+            input.push(&bytes[used..], at);
             conn.input = Some(Box::new(input));
         }
     }
@@ -254,8 +245,7 @@ impl<S> HttpSide<S> {
     ) -> Result<(), DriverError> {
         let slot = conn.slot();
         self.commit(io, &mut conn)?;
-        let waits = conn.takes_requests() && conn.input.is_some();
-        conn.since = waits.then(|| conn.since.unwrap_or(now));
+        conn.since = conn.is_cut().then(|| conn.since.unwrap_or(now));
         if !conn.is_answering() {
             match conn.ending {
                 Ending::No if conn.ended => conn.close(io)?,
@@ -277,11 +267,13 @@ impl<S> HttpSide<S> {
         }
         if conn.is_over() {
             self.memory -= conn.charged;
+            conn.reader.reset(&mut self.desk.spare);
             conn.free(io, &mut self.pages);
             self.vacant.push(slot);
         } else {
             self.slots[slot as usize] = Some(conn);
         }
+        self.desk.spare.trim(SPARE_KEPT);
         if self.pages.len() > PAGES_KEPT {
             for page in self.pages.drain(PAGES_KEPT..) {
                 io.free(page);
@@ -312,7 +304,7 @@ impl<S> HttpSide<S> {
                 }
                 conn.tail = Some(Tail::Fill(len));
             }
-            Some(Body::Text(_)) | None => {}
+            Some(Body::Text(_) | Body::Line(_)) | None => {}
         }
         if conn.is_unsent() && !conn.sending && !std::mem::replace(&mut conn.queued, true) {
             self.ready.push(conn.slot());
@@ -355,7 +347,16 @@ impl<S> HttpSide<S> {
                 self.take(&mut conn, io.pool_bytes(&b), now);
                 io.recycle(b);
             }
-            (Purpose::Receive, Outcome::ReceivedInPool { .. } | Outcome::Received(_)) => {
+            (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
+                (conn.active_at, self.active_at) = (now, now);
+                let at = at.and_then(|stamp| self.stamps.to_instant(stamp));
+                let bytes = conn.stamped(io, len);
+                self.take(&mut conn, bytes, at.map_or(now, |at| at.min(now)));
+            }
+            (
+                Purpose::Receive,
+                Outcome::ReceivedInPool { .. } | Outcome::ReceivedStamped { .. },
+            ) => {
                 conn.ended = true;
                 if matches!(conn.ending, Ending::Lingering(_)) || !conn.is_answering() {
                     conn.close(io)?;
@@ -399,7 +400,7 @@ impl<S> HttpSide<S> {
             {
                 if is_late {
                     conn.input = None;
-                    self.desk.refuse(&mut conn, 408);
+                    self.desk.refuse(&mut conn, LATE);
                 } else {
                     conn.close(io)?;
                 }
@@ -407,6 +408,29 @@ impl<S> HttpSide<S> {
             }
         }
         Ok(())
+    }
+
+    /// Has the requests that came in this turn join the queue, in the order of their arrival.
+    fn join_queue(&mut self) {
+        // Stable: what came at the same instant stays in the order of the reaping.
+        self.desk.joining.sort_by_key(|joining| joining.arrival);
+        for Joining {
+            arrival,
+            slot,
+            serial,
+            service,
+        } in self.desk.joining.drain(..)
+        {
+            let conn = self.slots[slot as usize].as_mut();
+            let conn = conn.filter(|conn| conn.serial == serial);
+            if let Some(held) = conn.and_then(|conn| conn.held.as_mut()) {
+                let (arrival, due) = self.desk.queue.join(arrival, service);
+                held.arrival = arrival;
+                self.desk.held += 1;
+                let place = (due, self.desk.held, slot, serial);
+                self.desk.due.push(Reverse(place));
+            }
+        }
     }
 
     /// Sends the responses whose time has come.
@@ -424,6 +448,7 @@ impl<S> HttpSide<S> {
                 if matches!(held.hold, Hold::Queue(_)) {
                     timing.arrival = Some(held.arrival.since(self.started_at));
                 }
+                conn.departed_at = now;
                 self.desk.write(&mut conn, held.reply, Some(timing));
                 self.desk.answer(&mut conn);
             }
@@ -431,102 +456,6 @@ impl<S> HttpSide<S> {
             self.settle(io, conn, now)?;
         }
         Ok(())
-    }
-}
-
-impl Desk {
-    /// Answers what is unread, as far as that goes.
-    fn answer(&mut self, conn: &mut Connection) {
-        let Some(mut input) = conn.input.take() else {
-            return;
-        };
-        let arrival = |bytes| input.arrival(bytes);
-        let (used, resume) = self.digest(conn, input.rest(), input.resume, arrival);
-        input.consume(used);
-        input.resume = resume;
-        if !input.rest().is_empty() && matches!(conn.ending, Ending::No) {
-            conn.input = Some(input);
-        }
-    }
-
-    /// Answers the requests that `bytes` begin with, until one is not whole or its turn has not come. Returns how many
-    /// bytes they took, and what is known of the next one.
-    fn digest(
-        &mut self,
-        conn: &mut Connection,
-        bytes: &[u8],
-        mut resume: Resume,
-        arrival: impl Fn(usize) -> Instant,
-    ) -> (usize, Resume) {
-        let mut used = 0;
-        while used < bytes.len() && conn.takes_requests() && self.tail.is_none() {
-            let rest = &bytes[used..];
-            if rest.len() < resume.at_least {
-                break;
-            }
-            match read(rest, resume) {
-                Reading::More {
-                    resume: known,
-                    go_on,
-                } => {
-                    resume = known;
-                    if go_on {
-                        self.written
-                            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                    }
-                    break;
-                }
-                Reading::Refused(status) => {
-                    self.refuse(conn, status);
-                    used = bytes.len();
-                }
-                Reading::Whole(request, len) => {
-                    let ahead = conn.end as usize + self.written.len();
-                    if ahead + HEAD_BESIDE + SHORT + request.head_bytes > PAGE {
-                        break;
-                    }
-                    used += len;
-                    resume = Resume::default();
-                    let at = arrival(used);
-                    self.stalls.handle_request(at);
-                    self.served += 1;
-                    let (reply, hold) = route(&request, &mut self.dice);
-                    let due = match hold {
-                        Hold::Not => {
-                            self.write(conn, reply, None);
-                            continue;
-                        }
-                        Hold::Delay(delay) => at + delay,
-                        Hold::Queue(service) => self.queue.departure(at, service),
-                    };
-                    self.held += 1;
-                    // The count keeps those that are due at the same instant in order.
-                    self.due
-                        .push(Reverse((due, self.held, conn.slot(), conn.serial)));
-                    let arrival = at;
-                    conn.held = Some(Box::new(Held {
-                        reply,
-                        hold,
-                        arrival,
-                    }));
-                }
-            }
-        }
-        (used, resume)
-    }
-
-    /// Writes a response out.
-    fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
-        if reply.close {
-            conn.ending = Ending::Last;
-        }
-        self.tail = reply.write(timing, &mut self.written);
-    }
-
-    /// The last response of a connection whose requests cannot be followed any further.
-    fn refuse(&mut self, conn: &mut Connection, status: u16) {
-        self.write(conn, Reply::refusal(status), None);
-        conn.ending = Ending::LastOfMore;
     }
 }
 
@@ -562,8 +491,10 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
             self.active_at = now;
             self.adopt(io, arrival, now)?;
         }
+        self.join_queue();
         if now.since(self.checked_at) >= NAP {
             self.checked_at = now;
+            self.stamps.refresh();
             self.check_deadlines(io, now)?;
         }
         Ok(())
@@ -574,6 +505,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
             return Ok(());
         }
         self.release_due(io, now)?;
+        self.join_queue();
         let mut ready = std::mem::take(&mut self.ready);
         for slot in ready.drain(..) {
             if let Some(conn) = &mut self.slots[slot as usize] {
@@ -587,7 +519,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
 
     fn poll_wait(&self, now: Instant) -> Wait {
         let stalled = self.desk.stalls.until(now);
-        let due = stalled.or_else(|| self.next_due());
+        let due = self.next_due(now);
         if let Some(due) = due
             && due.since(now) <= WAKEUP
         {

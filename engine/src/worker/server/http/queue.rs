@@ -5,12 +5,22 @@ use crate::units::{Instant, Nanos};
 /// Serves one request at a time, in order of their arrival (Lindley's recursion, in departures).
 #[derive(Debug, Default)]
 pub(super) struct Queue {
+    last_arrival: Instant,
     last_departure: Instant,
 }
 
 impl Queue {
+    /// A request joins that arrived at `arrival`. Returns when it joins, which is not before any that has, and departs.
+    pub(super) fn join(&mut self, arrival: Instant, service: Nanos) -> (Instant, Instant) {
+        self.last_arrival = arrival.max(self.last_arrival);
+        (
+            self.last_arrival,
+            self.departure(self.last_arrival, service),
+        )
+    }
+
     /// When the request that arrived at `arrival` departs.
-    pub(super) fn departure(&mut self, arrival: Instant, service: Nanos) -> Instant {
+    fn departure(&mut self, arrival: Instant, service: Nanos) -> Instant {
         self.last_departure = arrival.max(self.last_departure) + service;
         self.last_departure
     }

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::units::{Instant, Nanos};
 
-/// A head is no longer than that and the head of its request, bytes.
+/// A head is no longer than that and what it echoes of its request, bytes.
 pub(super) const HEAD_BESIDE: usize = 512;
 
 /// What a response says of its body.
@@ -26,6 +26,8 @@ pub(super) enum ContentType {
 pub(super) enum Body {
     /// A text of the server's own.
     Text(&'static str),
+    /// The same, and a line's end.
+    Line(&'static str),
     /// So many bytes, whatever they are.
     Fill(u64),
     /// These.
@@ -36,6 +38,7 @@ impl Body {
     fn len(&self) -> u64 {
         match self {
             Self::Text(text) => text.len() as u64,
+            Self::Line(text) => text.len() as u64 + 1,
             Self::Fill(len) => *len,
             Self::Bytes(bytes) => bytes.len() as u64,
         }
@@ -45,7 +48,7 @@ impl Body {
     pub(super) const fn capacity(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.capacity(),
-            Self::Text(_) | Self::Fill(_) => 0,
+            Self::Text(_) | Self::Line(_) | Self::Fill(_) => 0,
         }
     }
 }
@@ -78,22 +81,12 @@ impl Reply {
         }
     }
 
-    /// What refuses a request that cannot be read, or is not served.
-    pub(super) fn refusal(status: u16) -> Self {
-        let text = match status {
-            408 => "the request was not whole in time\n",
-            413 => "the body is longer than this server takes\n",
-            414 => "the request target is longer than this server takes\n",
-            417 => "only 100-continue can be expected\n",
-            431 => "the head is longer than this server takes\n",
-            501 => "bodies come by Content-Length or chunked\n",
-            503 => "the server has as many connections as --max-connections lets it have\n",
-            505 => "this server speaks HTTP/1.1 and HTTP/1.0\n",
-            _ => "this is no HTTP/1.1 request\n",
-        };
+    /// What refuses a request that cannot be read, or is not served, and why.
+    pub(super) fn refusal(status: u16, why: &'static str) -> Self {
         Self {
+            body: Body::Line(why),
             close: true,
-            ..Self::text(status, text)
+            ..Self::text(status, "")
         }
     }
 
@@ -139,6 +132,10 @@ impl Reply {
         }
         match self.body {
             Body::Text(text) => into.extend_from_slice(text.as_bytes()),
+            Body::Line(text) => {
+                into.extend_from_slice(text.as_bytes());
+                into.push(b'\n');
+            }
             Body::Bytes(bytes) if bytes.len() <= SHORT => into.extend_from_slice(&bytes),
             Body::Fill(len) if len <= SHORT as u64 => {
                 into.resize(into.len() + usize::try_from(len).unwrap_or(0), FILL);

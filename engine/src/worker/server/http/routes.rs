@@ -3,8 +3,8 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::echo::Echo;
-use super::reading::Request;
 use super::reply::{Body, ContentType, Reply};
+use super::request::Request;
 use crate::limits::RESPONSE_BODY_MAX;
 use crate::units::Nanos;
 
@@ -37,7 +37,7 @@ pub(super) enum Hold {
 pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Reply, Hold) {
     let (path, query) = split(request.target);
     let mut hold = Hold::Not;
-    let is_read = matches!(request.method, "GET" | "HEAD");
+    let is_read = matches!(request.method, b"GET" | b"HEAD");
     let mut reply = match path {
         "/echo" => {
             let (reply, delay) = echo(request, query, dice);
@@ -66,7 +66,7 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
             None => Reply::text(404, ROUTES),
         },
     };
-    reply.head = request.method == "HEAD";
+    reply.head = request.method == b"HEAD";
     reply.close |= request.close;
     reply.tell_keep_alive = request.tell_keep_alive && !reply.close;
     (reply, hold)
@@ -104,10 +104,10 @@ fn echo(
     let (body, content_type) = match (echo.size, request.content_type) {
         (Some(size), _) => (Body::Fill(size), ContentType::Octets),
         (None, Some(mime)) => (
-            Body::Bytes(request.body()),
+            Body::Bytes(request.body.to_vec()),
             ContentType::Same(mime.to_vec()),
         ),
-        (None, None) => (Body::Bytes(request.body()), ContentType::Text),
+        (None, None) => (Body::Bytes(request.body.to_vec()), ContentType::Text),
     };
     let named = echo.names_type && content_type == ContentType::Text;
     let headers = if echo.names_type && !named {

@@ -1,0 +1,73 @@
+//! How long to wait, and for how much.
+
+use super::{BATCH, BATCH_PAUSE, Gauge, HttpClient, Late, NAP, REST_LOOK, Stand};
+use crate::proto::hello::WaitMode;
+use crate::units::{Instant, Nanos};
+
+impl<G: Gauge> HttpClient<G> {
+    /// Whether responses are to be gathered before they are acted on.
+    pub(super) fn gathers(&self) -> bool {
+        self.batches
+            && self.batch_pause == 0
+            && self.spec.wait == WaitMode::Block
+            && self.stand != Stand::Ready
+            && !self.pacer.is_open_loop()
+    }
+
+    /// Notes whether gathering was worth its while.
+    pub(super) fn judge_batch(&mut self) {
+        if self.batch_pause > 0 {
+            self.batch_pause -= 1;
+        } else if self.gathers() && self.responses < BATCH / 4 {
+            self.batch_pause = BATCH_PAUSE;
+        }
+        (self.responses, self.sends) = (0, 0);
+    }
+
+    /// When an arrival is to be seen to: given to a free connection, or dropped because there is none. Were that seen to
+    /// later, the connection that is free by then would take what found none.
+    pub(super) fn wake_at(&self) -> Instant {
+        let wake_at = match self.spec.late {
+            Late::Queue => self.pacer.wake_at(),
+            Late::Drop => self.pacer.next_arrival(),
+        };
+        wake_at.unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// When the worker has something to do by itself.
+    pub(super) fn next_event(&self, now: Instant) -> Instant {
+        let due = self.wake_at();
+        let phase_end = match self.stand {
+            Stand::Starting { t0 } => t0,
+            Stand::WarmingUp => self.warmup_end,
+            Stand::Measuring => self.pacer.end(),
+            Stand::Draining { deadline } | Stand::Finishing { deadline } => deadline,
+            _ => Instant::FAR_FUTURE,
+        };
+        let answer_by = |first: Option<(u32, Instant)>, timeout| {
+            first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
+        };
+        let connect_at = if self.stand == Stand::Connecting
+            && self.next_connect < self.spec.connections
+            && self.spec.connect_gap > Nanos::ZERO
+        {
+            self.next_connect_at
+        } else {
+            Instant::FAR_FUTURE
+        };
+        let nap = if self.resting.is_empty() {
+            NAP
+        } else {
+            REST_LOOK
+        };
+        (now + nap)
+            .min(due)
+            .min(phase_end)
+            .min(answer_by(self.awaiting.first(), self.spec.timeout))
+            .min(answer_by(
+                self.connecting.first(),
+                self.spec.connect_timeout,
+            ))
+            .min(connect_at)
+    }
+}
