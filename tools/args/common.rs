@@ -66,8 +66,9 @@ pub(crate) struct CommonArgs {
     /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us', 'bandwidth>9G' (repeatable)
     ///
     /// Of lat and http: p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path.
-    /// for another latency), errors, timeouts, ops, loss, rate; of http also goodput and codes: 'status.5xx==0'. Of bw: bandwidth, bandwidth.up, bandwidth.down,
-    /// retransmits, lost, loss, errors, rate (share of --rate) and cpu (time per GiB, both ends: 'cpu<800ms').
+    /// for another latency), errors, timeouts, ops, loss, rate; of http also goodput and codes:
+    /// 'status.5xx==0'. Of bw: bandwidth, bandwidth.up, bandwidth.down, retransmits, lost, loss, errors, rate (share
+    /// of --rate) and cpu (time per GiB, both ends: 'cpu<800ms').
     /// size=4K, connections=8, of http stage=2 and rate=1000, with --under-load idle and loaded select steps:
     /// 'loaded:p99<5ms'.
     ///

@@ -30,7 +30,7 @@ Examples:
   tare lat node-2                        round trips to it: percentiles and their own error
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
   tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
-  tare http node-2:8080/ -c 100 -R 1000  a thousand requests a second: true latencies, and each status code
+  tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
 
 tare <COMMAND> --help tells what a command's options change for you.";
 

@@ -16,16 +16,16 @@ Examples:
   tare serve                                 port 7117, TCP and UDP, all addresses
   tare serve --listen 10.0.0.1:9000 --once   for one client, on one address
   tare serve --cpus 2-3 --allow-spin         with CPUs to spin on, for the finest figures
-  tare serve --stall 2s:500ms                HTTP with a known fault, to put a load generator to the test
+  tare serve --stall 2s:500ms                HTTP with a known fault, for testing load generators
   tare serve --secret-file /run/secret       lat and bw only for clients that know the secret
 
 HTTP, on the same port:
   /                                  a short text
   /bytes/65536                       so many bytes
   /healthz                           ok
-  /echo?status=503:10&delay=5ms:50   the request's body, or what is asked for, with that probability in %, as
-                                     fortio's: status= delay= size= close= header=
-  /queue?service=1ms                 one request at a time over all connections; its times in Server-Timing
+  /echo?status=503:10&delay=5ms:50   the request's body, or what is asked for (:50 is half of the
+                                     time), as fortio's: status= delay= size= close= header=
+  /queue?service=1ms                 one request at a time; how long it took, in Server-Timing
 
 It prints one line on stdout when it is ready: tare: serving on ADDRESS …
 It stops on SIGTERM or Ctrl-C.";
