@@ -1,6 +1,12 @@
 //! When requests really leave: the schedule against the kernel's timestamps of the packets.
 
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
 use super::capture::Capture;
+use super::http::apart;
 use super::{ATTEMPTS, Shot, is_disturbed};
 use crate::util::{Quiet, backends, figure, is_root};
 
@@ -44,32 +50,72 @@ fn lateness(shot: &Shot, backend: &str) -> (Vec<i64>, bool, u64) {
     (late, is_disturbed(&result), told)
 }
 
+/// How late the same schedule would be on that CPU, for 99.9 % of it, if there were nothing to do but to read the clock: what
+/// interrupts and the hypervisor take, nanoseconds.
+fn taken_from_anybody(cpu: usize) -> i64 {
+    let spin = move || {
+        let mut set = CpuSet::new();
+        set.set(cpu).expect("a CPU's number");
+        let before = sched_getaffinity(Pid::from_raw(0)).expect("it can be told");
+        sched_setaffinity(Pid::from_raw(0), &set).expect("the CPU is allowed");
+        let begin = Instant::now();
+        let mut late: Vec<i64> = (1..2 * RATE)
+            .map(|k| {
+                let due = Duration::from_nanos(k * GAP_NS as u64);
+                loop {
+                    let now = begin.elapsed();
+                    if now >= due {
+                        return (now - due).as_nanos() as i64;
+                    }
+                }
+            })
+            .collect();
+        sched_setaffinity(Pid::from_raw(0), &before).expect("as it was");
+        late.sort_unstable();
+        late[late.len() * 999 / 1000]
+    };
+    std::thread::spawn(spin).join().expect("it spins")
+}
+
+/// Where the machine itself takes a CPU away from a loop that does nothing else, for longer than what is allowed, that much
+/// cannot be asked of anybody: there it is asked of 99 % of the requests, and of the others that they are no later than that.
 #[test]
 fn requests_are_on_the_wire_when_they_are_due() {
     if !is_root("a capture of loopback") {
         return;
     }
     let _quiet = Quiet::begin();
+    let (its_cpu, our_cpu) = apart();
+    let cpu = our_cpu
+        .trim()
+        .trim_start_matches("--cpus ")
+        .parse()
+        .unwrap_or(0);
     for backend in backends() {
-        let shot = Shot::serve("");
+        let shot = Shot::serve(its_cpu.trim());
         let mut attempt = 0;
         loop {
             attempt += 1;
             let (late, disturbed, told) = lateness(&shot, backend);
+            let taken = taken_from_anybody(cpu);
             let at = |share: f64| late[(late.len() as f64 * share) as usize];
             println!(
-                "{backend}: on the wire after {} (p50), {} (p99), {} ns (p99.9); tare says {told} ns (p99.9)",
+                "{backend}: on the wire after {} (p50), {} (p99), {} ns (p99.9); tare says {told} ns (p99.9); \
+                 a bare loop is {taken} ns late (p99.9)",
                 at(0.5),
                 at(0.99),
                 at(0.999)
             );
             // Not before it is due either, to the error of mapping one clock to the other.
             assert!(late[0] > -1_000, "{backend}: {} ns early", -late[0]);
-            if at(0.999) <= LATE_NS {
+            let is_met = at(0.999) <= LATE_NS;
+            let is_the_machines =
+                taken > LATE_NS && at(0.99) <= LATE_NS && at(0.999) <= taken + LATE_NS;
+            if is_met || is_the_machines {
                 break;
             }
             assert!(
-                disturbed && attempt < ATTEMPTS,
+                (disturbed || taken > LATE_NS) && attempt < ATTEMPTS,
                 "{backend}: {} ns late on the wire (p99.9)",
                 at(0.999)
             );
