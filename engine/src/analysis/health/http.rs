@@ -46,7 +46,7 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
     rate(step, warn);
     answers(step, &http.expect_status, warn);
     let (asked, anew) = (step.connections.asked, step.connections.reconnects);
-    if http.requests_per_connection.is_none() && share(anew, asked) > RECONNECTS_SHARE {
+    if !http.renews_connections && share(anew, asked) > RECONNECTS_SHARE {
         warn(
             "reconnects",
             format!(
@@ -395,7 +395,7 @@ mod tests {
         step.connections.sockets_used = 12;
         assert_eq!(codes(&step), ["reconnects"]);
         if let Some(http) = &mut step.params.http {
-            http.requests_per_connection = Some(100);
+            http.renews_connections = true;
         }
         assert_eq!(codes(&step), [""; 0]);
     }
