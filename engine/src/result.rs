@@ -31,7 +31,7 @@ pub struct Report {
     pub kind: String,
     /// When the run began, RFC 3339, by the wall clock.
     pub started_at: String,
-    /// The run was cut short, or something failed: what is here was measured, and there is less of it than asked.
+    /// The run was cut short, or a failure ended it: what is here was measured, and there is less of it than asked.
     pub partial: bool,
     /// The seed of everything random in the run.
     pub seed: u64,

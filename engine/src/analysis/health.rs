@@ -28,6 +28,12 @@ pub const SENT_SHARE: f64 = 0.99;
 /// When connections are in use for a larger share of the time than this, sends wait for a free one, and being late is
 /// the path's or the server's doing rather than the worker's.
 pub const CONNECTIONS_BUSY: f64 = 0.5;
+/// More requests than this many times those due within the longest turn, and [`BACKLOG_SPARE`] more, waited at once for a
+/// free connection: the worker was there to send them and had nothing to send them on. Twice, since arrivals come in
+/// bunches.
+pub const BACKLOG_TURNS: f64 = 2.0;
+/// So many wait by chance where arrivals are random and connections few.
+pub const BACKLOG_SPARE: f64 = 3.0;
 /// Steal beyond this share of the workers' time is a disturbance: what is taken comes in slices of a
 /// millisecond and more, and this much of the time lies upon p99.9.
 pub const STEAL_SHARE: f64 = 0.001;
@@ -146,7 +152,7 @@ pub fn saturation(step: &StepResult) -> Option<String> {
     if busy >= BUSY_OPEN_LOOP {
         return Some(busy_words());
     }
-    if connections_busy(step) > CONNECTIONS_BUSY {
+    if connections_busy(step) > CONNECTIONS_BUSY || http::lacked_connections(step) {
         return None;
     }
     let late = late(step, target_per_s).map(|(lateness, gap)| {
@@ -271,10 +277,19 @@ fn waited_for_connections(step: &StepResult) -> Option<String> {
     let busy = connections_busy(step);
     let target_per_s = step.rate.target_per_s?;
     let late = late(step, target_per_s).is_some() || behind(step).is_some();
-    (late && busy > CONNECTIONS_BUSY).then(|| {
-        format!(
+    if !late {
+        return None;
+    }
+    if busy > CONNECTIONS_BUSY {
+        return Some(format!(
             "sends waited for a free connection: {:.0} % of the connections were in use in the mean",
             busy.min(1.0) * 100.0
+        ));
+    }
+    http::lacked_connections(step).then(|| {
+        format!(
+            "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers",
+            step.rate.backlog_max.unwrap_or(0)
         )
     })
 }

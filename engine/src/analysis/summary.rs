@@ -221,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn the_minimum_is_of_what_was_known_in_full() {
+        let mut d = Distribution::new();
+        d.record_censored(Nanos(5));
+        let summary = summarise(&d, &[], &|_| 1.0);
+        assert_eq!((summary.min_ns, summary.max_ns), (None, Some(5)));
+        d.record(Nanos(1_000));
+        let mut other = Distribution::new();
+        other.record_censored(Nanos(7));
+        d.merge(&other);
+        let summary = summarise(&d, &[], &|_| 1.0);
+        assert_eq!((summary.min_ns, summary.max_ns), (Some(1_000), Some(1_000)));
+        assert_eq!((d.at_rank(1), d.at_rank_low(1), d.at_rank(2)), (5, 5, 7));
+    }
+
+    #[test]
     fn lower_bounds_are_named() {
         let mut d = Distribution::new();
         (1..=1_000).for_each(|i| d.record(Nanos(i * 100)));

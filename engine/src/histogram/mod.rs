@@ -57,6 +57,7 @@ pub struct Distribution {
     lengths: Histogram<u64>,
     /// Those among `lengths` that are only known to be at least so long.
     censored: Option<Box<Histogram<u64>>>,
+    /// Of those known in full.
     min_ns: u64,
     max_ns: u64,
     sum_ns: u128,
@@ -106,8 +107,13 @@ impl Distribution {
     /// Records one length.
     #[inline]
     pub fn record(&mut self, length: Nanos) {
-        self.lengths.saturating_record(length.0.min(LENGTH_MAX.0));
         self.min_ns = self.min_ns.min(length.0);
+        self.count_in(length);
+    }
+
+    #[inline]
+    fn count_in(&mut self, length: Nanos) {
+        self.lengths.saturating_record(length.0.min(LENGTH_MAX.0));
         self.max_ns = self.max_ns.max(length.0);
         self.sum_ns += u128::from(length.0);
     }
@@ -115,7 +121,7 @@ impl Distribution {
     /// Records that something took at least `length`.
     #[inline]
     pub fn record_censored(&mut self, length: Nanos) {
-        self.record(length);
+        self.count_in(length);
         self.censored
             .get_or_insert_with(|| Box::new(touched_histogram()))
             .saturating_record(length.0.min(LENGTH_MAX.0));
@@ -150,10 +156,16 @@ impl Distribution {
         self.censored.as_ref().map_or(0, |censored| censored.len())
     }
 
-    /// The smallest recorded length, exact, nanoseconds.
+    /// The smallest length that is known in full, exact, nanoseconds. What is censored was longer than recorded, so it
+    /// tells nothing of the smallest.
     #[must_use]
     pub fn min_ns(&self) -> Option<u64> {
-        (self.count() > 0).then_some(self.min_ns)
+        (self.count() > self.censored()).then_some(self.min_ns)
+    }
+
+    /// The smallest recorded length, censored or not: where the order of all samples begins.
+    fn lowest_ns(&self) -> u64 {
+        self.min_ns.min(self.censored_min_ns)
     }
 
     /// The largest recorded length, exact, nanoseconds.
@@ -217,14 +229,14 @@ impl Distribution {
         let quantile = (rank.max(1) as f64 - 0.5) / count as f64;
         self.lengths
             .value_at_quantile(quantile)
-            .clamp(self.min_ns, self.max_ns)
+            .clamp(self.lowest_ns(), self.max_ns)
     }
 
     /// Like [`Distribution::at_rank`], but the beginning of the bin, no less than the exact minimum.
     #[must_use]
     pub fn at_rank_low(&self, rank: u64) -> u64 {
         let value = self.at_rank(rank).min(LENGTH_MAX.0);
-        self.lengths.lowest_equivalent(value).max(self.min_ns)
+        self.lengths.lowest_equivalent(value).max(self.lowest_ns())
     }
 
     /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram library reads.

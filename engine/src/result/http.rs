@@ -27,6 +27,10 @@ pub struct HttpParams {
     pub stage: Option<u32>,
     /// What counts as success, as typed: `2xx,304`.
     pub expect_status: String,
+    /// Connections are replaced because that was asked for: `--reconnect-on-error`, `--requests-per-connection` or
+    /// `Connection: close`.
+    #[serde(default)]
+    pub renews_connections: bool,
 }
 
 /// Responses of one status code, in the measured phase.

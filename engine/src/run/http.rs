@@ -89,7 +89,16 @@ impl<'a> HttpRun<'a> {
             rate_to_per_s: stage.filter(Stage::is_ramp).map(|stage| stage.to_per_s),
             stage: (stages > 1).then(|| u32::try_from(step.stage + 1).unwrap_or(u32::MAX)),
             expect_status: plan.expect.text().to_owned(),
+            renews_connections: self.renews_connections(),
         }
+    }
+
+    /// That connections are replaced was asked for.
+    fn renews_connections(&self) -> bool {
+        let plan = self.plan;
+        plan.reconnect_on_error
+            || plan.requests_per_connection.is_some()
+            || plan.requests.iter().any(|w| w.request.close)
     }
 
     /// After how many requests a connection is replaced; one, where each asks for that.
@@ -337,6 +346,11 @@ impl Measure for HttpRun<'_> {
 
     fn is_empty(step: &StepResult) -> bool {
         step.operations.completed == 0
+    }
+
+    /// The server was reached: with fewer or more connections, or at another rate, it may answer.
+    fn goes_on(step: &StepResult) -> bool {
+        step.connections.established > 0
     }
 
     fn explain(step: &StepResult, failure: Option<Error>, address: &Destination) -> Error {

@@ -180,6 +180,11 @@ pub(super) trait Measure {
     fn result(&self, inputs: &Inputs<'_, <Self::Job as Job>::Tally>) -> StepResult;
     /// Nothing came of it.
     fn is_empty(step: &StepResult) -> bool;
+    /// Whether later steps are measured after one that was not cut short and of which nothing came.
+    fn goes_on(step: &StepResult) -> bool {
+        let _ = step;
+        false
+    }
     /// Why nothing came of it, or it was cut short.
     fn explain(step: &StepResult, failure: Option<Error>, address: &Destination) -> Error {
         let _ = step;
@@ -243,7 +248,7 @@ pub(super) fn run<M: Measure>(
     let error = run.sweep(observer);
     drop(far_end.server);
     let interrupted = interrupt.is_raised();
-    run.report.partial |= interrupted || error.is_some();
+    run.report.partial |= interrupted;
     Ok(Finished {
         report: run.report,
         error,
@@ -489,11 +494,13 @@ impl<M: Measure> Run<'_, M> {
         }
     }
 
-    /// The steps, one after the other. What ends the sweep early is returned; what was measured is in the report.
+    /// The steps, one after the other. What ended the sweep early is returned, or else why the first step of which nothing
+    /// came was empty; what was measured is in the report.
     fn sweep(&mut self, observer: &mut dyn Observer) -> Option<Error> {
         let steps = self.measure.steps();
         let total = steps.len();
         self.is_sweep = total > 1;
+        let mut first = None;
         for (index, step) in steps.into_iter().enumerate() {
             if self.interrupt.is_raised() {
                 break;
@@ -502,16 +509,22 @@ impl<M: Measure> Run<'_, M> {
             observer.step_started(&params, index, total);
             let (params, outcome, load) = match self.measure(step, params, observer) {
                 Ok(measured) => measured,
-                Err(error) => return Some(error),
+                Err(error) => return first.or(Some(error)),
             };
             let error = self.take(params, step, outcome, load, observer);
-            self.report.partial = index + 1 < total || error.is_some();
+            let mut results = self.report.results.iter();
+            self.report.partial = index + 1 < total || results.any(|step| step.partial);
             observer.step_finished(&self.report);
-            if error.is_some() {
-                return error;
+            if let Some(error) = error {
+                let last = self.report.results.last();
+                let goes_on = last.is_some_and(|step| !step.partial && M::goes_on(step));
+                first.get_or_insert(error);
+                if !goes_on {
+                    break;
+                }
             }
         }
-        None
+        first
     }
 
     fn setting(&self) -> Setting<'_> {
@@ -552,7 +565,7 @@ impl<M: Measure> Run<'_, M> {
         }
     }
 
-    /// Adds a step's outcome to the report. Returns what ends the sweep.
+    /// Adds a step's outcome to the report. Returns what cut the step short, or left it empty.
     fn take(
         &mut self,
         params: Params,

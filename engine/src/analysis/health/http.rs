@@ -1,6 +1,8 @@
 //! The same judgement of HTTP loads: what was answered, and why the rate was not reached.
 
-use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
+use super::{
+    BACKLOG_SPARE, BACKLOG_TURNS, CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation,
+};
 use crate::result::StepResult;
 use crate::units::Nanos;
 
@@ -22,6 +24,20 @@ pub(super) fn tells_why(step: &StepResult) -> bool {
     is_open && !step.partial && is_short
 }
 
+/// More requests waited at once for a free connection than the workers' own longest turn explains: arrivals are counted
+/// as waiting only after the free connections have taken theirs, so a worker that is away adds no more than what is due
+/// in the meantime. A stall of the server shows so even where connections are idle for most of the run.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+pub(super) fn lacked_connections(step: &StepResult) -> bool {
+    let (Some(target), Some(backlog)) = (step.rate.target_per_s, step.rate.backlog_max) else {
+        return false;
+    };
+    // The rate and the backlog are those of all workers, and each may have been away for as long.
+    let turn = Nanos(step.instrument.client.turn_max_ns).as_secs_f64();
+    let explained = BACKLOG_TURNS * turn * target + BACKLOG_SPARE;
+    step.params.http.is_some() && backlog as f64 > explained
+}
+
 /// What the figures themselves show to be weak.
 pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
     let Some(http) = &step.params.http else {
@@ -30,7 +46,7 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
     rate(step, warn);
     answers(step, &http.expect_status, warn);
     let (asked, anew) = (step.connections.asked, step.connections.reconnects);
-    if http.requests_per_connection.is_none() && share(anew, asked) > RECONNECTS_SHARE {
+    if !http.renews_connections && share(anew, asked) > RECONNECTS_SHARE {
         warn(
             "reconnects",
             format!(
@@ -87,9 +103,22 @@ fn rate(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
     let (cause, advice) = cause(step, target);
     warn(
         "rate-not-reached",
-        format!("{achieved:.1} of {target} requests per second were answered as expected: {cause}"),
+        format!(
+            "{} of {} requests per second were answered as expected: {cause}",
+            figure(achieved),
+            figure(target)
+        ),
         &advice,
     );
+}
+
+/// A rate without decimals that say nothing.
+fn figure(rate: f64) -> f64 {
+    if rate >= 100.0 {
+        rate.round()
+    } else {
+        (rate * 100.0).round() / 100.0
+    }
 }
 
 /// Why fewer requests were answered as expected than were asked for, and what to do.
@@ -273,6 +302,8 @@ mod tests {
 
         let mut generator = slow.clone();
         generator.latency.service.mean_ns = Some(100_000.0);
+        // It was away while they became due.
+        generator.instrument.client.turn_max_ns = 750_000_000;
         assert_eq!(
             codes(&generator),
             ["generator-saturated", "unsent", "rate-not-reached"]
@@ -291,6 +322,41 @@ mod tests {
         dropped.operations.dropped = 750;
         dropped.operations.unsent_at_end = 0;
         assert_eq!(codes(&dropped), ["dropped", "rate-not-reached"]);
+    }
+
+    #[test]
+    fn a_stall_of_the_server_is_not_the_generators_doing() {
+        // Silent for 500 ms: ten are under way, and all that become due meanwhile wait.
+        let mut step = quiet();
+        step.latency.service.mean_ns = Some(5e6);
+        step.latency.lateness = Some(Summary {
+            p99_ns: Some(454_000_000),
+            ..Summary::default()
+        });
+        step.rate.backlog_max = Some(490);
+        step.instrument.client.turn_max_ns = 1_000_000;
+        assert_eq!(health::saturation(&step), None);
+        assert_eq!(codes(&step), ["connections-busy"]);
+        assert!(message(&step, "connections-busy").contains("as many as 490"));
+
+        // The same, but it was the worker that was away.
+        step.instrument.client.turn_max_ns = 500_000_000;
+        assert_eq!(codes(&step), ["generator-saturated"]);
+        // Nothing ever waited for a connection, or no more than by chance.
+        step.instrument.client.turn_max_ns = 0;
+        for backlog in [0, 3] {
+            step.rate.backlog_max = Some(backlog);
+            assert_eq!(codes(&step), ["generator-saturated"]);
+        }
+        step.rate.backlog_max = Some(490);
+        step.instrument.client.worker_busy_max = 0.95;
+        assert_eq!(codes(&step), ["generator-saturated"]);
+    }
+
+    #[test]
+    fn rates_are_told_without_stray_decimals() {
+        let told = [37_263.04, 50_000.0, 0.5, 33.333].map(|rate| super::figure(rate).to_string());
+        assert_eq!(told, ["37263", "50000", "0.5", "33.33"]);
     }
 
     #[test]
@@ -329,7 +395,7 @@ mod tests {
         step.connections.sockets_used = 12;
         assert_eq!(codes(&step), ["reconnects"]);
         if let Some(http) = &mut step.params.http {
-            http.requests_per_connection = Some(100);
+            http.renews_connections = true;
         }
         assert_eq!(codes(&step), [""; 0]);
     }

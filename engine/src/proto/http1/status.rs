@@ -39,7 +39,7 @@ impl FromStr for StatusSet {
     /// Parses `200`, `2xx,304`, `200-299,418`.
     ///
     /// # Errors
-    /// A usage error for anything else, and for codes outside 100 to 999.
+    /// A usage error for anything else, and for codes outside 100 to 599, which HTTP has none of (RFC 9110, section 15).
     fn from_str(text: &str) -> Result<Self> {
         let mut bits = [0; 16];
         for part in text.split(',') {
@@ -60,10 +60,12 @@ impl FromStr for StatusSet {
 fn range(part: &str) -> Option<(usize, usize)> {
     let code = |text: &str| {
         let whole = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|code| whole && *code >= 100)
+        text.parse()
+            .ok()
+            .filter(|code| whole && (100..600).contains(code))
     };
     if let Some(class) = part.strip_suffix("xx") {
-        let hundreds: usize = class.parse().ok().filter(|c| (1..=9).contains(c))?;
+        let hundreds: usize = class.parse().ok().filter(|c| (1..=5).contains(c))?;
         return (class.len() == 1).then_some((hundreds * 100, hundreds * 100 + 99));
     }
     match part.split_once('-') {
@@ -92,6 +94,7 @@ mod tests {
             (502, true),
             (503, false),
             (0, false),
+            (599, false),
             (999, false),
             (u16::MAX, false),
         ] {
@@ -105,6 +108,7 @@ mod tests {
     fn what_is_no_code_is_refused_with_advice() {
         for text in [
             "", "2x", "xx", "0xx", "20", "2000", "+20", "299-200", "99", "2xx,", "ok", "10xx",
+            "6xx", "600", "500-600",
         ] {
             let error = text.parse::<StatusSet>().expect_err(text);
             assert!(error.advice().is_some(), "{text}");

@@ -182,12 +182,15 @@ pub(in crate::run) fn explain(
     if let Some(failure) = failure {
         return failure;
     }
-    if step.operations.in_flight_at_end > 0 {
+    if step.operations.sent > 0 && step.operations.in_flight_at_end > 0 {
         return Error::peer(format!(
             "{address} answered none of {} requests before the run was over",
             step.operations.sent
         ))
         .remedy("measure longer (-d), or see what keeps the server");
+    }
+    if step.operations.due == 0 && step.params.rate_per_s.is_none() {
+        return waits_since_warmup(step);
     }
     if step.operations.due == 0 {
         return Error::usage("no request was due in the measured phase")
@@ -195,6 +198,23 @@ pub(in crate::run) fn explain(
     }
     Error::peer(format!("no response as expected came from {address}"))
         .remedy("check the server, the route and the firewall")
+}
+
+/// Closed loop, and no connection was free to begin a request in the measured phase.
+fn waits_since_warmup(step: &StepResult) -> Error {
+    let warmup = &step.warmup.operations;
+    let unanswered = warmup
+        .sent
+        .saturating_sub(warmup.completed + warmup.failed + warmup.timed_out);
+    let message = match unanswered {
+        0 => "no response came within the measured phase".to_owned(),
+        _ => format!(
+            "no response came within the measured phase ({unanswered} requests of the warm-up were still unanswered)"
+        ),
+    };
+    Error::peer(message).remedy(
+        "measure longer (-d), without a warm-up (--warmup 0), or with fewer connections (-c)",
+    )
 }
 
 fn unexpected(step: &StepResult, responses: u64) -> Error {

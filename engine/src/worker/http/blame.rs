@@ -44,7 +44,7 @@ fn unconnected(spec: &HttpSpec, error: OpError) -> Error {
                 .remedy("start the server: the socket is a leftover of one that has ended")
         }
         (OpError::NotFound, Destination::Unix(_)) => {
-            Error::usage(format!("there is no socket {to} (ENOENT)"))
+            Error::peer(format!("there is no socket {to} (ENOENT)"))
                 .remedy("check the path, or start the server")
         }
         (OpError::AddressNotAvailable, Destination::Tcp(_)) if spec.bind.is_empty() => {

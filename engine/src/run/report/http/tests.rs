@@ -49,14 +49,35 @@ fn a_run_without_success_names_the_most_frequent_cause() {
     assert!(error.message().contains("reset"), "{error}");
     let mut silent = step_of(&[], 0);
     silent.operations.due = 5;
+    silent.operations.sent = 5;
     silent.operations.in_flight_at_end = 5;
     let error = explain(&silent, None, &address());
     assert!(
         error.message().contains("192.0.2.1:80 answered none"),
         "{error}"
     );
-    let error = explain(&StepResult::default(), None, &address());
+    let mut none_due = StepResult::default();
+    none_due.params.rate_per_s = Some(0.1);
+    let error = explain(&none_due, None, &address());
     assert_eq!(error.fault(), Fault::Usage);
+}
+
+#[test]
+fn a_closed_loop_that_still_waits_for_its_warmup_blames_the_peer() {
+    let mut step = StepResult::default();
+    step.warmup.operations.sent = 12;
+    step.warmup.operations.completed = 2;
+    let error = explain(&step, None, &address());
+    assert_eq!(error.fault(), Fault::Peer);
+    assert_eq!(
+        error.message(),
+        "no response came within the measured phase (10 requests of the warm-up were still unanswered)"
+    );
+    assert!(
+        error
+            .advice()
+            .is_some_and(|a| a.contains("--warmup 0") && a.contains("-c"))
+    );
 }
 
 #[test]
