@@ -1,22 +1,28 @@
 //! What goes over loopback to a port, with the kernel's own timestamps (packet(7), `SO_TIMESTAMPNS`): whoever is
 //! measured does not certify himself.
 //!
-//! Nobody reads while a run is going on, so that the capture takes nothing but a reference to each packet; its buffer
-//! is large enough for all of them.
+//! It is read all the while, on the CPU of the server, which has time to spare: what queues up would need fresh memory, and a
+//! virtual machine pays for each page of that with a fault, amid the path that is measured.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
     recvmsg, setsockopt, socket, sockopt,
 };
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
+use nix::unistd::Pid;
 use socket2::{SockFilter, SockRef};
 
 /// Bytes of the capture's buffer: some 1.5 KiB for each packet.
-const BUFFER: usize = 1 << 27;
+const BUFFER: usize = 1 << 26;
 /// `PACKET_OUTGOING` of packet(7): on loopback each packet comes by twice, and this is its sending.
 const OUTGOING: u8 = 4;
 const ETHERNET: usize = 14;
@@ -34,14 +40,14 @@ pub(super) struct Packet {
 /// A capture under way.
 #[derive(Debug)]
 pub(super) struct Capture {
-    socket: OwnedFd,
-    port: u16,
+    stop: Arc<AtomicBool>,
+    reader: JoinHandle<Vec<Packet>>,
 }
 
 impl Capture {
-    /// Captures from now on what a server on `port` of 127.0.0.1 receives and sends. Needs root.
-    pub(super) fn begin(port: u16) -> Self {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    /// Captures from now on what a server on `port` of 127.0.0.1 receives and sends, and reads it on `cpu`. Needs root.
+    pub(super) fn begin(port: u16, cpu: Option<usize>) -> Self {
+        let flags = SockFlag::SOCK_CLOEXEC;
         let protocol = SockProtocol::EthAll;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol)
             .expect("root may capture");
@@ -50,39 +56,54 @@ impl Capture {
             .expect("the kernel takes the filter");
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).expect("root may");
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("the kernel stamps");
-        Self { socket, port }
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20)).expect("it can");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        let reader = std::thread::spawn(move || {
+            if let Some(cpu) = cpu {
+                let mut set = CpuSet::new();
+                set.set(cpu).expect("a CPU's number");
+                sched_setaffinity(Pid::from_raw(0), &set).expect("the CPU is allowed");
+            }
+            read(&socket, port, &stopping)
+        });
+        Self { stop, reader }
     }
 
     /// Ends it: all segments with payload, in order.
     pub(super) fn finish(self) -> Vec<Packet> {
-        let mut packets = Vec::new();
-        let mut buffer = vec![0; 65_536 + ETHERNET];
-        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
-        loop {
-            let mut ranges = [IoSliceMut::new(&mut buffer)];
-            let message = recvmsg::<LinkAddr>(
-                self.socket.as_raw_fd(),
-                &mut ranges,
-                Some(&mut control),
-                MsgFlags::empty(),
-            );
-            let message = match message {
-                Ok(message) => message,
-                Err(Errno::EAGAIN) => return packets,
-                Err(error) => panic!("the capture broke: {error}"),
-            };
-            let outgoing = message.address.is_some_and(|a| a.pkttype() == OUTGOING);
-            let stamp = message.cmsgs().expect("it fits").find_map(|c| match c {
-                ControlMessageOwned::ScmTimestampns(at) => Some(at),
-                _ => None,
-            });
-            let len = message.bytes;
-            let (true, Some(stamp)) = (outgoing, stamp) else {
-                continue;
-            };
-            let at_ns = stamp.tv_sec() * 1_000_000_000 + stamp.tv_nsec();
-            packets.extend(segment(&buffer[..len], self.port, at_ns));
-        }
+        self.stop.store(true, Ordering::Relaxed);
+        self.reader.join().expect("it reads")
+    }
+}
+
+/// Reads until it is told to stop and nothing more is there.
+fn read(socket: &OwnedFd, port: u16, stop: &AtomicBool) -> Vec<Packet> {
+    let mut packets = Vec::with_capacity(1 << 16);
+    let mut buffer = vec![0; 65_536 + ETHERNET];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    loop {
+        let mut ranges = [IoSliceMut::new(&mut buffer)];
+        let message = recvmsg::<LinkAddr>(
+            socket.as_raw_fd(),
+            &mut ranges,
+            Some(&mut control),
+            MsgFlags::empty(),
+        );
+        let message = match message {
+            Ok(message) => message,
+            Err(Errno::EAGAIN) if stop.load(Ordering::Relaxed) => return packets,
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            Err(error) => panic!("the capture broke: {error}"),
+        };
+        let stamp = message.cmsgs().expect("it fits").find_map(|c| match c {
+            ControlMessageOwned::ScmTimestampns(at) => Some(at),
+            _ => None,
+        });
+        let len = message.bytes;
+        let Some(stamp) = stamp else { continue };
+        let at_ns = stamp.tv_sec() * 1_000_000_000 + stamp.tv_nsec();
+        packets.extend(segment(&buffer[..len], port, at_ns));
     }
 }
 

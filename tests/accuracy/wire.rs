@@ -1,8 +1,8 @@
 //! When requests really leave: the schedule against the kernel's timestamps of the packets.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::capture::Capture;
@@ -16,12 +16,18 @@ const GAP_NS: i64 = 100_000;
 /// What 99.9 % of the requests may be late on the wire.
 const LATE_NS: i64 = 10_000;
 
+/// The CPU that a flag names.
+pub(super) fn number(flag: &str) -> Option<usize> {
+    flag.trim().strip_prefix("--cpus ")?.parse().ok()
+}
+
 /// How far behind its schedule each request was handed to the device, nanoseconds, ascending.
 fn lateness(shot: &Shot, backend: &str) -> (Vec<i64>, bool, u64) {
-    let capture = Capture::begin(shot.port());
+    let (its_cpu, our_cpu) = apart();
+    let capture = Capture::begin(shot.port(), number(&its_cpu));
     // The warm-up is a whole number of gaps, so the measured phase begins with an arrival.
     let flags = format!(
-        "-c 100 -R {RATE} --warmup 100ms -d 2s --wait spin --backend {backend} --threads 1"
+        "-c 100 -R {RATE} --warmup 100ms -d 2s --wait spin --backend {backend} --threads 1{our_cpu}"
     );
     let result = shot.run("/", &flags);
     let packets = capture.finish();
@@ -51,34 +57,40 @@ fn lateness(shot: &Shot, backend: &str) -> (Vec<i64>, bool, u64) {
 }
 
 /// How late the same schedule would be on that CPU, for 99.9 % of it, if there were nothing to do but to read the clock: what
-/// interrupts and the hypervisor take, nanoseconds.
+/// interrupts and the hypervisor take, nanoseconds. The kernel's tick comes at a multiple of the gap, so by chance it falls
+/// on sends or between them: this is for the worst phase.
 fn taken_from_anybody(cpu: usize) -> i64 {
+    const PHASES: i64 = 20;
     let spin = move || {
         let mut set = CpuSet::new();
         set.set(cpu).expect("a CPU's number");
-        let before = sched_getaffinity(Pid::from_raw(0)).expect("it can be told");
         sched_setaffinity(Pid::from_raw(0), &set).expect("the CPU is allowed");
         let begin = Instant::now();
-        let mut late: Vec<i64> = (1..2 * RATE)
-            .map(|k| {
-                let due = Duration::from_nanos(k * GAP_NS as u64);
-                loop {
-                    let now = begin.elapsed();
-                    if now >= due {
-                        return (now - due).as_nanos() as i64;
+        let elapsed = || i64::try_from(begin.elapsed().as_nanos()).expect("not for long");
+        let of_phase = |phase: i64| {
+            let first = elapsed() + phase * GAP_NS / PHASES;
+            let mut late: Vec<i64> = (1..=1_000)
+                .map(|k| {
+                    let due = first + k * GAP_NS;
+                    loop {
+                        let now = elapsed();
+                        if now >= due {
+                            return now - due;
+                        }
                     }
-                }
-            })
-            .collect();
-        sched_setaffinity(Pid::from_raw(0), &before).expect("as it was");
-        late.sort_unstable();
-        late[late.len() * 999 / 1000]
+                })
+                .collect();
+            late.sort_unstable();
+            late[late.len() * 998 / 1000]
+        };
+        (0..PHASES).map(of_phase).max().unwrap_or(0)
     };
     std::thread::spawn(spin).join().expect("it spins")
 }
 
 /// Where the machine itself takes a CPU away from a loop that does nothing else, for longer than what is allowed, that much
-/// cannot be asked of anybody: there it is asked of 99 % of the requests, and of the others that they are no later than that.
+/// cannot be asked of anybody: there the limit holds for all requests but those that 250 ticks a second can hit, and those
+/// are no later than the bare loop is, and the limit.
 #[test]
 fn requests_are_on_the_wire_when_they_are_due() {
     if !is_root("a capture of loopback") {
@@ -86,11 +98,7 @@ fn requests_are_on_the_wire_when_they_are_due() {
     }
     let _quiet = Quiet::begin();
     let (its_cpu, our_cpu) = apart();
-    let cpu = our_cpu
-        .trim()
-        .trim_start_matches("--cpus ")
-        .parse()
-        .unwrap_or(0);
+    let cpu = number(&our_cpu).unwrap_or(0);
     for backend in backends() {
         let shot = Shot::serve(its_cpu.trim());
         let mut attempt = 0;
@@ -110,7 +118,7 @@ fn requests_are_on_the_wire_when_they_are_due() {
             assert!(late[0] > -1_000, "{backend}: {} ns early", -late[0]);
             let is_met = at(0.999) <= LATE_NS;
             let is_the_machines =
-                taken > LATE_NS && at(0.99) <= LATE_NS && at(0.999) <= taken + LATE_NS;
+                taken > LATE_NS && at(0.97) <= LATE_NS && at(0.999) <= taken + LATE_NS;
             if is_met || is_the_machines {
                 break;
             }
