@@ -248,7 +248,7 @@ pub(super) fn run<M: Measure>(
     let error = run.sweep(observer);
     drop(far_end.server);
     let interrupted = interrupt.is_raised();
-    run.report.partial |= interrupted;
+    run.report.partial |= interrupted || error.is_some();
     Ok(Finished {
         report: run.report,
         error,
@@ -512,8 +512,7 @@ impl<M: Measure> Run<'_, M> {
                 Err(error) => return first.or(Some(error)),
             };
             let error = self.take(params, step, outcome, load, observer);
-            let mut results = self.report.results.iter();
-            self.report.partial = index + 1 < total || results.any(|step| step.partial);
+            self.report.partial = index + 1 < total || first.is_some() || error.is_some();
             observer.step_finished(&self.report);
             if let Some(error) = error {
                 let last = self.report.results.last();
