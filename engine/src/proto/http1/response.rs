@@ -8,6 +8,10 @@ use super::fields::{BadField, Lengths, holds, residence};
 use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 use crate::units::Nanos;
 
+mod last;
+
+use last::LastHead;
+
 /// A whole response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Response {
@@ -98,6 +102,36 @@ const TRAILERS: TrailerLimits = TrailerLimits {
     fields: RESPONSE_HEADERS_MAX,
 };
 
+/// What the readers of a worker share.
+#[derive(Debug)]
+pub struct Shared {
+    spare: Spare,
+    last: LastHead,
+}
+
+impl Shared {
+    /// With `count` buffers of `bytes` each for heads that arrive in pieces.
+    #[must_use]
+    pub fn new(count: usize, bytes: usize) -> Self {
+        Self {
+            spare: Spare::new(count, bytes),
+            last: LastHead::default(),
+        }
+    }
+}
+
+/// What a final head says of its response.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    status: u16,
+    keep_alive: bool,
+    residence: Nanos,
+    /// Of its body, where that is told.
+    body_bytes: u64,
+    /// Where the reader stands behind the head; `None`: behind the whole response.
+    then: Option<Phase>,
+}
+
 /// Reads the responses of one connection, one after the other (RFC 9112 section 6).
 ///
 /// * `handle_bytes`, `handle_end`
@@ -158,14 +192,14 @@ impl ResponseReader {
     pub fn handle_bytes(
         &mut self,
         bytes: &[u8],
-        spare: &mut Spare,
+        shared: &mut Shared,
     ) -> Result<(usize, Option<Response>), ResponseError> {
         let mut read = 0;
         while read < bytes.len() {
             let rest = &bytes[read..];
             let whole = match &mut self.phase {
                 Phase::Head => {
-                    let (taken, whole) = self.head(rest, spare)?;
+                    let (taken, whole) = self.head(rest, shared)?;
                     read += taken;
                     whole
                 }
@@ -207,27 +241,27 @@ impl ResponseReader {
     ///
     /// # Errors
     /// [`ResponseError::EarlyClose`], [`ResponseError::CutHead`] or [`ResponseError::ShortBody`].
-    pub fn handle_end(&mut self, spare: &mut Spare) -> Result<Response, ResponseError> {
+    pub fn handle_end(&mut self, shared: &mut Shared) -> Result<Response, ResponseError> {
         match self.phase {
             Phase::UntilClose => Ok(self.finish()),
             Phase::Length(_) | Phase::Chunked(_) => Err(ResponseError::ShortBody),
             Phase::Head if self.is_at_start() => Err(ResponseError::EarlyClose),
             Phase::Head => {
-                self.give_back(spare);
+                self.give_back(shared);
                 Err(ResponseError::CutHead)
             }
         }
     }
 
     /// Begins anew, for another connection.
-    pub fn reset(&mut self, spare: &mut Spare) {
-        self.give_back(spare);
+    pub fn reset(&mut self, shared: &mut Shared) {
+        self.give_back(shared);
         *self = Self::default();
     }
 
-    fn give_back(&mut self, spare: &mut Spare) {
+    fn give_back(&mut self, shared: &mut Shared) {
         if self.gathered.capacity() > 0 {
-            spare.put(std::mem::take(&mut self.gathered));
+            shared.spare.put(std::mem::take(&mut self.gathered));
         }
     }
 
@@ -245,20 +279,27 @@ impl ResponseReader {
 
     /// Reads a head or a part of it: how many bytes were read, and whether the response ends with it.
     #[inline]
-    fn head(&mut self, bytes: &[u8], spare: &mut Spare) -> Result<(usize, bool), ResponseError> {
+    fn head(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(usize, bool), ResponseError> {
         if !self.gathered.is_empty() {
-            return self.gather(bytes, spare);
+            return self.gather(bytes, shared);
         }
         // Empty lines before a status line, which httparse passes over, were never asked for.
         if bytes[0] != b'H' {
             return Err(ResponseError::Malformed);
         }
+        if let Some((len, said)) = shared.last.begins(bytes, self.head_only) {
+            return Ok((len, self.enter(said)));
+        }
         let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX)];
         match self.parse(within)? {
-            Some((len, whole)) => Ok((len, whole)),
+            Some((len, Some(said))) => {
+                shared.last.remember(&bytes[..len], self.head_only, said);
+                Ok((len, self.enter(said)))
+            }
+            Some((len, None)) => Ok((len, false)),
             None if within.len() == RESPONSE_HEAD_MAX => Err(ResponseError::HeadTooLong),
             None => {
-                self.gathered = spare.take();
+                self.gathered = shared.spare.take();
                 self.gathered.extend_from_slice(within);
                 Ok((bytes.len(), false))
             }
@@ -267,7 +308,11 @@ impl ResponseReader {
 
     /// Reads on in a head of which a part has come before.
     #[cold]
-    fn gather(&mut self, bytes: &[u8], spare: &mut Spare) -> Result<(usize, bool), ResponseError> {
+    fn gather(
+        &mut self,
+        bytes: &[u8],
+        shared: &mut Shared,
+    ) -> Result<(usize, bool), ResponseError> {
         let before = self.gathered.len();
         let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX - before)];
         let mut gathered = std::mem::take(&mut self.gathered);
@@ -285,17 +330,16 @@ impl ResponseReader {
                 Ok((bytes.len(), false))
             }
             parsed => {
-                spare.put(gathered);
-                let (len, whole) = parsed?.ok_or(ResponseError::HeadTooLong)?;
+                shared.spare.put(gathered);
+                let (len, said) = parsed?.ok_or(ResponseError::HeadTooLong)?;
                 // The head was not whole without the new bytes, so it ends within them.
-                Ok((len - before, whole))
+                Ok((len - before, said.is_some_and(|said| self.enter(said))))
             }
         }
     }
 
-    /// Parses a head from its first byte: its length and whether the response ends with it, if the head is whole.
-    #[inline]
-    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(usize, bool)>, ResponseError> {
+    /// Parses a head from its first byte, if it is whole: its length, and what it says unless it is an interim one.
+    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(usize, Option<Said>)>, ResponseError> {
         let mut headers = [const { MaybeUninit::uninit() }; RESPONSE_HEADERS_MAX];
         let mut head = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -304,16 +348,29 @@ impl ResponseReader {
             &mut headers,
         );
         match parsed {
-            Ok(httparse::Status::Complete(len)) => Ok(Some((len, self.begin(&head)?))),
+            Ok(httparse::Status::Complete(len)) => Ok(Some((len, self.read(&head)?))),
             Ok(httparse::Status::Partial) => Ok(None),
             Err(httparse::Error::TooManyHeaders) => Err(ResponseError::TooManyHeaders),
             Err(_) => Err(ResponseError::Malformed),
         }
     }
 
-    /// A head is whole: decides how long the body is. Returns whether the response ends here.
+    /// Begins the body; returns whether there is none.
     #[inline]
-    fn begin(&mut self, head: &httparse::Response<'_, '_>) -> Result<bool, ResponseError> {
+    const fn enter(&mut self, said: Said) -> bool {
+        self.status = said.status;
+        self.keep_alive = said.keep_alive;
+        self.residence = said.residence;
+        self.body_bytes = said.body_bytes;
+        match said.then {
+            Some(phase) => self.phase = phase,
+            None => return true,
+        }
+        false
+    }
+
+    /// A head is whole: decides how long the body is.
+    fn read(&mut self, head: &httparse::Response<'_, '_>) -> Result<Option<Said>, ResponseError> {
         let status = head.code.unwrap_or(0);
         match status {
             ..100 => return Err(ResponseError::Malformed),
@@ -323,7 +380,7 @@ impl ResponseReader {
                 if self.interim > INTERIM_RESPONSES_MAX {
                     return Err(ResponseError::Malformed);
                 }
-                return Ok(false);
+                return Ok(None);
             }
             _ => {}
         }
@@ -331,7 +388,7 @@ impl ResponseReader {
         let bodiless = self.head_only || matches!(status, 204 | 304);
         let mut lengths = Lengths::default();
         let (mut close, mut keep) = (false, false);
-        self.residence = UNTOLD;
+        let mut told = UNTOLD;
         for header in head.headers.iter() {
             // The length of a name tells nearly all of them apart.
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -343,34 +400,43 @@ impl ResponseReader {
                 // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule 1).
                 14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
                 17 if !bodiless && is("transfer-encoding") => lengths.add_coding(header.value)?,
-                13 if is("server-timing") && self.residence == UNTOLD => {
-                    self.residence = residence(header.value).unwrap_or(UNTOLD);
+                13 if is("server-timing") && told == UNTOLD => {
+                    told = residence(header.value).unwrap_or(UNTOLD);
                 }
                 _ => {}
             }
         }
-        self.status = status;
-        self.keep_alive = !close && (keep || !is_1_0);
-        self.body_bytes = 0;
+        let said = Said {
+            status,
+            keep_alive: !close && (keep || !is_1_0),
+            residence: told,
+            body_bytes: 0,
+            then: None,
+        };
         if bodiless {
-            return Ok(true);
+            return Ok(Some(said));
         }
         if lengths.coded {
             // In HTTP/1.0 it is a fault (section 6.1), and next to a length a way to smuggle (section 6.3).
             if is_1_0 || lengths.length.is_some() || !lengths.chunked {
                 return Err(ResponseError::BadFraming);
             }
-            self.phase = Phase::Chunked(Chunks::new());
-            return Ok(false);
+            let then = Some(Phase::Chunked(Chunks::new()));
+            return Ok(Some(Said { then, ..said }));
         }
-        if let Some(length) = lengths.length {
-            self.body_bytes = length;
-            self.phase = Phase::Length(length);
-            return Ok(length == 0);
-        }
-        self.keep_alive = false;
-        self.phase = Phase::UntilClose;
-        Ok(false)
+        let said = match lengths.length {
+            Some(length) => Said {
+                body_bytes: length,
+                then: (length > 0).then_some(Phase::Length(length)),
+                ..said
+            },
+            None => Said {
+                keep_alive: false,
+                then: Some(Phase::UntilClose),
+                ..said
+            },
+        };
+        Ok(Some(said))
     }
 }
 

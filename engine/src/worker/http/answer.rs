@@ -68,7 +68,7 @@ impl<G: Gauge> HttpClient<G> {
                 let entry = self.spec.requests.entries()[usize::from(entry)];
                 connection.reader.expect(entry.head);
             }
-            let read = connection.reader.handle_bytes(rest, &mut self.spare);
+            let read = connection.reader.handle_bytes(rest, &mut self.shared);
             let (used, response) = read.map_err(Bad::Response)?;
             rest = &rest[used..];
             let Some(response) = response else { break };
@@ -207,7 +207,7 @@ impl<G: Gauge> HttpClient<G> {
             let blamed = Blamed::Peer(ResponseError::EarlyClose.cause());
             return self.fail(io, index, Stage::Receive, blamed, now);
         }
-        match connection.reader.handle_end(&mut self.spare) {
+        match connection.reader.handle_end(&mut self.shared) {
             Ok(response) => {
                 self.handle_response(index, response, now);
                 self.replace(io, index, now)

@@ -175,7 +175,7 @@ impl<G: Gauge> HttpClient<G> {
         self.awaiting.remove(index);
         self.connecting.remove(index);
         let connection = &mut self.connections[index as usize];
-        connection.reader.reset(&mut self.spare);
+        connection.reader.reset(&mut self.shared);
         self.open -= u32::from(connection.is_open());
         connection.state = State::Closing { again };
         connection.operations += 1;

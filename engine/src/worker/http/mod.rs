@@ -26,7 +26,7 @@ use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome 
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, WaitMode};
-use crate::proto::http1::Spare;
+use crate::proto::http1::response::Shared;
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
@@ -138,7 +138,7 @@ pub struct HttpClient<G> {
     pacer: Pacer,
     /// Connections with requests to be sent in this submission.
     unsent: Vec<u32>,
-    spare: Spare,
+    shared: Shared,
     /// Requests begun that have come to no end.
     outstanding: u64,
     /// A response was among the completions of this turn.
@@ -204,7 +204,7 @@ impl<G: Gauge> HttpClient<G> {
             looked_at: Instant::default(),
             pacer: Pacer::new(schedule, spec.count, capacity),
             unsent: Vec::with_capacity(count as usize),
-            spare: Spare::new(SPARES, SPARE_BYTES),
+            shared: Shared::new(SPARES, SPARE_BYTES),
             outstanding: 0,
             timed: false,
             last_sent: Instant::default(),

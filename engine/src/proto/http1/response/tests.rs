@@ -4,13 +4,13 @@ use super::*;
 
 /// Reads `wire` in pieces of `step` bytes, then its end: the responses, the bytes they took, and the error.
 fn read(wire: &[u8], step: usize, head: bool) -> (Vec<Response>, usize, Option<ResponseError>) {
-    let (mut reader, mut spare) = (ResponseReader::default(), Spare::new(1, 64));
+    let (mut reader, mut shared) = (ResponseReader::default(), Shared::new(1, 64));
     reader.expect(head);
     let (mut responses, mut total) = (Vec::new(), 0);
     for piece in wire.chunks(step) {
         let mut piece = piece;
         while !piece.is_empty() {
-            match reader.handle_bytes(piece, &mut spare) {
+            match reader.handle_bytes(piece, &mut shared) {
                 Ok((taken, response)) => {
                     assert!(response.is_some() || taken == piece.len());
                     responses.extend(response);
@@ -18,8 +18,8 @@ fn read(wire: &[u8], step: usize, head: bool) -> (Vec<Response>, usize, Option<R
                     piece = &piece[taken..];
                 }
                 Err(error) => {
-                    reader.reset(&mut spare);
-                    assert_eq!(spare.0.len(), 1, "the buffer came back");
+                    reader.reset(&mut shared);
+                    assert_eq!(shared.spare.0.len(), 1, "the buffer came back");
                     return (responses, total, Some(error));
                 }
             }
@@ -27,13 +27,13 @@ fn read(wire: &[u8], step: usize, head: bool) -> (Vec<Response>, usize, Option<R
     }
     if reader.is_at_start() {
         assert_eq!(
-            reader.handle_end(&mut spare),
+            reader.handle_end(&mut shared),
             Err(ResponseError::EarlyClose)
         );
-        assert!(spare.0.len() <= 1);
+        assert!(shared.spare.0.len() <= 1);
         return (responses, total, None);
     }
-    match reader.handle_end(&mut spare) {
+    match reader.handle_end(&mut shared) {
         Ok(response) => responses.push(response),
         Err(error) => return (responses, total, Some(error)),
     }
@@ -384,16 +384,58 @@ fn case() -> impl Strategy<Value = Case> {
         )
 }
 
+#[test]
+fn a_head_that_comes_again_is_read_as_the_first_one_was() {
+    let mut shared = Shared::new(1, 64);
+    let mut on = |head: bool, wire: &str| {
+        let mut reader = ResponseReader::default();
+        reader.expect(head);
+        let (taken, response) = reader.handle_bytes(wire.as_bytes(), &mut shared).unwrap();
+        (
+            taken,
+            response.map(|r| (r.status, r.keep_alive, r.body_bytes)),
+        )
+    };
+    let sized = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    for _ in 0..3 {
+        for _ in 0..3 {
+            assert_eq!(on(false, sized), (sized.len(), Some((200, true, 5))));
+        }
+        for _ in 0..2 {
+            // The same bytes behind another request: there is no body.
+            assert_eq!(on(true, sized), (sized.len() - 5, Some((200, true, 0))));
+            assert_eq!(on(false, chunked), (chunked.len(), Some((503, false, 2))));
+        }
+    }
+    // What begins alike and goes on otherwise is another head.
+    let longer = sized.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    on(false, sized);
+    assert_eq!(on(false, &longer), (longer.len(), Some((200, false, 5))));
+}
+
+#[test]
+fn a_residence_is_read_anew_each_time() {
+    let mut shared = Shared::new(1, 64);
+    for millis in ["0.001", "0.002", "0.002"] {
+        let wire = format!("HTTP/1.1 204 No\r\nServer-Timing: residence;dur={millis}\r\n\r\n");
+        let read = ResponseReader::default().handle_bytes(wire.as_bytes(), &mut shared);
+        let response = read.unwrap().1.unwrap();
+        let nanos = millis[4..].parse::<u64>().unwrap() * 1_000;
+        assert_eq!(response.residence, Some(Nanos(nanos)));
+    }
+}
+
 /// Hands in `wire`, cut at `cuts`, until the bytes run out or are refused.
 fn cut(wire: &[u8], cuts: &[usize]) -> (Vec<Response>, usize, Option<ResponseError>) {
-    let (mut reader, mut spare) = (ResponseReader::default(), Spare::default());
+    let (mut reader, mut shared) = (ResponseReader::default(), Shared::new(0, 0));
     let mut points: Vec<_> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();
     points.push(wire.len());
     points.sort_unstable();
     let (mut responses, mut at) = (Vec::new(), 0);
     for point in points {
         while at < point {
-            match reader.handle_bytes(&wire[at..point], &mut spare) {
+            match reader.handle_bytes(&wire[at..point], &mut shared) {
                 Ok((taken, response)) => {
                     assert!(taken <= point - at, "no more than given");
                     assert!(
@@ -410,12 +452,12 @@ fn cut(wire: &[u8], cuts: &[usize]) -> (Vec<Response>, usize, Option<ResponseErr
         }
     }
     let mut error = None;
-    match reader.handle_end(&mut spare) {
+    match reader.handle_end(&mut shared) {
         Ok(response) => responses.push(response),
         Err(ResponseError::EarlyClose) => {}
         Err(cut) => error = Some(cut),
     }
-    assert!(spare.0.len() <= 1);
+    assert!(shared.spare.0.len() <= 1);
     (responses, at, error)
 }
 
@@ -426,7 +468,9 @@ proptest! {
         last in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..100)),
         cuts in proptest::collection::vec(any::<usize>(), 0..12),
         each in any::<bool>(),
+        times in 1..4usize,
     ) {
+        let cases: Vec<_> = cases.into_iter().flat_map(|case| vec![case; times]).collect();
         let mut wire = cases.iter().flat_map(|case| case.wire.clone()).collect::<Vec<_>>();
         let mut expected: Vec<_> = cases.iter().map(|case| case.response).collect();
         if let Some(body) = last {
