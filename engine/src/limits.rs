@@ -70,6 +70,8 @@ pub const ADDRESS_CONNECTIONS_MAX: u32 = 60_000;
 pub const SESSIONS_MAX: u32 = 4096;
 /// HTTP connections that a server keeps at once by default, and at most.
 pub const HTTP_CONNECTIONS_MAX: u32 = 65_000;
+/// Beyond the HTTP connections allowed, so many are told that there are too many; others are closed unheard.
+pub const HTTP_TURNED_AWAY_MAX: usize = 256;
 /// Memory that HTTP connections may hold together for what they sent and are sent, bytes.
 pub const HTTP_MEMORY_MAX: u64 = 1 << 30;
 /// Memory that the sessions of a server may claim together for their buffers and histograms, bytes. A session of

@@ -19,9 +19,9 @@ use crate::clock::MonotonicClock;
 use crate::driver::epoll::EpollDriver;
 use crate::driver::{DriverError, OpError};
 use crate::error::{Error, Result};
-use crate::limits::PENDING_MAX;
+use crate::limits::HTTP_TURNED_AWAY_MAX;
 use crate::sys::rlimit;
-use crate::worker::server::front::Front;
+use crate::worker::server::front::{Front, pending_room};
 use crate::worker::{Role, Worker};
 
 use dispatch::{Dispatcher, Ticket};
@@ -57,11 +57,9 @@ impl Server {
         let (ready_tx, ready) = bounded(1);
         let (ended_tx, ended) = bounded(1);
         let http = plan.http.as_ref().map_or(0, |http| http.max_connections);
+        let waiting = pending_room(http) + HTTP_TURNED_AWAY_MAX;
         rlimit::raise_descriptors(
-            u64::from(plan.max_sessions)
-                + u64::from(http)
-                + PENDING_MAX as u64
-                + DESCRIPTORS_BESIDE,
+            u64::from(plan.max_sessions) + u64::from(http) + waiting as u64 + DESCRIPTORS_BESIDE,
         );
         let dispatcher = Dispatcher::new(plan, avoid, Arc::clone(&stopping), log)?;
         let plan = plan.clone();

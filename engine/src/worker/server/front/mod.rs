@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::driver::{
     Completion, Driver, DriverError, Op, OpError, Outcome, SocketId, SocketKind, SocketSpec, Wait,
 };
-use crate::limits::{CONTROL_DATAGRAM, HTTP_CONNECTIONS_MAX, PENDING_MAX};
+use crate::limits::{CONTROL_DATAGRAM, HTTP_CONNECTIONS_MAX, PENDING_MAX, SOCKETS_MAX};
 use crate::proto::auth::Secret;
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::Transport;
@@ -102,15 +102,30 @@ pub struct Front<P, T> {
 
 /// Slots of the pending connections start here, above listeners and doors; those of connecting datagram
 /// clients at twice that.
-const PENDING_BASE: u32 = 1 << 16;
-const CONNECTING_BASE: u32 = 2 << 16;
+const PENDING_BASE: u32 = 1 << 20;
+const CONNECTING_BASE: u32 = 2 << 20;
 /// Sockets that belong to nobody any more are closed under this slot.
 const ORPHAN: u32 = CONNECTING_BASE - 1;
 
-/// More connections than that are never kept.
-const PENDING_ROOM: usize = (ORPHAN - PENDING_BASE) as usize;
+/// Connections that a front keeps while they have not yet said what they want, where `http_connections` HTTP clients
+/// may be silent at once.
+#[must_use]
+pub const fn pending_room(http_connections: u32) -> usize {
+    PENDING_MAX + http_connections.div_ceil(3) as usize * 4
+}
 
-const _: () = assert!(PENDING_MAX < PENDING_ROOM);
+/// With more of them than that, the older half is closed: the same share of the room as
+/// [`PENDING_CROWD`](crate::limits::PENDING_CROWD) is of [`PENDING_MAX`].
+const fn crowd(room: usize) -> usize {
+    room / 4 * 3
+}
+
+const _: () = {
+    let most = pending_room(HTTP_CONNECTIONS_MAX);
+    assert!(crowd(PENDING_MAX) == crate::limits::PENDING_CROWD);
+    assert!(crowd(most) >= HTTP_CONNECTIONS_MAX as usize);
+    assert!(most < SOCKETS_MAX as usize && SOCKETS_MAX < ORPHAN - PENDING_BASE);
+};
 
 impl<P, T> Front<P, T> {
     /// A front without sockets yet. A connection that has not said its whole hello within `idle` (but 5 s at
@@ -148,8 +163,7 @@ impl<P, T> Front<P, T> {
     #[must_use]
     pub fn with_http(mut self, connections: u32, idle: Nanos) -> Self {
         self.silent_within = idle;
-        self.pending_max = PENDING_MAX + connections.min(HTTP_CONNECTIONS_MAX) as usize / 3 * 4;
-        self.pending_max = self.pending_max.min(PENDING_ROOM);
+        self.pending_max = pending_room(connections.min(HTTP_CONNECTIONS_MAX));
         self
     }
 
@@ -329,5 +343,22 @@ where
 
     fn is_finished(&self) -> bool {
         self.place.is_stopping()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PENDING_CROWD;
+
+    /// As `tare http -c N` opens its connections: all of them before its first request.
+    #[test]
+    fn as_many_may_be_silent_as_may_be_connected_and_newcomers_too() {
+        for connections in 0..=HTTP_CONNECTIONS_MAX {
+            let room = pending_room(connections);
+            assert!(crowd(room) >= connections as usize + PENDING_CROWD);
+        }
+        let last = PENDING_BASE as usize + pending_room(HTTP_CONNECTIONS_MAX);
+        assert!(last < ORPHAN as usize);
     }
 }

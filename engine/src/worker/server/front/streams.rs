@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::super::http::HttpArrival;
-use super::{Arrival, Front, PENDING_BASE, Place, close_orphan};
-use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId};
+use super::{Arrival, Front, PENDING_BASE, Place, close_orphan, crowd};
+use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId, SocketOption};
 use crate::proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
 use crate::proto::hello::Transport;
 use crate::units::Instant;
@@ -57,7 +57,7 @@ impl<P, T> Front<P, T> {
                 return close_orphan(io, socket);
             }
         };
-        #[expect(clippy::cast_possible_truncation, reason = "below PENDING_MAX")]
+        #[expect(clippy::cast_possible_truncation, reason = "below SOCKETS_MAX")]
         let slot = PENDING_BASE + index as u32;
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
         link.receive(io, 0, HELLO_READ)?;
@@ -73,8 +73,7 @@ impl<P, T> Front<P, T> {
             refused: false,
         });
         self.open += 1;
-        // The same share of the room as PENDING_CROWD is of PENDING_MAX.
-        if self.open > self.pending_max / 4 * 3 {
+        if self.open > crowd(self.pending_max) {
             // Now, while there still is room: a newcomer is more likely to be a client than they are.
             self.close_older_half(io)?;
         }
