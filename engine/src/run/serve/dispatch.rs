@@ -311,11 +311,13 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Ends all threads, and waits for that.
     pub(super) fn join(self) {
+        // They end on nothing else, and where the front has failed nobody has said so yet.
+        self.stopping.store(true, Ordering::Relaxed);
         if let Some(http) = self.http {
             http.join();
         }
-
         for worker in self.workers.into_values() {
             worker.waker.wake();
             drop(worker.inbox);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::limits::{MESSAGE_MAX, SESSION_MEMORY_MAX, SESSIONS_MAX};
+use crate::run::plan::HttpServing;
 use crate::units::Nanos;
 
 fn dispatcher() -> Dispatcher {
@@ -14,7 +15,7 @@ fn dispatcher() -> Dispatcher {
         cpus: None,
         backend: BackendChoice::Only(Backend::Epoll),
         secret: None,
-        http: None,
+        http: Some(HttpServing::default()),
     };
     Dispatcher::new(&plan, &[], Arc::default(), Arc::new(|_: &str| {})).unwrap()
 }
@@ -57,4 +58,20 @@ fn as_many_small_sessions_as_a_server_takes_by_default_fit() {
         let refusal = dispatcher.admit(&hello, None).unwrap_err();
         assert!(refusal.remedy.unwrap().contains("--max-sessions"));
     }
+}
+
+/// As after an error of the front's driver, when nobody has asked the server to stop.
+#[test]
+fn the_threads_end_with_the_front_whatever_it_ended_by() {
+    let mut dispatcher = dispatcher();
+    let cpu = dispatcher.cpus.allowed[0];
+    dispatcher.staff(Backend::Epoll, cpu).unwrap();
+    dispatcher.staff_http().unwrap();
+    let (ended, end) = bounded(1);
+    std::thread::spawn(move || {
+        dispatcher.join();
+        ended.send(()).unwrap();
+    });
+    let patience = std::time::Duration::from_secs(20);
+    assert_eq!(end.recv_timeout(patience), Ok(()));
 }
