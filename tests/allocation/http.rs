@@ -20,7 +20,9 @@ use tare_engine::run::plan::{BackendChoice, Late, WaitMode};
 use tare_engine::schedule::{Schedule, Share};
 use tare_engine::units::{Instant, Nanos};
 use tare_engine::worker::http::{Codes, Destination, HttpClient, HttpSpec};
-use tare_engine::worker::server::http::{HttpArrival, HttpSettings, HttpSide, StampClock};
+use tare_engine::worker::server::http::{
+    Arrivals, HttpArrival, HttpSettings, HttpSide, StampClock, inbox,
+};
 use tare_engine::worker::{Role, Worker};
 
 use super::{Progress, Shared, alone, ask, count};
@@ -152,7 +154,7 @@ impl StampClock for Unstamped {
 /// The HTTP thread of a server; returns how often it allocated.
 fn serve<D: Driver<Socket = OwnedFd>>(
     driver: D,
-    inbox: Receiver<HttpArrival<OwnedFd>>,
+    arrivals: Arrivals<OwnedFd>,
     waker: &Sender<Waker>,
     stopping: &Arc<AtomicBool>,
     shared: &Shared,
@@ -166,7 +168,7 @@ fn serve<D: Driver<Socket = OwnedFd>>(
         stalls: Vec::new(),
     };
     let (stopping, now) = (Arc::clone(stopping), MonotonicClock.now());
-    let side = HttpSide::new(inbox, settings, stopping, Box::new(Unstamped), now);
+    let side = HttpSide::new(arrivals, settings, stopping, Box::new(Unstamped), now);
     let mut worker = Worker::new(driver, MonotonicClock, side);
     let count = count(&mut worker, shared);
     shared.served.store(true, Ordering::Relaxed);
@@ -185,7 +187,7 @@ where
     let stopping = Arc::new(AtomicBool::new(false));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let to = listener.local_addr().expect("it is bound");
-    let (inbox, arrivals) = unbounded();
+    let (inbox, arrivals) = inbox(1_000);
     let (waker_tx, waker) = bounded(1);
     thread::scope(|scope| {
         let server = scope.spawn(|| serve(open(), arrivals, &waker_tx, &stopping, &shared));
@@ -201,7 +203,7 @@ where
                     bytes: Vec::new(),
                     at: MonotonicClock.now(),
                 };
-                inbox.send(arrival).expect("the worker runs");
+                assert!(inbox.send(arrival), "the worker runs");
                 front.wake();
             }
         });

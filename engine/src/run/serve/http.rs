@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Sender, bounded};
 
 use super::Log;
 use crate::clock::{Clock, MonotonicClock};
@@ -15,7 +15,9 @@ use crate::run::backend::{self, AnyDriver};
 use crate::sys::realtime::RealtimeOffset;
 use crate::sys::{affinity, tuning};
 use crate::units::{Instant, Nanos};
-use crate::worker::server::http::{HttpArrival, HttpSettings, HttpSide, StampClock};
+use crate::worker::server::http::{
+    Arrivals, HttpArrival, HttpSettings, HttpSide, Inbox, StampClock, inbox,
+};
 use crate::worker::{Role, Worker};
 
 /// What the thread tells once it runs.
@@ -38,7 +40,7 @@ impl StampClock for WallClock {
 /// The HTTP thread, seen from the front.
 #[derive(Debug)]
 pub(super) struct HttpThread {
-    inbox: Sender<HttpArrival<OwnedFd>>,
+    inbox: Inbox<OwnedFd>,
     waker: Waker,
     thread: JoinHandle<()>,
 }
@@ -55,7 +57,7 @@ impl HttpThread {
         stopping: Arc<AtomicBool>,
         log: Log,
     ) -> Result<Self> {
-        let (inbox, arrivals) = unbounded();
+        let (inbox, arrivals) = inbox(settings.connections_max);
         let (started_tx, started) = bounded(1);
         let body = move || {
             if let Err(error) = affinity::pin_current_thread(cpu) {
@@ -101,9 +103,9 @@ impl HttpThread {
         !self.thread.is_finished()
     }
 
-    /// Hands it a connection.
+    /// Hands it a connection, which is closed if there are too many.
     pub(super) fn serve(&self, arrival: HttpArrival<OwnedFd>) {
-        if self.inbox.send(arrival).is_ok() {
+        if self.inbox.send(arrival) {
             self.waker.wake();
         }
     }
@@ -117,7 +119,7 @@ impl HttpThread {
 
 fn run<D: Driver<Socket = OwnedFd>>(
     driver: D,
-    arrivals: Receiver<HttpArrival<OwnedFd>>,
+    arrivals: Arrivals<OwnedFd>,
     settings: HttpSettings,
     stopping: Arc<AtomicBool>,
     started: &Started,

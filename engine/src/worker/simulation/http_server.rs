@@ -6,7 +6,8 @@ use super::*;
 use crate::driver::{
     BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
 };
-use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock};
+use crate::limits::HTTP_TURNED_AWAY_MAX;
+use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock, inbox};
 use proptest::prelude::*;
 
 const LISTEN: &str = "127.0.0.1:7117";
@@ -69,7 +70,7 @@ impl Web {
         let clock = SimulatedClock::new(Instant(1_000_000_000));
         let net = SimNet::new(wire, clock.clone());
         let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
-        let (http, arrivals) = unbounded();
+        let (http, arrivals) = inbox(settings.connections_max);
         let door = Door {
             http: Some(http),
             inbox: unbounded().0,
@@ -638,3 +639,35 @@ proptest! {
         prop_assert!(refused || web.clients[client].ended, "{}", text);
     }
 }
+/// Clients that give up and come again, while nobody can look after them.
+#[test]
+fn connections_do_not_pile_up_in_a_stall() {
+    const CLIENTS: usize = 400;
+    const SEATS: usize = 2 + HTTP_TURNED_AWAY_MAX;
+    let stalls = vec!["0s:60s".parse::<Stall>().unwrap()];
+    let mut web = Web::new(
+        SimConfig::default(),
+        HttpSettings {
+            connections_max: 2,
+            stalls,
+            ..settings()
+        },
+    );
+    let first = web.client(GET);
+    web.run_for(SECOND);
+    let clients: Vec<usize> = (1..CLIENTS).map(|_| web.client(GET)).collect();
+    web.run_for(SECOND);
+    let ended = |web: &Web| {
+        let all = clients.iter().filter(|client| web.clients[**client].ended);
+        all.count()
+    };
+    assert_eq!(ended(&web), CLIENTS - SEATS);
+    web.run_for(Nanos::from_secs(62));
+    assert_eq!(ended(&web), clients.len() - 1, "one is served");
+    assert!(web.text(first).contains("200 OK"));
+    // Whoever comes now finds the seats of those that are gone.
+    let client = web.client(GET);
+    web.run_for(SECOND);
+    assert!(web.text(client).contains("503 "), "{}", web.text(client));
+}
+

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::inbox::Seat;
 use super::reply::Reply;
 use super::request::Pending;
 use super::routes::Hold;
@@ -189,10 +190,18 @@ pub(super) struct Connection {
     pub since: Option<Instant>,
     /// Memory that it was charged for, bytes.
     pub charged: u64,
+    /// Held, not looked at: the inbox counts it.
+    _seat: Seat,
 }
 
 impl Connection {
-    pub(super) const fn new(slot: u32, serial: u32, socket: SocketId, now: Instant) -> Self {
+    pub(super) const fn new(
+        slot: u32,
+        serial: u32,
+        socket: SocketId,
+        seat: Seat,
+        now: Instant,
+    ) -> Self {
         Self {
             slot,
             serial,
@@ -216,6 +225,7 @@ impl Connection {
             active_at: now,
             since: None,
             charged: 0,
+            _seat: seat,
         }
     }
 

@@ -10,6 +10,7 @@
 mod connection;
 mod desk;
 mod echo;
+mod inbox;
 mod queue;
 mod reply;
 mod request;
@@ -22,8 +23,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam::channel::Receiver;
-
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
 use crate::proto::hello::WaitMode;
@@ -33,9 +32,11 @@ use crate::worker::{Role, TurnCounters};
 
 use connection::{Connection, Ending, FILL_BYTES, Input, PAGE, Purpose, Tail, slot_of};
 use desk::{Desk, Joining};
+use inbox::Seat;
 use reply::{Body, FILL, HEAD_BESIDE, SHORT, Timing};
 use routes::Hold;
 
+pub use inbox::{Arrivals, Inbox, inbox};
 pub use stall::Stall;
 pub use stamps::StampClock;
 
@@ -57,8 +58,6 @@ const FULL: RequestError = RequestError {
 };
 /// Connections whose deadlines are looked at in one nap.
 const LOOKS: usize = 8192;
-/// Beyond the connections allowed, so many are told that there are too many; others are closed unheard.
-const TURNED_AWAY_MAX: usize = 256;
 /// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
 /// Buffers kept for heads that come in pieces.
@@ -97,7 +96,7 @@ pub struct HttpSettings {
 /// The HTTP side of a server; see the [module](self).
 #[derive(Debug)]
 pub struct HttpSide<S> {
-    inbox: Receiver<HttpArrival<S>>,
+    arrivals: Arrivals<S>,
     settings: HttpSettings,
     stopping: Arc<AtomicBool>,
     stamps: Box<dyn StampClock>,
@@ -122,10 +121,10 @@ pub struct HttpSide<S> {
 }
 
 impl<S> HttpSide<S> {
-    /// Takes connections from `inbox`, from `now` on.
+    /// Takes connections from an [`inbox`], from `now` on.
     #[must_use]
     pub fn new(
-        inbox: Receiver<HttpArrival<S>>,
+        arrivals: Arrivals<S>,
         mut settings: HttpSettings,
         stopping: Arc<AtomicBool>,
         stamps: Box<dyn StampClock>,
@@ -133,7 +132,7 @@ impl<S> HttpSide<S> {
     ) -> Self {
         let desk = Desk::new(settings.seed, std::mem::take(&mut settings.stalls));
         Self {
-            inbox,
+            arrivals,
             settings,
             stopping,
             stamps,
@@ -192,23 +191,20 @@ impl<S> HttpSide<S> {
         arrival: HttpArrival<S>,
         now: Instant,
     ) -> Result<(), DriverError> {
+        seat: Seat,
         if !std::mem::replace(&mut self.has_pool, true) {
             io.provide_pool(POOL.0, POOL.1)?;
-        }
-        let most = self.settings.connections_max as usize;
-        if self.len() >= most + TURNED_AWAY_MAX {
-            return Ok(());
         }
         let Ok(socket) = io.adopt(arrival.socket) else {
             return Ok(());
         };
-        let is_full = self.len() >= most;
+        let is_full = self.len() >= self.settings.connections_max as usize;
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
         });
         self.serials = self.serials.wrapping_add(1);
-        let mut conn = Connection::new(slot, self.serials, socket, now);
+        let mut conn = Connection::new(slot, self.serials, socket, seat, now);
         if is_full {
             self.desk.refuse(&mut conn, FULL);
         } else {
@@ -351,7 +347,7 @@ impl<S> HttpSide<S> {
                 (conn.active_at, self.active_at) = (now, now);
                 let at = at.and_then(|stamp| self.stamps.to_instant(stamp));
                 let bytes = conn.stamped(io, len);
-                self.take(&mut conn, bytes, at.map_or(now, |at| at.min(now)));
+                self.take(&mut conn, bytes, at);
             }
             (
                 Purpose::Receive,
@@ -485,11 +481,11 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         while let Some((at, completion)) = self.deferred.pop_front() {
             self.complete(io, completion, at)?;
         }
-        while !self.inbox.is_empty()
-            && let Ok(arrival) = self.inbox.try_recv()
+        while !self.arrivals.0.is_empty()
+            && let Ok((arrival, seat)) = self.arrivals.0.try_recv()
         {
             self.active_at = now;
-            self.adopt(io, arrival, now)?;
+            self.adopt(io, arrival, seat, now)?;
         }
         self.join_queue();
         if now.since(self.checked_at) >= NAP {

@@ -4,14 +4,14 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::driver::{Driver, Op, Outcome as Came, SocketSpec, Token, Wait};
-use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock};
+use crate::worker::server::http::{HttpSettings, HttpSide, Inbox, Stall, StampClock, inbox};
 
 type Side = Worker<SimDriver, SimulatedClock, HttpSide<SimSocket>>;
 
 /// The HTTP side of a server, and a door that passes every connection on at once.
 pub(super) struct Served {
     door: SimDriver,
-    inbox: Sender<HttpArrival<SimSocket>>,
+    inbox: Inbox<SimSocket>,
     side: Side,
     done: Vec<crate::driver::Completion>,
 }
@@ -29,7 +29,7 @@ impl Served {
             seed: 1,
             stalls,
         };
-        let (inbox, arrivals) = unbounded();
+        let (inbox, arrivals) = inbox(settings.connections_max);
         let stopping = Arc::new(AtomicBool::new(false));
         let side = HttpSide::new(
             arrivals,
@@ -90,7 +90,7 @@ impl Far for Served {
                 bytes: Vec::new(),
                 at: now,
             };
-            self.inbox.send(arrival).unwrap();
+            assert!(self.inbox.send(arrival));
         }
         count += self.side.turn().unwrap();
         count
