@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::util::{Serve, backends};
+use nix::sys::signal::Signal;
+
+use crate::util::{Serve, backends, eventually};
 
 /// All that a server sends to what closes the connection.
 fn ask(serve: &Serve, request: &str) -> String {
@@ -62,6 +64,48 @@ fn http_is_served_beside_sessions() {
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
         }
         serve.serves();
+        serve.stops();
+    }
+}
+
+/// When the queue was joined, by its own record, seconds since the server's start.
+fn arrival(answer: &str) -> f64 {
+    let told = answer.split("arrival;dur=").nth(1).expect("it was queued");
+    told.lines().next().unwrap().parse::<f64>().unwrap() / 1e3
+}
+
+/// Two clients connect and ask while the server does not run: it reads both at once, and by the kernel's stamps they
+/// came apart.
+#[test]
+fn the_queue_records_when_the_kernel_got_a_first_request() {
+    for backend in backends() {
+        let serve = Serve::start(&format!("--backend {backend}"));
+        // Stamps begin with the first who asks for the queue, and with the kernel a moment after.
+        arrival(&get(&serve, "/queue?service=1us"));
+        eventually("the kernel stamps first requests", || {
+            serve.job.signal(Signal::SIGSTOP);
+            let [mut first, mut second] = [(); 2].map(|()| {
+                let stream = TcpStream::connect(serve.address()).unwrap();
+                let patience = Some(Duration::from_millis(50));
+                stream.set_read_timeout(patience).unwrap();
+                (&stream)
+                    .write_all(b"GET /queue?service=1us HTTP/1.0\r\n\r\n")
+                    .unwrap();
+                assert!((&stream).read(&mut [0]).is_err(), "the server does not run");
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(10)))
+                    .unwrap();
+                stream
+            });
+            serve.job.signal(Signal::SIGCONT);
+            let mut told = |stream: &mut TcpStream| {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                arrival(&answer)
+            };
+            let apart = told(&mut second) - told(&mut first);
+            (0.045..5.0).contains(&apart)
+        });
         serve.stops();
     }
 }

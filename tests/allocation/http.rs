@@ -202,6 +202,7 @@ where
                     socket: stream.into(),
                     bytes: Vec::new(),
                     at: MonotonicClock.now(),
+                    stamp: None,
                 };
                 assert!(inbox.send(arrival), "the worker runs");
                 front.wake();

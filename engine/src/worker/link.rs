@@ -193,6 +193,22 @@ impl Link {
         )
     }
 
+    /// As [`Link::receive`], with the kernel's stamp where the socket was asked for it.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn receive_stamped<D: Driver>(
+        &mut self,
+        io: &mut D,
+        start: u32,
+        len: u32,
+    ) -> Result<(), DriverError> {
+        let (socket, buffer) = (self.socket, self.receive);
+        let into = Segment { buffer, start, len };
+        self.receiving = true;
+        self.push(io, Purpose::Receive, Op::ReceiveStamped { socket, into })
+    }
+
     /// Pushes a send of `start..start + len` of the send buffer.
     ///
     /// # Errors

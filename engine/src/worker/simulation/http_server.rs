@@ -46,6 +46,8 @@ impl StampClock for WireClock {
 struct Web {
     /// The HTTP side has its turns at multiples of that only.
     grid: Nanos,
+    /// And the front.
+    front_grid: Nanos,
     clock: SimulatedClock,
     net: SimNet,
     front: Worker<SimDriver, SimulatedClock, Front<Door, Accept>>,
@@ -93,6 +95,7 @@ impl Web {
         );
         Self {
             grid: Nanos(1),
+            front_grid: Nanos(1),
             front: Worker::new(driver, clock.clone(), front),
             side: Worker::new(net.driver(), clock.clone(), side),
             clients: Vec::new(),
@@ -141,7 +144,10 @@ impl Web {
         loop {
             let mut silent = 0;
             while silent < 2 {
-                let mut count = self.front.turn().unwrap();
+                let mut count = 0;
+                if self.clock.now().0.is_multiple_of(self.front_grid.0) {
+                    count += self.front.turn().unwrap();
+                }
                 if self.clock.now().0.is_multiple_of(self.grid.0) {
                     count += self.side.turn().unwrap();
                 }
@@ -158,8 +164,10 @@ impl Web {
             }
             // Where the role spins, the simulation knows nothing of what it waits for.
             let due = self.side.role().next_due(now).filter(|due| *due > now);
-            let on_grid = Instant((now.0 / self.grid.0 + 1) * self.grid.0);
-            let due = due.into_iter().chain((self.grid.0 > 1).then_some(on_grid));
+            let grids = [self.grid.0, self.front_grid.0];
+            let coarse = grids.into_iter().filter(|grid| *grid > 1);
+            let on_grids = coarse.map(|grid| Instant((now.0 / grid + 1) * grid));
+            let due = due.into_iter().chain(on_grids);
             let nap = now + Nanos::from_millis(20);
             let next = self.net.next_event().into_iter().chain(due).min();
             self.clock.advance_to(next.unwrap_or(nap).min(nap).min(end));
@@ -380,6 +388,26 @@ fn the_queue_goes_by_the_stamps_of_arrival() {
         off_grid += u32::from(arrival % 500_000 != 0);
     }
     assert!(off_grid > 30, "the reaping would be on it");
+}
+
+/// Also of the first request of a connection, which the front reads, however late it comes round to it.
+#[test]
+fn the_queue_goes_by_the_stamps_of_first_requests_too() {
+    let mut web = Web::plain();
+    web.front_grid = Nanos::from_micros(700);
+    let mut clients = Vec::new();
+    for i in 0..20_u64 {
+        let client = web.client("");
+        web.run_for(Nanos::from_millis(3));
+        web.run_for(Nanos(i * 37_019));
+        web.clients[client].outbox = "GET /queue?service=1us HTTP/1.1\r\nHost: x\r\n\r\n".into();
+        clients.push((client, web.since_start(web.clock.now()) + LATENCY));
+    }
+    web.run_for(Nanos::from_millis(3));
+    // The record counts from the start of the HTTP side.
+    for (client, arrival) in clients {
+        assert_eq!(timing(&web.text(client), "arrival", 0), arrival.0);
+    }
 }
 
 #[test]
@@ -620,25 +648,6 @@ fn one_connection_too_many_is_told_so() {
     assert_eq!((told("200 OK"), told("503 ")), (2, 1));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-    #[test]
-    fn garbage_is_refused_or_closed(
-        start in prop_oneof!["GET ", "POST /echo HTTP/1.1\r\nHost: x\r\n", "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"],
-        bytes in proptest::collection::vec(any::<u8>(), 0..600),
-        seed: u64,
-    ) {
-        let wire = SimConfig { seed, short_reads: 0.5, short_writes: 0.3, ..SimConfig::default() };
-        let mut web = Web::new(wire, settings());
-        let mut all = start.into_bytes();
-        all.extend(bytes);
-        let client = web.client(all);
-        web.run_for(Nanos::from_secs(8));
-        let text = web.text(client);
-        let refused = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
-        prop_assert!(refused || web.clients[client].ended, "{}", text);
-    }
-}
 /// Clients that give up and come again, while nobody can look after them.
 #[test]
 fn connections_do_not_pile_up_in_a_stall() {
@@ -671,3 +680,22 @@ fn connections_do_not_pile_up_in_a_stall() {
     assert!(web.text(client).contains("503 "), "{}", web.text(client));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn garbage_is_refused_or_closed(
+        start in prop_oneof!["GET ", "POST /echo HTTP/1.1\r\nHost: x\r\n", "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"],
+        bytes in proptest::collection::vec(any::<u8>(), 0..600),
+        seed: u64,
+    ) {
+        let wire = SimConfig { seed, short_reads: 0.5, short_writes: 0.3, ..SimConfig::default() };
+        let mut web = Web::new(wire, settings());
+        let mut all = start.into_bytes();
+        all.extend(bytes);
+        let client = web.client(all);
+        web.run_for(Nanos::from_secs(8));
+        let text = web.text(client);
+        let refused = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
+        prop_assert!(refused || web.clients[client].ended, "{}", text);
+    }
+}

@@ -96,6 +96,8 @@ pub struct Front<P, T> {
     checked_at: Instant,
     /// Listeners whose accept has ended and is to be pushed anew.
     disarmed: Vec<u32>,
+    /// The kernel stamps what arrives on connections.
+    stamps: bool,
     /// The last accept found no free descriptor.
     out_of_descriptors: bool,
 }
@@ -154,6 +156,7 @@ impl<P, T> Front<P, T> {
             handed: Handed::default(),
             checked_at: Instant::default(),
             disarmed: Vec::new(),
+            stamps: false,
             out_of_descriptors: false,
         }
     }

@@ -7,11 +7,13 @@ use super::{Arrival, Front, PENDING_BASE, Place, close_orphan, crowd};
 use crate::driver::{Driver, DriverError, OpError, Outcome, SocketId, SocketOption};
 use crate::proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
 use crate::proto::hello::Transport;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 use crate::worker::link::{Link, Purpose};
 
 /// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 512;
+/// What the first bytes of an HTTP client hold that asks for the queue, which tells when requests arrived.
+const QUEUE: &[u8] = b" /queue";
 
 /// A TCP connection that has yet to say its hello, or is being refused.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Pending {
     since: Instant,
     /// It has not said a word.
     silent: bool,
+    /// When the last of what it said arrived, by the kernel's clock, where that stamps.
+    stamp: Option<Nanos>,
     /// Its number among all that were accepted.
     ordinal: u64,
     /// The refusal is on its way: close when it is sent.
@@ -60,7 +64,7 @@ impl<P, T> Front<P, T> {
         #[expect(clippy::cast_possible_truncation, reason = "below SOCKETS_MAX")]
         let slot = PENDING_BASE + index as u32;
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
-        link.receive(io, 0, HELLO_READ)?;
+        link.receive_stamped(io, 0, HELLO_READ)?;
         self.accepted += 1;
         let handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
         self.pending[index] = Some(Pending {
@@ -69,6 +73,7 @@ impl<P, T> Front<P, T> {
             handshake,
             since: now,
             silent: true,
+            stamp: None,
             ordinal: self.accepted,
             refused: false,
         });
@@ -152,16 +157,17 @@ impl<P, T> Front<P, T> {
             return Ok(());
         }
         match (purpose, outcome) {
-            (Purpose::Receive, Outcome::Received(n)) if *n > 0 && pending.refused => {
-                pending.link.receive(io, 0, HELLO_READ)
+            (Purpose::Receive, Outcome::ReceivedStamped { len: 1.., .. }) if pending.refused => {
+                pending.link.receive_stamped(io, 0, HELLO_READ)
             }
             (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
-            (Purpose::Receive, Outcome::Received(n)) if *n > 0 => {
+            (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
                 if std::mem::take(&mut pending.silent) {
                     // The deadline of a hello counts from its first byte, that of silence from the connection.
                     pending.since = now;
                 }
-                let bytes = &io.buffer(pending.link.receive_buffer())[..*n as usize];
+                let bytes = &io.buffer(pending.link.receive_buffer())[..*len as usize];
+                pending.stamp = *at;
                 pending.handshake.handle_bytes(bytes);
                 self.step_handshake(io, index, now)
             }
@@ -257,6 +263,11 @@ impl<P, T> Front<P, T> {
             match event {
                 ServerEvent::Hello(hello) => match self.place.admit(&hello, pending.peer) {
                     Ok(ticket) => {
+                        if self.stamps {
+                            // What a session receives goes the kernel's plain way.
+                            let plain = SocketOption::ReceiveTimestamps(false);
+                            let _ = io.set_option(pending.link.socket(), &plain);
+                        }
                         return self.hand_over_with(io, index, |place, socket, peer| {
                             let arrival = Arrival {
                                 socket,
@@ -274,9 +285,17 @@ impl<P, T> Front<P, T> {
                     }
                 },
                 ServerEvent::Http(bytes) => {
+                    let (at, stamp) = (now, pending.stamp);
+                    if !self.stamps && bytes.windows(QUEUE.len()).any(|part| part == QUEUE) {
+                        self.have_arrivals_stamped(io);
+                    }
                     return self.hand_over_with(io, index, |place, socket, _| {
-                        let at = now;
-                        place.hand_over_http(HttpArrival { socket, bytes, at });
+                        place.hand_over_http(HttpArrival {
+                            socket,
+                            bytes,
+                            at,
+                            stamp,
+                        });
                     });
                 }
                 ServerEvent::Failed(reason) => {
@@ -295,9 +314,25 @@ impl<P, T> Front<P, T> {
             pending.link.half_close(io)?;
         }
         if !pending.link.is_receiving() {
-            pending.link.receive(io, 0, HELLO_READ)?;
+            pending.link.receive_stamped(io, 0, HELLO_READ)?;
         }
         Ok(())
+    }
+
+    /// Has the kernel stamp what arrives on connections to come, which inherit it from their listener, and on those that
+    /// have yet to say something.
+    ///
+    /// Not from the start: with a single socket that asks for stamps, the kernel reads the clock for every packet of
+    /// the machine, those of ping-pong sessions included.
+    fn have_arrivals_stamped<D: Driver>(&mut self, io: &mut D) {
+        self.stamps = true;
+        let silent = self.pending.iter().flatten();
+        let silent = silent.filter(|pending| !pending.link.is_closing());
+        let sockets = silent.map(|pending| pending.link.socket());
+        for socket in self.listeners.iter().copied().chain(sockets) {
+            // Where the kernel does not, the instant of the reaping has to do.
+            let _ = io.set_option(socket, &SocketOption::ReceiveTimestamps(true));
+        }
     }
 
     /// Takes a connection off the front's driver, and `give`s it away.

@@ -76,6 +76,8 @@ pub struct HttpArrival<S> {
     pub bytes: Vec<u8>,
     /// When the last of that was reaped.
     pub at: Instant,
+    /// When it arrived by the kernel's clock, since the epoch, where that was asked to stamp.
+    pub stamp: Option<Nanos>,
 }
 
 /// How HTTP is served.
@@ -189,9 +191,9 @@ impl<S> HttpSide<S> {
         &mut self,
         io: &mut D,
         arrival: HttpArrival<S>,
+        seat: Seat,
         now: Instant,
     ) -> Result<(), DriverError> {
-        seat: Seat,
         if !std::mem::replace(&mut self.has_pool, true) {
             io.provide_pool(POOL.0, POOL.1)?;
         }
@@ -209,10 +211,17 @@ impl<S> HttpSide<S> {
             self.desk.refuse(&mut conn, FULL);
         } else {
             // The first request has this worker started, and comes before it.
-            self.started_at = self.started_at.min(arrival.at);
-            self.take(&mut conn, &arrival.bytes, arrival.at);
+            let at = self.arrived(arrival.stamp, arrival.at);
+            self.started_at = self.started_at.min(at);
+            self.take(&mut conn, &arrival.bytes, at);
         }
         self.settle(io, conn, now)
+    }
+
+    /// When bytes arrived that were reaped at `reaped_at`: as the kernel stamped them, if it did.
+    fn arrived(&self, stamp: Option<Nanos>, reaped_at: Instant) -> Instant {
+        let at = stamp.and_then(|stamp| self.stamps.to_instant(stamp));
+        at.map_or(reaped_at, |at| at.min(reaped_at))
     }
 
     /// Bytes came at `at`.
@@ -345,7 +354,7 @@ impl<S> HttpSide<S> {
             }
             (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
                 (conn.active_at, self.active_at) = (now, now);
-                let at = at.and_then(|stamp| self.stamps.to_instant(stamp));
+                let at = self.arrived(at, now);
                 let bytes = conn.stamped(io, len);
                 self.take(&mut conn, bytes, at);
             }

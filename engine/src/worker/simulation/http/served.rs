@@ -89,6 +89,7 @@ impl Far for Served {
                 socket: self.door.release(socket).unwrap(),
                 bytes: Vec::new(),
                 at: now,
+                stamp: None,
             };
             assert!(self.inbox.send(arrival));
         }
