@@ -21,11 +21,16 @@ pub(super) enum Piece {
     End(usize),
 }
 
-/// What a trailer section may hold.
+/// What a chunked body may hold beside its chunks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TrailerLimits {
-    pub(super) bytes: usize,
-    pub(super) fields: usize,
+pub(super) struct ChunkRules {
+    /// All trailers, bytes.
+    pub(super) trailer_bytes: usize,
+    /// Trailers.
+    pub(super) trailers: usize,
+    /// White space between a size and the end of its line: not in the grammar, but some servers pad sizes to a fixed
+    /// width.
+    pub(super) padding: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +74,9 @@ impl Chunks {
 
     /// Reads the first piece of `bytes`, which are not empty.
     #[inline]
-    pub(super) fn read(
-        &mut self,
-        bytes: &[u8],
-        limits: TrailerLimits,
-    ) -> Result<Piece, ChunkError> {
+    pub(super) fn read(&mut self, bytes: &[u8], rules: ChunkRules) -> Result<Piece, ChunkError> {
         if self.state != State::Data {
-            return self.framing(bytes, limits);
+            return self.framing(bytes, rules);
         }
         let taken = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
         self.left -= taken as u64;
@@ -85,20 +86,31 @@ impl Chunks {
         Ok(Piece::Data(taken))
     }
 
-    fn framing(&mut self, bytes: &[u8], limits: TrailerLimits) -> Result<Piece, ChunkError> {
+    fn framing(&mut self, bytes: &[u8], rules: ChunkRules) -> Result<Piece, ChunkError> {
         for (index, &byte) in bytes.iter().enumerate() {
             self.line += 1;
+            let line = self.line as usize;
+            if self.state >= State::LineStart {
+                if line > rules.trailer_bytes {
+                    return Err(ChunkError::TrailersTooLong);
+                }
+            } else if line > CHUNK_LINE_MAX {
+                return Err(ChunkError::Malformed);
+            }
             self.state = match self.state {
                 State::Size | State::Digits => self.size(byte)?,
+                State::Space if byte == b'\r' && !rules.padding => {
+                    return Err(ChunkError::Malformed);
+                }
                 State::Space => after_size(byte)?,
                 State::Extension => text(byte, State::SizeLf, State::Extension)?,
-                State::SizeLf if byte == b'\n' && self.left == 0 => {
-                    self.line = 0;
-                    State::LineStart
-                }
                 State::SizeLf if byte == b'\n' => {
-                    self.state = State::Data;
-                    return Ok(Piece::Framing(index + 1));
+                    self.line = 0;
+                    if self.left > 0 {
+                        self.state = State::Data;
+                        return Ok(Piece::Framing(index + 1));
+                    }
+                    State::LineStart
                 }
                 State::DataCr if byte == b'\r' => State::DataLf,
                 State::DataLf if byte == b'\n' => {
@@ -108,7 +120,7 @@ impl Chunks {
                 State::LineStart if byte == b'\r' => State::EndLf,
                 State::LineStart if is_token(byte) => {
                     self.trailers += 1;
-                    if usize::from(self.trailers) > limits.fields {
+                    if usize::from(self.trailers) > rules.trailers {
                         return Err(ChunkError::TooManyTrailers);
                     }
                     State::Name
@@ -120,14 +132,6 @@ impl Chunks {
                 State::EndLf if byte == b'\n' => return Ok(Piece::End(index + 1)),
                 _ => return Err(ChunkError::Malformed),
             };
-            let line = self.line as usize;
-            if self.state >= State::LineStart {
-                if line > limits.bytes {
-                    return Err(ChunkError::TrailersTooLong);
-                }
-            } else if line > CHUNK_LINE_MAX {
-                return Err(ChunkError::Malformed);
-            }
         }
         Ok(Piece::Framing(bytes.len()))
     }
@@ -148,8 +152,8 @@ impl Chunks {
     }
 }
 
-/// What follows a chunk's size: an extension or the end of the line. Spaces before either are let pass, since some
-/// servers pad sizes to a fixed width.
+/// What follows a chunk's size: an extension, before which white space is to be let pass (RFC 9112 section 7.1.1), or the
+/// end of the line.
 const fn after_size(byte: u8) -> Result<State, ChunkError> {
     match byte {
         b'\r' => Ok(State::SizeLf),
@@ -169,7 +173,7 @@ const fn text(byte: u8, end: State, same: State) -> Result<State, ChunkError> {
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
-pub(super) const fn is_token(byte: u8) -> bool {
+pub(in crate::proto) const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

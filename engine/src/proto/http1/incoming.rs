@@ -4,16 +4,17 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Spare;
-use super::chunks::{ChunkError, Chunks, Piece, TrailerLimits};
+use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
 use super::fields::{Lengths, decimal, holds, trim};
 use crate::limits::{REQUEST_BODY_MAX, REQUEST_HEAD_MAX, REQUEST_HEADERS_MAX, REQUEST_TARGET_MAX};
 
 /// Line ends that may precede a request line, bytes: some clients send one after a body (RFC 9112 section 2.2).
 const BLANK_MAX: u8 = 4;
 
-const TRAILERS: TrailerLimits = TrailerLimits {
-    bytes: REQUEST_HEAD_MAX,
-    fields: REQUEST_HEADERS_MAX,
+const CHUNKS: ChunkRules = ChunkRules {
+    trailer_bytes: REQUEST_HEAD_MAX,
+    trailers: REQUEST_HEADERS_MAX,
+    padding: false,
 };
 
 /// Why a request is refused. The connection is closed after the answer.
@@ -24,6 +25,8 @@ pub struct RequestError {
     /// Why, in one line, for the answer's body.
     pub reason: &'static str,
 }
+
+const BARE: &str = "a carriage return or a line feed without the other";
 
 const fn refused<T>(status: u16, reason: &'static str) -> Result<T, RequestError> {
     Err(RequestError { status, reason })
@@ -173,7 +176,7 @@ impl RequestReader {
                         continue;
                     }
                     if self.carriage {
-                        return refused(400, "a carriage return without a line feed");
+                        return refused(400, BARE);
                     }
                     let within = &rest[..rest.len().min(REQUEST_HEAD_MAX)];
                     if let Some(found) = self.parse(within)? {
@@ -205,7 +208,7 @@ impl RequestReader {
                     let bytes = &rest[..taken];
                     return Ok((read + taken, Some(Event::Body { bytes, last })));
                 }
-                Phase::Chunked(chunks) => match chunks.read(rest, TRAILERS).map_err(chunk_error)? {
+                Phase::Chunked(chunks) => match chunks.read(rest, CHUNKS).map_err(chunk_error)? {
                     Piece::Framing(taken) => read += taken,
                     Piece::Data(taken) => {
                         self.body_bytes += taken;
@@ -255,8 +258,11 @@ impl RequestReader {
     #[cold]
     fn blank(&mut self, byte: u8) -> Result<(), RequestError> {
         self.blank += 1;
-        if self.blank > BLANK_MAX || (self.carriage && byte == b'\r') {
+        if self.blank > BLANK_MAX {
             return refused(400, "empty lines before the request");
+        }
+        if self.carriage == (byte == b'\r') {
+            return refused(400, BARE);
         }
         self.carriage = byte == b'\r';
         Ok(())
@@ -302,6 +308,14 @@ impl RequestReader {
         bytes: &[u8],
         len: usize,
     ) -> Result<Found, RequestError> {
+        // httparse takes a lone line feed for the end of a line, as other servers do not. Without a branch for each byte,
+        // so that it is done many at a time.
+        let pairs = bytes[..len].iter().zip(&bytes[1..len]);
+        if pairs.fold(false, |bare, (before, byte)| {
+            bare | ((*byte == b'\n') & (*before != b'\r'))
+        }) {
+            return refused(400, BARE);
+        }
         let method = head.method.unwrap_or_default().as_bytes();
         let target = head.path.unwrap_or_default().as_bytes();
         if target.len() > REQUEST_TARGET_MAX {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::Spare;
-use super::chunks::{ChunkError, Chunks, Piece, TrailerLimits};
+use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
 use super::fields::{BadField, Lengths, holds, residence};
 use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 use crate::units::Nanos;
@@ -97,9 +97,10 @@ enum Phase {
 /// No residence time was told.
 const UNTOLD: Nanos = Nanos::MAX;
 
-const TRAILERS: TrailerLimits = TrailerLimits {
-    bytes: RESPONSE_HEAD_MAX,
-    fields: RESPONSE_HEADERS_MAX,
+const CHUNKS: ChunkRules = ChunkRules {
+    trailer_bytes: RESPONSE_HEAD_MAX,
+    trailers: RESPONSE_HEADERS_MAX,
+    padding: true,
 };
 
 /// What the readers of a worker share.
@@ -209,7 +210,7 @@ impl ResponseReader {
                     read += taken;
                     *left == 0
                 }
-                Phase::Chunked(chunks) => match chunks.read(rest, TRAILERS)? {
+                Phase::Chunked(chunks) => match chunks.read(rest, CHUNKS)? {
                     Piece::Framing(taken) => {
                         read += taken;
                         false

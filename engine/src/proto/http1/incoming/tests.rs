@@ -173,6 +173,14 @@ fn what_another_server_could_read_otherwise_is_refused() {
         ("G@T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("\rGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("\r\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("\r\n\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nA: b\nC: d\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\n", 400),
+        ("GET / HTTP/1.1\nHost: x\n\n", 400),
         ("GET /é HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("\u{16}\u{3}\u{1}\u{2}\0\u{1}\0", 400),
@@ -230,6 +238,21 @@ fn what_is_too_large_is_refused() {
         400
     );
     assert_eq!(status(&format!("{chunked}1\r\nab")), 400);
+}
+
+#[test]
+fn the_line_of_a_chunks_size_is_bounded_and_not_padded() {
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let with = |line: &str| format!("{chunked}{line}\r\na\r\n{line}\r\nb\r\n0\r\n\r\n");
+    for line in ["1;x", "1 ;x", "1 \t; x=y ", "01"] {
+        assert_eq!(one(&with(line)).body, b"ab", "{line:?}");
+    }
+    for line in ["1 ", "1\t", " 1", "1 1", "1; x\n"] {
+        assert_eq!(status(&with(line)), 400, "{line:?}");
+    }
+    let long = |line: usize| with(&format!("1;{}", "x".repeat(line - 4)));
+    assert_eq!(one(&long(CHUNK_LINE_MAX)).body, b"ab");
+    assert_eq!(status(&long(CHUNK_LINE_MAX + 1)), 400);
 }
 
 fn spec() -> impl Strategy<Value = RequestSpec> {
