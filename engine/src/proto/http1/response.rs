@@ -343,11 +343,10 @@ impl ResponseReader {
     fn parse(&mut self, bytes: &[u8]) -> Result<Option<(usize, Option<Said>)>, ResponseError> {
         let mut headers = [const { MaybeUninit::uninit() }; RESPONSE_HEADERS_MAX];
         let mut head = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut head,
-            bytes,
-            &mut headers,
-        );
+        let mut config = httparse::ParserConfig::default();
+        // Folded lines are for a user agent to unfold (RFC 9112 section 5.2).
+        config.allow_obsolete_multiline_headers_in_responses(true);
+        let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut headers);
         match parsed {
             Ok(httparse::Status::Complete(len)) => Ok(Some((len, self.read(&head)?))),
             Ok(httparse::Status::Partial) => Ok(None),
@@ -417,20 +416,21 @@ impl ResponseReader {
         if bodiless {
             return Ok(Some(said));
         }
-        if lengths.coded {
-            // In HTTP/1.0 it is a fault (section 6.1), and next to a length a way to smuggle (section 6.3).
-            if is_1_0 || lengths.length.is_some() || !lengths.chunked {
-                return Err(ResponseError::BadFraming);
-            }
-            let then = Some(Phase::Chunked(Chunks::new()));
-            return Ok(Some(Said { then, ..said }));
+        // In HTTP/1.0 it is a fault (section 6.1), and next to a length a way to smuggle (section 6.3).
+        if lengths.coded && (is_1_0 || lengths.length.is_some()) {
+            return Err(ResponseError::BadFraming);
         }
         let said = match lengths.length {
+            _ if lengths.chunked => Said {
+                then: Some(Phase::Chunked(Chunks::new())),
+                ..said
+            },
             Some(length) => Said {
                 body_bytes: length,
                 then: (length > 0).then_some(Phase::Length(length)),
                 ..said
             },
+            // Under another coding too (section 6.3, rule 4).
             None => Said {
                 keep_alive: false,
                 then: Some(Phase::UntilClose),
