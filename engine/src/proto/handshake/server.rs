@@ -7,20 +7,11 @@ use crate::proto::frame::{self, Frame, FrameError, FrameReader, Kind, MAGIC};
 use crate::proto::hello::{
     Accept, Challenge, HELLO_BODY_MAX, Hello, Proof, Refuse, RefuseCode, Transport,
 };
+use crate::proto::http1::is_token;
 use crate::proto::text::{Hex32, excerpt, first_line, protocol_name};
 
-/// The methods by whose name an HTTP connection is known, each with the space behind it.
-const HTTP_METHODS: [&[u8]; 9] = [
-    b"GET ",
-    b"HEAD ",
-    b"POST ",
-    b"PUT ",
-    b"DELETE ",
-    b"OPTIONS ",
-    b"PATCH ",
-    b"CONNECT ",
-    b"TRACE ",
-];
+/// The longest method by which an HTTP connection is known, bytes; the longest that is registered has 17.
+const METHOD_MAX: usize = 32;
 
 /// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,19 +24,29 @@ enum First {
 }
 
 fn classify(bytes: &[u8]) -> First {
-    let fits = |word: &[u8]| {
-        let known = word.len().min(bytes.len());
-        bytes[..known] == word[..known]
-    };
-    let whole = |word: &&[u8]| bytes.len() >= word.len() && fits(word);
-    if whole(&&MAGIC[..]) {
+    if bytes.starts_with(&MAGIC) {
         First::Tare
-    } else if HTTP_METHODS.iter().any(whole) {
-        First::Http
-    } else if fits(&MAGIC) || HTTP_METHODS.iter().any(|method| fits(method)) {
+    } else if MAGIC.starts_with(bytes) {
         First::Open
     } else {
-        First::Foreign
+        classify_http(bytes)
+    }
+}
+
+/// An HTTP request begins with its method and a space; what method there is, and whether the rest makes sense, is for the
+/// reader of requests to say. Before it, an empty line or two may stand (RFC 9112 sections 2.2 and 3).
+fn classify_http(bytes: &[u8]) -> First {
+    let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let line = line.strip_prefix(b"\r\n").unwrap_or(line);
+    let method = line.iter().take_while(|byte| is_token(**byte)).count();
+    match line.get(method) {
+        // The banner of SSH may hold a space, too.
+        Some(b' ') if (1..=METHOD_MAX).contains(&method) && protocol_name(line).is_none() => {
+            First::Http
+        }
+        None if method <= METHOD_MAX => First::Open,
+        Some(b'\r') if line.len() == 1 => First::Open,
+        _ => First::Foreign,
     }
 }
 

@@ -344,7 +344,23 @@ fn a_hello_that_names_too_many_cpus_is_not_sent() {
 #[test]
 fn http_is_known_wherever_its_first_bytes_are_cut() {
     for method in [
-        "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "DELETE",
+        "OPTIONS",
+        "PATCH",
+        "CONNECT",
+        "TRACE",
+        "get",
+        "PROPFIND",
+        "t",
+        "tar",
+        "tarE",
+        "T~!",
+        "\r\nGET",
+        "\r\n\r\ntare",
     ] {
         let request = format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n");
         for cut in 0..request.len() {
@@ -380,16 +396,31 @@ fn garbage_costs_little_and_is_not_answered() {
         "speaks TLS, not tare's protocol"
     );
     assert_eq!(
-        log(b"GETX"),
+        log(b"GETX\r\n"),
         "does not speak tare's protocol: it sent \"GETX\""
     );
+    assert_eq!(
+        log(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
+        "speaks SSH, not tare's protocol"
+    );
+    // A long word is not waited for, and a space behind it makes no method of it.
+    for end in ["", " / HTTP/1.1"] {
+        let word = format!("{}{end}", "A".repeat(33));
+        assert!(log(word.as_bytes()).starts_with("does not speak"), "{word}");
+    }
+    for blank in ["\r\r", "\r\n\r\n\r\n", "\n", "\r\n /", " GET /"] {
+        assert!(
+            log(blank.as_bytes()).starts_with("does not speak"),
+            "{blank:?}"
+        );
+    }
     assert_eq!(
         log(b"\0\xff"),
         "does not speak tare's protocol: it sent \"\\x00\\xff\""
     );
     assert_eq!(
-        log(b"get / "),
-        "does not speak tare's protocol: it sent \"get /\""
+        log(b"get?/ "),
+        "does not speak tare's protocol: it sent \"get?/\""
     );
     let mut server = server(None);
     for _ in 0..1000 {

@@ -10,6 +10,8 @@ pub mod request;
 pub mod response;
 pub mod status;
 
+pub(in crate::proto) use chunks::is_token;
+
 /// Buffers for heads that arrive in pieces, shared by all connections of a worker.
 #[derive(Debug, Default)]
 pub struct Spare(Vec<Vec<u8>>);
