@@ -1,5 +1,6 @@
 //! `tare serve` as an HTTP server, against plain sockets.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -74,6 +75,15 @@ fn arrival(answer: &str) -> f64 {
     told.lines().next().unwrap().parse::<f64>().unwrap() / 1e3
 }
 
+/// Whether no thread of a process runs.
+fn is_stopped(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.map(Result::unwrap).all(|thread| {
+        let status = fs::read_to_string(thread.path().join("status"));
+        status.is_ok_and(|status| status.contains("State:\tT"))
+    })
+}
+
 /// Two clients connect and ask while the server does not run: it reads both at once, and by the kernel's stamps they
 /// came apart.
 #[test]
@@ -84,6 +94,7 @@ fn the_queue_records_when_the_kernel_got_a_first_request() {
         arrival(&get(&serve, "/queue?service=1us"));
         eventually("the kernel stamps first requests", || {
             serve.job.signal(Signal::SIGSTOP);
+            eventually("the server is stopped", || is_stopped(serve.job.id()));
             let [mut first, mut second] = [(); 2].map(|()| {
                 let stream = TcpStream::connect(serve.address()).unwrap();
                 let patience = Some(Duration::from_millis(50));
@@ -98,7 +109,7 @@ fn the_queue_records_when_the_kernel_got_a_first_request() {
                 stream
             });
             serve.job.signal(Signal::SIGCONT);
-            let mut told = |stream: &mut TcpStream| {
+            let told = |stream: &mut TcpStream| {
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).unwrap();
                 arrival(&answer)

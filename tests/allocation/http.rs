@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Sender, bounded};
 use tare_engine::clock::{Clock, MonotonicClock};
 use tare_engine::driver::epoll::EpollDriver;
 use tare_engine::driver::probe;
