@@ -117,8 +117,8 @@ pub(super) fn stamps_lie_between_the_send_and_the_reaping<H: Harness>() {
             let (at, slack) = if is_simulated {
                 (Instant(at.0), Nanos::ZERO)
             } else {
-                // The error, and what the wall clock may be slewed by meanwhile.
-                let slack = wall.error() + Nanos::from_micros(500);
+                // The error, and what both clocks are rounded down by.
+                let slack = wall.error() + Nanos(2);
                 (wall.to_instant(at).unwrap(), slack)
             };
             assert!(
