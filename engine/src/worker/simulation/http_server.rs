@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
+mod hostile;
+
 use super::*;
 use crate::driver::{
     BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
@@ -103,14 +105,24 @@ impl Web {
     }
 
     fn plain() -> Self {
+        Self::with(settings())
+    }
+
+    fn stalling(stall: &str) -> Self {
+        let stalls = vec![stall.parse::<Stall>().unwrap()];
+        Self::with(HttpSettings {
+            stalls,
+            ..settings()
+        })
+    }
+
+    fn with(settings: HttpSettings) -> Self {
         let latency = LATENCY;
-        Self::new(
-            SimConfig {
-                latency,
-                ..SimConfig::default()
-            },
-            settings(),
-        )
+        let wire = SimConfig {
+            latency,
+            ..SimConfig::default()
+        };
+        Self::new(wire, settings)
     }
 
     fn client(&mut self, bytes: impl AsRef<[u8]>) -> usize {
@@ -163,6 +175,14 @@ impl Web {
             let next = self.net.next_event().into_iter().chain(due).min();
             self.clock.advance_to(next.unwrap_or(nap).min(nap).min(end));
         }
+    }
+
+    /// The client is gone: a FIN where it read all that had come, else a reset.
+    fn leave(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        let socket = client.socket;
+        client.io.push(Token(3), Op::Close { socket }).unwrap();
+        client.ended = true;
     }
 
     fn text(&self, client: usize) -> String {
@@ -383,19 +403,7 @@ fn the_queue_goes_by_the_stamps_of_arrival() {
 
 #[test]
 fn a_stall_holds_everything_up_once() {
-    let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
-    let latency = LATENCY;
-    let wire = SimConfig {
-        latency,
-        ..SimConfig::default()
-    };
-    let mut web = Web::new(
-        wire,
-        HttpSettings {
-            stalls,
-            ..settings()
-        },
-    );
+    let mut web = Web::stalling("10ms:5ms");
     let first = web.client(GET);
     web.run_for(Nanos::from_millis(3));
     let held = web.client("GET /echo?delay=12ms HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -419,19 +427,7 @@ fn a_stall_holds_everything_up_once() {
 /// Whatever is due in a stall, by its arrival or by its delay, leaves at its end, in order.
 #[test]
 fn what_was_due_in_a_stall_is_answered_at_its_end_in_order() {
-    let latency = LATENCY;
-    let wire = SimConfig {
-        latency,
-        ..SimConfig::default()
-    };
-    let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
-    let mut web = Web::new(
-        wire,
-        HttpSettings {
-            stalls,
-            ..settings()
-        },
-    );
+    let mut web = Web::stalling("10ms:5ms");
     // Connecting is no request: the stall counts from 2 ms and the 300 us of the first one.
     let silent = web.client("");
     web.run_for(Nanos::from_millis(2));

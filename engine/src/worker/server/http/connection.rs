@@ -106,6 +106,8 @@ pub(super) struct Held {
     pub reply: Reply,
     pub hold: Hold,
     pub arrival: Instant,
+    /// Its time has come, and what was written before it is being sent.
+    pub is_due: bool,
 }
 
 /// What follows the page.
@@ -346,6 +348,9 @@ impl Connection {
     ///
     /// # Errors
     /// When buffers have run out.
+    ///
+    /// # Panics
+    /// While the page is being sent.
     pub(super) fn write<D: Driver>(
         &mut self,
         io: &mut D,
@@ -452,6 +457,7 @@ impl Connection {
             return Ok(());
         }
         self.ending = Ending::Closing;
+        self.held = None;
         let socket = self.socket;
         self.push(io, Purpose::Close, Op::Close { socket })
     }

@@ -41,7 +41,7 @@ pub(super) struct Desk {
     pub tail: Option<Body>,
     /// Responses that wait for their time, by slot and serial number of the connection.
     pub due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
-    pub held: u64,
+    held: u64,
     pub served: u64,
 }
 
@@ -147,12 +147,7 @@ impl Desk {
         let mut arrival = arrival;
         match hold {
             Hold::Not => return self.write(conn, reply, None),
-            Hold::Delay(delay) => {
-                self.held += 1;
-                // The count keeps those that are due at the same instant in order.
-                let place = (arrival + delay, self.held, conn.slot(), conn.serial);
-                self.due.push(Reverse(place));
-            }
+            Hold::Delay(delay) => self.hold_until(arrival + delay, conn.slot(), conn.serial),
             Hold::Queue(service) => {
                 conn.want_stamps();
                 // One that was sent before the last one's response joins when that has left.
@@ -169,11 +164,20 @@ impl Desk {
             reply,
             hold,
             arrival,
+            is_due: false,
         }));
+    }
+
+    /// The response that the connection holds is due at `at`.
+    pub(super) fn hold_until(&mut self, at: Instant, slot: u32, serial: u32) {
+        // The count keeps those that are due at the same instant in order.
+        self.held += 1;
+        self.due.push(Reverse((at, self.held, slot, serial)));
     }
 
     /// Writes a response out.
     pub(super) fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
+        debug_assert_ne!(conn.ending, Ending::Closing, "nobody would get it");
         if reply.close {
             conn.ending = Ending::Last;
         }

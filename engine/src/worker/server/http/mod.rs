@@ -365,7 +365,9 @@ impl<S> HttpSide<S> {
             (Purpose::Send, Outcome::Sent(sent)) => {
                 (conn.active_at, self.active_at) = (now, now);
                 conn.handle_sent(io, sent, &mut self.pages);
-                if !conn.is_unsent() {
+                if conn.held.as_ref().is_some_and(|held| held.is_due) {
+                    self.desk.hold_until(now, conn.slot(), conn.serial);
+                } else if !conn.is_unsent() {
                     self.desk.answer(&mut conn);
                 }
             }
@@ -413,24 +415,24 @@ impl<S> HttpSide<S> {
     /// Has the requests that came in this turn join the queue, in the order of their arrival.
     fn join_queue(&mut self) {
         // Stable: what came at the same instant stays in the order of the reaping.
-        self.desk.joining.sort_by_key(|joining| joining.arrival);
+        let mut joining = std::mem::take(&mut self.desk.joining);
+        joining.sort_by_key(|joining| joining.arrival);
         for Joining {
             arrival,
             slot,
             serial,
             service,
-        } in self.desk.joining.drain(..)
+        } in joining.drain(..)
         {
             let conn = self.slots[slot as usize].as_mut();
             let conn = conn.filter(|conn| conn.serial == serial);
             if let Some(held) = conn.and_then(|conn| conn.held.as_mut()) {
                 let (arrival, due) = self.desk.queue.join(arrival, service);
                 held.arrival = arrival;
-                self.desk.held += 1;
-                let place = (due, self.desk.held, slot, serial);
-                self.desk.due.push(Reverse(place));
+                self.desk.hold_until(due, slot, serial);
             }
         }
+        self.desk.joining = joining;
     }
 
     /// Sends the responses whose time has come.
@@ -443,7 +445,12 @@ impl<S> HttpSide<S> {
             else {
                 continue;
             };
-            if let Some(held) = conn.held.take() {
+            // The page is the driver's until it is sent; then this one is due anew.
+            if conn.sending {
+                if let Some(held) = &mut conn.held {
+                    held.is_due = true;
+                }
+            } else if let Some(held) = conn.held.take() {
                 let mut timing = Timing::new(held.arrival, now);
                 if matches!(held.hold, Hold::Queue(_)) {
                     timing.arrival = Some(held.arrival.since(self.started_at));
