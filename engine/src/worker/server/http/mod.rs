@@ -55,12 +55,15 @@ const FULL: RequestError = RequestError {
     status: 503,
     reason: "the server has as many connections as --max-connections lets it have",
 };
+const QUEUE_FULL: &str = "the queue has work for more than a minute\n";
 /// Connections whose deadlines are looked at in one nap.
 const LOOKS: usize = 8192;
 /// Beyond the connections allowed, so many are told that there are too many; others are closed unheard.
 const TURNED_AWAY_MAX: usize = 256;
 /// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
+/// What is due for connections that are gone is let lie up to that many.
+const DUE_KEPT: usize = 1024;
 /// Buffers kept for heads that come in pieces.
 const SPARE_KEPT: usize = 64;
 /// The pool that requests arrive in: buffers, and their length, bytes.
@@ -184,6 +187,12 @@ impl<S> HttpSide<S> {
     #[must_use]
     pub const fn memory_bytes(&self) -> u64 {
         self.memory
+    }
+
+    /// Responses that wait for their time, some of them for connections that are gone.
+    #[cfg(test)]
+    pub(in crate::worker) fn due_len(&self) -> usize {
+        self.desk.due.len()
     }
 
     fn adopt<D: Driver<Socket = S>>(
@@ -390,7 +399,9 @@ impl<S> HttpSide<S> {
             let Some(conn) = &mut self.slots[self.look] else {
                 continue;
             };
-            let silent = now.since(conn.active_at) > idle && conn.held.is_none();
+            // Who waits for a response may be silent, but has to be there.
+            let waits = conn.held.is_some() && !conn.ended;
+            let silent = now.since(conn.active_at) > idle && !waits;
             let is_over = match conn.ending {
                 Ending::Lingering(until) => now > until,
                 Ending::Closing => false,
@@ -427,12 +438,28 @@ impl<S> HttpSide<S> {
             let conn = self.slots[slot as usize].as_mut();
             let conn = conn.filter(|conn| conn.serial == serial);
             if let Some(held) = conn.and_then(|conn| conn.held.as_mut()) {
-                let (arrival, due) = self.desk.queue.join(arrival, service);
-                held.arrival = arrival;
+                let mut due = arrival;
+                if let Some(joined) = self.desk.queue.join(arrival, service) {
+                    (held.arrival, due) = joined;
+                } else {
+                    held.hold = Hold::Not;
+                    held.reply.replace(503, QUEUE_FULL);
+                }
                 self.desk.hold_until(due, slot, serial);
             }
         }
         self.desk.joining = joining;
+    }
+
+    /// Drops what was due for connections that are gone, once it is the most of it: a connection has one at most.
+    fn forget_left(&mut self) {
+        if self.desk.due.len() > 2 * self.len() + DUE_KEPT {
+            let slots = &self.slots;
+            self.desk.due.retain(|Reverse((_, _, slot, serial))| {
+                let conn = slots[*slot as usize].as_ref();
+                conn.is_some_and(|conn| conn.serial == *serial)
+            });
+        }
     }
 
     /// Sends the responses whose time has come.
@@ -499,6 +526,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
             self.adopt(io, arrival, now)?;
         }
         self.join_queue();
+        self.forget_left();
         if now.since(self.checked_at) >= NAP {
             self.checked_at = now;
             self.stamps.refresh();

@@ -90,6 +90,11 @@ impl Reply {
         }
     }
 
+    /// Says this instead.
+    pub(super) fn replace(&mut self, status: u16, text: &'static str) {
+        (self.status, self.body) = (status, Body::Text(text));
+    }
+
     /// Appends the head, and the body where it is short. Returns what is left of the body, if anything is.
     pub(super) fn write(self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
         let reason = StatusCode::from_u16(self.status).ok();

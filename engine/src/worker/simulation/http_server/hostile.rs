@@ -44,3 +44,60 @@ fn what_is_held_for_a_client_that_left_is_forgotten() {
     assert!(web.side.role().is_empty());
     assert_eq!(web.side.role().memory_bytes(), 0);
 }
+
+/// Nobody can fill the queue up for hours, and who is refused is told so at once.
+#[test]
+fn the_queue_takes_work_for_a_minute() {
+    let mut web = Web::plain();
+    let request = "GET /queue?service=10s HTTP/1.1\r\nHost: x\r\n\r\n";
+    let clients: Vec<usize> = (0..20).map(|_| web.client(request)).collect();
+    web.run_for(SECOND);
+    let refused: Vec<usize> = clients
+        .iter()
+        .copied()
+        .filter(|client| web.text(*client).starts_with("HTTP/1.1 503 "))
+        .collect();
+    assert_eq!(refused.len(), 13, "seven fit, the last one waits for 60 s");
+    assert!(!web.text(refused[0]).contains("arrival"));
+    web.run_for(Nanos::from_secs(10));
+    web.clients[refused[0]].outbox = request.into();
+    web.run_for(Nanos::from_secs(71));
+    assert!(
+        clients
+            .iter()
+            .all(|client| web.text(*client).contains(" 200 ") || refused.contains(client))
+    );
+    assert!(
+        web.text(refused[0]).contains(" 200 "),
+        "there is room again"
+    );
+}
+
+/// Those that left the queue hold no connection, and nothing is due for them.
+#[test]
+fn who_leaves_the_queue_is_forgotten() {
+    const COUNT: u32 = 1_200;
+    let mut web = Web::with(HttpSettings {
+        connections_max: 2 * COUNT,
+        idle: SECOND,
+        ..settings()
+    });
+    for _ in 0..5 {
+        web.client("GET /queue?service=10s HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    web.run_for(Nanos::from_millis(1));
+    let request = "GET /queue?service=1us HTTP/1.1\r\nHost: x\r\n\r\n";
+    let clients: Vec<usize> = (0..COUNT).map(|_| web.client(request)).collect();
+    web.run_for(Nanos::from_millis(1));
+    assert_eq!(web.side.role().len(), COUNT as usize + 5);
+    for client in clients {
+        web.leave(client);
+    }
+    web.run_for(Nanos::from_secs(3));
+    assert_eq!(
+        web.side.role().len(),
+        5,
+        "the silent ones wait for their turn"
+    );
+    assert!(web.side.role().due_len() < 100);
+}
