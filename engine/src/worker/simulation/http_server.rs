@@ -26,6 +26,8 @@ struct Client {
     sending: bool,
     receiving: bool,
     deaf: bool,
+    /// Bytes that one receive takes at most.
+    appetite: u32,
     ended: bool,
     got: Vec<u8>,
     /// When each piece of `got` came, and how long it was then.
@@ -140,6 +142,7 @@ impl Web {
             sending: false,
             receiving: false,
             deaf: false,
+            appetite: 64 << 10,
             ended: false,
             got: Vec::new(),
             times: Vec::new(),
@@ -224,7 +227,7 @@ impl Client {
             let into = Segment {
                 buffer: self.inbox,
                 start: 0,
-                len: 64 << 10,
+                len: self.appetite,
             };
             self.io
                 .push(Token(2), Op::Receive { socket, into })

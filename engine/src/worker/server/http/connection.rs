@@ -189,6 +189,8 @@ pub(super) struct Connection {
     pub active_at: Instant,
     /// A part of a request is there since then.
     pub since: Option<Instant>,
+    /// What is unsent lies in memory that was lent to it, since then.
+    pub lent_since: Option<Instant>,
     /// Memory that it was charged for, bytes.
     pub charged: u64,
 }
@@ -217,6 +219,7 @@ impl Connection {
             departed_at: Instant(0),
             active_at: now,
             since: None,
+            lent_since: None,
             charged: 0,
         }
     }
@@ -249,8 +252,21 @@ impl Connection {
         (is_coming || !self.reader.is_at_start()) && self.takes_requests() && !self.is_unsent()
     }
 
-    /// Memory that it holds beyond itself, bytes.
+    /// Whether what is unsent lies in memory of its own.
+    pub(super) const fn is_lent(&self) -> bool {
+        self.page.is_some() || matches!(self.tail, Some(Tail::Own { .. }))
+    }
+
+    /// Since when it has made no use of the memory that it holds.
+    pub(super) fn stale_since(&self) -> Instant {
+        self.lent_since.or(self.since).unwrap_or(self.active_at)
+    }
+
+    /// Memory that it holds beyond itself, bytes; nothing once it is being closed.
     pub(super) fn holds(&self) -> u64 {
+        if self.ending == Ending::Closing {
+            return 0;
+        }
         let input = self.input.as_ref().map_or(0, |i| i.bytes.capacity() as u64);
         let held = self.held.as_ref().map_or(0, |held| held.bytes());
         let tail = match self.tail {
@@ -437,6 +453,9 @@ impl Connection {
             pages.extend(self.page.take());
             (self.start, self.end) = (0, 0);
         }
+        if !self.is_lent() {
+            self.lent_since = None;
+        }
     }
 
     fn drop_tail<D: Driver>(&mut self, io: &mut D) {
@@ -457,7 +476,7 @@ impl Connection {
             return Ok(());
         }
         self.ending = Ending::Closing;
-        self.held = None;
+        (self.held, self.since, self.lent_since) = (None, None, None);
         let socket = self.socket;
         self.push(io, Purpose::Close, Op::Close { socket })
     }

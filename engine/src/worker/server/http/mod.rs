@@ -8,6 +8,7 @@
 //! most a few more are received.
 
 mod connection;
+mod deadlines;
 mod desk;
 mod echo;
 mod queue;
@@ -43,21 +44,13 @@ pub use stamps::StampClock;
 const NAP: Nanos = Nanos::from_millis(100);
 /// A response that is due this soon is waited for spinning: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(300);
-/// A request must be whole this long after its first byte.
-const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
 /// How long a client is given to read why it was refused.
 const LINGER: Nanos = Nanos::from_secs(1);
-const LATE: RequestError = RequestError {
-    status: 408,
-    reason: "the request was not whole in time",
-};
 const FULL: RequestError = RequestError {
     status: 503,
     reason: "the server has as many connections as --max-connections lets it have",
 };
 const QUEUE_FULL: &str = "the queue has work for more than a minute\n";
-/// Connections whose deadlines are looked at in one nap.
-const LOOKS: usize = 8192;
 /// Beyond the connections allowed, so many are told that there are too many; others are closed unheard.
 const TURNED_AWAY_MAX: usize = 256;
 /// Pages kept for connections to come.
@@ -255,6 +248,7 @@ impl<S> HttpSide<S> {
         let slot = conn.slot();
         self.commit(io, &mut conn)?;
         conn.since = conn.is_cut().then(|| conn.since.unwrap_or(now));
+        conn.lent_since = conn.is_lent().then(|| conn.lent_since.unwrap_or(now));
         if !conn.is_answering() {
             match conn.ending {
                 Ending::No if conn.ended => conn.close(io)?,
@@ -271,11 +265,7 @@ impl<S> HttpSide<S> {
         let holds = conn.holds();
         self.memory = self.memory - conn.charged + holds;
         conn.charged = holds;
-        if self.memory > HTTP_MEMORY_MAX && holds > 0 {
-            conn.close(io)?;
-        }
         if conn.is_over() {
-            self.memory -= conn.charged;
             conn.reader.reset(&mut self.desk.spare);
             conn.free(io, &mut self.pages);
             self.vacant.push(slot);
@@ -287,6 +277,9 @@ impl<S> HttpSide<S> {
             for page in self.pages.drain(PAGES_KEPT..) {
                 io.free(page);
             }
+        }
+        if self.memory > HTTP_MEMORY_MAX {
+            self.make_room(io)?;
         }
         Ok(())
     }
@@ -388,39 +381,6 @@ impl<S> HttpSide<S> {
             _ => {}
         }
         self.settle(io, conn, now)
-    }
-
-    /// Closes what has been silent for too long.
-    fn check_deadlines<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let idle = self.settings.idle;
-        let request = idle.min(REQUEST_TIMEOUT);
-        for _ in 0..self.slots.len().min(LOOKS) {
-            self.look = (self.look + 1) % self.slots.len();
-            let Some(conn) = &mut self.slots[self.look] else {
-                continue;
-            };
-            // Who waits for a response may be silent, but has to be there.
-            let waits = conn.held.is_some() && !conn.ended;
-            let silent = now.since(conn.active_at) > idle && !waits;
-            let is_over = match conn.ending {
-                Ending::Lingering(until) => now > until,
-                Ending::Closing => false,
-                _ => silent,
-            };
-            let is_late = conn.since.is_some_and(|since| now.since(since) > request);
-            if (is_over || is_late)
-                && let Some(mut conn) = self.slots[self.look].take()
-            {
-                if is_late {
-                    conn.input = None;
-                    self.desk.refuse(&mut conn, LATE);
-                } else {
-                    conn.close(io)?;
-                }
-                self.settle(io, conn, now)?;
-            }
-        }
-        Ok(())
     }
 
     /// Has the requests that came in this turn join the queue, in the order of their arrival.

@@ -1,6 +1,7 @@
 //! Clients that do not read, that leave, and that send more than they should.
 
 use super::*;
+use crate::limits::HTTP_MEMORY_MAX;
 
 /// A response that is due while the one before it is still being sent waits for that.
 #[test]
@@ -100,4 +101,61 @@ fn who_leaves_the_queue_is_forgotten() {
         "the silent ones wait for their turn"
     );
     assert!(web.side.role().due_len() < 100);
+}
+
+fn echo(bytes: usize) -> String {
+    let body = "y".repeat(bytes);
+    format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\n\r\n{body}")
+}
+
+/// Some progress now and then does not keep a response in memory.
+#[test]
+fn who_trickles_is_closed() {
+    let mut web = Web::plain();
+    let clients = [
+        web.client(echo(200 << 10)),
+        web.client("GET /bytes/1000000 HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ];
+    for client in clients {
+        web.clients[client].deaf = true;
+        web.clients[client].appetite = 8 << 10;
+    }
+    for seconds in 1..=5 {
+        web.run_for(Nanos::from_secs(10));
+        let now = web.clock.now();
+        for client in &mut web.clients {
+            client.deaf = false;
+            client.turn(now);
+            client.deaf = true;
+        }
+        let expected = if seconds <= 3 { 2 } else { 1 };
+        assert_eq!(web.side.role().len(), expected, "{seconds}");
+    }
+    // What has no memory of its own may take its time.
+    assert!(web.clients[clients[1]].got.len() > 30 << 10);
+}
+
+/// Where memory runs out, those that sit on it are closed, and not those that come.
+#[test]
+fn memory_is_taken_from_those_that_sit_on_it() {
+    let mut web = Web::with(HttpSettings {
+        connections_max: 1_000,
+        ..settings()
+    });
+    let most = (HTTP_MEMORY_MAX / (256 << 10)) as usize;
+    let request = echo(256 << 10);
+    for _ in 0..most + 10 {
+        let client = web.client(&request);
+        web.clients[client].deaf = true;
+    }
+    web.run_for(SECOND);
+    assert!(web.side.role().memory_bytes() > HTTP_MEMORY_MAX / 4 * 3);
+    let clients: Vec<usize> = (0..50).map(|_| web.client(&request)).collect();
+    web.run_for(SECOND);
+    for client in clients {
+        assert!(web.text(client).starts_with("HTTP/1.1 200 "));
+        assert!(web.clients[client].got.len() > 256 << 10);
+    }
+    assert!(web.side.role().memory_bytes() <= HTTP_MEMORY_MAX);
+    assert!(web.side.role().len() > most / 2, "no more than it takes");
 }
