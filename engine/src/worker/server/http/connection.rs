@@ -148,10 +148,10 @@ enum Receiving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     No,
-    /// Closed once all is sent.
+    /// Closed once all is sent: the client said that it sends nothing more.
     Last,
-    /// As [`Ending::Last`], and what the client still sends is read for a while: closing over unread bytes would reset
-    /// the connection, and the reset would overtake the response.
+    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section 9.6): closing over
+    /// unread bytes would reset the connection, and the reset would overtake the response.
     LastOfMore,
     /// The end was sent; closed when the client closes, or then.
     Lingering(Instant),
@@ -226,6 +226,14 @@ impl Connection {
 
     pub(super) const fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// There is more from the client. Returns whether it is behind the last request.
+    pub(super) fn is_past_last(&mut self) -> bool {
+        if self.ending == Ending::Last {
+            self.ending = Ending::LastOfMore;
+        }
+        self.ending != Ending::No
     }
 
     /// Whether the next request can be answered: responses leave in order, and a page that is being sent is not

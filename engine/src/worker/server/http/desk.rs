@@ -69,7 +69,7 @@ impl Desk {
         };
         let used = self.digest(conn, input.rest(), |bytes| input.arrival(bytes));
         input.consume(used);
-        if !input.rest().is_empty() && matches!(conn.ending, Ending::No) {
+        if !input.rest().is_empty() && !conn.is_past_last() {
             conn.input = Some(input);
         }
     }
@@ -177,10 +177,8 @@ impl Desk {
 
     /// Writes a response out.
     pub(super) fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
-        debug_assert_ne!(conn.ending, Ending::Closing, "nobody would get it");
-        if reply.close {
-            conn.ending = Ending::Last;
-        }
+        debug_assert_eq!(conn.ending, Ending::No, "nobody would get it");
+        conn.ending = reply.ending;
         self.tail = reply.write(timing, &mut self.written);
     }
 
@@ -188,6 +186,5 @@ impl Desk {
     pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError) {
         self.write(conn, Reply::refusal(error.status, error.reason), None);
         conn.pending = None;
-        conn.ending = Ending::LastOfMore;
     }
 }

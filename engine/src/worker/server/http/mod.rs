@@ -223,7 +223,7 @@ impl<S> HttpSide<S> {
 
     /// Bytes came at `at`.
     fn take(&mut self, conn: &mut Connection, bytes: &[u8], at: Instant) {
-        if !matches!(conn.ending, Ending::No) {
+        if conn.is_past_last() {
             return;
         }
         if conn.input.is_some() || !conn.takes_requests() {
@@ -231,7 +231,7 @@ impl<S> HttpSide<S> {
             return self.desk.answer(conn);
         }
         let used = self.desk.digest(conn, bytes, |_| at);
-        if used < bytes.len() {
+        if used < bytes.len() && !conn.is_past_last() {
             let mut input = Input::default();
             input.push(&bytes[used..], at);
             conn.input = Some(Box::new(input));

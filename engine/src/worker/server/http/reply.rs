@@ -4,6 +4,7 @@ use std::io::Write;
 
 use http::StatusCode;
 
+use super::connection::Ending;
 use crate::units::{Instant, Nanos};
 
 /// A head is no longer than that and what it echoes of its request, bytes.
@@ -63,7 +64,8 @@ pub(super) struct Reply {
     pub body: Body,
     /// It answers a `HEAD`: the body is told of and not sent.
     pub head: bool,
-    pub close: bool,
+    /// What becomes of the connection: [`Ending::No`], [`Ending::Last`] or [`Ending::LastOfMore`].
+    pub ending: Ending,
     /// Say that the connection is kept.
     pub tell_keep_alive: bool,
 }
@@ -76,7 +78,7 @@ impl Reply {
             content_type: ContentType::Text,
             body: Body::Text(text),
             head: false,
-            close: false,
+            ending: Ending::No,
             tell_keep_alive: false,
         }
     }
@@ -85,7 +87,7 @@ impl Reply {
     pub(super) fn refusal(status: u16, why: &'static str) -> Self {
         Self {
             body: Body::Line(why),
-            close: true,
+            ending: Ending::LastOfMore,
             ..Self::text(status, "")
         }
     }
@@ -126,7 +128,7 @@ impl Reply {
         if let Some(timing) = timing {
             timing.write(into);
         }
-        if self.close {
+        if self.ending != Ending::No {
             into.extend_from_slice(b"Connection: close\r\n");
         } else if self.tell_keep_alive {
             into.extend_from_slice(b"Connection: keep-alive\r\n");

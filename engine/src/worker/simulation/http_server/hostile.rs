@@ -159,3 +159,34 @@ fn memory_is_taken_from_those_that_sit_on_it() {
     assert!(web.side.role().memory_bytes() <= HTTP_MEMORY_MAX);
     assert!(web.side.role().len() > most / 2, "no more than it takes");
 }
+
+/// Where the server ends a connection, requests that are on their way do not have the response lost.
+#[test]
+fn a_close_does_not_overtake_the_last_response() {
+    let last = "Host: x\r\nConnection: close\r\n\r\n";
+    for (requests, later) in [
+        (
+            "GET /echo?close=true&size=50000 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            GET,
+        ),
+        (format!("GET /bytes/50000 HTTP/1.1\r\n{last}{GET}"), GET),
+        (format!("GET /bytes/50000 HTTP/1.1\r\n{last}"), ""),
+    ] {
+        let mut web = Web::plain();
+        let client = web.client(requests);
+        web.clients[client].deaf = true;
+        web.run_for(Nanos::from_millis(5));
+        // Nothing is waited for where nothing is to come.
+        assert_eq!(web.side.role().is_empty(), later.is_empty());
+        web.clients[client].outbox = later.into();
+        web.run_for(Nanos::from_millis(5));
+        web.clients[client].deaf = false;
+        web.run_for(Nanos::from_millis(5));
+        assert!(web.clients[client].ended);
+        let text = web.text(client);
+        assert!(text.ends_with(&"x".repeat(50_000)), "{} bytes", text.len());
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1);
+        web.run_for(Nanos::from_secs(2));
+        assert!(web.side.role().is_empty());
+    }
+}
