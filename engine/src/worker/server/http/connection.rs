@@ -21,6 +21,8 @@ pub(super) const FILL_BYTES: u32 = 256 << 10;
 const INPUT_PAUSE: usize = 16 << 10;
 /// What is received with a stamp lands in a buffer of that length, bytes.
 const STAMPED_BYTES: u32 = 2 << 10;
+/// Instants that are kept of unread input: more than it can have requests, each of which may come by itself.
+const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
 /// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
 
@@ -56,7 +58,8 @@ pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
 pub(super) struct Input {
     bytes: Vec<u8>,
     start: usize,
-    /// Up to which of all bytes ever kept here came when.
+    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the last, which is when the
+    /// last of them came.
     marks: VecDeque<(u64, Instant)>,
     taken: u64,
 }
@@ -65,8 +68,9 @@ impl Input {
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
         self.bytes.extend_from_slice(bytes);
         let end = self.taken + self.rest().len() as u64;
+        let is_full = self.marks.len() >= MARKS_MAX;
         match self.marks.back_mut() {
-            Some((last, at)) if *at == now => *last = end,
+            Some(last) if is_full || last.1 == now => *last = (end, now),
             _ => self.marks.push_back((end, now)),
         }
     }
@@ -89,6 +93,12 @@ impl Input {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
+    }
+
+    /// Memory that it takes, bytes.
+    fn bytes(&self) -> u64 {
+        let marks = self.marks.capacity() * size_of::<(u64, Instant)>();
+        (size_of::<Self>() + self.bytes.capacity() + marks) as u64
     }
 
     /// When the first `bytes` of the rest had all arrived.
@@ -275,7 +285,7 @@ impl Connection {
         if self.ending == Ending::Closing {
             return 0;
         }
-        let input = self.input.as_ref().map_or(0, |i| i.bytes.capacity() as u64);
+        let input = self.input.as_ref().map_or(0, |input| input.bytes());
         let held = self.held.as_ref().map_or(0, |held| held.bytes());
         let tail = match self.tail {
             Some(Tail::Own { end, .. }) => u64::from(end),
@@ -508,4 +518,29 @@ impl Held {
 const fn segment(buffer: BufferId, start: u32, end: u32) -> Segment {
     let len = end - start;
     Segment { buffer, start, len }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_in_many_pieces_takes_few_marks() {
+        let mut input = Input::default();
+        let count = 20_000;
+        for i in 1..=count {
+            input.push(b"x", Instant(i));
+        }
+        assert!(input.bytes() < 128 << 10, "{}", input.bytes());
+        assert_eq!(input.arrival(1), Instant(1));
+        let exact = MARKS_MAX - 1;
+        assert_eq!(input.arrival(exact), Instant(exact as u64));
+        // Never earlier than it came.
+        assert_eq!(input.arrival(MARKS_MAX + 1), Instant(count));
+        input.consume(MARKS_MAX + 1);
+        input.push(b"y", Instant(count + 1));
+        let rest = input.rest().len();
+        assert_eq!(input.arrival(rest), Instant(count + 1));
+        assert_eq!(input.arrival(rest - 1), Instant(count));
+    }
 }
