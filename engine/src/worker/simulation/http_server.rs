@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 mod hostile;
+mod stalls;
 
 use super::*;
 use crate::driver::{

@@ -9,6 +9,8 @@ use crate::units::{Instant, Nanos};
 
 /// A request must be whole this long after its first byte.
 const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
+/// How long a client is given to read the last response.
+pub(super) const LINGER: Nanos = Nanos::from_secs(1);
 const LATE: RequestError = RequestError {
     status: 408,
     reason: "the request was not whole in time",
@@ -55,6 +57,19 @@ impl<S> HttpSide<S> {
             }
         }
         Ok(())
+    }
+
+    /// Has all deadlines begin anew: no client could meet them while nothing was done here.
+    #[cold]
+    pub(super) fn begin_deadlines_anew(&mut self, now: Instant) {
+        for conn in self.slots.iter_mut().flatten() {
+            conn.active_at = now;
+            conn.since = conn.since.map(|_| now);
+            conn.lent_since = conn.lent_since.map(|_| now);
+            if let Ending::Lingering(until) = &mut conn.ending {
+                *until = now + LINGER;
+            }
+        }
     }
 
     /// Closes those that have sat on their memory for longest, so that others can be served.

@@ -33,6 +33,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::{Role, TurnCounters};
 
 use connection::{Connection, Ending, FILL_BYTES, Input, PAGE, Purpose, Tail, slot_of};
+use deadlines::LINGER;
 use desk::{Desk, Joining};
 use reply::{Body, FILL, HEAD_BESIDE, SHORT, Timing};
 use routes::Hold;
@@ -44,8 +45,6 @@ pub use stamps::StampClock;
 const NAP: Nanos = Nanos::from_millis(100);
 /// A response that is due this soon is waited for spinning: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(300);
-/// How long a client is given to read why it was refused.
-const LINGER: Nanos = Nanos::from_secs(1);
 const FULL: RequestError = RequestError {
     status: 503,
     reason: "the server has as many connections as --max-connections lets it have",
@@ -104,7 +103,9 @@ pub struct HttpSide<S> {
     serials: u32,
     /// Connections with something to send.
     ready: Vec<u32>,
-    /// What completed in a stall.
+    /// Nothing has been done since the last stall began.
+    is_stalled: bool,
+    /// What completed in it, and when.
     deferred: VecDeque<(Instant, Completion)>,
     pages: Vec<BufferId>,
     fill: Option<BufferId>,
@@ -139,6 +140,7 @@ impl<S> HttpSide<S> {
             vacant: Vec::new(),
             serials: 0,
             ready: Vec::new(),
+            is_stalled: false,
             deferred: VecDeque::new(),
             pages: Vec::new(),
             fill: None,
@@ -314,10 +316,12 @@ impl<S> HttpSide<S> {
         Ok(())
     }
 
+    /// Something completed; it was reaped at `at`, and nothing was done about it until now.
     fn complete<D: Driver>(
         &mut self,
         io: &mut D,
         completion: Completion,
+        at: Instant,
         now: Instant,
     ) -> Result<(), DriverError> {
         let Completion {
@@ -346,14 +350,20 @@ impl<S> HttpSide<S> {
                 },
             ) => {
                 (conn.active_at, self.active_at) = (now, now);
-                self.take(&mut conn, io.pool_bytes(&b), now);
+                self.take(&mut conn, io.pool_bytes(&b), at);
                 io.recycle(b);
             }
-            (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
+            (
+                Purpose::Receive,
+                Outcome::ReceivedStamped {
+                    len: len @ 1..,
+                    at: stamp,
+                },
+            ) => {
                 (conn.active_at, self.active_at) = (now, now);
-                let at = at.and_then(|stamp| self.stamps.to_instant(stamp));
+                let stamp = stamp.and_then(|stamp| self.stamps.to_instant(stamp));
                 let bytes = conn.stamped(io, len);
-                self.take(&mut conn, bytes, at.map_or(now, |at| at.min(now)));
+                self.take(&mut conn, bytes, stamp.map_or(at, |stamp| stamp.min(at)));
             }
             (
                 Purpose::Receive,
@@ -381,6 +391,20 @@ impl<S> HttpSide<S> {
             _ => {}
         }
         self.settle(io, conn, now)
+    }
+
+    /// Whether nothing is done now. Once that is over, what came meanwhile is made up for, before anything else.
+    fn stalls<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<bool, DriverError> {
+        if self.desk.stalls.until(now).is_some() {
+            self.is_stalled = true;
+        } else if std::mem::take(&mut self.is_stalled) {
+            self.begin_deadlines_anew(now);
+            while let Some((at, completion)) = self.deferred.pop_front() {
+                self.complete(io, completion, at, now)?;
+            }
+            self.join_queue();
+        }
+        Ok(self.is_stalled)
     }
 
     /// Has the requests that came in this turn join the queue, in the order of their arrival.
@@ -460,11 +484,12 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         completion: Completion,
         now: Instant,
     ) -> Result<(), DriverError> {
-        if !self.deferred.is_empty() || self.desk.stalls.until(now).is_some() {
+        if self.is_stalled || self.desk.stalls.until(now).is_some() {
+            self.is_stalled = true;
             self.deferred.push_back((now, completion));
             return Ok(());
         }
-        self.complete(io, completion, now)
+        self.complete(io, completion, now, now)
     }
 
     fn handle_time(
@@ -473,11 +498,8 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         now: Instant,
         _counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
-        if self.desk.stalls.until(now).is_some() {
+        if self.stalls(io, now)? {
             return Ok(());
-        }
-        while let Some((at, completion)) = self.deferred.pop_front() {
-            self.complete(io, completion, at)?;
         }
         while !self.inbox.is_empty()
             && let Ok(arrival) = self.inbox.try_recv()
@@ -496,7 +518,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        if self.desk.stalls.until(now).is_some() {
+        if self.stalls(io, now)? {
             return Ok(());
         }
         self.release_due(io, now)?;
