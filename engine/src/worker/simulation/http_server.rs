@@ -327,6 +327,25 @@ fn a_delay_is_exact() {
     }
 }
 
+/// Each delay begins when the one before it is over.
+#[test]
+fn delays_of_one_connection_add_up() {
+    let mut web = Web::plain();
+    let request = "GET /echo?delay=10ms HTTP/1.1\r\nHost: x\r\n\r\n";
+    let client = web.client(request.repeat(3));
+    web.run_for(Nanos::from_millis(40));
+    let times = &web.clients[client].times;
+    let took: Vec<u64> = times.iter().map(|(at, _)| web.since_start(*at).0).collect();
+    let paths = 2 * ROUND_TRIP.0;
+    assert_eq!(took, [1, 2, 3].map(|nth| paths + nth * 10_000_000));
+    // How long it was there, the wait for its turn and all.
+    let text = web.text(client);
+    assert_eq!(
+        [0, 1, 2].map(|nth| timing(&text, "residence", nth)),
+        [1, 2, 3].map(|n| n * 10_000_000)
+    );
+}
+
 #[test]
 fn the_queue_follows_lindley() {
     let mut web = Web::plain();

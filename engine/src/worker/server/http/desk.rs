@@ -147,7 +147,11 @@ impl Desk {
         let mut arrival = arrival;
         match hold {
             Hold::Not => return self.write(conn, reply, None),
-            Hold::Delay(delay) => self.hold_until(arrival + delay, conn.slot(), conn.serial),
+            Hold::Delay(delay) => {
+                // As in fortio, whose handlers of one connection run one after the other.
+                let begins = arrival.max(conn.departed_at);
+                self.hold_until(begins + delay, conn.slot(), conn.serial);
+            }
             Hold::Queue(service) => {
                 conn.want_stamps();
                 // One that was sent before the last one's response joins when that has left.
