@@ -638,6 +638,69 @@ fn one_connection_too_many_is_told_so() {
     assert_eq!((told("200 OK"), told("503 ")), (2, 1));
 }
 
+/// The client of a `HEAD` takes a body for the next response, whatever it says (RFC 9110 section 9.3.2).
+#[test]
+fn what_has_no_body_is_sent_none() {
+    for (pieces, status) in [
+        (["HEAD / HTTP/1.1\r\n", "\r\n"], 400),
+        (["HEAD / HTTP/1.1\r\nHost: x\r\n", "A\r\n\r\n"], 400),
+        (["HEAD / HTTP/1.1\r\nHost: x\r\n", ""], 408),
+        (
+            [
+                "HEAD /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "x\r\n",
+            ],
+            400,
+        ),
+        (
+            [
+                "HEAD /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+                "x",
+            ],
+            408,
+        ),
+        (["HEAD /none HTTP/1.1\r\n", "Host: x\r\n\r\n"], 404),
+        (
+            [
+                "GET /echo?status=205&size=10 HTTP/1.1\r\n",
+                "Host: x\r\n\r\n",
+            ],
+            205,
+        ),
+        (
+            [
+                "GET /echo?status=204&size=10 HTTP/1.1\r\n",
+                "Host: x\r\n\r\n",
+            ],
+            204,
+        ),
+    ] {
+        for whole in [true, false] {
+            let mut web = Web::plain();
+            let [first, second] = pieces;
+            let client = web.client(if whole {
+                pieces.concat()
+            } else {
+                first.to_owned()
+            });
+            web.run_for(Nanos::from_millis(5));
+            web.clients[client].outbox = if whole { Vec::new() } else { second.into() };
+            web.run_for(Nanos::from_secs(6));
+            let text = web.text(client);
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{pieces:?}: {text}"
+            );
+            assert!(text.ends_with("\r\n\r\n"), "{pieces:?}: {text}");
+            assert_eq!(
+                status == 205,
+                text.contains("Content-Length: 0\r\n"),
+                "{text}"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

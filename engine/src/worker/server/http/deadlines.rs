@@ -49,7 +49,8 @@ impl<S> HttpSide<S> {
             {
                 if is_late {
                     conn.input = None;
-                    self.desk.refuse(&mut conn, LATE);
+                    let head = conn.reader.gathered().to_vec();
+                    self.desk.refuse(&mut conn, LATE, &head);
                 } else {
                     conn.close(io)?;
                 }

@@ -99,7 +99,11 @@ impl Desk {
             let (read, event) = match reader.handle_bytes(&bytes[used..], &mut self.spare) {
                 Ok(read) => read,
                 Err(error) => {
-                    self.refuse(conn, error);
+                    let head = match reader.gathered() {
+                        [] => &bytes[used..],
+                        gathered => gathered,
+                    };
+                    self.refuse(conn, error, head);
                     return bytes.len();
                 }
             };
@@ -186,9 +190,17 @@ impl Desk {
         self.tail = reply.write(timing, &mut self.written);
     }
 
-    /// The last response of a connection whose requests cannot be followed any further.
-    pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError) {
-        self.write(conn, Reply::refusal(error.status, error.reason), None);
-        conn.pending = None;
+    /// The last response of a connection whose requests cannot be followed any further; `head` is what came of the
+    /// last one's.
+    pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError, head: &[u8]) {
+        let pending = conn.pending.take();
+        let is_head = match &pending {
+            Some(pending) => pending.request().method == b"HEAD",
+            // Line ends may precede it.
+            None => head.trim_ascii_start().starts_with(b"HEAD "),
+        };
+        let mut reply = Reply::refusal(error.status, error.reason);
+        reply.head = is_head;
+        self.write(conn, reply, None);
     }
 }

@@ -214,7 +214,7 @@ impl<S> HttpSide<S> {
         self.serials = self.serials.wrapping_add(1);
         let mut conn = Connection::new(slot, self.serials, socket, now);
         if is_full {
-            self.desk.refuse(&mut conn, FULL);
+            self.desk.refuse(&mut conn, FULL, &arrival.bytes);
         } else {
             // The first request has this worker started, and comes before it.
             self.started_at = self.started_at.min(arrival.at);

@@ -98,7 +98,7 @@ impl Reply {
     }
 
     /// Appends the head, and the body where it is short. Returns what is left of the body, if anything is.
-    pub(super) fn write(self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
+    pub(super) fn write(mut self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
         let reason = StatusCode::from_u16(self.status).ok();
         let reason = reason.and_then(|s| s.canonical_reason()).unwrap_or("");
         into.extend_from_slice(b"HTTP/1.1 ");
@@ -108,6 +108,10 @@ impl Reply {
         into.extend_from_slice(b"\r\n");
         // RFC 9110, sections 15.3.5 and 15.4.5: there is no body, whatever was asked for.
         let bare = matches!(self.status, 204 | 304);
+        // Section 15.3.6: no content, which has to be told.
+        if self.status == 205 {
+            self.body = Body::Text("");
+        }
         if !bare {
             let mime: &[u8] = match &self.content_type {
                 ContentType::Text => b"text/plain",
