@@ -72,8 +72,11 @@ pub const SESSIONS_MAX: u32 = 4096;
 pub const HTTP_CONNECTIONS_MAX: u32 = 65_000;
 /// Beyond the HTTP connections allowed, so many are told that there are too many; others are closed unheard.
 pub const HTTP_TURNED_AWAY_MAX: usize = 256;
-/// Memory that HTTP connections may hold together for what they sent and are sent, bytes.
-pub const HTTP_MEMORY_MAX: u64 = 1 << 30;
+/// Memory that HTTP connections may hold together for what they sent and are sent, bytes. Unit tests fill it up, so
+/// theirs is smaller.
+pub const HTTP_MEMORY_MAX: u64 = if cfg!(test) { 1 << 26 } else { 1 << 30 };
+/// How long a request may have to wait in the HTTP server's queue; one that would have to wait longer is refused.
+pub const QUEUE_WAIT_MAX: Nanos = Nanos::from_secs(60);
 /// Memory that the sessions of a server may claim together for their buffers and histograms, bytes. A session of
 /// the largest messages claims 32 MiB.
 pub const SESSION_MEMORY_MAX: u64 = 5 << 28;

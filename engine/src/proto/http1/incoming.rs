@@ -147,6 +147,12 @@ impl RequestReader {
         self.gathered.capacity()
     }
 
+    /// What has come of a head in pieces, so far.
+    #[must_use]
+    pub fn gathered(&self) -> &[u8] {
+        &self.gathered
+    }
+
     /// Nothing of a request has arrived yet: the connection may end here.
     #[must_use]
     pub const fn is_at_start(&self) -> bool {

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
+mod hostile;
+mod stalls;
+
 use super::*;
 use crate::driver::{
     BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
@@ -25,6 +28,8 @@ struct Client {
     sending: bool,
     receiving: bool,
     deaf: bool,
+    /// Bytes that one receive takes at most.
+    appetite: u32,
     ended: bool,
     got: Vec<u8>,
     /// When each piece of `got` came, and how long it was then.
@@ -107,14 +112,24 @@ impl Web {
     }
 
     fn plain() -> Self {
+        Self::with(settings())
+    }
+
+    fn stalling(stall: &str) -> Self {
+        let stalls = vec![stall.parse::<Stall>().unwrap()];
+        Self::with(HttpSettings {
+            stalls,
+            ..settings()
+        })
+    }
+
+    fn with(settings: HttpSettings) -> Self {
         let latency = LATENCY;
-        Self::new(
-            SimConfig {
-                latency,
-                ..SimConfig::default()
-            },
-            settings(),
-        )
+        let wire = SimConfig {
+            latency,
+            ..SimConfig::default()
+        };
+        Self::new(wire, settings)
     }
 
     fn client(&mut self, bytes: impl AsRef<[u8]>) -> usize {
@@ -132,6 +147,7 @@ impl Web {
             sending: false,
             receiving: false,
             deaf: false,
+            appetite: 64 << 10,
             ended: false,
             got: Vec::new(),
             times: Vec::new(),
@@ -174,6 +190,14 @@ impl Web {
         }
     }
 
+    /// The client is gone: a FIN where it read all that had come, else a reset.
+    fn leave(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        let socket = client.socket;
+        client.io.push(Token(3), Op::Close { socket }).unwrap();
+        client.ended = true;
+    }
+
     fn text(&self, client: usize) -> String {
         String::from_utf8_lossy(&self.clients[client].got).into_owned()
     }
@@ -213,7 +237,7 @@ impl Client {
             let into = Segment {
                 buffer: self.inbox,
                 start: 0,
-                len: 64 << 10,
+                len: self.appetite,
             };
             self.io
                 .push(Token(2), Op::Receive { socket, into })
@@ -310,6 +334,25 @@ fn a_delay_is_exact() {
         assert_eq!(took, ROUND_TRIP + ROUND_TRIP + delay);
         assert_eq!(timing(&web.text(client), "residence", 0), delay.0);
     }
+}
+
+/// Each delay begins when the one before it is over.
+#[test]
+fn delays_of_one_connection_add_up() {
+    let mut web = Web::plain();
+    let request = "GET /echo?delay=10ms HTTP/1.1\r\nHost: x\r\n\r\n";
+    let client = web.client(request.repeat(3));
+    web.run_for(Nanos::from_millis(40));
+    let times = &web.clients[client].times;
+    let took: Vec<u64> = times.iter().map(|(at, _)| web.since_start(*at).0).collect();
+    let paths = 2 * ROUND_TRIP.0;
+    assert_eq!(took, [1, 2, 3].map(|nth| paths + nth * 10_000_000));
+    // How long it was there, the wait for its turn and all.
+    let text = web.text(client);
+    assert_eq!(
+        [0, 1, 2].map(|nth| timing(&text, "residence", nth)),
+        [1, 2, 3].map(|n| n * 10_000_000)
+    );
 }
 
 #[test]
@@ -412,19 +455,7 @@ fn the_queue_goes_by_the_stamps_of_first_requests_too() {
 
 #[test]
 fn a_stall_holds_everything_up_once() {
-    let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
-    let latency = LATENCY;
-    let wire = SimConfig {
-        latency,
-        ..SimConfig::default()
-    };
-    let mut web = Web::new(
-        wire,
-        HttpSettings {
-            stalls,
-            ..settings()
-        },
-    );
+    let mut web = Web::stalling("10ms:5ms");
     let first = web.client(GET);
     web.run_for(Nanos::from_millis(3));
     let held = web.client("GET /echo?delay=12ms HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -448,19 +479,7 @@ fn a_stall_holds_everything_up_once() {
 /// Whatever is due in a stall, by its arrival or by its delay, leaves at its end, in order.
 #[test]
 fn what_was_due_in_a_stall_is_answered_at_its_end_in_order() {
-    let latency = LATENCY;
-    let wire = SimConfig {
-        latency,
-        ..SimConfig::default()
-    };
-    let stalls = vec!["10ms:5ms".parse::<Stall>().unwrap()];
-    let mut web = Web::new(
-        wire,
-        HttpSettings {
-            stalls,
-            ..settings()
-        },
-    );
+    let mut web = Web::stalling("10ms:5ms");
     // Connecting is no request: the stall counts from 2 ms and the 300 us of the first one.
     let silent = web.client("");
     web.run_for(Nanos::from_millis(2));
@@ -682,6 +701,69 @@ fn connections_do_not_pile_up_in_a_stall() {
     let client = web.client(GET);
     web.run_for(SECOND);
     assert!(web.text(client).contains("503 "), "{}", web.text(client));
+}
+
+/// The client of a `HEAD` takes a body for the next response, whatever it says (RFC 9110 section 9.3.2).
+#[test]
+fn what_has_no_body_is_sent_none() {
+    for (pieces, status) in [
+        (["HEAD / HTTP/1.1\r\n", "\r\n"], 400),
+        (["HEAD / HTTP/1.1\r\nHost: x\r\n", "A\r\n\r\n"], 400),
+        (["HEAD / HTTP/1.1\r\nHost: x\r\n", ""], 408),
+        (
+            [
+                "HEAD /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "x\r\n",
+            ],
+            400,
+        ),
+        (
+            [
+                "HEAD /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+                "x",
+            ],
+            408,
+        ),
+        (["HEAD /none HTTP/1.1\r\n", "Host: x\r\n\r\n"], 404),
+        (
+            [
+                "GET /echo?status=205&size=10 HTTP/1.1\r\n",
+                "Host: x\r\n\r\n",
+            ],
+            205,
+        ),
+        (
+            [
+                "GET /echo?status=204&size=10 HTTP/1.1\r\n",
+                "Host: x\r\n\r\n",
+            ],
+            204,
+        ),
+    ] {
+        for whole in [true, false] {
+            let mut web = Web::plain();
+            let [first, second] = pieces;
+            let client = web.client(if whole {
+                pieces.concat()
+            } else {
+                first.to_owned()
+            });
+            web.run_for(Nanos::from_millis(5));
+            web.clients[client].outbox = if whole { Vec::new() } else { second.into() };
+            web.run_for(Nanos::from_secs(6));
+            let text = web.text(client);
+            assert!(
+                text.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{pieces:?}: {text}"
+            );
+            assert!(text.ends_with("\r\n\r\n"), "{pieces:?}: {text}");
+            assert_eq!(
+                status == 205,
+                text.contains("Content-Length: 0\r\n"),
+                "{text}"
+            );
+        }
+    }
 }
 
 proptest! {

@@ -22,6 +22,8 @@ pub(super) const FILL_BYTES: u32 = 256 << 10;
 const INPUT_PAUSE: usize = 16 << 10;
 /// What is received with a stamp lands in a buffer of that length, bytes.
 const STAMPED_BYTES: u32 = 2 << 10;
+/// Instants that are kept of unread input: more than it can have requests, each of which may come by itself.
+const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
 /// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
 
@@ -57,7 +59,8 @@ pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
 pub(super) struct Input {
     bytes: Vec<u8>,
     start: usize,
-    /// Up to which of all bytes ever kept here came when.
+    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the last, which is when the
+    /// last of them came.
     marks: VecDeque<(u64, Instant)>,
     taken: u64,
 }
@@ -66,8 +69,9 @@ impl Input {
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
         self.bytes.extend_from_slice(bytes);
         let end = self.taken + self.rest().len() as u64;
+        let is_full = self.marks.len() >= MARKS_MAX;
         match self.marks.back_mut() {
-            Some((last, at)) if *at == now => *last = end,
+            Some(last) if is_full || last.1 == now => *last = (end, now),
             _ => self.marks.push_back((end, now)),
         }
     }
@@ -92,6 +96,12 @@ impl Input {
         }
     }
 
+    /// Memory that it takes, bytes.
+    fn bytes(&self) -> u64 {
+        let marks = self.marks.capacity() * size_of::<(u64, Instant)>();
+        (size_of::<Self>() + self.bytes.capacity() + marks) as u64
+    }
+
     /// When the first `bytes` of the rest had all arrived.
     pub(super) fn arrival(&self, bytes: usize) -> Instant {
         let end = self.taken + bytes as u64;
@@ -107,6 +117,8 @@ pub(super) struct Held {
     pub reply: Reply,
     pub hold: Hold,
     pub arrival: Instant,
+    /// Its time has come, and what was written before it is being sent.
+    pub is_due: bool,
 }
 
 /// What follows the page.
@@ -147,10 +159,10 @@ enum Receiving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     No,
-    /// Closed once all is sent.
+    /// Closed once all is sent: the client said that it sends nothing more.
     Last,
-    /// As [`Ending::Last`], and what the client still sends is read for a while: closing over unread bytes would reset
-    /// the connection, and the reset would overtake the response.
+    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section 9.6): closing over
+    /// unread bytes would reset the connection, and the reset would overtake the response.
     LastOfMore,
     /// The end was sent; closed when the client closes, or then.
     Lingering(Instant),
@@ -188,6 +200,8 @@ pub(super) struct Connection {
     pub active_at: Instant,
     /// A part of a request is there since then.
     pub since: Option<Instant>,
+    /// What is unsent lies in memory that was lent to it, since then.
+    pub lent_since: Option<Instant>,
     /// Memory that it was charged for, bytes.
     pub charged: u64,
     /// Held, not looked at: the inbox counts it.
@@ -224,6 +238,7 @@ impl Connection {
             departed_at: Instant(0),
             active_at: now,
             since: None,
+            lent_since: None,
             charged: 0,
             _seat: seat,
         }
@@ -231,6 +246,14 @@ impl Connection {
 
     pub(super) const fn slot(&self) -> u32 {
         self.slot
+    }
+
+    /// There is more from the client. Returns whether it is behind the last request.
+    pub(super) fn is_past_last(&mut self) -> bool {
+        if self.ending == Ending::Last {
+            self.ending = Ending::LastOfMore;
+        }
+        self.ending != Ending::No
     }
 
     /// Whether the next request can be answered: responses leave in order, and a page that is being sent is not
@@ -257,9 +280,22 @@ impl Connection {
         (is_coming || !self.reader.is_at_start()) && self.takes_requests() && !self.is_unsent()
     }
 
-    /// Memory that it holds beyond itself, bytes.
+    /// Whether what is unsent lies in memory of its own.
+    pub(super) const fn is_lent(&self) -> bool {
+        self.page.is_some() || matches!(self.tail, Some(Tail::Own { .. }))
+    }
+
+    /// Since when it has made no use of the memory that it holds.
+    pub(super) fn stale_since(&self) -> Instant {
+        self.lent_since.or(self.since).unwrap_or(self.active_at)
+    }
+
+    /// Memory that it holds beyond itself, bytes; nothing once it is being closed.
     pub(super) fn holds(&self) -> u64 {
-        let input = self.input.as_ref().map_or(0, |i| i.bytes.capacity() as u64);
+        if self.ending == Ending::Closing {
+            return 0;
+        }
+        let input = self.input.as_ref().map_or(0, |input| input.bytes());
         let held = self.held.as_ref().map_or(0, |held| held.bytes());
         let tail = match self.tail {
             Some(Tail::Own { end, .. }) => u64::from(end),
@@ -356,6 +392,9 @@ impl Connection {
     ///
     /// # Errors
     /// When buffers have run out.
+    ///
+    /// # Panics
+    /// While the page is being sent.
     pub(super) fn write<D: Driver>(
         &mut self,
         io: &mut D,
@@ -442,6 +481,9 @@ impl Connection {
             pages.extend(self.page.take());
             (self.start, self.end) = (0, 0);
         }
+        if !self.is_lent() {
+            self.lent_since = None;
+        }
     }
 
     fn drop_tail<D: Driver>(&mut self, io: &mut D) {
@@ -462,6 +504,7 @@ impl Connection {
             return Ok(());
         }
         self.ending = Ending::Closing;
+        (self.held, self.since, self.lent_since) = (None, None, None);
         let socket = self.socket;
         self.push(io, Purpose::Close, Op::Close { socket })
     }
@@ -485,4 +528,29 @@ impl Held {
 const fn segment(buffer: BufferId, start: u32, end: u32) -> Segment {
     let len = end - start;
     Segment { buffer, start, len }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_in_many_pieces_takes_few_marks() {
+        let mut input = Input::default();
+        let count = 20_000;
+        for i in 1..=count {
+            input.push(b"x", Instant(i));
+        }
+        assert!(input.bytes() < 128 << 10, "{}", input.bytes());
+        assert_eq!(input.arrival(1), Instant(1));
+        let exact = MARKS_MAX - 1;
+        assert_eq!(input.arrival(exact), Instant(exact as u64));
+        // Never earlier than it came.
+        assert_eq!(input.arrival(MARKS_MAX + 1), Instant(count));
+        input.consume(MARKS_MAX + 1);
+        input.push(b"y", Instant(count + 1));
+        let rest = input.rest().len();
+        assert_eq!(input.arrival(rest), Instant(count + 1));
+        assert_eq!(input.arrival(rest - 1), Instant(count));
+    }
 }

@@ -41,7 +41,7 @@ pub(super) struct Desk {
     pub tail: Option<Body>,
     /// Responses that wait for their time, by slot and serial number of the connection.
     pub due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
-    pub held: u64,
+    held: u64,
     pub served: u64,
 }
 
@@ -69,7 +69,7 @@ impl Desk {
         };
         let used = self.digest(conn, input.rest(), |bytes| input.arrival(bytes));
         input.consume(used);
-        if !input.rest().is_empty() && matches!(conn.ending, Ending::No) {
+        if !input.rest().is_empty() && !conn.is_past_last() {
             conn.input = Some(input);
         }
     }
@@ -99,7 +99,11 @@ impl Desk {
             let (read, event) = match reader.handle_bytes(&bytes[used..], &mut self.spare) {
                 Ok(read) => read,
                 Err(error) => {
-                    self.refuse(conn, error);
+                    let head = match reader.gathered() {
+                        [] => &bytes[used..],
+                        gathered => gathered,
+                    };
+                    self.refuse(conn, error, head);
                     return bytes.len();
                 }
             };
@@ -148,10 +152,9 @@ impl Desk {
         match hold {
             Hold::Not => return self.write(conn, reply, None),
             Hold::Delay(delay) => {
-                self.held += 1;
-                // The count keeps those that are due at the same instant in order.
-                let place = (arrival + delay, self.held, conn.slot(), conn.serial);
-                self.due.push(Reverse(place));
+                // As in fortio, whose handlers of one connection run one after the other.
+                let begins = arrival.max(conn.departed_at);
+                self.hold_until(begins + delay, conn.slot(), conn.serial);
             }
             Hold::Queue(service) => {
                 conn.want_stamps();
@@ -169,21 +172,35 @@ impl Desk {
             reply,
             hold,
             arrival,
+            is_due: false,
         }));
+    }
+
+    /// The response that the connection holds is due at `at`.
+    pub(super) fn hold_until(&mut self, at: Instant, slot: u32, serial: u32) {
+        // The count keeps those that are due at the same instant in order.
+        self.held += 1;
+        self.due.push(Reverse((at, self.held, slot, serial)));
     }
 
     /// Writes a response out.
     pub(super) fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
-        if reply.close {
-            conn.ending = Ending::Last;
-        }
+        debug_assert_eq!(conn.ending, Ending::No, "nobody would get it");
+        conn.ending = reply.ending;
         self.tail = reply.write(timing, &mut self.written);
     }
 
-    /// The last response of a connection whose requests cannot be followed any further.
-    pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError) {
-        self.write(conn, Reply::refusal(error.status, error.reason), None);
-        conn.pending = None;
-        conn.ending = Ending::LastOfMore;
+    /// The last response of a connection whose requests cannot be followed any further; `head` is what came of the
+    /// last one's.
+    pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError, head: &[u8]) {
+        let pending = conn.pending.take();
+        let is_head = match &pending {
+            Some(pending) => pending.request().method == b"HEAD",
+            // Line ends may precede it.
+            None => head.trim_ascii_start().starts_with(b"HEAD "),
+        };
+        let mut reply = Reply::refusal(error.status, error.reason);
+        reply.head = is_head;
+        self.write(conn, reply, None);
     }
 }

@@ -8,6 +8,7 @@
 //! most a few more are received.
 
 mod connection;
+mod deadlines;
 mod desk;
 mod echo;
 mod inbox;
@@ -31,6 +32,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::{Role, TurnCounters};
 
 use connection::{Connection, Ending, FILL_BYTES, Input, PAGE, Purpose, Tail, slot_of};
+use deadlines::LINGER;
 use desk::{Desk, Joining};
 use inbox::Seat;
 use reply::{Body, FILL, HEAD_BESIDE, SHORT, Timing};
@@ -44,22 +46,15 @@ pub use stamps::StampClock;
 const NAP: Nanos = Nanos::from_millis(100);
 /// A response that is due this soon is waited for spinning: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(300);
-/// A request must be whole this long after its first byte.
-const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
-/// How long a client is given to read why it was refused.
-const LINGER: Nanos = Nanos::from_secs(1);
-const LATE: RequestError = RequestError {
-    status: 408,
-    reason: "the request was not whole in time",
-};
 const FULL: RequestError = RequestError {
     status: 503,
     reason: "the server has as many connections as --max-connections lets it have",
 };
-/// Connections whose deadlines are looked at in one nap.
-const LOOKS: usize = 8192;
+const QUEUE_FULL: &str = "the queue has work for more than a minute\n";
 /// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
+/// What is due for connections that are gone is let lie up to that many.
+const DUE_KEPT: usize = 1024;
 /// Buffers kept for heads that come in pieces.
 const SPARE_KEPT: usize = 64;
 /// The pool that requests arrive in: buffers, and their length, bytes.
@@ -109,7 +104,9 @@ pub struct HttpSide<S> {
     serials: u32,
     /// Connections with something to send.
     ready: Vec<u32>,
-    /// What completed in a stall.
+    /// Nothing has been done since the last stall began.
+    is_stalled: bool,
+    /// What completed in it, and when.
     deferred: VecDeque<(Instant, Completion)>,
     pages: Vec<BufferId>,
     fill: Option<BufferId>,
@@ -144,6 +141,7 @@ impl<S> HttpSide<S> {
             vacant: Vec::new(),
             serials: 0,
             ready: Vec::new(),
+            is_stalled: false,
             deferred: VecDeque::new(),
             pages: Vec::new(),
             fill: None,
@@ -187,6 +185,12 @@ impl<S> HttpSide<S> {
         self.memory
     }
 
+    /// Responses that wait for their time, some of them for connections that are gone.
+    #[cfg(test)]
+    pub(in crate::worker) fn due_len(&self) -> usize {
+        self.desk.due.len()
+    }
+
     fn adopt<D: Driver<Socket = S>>(
         &mut self,
         io: &mut D,
@@ -208,7 +212,7 @@ impl<S> HttpSide<S> {
         self.serials = self.serials.wrapping_add(1);
         let mut conn = Connection::new(slot, self.serials, socket, seat, now);
         if is_full {
-            self.desk.refuse(&mut conn, FULL);
+            self.desk.refuse(&mut conn, FULL, &arrival.bytes);
         } else {
             // The first request has this worker started, and comes before it.
             let at = self.arrived(arrival.stamp, arrival.at);
@@ -226,7 +230,7 @@ impl<S> HttpSide<S> {
 
     /// Bytes came at `at`.
     fn take(&mut self, conn: &mut Connection, bytes: &[u8], at: Instant) {
-        if !matches!(conn.ending, Ending::No) {
+        if conn.is_past_last() {
             return;
         }
         if conn.input.is_some() || !conn.takes_requests() {
@@ -234,7 +238,7 @@ impl<S> HttpSide<S> {
             return self.desk.answer(conn);
         }
         let used = self.desk.digest(conn, bytes, |_| at);
-        if used < bytes.len() {
+        if used < bytes.len() && !conn.is_past_last() {
             let mut input = Input::default();
             input.push(&bytes[used..], at);
             conn.input = Some(Box::new(input));
@@ -251,6 +255,7 @@ impl<S> HttpSide<S> {
         let slot = conn.slot();
         self.commit(io, &mut conn)?;
         conn.since = conn.is_cut().then(|| conn.since.unwrap_or(now));
+        conn.lent_since = conn.is_lent().then(|| conn.lent_since.unwrap_or(now));
         if !conn.is_answering() {
             match conn.ending {
                 Ending::No if conn.ended => conn.close(io)?,
@@ -267,11 +272,7 @@ impl<S> HttpSide<S> {
         let holds = conn.holds();
         self.memory = self.memory - conn.charged + holds;
         conn.charged = holds;
-        if self.memory > HTTP_MEMORY_MAX && holds > 0 {
-            conn.close(io)?;
-        }
         if conn.is_over() {
-            self.memory -= conn.charged;
             conn.reader.reset(&mut self.desk.spare);
             conn.free(io, &mut self.pages);
             self.vacant.push(slot);
@@ -283,6 +284,9 @@ impl<S> HttpSide<S> {
             for page in self.pages.drain(PAGES_KEPT..) {
                 io.free(page);
             }
+        }
+        if self.memory > HTTP_MEMORY_MAX {
+            self.make_room(io)?;
         }
         Ok(())
     }
@@ -317,10 +321,12 @@ impl<S> HttpSide<S> {
         Ok(())
     }
 
+    /// Something completed; it was reaped at `at`, and nothing was done about it until now.
     fn complete<D: Driver>(
         &mut self,
         io: &mut D,
         completion: Completion,
+        at: Instant,
         now: Instant,
     ) -> Result<(), DriverError> {
         let Completion {
@@ -349,12 +355,18 @@ impl<S> HttpSide<S> {
                 },
             ) => {
                 (conn.active_at, self.active_at) = (now, now);
-                self.take(&mut conn, io.pool_bytes(&b), now);
+                self.take(&mut conn, io.pool_bytes(&b), at);
                 io.recycle(b);
             }
-            (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
+            (
+                Purpose::Receive,
+                Outcome::ReceivedStamped {
+                    len: len @ 1..,
+                    at: stamp,
+                },
+            ) => {
                 (conn.active_at, self.active_at) = (now, now);
-                let at = self.arrived(at, now);
+                let at = self.arrived(stamp, at);
                 let bytes = conn.stamped(io, len);
                 self.take(&mut conn, bytes, at);
             }
@@ -370,7 +382,9 @@ impl<S> HttpSide<S> {
             (Purpose::Send, Outcome::Sent(sent)) => {
                 (conn.active_at, self.active_at) = (now, now);
                 conn.handle_sent(io, sent, &mut self.pages);
-                if !conn.is_unsent() {
+                if conn.held.as_ref().is_some_and(|held| held.is_due) {
+                    self.desk.hold_until(now, conn.slot(), conn.serial);
+                } else if !conn.is_unsent() {
                     self.desk.answer(&mut conn);
                 }
             }
@@ -384,57 +398,56 @@ impl<S> HttpSide<S> {
         self.settle(io, conn, now)
     }
 
-    /// Closes what has been silent for too long.
-    fn check_deadlines<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let idle = self.settings.idle;
-        let request = idle.min(REQUEST_TIMEOUT);
-        for _ in 0..self.slots.len().min(LOOKS) {
-            self.look = (self.look + 1) % self.slots.len();
-            let Some(conn) = &mut self.slots[self.look] else {
-                continue;
-            };
-            let silent = now.since(conn.active_at) > idle && conn.held.is_none();
-            let is_over = match conn.ending {
-                Ending::Lingering(until) => now > until,
-                Ending::Closing => false,
-                _ => silent,
-            };
-            let is_late = conn.since.is_some_and(|since| now.since(since) > request);
-            if (is_over || is_late)
-                && let Some(mut conn) = self.slots[self.look].take()
-            {
-                if is_late {
-                    conn.input = None;
-                    self.desk.refuse(&mut conn, LATE);
-                } else {
-                    conn.close(io)?;
-                }
-                self.settle(io, conn, now)?;
+    /// Whether nothing is done now. Once that is over, what came meanwhile is made up for, before anything else.
+    fn stalls<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<bool, DriverError> {
+        if self.desk.stalls.until(now).is_some() {
+            self.is_stalled = true;
+        } else if std::mem::take(&mut self.is_stalled) {
+            self.begin_deadlines_anew(now);
+            while let Some((at, completion)) = self.deferred.pop_front() {
+                self.complete(io, completion, at, now)?;
             }
+            self.join_queue();
         }
-        Ok(())
+        Ok(self.is_stalled)
     }
 
     /// Has the requests that came in this turn join the queue, in the order of their arrival.
     fn join_queue(&mut self) {
         // Stable: what came at the same instant stays in the order of the reaping.
-        self.desk.joining.sort_by_key(|joining| joining.arrival);
+        let mut joining = std::mem::take(&mut self.desk.joining);
+        joining.sort_by_key(|joining| joining.arrival);
         for Joining {
             arrival,
             slot,
             serial,
             service,
-        } in self.desk.joining.drain(..)
+        } in joining.drain(..)
         {
             let conn = self.slots[slot as usize].as_mut();
             let conn = conn.filter(|conn| conn.serial == serial);
             if let Some(held) = conn.and_then(|conn| conn.held.as_mut()) {
-                let (arrival, due) = self.desk.queue.join(arrival, service);
-                held.arrival = arrival;
-                self.desk.held += 1;
-                let place = (due, self.desk.held, slot, serial);
-                self.desk.due.push(Reverse(place));
+                let mut due = arrival;
+                if let Some(joined) = self.desk.queue.join(arrival, service) {
+                    (held.arrival, due) = joined;
+                } else {
+                    held.hold = Hold::Not;
+                    held.reply.replace(503, QUEUE_FULL);
+                }
+                self.desk.hold_until(due, slot, serial);
             }
+        }
+        self.desk.joining = joining;
+    }
+
+    /// Drops what was due for connections that are gone, once it is the most of it: a connection has one at most.
+    fn forget_left(&mut self) {
+        if self.desk.due.len() > 2 * self.len() + DUE_KEPT {
+            let slots = &self.slots;
+            self.desk.due.retain(|Reverse((_, _, slot, serial))| {
+                let conn = slots[*slot as usize].as_ref();
+                conn.is_some_and(|conn| conn.serial == *serial)
+            });
         }
     }
 
@@ -448,7 +461,12 @@ impl<S> HttpSide<S> {
             else {
                 continue;
             };
-            if let Some(held) = conn.held.take() {
+            // The page is the driver's until it is sent; then this one is due anew.
+            if conn.sending {
+                if let Some(held) = &mut conn.held {
+                    held.is_due = true;
+                }
+            } else if let Some(held) = conn.held.take() {
                 let mut timing = Timing::new(held.arrival, now);
                 if matches!(held.hold, Hold::Queue(_)) {
                     timing.arrival = Some(held.arrival.since(self.started_at));
@@ -471,11 +489,12 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         completion: Completion,
         now: Instant,
     ) -> Result<(), DriverError> {
-        if !self.deferred.is_empty() || self.desk.stalls.until(now).is_some() {
+        if self.is_stalled || self.desk.stalls.until(now).is_some() {
+            self.is_stalled = true;
             self.deferred.push_back((now, completion));
             return Ok(());
         }
-        self.complete(io, completion, now)
+        self.complete(io, completion, now, now)
     }
 
     fn handle_time(
@@ -484,11 +503,8 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         now: Instant,
         _counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
-        if self.desk.stalls.until(now).is_some() {
+        if self.stalls(io, now)? {
             return Ok(());
-        }
-        while let Some((at, completion)) = self.deferred.pop_front() {
-            self.complete(io, completion, at)?;
         }
         while !self.arrivals.0.is_empty()
             && let Ok((arrival, seat)) = self.arrivals.0.try_recv()
@@ -497,6 +513,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
             self.adopt(io, arrival, seat, now)?;
         }
         self.join_queue();
+        self.forget_left();
         if now.since(self.checked_at) >= NAP {
             self.checked_at = now;
             self.stamps.refresh();
@@ -506,7 +523,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        if self.desk.stalls.until(now).is_some() {
+        if self.stalls(io, now)? {
             return Ok(());
         }
         self.release_due(io, now)?;

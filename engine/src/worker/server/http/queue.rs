@@ -1,5 +1,6 @@
 //! A single server with a queue.
 
+use crate::limits::QUEUE_WAIT_MAX;
 use crate::units::{Instant, Nanos};
 
 /// Serves one request at a time, in order of their arrival (Lindley's recursion, in departures).
@@ -10,13 +11,16 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A request joins that arrived at `arrival`. Returns when it joins, which is not before any that has, and departs.
-    pub(super) fn join(&mut self, arrival: Instant, service: Nanos) -> (Instant, Instant) {
-        self.last_arrival = arrival.max(self.last_arrival);
-        (
-            self.last_arrival,
-            self.departure(self.last_arrival, service),
-        )
+    /// A request joins that arrived at `arrival`. Returns when it joins, which is not before any that has, and departs;
+    /// `None` where it would have to wait for too long. Who leaves the queue is served all the same, so the bound is all
+    /// that keeps one client from filling it up for hours.
+    pub(super) fn join(&mut self, arrival: Instant, service: Nanos) -> Option<(Instant, Instant)> {
+        let arrival = arrival.max(self.last_arrival);
+        if self.last_departure.since(arrival) > QUEUE_WAIT_MAX {
+            return None;
+        }
+        self.last_arrival = arrival;
+        Some((arrival, self.departure(arrival, service)))
     }
 
     /// When the request that arrived at `arrival` departs.
@@ -30,6 +34,20 @@ impl Queue {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn who_would_wait_too_long_does_not_join() {
+        let (mut queue, service) = (Queue::default(), Nanos::from_secs(10));
+        let at = Instant(1_000_000_000);
+        let joined = (0..1_000).filter(|_| queue.join(at, service).is_some());
+        assert_eq!(joined.count(), 7, "the last of them waits for 60 s");
+        assert_eq!(
+            queue
+                .join(at + service, service)
+                .map(|(_, leaves)| leaves.since(at)),
+            Some(Nanos::from_secs(80))
+        );
+    }
 
     proptest! {
         #[test]

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use http::StatusCode;
 
+use super::connection::Ending;
 use crate::units::{Instant, Nanos};
 
 /// A head is no longer than that and what it echoes of its request, bytes.
@@ -63,7 +64,8 @@ pub(super) struct Reply {
     pub body: Body,
     /// It answers a `HEAD`: the body is told of and not sent.
     pub head: bool,
-    pub close: bool,
+    /// What becomes of the connection: [`Ending::No`], [`Ending::Last`] or [`Ending::LastOfMore`].
+    pub ending: Ending,
     /// Say that the connection is kept.
     pub tell_keep_alive: bool,
 }
@@ -76,7 +78,7 @@ impl Reply {
             content_type: ContentType::Text,
             body: Body::Text(text),
             head: false,
-            close: false,
+            ending: Ending::No,
             tell_keep_alive: false,
         }
     }
@@ -85,13 +87,18 @@ impl Reply {
     pub(super) fn refusal(status: u16, why: &'static str) -> Self {
         Self {
             body: Body::Line(why),
-            close: true,
+            ending: Ending::LastOfMore,
             ..Self::text(status, "")
         }
     }
 
+    /// Says this instead.
+    pub(super) fn replace(&mut self, status: u16, text: &'static str) {
+        (self.status, self.body) = (status, Body::Text(text));
+    }
+
     /// Appends the head, and the body where it is short. Returns what is left of the body, if anything is.
-    pub(super) fn write(self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
+    pub(super) fn write(mut self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
         let reason = StatusCode::from_u16(self.status).ok();
         let reason = reason.and_then(|s| s.canonical_reason()).unwrap_or("");
         into.extend_from_slice(b"HTTP/1.1 ");
@@ -101,6 +108,10 @@ impl Reply {
         into.extend_from_slice(b"\r\n");
         // RFC 9110, sections 15.3.5 and 15.4.5: there is no body, whatever was asked for.
         let bare = matches!(self.status, 204 | 304);
+        // Section 15.3.6: no content, which has to be told.
+        if self.status == 205 {
+            self.body = Body::Text("");
+        }
         if !bare {
             let mime: &[u8] = match &self.content_type {
                 ContentType::Text => b"text/plain",
@@ -121,7 +132,7 @@ impl Reply {
         if let Some(timing) = timing {
             timing.write(into);
         }
-        if self.close {
+        if self.ending != Ending::No {
             into.extend_from_slice(b"Connection: close\r\n");
         } else if self.tell_keep_alive {
             into.extend_from_slice(b"Connection: keep-alive\r\n");

@@ -2,6 +2,7 @@
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 
+use super::connection::Ending;
 use super::echo::Echo;
 use super::reply::{Body, ContentType, Reply};
 use super::request::Request;
@@ -67,8 +68,10 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
         },
     };
     reply.head = request.method == b"HEAD";
-    reply.close |= request.close;
-    reply.tell_keep_alive = request.tell_keep_alive && !reply.close;
+    if request.close {
+        reply.ending = Ending::Last;
+    }
+    reply.tell_keep_alive = request.tell_keep_alive && reply.ending == Ending::No;
     (reply, hold)
 }
 
@@ -124,7 +127,11 @@ fn echo(
             content_type
         },
         body,
-        close: echo.close,
+        ending: if echo.close {
+            Ending::LastOfMore
+        } else {
+            Ending::No
+        },
         ..Reply::text(200, "")
     };
     (reply, echo.delay)
