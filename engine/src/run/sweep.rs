@@ -612,7 +612,6 @@ impl<M: Measure> Run<'_, M> {
             common: self.measure.common(),
             params,
             connections: step.connections,
-            cpus: &self.cpus,
             chosen: &self.chosen,
             environment: &self.report.environment,
             outcome,

@@ -87,12 +87,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
 /// How the client measured, with the bound on gathering where a worker gathered responses.
 fn instrument_of(inputs: &Inputs<'_, HttpTally>) -> Instrument {
     let mut client = client_instrument(inputs);
-    let workers = u32::try_from(inputs.cpus.len()).unwrap_or(u32::MAX);
-    let most = deal(
-        u64::from(inputs.connections),
-        0,
-        workers.min(inputs.connections),
-    );
+    let workers = u32::try_from(inputs.outcome.cpus.len()).unwrap_or(u32::MAX);
+    let most = deal(u64::from(inputs.connections), 0, workers);
     let gathers = inputs.outcome.result.capabilities.batch_wait
         && inputs.outcome.wait == WaitMode::Block
         && inputs.params.rate_per_s.is_none()

@@ -92,6 +92,8 @@ pub(super) struct StepOutcome<T> {
     pub(super) disturbance: Disturbance,
     /// How both ends settled to wait.
     pub(super) wait: WaitMode,
+    /// The CPUs of its workers, of which there may be fewer than the run has.
+    pub(super) cpus: Vec<u32>,
     /// When the measured phase began, by the wall clock; absent where it never came to it.
     pub(super) began: Option<jiff::Timestamp>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
@@ -170,6 +172,7 @@ pub(super) fn run<J: Job>(
             disturbance,
             wait,
             began,
+            cpus: plan.cpus,
             stopped,
         }),
         None => Err(stopped.unwrap_or_else(|| Error::bug("a step without workers"))),

@@ -11,6 +11,7 @@ use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
 use crate::error::{Error, Result};
 use crate::run::backend::{self, AnyDriver};
+use crate::run::instrument;
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
 use crate::sys::usage::CpuTimes;
@@ -44,6 +45,8 @@ pub(in crate::run) struct WorkerResult<T> {
     pub(in crate::run) outcome: Outcome,
     pub(in crate::run) counters: TurnCounters,
     pub(in crate::run) usage: CpuTimes,
+    /// The share of the measured phase that it was at work, 0 to 1; merged, the busiest one's.
+    pub(in crate::run) busy: f64,
     pub(in crate::run) clock: ClockQuality,
     pub(in crate::run) wakeup: Option<Nanos>,
     /// What the driver had to do without, and how it spins.
@@ -58,6 +61,7 @@ impl<T> WorkerResult<T> {
         self.outcome.merge(other.outcome);
         self.counters.merge(&other.counters);
         self.usage += other.usage;
+        self.busy = self.busy.max(other.busy);
         self.clock.cost = self.clock.cost.max(other.clock.cost);
         self.clock.granularity = self.clock.granularity.max(other.clock.granularity);
         self.wakeup = self.wakeup.max(other.wakeup);
@@ -153,8 +157,10 @@ where
     let _ = assignment.arrived.send(arrived);
     // So that the launching thread notices when every worker has either arrived or ended.
     drop(assignment.arrived);
+    let mut waited = WaitMode::Block;
     match assignment.go.recv() {
         Ok(Go::Start { t0, wait }) => {
+            waited = wait;
             if wait != WaitMode::Spin && wakeup.is_none() {
                 wakeup = Some(tuning::measure_wakeup(WAKEUP_SAMPLES));
             }
@@ -168,11 +174,13 @@ where
     worker.run_until(ClientRole::is_finished_now)?;
     let (driver, client, counters) = worker.into_parts();
     let (tally, outcome, gauge) = J::results(client);
+    let usage = gauge.used();
     let result = WorkerResult {
         tally,
+        busy: instrument::busy_share(waited, &counters, &usage, outcome.measured),
         outcome,
         counters,
-        usage: gauge.used(),
+        usage,
         clock: quality,
         wakeup,
         capabilities,
