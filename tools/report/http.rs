@@ -202,7 +202,7 @@ pub(super) fn connections(step: &StepResult, http: &HttpParams) -> String {
     let found = &step.connections;
     let mut text = format!(
         "{} of {} established",
-        grouped(found.established.min(found.asked)),
+        grouped(found.established),
         grouped(found.asked)
     );
     text.push_str(&match found.reconnects {

@@ -29,7 +29,6 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
     let mut latency = summary::latencies(recording, &inputs.common.percentiles);
     latency.by_status = by_status(&tally.codes, recording, &inputs.common.percentiles);
     let target_per_s = target_per_s(&inputs.params);
-    let established = connections(inputs);
     let mut step = StepResult {
         label: inputs.common.label.clone(),
         params: inputs.params.clone(),
@@ -56,10 +55,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
         }),
         errors: tally.measured.errors.to_counts(),
         connections: Connections {
-            // Those opened anew stand in `reconnects`.
-            established: established.established.min(established.asked),
             reconnects: tally.reconnects,
-            ..established
+            ..connections(inputs)
         },
         cpu: Cpu {
             client: cpu_use(

@@ -86,6 +86,7 @@ impl<G: Gauge> HttpClient<G> {
             state: State::Connecting { since: now },
             socket,
             expected: connection.expected,
+            stood: connection.stood,
             failures: connection.failures,
             offered: connection.offered,
             first: connection.first,
@@ -130,9 +131,12 @@ impl<G: Gauge> HttpClient<G> {
 
     /// The connection stands.
     fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
-        self.outcome.established += 1;
         self.open += 1;
-        self.connections[index as usize].state = State::Open;
+        let connection = &mut self.connections[index as usize];
+        connection.state = State::Open;
+        // One that is opened anew does not stand for another that never did.
+        let stood = std::mem::replace(&mut connection.stood, true);
+        self.outcome.established += u64::from(!stood);
         self.settle(index);
         self.receive(io, index)?;
         self.offer(index);
