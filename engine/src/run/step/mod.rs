@@ -45,6 +45,8 @@ pub(super) trait Job: Send + 'static {
     type Tally: Send + 'static;
     /// The role that does it.
     type Client: ClientRole + Role<UringDriver> + Role<EpollDriver>;
+    /// A step starts only once every worker has a connection; else once one of them has, and the others go on trying.
+    const NEEDS_ALL: bool = true;
 
     /// The role, made on the worker's thread. `wakeup` is the 99th percentile of a wake-up there, where it sleeps.
     fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client;
@@ -90,10 +92,10 @@ pub(super) struct StepOutcome<T> {
     /// Merged over the workers.
     pub(super) result: WorkerResult<T>,
     pub(super) disturbance: Disturbance,
-    /// How both ends settled to wait.
-    pub(super) wait: WaitMode,
     /// The CPUs of its workers, of which there may be fewer than the run has.
     pub(super) cpus: Vec<u32>,
+    /// How both ends settled to wait.
+    pub(super) wait: WaitMode,
     /// When the measured phase began, by the wall clock; absent where it never came to it.
     pub(super) began: Option<jiff::Timestamp>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
@@ -170,9 +172,9 @@ pub(super) fn run<J: Job>(
         Some(result) => Ok(StepOutcome {
             result,
             disturbance,
+            cpus: plan.cpus,
             wait,
             began,
-            cpus: plan.cpus,
             stopped,
         }),
         None => Err(stopped.unwrap_or_else(|| Error::bug("a step without workers"))),
@@ -218,21 +220,21 @@ pub(super) fn deal(total: u64, index: u32, workers: u32) -> u64 {
 }
 
 /// Waits until every worker is connected, and decides whether to start.
-fn decide<J>(
+fn decide<J: Job>(
     plan: &StepPlan<J>,
     arrived: &Receiver<Arrived>,
     local: &Interrupt,
     interrupt: &Interrupt,
     ended: impl Fn() -> bool,
 ) -> Go {
-    let mut alive = true;
+    let mut alive = 0;
     let mut server_spins = true;
     let mut waiting = plan.cpus.len();
     while waiting > 0 {
         match arrived.recv_timeout(LOOK) {
             Ok(one) => {
                 waiting -= 1;
-                alive &= one.alive;
+                alive += usize::from(one.alive);
                 server_spins &= one.server_spins;
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -247,7 +249,8 @@ fn decide<J>(
             Err(RecvTimeoutError::Disconnected) => return Go::Abandon,
         }
     }
-    if !alive || interrupt.is_raised() {
+    let needed = if J::NEEDS_ALL { plan.cpus.len() } else { 1 };
+    if alive < needed || interrupt.is_raised() {
         return Go::Abandon;
     }
     let wait = match plan.wait {
@@ -271,6 +274,40 @@ mod tests {
         let at = |instant| wall_clock_at(instant).unwrap().as_nanosecond();
         let (before, after) = (at(Instant(now.0 - second.0)), at(now + second));
         assert!((1_900_000_000..2_100_000_000).contains(&(after - before)));
+    }
+
+    /// What is decided once `alive` of four workers have a connection.
+    fn decided<J: Job>(alive: usize) -> Go {
+        let plan = StepPlan::<J> {
+            cpus: vec![0; 4],
+            jobs: Vec::new(),
+            backend: Backend::Epoll,
+            warmup: Nanos::ZERO,
+            duration: None,
+            wait: WaitMode::Block,
+            wait_is_default: false,
+            interval: Nanos::from_secs(1),
+            counts_bytes: false,
+            guard: None,
+        };
+        let (tell, arrived) = bounded(4);
+        for worker in 0..4 {
+            let arrived = Arrived {
+                alive: worker < alive,
+                server_spins: true,
+            };
+            tell.try_send(arrived).unwrap();
+        }
+        let quiet = Interrupt::default();
+        decide(&plan, &arrived, &quiet, &quiet, || false)
+    }
+
+    #[test]
+    fn one_worker_with_a_connection_starts_an_http_load() {
+        let starts = |go| matches!(go, Go::Start { .. });
+        assert!(starts(decided::<HttpJob>(1)) && starts(decided::<HttpJob>(4)));
+        assert!(!starts(decided::<HttpJob>(0)));
+        assert!(starts(decided::<LatJob>(4)) && !starts(decided::<LatJob>(3)));
     }
 
     #[test]
