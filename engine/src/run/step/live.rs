@@ -114,6 +114,8 @@ pub(super) struct Merger {
     full: Receiver<Box<LiveEntry>>,
     workers: usize,
     partly: BTreeMap<usize, (usize, LiveEntry)>,
+    /// Entries up to here were told, or left out for good.
+    told: usize,
 }
 
 impl Merger {
@@ -129,6 +131,7 @@ impl Merger {
             full,
             workers,
             partly: BTreeMap::new(),
+            told: 0,
         };
         (
             merger,
@@ -156,8 +159,72 @@ impl Merger {
             if *count == self.workers
                 && let Some((_, merged)) = self.partly.remove(&index)
             {
+                self.told = self.told.max(index + 1);
                 observer.interval(params, &summary::interval(&merged.view()));
             }
         }
+    }
+
+    /// Every worker has ended, by count not all of them in the same entry: the entries behind the last one that all
+    /// came to are told as they are. One before it lacks what a worker had no spare entry for.
+    pub(super) fn finish(&mut self, params: &Params, observer: &mut dyn Observer) {
+        self.tell(params, observer);
+        for (_, (_, entry)) in self.partly.split_off(&self.told) {
+            observer.interval(params, &summary::interval(&entry.view()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::{Extent, RecordingSpec, Sample};
+    use crate::result::Interval;
+    use crate::units::{Instant, Nanos};
+
+    #[derive(Default)]
+    struct Told(Vec<(u64, u64)>);
+
+    impl Observer for Told {
+        fn interval(&mut self, _: &Params, interval: &Interval) {
+            self.0.push((interval.at_ns, interval.completed));
+        }
+    }
+
+    /// A worker's series of 10 ms each, with one operation in every entry.
+    fn series(entries: u64) -> Recording {
+        let mut recording = Recording::new(RecordingSpec {
+            extent: Extent::Time(Nanos::from_millis(10 * entries)),
+            interval: Nanos::from_millis(10),
+            open_loop: false,
+        });
+        recording.begin(Instant(0));
+        for entry in 0..entries {
+            let sample = Sample {
+                service: Nanos(1_000),
+                ..Sample::default()
+            };
+            recording.record(Instant(entry * 10_000_000 + 1), sample);
+        }
+        recording
+    }
+
+    #[test]
+    fn entries_that_only_some_workers_came_to_are_told_in_the_end() {
+        let (mut merger, stream) = Merger::new(2);
+        let worker = || LiveGauge::new(Arc::default(), Some(stream.clone()));
+        let (mut short, mut long) = (worker(), worker());
+        let mut told = Told::default();
+        for entry in 0..4 {
+            if entry < 2 {
+                short.entry_ends(&series(2), entry);
+            }
+            long.entry_ends(&series(4), entry);
+            merger.tell(&Params::default(), &mut told);
+        }
+        let ms = |n: u64| n * 10_000_000;
+        assert_eq!(told.0, [(ms(1), 2), (ms(2), 2)]);
+        merger.finish(&Params::default(), &mut told);
+        assert_eq!(told.0[2..], [(ms(3), 1), (ms(4), 1)]);
     }
 }

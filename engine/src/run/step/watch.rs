@@ -97,7 +97,7 @@ impl<J> Watch<'_, J> {
             let _ = pause.recv_timeout(rest.clamp(Duration::from_millis(1), look));
         }
         if let Some(merger) = &mut self.merger {
-            merger.tell(self.params, observer);
+            merger.finish(self.params, observer);
         }
         probe.map(|probe| probe.finish()).unwrap_or_default()
     }
