@@ -476,12 +476,15 @@ impl<M: Measure> Run<'_, M> {
             ConnectBudget::of(&self.report.environment.client).with_sources(self.measure.sources());
         if matches!(self.address, Destination::Unix(_)) {
             // It takes neither ports nor entries.
-        } else if self.measure.connects_each() {
-            for warning in budget.check(u64::from(most), self.measure.connects_total()) {
+        } else {
+            let most = u64::from(most);
+            let total = match self.measure.connects_each() {
+                true => self.measure.connects_total(),
+                false => Some(most),
+            };
+            for warning in budget.check(most, total) {
                 self.warn(warning, observer);
             }
-        } else if let Some(warning) = budget.check_ports(u64::from(most)) {
-            self.warn(warning, observer);
         }
         let context = WarningContext {
             spinning: self.wait != WaitMode::Block,

@@ -13,6 +13,7 @@ use super::worker::Go;
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::Error;
 use crate::result::{Interval, Params};
+use crate::run::guard::{Room, TableGuard};
 use crate::run::observe::{Interrupt, Observer, Phase, Progress};
 use crate::sys::usage::{Disturbance, DisturbanceProbe};
 use crate::units::{Instant, Nanos};
@@ -57,7 +58,8 @@ impl<J> Watch<'_, J> {
         while !threads.iter().all(std::thread::JoinHandle::is_finished) {
             let now = MonotonicClock.now();
             let wants_progress = observer.wants_progress();
-            let look = if wants_progress || self.plan.guard.is_some() {
+            let room = self.plan.guard.as_ref().map(TableGuard::look);
+            let look = if wants_progress || room == Some(Room::Little) {
                 LOOK
             } else {
                 LOOK_UNWATCHED
@@ -68,9 +70,8 @@ impl<J> Watch<'_, J> {
             if self.interrupt.is_raised() {
                 self.local.raise();
             }
-            if let Some(guard) = &self.plan.guard
+            if let Some(Room::None(fill)) = room
                 && self.stopped.is_none()
-                && let Some(fill) = guard.table_nearly_full()
             {
                 let message = format!(
                     "stopped: the connection-tracking table holds {} of {} entries",
