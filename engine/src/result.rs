@@ -419,6 +419,13 @@ pub struct Connections {
     pub reconnects: u64,
     /// Sockets used in all.
     pub sockets_used: u64,
+    /// Time in the measured phase that it took to open connections anew, summed over them, nanoseconds; HTTP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connecting_ns: Option<u64>,
+    /// Time in the measured phase in which connections did not stand since they had failed, summed over them,
+    /// nanoseconds; HTTP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_ns: Option<u64>,
 }
 
 /// CPU time of both ends.

@@ -152,7 +152,8 @@ pub fn saturation(step: &StepResult) -> Option<String> {
     if busy >= BUSY_OPEN_LOOP {
         return Some(busy_words());
     }
-    if connections_busy(step) > CONNECTIONS_BUSY || http::lacked_connections(step) {
+    let taken = connections_busy(step) + http::down(step);
+    if taken > CONNECTIONS_BUSY || http::lacked_connections(step) {
         return None;
     }
     let late = late(step, target_per_s).map(|(lateness, gap)| {
@@ -188,8 +189,8 @@ fn behind(step: &StepResult) -> Option<String> {
     })
 }
 
-/// The share of the connections that had an operation outstanding, in the mean: by Little's law, the rate of sends
-/// times the mean service time, over the connections.
+/// The share of the connections that had an operation outstanding or were being opened anew, in the mean: by Little's
+/// law, the rate of sends times the mean service time, over the connections; and the time that connecting took.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn connections_busy(step: &StepResult) -> f64 {
     let seconds = Nanos(step.duration_ns).as_secs_f64();
@@ -197,7 +198,7 @@ fn connections_busy(step: &StepResult) -> f64 {
     let each = step.params.http.as_ref().map_or(1, |http| http.pipeline);
     let connections = f64::from(step.params.connections.max(1)) * f64::from(each.max(1));
     if seconds > 0.0 {
-        step.operations.sent as f64 / seconds * service_s / connections
+        step.operations.sent as f64 / seconds * service_s / connections + http::connecting(step)
     } else {
         0.0
     }
@@ -288,7 +289,7 @@ fn waited_for_connections(step: &StepResult) -> Option<String> {
     }
     http::lacked_connections(step).then(|| {
         format!(
-            "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers",
+            "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers or were down",
             step.rate.backlog_max.unwrap_or(0)
         )
     })

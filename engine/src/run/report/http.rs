@@ -56,6 +56,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
         errors: tally.measured.errors.to_counts(),
         connections: Connections {
             reconnects: tally.reconnects,
+            connecting_ns: Some(tally.connecting.0),
+            down_ns: Some(tally.down.0),
             ..connections(inputs)
         },
         cpu: Cpu {

@@ -52,6 +52,7 @@ fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
         established: outcome.established,
         reconnects: 0,
         sockets_used: outcome.sockets,
+        ..Connections::default()
     }
 }
 
