@@ -24,20 +24,27 @@ pub(super) struct Live {
     pub(super) phase: AtomicU8,
     pub(super) completed: AtomicU64,
     pub(super) errors: AtomicU64,
+    responses: AtomicU64,
 }
+
+/// The numbers of all workers of a step.
+pub(super) type Lives = Arc<[CachePadded<Live>]>;
 
 #[derive(Debug)]
 pub(in crate::run) struct LiveGauge {
-    live: Arc<CachePadded<Live>>,
+    /// Those of all workers of the step, and which is its own.
+    lives: Lives,
+    own: usize,
     stream: Option<Stream>,
     before: CpuTimes,
     used: CpuTimes,
 }
 
 impl LiveGauge {
-    pub(super) fn new(live: Arc<CachePadded<Live>>, stream: Option<Stream>) -> Self {
+    pub(super) fn new(lives: Lives, own: usize, stream: Option<Stream>) -> Self {
         Self {
-            live,
+            lives,
+            own,
             stream,
             before: CpuTimes::default(),
             used: CpuTimes::default(),
@@ -60,13 +67,30 @@ pub(super) struct Stream {
 
 impl Gauge for LiveGauge {
     fn phase(&mut self, phase: Phase) {
-        self.live.phase.store(phase as u8, Ordering::Relaxed);
+        self.lives[self.own]
+            .phase
+            .store(phase as u8, Ordering::Relaxed);
     }
 
     #[inline]
     fn counts(&mut self, completed: u64, errors: u64) {
-        self.live.completed.store(completed, Ordering::Relaxed);
-        self.live.errors.store(errors, Ordering::Relaxed);
+        let live = &self.lives[self.own];
+        live.completed.store(completed, Ordering::Relaxed);
+        live.errors.store(errors, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn responses(&mut self, count: u64) {
+        self.lives[self.own]
+            .responses
+            .store(count, Ordering::Relaxed);
+    }
+
+    fn responses_elsewhere(&self) -> u64 {
+        let all = self.lives.iter().enumerate();
+        all.filter(|(worker, _)| *worker != self.own)
+            .map(|(_, live)| live.responses.load(Ordering::Relaxed))
+            .sum()
     }
 
     fn measure_begins(&mut self) {
@@ -210,10 +234,22 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_knows_how_many_responses_the_others_had() {
+        let lives: Lives = (0..3).map(|_| CachePadded::default()).collect();
+        let worker = |own| LiveGauge::new(Arc::clone(&lives), own, None);
+        let mut workers = [worker(0), worker(1), worker(2)];
+        for (worker, count) in workers.iter_mut().zip([1, 10, 100]) {
+            worker.responses(count);
+        }
+        let told = workers.map(|worker| worker.responses_elsewhere());
+        assert_eq!(told, [110, 101, 11]);
+    }
+
+    #[test]
     fn entries_that_only_some_workers_came_to_are_told_in_the_end() {
         let (mut merger, stream) = Merger::new(2);
-        let worker = || LiveGauge::new(Arc::default(), Some(stream.clone()));
-        let (mut short, mut long) = (worker(), worker());
+        let worker = |own| LiveGauge::new(Arc::default(), own, Some(stream.clone()));
+        let (mut short, mut long) = (worker(0), worker(1));
         let mut told = Told::default();
         for entry in 0..4 {
             if entry < 2 {

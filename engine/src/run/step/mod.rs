@@ -27,7 +27,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role};
 
-use live::{Live, LiveGauge, Merger};
+use live::{LiveGauge, Lives, Merger};
 use watch::{LOOK, Watch};
 use worker::{Arrived, Assignment, Go, work};
 
@@ -114,26 +114,26 @@ pub(super) fn run<J: Job>(
     let (arrived_tx, arrived) = bounded(workers);
     let local = Interrupt::default();
     let mut gos = Vec::new();
-    let mut lives = Vec::new();
+    let lives: Lives = (0..workers).map(|_| CachePadded::default()).collect();
     let mut threads = Vec::new();
     let merging = observer.wants_intervals() && !plan.counts_bytes;
     let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
-    for (job, &cpu) in std::mem::take(&mut plan.jobs).into_iter().zip(&plan.cpus) {
+    let jobs = std::mem::take(&mut plan.jobs);
+    for (own, (job, &cpu)) in jobs.into_iter().zip(&plan.cpus).enumerate() {
         let (go_tx, go) = bounded(1);
-        let live = Arc::new(CachePadded::new(Live::default()));
         let assignment = Assignment {
             cpu,
             separate,
             backend: plan.backend,
             job,
-            live: Arc::clone(&live),
+            lives: Arc::clone(&lives),
+            own,
             stream: stream.clone(),
             interrupt: local.clone(),
             arrived: arrived_tx.clone(),
             go,
         };
         gos.push(go_tx);
-        lives.push(live);
         let thread = std::thread::Builder::new()
             .name(format!("tare-client-{cpu}"))
             .spawn(move || work(assignment))

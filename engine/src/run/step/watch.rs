@@ -1,6 +1,5 @@
 //! The launching thread while the workers of a step run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub(super) struct Watch<'a, J> {
     pub(super) plan: &'a StepPlan<J>,
     pub(super) params: &'a Params,
     pub(super) merger: Option<Merger>,
-    pub(super) lives: &'a [Arc<CachePadded<Live>>],
+    pub(super) lives: &'a [CachePadded<Live>],
     /// Stops the workers of this step.
     pub(super) local: &'a Interrupt,
     /// Stops the run.

@@ -1,12 +1,9 @@
 //! A worker's thread.
 
-use std::sync::Arc;
-
 use crossbeam::channel::{Receiver, Sender};
-use crossbeam::utils::CachePadded;
 
 use super::Job;
-use super::live::{Live, LiveGauge, Stream};
+use super::live::{LiveGauge, Lives, Stream};
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
 use crate::error::{Error, Result};
@@ -77,7 +74,9 @@ pub(super) struct Assignment<J> {
     pub(super) separate: bool,
     pub(super) backend: Backend,
     pub(super) job: J,
-    pub(super) live: Arc<CachePadded<Live>>,
+    /// What all workers show, and which of them this is.
+    pub(super) lives: Lives,
+    pub(super) own: usize,
     pub(super) stream: Option<Stream>,
     pub(super) interrupt: Interrupt,
     pub(super) arrived: Sender<Arrived>,
@@ -138,7 +137,7 @@ where
     let sleeps = assignment.job.wait() != WaitMode::Spin;
     let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
-    let gauge = LiveGauge::new(assignment.live, assignment.stream);
+    let gauge = LiveGauge::new(assignment.lives, assignment.own, assignment.stream);
     let client = assignment
         .job
         .client(wakeup.unwrap_or_default(), gauge, assignment.interrupt);
