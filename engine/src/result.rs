@@ -508,6 +508,9 @@ pub struct Instrument {
     pub ring_overflows: u64,
     /// The generator, not the path, was the bottleneck.
     pub saturated: bool,
+    /// Why that is said, in words with its figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<String>,
     /// The numbers were disturbed from outside; `disturbances` says how.
     pub disturbed: bool,
     /// In words, each with its figure.

@@ -333,7 +333,8 @@ fn trouble(instrument: &Instrument) -> String {
     if instrument.saturated {
         let busy = instrument.worker_busy_max * 100.0;
         parts.push(format!(
-            "SATURATED: the busiest worker was busy {busy:.0} % of its time"
+            "SATURATED: {}",
+            reason.unwrap_or("no reason was told")
         ));
     }
     if instrument.disturbed {

@@ -208,11 +208,13 @@ fn workers(end: &Instrument) -> f64 {
     u32::try_from(end.cpus.len().max(1)).map_or(f64::MAX, f64::from)
 }
 
-/// Fills in what is to be judged of both ends of a step: `saturated` (the client's), `disturbed` and
+/// Fills in what is to be judged of both ends of a step: `saturated` and why (the client's), `disturbed` and
 /// `disturbances`.
 pub fn judge(step: &mut StepResult) {
     let duration = Nanos(step.duration_ns);
-    step.instrument.client.saturated = saturation(step).is_some();
+    let reason = saturation(step);
+    step.instrument.client.saturated = reason.is_some();
+    step.instrument.client.saturation = reason;
     let ends = std::iter::once(&mut step.instrument.client).chain(&mut step.instrument.server);
     for end in ends {
         end.disturbances = disturbances(end, duration)
