@@ -232,7 +232,9 @@ fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String,
     }
     let mut failures = failures(step);
     let count: u64 = failures.iter().map(|(_, count)| count).sum();
-    if count > 0 {
+    // Where nothing came of the step and errors are why, the run's own error says so.
+    let is_told = step.operations.completed == 0 && count > responses;
+    if count > 0 && !is_told {
         warn(
             "failures",
             format!(
@@ -483,6 +485,24 @@ mod tests {
             "{text}"
         );
         assert!(message(&step, "failures").starts_with("2 connections or requests"));
+    }
+
+    #[test]
+    fn a_server_that_was_never_reached_is_told_once_by_the_runs_error() {
+        let mut step = quiet();
+        step.rate.target_per_s = None;
+        step.operations.due = 0;
+        step.operations.completed = 0;
+        step.status_codes.clear();
+        step.errors = vec![ErrorCount {
+            phase: "connect".to_owned(),
+            cause: "ECONNREFUSED".to_owned(),
+            count: 10,
+        }];
+        assert_eq!(codes(&step), [""; 0]);
+        // The error then tells of the codes.
+        answered(&mut step, "503", 11, false);
+        assert_eq!(codes(&step), ["unexpected-status", "failures"]);
     }
 
     #[test]
