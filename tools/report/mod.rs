@@ -212,6 +212,26 @@ fn headline(latency: &Latencies) -> &Summary {
 fn errors(errors: &[ErrorCount]) -> String {
     let parts: Vec<String> = errors
         .iter()
+/// What was done for descriptors enough, if anything was.
+fn descriptors(report: &Report) -> Option<String> {
+    let told = report.plan.get("descriptors")?;
+    let limit = told["limit"].as_u64()?;
+    let mut text = match told["raised_from"].as_u64() {
+        Some(before) if before < limit => {
+            format!(
+                "limit raised from {} to {}",
+                grouped(before),
+                grouped(limit)
+            )
+        }
+        _ => format!("limit {}", grouped(limit)),
+    };
+    if told["per_worker"] == true {
+        text.push_str(", for each worker in a table of its own");
+    }
+    Some(text)
+}
+
         .map(|e| format!("{} in {} × {}", e.cause, e.phase, grouped(e.count)))
         .collect();
     parts.join(", ")
@@ -473,3 +493,29 @@ mod tests {
         assert_eq!(quantile(&summary, 50.0), NONE);
     }
 }
+        summary.mean_ns = Some(1_500.0);
+        summary.stdev_ns = Some(100.0);
+        assert_eq!([mean(&summary), stdev(&summary)], ["1.5 µs", "± 100 ns"]);
+        summary.censored = 1;
+        assert_eq!([mean(&summary), stdev(&summary)], ["≥ 1.5 µs", "≈ 100 ns"]);
+    }
+
+    #[test]
+    fn a_raised_limit_of_descriptors_is_told() {
+        let mut report = fixtures::one_step();
+        assert_eq!(descriptors(&report), None);
+        let raised =
+            serde_json::json!({"limit": 20_100, "raised_from": 1_024, "per_worker": false});
+        report.plan["descriptors"] = raised;
+        let told = |report: &Report| descriptors(report).unwrap();
+        assert_eq!(told(&report), "limit raised from 1,024 to 20,100");
+        report.plan["descriptors"]["per_worker"] = true.into();
+        assert_eq!(
+            told(&report),
+            "limit raised from 1,024 to 20,100, for each worker in a table of its own"
+        );
+        report.plan["descriptors"]["limit"] = 1_024.into();
+        assert_eq!(
+            told(&report),
+            "limit 1,024, for each worker in a table of its own"
+        );

@@ -344,6 +344,9 @@ fn trouble(instrument: &Instrument) -> String {
 }
 
 fn machines(out: &mut String, report: &Report) {
+    if let Some(text) = super::descriptors(report) {
+        fact(out, "descriptors", &text);
+    }
     let client = std::iter::once(("client on", &report.environment.client));
     let servers = report.environment.servers.iter();
     for (end, machine) in client.chain(servers.map(|server| ("far end on", server))) {
