@@ -130,7 +130,7 @@ fn notes(out: &mut String, step: &StepResult, look: &Look, unanswered: &str) {
     }
     if main.censored > 0 {
         out.push_str(&format!(
-            "  ≥ rests on {}, known only to have taken at least that long\n",
+            "  ≥ rests on {}, known only to have taken at least that long\n  ≈ rests on them too, and may be more or less\n",
             plural(main.censored, unanswered)
         ));
     }
@@ -331,7 +331,7 @@ fn state(instrument: &Instrument) -> &'static str {
 fn trouble(instrument: &Instrument) -> String {
     let mut parts = Vec::new();
     if instrument.saturated {
-        let busy = instrument.worker_busy_max * 100.0;
+        let reason = instrument.saturation.as_deref();
         parts.push(format!(
             "SATURATED: {}",
             reason.unwrap_or("no reason was told")
