@@ -340,9 +340,9 @@ pub struct Summary {
     pub count: u64,
     /// Smallest, exact.
     pub min_ns: Option<u64>,
-    /// Mean, exact.
+    /// Mean, exact; with censored samples a lower bound.
     pub mean_ns: Option<f64>,
-    /// Standard deviation.
+    /// Standard deviation; with censored samples it may be more or less.
     pub stdev_ns: Option<f64>,
     /// Median.
     pub p50_ns: Option<u64>,
@@ -367,7 +367,7 @@ pub struct Summary {
     pub intervals_ns: BTreeMap<String, (u64, u64)>,
     /// Samples that are only known to be at least this long (timed out, or in flight at the end).
     pub censored: u64,
-    /// Quantiles that rest on censored samples, so are lower bounds (`≥` in text), by name.
+    /// What rests on censored samples, so is a lower bound (`≥` in text), by name: quantiles, `mean`, `max`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lower_bounds: Vec<String>,
     /// The whole histogram: base64 of the HdrHistogram V2 compressed encoding.
@@ -419,6 +419,13 @@ pub struct Connections {
     pub reconnects: u64,
     /// Sockets used in all.
     pub sockets_used: u64,
+    /// Time in the measured phase that it took to open connections anew, summed over them, nanoseconds; HTTP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connecting_ns: Option<u64>,
+    /// Time in the measured phase in which connections did not stand since they had failed, summed over them,
+    /// nanoseconds; HTTP only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_ns: Option<u64>,
 }
 
 /// CPU time of both ends.
@@ -501,6 +508,9 @@ pub struct Instrument {
     pub ring_overflows: u64,
     /// The generator, not the path, was the bottleneck.
     pub saturated: bool,
+    /// Why that is said, in words with its figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<String>,
     /// The numbers were disturbed from outside; `disturbances` says how.
     pub disturbed: bool,
     /// In words, each with its figure.

@@ -45,6 +45,18 @@ fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
         let result = result(&ran);
         assert!(operations(&result, "completed") > 0, "{ran:#?}");
         // The schedule went on without it, and nothing of it vanished.
+        // And that it was away is why.
+        let warnings = ran.report()["warnings"].clone();
+        let why = warnings
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|warning| warning["code"] == "rate-not-reached");
+        let why = why.expect("a cause")["message"].as_str().unwrap();
+        assert!(
+            why.contains("the server, connections to it were down"),
+            "{why}"
+        );
         let due = operations(&result, "due");
         assert!((2_990..=3_010).contains(&due), "{result:#}");
         assert!(operations(&result, "unsent_at_end") > 0, "{result:#}");

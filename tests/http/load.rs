@@ -72,6 +72,21 @@ fn each_number_of_connections_is_a_result() {
 }
 
 #[test]
+fn each_step_is_judged_by_the_workers_that_it_had() {
+    let serve = Serve::start("");
+    for_each_backend(|backend| {
+        let flags = format!("-c 1,8 --threads 2 -n 400 {backend}");
+        let report = http(&url(&serve, "/"), &flags).exits(0).report();
+        let results = report["results"].as_array().unwrap().iter();
+        let cpus = |result: &Value| {
+            let cpus = &result["instrument"]["client"]["cpus"];
+            cpus.as_array().unwrap().len()
+        };
+        assert_eq!(results.map(cpus).collect::<Vec<_>>(), [1, 2]);
+    });
+}
+
+#[test]
 fn time_ends_a_run_too() {
     let serve = Serve::start("");
     for_each_backend(|backend| {

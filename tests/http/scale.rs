@@ -41,3 +41,22 @@ fn twenty_thousand_connections_take_one_command() {
     assert!((2_999..=3_001).contains(&due), "{result:#}");
     all_went_well(&result, due);
 }
+
+#[test]
+fn a_limit_that_was_raised_is_told() {
+    let serve = Serve::start("");
+    let url = format!("http://{}/", serve.address());
+    let run = |limit: &str, format: &str| {
+        let flags = format!("-c 100 -n 100 --format {format}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -Sn {limit} && exec \"$0\" \"$@\"")]);
+        command.arg(tare().get_program()).args(words(&url, &flags));
+        Job::start(command).wait().exits(0)
+    };
+    let text = run("60", "text").stdout;
+    assert!(text.contains("limit raised from 60 to "), "{text}");
+    let report = run("60", "json").report();
+    assert_eq!(report["plan"]["descriptors"]["raised_from"], 60);
+    let text = run("500", "text").stdout;
+    assert!(!text.contains("limit raised"), "{text}");
+}

@@ -66,6 +66,23 @@ fn a_fifth_of_the_answers_is_an_error() {
     });
 }
 
+/// A worker that first sees a code asks what the others have counted.
+#[test]
+fn which_response_was_the_first_of_its_code_is_told_of_several_workers() {
+    let serve = Serve::start("");
+    let address = serve.address();
+    for_each_backend(|backend| {
+        let flags = format!("-c 8 -n 1000 -R 1000 --threads 2 --timeout 10s {backend}");
+        let result = result(&http(&url(address, "/echo?status=511:5"), &flags).exits(0));
+        let codes = &result["status_codes"];
+        let first = |code: &str| figure(codes, &format!("/{code}/first_ordinal"));
+        assert_eq!(first("200").min(first("511")), 1, "{codes:#}");
+        let later = first("200").max(first("511"));
+        // Two workers whose first responses differ may each take its own for the first.
+        assert!((1..=1000).contains(&later), "{codes:#}");
+    });
+}
+
 #[test]
 fn a_fifth_of_the_answers_is_slow() {
     let serve = Serve::start("");

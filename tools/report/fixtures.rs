@@ -97,6 +97,7 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
             established: 1,
             reconnects: 0,
             sockets_used: 1,
+            ..Connections::default()
         },
         latency_error_ns: 425,
         instrument: Instruments {
@@ -283,6 +284,7 @@ pub(crate) fn partial() -> Report {
     let client = &mut step.instrument.client;
     client.saturated = true;
     client.worker_busy_max = 0.97;
+    client.saturation = Some("its busiest worker was busy 97 % of the time".into());
     client.disturbed = true;
     client.disturbances = vec!["steal 12 ms".into(), "31 involuntary switches".into()];
     client.throttled_ns = Some(5_000_000);

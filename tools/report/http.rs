@@ -178,13 +178,12 @@ pub(super) fn codes(step: &StepResult) -> Option<Cells> {
         let latency = step.latency.by_status.get(code);
         let at =
             |percent| latency.map_or_else(|| NONE.to_owned(), |summary| quantile(summary, percent));
-        let ordinal = seen.first_ordinal;
         cells.row(vec![
             code.clone(),
             grouped(seen.count),
             percent(seen.count as f64 / all as f64),
             format!("at {}", Nanos(seen.first_at_ns)),
-            ordinal.map_or_else(|| NONE.to_owned(), |n| format!("response {}", grouped(n))),
+            format!("response {}", grouped(seen.first_ordinal)),
             at(50.0),
             at(99.0),
             if seen.expected {
@@ -202,7 +201,7 @@ pub(super) fn connections(step: &StepResult, http: &HttpParams) -> String {
     let found = &step.connections;
     let mut text = format!(
         "{} of {} established",
-        grouped(found.established.min(found.asked)),
+        grouped(found.established),
         grouped(found.asked)
     );
     text.push_str(&match found.reconnects {

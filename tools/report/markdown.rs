@@ -4,7 +4,9 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
-use super::{Cells, Look, asked, distribution, http, loaded, operations, parts, sweep, warning};
+use super::{
+    Cells, Look, asked, descriptors, distribution, http, loaded, operations, parts, sweep, warning,
+};
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut blocks = vec![format!("**{}**", escape(&asked(report)))];
@@ -95,6 +97,7 @@ fn http_steps(report: &Report, steps: &[StepResult], look: &Look, blocks: &mut V
         facts.push(("errors", super::errors(&step.errors)));
     }
     facts.push(("connections", http::connections(step, asked)));
+    facts.extend(descriptors(report).map(|text| ("descriptors", text)));
     facts.extend(http::cpu(step).map(|text| ("cpu", text)));
     let lines = facts
         .iter()

@@ -165,8 +165,17 @@ fn half(ns: Option<u64>) -> String {
     time(ns.map(|ns| ns / 2))
 }
 
+/// The mean, which is a lower bound as soon as any sample is.
 fn mean(summary: &Summary) -> String {
-    time(summary.mean_ns.map(|mean| nanos(mean).0))
+    let mean = summary.mean_ns.map(|mean| nanos(mean).0);
+    bounded(summary, time(mean))
+}
+
+/// The standard deviation; `≈` where samples are only known to be at least so long, for it may come out either way.
+fn stdev(summary: &Summary) -> String {
+    let sign = if summary.censored > 0 { '≈' } else { '±' };
+    let stdev = summary.stdev_ns.map(nanos);
+    stdev.map_or_else(|| NONE.into(), |stdev| format!("{sign} {stdev}"))
 }
 
 /// `p99.9` for 99.9 per cent.
@@ -185,7 +194,7 @@ fn longest(summary: &Summary) -> String {
     bounded(summary, time(summary.max_ns))
 }
 
-/// Marks what the longest sample decides.
+/// Marks what grows with any sample.
 fn bounded(summary: &Summary, text: String) -> String {
     if summary.censored > 0 && text != NONE {
         format!("≥ {text}")
@@ -201,6 +210,26 @@ fn at_least(summary: &Summary, name: &str, text: String) -> String {
     } else {
         text
     }
+}
+
+/// What was done for descriptors enough, if anything was.
+fn descriptors(report: &Report) -> Option<String> {
+    let told = report.plan.get("descriptors")?;
+    let limit = told["limit"].as_u64()?;
+    let mut text = match told["raised_from"].as_u64() {
+        Some(before) if before < limit => {
+            format!(
+                "limit raised from {} to {}",
+                grouped(before),
+                grouped(limit)
+            )
+        }
+        _ => format!("limit {}", grouped(limit)),
+    };
+    if told["per_worker"] == true {
+        text.push_str(", for each worker in a table of its own");
+    }
+    Some(text)
 }
 
 /// The latency that a reader is after: from the intended send where there is a schedule, else the service time.
@@ -331,16 +360,9 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
         blank(),
         half(main.min_ns),
     );
-    add("mean".into(), &mean, blank(), half(whole(main.mean_ns)));
-    add(
-        "stdev".into(),
-        &|s| {
-            s.stdev_ns
-                .map_or_else(|| NONE.into(), |ns| format!("± {}", nanos(ns)))
-        },
-        blank(),
-        blank(),
-    );
+    let half_mean = bounded(main, half(whole(main.mean_ns)));
+    add("mean".into(), &mean, blank(), half_mean);
+    add("stdev".into(), &stdev, blank(), blank());
     for &percent in &look.percentiles {
         let interval = main.intervals_ns.get(&quantile_name(percent));
         let interval = interval.filter(|_| main.quantile_ns(percent).is_some());
@@ -471,5 +493,31 @@ mod tests {
         summary.lower_bounds.push("p50".into());
         assert_eq!(quantile(&summary, 99.0), "≥ 2 s");
         assert_eq!(quantile(&summary, 50.0), NONE);
+        summary.mean_ns = Some(1_500.0);
+        summary.stdev_ns = Some(100.0);
+        assert_eq!([mean(&summary), stdev(&summary)], ["1.5 µs", "± 100 ns"]);
+        summary.censored = 1;
+        assert_eq!([mean(&summary), stdev(&summary)], ["≥ 1.5 µs", "≈ 100 ns"]);
+    }
+
+    #[test]
+    fn a_raised_limit_of_descriptors_is_told() {
+        let mut report = fixtures::one_step();
+        assert_eq!(descriptors(&report), None);
+        let raised =
+            serde_json::json!({"limit": 20_100, "raised_from": 1_024, "per_worker": false});
+        report.plan["descriptors"] = raised;
+        let told = |report: &Report| descriptors(report).unwrap();
+        assert_eq!(told(&report), "limit raised from 1,024 to 20,100");
+        report.plan["descriptors"]["per_worker"] = true.into();
+        assert_eq!(
+            told(&report),
+            "limit raised from 1,024 to 20,100, for each worker in a table of its own"
+        );
+        report.plan["descriptors"]["limit"] = 1_024.into();
+        assert_eq!(
+            told(&report),
+            "limit 1,024, for each worker in a table of its own"
+        );
     }
 }

@@ -130,7 +130,7 @@ fn notes(out: &mut String, step: &StepResult, look: &Look, unanswered: &str) {
     }
     if main.censored > 0 {
         out.push_str(&format!(
-            "  ≥ rests on {}, known only to have taken at least that long\n",
+            "  ≥ rests on {}, known only to have taken at least that long\n  ≈ rests on them too, and may be more or less\n",
             plural(main.censored, unanswered)
         ));
     }
@@ -331,9 +331,10 @@ fn state(instrument: &Instrument) -> &'static str {
 fn trouble(instrument: &Instrument) -> String {
     let mut parts = Vec::new();
     if instrument.saturated {
-        let busy = instrument.worker_busy_max * 100.0;
+        let reason = instrument.saturation.as_deref();
         parts.push(format!(
-            "SATURATED: the busiest worker was busy {busy:.0} % of its time"
+            "SATURATED: {}",
+            reason.unwrap_or("no reason was told")
         ));
     }
     if instrument.disturbed {
@@ -343,6 +344,9 @@ fn trouble(instrument: &Instrument) -> String {
 }
 
 fn machines(out: &mut String, report: &Report) {
+    if let Some(text) = super::descriptors(report) {
+        fact(out, "descriptors", &text);
+    }
     let client = std::iter::once(("client on", &report.environment.client));
     let servers = report.environment.servers.iter();
     for (end, machine) in client.chain(servers.map(|server| ("far end on", server))) {

@@ -152,7 +152,8 @@ pub fn saturation(step: &StepResult) -> Option<String> {
     if busy >= BUSY_OPEN_LOOP {
         return Some(busy_words());
     }
-    if connections_busy(step) > CONNECTIONS_BUSY || http::lacked_connections(step) {
+    let taken = connections_busy(step) + http::down(step);
+    if taken > CONNECTIONS_BUSY || http::lacked_connections(step) {
         return None;
     }
     let late = late(step, target_per_s).map(|(lateness, gap)| {
@@ -188,8 +189,8 @@ fn behind(step: &StepResult) -> Option<String> {
     })
 }
 
-/// The share of the connections that had an operation outstanding, in the mean: by Little's law, the rate of sends
-/// times the mean service time, over the connections.
+/// The share of the connections that had an operation outstanding or were being opened anew, in the mean: by Little's
+/// law, the rate of sends times the mean service time, over the connections; and the time that connecting took.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn connections_busy(step: &StepResult) -> f64 {
     let seconds = Nanos(step.duration_ns).as_secs_f64();
@@ -197,7 +198,7 @@ fn connections_busy(step: &StepResult) -> f64 {
     let each = step.params.http.as_ref().map_or(1, |http| http.pipeline);
     let connections = f64::from(step.params.connections.max(1)) * f64::from(each.max(1));
     if seconds > 0.0 {
-        step.operations.sent as f64 / seconds * service_s / connections
+        step.operations.sent as f64 / seconds * service_s / connections + http::connecting(step)
     } else {
         0.0
     }
@@ -207,11 +208,13 @@ fn workers(end: &Instrument) -> f64 {
     u32::try_from(end.cpus.len().max(1)).map_or(f64::MAX, f64::from)
 }
 
-/// Fills in what is to be judged of both ends of a step: `saturated` (the client's), `disturbed` and
+/// Fills in what is to be judged of both ends of a step: `saturated` and why (the client's), `disturbed` and
 /// `disturbances`.
 pub fn judge(step: &mut StepResult) {
     let duration = Nanos(step.duration_ns);
-    step.instrument.client.saturated = saturation(step).is_some();
+    let reason = saturation(step);
+    step.instrument.client.saturated = reason.is_some();
+    step.instrument.client.saturation = reason;
     let ends = std::iter::once(&mut step.instrument.client).chain(&mut step.instrument.server);
     for end in ends {
         end.disturbances = disturbances(end, duration)
@@ -288,7 +291,7 @@ fn waited_for_connections(step: &StepResult) -> Option<String> {
     }
     http::lacked_connections(step).then(|| {
         format!(
-            "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers",
+            "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers or were down",
             step.rate.backlog_max.unwrap_or(0)
         )
     })

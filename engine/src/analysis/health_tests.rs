@@ -167,6 +167,8 @@ fn a_busy_worker_is_saturated_unless_it_has_one_ping_pong() {
     open.instrument.client.worker_busy_max = 0.9;
     judge(&mut open);
     assert!(open.instrument.client.saturated);
+    let reason = open.instrument.client.saturation.as_deref();
+    assert_eq!(reason, Some("its busiest worker was busy 90 % of the time"));
     assert_eq!(codes(&open), ["generator-saturated"]);
 }
 
@@ -179,6 +181,12 @@ fn being_late_is_the_generators_doing_only_with_connections_to_spare() {
     step.latency.lateness.as_mut().unwrap().p99_ns = Some(1_100_000);
     assert!(
         saturation(&step).is_some_and(|s| s.contains("1.1 ms late") && s.contains("every 1 ms"))
+    );
+    judge(&mut step);
+    let reason = step.instrument.client.saturation.as_deref().unwrap();
+    assert!(
+        reason.starts_with("99 % of its sends were up to 1.1 ms late"),
+        "{reason}"
     );
     // A server that takes 3 ms keeps 3 of the 4 connections busy.
     step.latency.service.mean_ns = Some(3e6);

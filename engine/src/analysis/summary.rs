@@ -85,6 +85,9 @@ pub fn summarise(
         ..Summary::default()
     };
     let extra = percentiles.iter().filter(|p| !PERCENTILES.contains(p));
+    if summary.censored > 0 {
+        summary.lower_bounds = vec!["mean".to_owned(), "max".to_owned()];
+    }
     for &percent in PERCENTILES.iter().chain(extra) {
         let Some(quantile) = distribution.quantile(percent) else {
             continue;
@@ -241,7 +244,7 @@ mod tests {
         (1..=1_000).for_each(|i| d.record(Nanos(i * 100)));
         (0..30).for_each(|_| d.record_censored(Nanos(200_000)));
         let summary = summarise(&d, &[98.0], &|_| 1.0);
-        assert_eq!(summary.lower_bounds, ["p99", "p98"]);
+        assert_eq!(summary.lower_bounds, ["mean", "max", "p99", "p98"]);
         assert_eq!((summary.censored, summary.count), (30, 1_030));
     }
 }

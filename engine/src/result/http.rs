@@ -40,9 +40,10 @@ pub struct StatusCount {
     pub count: u64,
     /// When the first came, nanoseconds from the start of the measured phase.
     pub first_at_ns: u64,
-    /// Which response of the measured phase the first was, from 1, in the order of their arrival. Absent where several
-    /// workers measured: between them there is no order.
-    pub first_ordinal: Option<u64>,
+    /// Which response of the measured phase the first was, from 1, in the order of their arrival at all workers. Of
+    /// several workers each knows how many responses the others had counted by then: what came to them in the same turn
+    /// of their loops may be missing from it.
+    pub first_ordinal: u64,
     /// It was expected.
     pub expected: bool,
 }

@@ -220,11 +220,15 @@ impl Measure for HttpRun<'_> {
     }
 
     fn connects_each(&self) -> bool {
-        self.requests_per_connection().is_some()
+        self.renews_connections()
     }
 
     fn connects_total(&self) -> Option<u64> {
-        let each = self.requests_per_connection()?.max(1);
+        // Without a number of its own each request may be a connection's last.
+        let each = match self.requests_per_connection() {
+            None => self.renews_connections().then_some(1)?,
+            Some(each) => each.max(1),
+        };
         match self.plan.common.stop {
             Stop::Count(count) => Some(count.div_ceil(each)),
             Stop::After(_) => None,
@@ -320,7 +324,8 @@ impl Measure for HttpRun<'_> {
             wait_is_default: false,
             interval: common.interval,
             counts_bytes: false,
-            guard: self.connects_each().then(TableGuard::default),
+            // A server may close each connection too, whatever was asked for.
+            guard: matches!(setting.address, Destination::Tcp(_)).then(TableGuard::default),
         })
     }
 

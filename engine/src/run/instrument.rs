@@ -1,6 +1,7 @@
 //! The `instrument` block: what the loop counted, and what the kernel saw happen to it.
 
 use crate::clock::ClockQuality;
+use crate::proto::hello::WaitMode;
 use crate::result::Instrument;
 use crate::sys::usage::{CpuTimes, Disturbance};
 use crate::units::Nanos;
@@ -34,10 +35,21 @@ pub(super) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
     instrument.throttled_ns = disturbance.throttled_ns;
 }
 
-/// The share of `elapsed` that threads were on a CPU, 0 to 1.
+/// The share of `elapsed` that a worker's thread was at work, 0 to 1.
+///
+/// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop tells which turns found
+/// something. Asleep, the loop cannot tell its system calls from its sleep: the kernel's account can.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share")]
-pub(super) fn busy_share(used: &CpuTimes, elapsed: Nanos) -> f64 {
+pub(super) fn busy_share(
+    wait: WaitMode,
+    counters: &TurnCounters,
+    used: &CpuTimes,
+    elapsed: Nanos,
+) -> f64 {
+    if wait != WaitMode::Block {
+        return counters.busy_share();
+    }
     let busy = (used.user_ns + used.system_ns) as f64;
     if elapsed == Nanos::ZERO {
         0.0
@@ -66,6 +78,23 @@ pub(super) const fn latency_error(instrument: &Instrument) -> Nanos {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn polls_that_found_nothing_are_no_work() {
+        let mut counters = TurnCounters::default();
+        for turn in 0..100 {
+            let long = Nanos::from_micros(1);
+            counters.note(long, long, false, usize::from(turn % 10 == 0));
+        }
+        let used = CpuTimes {
+            user_ns: 95_000,
+            ..CpuTimes::default()
+        };
+        let share = |wait| busy_share(wait, &counters, &used, Nanos::from_micros(100));
+        assert!((share(WaitMode::Hybrid) - 0.1).abs() < 1e-9);
+        assert!((share(WaitMode::Spin) - 0.1).abs() < 1e-9);
+        assert!((share(WaitMode::Block) - 0.95).abs() < 1e-9);
+    }
 
     #[test]
     fn the_error_is_the_sum_of_its_parts() {

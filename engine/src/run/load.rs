@@ -47,7 +47,6 @@ pub(super) struct RunningLoad {
     plan: BwPlan,
     params: Params,
     streams: u32,
-    cpus: Vec<u32>,
     chosen: Chosen,
     thread: JoinHandle<Result<StepOutcome<BulkTally>>>,
 }
@@ -91,7 +90,6 @@ impl RunningLoad {
             plan,
             params,
             streams: step.connections,
-            cpus,
             chosen: setting.chosen.clone(),
             thread,
         })
@@ -125,7 +123,6 @@ impl RunningLoad {
                 common: &self.plan.common,
                 params: self.params,
                 connections: self.streams,
-                cpus: &self.cpus,
                 chosen: &self.chosen,
                 environment: &Environments::default(),
                 outcome,

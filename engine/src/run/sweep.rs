@@ -1,5 +1,7 @@
 //! A run: the far end found or started, the steps one after the other, the report. What is measured is its [`Measure`].
 
+mod room;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,14 +22,10 @@ use crate::proto::hello::{BackendAsked, Direction, Hello, Test};
 use crate::proto::text::Id;
 use crate::result::{Bandwidth, Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
 use crate::sys::usage::boot_id;
-use crate::sys::{random, rlimit, tuning};
+use crate::sys::{random, tuning};
 use crate::worker::http::Destination;
 
-/// Descriptors beside the connections: rings, wakers, files, the embedded server.
-const DESCRIPTORS_BESIDE: u64 = 64;
-
-/// Workers that there are at most for the sake of their descriptors: beyond that the limit is better raised.
-const WORKERS_ADDED_MAX: u32 = 16;
+use room::Room;
 
 /// One step of a run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -256,67 +254,6 @@ pub(super) fn run<M: Measure>(
     })
 }
 
-/// Descriptors for all connections.
-#[derive(Debug)]
-struct Room {
-    /// As many as asked for, or more where each has a table of its own to fill.
-    workers: u32,
-    separate: bool,
-    before: Option<u64>,
-    limit: u64,
-}
-
-impl Room {
-    /// Raises the limit on descriptors as far as `measure` needs it. Where the limit cannot be raised so far, each worker
-    /// gets a table of descriptors of its own, and there are as many of them as that takes.
-    fn make<M: Measure>(measure: &M, workers: u32) -> Result<Self> {
-        let most = u64::from(measure.most_connections().max(1));
-        // Both ends of an embedded run draw on the same limit.
-        let embedded = matches!(measure.target(), Target::Loopback | Target::Veth);
-        let far_end = if embedded { most } else { 0 };
-        let before = rlimit::descriptors_limit();
-        let shared = rlimit::ensure_descriptors(most + far_end + DESCRIPTORS_BESIDE);
-        let error = match shared {
-            Ok(limit) => {
-                return Ok(Self {
-                    workers,
-                    separate: false,
-                    before,
-                    limit,
-                });
-            }
-            Err(error) => error,
-        };
-        let hard = rlimit::descriptors_limit_hard().unwrap_or(0);
-        let each = hard.saturating_sub(DESCRIPTORS_BESIDE);
-        let needed = u32::try_from(most.div_ceil(each.max(1))).unwrap_or(u32::MAX);
-        let fixed = measure.common().threads.is_some() || measure.common().cpus.is_some();
-        let workers = if fixed { workers } else { workers.max(needed) };
-        if !M::SEPARATE || workers < needed || needed > WORKERS_ADDED_MAX || far_end > each {
-            return Err(error);
-        }
-        let limit = rlimit::ensure_descriptors(hard)?;
-        Ok(Self {
-            workers,
-            separate: true,
-            before,
-            limit,
-        })
-    }
-
-    /// As the plan carries it, where the limit was not enough as it stood.
-    fn describe(&self) -> Option<serde_json::Value> {
-        let before = self.before?;
-        (before < self.limit || self.separate).then(|| {
-            serde_json::json!({
-                "limit": self.limit,
-                "raised_from": before,
-                "per_worker": self.separate,
-            })
-        })
-    }
-}
-
 fn hold_no_idle() -> Result<tuning::NoIdle> {
     tuning::hold_cpu_dma_latency().map_err(|error| {
         Error::environment(format!("cannot hold /dev/cpu_dma_latency: {error}"))
@@ -476,12 +413,15 @@ impl<M: Measure> Run<'_, M> {
             ConnectBudget::of(&self.report.environment.client).with_sources(self.measure.sources());
         if matches!(self.address, Destination::Unix(_)) {
             // It takes neither ports nor entries.
-        } else if self.measure.connects_each() {
-            for warning in budget.check(u64::from(most), self.measure.connects_total()) {
+        } else {
+            let most = u64::from(most);
+            let total = match self.measure.connects_each() {
+                true => self.measure.connects_total(),
+                false => Some(most),
+            };
+            for warning in budget.check(most, total) {
                 self.warn(warning, observer);
             }
-        } else if let Some(warning) = budget.check_ports(u64::from(most)) {
-            self.warn(warning, observer);
         }
         let context = WarningContext {
             spinning: self.wait != WaitMode::Block,
@@ -612,7 +552,6 @@ impl<M: Measure> Run<'_, M> {
             common: self.measure.common(),
             params,
             connections: step.connections,
-            cpus: &self.cpus,
             chosen: &self.chosen,
             environment: &self.report.environment,
             outcome,

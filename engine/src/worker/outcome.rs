@@ -11,7 +11,7 @@ pub struct Outcome {
     pub accepts: Vec<Accept>,
     /// The servers' figures.
     pub figures: Vec<Figures>,
-    /// Sessions established.
+    /// Sessions established; of HTTP connections, those that ever stood, however often each was opened anew.
     pub established: u64,
     /// Sockets that were connected, or tried to.
     pub sockets: u64,

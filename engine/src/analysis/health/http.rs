@@ -10,6 +10,8 @@ use crate::units::Nanos;
 const UNSENT_SHARE: f64 = 0.001;
 /// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have done with none.
 const RECONNECTS_SHARE: f64 = 0.1;
+/// Connections that were down for this share of what is missing of the rate, or more, are its cause.
+const DOWN_SHARE: f64 = 0.5;
 /// Kinds that a list names before it is cut.
 const KINDS: usize = 4;
 
@@ -36,6 +38,25 @@ pub(super) fn lacked_connections(step: &StepResult) -> bool {
     let turn = Nanos(step.instrument.client.turn_max_ns).as_secs_f64();
     let explained = BACKLOG_TURNS * turn * target + BACKLOG_SPARE;
     step.params.http.is_some() && backlog as f64 > explained
+}
+
+/// The share of the time that connections were being opened anew, in the mean.
+pub(super) fn connecting(step: &StepResult) -> f64 {
+    share_of_connections(step, step.connections.connecting_ns)
+}
+
+/// The share of the time in which connections did not stand since they had failed, in the mean.
+pub(super) fn down(step: &StepResult) -> f64 {
+    share_of_connections(step, step.connections.down_ns)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+fn share_of_connections(step: &StepResult, sum_ns: Option<u64>) -> f64 {
+    let all_ns = step.duration_ns as f64 * f64::from(step.params.connections.max(1));
+    match sum_ns {
+        Some(ns) if all_ns > 0.0 => (ns as f64 / all_ns).min(1.0),
+        _ => 0.0,
+    }
 }
 
 /// What the figures themselves show to be weak.
@@ -125,6 +146,7 @@ fn figure(rate: f64) -> f64 {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
     reason = "a small positive number; the cast saturates"
 )]
 fn cause(step: &StepResult, target: f64) -> (String, String) {
@@ -132,7 +154,19 @@ fn cause(step: &StepResult, target: f64) -> (String, String) {
         let advice = "lower --rate, or use more --threads on CPUs of their own";
         return (format!("the generator, since {reason}"), advice.to_owned());
     }
+    let down = down(step);
     let operations = &step.operations;
+    let missing = operations.due.saturating_sub(operations.completed);
+    if down > 0.0 && down >= DOWN_SHARE * share(missing, operations.due) {
+        return (
+            format!(
+                "the server, connections to it were down for {:.0} % of the time: {}",
+                down * 100.0,
+                most(&mut failures(step))
+            ),
+            "see whether it died or was restarted, and its limits on connections".to_owned(),
+        );
+    }
     let busy = connections_busy(step);
     let unsuccessful = operations.failed + operations.timed_out;
     if share(unsuccessful, operations.due) > 1.0 - SENT_SHARE {
@@ -145,15 +179,21 @@ fn cause(step: &StepResult, target: f64) -> (String, String) {
         );
     }
     if busy > CONNECTIONS_BUSY || share(operations.dropped, operations.due) > 1.0 - SENT_SHARE {
-        let service_ns = step.latency.service.mean_ns.unwrap_or(0.0);
+        let each_ns = |sum: u64| sum as f64 / operations.sent.max(1) as f64;
+        let connect_ns = each_ns(step.connections.connecting_ns.unwrap_or(0));
+        let each_ns = step.latency.service.mean_ns.unwrap_or(0.0) + connect_ns;
+        let of_it = match Nanos(connect_ns as u64) {
+            Nanos::ZERO => String::new(),
+            connect => format!(", {connect} of it to connect"),
+        };
         // By Little's law, with each connection in use half of the time.
-        let needed = (target * service_ns / 1e9 / CONNECTIONS_BUSY).ceil() as u64;
+        let needed = (target * each_ns / 1e9 / CONNECTIONS_BUSY).ceil() as u64;
         let needed = needed.max(u64::from(step.params.connections).saturating_mul(2));
         return (
             format!(
-                "the connections, {:.0} % of them were in use in the mean, for {} by each request",
+                "the connections, {:.0} % of them were in use in the mean, for {} by each request{of_it}",
                 busy.min(1.0) * 100.0,
-                Nanos(service_ns as u64)
+                Nanos(each_ns as u64)
             ),
             format!(
                 "use more of them (-c {needed}); where requests then only take longer, the server is at its limit: lower \
@@ -190,12 +230,11 @@ fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String,
             "they are no part of the service and response times, but of `by_status`; --expect-status tells what is expected",
         );
     }
-    let failures = step.errors.iter().filter(|error| error.cause != "timeout");
-    let mut failures: Vec<(String, u64)> = failures
-        .map(|error| (format!("{} {}", error.phase, error.cause), error.count))
-        .collect();
+    let mut failures = failures(step);
     let count: u64 = failures.iter().map(|(_, count)| count).sum();
-    if count > 0 {
+    // Where nothing came of the step and errors are why, the run's own error says so.
+    let is_told = step.operations.completed == 0 && count > responses;
+    if count > 0 && !is_told {
         warn(
             "failures",
             format!(
@@ -205,6 +244,14 @@ fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String,
             "see the server's log and its limits; each has an entry in `errors`",
         );
     }
+}
+
+/// Errors but for timeouts.
+fn failures(step: &StepResult) -> Vec<(String, u64)> {
+    let failures = step.errors.iter().filter(|error| error.cause != "timeout");
+    failures
+        .map(|error| (format!("{} {}", error.phase, error.cause), error.count))
+        .collect()
 }
 
 /// The most frequent kinds first, as `9 × 503, 2 × 500`.
@@ -325,6 +372,60 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_went_away_is_the_cause_whatever_became_of_the_late() {
+        // Killed halfway: one request on each connection failed, and the others had nothing to be sent on.
+        let mut killed = quiet();
+        killed.operations.sent = 510;
+        killed.operations.completed = 500;
+        killed.operations.failed = 10;
+        killed.operations.unsent_at_end = 490;
+        killed.rate.achieved_per_s = 500.0;
+        killed.rate.backlog_max = Some(490);
+        killed.connections.down_ns = Some(4_990_000_000);
+        killed.errors = vec![ErrorCount {
+            phase: "connect".to_owned(),
+            cause: "ECONNREFUSED".to_owned(),
+            count: 60,
+        }];
+        let away = "the server, connections to it were down for 50 % of the time: 60 × connect \
+                    ECONNREFUSED; see whether it died";
+        let text = message(&killed, "rate-not-reached");
+        assert!(text.contains(away), "{text}");
+        let mut dropped = killed.clone();
+        dropped.operations.dropped = 490;
+        dropped.operations.unsent_at_end = 0;
+        dropped.rate.backlog_max = Some(0);
+        assert_eq!(health::saturation(&dropped), None);
+        let text = message(&dropped, "rate-not-reached");
+        assert!(text.contains(away), "{text}");
+        // One connection of ten that failed does not explain that half of the requests are missing.
+        killed.connections.down_ns = Some(1_000_000_000);
+        killed.latency.service.mean_ns = Some(17e6);
+        let text = message(&killed, "rate-not-reached");
+        assert!(text.contains("the connections, 87 %"), "{text}");
+    }
+
+    #[test]
+    fn connecting_takes_a_connection_up() {
+        // A connection for each request, over a path of 10 ms: all of them are taken up, half of the time to connect.
+        let mut step = quiet();
+        step.operations.sent = 500;
+        step.operations.completed = 500;
+        step.operations.unsent_at_end = 500;
+        step.rate.achieved_per_s = 500.0;
+        step.rate.backlog_max = Some(500);
+        step.latency.service.mean_ns = Some(10e6);
+        step.connections.connecting_ns = Some(5_000_000_000);
+        let text = message(&step, "rate-not-reached");
+        assert!(
+            text.contains("the connections, 100 %")
+                && text.contains("for 20 ms by each request, 10 ms of it to connect")
+                && text.contains("-c 40"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_stall_of_the_server_is_not_the_generators_doing() {
         // Silent for 500 ms: ten are under way, and all that become due meanwhile wait.
         let mut step = quiet();
@@ -384,6 +485,24 @@ mod tests {
             "{text}"
         );
         assert!(message(&step, "failures").starts_with("2 connections or requests"));
+    }
+
+    #[test]
+    fn a_server_that_was_never_reached_is_told_once_by_the_runs_error() {
+        let mut step = quiet();
+        step.rate.target_per_s = None;
+        step.operations.due = 0;
+        step.operations.completed = 0;
+        step.status_codes.clear();
+        step.errors = vec![ErrorCount {
+            phase: "connect".to_owned(),
+            cause: "ECONNREFUSED".to_owned(),
+            count: 10,
+        }];
+        assert_eq!(codes(&step), [""; 0]);
+        // The error then tells of the codes.
+        answered(&mut step, "503", 11, false);
+        assert_eq!(codes(&step), ["unexpected-status", "failures"]);
     }
 
     #[test]

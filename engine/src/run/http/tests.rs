@@ -55,6 +55,45 @@ fn a_step_for_each_stage_of_each_number_of_connections() {
 }
 
 #[test]
+fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
+    let machine = Cpus::of_self();
+    let chosen = crate::driver::probe::Chosen {
+        backend: crate::driver::Backend::Epoll,
+        reason: String::new(),
+        advice: None,
+    };
+    let guards = |address: Destination| {
+        let plan = HttpPlan::to(Target::Loopback);
+        let run = HttpRun::new(&plan).unwrap();
+        run.write_requests(&address).unwrap();
+        let setting = Setting {
+            address: &address,
+            cpus: &[0],
+            wait: WaitMode::Block,
+            chosen: &chosen,
+            run_id: 1,
+            machine: &machine,
+        };
+        let step = run.step_plan(run.steps()[0], &setting).unwrap();
+        step.guard.is_some()
+    };
+    assert!(guards(Destination::Tcp("127.0.0.1:80".parse().unwrap())));
+    assert!(!guards(Destination::Unix("/x".into())));
+}
+
+#[test]
+fn connections_that_errors_replace_are_counted_beforehand() {
+    let mut plan = HttpPlan::to(Target::Loopback);
+    plan.common.stop = Stop::Count(1_000);
+    assert!(!HttpRun::new(&plan).unwrap().connects_each());
+    plan.reconnect_on_error = true;
+    let run = HttpRun::new(&plan).unwrap();
+    assert!(run.connects_each());
+    // Each request may be an error.
+    assert_eq!(run.connects_total(), Some(1_000));
+}
+
+#[test]
 fn plans_that_cannot_be_carried_out_are_refused_with_advice() {
     let ramp = stage(1.0, 2.0, None);
     let mut counted = staged(&[ramp]);

@@ -29,7 +29,6 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
     let mut latency = summary::latencies(recording, &inputs.common.percentiles);
     latency.by_status = by_status(&tally.codes, recording, &inputs.common.percentiles);
     let target_per_s = target_per_s(&inputs.params);
-    let established = connections(inputs);
     let mut step = StepResult {
         label: inputs.common.label.clone(),
         params: inputs.params.clone(),
@@ -56,10 +55,10 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
         }),
         errors: tally.measured.errors.to_counts(),
         connections: Connections {
-            // Those opened anew stand in `reconnects`.
-            established: established.established.min(established.asked),
             reconnects: tally.reconnects,
-            ..established
+            connecting_ns: Some(tally.connecting.0),
+            down_ns: Some(tally.down.0),
+            ..connections(inputs)
         },
         cpu: Cpu {
             client: cpu_use(
@@ -87,12 +86,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
 /// How the client measured, with the bound on gathering where a worker gathered responses.
 fn instrument_of(inputs: &Inputs<'_, HttpTally>) -> Instrument {
     let mut client = client_instrument(inputs);
-    let workers = u32::try_from(inputs.cpus.len()).unwrap_or(u32::MAX);
-    let most = deal(
-        u64::from(inputs.connections),
-        0,
-        workers.min(inputs.connections),
-    );
+    let workers = u32::try_from(inputs.outcome.cpus.len()).unwrap_or(u32::MAX);
+    let most = deal(u64::from(inputs.connections), 0, workers);
     let gathers = inputs.outcome.result.capabilities.batch_wait
         && inputs.outcome.wait == WaitMode::Block
         && inputs.params.rate_per_s.is_none()

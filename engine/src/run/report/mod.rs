@@ -22,7 +22,6 @@ pub(super) struct Inputs<'a, T> {
     pub(super) common: &'a Common,
     pub(super) params: Params,
     pub(super) connections: u32,
-    pub(super) cpus: &'a [u32],
     pub(super) chosen: &'a Chosen,
     pub(super) environment: &'a Environments,
     pub(super) outcome: StepOutcome<T>,
@@ -53,6 +52,7 @@ fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
         established: outcome.established,
         reconnects: 0,
         sockets_used: outcome.sockets,
+        ..Connections::default()
     }
 }
 
@@ -68,6 +68,7 @@ pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
     let StepOutcome {
         result,
         disturbance,
+        cpus,
         wait,
         ..
     } = &inputs.outcome;
@@ -83,17 +84,14 @@ pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
     }
     wait.name().clone_into(&mut client.wait);
     if *wait != WaitMode::Spin {
-        // Asleep, the loop cannot tell its system calls from its sleep: the kernel's account can.
-        let workers = inputs.cpus.len().max(1) as u64;
-        client.worker_busy_max =
-            instrument::busy_share(&result.usage, Nanos(result.outcome.measured.0 * workers));
         client.wakeup_p99_ns = result.wakeup.map(|n| n.0);
     }
     if *wait == WaitMode::Block && inputs.common.wait != Some(WaitMode::Block) {
         let refusals = result.outcome.accepts.iter();
         client.wait_reason = refusals.into_iter().find_map(|a| a.wait_reason.clone());
     }
-    client.cpus = inputs.cpus.to_vec();
+    client.worker_busy_max = result.busy;
+    client.cpus.clone_from(cpus);
     client.ring_overflows = result.overflows;
     client
 }

@@ -86,6 +86,8 @@ fn scheduled(
 impl Job for HttpJob {
     type Tally = HttpTally;
     type Client = HttpClient<LiveGauge>;
+    /// A connection that was refused is tried again, so how connections are dealt out to workers decides nothing.
+    const NEEDS_ALL: bool = false;
 
     fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client {
         let spec = HttpSpec {

@@ -24,20 +24,27 @@ pub(super) struct Live {
     pub(super) phase: AtomicU8,
     pub(super) completed: AtomicU64,
     pub(super) errors: AtomicU64,
+    responses: AtomicU64,
 }
+
+/// The numbers of all workers of a step.
+pub(super) type Lives = Arc<[CachePadded<Live>]>;
 
 #[derive(Debug)]
 pub(in crate::run) struct LiveGauge {
-    live: Arc<CachePadded<Live>>,
+    /// Those of all workers of the step, and which is its own.
+    lives: Lives,
+    own: usize,
     stream: Option<Stream>,
     before: CpuTimes,
     used: CpuTimes,
 }
 
 impl LiveGauge {
-    pub(super) fn new(live: Arc<CachePadded<Live>>, stream: Option<Stream>) -> Self {
+    pub(super) fn new(lives: Lives, own: usize, stream: Option<Stream>) -> Self {
         Self {
-            live,
+            lives,
+            own,
             stream,
             before: CpuTimes::default(),
             used: CpuTimes::default(),
@@ -60,13 +67,30 @@ pub(super) struct Stream {
 
 impl Gauge for LiveGauge {
     fn phase(&mut self, phase: Phase) {
-        self.live.phase.store(phase as u8, Ordering::Relaxed);
+        self.lives[self.own]
+            .phase
+            .store(phase as u8, Ordering::Relaxed);
     }
 
     #[inline]
     fn counts(&mut self, completed: u64, errors: u64) {
-        self.live.completed.store(completed, Ordering::Relaxed);
-        self.live.errors.store(errors, Ordering::Relaxed);
+        let live = &self.lives[self.own];
+        live.completed.store(completed, Ordering::Relaxed);
+        live.errors.store(errors, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn responses(&mut self, count: u64) {
+        self.lives[self.own]
+            .responses
+            .store(count, Ordering::Relaxed);
+    }
+
+    fn responses_elsewhere(&self) -> u64 {
+        let all = self.lives.iter().enumerate();
+        all.filter(|(worker, _)| *worker != self.own)
+            .map(|(_, live)| live.responses.load(Ordering::Relaxed))
+            .sum()
     }
 
     fn measure_begins(&mut self) {
@@ -114,6 +138,8 @@ pub(super) struct Merger {
     full: Receiver<Box<LiveEntry>>,
     workers: usize,
     partly: BTreeMap<usize, (usize, LiveEntry)>,
+    /// Entries up to here were told, or left out for good.
+    told: usize,
 }
 
 impl Merger {
@@ -129,6 +155,7 @@ impl Merger {
             full,
             workers,
             partly: BTreeMap::new(),
+            told: 0,
         };
         (
             merger,
@@ -156,8 +183,84 @@ impl Merger {
             if *count == self.workers
                 && let Some((_, merged)) = self.partly.remove(&index)
             {
+                self.told = self.told.max(index + 1);
                 observer.interval(params, &summary::interval(&merged.view()));
             }
         }
+    }
+
+    /// Every worker has ended, by count not all of them in the same entry: the entries behind the last one that all
+    /// came to are told as they are. One before it lacks what a worker had no spare entry for.
+    pub(super) fn finish(&mut self, params: &Params, observer: &mut dyn Observer) {
+        self.tell(params, observer);
+        for (_, (_, entry)) in self.partly.split_off(&self.told) {
+            observer.interval(params, &summary::interval(&entry.view()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::{Extent, RecordingSpec, Sample};
+    use crate::result::Interval;
+    use crate::units::{Instant, Nanos};
+
+    #[derive(Default)]
+    struct Told(Vec<(u64, u64)>);
+
+    impl Observer for Told {
+        fn interval(&mut self, _: &Params, interval: &Interval) {
+            self.0.push((interval.at_ns, interval.completed));
+        }
+    }
+
+    /// A worker's series of 10 ms each, with one operation in every entry.
+    fn series(entries: u64) -> Recording {
+        let mut recording = Recording::new(RecordingSpec {
+            extent: Extent::Time(Nanos::from_millis(10 * entries)),
+            interval: Nanos::from_millis(10),
+            open_loop: false,
+        });
+        recording.begin(Instant(0));
+        for entry in 0..entries {
+            let sample = Sample {
+                service: Nanos(1_000),
+                ..Sample::default()
+            };
+            recording.record(Instant(entry * 10_000_000 + 1), sample);
+        }
+        recording
+    }
+
+    #[test]
+    fn a_worker_knows_how_many_responses_the_others_had() {
+        let lives: Lives = (0..3).map(|_| CachePadded::default()).collect();
+        let worker = |own| LiveGauge::new(Arc::clone(&lives), own, None);
+        let mut workers = [worker(0), worker(1), worker(2)];
+        for (worker, count) in workers.iter_mut().zip([1, 10, 100]) {
+            worker.responses(count);
+        }
+        let told = workers.map(|worker| worker.responses_elsewhere());
+        assert_eq!(told, [110, 101, 11]);
+    }
+
+    #[test]
+    fn entries_that_only_some_workers_came_to_are_told_in_the_end() {
+        let (mut merger, stream) = Merger::new(2);
+        let worker = |own| LiveGauge::new(Arc::default(), own, Some(stream.clone()));
+        let (mut short, mut long) = (worker(0), worker(1));
+        let mut told = Told::default();
+        for entry in 0..4 {
+            if entry < 2 {
+                short.entry_ends(&series(2), entry);
+            }
+            long.entry_ends(&series(4), entry);
+            merger.tell(&Params::default(), &mut told);
+        }
+        let ms = |n: u64| n * 10_000_000;
+        assert_eq!(told.0, [(ms(1), 2), (ms(2), 2)]);
+        merger.finish(&Params::default(), &mut told);
+        assert_eq!(told.0[2..], [(ms(3), 1), (ms(4), 1)]);
     }
 }

@@ -27,7 +27,7 @@ use crate::units::{Instant, Nanos};
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role};
 
-use live::{Live, LiveGauge, Merger};
+use live::{LiveGauge, Lives, Merger};
 use watch::{LOOK, Watch};
 use worker::{Arrived, Assignment, Go, work};
 
@@ -45,6 +45,8 @@ pub(super) trait Job: Send + 'static {
     type Tally: Send + 'static;
     /// The role that does it.
     type Client: ClientRole + Role<UringDriver> + Role<EpollDriver>;
+    /// A step starts only once every worker has a connection; else once one of them has, and the others go on trying.
+    const NEEDS_ALL: bool = true;
 
     /// The role, made on the worker's thread. `wakeup` is the 99th percentile of a wake-up there, where it sleeps.
     fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client;
@@ -90,6 +92,8 @@ pub(super) struct StepOutcome<T> {
     /// Merged over the workers.
     pub(super) result: WorkerResult<T>,
     pub(super) disturbance: Disturbance,
+    /// The CPUs of its workers, of which there may be fewer than the run has.
+    pub(super) cpus: Vec<u32>,
     /// How both ends settled to wait.
     pub(super) wait: WaitMode,
     /// When the measured phase began, by the wall clock; absent where it never came to it.
@@ -110,26 +114,26 @@ pub(super) fn run<J: Job>(
     let (arrived_tx, arrived) = bounded(workers);
     let local = Interrupt::default();
     let mut gos = Vec::new();
-    let mut lives = Vec::new();
+    let lives: Lives = (0..workers).map(|_| CachePadded::default()).collect();
     let mut threads = Vec::new();
     let merging = observer.wants_intervals() && !plan.counts_bytes;
     let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
-    for (job, &cpu) in std::mem::take(&mut plan.jobs).into_iter().zip(&plan.cpus) {
+    let jobs = std::mem::take(&mut plan.jobs);
+    for (own, (job, &cpu)) in jobs.into_iter().zip(&plan.cpus).enumerate() {
         let (go_tx, go) = bounded(1);
-        let live = Arc::new(CachePadded::new(Live::default()));
         let assignment = Assignment {
             cpu,
             separate,
             backend: plan.backend,
             job,
-            live: Arc::clone(&live),
+            lives: Arc::clone(&lives),
+            own,
             stream: stream.clone(),
             interrupt: local.clone(),
             arrived: arrived_tx.clone(),
             go,
         };
         gos.push(go_tx);
-        lives.push(live);
         let thread = std::thread::Builder::new()
             .name(format!("tare-client-{cpu}"))
             .spawn(move || work(assignment))
@@ -168,6 +172,7 @@ pub(super) fn run<J: Job>(
         Some(result) => Ok(StepOutcome {
             result,
             disturbance,
+            cpus: plan.cpus,
             wait,
             began,
             stopped,
@@ -215,21 +220,21 @@ pub(super) fn deal(total: u64, index: u32, workers: u32) -> u64 {
 }
 
 /// Waits until every worker is connected, and decides whether to start.
-fn decide<J>(
+fn decide<J: Job>(
     plan: &StepPlan<J>,
     arrived: &Receiver<Arrived>,
     local: &Interrupt,
     interrupt: &Interrupt,
     ended: impl Fn() -> bool,
 ) -> Go {
-    let mut alive = true;
+    let mut alive = 0;
     let mut server_spins = true;
     let mut waiting = plan.cpus.len();
     while waiting > 0 {
         match arrived.recv_timeout(LOOK) {
             Ok(one) => {
                 waiting -= 1;
-                alive &= one.alive;
+                alive += usize::from(one.alive);
                 server_spins &= one.server_spins;
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -244,7 +249,8 @@ fn decide<J>(
             Err(RecvTimeoutError::Disconnected) => return Go::Abandon,
         }
     }
-    if !alive || interrupt.is_raised() {
+    let needed = if J::NEEDS_ALL { plan.cpus.len() } else { 1 };
+    if alive < needed || interrupt.is_raised() {
         return Go::Abandon;
     }
     let wait = match plan.wait {
@@ -268,6 +274,40 @@ mod tests {
         let at = |instant| wall_clock_at(instant).unwrap().as_nanosecond();
         let (before, after) = (at(Instant(now.0 - second.0)), at(now + second));
         assert!((1_900_000_000..2_100_000_000).contains(&(after - before)));
+    }
+
+    /// What is decided once `alive` of four workers have a connection.
+    fn decided<J: Job>(alive: usize) -> Go {
+        let plan = StepPlan::<J> {
+            cpus: vec![0; 4],
+            jobs: Vec::new(),
+            backend: Backend::Epoll,
+            warmup: Nanos::ZERO,
+            duration: None,
+            wait: WaitMode::Block,
+            wait_is_default: false,
+            interval: Nanos::from_secs(1),
+            counts_bytes: false,
+            guard: None,
+        };
+        let (tell, arrived) = bounded(4);
+        for worker in 0..4 {
+            let arrived = Arrived {
+                alive: worker < alive,
+                server_spins: true,
+            };
+            tell.try_send(arrived).unwrap();
+        }
+        let quiet = Interrupt::default();
+        decide(&plan, &arrived, &quiet, &quiet, || false)
+    }
+
+    #[test]
+    fn one_worker_with_a_connection_starts_an_http_load() {
+        let starts = |go| matches!(go, Go::Start { .. });
+        assert!(starts(decided::<HttpJob>(1)) && starts(decided::<HttpJob>(4)));
+        assert!(!starts(decided::<HttpJob>(0)));
+        assert!(starts(decided::<LatJob>(4)) && !starts(decided::<LatJob>(3)));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The launching thread while the workers of a step run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::worker::Go;
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::Error;
 use crate::result::{Interval, Params};
+use crate::run::guard::{Room, TableGuard};
 use crate::run::observe::{Interrupt, Observer, Phase, Progress};
 use crate::sys::usage::{Disturbance, DisturbanceProbe};
 use crate::units::{Instant, Nanos};
@@ -27,7 +27,7 @@ pub(super) struct Watch<'a, J> {
     pub(super) plan: &'a StepPlan<J>,
     pub(super) params: &'a Params,
     pub(super) merger: Option<Merger>,
-    pub(super) lives: &'a [Arc<CachePadded<Live>>],
+    pub(super) lives: &'a [CachePadded<Live>],
     /// Stops the workers of this step.
     pub(super) local: &'a Interrupt,
     /// Stops the run.
@@ -57,7 +57,8 @@ impl<J> Watch<'_, J> {
         while !threads.iter().all(std::thread::JoinHandle::is_finished) {
             let now = MonotonicClock.now();
             let wants_progress = observer.wants_progress();
-            let look = if wants_progress || self.plan.guard.is_some() {
+            let room = self.plan.guard.as_ref().map(TableGuard::look);
+            let look = if wants_progress || room == Some(Room::Little) {
                 LOOK
             } else {
                 LOOK_UNWATCHED
@@ -68,9 +69,8 @@ impl<J> Watch<'_, J> {
             if self.interrupt.is_raised() {
                 self.local.raise();
             }
-            if let Some(guard) = &self.plan.guard
+            if let Some(Room::None(fill)) = room
                 && self.stopped.is_none()
-                && let Some(fill) = guard.table_nearly_full()
             {
                 let message = format!(
                     "stopped: the connection-tracking table holds {} of {} entries",
@@ -97,7 +97,7 @@ impl<J> Watch<'_, J> {
             let _ = pause.recv_timeout(rest.clamp(Duration::from_millis(1), look));
         }
         if let Some(merger) = &mut self.merger {
-            merger.tell(self.params, observer);
+            merger.finish(self.params, observer);
         }
         probe.map(|probe| probe.finish()).unwrap_or_default()
     }

@@ -1,16 +1,14 @@
 //! A worker's thread.
 
-use std::sync::Arc;
-
 use crossbeam::channel::{Receiver, Sender};
-use crossbeam::utils::CachePadded;
 
 use super::Job;
-use super::live::{Live, LiveGauge, Stream};
+use super::live::{LiveGauge, Lives, Stream};
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
 use crate::error::{Error, Result};
 use crate::run::backend::{self, AnyDriver};
+use crate::run::instrument;
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
 use crate::sys::usage::CpuTimes;
@@ -44,6 +42,8 @@ pub(in crate::run) struct WorkerResult<T> {
     pub(in crate::run) outcome: Outcome,
     pub(in crate::run) counters: TurnCounters,
     pub(in crate::run) usage: CpuTimes,
+    /// The share of the measured phase that it was at work, 0 to 1; merged, the busiest one's.
+    pub(in crate::run) busy: f64,
     pub(in crate::run) clock: ClockQuality,
     pub(in crate::run) wakeup: Option<Nanos>,
     /// What the driver had to do without, and how it spins.
@@ -58,6 +58,7 @@ impl<T> WorkerResult<T> {
         self.outcome.merge(other.outcome);
         self.counters.merge(&other.counters);
         self.usage += other.usage;
+        self.busy = self.busy.max(other.busy);
         self.clock.cost = self.clock.cost.max(other.clock.cost);
         self.clock.granularity = self.clock.granularity.max(other.clock.granularity);
         self.wakeup = self.wakeup.max(other.wakeup);
@@ -73,7 +74,9 @@ pub(super) struct Assignment<J> {
     pub(super) separate: bool,
     pub(super) backend: Backend,
     pub(super) job: J,
-    pub(super) live: Arc<CachePadded<Live>>,
+    /// What all workers show, and which of them this is.
+    pub(super) lives: Lives,
+    pub(super) own: usize,
     pub(super) stream: Option<Stream>,
     pub(super) interrupt: Interrupt,
     pub(super) arrived: Sender<Arrived>,
@@ -134,7 +137,7 @@ where
     let sleeps = assignment.job.wait() != WaitMode::Spin;
     let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
-    let gauge = LiveGauge::new(assignment.live, assignment.stream);
+    let gauge = LiveGauge::new(assignment.lives, assignment.own, assignment.stream);
     let client = assignment
         .job
         .client(wakeup.unwrap_or_default(), gauge, assignment.interrupt);
@@ -153,8 +156,10 @@ where
     let _ = assignment.arrived.send(arrived);
     // So that the launching thread notices when every worker has either arrived or ended.
     drop(assignment.arrived);
+    let mut waited = WaitMode::Block;
     match assignment.go.recv() {
         Ok(Go::Start { t0, wait }) => {
+            waited = wait;
             if wait != WaitMode::Spin && wakeup.is_none() {
                 wakeup = Some(tuning::measure_wakeup(WAKEUP_SAMPLES));
             }
@@ -168,11 +173,13 @@ where
     worker.run_until(ClientRole::is_finished_now)?;
     let (driver, client, counters) = worker.into_parts();
     let (tally, outcome, gauge) = J::results(client);
+    let usage = gauge.used();
     let result = WorkerResult {
         tally,
+        busy: instrument::busy_share(waited, &counters, &usage, outcome.measured),
         outcome,
         counters,
-        usage: gauge.used(),
+        usage,
         clock: quality,
         wakeup,
         capabilities,

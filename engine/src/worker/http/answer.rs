@@ -114,7 +114,10 @@ impl<G: Gauge> HttpClient<G> {
         };
         if request.measured {
             let headline = sample.service + sample.lateness.unwrap_or_default();
-            self.tally.codes.record(response.status, now, headline);
+            let elsewhere = || self.gauge.responses_elsewhere();
+            let codes = &mut self.tally.codes;
+            codes.record(response.status, now, headline, elsewhere);
+            self.gauge.responses(codes.responses());
             self.tally.body_bytes += response.body_bytes;
             self.measured_until = now;
             if expected {

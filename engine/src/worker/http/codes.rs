@@ -19,8 +19,9 @@ pub struct Code {
     pub count: u64,
     /// When the first came, from the start of the measured phase.
     pub first_at: Nanos,
-    /// Which response it was, from 1; absent where several workers were merged.
-    pub first_ordinal: Option<u64>,
+    /// Which response of all workers it was, from 1, as far as this worker knew: others may have had some in the same
+    /// instant that are not in it.
+    pub first_ordinal: u64,
     /// The headline latency of those responses: from the intended send in open loop, else from the actual one.
     pub latency: Distribution,
     /// Responses in each entry of the series.
@@ -33,7 +34,7 @@ impl Code {
             status: 0,
             count: 0,
             first_at: Nanos::ZERO,
-            first_ordinal: None,
+            first_ordinal: 0,
             latency: Distribution::uncensored(),
             intervals: vec![0; entries],
         }
@@ -77,14 +78,22 @@ impl Codes {
         self.present_end = at + self.interval;
     }
 
-    /// A response came at `at`, after `latency`. What is no status code is counted as 999.
+    /// A response came at `at`, after `latency`. What is no status code is counted as 999. `elsewhere` tells how many
+    /// responses the other workers had by now, where this is the first of its code.
     #[inline]
-    pub fn record(&mut self, status: u16, at: Instant, latency: Nanos) {
+    pub fn record(
+        &mut self,
+        status: u16,
+        at: Instant,
+        latency: Nanos,
+        elsewhere: impl FnOnce() -> u64,
+    ) {
         self.responses += 1;
         let status = status.min(CODES as u16 - 1);
         let mut index = self.index[status as usize];
         if index == NONE {
-            index = self.first_of(status, at);
+            let ordinal = self.responses + elsewhere();
+            index = self.first_of(status, at.since(self.begin), ordinal);
         }
         while at >= self.present_end && self.present + 1 < self.entries[0].intervals.len() {
             self.present += 1;
@@ -97,7 +106,7 @@ impl Codes {
     }
 
     #[cold]
-    fn first_of(&mut self, status: u16, at: Instant) -> u8 {
+    fn first_of(&mut self, status: u16, at: Nanos, ordinal: u64) -> u8 {
         let index = self.used.min(usize::from(NONE) - 1);
         if index == self.entries.len() {
             let entries = self.entries[0].intervals.len();
@@ -107,8 +116,8 @@ impl Codes {
         let code = &mut self.entries[index];
         if code.count == 0 {
             code.status = status;
-            code.first_at = at.since(self.begin);
-            code.first_ordinal = Some(self.responses);
+            code.first_at = at;
+            code.first_ordinal = ordinal;
             self.used += 1;
         }
         let index = u8::try_from(index).expect("below 255");
@@ -127,20 +136,17 @@ impl Codes {
         self.responses
     }
 
-    /// Adds another worker's. From then on there are no ordinals.
+    /// Adds another worker's. The first of a code is the earlier one's.
     pub fn merge(&mut self, other: &Self) {
         self.responses += other.responses;
-        for code in &mut self.entries[..self.used] {
-            code.first_ordinal = None;
-        }
         for theirs in other.iter() {
             let mut index = self.index[theirs.status as usize];
             if index == NONE {
-                index = self.first_of(theirs.status, self.begin + theirs.first_at);
+                index = self.first_of(theirs.status, theirs.first_at, theirs.first_ordinal);
             }
             let mine = &mut self.entries[index as usize];
-            mine.first_ordinal = None;
-            mine.first_at = mine.first_at.min(theirs.first_at);
+            (mine.first_at, mine.first_ordinal) =
+                (mine.first_at, mine.first_ordinal).min((theirs.first_at, theirs.first_ordinal));
             mine.count += theirs.count;
             mine.latency.merge(&theirs.latency);
             for (mine, theirs) in mine.intervals.iter_mut().zip(&theirs.intervals) {
@@ -161,46 +167,41 @@ mod tests {
         let mut codes = Codes::new(Nanos::from_millis(10), 3);
         codes.begin(Instant(5 * MS));
         for (at, status) in [(6, 200), (7, 511), (16, 200), (40, 409), (41, 511)] {
-            codes.record(status, Instant(at * MS), Nanos(at));
+            codes.record(status, Instant(at * MS), Nanos(at), || 0);
         }
         let told: Vec<_> = codes
             .iter()
             .map(|c| (c.status, c.count, c.first_at.0 / MS, c.first_ordinal))
             .collect();
-        assert_eq!(
-            told,
-            [
-                (200, 2, 1, Some(1)),
-                (511, 2, 2, Some(2)),
-                (409, 1, 35, Some(4))
-            ]
-        );
+        assert_eq!(told, [(200, 2, 1, 1), (511, 2, 2, 2), (409, 1, 35, 4)]);
         let intervals: Vec<_> = codes.iter().map(|c| c.intervals.clone()).collect();
         assert_eq!(intervals, [[1, 1, 0], [1, 0, 1], [0, 0, 1]]);
         assert_eq!(codes.responses(), 5);
     }
 
     #[test]
-    fn workers_merge_without_an_order() {
+    fn the_first_of_a_code_is_the_earliest_of_all_workers() {
         let mut a = Codes::new(Nanos::from_millis(10), 2);
         let mut b = a.clone();
-        a.record(200, Instant(3 * MS), Nanos(30));
-        b.record(200, Instant(MS), Nanos(10));
-        b.record(503, Instant(2 * MS), Nanos(20));
+        // As they come: 200 by b, 503 by b, 200 by a, 409 by a.
+        b.record(200, Instant(MS), Nanos(10), || 0);
+        b.record(503, Instant(2 * MS), Nanos(20), || 0);
+        a.record(200, Instant(3 * MS), Nanos(30), || 2);
+        a.record(409, Instant(4 * MS), Nanos(30), || 2);
         a.merge(&b);
         let told: Vec<_> = a
             .iter()
             .map(|c| (c.status, c.count, c.first_at.0 / MS, c.first_ordinal))
             .collect();
-        assert_eq!(told, [(200, 2, 1, None), (503, 1, 2, None)]);
-        assert_eq!(a.responses(), 3);
+        assert_eq!(told, [(200, 2, 1, 1), (409, 1, 4, 4), (503, 1, 2, 2)]);
+        assert_eq!(a.responses(), 4);
     }
 
     #[test]
     fn no_code_is_lost_however_many_there_are() {
         let mut codes = Codes::new(Nanos::from_millis(10), 2);
         for status in 0..1_200 {
-            codes.record(status, Instant(MS), Nanos(1));
+            codes.record(status, Instant(MS), Nanos(1), || 0);
         }
         assert_eq!(codes.iter().map(|c| c.count).sum::<u64>(), 1_200);
     }

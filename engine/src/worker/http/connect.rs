@@ -86,6 +86,7 @@ impl<G: Gauge> HttpClient<G> {
             state: State::Connecting { since: now },
             socket,
             expected: connection.expected,
+            stood: connection.stood,
             failures: connection.failures,
             offered: connection.offered,
             first: connection.first,
@@ -120,19 +121,27 @@ impl<G: Gauge> HttpClient<G> {
         self.connecting.remove(index);
         let connection = &self.connections[index as usize];
         // Those that stand from the start on are recorded though they precede the measured phase.
+        let measuring = self.stand == Stand::Measuring;
         if let State::Connecting { since } = connection.state
-            && (connection.expected || self.stand == Stand::Measuring)
+            && (connection.expected || measuring)
         {
             self.tally.recording.record_connect(now, now.since(since));
+            if measuring {
+                let took = now.since(since.max(self.warmup_end));
+                self.tally.connecting = self.tally.connecting + took;
+            }
         }
         self.handle_open(io, index)
     }
 
     /// The connection stands.
     fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
-        self.outcome.established += 1;
         self.open += 1;
-        self.connections[index as usize].state = State::Open;
+        let connection = &mut self.connections[index as usize];
+        connection.state = State::Open;
+        // One that is opened anew does not stand for another that never did.
+        let stood = std::mem::replace(&mut connection.stood, true);
+        self.outcome.established += u64::from(!stood);
         self.settle(index);
         self.receive(io, index)?;
         self.offer(index);
@@ -213,6 +222,15 @@ impl<G: Gauge> HttpClient<G> {
         let until = now + backoff(connection.failures);
         connection.state = State::Resting { until };
         self.resting.push(index);
+        self.count_down(now, until);
+    }
+
+    /// A connection does not stand in that time, since it has failed.
+    fn count_down(&mut self, from: Instant, until: Instant) {
+        if self.is_running() {
+            let until = until.min(self.pacer.end());
+            self.tally.down = self.tally.down + until.since(from.max(self.warmup_end));
+        }
     }
 
     /// Connects those anew that have rested.
@@ -250,7 +268,11 @@ impl<G: Gauge> HttpClient<G> {
         self.settle(index);
         let connection = &mut self.connections[index as usize];
         connection.failures = connection.failures.saturating_add(1);
-        if connection.state == State::Queued {
+        let state = connection.state;
+        if let State::Connecting { since } = state {
+            self.count_down(since, now);
+        }
+        if state == State::Queued {
             self.rest(index, now);
             return Ok(());
         }

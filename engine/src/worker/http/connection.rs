@@ -61,6 +61,8 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     /// The start waits for its first connect.
     pub(super) expected: bool,
+    /// It has stood before.
+    pub(super) stood: bool,
     /// Connects in a row that failed, and requests that did.
     pub(super) failures: u8,
     /// What of the last send has yet to be taken by the kernel: where it begins in the requests' bytes, and its length.
@@ -84,6 +86,7 @@ impl Default for Connection {
             operations: 0,
             sending: false,
             expected: false,
+            stood: false,
             failures: 0,
             rest: (0, 0),
             reader: ResponseReader::default(),

@@ -79,6 +79,10 @@ pub struct HttpTally {
     pub body_bytes: u64,
     /// Connections opened in place of one that failed or was closed, in the measured phase.
     pub reconnects: u64,
+    /// Time in the measured phase that connections took to be opened anew, summed over them.
+    pub connecting: Nanos,
+    /// Time in the measured phase in which connections did not stand since they had failed, summed over them.
+    pub down: Nanos,
 }
 
 impl HttpTally {
@@ -92,6 +96,8 @@ impl HttpTally {
         self.received_bytes += other.received_bytes;
         self.body_bytes += other.body_bytes;
         self.reconnects += other.reconnects;
+        self.connecting = self.connecting + other.connecting;
+        self.down = self.down + other.down;
     }
 }
 
@@ -184,6 +190,8 @@ impl<G: Gauge> HttpClient<G> {
             received_bytes: 0,
             body_bytes: 0,
             reconnects: 0,
+            connecting: Nanos::ZERO,
+            down: Nanos::ZERO,
         };
         Self {
             stand: Stand::Connecting,

@@ -33,6 +33,14 @@ pub trait Gauge {
     fn phase(&mut self, phase: Phase);
     /// Operations completed and failed so far in the measured phase.
     fn counts(&mut self, completed: u64, errors: u64);
+    /// Responses so far in the measured phase, of an HTTP load.
+    fn responses(&mut self, count: u64) {
+        let _ = count;
+    }
+    /// Those of all other workers of the step, as they have told so far.
+    fn responses_elsewhere(&self) -> u64 {
+        0
+    }
     /// The measured phase begins: resource usage counts from here.
     fn measure_begins(&mut self);
     /// The measured phase has ended.

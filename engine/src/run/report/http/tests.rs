@@ -92,7 +92,7 @@ fn codes_stand_beside_the_latencies_of_each_entry() {
     codes.begin(Instant(0));
     for (at, status) in [(1, 200), (2, 200), (12, 511)] {
         let (at, service) = (Instant(at * MS), Nanos(40_000));
-        codes.record(status, at, service);
+        codes.record(status, at, service, || 0);
         if status == 200 {
             let sample = Sample {
                 service,
@@ -119,7 +119,7 @@ fn codes_stand_beside_the_latencies_of_each_entry() {
 
     let counts = status_codes(&codes, &"2xx".parse().unwrap());
     assert!(counts["200"].expected && !counts["511"].expected);
-    assert_eq!(counts["511"].first_ordinal, Some(3));
+    assert_eq!(counts["511"].first_ordinal, 3);
     assert_eq!(counts["511"].first_at_ns, 12 * MS);
     let latencies = by_status(&codes, &recording, &[]);
     assert_eq!(latencies["511"].max_ns, Some(40_000));

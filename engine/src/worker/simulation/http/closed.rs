@@ -138,9 +138,9 @@ fn codes_are_told_with_their_first_time_and_ordinal() {
             .collect();
         let at = |nth: u64| ROUND_TRIP.0 * nth;
         let expected = [
-            (200, 17, at(1), Some(1)),
-            (304, 1, at(6), Some(6)),
-            (409, 2, at(10), Some(10)),
+            (200, 17, at(1), 1),
+            (304, 1, at(6), 6),
+            (409, 2, at(10), 10),
         ];
         assert_eq!(told, expected);
         let operations = results.operations();

@@ -129,6 +129,9 @@ fn everything_is_reset_at_once() {
     assert_eq!(results.errors("receive", "ECONNRESET"), 4);
     assert_eq!(far.accepted.len(), 8);
     assert_eq!(results.tally.reconnects, 4);
+    // Each paused once.
+    assert_eq!(results.tally.down, Nanos(4 * 10 * MS.0));
+    assert_eq!(results.tally.connecting, Nanos(4 * ROUND_TRIP.0));
 }
 
 #[test]

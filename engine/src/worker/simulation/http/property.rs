@@ -146,6 +146,7 @@ proptest! {
             prop_assert_eq!(operations.due, count);
             prop_assert_eq!(operations.sent + operations.dropped, count);
         }
+        prop_assert!(results.outcome.established <= u64::from(plan.connections));
         if plan.late == Late::Drop && plan.load.is_some() {
             prop_assert_eq!(operations.unsent_at_end, 0);
         }
