@@ -56,8 +56,6 @@ pub(crate) struct HttpArgs {
     load: LoadArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
-    #[command(flatten)]
-    habits: HabitArgs,
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -137,19 +135,6 @@ struct ConnectionArgs {
     /// Each has some 60,000 ports for connections to one server.
     #[arg(long, value_name = "LIST", help_heading = CONNECTIONS)]
     bind: Option<Addresses>,
-}
-
-/// Flags of other tools, refused with what to write here.
-#[derive(Debug, Args)]
-struct HabitArgs {
-    #[arg(short = 't', hide = true, value_name = "THREADS", value_parser = values::threads)]
-    wrk_threads: Option<String>,
-    #[arg(short = 'z', hide = true, value_name = "TIME", value_parser = values::time)]
-    hey_time: Option<String>,
-    #[arg(long = "qps", hide = true, value_name = "RATE", value_parser = values::rate)]
-    fortio_rate: Option<String>,
-    #[arg(short = 'p', hide = true, value_name = "LIST", value_parser = values::percentiles)]
-    fortio_percentiles: Option<String>,
 }
 
 impl HttpArgs {

@@ -196,30 +196,6 @@ fn address(is_v4: bool, number: u128) -> IpAddr {
     }
 }
 
-/// Habits from other tools: what a flag is called here. It takes any value, and is always refused.
-pub(super) fn threads(_: &str) -> Result<String> {
-    Err(Error::usage("threads are few here, one per CPU").remedy("write --threads N"))
-}
-
-/// hey's.
-pub(super) fn time(_: &str) -> Result<String> {
-    Err(Error::usage("how long is called otherwise here").remedy("write -d TIME"))
-}
-
-/// hey's, ab's, fortio's.
-pub(super) fn rate(_: &str) -> Result<String> {
-    Err(
-        Error::usage("a rate over all connections is called otherwise here")
-            .remedy("write -R RATE"),
-    )
-}
-
-/// fortio's `-p` and `-qps`, which reads as `-q -p s`.
-pub(super) fn percentiles(_: &str) -> Result<String> {
-    Err(Error::usage("it is no flag here")
-        .remedy("write -R RATE for -qps, --percentiles LIST for -p, --pipeline N for a pipeline"))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
