@@ -51,7 +51,11 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["lat", "--rate", "0"], "rate"),
         (&["lat", "--format", "yaml"], "markdown"),
         (&["lat", "-o", "a.xml"], ".json .jsonl .csv .md or .txt"),
-        (&["lat", "-o", "/nonexistent/a.json"], "/nonexistent/a.json"),
+        (
+            &["lat", "-o", "/nonexistent/a.json"],
+            "--output /nonexistent/a.json: there is no directory /nonexistent; create it (mkdir -p /nonexistent)",
+        ),
+        (&["http", "http://::1:9/"], "write http://[::1]:9/"),
         (
             &["lat", "--secret-file", "/nonexistent/secret"],
             "secret file",

@@ -6,6 +6,8 @@ mod tests;
 mod url;
 mod values;
 
+use std::net::IpAddr;
+
 use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
@@ -149,6 +151,7 @@ impl HttpArgs {
         let open = self.load.open(&self.common, common.stop)?;
         let (target, requests) = self.request.requests(close)?;
         self.connection.check(&target)?;
+        self.connection.check_resolve(&target)?;
         let bind = self
             .connection
             .bind
@@ -283,6 +286,30 @@ impl ConnectionArgs {
             return Err(Error::usage("--connect-timeout must be above zero"));
         }
         Ok(each)
+    }
+
+    /// Checks that each address of a name is asked for: one that is not is a mistake in its name or its port.
+    fn check_resolve(&self, target: &Target) -> Result<()> {
+        let (host, port, source) = match (&self.connect_to, target) {
+            (Some(Endpoint(host, port)), _) => (host, *port, "--connect-to"),
+            (None, Target::Host { host, port }) => (host, *port, "the URL"),
+            (None, _) => return Ok(()),
+        };
+        let Some(Resolve(name, of_port, address)) =
+            self.resolve.iter().find(|entry| !entry.is_of(host, port))
+        else {
+            return Ok(());
+        };
+        let given = format!("--resolve {name}:{of_port}:{address}");
+        let message =
+            format!("{given} is for {name}:{of_port}, and {source} asks for {host}:{port}");
+        Err(
+            Error::usage(message).remedy(if host.parse::<IpAddr>().is_ok() {
+                "leave it out: an address needs no name".to_owned()
+            } else {
+                format!("write --resolve {host}:{port}:{address}")
+            }),
+        )
     }
 
     /// Checks that there is a name to resolve and an address to bind to.

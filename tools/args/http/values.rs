@@ -101,6 +101,15 @@ impl FromStr for Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolve(pub(super) String, pub(super) u16, pub(super) IpAddr);
 
+impl Resolve {
+    /// Whether it says where that host and port are. Letter case does not count in names, nor does the root's dot
+    /// (RFC 4343; RFC 1034, section 3.1).
+    pub(super) fn is_of(&self, host: &str, port: u16) -> bool {
+        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        self.1 == port && plain(&self.0) == plain(host)
+    }
+}
+
 impl FromStr for Resolve {
     type Err = Error;
 
