@@ -14,7 +14,7 @@ use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX
 use tare_engine::run::plan::{Arrivals, HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
 use tare_engine::units::{Count, Counts, Nanos, PerSecond};
 
-use super::common::CommonArgs;
+use super::common::{CommonArgs, assert_help};
 use requests::RequestArgs;
 use values::{Addresses, Endpoint, Resolve, Stages};
 
@@ -51,6 +51,20 @@ printed).";
 /// request was due.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(mut_arg("duration", |arg| arg.help("Measure each step for that long [default: 10s]")))]
+#[command(mut_arg("count", |arg| arg.help("End each step after that many requests instead of after a time")))]
+#[command(mut_arg("timeout", |arg| {
+    arg.help("Give up on a response that long after its request was really sent; connects have --connect-timeout")
+}))]
+#[command(mut_arg("assertions", |arg| {
+    let examples = "'p99<20ms', 'status.5xx==0', 'stage=2:goodput>900'";
+    arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
+        examples,
+        "p50, p99.9 … min, mean, max, stdev (after service. response. lateness. or connect. for another latency), \
+         errors, timeouts, ops, loss, rate, goodput (per second) and codes: status.511, status.5xx. connections=8, \
+         stage=2 and rate=1000 select steps.",
+    ))
+}))]
 pub(crate) struct HttpArgs {
     #[command(flatten)]
     request: RequestArgs,
