@@ -60,8 +60,8 @@ printed).";
     let examples = "'p99<20ms', 'status.5xx==0', 'stage=2:goodput>900'";
     arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
         examples,
-        "p50, p99.9 … min, mean, max, stdev (after service. response. lateness. or connect. for another latency), \
-         errors, timeouts, ops, loss, rate, goodput (per second) and codes: status.511, status.5xx. connections=8, \
+        "p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path. for another \
+         latency), errors, timeouts, ops, loss, rate, goodput (per second) and codes: status.511, status.5xx. connections=8, \
          stage=2 and rate=1000 select steps.",
     ))
 }))]

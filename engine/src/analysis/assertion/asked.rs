@@ -91,11 +91,6 @@ impl Metric {
                 "lateness, nor response time from when something was due",
                 "give a rate with -R, or write service.",
             ),
-            Self::Latency(Family::Residence | Family::Path, _) => (
-                lat,
-                "share of the far end",
-                "leave it out, or take tare lat",
-            ),
             Self::Status(..) => (!lat && !bw, "status codes", "leave it out"),
             Self::Bandwidth(Way::Up) if moves_bulk => {
                 (asked.up, "bandwidth upwards", "write --direction both")
@@ -108,7 +103,7 @@ impl Metric {
             }
             Self::Lost => (bw, "number of lost datagrams", "write loss or timeouts"),
             Self::Cpu => (bw, "CPU time per GiB", "leave it out, or take tare bw"),
-            Self::Latency(Family::Headline | Family::Service | Family::Connect, _)
+            Self::Latency(..)
             | Self::Errors
             | Self::Timeouts
             | Self::Operations
@@ -203,15 +198,11 @@ mod tests {
             ),
             (
                 asked(Kind::Http),
-                vec![
-                    "bandwidth>1G",
-                    "path.p50<1s",
-                    "lateness.p50<1s",
-                    "connections=99:p99<1s",
-                ],
+                vec!["bandwidth>1G", "lateness.p50<1s", "connections=99:p99<1s"],
                 vec![
                     "p99<1s",
                     "status.5xx==0",
+                    "path.p50<1s",
                     "goodput>5",
                     "ops>5",
                     "connect.p50<1s",
