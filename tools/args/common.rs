@@ -233,7 +233,9 @@ impl CommonArgs {
         let duration = self.duration.unwrap_or(by_default);
         for (flag, value) in [("--duration", duration), ("--timeout", self.timeout)] {
             if value == Nanos::ZERO {
-                return Err(Error::usage(format!("{flag} must be above zero")));
+                return Err(
+                    Error::usage(format!("{flag} must be above zero")).remedy("write it as 2s")
+                );
             }
         }
         if self.interval < INTERVAL_MIN {
@@ -242,7 +244,9 @@ impl CommonArgs {
             )));
         }
         let stop = match self.count {
-            Some(Count(0)) => return Err(Error::usage("--count must be above zero")),
+            Some(Count(0)) => {
+                return Err(Error::usage("--count must be above zero").remedy("write 1 or more"));
+            }
             Some(Count(count)) => Stop::Count(count),
             None => Stop::After(duration),
         };

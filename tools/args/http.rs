@@ -87,6 +87,7 @@ struct LoadArgs {
     ///
     /// The schedule does not wait for answers, so a stall counts against every request that was due in it.
     #[arg(short = 'R', long, value_name = "RATE", conflicts_with = "stages", help_heading = LOAD)]
+    #[arg(allow_negative_numbers = true)]
     rate: Option<PerSecond>,
     /// Go through these rates, one result each: 1000:10s,3000:10s, and ramps: 1000-5000:30s
     #[arg(long, value_name = "LIST", help_heading = LOAD)]
@@ -279,7 +280,8 @@ impl ConnectionArgs {
         let close = self.connection == Some(Connection::Close);
         let each = match self.requests_per_connection {
             Some(Count(0)) => {
-                return Err(Error::usage("--requests-per-connection must be above zero"));
+                return Err(Error::usage("--requests-per-connection must be above zero")
+                    .remedy("write 1 or more"));
             }
             Some(Count(many)) if close && many > 1 => {
                 return Err(Error::usage(format!(
@@ -297,7 +299,9 @@ impl ConnectionArgs {
             .remedy("lower it, or keep connections longer"));
         }
         if self.connect_timeout == Nanos::ZERO {
-            return Err(Error::usage("--connect-timeout must be above zero"));
+            return Err(
+                Error::usage("--connect-timeout must be above zero").remedy("write it as 2s")
+            );
         }
         Ok(each)
     }

@@ -151,12 +151,27 @@ impl Refused {
                 parts.push(format!("the commands are {}", names.join(", ")));
             }
             ErrorKind::ArgumentConflict => parts.push("keep one of the two".to_owned()),
-            _ if parts.len() == 1 && !parts[0].contains("; ") => {
-                parts.push("see --help".to_owned())
+            ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+                parts[0] = with_what_is_allowed(&parts[0]);
             }
             _ => {}
         }
+        if parts.len() == 1 && !parts[0].contains("; ") {
+            parts.push("see --help".to_owned());
+        }
         parts.join("; ")
+    }
+}
+
+/// clap's lists and ranges as advice.
+fn with_what_is_allowed(mistake: &str) -> String {
+    if let Some((wrong, allowed)) = mistake.rsplit_once(" [possible values: ") {
+        return format!("{wrong}; write one of {}", allowed.trim_end_matches(']'));
+    }
+    let range = mistake.rsplit_once(" is not in ");
+    match range.and_then(|(wrong, range)| Some((wrong, range.split_once("..=")?))) {
+        Some((wrong, (low, high))) => format!("{wrong} is out of range; write {low} to {high}"),
+        None => mistake.to_owned(),
     }
 }
 

@@ -256,7 +256,8 @@ fn listed(text: &str, source: &str) -> Result<Listed> {
         found.server.get_or_insert(url);
     }
     if found.requests.is_empty() {
-        return Err(Error::usage(format!("{source} lists no URL")));
+        return Err(Error::usage(format!("{source} lists no URL"))
+            .remedy("write lines as [WEIGHT] [METHOD] URL"));
     }
     Ok(found)
 }
