@@ -130,6 +130,16 @@ fn latencies_hold_together(result: &Value) {
         "{result:#}"
     );
     assert_eq!(of("lateness", "censored"), never_sent, "{result:#}");
+    if of("response", "censored") == 0 && of("response", "count") > 0 {
+        // Each response time is the service time and the lateness of the same request.
+        let mean = |name: &str| result["latency"][name]["mean_ns"].as_f64().unwrap();
+        let sum = mean("service") + mean("lateness");
+        assert!((mean("response") - sum).abs() <= sum * 1e-9, "{result:#}");
+        let least = of("service", "min_ns") + of("lateness", "min_ns");
+        assert!(of("response", "min_ns") >= least, "{result:#}");
+        let most = of("service", "max_ns") + of("lateness", "max_ns");
+        assert!(of("response", "max_ns") <= most, "{result:#}");
+    }
     for name in ["response", "lateness"] {
         assert_eq!(
             of(name, "count"),
