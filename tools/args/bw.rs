@@ -54,7 +54,7 @@ Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 d
 #[command(mut_arg("count", |arg| arg.help("End each step after that many sends instead of after a time")))]
 #[command(mut_arg("timeout", |arg| arg.help("Give up on a connect, a handshake or a silent far end after that long")))]
 #[command(mut_arg("assertions", |arg| {
-    let examples = "'bandwidth>9G', 'streams=8:loss<0.1%'";
+    let examples = "'bandwidth>9G', 'streams=8:cpu<800ms'";
     arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
         examples,
         "bandwidth, bandwidth.up, bandwidth.down, retransmits, lost, loss, errors, rate (share of --rate) and cpu (time \

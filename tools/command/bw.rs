@@ -3,7 +3,7 @@
 use tare_engine::analysis::assertion::{Asked, Kind};
 use tare_engine::error::Result;
 use tare_engine::run::observe::{Interrupt, Observer};
-use tare_engine::run::plan::{BwPlan, Common, Direction};
+use tare_engine::run::plan::{BwPlan, Common, Direction, Transport};
 use tare_engine::run::{self, Finished};
 
 use super::measure::{Measured, all, measure};
@@ -27,6 +27,7 @@ impl Measured for BwPlan {
             stages: 0,
             rates_per_s: Vec::new(),
             under_load: false,
+            datagrams: self.transport == Transport::Udp,
             up: self.direction != Direction::Down,
             down: self.direction != Direction::Up,
         }

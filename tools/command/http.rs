@@ -34,6 +34,7 @@ impl Measured for HttpPlan {
             },
             rates_per_s: stages.iter().map(|stage| stage.from_per_s).collect(),
             under_load: false,
+            datagrams: false,
             up: false,
             down: false,
         }

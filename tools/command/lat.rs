@@ -3,7 +3,7 @@
 use tare_engine::analysis::assertion::{Asked, Kind};
 use tare_engine::error::Result;
 use tare_engine::run::observe::{Interrupt, Observer};
-use tare_engine::run::plan::{Common, Direction, LatPlan};
+use tare_engine::run::plan::{Common, Direction, LatPlan, Transport};
 use tare_engine::run::{self, Finished};
 
 use super::measure::{Measured, all, measure};
@@ -29,6 +29,7 @@ impl Measured for LatPlan {
             stages: 0,
             rates_per_s: self.rate_per_s.into_iter().collect(),
             under_load: load.is_some(),
+            datagrams: load.is_some_and(|load| load.plan.transport == Transport::Udp),
             up: way.is_some_and(|way| way != Direction::Down),
             down: way.is_some_and(|way| way != Direction::Up),
         }

@@ -39,11 +39,16 @@ pub struct Asked {
     pub rates_per_s: Vec<f64>,
     /// A latency step is measured beside a load, too.
     pub under_load: bool,
+    /// Bulk traffic is of datagrams.
+    pub datagrams: bool,
     /// Bulk traffic goes to the far end.
     pub up: bool,
     /// Bulk traffic comes from the far end.
     pub down: bool,
 }
+
+/// What TCP does not have.
+const LOST: &str = "lost datagrams: TCP has none";
 
 impl Assertion {
     /// Checks that the run has steps that this selects, and that they measure what it is about.
@@ -98,10 +103,22 @@ impl Metric {
             Self::Bandwidth(Way::Down) if moves_bulk => {
                 (asked.down, "bandwidth downwards", "write --direction both")
             }
+            Self::Retransmits if moves_bulk => (
+                !asked.datagrams,
+                "segments sent again: datagrams are not",
+                "write lost or loss",
+            ),
             Self::Bandwidth(_) | Self::Retransmits => {
                 (moves_bulk, "bandwidth", "leave it out, or take tare bw")
             }
-            Self::Lost => (bw, "number of lost datagrams", "write loss or timeouts"),
+            Self::Loss | Self::Lost if bw => {
+                (asked.datagrams, LOST, "write retransmits, or add --udp")
+            }
+            Self::Lost => (
+                false,
+                "lost datagrams of bulk traffic",
+                "write loss or timeouts",
+            ),
             Self::Cpu => (bw, "CPU time per GiB", "leave it out, or take tare bw"),
             Self::Latency(..)
             | Self::Errors
@@ -132,6 +149,7 @@ mod tests {
             stages: 0,
             rates_per_s: Vec::new(),
             under_load: false,
+            datagrams: false,
             up: kind == Kind::Bw,
             down: false,
         }
@@ -149,6 +167,10 @@ mod tests {
             up: true,
             ..asked(Kind::Lat)
         };
+        let datagrams = Asked {
+            datagrams: true,
+            ..asked(Kind::Bw)
+        };
         for (asked, refused, fine) in [
             (
                 asked(Kind::Lat),
@@ -164,8 +186,13 @@ mod tests {
             ),
             (
                 asked(Kind::Bw),
-                "p99<1s bandwidth.down>1G status.200>1",
-                "streams=8:bandwidth>1G bandwidth.up>1G cpu<1s lost<1 rate>0.9",
+                "p99<1s bandwidth.down>1G status.200>1 lost<1 loss<1%",
+                "streams=8:bandwidth>1G bandwidth.up>1G cpu<1s retransmits<1 rate>0.9",
+            ),
+            (
+                datagrams,
+                "retransmits<1 p99<1s",
+                "bandwidth>1G lost<1 loss<1%",
             ),
             (
                 asked(Kind::Http),
