@@ -87,7 +87,7 @@ fn latencies(row: &mut Row, step: &StepResult, look: &Look) {
     row.put("instances", step.instances.join(" "));
     row.put_known("under_load", step.params.under_load.as_ref());
     let load = step.bandwidth.as_ref();
-    row.put_known("load_bits_per_s", load.map(|load| load.bits_per_s));
+    row.put_known("load_bits_per_s", load.and_then(|load| load.bits_per_s));
     more_quantiles(row, step, look);
 }
 
