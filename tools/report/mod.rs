@@ -86,7 +86,7 @@ pub(crate) fn parameters(params: &Params) -> String {
         Size(params.size_bytes),
         plural(u64::from(params.connections), flows)
     );
-    if params.connect_each {
+    if params.connects_each() {
         text.push_str(", each anew for every ping");
     }
     if params.under_load.is_some() {
@@ -248,8 +248,8 @@ fn asked(report: &Report) -> String {
         (None, Some(rate)) => text.push_str(&format!(", open loop at {}", per_second(rate))),
         (None, None) => text.push_str(", closed loop"),
     }
-    if params.server_delay_ns > 0 {
-        let delay = Nanos(params.server_delay_ns);
+    if let Some(delay) = params.server_delay_ns.filter(|ns| *ns > 0) {
+        let delay = Nanos(delay);
         text.push_str(&format!(", each answer held for {delay}"));
     }
     text.push_str(&format!(", {} measured", Nanos(first.duration_ns)));
