@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::http::holds_together;
 use crate::util::{Serve, figure, is_valid, lat, report, run};
 
 #[test]
@@ -190,7 +191,7 @@ fn a_seed_and_the_plan_are_told() {
 #[test]
 fn golden_reports_are_of_the_schema() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-    let mut bulk_runs = 0;
+    let (mut bulk_runs, mut http_runs) = (0, 0);
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "json") {
@@ -199,6 +200,15 @@ fn golden_reports_are_of_the_schema() {
         let whole = report(&fs::read_to_string(&path).unwrap());
         let lines = fs::read_to_string(path.with_extension("jsonl")).unwrap();
         assert_eq!(rejoined(&lines), whole, "{}", path.display());
+        if whole["kind"] == "http" {
+            http_runs += 1;
+            for result in whole["results"].as_array().unwrap() {
+                holds_together(result);
+            }
+            let completed = |result: &Value| figure(result, "/operations/completed") > 0;
+            let nothing = !whole["results"].as_array().unwrap().iter().all(completed);
+            assert!(!nothing || whole["partial"] == true, "{}", path.display());
+        }
         if whole["kind"] != "bw" {
             continue;
         }
@@ -211,7 +221,7 @@ fn golden_reports_are_of_the_schema() {
             assert_eq!(figure(bandwidth, "/received_bytes"), received);
         }
     }
-    assert!(bulk_runs >= 6, "{bulk_runs}");
+    assert!(bulk_runs >= 6 && http_runs >= 5, "{bulk_runs}, {http_runs}");
 }
 
 #[test]

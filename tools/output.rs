@@ -154,9 +154,15 @@ impl Outputs {
             if files[..index].iter().any(|other| other.path == file.path) {
                 return Err(Error::usage(format!("--output {shown} is given twice")));
             }
+            if let Some(none) = missing_directory(&file.path) {
+                let none = none.display();
+                let message = format!("--output {shown}: there is no directory {none}");
+                return Err(Error::usage(message)
+                    .remedy(format!("create it (mkdir -p {none}) or name another")));
+            }
             can_be_replaced(&file.path).map_err(|error| {
                 Error::usage(format!("--output {shown} cannot be written: {error}"))
-                    .remedy("name a file in a directory that exists and is yours")
+                    .remedy("name a file in a directory that is yours")
             })?;
         }
         Ok(Self {
@@ -288,6 +294,12 @@ fn beside(path: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
         .map_err(|error| io::Error::from(error.kind()))
 }
 
+/// The directory of a path, where there is none.
+fn missing_directory(path: &Path) -> Option<&Path> {
+    let directory = path.parent().filter(|parent| *parent != Path::new(""))?;
+    (!directory.exists()).then_some(directory)
+}
+
 fn can_be_replaced(path: &Path) -> io::Result<()> {
     match place(path)? {
         Place::File { path, mode } => beside(&path, mode).map(drop),
@@ -377,7 +389,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.json");
         let message = |files: &[&Path]| outputs(files).unwrap_err().to_string();
-        assert!(message(&[&dir.path().join("none/a.json")]).contains("cannot be written"));
+        let (none, lost) = (dir.path().join("none"), dir.path().join("none/a.json"));
+        let none = none.display();
+        assert_eq!(
+            message(&[&lost]),
+            format!(
+                "--output {none}/a.json: there is no directory {none}; create it (mkdir -p {none}) or name another"
+            )
+        );
         assert!(message(&[&file, &file]).contains("twice"));
         fs::create_dir(&file).unwrap();
         assert!(message(&[&file]).contains("directory"));

@@ -224,12 +224,14 @@ pub struct Params {
     pub size_bytes: u64,
     /// Concurrent connections.
     pub connections: u32,
-    /// A connection per operation.
-    pub connect_each: bool,
+    /// Latency runs only: a connection per operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_each: Option<bool>,
     /// Operations per second asked for; absent in closed loop.
     pub rate_per_s: Option<f64>,
-    /// The far end held each reply that long, nanoseconds.
-    pub server_delay_ns: u64,
+    /// Latency runs only: the far end held each reply that long, nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_delay_ns: Option<u64>,
     /// Per-operation timeout, nanoseconds.
     pub timeout_ns: u64,
     /// The target as given.
@@ -245,6 +247,14 @@ pub struct Params {
     /// HTTP runs only; its fields stand among the others.
     #[serde(flatten)]
     pub http: Option<HttpParams>,
+}
+
+impl Params {
+    /// Whether there is a connection per operation.
+    #[must_use]
+    pub fn connects_each(&self) -> bool {
+        self.connect_each == Some(true)
+    }
 }
 
 /// Where every operation went: `due = sent + dropped + unsent_at_end` and

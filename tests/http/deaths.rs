@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::{for_each_backend_at_once, operations, result, sockets_used, start};
-use crate::util::{Serve, figure};
+use crate::util::{Serve, figure, warnings};
 
 #[test]
 fn a_server_that_comes_back_is_found_again() {
@@ -41,7 +41,16 @@ fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
         job.is_measuring();
         serve.job.signal(Signal::SIGKILL);
         drop(serve);
-        let ran = job.wait();
+        let ran = job.wait().exits(0).complains(&[
+            "warning: ",
+            "connect ECONNREFUSED",
+            "receive ECONNRESET",
+            "`errors`",
+        ]);
+        let report = ran.report();
+        for code in ["failures", "unsent", "rate-not-reached"] {
+            assert!(warnings(&report).contains(&code), "{code}: {report:#}");
+        }
         let result = result(&ran);
         assert!(operations(&result, "completed") > 0, "{ran:#?}");
         // The schedule went on without it, and nothing of it vanished.

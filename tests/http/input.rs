@@ -1,31 +1,40 @@
 //! What cannot be meant ends in one line that says what to type, before anything is sent.
 
+use std::process::Command;
 use std::time::Duration;
 
-use super::hostile::{FINE, Hostile};
-use super::http;
-use crate::util::{Ran, run};
+use serde_json::json;
 
-/// Said in one line, with nothing on stdout.
+use super::hostile::{FINE, Hostile};
+use super::{http, words};
+use crate::util::{Job, Ran, run, tare};
+
+/// Said in one line, with what to do, and with nothing on stdout.
 #[track_caller]
 fn refused(ran: Ran, code: i32, says: &[&str]) {
     let ran = ran.exits(code).complains(says);
     assert_eq!(ran.stdout, "");
     assert_eq!(ran.stderr.lines().count(), 1, "{ran:#?}");
+    let advice = ran.stderr.split_once("; ").map_or("", |(_, advice)| advice);
+    let verbs = [
+        "write ", "give ", "leave ", "keep ", "see ", "check ", "name ", "measure ",
+    ];
+    assert!(verbs.iter().any(|verb| advice.contains(verb)), "{ran:#?}");
     assert!(ran.took < Duration::from_secs(10), "{ran:?}");
 }
 
 #[test]
 fn urls_that_are_none() {
     for (url, says) in [
-        ("http://", "host"),
-        ("http://:80/", "host"),
-        ("http://localhost:99999/", "port"),
-        ("http://localhost:abc/", "port"),
-        ("http://[::1/", "["),
-        ("ftp://localhost/", "ftp"),
-        ("unix:", "path"),
-        ("https://localhost/", "https"),
+        ("http://", "names no host"),
+        ("http://:80/", "names no host"),
+        ("http://localhost:99999/", "1 to 65535"),
+        ("http://localhost:abc/", "1 to 65535"),
+        ("http://[::1/", "bracket is not closed"),
+        ("http://::1:9/", "write http://[::1]:9/"),
+        ("ftp://localhost/", "is no protocol that tare speaks"),
+        ("unix:", "path of a socket"),
+        ("https://localhost/", "not built yet"),
     ] {
         refused(http(url, "-n 1"), 2, &[says]);
     }
@@ -67,49 +76,75 @@ fn files_that_are_missing() {
 #[test]
 fn flags_that_do_not_fit() {
     let server = Hostile::answering(FINE);
+    let rate = "write it as 1000, 2.5, 10k or 60/m";
+    let header = "write it as 'Name: value'";
     for (flags, says) in [
-        ("-R 0", "0"),
-        ("-R -5", "-5"),
-        ("-R nan", "nan"),
-        ("-R inf", "inf"),
-        ("-R 1000 --stages 1000:1s", "--stages"),
-        ("--stages 1000:", "1000:"),
-        ("--stages 0:1s", "0"),
-        ("--stages 1000-:1s", "1000-"),
-        ("-d 1s --stages 1000:1s", "--duration"),
-        ("--late drop", "-R"),
-        ("--late never -R 10", "never"),
-        ("--arrivals poisson", "-R"),
-        ("--arrivals jitter:200% -R 10", "200%"),
-        ("--arrivals sometimes -R 10", "sometimes"),
-        ("-c 0", "--connections"),
-        ("-n 0", "--count must be above zero"),
-        ("--pipeline 0", "0"),
+        ("-R 0", rate),
+        ("-R -5", rate),
+        ("-R nan", rate),
+        ("-R inf", rate),
+        ("-R 1000 --stages 1000:1s", "keep one of the two"),
+        ("--stages 1000:", "write it as 500us, 10ms, 2s or 5m"),
+        ("--stages 0:1s", rate),
+        ("--stages 1000-:1s", "write stages as 1000:10s"),
+        ("-d 1s --stages 1000:1s", "--duration says nothing"),
+        ("-d 1s -n 1", "keep one of the two"),
+        ("--late drop", "give a rate with -R"),
+        ("--late never -R 10", "write one of queue, drop"),
+        ("--arrivals poisson", "give a rate with -R"),
+        ("--arrivals jitter:200% -R 10", "would overtake each other"),
+        ("--arrivals sometimes -R 10", "write constant, poisson or"),
+        ("-c 0", "write 1 to 200000"),
+        ("-n 0", "must be above zero; write 1 or more"),
+        ("--pipeline 0", "0 is out of range; write 1 to 1024"),
         (
             "--requests-per-connection 0",
-            "--requests-per-connection must be above zero",
+            "must be above zero; write 1 or more",
         ),
-        ("--expect-status 2yy", "2yy"),
-        ("--expect-status 1000", "1000"),
-        ("-X GE(T", "GE(T"),
-        ("-H NoColon", "NoColon"),
-        ("-H :empty", ":empty"),
-        ("-H Sp\u{0e4}ce:x", "no name has"),
-        ("--body x --body-file /dev/null", "--body"),
-        ("--chunked", "--chunked"),
-        ("--connection sometimes", "sometimes"),
-        ("--bind nowhere", "nowhere"),
-        ("--resolve nonsense", "nonsense"),
-        ("--connect-to nonsense:", "nonsense"),
-        ("--timeout 0", "--timeout must be above zero"),
-        ("--udp", "--udp"),
+        ("--expect-status 2yy", "write them as 200, 2xx"),
+        ("--expect-status 1000", "write them as 200, 2xx"),
+        ("-X GE(T", "write GET, POST"),
+        ("-H NoColon", header),
+        ("-H :empty", header),
+        ("-H Sp\u{0e4}ce:x", header),
+        ("-H Content-Length:5", "tare writes that header itself"),
+        ("--body x --body-file /dev/null", "keep one of the two"),
+        ("--body @x", "write --body-file x"),
+        ("--chunked", "give one with --body"),
+        ("--connection sometimes", "write one of keep-alive, close"),
+        ("--bind nowhere", "write 10.0.0.1,10.0.0.2"),
+        ("--resolve nonsense", "write HOST:PORT:ADDRESS"),
+        ("--resolve shop:1:127.0.0.1", "is for shop:1, and the URL"),
+        ("--connect-to nonsense:", "write HOST:PORT"),
+        ("--timeout 0", "must be above zero; write it as 2s"),
+        ("--connect-timeout 0", "must be above zero; write it as 2s"),
+        ("--assert stage=2:p99<1s", "leave `stage=2` out"),
+        ("--assert bandwidth>1G", "measures no bandwidth"),
+        ("-L", "leave it out"),
+        ("--udp", "see --help"),
     ] {
-        let ran = http(&server.url(), flags).exits(2);
-        assert_eq!(ran.stdout, "", "{flags}");
-        let said = ran.stderr.contains(says);
-        assert!(said, "{flags}: {ran:#?}");
+        refused(http(&server.url(), flags), 2, &[says]);
     }
     assert_eq!(server.accepted(), 0, "nothing was sent");
+}
+
+#[test]
+fn urls_are_read_from_stdin() {
+    let server = Hostile::answering(FINE);
+    let mut command = Command::new("sh");
+    let lines = "printf '# two\\n/a\\n3 /b\\n'";
+    command.args(["-c", &format!("{lines} | \"$0\" \"$@\"")]);
+    command.arg(tare().get_program());
+    command.args(words(&server.url(), "-n 8 --urls -"));
+    let report = Job::start(command).wait().exits(0).report();
+    let asked = report["plan"]["requests"].as_array().unwrap().iter();
+    let asked = asked.map(|request| (&request["path"], &request["weight"]));
+    assert_eq!(
+        asked.collect::<Vec<_>>(),
+        [(&json!("/a"), &json!(1)), (&json!("/b"), &json!(3))]
+    );
+    assert_eq!(report["results"][0]["params"]["requests"], 2);
+    assert_eq!(report["results"][0]["operations"]["completed"], 8);
 }
 
 /// What would end one header and begin another, or a second request.

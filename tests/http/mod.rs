@@ -71,7 +71,7 @@ fn result(ran: &Ran) -> Value {
 
 /// What must be so whatever the server did, beyond the sums that every report is checked for.
 #[track_caller]
-fn holds_together(result: &Value) {
+pub(crate) fn holds_together(result: &Value) {
     let codes = result["status_codes"].as_object().unwrap();
     let sum = |expected: bool| -> u64 {
         let codes = codes.values().filter(|code| code["expected"] == expected);
@@ -79,6 +79,17 @@ fn holds_together(result: &Value) {
     };
     assert_eq!(sum(true), operations(result, "completed"), "{result:#}");
     assert!(sum(false) <= operations(result, "failed"), "{result:#}");
+    // Every failure has its cause. Idle connections fail, too, and connects.
+    let causes = result["errors"].as_array().unwrap().iter();
+    let causes: u64 = causes.map(|error| figure(error, "/count")).sum();
+    let failed = operations(result, "failed") + operations(result, "timed_out");
+    assert!(failed <= sum(false) + causes, "{result:#}");
+    latencies_hold_together(result);
+    let intervals = result["intervals"].as_array().unwrap();
+    if !intervals.is_empty() {
+        let told: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
+        assert_eq!(told, operations(result, "completed"), "{result:#}");
+    }
     let by_status = result["latency"]["by_status"].as_object().unwrap();
     for (code, told) in codes {
         assert_eq!(by_status[code]["count"], told["count"], "{code}");
@@ -90,6 +101,52 @@ fn holds_together(result: &Value) {
         established <= figure(connections, "/sockets_used"),
         "{connections}"
     );
+}
+
+/// What was answered as expected is in each latency, and what had no answer is there as at least so long.
+#[track_caller]
+fn latencies_hold_together(result: &Value) {
+    let unanswered = operations(result, "timed_out") + operations(result, "in_flight_at_end");
+    let never_sent = operations(result, "dropped") + operations(result, "unsent_at_end");
+    let of = |name: &str, field: &str| figure(result, &format!("/latency/{name}/{field}"));
+    let censored = of("service", "censored");
+    // Behind a request that timed out, others on its connection have failed without an answer.
+    let pipeline = figure(result, "/params/pipeline");
+    let exact = pipeline == 1 && censored == unanswered;
+    assert!(
+        exact || (pipeline > 1 && censored >= unanswered),
+        "{result:#}"
+    );
+    assert_eq!(
+        of("service", "count"),
+        operations(result, "completed") + censored
+    );
+    if result["params"]["rate_per_s"].is_null() {
+        return;
+    }
+    assert_eq!(
+        of("response", "censored"),
+        censored + never_sent,
+        "{result:#}"
+    );
+    assert_eq!(of("lateness", "censored"), never_sent, "{result:#}");
+    if of("response", "censored") == 0 && of("response", "count") > 0 {
+        // Each response time is the service time and the lateness of the same request.
+        let mean = |name: &str| result["latency"][name]["mean_ns"].as_f64().unwrap();
+        let sum = mean("service") + mean("lateness");
+        assert!((mean("response") - sum).abs() <= sum * 1e-9, "{result:#}");
+        let least = of("service", "min_ns") + of("lateness", "min_ns");
+        assert!(of("response", "min_ns") >= least, "{result:#}");
+        let most = of("service", "max_ns") + of("lateness", "max_ns");
+        assert!(of("response", "max_ns") <= most, "{result:#}");
+    }
+    for name in ["response", "lateness"] {
+        assert_eq!(
+            of(name, "count"),
+            of("service", "count") + never_sent,
+            "{name}: {result:#}"
+        );
+    }
 }
 
 #[track_caller]

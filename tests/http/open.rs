@@ -33,10 +33,6 @@ fn the_rate_is_achieved() {
         assert!((achieved(&result) - 1000.0).abs() <= 1.0, "{result:#}");
         assert_eq!(result["params"]["arrivals"], "constant");
         assert_eq!(result["params"]["late"], "queue");
-        let at = |name: &str| figure(&result, &format!("/latency/{name}_ns"));
-        assert!(at("response/p50") >= at("service/p50") / 2);
-        assert!(at("response/max") >= at("service/min"));
-        assert!(at("response/max") >= at("lateness/min"));
     });
 }
 
@@ -173,7 +169,8 @@ fn a_rate_beyond_the_connections_is_told_with_its_cause() {
 fn a_stall_counts_for_all_that_were_due_meanwhile() {
     for_each_backend_at_once(|backend| {
         let serve = Serve::start("--stall 300ms:300ms");
-        let flags = format!("-R 1000 -d 1s -c 10 {backend}");
+        // By count: what is due within the last wake-up may find no time.
+        let flags = format!("-R 1000 -n 1000 -c 10 {backend}");
         let result = result(&http(&url(serve.address(), "/"), &flags).exits(0));
         let due = operations(&result, "due");
         all_went_well(&result, due);

@@ -13,7 +13,7 @@ use tare_engine::run::plan::{
 };
 use tare_engine::units::{BitRate, Counts, Nanos, Size, Sizes};
 
-use super::common::{CommonArgs, SecretArgs};
+use super::common::{CommonArgs, SecretArgs, assert_help};
 use super::path::{self, TargetArgs, TransportArgs};
 use crate::output::OutputFile;
 
@@ -51,6 +51,16 @@ Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 d
 /// receiving end got.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(mut_arg("count", |arg| arg.help("End each step after that many sends instead of after a time")))]
+#[command(mut_arg("timeout", |arg| arg.help("Give up on a connect, a handshake or a silent far end after that long")))]
+#[command(mut_arg("assertions", |arg| {
+    let examples = "'bandwidth>9G', 'streams=8:cpu<800ms'";
+    arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
+        examples,
+        "bandwidth, bandwidth.up, bandwidth.down, retransmits, lost, loss, errors, rate (share of --rate) and cpu (time \
+         per GiB, both ends: 'cpu<800ms'). size=4K and streams=8 select steps.",
+    ))
+}))]
 pub(crate) struct BwArgs {
     #[command(flatten)]
     target: TargetArgs,

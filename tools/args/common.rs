@@ -28,13 +28,14 @@ const WARMUP: Nanos = Nanos::from_millis(500);
 /// What is printed where `--percentiles` does not say otherwise, per cent.
 pub(crate) const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
-/// Options of every measuring command.
+/// Options of every measuring command. Where the help is that of `tare lat`, the others put theirs in
+/// its place (`mut_arg`).
 #[derive(Debug, Args)]
 pub(crate) struct CommonArgs {
-    /// Measure each step for that long [default: 5s; of http 10s]
+    /// Measure each step for that long [default: 5s]
     #[arg(short, long, value_name = "TIME", help_heading = "How long")]
     duration: Option<Nanos>,
-    /// End each step after that many operations (bw: sends, http: requests) instead of after a time
+    /// End each step after that many round trips instead of after a time
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     #[arg(help_heading = "How long")]
     count: Option<Count>,
@@ -63,18 +64,13 @@ pub(crate) struct CommonArgs {
     /// Choose the quantiles that are printed: 50,99,99.9
     #[arg(long, value_name = "LIST", help_heading = "The result")]
     percentiles: Option<Percentiles>,
-    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us', 'bandwidth>9G' (repeatable)
-    ///
-    /// Of lat and http: p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path.
-    /// for another latency), errors, timeouts, ops, loss, rate; of http also goodput and codes:
-    /// 'status.5xx==0'. Of bw: bandwidth, bandwidth.up, bandwidth.down, retransmits, lost, loss, errors, rate (share
-    /// of --rate) and cpu (time per GiB, both ends: 'cpu<800ms').
-    /// size=4K, connections=8, of http stage=2 and rate=1000, with --under-load idle and loaded select steps:
-    /// 'loaded:p99<5ms'.
-    ///
-    /// Where a quantile has an interval, the assertion holds or fails only if the whole interval does;
-    /// otherwise the exit code is 5: cannot tell.
+    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us' (repeatable)
     #[arg(long = "assert", value_name = "EXPR", help_heading = "The result")]
+    #[arg(long_help = assert_help("'p99<2ms', 'size=64:p50<=20us'", "\
+        p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path. for \
+        another latency), errors, timeouts, ops, loss and rate. With --under-load also bandwidth, bandwidth.up, \
+        bandwidth.down and retransmits of the load. size=4K, connections=8, rate=1000, and with --under-load idle and \
+        loaded select steps: 'loaded:p99<5ms'."))]
     assertions: Vec<String>,
     /// Fail with exit code 4 if the generator was saturated or the run disturbed
     #[arg(long, help_heading = "The result")]
@@ -115,7 +111,7 @@ pub(crate) struct WorkerArgs {
     /// --rate all are hybrid where there are two CPUs. The report says what each end really did.
     #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
     wait: Option<Wait>,
-    /// Use this many worker threads, a CPU each (lat: one)
+    /// Use this many worker threads, a CPU each [default: a CPU each for up to 4]
     #[arg(long, value_name = "N", help_heading = "The instrument")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -189,6 +185,15 @@ impl FromStr for Percentiles {
     }
 }
 
+/// The help of `--assert`, of a command with such expressions and metrics.
+pub(super) fn assert_help(examples: &str, metrics: &str) -> String {
+    format!(
+        "Fail with exit code 3 unless this holds: {examples} (repeatable)\n\n{metrics}\n\nWhere a quantile has an \
+         interval, the assertion holds or fails only if the whole interval does; otherwise the exit code is 5: cannot \
+         tell. What can never apply is refused."
+    )
+}
+
 fn label(text: &str) -> Result<String> {
     if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
         return Err(Error::usage("a label is one line of 1 to 200 bytes"));
@@ -228,7 +233,9 @@ impl CommonArgs {
         let duration = self.duration.unwrap_or(by_default);
         for (flag, value) in [("--duration", duration), ("--timeout", self.timeout)] {
             if value == Nanos::ZERO {
-                return Err(Error::usage(format!("{flag} must be above zero")));
+                return Err(
+                    Error::usage(format!("{flag} must be above zero")).remedy("write it as 2s")
+                );
             }
         }
         if self.interval < INTERVAL_MIN {
@@ -237,7 +244,9 @@ impl CommonArgs {
             )));
         }
         let stop = match self.count {
-            Some(Count(0)) => return Err(Error::usage("--count must be above zero")),
+            Some(Count(0)) => {
+                return Err(Error::usage("--count must be above zero").remedy("write 1 or more"));
+            }
             Some(Count(count)) => Stop::Count(count),
             None => Stop::After(duration),
         };

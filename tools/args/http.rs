@@ -6,13 +6,15 @@ mod tests;
 mod url;
 mod values;
 
+use std::net::IpAddr;
+
 use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
 use tare_engine::run::plan::{Arrivals, HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
 use tare_engine::units::{Count, Counts, Nanos, PerSecond};
 
-use super::common::CommonArgs;
+use super::common::{CommonArgs, assert_help};
 use requests::RequestArgs;
 use values::{Addresses, Endpoint, Resolve, Stages};
 
@@ -49,6 +51,20 @@ printed).";
 /// request was due.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(mut_arg("duration", |arg| arg.help("Measure each step for that long [default: 10s]")))]
+#[command(mut_arg("count", |arg| arg.help("End each step after that many requests instead of after a time")))]
+#[command(mut_arg("timeout", |arg| {
+    arg.help("Give up on a response that long after its request was really sent; connects have --connect-timeout")
+}))]
+#[command(mut_arg("assertions", |arg| {
+    let examples = "'p99<20ms', 'status.5xx==0', 'stage=2:goodput>900'";
+    arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
+        examples,
+        "p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path. for another \
+         latency), errors, timeouts, ops, loss, rate, goodput (per second) and codes: status.511, status.5xx. connections=8, \
+         stage=2 and rate=1000 select steps.",
+    ))
+}))]
 pub(crate) struct HttpArgs {
     #[command(flatten)]
     request: RequestArgs,
@@ -56,8 +72,6 @@ pub(crate) struct HttpArgs {
     load: LoadArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
-    #[command(flatten)]
-    habits: HabitArgs,
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -73,6 +87,7 @@ struct LoadArgs {
     ///
     /// The schedule does not wait for answers, so a stall counts against every request that was due in it.
     #[arg(short = 'R', long, value_name = "RATE", conflicts_with = "stages", help_heading = LOAD)]
+    #[arg(allow_negative_numbers = true)]
     rate: Option<PerSecond>,
     /// Go through these rates, one result each: 1000:10s,3000:10s, and ramps: 1000-5000:30s
     #[arg(long, value_name = "LIST", help_heading = LOAD)]
@@ -139,19 +154,6 @@ struct ConnectionArgs {
     bind: Option<Addresses>,
 }
 
-/// Flags of other tools, refused with what to write here.
-#[derive(Debug, Args)]
-struct HabitArgs {
-    #[arg(short = 't', hide = true, value_name = "THREADS", value_parser = values::threads)]
-    wrk_threads: Option<String>,
-    #[arg(short = 'z', hide = true, value_name = "TIME", value_parser = values::time)]
-    hey_time: Option<String>,
-    #[arg(long = "qps", hide = true, value_name = "RATE", value_parser = values::rate)]
-    fortio_rate: Option<String>,
-    #[arg(short = 'p', hide = true, value_name = "LIST", value_parser = values::percentiles)]
-    fortio_percentiles: Option<String>,
-}
-
 impl HttpArgs {
     /// The plan that these flags ask for.
     ///
@@ -164,6 +166,7 @@ impl HttpArgs {
         let open = self.load.open(&self.common, common.stop)?;
         let (target, requests) = self.request.requests(close)?;
         self.connection.check(&target)?;
+        self.connection.check_resolve(&target)?;
         let bind = self
             .connection
             .bind
@@ -277,7 +280,8 @@ impl ConnectionArgs {
         let close = self.connection == Some(Connection::Close);
         let each = match self.requests_per_connection {
             Some(Count(0)) => {
-                return Err(Error::usage("--requests-per-connection must be above zero"));
+                return Err(Error::usage("--requests-per-connection must be above zero")
+                    .remedy("write 1 or more"));
             }
             Some(Count(many)) if close && many > 1 => {
                 return Err(Error::usage(format!(
@@ -295,9 +299,35 @@ impl ConnectionArgs {
             .remedy("lower it, or keep connections longer"));
         }
         if self.connect_timeout == Nanos::ZERO {
-            return Err(Error::usage("--connect-timeout must be above zero"));
+            return Err(
+                Error::usage("--connect-timeout must be above zero").remedy("write it as 2s")
+            );
         }
         Ok(each)
+    }
+
+    /// Checks that each address of a name is asked for: one that is not is a mistake in its name or its port.
+    fn check_resolve(&self, target: &Target) -> Result<()> {
+        let (host, port, source) = match (&self.connect_to, target) {
+            (Some(Endpoint(host, port)), _) => (host, *port, "--connect-to"),
+            (None, Target::Host { host, port }) => (host, *port, "the URL"),
+            (None, _) => return Ok(()),
+        };
+        let Some(Resolve(name, of_port, address)) =
+            self.resolve.iter().find(|entry| !entry.is_of(host, port))
+        else {
+            return Ok(());
+        };
+        let given = format!("--resolve {name}:{of_port}:{address}");
+        let message =
+            format!("{given} is for {name}:{of_port}, and {source} asks for {host}:{port}");
+        Err(
+            Error::usage(message).remedy(if host.parse::<IpAddr>().is_ok() {
+                "leave it out: an address needs no name".to_owned()
+            } else {
+                format!("write --resolve {host}:{port}:{address}")
+            }),
+        )
     }
 
     /// Checks that there is a name to resolve and an address to bind to.

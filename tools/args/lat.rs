@@ -28,6 +28,7 @@ Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 d
 /// halves them, as qperf and sockperf do.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(mut_arg("threads", |arg| arg.help("Use this many worker threads, a CPU each [default: 1]")))]
 pub(crate) struct LatArgs {
     #[command(flatten)]
     target: TargetArgs,

@@ -33,7 +33,7 @@ pub(super) fn parse(options: &str, target: Target, of_lat: &Common) -> Result<Lo
     let words = shlex::split(options).ok_or_else(|| wrong("a quote is not closed"))?;
     let args = LoadArgs::try_parse_from(words).map_err(|refused| {
         let unknown = refused.kind() == ErrorKind::UnknownArgument;
-        let line = Refused(refused).line();
+        let line = Refused::from(refused).line();
         let error = wrong(line.trim_end_matches("; see --help"));
         if unknown {
             error.remedy(ALLOWED)

@@ -8,6 +8,7 @@
 
 pub(crate) mod bw;
 pub(crate) mod common;
+mod habits;
 pub(crate) mod http;
 pub(crate) mod lat;
 mod load;
@@ -80,24 +81,44 @@ pub(crate) struct ManArgs {
 
 /// The command line, or what to say instead.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Refused> {
-    Cli::try_parse_from(words).map_err(Refused)
+    let words: Vec<OsString> = words.into_iter().collect();
+    Cli::try_parse_from(&words).map_err(|error| {
+        // clap takes hey's -h2 for -h.
+        let asks_for_help = words.iter().any(|word| word == "-h" || word == "--help");
+        let habit = match error.kind() {
+            ErrorKind::DisplayVersion => None,
+            ErrorKind::DisplayHelp if asks_for_help => None,
+            _ => habits::hint(&Cli::command(), &words),
+        };
+        Refused { error, habit }
+    })
 }
 
-/// What clap has to say instead of a command line: a mistake, or the help that was asked for.
+/// What there is to say instead of a command line: a mistake, or the help that was asked for.
 #[derive(Debug)]
-pub(crate) struct Refused(clap::Error);
+pub(crate) struct Refused {
+    error: clap::Error,
+    /// What to write for a flag of another tool.
+    habit: Option<String>,
+}
+
+impl From<clap::Error> for Refused {
+    fn from(error: clap::Error) -> Self {
+        Self { error, habit: None }
+    }
+}
 
 impl Refused {
     /// Prints help and version as clap does, and a mistake as one line on stderr.
     pub(crate) fn print(&self) -> Exit {
-        match self.0.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+        match self.error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if self.habit.is_none() => {
                 // Whoever stops reading the help has read enough.
-                let _ = self.0.print();
+                let _ = self.error.print();
                 Exit::Measured
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                let _ = self.0.print();
+                let _ = self.error.print();
                 Exit::Usage
             }
             _ => {
@@ -109,27 +130,48 @@ impl Refused {
 
     /// clap's paragraphs as one line: what is wrong, then its tips; usage and pointers to the help dropped.
     fn line(&self) -> String {
-        let text = self.0.render().to_string();
-        let parts: Vec<String> = text
+        if let Some(habit) = &self.habit {
+            return habit.clone();
+        }
+        let text = self.error.render().to_string();
+        let mut parts: Vec<String> = text
             .trim_start_matches("error: ")
             .split("\n\n")
             .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more info"))
             .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
             .map(|part| part.trim_start_matches("tip: ").to_owned())
-            .filter(|part| !part.is_empty())
+            // "to pass '-x' as a value, use '-- -x'" would make a URL or a host of it.
+            .filter(|part| !part.is_empty() && !part.starts_with("to pass "))
             .collect();
-        if self.0.kind() == ErrorKind::InvalidSubcommand && parts.len() == 1 {
-            let command = Cli::command();
-            let names: Vec<&str> = command
-                .get_subcommands()
-                .map(clap::Command::get_name)
-                .collect();
-            format!("{}; the commands are {}", parts[0], names.join(", "))
-        } else if parts.len() > 1 || parts.iter().any(|part| part.contains("; write ")) {
-            parts.join("; ")
-        } else {
-            format!("{}; see --help", parts.join("; "))
+        match self.error.kind() {
+            ErrorKind::InvalidSubcommand if parts.len() == 1 => {
+                let command = Cli::command();
+                let names = command.get_subcommands().map(clap::Command::get_name);
+                let names: Vec<&str> = names.collect();
+                parts.push(format!("the commands are {}", names.join(", ")));
+            }
+            ErrorKind::ArgumentConflict => parts.push("keep one of the two".to_owned()),
+            ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+                parts[0] = with_what_is_allowed(&parts[0]);
+            }
+            _ => {}
         }
+        if parts.len() == 1 && !parts[0].contains("; ") {
+            parts.push("see --help".to_owned());
+        }
+        parts.join("; ")
+    }
+}
+
+/// clap's lists and ranges as advice.
+fn with_what_is_allowed(mistake: &str) -> String {
+    if let Some((wrong, allowed)) = mistake.rsplit_once(" [possible values: ") {
+        return format!("{wrong}; write one of {}", allowed.trim_end_matches(']'));
+    }
+    let range = mistake.rsplit_once(" is not in ");
+    match range.and_then(|(wrong, range)| Some((wrong, range.split_once("..=")?))) {
+        Some((wrong, (low, high))) => format!("{wrong} is out of range; write {low} to {high}"),
+        None => mistake.to_owned(),
     }
 }
 
@@ -158,6 +200,54 @@ mod tests {
         }
     }
 
+    /// What flags have in common is said in each command's own terms.
+    #[test]
+    fn the_help_of_a_command_is_about_it_alone() {
+        for (name, says, never) in [
+            (
+                "lat",
+                ["[default: 5s]", "round trips instead", "[default: 1]"],
+                ["http", "goodput"],
+            ),
+            (
+                "bw",
+                ["[default: 5s]", "sends instead", "'bandwidth>9G'"],
+                ["http", "p99"],
+            ),
+            (
+                "http",
+                [
+                    "[default: 10s]",
+                    "requests instead",
+                    "connects have --connect-timeout",
+                ],
+                ["bw", "bandwidth"],
+            ),
+        ] {
+            let mut root = Cli::command();
+            let command = root.find_subcommand_mut(name).unwrap();
+            let all = command.render_long_help().to_string();
+            let (flags, _) = all.rsplit_once("Examples:").unwrap();
+            let flags = flags.split_whitespace().collect::<Vec<_>>().join(" ");
+            for says in says {
+                assert!(flags.contains(says), "{name}: no {says} in {flags}");
+            }
+            let told = |id: &str| {
+                let arg = command
+                    .get_arguments()
+                    .find(|arg| arg.get_id() == id)
+                    .unwrap();
+                let (short, long) = (arg.get_help().unwrap(), arg.get_long_help());
+                format!("{short} {}", long.unwrap_or(short))
+            };
+            for id in ["duration", "count", "timeout", "threads", "assertions"] {
+                for never in never {
+                    assert!(!told(id).contains(never), "{name}: {id}: {}", told(id));
+                }
+            }
+        }
+    }
+
     #[test]
     fn mistakes_are_one_line_that_says_what_to_type() {
         for (words, parts) in [
@@ -180,8 +270,11 @@ mod tests {
                 "tare lat --udp --connect-each",
                 vec!["--udp", "--connect-each"],
             ),
-            ("tare lat -n 5 -d 5s", vec!["--count", "--duration"]),
-            ("tare lat --tcp --udp", vec!["--tcp", "--udp"]),
+            (
+                "tare lat -n 5 -d 5s",
+                vec!["--count", "--duration", "keep one of the two"],
+            ),
+            ("tare lat --tcp --udp", vec!["--tcp", "--udp", "keep one"]),
             ("tare completions", vec!["<SHELL>"]),
             ("tare lat a b", vec!["'b'"]),
             ("tare lat --assert", vec!["--assert"]),
@@ -192,9 +285,6 @@ mod tests {
                 vec!["--rate", "--stages"],
             ),
             ("tare http -t4 -c 100 node", vec!["write --threads N"]),
-            ("tare http -z 10s node", vec!["write -d TIME"]),
-            ("tare http -qps 200 node", vec!["write -R RATE"]),
-            ("tare http --qps 200 node", vec!["write -R RATE"]),
             ("tare http -q 200 node", vec!["write -R RATE"]),
             ("tare http -X get node", vec!["write GET"]),
             ("tare http --secret-file x", vec!["--secret-file"]),
@@ -206,5 +296,63 @@ mod tests {
                 assert!(line.contains(part), "{words}: no {part} in: {line}");
             }
         }
+    }
+
+    #[test]
+    fn flags_of_other_tools_are_told_what_to_write() {
+        for (words, says) in [
+            ("http -L node", "-L: percentiles are always printed"),
+            ("http --latency node", "--latency: percentiles are always"),
+            ("http -U node", "leave it out"),
+            ("http -s x.lua node", "write --urls FILE"),
+            ("http -m POST node", "-m: write -X METHOD"),
+            ("http -T text/plain node", "write --content-type"),
+            ("http -D body node", "write --body-file FILE"),
+            ("http -a u:p node", "-H 'Authorization: Basic"),
+            ("http -k node", "connections are kept"),
+            ("http -x proxy:80 node", "--connect-to HOST:PORT"),
+            ("http -b x=y node", "write --body TEXT"),
+            ("http --json node", "--format json"),
+            ("http --http2 node", "HTTP/2 is not built"),
+            ("http -h2 node", "-h2: HTTP/2 is not built; leave it out"),
+            ("http --insecure node", "no certificate"),
+            ("http --concurrency 5 node", "write -c N"),
+            ("http --requests=5 node", "--requests: write -n N"),
+            ("http --data x node", "write --body TEXT"),
+            ("http -disable-keepalive node", "write --connection close"),
+            ("http -t 1m node", "duration in fortio (write -d TIME)"),
+            ("http -t 20 node", "timeout in hey (write --timeout TIME)"),
+            ("http -t4 -c 100 node", "threads in wrk (write --threads N)"),
+            ("http -z 10s node", "write -d TIME"),
+            ("http -qps 200 node", "write -R RATE"),
+            ("http --qps 200 node", "write -R RATE"),
+            ("http -timeout 3s node", "-timeout: write --timeout"),
+            ("http -host a node", "-host: write --host"),
+            ("bw -R node", "write --reverse"),
+            ("bw -b 1G node", "write --rate"),
+            ("bw -b1G node", "-b: write --rate"),
+            ("bw -t 10 node", "write -d TIME"),
+            ("bw -l 128K node", "write --size"),
+            ("bw -i 1 node", "write --interval"),
+            ("bw -w 1M node", "write --sndbuf"),
+            ("bw -C bbr node", "write --congestion"),
+        ] {
+            let refused = parse(format!("tare {words}").split(' ').map(Into::into));
+            let refused = refused.expect_err(words);
+            let line = refused.line();
+            assert!(line.contains(says), "{words}: {line}");
+            assert!(!line.contains('\n'), "{words}: {line}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_is_not_advised_to_be_a_value() {
+        for words in ["tare http -Y node", "tare lat --zzz", "tare bw -Y"] {
+            let line = line(words);
+            assert!(!line.contains("-- -"), "{line}");
+            assert!(line.ends_with("see --help"), "{line}");
+        }
+        let help = parse("tare http -h -t 4".split(' ').map(Into::into));
+        assert_eq!(help.expect_err("help").print(), Exit::Measured);
     }
 }

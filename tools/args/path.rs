@@ -168,6 +168,9 @@ impl FromStr for TargetArg {
     }
 }
 
+/// Why an IPv6 address with a port, or what looks like one, is not taken.
+pub(super) const NEEDS_BRACKETS: &str = "an IPv6 address with a port needs brackets";
+
 /// Splits `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, and a bare IPv6 address, which cannot carry a port.
 pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
     let is_v6 = |host: &str| {
@@ -185,11 +188,16 @@ pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&st
             None => Err("only :PORT may follow the brackets"),
         };
     }
-    if is_v6(text) {
+    let split = text.rsplit_once(':');
+    // ::1:80 is an address, too, but hardly what is meant.
+    let has_port = |(host, port): (&str, &str)| {
+        is_v6(host) && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
+    };
+    if is_v6(text) && !split.is_some_and(has_port) {
         return Ok((text, None));
     }
-    match text.rsplit_once(':') {
-        Some((host, _)) if host.contains(':') => Err("an IPv6 address with a port needs brackets"),
+    match split {
+        Some((host, _)) if host.contains(':') => Err(NEEDS_BRACKETS),
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
     }
@@ -214,6 +222,9 @@ mod tests {
             ("[::1]:80", host("::1", 80)),
             ("[::1]", host("::1", 7117)),
             ("::1", host("::1", 7117)),
+            ("fe80::1", host("fe80::1", 7117)),
+            ("fe80::1:a", host("fe80::1:a", 7117)),
+            ("[fe80::1:80]", host("fe80::1:80", 7117)),
             ("[fe80::1%eth0]:80", host("fe80::1%eth0", 80)),
             ("loopback", TargetArg(Target::Loopback)),
             ("veth", TargetArg(Target::Veth)),
@@ -234,6 +245,8 @@ mod tests {
             ("[node]:80", "no IPv6 address"),
             ("[::1]80", "may follow"),
             ("a:b:80", "needs brackets"),
+            ("::1:80", "needs brackets"),
+            ("fe80::1:31337", "needs brackets"),
         ] {
             let message = text.parse::<TargetArg>().unwrap_err().to_string();
             assert!(message.contains(why), "{text}: {message}");

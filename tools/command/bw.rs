@@ -1,18 +1,39 @@
 //! `tare bw`.
 
+use tare_engine::analysis::assertion::{Asked, Kind};
 use tare_engine::error::Result;
-use tare_engine::run;
+use tare_engine::run::observe::{Interrupt, Observer};
+use tare_engine::run::plan::{BwPlan, Common, Direction, Transport};
+use tare_engine::run::{self, Finished};
 
-use super::measure::measure;
+use super::measure::{Measured, all, measure};
 use crate::args::bw::BwArgs;
 use crate::exit::Exit;
 
 pub(super) fn run(args: &BwArgs) -> Result<Exit> {
-    measure(
-        &args.common,
-        Some(&args.secret),
-        |secret| args.plan(secret),
-        |plan| &mut plan.common,
-        run::bw,
-    )
+    measure(&args.common, Some(&args.secret), |secret| args.plan(secret))
+}
+
+impl Measured for BwPlan {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            kind: Kind::Bw,
+            sizes: all(&self.sizes),
+            connections: all(&self.streams),
+            stages: 0,
+            rates_per_s: Vec::new(),
+            under_load: false,
+            datagrams: self.transport == Transport::Udp,
+            up: self.direction != Direction::Down,
+            down: self.direction != Direction::Up,
+        }
+    }
+
+    fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
+        run::bw(self, interrupt, observer)
+    }
 }

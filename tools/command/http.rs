@@ -1,18 +1,46 @@
 //! `tare http`.
 
+use tare_engine::analysis::assertion::{Asked, Kind};
 use tare_engine::error::Result;
-use tare_engine::run;
+use tare_engine::run::observe::{Interrupt, Observer};
+use tare_engine::run::plan::{Common, HttpPlan};
+use tare_engine::run::{self, Finished};
 
-use super::measure::measure;
+use super::measure::{Measured, all, measure};
 use crate::args::http::HttpArgs;
 use crate::exit::Exit;
 
 pub(super) fn run(args: &HttpArgs) -> Result<Exit> {
-    measure(
-        &args.common,
-        None,
-        |_| args.plan(),
-        |plan| &mut plan.common,
-        run::http,
-    )
+    measure(&args.common, None, |_| args.plan())
+}
+
+impl Measured for HttpPlan {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn asked(&self) -> Asked {
+        let stages = self.open.as_ref().map_or(&[][..], |open| &open.stages);
+        let body = self.requests.first().and_then(|w| w.request.body.as_ref());
+        Asked {
+            kind: Kind::Http,
+            sizes: vec![body.map_or(0, |body| body.bytes.len() as u64)],
+            connections: all(&self.connections),
+            // One alone is not numbered.
+            stages: if stages.len() > 1 {
+                stages.len() as u64
+            } else {
+                0
+            },
+            rates_per_s: stages.iter().map(|stage| stage.from_per_s).collect(),
+            under_load: false,
+            datagrams: false,
+            up: false,
+            down: false,
+        }
+    }
+
+    fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
+        run::http(self, interrupt, observer)
+    }
 }

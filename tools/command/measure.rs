@@ -1,6 +1,6 @@
 //! What every measuring command does around its run: outputs, signals, assertions, exit code.
 
-use tare_engine::analysis::assertion::{self, Assertion};
+use tare_engine::analysis::assertion::{self, Asked, Assertion};
 use tare_engine::error::Result;
 use tare_engine::result::{AssertionResult, Interval, Params, Report, Warning};
 use tare_engine::run::Finished;
@@ -13,14 +13,26 @@ use crate::output::{Format, Outputs};
 use crate::progress::{Bar, complain};
 use crate::report::Look;
 
-/// Carries out a plan. `plan` makes it of the flags and the secret (of commands that have one), `shared` finds in it what all plans have, and
-/// `carry_out` is the engine's part.
-pub(super) fn measure<P>(
+/// What a measuring command is about.
+pub(super) trait Measured {
+    /// What all plans have.
+    fn common(&mut self) -> &mut Common;
+    /// What assertions can be about.
+    fn asked(&self) -> Asked;
+    /// The engine's part.
+    fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished>;
+}
+
+/// The numbers of a list as assertions have them.
+pub(super) fn all(list: &[u32]) -> Vec<u64> {
+    list.iter().copied().map(u64::from).collect()
+}
+
+/// Makes a plan of the flags and the secret (of commands that have one), and carries it out.
+pub(super) fn measure<P: Measured>(
     common: &CommonArgs,
     secret: Option<&SecretArgs>,
     plan: impl FnOnce(Option<Secret>) -> Result<P>,
-    shared: impl FnOnce(&mut P) -> &mut Common,
-    carry_out: impl FnOnce(&P, &Interrupt, &mut dyn Observer) -> Result<Finished>,
 ) -> Result<Exit> {
     let secret = secret.map_or_else(|| Ok(SecretFound::default()), SecretArgs::read)?;
     if let Some(warning) = secret.warning.filter(|_| !common.quiet) {
@@ -32,8 +44,10 @@ pub(super) fn measure<P>(
         .iter()
         .map(|expr| Assertion::parse(expr))
         .collect::<Result<Vec<_>>>()?;
+    let asked = plan.asked();
+    assertions.iter().try_for_each(|a| a.check(&asked))?;
     // An assertion on a quantile that is not printed needs it all the same.
-    shared(&mut plan)
+    plan.common()
         .percentiles
         .extend(assertions.iter().filter_map(Assertion::percentile));
     let look = Look {
@@ -52,7 +66,7 @@ pub(super) fn measure<P>(
         interrupt: interrupt.clone(),
         left: false,
     };
-    let mut finished = carry_out(&plan, &interrupt, &mut watcher)?;
+    let mut finished = plan.carry_out(&interrupt, &mut watcher)?;
     watcher.bar.clear();
 
     finished.report.assertions = assertion::evaluate(&assertions, &finished.report.results);

@@ -145,14 +145,13 @@ fn headline(bandwidth: &Bandwidth) -> String {
     } else {
         ""
     };
-    let untold: u32 = flows(bandwidth).map(|(_, flow)| flow.untold_streams).sum();
-    if bandwidth.received_bytes == 0 && untold > 0 {
+    let Some(rate) = bandwidth.bits_per_s else {
         return "not told by the receiver".to_owned();
-    }
+    };
     let mut text = format!(
         "{}{ways} ({}), {} received",
         bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
-        bytes_per_s(bandwidth.bits_per_s),
+        bytes_per_s(rate),
         volume(bandwidth.received_bytes)
     );
     if bandwidth.interval_bits_per_s.is_none() {
@@ -227,7 +226,8 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     if flow.untold_streams > 0 {
         facts.push(fact("untold", untold_of(flow)));
     }
-    let more = (flow.sent_bits_per_s - flow.bits_per_s) / flow.bits_per_s.max(1.0);
+    let received = flow.bits_per_s.unwrap_or_default();
+    let more = (flow.sent_bits_per_s - received) / received.max(1.0);
     if more > RATES_DIFFER && flow.untold_streams == 0 {
         let text = format!(
             "{} taken by the sender's kernel, {} more than was received",
@@ -492,7 +492,8 @@ pub(super) fn sweep(report: &Report) -> Cells {
         .iter()
         .filter_map(|step| Some((step, of(step)?)))
         .collect();
-    let fastest = steps.iter().map(|(_, b)| b.bits_per_s).fold(0.0, f64::max);
+    let fastest = steps.iter().filter_map(|(_, b)| b.bits_per_s);
+    let fastest = fastest.fold(0.0, f64::max);
     let unit = Unit::of_bits(fastest);
     let streams = steps
         .iter()
@@ -515,14 +516,14 @@ pub(super) fn sweep(report: &Report) -> Cells {
     for (step, bandwidth) in steps {
         let mut row = vec![Size(step.params.size_bytes).to_string()];
         row.extend(streams.then(|| step.params.connections.to_string()));
-        row.push(unit.number(bandwidth.bits_per_s, 4));
+        let rate =
+            |rate: Option<f64>| rate.map_or_else(|| NONE.into(), |rate| unit.number(rate, 4));
+        row.push(rate(bandwidth.bits_per_s));
         let interval = bandwidth.interval_bits_per_s;
         row.push(interval.map_or_else(|| NONE.into(), |ends| half_width(ends, unit)));
         if both {
-            row.extend([&bandwidth.up, &bandwidth.down].map(|flow| {
-                let flow = flow.as_ref();
-                flow.map_or_else(|| NONE.into(), |f| unit.number(f.bits_per_s, 4))
-            }));
+            let ways = [&bandwidth.up, &bandwidth.down];
+            row.extend(ways.map(|flow| rate(flow.as_ref().and_then(|f| f.bits_per_s))));
         }
         let cpu = bandwidth.cpu_s_per_gib;
         row.push(cpu.map_or_else(|| NONE.into(), |s| significant(s, 3)));

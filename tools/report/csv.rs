@@ -87,7 +87,7 @@ fn latencies(row: &mut Row, step: &StepResult, look: &Look) {
     row.put("instances", step.instances.join(" "));
     row.put_known("under_load", step.params.under_load.as_ref());
     let load = step.bandwidth.as_ref();
-    row.put_known("load_bits_per_s", load.map(|load| load.bits_per_s));
+    row.put_known("load_bits_per_s", load.and_then(|load| load.bits_per_s));
     more_quantiles(row, step, look);
 }
 
@@ -112,8 +112,8 @@ fn parameters(row: &mut Row, step: &StepResult) {
     row.put_known("address", params.address.as_ref());
     row.put("size_bytes", params.size_bytes);
     row.put("connections", params.connections);
-    row.put("connect_each", params.connect_each);
-    row.put("server_delay_ns", params.server_delay_ns);
+    row.put_known("connect_each", params.connect_each);
+    row.put_known("server_delay_ns", params.server_delay_ns);
     row.put("timeout_ns", params.timeout_ns);
     row.put("duration_ns", step.duration_ns);
     row.put_known("rate_target_per_s", step.rate.target_per_s);

@@ -98,7 +98,10 @@ fn trimmed(number: &str) -> &str {
 }
 
 /// `9.412 ± 0.021 Gbit/s`, where there is an interval.
-pub(super) fn bits_within(bits_per_s: f64, interval: Option<(f64, f64)>) -> String {
+pub(super) fn bits_within(bits_per_s: Option<f64>, interval: Option<(f64, f64)>) -> String {
+    let Some(bits_per_s) = bits_per_s else {
+        return NONE.to_owned();
+    };
     let unit = Unit::of_bits(bits_per_s);
     match interval {
         Some(interval) => {
@@ -183,10 +186,11 @@ mod tests {
         assert_eq!(bits(0.0), "0 bit/s");
         assert_eq!(bits(2.5e12), "2500 Gbit/s");
         assert_eq!(
-            bits_within(9.4123e9, Some((9.39e9, 9.432e9))),
+            bits_within(Some(9.4123e9), Some((9.39e9, 9.432e9))),
             "9.412 ± 0.021 Gbit/s"
         );
-        assert_eq!(bits_within(1e6, None), "1.000 Mbit/s");
+        assert_eq!(bits_within(Some(1e6), None), "1.000 Mbit/s");
+        assert_eq!(bits_within(None, None), NONE, "nobody told");
         assert_eq!(round_bits(200e6), "200 Mbit/s");
         assert_eq!(round_bits(1.5e9), "1.5 Gbit/s");
         assert_eq!(bytes_per_s(9.4123e9), "1.177 GB/s");

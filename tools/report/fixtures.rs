@@ -63,6 +63,8 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
             proto: "tcp".into(),
             size_bytes,
             connections: 1,
+            connect_each: Some(false),
+            server_delay_ns: Some(0),
             timeout_ns: 2_000_000_000,
             target: "node-2:7117".into(),
             address: Some("10.0.0.2:7117".into()),

@@ -78,6 +78,32 @@ fn quantiles_that_were_asked_for() {
 }
 
 #[test]
+fn what_no_receiver_told_is_no_zero() {
+    let mut report = fixtures::bulk::one();
+    let bandwidth = report.results[0].bandwidth.as_mut().unwrap();
+    let up = bandwidth.up.as_mut().unwrap();
+    (bandwidth.bits_per_s, bandwidth.interval_bits_per_s) = (None, None);
+    (up.bits_per_s, up.interval_bits_per_s, up.untold_streams) = (None, None, 1);
+    let value = serde_json::to_value(&report).unwrap();
+    let told = &value["results"][0]["bandwidth"];
+    assert_eq!(
+        (&told["bits_per_s"], &told["up"]["bits_per_s"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(validator().is_valid(&value));
+    let look = Look::default();
+    for format in [Format::Text, Format::Markdown] {
+        let rendered = render(format, &report, &look);
+        assert!(rendered.contains("not told by the receiver"), "{rendered}");
+    }
+    let csv = render(Format::Csv, &report, &look);
+    let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let (names, row) = (rows.next().unwrap(), rows.next().unwrap());
+    let at = names.iter().position(|name| *name == "bits_per_s").unwrap();
+    assert_eq!(row[at], "");
+}
+
+#[test]
 fn no_step_at_all() {
     let mut report = fixtures::partial();
     report.results.clear();

@@ -86,7 +86,7 @@ pub(crate) fn parameters(params: &Params) -> String {
         Size(params.size_bytes),
         plural(u64::from(params.connections), flows)
     );
-    if params.connect_each {
+    if params.connects_each() {
         text.push_str(", each anew for every ping");
     }
     if params.under_load.is_some() {
@@ -131,11 +131,12 @@ pub(crate) fn grouped(number: u64) -> String {
 )]
 fn per_second(rate: f64) -> String {
     if rate >= 100.0 {
-        format!("{}/s", grouped(rate.round() as u64))
-    } else {
-        let text = format!("{rate:.2}");
-        format!("{}/s", text.trim_end_matches('0').trim_end_matches('.'))
+        return format!("{}/s", grouped(rate.round() as u64));
     }
+    // Two digits that count, however slow: a request in a million seconds is not none.
+    let digits = (1.0 - rate.max(1e-9).log10().floor()).max(2.0) as usize;
+    let text = format!("{rate:.digits$}");
+    format!("{}/s", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// `part` of `whole` in per cent, to the ten-thousandth.
@@ -276,8 +277,8 @@ fn asked(report: &Report) -> String {
         (None, Some(rate)) => text.push_str(&format!(", open loop at {}", per_second(rate))),
         (None, None) => text.push_str(", closed loop"),
     }
-    if params.server_delay_ns > 0 {
-        let delay = Nanos(params.server_delay_ns);
+    if let Some(delay) = params.server_delay_ns.filter(|ns| *ns > 0) {
+        let delay = Nanos(delay);
         text.push_str(&format!(", each answer held for {delay}"));
     }
     text.push_str(&format!(", {} measured", Nanos(first.duration_ns)));
@@ -476,6 +477,9 @@ mod tests {
         assert_eq!(per_second(108_230.7), "108,231/s");
         assert_eq!(per_second(2.5), "2.5/s");
         assert_eq!(per_second(0.0), "0/s");
+        assert_eq!(per_second(0.000_001), "0.000001/s");
+        assert_eq!(per_second(1.0 / 300.0), "0.0033/s");
+        assert_eq!(per_second(99.999), "100/s");
         assert_eq!(share(1, 1000), " (0.1 %)");
         assert_eq!(share(100, 100), " (100 %)");
         assert_eq!(share(1, 100_000_000), " (below 0.0001 %)");

@@ -206,7 +206,7 @@ fn troubles(out: &mut String, step: &StepResult) {
         fact(out, "in warm-up", &text);
     }
     let connections = &step.connections;
-    if step.params.connect_each {
+    if step.params.connects_each() {
         let text = format!(
             "{} opened, one for each ping",
             grouped(connections.sockets_used)

@@ -34,9 +34,11 @@
 use crate::error::{Error, Result};
 use crate::result::{AssertionResult, StepResult};
 
+mod asked;
 mod measure;
 mod value;
 
+pub use asked::{Asked, Kind};
 use value::Value;
 
 /// One demand, parsed.
@@ -275,14 +277,7 @@ impl Assertion {
     }
 
     fn selection(&self) -> String {
-        let names = self.selectors.iter().map(|selector| match selector {
-            Selector::Size(bytes) => format!("size={bytes}"),
-            Selector::Connections(n) => format!("connections={n}"),
-            Selector::Loaded(true) => "loaded".to_owned(),
-            Selector::Loaded(false) => "idle".to_owned(),
-            Selector::Stage(stage) => format!("stage={stage}"),
-            Selector::Rate(rate) => format!("rate={rate}"),
-        });
+        let names = self.selectors.iter().map(Selector::name);
         names.collect::<Vec<_>>().join(",")
     }
 
@@ -309,6 +304,17 @@ const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or aft
     retransmits or cpu; for example lateness.p99<100us";
 
 impl Selector {
+    fn name(&self) -> String {
+        match self {
+            Self::Size(bytes) => format!("size={bytes}"),
+            Self::Connections(n) => format!("connections={n}"),
+            Self::Loaded(true) => "loaded".to_owned(),
+            Self::Loaded(false) => "idle".to_owned(),
+            Self::Stage(stage) => format!("stage={stage}"),
+            Self::Rate(rate) => format!("rate={rate}"),
+        }
+    }
+
     fn parse(text: &str) -> std::result::Result<Self, Wrong> {
         let wrong = || {
             (

@@ -9,8 +9,8 @@ use super::Summary;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bandwidth {
-    /// Payload received, bits per second, both directions together.
-    pub bits_per_s: f64,
+    /// Payload received, bits per second, both directions together; absent where no receiver told.
+    pub bits_per_s: Option<f64>,
     /// 95 % interval of it.
     pub interval_bits_per_s: Option<(f64, f64)>,
     /// Payload sent in the measured phase, bytes.
@@ -42,8 +42,8 @@ pub struct Bandwidth {
 #[serde(default)]
 pub struct Flow {
     /// Payload received, bits per second of the receiver's own time (the longest stream's). Without that of
-    /// `untold_streams`: where these are all, zero says nothing.
-    pub bits_per_s: f64,
+    /// `untold_streams`; absent where these are all.
+    pub bits_per_s: Option<f64>,
     /// 95 % interval of it: of the mean over up to 32 equal blocks of the measured phase (Student's t).
     pub interval_bits_per_s: Option<(f64, f64)>,
     /// Payload that the sender's kernel took, bits per second. Above `bits_per_s` where queues filled or

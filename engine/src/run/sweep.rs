@@ -294,7 +294,7 @@ fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
 /// Fewer connections than asked for were measured on: what is shown is the latency of less load.
 fn missing_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warning> {
     let (asked, established) = (step.connections.asked, step.connections.established);
-    if step.params.connect_each || established >= asked || step.operations.completed == 0 {
+    if step.params.connects_each() || established >= asked || step.operations.completed == 0 {
         return None;
     }
     let why = failure.map_or_else(String::new, |error| format!(": {}", error.message()));
@@ -316,7 +316,7 @@ fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warnin
         matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
     });
     // Of an HTTP load they are opened anew, and what failed is told otherwise.
-    if step.params.connect_each || step.params.http.is_some() || step.partial || !lost {
+    if step.params.connects_each() || step.params.http.is_some() || step.partial || !lost {
         return None;
     }
     let failure = failure?;

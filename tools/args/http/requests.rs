@@ -17,11 +17,15 @@ use super::url::{Url, path_and_query};
 const WEIGHT_MAX: u32 = 10_000;
 /// The longest list of URLs, bytes.
 const URLS_BYTES_MAX: u64 = 16 << 20;
-/// Headers that follow from other options.
-const OWN_HEADERS: [(&str, &str); 3] = [
-    ("content-length", "it follows from --body"),
-    ("transfer-encoding", "write --chunked"),
-    ("connection", "write --connection close or keep-alive"),
+/// Headers that follow from other options: from which, and what to write.
+const OWN_HEADERS: [(&str, &str, &str); 3] = [
+    ("content-length", "--body", "leave it out"),
+    ("transfer-encoding", "--chunked", "write --chunked"),
+    (
+        "connection",
+        "--connection",
+        "write --connection close or keep-alive",
+    ),
 ];
 
 /// What is sent.
@@ -31,7 +35,8 @@ pub(super) struct RequestArgs {
     ///
     /// The port is 80 unless given, and http:// may be left out. Several are sent in turn, all to one host and port.
     /// `loopback` is a server within this process, on a CPU of its own, `veth` the same in a network namespace made
-    /// for the run (needs root). Paths go out exactly as typed.
+    /// for the run (needs root). Paths go out exactly as typed, and stand in the report with their queries: what is
+    /// secret belongs into a header (-H), where the report leaves out the usual ones.
     #[arg(value_name = "URL")]
     pub(super) urls: Vec<Url>,
     /// Take the URLs from this file, or - for stdin; a line each: [WEIGHT] [METHOD] URL or /PATH
@@ -131,12 +136,6 @@ impl FromStr for Header {
                 "its value has a character that no header has",
                 "leave control characters out",
             ));
-        }
-        let own = OWN_HEADERS
-            .iter()
-            .find(|(own, _)| name.eq_ignore_ascii_case(own));
-        if let Some((_, advice)) = own {
-            return Err(refuse("tare writes that one itself", advice));
         }
         Ok(Self(name.to_owned(), value.to_owned()))
     }
@@ -257,7 +256,8 @@ fn listed(text: &str, source: &str) -> Result<Listed> {
         found.server.get_or_insert(url);
     }
     if found.requests.is_empty() {
-        return Err(Error::usage(format!("{source} lists no URL")));
+        return Err(Error::usage(format!("{source} lists no URL"))
+            .remedy("write lines as [WEIGHT] [METHOD] URL"));
     }
     Ok(found)
 }
@@ -384,6 +384,14 @@ impl RequestArgs {
             return Err(Error::usage("--urls - and --body-file - both read stdin")
                 .remedy("name a file for one of them"));
         }
+        if let Some(file) = self.body.as_deref().and_then(|body| body.strip_prefix('@')) {
+            let shown: String = file.chars().take(80).collect();
+            let shown = shown.escape_debug();
+            return Err(Error::usage(format!("--body @{shown} would send just that text"))
+                .remedy(format!(
+                    "write --body-file {shown}, or --body-file - to send a text that begins with @ from stdin"
+                )));
+        }
         let bytes = match (&self.body, &self.body_file) {
             (Some(text), _) => Some(text.clone().into_bytes()),
             (None, Some(file)) => Some(contents(file, "--body-file", REQUESTS_BYTES_MAX as u64)?),
@@ -422,6 +430,13 @@ impl RequestArgs {
 
     /// All but `Host`, which stands apart.
     fn headers(&self) -> Result<Vec<(String, String)>> {
+        for Header(name, _) in &self.headers {
+            let mut own = OWN_HEADERS.iter();
+            if let Some((_, flag, advice)) = own.find(|own| name.eq_ignore_ascii_case(own.0)) {
+                let message = format!("-H {name}: tare writes that header itself, from {flag}");
+                return Err(Error::usage(message).remedy(*advice));
+            }
+        }
         let is_host = |header: &&Header| header.0.eq_ignore_ascii_case("host");
         let hosts = self.headers.iter().filter(is_host).count() + usize::from(self.host.is_some());
         if hosts > 1 {
@@ -515,8 +530,6 @@ mod tests {
             ("X a: b", "no name has"),
             (": b", "no name has"),
             ("X: a\nY: b", "no header has"),
-            ("Content-Length: 3", "follows from --body"),
-            ("connection: close", "--connection close"),
         ] {
             let error = text.parse::<Header>().expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");

@@ -39,7 +39,7 @@ fn every_flag_reaches_the_plan() {
         "http://node-2:81/a?b 'node-2:81/c' -X PUT -H 'Accept: */*' -H 'Host: app' --body hi --chunked \
          --content-type text/plain -c 2,4 -R 60/m --arrivals poisson --late drop --pipeline 4 \
          --requests-per-connection 100 --reconnect-on-error --connect-timeout 1s --connect-rate 500 \
-         --expect-status 2xx,511 --resolve node-2:81:10.0.0.2 --connect-to proxy:8080 \
+         --expect-status 2xx,511 --resolve Proxy.:8080:10.0.0.2 --connect-to proxy:8080 \
          --bind 127.0.0.1-127.0.0.3 -d 3s --timeout 4s",
     )
     .unwrap();
@@ -89,6 +89,7 @@ fn what_follows_from_other_flags() {
     let named = plan("node-2:81 --host app").unwrap();
     assert_eq!(named.requests[0].request.host, "app");
     assert!(plan("unix:/run/a.sock -c 100").is_ok());
+    assert!(plan("Shop.:81 --resolve shop:81:10.0.0.2 --resolve shop:81:::1").is_ok());
     assert!(plan("node-2 -c 120000 --bind 127.0.0.1-127.0.0.2").is_ok());
 }
 
@@ -157,6 +158,26 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("-n 5 --stages 10-20", "write a time after it"),
         ("-d 5s --stages 10:1s", "leave it out"),
         ("--resolve a:80:1.1.1.1", "loopback is none"),
+        (
+            "shop:9 --resolve shop:80:127.0.0.1",
+            "--resolve shop:80:127.0.0.1 is for shop:80, and the URL asks for shop:9; write --resolve shop:9:127.0.0.1",
+        ),
+        (
+            "shop --resolve shop:80:::1 --resolve shpo:80:::1",
+            "write --resolve shop:80:::1",
+        ),
+        ("127.0.0.1:9 --resolve shop:9:127.0.0.1", "leave it out"),
+        (
+            "shop:9 --connect-to proxy:8080 --resolve shop:9:127.0.0.1",
+            "and --connect-to asks for proxy:8080",
+        ),
+        (
+            "-H 'Content-Length: 5'",
+            "-H Content-Length: tare writes that header itself, from --body; leave it out",
+        ),
+        ("-H 'connection: close'", "write --connection close"),
+        ("-H 'Transfer-Encoding: chunked'", "write --chunked"),
+        ("--body @order.json", "write --body-file order.json"),
         ("unix:/x --bind 127.0.0.1", "Unix socket has none"),
         ("-H 'Host: a' --host b", "keep one"),
         (

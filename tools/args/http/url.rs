@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use tare_engine::error::{Error, Result};
 use tare_engine::run::plan::Target;
 
-use crate::args::path::host_and_port;
+use crate::args::path::{NEEDS_BRACKETS, host_and_port};
 
 /// The port of `http://` (RFC 9110, section 4.2.1).
 const PORT: u16 = 80;
@@ -54,7 +54,15 @@ impl FromStr for Url {
             return Err(refuse("a number is no host")
                 .remedy("write -R RATE for a rate, -c N for connections, -n N for requests"));
         }
-        let (host, port) = host_and_port(authority).map_err(refuse)?;
+        let (host, port) = host_and_port(authority).map_err(|why| {
+            let typed = authority.rsplit_once(':').filter(|_| why == NEEDS_BRACKETS);
+            match typed {
+                Some((host, port)) => {
+                    refuse(why).remedy(format!("write http://[{host}]:{port}{path}"))
+                }
+                None => refuse(why),
+            }
+        })?;
         // What holds a colon has been found to be an IPv6 address.
         let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
         if host.is_empty() {
@@ -258,6 +266,8 @@ mod tests {
             ("node:0/", "1 to 65535"),
             ("node:x/", "1 to 65535"),
             ("[::1/", "not closed"),
+            ("http://::1:9/", "write http://[::1]:9/"),
+            ("http://fe80::1:8080/x", "write http://[fe80::1]:8080/x"),
             ("200", "-R RATE"),
             ("unix:", "path of a socket"),
         ] {

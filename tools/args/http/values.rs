@@ -101,6 +101,15 @@ impl FromStr for Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolve(pub(super) String, pub(super) u16, pub(super) IpAddr);
 
+impl Resolve {
+    /// Whether it says where that host and port are. Letter case does not count in names, nor does the root's dot
+    /// (RFC 4343; RFC 1034, section 3.1).
+    pub(super) fn is_of(&self, host: &str, port: u16) -> bool {
+        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+        self.1 == port && plain(&self.0) == plain(host)
+    }
+}
+
 impl FromStr for Resolve {
     type Err = Error;
 
@@ -194,30 +203,6 @@ fn address(is_v4: bool, number: u128) -> IpAddr {
         Ok(number) if is_v4 => Ipv4Addr::from_bits(number).into(),
         _ => Ipv6Addr::from_bits(number).into(),
     }
-}
-
-/// Habits from other tools: what a flag is called here. It takes any value, and is always refused.
-pub(super) fn threads(_: &str) -> Result<String> {
-    Err(Error::usage("threads are few here, one per CPU").remedy("write --threads N"))
-}
-
-/// hey's.
-pub(super) fn time(_: &str) -> Result<String> {
-    Err(Error::usage("how long is called otherwise here").remedy("write -d TIME"))
-}
-
-/// hey's, ab's, fortio's.
-pub(super) fn rate(_: &str) -> Result<String> {
-    Err(
-        Error::usage("a rate over all connections is called otherwise here")
-            .remedy("write -R RATE"),
-    )
-}
-
-/// fortio's `-p` and `-qps`, which reads as `-q -p s`.
-pub(super) fn percentiles(_: &str) -> Result<String> {
-    Err(Error::usage("it is no flag here")
-        .remedy("write -R RATE for -qps, --percentiles LIST for -p, --pipeline N for a pipeline"))
 }
 
 #[cfg(test)]

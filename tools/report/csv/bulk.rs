@@ -45,7 +45,7 @@ fn parameters(row: &mut Row, step: &StepResult) {
 
 fn totals(row: &mut Row, step: &StepResult) {
     let b = bulk::of(step);
-    row.put_known("bits_per_s", b.map(|b| b.bits_per_s));
+    row.put_known("bits_per_s", b.and_then(|b| b.bits_per_s));
     let interval = b.and_then(|b| b.interval_bits_per_s);
     row.put_known("low_bits_per_s", interval.map(|i| i.0));
     row.put_known("high_bits_per_s", interval.map(|i| i.1));
@@ -74,7 +74,7 @@ fn flow(row: &mut Row, way: &str, flow: Option<&Flow>) {
     let mut put = |name: &str, value: Option<String>| row.put_known(format!("{way}_{name}"), value);
     let number = |value: fn(&Flow) -> u64| flow.map(|f| value(f).to_string());
     let rate = |value: f64| value.to_string();
-    put("bits_per_s", flow.map(|f| rate(f.bits_per_s)));
+    put("bits_per_s", flow.and_then(|f| f.bits_per_s).map(rate));
     let interval = flow.and_then(|f| f.interval_bits_per_s);
     put("low_bits_per_s", interval.map(|i| rate(i.0)));
     put("high_bits_per_s", interval.map(|i| rate(i.1)));

@@ -98,6 +98,7 @@ impl Assertion {
                     Way::Up => of(bandwidth.up.as_ref()?),
                     Way::Down => of(bandwidth.down.as_ref()?),
                 };
+                let actual = actual?;
                 let (low, high) = interval.unwrap_or((actual, actual));
                 Some(Measured { actual, low, high })
             }
@@ -134,7 +135,7 @@ fn paced_share(step: &StepResult) -> Option<f64> {
     let asked = step.params.bulk.as_ref()?.rate_bits_per_s?;
     let both = bandwidth.up.is_some() && bandwidth.down.is_some();
     let asked = if both { 2.0 * asked } else { asked };
-    Some(bandwidth.bits_per_s / asked)
+    Some(bandwidth.bits_per_s? / asked)
 }
 
 impl Family {

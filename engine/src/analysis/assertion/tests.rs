@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::result::Summary;
 use crate::result::{
     Bandwidth, BulkParams, Datagrams, ErrorCount, Flow, HttpParams, Operations, StatusCount,
 };
@@ -176,7 +177,7 @@ fn the_headline_is_the_response_in_open_loop() {
 fn counts_and_bandwidth() {
     let mut step = step();
     step.bandwidth = Some(Bandwidth {
-        bits_per_s: 9.4e9,
+        bits_per_s: Some(9.4e9),
         ..Bandwidth::default()
     });
     for (expr, expected) in [
@@ -300,7 +301,7 @@ fn a_run_learns_which_quantile_it_must_tell() {
 fn bulk_step() -> StepResult {
     let flow = |bits_per_s: f64, lost| {
         Some(Flow {
-            bits_per_s,
+            bits_per_s: Some(bits_per_s),
             interval_bits_per_s: Some((bits_per_s * 0.99, bits_per_s * 1.01)),
             datagrams: Some(Datagrams {
                 sent: 1_000,
@@ -318,7 +319,7 @@ fn bulk_step() -> StepResult {
         ..Default::default()
     });
     step.bandwidth = Some(Bandwidth {
-        bits_per_s: 9e9,
+        bits_per_s: Some(9e9),
         interval_bits_per_s: Some((8.9e9, 9.1e9)),
         up: flow(4e9, 20),
         down: flow(5e9, 0),

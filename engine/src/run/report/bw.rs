@@ -185,7 +185,7 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
         .and_then(per_mib)
         .zip(per_mib(&cpu.client));
     let mut bandwidth = Bandwidth {
-        bits_per_s: both().map(|f| f.bits_per_s).sum(),
+        bits_per_s: both().filter_map(|f| f.bits_per_s).reduce(|a, b| a + b),
         interval_bits_per_s: both()
             .map(|f| f.interval_bits_per_s)
             .reduce(|a, b| a.zip(b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)))
@@ -211,7 +211,7 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
 }
 
 fn link_use(bandwidth: &Bandwidth, inputs: &Inputs<'_, BulkTally>) -> Option<LinkUse> {
-    let rate = |flow: &Option<Flow>| flow.as_ref().map(|f| f.bits_per_s);
+    let rate = |flow: &Option<Flow>| flow.as_ref().and_then(|f| f.bits_per_s);
     let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
     let size_bytes = u32::try_from(inputs.params.size_bytes).unwrap_or(u32::MAX);
     let address = inputs.params.address.as_deref().unwrap_or_default();
@@ -246,7 +246,7 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
     let duration_ns = legs.iter().filter_map(received_ns).max().unwrap_or(0);
     let untold = legs.iter().filter(|leg| leg.received.is_none()).count();
     Flow {
-        bits_per_s: rate_of(received_bytes, duration_ns),
+        bits_per_s: (untold < legs.len()).then(|| rate_of(received_bytes, duration_ns)),
         interval_bits_per_s: interval(legs, Nanos(duration_ns)),
         sent_bits_per_s: rate_of(sent_bytes, sent_ns.unwrap_or(0)),
         duration_ns,
