@@ -20,6 +20,7 @@ pub(super) struct Deadlines {
     links: Vec<Link>,
     first: u32,
     last: u32,
+    len: u32,
 }
 
 impl Deadlines {
@@ -33,7 +34,13 @@ impl Deadlines {
             links: vec![alone; connections as usize],
             first: NONE,
             last: NONE,
+            len: 0,
         }
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> u32 {
+        self.len
     }
 
     /// `index` awaits a response since `since`, which is no earlier than what any other awaits.
@@ -51,6 +58,7 @@ impl Deadlines {
             None => self.first = index,
         }
         self.last = index;
+        self.len += 1;
     }
 
     /// `index` awaits nothing any more.
@@ -61,6 +69,7 @@ impl Deadlines {
             return;
         }
         link.since = Instant::FAR_FUTURE;
+        self.len -= 1;
         let Link { before, after, .. } = *link;
         match self.links.get_mut(before as usize) {
             Some(link) => link.after = after,
@@ -101,6 +110,7 @@ mod tests {
                     deadlines.remove(index);
                 }
                 prop_assert_eq!(deadlines.first(), model.first().copied());
+                prop_assert_eq!(deadlines.len() as usize, model.len());
             }
             while let Some((index, _)) = deadlines.first() {
                 prop_assert_eq!(index, model.remove(0).0);

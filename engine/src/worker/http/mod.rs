@@ -22,6 +22,8 @@ mod waiting;
 pub use codes::Codes;
 pub use spec::{Destination, HttpSpec, Late};
 
+use std::collections::VecDeque;
+
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome as Came, Wait};
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
@@ -124,14 +126,15 @@ pub struct HttpClient<G> {
     awaiting: Deadlines,
     /// Connections that are being connected.
     connecting: Deadlines,
-    /// Before the start: the next connection to be connected, not before that instant.
-    next_connect: u32,
+    /// Connections that wait for their turn to be connected, which does not come before that instant.
+    queued: VecDeque<u32>,
     next_connect_at: Instant,
+    /// Since when a Unix listener has had no room.
+    full_since: Option<Instant>,
     /// Connections that stand, and when one last did.
     open: u32,
     alive_at: Instant,
-    /// Connects under way that the start waits for, and connections that it still waits for.
-    connects: u32,
+    /// Connections that the start still waits for.
     unsettled: u32,
     resting: Vec<u32>,
     looked_at: Instant,
@@ -194,11 +197,11 @@ impl<G: Gauge> HttpClient<G> {
             any_head: spec.requests.entries().iter().any(|entry| entry.head),
             awaiting: Deadlines::new(count),
             connecting: Deadlines::new(count),
-            next_connect: 0,
+            queued: VecDeque::with_capacity(count as usize),
             next_connect_at: Instant::default(),
+            full_since: None,
             open: 0,
             alive_at: Instant::default(),
-            connects: 0,
             unsettled: count,
             resting: Vec::with_capacity(count as usize),
             looked_at: Instant::default(),
@@ -399,7 +402,10 @@ impl<G: Gauge> ClientRole for HttpClient<G> {
         io.buffer_mut(written).copy_from_slice(bytes);
         self.written = Some(written);
         self.next_connect_at = now;
-        self.connect_some(now);
+        for index in 0..self.spec.connections {
+            self.connections[index as usize].expected = true;
+            self.queue(index);
+        }
         self.check_ready();
         Ok(())
     }
@@ -516,10 +522,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
             self.wake_rested(now);
         }
         match self.stand {
-            Stand::Connecting => {
-                self.connect_some(now);
-                self.check_ready();
-            }
+            Stand::Connecting => self.check_ready(),
             Stand::Draining { .. } => self.check_drained(io, now)?,
             Stand::Finishing { .. } => {
                 // What ending costs is no part of what measuring cost.
@@ -532,10 +535,13 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        // Over a Unix socket a connection stands at once, and takes part in this submission.
+        self.connect_some(io, now)?;
         let mut ready = self.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             match action {
-                Action::Connect => self.open(io, index, now)?,
+                // Connections have a queue of their own.
+                Action::Connect => {}
                 Action::Begin { due } => self.begin(index, due, now),
                 Action::Request => self.unsent.push(index),
             }
@@ -582,7 +588,8 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn has_ready(&self) -> bool {
-        self.pacer.has_ready() && !matches!(self.stand, Stand::Starting { .. })
+        let may_send = !matches!(self.stand, Stand::Starting { .. });
+        self.next_connect().is_some() || (self.pacer.has_ready() && may_send)
     }
 
     fn take_timed(&mut self) -> bool {

@@ -145,3 +145,32 @@ fn what_was_given_back_by_a_lost_connection_is_sent_on_the_next() {
     assert_eq!((operations.failed, operations.unsent_at_end), (1, 0));
     assert_eq!(far.accepted.len(), 2);
 }
+
+#[test]
+fn connects_take_turns_at_all_times() {
+    let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let plan = Plan {
+        connections: 9,
+        connects_at_once: 4,
+        ..Plan::default()
+    };
+    // All are to be replaced at once.
+    let (results, far) = plan.scripted(move |event| match event.connection {
+        0..9 => answer(event, close),
+        _ => ok(event),
+    });
+    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.reconnects, 9);
+    let since = |from: usize| {
+        let base = far.accepted[from];
+        let trips = move |at: &Instant| at.since(base).0 / ROUND_TRIP.0;
+        far.accepted[from..from + 9].iter().map(trips)
+    };
+    for from in [0, 9] {
+        assert!(
+            since(from).eq([0, 0, 0, 0, 1, 1, 1, 1, 2]),
+            "{far:?}",
+            far = far.accepted
+        );
+    }
+}
