@@ -27,8 +27,8 @@ fn the_rate_is_achieved() {
         let due = operations(&result, "due");
         assert!((1_999..=2_001).contains(&due), "{result:#}");
         assert_eq!(result["errors"], json!([]));
-        // What is due within the last wake-up may find no time.
-        assert!(operations(&result, "completed") + 1 >= due, "{result:#}");
+        // Whatever is due finds a free connection, to the end.
+        assert_eq!(operations(&result, "completed"), due, "{result:#}");
         assert_eq!(result["rate"]["target_per_s"], 1000.0);
         assert!((achieved(&result) - 1000.0).abs() <= 1.0, "{result:#}");
         assert_eq!(result["params"]["arrivals"], "constant");
@@ -72,6 +72,8 @@ fn rates_are_fractional_and_by_the_minute() {
             let result = result(&http(&url(address, "/"), &flags).exits(0));
             all_went_well(&result, 10);
             assert_eq!(result["rate"]["target_per_s"], per_s);
+            // Ten at ten a second take a second: the last one has a gap behind it.
+            assert!(achieved(&result) <= per_s * 1.000_001, "{result:#}");
         }
     });
 }
@@ -107,13 +109,9 @@ fn each_stage_is_a_result(stages: &str, due: &[u64], flags: &str) -> Vec<Vec<Val
         for (number, (result, due)) in (1..).zip(results.iter().zip(due)) {
             holds_together(result);
             assert_eq!(result["params"]["stage"], number);
-            assert_eq!(result["errors"], json!([]));
             let told = operations(result, "due");
             assert!(told.abs_diff(*due) <= 1, "stage {number}: {told}");
-            let unsent = operations(result, "unsent_at_end");
-            assert_eq!(operations(result, "completed") + unsent, told, "{result:#}");
-            // What is due within the last wake-up may find no time.
-            assert!(unsent <= 30, "{result:#}");
+            all_went_well(result, told);
         }
         results
     };

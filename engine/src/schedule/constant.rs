@@ -17,6 +17,7 @@ pub struct Constant {
     denominator: u64,
     step: u64,
     step_fraction: u64,
+    gap: Nanos,
 }
 
 impl Constant {
@@ -43,7 +44,14 @@ impl Constant {
             denominator,
             step,
             step_fraction,
+            gap: Nanos(u64::try_from(numerator / wide).unwrap_or(u64::MAX)),
         })
+    }
+
+    /// The gap between two arrivals of all workers, rounded down.
+    #[must_use]
+    pub const fn gap(&self) -> Nanos {
+        self.gap
     }
 }
 

@@ -138,6 +138,17 @@ impl Schedule {
     pub fn poisson(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
     }
+
+    /// What belongs to an arrival behind it, so that *n* arrivals take *n* gaps on average: a mean gap where the first is
+    /// due at once, nothing where each comes after a gap.
+    #[must_use]
+    pub const fn gap_behind(&self) -> Nanos {
+        match self {
+            Self::Constant(constant) => constant.gap(),
+            Self::Poisson(_) => Nanos::ZERO,
+            Self::Shaped(shaped) => shaped.gap_behind(),
+        }
+    }
 }
 
 impl Iterator for Schedule {

@@ -28,6 +28,8 @@ struct Arrivals {
     left: Option<u64>,
     /// The next arrival; [`Instant::FAR_FUTURE`] behind the last.
     next: Instant,
+    /// The one before.
+    last: Option<Instant>,
 }
 
 impl Arrivals {
@@ -50,6 +52,7 @@ impl Arrivals {
         {
             *left -= 1;
         }
+        self.last = Some(self.next);
         self.find_next();
     }
 }
@@ -77,6 +80,8 @@ pub(in crate::worker) struct Pacer {
     spare: Vec<(u32, Action)>,
     warmup_end: Instant,
     end: Instant,
+    /// The end by time has come: no more arrivals are given to slots.
+    closed: bool,
     /// Closed loop: operations of the measured phase that are still to be begun, where it ends by count.
     remaining: Option<u64>,
 }
@@ -99,6 +104,7 @@ impl Pacer {
             spare: Vec::with_capacity(slots),
             warmup_end: Instant::FAR_FUTURE,
             end: Instant::FAR_FUTURE,
+            closed: false,
             remaining: count,
         }
     }
@@ -115,6 +121,7 @@ impl Pacer {
                 end,
                 left: self.remaining,
                 next: Instant::FAR_FUTURE,
+                last: None,
             };
             arrivals.find_next();
             arrivals
@@ -151,6 +158,26 @@ impl Pacer {
     /// The end by time; far away where the run ends by count.
     pub(in crate::worker) const fn end(&self) -> Instant {
         self.end
+    }
+
+    /// Whether the end by time has come, and what was due before it and found a free slot has been submitted. Once this was
+    /// asked behind the end, nothing more is given out: what found no free slot by then is not sent.
+    pub(in crate::worker) fn is_over(&mut self, now: Instant) -> bool {
+        if now < self.end {
+            return false;
+        }
+        self.closed = true;
+        let is_due = |action: &Action| matches!(action, Action::Begin { due: Some(_) });
+        !self.ready.iter().any(|(_, action)| is_due(action))
+    }
+
+    /// Open loop by count: where the time of the last arrival ends, and the next one would be due on average; the
+    /// beginning of time where there was none.
+    pub(in crate::worker) fn last_ends(&self) -> Instant {
+        self.sending
+            .as_ref()
+            .and_then(|sending| Some(sending.last? + sending.schedule.gap_behind()))
+            .unwrap_or_default()
     }
 
     /// When an arrival comes that a free slot can take.
@@ -196,7 +223,7 @@ impl Pacer {
             arriving.advance();
             self.backlog += 1;
         }
-        while sending.next <= now || !self.returned.is_empty() {
+        while !self.closed && (sending.next <= now || !self.returned.is_empty()) {
             let Some(slot) = self.free.pop_front() else {
                 break;
             };
@@ -333,6 +360,23 @@ mod tests {
         let mut unsent = Vec::new();
         pacer.finish(Instant(3 * MS), |due| unsent.push(due.0 / MS));
         assert_eq!(unsent, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_due_and_has_a_slot_is_submitted_before_the_end() {
+        let mut pacer = open(1_000.0, None, 105);
+        let end = Instant(110 * MS);
+        assert!(!pacer.is_over(Instant(end.0 - 1)));
+        // The end is the first that is noticed: 110 were due, and 105 slots are free.
+        pacer.dispatch(end, |_| true);
+        assert!(!pacer.is_over(end), "they are to be submitted");
+        assert_eq!(pacer.take_ready().len(), 105);
+        pacer.make_available(0);
+        pacer.dispatch(end, |_| true);
+        assert!(pacer.is_over(end), "what is free only now takes nothing");
+        let mut unsent = Vec::new();
+        pacer.finish(end, |due| unsent.push(due.0 / MS));
+        assert_eq!(unsent, (105..110).collect::<Vec<_>>());
     }
 
     #[test]
