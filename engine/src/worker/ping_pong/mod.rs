@@ -225,8 +225,7 @@ impl<G: Gauge> Client<G> {
         }
         self.dispatch(now);
         self.outcome.cut_short |= self.interrupt.is_raised();
-        let is_over =
-            self.pacer.is_over(now) || (self.pacer.is_spent() && self.outstanding == 0);
+        let is_over = self.pacer.is_over(now) || (self.pacer.is_spent() && self.outstanding == 0);
         if self.outcome.cut_short || is_over {
             self.drain(io, now)?;
         }
