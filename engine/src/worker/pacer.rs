@@ -57,6 +57,50 @@ impl Arrivals {
     }
 }
 
+/// Slots that can take an operation, by how many they already have: those with the fewest first, and of these the longest
+/// so, so that all of them are used.
+///
+/// A slot stands once in each queue from its own number of operations up to its depth, less one. So the first slot of the
+/// first queue that is not empty has no more than any other, and a slot that is done with an operation only needs one
+/// more place, below its others.
+#[derive(Debug)]
+struct Free {
+    queues: Vec<VecDeque<u32>>,
+    /// All queues before it are empty.
+    first: usize,
+}
+
+impl Free {
+    fn new(slots: usize, depth: usize) -> Self {
+        Self {
+            queues: (0..depth).map(|_| VecDeque::with_capacity(slots)).collect(),
+            first: depth,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first == self.queues.len()
+    }
+
+    fn push(&mut self, slot: u32, at: usize) {
+        self.queues[at].push_back(slot);
+        self.first = self.first.min(at);
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let slot = self.queues.get_mut(self.first)?.pop_front();
+        while self.queues.get(self.first).is_some_and(VecDeque::is_empty) {
+            self.first += 1;
+        }
+        slot
+    }
+
+    fn clear(&mut self) {
+        self.queues.iter_mut().for_each(VecDeque::clear);
+        self.first = self.queues.len();
+    }
+}
+
 /// Deals out what is to be done.
 ///
 /// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the stretch of the
@@ -72,8 +116,8 @@ pub(in crate::worker) struct Pacer {
     backlog_max: u64,
     /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be sent.
     returned: VecDeque<Instant>,
-    /// Open loop: slots with nothing to do, the longest idle first, so that all of them are used.
-    free: VecDeque<u32>,
+    /// Open loop: slots that can take an operation.
+    free: Free,
     /// What to do at the next submission.
     ready: Vec<(u32, Action)>,
     /// The other half of `ready`: swapped with it, so that neither is ever allocated anew.
@@ -87,11 +131,14 @@ pub(in crate::worker) struct Pacer {
 }
 
 impl Pacer {
+    /// Each of the `slots` takes up to `depth` operations at once.
     pub(in crate::worker) fn new(
         schedule: Option<Schedule>,
         count: Option<u64>,
         slots: usize,
+        depth: usize,
     ) -> Self {
+        let queued = if schedule.is_some() { slots } else { 0 };
         Self {
             schedule,
             sending: None,
@@ -99,9 +146,9 @@ impl Pacer {
             backlog: 0,
             backlog_max: 0,
             returned: VecDeque::new(),
-            free: VecDeque::with_capacity(slots),
-            ready: Vec::with_capacity(slots),
-            spare: Vec::with_capacity(slots),
+            free: Free::new(queued, depth),
+            ready: Vec::with_capacity(slots * depth),
+            spare: Vec::with_capacity(slots * depth),
             warmup_end: Instant::FAR_FUTURE,
             end: Instant::FAR_FUTURE,
             closed: false,
@@ -195,10 +242,11 @@ impl Pacer {
         (next < Instant::FAR_FUTURE).then_some(next)
     }
 
-    /// The slot has nothing to do: it takes the next operation.
-    pub(in crate::worker) fn make_available(&mut self, slot: u32) {
+    /// The slot can take one more operation, when it has `depth` others at most: that is below all that it had been made
+    /// available with, and not yet given an operation for.
+    pub(in crate::worker) fn make_available(&mut self, slot: u32, depth: usize) {
         if self.is_open_loop() {
-            self.free.push_back(slot);
+            self.free.push(slot, depth);
         } else {
             self.ready.push((slot, Action::Begin { due: None }));
         }
@@ -224,7 +272,7 @@ impl Pacer {
             self.backlog += 1;
         }
         while !self.closed && (sending.next <= now || !self.returned.is_empty()) {
-            let Some(slot) = self.free.pop_front() else {
+            let Some(slot) = self.free.pop() else {
                 break;
             };
             if !is_usable(slot) {
@@ -320,7 +368,7 @@ mod tests {
 
     fn open(rate: f64, count: Option<u64>, slots: u32) -> Pacer {
         let schedule = Schedule::constant(rate, Share::WHOLE).unwrap();
-        let mut pacer = Pacer::new(Some(schedule), count, slots as usize);
+        let mut pacer = Pacer::new(Some(schedule), count, slots as usize, 1);
         let end = if count.is_some() {
             Instant::FAR_FUTURE
         } else {
@@ -328,7 +376,7 @@ mod tests {
         };
         pacer.start(Instant(0), Instant(10 * MS), end);
         for slot in 0..slots {
-            pacer.make_available(slot);
+            pacer.make_available(slot, 0);
         }
         pacer
     }
@@ -371,7 +419,7 @@ mod tests {
         pacer.dispatch(end, |_| true);
         assert!(!pacer.is_over(end), "they are to be submitted");
         assert_eq!(pacer.take_ready().len(), 105);
-        pacer.make_available(0);
+        pacer.make_available(0, 0);
         pacer.dispatch(end, |_| true);
         assert!(pacer.is_over(end), "what is free only now takes nothing");
         let mut unsent = Vec::new();
@@ -429,13 +477,36 @@ mod tests {
             let ready = pacer.take_ready();
             assert_eq!(ready.iter().map(|r| r.0).collect::<Vec<_>>(), [slot]);
             pacer.put_back(ready);
-            pacer.make_available(slot);
+            pacer.make_available(slot, 0);
         }
     }
 
     #[test]
+    fn the_least_loaded_slot_comes_first() {
+        let schedule = Schedule::constant(1_000.0, Share::WHOLE).unwrap();
+        let mut pacer = Pacer::new(Some(schedule), None, 3, 2);
+        pacer.start(Instant(0), Instant(0), Instant::FAR_FUTURE);
+        // As a connection is offered: all its places at once.
+        for (slot, depth) in [(0, 1), (0, 0), (1, 1), (1, 0), (2, 1), (2, 0)] {
+            pacer.make_available(slot, depth);
+        }
+        let given = |pacer: &mut Pacer, now: u64| {
+            pacer.dispatch(Instant(now * MS), |_| true);
+            let ready = pacer.take_ready();
+            let slots: Vec<u32> = ready.iter().map(|(slot, _)| *slot).collect();
+            pacer.put_back(ready);
+            slots
+        };
+        assert_eq!(given(&mut pacer, 3), [0, 1, 2, 0]);
+        // Slot 2 is done with its one operation: it is idle, and slot 1 has one.
+        pacer.make_available(2, 0);
+        assert_eq!(given(&mut pacer, 6), [2, 1, 2]);
+        assert_eq!(pacer.wake_at(), None);
+    }
+
+    #[test]
     fn closed_loop_ends_by_count_in_the_measured_phase() {
-        let mut pacer = Pacer::new(None, Some(2), 1);
+        let mut pacer = Pacer::new(None, Some(2), 1, 1);
         pacer.start(Instant(0), Instant(10), Instant::FAR_FUTURE);
         assert!(pacer.may_begin(Instant(5), false));
         assert!(pacer.may_begin(Instant(11), true));

@@ -176,7 +176,7 @@ impl<G: Gauge> HttpClient<G> {
         interrupt: Interrupt,
     ) -> Self {
         let count = spec.connections;
-        let capacity = count as usize * spec.pipeline as usize;
+        let depth = spec.pipeline as usize;
         let cycle = spec.requests.order().len().max(1) as u64;
         let tally = HttpTally {
             recording,
@@ -205,7 +205,7 @@ impl<G: Gauge> HttpClient<G> {
             unsettled: count,
             resting: Vec::with_capacity(count as usize),
             looked_at: Instant::default(),
-            pacer: Pacer::new(schedule, spec.count, capacity),
+            pacer: Pacer::new(schedule, spec.count, count as usize, depth),
             unsent: Vec::with_capacity(count as usize),
             shared: Shared::new(SPARES, SPARE_BYTES),
             outstanding: 0,
@@ -272,7 +272,9 @@ impl<G: Gauge> HttpClient<G> {
         }
         for _ in 0..room {
             connection.offered += 1;
-            self.pacer.make_available(index);
+            // Those that have been offered and not taken are above.
+            let depth = self.spec.pipeline - u32::from(connection.offered);
+            self.pacer.make_available(index, depth as usize);
         }
     }
 

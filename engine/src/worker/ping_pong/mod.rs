@@ -93,7 +93,7 @@ impl<G: Gauge> Client<G> {
             slots: (0..spec.connections)
                 .map(|index| Slot::new(index, &spec))
                 .collect(),
-            pacer: Pacer::new(schedule, spec.count, slots),
+            pacer: Pacer::new(schedule, spec.count, slots, 1),
             connecting: 0,
             outstanding: 0,
             timed: false,
@@ -162,7 +162,7 @@ impl<G: Gauge> Client<G> {
     /// The slot can take its next operation.
     fn make_available(&mut self, index: u32, now: Instant) {
         if self.is_running() {
-            self.pacer.make_available(index);
+            self.pacer.make_available(index, 0);
             self.dispatch(now);
         }
     }
@@ -330,7 +330,7 @@ impl<G: Gauge> ClientRole for Client<G> {
         self.pacer.start(t0, self.warmup_end, end);
         for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
             if !slot.is_dead() {
-                self.pacer.make_available(index);
+                self.pacer.make_available(index, 0);
             } else if self.spec.dialogue.hello.connect_each {
                 slot.rest_until(t0);
             }

@@ -1,6 +1,6 @@
 //! Requests on a schedule.
 
-use super::scripted::ok;
+use super::scripted::{Do, OK, What, ok, say};
 use super::*;
 use crate::worker::server::http::Stall;
 use std::cmp::Reverse;
@@ -275,4 +275,27 @@ fn so_many_at_a_rate_take_so_long() {
     };
     let due = plan.due(Nanos::from_secs(100));
     assert_eq!(plan.served().outcome.measured.0, due[9] + ROUND_TRIP.0);
+}
+
+#[test]
+fn no_request_waits_behind_another_while_a_connection_is_idle() {
+    // Five are under way at a time. The fiftieth ends its connection, which has all its places anew.
+    let plan = Plan {
+        connections: 10,
+        pipeline: 4,
+        duration: Some(Nanos::from_millis(200)),
+        ..Plan::at(1_000.0)
+    };
+    let service = Nanos::from_millis(5);
+    let (results, far) = plan.scripted(move |event| match event.what {
+        What::Request if event.of_all == 50 => {
+            let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+            vec![Do::Wait(service), say(close)]
+        }
+        What::Request => vec![Do::Wait(service), say(OK)],
+        _ => Vec::new(),
+    });
+    assert_eq!(far.accepted.len(), 11);
+    results.assert_all(Kind::Service, 200, service + ROUND_TRIP);
+    results.assert_all(Kind::Lateness, 200, Nanos::ZERO);
 }
