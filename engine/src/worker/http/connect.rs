@@ -199,7 +199,9 @@ impl<G: Gauge> HttpClient<G> {
         index: u32,
         again: bool,
     ) -> Result<(), DriverError> {
-        self.awaiting.remove(index);
+        for place in self.requests.places(index) {
+            self.awaiting.remove(place);
+        }
         self.connecting.remove(index);
         let connection = &mut self.connections[index as usize];
         connection.reader.reset(&mut self.shared);

@@ -122,7 +122,7 @@ pub struct HttpClient<G> {
     /// The next place in the order of the run's requests.
     next_entry: usize,
     any_head: bool,
-    /// Connections that await a response.
+    /// Requests that await a response, by their place among all.
     awaiting: Deadlines,
     /// Connections that are being connected.
     connecting: Deadlines,
@@ -195,7 +195,7 @@ impl<G: Gauge> HttpClient<G> {
             written: None,
             next_entry: usize::try_from(seed % cycle).unwrap_or(0),
             any_head: spec.requests.entries().iter().any(|entry| entry.head),
-            awaiting: Deadlines::new(count),
+            awaiting: Deadlines::new(count * spec.pipeline),
             connecting: Deadlines::new(count),
             queued: VecDeque::with_capacity(count as usize),
             next_connect_at: Instant::default(),
@@ -366,9 +366,10 @@ impl<G: Gauge> HttpClient<G> {
 
     /// Ends requests that have waited for too long, and connects that have.
     fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        while let Some((index, since)) = self.awaiting.first()
+        while let Some((place, since)) = self.awaiting.first()
             && now.since(since) >= self.spec.timeout
         {
+            let index = self.requests.owner(place);
             self.fail(io, index, Stage::Receive, Blamed::Timeout, now)?;
         }
         while let Some((index, since)) = self.connecting.first()

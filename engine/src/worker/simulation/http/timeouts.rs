@@ -198,3 +198,60 @@ fn a_timeout_during_the_warm_up_is_the_warm_ups() {
     assert_eq!(results.tally.reconnects, 0);
     results.assert_all(Kind::Service, results.operations().completed, ROUND_TRIP);
 }
+
+#[test]
+fn every_request_in_a_pipeline_has_a_deadline_of_its_own() {
+    let plan = Plan {
+        connections: 2,
+        pipeline: 2,
+        timeout: Nanos::from_millis(20),
+        duration: Some(Nanos::from_millis(22)),
+        ..Plan::default()
+    };
+    let after = |ms| vec![Do::Wait(Nanos::from_millis(ms)), say(OK)];
+    let (results, _) =
+        plan.scripted(
+            move |event| match (event.what, event.connection, event.nth) {
+                (What::Request, 0, 0) => after(19),
+                // 30 ms after it was sent, together with the first.
+                (What::Request, 0, 1) => after(11),
+                // Two more are sent here after 18 ms, and have no answer.
+                (What::Request, 1, 0) => after(18),
+                (What::Request, 1, 1) => vec![say(OK)],
+                _ => Vec::new(),
+            },
+        );
+    let operations = results.operations();
+    assert_eq!((operations.sent, operations.completed), (7, 3));
+    // With the second one on the first connection goes the third.
+    assert_eq!((operations.timed_out, operations.failed), (3, 1));
+    assert_eq!(results.errors("receive", "timeout"), 4);
+    let longest = results.distribution(Kind::Service).max_ns();
+    assert_eq!(longest, Some(20_000_000), "none was looked at late");
+}
+
+#[test]
+fn a_response_that_is_read_too_late_has_timed_out() {
+    // The clock moves past the deadline and the arrival of the response in one step.
+    let plan = Plan {
+        wait: WaitMode::Spin,
+        timeout: Nanos::from_millis(20),
+        step: Nanos::from_millis(15),
+        ..Plan::counted(1)
+    };
+    let mut world = World::new(&plan, |net, clock| {
+        Scripted::new(net, clock, |event: Event| match event.what {
+            What::Request => vec![Do::Wait(Nanos::from_millis(19)), say(OK)],
+            _ => Vec::new(),
+        })
+    });
+    world.start();
+    world.run_for(Nanos::from_millis(19));
+    // Whatever is on its way comes while nobody looks.
+    world
+        .clock
+        .advance_to(world.started_at + Nanos::from_millis(25));
+    let (results, _) = world.finish();
+    let operations = results.operations();
+    assert_eq!((operations.completed, operations.timed_out), (0, 1));
+}
