@@ -134,13 +134,14 @@ impl<G: Gauge> HttpClient<G> {
         } else {
             self.tally.warmup.operations.failed += 1;
         }
-        let served = self
-            .spec
-            .requests_per_connection
-            .is_some_and(|most| u64::from(self.connections[index as usize].begun) >= most)
-            && self.connections[index as usize].in_flight == 0;
-        let unwanted = !expected && self.spec.reconnect_on_error;
-        if !response.keep_alive || served || unwanted {
+        if !expected && self.spec.reconnect_on_error {
+            self.connections[index as usize].retiring = true;
+            self.unsend(index);
+        }
+        let connection = &self.connections[index as usize];
+        let most = self.spec.requests_per_connection;
+        let served = connection.retiring || most.is_some_and(|m| u64::from(connection.begun) >= m);
+        if !response.keep_alive || (served && connection.in_flight == 0) {
             After::Replace
         } else {
             After::Keep

@@ -59,6 +59,8 @@ pub(super) struct Connection {
     pub(super) operations: u8,
     /// A send has not completed.
     pub(super) sending: bool,
+    /// It takes no more requests, and is replaced when those that were sent are answered.
+    pub(super) retiring: bool,
     /// The start waits for its first connect.
     pub(super) expected: bool,
     /// Connects in a row that failed, and requests that did.
@@ -83,6 +85,7 @@ impl Default for Connection {
             socket: SocketId(u32::MAX),
             operations: 0,
             sending: false,
+            retiring: false,
             expected: false,
             failures: 0,
             rest: (0, 0),
@@ -99,6 +102,11 @@ impl Default for Connection {
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
         self.state == State::Open
+    }
+
+    /// It can be given a request.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.is_open() && !self.retiring
     }
 
     /// There is no socket, and nothing is outstanding.

@@ -261,7 +261,7 @@ impl<G: Gauge> HttpClient<G> {
             return;
         }
         let connection = &mut self.connections[index as usize];
-        if !connection.is_open() {
+        if !connection.takes_requests() {
             return;
         }
         let taken = u32::from(connection.in_flight) + u32::from(connection.offered);
@@ -284,7 +284,7 @@ impl<G: Gauge> HttpClient<G> {
         self.pacer.dispatch(now, |index| {
             let connection = &mut connections[index as usize];
             // One that cannot take it is offered anew when it is open again.
-            let usable = connection.is_open();
+            let usable = connection.takes_requests();
             connection.offered -= u16::from(!usable);
             usable
         });

@@ -13,7 +13,7 @@ impl<G: Gauge> HttpClient<G> {
         let connection = &mut self.connections[index as usize];
         connection.offered -= 1;
         let measured = self.pacer.is_measured(due.unwrap_or(now));
-        if !connection.is_open() {
+        if !connection.takes_requests() {
             // It was lost in the turn in which it was chosen.
             if let Some(due) = due {
                 self.pacer.give_back(due);

@@ -174,3 +174,27 @@ fn connects_take_turns_at_all_times() {
         );
     }
 }
+
+#[test]
+fn a_pipeline_is_answered_before_its_connection_is_replaced() {
+    let plan = Plan {
+        pipeline: 4,
+        reconnect_on_error: true,
+        ..Plan::counted(20)
+    };
+    let (results, far) = plan.scripted(|event| match (event.what, event.of_all) {
+        (What::Request, 0 | 9) => vec![say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")],
+        _ => ok(event),
+    });
+    let operations = results.operations();
+    assert_eq!((operations.completed, operations.failed), (18, 2));
+    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(far.accepted.len(), 3);
+    // Nobody rests: two replacements take a round trip each.
+    results.assert_all(Kind::Service, 18, ROUND_TRIP);
+    assert!(
+        results.took <= Nanos(9 * ROUND_TRIP.0),
+        "{:?}",
+        results.took
+    );
+}
