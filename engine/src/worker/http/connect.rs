@@ -273,8 +273,9 @@ impl<G: Gauge> HttpClient<G> {
         blamed: Blamed,
         now: Instant,
     ) -> Result<(), DriverError> {
-        let error = blame::words(&self.spec, stage, blamed);
-        self.outcome.failure.get_or_insert(error);
+        if self.matters(index) && self.outcome.failure.is_none() {
+            self.outcome.failure = Some(blame::words(&self.spec, stage, blamed));
+        }
         self.give_up_requests(index, stage, blamed, now);
         self.settle(index);
         let connection = &mut self.connections[index as usize];
@@ -286,6 +287,11 @@ impl<G: Gauge> HttpClient<G> {
         self.close(io, index, false)
     }
 
+    /// Whether a failure of this connection is one of the run's: once that is over, only that of a request is.
+    fn matters(&self, index: u32) -> bool {
+        !self.is_ending() || self.connections[index as usize].in_flight > 0
+    }
+
     /// Requests that a failing connection had are ended: those that were sent have failed, the others are due again.
     fn give_up_requests(&mut self, index: u32, stage: Stage, blamed: Blamed, now: Instant) {
         let cause = match blamed {
@@ -294,6 +300,9 @@ impl<G: Gauge> HttpClient<G> {
             Blamed::Peer(cause) => cause,
         };
         self.unsend(index);
+        if !self.matters(index) {
+            return;
+        }
         if self.connections[index as usize].in_flight == 0 {
             self.present_tally().errors.count(stage, cause);
             if stage == Stage::Connect
