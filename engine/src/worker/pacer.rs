@@ -319,11 +319,15 @@ impl Pacer {
         true
     }
 
-    /// Closed loop: an operation of the measured phase that has begun was not sent after all.
-    pub(in crate::worker) fn take_back(&mut self) {
-        if let Some(remaining) = &mut self.remaining {
-            *remaining += 1;
-        }
+    /// Closed loop: an operation of the measured phase that has begun was not sent after all. Whether there was nothing left
+    /// to begin until now: slots that were refused an operation can have one.
+    #[must_use]
+    pub(in crate::worker) fn take_back(&mut self) -> bool {
+        let Some(remaining) = &mut self.remaining else {
+            return false;
+        };
+        *remaining += 1;
+        *remaining == 1
     }
 
     /// What is to be done now, to be given back to [`Pacer::put_back`].

@@ -345,6 +345,7 @@ impl<G: Gauge> HttpClient<G> {
         let connection = &mut self.connections[index as usize];
         let awaited = connection.awaited();
         let open_loop = self.pacer.is_open_loop();
+        let mut was_spent = false;
         while connection.unsent > 0 {
             let nth = awaited + connection.unsent - 1;
             let request = *self.requests.at(index, connection, nth);
@@ -360,8 +361,12 @@ impl<G: Gauge> HttpClient<G> {
             if open_loop {
                 self.pacer.give_back(request.due);
             } else if request.measured {
-                self.pacer.take_back();
+                was_spent |= self.pacer.take_back();
             }
+        }
+        // Connections that found nothing left to do have to be asked again.
+        if was_spent {
+            (0..self.spec.connections).for_each(|other| self.offer(other));
         }
     }
 }

@@ -198,3 +198,36 @@ fn a_pipeline_is_answered_before_its_connection_is_replaced() {
         results.took
     );
 }
+
+#[test]
+fn what_a_lost_connection_did_not_send_is_sent_on_another() {
+    // The first connection has begun two requests, of which the first is too long to be sent at once, and dies when the
+    // other one has done the rest of the count and found nothing more to do. No further one lives.
+    let post = |byte| {
+        let body = crate::proto::http1::request::Body {
+            bytes: vec![byte; 200_000],
+            framing: crate::proto::http1::request::Framing::Length,
+        };
+        RequestSpec {
+            method: "POST".to_owned(),
+            body: Some(body),
+            ..RequestSpec::get("/", "x")
+        }
+    };
+    let plan = Plan {
+        requests: vec![(post(b'x'), 1), (post(b'y'), 1)],
+        connections: 2,
+        pipeline: 2,
+        ..Plan::counted(6)
+    };
+    let (results, far) = plan.scripted(|event| match (event.what, event.connection) {
+        (What::Begun, 0) => vec![Do::Deafen, Do::Wait(Nanos::from_millis(100)), Do::Close],
+        (What::Accepted, 2..) => vec![Do::Close],
+        (_, 0) => Vec::new(),
+        _ => ok(event),
+    });
+    let operations = results.operations();
+    assert_eq!(operations.completed, 5, "{operations:?}");
+    assert_eq!((operations.failed, operations.unsent_at_end), (1, 0));
+    assert!(far.requests.iter().all(|(_, on)| *on == 1));
+}
