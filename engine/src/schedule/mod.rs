@@ -21,8 +21,9 @@ pub use shaped::Shaped;
 
 /// Slowest rate of a schedule, per second: one in eleven days.
 pub const RATE_MIN_PER_S: f64 = 1e-6;
-/// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
-pub const RATE_MAX_PER_S: f64 = 1e9;
+/// Fastest rate of a schedule, per second. Workers walk along the arrivals twice, and record each that was never sent, at
+/// some 20 ns: at a rate far beyond this one they would fall behind the clock, and be deaf for as long at the end.
+pub const RATE_MAX_PER_S: f64 = 2e7;
 
 /// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.
 pub const JITTER_MAX: f64 = 0.5;
@@ -181,7 +182,7 @@ fn check_rate(rate_per_s: f64) -> Result<()> {
     Err(Error::usage(format!(
         "a rate of {rate_per_s} per second cannot be scheduled"
     ))
-    .remedy("give a rate between 0.000001 and 1000000000 per second, for example 1000"))
+    .remedy("give a rate between 0.000001 and 20000000 per second, for example 1000"))
 }
 
 #[cfg(test)]
