@@ -79,7 +79,8 @@ pub struct HttpTally {
     pub received_bytes: u64,
     /// Bytes of the bodies of its responses.
     pub body_bytes: u64,
-    /// Connections opened in place of one that failed or was closed, in the measured phase.
+    /// Connections that stand in place of one that failed or was closed, opened in the measured phase: neither those of the
+    /// warm-up nor attempts that failed.
     pub reconnects: u64,
 }
 
