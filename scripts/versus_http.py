@@ -16,7 +16,9 @@ Cases (default: all):
                         accounts it to whoever waits for it (wait4), the same for every tool, over all requests of that
                         time: those of tare's warm-up too. "own" is what tare itself gives, without start and warm-up.
                         req/CPU-s is requests per second of the client's CPU time. Latencies are as each prints
-                        them (tare: service)
+                        them (tare: service). In flight is Little's law, rate x mean latency as printed: below the number
+                        of connections, a tool has let that many rest, or their time does not count. A p99 of so many
+                        fewer requests in flight is another load's
   open-1000  open-10000  requests at that rate over 100 connections: tare, spinning, hybrid and blocking; beside it what
                         oha -q and hey -q print of the same
   server-64  server-1000  tare serve against nginx, with wrk as the client of both and bodies of the same length; busy is
@@ -125,7 +127,8 @@ class HttpBench(Bench):
         figures["rate"] = result["rate"]["achieved_per_s"]
         if own_ns := (result["cpu"]["client"] or {}).get("per_operation_ns"):
             figures["own"] = own_ns / 1e3
-        return figures | quantiles_us("", result["latency"]["service"])
+        service = result["latency"]["service"]
+        return figures | quantiles_us("", service) | in_flight(figures["rate"], service["mean_ns"] / 1e3)
 
     def wrk(self, url, connections):
         """Runs it, and gives its process and its figures. It takes whole seconds."""
@@ -138,6 +141,8 @@ class HttpBench(Bench):
         for key in ("50", "99"):
             found = re.search(rf"^\s*{key}%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.M)
             figures[f"p{key}"] = float(found[1]) * UNITS_US[found[2]]
+        mean = re.search(r"^\s*Latency\s+([\d.]+)(us|ms|s|m)\s", text, re.M)
+        figures |= in_flight(figures["rate"], float(mean[1]) * UNITS_US[mean[2]])
         return client, figures | cpu(client, value(r"(\d+) requests in", text))
 
     def wrk_closed(self, connections):
@@ -167,6 +172,7 @@ class HttpBench(Bench):
         figures = {"rate": value(r"Requests per second:\s+([\d.]+)", text)}
         for key in ("50", "99"):
             figures[f"p{key}"] = value(rf"(?m)^{key},([\d.]+)$", file.read_text()) * 1e3
+        figures |= in_flight(figures["rate"], value(r"Total:\s+\d+\s+([\d.]+)", text) * 1e3)
         return figures | cpu(client, value(r"Complete requests:\s+(\d+)", text))
 
     def oha(self, connections, *flags):
@@ -178,6 +184,7 @@ class HttpBench(Bench):
             raise Failure(f"oha: {codes}, {result['errorDistribution']}")
         figures = {"rate": result["summary"]["requestsPerSec"]}
         figures |= {key: result["latencyPercentiles"][key] * 1e6 for key in ("p50", "p99")}
+        figures |= in_flight(figures["rate"], result["summary"]["average"] * 1e6)
         return figures | cpu(client, codes["200"])
 
     def oha_closed(self, connections):
@@ -239,7 +246,13 @@ def hey_figures(text):
         raise Failure(f"hey: {text}")
     figures = {"rate": value(r"Requests/sec:\s*([\d.]+)", text)}
     figures |= {f"p{key}": value(rf"{key}%+ in ([\d.]+) secs", text) * 1e6 for key in ("50", "99")}
+    figures |= in_flight(figures["rate"], value(r"Average:\s*([\d.]+) secs", text) * 1e6)
     return figures, figures["rate"] * value(r"Total:\s*([\d.]+) secs", text)
+
+
+def in_flight(rate, mean_us):
+    """Requests under way at a time, by Little's law."""
+    return {"in_flight": rate * mean_us / 1e6}
 
 
 def cpu(client, requests):
@@ -281,6 +294,7 @@ def closed_case(connections, uring_least):
         Figure("rate", "req/s", 0, "req/s : wrk", to="wrk"),
         Figure("p50", "p50 µs", 0),
         Figure("p99", "p99 µs", 0, "p99 : wrk", target=Target(most=1.0), to="wrk"),
+        Figure("in_flight", "in flight", 0),
     )
     what = f"closed loop, {connections} connections, CPU per request"
     rivals = tuple((tool, f"{tool}_closed", connections) for tool in tools)

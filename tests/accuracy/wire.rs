@@ -88,9 +88,8 @@ fn taken_from_anybody(cpu: usize) -> i64 {
     std::thread::spawn(spin).join().expect("it spins")
 }
 
-/// Where the machine itself takes a CPU away from a loop that does nothing else, for longer than what is allowed, that much
-/// cannot be asked of anybody: there the limit holds for all requests but those that 250 ticks a second can hit, and those
-/// are no later than the bare loop is, and the limit.
+/// Where the machine itself takes a CPU away from a loop that does nothing else, for longer than what is allowed, nobody can
+/// keep to it: after three attempts that is said, and nothing is decided but that the worst are no later than the bare loop.
 #[test]
 fn requests_are_on_the_wire_when_they_are_due() {
     if !is_root("a capture of loopback") {
@@ -101,32 +100,31 @@ fn requests_are_on_the_wire_when_they_are_due() {
     let cpu = number(&our_cpu).unwrap_or(0);
     for backend in backends() {
         let shot = Shot::serve(its_cpu.trim());
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
+        for attempt in 1.. {
             let (late, disturbed, told) = lateness(&shot, backend);
-            let taken = taken_from_anybody(cpu);
             let at = |share: f64| late[(late.len() as f64 * share) as usize];
+            let (p99, p99_9) = (at(0.99), at(0.999));
             println!(
-                "{backend}: on the wire after {} (p50), {} (p99), {} ns (p99.9); tare says {told} ns (p99.9); \
-                 a bare loop is {taken} ns late (p99.9)",
-                at(0.5),
-                at(0.99),
-                at(0.999)
+                "{backend}: on the wire after {} (p50), {p99} (p99), {p99_9} ns (p99.9); tare says {told} ns (p99.9)",
+                at(0.5)
             );
             // Not before it is due either, to the error of mapping one clock to the other.
             assert!(late[0] > -1_000, "{backend}: {} ns early", -late[0]);
-            let is_met = at(0.999) <= LATE_NS;
-            let is_the_machines =
-                taken > LATE_NS && at(0.97) <= LATE_NS && at(0.999) <= taken + LATE_NS;
-            if is_met || is_the_machines {
+            if p99_9 <= LATE_NS {
                 break;
             }
-            assert!(
-                (disturbed || taken > LATE_NS) && attempt < ATTEMPTS,
-                "{backend}: {} ns late on the wire (p99.9)",
-                at(0.999)
-            );
+            let taken = taken_from_anybody(cpu);
+            let excused = disturbed || taken > LATE_NS;
+            assert!(excused, "{backend}: {p99_9} ns late on the wire (p99.9)");
+            if attempt == ATTEMPTS {
+                eprintln!("{backend}: not decided: a bare loop is {taken} ns late here (p99.9)");
+                let most = taken.max(LATE_NS) + LATE_NS;
+                assert!(
+                    p99_9 <= most,
+                    "{backend}: {p99_9} ns late on the wire (p99.9)"
+                );
+                break;
+            }
         }
     }
 }
