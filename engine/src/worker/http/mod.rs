@@ -33,11 +33,11 @@ use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::errors::Stage;
+use crate::worker::gauge::Gauge;
 use crate::worker::link::{Purpose, slot_of};
 use crate::worker::outcome::Outcome;
 use crate::worker::pacer::{Action, Pacer};
-use crate::worker::ping_pong::Gauge;
-use crate::worker::ping_pong::tally::Tally;
+use crate::worker::tally::Tally;
 use crate::worker::{ClientRole, Role, TurnCounters};
 
 use connection::{Connection, Requests, State};

@@ -9,7 +9,6 @@ mod ending;
 mod events;
 mod slot;
 mod spec;
-pub mod tally;
 
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::histogram::Recording;
@@ -18,15 +17,16 @@ use crate::proto::hello::{Accept, WaitMode};
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
+use crate::worker::gauge::Gauge;
 use crate::worker::link::slot_of;
 use crate::worker::pacer::{Action, Pacer};
+use crate::worker::tally::Tally;
 use crate::worker::{ClientRole, Role, TurnCounters};
 
 pub use crate::worker::outcome::Outcome;
-pub use spec::{ClientSpec, Gauge};
+pub use spec::ClientSpec;
 
 use slot::{Event, Slot};
-use tally::Tally;
 
 /// How long a sleeping worker sleeps at most, so that it notices an interrupt.
 const NAP: Nanos = Nanos::from_millis(100);
