@@ -66,6 +66,9 @@ pub const HYBRID_SPIN: Nanos = Nanos::from_micros(200);
 pub const CONNECTIONS_MAX: u32 = 200_000;
 /// Concurrent connections from one client address to one server address: it has no ports for more.
 pub const ADDRESS_CONNECTIONS_MAX: u32 = 60_000;
+/// HTTP connects of all workers that are under way at once: fewer than the shortest queue of a listener that is common
+/// (511). A queue that overflows answers the lost handshakes a second later, which would be the client's own doing.
+pub const CONNECTS_AT_ONCE: u32 = 256;
 /// Sessions that a server keeps at once by default.
 pub const SESSIONS_MAX: u32 = 4096;
 /// HTTP connections that a server keeps at once by default, and at most.

@@ -425,9 +425,9 @@ pub struct Connections {
     pub asked: u64,
     /// Established.
     pub established: u64,
-    /// Opened anew after a failure.
+    /// Opened anew in the measured phase, in place of one that failed or was closed; those of the warm-up are not counted.
     pub reconnects: u64,
-    /// Sockets used in all.
+    /// Sockets used in all: those of the start, and those of the measured phase, whether they came to stand or not.
     pub sockets_used: u64,
     /// Time in the measured phase that it took to open connections anew, summed over them, nanoseconds; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -109,6 +109,7 @@ impl Case {
             late: Late::Queue,
             timeout: Nanos::from_secs(10),
             connect_timeout: Nanos::from_secs(10),
+            connects_at_once: 256,
             connect_gap: Nanos::ZERO,
             warmup: Nanos::from_millis(50),
             duration: Some(Nanos::from_secs(60)),

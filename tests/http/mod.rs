@@ -13,6 +13,7 @@ mod scale;
 mod servers;
 mod silent;
 mod statuses;
+mod unix;
 
 use std::thread;
 

@@ -22,13 +22,14 @@ fn the_rate_is_achieved() {
     let serve = Serve::start("");
     let address = serve.address();
     for_each_backend(|backend| {
-        let flags = format!("-R 1000 -d 2s -c 20 {backend}");
+        // So many connections that some are free, though nothing here may run for a tenth of a second.
+        let flags = format!("-R 1000 -d 2s -c 200 {backend}");
         let result = result(&http(&url(address, "/"), &flags).exits(0));
         let due = operations(&result, "due");
         assert!((1_999..=2_001).contains(&due), "{result:#}");
         assert_eq!(result["errors"], json!([]));
-        // What is due within the last wake-up may find no time.
-        assert!(operations(&result, "completed") + 1 >= due, "{result:#}");
+        // Whatever is due finds a free connection, to the end.
+        assert_eq!(operations(&result, "completed"), due, "{result:#}");
         assert_eq!(result["rate"]["target_per_s"], 1000.0);
         assert!((achieved(&result) - 1000.0).abs() <= 1.0, "{result:#}");
         assert_eq!(result["params"]["arrivals"], "constant");
@@ -68,6 +69,8 @@ fn rates_are_fractional_and_by_the_minute() {
             let result = result(&http(&url(address, "/"), &flags).exits(0));
             all_went_well(&result, 10);
             assert_eq!(result["rate"]["target_per_s"], per_s);
+            // Ten at ten a second take a second: the last one has a gap behind it.
+            assert!(achieved(&result) <= per_s * 1.000_001, "{result:#}");
         }
     });
 }
@@ -96,20 +99,17 @@ fn ramps_are_a_result_each() {
 fn each_stage_is_a_result(stages: &str, due: &[u64], flags: &str) -> Vec<Vec<Value>> {
     let serve = Serve::start("");
     let run = |backend: &&str| {
-        let flags = format!("--stages {stages} -c 8 --interval 100ms {flags} --backend {backend}");
+        let flags =
+            format!("--stages {stages} -c 300 --interval 100ms {flags} --backend {backend}");
         let mut report = http(&url(serve.address(), "/"), &flags).exits(0).report();
         let results = std::mem::take(report["results"].as_array_mut().unwrap());
         assert_eq!(results.len(), due.len());
         for (number, (result, due)) in (1..).zip(results.iter().zip(due)) {
             holds_together(result);
             assert_eq!(result["params"]["stage"], number);
-            assert_eq!(result["errors"], json!([]));
             let told = operations(result, "due");
             assert!(told.abs_diff(*due) <= 1, "stage {number}: {told}");
-            let unsent = operations(result, "unsent_at_end");
-            assert_eq!(operations(result, "completed") + unsent, told, "{result:#}");
-            // What is due within the last wake-up may find no time.
-            assert!(unsent <= 30, "{result:#}");
+            all_went_well(result, told);
         }
         results
     };
@@ -169,12 +169,11 @@ fn a_rate_beyond_the_connections_is_told_with_its_cause() {
 fn a_stall_counts_for_all_that_were_due_meanwhile() {
     for_each_backend_at_once(|backend| {
         let serve = Serve::start("--stall 300ms:300ms");
-        // By count: what is due within the last wake-up may find no time.
-        let flags = format!("-R 1000 -n 1000 -c 10 {backend}");
+        let flags = format!("-R 1000 -d 1s -c 40 {backend}");
         let result = result(&http(&url(serve.address(), "/"), &flags).exits(0));
         let due = operations(&result, "due");
         all_went_well(&result, due);
-        // Ten could be sent into the stall; the others waited here, and it is no fault of the service.
+        // Forty could be sent into the stall; the others waited here, and it is no fault of the service.
         let response = &result["latency"]["response"];
         assert!(figure(response, "/p75_ns") > 20_000_000, "{response:#}");
         assert!(figure(response, "/max_ns") > 250_000_000, "{response:#}");

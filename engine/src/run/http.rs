@@ -13,6 +13,7 @@ use super::report::{self, Inputs};
 use super::step::{HttpJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
 use crate::error::{Error, Result};
+use crate::limits::CONNECTS_AT_ONCE;
 use crate::proto::http1::request::{RequestSpec, Requests};
 use crate::result::{HttpParams, Params, StepResult};
 use crate::units::Nanos;
@@ -128,6 +129,7 @@ impl<'a> HttpRun<'a> {
             late: plan.open.as_ref().map_or_else(Default::default, |o| o.late),
             timeout: plan.common.timeout,
             connect_timeout: plan.connect_timeout,
+            connects_at_once: (CONNECTS_AT_ONCE / workers).max(1),
             connect_gap: connect_gap(plan.connect_rate_per_s, workers),
             warmup: plan.common.warmup,
             duration,

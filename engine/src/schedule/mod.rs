@@ -21,8 +21,9 @@ pub use shaped::Shaped;
 
 /// Slowest rate of a schedule, per second: one in eleven days.
 pub const RATE_MIN_PER_S: f64 = 1e-6;
-/// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
-pub const RATE_MAX_PER_S: f64 = 1e9;
+/// Fastest rate of a schedule, per second. Workers walk along the arrivals twice, and record each that was never sent, at
+/// some 20 ns: at a rate far beyond this one they would fall behind the clock, and be deaf for as long at the end.
+pub const RATE_MAX_PER_S: f64 = 2e7;
 
 /// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.
 pub const JITTER_MAX: f64 = 0.5;
@@ -138,6 +139,17 @@ impl Schedule {
     pub fn poisson(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
     }
+
+    /// What belongs to an arrival behind it, so that *n* arrivals take *n* gaps on average: a mean gap where the first is
+    /// due at once, nothing where each comes after a gap.
+    #[must_use]
+    pub const fn gap_behind(&self) -> Nanos {
+        match self {
+            Self::Constant(constant) => constant.gap(),
+            Self::Poisson(_) => Nanos::ZERO,
+            Self::Shaped(shaped) => shaped.gap_behind(),
+        }
+    }
 }
 
 impl Iterator for Schedule {
@@ -170,7 +182,7 @@ fn check_rate(rate_per_s: f64) -> Result<()> {
     Err(Error::usage(format!(
         "a rate of {rate_per_s} per second cannot be scheduled"
     ))
-    .remedy("give a rate between 0.000001 and 1000000000 per second, for example 1000"))
+    .remedy("give a rate between 0.000001 and 20000000 per second, for example 1000"))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub struct Shaped {
     skip: u32,
     workers: u32,
     last: Nanos,
+    gap_behind: Nanos,
 }
 
 impl Shaped {
@@ -53,7 +54,17 @@ impl Shaped {
             skip: share.worker,
             workers: share.workers,
             last: Nanos::ZERO,
+            gap_behind: match arrivals {
+                Arrivals::Poisson => Nanos::ZERO,
+                _ => mean_gap(load.to_per_s),
+            },
         })
+    }
+
+    /// What belongs to an arrival behind it, once the rate is the last one: see [`super::Schedule::gap_behind`].
+    #[must_use]
+    pub const fn gap_behind(&self) -> Nanos {
+        self.gap_behind
     }
 
     /// The next arrival of the process of rate one.
@@ -93,6 +104,15 @@ impl Iterator for Shaped {
         self.last = self.last.max(self.curve.at(unit));
         Some(self.last)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive rate, and the cast saturates"
+)]
+fn mean_gap(rate_per_s: f64) -> Nanos {
+    Nanos((1e9 / rate_per_s) as u64)
 }
 
 /// The inverse of the cumulative rate.

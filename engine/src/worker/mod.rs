@@ -21,6 +21,7 @@ pub mod control;
 pub mod counters;
 pub mod dialogue;
 pub mod errors;
+pub mod gauge;
 pub mod http;
 pub mod link;
 pub mod outcome;
@@ -30,6 +31,7 @@ pub mod server;
 #[cfg(test)]
 mod simulation;
 pub mod stream;
+pub mod tally;
 
 pub use counters::TurnCounters;
 

@@ -28,6 +28,8 @@ struct Arrivals {
     left: Option<u64>,
     /// The next arrival; [`Instant::FAR_FUTURE`] behind the last.
     next: Instant,
+    /// The one before.
+    last: Option<Instant>,
 }
 
 impl Arrivals {
@@ -50,7 +52,52 @@ impl Arrivals {
         {
             *left -= 1;
         }
+        self.last = Some(self.next);
         self.find_next();
+    }
+}
+
+/// Slots that can take an operation, by how many they already have: those with the fewest first, and of these the longest
+/// so, so that all of them are used.
+///
+/// A slot stands once in each queue from its own number of operations up to its depth, less one. So the first slot of the
+/// first queue that is not empty has no more than any other, and a slot that is done with an operation only needs one
+/// more place, below its others.
+#[derive(Debug)]
+struct Free {
+    queues: Vec<VecDeque<u32>>,
+    /// All queues before it are empty.
+    first: usize,
+}
+
+impl Free {
+    fn new(slots: usize, depth: usize) -> Self {
+        Self {
+            queues: (0..depth).map(|_| VecDeque::with_capacity(slots)).collect(),
+            first: depth,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first == self.queues.len()
+    }
+
+    fn push(&mut self, slot: u32, at: usize) {
+        self.queues[at].push_back(slot);
+        self.first = self.first.min(at);
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let slot = self.queues.get_mut(self.first)?.pop_front();
+        while self.queues.get(self.first).is_some_and(VecDeque::is_empty) {
+            self.first += 1;
+        }
+        slot
+    }
+
+    fn clear(&mut self) {
+        self.queues.iter_mut().for_each(VecDeque::clear);
+        self.first = self.queues.len();
     }
 }
 
@@ -69,24 +116,29 @@ pub(in crate::worker) struct Pacer {
     backlog_max: u64,
     /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be sent.
     returned: VecDeque<Instant>,
-    /// Open loop: slots with nothing to do, the longest idle first, so that all of them are used.
-    free: VecDeque<u32>,
+    /// Open loop: slots that can take an operation.
+    free: Free,
     /// What to do at the next submission.
     ready: Vec<(u32, Action)>,
     /// The other half of `ready`: swapped with it, so that neither is ever allocated anew.
     spare: Vec<(u32, Action)>,
     warmup_end: Instant,
     end: Instant,
+    /// The end by time has come: no more arrivals are given to slots.
+    closed: bool,
     /// Closed loop: operations of the measured phase that are still to be begun, where it ends by count.
     remaining: Option<u64>,
 }
 
 impl Pacer {
+    /// Each of the `slots` takes up to `depth` operations at once.
     pub(in crate::worker) fn new(
         schedule: Option<Schedule>,
         count: Option<u64>,
         slots: usize,
+        depth: usize,
     ) -> Self {
+        let queued = if schedule.is_some() { slots } else { 0 };
         Self {
             schedule,
             sending: None,
@@ -94,11 +146,12 @@ impl Pacer {
             backlog: 0,
             backlog_max: 0,
             returned: VecDeque::new(),
-            free: VecDeque::with_capacity(slots),
-            ready: Vec::with_capacity(slots),
-            spare: Vec::with_capacity(slots),
+            free: Free::new(queued, depth),
+            ready: Vec::with_capacity(slots * depth),
+            spare: Vec::with_capacity(slots * depth),
             warmup_end: Instant::FAR_FUTURE,
             end: Instant::FAR_FUTURE,
+            closed: false,
             remaining: count,
         }
     }
@@ -115,6 +168,7 @@ impl Pacer {
                 end,
                 left: self.remaining,
                 next: Instant::FAR_FUTURE,
+                last: None,
             };
             arrivals.find_next();
             arrivals
@@ -153,6 +207,26 @@ impl Pacer {
         self.end
     }
 
+    /// Whether the end by time has come, and what was due before it and found a free slot has been submitted. Once this was
+    /// asked behind the end, nothing more is given out: what found no free slot by then is not sent.
+    pub(in crate::worker) fn is_over(&mut self, now: Instant) -> bool {
+        if now < self.end {
+            return false;
+        }
+        self.closed = true;
+        let is_due = |action: &Action| matches!(action, Action::Begin { due: Some(_) });
+        !self.ready.iter().any(|(_, action)| is_due(action))
+    }
+
+    /// Open loop by count: where the time of the last arrival ends, and the next one would be due on average; the
+    /// beginning of time where there was none.
+    pub(in crate::worker) fn last_ends(&self) -> Instant {
+        self.sending
+            .as_ref()
+            .and_then(|sending| Some(sending.last? + sending.schedule.gap_behind()))
+            .unwrap_or_default()
+    }
+
     /// When an arrival comes that a free slot can take.
     pub(in crate::worker) fn wake_at(&self) -> Option<Instant> {
         let arrivals = self.sending.as_ref().filter(|_| !self.free.is_empty())?;
@@ -168,10 +242,11 @@ impl Pacer {
         (next < Instant::FAR_FUTURE).then_some(next)
     }
 
-    /// The slot has nothing to do: it takes the next operation.
-    pub(in crate::worker) fn make_available(&mut self, slot: u32) {
+    /// The slot can take one more operation, when it has `depth` others at most: that is below all that it had been made
+    /// available with, and not yet given an operation for.
+    pub(in crate::worker) fn make_available(&mut self, slot: u32, depth: usize) {
         if self.is_open_loop() {
-            self.free.push_back(slot);
+            self.free.push(slot, depth);
         } else {
             self.ready.push((slot, Action::Begin { due: None }));
         }
@@ -196,8 +271,8 @@ impl Pacer {
             arriving.advance();
             self.backlog += 1;
         }
-        while sending.next <= now || !self.returned.is_empty() {
-            let Some(slot) = self.free.pop_front() else {
+        while !self.closed && (sending.next <= now || !self.returned.is_empty()) {
+            let Some(slot) = self.free.pop() else {
                 break;
             };
             if !is_usable(slot) {
@@ -244,11 +319,15 @@ impl Pacer {
         true
     }
 
-    /// Closed loop: an operation of the measured phase that has begun was not sent after all.
-    pub(in crate::worker) fn take_back(&mut self) {
-        if let Some(remaining) = &mut self.remaining {
-            *remaining += 1;
-        }
+    /// Closed loop: an operation of the measured phase that has begun was not sent after all. Whether there was nothing left
+    /// to begin until now: slots that were refused an operation can have one.
+    #[must_use]
+    pub(in crate::worker) fn take_back(&mut self) -> bool {
+        let Some(remaining) = &mut self.remaining else {
+            return false;
+        };
+        *remaining += 1;
+        *remaining == 1
     }
 
     /// What is to be done now, to be given back to [`Pacer::put_back`].
@@ -293,7 +372,7 @@ mod tests {
 
     fn open(rate: f64, count: Option<u64>, slots: u32) -> Pacer {
         let schedule = Schedule::constant(rate, Share::WHOLE).unwrap();
-        let mut pacer = Pacer::new(Some(schedule), count, slots as usize);
+        let mut pacer = Pacer::new(Some(schedule), count, slots as usize, 1);
         let end = if count.is_some() {
             Instant::FAR_FUTURE
         } else {
@@ -301,7 +380,7 @@ mod tests {
         };
         pacer.start(Instant(0), Instant(10 * MS), end);
         for slot in 0..slots {
-            pacer.make_available(slot);
+            pacer.make_available(slot, 0);
         }
         pacer
     }
@@ -333,6 +412,23 @@ mod tests {
         let mut unsent = Vec::new();
         pacer.finish(Instant(3 * MS), |due| unsent.push(due.0 / MS));
         assert_eq!(unsent, [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_due_and_has_a_slot_is_submitted_before_the_end() {
+        let mut pacer = open(1_000.0, None, 105);
+        let end = Instant(110 * MS);
+        assert!(!pacer.is_over(Instant(end.0 - 1)));
+        // The end is the first that is noticed: 110 were due, and 105 slots are free.
+        pacer.dispatch(end, |_| true);
+        assert!(!pacer.is_over(end), "they are to be submitted");
+        assert_eq!(pacer.take_ready().len(), 105);
+        pacer.make_available(0, 0);
+        pacer.dispatch(end, |_| true);
+        assert!(pacer.is_over(end), "what is free only now takes nothing");
+        let mut unsent = Vec::new();
+        pacer.finish(end, |due| unsent.push(due.0 / MS));
+        assert_eq!(unsent, (105..110).collect::<Vec<_>>());
     }
 
     #[test]
@@ -385,13 +481,36 @@ mod tests {
             let ready = pacer.take_ready();
             assert_eq!(ready.iter().map(|r| r.0).collect::<Vec<_>>(), [slot]);
             pacer.put_back(ready);
-            pacer.make_available(slot);
+            pacer.make_available(slot, 0);
         }
     }
 
     #[test]
+    fn the_least_loaded_slot_comes_first() {
+        let schedule = Schedule::constant(1_000.0, Share::WHOLE).unwrap();
+        let mut pacer = Pacer::new(Some(schedule), None, 3, 2);
+        pacer.start(Instant(0), Instant(0), Instant::FAR_FUTURE);
+        // As a connection is offered: all its places at once.
+        for (slot, depth) in [(0, 1), (0, 0), (1, 1), (1, 0), (2, 1), (2, 0)] {
+            pacer.make_available(slot, depth);
+        }
+        let given = |pacer: &mut Pacer, now: u64| {
+            pacer.dispatch(Instant(now * MS), |_| true);
+            let ready = pacer.take_ready();
+            let slots: Vec<u32> = ready.iter().map(|(slot, _)| *slot).collect();
+            pacer.put_back(ready);
+            slots
+        };
+        assert_eq!(given(&mut pacer, 3), [0, 1, 2, 0]);
+        // Slot 2 is done with its one operation: it is idle, and slot 1 has one.
+        pacer.make_available(2, 0);
+        assert_eq!(given(&mut pacer, 6), [2, 1, 2]);
+        assert_eq!(pacer.wake_at(), None);
+    }
+
+    #[test]
     fn closed_loop_ends_by_count_in_the_measured_phase() {
-        let mut pacer = Pacer::new(None, Some(2), 1);
+        let mut pacer = Pacer::new(None, Some(2), 1, 1);
         pacer.start(Instant(0), Instant(10), Instant::FAR_FUTURE);
         assert!(pacer.may_begin(Instant(5), false));
         assert!(pacer.may_begin(Instant(11), true));

@@ -8,8 +8,8 @@ use crate::run::plan::WaitMode;
 use crate::schedule::{Schedule, Share};
 use crate::units::Nanos;
 use crate::worker::outcome::Outcome;
-use crate::worker::ping_pong::tally::Tally;
 use crate::worker::ping_pong::{Client, ClientSpec};
+use crate::worker::tally::Tally;
 
 /// A worker's share of a latency step.
 #[derive(Debug)]

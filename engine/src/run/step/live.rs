@@ -13,7 +13,7 @@ use crate::result::Params;
 use crate::run::observe::{Observer, Phase};
 use crate::sys::usage::{CpuTimes, thread_usage};
 use crate::worker::bulk::BulkGauge;
-use crate::worker::ping_pong::Gauge;
+use crate::worker::gauge::Gauge;
 
 /// Entries of the series that may be on their way to the launching thread, per worker.
 const SPARE_ENTRIES: usize = 16;

@@ -25,6 +25,8 @@ pub(super) enum Bad {
     LongBody,
     /// Bytes while no response was awaited.
     Unsolicited,
+    /// Bytes of a response whose time is over.
+    Late,
 }
 
 impl Bad {
@@ -36,6 +38,7 @@ impl Bad {
             }
             Self::Response(error) => (Stage::Parse, Blamed::Peer(error.cause())),
             Self::LongBody => (Stage::Parse, Blamed::Peer("long-body")),
+            Self::Late => (Stage::Receive, Blamed::Timeout),
             Self::Unsolicited => (Stage::Parse, Blamed::Peer("unsolicited")),
         }
     }
@@ -62,6 +65,11 @@ impl<G: Gauge> HttpClient<G> {
                 } else {
                     Bad::LongBody
                 });
+            }
+            // Every part of a response has to come in time, also where the deadline itself was not looked at yet.
+            let sent_at = self.requests.at(index, connection, 0).sent_at;
+            if now.since(sent_at) >= self.spec.timeout {
+                return Err(Bad::Late);
             }
             if self.any_head && connection.reader.is_at_start() {
                 let entry = self.requests.at(index, connection, 0).entry;
@@ -91,17 +99,13 @@ impl<G: Gauge> HttpClient<G> {
     fn handle_response(&mut self, index: u32, response: Response, now: Instant) -> After {
         let open_loop = self.pacer.is_open_loop();
         let connection = &mut self.connections[index as usize];
+        let place = self.requests.place(index, connection, 0);
         let request = self.requests.take_first(index, connection);
         if connection.awaited() == 0 && connection.sending {
             // Answered before it was wholly sent: what follows waits for that, so that is given the same time.
-            self.awaiting.push(index, now);
-        } else if connection.awaited() == 0 {
-            self.awaiting.remove(index);
+            self.awaiting.push(place, now);
         } else {
-            // The next one in the pipeline was sent earlier than the last in the list, so its deadline is noticed late by
-            // as much at most.
-            let since = self.requests.at(index, connection, 0).sent_at;
-            self.awaiting.push(index, since);
+            self.awaiting.remove(place);
         }
         self.outstanding -= 1;
         self.responses += 1;
@@ -133,13 +137,14 @@ impl<G: Gauge> HttpClient<G> {
         } else {
             self.tally.warmup.operations.failed += 1;
         }
-        let served = self
-            .spec
-            .requests_per_connection
-            .is_some_and(|most| u64::from(self.connections[index as usize].begun) >= most)
-            && self.connections[index as usize].in_flight == 0;
-        let unwanted = !expected && self.spec.reconnect_on_error;
-        if !response.keep_alive || served || unwanted {
+        if !expected && self.spec.reconnect_on_error {
+            self.connections[index as usize].retiring = true;
+            self.unsend(index);
+        }
+        let connection = &self.connections[index as usize];
+        let most = self.spec.requests_per_connection;
+        let served = connection.retiring || most.is_some_and(|m| u64::from(connection.begun) >= m);
+        if !response.keep_alive || (served && connection.in_flight == 0) {
             After::Replace
         } else {
             After::Keep

@@ -3,85 +3,93 @@
 
 use std::net::SocketAddr;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
 use super::blame;
 use super::connection::{Connection, State};
 use super::{Blamed, Destination, Gauge, HttpClient, Stand};
-use crate::driver::{Driver, DriverError, Op, SocketSpec};
+use crate::driver::{Driver, DriverError, Op, OpError, SocketSpec};
 use crate::units::{Instant, Nanos};
 use crate::worker::errors::Stage;
 use crate::worker::link::{Purpose, token};
-use crate::worker::pacer::Action;
 
-/// Connects under way at once before the start: fewer than the shortest queue of a listener that is common (511).
-const CONNECTS_AT_ONCE: u32 = 256;
 /// The first pause after a failure; it doubles with each further one, up to the last.
 const BACKOFF_FIRST: Nanos = Nanos::from_millis(10);
 const BACKOFF_LAST: Nanos = Nanos::from_secs(1);
+/// A Unix listener whose queue is full is asked again after that long.
+const FULL_PAUSE: Nanos = Nanos::from_millis(1);
 
-/// The pause after `failures` in a row.
-fn backoff(failures: u8) -> Nanos {
+/// The pause after `failures` in a row: up to a half shorter than the doubling says, by how much depends on the
+/// connection, so that what failed together does not come back together.
+fn backoff(failures: u8, connection: u32) -> Nanos {
     let doublings = u32::from(failures.saturating_sub(1)).min(10);
-    Nanos(BACKOFF_FIRST.0 << doublings).min(BACKOFF_LAST)
+    let whole = Nanos(BACKOFF_FIRST.0 << doublings).min(BACKOFF_LAST);
+    let salt = u64::from(connection) << 8 | u64::from(failures);
+    let random = SplitMix64::seed_from_u64(salt).next_u64();
+    Nanos(whole.0 - random % (whole.0 / 2))
 }
 
 impl<G: Gauge> HttpClient<G> {
-    /// Before the start: queues as many connects as may be under way.
-    pub(super) fn connect_some(&mut self, now: Instant) {
-        while self.next_connect < self.spec.connections && self.connects < CONNECTS_AT_ONCE {
-            if self.spec.connect_gap > Nanos::ZERO {
-                if now < self.next_connect_at {
-                    return;
-                }
+    /// The connection is to be connected when its turn comes.
+    pub(super) fn queue(&mut self, index: u32) {
+        self.connections[index as usize].state = State::Queued;
+        self.queued.push_back(index);
+    }
+
+    /// When the next connect may be begun, if one is to be.
+    pub(super) fn next_connect(&self) -> Option<Instant> {
+        let may = !self.queued.is_empty()
+            && self.connecting.len() < self.spec.connects_at_once
+            && !self.is_ending()
+            && !matches!(self.stand, Stand::Starting { .. });
+        may.then_some(self.next_connect_at)
+    }
+
+    /// Begins as many connects as may be; `now` is the instant of the submission. Over a Unix socket they are done at
+    /// once, so no more than may be under way are begun in one turn.
+    pub(super) fn connect_some<D: Driver>(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        for _ in 0..self.spec.connects_at_once {
+            if self.next_connect().is_none_or(|at| now < at) {
+                return Ok(());
+            }
+            if self.stand == Stand::Connecting && self.spec.connect_gap > Nanos::ZERO {
                 // From the instant at which it was due: a late look does not slow the rest down.
                 let base = self
                     .next_connect_at
                     .max(Instant(now.0.saturating_sub(1_000_000_000)));
                 self.next_connect_at = base + self.spec.connect_gap;
             }
-            let index = self.next_connect;
-            self.connections[index as usize].expected = true;
-            self.queue(index);
-            self.connects += 1;
-            self.next_connect += 1;
+            if let Some(index) = self.queued.pop_front() {
+                self.open(io, index, now)?;
+            }
         }
+        Ok(())
     }
 
-    /// The connection is to be connected at the next submission.
-    fn queue(&mut self, index: u32) {
-        self.connections[index as usize].state = State::Queued;
-        self.pacer.push(index, Action::Connect);
-    }
-
-    /// Opens a connection's socket and connects it; `now` is the instant of the submission.
-    pub(super) fn open<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    /// Opens a connection's socket and connects it.
+    fn open<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<(), DriverError> {
         if self.connections[index as usize].state != State::Queued {
             return Ok(());
-        }
-        if self.is_ending() {
-            self.connections[index as usize].state = State::Vacant;
-            return Ok(());
-        }
-        let is_first = self.connections[index as usize].expected;
-        if is_first || self.stand == Stand::Measuring {
-            self.outcome.sockets += 1;
-        }
-        if self.stand == Stand::Measuring {
-            self.tally.reconnects += 1;
         }
         let opened = match &self.spec.to {
             Destination::Tcp(to) => io.open(&self.socket_spec(*to, index)),
             Destination::Unix(path) => io.connect_unix(path),
         };
-        let connection = &mut self.connections[index as usize];
         let socket = match opened {
             Ok(socket) => socket,
+            Err(OpError::TryAgain) => return self.handle_full(io, index, now),
             Err(error) => return self.fail(io, index, Stage::Connect, Blamed::Os(error), now),
         };
+        self.full_since = None;
+        let connection = &mut self.connections[index as usize];
+        if connection.expected || self.stand == Stand::Measuring {
+            self.outcome.sockets += 1;
+        }
         *connection = Connection {
             state: State::Connecting { since: now },
             socket,
@@ -100,6 +108,23 @@ impl<G: Gauge> HttpClient<G> {
                 io.push(token(index, Purpose::Connect), Op::Connect { socket, to })
             }
         }
+    }
+
+    /// The Unix listener's queue is full. That is no failure, unless it stays so: the connection is the next one to be
+    /// tried, a moment later.
+    fn handle_full<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let since = *self.full_since.get_or_insert(now);
+        if now.since(since) >= self.spec.connect_timeout {
+            return self.fail(io, index, Stage::Connect, Blamed::Timeout, now);
+        }
+        self.queued.push_front(index);
+        self.next_connect_at = now + FULL_PAUSE;
+        Ok(())
     }
 
     fn socket_spec(&self, to: SocketAddr, index: u32) -> SocketSpec {
@@ -142,6 +167,9 @@ impl<G: Gauge> HttpClient<G> {
         // One that is opened anew does not stand for another that never did.
         let stood = std::mem::replace(&mut connection.stood, true);
         self.outcome.established += u64::from(!stood);
+        // Those that the start waited for are the first of their place.
+        let anew = !connection.expected && self.stand == Stand::Measuring;
+        self.tally.reconnects += u64::from(anew);
         self.settle(index);
         self.receive(io, index)?;
         self.offer(index);
@@ -163,7 +191,6 @@ impl<G: Gauge> HttpClient<G> {
     fn settle(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         if std::mem::replace(&mut connection.expected, false) {
-            self.connects -= 1;
             self.unsettled -= 1;
         }
     }
@@ -181,7 +208,9 @@ impl<G: Gauge> HttpClient<G> {
         index: u32,
         again: bool,
     ) -> Result<(), DriverError> {
-        self.awaiting.remove(index);
+        for place in self.requests.places(index) {
+            self.awaiting.remove(place);
+        }
         self.connecting.remove(index);
         let connection = &mut self.connections[index as usize];
         connection.reader.reset(&mut self.shared);
@@ -219,7 +248,7 @@ impl<G: Gauge> HttpClient<G> {
     /// Leaves a connection alone for a while.
     fn rest(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
-        let until = now + backoff(connection.failures);
+        let until = now + backoff(connection.failures, self.spec.first + index);
         connection.state = State::Resting { until };
         self.resting.push(index);
         self.count_down(now, until);
@@ -262,8 +291,9 @@ impl<G: Gauge> HttpClient<G> {
         blamed: Blamed,
         now: Instant,
     ) -> Result<(), DriverError> {
-        let error = blame::words(&self.spec, stage, blamed);
-        self.outcome.failure.get_or_insert(error);
+        if self.matters(index) && self.outcome.failure.is_none() {
+            self.outcome.failure = Some(blame::words(&self.spec, stage, blamed));
+        }
         self.give_up_requests(index, stage, blamed, now);
         self.settle(index);
         let connection = &mut self.connections[index as usize];
@@ -279,6 +309,11 @@ impl<G: Gauge> HttpClient<G> {
         self.close(io, index, false)
     }
 
+    /// Whether a failure of this connection is one of the run's: once that is over, only that of a request is.
+    fn matters(&self, index: u32) -> bool {
+        !self.is_ending() || self.connections[index as usize].in_flight > 0
+    }
+
     /// Requests that a failing connection had are ended: those that were sent have failed, the others are due again.
     fn give_up_requests(&mut self, index: u32, stage: Stage, blamed: Blamed, now: Instant) {
         let cause = match blamed {
@@ -287,6 +322,9 @@ impl<G: Gauge> HttpClient<G> {
             Blamed::Peer(cause) => cause,
         };
         self.unsend(index);
+        if !self.matters(index) {
+            return;
+        }
         if self.connections[index as usize].in_flight == 0 {
             self.present_tally().errors.count(stage, cause);
             if stage == Stage::Connect
@@ -329,6 +367,7 @@ impl<G: Gauge> HttpClient<G> {
         let connection = &mut self.connections[index as usize];
         let awaited = connection.awaited();
         let open_loop = self.pacer.is_open_loop();
+        let mut was_spent = false;
         while connection.unsent > 0 {
             let nth = awaited + connection.unsent - 1;
             let request = *self.requests.at(index, connection, nth);
@@ -344,8 +383,12 @@ impl<G: Gauge> HttpClient<G> {
             if open_loop {
                 self.pacer.give_back(request.due);
             } else if request.measured {
-                self.pacer.take_back();
+                was_spent |= self.pacer.take_back();
             }
+        }
+        // Connections that found nothing left to do have to be asked again.
+        if was_spent {
+            (0..self.spec.connections).for_each(|other| self.offer(other));
         }
     }
 }
@@ -356,8 +399,25 @@ mod tests {
 
     #[test]
     fn pauses_double_and_have_an_end() {
-        let pauses: Vec<u64> = (1..=9).map(|n| backoff(n).0 / 1_000_000).collect();
-        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
-        assert_eq!(backoff(u8::MAX), BACKOFF_LAST);
+        let whole = [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000].map(|ms| ms * 1_000_000);
+        for connection in 0..100 {
+            for (failures, whole) in (1..).zip(whole) {
+                let pause = backoff(failures, connection).0;
+                assert!((whole / 2..=whole).contains(&pause), "{failures}: {pause}");
+            }
+            assert!(backoff(u8::MAX, connection) <= BACKOFF_LAST);
+        }
+    }
+
+    #[test]
+    fn what_failed_together_does_not_come_back_together() {
+        let mut pauses: Vec<u64> = (0..1_000).map(|index| backoff(7, index).0).collect();
+        pauses.sort_unstable();
+        // 320 ms to spread over: in no 32 ms of them are many more than a tenth.
+        let most = pauses.iter().map(|from| {
+            let within = |pause: &&u64| (*from..from + 32_000_000).contains(*pause);
+            pauses.iter().filter(within).count()
+        });
+        assert!(most.max() < Some(160));
     }
 }

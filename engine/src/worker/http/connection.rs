@@ -59,6 +59,8 @@ pub(super) struct Connection {
     pub(super) operations: u8,
     /// A send has not completed.
     pub(super) sending: bool,
+    /// It takes no more requests, and is replaced when those that were sent are answered.
+    pub(super) retiring: bool,
     /// The start waits for its first connect.
     pub(super) expected: bool,
     /// It has stood before.
@@ -85,6 +87,7 @@ impl Default for Connection {
             socket: SocketId(u32::MAX),
             operations: 0,
             sending: false,
+            retiring: false,
             expected: false,
             stood: false,
             failures: 0,
@@ -102,6 +105,11 @@ impl Default for Connection {
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
         self.state == State::Open
+    }
+
+    /// It can be given a request.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.is_open() && !self.retiring
     }
 
     /// There is no socket, and nothing is outstanding.
@@ -123,7 +131,10 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    /// # Panics
+    /// When there are 2^32 of them.
     pub(super) fn new(connections: u32, depth: u32) -> Self {
+        assert!(connections.checked_mul(depth).is_some());
         let depth = depth as usize;
         Self {
             rings: vec![Request::default(); connections as usize * depth],
@@ -134,11 +145,32 @@ impl Requests {
     /// Request `nth` in flight of connection `index`, from the oldest on.
     #[inline]
     pub(super) fn at(&mut self, index: u32, connection: &Connection, nth: u16) -> &mut Request {
+        let place = self.place(index, connection, nth);
+        &mut self.rings[place as usize]
+    }
+
+    /// Where that request stands among those of all connections.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "as checked when made")]
+    pub(super) fn place(&self, index: u32, connection: &Connection, nth: u16) -> u32 {
         let mut place = usize::from(connection.first) + usize::from(nth);
         if place >= self.depth {
             place -= self.depth;
         }
-        &mut self.rings[index as usize * self.depth + place]
+        (index as usize * self.depth + place) as u32
+    }
+
+    /// The places of a connection.
+    #[expect(clippy::cast_possible_truncation, reason = "as checked when made")]
+    pub(super) const fn places(&self, index: u32) -> std::ops::Range<u32> {
+        let depth = self.depth as u32;
+        index * depth..(index + 1) * depth
+    }
+
+    /// Whose place it is.
+    #[expect(clippy::cast_possible_truncation, reason = "as checked when made")]
+    pub(super) const fn owner(&self, place: u32) -> u32 {
+        place / self.depth as u32
     }
 
     /// Takes the oldest request of a connection off its ring.

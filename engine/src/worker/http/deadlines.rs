@@ -1,4 +1,4 @@
-//! Which connection has waited longest for a response, in constant time.
+//! What has waited longest, in constant time.
 
 use crate::units::Instant;
 
@@ -11,32 +11,41 @@ struct Link {
     since: Instant,
 }
 
-/// Connections that await a response, in the order in which they began to: a list threaded through an array.
+/// Requests that await a response, or connections that are being connected, in the order in which they began to: a list
+/// threaded through an array.
 ///
-/// Every request has the same timeout, so the order of sending is the order of the deadlines, and only the first
-/// needs to be looked at.
+/// All have the same timeout, so the order in which they began is the order of the deadlines, and only the first needs to
+/// be looked at.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     links: Vec<Link>,
     first: u32,
     last: u32,
+    len: u32,
 }
 
 impl Deadlines {
-    pub(super) fn new(connections: u32) -> Self {
+    /// For so many at most.
+    pub(super) fn new(most: u32) -> Self {
         let alone = Link {
             before: NONE,
             after: NONE,
             since: Instant::FAR_FUTURE,
         };
         Self {
-            links: vec![alone; connections as usize],
+            links: vec![alone; most as usize],
             first: NONE,
             last: NONE,
+            len: 0,
         }
     }
 
-    /// `index` awaits a response since `since`, which is no earlier than what any other awaits.
+    /// How many there are.
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// `index` waits since `since`, which is no earlier than since when any other does.
     #[inline]
     pub(super) fn push(&mut self, index: u32, since: Instant) {
         self.remove(index);
@@ -51,9 +60,10 @@ impl Deadlines {
             None => self.first = index,
         }
         self.last = index;
+        self.len += 1;
     }
 
-    /// `index` awaits nothing any more.
+    /// `index` does not wait any more.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
         let link = &mut self.links[index as usize];
@@ -61,6 +71,7 @@ impl Deadlines {
             return;
         }
         link.since = Instant::FAR_FUTURE;
+        self.len -= 1;
         let Link { before, after, .. } = *link;
         match self.links.get_mut(before as usize) {
             Some(link) => link.after = after,
@@ -101,6 +112,7 @@ mod tests {
                     deadlines.remove(index);
                 }
                 prop_assert_eq!(deadlines.first(), model.first().copied());
+                prop_assert_eq!(deadlines.len() as usize, model.len());
             }
             while let Some((index, _)) = deadlines.first() {
                 prop_assert_eq!(index, model.remove(0).0);

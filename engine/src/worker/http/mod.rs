@@ -22,6 +22,8 @@ mod waiting;
 pub use codes::Codes;
 pub use spec::{Destination, HttpSpec, Late};
 
+use std::collections::VecDeque;
+
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome as Came, Wait};
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
@@ -31,11 +33,11 @@ use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
 use crate::worker::errors::Stage;
+use crate::worker::gauge::Gauge;
 use crate::worker::link::{Purpose, slot_of};
 use crate::worker::outcome::Outcome;
 use crate::worker::pacer::{Action, Pacer};
-use crate::worker::ping_pong::Gauge;
-use crate::worker::ping_pong::tally::Tally;
+use crate::worker::tally::Tally;
 use crate::worker::{ClientRole, Role, TurnCounters};
 
 use connection::{Connection, Requests, State};
@@ -77,7 +79,8 @@ pub struct HttpTally {
     pub received_bytes: u64,
     /// Bytes of the bodies of its responses.
     pub body_bytes: u64,
-    /// Connections opened in place of one that failed or was closed, in the measured phase.
+    /// Connections that stand in place of one that failed or was closed, opened in the measured phase: neither those of the
+    /// warm-up nor attempts that failed.
     pub reconnects: u64,
     /// Time in the measured phase that connections took to be opened anew, summed over them.
     pub connecting: Nanos,
@@ -126,18 +129,19 @@ pub struct HttpClient<G> {
     /// The next place in the order of the run's requests.
     next_entry: usize,
     any_head: bool,
-    /// Connections that await a response.
+    /// Requests that await a response, by their place among all.
     awaiting: Deadlines,
     /// Connections that are being connected.
     connecting: Deadlines,
-    /// Before the start: the next connection to be connected, not before that instant.
-    next_connect: u32,
+    /// Connections that wait for their turn to be connected, which does not come before that instant.
+    queued: VecDeque<u32>,
     next_connect_at: Instant,
+    /// Since when a Unix listener has had no room.
+    full_since: Option<Instant>,
     /// Connections that stand, and when one last did.
     open: u32,
     alive_at: Instant,
-    /// Connects under way that the start waits for, and connections that it still waits for.
-    connects: u32,
+    /// Connections that the start still waits for.
     unsettled: u32,
     resting: Vec<u32>,
     looked_at: Instant,
@@ -179,7 +183,7 @@ impl<G: Gauge> HttpClient<G> {
         interrupt: Interrupt,
     ) -> Self {
         let count = spec.connections;
-        let capacity = count as usize * spec.pipeline as usize;
+        let depth = spec.pipeline as usize;
         let cycle = spec.requests.order().len().max(1) as u64;
         let tally = HttpTally {
             recording,
@@ -200,17 +204,17 @@ impl<G: Gauge> HttpClient<G> {
             written: None,
             next_entry: usize::try_from(seed % cycle).unwrap_or(0),
             any_head: spec.requests.entries().iter().any(|entry| entry.head),
-            awaiting: Deadlines::new(count),
+            awaiting: Deadlines::new(count * spec.pipeline),
             connecting: Deadlines::new(count),
-            next_connect: 0,
+            queued: VecDeque::with_capacity(count as usize),
             next_connect_at: Instant::default(),
+            full_since: None,
             open: 0,
             alive_at: Instant::default(),
-            connects: 0,
             unsettled: count,
             resting: Vec::with_capacity(count as usize),
             looked_at: Instant::default(),
-            pacer: Pacer::new(schedule, spec.count, capacity),
+            pacer: Pacer::new(schedule, spec.count, count as usize, depth),
             unsent: Vec::with_capacity(count as usize),
             shared: Shared::new(SPARES, SPARE_BYTES),
             outstanding: 0,
@@ -266,7 +270,7 @@ impl<G: Gauge> HttpClient<G> {
             return;
         }
         let connection = &mut self.connections[index as usize];
-        if !connection.is_open() {
+        if !connection.takes_requests() {
             return;
         }
         let taken = u32::from(connection.in_flight) + u32::from(connection.offered);
@@ -277,7 +281,9 @@ impl<G: Gauge> HttpClient<G> {
         }
         for _ in 0..room {
             connection.offered += 1;
-            self.pacer.make_available(index);
+            // Those that have been offered and not taken are above.
+            let depth = self.spec.pipeline - u32::from(connection.offered);
+            self.pacer.make_available(index, depth as usize);
         }
     }
 
@@ -287,7 +293,7 @@ impl<G: Gauge> HttpClient<G> {
         self.pacer.dispatch(now, |index| {
             let connection = &mut connections[index as usize];
             // One that cannot take it is offered anew when it is open again.
-            let usable = connection.is_open();
+            let usable = connection.takes_requests();
             connection.offered -= u16::from(!usable);
             usable
         });
@@ -350,7 +356,7 @@ impl<G: Gauge> HttpClient<G> {
         }
         self.dispatch(now);
         self.outcome.cut_short |= self.interrupt.is_raised() || self.is_forsaken(now);
-        let is_over = now >= self.pacer.end() || (self.pacer.is_spent() && self.outstanding == 0);
+        let is_over = self.pacer.is_over(now) || (self.pacer.is_spent() && self.outstanding == 0);
         if self.outcome.cut_short || is_over {
             self.drain(io, now)?;
         }
@@ -369,9 +375,10 @@ impl<G: Gauge> HttpClient<G> {
 
     /// Ends requests that have waited for too long, and connects that have.
     fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        while let Some((index, since)) = self.awaiting.first()
+        while let Some((place, since)) = self.awaiting.first()
             && now.since(since) >= self.spec.timeout
         {
+            let index = self.requests.owner(place);
             self.fail(io, index, Stage::Receive, Blamed::Timeout, now)?;
         }
         while let Some((index, since)) = self.connecting.first()
@@ -407,7 +414,10 @@ impl<G: Gauge> ClientRole for HttpClient<G> {
         io.buffer_mut(written).copy_from_slice(bytes);
         self.written = Some(written);
         self.next_connect_at = now;
-        self.connect_some(now);
+        for index in 0..self.spec.connections {
+            self.connections[index as usize].expected = true;
+            self.queue(index);
+        }
         self.check_ready();
         Ok(())
     }
@@ -524,10 +534,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
             self.wake_rested(now);
         }
         match self.stand {
-            Stand::Connecting => {
-                self.connect_some(now);
-                self.check_ready();
-            }
+            Stand::Connecting => self.check_ready(),
             Stand::Draining { .. } => self.check_drained(io, now)?,
             Stand::Finishing { .. } => {
                 // What ending costs is no part of what measuring cost.
@@ -540,10 +547,13 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        // Over a Unix socket a connection stands at once, and takes part in this submission.
+        self.connect_some(io, now)?;
         let mut ready = self.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             match action {
-                Action::Connect => self.open(io, index, now)?,
+                // Connections have a queue of their own.
+                Action::Connect => {}
                 Action::Begin { due } => self.begin(index, due, now),
                 Action::Request => self.unsent.push(index),
             }
@@ -590,7 +600,8 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn has_ready(&self) -> bool {
-        self.pacer.has_ready() && !matches!(self.stand, Stand::Starting { .. })
+        let may_send = !matches!(self.stand, Stand::Starting { .. });
+        self.next_connect().is_some() || (self.pacer.has_ready() && may_send)
     }
 
     fn take_timed(&mut self) -> bool {

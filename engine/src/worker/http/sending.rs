@@ -13,7 +13,7 @@ impl<G: Gauge> HttpClient<G> {
         let connection = &mut self.connections[index as usize];
         connection.offered -= 1;
         let measured = self.pacer.is_measured(due.unwrap_or(now));
-        if !connection.is_open() {
+        if !connection.takes_requests() {
             // It was lost in the turn in which it was chosen.
             if let Some(due) = due {
                 self.pacer.give_back(due);
@@ -62,11 +62,13 @@ impl<G: Gauge> HttpClient<G> {
         let most = connection.unsent.min(most.max(1));
         let mut count = 0;
         while count < most {
+            let place = self.requests.place(index, connection, awaited + count);
             let request = self.requests.at(index, connection, awaited + count);
             if request.entry != first {
                 break;
             }
             request.sent_at = now;
+            self.awaiting.push(place, now);
             let tally = if request.measured {
                 &mut self.tally.measured
             } else {
@@ -76,9 +78,6 @@ impl<G: Gauge> HttpClient<G> {
             count += 1;
         }
         connection.unsent -= count;
-        if awaited == 0 {
-            self.awaiting.push(index, now);
-        }
         self.last_sent = now;
         let entry = self.spec.requests.entries()[usize::from(first)];
         connection.rest = (entry.start, entry.len * u32::from(count));
@@ -122,8 +121,10 @@ impl<G: Gauge> HttpClient<G> {
             return self.push_send(io, index);
         }
         if connection.awaited() == 0 {
-            // It was answered before it was wholly sent.
-            self.awaiting.remove(index);
+            // It was answered before it was wholly sent, and left its place to the rest of the send.
+            let depth = u16::try_from(self.spec.pipeline).unwrap_or(u16::MAX);
+            let place = self.requests.place(index, connection, depth - 1);
+            self.awaiting.remove(place);
         }
         if connection.unsent > 0 {
             self.pacer.push(index, Action::Request);

@@ -75,6 +75,8 @@ pub struct HttpSpec {
     pub timeout: Nanos,
     /// For each connect.
     pub connect_timeout: Nanos,
+    /// Connects of this worker that may be under way at once; at least one.
+    pub connects_at_once: u32,
     /// The gap between two connects of this worker before the start; zero: some at a time, as fast as it goes.
     pub connect_gap: Nanos,
     /// Length of the warm-up.

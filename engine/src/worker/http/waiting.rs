@@ -2,7 +2,7 @@
 
 use super::{BATCH, BATCH_PAUSE, Gauge, HttpClient, Late, NAP, REST_LOOK, Stand};
 use crate::proto::hello::WaitMode;
-use crate::units::{Instant, Nanos};
+use crate::units::Instant;
 
 impl<G: Gauge> HttpClient<G> {
     /// Whether responses are to be gathered before they are acted on.
@@ -47,13 +47,11 @@ impl<G: Gauge> HttpClient<G> {
         let answer_by = |first: Option<(u32, Instant)>, timeout| {
             first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
         };
-        let connect_at = if self.stand == Stand::Connecting
-            && self.next_connect < self.spec.connections
-            && self.spec.connect_gap > Nanos::ZERO
-        {
-            self.next_connect_at
+        // Over a Unix socket the last connect may have been done in the submission, and nothing else completes.
+        let connect_at = if self.stand == Stand::Connecting && self.unsettled == 0 {
+            now
         } else {
-            Instant::FAR_FUTURE
+            self.next_connect().unwrap_or(Instant::FAR_FUTURE)
         };
         let nap = if self.resting.is_empty() {
             NAP

@@ -23,7 +23,8 @@ impl<G: Gauge> Client<G> {
         self.gauge.phase(Phase::Drain);
         let end = match self.spec.count {
             _ if self.outcome.cut_short => now,
-            Some(_) => self.measured_until,
+            // Ten at ten per second take a second, though the last is answered sooner.
+            Some(_) => self.measured_until.max(self.pacer.last_ends()),
             None => now.min(self.pacer.end()),
         };
         self.outcome.measured = end.since(self.warmup_end);

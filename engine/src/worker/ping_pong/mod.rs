@@ -9,7 +9,6 @@ mod ending;
 mod events;
 mod slot;
 mod spec;
-pub mod tally;
 
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::histogram::Recording;
@@ -18,15 +17,16 @@ use crate::proto::hello::{Accept, WaitMode};
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
+use crate::worker::gauge::Gauge;
 use crate::worker::link::slot_of;
 use crate::worker::pacer::{Action, Pacer};
+use crate::worker::tally::Tally;
 use crate::worker::{ClientRole, Role, TurnCounters};
 
 pub use crate::worker::outcome::Outcome;
-pub use spec::{ClientSpec, Gauge};
+pub use spec::ClientSpec;
 
 use slot::{Event, Slot};
-use tally::Tally;
 
 /// How long a sleeping worker sleeps at most, so that it notices an interrupt.
 const NAP: Nanos = Nanos::from_millis(100);
@@ -93,7 +93,7 @@ impl<G: Gauge> Client<G> {
             slots: (0..spec.connections)
                 .map(|index| Slot::new(index, &spec))
                 .collect(),
-            pacer: Pacer::new(schedule, spec.count, slots),
+            pacer: Pacer::new(schedule, spec.count, slots, 1),
             connecting: 0,
             outstanding: 0,
             timed: false,
@@ -162,7 +162,7 @@ impl<G: Gauge> Client<G> {
     /// The slot can take its next operation.
     fn make_available(&mut self, index: u32, now: Instant) {
         if self.is_running() {
-            self.pacer.make_available(index);
+            self.pacer.make_available(index, 0);
             self.dispatch(now);
         }
     }
@@ -225,7 +225,7 @@ impl<G: Gauge> Client<G> {
         }
         self.dispatch(now);
         self.outcome.cut_short |= self.interrupt.is_raised();
-        let is_over = now >= self.pacer.end() || (self.pacer.is_spent() && self.outstanding == 0);
+        let is_over = self.pacer.is_over(now) || (self.pacer.is_spent() && self.outstanding == 0);
         if self.outcome.cut_short || is_over {
             self.drain(io, now)?;
         }
@@ -330,7 +330,7 @@ impl<G: Gauge> ClientRole for Client<G> {
         self.pacer.start(t0, self.warmup_end, end);
         for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
             if !slot.is_dead() {
-                self.pacer.make_available(index);
+                self.pacer.make_available(index, 0);
             } else if self.spec.dialogue.hello.connect_each {
                 slot.rest_until(t0);
             }

@@ -21,11 +21,12 @@ use std::sync::Arc;
 use crossbeam::channel::{Sender, unbounded};
 
 use super::dialogue::DialogueSpec;
-use super::ping_pong::tally::Tally;
-use super::ping_pong::{Client, ClientSpec, Gauge, Outcome};
+use super::gauge::Gauge;
+use super::ping_pong::{Client, ClientSpec, Outcome};
 use super::server::front::{Arrival, Front, Place};
 use super::server::http::{HttpArrival, Inbox};
 use super::server::{Admitted, Meter, SessionLimits, Sessions};
+use super::tally::Tally;
 use super::{Role, TurnCounters, Worker};
 use crate::clock::{Clock, SimulatedClock};
 use crate::driver::sim::{SimConfig, SimDriver, SimNet, SimSocket};

@@ -149,3 +149,89 @@ fn what_was_given_back_by_a_lost_connection_is_sent_on_the_next() {
     assert_eq!((operations.failed, operations.unsent_at_end), (1, 0));
     assert_eq!(far.accepted.len(), 2);
 }
+
+#[test]
+fn connects_take_turns_at_all_times() {
+    let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let plan = Plan {
+        connections: 9,
+        connects_at_once: 4,
+        ..Plan::default()
+    };
+    // All are to be replaced at once.
+    let (results, far) = plan.scripted(move |event| match event.connection {
+        0..9 => answer(event, close),
+        _ => ok(event),
+    });
+    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.reconnects, 9);
+    let since = |from: usize| {
+        let base = far.accepted[from];
+        let trips = move |at: &Instant| at.since(base).0 / ROUND_TRIP.0;
+        far.accepted[from..from + 9].iter().map(trips)
+    };
+    for from in [0, 9] {
+        assert!(
+            since(from).eq([0, 0, 0, 0, 1, 1, 1, 1, 2]),
+            "{far:?}",
+            far = far.accepted
+        );
+    }
+}
+
+#[test]
+fn a_pipeline_is_answered_before_its_connection_is_replaced() {
+    let plan = Plan {
+        pipeline: 4,
+        reconnect_on_error: true,
+        ..Plan::counted(20)
+    };
+    let (results, far) = plan.scripted(|event| match (event.what, event.of_all) {
+        (What::Request, 0 | 9) => vec![say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")],
+        _ => ok(event),
+    });
+    let operations = results.operations();
+    assert_eq!((operations.completed, operations.failed), (18, 2));
+    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(far.accepted.len(), 3);
+    // Nobody rests: two replacements take a round trip each.
+    results.assert_all(Kind::Service, 18, ROUND_TRIP);
+    assert!(
+        results.took <= Nanos(9 * ROUND_TRIP.0),
+        "{:?}",
+        results.took
+    );
+}
+
+#[test]
+fn what_a_lost_connection_did_not_send_is_sent_on_another() {
+    // The first connection has begun two requests, of which the first is too long to be sent at once, and dies when the
+    // other one has done the rest of the count and found nothing more to do. No further one lives.
+    let post = |byte| {
+        let body = crate::proto::http1::request::Body {
+            bytes: vec![byte; 200_000],
+            framing: crate::proto::http1::request::Framing::Length,
+        };
+        RequestSpec {
+            method: "POST".to_owned(),
+            body: Some(body),
+            ..RequestSpec::get("/", "x")
+        }
+    };
+    let plan = Plan {
+        requests: vec![(post(b'x'), 1), (post(b'y'), 1)],
+        connections: 2,
+        pipeline: 2,
+        ..Plan::counted(6)
+    };
+    let (results, far) = plan.scripted(|event| match (event.what, event.connection) {
+        (What::Begun, 0) => vec![Do::Deafen, Do::Wait(Nanos::from_millis(100)), Do::Close],
+        (What::Accepted, 2..) => vec![Do::Close],
+        (_, 0) => Vec::new(),
+        _ => ok(event),
+    });
+    let operations = results.operations();
+    assert_eq!(operations.completed, 5, "{operations:?}");
+    assert_eq!((operations.failed, operations.unsent_at_end), (1, 0));
+    assert!(far.requests.iter().all(|(_, on)| *on == 1));
+}

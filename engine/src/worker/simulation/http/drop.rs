@@ -36,16 +36,16 @@ fn what_finds_no_connection_is_dropped_at_once() {
 
 #[test]
 fn what_finds_no_connection_waits() {
-    // Request k is sent at 2.5·k ms: 40 of them before the end.
+    // Request k is sent at 2.5·k ms, the last one at the very end, which finds the connection free.
     let results = run(Late::Queue, Nanos::from_millis(100));
     let operations = results.operations();
-    assert_eq!((operations.due, operations.sent), (100, 40));
-    assert_eq!((operations.dropped, operations.completed), (0, 40));
-    assert_eq!(operations.unsent_at_end, 60);
-    let sent = (0..40).map(|k| k * 1_500_000);
-    let unsent = (40..100).map(|k| (100 - k) * MS.0);
+    assert_eq!((operations.due, operations.sent), (100, 41));
+    assert_eq!((operations.dropped, operations.completed), (0, 41));
+    assert_eq!(operations.unsent_at_end, 59);
+    let sent = (0..41).map(|k| k * 1_500_000);
+    let unsent = (41..100).map(|k| (100 - k) * MS.0);
     results.assert_are(Kind::Lateness, sent.chain(unsent));
-    results.assert_all(Kind::Service, 40, Nanos(2_500_000));
+    results.assert_all(Kind::Service, 41, Nanos(2_500_000));
 }
 
 #[test]

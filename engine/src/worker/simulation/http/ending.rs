@@ -133,3 +133,21 @@ fn no_socket_is_left() {
         "the listener"
     );
 }
+
+#[test]
+fn what_happens_behind_the_end_is_no_error_unless_it_ends_a_request() {
+    // One connection is idle, and is sent what nobody asked for while the other still waits for its response.
+    let plan = Plan {
+        connections: 2,
+        duration: Some(Nanos::from_millis(100)),
+        ..Plan::at(11.0)
+    };
+    let (results, _) = plan.scripted(|event| match (event.what, event.of_all) {
+        (What::Request, 0) => vec![say(OK), Do::Wait(Nanos::from_millis(110)), say("boo")],
+        (What::Request, 1) => vec![Do::Wait(Nanos::from_millis(50)), say(OK)],
+        _ => Vec::new(),
+    });
+    assert_eq!(results.operations().completed, 2);
+    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.outcome.failure.map(|e| e.to_string()), None);
+}

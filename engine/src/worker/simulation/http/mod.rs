@@ -17,6 +17,7 @@ mod timeouts;
 
 use super::*;
 use crate::driver::sim::SimConfig;
+use crate::limits::CONNECTS_AT_ONCE;
 use crate::proto::http1::request::{RequestSpec, Requests};
 use crate::proto::http1::status::StatusSet;
 use crate::result::Operations;
@@ -51,6 +52,7 @@ struct Plan {
     late: Late,
     timeout: Nanos,
     connect_timeout: Nanos,
+    connects_at_once: u32,
     connect_gap: Nanos,
     warmup: Nanos,
     duration: Option<Nanos>,
@@ -83,6 +85,7 @@ impl Default for Plan {
             late: Late::Queue,
             timeout: Nanos::from_secs(2),
             connect_timeout: Nanos::from_secs(2),
+            connects_at_once: CONNECTS_AT_ONCE,
             connect_gap: Nanos::ZERO,
             warmup: Nanos::ZERO,
             duration: Some(Nanos::from_millis(100)),
@@ -158,6 +161,7 @@ impl Plan {
             late: self.late,
             timeout: self.timeout,
             connect_timeout: self.connect_timeout,
+            connects_at_once: self.connects_at_once,
             connect_gap: self.connect_gap,
             warmup: self.warmup,
             duration: self.duration,

@@ -1,5 +1,6 @@
 //! Requests on a schedule.
 
+use super::scripted::{Do, OK, What, ok, say};
 use super::*;
 use crate::worker::server::http::Stall;
 use std::cmp::Reverse;
@@ -53,7 +54,7 @@ fn every_request_leaves_when_it_is_due() {
                 warmup: Nanos::from_millis(20),
                 ..Plan::default()
             };
-            let (results, far) = plan.scripted(scripted::ok);
+            let (results, far) = plan.scripted(ok);
             let due = plan.due(Nanos::from_millis(120));
             let warm = due.iter().filter(|at| **at < 20_000_000).count() as u64;
             let count = due.len() as u64 - warm;
@@ -99,7 +100,7 @@ fn exactly_as_many_requests_as_asked() {
             duration: None,
             ..Plan::at(50_000.0)
         };
-        let (results, far) = plan.scripted(scripted::ok);
+        let (results, far) = plan.scripted(ok);
         assert_eq!(results.operations().due, count);
         assert_eq!(results.operations().completed, count);
         assert_eq!(results.tally.warmup.operations.completed, 100);
@@ -121,7 +122,8 @@ fn too_few_connections_show_in_lateness_alone() {
             sent + ROUND_TRIP.0
         });
         let due = plan.due(end);
-        let is_sent = |(due, late): (&u64, &(u64, u64))| due + late.0 < end.0;
+        // A connection that is free again at the very end takes one more.
+        let is_sent = |(due, late): (&u64, &(u64, u64))| due + late.0 <= end.0;
         let sent = due.iter().zip(&all).filter(|both| is_sent(*both)).count();
         let operations = results.operations();
         assert_eq!(operations.due, due.len() as u64);
@@ -209,7 +211,7 @@ fn spinning_is_late_by_a_step_at_most() {
             duration: Some(Nanos::from_millis(50)),
             ..Plan::at(1_000.0)
         };
-        let (results, far) = plan.scripted(scripted::ok);
+        let (results, far) = plan.scripted(ok);
         assert_eq!(results.operations().completed, 50);
         let start = far.accepted[0] + LATENCY;
         let sent = far
@@ -223,4 +225,77 @@ fn spinning_is_late_by_a_step_at_most() {
         assert!(late.iter().all(|late| *late < step.0), "{wait:?} {late:?}");
         results.assert_are(Kind::Lateness, late);
     }
+}
+
+#[test]
+fn what_is_due_before_the_end_is_sent_though_the_end_is_noticed_first() {
+    for wait in [WaitMode::Spin, WaitMode::Hybrid] {
+        // The last is due half a microsecond before the end, and the clock moves by seven.
+        let plan = Plan {
+            wait,
+            step: Nanos(7_000),
+            duration: Some(Nanos(50_000_500)),
+            ..Plan::at(1_000.0)
+        };
+        let results = plan.scripted(ok).0;
+        let operations = results.operations();
+        assert_eq!((operations.due, operations.sent), (51, 51));
+        assert_eq!((operations.completed, operations.unsent_at_end), (51, 0));
+        assert_eq!(results.outcome.measured, Nanos(50_000_500));
+    }
+}
+
+#[test]
+fn so_many_at_a_rate_take_so_long() {
+    for (arrivals, workers) in [
+        (Arrivals::Constant, 1),
+        (Arrivals::Constant, 3),
+        (Arrivals::Jitter(0.1), 1),
+    ] {
+        let plan = Plan {
+            workers,
+            connections: 3,
+            count: Some(10),
+            duration: None,
+            load: Some((Load::steady(10.0), arrivals)),
+            ..Plan::default()
+        };
+        let took = plan.served().outcome.measured.0;
+        match arrivals {
+            Arrivals::Constant => assert_eq!(took, 1_000_000_000),
+            _ => assert!((1_000_000_000..=1_020_000_000).contains(&took), "{took}"),
+        }
+    }
+    // Exponential gaps each come before their arrival: the last one ends with its response.
+    let plan = Plan {
+        count: Some(10),
+        duration: None,
+        load: Some((Load::steady(10.0), Arrivals::Poisson)),
+        ..Plan::default()
+    };
+    let due = plan.due(Nanos::from_secs(100));
+    assert_eq!(plan.served().outcome.measured.0, due[9] + ROUND_TRIP.0);
+}
+
+#[test]
+fn no_request_waits_behind_another_while_a_connection_is_idle() {
+    // Five are under way at a time. The fiftieth ends its connection, which has all its places anew.
+    let plan = Plan {
+        connections: 10,
+        pipeline: 4,
+        duration: Some(Nanos::from_millis(200)),
+        ..Plan::at(1_000.0)
+    };
+    let service = Nanos::from_millis(5);
+    let (results, far) = plan.scripted(move |event| match event.what {
+        What::Request if event.of_all == 50 => {
+            let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+            vec![Do::Wait(service), say(close)]
+        }
+        What::Request => vec![Do::Wait(service), say(OK)],
+        _ => Vec::new(),
+    });
+    assert_eq!(far.accepted.len(), 11);
+    results.assert_all(Kind::Service, 200, service + ROUND_TRIP);
+    results.assert_all(Kind::Lateness, 200, Nanos::ZERO);
 }
