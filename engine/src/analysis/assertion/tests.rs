@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::result::Summary;
 use crate::result::{
     Bandwidth, BulkParams, Datagrams, ErrorCount, Flow, HttpParams, Operations, StatusCount,
+    Summary,
 };
 
 fn summary(p50: u64, p99: u64, p99_interval: (u64, u64)) -> Summary {

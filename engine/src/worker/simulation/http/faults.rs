@@ -129,8 +129,9 @@ fn everything_is_reset_at_once() {
     assert_eq!(results.errors("receive", "ECONNRESET"), 4);
     assert_eq!(far.accepted.len(), 8);
     assert_eq!(results.tally.reconnects, 4);
-    // Each paused once.
-    assert_eq!(results.tally.down, Nanos(4 * 10 * MS.0));
+    // Each paused once: for 10 ms, less up to a half by chance.
+    let down = results.tally.down;
+    assert!((20 * MS.0 + 4..=40 * MS.0).contains(&down.0), "{down:?}");
     assert_eq!(results.tally.connecting, Nanos(4 * ROUND_TRIP.0));
 }
 
