@@ -153,35 +153,38 @@ fn follows_lindley(records: &[(u64, u64)], service_ns: u64) -> Vec<u64> {
     late
 }
 
-/// What lies between a quantile of response − residence and its bounds, nanoseconds: that is lateness + path, request by
-/// request, of which each has its histogram. No sum is less than its path, and no more than one in a hundred (one in
-/// two hundred) is late by more than that quantile, so the others' path decides (the union bound).
-fn beyond_residence(result: &Value) -> [(u64, u64); 2] {
-    let quantile = |name: &str, q: f64| {
-        let hdr = result["latency"][name]["hdr"].as_str().expect("told");
-        let distribution = Distribution::decode(hdr).expect("it decodes");
-        let rank = (q * distribution.count() as f64).ceil() as u64;
-        distribution.at_rank(rank)
-    };
-    let of = |q: f64, beside: f64| {
-        let most = quantile("path", q + beside) + quantile("lateness", 1.0 - beside);
-        (quantile("path", q), most)
-    };
-    [of(0.5, 0.01), of(0.99, 0.005)]
+/// What a request took besides the server's own time: response − residence, which is lateness + path. Quantiles of each,
+/// nanoseconds; tare takes both differences request by request.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    /// Median and 99th percentile of service − residence.
+    path: [u64; 2],
+    lateness: [u64; 2],
 }
 
-/// How far two such intervals are apart, at most.
-fn apart_by(one: (u64, u64), other: (u64, u64)) -> u64 {
-    one.1
-        .saturating_sub(other.0)
-        .max(other.1.saturating_sub(one.0))
+impl Beside {
+    fn of(result: &Value) -> Self {
+        let both =
+            |name: &str| ["p50", "p99"].map(|q| figure(result, &format!("/latency/{name}/{q}_ns")));
+        Self {
+            path: both("path"),
+            lateness: both("lateness"),
+        }
+    }
+
+    /// How far the medians, or the 99th percentiles, of two runs are apart.
+    fn off_by(&self, other: &Self, which: usize) -> u64 {
+        let path = self.path[which].abs_diff(other.path[which]);
+        path.max(self.lateness[which].abs_diff(other.lateness[which]))
+    }
 }
 
-/// A run behind the queue between two whose service takes a microsecond: what there is besides the server's own time.
+/// A run behind the queue between two whose service takes a microsecond.
+#[derive(Debug)]
 struct Queued {
-    told: [(u64, u64); 2],
-    bare: [[(u64, u64); 2]; 2],
-    /// How late the server sent, 99 % of its answers.
+    told: Beside,
+    bare: [Beside; 2],
+    /// How late the server sent, 99 % of its answers, nanoseconds.
     server_late: u64,
     disturbed: bool,
 }
@@ -203,29 +206,27 @@ impl Queued {
         assert_eq!(records.len() as u64, answered, "a record of each request");
         let late = follows_lindley(&records, 1_000_000);
         Self {
-            told: beyond_residence(&queued),
-            bare: [&before, &after].map(beyond_residence),
+            told: Beside::of(&queued),
+            bare: [&before, &after].map(Beside::of),
             server_late: late[late.len() * 99 / 100],
             disturbed: [&queued, &before, &after].into_iter().any(is_disturbed),
         }
     }
 
-    /// Of quantile `which`, to the nearer one of the two bare runs: the machine's speed is one of both.
+    /// To the nearer one of the two bare runs: the machine's speed is one of both.
     fn off_by(&self, which: usize) -> u64 {
-        let off = self
-            .bare
-            .map(|bare| apart_by(self.told[which], bare[which]));
+        let off = self.bare.map(|bare| self.told.off_by(&bare, which));
         off[0].min(off[1])
     }
 
-    /// The bare path is itself another from run to run, or the server was late: nothing can be held against a p99.
+    /// What is bare is itself another from run to run, or the server was late: nothing can be held against a p99.
     fn is_unsteady(&self) -> bool {
-        let [before, after] = self.bare.map(|bare| bare[1]);
-        apart_by(before, after) > 10_000 || self.server_late >= 20_000
+        let [before, after] = &self.bare;
+        before.off_by(after, 1) > 10_000 || self.server_late >= 20_000
     }
 }
 
-/// Response − residence, request by request, is the path: as for requests that are served at once, at the same rate.
+/// Response − residence is what it is for requests that are served at once, at the same rate.
 #[test]
 fn behind_a_queue_what_is_not_the_servers_is_the_path() {
     if !is_root("a capture of loopback") {
@@ -243,9 +244,7 @@ fn behind_a_queue_what_is_not_the_servers_is_the_path() {
                 let queued = Queued::measure(&shot, &flags, wire::number(&its_cpu));
                 let (median, p99) = (queued.off_by(0), queued.off_by(1));
                 println!(
-                    "{backend}, {rate}/s: response − residence (p50, p99) {:?}, bare {:?} ns: off by {median} and {p99}; the \
-                     server was up to {} ns late (p99)",
-                    queued.told, queued.bare, queued.server_late
+                    "{backend}, {rate}/s: off by {median} and {p99} ns (p50, p99): {queued:?}"
                 );
                 if median <= 5_000 && p99 <= 20_000 && queued.server_late < 20_000 {
                     break;
