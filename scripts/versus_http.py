@@ -172,7 +172,6 @@ class HttpBench(Bench):
         figures = {"rate": value(r"Requests per second:\s+([\d.]+)", text)}
         for key in ("50", "99"):
             figures[f"p{key}"] = value(rf"(?m)^{key},([\d.]+)$", file.read_text()) * 1e3
-        figures |= in_flight(figures["rate"], value(r"Total:\s+\d+\s+([\d.]+)", text) * 1e3)
         return figures | cpu(client, value(r"Complete requests:\s+(\d+)", text))
 
     def oha(self, connections, *flags):
