@@ -3,13 +3,13 @@
 use std::sync::atomic::AtomicBool;
 
 mod hostile;
+mod refusals;
 mod stalls;
 
 use super::*;
 use crate::driver::{
     BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
 };
-use crate::limits::HTTP_TURNED_AWAY_MAX;
 use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock, inbox};
 use proptest::prelude::*;
 
@@ -454,91 +454,6 @@ fn the_queue_goes_by_the_stamps_of_first_requests_too() {
 }
 
 #[test]
-fn a_stall_holds_everything_up_once() {
-    let mut web = Web::stalling("10ms:5ms");
-    let first = web.client(GET);
-    web.run_for(Nanos::from_millis(3));
-    let held = web.client("GET /echo?delay=12ms HTTP/1.1\r\nHost: x\r\n\r\n");
-    web.run_for(Nanos::from_millis(8));
-    web.clients[first].outbox = GET.into();
-    web.run_for(Nanos::from_millis(20));
-    // The first request arrived at 300 us; the stall is from 10.3 ms to 15.3 ms.
-    let seen = web.since_start(web.clients[first].times[1].0);
-    assert_eq!(seen, Nanos(15_300_000) + LATENCY);
-    assert!(
-        web.text(held).contains("residence;dur=12."),
-        "{}",
-        web.text(held)
-    );
-    web.clients[first].outbox = GET.into();
-    let now = web.clock.now();
-    web.run_for(Nanos::from_millis(5));
-    assert_eq!(web.clients[first].times[2].0.since(now), ROUND_TRIP);
-}
-
-/// Whatever is due in a stall, by its arrival or by its delay, leaves at its end, in order.
-#[test]
-fn what_was_due_in_a_stall_is_answered_at_its_end_in_order() {
-    let mut web = Web::stalling("10ms:5ms");
-    // Connecting is no request: the stall counts from 2 ms and the 300 us of the first one.
-    let silent = web.client("");
-    web.run_for(Nanos::from_millis(2));
-    let clients: Vec<usize> = (0..5).map(|_| web.client(GET)).collect();
-    web.run_for(Nanos::from_millis(9));
-    web.clients[clients[0]].outbox = "GET /echo?delay=3ms HTTP/1.1\r\nHost: x\r\n\r\n".into();
-    web.clients[clients[1]].outbox = "GET /echo?delay=2ms HTTP/1.1\r\nHost: x\r\n\r\n".into();
-    web.run_for(Nanos::from_millis(2));
-    web.clients[silent].outbox = GET.into();
-    for queued in [4, 3, 2] {
-        let request = "GET /queue?service=1ms HTTP/1.1\r\nHost: x\r\n\r\n";
-        web.clients[clients[queued]].outbox = request.into();
-        web.run_for(Nanos::from_micros(400));
-    }
-    let end = Nanos(2_300_000 + 15_000_000);
-    assert!(web.since_start(web.clock.now()) < end, "it is not over yet");
-    assert!(clients.iter().all(|c| web.clients[*c].times.len() == 1));
-    web.run_for(Nanos::from_millis(20));
-    let seen = |client: usize, nth: usize| {
-        let at = web.clients[client].times[nth].0;
-        web.since_start(at).0 - end.0 - LATENCY.0
-    };
-    for client in [silent, clients[0], clients[1]] {
-        let nth = web.clients[client].times.len() - 1;
-        assert_eq!(seen(client, nth), 0);
-    }
-    // They had all come; the service of the first and the second is over before the stall is, that of the third too.
-    assert_eq!([4, 3, 2].map(|queued| seen(clients[queued], 1)), [0, 0, 0]);
-    let arrivals = [4, 3, 2].map(|c| timing(&web.text(clients[c]), "arrival", 0));
-    assert!(arrivals.is_sorted(), "{arrivals:?}");
-    let departures: Vec<u64> = [4, 3, 2]
-        .iter()
-        .map(|c| timing(&web.text(clients[*c]), "residence", 0))
-        .zip(arrivals)
-        .map(|(residence, arrival)| residence + arrival)
-        .collect();
-    assert_eq!(departures[0], departures[2], "at the end, all of them");
-}
-
-#[test]
-fn what_is_not_whole_or_silent_is_ended() {
-    let mut web = Web::plain();
-    let cut = web.client("GET / HTTP/1.1\r\nHo");
-    let idle = web.client(GET);
-    web.run_for(Nanos::from_secs(7));
-    assert!(
-        web.text(cut).starts_with("HTTP/1.1 408 "),
-        "{}",
-        web.text(cut)
-    );
-    assert!(web.clients[cut].ended && !web.clients[idle].ended);
-    web.run_for(Nanos::from_secs(25));
-    assert!(web.clients[idle].ended);
-    web.run_for(SECOND);
-    assert!(web.side.role().is_empty());
-    assert_eq!(web.side.role().memory_bytes(), 0);
-}
-
-#[test]
 fn a_slow_reader_holds_little_and_not_for_ever() {
     let mut web = Web::plain();
     let client = web.client(format!(
@@ -620,150 +535,6 @@ fn bodies_come_back() {
     web.clients[client].outbox = b"ab".to_vec();
     web.run_for(Nanos::from_millis(5));
     assert!(web.text(client).ends_with("\r\n\r\nab"));
-}
-
-#[test]
-fn what_is_not_served_is_refused_in_its_own_words() {
-    let long = "a".repeat(9_000);
-    for (request, status) in [
-        ("GET /none HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 404),
-        ("POST / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 405),
-        ("GET /bytes/x HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 400),
-        ("GET /queue HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 400),
-        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
-        ("get / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 405),
-        ("\r\nPROPFIND / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 405),
-        ("EHLO x\r\n".to_owned(), 400),
-        ("GET / HTTP/1.1\nHost: x\n\n".to_owned(), 400),
-        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n".to_owned(), 505),
-        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 262145\r\n\r\n".to_owned(), 413),
-        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(), 400),
-        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400),
-        ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(), 501),
-        ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_owned(), 400),
-        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), 414),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\nA: {long}\r\nB: {long}\r\n\r\n"), 431),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(100)), 431),
-    ] {
-        let mut web = Web::plain();
-        let client = web.client(&request);
-        web.run_for(Nanos::from_millis(5));
-        let text = web.text(client);
-        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.80}: {text}");
-    }
-}
-
-#[test]
-fn one_connection_too_many_is_told_so() {
-    let mut web = Web::new(
-        SimConfig::default(),
-        HttpSettings {
-            connections_max: 2,
-            ..settings()
-        },
-    );
-    let clients: Vec<usize> = (0..3).map(|_| web.client(GET)).collect();
-    web.run_for(SECOND);
-    let told = |status: &str| {
-        let texts = clients.iter().map(|client| web.text(*client));
-        texts.filter(|text| text.contains(status)).count()
-    };
-    assert_eq!((told("200 OK"), told("503 ")), (2, 1));
-}
-
-/// Clients that give up and come again, while nobody can look after them.
-#[test]
-fn connections_do_not_pile_up_in_a_stall() {
-    const CLIENTS: usize = 400;
-    const SEATS: usize = 2 + HTTP_TURNED_AWAY_MAX;
-    let stalls = vec!["0s:60s".parse::<Stall>().unwrap()];
-    let mut web = Web::new(
-        SimConfig::default(),
-        HttpSettings {
-            connections_max: 2,
-            stalls,
-            ..settings()
-        },
-    );
-    let first = web.client(GET);
-    web.run_for(SECOND);
-    let clients: Vec<usize> = (1..CLIENTS).map(|_| web.client(GET)).collect();
-    web.run_for(SECOND);
-    let ended = |web: &Web| {
-        let all = clients.iter().filter(|client| web.clients[**client].ended);
-        all.count()
-    };
-    assert_eq!(ended(&web), CLIENTS - SEATS);
-    web.run_for(Nanos::from_secs(62));
-    assert_eq!(ended(&web), clients.len() - 1, "one is served");
-    assert!(web.text(first).contains("200 OK"));
-    // Whoever comes now finds the seats of those that are gone.
-    let client = web.client(GET);
-    web.run_for(SECOND);
-    assert!(web.text(client).contains("503 "), "{}", web.text(client));
-}
-
-/// The client of a `HEAD` takes a body for the next response, whatever it says (RFC 9110 section 9.3.2).
-#[test]
-fn what_has_no_body_is_sent_none() {
-    for (pieces, status) in [
-        (["HEAD / HTTP/1.1\r\n", "\r\n"], 400),
-        (["HEAD / HTTP/1.1\r\nHost: x\r\n", "A\r\n\r\n"], 400),
-        (["HEAD / HTTP/1.1\r\nHost: x\r\n", ""], 408),
-        (
-            [
-                "HEAD /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-                "x\r\n",
-            ],
-            400,
-        ),
-        (
-            [
-                "HEAD /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
-                "x",
-            ],
-            408,
-        ),
-        (["HEAD /none HTTP/1.1\r\n", "Host: x\r\n\r\n"], 404),
-        (
-            [
-                "GET /echo?status=205&size=10 HTTP/1.1\r\n",
-                "Host: x\r\n\r\n",
-            ],
-            205,
-        ),
-        (
-            [
-                "GET /echo?status=204&size=10 HTTP/1.1\r\n",
-                "Host: x\r\n\r\n",
-            ],
-            204,
-        ),
-    ] {
-        for whole in [true, false] {
-            let mut web = Web::plain();
-            let [first, second] = pieces;
-            let client = web.client(if whole {
-                pieces.concat()
-            } else {
-                first.to_owned()
-            });
-            web.run_for(Nanos::from_millis(5));
-            web.clients[client].outbox = if whole { Vec::new() } else { second.into() };
-            web.run_for(Nanos::from_secs(6));
-            let text = web.text(client);
-            assert!(
-                text.starts_with(&format!("HTTP/1.1 {status} ")),
-                "{pieces:?}: {text}"
-            );
-            assert!(text.ends_with("\r\n\r\n"), "{pieces:?}: {text}");
-            assert_eq!(
-                status == 205,
-                text.contains("Content-Length: 0\r\n"),
-                "{text}"
-            );
-        }
-    }
 }
 
 proptest! {
