@@ -120,7 +120,7 @@ pub struct HttpSide<S> {
 }
 
 impl<S> HttpSide<S> {
-    /// Takes connections from an [`inbox`], from `now` on.
+    /// Takes connections from an [`inbox()`], from `now` on.
     #[must_use]
     pub fn new(
         arrivals: Arrivals<S>,
