@@ -19,6 +19,7 @@ use crate::units::Instant;
 pub mod bulk;
 pub mod control;
 pub mod counters;
+mod course;
 pub mod dialogue;
 pub mod errors;
 pub mod gauge;

@@ -1,11 +1,12 @@
 //! What arrives on a connection: responses, bytes that nobody asked for, the end of the stream.
 
 use super::connection::State;
-use super::{Blamed, Gauge, HttpClient, Stand};
+use super::{Blamed, Gauge, HttpClient};
 use crate::driver::{Driver, DriverError};
 use crate::histogram::Sample;
 use crate::proto::http1::response::{Response, ResponseError};
 use crate::units::Instant;
+use crate::worker::course::Stand;
 use crate::worker::errors::Stage;
 
 /// What becomes of a connection after some bytes.
@@ -52,7 +53,7 @@ impl<G: Gauge> HttpClient<G> {
         bytes: &[u8],
         now: Instant,
     ) -> Result<After, Bad> {
-        if self.stand == Stand::Measuring {
+        if self.course.stand == Stand::Measuring {
             self.tally.received_bytes += bytes.len() as u64;
         }
         let mut rest = bytes;
@@ -97,7 +98,7 @@ impl<G: Gauge> HttpClient<G> {
 
     /// A response is whole.
     fn handle_response(&mut self, index: u32, response: Response, now: Instant) -> After {
-        let open_loop = self.pacer.is_open_loop();
+        let open_loop = self.course.pacer.is_open_loop();
         let connection = &mut self.connections[index as usize];
         let place = self.requests.place(index, connection, 0);
         let request = self.requests.take_first(index, connection);
@@ -107,7 +108,7 @@ impl<G: Gauge> HttpClient<G> {
         } else {
             self.awaiting.remove(place);
         }
-        self.outstanding -= 1;
+        self.course.outstanding -= 1;
         self.responses += 1;
         self.timed = true;
         connection.failures = 0;
@@ -118,12 +119,12 @@ impl<G: Gauge> HttpClient<G> {
         };
         if request.measured {
             let headline = sample.service + sample.lateness.unwrap_or_default();
-            let elsewhere = || self.gauge.responses_elsewhere();
+            let elsewhere = || self.course.gauge.responses_elsewhere();
             let codes = &mut self.tally.codes;
             codes.record(response.status, now, headline, elsewhere);
-            self.gauge.responses(codes.responses());
+            self.course.gauge.responses(codes.responses());
             self.tally.body_bytes += response.body_bytes;
-            self.measured_until = now;
+            self.course.measured_until = now;
             if expected {
                 self.tally.recording.record(now, sample);
                 self.tally.measured.operations.completed += 1;
@@ -131,7 +132,7 @@ impl<G: Gauge> HttpClient<G> {
                 self.tally.recording.record_error(now);
                 self.tally.measured.operations.failed += 1;
             }
-            self.tell_counts();
+            self.course.tell_counts(&self.tally.measured);
         } else if expected {
             self.tally.warmup.operations.completed += 1;
         } else {
@@ -208,7 +209,7 @@ impl<G: Gauge> HttpClient<G> {
         if connection.awaited() == 0 {
             // A keep-alive that has run out, or a server that restarts. One that closes before the first request would be
             // asked again and again.
-            if connection.begun > 0 || self.is_ending() {
+            if connection.begun > 0 || self.course.is_ending() {
                 self.unsend(index);
                 return self.close(io, index, true);
             }

@@ -8,9 +8,10 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::blame;
 use super::connection::{Connection, State};
-use super::{Blamed, Destination, Gauge, HttpClient, Stand};
+use super::{Blamed, Destination, Gauge, HttpClient};
 use crate::driver::{Driver, DriverError, Op, OpError, SocketSpec};
 use crate::units::{Instant, Nanos};
+use crate::worker::course::Stand;
 use crate::worker::errors::Stage;
 use crate::worker::link::{Purpose, token};
 
@@ -41,8 +42,8 @@ impl<G: Gauge> HttpClient<G> {
     pub(super) fn next_connect(&self) -> Option<Instant> {
         let may = !self.queued.is_empty()
             && self.connecting.len() < self.spec.connects_at_once
-            && !self.is_ending()
-            && !matches!(self.stand, Stand::Starting { .. });
+            && !self.course.is_ending()
+            && !matches!(self.course.stand, Stand::Starting { .. });
         may.then_some(self.next_connect_at)
     }
 
@@ -57,7 +58,7 @@ impl<G: Gauge> HttpClient<G> {
             if self.next_connect().is_none_or(|at| now < at) {
                 return Ok(());
             }
-            if self.stand == Stand::Connecting && self.spec.connect_gap > Nanos::ZERO {
+            if self.course.stand == Stand::Connecting && self.spec.connect_gap > Nanos::ZERO {
                 // From the instant at which it was due: a late look does not slow the rest down.
                 let base = self
                     .next_connect_at
@@ -87,8 +88,8 @@ impl<G: Gauge> HttpClient<G> {
         };
         self.full_since = None;
         let connection = &mut self.connections[index as usize];
-        if connection.expected || self.stand == Stand::Measuring {
-            self.outcome.sockets += 1;
+        if connection.expected || self.course.stand == Stand::Measuring {
+            self.course.outcome.sockets += 1;
         }
         *connection = Connection {
             state: State::Connecting { since: now },
@@ -146,13 +147,13 @@ impl<G: Gauge> HttpClient<G> {
         self.connecting.remove(index);
         let connection = &self.connections[index as usize];
         // Those that stand from the start on are recorded though they precede the measured phase.
-        let measuring = self.stand == Stand::Measuring;
+        let measuring = self.course.stand == Stand::Measuring;
         if let State::Connecting { since } = connection.state
             && (connection.expected || measuring)
         {
             self.tally.recording.record_connect(now, now.since(since));
             if measuring {
-                let took = now.since(since.max(self.warmup_end));
+                let took = now.since(since.max(self.course.warmup_end));
                 self.tally.connecting = self.tally.connecting + took;
             }
         }
@@ -166,9 +167,9 @@ impl<G: Gauge> HttpClient<G> {
         connection.state = State::Open;
         // One that is opened anew does not stand for another that never did.
         let stood = std::mem::replace(&mut connection.stood, true);
-        self.outcome.established += u64::from(!stood);
+        self.course.outcome.established += u64::from(!stood);
         // Those that the start waited for are the first of their place.
-        let anew = !connection.expected && self.stand == Stand::Measuring;
+        let anew = !connection.expected && self.course.stand == Stand::Measuring;
         self.tally.reconnects += u64::from(anew);
         self.settle(index);
         self.receive(io, index)?;
@@ -196,8 +197,8 @@ impl<G: Gauge> HttpClient<G> {
     }
 
     pub(super) fn check_ready(&mut self) {
-        if self.stand == Stand::Connecting && self.unsettled == 0 {
-            self.stand = Stand::Ready;
+        if self.course.stand == Stand::Connecting && self.unsettled == 0 {
+            self.course.stand = Stand::Ready;
         }
     }
 
@@ -232,17 +233,10 @@ impl<G: Gauge> HttpClient<G> {
         }
         connection.state = State::Vacant;
         match again {
-            _ if self.is_ending() => {}
+            _ if self.course.is_ending() => {}
             true => self.queue(index),
             false => self.rest(index, now),
         }
-    }
-
-    pub(super) const fn is_ending(&self) -> bool {
-        matches!(
-            self.stand,
-            Stand::Draining { .. } | Stand::Finishing { .. } | Stand::Finished
-        )
     }
 
     /// Leaves a connection alone for a while.
@@ -256,9 +250,9 @@ impl<G: Gauge> HttpClient<G> {
 
     /// A connection does not stand in that time, since it has failed.
     fn count_down(&mut self, from: Instant, until: Instant) {
-        if self.is_running() {
-            let until = until.min(self.pacer.end());
-            self.tally.down = self.tally.down + until.since(from.max(self.warmup_end));
+        if self.course.is_running() {
+            let until = until.min(self.course.pacer.end());
+            self.tally.down = self.tally.down + until.since(from.max(self.course.warmup_end));
         }
     }
 
@@ -270,7 +264,7 @@ impl<G: Gauge> HttpClient<G> {
             match self.connections[index as usize].state {
                 State::Resting { until } if now < until => place += 1,
                 // Before the start nobody waits for it any more.
-                State::Resting { .. } if !self.is_running() => place += 1,
+                State::Resting { .. } if !self.course.is_running() => place += 1,
                 State::Resting { .. } => {
                     self.resting.swap_remove(place);
                     self.queue(index);
@@ -291,8 +285,8 @@ impl<G: Gauge> HttpClient<G> {
         blamed: Blamed,
         now: Instant,
     ) -> Result<(), DriverError> {
-        if self.matters(index) && self.outcome.failure.is_none() {
-            self.outcome.failure = Some(blame::words(&self.spec, stage, blamed));
+        if self.matters(index) && self.course.outcome.failure.is_none() {
+            self.course.outcome.failure = Some(blame::words(&self.spec, stage, blamed));
         }
         self.give_up_requests(index, stage, blamed, now);
         self.settle(index);
@@ -311,7 +305,7 @@ impl<G: Gauge> HttpClient<G> {
 
     /// Whether a failure of this connection is one of the run's: once that is over, only that of a request is.
     fn matters(&self, index: u32) -> bool {
-        !self.is_ending() || self.connections[index as usize].in_flight > 0
+        !self.course.is_ending() || self.connections[index as usize].in_flight > 0
     }
 
     /// Requests that a failing connection had are ended: those that were sent have failed, the others are due again.
@@ -329,18 +323,18 @@ impl<G: Gauge> HttpClient<G> {
             self.present_tally().errors.count(stage, cause);
             if stage == Stage::Connect
                 && blamed == Blamed::Timeout
-                && self.stand != Stand::WarmingUp
+                && self.course.stand != Stand::WarmingUp
             {
                 let length = self.spec.connect_timeout;
                 self.tally.recording.record_connect_censored(now, length);
             }
             return;
         }
-        let open_loop = self.pacer.is_open_loop();
+        let open_loop = self.course.pacer.is_open_loop();
         while self.connections[index as usize].in_flight > 0 {
             let connection = &mut self.connections[index as usize];
             let request = self.requests.take_first(index, connection);
-            self.outstanding -= 1;
+            self.course.outstanding -= 1;
             let sample = request.sample(now, open_loop);
             // Behind one that timed out, others on the same connection may have waited for less.
             let timed_out = blamed == Blamed::Timeout && sample.service >= self.spec.timeout;
@@ -352,28 +346,28 @@ impl<G: Gauge> HttpClient<G> {
                 tally.operations.failed += 1;
             }
             if request.measured {
-                self.measured_until = now;
+                self.course.measured_until = now;
                 self.tally.recording.record_error(now);
                 if blamed == Blamed::Timeout {
                     self.tally.recording.record_censored(now, sample);
                 }
             }
         }
-        self.tell_counts();
+        self.course.tell_counts(&self.tally.measured);
     }
 
     /// Requests that were begun and not sent go back to the pacer.
     pub(super) fn unsend(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         let awaited = connection.awaited();
-        let open_loop = self.pacer.is_open_loop();
+        let open_loop = self.course.pacer.is_open_loop();
         let mut was_spent = false;
         while connection.unsent > 0 {
             let nth = awaited + connection.unsent - 1;
             let request = *self.requests.at(index, connection, nth);
             connection.unsent -= 1;
             connection.in_flight -= 1;
-            self.outstanding -= 1;
+            self.course.outstanding -= 1;
             let tally = if request.measured {
                 &mut self.tally.measured
             } else {
@@ -381,9 +375,9 @@ impl<G: Gauge> HttpClient<G> {
             };
             tally.operations.due -= 1;
             if open_loop {
-                self.pacer.give_back(request.due);
+                self.course.pacer.give_back(request.due);
             } else if request.measured {
-                was_spent |= self.pacer.take_back();
+                was_spent |= self.course.pacer.take_back();
             }
         }
         // Connections that found nothing left to do have to be asked again.

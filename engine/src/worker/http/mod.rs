@@ -32,6 +32,7 @@ use crate::proto::http1::response::Shared;
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
+use crate::worker::course::{Course, Length, Stand};
 use crate::worker::errors::Stage;
 use crate::worker::gauge::Gauge;
 use crate::worker::link::{Purpose, slot_of};
@@ -104,24 +105,11 @@ impl HttpTally {
     }
 }
 
-/// Where the whole worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stand {
-    Connecting,
-    Ready,
-    Starting { t0: Instant },
-    WarmingUp,
-    Measuring,
-    Draining { deadline: Instant },
-    Finishing { deadline: Instant },
-    Finished,
-}
-
 /// The client role; see the [module](self).
 #[derive(Debug)]
 pub struct HttpClient<G> {
     spec: HttpSpec,
-    stand: Stand,
+    course: Course<G>,
     connections: Vec<Connection>,
     requests: Requests,
     /// What is sent, in the driver's memory.
@@ -145,12 +133,9 @@ pub struct HttpClient<G> {
     unsettled: u32,
     resting: Vec<u32>,
     looked_at: Instant,
-    pacer: Pacer,
     /// Connections with requests to be sent in this submission.
     unsent: Vec<u32>,
     shared: Shared,
-    /// Requests begun that have come to no end.
-    outstanding: u64,
     /// A response was among the completions of this turn.
     timed: bool,
     last_sent: Instant,
@@ -160,14 +145,7 @@ pub struct HttpClient<G> {
     /// Gathering is worth a try when this is zero.
     batch_pause: u32,
     batches: bool,
-    warmup_end: Instant,
-    measured_until: Instant,
-    /// Entries of the series that were told to be complete.
-    entries_told: usize,
     tally: HttpTally,
-    gauge: G,
-    interrupt: Interrupt,
-    outcome: Outcome,
 }
 
 impl<G: Gauge> HttpClient<G> {
@@ -185,6 +163,13 @@ impl<G: Gauge> HttpClient<G> {
         let count = spec.connections;
         let depth = spec.pipeline as usize;
         let cycle = spec.requests.order().len().max(1) as u64;
+        let pacer = Pacer::new(schedule, spec.count, count as usize, depth);
+        let length = Length {
+            warmup: spec.warmup,
+            duration: spec.duration,
+            count: spec.count,
+            timeout: spec.timeout,
+        };
         let tally = HttpTally {
             recording,
             codes,
@@ -198,7 +183,7 @@ impl<G: Gauge> HttpClient<G> {
             down: Nanos::ZERO,
         };
         Self {
-            stand: Stand::Connecting,
+            course: Course::new(length, pacer, gauge, interrupt),
             connections: (0..count).map(|_| Connection::default()).collect(),
             requests: Requests::new(count, spec.pipeline),
             written: None,
@@ -214,39 +199,24 @@ impl<G: Gauge> HttpClient<G> {
             unsettled: count,
             resting: Vec::with_capacity(count as usize),
             looked_at: Instant::default(),
-            pacer: Pacer::new(schedule, spec.count, count as usize, depth),
             unsent: Vec::with_capacity(count as usize),
             shared: Shared::new(SPARES, SPARE_BYTES),
-            outstanding: 0,
             timed: false,
             last_sent: Instant::default(),
             sends: 0,
             responses: 0,
             batch_pause: 0,
             batches: false,
-            warmup_end: Instant::FAR_FUTURE,
-            measured_until: Instant::default(),
-            entries_told: 0,
             tally,
-            gauge,
-            interrupt,
-            outcome: Outcome::default(),
             spec,
         }
     }
 
     /// What came of it.
     #[must_use]
-    pub fn into_results(mut self) -> (HttpTally, Outcome, G) {
-        self.outcome.backlog_max = self.pacer.backlog_max();
-        (self.tally, self.outcome, self.gauge)
-    }
-
-    const fn is_running(&self) -> bool {
-        matches!(
-            self.stand,
-            Stand::Starting { .. } | Stand::WarmingUp | Stand::Measuring
-        )
+    pub fn into_results(self) -> (HttpTally, Outcome, G) {
+        let (outcome, gauge) = self.course.into_results();
+        (self.tally, outcome, gauge)
     }
 
     /// The tally of a request.
@@ -260,13 +230,13 @@ impl<G: Gauge> HttpClient<G> {
 
     /// The tally of what happens outside any request: now, unless the warm-up is under way, the measured phase's.
     const fn present_tally(&mut self) -> &mut Tally {
-        let measured = !matches!(self.stand, Stand::WarmingUp | Stand::Starting { .. });
+        let measured = !matches!(self.course.stand, Stand::WarmingUp | Stand::Starting { .. });
         self.tally_of(measured)
     }
 
     /// Offers a connection to the pacer for as many requests as it can take.
     fn offer(&mut self, index: u32) {
-        if !self.is_running() {
+        if !self.course.is_running() {
             return;
         }
         let connection = &mut self.connections[index as usize];
@@ -283,14 +253,14 @@ impl<G: Gauge> HttpClient<G> {
             connection.offered += 1;
             // Those that have been offered and not taken are above.
             let depth = self.spec.pipeline - u32::from(connection.offered);
-            self.pacer.make_available(index, depth as usize);
+            self.course.pacer.make_available(index, depth as usize);
         }
     }
 
     /// Open loop: gives what is due to connections that are free.
     fn dispatch(&mut self, now: Instant) {
         let connections = &mut self.connections;
-        self.pacer.dispatch(now, |index| {
+        self.course.pacer.dispatch(now, |index| {
             let connection = &mut connections[index as usize];
             // One that cannot take it is offered anew when it is open again.
             let usable = connection.takes_requests();
@@ -298,8 +268,8 @@ impl<G: Gauge> HttpClient<G> {
             usable
         });
         if self.spec.late == Late::Drop {
-            let (warmup_end, tally) = (self.warmup_end, &mut self.tally);
-            self.pacer.shed(now, |due| {
+            let (warmup_end, tally) = (self.course.warmup_end, &mut self.tally);
+            self.course.pacer.shed(now, |due| {
                 let measured = due >= warmup_end;
                 let of = if measured {
                     tally.recording.record_unsent(now, now.since(due));
@@ -313,26 +283,6 @@ impl<G: Gauge> HttpClient<G> {
         }
     }
 
-    /// Tells of the entries of the series that are over at `now`.
-    fn tell_entries(&mut self, now: Instant) {
-        let recording = &self.tally.recording;
-        let interval = recording.interval();
-        while self.entries_told + 1 < recording.entries()
-            && now >= self.warmup_end + Nanos(interval.0 * (self.entries_told as u64 + 1))
-        {
-            self.gauge.entry_ends(recording, self.entries_told);
-            self.entries_told += 1;
-        }
-    }
-
-    fn tell_counts(&mut self) {
-        let operations = &self.tally.measured.operations;
-        self.gauge.counts(
-            operations.completed,
-            operations.failed + operations.timed_out,
-        );
-    }
-
     /// Moves through the phases of a running worker.
     fn advance<D: Driver>(
         &mut self,
@@ -340,24 +290,11 @@ impl<G: Gauge> HttpClient<G> {
         now: Instant,
         counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
-        if let Stand::Starting { t0 } = self.stand
-            && now >= t0
-        {
-            self.stand = Stand::WarmingUp;
-        }
-        if self.stand == Stand::WarmingUp && now >= self.warmup_end {
-            self.stand = Stand::Measuring;
-            self.gauge.phase(Phase::Measure);
-            self.gauge.measure_begins();
-            counters.reset();
-        }
-        if self.stand == Stand::Measuring {
-            self.tell_entries(now);
-        }
+        let recording = &self.tally.recording;
+        self.course.advance(now, recording, counters);
         self.dispatch(now);
-        self.outcome.cut_short |= self.interrupt.is_raised() || self.is_forsaken(now);
-        let is_over = self.pacer.is_over(now) || (self.pacer.is_spent() && self.outstanding == 0);
-        if self.outcome.cut_short || is_over {
+        self.course.outcome.cut_short |= self.is_forsaken(now);
+        if self.course.is_over(now) {
             self.drain(io, now)?;
         }
         Ok(())
@@ -366,7 +303,7 @@ impl<G: Gauge> HttpClient<G> {
     /// A run by count whose server is gone would never end: it waits for as long as for an answer. One by time ends by
     /// itself, and the server may come back.
     fn is_forsaken(&mut self, now: Instant) -> bool {
-        if self.open > 0 || !matches!(self.stand, Stand::WarmingUp | Stand::Measuring) {
+        if self.open > 0 || !matches!(self.course.stand, Stand::WarmingUp | Stand::Measuring) {
             self.alive_at = now;
         }
         let patience = self.spec.timeout.max(self.spec.connect_timeout);
@@ -403,7 +340,7 @@ enum Blamed {
 
 impl<G: Gauge> ClientRole for HttpClient<G> {
     fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.gauge.phase(Phase::Connect);
+        self.course.gauge.phase(Phase::Connect);
         let capabilities = io.capabilities();
         self.batches = capabilities.batch_wait && self.spec.connections >= BATCH_CONNECTIONS;
         let buffers = self.spec.connections.clamp(POOL_MIN, POOL_MAX);
@@ -423,31 +360,21 @@ impl<G: Gauge> ClientRole for HttpClient<G> {
     }
 
     fn is_ready(&self) -> bool {
-        self.stand != Stand::Connecting
+        self.course.stand != Stand::Connecting
     }
 
     fn is_alive(&self) -> bool {
-        self.outcome.established > 0
+        self.course.outcome.established > 0
     }
 
     fn accepts(&self) -> &[Accept] {
-        &self.outcome.accepts
+        &self.course.outcome.accepts
     }
 
     fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.spec.wait = wait;
-        self.stand = Stand::Starting { t0 };
-        self.gauge.phase(Phase::WarmUp);
-        self.warmup_end = t0 + self.spec.warmup;
-        self.outcome.warmup = self.spec.warmup;
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
-        self.tally.recording.begin(self.warmup_end);
-        self.tally.codes.begin(self.warmup_end);
-        let end = self
-            .spec
-            .duration
-            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
-        self.pacer.start(t0, self.warmup_end, end);
+        self.course.start(t0, &mut self.tally.recording);
+        self.tally.codes.begin(self.course.warmup_end);
         for index in 0..self.spec.connections {
             self.offer(index);
         }
@@ -458,7 +385,7 @@ impl<G: Gauge> ClientRole for HttpClient<G> {
     }
 
     fn is_finished_now(&self) -> bool {
-        self.stand == Stand::Finished
+        self.course.stand == Stand::Finished
     }
 }
 
@@ -520,12 +447,9 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
         counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
         self.judge_batch();
-        if self.is_running() {
+        if self.course.is_running() {
             self.advance(io, now, counters)?;
-        } else if self.interrupt.is_raised()
-            && matches!(self.stand, Stand::Connecting | Stand::Ready)
-        {
-            self.outcome.cut_short = true;
+        } else if self.course.is_called_off() {
             self.finish(io, now)?;
         }
         self.expire(io, now)?;
@@ -533,7 +457,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
             self.looked_at = now;
             self.wake_rested(now);
         }
-        match self.stand {
+        match self.course.stand {
             Stand::Connecting => self.check_ready(),
             Stand::Draining { .. } => self.check_drained(io, now)?,
             Stand::Finishing { .. } => {
@@ -549,7 +473,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         // Over a Unix socket a connection stands at once, and takes part in this submission.
         self.connect_some(io, now)?;
-        let mut ready = self.pacer.take_ready();
+        let mut ready = self.course.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             match action {
                 // Connections have a queue of their own.
@@ -558,7 +482,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
                 Action::Request => self.unsent.push(index),
             }
         }
-        self.pacer.put_back(ready);
+        self.course.pacer.put_back(ready);
         let mut unsent = std::mem::take(&mut self.unsent);
         for index in unsent.drain(..) {
             self.send(io, index, now)?;
@@ -568,25 +492,26 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        if self.spec.wait == WaitMode::Spin && self.is_running() {
+        if self.spec.wait == WaitMode::Spin && self.course.is_running() {
             return Wait::Poll;
         }
         let until = self.next_event(now);
-        let draining = matches!(self.stand, Stand::Draining { .. }) && self.outstanding > 0;
-        if !self.is_running() && !draining {
+        let draining =
+            matches!(self.course.stand, Stand::Draining { .. }) && self.course.outstanding > 0;
+        if !self.course.is_running() && !draining {
             return Wait::Until(until);
         }
         match self.spec.wait {
             WaitMode::Spin => Wait::Poll,
             WaitMode::Block if self.gathers() => Wait::Batch {
                 completions: self.sends
-                    + BATCH.min(u32::try_from(self.outstanding).unwrap_or(BATCH)),
+                    + BATCH.min(u32::try_from(self.course.outstanding).unwrap_or(BATCH)),
                 within: BATCH_BOUND,
                 deadline: until,
             },
             WaitMode::Block => Wait::Until(until),
             WaitMode::Hybrid => {
-                let fresh = self.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
+                let fresh = self.course.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
                 let due = self.wake_at();
                 if fresh || due.since(now) <= self.spec.wakeup {
                     Wait::Poll
@@ -600,8 +525,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn has_ready(&self) -> bool {
-        let may_send = !matches!(self.stand, Stand::Starting { .. });
-        self.next_connect().is_some() || (self.pacer.has_ready() && may_send)
+        self.next_connect().is_some() || self.course.has_ready()
     }
 
     fn take_timed(&mut self) -> bool {
@@ -609,6 +533,6 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
     }
 
     fn is_finished(&self) -> bool {
-        self.stand == Stand::Finished
+        self.course.stand == Stand::Finished
     }
 }

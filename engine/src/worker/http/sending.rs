@@ -1,9 +1,10 @@
 //! How requests leave: begun on a connection, sent with what follows them, sent on where the kernel took a part.
 
 use super::connection;
-use super::{Gauge, HttpClient, Stand};
+use super::{Gauge, HttpClient};
 use crate::driver::{Driver, DriverError, Op, Segment};
 use crate::units::Instant;
+use crate::worker::course::Stand;
 use crate::worker::link::{Purpose, token};
 use crate::worker::pacer::Action;
 
@@ -12,15 +13,15 @@ impl<G: Gauge> HttpClient<G> {
     pub(super) fn begin(&mut self, index: u32, due: Option<Instant>, now: Instant) {
         let connection = &mut self.connections[index as usize];
         connection.offered -= 1;
-        let measured = self.pacer.is_measured(due.unwrap_or(now));
+        let measured = self.course.pacer.is_measured(due.unwrap_or(now));
         if !connection.takes_requests() {
             // It was lost in the turn in which it was chosen.
             if let Some(due) = due {
-                self.pacer.give_back(due);
+                self.course.pacer.give_back(due);
             }
             return;
         }
-        if due.is_none() && !self.pacer.may_begin(now, measured) {
+        if due.is_none() && !self.course.pacer.may_begin(now, measured) {
             return;
         }
         let order = self.spec.requests.order();
@@ -41,7 +42,7 @@ impl<G: Gauge> HttpClient<G> {
         if connection.unsent == 1 {
             self.unsent.push(index);
         }
-        self.outstanding += 1;
+        self.course.outstanding += 1;
         self.tally_of(measured).operations.due += 1;
     }
 
@@ -110,7 +111,7 @@ impl<G: Gauge> HttpClient<G> {
         index: u32,
         bytes: u32,
     ) -> Result<(), DriverError> {
-        if self.stand == Stand::Measuring {
+        if self.course.stand == Stand::Measuring {
             self.tally.sent_bytes += u64::from(bytes);
         }
         let connection = &mut self.connections[index as usize];
@@ -127,7 +128,7 @@ impl<G: Gauge> HttpClient<G> {
             self.awaiting.remove(place);
         }
         if connection.unsent > 0 {
-            self.pacer.push(index, Action::Request);
+            self.course.pacer.push(index, Action::Request);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! How long to wait, and for how much.
 
-use super::{BATCH, BATCH_PAUSE, Gauge, HttpClient, Late, NAP, REST_LOOK, Stand};
+use super::{BATCH, BATCH_PAUSE, Gauge, HttpClient, Late, NAP, REST_LOOK};
 use crate::proto::hello::WaitMode;
 use crate::units::Instant;
+use crate::worker::course::Stand;
 
 impl<G: Gauge> HttpClient<G> {
     /// Whether responses are to be gathered before they are acted on.
@@ -10,8 +11,8 @@ impl<G: Gauge> HttpClient<G> {
         self.batches
             && self.batch_pause == 0
             && self.spec.wait == WaitMode::Block
-            && self.stand != Stand::Ready
-            && !self.pacer.is_open_loop()
+            && self.course.stand != Stand::Ready
+            && !self.course.pacer.is_open_loop()
     }
 
     /// Notes whether gathering was worth its while.
@@ -28,8 +29,8 @@ impl<G: Gauge> HttpClient<G> {
     /// later, the connection that is free by then would take what found none.
     pub(super) fn wake_at(&self) -> Instant {
         let wake_at = match self.spec.late {
-            Late::Queue => self.pacer.wake_at(),
-            Late::Drop => self.pacer.next_arrival(),
+            Late::Queue => self.course.pacer.wake_at(),
+            Late::Drop => self.course.pacer.next_arrival(),
         };
         wake_at.unwrap_or(Instant::FAR_FUTURE)
     }
@@ -37,18 +38,12 @@ impl<G: Gauge> HttpClient<G> {
     /// When the worker has something to do by itself.
     pub(super) fn next_event(&self, now: Instant) -> Instant {
         let due = self.wake_at();
-        let phase_end = match self.stand {
-            Stand::Starting { t0 } => t0,
-            Stand::WarmingUp => self.warmup_end,
-            Stand::Measuring => self.pacer.end(),
-            Stand::Draining { deadline } | Stand::Finishing { deadline } => deadline,
-            _ => Instant::FAR_FUTURE,
-        };
+        let phase_end = self.course.phase_end();
         let answer_by = |first: Option<(u32, Instant)>, timeout| {
             first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
         };
         // Over a Unix socket the last connect may have been done in the submission, and nothing else completes.
-        let connect_at = if self.stand == Stand::Connecting && self.unsettled == 0 {
+        let connect_at = if self.course.stand == Stand::Connecting && self.unsettled == 0 {
             now
         } else {
             self.next_connect().unwrap_or(Instant::FAR_FUTURE)

@@ -1,12 +1,13 @@
 //! What a slot tells, and what the client makes of it.
 
 use super::slot::Event;
-use super::{BACKOFF, Client, Gauge, State};
+use super::{BACKOFF, Client, Gauge};
 use crate::driver::{Driver, DriverError};
 use crate::histogram::Sample;
 use crate::proto::hello::{Accept, Transport};
 use crate::units::{Instant, Nanos};
 use crate::worker::ClientRole;
+use crate::worker::course::Stand;
 use crate::worker::dialogue::{Failure, News};
 use crate::worker::errors::Stage;
 use crate::worker::pacer::Action;
@@ -42,11 +43,11 @@ impl<G: Gauge> Client<G> {
             News::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
             News::Figures(figures) => {
                 if !self.slots[index as usize].is_brief() {
-                    self.outcome.figures.push(*figures);
+                    self.course.outcome.figures.push(*figures);
                 }
             }
             News::Ended { figures, failure } => {
-                self.outcome.figures.push(*figures);
+                self.course.outcome.figures.push(*figures);
                 self.handle_failure(io, index, failure, now)?;
             }
             News::Over => self.handle_over(io, index, now)?,
@@ -74,12 +75,12 @@ impl<G: Gauge> Client<G> {
         now: Instant,
     ) -> Result<(), DriverError> {
         let slot = &mut self.slots[index as usize];
-        self.outcome.established += 1;
+        self.course.outcome.established += 1;
         if !slot.is_brief() {
-            self.outcome.accepts.push(accept);
+            self.course.outcome.accepts.push(accept);
         }
         if slot.has_operation() {
-            self.pacer.push(index, Action::Request);
+            self.course.pacer.push(index, Action::Request);
         } else if self.spec.dialogue.hello.connect_each {
             slot.end(io, now, &self.spec)?;
         } else {
@@ -97,8 +98,8 @@ impl<G: Gauge> Client<G> {
     }
 
     pub(super) fn check_ready(&mut self) {
-        if self.state == State::Connecting && self.connecting == 0 {
-            self.state = State::Ready;
+        if self.course.stand == Stand::Connecting && self.connecting == 0 {
+            self.course.stand = Stand::Ready;
         }
     }
 
@@ -113,7 +114,7 @@ impl<G: Gauge> Client<G> {
         let Some(operation) = slot.take_operation() else {
             return Ok(());
         };
-        self.outstanding -= 1;
+        self.course.outstanding -= 1;
         self.timed = true;
         if operation.measured {
             let sample = Sample {
@@ -122,8 +123,8 @@ impl<G: Gauge> Client<G> {
             };
             self.recording.record(now, sample);
             self.measured.operations.completed += 1;
-            self.measured_until = now;
-            self.tell_counts();
+            self.course.measured_until = now;
+            self.course.tell_counts(&self.measured);
         } else {
             self.warmup.operations.completed += 1;
         }
@@ -132,14 +133,6 @@ impl<G: Gauge> Client<G> {
         }
         self.make_available(index, now);
         Ok(())
-    }
-
-    pub(super) fn tell_counts(&mut self) {
-        let operations = &self.measured.operations;
-        self.gauge.counts(
-            operations.completed,
-            operations.failed + operations.timed_out,
-        );
     }
 
     pub(super) fn handle_failure<D: Driver>(
@@ -156,10 +149,10 @@ impl<G: Gauge> Client<G> {
         } = failure;
         let timed_out = cause == Failure::TIMEOUT;
         if let Some(error) = error {
-            self.outcome.failure.get_or_insert(*error);
+            self.course.outcome.failure.get_or_insert(*error);
         }
         self.count_failure(index, stage, cause, now);
-        let running = self.is_running();
+        let running = self.course.is_running();
         let slot = &mut self.slots[index as usize];
         if timed_out && stage == Stage::Receive && slot.forgive() {
             // A lost datagram: the next one goes out.
@@ -172,8 +165,8 @@ impl<G: Gauge> Client<G> {
             return Ok(());
         }
         self.settle(index);
-        if self.is_running() && !self.is_alive() {
-            self.outcome.cut_short = true;
+        if self.course.is_running() && !self.is_alive() {
+            self.course.outcome.cut_short = true;
             self.drain(io, now)?;
         }
         Ok(())
@@ -190,12 +183,12 @@ impl<G: Gauge> Client<G> {
         let timed_out = cause == Failure::TIMEOUT;
         let tally = match &operation {
             Some(operation) if operation.measured => &mut self.measured,
-            None if self.state != State::WarmingUp => &mut self.measured,
+            None if self.course.stand != Stand::WarmingUp => &mut self.measured,
             _ => &mut self.warmup,
         };
         tally.errors.count(stage, cause);
         let Some(operation) = operation else { return };
-        self.outstanding -= 1;
+        self.course.outstanding -= 1;
         let counter = if timed_out {
             &mut tally.operations.timed_out
         } else {
@@ -211,7 +204,7 @@ impl<G: Gauge> Client<G> {
                         .record_connect_censored(now, operation.since_begun(now));
                 }
             }
-            self.tell_counts();
+            self.course.tell_counts(&self.measured);
         }
     }
 
@@ -222,7 +215,7 @@ impl<G: Gauge> Client<G> {
         index: u32,
         now: Instant,
     ) -> Result<(), DriverError> {
-        let more = self.is_running() || !self.is_ready();
+        let more = self.course.is_running() || !self.is_ready();
         if self.spec.dialogue.hello.connect_each && more && self.prepare(io, index, now)? {
             self.make_available(index, now);
         }

@@ -17,6 +17,7 @@ use crate::proto::hello::{Accept, WaitMode};
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
+use crate::worker::course::{Course, Length, Stand};
 use crate::worker::gauge::Gauge;
 use crate::worker::link::slot_of;
 use crate::worker::pacer::{Action, Pacer};
@@ -34,37 +35,18 @@ const NAP: Nanos = Nanos::from_millis(100);
 /// is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
 
-/// Where the whole worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Connecting,
-    Ready,
-    Starting { t0: Instant },
-    WarmingUp,
-    Measuring,
-    Draining { deadline: Instant },
-    Finishing { deadline: Instant },
-    Finished,
-}
-
 /// The client role; see the [module](self).
 #[derive(Debug)]
 pub struct Client<G> {
     spec: ClientSpec,
-    state: State,
+    course: Course<G>,
     slots: Vec<Slot>,
-    pacer: Pacer,
     /// Slots that were told to connect before the start, and have not come to an end with it.
     connecting: u32,
-    outstanding: u32,
     /// A reply was among the completions of this turn.
     timed: bool,
     last_sent: Instant,
-    warmup_end: Instant,
-    measured_until: Instant,
     last_report_due: bool,
-    /// Entries of the series that were told to be complete.
-    entries_told: usize,
     recording: Recording,
     /// Of the warm-up.
     warmup: Tally,
@@ -72,9 +54,6 @@ pub struct Client<G> {
     measured: Tally,
     scanned_at: Instant,
     scan_step: Nanos,
-    gauge: G,
-    interrupt: Interrupt,
-    outcome: Outcome,
 }
 
 impl<G: Gauge> Client<G> {
@@ -87,51 +66,36 @@ impl<G: Gauge> Client<G> {
         gauge: G,
         interrupt: Interrupt,
     ) -> Self {
-        let slots = spec.connections as usize;
+        let pacer = Pacer::new(schedule, spec.count, spec.connections as usize, 1);
+        let length = Length {
+            warmup: spec.warmup,
+            duration: spec.duration,
+            count: spec.count,
+            timeout: spec.dialogue.timeout,
+        };
         Self {
-            state: State::Connecting,
+            course: Course::new(length, pacer, gauge, interrupt),
             slots: (0..spec.connections)
                 .map(|index| Slot::new(index, &spec))
                 .collect(),
-            pacer: Pacer::new(schedule, spec.count, slots, 1),
             connecting: 0,
-            outstanding: 0,
             timed: false,
             last_sent: Instant::default(),
-            warmup_end: Instant::FAR_FUTURE,
-            measured_until: Instant::default(),
             last_report_due: false,
-            entries_told: 0,
             recording,
             warmup: Tally::default(),
             measured: Tally::default(),
             scanned_at: Instant::default(),
             scan_step: Nanos((spec.dialogue.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
-            gauge,
-            interrupt,
-            outcome: Outcome::default(),
             spec,
         }
     }
 
     /// What came of it: the recording, the warm-up's tally, the measured phase's tally, and the rest.
     #[must_use]
-    pub fn into_results(mut self) -> (Recording, Tally, Tally, Outcome, G) {
-        self.outcome.backlog_max = self.pacer.backlog_max();
-        (
-            self.recording,
-            self.warmup,
-            self.measured,
-            self.outcome,
-            self.gauge,
-        )
-    }
-
-    const fn is_running(&self) -> bool {
-        matches!(
-            self.state,
-            State::Starting { .. } | State::WarmingUp | State::Measuring
-        )
+    pub fn into_results(self) -> (Recording, Tally, Tally, Outcome, G) {
+        let (outcome, gauge) = self.course.into_results();
+        (self.recording, self.warmup, self.measured, outcome, gauge)
     }
 
     /// Opens a slot's socket, so that a connect takes nothing but the connect. Returns whether it could.
@@ -152,7 +116,7 @@ impl<G: Gauge> Client<G> {
 
     /// The tally that an event outside any operation belongs to.
     fn tally(&mut self) -> &mut Tally {
-        if self.state == State::WarmingUp {
+        if self.course.stand == Stand::WarmingUp {
             &mut self.warmup
         } else {
             &mut self.measured
@@ -161,27 +125,17 @@ impl<G: Gauge> Client<G> {
 
     /// The slot can take its next operation.
     fn make_available(&mut self, index: u32, now: Instant) {
-        if self.is_running() {
-            self.pacer.make_available(index, 0);
+        if self.course.is_running() {
+            self.course.pacer.make_available(index, 0);
             self.dispatch(now);
         }
     }
 
     fn dispatch(&mut self, now: Instant) {
         let (slots, connect_each) = (&self.slots, self.spec.dialogue.hello.connect_each);
-        self.pacer
+        self.course
+            .pacer
             .dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
-    }
-
-    /// Tells of the entries of the series that are over at `now`.
-    fn tell_entries(&mut self, now: Instant) {
-        let interval = self.recording.interval();
-        while self.entries_told + 1 < self.recording.entries()
-            && now >= self.warmup_end + Nanos(interval.0 * (self.entries_told as u64 + 1))
-        {
-            self.gauge.entry_ends(&self.recording, self.entries_told);
-            self.entries_told += 1;
-        }
     }
 
     /// Looks after deadlines of single connections. Every slot is looked at, so this is done seldom: a timeout is
@@ -190,7 +144,7 @@ impl<G: Gauge> Client<G> {
         self.scanned_at = now;
         for index in 0..self.spec.connections {
             let slot = &mut self.slots[index as usize];
-            if slot.has_rested(now) && self.is_running() {
+            if slot.has_rested(now) && self.course.is_running() {
                 if self.prepare(io, index, now)? {
                     self.make_available(index, now);
                 }
@@ -209,24 +163,9 @@ impl<G: Gauge> Client<G> {
         now: Instant,
         counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
-        if let State::Starting { t0 } = self.state
-            && now >= t0
-        {
-            self.state = State::WarmingUp;
-        }
-        if self.state == State::WarmingUp && now >= self.warmup_end {
-            self.state = State::Measuring;
-            self.gauge.phase(Phase::Measure);
-            self.gauge.measure_begins();
-            counters.reset();
-        }
-        if self.state == State::Measuring {
-            self.tell_entries(now);
-        }
+        self.course.advance(now, &self.recording, counters);
         self.dispatch(now);
-        self.outcome.cut_short |= self.interrupt.is_raised();
-        let is_over = self.pacer.is_over(now) || (self.pacer.is_spent() && self.outstanding == 0);
-        if self.outcome.cut_short || is_over {
+        if self.course.is_over(now) {
             self.drain(io, now)?;
         }
         Ok(())
@@ -244,13 +183,13 @@ impl<G: Gauge> Client<G> {
         let slot = &mut self.slots[index as usize];
         let due = match action {
             Action::Connect => {
-                self.outcome.sockets += 1;
+                self.course.outcome.sockets += 1;
                 return slot.connect(io, now, &self.spec, false);
             }
             Action::Request => return slot.send(io, now, &self.spec),
             Action::Begin { due } => due,
         };
-        let measured = self.pacer.is_measured(due.unwrap_or(now));
+        let measured = self.course.pacer.is_measured(due.unwrap_or(now));
         if slot.is_dead() {
             // It died in the turn in which it was chosen.
             if let Some(due) = due {
@@ -263,7 +202,7 @@ impl<G: Gauge> Client<G> {
             }
             return Ok(());
         }
-        if due.is_none() && !self.pacer.may_begin(now, measured) {
+        if due.is_none() && !self.course.pacer.may_begin(now, measured) {
             return Ok(());
         }
         let tally = if measured {
@@ -273,11 +212,11 @@ impl<G: Gauge> Client<G> {
         };
         tally.operations.due += 1;
         tally.operations.sent += 1;
-        self.outstanding += 1;
+        self.course.outstanding += 1;
         self.last_sent = now;
         slot.start_operation(now, due, measured);
         if connect_each {
-            self.outcome.sockets += 1;
+            self.course.outcome.sockets += 1;
             slot.connect(io, now, &self.spec, true)
         } else {
             slot.send(io, now, &self.spec)
@@ -287,13 +226,13 @@ impl<G: Gauge> Client<G> {
 
 impl<G: Gauge> ClientRole for Client<G> {
     fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.gauge.phase(Phase::Connect);
+        self.course.gauge.phase(Phase::Connect);
         for index in 0..self.spec.connections {
             let is_open = self.prepare(io, index, now)?;
             if is_open && (index == 0 || !self.spec.dialogue.hello.connect_each) {
                 self.connecting += 1;
                 self.slots[index as usize].expect_accept();
-                self.pacer.push(index, Action::Connect);
+                self.course.pacer.push(index, Action::Connect);
             }
         }
         self.check_ready();
@@ -301,36 +240,26 @@ impl<G: Gauge> ClientRole for Client<G> {
     }
 
     fn is_ready(&self) -> bool {
-        self.state != State::Connecting
+        self.course.stand != Stand::Connecting
     }
 
     fn is_alive(&self) -> bool {
         if self.spec.dialogue.hello.connect_each {
-            return self.outcome.established > 0;
+            return self.course.outcome.established > 0;
         }
         self.slots.iter().any(|slot| !slot.is_dead())
     }
 
     fn accepts(&self) -> &[Accept] {
-        &self.outcome.accepts
+        &self.course.outcome.accepts
     }
 
     fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.spec.wait = wait;
-        self.state = State::Starting { t0 };
-        self.gauge.phase(Phase::WarmUp);
-        self.warmup_end = t0 + self.spec.warmup;
-        self.outcome.warmup = self.spec.warmup;
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
-        self.recording.begin(self.warmup_end);
-        let end = self
-            .spec
-            .duration
-            .map_or(Instant::FAR_FUTURE, |d| self.warmup_end + d);
-        self.pacer.start(t0, self.warmup_end, end);
+        self.course.start(t0, &mut self.recording);
         for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
             if !slot.is_dead() {
-                self.pacer.make_available(index, 0);
+                self.course.pacer.make_available(index, 0);
             } else if self.spec.dialogue.hello.connect_each {
                 slot.rest_until(t0);
             }
@@ -342,7 +271,7 @@ impl<G: Gauge> ClientRole for Client<G> {
     }
 
     fn is_finished_now(&self) -> bool {
-        self.state == State::Finished
+        self.course.stand == Stand::Finished
     }
 }
 
@@ -365,20 +294,17 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
         now: Instant,
         counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
-        if self.is_running() {
+        if self.course.is_running() {
             self.advance(io, now, counters)?;
-        } else if self.interrupt.is_raised()
-            && matches!(self.state, State::Connecting | State::Ready)
-        {
-            self.outcome.cut_short = true;
+        } else if self.course.is_called_off() {
             self.finish(io, now)?;
         }
         if now.since(self.scanned_at) >= self.scan_step {
             self.scan(io, now)?;
         }
-        match self.state {
-            State::Draining { .. } => self.check_drained(io, now)?,
-            State::Finishing { .. } => {
+        match self.course.stand {
+            Stand::Draining { .. } => self.check_drained(io, now)?,
+            Stand::Finishing { .. } => {
                 // What ending costs is no part of what measuring cost.
                 counters.freeze();
                 self.check_finished(io, now)?;
@@ -389,40 +315,41 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let mut ready = self.pacer.take_ready();
+        let mut ready = self.course.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             self.carry_out(io, index, action, now)?;
         }
-        self.pacer.put_back(ready);
+        self.course.pacer.put_back(ready);
         Ok(())
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        if self.spec.wait == WaitMode::Spin && self.is_running() {
+        if self.spec.wait == WaitMode::Spin && self.course.is_running() {
             return Wait::Poll;
         }
-        let due = self.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
-        let phase_end = match self.state {
-            State::Starting { t0 } => t0,
-            State::WarmingUp => self.warmup_end,
-            State::Measuring => self.pacer.end(),
-            _ => Instant::FAR_FUTURE,
+        let due = self.course.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
+        let phase_end = if self.course.is_running() {
+            self.course.phase_end()
+        } else {
+            // Connections are looked at anew with each scan.
+            Instant::FAR_FUTURE
         };
-        let nap = if self.outstanding > 0 || !self.is_running() {
+        let nap = if self.course.outstanding > 0 || !self.course.is_running() {
             self.scan_step
         } else {
             NAP
         };
         let until = (now + nap).min(due).min(phase_end);
-        let draining = matches!(self.state, State::Draining { .. }) && self.outstanding > 0;
-        if !self.is_running() && !draining {
+        let draining =
+            matches!(self.course.stand, Stand::Draining { .. }) && self.course.outstanding > 0;
+        if !self.course.is_running() && !draining {
             return Wait::Until(until);
         }
         match self.spec.wait {
             WaitMode::Spin => Wait::Poll,
             WaitMode::Block => Wait::Until(until),
             WaitMode::Hybrid => {
-                let fresh = self.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
+                let fresh = self.course.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
                 if fresh || due.since(now) <= self.spec.wakeup {
                     Wait::Poll
                 } else {
@@ -435,7 +362,7 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     }
 
     fn has_ready(&self) -> bool {
-        self.pacer.has_ready() && !matches!(self.state, State::Starting { .. })
+        self.course.has_ready()
     }
 
     fn take_timed(&mut self) -> bool {
@@ -443,6 +370,6 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
     }
 
     fn is_finished(&self) -> bool {
-        self.state == State::Finished
+        self.course.stand == Stand::Finished
     }
 }
