@@ -13,11 +13,12 @@ const ATTEMPTS: usize = 3;
 
 #[test]
 fn a_paced_stream_keeps_to_its_schedule() {
+    // With room for what comes while a virtual machine stands still: Linux' default holds four milliseconds of it.
     let _quiet = Quiet::begin();
     for backend in backends() {
         for direction in ["up", "down"] {
             let flags = format!(
-                "--udp --rate 200M --size 1200 -d 500ms --warmup 50ms --direction {direction} --backend {backend}"
+                "--udp --rate 200M --rcvbuf 2M --size 1200 -d 500ms --warmup 50ms --direction {direction} --backend {backend}"
             );
             for attempt in 1.. {
                 let serve = Serve::started(ahead(&Serve::words("--allow-spin")));

@@ -21,9 +21,11 @@ pub use shaped::Shaped;
 
 /// Slowest rate of a schedule, per second: one in eleven days.
 pub const RATE_MIN_PER_S: f64 = 1e-6;
-/// Fastest rate of a schedule, per second. Workers walk along the arrivals twice, and record each that was never sent, at
+/// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
+pub const RATE_MAX_PER_S: f64 = 1e9;
+/// Fastest rate of requests, per second. Workers walk along their arrivals twice, and record each that was never sent, at
 /// some 20 ns: at a rate far beyond this one they would fall behind the clock, and be deaf for as long at the end.
-pub const RATE_MAX_PER_S: f64 = 2e7;
+pub const ARRIVALS_MAX_PER_S: f64 = 2e7;
 
 /// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.
 pub const JITTER_MAX: f64 = 0.5;
@@ -114,8 +116,10 @@ impl Schedule {
     /// Jittered ones have their places so much later that none is before the start.
     ///
     /// # Errors
-    /// A usage error when a rate is outside [`RATE_MIN_PER_S`] to [`RATE_MAX_PER_S`], or a jitter above [`JITTER_MAX`].
+    /// A usage error when a rate is outside [`RATE_MIN_PER_S`] to [`ARRIVALS_MAX_PER_S`], or a jitter above [`JITTER_MAX`].
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
+        check_rate(load.from_per_s, ARRIVALS_MAX_PER_S)?;
+        check_rate(load.to_per_s, ARRIVALS_MAX_PER_S)?;
         let is_steady = load.from_per_s.to_bits() == load.to_per_s.to_bits();
         match arrivals {
             Arrivals::Constant if is_steady => Self::constant(load.from_per_s, share),
@@ -175,14 +179,16 @@ impl fmt::Debug for Schedule {
     }
 }
 
-fn check_rate(rate_per_s: f64) -> Result<()> {
-    if (RATE_MIN_PER_S..=RATE_MAX_PER_S).contains(&rate_per_s) {
+fn check_rate(rate_per_s: f64, most_per_s: f64) -> Result<()> {
+    if (RATE_MIN_PER_S..=most_per_s).contains(&rate_per_s) {
         return Ok(());
     }
     Err(Error::usage(format!(
         "a rate of {rate_per_s} per second cannot be scheduled"
     ))
-    .remedy("give a rate between 0.000001 and 20000000 per second, for example 1000"))
+    .remedy(format!(
+        "give a rate between 0.000001 and {most_per_s} per second, for example 1000"
+    )))
 }
 
 #[cfg(test)]

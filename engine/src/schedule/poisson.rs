@@ -3,7 +3,7 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::{Share, check_rate};
+use super::{RATE_MAX_PER_S, Share, check_rate};
 use crate::error::Result;
 use crate::units::Nanos;
 
@@ -30,7 +30,7 @@ impl Poisson {
     /// # Errors
     /// A usage error when the rate is out of range.
     pub fn new(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
-        check_rate(rate_per_s)?;
+        check_rate(rate_per_s, RATE_MAX_PER_S)?;
         Ok(Self {
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
             mean: 1e9 / rate_per_s * f64::from(1u32 << FRACTION_BITS),

@@ -4,7 +4,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
 use super::poisson::{exponential, uniform};
-use super::{Arrivals, JITTER_MAX, Load, Share, check_rate};
+use super::{Arrivals, JITTER_MAX, Load, RATE_MAX_PER_S, Share, check_rate};
 use crate::error::{Error, Result};
 use crate::units::Nanos;
 
@@ -36,8 +36,8 @@ impl Shaped {
     /// # Errors
     /// A usage error when a rate or the share of jitter is out of range.
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
-        check_rate(load.from_per_s)?;
-        check_rate(load.to_per_s)?;
+        check_rate(load.from_per_s, RATE_MAX_PER_S)?;
+        check_rate(load.to_per_s, RATE_MAX_PER_S)?;
         if let Arrivals::Jitter(off) = arrivals
             && !(0.0..=JITTER_MAX).contains(&off)
         {

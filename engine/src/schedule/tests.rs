@@ -228,7 +228,7 @@ fn shares_add_up_to_the_whole() {
 
 #[test]
 fn rates_that_make_no_sense_are_refused_with_advice() {
-    for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-7, 2.1e7] {
+    for rate in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-7, 1.1e9] {
         for schedule in [
             Schedule::constant(rate, Share::WHOLE),
             Schedule::poisson(rate, 1, Share::WHOLE),
@@ -238,4 +238,17 @@ fn rates_that_make_no_sense_are_refused_with_advice() {
             assert!(error.advice().is_some_and(|a| a.contains("for example")));
         }
     }
+}
+
+/// Requests are walked along one by one, twice; datagrams that are paced many at a time are not.
+#[test]
+fn requests_have_a_rate_that_can_be_walked() {
+    let at = |rate| Schedule::new(&Load::steady(rate), Arrivals::Constant, 1, Share::WHOLE);
+    assert!(at(ARRIVALS_MAX_PER_S).is_ok());
+    let error = at(1.1 * ARRIVALS_MAX_PER_S).unwrap_err();
+    assert!(
+        error.advice().is_some_and(|a| a.contains("20000000")),
+        "{error}"
+    );
+    assert!(Schedule::constant(1.1 * ARRIVALS_MAX_PER_S, Share::WHOLE).is_ok());
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::histogram::{Extent, Recording, RecordingSpec};
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
-use crate::schedule::{Schedule, Share};
+use crate::schedule::{Arrivals, Load, Schedule, Share};
 use crate::units::Nanos;
 use crate::worker::outcome::Outcome;
 use crate::worker::ping_pong::{Client, ClientSpec};
@@ -42,7 +42,10 @@ impl LatJob {
                 (Some(count), _) => Extent::Count(count),
                 (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
             };
-            let constant = |rate| Schedule::constant(rate, Share::new(worker, workers));
+            let constant = |rate| {
+                let share = Share::new(worker, workers);
+                Schedule::new(&Load::steady(rate), Arrivals::Constant, 0, share)
+            };
             Ok(Self {
                 spec: ClientSpec {
                     connections: connections.try_into().unwrap_or(u32::MAX),
