@@ -143,7 +143,7 @@ impl<S> HttpSide<S> {
             ready: Vec::new(),
             is_stalled: false,
             deferred: VecDeque::new(),
-            pages: Vec::new(),
+            pages: Vec::with_capacity(PAGES_KEPT),
             fill: None,
             has_pool: false,
             memory: 0,
