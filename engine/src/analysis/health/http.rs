@@ -325,6 +325,17 @@ mod tests {
             .unwrap()
     }
 
+    /// A thousand were due in a second, and the others never sent.
+    fn only_answered(completed: u64) -> StepResult {
+        let mut step = quiet();
+        step.operations.sent = completed;
+        step.operations.completed = completed;
+        step.operations.unsent_at_end = 1_000 - completed;
+        step.rate.achieved_per_s = completed as f64;
+        step.rate.backlog_max = Some(1_000 - completed);
+        step
+    }
+
     #[test]
     fn a_quiet_load_is_not_accused() {
         assert_eq!(codes(&quiet()), [""; 0]);
@@ -333,12 +344,7 @@ mod tests {
     #[test]
     fn a_rate_that_is_not_reached_has_a_cause() {
         // Each request takes 40 ms: ten connections are always busy, at 250 per second.
-        let mut slow = quiet();
-        slow.operations.sent = 250;
-        slow.operations.completed = 250;
-        slow.operations.unsent_at_end = 750;
-        slow.rate.achieved_per_s = 250.0;
-        slow.rate.backlog_max = Some(750);
+        let mut slow = only_answered(250);
         slow.latency.service.mean_ns = Some(40e6);
         assert_eq!(codes(&slow), ["unsent", "rate-not-reached"]);
         let text = message(&slow, "rate-not-reached");
@@ -374,13 +380,10 @@ mod tests {
     #[test]
     fn a_server_that_went_away_is_the_cause_whatever_became_of_the_late() {
         // Killed halfway: one request on each connection failed, and the others had nothing to be sent on.
-        let mut killed = quiet();
-        killed.operations.sent = 510;
-        killed.operations.completed = 500;
+        let mut killed = only_answered(500);
+        killed.operations.sent += 10;
         killed.operations.failed = 10;
-        killed.operations.unsent_at_end = 490;
-        killed.rate.achieved_per_s = 500.0;
-        killed.rate.backlog_max = Some(490);
+        killed.operations.unsent_at_end -= 10;
         killed.connections.down_ns = Some(4_990_000_000);
         killed.errors = vec![ErrorCount {
             phase: "connect".to_owned(),
@@ -408,12 +411,7 @@ mod tests {
     #[test]
     fn connecting_takes_a_connection_up() {
         // A connection for each request, over a path of 10 ms: all of them are taken up, half of the time to connect.
-        let mut step = quiet();
-        step.operations.sent = 500;
-        step.operations.completed = 500;
-        step.operations.unsent_at_end = 500;
-        step.rate.achieved_per_s = 500.0;
-        step.rate.backlog_max = Some(500);
+        let mut step = only_answered(500);
         step.latency.service.mean_ns = Some(10e6);
         step.connections.connecting_ns = Some(5_000_000_000);
         let text = message(&step, "rate-not-reached");
