@@ -9,12 +9,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod bandwidth;
+mod compare;
 mod http;
 
 pub use bandwidth::{
     Bandwidth, BulkParams, Datagrams, Flow, LinkUse, Pacing, TcpFigures, TcpInterval, ZeroCopyUse,
 };
 
+pub use compare::{
+    AA, Arm, Block, Cell, CellBlock, Comparison, Estimate, Verdict, Visit, VisitStep,
+};
 pub use http::{HttpParams, StatusCount, Transfer};
 
 /// The schema's name and version.
@@ -41,6 +45,9 @@ pub struct Report {
     pub environment: Environments,
     /// One entry per step of the sweep.
     pub results: Vec<StepResult>,
+    /// Comparisons only: the blocks, and what they show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Box<Comparison>>,
     /// The assertions and what became of them.
     pub assertions: Vec<AssertionResult>,
     /// What is known to spoil the numbers, with advice.
@@ -169,6 +176,9 @@ pub struct Device {
 pub struct StepResult {
     /// The user's label.
     pub label: Option<String>,
+    /// Comparisons only: the arm, all of whose visits are pooled here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<String>,
     /// The parameters of this step.
     pub params: Params,
     /// When the measured phase began, by this machine's wall clock, RFC 3339 to the nanosecond: to find the step in the logs

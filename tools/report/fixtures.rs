@@ -160,6 +160,7 @@ fn report(results: Vec<StepResult>) -> Report {
             }],
         },
         results,
+        comparison: None,
         assertions: Vec::new(),
         warnings: Vec::new(),
     }

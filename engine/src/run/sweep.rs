@@ -286,6 +286,7 @@ fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
             servers: Vec::new(),
         },
         results: Vec::new(),
+        comparison: None,
         assertions: Vec::new(),
         warnings: Vec::new(),
     }
