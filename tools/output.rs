@@ -186,6 +186,11 @@ impl Outputs {
         self.format == Format::Jsonl
     }
 
+    /// Whether there are files to be rewritten while the run goes on.
+    pub(crate) const fn writes_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
     /// Whether going on is for nobody: the stream's reader left, and no file is written.
     pub(crate) const fn nobody_reads(&self) -> bool {
         self.stdout.reader_left && self.files.is_empty()
@@ -200,7 +205,10 @@ impl Outputs {
 
     /// A step is over: its result is streamed, and the files are replaced.
     pub(crate) fn step(&mut self, report: &Report) {
-        self.stream_results(report);
+        // Of a comparison the results are pooled over its blocks: none is final before the end.
+        if report.comparison.is_none() {
+            self.stream_results(report);
+        }
         self.replace_files(report);
     }
 

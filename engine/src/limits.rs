@@ -87,6 +87,12 @@ pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
 pub const PENDING_MAX: usize = 4096;
 /// Steps of one sweep, all its lists multiplied.
 pub const STEPS_MAX: usize = 1_000;
+/// Fewer blocks of a comparison give no interval of 95 %: all six on one side have a chance of 1 in 32.
+pub const COMPARE_BLOCKS_MIN: u32 = 6;
+/// Blocks of one comparison.
+pub const COMPARE_BLOCKS_MAX: u32 = 1_000;
+/// Arms of one comparison, the one that shows its resolution not counted.
+pub const ARMS_MAX: usize = 16;
 /// CPU numbers that `--cpus` takes lie below this: the most that Linux can be built for.
 pub const CPUS_MAX: u32 = 8_192;
 /// With more of them than that, the older half is closed.

@@ -20,7 +20,7 @@ const SECRET_VARIABLE: &str = "TARE_SECRET";
 /// The longest secret, bytes: far more than a MAC makes use of.
 const SECRET_MAX: u64 = 4096;
 /// Seeds stay below 2^53, which is where many JSON readers begin to round.
-const SEED_BITS: u32 = 53;
+pub(super) const SEED_BITS: u32 = 53;
 /// The shortest entry of the series over time.
 const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
 /// The warm-up where `--warmup` does not say otherwise.
@@ -64,17 +64,6 @@ pub(crate) struct CommonArgs {
     /// Choose the quantiles that are printed: 50,99,99.9
     #[arg(long, value_name = "LIST", help_heading = "The result")]
     percentiles: Option<Percentiles>,
-    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us' (repeatable)
-    #[arg(long = "assert", value_name = "EXPR", help_heading = "The result")]
-    #[arg(long_help = assert_help("'p99<2ms', 'size=64:p50<=20us'", "\
-        p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path. for \
-        another latency), errors, timeouts, ops, loss and rate. With --under-load also bandwidth, bandwidth.up, \
-        bandwidth.down and retransmits of the load. size=4K, connections=8, rate=1000, and with --under-load idle and \
-        loaded select steps: 'loaded:p99<5ms'."))]
-    assertions: Vec<String>,
-    /// Fail with exit code 4 if the generator was saturated or the run disturbed
-    #[arg(long, help_heading = "The result")]
-    pub(crate) strict: bool,
     /// Resolve the series over time that finely
     #[arg(
         long,
@@ -83,9 +72,27 @@ pub(crate) struct CommonArgs {
         help_heading = "The result"
     )]
     interval: Nanos,
+    #[command(flatten)]
+    pub(crate) result: ResultArgs,
+}
+
+/// What becomes of the result.
+#[derive(Debug, Args)]
+pub(crate) struct ResultArgs {
+    /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us' (repeatable)
+    #[arg(long = "assert", value_name = "EXPR", help_heading = "The result")]
+    #[arg(long_help = assert_help("'p99<2ms', 'size=64:p50<=20us'", "\
+        p50, p99.9 … min, mean, max, stdev (after service. response. lateness. connect. residence. or path. for \
+        another latency), errors, timeouts, ops, loss and rate. With --under-load also bandwidth, bandwidth.up, \
+        bandwidth.down and retransmits of the load. size=4K, connections=8, rate=1000, and with --under-load idle and \
+        loaded select steps: 'loaded:p99<5ms'."))]
+    pub(crate) assertions: Vec<String>,
+    /// Fail with exit code 4 if the generator was saturated or the run disturbed
+    #[arg(long, help_heading = "The result")]
+    pub(crate) strict: bool,
     /// Put this text into the result, to tell runs apart
     #[arg(long, value_name = "TEXT", value_parser = label, help_heading = "The result")]
-    label: Option<String>,
+    pub(crate) label: Option<String>,
     /// Print the result on stdout as this
     #[arg(long, value_enum, default_value = "text", help_heading = "The result")]
     pub(crate) format: Format,
@@ -209,11 +216,6 @@ impl CommonArgs {
             .map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
     }
 
-    /// The assertions as typed.
-    pub(crate) fn assertions(&self) -> &[String] {
-        &self.assertions
-    }
-
     /// The part of a plan that these options make up.
     ///
     /// # Errors
@@ -257,7 +259,7 @@ impl CommonArgs {
             percentiles: self.percentiles(),
             seed: self.seed.unwrap_or_else(random_seed),
             interval: self.interval,
-            label: self.label.clone(),
+            label: self.result.label.clone(),
             secret,
             no_idle: self.no_idle,
             ..Common::default()
@@ -305,7 +307,7 @@ impl WorkerArgs {
 }
 
 /// A seed that differs from run to run: the standard library keys its hashers at random.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) >> (u64::BITS - SEED_BITS)
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod bw;
 pub(crate) mod common;
+pub(crate) mod compare;
 mod habits;
 pub(crate) mod http;
 pub(crate) mod lat;
@@ -32,6 +33,8 @@ Examples:
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
   tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
   tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
+  tare compare                           what a container's network adds to loopback, with a confidence
+  tare compare host=node-2 pod=10.1.2.3 -- lat --size 64,4K
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -50,6 +53,7 @@ pub(crate) enum Command {
     Lat(Box<lat::LatArgs>),
     Bw(Box<bw::BwArgs>),
     Http(Box<http::HttpArgs>),
+    Compare(Box<compare::CompareArgs>),
     Serve(serve::ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -255,7 +259,7 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec!["'ping'", "lat, bw, http, serve, completions, man"],
+                vec!["'ping'", "lat, bw, http, compare, serve, completions, man"],
             ),
             (
                 "tare lat --wait spinning",

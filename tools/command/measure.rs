@@ -7,7 +7,7 @@ use tare_engine::run::Finished;
 use tare_engine::run::observe::{Interrupt, Observer, Progress};
 use tare_engine::run::plan::{Common, Secret};
 
-use crate::args::common::{CommonArgs, SecretArgs, SecretFound};
+use crate::args::common::{CommonArgs, ResultArgs, SecretArgs};
 use crate::exit::{self, Exit};
 use crate::output::{Format, Outputs};
 use crate::progress::{Bar, complain};
@@ -34,13 +34,11 @@ pub(super) fn measure<P: Measured>(
     secret: Option<&SecretArgs>,
     plan: impl FnOnce(Option<Secret>) -> Result<P>,
 ) -> Result<Exit> {
-    let secret = secret.map_or_else(|| Ok(SecretFound::default()), SecretArgs::read)?;
-    if let Some(warning) = secret.warning.filter(|_| !common.quiet) {
-        complain(&format!("warning: {warning}"));
-    }
-    let mut plan = plan(secret.secret)?;
+    let secret = secret.map_or_else(|| Ok(None), |secret| read(secret, common.result.quiet))?;
+    let mut plan = plan(secret)?;
     let assertions = common
-        .assertions()
+        .result
+        .assertions
         .iter()
         .map(|expr| Assertion::parse(expr))
         .collect::<Result<Vec<_>>>()?;
@@ -53,23 +51,48 @@ pub(super) fn measure<P: Measured>(
     let look = Look {
         percentiles: common.percentiles(),
     };
-    let outputs = Outputs::open(common.format, &common.output, look)?;
+    present(
+        &common.result,
+        look,
+        |interrupt, observer| plan.carry_out(interrupt, observer),
+        |report| assertion::evaluate(&assertions, &report.results),
+    )
+}
+
+/// Reads the secret, and warns of what is wrong about where it came from.
+pub(super) fn read(secret: &SecretArgs, quiet: bool) -> Result<Option<Secret>> {
+    let found = secret.read()?;
+    if let Some(warning) = found.warning.filter(|_| !quiet) {
+        complain(&format!("warning: {warning}"));
+    }
+    Ok(found.secret)
+}
+
+/// Carries a run out, and prints and writes what comes of it.
+pub(super) fn present(
+    args: &ResultArgs,
+    look: Look,
+    carry_out: impl FnOnce(&Interrupt, &mut dyn Observer) -> Result<Finished>,
+    evaluate: impl FnOnce(&Report) -> Vec<AssertionResult>,
+) -> Result<Exit> {
+    let outputs = Outputs::open(args.format, &args.output, look)?;
     let interrupt = Interrupt::default();
     super::stop_on_signals(&interrupt)?;
 
     let mut watcher = Watcher {
         outputs,
-        bar: Bar::new(common.quiet),
+        bar: Bar::new(args.quiet),
         step: 0,
         // In text the report begins with its warnings; twice on one screen would be once too often.
-        tell_warnings: !common.quiet && common.format != Format::Text,
+        tell_warnings: !args.quiet && args.format != Format::Text,
+        announces: !args.quiet,
         interrupt: interrupt.clone(),
         left: false,
     };
-    let mut finished = plan.carry_out(&interrupt, &mut watcher)?;
+    let mut finished = carry_out(&interrupt, &mut watcher)?;
     watcher.bar.clear();
 
-    finished.report.assertions = assertion::evaluate(&assertions, &finished.report.results);
+    finished.report.assertions = evaluate(&finished.report);
     let written = watcher.outputs.finish(&finished.report);
     if let Some(error) = &finished.error {
         complain(&error.to_string());
@@ -86,7 +109,7 @@ pub(super) fn measure<P: Measured>(
         // Nobody reads on, and that is what ended the run.
         return Ok(Exit::Measured);
     }
-    let exit = exit::of(&finished, common.strict);
+    let exit = exit::of(&finished, args.strict);
     match written {
         Err(error) if exit != Exit::Interrupted => Err(error),
         Err(error) => {
@@ -117,6 +140,7 @@ struct Watcher {
     /// The running step, counted from zero.
     step: usize,
     tell_warnings: bool,
+    announces: bool,
     interrupt: Interrupt,
     /// The run was ended because nobody reads its stream any more.
     left: bool,
@@ -153,6 +177,16 @@ impl Observer for Watcher {
 
     fn wants_intervals(&self) -> bool {
         self.outputs.streams()
+    }
+
+    fn wants_reports(&self) -> bool {
+        self.outputs.writes_files() || self.outputs.streams()
+    }
+
+    fn announce(&mut self, text: &str) {
+        if self.announces {
+            self.bar.say(text);
+        }
     }
 
     fn step_finished(&mut self, report: &Report) {

@@ -1,6 +1,7 @@
 //! The commands: what was typed, carried out.
 
 mod bw;
+mod compare;
 mod completions;
 mod http;
 mod lat;
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Lat(args) => lat::run(&args),
         Command::Bw(args) => bw::run(&args),
         Command::Http(args) => http::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -4,5 +4,6 @@ pub mod assertion;
 pub mod health;
 pub mod link;
 pub mod mean;
+pub mod pool;
 pub mod quantile;
 pub mod summary;

@@ -239,6 +239,13 @@ impl Distribution {
         self.lengths.lowest_equivalent(value).max(self.lowest_ns())
     }
 
+    /// Samples that are no longer than the end of the bin of `length` (nanoseconds).
+    #[must_use]
+    pub fn count_up_to(&self, length: u64) -> u64 {
+        let end = self.lengths.highest_equivalent(length.min(LENGTH_MAX.0));
+        self.lengths.count_between(0, end)
+    }
+
     /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram library reads.
     /// Censored samples are in it at their recorded length.
     #[must_use]

@@ -23,7 +23,31 @@ pub(super) struct FarEnd {
     _namespace: Option<VethNamespace>,
 }
 
+/// An embedded server that serves several runs, with its namespace if it has one.
+pub(super) struct Held(FarEnd);
+
+impl Held {
+    /// Starts the server of a target of this process; `None` of other targets.
+    ///
+    /// # Errors
+    /// Where the server or its namespace cannot be had.
+    pub(super) fn start(
+        target: &Target,
+        connections: u32,
+        client_cpus: &[u32],
+    ) -> Result<Option<Self>> {
+        match target {
+            Target::Host { .. } | Target::Unix(_) => Ok(None),
+            Target::Loopback | Target::Veth => {
+                let far_end = find(target, Nanos::ZERO, connections, client_cpus, None)?;
+                Ok(Some(Self(far_end)))
+            }
+        }
+    }
+}
+
 /// Finds the far end of `target`, or starts one: it is to serve `connections` at once, and to keep off `client_cpus`.
+/// One that is held already is used as it is.
 ///
 /// # Errors
 /// Where a name cannot be resolved within `timeout`, or an embedded server or its namespace cannot be had.
@@ -32,7 +56,11 @@ pub(super) fn find(
     timeout: Nanos,
     connections: u32,
     client_cpus: &[u32],
+    held: Option<&Held>,
 ) -> Result<FarEnd> {
+    if let Some(Held(far_end)) = held {
+        return Ok(FarEnd::elsewhere(far_end.addresses.clone()));
+    }
     let (host, port) = match target {
         Target::Host { host, port } => (host, *port),
         Target::Unix(_) => return Err(unix_refused()),

@@ -5,7 +5,7 @@ mod target;
 use std::sync::{Arc, OnceLock};
 
 use super::cpus::Cpus;
-use super::far_end::{self, FarEnd};
+use super::far_end::{self, FarEnd, Held};
 use super::guard::TableGuard;
 use super::plan::http::describe;
 use super::plan::{Common, HttpPlan, Stage, Stop, Target, WaitMode};
@@ -241,7 +241,7 @@ impl Measure for HttpRun<'_> {
         self.plan.bind.len().max(1) as u64
     }
 
-    fn find(&self, client_cpus: &[u32]) -> Result<FarEnd> {
+    fn find(&self, client_cpus: &[u32], held: Option<&Held>) -> Result<FarEnd> {
         let plan = self.plan;
         let far_end = match &plan.target {
             Target::Loopback | Target::Veth => {
@@ -251,6 +251,7 @@ impl Measure for HttpRun<'_> {
                     plan.connect_timeout,
                     self.most_connections().max(1),
                     client_cpus,
+                    held,
                 )?
             }
             Target::Unix(path) => target::unix(plan, path)?,

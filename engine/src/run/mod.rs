@@ -2,10 +2,12 @@
 
 mod backend;
 mod bw;
+mod compare;
 pub mod cpus;
 pub mod environment;
 mod far_end;
 pub mod guard;
+pub mod hooks;
 mod http;
 mod instrument;
 pub mod journal;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::result::Report;
 use observe::{Interrupt, Observer};
-use plan::{BwPlan, HttpPlan, LatPlan, ServePlan};
+use plan::{BwPlan, ComparePlan, HttpPlan, LatPlan, ServePlan};
 
 /// How often a serving command looks whether it was interrupted.
 const SERVE_LOOK: Duration = Duration::from_millis(50);
@@ -48,7 +50,7 @@ pub struct Finished {
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
 pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    sweep::run(plan, interrupt, observer)
+    sweep::run(plan, None, interrupt, observer)
 }
 
 /// Measures bulk bandwidth, one step per size and number of streams.
@@ -56,7 +58,7 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`lat()`].
 pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    sweep::run(plan, interrupt, observer)
+    sweep::run(plan, None, interrupt, observer)
 }
 
 /// Measures an HTTP load, one step per stage and number of connections.
@@ -68,7 +70,19 @@ pub fn http(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
-    sweep::run(&http::HttpRun::new(plan)?, interrupt, observer)
+    sweep::run(&http::HttpRun::new(plan)?, None, interrupt, observer)
+}
+
+/// Compares paths by blocks.
+///
+/// # Errors
+/// As [`lat()`]; also where an arm cannot be measured at all, which is tried before the first block.
+pub fn compare(
+    plan: &ComparePlan,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    compare::run(plan, interrupt, observer)
 }
 
 /// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is called

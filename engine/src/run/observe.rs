@@ -47,6 +47,16 @@ pub trait Observer {
         false
     }
 
+    /// Whether anyone reads what is measured so far before the run is over.
+    fn wants_reports(&self) -> bool {
+        true
+    }
+
+    /// What a comparison is about to do, before its first block.
+    fn announce(&mut self, text: &str) {
+        let _ = text;
+    }
+
     /// A step is done; `report` holds all that was measured so far, marked partial until the run is over.
     fn step_finished(&mut self, report: &Report) {
         let _ = report;

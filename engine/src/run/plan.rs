@@ -1,5 +1,6 @@
 //! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
 
+mod compare;
 pub(super) mod http;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ pub use crate::proto::http1::request::{Body, Framing, RequestSpec};
 pub use crate::proto::http1::status::StatusSet;
 pub use crate::schedule::Arrivals;
 pub use crate::worker::http::Late;
+pub use compare::{ArmPlan, ComparePlan, Measurement};
 pub use http::{HttpPlan, OpenLoop, Stage, Weighted};
 
 pub use crate::proto::hello::{Direction, Transport, WaitMode};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::cpus::Cpus;
 use super::environment::{self, WarningContext};
-use super::far_end::{self, FarEnd};
+use super::far_end::{self, FarEnd, Held};
 use super::guard::ConnectBudget;
 use super::journal::Journal;
 use super::observe::{Interrupt, Observer};
@@ -28,7 +28,7 @@ use crate::worker::http::Destination;
 use room::Room;
 
 /// One step of a run.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Step {
     /// Bytes of a message.
     pub(super) size: u32,
@@ -138,14 +138,14 @@ pub(super) trait Measure {
     fn sources(&self) -> u64 {
         1
     }
-    /// Finds or starts the far end, which is to keep off `client_cpus`.
+    /// Finds or starts the far end, which is to keep off `client_cpus`; `held` is one that is there already.
     ///
     /// # Errors
     /// Where it cannot be had.
-    fn find(&self, client_cpus: &[u32]) -> Result<FarEnd> {
+    fn find(&self, client_cpus: &[u32], held: Option<&Held>) -> Result<FarEnd> {
         let common = self.common();
         let most = self.most_connections().max(1);
-        far_end::find(self.target(), common.timeout, most, client_cpus)
+        far_end::find(self.target(), common.timeout, most, client_cpus, held)
     }
     /// How many workers, where nobody said.
     fn default_workers(&self, cpus: &Cpus) -> u32;
@@ -193,12 +193,13 @@ pub(super) trait Measure {
     }
 }
 
-/// Carries a plan out.
+/// Carries a plan out, against the far end that is `held` for it, if one is.
 ///
 /// # Errors
 /// Only when not even a report can be made.
 pub(super) fn run<M: Measure>(
     measure: &M,
+    held: Option<&Held>,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
@@ -215,7 +216,7 @@ pub(super) fn run<M: Measure>(
         None => cpus.choose(workers, &[])?,
     };
     let chosen = backend::choose(common.backend)?;
-    let far_end = measure.find(&chosen_cpus.cpus)?;
+    let far_end = measure.find(&chosen_cpus.cpus, held)?;
     let _no_idle = if common.no_idle {
         Some(hold_no_idle()?)
     } else {
@@ -581,5 +582,46 @@ impl<M: Measure> Run<'_, M> {
         }
         let step = self.report.results.last()?;
         Some(M::explain(step, failure, &self.address))
+    }
+}
+
+/// What a run would settle on by itself, told without one.
+#[derive(Debug)]
+pub(super) struct Prospect {
+    /// Its steps, in order.
+    pub(super) steps: Vec<Step>,
+    /// The CPUs of its workers.
+    pub(super) cpus: Vec<u32>,
+    /// The most connections of a step.
+    pub(super) connections: u32,
+    /// How it would wait.
+    pub(super) wait: WaitMode,
+}
+
+impl Prospect {
+    /// That of `measure` on this machine.
+    ///
+    /// # Errors
+    /// Where the CPUs asked for cannot be had.
+    pub(super) fn of<M: Measure>(measure: &M) -> Result<Self> {
+        let common = measure.common();
+        let machine = Cpus::of_self();
+        let connections = measure.most_connections().max(1);
+        let workers = common
+            .threads
+            .unwrap_or_else(|| measure.default_workers(&machine))
+            .clamp(1, connections);
+        let cpus = match &common.cpus {
+            Some(asked) => machine.check(asked, workers, &[])?,
+            None => machine.choose(workers, &[])?,
+        };
+        Ok(Self {
+            steps: measure.steps(),
+            cpus: cpus.cpus,
+            connections,
+            wait: common
+                .wait
+                .unwrap_or_else(|| measure.default_wait(&machine)),
+        })
     }
 }

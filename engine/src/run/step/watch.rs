@@ -22,6 +22,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// With nobody watching it looks up less often: each look costs the measured machine a wake-up.
 const LOOK_UNWATCHED: Duration = Duration::from_millis(200);
 
+/// Once nothing is measured any more looking costs nothing, and what is next is not kept waiting.
+const LOOK_AT_END: Duration = Duration::from_millis(5);
+
 /// The launching thread while the workers run.
 pub(super) struct Watch<'a, J> {
     pub(super) plan: &'a StepPlan<J>,
@@ -89,10 +92,15 @@ impl<J> Watch<'_, J> {
             if self.plan.counts_bytes && observer.wants_intervals() {
                 self.tell_bytes(now, warm_at, observer);
             }
+            let over_at = warm_at + self.plan.duration.unwrap_or(Nanos::ZERO);
             let rest = if probe.is_none() {
                 warm_at.since(now).into()
-            } else {
+            } else if self.plan.duration.is_none() {
                 look
+            } else if now < over_at {
+                look.min(Duration::from(over_at.since(now)) + LOOK_AT_END)
+            } else {
+                LOOK_AT_END
             };
             let _ = pause.recv_timeout(rest.clamp(Duration::from_millis(1), look));
         }

@@ -1,0 +1,313 @@
+//! What all ends can do, found out before the first block and then forced on all of them: else the difference between two
+//! arms would be that of their backends, or of how they wait. And what the blocks will be able to show.
+
+use super::Comparing;
+use crate::analysis::compare::power::detectable;
+use crate::driver::Backend;
+use crate::error::{Error, Result};
+use crate::result::{Instrument, StepResult};
+use crate::run::plan::{BackendChoice, Measurement, Stop, WaitMode};
+use crate::units::Nanos;
+
+/// Visits to the baseline that tell how much a visit differs from the next.
+pub(super) const PILOT_VISITS: usize = 4;
+/// Their length, at most: rather more spread than that of a whole visit is found than less.
+const PILOT_DURATION: Nanos = Nanos::from_millis(200);
+
+/// What was agreed on, and why.
+#[derive(Debug, Default)]
+pub(super) struct Agreed {
+    pub(super) backend: String,
+    pub(super) backend_reason: String,
+    pub(super) wait: String,
+    pub(super) wait_reason: String,
+}
+
+/// What a trial told of an arm's ends.
+struct Trial {
+    arm: String,
+    client: Instrument,
+    /// Absent where the far end tells nothing of itself.
+    server: Option<Instrument>,
+}
+
+impl Trial {
+    fn of(arm: &str, steps: &[StepResult]) -> Result<Self> {
+        let step = steps
+            .first()
+            .ok_or_else(|| Error::bug("a trial without a step"))?;
+        Ok(Self {
+            arm: arm.to_owned(),
+            client: step.instrument.client.clone(),
+            server: step.instrument.server.clone(),
+        })
+    }
+
+    fn ends(&self) -> impl Iterator<Item = (&'static str, &Instrument)> {
+        std::iter::once(("client", &self.client))
+            .chain(self.server.as_ref().map(|server| ("server", server)))
+    }
+}
+
+impl Comparing<'_> {
+    /// Tries every arm, and forces on all what all have in common.
+    ///
+    /// # Errors
+    /// Where an arm cannot be measured, or has nothing in common with the others.
+    pub(super) fn agree(&mut self) -> Result<()> {
+        let asked = self.arms[0].measurement.common().clone();
+        let wait = self.arms[0].measurement.prospect()?.wait;
+        let mut trials = self.trials(asked.backend, wait, |_| true)?;
+        let (backend, backend_reason) = common_backend(asked.backend, &trials);
+        if asked.backend == BackendChoice::Auto && backend == Backend::Epoll {
+            // Those that would have used something else are asked again.
+            let other = |arm: &str| {
+                let trial = trials.iter().find(|trial| trial.arm == arm);
+                trial.is_none_or(|trial| trial.ends().any(|(_, end)| end.backend != "epoll"))
+            };
+            let others: Vec<String> = trials
+                .iter()
+                .filter(|trial| other(&trial.arm))
+                .map(|trial| trial.arm.clone())
+                .collect();
+            let again = self.trials(BackendChoice::Only(backend), wait, |arm| {
+                others.iter().any(|other| other == arm)
+            });
+            let again = again.map_err(|error| {
+                Error::peer(format!(
+                    "the arms have no backend in common: {backend_reason}; {}",
+                    error.message()
+                ))
+                .remedy("serve every arm with --backend auto")
+            })?;
+            trials.retain(|trial| !others.contains(&trial.arm));
+            trials.extend(again);
+        }
+        let (wait, wait_reason) = common_wait(asked.wait, wait, &trials)?;
+        for arm in &mut self.arms {
+            let common = arm.measurement.common_mut();
+            common.backend = BackendChoice::Only(backend);
+            common.wait = Some(wait);
+        }
+        self.told.agreed = Agreed {
+            backend: backend.name().to_owned(),
+            backend_reason,
+            wait: wait.name().to_owned(),
+            wait_reason,
+        };
+        self.steps_done = 0;
+        Ok(())
+    }
+
+    /// Tries the arms that `which` says, each once but for the A/A arm.
+    fn trials(
+        &mut self,
+        backend: BackendChoice,
+        wait: WaitMode,
+        which: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Trial>> {
+        let mut trials = Vec::new();
+        for index in 0..self.arms.len() - 1 {
+            let arm = &self.arms[index];
+            if !which(&arm.name) {
+                continue;
+            }
+            let name = arm.name.clone();
+            let mut trial = arm.measurement.trial();
+            trial.common_mut().backend = backend;
+            trial.common_mut().wait = Some(wait);
+            let steps = self.must_visit(index, &trial)?;
+            trials.push(Trial::of(&name, &steps)?);
+        }
+        self.told.forget_visits();
+        Ok(trials)
+    }
+
+    /// Visits the baseline a few times, to say before the first block what the blocks can show.
+    ///
+    /// # Errors
+    /// Where it cannot be measured.
+    pub(super) fn pilot(&mut self) -> Result<()> {
+        let mut measurement = self.arms[0].measurement.clone();
+        shorten(&mut measurement);
+        for _ in 0..PILOT_VISITS {
+            let steps = self.must_visit(0, &measurement)?;
+            for (index, step) in steps.iter().enumerate() {
+                for (measure, value) in self.declared.values(&[step]) {
+                    let values = self.pilot.entry((index, measure)).or_default();
+                    values.extend(value);
+                }
+            }
+        }
+        self.told.forget_visits();
+        let text = self.announcement();
+        self.observer.announce(&text);
+        Ok(())
+    }
+
+    /// The difference in `measure` that the blocks will find in four runs of five, as far as the pilot can tell.
+    pub(super) fn detectable(&self, step: usize, measure: &str) -> Option<f64> {
+        let values = self.pilot.get(&(step, measure.to_owned()))?;
+        let cells = self.declared_cells();
+        detectable(values, u64::from(self.plan.blocks), cells)
+    }
+
+    /// Cells over which a verdict is given.
+    fn declared_cells(&self) -> u64 {
+        let arms = self.arms.len() - 2;
+        (arms * self.arms[0].steps * self.declared.declared().count()) as u64
+    }
+
+    fn announcement(&self) -> String {
+        let plan = self.plan;
+        let arms = self.arms.len();
+        let common = self.arms[0].measurement.common();
+        // Connecting, the handshake and the account of each step besides.
+        let beside = Nanos::from_millis(100);
+        let step = plan.block_duration + common.warmup + beside;
+        let steps = self.arms[0].steps as u64;
+        let visits = u64::from(plan.blocks) * 2 * arms as u64;
+        let total = Nanos::from_secs((step.0 * steps * visits).div_ceil(1_000_000_000));
+        let mut text = format!(
+            "{} blocks of 2 visits to each of {arms} arms (the A/A arm among them), about {total}; seed {}",
+            plan.blocks, plan.seed
+        );
+        let of_first = self.declared.declared();
+        let shown: Vec<String> = of_first
+            .filter_map(|measure| {
+                let least = self.detectable(0, &measure.name)?;
+                Some(format!("{} in {}", measure.show(least), measure.name))
+            })
+            .collect();
+        if !shown.is_empty() {
+            text += &format!(
+                "; can tell differences from {} (found in 4 runs of 5)",
+                shown.join(", ")
+            );
+        }
+        text
+    }
+}
+
+/// The first backend that all ends have, in the order in which they are preferred.
+fn common_backend(asked: BackendChoice, trials: &[Trial]) -> (Backend, String) {
+    if let BackendChoice::Only(backend) = asked {
+        return (backend, "asked for".to_owned());
+    }
+    let ends = || {
+        trials
+            .iter()
+            .flat_map(|trial| trial.ends().map(move |(end, told)| (trial, end, told)))
+    };
+    if let Some((trial, end, told)) = ends().find(|(_, _, told)| told.backend != "uring") {
+        let reason = format!("the {end} of {}: {}", trial.arm, told.backend_reason);
+        return (Backend::Epoll, reason);
+    }
+    let reason = if trials.iter().all(|trial| trial.server.is_none()) {
+        "the client has it; the servers tell nothing of theirs"
+    } else {
+        "every end has it"
+    };
+    (Backend::Uring, reason.to_owned())
+}
+
+/// How all ends can wait.
+fn common_wait(
+    asked: Option<WaitMode>,
+    wanted: WaitMode,
+    trials: &[Trial],
+) -> Result<(WaitMode, String)> {
+    let differs = trials.iter().find_map(|trial| {
+        let server = trial.server.as_ref()?;
+        (server.wait != wanted.name()).then_some((trial, server))
+    });
+    let why = match (asked, wanted) {
+        (Some(_), _) => "asked for",
+        (None, WaitMode::Block) => "the default of what is measured, or there is no CPU for each end",
+        (None, _) => "every end has a CPU of its own",
+    };
+    let Some((trial, server)) = differs else {
+        return Ok((wanted, why.to_owned()));
+    };
+    let because = server.wait_reason.as_deref().unwrap_or("it did not say why");
+    let told = format!("the server of {} waits by {}: {because}", trial.arm, server.wait);
+    match asked {
+        Some(mode) => Err(Error::peer(format!(
+            "--wait {} is not for all arms: {told}",
+            mode.name()
+        ))
+        .remedy("write --wait block, or start that server with --allow-spin")),
+        None => Ok((WaitMode::Block, told)),
+    }
+}
+
+/// The measurement, as long as a pilot is.
+fn shorten(measurement: &mut Measurement) {
+    if let Measurement::Http(plan) = measurement
+        && let Some(open) = &mut plan.open
+    {
+        for stage in &mut open.stages {
+            stage.duration = stage.duration.map(|own| own.min(PILOT_DURATION));
+        }
+    }
+    let common = measurement.common_mut();
+    if let Stop::After(duration) = common.stop {
+        common.stop = Stop::After(duration.min(PILOT_DURATION));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(backend: &str, wait: &str) -> Instrument {
+        Instrument {
+            backend: backend.to_owned(),
+            backend_reason: format!("why {backend}"),
+            wait: wait.to_owned(),
+            wait_reason: (wait == "block").then(|| "one CPU".to_owned()),
+            ..Instrument::default()
+        }
+    }
+
+    fn trial(arm: &str, client: &str, server: Option<(&str, &str)>) -> Trial {
+        Trial {
+            arm: arm.to_owned(),
+            client: end(client, "spin"),
+            server: server.map(|(backend, wait)| end(backend, wait)),
+        }
+    }
+
+    #[test]
+    fn one_end_without_io_uring_makes_all_use_epoll() {
+        let all = [
+            trial("a", "uring", Some(("uring", "spin"))),
+            trial("b", "uring", Some(("epoll", "spin"))),
+        ];
+        let (backend, why) = common_backend(BackendChoice::Auto, &all);
+        assert_eq!(backend, Backend::Epoll);
+        assert_eq!(why, "the server of b: why epoll");
+        let (backend, why) = common_backend(BackendChoice::Auto, &all[..1]);
+        assert_eq!((backend, why.as_str()), (Backend::Uring, "every end has it"));
+        let silent = [trial("web", "uring", None)];
+        let (_, why) = common_backend(BackendChoice::Auto, &silent);
+        assert!(why.contains("tell nothing"), "{why}");
+        let insisted = BackendChoice::Only(Backend::Epoll);
+        assert_eq!(common_backend(insisted, &all[..1]).0, Backend::Epoll);
+    }
+
+    #[test]
+    fn one_end_that_cannot_spin_makes_all_block() {
+        let trials = [
+            trial("a", "uring", Some(("uring", "spin"))),
+            trial("b", "uring", Some(("uring", "block"))),
+        ];
+        let (wait, why) = common_wait(None, WaitMode::Spin, &trials).unwrap();
+        assert_eq!(wait, WaitMode::Block);
+        assert_eq!(why, "the server of b waits by block: one CPU");
+        let (wait, _) = common_wait(None, WaitMode::Spin, &trials[..1]).unwrap();
+        assert_eq!(wait, WaitMode::Spin);
+        let error = common_wait(Some(WaitMode::Spin), WaitMode::Spin, &trials).unwrap_err();
+        assert!(error.to_string().contains("--allow-spin"), "{error}");
+    }
+}

@@ -1,0 +1,181 @@
+//! The arms of a comparison, with the far ends of this process started for them.
+
+use std::rc::Rc;
+
+use super::told::Told;
+use crate::error::{Error, Fault, Result};
+use crate::result::{AA, Arm, StepResult};
+use crate::run::Finished;
+use crate::run::far_end::Held;
+use crate::run::hooks::HookSpec;
+use crate::run::http::HttpRun;
+use crate::run::observe::{Interrupt, Observer};
+use crate::run::plan::{ComparePlan, Measurement, Target};
+use crate::run::sweep::{self, Prospect};
+
+/// An arm while it is measured.
+pub(super) struct RunningArm {
+    pub(super) name: String,
+    pub(super) measurement: Measurement,
+    pub(super) options: Option<String>,
+    pub(super) hooks: HookSpec,
+    /// The server of its target, where that is of this process; arms of the same target share it.
+    pub(super) held: Option<Rc<Held>>,
+    /// Steps of a visit.
+    pub(super) steps: usize,
+    /// Visits in a row that could not be measured.
+    pub(super) failures: u32,
+    /// Why it is not visited any more.
+    pub(super) failed: Option<Error>,
+    /// Visits that were measured in full.
+    pub(super) visits: u64,
+    /// Per step: all its measurements, with when the visit began, nanoseconds after the comparison did.
+    pub(super) measured: Vec<Vec<(u64, StepResult)>>,
+}
+
+impl RunningArm {
+    /// Keeps the steps of a visit, those of one that failed half-way too.
+    pub(super) fn keep(&mut self, at_ns: u64, steps: &[StepResult]) {
+        for (kept, step) in self.measured.iter_mut().zip(steps) {
+            kept.push((at_ns, step.clone()));
+        }
+    }
+
+    /// An error of this arm.
+    pub(super) fn blame(&self, error: &Error) -> Error {
+        let named = Error::new(error.fault(), format!("arm {}: {}", self.name, error.message()));
+        match error.advice() {
+            Some(advice) => named.remedy(advice),
+            None => named,
+        }
+    }
+
+    /// As the result has it.
+    pub(super) fn told(&self) -> Arm {
+        let mut instances: Vec<String> = Vec::new();
+        let steps = self.measured.iter().flatten();
+        for instance in steps.flat_map(|(_, step)| &step.instances) {
+            if !instances.contains(instance) {
+                instances.push(instance.clone());
+            }
+        }
+        instances.sort_unstable();
+        Arm {
+            name: self.name.clone(),
+            target: self.measurement.target().to_string(),
+            options: self.options.clone(),
+            before: self.hooks.before.clone(),
+            after: self.hooks.after.clone(),
+            instances,
+            visits: self.visits,
+            failed: self.failed.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Measurement {
+    /// Carries it out once, against the far end that is held for it.
+    ///
+    /// # Errors
+    /// As [`crate::run::lat()`].
+    pub(super) fn run(
+        &self,
+        held: Option<&Held>,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<Finished> {
+        match self {
+            Self::Lat(plan) => sweep::run(plan, held, interrupt, observer),
+            Self::Bw(plan) => sweep::run(plan, held, interrupt, observer),
+            Self::Http(plan) => sweep::run(&HttpRun::new(plan)?, held, interrupt, observer),
+        }
+    }
+
+    /// What a run of it would settle on.
+    ///
+    /// # Errors
+    /// A usage error for a plan that cannot be carried out.
+    pub(super) fn prospect(&self) -> Result<Prospect> {
+        match self {
+            Self::Lat(plan) => Prospect::of(plan),
+            Self::Bw(plan) => Prospect::of(plan),
+            Self::Http(plan) => Prospect::of(&HttpRun::new(plan)?),
+        }
+    }
+}
+
+/// The arms of `plan` with their far ends, and the A/A arm last.
+///
+/// # Errors
+/// A usage error where the arms measure different steps; else where a far end of this process cannot be had.
+pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<RunningArm>> {
+    let mut prospects = Vec::new();
+    for arm in &plan.arms {
+        prospects.push(arm.measurement.prospect()?);
+    }
+    let baseline = &prospects[0];
+    for (arm, prospect) in plan.arms.iter().zip(&prospects) {
+        if prospect.steps != baseline.steps {
+            let message = format!(
+                "arm {} would measure other steps than {}, and only the same can be compared",
+                arm.name, plan.arms[0].name
+            );
+            return Err(Error::usage(message)
+                .remedy("sizes, connections and stages go behind --, for all arms alike"));
+        }
+    }
+    let mut held: Vec<(Target, Rc<Held>)> = Vec::new();
+    let mut arms = Vec::new();
+    for (index, arm) in plan.arms.iter().enumerate() {
+        let mut arm = arm.clone();
+        let target = arm.measurement.target().clone();
+        let known = held.iter().find(|(of, _)| *of == target);
+        let far_end = match known {
+            Some((_, held)) => Some(Rc::clone(held)),
+            None => {
+                let connections = prospects[index].connections;
+                match Held::start(&target, connections, &baseline.cpus) {
+                    Ok(started) => started.map(Rc::new),
+                    Err(error) if plan.by_default && error.fault() == Fault::Environment => {
+                        told.without_veth(&error);
+                        arm.name = "loopback-again".to_owned();
+                        arm.measurement = arm.measurement.at(&Target::Loopback);
+                        held.first().map(|(_, held)| Rc::clone(held))
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        if let Some(far_end) = far_end.as_ref().filter(|_| known.is_none()) {
+            held.push((target, Rc::clone(far_end)));
+        }
+        arms.push(RunningArm {
+            name: arm.name,
+            measurement: arm.measurement,
+            options: arm.options,
+            hooks: arm.hooks,
+            held: far_end,
+            steps: baseline.steps.len(),
+            failures: 0,
+            failed: None,
+            visits: 0,
+            measured: vec![Vec::new(); baseline.steps.len()],
+        });
+    }
+    arms.push(again(&arms[0]));
+    Ok(arms)
+}
+
+/// The baseline once more: nothing of it is different but its name.
+fn again(baseline: &RunningArm) -> RunningArm {
+    RunningArm {
+        name: AA.to_owned(),
+        measurement: baseline.measurement.clone(),
+        options: baseline.options.clone(),
+        hooks: baseline.hooks.clone(),
+        held: baseline.held.clone(),
+        failed: None,
+        measured: vec![Vec::new(); baseline.steps],
+        ..*baseline
+    }
+}

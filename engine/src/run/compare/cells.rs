@@ -1,0 +1,279 @@
+//! From what the visits measured to the cells that are judged.
+
+use super::Comparing;
+use crate::analysis::compare::judge;
+use crate::analysis::pool::headline;
+use crate::histogram::Distribution;
+use crate::result::{AA, Cell, CellBlock, StepResult, VisitStep, quantile_name};
+use crate::run::plan::Measurement;
+use crate::units::Nanos;
+
+/// Quantiles whose differences are told without a verdict, per cent.
+const UNDECLARED: [f64; 2] = [90.0, 99.9];
+/// Less of what was due than this was answered: the rate was not reached.
+const REACHED: f64 = 0.95;
+/// So few may be missing whatever share they are: they were under way.
+const MISSING_MAX: f64 = 10.0;
+
+/// One figure of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Measure {
+    pub(super) name: String,
+    pub(super) unit: &'static str,
+    /// A verdict is given over it.
+    pub(super) declared: bool,
+    of: Of,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Of {
+    /// Of the headline latency, per cent.
+    Quantile(f64),
+    Bandwidth,
+    Goodput,
+}
+
+impl Measure {
+    fn quantile(percent: f64, declared: bool) -> Self {
+        Self {
+            name: quantile_name(percent),
+            unit: "ns",
+            declared,
+            of: Of::Quantile(percent),
+        }
+    }
+
+    /// An amount of it, with its unit.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "differences are positive, and a cast saturates"
+    )]
+    pub(super) fn show(&self, amount: f64) -> String {
+        match self.of {
+            Of::Quantile(_) => Nanos(amount.round() as u64).to_string(),
+            Of::Bandwidth => format!("{:.3} Gbit/s", amount / 1e9),
+            Of::Goodput => format!("{amount:.1}/s"),
+        }
+    }
+
+    /// Its value over the visits of a block, pooled; absent where there are too few samples.
+    #[expect(clippy::cast_precision_loss, reason = "values need no more than 53 bits")]
+    fn value(&self, visits: &[&StepResult], pooled: &Distribution) -> Option<f64> {
+        let time: f64 = visits.iter().map(|step| step.duration_ns as f64).sum();
+        match self.of {
+            Of::Quantile(percent) => Some(pooled.quantile(percent)?.value_ns as f64),
+            Of::Goodput => {
+                let completed: u64 = visits.iter().map(|step| step.operations.completed).sum();
+                (time > 0.0).then(|| completed as f64 * 1e9 / time)
+            }
+            Of::Bandwidth => {
+                let mut bits = 0.0;
+                for step in visits {
+                    let rate = step.bandwidth.as_ref()?.bits_per_s?;
+                    bits += rate * step.duration_ns as f64;
+                }
+                (time > 0.0).then(|| bits / time)
+            }
+        }
+    }
+}
+
+/// The figures that a comparison is about.
+#[derive(Debug)]
+pub(super) struct Declared(Vec<Measure>);
+
+impl Declared {
+    /// Those of `measurement`, `quantiles` (per cent) declared: of round trips and requests. Of requests the goodput too;
+    /// of bulk transfers the bandwidth.
+    pub(super) fn of(measurement: &Measurement, quantiles: &[f64]) -> Self {
+        let flow = |name: &str, unit, of| Measure {
+            name: name.to_owned(),
+            unit,
+            declared: true,
+            of,
+        };
+        let latencies = || {
+            let declared = quantiles.iter().map(|q| Measure::quantile(*q, true));
+            let others = UNDECLARED.iter().filter(|q| !quantiles.contains(q));
+            declared.chain(others.map(|q| Measure::quantile(*q, false)))
+        };
+        Self(match measurement {
+            Measurement::Lat(_) => latencies().collect(),
+            Measurement::Bw(_) => vec![flow("bandwidth", "bit/s", Of::Bandwidth)],
+            Measurement::Http(_) => latencies()
+                .chain([flow("goodput", "1/s", Of::Goodput)])
+                .collect(),
+        })
+    }
+
+    /// Those over which a verdict is given.
+    pub(super) fn declared(&self) -> impl Iterator<Item = &Measure> {
+        self.0.iter().filter(|measure| measure.declared)
+    }
+
+    /// Each with its value over the visits of one step.
+    pub(super) fn values(&self, visits: &[&StepResult]) -> Vec<(String, Option<f64>)> {
+        let pooled = pooled(visits);
+        let value = |m: &Measure| (m.name.clone(), m.value(visits, &pooled));
+        self.0.iter().map(value).collect()
+    }
+}
+
+/// The headline latencies of several visits.
+fn pooled(visits: &[&StepResult]) -> Distribution {
+    let mut pooled = Distribution::uncensored();
+    for step in visits {
+        let summary = headline(&step.latency);
+        if summary.count > 0
+            && let Ok(own) = Distribution::decode(&summary.hdr)
+        {
+            pooled.merge(&own);
+        }
+    }
+    pooled
+}
+
+/// What a block came to: of each arm that was measured in both passes its values, step by step, in the order of the
+/// measures.
+#[derive(Debug)]
+pub(super) struct BlockValues {
+    number: u64,
+    arms: Vec<Option<Vec<StepValues>>>,
+}
+
+#[derive(Debug)]
+struct StepValues {
+    values: Vec<Option<f64>>,
+    overloaded: bool,
+}
+
+impl BlockValues {
+    /// Of the block `number`, in which `visits` were made to each arm.
+    pub(super) fn of(
+        number: u64,
+        visits: Vec<Option<Vec<Vec<StepResult>>>>,
+        declared: &Declared,
+    ) -> Self {
+        let of_arm = |visits: Vec<Vec<StepResult>>| -> Vec<StepValues> {
+            let steps = visits.first().map_or(0, Vec::len);
+            let of_step = |step: usize| {
+                let both: Vec<&StepResult> = visits.iter().filter_map(|v| v.get(step)).collect();
+                let values = declared.values(&both);
+                StepValues {
+                    values: values.into_iter().map(|(_, value)| value).collect(),
+                    overloaded: both.iter().any(|step| is_overloaded(step)),
+                }
+            };
+            (0..steps).map(of_step).collect()
+        };
+        Self {
+            number,
+            arms: visits.into_iter().map(|arm| arm.map(of_arm)).collect(),
+        }
+    }
+
+    fn value(&self, arm: usize, step: usize, measure: usize) -> Option<f64> {
+        self.arms[arm].as_ref()?.get(step)?.values[measure]
+    }
+
+    fn is_overloaded(&self, arm: usize, step: usize) -> Option<bool> {
+        Some(self.arms[arm].as_ref()?.get(step)?.overloaded)
+    }
+}
+
+/// The target rate was not reached: what was due and neither answered nor failed is more than can have been under way on
+/// a path as fast as the fastest answer showed it to be.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+fn is_overloaded(step: &StepResult) -> bool {
+    let Some(target) = step.rate.target_per_s else {
+        return false;
+    };
+    let operations = &step.operations;
+    let ended = operations.completed + operations.failed + operations.timed_out;
+    let missing = operations.due.saturating_sub(ended) as f64;
+    let fastest_s = step.latency.service.min_ns.unwrap_or(0) as f64 / 1e9;
+    let under_way = 2.0 * target * fastest_s;
+    missing > MISSING_MAX + under_way && (ended as f64) < REACHED * operations.due as f64
+}
+
+/// A visit's steps as the result has them.
+pub(super) fn visit_steps(steps: &[StepResult]) -> Vec<VisitStep> {
+    let of_step = |(index, step): (usize, &StepResult)| {
+        let headline = headline(&step.latency);
+        let ends = std::iter::once(&step.instrument.client).chain(&step.instrument.server);
+        VisitStep {
+            step: index as u64,
+            duration_ns: step.duration_ns,
+            completed: step.operations.completed,
+            errors: step.operations.failed + step.operations.timed_out,
+            achieved_per_s: step.rate.achieved_per_s,
+            bits_per_s: step.bandwidth.as_ref().and_then(|b| b.bits_per_s),
+            p50_ns: headline.p50_ns,
+            p90_ns: headline.p90_ns,
+            p99_ns: headline.p99_ns,
+            p99_9_ns: headline.p99_9_ns,
+            max_ns: headline.max_ns,
+            residence_p50_ns: step.latency.server_residence.as_ref().and_then(|r| r.p50_ns),
+            hdr: (headline.count > 0).then(|| headline.hdr.clone()),
+            overloaded: is_overloaded(step),
+            disturbed: ends.into_iter().any(|end| end.disturbed || end.saturated),
+        }
+    };
+    steps.iter().enumerate().map(of_step).collect()
+}
+
+impl Comparing<'_> {
+    /// The cells, judged.
+    pub(super) fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for (arm, running) in self.arms.iter().enumerate().skip(1) {
+            for step in 0..running.steps {
+                for (index, measure) in self.declared.0.iter().enumerate() {
+                    let blocks = self.cell_blocks(arm, step, index);
+                    cells.push(Cell {
+                        arm: running.name.clone(),
+                        step: step as u64,
+                        measure: measure.name.clone(),
+                        unit: measure.unit.to_owned(),
+                        declared: measure.declared && running.name != AA,
+                        overloaded: self.is_cell_overloaded(arm, step),
+                        detectable: self.detectable(step, &measure.name),
+                        blocks,
+                        ..Cell::default()
+                    });
+                }
+            }
+        }
+        // Of a quantile that no block has samples enough for there is nothing to be said, whatever the number of blocks.
+        let measured_at_all = |cell: &Cell| !cell.blocks.is_empty() || self.values.is_empty();
+        cells.retain(measured_at_all);
+        judge(&mut cells);
+        cells
+    }
+
+    fn cell_blocks(&self, arm: usize, step: usize, measure: usize) -> Vec<CellBlock> {
+        let of_block = |block: &BlockValues| {
+            Some(CellBlock {
+                block: block.number,
+                baseline: block.value(0, step, measure)?,
+                value: block.value(arm, step, measure)?,
+            })
+        };
+        self.values.iter().filter_map(of_block).collect()
+    }
+
+    /// In most of the blocks one of the two was overloaded.
+    fn is_cell_overloaded(&self, arm: usize, step: usize) -> bool {
+        let told: Vec<bool> = self
+            .values
+            .iter()
+            .filter_map(|block| {
+                let baseline = block.is_overloaded(0, step)?;
+                Some(baseline || block.is_overloaded(arm, step)?)
+            })
+            .collect();
+        let overloaded = told.iter().filter(|overloaded| **overloaded).count();
+        overloaded * 2 > told.len()
+    }
+}

@@ -1,0 +1,244 @@
+//! A comparison: the same measurement over several paths, in blocks (DESIGN D9). Each visit is a run of its own, on fresh
+//! connections; what the far ends can do is found out before, and forced on all.
+
+mod agree;
+mod arms;
+mod cells;
+mod order;
+mod told;
+mod visit;
+
+use std::collections::BTreeMap;
+
+use super::Finished;
+use super::hooks::Hooks;
+use super::observe::{Interrupt, Observer};
+use super::plan::ComparePlan;
+use crate::clock::{Clock, MonotonicClock};
+use crate::error::{Error, Result};
+use crate::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN};
+use crate::result::{Block, StepResult, Visit};
+use crate::units::Instant;
+
+use arms::RunningArm;
+use cells::{BlockValues, Declared};
+use order::Orders;
+use told::Told;
+use visit::Visited;
+
+/// An arm that could not be measured so many times in a row is given up: both passes of a block.
+const FAILURES_MAX: u32 = 2;
+
+/// Carries a comparison out.
+///
+/// # Errors
+/// Where an arm cannot be measured at all, or the arms have nothing in common.
+pub(super) fn run(
+    plan: &ComparePlan,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    check(plan)?;
+    let mut comparing = Comparing::start(plan, interrupt, observer)?;
+    let prepared = comparing.agree().and_then(|()| comparing.pilot());
+    match prepared {
+        Ok(()) => {}
+        // What was begun was ended by the interrupt, and not by the arm.
+        Err(_) if interrupt.is_raised() => {}
+        Err(error) => return Err(error),
+    }
+    let error = comparing.blocks();
+    Ok(comparing.finish(error))
+}
+
+/// Checks what no flag can check alone.
+fn check(plan: &ComparePlan) -> Result<()> {
+    if !(COMPARE_BLOCKS_MIN..=COMPARE_BLOCKS_MAX).contains(&plan.blocks) {
+        return Err(Error::usage(format!(
+            "--blocks {} is not {COMPARE_BLOCKS_MIN} to {COMPARE_BLOCKS_MAX}: fewer blocks give no interval of 95 %",
+            plan.blocks
+        ))
+        .remedy(format!("write --blocks {COMPARE_BLOCKS_MIN} or more")));
+    }
+    if !(2..=ARMS_MAX).contains(&plan.arms.len()) {
+        let message = format!("2 to {ARMS_MAX} arms can be compared, not {}", plan.arms.len());
+        return Err(Error::usage(message).remedy("name them: tare compare a=HOST b=HOST -- lat"));
+    }
+    for (index, arm) in plan.arms.iter().enumerate() {
+        if plan.arms[..index].iter().any(|other| other.name == arm.name) {
+            let message = format!("two arms are called {}", arm.name);
+            return Err(Error::usage(message).remedy("give each a name of its own: NAME=TARGET"));
+        }
+    }
+    Ok(())
+}
+
+/// A comparison under way.
+struct Comparing<'a> {
+    plan: &'a ComparePlan,
+    interrupt: &'a Interrupt,
+    observer: &'a mut dyn Observer,
+    hooks: Hooks,
+    /// The baseline first, the A/A arm last.
+    arms: Vec<RunningArm>,
+    declared: Declared,
+    told: Told,
+    began: Instant,
+    /// Steps begun, of all that there will be, for the progress.
+    steps_done: usize,
+    steps_total: usize,
+    blocks: Vec<Block>,
+    /// What the whole blocks came to, and the arms' part in the others.
+    values: Vec<BlockValues>,
+    /// What the pilot found: by step and measure, a value per visit.
+    pilot: BTreeMap<(usize, String), Vec<f64>>,
+}
+
+impl<'a> Comparing<'a> {
+    fn start(
+        plan: &'a ComparePlan,
+        interrupt: &'a Interrupt,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
+        let mut told = Told::new(plan);
+        let arms = arms::furnish(plan, &mut told)?;
+        let steps = arms[0].steps;
+        let visits = plan.blocks as usize * 2 * arms.len() + agree::PILOT_VISITS;
+        for warning in told.warnings() {
+            observer.warning(&warning);
+        }
+        Ok(Self {
+            plan,
+            interrupt,
+            observer,
+            hooks: Hooks::new(interrupt),
+            declared: Declared::of(&arms[0].measurement, &plan.quantiles),
+            arms,
+            told,
+            began: MonotonicClock.now(),
+            steps_done: 0,
+            steps_total: visits * steps,
+            blocks: Vec::new(),
+            values: Vec::new(),
+            pilot: BTreeMap::new(),
+        })
+    }
+
+    /// The blocks, one after the other. Returns what ended them early, or why an arm was given up.
+    fn blocks(&mut self) -> Option<Error> {
+        let mut orders = Orders::new(self.plan.seed, self.arms.len());
+        for number in 1..=u64::from(self.plan.blocks) {
+            if self.interrupt.is_raised() {
+                break;
+            }
+            if let Err(error) = self.block(number, orders.next_block()) {
+                return Some(error);
+            }
+            if self.arms[0].failed.is_some() {
+                break;
+            }
+            if self.observer.wants_reports() {
+                let report = self.report(true);
+                self.observer.step_finished(&report);
+            }
+        }
+        let given_up = self.arms.iter().find(|arm| arm.failed.is_some())?;
+        given_up.failed.clone().map(|error| given_up.blame(&error))
+    }
+
+    /// One block.
+    ///
+    /// # Errors
+    /// Where going on would measure something else than was asked for: what a hook changed could not be undone.
+    fn block(&mut self, number: u64, order: Vec<usize>) -> Result<()> {
+        let passes = order.iter().chain(order.iter().rev());
+        let mut block = Block {
+            number,
+            ..Block::default()
+        };
+        let mut measured: Vec<Vec<Vec<StepResult>>> = vec![Vec::new(); self.arms.len()];
+        let mut fatal = None;
+        for &arm in passes {
+            if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
+                break;
+            }
+            if self.arms[arm].failed.is_some() {
+                continue;
+            }
+            let began_at = jiff::Timestamp::now().to_string();
+            let at = MonotonicClock.now().since(self.began);
+            let measurement = self.arms[arm].measurement.clone();
+            let visited = self.visit(arm, &measurement);
+            block.visits.push(Visit {
+                arm: self.arms[arm].name.clone(),
+                began_at,
+                steps: cells::visit_steps(&visited.steps),
+                error: visited.error.as_ref().map(ToString::to_string),
+            });
+            fatal = self.take(arm, at.0, visited, &mut measured[arm]);
+            if fatal.is_some() {
+                break;
+            }
+        }
+        let steps = self.arms[0].steps;
+        let is_whole = |visits: &Vec<Vec<StepResult>>| {
+            visits.len() == 2 && visits.iter().all(|visit| visit.len() == steps)
+        };
+        block.whole = measured.iter().all(is_whole);
+        let usable = |visits: Vec<Vec<StepResult>>| is_whole(&visits).then_some(visits);
+        self.values.push(BlockValues::of(
+            number,
+            measured.into_iter().map(usable).collect(),
+            &self.declared,
+        ));
+        self.blocks.push(block);
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// Keeps what a visit brought, and counts its failure. Returns what is fatal to the whole comparison.
+    fn take(
+        &mut self,
+        index: usize,
+        at_ns: u64,
+        visited: Visited,
+        measured: &mut Vec<Vec<StepResult>>,
+    ) -> Option<Error> {
+        let Visited {
+            steps,
+            error,
+            unclean,
+        } = visited;
+        let arm = &mut self.arms[index];
+        arm.keep(at_ns, &steps);
+        match error {
+            None => {
+                arm.failures = 0;
+                arm.visits += 1;
+                measured.push(steps);
+            }
+            Some(_) if self.interrupt.is_raised() => {}
+            Some(error) => {
+                arm.failures += 1;
+                let blamed = arm.blame(&error);
+                self.told.failed(&arm.name, &blamed);
+                if arm.failures >= FAILURES_MAX {
+                    arm.failed = Some(error);
+                }
+            }
+        }
+        unclean
+    }
+
+    fn finish(mut self, error: Option<Error>) -> Finished {
+        let interrupted = self.interrupt.is_raised();
+        let report = self.report(interrupted || error.is_some());
+        for warning in &report.warnings {
+            self.observer.warning(warning);
+        }
+        Finished {
+            report,
+            error,
+            interrupted,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One visit: an arm's hooks, and its run between them.
+
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+
+use super::Comparing;
+use crate::clock::{Clock, MonotonicClock};
+use crate::error::{Error, Result};
+use crate::result::{Params, StepResult};
+use crate::run::observe::{Interrupt, Observer, Progress};
+use crate::run::plan::Measurement;
+use crate::units::Nanos;
+
+/// How often a rest looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a visit brought.
+#[derive(Debug, Default)]
+pub(super) struct Visited {
+    /// The steps that were measured.
+    pub(super) steps: Vec<StepResult>,
+    /// Why not all of them.
+    pub(super) error: Option<Error>,
+    /// What the before-command changed could not be undone: whatever is measured next is measured with it.
+    pub(super) unclean: Option<Error>,
+}
+
+impl Comparing<'_> {
+    /// Measures an arm once.
+    pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> Visited {
+        let arm = &self.arms[index];
+        let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
+        let entered = match self.hooks.enter(&name, &hooks) {
+            Ok(entered) => entered,
+            Err(error) => {
+                return Visited {
+                    error: Some(error),
+                    ..Visited::default()
+                };
+            }
+        };
+        if hooks.before.is_some() {
+            rest(self.plan.settle, self.interrupt);
+        }
+        let mut within = Within {
+            outer: &mut *self.observer,
+            done: self.steps_done,
+            total: self.steps_total,
+        };
+        let held = arm.held.as_deref();
+        let ran = measurement.run(held, self.interrupt, &mut within);
+        self.steps_done += arm.steps;
+        let unclean = entered.leave().err();
+        if hooks.after.is_some() {
+            rest(self.plan.settle, self.interrupt);
+        }
+        let finished = match ran {
+            Ok(finished) => finished,
+            Err(error) => {
+                return Visited {
+                    error: Some(error),
+                    unclean,
+                    ..Visited::default()
+                };
+            }
+        };
+        self.told.visited(&name, &finished.report);
+        let mut error = finished.error;
+        if finished.interrupted {
+            error.get_or_insert_with(|| Error::environment("interrupted"));
+        }
+        Visited {
+            steps: finished.report.results,
+            error,
+            unclean,
+        }
+    }
+
+    /// The same of an arm that must be there for a comparison to begin.
+    ///
+    /// # Errors
+    /// Whatever kept it from being measured.
+    pub(super) fn must_visit(
+        &mut self,
+        index: usize,
+        measurement: &Measurement,
+    ) -> Result<Vec<StepResult>> {
+        let visited = self.visit(index, measurement);
+        match visited.unclean.or(visited.error) {
+            Some(error) => Err(self.arms[index].blame(&error)),
+            None => Ok(visited.steps),
+        }
+    }
+}
+
+/// Lets a change settle.
+fn rest(length: Nanos, interrupt: &Interrupt) {
+    // Nothing is ever sent: a receive with a timeout is a sleep.
+    let (_hold, pause) = bounded::<()>(0);
+    let end = MonotonicClock.now() + length;
+    loop {
+        let now = MonotonicClock.now();
+        if now >= end || interrupt.is_raised() {
+            return;
+        }
+        let _ = pause.recv_timeout(LOOK.min(end.since(now).into()));
+    }
+}
+
+/// Shows the progress of a visit as that of the whole comparison, and keeps the rest for it to tell.
+struct Within<'a> {
+    outer: &'a mut dyn Observer,
+    done: usize,
+    total: usize,
+}
+
+impl Observer for Within<'_> {
+    fn step_started(&mut self, params: &Params, index: usize, _total: usize) {
+        let index = (self.done + index).min(self.total.saturating_sub(1));
+        self.outer.step_started(params, index, self.total);
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        self.outer.progress(progress);
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.outer.wants_progress()
+    }
+}

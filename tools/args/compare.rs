@@ -1,0 +1,464 @@
+//! The flags of `tare compare`. What is measured stands behind `--`, and is parsed as the command that measures it by
+//! itself, once for each arm.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches};
+use tare_engine::error::{Error, Result};
+use tare_engine::run::plan::HookSpec;
+use tare_engine::units::Nanos;
+
+use super::common::{Percentiles, ResultArgs, SEED_BITS, random_seed};
+use super::{Cli, Command, Refused};
+
+/// The length of a step within a visit where `--block-duration` does not say otherwise.
+const BLOCK_DURATION: &str = "500ms";
+/// The warm-up of a visit where the options behind `--` do not say otherwise.
+pub(crate) const WARMUP: Nanos = Nanos::from_millis(100);
+/// Quantiles over which a verdict is given where `--percentiles` does not say otherwise, per cent.
+const QUANTILES: [f64; 2] = [50.0, 99.0];
+/// The arms of `tare compare` alone.
+const BY_DEFAULT: [&str; 2] = ["loopback", "veth"];
+/// What can stand behind `--`.
+const MEASURED: [&str; 3] = ["lat", "bw", "http"];
+
+const ARMS: &str = "The arms";
+const BLOCKS: &str = "The blocks";
+
+/// Flags that belong before `--`, by their ids, and what to write there instead.
+const BELONGS_BEFORE: [(&str, &str); 11] = [
+    ("duration", "--block-duration TIME"),
+    ("count", "--block-duration TIME"),
+    ("bytes", "--block-duration TIME"),
+    ("seed", "--seed N"),
+    ("percentiles", "--percentiles LIST"),
+    ("assertions", "--assert 'NAME.p99.delta<30us'"),
+    ("strict", "--strict"),
+    ("label", "--label TEXT"),
+    ("format", "--format NAME"),
+    ("output", "-o FILE"),
+    ("quiet", "--quiet"),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  tare compare                                  what a veth pair adds to loopback (as root; else loopback twice)
+  tare compare host=node-2 pod=10.1.2.3:7117    round trips to a host and to a pod on it
+  tare compare host=node-2 runc=10.1.2.3 kata=10.1.2.4 -- lat --size 1:256K:*64 -o table.md
+                                                one row per size, one column per path, differences with intervals
+  tare compare host=node-2 pod=10.1.2.3 -- bw --size 64,4K,256K
+  tare compare web=http://node-2:8080/ nodeport=http://node-2:30080/ -- http -c 100 --stages 1000,3000,5000
+  tare compare plain=node-2 tuned=node-2 --before tuned='sysctl -w net.core.busy_poll=50' \\
+    --after tuned='sysctl -w net.core.busy_poll=0' -- lat
+                                                one machine, with a knob turned and turned back for each visit
+  tare compare a=loopback b=loopback --arm-options b='--server-delay 5us' -- lat
+                                                a known difference: is it found?
+  tare compare host=node-2 kata=10.1.2.4 --assert 'kata.p99.delta<30us' -- lat && echo cheap enough
+  tare compare --baseline-file before.json after.json
+                                                two saved comparisons, made days apart
+
+Exit codes: 0 measured, 1 could not measure (an arm was given up), 2 usage, 3 an assertion failed,
+4 disturbed (--strict), 5 cannot tell, 130 interrupted (what was measured is printed).";
+
+/// Compare paths: the same measurement over each, in blocks, and the differences with their intervals
+///
+/// In each block all arms are visited in a random order and then in the reverse one, each time on fresh connections.
+/// What differs from block to block is then no difference between arms, and an A/A arm (the first one, visited once
+/// more) shows how small a difference this experiment can tell. The first arm is what the others are compared with.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(mut_arg("assertions", |arg| {
+    arg.help("Fail with exit code 3 unless this holds: 'kata.p99.delta<30us' (repeatable)").long_help(
+        "Fail with exit code 3 unless this holds: 'kata.p99.delta<30us', 'runc.bandwidth.ratio>0.95' (repeatable)\n\n\
+         ARM.MEASURE.delta or ARM.MEASURE.ratio, where MEASURE is p50, p99.9 …, bandwidth or goodput: the difference to \
+         the baseline, or the ratio. size=4K, connections=8, rate=1000 and stage=2 select steps: \
+         'size=64:runc.p50.delta<5us'.\n\nIt holds or fails only if the whole interval does; otherwise the exit code is \
+         5: cannot tell.",
+    )
+}))]
+pub(crate) struct CompareArgs {
+    /// The paths, each a name and a target; the first is the baseline [default: loopback veth]
+    ///
+    /// Targets are those of what is measured: HOST, HOST:PORT, and URLs of http. `loopback` is a server within this
+    /// process, `veth` the same in a network namespace made for the run (needs root); they need no name.
+    #[arg(value_name = "NAME=TARGET")]
+    arms: Vec<String>,
+    /// Compare with this arm instead of the first
+    #[arg(long, value_name = "NAME", help_heading = ARMS)]
+    baseline: Option<String>,
+    /// Run this shell command before each visit to an arm: NAME='sysctl -w …' (one for each arm)
+    #[arg(long, value_name = "NAME=COMMAND", help_heading = ARMS)]
+    before: Vec<Named>,
+    /// Run this one after each visit, on every exit: it undoes what --before changed
+    ///
+    /// It is run after a --before that failed, too. What a killed run left undone is named at the next start.
+    #[arg(long, value_name = "NAME=COMMAND", help_heading = ARMS)]
+    after: Vec<Named>,
+    /// Rest so long after each of those commands
+    #[arg(long, value_name = "TIME", default_value = "0", help_heading = ARMS)]
+    settle: Nanos,
+    /// Give one arm options of its own, of what stands behind --: NAME='--nodelay'
+    #[arg(long, value_name = "NAME=OPTIONS", help_heading = ARMS)]
+    arm_options: Vec<Named>,
+    /// Compare two saved results instead: this one, made before, with the one named as argument
+    #[arg(long, value_name = "OLD.json", help_heading = ARMS)]
+    #[arg(conflicts_with_all = ["baseline", "before", "after", "settle", "arm_options", "blocks", "block_duration", "seed"])]
+    pub(crate) baseline_file: Option<PathBuf>,
+
+    /// Visit all arms that often, twice each time: 6 or more; small differences take more
+    #[arg(long, value_name = "N", default_value = "12", help_heading = BLOCKS)]
+    blocks: u32,
+    /// Measure each step of a visit for that long
+    #[arg(long, value_name = "TIME", default_value = BLOCK_DURATION, help_heading = BLOCKS)]
+    block_duration: Nanos,
+    /// Repeat the order of an earlier run's visits: its report names its seed
+    #[arg(long, value_name = "N", help_heading = BLOCKS)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..1 << SEED_BITS))]
+    seed: Option<u64>,
+    /// Give verdicts over these quantiles of round trips or requests [default: 50,99]
+    #[arg(long, value_name = "LIST", help_heading = "The result")]
+    percentiles: Option<Percentiles>,
+    #[command(flatten)]
+    pub(crate) result: ResultArgs,
+
+    /// What each visit measures: lat, bw or http, with its options [default: lat]
+    #[arg(last = true, value_name = "lat|bw|http OPTIONS")]
+    measured: Vec<String>,
+}
+
+/// `NAME=TEXT`.
+#[derive(Debug, Clone)]
+struct Named {
+    name: String,
+    text: String,
+}
+
+impl FromStr for Named {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, rest) = text
+            .split_once('=')
+            .filter(|(name, rest)| is_name(name) && !rest.is_empty())
+            .ok_or_else(|| {
+                Error::usage("it begins with the name of an arm").remedy("write it as NAME='…'")
+            })?;
+        Ok(Self {
+            name: name.to_owned(),
+            text: rest.to_owned(),
+        })
+    }
+}
+
+/// An arm's name: what an assertion can name, and a file.
+fn is_name(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters.next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && text.len() <= 40
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// An arm as typed.
+#[derive(Debug)]
+pub(crate) struct Arm {
+    pub(crate) name: String,
+    /// The command that measures it.
+    pub(crate) command: Command,
+    pub(crate) options: Option<String>,
+    pub(crate) hooks: HookSpec,
+}
+
+/// Where the arms came from.
+#[derive(Debug)]
+pub(crate) struct Arms {
+    /// The baseline first.
+    pub(crate) arms: Vec<Arm>,
+    /// None were named.
+    pub(crate) by_default: bool,
+}
+
+impl CompareArgs {
+    /// The arms, the baseline first, each with what is measured over it.
+    ///
+    /// # Errors
+    /// A usage error where flags make no sense, alone or together.
+    pub(crate) fn arms(&self) -> Result<Arms> {
+        let by_default = self.arms.is_empty();
+        let typed: Vec<&str> = if by_default {
+            BY_DEFAULT.to_vec()
+        } else {
+            self.arms.iter().map(String::as_str).collect()
+        };
+        let mut named = Vec::new();
+        for text in typed {
+            named.push(name_and_target(text)?);
+        }
+        if let [(only, _)] = named.as_slice() {
+            let message = format!("{only} alone is compared with nothing");
+            return Err(Error::usage(message).remedy(format!(
+                "name a second path: tare compare {only}=… other=HOST:PORT -- lat"
+            )));
+        }
+        let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        let baseline = self.baseline.iter().map(|name| ("--baseline", name));
+        let of = |flag: &'static str, list: &'_ [Named]| -> Vec<(&'static str, String)> {
+            list.iter().map(|n| (flag, n.name.clone())).collect()
+        };
+        let mut mentioned: Vec<(&str, String)> = baseline.map(|(f, n)| (f, n.clone())).collect();
+        mentioned.extend(of("--before", &self.before));
+        mentioned.extend(of("--after", &self.after));
+        mentioned.extend(of("--arm-options", &self.arm_options));
+        for (flag, name) in &mentioned {
+            if !names.contains(&name.as_str()) {
+                let message = format!("{flag}: no arm is called {name}");
+                let remedy = format!("the arms are {}", names.join(", "));
+                return Err(Error::usage(message).remedy(remedy));
+            }
+        }
+        let mut arms = Vec::new();
+        for (name, target) in named {
+            let options = one(&self.arm_options, name, "--arm-options")?;
+            arms.push(Arm {
+                name: name.to_owned(),
+                command: self.command(name, target, options.as_deref())?,
+                options,
+                hooks: HookSpec {
+                    before: one(&self.before, name, "--before")?,
+                    after: one(&self.after, name, "--after")?,
+                },
+            });
+        }
+        if let Some(baseline) = &self.baseline {
+            let at = arms.iter().position(|arm| arm.name == *baseline);
+            let first = arms.remove(at.unwrap_or(0));
+            arms.insert(0, first);
+        }
+        Ok(Arms { arms, by_default })
+    }
+
+    /// The options behind `--`, and an arm's own, as the command that they belong to would parse them.
+    fn command(&self, name: &str, target: &str, own: Option<&str>) -> Result<Command> {
+        let (kind, options) = match self.measured.split_first() {
+            None => ("lat", &[][..]),
+            Some((kind, options)) => (kind.as_str(), options),
+        };
+        if !MEASURED.contains(&kind) {
+            let message = format!("'{}' cannot be compared", kind.escape_debug());
+            return Err(Error::usage(message)
+                .remedy("write what each visit measures behind --: tare compare … -- lat --size 64"));
+        }
+        let own = match own {
+            None => Vec::new(),
+            Some(text) => shlex::split(text).ok_or_else(|| {
+                Error::usage(format!("--arm-options {name}: a quote is not closed"))
+                    .remedy(format!("write it as --arm-options {name}='…'"))
+            })?,
+        };
+        let mut words: Vec<OsString> = vec!["tare".into(), kind.into(), target.into()];
+        words.extend(options.iter().map(Into::into));
+        words.extend(own.iter().map(Into::into));
+        let wrong = |refused: clap::Error| {
+            let line = Refused::from(refused).line();
+            Error::usage(format!("arm {name}: tare {kind}: {line}"))
+        };
+        let matches = Cli::command()
+            .try_get_matches_from(words)
+            .map_err(wrong)?;
+        if let Some((_, given)) = matches.subcommand() {
+            check_place(given)?;
+        }
+        let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
+        Ok(cli.command)
+    }
+
+    /// The saved result that is compared with [`CompareArgs::baseline_file`].
+    ///
+    /// # Errors
+    /// A usage error unless it is named, and alone.
+    pub(crate) fn later_file(&self) -> Result<PathBuf> {
+        match (self.arms.as_slice(), self.measured.is_empty()) {
+            ([file], true) => Ok(PathBuf::from(file)),
+            _ => Err(
+                Error::usage("--baseline-file compares it with one other saved result")
+                    .remedy("write: tare compare --baseline-file before.json after.json"),
+            ),
+        }
+    }
+
+    pub(crate) const fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    pub(crate) const fn block_duration(&self) -> Nanos {
+        self.block_duration
+    }
+
+    pub(crate) const fn settle(&self) -> Nanos {
+        self.settle
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(random_seed)
+    }
+
+    /// Quantiles over which a verdict is given, per cent.
+    pub(crate) fn quantiles(&self) -> Vec<f64> {
+        let asked = self.percentiles.as_ref();
+        asked.map_or_else(|| QUANTILES.to_vec(), |list| list.0.clone())
+    }
+}
+
+/// `NAME=TARGET`, or a target that is a name itself.
+fn name_and_target(text: &str) -> Result<(&str, &str)> {
+    match text.split_once('=') {
+        Some((name, target)) if is_name(name) && !target.is_empty() => Ok((name, target)),
+        _ if is_name(text) => Ok((text, text)),
+        _ => Err(
+            Error::usage(format!("'{}' has no name", text.escape_debug())).remedy(format!(
+                "write it as NAME={}, with a name of letters, digits, - and _",
+                text.rsplit('=').next().unwrap_or(text)
+            )),
+        ),
+    }
+}
+
+/// The only one of that name.
+fn one(list: &[Named], name: &str, flag: &str) -> Result<Option<String>> {
+    let mut own = list.iter().filter(|named| named.name == name);
+    let first = own.next().map(|named| named.text.clone());
+    if own.next().is_some() {
+        return Err(Error::usage(format!("{flag} {name} is given twice"))
+            .remedy("join the two: NAME='first; second'"));
+    }
+    Ok(first)
+}
+
+/// Checks that nothing stands behind `--` that is the whole comparison's.
+fn check_place(given: &ArgMatches) -> Result<()> {
+    for (id, instead) in BELONGS_BEFORE {
+        let is_there = given.try_contains_id(id).unwrap_or(false)
+            && given.value_source(id) == Some(ValueSource::CommandLine);
+        if is_there {
+            let flag = instead.split(' ').next().unwrap_or(instead);
+            let message = format!("--{}: it is said once for all visits", long_name(id));
+            return Err(Error::usage(message).remedy(format!(
+                "write {instead} before --, as in: tare compare a=… b=… {flag} … -- lat"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The flag that a user knows an id as.
+fn long_name(id: &str) -> &str {
+    match id {
+        "assertions" => "assert",
+        id => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::parse;
+
+    fn args(words: &[&str]) -> CompareArgs {
+        let words = ["tare", "compare"].iter().chain(words);
+        let cli = parse(words.map(Into::into)).expect("the flags themselves are fine");
+        let Command::Compare(args) = cli.command else {
+            panic!("compare became something else");
+        };
+        *args
+    }
+
+    fn refused(words: &[&str]) -> String {
+        args(words).arms().expect_err(&words.join(" ")).to_string()
+    }
+
+    #[test]
+    fn nothing_is_loopback_against_veth() {
+        let arms = args(&[]).arms().unwrap();
+        assert!(arms.by_default);
+        let names: Vec<&str> = arms.arms.iter().map(|arm| arm.name.as_str()).collect();
+        assert_eq!(names, ["loopback", "veth"]);
+        assert!(matches!(arms.arms[0].command, Command::Lat(_)));
+        assert!(!args(&["loopback", "veth"]).arms().unwrap().by_default);
+    }
+
+    #[test]
+    fn the_baseline_comes_first() {
+        let typed = ["a=1.2.3.4", "b=1.2.3.5:99", "c", "--baseline", "b", "--", "bw", "-P", "4"];
+        let arms = args(&typed).arms().unwrap().arms;
+        let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
+        assert_eq!(names, ["b", "a", "c"]);
+        assert!(arms.iter().all(|arm| matches!(arm.command, Command::Bw(_))));
+    }
+
+    #[test]
+    fn an_arm_has_its_own_hooks_and_options() {
+        let typed = [
+            "a=loopback",
+            "b=loopback",
+            "--before",
+            "b=sysctl -w x=1",
+            "--after",
+            "b=sysctl -w x=0",
+            "--arm-options",
+            "b=--server-delay 5us",
+            "--",
+            "lat",
+            "--size",
+            "64,4K",
+        ];
+        let arms = args(&typed).arms().unwrap().arms;
+        assert_eq!(arms[0].hooks, HookSpec::default());
+        assert_eq!(arms[1].hooks.before.as_deref(), Some("sysctl -w x=1"));
+        assert_eq!(arms[1].hooks.after.as_deref(), Some("sysctl -w x=0"));
+        assert_eq!(arms[1].options.as_deref(), Some("--server-delay 5us"));
+        let Command::Lat(lat) = &arms[1].command else {
+            panic!("lat became something else");
+        };
+        let plan = lat.plan(None).unwrap();
+        assert_eq!(plan.server_delay, Nanos::from_micros(5));
+        assert_eq!(plan.sizes, [64, 4096]);
+    }
+
+    #[test]
+    fn urls_are_targets_of_http() {
+        let typed = ["a=http://n:80/?x=1", "b=n:81/y", "--", "http", "-c", "3"];
+        let arms = args(&typed).arms().unwrap().arms;
+        assert!(arms.iter().all(|arm| matches!(arm.command, Command::Http(_))));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_reason() {
+        for (words, why) in [
+            (&["a=h"][..], "alone is compared with nothing"),
+            (&["10.0.0.1:99", "b=h"], "write it as NAME=10.0.0.1:99"),
+            (&["a=", "b=h"], "'a=' has no name"),
+            (&["a=h", "b=h", "--", "ping"], "'ping' cannot be compared"),
+            (&["a=h", "b=h", "--", "serve"], "'serve' cannot be compared"),
+            (&["a=h", "b=h", "--baseline", "c"], "the arms are a, b"),
+            (&["a=h", "b=h", "--before", "c=x"], "--before: no arm is called c"),
+            (
+                &["a=h", "b=h", "--before", "a=x", "--before", "a=y"],
+                "--before a is given twice",
+            ),
+            (&["a=h", "b=h", "--arm-options", "a='x"], "a quote is not closed"),
+            (&["a=h", "b=h", "--arm-options", "a=--sise 3"], "arm a: tare lat:"),
+            (&["a=h", "b=h", "--", "lat", "-d", "3s"], "write --block-duration TIME before --"),
+            (&["a=h", "b=h", "--", "lat", "-n", "3"], "write --block-duration TIME before --"),
+            (&["a=h", "b=h", "--", "bw", "--bytes", "1G"], "write --block-duration"),
+            (&["a=h", "b=h", "--", "http", "-o", "x.json"], "write -o FILE before --"),
+            (&["a=h", "b=h", "--", "lat", "--assert", "p99<1s"], "--assert: it is said once"),
+            (&["a=h", "b=h", "--", "lat", "other"], "'other'"),
+        ] {
+            let message = refused(words);
+            assert!(message.contains(why), "{words:?}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+}
