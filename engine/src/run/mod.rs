@@ -6,6 +6,7 @@ pub mod cpus;
 pub mod environment;
 mod far_end;
 pub mod guard;
+pub mod hooks;
 mod http;
 mod instrument;
 pub mod journal;
