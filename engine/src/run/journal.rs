@@ -1,25 +1,30 @@
 //! What a run changed on the machine and has not undone yet, on disk, so that the next start can name what a
 //! SIGKILL left behind (DESIGN D11).
 //!
-//! An entry is a small file, written before the change and removed after undoing it. It is a leftover once its
-//! process is gone while the link is still there.
+//! An entry is a small file, written before the change and removed after undoing it. That of a link is a leftover
+//! once its process is gone while the link is still there. Whether what a command changed was undone nobody can see
+//! from outside: its entry is a leftover from the end of its process until the file is removed.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sys::files::Files;
+use crate::sys::random;
+
+/// Characters of a name that get into the name of an entry's file.
+const FILE_NAME_MAX: usize = 40;
 
 /// Something that an earlier run left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
     /// What it is, in words.
     pub what: String,
-    /// The command that undoes it.
+    /// The command that undoes it, and that removes the entry where nothing else tells that it was undone.
     pub undo_command: String,
 }
 
@@ -29,11 +34,26 @@ struct Entry {
     pid: u32,
     /// Start of the process, clock ticks after boot: a pid alone is reused.
     started_ticks: Option<u64>,
-    /// The network namespace that the link is in.
+    /// The network namespace that the change was made in.
     namespace: Option<String>,
     what: String,
-    link: String,
+    /// The network device that was made; absent where a command made the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
     undo: String,
+}
+
+impl Entry {
+    /// What undoes the change for good, typed into a shell.
+    fn undo_command(&self, path: &Path) -> String {
+        if self.link.is_some() {
+            return self.undo.clone();
+        }
+        let path = path.to_string_lossy();
+        // Only a NUL cannot be quoted, and no path holds one.
+        let path = shlex::try_quote(&path).unwrap_or_default();
+        format!("{} && rm {path}", self.undo)
+    }
 }
 
 /// The directories that entries are written to and looked for in.
@@ -47,17 +67,21 @@ pub struct Journal {
 /// An entry on disk. Dropping it leaves the file, so that whatever was not undone is named later.
 #[derive(Debug)]
 #[must_use = "an entry that is never settled is named as a leftover"]
-pub struct Note(PathBuf);
+pub struct Note {
+    path: PathBuf,
+    undo_command: String,
+}
 
 impl Note {
+    /// What to type where the change could not be undone; as [`Leftover::undo_command`].
+    #[must_use]
+    pub fn undo_command(&self) -> &str {
+        &self.undo_command
+    }
+
     /// Removes the entry: the change was undone.
     pub fn settle(self) {
-        // Where it cannot be removed the next start sees that the link is gone and tries again.
-        let _ = fs::remove_file(&self.0);
-        // The directory goes with its last entry; it stays while there are others.
-        if let Some(directory) = self.0.parent() {
-            let _ = fs::remove_dir(directory);
-        }
+        remove(&self.path);
     }
 }
 
@@ -81,28 +105,52 @@ impl Journal {
     /// # Errors
     /// An environment error where no directory of the journal can be written.
     pub fn note_link(&self, link: &str, what: &str) -> Result<Note> {
+        let undo = format!("ip link del {link}");
+        let entry = self.entry(what, Some(link.to_owned()), undo);
+        self.write(link, &entry)
+    }
+
+    /// Writes down that a command is about to change something, which the simple shell command `undo` undoes. The entry
+    /// tells the network namespace, but is named in others too: a command may change what is not bound to one.
+    /// Only its owner may read it, since commands may hold what is nobody else's business.
+    ///
+    /// # Errors
+    /// As [`Journal::note_link`], and where the kernel gives no random bytes, which tell apart entries of one `name`.
+    pub fn note_command(&self, name: &str, what: &str, undo: &str) -> Result<Note> {
+        let entry = self.entry(what, None, undo.to_owned());
+        let random = u32::from_be_bytes(random::bytes()?);
+        self.write(&format!("{}-{random:08x}", file_name(name)), &entry)
+    }
+
+    fn entry(&self, what: &str, link: Option<String>, undo: String) -> Entry {
         let pid = std::process::id();
-        let entry = Entry {
+        Entry {
             pid,
             started_ticks: self.started_ticks(pid),
             namespace: self.namespace(),
             what: what.to_owned(),
-            link: link.to_owned(),
-            undo: format!("ip link del {link}"),
-        };
+            link,
+            undo,
+        }
+    }
+
+    fn write(&self, name: &str, entry: &Entry) -> Result<Note> {
         let mut failures = Vec::new();
         for directory in &self.directories {
-            let path = directory.join(format!("{link}.json"));
-            let written = write(directory, &path, &entry).or_else(|error| {
+            let path = directory.join(format!("{name}.json"));
+            let written = write(directory, &path, entry).or_else(|error| {
                 // Another run may have removed the directory with its own last entry in between.
                 if error.kind() == ErrorKind::NotFound {
-                    write(directory, &path, &entry)
+                    write(directory, &path, entry)
                 } else {
                     Err(error)
                 }
             });
             match written {
-                Ok(()) => return Ok(Note(path)),
+                Ok(()) => {
+                    let undo_command = entry.undo_command(&path);
+                    return Ok(Note { path, undo_command });
+                }
                 Err(error) => failures.push(format!("{}: {error}", path.display())),
             }
         }
@@ -113,7 +161,8 @@ impl Journal {
         .remedy("set XDG_RUNTIME_DIR to a directory that can be written"))
     }
 
-    /// What runs that are gone left behind in this network namespace. Entries whose link is gone too are removed.
+    /// What runs that are gone left behind: links in this network namespace, and what commands changed in any. Entries
+    /// whose link is gone too are removed.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
         let here = self.namespace();
@@ -122,20 +171,27 @@ impl Journal {
             let entry = fs::read(&path)
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
-            let Some(entry) = entry.filter(|entry| entry.namespace == here) else {
+            let Some(entry) = entry.filter(|entry| !self.is_alive(entry)) else {
                 continue;
             };
-            if self.is_alive(&entry) {
-                continue;
+            let is_here = entry.namespace == here;
+            let mut what = entry.what.clone();
+            match &entry.link {
+                Some(_) if !is_here => continue,
+                Some(link) if !(self.link_exists)(link) => {
+                    remove(&path);
+                    continue;
+                }
+                None if !is_here => {
+                    let namespace = entry.namespace.as_deref().unwrap_or("unknown");
+                    what = format!("{what}, in another network namespace ({namespace})");
+                }
+                _ => {}
             }
-            if (self.link_exists)(&entry.link) {
-                leftovers.push(Leftover {
-                    what: entry.what,
-                    undo_command: entry.undo,
-                });
-            } else {
-                Note(path).settle();
-            }
+            leftovers.push(Leftover {
+                what,
+                undo_command: entry.undo_command(&path),
+            });
         }
         leftovers
     }
@@ -184,9 +240,36 @@ fn write(directory: &Path, path: &Path, entry: &Entry) -> std::io::Result<()> {
     if !directory.is_dir() {
         DirBuilder::new().mode(0o755).create(directory)?;
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mode = if entry.link.is_some() { 0o644 } else { 0o600 };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     let text = serde_json::to_vec(entry)?;
     file.write_all(&text)
+}
+
+/// Removes an entry.
+fn remove(path: &Path) {
+    // Where that fails it is named, or tried again, at the next start.
+    let _ = fs::remove_file(path);
+    // The directory goes with its last entry; it stays while there are others.
+    if let Some(directory) = path.parent() {
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// What of `name` is fit for the name of a file, in any directory and any shell.
+fn file_name(name: &str) -> String {
+    let fit = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '-'
+        }
+    };
+    name.chars().take(FILE_NAME_MAX).map(fit).collect()
 }
 
 #[cfg(test)]
@@ -204,7 +287,7 @@ pub(crate) mod fixture {
     }
 
     /// A journal on a machine of fixture files, on which each link exists but `gone`.
-    pub(super) fn simulated(fixture: &Fixture) -> Journal {
+    pub(crate) fn simulated(fixture: &Fixture) -> Journal {
         Journal {
             directories: vec![fixture.files().path("/run/tare")],
             files: Files::below(fixture.files().path("/")),
@@ -218,6 +301,7 @@ mod tests {
     use super::fixture::{journal, simulated};
     use super::*;
     use crate::sys::files::fixture::Fixture;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// A line of `/proc/PID/stat` with an awkward name.
     fn stat(started: u64) -> String {
@@ -271,7 +355,64 @@ mod tests {
     }
 
     #[test]
-    fn damaged_entries_and_those_of_other_namespaces_are_left_alone() {
+    fn what_a_command_changed_is_named_until_its_entry_is_removed() {
+        let pid = std::process::id();
+        let fixture = Fixture::new(&[("/run/x", "")]);
+        alive(&fixture, pid, 500);
+        let journal = simulated(&fixture);
+        let note = journal
+            .note_command("a/../b c", "what a knob was", "sysctl -w a=0")
+            .unwrap();
+        let names = fixture.files().names("/run/tare");
+        assert_eq!(names.len(), 1);
+        assert!(names[0].starts_with("a----b-c-"), "{names:?}");
+        assert_eq!(journal.leftovers(), [], "its process is alive");
+
+        alive(&fixture, pid, 501);
+        let path = fixture.files().path(format!("/run/tare/{}", names[0]));
+        let leftover = Leftover {
+            what: "what a knob was".into(),
+            undo_command: format!("sysctl -w a=0 && rm {}", path.display()),
+        };
+        assert_eq!(journal.leftovers(), std::slice::from_ref(&leftover));
+        assert_eq!(journal.leftovers(), [leftover], "and named again");
+        assert_eq!(note.undo_command(), journal.leftovers()[0].undo_command);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        fs::remove_file(&path).unwrap();
+        assert_eq!(journal.leftovers(), []);
+    }
+
+    #[test]
+    fn entries_of_one_name_stand_beside_each_other() {
+        let fixture = Fixture::new(&[("/run/x", "")]);
+        let journal = journal(&fixture);
+        let [one, two] = [(); 2].map(|()| journal.note_command("b", "", "true").unwrap());
+        one.settle();
+        assert_eq!(fixture.files().names("/run/tare").len(), 1);
+        two.settle();
+        assert_eq!(fixture.files().names("/run"), ["x"]);
+    }
+
+    #[test]
+    fn a_command_of_another_namespace_is_named_with_it() {
+        let other =
+            r#"{"pid":1,"started_ticks":0,"namespace":"net:[1]","what":"a knob","undo":"true"}"#;
+        let fixture = Fixture::new(&[("/run/tare/a b.json", other)]);
+        let leftovers = simulated(&fixture).leftovers();
+        assert_eq!(leftovers.len(), 1);
+        assert_eq!(
+            leftovers[0].what,
+            "a knob, in another network namespace (net:[1])"
+        );
+        let path = fixture.files().path("/run/tare/a b.json");
+        let undo = format!("true && rm '{}'", path.display());
+        assert_eq!(leftovers[0].undo_command, undo, "quoted for a shell");
+    }
+
+    #[test]
+    fn damaged_entries_and_links_of_other_namespaces_are_left_alone() {
         let other =
             r#"{"pid":1,"started_ticks":0,"namespace":"net:[1]","what":"","link":"l","undo":""}"#;
         let fixture = Fixture::new(&[("/run/tare/a.json", "{"), ("/run/tare/b.json", other)]);

@@ -389,7 +389,7 @@ impl<M: Measure> Run<'_, M> {
         for leftover in Journal::of_machine().leftovers() {
             let warning = Warning {
                 code: "leftover".to_owned(),
-                message: format!("an earlier run was killed and left {}", leftover.what),
+                message: format!("an earlier run left {}", leftover.what),
                 advice: leftover.undo_command,
             };
             self.warn(warning, observer);
