@@ -222,7 +222,13 @@ impl BwArgs {
     /// # Errors
     /// A usage error where flags make no sense, alone or together.
     pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
-        if self.common.result.output.iter().any(OutputFile::is_of_latencies) {
+        if self
+            .common
+            .result
+            .output
+            .iter()
+            .any(OutputFile::is_of_latencies)
+        {
             return Err(
                 Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
                     .remedy("write it as .json .jsonl .csv .md or .txt"),

@@ -247,8 +247,9 @@ impl CompareArgs {
         };
         if !MEASURED.contains(&kind) {
             let message = format!("'{}' cannot be compared", kind.escape_debug());
-            return Err(Error::usage(message)
-                .remedy("write what each visit measures behind --: tare compare … -- lat --size 64"));
+            return Err(Error::usage(message).remedy(
+                "write what each visit measures behind --: tare compare … -- lat --size 64",
+            ));
         }
         let own = match own {
             None => Vec::new(),
@@ -264,9 +265,7 @@ impl CompareArgs {
             let line = Refused::from(refused).line();
             Error::usage(format!("arm {name}: tare {kind}: {line}"))
         };
-        let matches = Cli::command()
-            .try_get_matches_from(words)
-            .map_err(wrong)?;
+        let matches = Cli::command().try_get_matches_from(words).map_err(wrong)?;
         if let Some((_, given)) = matches.subcommand() {
             check_place(given)?;
         }
@@ -390,7 +389,17 @@ mod tests {
 
     #[test]
     fn the_baseline_comes_first() {
-        let typed = ["a=1.2.3.4", "b=1.2.3.5:99", "c", "--baseline", "b", "--", "bw", "-P", "4"];
+        let typed = [
+            "a=1.2.3.4",
+            "b=1.2.3.5:99",
+            "c",
+            "--baseline",
+            "b",
+            "--",
+            "bw",
+            "-P",
+            "4",
+        ];
         let arms = args(&typed).arms().unwrap().arms;
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
         assert_eq!(names, ["b", "a", "c"]);
@@ -430,7 +439,10 @@ mod tests {
     fn urls_are_targets_of_http() {
         let typed = ["a=http://n:80/?x=1", "b=n:81/y", "--", "http", "-c", "3"];
         let arms = args(&typed).arms().unwrap().arms;
-        assert!(arms.iter().all(|arm| matches!(arm.command, Command::Http(_))));
+        assert!(
+            arms.iter()
+                .all(|arm| matches!(arm.command, Command::Http(_)))
+        );
     }
 
     #[test]
@@ -442,18 +454,42 @@ mod tests {
             (&["a=h", "b=h", "--", "ping"], "'ping' cannot be compared"),
             (&["a=h", "b=h", "--", "serve"], "'serve' cannot be compared"),
             (&["a=h", "b=h", "--baseline", "c"], "the arms are a, b"),
-            (&["a=h", "b=h", "--before", "c=x"], "--before: no arm is called c"),
+            (
+                &["a=h", "b=h", "--before", "c=x"],
+                "--before: no arm is called c",
+            ),
             (
                 &["a=h", "b=h", "--before", "a=x", "--before", "a=y"],
                 "--before a is given twice",
             ),
-            (&["a=h", "b=h", "--arm-options", "a='x"], "a quote is not closed"),
-            (&["a=h", "b=h", "--arm-options", "a=--sise 3"], "arm a: tare lat:"),
-            (&["a=h", "b=h", "--", "lat", "-d", "3s"], "write --block-duration TIME before --"),
-            (&["a=h", "b=h", "--", "lat", "-n", "3"], "write --block-duration TIME before --"),
-            (&["a=h", "b=h", "--", "bw", "--bytes", "1G"], "write --block-duration"),
-            (&["a=h", "b=h", "--", "http", "-o", "x.json"], "write -o FILE before --"),
-            (&["a=h", "b=h", "--", "lat", "--assert", "p99<1s"], "--assert: it is said once"),
+            (
+                &["a=h", "b=h", "--arm-options", "a='x"],
+                "a quote is not closed",
+            ),
+            (
+                &["a=h", "b=h", "--arm-options", "a=--sise 3"],
+                "arm a: tare lat:",
+            ),
+            (
+                &["a=h", "b=h", "--", "lat", "-d", "3s"],
+                "write --block-duration TIME before --",
+            ),
+            (
+                &["a=h", "b=h", "--", "lat", "-n", "3"],
+                "write --block-duration TIME before --",
+            ),
+            (
+                &["a=h", "b=h", "--", "bw", "--bytes", "1G"],
+                "write --block-duration",
+            ),
+            (
+                &["a=h", "b=h", "--", "http", "-o", "x.json"],
+                "write -o FILE before --",
+            ),
+            (
+                &["a=h", "b=h", "--", "lat", "--assert", "p99<1s"],
+                "--assert: it is said once",
+            ),
             (&["a=h", "b=h", "--", "lat", "other"], "'other'"),
         ] {
             let message = refused(words);

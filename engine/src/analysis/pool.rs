@@ -33,7 +33,10 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
         add(&mut pooled, step);
         pooled.intervals.push(interval_of(*at, step));
     }
-    #[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "rates need no more than 53 bits"
+    )]
     if pooled.duration_ns > 0 {
         pooled.rate.achieved_per_s =
             pooled.operations.completed as f64 * 1e9 / pooled.duration_ns as f64;
@@ -134,7 +137,10 @@ fn add_codes(all: &mut BTreeMap<String, StatusCount>, step: &StepResult) {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates need no more than 53 bits"
+)]
 fn add_transfer(pooled: &mut StepResult, step: &StepResult) {
     let Some(own) = &step.transfer else { return };
     let all = pooled.transfer.get_or_insert_with(Transfer::default);
@@ -158,7 +164,10 @@ fn add_cpu(all: &mut CpuUse, own: &CpuUse) {
 }
 
 /// Shares of CPU time, once the sums are known.
-#[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a quotient of two measured numbers"
+)]
 fn finish_cpu(pooled: &mut StepResult) {
     let operations = pooled.operations.completed;
     let bytes = pooled.bandwidth.as_ref().map_or(0, |b| b.received_bytes);
@@ -216,9 +225,8 @@ fn latencies(all: &[&Latencies]) -> Latencies {
     for (code, summary) in all.iter().flat_map(|latency| &latency.by_status) {
         codes.entry(code).or_default().push(summary);
     }
-    let of_code = |(code, summaries): (&String, Vec<&Summary>)| {
-        Some((code.clone(), summary(&summaries)?))
-    };
+    let of_code =
+        |(code, summaries): (&String, Vec<&Summary>)| Some((code.clone(), summary(&summaries)?));
     Latencies {
         response: merge(|l| l.response.as_ref()),
         service: merge(|l| Some(&l.service)).unwrap_or_default(),
@@ -284,7 +292,10 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
 }
 
 /// Bytes are added; rates are those of all bytes over all the time.
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates need no more than 53 bits"
+)]
 fn bandwidth(all: &[(u64, &Bandwidth)]) -> Option<Bandwidth> {
     let (_, first) = all.first()?;
     let mut pooled = Bandwidth {
@@ -338,7 +349,10 @@ fn flow(all: &[(u64, &Bandwidth)], of: fn(&Bandwidth) -> Option<&Flow>) -> Optio
 }
 
 /// A rate over several stretches of time.
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates need no more than 53 bits"
+)]
 fn mean_over_time(
     all: &[(u64, &Bandwidth)],
     of: impl Fn(&Bandwidth) -> Option<f64>,

@@ -10,6 +10,7 @@ use crate::limits::HTTP_CONNECTIONS_MAX;
 use crate::units::Nanos;
 pub use crate::worker::server::http::Stall;
 
+pub use super::hooks::HookSpec;
 pub use crate::driver::BackendChoice;
 pub use crate::proto::auth::Secret;
 pub use crate::proto::http1::request::{Body, Framing, RequestSpec};

@@ -223,14 +223,22 @@ fn common_wait(
     });
     let why = match (asked, wanted) {
         (Some(_), _) => "asked for",
-        (None, WaitMode::Block) => "the default of what is measured, or there is no CPU for each end",
+        (None, WaitMode::Block) => {
+            "the default of what is measured, or there is no CPU for each end"
+        }
         (None, _) => "every end has a CPU of its own",
     };
     let Some((trial, server)) = differs else {
         return Ok((wanted, why.to_owned()));
     };
-    let because = server.wait_reason.as_deref().unwrap_or("it did not say why");
-    let told = format!("the server of {} waits by {}: {because}", trial.arm, server.wait);
+    let because = server
+        .wait_reason
+        .as_deref()
+        .unwrap_or("it did not say why");
+    let told = format!(
+        "the server of {} waits by {}: {because}",
+        trial.arm, server.wait
+    );
     match asked {
         Some(mode) => Err(Error::peer(format!(
             "--wait {} is not for all arms: {told}",
@@ -288,7 +296,10 @@ mod tests {
         assert_eq!(backend, Backend::Epoll);
         assert_eq!(why, "the server of b: why epoll");
         let (backend, why) = common_backend(BackendChoice::Auto, &all[..1]);
-        assert_eq!((backend, why.as_str()), (Backend::Uring, "every end has it"));
+        assert_eq!(
+            (backend, why.as_str()),
+            (Backend::Uring, "every end has it")
+        );
         let silent = [trial("web", "uring", None)];
         let (_, why) = common_backend(BackendChoice::Auto, &silent);
         assert!(why.contains("tell nothing"), "{why}");

@@ -43,7 +43,10 @@ impl RunningArm {
 
     /// An error of this arm.
     pub(super) fn blame(&self, error: &Error) -> Error {
-        let named = Error::new(error.fault(), format!("arm {}: {}", self.name, error.message()));
+        let named = Error::new(
+            error.fault(),
+            format!("arm {}: {}", self.name, error.message()),
+        );
         match error.advice() {
             Some(advice) => named.remedy(advice),
             None => named,

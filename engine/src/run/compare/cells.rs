@@ -58,7 +58,10 @@ impl Measure {
     }
 
     /// Its value over the visits of a block, pooled; absent where there are too few samples.
-    #[expect(clippy::cast_precision_loss, reason = "values need no more than 53 bits")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "values need no more than 53 bits"
+    )]
     fn value(&self, visits: &[&StepResult], pooled: &Distribution) -> Option<f64> {
         let time: f64 = visits.iter().map(|step| step.duration_ns as f64).sum();
         match self.of {
@@ -214,7 +217,11 @@ pub(super) fn visit_steps(steps: &[StepResult]) -> Vec<VisitStep> {
             p99_ns: headline.p99_ns,
             p99_9_ns: headline.p99_9_ns,
             max_ns: headline.max_ns,
-            residence_p50_ns: step.latency.server_residence.as_ref().and_then(|r| r.p50_ns),
+            residence_p50_ns: step
+                .latency
+                .server_residence
+                .as_ref()
+                .and_then(|r| r.p50_ns),
             hdr: (headline.count > 0).then(|| headline.hdr.clone()),
             overloaded: is_overloaded(step),
             disturbed: ends.into_iter().any(|end| end.disturbed || end.saturated),

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::Finished;
 use super::hooks::Hooks;
+use super::journal::Journal;
 use super::observe::{Interrupt, Observer};
 use super::plan::ComparePlan;
 use crate::clock::{Clock, MonotonicClock};
@@ -61,11 +62,17 @@ fn check(plan: &ComparePlan) -> Result<()> {
         .remedy(format!("write --blocks {COMPARE_BLOCKS_MIN} or more")));
     }
     if !(2..=ARMS_MAX).contains(&plan.arms.len()) {
-        let message = format!("2 to {ARMS_MAX} arms can be compared, not {}", plan.arms.len());
+        let message = format!(
+            "2 to {ARMS_MAX} arms can be compared, not {}",
+            plan.arms.len()
+        );
         return Err(Error::usage(message).remedy("name them: tare compare a=HOST b=HOST -- lat"));
     }
     for (index, arm) in plan.arms.iter().enumerate() {
-        if plan.arms[..index].iter().any(|other| other.name == arm.name) {
+        if plan.arms[..index]
+            .iter()
+            .any(|other| other.name == arm.name)
+        {
             let message = format!("two arms are called {}", arm.name);
             return Err(Error::usage(message).remedy("give each a name of its own: NAME=TARGET"));
         }
@@ -111,7 +118,7 @@ impl<'a> Comparing<'a> {
             plan,
             interrupt,
             observer,
-            hooks: Hooks::new(interrupt),
+            hooks: Hooks::new(Journal::of_machine(), interrupt),
             declared: Declared::of(&arms[0].measurement, &plan.quantiles),
             arms,
             told,
@@ -229,7 +236,7 @@ impl<'a> Comparing<'a> {
         unclean
     }
 
-    fn finish(mut self, error: Option<Error>) -> Finished {
+    fn finish(self, error: Option<Error>) -> Finished {
         let interrupted = self.interrupt.is_raised();
         let report = self.report(interrupted || error.is_some());
         for warning in &report.warnings {

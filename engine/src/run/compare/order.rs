@@ -51,14 +51,19 @@ mod tests {
         }
         assert_eq!(counts.len(), 6);
         // 1,000 each, with a standard deviation of 29.
-        assert!(counts.values().all(|n| (880..1_120).contains(n)), "{counts:?}");
+        assert!(
+            counts.values().all(|n| (880..1_120).contains(n)),
+            "{counts:?}"
+        );
     }
 
     #[test]
     fn a_seed_repeats_its_orders() {
         let draw = |seed| {
             let mut orders = Orders::new(seed, 5);
-            std::iter::repeat_with(|| orders.next_block()).take(20).collect::<Vec<_>>()
+            std::iter::repeat_with(|| orders.next_block())
+                .take(20)
+                .collect::<Vec<_>>()
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));

@@ -70,7 +70,10 @@ impl Told {
         let warning = Warning {
             code: "visit-failed".to_owned(),
             message: error.message().to_owned(),
-            advice: error.advice().unwrap_or("see `comparison.blocks`").to_owned(),
+            advice: error
+                .advice()
+                .unwrap_or("see `comparison.blocks`")
+                .to_owned(),
         };
         self.count(arm, warning);
     }
@@ -90,7 +93,9 @@ impl Told {
                 self.environment.servers.push(server.clone());
             }
         }
-        for warning in &report.warnings {
+        // What a visit has too few samples for, a block or all of them may have.
+        let lasting = |warning: &&Warning| warning.code != "few-samples";
+        for warning in report.warnings.iter().filter(lasting) {
             self.count(arm, warning.clone());
         }
     }
@@ -142,7 +147,11 @@ impl Told {
             };
             let message = counted.warning.message.as_str();
             // A visit that failed names its arm itself.
-            let whose = if message.starts_with("arm ") { "" } else { &whose };
+            let whose = if message.starts_with("arm ") {
+                ""
+            } else {
+                &whose
+            };
             merged.push(Warning {
                 code: code.to_owned(),
                 message: format!("{whose}{message}{often}"),

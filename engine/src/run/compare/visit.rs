@@ -26,13 +26,23 @@ pub(super) struct Visited {
     pub(super) unclean: Option<Error>,
 }
 
+impl Visited {
+    fn interrupted() -> Self {
+        Self {
+            error: Some(Error::environment("interrupted")),
+            ..Self::default()
+        }
+    }
+}
+
 impl Comparing<'_> {
     /// Measures an arm once.
     pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> Visited {
         let arm = &self.arms[index];
         let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
         let entered = match self.hooks.enter(&name, &hooks) {
-            Ok(entered) => entered,
+            Ok(Some(entered)) => entered,
+            Ok(None) => return Visited::interrupted(),
             Err(error) => {
                 return Visited {
                     error: Some(error),

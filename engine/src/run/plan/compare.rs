@@ -1,7 +1,7 @@
 //! The plan of a comparison.
 
 use super::{BwPlan, Common, HttpPlan, LatPlan, Stop, Target};
-pub use crate::run::hooks::HookSpec;
+use crate::run::hooks::HookSpec;
 use crate::units::Nanos;
 
 /// What each visit measures.
