@@ -48,7 +48,7 @@ fn journal_of(pid: u32) -> Vec<String> {
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let entries = texts.filter_map(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     let own = entries.filter(|entry| entry["pid"] == json!(pid));
-    own.map(|entry| entry["link"].as_str().unwrap().to_owned())
+    own.filter_map(|entry| Some(entry["link"].as_str()?.to_owned()))
         .collect()
 }
 
