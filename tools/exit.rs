@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use tare_engine::error::{Error, Fault};
-use tare_engine::result::{Instruments, Report, StepResult};
+use tare_engine::result::{Cell, Comparison, Instruments, Report, StepResult, Verdict};
 use tare_engine::run::Finished;
 
 /// How the command ended.
@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     AssertionFailed = 3,
     /// `--strict`, and the generator was saturated or the run disturbed.
     Disturbed = 4,
-    /// The data does not decide an assertion.
+    /// The data does not decide an assertion, or without one, a comparison.
     CannotTell = 5,
     /// Interrupted; what was measured until then was printed.
     Interrupted = 130,
@@ -49,30 +49,66 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
         return error.into();
     }
     let report = &finished.report;
-    let holds = |verdict| report.assertions.iter().any(|a| a.holds == verdict);
+    let failed = report.assertions.iter().any(|a| a.holds == Some(false));
     if !measured(report) {
         Exit::CouldNotMeasure
     } else if strict && disturbed(report) {
         Exit::Disturbed
-    } else if holds(Some(false)) {
+    } else if failed {
         Exit::AssertionFailed
-    } else if holds(None) {
+    } else if !decided(report) {
         Exit::CannotTell
     } else {
         Exit::Measured
     }
 }
 
-/// Whether every step has something to show: a step in which nothing succeeded was not measured.
+/// Whether every step has something to show: a step in which nothing succeeded was not measured. Of a comparison, whether
+/// there is a block that all arms went through, and none was given up.
 fn measured(report: &Report) -> bool {
-    let succeeded = |step: &StepResult| match report.kind.as_str() {
+    let measured = match report.comparison.as_deref() {
+        Some(comparison) => comparison.measured.as_str(),
+        None => report.kind.as_str(),
+    };
+    let succeeded = |step: &StepResult| match measured {
         "bw" => step
             .bandwidth
             .as_ref()
             .is_some_and(|b| b.received_bytes > 0),
         _ => step.operations.completed > 0,
     };
-    !report.results.is_empty() && report.results.iter().all(succeeded)
+    let went_through = report.comparison.as_deref().is_none_or(|comparison| {
+        comparison.blocks_done > 0 && comparison.arms.iter().all(|arm| arm.failed.is_none())
+    });
+    went_through && !report.results.is_empty() && report.results.iter().all(succeeded)
+}
+
+/// Whether what was asked has its answer: the assertions, and where there is none the comparison itself.
+fn decided(report: &Report) -> bool {
+    match (report.assertions.as_slice(), &report.comparison) {
+        ([], Some(comparison)) => {
+            let mut declared = comparison.cells.iter().filter(|cell| cell.declared);
+            declared.all(|cell| answers(comparison, cell))
+        }
+        (assertions, _) => assertions.iter().all(|a| a.holds.is_some()),
+    }
+}
+
+/// Whether a cell is an answer, as "no difference shown" is one. Under overload, what was carried answers in place of
+/// the latencies.
+fn answers(comparison: &Comparison, cell: &Cell) -> bool {
+    let is_verdict = |verdict| {
+        use Verdict::{Faster, NoDifferenceShown, Slower};
+        matches!(verdict, Some(Slower | Faster | NoDifferenceShown))
+    };
+    let in_its_place = |other: &Cell| {
+        let same = other.arm == cell.arm && other.step == cell.step;
+        same && other.declared && is_verdict(other.verdict)
+    };
+    match cell.verdict {
+        Some(Verdict::Overload) => comparison.cells.iter().any(in_its_place),
+        verdict => is_verdict(verdict),
+    }
 }
 
 fn disturbed(report: &Report) -> bool {
@@ -184,6 +220,75 @@ mod tests {
         assert_eq!(of(&finished, false), Exit::CouldNotMeasure);
         finished.report = fixtures::http::breaker();
         assert_eq!(of(&finished, false), Exit::Measured);
+    }
+
+    fn of_comparison(report: Report) -> Exit {
+        let mut finished = run(0);
+        finished.report = report;
+        of(&finished, false)
+    }
+
+    fn comparison(report: &mut Report) -> &mut Comparison {
+        report.comparison.as_mut().unwrap()
+    }
+
+    #[test]
+    fn a_comparison_is_measured_by_whole_blocks_of_all_arms() {
+        let measured = fixtures::compare::comparison;
+        assert_eq!(of_comparison(measured()), Exit::Measured);
+        assert_eq!(
+            of_comparison(fixtures::compare::failed_arm()),
+            Exit::CouldNotMeasure
+        );
+        let mut report = measured();
+        comparison(&mut report).blocks_done = 0;
+        assert_eq!(of_comparison(report), Exit::CouldNotMeasure);
+        let mut report = measured();
+        report.results[1].operations.completed = 0;
+        assert_eq!(of_comparison(report), Exit::CouldNotMeasure);
+        let mut report = fixtures::compare::few_blocks();
+        report.results[1].bandwidth = None;
+        assert_eq!(of_comparison(report), Exit::CouldNotMeasure);
+    }
+
+    #[test]
+    fn no_difference_shown_is_an_answer_and_too_few_blocks_are_none() {
+        let few_blocks = fixtures::compare::few_blocks;
+        assert_eq!(of_comparison(few_blocks()), Exit::CannotTell);
+        let mut report = few_blocks();
+        for cell in &mut comparison(&mut report).cells {
+            cell.verdict = cell.declared.then_some(Verdict::NoDifferenceShown);
+        }
+        assert_eq!(of_comparison(report.clone()), Exit::Measured);
+        comparison(&mut report).cells[0].verdict = None;
+        assert_eq!(of_comparison(report), Exit::CannotTell);
+        // Nothing was to be decided.
+        assert_eq!(of_comparison(fixtures::compare::alone()), Exit::Measured);
+    }
+
+    #[test]
+    fn where_there_are_assertions_they_decide() {
+        let mut report = fixtures::compare::few_blocks();
+        report.assertions.push(assertion(Some(true)));
+        assert_eq!(of_comparison(report.clone()), Exit::Measured);
+        report.assertions.push(assertion(None));
+        assert_eq!(of_comparison(report.clone()), Exit::CannotTell);
+        report.assertions.push(assertion(Some(false)));
+        assert_eq!(of_comparison(report), Exit::AssertionFailed);
+    }
+
+    #[test]
+    fn under_overload_what_was_carried_decides() {
+        let mut report = fixtures::compare::overload();
+        assert_eq!(of_comparison(report.clone()), Exit::Measured);
+        let cells = &mut comparison(&mut report).cells;
+        let of_goodput = |cell: &&mut Cell| cell.measure == "goodput" && cell.overloaded;
+        let goodput = cells.iter_mut().find(of_goodput).unwrap();
+        goodput.verdict = Some(Verdict::NotEnoughBlocks);
+        assert_eq!(of_comparison(report.clone()), Exit::CannotTell);
+        let cells = &mut comparison(&mut report).cells;
+        cells.retain(|cell| cell.measure != "goodput");
+        assert_eq!(of_comparison(report), Exit::CannotTell);
     }
 
     #[test]

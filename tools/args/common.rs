@@ -99,8 +99,8 @@ pub(crate) struct ResultArgs {
     /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt (repeatable)
     ///
     /// The file is rewritten as a whole after each step, so that it is never half there. Of latencies also .hgrm (the
-    /// percentiles, as HdrHistogram's plotters read them; a file per step: x-1.hgrm, x-2.hgrm, …) and .hlog
-    /// (HdrHistogram's interval log, steps as tags).
+    /// percentiles, as HdrHistogram's plotters read them; a file per step: x-1.hgrm, x-2.hgrm, …; of a comparison arm
+    /// by arm, the a/a one last, and step by step) and .hlog (HdrHistogram's interval log, steps or arms as tags).
     #[arg(short, long, value_name = "FILE", help_heading = "The result")]
     pub(crate) output: Vec<OutputFile>,
     /// Print no progress and no warnings on stderr; errors are still printed

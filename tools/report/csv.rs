@@ -1,13 +1,15 @@
-//! CSV: a row per step under a header that stays as it is for each kind of run. Units are the last word of a name, absent figures
+//! CSV: a row per step, of a comparison per cell, under a header that stays as it is for each kind of run. Units are the last word of a name, absent figures
 //! are empty, and quantiles beyond the usual ones, asked for with `--percentiles`, follow at the end.
 
 mod bulk;
+mod compare;
 mod http;
 
 use csv::Writer;
-use tare_engine::result::{Instrument, Report, StepResult, Summary, quantile_name};
+use tare_engine::result::{Cell, Instrument, Report, StepResult, Summary, quantile_name};
 
 use super::Look;
+use super::compare::View;
 use crate::args::common::PERCENTILES;
 
 /// Distributions whose quantiles' intervals have columns.
@@ -29,13 +31,26 @@ impl Row {
 }
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
-    let mut writer = Writer::from_writer(Vec::new());
     // A report without a step still has its header: a script that reads columns by name finds them.
-    let header = row(report, &StepResult::default(), look);
+    let (header, rows) = match super::compare::of(report) {
+        Some(view) => {
+            let cells = view.comparison().cells.iter();
+            let rows = cells.map(|cell| comparison_row(report, view, cell));
+            (
+                comparison_row(report, view, &Cell::default()),
+                rows.collect(),
+            )
+        }
+        None => {
+            let rows = report.results.iter().map(|step| row(report, step, look));
+            let rows: Vec<Row> = rows.collect();
+            (row(report, &StepResult::default(), look), rows)
+        }
+    };
+    let mut writer = Writer::from_writer(Vec::new());
     let names = header.0.iter().map(|(name, _)| name);
     writer.write_record(names).expect(IN_MEMORY);
-    for step in &report.results {
-        let row = row(report, step, look);
+    for row in rows {
         let values = row.0.iter().map(|(_, value)| value);
         writer.write_record(values).expect(IN_MEMORY);
     }
@@ -54,6 +69,17 @@ fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
         "http" => http::columns(&mut row, step, look),
         _ => latencies(&mut row, step, look),
     }
+    row
+}
+
+/// A cell, with the step that it is of as its arm measured it, or where that did not get there, another.
+fn comparison_row(report: &Report, view: View<'_>, cell: &Cell) -> Row {
+    let none = StepResult::default();
+    let step = view.result(&cell.arm, cell.step);
+    let step = step.or_else(|| view.step(cell.step)).unwrap_or(&none);
+    let mut row = Row::default();
+    identity(&mut row, report, step);
+    compare::columns(&mut row, view, step, cell);
     row
 }
 

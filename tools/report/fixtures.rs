@@ -1,6 +1,7 @@
 //! Hand-made reports for the renderers' tests: round numbers, and every shape a report can take.
 
 pub(crate) mod bulk;
+pub(crate) mod compare;
 pub(crate) mod http;
 
 use std::collections::BTreeMap;
@@ -333,5 +334,9 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
         ("http-sweep", http::sweep()),
         ("http-stages", http::stages()),
         ("http-nothing", http::nothing()),
+        ("compare-lat", compare::comparison()),
+        ("compare-few-blocks", compare::few_blocks()),
+        ("compare-overload", compare::overload()),
+        ("compare-failed-arm", compare::failed_arm()),
     ]
 }

@@ -293,6 +293,94 @@ fn the_schema_refuses_http_figures_that_are_none() {
     refuses_without(&validator, &report, &least);
 }
 
+#[test]
+fn the_schema_refuses_comparisons_that_are_none() {
+    let validator = validator();
+    let report = serde_json::to_value(fixtures::compare::comparison()).unwrap();
+    for (pointer, replacement) in [
+        ("", json!([])),
+        ("/measured", json!("compare")),
+        ("/baseline", json!(null)),
+        ("/blocks_done", json!(-1)),
+        ("/wait", json!("often")),
+        ("/arms", json!([])),
+        ("/arms/0/instances/0", json!("no id")),
+        ("/blocks/0/number", json!(0)),
+        ("/blocks/0/whole", json!(null)),
+        ("/blocks/0/visits/0/arm", json!(1)),
+        ("/blocks/0/visits/0/began_at", json!("noon")),
+        ("/blocks/0/visits/0/steps/0/p50_ns", json!(1.5)),
+        ("/blocks/0/visits/0/steps/0/disturbed", json!("no")),
+        ("/cells/0/measure", json!("99 %")),
+        ("/cells/0/unit", json!("µs")),
+        ("/cells/0/delta/interval", json!([1])),
+        ("/cells/0/delta", json!(11_200)),
+        ("/cells/0/p", json!(1.01)),
+        ("/cells/0/p_adjusted", json!(-0.1)),
+        ("/cells/0/resolution", json!(-1)),
+        ("/cells/0/verdict", json!("much slower")),
+        ("/cells/0/blocks/0/value", json!(null)),
+    ] {
+        let mut mutated = report.clone();
+        let pointer = format!("/comparison{pointer}");
+        *mutated.pointer_mut(&pointer).expect(&pointer) = replacement;
+        assert!(!validator.is_valid(&mutated), "{pointer}");
+    }
+    let least = [
+        "/comparison",
+        "/results/0/arm",
+        "/comparison/measured",
+        "/comparison/baseline",
+        "/comparison/arms",
+        "/comparison/steps",
+        "/comparison/blocks",
+        "/comparison/cells",
+        "/comparison/arms/0/name",
+        "/comparison/arms/0/instances",
+        "/comparison/blocks/0/visits",
+        "/comparison/blocks/0/visits/0/steps",
+        "/comparison/blocks/0/visits/0/steps/0/completed",
+        "/comparison/cells/0/declared",
+        "/comparison/cells/0/delta",
+        "/comparison/cells/0/delta/median",
+        "/comparison/cells/0/verdict",
+        "/comparison/cells/0/blocks/0/baseline",
+    ];
+    refuses_without(&validator, &report, &least);
+    let mut other = serde_json::to_value(fixtures::one_step()).unwrap();
+    other["kind"] = json!("compare");
+    assert!(!validator.is_valid(&other), "a comparison has one");
+}
+
+#[test]
+fn csv_of_a_comparison_has_its_cells() {
+    let look = Look::default();
+    let mut report = fixtures::compare::overload();
+    let csv = render(Format::Csv, &report, &look);
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let names = reader.headers().unwrap().clone();
+    let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
+    let comparison = report.comparison.as_ref().unwrap();
+    assert_eq!(rows.len(), comparison.cells.len());
+    for (row, cell) in rows.iter().zip(&comparison.cells) {
+        let at = |name: &str| &row[names.iter().position(|n| n == name).expect(name)];
+        assert_eq!((at("arm"), at("measure")), (&*cell.arm, &*cell.measure));
+        let (low, high) = cell.delta.unwrap().interval.unwrap();
+        assert_eq!(at("delta_low"), low.to_string());
+        assert_eq!(at("delta_high"), high.to_string());
+        let rate = ["1000", "20000"][usize::try_from(cell.step).unwrap()];
+        assert_eq!(at("rate_target_per_s"), rate);
+        let verdict = cell.verdict.map_or("", |verdict| verdict.name());
+        assert_eq!(at("verdict"), verdict);
+    }
+    report.comparison.as_mut().unwrap().cells.clear();
+    let empty = render(Format::Csv, &report, &look);
+    assert_eq!(
+        empty.lines().collect::<Vec<_>>(),
+        [csv.lines().next().unwrap()]
+    );
+}
+
 /// What DESIGN §5 calls the least that must be there.
 const LEAST: [&str; 28] = [
     "/schema",

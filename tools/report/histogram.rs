@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use jiff::Timestamp;
-use tare_engine::result::{Report, StepResult};
+use tare_engine::result::{Comparison, Report, StepResult};
 use tare_engine::units::Nanos;
 
 use super::{grouped, headline};
@@ -141,11 +141,19 @@ fn buckets(histogram: &Histogram<u64>) -> u32 {
     buckets
 }
 
-/// All steps as an interval log of HdrHistogram, version 1.3: nanoseconds, the maximum in milliseconds, steps as
-/// tags. A step whose intervals carry no histogram is one line.
+/// A stretch of time with its latencies, for a log.
+struct Span<'a> {
+    tag: String,
+    begin: Duration,
+    length: Duration,
+    hdr: &'a str,
+}
+
+/// The report as an interval log of HdrHistogram, version 1.3: nanoseconds, the maximum in milliseconds, steps as
+/// tags. A step whose intervals carry no histogram is one line. Of a comparison a line per step of a visit, with
+/// the arm as the tag.
 pub(crate) fn interval_log(report: &Report) -> String {
     const IN_MEMORY: &str = "it is written to memory, and counts stay below 2^63";
-    let clock = |text: &str| text.parse::<Timestamp>().map(SystemTime::from).ok();
     let started = clock(&report.started_at).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut log = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
@@ -155,24 +163,71 @@ pub(crate) fn interval_log(report: &Report) -> String {
         .with_max_value_divisor(MS)
         .begin_log_with(&mut log, &mut serializer)
         .expect(IN_MEMORY);
+    let spans = match &report.comparison {
+        Some(comparison) => visits(comparison, started),
+        None => steps(report, started),
+    };
+    for span in spans {
+        if let Some(histogram) = decode(span.hdr) {
+            writer
+                .write_histogram(&histogram, span.begin, span.length, Tag::new(&span.tag))
+                .expect(IN_MEMORY);
+        }
+    }
+    String::from_utf8(log).expect("a log's base64 is ASCII, and its tags are UTF-8")
+}
+
+/// A time by the wall clock.
+fn clock(text: &str) -> Option<SystemTime> {
+    text.parse::<Timestamp>().map(SystemTime::from).ok()
+}
+
+fn since(started: SystemTime, told: Option<&str>) -> Option<Duration> {
+    told.and_then(clock)?.duration_since(started).ok()
+}
+
+/// The stretches of all steps, one after the other.
+fn steps(report: &Report, started: SystemTime) -> Vec<Span<'_>> {
+    let mut all = Vec::new();
     let mut begin = Duration::ZERO;
     for (index, step) in report.results.iter().enumerate() {
-        let told = step.began_at.as_deref().and_then(clock);
-        begin = told
-            .and_then(|at| at.duration_since(started).ok())
+        begin = since(started, step.began_at.as_deref())
             .unwrap_or_else(|| begin + Duration::from_nanos(step.warmup.duration_ns));
-        let name = format!("step-{}", index + 1);
-        let tag = Tag::new(&name);
-        for (from, length, hdr) in spans(step) {
-            if let Some(histogram) = decode(hdr) {
-                writer
-                    .write_histogram(&histogram, begin + from, length, tag)
-                    .expect(IN_MEMORY);
-            }
-        }
+        let of_step = spans(step).into_iter();
+        all.extend(of_step.map(|(from, length, hdr)| Span {
+            tag: format!("step-{}", index + 1),
+            begin: begin + from,
+            length,
+            hdr,
+        }));
         begin += Duration::from_nanos(step.duration_ns);
     }
-    String::from_utf8(log).expect("a log is ASCII")
+    all
+}
+
+/// What was measured in each visit of a comparison; where it has several steps they follow each other, for only the
+/// visit's begin is told.
+fn visits(comparison: &Comparison, started: SystemTime) -> Vec<Span<'_>> {
+    let mut all = Vec::new();
+    let mut begin = Duration::ZERO;
+    for visit in comparison.blocks.iter().flat_map(|block| &block.visits) {
+        begin = since(started, Some(&visit.began_at)).unwrap_or(begin);
+        for step in &visit.steps {
+            let arm = visit.arm.replace([',', ' ', '\r', '\n'], "_");
+            let length = Duration::from_nanos(step.duration_ns);
+            all.extend(step.hdr.as_deref().map(|hdr| Span {
+                tag: match comparison.steps {
+                    0 | 1 => arm,
+                    _ => format!("{arm}-step-{}", step.step + 1),
+                },
+                begin,
+                length,
+                hdr,
+            }));
+            begin += length;
+        }
+    }
+    all
 }
 
 /// The stretches of a step that have a histogram: when each began, how long it was, and its latencies.
@@ -351,5 +406,38 @@ mod tests {
                 line("step-2", (2_250, 1_000), 7.0, 7),
             ]
         );
+    }
+
+    #[test]
+    fn a_log_of_a_comparison_has_a_line_per_visit_with_its_arm() {
+        let mut report = fixtures::compare::comparison();
+        let comparison = report.comparison.as_mut().unwrap();
+        comparison.blocks.truncate(1);
+        let hdr = step([5_000_000]).latency.service.hdr;
+        for visit in &mut comparison.blocks[0].visits {
+            for step in &mut visit.steps {
+                step.hdr = Some(hdr.clone());
+            }
+        }
+        comparison.blocks[0].visits[1].steps[1].hdr = None;
+        comparison.blocks[0].visits[5].arm = "a b,c".into();
+        let log = interval_log(&report);
+        let mut found = Vec::new();
+        for entry in IntervalLogIterator::new(log.as_bytes()) {
+            if let LogEntry::Interval(line) = entry.unwrap() {
+                let tag = line.tag().unwrap().as_str().to_owned();
+                found.push((line.start_timestamp().as_millis(), tag));
+            }
+        }
+        assert_eq!(found.len(), 11, "{log}");
+        let line = |ms, tag: &str| (ms, tag.to_owned());
+        assert_eq!(found[0], line(0, "veth-step-1"));
+        assert_eq!(found[1], line(500, "veth-step-2"));
+        assert_eq!(found[2], line(500, "a/a-step-1"));
+        assert_eq!(found[3], line(1_000, "loopback-step-1"));
+        assert_eq!(found[10].1, "a_b_c-step-2");
+        let comparison = report.comparison.as_mut().unwrap();
+        comparison.steps = 1;
+        assert!(interval_log(&report).contains("Tag=veth,0.000,0.500,"));
     }
 }

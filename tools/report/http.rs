@@ -42,7 +42,7 @@ pub(super) fn parameters(params: &Params, http: &HttpParams) -> String {
 }
 
 /// `1,000/s`, of a ramp `1,000 to 5,000/s`.
-fn rates(from: f64, http: &HttpParams) -> String {
+pub(super) fn rates(from: f64, http: &HttpParams) -> String {
     match http.rate_to_per_s {
         Some(to) => format!(
             "{} to {}",

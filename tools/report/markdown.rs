@@ -5,13 +5,21 @@ use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
 use super::{
-    Cells, Look, asked, descriptors, distribution, http, loaded, operations, parts, sweep, warning,
+    Cells, Look, asked, compare, descriptors, distribution, http, loaded, operations, parts, sweep,
+    warning,
 };
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut blocks = vec![format!("**{}**", escape(&asked(report)))];
-    if report.partial {
-        blocks.push("**Partial**: the run was cut short; this was measured until then.".into());
+    match compare::of(report) {
+        Some(view) => {
+            let lines = compare::spoiled(view);
+            blocks.extend(lines.iter().map(|line| format!("**{}**", escape(line))));
+        }
+        None if report.partial => {
+            blocks.push("**Partial**: the run was cut short; this was measured until then.".into());
+        }
+        None => {}
     }
     let warnings: Vec<String> = report
         .warnings
@@ -21,32 +29,12 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     if !warnings.is_empty() {
         blocks.push(format!("Warnings:\n\n{}", warnings.join("\n")));
     }
-    let pairs = loaded::pairs(report);
-    match (report.results.as_slice(), pairs.as_slice()) {
-        ([], _) => {}
-        (steps, _) if report.kind == "bw" => bulk(report, steps, &mut blocks),
-        (steps, _) if report.kind == "http" => http_steps(report, steps, look, &mut blocks),
-        (_, [pair]) => {
-            blocks.push(table(loaded::distribution(*pair, look), 1));
-            blocks.push(format!("Load: {}.", escape(&loaded::carried(*pair))));
-        }
-        (_, [_, ..]) => blocks.push(table(loaded::sweep(&pairs), 0)),
-        ([step], _) => one(step, look, &mut blocks),
-        _ => blocks.push(table(sweep(report), 0)),
+    match compare::of(report) {
+        Some(view) => comparison(view, &mut blocks),
+        None => steps(report, look, &mut blocks),
     }
     if !report.results.is_empty() {
-        let what = match report.kind.as_str() {
-            "bw" => "Rates are of payload, as the receiving end got it.",
-            "http" if report.results.iter().any(|r| r.latency.response.is_some()) => {
-                "Latencies count from when a request was due, by the schedule, to the end of its response."
-            }
-            "http" => {
-                "Latencies count from the send of a request to the end of its response (closed loop)."
-            }
-            _ if !pairs.is_empty() => "Full round trips.",
-            _ => "Full round trips; ½ as qperf and sockperf print them.",
-        };
-        blocks.push(format!("{what} tare {}.", report.tool.version));
+        blocks.push(format!("{} tare {}.", meaning(report), report.tool.version));
     }
     if !report.assertions.is_empty() {
         let mut cells = Cells::new(&["assertion", "step", "holds"]);
@@ -62,6 +50,64 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         blocks.push(table(cells, 3));
     }
     blocks.join("\n\n") + "\n"
+}
+
+fn steps(report: &Report, look: &Look, blocks: &mut Vec<String>) {
+    let pairs = loaded::pairs(report);
+    match (report.results.as_slice(), pairs.as_slice()) {
+        ([], _) => {}
+        (steps, _) if report.kind == "bw" => bulk(report, steps, blocks),
+        (steps, _) if report.kind == "http" => http_steps(report, steps, look, blocks),
+        (_, [pair]) => {
+            blocks.push(table(loaded::distribution(*pair, look), 1));
+            blocks.push(format!("Load: {}.", escape(&loaded::carried(*pair))));
+        }
+        (_, [_, ..]) => blocks.push(table(loaded::sweep(&pairs), 0)),
+        ([step], _) => one(step, look, blocks),
+        _ => blocks.push(table(sweep(report), 0)),
+    }
+}
+
+/// What the figures are, in a sentence.
+fn meaning(report: &Report) -> &'static str {
+    let (measured, of_steps) = match &report.comparison {
+        Some(comparison) => (comparison.measured.as_str(), false),
+        None => (report.kind.as_str(), true),
+    };
+    match measured {
+        "bw" => "Rates are of payload, as the receiving end got it.",
+        "http" if report.results.iter().any(|r| r.latency.response.is_some()) => {
+            "Latencies count from when a request was due, by the schedule, to the end of its response."
+        }
+        "http" => {
+            "Latencies count from the send of a request to the end of its response (closed loop)."
+        }
+        _ if of_steps && loaded::pairs(report).is_empty() => {
+            "Full round trips; ½ as qperf and sockperf print them."
+        }
+        _ => "Full round trips.",
+    }
+}
+
+/// The arms side by side, to be pasted, then what the words mean and what was done.
+fn comparison(view: compare::View<'_>, blocks: &mut Vec<String>) {
+    blocks.push(format!("{}.", escape(&compare::how(view))));
+    if !view.comparison().cells.is_empty() {
+        let (mut cells, left) = compare::columns(view, compare::Layout::Markdown);
+        // The arms' names are what was typed. The rows are figures, whose brackets are to be read.
+        for name in &mut cells.header {
+            *name = escape(name);
+        }
+        blocks.push(ruled(cells, left.len()));
+    }
+    let lines: Vec<String> = compare::notes(view, false)
+        .into_iter()
+        .map(|(name, text)| match name.as_str() {
+            "" => format!("  {}", escape(&text)),
+            name => format!("- {}: {}", escape(name), escape(&text)),
+        })
+        .collect();
+    blocks.push(lines.join("\n"));
 }
 
 fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
@@ -152,7 +198,7 @@ fn bulk(report: &Report, steps: &[StepResult], blocks: &mut Vec<String>) {
     ));
 }
 
-/// The table, with colons where Markdown wants to be told that a column is set to the right.
+/// The table, whatever stands in its cells.
 fn table(mut cells: Cells, left: usize) -> String {
     for cell in cells
         .header
@@ -161,6 +207,11 @@ fn table(mut cells: Cells, left: usize) -> String {
     {
         *cell = escape(cell);
     }
+    ruled(cells, left)
+}
+
+/// The table, with colons where Markdown wants to be told that a column is set to the right.
+fn ruled(cells: Cells, left: usize) -> String {
     let text = cells.table(ASCII_MARKDOWN, left).trim_fmt();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     if let Some(rule) = lines.get_mut(1) {

@@ -3,6 +3,7 @@
 //! What the tables of text and Markdown have in common stands here; each format has a file of its own.
 
 mod bulk;
+mod compare;
 mod csv;
 mod figures;
 #[cfg(test)]
@@ -247,8 +248,20 @@ fn errors(errors: &[ErrorCount]) -> String {
     parts.join(", ")
 }
 
+/// What spoils the whole report, a line each, but for the warnings.
+fn spoiled(report: &Report) -> Vec<String> {
+    if let Some(view) = compare::of(report) {
+        return compare::spoiled(view);
+    }
+    let cut = "PARTIAL: the run was cut short; what follows was measured until then.";
+    report.partial.then(|| cut.to_owned()).into_iter().collect()
+}
+
 /// What was asked, in a line, from what all steps share.
 fn asked(report: &Report) -> String {
+    if let Some(view) = compare::of(report) {
+        return compare::asked(view);
+    }
     let Some(first) = report.results.first() else {
         return format!("tare {}: nothing was measured", report.kind);
     };

@@ -6,10 +6,11 @@ use tare_engine::units::{CpuList, Nanos};
 
 use super::{
     Cells, Look, NONE, asked, distribution, errors, grouped, loaded, operations, parameters, parts,
-    per_second, plural, sweep, warning,
+    per_second, plural, spoiled, sweep, warning,
 };
 
 mod bulk;
+mod compare;
 mod http;
 
 const HALVES: &str =
@@ -25,33 +26,40 @@ const OPEN_LOOP: [&str; 3] = [
 pub(super) fn render(report: &Report, look: &Look) -> String {
     let mut out = asked(report);
     out.push('\n');
-    if report.partial {
-        out.push_str("PARTIAL: the run was cut short; what follows was measured until then.\n");
+    for line in spoiled(report) {
+        out.push_str(&format!("{line}\n"));
     }
     for found in &report.warnings {
         out.push_str(&format!("warning: {}\n", warning(found)));
     }
-    let pairs = loaded::pairs(report);
-    match (report.results.as_slice(), pairs.as_slice()) {
-        ([], _) => {}
-        (steps, _) if report.kind == "bw" => bulk(&mut out, report, steps),
-        (steps, _) if report.kind == "http" => http::render(&mut out, report, steps, look),
-        (steps, [_, ..]) => under_load(&mut out, report, steps, &pairs, look),
-        ([step], _) if super::headline(&step.latency).count == 0 => {
-            out.push_str("Nothing was answered in the measured phase.\n\n");
-            facts(&mut out, step);
-        }
-        ([step], _) => {
-            out.push_str(&format!("{HALVES}\n\n"));
-            one(&mut out, report, step, look);
-        }
-        (steps, _) => {
-            out.push_str(&format!("{HALVES}\n\n"));
-            several(&mut out, report, steps);
-        }
+    match super::compare::of(report) {
+        Some(view) => compare::render(&mut out, report, view),
+        None => steps(&mut out, report, look),
     }
     assertions(&mut out, report);
     printable(&out)
+}
+
+fn steps(out: &mut String, report: &Report, look: &Look) {
+    let pairs = loaded::pairs(report);
+    match (report.results.as_slice(), pairs.as_slice()) {
+        ([], _) => {}
+        (steps, _) if report.kind == "bw" => bulk(out, report, steps),
+        (steps, _) if report.kind == "http" => http::render(out, report, steps, look),
+        (steps, [_, ..]) => under_load(out, report, steps, &pairs, look),
+        ([step], _) if super::headline(&step.latency).count == 0 => {
+            out.push_str("Nothing was answered in the measured phase.\n\n");
+            facts(out, step);
+        }
+        ([step], _) => {
+            out.push_str(&format!("{HALVES}\n\n"));
+            one(out, report, step, look);
+        }
+        (steps, _) => {
+            out.push_str(&format!("{HALVES}\n\n"));
+            several(out, report, steps);
+        }
+    }
 }
 
 fn bulk(out: &mut String, report: &Report, steps: &[StepResult]) {
@@ -171,8 +179,12 @@ fn steps_troubles(out: &mut String, report: &Report) {
 }
 
 fn put(out: &mut String, cells: Cells) {
+    put_table(out, &cells.table(NOTHING, 1).trim_fmt());
+}
+
+fn put_table(out: &mut String, table: &str) {
     // A space of padding stands at both sides of each cell, and the first column's is the indent's second.
-    for line in cells.table(NOTHING, 1).trim_fmt().lines() {
+    for line in table.lines() {
         out.push_str(&format!(" {line}\n"));
     }
 }

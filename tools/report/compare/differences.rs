@@ -1,0 +1,185 @@
+//! Differences and ratios with their intervals, to as many digits as the intervals leave.
+
+use tare_engine::result::{Cell, Estimate};
+
+use crate::report::figures::{bits, percent};
+use crate::report::{NONE, nanos, per_second};
+
+/// What a latency is printed in: nanoseconds of it, its name, and the decimals that a nanosecond needs.
+const TIMES: [(f64, &str, usize); 4] = [
+    (1e9, "s", 9),
+    (1e6, "ms", 6),
+    (1e3, "µs", 3),
+    (1.0, "ns", 0),
+];
+/// Decimals of a ratio: at least, and at most.
+const RATIO_DECIMALS: (usize, usize) = (2, 4);
+
+/// Whether paths are compared by the ratio: what is carried has no zero that a difference could be seen against.
+pub(super) fn by_ratio(cell: &Cell) -> bool {
+    cell.unit != "ns"
+}
+
+/// A value in the unit of its cell.
+pub(super) fn value(cell: &Cell, value: Option<f64>) -> String {
+    match (value, cell.unit.as_str()) {
+        (None, _) => NONE.to_owned(),
+        (Some(value), "ns") => nanos(value).to_string(),
+        (Some(value), "bit/s") => bits(value),
+        (Some(value), _) => per_second(value),
+    }
+}
+
+/// How the arm differs from the baseline: `+11.2 µs [+10.8, +11.7]`, of what is carried `×0.93 [0.91, 0.95]`.
+pub(super) fn difference(cell: &Cell) -> String {
+    let estimate = if by_ratio(cell) {
+        cell.ratio.as_ref()
+    } else {
+        cell.delta.as_ref()
+    };
+    match estimate {
+        Some(estimate) if is_finite(estimate) && by_ratio(cell) => ratio(estimate),
+        Some(estimate) if is_finite(estimate) => latency(estimate),
+        _ => NONE.to_owned(),
+    }
+}
+
+/// A difference without its sign: `310 ns`, of what is carried a share of the baseline's: `0.82 %`.
+pub(super) fn magnitude(cell: &Cell, difference: f64) -> String {
+    match (by_ratio(cell), cell.baseline) {
+        (false, _) => nanos(difference).to_string(),
+        (true, Some(baseline)) if baseline > 0.0 => percent(difference / baseline),
+        (true, _) => NONE.to_owned(),
+    }
+}
+
+fn is_finite(estimate: &Estimate) -> bool {
+    let (low, high) = estimate.interval.unwrap_or_default();
+    estimate.median.is_finite() && low.is_finite() && high.is_finite()
+}
+
+fn latency(estimate: &Estimate) -> String {
+    let (low, high) = estimate.interval.unwrap_or_default();
+    let largest = [estimate.median, low, high].map(f64::abs);
+    let largest = largest.into_iter().fold(0.0, f64::max).round();
+    let fitting = TIMES.iter().find(|unit| largest >= unit.0);
+    let (factor, name, finest) = *fitting.unwrap_or(&TIMES[TIMES.len() - 1]);
+    // Three digits of the largest, and more where the interval is narrower than that.
+    let decimals = decimals(largest / factor, 3)
+        .max(decimals((high - low) / 2.0 / factor, 1))
+        .min(finest);
+    let shown = |ns: f64| signed(ns / factor, decimals);
+    let mut text = format!("{} {name}", shown(estimate.median));
+    if estimate.interval.is_some() {
+        text.push_str(&format!(" [{}, {}]", shown(low), shown(high)));
+    }
+    text
+}
+
+fn ratio(estimate: &Estimate) -> String {
+    let (least, most) = RATIO_DECIMALS;
+    let Some((low, high)) = estimate.interval else {
+        return format!("×{:.least$}", estimate.median);
+    };
+    let decimals = decimals((high - low) / 2.0, 1).clamp(least, most);
+    format!(
+        "×{:.decimals$} [{low:.decimals$}, {high:.decimals$}]",
+        estimate.median
+    )
+}
+
+/// Decimals that show so many significant digits of a number; none of zero.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the magnitude of a double lies between -324 and 308"
+)]
+fn decimals(number: f64, digits: i64) -> usize {
+    if number <= 0.0 {
+        return 0;
+    }
+    let decimals = digits - 1 - number.log10().floor() as i64;
+    usize::try_from(decimals).unwrap_or_default()
+}
+
+/// With its sign, but for what is printed as zero.
+fn signed(number: f64, decimals: usize) -> String {
+    let text = format!("{number:+.decimals$}");
+    if text.contains(|c: char| matches!(c, '1'..='9')) {
+        text
+    } else {
+        text[1..].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(median: f64, low: f64, high: f64) -> Estimate {
+        let interval = Some((low, high));
+        Estimate { median, interval }
+    }
+
+    #[test]
+    fn differences_have_one_unit_and_the_digits_that_their_interval_leaves() {
+        for ((median, low, high), text) in [
+            ((11_230.0, 10_790.0, 11_690.0), "+11.2 µs [+10.8, +11.7]"),
+            ((-11_230.0, -11_690.0, -10_790.0), "-11.2 µs [-11.7, -10.8]"),
+            ((1_000.0, 980.0, 1_030.0), "+1.00 µs [+0.98, +1.03]"),
+            ((-50.0, -200.0, 300.0), "-50 ns [-200, +300]"),
+            ((0.0, 0.0, 0.0), "0 ns [0, 0]"),
+            ((0.3, -0.4, 0.4), "0 ns [0, 0]"),
+            ((-4.0, -120.0, 1_240.0), "0.00 µs [-0.12, +1.24]"),
+            (
+                (200_130.0, 200_110.0, 200_150.0),
+                "+200.13 µs [+200.11, +200.15]",
+            ),
+            ((999.6, 999.6, 999.6), "+1.00 µs [+1.00, +1.00]"),
+            ((2.5e9, 2.4e9, 2.61e9), "+2.50 s [+2.40, +2.61]"),
+        ] {
+            assert_eq!(latency(&estimate(median, low, high)), text);
+        }
+        let median = 11_230.0;
+        let interval = None;
+        assert_eq!(latency(&Estimate { median, interval }), "+11.2 µs");
+    }
+
+    #[test]
+    fn ratios_have_two_decimals_or_what_their_interval_leaves() {
+        assert_eq!(ratio(&estimate(0.931, 0.908, 0.95)), "×0.93 [0.91, 0.95]");
+        let narrow = estimate(0.998, 0.996_1, 1.001);
+        assert_eq!(ratio(&narrow), "×0.998 [0.996, 1.001]");
+        assert_eq!(ratio(&estimate(1.0, 1.0, 1.0)), "×1.00 [1.00, 1.00]");
+        assert_eq!(ratio(&estimate(12.3, 9.0, 15.0)), "×12.30 [9.00, 15.00]");
+        let (median, interval) = (0.5, None);
+        assert_eq!(ratio(&Estimate { median, interval }), "×0.50");
+    }
+
+    #[test]
+    fn figures_follow_the_unit_of_their_cell() {
+        let of = |unit: &str| Cell {
+            unit: unit.into(),
+            baseline: Some(20e9),
+            delta: Some(estimate(1_500.0, 1_400.0, 1_600.0)),
+            ratio: Some(estimate(0.5, 0.4, 0.6)),
+            ..Cell::default()
+        };
+        let (ns, bits, rate) = (of("ns"), of("bit/s"), of("1/s"));
+        assert_eq!(value(&ns, Some(12_340.0)), "12.3 µs");
+        assert_eq!(value(&bits, Some(22.8e9)), "22.80 Gbit/s");
+        assert_eq!(value(&rate, Some(998.0)), "998/s");
+        assert_eq!(value(&ns, None), NONE);
+        assert_eq!(difference(&ns), "+1.50 µs [+1.40, +1.60]");
+        assert_eq!(difference(&bits), "×0.50 [0.40, 0.60]");
+        assert_eq!(magnitude(&ns, 310.0), "310 ns");
+        assert_eq!(magnitude(&bits, 0.2e9), "1 %");
+        let nothing = Cell::default();
+        assert_eq!(
+            (difference(&nothing), magnitude(&nothing, 1.0)),
+            (NONE.into(), NONE.into())
+        );
+        let mut endless = of("1/s");
+        endless.ratio = Some(estimate(f64::INFINITY, 1.0, 2.0));
+        assert_eq!(difference(&endless), NONE);
+    }
+}

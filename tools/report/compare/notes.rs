@@ -1,0 +1,441 @@
+//! What stands above and below the tables: what was compared and how, what spoils it, and what the words mean.
+
+use std::collections::BTreeMap;
+
+use tare_engine::result::{AA, Arm, Cell, StepResult, Verdict, Visit, VisitStep};
+use tare_engine::units::Nanos;
+
+use super::differences::magnitude;
+use super::{Dimension, View, heading, short};
+use crate::report::{bulk, errors, grouped, parameters, per_second, plural};
+
+/// Instances of an arm that are named; of more only their number is told.
+const INSTANCES_NAMED: usize = 4;
+
+/// Which paths were compared, and by what load, in a line.
+pub(in crate::report) fn asked(view: View<'_>) -> String {
+    let comparison = view.comparison;
+    let others: Vec<&str> = view.others().map(|arm| arm.name.as_str()).collect();
+    let mut text = format!(
+        "tare compare of {}: {}",
+        comparison.measured, comparison.baseline
+    );
+    match others.as_slice() {
+        [] => text.push_str(" against itself"),
+        [one] => text.push_str(&format!(" (baseline) against {one}")),
+        [all @ .., last] => {
+            let all = all.join(", ");
+            text.push_str(&format!(" (baseline) against {all} and {last}"));
+        }
+    }
+    if let Some(first) = view.step(0) {
+        text.push_str(&format!(": {}", load(view, first)));
+        if let Some(label) = &first.label {
+            text.push_str(&format!(" [{label}]"));
+        }
+    }
+    text
+}
+
+/// What every visit measured, as far as it is the same in all steps.
+fn load(view: View<'_>, first: &StepResult) -> String {
+    let params = &first.params;
+    let mut text = match &params.http {
+        Some(http) => format!("{} {}, ", http.method, http.path),
+        None => String::new(),
+    };
+    let differing = view.differing();
+    if differing.is_empty() {
+        text.push_str(&parameters(params));
+    } else {
+        let same = |by: &Dimension| !differing.contains(by);
+        let flows = match (&params.bulk, params.proto.as_str()) {
+            (Some(_), _) => "stream",
+            (None, "udp") => "flow",
+            _ => "connection",
+        };
+        let size = params.http.is_none() && same(&Dimension::Size);
+        let parts = [
+            params.http.is_none().then(|| params.proto.clone()),
+            size.then(|| Dimension::Size.value(first)),
+            same(&Dimension::Connections).then(|| plural(params.connections.into(), flows)),
+            Some(plural(view.comparison.steps, "step")),
+        ];
+        text.push_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    }
+    match (&params.bulk, &params.http, params.rate_per_s) {
+        (Some(asked), _, _) => text.push_str(&format!(", {}", bulk::options(asked))),
+        (None, Some(http), Some(_)) => {
+            let arrivals = http.arrivals.as_deref().unwrap_or("constant");
+            text.push_str(&format!(", open loop ({arrivals})"));
+        }
+        (None, None, Some(_)) if differing.contains(&Dimension::Rate) => {
+            text.push_str(", open loop")
+        }
+        (None, None, Some(rate)) => text.push_str(&format!(", open loop at {}", per_second(rate))),
+        (None, _, None) => text.push_str(", closed loop"),
+    }
+    text
+}
+
+/// How they were compared, in a line.
+pub(in crate::report) fn how(view: View<'_>) -> String {
+    let comparison = view.comparison;
+    let mut text = format!(
+        "{} of 2 visits × {} to each arm",
+        plural(comparison.blocks_asked, "block"),
+        Nanos(comparison.block_duration_ns)
+    );
+    if comparison.steps > 1 {
+        text.push_str(" and step");
+    }
+    if comparison.settle_ns > 0 {
+        text.push_str(&format!(
+            ", {} to settle after each hook",
+            Nanos(comparison.settle_ns)
+        ));
+    }
+    text.push_str(&format!(
+        ", seed {}, {}, wait {}",
+        view.report.seed, comparison.backend, comparison.wait
+    ));
+    text
+}
+
+/// What spoils the comparison, a line each, but for the warnings.
+pub(in crate::report) fn spoiled(view: View<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if view.report.partial {
+        lines.push(format!(
+            "PARTIAL: {} of {} blocks were measured in every arm; what follows rests on what there is.",
+            grouped(view.comparison.blocks_done),
+            grouped(view.comparison.blocks_asked)
+        ));
+    }
+    for arm in &view.comparison.arms {
+        if let Some(reason) = &arm.failed {
+            lines.push(format!(
+                "FAILED: {} was given up: {}; its {} until then are kept.",
+                arm.name,
+                reason.replace('\n', " "),
+                plural(arm.visits, "visit")
+            ));
+        }
+    }
+    lines
+}
+
+/// What the table's words and figures mean, then what was done, each with its name. Verdicts are named as in
+/// the table, which may have them in short.
+pub(in crate::report) fn notes(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
+    let mut notes = verdicts(view, in_short);
+    notes.extend(resolution(view));
+    let mut add = |name: &str, text: String| notes.push((name.to_owned(), text));
+    let shown = view.measures();
+    let all = view.all_measures(false).into_iter();
+    let left_out: Vec<String> = all.filter(|m| !shown.contains(m)).map(heading).collect();
+    if !left_out.is_empty() {
+        let names = left_out.join(", ");
+        add(
+            "left out",
+            format!("{names}: no verdict was asked for; --format json and csv have them"),
+        );
+    }
+    add("blocks", blocks(view));
+    for arm in &view.comparison.arms {
+        if arm.name != AA {
+            add("arm", describe(view, arm));
+        }
+    }
+    if let Some(text) = shared(view) {
+        add("servers", text);
+    }
+    for arm in &view.comparison.arms {
+        for step in 0..view.comparison.steps {
+            let Some(result) = view.result(&arm.name, step) else {
+                continue;
+            };
+            if !result.errors.is_empty() {
+                let name = view.name(&arm.name, step);
+                add("errors", format!("{name}: {}", errors(&result.errors)));
+            }
+        }
+    }
+    let comparison = view.comparison;
+    let because = |reason: &str| match reason {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    add(
+        "both ends",
+        format!(
+            "{}{}, wait {}{}",
+            comparison.backend,
+            because(&comparison.backend_reason),
+            comparison.wait,
+            because(&comparison.wait_reason)
+        ),
+    );
+    notes
+}
+
+/// What each verdict that was given means, and over how many cells they hold.
+fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
+    let declared: Vec<&Cell> = view
+        .comparison
+        .cells
+        .iter()
+        .filter(|cell| cell.declared)
+        .collect();
+    if declared.is_empty() {
+        return Vec::new();
+    }
+    let carried = declared.iter().any(|cell| cell.unit != "ns");
+    let mut notes = Vec::new();
+    for verdict in [
+        Verdict::Slower,
+        Verdict::Faster,
+        Verdict::NoDifferenceShown,
+        Verdict::NotEnoughBlocks,
+        Verdict::Overload,
+    ] {
+        if !declared.iter().any(|cell| cell.verdict == Some(verdict)) {
+            continue;
+        }
+        let name = if in_short {
+            short(verdict)
+        } else {
+            verdict.name()
+        };
+        let text = match (verdict, carried) {
+            (Verdict::Slower, false) => "longer latencies than the baseline's".to_owned(),
+            (Verdict::Slower, true) => {
+                "longer latencies than the baseline's, or less carried".to_owned()
+            }
+            (Verdict::Faster, false) => "shorter latencies than the baseline's".to_owned(),
+            (Verdict::Faster, true) => {
+                "shorter latencies than the baseline's, or more carried".to_owned()
+            }
+            (Verdict::NoDifferenceShown, _) => {
+                let full = if in_short {
+                    "no difference shown: "
+                } else {
+                    ""
+                };
+                format!("{full}there may be one all the same, within the interval")
+            }
+            (Verdict::NotEnoughBlocks, _) => {
+                let full = if in_short { "not enough blocks: " } else { "" };
+                format!("{full}{}", more_blocks(view, &declared))
+            }
+            (Verdict::Overload, _) => {
+                "the rate asked for was not reached: latencies are those of a queue, not of \
+                 the path; the goodput tells"
+                    .to_owned()
+            }
+        };
+        notes.push((name.to_owned(), text));
+    }
+    let cells = match declared.len() {
+        1 => "the one cell".to_owned(),
+        count => format!("all {count} cells together"),
+    };
+    let text = format!("hold for {cells} at 95 % (sign test over the blocks, Holm's correction)");
+    notes.push(("verdicts".to_owned(), text));
+    let text = "in brackets, 95 % for the median over the blocks, each for itself".to_owned();
+    notes.push(("intervals".to_owned(), text));
+    notes
+}
+
+/// How many blocks are missing for a verdict, and what to type.
+fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
+    let lacking = declared
+        .iter()
+        .filter(|cell| cell.verdict == Some(Verdict::NotEnoughBlocks));
+    let needed = lacking
+        .clone()
+        .map(|cell| cell.blocks_needed)
+        .max()
+        .unwrap_or_default();
+    let there = lacking
+        .map(|cell| cell.blocks.len() as u64)
+        .min()
+        .unwrap_or_default();
+    let missing = needed.saturating_sub(there);
+    let verdicts = match declared.len() {
+        1 => "a verdict takes".to_owned(),
+        cells => format!("verdicts over {cells} cells take"),
+    };
+    if needed > view.comparison.blocks_asked {
+        let more = plural(missing, "more block");
+        format!("{verdicts} {needed}; {more}: --blocks {needed}")
+    } else {
+        format!(
+            "{verdicts} {needed}, of which {missing} are missing: not all that were asked for were measured"
+        )
+    }
+}
+
+/// What could be found by so many blocks, and what the same path shows against itself.
+fn resolution(view: View<'_>) -> Vec<(String, String)> {
+    let mut notes = Vec::new();
+    let range = |find: &dyn Fn(&Cell) -> Option<f64>, aa: bool| {
+        let measures = view.measures().into_iter();
+        let parts = measures.filter_map(|measure| {
+            let cells = view.comparison.cells.iter();
+            let cells = cells.filter(|cell| cell.measure == measure && (cell.arm == AA) == aa);
+            let known =
+                cells.filter_map(|cell| Some((cell, find(cell).filter(|f| f.is_finite())?)));
+            let mut known: Vec<(&Cell, f64)> = known.collect();
+            known.sort_by(|a, b| a.1.total_cmp(&b.1));
+            let told = |(cell, found): &(&Cell, f64)| magnitude(cell, *found);
+            let (least, most) = (told(known.first()?), told(known.last()?));
+            let range = if least == most {
+                most
+            } else {
+                format!("{least} to {most}")
+            };
+            Some(format!("{} {range}", heading(measure)))
+        });
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let detectable = range(&|cell| cell.detectable, false);
+    if !detectable.is_empty() {
+        let text = format!(
+            "before the run, so many blocks were expected to find, in four runs of five: {detectable}"
+        );
+        notes.push(("detectable".to_owned(), text));
+    }
+    let resolution = range(&|cell| cell.resolution, true);
+    if !resolution.is_empty() {
+        let text = format!(
+            "the baseline's path visited as an arm of its own, which may differ from itself by {resolution}"
+        );
+        notes.push((AA.to_owned(), text));
+    }
+    notes.extend(astray(view).map(|text| (String::new(), text)));
+    notes
+}
+
+/// The cells of [`AA`] whose interval leaves out zero. Some do by chance; many mean that the order of visits matters.
+fn astray(view: View<'_>) -> Option<String> {
+    let of_aa = view.comparison.cells.iter().filter(|cell| cell.arm == AA);
+    let intervals = of_aa.filter_map(|cell| Some((cell, cell.delta?.interval?)));
+    let intervals: Vec<(&Cell, (f64, f64))> = intervals.collect();
+    let leave_out = intervals
+        .iter()
+        .filter(|(_, (low, high))| *low > 0.0 || *high < 0.0);
+    let names: Vec<String> = leave_out
+        .map(|(cell, _)| {
+            let step = view.step_name(cell.step);
+            format!("{} {step}", heading(&cell.measure))
+                .trim()
+                .to_owned()
+        })
+        .collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} of its {} leave out zero, where one in twenty does by chance: {}",
+            names.len(),
+            plural(intervals.len() as u64, "interval"),
+            names.join(", ")
+        )
+    })
+}
+
+/// How many there were, and what of them was disturbed or failed.
+fn blocks(view: View<'_>) -> String {
+    let comparison = view.comparison;
+    let visits = comparison.blocks.iter().flat_map(|block| &block.visits);
+    let arms_of = |is: &dyn Fn(&Visit) -> bool| {
+        let mut by_arm: BTreeMap<&str, u64> = BTreeMap::new();
+        for visit in visits.clone().filter(|visit| is(visit)) {
+            *by_arm.entry(&visit.arm).or_default() += 1;
+        }
+        by_arm
+    };
+    let any = |is: fn(&VisitStep) -> bool| move |visit: &Visit| visit.steps.iter().any(is);
+    let mut parts = Vec::new();
+    for (by_arm, what) in [
+        (arms_of(&|visit| visit.error.is_some()), "failed"),
+        (arms_of(&any(|step| step.disturbed)), "disturbed"),
+        (arms_of(&any(|step| step.overloaded)), "overloaded"),
+        (arms_of(&any(|step| step.errors > 0)), "with errors"),
+    ] {
+        let arms = comparison.arms.iter().map(|arm| arm.name.as_str());
+        let told = arms.filter_map(|arm| Some(format!("{arm} {}", grouped(*by_arm.get(arm)?))));
+        let told: Vec<String> = told.collect();
+        if !told.is_empty() {
+            let count = by_arm.values().sum();
+            parts.push(format!("{} {what} ({})", grouped(count), told.join(", ")));
+        }
+    }
+    let mut text = format!(
+        "{} of {} whole, {}",
+        grouped(comparison.blocks_done),
+        grouped(comparison.blocks_asked),
+        plural(visits.count() as u64, "visit")
+    );
+    if !parts.is_empty() {
+        text.push_str(&format!(", of which {}", parts.join(", ")));
+    }
+    text
+}
+
+/// Where an arm leads, and what is its own.
+fn describe(view: View<'_>, arm: &Arm) -> String {
+    let mut text = arm.name.clone();
+    if arm.name == view.comparison.baseline {
+        text.push_str(" (baseline)");
+    }
+    text.push_str(&format!(": {}", arm.target));
+    let address = view
+        .result(&arm.name, 0)
+        .and_then(|result| result.params.address.as_ref());
+    if let Some(address) = address.filter(|address| **address != arm.target) {
+        text.push_str(&format!(" ({address})"));
+    }
+    text.push_str(&format!(", {}", plural(arm.visits, "visit")));
+    for (what, given) in [
+        ("with", &arm.options),
+        ("before each", &arm.before),
+        ("after each", &arm.after),
+    ] {
+        if let Some(given) = given {
+            text.push_str(&format!(", {what} '{given}'"));
+        }
+    }
+    text.push_str(&instances(arm));
+    text
+}
+
+/// The servers that answered an arm, where they are several.
+fn instances(arm: &Arm) -> String {
+    match arm.instances.as_slice() {
+        [] | [_] => String::new(),
+        some if some.len() <= INSTANCES_NAMED => {
+            format!(", answered by {} servers: {}", some.len(), some.join(" "))
+        }
+        many => format!(", answered by {} servers", grouped(many.len() as u64)),
+    }
+}
+
+/// The servers that answered several arms: these differ in the path alone.
+fn shared(view: View<'_>) -> Option<String> {
+    let mut by_instance: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for arm in view.comparison.arms.iter().filter(|arm| arm.name != AA) {
+        for instance in &arm.instances {
+            by_instance.entry(instance).or_default().push(&arm.name);
+        }
+    }
+    let shared = by_instance.into_iter().filter(|(_, arms)| arms.len() > 1);
+    let parts: Vec<String> = shared
+        .map(|(instance, arms)| {
+            format!(
+                "{} were answered by the same one, {instance}",
+                arms.join(" and ")
+            )
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
