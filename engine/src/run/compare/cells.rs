@@ -4,7 +4,7 @@ use super::Comparing;
 use crate::analysis::compare::judge;
 use crate::analysis::pool::headline;
 use crate::histogram::Distribution;
-use crate::result::{AA, Cell, CellBlock, StepResult, VisitStep, quantile_name};
+use crate::result::{AA, Cell, CellBlock, StepResult, Summary, VisitStep, quantile_name};
 use crate::run::plan::Measurement;
 use crate::units::Nanos;
 
@@ -31,6 +31,8 @@ enum Of {
     Quantile(f64),
     Bandwidth,
     Goodput,
+    /// Median of the far end's own share.
+    Residence,
 }
 
 impl Measure {
@@ -51,7 +53,7 @@ impl Measure {
     )]
     pub(super) fn show(&self, amount: f64) -> String {
         match self.of {
-            Of::Quantile(_) => Nanos(amount.round() as u64).to_string(),
+            Of::Quantile(_) | Of::Residence => Nanos(amount.round() as u64).to_string(),
             Of::Bandwidth => format!("{:.3} Gbit/s", amount / 1e9),
             Of::Goodput => format!("{amount:.1}/s"),
         }
@@ -63,9 +65,14 @@ impl Measure {
         reason = "values need no more than 53 bits"
     )]
     fn value(&self, visits: &[&StepResult], pooled: &Distribution) -> Option<f64> {
+        let residence = |step: &StepResult| step.latency.server_residence.clone();
         let time: f64 = visits.iter().map(|step| step.duration_ns as f64).sum();
         match self.of {
             Of::Quantile(percent) => Some(pooled.quantile(percent)?.value_ns as f64),
+            Of::Residence => {
+                let own = merged(visits.iter().filter_map(|step| residence(step)));
+                Some(own.quantile(50.0)?.value_ns as f64)
+            }
             Of::Goodput => {
                 let completed: u64 = visits.iter().map(|step| step.operations.completed).sum();
                 (time > 0.0).then(|| completed as f64 * 1e9 / time)
@@ -88,7 +95,8 @@ pub(super) struct Declared(Vec<Measure>);
 
 impl Declared {
     /// Those of `measurement`, `quantiles` (per cent) declared: of round trips and requests. Of requests the goodput too;
-    /// of bulk transfers the bandwidth.
+    /// of bulk transfers the bandwidth. Of round trips the far end's share besides, which tells a slower path from a slower
+    /// server.
     pub(super) fn of(measurement: &Measurement, quantiles: &[f64]) -> Self {
         let flow = |name: &str, unit, of| Measure {
             name: name.to_owned(),
@@ -102,7 +110,14 @@ impl Declared {
             declared.chain(others.map(|q| Measure::quantile(*q, false)))
         };
         Self(match measurement {
-            Measurement::Lat(_) => latencies().collect(),
+            Measurement::Lat(_) => latencies()
+                .chain([Measure {
+                    name: "residence_p50".to_owned(),
+                    unit: "ns",
+                    declared: false,
+                    of: Of::Residence,
+                }])
+                .collect(),
             Measurement::Bw(_) => vec![flow("bandwidth", "bit/s", Of::Bandwidth)],
             Measurement::Http(_) => latencies()
                 .chain([flow("goodput", "1/s", Of::Goodput)])
@@ -125,16 +140,18 @@ impl Declared {
 
 /// The headline latencies of several visits.
 fn pooled(visits: &[&StepResult]) -> Distribution {
-    let mut pooled = Distribution::uncensored();
-    for step in visits {
-        let summary = headline(&step.latency);
-        if summary.count > 0
-            && let Ok(own) = Distribution::decode(&summary.hdr)
-        {
-            pooled.merge(&own);
+    merged(visits.iter().map(|step| headline(&step.latency).clone()))
+}
+
+fn merged(summaries: impl Iterator<Item = Summary>) -> Distribution {
+    let mut merged = Distribution::uncensored();
+    for summary in summaries.filter(|summary| summary.count > 0) {
+        // What this process encoded can be read.
+        if let Ok(own) = Distribution::decode(&summary.hdr) {
+            merged.merge(&own);
         }
     }
-    pooled
+    merged
 }
 
 /// What a block came to: of each arm that was measured in both passes its values, step by step, in the order of the

@@ -1,0 +1,151 @@
+//! Commands around visits: how often they run, and that what they change is undone on every exit.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{BRIEF, blocks, compare, visited};
+use crate::util::{Job, Ran, eventually, lat, run};
+
+/// A file that hooks write a line to.
+struct Trace {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Trace {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace");
+        fs::write(&path, "").unwrap();
+        Self {
+            _directory: directory,
+            path,
+        }
+    }
+
+    /// `--before b=…`, `--after b=…`, each writing its name and the arm's.
+    fn hooks(&self) -> [String; 4] {
+        let say = |word: &str| format!("b=echo {word} $TARE_ARM >> {}", self.path.display());
+        [
+            "--before".into(),
+            say("before"),
+            "--after".into(),
+            say("after"),
+        ]
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.path).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+fn hooked(trace: &Trace, flags: &[&str], measured: &str) -> Job {
+    let hooks = trace.hooks();
+    let mut words = vec!["compare", "a=loopback", "b=loopback"];
+    words.extend(hooks.iter().map(String::as_str));
+    words.extend(flags);
+    words.extend(["--format", "json", "--"]);
+    words.extend(measured.split_whitespace());
+    Job::tare(&words)
+}
+
+fn visits_to(report: &Value, arm: &str) -> usize {
+    let visits = blocks(report).iter().flat_map(visited);
+    visits.filter(|name| *name == arm).count()
+}
+
+#[test]
+fn they_run_around_each_visit_of_their_arm() {
+    let trace = Trace::new();
+    let flags = [&BRIEF[..], &["--settle", "1ms"]].concat();
+    let ran = hooked(&trace, &flags, "lat --warmup 1ms --wait block").wait();
+    let report = ran.exits(0).report();
+    let lines = trace.lines();
+    // Once more for the trial before the first block.
+    assert_eq!(lines.len(), 2 * (visits_to(&report, "b") + 1));
+    assert_eq!(visits_to(&report, "b"), 14);
+    for pair in lines.chunks(2) {
+        assert_eq!(pair, ["before b", "after b"]);
+    }
+    let arm = &report["comparison"]["arms"][1];
+    assert!(arm["before"].as_str().unwrap().starts_with("echo before"));
+    assert!(arm["after"].as_str().unwrap().starts_with("echo after"));
+}
+
+#[test]
+fn a_before_command_that_fails_is_shown_and_its_after_command_runs() {
+    let trace = Trace::new();
+    let after = format!("b=echo after >> {}", trace.path.display());
+    let before = "b=echo no such knob >&2; exit 3";
+    let hooks = [
+        "a=loopback",
+        "b=loopback",
+        "--before",
+        before,
+        "--after",
+        &after,
+    ];
+    let ran: Ran = compare(&hooks, "lat --warmup 1ms --wait block").exits(1);
+    ran.complains(&["arm b", "--before b", "exit code 3", "no such knob"]);
+    assert_eq!(trace.lines(), ["after"]);
+}
+
+#[test]
+fn what_they_changed_is_undone_when_the_run_is_interrupted() {
+    let trace = Trace::new();
+    let flags = ["--blocks", "500", "--block-duration", "50ms"];
+    let job = hooked(&trace, &flags, "lat --warmup 1ms --wait block");
+    eventually("some visits", || trace.lines().len() > 12);
+    job.signal(Signal::SIGINT);
+    let report = job.wait().exits(130).report();
+    assert_eq!(report["partial"], true);
+    let lines = trace.lines();
+    let count = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
+    assert_eq!(count("before"), count("after"), "{lines:?}");
+    // What was measured until then is there.
+    let done = report["comparison"]["blocks_done"].as_u64().unwrap();
+    assert!(done >= 1);
+    assert!(blocks(&report).len() as u64 - done <= 1);
+}
+
+#[test]
+fn what_a_killed_run_left_is_named_at_the_next_start() {
+    let trace = Trace::new();
+    let flags = ["--blocks", "500", "--block-duration", "2s"];
+    let job = hooked(&trace, &flags, "lat --warmup 1ms --wait block");
+    let is_within = || trace.lines().last().is_some_and(|line| line == "before b");
+    eventually("a visit to b", || trace.lines().len() > 2 && is_within());
+    job.signal(Signal::SIGKILL);
+    job.wait();
+    assert_eq!(trace.lines().last().map(String::as_str), Some("before b"));
+    let ran = lat("loopback", "-n 50 --wait block").exits(0);
+    let line = ran
+        .stderr
+        .lines()
+        .find(|line| line.contains("--before b changed"));
+    let (_, undo) = line.unwrap().split_once("to undo it: ").unwrap();
+    let undone = std::process::Command::new("sh").args(["-c", undo]).status();
+    assert!(undone.unwrap().success(), "{undo}");
+    assert_eq!(trace.lines().last().map(String::as_str), Some("after b"));
+    let ran = lat("loopback", "-n 50 --wait block").exits(0);
+    assert!(!ran.stderr.contains("--before b changed"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_after_command_that_fails_ends_the_comparison() {
+    let words = ["compare", "a=loopback", "b=loopback", "--after", "b=exit 7"];
+    let words = [&words[..], &BRIEF, &["--", "lat", "--wait", "block"]].concat();
+    let ran = run(&words).exits(1);
+    ran.complains(&["--after b", "exit code 7"]);
+    // Nothing is left to be undone by hand twice: the entry that is named is removed with it.
+    let again = lat("loopback", "-n 50 --wait block");
+    for line in again.stderr.lines().filter(|line| line.contains("rm ")) {
+        if let Some((_, entry)) = line.rsplit_once("rm ") {
+            let _ = fs::remove_file(entry.trim());
+        }
+    }
+}
