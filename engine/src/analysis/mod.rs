@@ -1,6 +1,7 @@
 //! Statistics over what was recorded, and judgement over results. No socket, thread or clock.
 
 pub mod assertion;
+pub mod compare;
 pub mod health;
 pub mod link;
 pub mod mean;
