@@ -229,9 +229,14 @@ fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
                 format!("{full}{}", more_blocks(view, &declared))
             }
             (Verdict::Overload, _) => {
-                "the rate asked for was not reached: latencies are those of a queue, not of \
-                 the path; the goodput tells"
-                    .to_owned()
+                let instead = if declared.iter().any(|cell| cell.unit == "1/s") {
+                    "the goodput tells"
+                } else {
+                    "a lower --rate shows the path"
+                };
+                format!(
+                    "the rate asked for was not reached: latencies are those of a queue; {instead}"
+                )
             }
         };
         notes.push((name.to_owned(), text));
