@@ -60,7 +60,7 @@ fn files_of_every_format_are_written_at_once() {
 /// The report that a stream of lines amounts to.
 #[track_caller]
 fn rejoined(lines: &str) -> Value {
-    let mut results = Vec::new();
+    let (mut results, mut blocks) = (Vec::new(), Vec::new());
     let mut whole = None;
     for line in lines.lines() {
         assert_eq!(whole, None, "something follows the last line");
@@ -68,6 +68,7 @@ fn rejoined(lines: &str) -> Value {
         let fields = line.as_object_mut().unwrap();
         match fields.shift_remove("type").unwrap().as_str().unwrap() {
             "interval" => assert_eq!(fields["step"], results.len()),
+            "block" => blocks.push(line),
             "result" => {
                 assert_eq!(fields.shift_remove("step"), Some(json!(results.len())));
                 results.push(line);
@@ -78,6 +79,9 @@ fn rejoined(lines: &str) -> Value {
     }
     let mut whole = whole.expect("the report comes last");
     whole["results"] = results.into();
+    if whole["kind"] == "compare" {
+        whole["comparison"]["blocks"] = blocks.into();
+    }
     is_valid(&whole);
     whole
 }

@@ -21,7 +21,7 @@ pub(crate) enum Format {
     Text,
     /// One object, schema tare/1
     Json,
-    /// A line per interval and per result as they come, the rest at the end
+    /// A line per interval, per block of a comparison and per result as they come, the rest at the end
     Jsonl,
     /// A row per step
     Csv,
@@ -137,6 +137,8 @@ pub(crate) struct Outputs {
     stdout: Stdout,
     /// Results already streamed to stdout.
     streamed: usize,
+    /// Blocks of a comparison already streamed to stdout.
+    streamed_blocks: usize,
     /// Steps of the whole run, once that is known.
     steps: usize,
     /// The first thing that could not be written.
@@ -171,6 +173,7 @@ impl Outputs {
             look,
             stdout: Stdout::default(),
             streamed: 0,
+            streamed_blocks: 0,
             steps: 0,
             failed: None,
         })
@@ -196,6 +199,17 @@ impl Outputs {
         self.stdout.reader_left && self.files.is_empty()
     }
 
+    /// Blocks of a comparison are over: those that were not streamed yet are.
+    pub(crate) fn blocks(&mut self, report: &Report) {
+        let Some(comparison) = report.comparison.as_deref().filter(|_| self.streams()) else {
+            return;
+        };
+        for block in comparison.blocks.iter().skip(self.streamed_blocks) {
+            self.print(&json::block_line(block));
+        }
+        self.streamed_blocks = self.streamed_blocks.max(comparison.blocks.len());
+    }
+
     /// An interval of the step counted from zero is over.
     pub(crate) fn interval(&mut self, step: usize, params: &Params, interval: &Interval) {
         if self.streams() {
@@ -218,6 +232,7 @@ impl Outputs {
     /// The first thing, in all the run, that could not be written.
     pub(crate) fn finish(&mut self, report: &Report) -> Result<()> {
         if self.streams() {
+            self.blocks(report);
             self.stream_results(report);
             self.print(&json::report_line(report));
         } else {

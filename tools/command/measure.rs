@@ -190,6 +190,7 @@ impl Observer for Watcher {
     }
 
     fn step_finished(&mut self, report: &Report) {
+        self.outputs.blocks(report);
         self.outputs.step(report);
         self.stop_if_nobody_reads();
     }

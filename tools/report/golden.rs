@@ -147,6 +147,31 @@ fn lines_hold_what_the_object_holds() {
     assert_eq!(whole, serde_json::to_value(&report).unwrap());
 }
 
+#[test]
+fn lines_of_a_comparison_hold_its_blocks_and_the_rest_once() {
+    let report = fixtures::compare::failed_arm();
+    let lines = render(Format::Jsonl, &report, &Look::default());
+    let mut lines = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let comparison = report.comparison.as_ref().unwrap();
+    for block in &comparison.blocks {
+        let mut line = lines.next().unwrap();
+        assert_eq!(line["type"], "block");
+        line.as_object_mut().unwrap().shift_remove("type");
+        assert_eq!(line, serde_json::to_value(block).unwrap());
+    }
+    for result in &report.results {
+        let line = lines.next().unwrap();
+        assert_eq!(line["type"], "result");
+        assert_eq!(line["arm"].as_str(), result.arm.as_deref());
+    }
+    let whole = lines.next().unwrap();
+    assert_eq!(whole["comparison"]["blocks_done"], 2);
+    assert_eq!(whole["comparison"]["blocks"], Value::Null);
+    assert_eq!(lines.next(), None);
+}
+
 fn validator() -> Validator {
     let text = fs::read_to_string(root().join("schema/tare-1.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();

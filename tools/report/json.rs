@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use tare_engine::result::{Interval, Params, Report, StepResult};
+use tare_engine::result::{Block, Interval, Params, Report, StepResult};
 
 /// What the report's types hold serialises: their keys are strings, and no `Serialize` of theirs refuses.
 const SERIALISES: &str = "a report has string keys only";
@@ -12,7 +12,7 @@ const SERIALISES: &str = "a report has string keys only";
 struct Line<'a, T> {
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The step it belongs to, counted from zero; absent from the last line.
+    /// The step it belongs to, counted from zero; absent where it belongs to none.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,8 +39,13 @@ pub(super) fn object(report: &Report) -> String {
 /// The whole report as the stream would have been.
 pub(super) fn lines(report: &Report) -> String {
     let mut text = String::new();
+    let comparison = report.comparison.as_deref();
+    for block in comparison.map_or(&[][..], |comparison| &comparison.blocks) {
+        text.push_str(&block_line(block));
+    }
     for (step, result) in report.results.iter().enumerate() {
-        for interval in &result.intervals {
+        // What a comparison pools has no series that could have been followed.
+        for interval in result.intervals.iter().filter(|_| comparison.is_none()) {
             text.push_str(&interval_line(step, &result.params, interval));
         }
         text.push_str(&result_line(step, result));
@@ -60,6 +65,17 @@ pub(crate) fn interval_line(step: usize, params: &Params, interval: &Interval) -
     .print()
 }
 
+/// A block of a comparison.
+pub(crate) fn block_line(block: &Block) -> String {
+    Line {
+        kind: "block",
+        step: None,
+        params: None,
+        body: block,
+    }
+    .print()
+}
+
 /// The result of a step.
 pub(crate) fn result_line(step: usize, result: &StepResult) -> String {
     Line {
@@ -71,11 +87,14 @@ pub(crate) fn result_line(step: usize, result: &StepResult) -> String {
     .print()
 }
 
-/// The report without its results, which have had their lines.
+/// The report without its results, and without a comparison's blocks: these have had their lines.
 pub(crate) fn report_line(report: &Report) -> String {
     let mut body = serde_json::to_value(report).expect(SERIALISES);
     if let Value::Object(fields) = &mut body {
         fields.shift_remove("results");
+        if let Some(Value::Object(comparison)) = fields.get_mut("comparison") {
+            comparison.shift_remove("blocks");
+        }
     }
     Line {
         kind: "report",

@@ -229,9 +229,14 @@ fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
                 format!("{full}{}", more_blocks(view, &declared))
             }
             (Verdict::Overload, _) => {
-                "the rate asked for was not reached: latencies are those of a queue, not of \
-                 the path; the goodput tells"
-                    .to_owned()
+                let instead = if declared.iter().any(|cell| cell.unit == "1/s") {
+                    "the goodput tells"
+                } else {
+                    "a lower --rate shows the path"
+                };
+                format!(
+                    "the rate asked for was not reached: latencies are those of a queue; {instead}"
+                )
             }
         };
         notes.push((name.to_owned(), text));
@@ -261,18 +266,19 @@ fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
         .map(|cell| cell.blocks.len() as u64)
         .min()
         .unwrap_or_default();
-    let missing = needed.saturating_sub(there);
     let verdicts = match declared.len() {
         1 => "a verdict takes".to_owned(),
         cells => format!("verdicts over {cells} cells take"),
     };
-    if needed > view.comparison.blocks_asked {
-        let more = plural(missing, "more block");
+    let comparison = view.comparison;
+    if needed > comparison.blocks_asked {
+        let more = plural(needed - comparison.blocks_asked, "more block");
         format!("{verdicts} {needed}; {more}: --blocks {needed}")
+    } else if comparison.blocks_done < needed {
+        format!("{verdicts} {needed}, and not all that were asked for were measured")
     } else {
-        format!(
-            "{verdicts} {needed}, of which {missing} are missing: not all that were asked for were measured"
-        )
+        let few = "had samples enough; a longer --block-duration gives more";
+        format!("{verdicts} {needed}, and {there} {few}")
     }
 }
 
@@ -319,7 +325,9 @@ fn resolution(view: View<'_>) -> Vec<(String, String)> {
 
 /// The cells of [`AA`] whose interval leaves out zero. Some do by chance; many mean that the order of visits matters.
 fn astray(view: View<'_>) -> Option<String> {
-    let of_aa = view.comparison.cells.iter().filter(|cell| cell.arm == AA);
+    let shown = view.measures();
+    let is_shown = |cell: &&Cell| cell.arm == AA && shown.contains(&cell.measure.as_str());
+    let of_aa = view.comparison.cells.iter().filter(is_shown);
     let intervals = of_aa.filter_map(|cell| Some((cell, cell.delta?.interval?)));
     let intervals: Vec<(&Cell, (f64, f64))> = intervals.collect();
     let leave_out = intervals

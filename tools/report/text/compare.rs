@@ -57,7 +57,7 @@ fn tables(out: &mut String, view: View<'_>) {
     }
 }
 
-/// What went wrong at the ends, arm by arm.
+/// Which ends were the bottleneck. Disturbances are counted by visits above, and the warnings say of what sort.
 fn troubles(out: &mut String, view: View<'_>) {
     for arm in &view.comparison().arms {
         for step in 0..view.comparison().steps {
@@ -66,7 +66,7 @@ fn troubles(out: &mut String, view: View<'_>) {
             };
             let name = view.name(&arm.name, step);
             for (end, instrument) in ends(result) {
-                if instrument.saturated || instrument.disturbed {
+                if instrument.saturated {
                     let told = trouble(instrument).replace('\n', " ");
                     out.push_str(&format!("  {name}: {end} {told}\n"));
                 }
@@ -199,7 +199,7 @@ mod tests {
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words[5..7], ["–", "–"], "{row}");
         assert!(
-            text.contains("verdicts over 4 cells take 8, of which 8 are missing"),
+            text.contains("verdicts over 4 cells take 8, and 0 had samples enough"),
             "{text}"
         );
         report.results.clear();
@@ -208,6 +208,18 @@ mod tests {
         let text = render(&report);
         assert!(text.starts_with("tare compare of lat: loopback (baseline) against veth\n"));
         assert!(text.contains("8 of 8 whole, 0 visits"), "{text}");
+    }
+
+    #[test]
+    fn an_end_that_was_the_bottleneck_is_told_with_its_arm_and_step() {
+        let mut report = fixtures::compare::comparison();
+        assert!(!render(&report).contains("SATURATED"));
+        let client = &mut report.results[3].instrument.client;
+        client.saturated = true;
+        client.saturation = Some("busy 97 % of the time\nwarning: forged".into());
+        let text = render(&report);
+        let expected = "  veth 4 KiB: client SATURATED: busy 97 % of the time warning: forged\n";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
