@@ -126,13 +126,17 @@ impl Comparing<'_> {
     /// Visits the baseline a few times, to say before the first block what the blocks can show.
     ///
     /// # Errors
-    /// Where it cannot be measured.
+    /// Where what a hook changed could not be undone. A visit that fails tells nothing; in the blocks it counts.
     pub(super) fn pilot(&mut self) -> Result<()> {
         let mut measurement = self.arms[0].measurement.clone();
         shorten(&mut measurement);
         for _ in 0..PILOT_VISITS {
-            let steps = self.must_visit(0, &measurement)?;
-            for (index, step) in steps.iter().enumerate() {
+            let visited = self.visit(0, &measurement);
+            if let Some(error) = visited.unclean {
+                return Err(self.arms[0].blame(&error));
+            }
+            let steps = visited.steps.iter().filter(|_| visited.error.is_none());
+            for (index, step) in steps.enumerate() {
                 for (measure, value) in self.declared.values(&[step]) {
                     let values = self.pilot.entry((index, measure)).or_default();
                     values.extend(value);
