@@ -336,5 +336,4 @@ impl Measure {
 }
 
 #[cfg(test)]
-#[path = "comparison_tests.rs"]
 mod tests;
