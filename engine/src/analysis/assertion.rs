@@ -30,15 +30,24 @@
 //! Where the value has an interval, an assertion holds or fails only if it does for the whole of it; in between the data
 //! do not decide. A value that rests on censored samples may be anything above. What was not measured
 //! (no such latency in this run, too few samples for the quantile, no step selected) is undecided, too.
+//!
+//! # Comparisons
+//!
+//! A run of `tare compare` has several values of everything, so its assertions are of their own kind: see
+//! [`ComparisonAssertion`].
+
+use std::borrow::Borrow;
 
 use crate::error::{Error, Result};
 use crate::result::{AssertionResult, StepResult};
 
 mod asked;
+mod comparison;
 mod measure;
 mod value;
 
 pub use asked::{Asked, Kind};
+pub use comparison::ComparisonAssertion;
 use value::Value;
 
 /// One demand, parsed.
@@ -152,13 +161,13 @@ pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<Assertion
         results.extend(
             steps
                 .iter()
-                .filter(|step| assertion.selects(step))
+                .filter(|step| selects(&assertion.selectors, step))
                 .map(|step| assertion.evaluate(step, step_name(step, steps))),
         );
         if results.len() == before {
             results.push(AssertionResult {
                 expr: assertion.expr.clone(),
-                step: assertion.selection(),
+                step: selection(&assertion.selectors),
                 actual: None,
                 interval: None,
                 holds: None,
@@ -169,26 +178,21 @@ pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<Assertion
 }
 
 /// What tells a step from the others, as a selector; empty for the only one.
-fn step_name(step: &StepResult, steps: &[StepResult]) -> String {
+fn step_name<S: Borrow<StepResult>>(step: &StepResult, steps: &[S]) -> String {
+    let any = |differs: &dyn Fn(&StepResult) -> bool| steps.iter().any(|s| differs(s.borrow()));
     let mut parts = Vec::new();
-    if steps
-        .iter()
-        .any(|s| s.params.size_bytes != step.params.size_bytes)
-    {
+    if any(&|s| s.params.size_bytes != step.params.size_bytes) {
         parts.push(format!("size={}", step.params.size_bytes));
     }
-    if steps
-        .iter()
-        .any(|s| s.params.connections != step.params.connections)
-    {
+    if any(&|s| s.params.connections != step.params.connections) {
         parts.push(format!("connections={}", step.params.connections));
     }
     if let Some(stage) = stage_of(step)
-        && steps.iter().any(|s| stage_of(s) != Some(stage))
+        && any(&|s| stage_of(s) != Some(stage))
     {
         parts.push(format!("stage={stage}"));
     }
-    if steps.iter().any(|s| is_loaded(s) != is_loaded(step)) {
+    if any(&|s| is_loaded(s) != is_loaded(step)) {
         parts.push(if is_loaded(step) { "loaded" } else { "idle" }.to_owned());
     }
     parts.join(",")
@@ -220,25 +224,9 @@ impl Assertion {
     }
 
     fn parse_parts(expr: &str) -> std::result::Result<Self, Wrong> {
-        let (selectors, demand) = expr.split_once(':').unwrap_or(("", expr));
-        let selectors = if expr.contains(':') {
-            selectors
-                .split(',')
-                .map(Selector::parse)
-                .collect::<std::result::Result<_, _>>()?
-        } else {
-            Vec::new()
-        };
-        let at = demand.find(['<', '>', '=', '!']).ok_or_else(|| {
-            (
-                "no comparison in it".to_owned(),
-                format!("{OPERATORS}, for example p99<2ms"),
-            )
-        })?;
-        let (name, rest) = demand.split_at(at);
-        let (operator, value) = Operator::split(rest)?;
-        let metric = Metric::parse(name.trim())?;
-        let value = value::parse(metric, value.trim())?;
+        let (selectors, name, operator, value) = split(expr)?;
+        let metric = Metric::parse(name)?;
+        let value = value::parse(metric, value)?;
         Ok(Self {
             expr: expr.trim().to_owned(),
             selectors,
@@ -263,24 +251,6 @@ impl Assertion {
         }
     }
 
-    fn selects(&self, step: &StepResult) -> bool {
-        self.selectors.iter().all(|selector| match selector {
-            Selector::Size(bytes) => step.params.size_bytes == *bytes,
-            Selector::Connections(n) => u64::from(step.params.connections) == *n,
-            Selector::Loaded(loaded) => is_loaded(step) == *loaded,
-            Selector::Stage(stage) => stage_of(step).map(u64::from) == Some(*stage),
-            Selector::Rate(rate) => step
-                .params
-                .rate_per_s
-                .is_some_and(|own| is_same_rate(own, *rate)),
-        })
-    }
-
-    fn selection(&self) -> String {
-        let names = self.selectors.iter().map(Selector::name);
-        names.collect::<Vec<_>>().join(",")
-    }
-
     fn evaluate(&self, step: &StepResult, name: String) -> AssertionResult {
         let measured = self.measure(step);
         AssertionResult {
@@ -297,6 +267,49 @@ impl Assertion {
 
 /// What is wrong with an expression, and what is allowed instead.
 type Wrong = (String, String);
+
+/// Splits an expression into its selectors, what it is about, and what that is to be.
+fn split(expr: &str) -> std::result::Result<(Vec<Selector>, &str, Operator, &str), Wrong> {
+    let (selectors, demand) = match expr.split_once(':') {
+        Some((selectors, demand)) => (
+            selectors
+                .split(',')
+                .map(Selector::parse)
+                .collect::<std::result::Result<_, _>>()?,
+            demand,
+        ),
+        None => (Vec::new(), expr),
+    };
+    let at = demand.find(['<', '>', '=', '!']).ok_or_else(|| {
+        (
+            "no comparison in it".to_owned(),
+            format!("{OPERATORS}, for example p99<2ms"),
+        )
+    })?;
+    let (name, rest) = demand.split_at(at);
+    let (operator, value) = Operator::split(rest)?;
+    Ok((selectors, name.trim(), operator, value.trim()))
+}
+
+/// Whether all of the selectors select the step.
+fn selects(selectors: &[Selector], step: &StepResult) -> bool {
+    selectors.iter().all(|selector| match selector {
+        Selector::Size(bytes) => step.params.size_bytes == *bytes,
+        Selector::Connections(n) => u64::from(step.params.connections) == *n,
+        Selector::Loaded(loaded) => is_loaded(step) == *loaded,
+        Selector::Stage(stage) => stage_of(step).map(u64::from) == Some(*stage),
+        Selector::Rate(rate) => step
+            .params
+            .rate_per_s
+            .is_some_and(|own| is_same_rate(own, *rate)),
+    })
+}
+
+/// The selectors as typed.
+fn selection(selectors: &[Selector]) -> String {
+    let names = selectors.iter().map(Selector::name);
+    names.collect::<Vec<_>>().join(",")
+}
 
 const OPERATORS: &str = "compare with <, <=, >, >=, == or !=";
 const METRICS: &str = "use p50, p99.9 …, min, mean, max or stdev (alone or after service., response., lateness., \

@@ -15,7 +15,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn command(self) -> &'static str {
+    pub(super) const fn command(self) -> &'static str {
         match self {
             Self::Lat => "tare lat",
             Self::Bw => "tare bw",
@@ -56,20 +56,28 @@ impl Assertion {
     /// # Errors
     /// A usage error that says which part can never apply.
     pub fn check(&self, asked: &Asked) -> Result<()> {
-        let refuse = |what: &str| Error::usage(format!("--assert '{}': {what}", self.expr));
-        if let Some(selector) = self.selectors.iter().find(|s| !s.selects_in(asked)) {
-            let name = selector.name();
-            return Err(refuse(&format!("no step of this run has {name}"))
-                .remedy(format!("leave `{name}` out, or ask for such a step")));
-        }
+        check_selectors(&self.expr, &self.selectors, asked)?;
         if let Some((what, instead)) = self.metric.missing_in(asked) {
-            let command = asked.kind.command();
-            return Err(
-                refuse(&format!("this run of {command} measures no {what}")).remedy(instead)
-            );
+            let what = format!("this run of {} measures no {what}", asked.kind.command());
+            return Err(refused(&self.expr, &what).remedy(instead));
         }
         Ok(())
     }
+}
+
+/// The usage error that an assertion is refused with.
+pub(super) fn refused(expr: &str, what: &str) -> Error {
+    Error::usage(format!("--assert '{expr}': {what}"))
+}
+
+/// Checks that the run has steps that the selectors select.
+pub(super) fn check_selectors(expr: &str, selectors: &[Selector], asked: &Asked) -> Result<()> {
+    if let Some(selector) = selectors.iter().find(|s| !s.selects_in(asked)) {
+        let name = selector.name();
+        return Err(refused(expr, &format!("no step of this run has {name}"))
+            .remedy(format!("leave `{name}` out, or ask for such a step")));
+    }
+    Ok(())
 }
 
 impl Selector {

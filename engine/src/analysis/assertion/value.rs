@@ -117,7 +117,7 @@ pub(super) fn codes(text: &str) -> Option<(u16, u16)> {
     }
 }
 
-fn duration(number: f64, unit: &str) -> Option<Value> {
+pub(super) fn duration(number: f64, unit: &str) -> Option<Value> {
     let nanoseconds = match unit {
         "ns" => 1.0,
         "us" | "µs" | "μs" => 1e3,
@@ -143,7 +143,7 @@ fn scale(suffix: &str) -> Option<f64> {
     })
 }
 
-fn share(number: f64, unit: &str) -> Option<Value> {
+pub(super) fn share(number: f64, unit: &str) -> Option<Value> {
     match unit {
         "" => Some(Value::Share(number)),
         "%" => Some(Value::Share(number / 100.0)),
@@ -165,7 +165,7 @@ fn rate(number: f64, unit: &str) -> Option<Value> {
     Some(Value::PerSecond(number * scale(multiple.trim())? / seconds))
 }
 
-fn bits(number: f64, unit: &str) -> Option<Value> {
+pub(super) fn bits(number: f64, unit: &str) -> Option<Value> {
     let multiple = ["bit/s", "bits/s", "bps", "bits", "bit"]
         .into_iter()
         .find_map(|suffix| unit.strip_suffix(suffix))

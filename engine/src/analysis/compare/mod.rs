@@ -6,8 +6,8 @@
 //!   two visits pooled; they are never averaged.
 //! * Over the blocks the median of these, with its exact order-statistic interval ([`blocks::estimate`]), and the sign test
 //!   ([`blocks::sign_test`]). Both hold for any distribution, and a bad block counts no more than any other: on a shared
-//!   machine some block always is. Wilcoxon's signed ranks would see smaller differences, but take for granted that the
-//!   block differences are symmetric, which those of a p99 are not; a t interval takes more than that for granted, and one
+//!   machine some block always is. Wilcoxon's signed ranks would see smaller differences, but take for granted that
+//!   block differences are symmetric, which they are not where two paths' tails differ; a t interval takes more than that for granted, and one
 //!   stalled block ruins it.
 //! * Verdicts over several cells are corrected by Holm's procedure ([`holm::adjusted`]) over the declared ones, less the
 //!   latencies that were measured under overload: those say what the queue was and get [`Verdict::Overload`].
@@ -50,7 +50,7 @@
 
 use std::collections::HashMap;
 
-use crate::result::{AA, Cell, Verdict};
+use crate::result::{AA, Cell, CellBlock, Verdict};
 
 mod binomial;
 pub mod blocks;
@@ -64,8 +64,8 @@ pub mod unpaired;
 /// `blocks`; the cells of the arm [`AA`] are among them. The rest is filled here, whatever stood there:
 ///
 /// * Blocks in which a value is no finite number are taken out of `blocks`; `detectable` likewise.
-/// * `baseline`, `value`, `delta`, `ratio` and `p`, where there are blocks; `ratio` has no interval where the baseline was
-///   zero in too many of them, and is absent where both were.
+/// * `baseline`, `value`, `delta`, `ratio` and `p`, where there are blocks; `ratio` only where its median is finite:
+///   a baseline may have been zero in some of them, and both in none.
 /// * `resolution`, of every cell whose step and measure have an A/A interval.
 /// * `blocks_needed`, the same of all.
 /// * `p_adjusted` and `verdict` of the declared cells; a latency under overload has the verdict alone. Each cell is judged by
@@ -76,8 +76,8 @@ pub fn judge(cells: &mut [Cell]) {
     }
     let resolutions = resolutions(cells);
     for cell in &mut *cells {
-        let key = (cell.step, cell.measure.as_str());
-        cell.resolution = resolutions.get(&(key.0, key.1.to_owned())).copied();
+        let key = (cell.step, cell.measure.clone());
+        cell.resolution = resolutions.get(&key).copied();
     }
     let mut tested: Vec<&mut Cell> = cells.iter_mut().filter(|cell| is_tested(cell)).collect();
     // A cell without blocks is a test all the same: it was declared before anything was measured.
@@ -97,9 +97,7 @@ fn describe(cell: &mut Cell) {
     cell.blocks
         .retain(|block| block.baseline.is_finite() && block.value.is_finite());
     cell.detectable = cell.detectable.filter(|difference| difference.is_finite());
-    let of = |value: fn(&crate::result::CellBlock) -> f64| -> Vec<f64> {
-        cell.blocks.iter().map(value).collect()
-    };
+    let of = |value: fn(&CellBlock) -> f64| -> Vec<f64> { cell.blocks.iter().map(value).collect() };
     let differences = of(|block| block.value - block.baseline);
     cell.baseline = blocks::median(&of(|block| block.baseline));
     cell.value = blocks::median(&of(|block| block.value));

@@ -43,10 +43,12 @@ pub fn blocks_needed(cells: u64) -> u64 {
 /// drifts slower than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter than
 /// the visits of blocks scatter more: both make the figure too large rather than too small.
 ///
-/// That is also why one arm's pilots speak for all: the difference is told before the run, when arms are taken to be alike.
+/// The other arms are taken to scatter as the pilots' does; the blocks will show whether they do, in their intervals.
 ///
 /// The spread is the median absolute deviation, for pilots are few and one of them may have been disturbed, brought to the
 /// scale of a standard deviation for so few values. From three visits it is an order of magnitude, not a measurement.
+///
+/// Who asks for many cells asks [`detectable_in_spreads`] once, which takes milliseconds, and multiplies by each [`spread`].
 #[must_use]
 pub fn detectable(pilot_values: &[f64], blocks: u64, cells: u64) -> Option<f64> {
     let found = spread(pilot_values)? * detectable_in_spreads(blocks, cells)?;

@@ -2,11 +2,15 @@
 //! called different, and how often a difference is found. Seeds are fixed, so each run gives the same shares; to see them:
 //! `cargo test -p tare-engine --lib compare::simulation -- --nocapture`.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "the shares are for whoever asks with --nocapture"
+)]
+
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::result::CellBlock;
 
 /// Samples of one visit. With two visits pooled a p99 has ten beyond it: the fewest that a quantile is printed for.
 const SAMPLES: usize = 500;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::result::{CellBlock, Estimate};
+use crate::result::Estimate;
 
 /// A part of the fixture.
 fn figures<T: DeserializeOwned>(name: &str) -> Vec<T> {
