@@ -64,7 +64,7 @@ fn an_arm_that_is_not_there_is_named_before_the_first_block() {
     drop(nobody);
     let arm = format!("gone={address}");
     let ran = run(&["compare", "loopback", &arm, "--", "lat", "--wait", "block"]).exits(1);
-    ran.complains(&["arm gone", "refused"]);
+    ran.complains(&["arm gone", "refuses connections"]);
 }
 
 #[test]

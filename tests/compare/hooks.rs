@@ -127,7 +127,7 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
         .stderr
         .lines()
         .find(|line| line.contains("--before b changed"));
-    let (_, undo) = line.unwrap().split_once("to undo it: ").unwrap();
+    let (_, undo) = line.unwrap().split_once("--before b changed; ").unwrap();
     let undone = std::process::Command::new("sh").args(["-c", undo]).status();
     assert!(undone.unwrap().success(), "{undo}");
     assert_eq!(trace.lines().last().map(String::as_str), Some("after b"));

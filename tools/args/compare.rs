@@ -18,6 +18,8 @@ use super::{Cli, Command, Refused};
 const BLOCK_DURATION: &str = "500ms";
 /// The warm-up of a visit where the options behind `--` do not say otherwise.
 pub(crate) const WARMUP: Nanos = Nanos::from_millis(100);
+/// The same of an HTTP load on a schedule.
+pub(crate) const OPEN_LOOP_WARMUP: Nanos = Nanos::from_millis(10);
 /// Quantiles over which a verdict is given where `--percentiles` does not say otherwise, per cent.
 const QUANTILES: [f64; 2] = [50.0, 99.0];
 /// The arms of `tare compare` alone.

@@ -1,13 +1,14 @@
 //! `tare compare`.
 
+use tare_engine::analysis::assertion::{Asked, ComparisonAssertion};
 use tare_engine::error::{Error, Result};
 use tare_engine::run;
 use tare_engine::run::plan::{ArmPlan, ComparePlan, Measurement, Stop};
 use tare_engine::units::Nanos;
 
-use super::measure::{present, read};
+use super::measure::{Measured as _, present, read};
 use crate::args::Command;
-use crate::args::compare::{Arm, CompareArgs, WARMUP};
+use crate::args::compare::{Arm, CompareArgs, OPEN_LOOP_WARMUP, WARMUP};
 use crate::exit::Exit;
 use crate::report::Look;
 
@@ -17,7 +18,23 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
     if args.block_duration() == Nanos::ZERO {
         return Err(Error::usage("--block-duration must be above zero").remedy("write it as 500ms"));
     }
-    let quantiles = args.quantiles();
+    let mut quantiles = args.quantiles();
+    let assertions = args
+        .result
+        .assertions
+        .iter()
+        .map(|expr| ComparisonAssertion::parse(expr))
+        .collect::<Result<Vec<_>>>()?;
+    // An assertion is over a cell, and so has its share in the error of all of them.
+    for percent in assertions
+        .iter()
+        .filter_map(ComparisonAssertion::percentile)
+    {
+        if !quantiles.contains(&percent) {
+            quantiles.push(percent);
+        }
+    }
+    quantiles.sort_by(f64::total_cmp);
     let mut arms = Vec::new();
     for arm in typed.arms {
         arms.push(plan_of(arm, args, seed, &quantiles)?);
@@ -31,6 +48,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
         quantiles: quantiles.clone(),
         seed,
     };
+    let names: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
+    let asked = asked(&plan.arms[0].measurement);
+    for assertion in &assertions {
+        assertion.check(&asked, names[0], &names[1..])?;
+    }
     let look = Look {
         percentiles: quantiles,
     };
@@ -38,8 +60,17 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
         &args.result,
         look,
         |interrupt, observer| run::compare(&plan, interrupt, observer),
-        |_| Vec::new(),
+        |report| ComparisonAssertion::evaluate(&assertions, report),
     )
+}
+
+/// What assertions can be about: all arms measure the same.
+fn asked(measurement: &Measurement) -> Asked {
+    match measurement {
+        Measurement::Lat(plan) => plan.asked(),
+        Measurement::Bw(plan) => plan.asked(),
+        Measurement::Http(plan) => plan.asked(),
+    }
 }
 
 /// What is measured over an arm in each of its visits.
@@ -57,9 +88,15 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
         Command::Http(http) => (Measurement::Http(http.plan()?), http.common.warmup()),
         _ => return Err(Error::bug("a comparison of what measures nothing")),
     };
+    let by_default = match &measurement {
+        // What is due in the warm-up is in the queue before what is measured: of a server that is asked ten times what it
+        // can do, nothing else would be seen.
+        Measurement::Http(plan) if plan.open.is_some() => OPEN_LOOP_WARMUP,
+        _ => WARMUP,
+    };
     let common = measurement.common_mut();
     common.stop = Stop::After(args.block_duration());
-    common.warmup = warmup.unwrap_or(WARMUP);
+    common.warmup = warmup.unwrap_or(by_default);
     common.seed = seed;
     common.label.clone_from(&args.result.label);
     common.percentiles.extend(quantiles);

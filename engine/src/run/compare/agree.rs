@@ -2,7 +2,7 @@
 //! arms would be that of their backends, or of how they wait. And what the blocks will be able to show.
 
 use super::Comparing;
-use crate::analysis::compare::power::detectable;
+use crate::analysis::compare::power::{detectable_in_spreads, spread};
 use crate::driver::Backend;
 use crate::error::{Error, Result};
 use crate::result::{Instrument, StepResult};
@@ -144,6 +144,8 @@ impl Comparing<'_> {
             }
         }
         self.told.forget_visits();
+        let blocks = u64::from(self.plan.blocks);
+        self.detectable_spreads = detectable_in_spreads(blocks, self.declared_cells());
         let text = self.announcement();
         self.observer.announce(&text);
         Ok(())
@@ -152,8 +154,7 @@ impl Comparing<'_> {
     /// The difference in `measure` that the blocks will find in four runs of five, as far as the pilot can tell.
     pub(super) fn detectable(&self, step: usize, measure: &str) -> Option<f64> {
         let values = self.pilot.get(&(step, measure.to_owned()))?;
-        let cells = self.declared_cells();
-        detectable(values, u64::from(self.plan.blocks), cells)
+        Some(spread(values)? * self.detectable_spreads?)
     }
 
     /// Cells over which a verdict is given.

@@ -99,6 +99,8 @@ struct Comparing<'a> {
     values: Vec<BlockValues>,
     /// What the pilot found: by step and measure, a value per visit.
     pilot: BTreeMap<(usize, String), Vec<f64>>,
+    /// The difference that so many blocks find in four runs of five, in standard deviations of a visit.
+    detectable_spreads: Option<f64>,
 }
 
 impl<'a> Comparing<'a> {
@@ -128,6 +130,7 @@ impl<'a> Comparing<'a> {
             blocks: Vec::new(),
             values: Vec::new(),
             pilot: BTreeMap::new(),
+            detectable_spreads: None,
         })
     }
 
