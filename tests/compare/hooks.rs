@@ -67,7 +67,7 @@ fn they_run_around_each_visit_of_their_arm() {
     let lines = trace.lines();
     // Once more for the trial before the first block.
     assert_eq!(lines.len(), 2 * (visits_to(&report, "b") + 1));
-    assert_eq!(visits_to(&report, "b"), 14);
+    assert!(visits_to(&report, "b") >= 14);
     for pair in lines.chunks(2) {
         assert_eq!(pair, ["before b", "after b"]);
     }

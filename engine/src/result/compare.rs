@@ -35,7 +35,7 @@ pub struct Comparison {
     /// Steps of the sweep that each visit goes through; `results` of the report are arm by arm, in the order of `arms`, and
     /// step by step.
     pub steps: u64,
-    /// The blocks, the one that was cut short among them.
+    /// The blocks, those among them in which a visit failed or that were cut short; for the former others were made up.
     pub blocks: Vec<Block>,
     /// What the blocks show: a cell for each arm but the baseline, step and measure.
     pub cells: Vec<Cell>,

@@ -137,15 +137,11 @@ impl<'a> Comparing<'a> {
     /// The blocks, one after the other. Returns what ended them early, or why an arm was given up.
     fn blocks(&mut self) -> Option<Error> {
         let mut orders = Orders::new(self.plan.seed, self.arms.len());
-        for number in 1..=u64::from(self.plan.blocks) {
-            if self.interrupt.is_raised() {
-                break;
-            }
+        let mut number = 0;
+        while self.needs_block(number) {
+            number += 1;
             if let Err(error) = self.block(number, orders.next_block()) {
                 return Some(error);
-            }
-            if self.arms[0].failed.is_some() {
-                break;
             }
             if self.observer.wants_reports() {
                 let report = self.report(true);
@@ -154,6 +150,23 @@ impl<'a> Comparing<'a> {
         }
         let given_up = self.arms.iter().find(|arm| arm.failed.is_some())?;
         given_up.failed.clone().map(|error| given_up.blame(&error))
+    }
+
+    /// Whether a block follows the first `number` ones. Blocks in which a visit failed are made up for, as long as every arm
+    /// can be measured and they are not too many.
+    fn needs_block(&self, number: u64) -> bool {
+        let asked = u64::from(self.plan.blocks);
+        if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
+            return false;
+        }
+        let all_there = self.arms.iter().all(|arm| arm.failed.is_none());
+        let missing = asked > self.whole_blocks() && number < asked + asked / 2;
+        number < asked || (all_there && missing)
+    }
+
+    /// Blocks in which every arm was measured in both passes.
+    pub(super) fn whole_blocks(&self) -> u64 {
+        self.blocks.iter().filter(|block| block.whole).count() as u64
     }
 
     /// One block.

@@ -178,7 +178,7 @@ impl Comparing<'_> {
             }
         }
         let agreed = &self.told.agreed;
-        let blocks_done = self.blocks.iter().filter(|block| block.whole).count() as u64;
+        let blocks_done = self.whole_blocks();
         let comparison = Comparison {
             measured: self.arms[0].measurement.kind().to_owned(),
             baseline: self.arms[0].name.clone(),
