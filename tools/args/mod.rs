@@ -1,5 +1,5 @@
-//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`], [`http`] and
-//! [`serve`].
+//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`], [`http`], [`serve`] and
+//! [`doctor`].
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,
@@ -8,6 +8,7 @@
 
 pub(crate) mod bw;
 pub(crate) mod common;
+pub(crate) mod doctor;
 mod habits;
 pub(crate) mod http;
 pub(crate) mod lat;
@@ -32,6 +33,7 @@ Examples:
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
   tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
   tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
+  tare doctor                            what on this machine would spoil microseconds
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -51,6 +53,7 @@ pub(crate) enum Command {
     Bw(Box<bw::BwArgs>),
     Http(Box<http::HttpArgs>),
     Serve(serve::ServeArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -255,7 +258,7 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec!["'ping'", "lat, bw, http, serve, completions, man"],
+                vec!["'ping'", "lat, bw, http, serve, doctor, completions, man"],
             ),
             (
                 "tare lat --wait spinning",

@@ -2,6 +2,7 @@
 
 mod bw;
 mod completions;
+mod doctor;
 mod http;
 mod lat;
 mod man;
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Bw(args) => bw::run(&args),
         Command::Http(args) => http::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -3,6 +3,7 @@
 mod backend;
 mod bw;
 pub mod cpus;
+pub mod doctor;
 pub mod environment;
 mod far_end;
 pub mod guard;
