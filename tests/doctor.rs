@@ -81,7 +81,7 @@ fn what_spoils_is_fatal_to_those_who_ask() {
     assert_eq!(found["descriptors"]["level"], "spoils");
     assert_eq!(found["descriptors"]["value"], 200.0);
     let mend = found["descriptors"]["mend"].as_str().unwrap();
-    assert!(mend.contains("ulimit -Hn"), "{mend}");
+    assert!(mend.contains("ulimit -n 65536"), "{mend}");
     limited(200, words).exits(0);
 }
 

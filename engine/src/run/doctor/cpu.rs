@@ -152,7 +152,7 @@ pub(super) fn idle_states(scene: &Scene<'_>) -> Finding {
         )
         .figure(microseconds(*us), "us")
         .mend(format!(
-            "--no-idle for a run of tare (root), or cpupower idle-set -D {EXIT_LATENCY_MAX_US}"
+            "cpupower idle-set -D {EXIT_LATENCY_MAX_US}  # or, for one run of tare, as root: --no-idle"
         ))
         .undo("cpupower idle-set -E")
 }
@@ -232,7 +232,7 @@ pub(super) fn smt(scene: &Scene<'_>) -> Finding {
     };
     finding
         .mend(format!(
-            "choose CPUs of different cores with --cpus, or echo 0 > {CPU_DIRECTORY}/cpu{theirs}/online"
+            "echo 0 > {CPU_DIRECTORY}/cpu{theirs}/online  # or choose CPUs of different cores with --cpus"
         ))
         .undo(format!("echo 1 > {CPU_DIRECTORY}/cpu{theirs}/online"))
 }
@@ -270,7 +270,6 @@ pub(super) fn isolation(scene: &Scene<'_>) -> Finding {
         .mend(format!(
             "boot with isolcpus={cpus} nohz_full={cpus} rcu_nocbs={cpus}"
         ))
-        .undo("boot without")
 }
 
 /// What wanted to run, before the look.
@@ -315,7 +314,7 @@ pub(super) fn load(scene: &Scene<'_>) -> Finding {
             ),
         )
         .figure(minute, "tasks")
-        .mend("end or move what else runs: taskset -acp LIST PID")
+        .mend("taskset -acp OTHER_CPUS PID  # of what else runs; or end it")
 }
 
 /// Time that the hypervisor took.
@@ -323,7 +322,7 @@ pub(super) fn steal(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "steal",
         "the hypervisor runs another guest on this CPU, for tens of µs to ms at a time: the tail is the host's",
-        "grep cpu /proc/stat (the eighth figure), or vmstat 1 (st)",
+        "vmstat 1 2  # st",
     );
     let Some(steal_ns) = scene.look.disturbance.steal_ns else {
         return about.unknown("the kernel does not count stolen time");
@@ -345,7 +344,7 @@ pub(super) fn steal(scene: &Scene<'_>) -> Finding {
             ),
         )
         .figure(steal.as_secs_f64() * 1e9, "ns")
-        .mend("a host that is not overcommitted, or dedicated CPUs: nothing within the guest helps")
+        .mend("nothing within the guest: dedicated CPUs, or a host that is not overcommitted")
 }
 
 /// What kept a spinning thread from running.
@@ -353,7 +352,7 @@ pub(super) fn noise(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "noise",
         "whatever takes a spinning worker's CPU adds its length to one round trip",
-        "tare doctor --look 10s; perf trace -s -C LIST, or rtla osnoise top -c LIST",
+        format!("rtla osnoise top -d 10s -c {0}", format_cpus(scene.cpus)),
     );
     let noise = &scene.look.noise;
     let worst = noise.iter().max_by(|(_, a), (_, b)| a.gaps.cmp(&b.gaps));
@@ -398,7 +397,7 @@ pub(super) fn wakeup(scene: &Scene<'_>) -> Finding {
         "wake-up",
         "a worker that sleeps (--wait block) answers so much later, at each end: idle states, clock rate and hypervisor \
          together",
-        "tare doctor --look 10s; cyclictest -m -p 90 -a LIST",
+        format!("cyclictest -m -p 90 -D 10 -a {0}", format_cpus(scene.cpus)),
     );
     let Some(late) = scene.look.wakeup else {
         return about.unknown("no thread could sleep on the measuring CPUs");
@@ -443,5 +442,4 @@ const fn microseconds(us: u64) -> f64 {
 }
 
 #[cfg(test)]
-#[path = "cpu_tests.rs"]
 mod tests;

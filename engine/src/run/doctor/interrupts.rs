@@ -130,11 +130,11 @@ pub(super) fn irqs(scene: &Scene<'_>) -> Finding {
     }
     finding
         .mend(format!(
-            "echo {others} > /proc/irq/{busiest}/smp_affinity_list (stop irqbalance first, it would move it back)"
+            "systemctl stop irqbalance; echo {others} > /proc/irq/{busiest}/smp_affinity_list"
         ))
         .undo(format!(
-            "echo {} > /proc/irq/{busiest}/smp_affinity_list",
-            affinity(scene.files, busiest).unwrap_or_else(|| "LIST".to_owned())
+            "echo {} > /proc/irq/{busiest}/smp_affinity_list; systemctl start irqbalance",
+            affinity(scene.files, busiest).unwrap_or_else(|| "OTHER_CPUS".to_owned())
         ))
 }
 
@@ -166,8 +166,6 @@ pub(super) fn irq_affinity(scene: &Scene<'_>) -> Finding {
         .filter(|(_, cpus)| cpus.iter().any(|cpu| scene.cpus.contains(cpu)))
         .count();
     let level = if allowed == 0 { Level::Ok } else { Level::Note };
-    let others = scene.other_cpus_text();
-    let default = scene.files.word("/proc/irq/default_smp_affinity");
     let what = format!(
         "{allowed} of {} interrupts may be taken by {}",
         known.len(),
@@ -176,15 +174,20 @@ pub(super) fn irq_affinity(scene: &Scene<'_>) -> Finding {
     let finding = about
         .finds(level, what)
         .figure(count_as_f64(allowed), "interrupts");
-    let finding = finding.mend(format!(
-        "systemctl stop irqbalance; for i in /proc/irq/*/smp_affinity_list; do echo {others} > $i; done"
-    ));
-    match default {
-        Some(mask) => finding.undo(format!(
-            "for i in /proc/irq/*/smp_affinity; do echo {mask} > $i; done; systemctl start irqbalance"
-        )),
-        None => finding,
-    }
+    steer(scene, finding, "*")
+}
+
+/// Mends by moving interrupts (a glob of the shell) to the other CPUs, with where they were kept for the way back.
+fn steer(scene: &Scene<'_>, finding: Finding, interrupts: &str) -> Finding {
+    let others = scene.other_cpus_text();
+    let files = format!("/proc/irq/{interrupts}/smp_affinity_list");
+    finding
+        .mend(format!(
+            "systemctl stop irqbalance; grep -H . {files} > irqs.saved; for i in {files}; do echo {others} > $i; done"
+        ))
+        .undo(
+            "while IFS=: read -r file cpus; do echo $cpus > $file; done < irqs.saved; systemctl start irqbalance",
+        )
 }
 
 /// The interrupts of the route's device: which CPUs take them.
@@ -225,19 +228,15 @@ pub(super) fn device_irqs(scene: &Scene<'_>) -> Finding {
         numbers.len(),
         format_cpus(&cpus)
     );
-    about
+    let finding = about
         .finds(level, what)
-        .figure(count_as_f64(numbers.len()), "interrupts")
-        .mend(format!(
-            "for i in {}; do echo {} > /proc/irq/$i/smp_affinity_list; done",
-            numbers.join(" "),
-            scene.other_cpus_text()
-        ))
-        .undo(format!(
-            "for i in {}; do echo {} > /proc/irq/$i/smp_affinity_list; done",
-            numbers.join(" "),
-            format_cpus(&cpus)
-        ))
+        .figure(count_as_f64(numbers.len()), "interrupts");
+    let glob = match &numbers[..] {
+        [only] => only.clone(),
+        // Bash and zsh take the braces.
+        several => format!("{{{}}}", several.join(",")),
+    };
+    steer(scene, finding, &glob)
 }
 
 /// The timer tick, and calls from other CPUs.
@@ -334,10 +333,10 @@ mod tests {
             (Level::Spoils, Some(1000.0))
         );
         let mend = finding.mend.unwrap();
-        assert!(mend.starts_with("echo 0 > /proc/irq/24/"), "{mend}");
+        assert!(mend.contains("echo 0 > /proc/irq/24/"), "{mend}");
         assert_eq!(
             finding.undo.as_deref(),
-            Some("echo 0-2 > /proc/irq/24/smp_affinity_list")
+            Some("echo 0-2 > /proc/irq/24/smp_affinity_list; systemctl start irqbalance")
         );
         assert!(finding.effect.contains("1 %"), "{}", finding.effect);
     }
@@ -365,18 +364,18 @@ mod tests {
             ("/proc/irq/0/smp_affinity_list", "0"),
             ("/proc/irq/24/smp_affinity_list", "0-1"),
             ("/proc/irq/25/smp_affinity_list", "1"),
-            ("/proc/irq/default_smp_affinity", "f"),
+            ("/proc/irq/default_smp_affinity", "4"),
         ]);
         let finding = irq_affinity(&stage.on(&[2]).scene());
         assert_eq!(finding.level, Level::Ok);
         let stage = Stage::new(&[
             ("/proc/irq/24/smp_affinity_list", "0-2"),
             ("/proc/irq/25/smp_affinity_list", "1"),
-            ("/proc/irq/default_smp_affinity", "7"),
         ]);
         let finding = irq_affinity(&stage.on(&[2]).scene());
         assert_eq!((finding.level, finding.value), (Level::Note, Some(1.0)));
-        assert!(finding.undo.unwrap().contains("echo 7 >"));
+        assert!(finding.mend.unwrap().contains("> irqs.saved"));
+        assert!(finding.undo.unwrap().contains("< irqs.saved"));
     }
 
     #[test]
@@ -391,6 +390,7 @@ mod tests {
             let finding = device_irqs(&stage.scene());
             assert_eq!(finding.level, Level::Note, "{below}: {finding:?}");
             assert!(finding.what.contains("CPU 0-1"), "{finding:?}");
+            assert!(finding.mend.unwrap().contains(" /proc/irq/41/smp"));
             assert_eq!(device_irqs(&stage.on(&[3]).scene()).level, Level::Ok);
         }
         let stage = Stage::new(&[]).hardware("eth0").on(&[0]);

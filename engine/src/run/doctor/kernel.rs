@@ -9,8 +9,6 @@ use crate::units::Nanos;
 
 /// Reading a clock in user space costs 15 to 60 ns; above this the kernel was entered.
 const CLOCK_COST_MAX: Nanos = Nanos(200);
-/// The timer slack of a thread that asks for none.
-const DEFAULT_SLACK_NS: u64 = 50_000;
 
 /// The clock source, and what reading the clock costs.
 pub(super) fn clock_source(scene: &Scene<'_>) -> Finding {
@@ -32,9 +30,9 @@ pub(super) fn clock_source(scene: &Scene<'_>) -> Finding {
     let level = if slow { Level::Spoils } else { Level::Ok };
     about
         .finds(level, format!("{source}; reading the clock costs {cost}"))
-        .figure(cost.as_secs_f64() * 1e9, "ns")
+        .figure(count(cost.0), "ns")
         .mend(format!(
-            "echo tsc > {DIRECTORY}/current_clocksource, where the CPU has a stable one (dmesg | grep -i tsc)"
+            "echo tsc > {DIRECTORY}/current_clocksource  # where the CPU has a stable one: dmesg | grep -i tsc"
         ))
         .undo(format!("echo {source} > {DIRECTORY}/current_clocksource"))
 }
@@ -42,23 +40,33 @@ pub(super) fn clock_source(scene: &Scene<'_>) -> Finding {
 /// How much later than asked the kernel may end a sleep.
 pub(super) fn timer_slack(scene: &Scene<'_>) -> Finding {
     let slack = scene.files.number::<u64>("/proc/self/timerslack_ns");
-    let slack = Nanos(slack.unwrap_or(DEFAULT_SLACK_NS));
+    let slack = slack.map(Nanos);
     let about = About::new(
         "timer-slack",
         "sleeps end later by up to this much, so that several end together",
         "cat /proc/self/timerslack_ns",
     );
     if scene.look.slack_set {
-        let what = format!("tare's threads set theirs to 1 ns; other tools' have {slack}");
+        let others = slack.map_or_else(String::new, |slack| format!("; other tools' have {slack}"));
+        let what = format!("tare's threads set theirs to 1 ns{others}");
         return about.finds(Level::Ok, what).figure(1.0, "ns");
     }
+    let Some(slack) = slack else {
+        return about.unknown("it cannot be set here (prctl), and does not show");
+    };
+    let what = format!("it cannot be set here (prctl): sleeps end up to {slack} late");
     about
-        .finds(
-            Level::Note,
-            format!("it cannot be set here (prctl): sleeps end up to {slack} late"),
-        )
-        .figure(slack.as_secs_f64() * 1e9, "ns")
+        .finds(Level::Note, what)
+        .figure(count(slack.0), "ns")
         .mend("allow prctl(PR_SET_TIMERSLACK) in the sandbox")
+}
+
+/// Where a file of the CPU controller is, by its name in each version.
+fn group_file(scene: &Scene<'_>, v2: &str, v1: &str) -> String {
+    match scene.environment.cgroup_version.as_deref() {
+        Some("v2") | None => format!("/sys/fs/cgroup/{v2}"),
+        Some(_) => format!("/sys/fs/cgroup/cpu/{v1}"),
+    }
 }
 
 /// The CPU quota of the cgroup.
@@ -66,7 +74,7 @@ pub(super) fn quota(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "cpu-quota",
         "once the quota of a period (100 ms as a rule) is used up, all threads stand still to its end: tens of ms",
-        "cat /sys/fs/cgroup/cpu.max (v2), or cpu/cpu.cfs_quota_us (v1)",
+        format!("cat {}", group_file(scene, "cpu.max", "cpu.cfs_quota_us")),
     );
     let Some(version) = &scene.environment.cgroup_version else {
         return about.unknown("no control groups show here");
@@ -83,7 +91,7 @@ pub(super) fn quota(scene: &Scene<'_>) -> Finding {
     about
         .finds(level, format!("the cgroup may use {limit} CPUs"))
         .figure(limit, "CPUs")
-        .mend("docker run --cpus 4, resources.limits.cpu of a pod (or none), systemd CPUQuota=; or --wait block")
+        .mend("docker update --cpus 4 CONTAINER  # in a pod resources.limits.cpu, in a unit CPUQuota=; or --wait block")
 }
 
 /// Whether the cgroup was held back.
@@ -91,7 +99,10 @@ pub(super) fn throttling(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "cpu-throttling",
         "each time all threads of the cgroup stood still, up to 100 ms: read as network cost, it is none",
-        "cat /sys/fs/cgroup/cpu.stat (nr_throttled, throttled_usec)",
+        format!(
+            "grep throttled {}",
+            group_file(scene, "cpu.stat", "cpu.stat")
+        ),
     );
     let Some(so_far) = scene.look.after.throttling else {
         return about.unknown("the cgroup does not count throttling");
@@ -129,7 +140,7 @@ pub(super) fn seccomp(scene: &Scene<'_>) -> Finding {
         Some("off") => about.finds(Level::Ok, "no filter"),
         Some(mode) => about
             .finds(Level::Note, format!("mode {mode}{}", filters(scene.files)))
-            .mend("docker run --security-opt seccomp=unconfined; seccompProfile.type: Unconfined in a pod"),
+            .mend("docker run --security-opt seccomp=unconfined IMAGE  # in a pod seccompProfile.type: Unconfined"),
     }
 }
 

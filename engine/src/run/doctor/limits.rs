@@ -64,10 +64,10 @@ pub(super) fn descriptors(scene: &Scene<'_>) -> Finding {
         .finds(level, what)
         .figure(count(hard), "descriptors")
         .mend(format!(
-            "as root: ulimit -Hn {DESCRIPTORS_AMPLE}; docker run --ulimit nofile={DESCRIPTORS_AMPLE}; LimitNOFILE= in a \
-             systemd unit"
+            "ulimit -n {DESCRIPTORS_AMPLE}  # as root; for a container docker run --ulimit nofile={DESCRIPTORS_AMPLE}, in a \
+             unit LimitNOFILE={DESCRIPTORS_AMPLE}"
         ))
-        .undo(format!("ulimit -Hn {hard}"))
+        .undo(format!("ulimit -n {hard}"))
 }
 
 /// Memory that may be locked.
@@ -91,7 +91,7 @@ pub(super) fn memlock(scene: &Scene<'_>) -> Finding {
     about
         .finds(level, format!("{} KiB may be locked", bytes >> 10))
         .figure(count(bytes), "bytes")
-        .mend("ulimit -l unlimited; docker run --ulimit memlock=-1; LimitMEMLOCK=infinity in a systemd unit")
+        .mend("ulimit -l unlimited  # as root; for a container docker run --ulimit memlock=-1, in a unit LimitMEMLOCK=infinity")
         .undo(format!("ulimit -l {}", bytes >> 10))
 }
 
@@ -163,7 +163,7 @@ pub(super) fn conntrack(scene: &Scene<'_>) -> Finding {
         .finds(level, format!("{used} of {max} entries are in use ({percent} %)"))
         .figure(count(percent), "%")
         .mend(format!(
-            "sysctl -w net.netfilter.nf_conntrack_max={}, or leave the port out: nft add rule … notrack",
+            "sysctl -w net.netfilter.nf_conntrack_max={}  # or leave the port out, with a notrack rule of nft",
             max.saturating_mul(2)
         ))
         .undo(format!("sysctl -w net.netfilter.nf_conntrack_max={max}"))

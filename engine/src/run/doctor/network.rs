@@ -118,7 +118,7 @@ pub(super) fn path_mtu(scene: &Scene<'_>) -> Finding {
                 .finds(level, format!("{of_device} bytes at {name}; {told}"))
                 .figure(f64::from(of_device), "bytes")
                 .mend(format!(
-                    "ip link set {name} mtu {ETHERNET_MTU}, where the path carries it"
+                    "ip link set {name} mtu {ETHERNET_MTU}  # where the path carries it"
                 ))
                 .undo(format!("ip link set {name} mtu {of_device}"))
         }
@@ -339,18 +339,20 @@ pub(super) fn rps(scene: &Scene<'_>) -> Finding {
     let on = known.iter().filter(|(_, mask)| names_any(mask)).count();
     let level = if on == 0 { Level::Ok } else { Level::Note };
     let what = format!("on for {on} of {} receive queues", known.len());
-    let mask = known
+    let directory = format!("/sys/class/net/{name}/queues");
+    // Each queue may have a mask of its own.
+    let as_before: Vec<String> = known
         .iter()
-        .find(|(_, mask)| names_any(mask))
-        .map_or("0", |(_, mask)| mask);
-    let write = |mask: &str| {
-        format!("for q in /sys/class/net/{name}/queues/rx-*/rps_cpus; do echo {mask} > $q; done")
-    };
+        .filter(|(_, mask)| names_any(mask))
+        .map(|(queue, mask)| format!("echo {mask} > {directory}/{queue}/rps_cpus"))
+        .collect();
     about
         .finds(level, what)
         .figure(count_as_f64(on), "queues")
-        .mend(write("0"))
-        .undo(write(mask))
+        .mend(format!(
+            "for q in {directory}/rx-*/rps_cpus; do echo 0 > $q; done"
+        ))
+        .undo(as_before.join("; "))
 }
 
 /// Which queue a CPU sends through.
@@ -381,10 +383,13 @@ pub(super) fn xps(scene: &Scene<'_>) -> Finding {
     let on = known.iter().filter(|mask| names_any(mask)).count();
     let level = if on == 0 { Level::Note } else { Level::Ok };
     about
-        .finds(level, format!("set for {on} of {} send queues", queues.len()))
+        .finds(
+            level,
+            format!("set for {on} of {} send queues", queues.len()),
+        )
         .figure(count_as_f64(on), "queues")
         .mend(format!(
-            "a queue for each CPU: echo 1 > /sys/class/net/{name}/queues/tx-0/xps_cpus, echo 2 > …/tx-1/xps_cpus, and so on"
+            "echo 1 > /sys/class/net/{name}/queues/tx-0/xps_cpus  # and so on, a queue for each CPU"
         ))
         .undo(format!(
             "for q in /sys/class/net/{name}/queues/tx-*/xps_cpus; do echo 0 > $q; done"
@@ -405,28 +410,26 @@ pub(super) fn softnet_drops(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "softnet-drops",
         "a packet lost within this machine: a retransmission after some ms, or a datagram that never comes",
-        "cat /proc/net/softnet_stat (second column, hexadecimal, a line per CPU)",
+        "cat /proc/net/softnet_stat  # a line per CPU, hexadecimal: the second column",
     );
     let Some((grown, total)) = grown(scene, |cpu| cpu.dropped) else {
         return about.unknown("/proc/net/softnet_stat does not show");
     };
-    let backlog = scene
-        .files
-        .number::<u64>("/proc/sys/net/core/netdev_max_backlog");
     let level = if grown > 0 { Level::Spoils } else { Level::Ok };
-    let finding = about
-        .finds(
-            level,
-            format!("{grown} within the look, {total} since boot"),
-        )
-        .figure(count(grown), "packets");
-    let backlog = backlog.unwrap_or(1_000);
-    finding
-        .mend(format!(
-            "sysctl -w net.core.netdev_max_backlog={}",
-            backlog.saturating_mul(4)
-        ))
-        .undo(format!("sysctl -w net.core.netdev_max_backlog={backlog}"))
+    let what = format!("{grown} within the look, {total} since boot");
+    let finding = about.finds(level, what).figure(count(grown), "packets");
+    raise(scene, finding, "net.core.netdev_max_backlog", 4)
+}
+
+/// Mends by multiplying a sysctl, which not every network namespace has.
+fn raise(scene: &Scene<'_>, finding: Finding, sysctl: &str, times: u64) -> Finding {
+    let file = format!("/proc/sys/{}", sysctl.replace('.', "/"));
+    match scene.files.number::<u64>(file) {
+        Some(now) => finding
+            .mend(format!("sysctl -w {sysctl}={}", now.saturating_mul(times)))
+            .undo(format!("sysctl -w {sysctl}={now}")),
+        None => finding.mend(format!("raise {sysctl} on the host, where it shows")),
+    }
 }
 
 /// Softirqs that ended with work left.
@@ -434,28 +437,15 @@ pub(super) fn softnet_squeezes(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "softnet-squeezes",
         "packets were left for the next softirq, or for ksoftirqd, which takes turns with other threads: some ms",
-        "cat /proc/net/softnet_stat (third column, hexadecimal, a line per CPU)",
+        "cat /proc/net/softnet_stat  # a line per CPU, hexadecimal: the third column",
     );
     let Some((grown, total)) = grown(scene, |cpu| cpu.squeezed) else {
         return about.unknown("/proc/net/softnet_stat does not show");
     };
-    let budget = scene
-        .files
-        .number::<u64>("/proc/sys/net/core/netdev_budget");
     let level = if grown > 0 { Level::Note } else { Level::Ok };
-    let finding = about
-        .finds(
-            level,
-            format!("{grown} within the look, {total} since boot"),
-        )
-        .figure(count(grown), "times");
-    let budget = budget.unwrap_or(300);
-    finding
-        .mend(format!(
-            "sysctl -w net.core.netdev_budget={}",
-            budget.saturating_mul(2)
-        ))
-        .undo(format!("sysctl -w net.core.netdev_budget={budget}"))
+    let what = format!("{grown} within the look, {total} since boot");
+    let finding = about.finds(level, what).figure(count(grown), "times");
+    raise(scene, finding, "net.core.netdev_budget", 2)
 }
 
 /// Polling the card instead of waiting for its interrupt.
@@ -479,12 +469,11 @@ pub(super) fn busy_poll(scene: &Scene<'_>) -> Finding {
     about
         .finds(level, what)
         .figure(count(read), "us")
-        .mend("sysctl -w net.core.busy_read=50 net.core.busy_poll=50, where the driver can")
+        .mend("sysctl -w net.core.busy_read=50 net.core.busy_poll=50  # where the driver can")
         .undo(format!(
             "sysctl -w net.core.busy_read={read} net.core.busy_poll={poll}"
         ))
 }
 
 #[cfg(test)]
-#[path = "network_tests.rs"]
 mod tests;

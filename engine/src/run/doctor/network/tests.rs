@@ -164,7 +164,13 @@ fn steering_is_read_queue_by_queue() {
     let (receive, send) = of(["0", "00000000,0000000c"], ["0", "0"]);
     assert_eq!((receive.level, send.level), (Level::Note, Level::Note));
     assert_eq!(receive.value, Some(1.0));
-    assert!(receive.undo.unwrap().contains("echo 00000000,0000000c >"));
+    assert_eq!(
+        receive.undo,
+        Some(format!(
+            "echo 00000000,0000000c > {}",
+            queue("rx-1/rps_cpus")
+        ))
+    );
     let (receive, send) = of(["", ""], ["", ""]);
     assert_eq!(
         (receive.level, send.level),
@@ -194,6 +200,22 @@ fn drops_count_while_they_grow() {
     let (drops, squeezes) = of("000003a0", "00000023");
     assert_eq!((drops.level, drops.value), (Level::Spoils, Some(2.0)));
     assert_eq!((squeezes.level, squeezes.value), (Level::Note, Some(1.0)));
+    assert!(drops.mend.unwrap().contains("on the host"));
+    let stage = Stage::new(&[("/proc/sys/net/core/netdev_budget", "300")]).on(&[0]);
+    let noted = raise(
+        &stage.scene(),
+        Finding::new("x", Level::Note, "x"),
+        "net.core.netdev_budget",
+        2,
+    );
+    assert_eq!(
+        noted.mend.as_deref(),
+        Some("sysctl -w net.core.netdev_budget=600")
+    );
+    assert_eq!(
+        noted.undo.as_deref(),
+        Some("sysctl -w net.core.netdev_budget=300")
+    );
     let stage = Stage::new(&[]).on(&[0]);
     assert_eq!(softnet_drops(&stage.scene()).level, Level::Unknown);
 }
