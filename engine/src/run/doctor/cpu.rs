@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::interrupts::count_as_f64;
-use super::look::GAP_MIN;
+use super::look::{GAP_MIN, Noise};
 use super::{About, Scene, pings_hit, rate_level};
 use crate::result::{Finding, IdleState, Level};
 use crate::run::environment::idle_states as idle_states_of;
@@ -18,6 +18,8 @@ const NO_LATENCY_ASKED_US: i32 = 2_000_000_000;
 const SIBLING_BUSY: f64 = 0.05;
 /// A load below this is what a machine at rest has.
 const RESTING_LOAD: f64 = 0.2;
+/// A spinning worker that is away for this share of the time, per cent, measures others.
+const AWAY_SPOILS_PERCENT: f64 = 1.0;
 /// Later wake-ups than this are worth a note.
 const WAKEUP_NOTE: Nanos = Nanos::from_micros(10);
 
@@ -355,7 +357,16 @@ pub(super) fn noise(scene: &Scene<'_>) -> Finding {
         format!("rtla osnoise top -d 10s -c {0}", format_cpus(scene.cpus)),
     );
     let noise = &scene.look.noise;
-    let worst = noise.iter().max_by(|(_, a), (_, b)| a.gaps.cmp(&b.gaps));
+    let away_percent =
+        |noise: &Noise| noise.away.as_secs_f64() / noise.span.as_secs_f64().max(1e-9) * 100.0;
+    // Seldom and long is as bad as short and often.
+    let level = |noise: &Noise| match away_percent(noise) {
+        AWAY_SPOILS_PERCENT.. => Level::Spoils,
+        _ => rate_level(super::per_second(noise.gaps, noise.span)),
+    };
+    let worst = noise
+        .iter()
+        .max_by_key(|(_, noise)| (level(noise) == Level::Spoils, noise.gaps));
     let Some((cpu, worst)) = worst else {
         return about.unknown(
             "no thread could spin on the measuring CPUs, or the cgroup's quota would not last",
@@ -363,7 +374,7 @@ pub(super) fn noise(scene: &Scene<'_>) -> Finding {
     };
     let longest = noise.values().map(|n| n.longest).max().unwrap_or_default();
     let rate = super::per_second(worst.gaps, worst.span);
-    let share = worst.away.as_secs_f64() / worst.span.as_secs_f64().max(1e-9) * 100.0;
+    let share = away_percent(worst);
     let what = if worst.gaps == 0 {
         format!(
             "a spinning thread was never away for {GAP_MIN} on {}",
@@ -375,7 +386,7 @@ pub(super) fn noise(scene: &Scene<'_>) -> Finding {
              time), for {longest} at most"
         )
     };
-    let finding = about.finds(rate_level(rate), what).figure(rate, "per s");
+    let finding = about.finds(level(worst), what).figure(rate, "per s");
     let hit = format!(
         "{}, and the longest is the maximum of a run",
         pings_hit(rate)

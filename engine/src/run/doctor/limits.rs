@@ -2,6 +2,7 @@
 
 use super::kernel::count;
 use super::{About, Scene};
+use crate::limits::DEFAULT_PORT;
 use crate::result::{Fill, Finding, Level};
 use crate::run::environment::CONNTRACK_FULL_PERCENT;
 use crate::sys::rlimit;
@@ -159,14 +160,24 @@ pub(super) fn conntrack(scene: &Scene<'_>) -> Finding {
     } else {
         Level::Note
     };
-    about
-        .finds(level, format!("{used} of {max} entries are in use ({percent} %)"))
-        .figure(count(percent), "%")
-        .mend(format!(
-            "sysctl -w net.netfilter.nf_conntrack_max={}  # or leave the port out, with a notrack rule of nft",
-            max.saturating_mul(2)
-        ))
-        .undo(format!("sysctl -w net.netfilter.nf_conntrack_max={max}"))
+    let what = format!("{used} of {max} entries are in use ({percent} %)");
+    let finding = about.finds(level, what).figure(count(percent), "%");
+    if level == Level::Spoils {
+        let more = max.saturating_mul(2);
+        return finding
+            .mend(format!("sysctl -w net.netfilter.nf_conntrack_max={more}"))
+            .undo(format!("sysctl -w net.netfilter.nf_conntrack_max={max}"));
+    }
+    // Both ways, since a connection's answers would be tracked otherwise.
+    let untracked = |hook: &str| {
+        let port = |side| format!("meta l4proto {{ tcp, udp }} th {side} {DEFAULT_PORT} notrack;");
+        let (from, to) = (port("sport"), port("dport"));
+        format!("chain {hook} {{ type filter hook {hook} priority raw; {from} {to} }};")
+    };
+    let (incoming, outgoing) = (untracked("prerouting"), untracked("output"));
+    finding
+        .mend(format!("nft 'table inet tare {{ {incoming} {outgoing} }}'"))
+        .undo("nft delete table inet tare")
 }
 
 #[cfg(test)]
@@ -237,6 +248,8 @@ mod tests {
         assert_eq!(of("799").level, Level::Note);
         let full = of("800");
         assert_eq!((full.level, full.value), (Level::Spoils, Some(80.0)));
+        assert!(full.mend.unwrap().ends_with("nf_conntrack_max=2000"));
+        assert!(of("0").mend.unwrap().contains("th sport 7117 notrack"));
         assert_eq!(of("").level, Level::Ok);
     }
 }

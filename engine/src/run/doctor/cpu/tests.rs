@@ -212,6 +212,11 @@ fn noise_is_that_of_the_worst_cpu() {
     assert_eq!((finding.level, finding.value), (Level::Note, Some(50.0)));
     assert!(finding.what.contains("on CPU 1"), "{finding:?}");
     assert!(finding.what.contains("900 µs at most"), "{finding:?}");
+    // Ten times a second only, but for 1 % of the time.
+    let mut seldom = of(20, 1_000_000);
+    seldom.away = Nanos(20_000_000);
+    stage.look.noise = [(0, seldom)].into();
+    assert_eq!(noise(&stage.scene()).level, Level::Spoils);
     stage.look.noise = [(0, of(2_000, 20_000))].into();
     let finding = noise(&stage.scene());
     assert_eq!(finding.level, Level::Spoils);
