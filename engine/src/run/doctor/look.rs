@@ -18,8 +18,8 @@ use crate::units::Nanos;
 pub(super) const GAP_MIN: Nanos = Nanos::from_micros(5);
 /// Sleeps whose ends are measured.
 const WAKEUPS: u32 = 200;
-/// What a sleep and its lateness take, roughly.
-const WAKEUP_TAKES: Nanos = Nanos::from_micros(150);
+/// What such a sleep takes at least.
+const SLEEP: Nanos = Nanos::from_micros(100);
 
 /// Counters of the kernel at one instant. What it does not tell is empty.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl Look {
             ..Self::default()
         };
         let probe = DisturbanceProbe::start_below(files.clone(), cpus);
-        let samples = u32::try_from(span.0 / WAKEUP_TAKES.0).unwrap_or(u32::MAX);
+        let samples = u32::try_from(span.0.div_ceil(SLEEP.0)).unwrap_or(u32::MAX);
         if spin {
             look.noise = listen_on(cpus, span);
         } else {
@@ -201,6 +201,7 @@ mod tests {
         assert!(look.clock_cost > Nanos::ZERO);
         let gently = Look::take(&Files::default(), &[cpu], span, false);
         assert!(gently.noise.is_empty() && gently.wakeup.is_some());
+        assert!(gently.span >= span);
     }
 
     #[test]
