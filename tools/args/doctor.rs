@@ -15,10 +15,10 @@ Examples:
   tare doctor --strict > /dev/null && tare lat node-2
   tare doctor --format json | jq -r '.findings[] | select(.level == \"spoils\") | .mend'
 
-Nothing is changed on this machine, and nothing is sent but what finding the address of TARGET takes.
-For a second or so it spins on the CPUs that would measure, as a measurement would.
+Nothing is changed on this machine, and nothing is sent but what finding the address of TARGET
+takes. For a second it spins on the CPUs that would measure, as a measurement would.
 
-Exit codes: 0 looked, 2 usage, 4 something spoils a measurement (--strict).";
+Exit codes: 0 looked, 1 TARGET was not found, 2 usage, 4 something spoils a measurement (--strict).";
 
 /// Tell what on this machine would spoil a microsecond measurement
 ///

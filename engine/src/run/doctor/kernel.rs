@@ -1,9 +1,12 @@
 //! What the kernel does to this process: clock, quota, filters, the ring.
 
+use std::path::PathBuf;
+
 use super::{About, Scene};
 use crate::driver::Backend;
 use crate::result::{Finding, Level};
 use crate::run::environment::is_fast_clock;
+use crate::sys::cgroup::Cgroups;
 use crate::sys::files::Files;
 use crate::units::Nanos;
 
@@ -61,12 +64,21 @@ pub(super) fn timer_slack(scene: &Scene<'_>) -> Finding {
         .mend("allow prctl(PR_SET_TIMERSLACK) in the sandbox")
 }
 
-/// Where a file of the CPU controller is, by its name in each version.
-fn group_file(scene: &Scene<'_>, v2: &str, v1: &str) -> String {
-    match scene.environment.cgroup_version.as_deref() {
-        Some("v2") | None => format!("/sys/fs/cgroup/{v2}"),
-        Some(_) => format!("/sys/fs/cgroup/cpu/{v1}"),
+/// Where quota and throttling of this process's cgroups stand.
+fn cpu_files(scene: &Scene<'_>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    Cgroups::of_self(scene.files).map_or_else(Default::default, |groups| groups.cpu_files())
+}
+
+/// The lines of these files that hold a word.
+fn shown_by(word: &str, files: &[PathBuf]) -> String {
+    if files.is_empty() {
+        return "cat /proc/self/cgroup".to_owned();
     }
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    format!("grep -H '{word}' {}", files.join(" "))
 }
 
 /// The CPU quota of the cgroup.
@@ -74,7 +86,7 @@ pub(super) fn quota(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "cpu-quota",
         "once the quota of a period (100 ms as a rule) is used up, all threads stand still to its end: tens of ms",
-        format!("cat {}", group_file(scene, "cpu.max", "cpu.cfs_quota_us")),
+        shown_by("", &cpu_files(scene).0),
     );
     let Some(version) = &scene.environment.cgroup_version else {
         return about.unknown("no control groups show here");
@@ -99,10 +111,7 @@ pub(super) fn throttling(scene: &Scene<'_>) -> Finding {
     let about = About::new(
         "cpu-throttling",
         "each time all threads of the cgroup stood still, up to 100 ms: read as network cost, it is none",
-        format!(
-            "grep throttled {}",
-            group_file(scene, "cpu.stat", "cpu.stat")
-        ),
+        shown_by("throttled", &cpu_files(scene).1),
     );
     let Some(so_far) = scene.look.after.throttling else {
         return about.unknown("the cgroup does not count throttling");
@@ -221,6 +230,7 @@ mod tests {
             let group = ("/proc/self/cgroup", "0::/\n");
             let stage = Stage::new(&[group, ("/sys/fs/cgroup/cpu.max", max)]).on(&[0]);
             let finding = quota(&stage.scene());
+            assert_eq!(finding.show, "grep -H '' /sys/fs/cgroup/cpu.max");
             (finding.level, finding.value)
         };
         assert_eq!(level("max 100000"), (Level::Ok, None));
