@@ -99,6 +99,10 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["bw", "-o", "a.hgrm"], "bw measures none"),
         (&["serve", "--listen", "nowhere"], "no address"),
         (&["serve", "--max-sessions", "0"], "--max-sessions"),
+        (&["doctor", "veth"], "leave the target out"),
+        (&["doctor", "--cpus", "1000"], "CPU 1000 does not exist"),
+        (&["doctor", "--look", "1ms"], "10 ms to 60 s"),
+        (&["doctor", "--format", "csv"], "text, json, markdown"),
         (&["completions", "fsh"], "'fish'"),
     ] {
         let ran = run(words);
@@ -163,6 +167,7 @@ fn completions_and_manual_come_from_the_definitions() {
         [
             "tare-bw.1",
             "tare-completions.1",
+            "tare-doctor.1",
             "tare-http.1",
             "tare-lat.1",
             "tare-man.1",

@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// An `--assert` failed.
     AssertionFailed = 3,
-    /// `--strict`, and the generator was saturated or the run disturbed.
+    /// `--strict`, and the generator was saturated or the run disturbed, or the machine would disturb one.
     Disturbed = 4,
     /// The data does not decide an assertion, or without one, a comparison.
     CannotTell = 5,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 mod bandwidth;
 mod compare;
+mod doctor;
 mod http;
 
 pub use bandwidth::{
@@ -19,6 +20,7 @@ pub use bandwidth::{
 pub use compare::{
     AA, Arm, Block, Cell, CellBlock, Comparison, Estimate, Verdict, Visit, VisitStep,
 };
+pub use doctor::{Diagnosis, Finding, Level};
 pub use http::{HttpParams, StatusCount, Transfer};
 
 /// The schema's name and version.

@@ -1,5 +1,5 @@
-//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`], [`http`] and
-//! [`serve`].
+//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`], [`http`], [`serve`] and
+//! [`doctor`].
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,
@@ -9,6 +9,7 @@
 pub(crate) mod bw;
 pub(crate) mod common;
 pub(crate) mod compare;
+pub(crate) mod doctor;
 mod habits;
 pub(crate) mod http;
 pub(crate) mod lat;
@@ -35,6 +36,7 @@ Examples:
   tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
   tare compare                           what a container's network adds to loopback, with a confidence
   tare compare host=node-2 pod=10.1.2.3 -- lat --size 64,4K
+  tare doctor                            what on this machine would spoil microseconds
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -55,6 +57,7 @@ pub(crate) enum Command {
     Http(Box<http::HttpArgs>),
     Compare(Box<compare::CompareArgs>),
     Serve(serve::ServeArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -259,7 +262,7 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec!["'ping'", "lat, bw, http, compare, serve, completions, man"],
+                vec!["'ping'", "lat, bw, http, compare, serve, doctor, completions, man"],
             ),
             (
                 "tare lat --wait spinning",

@@ -130,7 +130,7 @@ pub(crate) fn check_steps(steps: usize) -> Result<()> {
 
 /// A target as typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct TargetArg(Target);
+pub(super) struct TargetArg(pub(super) Target);
 
 impl FromStr for TargetArg {
     type Err = Error;

@@ -3,6 +3,7 @@
 mod bw;
 mod compare;
 mod completions;
+mod doctor;
 mod http;
 mod lat;
 mod man;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Http(args) => http::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -60,6 +60,19 @@ fn formats_of_the_plotters() {
 }
 
 #[test]
+fn findings() {
+    use crate::args::doctor::DoctorFormat;
+    let diagnosis = super::doctor::tests::fixture();
+    for (format, extension) in [(DoctorFormat::Text, "txt"), (DoctorFormat::Markdown, "md")] {
+        let rendered = super::doctor::render(format, &diagnosis);
+        check(&golden("doctor", extension), &rendered);
+    }
+    // Beside the results, whose schema is another.
+    let json = super::doctor::render(DoctorFormat::Json, &diagnosis);
+    check(&golden("doctor/findings", "json"), &json);
+}
+
+#[test]
 fn quantiles_that_were_asked_for() {
     let look = Look {
         percentiles: vec![50.0, 99.5],

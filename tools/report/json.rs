@@ -31,7 +31,12 @@ impl<T: Serialize> Line<'_, T> {
 
 /// The whole report, one pretty-printed object.
 pub(super) fn object(report: &Report) -> String {
-    let mut text = serde_json::to_string_pretty(report).expect(SERIALISES);
+    pretty(report)
+}
+
+/// One pretty-printed object, of a type of the engine's results.
+pub(super) fn pretty(result: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(result).expect(SERIALISES);
     text.push('\n');
     text
 }

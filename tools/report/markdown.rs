@@ -198,8 +198,8 @@ fn bulk(report: &Report, steps: &[StepResult], blocks: &mut Vec<String>) {
     ));
 }
 
-/// The table, whatever stands in its cells.
-fn table(mut cells: Cells, left: usize) -> String {
+/// The table, whatever stands in its cells, with colons where Markdown wants to be told that a column is set to the right.
+pub(super) fn table(mut cells: Cells, left: usize) -> String {
     for cell in cells
         .header
         .iter_mut()
@@ -230,7 +230,7 @@ fn ruled(cells: Cells, left: usize) -> String {
 }
 
 /// What a host name or a label holds must not become a table's bar, a tag or emphasis.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '|' | '<' | '`' | '*' | '_' | '[' | '\\') {

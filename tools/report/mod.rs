@@ -5,6 +5,7 @@
 mod bulk;
 mod compare;
 mod csv;
+pub(crate) mod doctor;
 mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -67,6 +68,11 @@ pub(crate) fn warning(warning: &Warning) -> String {
 /// A rate in bits per second: `9.412 Gbit/s`.
 pub(crate) fn bits(bits_per_s: f64) -> String {
     figures::bits(bits_per_s)
+}
+
+/// The far end's words are the far end's: none of them drives a terminal.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// A step's parameters, shortly: `tcp, 64 B, 1 connection`.

@@ -6,7 +6,7 @@ use tare_engine::units::{CpuList, Nanos};
 
 use super::{
     Cells, Look, NONE, asked, distribution, errors, grouped, loaded, operations, parameters, parts,
-    per_second, plural, spoiled, sweep, warning,
+    per_second, plural, printable, spoiled, sweep, warning,
 };
 
 mod bulk;
@@ -100,11 +100,6 @@ fn under_load(
         instruments(out, last);
     }
     machines(out, report);
-}
-
-/// The far end's words are the far end's: none of them drives a terminal.
-fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// One step, with everything that is known of it.

@@ -4,6 +4,7 @@ mod backend;
 mod bw;
 mod compare;
 pub mod cpus;
+pub mod doctor;
 pub mod environment;
 mod far_end;
 pub mod guard;

@@ -94,6 +94,22 @@ impl Cgroups {
         })
     }
 
+    /// The files of the CPU controller that hold quota and counters, of each visible level that has them, from this
+    /// process's group up.
+    #[must_use]
+    pub fn cpu_files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let quota = if self.cpu_is_v2 {
+            "cpu.max"
+        } else {
+            "cpu.cfs_quota_us"
+        };
+        let files = |name: &str| {
+            let paths = self.levels.iter().map(|level| level.join(name));
+            paths.filter(|path| self.files.exists(path)).collect()
+        };
+        (files(quota), files("cpu.stat"))
+    }
+
     /// The tightest CPU quota on the way up, in CPUs; absent where none is set, or visible: above the root of
     /// a container's cgroup namespace nothing can be seen.
     #[must_use]
@@ -258,6 +274,11 @@ mod tests {
         let groups = Cgroups::of_self(&fixture.files()).unwrap();
         assert_eq!(groups.version, Version::V2);
         assert_eq!(groups.cpu_quota(), Some(1.5));
+        let (quota, counters) = groups.cpu_files();
+        let of = |group: &str, file: &str| PathBuf::from(format!("/sys/fs/cgroup{group}/{file}"));
+        let leaf_first = ["/a.slice/b.scope", "/a.slice"].map(|group| of(group, "cpu.max"));
+        assert_eq!(quota, leaf_first);
+        assert_eq!((counters.len(), &counters[2]), (3, &of("", "cpu.stat")));
         let throttling = groups.throttling();
         assert_eq!(
             throttling,

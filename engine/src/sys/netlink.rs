@@ -5,12 +5,22 @@ use std::net::IpAddr;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 use crate::io::OpError;
+
+/// A route, as the kernel would take it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Route {
+    /// The index of its device.
+    pub device: Option<u32>,
+    /// The MTU that the route itself has, bytes: configured, or learnt from the path (RFC 1191). Absent where the
+    /// device's holds.
+    pub mtu_bytes: Option<u32>,
+}
 
 /// A netlink socket. It stays in the network namespace that it was opened in, whatever its thread does.
 #[derive(Debug)]
@@ -39,11 +49,11 @@ impl Netlink {
         self.ask(message, flags | NLM_F_ACK).map(drop)
     }
 
-    /// The route to `to`: the index of its device.
+    /// The route to `to`. Nothing is sent there.
     ///
     /// # Errors
     /// [`OpError::NetworkUnreachable`] where there is none.
-    pub fn route_device(&self, to: IpAddr) -> Result<Option<u32>, OpError> {
+    pub fn route(&self, to: IpAddr) -> Result<Route, OpError> {
         let mut request = RouteMessage::default();
         let (family, prefix) = match to {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -55,16 +65,23 @@ impl Netlink {
             .attributes
             .push(RouteAttribute::Destination(RouteAddress::from(to)));
         let answer = self.ask(RouteNetlinkMessage::GetRoute(request), 0)?;
+        let mut found = Route::default();
         let Some(RouteNetlinkMessage::NewRoute(route)) = answer else {
-            return Ok(None);
+            return Ok(found);
         };
-        Ok(route
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            }))
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => found.device = Some(*index),
+                RouteAttribute::Metrics(metrics) => {
+                    found.mtu_bytes = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(bytes) => Some(*bytes),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
     }
 
     /// Sends one request and reads its one answer: a message, or an acknowledgement.
@@ -108,10 +125,10 @@ mod tests {
     fn loopback_is_reached_through_lo() {
         let netlink = Netlink::open().unwrap();
         let lo = nix::net::if_::if_nametoindex("lo").unwrap();
-        let route = netlink.route_device(Ipv4Addr::LOCALHOST.into());
-        assert_eq!(route, Ok(Some(lo)));
-        match netlink.route_device(Ipv6Addr::LOCALHOST.into()) {
-            Ok(index) => assert_eq!(index, Some(lo)),
+        let route = netlink.route(Ipv4Addr::LOCALHOST.into()).unwrap();
+        assert_eq!((route.device, route.mtu_bytes), (Some(lo), None));
+        match netlink.route(Ipv6Addr::LOCALHOST.into()) {
+            Ok(route) => assert_eq!(route.device, Some(lo)),
             Err(error) => eprintln!("skipped: no IPv6 here: {error}"),
         }
     }

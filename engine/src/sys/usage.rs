@@ -1,6 +1,7 @@
 //! What this process and its threads used, and what was taken from them: CPU time, context switches,
 //! steal, throttling.
 
+use std::collections::BTreeMap;
 use std::ops::{AddAssign, Sub};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -114,7 +115,7 @@ impl DisturbanceProbe {
         Self::start_below(Files::default(), cpus)
     }
 
-    fn start_below(files: Files, cpus: &[u32]) -> Self {
+    pub(crate) fn start_below(files: Files, cpus: &[u32]) -> Self {
         let cgroups = Cgroups::of_self(&files);
         Self {
             ticks: Ticks::read(&files, cpus),
@@ -145,53 +146,71 @@ impl DisturbanceProbe {
     }
 }
 
-/// Counters of `/proc/stat`, in clock ticks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ticks {
-    /// Stolen from the watched CPUs.
-    steal: u64,
-    /// Whole machine: at work.
-    busy: u64,
-    /// Whole machine: everything.
-    total: u64,
+/// What CPUs did since boot, in clock ticks (10 ms as a rule), by `/proc/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ticks {
+    /// Taken by the hypervisor.
+    pub steal: u64,
+    /// At work.
+    pub busy: u64,
+    /// Everything.
+    pub total: u64,
+}
+
+/// The counters of each CPU that is online; none where the kernel does not tell.
+pub fn ticks_of_cpus(files: &Files) -> BTreeMap<u32, Ticks> {
+    let stat = files.text("/proc/stat").unwrap_or_default();
+    let lines = stat.lines().filter_map(Ticks::parse);
+    lines
+        .filter_map(|(cpu, ticks)| Some((cpu?, ticks)))
+        .collect()
 }
 
 impl Ticks {
-    /// proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`. Guest time is within
-    /// user time already.
+    /// Stolen from the watched CPUs; busy and total of the whole machine.
     fn read(files: &Files, cpus: &[u32]) -> Option<Self> {
         let stat = files.text("/proc/stat")?;
-        let mut ticks = None;
+        let mut machine = None;
         let mut steal = 0;
-        for line in stat.lines() {
-            let Some(rest) = line.strip_prefix("cpu") else {
-                continue;
-            };
-            let (cpu, counters) = rest.split_once(' ')?;
-            let counters: Vec<u64> = counters
-                .split_ascii_whitespace()
-                .map_while(|word| word.parse().ok())
-                .take(8)
-                .collect();
-            let [user, nice, system, idle, iowait, irq, softirq, stolen] = counters[..] else {
-                return None;
-            };
-            if cpu.is_empty() {
-                let busy = user + nice + system + irq + softirq;
-                ticks = Some((busy, busy + idle + iowait + stolen));
-            } else if cpu.parse().is_ok_and(|cpu| cpus.contains(&cpu)) {
-                steal += stolen;
+        for (cpu, ticks) in stat.lines().filter_map(Self::parse) {
+            match cpu {
+                None => machine = Some(ticks),
+                Some(cpu) if cpus.contains(&cpu) => steal += ticks.steal,
+                Some(_) => {}
             }
         }
-        let (busy, total) = ticks?;
-        Some(Self { steal, busy, total })
+        machine.map(|machine| Self { steal, ..machine })
     }
 
+    /// A line of proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`, or that of all CPUs
+    /// together, without a number. Guest time is within user time already.
+    fn parse(line: &str) -> Option<(Option<u32>, Self)> {
+        let (cpu, counters) = line.strip_prefix("cpu")?.split_once(' ')?;
+        let counters: Vec<u64> = counters
+            .split_ascii_whitespace()
+            .map_while(|word| word.parse().ok())
+            .take(8)
+            .collect();
+        let [user, nice, system, idle, iowait, irq, softirq, steal] = counters[..] else {
+            return None;
+        };
+        let busy = user + nice + system + irq + softirq;
+        let total = busy + idle + iowait + steal;
+        let cpu = if cpu.is_empty() {
+            None
+        } else {
+            Some(cpu.parse().ok()?)
+        };
+        Some((cpu, Self { steal, busy, total }))
+    }
+
+    /// The share of the time since an earlier look that was busy, 0 to 1; absent where no time passed.
+    #[must_use]
     #[expect(
         clippy::cast_precision_loss,
         reason = "2^53 ticks are millions of years"
     )]
-    fn busy_share_since(self, earlier: Self) -> Option<f64> {
+    pub fn busy_share_since(self, earlier: Self) -> Option<f64> {
         let total = self.total.saturating_sub(earlier.total);
         let busy = self.busy.saturating_sub(earlier.busy);
         // A sandbox that shows constant zeros knows nothing.
@@ -254,6 +273,20 @@ mod tests {
     fn an_old_kernel_without_steal_tells_nothing() {
         let fixture = Fixture::new(&[("/proc/stat", "cpu  1 2 3 4\ncpu0 1 2 3 4\n")]);
         assert_eq!(Ticks::read(&fixture.files(), &[0]), None);
+    }
+
+    #[test]
+    fn each_cpu_has_its_own_ticks() {
+        let stat =
+            "cpu  9 0 0 9 0 0 0 0\ncpu0 1 0 0 7 0 0 0 2 0 0\ncpu2 3 1 1 4 1 0 0 0 0 0\nintr 5\n";
+        let fixture = Fixture::new(&[("/proc/stat", stat)]);
+        let ticks = ticks_of_cpus(&fixture.files());
+        let seen: Vec<_> = ticks
+            .iter()
+            .map(|(cpu, t)| (*cpu, t.busy, t.total, t.steal))
+            .collect();
+        assert_eq!(seen, [(0, 1, 10, 2), (2, 5, 10, 0)]);
+        assert!(ticks_of_cpus(&Fixture::new(&[]).files()).is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod warnings;
 
 use std::net::IpAddr;
 
+pub(super) use warnings::{CONNTRACK_FULL_PERCENT, EXIT_LATENCY_MAX_US, is_fast_clock};
 pub use warnings::{WarningContext, warnings};
 
 use super::guard::conntrack_fill;
@@ -20,7 +21,7 @@ use crate::sys::{device, rlimit};
 
 use super::cpus::Cpus;
 
-const CPU_DIRECTORY: &str = "/sys/devices/system/cpu";
+pub(super) const CPU_DIRECTORY: &str = "/sys/devices/system/cpu";
 
 /// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread that is not
 /// pinned, outside the measured phase.
@@ -37,7 +38,7 @@ pub fn capture(route_to: Option<IpAddr>) -> Environment {
 }
 
 /// What stands in files.
-fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Environment {
+pub(super) fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Environment {
     let cgroups = Cgroups::of_self(files);
     let first_cpu = allowed.first().copied().unwrap_or(0);
     let online = Cpus::read(files, allowed.to_vec()).online;
@@ -51,9 +52,7 @@ fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Environment {
         cpus_online: u32::try_from(online.len()).ok().filter(|&count| count > 0),
         cpus_allowed: (!allowed.is_empty()).then(|| format_cpus(allowed)),
         cpus_isolated: files.word(format!("{CPU_DIRECTORY}/isolated")),
-        governor: files.word(format!(
-            "{CPU_DIRECTORY}/cpu{first_cpu}/cpufreq/scaling_governor"
-        )),
+        governor: governor(files, first_cpu),
         turbo: turbo(files),
         idle_states: idle_states(files, first_cpu),
         smt: files
@@ -86,6 +85,10 @@ fn cpu_model(files: &Files) -> Option<String> {
         .map(|model| model.trim_end_matches('\0').to_owned())
 }
 
+pub(super) fn governor(files: &Files, cpu: u32) -> Option<String> {
+    files.word(format!("{CPU_DIRECTORY}/cpu{cpu}/cpufreq/scaling_governor"))
+}
+
 fn turbo(files: &Files) -> Option<bool> {
     let intel = files.number::<u32>(format!("{CPU_DIRECTORY}/intel_pstate/no_turbo"));
     let others = files.number::<u32>(format!("{CPU_DIRECTORY}/cpufreq/boost"));
@@ -94,7 +97,7 @@ fn turbo(files: &Files) -> Option<bool> {
         .or_else(|| others.map(|on| on != 0))
 }
 
-fn idle_states(files: &Files, cpu: u32) -> Vec<IdleState> {
+pub(super) fn idle_states(files: &Files, cpu: u32) -> Vec<IdleState> {
     let directory = format!("{CPU_DIRECTORY}/cpu{cpu}/cpuidle");
     files
         .names(&directory)
@@ -135,13 +138,17 @@ pub fn route_device(to: IpAddr) -> Option<Device> {
 }
 
 fn device_below(files: &Files, to: IpAddr) -> Option<Device> {
-    let index = Netlink::open().ok()?.route_device(to).ok()??;
+    let index = Netlink::open().ok()?.route(to).ok()?.device?;
     let name = nix::net::if_::if_indextoname(index).ok()?;
-    let name = name.to_str().ok()?;
-    Some(Device {
+    Some(device_named(files, name.to_str().ok()?))
+}
+
+/// All that is known of a device.
+pub(super) fn device_named(files: &Files, name: &str) -> Device {
+    Device {
         offloads: device::offloads(name),
         ..describe_device(files, name)
-    })
+    }
 }
 
 fn describe_device(files: &Files, name: &str) -> Device {

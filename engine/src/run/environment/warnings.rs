@@ -4,9 +4,9 @@ use crate::result::{Environment, Warning};
 use crate::sys::affinity::format_cpus;
 
 /// Idle states that take longer than this to leave are worth a warning, microseconds.
-const EXIT_LATENCY_MAX_US: u64 = 10;
+pub(in crate::run) const EXIT_LATENCY_MAX_US: u64 = 10;
 /// A conntrack table fuller than this is worth a warning, per cent.
-const CONNTRACK_FULL_PERCENT: u64 = 80;
+pub(in crate::run) const CONNTRACK_FULL_PERCENT: u64 = 80;
 /// Clock sources that are read without leaving user space.
 const FAST_CLOCKS: [&str; 6] = [
     "tsc",
@@ -100,9 +100,14 @@ fn idle_states(environment: &Environment, context: &WarningContext) -> Found {
     ))
 }
 
+/// Whether a clock source is read without entering the kernel.
+pub(in crate::run) fn is_fast_clock(source: &str) -> bool {
+    FAST_CLOCKS.contains(&source)
+}
+
 fn clock_source(environment: &Environment) -> Found {
     let source = environment.clock_source.as_deref()?;
-    (!FAST_CLOCKS.contains(&source)).then(|| {
+    (!is_fast_clock(source)).then(|| {
         (
             "clock-source",
             format!("the clock source is {source}: each reading is slow, since it enters the kernel"),

@@ -1,0 +1,218 @@
+//! What `tare doctor` found: the worst first, and in the text what is fine in a line each.
+
+use tare_engine::result::{Diagnosis, Finding, Level};
+use tare_engine::units::{CpuList, Nanos};
+
+use super::{Cells, NONE, markdown, plural, printable};
+use crate::args::doctor::DoctorFormat;
+
+/// The levels in the order in which they are told, and how each is headed.
+const LEVELS: [(Level, &str); 4] = [
+    (Level::Spoils, "Spoils a microsecond measurement"),
+    (Level::Note, "Worth knowing"),
+    (Level::Unknown, "Not known here"),
+    (Level::Ok, "Fine"),
+];
+
+/// The findings in a format, with the last newline.
+pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
+    match format {
+        DoctorFormat::Text => text(diagnosis),
+        DoctorFormat::Json => super::json::pretty(diagnosis),
+        DoctorFormat::Markdown => table(diagnosis),
+    }
+}
+
+/// What was looked at.
+fn asked(diagnosis: &Diagnosis) -> String {
+    let cpus = CpuList(diagnosis.cpus.clone());
+    let s = if diagnosis.cpus.len() == 1 { "" } else { "s" };
+    let target = match (&diagnosis.target, &diagnosis.address) {
+        (Some(target), Some(address)) if target != address => format!("to {target} ({address})"),
+        (Some(target), _) => format!("to {target}"),
+        (None, _) => "of the default route".to_owned(),
+    };
+    let device = match &diagnosis.device {
+        Some(device) => format!("device {device} {target}"),
+        None => format!("no device {target}"),
+    };
+    format!(
+        "tare doctor: CPU{s} {cpus}, {device}, watched for {}",
+        Nanos(diagnosis.look_ns)
+    )
+}
+
+/// How many there are of each level.
+fn counts(diagnosis: &Diagnosis) -> String {
+    let count = |level| diagnosis.of(level).count() as u64;
+    let spoil = match count(Level::Spoils) {
+        0 => "Nothing that is known here spoils a microsecond measurement".to_owned(),
+        1 => "1 finding spoils a microsecond measurement".to_owned(),
+        n => format!("{} spoil a microsecond measurement", plural(n, "finding")),
+    };
+    format!(
+        "{spoil}; {} worth knowing, {} not known, {} fine.",
+        count(Level::Note),
+        count(Level::Unknown),
+        count(Level::Ok)
+    )
+}
+
+fn text(diagnosis: &Diagnosis) -> String {
+    let mut out = format!("{}\n{}\n", asked(diagnosis), counts(diagnosis));
+    for (level, heading) in LEVELS {
+        let findings: Vec<&Finding> = diagnosis.of(level).collect();
+        if findings.is_empty() {
+            continue;
+        }
+        out.push_str(&format!("\n{heading}:\n"));
+        let width = findings.iter().map(|f| f.code.len()).max().unwrap_or(0);
+        for finding in findings {
+            match level {
+                Level::Spoils | Level::Note => in_full(&mut out, finding),
+                Level::Unknown => {
+                    let (code, what, show) = (&finding.code, &finding.what, &finding.show);
+                    out.push_str(&format!("  {code:width$}  {what} ({show})\n"));
+                }
+                Level::Ok => {
+                    out.push_str(&format!("  {:width$}  {}\n", finding.code, finding.what));
+                }
+            }
+        }
+    }
+    printable(&out)
+}
+
+fn in_full(out: &mut String, finding: &Finding) {
+    out.push_str(&format!("  {}: {}\n", finding.code, finding.what));
+    let lines = [
+        ("effect", Some(&finding.effect)),
+        ("shown by", Some(&finding.show)),
+        ("mended by", finding.mend.as_ref()),
+        ("undone by", finding.undo.as_ref()),
+    ];
+    for (name, line) in lines {
+        if let Some(line) = line {
+            out.push_str(&format!("    {name:9}  {line}\n"));
+        }
+    }
+}
+
+fn table(diagnosis: &Diagnosis) -> String {
+    let mut cells = Cells::new(&[
+        "",
+        "finding",
+        "what is so",
+        "effect",
+        "shown by",
+        "mended by",
+    ]);
+    for (level, _) in LEVELS {
+        for finding in diagnosis.of(level) {
+            let mut row = vec![
+                name(level).to_owned(),
+                finding.code.clone(),
+                finding.what.clone(),
+            ];
+            let wrong = matches!(level, Level::Spoils | Level::Note);
+            row.push(if wrong { &finding.effect } else { NONE }.to_owned());
+            row.push(finding.show.clone());
+            row.push(match (&finding.mend, &finding.undo) {
+                (Some(mend), Some(undo)) => format!("{mend} (undone by: {undo})"),
+                (Some(mend), None) => mend.clone(),
+                (None, _) => NONE.to_owned(),
+            });
+            cells.row(row);
+        }
+    }
+    let columns = cells.header.len();
+    format!(
+        "**{}**\n\n{}\n\n{}\n\ntare {}.\n",
+        markdown::escape(&asked(diagnosis)),
+        counts(diagnosis),
+        markdown::table(cells, columns),
+        diagnosis.tool.version
+    )
+}
+
+const fn name(level: Level) -> &'static str {
+    match level {
+        Level::Spoils => "SPOILS",
+        Level::Note => "note",
+        Level::Unknown => "unknown",
+        Level::Ok => "ok",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tare_engine::result::{Environment, SCHEMA, Tool};
+
+    use super::*;
+
+    /// One finding of each kind, of a machine with a card.
+    pub(in crate::report) fn fixture() -> Diagnosis {
+        let governor = Finding::new("governor", Level::Spoils, "powersave on CPU 3")
+            .effect("the clock rate follows the load (here down to 800 of 4200 MHz)")
+            .show("cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+            .mend("cpupower -c 3 frequency-set -g performance")
+            .undo("cpupower -c 3 frequency-set -g powersave");
+        let load = Finding::new("load", Level::Note, "0.4 tasks wanted to run")
+            .figure(0.4, "tasks")
+            .effect("whoever else wants a CPU takes the measuring ones too")
+            .show("cat /proc/loadavg; top -b -n 1 | head -20")
+            .mend("end or move what else runs");
+        let turbo = Finding::new("turbo", Level::Unknown, "nothing tells")
+            .effect("some per cent from run to run")
+            .show("cat /sys/devices/system/cpu/cpufreq/boost");
+        let clock = Finding::new(
+            "clock-source",
+            Level::Ok,
+            "tsc; reading the clock costs 19 ns",
+        )
+        .figure(19.0, "ns")
+        .effect("a clock that is read in the kernel costs some 0.2 to 1 µs each time")
+        .show("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
+        Diagnosis {
+            schema: SCHEMA.into(),
+            kind: "doctor".into(),
+            tool: Tool {
+                name: "tare".into(),
+                version: "0.1.0".into(),
+            },
+            started_at: "2026-03-01T12:00:00Z".into(),
+            look_ns: 1_000_000_000,
+            cpus: vec![3],
+            target: Some("node-2".into()),
+            address: Some("192.0.2.2".into()),
+            device: Some("eth0".into()),
+            environment: Environment {
+                tare_version: "0.1.0".into(),
+                kernel: Some("6.8.0".into()),
+                ..Environment::default()
+            },
+            findings: vec![clock, governor, turbo, load],
+        }
+    }
+
+    #[test]
+    fn a_device_name_drives_no_terminal() {
+        let mut diagnosis = fixture();
+        diagnosis.device = Some("eth\x1b[2J".into());
+        for format in [DoctorFormat::Text, DoctorFormat::Markdown] {
+            assert!(!render(format, &diagnosis).contains('\x1b'), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_fine_is_said_so_only_as_far_as_it_is_known() {
+        let mut diagnosis = fixture();
+        diagnosis.findings.retain(|f| f.level != Level::Spoils);
+        diagnosis.device = None;
+        diagnosis.target = None;
+        let text = render(DoctorFormat::Text, &diagnosis);
+        assert!(text.contains("Nothing that is known here spoils"), "{text}");
+        assert!(text.contains("no device of the default route"), "{text}");
+        assert!(text.contains("1 not known"), "{text}");
+    }
+}
