@@ -50,7 +50,10 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["lat", "--cpus", "5-2"], "backwards"),
         (&["lat", "--rate", "0"], "rate"),
         (&["lat", "--format", "yaml"], "markdown"),
-        (&["lat", "-o", "a.xml"], ".json .jsonl .csv .md or .txt"),
+        (
+            &["lat", "-o", "a.xml"],
+            ".json .jsonl .csv .md .txt or .html",
+        ),
         (
             &["lat", "-o", "/nonexistent/a.json"],
             "--output /nonexistent/a.json: there is no directory /nonexistent; create it (mkdir -p /nonexistent)",

@@ -13,6 +13,7 @@ pub(crate) mod http;
 pub(crate) mod lat;
 mod load;
 mod path;
+pub(crate) mod report;
 pub(crate) mod serve;
 
 use std::ffi::OsString;
@@ -32,6 +33,7 @@ Examples:
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
   tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
   tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
+  tare report lat.json -o lat.html       a saved result as a page to hand on
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -51,6 +53,7 @@ pub(crate) enum Command {
     Bw(Box<bw::BwArgs>),
     Http(Box<http::HttpArgs>),
     Serve(serve::ServeArgs),
+    Report(report::ReportArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -255,7 +258,7 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec!["'ping'", "lat, bw, http, serve, completions, man"],
+                vec!["'ping'", "lat, bw, http, serve, report, completions, man"],
             ),
             (
                 "tare lat --wait spinning",

@@ -4,8 +4,11 @@ mod bw;
 mod completions;
 mod http;
 mod lat;
+#[allow(dead_code, reason = "`tare compare --baseline-file` calls it")]
+mod later;
 mod man;
 mod measure;
+mod report;
 mod serve;
 
 use std::io;
@@ -26,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Bw(args) => bw::run(&args),
         Command::Http(args) => http::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -153,7 +153,7 @@ fn bulk(report: &Report, steps: &[StepResult], blocks: &mut Vec<String>) {
 }
 
 /// The table, with colons where Markdown wants to be told that a column is set to the right.
-fn table(mut cells: Cells, left: usize) -> String {
+pub(super) fn table(mut cells: Cells, left: usize) -> String {
     for cell in cells
         .header
         .iter_mut()
@@ -179,7 +179,7 @@ fn table(mut cells: Cells, left: usize) -> String {
 }
 
 /// What a host name or a label holds must not become a table's bar, a tag or emphasis.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '|' | '<' | '`' | '*' | '_' | '[' | '\\') {

@@ -95,7 +95,7 @@ fn under_load(
 }
 
 /// The far end's words are the far end's: none of them drives a terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 

@@ -1,6 +1,7 @@
 //! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
 
 pub(super) mod http;
+pub mod secret;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -88,6 +89,8 @@ pub struct Common {
     pub secret: Option<Secret>,
     /// Hold `/dev/cpu_dma_latency` at zero for the run.
     pub no_idle: bool,
+    /// What was typed, for the report alone: secrets redacted already.
+    pub command_line: Option<String>,
 }
 
 impl Default for Common {
@@ -107,6 +110,7 @@ impl Default for Common {
             label: None,
             secret: None,
             no_idle: false,
+            command_line: None,
         }
     }
 }
@@ -343,6 +347,7 @@ pub(super) fn describe_common(
         BackendChoice::Only(backend) => backend.name(),
     };
     serde_json::json!({
+        "command_line": common.command_line,
         "target": target.to_string(),
         "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "duration_ns": duration_ns,

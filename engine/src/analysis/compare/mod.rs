@@ -1,0 +1,3 @@
+//! Statistics of comparisons.
+
+pub mod unpaired;
