@@ -169,6 +169,7 @@ fn completions_and_manual_come_from_the_definitions() {
             "tare-http.1",
             "tare-lat.1",
             "tare-man.1",
+            "tare-report.1",
             "tare-serve.1",
             "tare.1"
         ]

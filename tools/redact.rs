@@ -33,7 +33,13 @@ fn nested(command: &str, depth: u32) -> Option<String> {
         return Some(REDACTED.to_owned());
     }
     let words = shlex::split(command)?;
-    (words.len() > 1).then(|| line(words, depth))
+    if words.len() < 2 {
+        return None;
+    }
+    let shown = line(words.clone(), depth);
+    // As it was typed, rather than quoted anew, where nothing was left out.
+    let untouched = shlex::split(&shown).is_some_and(|again| again == words);
+    Some(if untouched { command.to_owned() } else { shown })
 }
 
 fn line(words: Vec<String>, depth: u32) -> String {
@@ -62,8 +68,9 @@ fn one(word: &str, depth: u32) -> String {
         return format!("-H{}", header(value));
     }
     if let Some((name, value)) = word.split_once('=')
-        && !name.contains(char::is_whitespace)
-        && !name.contains("://")
+        && name
+            .chars()
+            .all(|c| c.is_alphanumeric() || "-_.".contains(c))
     {
         let value = match name {
             _ if HEADER_OPTIONS.contains(&name) => header(value),
@@ -147,6 +154,10 @@ mod tests {
             "tare http http://me:hunter2@web/a",
             "tare http me:hunter2@web/a",
             "tare http 'http://web/a?key=hunter2&b=c'",
+            "tare http 'web:80/?key=hunter2'",
+            "tare http 'unix:/run/s:/a?key=hunter2'",
+            "tare compare 'a=web:80/?key=hunter2' -- http",
+            "tare compare -- http 'loopback/a?key=hunter2=3'",
             "tare http h --body '{\"pin\": \"hunter2\"}'",
             "tare http h --body=hunter2",
             "tare compare a=x b=http://me:hunter2@y/z --before 'b=curl -u \"Authorization: hunter2\" http://h'",

@@ -97,6 +97,18 @@ mod tests {
         (exit, fs::read_to_string(path(to)).unwrap_or_default())
     }
 
+    fn is_of_the_schema(text: &str) {
+        let schema = include_str!("../../schema/tare-later-1.schema.json");
+        let schema = serde_json::from_str(schema).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let value = serde_json::from_str(text).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:?}");
+    }
+
     fn two() -> (Report, Report) {
         let shape = Shape {
             arms: 3,
@@ -129,6 +141,8 @@ mod tests {
                 assert!(text.contains(part), "{to}: no {part} in {text}");
             }
         }
+        let (_, json) = between(&old, &new, "x.json", &["arm-1.p50.delta>1us"]);
+        is_of_the_schema(&json);
         let (_, csv) = between(&old, &new, "x.csv", &[]);
         assert!(csv.lines().count() > 4 && csv.contains(",slower"), "{csv}");
         let exit = |expr| between(&old, &new, "x.txt", &[expr]).0.unwrap();
@@ -147,6 +161,7 @@ mod tests {
         let (exit, text) = between(&old, &new, "x.txt", &[]);
         assert_eq!(exit.unwrap(), Exit::Measured);
         assert!(text.contains("+9 µs") && !text.contains("slower"), "{text}");
+        is_of_the_schema(&between(&old, &new, "x.json", &[]).1);
         let (exit, page) = between(&old, &new, "x.html", &["p50.delta<1us"]);
         assert_eq!(exit.unwrap(), Exit::CannotTell);
         assert!(page.contains("cannot tell") && !page.contains("slower"));

@@ -1,17 +1,13 @@
 //! A page's parts of a comparison: what each path costs, and how sure that is.
 
-use tare_engine::result::{Cell, Comparison, Estimate, Params, Report, StepResult};
+use tare_engine::result::{Cell, Comparison, Estimate, Params, Report, StepResult, Verdict};
 use tare_engine::units::Nanos;
 
 use super::super::{Cells, NONE, plural};
 use super::plain::{percentile_figure, sweep_figure};
-use super::plot::{Axis, Line, Plot, Span};
-use super::write::{Figures, note, paragraph, section, table};
+use super::plot::{Axis, Line, Plot, Span, rows};
+use super::write::{Figures, details, note, paragraph, section, table};
 use super::{Look, Part, Sweep, known, measure_name, part, shown, signed, step_name};
-
-/// Height of a row of a difference plot, and of what stands around the rows, in its units.
-const ROW: u32 = 44;
-const AROUND: u32 = 120;
 
 /// A comparison with what its cells are about.
 struct Whole<'a> {
@@ -139,6 +135,49 @@ impl<'a> Whole<'a> {
             .unwrap_or(arms.len())
     }
 
+    /// The field's own table: a row for each step and measure, a column for each arm.
+    fn overview(&self) -> String {
+        let arms = self.comparison.arms.iter().map(|arm| arm.name.as_str());
+        let arms: Vec<&str> = arms
+            .filter(|name| *name != self.comparison.baseline)
+            .collect();
+        let mut header = vec![
+            "step".to_owned(),
+            "measure".to_owned(),
+            self.comparison.baseline.clone(),
+        ];
+        header.extend(arms.iter().map(|name| (*name).to_owned()));
+        let mut table_of = Cells {
+            header,
+            rows: Vec::new(),
+        };
+        for measure in &self.measures {
+            for step in self.numbers() {
+                let cells = self.cells(measure, step);
+                let Some(first) = cells.first() else { continue };
+                let unit = first.unit.as_str();
+                let mut row = vec![self.step_name(step), measure_name(measure)];
+                row.push(known(first.baseline, |value| shown(unit, value)));
+                row.extend(arms.iter().map(|arm| {
+                    let cell = cells.iter().find(|cell| cell.arm == *arm);
+                    let told = cell.and_then(|cell| Some((cell, cell.delta?)));
+                    told.map_or_else(
+                        || NONE.to_owned(),
+                        |(cell, delta)| {
+                            let said = cell.verdict.map_or("", Verdict::name);
+                            format!("{} {said}", signed(unit, delta.median))
+                                .trim_end()
+                                .to_owned()
+                        },
+                    )
+                }));
+                table_of.row(row);
+            }
+        }
+        let text = "The difference of each arm to the baseline, and what the blocks say of it.";
+        note(text) + &table("Baseline, and differences to it", &table_of, 2)
+    }
+
     fn verdicts(&self) -> String {
         let header = [
             "step",
@@ -186,7 +225,8 @@ impl<'a> Whole<'a> {
         let text = "Difference and ratio are medians over the blocks, each of the arm to the baseline within one block, with \
                     exact 95 % intervals. The resolution is what the same path shows against itself (a/a): a smaller difference \
                     may be the experiment's own. 'No difference shown' is not 'no difference'.";
-        note(text) + &table("Every arm against the baseline", &table_of, 4)
+        let all = note(text) + &table("Every arm against the baseline", &table_of, 4);
+        self.overview() + &details("All figures", &all)
     }
 
     fn differences(&self, figures: &mut Figures) -> String {
@@ -263,7 +303,7 @@ impl<'a> Whole<'a> {
             }),
             y: Axis::places("", &names),
             lines: Vec::new(),
-            height: AROUND + ROW * u32::try_from(names.len()).unwrap_or(1),
+            size: rows(names.len()),
             spans,
             band: resolution.map(|value| (-value, value)),
             zero: true,

@@ -88,9 +88,11 @@ fn base64(bytes: &[u8]) -> String {
 
 fn cell(arm: usize, step: usize, measure: &str, shape: Shape, dice: &mut Dice) -> Cell {
     let tail = if measure == "p99" { 2.0 } else { 1.0 };
+    // The same for all arms, whose blocks share the baseline.
+    let mut shared = Dice(step as u64);
     let blocks: Vec<CellBlock> = (1..=shape.blocks)
         .map(|block| {
-            let baseline = tail * base(step) * (1.0 + 0.02 * dice.next());
+            let baseline = tail * base(step) * (1.0 + 0.02 * shared.next());
             let own = cost(arm, shape.arms) * (1.0 + 0.05 * dice.next());
             CellBlock {
                 block,

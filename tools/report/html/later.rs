@@ -4,13 +4,9 @@ use tare_engine::analysis::later::Later;
 
 use super::super::later::{self, Between};
 use super::super::{Cells, plural};
-use super::plot::{Axis, Plot, Span};
+use super::plot::{Axis, Plot, Span, rows};
 use super::signed;
 use super::write::{Figures, facts, loud, note, section, table};
-
-/// Height of a row of the plot, and of what stands around the rows, in its units.
-const ROW: u32 = 44;
-const AROUND: u32 = 130;
 
 pub(crate) fn page(between: &Between<'_>) -> String {
     let later = between.later;
@@ -112,7 +108,7 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
             x: Axis::over("change", &values, &|value| signed(unit, value)),
             y: Axis::places("", &names),
             lines: Vec::new(),
-            height: AROUND + ROW * u32::try_from(names.len()).unwrap_or(1),
+            size: rows(names.len()),
             spans,
             band: None,
             zero: true,

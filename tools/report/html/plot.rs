@@ -27,11 +27,16 @@ const BAND: RGBColor = RGBColor(2, 0, 3);
 const TEXT: RGBColor = RGBColor(2, 0, 4);
 const ZERO: RGBColor = RGBColor(2, 0, 5);
 
-/// Units of a drawing's width; the page scales it.
-const WIDTH: u32 = 1280;
 const FONT: u32 = 30;
 /// A letter is about so wide.
 const LETTER: usize = 13;
+/// The size of a drawing with a row for each of its values.
+pub(super) fn rows(count: usize) -> (u32, u32) {
+    const ROW: u32 = 44;
+    const AROUND: u32 = 130;
+    (840, AROUND + ROW * u32::try_from(count).unwrap_or(1).max(1))
+}
+
 /// Figures beyond this are no measurement, and would overflow the arithmetic of a drawing.
 const FINITE_MAX: f64 = 1e18;
 /// A range as wide as this, largest to smallest, is drawn on a logarithmic scale.
@@ -291,7 +296,8 @@ pub(super) struct Plot {
     pub(super) band: Option<(f64, f64)>,
     /// A line stands where x is zero.
     pub(super) zero: bool,
-    pub(super) height: u32,
+    /// In units of which a letter is about thirty high; the page scales it.
+    pub(super) size: (u32, u32),
 }
 
 impl Plot {
@@ -304,7 +310,7 @@ impl Plot {
             spans: Vec::new(),
             band: None,
             zero: false,
-            height: 520,
+            size: (1280, 520),
         }
     }
 
@@ -313,25 +319,24 @@ impl Plot {
     pub(super) fn svg(&self, id: &str, title: &str, about: &str) -> Option<String> {
         let mut drawn = String::new();
         {
-            let area =
-                SVGBackend::with_string(&mut drawn, (WIDTH, self.height)).into_drawing_area();
+            let area = SVGBackend::with_string(&mut drawn, self.size).into_drawing_area();
             self.draw(&area).ok()?;
             area.present().ok()?;
         }
         let open = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\n\
+            "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\n\
              <title id=\"{id}-t\">{title}</title>\n<desc id=\"{id}-d\">{about}</desc>\n",
-            self.height
+            self.size.0, self.size.1
         );
         Some(reopened(&drawn, &open))
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
-        let (x, y) = (self.x.scale(12), self.y.scale(40));
+        let (x, y) = (self.x.scale(self.size.0 as usize / 105), self.y.scale(40));
         let ticks = (x.ticks.len(), y.ticks.len());
         let letters = y.ticks.iter().map(|(_, name)| name.chars().count()).max();
         let style = ("sans-serif", FONT, &TEXT).into_text_style(area);
-        let wide = u32::try_from(letters.unwrap_or(0) * LETTER).unwrap_or(WIDTH / 2);
+        let wide = u32::try_from(letters.unwrap_or(0) * LETTER).unwrap_or(self.size.0 / 2);
         let mut chart = ChartBuilder::on(area)
             .margin_top(14)
             .margin_right(48)
@@ -379,7 +384,7 @@ impl Plot {
                 .interval
                 .and_then(|(low, high)| Some((self.x.place(low)?, self.x.place(high)?)));
             if let Some((low, high)) = ends {
-                let style = colour(span.role % COLOURS).stroke_width(5);
+                let style = unbroken(span.role).stroke_width(5);
                 let end = |x: f64| {
                     PathElement::new(vec![(x, span.row - 0.22), (x, span.row + 0.22)], style)
                 };
@@ -405,6 +410,15 @@ fn colour(role: usize) -> RGBColor {
     // A line whose colour comes round again has other dashes.
     let dashes = (role + role / COLOURS) % DASHES;
     RGBColor(1, dashes as u8, (role % COLOURS) as u8)
+}
+
+/// The same without its dashes.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a remainder of a small number"
+)]
+fn unbroken(role: usize) -> RGBColor {
+    RGBColor(1, 0, (role % COLOURS) as u8)
 }
 
 /// The mark of a line on one of its points.
