@@ -265,8 +265,7 @@ impl Browser {
                 "--disable-extensions",
             ])
             .args([
-                // What the browser would ask for on its own account, it neither asks for nor finds.
-                "--disable-features=NetworkTimeServiceQuerying",
+                // What the browser asks for on its own account, it does not find.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
                 "--enable-logging=stderr",
                 "--v=0",
@@ -305,13 +304,14 @@ impl Browser {
     }
 }
 
-/// The addresses that a net log knows of, but for files.
+/// The addresses that a page asked for, but for files: a net log has a line for each request, and those that the browser
+/// makes on its own account have no origin.
 fn requested(net_log: &Path) -> Vec<String> {
     let text = fs::read_to_string(net_log).unwrap();
-    let urls = text
-        .split("\"url\":\"")
-        .skip(1)
-        .map(|rest| rest.split('"').next().unwrap());
+    let of_pages = text.lines().filter(|line| {
+        line.contains("\"initiator\":\"") && !line.contains("\"initiator\":\"not an origin\"")
+    });
+    let urls = of_pages.filter_map(|line| line.split_once("\"url\":\"")?.1.split('"').next());
     urls.filter(|url| !url.starts_with("file:"))
         .map(str::to_owned)
         .collect()

@@ -1,6 +1,6 @@
 //! A page's parts of a comparison: what each path costs, and how sure that is.
 
-use tare_engine::result::{Cell, Comparison, Estimate, Params, Report, StepResult, Verdict};
+use tare_engine::result::{Cell, Comparison, Estimate, Params, Report, StepResult};
 use tare_engine::units::Nanos;
 
 use super::super::{Cells, NONE, plural};
@@ -164,10 +164,11 @@ impl<'a> Whole<'a> {
                     told.map_or_else(
                         || NONE.to_owned(),
                         |(cell, delta)| {
-                            let said = cell.verdict.map_or("", Verdict::name);
-                            format!("{} {said}", signed(unit, delta.median))
-                                .trim_end()
-                                .to_owned()
+                            let told = signed(unit, delta.median);
+                            match cell.verdict {
+                                Some(verdict) => format!("{told}, {}", verdict.name()),
+                                None => told,
+                            }
                         },
                     )
                 }));
