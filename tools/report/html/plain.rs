@@ -6,7 +6,7 @@ use super::super::histogram::decode;
 use super::super::{
     Cells, NONE, distribution, heading, headline, http, longest, operations, quantile, time,
 };
-use super::plot::{Axis, Line, Plot, beyond};
+use super::plot::{Axis, Line, Plot, Points, beyond};
 use super::write::{Figures, facts, note, section, table};
 use super::{Look, Part, Sweep, figures, part, shown, step_name};
 use crate::args::common::PERCENTILES;
@@ -93,7 +93,7 @@ fn step_facts(step: &StepResult) -> Vec<(&'static str, String)> {
 
 /// The points of a percentile curve, and its marks at the quantiles of the table. As far as there are samples for it.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-pub(super) fn curve(summary: &Summary) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+fn curve(summary: &Summary) -> (Points, Points) {
     let told = PERCENTILES.iter().filter_map(|&percent| {
         let ns = summary.quantile_ns(percent)?;
         Some((beyond(percent), ns as f64))
@@ -266,7 +266,7 @@ pub(super) fn sweep_figure(
         cells.row(row);
     }
     let keys: Vec<(usize, &str)> = match lines {
-        [(name, _)] if name.is_empty() => Vec::new(),
+        [("", _)] => Vec::new(),
         lines => lines
             .iter()
             .enumerate()

@@ -267,13 +267,16 @@ impl ValueFormatter<f64> for Scale {
     }
 }
 
+/// Values of x and y.
+pub(super) type Points = Vec<(f64, f64)>;
+
 /// A line, with marks on some of its points.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     /// Which of the lines it is, from zero: its colour, its dashes and its mark follow from that.
     pub(super) role: usize,
-    pub(super) points: Vec<(f64, f64)>,
-    pub(super) marks: Vec<(f64, f64)>,
+    pub(super) points: Points,
+    pub(super) marks: Points,
 }
 
 /// A value with its interval, lying on a row of its own.

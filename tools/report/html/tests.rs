@@ -398,8 +398,9 @@ fn a_large_comparison_is_a_small_page_and_soon_there() {
         page.len()
     );
     assert!(page.len() < 2_000_000, "{} bytes", page.len());
-    // Far more than a second in no build, optimised or not.
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    // It takes a tenth of that by itself; other tests run beside it.
+    let limit = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 2 });
+    assert!(took < limit, "{took:?}");
     tags(&page);
     if let Some(path) = std::env::var_os("TARE_PAGE") {
         std::fs::write(path, page).unwrap();

@@ -102,7 +102,7 @@ mod tests {
         let found = shift(&before, &after).unwrap();
         assert!((found.median - 100.0).abs() < 1e-9);
         let (low, high) = found.interval.unwrap();
-        assert!(low >= 95.0 && low <= 100.0 && high >= 100.0 && high <= 105.0);
+        assert!((95.0..=100.0).contains(&low) && (100.0..=105.0).contains(&high));
         assert!((found.p - 2.0 / 924.0).abs() < 1e-12);
         let same = shift(&before, &before).unwrap();
         assert!(same.median.abs() < 1e-9 && same.p > 0.9);
