@@ -50,7 +50,10 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["lat", "--cpus", "5-2"], "backwards"),
         (&["lat", "--rate", "0"], "rate"),
         (&["lat", "--format", "yaml"], "markdown"),
-        (&["lat", "-o", "a.xml"], ".json .jsonl .csv .md or .txt"),
+        (
+            &["lat", "-o", "a.xml"],
+            ".json .jsonl .csv .md .txt or .html",
+        ),
         (
             &["lat", "-o", "/nonexistent/a.json"],
             "--output /nonexistent/a.json: there is no directory /nonexistent; create it (mkdir -p /nonexistent)",
@@ -171,6 +174,7 @@ fn completions_and_manual_come_from_the_definitions() {
             "tare-http.1",
             "tare-lat.1",
             "tare-man.1",
+            "tare-report.1",
             "tare-serve.1",
             "tare.1"
         ]

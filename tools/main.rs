@@ -6,7 +6,9 @@ mod command;
 mod exit;
 mod output;
 mod progress;
+mod redact;
 mod report;
+mod saved;
 
 use std::process::ExitCode;
 

@@ -27,6 +27,8 @@ pub(crate) enum Format {
     Csv,
     /// Tables to paste
     Markdown,
+    /// One page that stands alone
+    Html,
 }
 
 /// What a file of `-o` holds.
@@ -53,6 +55,18 @@ impl OutputFile {
         !matches!(self.content, Content::Result(_))
     }
 
+    /// The format of the result in it; none where it holds latencies alone.
+    pub(crate) const fn format(&self) -> Option<Format> {
+        match self.content {
+            Content::Result(format) => Some(format),
+            Content::Percentiles | Content::IntervalLog => None,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The files it comes to, with what they hold now; `steps` is how many the run has.
     fn written(&self, report: &Report, steps: usize, look: &Look) -> Vec<(PathBuf, String)> {
         let whole = |text| vec![(self.path.clone(), text)];
@@ -60,9 +74,14 @@ impl OutputFile {
             Content::Result(format) => whole(report::render(format, report, look)),
             Content::IntervalLog => whole(histogram::interval_log(report)),
             Content::Percentiles if steps.max(report.results.len()) > 1 => {
-                let numbered = report.results.iter().enumerate();
-                numbered
-                    .map(|(index, step)| (self.numbered(index + 1), histogram::percentiles(step)))
+                let steps = report.results.iter().enumerate();
+                steps
+                    .map(|(index, step)| {
+                        (
+                            numbered(&self.path, index + 1),
+                            histogram::percentiles(step),
+                        )
+                    })
                     .collect()
             }
             Content::Percentiles => {
@@ -71,14 +90,14 @@ impl OutputFile {
             }
         }
     }
+}
 
-    /// `x.hgrm` of step 2 is `x-2.hgrm`.
-    fn numbered(&self, step: usize) -> PathBuf {
-        let mut name = self.path.file_stem().unwrap_or_default().to_owned();
-        name.push(format!("-{step}."));
-        name.push(self.path.extension().unwrap_or_default());
-        self.path.with_file_name(name)
-    }
+/// `x.hgrm` of step 2 is `x-2.hgrm`.
+pub(crate) fn numbered(path: &Path, step: usize) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{step}."));
+    name.push(path.extension().unwrap_or_default());
+    path.with_file_name(name)
 }
 
 impl FromStr for OutputFile {
@@ -92,12 +111,13 @@ impl FromStr for OutputFile {
             Some("csv") => Content::Result(Format::Csv),
             Some("md") => Content::Result(Format::Markdown),
             Some("txt") => Content::Result(Format::Text),
+            Some("html") => Content::Result(Format::Html),
             Some("hgrm") => Content::Percentiles,
             Some("hlog") => Content::IntervalLog,
             _ => {
                 let message = format!("the ending of '{}' names no format", text.escape_debug());
                 return Err(Error::usage(message).remedy(
-                    "write it as .json .jsonl .csv .md or .txt, for latencies also .hgrm or .hlog",
+                    "write it as .json .jsonl .csv .md .txt or .html, for latencies also .hgrm or .hlog",
                 ));
             }
         };
@@ -156,16 +176,7 @@ impl Outputs {
             if files[..index].iter().any(|other| other.path == file.path) {
                 return Err(Error::usage(format!("--output {shown} is given twice")));
             }
-            if let Some(none) = missing_directory(&file.path) {
-                let none = none.display();
-                let message = format!("--output {shown}: there is no directory {none}");
-                return Err(Error::usage(message)
-                    .remedy(format!("create it (mkdir -p {none}) or name another")));
-            }
-            can_be_replaced(&file.path).map_err(|error| {
-                Error::usage(format!("--output {shown} cannot be written: {error}"))
-                    .remedy("name a file in a directory that is yours")
-            })?;
+            is_writable(&file.path)?;
         }
         Ok(Self {
             format,
@@ -323,6 +334,33 @@ fn missing_directory(path: &Path) -> Option<&Path> {
     (!directory.exists()).then_some(directory)
 }
 
+/// Checks that a file of `-o` can be made.
+fn is_writable(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if let Some(none) = missing_directory(path) {
+        let none = none.display();
+        let message = format!("--output {shown}: there is no directory {none}");
+        return Err(
+            Error::usage(message).remedy(format!("create it (mkdir -p {none}) or name another"))
+        );
+    }
+    can_be_replaced(path).map_err(|error| {
+        Error::usage(format!("--output {shown} cannot be written: {error}"))
+            .remedy("name a file in a directory that is yours")
+    })
+}
+
+/// Writes a file of `-o`, as a whole or not at all.
+///
+/// # Errors
+/// A usage error where it cannot be made, an environment error where writing it fails.
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<()> {
+    is_writable(path)?;
+    replace(path, text.as_bytes()).map_err(|error| {
+        Error::environment(format!("{} cannot be written: {error}", path.display()))
+    })
+}
+
 fn can_be_replaced(path: &Path) -> io::Result<()> {
     match place(path)? {
         Place::File { path, mode } => beside(&path, mode).map(drop),
@@ -366,12 +404,13 @@ mod tests {
             ("a.csv", Format::Csv),
             ("a.md", Format::Markdown),
             ("a.b.txt", Format::Text),
+            ("a.html", Format::Html),
         ] {
             let file = name.parse::<OutputFile>().unwrap();
             assert_eq!(file.content, Content::Result(format));
             assert!(!file.is_of_latencies());
         }
-        for name in ["a", "a.html", ".json", "a.json/", ""] {
+        for name in ["a", "a.xml", ".json", "a.json/", ""] {
             let parsed = name.parse::<OutputFile>();
             assert!(name == "a.json/" || parsed.is_err(), "{name}");
         }

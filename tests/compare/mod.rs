@@ -69,7 +69,10 @@ fn every_block_visits_all_arms_forth_and_back() {
         );
         assert_eq!(figure(comparison, "/blocks_done"), 7);
         let mut orders = Vec::new();
-        for block in blocks(&report).iter().filter(|block| block["whole"] == true) {
+        for block in blocks(&report)
+            .iter()
+            .filter(|block| block["whole"] == true)
+        {
             let order = visited(block);
             let (forth, back) = order.split_at(3);
             assert!(forth.iter().eq(back.iter().rev()), "{order:?}");

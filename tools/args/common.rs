@@ -96,7 +96,7 @@ pub(crate) struct ResultArgs {
     /// Print the result on stdout as this
     #[arg(long, value_enum, default_value = "text", help_heading = "The result")]
     pub(crate) format: Format,
-    /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt (repeatable)
+    /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt .html (repeatable)
     ///
     /// The file is rewritten as a whole after each step, so that it is never half there. Of latencies also .hgrm (the
     /// percentiles, as HdrHistogram's plotters read them; a file per step: x-1.hgrm, x-2.hgrm, …; of a comparison arm

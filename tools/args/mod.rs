@@ -15,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod lat;
 mod load;
 mod path;
+pub(crate) mod report;
 pub(crate) mod serve;
 
 use std::ffi::OsString;
@@ -37,6 +38,7 @@ Examples:
   tare compare                           what a container's network adds to loopback, with a confidence
   tare compare host=node-2 pod=10.1.2.3 -- lat --size 64,4K
   tare doctor                            what on this machine would spoil microseconds
+  tare report lat.json -o lat.html       a saved result as a page to hand on
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
@@ -58,6 +60,7 @@ pub(crate) enum Command {
     Compare(Box<compare::CompareArgs>),
     Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
+    Report(report::ReportArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -262,7 +265,10 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec!["'ping'", "lat, bw, http, compare, serve, doctor, completions, man"],
+                vec![
+                    "'ping'",
+                    "lat, bw, http, compare, serve, doctor, report, completions, man",
+                ],
             ),
             (
                 "tare lat --wait spinning",

@@ -3,16 +3,26 @@
 use tare_engine::analysis::assertion::{Asked, ComparisonAssertion};
 use tare_engine::error::{Error, Result};
 use tare_engine::run;
-use tare_engine::run::plan::{ArmPlan, ComparePlan, Measurement, Stop};
+use tare_engine::run::plan::{ArmPlan, ComparePlan, HookSpec, Measurement, Stop};
 use tare_engine::units::Nanos;
 
+use super::later;
 use super::measure::{Measured as _, present, read};
 use crate::args::Command;
 use crate::args::compare::{Arm, CompareArgs, OPEN_LOOP_WARMUP, WARMUP};
 use crate::exit::Exit;
+use crate::redact;
 use crate::report::Look;
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
+    if let Some(before) = &args.baseline_file {
+        let options = later::Options {
+            format: args.result.format,
+            output: &args.result.output,
+            assertions: &args.result.assertions,
+        };
+        return later::run(before, &args.later_file()?, &options);
+    }
     let typed = args.arms()?;
     let seed = args.seed();
     if args.block_duration() == Nanos::ZERO {
@@ -98,9 +108,15 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
     common.stop = Stop::After(args.block_duration());
     common.warmup = warmup.unwrap_or(by_default);
     common.seed = seed;
+    common.command_line = Some(redact::command_line(std::env::args_os()));
     common.label.clone_from(&args.result.label);
     common.percentiles.extend(quantiles);
+    let shown = |command: &Option<String>| command.as_deref().map(redact::command);
     Ok(ArmPlan {
+        shown: HookSpec {
+            before: shown(&arm.hooks.before),
+            after: shown(&arm.hooks.after),
+        },
         name: arm.name,
         measurement,
         options: arm.options,

@@ -11,6 +11,7 @@ use crate::args::common::{CommonArgs, ResultArgs, SecretArgs};
 use crate::exit::{self, Exit};
 use crate::output::{Format, Outputs};
 use crate::progress::{Bar, complain};
+use crate::redact;
 use crate::report::Look;
 
 /// What a measuring command is about.
@@ -44,6 +45,7 @@ pub(super) fn measure<P: Measured>(
         .collect::<Result<Vec<_>>>()?;
     let asked = plan.asked();
     assertions.iter().try_for_each(|a| a.check(&asked))?;
+    plan.common().command_line = Some(redact::command_line(std::env::args_os()));
     // An assertion on a quantile that is not printed needs it all the same.
     plan.common()
         .percentiles
@@ -121,7 +123,7 @@ pub(super) fn present(
 }
 
 /// Why an assertion does not let the command succeed, in a line.
-fn said_of(verdict: &AssertionResult) -> String {
+pub(super) fn said_of(verdict: &AssertionResult) -> String {
     let step = match verdict.step.as_str() {
         "" => String::new(),
         step => format!(" at {step}"),

@@ -6,8 +6,10 @@ mod completions;
 mod doctor;
 mod http;
 mod lat;
+mod later;
 mod man;
 mod measure;
+mod report;
 mod serve;
 
 use std::io;
@@ -30,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

@@ -3,11 +3,9 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
-use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 use jiff::Timestamp;
 use tare_engine::result::{Comparison, Report, StepResult};
 use tare_engine::units::Nanos;
@@ -26,11 +24,8 @@ const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const MS: f64 = 1e6;
 
 /// The histogram of a summary or an interval; none where it holds no sample, or is no encoding.
-fn decode(hdr: &str) -> Option<Histogram<u64>> {
-    let bytes = STANDARD.decode(hdr).ok()?;
-    let read: Histogram<u64> = Deserializer::new()
-        .deserialize(&mut bytes.as_slice())
-        .ok()?;
+pub(super) fn decode(hdr: &str) -> Option<Histogram<u64>> {
+    let read = tare_engine::histogram::read(hdr).ok()?;
     (!read.is_empty()).then_some(read)
 }
 

@@ -12,10 +12,14 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod golden;
 pub(crate) mod histogram;
+pub(crate) mod html;
 mod http;
 pub(crate) mod json;
+pub(crate) mod later;
 mod loaded;
+mod machines;
 mod markdown;
+mod quantity;
 mod text;
 
 use comfy_table::{CellAlignment, Table, TableStyle};
@@ -53,6 +57,7 @@ pub(crate) fn render(format: Format, report: &Report, look: &Look) -> String {
         Format::Jsonl => json::lines(report),
         Format::Csv => csv::render(report, look),
         Format::Markdown => markdown::render(report, look),
+        Format::Html => html::page(&[(String::new(), report)], look),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod assertion;
 pub mod compare;
 pub mod health;
+pub mod later;
 pub mod link;
 pub mod mean;
 pub mod pool;

@@ -260,17 +260,7 @@ impl Distribution {
     /// When the text is not such an encoding, or has more than 3 significant figures or 2^52 samples; the fault is
     /// the peer's, who sent it.
     pub fn decode(text: &str) -> Result<Self> {
-        let bad = |what: &str| Error::peer(format!("not an HdrHistogram in base64: {what}"));
-        let bytes = STANDARD
-            .decode(text.trim())
-            .map_err(|e| bad(&e.to_string()))?;
-        let plain = inflate(&bytes).map_err(bad)?;
-        let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut plain.as_slice())
-            .map_err(|e| bad(&e.to_string()))?;
-        if read.len() > COUNT_MAX {
-            return Err(bad("more samples than can be"));
-        }
+        let read = read(text)?;
         let mut distribution = Self::uncensored();
         for step in read.iter_recorded() {
             let value = step.value_iterated_to().min(LENGTH_MAX.0);
@@ -286,6 +276,26 @@ impl Distribution {
         }
         Ok(distribution)
     }
+}
+
+/// A histogram as results carry it: base64 of the HdrHistogram V2 compressed encoding. What it takes is bounded, whatever
+/// the text claims.
+///
+/// # Errors
+/// As [`Distribution::decode`].
+pub fn read(text: &str) -> Result<Histogram<u64>> {
+    let bad = |what: &str| Error::peer(format!("not an HdrHistogram in base64: {what}"));
+    let bytes = STANDARD
+        .decode(text.trim())
+        .map_err(|e| bad(&e.to_string()))?;
+    let plain = inflate(&bytes).map_err(bad)?;
+    let read: Histogram<u64> = Deserializer::new()
+        .deserialize(&mut plain.as_slice())
+        .map_err(|e| bad(&e.to_string()))?;
+    if read.len() > COUNT_MAX {
+        return Err(bad("more samples than can be"));
+    }
+    Ok(read)
 }
 
 /// The V2 compressed encoding of so many samples of each length, to 2 figures, as base64.

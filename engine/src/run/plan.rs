@@ -2,6 +2,7 @@
 
 mod compare;
 pub(super) mod http;
+pub mod secret;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -91,6 +92,8 @@ pub struct Common {
     pub secret: Option<Secret>,
     /// Hold `/dev/cpu_dma_latency` at zero for the run.
     pub no_idle: bool,
+    /// What was typed, for the report alone: secrets redacted already.
+    pub command_line: Option<String>,
 }
 
 impl Default for Common {
@@ -110,6 +113,7 @@ impl Default for Common {
             label: None,
             secret: None,
             no_idle: false,
+            command_line: None,
         }
     }
 }
@@ -346,6 +350,7 @@ pub(super) fn describe_common(
         BackendChoice::Only(backend) => backend.name(),
     };
     serde_json::json!({
+        "command_line": common.command_line,
         "target": target.to_string(),
         "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "duration_ns": duration_ns,

@@ -19,6 +19,8 @@ pub(super) struct RunningArm {
     pub(super) measurement: Measurement,
     pub(super) options: Option<String>,
     pub(super) hooks: HookSpec,
+    /// The same as the result shows it.
+    pub(super) shown: HookSpec,
     /// The server of its target, where that is of this process; arms of the same target share it.
     pub(super) held: Option<Rc<Held>>,
     /// Steps of a visit.
@@ -67,8 +69,8 @@ impl RunningArm {
             name: self.name.clone(),
             target: self.measurement.target().to_string(),
             options: self.options.clone(),
-            before: self.hooks.before.clone(),
-            after: self.hooks.after.clone(),
+            before: self.shown.before.clone(),
+            after: self.shown.after.clone(),
             instances,
             visits: self.visits,
             failed: self.failed.as_ref().map(ToString::to_string),
@@ -157,6 +159,7 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
             measurement: arm.measurement,
             options: arm.options,
             hooks: arm.hooks,
+            shown: arm.shown,
             held: far_end,
             steps: baseline.steps.len(),
             failures: 0,
@@ -176,6 +179,7 @@ fn again(baseline: &RunningArm) -> RunningArm {
         measurement: baseline.measurement.clone(),
         options: baseline.options.clone(),
         hooks: baseline.hooks.clone(),
+        shown: baseline.shown.clone(),
         held: baseline.held.clone(),
         failed: None,
         measured: vec![Vec::new(); baseline.steps],

@@ -217,6 +217,7 @@ impl Comparing<'_> {
     /// The plan as the result has it; of what is measured that of the baseline.
     fn describe(&self) -> serde_json::Value {
         serde_json::json!({
+            "command_line": self.arms[0].measurement.common().command_line,
             "blocks": self.plan.blocks,
             "block_duration_ns": self.plan.block_duration.0,
             "settle_ns": self.plan.settle.0,

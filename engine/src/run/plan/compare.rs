@@ -111,6 +111,8 @@ pub struct ArmPlan {
     pub options: Option<String>,
     /// What is run before and after each visit.
     pub hooks: HookSpec,
+    /// The same as the result shows it, secrets redacted.
+    pub shown: HookSpec,
 }
 
 /// A comparison of paths by blocks.

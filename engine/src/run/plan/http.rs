@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Arrivals, Body, Common, Framing, Late, RequestSpec, StatusSet, Target};
+use super::{Arrivals, Body, Common, Framing, Late, RequestSpec, StatusSet, Target, secret};
 use crate::units::Nanos;
 
 /// A request and how often it is sent, relative to the others.
@@ -106,16 +106,6 @@ impl HttpPlan {
     }
 }
 
-/// Headers whose values are secrets; in lower case.
-const SECRET_HEADERS: [&str; 4] = [
-    "authorization",
-    "cookie",
-    "proxy-authorization",
-    "x-api-key",
-];
-/// What stands in a report for a secret.
-const REDACTED: &str = "(redacted)";
-
 /// The plan as results carry it.
 #[must_use]
 pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
@@ -156,8 +146,11 @@ pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> 
 fn request(weighted: &Weighted) -> serde_json::Value {
     let request = &weighted.request;
     let header = |(name, value): &(String, String)| {
-        let is_secret = SECRET_HEADERS.contains(&name.trim().to_ascii_lowercase().as_str());
-        let value = if is_secret { REDACTED } else { value };
+        let value = if secret::is_header(name) {
+            secret::REDACTED
+        } else {
+            value
+        };
         format!("{name}: {value}")
     };
     let framing = |body: &Body| match body.framing {

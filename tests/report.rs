@@ -1,0 +1,434 @@
+//! Saved results, shown: every format from the command, what it refuses, and the page in a real browser.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::util::{Serve, is_valid, lat, run, text};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// The words of `tare report` with the path of a golden file.
+fn shown(name: &str, flags: &[&str]) -> String {
+    let path = golden(name);
+    run(&[&["report", path.to_str().unwrap()], flags].concat())
+        .exits(0)
+        .stdout
+}
+
+#[test]
+fn a_saved_result_is_shown_as_it_was_when_it_was_measured() {
+    for name in [
+        "sweep",
+        "udp-losses",
+        "bw-both",
+        "http-breaker",
+        "partial",
+        "under-load",
+    ] {
+        let json = format!("{name}.json");
+        for (to, ending) in [
+            ("text", "txt"),
+            ("markdown", "md"),
+            ("csv", "csv"),
+            ("json", "json"),
+        ] {
+            let then = fs::read_to_string(golden(&format!("{name}.{ending}"))).unwrap();
+            assert_eq!(shown(&json, &["--to", to]), then, "{name} {to}");
+        }
+    }
+    let then = fs::read_to_string(golden("http-breaker.hgrm")).unwrap();
+    assert_eq!(shown("http-breaker.json", &["--to", "hgrm"]), then);
+    assert_eq!(
+        shown("sweep.json", &[]),
+        fs::read_to_string(golden("sweep.txt")).unwrap()
+    );
+}
+
+#[test]
+fn the_ending_of_the_file_says_how() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for (name, begins) in [
+        ("a.html", "<!DOCTYPE html>"),
+        ("a.md", "**tare lat"),
+        ("a.csv", "schema,"),
+        ("a.txt", "tare lat"),
+        ("a.json", "{\n"),
+    ] {
+        let out = shown("one-step.json", &["-o", &path(name)]);
+        assert_eq!(out, "");
+        assert!(
+            fs::read_to_string(path(name)).unwrap().starts_with(begins),
+            "{name}"
+        );
+    }
+    let out = shown("one-step.json", &["--to", "csv", "-o", &path("b.txt")]);
+    assert_eq!(out, "");
+    assert!(
+        fs::read_to_string(path("b.txt"))
+            .unwrap()
+            .starts_with("schema,")
+    );
+    shown("http-sweep.json", &["-o", &path("c.hgrm")]);
+    assert!(dir.path().join("c-1.hgrm").exists() && dir.path().join("c-2.hgrm").exists());
+}
+
+#[test]
+fn what_cannot_be_shown_is_told_in_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let whole = fs::read_to_string(golden("one-step.json")).unwrap();
+    let truncated = file("half.json", &whole[..whole.len() / 2]);
+    let later = file("later.json", &whole.replace("tare/1", "tare/2"));
+    let other = file("other.json", "{\"a\": 1}");
+    let bandwidth = golden("bw-one.json").to_str().unwrap().to_owned();
+    let good = golden("one-step.json").to_str().unwrap().to_owned();
+    for (words, says) in [
+        (
+            vec!["/nonexistent.json"],
+            "/nonexistent.json cannot be read",
+        ),
+        (
+            vec![&*truncated],
+            "half.json ends in the middle of a result",
+        ),
+        (
+            vec![&*later],
+            "is of the schema tare/2, and this tare reads tare/1; use the tare that wrote it",
+        ),
+        (vec![&*good, &*other], "other.json is no result of tare"),
+        (
+            vec![&*bandwidth, "--to", "hgrm"],
+            "holds bandwidth, and no latencies; take --to csv",
+        ),
+        (
+            vec![&*good, "-o", "a.xml"],
+            "names no format; write it as .html",
+        ),
+        (
+            vec![&*good, "-o", "/nonexistent/a.html"],
+            "there is no directory /nonexistent",
+        ),
+        (vec![], "<FILE>..."),
+    ] {
+        let ran = run(&[&["report"][..], &words].concat()).exits(2);
+        assert_eq!(
+            (ran.stdout.as_str(), ran.stderr.lines().count()),
+            ("", 1),
+            "{ran:?}"
+        );
+        ran.complains(&[says]);
+    }
+}
+
+#[test]
+fn the_command_line_is_told_without_its_secrets() {
+    let serve = Serve::start("");
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("a.html");
+    let url = format!("{}/?key=hunter2", serve.address());
+    let words = [
+        "http",
+        &url,
+        "-n",
+        "20",
+        "-c",
+        "1",
+        "-H",
+        "Authorization: Bearer hunter2",
+        "-H",
+        "Accept: */*",
+        "--body",
+        "hunter2",
+        "--expect-status",
+        "2xx,4xx",
+        "--format",
+        "json",
+        "-o",
+        page.to_str().unwrap(),
+    ];
+    let ran = run(&words).exits(0);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let line = text(&report, "/plan/command_line");
+    assert!(
+        line.starts_with("tare http ") && line.contains("Accept: */*"),
+        "{line}"
+    );
+    assert!(!line.contains("hunter2"), "{line}");
+    assert_eq!(line.matches("(redacted)").count(), 3, "{line}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("Authorization: (redacted)") && !page.contains("Bearer hunter2"));
+
+    let report = lat(serve.address(), "-n 20 --wait block").exits(0).report();
+    let line = text(&report, "/plan/command_line");
+    assert!(
+        line.starts_with(&format!("tare lat {} ", serve.address())),
+        "{line}"
+    );
+}
+
+/// A comparison of three arms at three sizes, from the sweep of one: names that would be markup if they could.
+fn comparison() -> Value {
+    let mut report: Value =
+        serde_json::from_str(&fs::read_to_string(golden("sweep.json")).unwrap()).unwrap();
+    let steps = report["results"].as_array().unwrap().clone();
+    let arms = ["host", "<script>document.title='run'</script>", "a/a"];
+    let (mut results, mut cells) = (Vec::new(), Vec::new());
+    for (arm, name) in arms.iter().enumerate() {
+        for (index, step) in steps.iter().enumerate() {
+            let mut step = step.clone();
+            step["arm"] = json!(name);
+            results.push(step);
+            if arm == 0 {
+                continue;
+            }
+            let more = if *name == "a/a" { 0.0 } else { 5_000.0 };
+            let base = 9_000.0 * (index + 1) as f64;
+            let blocks = (1..=8_u32).map(|block| {
+                let waver = f64::from(block * 7 % 5) * 40.0;
+                json!({ "block": block, "baseline": base + waver, "value": base + more + 1.5 * waver })
+            });
+            let declared = *name != "a/a";
+            cells.push(json!({
+                "arm": name, "step": index, "measure": "p50", "unit": "ns", "declared": declared, "overloaded": false,
+                "baseline": base, "value": base + more, "delta": { "median": more, "interval": [more - 200.0, more + 200.0] },
+                "ratio": { "median": 1.0 + more / base, "interval": [1.0, 2.0] }, "p": 0.0078, "p_adjusted": 0.0234,
+                "resolution": 200.0, "detectable": 300.0, "blocks_needed": 7,
+                "verdict": if declared { "slower" } else { "no difference shown" }, "blocks": blocks.collect::<Vec<_>>(),
+            }));
+        }
+    }
+    let arms = arms.map(
+        |name| json!({ "name": name, "target": "10.0.0.2:7117", "instances": [], "visits": 16 }),
+    );
+    report["kind"] = json!("compare");
+    report["results"] = json!(results);
+    report["comparison"] = json!({
+        "measured": "lat", "baseline": "host", "blocks_asked": 8, "blocks_done": 8, "block_duration_ns": 500_000_000,
+        "settle_ns": 0, "backend": "uring", "backend_reason": "", "wait": "block", "wait_reason": "", "arms": arms,
+        "steps": 3, "blocks": [], "cells": cells,
+    });
+    report
+}
+
+/// Chromium, where there is one, with a profile of its own; what it says goes to `log`.
+struct Browser {
+    dir: tempfile::TempDir,
+}
+
+impl Browser {
+    fn find() -> Option<Self> {
+        let found = Command::new("chromium")
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
+        if !found.is_ok_and(|ran| ran.status.success()) {
+            eprintln!("skipped: the page in a browser takes chromium (apt-get install chromium)");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        Some(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Opens a page with these flags. Gives what came to stdout, and every line that the page caused on the console.
+    fn open(&self, page: &Path, flags: &[String]) -> (String, Vec<String>) {
+        let (out, log) = (self.path("out"), self.path("log"));
+        let mut child = Command::new("chromium")
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-extensions",
+            ])
+            .args([
+                // What the browser asks for on its own account, it does not find.
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                "--enable-logging=stderr",
+                "--v=0",
+                "--hide-scrollbars",
+                "--window-size=1200,1600",
+            ])
+            .arg(format!(
+                "--user-data-dir={}",
+                self.path("profile").display()
+            ))
+            .args(flags)
+            .arg(format!("file://{}", page.display()))
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&out).unwrap())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(90);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+                panic!("the browser hangs: {}", fs::read_to_string(&log).unwrap());
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let log = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
+        assert!(status.success(), "{log}");
+        let said = log.lines().filter(|line| line.contains(":CONSOLE"));
+        (
+            fs::read_to_string(&out).unwrap(),
+            said.map(str::to_owned).collect(),
+        )
+    }
+}
+
+/// The addresses that a page asked for, but for files: a net log has a line for each request, and those that the browser
+/// makes on its own account have no origin.
+fn requested(net_log: &Path) -> Vec<String> {
+    let text = fs::read_to_string(net_log).unwrap();
+    let of_pages = text.lines().filter(|line| {
+        line.contains("\"initiator\":\"") && !line.contains("\"initiator\":\"not an origin\"")
+    });
+    let urls = of_pages.filter_map(|line| line.split_once("\"url\":\"")?.1.split('"').next());
+    urls.filter(|url| !url.starts_with("file:"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_browser_shows_the_page_and_asks_for_nothing_else() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let report = comparison();
+    is_valid(&report);
+    let (saved, page) = (browser.path("saved.json"), browser.path("page.html"));
+    fs::write(&saved, report.to_string()).unwrap();
+    let words = [
+        "report",
+        saved.to_str().unwrap(),
+        "-o",
+        page.to_str().unwrap(),
+    ];
+    run(&words).exits(0);
+
+    let net_log = browser.path("net.json");
+    let log = format!("--log-net-log={}", net_log.display());
+    let (dom, said) = browser.open(&page, &["--dump-dom".to_owned(), log.clone()]);
+    assert_eq!(said, Vec::<String>::new());
+    for part in [
+        "Verdicts",
+        "slower",
+        "no difference shown",
+        "+5 µs",
+        "<svg",
+        "&lt;script&gt;document.title",
+        "</html>",
+    ] {
+        assert!(dom.contains(part), "no {part} in {dom}");
+    }
+    assert!(
+        dom.contains("<title>tare compare: lat over host"),
+        "the title is as it was written"
+    );
+    assert_eq!(requested(&net_log), Vec::<String>::new());
+
+    // Whoever adds something to a page that runs or loads is told by the browser: the two checks see what they are for.
+    let tampered = browser.path("tampered.html");
+    let text = fs::read_to_string(&page).unwrap();
+    let added = "<script>document.title='run'</script><img src=\"http://127.0.0.1:9/x\"></main>";
+    fs::write(&tampered, text.replace("</main>", added)).unwrap();
+    let (dom, said) = browser.open(&tampered, &["--dump-dom".to_owned(), log.clone()]);
+    assert!(said.len() >= 2, "{said:?}");
+    assert!(dom.contains("<title>tare compare: lat over host"));
+    let open = text.replace(
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+        "",
+    );
+    fs::write(&tampered, open.replace("</main>", added)).unwrap();
+    browser.open(&tampered, &["--dump-dom".to_owned(), log]);
+    assert!(
+        requested(&net_log)
+            .iter()
+            .any(|url| url.contains("127.0.0.1:9")),
+        "{:?}",
+        requested(&net_log)
+    );
+}
+
+#[test]
+fn the_page_is_drawn_by_light_in_the_dark_and_on_paper() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let saved = browser.path("saved.json");
+    fs::write(&saved, comparison().to_string()).unwrap();
+    let page = browser.path("page.html");
+    run(&[
+        "report",
+        saved.to_str().unwrap(),
+        "-o",
+        page.to_str().unwrap(),
+    ])
+    .exits(0);
+    let mut shots = Vec::new();
+    // As Blink counts: 0 is dark, 1 is light.
+    for scheme in [0, 1] {
+        let shot = browser.path(&format!("{scheme}.png"));
+        let flags = [
+            format!("--blink-settings=preferredColorScheme={scheme}"),
+            format!("--screenshot={}", shot.display()),
+        ];
+        let (_, said) = browser.open(&page, &flags);
+        assert_eq!(said, Vec::<String>::new());
+        let png = fs::read(&shot).unwrap();
+        assert!(
+            png.starts_with(b"\x89PNG") && png.len() > 20_000,
+            "{} bytes",
+            png.len()
+        );
+        shots.push(png);
+    }
+    assert_ne!(shots[0], shots[1], "the two look alike");
+    let pdf = browser.path("page.pdf");
+    let (_, said) = browser.open(&page, &[format!("--print-to-pdf={}", pdf.display())]);
+    assert_eq!(said, Vec::<String>::new());
+    let pdf = fs::read(&pdf).unwrap();
+    assert!(
+        pdf.starts_with(b"%PDF-") && pdf.len() > 20_000,
+        "{} bytes",
+        pdf.len()
+    );
+    if let Some(kept) = std::env::var_os("TARE_SHOTS") {
+        let kept = PathBuf::from(kept);
+        for (name, bytes) in [
+            ("dark.png", &shots[0]),
+            ("light.png", &shots[1]),
+            ("page.pdf", &pdf),
+        ] {
+            fs::write(kept.join(name), bytes).unwrap();
+        }
+    }
+}

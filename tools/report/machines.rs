@@ -1,0 +1,150 @@
+//! Machines side by side: what is known of each, and where they differ.
+
+use serde_json::Value;
+use tare_engine::result::{Environment, Report};
+
+use super::{Cells, NONE};
+
+/// What differs between any two machines, or at any two times, and means nothing.
+const ALWAYS_DIFFERENT: [&str; 4] = ["instance", "hostname", "conntrack.used", "tare_version"];
+
+/// Machines as columns, and what is known of them as rows.
+pub(super) struct Machines {
+    pub(super) cells: Cells,
+    /// Rows in which two that are known are not the same, from zero.
+    pub(super) differing: Vec<usize>,
+}
+
+/// All machines of a report: the client, and each server by its instance.
+pub(super) fn of(report: &Report) -> Machines {
+    let mut columns = vec![("client".to_owned(), &report.environment.client)];
+    for (index, server) in report.environment.servers.iter().enumerate() {
+        columns.push((format!("server {}", index + 1), server));
+    }
+    side_by_side(&columns)
+}
+
+/// What of one machine is not as it was: the field, what it was before, what it is after.
+pub(super) fn changes(before: &Environment, after: &Environment) -> Vec<[String; 3]> {
+    let columns = [("before".to_owned(), before), ("after".to_owned(), after)];
+    let Machines { cells, differing } = side_by_side(&columns);
+    let rows = cells.rows.into_iter().enumerate();
+    let rows = rows.filter(|(index, _)| differing.contains(index));
+    rows.filter_map(|(_, row)| <[String; 3]>::try_from(row).ok())
+        .map(|[name, before, after]| [name.trim_start_matches("≠ ").to_owned(), before, after])
+        .collect()
+}
+
+fn side_by_side(columns: &[(String, &Environment)]) -> Machines {
+    let told: Vec<Vec<(String, String)>> =
+        columns.iter().map(|(_, machine)| fields(machine)).collect();
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in told.iter().flatten() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let mut header = vec![String::new()];
+    header.extend(columns.iter().map(|(name, _)| name.clone()));
+    let mut machines = Machines {
+        cells: Cells {
+            header,
+            rows: Vec::new(),
+        },
+        differing: Vec::new(),
+    };
+    for name in names {
+        let values = told.iter().map(|fields| {
+            let field = fields.iter().find(|(other, _)| other == name);
+            field.map(|(_, value)| value.as_str())
+        });
+        let values: Vec<Option<&str>> = values.collect();
+        // What is not known of one of them is not known to differ.
+        let known: Vec<&str> = values.iter().copied().flatten().collect();
+        let differs = known.windows(2).any(|two| two[0] != two[1])
+            && !ALWAYS_DIFFERENT.contains(&name.as_str());
+        let mut row = vec![if differs {
+            format!("≠ {name}")
+        } else {
+            name.clone()
+        }];
+        row.extend(
+            values
+                .into_iter()
+                .map(|value| value.unwrap_or(NONE).to_owned()),
+        );
+        if differs {
+            machines.differing.push(machines.cells.rows.len());
+        }
+        machines.cells.row(row);
+    }
+    machines
+}
+
+/// What is known of a machine, by the names of the result's fields.
+fn fields(machine: &Environment) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    if let Ok(Value::Object(known)) = serde_json::to_value(machine) {
+        for (name, value) in &known {
+            flatten(name, value, &mut fields);
+        }
+    }
+    fields
+}
+
+fn flatten(name: &str, value: &Value, fields: &mut Vec<(String, String)>) {
+    let text = match value {
+        Value::Null => return,
+        Value::Object(inner) => {
+            for (field, value) in inner {
+                flatten(&format!("{name}.{field}"), value, fields);
+            }
+            return;
+        }
+        Value::Array(items) if items.is_empty() => return,
+        Value::Array(items) => items.iter().map(compact).collect::<Vec<_>>().join(", "),
+        other => compact(other),
+    };
+    fields.push((name.to_owned(), text));
+}
+
+/// A value within a list: an object by its values alone.
+fn compact(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => fields.values().map(compact).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixtures;
+
+    #[test]
+    fn what_differs_is_marked_and_what_always_does_is_not() {
+        let mut report = fixtures::one_step();
+        report.environment.servers[0].governor = Some("powersave".into());
+        report.environment.servers[0].turbo = Some(true);
+        let machines = of(&report);
+        let rows = &machines.cells.rows;
+        let marked: Vec<&str> = machines
+            .differing
+            .iter()
+            .map(|&row| rows[row][0].as_str())
+            .collect();
+        assert_eq!(marked, ["≠ governor"]);
+        assert!(
+            rows.iter()
+                .any(|row| row[0] == "device.mtu_bytes" && row[1] == "1500")
+        );
+        assert_eq!(machines.cells.header, ["", "client", "server 1"]);
+        let client = &report.environment.client;
+        let changed = changes(client, &report.environment.servers[0]);
+        assert_eq!(
+            changed,
+            [["governor", "performance", "powersave"].map(String::from)]
+        );
+    }
+}

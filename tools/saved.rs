@@ -1,0 +1,179 @@
+//! Results that were saved, read back.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use serde_json::Value;
+use serde_json::error::Category;
+use tare_engine::error::{Error, Result};
+use tare_engine::result::{Report, SCHEMA};
+
+/// The largest result that is read, bytes: a thousand steps take some 20 MiB.
+const RESULT_MAX: u64 = 256 << 20;
+/// Kinds of results that are known.
+const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];
+
+/// The result in a file, or `-` for stdin.
+///
+/// # Errors
+/// A usage error that names the file, where it cannot be read, is too large, or holds no result that is known here.
+pub(crate) fn read(path: &Path) -> Result<Report> {
+    let shown = path.display();
+    let unreadable = |error: io::Error| Error::usage(format!("{shown} cannot be read: {error}"));
+    let mut bytes = Vec::new();
+    let source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).map_err(unreadable)?)
+    };
+    source
+        .take(RESULT_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > RESULT_MAX {
+        let message = format!("{shown} is larger than {} MiB", RESULT_MAX >> 20);
+        return Err(Error::usage(message).remedy("name a result, as written by -o FILE.json"));
+    }
+    parse(&bytes, &shown.to_string())
+}
+
+fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
+    const WHAT: &str = "name a result, as written by -o FILE.json or --format json";
+    let refuse = |why: &str, advice: &str| Error::usage(format!("{shown} {why}")).remedy(advice);
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(refuse("is empty", WHAT));
+    }
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Eof => refuse(
+            &format!("ends in the middle of a result (line {})", error.line()),
+            "it was not written to its end: measure again, or get the whole file",
+        ),
+        _ if is_lines(bytes) => refuse(
+            "holds lines (jsonl), not one result",
+            "write the result with -o FILE.json or --format json",
+        ),
+        _ => refuse(&format!("is no JSON (line {})", error.line()), WHAT),
+    })?;
+    match value["schema"].as_str() {
+        Some(SCHEMA) => {}
+        Some(other) if other.starts_with("tare/") => {
+            let other: String = other.chars().take(40).collect();
+            let why = format!(
+                "is of the schema {}, and this tare reads {SCHEMA}",
+                other.escape_debug()
+            );
+            return Err(refuse(&why, "use the tare that wrote it"));
+        }
+        _ => {
+            return Err(refuse(
+                "is no result of tare: it names no schema tare/…",
+                WHAT,
+            ));
+        }
+    }
+    let kind = value["kind"].as_str().unwrap_or_default();
+    if !KINDS.contains(&kind) {
+        let kind: String = kind.chars().take(40).collect();
+        let why = format!(
+            "is a result of the kind '{}', which this tare does not know",
+            kind.escape_debug()
+        );
+        return Err(refuse(&why, "use the tare that wrote it"));
+    }
+    let compares = kind == "compare";
+    let report: Report = serde_json::from_value(value).map_err(|error| {
+        refuse(
+            &format!("is no whole result of tare: {error}"),
+            "it was changed after it was written",
+        )
+    })?;
+    if compares != report.comparison.is_some() {
+        let why =
+            "is no whole result of tare: a comparison, and nothing else, has its blocks with it";
+        return Err(refuse(why, "it was changed after it was written"));
+    }
+    Ok(report)
+}
+
+/// Whether it is a line of JSON after the other.
+fn is_lines(bytes: &[u8]) -> bool {
+    let first = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    serde_json::from_slice::<Value>(first).is_ok_and(|line| line["type"].is_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+    use crate::report::{Look, fixtures, render};
+
+    fn written(report: &Report, format: Format) -> String {
+        render(format, report, &Look::default())
+    }
+
+    #[test]
+    fn every_result_is_read_as_it_was_written() {
+        for (name, report) in fixtures::all() {
+            let json = written(&report, Format::Json);
+            let read = parse(json.as_bytes(), name).unwrap();
+            assert_eq!(written(&read, Format::Json), json, "{name}");
+            for format in [Format::Text, Format::Markdown, Format::Csv] {
+                assert_eq!(written(&read, format), written(&report, format), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_result_is_refused_in_a_line() {
+        let json = written(&fixtures::one_step(), Format::Json);
+        let lines = written(&fixtures::sweep(), Format::Jsonl);
+        let replaced = |from: &str, to: &str| {
+            assert!(json.contains(from));
+            json.replacen(from, to, 1)
+        };
+        for (text, says) in [
+            (String::new(), "x is empty; name a result"),
+            ("\n\n".into(), "is empty"),
+            ("%PDF-1.7".into(), "x is no JSON (line 1)"),
+            (
+                json[..json.len() / 2].to_owned(),
+                "x ends in the middle of a result",
+            ),
+            (lines, "x holds lines (jsonl)"),
+            ("[]".into(), "names no schema"),
+            ("{\"schema\": \"other/1\"}".into(), "names no schema"),
+            (
+                replaced("\"tare/1\"", "\"tare/2\""),
+                "is of the schema tare/2, and this tare reads tare/1",
+            ),
+            (replaced("\"lat\"", "\"smoke\""), "of the kind 'smoke'"),
+            (replaced("\"lat\"", "\"compare\""), "no whole result"),
+            (
+                replaced("\"seed\"", "\"sead\""),
+                "no whole result of tare: missing field `seed`",
+            ),
+            ("[".repeat(100_000), "x is no JSON"),
+        ] {
+            let error = parse(text.as_bytes(), "x").unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(says), "{says}: {message}");
+            assert!(
+                !message.contains('\n') && message.contains("; "),
+                "{message}"
+            );
+        }
+        let missing = read(Path::new("/nonexistent/a.json"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.starts_with("/nonexistent/a.json cannot be read: "),
+            "{missing}"
+        );
+        let directory = read(Path::new("/")).unwrap_err().to_string();
+        assert!(directory.contains("/ cannot be read"), "{directory}");
+    }
+}
