@@ -15,6 +15,7 @@ mod http_server;
 mod lab;
 mod namespaces;
 mod netns;
+mod observe;
 mod schema;
 mod tidy;
 mod util;

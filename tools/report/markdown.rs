@@ -5,7 +5,8 @@ use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
 use super::{
-    Cells, Look, asked, descriptors, distribution, http, loaded, operations, parts, sweep, warning,
+    Cells, Look, asked, descriptors, distribution, http, loaded, observed, operations, parts,
+    sweep, warning,
 };
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
@@ -33,6 +34,15 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         (_, [_, ..]) => blocks.push(table(loaded::sweep(&pairs), 0)),
         ([step], _) => one(step, look, &mut blocks),
         _ => blocks.push(table(sweep(report), 0)),
+    }
+    if let Some(cells) = observed::table(report) {
+        blocks.push("Observed on the client's host in the measured phase:".into());
+        blocks.push(table(cells, observed::words(report)));
+        let notes = observed::notes(report).into_iter();
+        let lines: Vec<String> = notes.map(|note| format!("- {}", escape(&note))).collect();
+        if !lines.is_empty() {
+            blocks.push(lines.join("\n"));
+        }
     }
     if !report.results.is_empty() {
         let what = match report.kind.as_str() {

@@ -14,6 +14,7 @@ mod http;
 pub(crate) mod json;
 mod loaded;
 mod markdown;
+mod observed;
 mod text;
 
 use comfy_table::{CellAlignment, Table, TableStyle};

@@ -5,8 +5,8 @@ use tare_engine::result::{Environment, Instrument, Report, StepResult};
 use tare_engine::units::{CpuList, Nanos};
 
 use super::{
-    Cells, Look, NONE, asked, distribution, errors, grouped, loaded, operations, parameters, parts,
-    per_second, plural, sweep, warning,
+    Cells, Look, NONE, asked, distribution, errors, grouped, loaded, observed, operations,
+    parameters, parts, per_second, plural, sweep, warning,
 };
 
 mod bulk;
@@ -50,6 +50,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
             several(&mut out, report, steps);
         }
     }
+    observations(&mut out, report);
     assertions(&mut out, report);
     printable(&out)
 }
@@ -115,6 +116,9 @@ fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
     }
     facts(out, step);
     instruments(out, step);
+    if let Some(text) = observed::machine(&step.cpu.client) {
+        fact(out, "machine", &text);
+    }
     machines(out, report);
 }
 
@@ -171,8 +175,13 @@ fn steps_troubles(out: &mut String, report: &Report) {
 }
 
 fn put(out: &mut String, cells: Cells) {
+    put_left(out, cells, 1);
+}
+
+/// With so many columns of words.
+fn put_left(out: &mut String, cells: Cells, words: usize) {
     // A space of padding stands at both sides of each cell, and the first column's is the indent's second.
-    for line in cells.table(NOTHING, 1).trim_fmt().lines() {
+    for line in cells.table(NOTHING, words).trim_fmt().lines() {
         out.push_str(&format!(" {line}\n"));
     }
 }
@@ -381,6 +390,17 @@ fn describe(machine: &Environment) -> String {
         device.map(|device| format!("by {device}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn observations(out: &mut String, report: &Report) {
+    let Some(cells) = observed::table(report) else {
+        return;
+    };
+    out.push_str("\nObserved on this host in the measured phase:\n");
+    put_left(out, cells, observed::words(report));
+    for note in observed::notes(report) {
+        out.push_str(&format!("  {note}\n"));
+    }
 }
 
 fn assertions(out: &mut String, report: &Report) {

@@ -1,6 +1,7 @@
 //! What to do, validated: the command line becomes a plan, and everything after it only reads the plan.
 
 pub(super) mod http;
+mod observation;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub use crate::proto::http1::status::StatusSet;
 pub use crate::schedule::Arrivals;
 pub use crate::worker::http::Late;
 pub use http::{HttpPlan, OpenLoop, Stage, Weighted};
+pub(super) use observation::check as check_observations;
+pub use observation::{Observable, Observation};
 
 pub use crate::proto::hello::{Direction, Transport, WaitMode};
 pub use crate::proto::stream::SocketOptions;
@@ -88,6 +91,8 @@ pub struct Common {
     pub secret: Option<Secret>,
     /// Hold `/dev/cpu_dma_latency` at zero for the run.
     pub no_idle: bool,
+    /// Processes and control groups of this host to look at in every step.
+    pub observe: Vec<Observation>,
 }
 
 impl Default for Common {
@@ -107,6 +112,7 @@ impl Default for Common {
             label: None,
             secret: None,
             no_idle: false,
+            observe: Vec::new(),
         }
     }
 }
@@ -342,6 +348,9 @@ pub(super) fn describe_common(
         BackendChoice::Auto => "auto",
         BackendChoice::Only(backend) => backend.name(),
     };
+    let observe = common.observe.iter();
+    let observe =
+        observe.map(|one| serde_json::json!({"name": one.name, "what": one.what.to_string()}));
     serde_json::json!({
         "target": target.to_string(),
         "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -358,5 +367,6 @@ pub(super) fn describe_common(
         "label": common.label,
         "secret": common.secret.is_some(),
         "no_idle": common.no_idle,
+        "observe": observe.collect::<Vec<_>>(),
     })
 }
