@@ -200,7 +200,6 @@ mod tests {
             ("--server-delay 3s", "raise --timeout"),
             ("--threads 3 --cpus 1,2", "more than the 2"),
             ("--size 1:100:1 -c 1:11:1", "1100 steps"),
-            ("--observe nginx", "write it as web=comm:nginx"),
         ] {
             let message = refused(flags);
             assert!(message.contains(why), "{flags}: {message}");

@@ -352,7 +352,7 @@ pub(crate) fn observed() -> Report {
         name: "db".into(),
         what: "pid:4711".into(),
         processes: Some(0),
-        note: Some("--observe db: there is no process 4711".into()),
+        note: Some("there is no process 4711".into()),
         ..Observed::default()
     };
     let unthrottled = Observed {

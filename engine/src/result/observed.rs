@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// What a process, or a control group, used during the measured phase of a step. Absent means not known, never zero.
 ///
-/// It is looked at right before the measured phase and right after it, so the figures cover a little more than the phase:
-/// `span_ns`, of which what exceeds the step's `duration_ns` is the look's own error (below a millisecond or two as a
-/// rule). `cpus` is over that same span, so it has no such error.
+/// It is looked at right before the measured phase and right after it, so the figures cover a little more than the phase (a
+/// little less where the launching thread woke late): `span_ns`, whose difference from the step's `duration_ns` is the
+/// error of the looks, a millisecond or two as a rule. `cpus` is over that same span, so it has no such error.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Observed {

@@ -25,8 +25,9 @@ use look::{Look, Seen, total};
 const BETWEEN: Nanos = Nanos::from_millis(200);
 /// … and so many times what one costs, so that they take no more than a hundredth of a CPU.
 const BETWEEN_COSTS: u64 = 100;
-/// Beside its cost, the first look is given so much time for the thread's own wake-up.
-const WAKE_UP: Nanos = Nanos::from_micros(300);
+/// Beside its cost, the first look is given so much time for the thread's own wake-up. What it begins too early belongs to
+/// the warm-up, under the same load.
+const WAKE_UP: Nanos = Nanos::from_millis(1);
 /// The first look is never taken longer before the measured phase than that.
 const LEAD_MAX: Nanos = Nanos::from_millis(20);
 
@@ -41,6 +42,13 @@ pub(super) fn check(observations: &[Observation]) -> Result<()> {
     observations
         .iter()
         .try_for_each(|one| Subject::find(&files, one).map(drop))
+}
+
+/// What is so, without the flag in front of it.
+fn why(observation: &Observation, error: &Error) -> String {
+    let said = error.message();
+    let flag = format!("--observe {}: ", observation.name);
+    said.strip_prefix(&flag).unwrap_or(said).to_owned()
 }
 
 /// What an observation has found.
@@ -167,7 +175,7 @@ impl Watching {
                 name: observation.name.clone(),
                 what: observation.what.to_string(),
                 processes: Some(0),
-                note: Some(error.message().to_owned()),
+                note: Some(why(observation, &error)),
                 ..Observed::default()
             })?;
             Ok(One {

@@ -163,10 +163,7 @@ fn a_step_begins_without_what_has_gone_since_the_last() {
     let fixture = Fixture::new(&[]);
     let seen = observed(&fixture, "w=comm:web", |_| {});
     assert_eq!((seen.processes, seen.user_ns), (Some(0), None));
-    assert_eq!(
-        seen.note.as_deref(),
-        Some("--observe w: no process is named 'web'")
-    );
+    assert_eq!(seen.note.as_deref(), Some("no process is named 'web'"));
 }
 
 #[test]
