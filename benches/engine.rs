@@ -71,6 +71,7 @@ pub(crate) fn median_ns(
             label: None,
             secret: None,
             no_idle: false,
+            observe: Vec::new(),
         },
     };
     let finished = tare_engine::run::lat(&plan, &Interrupt::default(), &mut Unobserved)

@@ -157,7 +157,7 @@ impl One {
 /// All observations of a step.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
-    found: Vec<std::result::Result<One, Observed>>,
+    found: Vec<std::result::Result<One, Box<Observed>>>,
     /// What a look at all of them takes.
     cost: Nanos,
     next: Instant,
@@ -171,12 +171,14 @@ impl Watching {
 
     fn find_below(files: &Files, observations: &[Observation]) -> Self {
         let found = observations.iter().map(|observation| {
-            let subject = Subject::find(files, observation).map_err(|error| Observed {
-                name: observation.name.clone(),
-                what: observation.what.to_string(),
-                processes: Some(0),
-                note: Some(why(observation, &error)),
-                ..Observed::default()
+            let subject = Subject::find(files, observation).map_err(|error| {
+                Box::new(Observed {
+                    name: observation.name.clone(),
+                    what: observation.what.to_string(),
+                    processes: Some(0),
+                    note: Some(why(observation, &error)),
+                    ..Observed::default()
+                })
             })?;
             Ok(One {
                 latest: Seen::default(),
@@ -257,7 +259,7 @@ impl Watching {
                 let (begin, end) = (one.begin.as_ref()?, one.end.as_ref()?);
                 Some(total(&one, begin, end))
             }
-            Err(missing) => Some(missing),
+            Err(missing) => Some(*missing),
         });
         told.collect()
     }

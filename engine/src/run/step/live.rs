@@ -46,6 +46,7 @@ impl Over {
     }
 
     fn one_ends(&self) {
+        // Each worker ends its measured phase once.
         if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             let _ = self.tell.try_send(());
         }
@@ -256,6 +257,17 @@ mod tests {
             recording.record(Instant(entry * 10_000_000 + 1), sample);
         }
         recording
+    }
+
+    #[test]
+    fn the_last_worker_to_end_tells_and_no_other() {
+        let (over, is_over) = Over::new(2);
+        over.one_ends();
+        assert!(is_over.try_recv().is_err());
+        over.clone().one_ends();
+        assert!(is_over.try_recv().is_ok());
+        over.one_ends();
+        assert!(is_over.try_recv().is_err());
     }
 
     #[test]
