@@ -264,7 +264,7 @@ mod tests {
         let (over, is_over) = Over::new(2);
         over.one_ends();
         assert!(is_over.try_recv().is_err());
-        over.clone().one_ends();
+        over.one_ends();
         assert!(is_over.try_recv().is_ok());
         over.one_ends();
         assert!(is_over.try_recv().is_err());
