@@ -72,6 +72,7 @@ pub(crate) fn median_ns(
             secret: None,
             no_idle: false,
             command_line: None,
+            observe: Vec::new(),
         },
     };
     let finished = tare_engine::run::lat(&plan, &Interrupt::default(), &mut Unobserved)

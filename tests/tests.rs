@@ -17,6 +17,7 @@ mod http_server;
 mod lab;
 mod namespaces;
 mod netns;
+mod observe;
 mod report;
 mod schema;
 mod tidy;

@@ -103,6 +103,14 @@ pub const ARMS_MAX: usize = 16;
 pub const CPUS_MAX: u32 = 8_192;
 /// With more of them than that, the older half is closed.
 pub const PENDING_CROWD: usize = PENDING_MAX / 4 * 3;
+/// Processes and groups that one run may observe (`--observe`).
+pub const OBSERVATIONS_MAX: usize = 16;
+/// Processes that one of them may be: each is a handful of system calls at both ends of the measured phase.
+pub const OBSERVED_PROCESSES_MAX: usize = 256;
+/// Threads whose context switches are read for one of them: a file each.
+pub const OBSERVED_THREADS_MAX: usize = 1_024;
+/// Control groups that are looked at below an observed one.
+pub const OBSERVED_GROUPS_MAX: usize = 64;
 /// Time blocks into which a measured phase is cut for the quantiles' intervals.
 pub const BLOCKS: usize = 32;
 /// Entries of the per-interval series.

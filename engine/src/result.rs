@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 mod bandwidth;
 mod compare;
+mod cpu;
 mod doctor;
 mod http;
+mod observed;
 
 pub use bandwidth::{
     Bandwidth, BulkParams, Datagrams, Flow, LinkUse, Pacing, TcpFigures, TcpInterval, ZeroCopyUse,
@@ -20,8 +22,11 @@ pub use bandwidth::{
 pub use compare::{
     AA, Arm, Block, Cell, CellBlock, Comparison, Estimate, Verdict, Visit, VisitStep,
 };
+pub use cpu::{Cpu, CpuUse};
 pub use doctor::{Diagnosis, Finding, Level};
 pub use http::{HttpParams, StatusCount, Transfer};
+pub use observed::Observed;
+pub(crate) use observed::cpus;
 
 /// The schema's name and version.
 pub const SCHEMA: &str = "tare/1";
@@ -211,6 +216,9 @@ pub struct StepResult {
     pub connections: Connections,
     /// CPU time spent.
     pub cpu: Cpu,
+    /// What the load cost the processes and control groups that `--observe` names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observed: Vec<Observed>,
     /// How far a latency here can be wrong through the instrument itself: what reading the clock costs plus its
     /// granularity, plus the p99 of how long a reply can have lain unseen by the client's worker (spinning:
     /// from the reap before to the one that found it; sleeping: from the reap before to the sleep, and the
@@ -448,30 +456,6 @@ pub struct Connections {
     /// nanoseconds; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_ns: Option<u64>,
-}
-
-/// CPU time of both ends.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Cpu {
-    /// The client's.
-    pub client: CpuUse,
-    /// The server's, for the sessions of this step.
-    pub server: Option<CpuUse>,
-}
-
-/// CPU time of one end over the measured phase.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct CpuUse {
-    /// In user mode, nanoseconds.
-    pub user_ns: u64,
-    /// In the kernel, nanoseconds.
-    pub system_ns: u64,
-    /// Share of the whole machine that was busy, 0 to 1, where `/proc/stat` tells.
-    pub machine_busy: Option<f64>,
-    /// User and system time per completed operation, nanoseconds.
-    pub per_operation_ns: Option<f64>,
-    /// User and system time per MiB moved, nanoseconds.
-    pub per_mib_ns: Option<f64>,
 }
 
 /// How both ends measured.

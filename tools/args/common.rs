@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use tare_engine::driver::Backend;
 use tare_engine::error::{Error, Result};
 use tare_engine::result::quantile_name;
-use tare_engine::run::plan::{BackendChoice, Common, Secret, Stop, WaitMode};
+use tare_engine::run::plan::{BackendChoice, Common, Observation, Secret, Stop, WaitMode};
 use tare_engine::units::{Count, CpuList, Nanos};
 
 use crate::output::{Format, OutputFile};
@@ -61,6 +61,14 @@ pub(crate) struct CommonArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(..1 << SEED_BITS))]
     seed: Option<u64>,
 
+    /// Show what the load costs the target, where it runs on this host: web=comm:nginx (repeatable)
+    ///
+    /// CPU time, memory, throttling by a CPU limit and context switches of each result's measured phase, of a process
+    /// (web=pid:1234), of all processes of a name (web=comm:nginx) or of a control group with all below it
+    /// (web=cgroup:system.slice/nginx.service: relative to /sys/fs/cgroup, absolute, or as /proc/PID/cgroup names it). Of a
+    /// container: web=pid:$(docker inspect -f '{{.State.Pid}}' NAME).
+    #[arg(long, value_name = "NAME=WHAT", help_heading = "The result")]
+    observe: Vec<Observation>,
     /// Choose the quantiles that are printed: 50,99,99.9
     #[arg(long, value_name = "LIST", help_heading = "The result")]
     percentiles: Option<Percentiles>,
@@ -262,6 +270,7 @@ impl CommonArgs {
             label: self.result.label.clone(),
             secret,
             no_idle: self.no_idle,
+            observe: self.observe.clone(),
             ..Common::default()
         };
         self.workers.set(&mut common)?;

@@ -153,7 +153,7 @@ mod tests {
         let plan = plan(
             "node-2:99 --proto udp --size 16,1K -c 1,8 -R 60/m --server-delay 5us --wait block -n 10k \
              --warmup 0 --timeout 1s --threads 2 --cpus 3,1 --backend epoll --percentiles 99.5,50 --seed 7 \
-             --interval 100ms --label x --no-idle",
+             --interval 100ms --label x --no-idle --observe web=comm:nginx --observe it=pid:7",
         )
         .unwrap();
         let host = "node-2".to_owned();
@@ -174,6 +174,12 @@ mod tests {
         assert_eq!(common.percentiles, [50.0, 99.5]);
         assert_eq!((common.seed, common.no_idle), (7, true));
         assert_eq!(common.label.as_deref(), Some("x"));
+        let observed = common
+            .observe
+            .iter()
+            .map(|one| format!("{}={}", one.name, one.what));
+        let observed: Vec<String> = observed.collect();
+        assert_eq!(observed, ["web=comm:nginx", "it=pid:7"]);
     }
 
     #[test]

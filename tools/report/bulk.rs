@@ -191,8 +191,8 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
         share(used.user_ns),
         share(used.system_ns)
     );
-    if let Some(busy) = used.machine_busy {
-        text.push_str(&format!(", its machine {} busy", percent(busy)));
+    if let Some(machine) = super::observed::machine(used) {
+        text.push_str(&format!(", its machine {machine}"));
     }
     if let Some(per_mib) = used.per_mib_ns {
         let per_gib = per_mib * MIB_PER_GIB / 1e9;

@@ -1,9 +1,11 @@
-//! CSV: a row per step, of a comparison per cell, under a header that stays as it is for each kind of run. Units are the last word of a name, absent figures
-//! are empty, and quantiles beyond the usual ones, asked for with `--percentiles`, follow at the end.
+//! CSV: a row per step, of a comparison per cell, under a header that stays as it is for each kind of run. Units are the last
+//! word of a name, absent figures are empty, and what was asked for beyond the usual follows at the end: further quantiles
+//! (`--percentiles`), and what was observed (`--observe`).
 
 mod bulk;
 mod compare;
 mod http;
+mod observed;
 
 use csv::Writer;
 use tare_engine::result::{Cell, Instrument, Report, StepResult, Summary, quantile_name};
@@ -69,6 +71,7 @@ fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
         "http" => http::columns(&mut row, step, look),
         _ => latencies(&mut row, step, look),
     }
+    observed::columns(&mut row, report, step);
     row
 }
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tare_engine::result::{
     AssertionResult, Connections, Device, Environment, Environments, ErrorCount, Instrument,
-    Instruments, Interval, Latencies, Operations, Params, Rate, Report, SCHEMA, StepResult,
-    Summary, Tool, Warmup, Warning,
+    Instruments, Interval, Latencies, Observed, Operations, Params, Rate, Report, SCHEMA,
+    StepResult, Summary, Tool, Warmup, Warning,
 };
 
 fn summary(p50_ns: u64, count: u64) -> Summary {
@@ -313,6 +313,73 @@ pub(crate) fn partial() -> Report {
     report
 }
 
+/// A throttled container, a process of which little is known, and one that ended; the machine beside them.
+pub(crate) fn observed() -> Report {
+    let mut steps = vec![step(64, 9_000, 540_000), step(4_096, 11_000, 430_000)];
+    let throttled = Observed {
+        name: "nginx".into(),
+        what: "cgroup:docker/0a1b".into(),
+        span_ns: 5_000_900_000,
+        user_ns: Some(2_100_000_000),
+        system_ns: Some(2_750_000_000),
+        cpus: Some(0.97),
+        memory_bytes: Some(12 << 20),
+        memory_max_bytes: Some(13 << 20),
+        cpu_limit: Some(1.0),
+        periods: Some(50),
+        throttled_periods: Some(12),
+        throttled_ns: Some(340_000_000),
+        voluntary_switches: Some(123_456),
+        involuntary_switches: Some(789),
+        processes: Some(3),
+        ..Observed::default()
+    };
+    let ended = Observed {
+        name: "db".into(),
+        what: "pid:4711".into(),
+        span_ns: 5_000_900_000,
+        user_ns: Some(30_000_000),
+        system_ns: Some(0),
+        cpus: Some(0.006),
+        memory_max_bytes: Some(700 << 10),
+        throttled_periods: Some(0),
+        throttled_ns: Some(0),
+        processes: Some(0),
+        processes_ended: 1,
+        note: Some("1 process ended: counted until the last look before that".into()),
+        ..Observed::default()
+    };
+    let gone = Observed {
+        name: "db".into(),
+        what: "pid:4711".into(),
+        processes: Some(0),
+        note: Some("there is no process 4711".into()),
+        ..Observed::default()
+    };
+    let unthrottled = Observed {
+        throttled_periods: Some(0),
+        throttled_ns: Some(0),
+        ..throttled.clone()
+    };
+    steps[0].observed = vec![throttled, ended];
+    steps[1].observed = vec![unthrottled, gone];
+    for step in &mut steps {
+        let used = &mut step.cpu.client;
+        used.machine_busy = Some(0.48);
+        used.machine_softirq = Some(0.12);
+        used.machine_softnet_dropped = Some(0);
+        used.machine_softnet_squeezed = Some(3);
+    }
+    report(steps)
+}
+
+/// The same of one step.
+pub(crate) fn observed_once() -> Report {
+    let mut report = observed();
+    report.results.truncate(1);
+    report
+}
+
 /// Every hand-made report, by name.
 pub(crate) fn all() -> Vec<(&'static str, Report)> {
     vec![
@@ -321,6 +388,8 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
         ("open-loop", open_loop()),
         ("udp-losses", udp_losses()),
         ("partial", partial()),
+        ("observed", observed()),
+        ("observed-once", observed_once()),
         ("bw-one", bulk::one()),
         ("bw-sweep", bulk::sweep()),
         ("bw-both", bulk::both()),

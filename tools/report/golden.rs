@@ -249,6 +249,41 @@ fn the_schema_refuses_what_is_none() {
 }
 
 #[test]
+fn the_schema_refuses_observations_that_are_none() {
+    let validator = validator();
+    let report = serde_json::to_value(fixtures::observed()).unwrap();
+    for (pointer, replacement) in [
+        ("/results/0/observed", json!({})),
+        ("/results/0/observed/0/name", json!(1)),
+        ("/results/0/observed/0/what", json!(null)),
+        ("/results/0/observed/0/span_ns", json!(0.5)),
+        ("/results/0/observed/0/cpus", json!("0.97")),
+        ("/results/0/observed/0/throttled_ns", json!(null)),
+        ("/results/0/observed/0/processes", json!(-1)),
+        ("/results/0/cpu/client/machine_softirq", json!(12)),
+    ] {
+        let mut mutated = report.clone();
+        *mutated.pointer_mut(pointer).expect(pointer) = replacement;
+        assert!(!validator.is_valid(&mutated), "{pointer}");
+    }
+}
+
+#[test]
+fn what_was_observed_has_columns_only_where_something_was() {
+    let look = Look::default();
+    let plain = render(Format::Csv, &fixtures::sweep(), &look);
+    assert!(!plain.contains("observed_"));
+    let csv = render(Format::Csv, &fixtures::observed(), &look);
+    let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let names = rows.next().unwrap();
+    let at = |name: &str| names.iter().position(|n| *n == name).unwrap();
+    let (first, second) = (rows.next().unwrap(), rows.next().unwrap());
+    assert_eq!(first[at("observed_nginx_cpus")], "0.97");
+    assert_eq!(first[at("observed_nginx_throttled_ns")], "340000000");
+    assert_eq!(second[at("observed_db_user_ns")], "", "not known");
+}
+
+#[test]
 fn the_schema_refuses_bulk_figures_that_are_none() {
     let validator = validator();
     let tcp = serde_json::to_value(fixtures::bulk::both()).unwrap();

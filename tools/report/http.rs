@@ -237,6 +237,9 @@ pub(super) fn cpu(step: &StepResult) -> Option<String> {
     {
         text.push_str(&format!(", {} at the far end", super::nanos(each)));
     }
+    if let Some(machine) = super::observed::machine(used) {
+        text.push_str(&format!("; this machine {machine}"));
+    }
     Some(text)
 }
 

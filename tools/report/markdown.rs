@@ -5,8 +5,8 @@ use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
 use super::{
-    Cells, Look, asked, compare, descriptors, distribution, http, loaded, operations, parts, sweep,
-    warning,
+    Cells, Look, asked, compare, descriptors, distribution, http, loaded, observed, operations,
+    parts, sweep, warning,
 };
 
 pub(super) fn render(report: &Report, look: &Look) -> String {
@@ -32,6 +32,15 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
     match compare::of(report) {
         Some(view) => comparison(view, &mut blocks),
         None => steps(report, look, &mut blocks),
+    }
+    if let Some(cells) = observed::table(report) {
+        blocks.push("Observed on the client's host in the measured phase:".into());
+        blocks.push(table(cells, observed::words(report)));
+        let notes = observed::notes(report).into_iter();
+        let lines: Vec<String> = notes.map(|note| format!("- {}", escape(&note))).collect();
+        if !lines.is_empty() {
+            blocks.push(lines.join("\n"));
+        }
     }
     if !report.results.is_empty() {
         blocks.push(format!("{} tare {}.", meaning(report), report.tool.version));

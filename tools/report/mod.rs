@@ -19,6 +19,7 @@ pub(crate) mod later;
 mod loaded;
 mod machines;
 mod markdown;
+mod observed;
 mod quantity;
 mod text;
 

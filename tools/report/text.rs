@@ -5,8 +5,8 @@ use tare_engine::result::{Environment, Instrument, Report, StepResult};
 use tare_engine::units::{CpuList, Nanos};
 
 use super::{
-    Cells, Look, NONE, asked, distribution, errors, grouped, loaded, operations, parameters, parts,
-    per_second, plural, printable, spoiled, sweep, warning,
+    Cells, Look, NONE, asked, distribution, errors, grouped, loaded, observed, operations,
+    parameters, parts, per_second, plural, printable, spoiled, sweep, warning,
 };
 
 mod bulk;
@@ -36,6 +36,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         Some(view) => compare::render(&mut out, report, view),
         None => steps(&mut out, report, look),
     }
+    observations(&mut out, report);
     assertions(&mut out, report);
     printable(&out)
 }
@@ -118,6 +119,9 @@ fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
     }
     facts(out, step);
     instruments(out, step);
+    if let Some(text) = observed::machine(&step.cpu.client) {
+        fact(out, "machine", &text);
+    }
     machines(out, report);
 }
 
@@ -174,7 +178,12 @@ fn steps_troubles(out: &mut String, report: &Report) {
 }
 
 fn put(out: &mut String, cells: Cells) {
-    put_table(out, &cells.table(NOTHING, 1).trim_fmt());
+    put_left(out, cells, 1);
+}
+
+/// With so many columns of words.
+fn put_left(out: &mut String, cells: Cells, words: usize) {
+    put_table(out, &cells.table(NOTHING, words).trim_fmt());
 }
 
 fn put_table(out: &mut String, table: &str) {
@@ -388,6 +397,17 @@ fn describe(machine: &Environment) -> String {
         device.map(|device| format!("by {device}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn observations(out: &mut String, report: &Report) {
+    let Some(cells) = observed::table(report) else {
+        return;
+    };
+    out.push_str("\nObserved on this host in the measured phase:\n");
+    put_left(out, cells, observed::words(report));
+    for note in observed::notes(report) {
+        out.push_str(&format!("  {note}\n"));
+    }
 }
 
 fn assertions(out: &mut String, report: &Report) {

@@ -7,6 +7,7 @@
 
 mod bulk;
 mod http;
+mod observed;
 
 use crate::result::{Instrument, StepResult, Warning};
 use crate::units::Nanos;
@@ -268,6 +269,9 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
                 disturbance.advice,
             );
         }
+    }
+    for found in observed::warnings(step) {
+        warn(&found.code, found.message, &found.advice);
     }
     result_warnings(step, &mut warn);
     bulk::warnings(step, &mut warn);

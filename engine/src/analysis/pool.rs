@@ -8,7 +8,7 @@ use super::summary::{PERCENTILES, summarise};
 use crate::histogram::Distribution;
 use crate::result::{
     Bandwidth, Connections, CpuUse, ErrorCount, Flow, Instrument, Instruments, Interval, Latencies,
-    StatusCount, StepResult, Summary, Transfer, Warmup,
+    Observed, StatusCount, StepResult, Summary, Transfer, Warmup,
 };
 
 /// The step, over all of its measurements: in that order, each with when it began, nanoseconds after the first one did.
@@ -73,6 +73,7 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
     }
     pooled.latency_error_ns = pooled.latency_error_ns.max(step.latency_error_ns);
     add_instruments(&mut pooled.instrument, &step.instrument);
+    add_observed(&mut pooled.observed, &step.observed);
     for instance in &step.instances {
         if !pooled.instances.contains(instance) {
             pooled.instances.push(instance.clone());
@@ -101,6 +102,15 @@ fn interval_of(at_ns: u64, step: &StepResult) -> Interval {
 #[must_use]
 pub fn headline(latency: &Latencies) -> &Summary {
     latency.response.as_ref().unwrap_or(&latency.service)
+}
+
+fn add_observed(all: &mut Vec<Observed>, own: &[Observed]) {
+    for observed in own {
+        match all.iter_mut().find(|known| known.name == observed.name) {
+            Some(known) => known.add(observed),
+            None => all.push(observed.clone()),
+        }
+    }
 }
 
 fn sum_known(all: Option<u64>, own: Option<u64>) -> Option<u64> {
@@ -157,10 +167,19 @@ fn add_cpu(all: &mut CpuUse, own: &CpuUse) {
     all.user_ns += own.user_ns;
     all.system_ns += own.system_ns;
     // The busiest: a mean would hide the one measurement beside which something else ran.
-    all.machine_busy = match (all.machine_busy, own.machine_busy) {
+    all.machine_busy = highest(all.machine_busy, own.machine_busy);
+    all.machine_softirq = highest(all.machine_softirq, own.machine_softirq);
+    all.machine_softnet_dropped =
+        sum_known(all.machine_softnet_dropped, own.machine_softnet_dropped);
+    all.machine_softnet_squeezed =
+        sum_known(all.machine_softnet_squeezed, own.machine_softnet_squeezed);
+}
+
+fn highest(all: Option<f64>, own: Option<f64>) -> Option<f64> {
+    match (all, own) {
         (Some(all), Some(own)) => Some(all.max(own)),
         (all, own) => all.or(own),
-    };
+    }
 }
 
 /// Shares of CPU time, once the sums are known.

@@ -188,6 +188,7 @@ impl Measure for BwPlan {
             wait_is_default: self.common.wait.is_none() && self.rate_bits_per_s.is_none(),
             interval: self.common.interval,
             counts_bytes: true,
+            observe: self.common.observe.clone(),
             guard: None,
         })
     }

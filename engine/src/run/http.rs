@@ -327,6 +327,7 @@ impl Measure for HttpRun<'_> {
             wait_is_default: false,
             interval: common.interval,
             counts_bytes: false,
+            observe: common.observe.clone(),
             // A server may close each connection too, whatever was asked for.
             guard: matches!(setting.address, Destination::Tcp(_)).then(TableGuard::default),
         })

@@ -142,6 +142,7 @@ impl Measure for LatPlan {
             wait_is_default: common.wait.is_none(),
             interval: common.interval,
             counts_bytes: false,
+            observe: common.observe.clone(),
             guard: self.connect_each.then(TableGuard::default),
         })
     }

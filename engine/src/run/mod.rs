@@ -15,6 +15,7 @@ pub mod journal;
 mod lat;
 mod load;
 pub mod observe;
+mod observed;
 pub mod plan;
 mod report;
 pub mod resolve;

@@ -2,6 +2,7 @@
 
 mod compare;
 pub(super) mod http;
+mod observation;
 pub mod secret;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,8 @@ pub use crate::schedule::Arrivals;
 pub use crate::worker::http::Late;
 pub use compare::{ArmPlan, ComparePlan, Measurement};
 pub use http::{HttpPlan, OpenLoop, Stage, Weighted};
+pub(super) use observation::check as check_observations;
+pub use observation::{Observable, Observation};
 
 pub use crate::proto::hello::{Direction, Transport, WaitMode};
 pub use crate::proto::stream::SocketOptions;
@@ -94,6 +97,8 @@ pub struct Common {
     pub no_idle: bool,
     /// What was typed, for the report alone: secrets redacted already.
     pub command_line: Option<String>,
+    /// Processes and control groups of this host to look at in every step.
+    pub observe: Vec<Observation>,
 }
 
 impl Default for Common {
@@ -114,6 +119,7 @@ impl Default for Common {
             secret: None,
             no_idle: false,
             command_line: None,
+            observe: Vec::new(),
         }
     }
 }
@@ -349,6 +355,9 @@ pub(super) fn describe_common(
         BackendChoice::Auto => "auto",
         BackendChoice::Only(backend) => backend.name(),
     };
+    let observe = common.observe.iter();
+    let observe =
+        observe.map(|one| serde_json::json!({"name": one.name, "what": one.what.to_string()}));
     serde_json::json!({
         "command_line": common.command_line,
         "target": target.to_string(),
@@ -366,5 +375,6 @@ pub(super) fn describe_common(
         "label": common.label,
         "secret": common.secret.is_some(),
         "no_idle": common.no_idle,
+        "observe": observe.collect::<Vec<_>>(),
     })
 }

@@ -14,7 +14,7 @@ use super::observe::{Interrupt, Observer};
 use super::plan::{BackendChoice, Common, Stop, Target, Transport, WaitMode};
 use super::report::{self, Inputs};
 use super::step::{self, Job, StepOutcome, StepPlan};
-use super::{Finished, backend};
+use super::{Finished, backend, observed};
 use crate::driver::Backend;
 use crate::driver::probe::Chosen;
 use crate::error::{Error, Result};
@@ -204,6 +204,7 @@ pub(super) fn run<M: Measure>(
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
     let common = measure.common();
+    observed::check(&common.observe)?;
     let cpus = Cpus::of_self();
     let most = measure.most_connections().max(1);
     let workers = common
@@ -511,7 +512,7 @@ impl<M: Measure> Run<'_, M> {
         &mut self,
         params: Params,
         step: Step,
-        outcome: StepOutcome<<M::Job as Job>::Tally>,
+        mut outcome: StepOutcome<<M::Job as Job>::Tally>,
         load: Option<Bandwidth>,
         observer: &mut dyn Observer,
     ) -> Option<Error> {
@@ -550,6 +551,8 @@ impl<M: Measure> Run<'_, M> {
                 }
             }
         }
+        let observed = std::mem::take(&mut outcome.observed);
+        let disturbance = outcome.disturbance;
         let mut step = self.measure.result(&Inputs {
             common: self.measure.common(),
             params,
@@ -561,6 +564,8 @@ impl<M: Measure> Run<'_, M> {
         if let Some(load) = load {
             step.bandwidth = Some(load);
         }
+        report::tell_machine(&mut step.cpu.client, &disturbance);
+        step.observed = observed;
         let is_sweep = self.is_sweep;
         for mut warning in report::warnings(&step) {
             if is_sweep {

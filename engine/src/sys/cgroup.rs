@@ -1,11 +1,17 @@
-//! What the control groups of this process limit: CPU bandwidth, and how often it was held back for it.
+//! What the control groups of a process limit: CPU bandwidth, and how often it was held back for it.
 //!
 //! The rules are those of the kernel's `admin-guide/cgroup-v1`, `cgroup-v2` and `scheduler/sched-bwc`: each
 //! group on the way up to the root may have a quota of its own, and the tightest one holds.
 
+mod group;
+mod mounts;
+
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, value_of};
+use mounts::{Hierarchy, Mount};
+
+pub use group::Group;
 
 /// Which hierarchies there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,31 +36,94 @@ impl Version {
     }
 }
 
-/// How often, and for how long, the groups of this process were held back.
+/// How often, and for how long, a group was held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Throttling {
-    /// Enforcement periods in which some group was throttled.
+    /// Enforcement periods in which it was throttled.
     pub periods: u64,
     /// Time throttled, nanoseconds, summed over groups (and, as the kernel counts, over CPUs).
     pub ns: u64,
+    /// Enforcement periods in all: those in which it had something to run.
+    pub enforced: u64,
 }
 
-/// The control groups that this process is in, as far as the CPU controller goes.
+impl Throttling {
+    /// What was added since an earlier look.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            periods: self.periods.saturating_sub(earlier.periods),
+            ns: self.ns.saturating_sub(earlier.ns),
+            enforced: self.enforced.saturating_sub(earlier.enforced),
+        }
+    }
+}
+
+/// A group of the CPU controller: one that may have a quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    files: Files,
+    is_v2: bool,
+    path: PathBuf,
+}
+
+impl Level {
+    /// The quota of this group itself, in CPUs; absent where none is set.
+    #[must_use]
+    pub fn quota(&self) -> Option<f64> {
+        let (quota, period): (f64, f64) = if self.is_v2 {
+            // `max 100000` without a quota: no numbers at its beginning.
+            let limit = self.files.numbers::<f64>(self.path.join("cpu.max"));
+            (*limit.first()?, *limit.get(1)?)
+        } else {
+            (
+                self.files.number(self.path.join("cpu.cfs_quota_us"))?,
+                self.files.number(self.path.join("cpu.cfs_period_us"))?,
+            )
+        };
+        (quota > 0.0 && period > 0.0).then(|| quota / period)
+    }
+
+    /// How often this group itself was held back so far; absent where the kernel does not count it.
+    #[must_use]
+    pub fn throttling(&self) -> Option<Throttling> {
+        let stat = self.files.text(self.path.join("cpu.stat"))?;
+        let number = |key| value_of(&stat, key)?.parse::<u64>().ok();
+        let ns = if self.is_v2 {
+            number("throttled_usec")?.saturating_mul(1_000)
+        } else {
+            number("throttled_time")?
+        };
+        Some(Throttling {
+            periods: number("nr_throttled")?,
+            ns,
+            enforced: number("nr_periods").unwrap_or(0),
+        })
+    }
+}
+
+/// The control groups that a process is in, as far as the CPU controller goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cgroups {
     /// Which hierarchies there are.
     pub version: Version,
-    files: Files,
-    /// The CPU controller is on the unified hierarchy.
-    cpu_is_v2: bool,
-    /// Directories of the CPU controller, from this process's group up to the topmost one that is visible.
-    levels: Vec<PathBuf>,
+    /// From the process's own group up to the topmost one that is visible.
+    levels: Vec<Level>,
 }
 
 impl Cgroups {
     /// Finds the groups of this process; absent on a kernel or in a sandbox without control groups.
     pub fn of_self(files: &Files) -> Option<Self> {
-        let memberships = files.text("/proc/self/cgroup")?;
+        Self::of(files, "self")
+    }
+
+    /// Finds those of another process; absent also where there is no such process.
+    pub fn of_process(files: &Files, pid: u32) -> Option<Self> {
+        Self::of(files, &pid.to_string())
+    }
+
+    fn of(files: &Files, process: &str) -> Option<Self> {
+        let memberships = files.text(format!("/proc/{process}/cgroup"))?;
         let mut unified = None;
         let mut cpu_v1 = None;
         let mut any_v1 = false;
@@ -80,17 +149,24 @@ impl Cgroups {
             (true, None) => Version::V1,
             (true, Some(_)) => Version::Hybrid,
         };
-        let (cpu_is_v2, group) = match (cpu_v1, unified) {
-            (Some(group), _) => (false, group),
-            (None, Some(group)) => (true, group),
-            (None, None) => (false, "/"),
+        let (hierarchy, group) = match (cpu_v1, unified) {
+            (Some(group), _) => (Hierarchy::V1("cpu"), group),
+            (None, Some(group)) => (Hierarchy::Unified, group),
+            (None, None) => (Hierarchy::V1("cpu"), "/"),
         };
-        let levels = levels(files, cpu_is_v2, group);
+        let mounts = mounts::of(files, hierarchy);
+        let below = |mount: &Mount| {
+            // In a container the mounted group is often the process's own, or (with a cgroup namespace shared by
+            // halves) no ancestor of the path at all: then the mount point is the best that can be seen. Of
+            // another process that would be somebody else's group.
+            let at_mount = (process == "self").then(|| mount.point.clone());
+            let leaf = mount.directory(Path::new(group)).or(at_mount);
+            leaf.map_or_else(Vec::new, |leaf| levels(files, hierarchy, mount, &leaf))
+        };
+        let mut found = mounts.iter().map(below);
         Some(Self {
             version,
-            files: files.clone(),
-            cpu_is_v2,
-            levels,
+            levels: found.find(|levels| !levels.is_empty()).unwrap_or_default(),
         })
     }
 
@@ -98,151 +174,59 @@ impl Cgroups {
     /// process's group up.
     #[must_use]
     pub fn cpu_files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let quota = if self.cpu_is_v2 {
-            "cpu.max"
-        } else {
-            "cpu.cfs_quota_us"
+        let files = |name: fn(&Level) -> &str| {
+            let levels = self.levels.iter();
+            let paths = levels.map(|level| (level, level.path.join(name(level))));
+            paths
+                .filter(|(level, path)| level.files.exists(path))
+                .map(|(_, path)| path)
+                .collect()
         };
-        let files = |name: &str| {
-            let paths = self.levels.iter().map(|level| level.join(name));
-            paths.filter(|path| self.files.exists(path)).collect()
+        let quota = |level: &Level| match level.is_v2 {
+            true => "cpu.max",
+            false => "cpu.cfs_quota_us",
         };
-        (files(quota), files("cpu.stat"))
+        (files(quota), files(|_| "cpu.stat"))
+    }
+
+    /// The groups, the process's own first.
+    #[must_use]
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
     }
 
     /// The tightest CPU quota on the way up, in CPUs; absent where none is set, or visible: above the root of
     /// a container's cgroup namespace nothing can be seen.
     #[must_use]
     pub fn cpu_quota(&self) -> Option<f64> {
-        self.levels
-            .iter()
-            .filter_map(|level| self.quota_of(level))
-            .min_by(f64::total_cmp)
-    }
-
-    fn quota_of(&self, level: &Path) -> Option<f64> {
-        let (quota, period): (f64, f64) = if self.cpu_is_v2 {
-            // `max 100000` without a quota: no numbers at its beginning.
-            let limit = self.files.numbers::<f64>(level.join("cpu.max"));
-            (*limit.first()?, *limit.get(1)?)
-        } else {
-            (
-                self.files.number(level.join("cpu.cfs_quota_us"))?,
-                self.files.number(level.join("cpu.cfs_period_us"))?,
-            )
-        };
-        (quota > 0.0 && period > 0.0).then(|| quota / period)
+        let quotas = self.levels.iter().filter_map(Level::quota);
+        quotas.min_by(f64::total_cmp)
     }
 
     /// The counters of all visible levels, added up: a group is counted as throttled only by itself, not by its
     /// parent. Absent where no level has them.
     #[must_use]
     pub fn throttling(&self) -> Option<Throttling> {
-        self.levels
-            .iter()
-            .filter_map(|level| {
-                let stat = self.files.text(level.join("cpu.stat"))?;
-                let number = |key| value_of(&stat, key)?.parse::<u64>().ok();
-                let periods = number("nr_throttled")?;
-                let ns = if self.cpu_is_v2 {
-                    number("throttled_usec")?.saturating_mul(1_000)
-                } else {
-                    number("throttled_time")?
-                };
-                Some(Throttling { periods, ns })
-            })
-            .reduce(|a, b| Throttling {
-                periods: a.periods + b.periods,
-                ns: a.ns + b.ns,
-            })
-    }
-}
-
-/// A mounted cgroup hierarchy.
-struct Mount {
-    /// The group that is mounted.
-    root: PathBuf,
-    /// Where.
-    point: PathBuf,
-}
-
-/// The directories of `group` and its ancestors in the hierarchy of the CPU controller, leaf first.
-fn levels(files: &Files, unified: bool, group: &str) -> Vec<PathBuf> {
-    let group = Path::new(group);
-    let mounts = mounts(files, unified);
-    let below = |mount: &Mount| {
-        // In a container the mounted group is often the process's own, or (with a cgroup namespace shared
-        // by halves) no ancestor of the path at all: then the mount point is the best that can be seen.
-        let inner = group
-            .strip_prefix(&mount.root)
-            .unwrap_or_else(|_| Path::new(""));
-        let leaf = mount.point.join(inner);
-        leaf.ancestors()
-            .take_while(|level| level.starts_with(&mount.point))
-            .filter(|level| files.exists(level))
-            .map(Path::to_path_buf)
-            .collect::<Vec<_>>()
-    };
-    mounts
-        .iter()
-        .map(below)
-        .find(|levels| !levels.is_empty())
-        .unwrap_or_default()
-}
-
-fn mounts(files: &Files, unified: bool) -> Vec<Mount> {
-    let table = files.text("/proc/self/mountinfo").unwrap_or_default();
-    let mut mounts: Vec<Mount> = table
-        .lines()
-        .filter_map(|line| {
-            // proc(5): ID, parent, device, root, mount point, options, tags… `-` type, source, super options.
-            let (head, tail) = line.split_once(" - ")?;
-            let mut head = head.split(' ');
-            let (root, point) = (head.nth(3)?, head.next()?);
-            let mut tail = tail.split(' ');
-            let (kind, options) = (tail.next()?, tail.nth(1).unwrap_or(""));
-            let wanted = if unified {
-                kind == "cgroup2"
-            } else {
-                kind == "cgroup" && options.split(',').any(|option| option == "cpu")
-            };
-            wanted.then(|| Mount {
-                root: unescape(root).into(),
-                point: unescape(point).into(),
-            })
+        let all = self.levels.iter().filter_map(Level::throttling);
+        all.reduce(|a, b| Throttling {
+            periods: a.periods + b.periods,
+            ns: a.ns + b.ns,
+            enforced: a.enforced + b.enforced,
         })
-        .collect();
-    // Sandboxes that show the files but not the mounts keep to the customary places.
-    let customary: &[&str] = if unified {
-        &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-    } else {
-        &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"]
-    };
-    if mounts.is_empty() {
-        mounts.extend(customary.iter().map(|point| Mount {
-            root: "/".into(),
-            point: point.into(),
-        }));
     }
-    mounts
 }
 
-/// Undoes the octal escapes of `mountinfo`: a unit named `a\x2db.slice` is written `a\134x2db.slice` there.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let code = rest
-            .get(1..4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        let (decoded, length) = code.map_or(('\\', 1), |code| (char::from(code), 4));
-        out.push(decoded);
-        rest = &rest[length..];
-    }
-    out.push_str(rest);
-    out
+/// The groups from the directory `leaf` up to where its hierarchy is mounted, leaf first.
+fn levels(files: &Files, hierarchy: Hierarchy, mount: &Mount, leaf: &Path) -> Vec<Level> {
+    leaf.ancestors()
+        .take_while(|level| level.starts_with(&mount.point))
+        .filter(|level| files.exists(level))
+        .map(|path| Level {
+            files: files.clone(),
+            is_v2: hierarchy == Hierarchy::Unified,
+            path: path.to_path_buf(),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -284,7 +268,8 @@ mod tests {
             throttling,
             Some(Throttling {
                 periods: 3,
-                ns: 34_000
+                ns: 34_000,
+                enforced: 9,
             })
         );
     }
@@ -319,7 +304,8 @@ mod tests {
             groups.throttling(),
             Some(Throttling {
                 periods: 2,
-                ns: 12_345
+                ns: 12_345,
+                enforced: 9,
             })
         );
     }
@@ -344,6 +330,24 @@ mod tests {
         // A sandbox without mountinfo.
         files.remove(1);
         assert_eq!(quota(&files), Some(2.0));
+    }
+
+    #[test]
+    fn of_another_process_only_its_own_groups_count() {
+        let mount = "30 23 0:26 /pods /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let fixture = Fixture::new(&[
+            ("/proc/self/mountinfo", mount),
+            ("/proc/7/cgroup", "0::/pods/a\n"),
+            ("/proc/8/cgroup", "0::/elsewhere\n"),
+            ("/proc/9/cgroup", "0::/pods/../up\n"),
+            ("/sys/fs/cgroup/cpu.max", "50000 100000\n"),
+            ("/sys/fs/cgroup/a/cpu.max", "20000 100000\n"),
+        ]);
+        let quota = |pid| Cgroups::of_process(&fixture.files(), pid).map(|c| c.cpu_quota());
+        assert_eq!(quota(7), Some(Some(0.2)));
+        assert_eq!(quota(8), Some(None), "the mounted group is not its own");
+        assert_eq!(quota(9), Some(None), "outside what can be seen");
+        assert_eq!(quota(10), None);
     }
 
     #[test]

@@ -20,6 +20,12 @@ impl Files {
         Self(root.into())
     }
 
+    /// Whether they are those of the machine itself.
+    #[must_use]
+    pub fn is_machine(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
     /// The real path of `path`, whose leading slash is optional.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();

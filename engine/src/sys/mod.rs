@@ -16,6 +16,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod option;
 mod pool;
+pub mod process;
 pub mod random;
 pub mod realtime;
 mod ring;

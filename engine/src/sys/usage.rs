@@ -6,10 +6,10 @@ use std::ops::{AddAssign, Sub};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::cgroup::{Cgroups, Throttling};
 use super::files::Files;
+use super::process::ns_per_tick;
 
 /// CPU time and context switches, up to now or (as a difference) within a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,8 +92,53 @@ pub struct Disturbance {
     pub throttled_ns: Option<u64>,
     /// Share of the whole machine that was busy, 0 to 1; stolen time is not counted as busy.
     pub machine_busy: Option<f64>,
+    /// Share of the whole machine that was in soft interrupts, where received packets are worked off; within
+    /// `machine_busy`.
+    pub machine_softirq: Option<f64>,
+    /// What became of received packets before any protocol saw them.
+    pub softnet: Option<Softnet>,
     /// What this process used, all its threads.
     pub process: CpuTimes,
+}
+
+/// Troubles of the machine's receive path, over all CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Softnet {
+    /// Packets dropped since a CPU's backlog was full.
+    pub dropped: u64,
+    /// Times that a round of receiving ended with packets left over, its budget or its time being spent.
+    pub squeezed: u64,
+}
+
+impl Softnet {
+    /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts drops and the third
+    /// squeezes (the kernel's `softnet_seq_show`).
+    fn read(files: &Files) -> Option<Self> {
+        let text = files.text("/proc/net/softnet_stat")?;
+        text.lines()
+            .map(|line| {
+                let mut words = line.split_ascii_whitespace().skip(1);
+                let mut next = || u64::from_str_radix(words.next()?, 16).ok();
+                Some(Self {
+                    dropped: next()?,
+                    squeezed: next()?,
+                })
+            })
+            .reduce(|a, b| {
+                let (a, b) = a.zip(b)?;
+                Some(Self {
+                    dropped: a.dropped + b.dropped,
+                    squeezed: a.squeezed + b.squeezed,
+                })
+            })?
+    }
+
+    const fn since(self, earlier: Self) -> Self {
+        Self {
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+            squeezed: self.squeezed.saturating_sub(earlier.squeezed),
+        }
+    }
 }
 
 /// Two looks at the kernel's counters, and the difference.
@@ -104,6 +149,7 @@ pub struct DisturbanceProbe {
     cpus: Vec<u32>,
     ticks: Option<Ticks>,
     throttling: Option<Throttling>,
+    softnet: Option<Softnet>,
     process: CpuTimes,
 }
 
@@ -120,6 +166,7 @@ impl DisturbanceProbe {
         Self {
             ticks: Ticks::read(&files, cpus),
             throttling: cgroups.as_ref().and_then(Cgroups::throttling),
+            softnet: Softnet::read(&files),
             process: process_usage(),
             cgroups,
             cpus: cpus.to_vec(),
@@ -131,16 +178,16 @@ impl DisturbanceProbe {
     #[must_use]
     pub fn finish(&self) -> Disturbance {
         let throttling = self.cgroups.as_ref().and_then(Cgroups::throttling);
-        let throttled = self.throttling.zip(throttling).map(|(a, b)| Throttling {
-            periods: b.periods.saturating_sub(a.periods),
-            ns: b.ns.saturating_sub(a.ns),
-        });
+        let throttled = self.throttling.zip(throttling).map(|(a, b)| b.since(a));
+        let softnet = self.softnet.zip(Softnet::read(&self.files));
         let ticks = self.ticks.zip(Ticks::read(&self.files, &self.cpus));
         Disturbance {
             steal_ns: ticks.map(|(a, b)| b.steal.saturating_sub(a.steal) * ns_per_tick()),
             throttled_periods: throttled.map(|t| t.periods),
             throttled_ns: throttled.map(|t| t.ns),
-            machine_busy: ticks.and_then(|(a, b)| b.busy_share_since(a)),
+            machine_busy: ticks.and_then(|(a, b)| b.share_since(a, |ticks| ticks.busy)),
+            machine_softirq: ticks.and_then(|(a, b)| b.share_since(a, |ticks| ticks.softirq)),
+            softnet: softnet.map(|(a, b)| b.since(a)),
             process: process_usage() - self.process,
         }
     }
@@ -153,6 +200,8 @@ pub struct Ticks {
     pub steal: u64,
     /// At work.
     pub busy: u64,
+    /// In soft interrupts, which is work too.
+    pub softirq: u64,
     /// Everything.
     pub total: u64,
 }
@@ -201,26 +250,31 @@ impl Ticks {
         } else {
             Some(cpu.parse().ok()?)
         };
-        Some((cpu, Self { steal, busy, total }))
+        let ticks = Self {
+            steal,
+            busy,
+            softirq,
+            total,
+        };
+        Some((cpu, ticks))
     }
 
     /// The share of the time since an earlier look that was busy, 0 to 1; absent where no time passed.
     #[must_use]
+    pub fn busy_share_since(self, earlier: Self) -> Option<f64> {
+        self.share_since(earlier, |ticks| ticks.busy)
+    }
+
     #[expect(
         clippy::cast_precision_loss,
         reason = "2^53 ticks are millions of years"
     )]
-    pub fn busy_share_since(self, earlier: Self) -> Option<f64> {
+    fn share_since(self, earlier: Self, of: fn(Self) -> u64) -> Option<f64> {
         let total = self.total.saturating_sub(earlier.total);
-        let busy = self.busy.saturating_sub(earlier.busy);
+        let part = of(self).saturating_sub(of(earlier));
         // A sandbox that shows constant zeros knows nothing.
-        (total > 0).then(|| (busy as f64 / total as f64).min(1.0))
+        (total > 0).then(|| (part as f64 / total as f64).min(1.0))
     }
-}
-
-fn ns_per_tick() -> u64 {
-    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    1_000_000_000 / u64::try_from(per_second).unwrap_or(100).max(1)
 }
 
 #[cfg(test)]
@@ -244,7 +298,24 @@ mod tests {
         let seen = probe.finish();
         assert_eq!(seen.steal_ns, Some(3 * ns_per_tick()));
         assert_eq!(seen.machine_busy, Some(0.5), "50 of 100 ticks");
+        assert_eq!(seen.machine_softirq, Some(0.02), "2 of 100 ticks");
+        assert_eq!(seen.softnet, None);
         assert_eq!((seen.throttled_periods, seen.throttled_ns), (None, None));
+    }
+
+    #[test]
+    fn softnet_counts_over_all_cpus_in_hexadecimal() {
+        let stat = "/proc/net/softnet_stat";
+        let fixture = Fixture::new(&[(stat, "000a 0001 0002 0000\n00ff 0010 0000 0000\n")]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
+        fixture.write(stat, "000a 0001 000f 0000\n00ff 001a 0001 0000\n");
+        let expected = Softnet {
+            dropped: 10,
+            squeezed: 14,
+        };
+        assert_eq!(probe.finish().softnet, Some(expected));
+        fixture.write(stat, "000a\n");
+        assert_eq!(probe.finish().softnet, None);
     }
 
     #[test]

@@ -248,6 +248,7 @@ mod tests {
                 Some(Throttling {
                     periods,
                     ns: periods * 1_000,
+                    enforced: 10 * periods,
                 })
             };
             stage.look.before.throttling = at(before);

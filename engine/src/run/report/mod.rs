@@ -13,6 +13,7 @@ use crate::analysis::health;
 use crate::driver::probe::Chosen;
 use crate::proto::hello::Figures;
 use crate::result::{Connections, CpuUse, Environments, Instrument, Params, StepResult, Warning};
+use crate::sys::usage::Disturbance;
 use crate::units::Nanos;
 use crate::worker::outcome::Outcome;
 
@@ -140,12 +141,17 @@ pub(super) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
             .map(|&f| of(f))
             .fold(0, u64::saturating_add)
     };
-    let machine_busy = workers.values().find_map(|f| f.cpu.machine_busy);
-    (!workers.is_empty()).then(|| {
-        cpu_use(
+    let machine = workers.values().map(|f| f.cpu);
+    let machine = machine.into_iter().find(|cpu| cpu.machine_busy.is_some());
+    let machine = machine.unwrap_or_default();
+    (!workers.is_empty()).then(|| CpuUse {
+        machine_softirq: machine.machine_softirq,
+        machine_softnet_dropped: machine.machine_softnet_dropped,
+        machine_softnet_squeezed: machine.machine_softnet_squeezed,
+        ..cpu_use(
             sum(|f| f.cpu.user_ns),
             sum(|f| f.cpu.system_ns),
-            machine_busy,
+            machine.machine_busy,
             sum(|f| f.cpu_operations),
             sum(|f| f.cpu_bytes),
         )
@@ -171,5 +177,14 @@ pub(super) fn cpu_use(
         machine_busy,
         per_operation_ns: (operations > 0).then(|| used / operations as f64),
         per_mib_ns: (bytes > 0).then(|| used / mib),
+        ..CpuUse::default()
     }
+}
+
+/// Adds what the whole machine of that end did meanwhile.
+pub(super) fn tell_machine(used: &mut CpuUse, disturbance: &Disturbance) {
+    used.machine_busy = disturbance.machine_busy;
+    used.machine_softirq = disturbance.machine_softirq;
+    used.machine_softnet_dropped = disturbance.softnet.map(|seen| seen.dropped);
+    used.machine_softnet_squeezed = disturbance.softnet.map(|seen| seen.squeezed);
 }

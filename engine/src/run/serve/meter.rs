@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::clock::{ClockQuality, MonotonicClock};
 use crate::result::{CpuUse, Instrument};
 use crate::run::instrument;
+use crate::run::report::tell_machine;
 use crate::sys::usage::{CpuTimes, DisturbanceProbe, thread_usage};
 use crate::worker::TurnCounters;
 use crate::worker::server::Meter;
@@ -49,12 +50,12 @@ impl Meter for ServerMeter {
         let mut instrument = instrument::of_worker(counters, self.clock, &used);
         instrument.cpus = vec![self.cpu];
         instrument::disturb(&mut instrument, &disturbance);
-        let cpu = CpuUse {
+        let mut cpu = CpuUse {
             user_ns: used.user_ns,
             system_ns: used.system_ns,
-            machine_busy: disturbance.machine_busy,
             ..CpuUse::default()
         };
+        tell_machine(&mut cpu, &disturbance);
         (instrument, cpu)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::utils::CachePadded;
@@ -30,22 +30,47 @@ pub(super) struct Live {
 /// The numbers of all workers of a step.
 pub(super) type Lives = Arc<[CachePadded<Live>]>;
 
+/// By which the last worker to end its measured phase wakes the launching thread.
+#[derive(Debug, Clone)]
+pub(super) struct Over {
+    left: Arc<AtomicUsize>,
+    tell: Sender<()>,
+}
+
+impl Over {
+    /// Of so many workers; what the launching thread waits on never disconnects before all of them are gone.
+    pub(super) fn new(workers: usize) -> (Self, Receiver<()>) {
+        let (tell, is_over) = bounded(1);
+        let left = Arc::new(AtomicUsize::new(workers));
+        (Self { left, tell }, is_over)
+    }
+
+    fn one_ends(&self) {
+        // Each worker ends its measured phase once.
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let _ = self.tell.try_send(());
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(in crate::run) struct LiveGauge {
     /// Those of all workers of the step, and which is its own.
     lives: Lives,
     own: usize,
     stream: Option<Stream>,
+    over: Over,
     before: CpuTimes,
     used: CpuTimes,
 }
 
 impl LiveGauge {
-    pub(super) fn new(lives: Lives, own: usize, stream: Option<Stream>) -> Self {
+    pub(super) fn new(lives: Lives, own: usize, stream: Option<Stream>, over: Over) -> Self {
         Self {
             lives,
             own,
             stream,
+            over,
             before: CpuTimes::default(),
             used: CpuTimes::default(),
         }
@@ -99,6 +124,7 @@ impl Gauge for LiveGauge {
 
     fn measure_ends(&mut self) {
         self.used = thread_usage() - self.before;
+        self.over.one_ends();
     }
 
     fn entry_ends(&mut self, recording: &Recording, index: usize) {
@@ -234,9 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn the_last_worker_to_end_tells_and_no_other() {
+        let (over, is_over) = Over::new(2);
+        over.one_ends();
+        assert!(is_over.try_recv().is_err());
+        over.one_ends();
+        assert!(is_over.try_recv().is_ok());
+        over.one_ends();
+        assert!(is_over.try_recv().is_err());
+    }
+
+    #[test]
     fn a_worker_knows_how_many_responses_the_others_had() {
         let lives: Lives = (0..3).map(|_| CachePadded::default()).collect();
-        let worker = |own| LiveGauge::new(Arc::clone(&lives), own, None);
+        let worker = |own| LiveGauge::new(Arc::clone(&lives), own, None, Over::new(2).0);
         let mut workers = [worker(0), worker(1), worker(2)];
         for (worker, count) in workers.iter_mut().zip([1, 10, 100]) {
             worker.responses(count);
@@ -248,7 +285,8 @@ mod tests {
     #[test]
     fn entries_that_only_some_workers_came_to_are_told_in_the_end() {
         let (mut merger, stream) = Merger::new(2);
-        let worker = |own| LiveGauge::new(Arc::default(), own, Some(stream.clone()));
+        let worker =
+            |own| LiveGauge::new(Arc::default(), own, Some(stream.clone()), Over::new(2).0);
         let (mut short, mut long) = (worker(0), worker(1));
         let mut told = Told::default();
         for entry in 0..4 {

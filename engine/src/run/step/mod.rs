@@ -2,6 +2,7 @@
 //! [`Job`].
 
 mod bw;
+mod edges;
 mod http;
 mod lat;
 mod live;
@@ -15,19 +16,21 @@ use crossbeam::utils::CachePadded;
 
 use super::guard::TableGuard;
 use super::observe::{Interrupt, Observer};
-use super::plan::WaitMode;
+use super::observed::Watching;
+use super::plan::{Observation, WaitMode};
 use crate::clock::{Clock, MonotonicClock};
 use crate::driver::Backend;
 use crate::driver::epoll::EpollDriver;
 use crate::driver::uring::UringDriver;
 use crate::error::{Error, Result};
-use crate::result::Params;
+use crate::result::{Observed, Params};
 use crate::sys::usage::Disturbance;
 use crate::units::{Instant, Nanos};
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role};
 
-use live::{LiveGauge, Lives, Merger};
+use edges::Edges;
+use live::{LiveGauge, Lives, Merger, Over};
 use watch::{LOOK, Watch};
 use worker::{Arrived, Assignment, Go, work};
 
@@ -82,6 +85,8 @@ pub(super) struct StepPlan<J> {
     pub(super) interval: Nanos,
     /// What the workers' counters count is payload in bytes, not operations.
     pub(super) counts_bytes: bool,
+    /// What to look at beside.
+    pub(super) observe: Vec<Observation>,
     /// Stop before the conntrack table is full.
     pub(super) guard: Option<TableGuard>,
 }
@@ -92,6 +97,7 @@ pub(super) struct StepOutcome<T> {
     /// Merged over the workers.
     pub(super) result: WorkerResult<T>,
     pub(super) disturbance: Disturbance,
+    pub(super) observed: Vec<Observed>,
     /// The CPUs of its workers, of which there may be fewer than the run has.
     pub(super) cpus: Vec<u32>,
     /// How both ends settled to wait.
@@ -111,6 +117,8 @@ pub(super) fn run<J: Job>(
     observer: &mut dyn Observer,
 ) -> Result<StepOutcome<J::Tally>> {
     let workers = plan.cpus.len();
+    let mut edges = Edges::new(Watching::find(&plan.observe));
+    let (over, is_over) = Over::new(workers);
     let (arrived_tx, arrived) = bounded(workers);
     let local = Interrupt::default();
     let mut gos = Vec::new();
@@ -129,6 +137,7 @@ pub(super) fn run<J: Job>(
             lives: Arc::clone(&lives),
             own,
             stream: stream.clone(),
+            over: over.clone(),
             interrupt: local.clone(),
             arrived: arrived_tx.clone(),
             go,
@@ -157,21 +166,24 @@ pub(super) fn run<J: Job>(
         local: &local,
         interrupt,
         merger,
+        is_over,
         told: 0,
         told_bytes: 0,
         stopped: None,
     };
-    let disturbance = watch.run(decision, &threads, observer);
+    watch.run(decision, &threads, &mut edges, observer);
     let stopped = watch.stopped.take();
     let wait = match decision {
         Go::Start { wait, .. } => wait,
         Go::Abandon => plan.wait,
     };
     let (result, stopped) = join::<J>(threads, stopped);
+    let (disturbance, observed) = edges.into_seen();
     match result {
         Some(result) => Ok(StepOutcome {
             result,
             disturbance,
+            observed,
             cpus: plan.cpus,
             wait,
             began,
@@ -288,6 +300,7 @@ mod tests {
             wait_is_default: false,
             interval: Nanos::from_secs(1),
             counts_bytes: false,
+            observe: Vec::new(),
             guard: None,
         };
         let (tell, arrived) = bounded(4);

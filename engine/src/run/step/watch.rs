@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::Receiver;
 use crossbeam::utils::CachePadded;
 
 use super::StepPlan;
+use super::edges::Edges;
 use super::live::{Live, Merger};
 use super::worker::Go;
 use crate::clock::{Clock, MonotonicClock};
@@ -14,16 +15,14 @@ use crate::error::Error;
 use crate::result::{Interval, Params};
 use crate::run::guard::{Room, TableGuard};
 use crate::run::observe::{Interrupt, Observer, Phase, Progress};
-use crate::sys::usage::{Disturbance, DisturbanceProbe};
 use crate::units::{Instant, Nanos};
 
 /// How often the launching thread looks up: it forwards an interrupt, and shows progress.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// With nobody watching it looks up less often: each look costs the measured machine a wake-up.
 const LOOK_UNWATCHED: Duration = Duration::from_millis(200);
-
-/// Once nothing is measured any more looking costs nothing, and what is next is not kept waiting.
-const LOOK_AT_END: Duration = Duration::from_millis(5);
+/// Behind the measured phase nobody minds, and the next step waits for the end of this one.
+const LOOK_AFTER: Duration = Duration::from_millis(5);
 
 /// The launching thread while the workers run.
 pub(super) struct Watch<'a, J> {
@@ -31,6 +30,8 @@ pub(super) struct Watch<'a, J> {
     pub(super) params: &'a Params,
     pub(super) merger: Option<Merger>,
     pub(super) lives: &'a [CachePadded<Live>],
+    /// Tells when the measured phase of all workers has ended.
+    pub(super) is_over: Receiver<()>,
     /// Stops the workers of this step.
     pub(super) local: &'a Interrupt,
     /// Stops the run.
@@ -47,16 +48,15 @@ impl<J> Watch<'_, J> {
         &mut self,
         decision: Go,
         threads: &[std::thread::JoinHandle<T>],
+        edges: &mut Edges,
         observer: &mut dyn Observer,
-    ) -> Disturbance {
-        // Nothing is ever sent: a receive with a timeout is a sleep that needs no clock.
-        let (_hold, pause) = bounded::<()>(0);
-        let mut probe: Option<DisturbanceProbe> = None;
+    ) {
         let started = MonotonicClock.now();
         let warm_at = match decision {
             Go::Start { t0, .. } => t0 + self.plan.warmup,
             Go::Abandon => started,
         };
+        let look_at = Instant(warm_at.0.saturating_sub(edges.lead().0));
         while !threads.iter().all(std::thread::JoinHandle::is_finished) {
             let now = MonotonicClock.now();
             let wants_progress = observer.wants_progress();
@@ -66,9 +66,10 @@ impl<J> Watch<'_, J> {
             } else {
                 LOOK_UNWATCHED
             };
-            if probe.is_none() && now >= warm_at {
-                probe = Some(DisturbanceProbe::start(&self.plan.cpus));
+            if edges.is_before() && now >= look_at {
+                edges.begin(&self.plan.cpus);
             }
+            edges.between(now);
             if self.interrupt.is_raised() {
                 self.local.raise();
             }
@@ -92,22 +93,22 @@ impl<J> Watch<'_, J> {
             if self.plan.counts_bytes && observer.wants_intervals() {
                 self.tell_bytes(now, warm_at, observer);
             }
-            let over_at = warm_at + self.plan.duration.unwrap_or(Nanos::ZERO);
-            let rest = if probe.is_none() {
-                warm_at.since(now).into()
-            } else if self.plan.duration.is_none() {
-                look
-            } else if now < over_at {
-                look.min(Duration::from(over_at.since(now)) + LOOK_AT_END)
+            let rest = if edges.is_before() {
+                look_at.since(now).into()
+            } else if edges.is_after() {
+                LOOK_AFTER
             } else {
-                LOOK_AT_END
+                look
             };
-            let _ = pause.recv_timeout(rest.clamp(Duration::from_millis(1), look));
+            if self.is_over.recv_timeout(rest.min(look)).is_ok() {
+                edges.end();
+            }
         }
+        // By a worker that failed it is not told.
+        edges.end();
         if let Some(merger) = &mut self.merger {
             merger.finish(self.params, observer);
         }
-        probe.map(|probe| probe.finish()).unwrap_or_default()
     }
 
     /// Tells of the entries of a series in bytes that are over: what this end has moved. What the far end got stands in

@@ -3,7 +3,7 @@
 use crossbeam::channel::{Receiver, Sender};
 
 use super::Job;
-use super::live::{LiveGauge, Lives, Stream};
+use super::live::{LiveGauge, Lives, Over, Stream};
 use crate::clock::{Clock, ClockQuality, MonotonicClock};
 use crate::driver::{Backend, Capabilities, Driver, DriverError};
 use crate::error::{Error, Result};
@@ -78,6 +78,7 @@ pub(super) struct Assignment<J> {
     pub(super) lives: Lives,
     pub(super) own: usize,
     pub(super) stream: Option<Stream>,
+    pub(super) over: Over,
     pub(super) interrupt: Interrupt,
     pub(super) arrived: Sender<Arrived>,
     pub(super) go: Receiver<Go>,
@@ -137,7 +138,12 @@ where
     let sleeps = assignment.job.wait() != WaitMode::Spin;
     let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
-    let gauge = LiveGauge::new(assignment.lives, assignment.own, assignment.stream);
+    let gauge = LiveGauge::new(
+        assignment.lives,
+        assignment.own,
+        assignment.stream,
+        assignment.over,
+    );
     let client = assignment
         .job
         .client(wakeup.unwrap_or_default(), gauge, assignment.interrupt);

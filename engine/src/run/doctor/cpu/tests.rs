@@ -124,6 +124,7 @@ fn a_busy_sibling_spoils_and_an_idle_one_is_noted() {
         let ticks = Ticks {
             steal: 0,
             busy,
+            softirq: 0,
             total,
         };
         [(2, ticks)].into()
