@@ -8,6 +8,7 @@ mod accuracy;
 mod allocation;
 mod bulk;
 mod cli;
+mod containers;
 mod e2e;
 mod faults;
 mod http;
