@@ -15,7 +15,12 @@ const UNAVAILABLE: i32 = 77;
 fn script(name: &str, words: &str) -> Command {
     let mut command = Command::new(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
     command.args(words.split_whitespace());
-    for variable in ["TARE_SECRET", "TARE_LAB_NET", "TARE_LAB_PORT", "XDG_RUNTIME_DIR"] {
+    for variable in [
+        "TARE_SECRET",
+        "TARE_LAB_NET",
+        "TARE_LAB_PORT",
+        "XDG_RUNTIME_DIR",
+    ] {
         command.env_remove(variable);
     }
     // A daemon that runs anyway is somebody's: containers of a test do not belong into it.
