@@ -9,6 +9,7 @@ mod allocation;
 mod bulk;
 mod cli;
 mod compare;
+mod containers;
 mod doctor;
 mod e2e;
 mod faults;

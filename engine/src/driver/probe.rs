@@ -232,11 +232,18 @@ impl Surroundings {
                 .lines()
                 .filter_map(|l| l.strip_prefix("Seccomp:"))
                 .any(|mode| mode.trim() == "2"),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: release(&read("/proc/sys/kernel/osrelease"), &read("/proc/version")),
             memlock_bytes: limit(Resource::RLIMIT_MEMLOCK),
             descriptors: limit(Resource::RLIMIT_NOFILE),
         }
     }
+}
+
+/// The kernel's release: what it says itself or, in gVisor, which has no such setting, the third word of its version.
+fn release(setting: &str, version: &str) -> String {
+    let named = setting.split_ascii_whitespace().next();
+    let release = named.or_else(|| version.split_ascii_whitespace().nth(2));
+    release.unwrap_or("unknown").to_owned()
 }
 
 /// What is said about a refusal.
@@ -392,6 +399,14 @@ mod tests {
             f()
         };
         std::thread::spawn(run).join().unwrap()
+    }
+
+    #[test]
+    fn a_kernel_without_a_release_setting_is_told_by_its_version() {
+        let version = "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016";
+        assert_eq!(release("6.8.0\n", version), "6.8.0");
+        assert_eq!(release("", version), "4.4.0");
+        assert_eq!(release("", ""), "unknown");
     }
 
     #[test]
