@@ -97,6 +97,8 @@ pub const STEPS_MAX: usize = 1_000;
 pub const COMPARE_BLOCKS_MIN: u32 = 6;
 /// Blocks of one comparison.
 pub const COMPARE_BLOCKS_MAX: u32 = 1_000;
+/// Steps of all visits of one comparison. Each keeps its histograms, some 10 KB.
+pub const VISIT_STEPS_MAX: usize = 100_000;
 /// Arms of one comparison, the one that shows its resolution not counted.
 pub const ARMS_MAX: usize = 16;
 /// CPU numbers that `--cpus` takes lie below this: the most that Linux can be built for.

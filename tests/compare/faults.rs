@@ -72,7 +72,7 @@ fn what_makes_no_sense_is_refused_in_a_line() {
     for (words, parts) in [
         (
             &["--blocks", "5"][..],
-            ["--blocks 5", "write --blocks 6 or more"],
+            ["--blocks 5", "write --blocks 6 to 1000"],
         ),
         (
             &["--block-duration", "0"],

@@ -231,7 +231,7 @@ impl BwArgs {
         {
             return Err(
                 Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
-                    .remedy("write it as .json .jsonl .csv .md or .txt"),
+                    .remedy("write it as .json .jsonl .csv .md .html or .txt"),
             );
         }
         let mut common = self.common.plan(secret)?;

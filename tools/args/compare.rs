@@ -189,6 +189,16 @@ impl CompareArgs {
     /// A usage error where flags make no sense, alone or together.
     pub(crate) fn arms(&self) -> Result<Arms> {
         let by_default = self.arms.is_empty();
+        if let Some(kind) = self
+            .arms
+            .iter()
+            .find(|arm| MEASURED.contains(&arm.as_str()))
+        {
+            let message = format!("'{kind}' stands among the arms");
+            return Err(Error::usage(message).remedy(format!(
+                "write what each visit measures behind --: tare compare … -- {kind} …"
+            )));
+        }
         let typed: Vec<&str> = if by_default {
             BY_DEFAULT.to_vec()
         } else {
@@ -271,6 +281,7 @@ impl CompareArgs {
         if let Some((_, given)) = matches.subcommand() {
             check_place(given)?;
         }
+        check_own(name, &own)?;
         let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
         Ok(cli.command)
     }
@@ -305,6 +316,11 @@ impl CompareArgs {
         self.seed.unwrap_or_else(random_seed)
     }
 
+    /// Whether quantiles were chosen.
+    pub(crate) const fn chose_quantiles(&self) -> bool {
+        self.percentiles.is_some()
+    }
+
     /// Quantiles over which a verdict is given, per cent.
     pub(crate) fn quantiles(&self) -> Vec<f64> {
         let asked = self.percentiles.as_ref();
@@ -316,13 +332,29 @@ impl CompareArgs {
 fn name_and_target(text: &str) -> Result<(&str, &str)> {
     match text.split_once('=') {
         Some((name, target)) if is_name(name) && !target.is_empty() => Ok((name, target)),
+        Some((name, "")) if is_name(name) => Err(Error::usage(format!("{name}= has no target"))
+            .remedy(format!("write it as {name}=HOST:PORT"))),
         _ if is_name(text) => Ok((text, text)),
-        _ => Err(
-            Error::usage(format!("'{}' has no name", text.escape_debug())).remedy(format!(
-                "write it as NAME={}, with a name of letters, digits, - and _",
-                text.rsplit('=').next().unwrap_or(text)
-            )),
-        ),
+        _ if text.ends_with(".json") => Err(Error::usage(format!(
+            "'{}' is a saved result, and no path",
+            text.escape_debug()
+        ))
+        .remedy("to compare two of them: tare compare --baseline-file before.json after.json")),
+        // What looks like a name that cannot be one.
+        Some((name, target)) if !name.contains([':', '/']) => {
+            let shown = name.escape_debug();
+            Err(
+                Error::usage(format!("'{shown}' can be no arm's name")).remedy(format!(
+                    "names are letters, digits, - and _: NAME={}",
+                    target
+                )),
+            )
+        }
+        _ => {
+            let shown = text.escape_debug();
+            Err(Error::usage(format!("'{shown}' has no name"))
+                .remedy(format!("write it as NAME='{shown}'")))
+        }
     }
 }
 
@@ -351,6 +383,22 @@ fn check_place(given: &ArgMatches) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks that an arm's own options are none that all arms must have alike.
+fn check_own(arm: &str, own: &[String]) -> Result<()> {
+    const ALIKE: [&str; 2] = ["--wait", "--backend"];
+    let is = |word: &String, flag: &str| {
+        word.strip_prefix(flag)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let found = ALIKE
+        .into_iter()
+        .find(|flag| own.iter().any(|word| is(word, flag)));
+    found.map_or(Ok(()), |flag| {
+        let message = format!("--arm-options {arm}: {flag} is the same for all arms");
+        Err(Error::usage(message).remedy(format!("write {flag} behind --, or leave it out")))
+    })
 }
 
 /// The flag that a user knows an id as.
@@ -451,8 +499,22 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_the_reason() {
         for (words, why) in [
             (&["a=h"][..], "alone is compared with nothing"),
-            (&["10.0.0.1:99", "b=h"], "write it as NAME=10.0.0.1:99"),
-            (&["a=", "b=h"], "'a=' has no name"),
+            (&["10.0.0.1:99", "b=h"], "write it as NAME='10.0.0.1:99'"),
+            (
+                &["http://n/?x=1", "b=h", "--", "http"],
+                "NAME='http://n/?x=1'",
+            ),
+            (&["a=", "b=h"], "a= has no target; write it as a=HOST:PORT"),
+            (&["my.host=h", "b=h"], "'my.host' can be no arm's name"),
+            (
+                &["old.json", "new.json"],
+                "--baseline-file before.json after.json",
+            ),
+            (&["a=h", "b=h", "lat"], "behind --: tare compare … -- lat"),
+            (
+                &["a=h", "b=h", "--arm-options", "b=--wait block"],
+                "--wait is the same for all arms",
+            ),
             (&["a=h", "b=h", "--", "ping"], "'ping' cannot be compared"),
             (&["a=h", "b=h", "--", "serve"], "'serve' cannot be compared"),
             (&["a=h", "b=h", "--baseline", "c"], "the arms are a, b"),

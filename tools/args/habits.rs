@@ -160,6 +160,48 @@ const BW: &[Habit] = &[
     ),
 ];
 
+/// Flags of what is measured, given to the comparison itself.
+const COMPARE: &[Habit] = &[
+    (
+        &[
+            "--size",
+            "--connections",
+            "-c",
+            "--parallel",
+            "-P",
+            "--rate",
+            "-R",
+            "--stages",
+            "--udp",
+            "-u",
+            "--tcp",
+            "--proto",
+            "--direction",
+            "--reverse",
+            "--wait",
+            "--backend",
+            "--threads",
+            "--cpus",
+            "--timeout",
+            "--warmup",
+            "--interval",
+            "--observe",
+            "--secret-file",
+            "--server-delay",
+            "--under-load",
+            "--connect-each",
+            "--no-idle",
+            "--header",
+            "-H",
+        ],
+        "it is about what each visit measures: write it behind --, as in tare compare a=… b=… -- lat --size 64",
+    ),
+    (
+        &["-d", "--duration", "-n", "--count"],
+        "write --block-duration TIME and --blocks N",
+    ),
+];
+
 /// What to say of the first word of a refused command line that is another tool's flag.
 pub(super) fn hint(root: &Command, words: &[OsString]) -> Option<String> {
     let words: Vec<&str> = words
@@ -171,6 +213,7 @@ pub(super) fn hint(root: &Command, words: &[OsString]) -> Option<String> {
     let (command, habits) = match (root.find_subcommand(name)?, *name) {
         (command, "http") => (command, HTTP),
         (command, "bw") => (command, BW),
+        (command, "compare") => (command, COMPARE),
         _ => return None,
     };
     let words = words.iter().take_while(|word| **word != "--");
@@ -209,7 +252,7 @@ mod tests {
     #[test]
     fn no_habit_is_a_flag_of_tares_own_and_none_is_there_twice() {
         let root = Cli::command();
-        for (name, habits) in [("http", HTTP), ("bw", BW)] {
+        for (name, habits) in [("http", HTTP), ("bw", BW), ("compare", COMPARE)] {
             let command = root.find_subcommand(name).unwrap();
             let mut seen = HashSet::new();
             for flag in habits.iter().flat_map(|(names, _)| *names) {

@@ -314,6 +314,11 @@ mod tests {
     #[test]
     fn flags_of_other_tools_are_told_what_to_write() {
         for (words, says) in [
+            (
+                "compare a=x b=y --observe web=pid:1",
+                "--observe: it is about what each visit measures: write it behind --",
+            ),
+            ("compare a=x b=y -d 5s", "write --block-duration TIME"),
             ("http -L node", "-L: percentiles are always printed"),
             ("http --latency node", "--latency: percentiles are always"),
             ("http -U node", "leave it out"),

@@ -11,6 +11,7 @@ use super::measure::{Measured as _, present, read};
 use crate::args::Command;
 use crate::args::compare::{Arm, CompareArgs, OPEN_LOOP_WARMUP, WARMUP};
 use crate::exit::Exit;
+use crate::output::OutputFile;
 use crate::redact;
 use crate::report::Look;
 
@@ -24,6 +25,20 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
         return later::run(before, &args.later_file()?, &options);
     }
     let typed = args.arms()?;
+    let measures_latency = !matches!(typed.arms[0].command, Command::Bw(_));
+    let is_of_latencies = args.result.output.iter().any(OutputFile::is_of_latencies);
+    if is_of_latencies && !measures_latency {
+        return Err(
+            Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
+                .remedy("write it as .json .jsonl .csv .md .html or .txt"),
+        );
+    }
+    if args.chose_quantiles() && !measures_latency {
+        return Err(
+            Error::usage("--percentiles are of latencies, and bw measures none")
+                .remedy("leave it out: the verdict is over the bandwidth"),
+        );
+    }
     let seed = args.seed();
     if args.block_duration() == Nanos::ZERO {
         return Err(Error::usage("--block-duration must be above zero").remedy("write it as 500ms"));

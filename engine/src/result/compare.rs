@@ -153,6 +153,10 @@ pub struct Cell {
     pub baseline: Option<f64>,
     /// The arm's median over the blocks.
     pub value: Option<f64>,
+    /// How far the instrument alone can shift the difference, either way: half a look of a spinning client, and the width of the
+    /// histogram's bins. Both ends of the intervals of `delta` and `ratio` stand off by it. Absent of what has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instrument_error: Option<f64>,
     /// Median over the blocks of the arm's value less the baseline's, with its interval.
     pub delta: Option<Estimate>,
     /// Median over the blocks of the arm's value over the baseline's, with its interval.

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::result::Report;
 use observe::{Interrupt, Observer};
 use plan::{BwPlan, ComparePlan, HttpPlan, LatPlan, ServePlan};
+use sweep::Part;
 
 /// How often a serving command looks whether it was interrupted.
 const SERVE_LOOK: Duration = Duration::from_millis(50);
@@ -52,7 +53,7 @@ pub struct Finished {
 /// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
 /// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
 pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    sweep::run(plan, None, interrupt, observer)
+    sweep::run(plan, Part::Whole, interrupt, observer)
 }
 
 /// Measures bulk bandwidth, one step per size and number of streams.
@@ -60,7 +61,7 @@ pub fn lat(plan: &LatPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`lat()`].
 pub fn bw(plan: &BwPlan, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-    sweep::run(plan, None, interrupt, observer)
+    sweep::run(plan, Part::Whole, interrupt, observer)
 }
 
 /// Measures an HTTP load, one step per stage and number of connections.
@@ -72,7 +73,7 @@ pub fn http(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
-    sweep::run(&http::HttpRun::new(plan)?, None, interrupt, observer)
+    sweep::run(&http::HttpRun::new(plan)?, Part::Whole, interrupt, observer)
 }
 
 /// Compares paths by blocks.

@@ -193,18 +193,34 @@ pub(super) trait Measure {
     }
 }
 
-/// Carries a plan out, against the far end that is `held` for it, if one is.
+/// What a run is part of.
+#[derive(Clone, Copy)]
+pub(super) enum Part<'a> {
+    /// Nothing else.
+    Whole,
+    /// A comparison, which has checked what it can, and may hold the far end.
+    Visit(Option<&'a Held>),
+}
+
+/// Carries a plan out.
 ///
 /// # Errors
 /// Only when not even a report can be made.
 pub(super) fn run<M: Measure>(
     measure: &M,
-    held: Option<&Held>,
+    part: Part<'_>,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
     let common = measure.common();
-    observed::check(&common.observe)?;
+    let held = match part {
+        Part::Whole => {
+            observed::check(&common.observe)?;
+            None
+        }
+        // What is observed may be gone for a visit: its own result says so then.
+        Part::Visit(held) => held,
+    };
     let cpus = Cpus::of_self();
     let most = measure.most_connections().max(1);
     let workers = common
@@ -490,8 +506,10 @@ impl<M: Measure> Run<'_, M> {
         loop {
             let plan = self.measure.step_plan(step, &self.setting())?;
             let load = self.measure.load(step, &self.setting())?;
-            let outcome = step::run(plan, self.separate, &params, self.interrupt, observer)?;
-            let load = load.map(|end| end()).transpose()?;
+            let outcome = step::run(plan, self.separate, &params, self.interrupt, observer);
+            // Whatever became of the step, the load is not to go on beside the next.
+            let load = load.map(|end| end());
+            let (outcome, load) = (outcome?, load.transpose()?);
             let unreached =
                 outcome.result.outcome.established == 0 && self.report.results.is_empty();
             if !unreached || self.interrupt.is_raised() {

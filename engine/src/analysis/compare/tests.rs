@@ -5,7 +5,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::result::Estimate;
 
 /// A part of the fixture.
 fn figures<T: DeserializeOwned>(name: &str) -> Vec<T> {
@@ -444,4 +443,43 @@ proptest! {
         judge(&mut cells);
         prop_assert_eq!(again, cells);
     }
+}
+
+/// A path that is 40 ns slower by the blocks, and an instrument that looks every 100 ns.
+#[test]
+fn what_the_instrument_may_shift_is_in_the_intervals_and_no_verdict() {
+    let of = |arm: &str, declared, by: f64, error| Cell {
+        arm: arm.to_owned(),
+        measure: "p50".to_owned(),
+        unit: "ns".to_owned(),
+        declared,
+        instrument_error: error,
+        blocks: (1..=12)
+            .map(|block| CellBlock {
+                block,
+                baseline: 1_000.0,
+                value: 1_000.0 + by + binomial::real(block) / 100.0,
+            })
+            .collect(),
+        ..Cell::default()
+    };
+    let judged = |by, error| {
+        let mut cells = [of("b", true, by, error), of(AA, false, -0.06, error)];
+        judge(&mut cells);
+        let [b, _] = cells;
+        (
+            b.verdict,
+            b.delta.and_then(|d| d.interval),
+            b.ratio.and_then(|r| r.interval),
+        )
+    };
+    let (verdict, delta, _) = judged(40.0, None);
+    assert_eq!(verdict, Some(Verdict::Slower));
+    let (low, high) = delta.unwrap();
+    let (verdict, wide, ratio) = judged(40.0, Some(50.0));
+    assert_eq!(verdict, Some(Verdict::NoDifferenceShown));
+    assert_close(wide.unwrap().0, low - 50.0);
+    assert_close(wide.unwrap().1, high + 50.0);
+    assert_close(ratio.unwrap().0, 1.0 + low / 1_000.0 - 0.05);
+    assert_eq!(judged(90.0, Some(50.0)).0, Some(Verdict::Slower));
 }

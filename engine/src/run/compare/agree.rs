@@ -6,6 +6,7 @@ use crate::analysis::compare::power::{detectable_in_spreads, spread};
 use crate::driver::Backend;
 use crate::error::{Error, Result};
 use crate::result::{Instrument, StepResult};
+use crate::run::backend;
 use crate::run::plan::{BackendChoice, Measurement, Stop, WaitMode};
 use crate::units::Nanos;
 
@@ -15,12 +16,40 @@ pub(super) const PILOT_VISITS: usize = 4;
 const PILOT_DURATION: Nanos = Nanos::from_millis(200);
 
 /// What was agreed on, and why.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) backend: String,
     pub(super) backend_reason: String,
     pub(super) wait: String,
     pub(super) wait_reason: String,
+}
+
+impl Agreed {
+    /// Before anything is.
+    pub(super) fn not_yet(measurement: &Measurement) -> Result<Self> {
+        const WHY: &str = "not agreed on: the comparison ended before";
+        let chosen = backend::choose(measurement.common().backend)?;
+        Ok(Self {
+            backend: chosen.backend.name().to_owned(),
+            backend_reason: WHY.to_owned(),
+            wait: measurement.prospect()?.wait.name().to_owned(),
+            wait_reason: WHY.to_owned(),
+        })
+    }
+
+    /// What ends of a visit did otherwise, in words.
+    pub(super) fn broken_by(&self, steps: &[StepResult]) -> Option<String> {
+        let ends = steps.iter().flat_map(|step| {
+            let server = step.instrument.server.as_ref().map(|told| ("server", told));
+            std::iter::once(("client", &step.instrument.client)).chain(server)
+        });
+        let mut told = ends.filter(|(_, end)| !end.backend.is_empty());
+        told.find_map(|(end, told)| {
+            let differs = told.backend != self.backend || told.wait != self.wait;
+            let did = format!("a {end} used {} and waited by {}", told.backend, told.wait);
+            differs.then(|| format!("{did}, instead of {} and {}", self.backend, self.wait))
+        })
+    }
 }
 
 /// What a trial told of an arm's ends.
@@ -85,9 +114,7 @@ impl Comparing<'_> {
         }
         let (wait, wait_reason) = common_wait(asked.wait, wait, &trials)?;
         for arm in &mut self.arms {
-            let common = arm.measurement.common_mut();
-            common.backend = BackendChoice::Only(backend);
-            common.wait = Some(wait);
+            arm.measurement.force(backend, wait);
         }
         self.told.agreed = Agreed {
             backend: backend.name().to_owned(),
@@ -137,6 +164,7 @@ impl Comparing<'_> {
             }
             let steps = visited.steps.iter().filter(|_| visited.error.is_none());
             for (index, step) in steps.enumerate() {
+                self.look_of_pilot(index, step);
                 for (measure, value) in self.declared.values(&[step]) {
                     let values = self.pilot.entry((index, measure)).or_default();
                     values.extend(value);
@@ -151,10 +179,29 @@ impl Comparing<'_> {
         Ok(())
     }
 
+    /// Keeps how often the client looked for replies.
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a turn")]
+    fn look_of_pilot(&mut self, index: usize, step: &StepResult) {
+        let client = &step.instrument.client;
+        let spins = client.wait != "block" && step.bandwidth.is_none();
+        let turn = if spins {
+            client.turn_p50_ns as f64
+        } else {
+            0.0
+        };
+        self.pilot_looks
+            .resize(self.pilot_looks.len().max(index + 1), 0.0);
+        self.pilot_looks[index] = turn;
+    }
+
     /// The difference in `measure` that the blocks will find in four runs of five, as far as the pilot can tell.
     pub(super) fn detectable(&self, step: usize, measure: &str) -> Option<f64> {
         let values = self.pilot.get(&(step, measure.to_owned()))?;
-        Some(spread(values)? * self.detectable_spreads?)
+        // What the instrument may shift a difference by must be exceeded, too.
+        let looks = self.declared.is_by_looks(measure);
+        let turn = self.pilot_looks.get(step).copied().filter(|_| looks);
+        let look = turn.unwrap_or(0.0) / 2.0;
+        Some(spread(values)? * self.detectable_spreads? + look)
     }
 
     /// Cells over which a verdict is given.
@@ -172,7 +219,10 @@ impl Comparing<'_> {
         let step = plan.block_duration + common.warmup + beside;
         let steps = self.arms[0].steps as u64;
         let visits = u64::from(plan.blocks) * 2 * arms as u64;
-        let total = Nanos::from_secs((step.0 * steps * visits).div_ceil(1_000_000_000));
+        let own = self.arms[0].measurement.stages_duration(step);
+        let of_visit = own.unwrap_or_else(|| step.0.saturating_mul(steps));
+        let total = of_visit.saturating_mul(visits).div_ceil(1_000_000_000);
+        let total = Nanos::from_secs(total.min(u64::from(u32::MAX)));
         let mut text = format!(
             "{} blocks of 2 visits to each of {arms} arms (the A/A arm among them), about {total}; seed {}",
             plan.blocks, plan.seed
@@ -251,6 +301,30 @@ fn common_wait(
         ))
         .remedy("write --wait block, or start that server with --allow-spin")),
         None => Ok((WaitMode::Block, told)),
+    }
+}
+
+impl Measurement {
+    /// Forces on it what was agreed on, and on the load that goes beside it.
+    fn force(&mut self, backend: Backend, wait: WaitMode) {
+        if let Self::Lat(plan) = self
+            && let Some(load) = &mut plan.under_load
+        {
+            load.plan.common.backend = BackendChoice::Only(backend);
+        }
+        let common = self.common_mut();
+        common.backend = BackendChoice::Only(backend);
+        common.wait = Some(wait);
+    }
+
+    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what others take.
+    fn stages_duration(&self, step: Nanos) -> Option<u64> {
+        let Self::Http(plan) = self else { return None };
+        let stages = plan.open.as_ref()?.stages.iter();
+        let once: u64 = stages
+            .map(|stage| stage.duration.map_or(step.0, |own| own.0))
+            .sum();
+        Some(once.saturating_mul(plan.connections.len() as u64))
     }
 }
 

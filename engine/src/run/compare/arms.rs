@@ -10,8 +10,9 @@ use crate::run::far_end::Held;
 use crate::run::hooks::HookSpec;
 use crate::run::http::HttpRun;
 use crate::run::observe::{Interrupt, Observer};
+use crate::run::observed;
 use crate::run::plan::{ComparePlan, Measurement, Target};
-use crate::run::sweep::{self, Prospect};
+use crate::run::sweep::{self, Part, Prospect};
 
 /// An arm while it is measured.
 pub(super) struct RunningArm {
@@ -38,8 +39,11 @@ pub(super) struct RunningArm {
 impl RunningArm {
     /// Keeps the steps of a visit, those of one that failed half-way too.
     pub(super) fn keep(&mut self, at_ns: u64, steps: &[StepResult]) {
+        let mut began = at_ns;
         for (kept, step) in self.measured.iter_mut().zip(steps) {
-            kept.push((at_ns, step.clone()));
+            began += step.warmup.duration_ns;
+            kept.push((began, step.clone()));
+            began += step.duration_ns;
         }
     }
 
@@ -89,10 +93,11 @@ impl Measurement {
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Finished> {
+        let part = Part::Visit(held);
         match self {
-            Self::Lat(plan) => sweep::run(plan, held, interrupt, observer),
-            Self::Bw(plan) => sweep::run(plan, held, interrupt, observer),
-            Self::Http(plan) => sweep::run(&HttpRun::new(plan)?, held, interrupt, observer),
+            Self::Lat(plan) => sweep::run(plan, part, interrupt, observer),
+            Self::Bw(plan) => sweep::run(plan, part, interrupt, observer),
+            Self::Http(plan) => sweep::run(&HttpRun::new(plan)?, part, interrupt, observer),
         }
     }
 
@@ -116,6 +121,7 @@ impl Measurement {
 pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<RunningArm>> {
     let mut prospects = Vec::new();
     for arm in &plan.arms {
+        observed::check(&arm.measurement.common().observe)?;
         prospects.push(arm.measurement.prospect()?);
     }
     let baseline = &prospects[0];
@@ -145,14 +151,16 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
                         told.without_veth(&error);
                         arm.name = "loopback-again".to_owned();
                         arm.measurement = arm.measurement.at(&Target::Loopback);
-                        held.first().map(|(_, held)| Rc::clone(held))
+                        again_on_loopback(&mut held, connections, &baseline.cpus)?
                     }
                     Err(error) => return Err(error),
                 }
             }
         };
-        if let Some(far_end) = far_end.as_ref().filter(|_| known.is_none()) {
-            held.push((target, Rc::clone(far_end)));
+        let is_new = |of: &Target| !held.iter().any(|(known, _)| known == of);
+        let measured = arm.measurement.target().clone();
+        if let Some(far_end) = far_end.as_ref().filter(|_| is_new(&measured)) {
+            held.push((measured, Rc::clone(far_end)));
         }
         arms.push(RunningArm {
             name: arm.name,
@@ -170,6 +178,22 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
     }
     arms.push(again(&arms[0]));
     Ok(arms)
+}
+
+/// The server on loopback, the same for both arms whichever of them is first.
+fn again_on_loopback(
+    held: &mut Vec<(Target, Rc<Held>)>,
+    connections: u32,
+    cpus: &[u32],
+) -> Result<Option<Rc<Held>>> {
+    if let Some((_, known)) = held.iter().find(|(of, _)| *of == Target::Loopback) {
+        return Ok(Some(Rc::clone(known)));
+    }
+    let started = Held::start(&Target::Loopback, connections, cpus)?.map(Rc::new);
+    if let Some(started) = &started {
+        held.push((Target::Loopback, Rc::clone(started)));
+    }
+    Ok(started)
 }
 
 /// The baseline once more: nothing of it is different but its name.

@@ -15,6 +15,9 @@ const REACHED: f64 = 0.95;
 /// So few may be missing whatever share they are: they were under way.
 const MISSING_MAX: f64 = 10.0;
 
+/// So many cells with too few samples are named.
+const THIN_SHOWN: usize = 3;
+
 /// One figure of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Measure {
@@ -130,6 +133,12 @@ impl Declared {
         self.0.iter().filter(|measure| measure.declared)
     }
 
+    /// Whether the values of `measure` depend on when the client looks for replies.
+    pub(super) fn is_by_looks(&self, measure: &str) -> bool {
+        let of = self.0.iter().find(|own| own.name == measure);
+        of.is_some_and(|own| matches!(own.of, Of::Quantile(_)))
+    }
+
     /// Each with its value over the visits of one step.
     pub(super) fn values(&self, visits: &[&StepResult]) -> Vec<(String, Option<f64>)> {
         let pooled = pooled(visits);
@@ -152,6 +161,16 @@ fn merged(summaries: impl Iterator<Item = Summary>) -> Distribution {
         }
     }
     merged
+}
+
+/// Where a difference is to be told to.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "latencies are positive, and a cast saturates"
+)]
+const fn nanos(value: f64) -> Nanos {
+    Nanos(value as u64)
 }
 
 /// What a block came to: of each arm that was measured in both passes its values, step by step, in the order of the
@@ -202,14 +221,18 @@ impl BlockValues {
     }
 }
 
-/// The target rate was not reached: what was due and neither answered nor failed is more than can have been under way on
+/// More than one in a hundred had no answer in time; or the target rate was not reached: what was due and neither answered nor failed is more than can have been under way on
 /// a path as fast as the fastest answer showed it to be.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn is_overloaded(step: &StepResult) -> bool {
+    let operations = &step.operations;
+    // What was given up on after --timeout took longer than is known: a quantile of it is no path's.
+    if operations.timed_out * 100 > operations.completed {
+        return true;
+    }
     let Some(target) = step.rate.target_per_s else {
         return false;
     };
-    let operations = &step.operations;
     let ended = operations.completed + operations.failed + operations.timed_out;
     let missing = operations.due.saturating_sub(ended) as f64;
     let fastest_s = step.latency.service.min_ns.unwrap_or(0) as f64 / 1e9;
@@ -255,7 +278,9 @@ impl Comparing<'_> {
             for step in 0..running.steps {
                 for (index, measure) in self.declared.0.iter().enumerate() {
                     let blocks = self.cell_blocks(arm, step, index);
+                    let instrument_error = self.instrument_error(arm, step, measure, &blocks);
                     cells.push(Cell {
+                        instrument_error,
                         arm: running.name.clone(),
                         step: step as u64,
                         measure: measure.name.clone(),
@@ -269,11 +294,67 @@ impl Comparing<'_> {
                 }
             }
         }
-        // Of a quantile that no block has samples enough for there is nothing to be said, whatever the number of blocks.
-        let measured_at_all = |cell: &Cell| !cell.blocks.is_empty() || self.values.is_empty();
-        cells.retain(measured_at_all);
         judge(&mut cells);
         cells
+    }
+
+    /// How far the instrument alone can shift a difference. A spinning client looks for replies once a turn, so a reply lies
+    /// unseen for a share of a turn that depends on when it comes: another path may bring it right before a look each time,
+    /// or right after. Half a turn either way is what its mean cannot be told from. And each value is that of its bin.
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a turn")]
+    fn instrument_error(
+        &self,
+        arm: usize,
+        step: usize,
+        measure: &Measure,
+        blocks: &[CellBlock],
+    ) -> Option<f64> {
+        if !matches!(measure.of, Of::Quantile(_) | Of::Residence) {
+            return None;
+        }
+        let bins = Distribution::uncensored();
+        let width = |value: f64| bins.resolution(nanos(value)).0 as f64;
+        let widths = blocks.iter().map(|b| width(b.baseline).max(width(b.value)));
+        let width = widths.fold(0.0, f64::max);
+        let looks = |arm: usize| {
+            let visits = self.arms[arm].measured.get(step)?;
+            let turns = visits.iter().map(|(_, step)| &step.instrument.client);
+            let mut turns: Vec<u64> = turns
+                .filter(|client| client.wait != "block")
+                .map(|client| client.turn_p50_ns)
+                .collect();
+            turns.sort_unstable();
+            turns.get(turns.len() / 2).copied()
+        };
+        let turn = match measure.of {
+            Of::Quantile(_) => looks(0).max(looks(arm)).unwrap_or(0) as f64,
+            _ => 0.0,
+        };
+        Some(turn / 2.0 + width)
+    }
+
+    /// Declared quantiles for which some whole blocks have too few samples, in words.
+    pub(super) fn thin(&self, cells: &[Cell]) -> Option<String> {
+        let whole = self.whole_blocks();
+        let thin =
+            |cell: &&Cell| cell.declared && cell.unit == "ns" && (cell.blocks.len() as u64) < whole;
+        let told: Vec<String> = cells
+            .iter()
+            .filter(thin)
+            .map(|cell| {
+                let (blocks, measure) = (cell.blocks.len(), cell.measure.replace('_', "."));
+                format!("{measure} of {} in {blocks} of {whole}", cell.arm)
+            })
+            .collect();
+        if told.is_empty() {
+            return None;
+        }
+        let more = match told.len().saturating_sub(THIN_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} others"),
+        };
+        let shown = told[..told.len().min(THIN_SHOWN)].join(", ");
+        Some(format!("{shown}{more}"))
     }
 
     fn cell_blocks(&self, arm: usize, step: usize, measure: usize) -> Vec<CellBlock> {

@@ -17,9 +17,9 @@ use super::observe::{Interrupt, Observer};
 use super::plan::ComparePlan;
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::{Error, Result};
-use crate::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN};
+use crate::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN, VISIT_STEPS_MAX};
 use crate::result::{Block, StepResult, Visit};
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 use arms::RunningArm;
 use cells::{BlockValues, Declared};
@@ -27,8 +27,11 @@ use order::Orders;
 use told::Told;
 use visit::Visited;
 
-/// An arm that could not be measured so many times in a row is given up: both passes of a block.
-const FAILURES_MAX: u32 = 2;
+/// An arm that could not be measured so many times in a row is given up: both passes of two blocks. The last visit of a
+/// pass may be the first of the next one, and whoever restarts is back a moment later.
+const FAILURES_MAX: u32 = 4;
+/// What is measured so far is handed on that often at most: it is made anew from all blocks each time.
+const REPORT_EVERY: Nanos = Nanos::from_secs(2);
 
 /// Carries a comparison out.
 ///
@@ -55,11 +58,16 @@ pub(super) fn run(
 /// Checks what no flag can check alone.
 fn check(plan: &ComparePlan) -> Result<()> {
     if !(COMPARE_BLOCKS_MIN..=COMPARE_BLOCKS_MAX).contains(&plan.blocks) {
-        return Err(Error::usage(format!(
-            "--blocks {} is not {COMPARE_BLOCKS_MIN} to {COMPARE_BLOCKS_MAX}: fewer blocks give no interval of 95 %",
-            plan.blocks
-        ))
-        .remedy(format!("write --blocks {COMPARE_BLOCKS_MIN} or more")));
+        let why = if plan.blocks < COMPARE_BLOCKS_MIN {
+            "fewer blocks give no interval of 95 %"
+        } else {
+            "more of them are no result that can be kept"
+        };
+        return Err(
+            Error::usage(format!("--blocks {}: {why}", plan.blocks)).remedy(format!(
+                "write --blocks {COMPARE_BLOCKS_MIN} to {COMPARE_BLOCKS_MAX}"
+            )),
+        );
     }
     if !(2..=ARMS_MAX).contains(&plan.arms.len()) {
         let message = format!(
@@ -80,6 +88,24 @@ fn check(plan: &ComparePlan) -> Result<()> {
     Ok(())
 }
 
+/// Checks that all of it can be kept: a result that holds every block is bounded by its blocks.
+fn check_amount(visits: usize, steps: usize) -> Result<()> {
+    if visits.saturating_mul(steps) <= VISIT_STEPS_MAX {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{visits} visits of {steps} steps each are more than {VISIT_STEPS_MAX} in all"
+    ))
+    .remedy("ask for fewer --blocks, arms or steps"))
+}
+
+/// The seed of what is left to chance within the visits of a block: another one in each block, so that blocks are
+/// independent, and the same for all its arms.
+const fn seed_of_block(seed: u64, number: u64) -> u64 {
+    // Weyl's sequence by the golden ratio, as SplitMix64 has it; below 2^53, as every seed.
+    seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 11
+}
+
 /// A comparison under way.
 struct Comparing<'a> {
     plan: &'a ComparePlan,
@@ -91,6 +117,8 @@ struct Comparing<'a> {
     declared: Declared,
     told: Told,
     began: Instant,
+    /// When what is measured so far was last handed on.
+    reported: Instant,
     /// Steps begun, of all that there will be, for the progress.
     steps_done: usize,
     steps_total: usize,
@@ -99,6 +127,8 @@ struct Comparing<'a> {
     values: Vec<BlockValues>,
     /// What the pilot found: by step and measure, a value per visit.
     pilot: BTreeMap<(usize, String), Vec<f64>>,
+    /// By step: the client's median turn that found nothing, nanoseconds, where it spins.
+    pilot_looks: Vec<f64>,
     /// The difference that so many blocks find in four runs of five, in standard deviations of a visit.
     detectable_spreads: Option<f64>,
 }
@@ -109,10 +139,12 @@ impl<'a> Comparing<'a> {
         interrupt: &'a Interrupt,
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
-        let mut told = Told::new(plan);
+        let mut told = Told::new(plan)?;
+        told.name_leftovers();
         let arms = arms::furnish(plan, &mut told)?;
         let steps = arms[0].steps;
         let visits = plan.blocks as usize * 2 * arms.len() + agree::PILOT_VISITS;
+        check_amount(visits, steps)?;
         for warning in told.warnings() {
             observer.warning(&warning);
         }
@@ -125,11 +157,13 @@ impl<'a> Comparing<'a> {
             arms,
             told,
             began: MonotonicClock.now(),
+            reported: MonotonicClock.now(),
             steps_done: 0,
             steps_total: visits * steps,
             blocks: Vec::new(),
             values: Vec::new(),
             pilot: BTreeMap::new(),
+            pilot_looks: Vec::new(),
             detectable_spreads: None,
         })
     }
@@ -143,13 +177,26 @@ impl<'a> Comparing<'a> {
             if let Err(error) = self.block(number, orders.next_block()) {
                 return Some(error);
             }
-            if self.observer.wants_reports() {
+            let now = MonotonicClock.now();
+            if self.observer.wants_reports() && now.since(self.reported) >= REPORT_EVERY {
                 let report = self.report(true);
                 self.observer.step_finished(&report);
+                self.reported = MonotonicClock.now();
             }
         }
-        let given_up = self.arms.iter().find(|arm| arm.failed.is_some())?;
-        given_up.failed.clone().map(|error| given_up.blame(&error))
+        let failed = |arm: &RunningArm| Some(arm.blame(arm.failed.as_ref()?));
+        let given_up = self.arms.iter().find_map(failed);
+        given_up.or_else(|| self.missing_blocks())
+    }
+
+    /// Blocks are missing although no arm was given up and nobody ended the run.
+    fn missing_blocks(&self) -> Option<Error> {
+        let (whole, asked) = (self.whole_blocks(), u64::from(self.plan.blocks));
+        if self.interrupt.is_raised() || whole >= asked {
+            return None;
+        }
+        let message = format!("in {whole} of {asked} blocks every arm could be measured");
+        Some(Error::peer(message).remedy("see `comparison.blocks` for what failed, and when"))
     }
 
     /// Whether a block follows the first `number` ones. Blocks in which a visit failed are made up for, as long as every arm
@@ -157,6 +204,10 @@ impl<'a> Comparing<'a> {
     fn needs_block(&self, number: u64) -> bool {
         let asked = u64::from(self.plan.blocks);
         if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
+            return false;
+        }
+        let compared = &self.arms[1..self.arms.len() - 1];
+        if compared.iter().all(|arm| arm.failed.is_some()) {
             return false;
         }
         let all_there = self.arms.iter().all(|arm| arm.failed.is_none());
@@ -190,7 +241,8 @@ impl<'a> Comparing<'a> {
             }
             let began_at = jiff::Timestamp::now().to_string();
             let at = MonotonicClock.now().since(self.began);
-            let measurement = self.arms[arm].measurement.clone();
+            let mut measurement = self.arms[arm].measurement.clone();
+            measurement.common_mut().seed = seed_of_block(self.plan.seed, number);
             let visited = self.visit(arm, &measurement);
             block.visits.push(Visit {
                 arm: self.arms[arm].name.clone(),
@@ -231,6 +283,10 @@ impl<'a> Comparing<'a> {
             error,
             unclean,
         } = visited;
+        if let Some(what) = self.told.agreed.broken_by(&steps) {
+            let name = self.arms[index].name.clone();
+            self.told.differed(&name, &what);
+        }
         let arm = &mut self.arms[index];
         arm.keep(at_ns, &steps);
         match error {
@@ -256,7 +312,9 @@ impl<'a> Comparing<'a> {
         let interrupted = self.interrupt.is_raised();
         let report = self.report(interrupted || error.is_some());
         for warning in &report.warnings {
-            self.observer.warning(warning);
+            if !self.told.warnings().contains(warning) {
+                self.observer.warning(warning);
+            }
         }
         Finished {
             report,

@@ -3,10 +3,11 @@
 use super::Comparing;
 use super::agree::Agreed;
 use crate::analysis::pool::pool;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::result::{
     Comparison, Environment, Environments, Report, SCHEMA, StepResult, Tool, Warning,
 };
+use crate::run::journal::Journal;
 use crate::run::plan::ComparePlan;
 
 /// A warning of some visits.
@@ -33,22 +34,47 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(plan: &ComparePlan) -> Self {
-        Self {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Where this machine has no backend as asked for.
+    pub(super) fn new(plan: &ComparePlan) -> Result<Self> {
+        Ok(Self {
             started_at: jiff::Timestamp::now().to_string(),
-            agreed: Agreed::default(),
+            agreed: Agreed::not_yet(&plan.arms[0].measurement)?,
             environment: Environments::default(),
             measured_plan: serde_json::Value::Null,
             own: Vec::new(),
             of_visits: Vec::new(),
             visits: 0,
             baseline: plan.arms[0].name.clone(),
-        }
+        })
     }
 
     /// Warnings so far.
     pub(super) fn warnings(&self) -> &[Warning] {
         &self.own
+    }
+
+    /// What earlier runs left behind would be measured with every arm: it is told at once.
+    pub(super) fn name_leftovers(&mut self) {
+        for leftover in Journal::of_machine().leftovers() {
+            self.own.push(Warning {
+                code: "leftover".to_owned(),
+                message: format!("an earlier run left {}", leftover.what),
+                advice: leftover.undo_command,
+            });
+        }
+    }
+
+    /// An end did in a visit what was not agreed on: another server behind the same address, or a changed one.
+    pub(super) fn differed(&mut self, arm: &str, what: &str) {
+        let warning = Warning {
+            code: "ends-differ".to_owned(),
+            message: format!("not all ends did what was agreed on: {what}"),
+            advice: "the difference may be that of the ends: serve every arm alike".to_owned(),
+        };
+        self.count(arm, warning);
     }
 
     /// The second path of a comparison by default cannot be had.
@@ -93,10 +119,15 @@ impl Told {
                 self.environment.servers.push(server.clone());
             }
         }
-        // What a visit has too few samples for, a block or all of them may have.
-        let lasting = |warning: &&Warning| warning.code != "few-samples";
-        for warning in report.warnings.iter().filter(lasting) {
-            self.count(arm, warning.clone());
+        let mut codes: Vec<&str> = Vec::new();
+        for warning in &report.warnings {
+            // What a visit has too few samples for, a block or all of them may have; and what was left over was told at the
+            // start. A visit of several steps counts once.
+            let is_told = ["few-samples", "leftover"].contains(&warning.code.as_str());
+            if !is_told && !codes.contains(&warning.code.as_str()) {
+                codes.push(&warning.code);
+                self.count(arm, warning.clone());
+            }
         }
     }
 
@@ -195,6 +226,12 @@ impl Comparing<'_> {
             blocks: self.blocks.clone(),
             cells: self.cells(),
         };
+        let thin = self.thin(&comparison.cells).map(|what| Warning {
+            code: "few-samples".to_owned(),
+            message: format!("blocks with samples enough: {what}; the others have no part in it"),
+            advice: "raise --block-duration, so that every block has a thousand samples for a p99"
+                .to_owned(),
+        });
         Report {
             schema: SCHEMA.to_owned(),
             tool: Tool {
@@ -210,7 +247,12 @@ impl Comparing<'_> {
             results,
             comparison: Some(Box::new(comparison)),
             assertions: Vec::new(),
-            warnings: self.told.merged(self.arms.len()),
+            warnings: self
+                .told
+                .merged(self.arms.len())
+                .into_iter()
+                .chain(thin)
+                .collect(),
         }
     }
 

@@ -7,7 +7,7 @@ use crossbeam::channel::bounded;
 use super::Comparing;
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::{Error, Result};
-use crate::result::{Params, StepResult};
+use crate::result::{AA, Params, StepResult};
 use crate::run::observe::{Interrupt, Observer, Progress};
 use crate::run::plan::Measurement;
 use crate::units::Nanos;
@@ -40,7 +40,13 @@ impl Comparing<'_> {
     pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> Visited {
         let arm = &self.arms[index];
         let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
-        let entered = match self.hooks.enter(&name, &hooks) {
+        // The A/A arm is the baseline under another name, to its hooks too.
+        let called = if name == AA {
+            self.arms[0].name.clone()
+        } else {
+            name.clone()
+        };
+        let entered = match self.hooks.enter(&called, &hooks) {
             Ok(Some(entered)) => entered,
             Ok(None) => return Visited::interrupted(),
             Err(error) => {
@@ -76,12 +82,17 @@ impl Comparing<'_> {
             }
         };
         self.told.visited(&name, &finished.report);
-        let mut error = finished.error;
+        let steps = finished.report.results;
+        // Of an HTTP load without a single response as expected the goodput is zero, and that is what there is to compare.
+        let is_measured = measurement.kind() == "http"
+            && steps.len() == self.arms[index].steps
+            && steps.iter().all(|step| ran_its_course(step));
+        let mut error = finished.error.filter(|_| !is_measured);
         if finished.interrupted {
             error.get_or_insert_with(|| Error::environment("interrupted"));
         }
         Visited {
-            steps: finished.report.results,
+            steps,
             error,
             unclean,
         }
@@ -102,6 +113,11 @@ impl Comparing<'_> {
             None => Ok(visited.steps),
         }
     }
+}
+
+/// The step was measured from begin to end, whatever came of it.
+fn ran_its_course(step: &StepResult) -> bool {
+    !step.partial && step.duration_ns > 0 && step.connections.established > 0
 }
 
 /// Lets a change settle.
