@@ -7,7 +7,7 @@ use tare_engine::units::Nanos;
 
 use super::differences::magnitude;
 use super::{Dimension, View, heading, short};
-use crate::report::{bulk, errors, grouped, parameters, per_second, plural};
+use crate::report::{bulk, errors, grouped, parameters, per_second, plural, quantity};
 
 /// Instances of an arm that are named; of more only their number is told.
 const INSTANCES_NAMED: usize = 4;
@@ -247,7 +247,13 @@ fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
     };
     let text = format!("hold for {cells} at 95 % (sign test over the blocks, Holm's correction)");
     notes.push(("verdicts".to_owned(), text));
-    let text = "in brackets, 95 % for the median over the blocks, each for itself".to_owned();
+    let mut text = "in brackets, 95 % for the median over the blocks, each for itself".to_owned();
+    let errors = declared.iter().filter_map(|cell| cell.instrument_error);
+    let shift = errors.fold(0.0, f64::max);
+    if shift > 0.0 {
+        let shift = quantity::shown("ns", shift);
+        text += &format!(", and {shift} more for the instrument");
+    }
     notes.push(("intervals".to_owned(), text));
     notes
 }
