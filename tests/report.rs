@@ -139,7 +139,7 @@ fn the_command_line_is_told_without_its_secrets() {
     let serve = Serve::start("");
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("a.html");
-    let url = format!("{}/?key=hunter2", serve.address());
+    let url = format!("{}/?key=hunter2&b=c", serve.address());
     let words = [
         "http",
         &url,
@@ -169,14 +169,67 @@ fn the_command_line_is_told_without_its_secrets() {
     );
     assert!(!line.contains("hunter2"), "{line}");
     assert_eq!(line.matches("(redacted)").count(), 3, "{line}");
+    // The path of the result, and of the plan, is that of the command line.
+    let path = "/?key=(redacted)&b=c";
+    assert!(line.contains(path), "{line}");
+    assert_eq!(text(&report, "/results/0/params/http/path"), path);
+    assert_eq!(text(&report, "/plan/requests/0/path"), path);
+    assert!(!ran.stdout.contains("hunter2"), "{}", ran.stdout);
     let page = fs::read_to_string(page).unwrap();
-    assert!(page.contains("Authorization: (redacted)") && !page.contains("Bearer hunter2"));
+    assert!(page.contains("Authorization: (redacted)") && !page.contains("hunter2"));
 
     let report = lat(serve.address(), "-n 20 --wait block").exits(0).report();
     let line = text(&report, "/plan/command_line");
     assert!(
         line.starts_with(&format!("tare lat {} ", serve.address())),
         "{line}"
+    );
+}
+
+#[test]
+fn no_format_tells_the_secrets_of_an_arm() {
+    let serve = Serve::start("");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |ending: &str| dir.path().join(format!("a.{ending}"));
+    let arms = ["a", "b"].map(|name| format!("{name}={}", serve.address()));
+    let mut words = vec!["compare", &arms[0], &arms[1]];
+    words.extend([
+        "--arm-options",
+        "b=-H 'X-Auth: hunter2' --body hunter2",
+        "--before",
+        "b=true curl -u me:hunter2 -d pin=hunter2 h",
+        "--after",
+        "b=true docker login -p hunter2",
+    ]);
+    let endings = ["json", "jsonl", "csv", "md", "txt", "html"];
+    let files = endings.map(|ending| path(ending).display().to_string());
+    for file in &files {
+        words.extend(["-o", file]);
+    }
+    words.extend(["--blocks", "6", "--block-duration", "20ms", "--format"]);
+    words.extend([
+        "json",
+        "--",
+        "http",
+        "-c",
+        "1",
+        "--expect-status",
+        "2xx,4xx",
+    ]);
+    let ran = run(&words).exits(0);
+    let report = ran.report();
+    assert!(!ran.stdout.contains("hunter2"), "{}", ran.stdout);
+    for file in &files {
+        let written = fs::read_to_string(file).unwrap();
+        assert!(!written.contains("hunter2"), "{file}: {written}");
+    }
+    let arm = &report["comparison"]["arms"][1];
+    assert_eq!(
+        (text(arm, "/options"), text(arm, "/after")),
+        (
+            "-H 'X-Auth: (redacted)' --body '(redacted)'",
+            "true docker login -p '(redacted)'"
+        )
     );
 }
 

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{BRIEF, blocks, compare, visited};
-use crate::util::{Job, Ran, eventually, lat, run};
+use crate::util::{Job, Ran, eventually, lat, run, text};
 
 /// A file that hooks write a line to.
 struct Trace {
@@ -135,17 +135,91 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
     assert!(!ran.stderr.contains("--before b changed"), "{}", ran.stderr);
 }
 
+/// Does what the error of a failing `--after b` says, and asserts that nothing is left then. Returns what was typed.
+#[track_caller]
+fn undoes(ran: &Ran, code: u8) -> String {
+    let code = format!("exit code {code}");
+    let mut lines = ran
+        .stderr
+        .lines()
+        .filter(|line| line.contains("--after b=") && line.contains(&code));
+    let line = lines.next().unwrap_or_else(|| panic!("not told: {ran:#?}"));
+    assert_eq!(lines.next(), None, "told once");
+    let (_, undo) = line.split_once("to undo it: ").unwrap();
+    let (_, entry) = undo.rsplit_once("&& rm ").unwrap();
+    let entry = PathBuf::from(entry.trim_matches('\''));
+    assert!(entry.exists(), "{entry:?}");
+    // As after whatever was in its way is mended: the command is not what is tested.
+    let typed = format!("true {}", &undo[undo.find("&& rm ").unwrap()..]);
+    let status = std::process::Command::new("sh")
+        .args(["-c", &typed])
+        .status();
+    assert!(status.unwrap().success(), "{typed}");
+    assert!(!entry.exists(), "{entry:?}");
+    undo.to_owned()
+}
+
 #[test]
 fn an_after_command_that_fails_ends_the_comparison() {
     let words = ["compare", "a=loopback", "b=loopback", "--after", "b=exit 7"];
     let words = [&words[..], &BRIEF, &["--", "lat", "--wait", "block"]].concat();
     let ran = run(&words).exits(1);
-    ran.complains(&["--after b", "exit code 7"]);
-    // Nothing is left to be undone by hand twice: the entry that is named is removed with it.
-    let again = lat("loopback", "-n 50 --wait block");
-    for line in again.stderr.lines().filter(|line| line.contains("rm ")) {
-        if let Some((_, entry)) = line.rsplit_once("rm ") {
-            let _ = fs::remove_file(entry.trim());
-        }
-    }
+    undoes(&ran, 7);
+}
+
+/// Whose commands fail only in the blocks, both of them: the trial before has left a file.
+fn failing_in_the_blocks(trace: &Trace) -> [String; 4] {
+    let tried = trace.path.with_extension("tried");
+    let tried = tried.display();
+    [
+        "--before".to_owned(),
+        format!(
+            "b=echo before >> {}; test ! -e {tried}",
+            trace.path.display()
+        ),
+        "--after".to_owned(),
+        format!("b=PIN=hunter2; test ! -e {tried} || exit 8; touch {tried}"),
+    ]
+}
+
+#[test]
+fn nothing_is_measured_on_a_host_that_was_left_half_changed() {
+    let trace = Trace::new();
+    let hooks = failing_in_the_blocks(&trace);
+    let mut words = vec!["compare", "a=loopback", "b=loopback"];
+    words.extend(hooks.iter().map(String::as_str));
+    words.extend(BRIEF);
+    words.extend(["--format", "json", "--", "lat", "--wait", "block"]);
+    let ran = run(&words).exits(1);
+    // Only who typed the command sees it again.
+    assert!(undoes(&ran, 8).contains("hunter2"));
+    assert!(!ran.stdout.contains("hunter2"), "{}", ran.stdout);
+    let report = ran.report();
+    assert_eq!(trace.lines(), ["before", "before"]);
+    let last = visited(blocks(&report).last().unwrap());
+    assert_eq!((blocks(&report).len(), last.last()), (1, Some(&"b")));
+    let visit = &blocks(&report)[0]["visits"][last.len() - 1];
+    assert!(
+        text(visit, "/error").contains("--before b="),
+        "the report says why: {visit}"
+    );
+    assert_eq!(report["partial"], true);
+}
+
+/// In the trials before the first block, too.
+#[test]
+fn what_an_interrupted_trial_left_is_told() {
+    let trace = Trace::new();
+    let before = format!("b=echo under way >> {}; sleep 600", trace.path.display());
+    let hooks = ["--before", &before, "--after", "b=exit 9"];
+    let words = [
+        &["compare", "a=loopback", "b=loopback"],
+        &hooks[..],
+        &BRIEF,
+        &["--", "lat", "--wait", "block"],
+    ];
+    let job = Job::tare(&words.concat());
+    eventually("the before-command", || !trace.lines().is_empty());
+    job.signal(Signal::SIGINT);
+    undoes(&job.wait().exits(130), 9);
 }

@@ -134,7 +134,7 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
         },
         name: arm.name,
         measurement,
-        options: arm.options,
+        options: shown(&arm.options),
         hooks: arm.hooks,
     })
 }

@@ -48,13 +48,13 @@ pub struct Arm {
     pub name: String,
     /// Against what, as typed.
     pub target: String,
-    /// Options that only this arm has, as typed.
+    /// Options that only this arm has, secrets redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
-    /// The command run before each visit, as typed, secrets redacted.
+    /// The command run before each visit, secrets redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// The command run after each visit, as typed, secrets redacted.
+    /// The command run after each visit, secrets redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
     /// The distinct server instances that answered, in all visits.

@@ -55,15 +55,15 @@ impl Hooks {
         }
     }
 
-    /// Runs the before-command of `arm` to its end. None where the run was interrupted before or meanwhile: then the
-    /// command was ended and the after-command has been run.
+    /// Runs the before-command of `arm` to its end.
     ///
     /// # Errors
-    /// An environment error where the change cannot be journaled (then nothing was run), or where the before-command fails
-    /// or takes too long; the after-command has been run then, and if it failed too the error says so.
-    pub fn enter(&self, arm: &str, spec: &HookSpec) -> Result<Option<Entered<'_>>> {
+    /// Where the run was interrupted before or meanwhile, where the change cannot be journaled (then nothing was run), or
+    /// where the before-command fails or takes too long. Whatever was begun was ended and its after-command run; whether
+    /// that failed too is told apart, because what is measured next is measured with it.
+    pub fn enter(&self, arm: &str, spec: &HookSpec) -> std::result::Result<Entered<'_>, Refused> {
         if self.interrupt.is_raised() {
-            return Ok(None);
+            return Err(Refused::default());
         }
         let mut entered = Entered {
             hooks: self,
@@ -77,29 +77,36 @@ impl Hooks {
             };
             let note = self
                 .journal
-                .note_command(arm, &what, &undo_command(arm, after))?;
+                .note_command(arm, &what, &undo_command(arm, after))
+                .map_err(|error| Refused {
+                    why: Some(error),
+                    unclean: None,
+                })?;
             entered.pending = Some(Pending {
                 after: after.clone(),
                 note,
             });
         }
         let Some(before) = &spec.before else {
-            return Ok(Some(entered));
+            return Ok(entered);
         };
         let ended = shell::run(before, arm, self.patience, Some(&self.interrupt));
         if matches!(ended.end, End::Interrupted) {
-            entered.leave()?;
-            return Ok(None);
+            return Err(Refused {
+                why: None,
+                unclean: entered.leave().err(),
+            });
         }
         let Some(error) = self.failure("--before", arm, before, &ended) else {
-            return Ok(Some(entered));
+            return Ok(entered);
         };
-        Err(match entered.leave() {
-            Ok(()) => error,
-            Err(undoing) => {
-                Error::environment(format!("{}, and {}", error.message(), undoing.message()))
-                    .remedy(undoing.advice().unwrap_or_default())
-            }
+        let unclean = entered.leave().err().map(|undoing| {
+            Error::environment(format!("{}, and {}", error.message(), undoing.message()))
+                .remedy(undoing.advice().unwrap_or_default())
+        });
+        Err(Refused {
+            why: Some(error),
+            unclean,
         })
     }
 
@@ -139,6 +146,18 @@ impl Hooks {
         let message = format!("{flag} {arm}='{hint}' {how}{said}");
         Some(Error::environment(message).remedy(remedy))
     }
+}
+
+/// Why a visit is not begun.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// An environment error, or nothing: the run was interrupted. It hints at the commands and holds neither, and so can
+    /// stand in a report.
+    pub why: Option<Error>,
+    /// The after-command failed too, and what it should have undone stays in the journal: an environment error that says
+    /// both failures. Its advice, which holds the whole command, is what to type, and is for nobody but who typed it: a
+    /// command may hold a secret, which no report may.
+    pub unclean: Option<Error>,
 }
 
 /// What to do about a command that failed with this exit code.
@@ -192,7 +211,7 @@ impl Entered<'_> {
     ///
     /// # Errors
     /// An environment error where it fails or takes too long. What it should have undone stays in the journal then, and
-    /// the error's advice, which holds the whole command, is what to type.
+    /// the error's advice, which holds the whole command, is what to type; it is for no report, as [`Refused::unclean`].
     pub fn leave(mut self) -> Result<()> {
         self.undo()
     }

@@ -8,7 +8,7 @@ use super::cpus::Cpus;
 use super::far_end::{self, FarEnd, Held};
 use super::guard::TableGuard;
 use super::plan::http::describe;
-use super::plan::{Common, HttpPlan, Stage, Stop, Target, WaitMode};
+use super::plan::{Common, HttpPlan, Stage, Stop, Target, WaitMode, secret};
 use super::report::{self, Inputs};
 use super::step::{HttpJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
@@ -80,7 +80,7 @@ impl<'a> HttpRun<'a> {
         let stages = plan.open.as_ref().map_or(0, |open| open.stages.len());
         HttpParams {
             method: first.map_or_else(String::new, |r| r.method.clone()),
-            path: first.map_or_else(String::new, |r| r.target.clone()),
+            path: first.map_or_else(String::new, |r| secret::shown_path(&r.target)),
             requests: plan.requests.len() as u64,
             request_bytes: bytes.map_or(0, |entry| u64::from(entry.len)),
             pipeline: plan.pipeline,

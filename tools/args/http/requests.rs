@@ -35,8 +35,8 @@ pub(super) struct RequestArgs {
     ///
     /// The port is 80 unless given, and http:// may be left out. Several are sent in turn, all to one host and port.
     /// `loopback` is a server within this process, on a CPU of its own, `veth` the same in a network namespace made
-    /// for the run (needs root). Paths go out exactly as typed, and stand in the report with their queries: what is
-    /// secret belongs into a header (-H), where the report leaves out the usual ones.
+    /// for the run (needs root). Paths go out exactly as typed, and stand in the report with their queries, but for the
+    /// values of parameters such as key=, token= and password=: what is secret belongs into a header (-H).
     #[arg(value_name = "URL")]
     pub(super) urls: Vec<Url>,
     /// Take the URLs from this file, or - for stdin; a line each: [WEIGHT] [METHOD] URL or /PATH

@@ -159,9 +159,7 @@ impl Comparing<'_> {
         shorten(&mut measurement);
         for _ in 0..PILOT_VISITS {
             let visited = self.visit(0, &measurement);
-            if let Some(error) = visited.unclean {
-                return Err(self.arms[0].blame(&error));
-            }
+            self.clean()?;
             let steps = visited.steps.iter().filter(|_| visited.error.is_none());
             for (index, step) in steps.enumerate() {
                 self.look_of_pilot(index, step);

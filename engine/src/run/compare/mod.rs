@@ -45,13 +45,12 @@ pub(super) fn run(
     check(plan)?;
     let mut comparing = Comparing::start(plan, interrupt, observer)?;
     let prepared = comparing.agree().and_then(|()| comparing.pilot());
-    match prepared {
-        Ok(()) => {}
-        // What was begun was ended by the interrupt, and not by the arm.
-        Err(_) if interrupt.is_raised() => {}
-        Err(error) => return Err(error),
-    }
-    let error = comparing.blocks();
+    let error = match prepared {
+        Ok(()) => comparing.blocks(),
+        // What was begun was ended by the interrupt, and not by the arm; what it left behind is left all the same.
+        Err(_) if interrupt.is_raised() => comparing.unclean.take(),
+        Err(error) => return Err(comparing.unclean.take().unwrap_or(error)),
+    };
     Ok(comparing.finish(error))
 }
 
@@ -122,6 +121,9 @@ struct Comparing<'a> {
     /// Steps begun, of all that there will be, for the progress.
     steps_done: usize,
     steps_total: usize,
+    /// What an arm's commands changed and could not undo: whatever is measured next would be measured with it. Its advice
+    /// holds the after-command, and so it gets into no report.
+    unclean: Option<Error>,
     blocks: Vec<Block>,
     /// What the whole blocks came to, and the arms' part in the others.
     values: Vec<BlockValues>,
@@ -160,6 +162,7 @@ impl<'a> Comparing<'a> {
             reported: MonotonicClock.now(),
             steps_done: 0,
             steps_total: visits * steps,
+            unclean: None,
             blocks: Vec::new(),
             values: Vec::new(),
             pilot: BTreeMap::new(),
@@ -278,11 +281,7 @@ impl<'a> Comparing<'a> {
         visited: Visited,
         measured: &mut Vec<Vec<StepResult>>,
     ) -> Option<Error> {
-        let Visited {
-            steps,
-            error,
-            unclean,
-        } = visited;
+        let Visited { steps, error } = visited;
         if let Some(what) = self.told.agreed.broken_by(&steps) {
             let name = self.arms[index].name.clone();
             self.told.differed(&name, &what);
@@ -305,7 +304,7 @@ impl<'a> Comparing<'a> {
                 }
             }
         }
-        unclean
+        self.unclean.clone()
     }
 
     fn finish(self, error: Option<Error>) -> Finished {

@@ -20,23 +20,16 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Visited {
     /// The steps that were measured.
     pub(super) steps: Vec<StepResult>,
-    /// Why not all of them.
+    /// Why not all of them. It gets into the report.
     pub(super) error: Option<Error>,
-    /// What the before-command changed could not be undone: whatever is measured next is measured with it.
-    pub(super) unclean: Option<Error>,
 }
 
-impl Visited {
-    fn interrupted() -> Self {
-        Self {
-            error: Some(Error::environment("interrupted")),
-            ..Self::default()
-        }
-    }
+fn interrupted() -> Error {
+    Error::environment("interrupted")
 }
 
 impl Comparing<'_> {
-    /// Measures an arm once.
+    /// Measures an arm once. What its commands left behind is in [`Comparing::unclean`] then.
     pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> Visited {
         let arm = &self.arms[index];
         let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
@@ -47,11 +40,11 @@ impl Comparing<'_> {
             name.clone()
         };
         let entered = match self.hooks.enter(&called, &hooks) {
-            Ok(Some(entered)) => entered,
-            Ok(None) => return Visited::interrupted(),
-            Err(error) => {
+            Ok(entered) => entered,
+            Err(refused) => {
+                self.unclean = refused.unclean;
                 return Visited {
-                    error: Some(error),
+                    error: Some(refused.why.unwrap_or_else(interrupted)),
                     ..Visited::default()
                 };
             }
@@ -67,7 +60,7 @@ impl Comparing<'_> {
         let held = arm.held.as_deref();
         let ran = measurement.run(held, self.interrupt, &mut within);
         self.steps_done += arm.steps;
-        let unclean = entered.leave().err();
+        self.unclean = entered.leave().err();
         if hooks.after.is_some() {
             rest(self.plan.settle, self.interrupt);
         }
@@ -76,7 +69,6 @@ impl Comparing<'_> {
             Err(error) => {
                 return Visited {
                     error: Some(error),
-                    unclean,
                     ..Visited::default()
                 };
             }
@@ -89,29 +81,36 @@ impl Comparing<'_> {
             && steps.iter().all(|step| ran_its_course(step));
         let mut error = finished.error.filter(|_| !is_measured);
         if finished.interrupted {
-            error.get_or_insert_with(|| Error::environment("interrupted"));
+            error.get_or_insert_with(interrupted);
         }
         Visited {
             steps,
             error,
-            unclean,
         }
     }
 
     /// The same of an arm that must be there for a comparison to begin.
     ///
     /// # Errors
-    /// Whatever kept it from being measured.
+    /// Whatever kept it from being measured, or what it left behind.
     pub(super) fn must_visit(
         &mut self,
         index: usize,
         measurement: &Measurement,
     ) -> Result<Vec<StepResult>> {
         let visited = self.visit(index, measurement);
-        match visited.unclean.or(visited.error) {
+        match visited.error {
             Some(error) => Err(self.arms[index].blame(&error)),
-            None => Ok(visited.steps),
+            None => self.clean().map(|()| visited.steps),
         }
+    }
+
+    /// Whether anything may be measured yet.
+    ///
+    /// # Errors
+    /// What the last visit left behind.
+    pub(super) fn clean(&self) -> Result<()> {
+        self.unclean.clone().map_or(Ok(()), Err)
     }
 }
 

@@ -58,10 +58,17 @@ impl Place {
         self.fixture.files().names("/run/tare").len()
     }
 
-    /// The error of entering with such commands.
-    fn refused(&self, before: &str, after: &str) -> Error {
+    /// What becomes of entering with such commands.
+    fn refused(&self, before: &str, after: &str) -> Refused {
         let spec = self.spec(before, after);
         self.hooks.enter("tuned", &spec).unwrap_err()
+    }
+
+    /// The error of entering with such commands, of which the second undoes the first.
+    fn failed(&self, before: &str, after: &str) -> Error {
+        let refused = self.refused(before, after);
+        assert!(refused.unclean.is_none(), "{refused:?}");
+        refused.why.unwrap()
     }
 }
 
@@ -70,7 +77,7 @@ fn the_visit_stands_between_before_and_after() {
     let place = Place::new();
     let spec = place.spec("true", "true");
     for _ in 0..2 {
-        let entered = place.hooks.enter("tuned", &spec).unwrap().unwrap();
+        let entered = place.hooks.enter("tuned", &spec).unwrap();
         assert_eq!(place.entries(), 1);
         assert_eq!(place.logged().last().unwrap(), "before");
         entered.leave().unwrap();
@@ -87,7 +94,7 @@ fn the_change_is_journaled_before_it_is_made() {
         &format!("{listing} >> {}", place.log().display()),
         &format!("{listing} >> {}", place.log().display()),
     );
-    let entered = place.hooks.enter("a/b", &spec).unwrap().unwrap();
+    let entered = place.hooks.enter("a/b", &spec).unwrap();
     entered.leave().unwrap();
     let logged = place.logged();
     assert!(logged[1].starts_with("a-b-"), "{logged:?}");
@@ -98,19 +105,19 @@ fn the_change_is_journaled_before_it_is_made() {
 fn arms_without_commands_run_and_journal_nothing() {
     let place = Place::new();
     let entered = place.hooks.enter("plain", &HookSpec::default()).unwrap();
-    entered.unwrap().leave().unwrap();
+    entered.leave().unwrap();
     let only_before = HookSpec {
         before: place.logging("before", "true"),
         after: None,
     };
-    let entered = place.hooks.enter("tuned", &only_before).unwrap().unwrap();
+    let entered = place.hooks.enter("tuned", &only_before).unwrap();
     assert_eq!(place.entries(), 0, "nothing would undo it");
     entered.leave().unwrap();
     let only_after = HookSpec {
         before: None,
         after: place.logging("after", "true"),
     };
-    let entered = place.hooks.enter("tuned", &only_after).unwrap().unwrap();
+    let entered = place.hooks.enter("tuned", &only_after).unwrap();
     assert_eq!(place.entries(), 1);
     entered.leave().unwrap();
     assert_eq!(place.logged(), ["before", "after"]);
@@ -119,7 +126,7 @@ fn arms_without_commands_run_and_journal_nothing() {
 #[test]
 fn a_failing_before_is_told_and_undone() {
     let place = Place::new();
-    let error = place.refused("echo sysctl: permission denied >&2; exit 255", "true");
+    let error = place.failed("echo sysctl: permission denied >&2; exit 255", "true");
     assert_eq!(place.logged(), ["before", "after"]);
     assert_eq!(place.entries(), 0);
     assert_eq!(error.fault(), Fault::Environment);
@@ -141,7 +148,7 @@ fn no_error_shows_more_of_a_command_than_its_first_word() {
 #[test]
 fn a_before_that_takes_too_long_is_ended_and_undone() {
     let place = Place::impatient();
-    let error = place.refused("echo waiting >&2; sleep 600", "true");
+    let error = place.failed("echo waiting >&2; sleep 600", "true");
     assert_eq!(
         error.message(),
         "--before tuned='echo …' took longer than 500 ms and was ended: waiting"
@@ -150,34 +157,50 @@ fn a_before_that_takes_too_long_is_ended_and_undone() {
     assert_eq!(place.entries(), 0);
 }
 
-#[test]
-fn an_interrupted_before_is_ended_and_undone() {
-    let place = Place::new();
+/// Enters, and interrupts the run while the before-command is under way.
+fn interrupted(place: &Place, after: &str) -> Refused {
     let fifo = place.fixture.files().path("/fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let spec = place.spec(
-        &format!("echo > {}; sleep 600", fifo.display()),
-        "sleep 0.05; echo tidy >&2",
-    );
-    let entered = std::thread::scope(|scope| {
+    let spec = place.spec(&format!("echo > {}; sleep 600", fifo.display()), after);
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             // Once it can be read the command is under way.
             fs::read(&fifo).unwrap();
             place.interrupt.raise();
         });
-        place.hooks.enter("tuned", &spec).unwrap()
-    });
-    assert!(entered.is_none());
+        place.hooks.enter("tuned", &spec).unwrap_err()
+    })
+}
+
+#[test]
+fn an_interrupted_before_is_ended_and_undone() {
+    let place = Place::new();
+    let refused = interrupted(&place, "sleep 0.05; echo tidy >&2");
+    assert!(refused.why.is_none() && refused.unclean.is_none());
     assert_eq!(place.logged(), ["before", "after"]);
     assert_eq!(place.entries(), 0);
+}
+
+#[test]
+fn what_an_interrupted_before_left_is_told() {
+    let place = Place::new();
+    let refused = interrupted(&place, "exit 6");
+    assert!(refused.why.is_none());
+    let unclean = refused.unclean.unwrap();
+    assert_eq!(
+        unclean.message(),
+        "--after tuned='echo …' failed with exit code 6"
+    );
+    assert!(unclean.advice().unwrap().starts_with("to undo it: "));
+    assert_eq!(place.entries(), 1);
 }
 
 #[test]
 fn after_an_interrupt_nothing_is_begun() {
     let place = Place::new();
     place.interrupt.raise();
-    let entered = place.hooks.enter("tuned", &place.spec("true", "true"));
-    assert!(entered.unwrap().is_none());
+    let refused = place.refused("true", "true");
+    assert!(refused.why.is_none() && refused.unclean.is_none());
     assert_eq!(place.logged(), [""; 0]);
     assert_eq!(place.entries(), 0);
 }
@@ -187,7 +210,7 @@ fn an_interrupt_does_not_cut_undoing_short() {
     let place = Place::new();
     let last = place.logging("whole", "true").unwrap();
     let spec = place.spec("true", &format!("sleep 0.05; {last}"));
-    let entered = place.hooks.enter("tuned", &spec).unwrap().unwrap();
+    let entered = place.hooks.enter("tuned", &spec).unwrap();
     place.interrupt.raise();
     entered.leave().unwrap();
     assert_eq!(place.logged(), ["before", "after", "whole"]);
@@ -198,7 +221,7 @@ fn a_panic_and_an_early_return_undo() {
     let place = Place::new();
     let spec = place.spec("true", "true");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _entered = place.hooks.enter("tuned", &spec).unwrap().unwrap();
+        let _entered = place.hooks.enter("tuned", &spec).unwrap();
         panic!("as a defect would");
     }));
     assert!(result.is_err());
@@ -216,7 +239,7 @@ fn a_failing_after_stays_in_the_journal_and_says_what_to_type() {
         "; echo \"$TARE_ARM\" >> {}",
         place.log().display()
     ));
-    let entered = place.hooks.enter("it's", &spec).unwrap().unwrap();
+    let entered = place.hooks.enter("it's", &spec).unwrap();
     let error = entered.leave().unwrap_err();
     assert_eq!(
         error.message(),
@@ -240,15 +263,19 @@ fn a_failing_after_stays_in_the_journal_and_says_what_to_type() {
 }
 
 #[test]
-fn when_both_fail_the_error_says_both() {
+fn when_both_fail_each_is_told_and_the_command_only_to_who_typed_it() {
     let place = Place::new();
-    let error = place.refused("exit 1", "echo still there >&2; exit 2");
+    let refused = place.refused("exit 1", "echo still there >&2; exit 2");
+    let (why, unclean) = (refused.why.unwrap(), refused.unclean.unwrap());
+    let before = "--before tuned='echo …' failed with exit code 1";
+    assert_eq!(why.message(), before);
+    // It gets into reports.
+    assert!(!why.to_string().contains("still there"), "{why}");
     assert_eq!(
-        error.message(),
-        "--before tuned='echo …' failed with exit code 1, and --after tuned='echo …' failed with exit code 2: \
-         still there"
+        unclean.message(),
+        format!("{before}, and --after tuned='echo …' failed with exit code 2: still there")
     );
-    let advice = error.advice().unwrap();
+    let advice = unclean.advice().unwrap();
     assert!(
         advice.starts_with("to undo it: TARE_ARM=tuned sh -c "),
         "{advice}"
@@ -270,7 +297,7 @@ fn what_a_killed_run_left_is_named_with_what_undoes_it() {
         before: Some("true".into()),
         after: Some("sysctl -w a='0 1' # back".into()),
     };
-    let entered = hooks.enter("tuned", &spec).unwrap().unwrap();
+    let entered = hooks.enter("tuned", &spec).unwrap();
     // As a SIGKILL would: nothing is undone, and the process is gone.
     std::mem::forget(entered);
     assert_eq!(journal.leftovers(), []);
@@ -295,7 +322,7 @@ fn what_a_killed_run_left_is_named_with_what_undoes_it() {
 fn without_a_journal_nothing_is_changed() {
     let place = Place::new();
     fs::remove_dir_all(place.fixture.files().path("/run")).unwrap();
-    let error = place.refused("true", "true");
+    let error = place.failed("true", "true");
     assert!(error.to_string().contains("XDG_RUNTIME_DIR"), "{error}");
     assert_eq!(place.logged(), [""; 0]);
 }

@@ -107,7 +107,7 @@ pub struct ArmPlan {
     pub name: String,
     /// What is measured over it, and against what.
     pub measurement: Measurement,
-    /// Options that it alone has, as typed.
+    /// Options that it alone has as the result shows them, secrets redacted; `measurement` has them already.
     pub options: Option<String>,
     /// What is run before and after each visit.
     pub hooks: HookSpec,

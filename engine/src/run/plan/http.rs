@@ -146,10 +146,10 @@ pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> 
 fn request(weighted: &Weighted) -> serde_json::Value {
     let request = &weighted.request;
     let header = |(name, value): &(String, String)| {
-        let value = if secret::is_header(name) {
-            secret::REDACTED
-        } else {
+        let value = if secret::shows_header(name) {
             value
+        } else {
+            secret::REDACTED
         };
         format!("{name}: {value}")
     };
@@ -160,7 +160,7 @@ fn request(weighted: &Weighted) -> serde_json::Value {
     let body = request.body.as_ref();
     serde_json::json!({
         "method": request.method,
-        "path": request.target,
+        "path": secret::shown_path(&request.target),
         "host": request.host,
         "headers": request.headers.iter().map(header).collect::<Vec<_>>(),
         "body_bytes": body.map(|body| body.bytes.len()),
@@ -186,7 +186,7 @@ mod tests {
             "COOKIE",
             "proxy-authorization",
             "X-API-Key",
-            "Cookie ",
+            "X-Auth",
         ] {
             let secret = (name.to_owned(), "hunter2".to_owned());
             request.headers.push(secret);
@@ -194,6 +194,7 @@ mod tests {
         request
             .headers
             .push(("Accept".to_owned(), "*/*".to_owned()));
+        request.target = "/a?b=c&token=hunter2".to_owned();
         request.body = Some(Body {
             bytes: b"hunter2".to_vec(),
             framing: Framing::Chunked,
@@ -204,6 +205,7 @@ mod tests {
         let request = &described["requests"][0];
         assert_eq!(request["headers"][0], "Authorization: (redacted)");
         assert_eq!(request["headers"][5], "Accept: */*");
+        assert_eq!(request["path"], "/a?b=c&token=(redacted)");
         assert_eq!(
             (&request["body_bytes"], &request["framing"]),
             (&7.into(), &"chunked".into())
