@@ -12,7 +12,9 @@ mod measure;
 mod report;
 mod serve;
 
-use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::{fs, io};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -71,6 +73,60 @@ fn print(bytes: &[u8]) -> Result<Exit> {
     }
 }
 
+/// Checks that an output is none of the files that are read: it would be written over. Of `-`, that is what stdin is fed from.
+fn spares<P: AsRef<Path>>(output: &Path, inputs: &[P]) -> Result<()> {
+    let file = |path: &Path| {
+        let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some((found.dev(), found.ino()))
+    };
+    let Some(written) = file(output) else {
+        return Ok(());
+    };
+    for input in inputs {
+        let input = match input.as_ref() {
+            stdin if stdin == Path::new("-") => Path::new("/dev/stdin"),
+            path => path,
+        };
+        if file(input) == Some(written) {
+            let shown = output.display();
+            let message = format!("--output {shown} is a result that is read, and would be lost");
+            return Err(Error::usage(message).remedy("name another file to write to"));
+        }
+    }
+    Ok(())
+}
+
 fn unwritable(what: &str, error: &io::Error) -> Error {
     Error::environment(format!("{what} cannot be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_over_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("in.json"), "{}").unwrap();
+        fs::write(path("other.json"), "{}").unwrap();
+        symlink(path("in.json"), path("link.json")).unwrap();
+        fs::hard_link(path("in.json"), path("same.json")).unwrap();
+        let inputs = [path("gone.json"), path("in.json")];
+        for (name, is_spared) in [
+            ("in.json", false),
+            ("link.json", false),
+            ("same.json", false),
+            ("other.json", true),
+            ("new.json", true),
+            ("gone.json", true),
+        ] {
+            let refused = spares(&path(name), &inputs).err();
+            assert_eq!(refused.is_none(), is_spared, "{name}: {refused:?}");
+        }
+        // What is no file is not lost by writing to it.
+        assert!(spares(Path::new("/dev/null"), &["/dev/null"]).is_ok());
+    }
 }

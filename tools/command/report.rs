@@ -1,5 +1,6 @@
 //! `tare report`: saved results, shown.
 
+use std::iter;
 use std::path::Path;
 
 use tare_engine::error::{Error, Result};
@@ -16,6 +17,15 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
     let mut reports = Vec::with_capacity(args.files.len());
     for path in &args.files {
         reports.push((path.display().to_string(), saved::read(path)?));
+    }
+    if let Some(path) = &args.output {
+        let steps = reports.iter().map(|(_, report)| report.results.len()).sum();
+        // Of several steps the percentiles are a file each.
+        let each = (1..=steps).filter(|_| to == To::Hgrm);
+        let files = each.map(|step| numbered(path, step));
+        for file in iter::once(path.clone()).chain(files) {
+            super::spares(&file, &args.files)?;
+        }
     }
     let mut look = Look::default();
     if let Some(percentiles) = &args.percentiles {
