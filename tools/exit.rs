@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use tare_engine::analysis::assertion;
+use tare_engine::analysis::later::Later;
 use tare_engine::error::{Error, Fault};
-use tare_engine::result::{Cell, Comparison, Instruments, Report, StepResult, Verdict};
+use tare_engine::result::{AssertionResult, Instruments, Report, StepResult, Verdict};
 use tare_engine::run::Finished;
 
 /// How the command ended.
@@ -63,6 +65,23 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
     }
 }
 
+/// The exit code of two saved results that were compared. Plain ones are set side by side, which asks nothing.
+pub(crate) fn of_later(later: &Later, assertions: &[AssertionResult]) -> Exit {
+    let told = || {
+        let judged = later.changes.iter().filter(|c| c.verdict.is_some());
+        let verdicts: Vec<_> = judged
+            .map(|change| ((&change.arm, &change.params, change.of), change.verdict))
+            .collect();
+        answered(&verdicts)
+    };
+    match assertion::Verdict::of(assertions) {
+        assertion::Verdict::Failed => Exit::AssertionFailed,
+        assertion::Verdict::Undecided => Exit::CannotTell,
+        assertion::Verdict::Holds if assertions.is_empty() && !told() => Exit::CannotTell,
+        assertion::Verdict::Holds => Exit::Measured,
+    }
+}
+
 /// Whether every step has something to show: a step in which nothing succeeded was not measured. Of a comparison, whether
 /// there is a block that all arms went through, and none was given up.
 fn measured(report: &Report) -> bool {
@@ -87,28 +106,29 @@ fn measured(report: &Report) -> bool {
 fn decided(report: &Report) -> bool {
     match (report.assertions.as_slice(), &report.comparison) {
         ([], Some(comparison)) => {
-            let mut declared = comparison.cells.iter().filter(|cell| cell.declared);
-            declared.all(|cell| answers(comparison, cell))
+            let declared = comparison.cells.iter().filter(|cell| cell.declared);
+            let verdicts: Vec<_> = declared
+                .map(|cell| ((&cell.arm, cell.step), cell.verdict))
+                .collect();
+            answered(&verdicts)
         }
         (assertions, _) => assertions.iter().all(|a| a.holds.is_some()),
     }
 }
 
-/// Whether a cell is an answer, as "no difference shown" is one. Under overload, what was carried answers in place of
-/// the latencies.
-fn answers(comparison: &Comparison, cell: &Cell) -> bool {
-    let is_verdict = |verdict| {
+/// Whether all of these are answers, as "no difference shown" is one; each stands with the path and step that it is of. Under
+/// overload, what that carried answers in place of the latencies.
+fn answered<P: PartialEq>(verdicts: &[(P, Option<Verdict>)]) -> bool {
+    let is_answer = |verdict: Option<Verdict>| {
         use Verdict::{Faster, NoDifferenceShown, Slower};
         matches!(verdict, Some(Slower | Faster | NoDifferenceShown))
     };
-    let in_its_place = |other: &Cell| {
-        let same = other.arm == cell.arm && other.step == cell.step;
-        same && other.declared && is_verdict(other.verdict)
-    };
-    match cell.verdict {
-        Some(Verdict::Overload) => comparison.cells.iter().any(in_its_place),
-        verdict => is_verdict(verdict),
-    }
+    verdicts.iter().all(|(place, verdict)| match verdict {
+        Some(Verdict::Overload) => verdicts
+            .iter()
+            .any(|(other, verdict)| other == place && is_answer(*verdict)),
+        verdict => is_answer(*verdict),
+    })
 }
 
 fn disturbed(report: &Report) -> bool {
@@ -121,7 +141,8 @@ fn disturbed(report: &Report) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::result::{AssertionResult, Instrument};
+    use tare_engine::analysis::later;
+    use tare_engine::result::{Cell, Comparison, Instrument};
 
     use super::*;
     use crate::report::fixtures;
@@ -289,6 +310,31 @@ mod tests {
         let cells = &mut comparison(&mut report).cells;
         cells.retain(|cell| cell.measure != "goodput");
         assert_eq!(of_comparison(report), Exit::CannotTell);
+    }
+
+    #[test]
+    fn two_saved_comparisons_are_to_answer_too() {
+        let exit = |report: Report, assertions: &[AssertionResult]| {
+            of_later(&later::compare(&report, &report).unwrap(), assertions)
+        };
+        let measured = fixtures::compare::comparison;
+        assert_eq!(exit(measured(), &[]), Exit::Measured);
+        // One of its arms went through two blocks.
+        let two_blocks = fixtures::compare::failed_arm;
+        assert_eq!(exit(two_blocks(), &[]), Exit::CannotTell);
+        // The assertions are what was asked then.
+        assert_eq!(exit(two_blocks(), &[assertion(Some(true))]), Exit::Measured);
+        assert_eq!(exit(measured(), &[assertion(None)]), Exit::CannotTell);
+        let both = [assertion(None), assertion(Some(false))];
+        assert_eq!(exit(measured(), &both), Exit::AssertionFailed);
+        // Latencies under overload give way to the goodput.
+        let mut report = fixtures::compare::overload();
+        assert_eq!(exit(report.clone(), &[]), Exit::Measured);
+        let cells = &mut comparison(&mut report).cells;
+        cells.retain(|cell| cell.measure != "goodput");
+        assert_eq!(exit(report, &[]), Exit::CannotTell);
+        // Plain results have no verdicts, and are to have none.
+        assert_eq!(exit(fixtures::sweep(), &[]), Exit::Measured);
     }
 
     #[test]

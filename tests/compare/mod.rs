@@ -2,6 +2,7 @@
 
 mod faults;
 mod hooks;
+mod later;
 
 use serde_json::Value;
 

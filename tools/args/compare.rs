@@ -76,9 +76,10 @@ Exit codes: 0 measured, 1 could not measure (an arm was given up), 2 usage, 3 an
     arg.help("Fail with exit code 3 unless this holds: 'kata.p99.delta<30us' (repeatable)").long_help(
         "Fail with exit code 3 unless this holds: 'kata.p99.delta<30us', 'runc.bandwidth.ratio>0.95' (repeatable)\n\n\
          ARM.MEASURE.delta or ARM.MEASURE.ratio, where MEASURE is p50, p99.9 …, bandwidth or goodput: the difference to \
-         the baseline, or the ratio. size=4K, connections=8, rate=1000 and stage=2 select steps: \
-         'size=64:runc.p50.delta<5us'.\n\nIt holds or fails only if the whole interval does; otherwise the exit code is \
-         5: cannot tell.",
+         the baseline, or the ratio. With --baseline-file instead ARM.MEASURE.change, how far the arm has moved, or \
+         ARM.MEASURE.cost, how far its difference to the baseline has. size=4K, connections=8, rate=1000 and stage=2 \
+         select steps: 'size=64:runc.p50.delta<5us'.\n\nIt holds or fails only if the whole interval does; otherwise the \
+         exit code is 5: cannot tell.",
     )
 }))]
 pub(crate) struct CompareArgs {
@@ -106,8 +107,12 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "NAME=OPTIONS", help_heading = ARMS)]
     arm_options: Vec<Named>,
     /// Compare two saved results instead: this one, made before, with the one named as argument
+    ///
+    /// Nothing is measured. --assert 'kata.p99.change<5us' demands how far an arm has moved, and
+    /// 'kata.p99.cost<5us' how far its difference to the baseline has.
     #[arg(long, value_name = "OLD.json", help_heading = ARMS)]
     #[arg(conflicts_with_all = ["baseline", "before", "after", "settle", "arm_options", "blocks", "block_duration", "seed"])]
+    #[arg(conflicts_with_all = ["percentiles", "strict", "label"])]
     pub(crate) baseline_file: Option<PathBuf>,
 
     /// Visit all arms that often, twice each time: 6 or more; small differences take more

@@ -20,6 +20,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
             format: args.result.format,
             output: &args.result.output,
             assertions: &args.result.assertions,
+            quiet: args.result.quiet,
         };
         return later::run(before, &args.later_file()?, &options);
     }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use tare_engine::analysis::assertion::Verdict;
-use tare_engine::analysis::later::{Demand, compare};
+use tare_engine::analysis::assertion::ChangeAssertion;
+use tare_engine::analysis::later::compare;
 use tare_engine::error::{Error, Result};
 
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::output::{Format, OutputFile, write_file};
 use crate::progress::complain;
-use crate::report::later::{Between, render};
+use crate::report::later::{Between, caution, render};
 use crate::saved;
 
 /// What `compare` takes besides the two files.
@@ -21,6 +21,8 @@ pub(super) struct Options<'a> {
     pub(super) output: &'a [OutputFile],
     /// Expressions of `--assert`, as typed.
     pub(super) assertions: &'a [String],
+    /// No warnings on stderr.
+    pub(super) quiet: bool,
 }
 
 /// Says what has changed from one saved result to the other.
@@ -28,21 +30,18 @@ pub(super) fn run(before: &Path, after: &Path, options: &Options<'_>) -> Result<
     let demands = options
         .assertions
         .iter()
-        .map(|expr| Demand::parse(expr))
+        .map(|expr| ChangeAssertion::parse(expr))
         .collect::<Result<Vec<_>>>()?;
-    if let Some(file) = options.output.iter().find(|file| file.format().is_none()) {
-        let message = format!(
-            "--output {}: a comparison of two results has no such form",
-            file.path().display()
-        );
-        return Err(Error::usage(message).remedy("write it as .json .csv .md .txt or .html"));
-    }
+    check(options.output, [before, after])?;
     let (old, new) = (saved::read(before)?, saved::read(after)?);
     let later = compare(&old, &new)?;
-    let assertions: Vec<_> = demands
-        .iter()
-        .flat_map(|demand| demand.evaluate(&later))
-        .collect();
+    let mut assertions = Vec::new();
+    for demand in &demands {
+        assertions.extend(demand.evaluate(&later)?);
+    }
+    if !options.quiet && options.format != Format::Text {
+        complain(&format!("warning: {}", caution(&later)));
+    }
     let (before, after) = (before.display().to_string(), after.display().to_string());
     let between = Between {
         before: (&before, &old),
@@ -61,17 +60,31 @@ pub(super) fn run(before: &Path, after: &Path, options: &Options<'_>) -> Result<
     {
         complain(&super::measure::said_of(verdict));
     }
-    Ok(match Verdict::of(&assertions) {
-        Verdict::Holds => Exit::Measured,
-        Verdict::Failed => Exit::AssertionFailed,
-        Verdict::Undecided => Exit::CannotTell,
-    })
+    Ok(exit::of_later(&later, &assertions))
+}
+
+/// Checks that each output has a form, is named once, and is neither of the two that are read.
+fn check(output: &[OutputFile], inputs: [&Path; 2]) -> Result<()> {
+    for (index, file) in output.iter().enumerate() {
+        let path = file.path();
+        let refuse = |why: &str| Error::usage(format!("--output {} {why}", path.display()));
+        if file.format().is_none() {
+            let why = "holds latencies alone, and a comparison of two results has none";
+            return Err(refuse(why).remedy("write it as .json .csv .md .txt or .html"));
+        }
+        if output[..index].iter().any(|other| other.path() == path) {
+            return Err(refuse("is given twice").remedy("leave one of them out"));
+        }
+        super::spares(path, &inputs)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use serde_json::{Value, json};
     use tare_engine::result::Report;
 
     use super::*;
@@ -92,14 +105,36 @@ mod tests {
             format: Format::Csv,
             output: &output,
             assertions: &assertions,
+            quiet: true,
         };
         let exit = run(&path("old.json"), &path("new.json"), &options);
         (exit, fs::read_to_string(path(to)).unwrap_or_default())
     }
 
-    fn is_of_the_schema(text: &str) {
+    fn schema() -> Value {
         let schema = include_str!("../../schema/tare-later-1.schema.json");
         let schema = serde_json::from_str(schema).unwrap();
+        jsonschema::meta::validate(&schema).expect("the schema itself is valid");
+        schema
+    }
+
+    /// The same without room for the fields of later versions: what this one writes is all named in it.
+    fn closed(schema: &mut Value) {
+        match schema {
+            Value::Object(inner) => {
+                inner.values_mut().for_each(closed);
+                if inner.contains_key("properties") {
+                    inner.insert("additionalProperties".into(), false.into());
+                }
+            }
+            Value::Array(inner) => inner.iter_mut().for_each(closed),
+            _ => {}
+        }
+    }
+
+    fn is_of_the_schema(text: &str) {
+        let mut schema = schema();
+        closed(&mut schema);
         let validator = jsonschema::draft202012::new(&schema).unwrap();
         let value = serde_json::from_str(text).unwrap();
         let errors: Vec<String> = validator
@@ -107,6 +142,36 @@ mod tests {
             .map(|e| e.to_string())
             .collect();
         assert!(errors.is_empty(), "{errors:?}");
+    }
+
+    #[test]
+    fn the_schema_refuses_what_is_none() {
+        let (old, new) = two();
+        let (_, text) = between(&old, &new, "x.json", &["size=64:arm-1.p50.change>1us"]);
+        let whole: Value = serde_json::from_str(&text).unwrap();
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        for (pointer, replacement) in [
+            ("/schema", json!("tare-later/2")),
+            ("/measured", json!("ping")),
+            ("/changes/0/params", json!([])),
+            ("/changes/0/delta/interval", json!([1])),
+            ("/changes/0/verdict", json!("worse")),
+            ("/before", json!({})),
+            ("/surroundings/0", json!(["client"])),
+            ("/assertions/0/expr", json!(null)),
+            ("/assertions/0/step", json!(64)),
+            ("/assertions/0/actual", json!("40 µs")),
+            ("/assertions/0/interval", json!([1, "2"])),
+            ("/assertions/0/interval", json!([1])),
+            ("/assertions/0/holds", json!("yes")),
+        ] {
+            let mut wrong = whole.clone();
+            *wrong.pointer_mut(pointer).expect(pointer) = replacement;
+            assert!(!validator.is_valid(&wrong), "{pointer}");
+        }
+        let mut newer = whole;
+        newer["moon_phase"] = json!("full");
+        assert!(validator.is_valid(&newer), "readers ignore what is new");
     }
 
     fn two() -> (Report, Report) {
@@ -141,14 +206,64 @@ mod tests {
                 assert!(text.contains(part), "{to}: no {part} in {text}");
             }
         }
-        let (_, json) = between(&old, &new, "x.json", &["arm-1.p50.delta>1us"]);
+        let (_, json) = between(&old, &new, "x.json", &["arm-1.p50.change>1us"]);
         is_of_the_schema(&json);
         let (_, csv) = between(&old, &new, "x.csv", &[]);
         assert!(csv.lines().count() > 4 && csv.contains(",slower"), "{csv}");
         let exit = |expr| between(&old, &new, "x.txt", &[expr]).0.unwrap();
-        assert_eq!(exit("arm-1.p50.delta<1us"), Exit::AssertionFailed);
-        assert_eq!(exit("arm-1.p50.delta>1us"), Exit::Measured);
-        assert_eq!(exit("nobody.p50.delta<1us"), Exit::CannotTell);
+        assert_eq!(exit("arm-1.p50.change<1us"), Exit::AssertionFailed);
+        assert_eq!(exit("size=64:arm-1.p50.cost>1us"), Exit::Measured);
+        assert_eq!(exit("arm-1.p50.cost<40us"), Exit::CannotTell);
+    }
+
+    #[test]
+    fn too_few_blocks_are_no_answer() {
+        let shape = Shape {
+            arms: 2,
+            sizes: 1,
+            blocks: 3,
+        };
+        let (exit, text) = between(&comparison(shape), &comparison(shape), "x.txt", &[]);
+        assert_eq!(exit.unwrap(), Exit::CannotTell);
+        assert!(text.contains("not enough blocks"), "{text}");
+    }
+
+    #[test]
+    fn what_else_was_asked_for_is_told() {
+        let (mut old, mut new) = two();
+        let change = |report: &mut Report, to: &str, blocks| {
+            let comparison = report.comparison.as_mut().unwrap();
+            comparison.blocks_asked = blocks;
+            comparison.settle_ns = blocks * 1_000_000;
+            let arm = &mut comparison.arms[1];
+            arm.target = format!("10.9.9.9:{to}");
+            arm.options = Some(format!("--timeout {to}ms"));
+            arm.after = Some(format!("sysctl -w net.core.busy_poll={to}"));
+        };
+        change(&mut old, "7117", 8);
+        change(&mut new, "7118", 12);
+        new.comparison.as_mut().unwrap().arms[1].before = Some("modprobe tcp_bbr".into());
+        for to in ["x.txt", "x.md", "x.html", "x.json"] {
+            let (_, text) = between(&old, &new, to, &[]);
+            for part in [
+                "10.9.9.9:7117",
+                "10.9.9.9:7118",
+                "--timeout 7117ms",
+                "--timeout 7118ms",
+                "busy_poll=7117",
+                "busy_poll=7118",
+                "modprobe tcp_bbr",
+                "8 ms",
+                "12 ms",
+                "blocks asked for",
+                "arm arm-1",
+            ] {
+                // Markdown escapes what would be markup there.
+                let told = text.replace('\\', "");
+                assert!(told.contains(part), "{to}: no {part} in {text}");
+            }
+            assert!(!text.contains("arm arm-2"), "{to}: {text}");
+        }
     }
 
     #[test]
@@ -162,7 +277,7 @@ mod tests {
         assert_eq!(exit.unwrap(), Exit::Measured);
         assert!(text.contains("+9 µs") && !text.contains("slower"), "{text}");
         is_of_the_schema(&between(&old, &new, "x.json", &[]).1);
-        let (exit, page) = between(&old, &new, "x.html", &["p50.delta<1us"]);
+        let (exit, page) = between(&old, &new, "x.html", &["p50.change<1us"]);
         assert_eq!(exit.unwrap(), Exit::CannotTell);
         assert!(page.contains("cannot tell") && !page.contains("slower"));
     }
@@ -173,6 +288,33 @@ mod tests {
         let message =
             |new: &Report, to: &str| between(&old, new, to, &[]).0.unwrap_err().to_string();
         assert!(message(&fixtures::one_step(), "x.txt").contains("different kinds"));
-        assert!(message(&old, "x.hgrm").contains("no such form"));
+        assert!(message(&old, "x.hgrm").contains("holds latencies alone"));
+        assert!(message(&old, "old.json").contains("old.json is a result that is read"));
+        assert!(message(&old, "new.json").contains("new.json is a result that is read"));
+        for (expr, says) in [
+            (
+                "nobody.p50.change<1us",
+                "there are changes of arm-0, arm-1, arm-2",
+            ),
+            ("arm-1.p50.delta<1us", "write arm-1.p50.change<…"),
+        ] {
+            let (exit, written) = between(&old, &old, "x.txt", &[expr]);
+            let error = exit.unwrap_err();
+            assert_eq!(Exit::from(&error), Exit::Usage);
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(written, "", "what is refused writes nothing");
+        }
+    }
+
+    #[test]
+    fn a_file_is_written_once() {
+        let output = ["x.md", "x.txt", "x.md"].map(|name| name.parse().unwrap());
+        let inputs = [Path::new("a.json"), Path::new("b.json")];
+        let error = check(&output, inputs).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--output x.md is given twice; leave one of them out"
+        );
+        check(&output[..2], inputs).unwrap();
     }
 }

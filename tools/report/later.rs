@@ -3,7 +3,8 @@
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 use tare_engine::analysis::later::{Change, Later, Of};
-use tare_engine::result::{AssertionResult, Report};
+use tare_engine::result::{AA, AssertionResult, Comparison, Report};
+use tare_engine::units::Nanos;
 
 use super::quantity::{known, measure_name, shown, signed};
 use super::{Cells, NONE, machines, markdown};
@@ -46,7 +47,7 @@ pub(crate) fn render(format: Format, between: &Between<'_>) -> String {
 }
 
 /// How far any of it can be trusted.
-pub(super) fn caution(later: &Later) -> String {
+pub(crate) fn caution(later: &Later) -> String {
     if later.has_blocks {
         "The two were not measured in turns: whatever else changed between them stands in the differences. To settle it, measure \
          both states in one `tare compare`, with --before and --after for the change."
@@ -151,20 +152,9 @@ pub(super) fn surroundings(between: &Between<'_>) -> Cells {
         after.tool.version.clone(),
     );
     if let (Some(old), Some(new)) = (&before.comparison, &after.comparison) {
-        differing(
-            "every end",
-            "backend",
-            old.backend.clone(),
-            new.backend.clone(),
-        );
-        differing("every end", "wait", old.wait.clone(), new.wait.clone());
-        let length = |ns: u64| tare_engine::units::Nanos(ns).to_string();
-        differing(
-            "a visit",
-            "duration",
-            length(old.block_duration_ns),
-            length(new.block_duration_ns),
-        );
+        for [place, what, old, new] in asked_for(old, new) {
+            differing(&place, &what, old, new);
+        }
     }
     let servers = (
         before.environment.servers.len(),
@@ -198,6 +188,40 @@ pub(super) fn surroundings(between: &Between<'_>) -> Cells {
         }
     }
     cells
+}
+
+/// How both comparisons were to be measured, and over which arms: where, what, before, after.
+fn asked_for(old: &Comparison, new: &Comparison) -> Vec<[String; 4]> {
+    let length = |ns: u64| Nanos(ns).to_string();
+    let of_both = |place: &str, what: &str, of: &dyn Fn(&Comparison) -> String| {
+        [place.to_owned(), what.to_owned(), of(old), of(new)]
+    };
+    let mut asked = vec![
+        of_both("every end", "backend", &|c| c.backend.clone()),
+        of_both("every end", "wait", &|c| c.wait.clone()),
+        of_both("the blocks", "blocks asked for", &|c| {
+            c.blocks_asked.to_string()
+        }),
+        of_both("a visit", "duration", &|c| length(c.block_duration_ns)),
+        of_both("a visit", "settle", &|c| length(c.settle_ns)),
+    ];
+    // The A/A arm is the baseline's path again.
+    for arm in new.arms.iter().filter(|arm| arm.name != AA) {
+        let Some(earlier) = old.arms.iter().find(|earlier| earlier.name == arm.name) else {
+            continue;
+        };
+        let given = |text: &Option<String>| text.clone().unwrap_or_else(|| NONE.to_owned());
+        for (what, before, after) in [
+            ("target", earlier.target.clone(), arm.target.clone()),
+            ("options", given(&earlier.options), given(&arm.options)),
+            ("--before", given(&earlier.before), given(&arm.before)),
+            ("--after", given(&earlier.after), given(&arm.after)),
+        ] {
+            let place = format!("arm {}", arm.name);
+            asked.push([place, what.to_owned(), before, after]);
+        }
+    }
+    asked
 }
 
 fn holds(assertion: &AssertionResult) -> &'static str {

@@ -34,19 +34,19 @@
 //! # Comparisons
 //!
 //! A run of `tare compare` has several values of everything, so its assertions are of their own kind: see
-//! [`ComparisonAssertion`].
-
-use std::borrow::Borrow;
+//! [`ComparisonAssertion`]. So are those on two saved results: see [`ChangeAssertion`].
 
 use crate::error::{Error, Result};
-use crate::result::{AssertionResult, StepResult};
+use crate::result::{AssertionResult, Params, StepResult};
 
 mod asked;
+mod change;
 mod comparison;
 mod measure;
 mod value;
 
 pub use asked::{Asked, Kind};
+pub use change::ChangeAssertion;
 pub use comparison::ComparisonAssertion;
 use value::Value;
 
@@ -161,8 +161,11 @@ pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<Assertion
         results.extend(
             steps
                 .iter()
-                .filter(|step| selects(&assertion.selectors, step))
-                .map(|step| assertion.evaluate(step, step_name(step, steps))),
+                .filter(|step| selects(&assertion.selectors, &step.params))
+                .map(|step| {
+                    let all = steps.iter().map(|step| &step.params);
+                    assertion.evaluate(step, step_name(&step.params, all))
+                }),
         );
         if results.len() == before {
             results.push(AssertionResult {
@@ -177,15 +180,15 @@ pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<Assertion
     results
 }
 
-/// What tells a step from the others, as a selector; empty for the only one.
-fn step_name<S: Borrow<StepResult>>(step: &StepResult, steps: &[S]) -> String {
-    let any = |differs: &dyn Fn(&StepResult) -> bool| steps.iter().any(|s| differs(s.borrow()));
+/// What tells a step from all of them, as a selector; empty for the only one.
+fn step_name<'a>(step: &Params, all: impl Iterator<Item = &'a Params> + Clone) -> String {
+    let any = |differs: &dyn Fn(&Params) -> bool| all.clone().any(differs);
     let mut parts = Vec::new();
-    if any(&|s| s.params.size_bytes != step.params.size_bytes) {
-        parts.push(format!("size={}", step.params.size_bytes));
+    if any(&|s| s.size_bytes != step.size_bytes) {
+        parts.push(format!("size={}", step.size_bytes));
     }
-    if any(&|s| s.params.connections != step.params.connections) {
-        parts.push(format!("connections={}", step.params.connections));
+    if any(&|s| s.connections != step.connections) {
+        parts.push(format!("connections={}", step.connections));
     }
     if let Some(stage) = stage_of(step)
         && any(&|s| stage_of(s) != Some(stage))
@@ -198,8 +201,8 @@ fn step_name<S: Borrow<StepResult>>(step: &StepResult, steps: &[S]) -> String {
     parts.join(",")
 }
 
-fn stage_of(step: &StepResult) -> Option<u32> {
-    step.params.http.as_ref()?.stage
+fn stage_of(step: &Params) -> Option<u32> {
+    step.http.as_ref()?.stage
 }
 
 /// Rates are typed in several units, of which one may be a quotient.
@@ -208,8 +211,8 @@ fn is_same_rate(a: f64, b: f64) -> bool {
 }
 
 /// A latency step beside which the path carried bulk traffic.
-const fn is_loaded(step: &StepResult) -> bool {
-    step.params.under_load.is_some()
+const fn is_loaded(step: &Params) -> bool {
+    step.under_load.is_some()
 }
 
 impl Assertion {
@@ -292,16 +295,13 @@ fn split(expr: &str) -> std::result::Result<(Vec<Selector>, &str, Operator, &str
 }
 
 /// Whether all of the selectors select the step.
-fn selects(selectors: &[Selector], step: &StepResult) -> bool {
+fn selects(selectors: &[Selector], step: &Params) -> bool {
     selectors.iter().all(|selector| match selector {
-        Selector::Size(bytes) => step.params.size_bytes == *bytes,
-        Selector::Connections(n) => u64::from(step.params.connections) == *n,
+        Selector::Size(bytes) => step.size_bytes == *bytes,
+        Selector::Connections(n) => u64::from(step.connections) == *n,
         Selector::Loaded(loaded) => is_loaded(step) == *loaded,
         Selector::Stage(stage) => stage_of(step).map(u64::from) == Some(*stage),
-        Selector::Rate(rate) => step
-            .params
-            .rate_per_s
-            .is_some_and(|own| is_same_rate(own, *rate)),
+        Selector::Rate(rate) => step.rate_per_s.is_some_and(|own| is_same_rate(own, *rate)),
     })
 }
 
@@ -325,6 +325,17 @@ impl Selector {
             Self::Loaded(false) => "idle".to_owned(),
             Self::Stage(stage) => format!("stage={stage}"),
             Self::Rate(rate) => format!("rate={rate}"),
+        }
+    }
+
+    /// The selector of the same kind that selects this step, if one does.
+    fn like(&self, step: &Params) -> Option<Self> {
+        match self {
+            Self::Size(_) => Some(Self::Size(step.size_bytes)),
+            Self::Connections(_) => Some(Self::Connections(step.connections.into())),
+            Self::Loaded(_) => Some(Self::Loaded(is_loaded(step))),
+            Self::Stage(_) => stage_of(step).map(|stage| Self::Stage(stage.into())),
+            Self::Rate(_) => step.rate_per_s.map(Self::Rate),
         }
     }
 

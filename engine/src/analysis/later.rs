@@ -10,8 +10,6 @@
 //!
 //! Plain results have no blocks. Theirs are set side by side, and nothing is said of the difference.
 
-mod demand;
-
 use serde::Serialize;
 
 use super::compare::unpaired::shift;
@@ -19,8 +17,6 @@ use crate::error::{Error, Result};
 use crate::result::{
     AA, Cell, CellBlock, Comparison, Estimate, Params, Report, StepResult, Verdict,
 };
-
-pub use demand::Demand;
 
 /// The name and version of what [`Later`] serialises to.
 pub const SCHEMA: &str = "tare-later/1";

@@ -38,7 +38,7 @@ pub struct ComparisonAssertion {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Measure {
+pub(super) enum Measure {
     /// Per cent.
     Percentile(f64),
     Bandwidth,
@@ -154,8 +154,8 @@ impl ComparisonAssertion {
         for assertion in assertions {
             let before = results.len();
             for (number, step) in numbers.iter().zip(&steps) {
-                if selects(&assertion.selectors, step) {
-                    let name = step_name(step, &steps);
+                if selects(&assertion.selectors, &step.params) {
+                    let name = step_name(&step.params, steps.iter().map(|step| &step.params));
                     results.push(assertion.result(name, assertion.cell(report, *number)));
                 }
             }
@@ -233,6 +233,13 @@ fn parse_name(name: &str) -> std::result::Result<(&str, Measure, Figure), Wrong>
         .rsplit_once('.')
         .and_then(|(rest, last)| Some((rest, figure(last)?)));
     let Some((rest, figure)) = named else {
+        if let Some((rest, last @ ("change" | "cost"))) = name.rsplit_once('.') {
+            let what = format!("a {last} is between two saved results, with --baseline-file");
+            return Err((
+                what,
+                format!("write {rest}.delta<… or {rest}.ratio<… of one"),
+            ));
+        }
         if Measure::parse(name).is_some() {
             let example = format!("name an arm: NAME.{name}.delta<… or NAME.{name}.ratio<…");
             return is_missing("of which arm", example);
@@ -259,54 +266,54 @@ fn parse_name(name: &str) -> std::result::Result<(&str, Measure, Figure), Wrong>
 }
 
 /// What names of arms must be like, so that no assertion can be read in two ways.
-fn is_arm_name(name: &str) -> bool {
+pub(super) fn is_arm_name(name: &str) -> bool {
     let others = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(others)
 }
 
 /// Nanoseconds, bits per second, operations per second, or a ratio. Differences have a sign.
 fn parse_value(measure: Measure, figure: Figure, text: &str) -> std::result::Result<f64, Wrong> {
-    let (sign, magnitude) = match text.strip_prefix('-') {
-        Some(magnitude) if figure == Figure::Delta => (-1.0, magnitude.trim()),
-        _ => (1.0, text),
+    let value = match figure {
+        Figure::Ratio => in_unit(text, value::share),
+        Figure::Delta => measure.difference(text),
     };
-    let digits = magnitude
+    let allowed = match (figure, measure) {
+        (Figure::Ratio, _) => {
+            "give a ratio to the baseline, for example NAME.bandwidth.ratio>0.95 or NAME.p99.ratio<110%"
+        }
+        (Figure::Delta, Measure::Percentile(_)) => {
+            "give a time with its unit (ns, us, ms, s, m), for example NAME.p99.delta<30us or NAME.p99.delta<-5us"
+        }
+        (Figure::Delta, Measure::Bandwidth) => {
+            "give bits per second, for example NAME.bandwidth.delta>-1Gbit"
+        }
+        (Figure::Delta, Measure::Goodput) => {
+            "give responses over time, for example NAME.goodput.delta>-100 or NAME.goodput.delta>-6k/m"
+        }
+    };
+    value.ok_or_else(|| (no_value(text), allowed.to_owned()))
+}
+
+/// What is wrong with such a value.
+pub(super) fn no_value(text: &str) -> String {
+    if text.is_empty() {
+        "no value in it".to_owned()
+    } else {
+        format!("'{text}' is no value for it")
+    }
+}
+
+/// A number without a sign, and its unit.
+fn in_unit(text: &str, parse: fn(f64, &str) -> Option<value::Value>) -> Option<f64> {
+    let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(magnitude.len());
-    let (number, unit) = magnitude.split_at(digits);
-    let (number, unit) = (value::decimal(number), unit.trim());
-    let in_unit =
-        |parse: fn(f64, &str) -> Option<value::Value>| Some(parse(number?, unit)?.number());
-    let (value, allowed) = match (figure, measure) {
-        (Figure::Ratio, _) => (
-            in_unit(value::share),
-            "give a ratio to the baseline, for example NAME.bandwidth.ratio>0.95 or NAME.p99.ratio<110%",
-        ),
-        (Figure::Delta, Measure::Percentile(_)) => (
-            in_unit(value::duration),
-            "give a time with its unit (ns, us, ms, s, m), for example NAME.p99.delta<30us or NAME.p99.delta<-5us",
-        ),
-        (Figure::Delta, Measure::Bandwidth) => (
-            in_unit(value::bits),
-            "give bits per second, for example NAME.bandwidth.delta>-1Gbit",
-        ),
-        (Figure::Delta, Measure::Goodput) => (
-            value::per_second(magnitude),
-            "give responses over time, for example NAME.goodput.delta>-100 or NAME.goodput.delta>-6k/m",
-        ),
-    };
-    value.map(|value| sign * value).ok_or_else(|| {
-        let what = if text.is_empty() {
-            "no value in it".to_owned()
-        } else {
-            format!("'{text}' is no value for it")
-        };
-        (what, allowed.to_owned())
-    })
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some(parse(value::decimal(number)?, unit.trim())?.number())
 }
 
 impl Measure {
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         match name {
             "bandwidth" => Some(Self::Bandwidth),
             "goodput" => Some(Self::Goodput),
@@ -317,8 +324,22 @@ impl Measure {
         }
     }
 
+    /// A difference of two such values, with a sign where it falls: nanoseconds, bits or responses per second.
+    pub(super) fn difference(self, text: &str) -> Option<f64> {
+        let (sign, magnitude) = match text.strip_prefix('-') {
+            Some(magnitude) => (-1.0, magnitude.trim()),
+            None => (1.0, text),
+        };
+        let magnitude = match self {
+            Self::Percentile(_) => in_unit(magnitude, value::duration),
+            Self::Bandwidth => in_unit(magnitude, value::bits),
+            Self::Goodput => value::per_second(magnitude),
+        };
+        magnitude.map(|magnitude| sign * magnitude)
+    }
+
     /// As cells have it.
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         match self {
             Self::Percentile(percent) => quantile_name(percent),
             Self::Bandwidth => "bandwidth".to_owned(),

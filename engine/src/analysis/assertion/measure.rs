@@ -49,7 +49,7 @@ fn unexpected(step: &StepResult) -> u64 {
 
 /// The figures of a bulk step. Those of a load are not the step's own.
 fn bulk(step: &StepResult) -> Option<&Bandwidth> {
-    let own = step.params.bulk.is_some() && !is_loaded(step);
+    let own = step.params.bulk.is_some() && !is_loaded(&step.params);
     step.bandwidth.as_ref().filter(|_| own)
 }
 

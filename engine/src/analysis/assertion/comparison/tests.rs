@@ -216,6 +216,16 @@ fn errors_say_which_part_and_what_instead() {
         ("p99.9.ratio<2", "of which arm", "NAME.p99.9.ratio<…"),
         ("kata.p99<2ms", "what of it", "kata.p99.delta<…"),
         ("kata.p99.9<2ms", "what of it", "kata.p99.9.delta<…"),
+        (
+            "kata.p99.change<2ms",
+            "a change is between two saved results",
+            "kata.p99.delta<…",
+        ),
+        (
+            "p99.9.cost<2ms",
+            "a cost is between two saved results",
+            "p99.9.delta<…",
+        ),
         ("errors==0", "'errors' is not compared", "goodput"),
         (
             "kata.errors.delta==0",
