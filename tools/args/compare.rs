@@ -78,8 +78,8 @@ Exit codes: 0 measured, 1 could not measure (an arm was given up), 2 usage, 3 an
          ARM.MEASURE.delta or ARM.MEASURE.ratio, where MEASURE is p50, p99.9 …, bandwidth or goodput: the difference to \
          the baseline, or the ratio. With --baseline-file instead ARM.MEASURE.change, how far the arm has moved, or \
          ARM.MEASURE.cost, how far its difference to the baseline has. size=4K, connections=8, rate=1000 and stage=2 \
-         select steps: 'size=64:runc.p50.delta<5us'.\n\nIt holds or fails only if the whole interval does; otherwise the exit code is \
-         5: cannot tell.",
+         select steps: 'size=64:runc.p50.delta<5us'.\n\nIt holds or fails only if the whole interval does; otherwise the \
+         exit code is 5: cannot tell.",
     )
 }))]
 pub(crate) struct CompareArgs {
