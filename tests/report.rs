@@ -3,12 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::util::{Serve, is_valid, lat, run, text};
+use crate::util::{Job, Serve, is_valid, lat, run, text};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -277,7 +275,7 @@ fn comparison() -> Value {
     report
 }
 
-/// Chromium, where there is one, with a profile of its own; what it says goes to `log`.
+/// Chromium, where there is one, with a profile of its own.
 struct Browser {
     dir: tempfile::TempDir,
 }
@@ -302,8 +300,8 @@ impl Browser {
 
     /// Opens a page with these flags. Gives what came to stdout, and every line that the page caused on the console.
     fn open(&self, page: &Path, flags: &[String]) -> (String, Vec<String>) {
-        let (out, log) = (self.path("out"), self.path("log"));
-        let mut child = Command::new("chromium")
+        let mut command = Command::new("chromium");
+        command
             .args([
                 "--headless=new",
                 "--no-sandbox",
@@ -330,30 +328,11 @@ impl Browser {
                 self.path("profile").display()
             ))
             .args(flags)
-            .arg(format!("file://{}", page.display()))
-            .stdin(Stdio::null())
-            .stdout(fs::File::create(&out).unwrap())
-            .stderr(fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(90);
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > deadline {
-                child.kill().unwrap();
-                panic!("the browser hangs: {}", fs::read_to_string(&log).unwrap());
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
-        let log = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
-        assert!(status.success(), "{log}");
-        let said = log.lines().filter(|line| line.contains(":CONSOLE"));
-        (
-            fs::read_to_string(&out).unwrap(),
-            said.map(str::to_owned).collect(),
-        )
+            .arg(format!("file://{}", page.display()));
+        let ran = Job::start(command).wait().exits(0);
+        let said = ran.stderr.lines().filter(|line| line.contains(":CONSOLE"));
+        let said = said.map(str::to_owned).collect();
+        (ran.stdout, said)
     }
 }
 

@@ -7,10 +7,17 @@ use std::path::Path;
 use serde_json::Value;
 use serde_json::error::Category;
 use tare_engine::error::{Error, Result};
-use tare_engine::result::{Report, SCHEMA};
+use tare_engine::limits::STEPS_MAX;
+use tare_engine::result::{Comparison, Report, SCHEMA};
 
 /// The largest result that is read, bytes: a thousand steps take some 20 MiB.
 const RESULT_MAX: u64 = 256 << 20;
+/// Steps that a comparison can have at most: each of a sweep idle and under load.
+const COMPARED_STEPS_MAX: u64 = 2 * STEPS_MAX as u64;
+/// What is a result.
+const WHAT: &str = "name a result, as written by -o FILE.json or --format json";
+/// What became of one that was whole once.
+const CHANGED: &str = "it was changed after it was written";
 /// Kinds of results that are known.
 const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];
 
@@ -20,7 +27,8 @@ const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];
 /// A usage error that names the file, where it cannot be read, is too large, or holds no result that is known here.
 pub(crate) fn read(path: &Path) -> Result<Report> {
     let shown = path.display();
-    let unreadable = |error: io::Error| Error::usage(format!("{shown} cannot be read: {error}"));
+    let unreadable =
+        |error: io::Error| Error::usage(format!("{shown} cannot be read: {error}")).remedy(WHAT);
     let mut bytes = Vec::new();
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
@@ -39,7 +47,6 @@ pub(crate) fn read(path: &Path) -> Result<Report> {
 }
 
 fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
-    const WHAT: &str = "name a result, as written by -o FILE.json or --format json";
     let refuse = |why: &str, advice: &str| Error::usage(format!("{shown} {why}")).remedy(advice);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(refuse("is empty", WHAT));
@@ -82,18 +89,55 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
         return Err(refuse(&why, "use the tare that wrote it"));
     }
     let compares = kind == "compare";
-    let report: Report = serde_json::from_value(value).map_err(|error| {
-        refuse(
-            &format!("is no whole result of tare: {error}"),
-            "it was changed after it was written",
-        )
-    })?;
+    let report: Report = serde_json::from_value(value)
+        .map_err(|error| refuse(&format!("is no whole result of tare: {error}"), CHANGED))?;
     if compares != report.comparison.is_some() {
         let why =
             "is no whole result of tare: a comparison, and nothing else, has its blocks with it";
-        return Err(refuse(why, "it was changed after it was written"));
+        return Err(refuse(why, CHANGED));
     }
-    Ok(report)
+    let flaw = report.comparison.as_deref();
+    match flaw.and_then(|comparison| flaw_of(&report, comparison)) {
+        Some(why) => Err(refuse(
+            &format!("is no whole result of tare: {why}"),
+            CHANGED,
+        )),
+        None => Ok(report),
+    }
+}
+
+/// What whoever shows a comparison relies on, and this one breaks: that its parts know each other, and that its steps can
+/// be counted.
+fn flaw_of(report: &Report, comparison: &Comparison) -> Option<String> {
+    let steps = comparison.steps;
+    if steps > COMPARED_STEPS_MAX {
+        return Some(format!(
+            "it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"
+        ));
+    }
+    let cells = &comparison.cells;
+    if let Some(cell) = cells.iter().find(|cell| cell.step >= steps) {
+        let number = cell.step.saturating_add(1);
+        return Some(format!("a cell is of step {number}, and it has {steps}"));
+    }
+    let visits = comparison.blocks.iter().flat_map(|block| &block.visits);
+    let results = report.results.iter();
+    let named = [("the baseline", comparison.baseline.as_str())].into_iter();
+    let named = named
+        .chain(cells.iter().map(|cell| ("a cell", cell.arm.as_str())))
+        .chain(results.filter_map(|result| Some(("a result", result.arm.as_deref()?))))
+        .chain(visits.map(|visit| ("a visit", visit.arm.as_str())));
+    let known: Vec<&str> = comparison
+        .arms
+        .iter()
+        .map(|arm| arm.name.as_str())
+        .collect();
+    let (what, stranger) = named.into_iter().find(|(_, arm)| !known.contains(arm))?;
+    let stranger: String = stranger.chars().take(40).collect();
+    let stranger = stranger.escape_debug();
+    Some(format!(
+        "{what} is of the arm '{stranger}', which it does not have"
+    ))
 }
 
 /// Whether it is a line of JSON after the other.
@@ -107,6 +151,8 @@ fn is_lines(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::output::Format;
     use crate::report::{Look, fixtures, render};
@@ -170,10 +216,61 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            missing.starts_with("/nonexistent/a.json cannot be read: "),
+            missing.starts_with("/nonexistent/a.json cannot be read: ")
+                && missing
+                    .ends_with("; name a result, as written by -o FILE.json or --format json"),
             "{missing}"
         );
         let directory = read(Path::new("/")).unwrap_err().to_string();
         assert!(directory.contains("/ cannot be read"), "{directory}");
+    }
+    #[test]
+    fn a_comparison_whose_parts_do_not_fit_is_refused() {
+        let whole = serde_json::to_value(fixtures::compare::comparison()).unwrap();
+        for (pointer, replacement, says) in [
+            (
+                "/comparison/steps",
+                json!(900_000_000_000_u64),
+                "it has 900000000000 steps, and none has more than 2000",
+            ),
+            (
+                "/comparison/cells/0/step",
+                json!(u64::MAX),
+                "a cell is of step 18446744073709551615, and it has 2",
+            ),
+            (
+                "/comparison/steps",
+                json!(1),
+                "a cell is of step 2, and it has 1",
+            ),
+            (
+                "/comparison/baseline",
+                json!("host"),
+                "the baseline is of the arm 'host', which it does not have",
+            ),
+            (
+                "/comparison/cells/3/arm",
+                json!("\u{1b}[2J"),
+                "a cell is of the arm '\\u{1b}[2J', which it does not have",
+            ),
+            (
+                "/results/1/arm",
+                json!("runc"),
+                "a result is of the arm 'runc', which it does not have",
+            ),
+            (
+                "/comparison/blocks/2/visits/1/arm",
+                json!("runc"),
+                "a visit is of the arm 'runc', which it does not have",
+            ),
+        ] {
+            let mut changed = whole.clone();
+            *changed.pointer_mut(pointer).expect(pointer) = replacement;
+            let error = parse(changed.to_string().as_bytes(), "x").unwrap_err();
+            let wanted = format!(
+                "x is no whole result of tare: {says}; it was changed after it was written"
+            );
+            assert_eq!(error.to_string(), wanted);
+        }
     }
 }

@@ -99,6 +99,10 @@ fn percentiles(reports: &[(String, Report)], output: Option<&Path>) -> Result<Ex
         let message = format!("{name} holds bandwidth, and no latencies");
         return Err(Error::usage(message).remedy("take --to csv for the figures of bulk runs"));
     }
+    if let Some((name, _)) = reports.iter().find(|(_, report)| report.results.is_empty()) {
+        let message = format!("{name} has no step, and so no percentiles");
+        return Err(Error::usage(message).remedy("take --to text for what became of the run"));
+    }
     let steps = reports.iter().flat_map(|(_, report)| &report.results);
     let texts: Vec<String> = steps.map(histogram::percentiles).collect();
     match (output, texts.as_slice()) {
@@ -165,5 +169,26 @@ mod tests {
         let reports = [("b.json".to_owned(), fixtures::bulk::one())];
         let message = percentiles(&reports, None).unwrap_err().to_string();
         assert!(message.contains("b.json holds bandwidth"), "{message}");
+    }
+
+    #[test]
+    fn percentiles_of_nothing_are_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut nothing = fixtures::one_step();
+        nothing.results.clear();
+        let reports = [
+            ("a.json".to_owned(), fixtures::one_step()),
+            ("b.json".to_owned(), nothing),
+        ];
+        for (reports, path) in [
+            (&reports[1..], Some(dir.path().join("x.hgrm"))),
+            (&reports[..], Some(dir.path().join("x.hgrm"))),
+            (&reports[1..], None),
+        ] {
+            let error = percentiles(reports, path.as_deref()).unwrap_err();
+            let wanted = "b.json has no step, and so no percentiles; take --to text for what became of the run";
+            assert_eq!(error.to_string(), wanted);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -71,18 +71,21 @@ fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
         "http" => http::columns(&mut row, step, look),
         _ => latencies(&mut row, step, look),
     }
-    observed::columns(&mut row, report, step);
+    observed::columns(&mut row, report, Some(step), "");
     row
 }
 
 /// A cell, with the step that it is of as its arm measured it, or where that did not get there, another.
 fn comparison_row(report: &Report, view: View<'_>, cell: &Cell) -> Row {
     let none = StepResult::default();
-    let step = view.result(&cell.arm, cell.step);
-    let step = step.or_else(|| view.step(cell.step)).unwrap_or(&none);
+    let own = view.result(&cell.arm, cell.step);
+    let step = own.or_else(|| view.step(cell.step)).unwrap_or(&none);
     let mut row = Row::default();
     identity(&mut row, report, step);
     compare::columns(&mut row, view, step, cell);
+    observed::columns(&mut row, report, own, "");
+    let baseline = view.result(&view.comparison().baseline, cell.step);
+    observed::columns(&mut row, report, baseline, "baseline_");
     row
 }
 

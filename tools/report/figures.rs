@@ -89,7 +89,7 @@ pub(super) fn round_bits(bits_per_s: f64) -> String {
 }
 
 /// Without the zeros at the end of a fraction.
-fn trimmed(number: &str) -> &str {
+pub(super) fn trimmed(number: &str) -> &str {
     if number.contains('.') {
         number.trim_end_matches('0').trim_end_matches('.')
     } else {

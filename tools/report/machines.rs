@@ -108,11 +108,17 @@ fn flatten(name: &str, value: &Value, fields: &mut Vec<(String, String)>) {
     fields.push((name.to_owned(), text));
 }
 
-/// A value within a list: an object by its values alone.
+/// A value within a list. Of an object words speak for themselves; numbers say what they are, and with it their unit.
 fn compact(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Object(fields) => fields.values().map(compact).collect::<Vec<_>>().join(" "),
+        Value::Object(fields) => {
+            let told = fields.iter().map(|(name, value)| match value {
+                Value::String(text) => text.clone(),
+                other => format!("{name} {}", compact(other)),
+            });
+            told.collect::<Vec<_>>().join(" ")
+        }
         other => other.to_string(),
     }
 }
@@ -146,5 +152,15 @@ mod tests {
             changed,
             [["governor", "performance", "powersave"].map(String::from)]
         );
+    }
+    #[test]
+    fn numbers_in_a_list_say_what_they_are() {
+        let states = serde_json::json!([{ "name": "C6", "latency_us": 133, "disabled": false }]);
+        let mut fields = Vec::new();
+        flatten("idle_states", &states, &mut fields);
+        let mut words: Vec<&str> = fields[0].1.split(' ').collect();
+        words.sort_unstable();
+        assert_eq!(words, ["133", "C6", "disabled", "false", "latency_us"]);
+        assert!(fields[0].1.contains("latency_us 133"), "{fields:?}");
     }
 }

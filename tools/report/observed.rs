@@ -48,14 +48,7 @@ pub(super) fn table(report: &Report) -> Option<Cells> {
 
 /// The step, and in a comparison the arm.
 fn name(step: &StepResult) -> String {
-    let parameters = match step
-        .params
-        .rate_per_s
-        .filter(|_| step.params.http.is_some())
-    {
-        Some(rate) => format!("{}, {}", parameters(&step.params), super::per_second(rate)),
-        None => parameters(&step.params),
-    };
+    let parameters = parameters(&step.params);
     match &step.arm {
         Some(arm) => format!("{arm}: {parameters}"),
         None => parameters,
@@ -160,6 +153,14 @@ mod tests {
         };
         let shown = row(&unlimited);
         assert_eq!((shown[2].as_str(), shown[7].as_str()), ("1.50", "no"));
+    }
+
+    #[test]
+    fn a_step_is_named_by_its_rate_once() {
+        let mut step = crate::report::fixtures::http::stages().results.remove(0);
+        assert_eq!(name(&step), "100 connections, 1,000/s");
+        step.arm = Some("runc".into());
+        assert_eq!(name(&step), "runc: 100 connections, 1,000/s");
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! A page's parts of a comparison: what each path costs, and how sure that is.
 
-use tare_engine::result::{Cell, Comparison, Estimate, Params, Report, StepResult};
+use tare_engine::result::{Cell, Comparison, Estimate, Params, StepResult, Verdict};
 use tare_engine::units::Nanos;
 
+use super::super::compare::{Layout, View, columns, notes};
 use super::super::{Cells, NONE, plural};
 use super::plain::{percentile_figure, sweep_figure};
 use super::plot::{Axis, Line, Plot, Span, rows};
-use super::write::{Figures, details, note, paragraph, section, table};
-use super::{Look, Part, Sweep, known, measure_name, part, shown, signed, step_name};
+use super::write::{Figures, details, loud, note, paragraph, section, table};
+use super::{Part, Sweep, known, measure_name, part, shown, signed, step_name};
 
 /// A comparison with what its cells are about.
 struct Whole<'a> {
-    report: &'a Report,
+    view: View<'a>,
     comparison: &'a Comparison,
-    /// The names of the steps.
+    /// The names of the steps that some arm got to.
     steps: Vec<String>,
     /// The measures that figures are drawn of.
     measures: Vec<&'a str>,
@@ -38,6 +39,13 @@ pub(super) fn facts(comparison: &Comparison) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "Rest after each hook",
+            match comparison.settle_ns {
+                0 => String::new(),
+                rest => Nanos(rest).to_string(),
+            },
+        ),
+        (
             "Backend of every end",
             why(&comparison.backend, &comparison.backend_reason),
         ),
@@ -48,14 +56,8 @@ pub(super) fn facts(comparison: &Comparison) -> Vec<(&'static str, String)> {
     ]
 }
 
-pub(super) fn parts(
-    id: &str,
-    report: &Report,
-    comparison: &Comparison,
-    _look: &Look,
-    figures: &mut Figures,
-) -> Vec<Part> {
-    let whole = Whole::of(report, comparison);
+pub(super) fn parts(id: &str, view: View<'_>, figures: &mut Figures) -> Vec<Part> {
+    let whole = Whole::of(view);
     let mut parts = Vec::new();
     parts.extend(part(id, "verdicts", "Verdicts", whole.verdicts()));
     parts.extend(part(
@@ -77,14 +79,23 @@ pub(super) fn parts(
         "Block by block",
         whole.blocks(id, figures),
     ));
-    parts.extend(part(id, "arms", "The arms", arms(comparison)));
+    parts.extend(part(id, "arms", "The arms", arms(whole.comparison)));
     parts
 }
 
 impl<'a> Whole<'a> {
-    fn of(report: &'a Report, comparison: &'a Comparison) -> Self {
-        let first = comparison.arms.first().map(|arm| arm.name.as_str());
-        let steps = results_of(report, first.unwrap_or_default());
+    fn of(view: View<'a>) -> Self {
+        let comparison = view.comparison();
+        let steps = (0..comparison.steps).map_while(|step| {
+            let params = &view.step(step)?.params;
+            let name = view.step_name(step);
+            // The only step differs from no other.
+            Some(if name.is_empty() {
+                step_name(params)
+            } else {
+                name
+            })
+        });
         let mut measures: Vec<&str> = Vec::new();
         let declared = comparison.cells.iter().filter(|cell| cell.declared);
         // Where nothing was declared, there is nothing to leave out.
@@ -98,9 +109,9 @@ impl<'a> Whole<'a> {
             }
         }
         Self {
-            report,
+            view,
             comparison,
-            steps: steps.iter().map(|step| step_name(&step.params)).collect(),
+            steps: steps.collect(),
             measures,
         }
     }
@@ -135,48 +146,44 @@ impl<'a> Whole<'a> {
             .unwrap_or(arms.len())
     }
 
-    /// The field's own table: a row for each step and measure, a column for each arm.
+    /// The field's own table, as it is pasted elsewhere: a row for each step and measure, a column for each arm. Below it
+    /// what its words mean, and what the figures rest on.
     fn overview(&self) -> String {
-        let arms = self.comparison.arms.iter().map(|arm| arm.name.as_str());
-        let arms: Vec<&str> = arms
-            .filter(|name| *name != self.comparison.baseline)
+        // A page has parts of their own for these.
+        const ELSEWHERE: [&str; 3] = ["left out", "arm", "both ends"];
+        let (mut cells, left) = columns(self.view, Layout::Markdown);
+        if let Some(heading) = left.last().and_then(|at| cells.header.get_mut(*at)) {
+            "measure".clone_into(heading);
+        }
+        let notes = notes(self.view, false);
+        let told = notes
+            .iter()
+            .filter(|(name, _)| !ELSEWHERE.contains(&name.as_str()));
+        let told: Vec<(&str, String)> = told
+            .map(|(name, text)| (name.as_str(), text.clone()))
             .collect();
-        let mut header = vec![
-            "step".to_owned(),
-            "measure".to_owned(),
-            self.comparison.baseline.clone(),
-        ];
-        header.extend(arms.iter().map(|name| (*name).to_owned()));
-        let mut table_of = Cells {
-            header,
-            rows: Vec::new(),
-        };
-        for measure in &self.measures {
-            for step in self.numbers() {
-                let cells = self.cells(measure, step);
-                let Some(first) = cells.first() else { continue };
-                let unit = first.unit.as_str();
-                let mut row = vec![self.step_name(step), measure_name(measure)];
-                row.push(known(first.baseline, |value| shown(unit, value)));
-                row.extend(arms.iter().map(|arm| {
-                    let cell = cells.iter().find(|cell| cell.arm == *arm);
-                    let told = cell.and_then(|cell| Some((cell, cell.delta?)));
-                    told.map_or_else(
-                        || NONE.to_owned(),
-                        |(cell, delta)| {
-                            let told = signed(unit, delta.median);
-                            match cell.verdict {
-                                Some(verdict) => format!("{told}, {}", verdict.name()),
-                                None => told,
-                            }
-                        },
-                    )
-                }));
-                table_of.row(row);
+        let text = "Each arm's median over the blocks, how it differs from the baseline (of what is carried, the ratio), with \
+                    its interval, and what the blocks say of that.";
+        let table = table("Every arm beside the baseline", &cells, left.len());
+        note(text) + &table + &super::write::facts(&told)
+    }
+
+    /// Whose latencies are those of a queue: said wherever they are drawn.
+    fn queues(&self) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for cell in self.comparison.cells.iter().filter(|cell| is_queue(cell)) {
+            let name = format!("{} at {}", cell.arm, self.step_name(cell.step));
+            if !names.contains(&name) {
+                names.push(name);
             }
         }
-        let text = "The difference of each arm to the baseline, and what the blocks say of it.";
-        note(text) + &table("Baseline, and differences to it", &table_of, 2)
+        if names.is_empty() {
+            return String::new();
+        }
+        loud(&[format!(
+            "OVERLOAD: the rate asked for was not reached, so the latencies are those of a queue and not of the path: {}.",
+            names.join("; ")
+        )])
     }
 
     fn verdicts(&self) -> String {
@@ -199,6 +206,7 @@ impl<'a> Whole<'a> {
         let mut table_of = Cells::new(&header);
         for cell in &self.comparison.cells {
             let unit = cell.unit.as_str();
+            let (delta, ratio) = (of_path(cell, cell.delta), of_path(cell, cell.ratio));
             table_of.row(vec![
                 self.step_name(cell.step),
                 measure_name(&cell.measure),
@@ -206,17 +214,15 @@ impl<'a> Whole<'a> {
                 verdict(cell),
                 known(cell.baseline, |value| shown(unit, value)),
                 known(cell.value, |value| shown(unit, value)),
-                known(cell.delta.map(|delta| delta.median), |value| {
-                    signed(unit, value)
+                known(delta.map(|delta| delta.median), |value| signed(unit, value)),
+                interval(delta, |value| signed(unit, value)),
+                known(ratio.map(|ratio| ratio.median), |value| shown("", value)),
+                interval(ratio, |value| shown("", value)),
+                known(of_path(cell, cell.p_adjusted), |p| shown("", p)),
+                known(of_path(cell, cell.resolution), |value| {
+                    format!("± {}", shown(unit, value))
                 }),
-                interval(cell.delta, |value| signed(unit, value)),
-                known(cell.ratio.map(|ratio| ratio.median), |value| {
-                    shown("", value)
-                }),
-                interval(cell.ratio, |value| shown("", value)),
-                known(cell.p_adjusted, |p| shown("", p)),
-                known(cell.resolution, |value| format!("± {}", shown(unit, value))),
-                known(cell.detectable, |value| shown(unit, value)),
+                known(of_path(cell, cell.detectable), |value| shown(unit, value)),
                 cell.blocks.len().to_string(),
             ]);
         }
@@ -231,24 +237,34 @@ impl<'a> Whole<'a> {
     }
 
     fn differences(&self, figures: &mut Figures) -> String {
-        let mut out = String::new();
+        let mut groups: Vec<(String, String)> = Vec::new();
+        let steps = self.numbers();
         for measure in &self.measures {
-            let drawn: String = self
-                .numbers()
-                .into_iter()
-                .map(|step| self.difference(measure, step, figures))
+            let drawn: String = steps
+                .iter()
+                .map(|step| self.difference(measure, *step, figures))
                 .collect();
-            out.push_str(&format!(
-                "<h3>{}</h3>\n<div class=\"grid\">\n{drawn}</div>\n",
-                super::write::text(&measure_name(measure))
-            ));
+            match groups.last_mut() {
+                // Figures of the only step stand beside each other.
+                Some((_, beside)) if steps.len() == 1 => beside.push_str(&drawn),
+                _ if drawn.is_empty() => {}
+                _ if steps.len() == 1 => groups.push((String::new(), drawn)),
+                _ => {
+                    let name = super::write::text(&measure_name(measure));
+                    groups.push((format!("<h3>{name}</h3>\n"), drawn));
+                }
+            }
         }
+        let groups = groups.into_iter();
+        let out: String = groups
+            .map(|(heading, drawn)| format!("{heading}<div class=\"grid\">\n{drawn}</div>\n"))
+            .collect();
         if out.is_empty() {
             return out;
         }
         let text = "Marks are medians over the blocks, bars their 95 % intervals, the band what the same path shows against itself. \
-                    A bar that crosses the line at zero shows no difference.";
-        note(text) + &out
+                    A bar that crosses the line at zero, or a mark within the band, shows no difference.";
+        note(text) + &self.queues() + &out
     }
 
     /// One measure of one step: a row for each arm.
@@ -256,8 +272,8 @@ impl<'a> Whole<'a> {
     fn difference(&self, measure: &str, step: u64, figures: &mut Figures) -> String {
         let cells = self.cells(measure, step);
         let told: Vec<(&Cell, Estimate)> = cells
-            .into_iter()
-            .filter_map(|cell| Some((cell, cell.delta?)))
+            .iter()
+            .filter_map(|cell| Some((*cell, of_path(cell, cell.delta)?)))
             .collect();
         let Some((first, _)) = told.first() else {
             return String::new();
@@ -285,12 +301,15 @@ impl<'a> Whole<'a> {
             values.extend(delta.interval.map(|(_, high)| high));
             names.push(cell.arm.clone());
         }
-        for (cell, delta) in &told {
+        for cell in cells {
+            let delta = of_path(cell, cell.delta);
             table_of.row(vec![
                 cell.arm.clone(),
-                signed(&unit, delta.median),
-                interval(Some(*delta), |value| signed(&unit, value)),
-                known(cell.resolution, |value| {
+                known(delta.map(|delta| delta.median), |value| {
+                    signed(&unit, value)
+                }),
+                interval(delta, |value| signed(&unit, value)),
+                known(of_path(cell, cell.resolution), |value| {
                     format!("± {}", shown(&unit, value))
                 }),
                 verdict(cell),
@@ -318,16 +337,8 @@ impl<'a> Whole<'a> {
     }
 
     fn sweep(&self, figures: &mut Figures) -> String {
-        let first = self
-            .comparison
-            .arms
-            .first()
-            .map(|arm| arm.name.as_str())
-            .unwrap_or_default();
-        let params: Vec<&Params> = results_of(self.report, first)
-            .iter()
-            .map(|step| &step.params)
-            .collect();
+        let steps = (0..self.steps.len() as u64).filter_map(|step| self.view.step(step));
+        let params: Vec<&Params> = steps.map(|step| &step.params).collect();
         let Some(sweep) = Sweep::of(&params) else {
             return String::new();
         };
@@ -347,7 +358,7 @@ impl<'a> Whole<'a> {
                     let own = cells.iter().find(|cell| cell.arm == arm.name);
                     match own {
                         Some(cell) => cell.value,
-                        None if arm.name == self.comparison.baseline => cells.first()?.baseline,
+                        None if arm.name == self.comparison.baseline => fullest(cells)?.baseline,
                         None => None,
                     }
                 };
@@ -362,34 +373,33 @@ impl<'a> Whole<'a> {
                 figures,
             ));
         }
-        out
+        self.queues() + &out
     }
 
     fn percentiles(&self, id: &str, figures: &mut Figures) -> String {
         let mut out = String::new();
-        for (index, name) in self.steps.iter().enumerate() {
-            let arms = self.comparison.arms.iter();
-            let of_arms: Vec<(String, &StepResult)> = arms
-                .filter_map(|arm| {
-                    Some((
-                        arm.name.clone(),
-                        *results_of(self.report, &arm.name).get(index)?,
-                    ))
+        for (step, name) in (0..).zip(&self.steps) {
+            let arms = self.comparison.arms.iter().enumerate();
+            let of_arms: Vec<(usize, &str, &StepResult)> = arms
+                .filter_map(|(role, arm)| {
+                    Some((role, arm.name.as_str(), self.view.result(&arm.name, step)?))
                 })
                 .collect();
             let told = of_arms
                 .iter()
-                .any(|(_, step)| super::super::headline(&step.latency).count > 0);
+                .any(|(_, _, step)| super::super::headline(&step.latency).count > 0);
             if !told {
                 continue;
             }
-            let drawn = percentile_figure(&of_arms.iter().collect::<Vec<_>>(), figures);
-            out.push_str(&section(&format!("{id}-p{}", index + 1), 3, name, &drawn));
+            let drawn = percentile_figure(&of_arms, figures);
+            out.push_str(&section(&format!("{id}-p{}", step + 1), 3, name, &drawn));
         }
         if out.is_empty() {
             return out;
         }
-        note("All visits of an arm pooled: histograms are merged, quantiles never averaged.") + &out
+        note("All visits of an arm pooled: histograms are merged, quantiles never averaged.")
+            + &self.queues()
+            + &out
     }
 
     fn blocks(&self, id: &str, figures: &mut Figures) -> String {
@@ -410,18 +420,19 @@ impl<'a> Whole<'a> {
         }
         note(
             "The blocks in the order of time: what drifts in all arms together drops out of the differences.",
-        ) + &out
+        ) + &self.queues()
+            + &out
     }
 
     /// One measure of one step, block by block: a line for each arm.
     #[expect(clippy::cast_precision_loss, reason = "numbers of blocks")]
     fn block_figure(&self, measure: &str, step: u64, figures: &mut Figures) -> String {
         let cells = self.cells(measure, step);
-        let Some(first) = cells.first() else {
+        let Some(fullest) = fullest(&cells) else {
             return String::new();
         };
-        let unit = first.unit.as_str();
-        let baseline = first
+        let unit = fullest.unit.as_str();
+        let baseline = fullest
             .blocks
             .iter()
             .map(|block| (block.block as f64, block.baseline))
@@ -477,7 +488,7 @@ impl<'a> Whole<'a> {
         );
         let name = measure_name(measure);
         let y = Axis::over(&name, &values, &|value| shown(unit, value));
-        let plot = Plot::lines(Axis::linear("block", from, to), y, lines);
+        let plot = Plot::lines(Axis::counts("block", from, to), y, lines);
         let title = format!("{name}: {}", self.step_name(step));
         let about = format!(
             "{name} of each block in the order of time, a line for each arm. The table holds the numbers."
@@ -486,16 +497,24 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// The steps of an arm, all its visits pooled.
-fn results_of<'a>(report: &'a Report, arm: &str) -> Vec<&'a StepResult> {
-    let results = report.results.iter();
-    results
-        .filter(|step| step.arm.as_deref() == Some(arm))
-        .collect()
+/// Each cell knows the baseline's value of the blocks that it rests on: that of an arm which was given up has fewer.
+fn fullest<'a>(cells: &[&'a Cell]) -> Option<&'a Cell> {
+    cells.iter().copied().max_by_key(|cell| cell.blocks.len())
+}
+
+/// A latency under overload, which is the queue's.
+fn is_queue(cell: &Cell) -> bool {
+    cell.overloaded && cell.unit == "ns"
+}
+
+/// What a cell says of the path: the difference of two queues says nothing of it.
+fn of_path<T>(cell: &Cell, figure: Option<T>) -> Option<T> {
+    figure.filter(|_| !is_queue(cell))
 }
 
 fn verdict(cell: &Cell) -> String {
     match cell.verdict {
+        _ if is_queue(cell) => Verdict::Overload.name().to_owned(),
         Some(verdict) => verdict.name().to_owned(),
         None => NONE.to_owned(),
     }
@@ -517,8 +536,8 @@ fn arms(comparison: &Comparison) -> String {
         "before each visit",
         "after each visit",
         "servers",
-        "visits",
         "given up",
+        "visits",
     ];
     let mut cells = Cells::new(&header);
     for arm in &comparison.arms {
@@ -530,9 +549,9 @@ fn arms(comparison: &Comparison) -> String {
             told(&arm.before),
             told(&arm.after),
             arm.instances.join(" "),
-            arm.visits.to_string(),
             told(&arm.failed),
+            arm.visits.to_string(),
         ]);
     }
-    table("Arms", &cells, 6)
+    table("Arms", &cells, 7)
 }

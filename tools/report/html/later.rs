@@ -1,12 +1,13 @@
 //! A page about two saved results, before a change and after it.
 
-use tare_engine::analysis::later::Later;
+use tare_engine::analysis::later::{Change, Later};
+use tare_engine::result::Verdict;
 
 use super::super::later::{self, Between};
-use super::super::{Cells, plural};
+use super::super::{Cells, NONE, plural};
 use super::plot::{Axis, Plot, Span, rows};
-use super::signed;
 use super::write::{Figures, facts, loud, note, section, table};
+use super::{known, signed};
 
 pub(crate) fn page(between: &Between<'_>) -> String {
     let later = between.later;
@@ -61,7 +62,7 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
     if !later.has_blocks {
         return String::new();
     }
-    let mut groups: Vec<(String, Vec<&tare_engine::analysis::later::Change>)> = Vec::new();
+    let mut groups: Vec<(String, Vec<&Change>)> = Vec::new();
     for change in &later.changes {
         let title = format!(
             "{}: {}",
@@ -77,6 +78,7 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
     for (title, changes) in groups {
         let told: Vec<_> = changes
             .iter()
+            .filter(|change| !is_queue(change))
             .filter_map(|change| Some((*change, change.delta?)))
             .collect();
         let Some((first, _)) = told.first() else {
@@ -96,13 +98,16 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
             values.push(delta.median);
             let ends = delta.interval.map(|(low, high)| [low, high]);
             values.extend(ends.into_iter().flatten());
+            names.insert(0, name);
+        }
+        for change in changes {
+            let delta = change.delta.filter(|_| !is_queue(change));
             cells.row(vec![
-                name.clone(),
-                signed(unit, delta.median),
-                later::interval(change),
+                later::subject(change),
+                known(delta.map(|delta| delta.median), |value| signed(unit, value)),
+                delta.map_or_else(|| NONE.to_owned(), |_| later::interval(change)),
                 later::verdict(change),
             ]);
-            names.insert(0, name);
         }
         let plot = Plot {
             x: Axis::over("change", &values, &|value| signed(unit, value)),
@@ -119,6 +124,11 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
     format!("<div class=\"grid\">\n{out}</div>\n")
 }
 
+/// Latencies under overload, whose change says nothing of the path.
+fn is_queue(change: &Change) -> bool {
+    change.verdict == Some(Verdict::Overload)
+}
+
 fn surroundings(between: &Between<'_>) -> String {
     let cells = later::surroundings(between);
     let text = match cells.rows.len() {
@@ -133,4 +143,45 @@ fn surroundings(between: &Between<'_>) -> String {
         return note(&text);
     }
     note(&text) + &table("Machines and ways of measuring", &cells, 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use tare_engine::analysis::later::compare;
+
+    use super::*;
+    use crate::report::html::fixture::{Shape, comparison};
+
+    #[test]
+    fn how_far_a_queue_has_moved_is_not_drawn() {
+        let old = comparison(Shape {
+            arms: 3,
+            sizes: 2,
+            blocks: 8,
+        });
+        let mut new = old.clone();
+        let cells = &mut new.comparison.as_mut().unwrap().cells;
+        let mut cells = cells.iter_mut();
+        let cell = cells.find(|cell| cell.arm == "arm-1" && cell.step == 1);
+        cell.expect("it is compared").overloaded = true;
+        let later = compare(&old, &new).unwrap();
+        let page = moved(&later, &mut Figures::default());
+        let at = |size: &str| {
+            let mut figures = page.split("<figure ");
+            let figure = figures.find(|figure| figure.contains("p50: ") && figure.contains(size));
+            let figure = figure.expect(size).split("</figure>").next().unwrap();
+            figure.split_once("</svg>").expect("it is drawn")
+        };
+        let ((path, _), (queue, numbers)) = (at("64 B"), at("128 B"));
+        assert!(path.contains("arm-1"), "{path}");
+        // The drawing leaves it out, the numbers say why.
+        assert!(
+            !queue.contains("arm-1") && queue.contains("arm-2"),
+            "{queue}"
+        );
+        assert!(
+            numbers.contains(">arm-1<") && numbers.contains(">overload<"),
+            "{numbers}"
+        );
+    }
 }

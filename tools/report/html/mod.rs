@@ -18,7 +18,7 @@ use tare_engine::units::{Nanos, Size};
 use super::quantity::{known, measure_name, shown, signed};
 use super::{Cells, Look, NONE, asked, figures, machines, per_second, warning};
 use plot::Axis;
-use write::{Figures, facts, loud, marked_table, note, section, table};
+use write::{Figures, details, facts, loud, marked_table, note, section, table};
 
 pub(crate) use later::page as later_page;
 
@@ -71,10 +71,11 @@ fn part(id: &str, name: &str, heading: &str, body: String) -> Option<Part> {
 }
 
 fn parts(id: &str, report: &Report, look: &Look, figures: &mut Figures) -> Vec<Part> {
-    let mut parts = match &report.comparison {
-        Some(comparison) => compare::parts(id, report, comparison, look, figures),
+    let mut parts = match super::compare::of(report) {
+        Some(view) => compare::parts(id, view, figures),
         None => plain::parts(id, report, look, figures),
     };
+    parts.extend(part(id, "observed", "What was observed", observed(report)));
     parts.extend(part(id, "how", "How it was measured", instruments(report)));
     parts.extend(part(id, "machines", "The machines", environment(report)));
     parts.extend(part(
@@ -104,12 +105,7 @@ fn headline(report: &Report) -> String {
 
 /// What stands before everything else: what spoils the numbers, and what was asked.
 fn summary(report: &Report) -> String {
-    let mut lines = Vec::new();
-    if report.partial {
-        lines.push(
-            "PARTIAL: the run was cut short; what follows was measured until then.".to_owned(),
-        );
-    }
+    let mut lines = super::spoiled(report);
     lines.extend(
         report
             .warnings
@@ -126,14 +122,7 @@ fn summary(report: &Report) -> String {
     }
     let label = report.results.iter().find_map(|step| step.label.clone());
     let mut told = vec![
-        (
-            "Asked",
-            if report.comparison.is_some() {
-                String::new()
-            } else {
-                asked(report)
-            },
-        ),
+        ("Asked", asked(report)),
         ("Label", label.unwrap_or_default()),
         ("Began", report.started_at.clone()),
     ];
@@ -143,6 +132,20 @@ fn summary(report: &Report) -> String {
     told.push(("Seed", report.seed.to_string()));
     told.push(("Measured by", format!("tare {}", report.tool.version)));
     out.push_str(&facts(&told));
+    out
+}
+
+/// What the load cost the processes and groups that were looked at, on the host of the client.
+fn observed(report: &Report) -> String {
+    let Some(cells) = super::observed::table(report) else {
+        return String::new();
+    };
+    let words = super::observed::words(report);
+    let mut out = note("On the host that this was run on, in the measured phase of each step.");
+    out.push_str(&table("Processes and control groups", &cells, words));
+    for text in super::observed::notes(report) {
+        out.push_str(&note(&text));
+    }
     out
 }
 
@@ -157,14 +160,15 @@ fn instruments(report: &Report) -> String {
         "end",
         "backend",
         "wait",
+        "state",
         "error ±",
         "turn p99",
         "turn max",
         "busiest worker",
         "forced off the CPU",
-        "state",
     ];
     let mut cells = Cells::new(&header);
+    let mut troubles: Vec<(String, String)> = Vec::new();
     for step in &report.results {
         let client = [("client", &step.instrument.client)];
         let server = step
@@ -181,34 +185,47 @@ fn instruments(report: &Report) -> String {
             };
             let reasons = instrument.saturation.iter().chain(&instrument.disturbances);
             let reasons: Vec<&str> = reasons.map(String::as_str).collect();
-            let state = match reasons.as_slice() {
-                [] => state.to_owned(),
-                reasons => format!("{state}: {}", reasons.join(", ")),
-            };
+            if !reasons.is_empty() {
+                let arm = step.arm.iter().map(String::as_str);
+                let name = [step_name(&step.params).as_str(), end].join(", ");
+                let name = arm.chain([name.as_str()]).collect::<Vec<_>>().join(": ");
+                troubles.push((name, format!("{state}: {}", reasons.join(", "))));
+            }
             cells.row(vec![
                 step_name(&step.params),
                 step.arm.clone().unwrap_or_else(|| NONE.to_owned()),
                 end.to_owned(),
                 instrument.backend.clone(),
                 instrument.wait.clone(),
+                state.to_owned(),
                 Nanos(step.latency_error_ns).to_string(),
                 Nanos(instrument.turn_p99_ns).to_string(),
                 Nanos(instrument.turn_max_ns).to_string(),
                 figures::percent(instrument.worker_busy_max),
                 super::grouped(instrument.involuntary_switches),
-                state,
             ]);
         }
     }
     let text = "The error is what each latency can be wrong by through the instrument itself.";
-    note(text) + &table("Both ends of each step", &cells, 3)
+    let out = note(text) + &table("Both ends of each step", &cells, 6);
+    if troubles.is_empty() {
+        return out;
+    }
+    let told: Vec<(&str, String)> = troubles
+        .iter()
+        .map(|(name, why)| (name.as_str(), why.clone()))
+        .collect();
+    out + &details("What saturated or disturbed them", &facts(&told))
 }
 
 fn environment(report: &Report) -> String {
     let machines = machines::of(report);
     let text = match machines.differing.len() {
         0 => "Nothing that is known of both differs between them.".to_owned(),
-        count => format!("What differs between them is marked with ≠ ({count} rows)."),
+        count => format!(
+            "What differs between them is marked with ≠ ({}).",
+            super::plural(count as u64, "row")
+        ),
     };
     note(&text)
         + &marked_table(

@@ -4,7 +4,8 @@ use tare_engine::result::{Report, StepResult, Summary};
 
 use super::super::histogram::decode;
 use super::super::{
-    Cells, NONE, distribution, heading, headline, http, longest, operations, quantile, time,
+    Cells, NONE, distribution, heading, headline, http, longest, observed, operations, quantile,
+    time,
 };
 use super::plot::{Axis, Line, Plot, Points, beyond};
 use super::write::{Figures, facts, note, section, table};
@@ -85,6 +86,9 @@ fn step_facts(step: &StepResult) -> Vec<(&'static str, String)> {
         facts.push(("Operations", operations(step)));
     }
     facts.push(("Errors", super::super::errors(&step.errors)));
+    if let Some(machine) = observed::machine(&step.cpu.client) {
+        facts.push(("This machine", machine));
+    }
     if step.instances.len() > 1 {
         facts.push(("Servers that answered", step.instances.join(" ")));
     }
@@ -128,12 +132,21 @@ pub(super) fn percentiles(named: &[(String, &StepResult)], figures: &mut Figures
     let told: Vec<&(String, &StepResult)> = told.collect();
     let groups = told.chunks(LINES_MAX);
     groups
-        .map(|group| percentile_figure(group, figures))
+        .map(|group| {
+            let lines = group.iter().enumerate();
+            let lines: Vec<(usize, &str, &StepResult)> = lines
+                .map(|(role, (name, step))| (role, name.as_str(), *step))
+                .collect();
+            percentile_figure(&lines, figures)
+        })
         .collect()
 }
 
-/// One figure of them.
-pub(super) fn percentile_figure(group: &[&(String, &StepResult)], figures: &mut Figures) -> String {
+/// One figure of them: the line of each, its name, and what it is of.
+pub(super) fn percentile_figure(
+    group: &[(usize, &str, &StepResult)],
+    figures: &mut Figures,
+) -> String {
     let mut header = vec![String::new()];
     header.extend(PERCENTILES.map(heading));
     header.push("max".to_owned());
@@ -143,7 +156,7 @@ pub(super) fn percentile_figure(group: &[&(String, &StepResult)], figures: &mut 
         rows: Vec::new(),
     };
     let (mut lines, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    for (role, (name, step)) in group.iter().enumerate() {
+    for &(role, name, step) in group {
         let summary = headline(&step.latency);
         let (points, marks) = curve(summary);
         values.extend(points.iter().chain(&marks).map(|(_, y)| *y));
@@ -152,8 +165,8 @@ pub(super) fn percentile_figure(group: &[&(String, &StepResult)], figures: &mut 
             points,
             marks,
         });
-        keys.push((role, name.as_str()));
-        let mut row = vec![name.clone()];
+        keys.push((role, name));
+        let mut row = vec![name.to_owned()];
         row.extend(PERCENTILES.map(|percent| quantile(summary, percent)));
         row.push(longest(summary));
         row.push(super::super::grouped(summary.count));
@@ -161,7 +174,7 @@ pub(super) fn percentile_figure(group: &[&(String, &StepResult)], figures: &mut 
     }
     let open_loop = group
         .iter()
-        .any(|(_, step)| step.latency.response.is_some());
+        .any(|(_, _, step)| step.latency.response.is_some());
     let what = if open_loop {
         "response time"
     } else {

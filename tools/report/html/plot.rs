@@ -11,7 +11,7 @@ use plotters::element::{Drawable, PointCollection};
 use plotters::prelude::*;
 use plotters_backend::{BackendCoord, DrawingErrorKind};
 
-use super::figures::significant;
+use super::figures::{significant, trimmed};
 
 /// Colours of lines in the style sheet.
 const COLOURS: usize = 8;
@@ -85,20 +85,27 @@ impl Axis {
 
     /// Plain numbers from `low` to `high`.
     pub(super) fn linear(name: &str, low: f64, high: f64) -> Self {
-        let high = if high > low && high < FINITE_MAX {
-            high
-        } else {
-            low + 1.0
-        };
-        let step = round_step((high - low) / 8.0);
-        let ticks = (0..=10).map(|n| low + step * f64::from(n));
+        let high = above(low, high);
+        Self::stepped(name, (low, high), round_step((high - low) / 8.0))
+    }
+
+    /// Whole numbers that count something, from `low` to `high`.
+    pub(super) fn counts(name: &str, low: f64, high: f64) -> Self {
+        let high = above(low, high);
+        Self::stepped(name, (low, high), round_step((high - low) / 12.0).max(1.0))
+    }
+
+    fn stepped(name: &str, (low, high): (f64, f64), step: f64) -> Self {
+        let ticks = (0..=12).map(|n| low + step * f64::from(n));
         let ticks = ticks.take_while(|at| *at <= high * 1.001);
         Self {
             name: name.to_owned(),
             low,
             high,
             log: false,
-            ticks: ticks.map(|at| (at, significant(at, 3))).collect(),
+            ticks: ticks
+                .map(|at| (at, trimmed(&significant(at, 3)).to_owned()))
+                .collect(),
         }
     }
 
@@ -203,6 +210,15 @@ impl Axis {
 /// Where a percentile lies on [`Axis::percentiles`].
 pub(super) fn beyond(percent: f64) -> f64 {
     -(1.0 - percent / 100.0).max(1e-9).log10()
+}
+
+/// The end of an axis: `high`, where an axis can end there.
+fn above(low: f64, high: f64) -> f64 {
+    if high > low && high < FINITE_MAX {
+        high
+    } else {
+        low + 1.0
+    }
 }
 
 /// The next of 1, 2 and 5 times a power of ten.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tare_engine::result::{AA, Report};
+use tare_engine::result::{AA, Report, Verdict};
 
 use super::fixture::{Shape, comparison};
 use super::*;
@@ -217,6 +217,172 @@ fn every_number_of_a_plain_result_is_there() {
 }
 
 #[test]
+fn an_arm_that_was_given_up_is_told_before_everything_else() {
+    let page = html(&fixtures::compare::failed_arm());
+    let loud = page.split("class=\"loud\"").nth(1).expect("it is loud");
+    let loud = loud.split("</div>").next().unwrap();
+    for part in [
+        "PARTIAL: 2 of 12 blocks were measured in every arm",
+        "FAILED: kata was given up: the server closed the connection; its 4 visits until then are kept.",
+    ] {
+        assert!(loud.contains(part), "{part} in {loud}");
+    }
+}
+
+#[test]
+fn overloaded_paths_have_no_difference() {
+    let report = fixtures::compare::overload();
+    let page = html(&report);
+    let text = words(&page);
+    let cells = &report.comparison.as_ref().unwrap().cells;
+    let queues = cells
+        .iter()
+        .filter(|cell| cell.verdict == Some(Verdict::Overload));
+    assert_eq!(queues.clone().count(), 2);
+    for cell in queues {
+        let delta = cell.delta.unwrap();
+        let told = signed("ns", delta.median);
+        assert!(!text.contains(&told), "{told}");
+        let (low, high) = delta.interval.unwrap();
+        for end in [low, high] {
+            assert!(!text.contains(&signed("ns", end)), "{end}");
+        }
+        // What was measured is there all the same.
+        let value = shown("ns", cell.value.unwrap());
+        assert!(text.contains(&value), "{value}");
+    }
+    let rows: Vec<&str> = page.split("<tr>").collect();
+    let row = rows
+        .iter()
+        .find(|row| row.contains(">overload<") && row.contains(">tuned<"));
+    assert_eq!(row.expect("a row of it").matches(">–<").count(), 7);
+    // The differences, the sweep, the percentiles and the blocks.
+    let told = "OVERLOAD: the rate asked for was not reached";
+    assert_eq!(text.matches(told).count(), 4);
+    assert!(text.contains("of a queue and not of the path: tuned at stage 3, 20,000/s."));
+    // The other arm's figures at the same step stay.
+    let figure = page
+        .split("<figcaption>p50: stage 3, 20,000/s</figcaption>")
+        .nth(1)
+        .expect("a figure");
+    let figure = figure.split("</figure>").next().unwrap();
+    assert!(
+        figure.contains(">a/a<") && figure.contains(">overload<"),
+        "{figure}"
+    );
+    assert!(!html(&fixtures::compare::comparison()).contains("OVERLOAD"));
+}
+
+#[test]
+fn what_was_observed_is_there() {
+    let seen = fixtures::observed();
+    let mut compared = comparison(SMALL);
+    for (to, from) in compared.results.iter_mut().zip(&seen.results) {
+        to.observed.clone_from(&from.observed);
+    }
+    for (report, arm) in [(&seen, ""), (&compared, "arm-0: ")] {
+        let page = html(report);
+        assert!(page.contains("<section id=\"r1-observed\""));
+        let text = words(&page);
+        for part in [
+            "What was observed",
+            "cgroup:docker/0a1b × 3",
+            "0.97 of 1",
+            "340 ms in 12 of 50 periods",
+            "123,456",
+            &format!("{arm}tcp, 64 B, 1 connection"),
+            "db: there is no process 4711",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+    assert!(words(&html(&seen)).contains("48 % busy (soft interrupts 12 %)"));
+    assert!(!html(&fixtures::sweep()).contains("What was observed"));
+}
+
+#[test]
+fn a_comparison_tells_what_it_rests_on() {
+    let text = words(&html(&fixtures::compare::comparison()));
+    for part in [
+        "tare compare of lat: loopback (baseline) against veth",
+        "8 of 8 whole, 48 visits, of which 5 disturbed",
+        "ECONNRESET in receive × 2",
+        "Holm&#39;s correction",
+        "+11.2 µs [",
+    ] {
+        let part = part.replace("&#39;", "'");
+        assert!(text.contains(&part), "{part} in {text}");
+    }
+    let text = words(&html(&fixtures::compare::few_blocks()));
+    assert!(text.contains("Rest after each hook") && text.contains("200 ms"));
+}
+
+#[test]
+fn blocks_are_counted_in_whole_numbers() {
+    let page = html(&fixtures::compare::comparison());
+    let blocks = &page[page.find("id=\"r1-blocks\"").expect("blocks")..];
+    let figure = blocks
+        .split("</svg>")
+        .find(|svg| svg.contains("role=\"img\""));
+    let figure = figure
+        .expect("a figure")
+        .split("role=\"img\"")
+        .nth(1)
+        .unwrap();
+    let labels = figure
+        .split("</text>")
+        .filter_map(|text| text.rsplit('>').next());
+    let labels: Vec<&str> = labels.map(str::trim).collect();
+    for number in 1..=8 {
+        assert!(labels.contains(&number.to_string().as_str()), "{labels:?}");
+    }
+    assert!(
+        !labels.iter().any(|label| label.ends_with(".00")),
+        "{labels:?}"
+    );
+}
+
+#[test]
+fn an_arm_that_was_given_up_leaves_the_baseline_its_blocks() {
+    let mut report = fixtures::compare::failed_arm();
+    let inner = report.comparison.as_mut().unwrap();
+    inner.cells.sort_by_key(|cell| cell.arm != "kata");
+    let fewest = inner.cells[0].blocks.len();
+    let all = inner.cells.iter().map(|cell| cell.blocks.len()).max();
+    assert!(Some(fewest) < all);
+    let page = html(&report);
+    let blocks = &page[page.find("id=\"r1-blocks\"").expect("blocks")..];
+    let table = blocks.split("<tbody>").nth(1).expect("a table");
+    let rows = table.split("</tbody>").next().unwrap().split("</tr>");
+    // The second column is the baseline's.
+    let told = rows.filter_map(|row| row.split("<td>").nth(1));
+    let told = told.filter(|cell| !cell.contains(NONE));
+    assert_eq!(Some(told.count()), all);
+}
+
+#[test]
+fn an_arm_has_one_line_in_all_figures() {
+    let mut report = comparison(SMALL);
+    report
+        .results
+        .retain(|step| step.arm.as_deref() != Some("arm-1"));
+    let page = html(&report);
+    let keys = |heading: &str| {
+        let figure = page.split(heading).nth(1).expect("a figure");
+        let keys = figure.split("</ul>").next().unwrap();
+        let key = keys.split("<li>").find(|key| key.contains("arm-2"));
+        key.expect("a key").to_owned()
+    };
+    let percentiles = keys("<figcaption>Latency by percentile</figcaption>");
+    let blocks = page.find("id=\"r1-blocks\"").expect("blocks");
+    let of_blocks = page[blocks..]
+        .split("<li>")
+        .find(|key| key.contains("arm-2"));
+    let of_blocks = of_blocks.expect("a key").split("</ul>").next().unwrap();
+    assert_eq!(percentiles.trim(), of_blocks.trim());
+}
+
+#[test]
 fn nothing_of_a_file_becomes_markup() {
     const EVIL: &str =
         "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u{202e}\u{1b}[2J";
@@ -299,7 +465,6 @@ fn figures_that_are_no_measurement_are_no_harm() {
         cell.value = Some(odd);
     }
     inner.arms.truncate(1);
-    inner.steps = u64::MAX;
     for step in &mut report.results {
         step.latency.service.hdr = "HISTFAAAAA==".into();
         step.latency.service.p50_ns = Some(u64::MAX);
