@@ -241,7 +241,10 @@ fn one(word: &str, tool: Option<&Tool>, depth: u32) -> String {
         let (option, attached) = word.split_at(at);
         return format!("{option}{}", value.shown(attached, tool, depth));
     }
-    let attached = word.strip_prefix("-H").filter(|value| !value.is_empty());
+    // A blank behind it tells options from a header.
+    let attached = word
+        .strip_prefix("-H")
+        .filter(|value| value.starts_with(|c: char| !c.is_whitespace()));
     if let Some(value) = attached {
         return format!("-H{}", Value::Header.shown(value, tool, depth));
     }
@@ -256,6 +259,7 @@ fn one(word: &str, tool: Option<&Tool>, depth: u32) -> String {
     // A header that some other option carries, or none.
     if let Some((name, _)) = word.split_once(':')
         && is_header(name)
+        && !name.trim().contains(char::is_whitespace)
     {
         return format!("{name}: {REDACTED}");
     }
@@ -416,6 +420,15 @@ mod tests {
         assert_eq!(words, expected);
         let hook = shown("tare compare --before b='sysctl -w net.core.busy_poll=50' -- lat");
         assert!(hook.contains("sysctl -w net.core.busy_poll=50"), "{hook}");
+        let options =
+            shown("tare compare --arm-options b='-H \"X-Auth: y\" --body z -c 4' -- http");
+        let words = shlex::split(&options).unwrap();
+        assert_eq!(
+            words[3],
+            "b=-H 'X-Auth: (redacted)' --body '(redacted)' -c 4"
+        );
+        let options = shown("tare compare --arm-options b='--header \"X-Token: y\" -c 4' -- http");
+        assert!(options.contains("-c 4"), "{options}");
         assert_eq!(shown("tare lat 'a\nb'").lines().count(), 1);
     }
 }

@@ -178,7 +178,7 @@ fn failing_in_the_blocks(trace: &Trace) -> [String; 4] {
             trace.path.display()
         ),
         "--after".to_owned(),
-        format!("b=PIN=hunter2; test ! -e {tried} || exit 8; touch {tried}"),
+        format!("b=TOKEN=hunter2; test ! -e {tried} || exit 8; touch {tried}"),
     ]
 }
 
