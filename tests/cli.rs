@@ -169,6 +169,7 @@ fn completions_and_manual_come_from_the_definitions() {
         names,
         [
             "tare-bw.1",
+            "tare-compare.1",
             "tare-completions.1",
             "tare-doctor.1",
             "tare-http.1",

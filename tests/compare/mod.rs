@@ -70,10 +70,7 @@ fn every_block_visits_all_arms_forth_and_back() {
         );
         assert_eq!(figure(comparison, "/blocks_done"), 7);
         let mut orders = Vec::new();
-        for block in blocks(&report)
-            .iter()
-            .filter(|block| block["whole"] == true)
-        {
+        for block in blocks(&report) {
             let order = visited(block);
             let (forth, back) = order.split_at(3);
             assert!(forth.iter().eq(back.iter().rev()), "{order:?}");
@@ -84,13 +81,10 @@ fn every_block_visits_all_arms_forth_and_back() {
         }
         let same_seed = compare(&["a=loopback", "b=loopback", "--seed", "5"], &measured);
         let again = same_seed.exits(0).report();
-        assert!(
-            orders.iter().eq(blocks(&again)
-                .iter()
-                .map(visited)
-                .collect::<Vec<_>>()
-                .iter())
-        );
+        // However many blocks were made up for, those that both have are alike.
+        let pairs = orders.iter().zip(blocks(&again).iter().map(visited));
+        assert!(pairs.clone().count() >= 7);
+        assert!(pairs.into_iter().all(|(one, other)| *one == other));
         orders.sort_unstable();
         orders.dedup();
         assert!(orders.len() > 1, "the order is drawn anew for each block");
@@ -177,11 +171,9 @@ fn a_known_difference_is_found_and_told_apart_from_the_path() {
 
 #[test]
 fn bulk_and_http_are_compared_too() {
-    let report = compare(
-        &["a=loopback", "b=loopback"],
-        "bw --warmup 5ms --size 4K,64K",
-    );
-    let report = report.exits(0).report();
+    let words = "compare a=loopback b=loopback --blocks 7 --block-duration 40ms --format json -- bw --size 4K,64K";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let report = run(&words).exits(0).report();
     let bandwidth = cell(&report, "b", "bandwidth");
     assert_eq!(
         (&bandwidth["unit"], &bandwidth["declared"]),

@@ -111,7 +111,10 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
             let plan = bw.plan(read(&bw.secret, quiet)?)?;
             (Measurement::Bw(plan), bw.common.warmup())
         }
-        Command::Http(http) => (Measurement::Http(http.plan()?), http.common.warmup()),
+        Command::Http(http) => (
+            Measurement::Http(Box::new(http.plan()?)),
+            http.common.warmup(),
+        ),
         _ => return Err(Error::bug("a comparison of what measures nothing")),
     };
     let by_default = match &measurement {

@@ -148,7 +148,7 @@ impl<'a> Comparing<'a> {
         let visits = plan.blocks as usize * 2 * arms.len() + agree::PILOT_VISITS;
         check_amount(visits, steps)?;
         for warning in told.warnings() {
-            observer.warning(&warning);
+            observer.warning(warning);
         }
         Ok(Self {
             plan,

@@ -78,15 +78,12 @@ impl Comparing<'_> {
         // Of an HTTP load without a single response as expected the goodput is zero, and that is what there is to compare.
         let is_measured = measurement.kind() == "http"
             && steps.len() == self.arms[index].steps
-            && steps.iter().all(|step| ran_its_course(step));
+            && steps.iter().all(ran_its_course);
         let mut error = finished.error.filter(|_| !is_measured);
         if finished.interrupted {
             error.get_or_insert_with(interrupted);
         }
-        Visited {
-            steps,
-            error,
-        }
+        Visited { steps, error }
     }
 
     /// The same of an arm that must be there for a comparison to begin.

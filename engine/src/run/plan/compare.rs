@@ -12,7 +12,7 @@ pub enum Measurement {
     /// Bulk transfers.
     Bw(BwPlan),
     /// An HTTP load.
-    Http(HttpPlan),
+    Http(Box<HttpPlan>),
 }
 
 impl Measurement {
