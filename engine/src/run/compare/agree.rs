@@ -2,9 +2,10 @@
 //! arms would be that of their backends, or of how they wait. And what the blocks will be able to show.
 
 use super::Comparing;
+use super::visit::rest;
 use crate::analysis::compare::power::{detectable_in_spreads, spread};
 use crate::driver::Backend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::result::{Instrument, StepResult};
 use crate::run::backend;
 use crate::run::plan::{BackendChoice, Measurement, Stop, WaitMode};
@@ -14,6 +15,11 @@ use crate::units::Nanos;
 pub(super) const PILOT_VISITS: usize = 4;
 /// Their length, at most: rather more spread than that of a whole visit is found than less.
 const PILOT_DURATION: Nanos = Nanos::from_millis(200);
+
+/// How often an arm is tried before it is called not there.
+const TRIES: u32 = 3;
+/// Between two tries.
+const TRY_AGAIN_AFTER: Nanos = Nanos::from_millis(500);
 
 /// What was agreed on, and why.
 #[derive(Debug)]
@@ -143,11 +149,24 @@ impl Comparing<'_> {
             let mut trial = arm.measurement.trial();
             trial.common_mut().backend = backend;
             trial.common_mut().wait = Some(wait);
-            let steps = self.must_visit(index, &trial)?;
+            let steps = self.try_arm(index, &trial)?;
             trials.push(Trial::of(&name, &steps)?);
         }
         self.told.forget_visits();
         Ok(trials)
+    }
+
+    /// Tries an arm, again where its far end is not there yet: a server that a hook started, or that is slow to come back from
+    /// what was measured before.
+    fn try_arm(&mut self, index: usize, trial: &Measurement) -> Result<Vec<StepResult>> {
+        for _ in 1..TRIES {
+            match self.must_visit(index, trial) {
+                Err(error) if error.fault() == Fault::Peer && !self.interrupt.is_raised() => {}
+                ended => return ended,
+            }
+            rest(TRY_AGAIN_AFTER, self.interrupt);
+        }
+        self.must_visit(index, trial)
     }
 
     /// Visits the baseline a few times, to say before the first block what the blocks can show.

@@ -117,7 +117,7 @@ fn ran_its_course(step: &StepResult) -> bool {
 }
 
 /// Lets a change settle.
-fn rest(length: Nanos, interrupt: &Interrupt) {
+pub(super) fn rest(length: Nanos, interrupt: &Interrupt) {
     // Nothing is ever sent: a receive with a timeout is a sleep.
     let (_hold, pause) = bounded::<()>(0);
     let end = MonotonicClock.now() + length;
