@@ -206,6 +206,36 @@ fn nothing_is_measured_on_a_host_that_was_left_half_changed() {
     assert_eq!(report["partial"], true);
 }
 
+/// A far end that is not there is tried again, and not where the after-command has failed.
+#[test]
+fn an_arm_is_not_tried_again_on_a_host_that_was_left_changed() {
+    let trace = Trace::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = format!("b={}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let before = format!("b=echo before >> {}", trace.path.display());
+    for (after, tries) in [("b=exit 6", 1), ("b=true", 3)] {
+        std::fs::write(&trace.path, "").unwrap();
+        let words = [
+            "compare",
+            "a=loopback",
+            &gone,
+            "--before",
+            &before,
+            "--after",
+            after,
+        ];
+        let words = [&words[..], &["--", "lat", "--wait", "block"]].concat();
+        let ran = run(&words).exits(1);
+        assert_eq!(trace.lines().len(), tries, "{after}: {}", ran.stderr);
+        if tries == 1 {
+            undoes(&ran, 6);
+        } else {
+            ran.complains(&["arm b", "refuses connections"]);
+        }
+    }
+}
+
 /// In the trials before the first block, too.
 #[test]
 fn what_an_interrupted_trial_left_is_told() {

@@ -160,9 +160,11 @@ impl Comparing<'_> {
     /// what was measured before.
     fn try_arm(&mut self, index: usize, trial: &Measurement) -> Result<Vec<StepResult>> {
         for _ in 1..TRIES {
-            match self.must_visit(index, trial) {
-                Err(error) if error.fault() == Fault::Peer && !self.interrupt.is_raised() => {}
-                ended => return ended,
+            let ended = self.must_visit(index, trial);
+            let may_come = matches!(&ended, Err(error) if error.fault() == Fault::Peer);
+            // What its commands left behind is not to be changed once more.
+            if !may_come || self.unclean.is_some() || self.interrupt.is_raised() {
+                return ended;
             }
             rest(TRY_AGAIN_AFTER, self.interrupt);
         }
