@@ -183,9 +183,16 @@ fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Later> {
             baselines.push((cell.step, &cell.measure));
             let own = |block: &CellBlock| block.baseline;
             let name = Some(new.baseline.clone());
-            later
-                .changes
-                .push(change(name, params, (earlier, cell), Of::Value, own));
+            // An arm that died has fewer blocks than the baseline, and one that was overloaded says nothing of it.
+            let same = |other: &&Cell| other.step == cell.step && other.measure == cell.measure;
+            let again = new.cells.iter().filter(same).find(|cell| cell.arm == AA);
+            let again = again.and_then(|again| Some((pair(before, after, again)?.1, again)));
+            let figures = again.unwrap_or((earlier, cell));
+            let mut own = change(name, params, figures, Of::Value, own);
+            if !new.cells.iter().filter(same).any(|cell| cell.declared) {
+                own.verdict = None;
+            }
+            later.changes.push(own);
         }
         // The baseline's path again: it costs nothing.
         if cell.arm == AA {

@@ -230,3 +230,29 @@ fn plain_results_stand_side_by_side() {
     assert_eq!(later.left_out.len(), 2);
     assert!(compare(&run(1, &[1]), &run(1, &[2])).is_err());
 }
+
+/// The arm died after two blocks; the A/A arm went on, and so did the baseline.
+#[test]
+fn the_baseline_is_judged_by_all_of_its_own_blocks() {
+    let died = |mut report: Report, declared| {
+        let comparison = report.comparison.as_mut().unwrap();
+        for cell in comparison.cells.iter_mut().filter(|cell| cell.arm == "pod") {
+            cell.blocks.truncate(2);
+            cell.overloaded = true;
+            cell.declared = declared;
+        }
+        report
+    };
+    let both = |declared| {
+        let [old, new] =
+            [9_000.0, 9_500.0].map(|base| died(comparison(base, 5_000.0, 12), declared));
+        compare(&old, &new).unwrap()
+    };
+    let later = both(true);
+    let base = of(&later, "plain", Of::Value, 64);
+    assert_eq!((base.blocks_before, base.blocks_after), (12, 12));
+    assert_eq!(base.verdict, Some(Verdict::Slower));
+    // What is not declared of any arm is not of the baseline.
+    let later = both(false);
+    assert_eq!(of(&later, "plain", Of::Value, 64).verdict, None);
+}
