@@ -215,7 +215,7 @@ fn an_arm_is_not_tried_again_on_a_host_that_was_left_changed() {
     drop(nobody);
     let before = format!("b=echo before >> {}", trace.path.display());
     for (after, tries) in [("b=exit 6", 1), ("b=true", 3)] {
-        std::fs::write(&trace.path, "").unwrap();
+        fs::write(&trace.path, "").unwrap();
         let words = [
             "compare",
             "a=loopback",
