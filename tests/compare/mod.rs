@@ -228,6 +228,37 @@ fn an_arm_that_is_overloaded_is_compared_by_its_goodput() {
     assert_eq!(goodput["verdict"], "slower", "{goodput:#}");
 }
 
+/// Nineteen in twenty of what is due are answered in time, and the rest is too little to be missed: but each waits longer
+/// than the one before.
+#[test]
+fn a_queue_that_grows_slowly_is_overload() {
+    let mut words: Vec<&str> = "compare idle=loopback/queue?service=10us \
+        half=loopback/queue?service=500us full=loopback/queue?service=1040us \
+        --blocks 8 --block-duration 200ms --percentiles 50 --format json --"
+        .split_whitespace()
+        .collect();
+    words.extend("http -c 50 -R 1000 --arrivals constant --warmup 10ms --wait block".split(' '));
+    let ran = run(&words);
+    let report = ran.report();
+    let of_arm = |arm: &str| {
+        let cell = cell(&report, arm, "p50");
+        (cell["overloaded"].as_bool(), cell["verdict"] == "overload")
+    };
+    assert_eq!(of_arm("full"), (Some(true), true), "{report:#}");
+    assert_eq!(of_arm("half"), (Some(false), false), "{report:#}");
+    let visits = blocks(&report)
+        .iter()
+        .flat_map(|block| block["visits"].as_array().unwrap());
+    let full: Vec<&Value> = visits.filter(|visit| visit["arm"] == "full").collect();
+    let by_count = full
+        .iter()
+        .filter(|visit| visit["steps"][0]["overloaded"] == true);
+    assert!(
+        by_count.count() * 2 < full.len(),
+        "by what is missing alone it would not show"
+    );
+}
+
 #[test]
 fn a_server_without_io_uring_makes_all_arms_use_epoll() {
     let plain = Serve::start("");

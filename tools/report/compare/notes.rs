@@ -235,7 +235,7 @@ fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
                     "a lower --rate shows the path"
                 };
                 format!(
-                    "the rate asked for was not reached: latencies are those of a queue; {instead}"
+                    "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {instead}"
                 )
             }
         };

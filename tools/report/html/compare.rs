@@ -181,7 +181,7 @@ impl<'a> Whole<'a> {
             return String::new();
         }
         loud(&[format!(
-            "OVERLOAD: the rate asked for was not reached, so the latencies are those of a queue and not of the path: {}.",
+            "OVERLOAD: the rate asked for was not reached, or a queue grew, so the latencies are those of a queue and not of the path: {}.",
             names.join("; ")
         )])
     }

@@ -42,7 +42,14 @@ impl RunningArm {
         let mut began = at_ns;
         for (kept, step) in self.measured.iter_mut().zip(steps) {
             began += step.warmup.duration_ns;
-            kept.push((began, step.clone()));
+            // The series of the whole comparison has an entry per visit, and there may be many.
+            kept.push((
+                began,
+                StepResult {
+                    intervals: Vec::new(),
+                    ..step.clone()
+                },
+            ));
             began += step.duration_ns;
         }
     }

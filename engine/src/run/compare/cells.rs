@@ -1,6 +1,7 @@
 //! From what the visits measured to the cells that are judged.
 
 use super::Comparing;
+use super::overload::{ends, is_overloaded};
 use crate::analysis::compare::judge;
 use crate::analysis::pool::headline;
 use crate::histogram::Distribution;
@@ -10,11 +11,6 @@ use crate::units::Nanos;
 
 /// Quantiles whose differences are told without a verdict, per cent.
 const UNDECLARED: [f64; 2] = [90.0, 99.9];
-/// Less of what was due than this was answered: the rate was not reached.
-const REACHED: f64 = 0.95;
-/// So few may be missing whatever share they are: they were under way.
-const MISSING_MAX: f64 = 10.0;
-
 /// So many cells with too few samples are named.
 const THIN_SHOWN: usize = 3;
 
@@ -216,35 +212,17 @@ impl BlockValues {
         self.arms[arm].as_ref()?.get(step)?.values[measure]
     }
 
-    fn is_overloaded(&self, arm: usize, step: usize) -> Option<bool> {
+    pub(super) fn is_overloaded(&self, arm: usize, step: usize) -> Option<bool> {
         Some(self.arms[arm].as_ref()?.get(step)?.overloaded)
     }
-}
-
-/// More than one in a hundred had no answer in time; or the target rate was not reached: what was due and neither answered nor failed is more than can have been under way on
-/// a path as fast as the fastest answer showed it to be.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-fn is_overloaded(step: &StepResult) -> bool {
-    let operations = &step.operations;
-    // What was given up on after --timeout took longer than is known: a quantile of it is no path's.
-    if operations.timed_out * 100 > operations.completed {
-        return true;
-    }
-    let Some(target) = step.rate.target_per_s else {
-        return false;
-    };
-    let ended = operations.completed + operations.failed + operations.timed_out;
-    let missing = operations.due.saturating_sub(ended) as f64;
-    let fastest_s = step.latency.service.min_ns.unwrap_or(0) as f64 / 1e9;
-    let under_way = 2.0 * target * fastest_s;
-    missing > MISSING_MAX + under_way && (ended as f64) < REACHED * operations.due as f64
 }
 
 /// A visit's steps as the result has them.
 pub(super) fn visit_steps(steps: &[StepResult]) -> Vec<VisitStep> {
     let of_step = |(index, step): (usize, &StepResult)| {
         let headline = headline(&step.latency);
-        let ends = std::iter::once(&step.instrument.client).chain(&step.instrument.server);
+        let instruments = std::iter::once(&step.instrument.client).chain(&step.instrument.server);
+        let responses = ends(step);
         VisitStep {
             step: index as u64,
             duration_ns: step.duration_ns,
@@ -262,9 +240,13 @@ pub(super) fn visit_steps(steps: &[StepResult]) -> Vec<VisitStep> {
                 .server_residence
                 .as_ref()
                 .and_then(|r| r.p50_ns),
+            response_first_ns: responses.map(|(first, _)| first),
+            response_last_ns: responses.map(|(_, last)| last),
             hdr: (headline.count > 0).then(|| headline.hdr.clone()),
             overloaded: is_overloaded(step),
-            disturbed: ends.into_iter().any(|end| end.disturbed || end.saturated),
+            disturbed: instruments
+                .into_iter()
+                .any(|end| end.disturbed || end.saturated),
         }
     };
     steps.iter().enumerate().map(of_step).collect()
@@ -366,19 +348,5 @@ impl Comparing<'_> {
             })
         };
         self.values.iter().filter_map(of_block).collect()
-    }
-
-    /// In most of the blocks one of the two was overloaded.
-    fn is_cell_overloaded(&self, arm: usize, step: usize) -> bool {
-        let told: Vec<bool> = self
-            .values
-            .iter()
-            .filter_map(|block| {
-                let baseline = block.is_overloaded(0, step)?;
-                Some(baseline || block.is_overloaded(arm, step)?)
-            })
-            .collect();
-        let overloaded = told.iter().filter(|overloaded| **overloaded).count();
-        overloaded * 2 > told.len()
     }
 }

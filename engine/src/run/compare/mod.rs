@@ -5,6 +5,7 @@ mod agree;
 mod arms;
 mod cells;
 mod order;
+mod overload;
 mod told;
 mod visit;
 
@@ -14,7 +15,7 @@ use super::Finished;
 use super::hooks::Hooks;
 use super::journal::Journal;
 use super::observe::{Interrupt, Observer};
-use super::plan::ComparePlan;
+use super::plan::{ComparePlan, Stop};
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::{Error, Result};
 use crate::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN, VISIT_STEPS_MAX};
@@ -245,7 +246,14 @@ impl<'a> Comparing<'a> {
             let began_at = jiff::Timestamp::now().to_string();
             let at = MonotonicClock.now().since(self.began);
             let mut measurement = self.arms[arm].measurement.clone();
-            measurement.common_mut().seed = seed_of_block(self.plan.seed, number);
+            let queues = measurement.kind() != "bw";
+            let common = measurement.common_mut();
+            common.seed = seed_of_block(self.plan.seed, number);
+            if let Stop::After(duration) = common.stop
+                && queues
+            {
+                common.interval = overload::interval(duration);
+            }
             let visited = self.visit(arm, &measurement);
             block.visits.push(Visit {
                 arm: self.arms[arm].name.clone(),
