@@ -268,52 +268,92 @@ fn behind_a_queue_what_is_not_the_servers_is_the_path() {
 fn a_stall_counts_against_every_request_that_was_due_in_it() {
     let _quiet = Quiet::begin();
     for backend in backends() {
+        for attempt in 1.. {
+            let stalled = Stalled::measure(backend);
+            let wrong = stalled.wrong();
+            println!("{backend}: {wrong:?}: {stalled:?}");
+            if wrong.is_empty() {
+                break;
+            }
+            let again = stalled.disturbed && attempt < ATTEMPTS;
+            assert!(again, "{backend}: {wrong:?}");
+        }
+    }
+}
+
+/// What a stall came to, nanoseconds.
+#[derive(Debug)]
+struct Stalled {
+    /// Quantiles of the response times, each with how long the stall alone let it wait.
+    responses: [(&'static str, u64, u64); 2],
+    /// How many responses took longer than 10 ms.
+    slow: u64,
+    service_max: u64,
+    service_p99: u64,
+    /// The same without a stall.
+    untouched_p99: u64,
+    /// To work off what queued.
+    drain: u64,
+    disturbed: bool,
+}
+
+impl Stalled {
+    fn measure(backend: &str) -> Self {
         let calm = Shot::serve("");
-        let closed = calm.run(
-            "/",
-            &format!("-c 10 -n 5000 --warmup 50ms --backend {backend}"),
-        );
+        let flags = format!("-c 10 -n 5000 --warmup 50ms --backend {backend}");
+        let closed = calm.run("/", &flags);
         let rate = closed["rate"]["achieved_per_s"].as_f64().expect("a rate");
-        let drain_ns = (500.0 / rate * 1e9) as u64;
         let shot = Shot::serve("--stall 2s:500ms");
         let flags = format!(
             "-c 10 -R 1000 -d 5s --warmup 0 --wait hybrid --interval 10ms --backend {backend}"
         );
         let result = shot.run("/", &flags);
+        assert_eq!(figure(&result, "/operations/completed"), 5_000);
         let of = |of: &str| figure(&result, &format!("/latency/{of}_ns"));
-        println!(
-            "{backend}: response p99 {} p95 {} max {}; service p99 {} max {}; drain {drain_ns} ns",
-            of("response/p99"),
-            of("response/p95"),
-            of("response/max"),
-            of("service/p99"),
-            of("service/max")
-        );
+        let distribution = result["latency"]["response"]["hdr"].as_str().expect("told");
+        let distribution = Distribution::decode(distribution).expect("it decodes");
+        let is_slow = |rank: &u64| distribution.at_rank(*rank) > 10_000_000;
+        Self {
+            responses: [
+                ("p99", of("response/p99"), 450_000_000),
+                ("p95", of("response/p95"), 250_000_000),
+            ],
+            slow: (1..=distribution.count()).filter(is_slow).count() as u64,
+            service_max: of("service/max"),
+            service_p99: of("service/p99"),
+            untouched_p99: figure(&closed, "/latency/service/p99_ns"),
+            drain: (500.0 / rate * 1e9) as u64,
+            disturbed: [&closed, &result].into_iter().any(is_disturbed),
+        }
+    }
+
+    /// What cannot be, in words.
+    fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut check = |holds: bool, what: String| {
+            if !holds {
+                wrong.push(what);
+            }
+        };
         // Half a gap for where the stall begins between two arrivals, a bin of the histogram (0.1 %), and a wake-up.
         let slack = 2_000_000;
-        for (quantile, wait_ns) in [("p99", 450_000_000), ("p95", 250_000_000)] {
-            let told = of(&format!("response/{quantile}"));
-            let range = wait_ns - slack..=wait_ns + drain_ns + slack;
-            assert!(
+        for (quantile, told, wait) in self.responses {
+            let range = wait - slack..=wait + self.drain + slack;
+            check(
                 range.contains(&told),
-                "{backend}: {quantile} {told}, not in {range:?}"
+                format!("{quantile} {told}, not in {range:?}"),
             );
         }
         // The ten that were under way waited in the server; the others were not sent, and their service is untouched.
-        assert!(of("service/max") >= 490_000_000, "{backend}");
-        let untouched = figure(&closed, "/latency/service/p99_ns") + slack;
-        assert!(
-            of("service/p99") < untouched,
-            "{backend}: {}, not below {untouched}",
-            of("service/p99")
+        let (longest, service) = (self.service_max, self.service_p99);
+        check(longest >= 490_000_000, format!("service at most {longest}"));
+        let most = self.untouched_p99 + slack;
+        check(
+            service < most,
+            format!("p99 of service {service}, not below {most}"),
         );
-        let distribution = result["latency"]["response"]["hdr"].as_str().expect("told");
-        let distribution = Distribution::decode(distribution).expect("it decodes");
-        let slow = (1..=distribution.count())
-            .filter(|rank| distribution.at_rank(*rank) > 10_000_000)
-            .count() as u64;
-        let most = 490 + drain_ns / 1_000_000 + 4;
-        assert!((486..=most).contains(&slow), "{backend}: {slow} over 10 ms");
-        assert_eq!(figure(&result, "/operations/completed"), 5_000);
+        let (slow, most) = (self.slow, 490 + self.drain / 1_000_000 + 4);
+        check((486..=most).contains(&slow), format!("{slow} over 10 ms"));
+        wrong
     }
 }
