@@ -128,6 +128,16 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
         .lines()
         .find(|line| line.contains("--before b changed"));
     let (_, undo) = line.unwrap().split_once("--before b changed; ").unwrap();
+    // The command may hold a secret: the report, which is handed on, says where it stands.
+    let path = trace.path.to_str().unwrap();
+    assert!(
+        undo.contains(path) && !ran.stdout.contains(path),
+        "{ran:#?}"
+    );
+    assert!(
+        ran.stdout.contains("run the command that stands as"),
+        "{ran:#?}"
+    );
     let undone = std::process::Command::new("sh").args(["-c", undo]).status();
     assert!(undone.unwrap().success(), "{undo}");
     assert_eq!(trace.lines().last().map(String::as_str), Some("after b"));

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::result::Warning;
 use crate::sys::files::Files;
 use crate::sys::random;
 
@@ -26,6 +27,29 @@ pub struct Leftover {
     pub what: String,
     /// The command that undoes it, and that removes the entry where nothing else tells that it was undone.
     pub undo_command: String,
+    /// What to do about it without that command, which may hold secrets: a report is handed on.
+    pub advice: String,
+}
+
+impl Leftover {
+    /// For whoever is at the terminal.
+    #[must_use]
+    pub fn warning(&self) -> Warning {
+        Warning {
+            code: "leftover".to_owned(),
+            message: format!("an earlier run left {}", self.what),
+            advice: self.undo_command.clone(),
+        }
+    }
+
+    /// For a report.
+    #[must_use]
+    pub fn warning_in_report(&self) -> Warning {
+        Warning {
+            advice: self.advice.clone(),
+            ..self.warning()
+        }
+    }
 }
 
 /// One change, as it stands in its file.
@@ -53,6 +77,15 @@ impl Entry {
         // Only a NUL cannot be quoted, and no path holds one.
         let path = shlex::try_quote(&path).unwrap_or_default();
         format!("{} && rm {path}", self.undo)
+    }
+
+    /// The same where the command is not to be shown: only its owner can read the entry.
+    fn advice(&self, path: &Path) -> String {
+        if self.link.is_some() {
+            return self.undo.clone();
+        }
+        let path = path.display();
+        format!("run the command that stands as \"undo\" in {path}, then remove that file")
     }
 }
 
@@ -191,6 +224,7 @@ impl Journal {
             leftovers.push(Leftover {
                 what,
                 undo_command: entry.undo_command(&path),
+                advice: entry.advice(&path),
             });
         }
         leftovers
@@ -327,7 +361,8 @@ mod tests {
             journal.leftovers(),
             [Leftover {
                 what: "a veth pair".into(),
-                undo_command: "ip link del tare-1".into()
+                undo_command: "ip link del tare-1".into(),
+                advice: "ip link del tare-1".into(),
             }],
             "the pid was reused"
         );
@@ -373,10 +408,19 @@ mod tests {
         let leftover = Leftover {
             what: "what a knob was".into(),
             undo_command: format!("sysctl -w a=0 && rm {}", path.display()),
+            advice: format!(
+                "run the command that stands as \"undo\" in {}, then remove that file",
+                path.display()
+            ),
         };
         assert_eq!(journal.leftovers(), std::slice::from_ref(&leftover));
         assert_eq!(journal.leftovers(), [leftover], "and named again");
-        assert_eq!(note.undo_command(), journal.leftovers()[0].undo_command);
+        let told = &journal.leftovers()[0];
+        assert_eq!(note.undo_command(), told.undo_command);
+        assert_eq!(told.warning().advice, told.undo_command);
+        let in_report = told.warning_in_report();
+        assert_eq!(in_report.message, told.warning().message);
+        assert!(!in_report.advice.contains("sysctl"), "{in_report:?}");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
 

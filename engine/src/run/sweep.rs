@@ -404,12 +404,8 @@ impl<M: Measure> Run<'_, M> {
 
     fn warn_before(&mut self, shared: bool, observer: &mut dyn Observer) {
         for leftover in Journal::of_machine().leftovers() {
-            let warning = Warning {
-                code: "leftover".to_owned(),
-                message: format!("an earlier run left {}", leftover.what),
-                advice: leftover.undo_command,
-            };
-            self.warn(warning, observer);
+            observer.warning(&leftover.warning());
+            self.report.warnings.push(leftover.warning_in_report());
         }
         if shared {
             let warning = Warning {

@@ -143,12 +143,13 @@ impl<'a> Comparing<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
         let mut told = Told::new(plan)?;
-        told.name_leftovers();
+        told.name_leftovers(observer);
+        let named = told.warnings().len();
         let arms = arms::furnish(plan, &mut told)?;
         let steps = arms[0].steps;
         let visits = plan.blocks as usize * 2 * arms.len() + agree::PILOT_VISITS;
         check_amount(visits, steps)?;
-        for warning in told.warnings() {
+        for warning in &told.warnings()[named..] {
             observer.warning(warning);
         }
         Ok(Self {

@@ -8,6 +8,7 @@ use crate::result::{
     Comparison, Environment, Environments, Report, SCHEMA, StepResult, Tool, Warning,
 };
 use crate::run::journal::Journal;
+use crate::run::observe::Observer;
 use crate::run::plan::ComparePlan;
 
 /// A warning of some visits.
@@ -57,13 +58,10 @@ impl Told {
     }
 
     /// What earlier runs left behind would be measured with every arm: it is told at once.
-    pub(super) fn name_leftovers(&mut self) {
+    pub(super) fn name_leftovers(&mut self, observer: &mut dyn Observer) {
         for leftover in Journal::of_machine().leftovers() {
-            self.own.push(Warning {
-                code: "leftover".to_owned(),
-                message: format!("an earlier run left {}", leftover.what),
-                advice: leftover.undo_command,
-            });
+            observer.warning(&leftover.warning());
+            self.own.push(leftover.warning_in_report());
         }
     }
 
