@@ -3,7 +3,7 @@
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 use tare_engine::analysis::later::{Change, Later, Of};
-use tare_engine::result::{AA, AssertionResult, Comparison, Report};
+use tare_engine::result::{AA, AssertionResult, Comparison, Report, Verdict};
 use tare_engine::units::Nanos;
 
 use super::quantity::{known, measure_name, shown, signed};
@@ -78,6 +78,11 @@ pub(super) fn verdict(change: &Change) -> String {
         .map_or_else(|| NONE.to_owned(), |verdict| verdict.name().to_owned())
 }
 
+/// Latencies under overload, whose change says nothing of the path.
+pub(super) fn is_queue(change: &Change) -> bool {
+    change.verdict == Some(Verdict::Overload)
+}
+
 pub(super) fn interval(change: &Change) -> String {
     let ends = change.delta.and_then(|delta| delta.interval);
     let show = |value| signed(&change.unit, value);
@@ -124,11 +129,15 @@ pub(super) fn changes(later: &Later) -> Cells {
         }
         row.push(known(change.before, show));
         row.push(known(change.after, show));
-        row.push(known(change.delta.map(|delta| delta.median), |value| {
-            signed(&change.unit, value)
-        }));
+        let queue = is_queue(change);
+        let moved = change.delta.filter(|_| !queue).map(|delta| delta.median);
+        row.push(known(moved, |value| signed(&change.unit, value)));
         if blocks {
-            row.push(interval(change));
+            row.push(if queue {
+                NONE.to_owned()
+            } else {
+                interval(change)
+            });
             row.push(known(change.p_adjusted, |p| shown("", p)));
         }
         cells.row(row);

@@ -211,6 +211,22 @@ fn worst(all: &mut Instrument, own: &Instrument) {
         *all = own.clone();
         return;
     }
+    keep_worse(all, own);
+    all.involuntary_switches += own.involuntary_switches;
+    all.voluntary_switches += own.voluntary_switches;
+    all.steal_ns = sum_known(all.steal_ns, own.steal_ns);
+    all.throttled_periods = sum_known(all.throttled_periods, own.throttled_periods);
+    all.throttled_ns = sum_known(all.throttled_ns, own.throttled_ns);
+    all.ring_overflows += own.ring_overflows;
+    all.saturated |= own.saturated;
+    all.disturbed |= own.disturbed;
+    if all.saturation.is_none() {
+        all.saturation.clone_from(&own.saturation);
+    }
+}
+
+/// Keeps of each figure that is an extreme or a quantile the worse one, and the CPUs of both.
+pub(crate) fn keep_worse(all: &mut Instrument, own: &Instrument) {
     all.clock_ns = all.clock_ns.max(own.clock_ns);
     all.clock_granularity_ns = all.clock_granularity_ns.max(own.clock_granularity_ns);
     all.turn_p50_ns = all.turn_p50_ns.max(own.turn_p50_ns);
@@ -220,20 +236,9 @@ fn worst(all: &mut Instrument, own: &Instrument) {
     all.wakeup_p99_ns = all.wakeup_p99_ns.max(own.wakeup_p99_ns);
     all.batch_bound_ns = all.batch_bound_ns.max(own.batch_bound_ns);
     all.worker_busy_max = all.worker_busy_max.max(own.worker_busy_max);
-    all.involuntary_switches += own.involuntary_switches;
-    all.voluntary_switches += own.voluntary_switches;
-    all.steal_ns = sum_known(all.steal_ns, own.steal_ns);
-    all.throttled_periods = sum_known(all.throttled_periods, own.throttled_periods);
-    all.throttled_ns = sum_known(all.throttled_ns, own.throttled_ns);
-    all.ring_overflows += own.ring_overflows;
-    all.saturated |= own.saturated;
-    all.disturbed |= own.disturbed;
     all.cpus.extend(&own.cpus);
     all.cpus.sort_unstable();
     all.cpus.dedup();
-    if all.saturation.is_none() {
-        all.saturation.clone_from(&own.saturation);
-    }
 }
 
 fn latencies(all: &[&Latencies]) -> Latencies {

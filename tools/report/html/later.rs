@@ -1,7 +1,6 @@
 //! A page about two saved results, before a change and after it.
 
 use tare_engine::analysis::later::{Change, Later};
-use tare_engine::result::Verdict;
 
 use super::super::later::{self, Between};
 use super::super::{Cells, NONE, plural};
@@ -78,7 +77,7 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
     for (title, changes) in groups {
         let told: Vec<_> = changes
             .iter()
-            .filter(|change| !is_queue(change))
+            .filter(|change| !later::is_queue(change))
             .filter_map(|change| Some((*change, change.delta?)))
             .collect();
         let Some((first, _)) = told.first() else {
@@ -101,7 +100,7 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
             names.insert(0, name);
         }
         for change in changes {
-            let delta = change.delta.filter(|_| !is_queue(change));
+            let delta = change.delta.filter(|_| !later::is_queue(change));
             cells.row(vec![
                 later::subject(change),
                 known(delta.map(|delta| delta.median), |value| signed(unit, value)),
@@ -122,11 +121,6 @@ fn moved(later: &Later, figures: &mut Figures) -> String {
         out.push_str(&figures.figure(&title, about, &plot, &[], &table(&title, &cells, 1)));
     }
     format!("<div class=\"grid\">\n{out}</div>\n")
-}
-
-/// Latencies under overload, whose change says nothing of the path.
-fn is_queue(change: &Change) -> bool {
-    change.verdict == Some(Verdict::Overload)
 }
 
 fn surroundings(between: &Between<'_>) -> String {
@@ -150,6 +144,7 @@ mod tests {
     use tare_engine::analysis::later::compare;
 
     use super::*;
+    use crate::report::NONE;
     use crate::report::html::fixture::{Shape, comparison};
 
     #[test]
@@ -183,5 +178,9 @@ mod tests {
             numbers.contains(">arm-1<") && numbers.contains(">overload<"),
             "{numbers}"
         );
+        let cells = later::changes(&later);
+        let told = |row: &&Vec<String>| row.contains(&"overload".to_owned());
+        let row = cells.rows.iter().find(told).expect("of arm-1");
+        assert_eq!(row[6..8], [NONE, NONE], "no change, no interval: {row:?}");
     }
 }

@@ -10,6 +10,7 @@ use super::instrument;
 use super::plan::{Common, WaitMode};
 use super::step::StepOutcome;
 use crate::analysis::health;
+use crate::analysis::pool::keep_worse;
 use crate::driver::probe::Chosen;
 use crate::proto::hello::Figures;
 use crate::result::{Connections, CpuUse, Environments, Instrument, Params, StepResult, Warning};
@@ -98,7 +99,7 @@ pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
 }
 
 /// One block for the far end: where several sessions or servers answered, the worst figures of them all, so
-/// that no disturbance hides behind an average.
+/// that no disturbance hides behind an average. Sessions of one worker tell of the same thread, so that nothing is added.
 pub(super) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
     let mut all = figures
         .iter()
@@ -106,19 +107,13 @@ pub(super) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
         .filter(|i| !i.backend.is_empty());
     let mut worst = all.next()?.clone();
     for other in all {
-        worst.turn_p50_ns = worst.turn_p50_ns.max(other.turn_p50_ns);
-        worst.turn_p99_ns = worst.turn_p99_ns.max(other.turn_p99_ns);
-        worst.turn_max_ns = worst.turn_max_ns.max(other.turn_max_ns);
-        worst.gap_p99_ns = worst.gap_p99_ns.max(other.gap_p99_ns);
+        keep_worse(&mut worst, other);
         worst.involuntary_switches = worst.involuntary_switches.max(other.involuntary_switches);
         worst.voluntary_switches = worst.voluntary_switches.max(other.voluntary_switches);
         worst.steal_ns = worst.steal_ns.max(other.steal_ns);
         worst.throttled_periods = worst.throttled_periods.max(other.throttled_periods);
         worst.throttled_ns = worst.throttled_ns.max(other.throttled_ns);
-        worst.cpus.extend(&other.cpus);
     }
-    worst.cpus.sort_unstable();
-    worst.cpus.dedup();
     Some(worst)
 }
 
