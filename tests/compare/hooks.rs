@@ -122,23 +122,31 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
     job.signal(Signal::SIGKILL);
     job.wait();
     assert_eq!(trace.lines().last().map(String::as_str), Some("before b"));
-    let ran = lat("loopback", "-n 50 --wait block").exits(0);
-    let line = ran
-        .stderr
-        .lines()
-        .find(|line| line.contains("--before b changed"));
-    let (_, undo) = line.unwrap().split_once("--before b changed; ").unwrap();
-    // The command may hold a secret: the report, which is handed on, says where it stands.
-    let path = trace.path.to_str().unwrap();
-    assert!(
-        undo.contains(path) && !ran.stdout.contains(path),
-        "{ran:#?}"
-    );
-    assert!(
-        ran.stdout.contains("run the command that stands as"),
-        "{ran:#?}"
-    );
-    let undone = std::process::Command::new("sh").args(["-c", undo]).status();
+    let mut undo = String::new();
+    for format in ["json", "text"] {
+        let words = [
+            "lat", "loopback", "-n", "50", "--wait", "block", "--format", format,
+        ];
+        let ran = run(&words).exits(0);
+        let mut lines = ran.stderr.lines();
+        let line = lines
+            .find(|line| line.contains("--before b changed"))
+            .unwrap();
+        (_, undo) = line
+            .split_once("--before b changed; ")
+            .map(|(before, undo)| (before, undo.to_owned()))
+            .unwrap();
+        // The command may hold a secret: the report, which is handed on, says where it stands.
+        let path = trace.path.to_str().unwrap();
+        assert!(
+            undo.contains(path) && !ran.stdout.contains(path),
+            "{ran:#?}"
+        );
+        assert!(ran.stdout.contains("--before b changed"), "{ran:#?}");
+    }
+    let undone = std::process::Command::new("sh")
+        .args(["-c", &undo])
+        .status();
     assert!(undone.unwrap().success(), "{undo}");
     assert_eq!(trace.lines().last().map(String::as_str), Some("after b"));
     let ran = lat("loopback", "-n 50 --wait block").exits(0);

@@ -257,6 +257,39 @@ fn a_queue_that_grows_slowly_is_overload() {
         by_count.count() * 2 < full.len(),
         "by what is missing alone it would not show"
     );
+    let named: Vec<&str> = report["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|warning| warning["code"] == "queue-grows")
+        .map(|warning| warning["message"].as_str().unwrap())
+        .collect();
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert!(named[0].starts_with("full: its queue grows"), "{named:?}");
+}
+
+/// Of round trips as of requests; and where each stage has a length of its own.
+#[test]
+fn growing_queues_are_found_in_every_step_that_has_a_rate() {
+    let words = "compare a=loopback b=loopback --arm-options b=--server-delay=1040us \
+        --blocks 6 --block-duration 200ms --format json -- lat --rate 1000 --warmup 10ms --wait block";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let report = run(&words).report();
+    assert_eq!(cell(&report, "b", "p50")["overloaded"], true, "{report:#}");
+    assert_eq!(cell(&report, "b", "residence_p50")["overloaded"], true);
+
+    let words = "compare a=loopback/queue?service=10us b=loopback/queue?service=1040us \
+        --blocks 6 --block-duration 100ms --format json -- \
+        http -c 50 --stages 500:120ms,1000:400ms --warmup 10ms --wait block";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let report = run(&words).report();
+    let cells = report["comparison"]["cells"].as_array().unwrap();
+    let of_step = |step: u64| {
+        let mut cells = cells.iter();
+        let cell = cells.find(|cell| cell["arm"] == "b" && cell["step"] == step);
+        cell.unwrap()["overloaded"].as_bool()
+    };
+    assert_eq!((of_step(0), of_step(1)), (Some(false), Some(true)));
 }
 
 #[test]

@@ -376,10 +376,16 @@ fn one(list: &[Named], name: &str, flag: &str) -> Result<Option<String>> {
 
 /// Checks that nothing stands behind `--` that is the whole comparison's.
 fn check_place(given: &ArgMatches) -> Result<()> {
+    let is_typed = |id: &str| {
+        given.try_contains_id(id).unwrap_or(false)
+            && given.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    if is_typed("interval") {
+        let message = "--interval: the series of a comparison has an entry for each visit";
+        return Err(Error::usage(message).remedy("leave it out, or change --block-duration"));
+    }
     for (id, instead) in BELONGS_BEFORE {
-        let is_there = given.try_contains_id(id).unwrap_or(false)
-            && given.value_source(id) == Some(ValueSource::CommandLine);
-        if is_there {
+        if is_typed(id) {
             let flag = instead.split(' ').next().unwrap_or(instead);
             let message = format!("--{}: it is said once for all visits", long_name(id));
             return Err(Error::usage(message).remedy(format!(

@@ -197,12 +197,21 @@ impl Observer for Watcher {
         self.stop_if_nobody_reads();
     }
 
-    fn warning(&mut self, warning: &Warning) {
-        if self.tell_warnings {
-            self.bar
-                .say(&format!("warning: {}", crate::report::warning(warning)));
+    fn leftover(&mut self, warning: &Warning) {
+        if self.announces {
+            self.bar.say(&warned(warning));
         }
     }
+
+    fn warning(&mut self, warning: &Warning) {
+        if self.tell_warnings {
+            self.bar.say(&warned(warning));
+        }
+    }
+}
+
+fn warned(warning: &Warning) -> String {
+    format!("warning: {}", crate::report::warning(warning))
 }
 
 #[cfg(test)]

@@ -220,8 +220,12 @@ fn worst(all: &mut Instrument, own: &Instrument) {
     all.ring_overflows += own.ring_overflows;
     all.saturated |= own.saturated;
     all.disturbed |= own.disturbed;
+    // In the words of the first that has any.
     if all.saturation.is_none() {
         all.saturation.clone_from(&own.saturation);
+    }
+    if all.disturbances.is_empty() {
+        all.disturbances.clone_from(&own.disturbances);
     }
 }
 

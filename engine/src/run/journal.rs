@@ -32,7 +32,7 @@ pub struct Leftover {
 }
 
 impl Leftover {
-    /// For whoever is at the terminal.
+    /// For whoever started the run.
     #[must_use]
     pub fn warning(&self) -> Warning {
         Warning {
@@ -85,7 +85,9 @@ impl Entry {
             return self.undo.clone();
         }
         let path = path.display();
-        format!("run the command that stands as \"undo\" in {path}, then remove that file")
+        format!(
+            "type the command that tare prints on stderr when it starts; it stands as \"undo\" in {path}"
+        )
     }
 }
 
@@ -409,7 +411,7 @@ mod tests {
             what: "what a knob was".into(),
             undo_command: format!("sysctl -w a=0 && rm {}", path.display()),
             advice: format!(
-                "run the command that stands as \"undo\" in {}, then remove that file",
+                "type the command that tare prints on stderr when it starts; it stands as \"undo\" in {}",
                 path.display()
             ),
         };

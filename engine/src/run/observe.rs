@@ -62,6 +62,12 @@ pub trait Observer {
         let _ = report;
     }
 
+    /// An earlier run left something behind. The report names it as well, but not the command that undoes it, which may hold
+    /// secrets.
+    fn leftover(&mut self, warning: &Warning) {
+        let _ = warning;
+    }
+
     /// Something worth knowing at once.
     fn warning(&mut self, warning: &Warning) {
         let _ = warning;

@@ -350,7 +350,7 @@ fn lost_connections(step: &StepResult, failure: Option<&Error>) -> Option<Warnin
 }
 
 /// The step in front of a warning about it.
-fn step_name(params: &Params) -> String {
+pub(super) fn step_name(params: &Params) -> String {
     let connections = params.connections;
     if let Some(http) = &params.http {
         let stage = http.stage.map(|stage| format!("stage={stage} "));
@@ -404,7 +404,7 @@ impl<M: Measure> Run<'_, M> {
 
     fn warn_before(&mut self, shared: bool, observer: &mut dyn Observer) {
         for leftover in Journal::of_machine().leftovers() {
-            observer.warning(&leftover.warning());
+            observer.leftover(&leftover.warning());
             self.report.warnings.push(leftover.warning_in_report());
         }
         if shared {

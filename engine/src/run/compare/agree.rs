@@ -8,6 +8,7 @@ use crate::driver::Backend;
 use crate::error::{Error, Fault, Result};
 use crate::result::{Instrument, StepResult};
 use crate::run::backend;
+use crate::run::hooks::HookSpec;
 use crate::run::plan::{BackendChoice, Measurement, Stop, WaitMode};
 use crate::units::Nanos;
 
@@ -229,6 +230,14 @@ impl Comparing<'_> {
         (arms * self.arms[0].steps * self.declared.declared().count()) as u64
     }
 
+    /// How often the arms are let settle, each visited once.
+    fn rests(&self) -> u64 {
+        let hooks = self.arms.iter().map(|arm| &arm.hooks);
+        let rests =
+            |hooks: &HookSpec| u64::from(hooks.before.is_some()) + u64::from(hooks.after.is_some());
+        hooks.map(rests).sum()
+    }
+
     fn announcement(&self) -> String {
         let plan = self.plan;
         let arms = self.arms.len();
@@ -238,9 +247,14 @@ impl Comparing<'_> {
         let step = plan.block_duration + common.warmup + beside;
         let steps = self.arms[0].steps as u64;
         let visits = u64::from(plan.blocks) * 2 * arms as u64;
-        let own = self.arms[0].measurement.stages_duration(step);
+        let own = self.arms[0]
+            .measurement
+            .stages_duration(step, common.warmup + beside);
         let of_visit = own.unwrap_or_else(|| step.0.saturating_mul(steps));
-        let total = of_visit.saturating_mul(visits).div_ceil(1_000_000_000);
+        let rests = u64::from(plan.blocks) * 2 * self.rests();
+        let rests = plan.settle.0.saturating_mul(rests);
+        let total = of_visit.saturating_mul(visits).saturating_add(rests);
+        let total = total.div_ceil(1_000_000_000);
         let total = Nanos::from_secs(total.min(u64::from(u32::MAX)));
         let mut text = format!(
             "{} blocks of 2 visits to each of {arms} arms (the A/A arm among them), about {total}; seed {}",
@@ -336,12 +350,13 @@ impl Measurement {
         common.wait = Some(wait);
     }
 
-    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what others take.
-    fn stages_duration(&self, step: Nanos) -> Option<u64> {
+    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what others take, and `beside` what each
+    /// takes besides its measured phase.
+    fn stages_duration(&self, step: Nanos, beside: Nanos) -> Option<u64> {
         let Self::Http(plan) = self else { return None };
         let stages = plan.open.as_ref()?.stages.iter();
         let once: u64 = stages
-            .map(|stage| stage.duration.map_or(step.0, |own| own.0))
+            .map(|stage| stage.duration.map_or(step.0, |own| own.0 + beside.0))
             .sum();
         Some(once.saturating_mul(plan.connections.len() as u64))
     }

@@ -41,15 +41,11 @@ impl RunningArm {
     pub(super) fn keep(&mut self, at_ns: u64, steps: &[StepResult]) {
         let mut began = at_ns;
         for (kept, step) in self.measured.iter_mut().zip(steps) {
-            began += step.warmup.duration_ns;
+            let mut own = step.clone();
             // The series of the whole comparison has an entry per visit, and there may be many.
-            kept.push((
-                began,
-                StepResult {
-                    intervals: Vec::new(),
-                    ..step.clone()
-                },
-            ));
+            own.intervals = Vec::new();
+            began += step.warmup.duration_ns;
+            kept.push((began, own));
             began += step.duration_ns;
         }
     }

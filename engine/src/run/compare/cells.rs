@@ -258,6 +258,7 @@ impl Comparing<'_> {
         let mut cells = Vec::new();
         for (arm, running) in self.arms.iter().enumerate().skip(1) {
             for step in 0..running.steps {
+                let overloaded = self.is_cell_overloaded(arm, step);
                 for (index, measure) in self.declared.0.iter().enumerate() {
                     let blocks = self.cell_blocks(arm, step, index);
                     let instrument_error = self.instrument_error(arm, step, measure, &blocks);
@@ -268,7 +269,7 @@ impl Comparing<'_> {
                         measure: measure.name.clone(),
                         unit: measure.unit.to_owned(),
                         declared: measure.declared && running.name != AA,
-                        overloaded: self.is_cell_overloaded(arm, step),
+                        overloaded,
                         detectable: self.detectable(step, &measure.name),
                         blocks,
                         ..Cell::default()

@@ -15,7 +15,7 @@ use super::Finished;
 use super::hooks::Hooks;
 use super::journal::Journal;
 use super::observe::{Interrupt, Observer};
-use super::plan::{ComparePlan, Stop};
+use super::plan::ComparePlan;
 use crate::clock::{Clock, MonotonicClock};
 use crate::error::{Error, Result};
 use crate::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN, VISIT_STEPS_MAX};
@@ -247,14 +247,10 @@ impl<'a> Comparing<'a> {
             let began_at = jiff::Timestamp::now().to_string();
             let at = MonotonicClock.now().since(self.began);
             let mut measurement = self.arms[arm].measurement.clone();
-            let queues = measurement.kind() != "bw";
+            let interval = overload::interval(&measurement);
             let common = measurement.common_mut();
             common.seed = seed_of_block(self.plan.seed, number);
-            if let Stop::After(duration) = common.stop
-                && queues
-            {
-                common.interval = overload::interval(duration);
-            }
+            common.interval = interval.unwrap_or(common.interval);
             let visited = self.visit(arm, &measurement);
             block.visits.push(Visit {
                 arm: self.arms[arm].name.clone(),

@@ -1,26 +1,40 @@
 //! Whether what a visit measured is the path, or a queue in front of it.
 
 use super::Comparing;
-use crate::result::{StepResult, VisitStep};
+use crate::result::{Interval, StepResult, Warning};
+use crate::run::plan::{Measurement, Stop};
+use crate::run::sweep::step_name;
 use crate::units::Nanos;
 
 /// Less of what was due than this was answered: the rate was not reached.
 const REACHED: f64 = 0.95;
 /// So few may be missing whatever share they are: they were under way.
 const MISSING_MAX: f64 = 10.0;
-/// The last third of the visits takes so many times as long as the first: a queue that fills from nothing grows fivefold
-/// between the middles of the two, one that was begun during a warm-up a fifth as long threefold. One that keeps its
-/// length shows 1, give or take what chance leaves in the mean over the visits.
-const GROWN: f64 = 2.0;
-/// … and by so many requests in the mean: below, nothing has queued.
+/// A queue grew in a visit if at its end so many requests more were waiting than at its beginning.
 const GROWN_BY_MIN: f64 = 1.0;
-/// The series over time of a visit has so many entries.
-const ENTRIES: u64 = 3;
+/// It grows if it grew in so many of its visits: one of a constant length, however long, is longer at the end of a visit in
+/// one of two, by chance, and what befalls a few visits from outside decides nothing.
+const VISITS_GROWN: f64 = 0.75;
+/// … and fewer visits prove nothing.
+const VISITS_MIN: usize = 6;
+/// … and if responses wait so many times as long at the end. A queue that fills from nothing waits five times as long in the
+/// last third of a visit as in the first, one that has filled during a warm-up of the same length 1.6 times.
+const WAITS_LONGER: f64 = 1.5;
 
-/// The length of an entry of the series of a visit whose measured phase takes `duration`: long, for an entry of fewer than
+/// The length of an entry of the series of the visits of `measurement`: a third of its shortest step. An entry of fewer than
 /// 20 samples has no median.
-pub(super) fn interval(duration: Nanos) -> Nanos {
-    Nanos(duration.0.div_ceil(ENTRIES).max(1))
+pub(super) fn interval(measurement: &Measurement) -> Option<Nanos> {
+    let Stop::After(duration) = measurement.common().stop else {
+        return None;
+    };
+    let own = match measurement {
+        Measurement::Http(plan) => plan.open.as_ref().and_then(|open| {
+            let stages = open.stages.iter();
+            stages.map(|stage| stage.duration.unwrap_or(duration)).min()
+        }),
+        Measurement::Lat(_) | Measurement::Bw(_) => None,
+    };
+    Some(Nanos(own.unwrap_or(duration).0.div_ceil(3).max(1)))
 }
 
 /// More than one in a hundred had no answer in time; or the target rate was not reached: what was due and neither answered
@@ -42,38 +56,77 @@ pub(super) fn is_overloaded(step: &StepResult) -> bool {
     missing > MISSING_MAX + under_way && (ended as f64) < REACHED * operations.due as f64
 }
 
-/// Median response times of the first third of a visit and of the last one, nanoseconds. Of loads on a schedule alone: the
-/// others keep no queue.
+/// Median response times of the first third of a visit and of the last one, nanoseconds; of loads at one rate alone. Without a
+/// rate there is no queue, and under a ramp, or a load that the path carries besides, it has reason to grow.
 pub(super) fn ends(step: &StepResult) -> Option<(u64, u64)> {
     step.rate.target_per_s?;
-    let [first, _, last] = step.intervals.as_slice() else {
+    let is_ramp = step
+        .params
+        .http
+        .as_ref()
+        .is_some_and(|http| http.rate_to_per_s.is_some());
+    if is_ramp || step.params.under_load.is_some() {
         return None;
-    };
-    first.p50_ns.zip(last.p50_ns)
+    }
+    let third = step.intervals.len() / 3;
+    let last = step.intervals.len() - third;
+    Some((
+        median(&step.intervals[..third])?,
+        median(&step.intervals[last..])?,
+    ))
 }
 
-/// The queue grows while it is measured: over all `visits` to a step at `target` per second responses take longer and longer.
-/// By Little's law (1961) the queue grew by the rate times the difference. One visit proves nothing, for close to its
-/// capacity a queue that is stable grows by chance as often as it shrinks.
+/// Of several entries together, as a mean over their medians by what was answered in each.
+fn median(entries: &[Interval]) -> Option<u64> {
+    let told = || {
+        entries
+            .iter()
+            .filter_map(|e| Some((e.p50_ns?, e.completed)))
+    };
+    let count: u64 = told().map(|(_, count)| count).sum();
+    let sum: u128 = told()
+        .map(|(p50, count)| u128::from(p50) * u128::from(count))
+        .sum();
+    u64::try_from(sum.checked_div(u128::from(count))?).ok()
+}
+
+/// A queue that grew in most visits: medians over them of the response times of their first and last thirds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Growth {
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// Whether the queue grows while it is measured at `target` requests per second, on a path whose fastest answer took
+/// `fastest_ns`. By Little's law (1961) it grew by the rate times what responses take longer at the end. Each visit begins with
+/// an empty queue: close to its capacity, where it takes longer than a visit until the queue has its length, one that would be
+/// stable in the end grows too, and its latencies are as little those of the path.
 #[expect(
     clippy::cast_precision_loss,
     reason = "nanoseconds of a response stay below 2^52"
 )]
-pub(super) fn is_queue_growing<'a>(
-    target: f64,
-    visits: impl Iterator<Item = &'a VisitStep>,
-) -> bool {
-    let ends = visits.filter_map(|step| Some((step.response_first_ns?, step.response_last_ns?)));
-    let sum = |(n, first, last): (f64, f64, f64), ends: (u64, u64)| {
-        (n + 1.0, first + ends.0 as f64, last + ends.1 as f64)
+fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
+    let grew =
+        |(first, last): &&(u64, u64)| target * (*last as f64 - *first as f64) / 1e9 >= GROWN_BY_MIN;
+    let share = ends.iter().filter(grew).count() as f64 / ends.len().max(1) as f64;
+    if ends.len() < VISITS_MIN || share < VISITS_GROWN {
+        return None;
+    }
+    let middle = |of: fn(&(u64, u64)) -> u64| {
+        let mut sorted: Vec<u64> = ends.iter().map(of).collect();
+        sorted.sort_unstable();
+        sorted[sorted.len() / 2]
     };
-    let (visits, first, last) = ends.fold((0.0, 0.0, 0.0), sum);
-    let grown_by = target * (last - first) / 1e9;
-    visits > 0.0 && last > GROWN * first && grown_by >= GROWN_BY_MIN * visits
+    let growth = Growth {
+        first_ns: middle(|ends| ends.0),
+        last_ns: middle(|ends| ends.1),
+    };
+    let waits = |response: u64| response.saturating_sub(fastest_ns) as f64;
+    (waits(growth.last_ns) >= WAITS_LONGER * waits(growth.first_ns)).then_some(growth)
 }
 
 impl Comparing<'_> {
-    /// In most of the blocks one of the two was overloaded; or the queue of one of them grew from block to block.
+    /// In most of the blocks one of the two was overloaded; or the queue of one of them grows.
     pub(super) fn is_cell_overloaded(&self, arm: usize, step: usize) -> bool {
         let told: Vec<bool> = self
             .values
@@ -84,110 +137,177 @@ impl Comparing<'_> {
             })
             .collect();
         let overloaded = told.iter().filter(|overloaded| **overloaded).count();
-        overloaded * 2 > told.len() || [0, arm].into_iter().any(|arm| self.is_growing(arm, step))
+        let grows = |arm: usize| self.growth(arm, step).is_some();
+        overloaded * 2 > told.len() || grows(0) || grows(arm)
     }
 
-    fn is_growing(&self, arm: usize, step: usize) -> bool {
+    fn growth(&self, arm: usize, step: usize) -> Option<Growth> {
         let arm = &self.arms[arm];
-        let measured = arm.measured.get(step).and_then(|visits| visits.first());
-        let Some(target) = measured.and_then(|(_, step)| step.rate.target_per_s) else {
-            return false;
-        };
+        let measured = arm.measured.get(step)?;
+        let target = measured.first()?.1.rate.target_per_s?;
+        let fastest = measured
+            .iter()
+            .filter_map(|(_, step)| step.latency.service.min_ns);
         let visits = self.blocks.iter().flat_map(|block| &block.visits);
-        let of_arm = visits.filter(|visit| visit.arm == arm.name && visit.error.is_none());
-        is_queue_growing(target, of_arm.filter_map(|visit| visit.steps.get(step)))
+        let ends: Vec<(u64, u64)> = visits
+            .filter(|visit| visit.arm == arm.name && visit.error.is_none())
+            .filter_map(|visit| visit.steps.get(step))
+            .filter_map(|step| step.response_first_ns.zip(step.response_last_ns))
+            .collect();
+        growth(target, fastest.min().unwrap_or(0), &ends)
+    }
+
+    /// Names the arms whose queue grows, and in which step.
+    pub(super) fn growing(&self) -> Vec<Warning> {
+        let is_sweep = self.arms[0].steps > 1;
+        let mut warnings = Vec::new();
+        for (index, arm) in self.arms.iter().enumerate() {
+            for (step, measured) in arm.measured.iter().enumerate() {
+                let Some(Growth { first_ns, last_ns }) = self.growth(index, step) else {
+                    continue;
+                };
+                let of = measured.first().filter(|_| is_sweep);
+                let of = of.map(|(_, step)| format!(" {}", step_name(&step.params)));
+                warnings.push(Warning {
+                    code: "queue-grows".to_owned(),
+                    message: format!(
+                        "{}:{} its queue grows while it is measured: half of the responses take {} in the first third of a visit \
+                         and {} in the last (medians over the visits)",
+                        arm.name,
+                        of.unwrap_or_default(),
+                        Nanos(first_ns),
+                        Nanos(last_ns)
+                    ),
+                    advice: "its latencies are those of a queue: ask for a lower rate, or compare the goodput".to_owned(),
+                });
+            }
+        }
+        warnings
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Interval, Rate};
+    use crate::result::{HttpParams, Params, Rate};
 
-    /// A visit of 500 ms, each entry with the response time that `response_ns` gives its middle, ms.
-    fn visit(rate: f64, response_ns: impl Fn(f64) -> f64) -> VisitStep {
+    /// A visit of 500 ms in `entries`, each with the response time that `response_ns` gives its middle, ms.
+    fn visit(entries: u32, response_ns: &dyn Fn(f64) -> f64) -> StepResult {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "made-up times, positive"
         )]
         let entry = |index: u32| Interval {
-            p50_ns: Some(response_ns((f64::from(index) + 0.5) * 500.0 / 3.0) as u64),
+            completed: 10,
+            p50_ns: Some(response_ns((f64::from(index) + 0.5) * 500.0 / f64::from(entries)) as u64),
             ..Interval::default()
         };
-        let step = StepResult {
+        StepResult {
             rate: Rate {
-                target_per_s: Some(rate),
+                target_per_s: Some(1_000.0),
                 ..Rate::default()
             },
-            intervals: (0..3).map(entry).collect(),
+            intervals: (0..entries).map(entry).collect(),
             ..StepResult::default()
-        };
-        let (first, last) = ends(&step).expect("on a schedule");
-        VisitStep {
-            response_first_ns: Some(first),
-            response_last_ns: Some(last),
-            ..VisitStep::default()
         }
     }
 
-    /// Responses of a queue that takes 1 ms each, after a warm-up of 100 ms at this load.
-    fn filling(load: f64) -> impl Fn(f64) -> f64 {
-        move |at_ms| 1e6 + (load - 1.0) * (at_ms + 100.0) * 1e6
+    fn ends_of(response_ns: impl Fn(f64) -> f64) -> (u64, u64) {
+        ends(&visit(3, &response_ns)).expect("at a rate")
+    }
+
+    /// Responses on a path of `path_ms` to a queue that takes 1 ms each, after a warm-up of so long at this load.
+    fn filling(path_ms: f64, load: f64, warmup_ms: f64) -> (u64, u64) {
+        ends_of(|at_ms| (path_ms + (load - 1.0) * (at_ms + warmup_ms)) * 1e6)
     }
 
     #[test]
     fn a_queue_that_fills_slowly_grows() {
-        for load in [1.01, 1.03, 2.0] {
-            let visits = vec![visit(1_000.0 * load, filling(load)); 24];
-            assert!(is_queue_growing(1_000.0 * load, visits.iter()), "{load}");
+        for (path_ms, load, warmup_ms) in [
+            (1.0, 1.01, 100.0),
+            (1.0, 1.03, 100.0),
+            (1.0, 2.0, 100.0),
+            // Far away, where the wait is a small part of the response; and begun long before.
+            (10.0, 1.03, 100.0),
+            (1.0, 1.02, 500.0),
+        ] {
+            let path_ns = (path_ms * 1e6) as u64;
+            let ends = vec![filling(path_ms, load, warmup_ms); 24];
+            let found = growth(1_000.0 * load, path_ns, &ends);
+            assert!(found.is_some(), "{path_ms} ms, {load}, {warmup_ms} ms");
         }
     }
 
     #[test]
     fn what_keeps_its_length_or_shrinks_does_not_grow() {
-        let long = vec![visit(1_000.0, |_| 50e6); 24];
-        assert!(!is_queue_growing(1_000.0, long.iter()));
-        let shrinks = vec![visit(1_000.0, |at_ms| 1e6 + (500.0 - at_ms) * 1e5); 24];
-        assert!(!is_queue_growing(1_000.0, shrinks.iter()));
-        assert!(!is_queue_growing(1_000.0, std::iter::empty()));
+        let long = vec![ends_of(|_| 50e6); 24];
+        assert_eq!(growth(1_000.0, 1_000_000, &long), None);
+        let shrinks = vec![ends_of(|at_ms| 1e6 + (500.0 - at_ms) * 1e5); 24];
+        assert_eq!(growth(1_000.0, 1_000_000, &shrinks), None);
+        assert_eq!(growth(1_000.0, 0, &[]), None);
     }
 
     /// A path that becomes slower without anything to queue, from 20 to 100 µs.
     #[test]
     fn less_than_a_request_more_is_no_queue() {
-        let visits = vec![visit(1_000.0, |at_ms| 20e3 + at_ms * 160.0); 24];
-        assert!(!is_queue_growing(1_000.0, visits.iter()));
-        assert!(
-            is_queue_growing(50_000.0, visits.iter()),
-            "of 50,000/s it is four"
-        );
+        let ends = vec![ends_of(|at_ms| 20e3 + at_ms * 160.0); 24];
+        assert_eq!(growth(1_000.0, 20_000, &ends), None);
+        let found = growth(50_000.0, 20_000, &ends);
+        assert!(found.is_some(), "of 50,000/s it is three");
     }
 
-    /// In one visit of three the queue grew, by chance.
+    /// A lost segment, a throttled moment: 100 ms in the last third of some visits, and in the first of others.
     #[test]
-    fn one_visit_proves_nothing() {
-        let mut visits = vec![visit(1_000.0, |_| 10e6); 16];
-        visits.extend(vec![visit(1_000.0, |at_ms| 2e6 + at_ms * 40e3); 8]);
-        assert!(!is_queue_growing(1_000.0, visits.iter()));
-        assert!(is_queue_growing(1_000.0, visits[16..].iter()));
-    }
-
-    #[test]
-    fn without_a_schedule_there_is_no_queue() {
-        assert_eq!(ends(&StepResult::default()), None);
-    }
-
-    #[test]
-    fn a_visit_has_three_entries() {
-        for duration in [
-            Nanos::from_millis(500),
-            Nanos(3),
-            Nanos(2),
-            Nanos(1_000_001),
-        ] {
-            assert!(duration.0.div_ceil(interval(duration).0) <= ENTRIES);
+    fn what_befalls_some_visits_decides_nothing() {
+        let mut ends = vec![ends_of(|_| 100e3); 24];
+        for visit in &mut ends[..8] {
+            visit.1 += 100_000_000;
         }
-        assert_eq!(interval(Nanos::from_millis(300)), Nanos::from_millis(100));
+        assert_eq!(growth(1_000.0, 80_000, &ends), None);
+        let mut grows = vec![filling(1.0, 1.03, 100.0); 24];
+        for visit in &mut grows[..5] {
+            visit.0 += 100_000_000;
+        }
+        assert!(growth(1_030.0, 1_000_000, &grows).is_some());
+    }
+
+    #[test]
+    fn few_visits_prove_nothing() {
+        let ends = vec![filling(1.0, 1.1, 100.0); VISITS_MIN];
+        assert!(growth(1_100.0, 1_000_000, &ends).is_some());
+        assert_eq!(growth(1_100.0, 1_000_000, &ends[1..]), None);
+    }
+
+    #[test]
+    fn thirds_are_of_however_many_entries_there_are() {
+        let of = |entries| ends(&visit(entries, &|at_ms| at_ms * 1e6));
+        for entries in [3, 12, 13] {
+            let (first, last) = of(entries).expect("thirds");
+            assert!(
+                first.abs_diff(83_000_000) < 10_000_000,
+                "{entries}: {first}"
+            );
+            assert!(last.abs_diff(417_000_000) < 10_000_000, "{entries}: {last}");
+        }
+        assert_eq!(of(2), None);
+        assert_eq!(of(0), None);
+    }
+
+    #[test]
+    fn what_has_reason_to_grow_is_not_asked() {
+        assert_eq!(ends(&StepResult::default()), None, "no rate");
+        let mut ramp = visit(3, &|_| 1e6);
+        ramp.params.http = Some(HttpParams {
+            rate_to_per_s: Some(5_000.0),
+            ..HttpParams::default()
+        });
+        assert_eq!(ends(&ramp), None);
+        let mut loaded = visit(3, &|_| 1e6);
+        loaded.params = Params {
+            under_load: Some("-c 8".to_owned()),
+            ..Params::default()
+        };
+        assert_eq!(ends(&loaded), None);
     }
 }

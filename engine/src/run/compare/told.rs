@@ -60,7 +60,7 @@ impl Told {
     /// What earlier runs left behind would be measured with every arm: it is told at once.
     pub(super) fn name_leftovers(&mut self, observer: &mut dyn Observer) {
         for leftover in Journal::of_machine().leftovers() {
-            observer.warning(&leftover.warning());
+            observer.leftover(&leftover.warning());
             self.own.push(leftover.warning_in_report());
         }
     }
@@ -107,6 +107,10 @@ impl Told {
         self.visits += 1;
         if arm == self.baseline {
             self.measured_plan.clone_from(&report.plan);
+            // The series of a comparison has an entry for each visit.
+            if let Some(plan) = self.measured_plan.as_object_mut() {
+                plan.remove("interval_ns");
+            }
             self.environment
                 .client
                 .clone_from(&report.environment.client);
@@ -249,6 +253,7 @@ impl Comparing<'_> {
                 .told
                 .merged(self.arms.len())
                 .into_iter()
+                .chain(self.growing())
                 .chain(thin)
                 .collect(),
         }
