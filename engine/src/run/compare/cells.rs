@@ -53,7 +53,12 @@ impl Measure {
     pub(super) fn show(&self, amount: f64) -> String {
         match self.of {
             Of::Quantile(_) | Of::Residence => Nanos(amount.round() as u64).to_string(),
-            Of::Bandwidth => format!("{:.3} Gbit/s", amount / 1e9),
+            Of::Bandwidth => {
+                let units = [("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)];
+                let fitting = units.into_iter().find(|(_, unit)| amount >= *unit);
+                let (name, unit) = fitting.unwrap_or(("bit/s", 1.0));
+                format!("{:.2} {name}", amount / unit)
+            }
             Of::Goodput => format!("{amount:.1}/s"),
         }
     }
@@ -349,5 +354,28 @@ impl Comparing<'_> {
             })
         };
         self.values.iter().filter_map(of_block).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_shown_in_the_unit_that_fits() {
+        let bandwidth = Measure {
+            name: "bandwidth".to_owned(),
+            unit: "bit/s",
+            declared: true,
+            of: Of::Bandwidth,
+        };
+        for (amount, shown) in [
+            (1.234e9, "1.23 Gbit/s"),
+            (3_141.0, "3.14 kbit/s"),
+            (17.0, "17.00 bit/s"),
+        ] {
+            assert_eq!(bandwidth.show(amount), shown);
+        }
+        assert_eq!(Measure::quantile(50.0, true).show(1_500.4), "1.5 µs");
     }
 }
