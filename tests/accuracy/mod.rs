@@ -177,18 +177,18 @@ fn known_delays_are_measured_as_what_they_are() {
             let turns = Held::turns(&serve, backend, delay);
             let held = Held::median(&turns);
             println!("{backend}, {delay}: {held:?}");
-            if delay == "5us" && held.error >= delay_ns {
-                eprintln!("{backend}, {delay}: this machine is too busy to tell: {turns:?}");
-                continue;
-            }
             assert!(
-                held.error < delay_ns,
+                held.error < delay_ns.max(50_000),
                 "{backend}, {delay}: this machine is too busy to tell: {turns:?}"
             );
-            assert!(
-                held.added.abs_diff(delay_ns.cast_signed()) <= held.error,
-                "{backend}, {delay}: {held:?} of {turns:?}"
-            );
+            if held.error >= delay_ns {
+                eprintln!("{backend}, {delay}: this machine is too busy to tell: {turns:?}");
+            } else {
+                assert!(
+                    held.added.abs_diff(delay_ns.cast_signed()) <= held.error,
+                    "{backend}, {delay}: {held:?} of {turns:?}"
+                );
+            }
             assert!(
                 (delay_ns..=delay_ns + held.error).contains(&held.residence),
                 "{backend}, {delay}: {held:?} of {turns:?}"

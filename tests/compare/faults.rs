@@ -95,6 +95,10 @@ fn what_makes_no_sense_is_refused_in_a_line() {
             &["a=loopback", "b=loopback", "--", "lat", "-d", "1s"],
             ["--duration", "--block-duration"],
         ),
+        (
+            &["a=loopback", "b=loopback", "--", "lat", "--interval", "1s"],
+            ["an entry for each visit", "leave it out"],
+        ),
     ] {
         let words = [&["compare"], words].concat();
         run(&words).exits(2).complains(&parts);

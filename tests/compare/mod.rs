@@ -271,16 +271,16 @@ fn a_queue_that_grows_slowly_is_overload() {
 /// Of round trips as of requests; and where each stage has a length of its own.
 #[test]
 fn growing_queues_are_found_in_every_step_that_has_a_rate() {
-    let words = "compare a=loopback b=loopback --arm-options b=--server-delay=1040us \
-        --blocks 6 --block-duration 200ms --format json -- lat --rate 1000 --warmup 10ms --wait block";
+    let words = "compare a=loopback b=loopback --arm-options b=--server-delay=520us \
+        --blocks 8 --block-duration 100ms --format json -- lat --rate 2000 --warmup 10ms --wait block";
     let words: Vec<&str> = words.split_whitespace().collect();
     let report = run(&words).report();
     assert_eq!(cell(&report, "b", "p50")["overloaded"], true, "{report:#}");
     assert_eq!(cell(&report, "b", "residence_p50")["overloaded"], true);
 
-    let words = "compare a=loopback/queue?service=10us b=loopback/queue?service=1040us \
-        --blocks 6 --block-duration 100ms --format json -- \
-        http -c 50 --stages 500:120ms,1000:400ms --warmup 10ms --wait block";
+    let words = "compare a=loopback/queue?service=10us b=loopback/queue?service=520us \
+        --blocks 8 --block-duration 100ms --format json -- \
+        http -c 50 --stages 1000:100ms,2000:120ms --warmup 10ms --wait block";
     let words: Vec<&str> = words.split_whitespace().collect();
     let report = run(&words).report();
     let cells = report["comparison"]["cells"].as_array().unwrap();
@@ -290,6 +290,14 @@ fn growing_queues_are_found_in_every_step_that_has_a_rate() {
         cell.unwrap()["overloaded"].as_bool()
     };
     assert_eq!((of_step(0), of_step(1)), (Some(false), Some(true)));
+    let visits = blocks(&report)
+        .iter()
+        .flat_map(|block| block["visits"].as_array().unwrap());
+    for visit in visits.filter(|visit| visit["arm"] == "b") {
+        for step in visit["steps"].as_array().unwrap() {
+            assert!(step["response_first_ns"].is_u64() && step["response_last_ns"].is_u64());
+        }
+    }
 }
 
 #[test]

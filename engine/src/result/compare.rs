@@ -125,10 +125,10 @@ pub struct VisitStep {
     /// Median of the far end's residence time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residence_p50_ns: Option<u64>,
-    /// Open loop: the median response time in the first third of the measured phase.
+    /// Open loop at one rate, from 20 samples on: the median response time in the first third of the measured phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_first_ns: Option<u64>,
-    /// Open loop: the same of the last third. If it is longer from visit to visit, a queue grows.
+    /// Open loop at one rate: the same of the last third. If it is longer in most visits, a queue grows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_last_ns: Option<u64>,
     /// The headline latencies as a histogram: base64 of the HdrHistogram V2 compressed encoding.
@@ -153,7 +153,7 @@ pub struct Cell {
     pub unit: String,
     /// A verdict is given over it, and the others' share in the error is taken into account. [`AA`] is never declared.
     pub declared: bool,
-    /// One of its ends was overloaded in most blocks, or its queue grew while it was measured: latencies are those of a queue.
+    /// One of its ends was overloaded in most blocks, or in most of them its queue grew: latencies are those of a queue.
     pub overloaded: bool,
     /// The baseline's median over the blocks.
     pub baseline: Option<f64>,

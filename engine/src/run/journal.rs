@@ -86,7 +86,7 @@ impl Entry {
         }
         let path = path.display();
         format!(
-            "type the command that tare prints on stderr when it starts; it stands as \"undo\" in {path}"
+            "type the command that tare prints on stderr; or run what stands as \"undo\" in {path}, and remove that file"
         )
     }
 }
@@ -411,7 +411,7 @@ mod tests {
             what: "what a knob was".into(),
             undo_command: format!("sysctl -w a=0 && rm {}", path.display()),
             advice: format!(
-                "type the command that tare prints on stderr when it starts; it stands as \"undo\" in {}",
+                "type the command that tare prints on stderr; or run what stands as \"undo\" in {}, and remove that file",
                 path.display()
             ),
         };

@@ -356,8 +356,8 @@ impl Measurement {
         let Self::Http(plan) = self else { return None };
         let stages = plan.open.as_ref()?.stages.iter();
         let once: u64 = stages
-            .map(|stage| stage.duration.map_or(step.0, |own| own.0 + beside.0))
-            .sum();
+            .map(|stage| stage.duration.map_or(step, |own| own + beside).0)
+            .fold(0, u64::saturating_add);
         Some(once.saturating_mul(plan.connections.len() as u64))
     }
 }
