@@ -250,7 +250,10 @@ fn behind_a_queue_what_is_not_the_servers_is_the_path() {
                     break;
                 }
                 let excused = queued.disturbed || queued.is_unsteady();
-                assert!(excused, "{backend}, {rate}/s: off by {median} and {p99} ns");
+                assert!(
+                    excused || attempt < ATTEMPTS,
+                    "{backend}, {rate}/s: off by {median} and {p99} ns"
+                );
                 if attempt == ATTEMPTS {
                     assert!(median <= 5_000, "{backend}, {rate}/s: off by {median} ns");
                     eprintln!("{backend}, {rate}/s: a p99 cannot be told on this machine");

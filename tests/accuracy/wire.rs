@@ -117,7 +117,10 @@ fn requests_are_on_the_wire_when_they_are_due() {
             }
             let taken = taken_from_anybody(cpu);
             let excused = disturbed || taken > LATE_NS;
-            assert!(excused, "{backend}: {p99_9} ns late on the wire (p99.9)");
+            assert!(
+                excused || attempt < ATTEMPTS,
+                "{backend}: {p99_9} ns late on the wire (p99.9)"
+            );
             best = best.min(p99_9);
             if attempt == ATTEMPTS {
                 eprintln!("{backend}: not decided: a bare loop is {taken} ns late here (p99.9)");
