@@ -128,7 +128,7 @@ pub struct VisitStep {
     /// Open loop at one rate, from 20 samples on: the median response time in the first third of the measured phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_first_ns: Option<u64>,
-    /// Open loop at one rate: the same of the last third. If it is longer in most visits, a queue grows.
+    /// Open loop at one rate: the same of the last third. If it is longer in most blocks, a queue grows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_last_ns: Option<u64>,
     /// The headline latencies as a histogram: base64 of the HdrHistogram V2 compressed encoding.
