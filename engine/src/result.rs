@@ -336,11 +336,28 @@ pub struct Warmup {
 pub struct Rate {
     /// Asked for; absent in closed loop.
     pub target_per_s: Option<f64>,
-    /// Completed, over the measured phase.
+    /// Answered as expected within the measured phase, whenever they were due, over its length.
     pub achieved_per_s: f64,
-    /// The most operations that were due and waited for a free connection at once; open loop only.
+    /// The most operations that were due in the measured phase and waited for a free connection at once; open loop only.
     #[serde(default)]
     pub backlog_max: Option<u64>,
+    /// Time that operations were due while a connection was free and the generator had not sent them, summed over them,
+    /// nanoseconds; open loop only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator_away_ns: Option<u64>,
+    /// What requests took that were sent while fewer than half of the places for them (connections, times `--pipeline`)
+    /// were taken, those of the warm-up among them; HTTP in open loop only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unloaded: Option<Unloaded>,
+}
+
+/// Requests that were sent while few others were in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Unloaded {
+    /// How many.
+    pub count: u64,
+    /// Their mean service time.
+    pub mean_ns: f64,
 }
 
 /// The latencies of a step, full round trips in nanoseconds.

@@ -86,7 +86,7 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
         rate: Rate {
             target_per_s: None,
             achieved_per_s: completed as f64 / 5.0,
-            backlog_max: None,
+            ..Rate::default()
         },
         latency: Latencies {
             service: summary(p50_ns, completed),

@@ -150,9 +150,10 @@ fn goodput(step: &StepResult, http: &HttpParams) -> String {
         "" => String::new(),
         codes => format!(" ({codes})"),
     };
+    let answered = whole(rate * Nanos(step.duration_ns).as_secs_f64());
     text.push_str(&format!(
         ", {} answered as expected{expected}",
-        plural(step.operations.completed, "request")
+        plural(answered, "request")
     ));
     text
 }

@@ -29,12 +29,9 @@ pub const SENT_SHARE: f64 = 0.99;
 /// When connections are in use for a larger share of the time than this, sends wait for a free one, and being late is
 /// the path's or the server's doing rather than the worker's.
 pub const CONNECTIONS_BUSY: f64 = 0.5;
-/// More requests than this many times those due within the longest turn, and [`BACKLOG_SPARE`] more, waited at once for a
-/// free connection: the worker was there to send them and had nothing to send them on. Twice, since arrivals come in
-/// bunches.
-pub const BACKLOG_TURNS: f64 = 2.0;
-/// So many wait by chance where arrivals are random and connections few.
-pub const BACKLOG_SPARE: f64 = 3.0;
+/// Operations that were late waited for the generator if a connection was free for more than this share of their waiting, and
+/// else for a connection.
+pub const AWAY_SHARE: f64 = 0.5;
 /// Steal beyond this share of the workers' time is a disturbance: what is taken comes in slices of a
 /// millisecond and more, and this much of the time lies upon p99.9.
 pub const STEAL_SHARE: f64 = 0.001;
@@ -153,14 +150,23 @@ pub fn saturation(step: &StepResult) -> Option<String> {
     if busy >= BUSY_OPEN_LOOP {
         return Some(busy_words());
     }
-    let taken = connections_busy(step) + http::down(step);
-    if taken > CONNECTIONS_BUSY || http::lacked_connections(step) {
+    if !waited_for_generator(step) {
         return None;
     }
     let late = late(step, target_per_s).map(|(lateness, gap)| {
         format!("99 % of its sends were up to {lateness} late, with a send due every {gap} on each worker")
     });
     late.or_else(|| behind(step))
+}
+
+/// What was late waited for the generator rather than for a connection: most of the lateness, summed over all that was due,
+/// was spent while a connection was free.
+#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+fn waited_for_generator(step: &StepResult) -> bool {
+    let away_ns = step.rate.generator_away_ns.unwrap_or(0) as f64;
+    let lateness = step.latency.lateness.as_ref();
+    let late_ns = lateness.and_then(|lateness| Some(lateness.mean_ns? * lateness.count as f64));
+    late_ns.is_some_and(|late_ns| away_ns > AWAY_SHARE * late_ns)
 }
 
 /// Sends were later than the gap between them: the p99 of lateness, and the gap.
@@ -284,7 +290,7 @@ fn waited_for_connections(step: &StepResult) -> Option<String> {
     let busy = connections_busy(step);
     let target_per_s = step.rate.target_per_s?;
     let late = late(step, target_per_s).is_some() || behind(step).is_some();
-    if !late {
+    if !late || waited_for_generator(step) {
         return None;
     }
     if busy > CONNECTIONS_BUSY {
@@ -293,12 +299,10 @@ fn waited_for_connections(step: &StepResult) -> Option<String> {
             busy.min(1.0) * 100.0
         ));
     }
-    http::lacked_connections(step).then(|| {
-        format!(
-            "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers or were down",
-            step.rate.backlog_max.unwrap_or(0)
-        )
-    })
+    Some(format!(
+        "sends waited for a free connection, as many as {} at once: for a time all connections waited for answers or were down",
+        step.rate.backlog_max.unwrap_or(0)
+    ))
 }
 
 /// What the figures themselves show to be weak.

@@ -50,9 +50,13 @@ fn scheduled() -> StepResult {
     step.operations.sent = 5_000;
     step.operations.completed = 5_000;
     step.latency.lateness = Some(Summary {
+        count: 5_000,
+        mean_ns: Some(10_000.0),
         p99_ns: Some(60_000),
         ..Summary::default()
     });
+    // All of it was the worker's wake-up.
+    step.rate.generator_away_ns = Some(5_000 * 10_000);
     step
 }
 
@@ -188,10 +192,13 @@ fn being_late_is_the_generators_doing_only_with_connections_to_spare() {
         reason.starts_with("99 % of its sends were up to 1.1 ms late"),
         "{reason}"
     );
-    // A server that takes 3 ms keeps 3 of the 4 connections busy.
+    // Most of the waiting was for a connection: a server that takes 3 ms keeps 3 of the 4 busy.
+    step.rate.generator_away_ns = Some(5_000 * 4_000);
     step.latency.service.mean_ns = Some(3e6);
     assert_eq!(saturation(&step), None);
     assert_eq!(codes(&step), ["connections-busy"]);
+    step.rate.generator_away_ns = Some(5_000 * 6_000);
+    assert_eq!(codes(&step), ["generator-saturated"]);
 }
 
 #[test]

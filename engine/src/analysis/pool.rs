@@ -8,7 +8,7 @@ use super::summary::{PERCENTILES, summarise};
 use crate::histogram::Distribution;
 use crate::result::{
     Bandwidth, Connections, CpuUse, ErrorCount, Flow, Instrument, Instruments, Interval, Latencies,
-    Observed, StatusCount, StepResult, Summary, Transfer, Warmup,
+    Observed, Rate, StatusCount, StepResult, Summary, Transfer, Warmup,
 };
 
 /// The step, over all of its measurements: in that order, each with when it began, nanoseconds after the first one did.
@@ -20,7 +20,10 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
         label: first.label.clone(),
         params: first.params.clone(),
         began_at: first.began_at.clone(),
-        rate: first.rate,
+        rate: Rate {
+            target_per_s: first.rate.target_per_s,
+            ..Rate::default()
+        },
         latency: Latencies::default(),
         connections: Connections {
             asked: first.connections.asked,
@@ -32,14 +35,6 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
     for (at, step) in steps {
         add(&mut pooled, step);
         pooled.intervals.push(interval_of(*at, step));
-    }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "rates need no more than 53 bits"
-    )]
-    if pooled.duration_ns > 0 {
-        pooled.rate.achieved_per_s =
-            pooled.operations.completed as f64 * 1e9 / pooled.duration_ns as f64;
     }
     let all = || steps.iter().map(|(_, step)| &step.latency);
     pooled.latency = latencies(&all().collect::<Vec<_>>());
@@ -54,10 +49,10 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
 
 /// Adds what is a sum or an extreme.
 fn add(pooled: &mut StepResult, step: &StepResult) {
+    add_rate(pooled, step);
     pooled.duration_ns += step.duration_ns;
     pooled.operations.add(&step.operations);
     add_warmup(&mut pooled.warmup, &step.warmup);
-    pooled.rate.backlog_max = pooled.rate.backlog_max.max(step.rate.backlog_max);
     add_codes(&mut pooled.status_codes, step);
     add_transfer(pooled, step);
     add_errors(&mut pooled.errors, &step.errors);
@@ -80,6 +75,28 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
         }
     }
     pooled.partial |= step.partial;
+}
+
+/// Rates are weighted by how long they were measured, and so is what was answered in that time.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates need no more than 53 bits"
+)]
+fn add_rate(pooled: &mut StepResult, step: &StepResult) {
+    let (before_ns, own_ns) = (pooled.duration_ns as f64, step.duration_ns as f64);
+    let (all, own) = (&mut pooled.rate, &step.rate);
+    if before_ns + own_ns > 0.0 {
+        let sum = all.achieved_per_s * before_ns + own.achieved_per_s * own_ns;
+        all.achieved_per_s = sum / (before_ns + own_ns);
+    }
+    all.backlog_max = all.backlog_max.max(own.backlog_max);
+    all.generator_away_ns = sum_known(all.generator_away_ns, own.generator_away_ns);
+    if let Some(own) = own.unloaded {
+        let all = all.unloaded.get_or_insert_default();
+        let sum = all.mean_ns * all.count as f64 + own.mean_ns * own.count as f64;
+        all.count += own.count;
+        all.mean_ns = sum / all.count.max(1) as f64;
+    }
 }
 
 /// A measurement as an entry of the series.

@@ -171,7 +171,7 @@ impl Counts {
 pub struct SeriesEntry<'a> {
     /// Its end, from the start of the measured phase.
     pub end: Nanos,
-    /// Operations completed in it.
+    /// Operations answered as expected in it, whenever they were due.
     pub completed: u64,
     /// Operations failed in it.
     pub errors: u64,
@@ -331,10 +331,16 @@ impl Recording {
         self.t0 = t0;
     }
 
-    /// An operation was answered as expected, at `at`.
+    /// An operation of the measured phase was answered as expected, at `at`.
     #[inline]
     pub fn record(&mut self, at: Instant, sample: Sample) {
-        let entry = self.latencies(at, sample, false);
+        self.latencies(at, sample, false);
+    }
+
+    /// An operation was answered as expected within the measured phase, at `at`, whenever it was due.
+    #[inline]
+    pub fn count_answer(&mut self, at: Instant) {
+        let entry = self.entry(at);
         self.series_counts[entry].completed += 1;
     }
 
@@ -511,7 +517,7 @@ impl Recording {
     }
 
     #[inline]
-    fn latencies(&mut self, at: Instant, sample: Sample, censored: bool) -> usize {
+    fn latencies(&mut self, at: Instant, sample: Sample, censored: bool) {
         let block = self.block(at);
         let mut head = sample.service;
         let mut bin = self.put(Kind::Service, block, sample.service, censored);
@@ -524,7 +530,7 @@ impl Recording {
             self.put(Kind::Residence, block, residence, false);
             self.put(Kind::Path, block, sample.service - residence, false);
         }
-        self.headline(at, bin, head)
+        self.headline(at, bin, head);
     }
 
     #[inline]
@@ -562,12 +568,11 @@ impl Recording {
     }
 
     #[inline]
-    fn headline(&mut self, at: Instant, bin: u16, length: Nanos) -> usize {
+    fn headline(&mut self, at: Instant, bin: u16, length: Nanos) {
         let entry = self.entry(at);
         self.series.record(entry, bin);
         let counts = &mut self.series_counts[entry];
         counts.max_ns = counts.max_ns.max(length.0);
-        entry
     }
 }
 

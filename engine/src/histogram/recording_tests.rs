@@ -68,6 +68,7 @@ fn open_loop_keeps_response_and_lateness_apart() {
         residence: Some(Nanos(100)),
     };
     r.record(Instant(5_000), late);
+    r.count_answer(Instant(5_000));
     r.record_censored(Instant(6_000), late);
     r.record_unsent(Instant(7_000), Nanos(9_999));
     let figures = |kind| {
@@ -96,6 +97,7 @@ fn the_series_shows_stalls_and_ends_with_the_phase() {
     r.begin(Instant(0));
     for i in 0..40 {
         r.record(Instant(i * MS), sample(10_000 + i * 100));
+        r.count_answer(Instant(i * MS));
     }
     r.record_error(Instant(150 * MS));
     r.record(Instant(2_000 * MS), sample(1_650 * MS));
@@ -103,7 +105,8 @@ fn the_series_shows_stalls_and_ends_with_the_phase() {
     let ends: Vec<_> = series.iter().map(|e| e.end.0 / MS).collect();
     assert_eq!(ends, [100, 200, 300, 350]);
     let counts: Vec<_> = series.iter().map(|e| (e.completed, e.errors)).collect();
-    assert_eq!(counts, [(40, 0), (0, 1), (0, 0), (1, 0)]);
+    // What is answered behind the end is in no entry.
+    assert_eq!(counts, [(40, 0), (0, 1), (0, 0), (0, 0)]);
     let p50 = series[0].quantile(50.0).unwrap().0;
     assert!((11_900..=12_000).contains(&p50), "{p50}");
     assert_eq!(series[0].quantile(99.0), None);
@@ -129,6 +132,9 @@ fn workers_merge_block_by_block() {
     a.record(Instant(0), sample(1_000));
     b.record(Instant(1), sample(8_000));
     b.record(Instant(319 * MS), sample(8_000));
+    a.count_answer(Instant(0));
+    b.count_answer(Instant(1));
+    b.count_answer(Instant(319 * MS));
     b.record_connect(Instant(319 * MS), Nanos(55_000));
     b.record_connect_censored(Instant(319 * MS), Nanos(66_000));
     let mut residence = Distribution::new();

@@ -354,7 +354,7 @@ impl Measure for HttpRun<'_> {
     }
 
     fn is_empty(step: &StepResult) -> bool {
-        step.operations.completed == 0
+        report::is_empty(step)
     }
 
     /// The server was reached: with fewer or more connections, or at another rate, it may answer.

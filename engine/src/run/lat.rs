@@ -164,6 +164,6 @@ impl Measure for LatPlan {
     }
 
     fn is_empty(step: &StepResult) -> bool {
-        step.operations.completed == 0
+        report::is_empty(step)
     }
 }

@@ -54,6 +54,8 @@ pub(in crate::worker) struct Course<G> {
     pub(in crate::worker) warmup_end: Instant,
     /// When the last reply of the measured phase came.
     pub(in crate::worker) measured_until: Instant,
+    /// When the measured phase ended, once it has.
+    measured_end: Instant,
     /// Operations begun that have come to no end.
     pub(in crate::worker) outstanding: u64,
     /// Entries of the series that were told to be complete.
@@ -76,6 +78,7 @@ impl<G: Gauge> Course<G> {
             interrupt,
             warmup_end: Instant::FAR_FUTURE,
             measured_until: Instant::default(),
+            measured_end: Instant::default(),
             outstanding: 0,
             entries_told: 0,
             pacer,
@@ -86,6 +89,7 @@ impl<G: Gauge> Course<G> {
 
     pub(in crate::worker) fn into_results(mut self) -> (Outcome, G) {
         self.outcome.backlog_max = self.pacer.backlog_max();
+        self.outcome.worker_away = self.pacer.worker_away();
         (self.outcome, self.gauge)
     }
 
@@ -123,19 +127,20 @@ impl<G: Gauge> Course<G> {
         self.pacer.start(t0, self.warmup_end, end);
     }
 
-    /// Goes on to the warm-up and the measured phase when their time has come.
+    /// Goes on to the warm-up and the measured phase when their time has come; returns whether the measured phase begins.
     pub(in crate::worker) fn advance(
         &mut self,
         now: Instant,
         recording: &Recording,
         counters: &mut TurnCounters,
-    ) {
+    ) -> bool {
         if let Stand::Starting { t0 } = self.stand
             && now >= t0
         {
             self.stand = Stand::WarmingUp;
         }
-        if self.stand == Stand::WarmingUp && now >= self.warmup_end {
+        let begins = self.stand == Stand::WarmingUp && now >= self.warmup_end;
+        if begins {
             self.stand = Stand::Measuring;
             self.gauge.phase(Phase::Measure);
             self.gauge.measure_begins();
@@ -143,6 +148,16 @@ impl<G: Gauge> Course<G> {
         }
         if self.stand == Stand::Measuring {
             self.tell_entries(now, recording);
+        }
+        begins
+    }
+
+    /// An operation was answered as expected at `now`. Within the measured phase it counts towards the goodput, whenever it was
+    /// due: what was under way at its beginning stands in for what is under way at its end.
+    pub(in crate::worker) fn count_answer(&mut self, now: Instant, recording: &mut Recording) {
+        if now > self.warmup_end && now <= self.pacer.end() {
+            self.outcome.answered += 1;
+            recording.count_answer(now);
         }
     }
 
@@ -182,8 +197,8 @@ impl<G: Gauge> Course<G> {
         called_off
     }
 
-    /// Begins to drain; returns when the measured phase ended.
-    pub(in crate::worker) fn drain(&mut self, now: Instant) -> Instant {
+    /// Begins to drain.
+    pub(in crate::worker) fn drain(&mut self, now: Instant) {
         if self.stand == Stand::Measuring {
             self.gauge.measure_ends();
         } else {
@@ -198,7 +213,9 @@ impl<G: Gauge> Course<G> {
             Some(_) => self.measured_until.max(self.pacer.last_ends()),
             None => now.min(self.pacer.end()),
         };
+        self.measured_end = end;
         self.outcome.measured = end.since(self.warmup_end);
+        self.pacer.finish();
         let patience = if self.outcome.cut_short {
             DRAIN_INTERRUPTED.min(self.length.timeout)
         } else {
@@ -207,19 +224,21 @@ impl<G: Gauge> Course<G> {
         self.stand = Stand::Draining {
             deadline: now + patience,
         };
-        end
     }
 
-    /// Counts what was due before `end` and is not going to be sent.
+    /// Counts what was due before the end and was not sent. There may be millions, and the time that they take is that of
+    /// replies under way: so this comes when nothing is awaited any more.
     pub(in crate::worker) fn count_unsent(
         &mut self,
-        end: Instant,
         recording: &mut Recording,
         measured: &mut Tally,
         warmup: &mut Tally,
     ) {
-        let warmup_end = self.warmup_end;
-        self.pacer.finish(end, |due| {
+        let (warmup_end, end) = (self.warmup_end, self.measured_end);
+        let left_behind = self.pacer.left_behind();
+        warmup.operations.due += left_behind;
+        warmup.operations.unsent_at_end += left_behind;
+        self.pacer.take_unsent(end, |due| {
             if due >= warmup_end {
                 measured.count_unsent(Some(&mut *recording), due, end);
             } else {

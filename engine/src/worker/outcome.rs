@@ -19,8 +19,15 @@ pub struct Outcome {
     pub failure: Option<Error>,
     /// Cut short: interrupted, or every connection was lost.
     pub cut_short: bool,
-    /// The deepest the queue of what was due and not sent has been; open loop.
+    /// Operations answered as expected within the measured phase, whenever they were due.
+    pub answered: u64,
+    /// The deepest the queue of what was due in the measured phase and not sent has been; open loop.
     pub backlog_max: u64,
+    /// Time that operations were due while a connection was free, and the worker had not sent them; summed over them.
+    pub worker_away: Nanos,
+    /// Operations that were begun while fewer than half of the places for them were taken, in any phase: how many were
+    /// answered as expected, and their service times, summed.
+    pub unloaded: (u64, Nanos),
     /// Length of the warm-up as it was.
     pub warmup: Nanos,
     /// Length of the measured phase as it was.
@@ -36,7 +43,11 @@ impl Outcome {
         self.sockets += other.sockets;
         self.failure = self.failure.take().or(other.failure);
         self.cut_short |= other.cut_short;
+        self.answered += other.answered;
         self.backlog_max += other.backlog_max;
+        self.worker_away = self.worker_away + other.worker_away;
+        self.unloaded.0 += other.unloaded.0;
+        self.unloaded.1 = self.unloaded.1 + other.unloaded.1;
         self.warmup = self.warmup.max(other.warmup);
         self.measured = self.measured.max(other.measured);
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::schedule::Schedule;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 /// What a slot is to do at the next submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +112,15 @@ pub(in crate::worker) struct Pacer {
     sending: Option<Arrivals>,
     /// Follows the clock.
     arriving: Option<Arrivals>,
+    /// Arrivals that wait: due, and not given to a slot.
     backlog: u64,
     backlog_max: u64,
+    /// Arrivals of the warm-up that left the queue at its end, once it has come.
+    left_behind: Option<u64>,
+    /// After the last dispatch a slot was free: what became due since then waits for the worker alone.
+    had_free: bool,
+    /// Time that arrivals waited for the worker while a slot was free, summed over them.
+    worker_away: Nanos,
     /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be sent.
     returned: VecDeque<Instant>,
     /// Open loop: slots that can take an operation.
@@ -145,6 +152,9 @@ impl Pacer {
             arriving: None,
             backlog: 0,
             backlog_max: 0,
+            left_behind: None,
+            had_free: false,
+            worker_away: Nanos::ZERO,
             returned: VecDeque::new(),
             free: Free::new(queued, depth),
             ready: Vec::with_capacity(slots * depth),
@@ -185,8 +195,19 @@ impl Pacer {
         at >= self.warmup_end
     }
 
+    /// The most arrivals of the measured phase that waited at once.
     pub(in crate::worker) const fn backlog_max(&self) -> u64 {
         self.backlog_max
+    }
+
+    /// Time that arrivals of the measured phase waited for the worker while a slot was free, summed over them.
+    pub(in crate::worker) const fn worker_away(&self) -> Nanos {
+        self.worker_away
+    }
+
+    /// Arrivals that became due in the warm-up and had not begun at its end.
+    pub(in crate::worker) fn left_behind(&self) -> u64 {
+        self.left_behind.unwrap_or(0)
     }
 
     pub(in crate::worker) fn has_ready(&self) -> bool {
@@ -257,6 +278,24 @@ impl Pacer {
         self.ready.push((slot, action));
     }
 
+    /// What became due in the warm-up and has not begun by its end leaves the queue: the measured phase begins with an empty
+    /// one. The walk that follows the clock stands at that end anyway, so the other one continues from there, and however
+    /// many wait, none of them is visited.
+    fn leave_warmup(&mut self) {
+        let (Some(arriving), Some(sending)) = (&mut self.arriving, &mut self.sending) else {
+            return;
+        };
+        while arriving.next < self.warmup_end {
+            arriving.advance();
+            self.backlog += 1;
+        }
+        sending.clone_from(arriving);
+        self.returned.clear();
+        self.left_behind = Some(std::mem::take(&mut self.backlog));
+        self.backlog_max = 0;
+        self.worker_away = Nanos::ZERO;
+    }
+
     /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of which, and is asked
     /// once for each that is taken.
     pub(in crate::worker) fn dispatch(
@@ -264,10 +303,16 @@ impl Pacer {
         now: Instant,
         mut is_usable: impl FnMut(u32) -> bool,
     ) {
+        if self.left_behind.is_none() && now >= self.warmup_end {
+            self.leave_warmup();
+        }
         let (Some(arriving), Some(sending)) = (&mut self.arriving, &mut self.sending) else {
             return;
         };
         while arriving.next <= now {
+            if self.had_free {
+                self.worker_away = self.worker_away + now.since(arriving.next);
+            }
             arriving.advance();
             self.backlog += 1;
         }
@@ -286,13 +331,20 @@ impl Pacer {
             self.ready.push((slot, Action::Begin { due: Some(due) }));
             self.backlog -= 1;
         }
+        self.had_free = !self.free.is_empty();
         self.backlog_max = self.backlog_max.max(self.backlog);
     }
 
-    /// An arrival that was given to a slot is due again: the slot cannot take it.
+    /// An arrival that was given to a slot is due again: the slot cannot take it. One of the warm-up leaves the queue where
+    /// that is over.
     pub(in crate::worker) fn give_back(&mut self, due: Instant) {
-        self.returned.push_back(due);
-        self.backlog += 1;
+        match &mut self.left_behind {
+            Some(left) if due < self.warmup_end => *left += 1,
+            _ => {
+                self.returned.push_back(due);
+                self.backlog += 1;
+            }
+        }
     }
 
     /// Open loop: calls `dropped` with every arrival that is due at `now` and found no free slot. Nothing waits then.
@@ -341,17 +393,27 @@ impl Pacer {
         self.spare = taken;
     }
 
-    /// Ends the loop: calls `unsent` with every arrival before `end` that was not sent.
-    pub(in crate::worker) fn finish(&mut self, end: Instant, mut unsent: impl FnMut(Instant)) {
+    /// Ends the loop: nothing is begun any more.
+    pub(in crate::worker) fn finish(&mut self) {
+        let returned = &mut self.returned;
         // An operation that has begun goes on.
         self.ready.retain(|(_, action)| match action {
             Action::Begin { due } => {
-                due.iter().copied().for_each(&mut unsent);
+                returned.extend(*due);
                 false
             }
             Action::Connect | Action::Request => true,
         });
         self.free.clear();
+        self.end = Instant::default();
+    }
+
+    /// The loop has ended: calls `unsent` with every arrival before `end` that was not sent.
+    pub(in crate::worker) fn take_unsent(
+        &mut self,
+        end: Instant,
+        mut unsent: impl FnMut(Instant),
+    ) {
         self.returned.drain(..).for_each(&mut unsent);
         if let Some(sending) = &mut self.sending {
             while sending.next < end {
@@ -359,7 +421,6 @@ impl Pacer {
                 sending.advance();
             }
         }
-        self.end = Instant::default();
     }
 }
 
@@ -388,7 +449,7 @@ mod tests {
     #[test]
     fn arrivals_wait_for_a_free_slot_and_none_is_lost() {
         let mut pacer = open(1_000.0, None, 1);
-        pacer.dispatch(Instant(30 * MS), |_| true);
+        pacer.dispatch(Instant(9 * MS), |_| true);
         assert_eq!(
             pacer.take_ready(),
             [(
@@ -398,11 +459,15 @@ mod tests {
                 }
             )]
         );
-        assert_eq!(pacer.backlog_max(), 30, "31 are due, one is sent");
+        assert_eq!(pacer.backlog_max(), 9, "10 are due, one is sent");
         assert_eq!(pacer.wake_at(), None, "nobody is free to take the next one");
+        pacer.dispatch(Instant(30 * MS), |_| true);
+        assert_eq!(pacer.left_behind(), 9, "the warm-up ended at 10 ms");
+        assert_eq!(pacer.backlog_max(), 21);
         let mut unsent = Vec::new();
-        pacer.finish(Instant(50 * MS), |due| unsent.push(due.0 / MS));
-        assert_eq!(unsent, (1..50).collect::<Vec<_>>());
+        pacer.finish();
+        pacer.take_unsent(Instant(50 * MS), |due| unsent.push(due.0 / MS));
+        assert_eq!(unsent, (10..50).collect::<Vec<_>>());
     }
 
     #[test]
@@ -410,24 +475,26 @@ mod tests {
         let mut pacer = open(1_000.0, None, 4);
         pacer.dispatch(Instant(2 * MS), |_| true);
         let mut unsent = Vec::new();
-        pacer.finish(Instant(3 * MS), |due| unsent.push(due.0 / MS));
+        pacer.finish();
+        pacer.take_unsent(Instant(3 * MS), |due| unsent.push(due.0 / MS));
         assert_eq!(unsent, [0, 1, 2]);
     }
 
     #[test]
     fn what_is_due_and_has_a_slot_is_submitted_before_the_end() {
-        let mut pacer = open(1_000.0, None, 105);
+        let mut pacer = open(1_000.0, None, 95);
         let end = Instant(110 * MS);
         assert!(!pacer.is_over(Instant(end.0 - 1)));
-        // The end is the first that is noticed: 110 were due, and 105 slots are free.
+        // The end is the first that is noticed: 100 were due since the warm-up, and 95 slots are free.
         pacer.dispatch(end, |_| true);
         assert!(!pacer.is_over(end), "they are to be submitted");
-        assert_eq!(pacer.take_ready().len(), 105);
+        assert_eq!(pacer.take_ready().len(), 95);
         pacer.make_available(0, 0);
         pacer.dispatch(end, |_| true);
         assert!(pacer.is_over(end), "what is free only now takes nothing");
         let mut unsent = Vec::new();
-        pacer.finish(end, |due| unsent.push(due.0 / MS));
+        pacer.finish();
+        pacer.take_unsent(end, |due| unsent.push(due.0 / MS));
         assert_eq!(unsent, (105..110).collect::<Vec<_>>());
     }
 
@@ -435,13 +502,15 @@ mod tests {
     fn what_has_begun_goes_on_behind_the_end() {
         let mut pacer = open(1_000.0, None, 1);
         pacer.push(0, Action::Request);
-        pacer.finish(Instant(0), |_| panic!("nothing was due"));
+        pacer.finish();
+        pacer.take_unsent(Instant(0), |_| panic!("nothing was due"));
         assert_eq!(pacer.take_ready(), [(0, Action::Request)]);
     }
 
     #[test]
     fn by_count_the_warm_up_is_not_counted() {
         let mut pacer = open(1_000.0, Some(3), 100);
+        pacer.dispatch(Instant(9 * MS), |_| true);
         pacer.dispatch(Instant(1_000 * MS), |_| true);
         let due: Vec<_> = pacer
             .take_ready()
@@ -456,6 +525,75 @@ mod tests {
             })
         );
         assert!(pacer.is_spent());
+    }
+
+    #[test]
+    fn what_the_warm_up_did_not_begin_leaves_with_it_whatever_the_schedule() {
+        let schedules: [fn() -> Schedule; 3] = [
+            || Schedule::constant(1e6, Share::WHOLE).unwrap(),
+            || Schedule::poisson(1e6, 7, Share::new(1, 3)).unwrap(),
+            || {
+                let load = crate::schedule::Load {
+                    from_per_s: 1e6,
+                    to_per_s: 2e6,
+                    hold: Nanos(10 * MS),
+                    ramp: Nanos(10 * MS),
+                };
+                let jitter = crate::schedule::Arrivals::Jitter(0.3);
+                Schedule::new(&load, jitter, 7, Share::WHOLE).unwrap()
+            },
+        ];
+        for schedule in schedules {
+            for (step, late) in [(MS / 100, 0), (7 * MS, 0), (11 * MS, 0), (MS / 10, 3 * MS)] {
+                let mut pacer = Pacer::new(Some(schedule()), None, 3, 1);
+                pacer.start(Instant(0), Instant(10 * MS), Instant(20 * MS));
+                for slot in 0..3 {
+                    pacer.make_available(slot, 0);
+                }
+                let mut begun = Vec::new();
+                // The clock may stand still around the end of the warm-up.
+                let times = (0..=20 * MS).step_by(step as usize);
+                for now in times.filter(|now| now.abs_diff(10 * MS) >= late) {
+                    pacer.dispatch(Instant(now), |_| true);
+                    let mut ready = pacer.take_ready();
+                    begun.extend(ready.drain(..).map(|(_, action)| match action {
+                        Action::Begin { due: Some(due) } => due.0,
+                        other => panic!("{other:?}"),
+                    }));
+                    pacer.put_back(ready);
+                    if now == step {
+                        // One comes back in the warm-up, and one of the warm-up after it.
+                        pacer.give_back(Instant(begun.pop().unwrap()));
+                        pacer.make_available(0, 0);
+                    }
+                }
+                pacer.give_back(Instant(begun.pop().filter(|at| *at < 10 * MS).unwrap_or(5)));
+                let warm = schedule().take_while(|at| at.0 < 10 * MS).count();
+                let measured = schedule().take_while(|at| at.0 < 20 * MS).count() - warm;
+                let warm_begun = begun.iter().filter(|at| **at < 10 * MS).count();
+                let mut unsent = Vec::new();
+                pacer.finish();
+                pacer.take_unsent(Instant(20 * MS), |due| unsent.push(due.0));
+                assert!(unsent.iter().all(|at| *at >= 10 * MS));
+                let measured_begun = begun.len() - warm_begun;
+                assert_eq!(measured_begun + unsent.len(), measured, "{step} {late}");
+                let left = usize::try_from(pacer.left_behind()).unwrap();
+                assert_eq!(warm_begun + left, warm, "{step} {late}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_worker_is_away_where_a_slot_was_free_and_nothing_was_sent() {
+        let mut pacer = open(1_000.0, None, 3);
+        pacer.dispatch(Instant(10 * MS), |_| true);
+        assert_eq!(pacer.worker_away(), Nanos::ZERO, "that was the warm-up");
+        // Two slots are left: 11, 12 and 13 become due while the worker is away, and all of them wait for it.
+        pacer.dispatch(Instant(13 * MS), |_| true);
+        assert_eq!(pacer.worker_away(), Nanos(3 * MS));
+        // None was free: that they wait is not its fault.
+        pacer.dispatch(Instant(50 * MS), |_| true);
+        assert_eq!(pacer.worker_away(), Nanos(3 * MS));
     }
 
     #[test]

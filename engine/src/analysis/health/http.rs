@@ -1,8 +1,6 @@
 //! The same judgement of HTTP loads: what was answered, and why the rate was not reached.
 
-use super::{
-    BACKLOG_SPARE, BACKLOG_TURNS, CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation,
-};
+use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
 use crate::result::StepResult;
 use crate::units::Nanos;
 
@@ -12,6 +10,12 @@ const UNSENT_SHARE: f64 = 0.001;
 const RECONNECTS_SHARE: f64 = 0.1;
 /// Connections that were down for this share of what is missing of the rate, or more, are its cause.
 const DOWN_SHARE: f64 = 0.5;
+/// Requests that take so many times as long with all connections in use as with few wait for each other at the server. One
+/// server with a queue, all of whose `n` connections are in use, answers in `n` times what it takes for a request, and in a
+/// quarter of that on average while the first half of them comes into use: four times is a queue, and one is none.
+const QUEUEING: f64 = 1.5;
+/// From the median to the 90th percentile of a normal distribution, in standard deviations.
+const P90_DEVIATIONS: f64 = 1.28;
 /// Kinds that a list names before it is cut.
 const KINDS: usize = 4;
 
@@ -26,27 +30,13 @@ pub(super) fn tells_why(step: &StepResult) -> bool {
     is_open && !step.partial && is_short
 }
 
-/// More requests waited at once for a free connection than the workers' own longest turn explains: arrivals are counted
-/// as waiting only after the free connections have taken theirs, so a worker that is away adds no more than what is due
-/// in the meantime. A stall of the server shows so even where connections are idle for most of the run.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub(super) fn lacked_connections(step: &StepResult) -> bool {
-    let (Some(target), Some(backlog)) = (step.rate.target_per_s, step.rate.backlog_max) else {
-        return false;
-    };
-    // The rate and the backlog are those of all workers, and each may have been away for as long.
-    let turn = Nanos(step.instrument.client.turn_max_ns).as_secs_f64();
-    let explained = BACKLOG_TURNS * turn * target + BACKLOG_SPARE;
-    step.params.http.is_some() && backlog as f64 > explained
-}
-
 /// The share of the time that connections were being opened anew, in the mean.
 pub(super) fn connecting(step: &StepResult) -> f64 {
     share_of_connections(step, step.connections.connecting_ns)
 }
 
 /// The share of the time in which connections did not stand since they had failed, in the mean.
-pub(super) fn down(step: &StepResult) -> f64 {
+fn down(step: &StepResult) -> f64 {
     share_of_connections(step, step.connections.down_ns)
 }
 
@@ -143,6 +133,20 @@ fn figure(rate: f64) -> f64 {
 }
 
 /// Why fewer requests were answered as expected than were asked for, and what to do.
+///
+/// What is due waits either for the generator or for a connection, and a connection that is not free waits for the server, or
+/// is down. So, in this order:
+///
+/// 1. *The generator*, if its busiest worker had no time left, or if most of the lateness was spent while a connection was
+///    free (see [`saturation`]).
+/// 2. *The server, connections to it were down*, if that explains half of what is missing; or *the server*, since requests
+///    failed.
+/// 3. Otherwise all connections were in use. By Little's law they then carry `n / r` requests a second, where `n` is their
+///    number (times `--pipeline`) and `r` what a request takes. If `r` is what it also takes while few connections are in
+///    use, more of them carry more: *the connections*. If `r` has grown with the number in use, requests wait for each other
+///    at *the server*, and what it answered is what it can do; see [`queues_at_server`].
+/// 4. *The server*, if connections were in use for a small part of the time and nevertheless all of them at once: it stood
+///    still for a time.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -167,7 +171,6 @@ fn cause(step: &StepResult, target: f64) -> (String, String) {
             "see whether it died or was restarted, and its limits on connections".to_owned(),
         );
     }
-    let busy = connections_busy(step);
     let unsuccessful = operations.failed + operations.timed_out;
     if share(unsuccessful, operations.due) > 1.0 - SENT_SHARE {
         return (
@@ -178,10 +181,28 @@ fn cause(step: &StepResult, target: f64) -> (String, String) {
             "see `status_codes` and `errors`, and the server's log".to_owned(),
         );
     }
+    let Some(mean_ns) = step.latency.service.mean_ns else {
+        return (
+            "the server, all connections waited for it throughout".to_owned(),
+            "measure longer (-d), lower --rate, or see what keeps the server".to_owned(),
+        );
+    };
+    let busy = connections_busy(step);
     if busy > CONNECTIONS_BUSY || share(operations.dropped, operations.due) > 1.0 - SENT_SHARE {
+        if let Some((loaded, unloaded)) = queues_at_server(step) {
+            let answered = figure(step.rate.achieved_per_s);
+            return (
+                format!(
+                    "the server, it answered {answered}/s and no more; a request took {loaded} with all connections in use, \
+                     and {unloaded} with few of them"
+                ),
+                "lower --rate, or give the server more to work with: on more connections requests only wait for longer"
+                    .to_owned(),
+            );
+        }
         let each_ns = |sum: u64| sum as f64 / operations.sent.max(1) as f64;
         let connect_ns = each_ns(step.connections.connecting_ns.unwrap_or(0));
-        let each_ns = step.latency.service.mean_ns.unwrap_or(0.0) + connect_ns;
+        let each_ns = mean_ns + connect_ns;
         let of_it = match Nanos(connect_ns as u64) {
             Nanos::ZERO => String::new(),
             connect => format!(", {connect} of it to connect"),
@@ -203,11 +224,36 @@ fn cause(step: &StepResult, target: f64) -> (String, String) {
     }
     (
         format!(
-            "the server, it had {} requests under way at the end",
-            operations.in_flight_at_end
+            "the server, for a time all connections waited for it, and as many as {} requests for a connection",
+            step.rate.backlog_max.unwrap_or(0)
         ),
-        "lower --rate, or see what keeps the server".to_owned(),
+        "see what keeps the server at times, or use more connections (-c)".to_owned(),
     )
+}
+
+/// Whether requests waited for each other at the server: what one took with all connections in use, and with few of them.
+///
+/// The median of all stands for the former, since under a rate that is not reached the connections are nearly always in use.
+/// The latter is the mean of those that were begun while fewer than half of the places were taken; there may be few of them,
+/// so they count as taking longer by twice their standard error. Where that leaves it open, nothing is claimed of the server.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "nanoseconds and counts stay below 2^52"
+)]
+fn queues_at_server(step: &StepResult) -> Option<(Nanos, Nanos)> {
+    let unloaded = step.rate.unloaded?;
+    let service = &step.latency.service;
+    let loaded = service.p50_ns.map(|ns| ns as f64).or(service.mean_ns)?;
+    // Not the standard deviation, where it can be helped: a single stall would decide it.
+    let spread = match service.p90_ns {
+        Some(p90) => (p90 as f64 - loaded) / P90_DEVIATIONS,
+        None => service.stdev_ns.unwrap_or(0.0),
+    };
+    let error = 2.0 * spread / (unloaded.count.max(1) as f64).sqrt();
+    let queues = loaded > QUEUEING * (unloaded.mean_ns + error);
+    queues.then_some((Nanos(loaded as u64), Nanos(unloaded.mean_ns as u64)))
 }
 
 /// Responses that were not as expected, and requests that had none.
@@ -271,7 +317,7 @@ fn share(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use crate::analysis::health;
-    use crate::result::{ErrorCount, HttpParams, StatusCount, StepResult, Summary};
+    use crate::result::{ErrorCount, HttpParams, StatusCount, StepResult, Summary, Unloaded};
 
     /// A second of open loop at 1,000 per second over 10 connections, all answered within 100 µs.
     fn quiet() -> StepResult {
@@ -355,8 +401,13 @@ mod tests {
 
         let mut generator = slow.clone();
         generator.latency.service.mean_ns = Some(100_000.0);
-        // It was away while they became due.
-        generator.instrument.client.turn_max_ns = 750_000_000;
+        // It was away while they became due, and connections were free.
+        generator.latency.lateness = Some(Summary {
+            count: 1_000,
+            mean_ns: Some(281e6),
+            ..Summary::default()
+        });
+        generator.rate.generator_away_ns = Some(280_000_000_000);
         assert_eq!(
             codes(&generator),
             ["generator-saturated", "unsent", "rate-not-reached"]
@@ -429,27 +480,88 @@ mod tests {
         let mut step = quiet();
         step.latency.service.mean_ns = Some(5e6);
         step.latency.lateness = Some(Summary {
+            count: 1_000,
+            mean_ns: Some(120e6),
             p99_ns: Some(454_000_000),
             ..Summary::default()
         });
         step.rate.backlog_max = Some(490);
-        step.instrument.client.turn_max_ns = 1_000_000;
+        step.rate.generator_away_ns = Some(1_000 * 50_000);
         assert_eq!(health::saturation(&step), None);
         assert_eq!(codes(&step), ["connections-busy"]);
         assert!(message(&step, "connections-busy").contains("as many as 490"));
 
         // The same, but it was the worker that was away.
-        step.instrument.client.turn_max_ns = 500_000_000;
+        step.rate.generator_away_ns = Some(1_000 * 119_000_000);
         assert_eq!(codes(&step), ["generator-saturated"]);
-        // Nothing ever waited for a connection, or no more than by chance.
-        step.instrument.client.turn_max_ns = 0;
-        for backlog in [0, 3] {
-            step.rate.backlog_max = Some(backlog);
-            assert_eq!(codes(&step), ["generator-saturated"]);
-        }
-        step.rate.backlog_max = Some(490);
+        step.rate.generator_away_ns = Some(0);
         step.instrument.client.worker_busy_max = 0.95;
         assert_eq!(codes(&step), ["generator-saturated"]);
+    }
+
+    /// `/queue?service=1ms` at four times what it can do, and more connections than it serves at once.
+    fn queueing(connections: u32, unloaded_ms: f64) -> StepResult {
+        let mut step = only_answered(250);
+        let loaded_ns = u64::from(connections) * 1_000_000;
+        step.params.connections = connections;
+        step.latency.service.mean_ns = Some(loaded_ns as f64);
+        step.latency.service.p50_ns = Some(loaded_ns);
+        step.latency.service.p90_ns = Some(loaded_ns + 200_000);
+        step.rate.unloaded = Some(Unloaded {
+            count: u64::from(connections).div_ceil(2),
+            mean_ns: unloaded_ms * 1e6,
+        });
+        step.operations.sent = 1_000;
+        step
+    }
+
+    #[test]
+    fn requests_that_wait_for_each_other_wait_at_the_server() {
+        for (connections, unloaded_ms) in [(100, 25.5), (100, 40.0), (4, 1.5), (4, 2.2)] {
+            let text = message(&queueing(connections, unloaded_ms), "rate-not-reached");
+            assert!(
+                text.contains("the server, it answered 250/s and no more"),
+                "{text}"
+            );
+        }
+        let text = message(&queueing(4, 1.5), "rate-not-reached");
+        let told = "a request took 4 ms with all connections in use, and 1.5 ms with few of them";
+        assert!(text.contains(told), "{text}");
+    }
+
+    #[test]
+    fn requests_that_take_as_long_alone_lack_connections() {
+        // Each takes a connection as long as ever; or it is not known, or not with so few samples.
+        let mut unknown = queueing(4, 1.5);
+        unknown.rate.unloaded = None;
+        let mut random = queueing(4, 1.5);
+        random.latency.service.p90_ns = Some(10_000_000);
+        for step in [
+            queueing(100, 99.0),
+            queueing(4, 4.0),
+            queueing(1, 1.0),
+            unknown,
+            random,
+        ] {
+            let text = message(&step, "rate-not-reached");
+            assert!(text.contains("the connections, 100 %"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_stands_still_at_times_is_told_from_few_connections() {
+        let mut step = only_answered(700);
+        step.latency.service.mean_ns = Some(5e6);
+        let text = message(&step, "rate-not-reached");
+        assert!(
+            text.contains("the server, for a time all connections waited"),
+            "{text}"
+        );
+        // None of what was due in the measured phase was sent.
+        let mut silent = only_answered(0);
+        silent.latency.service = Summary::default();
+        let text = message(&silent, "rate-not-reached");
+        assert!(text.contains("waited for it throughout"), "{text}");
     }
 
     #[test]

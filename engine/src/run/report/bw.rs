@@ -93,7 +93,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
         rate: Rate {
             target_per_s: None,
             achieved_per_s: per_second(count, seconds),
-            backlog_max: None,
+            ..Rate::default()
         },
         errors: tally.errors.to_counts(),
         connections: Connections {

@@ -10,13 +10,14 @@ use crate::histogram::Recording;
 use crate::proto::http1::status::StatusSet;
 use crate::result::{
     Connections, Cpu, Instrument, Instruments, Interval, Params, Rate, StatusCount, StepResult,
-    Summary, Transfer, Warmup,
+    Summary, Transfer, Unloaded, Warmup,
 };
 use crate::run::instrument;
 use crate::run::plan::WaitMode;
 use crate::run::step::deal;
 use crate::units::Nanos;
 use crate::worker::http::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, Destination, HttpTally};
+use crate::worker::outcome::Outcome;
 
 /// The step's result; `expect` tells which responses were as expected.
 pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepResult {
@@ -42,8 +43,10 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
         },
         rate: Rate {
             target_per_s,
-            achieved_per_s: per_second(operations.completed, duration),
+            achieved_per_s: per_second(outcome.answered, duration),
             backlog_max: target_per_s.map(|_| outcome.backlog_max),
+            generator_away_ns: target_per_s.map(|_| outcome.worker_away.0),
+            unloaded: target_per_s.and_then(|_| unloaded(outcome)),
         },
         latency,
         status_codes: status_codes(&tally.codes, expect),
@@ -65,7 +68,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
                 result.usage.user_ns,
                 result.usage.system_ns,
                 inputs.outcome.disturbance.machine_busy,
-                operations.completed + operations.failed,
+                outcome.answered + operations.failed,
                 0,
             ),
             server: None,
@@ -103,6 +106,15 @@ fn target_per_s(params: &Params) -> Option<f64> {
     let from = params.rate_per_s?;
     let to = params.http.as_ref().and_then(|http| http.rate_to_per_s);
     Some(to.map_or(from, |to| f64::midpoint(from, to)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a mean")]
+fn unloaded(outcome: &Outcome) -> Option<Unloaded> {
+    let (count, Nanos(sum_ns)) = outcome.unloaded;
+    (count > 0).then(|| Unloaded {
+        count,
+        mean_ns: sum_ns as f64 / count as f64,
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate")]

@@ -32,7 +32,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
     let server = server_instrument(&outcome.outcome.figures);
     let seconds = duration.as_secs_f64();
     let achieved_per_s = if seconds > 0.0 {
-        operations.completed as f64 / seconds
+        outcome.outcome.answered as f64 / seconds
     } else {
         0.0
     };
@@ -54,6 +54,11 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
                 .params
                 .rate_per_s
                 .map(|_| outcome.outcome.backlog_max),
+            generator_away_ns: inputs
+                .params
+                .rate_per_s
+                .map(|_| outcome.outcome.worker_away.0),
+            unloaded: None,
         },
         latency: summary::latencies(&recording, &inputs.common.percentiles),
         errors: tally.measured.errors.to_counts(),
@@ -63,7 +68,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
                 outcome.usage.user_ns,
                 outcome.usage.system_ns,
                 disturbance.machine_busy,
-                operations.completed,
+                outcome.outcome.answered,
                 0,
             ),
             server: server_cpu(&outcome.outcome.figures),

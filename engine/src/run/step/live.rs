@@ -255,6 +255,7 @@ mod tests {
                 ..Sample::default()
             };
             recording.record(Instant(entry * 10_000_000 + 1), sample);
+            recording.count_answer(Instant(entry * 10_000_000 + 1));
         }
         recording
     }

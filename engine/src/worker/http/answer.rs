@@ -117,6 +117,13 @@ impl<G: Gauge> HttpClient<G> {
             residence: response.residence,
             ..request.sample(now, open_loop)
         };
+        if expected {
+            self.course.count_answer(now, &mut self.tally.recording);
+            if request.unloaded {
+                let (count, sum) = &mut self.course.outcome.unloaded;
+                (*count, *sum) = (*count + 1, *sum + sample.service);
+            }
+        }
         if request.measured {
             let headline = sample.service + sample.lateness.unwrap_or_default();
             let elsewhere = || self.course.gauge.responses_elsewhere();

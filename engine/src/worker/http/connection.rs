@@ -37,6 +37,8 @@ pub(super) struct Request {
     pub(super) entry: u16,
     /// It belongs to the measured phase.
     pub(super) measured: bool,
+    /// It was begun while fewer than half of the places of all connections were taken.
+    pub(super) unloaded: bool,
 }
 
 impl Request {

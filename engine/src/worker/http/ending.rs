@@ -8,14 +8,10 @@ use crate::worker::course::Stand;
 
 impl<G: Gauge> HttpClient<G> {
     pub(super) fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let end = self.course.drain(now);
+        self.course.drain(now);
         for index in 0..self.spec.connections {
             self.unsend(index);
         }
-        let tally = &mut self.tally;
-        let (measured, warmup) = (&mut tally.measured, &mut tally.warmup);
-        let recording = &mut tally.recording;
-        self.course.count_unsent(end, recording, measured, warmup);
         self.check_drained(io, now)
     }
 
@@ -42,6 +38,10 @@ impl<G: Gauge> HttpClient<G> {
                 }
             }
         }
+        let tally = &mut self.tally;
+        let (measured, warmup) = (&mut tally.measured, &mut tally.warmup);
+        self.course
+            .count_unsent(&mut tally.recording, measured, warmup);
         self.finish(io, now)
     }
 

@@ -291,13 +291,29 @@ impl<G: Gauge> HttpClient<G> {
         counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
         let recording = &self.tally.recording;
-        self.course.advance(now, recording, counters);
+        let begins = self.course.advance(now, recording, counters);
         self.dispatch(now);
+        if begins {
+            self.leave_warmup();
+        }
         self.course.outcome.cut_short |= self.is_forsaken(now);
         if self.course.is_over(now) {
             self.drain(io, now)?;
         }
         Ok(())
+    }
+
+    /// Requests of the warm-up that were begun behind others in a pipeline and have not been sent leave with its queue.
+    fn leave_warmup(&mut self) {
+        if self.spec.pipeline == 1 || !self.course.pacer.is_open_loop() {
+            return;
+        }
+        for index in 0..self.spec.connections {
+            if self.connections[index as usize].unsent > 0 {
+                self.unsend(index);
+                self.offer(index);
+            }
+        }
     }
 
     /// A run by count whose server is gone would never end: it waits for as long as for an answer. One by time ends by

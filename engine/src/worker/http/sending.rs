@@ -30,11 +30,13 @@ impl<G: Gauge> HttpClient<G> {
         if self.next_entry == order.len() {
             self.next_entry = 0;
         }
+        let places = u64::from(self.spec.connections) * u64::from(self.spec.pipeline);
         *self.requests.at(index, connection, connection.in_flight) = connection::Request {
             due: due.unwrap_or(now),
             sent_at: now,
             entry,
             measured,
+            unloaded: self.course.outstanding * 2 < places,
         };
         connection.in_flight += 1;
         connection.unsent += 1;

@@ -10,10 +10,7 @@ use crate::worker::pacer::Action;
 
 impl<G: Gauge> Client<G> {
     pub(super) fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let end = self.course.drain(now);
-        let (measured, warmup) = (&mut self.measured, &mut self.warmup);
-        let recording = &mut self.recording;
-        self.course.count_unsent(end, recording, measured, warmup);
+        self.course.drain(now);
         self.check_drained(io, now)
     }
 
@@ -38,6 +35,9 @@ impl<G: Gauge> Client<G> {
             }
             slot.interrupt(io)?;
         }
+        let (measured, warmup) = (&mut self.measured, &mut self.warmup);
+        self.course
+            .count_unsent(&mut self.recording, measured, warmup);
         self.finish(io, now)
     }
 

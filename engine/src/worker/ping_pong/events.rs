@@ -116,6 +116,7 @@ impl<G: Gauge> Client<G> {
         };
         self.course.outstanding -= 1;
         self.timed = true;
+        self.course.count_answer(now, &mut self.recording);
         if operation.measured {
             let sample = Sample {
                 residence,

@@ -9,6 +9,7 @@ mod drop;
 mod ending;
 mod faults;
 mod open;
+mod overload;
 mod property;
 mod queue;
 mod scripted;
