@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use io_uring::types::Timespec;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
+use super::ring::timespec;
 use super::socket::to_socket_addr;
+use crate::clock::{Clock, MonotonicClock};
 use crate::io::DatagramFrom;
 use crate::limits::SEGMENTS_MAX;
 use crate::units::{Instant, Nanos};
@@ -58,11 +60,9 @@ impl Message {
         }
     }
 
-    /// Stores an instant of `CLOCK_MONOTONIC`.
-    pub(super) fn instant(&mut self, at: Instant) -> *const Timespec {
-        self.at = Timespec::new()
-            .sec(at.0 / 1_000_000_000)
-            .nsec((at.0 % 1_000_000_000) as u32);
+    /// Stores how long it is until an instant: in a time namespace the ring takes an absolute one for the host's.
+    pub(super) fn until(&mut self, at: Instant) -> *const Timespec {
+        self.at = timespec(at.since(MonotonicClock.now()).0);
         &raw const self.at
     }
 

@@ -11,9 +11,10 @@ use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, types};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 
+use crate::clock::{Clock, MonotonicClock};
 use crate::io::{DriverError, OpError};
 use crate::limits::{RING_ENTRIES, SOCKETS_MAX};
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 /// Entries of the completion queue: room for many turns' worth, so that a burst of multishot receives
 /// does not spill into the kernel's slow overflow list.
@@ -199,7 +200,7 @@ impl Ring {
                     .to_owned(),
             );
         }
-        ring.absolute_timeouts = ring.try_absolute_timeout();
+        ring.absolute_timeouts = ring.try_absolute_timeout()?;
         ring.zero_copy = ring.try_zero_copy()?;
         if !ring.zero_copy {
             step_downs.push("no SEND_ZC with usage report (needs Linux 6.2)".to_owned());
@@ -272,13 +273,28 @@ impl Ring {
         Ok(at_once)
     }
 
-    fn try_absolute_timeout(&self) -> bool {
-        let past = Timespec::new().nsec(1);
+    /// Whether a wait can be given an absolute deadline (Linux 6.12) that the kernel reads on this process's clock. In a
+    /// time namespace it reads the host's: a deadline may then lie days ahead, or be over before it was set. So both are
+    /// tried, beside a timer that ends the try.
+    fn try_absolute_timeout(&mut self) -> Result<bool, DriverError> {
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG | EnterFlags::ABS_TIMER;
-        let args = SubmitArgs::new().timespec(&past);
-        // SAFETY: waits with a timespec that lives across the call; nothing is submitted.
-        let answer = unsafe { self.submitter.enter(0, 1, flags.bits(), Some(&args)) };
-        answer.is_err_and(|e| e.raw_os_error() == Some(libc::ETIME))
+        let timer = Timespec::new().nsec(50_000);
+        let timeout = opcode::Timeout::new(&raw const timer).build();
+        // SAFETY: the kernel copies the timespec when the entry is submitted, which is in `enter`, below.
+        unsafe { self.push(&timeout.user_data(IGNORED)) }?;
+        self.enter(0, None)?;
+        let now = MonotonicClock.now();
+        let ends = |deadline: Instant| {
+            let deadline = timespec(deadline.0);
+            let args = SubmitArgs::new().timespec(&deadline);
+            // SAFETY: waits with a timespec that lives across the call; nothing is submitted.
+            unsafe { self.submitter.enter(0, 1, flags.bits(), Some(&args)) }
+        };
+        let past = ends(now).is_err_and(|e| e.raw_os_error() == Some(libc::ETIME));
+        let future = ends(now + Nanos::from_secs(1)).is_ok();
+        self.enter(1, None)?;
+        while self.reap().is_some() {}
+        Ok(past && future)
     }
 
     /// Whether zero-copy sends report if they copied. An entry for no file at all is refused as such
@@ -436,16 +452,14 @@ impl Ring {
             return self.enter_with(queued, want, EnterFlags::GETEVENTS, None);
         };
         let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-        // Absolute where the kernel can (6.12): the time that the submission itself takes does not add up.
+        // Absolute where that works: the time that the submission itself takes does not add up.
         let time = if self.absolute_timeouts {
             flags |= EnterFlags::ABS_TIMER;
             until.0
         } else {
             until.since(now).0
         };
-        let time = Timespec::new()
-            .sec(time / 1_000_000_000)
-            .nsec((time % 1_000_000_000) as u32);
+        let time = timespec(time);
         let args = SubmitArgs::new().timespec(&time);
         self.enter_with(queued, want, flags, Some(&args))
     }
@@ -484,6 +498,13 @@ impl Ring {
 
 /// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h`, which the crate does not export.
 pub(super) const REPORT_USAGE: u16 = 1 << 3;
+
+/// Nanoseconds as the kernel takes them.
+pub(super) const fn timespec(ns: u64) -> Timespec {
+    Timespec::new()
+        .sec(ns / 1_000_000_000)
+        .nsec((ns % 1_000_000_000) as u32)
+}
 
 fn call(call: &'static str, error: &io::Error) -> DriverError {
     DriverError::Call {

@@ -3,7 +3,7 @@
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fd, TimeoutFlags};
+use io_uring::types::Fd;
 
 use super::{File, Flight};
 use crate::io::Op;
@@ -61,9 +61,7 @@ pub(super) fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
         Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => {
             opcode::RecvMsg::new(fd, message().header_mut()).build()
         }
-        Op::Timer { at } => opcode::Timeout::new(message().instant(*at))
-            .flags(TimeoutFlags::ABS)
-            .build(),
+        Op::Timer { at } => opcode::Timeout::new(message().until(*at)).build(),
         Op::HalfClose { .. } | Op::Close { .. } | Op::Cancel { .. } => {
             unreachable!("the driver carries these out without an entry of their own")
         }
