@@ -53,6 +53,21 @@ impl Constant {
     pub const fn gap(&self) -> Nanos {
         self.gap
     }
+
+    /// Passes over the arrivals that are due before `until`, and returns how many they were. It takes as long for a
+    /// thousand million as for one.
+    pub fn pass(&mut self, until: Nanos) -> u64 {
+        let denominator = u128::from(self.denominator);
+        let step = u128::from(self.step) * denominator + u128::from(self.step_fraction);
+        let ahead = u128::from(until.0.saturating_sub(self.due)) * denominator;
+        let count = ahead.saturating_sub(self.fraction.into()).div_ceil(step);
+        // At most a step beyond `until`: less than 2^128 parts.
+        let passed = count * step + u128::from(self.fraction);
+        let whole = u64::try_from(passed / denominator).unwrap_or(u64::MAX);
+        self.due = self.due.saturating_add(whole);
+        self.fraction = (passed % denominator) as u64;
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
 }
 
 impl Iterator for Constant {
@@ -150,6 +165,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn passing_over_arrivals_counts_what_walking_along_them_counts(
+            rate in 1e-6f64..1e9,
+            worker in 0u32..9,
+            walked in 0usize..20,
+            until in 0u64..2_000_000,
+        ) {
+            let mut walking = Constant::new(rate, Share::new(worker, 9)).unwrap();
+            walking.by_ref().take(walked).for_each(drop);
+            let mut passing = walking.clone();
+            let passed = passing.pass(Nanos(until));
+            let mut count = 0;
+            while walking.clone().next().is_some_and(|due| due.0 < until) {
+                walking.next();
+                count += 1;
+            }
+            prop_assert_eq!((passed, passing), (count, walking));
+        }
+
         #[test]
         fn the_union_over_workers_is_the_whole(rate in 1e-6f64..1e9, workers in 1u32..9) {
             let whole: Vec<_> = Constant::new(rate, Share::WHOLE).unwrap().take(200).collect();

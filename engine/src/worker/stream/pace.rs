@@ -1,7 +1,7 @@
 //! When a paced sender sends next.
 
 use crate::histogram::Distribution;
-use crate::schedule::Schedule;
+use crate::schedule::Constant;
 use crate::units::{Instant, Nanos};
 
 /// A sleeping sender wakes up so late at most, mostly.
@@ -15,7 +15,7 @@ const WAKE_UP: Nanos = Nanos::from_micros(100);
 /// [`WAKE_UP`] is no stall: a sender that sleeps leaves each time as late as it woke up, and is to keep its rate.
 #[derive(Debug)]
 pub(super) struct Pace {
-    schedule: Schedule,
+    schedule: Constant,
     t0: Instant,
     gap: Nanos,
     due: Instant,
@@ -28,7 +28,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// For sends that `schedule` tells, `gap` apart.
-    pub(super) fn new(schedule: Schedule, gap: Nanos) -> Self {
+    pub(super) fn new(schedule: Constant, gap: Nanos) -> Self {
         Self {
             schedule,
             t0: Instant::default(),
@@ -76,12 +76,13 @@ impl Pace {
 
     /// How many sends were due before `until` and did not leave.
     pub(super) fn count_unsent(&mut self, until: Instant) -> u64 {
-        let mut unsent = 0;
-        while self.due < until {
-            unsent += 1;
-            self.advance();
+        if self.due >= until {
+            return 0;
         }
-        unsent
+        // By arithmetic: at a rate that cannot be kept up they are thousands of millions.
+        let behind = self.schedule.pass(until.since(self.t0));
+        self.advance();
+        1 + behind
     }
 
     pub(super) const fn gap(&self) -> Nanos {
@@ -103,7 +104,7 @@ mod tests {
     use crate::schedule::Share;
 
     fn pace() -> Pace {
-        let schedule = Schedule::constant(10_000.0, Share::WHOLE).unwrap();
+        let schedule = Constant::new(10_000.0, Share::WHOLE).unwrap();
         let mut pace = Pace::new(schedule, Nanos::from_micros(100));
         pace.start(Instant(0));
         pace
@@ -164,5 +165,16 @@ mod tests {
         pace.handle_sent(us(0), true);
         assert_eq!(pace.count_unsent(us(1_000)), 9);
         assert_eq!(pace.count_unsent(us(1_000)), 0);
+    }
+
+    #[test]
+    fn a_day_of_what_could_never_be_sent_is_counted_at_once() {
+        const DAY: u64 = 86_400;
+        let schedule = Constant::new(1e9, Share::WHOLE).unwrap();
+        let mut pace = Pace::new(schedule, Nanos(1));
+        pace.start(Instant(5));
+        pace.handle_sent(Instant(5), true);
+        let day = Nanos::from_secs(DAY);
+        assert_eq!(pace.count_unsent(Instant(5) + day), DAY * 1_000_000_000 - 1);
     }
 }

@@ -11,7 +11,7 @@ use crate::proto::hello::{Hello, Transport};
 use crate::proto::stream::{PAYLOAD_BIT, Sent, StreamAsk, StreamHeader, StreamKind, Window};
 use crate::proto::text::Id;
 use crate::result::{TcpFigures, TcpInterval, ZeroCopyUse};
-use crate::schedule::{Schedule, Share};
+use crate::schedule::{Constant, Share};
 use crate::units::{Instant, Nanos};
 use crate::worker::link::Link;
 
@@ -488,7 +488,7 @@ fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
     let share = Share::new(ask.stream.min(ask.streams.max(1) - 1), ask.streams.max(1));
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let per_s = ask.rate_bits_per_s as f64 / 8.0 / f64::from(size.max(1));
-    let schedule = Schedule::constant(per_s, share).ok()?;
+    let schedule = Constant::new(per_s, share).ok()?;
     Some(Pace::new(schedule, gap))
 }
 
