@@ -68,6 +68,7 @@
 #![warn(clippy::print_stdout, clippy::exit)]
 
 pub mod analysis;
+pub mod bounds;
 pub mod clock;
 pub mod driver;
 pub mod error;

@@ -85,11 +85,7 @@ pub const QUEUE_WAIT_MAX: Nanos = Nanos::from_secs(60);
 pub const SESSION_MEMORY_MAX: u64 = 5 << 28;
 /// Connections that a server keeps while they have not yet said hello.
 pub const PENDING_MAX: usize = 4096;
-/// How long a command that stands around a visit of a comparison may take.
-pub const HOOK_MAX: Nanos = Nanos::from_secs(5 * 60);
-/// How long such a command has to end by itself once it was told to (SIGTERM), before it is killed.
-pub const HOOK_GRACE: Nanos = Nanos::from_secs(3);
-/// What is kept of each of its outputs, the end of it, bytes.
+/// What is kept of each output of a command that stands around a visit of a comparison, the end of it, bytes.
 pub const HOOK_OUTPUT_MAX: usize = 64 << 10;
 /// Steps of one sweep, all its lists multiplied.
 pub const STEPS_MAX: usize = 1_000;

@@ -1,6 +1,7 @@
 //! What goes wrong on a network and on a machine: each ends in time, in a line that says whose fault it is,
 //! with nothing lost of what was measured; and the server outlives all of it, and serves on at full speed.
 
+mod bounds;
 mod deaths;
 mod floods;
 mod instances;

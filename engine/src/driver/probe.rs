@@ -9,13 +9,10 @@ use super::uring::UringDriver;
 use super::{
     Backend, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, Token, Wait,
 };
+use crate::bounds::PROBE_MAX;
 use crate::clock::{Clock, MonotonicClock};
 use crate::driver::BackendChoice;
 use crate::error::{Error, Result};
-use crate::units::Nanos;
-
-/// How long an operation of the try-out may take, which should take microseconds.
-const PATIENCE: Nanos = Nanos::from_secs(1);
 
 /// The backend to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +177,7 @@ fn perform(
         _ => OTHER,
     };
     driver.push(token, op)?;
-    let deadline = MonotonicClock.now() + PATIENCE;
+    let deadline = MonotonicClock.now() + PROBE_MAX;
     let mut done: Vec<Completion> = Vec::new();
     loop {
         let now = MonotonicClock.now();

@@ -58,7 +58,7 @@ const _: () = assert!(SPIN_ATTEMPTS_MAX == 4, "as the words say");
 /// A socket that the driver holds.
 #[derive(Debug)]
 struct Socket {
-    /// Gone once a close was carried out that still waits for zero-copy notifications.
+    /// There until the close is carried out.
     descriptor: Option<OwnedFd>,
     file: File,
     is_stream: bool,
@@ -73,6 +73,8 @@ struct Socket {
     closing: bool,
     /// The close that was started, and waits for the operations.
     close: Option<u32>,
+    /// The end of the stream was sent, and the close waits for zero-copy notifications alone.
+    ended: bool,
 }
 
 impl Socket {
@@ -191,8 +193,21 @@ impl UringDriver {
             notifications: 0,
             closing: false,
             close: None,
+            ended: false,
         });
         Ok(SocketId(index))
+    }
+}
+
+impl Drop for UringDriver {
+    fn drop(&mut self) {
+        // The kernel has the buffers for as long as the far end acknowledges nothing, and this process could not even
+        // exit before.
+        for socket in self.sockets.iter().flatten() {
+            if let (1.., Some(descriptor)) = (socket.notifications, &socket.descriptor) {
+                let _ = socket::disconnect(descriptor.as_fd());
+            }
+        }
     }
 }
 

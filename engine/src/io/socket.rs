@@ -32,6 +32,8 @@ pub enum SocketOption {
     ReceiveTimestamps(bool),
     /// `UDP_GRO`: one receive may bring several datagrams of one flow.
     Coalescing(bool),
+    /// `SO_LINGER` of zero: the close drops what the far end has not acknowledged, and resets the connection.
+    ResetOnClose,
 }
 
 /// What TCP says of a connection (`TCP_INFO`, `struct tcp_info` of `linux/tcp.h`). Counts are since the connection
@@ -40,6 +42,8 @@ pub enum SocketOption {
 pub struct TcpInfo {
     /// Segments sent again (`tcpi_total_retrans`).
     pub retransmits: u64,
+    /// Timeouts of the segment that is sent again at present, without an answer (`tcpi_backoff`).
+    pub backoff: u8,
     /// The congestion window, segments.
     pub cwnd_segments: u32,
     /// The size of the segments that are sent, bytes (`tcpi_snd_mss`).

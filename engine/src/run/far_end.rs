@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::observe::Interrupt;
 use super::plan::{BackendChoice, HttpServing, ServePlan, Target};
 use super::resolve;
 use super::serve::Server;
@@ -39,7 +40,8 @@ impl Held {
         match target {
             Target::Host { .. } | Target::Unix(_) => Ok(None),
             Target::Loopback | Target::Veth => {
-                let far_end = find(target, Nanos::ZERO, connections, client_cpus, None)?;
+                let never = Interrupt::default();
+                let far_end = find(target, Nanos::ZERO, connections, client_cpus, None, &never)?;
                 Ok(Some(Self(far_end)))
             }
         }
@@ -57,6 +59,7 @@ pub(super) fn find(
     connections: u32,
     client_cpus: &[u32],
     held: Option<&Held>,
+    interrupt: &Interrupt,
 ) -> Result<FarEnd> {
     if let Some(Held(far_end)) = held {
         return Ok(FarEnd::elsewhere(far_end.addresses.clone()));
@@ -70,7 +73,8 @@ pub(super) fn find(
             return embed(connections, client_cpus, Some(namespace));
         }
     };
-    let addresses = resolve::resolve(host, port, timeout)?;
+    let name = host.clone();
+    let addresses = interrupt.unless(move || resolve::resolve(&name, port, timeout))?;
     if addresses.is_empty() {
         return Err(Error::peer(format!("{host} has no address")));
     }

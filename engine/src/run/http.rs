@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::cpus::Cpus;
 use super::far_end::{self, FarEnd, Held};
 use super::guard::TableGuard;
+use super::observe::Interrupt;
 use super::plan::http::describe;
 use super::plan::{Common, HttpPlan, Stage, Stop, Target, WaitMode, secret};
 use super::report::{self, Inputs};
@@ -241,7 +242,12 @@ impl Measure for HttpRun<'_> {
         self.plan.bind.len().max(1) as u64
     }
 
-    fn find(&self, client_cpus: &[u32], held: Option<&Held>) -> Result<FarEnd> {
+    fn find(
+        &self,
+        client_cpus: &[u32],
+        held: Option<&Held>,
+        interrupt: &Interrupt,
+    ) -> Result<FarEnd> {
         let plan = self.plan;
         let far_end = match &plan.target {
             Target::Loopback | Target::Veth => {
@@ -252,10 +258,11 @@ impl Measure for HttpRun<'_> {
                     self.most_connections().max(1),
                     client_cpus,
                     held,
+                    interrupt,
                 )?
             }
             Target::Unix(path) => target::unix(plan, path)?,
-            Target::Host { host, port } => target::host(plan, host, *port)?,
+            Target::Host { host, port } => target::host(plan, host, *port, interrupt)?,
         };
         self.write_requests(&far_end.addresses[0])?;
         Ok(far_end)

@@ -3,13 +3,15 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
 use super::observe::{Interrupt, Observer, Phase, Progress};
 use super::plan::{BwPlan, Stop};
 use super::report::{self, Inputs};
 use super::step::{self, BwJob, StepOutcome};
 use super::sweep::{Measure, Setting, Step};
+use crate::bounds::LOAD_AHEAD_MAX;
+use crate::clock::{Clock, MonotonicClock};
 use crate::driver::probe::Chosen;
 use crate::error::{Error, Result};
 use crate::result::{Bandwidth, Environments, Params};
@@ -18,8 +20,8 @@ use crate::worker::bulk::BulkTally;
 
 /// The load's own warm-up, in which windows open.
 const WARMUP: Nanos = Nanos::from_millis(300);
-/// A load that has not come to carry anything after so long beyond its timeout never will.
-const AHEAD_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether the run was interrupted meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 /// No load is to go on for longer, whatever becomes of the measurement.
 const LOAD_MAX: Nanos = Nanos::from_secs(24 * 3600);
 
@@ -74,7 +76,7 @@ impl RunningLoad {
         };
         let step_plan = plan.step_plan(step, &own)?;
         let params = plan.params(step, setting.address);
-        let interrupt = Interrupt::default();
+        let interrupt = setting.interrupt.of_part();
         let (stop, told) = (interrupt.clone(), params.clone());
         let (carries, carried) = bounded(1);
         let thread = std::thread::Builder::new()
@@ -84,7 +86,12 @@ impl RunningLoad {
             })
             .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?;
         // Whether it carries or has ended: what became of it is seen when it is stopped.
-        let _ = carried.recv_timeout(AHEAD_MAX + plan.common.timeout.into());
+        let until = MonotonicClock.now() + LOAD_AHEAD_MAX + plan.common.timeout;
+        while !interrupt.is_raised() && MonotonicClock.now() < until {
+            if !matches!(carried.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)) {
+                break;
+            }
+        }
         Ok(Self {
             interrupt,
             plan,
@@ -100,8 +107,8 @@ impl RunningLoad {
     /// # Errors
     /// Where it failed: what was measured beside it was not loaded.
     pub(super) fn stop(self) -> Result<Bandwidth> {
-        let ended_early = self.thread.is_finished();
-        self.interrupt.raise();
+        let ended_early = self.thread.is_finished() && !self.interrupt.is_raised();
+        self.interrupt.wind_up();
         let outcome = self
             .thread
             .join()

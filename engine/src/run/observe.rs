@@ -1,9 +1,47 @@
 //! How a run tells the outside what it is doing, and how the outside tells it to stop.
 
+use std::time::Duration;
+
+use crossbeam::channel::{RecvTimeoutError, bounded};
+
+use crate::error::{Error, Result};
 use crate::result::{Interval, Params, Report, Warning};
 use crate::units::Nanos;
 
 pub use crate::worker::control::{Interrupt, Phase};
+
+/// How often a wait for another thread looks whether the run was interrupted.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Interrupt {
+    /// Does what cannot be interrupted, on a thread that is left behind when the run is: it holds nothing, and ends by
+    /// bounds of its own.
+    ///
+    /// # Errors
+    /// Those of `work`; where the run was interrupted before it was done, an environment error.
+    pub(super) fn unless<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (done_tx, done) = bounded(1);
+        std::thread::Builder::new()
+            .name("tare-find".to_owned())
+            .spawn(move || done_tx.try_send(work()))
+            .map_err(|e| Error::environment(format!("no thread to look for the far end: {e}")))?;
+        loop {
+            match done.recv_timeout(LOOK) {
+                Ok(found) => return found,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::bug("looking for the far end panicked"));
+                }
+                Err(RecvTimeoutError::Timeout) if self.is_raised() => {
+                    return Err(Error::environment("interrupted"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
 
 /// A look at a running step.
 #[derive(Debug, Clone, Copy)]

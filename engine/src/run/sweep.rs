@@ -49,6 +49,7 @@ pub(super) struct Setting<'a> {
     pub(super) chosen: &'a Chosen,
     pub(super) run_id: u64,
     pub(super) machine: &'a Cpus,
+    pub(super) interrupt: &'a Interrupt,
 }
 
 impl Setting<'_> {
@@ -142,10 +143,16 @@ pub(super) trait Measure {
     ///
     /// # Errors
     /// Where it cannot be had.
-    fn find(&self, client_cpus: &[u32], held: Option<&Held>) -> Result<FarEnd> {
+    fn find(
+        &self,
+        client_cpus: &[u32],
+        held: Option<&Held>,
+        interrupt: &Interrupt,
+    ) -> Result<FarEnd> {
         let common = self.common();
         let most = self.most_connections().max(1);
-        far_end::find(self.target(), common.timeout, most, client_cpus, held)
+        let timeout = common.timeout;
+        far_end::find(self.target(), timeout, most, client_cpus, held, interrupt)
     }
     /// How many workers, where nobody said.
     fn default_workers(&self, cpus: &Cpus) -> u32;
@@ -233,7 +240,16 @@ pub(super) fn run<M: Measure>(
         None => cpus.choose(workers, &[])?,
     };
     let chosen = backend::choose(common.backend)?;
-    let far_end = measure.find(&chosen_cpus.cpus, held)?;
+    let far_end = match measure.find(&chosen_cpus.cpus, held, interrupt) {
+        Err(_) if interrupt.is_raised() => {
+            return Ok(Finished {
+                report: empty_report(measure, &FarEnd::elsewhere(Vec::new())),
+                error: None,
+                interrupted: true,
+            });
+        }
+        found => found?,
+    };
     let _no_idle = if common.no_idle {
         Some(hold_no_idle()?)
     } else {
@@ -287,7 +303,7 @@ const fn ip_of(destination: &Destination) -> Option<IpAddr> {
 }
 
 fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
-    let client = environment::capture(ip_of(&far_end.addresses[0]));
+    let client = environment::capture(far_end.addresses.first().and_then(ip_of));
     Report {
         schema: SCHEMA.to_owned(),
         tool: Tool {
@@ -489,6 +505,7 @@ impl<M: Measure> Run<'_, M> {
             chosen: &self.chosen,
             run_id: self.run_id,
             machine: &self.machine,
+            interrupt: self.interrupt,
         }
     }
 

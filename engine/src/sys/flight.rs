@@ -17,6 +17,7 @@ use super::message::Message;
 use super::pool::Pool;
 pub use super::ring::Entered;
 use super::ring::{IGNORED, Ring, Target, WOKEN};
+use crate::bounds::RELEASE_MAX;
 use crate::clock::{Clock, MonotonicClock};
 use crate::io::{BufferId, DatagramFrom, DriverError, Op, OpError, PoolBuffer, Token, TokenIndex};
 use crate::limits::{OPERATIONS_MAX, RING_ENTRIES};
@@ -28,8 +29,6 @@ mod loans;
 
 use entry::entry;
 
-/// How long `Drop` waits for the kernel to give everything back.
-const DRAIN: Nanos = Nanos::from_secs(1);
 /// Operations, and messages, for which room is made at the start; more is made as more come.
 const ROOM: usize = 256;
 /// Messages that are kept for the next operations. Many connections that are made at once need one each, which they
@@ -531,10 +530,10 @@ impl Flights {
         self.release(&flight);
     }
 
-    /// Cancels everything and reaps until the kernel has nothing left, for a second at most.
+    /// Cancels everything and reaps until the kernel has nothing left, for [`RELEASE_MAX`] at most.
     fn drain(&mut self) -> Result<(), DriverError> {
         let clock = MonotonicClock;
-        let deadline = clock.now() + DRAIN;
+        let deadline = clock.now() + RELEASE_MAX;
         // One by one: cancelling all at once, the kernel goes through all anew for each, which took 2.4 s for 20,000
         // receives, against 40 ms.
         for slot in 0..self.slots.len() {

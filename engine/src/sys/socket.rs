@@ -122,6 +122,41 @@ pub fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<(), Errno> {
     sock::connect(fd.as_raw_fd(), &SockaddrStorage::from(to))
 }
 
+/// Ends a TCP connection at once: what was not sent, or not acknowledged, is dropped, and the far end gets a reset. The
+/// kernel then lets go of the memory of zero-copy sends.
+///
+/// # Errors
+/// As `connect` answers.
+pub fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let nobody = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    // SAFETY: the kernel reads one `sockaddr` from `nobody`, which is borrowed for the call, and whose size it is told.
+    let answer = unsafe {
+        libc::connect(
+            fd.as_raw_fd(),
+            &raw const nobody,
+            size_of::<libc::sockaddr>() as libc::socklen_t,
+        )
+    };
+    Errno::result(answer).map(drop)
+}
+
+/// Sends the end of a stream behind what is on its way, and has the kernel reset the connection where that is not
+/// acknowledged for `within`. One that is to be reset on its close is reset now.
+pub fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
+    let resets = sock::getsockopt(&fd, sockopt::Linger)
+        .is_ok_and(|linger| linger.l_onoff != 0 && linger.l_linger == 0);
+    let bound = u32::try_from(within.0 / 1_000_000).unwrap_or(u32::MAX);
+    // Where the bound cannot be set, nothing else would free the memory in time.
+    if resets || sock::setsockopt(&fd, sockopt::TcpUserTimeout, &bound).is_err() {
+        let _ = disconnect(fd);
+    } else {
+        let _ = sock::shutdown(fd.as_raw_fd(), sock::Shutdown::Both);
+    }
+}
+
 /// Whether the socket is a stream (or a listener for such), rather than datagrams.
 #[must_use]
 pub fn is_stream(fd: BorrowedFd<'_>) -> bool {

@@ -84,6 +84,8 @@ impl From<Raw> for TcpInfo {
     fn from(raw: Raw) -> Self {
         Self {
             retransmits: raw.total_retrans.into(),
+            // `struct tcp_info`: state, state of congestion avoidance, retransmits, probes, backoff.
+            backoff: raw.states[4],
             cwnd_segments: raw.snd_cwnd,
             mss_bytes: raw.snd_mss,
             rtt: Nanos::from_micros(raw.rtt.into()),

@@ -1,5 +1,6 @@
 //! The phases of a client that sends requests and awaits their replies, whatever these are, and what they leave behind.
 
+use crate::bounds::{CLOSING_MAX, DRAIN_INTERRUPTED, FINISH_INTERRUPTED};
 use crate::histogram::Recording;
 use crate::units::{Instant, Nanos};
 use crate::worker::TurnCounters;
@@ -8,9 +9,6 @@ use crate::worker::gauge::Gauge;
 use crate::worker::outcome::Outcome;
 use crate::worker::pacer::Pacer;
 use crate::worker::tally::Tally;
-
-/// When interrupted, replies under way are awaited for at most this long.
-const DRAIN_INTERRUPTED: Nanos = Nanos::from_millis(300);
 
 /// Where a client stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,9 +258,31 @@ impl<G: Gauge> Course<G> {
         if matches!(self.stand, Stand::Draining { .. }) && self.outcome.measured > Nanos::ZERO {
             self.gauge.entry_ends(recording, self.entries_told);
         }
-        self.stand = Stand::Finishing {
-            deadline: now + self.length.timeout,
+        let patience = if self.interrupt.is_raised() {
+            FINISH_INTERRUPTED.min(self.length.timeout)
+        } else {
+            self.length.timeout
         };
+        self.stand = Stand::Finishing {
+            deadline: now + patience,
+        };
+    }
+
+    /// An interrupt that comes while the run ends by itself leaves it less time for that.
+    pub(in crate::worker) fn hurry(&mut self, now: Instant) {
+        let (deadline, patience) = match &mut self.stand {
+            Stand::Draining { deadline } => (deadline, DRAIN_INTERRUPTED),
+            Stand::Finishing { deadline } => (deadline, FINISH_INTERRUPTED),
+            _ => return,
+        };
+        if self.interrupt.is_raised() {
+            *deadline = (*deadline).min(now + patience);
+        }
+    }
+
+    /// Whether even the closes of what was given up have taken too long: then they are left to the driver.
+    pub(in crate::worker) fn is_forlorn(&self, now: Instant) -> bool {
+        self.finish_by().is_some_and(|at| now >= at + CLOSING_MAX)
     }
 
     /// Until when ending may take, while it does.

@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 
-use crate::driver::{BufferId, Driver, DriverError, Op, Outcome, Segment, SocketId, Token};
+use crate::driver::{
+    BufferId, Driver, DriverError, Op, Outcome, Segment, SocketId, SocketOption, Token,
+};
 
 /// What an operation was for; the low byte of its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,6 +330,15 @@ impl Link {
                 socket: self.socket,
             },
         )
+    }
+
+    /// What the far end has not taken is dropped with the close, and the connection reset: else the kernel would go on
+    /// with it on its own, and keep the memory of zero-copy sends meanwhile.
+    pub fn drop_unsent<D: Driver>(&self, io: &mut D) {
+        if !self.closing {
+            // Refused by what has no connection.
+            let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
+        }
     }
 
     /// Pushes the close, once.

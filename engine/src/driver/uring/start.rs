@@ -8,6 +8,7 @@ use socket2::SockRef;
 
 use super::UringDriver;
 use super::ops::{Side, is_single_receive, on_socket, place};
+use crate::bounds::UNACKED_MAX;
 use crate::driver::{Completion, DriverError, Op, OpError, Outcome, Segment, SocketId, Token};
 use crate::limits::SPIN_ATTEMPTS_MAX;
 use crate::sys::flight::File;
@@ -212,9 +213,9 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Carries out a started close once nothing but notifications is outstanding, and completes it once
-    /// those have come as well. The descriptor does not wait for them: the kernel may keep the data of a
-    /// zero-copy send for as long as the far end does not acknowledge it.
+    /// Carries out a started close once nothing is outstanding. The end of the stream does not wait for notifications:
+    /// the kernel keeps the data of a zero-copy send until the far end acknowledges it. That it does so is waited for
+    /// no longer than [`UNACKED_MAX`].
     pub(super) fn finish_close(&mut self, id: SocketId) -> Result<(), DriverError> {
         let Some(socket) = self.socket_mut(id) else {
             return Ok(());
@@ -222,16 +223,18 @@ impl UringDriver {
         let (Some(close), false) = (socket.close, socket.is_busy()) else {
             return Ok(());
         };
-        let (file, notifications) = (socket.file, socket.notifications);
-        if let Some(descriptor) = socket.descriptor.take() {
-            self.flights.detach(file)?;
-            drop(descriptor);
+        if socket.notifications > 0 {
+            if let (false, Some(descriptor)) = (socket.ended, &socket.descriptor) {
+                socket::end_within(descriptor.as_fd(), UNACKED_MAX);
+            }
+            socket.ended = true;
+            return Ok(());
         }
-        if notifications == 0 {
-            self.sockets[id.0 as usize] = None;
-            self.vacant.push(id.0);
-            self.end(close, Outcome::Closed);
-        }
+        let file = socket.file;
+        self.flights.detach(file)?;
+        self.sockets[id.0 as usize] = None;
+        self.vacant.push(id.0);
+        self.end(close, Outcome::Closed);
         Ok(())
     }
 }

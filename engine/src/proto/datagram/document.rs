@@ -135,7 +135,12 @@ impl DocumentFetch {
         }
         self.under_way.remove(&offset);
         self.chunks.insert(offset, control.tail.to_vec());
-        self.backoff.progress(now);
+        if self.document == Document::Environment {
+            // Small, and not worth waiting for while it trickles in.
+            self.backoff.start_over(now);
+        } else {
+            self.backoff.progress(now);
+        }
         while self.next < total && self.under_way.len() < WINDOW {
             self.under_way.insert(self.next);
             self.transmit.push_back(self.next);

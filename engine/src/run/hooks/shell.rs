@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use crate::bounds::HOOK_GRACE_INTERRUPTED;
 use crate::limits::HOOK_OUTPUT_MAX;
 use crate::run::observe::Interrupt;
 use crate::units::Nanos;
@@ -97,7 +98,10 @@ pub(super) fn run(
     // Before it is ended: shells say of the signal what is known already.
     let said = running.last_words();
     if !matches!(end, End::Exited(_) | End::Lost) {
-        running.kill(patience.grace);
+        running.kill(match end {
+            End::Interrupted => HOOK_GRACE_INTERRUPTED.min(patience.grace),
+            _ => patience.grace,
+        });
     }
     running.release();
     Ended { end, said }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::run::far_end::FarEnd;
+use crate::run::observe::Interrupt;
 use crate::run::plan::HttpPlan;
 use crate::run::resolve;
 use crate::units::Nanos;
@@ -48,22 +49,32 @@ pub(super) fn check_embedded(plan: &HttpPlan) -> Result<()> {
 ///
 /// # Errors
 /// Where the name cannot be resolved, a local address is not one, or no address accepts a connection.
-pub(super) fn host(plan: &HttpPlan, host: &str, port: u16) -> Result<FarEnd> {
+pub(super) fn host(
+    plan: &HttpPlan,
+    host: &str,
+    port: u16,
+    interrupt: &Interrupt,
+) -> Result<FarEnd> {
     let (host, port) = match &plan.connect_to {
         Some((host, port)) => (host.as_str(), *port),
         None => (host, port),
     };
     let addresses = match resolved(&plan.resolve, host, port) {
         known if !known.is_empty() => known,
-        _ => resolve::resolve(host, port, plan.connect_timeout)?,
+        _ => {
+            let (name, timeout) = (host.to_owned(), plan.connect_timeout);
+            interrupt.unless(move || resolve::resolve(&name, port, timeout))?
+        }
     };
     if addresses.is_empty() {
         return Err(Error::peer(format!("{host} has no address")));
     }
     check_bind(&plan.bind, &addresses, host)?;
     let addresses = of_family(addresses, &plan.bind);
-    let probe = |address: &SocketAddr| accepts(address, plan.connect_timeout);
-    let (unreached, reached) = first_accepting(addresses, host, probe)?;
+    let timeout = plan.connect_timeout;
+    let probe = move |address: &SocketAddr| accepts(address, timeout);
+    let name = host.to_owned();
+    let (unreached, reached) = interrupt.unless(move || first_accepting(addresses, &name, probe))?;
     let tcp = |all: Vec<SocketAddr>| all.into_iter().map(Destination::Tcp).collect();
     let mut far_end = FarEnd::elsewhere(tcp(reached));
     far_end.unreached = tcp(unreached);

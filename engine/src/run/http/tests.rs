@@ -73,6 +73,7 @@ fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
             chosen: &chosen,
             run_id: 1,
             machine: &machine,
+            interrupt: &Interrupt::default(),
         };
         let step = run.step_plan(run.steps()[0], &setting).unwrap();
         step.guard.is_some()

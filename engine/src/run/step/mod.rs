@@ -120,7 +120,7 @@ pub(super) fn run<J: Job>(
     let mut edges = Edges::new(Watching::find(&plan.observe));
     let (over, is_over) = Over::new(workers);
     let (arrived_tx, arrived) = bounded(workers);
-    let local = Interrupt::default();
+    let local = interrupt.of_part();
     let mut gos = Vec::new();
     let lives: Lives = (0..workers).map(|_| CachePadded::default()).collect();
     let mut threads = Vec::new();
@@ -151,7 +151,7 @@ pub(super) fn run<J: Job>(
     }
     drop(arrived_tx);
     let ended = || threads.iter().any(std::thread::JoinHandle::is_finished);
-    let decision = decide(&plan, &arrived, &local, interrupt, ended);
+    let decision = decide(&plan, &arrived, interrupt, ended);
     for go in &gos {
         let _ = go.try_send(decision);
     }
@@ -235,7 +235,6 @@ pub(super) fn deal(total: u64, index: u32, workers: u32) -> u64 {
 fn decide<J: Job>(
     plan: &StepPlan<J>,
     arrived: &Receiver<Arrived>,
-    local: &Interrupt,
     interrupt: &Interrupt,
     ended: impl Fn() -> bool,
 ) -> Go {
@@ -250,9 +249,6 @@ fn decide<J: Job>(
                 server_spins &= one.server_spins;
             }
             Err(RecvTimeoutError::Timeout) => {
-                if interrupt.is_raised() {
-                    local.raise();
-                }
                 if ended() && arrived.is_empty() {
                     return Go::Abandon;
                 }
@@ -312,7 +308,7 @@ mod tests {
             tell.try_send(arrived).unwrap();
         }
         let quiet = Interrupt::default();
-        decide(&plan, &arrived, &quiet, &quiet, || false)
+        decide(&plan, &arrived, &quiet, || false)
     }
 
     #[test]

@@ -70,9 +70,6 @@ impl<J> Watch<'_, J> {
                 edges.begin(&self.plan.cpus);
             }
             edges.between(now);
-            if self.interrupt.is_raised() {
-                self.local.raise();
-            }
             if let Some(Room::None(fill)) = room
                 && self.stopped.is_none()
             {
@@ -95,7 +92,7 @@ impl<J> Watch<'_, J> {
             }
             let rest = if edges.is_before() {
                 look_at.since(now).into()
-            } else if edges.is_after() {
+            } else if edges.is_after() || self.interrupt.is_raised() {
                 LOOK_AFTER
             } else {
                 look

@@ -6,6 +6,7 @@
 mod slot;
 mod spec;
 
+use crate::bounds::{CLOSING_MAX, ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, Figures, WaitMode};
@@ -23,10 +24,6 @@ use slot::Slot;
 
 /// How often every stream is looked at: for one that moves nothing, for a signal that is due, for an end.
 const SCAN: Nanos = Nanos::from_millis(10);
-/// No stream takes longer than this to deliver what it has sent and give its figures.
-const ENDING_MAX: Nanos = Nanos::from_secs(60);
-/// When interrupted, streams are given so long to end in order.
-const ENDING_INTERRUPTED: Nanos = Nanos::from_millis(1_500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -181,18 +178,23 @@ impl<G: BulkGauge> BulkClient<G> {
     fn end_all<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         self.close_measure(now);
         self.gauge.phase(Phase::Drain);
-        let patience = if self.interrupt.is_raised() {
-            ENDING_INTERRUPTED
-        } else {
-            ENDING_MAX
-        };
         self.state = State::Ending {
-            deadline: now + patience,
+            deadline: now + self.ending_patience(),
         };
         for slot in &mut self.slots {
             slot.stop(io, now)?;
         }
         Ok(())
+    }
+
+    fn ending_patience(&self) -> Nanos {
+        if self.interrupt.is_urgent() {
+            ENDING_INTERRUPTED
+        } else if self.interrupt.is_raised() {
+            ENDING_WOUND_UP
+        } else {
+            ENDING_MAX
+        }
     }
 
     fn close_measure(&mut self, now: Instant) {
@@ -255,18 +257,24 @@ impl<G: BulkGauge> BulkClient<G> {
         if self.state == State::Running && self.slots.iter().all(Slot::is_ending) {
             self.end_all(io, now)?;
         }
-        let State::Ending { deadline } = self.state else {
+        let patience = self.ending_patience();
+        let State::Ending { deadline } = &mut self.state else {
             return Ok(());
         };
+        if self.interrupt.is_raised() {
+            *deadline = (*deadline).min(now + patience);
+        }
+        let deadline = *deadline;
         if now >= deadline {
             for index in 0..self.spec.streams {
                 if self.slots[index as usize].is_unfinished() {
-                    let failure = Failure::silence(Stage::Close, &self.spec.dialogue);
+                    let failure = self.slots[index as usize].silence(io, Stage::Close);
                     self.handle_failure(io, index, failure, now)?;
                 }
             }
         }
-        if self.slots.iter().all(Slot::is_quiet) {
+        // The closes of what was given up are left to the driver where the kernel takes its time over them.
+        if now >= deadline + CLOSING_MAX || self.slots.iter().all(Slot::is_quiet) {
             self.state = State::Finished;
         }
         Ok(())

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::driver::{OpError, SocketSpec};
+use super::DialogueSpec;
+use crate::driver::{OpError, SocketSpec, TcpInfo};
 use crate::error::Error;
-use crate::proto::hello::Figures;
+use crate::proto::hello::{Figures, Test};
 use crate::units::Nanos;
 use crate::worker::errors::Stage;
 
@@ -60,6 +61,28 @@ pub(super) fn operation(to: SocketAddr, stage: Stage, error: OpError) -> Error {
 pub(super) fn silence(to: SocketAddr, timeout: Nanos) -> Error {
     Error::peer(format!("{to} does not answer within {timeout}"))
         .remedy("check the address, the route and the firewall, or raise --timeout")
+}
+
+/// The far end is there, and acknowledged nothing as large as a full segment, however often it was sent: where the path
+/// loses large packets and says nothing of it (RFC 2923, 2.1).
+pub(super) fn black_hole(spec: &DialogueSpec, info: &TcpInfo) -> Option<Error> {
+    let stuck = info.retransmits >= 2 && info.backoff > 0;
+    if !stuck || info.segments_in == 0 || info.acked_bytes >= info.mss_bytes.into() {
+        return None;
+    }
+    let (to, acked) = (spec.to, info.acked_bytes);
+    let what = format!(
+        "large packets vanish on this path to {to}: MTU black hole? Segments of up to {} bytes were sent, and nothing \
+         above {acked} bytes was acknowledged",
+        info.mss_bytes
+    );
+    let remedy = match spec.hello.test {
+        Test::Stream => "try --mss 500, or here",
+        _ => "try here",
+    };
+    Some(Error::peer(what).remedy(format!(
+        "{remedy} `sysctl -w net.ipv4.tcp_mtu_probing=1`; then mend the MTU, or let ICMP through"
+    )))
 }
 
 /// The connection was closed in the middle of the run.

@@ -261,8 +261,25 @@ impl Dialogue {
         if matches!(self.state, State::Vacant) {
             return Ok(());
         }
+        let has_sent = matches!(self.state, State::Open | State::Reporting { .. });
         self.state = State::Dead;
-        self.link.as_mut().map_or(Ok(()), |link| link.close(io))
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        if has_sent {
+            link.drop_unsent(io);
+        }
+        link.close(io)
+    }
+
+    /// The far end did not answer within the timeout; why not, where TCP can tell.
+    #[must_use]
+    pub fn silence<D: Driver>(&self, io: &D, stage: Stage, spec: &DialogueSpec) -> Failure {
+        let info = self.socket().and_then(|socket| io.tcp_info(socket));
+        match info.and_then(|info| blame::black_hole(spec, &info)) {
+            Some(error) => Failure::new(stage, Failure::TIMEOUT, Some(error)),
+            None => Failure::silence(stage, spec),
+        }
     }
 
     /// An operation of this slot has completed.
@@ -390,6 +407,6 @@ impl Dialogue {
             State::Reporting { deadline, .. } if now >= *deadline => Stage::Close,
             _ => return Ok(News::Nothing),
         };
-        Ok(News::Failed(Failure::silence(stage, spec)))
+        Ok(News::Failed(self.silence(io, stage, spec)))
     }
 }

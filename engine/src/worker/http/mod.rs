@@ -44,8 +44,6 @@ use crate::worker::{ClientRole, Role, TurnCounters};
 use connection::{Connection, Requests, State};
 use deadlines::Deadlines;
 
-/// How long a sleeping worker sleeps at most, so that it notices an interrupt.
-const NAP: Nanos = Nanos::from_millis(100);
 /// How often connections that rest are looked at.
 const REST_LOOK: Nanos = Nanos::from_millis(2);
 /// Heads that arrive in pieces at the same time without an allocation, and their length.
@@ -473,6 +471,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
             self.looked_at = now;
             self.wake_rested(now);
         }
+        self.course.hurry(now);
         match self.course.stand {
             Stand::Connecting => self.check_ready(),
             Stand::Draining { .. } => self.check_drained(io, now)?,

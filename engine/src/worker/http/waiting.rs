@@ -1,6 +1,7 @@
 //! How long to wait, and for how much.
 
-use super::{BATCH, BATCH_PAUSE, Gauge, HttpClient, Late, NAP, REST_LOOK};
+use super::{BATCH, BATCH_PAUSE, Gauge, HttpClient, Late, REST_LOOK};
+use crate::bounds::NAP;
 use crate::proto::hello::WaitMode;
 use crate::units::Instant;
 use crate::worker::course::Stand;

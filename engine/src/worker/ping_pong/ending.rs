@@ -75,7 +75,8 @@ impl<G: Gauge> Client<G> {
                 self.course.pacer.push(0, Action::Connect);
             }
         }
-        if !self.last_report_due && self.slots.iter().all(Slot::is_quiet) {
+        let is_quiet = !self.last_report_due && self.slots.iter().all(Slot::is_quiet);
+        if is_quiet || self.course.is_forlorn(now) {
             self.course.stand = Stand::Finished;
         }
         Ok(())

@@ -10,6 +10,7 @@ mod events;
 mod slot;
 mod spec;
 
+use crate::bounds::NAP;
 use crate::driver::{Completion, Driver, DriverError, Wait};
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
@@ -29,8 +30,6 @@ pub use spec::ClientSpec;
 
 use slot::{Event, Slot};
 
-/// How long a sleeping worker sleeps at most, so that it notices an interrupt.
-const NAP: Nanos = Nanos::from_millis(100);
 /// After a failure, a slot that connects for each operation tries again this much later: a refusing server
 /// is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
@@ -302,6 +301,7 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
         if now.since(self.scanned_at) >= self.scan_step {
             self.scan(io, now)?;
         }
+        self.course.hurry(now);
         match self.course.stand {
             Stand::Draining { .. } => self.check_drained(io, now)?,
             Stand::Finishing { .. } => {

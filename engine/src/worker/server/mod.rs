@@ -7,6 +7,7 @@ pub mod http;
 
 use std::sync::Arc;
 
+use crate::bounds::{CLOSING_MAX, NAP, STOP_MAX};
 use crate::driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HYBRID_SPIN, SESSIONS_MAX};
 use crate::proto::datagram::UdpServerFront;
@@ -23,8 +24,6 @@ use session::{Offer, Session, Want};
 
 pub use session::memory_bytes;
 
-/// How long a blocking worker sleeps at most, so that it notices deadlines and a stop.
-const NAP: Nanos = Nanos::from_millis(100);
 /// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(200);
 
@@ -105,6 +104,10 @@ pub struct Sessions<S, P, M> {
     /// Sessions that send on a schedule, or may come to.
     paced: Vec<u32>,
     checked_at: Instant,
+    /// When it was noticed that the worker is to end.
+    stopping_since: Option<Instant>,
+    /// Sessions that are still there are left to the driver.
+    is_overdue: bool,
 }
 
 impl<S, P, M: Meter> Sessions<S, P, M> {
@@ -139,6 +142,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             bytes: 0,
             paced: Vec::with_capacity(slots),
             checked_at: Instant::default(),
+            stopping_since: None,
+            is_overdue: false,
         }
     }
 
@@ -246,9 +251,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                     self.reports.push(slot);
                 }
             }
-            Want::Close => {
+            Want::Close | Want::Abort => {
                 if let Some(session) = self.slots[slot as usize].as_mut() {
-                    session.close(io)?;
+                    session.close(io, want == Want::Abort)?;
                 }
             }
         }
@@ -279,9 +284,18 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     fn check_limits<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         let stopping = self.meter.is_stopping();
+        if stopping {
+            let since = *self.stopping_since.get_or_insert(now);
+            self.is_overdue = now >= since + STOP_MAX + CLOSING_MAX;
+        }
+        let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
         for index in 0..self.slots.len() {
             if let Some(session) = &mut self.slots[index] {
-                let want = session.handle_limits(now, self.limits, stopping);
+                let want = if closes {
+                    Want::Abort
+                } else {
+                    session.handle_limits(now, self.limits, stopping)
+                };
                 let slot = u32::try_from(index).expect("bounded by the driver's sockets");
                 self.act(io, slot, want)?;
             }
@@ -437,7 +451,7 @@ where
     }
 
     fn is_finished(&self) -> bool {
-        self.meter.is_stopping() && self.is_empty()
+        self.meter.is_stopping() && (self.is_empty() || self.is_overdue)
     }
 }
 

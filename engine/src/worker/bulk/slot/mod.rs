@@ -3,6 +3,7 @@
 mod datagrams;
 
 use super::spec::{BulkSpec, StreamAccount};
+use crate::bounds::{DRAIN_RATE_MIN, ENDING_MAX, FETCH_MAX};
 use crate::driver::{Completion, Driver, DriverError, OpError, Outcome};
 use crate::error::Error;
 use crate::proto::hello::{Accept, Figures, Transport};
@@ -37,6 +38,10 @@ pub(super) struct Slot {
     flags: u8,
     /// Bytes in the kernel's send queue, as last looked at while ending.
     queue: u64,
+    /// The end is awaited no longer than until then, whatever trickles in.
+    ends_by: Instant,
+    /// Bytes sent and received.
+    moved: (u64, u64),
     account: StreamAccount,
 }
 
@@ -71,6 +76,8 @@ impl Slot {
             signals: 0,
             flags: 0,
             queue: 0,
+            ends_by: Instant::FAR_FUTURE,
+            moved: (0, 0),
             account: StreamAccount::default(),
         }
     }
@@ -258,6 +265,7 @@ impl Slot {
         now: Instant,
     ) -> Result<u64, DriverError> {
         (self.sent_at, self.spoke_at) = (now, now);
+        self.moved.0 += bytes;
         match (&mut self.sender, self.dialogue.link_mut()) {
             (Some(sender), Some(link)) => {
                 sender.handle_sent(io, link, bytes, now)?;
@@ -288,6 +296,7 @@ impl Slot {
             && let Some(receiver) = &mut self.receiver
         {
             self.received_at = now;
+            self.moved.1 += u64::from(payload);
             receiver.handle_received(io, link, payload, now);
         }
         if payload < len {
@@ -331,6 +340,7 @@ impl Slot {
             return Ok(News::Nothing);
         }
         self.ending = true;
+        self.ends_by = now + self.spec.timeout + self.time_to_drain(io, now);
         self.close_account(io, now);
         let skips = self.spec.hello.direction.is_down();
         self.dialogue.end(io, now, &self.spec, skips)?;
@@ -414,6 +424,9 @@ impl Slot {
         }
         if self.ending {
             self.watch_ending(io, now);
+            if now >= self.ends_by && self.is_unfinished() {
+                return Ok(News::Failed(self.silence(io, Stage::Close)));
+            }
             return Ok(News::Nothing);
         }
         if self.began_at.is_none() || !self.dialogue.is_open() {
@@ -435,9 +448,13 @@ impl Slot {
                 Some(_) => Stage::Send,
                 None => Stage::Receive,
             };
-            return Ok(News::Failed(Failure::silence(stage, &self.spec)));
+            return Ok(News::Failed(self.silence(io, stage)));
         }
         Ok(news)
+    }
+
+    pub(super) fn silence<D: Driver>(&self, io: &D, stage: Stage) -> Failure {
+        self.dialogue.silence(io, stage, &self.spec)
     }
 
     /// When something last showed that the far end is there.
@@ -465,7 +482,37 @@ impl Slot {
             .and_then(|socket| io.send_queue_bytes(socket));
         let drains = queue.is_some_and(|queue| std::mem::replace(&mut self.queue, queue) != queue);
         if self.dialogue.take_skipped() > 0 || drains {
-            self.dialogue.extend(now + self.spec.timeout);
+            self.dialogue
+                .extend(self.ends_by.min(now + self.spec.timeout));
         }
+    }
+
+    /// How long what is on its way needs at the rate of this stream, and as long again. What the far end has on its way
+    /// is taken for a full send buffer of its.
+    fn time_to_drain<D: Driver>(&self, io: &D, now: Instant) -> Nanos {
+        const SEND_BUFFER: u64 = 4 << 20;
+        if self.spec.transport() == Transport::Udp {
+            return FETCH_MAX;
+        }
+        let socket = self.dialogue.socket();
+        let queue = socket.and_then(|socket| io.send_queue_bytes(socket));
+        let queue = queue.unwrap_or(0);
+        let ask = self.spec.hello.stream.as_ref();
+        let theirs = ask.and_then(|ask| ask.socket.send_buffer_bytes);
+        let theirs = theirs.map_or(SEND_BUFFER, |bytes| u64::from(bytes).max(SEND_BUFFER));
+        let lasted = now.since(self.began_at.unwrap_or(now)).0.max(1);
+        let time_for = |queue: u64, moved: u64| {
+            let rate = u128::from(moved) * 1_000_000_000 / u128::from(lasted);
+            if rate < u128::from(DRAIN_RATE_MIN) {
+                return Nanos::ZERO;
+            }
+            let time = 2 * u128::from(queue) * 1_000_000_000 / rate;
+            Nanos(u64::try_from(time).unwrap_or(u64::MAX))
+        };
+        let (sent, received) = self.moved;
+        let down = self.spec.hello.direction.is_down();
+        time_for(queue, sent.saturating_sub(queue))
+            .max(time_for(u64::from(down) * theirs, received))
+            .min(Nanos(ENDING_MAX.0.saturating_sub(self.spec.timeout.0)))
     }
 }

@@ -298,7 +298,7 @@ impl Slot {
         }
         // Lost datagrams are counted, and many: no words for each.
         Ok(News::Failed(match self.transport {
-            Transport::Tcp => Failure::silence(Stage::Receive, &spec.dialogue),
+            Transport::Tcp => self.dialogue.silence(io, Stage::Receive, &spec.dialogue),
             Transport::Udp => Failure::new(Stage::Receive, Failure::TIMEOUT, None),
         }))
     }

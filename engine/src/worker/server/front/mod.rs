@@ -7,6 +7,7 @@ mod streams;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::bounds::{HELLO_MAX, NAP};
 use crate::driver::{
     Completion, Driver, DriverError, Op, OpError, Outcome, SocketId, SocketKind, SocketSpec, Wait,
 };
@@ -23,10 +24,6 @@ use super::http::HttpArrival;
 use datagrams::{Connecting, Door, Handed};
 use streams::Pending;
 
-/// A connection that has not said its whole hello by then is closed, even if it has said a part.
-const HELLO_TIMEOUT: Nanos = Nanos::from_secs(5);
-/// How long the front sleeps at most, so that it notices deadlines and a stop.
-const NAP: Nanos = Nanos::from_millis(100);
 /// With port 0: how many free TCP ports are tried for one that is free for UDP as well.
 const PORTS_TRIED: u32 = 16;
 
@@ -142,8 +139,8 @@ impl<P, T> Front<P, T> {
         Self {
             place,
             secret,
-            hello_within: idle.min(HELLO_TIMEOUT),
-            silent_within: idle.min(HELLO_TIMEOUT),
+            hello_within: idle.min(HELLO_MAX),
+            silent_within: idle.min(HELLO_MAX),
             pending_max: PENDING_MAX,
             listeners: Vec::new(),
             doors: Vec::new(),

@@ -2,15 +2,12 @@
 
 use super::HttpSide;
 use super::connection::Ending;
+use crate::bounds::{LINGER, REQUEST_MAX};
 use crate::driver::{Driver, DriverError};
 use crate::limits::HTTP_MEMORY_MAX;
 use crate::proto::http1::incoming::RequestError;
-use crate::units::{Instant, Nanos};
+use crate::units::Instant;
 
-/// A request must be whole this long after its first byte.
-const REQUEST_TIMEOUT: Nanos = Nanos::from_secs(5);
-/// How long a client is given to read the last response.
-pub(super) const LINGER: Nanos = Nanos::from_secs(1);
 const LATE: RequestError = RequestError {
     status: 408,
     reason: "the request was not whole in time",
@@ -28,7 +25,7 @@ impl<S> HttpSide<S> {
         now: Instant,
     ) -> Result<(), DriverError> {
         let idle = self.settings.idle;
-        let request = idle.min(REQUEST_TIMEOUT);
+        let request = idle.min(REQUEST_MAX);
         for _ in 0..self.slots.len().min(LOOKS) {
             self.look = (self.look + 1) % self.slots.len();
             let Some(conn) = &self.slots[self.look] else {

@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::bounds::{LINGER, NAP};
 use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
 use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
 use crate::proto::hello::WaitMode;
@@ -32,7 +33,6 @@ use crate::units::{Instant, Nanos};
 use crate::worker::{Role, TurnCounters};
 
 use connection::{Connection, Ending, FILL_BYTES, Input, PAGE, Purpose, Tail, slot_of};
-use deadlines::LINGER;
 use desk::{Desk, Joining};
 use inbox::Seat;
 use reply::{Body, FILL, HEAD_BESIDE, SHORT, Timing};
@@ -42,8 +42,6 @@ pub use inbox::{Arrivals, Inbox, inbox};
 pub use stall::Stall;
 pub use stamps::StampClock;
 
-/// How long the worker sleeps at most, so that it notices deadlines and a stop.
-const NAP: Nanos = Nanos::from_millis(100);
 /// A response that is due this soon is waited for spinning: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(300);
 const FULL: RequestError = RequestError {

@@ -1,20 +1,13 @@
 //! How a session ends: its figures, by whom and why it was ended, and how long it may take over that.
 
 use super::{Reading, Session, SessionLimits, Stage, Want};
+use crate::bounds::{ENDING_MAX, LINGER, SESSION_ENDING_MAX};
 use crate::driver::{Driver, DriverError};
 use crate::proto::datagram::serve_document;
 use crate::proto::hello::Figures;
 use crate::proto::hello::Transport;
 use crate::proto::stream::SIGNALS_LOST_AFTER;
-use crate::units::{Instant, Nanos};
-
-/// After its figures were sent or asked for, a session stays this long: for a client that has yet to read them, or
-/// to ask again.
-const LINGER: Nanos = Nanos::from_secs(1);
-/// No session takes longer than this to end, however slowly its client reads; nor, of one that streams, any part of it.
-const ENDING_MAX: Nanos = Nanos::from_secs(5);
-/// No session that streams takes longer than this to end.
-const STREAM_ENDING_MAX: Nanos = Nanos::from_secs(60);
+use crate::units::Instant;
 
 impl<P> Session<P> {
     /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, is
@@ -76,10 +69,10 @@ impl<P> Session<P> {
             now.since(self.since) > limits.duration
         } else if self.streaming.is_some() {
             // What was still to be sent may be much, and the path slow.
-            now.since(ended_at.max(self.active_at)) > ENDING_MAX
-                || now.since(ended_at) > STREAM_ENDING_MAX
+            now.since(ended_at.max(self.active_at)) > SESSION_ENDING_MAX
+                || now.since(ended_at) > ENDING_MAX
         } else {
-            now.since(ended_at) > ENDING_MAX
+            now.since(ended_at) > SESSION_ENDING_MAX
         };
         most || self.told_at.is_some_and(|at| now.since(at) > LINGER)
     }

@@ -100,6 +100,8 @@ pub(super) enum Want {
     Stop,
     /// [`Session::close`] is to be called.
     Close,
+    /// The same, for one that has had its time: what it has not taken is dropped.
+    Abort,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -446,7 +448,14 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn close<D: Driver>(
+        &mut self,
+        io: &mut D,
+        drops_unsent: bool,
+    ) -> Result<(), DriverError> {
+        if drops_unsent {
+            self.link.drop_unsent(io);
+        }
         self.link.close(io)
     }
 

@@ -1,0 +1,617 @@
+//! No wait is without a bound: the first signal ends a run within a second, with what was measured, whatever the far end
+//! does and in whatever phase; and a server, whatever its clients do.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
+
+use crate::util::{Job, Ran, Serve, backends, eventually, is_root, tare};
+
+/// From the signal to the end of the process.
+const BOUND: Duration = Duration::from_secs(1);
+/// Cells of a table that run at once.
+const AT_ONCE: usize = 6;
+/// What sends payload, a reply or a figure, byte by byte, does so this often.
+const DRIP: Duration = Duration::from_millis(100);
+
+/// The tests that a client can do: command and flags.
+const TESTS: &[(&str, &str)] = &[
+    ("lat", "--proto tcp"),
+    ("lat", "--proto udp"),
+    ("bw", "--proto tcp --direction up"),
+    ("bw", "--proto tcp --direction down --rate 200M"),
+    ("bw", "--proto udp --direction up --rate 50M"),
+    ("bw", "--proto udp --direction down --rate 50M"),
+    ("http", ""),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connect,
+    Hello,
+    WarmUp,
+    Measure,
+    Drain,
+    Finish,
+}
+
+const PHASES: [Phase; 6] = [
+    Phase::Connect,
+    Phase::Hello,
+    Phase::WarmUp,
+    Phase::Measure,
+    Phase::Drain,
+    Phase::Finish,
+];
+
+/// What becomes of the far end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It says nothing and takes nothing.
+    Silent,
+    /// What it says comes byte by byte, or datagram by datagram.
+    Drips,
+    /// It sends without end.
+    Floods,
+    /// The process is stopped.
+    Stopped,
+}
+
+const FATES: [Fate; 4] = [Fate::Silent, Fate::Drips, Fate::Floods, Fate::Stopped];
+
+/// A client, and what it meets.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    test: &'static str,
+    flags: &'static str,
+    backend: &'static str,
+    phase: Phase,
+    fate: Fate,
+}
+
+impl Cell {
+    fn is_udp(&self) -> bool {
+        self.flags.contains("udp")
+    }
+
+    /// Whether there is such a thing.
+    fn exists(&self) -> bool {
+        match self.phase {
+            // Nobody is there to misbehave, and datagrams have no connection.
+            Phase::Connect => self.fate == Fate::Silent && !self.is_udp(),
+            // HTTP has no hello; its connections are just closed at the end.
+            Phase::Hello | Phase::Finish => self.test != "http",
+            // A stream has no reply under way.
+            Phase::Drain => self.test != "bw",
+            Phase::WarmUp | Phase::Measure => true,
+        }
+    }
+
+    fn run(&self) {
+        let far_end = FarEnd::start(self.fate, self.phase, self.is_udp());
+        let address = far_end.address.to_string();
+        let url = format!("http://{address}/");
+        let target = if self.test == "http" { &url } else { &address };
+        let lengths = match self.phase {
+            Phase::WarmUp => "-d 60s --warmup 60s",
+            Phase::Drain | Phase::Finish => "-d 400ms --warmup 0",
+            _ => "-d 60s --warmup 0",
+        };
+        let (flags, backend) = (self.flags, self.backend);
+        let flags =
+            format!("{lengths} --timeout 20s --wait block --backend {backend} --quiet {flags}");
+        let job = Job::test(self.test, target, &flags);
+        far_end.turns();
+        // So long that it has run into it.
+        thread::sleep(Duration::from_millis(match self.phase {
+            Phase::Drain => 600,
+            _ => 250,
+        }));
+        let signal = [Signal::SIGINT, Signal::SIGTERM][usize::from(self.is_udp())];
+        ends(job, signal, &format!("{self:?}"));
+    }
+}
+
+/// Asserts that a client ends in time: by this signal, or by itself before it, since what came was no answer.
+#[track_caller]
+fn ends(mut job: Job, signal: Signal, what: &str) {
+    let went = !job.is_running();
+    let begun = Instant::now();
+    if !went {
+        job.signal(signal);
+    }
+    let ran = job.wait();
+    let took = begun.elapsed();
+    assert!(took < BOUND, "{what}: {took:?} after {signal}: {ran:#?}");
+    if went {
+        assert!(ran.code == Some(1) && !ran.stderr.is_empty(), "{what}: {ran:#?}");
+    } else {
+        // It may have come to its end, or to an error, in that very moment.
+        assert!(matches!(ran.code, Some(130 | 1)), "{what}: {ran:#?}");
+    }
+    told(&ran, what);
+}
+
+/// There is a report, and it is marked partial.
+#[track_caller]
+fn told(ran: &Ran, what: &str) {
+    let report: serde_json::Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{what}: {e}: {ran:#?}"));
+    assert_eq!(report["partial"], true, "{what}: {ran:#?}");
+}
+
+/// Goes through a table, several cells at once, and tells of all that failed.
+fn each_of<C: Copy + Send + Sync + std::fmt::Debug>(cells: &[C], test: impl Fn(C) + Sync) {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let test = std::panic::AssertUnwindSafe(|| test(*cell));
+                    if std::panic::catch_unwind(test).is_err() {
+                        failed.lock().unwrap().push(*cell);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), cells.len());
+}
+
+/// A server, and before it what becomes of it.
+struct FarEnd {
+    address: SocketAddr,
+    serve: Option<Serve>,
+    phase: Phase,
+    fate: Fate,
+    /// From now on it is as its fate has it.
+    has_turned: Arc<AtomicBool>,
+    /// A client is there.
+    is_met: Arc<AtomicBool>,
+    /// The backlog that lets nobody in.
+    _crowd: Vec<TcpStream>,
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        if let (Some(serve), Fate::Stopped) = (&self.serve, self.fate) {
+            serve.job.signal(Signal::SIGCONT);
+        }
+    }
+}
+
+impl FarEnd {
+    fn start(fate: Fate, phase: Phase, is_udp: bool) -> Self {
+        let mut far_end = Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            serve: None,
+            phase,
+            fate,
+            has_turned: Arc::default(),
+            is_met: Arc::default(),
+            _crowd: Vec::new(),
+        };
+        if phase == Phase::Connect {
+            (far_end.address, far_end._crowd) = full_backlog();
+            return far_end;
+        }
+        let serve = Serve::start("");
+        let to: SocketAddr = serve.address().parse().unwrap();
+        far_end.has_turned = Arc::new(AtomicBool::new(phase == Phase::Hello));
+        let proxy = Proxy {
+            to,
+            fate,
+            turns_at_end: phase == Phase::Finish,
+            has_turned: Arc::clone(&far_end.has_turned),
+            is_met: Arc::clone(&far_end.is_met),
+        };
+        far_end.address = if is_udp { proxy.datagrams() } else { proxy.streams() };
+        if fate == Fate::Stopped && phase == Phase::Hello {
+            serve.job.signal(Signal::SIGSTOP);
+        }
+        far_end.serve = Some(serve);
+        far_end
+    }
+
+    /// Waits until the client has come to the phase, and lets the far end be what it is to be.
+    fn turns(&self) {
+        match self.phase {
+            Phase::Connect => return,
+            Phase::Finish => {
+                return eventually("the client asks for the figures", || {
+                    self.has_turned.load(Ordering::Relaxed)
+                });
+            }
+            _ => {}
+        }
+        eventually("the client comes", || self.is_met.load(Ordering::Relaxed));
+        if self.phase == Phase::Hello {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+        self.has_turned.store(true, Ordering::Relaxed);
+        if let (Some(serve), Fate::Stopped) = (&self.serve, self.fate) {
+            serve.job.signal(Signal::SIGSTOP);
+        }
+    }
+}
+
+/// A listener whose queue is full: the kernel answers no further connect.
+fn full_backlog() -> (SocketAddr, Vec<TcpStream>) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let short = Duration::from_millis(100);
+    let crowd = (0..8).map_while(|_| TcpStream::connect_timeout(&address, short).ok());
+    let mut held: Vec<TcpStream> = crowd.collect();
+    held.push(listener.into());
+    (address, held)
+}
+
+/// Stands before a server, and passes on what both say until it turns.
+#[derive(Clone)]
+struct Proxy {
+    to: SocketAddr,
+    fate: Fate,
+    /// It turns when the client ends.
+    turns_at_end: bool,
+    has_turned: Arc<AtomicBool>,
+    is_met: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn has_turned(&self) -> bool {
+        self.has_turned.load(Ordering::Relaxed)
+    }
+
+    /// A stopped server is no business of the proxy's.
+    fn is_honest(&self) -> bool {
+        self.fate == Fate::Stopped || !self.has_turned()
+    }
+
+    fn streams(self) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, own) = (client.unwrap(), self.clone());
+                let server = TcpStream::connect(own.to).unwrap();
+                let (from, to, up) = (
+                    client.try_clone().unwrap(),
+                    server.try_clone().unwrap(),
+                    self.clone(),
+                );
+                thread::spawn(move || up.pass_up(from, &to));
+                thread::spawn(move || own.pass_down(server, client));
+            }
+        });
+        address
+    }
+
+    fn pass_up(&self, mut from: TcpStream, mut to: &TcpStream) {
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            let n = from.read(&mut bytes).unwrap_or(0);
+            self.is_met.store(true, Ordering::Relaxed);
+            if n == 0 {
+                if self.turns_at_end {
+                    self.has_turned.store(true, Ordering::Relaxed);
+                }
+                if self.is_honest() || self.fate == Fate::Drips {
+                    let _ = to.shutdown(Shutdown::Write);
+                }
+                return;
+            }
+            // What drips takes what it is sent, as it says what it has to say: slowly.
+            if !self.is_honest() && self.fate == Fate::Silent {
+                // Held, and never read again.
+                return std::mem::forget(from);
+            }
+            if to.write_all(&bytes[..n]).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn pass_down(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut bytes = vec![0; 64 << 10];
+        let tick = Duration::from_millis(10);
+        from.set_read_timeout(Some(tick)).unwrap();
+        loop {
+            if !self.is_honest() {
+                match self.fate {
+                    Fate::Silent => return std::mem::forget((from, to)),
+                    Fate::Floods => {
+                        // A payload's bytes, which no frame begins with.
+                        bytes.fill(0xc1);
+                        while to.write_all(&bytes).is_ok() {}
+                        return;
+                    }
+                    Fate::Drips => {
+                        let mut one = [0];
+                        match from.read(&mut one) {
+                            Ok(0) => return std::mem::forget(to),
+                            Ok(_) if to.write_all(&one).is_err() => return,
+                            _ => thread::sleep(DRIP),
+                        }
+                        continue;
+                    }
+                    Fate::Stopped => {}
+                }
+            }
+            match from.read(&mut bytes) {
+                Ok(0) => {
+                    let _ = to.shutdown(Shutdown::Write);
+                    return;
+                }
+                Ok(n) if to.write_all(&bytes[..n]).is_err() => return,
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn datagrams(self) -> SocketAddr {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        server.connect(self.to).unwrap();
+        let client = Arc::new(OnceLock::new());
+        let (own, to) = (socket.try_clone().unwrap(), server.try_clone().unwrap());
+        let (up, known) = (self.clone(), Arc::clone(&client));
+        thread::spawn(move || {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok((n, from)) = own.recv_from(&mut bytes) {
+                known.get_or_init(|| from);
+                up.is_met.store(true, Ordering::Relaxed);
+                let asks = bytes[..n.min(200)].windows(9).any(|part| part == b"\"figures\"");
+                if up.turns_at_end && asks {
+                    up.has_turned.store(true, Ordering::Relaxed);
+                }
+                if up.is_honest() || up.fate != Fate::Silent {
+                    let _ = to.send(&bytes[..n]);
+                }
+            }
+        });
+        thread::spawn(move || {
+            let mut bytes = vec![0; 64 << 10];
+            while let Ok(n) = server.recv(&mut bytes) {
+                let Some(to) = client.get() else { continue };
+                let mut repeats = 1;
+                if !self.is_honest() {
+                    match self.fate {
+                        Fate::Silent => continue,
+                        Fate::Drips => thread::sleep(DRIP),
+                        Fate::Floods => repeats = 200_000,
+                        Fate::Stopped => {}
+                    }
+                }
+                for _ in 0..repeats {
+                    let _ = socket.send_to(&bytes[..n], to);
+                }
+            }
+        });
+        address
+    }
+}
+
+fn cells(wanted: impl Fn(&Cell) -> bool) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for &backend in backends() {
+        for &(test, flags) in TESTS {
+            for phase in PHASES {
+                for fate in FATES {
+                    let cell = Cell {
+                        test,
+                        flags,
+                        backend,
+                        phase,
+                        fate,
+                    };
+                    if cell.exists() && wanted(&cell) {
+                        cells.push(cell);
+                    }
+                }
+            }
+        }
+    }
+    cells
+}
+
+#[test]
+fn the_first_signal_ends_a_client_in_every_phase_whatever_its_far_end_does() {
+    let only = std::env::var("TARE_CELLS").unwrap_or_default();
+    let cells = cells(|cell| format!("{cell:?}").contains(&only));
+    each_of(&cells, |cell| cell.run());
+}
+
+#[test]
+fn the_second_signal_ends_a_client_at_once() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let far_end = FarEnd::start(Fate::Silent, Phase::Measure, false);
+        let flags = "-d 60s --warmup 0 --timeout 20s --wait block --quiet";
+        let job = Job::lat(&far_end.address.to_string(), flags);
+        far_end.turns();
+        job.signal(signal);
+        // It awaits the reply that is under way.
+        thread::sleep(Duration::from_millis(50));
+        job.signal(signal);
+        let ran = job.wait();
+        assert_eq!((ran.signal, ran.code), (Some(signal as i32), None), "{ran:#?}");
+    }
+}
+
+/// Whoever looks a name up while its server is silent.
+#[test]
+fn a_signal_ends_the_wait_for_a_name() {
+    if !is_root("a name server of its own") {
+        return;
+    }
+    let silent = Ipv4Addr::new(127, 0, 53, 2);
+    let _server = UdpSocket::bind((silent, 53)).unwrap();
+    let dir = tempfile_dir();
+    let conf = dir.join("resolv.conf");
+    std::fs::write(&conf, format!("nameserver {silent}\n")).unwrap();
+    for test in ["lat", "bw", "http"] {
+        let mut command = std::process::Command::new("unshare");
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        command.args(["-m", "sh", "-c", script]).arg(&conf);
+        command.arg(tare().get_program());
+        let target = if test == "http" { "http://silent.example/" } else { "silent.example" };
+        command.args([test, target, "--timeout", "20s", "--format", "json"]);
+        if test == "http" {
+            command.args(["--connect-timeout", "20s"]);
+        }
+        let job = Job::start(command);
+        thread::sleep(Duration::from_millis(400));
+        let begun = Instant::now();
+        job.signal(Signal::SIGINT);
+        let ran = job.wait().exits(130);
+        assert!(begun.elapsed() < BOUND, "{test}: {ran:#?}");
+        told(&ran, test);
+    }
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+fn tempfile_dir() -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("tare-bounds-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// What a server's client does when the server is told to end.
+#[derive(Debug, Clone, Copy)]
+struct Customer {
+    test: &'static str,
+    flags: &'static str,
+    backend: &'static str,
+    stopped: bool,
+}
+
+#[test]
+fn the_first_signal_ends_a_server_whatever_its_clients_do() {
+    let mut customers = Vec::new();
+    for &backend in backends() {
+        for &(test, flags) in TESTS {
+            for stopped in [false, true] {
+                customers.push(Customer {
+                    test,
+                    flags,
+                    backend,
+                    stopped,
+                });
+            }
+        }
+    }
+    each_of(&customers, |customer| {
+        let Customer { test, flags, backend, stopped } = customer;
+        let serve = Serve::start(&format!("--backend {backend}"));
+        // Connections that say nothing, and one that asks for much and reads nothing.
+        let mut idle: Vec<TcpStream> =
+            (0..3).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
+        idle[0].write_all(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        idle[1].write_all(b"tare\x01\x01").unwrap();
+        let url = format!("http://{}/", serve.address());
+        let target = if test == "http" { url.as_str() } else { serve.address() };
+        let flags = format!("-d 60s --warmup 0 --wait block --quiet {flags}");
+        let client = Job::test(test, target, &flags);
+        thread::sleep(Duration::from_millis(500));
+        if stopped {
+            client.signal(Signal::SIGSTOP);
+            thread::sleep(Duration::from_millis(100));
+        }
+        let begun = Instant::now();
+        serve.job.signal(Signal::SIGTERM);
+        let ran = serve.job.wait().exits(0);
+        let took = begun.elapsed();
+        assert!(took < BOUND, "{customer:?}: {took:?}: {ran:#?}");
+    });
+}
+
+/// As a far end that accepts, and then sends a byte now and again.
+#[test]
+fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
+    let cells = cells(|cell| {
+        cell.fate == Fate::Drips && cell.phase == Phase::Measure && cell.test == "bw"
+    });
+    each_of(&cells, |cell| {
+        let far_end = FarEnd::start(Fate::Drips, Phase::Measure, cell.is_udp());
+        let flags = format!(
+            "-d 600ms --warmup 0 --timeout 700ms --wait block --backend {} {}",
+            cell.backend, cell.flags
+        );
+        let begun = Instant::now();
+        let job = Job::test("bw", &far_end.address.to_string(), &flags);
+        far_end.turns();
+        let ran = job.wait();
+        // What there was on its way is taken for a while: twice what it takes at the rate of the stream.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(8), "{cell:?}: {took:?}: {ran:#?}");
+    });
+}
+
+#[test]
+fn in_a_time_namespace_waits_are_as_long_as_outside() {
+    if !is_root("a time namespace") {
+        return;
+    }
+    let serve = Serve::start("");
+    let url = format!("http://{}/", serve.address());
+    let mut cells = Vec::new();
+    for &backend in backends() {
+        for offset in ["1000000", "-100"] {
+            for (test, flags) in [
+                ("lat", "--wait block"),
+                ("lat", "--rate 200 --wait hybrid"),
+                ("lat", "--rate 200 --wait block"),
+                ("http", "-R 200"),
+                ("bw", "--rate 10M --size 10K"),
+            ] {
+                cells.push((backend, offset, test, flags));
+            }
+        }
+    }
+    let in_namespace = |offset: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-T", "--fork", "--kill-child", "--monotonic", offset]);
+        command.arg(tare().get_program());
+        command
+    };
+    let enough: Vec<_> = cells.iter().filter(|cell| can_be_behind(cell.1)).copied().collect();
+    each_of(&enough, |(backend, offset, test, flags)| {
+        let mut command = in_namespace(offset);
+        let target = if test == "http" { url.as_str() } else { serve.address() };
+        command.args([test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json"]);
+        command.args(["--backend", backend]).args(flags.split(' '));
+        let report = Job::start(command).wait().exits(0).report();
+        let result = &report["results"][0];
+        let lasted = result["duration_ns"].as_u64().unwrap();
+        assert!((300_000_000..2_000_000_000).contains(&lasted), "{result:#}");
+        if flags.contains("200") {
+            let done = result["operations"]["completed"].as_u64().unwrap();
+            assert!((40..=90).contains(&done), "{result:#}");
+        }
+    });
+    // A server in one, which a client outside measures.
+    let mut command = in_namespace("1000000");
+    command.args(Serve::words(""));
+    let inside = Serve::started(command);
+    inside.serves();
+}
+
+/// Whether the clock of this machine has been going for long enough to be set back by that.
+fn can_be_behind(offset: &str) -> bool {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    offset.parse::<f64>().unwrap() + uptime > 10.0
+}
