@@ -57,6 +57,7 @@ pub(crate) fn median_ns(
         rate_per_s: None,
         server_delay: Nanos::ZERO,
         under_load: None,
+        bind: None,
         common: Common {
             stop: Stop::After(config.measure.into()),
             warmup: config.warmup.into(),

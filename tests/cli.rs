@@ -118,7 +118,7 @@ fn mistakes_are_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn a_readable_secret_is_warned_about_and_never_printed() {
+fn a_readable_secret_is_refused_and_never_printed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     fs::write(&path, "hunter2\n").unwrap();
@@ -129,6 +129,15 @@ fn a_readable_secret_is_warned_about_and_never_printed() {
     let ran = run(&words);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("chmod 600"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("hunter2") && !ran.stderr.contains("--size"));
+    let served = run(&["serve", "--listen", "127.0.0.1:0", "--secret-file", path]);
+    assert_eq!(served.code, Some(2));
+    assert!(served.stderr.contains("chmod 600"), "{}", served.stderr);
+
+    // Told otherwise, it goes on with a warning.
+    let words = [&words[..], &["--insecure-secret-file"]].concat();
+    let ran = run(&words);
+    assert!(ran.stderr.contains("warning: the secret file") && ran.stderr.contains("--size"));
     assert!(!ran.stderr.contains("hunter2"));
     let quiet = run(&[&words[..], &["--quiet"]].concat());
     assert_eq!(quiet.stderr.lines().count(), 1, "{}", quiet.stderr);

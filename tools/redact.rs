@@ -279,6 +279,8 @@ fn address(word: &str) -> String {
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     // Without a scheme, user and password are only told by the colon between them.
     let host = match authority.rsplit_once('@') {
+        // Of a Unix socket it is the first letter of an abstract name.
+        Some(("unix:", _)) => authority.to_owned(),
         Some((user, host)) if !scheme.is_empty() || user.contains(':') => {
             format!("{REDACTED}@{host}")
         }
@@ -322,6 +324,8 @@ mod tests {
             "tare compare plain=10.0.0.2:7117 'tuned=[fd00::1]:7117' --assert 'p99<2ms' -- lat",
             "tare http 'http://web/a?delay=5ms:20&size=1K' -c 4",
             "tare lat curl -d 5s --label login",
+            "tare http unix:@docker:/a -c 4",
+            "tare lat h --insecure-secret-file --secret-file /etc/key --bind fe80::1%eth0",
             "tare compare --before b='docker run -d -u 1000:1000 -p 80:80 nginx:1.29' -- lat",
             "tare compare --before b='iptables -t nat -A OUTPUT -p tcp -d 10.0.0.2 -j ACCEPT' -- lat",
             "tare compare --before b='iptables -F && sudo -u root ethtool -K eth0 gro off' -- lat",
@@ -348,6 +352,8 @@ mod tests {
             "tare http 'http://web/a?key=hunter2&b=c'",
             "tare http 'web:80/?key=hunter2'",
             "tare http 'unix:/run/s:/a?key=hunter2'",
+            "tare http 'unix:@s:/a?key=hunter2'",
+            "tare http 'http+unix://%2Frun%2Fs/a?key=hunter2'",
             "tare compare 'a=web:80/?key=hunter2' -- http",
             "tare compare -- http 'loopback/a?key=hunter2=3'",
             "tare http h --body '{\"pin\": \"hunter2\"}'",

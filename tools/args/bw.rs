@@ -1,6 +1,6 @@
 //! The flags of `tare bw`, and the plan they become.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -11,6 +11,7 @@ use tare_engine::run::plan::{
     BackendChoice, BwPlan, Common, Direction, Secret, Sink, SocketOptions, Stop, Target, Transport,
     ZeroCopy,
 };
+use tare_engine::run::resolve::local;
 use tare_engine::units::{BitRate, Counts, Nanos, Size, Sizes};
 
 use super::common::{CommonArgs, SecretArgs, assert_help};
@@ -144,9 +145,9 @@ struct SocketArgs {
     /// Ask for that much receive buffer; the kernel's own tuning is off then
     #[arg(long, value_name = "SIZE", help_heading = SOCKETS)]
     rcvbuf: Option<Size>,
-    /// Send from this address of this machine
-    #[arg(long, value_name = "ADDRESS", help_heading = SOCKETS)]
-    bind: Option<Address>,
+    /// Send from this address of this machine: 10.0.0.1, fe80::1%eth0
+    #[arg(long, value_name = "ADDRESS", value_parser = local, help_heading = SOCKETS)]
+    bind: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -195,23 +196,6 @@ impl FromStr for Dscp {
         value.filter(|dscp| *dscp <= 63).map(Self).ok_or_else(|| {
             Error::usage(format!("'{}' is no DSCP", text.escape_debug()))
                 .remedy("write a number from 0 to 63, CS0 to CS7, AF11 to AF43, EF or LE")
-        })
-    }
-}
-
-/// A local address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Address(IpAddr);
-
-impl FromStr for Address {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        bare.unwrap_or(text).parse().map(Self).map_err(|_| {
-            Error::usage(format!("'{}' is no IP address", text.escape_debug())).remedy(
-                "write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)",
-            )
         })
     }
 }
@@ -278,8 +262,8 @@ impl TrafficArgs {
         };
         let streams = path::connections(&self.connections)?;
         path::check_steps(sizes.len() * streams.len())?;
-        let bind = self.socket.bind.map(|address| address.0);
-        check_bind(bind, &target)?;
+        let bind = self.socket.bind;
+        path::check_bind(bind, &target)?;
         Ok(BwPlan {
             target,
             transport,
@@ -390,21 +374,6 @@ impl SocketArgs {
 )]
 const fn exact(rate: BitRate) -> f64 {
     rate.0 as f64
-}
-
-/// Refuses an address of another family than the target's, where that is an address itself.
-fn check_bind(bind: Option<IpAddr>, target: &Target) -> Result<()> {
-    let (Some(bind), Target::Host { host, .. }) = (bind, target) else {
-        return Ok(());
-    };
-    let Ok(target) = host.split('%').next().unwrap_or_default().parse::<IpAddr>() else {
-        return Ok(());
-    };
-    if target.is_ipv4() != bind.is_ipv4() {
-        let message = format!("--bind {bind} cannot reach {target}: one is IPv4, the other IPv6");
-        return Err(Error::usage(message).remedy("name addresses of one family"));
-    }
-    Ok(())
 }
 
 /// Refuses what would leave a stream without anything to send.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -143,8 +143,14 @@ pub(crate) struct WorkerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SecretArgs {
     /// Prove, or demand, knowledge of the secret in this file (or in the variable TARE_SECRET)
+    ///
+    /// A file that its group or others may read is refused, as ssh does: chmod 600 FILE, or in a pod defaultMode: 0400. A
+    /// file of root's may be read by a group that other users need to read it by (mode 0440).
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    /// Take the secret file whoever may read it
+    #[arg(long, requires = "secret_file")]
+    insecure_secret_file: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -332,7 +338,7 @@ impl SecretArgs {
     /// Reads the secret: from the file if one is named, else from the environment.
     ///
     /// # Errors
-    /// A usage error where the file cannot be read, or holds nothing, or far too much.
+    /// A usage error where the file cannot be read, or others can read it, or it holds nothing, or far too much.
     pub(crate) fn read(&self) -> Result<SecretFound> {
         let Some(path) = &self.secret_file else {
             let value = std::env::var_os(SECRET_VARIABLE);
@@ -343,26 +349,56 @@ impl SecretArgs {
                 warning: None,
             });
         };
-        read_file(path)
+        read_file(path, self.insecure_secret_file)
     }
 }
 
-fn read_file(path: &Path) -> Result<SecretFound> {
+/// Who but its owner can read or change a file: of its mode, the owner, and who reads it. A file of root's cannot be read by
+/// anybody else but as one of its group (PostgreSQL's rule for keys).
+const fn exposed_to(mode: u32, owner: u32, reader: u32) -> Option<&'static str> {
+    let through_group = owner == 0 && reader != 0;
+    match mode {
+        mode if mode & 0o007 != 0 => Some("everybody on this machine"),
+        mode if mode & 0o030 != 0 || (mode & 0o040 != 0 && !through_group) => Some("its group"),
+        _ => None,
+    }
+}
+
+fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<SecretFound> {
     let shown = path.display();
     let unreadable =
         |error| Error::usage(format!("the secret file {shown} cannot be read: {error}"));
     let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    // Of the file that was opened: in a pod the path is a link to it.
+    let about = file.metadata().map_err(unreadable)?;
+    let exposed = if about.is_file() {
+        // Without /proc as root, whose rule is the stricter one.
+        let reader = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
+        exposed_to(about.mode(), about.uid(), reader)
+    } else if about.file_type().is_fifo() {
+        None
+    } else {
+        return Err(Error::usage(format!(
+            "the secret file {shown} is neither a file nor a pipe"
+        ))
+        .remedy("name a file, or write <(COMMAND)"));
+    };
+    let exposed = exposed.map(|who| {
+        let mode = about.mode() & 0o7777;
+        format!("the secret file {shown} is open to {who} (mode {mode:04o})")
+    });
+    if let Some(message) = exposed.as_ref().filter(|_| !is_insecure_allowed) {
+        return Err(Error::usage(message).remedy(format!(
+            "chmod 600 {shown}, in a pod set defaultMode: 0400 of its volume; or add --insecure-secret-file"
+        )));
+    }
     let mut bytes = Vec::new();
     file.take(SECRET_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    let warning = (mode & 0o004 != 0).then(|| {
-        format!("everybody on this machine can read the secret file {shown}; chmod 600 {shown}")
-    });
     Ok(SecretFound {
         secret: Some(secret(bytes, &shown.to_string())?),
-        warning,
+        warning: exposed.map(|message| format!("{message}; chmod 600 {shown}")),
     })
 }
 
@@ -388,6 +424,8 @@ fn secret(mut bytes: Vec<u8>, source: &str) -> Result<Secret> {
 mod tests {
     use proptest::prelude::*;
 
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn written(bytes: &[u8], mode: u32) -> tempfile::NamedTempFile {
@@ -405,7 +443,7 @@ mod tests {
             (b"key\n\n", b"key\n"),
             (b" key ", b" key "),
         ] {
-            let found = read_file(written(bytes, 0o600).path()).unwrap();
+            let found = read_file(written(bytes, 0o600).path(), false).unwrap();
             assert_eq!(found.secret, Some(Secret(secret.to_vec())));
             assert_eq!(found.warning, None);
         }
@@ -415,19 +453,75 @@ mod tests {
     fn secrets_that_are_none_are_refused() {
         let message = |bytes: &[u8]| {
             let file = written(bytes, 0o600);
-            read_file(file.path()).unwrap_err().to_string()
+            read_file(file.path(), true).unwrap_err().to_string()
         };
         assert!(message(b"").contains("is empty"));
         assert!(message(b"\n").contains("is empty"));
         assert!(message(&[b'x'; 5000]).contains("longer than 4096"));
-        let missing = read_file(Path::new("/nonexistent/secret")).unwrap_err();
+        let missing = read_file(Path::new("/nonexistent/secret"), true).unwrap_err();
         assert!(missing.to_string().contains("/nonexistent/secret"));
     }
 
     #[test]
-    fn a_secret_that_everybody_can_read_is_warned_about() {
-        let found = read_file(written(b"key", 0o644).path()).unwrap();
-        assert!(found.warning.unwrap().contains("chmod 600"));
+    fn a_secret_that_others_can_read_is_refused_unless_told_otherwise() {
+        for (mode, who) in [
+            (0o644, "everybody"),
+            (0o604, "everybody"),
+            (0o666, "everybody"),
+            (0o640, "its group"),
+            (0o620, "its group"),
+        ] {
+            let file = written(b"key", mode);
+            let refused = read_file(file.path(), false).unwrap_err().to_string();
+            let chmod = format!("chmod 600 {}", file.path().display());
+            for part in [
+                who,
+                &format!("(mode {mode:04o})"),
+                &chmod,
+                "defaultMode: 0400",
+            ] {
+                assert!(refused.contains(part), "{refused}");
+            }
+            // A link to it, as a pod has, says nothing of who can read it.
+            let link = file.path().with_extension("link");
+            std::os::unix::fs::symlink(file.path(), &link).unwrap();
+            let by_link = read_file(&link, false);
+            std::fs::remove_file(&link).unwrap();
+            assert!(by_link.is_err());
+            let found = read_file(file.path(), true).unwrap();
+            assert_eq!(found.secret, Some(Secret(b"key".to_vec())));
+            assert!(found.warning.unwrap().contains(who));
+        }
+        for mode in [0o600, 0o400] {
+            let found = read_file(written(b"key", mode).path(), false).unwrap();
+            assert_eq!(found.warning, None);
+        }
+    }
+
+    #[test]
+    fn roots_files_are_read_by_their_group() {
+        assert_eq!(exposed_to(0o440, 0, 1000), None);
+        assert_eq!(exposed_to(0o640, 0, 1000), None);
+        assert!(exposed_to(0o660, 0, 1000).is_some());
+        assert!(exposed_to(0o444, 0, 1000).is_some());
+        assert!(exposed_to(0o440, 0, 0).is_some());
+        assert!(exposed_to(0o440, 1000, 1000).is_some());
+        assert_eq!(exposed_to(0o600, 1000, 0), None);
+    }
+
+    #[test]
+    fn a_secret_comes_from_a_file_or_a_pipe() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, b"key\n").unwrap();
+        drop(writer);
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let found = read_file(Path::new(&path), false).unwrap();
+        assert_eq!(found.secret, Some(Secret(b"key".to_vec())));
+        let directory = tempfile::tempdir().unwrap();
+        for path in [directory.path(), Path::new("/dev/zero")] {
+            let error = read_file(path, true).unwrap_err().to_string();
+            assert!(error.contains("neither a file nor a pipe"), "{error}");
+        }
     }
 
     #[test]

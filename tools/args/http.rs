@@ -9,6 +9,7 @@ mod values;
 use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
+use tare_engine::driver::shown;
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
 use tare_engine::run::plan::{Arrivals, HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
@@ -147,7 +148,7 @@ struct ConnectionArgs {
     /// Connect there instead, whatever the URL says; the Host header stays the URL's
     #[arg(long, value_name = "HOST:PORT", help_heading = CONNECTIONS)]
     connect_to: Option<Endpoint>,
-    /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6 or 127.0.0.1-127.0.0.8
+    /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6 or 127.0.0.1-127.0.0.8 or fe80::1%eth0
     ///
     /// Each has some 60,000 ports for connections to one server.
     #[arg(long, value_name = "LIST", help_heading = CONNECTIONS)]
@@ -193,11 +194,7 @@ impl HttpArgs {
             connect_timeout: kept.connect_timeout,
             connect_rate_per_s: kept.connect_rate.map(|rate| rate.0),
             expect: self.load.expect_status.clone().unwrap_or_default(),
-            resolve: kept
-                .resolve
-                .iter()
-                .map(|r| (r.0.clone(), r.1, r.2))
-                .collect(),
+            resolve: kept.resolve.iter().map(|r| (r.0.clone(), r.1)).collect(),
             connect_to: kept.connect_to.as_ref().map(|to| (to.0.clone(), to.1)),
             bind,
             common,
@@ -313,11 +310,11 @@ impl ConnectionArgs {
             (None, Target::Host { host, port }) => (host, *port, "the URL"),
             (None, _) => return Ok(()),
         };
-        let Some(Resolve(name, of_port, address)) =
-            self.resolve.iter().find(|entry| !entry.is_of(host, port))
+        let Some(Resolve(name, at)) = self.resolve.iter().find(|entry| !entry.is_of(host, port))
         else {
             return Ok(());
         };
+        let (of_port, address) = (at.port(), shown(*at));
         let given = format!("--resolve {name}:{of_port}:{address}");
         let message =
             format!("{given} is for {name}:{of_port}, and {source} asks for {host}:{port}");

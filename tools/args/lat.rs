@@ -1,8 +1,11 @@
 //! The flags of `tare lat`, and the plan they become.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 use tare_engine::error::{Error, Result};
 use tare_engine::run::plan::{LatPlan, Secret, Transport};
+use tare_engine::run::resolve::local;
 use tare_engine::units::{Counts, Nanos, PerSecond, Sizes};
 
 use super::common::{CommonArgs, SecretArgs};
@@ -61,6 +64,9 @@ pub(crate) struct LatArgs {
     /// taken that say what goes over the path; target, time and result are those of tare lat.
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     under_load: Option<String>,
+    /// Send from this address of this machine: 10.0.0.1, fe80::1%eth0
+    #[arg(long, value_name = "ADDRESS", value_parser = local)]
+    bind: Option<SocketAddr>,
 
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -94,10 +100,15 @@ impl LatArgs {
             );
             return Err(Error::usage(message).remedy("raise --timeout"));
         }
-        let under_load = match &self.under_load {
+        path::check_bind(self.bind, &self.target.target())?;
+        let mut under_load = match &self.under_load {
             Some(options) => Some(super::load::parse(options, self.target.target(), &common)?),
             None => None,
         };
+        // The load goes over the same path, unless it is sent from elsewhere.
+        if let Some(load) = &mut under_load {
+            load.plan.bind = load.plan.bind.or(self.bind);
+        }
         Ok(LatPlan {
             target: self.target.target(),
             transport,
@@ -107,6 +118,7 @@ impl LatArgs {
             rate_per_s: self.rate.map(|rate| rate.0),
             server_delay: self.server_delay,
             under_load,
+            bind: self.bind,
             common,
         })
     }
@@ -153,7 +165,7 @@ mod tests {
         let plan = plan(
             "node-2:99 --proto udp --size 16,1K -c 1,8 -R 60/m --server-delay 5us --wait block -n 10k \
              --warmup 0 --timeout 1s --threads 2 --cpus 3,1 --backend epoll --percentiles 99.5,50 --seed 7 \
-             --interval 100ms --label x --no-idle --observe web=comm:nginx --observe it=pid:7",
+             --interval 100ms --label x --no-idle --observe web=comm:nginx --observe it=pid:7 --bind 10.0.0.1",
         )
         .unwrap();
         let host = "node-2".to_owned();
@@ -161,6 +173,7 @@ mod tests {
         assert_eq!(plan.transport, Transport::Udp);
         assert_eq!((plan.sizes, plan.connections), (vec![16, 1024], vec![1, 8]));
         assert_eq!(plan.rate_per_s, Some(1.0));
+        assert_eq!(plan.bind, Some("10.0.0.1:0".parse().unwrap()));
         assert_eq!(plan.server_delay, Nanos::from_micros(5));
         let common = plan.common;
         assert_eq!(common.stop, Stop::Count(10_000));
@@ -200,6 +213,7 @@ mod tests {
             ("--server-delay 3s", "raise --timeout"),
             ("--threads 3 --cpus 1,2", "more than the 2"),
             ("--size 1:100:1 -c 1:11:1", "1100 steps"),
+            ("[fe80::1%lo]:80 --bind 10.0.0.1", "one is IPv4"),
         ] {
             let message = refused(flags);
             assert!(message.contains(why), "{flags}: {message}");

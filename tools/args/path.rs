@@ -1,6 +1,6 @@
 //! What every measuring command asks about the path: against what, over what, in pieces of which size.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -148,6 +148,11 @@ impl FromStr for TargetArg {
         if text.contains("://") {
             return Err(refuse("it is a URL"));
         }
+        if let Some((ip, _)) = text.split_once('/')
+            && ip.parse::<IpAddr>().is_ok()
+        {
+            return Err(refuse("it has the length of a prefix").remedy(format!("write {ip}")));
+        }
         let (host, port) = host_and_port(text).map_err(refuse)?;
         let odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]?#".contains(c);
         if host.is_empty() || host.len() > 253 || host.contains(odd) {
@@ -155,6 +160,7 @@ impl FromStr for TargetArg {
         }
         let port = match port {
             None => DEFAULT_PORT,
+            Some("") => return Err(refuse("its port is missing")),
             Some(digits) => digits
                 .parse()
                 .ok()
@@ -189,9 +195,17 @@ pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&st
         };
     }
     let split = text.rsplit_once(':');
-    // ::1:80 is an address, too, but hardly what is meant.
+    // ::1:80 is an address, too, but of a kind that has long been given up (RFC 4291, section 2.5.5.1). And no device's
+    // name has a colon.
+    let is_given_up = |address: Ipv6Addr| {
+        let segments = address.segments();
+        segments[..6] == [0; 6] && segments[6] != 0
+    };
     let has_port = |(host, port): (&str, &str)| {
-        is_v6(host) && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
+        is_v6(host)
+            && !port.is_empty()
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && (text.contains('%') || text.parse().is_ok_and(is_given_up))
     };
     if is_v6(text) && !split.is_some_and(has_port) {
         return Ok((text, None));
@@ -201,6 +215,26 @@ pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&st
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((text, None)),
     }
+}
+
+/// Refuses an address of another family than the target's, where that is an address itself.
+///
+/// # Errors
+/// A usage error for the two.
+pub(super) fn check_bind(bind: Option<SocketAddr>, target: &Target) -> Result<()> {
+    let (Some(bind), Target::Host { host, .. }) = (bind, target) else {
+        return Ok(());
+    };
+    let ip = host.split('%').next().unwrap_or_default();
+    let Ok(target) = ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) else {
+        return Ok(());
+    };
+    let bind = bind.ip();
+    if target.is_ipv4() != bind.is_ipv4() {
+        let message = format!("--bind {bind} cannot reach {target}: one is IPv4, the other IPv6");
+        return Err(Error::usage(message).remedy("name addresses of one family"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -224,6 +258,19 @@ mod tests {
             ("::1", host("::1", 7117)),
             ("fe80::1", host("fe80::1", 7117)),
             ("fe80::1:a", host("fe80::1:a", 7117)),
+            // The brackets are for a port: without them all of it is the address.
+            ("fd00::1:2", host("fd00::1:2", 7117)),
+            ("2001:db8::5:1234", host("2001:db8::5:1234", 7117)),
+            ("fe80::1:3133", host("fe80::1:3133", 7117)),
+            ("fe80::1:2%eth0", host("fe80::1:2%eth0", 7117)),
+            ("2001:db8:1:2:3:4:5:80", host("2001:db8:1:2:3:4:5:80", 7117)),
+            ("[2001:db8::5]:1234", host("2001:db8::5", 1234)),
+            ("[fd00::1:2]:3", host("fd00::1:2", 3)),
+            ("::", host("::", 7117)),
+            ("::ffff:10.0.0.1", host("::ffff:10.0.0.1", 7117)),
+            ("[::ffff:10.0.0.1]:80", host("::ffff:10.0.0.1", 80)),
+            ("0.0.0.0:80", host("0.0.0.0", 80)),
+            ("localhost.:80", host("localhost.", 80)),
             ("[fe80::1:80]", host("fe80::1:80", 7117)),
             ("[fe80::1%eth0]:80", host("fe80::1%eth0", 80)),
             ("loopback", TargetArg(Target::Loopback)),
@@ -240,13 +287,19 @@ mod tests {
             ("node:0", "1 to 65535"),
             ("node:65536", "1 to 65535"),
             ("node:+80", "1 to 65535"),
-            ("node:", "1 to 65535"),
+            ("node:", "its port is missing"),
+            ("[::1]:", "its port is missing"),
+            ("node:http", "1 to 65535"),
+            ("10.0.0.1/24", "write 10.0.0.1"),
+            ("fd00::1/64", "write fd00::1"),
             ("[::1", "not closed"),
             ("[node]:80", "no IPv6 address"),
             ("[::1]80", "may follow"),
             ("a:b:80", "needs brackets"),
             ("::1:80", "needs brackets"),
             ("fe80::1:31337", "needs brackets"),
+            ("2001:db8:1:2:3:4:5:6:80", "needs brackets"),
+            ("fe80::1%eth0:80", "needs brackets"),
         ] {
             let message = text.parse::<TargetArg>().unwrap_err().to_string();
             assert!(message.contains(why), "{text}: {message}");
@@ -260,7 +313,7 @@ mod tests {
         }
 
         #[test]
-        fn printed_addresses_parse_back(address: std::net::SocketAddr) {
+        fn printed_addresses_parse_back(address: SocketAddr) {
             prop_assume!(address.port() != 0);
             let parsed = address.to_string().parse::<TargetArg>().unwrap();
             let port = address.port();
@@ -269,7 +322,7 @@ mod tests {
             };
             prop_assert_eq!(found, port);
             let host = host.split('%').next().unwrap().to_owned();
-            prop_assert_eq!(host.parse::<std::net::IpAddr>().unwrap(), address.ip());
+            prop_assert_eq!(host.parse::<IpAddr>().unwrap(), address.ip());
         }
     }
 }

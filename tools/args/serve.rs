@@ -1,15 +1,17 @@
 //! The flags of `tare serve`, and the plan they become.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::{DEFAULT_PORT, HTTP_CONNECTIONS_MAX, SESSIONS_MAX};
 use tare_engine::run::plan::{HttpServing, Secret, ServePlan, Stall, WaitMode};
+use tare_engine::run::resolve::local;
 use tare_engine::units::{CpuList, Nanos};
 
 use super::common::{BackendName, SecretArgs};
+use super::path::host_and_port;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -167,18 +169,27 @@ impl FromStr for Listen {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self(address));
-        }
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
-            return Ok(Self(SocketAddr::new(ip, DEFAULT_PORT)));
-        }
-        if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        let refuse = |why: &str| {
+            let message = format!(
+                "'{}' is no address of this machine{why}",
+                text.escape_debug()
+            );
+            Error::usage(message).remedy("write 10.0.0.1:7117, [::1]:7117 or :7117")
+        };
+        let (host, port) =
+            host_and_port(text).map_err(|why| refuse(&format!(" to listen on: {why}")))?;
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) => port
+                .parse()
+                .map_err(|_| refuse(": its port is no number to 65535"))?,
+        };
+        if host.is_empty() && text.starts_with(':') {
             return Ok(Self(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)));
         }
-        let message = format!("'{}' is no address of this machine", text.escape_debug());
-        Err(Error::usage(message).remedy("write 10.0.0.1:7117, [::1]:7117 or :7117"))
+        let mut address = local(host)?;
+        address.set_port(port);
+        Ok(Self(address))
     }
 }
 
@@ -229,12 +240,29 @@ mod tests {
             ("[::1]", "[::1]:7117"),
             (":9000", "[::]:9000"),
             ("127.0.0.1:0", "127.0.0.1:0"),
+            ("fd00::1:2", "[fd00::1:2]:7117"),
+            ("[fd00::1]:2", "[fd00::1]:2"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("::", "[::]:7117"),
         ] {
             let expected = Listen(address.parse().unwrap());
             assert_eq!(text.parse::<Listen>().unwrap(), expected, "{text}");
         }
-        for text in ["", "node-2", "node-2:80", ":x", "1.2.3.4:99999", "[::1]x"] {
-            assert!(text.parse::<Listen>().is_err(), "{text}");
+        let zoned = "[fe80::1%lo]:80".parse::<Listen>().unwrap().0;
+        assert!(zoned.to_string().starts_with("[fe80::1%") && zoned.port() == 80);
+        for (text, part) in [
+            ("", "no IP address"),
+            ("node-2", "no IP address"),
+            ("node-2:80", "no IP address"),
+            (":x", "no number"),
+            ("1.2.3.4:99999", "no number"),
+            ("1.2.3.4:", "no number"),
+            ("[::1]x", "only :PORT may follow"),
+            ("lo", "a network device"),
+            ("10.0.0.1/24", "write 10.0.0.1"),
+        ] {
+            let error = text.parse::<Listen>().expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 

@@ -66,7 +66,7 @@ pub mod uring;
 
 pub use crate::io::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
-    SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token,
+    SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token, device_name, shown, towards,
 };
 pub(crate) use crate::io::{Repeated, TokenIndex};
 

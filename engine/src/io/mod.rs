@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 pub(crate) use index::TokenIndex;
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
 pub(crate) use repeat::Repeated;
-pub use socket::{SocketOption, TcpInfo};
+pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
 
 /// A socket that a driver holds. Ids are reused after the close has completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,6 +1,43 @@
 //! What is set and asked on a socket besides I/O: options, and TCP's own figures.
 
+use std::net::{SocketAddr, SocketAddrV6};
+
 use crate::units::Nanos;
+
+/// The local address `local` as a socket for `to` is bound to it: a link-local one that nobody gave a zone takes that of
+/// `to`, since both are on the same link (RFC 4007, section 6).
+#[must_use]
+pub const fn towards(local: SocketAddr, to: SocketAddr) -> SocketAddr {
+    match (local, to) {
+        (SocketAddr::V6(own), SocketAddr::V6(to))
+            if own.scope_id() == 0 && own.ip().is_unicast_link_local() =>
+        {
+            SocketAddr::V6(SocketAddrV6::new(*own.ip(), own.port(), 0, to.scope_id()))
+        }
+        _ => local,
+    }
+}
+
+/// The name of the network device with this number, where there is one.
+#[must_use]
+pub fn device_name(index: u32) -> Option<String> {
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    // Where there is none, nix finds an empty name.
+    name.into_string().ok().filter(|name| !name.is_empty())
+}
+
+/// An address without its port, as it is typed: a zone by its device's name, `fe80::1%eth0`.
+#[must_use]
+pub fn shown(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            let index = v6.scope_id();
+            let name = device_name(index).unwrap_or_else(|| index.to_string());
+            format!("{}%{name}", v6.ip())
+        }
+        _ => address.ip().to_string(),
+    }
+}
 
 /// An option of a socket. The names of the kernel's options are those of `socket(7)`, `tcp(7)`, `udp(7)`, `ip(7)`
 /// and `ipv6(7)`.
@@ -74,4 +111,30 @@ pub struct TcpInfo {
     pub unsent_bytes: u64,
     /// The kernel's latest estimate of how fast data arrives at the far end, bytes per second.
     pub delivery_rate_bytes_per_s: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_source_takes_the_targets_zone_unless_it_has_its_own() {
+        for (local, to, bound) in [
+            ("[fe80::1]:0", "[fe80::2%3]:80", "[fe80::1%3]:0"),
+            ("[fe80::1%4]:0", "[fe80::2%3]:80", "[fe80::1%4]:0"),
+            ("[fd00::1]:0", "[fe80::2%3]:80", "[fd00::1]:0"),
+            ("[fe80::1]:0", "[fd00::2]:80", "[fe80::1]:0"),
+            ("10.0.0.1:0", "10.0.0.2:80", "10.0.0.1:0"),
+        ] {
+            let [local, to, bound] = [local, to, bound].map(|text| text.parse().unwrap());
+            assert_eq!(towards(local, to), bound);
+        }
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert_eq!(
+            shown(format!("[fe80::1%{lo}]:0").parse().unwrap()),
+            "fe80::1%lo"
+        );
+        assert_eq!(shown("[fd00::1]:7".parse().unwrap()), "fd00::1");
+        assert_eq!(shown("10.0.0.1:7".parse().unwrap()), "10.0.0.1");
+    }
 }

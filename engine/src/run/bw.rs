@@ -1,13 +1,11 @@
 //! What a bandwidth run measures.
 
-use std::net::SocketAddr;
-
 use super::cpus::Cpus;
 use super::plan::{BwPlan, Common, Sink, Stop, Target, WaitMode, ZeroCopy};
 use super::report::{self, Inputs};
 use super::step::{BwJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
-use crate::driver::SocketSpec;
+use crate::driver::shown;
 use crate::error::Result;
 use crate::proto::hello::{Hello, Test};
 use crate::proto::stream::StreamAsk;
@@ -75,17 +73,14 @@ impl BwPlan {
             ..setting.hello(common, Test::Stream, self.transport, step.size, cpus)
         };
         let nonce = setting.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
-        let mut dialogue = DialogueSpec::new(
+        let dialogue = DialogueSpec::new(
             setting.socket_address()?,
             hello,
             common.secret.clone(),
             common.timeout,
             nonce,
-        );
-        dialogue.socket = SocketSpec {
-            local: self.bind.map(|address| SocketAddr::new(address, 0)),
-            ..dialogue.socket
-        };
+        )
+        .from_local(self.bind);
         Ok(BulkSpec {
             dialogue,
             options: self.socket.clone(),
@@ -168,7 +163,7 @@ impl Measure for BwPlan {
                 dscp: socket.dscp,
                 send_buffer_bytes: socket.send_buffer_bytes,
                 receive_buffer_bytes: socket.receive_buffer_bytes,
-                bind: self.bind.map(|address| address.to_string()),
+                bind: self.bind.map(shown),
             }),
             ..Params::default()
         }
@@ -205,7 +200,7 @@ impl Measure for BwPlan {
             "zero_copy": self.zero_copy.name(),
             "sink": self.sink.name(),
             "socket": self.socket,
-            "bind": self.bind,
+            "bind": self.bind.map(shown),
         });
         if let (Some(plan), serde_json::Value::Object(own)) = (plan.as_object_mut(), own) {
             plan.extend(own);

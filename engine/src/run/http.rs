@@ -13,6 +13,7 @@ use super::plan::{Common, HttpPlan, Stage, Stop, Target, WaitMode, secret};
 use super::report::{self, Inputs};
 use super::step::{HttpJob, StepPlan};
 use super::sweep::{Measure, Setting, Step};
+use crate::driver::shown;
 use crate::error::{Error, Result};
 use crate::limits::CONNECTS_AT_ONCE;
 use crate::proto::http1::request::{RequestSpec, Requests};
@@ -347,10 +348,8 @@ impl Measure for HttpRun<'_> {
     fn unreached_advice(&self, next: &Destination) -> String {
         match (&self.plan.target, next) {
             (Target::Host { host, port }, Destination::Tcp(next)) => {
-                format!(
-                    "give the address itself: --resolve {host}:{port}:{}",
-                    next.ip()
-                )
+                let next = shown(*next);
+                format!("give the address itself: --resolve {host}:{port}:{next}")
             }
             _ => format!("give the address itself: {next}"),
         }

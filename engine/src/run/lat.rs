@@ -122,7 +122,8 @@ impl Measure for LatPlan {
                 common.secret.clone(),
                 common.timeout,
                 setting.run_id.rotate_left(17) ^ u64::from(step.size),
-            ),
+            )
+            .from_local(self.bind),
             connections: step.connections,
             size_bytes: step.size,
             warmup: common.warmup,

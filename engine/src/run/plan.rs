@@ -5,7 +5,7 @@ pub(super) mod http;
 mod observation;
 pub mod secret;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::limits::HTTP_CONNECTIONS_MAX;
@@ -14,6 +14,7 @@ pub use crate::worker::server::http::Stall;
 
 pub use super::hooks::HookSpec;
 pub use crate::driver::BackendChoice;
+use crate::driver::shown;
 pub use crate::proto::auth::Secret;
 pub use crate::proto::http1::request::{Body, Framing, RequestSpec};
 pub use crate::proto::http1::status::StatusSet;
@@ -137,6 +138,7 @@ impl LatPlan {
             rate_per_s: None,
             server_delay: Nanos::ZERO,
             under_load: None,
+            bind: None,
             common: Common::default(),
         }
     }
@@ -161,6 +163,8 @@ pub struct LatPlan {
     pub server_delay: Nanos,
     /// Each step is measured twice: idle, and while this goes over the same path.
     pub under_load: Option<Load>,
+    /// The local address to send from, without a port.
+    pub bind: Option<SocketAddr>,
     /// What every measuring command has.
     pub common: Common,
 }
@@ -243,8 +247,8 @@ pub struct BwPlan {
     pub sink: Sink,
     /// Options of the sockets at both ends.
     pub socket: SocketOptions,
-    /// The local address to send from.
-    pub bind: Option<IpAddr>,
+    /// The local address to send from, without a port.
+    pub bind: Option<SocketAddr>,
     /// What every measuring command has.
     pub common: Common,
 }
@@ -334,6 +338,7 @@ pub fn describe(plan: &LatPlan, addresses: &[impl ToString]) -> serde_json::Valu
         "rate_per_s": plan.rate_per_s,
         "server_delay_ns": plan.server_delay.0,
         "under_load": plan.under_load.as_ref().map(|load| load.options.as_str()),
+        "bind": plan.bind.map(shown),
     });
     if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
         described.extend(own);

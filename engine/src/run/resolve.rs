@@ -15,8 +15,10 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 
+use crate::driver::device_name;
 use crate::error::{Error, Fault, Result};
 use crate::sys::files::Files;
+use crate::sys::inet6;
 use crate::units::Nanos;
 
 /// Resolves `host` to all its addresses, in the order to try them: those that there is a route to first, IPv6
@@ -61,21 +63,116 @@ pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>>
     Ok(in_order(sockets, has_route))
 }
 
-fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(Some(SocketAddr::new(address, port)));
+/// The address that a target is, where it is one: an IPv4-mapped one as the IPv4 address that it means, and one that
+/// stands for all of a machine's (`0.0.0.0`, `::`) as its loopback, where the kernel connects to as well.
+///
+/// # Errors
+/// A usage error for a zone that is no device, and for a link-local address without a zone.
+pub fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
+    let Some(mut address) = address(host, port)? else {
+        return Ok(None);
+    };
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() == 0 && v6.ip().is_unicast_link_local() => {
+            return Err(needs_zone(&Files::default(), *v6.ip()));
+        }
+        _ if !address.ip().is_unspecified() => {}
+        SocketAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        SocketAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
     }
-    let Some((address, scope)) = host.split_once('%') else {
+    Ok(Some(address))
+}
+
+/// An address of this machine as typed, with brackets or without, and no port: `10.0.0.1`, `fe80::1%eth0`. A link-local
+/// one without a zone is taken; it gets that of what is connected to.
+///
+/// # Errors
+/// A usage error for what is none.
+pub fn local(text: &str) -> Result<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let bare = bare.unwrap_or(text);
+    if let Some(address) = address(bare, 0)? {
+        return Ok(address);
+    }
+    let refuse =
+        |why: &str| Error::usage(format!("'{}' is no IP address{why}", text.escape_debug()));
+    if let Some((ip, _)) = bare.split_once('/').filter(|(ip, _)| is_ip(ip)) {
+        return Err(refuse(": it has the length of a prefix").remedy(format!("write {ip}")));
+    }
+    if nix::net::if_::if_nametoindex(bare).is_ok() {
+        return Err(refuse(", it is a network device").remedy(format!(
+            "write one of the device's addresses (ip -br addr show dev {bare} lists them)"
+        )));
+    }
+    Err(refuse("")
+        .remedy("write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)"))
+}
+
+fn is_ip(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
+/// An address with or without a zone.
+fn address(text: &str, port: u16) -> Result<Option<SocketAddr>> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(Some(SocketAddr::new(address.to_canonical(), port)));
+    }
+    let Some((address, zone)) = text.split_once('%').filter(|(ip, _)| is_ip(ip)) else {
         return Ok(None);
     };
     let Ok(address) = address.parse::<Ipv6Addr>() else {
-        return Ok(None);
+        return Err(
+            Error::usage(format!("{address} has no zone: it is an IPv4 address"))
+                .remedy(format!("write {address}")),
+        );
     };
-    let scope = scope
-        .parse()
-        .or_else(|_| nix::net::if_::if_nametoindex(scope))
-        .map_err(|_| Error::usage(format!("{host}: there is no network device {scope}")))?;
-    Ok(Some(SocketAddrV6::new(address, port, 0, scope).into()))
+    if zone.is_empty() {
+        return Err(needs_zone(&Files::default(), address));
+    }
+    let index = zone_index(zone).ok_or_else(|| {
+        let device = decoded(zone).unwrap_or(zone).escape_debug();
+        Error::usage(format!("{address}: there is no network device {device}"))
+            .remedy("name one of this machine's, or its number (ip -br link lists them)")
+    })?;
+    Ok(Some(SocketAddrV6::new(address, port, 0, index).into()))
+}
+
+/// The number of the device that a zone names. URLs write the percent sign as %25 (RFC 6874, section 2), so a zone that
+/// begins with 25 is taken without it, as curl does, unless there is a device whose name begins so.
+fn zone_index(zone: &str) -> Option<u32> {
+    let named = |name: &str| nix::net::if_::if_nametoindex(name).ok();
+    let numbered = |digits: &str| {
+        let index = digits.parse().ok()?;
+        device_name(index).map(|_| index)
+    };
+    named(zone)
+        .or_else(|| decoded(zone).and_then(|zone| named(zone).or_else(|| numbered(zone))))
+        .or_else(|| numbered(zone))
+}
+
+fn decoded(zone: &str) -> Option<&str> {
+    zone.strip_prefix("25").filter(|zone| !zone.is_empty())
+}
+
+/// Every link has addresses of that kind, so one alone does not say where to.
+fn needs_zone(files: &Files, ip: Ipv6Addr) -> Error {
+    let mut devices: Vec<String> = Vec::new();
+    for own in inet6::addresses(files) {
+        if own.ip.is_unicast_link_local() && !devices.contains(&own.device) {
+            devices.push(own.device);
+        }
+    }
+    let example = devices.first().map_or("eth0", String::as_str);
+    let those = match devices.as_slice() {
+        [] => "no device here has such an address".to_owned(),
+        all => format!("devices with such addresses: {}", all.join(", ")),
+    };
+    Error::usage(format!(
+        "{ip} is a link-local address, and every link has such"
+    ))
+    .remedy(format!(
+        "say on which device: {ip}%{example}, with a port [{ip}%{example}]:PORT ({those})"
+    ))
 }
 
 /// Where names are looked up.
@@ -290,6 +387,7 @@ fn ask_the_system(_host: &str, _timeout: Duration) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::files::fixture::Fixture;
     use hickory_resolver::proto::op::{Message, ResponseCode};
     use hickory_resolver::proto::rr::{RData, Record};
     use std::sync::mpsc::{Receiver, channel};
@@ -454,8 +552,14 @@ mod tests {
         assert_eq!(strings(&found), ["10.9.9.9", "fd00::9"]);
         let found = alone.lookup("gw", PATIENCE).unwrap();
         assert_eq!(strings(&found), ["10.9.9.9"]);
-        let found = alone.lookup("x.localhost", PATIENCE).unwrap();
-        assert_eq!(strings(&found), ["127.0.0.1", "::1"]);
+        for name in ["x.localhost", "x.localhost."] {
+            let found = alone.lookup(name, PATIENCE).unwrap();
+            assert_eq!(strings(&found), ["127.0.0.1", "::1"], "{name}");
+        }
+        for name in ["localhost", "localhost."] {
+            let found = alone.lookup(name, PATIENCE).unwrap();
+            assert_eq!(strings(&found), ["127.0.0.1"], "{name}");
+        }
     }
 
     #[test]
@@ -485,11 +589,84 @@ mod tests {
         let one = |host: &str| resolve(host, 7117, Nanos::ZERO).map(|all| all[0].to_string());
         assert_eq!(one("192.0.2.1").unwrap(), "192.0.2.1:7117");
         assert_eq!(one("2001:db8::1").unwrap(), "[2001:db8::1]:7117");
-        assert_eq!(one("fe80::1%7").unwrap(), "[fe80::1%7]:7117");
+        // Connecting to them is connecting to this machine (connect(2) of Linux).
+        assert_eq!(one("0.0.0.0").unwrap(), "127.0.0.1:7117");
+        assert_eq!(one("::").unwrap(), "[::1]:7117");
+        assert_eq!(one("::ffff:10.0.0.1").unwrap(), "10.0.0.1:7117");
+    }
+
+    #[test]
+    fn zones_are_devices_by_name_or_number_and_as_urls_write_them() {
+        let one = |host: &str| resolve(host, 7117, Nanos::ZERO).map(|all| all[0].to_string());
         let lo = nix::net::if_::if_nametoindex("lo").unwrap();
-        assert_eq!(one("fe80::1%lo").unwrap(), format!("[fe80::1%{lo}]:7117"));
-        let error = one("fe80::1%tare-nothing").unwrap_err();
-        assert_eq!(error.fault(), Fault::Usage);
+        let address = format!("[fe80::1%{lo}]:7117");
+        let forms = ["lo", "25lo", &lo.to_string(), &format!("25{lo}")];
+        for zone in forms {
+            assert_eq!(one(&format!("fe80::1%{zone}")).unwrap(), address, "{zone}");
+        }
+        for (host, part) in [
+            ("fe80::1%tare-no", "there is no network device tare-no;"),
+            ("fe80::1%25tare-no", "there is no network device tare-no;"),
+            (
+                "fe80::1%4294967295",
+                "there is no network device 4294967295;",
+            ),
+            ("fe80::1", "say on which device: fe80::1%"),
+            ("fe80::1:3133", "with a port [fe80::1:3133%"),
+            ("fe80::1%", "say on which device: fe80::1%"),
+            ("10.0.0.1%lo", "write 10.0.0.1"),
+        ] {
+            let error = one(host).unwrap_err();
+            assert_eq!(error.fault(), Fault::Usage);
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn devices_that_a_link_local_address_may_mean_are_listed() {
+        let fixture = Fixture::new(&[(
+            "/proc/net/if_inet6",
+            "00000000000000000000000000000001 01 80 10 80       lo\n\
+             fe800000000000000000000000000001 02 40 20 80     eth0\n\
+             fe800000000000000000000000000002 02 40 20 80     eth0\n\
+             fe800000000000000000000000000003 03 40 20 80    wlan0\n",
+        )]);
+        let error = needs_zone(&fixture.files(), "fe80::9".parse().unwrap()).to_string();
+        assert!(
+            error.contains("fe80::9%eth0, with a port [fe80::9%eth0]:PORT"),
+            "{error}"
+        );
+        assert!(
+            error.contains("(devices with such addresses: eth0, wlan0)"),
+            "{error}"
+        );
+        let nowhere = Fixture::new(&[]);
+        let error = needs_zone(&nowhere.files(), "fe80::9".parse().unwrap()).to_string();
+        assert!(error.contains("no device here has"), "{error}");
+    }
+
+    #[test]
+    fn local_addresses_are_addresses() {
+        let one = |text: &str| local(text).map(|address| address.to_string());
+        assert_eq!(one("10.0.0.1").unwrap(), "10.0.0.1:0");
+        assert_eq!(one("[::1]").unwrap(), "[::1]:0");
+        assert_eq!(one("fe80::1").unwrap(), "[fe80::1]:0");
+        assert_eq!(one("::ffff:10.0.0.1").unwrap(), "10.0.0.1:0");
+        for (text, part) in [
+            ("10.0.0.1/24", "write 10.0.0.1"),
+            ("fd00::1/64", "write fd00::1"),
+            (
+                "lo",
+                "a network device; write one of the device's addresses",
+            ),
+            ("node-2", "'node-2' is no IP address; write"),
+            ("10.0.0.1:80", "is no IP address"),
+            ("fe80::1%tare-no", "no network device tare-no"),
+            ("", "is no IP address"),
+        ] {
+            let error = local(text).unwrap_err();
+            assert!(error.to_string().contains(part), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod room;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::cpus::Cpus;
 use super::environment::{self, WarningContext};
@@ -24,6 +24,7 @@ use crate::result::{Bandwidth, Environments, Params, Report, SCHEMA, StepResult,
 use crate::sys::usage::boot_id;
 use crate::sys::{random, tuning};
 use crate::worker::http::Destination;
+use crate::worker::unavailable;
 
 use room::Room;
 
@@ -295,15 +296,15 @@ fn hold_no_idle() -> Result<tuning::NoIdle> {
     })
 }
 
-const fn ip_of(destination: &Destination) -> Option<IpAddr> {
+const fn socket_address_of(destination: &Destination) -> Option<SocketAddr> {
     match destination {
-        Destination::Tcp(address) => Some(address.ip()),
+        Destination::Tcp(address) => Some(*address),
         Destination::Unix(_) => None,
     }
 }
 
 fn empty_report<M: Measure>(measure: &M, far_end: &FarEnd) -> Report {
-    let client = environment::capture(far_end.addresses.first().and_then(ip_of));
+    let client = environment::capture(far_end.addresses.first().and_then(socket_address_of));
     Report {
         schema: SCHEMA.to_owned(),
         tool: Tool {
@@ -528,7 +529,12 @@ impl<M: Measure> Run<'_, M> {
             if !unreached || self.interrupt.is_raised() {
                 return Ok((params, outcome, load));
             }
-            let Some(next) = self.others.pop_front() else {
+            // What there is no way to from here at all (IPv6 is off) is not worth a try, nor the last word.
+            let tried = |next: &Destination| match next {
+                Destination::Tcp(to) => unavailable::address(*to, None).is_none(),
+                Destination::Unix(_) => true,
+            };
+            let Some(next) = std::iter::from_fn(|| self.others.pop_front()).find(tried) else {
                 return Ok((params, outcome, load));
             };
             let warning = self.unreached(&self.address, &next);

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod device;
 pub mod files;
 pub mod flight;
+pub mod inet6;
 mod message;
 pub mod namespace;
 pub mod netlink;

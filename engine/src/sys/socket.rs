@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -87,13 +88,23 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
     Ok(())
 }
 
+/// The name of a Unix socket in the abstract namespace, which is written with an `@` where the kernel has a zero byte.
+#[must_use]
+pub fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_bytes().strip_prefix(b"@")
+}
+
 /// A stream socket that is connected to the Unix listener at `path`: non-blocking, closed on exec.
 ///
 /// # Errors
 /// As `socket` or `connect` answers: [`OpError::TryAgain`] while the listener's queue is full, [`OpError::NameTooLong`]
 /// for a path of more than 107 bytes (`unix(7)`).
 pub fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
-    let address = UnixAddr::new(path).map_err(|e| ("connect", e))?;
+    let address = match abstract_name(path) {
+        Some(name) => UnixAddr::new_abstract(name),
+        None => UnixAddr::new(path),
+    };
+    let address = address.map_err(|e| ("connect", e))?;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = sock::socket(AddressFamily::Unix, SockType::Stream, flags, None)
         .map_err(|e| ("socket", e))?;

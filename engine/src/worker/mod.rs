@@ -33,6 +33,7 @@ pub mod server;
 mod simulation;
 pub mod stream;
 pub mod tally;
+pub mod unavailable;
 
 pub use counters::TurnCounters;
 

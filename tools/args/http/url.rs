@@ -1,5 +1,7 @@
 //! URLs as typed: against what, and which path there.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,7 +15,7 @@ use crate::args::path::{NEEDS_BRACKETS, host_and_port};
 const PORT: u16 = 80;
 /// What to write instead of something that is no URL.
 const FORMS: &str = "write http://HOST[:PORT]/PATH, HOST[:PORT]/PATH, [IPV6]:PORT/PATH, unix:/SOCKET[:/PATH], \
-                     loopback/PATH or veth/PATH";
+                     unix:@NAME[:/PATH], loopback/PATH or veth/PATH";
 
 /// A URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,17 @@ impl FromStr for Url {
         if let Some(rest) = text.strip_prefix("unix:") {
             return unix(rest)
                 .ok_or_else(|| refuse("unix: is followed by the path of a socket"))?;
+        }
+        if let Some((scheme, rest)) = text.split_once("://")
+            && ["http+unix", "unix+http"].contains(&scheme.to_ascii_lowercase().as_str())
+        {
+            let (socket, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            let socket = unescaped(socket);
+            let socket = socket.ok_or_else(|| {
+                refuse("the socket's path stands where a host would, percent-encoded")
+                    .remedy("write http+unix://%2Frun%2Fapp.sock/PATH or unix:/run/app.sock:/PATH")
+            })?;
+            return path_and_query(path).map(|path| of_socket(socket, path));
         }
         let rest = without_scheme(text)?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -72,7 +85,8 @@ impl FromStr for Url {
             return Err(refuse("that is no host name"));
         }
         let port = match port {
-            None => PORT,
+            // An empty one is the default (RFC 3986, section 3.2.3).
+            None | Some("") => PORT,
             Some(digits) => digits
                 .parse()
                 .ok()
@@ -122,21 +136,50 @@ fn embedded(name: &str) -> Option<Target> {
     }
 }
 
-/// `/run/app.sock`, `/run/app.sock:/path`; none where there is no socket in it.
+/// `/run/app.sock`, `/run/app.sock:/path`, `@name:/path`; none where there is no socket in it.
 fn unix(text: &str) -> Option<Result<Url>> {
+    // As Docker writes them: unix:///run/app.sock.
+    let text = text
+        .strip_prefix("//")
+        .filter(|rest| rest.starts_with(['/', '@']))
+        .unwrap_or(text);
     let (socket, path) = match text.find(":/") {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (text, ""),
     };
-    if socket.is_empty() || socket.contains('\0') {
+    if socket.trim_start_matches('@').is_empty() || socket.contains('\0') {
         return None;
     }
-    Some(path_and_query(path).map(|path| Url {
-        target: Target::Unix(PathBuf::from(socket)),
+    Some(path_and_query(path).map(|path| of_socket(PathBuf::from(socket), path)))
+}
+
+fn of_socket(socket: PathBuf, path: String) -> Url {
+    Url {
+        target: Target::Unix(socket),
         path,
         // As curl has it: a socket has no name, and HTTP/1.1 wants one.
         host: "localhost".to_owned(),
-    }))
+    }
+}
+
+/// A path that is percent-encoded; none where that is not well-formed, or names nothing.
+fn unescaped(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        // A sign would be taken for part of the number.
+        let is_hex = code.bytes().all(|b| b.is_ascii_hexdigit());
+        bytes.push(
+            u8::from_str_radix(code, 16)
+                .ok()
+                .filter(|b| is_hex && *b != 0)?,
+        );
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    let names = bytes.iter().any(|b| *b != b'@');
+    (names && !bytes.contains(&0)).then(|| OsString::from_vec(bytes).into())
 }
 
 /// RFC 9110, section 7.2; a zone says nothing to the other end (RFC 6874, section 1).
@@ -217,7 +260,33 @@ mod tests {
                 "/",
                 "[fe80::1]",
             ),
+            (
+                "http://[fe80::1%25eth0]/x",
+                host("fe80::1%25eth0", 80),
+                "/x",
+                "[fe80::1]",
+            ),
             ("::1", host("::1", 80), "/", "[::1]"),
+            ("fd00::1:2/x", host("fd00::1:2", 80), "/x", "[fd00::1:2]"),
+            (
+                "http://fe80::1:8080/x",
+                host("fe80::1:8080", 80),
+                "/x",
+                "[fe80::1:8080]",
+            ),
+            (
+                "http://[::ffff:10.0.0.1]:81",
+                host("::ffff:10.0.0.1", 81),
+                "/",
+                "[::ffff:10.0.0.1]:81",
+            ),
+            ("http://node:/x", host("node", 80), "/x", "node"),
+            (
+                "http://localhost./",
+                host("localhost.", 80),
+                "/",
+                "localhost.",
+            ),
             ("loopback", Target::Loopback, "/", "loopback"),
             (
                 "loopback/echo?status=511:20",
@@ -237,6 +306,30 @@ mod tests {
                 "unix:/run/a.sock:/x?y",
                 Target::Unix("/run/a.sock".into()),
                 "/x?y",
+                "localhost",
+            ),
+            (
+                "unix:///run/a.sock:/x",
+                Target::Unix("/run/a.sock".into()),
+                "/x",
+                "localhost",
+            ),
+            (
+                "unix:@bus/1:/x",
+                Target::Unix("@bus/1".into()),
+                "/x",
+                "localhost",
+            ),
+            (
+                "http+unix://%2Frun%2Fa%20b.sock/x?y",
+                Target::Unix("/run/a b.sock".into()),
+                "/x?y",
+                "localhost",
+            ),
+            (
+                "HTTP+UNIX://%40bus",
+                Target::Unix("@bus".into()),
+                "/",
                 "localhost",
             ),
         ] {
@@ -267,9 +360,18 @@ mod tests {
             ("node:x/", "1 to 65535"),
             ("[::1/", "not closed"),
             ("http://::1:9/", "write http://[::1]:9/"),
-            ("http://fe80::1:8080/x", "write http://[fe80::1]:8080/x"),
+            ("http://node:http/", "1 to 65535"),
             ("200", "-R RATE"),
             ("unix:", "path of a socket"),
+            ("unix:@", "path of a socket"),
+            (
+                "http+unix:///run/a.sock",
+                "write http+unix://%2Frun%2Fapp.sock",
+            ),
+            ("http+unix://%40/x", "percent-encoded"),
+            ("http+unix://%2/x", "percent-encoded"),
+            ("http+unix://a%00b/x", "percent-encoded"),
+            ("http+unix://%+1/x", "percent-encoded"),
         ] {
             let error = text.parse::<Url>().expect_err(text);
             assert!(error.to_string().contains(why), "{text}: {error}");

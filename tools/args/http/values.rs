@@ -1,11 +1,12 @@
 //! The values of `tare http`'s own flags.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::STEPS_MAX;
 use tare_engine::run::plan::Stage;
+use tare_engine::run::resolve;
 use tare_engine::units::{Nanos, PerSecond};
 
 use crate::args::path::host_and_port;
@@ -99,14 +100,14 @@ impl FromStr for Endpoint {
 
 /// An address of a name, as curl's `--resolve`: `node-2:8080:10.0.0.2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolve(pub(super) String, pub(super) u16, pub(super) IpAddr);
+pub(super) struct Resolve(pub(super) String, pub(super) SocketAddr);
 
 impl Resolve {
     /// Whether it says where that host and port are. Letter case does not count in names, nor does the root's dot
     /// (RFC 4343; RFC 1034, section 3.1).
     pub(super) fn is_of(&self, host: &str, port: u16) -> bool {
         let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-        self.1 == port && plain(&self.0) == plain(host)
+        self.1.port() == port && plain(&self.0) == plain(host)
     }
 }
 
@@ -128,15 +129,15 @@ impl FromStr for Resolve {
         let bare = address
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
-        let address = bare.unwrap_or(address).parse();
-        let address = address.map_err(|_| refuse("the third part is no IP address"))?;
-        Ok(Self(host.to_ascii_lowercase(), port, address))
+        let address = resolve::literal(bare.unwrap_or(address), port)?;
+        let address = address.ok_or_else(|| refuse("the third part is no IP address"))?;
+        Ok(Self(host.to_ascii_lowercase(), address))
     }
 }
 
-/// Local addresses: `10.0.0.1,10.0.0.2`, `127.0.0.1-127.0.0.8`.
+/// Local addresses: `10.0.0.1,10.0.0.2`, `127.0.0.1-127.0.0.8`, `fe80::1%eth0`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Addresses(pub(super) Vec<IpAddr>);
+pub(super) struct Addresses(pub(super) Vec<SocketAddr>);
 
 impl FromStr for Addresses {
     type Err = Error;
@@ -150,19 +151,21 @@ impl FromStr for Addresses {
                 "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8",
             )
         };
-        let one = |text: &str| {
-            text.trim()
-                .parse::<IpAddr>()
-                .map_err(|_| refuse("a part of it is no IP address"))
-        };
+        let one = |text: &str| resolve::local(text.trim());
         let mut addresses = Vec::new();
         for part in text.split(',') {
-            let (first, last) = match part.split_once('-') {
-                Some((first, last)) => (one(first)?, one(last)?),
-                None => (one(part)?, one(part)?),
+            // A device's name may have a dash, too.
+            let range = part.match_indices('-').find_map(|(at, _)| {
+                let (first, last) = (one(&part[..at]), one(&part[at + 1..]));
+                first.ok().zip(last.ok())
+            });
+            let (start, end) = match (range, one(part)) {
+                (_, Ok(address)) => (address, address),
+                (Some(range), _) => range,
+                (None, Err(error)) => return Err(error),
             };
-            let ((v4, first), (also_v4, last)) = (number(first), number(last));
-            if v4 != also_v4 || first > last {
+            let ((v4, first), (also_v4, last)) = (number(start.ip()), number(end.ip()));
+            if v4 != also_v4 || first > last || zone(start) != zone(end) {
                 return Err(refuse(
                     "a range goes from an address to a later one of its kind",
                 ));
@@ -172,7 +175,7 @@ impl FromStr for Addresses {
                     "it has more than {ADDRESSES_MAX} addresses"
                 )));
             }
-            addresses.extend((first..=last).map(|number| address(v4, number)));
+            addresses.extend((first..=last).map(|number| address(v4, number, zone(start))));
         }
         let mut seen = addresses.clone();
         seen.sort_unstable();
@@ -198,10 +201,17 @@ fn number(address: IpAddr) -> (bool, u128) {
     }
 }
 
-fn address(is_v4: bool, number: u128) -> IpAddr {
+fn address(is_v4: bool, number: u128, zone: u32) -> SocketAddr {
     match u32::try_from(number) {
-        Ok(number) if is_v4 => Ipv4Addr::from_bits(number).into(),
-        _ => Ipv6Addr::from_bits(number).into(),
+        Ok(number) if is_v4 => (Ipv4Addr::from_bits(number), 0).into(),
+        _ => SocketAddrV6::new(Ipv6Addr::from_bits(number), 0, 0, zone).into(),
+    }
+}
+
+const fn zone(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) => v6.scope_id(),
+        SocketAddr::V4(_) => 0,
     }
 }
 
@@ -249,13 +259,19 @@ mod tests {
             ("n:80:::1", "::1"),
         ] {
             let resolve: Resolve = text.parse().unwrap();
-            assert_eq!(resolve, Resolve("n".into(), 80, ip(address)));
+            assert_eq!(resolve, Resolve("n".into(), (ip(address), 80).into()));
         }
+        let resolve: Resolve = "n:80:[fe80::1%lo]".parse().unwrap();
+        assert_eq!((resolve.1.ip(), resolve.1.port()), (ip("fe80::1"), 80));
+        assert_ne!(zone(resolve.1), 0);
+        let error = "n:80:fe80::1".parse::<Resolve>().unwrap_err();
+        assert!(error.to_string().contains("say on which device"), "{error}");
         for text in ["n:80", "n:0:::1", ":80:::1", "n:80:m"] {
             assert!(text.parse::<Resolve>().is_err(), "{text}");
         }
         let list: Addresses = "127.0.0.254-127.0.1.1, 10.0.0.1".parse().unwrap();
-        let shown: Vec<String> = list.0.iter().map(ToString::to_string).collect();
+        let shown = list.0.iter().map(|address| address.ip().to_string());
+        let shown: Vec<String> = shown.collect();
         assert_eq!(
             shown,
             [
@@ -267,7 +283,11 @@ mod tests {
             ]
         );
         let list: Addresses = "::ff-::101".parse().unwrap();
-        assert_eq!(list.0, [ip("::ff"), ip("::100"), ip("::101")]);
+        let some = ["::ff", "::100", "::101"];
+        assert_eq!(list.0, some.map(|text| SocketAddr::new(ip(text), 0)));
+        let list: Addresses = "fe80::1%lo-fe80::2%lo,fe80::9%lo,fe80::a".parse().unwrap();
+        assert!(list.0[..3].iter().all(|local| zone(*local) != 0));
+        assert_eq!((list.0.len(), zone(list.0[3])), (4, 0));
         for text in [
             "",
             "x",
@@ -276,6 +296,10 @@ mod tests {
             "::-::ffff",
             "1.1.1.1,1.1.1.1",
             "1.1.1.1,::1",
+            "fe80::1%lo-fe80::2",
+            "fe80::1%tare-no",
+            "10.0.0.1/24",
+            "lo",
         ] {
             assert!(text.parse::<Addresses>().is_err(), "{text}");
         }

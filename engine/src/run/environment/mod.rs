@@ -6,7 +6,7 @@
 mod isolation;
 mod warnings;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub(super) use warnings::{CONNTRACK_FULL_PERCENT, EXIT_LATENCY_MAX_US, is_fast_clock};
 pub use warnings::{WarningContext, warnings};
@@ -26,13 +26,13 @@ pub(super) const CPU_DIRECTORY: &str = "/sys/devices/system/cpu";
 /// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread that is not
 /// pinned, outside the measured phase.
 #[must_use]
-pub fn capture(route_to: Option<IpAddr>) -> Environment {
+pub fn capture(route_to: Option<SocketAddr>) -> Environment {
     let files = Files::default();
     let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     Environment {
         descriptors_limit: rlimit::descriptors_limit(),
         memlock_limit_bytes: rlimit::memlock_limit_bytes(),
-        device: route_to.and_then(|to| device_below(&files, to)),
+        device: route_to.and_then(|to| device_towards(&files, to)),
         ..read(&files, &allowed_cpus(), in_kubernetes)
     }
 }
@@ -137,8 +137,19 @@ pub fn route_device(to: IpAddr) -> Option<Device> {
     device_below(&Files::default(), to)
 }
 
+/// That of a zone, where there is one: without it a link-local address is routed to any device.
+fn device_towards(files: &Files, to: SocketAddr) -> Option<Device> {
+    match to {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => device_numbered(files, v6.scope_id()),
+        _ => device_below(files, to.ip()),
+    }
+}
+
 fn device_below(files: &Files, to: IpAddr) -> Option<Device> {
-    let index = Netlink::open().ok()?.route(to).ok()?.device?;
+    device_numbered(files, Netlink::open().ok()?.route(to).ok()?.device?)
+}
+
+fn device_numbered(files: &Files, index: u32) -> Option<Device> {
     let name = nix::net::if_::if_indextoname(index).ok()?;
     Some(device_named(files, name.to_str().ok()?))
 }
@@ -312,7 +323,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_kernel_and_a_route_to_itself() {
-        let environment = capture(Some(Ipv4Addr::LOCALHOST.into()));
+        let environment = capture(Some((Ipv4Addr::LOCALHOST, 1).into()));
         assert!(environment.kernel.is_some());
         assert!(environment.cpus_allowed.is_some());
         assert!(environment.descriptors_limit.is_some_and(|limit| limit > 0));

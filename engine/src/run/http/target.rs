@@ -1,15 +1,18 @@
 //! Where an HTTP load goes: names and what replaces them, local addresses, and which of several addresses answers.
 
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 
+use crate::driver::{shown, towards};
 use crate::error::{Error, Result};
 use crate::run::far_end::FarEnd;
 use crate::run::observe::Interrupt;
 use crate::run::plan::HttpPlan;
 use crate::run::resolve;
+use crate::sys::files::Files;
 use crate::units::Nanos;
 use crate::worker::http::Destination;
+use crate::worker::unavailable;
 
 /// A Unix socket.
 ///
@@ -83,60 +86,69 @@ pub(super) fn host(
 
 /// The addresses that `--resolve` gives to that host and port, in the order given. Names are compared as names are
 /// (RFC 4343): letter case does not count, nor the root's dot.
-fn resolved(entries: &[(String, u16, IpAddr)], host: &str, port: u16) -> Vec<SocketAddr> {
+fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<SocketAddr> {
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
     let wanted = plain(host);
     let mut addresses = Vec::new();
-    for (name, of_port, ip) in entries {
-        let address = SocketAddr::new(*ip, port);
-        if plain(name) == wanted && *of_port == port && !addresses.contains(&address) {
-            addresses.push(address);
+    for (name, address) in entries {
+        if plain(name) == wanted && address.port() == port && !addresses.contains(address) {
+            addresses.push(*address);
         }
     }
     addresses
 }
 
 /// Local addresses must be this machine's, and of the same family as at least one address of the far end.
-fn check_bind(bind: &[IpAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
+fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
+    let name = |local: &SocketAddr| shown(*local);
     let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
     let Some(first) = bind.first() else {
         return Ok(());
     };
     if let Some(other) = bind.iter().find(|ip| ip.is_ipv4() != first.is_ipv4()) {
         return Err(Error::usage(format!(
-            "--bind {first} is {}, and {other} is {}",
+            "--bind {} is {}, and {} is {}",
+            name(first),
             family(first.is_ipv4()),
+            name(other),
             family(other.is_ipv4())
         ))
         .remedy("give addresses of one family: all connections go to the same address"));
     }
-    if !addresses.iter().any(|a| a.is_ipv4() == first.is_ipv4()) {
+    let mut reachable = addresses.iter().filter(|a| a.is_ipv4() == first.is_ipv4());
+    let Some(to) = reachable.next() else {
         let theirs = family(!first.is_ipv4());
         return Err(Error::usage(format!(
-            "--bind {first} is {}, and {host} has {theirs} addresses only",
+            "--bind {} is {}, and {host} has {theirs} addresses only",
+            name(first),
             family(first.is_ipv4())
         ))
         .remedy(format!("bind to an {theirs} address of this machine")));
-    }
-    for ip in bind {
+    };
+    for local in bind.iter().map(|local| towards(*local, *to)) {
         // A datagram socket: nothing is sent, and no port of TCP taken.
-        if let Err(error) = UdpSocket::bind((*ip, 0)) {
-            return Err(Error::usage(format!(
-                "cannot connect from {ip} (--bind): {}",
-                if error.kind() == std::io::ErrorKind::AddrNotAvailable {
-                    "it is no address of this machine".to_owned()
-                } else {
-                    error.to_string()
-                }
-            ))
-            .remedy("`ip address` lists those there are"));
-        }
+        let Err(error) = UdpSocket::bind(local) else {
+            continue;
+        };
+        let why = match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL | libc::EINVAL) => {
+                unavailable::source(&Files::default(), local)
+            }
+            _ => Error::environment(error.to_string()),
+        };
+        let message = format!(
+            "cannot connect from {} (--bind): {}",
+            shown(local),
+            why.message()
+        );
+        let advice = why.advice().unwrap_or("`ip address` lists those there are");
+        return Err(Error::usage(message).remedy(advice));
     }
     Ok(())
 }
 
 /// Those of the local addresses' family.
-fn of_family(mut addresses: Vec<SocketAddr>, bind: &[IpAddr]) -> Vec<SocketAddr> {
+fn of_family(mut addresses: Vec<SocketAddr>, bind: &[SocketAddr]) -> Vec<SocketAddr> {
     if let Some(first) = bind.first() {
         addresses.retain(|address| address.is_ipv4() == first.is_ipv4());
     }
@@ -164,7 +176,10 @@ fn first_accepting(
                 let reached = addresses.split_off(index);
                 return Ok((addresses, reached));
             }
-            Err(error) => refusals.push(format!("{address} ({error})")),
+            Err(error) => refusals.push(match unavailable::address(*address, None) {
+                Some(why) => format!("{address} ({})", why.message()),
+                None => format!("{address} ({error})"),
+            }),
         }
     }
     Err(Error::peer(format!(
@@ -187,14 +202,14 @@ mod tests {
 
     #[test]
     fn entries_of_resolve_are_those_of_the_host_and_the_port() {
-        let entries: Vec<(String, u16, IpAddr)> = [
-            ("web.example", 80, "192.0.2.1"),
-            ("web.example", 8080, "192.0.2.2"),
-            ("WEB.example.", 80, "2001:db8::1"),
-            ("web.example", 80, "192.0.2.1"),
-            ("other", 80, "192.0.2.3"),
+        let entries: Vec<(String, SocketAddr)> = [
+            ("web.example", "192.0.2.1:80"),
+            ("web.example", "192.0.2.2:8080"),
+            ("WEB.example.", "[2001:db8::1]:80"),
+            ("web.example", "192.0.2.1:80"),
+            ("other", "192.0.2.3:80"),
         ]
-        .map(|(host, port, ip)| (host.to_owned(), port, ip.parse().unwrap()))
+        .map(|(host, address)| (host.to_owned(), address.parse().unwrap()))
         .into();
         let found = resolved(&entries, "Web.Example", 80);
         assert_eq!(found, sockets(&["192.0.2.1:80", "[2001:db8::1]:80"]));
@@ -225,7 +240,8 @@ mod tests {
     fn local_addresses_are_of_one_family_which_the_far_end_has_and_exist() {
         let far = sockets(&["192.0.2.1:80"]);
         let check = |bind: &[&str]| {
-            let bind: Vec<IpAddr> = bind.iter().map(|ip| ip.parse().unwrap()).collect();
+            let bind = bind.iter().map(|ip| resolve::local(ip).unwrap());
+            let bind: Vec<SocketAddr> = bind.collect();
             check_bind(&bind, &far, "web")
         };
         assert!(check(&[]).is_ok());
@@ -240,7 +256,7 @@ mod tests {
             assert!(error.message().contains(part), "{error}");
         }
         let both = sockets(&["[2001:db8::1]:80", "192.0.2.1:80"]);
-        let v4 = ["127.0.0.1".parse().unwrap()];
+        let v4 = ["127.0.0.1:0".parse().unwrap()];
         assert_eq!(of_family(both.clone(), &v4), both[1..]);
         assert_eq!(of_family(both.clone(), &[]), both);
     }

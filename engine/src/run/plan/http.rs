@@ -1,8 +1,9 @@
 //! The plan of an HTTP load.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use super::{Arrivals, Body, Common, Framing, Late, RequestSpec, StatusSet, Target, secret};
+use crate::driver::shown;
 use crate::units::Nanos;
 
 /// A request and how often it is sent, relative to the others.
@@ -67,12 +68,12 @@ pub struct HttpPlan {
     pub connect_rate_per_s: Option<f64>,
     /// What counts as success.
     pub expect: StatusSet,
-    /// Addresses of names, as curl's `--resolve`: host, port, addresses.
-    pub resolve: Vec<(String, u16, IpAddr)>,
+    /// Addresses of names, as curl's `--resolve`: host, address and port.
+    pub resolve: Vec<(String, SocketAddr)>,
     /// Connect there instead, whatever the URL says; the `Host` header stays.
     pub connect_to: Option<(String, u16)>,
-    /// Local addresses to connect from, in turn.
-    pub bind: Vec<IpAddr>,
+    /// Local addresses to connect from, in turn, without a port.
+    pub bind: Vec<SocketAddr>,
     /// What every measuring command has.
     pub common: Common,
 }
@@ -118,7 +119,8 @@ pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> 
             "duration_ns": stage.duration.map(|d| d.0),
         })
     };
-    let resolve = |(host, port, ip): &(String, u16, IpAddr)| format!("{host}:{port}:{ip}");
+    let resolve =
+        |(host, at): &(String, SocketAddr)| format!("{host}:{}:{}", at.port(), shown(*at));
     let own = serde_json::json!({
         "proto": "http",
         "requests": plan.requests.iter().map(request).collect::<Vec<_>>(),
@@ -134,7 +136,7 @@ pub(in crate::run) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> 
         "expect_status": plan.expect.text(),
         "resolve": plan.resolve.iter().map(resolve).collect::<Vec<_>>(),
         "connect_to": plan.connect_to.as_ref().map(|(host, port)| format!("{host}:{port}")),
-        "bind": plan.bind,
+        "bind": plan.bind.iter().copied().map(shown).collect::<Vec<_>>(),
     });
     if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
         described.extend(own);

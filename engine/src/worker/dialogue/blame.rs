@@ -6,17 +6,15 @@ use super::DialogueSpec;
 use crate::driver::{OpError, SocketSpec, TcpInfo};
 use crate::error::Error;
 use crate::proto::hello::{Figures, Test};
+use crate::sys::files::Files;
 use crate::units::Nanos;
 use crate::worker::errors::Stage;
+use crate::worker::unavailable;
 
 /// A socket could not be opened: nothing that the far end could help.
 pub(super) fn cannot_open(error: OpError, spec: &SocketSpec) -> Error {
     if let (Some(local), OpError::AddressNotAvailable | OpError::Invalid) = (spec.local, error) {
-        let local = local.ip();
-        return Error::environment(format!(
-            "{local} is no address of this machine to send from"
-        ))
-        .remedy("`ip address` lists those there are, each for targets of its own family");
+        return unavailable::source(&Files::default(), local);
     }
     let what = Error::environment(format!("no socket can be opened: {error}"));
     match error {
@@ -24,12 +22,26 @@ pub(super) fn cannot_open(error: OpError, spec: &SocketSpec) -> Error {
         OpError::FamilyNotSupported => {
             what.remedy("IPv6 is switched off here: give an IPv4 address")
         }
+        OpError::AddressInUse => {
+            what.remedy("no port is left: wait a minute, or widen net.ipv4.ip_local_port_range")
+        }
         _ => what,
     }
 }
 
-/// A failed operation.
-pub(super) fn operation(to: SocketAddr, stage: Stage, error: OpError) -> Error {
+/// A failed operation, over a socket that is bound to `local` where that is given.
+pub(super) fn operation(
+    to: SocketAddr,
+    local: Option<SocketAddr>,
+    stage: Stage,
+    error: OpError,
+) -> Error {
+    if let (Stage::Connect, OpError::AddressNotAvailable | OpError::NetworkUnreachable) =
+        (stage, error)
+        && let Some(error) = unavailable::address(to, local)
+    {
+        return error;
+    }
     match (stage, error) {
         (Stage::Connect, OpError::Refused) => Error::peer(format!("{to} refuses connections"))
             .remedy(format!(
@@ -39,7 +51,8 @@ pub(super) fn operation(to: SocketAddr, stage: Stage, error: OpError) -> Error {
             .remedy(format!(
                 "start `tare serve --listen {to}` there, or check the port"
             )),
-        (Stage::Connect, OpError::AddressNotAvailable) => {
+        // With no port left for a datagram socket, connect says EAGAIN.
+        (Stage::Connect, OpError::AddressNotAvailable | OpError::TryAgain) => {
             Error::environment(format!("no ephemeral port is left towards {to}"))
                 .remedy("wait a minute, or widen net.ipv4.ip_local_port_range")
         }

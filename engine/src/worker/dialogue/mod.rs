@@ -373,7 +373,7 @@ impl Dialogue {
             (_, Purpose::Send) => Stage::Send,
             _ => Stage::Receive,
         };
-        let error_in_words = blame::operation(spec.to, stage, error);
+        let error_in_words = blame::operation(spec.to, spec.socket.local, stage, error);
         News::failed(stage, error.name(), Some(error_in_words))
     }
 

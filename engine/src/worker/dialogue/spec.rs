@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::blame;
-use crate::driver::SocketSpec;
+use crate::driver::{SocketSpec, towards};
 use crate::error::Error;
 use crate::proto::auth::Secret;
 use crate::proto::hello::{Accept, Figures, Hello, Transport};
@@ -49,6 +49,13 @@ impl DialogueSpec {
             timeout,
             nonce,
         }
+    }
+
+    /// The same over sockets that are bound to `local`, where that is given.
+    #[must_use]
+    pub fn from_local(mut self, local: Option<SocketAddr>) -> Self {
+        self.socket.local = local.map(|local| towards(local, self.to));
+        self
     }
 
     /// TCP or UDP.

@@ -1,9 +1,13 @@
 //! Whose fault a failure is, and what to type next.
 
+use std::net::SocketAddr;
+
 use super::{Blamed, Destination, HttpSpec};
-use crate::driver::OpError;
+use crate::driver::{OpError, towards};
 use crate::error::Error;
+use crate::sys::socket::abstract_name;
 use crate::worker::errors::Stage;
+use crate::worker::unavailable;
 
 /// A failure in words fit for the user.
 pub(super) fn words(spec: &HttpSpec, stage: Stage, blamed: Blamed) -> Error {
@@ -34,10 +38,30 @@ pub(super) fn words(spec: &HttpSpec, stage: Stage, blamed: Blamed) -> Error {
 
 fn unconnected(spec: &HttpSpec, error: OpError) -> Error {
     let to = &spec.to;
+    if let (
+        OpError::AddressNotAvailable | OpError::NetworkUnreachable | OpError::Invalid,
+        Destination::Tcp(to),
+    ) = (error, to)
+    {
+        let from = |local: &SocketAddr| unavailable::address(*to, Some(towards(*local, *to)));
+        let why = match spec.bind.as_slice() {
+            [] => unavailable::address(*to, None),
+            all => all.iter().find_map(from),
+        };
+        if let Some(why) = why {
+            return why;
+        }
+    }
     match (error, to) {
         (OpError::Refused, Destination::Tcp(_)) => {
             Error::peer(format!("{to} refuses connections (ECONNREFUSED)"))
                 .remedy("start the server there, or check the port")
+        }
+        (OpError::Refused, Destination::Unix(path)) if abstract_name(path).is_some() => {
+            Error::peer(format!("nobody listens on the abstract socket {to} (ECONNREFUSED)"))
+                .remedy(
+                    "start the server, or check the name: `ss -xl` lists those of this network namespace, each has its own",
+                )
         }
         (OpError::Refused, Destination::Unix(_)) => {
             Error::peer(format!("nobody listens on {to} (ECONNREFUSED)"))
@@ -52,11 +76,13 @@ fn unconnected(spec: &HttpSpec, error: OpError) -> Error {
                 "connect from more addresses (--bind), or widen net.ipv4.ip_local_port_range",
             )
         }
-        (OpError::AddressNotAvailable | OpError::Invalid, Destination::Tcp(_)) => {
-            Error::environment(format!(
-                "an address of --bind is none of this machine, or no port of it is left towards {to}"
-            ))
-            .remedy("`ip address` lists those there are; name more of them")
+        (OpError::AddressNotAvailable, Destination::Tcp(_)) => Error::environment(format!(
+            "no ephemeral port of an address of --bind is left towards {to}"
+        ))
+        .remedy("name more addresses, or widen net.ipv4.ip_local_port_range"),
+        (OpError::FamilyNotSupported, Destination::Tcp(_)) => {
+            Error::environment(format!("no socket for {to} can be opened: {error}"))
+                .remedy("IPv6 is switched off here: give an IPv4 address")
         }
         (OpError::TooManyFiles, _) => {
             Error::environment("no descriptor is left for another connection (EMFILE)").remedy(

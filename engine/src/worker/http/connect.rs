@@ -9,7 +9,7 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::blame;
 use super::connection::{Connection, State};
 use super::{Blamed, Destination, Gauge, HttpClient};
-use crate::driver::{Driver, DriverError, Op, OpError, SocketSpec};
+use crate::driver::{Driver, DriverError, Op, OpError, SocketSpec, towards};
 use crate::units::{Instant, Nanos};
 use crate::worker::course::Stand;
 use crate::worker::errors::Stage;
@@ -133,7 +133,7 @@ impl<G: Gauge> HttpClient<G> {
         let binds = &self.spec.bind;
         let place = usize::try_from(turn % binds.len().max(1) as u64).unwrap_or(0);
         SocketSpec {
-            local: binds.get(place).map(|ip| SocketAddr::new(*ip, 0)),
+            local: binds.get(place).map(|local| towards(*local, to)),
             ..SocketSpec::stream_to(to)
         }
     }

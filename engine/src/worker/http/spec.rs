@@ -1,6 +1,6 @@
 //! What one worker of an HTTP load is to do.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Late {
 pub enum Destination {
     /// Over TCP.
     Tcp(SocketAddr),
-    /// Over a Unix socket.
+    /// Over a Unix socket; a name that begins with `@` is in the abstract namespace (unix(7)).
     Unix(PathBuf),
 }
 
@@ -54,7 +54,7 @@ pub struct HttpSpec {
     /// Where connections go.
     pub to: Destination,
     /// Local addresses to connect from, in turn; the first connection of this worker takes number `first`.
-    pub bind: Vec<IpAddr>,
+    pub bind: Vec<SocketAddr>,
     /// Connections of all workers before this one.
     pub first: u32,
     /// Connections of this worker.
