@@ -22,9 +22,12 @@ pub const SEGMENTS_MAX: usize = 4;
 /// The longest head of a response that the client reads, bytes.
 pub const RESPONSE_HEAD_MAX: usize = 64 << 10;
 /// Headers (and trailers) of a response.
-pub const RESPONSE_HEADERS_MAX: usize = 128;
-/// Responses of the class 1xx before one response.
-pub const INTERIM_RESPONSES_MAX: u8 = 16;
+pub const RESPONSE_HEADERS_MAX: usize = 512;
+/// All interim responses (1xx) before one response, bytes; how many there are does not matter.
+pub const INTERIM_BYTES_MAX: u64 = 1 << 20;
+/// Line ends that may precede a request line or a status line, bytes: some peers send one after a body (RFC 9112
+/// section 2.2).
+pub const BLANK_MAX: u8 = 4;
 /// The longest line with the size of a chunk, its extensions and all, bytes.
 pub const CHUNK_LINE_MAX: usize = 4 << 10;
 /// All requests of a run, written out, bytes.

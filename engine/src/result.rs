@@ -210,6 +210,10 @@ pub struct StepResult {
     /// What went over the connections; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
+    /// Responses whose framing is faulty by RFC 9112 and was taken as it was meant, by fault: `http10-chunked`,
+    /// `length-and-chunked`; HTTP only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub framing_faults: BTreeMap<String, u64>,
     /// What failed, by phase and cause.
     pub errors: Vec<ErrorCount>,
     /// Connections.
@@ -473,6 +477,10 @@ pub struct Connections {
     /// nanoseconds; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_ns: Option<u64>,
+    /// Times that a request of the measured phase was sent again, since its connection ended before the response; HTTP
+    /// only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent: Option<u64>,
 }
 
 /// How both ends measured.

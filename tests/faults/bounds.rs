@@ -130,7 +130,10 @@ fn ends(mut job: Job, signal: Signal, what: &str) {
     let took = begun.elapsed();
     assert!(took < BOUND, "{what}: {took:?} after {signal}: {ran:#?}");
     if went {
-        assert!(ran.code == Some(1) && !ran.stderr.is_empty(), "{what}: {ran:#?}");
+        assert!(
+            ran.code == Some(1) && !ran.stderr.is_empty(),
+            "{what}: {ran:#?}"
+        );
     } else {
         // It may have come to its end, or to an error, in that very moment.
         assert!(matches!(ran.code, Some(130 | 1)), "{what}: {ran:#?}");
@@ -163,7 +166,12 @@ fn each_of<C: Copy + Send + Sync + std::fmt::Debug>(cells: &[C], test: impl Fn(C
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), cells.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {}: {failed:#?}",
+        failed.len(),
+        cells.len()
+    );
 }
 
 /// A server, and before it what becomes of it.
@@ -213,7 +221,11 @@ impl FarEnd {
             has_turned: Arc::clone(&far_end.has_turned),
             is_met: Arc::clone(&far_end.is_met),
         };
-        far_end.address = if is_udp { proxy.datagrams() } else { proxy.streams() };
+        far_end.address = if is_udp {
+            proxy.datagrams()
+        } else {
+            proxy.streams()
+        };
         if fate == Fate::Stopped && phase == Phase::Hello {
             serve.job.signal(Signal::SIGSTOP);
         }
@@ -247,7 +259,9 @@ impl FarEnd {
 /// A listener whose queue is full: the kernel answers no further connect.
 fn full_backlog() -> (SocketAddr, Vec<TcpStream>) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    listener
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
     listener.listen(0).unwrap();
     let address = listener.local_addr().unwrap().as_socket().unwrap();
     let short = Duration::from_millis(100);
@@ -374,7 +388,9 @@ impl Proxy {
             while let Ok((n, from)) = own.recv_from(&mut bytes) {
                 known.get_or_init(|| from);
                 up.is_met.store(true, Ordering::Relaxed);
-                let asks = bytes[..n.min(200)].windows(9).any(|part| part == b"\"figures\"");
+                let asks = bytes[..n.min(200)]
+                    .windows(9)
+                    .any(|part| part == b"\"figures\"");
                 if up.turns_at_end && asks {
                     up.has_turned.store(true, Ordering::Relaxed);
                 }
@@ -447,7 +463,11 @@ fn the_second_signal_ends_a_client_at_once() {
         thread::sleep(Duration::from_millis(50));
         job.signal(signal);
         let ran = job.wait();
-        assert_eq!((ran.signal, ran.code), (Some(signal as i32), None), "{ran:#?}");
+        assert_eq!(
+            (ran.signal, ran.code),
+            (Some(signal as i32), None),
+            "{ran:#?}"
+        );
     }
 }
 
@@ -467,7 +487,11 @@ fn a_signal_ends_the_wait_for_a_name() {
         let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
         command.args(["-m", "sh", "-c", script]).arg(&conf);
         command.arg(tare().get_program());
-        let target = if test == "http" { "http://silent.example/" } else { "silent.example" };
+        let target = if test == "http" {
+            "http://silent.example/"
+        } else {
+            "silent.example"
+        };
         command.args([test, target, "--timeout", "20s", "--format", "json"]);
         if test == "http" {
             command.args(["--connect-timeout", "20s"]);
@@ -514,15 +538,27 @@ fn the_first_signal_ends_a_server_whatever_its_clients_do() {
         }
     }
     each_of(&customers, |customer| {
-        let Customer { test, flags, backend, stopped } = customer;
+        let Customer {
+            test,
+            flags,
+            backend,
+            stopped,
+        } = customer;
         let serve = Serve::start(&format!("--backend {backend}"));
         // Connections that say nothing, and one that asks for much and reads nothing.
-        let mut idle: Vec<TcpStream> =
-            (0..3).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
-        idle[0].write_all(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut idle: Vec<TcpStream> = (0..3)
+            .map(|_| TcpStream::connect(serve.address()).unwrap())
+            .collect();
+        idle[0]
+            .write_all(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
         idle[1].write_all(b"tare\x01\x01").unwrap();
         let url = format!("http://{}/", serve.address());
-        let target = if test == "http" { url.as_str() } else { serve.address() };
+        let target = if test == "http" {
+            url.as_str()
+        } else {
+            serve.address()
+        };
         let flags = format!("-d 60s --warmup 0 --wait block --quiet {flags}");
         let client = Job::test(test, target, &flags);
         thread::sleep(Duration::from_millis(500));
@@ -541,9 +577,8 @@ fn the_first_signal_ends_a_server_whatever_its_clients_do() {
 /// As a far end that accepts, and then sends a byte now and again.
 #[test]
 fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
-    let cells = cells(|cell| {
-        cell.fate == Fate::Drips && cell.phase == Phase::Measure && cell.test == "bw"
-    });
+    let cells =
+        cells(|cell| cell.fate == Fate::Drips && cell.phase == Phase::Measure && cell.test == "bw");
     each_of(&cells, |cell| {
         let far_end = FarEnd::start(Fate::Drips, Phase::Measure, cell.is_udp());
         let flags = format!(
@@ -556,7 +591,10 @@ fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
         let ran = job.wait();
         // What there was on its way is taken for a while: twice what it takes at the rate of the stream.
         let took = begun.elapsed();
-        assert!(took < Duration::from_secs(8), "{cell:?}: {took:?}: {ran:#?}");
+        assert!(
+            took < Duration::from_secs(8),
+            "{cell:?}: {took:?}: {ran:#?}"
+        );
     });
 }
 
@@ -587,11 +625,21 @@ fn in_a_time_namespace_waits_are_as_long_as_outside() {
         command.arg(tare().get_program());
         command
     };
-    let enough: Vec<_> = cells.iter().filter(|cell| can_be_behind(cell.1)).copied().collect();
+    let enough: Vec<_> = cells
+        .iter()
+        .filter(|cell| can_be_behind(cell.1))
+        .copied()
+        .collect();
     each_of(&enough, |(backend, offset, test, flags)| {
         let mut command = in_namespace(offset);
-        let target = if test == "http" { url.as_str() } else { serve.address() };
-        command.args([test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json"]);
+        let target = if test == "http" {
+            url.as_str()
+        } else {
+            serve.address()
+        };
+        command.args([
+            test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json",
+        ]);
         command.args(["--backend", backend]).args(flags.split(' '));
         let report = Job::start(command).wait().exits(0).report();
         let result = &report["results"][0];

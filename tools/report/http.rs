@@ -214,6 +214,9 @@ pub(super) fn connections(step: &StepResult, http: &HttpParams) -> String {
         grouped(found.sockets_used),
         grouped(found.asked)
     ));
+    if let Some(resent) = found.resent.filter(|resent| *resent > 0) {
+        text.push_str(&format!("; {} requests sent again", grouped(resent)));
+    }
     if http.requests_per_connection.is_some() {
         text.push_str(" (replacing them was asked for)");
     }

@@ -62,6 +62,10 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
     all.sockets_used += own.sockets_used;
     all.connecting_ns = sum_known(all.connecting_ns, own.connecting_ns);
     all.down_ns = sum_known(all.down_ns, own.down_ns);
+    all.resent = sum_known(all.resent, own.resent);
+    for (fault, count) in &step.framing_faults {
+        *pooled.framing_faults.entry(fault.clone()).or_default() += count;
+    }
     add_cpu(&mut pooled.cpu.client, &step.cpu.client);
     if let Some(server) = &step.cpu.server {
         add_cpu(pooled.cpu.server.get_or_insert_default(), server);

@@ -13,8 +13,8 @@ use nix::unistd::geteuid;
 
 use super::journal::{Journal, Note};
 use super::observe::Interrupt;
-use crate::error::{Error, Result};
 use crate::bounds::{HOOK_GRACE, HOOK_MAX};
+use crate::error::{Error, Result};
 use shell::{End, Ended, Patience, SHELL};
 
 /// The commands of an arm, as typed; a shell runs them.

@@ -409,11 +409,7 @@ impl Pacer {
     }
 
     /// The loop has ended: calls `unsent` with every arrival before `end` that was not sent.
-    pub(in crate::worker) fn take_unsent(
-        &mut self,
-        end: Instant,
-        mut unsent: impl FnMut(Instant),
-    ) {
+    pub(in crate::worker) fn take_unsent(&mut self, end: Instant, mut unsent: impl FnMut(Instant)) {
         self.returned.drain(..).for_each(&mut unsent);
         if let Some(sending) = &mut self.sending {
             while sending.next < end {

@@ -1,7 +1,8 @@
 //! The same judgement of HTTP loads: what was answered, and why the rate was not reached.
 
 use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
-use crate::result::StepResult;
+use crate::proto::http1::response::{Fault, ResponseError};
+use crate::result::{ErrorCount, StepResult};
 use crate::units::Nanos;
 
 /// A share of what was due that was never sent, beyond which it is told: below it is the end of the run.
@@ -56,6 +57,7 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
     };
     rate(step, warn);
     answers(step, &http.expect_status, warn);
+    framing(step, warn);
     let (asked, anew) = (step.connections.asked, step.connections.reconnects);
     if !http.renews_connections && share(anew, asked) > RECONNECTS_SHARE {
         warn(
@@ -292,9 +294,45 @@ fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String,
     }
 }
 
-/// Errors but for timeouts.
+/// Responses whose framing is faulty, or missing.
+fn framing(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
+    for (fault, count) in &step.framing_faults {
+        let (what, advice) = if *fault == Fault::Http10Chunked.name() {
+            (
+                "were HTTP/1.0 in chunks, which that version does not have; they were read as chunked, and each \
+                 connection was closed behind its response",
+                "have the server answer in HTTP/1.1, or without chunks: other clients may refuse it",
+            )
+        } else {
+            (
+                "had both Content-Length and Transfer-Encoding: chunked; they were read as chunked",
+                "have the server, or the proxy before it, leave one of them out: others may read it otherwise",
+            )
+        };
+        warn(fault, format!("{count} responses {what}"), advice);
+    }
+    let endless = step.errors.iter().filter(|error| is_no_length(error));
+    let endless: u64 = endless.map(|error| error.count).sum();
+    if endless > 0 {
+        warn(
+            "no-length",
+            format!(
+                "{endless} requests timed out, since the server gave no length for a response (neither Content-Length nor \
+                 chunks) and kept the connection open: no client can measure that"
+            ),
+            "have the server give a length or close the connection; -H 'Connection: close' asks it to close after each",
+        );
+    }
+}
+
+fn is_no_length(error: &ErrorCount) -> bool {
+    error.cause == ResponseError::NO_LENGTH
+}
+
+/// Errors but for those that are told as timeouts.
 fn failures(step: &StepResult) -> Vec<(String, u64)> {
-    let failures = step.errors.iter().filter(|error| error.cause != "timeout");
+    let is_timeout = |error: &&ErrorCount| error.cause == "timeout" || is_no_length(error);
+    let failures = step.errors.iter().filter(|error| !is_timeout(error));
     failures
         .map(|error| (format!("{} {}", error.phase, error.cause), error.count))
         .collect()
@@ -645,5 +683,29 @@ mod tests {
             http.pipeline = 4;
         }
         assert!(super::connections_busy(&step) < 0.3);
+    }
+
+    #[test]
+    fn faulty_framing_is_named_once() {
+        let mut step = quiet();
+        step.framing_faults.insert("http10-chunked".to_owned(), 20);
+        assert_eq!(codes(&step), ["http10-chunked"]);
+        assert!(message(&step, "http10-chunked").contains("20 responses were HTTP/1.0 in chunks"));
+        step.framing_faults
+            .insert("length-and-chunked".to_owned(), 3);
+        assert_eq!(codes(&step), ["http10-chunked", "length-and-chunked"]);
+
+        let mut endless = quiet();
+        endless.errors = vec![ErrorCount {
+            phase: "receive".to_owned(),
+            cause: "no-length".to_owned(),
+            count: 7,
+        }];
+        assert_eq!(codes(&endless), ["no-length"]);
+        let text = message(&endless, "no-length");
+        assert!(
+            text.contains("7 requests") && text.contains("Connection: close"),
+            "{text}"
+        );
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct ChunkRules {
     /// White space between a size and the end of its line: not in the grammar, but some servers pad sizes to a fixed
     /// width.
     pub(super) padding: bool,
+    /// Control characters in the values of trailers, which frame nothing.
+    pub(super) controls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +129,7 @@ impl Chunks {
                 }
                 State::Name if byte == b':' => State::Value,
                 State::Name if is_token(byte) => State::Name,
+                State::Value if rules.controls && is_harmless_control(byte) => State::Value,
                 State::Value => text(byte, State::ValueLf, State::Value)?,
                 State::ValueLf if byte == b'\n' => State::LineStart,
                 State::EndLf if byte == b'\n' => return Ok(Piece::End(index + 1)),
@@ -170,6 +173,11 @@ const fn text(byte: u8, end: State, same: State) -> Result<State, ChunkError> {
         b'\t' | b' '..=b'~' | 0x80.. => Ok(same),
         _ => Err(ChunkError::Malformed),
     }
+}
+
+/// A control character that ends no line and no string (RFC 9110 section 5.5).
+const fn is_harmless_control(byte: u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, b'\0' | b'\r' | b'\n')
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.

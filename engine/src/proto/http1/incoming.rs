@@ -6,15 +6,15 @@ use std::ops::Range;
 use super::Spare;
 use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
 use super::fields::{Lengths, decimal, holds, trim};
-use crate::limits::{REQUEST_BODY_MAX, REQUEST_HEAD_MAX, REQUEST_HEADERS_MAX, REQUEST_TARGET_MAX};
-
-/// Line ends that may precede a request line, bytes: some clients send one after a body (RFC 9112 section 2.2).
-const BLANK_MAX: u8 = 4;
+use crate::limits::{
+    BLANK_MAX, REQUEST_BODY_MAX, REQUEST_HEAD_MAX, REQUEST_HEADERS_MAX, REQUEST_TARGET_MAX,
+};
 
 const CHUNKS: ChunkRules = ChunkRules {
     trailer_bytes: REQUEST_HEAD_MAX,
     trailers: REQUEST_HEADERS_MAX,
     padding: false,
+    controls: false,
 };
 
 /// Why a request is refused. The connection is closed after the answer.

@@ -78,6 +78,8 @@ pub struct Entry {
     pub len: u32,
     /// `HEAD`: the response has no body.
     pub head: bool,
+    /// Its method may be sent again where it is not known whether the server has seen it (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
 }
 
 /// All requests of a run, written out, and the order in which they are sent.
@@ -116,6 +118,10 @@ impl Requests {
                 start: fits(bytes.len()),
                 len: fits(one.len()),
                 head: spec.method == "HEAD",
+                idempotent: matches!(
+                    &*spec.method,
+                    "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS" | "TRACE"
+                ),
             });
             for _ in 0..repeats {
                 bytes.extend_from_slice(&one);

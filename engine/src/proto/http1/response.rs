@@ -4,11 +4,12 @@ use std::mem::MaybeUninit;
 
 use super::Spare;
 use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
-use super::fields::{BadField, Lengths, holds, residence};
-use crate::limits::{INTERIM_RESPONSES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
+use super::fields::{BadField, Lengths, holds, list, residence};
+use crate::limits::{BLANK_MAX, INTERIM_BYTES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 use crate::units::Nanos;
 
 mod last;
+mod lenient;
 
 use last::LastHead;
 
@@ -23,6 +24,31 @@ pub struct Response {
     pub body_bytes: u64,
     /// The far end's residence time, where it told it (`Server-Timing: residence;dur=`, milliseconds).
     pub residence: Option<Nanos>,
+    /// What is wrong with its framing, where it was taken nevertheless.
+    pub fault: Option<Fault>,
+}
+
+/// Framing that RFC 9112 calls faulty, and that clients read as it is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `Transfer-Encoding: chunked` in HTTP/1.0 (section 6.1). The connection is closed behind it.
+    Http10Chunked,
+    /// Both `Content-Length` and `Transfer-Encoding: chunked`, of which the latter holds (section 6.3).
+    LengthAndChunked,
+}
+
+impl Fault {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Http10Chunked, Self::LengthAndChunked];
+
+    /// The name in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http10Chunked => "http10-chunked",
+            Self::LengthAndChunked => "length-and-chunked",
+        }
+    }
 }
 
 /// Why a response cannot be read. The connection is of no use any more.
@@ -33,6 +59,8 @@ pub enum ResponseError {
     Malformed,
     /// The head is longer than this reader takes.
     HeadTooLong,
+    /// The interim responses are longer than this reader takes.
+    InterimTooLong,
     /// More headers than this reader takes.
     TooManyHeaders,
     /// The framing contradicts itself, or is none that this reader knows.
@@ -50,12 +78,16 @@ pub enum ResponseError {
 }
 
 impl ResponseError {
+    /// The cause in results where a response lasts until the connection ends, and that does not end in time.
+    pub const NO_LENGTH: &'static str = "no-length";
+
     /// The cause in results.
     #[must_use]
     pub const fn cause(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::HeadTooLong => "head-too-long",
+            Self::InterimTooLong => "interim-too-long",
             Self::TooManyHeaders => "too-many-headers",
             Self::BadFraming => "bad-framing",
             Self::BadChunk => "bad-chunk",
@@ -101,7 +133,11 @@ const CHUNKS: ChunkRules = ChunkRules {
     trailer_bytes: RESPONSE_HEAD_MAX,
     trailers: RESPONSE_HEADERS_MAX,
     padding: true,
+    controls: true,
 };
+
+/// Headers for which there is room at once; a head with more of them is parsed again with more room.
+const HEADERS_USUAL: usize = 128;
 
 /// What the readers of a worker share.
 #[derive(Debug)]
@@ -129,6 +165,7 @@ struct Said {
     residence: Nanos,
     /// Of its body, where that is told.
     body_bytes: u64,
+    fault: Option<Fault>,
     /// Where the reader stands behind the head; `None`: behind the whole response.
     then: Option<Phase>,
 }
@@ -144,11 +181,13 @@ pub struct ResponseReader {
     phase: Phase,
     /// The head so far, where it came in pieces.
     gathered: Vec<u8>,
+    /// Of the body so far; before it, of the interim responses.
     body_bytes: u64,
     residence: Nanos,
     status: u16,
-    /// Interim responses since the last final one.
-    interim: u8,
+    /// Bytes of line ends before the status line.
+    blank: u8,
+    fault: Option<Fault>,
     keep_alive: bool,
     head_only: bool,
 }
@@ -164,7 +203,8 @@ impl Default for ResponseReader {
             body_bytes: 0,
             residence: UNTOLD,
             status: 0,
-            interim: 0,
+            blank: 0,
+            fault: None,
             keep_alive: false,
             head_only: false,
         }
@@ -181,7 +221,22 @@ impl ResponseReader {
     /// Nothing of a response has arrived yet.
     #[must_use]
     pub const fn is_at_start(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.gathered.is_empty() && self.interim == 0
+        matches!(self.phase, Phase::Head) && self.gathered.is_empty() && self.body_bytes == 0
+    }
+
+    /// The response under way has no length of its own: it ends with the connection.
+    #[must_use]
+    pub const fn lasts_until_close(&self) -> bool {
+        matches!(self.phase, Phase::UntilClose)
+    }
+
+    /// Passes over `bytes` that came while no response was awaited, if they are a line end or two, which some servers
+    /// put behind a body; whether they are.
+    pub fn passes_over(&mut self, bytes: &[u8]) -> bool {
+        self.blank = self
+            .blank
+            .saturating_add(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+        self.blank <= BLANK_MAX && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
     /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the response if it is
@@ -269,12 +324,13 @@ impl ResponseReader {
     #[inline]
     fn finish(&mut self) -> Response {
         self.phase = Phase::Head;
-        self.interim = 0;
+        self.blank = 0;
         Response {
             status: self.status,
             keep_alive: self.keep_alive,
-            body_bytes: self.body_bytes,
+            body_bytes: std::mem::take(&mut self.body_bytes),
             residence: (self.residence != UNTOLD).then_some(self.residence),
+            fault: self.fault,
         }
     }
 
@@ -284,15 +340,18 @@ impl ResponseReader {
         if !self.gathered.is_empty() {
             return self.gather(bytes, shared);
         }
-        // Empty lines before a status line, which httparse passes over, were never asked for.
         if bytes[0] != b'H' {
-            return Err(ResponseError::Malformed);
+            return if self.passes_over(&bytes[..1]) {
+                Ok((1, false))
+            } else {
+                Err(ResponseError::Malformed)
+            };
         }
         if let Some((len, said)) = shared.last.begins(bytes, self.head_only) {
             return Ok((len, self.enter(said)));
         }
         let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX)];
-        match self.parse(within)? {
+        match self.parse(within, &mut shared.spare)? {
             Some((len, Some(said))) => {
                 shared.last.remember(&bytes[..len], self.head_only, said);
                 Ok((len, self.enter(said)))
@@ -321,7 +380,7 @@ impl ResponseReader {
         // Parsed anew with each line at most, of which there are not many: a head that drips costs no more than so
         // many times its length.
         let parsed = if within.contains(&b'\n') {
-            self.parse(&gathered)
+            self.parse(&gathered, &mut shared.spare)
         } else {
             Ok(None)
         };
@@ -340,18 +399,37 @@ impl ResponseReader {
     }
 
     /// Parses a head from its first byte, if it is whole: its length, and what it says unless it is an interim one.
-    fn parse(&mut self, bytes: &[u8]) -> Result<Option<(usize, Option<Said>)>, ResponseError> {
+    fn parse(&mut self, bytes: &[u8], spare: &mut Spare) -> Parsed {
+        let mut headers = [const { MaybeUninit::uninit() }; HEADERS_USUAL];
+        let mut head = httparse::Response::new(&mut []);
+        let parsed = config().parse_response_with_uninit_headers(&mut head, bytes, &mut headers);
+        match parsed {
+            Ok(httparse::Status::Complete(len)) => Ok(Some((len, self.read(&head, len)?))),
+            Ok(httparse::Status::Partial) => Ok(None),
+            Err(_) if !lenient::has_status_line(bytes) => Err(ResponseError::Malformed),
+            Err(_) => {
+                let mut clean = spare.take();
+                let parsed = self.parse_leniently(bytes, &mut clean);
+                spare.put(clean);
+                parsed
+            }
+        }
+    }
+
+    /// Parses a head that is refused as it is, or has many headers.
+    #[cold]
+    fn parse_leniently(&mut self, bytes: &[u8], clean: &mut Vec<u8>) -> Parsed {
+        let end = lenient::clean(bytes, clean)?;
         let mut headers = [const { MaybeUninit::uninit() }; RESPONSE_HEADERS_MAX];
         let mut head = httparse::Response::new(&mut []);
-        let mut config = httparse::ParserConfig::default();
-        // Folded lines are for a user agent to unfold (RFC 9112 section 5.2).
-        config.allow_obsolete_multiline_headers_in_responses(true);
-        let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut headers);
-        match parsed {
-            Ok(httparse::Status::Complete(len)) => Ok(Some((len, self.read(&head)?))),
-            Ok(httparse::Status::Partial) => Ok(None),
-            Err(httparse::Error::TooManyHeaders) => Err(ResponseError::TooManyHeaders),
-            Err(_) => Err(ResponseError::Malformed),
+        let parsed = config().parse_response_with_uninit_headers(&mut head, clean, &mut headers);
+        match (parsed, end) {
+            (Ok(httparse::Status::Complete(_)), Some(len)) => {
+                Ok(Some((len, self.read(&head, len)?)))
+            }
+            (Ok(_), _) => Ok(None),
+            (Err(httparse::Error::TooManyHeaders), _) => Err(ResponseError::TooManyHeaders),
+            (Err(_), _) => Err(ResponseError::Malformed),
         }
     }
 
@@ -362,6 +440,7 @@ impl ResponseReader {
         self.keep_alive = said.keep_alive;
         self.residence = said.residence;
         self.body_bytes = said.body_bytes;
+        self.fault = said.fault;
         match said.then {
             Some(phase) => self.phase = phase,
             None => return true,
@@ -369,16 +448,20 @@ impl ResponseReader {
         false
     }
 
-    /// A head is whole: decides how long the body is.
-    fn read(&mut self, head: &httparse::Response<'_, '_>) -> Result<Option<Said>, ResponseError> {
+    /// A head of `len` bytes is whole: decides how long the body is.
+    fn read(
+        &mut self,
+        head: &httparse::Response<'_, '_>,
+        len: usize,
+    ) -> Result<Option<Said>, ResponseError> {
         let status = head.code.unwrap_or(0);
         match status {
             ..100 => return Err(ResponseError::Malformed),
             101 => return Err(ResponseError::Upgraded),
             102..200 | 100 => {
-                self.interim += 1;
-                if self.interim > INTERIM_RESPONSES_MAX {
-                    return Err(ResponseError::Malformed);
+                self.body_bytes += len as u64;
+                if self.body_bytes > INTERIM_BYTES_MAX {
+                    return Err(ResponseError::InterimTooLong);
                 }
                 return Ok(None);
             }
@@ -399,7 +482,9 @@ impl ResponseReader {
                 }
                 // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule 1).
                 14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
-                17 if !bodiless && is("transfer-encoding") => lengths.add_coding(header.value)?,
+                17 if !bodiless && is("transfer-encoding") => {
+                    add_coding(&mut lengths, header.value)?
+                }
                 13 if is("server-timing") && told == UNTOLD => {
                     told = residence(header.value).unwrap_or(UNTOLD);
                 }
@@ -411,20 +496,25 @@ impl ResponseReader {
             keep_alive: !close && (keep || !is_1_0),
             residence: told,
             body_bytes: 0,
+            fault: None,
             then: None,
         };
         if bodiless {
             return Ok(Some(said));
         }
-        // In HTTP/1.0 it is a fault (section 6.1), and next to a length a way to smuggle (section 6.3).
-        if lengths.coded && (is_1_0 || lengths.length.is_some()) {
-            return Err(ResponseError::BadFraming);
-        }
+        let fault = match lengths.length {
+            _ if !lengths.chunked => None,
+            Some(_) => Some(Fault::LengthAndChunked),
+            None => is_1_0.then_some(Fault::Http10Chunked),
+        };
         let said = match lengths.length {
             _ if lengths.chunked => Said {
+                keep_alive: said.keep_alive && fault != Some(Fault::Http10Chunked),
+                fault,
                 then: Some(Phase::Chunked(Chunks::new())),
                 ..said
             },
+            Some(_) if lengths.coded => return Err(ResponseError::BadFraming),
             Some(length) => Said {
                 body_bytes: length,
                 then: (length > 0).then_some(Phase::Length(length)),
@@ -439,6 +529,31 @@ impl ResponseReader {
         };
         Ok(Some(said))
     }
+}
+
+/// What parsing a head comes to: its length, and what it says unless it is an interim one; nothing while it is cut.
+type Parsed = Result<Option<(usize, Option<Said>)>, ResponseError>;
+
+fn config() -> httparse::ParserConfig {
+    let mut config = httparse::ParserConfig::default();
+    // Folded lines are for a user agent to unfold (RFC 9112 section 5.2), and a status line may be split at white space
+    // (section 4).
+    config.allow_obsolete_multiline_headers_in_responses(true);
+    config.allow_multiple_spaces_in_response_status_delimiters(true);
+    config
+}
+
+/// Adds a response's `Transfer-Encoding`. `identity` is what RFC 2616 had for no coding at all. `chunked` may not be
+/// applied twice (RFC 9112 section 6.1), so where a proxy has named it again the body is still chunked once, as curl has
+/// it, too.
+fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Result<(), BadField> {
+    for coding in list(value) {
+        let again = lengths.chunked && coding.eq_ignore_ascii_case(b"chunked");
+        if !again && !coding.eq_ignore_ascii_case(b"identity") {
+            lengths.add_coding(coding)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

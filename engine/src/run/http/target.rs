@@ -77,7 +77,8 @@ pub(super) fn host(
     let timeout = plan.connect_timeout;
     let probe = move |address: &SocketAddr| accepts(address, timeout);
     let name = host.to_owned();
-    let (unreached, reached) = interrupt.unless(move || first_accepting(addresses, &name, probe))?;
+    let (unreached, reached) =
+        interrupt.unless(move || first_accepting(addresses, &name, probe))?;
     let tcp = |all: Vec<SocketAddr>| all.into_iter().map(Destination::Tcp).collect();
     let mut far_end = FarEnd::elsewhere(tcp(reached));
     far_end.unreached = tcp(unreached);

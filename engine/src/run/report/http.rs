@@ -7,6 +7,7 @@ use crate::analysis::quantile::design_effect;
 use crate::analysis::{health, summary};
 use crate::error::Error;
 use crate::histogram::Recording;
+use crate::proto::http1::response::Fault;
 use crate::proto::http1::status::StatusSet;
 use crate::result::{
     Connections, Cpu, Instrument, Instruments, Interval, Params, Rate, StatusCount, StepResult,
@@ -56,11 +57,13 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
             body_bytes: tally.body_bytes,
             received_bytes_per_s: per_second(tally.received_bytes, duration),
         }),
+        framing_faults: framing_faults(tally),
         errors: tally.measured.errors.to_counts(),
         connections: Connections {
             reconnects: tally.reconnects,
             connecting_ns: Some(tally.connecting.0),
             down_ns: Some(tally.down.0),
+            resent: Some(tally.resent),
             ..connections(inputs)
         },
         cpu: Cpu {
@@ -124,6 +127,14 @@ fn per_second(count: u64, duration: Nanos) -> f64 {
     } else {
         0.0
     }
+}
+
+fn framing_faults(tally: &HttpTally) -> BTreeMap<String, u64> {
+    let counted = Fault::ALL.iter().zip(tally.faults);
+    let counted = counted.filter(|(_, count)| *count > 0);
+    counted
+        .map(|(fault, count)| (fault.name().to_owned(), count))
+        .collect()
 }
 
 fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCount> {

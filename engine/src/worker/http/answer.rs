@@ -8,6 +8,7 @@ use crate::proto::http1::response::{Response, ResponseError};
 use crate::units::Instant;
 use crate::worker::course::Stand;
 use crate::worker::errors::Stage;
+use crate::worker::pacer::Action;
 
 /// What becomes of a connection after some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,11 @@ impl Bad {
     }
 }
 
+/// Whether bytes that nobody asked for say that a keep-alive has run out, as some load balancers do before they close.
+fn is_idle_timeout(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"HTTP/1.1 408") || bytes.starts_with(b"HTTP/1.0 408")
+}
+
 impl<G: Gauge> HttpClient<G> {
     /// Reads what arrived on a connection.
     pub(super) fn handle_bytes(
@@ -61,6 +67,12 @@ impl<G: Gauge> HttpClient<G> {
         while !rest.is_empty() {
             let connection = &mut self.connections[index as usize];
             if connection.awaited() == 0 {
+                if connection.reader.passes_over(rest) {
+                    break;
+                }
+                if connection.answered && is_idle_timeout(rest) {
+                    return Ok(After::Replace);
+                }
                 return Err(if rest.len() == bytes.len() {
                     Bad::Unsolicited
                 } else {
@@ -112,6 +124,10 @@ impl<G: Gauge> HttpClient<G> {
         self.responses += 1;
         self.timed = true;
         connection.failures = 0;
+        connection.answered = true;
+        if std::mem::take(&mut connection.careful) && connection.unsent > 0 {
+            self.course.pacer.push(index, Action::Request);
+        }
         let expected = self.spec.expect.contains(response.status);
         let sample = Sample {
             residence: response.residence,
@@ -131,6 +147,9 @@ impl<G: Gauge> HttpClient<G> {
             codes.record(response.status, now, headline, elsewhere);
             self.course.gauge.responses(codes.responses());
             self.tally.body_bytes += response.body_bytes;
+            if let Some(fault) = response.fault {
+                self.tally.faults[fault as usize] += 1;
+            }
             self.course.measured_until = now;
             if expected {
                 self.tally.recording.record(now, sample);
@@ -188,8 +207,8 @@ impl<G: Gauge> HttpClient<G> {
         }
     }
 
-    /// Closes a connection that has ended well and opens another one in its place. Requests in its pipeline that it is not
-    /// going to answer have failed.
+    /// Closes a connection that has ended well and opens another one in its place, on which the requests in its pipeline
+    /// are sent again: after a response that says so, a server begins no other (RFC 9112 section 9.6).
     fn replace<D: Driver>(
         &mut self,
         io: &mut D,
@@ -197,9 +216,8 @@ impl<G: Gauge> HttpClient<G> {
         now: Instant,
     ) -> Result<(), DriverError> {
         self.unsend(index);
-        if self.connections[index as usize].in_flight > 0 {
-            let blamed = Blamed::Peer(ResponseError::EarlyClose.cause());
-            return self.fail(io, index, Stage::Receive, blamed, now);
+        if !self.keeps_requests(index, true) {
+            self.leave_requests(index, now);
         }
         self.close(io, index, true)
     }
@@ -216,7 +234,7 @@ impl<G: Gauge> HttpClient<G> {
         if connection.awaited() == 0 {
             // A keep-alive that has run out, or a server that restarts. One that closes before the first request would be
             // asked again and again.
-            if connection.begun > 0 || self.course.is_ending() {
+            if connection.begun > u32::from(connection.unsent) || self.course.is_ending() {
                 self.unsend(index);
                 return self.close(io, index, true);
             }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{Blamed, Destination, HttpSpec};
 use crate::driver::{OpError, towards};
 use crate::error::Error;
+use crate::proto::http1::response::ResponseError;
 use crate::sys::socket::abstract_name;
 use crate::worker::errors::Stage;
 use crate::worker::unavailable;
@@ -24,6 +25,15 @@ pub(super) fn words(spec: &HttpSpec, stage: Stage, blamed: Blamed) -> Error {
                 "see the server's log; raise --timeout if it is to be given more time, or lower the load",
             )
         }
+        (_, Blamed::NoLength) => Error::peer(format!(
+            "{to} gave no length for its response (neither Content-Length nor chunks) and kept the connection open, so \
+             no client can tell where the response ends ({})",
+            ResponseError::NO_LENGTH
+        ))
+        .remedy(
+            "have the server give a length or close the connection; -H 'Connection: close' asks it to close after each \
+             response",
+        ),
         (_, Blamed::Os(OpError::Reset | OpError::BrokenPipe)) => {
             Error::peer(format!("{to} reset a connection")).remedy(
                 "see the server's log and its limits (requests per connection, workers, backlog)",
@@ -101,6 +111,7 @@ fn peer(to: &Destination, cause: &'static str) -> Error {
         "short-body" => "closed a connection before the body was as long as promised",
         "long-body" => "sent more than the body that it promised",
         "unsolicited" => "sent bytes that nobody asked for",
+        "interim-too-long" => "sent interim responses (1xx) beyond the limit of 1 MiB",
         "head-too-long" | "too-many-headers" => "sent a response head beyond the limits",
         "upgraded" => "switched to another protocol",
         _ => "sent what is no HTTP/1.1 response",

@@ -10,10 +10,12 @@ use super::blame;
 use super::connection::{Connection, State};
 use super::{Blamed, Destination, Gauge, HttpClient};
 use crate::driver::{Driver, DriverError, Op, OpError, SocketSpec, towards};
+use crate::proto::http1::response::ResponseError;
 use crate::units::{Instant, Nanos};
 use crate::worker::course::Stand;
 use crate::worker::errors::Stage;
 use crate::worker::link::{Purpose, token};
+use crate::worker::pacer::Action;
 
 /// The first pause after a failure; it doubles with each further one, up to the last.
 const BACKOFF_FIRST: Nanos = Nanos::from_millis(10);
@@ -99,6 +101,11 @@ impl<G: Gauge> HttpClient<G> {
             failures: connection.failures,
             offered: connection.offered,
             first: connection.first,
+            // What the connection before it left to be sent again.
+            in_flight: connection.in_flight,
+            unsent: connection.unsent,
+            begun: u32::from(connection.in_flight),
+            careful: connection.careful,
             ..Connection::default()
         };
         match self.spec.to {
@@ -165,6 +172,9 @@ impl<G: Gauge> HttpClient<G> {
         self.open += 1;
         let connection = &mut self.connections[index as usize];
         connection.state = State::Open;
+        if connection.unsent > 0 {
+            self.course.pacer.push(index, Action::Request);
+        }
         // One that is opened anew does not stand for another that never did.
         let stood = std::mem::replace(&mut connection.stood, true);
         self.course.outcome.established += u64::from(!stood);
@@ -285,6 +295,9 @@ impl<G: Gauge> HttpClient<G> {
         blamed: Blamed,
         now: Instant,
     ) -> Result<(), DriverError> {
+        if self.is_race(index, blamed) && self.keeps_requests(index, false) {
+            return self.close(io, index, true);
+        }
         if self.matters(index) && self.course.outcome.failure.is_none() {
             self.course.outcome.failure = Some(blame::words(&self.spec, stage, blamed));
         }
@@ -312,6 +325,7 @@ impl<G: Gauge> HttpClient<G> {
     fn give_up_requests(&mut self, index: u32, stage: Stage, blamed: Blamed, now: Instant) {
         let cause = match blamed {
             Blamed::Timeout => "timeout",
+            Blamed::NoLength => ResponseError::NO_LENGTH,
             Blamed::Os(error) => error.name(),
             Blamed::Peer(cause) => cause,
         };
@@ -337,7 +351,8 @@ impl<G: Gauge> HttpClient<G> {
             self.course.outstanding -= 1;
             let sample = request.sample(now, open_loop);
             // Behind one that timed out, others on the same connection may have waited for less.
-            let timed_out = blamed == Blamed::Timeout && sample.service >= self.spec.timeout;
+            let by_time = matches!(blamed, Blamed::Timeout | Blamed::NoLength);
+            let timed_out = by_time && sample.service >= self.spec.timeout;
             let tally = self.tally_of(request.measured);
             tally.errors.count(stage, cause);
             if timed_out {
@@ -348,7 +363,7 @@ impl<G: Gauge> HttpClient<G> {
             if request.measured {
                 self.course.measured_until = now;
                 self.tally.recording.record_error(now);
-                if blamed == Blamed::Timeout {
+                if by_time {
                     self.tally.recording.record_censored(now, sample);
                 }
             }
@@ -356,7 +371,7 @@ impl<G: Gauge> HttpClient<G> {
         self.course.tell_counts(&self.tally.measured);
     }
 
-    /// Requests that were begun and not sent go back to the pacer.
+    /// Requests that were begun and never sent go back to the pacer.
     pub(super) fn unsend(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         let awaited = connection.awaited();
@@ -365,6 +380,9 @@ impl<G: Gauge> HttpClient<G> {
         while connection.unsent > 0 {
             let nth = awaited + connection.unsent - 1;
             let request = *self.requests.at(index, connection, nth);
+            if request.resent {
+                break;
+            }
             connection.unsent -= 1;
             connection.in_flight -= 1;
             self.course.outstanding -= 1;

@@ -39,13 +39,23 @@ pub(super) struct Request {
     pub(super) measured: bool,
     /// It was begun while fewer than half of the places of all connections were taken.
     pub(super) unloaded: bool,
+    /// It was sent on a connection that ended before its response, and is sent again, or has been.
+    pub(super) resent: bool,
+    /// That connection had not said that it would end: this is not done a second time.
+    pub(super) retried: bool,
 }
 
 impl Request {
     /// Its lengths if it ends at `now`.
     pub(super) fn sample(&self, now: Instant, open_loop: bool) -> Sample {
+        // In closed loop what was sent again counts from its first send; in open loop that is in its lateness.
+        let from = if self.resent && !open_loop {
+            self.due
+        } else {
+            self.sent_at
+        };
         Sample {
-            service: now.since(self.sent_at),
+            service: now.since(from),
             lateness: open_loop.then(|| self.sent_at.since(self.due)),
             residence: None,
         }
@@ -67,6 +77,11 @@ pub(super) struct Connection {
     pub(super) expected: bool,
     /// It has stood before.
     pub(super) stood: bool,
+    /// It has answered since it was connected.
+    pub(super) answered: bool,
+    /// Its requests were left by a connection that was lost, so they are not pipelined before the first of them is
+    /// answered (RFC 9112 section 9.3.2).
+    pub(super) careful: bool,
     /// Connects in a row that failed, and requests that did.
     pub(super) failures: u8,
     /// What of the last send has yet to be taken by the kernel: where it begins in the requests' bytes, and its length.
@@ -92,6 +107,8 @@ impl Default for Connection {
             retiring: false,
             expected: false,
             stood: false,
+            answered: false,
+            careful: false,
             failures: 0,
             rest: (0, 0),
             reader: ResponseReader::default(),

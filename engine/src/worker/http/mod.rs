@@ -15,6 +15,7 @@ mod connect;
 mod connection;
 mod deadlines;
 mod ending;
+mod resend;
 mod sending;
 mod spec;
 mod waiting;
@@ -28,7 +29,7 @@ use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome 
 use crate::histogram::Recording;
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, WaitMode};
-use crate::proto::http1::response::Shared;
+use crate::proto::http1::response::{Fault, Shared};
 use crate::schedule::Schedule;
 use crate::units::{Instant, Nanos};
 use crate::worker::control::{Interrupt, Phase};
@@ -78,6 +79,10 @@ pub struct HttpTally {
     pub received_bytes: u64,
     /// Bytes of the bodies of its responses.
     pub body_bytes: u64,
+    /// Times that a request of the measured phase was sent again, since a connection ended before its response.
+    pub resent: u64,
+    /// Responses with each fault of [`Fault::ALL`].
+    pub faults: [u64; Fault::ALL.len()],
     /// Connections that stand in place of one that failed or was closed, opened in the measured phase: neither those of the
     /// warm-up nor attempts that failed.
     pub reconnects: u64,
@@ -97,6 +102,10 @@ impl HttpTally {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.body_bytes += other.body_bytes;
+        self.resent += other.resent;
+        for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
+            *mine += theirs;
+        }
         self.reconnects += other.reconnects;
         self.connecting = self.connecting + other.connecting;
         self.down = self.down + other.down;
@@ -176,6 +185,8 @@ impl<G: Gauge> HttpClient<G> {
             sent_bytes: 0,
             received_bytes: 0,
             body_bytes: 0,
+            resent: 0,
+            faults: [0; Fault::ALL.len()],
             reconnects: 0,
             connecting: Nanos::ZERO,
             down: Nanos::ZERO,
@@ -330,7 +341,13 @@ impl<G: Gauge> HttpClient<G> {
             && now.since(since) >= self.spec.timeout
         {
             let index = self.requests.owner(place);
-            self.fail(io, index, Stage::Receive, Blamed::Timeout, now)?;
+            let reader = &self.connections[index as usize].reader;
+            let blamed = if reader.lasts_until_close() {
+                Blamed::NoLength
+            } else {
+                Blamed::Timeout
+            };
+            self.fail(io, index, Stage::Receive, blamed, now)?;
         }
         while let Some((index, since)) = self.connecting.first()
             && now.since(since) >= self.spec.connect_timeout
@@ -346,6 +363,8 @@ impl<G: Gauge> HttpClient<G> {
 enum Blamed {
     /// Nothing came in time.
     Timeout,
+    /// A response has no length, and the connection did not end in time.
+    NoLength,
     /// A system call failed.
     Os(OpError),
     /// Something that the far end did, by its name in results.

@@ -37,6 +37,8 @@ impl<G: Gauge> HttpClient<G> {
             entry,
             measured,
             unloaded: self.course.outstanding * 2 < places,
+            resent: false,
+            retried: false,
         };
         connection.in_flight += 1;
         connection.unsent += 1;
@@ -60,9 +62,14 @@ impl<G: Gauge> HttpClient<G> {
             return Ok(());
         }
         let awaited = connection.awaited();
+        let careful = connection.careful;
+        if careful && awaited > 0 {
+            return Ok(());
+        }
         let first = self.requests.at(index, connection, awaited).entry;
         let most = u16::try_from(self.spec.requests.repeats()).unwrap_or(u16::MAX);
-        let most = connection.unsent.min(most.max(1));
+        let most = if careful { 1 } else { most.max(1) };
+        let most = connection.unsent.min(most);
         let mut count = 0;
         while count < most {
             let place = self.requests.place(index, connection, awaited + count);
@@ -77,7 +84,11 @@ impl<G: Gauge> HttpClient<G> {
             } else {
                 &mut self.tally.warmup
             };
-            tally.operations.sent += 1;
+            if request.resent {
+                self.tally.resent += u64::from(request.measured);
+            } else {
+                tally.operations.sent += 1;
+            }
             count += 1;
         }
         connection.unsent -= count;

@@ -18,6 +18,7 @@ const ROUTES: &str = "there is no such route. There are:
                        the request's body, or what the query asks for, as fortio's echo server
 /queue?service=1ms     one server with a queue for all connections; its times are in Server-Timing
 ";
+const ALLOW: &[u8] = b"Allow: GET, HEAD\r\n";
 const GREETING: &str = "tare serves\n";
 
 /// How long `/queue` serves one request at most.
@@ -45,6 +46,11 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
             hold = delay.map_or(Hold::Not, Hold::Delay);
             reply
         }
+        // What the server as a whole can do (RFC 9110 section 9.3.7).
+        "*" if request.method == b"OPTIONS" => Reply {
+            headers: ALLOW.to_vec(),
+            ..Reply::text(200, "")
+        },
         _ if !path.starts_with('/') => Reply::text(404, ROUTES),
         "/" if is_read => Reply::text(200, GREETING),
         "/healthz" if is_read => Reply::text(200, "ok\n"),
@@ -78,16 +84,20 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
 /// Path and query of a target, in origin or absolute form.
 fn split(target: &str) -> (&str, &str) {
     let mut origin = target;
-    if let Some(absolute) = target.strip_prefix("http://") {
-        origin = absolute.find('/').map_or("/", |at| &absolute[at..]);
+    let scheme = target.get(.."http://".len()).unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("http://") {
+        let absolute = &target[scheme.len()..];
+        origin = absolute.find(['/', '?']).map_or("/", |at| &absolute[at..]);
     }
     let origin = origin.split('#').next().unwrap_or(origin);
-    origin.split_once('?').unwrap_or((origin, ""))
+    let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+    // An absolute form may have no path (RFC 9110 section 4.2.3).
+    (if path.is_empty() { "/" } else { path }, query)
 }
 
 fn not_allowed() -> Reply {
     Reply {
-        headers: b"Allow: GET, HEAD\r\n".to_vec(),
+        headers: ALLOW.to_vec(),
         ..Reply::text(405, "only GET and HEAD\n")
     }
 }

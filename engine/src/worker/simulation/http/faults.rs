@@ -3,9 +3,14 @@
 use super::scripted::{Do, OK, What, answer, ok, say};
 use super::*;
 
-/// The second request of each connection is answered like this: amid six requests of one connection after the other.
+/// The second request of each connection is answered like this: amid six requests of one connection after the other,
+/// which may not be sent again.
 fn second(acts: Vec<Do>) -> (Results, Scripted) {
-    Plan::counted(6).scripted(move |event| match (event.what, event.nth) {
+    let plan = Plan {
+        requests: vec![post("/")],
+        ..Plan::counted(6)
+    };
+    plan.scripted(move |event| match (event.what, event.nth) {
         (What::Request, 1) => acts.clone(),
         _ => ok(event),
     })
@@ -118,6 +123,7 @@ fn a_reset_amid_a_response_fails_what_was_outstanding() {
 fn everything_is_reset_at_once() {
     let plan = Plan {
         connections: 4,
+        requests: vec![post("/")],
         ..Plan::default()
     };
     let mut world = World::new(&plan, |net, clock| Scripted::new(net, clock, ok));

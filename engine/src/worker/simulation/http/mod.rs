@@ -12,6 +12,7 @@ mod open;
 mod overload;
 mod property;
 mod queue;
+mod resend;
 mod scripted;
 mod served;
 mod timeouts;
@@ -67,6 +68,16 @@ struct Plan {
 
 fn get(target: &str) -> (RequestSpec, u32) {
     (RequestSpec::get(target, "x"), 1)
+}
+
+/// A request that must not be sent again when it may have been begun.
+fn post(target: &str) -> (RequestSpec, u32) {
+    let method = "POST".to_owned();
+    let spec = RequestSpec {
+        method,
+        ..RequestSpec::get(target, "x")
+    };
+    (spec, 1)
 }
 
 impl Default for Plan {

@@ -348,7 +348,11 @@ fn a_server_that_stands_still_or_is_away_is_to_blame() {
     let stalled = LATENCY + stall.at + stall.length;
     world.wakes.push(world.started_at + stalled);
     let (results, _) = world.finish();
-    assert_blamed(&plan, &results, "the server, for a time all connections waited");
+    assert_blamed(
+        &plan,
+        &results,
+        "the server, for a time all connections waited",
+    );
     // Each connection is closed with its 100th request, and whatever comes in its place at once.
     let gone = |event: scripted::Event| match event.what {
         What::Accepted if event.connection >= 10 => vec![Do::Close],

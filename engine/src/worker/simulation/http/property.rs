@@ -26,7 +26,7 @@ fn misbehave(seed: u64, percent: u64, event: Event) -> Acts {
     }
     let half = OK.len() / 2;
     let pause = Do::Wait(Nanos(dice.next_u64() % 8_000_000));
-    match dice.next_u64() % 12 {
+    match dice.next_u64() % 13 {
         0 => vec![Do::Close],
         1 => vec![pause, Do::Close],
         2 => vec![say(OK), Do::Close],
@@ -38,6 +38,10 @@ fn misbehave(seed: u64, percent: u64, event: Event) -> Acts {
         8 => vec![say(
             "HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         )],
+        11 => vec![
+            say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+            Do::Close,
+        ],
         9 => vec![say("nonsense\r\n\r\n")],
         10 => vec![pause, say(OK)],
         _ => Vec::new(),
@@ -101,7 +105,7 @@ fn plans() -> impl Strategy<Value = Plan> {
                 warmup,
             )| {
                 let [drops, reconnect_on_error, several] = flags;
-                let other = RequestSpec::get("/other", "x");
+                let (other, _) = post("/other");
                 let mut requests = vec![get("/")];
                 requests.extend(several.then_some((other, 2)));
                 Plan {
