@@ -223,11 +223,12 @@ pub struct StepResult {
     /// What the load cost the processes and control groups that `--observe` names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observed: Vec<Observed>,
-    /// How far a latency here can be wrong through the instrument itself: what reading the clock costs plus its
+    /// How far a single latency here can be wrong through the instrument itself, 99 of 100 of them: what reading the clock costs plus its
     /// granularity, plus the p99 of how long a reply can have lain unseen by the client's worker (spinning:
     /// from the reap before to the one that found it; sleeping: from the reap before to the sleep, and the
     /// p99 of a wake-up), plus the bound on batching where batches are gathered, plus the width of the
-    /// histogram's bin at the median (a thousandth of it at most).
+    /// histogram's bin at the median (a thousandth of it at most). What that does to a quantile is told with each
+    /// ([`Summary::errors_ns`]).
     pub latency_error_ns: u64,
     /// How each end measured.
     pub instrument: Instruments,
@@ -416,6 +417,10 @@ pub struct Summary {
     pub extra_ns: BTreeMap<String, u64>,
     /// 95 % intervals of the quantiles, by name: `p50`, `p99_9`.
     pub intervals_ns: BTreeMap<String, (u64, u64)>,
+    /// By how much at most each quantile is too long through the instrument itself, by name, nanoseconds: of round
+    /// trips only (`service`, `response`). `engine/src/histogram/added.rs` derives it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors_ns: BTreeMap<String, u64>,
     /// Samples that are only known to be at least this long (timed out, or in flight at the end).
     pub censored: u64,
     /// What rests on censored samples, so is a lower bound (`≥` in text), by name: quantiles, `mean`, `max`.

@@ -337,6 +337,13 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
     bounds.sort_unstable();
     bounds.dedup();
     pooled.lower_bounds = bounds;
+    // The worst is kept, as of all that tells how far a figure can be trusted.
+    for (name, &error) in own().flat_map(|s| &s.errors_ns) {
+        if pooled.intervals_ns.contains_key(name) {
+            let worst = pooled.errors_ns.entry(name.clone()).or_default();
+            *worst = error.max(*worst);
+        }
+    }
     Some(pooled)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::quantile::{design_effect, ranks};
-use crate::histogram::{Distribution, Kind, Recording, SeriesEntry};
+use crate::histogram::{Added, Distribution, Kind, Recording, SeriesEntry};
 use crate::result::{Interval, Latencies, Summary, quantile_name};
 use crate::units::Nanos;
 
@@ -28,6 +28,29 @@ pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
         server_residence: if_any(Kind::Residence),
         path: if_any(Kind::Path),
         by_status: BTreeMap::new(),
+    }
+}
+
+/// Tells by how much the quantiles of round trips can be too long, from what the instrument `added`. `percentiles` (per
+/// cent) are those that were asked for besides [`PERCENTILES`].
+pub(crate) fn tell_errors(
+    latency: &mut Latencies,
+    recording: &Recording,
+    percentiles: &[f64],
+    added: &Added,
+) {
+    for (kind, summary) in [
+        (Kind::Response, latency.response.as_mut()),
+        (Kind::Service, Some(&mut latency.service)),
+    ] {
+        let (Some(summary), Some(distribution)) = (summary, recording.distribution(kind)) else {
+            continue;
+        };
+        for &percent in PERCENTILES.iter().chain(percentiles) {
+            if let Some(error) = added.to_quantile(distribution, percent) {
+                summary.errors_ns.insert(quantile_name(percent), error.0);
+            }
+        }
     }
 }
 

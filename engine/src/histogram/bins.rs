@@ -91,7 +91,13 @@ impl Default for Coarse {
 impl Coarse {
     #[inline]
     pub(crate) fn record(&mut self, length: Nanos) {
-        self.counts[usize::from(index(length.0))] += 1;
+        self.record_n(length, 1);
+    }
+
+    /// Records as many samples of one length.
+    #[inline]
+    pub(crate) fn record_n(&mut self, length: Nanos, samples: u64) {
+        self.counts[usize::from(index(length.0))] += samples;
     }
 
     pub(crate) fn reset(&mut self) {
@@ -102,6 +108,18 @@ impl Coarse {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
+    }
+
+    /// A length that at most `share` (0 to 1) of the samples exceed: the end of a bin; zero without samples.
+    pub(crate) fn exceeded_by(&self, share: f64) -> Nanos {
+        let count: u64 = self.counts.iter().sum();
+        let allowed = super::whole_share(count, share);
+        let mut beyond = 0;
+        let bin = self.counts.iter().rposition(|&n| {
+            beyond += n;
+            beyond > allowed
+        });
+        Nanos(bin.map_or(0, end))
     }
 
     /// The longest length of the bin of the sample of rank `ceil(percent/100 · count)`; zero without samples.
@@ -146,6 +164,8 @@ mod tests {
         }
         assert_eq!(coarse.quantile(50), Nanos(50));
         assert_eq!(coarse.quantile(99), Nanos(99));
+        let exceeded = [0.0, 0.01, 0.25, 0.999, 1.0].map(|share| coarse.exceeded_by(share).0);
+        assert_eq!(exceeded, [100, 99, 75, 1, 0]);
         let mut other = Coarse::default();
         for _ in 0..100 {
             other.record(Nanos(200));

@@ -32,9 +32,11 @@ use crate::error::{Error, Result};
 use crate::limits::DOCUMENT_MAX;
 use crate::units::Nanos;
 
+mod added;
 mod bins;
 mod recording;
 
+pub(crate) use added::Added;
 pub(crate) use bins::Coarse;
 pub use recording::{Extent, Kind, LiveEntry, Recording, RecordingSpec, Sample, SeriesEntry};
 
@@ -335,6 +337,17 @@ pub fn rank(count: u64, percent: f64) -> Option<u64> {
         count.saturating_sub(rank)
     };
     (beyond >= BEYOND_MIN).then_some(rank)
+}
+
+/// `share` (0 to 1) of `count`, in whole samples, rounded down.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts stay below 2^52"
+)]
+pub(crate) fn whole_share(count: u64, share: f64) -> u64 {
+    (count as f64 * share * (1.0 + 1e-12)) as u64
 }
 
 /// Takes the compression off an encoding and checks its header. It comes from a peer, and the deserializer

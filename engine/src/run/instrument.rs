@@ -1,8 +1,11 @@
 //! The `instrument` block: what the loop counted, and what the kernel saw happen to it.
 
+use super::step::WorkerResult;
 use crate::clock::ClockQuality;
+use crate::histogram::Added;
 use crate::proto::hello::WaitMode;
 use crate::result::Instrument;
+use crate::sys::tuning::Wakeups;
 use crate::sys::usage::{CpuTimes, Disturbance};
 use crate::units::Nanos;
 use crate::worker::TurnCounters;
@@ -75,6 +78,16 @@ pub(super) const fn latency_error(instrument: &Instrument) -> Nanos {
     )
 }
 
+/// What the instrument can have added to the latencies of a step, by share of them.
+#[must_use]
+pub(super) fn added<T>(instrument: &Instrument, result: &WorkerResult<T>) -> Added {
+    let fixed = instrument.clock_ns + instrument.clock_granularity_ns + instrument.batch_bound_ns;
+    let wakeups = result.wakeups.as_ref().map(Wakeups::ascending);
+    // As in `latency_error`: awake all the time, a worker has none.
+    let wakeups = wakeups.filter(|_| instrument.wakeup_p99_ns.is_some());
+    Added::new(Nanos(fixed), result.counters.gaps(), wakeups)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +97,7 @@ mod tests {
         let mut counters = TurnCounters::default();
         for turn in 0..100 {
             let long = Nanos::from_micros(1);
-            counters.note(long, long, false, usize::from(turn % 10 == 0));
+            counters.note(long, long, 0, usize::from(turn % 10 == 0));
         }
         let used = CpuTimes {
             user_ns: 95_000,

@@ -57,11 +57,37 @@ fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
     Ok(NoIdle { _held: held })
 }
 
-/// Measures how late the calling thread wakes from a sleep of 100 µs: the 99th percentile (nearest rank) of
-/// `samples` sleeps. Takes about `samples` × 150 µs. The thread's pinning and timer slack count, so both are to
+/// How late a thread woke from each of some sleeps.
+#[derive(Debug, Clone)]
+pub struct Wakeups(Vec<Nanos>);
+
+impl Wakeups {
+    /// All of them, the least late first.
+    #[must_use]
+    pub fn ascending(&self) -> &[Nanos] {
+        &self.0
+    }
+
+    /// The 99th percentile (nearest rank).
+    #[must_use]
+    pub fn p99(&self) -> Nanos {
+        self.0[(self.0.len() * 99).div_ceil(100) - 1]
+    }
+
+    /// Of two threads with as many sleeps, the later one at each rank.
+    #[must_use]
+    pub fn worse(mut self, other: &Self) -> Self {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine = (*mine).max(*theirs);
+        }
+        self
+    }
+}
+
+/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about `samples` × 150 µs. The thread's pinning and timer slack count, so both are to
 /// be set before.
 #[must_use]
-pub fn measure_wakeup(samples: u32) -> Nanos {
+pub fn measure_wakeup(samples: u32) -> Wakeups {
     let clock = MonotonicClock;
     let mut late: Vec<Nanos> = (0..samples.max(1))
         .map(|_| {
@@ -77,7 +103,7 @@ pub fn measure_wakeup(samples: u32) -> Nanos {
         })
         .collect();
     late.sort_unstable();
-    late[(late.len() * 99).div_ceil(100) - 1]
+    Wakeups(late)
 }
 
 #[cfg(test)]
@@ -118,8 +144,18 @@ mod tests {
 
     #[test]
     fn a_wakeup_takes_some_time_but_not_for_ever() {
-        let late = measure_wakeup(20);
+        let wakeups = measure_wakeup(20);
+        let late = wakeups.p99();
         assert!(late > Nanos::ZERO);
         assert!(late < Nanos::from_secs(5), "{late}");
+        assert!(wakeups.ascending().is_sorted() && wakeups.ascending().last() == Some(&late));
+    }
+
+    #[test]
+    fn of_two_threads_the_later_wake_ups_are_kept() {
+        let wakeups = |late: [u64; 3]| Wakeups(late.map(Nanos).to_vec());
+        let worse = wakeups([1, 5, 6]).worse(&wakeups([2, 3, 9]));
+        assert_eq!(worse.ascending(), [2, 5, 9].map(Nanos));
+        assert_eq!(worse.p99(), Nanos(9));
     }
 }

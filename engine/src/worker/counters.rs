@@ -11,7 +11,7 @@ use crate::units::Nanos;
 pub struct TurnCounters {
     /// Time from one reap to the next, less the sleep.
     turns: Coarse,
-    /// The same for turns that brought an arrival which is timed: how long it can have lain unseen.
+    /// The same for each arrival that is timed: how long it can have lain unseen.
     gaps: Coarse,
     turn_max: Nanos,
     elapsed: Nanos,
@@ -20,16 +20,16 @@ pub struct TurnCounters {
 }
 
 impl TurnCounters {
-    /// Notes one turn: the time not spent looking, the whole time, whether a timed arrival was reaped at its
+    /// Notes one turn: the time not spent looking, the whole time, how many timed arrivals were reaped at its
     /// end, and how many completions came. Does not allocate.
     #[inline]
-    pub fn note(&mut self, unwatched: Nanos, whole: Nanos, timed: bool, completions: usize) {
+    pub fn note(&mut self, unwatched: Nanos, whole: Nanos, timed: u64, completions: usize) {
         if self.frozen {
             return;
         }
         self.turns.record(unwatched);
-        if timed {
-            self.gaps.record(unwatched);
+        if timed > 0 {
+            self.gaps.record_n(unwatched, timed);
         }
         self.turn_max = self.turn_max.max(unwatched);
         self.elapsed = self.elapsed + whole;
@@ -81,6 +81,12 @@ impl TurnCounters {
     #[must_use]
     pub const fn turn_max(&self) -> Nanos {
         self.turn_max
+    }
+
+    /// The times not looking before the reap of each timed arrival.
+    #[must_use]
+    pub(crate) const fn gaps(&self) -> &Coarse {
+        &self.gaps
     }
 
     /// 99th percentile of the time not looking before the reap of a timed arrival.

@@ -74,9 +74,9 @@ pub trait Role<D: Driver> {
     /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once less.
     fn has_ready(&self) -> bool;
 
-    /// Whether the completions handled since the last call held an arrival that is timed: then the gap before
-    /// their reap bounds how long it can have lain unseen.
-    fn take_timed(&mut self) -> bool;
+    /// How many of the completions handled since the last call were arrivals that are timed: the gap before their reap
+    /// bounds how long each of them can have lain unseen.
+    fn take_timed(&mut self) -> u64;
 
     /// Whether there is nothing left to do.
     fn is_finished(&self) -> bool;

@@ -126,7 +126,7 @@ impl Look {
         let slept = thread::spawn(move || {
             let slack_set = set_timer_slack_ns(1).is_ok();
             pin_current_thread(cpu).ok()?;
-            Some((slack_set, measure_wakeup(samples)))
+            Some((slack_set, measure_wakeup(samples).p99()))
         });
         if let Ok(Some((slack_set, late))) = slept.join() {
             self.slack_set = slack_set;

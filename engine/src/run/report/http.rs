@@ -29,6 +29,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
     let operations = tally.measured.operations;
     let client = instrument_of(inputs);
     let mut latency = summary::latencies(recording, &inputs.common.percentiles);
+    let added = instrument::added(&client, result);
+    summary::tell_errors(&mut latency, recording, &inputs.common.percentiles, &added);
     latency.by_status = by_status(&tally.codes, recording, &inputs.common.percentiles);
     let target_per_s = target_per_s(&inputs.params);
     let mut step = StepResult {

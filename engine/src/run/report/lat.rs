@@ -30,6 +30,9 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
     let operations = tally.measured.operations;
     let client = client_instrument(inputs);
     let server = server_instrument(&outcome.outcome.figures);
+    let mut latency = summary::latencies(&recording, &inputs.common.percentiles);
+    let added = instrument::added(&client, outcome);
+    summary::tell_errors(&mut latency, &recording, &inputs.common.percentiles, &added);
     let seconds = duration.as_secs_f64();
     let achieved_per_s = if seconds > 0.0 {
         outcome.outcome.answered as f64 / seconds
@@ -60,7 +63,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
                 .map(|_| outcome.outcome.worker_away.0),
             unloaded: None,
         },
-        latency: summary::latencies(&recording, &inputs.common.percentiles),
+        latency,
         errors: tally.measured.errors.to_counts(),
         connections: connections(inputs),
         cpu: Cpu {

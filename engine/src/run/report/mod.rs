@@ -96,7 +96,7 @@ pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
     }
     wait.name().clone_into(&mut client.wait);
     if *wait != WaitMode::Spin {
-        client.wakeup_p99_ns = result.wakeup.map(|n| n.0);
+        client.wakeup_p99_ns = result.wakeups.as_ref().map(|wakeups| wakeups.p99().0);
     }
     if *wait == WaitMode::Block && inputs.common.wait != Some(WaitMode::Block) {
         let refusals = result.outcome.accepts.iter();

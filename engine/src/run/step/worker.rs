@@ -11,9 +11,10 @@ use crate::run::backend::{self, AnyDriver};
 use crate::run::instrument;
 use crate::run::observe::Interrupt;
 use crate::run::plan::WaitMode;
+use crate::sys::tuning::Wakeups;
 use crate::sys::usage::CpuTimes;
 use crate::sys::{affinity, rlimit, tuning};
-use crate::units::{Instant, Nanos};
+use crate::units::Instant;
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role, TurnCounters, Worker};
 
@@ -45,7 +46,8 @@ pub(in crate::run) struct WorkerResult<T> {
     /// The share of the measured phase that it was at work, 0 to 1; merged, the busiest one's.
     pub(in crate::run) busy: f64,
     pub(in crate::run) clock: ClockQuality,
-    pub(in crate::run) wakeup: Option<Nanos>,
+    /// How late its thread wakes up, measured before the run, where it sleeps.
+    pub(in crate::run) wakeups: Option<Wakeups>,
     /// What the driver had to do without, and how it spins.
     pub(in crate::run) capabilities: Capabilities,
     pub(in crate::run) overflows: u64,
@@ -61,7 +63,10 @@ impl<T> WorkerResult<T> {
         self.busy = self.busy.max(other.busy);
         self.clock.cost = self.clock.cost.max(other.clock.cost);
         self.clock.granularity = self.clock.granularity.max(other.clock.granularity);
-        self.wakeup = self.wakeup.max(other.wakeup);
+        self.wakeups = match (self.wakeups.take(), other.wakeups) {
+            (Some(mine), Some(theirs)) => Some(mine.worse(&theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
         self.overflows += other.overflows;
     }
 }
@@ -136,7 +141,7 @@ where
     let clock = MonotonicClock;
     let quality = clock.quality();
     let sleeps = assignment.job.wait() != WaitMode::Spin;
-    let mut wakeup = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
+    let mut wakeups = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
     let gauge = LiveGauge::new(
         assignment.lives,
@@ -144,9 +149,8 @@ where
         assignment.stream,
         assignment.over,
     );
-    let client = assignment
-        .job
-        .client(wakeup.unwrap_or_default(), gauge, assignment.interrupt);
+    let wakeup = wakeups.as_ref().map(Wakeups::p99).unwrap_or_default();
+    let client = assignment.job.client(wakeup, gauge, assignment.interrupt);
     let mut worker = Worker::new(driver, clock, client);
     let (client, io) = worker.parts_mut();
     client.connect(io, clock.now())?;
@@ -166,8 +170,8 @@ where
     match assignment.go.recv() {
         Ok(Go::Start { t0, wait }) => {
             waited = wait;
-            if wait != WaitMode::Spin && wakeup.is_none() {
-                wakeup = Some(tuning::measure_wakeup(WAKEUP_SAMPLES));
+            if wait != WaitMode::Spin && wakeups.is_none() {
+                wakeups = Some(tuning::measure_wakeup(WAKEUP_SAMPLES));
             }
             worker.parts_mut().0.start(t0, wait);
         }
@@ -187,7 +191,7 @@ where
         counters,
         usage,
         clock: quality,
-        wakeup,
+        wakeups,
         capabilities,
         overflows: 0,
     };

@@ -425,8 +425,8 @@ impl<D: Driver, G: BulkGauge> Role<D> for BulkClient<G> {
         self.spec.is_paced() && self.state == State::Running
     }
 
-    fn take_timed(&mut self) -> bool {
-        false
+    fn take_timed(&mut self) -> u64 {
+        0
     }
 
     fn is_finished(&self) -> bool {

@@ -122,7 +122,7 @@ impl<G: Gauge> HttpClient<G> {
         }
         self.course.outstanding -= 1;
         self.responses += 1;
-        self.timed = true;
+        self.timed += 1;
         connection.failures = 0;
         connection.answered = true;
         if std::mem::take(&mut connection.careful) && connection.unsent > 0 {

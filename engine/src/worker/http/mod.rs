@@ -143,8 +143,8 @@ pub struct HttpClient<G> {
     /// Connections with requests to be sent in this submission.
     unsent: Vec<u32>,
     shared: Shared,
-    /// A response was among the completions of this turn.
-    timed: bool,
+    /// Responses among the completions of this turn.
+    timed: u64,
     last_sent: Instant,
     /// Sends of this submission, and responses since it.
     sends: u32,
@@ -210,7 +210,7 @@ impl<G: Gauge> HttpClient<G> {
             looked_at: Instant::default(),
             unsent: Vec::with_capacity(count as usize),
             shared: Shared::new(SPARES, SPARE_BYTES),
-            timed: false,
+            timed: 0,
             last_sent: Instant::default(),
             sends: 0,
             responses: 0,
@@ -562,7 +562,7 @@ impl<D: Driver, G: Gauge> Role<D> for HttpClient<G> {
         self.next_connect().is_some() || self.course.has_ready()
     }
 
-    fn take_timed(&mut self) -> bool {
+    fn take_timed(&mut self) -> u64 {
         std::mem::take(&mut self.timed)
     }
 

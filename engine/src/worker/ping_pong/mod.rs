@@ -42,8 +42,8 @@ pub struct Client<G> {
     slots: Vec<Slot>,
     /// Slots that were told to connect before the start, and have not come to an end with it.
     connecting: u32,
-    /// A reply was among the completions of this turn.
-    timed: bool,
+    /// Replies among the completions of this turn.
+    timed: u64,
     last_sent: Instant,
     last_report_due: bool,
     recording: Recording,
@@ -78,7 +78,7 @@ impl<G: Gauge> Client<G> {
                 .map(|index| Slot::new(index, &spec))
                 .collect(),
             connecting: 0,
-            timed: false,
+            timed: 0,
             last_sent: Instant::default(),
             last_report_due: false,
             recording,
@@ -365,7 +365,7 @@ impl<D: Driver, G: Gauge> Role<D> for Client<G> {
         self.course.has_ready()
     }
 
-    fn take_timed(&mut self) -> bool {
+    fn take_timed(&mut self) -> u64 {
         std::mem::take(&mut self.timed)
     }
 

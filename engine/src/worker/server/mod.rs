@@ -85,8 +85,8 @@ pub struct Sessions<S, P, M> {
     spinning: usize,
     hybrids: usize,
     active_at: Instant,
-    /// A request was among the completions of this turn.
-    timed: bool,
+    /// Requests among the completions of this turn.
+    timed: u64,
     datagrams: Arc<UdpServerFront>,
     meter: M,
     limits: SessionLimits,
@@ -130,7 +130,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             spinning: 0,
             hybrids: 0,
             active_at: Instant::default(),
-            timed: false,
+            timed: 0,
             datagrams,
             meter,
             limits,
@@ -235,7 +235,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         match want {
             Want::Nothing => {}
             Want::Reply { at } => {
-                self.timed = true;
+                self.timed += 1;
                 match at {
                     None => self.ready.push(slot),
                     Some(at) => self.held.push((at, slot)),
@@ -446,7 +446,7 @@ where
         !self.ready.is_empty() || !self.held.is_empty() || !self.paced.is_empty()
     }
 
-    fn take_timed(&mut self) -> bool {
+    fn take_timed(&mut self) -> u64 {
         std::mem::take(&mut self.timed)
     }
 

@@ -8,6 +8,7 @@ mod closed;
 mod faults;
 mod http;
 mod http_server;
+mod late;
 mod open;
 mod server;
 mod sessions;

@@ -337,8 +337,8 @@ where
         false
     }
 
-    fn take_timed(&mut self) -> bool {
-        false
+    fn take_timed(&mut self) -> u64 {
+        0
     }
 
     fn is_finished(&self) -> bool {

@@ -562,8 +562,8 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         !self.ready.is_empty() || !self.desk.due.is_empty()
     }
 
-    fn take_timed(&mut self) -> bool {
-        false
+    fn take_timed(&mut self) -> u64 {
+        0
     }
 
     fn is_finished(&self) -> bool {
