@@ -220,6 +220,11 @@ fn both_ends_wait_as_asked() {
                 sleeps,
                 "{wait}"
             );
+            let service = &report["results"][0]["latency"]["service"];
+            let [value, error] = ["/p50_ns", "/errors_ns/p50"]
+                .map(|at| service.pointer(at).and_then(Value::as_u64).unwrap());
+            assert!(0 < error && error <= value, "{wait}: {value} ± {error}");
+            assert_eq!(report["results"][0]["interval_scope"], "run");
         }
     }
 }

@@ -230,6 +230,9 @@ pub struct StepResult {
     /// histogram's bin at the median (a thousandth of it at most). What that does to a quantile is told with each
     /// ([`Summary::errors_ns`]).
     pub latency_error_ns: u64,
+    /// What the 95 % intervals of this step speak for: [`INTERVALS_OF_RUN`] or [`INTERVALS_OF_VISITS`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub interval_scope: String,
     /// How each end measured.
     pub instrument: Instruments,
     /// The series over time.
@@ -239,6 +242,12 @@ pub struct StepResult {
     /// This step was cut short, or failed.
     pub partial: bool,
 }
+
+/// The intervals speak for this one run, on its connections and in its moments. Where the next run of the same lies, they
+/// do not tell.
+pub const INTERVALS_OF_RUN: &str = "run";
+/// The intervals speak for several visits on fresh connections, spread over the time that they took.
+pub const INTERVALS_OF_VISITS: &str = "visits";
 
 /// The parameters of a step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -415,7 +424,8 @@ pub struct Summary {
     /// Further quantiles that were asked for with `--percentiles`, by name (`p99_5`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra_ns: BTreeMap<String, u64>,
-    /// 95 % intervals of the quantiles, by name: `p50`, `p99_9`.
+    /// 95 % intervals of the quantiles, by name: `p50`, `p99_9`. What they speak for tells
+    /// [`StepResult::interval_scope`].
     pub intervals_ns: BTreeMap<String, (u64, u64)>,
     /// By how much at most each quantile is too long through the instrument itself, by name, nanoseconds: of round
     /// trips only (`service`, `response`). `engine/src/histogram/added.rs` derives it.

@@ -211,7 +211,7 @@ pub(super) fn assert_help(examples: &str, metrics: &str) -> String {
     format!(
         "Fail with exit code 3 unless this holds: {examples} (repeatable)\n\n{metrics}\n\nWhere a quantile has an \
          interval, the assertion holds or fails only if the whole interval does; otherwise the exit code is 5: cannot \
-         tell. What can never apply is refused."
+         tell. The interval is that of this run alone: of the next one nothing is asserted. What can never apply is refused."
     )
 }
 

@@ -121,6 +121,22 @@ fn latencies(row: &mut Row, step: &StepResult, look: &Look) {
     let load = step.bandwidth.as_ref();
     row.put_known("load_bits_per_s", load.and_then(|load| load.bits_per_s));
     more_quantiles(row, step, look);
+    trust(row, step);
+}
+
+/// What the intervals of the quantiles speak for, and by how much the instrument can have moved each.
+fn trust(row: &mut Row, step: &StepResult) {
+    let latency = &step.latency;
+    row.put("interval_scope", &step.interval_scope);
+    for (name, summary) in [
+        ("response", latency.response.as_ref()),
+        ("service", Some(&latency.service)),
+    ] {
+        for quantile in PERCENTILES.map(quantile_name) {
+            let error = summary.and_then(|s| s.errors_ns.get(&quantile));
+            row.put_known(format!("{name}_{quantile}_error_ns"), error);
+        }
+    }
 }
 
 /// Quantiles beyond the usual ones.

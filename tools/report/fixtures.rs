@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use tare_engine::result::{
-    AssertionResult, Connections, Device, Environment, Environments, ErrorCount, Instrument,
-    Instruments, Interval, Latencies, Observed, Operations, Params, Rate, Report, SCHEMA,
-    StepResult, Summary, Tool, Warmup, Warning,
+    AssertionResult, Connections, Device, Environment, Environments, ErrorCount, INTERVALS_OF_RUN,
+    Instrument, Instruments, Interval, Latencies, Observed, Operations, Params, Rate, Report,
+    SCHEMA, StepResult, Summary, Tool, Warmup, Warning,
 };
 
 fn summary(p50_ns: u64, count: u64) -> Summary {
@@ -33,6 +33,11 @@ fn summary(p50_ns: u64, count: u64) -> Summary {
             ("p50".into(), near(p50_ns)),
             ("p99".into(), near(p50_ns * 16 / 10)),
             ("p99_9".into(), near(p50_ns * 5 / 2)),
+        ]),
+        errors_ns: BTreeMap::from([
+            ("p50".into(), 90),
+            ("p99".into(), 310),
+            ("p99_9".into(), 1_200),
         ]),
         hdr: "HISTFAAAAA==".into(),
         ..Summary::default()
@@ -103,6 +108,7 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
             ..Connections::default()
         },
         latency_error_ns: 425,
+        interval_scope: INTERVALS_OF_RUN.into(),
         instrument: Instruments {
             client: instrument(0),
             server: Some(instrument(1)),

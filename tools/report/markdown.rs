@@ -132,7 +132,7 @@ fn one(step: &StepResult, look: &Look, blocks: &mut Vec<String>) {
             format!(", far end {} {}", server.backend, server.wait)
         });
     let text = format!(
-        "{}. Each latency ± {} by the instrument (client {} {}{far_end}).",
+        "{}. A single latency ± {} (99 in 100) by the instrument (client {} {}{far_end}).",
         operations(step),
         Nanos(step.latency_error_ns),
         instrument.client.backend,
@@ -167,7 +167,7 @@ fn http_steps(report: &Report, steps: &[StepResult], look: &Look, blocks: &mut V
     let client = &step.instrument.client;
     let error = Nanos(step.latency_error_ns);
     let text = format!(
-        "Each latency ± {error} by the instrument ({} {}).",
+        "A single latency ± {error} (99 in 100) by the instrument ({} {}).",
         client.backend, client.wait
     );
     blocks.push(escape(&text));

@@ -25,7 +25,8 @@ mod text;
 
 use comfy_table::{CellAlignment, Table, TableStyle};
 use tare_engine::result::{
-    ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning, quantile_name,
+    ErrorCount, INTERVALS_OF_RUN, Latencies, Params, Report, StepResult, Summary, Warning,
+    quantile_name,
 };
 use tare_engine::units::{Nanos, Size};
 
@@ -346,6 +347,20 @@ impl Cells {
     }
 }
 
+/// Over the intervals of a step's quantiles, what they speak for.
+fn interval_heading(step: &StepResult) -> &'static str {
+    match step.interval_scope.as_str() {
+        INTERVALS_OF_RUN => "95 % in this run",
+        _ => "95 % interval",
+    }
+}
+
+/// By how much a quantile can be off through the instrument; blank where that is not known.
+fn error_at(summary: &Summary, percent: f64) -> String {
+    let error = summary.errors_ns.get(&quantile_name(percent));
+    error.map_or_else(String::new, |ns| format!("± {}", Nanos(*ns)))
+}
+
 /// The figures of one step: a row per quantile, with its interval, its half (of round trips only), and what it is
 /// made of.
 fn distribution(step: &StepResult, look: &Look) -> Cells {
@@ -358,7 +373,11 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
         (false, true) => "round trip",
         (false, false) => "latency",
     };
-    let mut cells = Cells::new(&["", name, "95 % interval"]);
+    let mut cells = Cells::new(&["", name, interval_heading(step)]);
+    let has_errors = !main.errors_ns.is_empty();
+    if has_errors {
+        cells.header.push("error".into());
+    }
     if halves {
         cells.header.push("½ RTT".into());
     }
@@ -366,8 +385,11 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
         cells.header.extend(["service".into(), "lateness".into()]);
     }
     let mut add =
-        |name: String, shown: &dyn Fn(&Summary) -> String, interval: String, half: String| {
+        |name: String, shown: &dyn Fn(&Summary) -> String, [interval, error, half]: [String; 3]| {
             let mut row = vec![name, shown(main), interval];
+            if has_errors {
+                row.push(error);
+            }
             if halves {
                 row.push(half);
             }
@@ -383,12 +405,11 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
     add(
         "min".into(),
         &|s| time(s.min_ns),
-        blank(),
-        half(main.min_ns),
+        [blank(), blank(), half(main.min_ns)],
     );
     let half_mean = bounded(main, half(whole(main.mean_ns)));
-    add("mean".into(), &mean, blank(), half_mean);
-    add("stdev".into(), &stdev, blank(), blank());
+    add("mean".into(), &mean, [blank(), blank(), half_mean]);
+    add("stdev".into(), &stdev, [blank(), blank(), blank()]);
     for &percent in &look.percentiles {
         let interval = main.intervals_ns.get(&quantile_name(percent));
         let interval = interval.filter(|_| main.quantile_ns(percent).is_some());
@@ -396,19 +417,21 @@ fn distribution(step: &StepResult, look: &Look) -> Cells {
         add(
             heading(percent),
             &|s| quantile(s, percent),
-            interval.unwrap_or_default(),
-            at_least(
-                main,
-                &quantile_name(percent),
-                half(main.quantile_ns(percent)),
-            ),
+            [
+                interval.unwrap_or_default(),
+                error_at(main, percent),
+                at_least(
+                    main,
+                    &quantile_name(percent),
+                    half(main.quantile_ns(percent)),
+                ),
+            ],
         );
     }
     add(
         "max".into(),
         &longest,
-        blank(),
-        bounded(main, half(main.max_ns)),
+        [blank(), blank(), bounded(main, half(main.max_ns))],
     );
     cells
 }
@@ -433,7 +456,18 @@ fn parts(latency: &Latencies) -> Option<Cells> {
 /// A sweep: a row per step.
 fn sweep(report: &Report) -> Cells {
     let mut cells = Cells::new(&[
-        "size", "conns", "p50", "p99", "p99.9", "max", "mean", "½ p50", "rate", "error ±", "lost",
+        "size",
+        "conns",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "mean",
+        "½ p50",
+        "rate",
+        "p50 error",
+        "p99 error",
+        "lost",
     ]);
     for step in &report.results {
         let main = headline(&step.latency);
@@ -448,7 +482,8 @@ fn sweep(report: &Report) -> Cells {
             mean(main),
             at_least(main, "p50", half(main.p50_ns)),
             per_second(step.rate.achieved_per_s),
-            Nanos(step.latency_error_ns).to_string(),
+            error_at(main, 50.0),
+            error_at(main, 99.0),
             grouped(lost),
         ]);
         cells.row(row);

@@ -1,7 +1,7 @@
 //! Text, for people: what was asked, what spoils it, what came out, and how far it can be trusted.
 
 use comfy_table::presets::NOTHING;
-use tare_engine::result::{Environment, Instrument, Report, StepResult};
+use tare_engine::result::{Environment, INTERVALS_OF_RUN, Instrument, Report, StepResult};
 use tare_engine::units::{CpuList, Nanos};
 
 use super::{
@@ -128,6 +128,9 @@ fn one(out: &mut String, report: &Report, step: &StepResult, look: &Look) {
 /// What the marks in a table of quantiles mean.
 fn notes(out: &mut String, step: &StepResult, look: &Look, unanswered: &str) {
     let main = super::headline(&step.latency);
+    if step.interval_scope == INTERVALS_OF_RUN && !main.intervals_ns.is_empty() {
+        out.push_str("  95 % in this run: on its connections, in its moments; how far runs differ, tare compare tells\n");
+    }
     if look
         .percentiles
         .iter()
@@ -269,7 +272,7 @@ fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> 
 fn instruments(out: &mut String, step: &StepResult) {
     if step.params.bulk.is_none() {
         let text = format!(
-            "± {} on each latency, by the instrument itself",
+            "± {} on a single latency (99 in 100), by the instrument itself",
             Nanos(step.latency_error_ns)
         );
         fact(out, "error", &text);
@@ -414,7 +417,10 @@ fn assertions(out: &mut String, report: &Report) {
     if report.assertions.is_empty() {
         return;
     }
-    out.push_str("\nAssertions:\n");
+    out.push_str(match &report.comparison {
+        Some(_) => "\nAssertions:\n",
+        None => "\nAssertions, of this run alone:\n",
+    });
     for assertion in &report.assertions {
         let holds = match assertion.holds {
             Some(true) => "holds",
@@ -433,6 +439,33 @@ fn assertions(out: &mut String, report: &Report) {
 mod tests {
     use super::*;
     use crate::report::fixtures;
+
+    #[test]
+    fn a_single_run_says_that_its_intervals_are_its_own() {
+        let look = Look::default();
+        let text = render(&fixtures::one_step(), &look);
+        assert!(text.contains("95 % in this run  "), "{text}");
+        assert!(text.contains("how far runs differ, tare compare tells"));
+        let asserted = render(&fixtures::sweep(), &look);
+        assert!(asserted.contains("Assertions, of this run alone:"));
+        let compared = render(&fixtures::compare::comparison(), &look);
+        assert!(!compared.contains("this run"), "{compared}");
+    }
+
+    #[test]
+    fn each_quantile_has_an_error_of_its_own() {
+        let mut report = fixtures::one_step();
+        let row = |report: &Report, name: &str| {
+            let text = render(report, &Look::default());
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.unwrap().split("  ").map(str::trim).collect::<Vec<_>>().join("|")
+        };
+        assert!(row(&report, "  p50 ").contains("± 90 ns"));
+        assert!(row(&report, "  p99 ").contains("± 310 ns"));
+        // Results that were saved before had one figure for all.
+        report.results[0].latency.service.errors_ns.clear();
+        assert!(!row(&report, "  p50 ").contains('±'));
+    }
 
     #[test]
     fn a_far_end_cannot_drive_the_terminal_or_forge_a_line() {

@@ -332,15 +332,18 @@ fn result_warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) 
             "measure longer (-d) or more operations (--count)",
         );
     }
+    // Results of before there was an error for each quantile have the one figure.
+    let error = service.errors_ns.get("p50");
+    let error = error.copied().unwrap_or(step.latency_error_ns);
     if let Some(median) = service.p50_ns
-        && step.latency_error_ns as f64 > ERROR_SHARE * median as f64
+        && error as f64 > ERROR_SHARE * median as f64
     {
         warn(
             "coarse-instrument",
             format!(
                 "the instrument's own error of {} is {:.0} % of the median of {}",
-                Nanos(step.latency_error_ns),
-                step.latency_error_ns as f64 / median.max(1) as f64 * 100.0,
+                Nanos(error),
+                error as f64 / median.max(1) as f64 * 100.0,
                 Nanos(median)
             ),
             if step.instrument.client.wait == "spin" {

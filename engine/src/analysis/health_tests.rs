@@ -232,6 +232,15 @@ fn weak_figures_are_warned_of() {
     step.operations.timed_out = 3;
     step.latency.service.p99_ns = None;
     step.latency.service.count = 999;
+    // What 99 of 100 latencies are off by says nothing of the median.
+    step.latency_error_ns = 700_000;
+    step.latency.service.errors_ns = [("p50".to_owned(), 9)].into();
+    assert!(
+        warnings(&step)
+            .iter()
+            .all(|w| w.code != "coarse-instrument")
+    );
+    step.latency.service.errors_ns.clear();
     step.latency_error_ns = 9_000;
     step.instances.push("b".to_owned());
     assert_eq!(

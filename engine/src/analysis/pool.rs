@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::quantile::design_effect;
+use super::quantile::{BLOCKS_MIN, design_effect};
 use super::summary::{PERCENTILES, summarise};
 use crate::histogram::Distribution;
 use crate::result::{
-    Bandwidth, Connections, CpuUse, ErrorCount, Flow, Instrument, Instruments, Interval, Latencies,
-    Observed, Rate, StatusCount, StepResult, Summary, Transfer, Warmup,
+    Bandwidth, Connections, CpuUse, ErrorCount, Flow, INTERVALS_OF_RUN, INTERVALS_OF_VISITS,
+    Instrument, Instruments, Interval, Latencies, Observed, Rate, StatusCount, StepResult, Summary,
+    Transfer, Warmup,
 };
 
 /// The step, over all of its measurements: in that order, each with when it began, nanoseconds after the first one did.
@@ -36,6 +37,12 @@ pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
         add(&mut pooled, step);
         pooled.intervals.push(interval_of(*at, step));
     }
+    // How fewer visits than that differ is not in their intervals.
+    let scope = match steps.len() {
+        0..BLOCKS_MIN => INTERVALS_OF_RUN,
+        _ => INTERVALS_OF_VISITS,
+    };
+    scope.clone_into(&mut pooled.interval_scope);
     let all = || steps.iter().map(|(_, step)| &step.latency);
     pooled.latency = latencies(&all().collect::<Vec<_>>());
     let bandwidths: Vec<(u64, &Bandwidth)> = steps
@@ -421,4 +428,31 @@ fn mean_over_time(
         }
     }
     (time > 0.0).then(|| bits / time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Nanos;
+
+    #[test]
+    fn what_the_intervals_speak_for_needs_visits_enough() {
+        let visit = |p50_error: u64| {
+            let mut told = Distribution::uncensored();
+            (1..=100).for_each(|n| told.record(Nanos(n * 1_000)));
+            let mut step = StepResult::default();
+            step.latency.service = summarise(&told, &[], &|_| 1.0);
+            step.latency.service.errors_ns = [("p50".to_owned(), p50_error)].into();
+            step
+        };
+        let visits: Vec<StepResult> = (1..=8).map(|n| visit(n * 10)).collect();
+        let pooled = |count: usize| {
+            let of: Vec<(u64, &StepResult)> = visits[..count].iter().map(|v| (0, v)).collect();
+            pool(&of).unwrap()
+        };
+        assert_eq!(pooled(7).interval_scope, INTERVALS_OF_RUN);
+        let all = pooled(8);
+        assert_eq!(all.interval_scope, INTERVALS_OF_VISITS);
+        assert_eq!(all.latency.service.errors_ns["p50"], 80);
+    }
 }

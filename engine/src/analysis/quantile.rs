@@ -30,6 +30,18 @@
 //! (autocorrelated at 0.8; 55 and 78 % if taken for independent) and 96 and 94 % (blocks that drift by a third of the
 //! variance; 31 and 59 %). p99.5 of the drifting blocks, a quantile of few bad blocks, was held in 93 %.
 //! What the blocks cannot show, they cannot correct: correlation over more than a block, as in a slow drift over the whole run.
+//!
+//! # What the interval speaks for
+//!
+//! For this run, on its connections and in its moments: not for the next one. Paths have states that last longer than a
+//! run (which CPU the kernel chose, a clock's frequency, what a neighbour does), and no statistics within the run
+//! can tell how the state differs that it did not see. On a shared machine with 2 CPUs the interval of p50 held the median
+//! of all runs in 6 of 40 runs (`lat`, 1 s each), and in 4 of 20 of `http -c 8`. Eight visits on fresh connections within
+//! one process do not mend that: their p50 of `http -c 8` was 38.6 to 38.9 µs in one process and 54.0 to 56.9 µs in three
+//! others. Neither do wider intervals of the same data: the span of eight blocks' quantiles held it in 7 of 20, and
+//! 2.5 deviations of them (what the next block would show, by Student) in 11 of 20. So results name the scope
+//! ([`crate::result::StepResult::interval_scope`]), and how runs differ is what comparisons measure, over blocks of visits.
+//! `scripts/coverage` prints these figures for any machine.
 
 /// Fewer blocks than this tell nothing of how blocks differ.
 pub const BLOCKS_MIN: usize = 8;

@@ -36,7 +36,7 @@ const WAKEUPS_LEAST: f64 = 0.01;
 
 /// Bounds on what was added: for each share of the replies how much at most was added to all the others.
 #[derive(Debug, Clone)]
-pub struct Added {
+pub(crate) struct Added {
     bounds: Vec<(f64, Nanos)>,
 }
 
@@ -70,7 +70,7 @@ impl Added {
 
     /// By how much at most the quantile `percent` is too long, the width of its bin included.
     #[must_use]
-    pub fn to_quantile(&self, distribution: &Distribution, percent: f64) -> Option<Nanos> {
+    pub(crate) fn to_quantile(&self, distribution: &Distribution, percent: f64) -> Option<Nanos> {
         let count = distribution.count();
         let rank = rank(count, percent)?;
         let value = Nanos(distribution.at_rank(rank));

@@ -20,7 +20,9 @@ use crate::driver::probe::Chosen;
 use crate::error::{Error, Result};
 use crate::proto::hello::{BackendAsked, Direction, Hello, Test};
 use crate::proto::text::Id;
-use crate::result::{Bandwidth, Environments, Params, Report, SCHEMA, StepResult, Tool, Warning};
+use crate::result::{
+    Bandwidth, Environments, INTERVALS_OF_RUN, Params, Report, SCHEMA, StepResult, Tool, Warning,
+};
 use crate::sys::usage::boot_id;
 use crate::sys::{random, tuning};
 use crate::worker::http::Destination;
@@ -603,6 +605,7 @@ impl<M: Measure> Run<'_, M> {
         }
         report::tell_machine(&mut step.cpu.client, &disturbance);
         step.observed = observed;
+        INTERVALS_OF_RUN.clone_into(&mut step.interval_scope);
         let is_sweep = self.is_sweep;
         for mut warning in report::warnings(&step) {
             if is_sweep {

@@ -2,7 +2,7 @@
 
 use tare_engine::result::{CpuUse, HttpParams, StepResult};
 
-use super::{Row, counts, instrument, more_quantiles, summarise};
+use super::{Row, counts, instrument, more_quantiles, summarise, trust};
 use crate::report::Look;
 
 pub(super) fn columns(row: &mut Row, step: &StepResult, look: &Look) {
@@ -39,6 +39,7 @@ pub(super) fn columns(row: &mut Row, step: &StepResult, look: &Look) {
     row.put("instances", step.instances.join(" "));
     row.put_known("began_at", step.began_at.as_ref());
     more_quantiles(row, step, look);
+    trust(row, step);
 }
 
 fn parameters(row: &mut Row, step: &StepResult) {

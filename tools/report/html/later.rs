@@ -40,7 +40,7 @@ pub(crate) fn page(between: &Between<'_>) -> String {
         (
             "assertions",
             "Assertions",
-            super::assertions(between.assertions),
+            super::assertions(between.assertions, "95 % interval"),
         ),
     ];
     let mut nav = Vec::new();

@@ -82,7 +82,14 @@ fn parts(id: &str, report: &Report, look: &Look, figures: &mut Figures) -> Vec<P
         id,
         "assertions",
         "Assertions",
-        assertions(&report.assertions),
+        assertions(
+            &report.assertions,
+            if report.comparison.is_some() {
+                "95 % interval"
+            } else {
+                "95 % in this run"
+            },
+        ),
     ));
     parts
 }
@@ -206,7 +213,7 @@ fn instruments(report: &Report) -> String {
             ]);
         }
     }
-    let text = "The error is what each latency can be wrong by through the instrument itself.";
+    let text = "The error is what 99 of 100 single latencies are wrong by at most through the instrument itself; the tables of latencies tell that of each quantile.";
     let out = note(text) + &table("Both ends of each step", &cells, 6);
     if troubles.is_empty() {
         return out;
@@ -236,11 +243,11 @@ fn environment(report: &Report) -> String {
         )
 }
 
-fn assertions(assertions: &[AssertionResult]) -> String {
+fn assertions(assertions: &[AssertionResult], interval: &str) -> String {
     if assertions.is_empty() {
         return String::new();
     }
-    let mut cells = Cells::new(&["assertion", "step", "holds", "found", "95 % interval"]);
+    let mut cells = Cells::new(&["assertion", "step", "holds", "found", interval]);
     for assertion in assertions {
         let holds = match assertion.holds {
             Some(true) => "yes",
