@@ -458,7 +458,11 @@ mod tests {
         let row = |report: &Report, name: &str| {
             let text = render(report, &Look::default());
             let line = text.lines().find(|line| line.starts_with(name));
-            line.unwrap().split("  ").map(str::trim).collect::<Vec<_>>().join("|")
+            line.unwrap()
+                .split("  ")
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join("|")
         };
         assert!(row(&report, "  p50 ").contains("± 90 ns"));
         assert!(row(&report, "  p99 ").contains("± 310 ns"));
