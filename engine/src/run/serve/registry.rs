@@ -12,7 +12,7 @@ use crate::units::{Instant, Nanos};
 /// With `--once`, the server ends when the first client has had no session for this long, and twice the pause
 /// that it expects itself: between the steps of a sweep it has none for a moment.
 const ONCE_GRACE: Nanos = Nanos::from_secs(1);
-/// So many runs without a session are remembered, for the CPUs that they had.
+/// So many runs are remembered for the CPUs that they had, before those without a session are looked for.
 const RUNS_REMEMBERED: usize = 64;
 
 /// Sessions alive, and what they hold.
@@ -25,11 +25,102 @@ struct Census {
     memory_bytes: u64,
     /// Sessions by CPU and run.
     places: HashMap<(u32, u64), u32>,
+    /// What each CPU has to do. It follows from `places` and `runs`, and is kept beside them so that the time that a
+    /// hello takes does not grow with the number of sessions.
+    loads: HashMap<u32, Load>,
+    /// Runs that have a session, and some that had one.
+    runs: HashMap<u64, Round>,
+    /// With so many runs, those without a session are looked for; always some twice as many as then were left, so that
+    /// the search costs each new run the same.
+    forget_at: usize,
     first_run: Option<u64>,
     /// The longest pause that the first run's sessions announced.
     first_run_gap: Nanos,
     first_run_alive: u32,
     first_run_left_at: Option<Instant>,
+}
+
+/// What a CPU has to do.
+#[derive(Debug, Default)]
+struct Load {
+    /// Its sessions.
+    sessions: u32,
+    /// Runs with a session, anywhere, that have the CPU: more may be to come.
+    runs: u32,
+}
+
+/// The CPUs of a run.
+#[derive(Debug, Default)]
+struct Round {
+    cpus: Vec<u32>,
+    next: usize,
+    /// Its sessions alive.
+    sessions: u32,
+}
+
+impl Census {
+    /// Counts a session of a run on a CPU.
+    fn add(&mut self, cpu: u32, run: u64) {
+        *self.places.entry((cpu, run)).or_default() += 1;
+        self.loads.entry(cpu).or_default().sessions += 1;
+        let round = self.runs.entry(run).or_default();
+        round.sessions += 1;
+        if round.sessions == 1 {
+            for &cpu in &round.cpus {
+                self.loads.entry(cpu).or_default().runs += 1;
+            }
+        }
+    }
+
+    /// A session that was counted is over.
+    fn remove(&mut self, cpu: u32, run: u64) {
+        if let Some(sessions) = self.places.get_mut(&(cpu, run)) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.places.remove(&(cpu, run));
+            }
+        }
+        if let Some(load) = self.loads.get_mut(&cpu) {
+            load.sessions -= 1;
+        }
+        let Some(round) = self.runs.get_mut(&run) else {
+            return;
+        };
+        round.sessions -= 1;
+        if round.sessions == 0 {
+            for cpu in &round.cpus {
+                if let Some(load) = self.loads.get_mut(cpu) {
+                    load.runs -= 1;
+                }
+            }
+        }
+    }
+
+    /// Sessions of other runs on `cpu`.
+    fn others_on(&self, cpu: u32, run: u64) -> u32 {
+        let all = self.loads.get(&cpu).map_or(0, |load| load.sessions);
+        let own = self.places.get(&(cpu, run)).copied().unwrap_or(0);
+        all.saturating_sub(own)
+    }
+
+    /// What other runs do on a CPU: their sessions there, and that they have it, since more may be to come.
+    fn busy(&self, cpu: u32, run: u64) -> u32 {
+        let having = self.loads.get(&cpu).map_or(0, |load| load.runs);
+        let own = self
+            .runs
+            .get(&run)
+            .is_some_and(|round| round.sessions > 0 && round.cpus.contains(&cpu));
+        let others = having.saturating_sub(u32::from(own));
+        self.others_on(cpu, run).saturating_add(others)
+    }
+
+    /// Forgets runs without a session, when there are many of them.
+    fn forget(&mut self) {
+        if self.runs.len() >= self.forget_at.max(RUNS_REMEMBERED) {
+            self.runs.retain(|_, round| round.sessions > 0);
+            self.forget_at = 2 * self.runs.len();
+        }
+    }
 }
 
 impl Registry {
@@ -68,7 +159,7 @@ impl Registry {
         let mut census = self.census();
         census.alive += 1;
         census.memory_bytes += bytes;
-        *census.places.entry((cpu, run)).or_default() += 1;
+        census.add(cpu, run);
         if *census.first_run.get_or_insert(run) == run {
             census.first_run_alive += 1;
             census.first_run_left_at = None;
@@ -95,16 +186,7 @@ impl Registry {
 
     /// Sessions of other runs on `cpu`.
     pub(super) fn others_on(&self, cpu: u32, run: u64) -> u32 {
-        let census = self.census();
-        let on_cpu = census.places.iter().filter(|((c, _), _)| *c == cpu);
-        on_cpu
-            .filter(|((_, r), _)| *r != run)
-            .map(|(_, sessions)| sessions)
-            .sum()
-    }
-
-    fn has_sessions_of(&self, run: u64) -> bool {
-        self.census().places.keys().any(|(_, r)| *r == run)
+        self.census().others_on(cpu, run)
     }
 }
 
@@ -122,13 +204,7 @@ impl Drop for Permit {
         let mut census = self.registry.census();
         census.alive -= 1;
         census.memory_bytes -= self.bytes;
-        let place = (self.cpu, self.run);
-        if let Some(sessions) = census.places.get_mut(&place) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                census.places.remove(&place);
-            }
-        }
+        census.remove(self.cpu, self.run);
         if census.first_run == Some(self.run) {
             census.first_run_alive -= 1;
             if census.first_run_alive == 0 {
@@ -141,32 +217,28 @@ impl Drop for Permit {
 /// Which CPUs serve whom. A run gets as many as it has workers, and its sessions go round them.
 #[derive(Debug, Default)]
 pub(super) struct Placement {
-    runs: HashMap<u64, Round>,
     /// The CPU of the HTTP worker, which counts as a session of another run.
     pub(super) http: Option<u32>,
-}
-
-/// The CPUs of a run.
-#[derive(Debug, Default)]
-struct Round {
-    cpus: Vec<u32>,
-    next: usize,
 }
 
 impl Placement {
     /// The CPU for the next session of a run. `avoid` come last, then those that serve others.
     pub(super) fn place(
-        &mut self,
+        &self,
         hello: &Hello,
         cpus: &Cpus,
         avoid: &[u32],
         registry: &Registry,
     ) -> u32 {
         let run = hello.run_id.0;
-        let busy = |cpu: u32| self.busy(cpu, run, registry);
+        let mut census = registry.census();
+        let busy = |cpu: u32| {
+            let http = u32::from(self.http == Some(cpu));
+            census.busy(cpu, run).saturating_add(http)
+        };
         // A run that has paused keeps its CPUs, unless somebody else came to them meanwhile.
-        let stays = self.runs.get(&run).is_some_and(|round| {
-            registry.has_sessions_of(run) || round.cpus.iter().all(|&cpu| busy(cpu) == 0)
+        let stays = census.runs.get(&run).is_some_and(|round| {
+            round.sessions > 0 || round.cpus.iter().all(|&cpu| busy(cpu) == 0)
         });
         if !stays {
             let workers = hello.cpus.len().clamp(1, cpus.allowed.len().max(1));
@@ -176,42 +248,24 @@ impl Placement {
             if chosen.iter().any(|cpu| !avoid.contains(cpu)) {
                 chosen.retain(|cpu| !avoid.contains(cpu));
             }
-            self.forget(registry);
-            self.runs.insert(
-                run,
-                Round {
-                    cpus: chosen,
-                    next: 0,
-                },
-            );
+            census.forget();
+            let round = Round {
+                cpus: chosen,
+                ..Round::default()
+            };
+            census.runs.insert(run, round);
         }
-        let round = self.runs.entry(run).or_default();
+        let round = census.runs.entry(run).or_default();
         let cpu = round.cpus.get(round.next % round.cpus.len().max(1));
-        round.next += 1;
+        round.next = round.next.wrapping_add(1);
         cpu.copied().unwrap_or(0)
-    }
-
-    /// What other runs do on a CPU: their sessions there, and that they have it, since more may be to come.
-    fn busy(&self, cpu: u32, run: u64, registry: &Registry) -> u32 {
-        let others = self.runs.iter().filter(|&(&other, round)| {
-            other != run && round.cpus.contains(&cpu) && registry.has_sessions_of(other)
-        });
-        let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
-        let http = u32::from(self.http == Some(cpu));
-        registry.others_on(cpu, run).saturating_add(others + http)
-    }
-
-    /// Forgets runs without a session, when there are many of them.
-    fn forget(&mut self, registry: &Registry) {
-        if self.runs.len() >= RUNS_REMEMBERED {
-            self.runs.retain(|&run, _| registry.has_sessions_of(run));
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::usage::thread_usage;
 
     fn hello(run: u64, workers: usize) -> Hello {
         serde_json::from_value(serde_json::json!({
@@ -229,12 +283,12 @@ mod tests {
 
     #[test]
     fn two_clients_at_once_get_different_cpus() {
-        let (mut placement, registry, cpus) = (
+        let (placement, registry, cpus) = (
             Placement::default(),
             Arc::new(Registry::default()),
             machine(3),
         );
-        let mut place = |run| {
+        let place = |run| {
             let hello = hello(run, 1);
             let cpu = placement.place(&hello, &cpus, &[], &registry);
             (cpu, registry.enter(&hello, cpu, 1))
@@ -257,7 +311,7 @@ mod tests {
 
     #[test]
     fn sessions_go_round_their_runs_cpus_whoever_comes_between() {
-        let (mut placement, registry, cpus) = (
+        let (placement, registry, cpus) = (
             Placement::default(),
             Arc::new(Registry::default()),
             machine(4),
@@ -275,8 +329,8 @@ mod tests {
 
     #[test]
     fn the_clients_own_cpus_are_the_last_resort() {
-        let (mut placement, registry) = (Placement::default(), Arc::new(Registry::default()));
-        let mut place = |run, avoid: &[u32]| {
+        let (placement, registry) = (Placement::default(), Arc::new(Registry::default()));
+        let place = |run, avoid: &[u32]| {
             let hello = hello(run, 2);
             let cpu = placement.place(&hello, &machine(3), avoid, &registry);
             (cpu, registry.enter(&hello, cpu, 1))
@@ -290,12 +344,84 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (mut placement, registry) = (Placement::default(), Arc::new(Registry::default()));
+        let (placement, registry) = (Placement::default(), Arc::new(Registry::default()));
         for run in 0..1_000 {
             placement.place(&hello(run, 1), &machine(2), &[], &registry);
         }
-        assert!(placement.runs.len() <= RUNS_REMEMBERED);
-        assert!(registry.census().places.is_empty());
+        let census = registry.census();
+        assert!(census.runs.len() <= RUNS_REMEMBERED);
+        assert!(census.places.is_empty());
+    }
+
+    /// Thread CPU time of one admission of a new run beside `alive` others, nanoseconds: the least of several, so that
+    /// what else the machine does has no say.
+    fn admission_ns(alive: u64) -> u64 {
+        let (placement, registry, cpus) = (
+            Placement::default(),
+            Arc::new(Registry::default()),
+            machine(8),
+        );
+        let admit = |run| {
+            let hello = hello(run, 2);
+            let cpu = placement.place(&hello, &cpus, &[], &registry);
+            registry.enter(&hello, cpu, 1)
+        };
+        let _held: Vec<Permit> = (0..alive).map(admit).collect();
+        let spent = || {
+            let used = thread_usage();
+            used.user_ns + used.system_ns
+        };
+        let mut rounds: Vec<u64> = Vec::new();
+        for round in 0..8 {
+            let before = spent();
+            let held: Vec<Permit> = (0..100)
+                .map(|n| admit(u64::MAX - 100 * round - n))
+                .collect();
+            rounds.push(spent() - before);
+            drop(held);
+        }
+        rounds.into_iter().min().unwrap_or(0) / 100
+    }
+
+    /// What went through all sessions for every CPU took some thousand times as long beside four thousand runs.
+    #[test]
+    fn a_hello_costs_the_same_beside_four_thousand_runs() {
+        let (few, many) = (admission_ns(4), admission_ns(4_000));
+        assert!(many < 30 * few.max(2_000), "{few} ns, {many} ns");
+    }
+
+    #[test]
+    fn what_is_counted_beside_the_sessions_agrees_with_them() {
+        let (placement, registry) = (Placement::default(), Arc::new(Registry::default()));
+        let mut held: Vec<Permit> = Vec::new();
+        let mut dice = 0x7a7e_u64;
+        for _ in 0..2_000 {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (run, drops) = ((dice >> 33) % 7, (dice >> 50) % 3 == 0);
+            if drops && !held.is_empty() {
+                held.swap_remove((dice >> 20) as usize % held.len());
+            } else {
+                let hello = hello(run, 1 + run as usize % 3);
+                let cpu = placement.place(&hello, &machine(4), &[], &registry);
+                held.push(registry.enter(&hello, cpu, 1));
+            }
+            let census = registry.census();
+            for cpu in 0..4 {
+                let on = |p: &&((u32, u64), &u32)| p.0.0 == cpu && p.0.1 != run;
+                let places: Vec<_> = census.places.iter().map(|(k, v)| (*k, v)).collect();
+                let sessions: u32 = places.iter().filter(on).map(|(_, n)| **n).sum();
+                let having = census.runs.iter().filter(|(other, round)| {
+                    **other != run
+                        && round.cpus.contains(&cpu)
+                        && places.iter().any(|((_, r), _)| r == *other)
+                });
+                let busy = sessions + u32::try_from(having.count()).unwrap();
+                assert_eq!(census.busy(cpu, run), busy);
+            }
+        }
+        held.clear();
+        let census = registry.census();
+        assert!(census.loads.values().all(|l| l.sessions + l.runs == 0));
     }
 
     #[test]
