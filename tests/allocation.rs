@@ -109,7 +109,7 @@ impl Place<OwnedFd> for Door {
 
     fn hand_over_http(&mut self, _: HttpArrival<OwnedFd>) {}
 
-    fn log(&mut self, line: &str) {
+    fn log(&mut self, _kind: &'static str, line: &str) {
         panic!("the server complains: {line}");
     }
 

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tare_engine::error::Result;
+use tare_engine::error::{Error, Result};
 use tare_engine::run;
 use tare_engine::run::observe::Interrupt;
 
 use crate::args::serve::ServeArgs;
 use crate::exit::Exit;
+use crate::log::Log;
 use crate::progress::complain;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
@@ -24,13 +25,25 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
         let _ = super::print(ready_line(addresses).as_bytes());
     };
     let quiet = args.quiet;
-    let log = move |line: &str| {
+    let log = Log::to_stderr()
+        .map_err(|error| Error::environment(format!("there is no log: {error}")))?;
+    let entry = log.entry();
+    let take = move |kind, line: &str| {
         if !quiet {
-            complain(line);
+            entry.line(kind, line);
         }
     };
-    run::serve(&plan, &interrupt, &mut ready, Arc::new(log))?;
-    Ok(Exit::Measured)
+    let ended = run::serve(&plan, &interrupt, &mut ready, Arc::new(take));
+    let exit = match ended {
+        Ok(()) => Exit::Measured,
+        Err(error) => {
+            // On the way that does not wait for a reader.
+            log.entry().line("error", &error.to_string());
+            Exit::from(&error)
+        }
+    };
+    log.finish();
+    Ok(exit)
 }
 
 fn ready_line(addresses: &[SocketAddr]) -> String {

@@ -131,7 +131,7 @@ fn embed(
         &serve,
         client_cpus,
         namespace.as_ref(),
-        Arc::new(|_: &str| {}),
+        Arc::new(|_: &str, _: &str| {}),
     )?;
     let addresses = server.addresses().iter().copied();
     Ok(FarEnd {

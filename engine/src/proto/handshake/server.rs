@@ -76,6 +76,22 @@ pub enum ServerFailure {
     TimedOut,
 }
 
+impl ServerFailure {
+    /// What a log sums such failures up by.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NotTare { .. } => "stranger",
+            Self::Version { .. } => "version",
+            Self::Malformed(_) => "malformed",
+            Self::Refused(_) => "refused",
+            Self::ClosedSilently => "silent",
+            Self::Closed => "closed",
+            Self::TimedOut => "late",
+        }
+    }
+}
+
 impl fmt::Display for ServerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -185,9 +185,10 @@ impl Dispatcher {
         let log = Arc::clone(&self.log);
         let body = move || {
             if let Err(error) = affinity::pin_current_thread(cpu) {
-                log(&format!(
-                    "a worker could not be pinned to CPU {cpu}: {error}"
-                ));
+                log(
+                    "worker",
+                    &format!("a worker could not be pinned to CPU {cpu}: {error}"),
+                );
             }
             let _ = tuning::set_timer_slack_ns(1);
             let meter = ServerMeter::new(cpu, stopping);
@@ -201,7 +202,7 @@ impl Dispatcher {
                 }
             };
             if let Err(error) = end {
-                log(&format!("a worker has ended: {error}"));
+                log("worker", &format!("a worker has ended: {error}"));
             }
         };
         let thread = std::thread::Builder::new()
@@ -273,7 +274,7 @@ impl Dispatcher {
             stalls: plan.stalls.clone(),
         };
         if let Some(reason) = reason {
-            (self.log)(&format!("HTTP: {reason}"));
+            (self.log)("server", &format!("HTTP: {reason}"));
         }
         let load = |cpu| self.registry.others_on(cpu, 0);
         // An HTTP client cannot say which CPUs are its own; `tare http` on this machine takes the highest ones.
@@ -296,16 +297,19 @@ impl Dispatcher {
             Err(error)
                 if chosen.backend == Backend::Uring && self.plan.backend == BackendChoice::Auto =>
             {
-                (self.log)(&format!("HTTP: {}; using epoll", error.message()));
+                (self.log)("server", &format!("HTTP: {}; using epoll", error.message()));
                 start(Backend::Epoll)?
             }
             other => other?,
         };
-        (self.log)(&format!(
-            "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
-            wait.name(),
-            settings.seed
-        ));
+        (self.log)(
+            "server",
+            &format!(
+                "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
+                wait.name(),
+                settings.seed
+            ),
+        );
         self.placement.http = Some(cpu);
         self.http = Some(thread);
         Ok(())
@@ -401,11 +405,11 @@ impl Place<OwnedFd> for Dispatcher {
         if arrival.transport == Transport::Udp {
             match random::number() {
                 Ok(number) => accept.session = Some(Id(number)),
-                Err(error) => return self.log(&error.to_string()),
+                Err(error) => return self.log("session", &error.to_string()),
             }
         }
         if let Err(error) = self.staff(backend, cpu) {
-            return self.log(&error.to_string());
+            return self.log("session", &error.to_string());
         }
         if let Some(worker) = self.workers.get(&(backend, cpu))
             && worker
@@ -430,21 +434,21 @@ impl Place<OwnedFd> for Dispatcher {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.http_denied, true) {
-                    (self.log)(&error.to_string());
+                    (self.log)("server", &error.to_string());
                 }
             }
         }
     }
 
-    fn log(&mut self, line: &str) {
-        (self.log)(line);
+    fn log(&mut self, kind: &'static str, line: &str) {
+        (self.log)(kind, line);
     }
 
     fn nonce(&mut self) -> [u8; 32] {
         // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
         random::bytes().unwrap_or_else(|error| {
             self.stopping.store(true, Ordering::Relaxed);
-            (self.log)(&error.to_string());
+            (self.log)("server", &error.to_string());
             [0; 32]
         })
     }

@@ -20,6 +20,13 @@ use crate::worker::server::http::{
 };
 use crate::worker::{Role, Worker};
 
+/// What clients that do not read may have the kernel hold is the pressure limit divided by that.
+const TCP_MEMORY_SHARE: u64 = 4;
+/// The same where the kernel does not tell its limit, as in sandboxes, bytes.
+const QUEUED_UNKNOWN: u64 = 64 << 20;
+/// The unit of `tcp_mem`, bytes: a page is no smaller on any machine.
+const PAGE_BYTES: u64 = 4096;
+
 /// What the thread tells once it runs.
 type Started = Sender<std::result::Result<Waker, DriverError>>;
 
@@ -61,9 +68,10 @@ impl HttpThread {
         let (started_tx, started) = bounded(1);
         let body = move || {
             if let Err(error) = affinity::pin_current_thread(cpu) {
-                log(&format!(
-                    "the HTTP worker could not be pinned to CPU {cpu}: {error}"
-                ));
+                log(
+                    "worker",
+                    &format!("the HTTP worker could not be pinned to CPU {cpu}: {error}"),
+                );
             }
             let _ = tuning::set_timer_slack_ns(1);
             let end = match backend::open(backend) {
@@ -79,7 +87,7 @@ impl HttpThread {
                 }
             };
             if let Err(error) = end {
-                log(&format!("the HTTP worker has ended: {error}"));
+                log("worker", &format!("the HTTP worker has ended: {error}"));
             }
         };
         let thread = std::thread::Builder::new()
@@ -127,7 +135,21 @@ fn run<D: Driver<Socket = OwnedFd>>(
     let _ = started.try_send(Ok(driver.waker()));
     let stamps = Box::new(WallClock(RealtimeOffset::read()));
     let now = MonotonicClock.now();
-    let role = HttpSide::new(arrivals, settings, stopping, stamps, now);
+    let mut role = HttpSide::new(arrivals, settings, stopping, stamps, now);
+    role.bound_queued(queued_max());
     let mut worker = Worker::new(driver, MonotonicClock, role);
-    worker.run_until(<HttpSide<OwnedFd> as Role<D>>::is_finished)
+    let end = worker.run_until(<HttpSide<OwnedFd> as Role<D>>::is_finished);
+    let (role, io) = worker.parts_mut();
+    role.leave(io);
+    end
+}
+
+/// The share of the kernel's memory for TCP that clients of HTTP that do not read may hold: a quarter of what it has
+/// before it comes under pressure (`net.ipv4.tcp_mem`, tcp(7)), of all namespaces together.
+fn queued_max() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
+    let pages: Option<u64> = text.split_whitespace().nth(1).and_then(|n| n.parse().ok());
+    pages.map_or(QUEUED_UNKNOWN, |pages| {
+        pages.saturating_mul(PAGE_BYTES) / TCP_MEMORY_SHARE
+    })
 }

@@ -29,8 +29,9 @@ use dispatch::{Dispatcher, Ticket};
 /// Descriptors beside clients' connections: listeners, rings, wakers, files that are looked into.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
-/// Where log lines go.
-pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
+/// Where log lines go, each with its kind, by which it may be summed up with others. It is called on threads that serve,
+/// and must not block.
+pub type Log = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 /// A running server.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ fn dispatcher() -> Dispatcher {
         secret: None,
         http: Some(HttpServing::default()),
     };
-    Dispatcher::new(&plan, &[], Arc::default(), Arc::new(|_: &str| {})).unwrap()
+    Dispatcher::new(&plan, &[], Arc::default(), Arc::new(|_: &str, _: &str| {})).unwrap()
 }
 
 fn hello(transport: &str, size_bytes: u32) -> Hello {

@@ -1,6 +1,6 @@
 //! Datagram clients until they have a session and a socket of their own.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::{Arrival, CONNECTING_BASE, Front, Place, close_orphan};
@@ -45,24 +45,34 @@ pub(super) struct Connecting<T> {
 
 /// Sessions that were handed over lately.
 #[derive(Debug, Default)]
-pub(super) struct Handed(VecDeque<(Instant, SessionKey)>);
+pub(super) struct Handed {
+    order: VecDeque<(Instant, SessionKey)>,
+    keys: HashSet<SessionKey>,
+}
 
 impl Handed {
     fn note(&mut self, key: SessionKey, now: Instant) {
-        if self.0.len() == HANDED_MAX {
-            self.0.pop_front();
+        if self.order.len() == HANDED_MAX {
+            self.forget_oldest();
         }
-        self.0.push_back((now, key));
+        if self.keys.insert(key) {
+            self.order.push_back((now, key));
+        }
     }
 
     fn knows(&mut self, key: &SessionKey, now: Instant) -> bool {
-        while let Some((at, _)) = self.0.front()
+        while let Some((at, _)) = self.order.front()
             && now.since(*at) > HANDED_FOR
         {
-            self.0.pop_front();
+            self.forget_oldest();
         }
-        // The latest first: mostly it is one of them.
-        self.0.iter().rev().any(|(_, known)| known == key)
+        self.keys.contains(key)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.keys.remove(&key);
+        }
     }
 }
 
@@ -216,8 +226,10 @@ impl<P, T> Front<P, T> {
         };
         io.open(&spec)
             .inspect_err(|error| {
-                self.place
-                    .log(&format!("{}: no socket for it: {error}", addresses.from));
+                self.place.log(
+                    "socket",
+                    &format!("{}: no socket for it: {error}", addresses.from),
+                );
             })
             .ok()
     }
@@ -259,8 +271,10 @@ impl<P, T> Front<P, T> {
                 Ok(())
             }
             Err(error) => {
-                self.place
-                    .log(&format!("could not hand a session over: {error}"));
+                self.place.log(
+                    "hand-over",
+                    &format!("could not hand a session over: {error}"),
+                );
                 close_orphan(io, socket)
             }
         }
@@ -329,7 +343,8 @@ mod tests {
         for nonce in 0..2 * HANDED_MAX as u64 {
             handed.note(key(nonce), Instant(0));
         }
-        assert_eq!(handed.0.len(), HANDED_MAX);
+        assert_eq!(handed.order.len(), HANDED_MAX);
+        assert_eq!(handed.keys.len(), HANDED_MAX);
         assert!(!handed.knows(&key(0), Instant(0)));
     }
 }

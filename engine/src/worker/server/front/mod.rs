@@ -59,8 +59,8 @@ pub trait Place<S> {
     /// Hands an HTTP connection over. One that is dropped is closed.
     fn hand_over_http(&mut self, arrival: HttpArrival<S>);
 
-    /// Something worth a line in the log.
-    fn log(&mut self, line: &str);
+    /// Something worth a line in the log. Lines of one `kind` may come by the thousand: they may be summed up.
+    fn log(&mut self, kind: &'static str, line: &str);
 
     /// 32 bytes that nobody can guess: the nonce of a challenge.
     fn nonce(&mut self) -> [u8; 32];

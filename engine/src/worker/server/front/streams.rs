@@ -99,6 +99,7 @@ impl<P, T> Front<P, T> {
             OpError::TooManyFiles => {
                 if !std::mem::replace(&mut self.out_of_descriptors, true) {
                     self.place.log(
+                        "descriptors",
                         "no descriptor is left for another client (EMFILE); raise the limit (ulimit -n), or give a \
                          smaller --max-sessions",
                     );
@@ -106,7 +107,7 @@ impl<P, T> Front<P, T> {
                 self.close_older_half(io)
             }
             error => {
-                self.place.log(&format!("accept: {error}"));
+                self.place.log("accept", &format!("accept: {error}"));
                 Ok(())
             }
         }
@@ -210,7 +211,7 @@ impl<P, T> Front<P, T> {
             && reason != ServerFailure::ClosedSilently
         {
             let line = format!("{}: {reason}", pending.name());
-            self.place.log(&line);
+            self.place.log(reason.kind(), &line);
         }
         self.open -= usize::from(!pending.link.is_closing());
         pending.link.close(io)
@@ -300,7 +301,7 @@ impl<P, T> Front<P, T> {
                 }
                 ServerEvent::Failed(reason) => {
                     let line = format!("{}: {reason}", pending.name());
-                    self.place.log(&line);
+                    self.place.log(reason.kind(), &line);
                     pending.refused = true;
                 }
             }
@@ -355,8 +356,10 @@ impl<P, T> Front<P, T> {
         match io.release(socket) {
             Ok(socket) => give(&mut self.place, socket, pending.peer),
             Err(error) => {
-                self.place
-                    .log(&format!("could not hand a connection over: {error}"));
+                self.place.log(
+                    "hand-over",
+                    &format!("could not hand a connection over: {error}"),
+                );
                 close_orphan(io, socket)?;
             }
         }
