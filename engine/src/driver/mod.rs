@@ -234,7 +234,8 @@ pub trait Driver {
     /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
 
-    /// Sets an option of a socket. The simulated wire takes them all and heeds but the low-water mark; it has neither
+    /// Sets an option of a socket. The simulated wire takes them all and heeds but the low-water mark and
+    /// [`SocketOption::ResetOnClose`]; it has neither
     /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]), and of congestion
     /// controls `cubic` and `reno` alone ([`OpError::NotFound`]).
     ///
@@ -249,6 +250,12 @@ pub trait Driver {
     /// What TCP says of a connection; `None` for other sockets and on the simulated wire.
     fn tcp_info(&self, socket: SocketId) -> Option<TcpInfo> {
         tcp_info::tcp_info(self.descriptor(socket)?)
+    }
+
+    /// Memory that the kernel holds for what a socket has not sent and what was not received from it, bytes; on the
+    /// simulated wire what the far end has not read.
+    fn kernel_bytes(&self, socket: SocketId) -> Option<u64> {
+        option::memory_bytes(self.descriptor(socket)?)
     }
 
     /// The effective sizes of a socket's send and receive buffers, bytes as the kernel counts them (twice what

@@ -62,6 +62,9 @@ pub enum SocketOption {
     ReceiveLowWater(u32),
     /// `TCP_NOTSENT_LOWAT`, bytes: with more than that in the send buffer and not sent yet, nothing more is taken.
     UnsentLowWater(u32),
+    /// `SO_LINGER` of zero: a close throws away what the far end has not taken, and resets the connection, in place of
+    /// leaving the kernel to send it to whoever may never read it.
+    ResetOnClose,
     /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches it off.
     Segmentation(u16),
     /// `SO_TIMESTAMPNS`: the kernel stamps what arrives, for [`Op::ReceiveStamped`](super::Op::ReceiveStamped). What a

@@ -38,6 +38,13 @@ pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
         SocketOption::UnsentLowWater(bytes) => {
             put_number(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, *bytes)
         }
+        SocketOption::ResetOnClose => {
+            let at_once = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            put(fd, sockopt::Linger, &at_once)
+        }
         SocketOption::Segmentation(bytes) => put(fd, sockopt::UdpGsoSegment, &i32::from(*bytes)),
         SocketOption::ReceiveTimestamps(on) => put(fd, sockopt::ReceiveTimestampns, on),
         SocketOption::Coalescing(on) => put(fd, sockopt::UdpGroSegment, on),
@@ -100,6 +107,36 @@ pub fn send_queue_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
     let answer = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     Errno::result(answer).ok()?;
     u64::try_from(bytes).ok()
+}
+
+/// `SO_MEMINFO` of `asm-generic/socket.h`.
+const SO_MEMINFO: libc::c_int = 55;
+/// How many figures it gives: `SK_MEMINFO_VARS` of `linux/sock_diag.h`.
+const MEMORY_FIGURES: usize = 9;
+
+/// Memory that the kernel holds for a socket's queues, bytes, its own bookkeeping included.
+#[must_use]
+pub fn memory_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
+    let mut figures = [0_u32; MEMORY_FIGURES];
+    let mut len = size_of_val(&figures) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `figures`, which is so long, and the length to `len`; both are
+    // borrowed for the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            figures.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    Errno::result(answer).ok()?;
+    let figure = |index: libc::c_int| {
+        let index = usize::try_from(index).unwrap_or(MEMORY_FIGURES);
+        u64::from(figures.get(index).copied().unwrap_or(0))
+    };
+    let (receive, send) = (libc::SK_MEMINFO_RMEM_ALLOC, libc::SK_MEMINFO_WMEM_QUEUED);
+    Some(figure(receive) + figure(send))
 }
 
 #[cfg(test)]
@@ -203,6 +240,7 @@ mod tests {
     fn the_send_queue_is_what_nobody_has_acknowledged() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (receiver, _) = listener.accept().unwrap();
         assert_eq!(send_queue_bytes(sender.as_fd()), Some(0));
         sender.set_nonblocking(true).unwrap();
         let mut sent = 0;
@@ -211,5 +249,23 @@ mod tests {
         }
         let queued = send_queue_bytes(sender.as_fd()).unwrap();
         assert!(queued > 0 && queued < sent, "{queued} of {sent}");
+        let memory = memory_bytes(sender.as_fd()).unwrap();
+        assert!(memory >= queued, "{memory} for {queued}");
+        let unread = memory_bytes(receiver.as_fd()).unwrap();
+        assert!(unread > 0, "what it has not read");
+    }
+
+    #[test]
+    fn a_close_that_resets_leaves_nothing_behind() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut receiver, _) = listener.accept().unwrap();
+        sender.write_all(b"x").unwrap();
+        set(sender.as_fd(), &SocketOption::ResetOnClose).unwrap();
+        drop(sender);
+        let mut bytes = Vec::new();
+        let read = std::io::Read::read_to_end(&mut receiver, &mut bytes);
+        let error = read.expect_err("it is reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }

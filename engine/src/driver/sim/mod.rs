@@ -363,12 +363,21 @@ impl Driver for SimDriver {
         None
     }
 
+    fn kernel_bytes(&self, socket: SocketId) -> Option<u64> {
+        let key = self.core.socket(socket)?.key;
+        Some(self.core.calls.0.0.borrow().unread_by_peer(key) as u64)
+    }
+
     fn set_option(&mut self, socket: SocketId, option: &SocketOption) -> Result<(), OpError> {
         let key = self.core.socket(socket).ok_or(OpError::BadSocket)?.key;
         match option {
             SocketOption::ReceiveLowWater(bytes) => {
                 let mut state = self.core.calls.state();
                 state.set_low_water(key, *bytes as usize);
+                Ok(())
+            }
+            SocketOption::ResetOnClose => {
+                self.core.calls.state().reset_on_close(key);
                 Ok(())
             }
             SocketOption::Segmentation(_) | SocketOption::Coalescing(_) => {

@@ -51,6 +51,8 @@ struct Stream {
     low_water: usize,
     /// When bytes arrived last.
     arrived: Instant,
+    /// Its close is a reset.
+    resets: bool,
 }
 
 #[derive(Debug)]
@@ -296,7 +298,7 @@ impl State {
                 let Some(other) = stream.other else { return };
                 let at = self.arrival().max(stream.last_arrival);
                 if stream.stage == Stage::Dead {
-                } else if !stream.received.is_empty() {
+                } else if !stream.received.is_empty() || stream.resets {
                     self.wire.send(at, Parcel::Reset { to: other });
                 } else if !stream.is_half_closed {
                     self.wire.send(at, Parcel::Fin { to: other });
@@ -459,6 +461,19 @@ impl State {
         self.stream(key).map(|stream| Nanos(stream.arrived.0))
     }
 
+    pub(super) fn reset_on_close(&mut self, key: Key) {
+        if let Some(stream) = self.stream(key) {
+            stream.resets = true;
+        }
+    }
+
+    pub(super) fn unread_by_peer(&self, key: Key) -> usize {
+        match &self.sockets[&key].body {
+            Body::Stream(stream) => stream.unread,
+            _ => 0,
+        }
+    }
+
     pub(super) fn set_low_water(&mut self, key: Key, bytes: usize) {
         self.changes += 1;
         // As Linux bounds it: else a full buffer might never be read.
@@ -595,6 +610,7 @@ impl Stream {
             last_arrival: Instant(0),
             low_water: 1,
             arrived: Instant(0),
+            resets: false,
         }
     }
 }

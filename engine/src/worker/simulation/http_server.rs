@@ -8,7 +8,7 @@ mod stalls;
 
 use super::*;
 use crate::driver::{
-    BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
+    BufferId, Driver, Op, OpError, Outcome as Done, Segment, SocketId, SocketSpec, Token, Wait,
 };
 use crate::worker::server::http::{HttpSettings, HttpSide, Stall, StampClock, inbox};
 use proptest::prelude::*;
@@ -31,6 +31,8 @@ struct Client {
     /// Bytes that one receive takes at most.
     appetite: u32,
     ended: bool,
+    /// With a reset.
+    reset: bool,
     got: Vec<u8>,
     /// When each piece of `got` came, and how long it was then.
     times: Vec<(Instant, usize)>,
@@ -149,6 +151,7 @@ impl Web {
             deaf: false,
             appetite: 64 << 10,
             ended: false,
+            reset: false,
             got: Vec::new(),
             times: Vec::new(),
         });
@@ -260,7 +263,10 @@ impl Client {
                     self.times.push((now, self.got.len()));
                 }
                 (3, _) => {}
-                _ => self.ended = true,
+                (_, outcome) => {
+                    self.ended = true;
+                    self.reset |= *outcome == Done::Failed(OpError::Reset);
+                }
             }
         }
         done.len()

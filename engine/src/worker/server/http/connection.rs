@@ -18,6 +18,10 @@ use crate::units::Instant;
 pub(super) const PAGE: usize = REQUEST_HEAD_MAX + (4 << 10);
 /// What long bodies without contents are sent from, bytes.
 pub(super) const FILL_BYTES: u32 = 256 << 10;
+/// What a connection may have in the kernel and not yet on the wire, bytes. A client that does not read has the rest wait
+/// here, where it costs nothing; without a bound the kernel takes megabytes for each. One that reads is served from it at
+/// full speed: it holds as much as one send.
+const UNSENT_BYTES: u32 = FILL_BYTES;
 /// With so much unread while a response is unsent, nothing more is received, bytes.
 const INPUT_PAUSE: usize = 16 << 10;
 /// What is received with a stamp lands in a buffer of that length, bytes.
@@ -180,6 +184,14 @@ pub(super) struct Connection {
     receiving: Receiving,
     stamping: Stamping,
     pub sending: bool,
+    /// When the send that is outstanding was pushed.
+    pub pushed_at: Instant,
+    /// Memory that the kernel held for it when it was last looked at, bytes; looked at only while it does not read.
+    pub queued_bytes: u64,
+    /// Bytes sent from the start on.
+    sent_bytes: u64,
+    /// The kernel was told how much to take.
+    is_bounded: bool,
     /// It stands in the list of those that have something to send.
     pub queued: bool,
     /// The client sends nothing more.
@@ -224,6 +236,10 @@ impl Connection {
             receiving: Receiving::No,
             stamping: Stamping::No,
             sending: false,
+            pushed_at: now,
+            queued_bytes: 0,
+            sent_bytes: 0,
+            is_bounded: false,
             queued: false,
             ended: false,
             ending: Ending::No,
@@ -242,6 +258,10 @@ impl Connection {
             charged: 0,
             _seat: seat,
         }
+    }
+
+    pub(super) const fn socket(&self) -> SocketId {
+        self.socket
     }
 
     pub(super) const fn slot(&self) -> u32 {
@@ -416,11 +436,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Pushes what is unsent, as one send.
+    /// Pushes what is unsent, as one send; `now` is the instant of the submission.
     pub(super) fn push_send<D: Driver>(
         &mut self,
         io: &mut D,
         fill: Option<BufferId>,
+        now: Instant,
     ) -> Result<(), DriverError> {
         if self.sending || self.ending == Ending::Closing {
             return Ok(());
@@ -449,7 +470,13 @@ impl Connection {
             },
             (None, None) => return Ok(()),
         };
-        self.sending = true;
+        let length = |segment: Option<Segment>| segment.map_or(0, |s| u64::from(s.len));
+        let after = self.sent_bytes + length(page) + length(tail);
+        if after > u64::from(UNSENT_BYTES / 2) && !std::mem::replace(&mut self.is_bounded, true) {
+            // Not at once: most connections never come to it. A kernel without the option takes more.
+            let _ = io.set_option(socket, &SocketOption::UnsentLowWater(UNSENT_BYTES));
+        }
+        (self.sending, self.pushed_at) = (true, now);
         self.push(io, Purpose::Send, op)
     }
 
@@ -460,6 +487,7 @@ impl Connection {
         sent: u32,
         pages: &mut Vec<BufferId>,
     ) {
+        self.sent_bytes += u64::from(sent);
         let of_page = sent.min(self.end - self.start);
         self.start += of_page;
         let rest = sent - of_page;
@@ -498,6 +526,14 @@ impl Connection {
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
     }
 
+    /// Closes, once; what the client has not taken is thrown away, here and in the kernel.
+    pub(super) fn reset<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if self.ending != Ending::Closing {
+            let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
+        }
+        self.close(io)
+    }
+
     /// Closes, once.
     pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
         if self.ending == Ending::Closing {
@@ -505,6 +541,7 @@ impl Connection {
         }
         self.ending = Ending::Closing;
         (self.held, self.since, self.lent_since) = (None, None, None);
+        self.queued_bytes = 0;
         let socket = self.socket;
         self.push(io, Purpose::Close, Op::Close { socket })
     }

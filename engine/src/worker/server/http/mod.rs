@@ -25,7 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bounds::{LINGER, NAP};
-use crate::driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome, Wait};
+use crate::driver::{
+    BufferId, Completion, Driver, DriverError, OpError, Outcome, SocketOption, Wait,
+};
 use crate::limits::{HTTP_MEMORY_MAX, HYBRID_SPIN};
 use crate::proto::hello::WaitMode;
 use crate::proto::http1::incoming::RequestError;
@@ -78,7 +80,8 @@ pub struct HttpArrival<S> {
 pub struct HttpSettings {
     /// How the worker waits; a response that is due within 300 µs is waited for spinning in any case.
     pub wait: WaitMode,
-    /// Longest silence of a connection, and longest time that a response may take to be read.
+    /// Longest silence of a connection, longest time for which a client may take nothing of what it is sent, and longest
+    /// time that a response from memory of its own may take to be read.
     pub idle: Nanos,
     /// Connections at once.
     pub connections_max: u32,
@@ -115,6 +118,10 @@ pub struct HttpSide<S> {
     checked_at: Instant,
     /// The connection whose deadlines are looked at next.
     look: usize,
+    /// Memory that the kernel holds for those of this round of looks that do not read, bytes.
+    queued_bytes: u64,
+    /// And may hold for all of them.
+    queued_max: u64,
 }
 
 impl<S> HttpSide<S> {
@@ -148,6 +155,21 @@ impl<S> HttpSide<S> {
             active_at: now,
             checked_at: now,
             look: 0,
+            queued_bytes: 0,
+            queued_max: u64::MAX,
+        }
+    }
+
+    /// Bounds what the kernel may hold for clients that do not read, all together, bytes.
+    pub const fn bound_queued(&mut self, bytes: u64) {
+        self.queued_max = bytes;
+    }
+
+    /// The server ends: what clients have not taken is not left to the kernel.
+    pub fn leave<D: Driver<Socket = S>>(&mut self, io: &mut D) {
+        let unread = self.slots.iter().flatten().filter(|conn| conn.sending);
+        for conn in unread {
+            let _ = io.set_option(conn.socket(), &SocketOption::ResetOnClose);
         }
     }
 
@@ -181,6 +203,15 @@ impl<S> HttpSide<S> {
     #[must_use]
     pub const fn memory_bytes(&self) -> u64 {
         self.memory
+    }
+
+    /// What the kernel holds now for those that do not read, bytes.
+    #[cfg(test)]
+    pub(in crate::worker) fn queued<D: Driver<Socket = S>>(&self, io: &D) -> u64 {
+        let unread = self.slots.iter().flatten().filter(|conn| conn.sending);
+        unread
+            .filter_map(|conn| io.kernel_bytes(conn.socket()))
+            .sum()
     }
 
     /// Responses that wait for their time, some of them for connections that are gone.
@@ -530,7 +561,7 @@ impl<D: Driver> Role<D> for HttpSide<D::Socket> {
         for slot in ready.drain(..) {
             if let Some(conn) = &mut self.slots[slot as usize] {
                 conn.queued = false;
-                conn.push_send(io, self.fill)?;
+                conn.push_send(io, self.fill, now)?;
             }
         }
         self.ready = ready;

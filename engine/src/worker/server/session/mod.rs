@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::{Reading, SessionLimits, is_departure};
-use crate::driver::{Completion, Driver, DriverError, Outcome, SocketId};
+use crate::driver::{Completion, Driver, DriverError, Outcome, SocketId, SocketOption};
 use crate::histogram::Distribution;
 use crate::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use crate::proto::datagram::{self, Fetch, UdpServerFront};
@@ -457,6 +457,13 @@ impl<P> Session<P> {
             self.link.drop_unsent(io);
         }
         self.link.close(io)
+    }
+
+    /// It is closed by its deadlines: where its client does not take what it is sent, that is not left to the kernel.
+    pub(super) fn abandon<D: Driver>(&self, io: &mut D) {
+        if self.link.is_sending() || self.link.is_sending_control() {
+            let _ = io.set_option(self.link.socket(), &SocketOption::ResetOnClose);
+        }
     }
 
     pub(super) fn free<D: Driver>(self, io: &mut D) {

@@ -135,6 +135,69 @@ fn who_trickles_is_closed() {
     assert!(web.clients[clients[1]].got.len() > 30 << 10);
 }
 
+const LARGE: &str = "GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Sending does not count as reading, and what was not read is not left to the kernel.
+#[test]
+fn who_does_not_read_is_reset_whatever_it_sends() {
+    let mut web = Web::plain();
+    let silent = web.client(LARGE);
+    let talks = web.client(LARGE);
+    let reads = web.client(LARGE);
+    for client in [silent, talks] {
+        web.clients[client].deaf = true;
+    }
+    web.clients[reads].appetite = 4 << 10;
+    web.clients[reads].deaf = true;
+    for seconds in 1..=40 {
+        web.run_for(SECOND);
+        web.clients[talks].outbox.extend(b"G");
+        if seconds % 10 == 0 {
+            web.clients[reads].deaf = false;
+            let now = web.clock.now();
+            web.clients[reads].turn(now);
+            web.clients[reads].deaf = true;
+        }
+        let expected = if seconds <= 30 { 3 } else { 1 };
+        assert_eq!(web.side.role().len(), expected, "{seconds}");
+    }
+    web.clients[silent].deaf = false;
+    web.run_for(SECOND);
+    assert!(web.clients[silent].reset && web.clients[talks].reset);
+    assert!(!web.clients[reads].ended, "slow, and it reads");
+}
+
+/// All together they have a bound, and whoever has taken something last stays.
+#[test]
+fn what_the_kernel_holds_for_clients_that_do_not_read_is_bounded() {
+    let mut web = Web::plain();
+    let deaf = |web: &mut Web| {
+        let client = web.client(LARGE);
+        web.clients[client].deaf = true;
+        web.run_for(SECOND);
+        client
+    };
+    let first = deaf(&mut web);
+    let each = {
+        let (role, io) = web.side.parts_mut();
+        role.queued(io)
+    };
+    assert!(each > 0);
+    web.side.parts_mut().0.bound_queued(each * 7 / 2);
+    let others: Vec<usize> = (0..3).map(|_| deaf(&mut web)).collect();
+    let honest = web.client(GET);
+    web.run_for(SECOND);
+    assert_eq!(web.side.role().len(), 4);
+    web.clients[first].deaf = false;
+    web.run_for(SECOND);
+    assert!(
+        web.clients[first].reset,
+        "the one that is stuck for longest"
+    );
+    assert!(others.iter().all(|client| !web.clients[*client].ended));
+    assert!(web.text(honest).contains(" 200 "));
+}
+
 /// Where memory runs out, those that sit on it are closed, and not those that come.
 #[test]
 fn memory_is_taken_from_those_that_sit_on_it() {
