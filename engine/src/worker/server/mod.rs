@@ -26,6 +26,11 @@ pub use session::memory_bytes;
 
 /// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(200);
+/// A worker goes on spinning for its spinning sessions as long after it last heard of one of them, beside the pause that
+/// they made before: a client that pauses for longer is either slow, and then learns so from its own figures, or gone.
+const SPIN_PATIENCE: Nanos = Nanos::from_secs(1);
+/// A pause above that is not spun through, however regular the client is.
+const SPIN_PAUSE_MAX: Nanos = Nanos::from_secs(10);
 
 /// A session with all that was decided for it.
 #[derive(Debug)]
@@ -83,6 +88,10 @@ pub struct Sessions<S, P, M> {
     /// Sessions whose figures are due.
     reports: Vec<u32>,
     spinning: usize,
+    /// When a session that asked for spinning last began, or something completed for one.
+    spun_at: Instant,
+    /// The worker spins for such sessions until then.
+    spins_until: Instant,
     hybrids: usize,
     active_at: Instant,
     /// Requests among the completions of this turn.
@@ -128,6 +137,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             held: Vec::with_capacity(slots),
             reports: Vec::with_capacity(slots),
             spinning: 0,
+            spun_at: Instant::default(),
+            spins_until: Instant::default(),
             hybrids: 0,
             active_at: Instant::default(),
             timed: 0,
@@ -184,7 +195,11 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
         });
         match admitted.accept.wait {
-            WaitMode::Spin => self.spinning += 1,
+            WaitMode::Spin => {
+                self.spinning += 1;
+                self.spun_at = now;
+                self.note_spun(now);
+            }
             WaitMode::Hybrid => self.hybrids += 1,
             WaitMode::Block => {}
         }
@@ -224,6 +239,14 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let amid = hello.connect_each && self.measuring && !self.measure_told;
         let mut sessions = self.slots.iter().flatten();
         !hello.brief && !amid && sessions.all(|session| session.is_brief() || session.is_ended())
+    }
+
+    /// A spinning session has shown that it is there.
+    #[inline]
+    fn note_spun(&mut self, now: Instant) {
+        let pause = now.since(self.spun_at).min(SPIN_PAUSE_MAX);
+        self.spun_at = now;
+        self.spins_until = self.spins_until.max(now + SPIN_PATIENCE + pause);
     }
 
     fn reset_meter(&mut self) {
@@ -296,6 +319,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 } else {
                     session.handle_limits(now, self.limits, stopping)
                 };
+                if want == Want::Close {
+                    session.abandon(io);
+                }
                 let slot = u32::try_from(index).expect("bounded by the driver's sockets");
                 self.act(io, slot, want)?;
             }
@@ -362,9 +388,13 @@ where
         self.active_at = now;
         let front = &self.datagrams;
         let want = session.handle_completion(io, purpose, &completion, now, front)?;
+        let spins = session.wait() == WaitMode::Spin;
         self.bytes += session.take_moved();
         if !self.measuring && session.is_measured() {
             (self.measuring, self.measure_began) = (true, true);
+        }
+        if spins {
+            self.note_spun(now);
         }
         self.act(io, slot, want)
     }
@@ -425,7 +455,8 @@ where
     fn poll_wait(&self, now: Instant) -> Wait {
         // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
         let fresh = self.hybrids > 0 && now.since(self.active_at) < HYBRID_SPIN;
-        if self.spinning > 0 || !self.held.is_empty() || fresh {
+        let spins = self.spinning > 0 && now < self.spins_until;
+        if spins || !self.held.is_empty() || fresh {
             return Wait::Poll;
         }
         let sessions = self

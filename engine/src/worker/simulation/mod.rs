@@ -251,7 +251,7 @@ impl Place<SimSocket> for Door {
         }
     }
 
-    fn log(&mut self, line: &str) {
+    fn log(&mut self, _kind: &'static str, line: &str) {
         self.log.push(line.to_owned());
     }
 

@@ -1,6 +1,7 @@
 //! How long the server keeps whom.
 
 use super::*;
+use crate::driver::Wait;
 use crate::worker::ClientRole;
 
 /// What a session that was ended stays for, so that its client can learn why.
@@ -107,7 +108,7 @@ fn a_client_that_is_gone_leaves_nothing_behind() {
 
 #[test]
 fn a_connection_that_says_nothing_is_not_kept() {
-    use crate::driver::{Driver, Op, Outcome as Done, SocketSpec, Token, Wait};
+    use crate::driver::{Driver, Op, Outcome as Done, SocketSpec, Token};
     let mut world = World::new(&Setup::default());
     world.start();
     world.run_to_end();
@@ -164,5 +165,58 @@ fn a_server_that_is_told_to_stop_closes_its_sessions() {
             assert!(results.outcome.cut_short);
             assert!(results.measured.operations.failed == 1);
         }
+    }
+}
+
+/// A worker spins for those that are there, and not for those that were.
+#[test]
+fn nobody_spins_for_a_client_that_is_gone() {
+    for setup in Setup::both(|setup| {
+        setup.wait = WaitMode::Spin;
+        setup.connections = 4;
+        setup.duration = Some(Nanos::from_secs(3_600));
+        setup.step = Nanos::from_millis(50);
+    }) {
+        // From the first second: a client that only said hello. Later: one that measured.
+        for measures in [false, true] {
+            let mut world = World::new(&setup);
+            world.run_until(|world| world.client().is_ready());
+            world.started_at = world.clock.now();
+            if measures {
+                world.start();
+                world.run_for(Nanos::from_millis(20));
+            }
+            world.net.partition();
+            world.client = None;
+            let left_at = world.clock.now().since(world.started_at);
+            let spins = |world: &World| {
+                Role::<SimDriver>::poll_wait(world.server.role(), world.clock.now()) == Wait::Poll
+            };
+            assert!(spins(&world));
+            world.run_for(left_at + Nanos::from_millis(1_200));
+            assert_eq!(world.sessions(), 4, "they are still there");
+            assert!(!spins(&world));
+        }
+    }
+}
+
+/// One that sends seldom is spun for all the same, once it has shown how seldom.
+#[test]
+fn a_client_that_pauses_regularly_is_spun_for() {
+    let setup = Setup {
+        wait: WaitMode::Spin,
+        rate_per_s: Some(1.0 / 3.0),
+        duration: Some(Nanos::from_secs(60)),
+        step: Nanos::from_millis(50),
+        ..Setup::default()
+    };
+    let mut world = World::new(&setup);
+    world.start();
+    world.run_for(Nanos::from_secs(7));
+    for seconds in 7..30 {
+        world.run_for(Nanos::from_secs(seconds));
+        let now = world.clock.now();
+        let wait = Role::<SimDriver>::poll_wait(world.server.role(), now);
+        assert_eq!(wait, Wait::Poll, "after {seconds} s");
     }
 }
