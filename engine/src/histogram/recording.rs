@@ -281,9 +281,17 @@ pub struct Recording {
     series_counts: Box<[Counts]>,
     /// Entries of the series that were reached.
     series_used: usize,
+    /// Residence times beyond the whole round trip, which were not recorded.
+    impossible_residences: u64,
 }
 
 impl Recording {
+    /// Replies whose far end says that it held them for longer than they took in all: that is left out.
+    #[must_use]
+    pub const fn impossible_residences(&self) -> u64 {
+        self.impossible_residences
+    }
+
     /// An empty recording.
     #[must_use]
     pub fn new(spec: RecordingSpec) -> Self {
@@ -322,6 +330,7 @@ impl Recording {
             series: Rows::new(entries),
             series_counts: vec![Counts::default(); entries].into_boxed_slice(),
             series_used: 0,
+            impossible_residences: 0,
         }
     }
 
@@ -411,6 +420,7 @@ impl Recording {
             }
         }
         self.recorded += other.recorded;
+        self.impossible_residences += other.impossible_residences;
         self.series.merge(&other.series);
         for (mine, theirs) in self.series_counts.iter_mut().zip(&other.series_counts) {
             mine.merge(*theirs);
@@ -527,6 +537,11 @@ impl Recording {
             bin = self.put(Kind::Response, block, head, censored);
         }
         if let Some(residence) = sample.residence {
+            // Two machines' clocks may differ by a thousandth, and the shorter the path is the more that shows.
+            if residence > sample.service + Nanos(sample.service.0 / 1_000 + 1_000) {
+                self.impossible_residences += 1;
+                return self.headline(at, bin, head);
+            }
             self.put(Kind::Residence, block, residence, false);
             self.put(Kind::Path, block, sample.service - residence, false);
         }

@@ -2,12 +2,13 @@
 
 use super::cpus::Cpus;
 use super::plan::{BwPlan, Common, Sink, Stop, Target, WaitMode, ZeroCopy};
+use super::report::vet::{Bounds, vet, vet_against};
 use super::report::{self, Inputs};
-use super::step::{BwJob, StepPlan};
+use super::step::{BwJob, StepOutcome, StepPlan};
 use super::sweep::{Measure, Setting, Step};
 use crate::driver::shown;
 use crate::error::Result;
-use crate::proto::hello::{Hello, Test};
+use crate::proto::hello::{Accept, Hello, Test};
 use crate::proto::stream::StreamAsk;
 use crate::result::{BulkParams, Params, StepResult};
 use crate::units::Nanos;
@@ -208,6 +209,10 @@ impl Measure for BwPlan {
         plan
     }
 
+    fn vet(outcome: &mut StepOutcome<BulkTally>, wall: Nanos) -> Vec<String> {
+        vet_streams(outcome, wall)
+    }
+
     fn result(&self, inputs: &Inputs<'_, BulkTally>) -> StepResult {
         report::bw::step(inputs, self.direction)
     }
@@ -217,4 +222,29 @@ impl Measure for BwPlan {
             .as_ref()
             .is_none_or(|b| b.received_bytes == 0 && b.sent_bytes == 0)
     }
+}
+
+/// Takes what cannot be out of what the servers told of their streams. Returns what it was.
+pub(super) fn vet_streams(outcome: &mut StepOutcome<BulkTally>, wall: Nanos) -> Vec<String> {
+    let bounds = Bounds {
+        wall,
+        requests: None,
+    };
+    let result = &mut outcome.result;
+    let mut wrong = Vec::new();
+    for figures in &mut result.outcome.figures {
+        wrong.extend(vet(figures, &bounds));
+    }
+    let is_tcp = |accept: &Accept| accept.session.is_none();
+    let is_tcp = result.outcome.accepts.iter().all(is_tcp);
+    for stream in &mut result.tally.streams {
+        let Some(theirs) = &mut stream.theirs else {
+            continue;
+        };
+        wrong.extend(vet(theirs, &bounds));
+        if let Some(account) = theirs.stream.as_mut().filter(|_| is_tcp) {
+            wrong.extend(vet_against(&stream.own, account));
+        }
+    }
+    wrong
 }

@@ -11,7 +11,7 @@ use super::observe::Interrupt;
 use super::plan::http::describe;
 use super::plan::{Common, HttpPlan, Stage, Stop, Target, WaitMode, secret};
 use super::report::{self, Inputs};
-use super::step::{HttpJob, StepPlan};
+use super::step::{HttpJob, StepOutcome, StepPlan};
 use super::sweep::{Measure, Setting, Step};
 use crate::driver::shown;
 use crate::error::{Error, Result};
@@ -353,6 +353,10 @@ impl Measure for HttpRun<'_> {
             }
             _ => format!("give the address itself: {next}"),
         }
+    }
+
+    fn vet(outcome: &mut StepOutcome<HttpTally>, _wall: Nanos) -> Vec<String> {
+        report::vet::residences(&outcome.result.tally.recording)
     }
 
     fn result(&self, inputs: &Inputs<'_, HttpTally>) -> StepResult {

@@ -4,8 +4,9 @@ use super::cpus::Cpus;
 use super::guard::TableGuard;
 use super::load::RunningLoad;
 use super::plan::{Common, LatPlan, Stop, Target, WaitMode, describe};
+use super::report::vet::{Bounds, residences, vet};
 use super::report::{self, Inputs};
-use super::step::{LatJob, LatTally, StepPlan};
+use super::step::{LatJob, LatTally, StepOutcome, StepPlan};
 use super::sweep::{EndLoad, Measure, Setting, Step};
 use crate::error::Result;
 use crate::proto::hello::{Hello, Test};
@@ -158,6 +159,25 @@ impl Measure for LatPlan {
 
     fn describe(&self, addresses: &[Destination]) -> serde_json::Value {
         describe(self, addresses)
+    }
+
+    fn vet(outcome: &mut StepOutcome<LatTally>, wall: Nanos) -> Vec<String> {
+        let tally = &outcome.result.tally;
+        let sent = [&tally.warmup, &tally.measured].map(|tally| tally.operations.sent);
+        let mut wrong = residences(&tally.recording);
+        let outcome = &mut outcome.result.outcome;
+        let is_tcp = outcome
+            .accepts
+            .iter()
+            .all(|accept| accept.session.is_none());
+        let bounds = Bounds {
+            wall,
+            requests: is_tcp.then(|| sent.into_iter().fold(0, u64::saturating_add)),
+        };
+        for figures in &mut outcome.figures {
+            wrong.extend(vet(figures, &bounds));
+        }
+        wrong
     }
 
     fn result(&self, inputs: &Inputs<'_, LatTally>) -> StepResult {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
+use super::bw::vet_streams;
 use super::observe::{Interrupt, Observer, Phase, Progress};
 use super::plan::{BwPlan, Stop};
 use super::report::{self, Inputs};
@@ -15,7 +16,7 @@ use crate::clock::{Clock, MonotonicClock};
 use crate::driver::probe::Chosen;
 use crate::error::{Error, Result};
 use crate::result::{Bandwidth, Environments, Params};
-use crate::units::Nanos;
+use crate::units::{Instant, Nanos};
 use crate::worker::bulk::BulkTally;
 
 /// The load's own warm-up, in which windows open.
@@ -50,6 +51,7 @@ pub(super) struct RunningLoad {
     params: Params,
     streams: u32,
     chosen: Chosen,
+    began: Instant,
     thread: JoinHandle<Result<StepOutcome<BulkTally>>>,
 }
 
@@ -79,6 +81,7 @@ impl RunningLoad {
         let interrupt = setting.interrupt.of_part();
         let (stop, told) = (interrupt.clone(), params.clone());
         let (carries, carried) = bounded(1);
+        let began = MonotonicClock.now();
         let thread = std::thread::Builder::new()
             .name("tare-load".to_owned())
             .spawn(move || {
@@ -98,6 +101,7 @@ impl RunningLoad {
             params,
             streams: step.connections,
             chosen: setting.chosen.clone(),
+            began,
             thread,
         })
     }
@@ -109,7 +113,7 @@ impl RunningLoad {
     pub(super) fn stop(self) -> Result<Bandwidth> {
         let ended_early = self.thread.is_finished() && !self.interrupt.is_raised();
         self.interrupt.wind_up();
-        let outcome = self
+        let mut outcome = self
             .thread
             .join()
             .map_err(|_| Error::bug("the load panicked"))??;
@@ -125,6 +129,8 @@ impl RunningLoad {
                 .to_owned();
             return Err(Error::peer(message).remedy(advice));
         }
+        // What is left out is missing from the load's figures; the run beside it warns of its own server.
+        vet_streams(&mut outcome, MonotonicClock.now().since(self.began));
         let result = report::bw::step(
             &Inputs {
                 common: &self.plan.common,

@@ -15,6 +15,7 @@ use super::plan::{BackendChoice, Common, Stop, Target, Transport, WaitMode};
 use super::report::{self, Inputs};
 use super::step::{self, Job, StepOutcome, StepPlan};
 use super::{Finished, backend, observed};
+use crate::clock::{Clock, MonotonicClock};
 use crate::driver::Backend;
 use crate::driver::probe::Chosen;
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ use crate::result::{
 };
 use crate::sys::usage::boot_id;
 use crate::sys::{random, tuning};
+use crate::units::{Instant, Nanos};
 use crate::worker::http::Destination;
 use crate::worker::unavailable;
 
@@ -174,6 +176,14 @@ pub(super) trait Measure {
     fn unreached_advice(&self, next: &Destination) -> String {
         format!("give the address itself: {next}")
     }
+    /// Takes what cannot be out of what the servers told of a step, `wall` after the run began. Returns what it was.
+    fn vet(outcome: &mut Outcome<Self>, wall: Nanos) -> Vec<String>
+    where
+        Self: Sized,
+    {
+        let _ = (outcome, wall);
+        Vec::new()
+    }
     /// Starts what is to go on beside a step.
     ///
     /// # Errors
@@ -267,6 +277,7 @@ pub(super) fn run<M: Measure>(
         address: far_end.addresses[0].clone(),
         others: far_end.addresses[1..].iter().cloned().collect(),
         run_id: random::number()?,
+        began: MonotonicClock.now(),
         machine: cpus,
         separate: room.separate,
         is_sweep: false,
@@ -390,6 +401,7 @@ struct Run<'a, M> {
     /// Further addresses of the target's name.
     others: VecDeque<Destination>,
     run_id: u64,
+    began: Instant,
     machine: Cpus,
     /// Each worker has a table of descriptors of its own.
     separate: bool,
@@ -589,6 +601,10 @@ impl<M: Measure> Run<'_, M> {
                     self.warn(warning, observer);
                 }
             }
+        }
+        let wall = MonotonicClock.now().since(self.began);
+        if let Some(warning) = report::vet::warning(M::vet(&mut outcome, wall)) {
+            self.warn(warning, observer);
         }
         let observed = std::mem::take(&mut outcome.observed);
         let disturbance = outcome.disturbance;

@@ -3,6 +3,7 @@
 pub(super) mod bw;
 pub(super) mod http;
 pub(super) mod lat;
+pub(super) mod vet;
 
 use std::collections::BTreeMap;
 
