@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tare_engine::proto::text::visible;
 use tare_engine::result::Params;
 use tare_engine::run::observe::{Phase, Progress};
 use tare_engine::units::Nanos;
@@ -13,8 +14,7 @@ use crate::report;
 /// One line on stderr. A closed stderr changes nothing.
 pub(crate) fn complain(line: &str) {
     // What a peer said may be part of the line; it stays one line, and drives no terminal.
-    let line = line.replace(char::is_control, " ");
-    let _ = writeln!(std::io::stderr().lock(), "tare: {line}");
+    let _ = writeln!(std::io::stderr().lock(), "tare: {}", visible(line));
 }
 
 /// The progress of a run, on a terminal; nothing in a pipe.

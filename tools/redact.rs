@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 
+use tare_engine::proto::text::is_deceptive;
 use tare_engine::run::plan::secret::{REDACTED, is_header, is_name, shown_path, shows_header};
 
 /// Options whose value is a header.
@@ -212,7 +213,7 @@ fn line(words: &[String], is_ours: bool, depth: u32) -> String {
     for word in words {
         let text = value.shown(word, tool, depth);
         // A control character would end the line, or drive the terminal.
-        let text = text.replace(char::is_control, " ");
+        let text = text.replace(is_deceptive, " ");
         let quoted = shlex::try_quote(&text).map(std::borrow::Cow::into_owned);
         shown.push(quoted.unwrap_or_else(|_| REDACTED.to_owned()));
         // A header without quotes: nobody knows how many words its value has.

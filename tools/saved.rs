@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::error::Category;
 use tare_engine::error::{Error, Result};
 use tare_engine::limits::STEPS_MAX;
+use tare_engine::proto::text::make_visible;
 use tare_engine::result::{Comparison, Report, SCHEMA};
 
 /// The largest result that is read, bytes: a thousand steps take some 20 MiB.
@@ -51,17 +52,18 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(refuse("is empty", WHAT));
     }
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        Category::Eof => refuse(
-            &format!("ends in the middle of a result (line {})", error.line()),
-            "it was not written to its end: measure again, or get the whole file",
-        ),
-        _ if is_lines(bytes) => refuse(
-            "holds lines (jsonl), not one result",
-            "write the result with -o FILE.json or --format json",
-        ),
-        _ => refuse(&format!("is no JSON (line {})", error.line()), WHAT),
-    })?;
+    let mut value: Value =
+        serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            Category::Eof => refuse(
+                &format!("ends in the middle of a result (line {})", error.line()),
+                "it was not written to its end: measure again, or get the whole file",
+            ),
+            _ if is_lines(bytes) => refuse(
+                "holds lines (jsonl), not one result",
+                "write the result with -o FILE.json or --format json",
+            ),
+            _ => refuse(&format!("is no JSON (line {})", error.line()), WHAT),
+        })?;
     match value["schema"].as_str() {
         Some(SCHEMA) => {}
         Some(other) if other.starts_with("tare/") => {
@@ -89,6 +91,8 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
         return Err(refuse(&why, "use the tare that wrote it"));
     }
     let compares = kind == "compare";
+    // Whoever wrote the file may have written anything.
+    make_visible(&mut value);
     let report: Report = serde_json::from_value(value)
         .map_err(|error| refuse(&format!("is no whole result of tare: {error}"), CHANGED))?;
     if compares != report.comparison.is_some() {
@@ -134,7 +138,6 @@ fn flaw_of(report: &Report, comparison: &Comparison) -> Option<String> {
         .collect();
     let (what, stranger) = named.into_iter().find(|(_, arm)| !known.contains(arm))?;
     let stranger: String = stranger.chars().take(40).collect();
-    let stranger = stranger.escape_debug();
     Some(format!(
         "{what} is of the arm '{stranger}', which it does not have"
     ))

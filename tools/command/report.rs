@@ -4,6 +4,7 @@ use std::iter;
 use std::path::Path;
 
 use tare_engine::error::{Error, Result};
+use tare_engine::proto::text::is_deceptive;
 use tare_engine::result::Report;
 
 use crate::args::report::{ReportArgs, To};
@@ -53,7 +54,7 @@ fn shown(to: To, reports: &[(String, Report)], look: &Look) -> String {
             return render(format, report, look);
         }
         // A name may hold anything, and must not look like a part of the result.
-        let heading = |name: &str| name.replace(char::is_control, " ");
+        let heading = |name: &str| name.replace(is_deceptive, " ");
         let parts = each(format).map(|(name, text)| format!("{mark} {}\n\n{text}", heading(name)));
         parts.collect::<Vec<_>>().join("\n")
     };

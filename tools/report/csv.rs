@@ -7,7 +7,10 @@ mod compare;
 mod http;
 mod observed;
 
+use std::borrow::Cow;
+
 use csv::Writer;
+use tare_engine::proto::text::visible;
 use tare_engine::result::{Cell, Instrument, Report, StepResult, Summary, quantile_name};
 
 use super::Look;
@@ -50,14 +53,34 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         }
     };
     let mut writer = Writer::from_writer(Vec::new());
-    let names = header.0.iter().map(|(name, _)| name);
-    writer.write_record(names).expect(IN_MEMORY);
+    let names = header.0.iter().map(|(name, _)| cell(name));
+    writer
+        .write_record(names.map(Cow::into_owned))
+        .expect(IN_MEMORY);
     for row in rows {
-        let values = row.0.iter().map(|(_, value)| value);
-        writer.write_record(values).expect(IN_MEMORY);
+        let values = row.0.iter().map(|(_, value)| cell(value));
+        writer
+            .write_record(values.map(Cow::into_owned))
+            .expect(IN_MEMORY);
     }
     let bytes = writer.into_inner().expect(IN_MEMORY);
     String::from_utf8(bytes).expect("CSV of strings is UTF-8")
+}
+
+/// A cell that a spreadsheet shows, and neither computes nor obeys: what begins like a formula begins with an apostrophe
+/// (OWASP, "CSV Injection"). Numbers are numbers.
+fn cell(value: &str) -> Cow<'_, str> {
+    let shown = visible(value);
+    let is_formula = shown.starts_with([
+        '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+    ]);
+    let digits = |c: char| c.is_ascii_digit() || ".eE+-".contains(c);
+    let is_number = shown.chars().all(digits) && shown.parse::<f64>().is_ok();
+    // Tabs and line ends, which some programs skip, are written out already.
+    if is_formula && !is_number {
+        return Cow::Owned(format!("'{shown}"));
+    }
+    shown
 }
 
 /// Why writing to a vector succeeds: it has no I/O, and all rows are made by the same function.
@@ -223,4 +246,29 @@ fn instrument(row: &mut Row, end: &str, found: Option<&Instrument>) {
     row.put_known(format!("{end}_involuntary_switches"), switches);
     row.put_known(format!("{end}_saturated"), found.map(|i| i.saturated));
     row.put_known(format!("{end}_disturbed"), found.map(|i| i.disturbed));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn a_spreadsheet_computes_no_cell() {
+        for (value, shown) in [
+            ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+            ("@SUM(1)", "'@SUM(1)"),
+            ("+1+cmd", "'+1+cmd"),
+            ("-2+3", "'-2+3"),
+            ("-", "'-"),
+            ("\t=1", "\\t=1"),
+            ("\u{200b}=1", "\\u{200b}=1"),
+            ("\u{ff1d}1", "'\u{ff1d}1"),
+            ("-5", "-5"),
+            ("-1.5e-7", "-1.5e-7"),
+            ("web=1", "web=1"),
+            ("", ""),
+        ] {
+            assert_eq!(cell(value), shown, "{value:?}");
+        }
+    }
 }

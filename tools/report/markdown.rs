@@ -1,6 +1,7 @@
 //! Markdown: tables to paste into an issue, with what has to stand beside them.
 
 use comfy_table::presets::ASCII_MARKDOWN;
+use tare_engine::proto::text::is_deceptive;
 use tare_engine::result::{Report, StepResult};
 use tare_engine::units::Nanos;
 
@@ -245,7 +246,7 @@ pub(super) fn escape(text: &str) -> String {
         if matches!(c, '|' | '<' | '`' | '*' | '_' | '[' | '\\') {
             escaped.push('\\');
         }
-        escaped.push(if c.is_control() { ' ' } else { c });
+        escaped.push(if is_deceptive(c) { ' ' } else { c });
     }
     escaped
 }

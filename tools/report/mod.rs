@@ -24,6 +24,7 @@ mod quantity;
 mod text;
 
 use comfy_table::{CellAlignment, Table, TableStyle};
+use tare_engine::proto::text::visible;
 use tare_engine::result::{
     ErrorCount, INTERVALS_OF_RUN, Latencies, Params, Report, StepResult, Summary, Warning,
     quantile_name,
@@ -79,7 +80,8 @@ pub(crate) fn bits(bits_per_s: f64) -> String {
 
 /// The far end's words are the far end's: none of them drives a terminal.
 fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    let lines: Vec<_> = text.split('\n').map(visible).collect();
+    lines.join("\n")
 }
 
 /// A step's parameters, shortly: `tcp, 64 B, 1 connection`.

@@ -135,7 +135,7 @@ impl Frame {
 /// # Errors
 /// [`FrameError::Json`] where it is not a `T`.
 pub fn read_body<T: DeserializeOwned>(kind: Kind, body: &[u8]) -> Result<T, FrameError> {
-    serde_json::from_slice(body).map_err(|e| FrameError::Json {
+    super::text::read_foreign(body).map_err(|e| FrameError::Json {
         kind: kind.name(),
         message: super::text::clean(&e.to_string(), 120),
     })

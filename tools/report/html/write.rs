@@ -1,5 +1,7 @@
 //! Pieces of a page: text that stays text, tables, figures with their numbers beside them.
 
+use tare_engine::proto::text::is_deceptive;
+
 use super::super::Cells;
 use super::plot::{Plot, key};
 
@@ -19,16 +21,11 @@ pub(super) fn text(from: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            c if c.is_control() || is_direction(c) => safe.push(' '),
+            c if is_deceptive(c) => safe.push(' '),
             c => safe.push(c),
         }
     }
     safe
-}
-
-/// Marks that turn the direction of writing: what follows would be read otherwise than it stands.
-const fn is_direction(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A whole page. `nav` are its parts: the id and the name of each.

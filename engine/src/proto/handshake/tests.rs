@@ -304,7 +304,7 @@ fn a_server_that_breaks_the_protocol() {
 }
 
 #[test]
-fn refusals_reach_the_user_with_a_remedy_and_without_control_characters() {
+fn refusals_reach_the_user_with_a_remedy_and_control_characters_written_out() {
     let refused = |code, message: &str| told(client_on(&Refuse::new(code, message).encode(), &[]));
     assert_eq!(
         refused(RefuseCode::Busy, "64 sessions are running"),
@@ -321,7 +321,7 @@ fn refusals_reach_the_user_with_a_remedy_and_without_control_characters() {
             &frame::encode_body(Kind::Refuse, raw).unwrap(),
             &[]
         )),
-        "127.0.0.1:80 refused: a [2Jb; c d"
+        "127.0.0.1:80 refused: a\\u{1b}[2Jb; c\\nd"
     );
 }
 

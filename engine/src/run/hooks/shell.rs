@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use crate::bounds::HOOK_GRACE_INTERRUPTED;
 use crate::limits::HOOK_OUTPUT_MAX;
+use crate::proto::text::is_deceptive;
 use crate::run::observe::Interrupt;
 use crate::units::Nanos;
 
@@ -274,7 +275,7 @@ impl Tail {
         let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
         last.reverse();
         let line: String = last.join(" / ");
-        let line: Vec<char> = line.chars().filter(|c| !c.is_control()).collect();
+        let line: Vec<char> = line.chars().filter(|c| !is_deceptive(*c)).collect();
         match line.len().checked_sub(CHARACTERS_SHOWN) {
             None | Some(0) => line.into_iter().collect(),
             Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),

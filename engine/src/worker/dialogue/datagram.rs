@@ -4,6 +4,7 @@ use super::{CONTROL_READ, Dialogue, DialogueSpec, Failure, News, State, blame};
 use crate::driver::{Driver, DriverError};
 use crate::proto::datagram::{Document, DocumentFetch, ENDED, FetchEvent, NO_SESSION};
 use crate::proto::hello::{Accept, Figures};
+use crate::proto::text::read_foreign;
 use crate::units::Instant;
 use crate::worker::errors::Stage;
 
@@ -131,7 +132,7 @@ impl Dialogue {
         if let Some(mut accept) = accept.take() {
             // The environment is worth having, not worth failing for.
             accept.environment = match fetched {
-                FetchEvent::Done(json) => serde_json::from_slice(&json).ok(),
+                FetchEvent::Done(json) => read_foreign(&json).ok(),
                 FetchEvent::Failed(_) => None,
             };
             self.state = State::Open;
@@ -139,13 +140,13 @@ impl Dialogue {
         }
         let figures = match fetched {
             FetchEvent::Done(json) if self.ended => {
-                let figures: Figures = serde_json::from_slice(&json).unwrap_or_default();
+                let figures: Figures = read_foreign(&json).unwrap_or_default();
                 return Ok(News::Ended {
                     failure: Failure::ended(&figures, spec),
                     figures: Box::new(figures),
                 });
             }
-            FetchEvent::Done(json) => serde_json::from_slice(&json).ok(),
+            FetchEvent::Done(json) => read_foreign(&json).ok(),
             FetchEvent::Failed(error) => {
                 let cause = error.cause();
                 let error = error.into_error(spec.to);
