@@ -4,6 +4,7 @@
 mod bounds;
 mod deaths;
 mod floods;
+mod hostile;
 mod instances;
 mod limits;
 mod paths;
