@@ -72,8 +72,6 @@ pub enum SocketOption {
     ReceiveTimestamps(bool),
     /// `UDP_GRO`: one receive may bring several datagrams of one flow.
     Coalescing(bool),
-    /// `SO_LINGER` of zero: the close drops what the far end has not acknowledged, and resets the connection.
-    ResetOnClose,
 }
 
 /// What TCP says of a connection (`TCP_INFO`, `struct tcp_info` of `linux/tcp.h`). Counts are since the connection

@@ -48,13 +48,6 @@ pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
         SocketOption::Segmentation(bytes) => put(fd, sockopt::UdpGsoSegment, &i32::from(*bytes)),
         SocketOption::ReceiveTimestamps(on) => put(fd, sockopt::ReceiveTimestampns, on),
         SocketOption::Coalescing(on) => put(fd, sockopt::UdpGroSegment, on),
-        SocketOption::ResetOnClose => {
-            let linger = libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
-            put(fd, sockopt::Linger, &linger)
-        }
     }
 }
 

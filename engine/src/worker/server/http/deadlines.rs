@@ -6,7 +6,7 @@ use crate::bounds::{LINGER, REQUEST_MAX};
 use crate::driver::{Driver, DriverError};
 use crate::limits::HTTP_MEMORY_MAX;
 use crate::proto::http1::incoming::RequestError;
-use crate::units::Instant;
+use crate::units::{Instant, Nanos};
 
 const LATE: RequestError = RequestError {
     status: 408,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::{Reading, SessionLimits, is_departure};
-use crate::driver::{Completion, Driver, DriverError, Outcome, SocketId, SocketOption};
+use crate::driver::{Completion, Driver, DriverError, Outcome, SocketId};
 use crate::histogram::Distribution;
 use crate::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use crate::proto::datagram::{self, Fetch, UdpServerFront};
@@ -462,7 +462,7 @@ impl<P> Session<P> {
     /// It is closed by its deadlines: where its client does not take what it is sent, that is not left to the kernel.
     pub(super) fn abandon<D: Driver>(&self, io: &mut D) {
         if self.link.is_sending() || self.link.is_sending_control() {
-            let _ = io.set_option(self.link.socket(), &SocketOption::ResetOnClose);
+            self.link.drop_unsent(io);
         }
     }
 
