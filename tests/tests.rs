@@ -23,3 +23,4 @@ mod report;
 mod schema;
 mod tidy;
 mod util;
+mod zones;

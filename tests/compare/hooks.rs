@@ -1,13 +1,15 @@
 //! Commands around visits: how often they run, and that what they change is undone on every exit.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{BRIEF, blocks, compare, visited};
-use crate::util::{Job, Ran, eventually, lat, run, text};
+use crate::netns::Netns;
+use crate::util::{Job, Ran, eventually, is_root, lat, run, text};
 
 /// A file that hooks write a line to.
 struct Trace {
@@ -286,4 +288,65 @@ fn what_an_interrupted_trial_left_is_told() {
     eventually("the before-command", || !trace.lines().is_empty());
     job.signal(Signal::SIGINT);
     undoes(&job.wait().exits(130), 9);
+}
+
+/// `scripts/tune-example` over a knob of a namespace's own, with a `tare` whose comparison is this one.
+fn tuned(netns: &Netns, cells: &Value) -> Ran {
+    let directory = tempfile::tempdir().unwrap();
+    let result = directory.path().join("result.json");
+    let report = serde_json::json!({"comparison": {"cells": cells}});
+    fs::write(&result, report.to_string()).unwrap();
+    let fake = directory.path().join("tare");
+    let script = format!("#!/bin/sh\necho \"$@\" >&2\ncat {}\n", result.display());
+    fs::write(&fake, script).unwrap();
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = netns.command("bash");
+    command.env("TARE", &fake);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/tune-example"));
+    command.args(["--apply", "far:7117", "net.ipv4.ip_default_ttl", "65", "66"]);
+    Job::start(command).wait().exits(0)
+}
+
+#[test]
+fn the_tuning_example_keeps_a_knob_that_is_not_shown_to_matter() {
+    if !is_root("ip netns") {
+        return;
+    }
+    let netns = Netns::make();
+    netns.sysctl("ipv4/ip_default_ttl", "64");
+    let cell = |arm: &str, verdict: &str, low: f64, high: f64| {
+        let ratio = serde_json::json!({"median": (low + high) / 2.0, "interval": [low, high]});
+        serde_json::json!({"arm": arm, "measure": "p50", "verdict": verdict, "ratio": ratio})
+    };
+    let none = "no difference shown";
+    // What is lower by chance, and what is lower by too little, is not taken; nor is the baseline's own repetition.
+    let by_chance = [
+        cell("v0", none, 0.90, 1.01),
+        cell("v1", "faster", 0.96, 0.985),
+        cell("a/a", "faster", 0.5, 0.6),
+    ];
+    let ran = tuned(&netns, &serde_json::json!(by_chance));
+    assert_eq!(ran.stdout, "64\n");
+    let set = |arm: &str, value: u32| format!("{arm}=sysctl -qw net.ipv4.ip_default_ttl={value}");
+    let hooks = [
+        format!("--before {}", set("now", 64)),
+        format!("--before {} --after {}", set("v0", 65), set("v0", 64)),
+        format!("--before {} --after {}", set("v1", 66), set("v1", 64)),
+    ];
+    let said = ["65: no difference shown", "keep net.ipv4.ip_default_ttl=64"].map(str::to_owned);
+    for part in hooks.iter().chain(&said) {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    let shown = [
+        cell("v0", none, 0.90, 1.01),
+        cell("v1", "faster", 0.90, 0.95),
+    ];
+    let ran = tuned(&netns, &serde_json::json!(shown));
+    assert_eq!(ran.stdout, "66\n");
+    for part in [
+        "66: faster: p50 -7.5 % (-10.0 to -5.0 %)",
+        "sysctl -w net.ipv4.ip_default_ttl=66",
+    ] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
 }

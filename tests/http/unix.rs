@@ -1,7 +1,8 @@
 //! Unix sockets: their connects are done at once, or refused for the moment.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -100,5 +101,36 @@ fn a_queue_that_stays_full_is_a_timeout() {
         // Two wait in the queue for ever, the others find no room.
         assert!(errors(&result, "connect", "timeout") >= 3, "{result:#}");
         assert_eq!(errors(&result, "connect", "EAGAIN"), 0, "{result:#}");
+    });
+}
+
+#[test]
+fn sockets_are_named_as_others_name_them() {
+    let local = Local::start(100, Duration::ZERO, FINE);
+    let path = local.0.path().join("socket");
+    let coded = path.to_str().unwrap().replace('/', "%2F");
+    let name = format!("tare-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let listener = UnixListener::bind_addr(&address).unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            thread::spawn(move || answer_all(stream, FINE));
+        }
+    });
+    for_each_backend(|backend| {
+        for url in [
+            format!("http+unix://{coded}/x"),
+            format!("unix://{}:/x", path.display()),
+            format!("unix:@{name}:/x"),
+            format!("http+unix://%40{name}/x"),
+        ] {
+            let ran = http(&url, &format!("-n 10 -c 2 {backend}")).exits(0);
+            all_went_well(&result(&ran), 10);
+        }
+        let ran = http("unix:@tare-test-none", &format!("-n 1 {backend}")).exits(1);
+        ran.complains(&[
+            "nobody listens on the abstract socket unix:@tare-test-none",
+            "ss -xl",
+        ]);
     });
 }

@@ -270,33 +270,7 @@ mod tests {
                 "/",
                 "[fe80::1]",
             ),
-            (
-                "http://[fe80::1%25eth0]/x",
-                host("fe80::1%25eth0", 80),
-                "/x",
-                "[fe80::1]",
-            ),
             ("::1", host("::1", 80), "/", "[::1]"),
-            ("fd00::1:2/x", host("fd00::1:2", 80), "/x", "[fd00::1:2]"),
-            (
-                "http://fe80::1:8080/x",
-                host("fe80::1:8080", 80),
-                "/x",
-                "[fe80::1:8080]",
-            ),
-            (
-                "http://[::ffff:10.0.0.1]:81",
-                host("::ffff:10.0.0.1", 81),
-                "/",
-                "[::ffff:10.0.0.1]:81",
-            ),
-            ("http://node:/x", host("node", 80), "/x", "node"),
-            (
-                "http://localhost./",
-                host("localhost.", 80),
-                "/",
-                "localhost.",
-            ),
             ("loopback", Target::Loopback, "/", "loopback"),
             (
                 "loopback/echo?status=511:20",
@@ -318,35 +292,69 @@ mod tests {
                 "/x?y",
                 "localhost",
             ),
-            (
-                "unix:///run/a.sock:/x",
-                Target::Unix("/run/a.sock".into()),
-                "/x",
-                "localhost",
-            ),
-            (
-                "unix:@bus/1:/x",
-                Target::Unix("@bus/1".into()),
-                "/x",
-                "localhost",
-            ),
-            (
-                "http+unix://%2Frun%2Fa%20b.sock/x?y",
-                Target::Unix("/run/a b.sock".into()),
-                "/x?y",
-                "localhost",
-            ),
-            (
-                "HTTP+UNIX://%40bus",
-                Target::Unix("@bus".into()),
-                "/",
-                "localhost",
-            ),
         ] {
             let url: Url = text.parse().expect(text);
             assert_eq!(
                 (url.target, url.path.as_str(), url.host.as_str()),
                 (target, path, header)
+            );
+        }
+    }
+
+    /// Where a URL goes, and the `Host` of its requests.
+    fn goes(text: &str) -> (Target, String, String) {
+        let url: Url = text.parse().expect(text);
+        (url.target, url.path, url.host)
+    }
+
+    #[test]
+    fn zones_and_empty_ports_are_nothing_to_the_server() {
+        for (text, host, port, header) in [
+            (
+                "http://[fe80::1%25eth0]/x",
+                "fe80::1%25eth0",
+                80,
+                "[fe80::1]",
+            ),
+            ("[fe80::1%eth0]:81/x", "fe80::1%eth0", 81, "[fe80::1]:81"),
+            ("fd00::1:2/x", "fd00::1:2", 80, "[fd00::1:2]"),
+            (
+                "http://fe80::1:8080/x",
+                "fe80::1:8080",
+                80,
+                "[fe80::1:8080]",
+            ),
+            (
+                "http://[::ffff:10.0.0.1]:81/x",
+                "::ffff:10.0.0.1",
+                81,
+                "[::ffff:10.0.0.1]:81",
+            ),
+            ("http://node:/x", "node", 80, "node"),
+            ("http://localhost./x", "localhost.", 80, "localhost."),
+        ] {
+            let host = host.to_owned();
+            let target = Target::Host { host, port };
+            assert_eq!(goes(text), (target, "/x".to_owned(), header.to_owned()));
+        }
+    }
+
+    #[test]
+    fn sockets_are_named_as_others_name_them() {
+        for (text, socket, path) in [
+            ("unix:///run/a.sock:/x", "/run/a.sock", "/x"),
+            ("unix:@bus/1:/x", "@bus/1", "/x"),
+            (
+                "http+unix://%2Frun%2Fa%20b.sock/x?y",
+                "/run/a b.sock",
+                "/x?y",
+            ),
+            ("HTTP+UNIX://%40bus", "@bus", "/"),
+        ] {
+            let target = Target::Unix(socket.into());
+            assert_eq!(
+                goes(text),
+                (target, path.to_owned(), "localhost".to_owned())
             );
         }
     }
