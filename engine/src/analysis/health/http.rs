@@ -320,7 +320,7 @@ fn framing(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
                 "{endless} requests timed out, since the server gave no length for a response (neither Content-Length nor \
                  chunks) and kept the connection open: no client can measure that"
             ),
-            "have the server give a length or close the connection; -H 'Connection: close' asks it to close after each",
+            "have the server give a length or close the connection; --connection close asks it to close after each response",
         );
     }
 }
@@ -704,7 +704,7 @@ mod tests {
         assert_eq!(codes(&endless), ["no-length"]);
         let text = message(&endless, "no-length");
         assert!(
-            text.contains("7 requests") && text.contains("Connection: close"),
+            text.contains("7 requests") && text.contains("--connection close"),
             "{text}"
         );
     }

@@ -31,8 +31,7 @@ pub(super) fn words(spec: &HttpSpec, stage: Stage, blamed: Blamed) -> Error {
             ResponseError::NO_LENGTH
         ))
         .remedy(
-            "have the server give a length or close the connection; -H 'Connection: close' asks it to close after each \
-             response",
+            "have the server give a length or close the connection; --connection close asks it to close after each response",
         ),
         (_, Blamed::Os(OpError::Reset | OpError::BrokenPipe)) => {
             Error::peer(format!("{to} reset a connection")).remedy(

@@ -105,7 +105,7 @@ impl<G: Gauge> HttpClient<G> {
             in_flight: connection.in_flight,
             unsent: connection.unsent,
             begun: u32::from(connection.in_flight),
-            careful: connection.careful,
+            careful: connection.careful && connection.in_flight > 0,
             ..Connection::default()
         };
         match self.spec.to {

@@ -128,7 +128,7 @@ impl Connection {
 
     /// It can be given a request.
     pub(super) fn takes_requests(&self) -> bool {
-        self.is_open() && !self.retiring
+        self.is_open() && !self.retiring && !self.careful
     }
 
     /// There is no socket, and nothing is outstanding.

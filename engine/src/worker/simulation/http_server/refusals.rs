@@ -34,6 +34,31 @@ fn what_is_not_served_is_refused_in_its_own_words() {
 }
 
 #[test]
+fn what_clients_and_proxies_send_is_served() {
+    for (line, fields) in [
+        ("GET http://x/healthz HTTP/1.1", "Host: x"),
+        ("GET HTTP://x HTTP/1.1", "Host: x"),
+        ("GET http://x?a=/b HTTP/1.1", "Host: x"),
+        ("OPTIONS * HTTP/1.1", "Host: x"),
+        ("\r\nGET / HTTP/1.1", "Host:"),
+        ("GET / HTTP/1.0", "Connection: Keep-Alive"),
+        ("GET / HTTP/1.1", "Host: x\r\nExpect: something"),
+        (
+            "GET / HTTP/1.1",
+            "Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c",
+        ),
+    ] {
+        let mut web = Web::plain();
+        let client = web.client(format!(
+            "{line}\r\n{fields}\r\n\r\n{line}\r\n{fields}\r\n\r\n"
+        ));
+        web.run_for(Nanos::from_millis(5));
+        let text = web.text(client);
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2, "{line}: {text}");
+    }
+}
+
+#[test]
 fn one_connection_too_many_is_told_so() {
     let mut web = Web::new(
         SimConfig::default(),
