@@ -53,6 +53,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "1h")]
     max_duration: Nanos,
     /// Close what has been silent for that long: sessions, HTTP connections, and those that never say what they want
+    ///
+    /// An HTTP client that takes nothing of what it is sent for that long is reset, whatever it sends meanwhile.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     idle_timeout: Nanos,
     /// Spin for clients that ask for it even with no CPU to spare

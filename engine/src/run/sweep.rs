@@ -569,6 +569,14 @@ impl<M: Measure> Run<'_, M> {
     ) -> Option<Error> {
         let failure = outcome.result.outcome.failure.clone();
         let stopped = outcome.stopped.clone();
+        let mut wrong = M::vet(&mut outcome, MonotonicClock.now().since(self.began));
+        let accepts = outcome.result.outcome.accepts.iter_mut();
+        for environment in accepts.filter_map(|accept| accept.environment.as_mut()) {
+            wrong.extend(report::vet::vet_environment(environment));
+        }
+        if let Some(warning) = report::vet::warning(wrong) {
+            self.warn(warning, observer);
+        }
         for accept in &outcome.result.outcome.accepts {
             if let Some(environment) = &accept.environment
                 && !self
@@ -601,10 +609,6 @@ impl<M: Measure> Run<'_, M> {
                     self.warn(warning, observer);
                 }
             }
-        }
-        let wall = MonotonicClock.now().since(self.began);
-        if let Some(warning) = report::vet::warning(M::vet(&mut outcome, wall)) {
-            self.warn(warning, observer);
         }
         let observed = std::mem::take(&mut outcome.observed);
         let disturbance = outcome.disturbance;

@@ -4,13 +4,17 @@ use crate::histogram::{Distribution, Recording};
 use crate::limits::{CPUS_MAX, DATAGRAM_HEADER};
 use crate::proto::hello::Figures;
 use crate::proto::stream::{Received, Sent, StreamFigures};
-use crate::result::{CpuUse, Instrument, Warning};
+use crate::result::{CpuUse, Environment, Instrument, Warning};
 use crate::units::Nanos;
 
 /// The server counts from the hello to its last word; this end's clock may run slower, by less than that.
 const SLACK: Nanos = Nanos::from_secs(1);
 /// No machine moves more payload than that in a nanosecond (10 Tbit/s), bytes.
 const BYTES_PER_NS: u64 = 1_250;
+/// No link is faster (10 Tbit/s), Mbit/s.
+const LINK_MAX_MBIT: u64 = 10_000_000;
+/// No idle state takes longer to leave, microseconds.
+const EXIT_LATENCY_MAX_US: u64 = 1_000_000;
 /// What is sent before the measured phase and in its last moments may count at the other end, bytes.
 const BEFORE_AND_AFTER: u64 = 1 << 30;
 
@@ -60,7 +64,7 @@ pub(in crate::run) fn vet(figures: &mut Figures, bounds: &Bounds) -> Vec<String>
     if let Some(requests) = bounds.requests.filter(|requests| answered > *requests) {
         wrong.push(format!("{answered} requests answered of {requests} sent"));
         figures.operations = figures.operations.min(requests);
-        figures.residence_hdr = None;
+        (figures.residence_hdr, figures.residence_count) = (None, 0);
     }
     if let Some(text) = &figures.residence_hdr {
         let told = Distribution::decode(text).ok();
@@ -76,6 +80,43 @@ pub(in crate::run) fn vet(figures: &mut Figures, bounds: &Bounds) -> Vec<String>
     }
     if let Some(stream) = &mut figures.stream {
         wrong.extend(vet_stream(stream, bounds));
+    }
+    wrong
+}
+
+/// Takes out of what a server tells of its machine what cannot be. Returns what it was, in words.
+pub(in crate::run) fn vet_environment(told: &mut Environment) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let cpus = 0.0..=f64::from(CPUS_MAX);
+    if let Some(limit) = told.cgroup_cpu_limit.take_if(|limit| !cpus.contains(limit)) {
+        wrong.push(format!("a limit of {limit} CPUs"));
+    }
+    if told
+        .ephemeral_ports
+        .take_if(|(first, last)| first > last)
+        .is_some()
+    {
+        wrong.push("a range of ports that ends before it begins".to_owned());
+    }
+    if told
+        .conntrack
+        .take_if(|fill| fill.used > fill.max)
+        .is_some()
+    {
+        wrong.push("a conntrack table that is more than full".to_owned());
+    }
+    let states = told.idle_states.len();
+    told.idle_states
+        .retain(|state| state.exit_latency_us <= EXIT_LATENCY_MAX_US);
+    if told.idle_states.len() < states {
+        wrong.push("an idle state that takes longer than a second to leave".to_owned());
+    }
+    if let Some(device) = &mut told.device
+        && let Some(speed) = device
+            .speed_mbit_per_s
+            .take_if(|mbit| *mbit > LINK_MAX_MBIT)
+    {
+        wrong.push(format!("a link of {speed} Mbit/s"));
     }
     wrong
 }
@@ -362,6 +403,26 @@ mod tests {
             assert_eq!(warning.code, "impossible-figures");
             assert!(warning.message.contains(says), "{}", warning.message);
         }
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_is_not_shown() {
+        let told: Environment = serde_json::from_value(json!({
+            "hostname": "far", "cgroup_cpu_limit": -1e308, "ephemeral_ports": [65_535, 1],
+            "conntrack": {"used": u64::MAX, "max": 1},
+            "idle_states": [
+                {"name": "C1", "exit_latency_us": 1, "disabled": false},
+                {"name": "C9", "exit_latency_us": u64::MAX, "disabled": false},
+            ],
+            "device": {"name": "eth0", "speed_mbit_per_s": u64::MAX},
+        }))
+        .unwrap();
+        let mut left = told.clone();
+        assert_eq!(vet_environment(&mut left).len(), 5);
+        assert_eq!(vet_environment(&mut left), Vec::<String>::new());
+        assert_eq!(left.hostname, told.hostname);
+        assert_eq!(left.idle_states.len(), 1);
+        assert_eq!((left.cgroup_cpu_limit, left.conntrack), (None, None));
     }
 
     #[test]
