@@ -105,7 +105,10 @@ fn a_stream_holds_every_interval_and_result() {
             .collect();
         assert_eq!(ends, [100, 200, 300, 350]);
         let sum: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
-        assert_eq!(sum, figure(result, "/operations/completed"), "step {step}");
+        // What was answered within the measured phase: all but what was under way at its end.
+        let completed = figure(result, "/operations/completed");
+        let connections = figure(result, "/params/connections");
+        assert!(sum.abs_diff(completed) <= connections, "step {step}: {sum}");
     }
 }
 

@@ -291,6 +291,18 @@ impl Params {
     }
 }
 
+impl StepResult {
+    /// Whether something was answered as expected. A far end that answered in the warm-up, and is only too slow for what was due
+    /// since to have had its turn, counts: it is known that this takes at least so long. One that failed since does not.
+    #[must_use]
+    pub fn has_answers(&self) -> bool {
+        let operations = &self.operations;
+        let has_failed = operations.failed + operations.timed_out > 0 || !self.errors.is_empty();
+        let answered = self.rate.achieved_per_s > 0.0 || self.warmup.operations.completed > 0;
+        operations.completed > 0 || (answered && operations.due > 0 && !has_failed)
+    }
+}
+
 /// Where every operation went: `due = sent + dropped + unsent_at_end` and
 /// `sent = completed + failed + timed_out + in_flight_at_end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -364,7 +364,7 @@ impl Measure for HttpRun<'_> {
     }
 
     fn is_empty(step: &StepResult) -> bool {
-        report::is_empty(step)
+        !step.has_answers()
     }
 
     /// The server was reached: with fewer or more connections, or at another rate, it may answer.

@@ -185,6 +185,6 @@ impl Measure for LatPlan {
     }
 
     fn is_empty(step: &StepResult) -> bool {
-        report::is_empty(step)
+        !step.has_answers()
     }
 }

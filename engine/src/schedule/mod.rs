@@ -24,7 +24,7 @@ pub const RATE_MIN_PER_S: f64 = 1e-6;
 /// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
 pub const RATE_MAX_PER_S: f64 = 1e9;
 /// Fastest rate of requests, per second. Workers walk along their arrivals twice, and record each that was never sent, at
-/// some 20 ns: at a rate far beyond this one they would fall behind the clock, and be deaf for as long at the end.
+/// some 20 ns: at a rate far beyond this one they would fall behind the clock, and take as long to end as they measured.
 pub const ARRIVALS_MAX_PER_S: f64 = 2e7;
 
 /// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.

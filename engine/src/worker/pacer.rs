@@ -563,7 +563,9 @@ mod tests {
                         pacer.make_available(0, 0);
                     }
                 }
-                pacer.give_back(Instant(begun.pop().filter(|at| *at < 10 * MS).unwrap_or(5)));
+                if let Some(place) = begun.iter().position(|at| *at < 10 * MS) {
+                    pacer.give_back(Instant(begun.remove(place)));
+                }
                 let warm = schedule().take_while(|at| at.0 < 10 * MS).count();
                 let measured = schedule().take_while(|at| at.0 < 20 * MS).count() - warm;
                 let warm_begun = begun.iter().filter(|at| **at < 10 * MS).count();

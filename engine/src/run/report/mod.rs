@@ -59,16 +59,6 @@ fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
     }
 }
 
-/// Nothing was answered. A far end that answered in the warm-up, and is only too slow for anything that was due since to have
-/// had its turn, is measured all the same: what waits has taken at least that long.
-pub(super) fn is_empty(step: &StepResult) -> bool {
-    let operations = &step.operations;
-    let has_failed = operations.failed + operations.timed_out > 0 || !step.errors.is_empty();
-    let answered = step.rate.achieved_per_s > 0.0 || step.warmup.operations.completed > 0;
-    let is_slow = operations.due > 0 && answered && !has_failed;
-    operations.completed == 0 && !is_slow
-}
-
 /// The warnings that a finished step gives rise to.
 pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     let mut warnings = health::warnings(step);

@@ -127,6 +127,39 @@ fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
 }
 
 #[test]
+fn the_rate_is_what_a_connection_carries_whatever_is_asked() {
+    for capacity in [100, 1_000, 10_000, 100_000, 1_000_000] {
+        let turn = 1_000_000_000 / capacity;
+        for times in [0.5, 1.5, 5.0, 100.0] {
+            for warmup in [0, turn * 250] {
+                let setup = Setup {
+                    wire: SimConfig {
+                        latency: Nanos(turn / 2),
+                        ..SimConfig::default()
+                    },
+                    rate_per_s: Some(capacity as f64 * times),
+                    warmup: Nanos(warmup),
+                    duration: Some(Nanos(turn * 500)),
+                    timeout: Nanos::from_secs(30),
+                    ..Setup::default()
+                };
+                let results = setup.run();
+                let seconds = results.outcome.measured.as_secs_f64();
+                let found = results.outcome.answered as f64 / seconds;
+                let expected = capacity as f64 * times.min(1.0);
+                let told = format!("{found}/s, not {expected}/s: {setup:?}");
+                assert!((found / expected - 1.0).abs() < 0.01, "{told}");
+                let all = due(capacity as f64 * times, Nanos(warmup + turn * 500));
+                let warm = all.iter().filter(|at| **at < warmup).count() as u64;
+                assert_eq!(results.warmup.operations.due, warm, "{told}");
+                let operations = results.measured.operations;
+                assert_eq!(operations.due, all.len() as u64 - warm, "{told}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_count_on_a_schedule_is_kept_exactly() {
     for setup in Setup::both(|setup| {
         setup.rate_per_s = Some(1_000.0);

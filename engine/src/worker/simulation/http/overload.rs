@@ -9,10 +9,10 @@ use crate::result::{Connections, HttpParams, Params, Rate, StepResult, Unloaded}
 use crate::worker::server::http::Stall;
 
 /// More answers, or arrivals, than that take too long to simulate where nothing is optimised.
-const ANSWERS_MAX: f64 = 4_000.0;
-const ARRIVALS_MAX: f64 = 300_000.0;
+const ANSWERS_MAX: f64 = 1_000.0;
+const ARRIVALS_MAX: f64 = 80_000.0;
 
-/// A thousand requests' worth of `/queue` at a rate that is so many times its capacity.
+/// `/queue` at a rate that is so many times its capacity, until it could answer a thousand.
 fn queue(capacity_per_s: u64, times: f64, warmup: Nanos) -> Plan {
     let service_ns = SECOND.0 / capacity_per_s;
     let rate = capacity_per_s as f64 * times;
@@ -45,7 +45,10 @@ fn assert_goodput(plan: &Plan, results: &Results, expected: f64) {
     let schedule = || Schedule::new(&load, arrivals, 5, Share::WHOLE).unwrap();
     let due = |until: Nanos| schedule().take_while(|at| *at < until).count() as u64;
     let warm = due(plan.warmup);
-    let measured = due(plan.warmup + results.outcome.measured) - warm;
+    let measured = match plan.count {
+        Some(count) => count,
+        None => due(plan.warmup + results.outcome.measured) - warm,
+    };
     let (warmup, operations) = (results.tally.warmup.operations, results.operations());
     assert_eq!((warmup.due, operations.due), (warm, measured), "{told}");
     assert_eq!(warmup.in_flight_at_end + operations.in_flight_at_end, 0);
@@ -55,15 +58,20 @@ fn assert_goodput(plan: &Plan, results: &Results, expected: f64) {
     assert_eq!(completed, results.outcome.answered, "{told}");
 }
 
-fn grid(is_chosen: impl Fn(u64, f64, Nanos) -> bool) -> u32 {
+/// Measures until so many are answered, after warm-ups of which the first two are none and half as long.
+fn grid(answers: u64, is_chosen: impl Fn(u64, f64, Nanos) -> bool) -> u32 {
     let mut count = 0;
     for capacity in [100, 1_000, 10_000, 100_000, 1_000_000] {
-        let half = Nanos(SECOND.0 / capacity * 500);
+        let length = Nanos(SECOND.0 / capacity * answers);
+        let half = Nanos(length.0 / 2);
         for times in [0.5, 1.5, 5.0, 20.0, 100.0] {
             let warmups = [Nanos::ZERO, half, Nanos::from_millis(100), SECOND + SECOND];
             for warmup in warmups {
                 if is_chosen(capacity, times, warmup) {
-                    let plan = queue(capacity, times, warmup);
+                    let plan = Plan {
+                        duration: Some(length),
+                        ..queue(capacity, times, warmup)
+                    };
                     let expected = capacity as f64 * times.min(1.0);
                     assert_goodput(&plan, &plan.served(), expected);
                     count += 1;
@@ -76,18 +84,18 @@ fn grid(is_chosen: impl Fn(u64, f64, Nanos) -> bool) -> u32 {
 
 #[test]
 fn the_goodput_is_the_capacity_whatever_is_asked() {
-    let cells = grid(|capacity, times, warmup| {
-        let answers = capacity as f64 * warmup.as_secs_f64() + 1_000.0;
+    let cells = grid(500, |capacity, times, warmup| {
+        let answers = capacity as f64 * warmup.as_secs_f64() + 500.0;
         answers * times.min(1.0) <= ANSWERS_MAX && answers * times <= ARRIVALS_MAX
     });
-    assert!(cells >= 60, "{cells}");
+    assert!(cells >= 40, "{cells}");
 }
 
 /// `cargo test --release -p tare-engine --lib the_whole_grid -- --ignored`
 #[test]
 #[ignore = "takes a minute, optimised"]
 fn the_whole_grid_of_goodputs() {
-    assert_eq!(grid(|_, _, _| true), 100);
+    assert_eq!(grid(1_000, |_, _, _| true), 100);
 }
 
 #[test]
@@ -266,14 +274,14 @@ fn assert_blamed(plan: &Plan, results: &Results, blamed: &str) {
 
 #[test]
 fn a_server_with_a_queue_is_to_blame_however_many_connections_there_are() {
-    for (connections, pipeline) in [(100, 1), (16, 1), (4, 1), (8, 4), (1, 8)] {
+    for (connections, pipeline) in [(100, 1), (4, 1), (2, 4)] {
         for warmup in [0, 200] {
-            for times in [1.5, 5.0, 50.0] {
+            for times in [1.5, 10.0] {
                 let plan = Plan {
                     connections,
                     pipeline,
                     warmup: Nanos::from_millis(warmup),
-                    duration: Some(SECOND),
+                    duration: Some(Nanos::from_millis(400)),
                     ..queue(1_000, times, Nanos::ZERO)
                 };
                 let results = plan.served();
@@ -294,12 +302,12 @@ fn parallel(event: scripted::Event) -> scripted::Acts {
 
 #[test]
 fn a_server_that_takes_no_longer_for_many_lacks_connections() {
-    for connections in [1, 2, 4, 50] {
+    for connections in [1, 4, 20] {
         for warmup in [0, 200] {
             let plan = Plan {
                 connections,
                 warmup: Nanos::from_millis(warmup),
-                duration: Some(SECOND),
+                duration: Some(Nanos::from_millis(300)),
                 ..Plan::at(f64::from(connections) * 1_000.0)
             };
             let (results, _) = plan.scripted(parallel);
@@ -309,7 +317,7 @@ fn a_server_that_takes_no_longer_for_many_lacks_connections() {
     // And of one connection to a queue it is not known.
     let plan = Plan {
         connections: 1,
-        duration: Some(SECOND),
+        duration: Some(Nanos::from_millis(200)),
         ..queue(5_000, 2.0, Nanos::from_millis(100))
     };
     assert_blamed(&plan, &plan.served(), "the connections, ");
