@@ -604,7 +604,8 @@ fn in_a_time_namespace_waits_are_as_long_as_outside() {
         return;
     }
     let serve = Serve::start("");
-    let url = format!("http://{}/", serve.address());
+    let address = serve.address().to_owned();
+    let url = format!("http://{address}/");
     let mut cells = Vec::new();
     for &backend in backends() {
         for offset in ["1000000", "-100"] {
@@ -632,11 +633,7 @@ fn in_a_time_namespace_waits_are_as_long_as_outside() {
         .collect();
     each_of(&enough, |(backend, offset, test, flags)| {
         let mut command = in_namespace(offset);
-        let target = if test == "http" {
-            url.as_str()
-        } else {
-            serve.address()
-        };
+        let target = if test == "http" { &url } else { &address };
         command.args([
             test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json",
         ]);

@@ -184,7 +184,10 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
 /// CPU of one end, of the process and of the machine.
 #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
-    let share = |ns: u64| percent(ns as f64 / duration_ns.max(1) as f64);
+    let share = |ns: u64| match duration_ns {
+        0 => "–".to_owned(),
+        lasted => percent(ns as f64 / lasted as f64),
+    };
     let mut text = format!(
         "{} of a CPU (user {}, kernel {})",
         share(used.user_ns + used.system_ns),

@@ -1,6 +1,7 @@
 //! What goes wrong on the wire, at either end, and at the door.
 
 use super::*;
+use crate::bounds::{CLOSING_MAX, DRAIN_INTERRUPTED, FINISH_INTERRUPTED};
 use crate::worker::ClientRole;
 
 #[test]
@@ -325,5 +326,32 @@ fn nobody_there_is_told_apart_from_nobody_answering() {
             waited <= setup.timeout + Nanos::from_millis(100),
             "{waited}"
         );
+    }
+}
+
+/// The far end answers nothing while the run ends by itself, and would be waited for much longer.
+#[test]
+fn an_interrupt_that_comes_while_a_run_ends_shortens_that() {
+    let second = Nanos::from_secs(1);
+    for setup in Setup::both(|setup| {
+        setup.duration = Some(Nanos::from_millis(20));
+        setup.timeout = Nanos::from_secs(20);
+    }) {
+        for drains in [true, false] {
+            let mut world = World::new(&setup);
+            world.start();
+            // Else the last reply comes, and the figures do not.
+            world.run_for(Nanos(if drains { 10_000_000 } else { 20_200_000 }));
+            let now = world.clock.now();
+            world.frozen = Some((now, Instant::FAR_FUTURE));
+            world.run_for(second);
+            let raised_at = world.clock.now().since(world.started_at);
+            world.interrupt.raise();
+            let results = world.finish();
+            let took = results.took.0 - raised_at.0;
+            let bound = DRAIN_INTERRUPTED.0 + FINISH_INTERRUPTED.0 + CLOSING_MAX.0;
+            assert!(took <= bound + setup.step.0, "{drains}: {took} ns");
+            assert!(results.measured.operations.completed > 0 || drains);
+        }
     }
 }

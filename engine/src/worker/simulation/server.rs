@@ -270,7 +270,7 @@ fn a_reply_under_way_is_finished_before_the_reason() {
     hands[0].send(vec![1; SIZE as usize]);
     run(&mut world, &mut hands, Nanos::from_millis(20));
     world.stop.set(true);
-    run(&mut world, &mut hands, Nanos::from_millis(500));
+    run(&mut world, &mut hands, Nanos::from_millis(200));
     assert_eq!(world.sessions(), 1);
     hands[0].deaf = false;
     run(&mut world, &mut hands, Nanos::from_millis(20));
