@@ -37,11 +37,11 @@ pub const NAP: Nanos = Nanos::from_millis(100);
 /// An interrupted or stopped process has ended by then. The rest of it is for a machine with other work.
 pub const INTERRUPTED_MAX: Nanos = Nanos::from_secs(1);
 /// When interrupted, replies under way are awaited for so long.
-pub const DRAIN_INTERRUPTED: Nanos = Nanos::from_millis(300);
+pub const DRAIN_INTERRUPTED: Nanos = Nanos::from_millis(200);
 /// When interrupted, figures and closes are awaited for so long.
 pub const FINISH_INTERRUPTED: Nanos = Nanos::from_millis(150);
 /// When interrupted, streams are given so long to end in order.
-pub const ENDING_INTERRUPTED: Nanos = Nanos::from_millis(450);
+pub const ENDING_INTERRUPTED: Nanos = Nanos::from_millis(350);
 /// A stream that goes on beside a measurement, and is ended with it, has so long for that.
 pub const ENDING_WOUND_UP: Nanos = Nanos::from_millis(1_500);
 /// No stream takes longer than this to deliver what it has sent and give its figures, at either end.
@@ -71,7 +71,7 @@ pub const LINGER: Nanos = Nanos::from_secs(1);
 /// No session takes longer than this to end, however slowly its client reads; nor, of one that streams, any part of it.
 pub const SESSION_ENDING_MAX: Nanos = Nanos::from_secs(5);
 /// Told to stop, a server gives its sessions so long to take their figures, and then closes them.
-pub const STOP_MAX: Nanos = Nanos::from_millis(400);
+pub const STOP_MAX: Nanos = Nanos::from_millis(300);
 
 /// A connection that is closed while zero-copy sends are unacknowledged is reset after so long: until then the kernel
 /// has their buffers.

@@ -16,7 +16,7 @@ use crate::util::{Job, Ran, Serve, backends, eventually, is_root, tare};
 /// From the signal to the end of the process.
 const BOUND: Duration = Duration::from_secs(1);
 /// Cells of a table that run at once.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 4;
 /// What sends payload, a reply or a figure, byte by byte, does so this often.
 const DRIP: Duration = Duration::from_millis(100);
 
@@ -107,11 +107,12 @@ impl Cell {
         let flags =
             format!("{lengths} --timeout 20s --wait block --backend {backend} --quiet {flags}");
         let job = Job::test(self.test, target, &flags);
+        listens(&job);
         far_end.turns();
         // So long that it has run into it.
         thread::sleep(Duration::from_millis(match self.phase {
-            Phase::Drain => 600,
-            _ => 250,
+            Phase::Drain => 500,
+            _ => 150,
         }));
         let signal = [Signal::SIGINT, Signal::SIGTERM][usize::from(self.is_udp())];
         ends(job, signal, &format!("{self:?}"));
@@ -129,16 +130,24 @@ fn ends(mut job: Job, signal: Signal, what: &str) {
     let ran = job.wait();
     let took = begun.elapsed();
     assert!(took < BOUND, "{what}: {took:?} after {signal}: {ran:#?}");
-    if went {
-        assert!(
-            ran.code == Some(1) && !ran.stderr.is_empty(),
-            "{what}: {ran:#?}"
-        );
-    } else {
-        // It may have come to its end, or to an error, in that very moment.
-        assert!(matches!(ran.code, Some(130 | 1)), "{what}: {ran:#?}");
+    match ran.code {
+        Some(130) => told(&ran, what),
+        // By what came it had all that was measured, or an error.
+        Some(0) => {}
+        Some(1) => assert!(!ran.stderr.is_empty(), "{what}: {ran:#?}"),
+        _ => panic!("{what}: {ran:#?}"),
     }
-    told(&ran, what);
+}
+
+/// Waits until signals are heard: before that there is nothing that could be lost.
+fn listens(job: &Job) {
+    let tasks = format!("/proc/{}/task", job.id());
+    eventually("signals are heard", || {
+        let tasks = std::fs::read_dir(&tasks).unwrap().flatten();
+        let mut names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.any(|name| name.trim() == "signals")
+    });
 }
 
 /// There is a report, and it is marked partial.
@@ -184,15 +193,15 @@ struct FarEnd {
     has_turned: Arc<AtomicBool>,
     /// A client is there.
     is_met: Arc<AtomicBool>,
+    /// The test is over, and so is everything else.
+    is_over: Arc<AtomicBool>,
     /// The backlog that lets nobody in.
     _crowd: Vec<TcpStream>,
 }
 
 impl Drop for FarEnd {
     fn drop(&mut self) {
-        if let (Some(serve), Fate::Stopped) = (&self.serve, self.fate) {
-            serve.job.signal(Signal::SIGCONT);
-        }
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -205,6 +214,7 @@ impl FarEnd {
             fate,
             has_turned: Arc::default(),
             is_met: Arc::default(),
+            is_over: Arc::default(),
             _crowd: Vec::new(),
         };
         if phase == Phase::Connect {
@@ -220,6 +230,7 @@ impl FarEnd {
             turns_at_end: phase == Phase::Finish,
             has_turned: Arc::clone(&far_end.has_turned),
             is_met: Arc::clone(&far_end.is_met),
+            is_over: Arc::clone(&far_end.is_over),
         };
         far_end.address = if is_udp {
             proxy.datagrams()
@@ -237,18 +248,18 @@ impl FarEnd {
     fn turns(&self) {
         match self.phase {
             Phase::Connect => return,
-            Phase::Finish => {
-                return eventually("the client asks for the figures", || {
-                    self.has_turned.load(Ordering::Relaxed)
-                });
-            }
+            Phase::Finish => eventually("the client asks for the figures", || {
+                self.has_turned.load(Ordering::Relaxed)
+            }),
             _ => {}
         }
         eventually("the client comes", || self.is_met.load(Ordering::Relaxed));
         if self.phase == Phase::Hello {
             return;
         }
-        thread::sleep(Duration::from_millis(200));
+        if self.phase != Phase::Finish {
+            thread::sleep(Duration::from_millis(150));
+        }
         self.has_turned.store(true, Ordering::Relaxed);
         if let (Some(serve), Fate::Stopped) = (&self.serve, self.fate) {
             serve.job.signal(Signal::SIGSTOP);
@@ -280,6 +291,7 @@ struct Proxy {
     turns_at_end: bool,
     has_turned: Arc<AtomicBool>,
     is_met: Arc<AtomicBool>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -320,7 +332,9 @@ impl Proxy {
                 if self.turns_at_end {
                     self.has_turned.store(true, Ordering::Relaxed);
                 }
-                if self.is_honest() || self.fate == Fate::Drips {
+                // One that is being stopped does not hear of it.
+                let stops = self.turns_at_end && self.fate == Fate::Stopped;
+                if (self.is_honest() && !stops) || self.fate == Fate::Drips {
                     let _ = to.shutdown(Shutdown::Write);
                 }
                 return;
@@ -394,8 +408,12 @@ impl Proxy {
                 if up.turns_at_end && asks {
                     up.has_turned.store(true, Ordering::Relaxed);
                 }
-                if up.is_honest() || up.fate != Fate::Silent {
+                let stops = asks && up.turns_at_end && up.fate == Fate::Stopped;
+                if (up.is_honest() && !stops) || matches!(up.fate, Fate::Drips | Fate::Floods) {
                     let _ = to.send(&bytes[..n]);
+                }
+                if up.is_over.load(Ordering::Relaxed) {
+                    return;
                 }
             }
         });
@@ -408,12 +426,15 @@ impl Proxy {
                     match self.fate {
                         Fate::Silent => continue,
                         Fate::Drips => thread::sleep(DRIP),
-                        Fate::Floods => repeats = 200_000,
+                        Fate::Floods => repeats = u32::MAX,
                         Fate::Stopped => {}
                     }
                 }
                 for _ in 0..repeats {
                     let _ = socket.send_to(&bytes[..n], to);
+                    if self.is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
                 }
             }
         });
@@ -642,9 +663,12 @@ fn in_a_time_namespace_waits_are_as_long_as_outside() {
         let result = &report["results"][0];
         let lasted = result["duration_ns"].as_u64().unwrap();
         assert!((300_000_000..2_000_000_000).contains(&lasted), "{result:#}");
-        if flags.contains("200") {
-            let done = result["operations"]["completed"].as_u64().unwrap();
-            assert!((40..=90).contains(&done), "{result:#}");
+        if test != "bw" {
+            // How many of them the machine manages is its business.
+            let operations = &result["operations"];
+            let is_rate = flags.contains("200");
+            assert!(!is_rate || operations["due"] == 80, "{result:#}");
+            assert_ne!(operations["completed"], 0, "{result:#}");
         }
     });
     // A server in one, which a client outside measures.

@@ -150,6 +150,7 @@ pub(super) fn run<J: Job>(
         threads.push(thread);
     }
     drop(arrived_tx);
+    drop(over);
     let ended = || threads.iter().any(std::thread::JoinHandle::is_finished);
     let decision = decide(&plan, &arrived, interrupt, ended);
     for go in &gos {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, RecvTimeoutError};
 use crossbeam::utils::CachePadded;
 
 use super::StepPlan;
@@ -97,8 +97,11 @@ impl<J> Watch<'_, J> {
             } else {
                 look
             };
-            if self.is_over.recv_timeout(rest.min(look)).is_ok() {
-                edges.end();
+            match self.is_over.recv_timeout(rest.min(look)) {
+                Ok(()) => edges.end(),
+                // All workers have come to their end, and their threads will in a moment.
+                Err(RecvTimeoutError::Disconnected) => std::thread::yield_now(),
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
         // By a worker that failed it is not told.

@@ -10,7 +10,7 @@ mod sender;
 
 pub use options::{RefusedOption, set_options};
 pub use receiver::Receiver;
-pub use sender::Sender;
+pub use sender::{Sender, UNSENT_BYTES};
 
 use crate::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX, INTERVALS_MAX};
 use crate::proto::hello::{Hello, Transport};

@@ -24,7 +24,7 @@ const OVERRUN: Nanos = Nanos::from_millis(10);
 /// All streams together are let get so far ahead of what their kernel sends, and each at least so far, bytes: what
 /// waits for longer has left the caches when it is copied again. Eight streams over loopback, with BBR and the kernel's
 /// own 4 MiB each, went at 28 to 30 Gbit/s, and so at 45 to 49. A `--sndbuf` of the user's own decides alone.
-const UNSENT_BYTES: u32 = 1 << 20;
+pub const UNSENT_BYTES: u32 = 1 << 20;
 const UNSENT_LEAST: u32 = 128 << 10;
 /// Sends from the buffer itself pay from about this size on, bytes (kernel documentation, `msg_zerocopy`: 10 KB).
 const ZERO_COPY_LEAST: u32 = 16 << 10;

@@ -12,7 +12,9 @@ use crate::units::{Instant, Nanos};
 use crate::worker::dialogue::{BufferSizes, Dialogue, DialogueSpec, Failure, Heard, News};
 use crate::worker::errors::Stage;
 use crate::worker::link::Purpose;
-use crate::worker::stream::{Receiver, STRAGGLERS, Sender, receive_bytes, send_bytes, set_options};
+use crate::worker::stream::{
+    Receiver, STRAGGLERS, Sender, UNSENT_BYTES, receive_bytes, send_bytes, set_options,
+};
 
 /// One stream.
 #[derive(Debug)]
@@ -487,10 +489,9 @@ impl Slot {
         }
     }
 
-    /// How long what is on its way needs at the rate of this stream, and as long again. What the far end has on its way
-    /// is taken for a full send buffer of its.
+    /// How long what is on its way needs at the rate of this stream: what this end has, for twice as long, since the path
+    /// may have become slower; of what the far end has on its way only the most is known.
     fn time_to_drain<D: Driver>(&self, io: &D, now: Instant) -> Nanos {
-        const SEND_BUFFER: u64 = 4 << 20;
         if self.spec.transport() == Transport::Udp {
             return FETCH_MAX;
         }
@@ -499,19 +500,19 @@ impl Slot {
         let queue = queue.unwrap_or(0);
         let ask = self.spec.hello.stream.as_ref();
         let theirs = ask.and_then(|ask| ask.socket.send_buffer_bytes);
-        let theirs = theirs.map_or(SEND_BUFFER, |bytes| u64::from(bytes).max(SEND_BUFFER));
+        let theirs = u64::from(theirs.unwrap_or(UNSENT_BYTES));
         let lasted = now.since(self.began_at.unwrap_or(now)).0.max(1);
         let time_for = |queue: u64, moved: u64| {
             let rate = u128::from(moved) * 1_000_000_000 / u128::from(lasted);
             if rate < u128::from(DRAIN_RATE_MIN) {
                 return Nanos::ZERO;
             }
-            let time = 2 * u128::from(queue) * 1_000_000_000 / rate;
+            let time = u128::from(queue) * 1_000_000_000 / rate;
             Nanos(u64::try_from(time).unwrap_or(u64::MAX))
         };
         let (sent, received) = self.moved;
         let down = self.spec.hello.direction.is_down();
-        time_for(queue, sent.saturating_sub(queue))
+        time_for(2 * queue, sent.saturating_sub(queue))
             .max(time_for(u64::from(down) * theirs, received))
             .min(Nanos(ENDING_MAX.0.saturating_sub(self.spec.timeout.0)))
     }

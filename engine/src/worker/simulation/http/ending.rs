@@ -39,7 +39,7 @@ fn an_interrupt_ends_it_and_what_was_measured_stays() {
             duration: Some(Nanos::from_secs(100)),
             ..Plan::default()
         };
-        // Each takes 7 ms; the one under way at the interrupt has 300 ms to end.
+        // Each takes 7 ms; the one under way at the interrupt has 200 ms to end.
         let delay = Nanos::from_millis(7) - ROUND_TRIP;
         let mut world = World::new(&plan, |net, clock| Scripted::new(net, clock, slow(delay)));
         world.start();
@@ -85,7 +85,7 @@ fn an_interrupt_during_the_warm_up_leaves_nothing_measured() {
 }
 
 #[test]
-fn an_interrupt_is_patient_for_300_ms() {
+fn an_interrupt_is_patient_for_200_ms() {
     let plan = Plan {
         duration: Some(SECOND),
         ..Plan::default()
@@ -98,9 +98,9 @@ fn an_interrupt_is_patient_for_300_ms() {
     world.settle();
     let (results, _) = world.finish();
     assert_eq!(results.operations().in_flight_at_end, 1);
-    results.assert_all(Kind::Service, 1, Nanos::from_millis(400));
+    results.assert_all(Kind::Service, 1, Nanos::from_millis(300));
     assert_eq!(results.distribution(Kind::Service).censored(), 1);
-    assert_eq!(results.took, Nanos::from_millis(400));
+    assert_eq!(results.took, Nanos::from_millis(300));
 }
 
 #[test]
