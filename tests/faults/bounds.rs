@@ -19,6 +19,8 @@ const BOUND: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 4;
 /// What sends payload, a reply or a figure, byte by byte, does so this often.
 const DRIP: Duration = Duration::from_millis(100);
+/// A flood pauses this often, so that it does not have the machine for itself.
+const FLOOD_EVERY: Duration = Duration::from_micros(500);
 
 /// The tests that a client can do: command and flags.
 const TESTS: &[(&str, &str)] = &[
@@ -361,7 +363,9 @@ impl Proxy {
                     Fate::Floods => {
                         // A payload's bytes, which no frame begins with.
                         bytes.fill(0xc1);
-                        while to.write_all(&bytes).is_ok() {}
+                        while to.write_all(&bytes).is_ok() {
+                            thread::sleep(FLOOD_EVERY);
+                        }
                         return;
                     }
                     Fate::Drips => {
@@ -430,7 +434,10 @@ impl Proxy {
                         Fate::Stopped => {}
                     }
                 }
-                for _ in 0..repeats {
+                for count in 0..repeats {
+                    if count % 64 == 63 {
+                        thread::sleep(FLOOD_EVERY);
+                    }
                     let _ = socket.send_to(&bytes[..n], to);
                     if self.is_over.load(Ordering::Relaxed) {
                         return;

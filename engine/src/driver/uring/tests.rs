@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::bounds::{RELEASE_MAX, UNACKED_MAX};
 use crate::clock::{Clock, MonotonicClock};
 use crate::driver::Segment;
 
@@ -438,6 +439,62 @@ fn a_close_sends_the_end_before_the_notification_and_completes_after_it() {
         "{:?}",
         bench.done
     );
+}
+
+/// Zero-copy sends that a far end, which does not read, leaves unacknowledged.
+fn unacknowledged(bench: &mut Bench) -> (SocketId, SocketId) {
+    let (socket, b) = bench.pair();
+    let buffer = bench.buffer(&vec![7; 8 << 20]);
+    let data = whole(buffer, 8 << 20);
+    let zero_copy = true;
+    bench.push(
+        1,
+        Op::Send {
+            socket,
+            data,
+            zero_copy,
+        },
+    );
+    assert!(matches!(bench.outcome(1), Outcome::Sent(_)));
+    bench.done.clear();
+    (socket, b)
+}
+
+#[test]
+fn a_close_does_not_wait_for_ever_for_what_nobody_acknowledges() {
+    for resets in [false, true] {
+        let mut bench = Bench::new();
+        let (socket, _b) = unacknowledged(&mut bench);
+        if resets {
+            let option = crate::driver::SocketOption::ResetOnClose;
+            bench.driver.set_option(socket, &option).unwrap();
+        }
+        let start = now();
+        bench.push(2, Op::Close { socket });
+        assert_eq!(bench.outcome(2), Outcome::Closed);
+        // The kernel's timer is not exact.
+        let bound = if resets {
+            Nanos::from_millis(900)
+        } else {
+            UNACKED_MAX + UNACKED_MAX + UNACKED_MAX
+        };
+        assert!(now().since(start) < bound, "{resets}");
+    }
+}
+
+#[test]
+fn a_drop_takes_back_what_nobody_acknowledges() {
+    let mut bench = Bench::new();
+    let (socket, _b) = unacknowledged(&mut bench);
+    let (closed, _d) = unacknowledged(&mut bench);
+    bench.push(2, Op::Close { socket: closed });
+    let mut done = Vec::new();
+    bench.driver.turn(now(), Wait::Poll, &mut done).unwrap();
+    assert!(bench.driver.socket(socket).is_some());
+    let start = now();
+    drop(bench);
+    // Else it would have gone on to the end of its bound.
+    assert!(now().since(start) < RELEASE_MAX, "everything is back");
 }
 
 #[test]

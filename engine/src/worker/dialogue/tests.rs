@@ -4,7 +4,7 @@
 use super::*;
 use crate::clock::{Clock, SimulatedClock};
 use crate::driver::sim::{SimConfig, SimDriver, SimNet};
-use crate::driver::{BufferId, Op, Segment, SocketSpec, Token, Wait};
+use crate::driver::{BufferId, Op, Segment, SocketSpec, TcpInfo, Token, Wait};
 use crate::proto::hello::{BackendAsked, Direction, Figures, Hello, Test, WaitMode};
 use crate::units::Nanos;
 use crate::worker::link::{slot_of, token};
@@ -450,4 +450,63 @@ fn a_zero_copy_send_is_outstanding_until_its_buffer_is_free() {
         "{heard:?}"
     );
     assert!(pair.dialogue.link().unwrap().is_quiet());
+}
+
+#[test]
+fn large_packets_that_vanish_are_told_from_other_silence() {
+    let spec = DialogueSpec::new(ADDRESS.parse().unwrap(), hello(), None, TIMEOUT, 3);
+    // The hello was acknowledged, and the first full segments were sent again and again.
+    let hole = TcpInfo {
+        retransmits: 4,
+        backoff: 3,
+        mss_bytes: 1448,
+        acked_bytes: 511,
+        segments_in: 3,
+        ..TcpInfo::default()
+    };
+    let error = blame::black_hole(&spec, &hole).expect("a black hole");
+    let text = error.to_string();
+    for part in [
+        "MTU black hole?",
+        "1448 bytes",
+        "above 511 bytes",
+        "tcp_mtu_probing",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let bulk = DialogueSpec {
+        hello: Hello {
+            test: Test::Stream,
+            ..hello()
+        },
+        ..spec.clone()
+    };
+    let text = blame::black_hole(&bulk, &hole).unwrap().to_string();
+    assert!(text.contains("--mss 500"), "{text}");
+    for (what, info) in [
+        (
+            "payload arrived",
+            TcpInfo {
+                acked_bytes: 2000,
+                ..hole
+            },
+        ),
+        ("nothing is sent again", TcpInfo { backoff: 0, ..hole }),
+        (
+            "one loss",
+            TcpInfo {
+                retransmits: 1,
+                ..hole
+            },
+        ),
+        (
+            "nobody was there",
+            TcpInfo {
+                segments_in: 0,
+                ..hole
+            },
+        ),
+    ] {
+        assert!(blame::black_hole(&spec, &info).is_none(), "{what}");
+    }
 }
