@@ -226,6 +226,7 @@ impl Case {
             timeout_ns: Nanos::from_secs(10).0,
             stream: None,
             gap_ns: 0,
+            request_follows: false,
             brief: false,
             client_version: String::new(),
         }

@@ -49,6 +49,9 @@ pub const RESPONSE_BODY_MAX: u64 = 1 << 30;
 
 /// The largest TCP ping-pong message, bytes.
 pub const MESSAGE_MAX: u32 = 16 << 20;
+/// The largest message of a connection that carries its request right behind its hello, bytes. The server closes such a
+/// connection behind its reply without waiting for the client to take it, so this bounds what the kernel keeps.
+pub const ONE_GO_MAX: u32 = 16 << 10;
 /// The longest that one stream may be asked to last, warm-up and all.
 pub const STREAM_DURATION_MAX: Nanos = Nanos::from_secs(7 * 24 * 3600);
 /// The largest UDP payload over IPv4, bytes: 65,535 less the IP and UDP headers.

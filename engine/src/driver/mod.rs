@@ -225,6 +225,10 @@ pub trait Driver {
     /// [`OpError::Busy`] while something is outstanding, [`OpError::BadSocket`] for a dead id.
     fn release(&mut self, socket: SocketId) -> Result<Self::Socket, OpError>;
 
+    /// A second handle on a socket that belongs to no driver, for one of them to adopt. `None` where there is none to be
+    /// had.
+    fn share(socket: &Self::Socket) -> Option<Self::Socket>;
+
     /// The local address of a socket, where it has one.
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr>;
 

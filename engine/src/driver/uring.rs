@@ -34,7 +34,7 @@ use socket2::SockRef;
 
 use super::{
     Backend, BufferId, Capabilities, Completion, Driver, DriverError, Op, OpError, Outcome,
-    PoolBuffer, SocketId, SocketSpec, Token, Wait, Wake, Waker,
+    PoolBuffer, SocketId, SocketKind, SocketSpec, Token, Wait, Wake, Waker,
 };
 use crate::limits::{COMPLETIONS_PER_TURN, OPERATIONS_MAX, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
 use crate::sys::flight::{File, Flights};
@@ -171,8 +171,14 @@ impl UringDriver {
         self.sockets.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// Takes a socket into the table.
-    fn hold(&mut self, descriptor: OwnedFd, is_ipv6: bool) -> Result<SocketId, OpError> {
+    /// Takes a socket into the table, and into the ring's unless it is `brief`: that takes a system call each way.
+    fn hold(
+        &mut self,
+        descriptor: OwnedFd,
+        is_ipv6: bool,
+        is_stream: bool,
+        brief: bool,
+    ) -> Result<SocketId, OpError> {
         let index = match self.vacant.pop() {
             Some(index) => index,
             None if self.sockets.len() < SOCKETS_MAX as usize => {
@@ -181,8 +187,11 @@ impl UringDriver {
             }
             None => return Err(OpError::TooManyFiles),
         };
-        let file = self.flights.attach(index, &descriptor, is_ipv6);
-        let is_stream = socket::is_stream(descriptor.as_fd());
+        let file = if brief {
+            Flights::unattached(&descriptor, is_ipv6)
+        } else {
+            self.flights.attach(index, &descriptor, is_ipv6)
+        };
         self.sockets[index as usize] = Some(Socket {
             descriptor: Some(descriptor),
             file,
@@ -273,7 +282,9 @@ impl Driver for UringDriver {
     }
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
-        self.adopt(socket::open(spec)?)
+        let descriptor = socket::open_blocking(spec)?;
+        let is_stream = spec.kind != SocketKind::Datagram;
+        self.hold(descriptor, spec.is_ipv6(), is_stream, spec.brief)
     }
 
     fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
@@ -281,12 +292,13 @@ impl Driver for UringDriver {
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> Result<SocketId, OpError> {
-        // The ring takes a non-blocking descriptor at its word and gives EAGAIN instead of waiting.
+        // As [`socket::open_blocking`] has it.
         SockRef::from(&socket)
             .set_nonblocking(false)
             .map_err(|e| OpError::from(("fcntl", &e)))?;
         let is_ipv6 = socket::is_ipv6(socket.as_fd());
-        self.hold(socket, is_ipv6)
+        let is_stream = socket::is_stream(socket.as_fd());
+        self.hold(socket, is_ipv6, is_stream, false)
     }
 
     fn release(&mut self, socket: SocketId) -> Result<OwnedFd, OpError> {
@@ -301,6 +313,10 @@ impl Driver for UringDriver {
         let held = self.sockets[socket.0 as usize].take();
         self.vacant.push(socket.0);
         held.and_then(|s| s.descriptor).ok_or(OpError::BadSocket)
+    }
+
+    fn share(socket: &OwnedFd) -> Option<OwnedFd> {
+        socket.try_clone().ok()
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {

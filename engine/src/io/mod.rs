@@ -56,6 +56,8 @@ pub struct SocketSpec {
     pub send_buffer: Option<u32>,
     /// `SO_RCVBUF`, bytes, as the kernel counts.
     pub receive_buffer: Option<u32>,
+    /// It lives for one exchange: what a driver prepares for sockets that last would cost more than it saves.
+    pub brief: bool,
 }
 
 impl SocketSpec {
@@ -71,7 +73,14 @@ impl SocketSpec {
             packet_info: false,
             send_buffer: None,
             receive_buffer: None,
+            brief: false,
         }
+    }
+
+    /// Whether the socket is of the IPv6 family.
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.local.map_or(self.ipv6, |local| local.is_ipv6())
     }
 
     /// An unbound UDP socket in the family of `remote`.

@@ -48,7 +48,7 @@
 //!
 //! * The hello's JSON ends with a newline (JSON allows it), so that a server of some line-based protocol answers
 //!   with an error at once instead of waiting for the line to end.
-//! * The client sends nothing between hello (or proof) and accept; the server nothing that was not asked for.
+//! * But for what is said below, the client sends nothing between hello (or proof) and accept; the server nothing that was not asked for.
 //!   Both are errors.
 //! * Challenge and proof are in [`auth`]. What a hello asks for is looked at only after the proof.
 //! * Messages of the data phase are bare: [`ping_pong`] and [`stream`] have the bytes.
@@ -56,6 +56,19 @@
 //!   with `cut_short` saying why, and closes. The first byte tells: a reply's is 0, a frame's is `t`.
 //! * Before it closes, a server should read what is still arriving, or its last frame may be lost to a reset.
 //!   It need not wait for that longer than a second, nor for a client that does not read longer than five.
+//!
+//! ## In one go
+//!
+//! A connection of one operation (`connect_each`) may carry its request right behind its hello, where the accept of an
+//! earlier connection said `one_go`. The hello says `request_follows` then, and no accept is sent:
+//!
+//! ```text
+//! Hello, request ────────────────────▶
+//!        ◀────────────────────────────    reply, and close  or Refuse (Figures, with `cut_short`), and close
+//! ```
+//!
+//! A server with a secret does not offer it, since it must hear the proof first: there each such connection begins with
+//! hello, challenge, proof and accept.
 //!
 //! # UDP
 //!

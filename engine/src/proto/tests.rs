@@ -28,6 +28,7 @@ pub(super) fn hello() -> Hello {
         timeout_ns: 2_000_000_000,
         stream: None,
         gap_ns: 0,
+        request_follows: false,
         brief: false,
         client_version: "0.1.0".into(),
     }

@@ -103,6 +103,7 @@ impl Setting<'_> {
             timeout_ns: common.timeout.0,
             stream: None,
             gap_ns: 0,
+            request_follows: false,
             brief: false,
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
         }

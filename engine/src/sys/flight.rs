@@ -194,6 +194,15 @@ impl Flights {
         }
     }
 
+    /// A socket that the ring is not told of: its descriptor serves.
+    pub fn unattached(socket: &OwnedFd, is_ipv6: bool) -> File {
+        File {
+            target: Target::Descriptor(socket.as_raw_fd()),
+            descriptor: socket.as_raw_fd(),
+            is_ipv6,
+        }
+    }
+
     /// Makes the ring forget a socket.
     ///
     /// # Errors

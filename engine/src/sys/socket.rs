@@ -30,7 +30,19 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// As `socket`, `setsockopt`, `bind` or `listen` answers.
 pub fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
-    let ipv6 = spec.local.map_or(spec.ipv6, |local| local.is_ipv6());
+    open_with(spec, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC)
+}
+
+/// As [`open`], but blocking: the ring takes a non-blocking descriptor at its word and gives `EAGAIN` instead of waiting.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_blocking(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
+    open_with(spec, SockFlag::SOCK_CLOEXEC)
+}
+
+fn open_with(spec: &SocketSpec, flags: SockFlag) -> Result<OwnedFd, OpError> {
+    let ipv6 = spec.is_ipv6();
     let family = if ipv6 {
         AddressFamily::Inet6
     } else {
@@ -40,7 +52,6 @@ pub fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
         SocketKind::Stream | SocketKind::Listener => SockType::Stream,
         SocketKind::Datagram => SockType::Datagram,
     };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = sock::socket(family, kind, flags, None).map_err(|e| ("socket", e))?;
     set_options(&fd, spec, ipv6).map_err(|e| ("setsockopt", e))?;
     if let Some(local) = spec.local {

@@ -11,6 +11,7 @@ use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use super::files::Files;
 use crate::clock::{Clock as _, MonotonicClock};
 use crate::io::OpError;
+use crate::limits::HYBRID_SPIN;
 use crate::units::Nanos;
 
 /// The sleep whose end is measured.
@@ -62,6 +63,11 @@ fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
 pub struct Wakeups(Vec<Nanos>);
 
 impl Wakeups {
+    fn of(mut late: Vec<Nanos>) -> Self {
+        late.sort_unstable();
+        Self(late)
+    }
+
     /// All of them, the least late first.
     #[must_use]
     pub fn ascending(&self) -> &[Nanos] {
@@ -71,7 +77,20 @@ impl Wakeups {
     /// The 99th percentile (nearest rank).
     #[must_use]
     pub fn p99(&self) -> Nanos {
-        self.0[(self.0.len() * 99).div_ceil(100) - 1]
+        self.percentile(99)
+    }
+
+    /// How long before a due time a hybrid wait stops sleeping: twice the median, which covers all but the disturbed
+    /// wake-ups, and never more than it spins for a reply. The tail must not decide: on a busy machine it is
+    /// milliseconds, and then nothing is left of the sleep.
+    #[must_use]
+    pub fn lead(&self) -> Nanos {
+        let median = self.percentile(50);
+        (median + median).min(HYBRID_SPIN)
+    }
+
+    fn percentile(&self, percent: usize) -> Nanos {
+        self.0[(self.0.len() * percent).div_ceil(100) - 1]
     }
 
     /// Of two threads with as many sleeps, the later one at each rank.
@@ -84,12 +103,12 @@ impl Wakeups {
     }
 }
 
-/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about `samples` × 150 µs. The thread's pinning and timer slack count, so both are to
-/// be set before.
+/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about `samples` × 150 µs. The
+/// thread's pinning and timer slack count, so both are to be set before.
 #[must_use]
 pub fn measure_wakeup(samples: u32) -> Wakeups {
     let clock = MonotonicClock;
-    let mut late: Vec<Nanos> = (0..samples.max(1))
+    let late = (0..samples.max(1))
         .map(|_| {
             let due = clock.now() + PROBE_SLEEP;
             let until = TimeSpec::new(
@@ -102,8 +121,7 @@ pub fn measure_wakeup(samples: u32) -> Wakeups {
             clock.now().since(due)
         })
         .collect();
-    late.sort_unstable();
-    Wakeups(late)
+    Wakeups::of(late)
 }
 
 #[cfg(test)]
@@ -157,5 +175,18 @@ mod tests {
         let worse = wakeups([1, 5, 6]).worse(&wakeups([2, 3, 9]));
         assert_eq!(worse.ascending(), [2, 5, 9].map(Nanos));
         assert_eq!(worse.p99(), Nanos(9));
+    }
+
+    #[test]
+    fn how_long_a_hybrid_wait_spins_follows_the_median_and_not_the_tail() {
+        // As on a machine that is busy with something else: two wake-ups of a hundred take milliseconds.
+        let mut late = vec![Nanos::from_micros(50); 98];
+        late.extend([Nanos::from_millis(8); 2]);
+        let busy = Wakeups::of(late);
+        assert_eq!(busy.p99(), Nanos::from_millis(8));
+        assert_eq!(busy.lead(), Nanos::from_micros(100));
+        // Nor does it spin for longer than for a reply where every wake-up is slow.
+        let slow = Wakeups::of(vec![Nanos::from_millis(3); 5]);
+        assert_eq!(slow.lead(), HYBRID_SPIN);
     }
 }

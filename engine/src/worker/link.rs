@@ -27,6 +27,8 @@ pub enum Purpose {
     HalfClose,
     /// Closing.
     Close,
+    /// Cancelling a receive.
+    Cancel,
 }
 
 /// The token of `slot`'s operation.
@@ -46,6 +48,7 @@ pub const fn slot_of(token: Token) -> (u32, Purpose) {
         3 => Purpose::Send,
         4 => Purpose::SendControl,
         5 => Purpose::HalfClose,
+        7 => Purpose::Cancel,
         _ => Purpose::Close,
     };
     ((token.0 >> 8) as u32, purpose)
@@ -339,6 +342,21 @@ impl Link {
             // Refused by what has no connection.
             let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
         }
+    }
+
+    /// Pushes the cancellation of the receive that is outstanding; both complete.
+    ///
+    /// # Errors
+    /// As [`Driver::push`].
+    pub fn cancel_receive<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        let token = token(self.slot, Purpose::Receive);
+        self.push(io, Purpose::Cancel, Op::Cancel { token })
+    }
+
+    /// The socket was given away: what is left is a link without one.
+    pub fn forget_socket(&mut self) {
+        debug_assert!(self.is_quiet(), "a socket is given away only when quiet");
+        self.closing = true;
     }
 
     /// Pushes the close, once.

@@ -8,8 +8,8 @@ use mio::Interest;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, recv, send, sendmsg, shutdown};
 
-use crate::driver::DatagramFrom;
 use crate::driver::nonblocking::{Calls, Direction};
+use crate::driver::{DatagramFrom, SocketKind, SocketSpec};
 use crate::sys::socket;
 use crate::units::Nanos;
 
@@ -24,6 +24,16 @@ pub(super) struct EpollSocket {
 }
 
 impl EpollSocket {
+    /// One that was opened as `spec` says.
+    pub(super) fn opened(fd: OwnedFd, spec: &SocketSpec) -> Self {
+        Self {
+            is_stream: spec.kind != SocketKind::Datagram,
+            is_ipv6: spec.is_ipv6(),
+            fd,
+            interest: None,
+        }
+    }
+
     pub(super) fn new(fd: OwnedFd) -> Self {
         Self {
             is_stream: socket::is_stream(fd.as_fd()),

@@ -278,7 +278,7 @@ impl Driver for EpollDriver {
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
         let fd = socket::open(spec)?;
-        self.core.insert(EpollSocket::new(fd))
+        self.core.insert(EpollSocket::opened(fd, spec))
     }
 
     fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
@@ -300,6 +300,10 @@ impl Driver for EpollDriver {
             let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
         }
         Ok(socket.fd)
+    }
+
+    fn share(socket: &OwnedFd) -> Option<OwnedFd> {
+        socket.try_clone().ok()
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {

@@ -161,16 +161,20 @@ impl SimNet {
     }
 }
 
-/// A socket of a [`SimNet`], to be adopted by any of its drivers. Dropping it closes it.
+/// A socket of a [`SimNet`], to be adopted by any of its drivers. Dropping the last handle on it closes it.
 #[derive(Debug)]
 pub struct SimSocket {
     net: SimNet,
     key: Key,
+    /// Counts the handles.
+    handles: Rc<()>,
 }
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
-        self.net.0.borrow_mut().close(self.key);
+        if Rc::strong_count(&self.handles) == 1 {
+            self.net.0.borrow_mut().close(self.key);
+        }
     }
 }
 
@@ -191,6 +195,7 @@ impl Calls for SimCalls {
         Ok(SimSocket {
             net: self.0.clone(),
             key,
+            handles: Rc::default(),
         })
     }
 
@@ -333,7 +338,8 @@ impl Driver for SimDriver {
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
         let key = self.core.calls.state().open(spec)?;
         let net = self.core.calls.0.clone();
-        self.core.insert(SimSocket { net, key })
+        let handles = Rc::default();
+        self.core.insert(SimSocket { net, key, handles })
     }
 
     fn adopt(&mut self, socket: SimSocket) -> Result<SocketId, OpError> {
@@ -347,6 +353,14 @@ impl Driver for SimDriver {
 
     fn release(&mut self, socket: SocketId) -> Result<SimSocket, OpError> {
         self.core.release(socket)
+    }
+
+    fn share(socket: &SimSocket) -> Option<SimSocket> {
+        Some(SimSocket {
+            net: socket.net.clone(),
+            key: socket.key,
+            handles: Rc::clone(&socket.handles),
+        })
     }
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {

@@ -207,7 +207,8 @@ impl UringDriver {
         };
         // Of its listener's family, which spares the question to the kernel.
         let is_ipv6 = self.socket(listener).is_some_and(|s| s.file.is_ipv6());
-        match self.hold(descriptor, is_ipv6) {
+        // Only the worker that is lent the listener accepts over the ring, and what it keeps is over after a round trip.
+        match self.hold(descriptor, is_ipv6, true, true) {
             Ok(id) => Outcome::Accepted(id),
             Err(error) => Outcome::Failed(error),
         }

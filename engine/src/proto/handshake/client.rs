@@ -46,6 +46,13 @@ pub struct ClientHandshake {
     event: Option<ClientEvent>,
 }
 
+/// A hello in its frame, to be sent with its request right behind it: there is no handshake then, and the answer is the
+/// bare reply or a refusal.
+#[must_use]
+pub fn hello_in_one_go(hello: &Hello) -> Vec<u8> {
+    frame::encode_body(Kind::Hello, &hello_body(hello)).unwrap_or_default()
+}
+
 /// The JSON of a hello. It ends with a newline, which JSON allows, so that a server of some protocol made of lines
 /// answers at once instead of waiting for the end of the line.
 pub(crate) fn hello_body(hello: &Hello) -> Vec<u8> {

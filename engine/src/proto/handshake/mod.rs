@@ -8,7 +8,7 @@ pub(super) mod client;
 mod error;
 mod server;
 
-pub use client::{ClientEvent, ClientHandshake, FiguresReader};
+pub use client::{ClientEvent, ClientHandshake, FiguresReader, hello_in_one_go};
 pub use error::HandshakeError;
 pub use server::{ServerEvent, ServerFailure, ServerHandshake};
 

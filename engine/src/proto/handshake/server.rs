@@ -146,7 +146,7 @@ enum State {
 
 /// The server's end of the TCP handshake.
 ///
-/// * getter: [`into_rest`](Self::into_rest)
+/// * getters: [`request_follows`](Self::request_follows), [`into_rest`](Self::into_rest)
 /// * `handle_bytes`, `handle_closed`, `handle_timeout`
 /// * commands: [`accept`](Self::accept), [`refuse`](Self::refuse)
 /// * `poll_transmit`, `poll_event`
@@ -156,6 +156,8 @@ pub struct ServerHandshake {
     secret: Option<Secret>,
     nonce: [u8; 32],
     reader: FrameReader,
+    /// The hello says that what arrives behind it is its request.
+    request_follows: bool,
     transmit: Option<Vec<u8>>,
     event: Option<ServerEvent>,
 }
@@ -169,15 +171,23 @@ impl ServerHandshake {
             secret,
             nonce,
             reader: FrameReader::new(HELLO_BODY_MAX),
+            request_follows: false,
             transmit: None,
             event: None,
         }
     }
 
-    /// Ends the handshake; gives what arrived behind the accept (or, for HTTP, everything that did).
+    /// Ends the handshake; gives what arrived behind the accept, or behind a hello whose request follows at once (or, for
+    /// HTTP, everything that did).
     #[must_use]
     pub fn into_rest(self) -> Vec<u8> {
         self.reader.into_rest()
+    }
+
+    /// A hello was handed up whose request follows at once.
+    #[must_use]
+    pub const fn request_follows(&self) -> bool {
+        self.request_follows && matches!(self.state, State::AwaitDecision)
     }
 
     /// These bytes arrived. Until there is a session, at most a hello is buffered beyond `bytes` itself.
@@ -210,7 +220,10 @@ impl ServerHandshake {
                 Err(error) => self.break_off(error),
             }
         }
-        if matches!(self.state, State::AwaitDecision) && !self.reader.buffered().is_empty() {
+        if matches!(self.state, State::AwaitDecision)
+            && !self.request_follows
+            && !self.reader.buffered().is_empty()
+        {
             self.break_off_with("it sent more before it was accepted".into());
         }
     }
@@ -271,6 +284,7 @@ impl ServerHandshake {
         match hello.check(Transport::Tcp) {
             Ok(()) => {
                 self.state = State::AwaitDecision;
+                self.request_follows = hello.request_follows;
                 self.event = Some(ServerEvent::Hello(hello));
             }
             Err(refuse) => self.turn_away(refuse),

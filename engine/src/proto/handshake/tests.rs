@@ -609,3 +609,41 @@ proptest! {
         prop_assert_eq!(verdict(&cuts), verdict(&[]));
     }
 }
+
+#[test]
+fn a_request_may_follow_its_hello_at_once_where_the_hello_says_so() {
+    let follows = Hello {
+        connect_each: true,
+        request_follows: true,
+        brief: true,
+        ..hello()
+    };
+    let bytes = [hello_in_one_go(&follows), vec![1; 64]].concat();
+    for cut in 0..=bytes.len() {
+        let mut server = ServerHandshake::new(None, [0; 32]);
+        server.handle_bytes(&bytes[..cut]);
+        server.handle_bytes(&bytes[cut..]);
+        assert!(server.request_follows(), "cut at {cut}");
+        let event = server.poll_event();
+        assert_eq!(event, Some(ServerEvent::Hello(Box::new(follows.clone()))));
+        assert_eq!(server.poll_transmit(), None);
+        assert_eq!(server.into_rest(), [1; 64]);
+    }
+    // Elsewhere it is an error as before, and so is the promise on any other connection.
+    for hello in [
+        Hello {
+            request_follows: false,
+            ..follows.clone()
+        },
+        Hello {
+            connect_each: false,
+            ..follows
+        },
+    ] {
+        let mut server = ServerHandshake::new(None, [0; 32]);
+        server.handle_bytes(&[hello_in_one_go(&hello), vec![1; 64]].concat());
+        let event = server.poll_event();
+        assert!(matches!(event, Some(ServerEvent::Failed(_))), "{event:?}");
+        assert!(server.poll_transmit().is_some(), "it is told why");
+    }
+}

@@ -42,6 +42,10 @@ pub struct Accept {
     /// Both ends are on one host and share a CPU, which spoils the measurement.
     #[serde(default)]
     pub shares_cpu: bool,
+    /// This server takes [`super::Hello::request_follows`] from this client. One with a secret does not: it must hear
+    /// the proof first.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub one_go: bool,
     /// The server's machine; absent for a brief hello and over UDP (where it is fetched).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<Environment>,

@@ -180,6 +180,11 @@ pub struct Hello {
     /// client only waits longer than this for the next one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gap_ns: u64,
+    /// The first request follows right behind this hello, in one go. The answer is the bare reply, behind which the
+    /// server closes, or a refusal. Only for one operation ([`Hello::connect_each`]), and only where the server offered
+    /// it ([`Accept::one_go`]).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub request_follows: bool,
     /// Leave the environment out of the accept and the histogram out of the figures.
     #[serde(default)]
     pub brief: bool,
@@ -191,6 +196,11 @@ pub struct Hello {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Hello {
@@ -237,6 +247,12 @@ impl Hello {
                 "UDP has no connection to open for each request",
             )
             .remedy("leave out --connect-each, or --udp"));
+        }
+        if self.request_follows && !(self.connect_each && self.test == Test::PingPong) {
+            return Err(Refuse::new(
+                RefuseCode::Malformed,
+                "a request follows a hello at once only on a connection of one operation",
+            ));
         }
         if self.test == Test::Stream {
             return match &self.stream {

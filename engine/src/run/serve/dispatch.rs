@@ -17,6 +17,7 @@ use crate::clock::{Clock, MonotonicClock};
 use crate::driver::probe::Chosen;
 use crate::driver::{Backend, Driver, DriverError, Waker};
 use crate::error::{Error, Result};
+use crate::limits::ONE_GO_MAX;
 use crate::proto::auth::CookieKey;
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
@@ -384,6 +385,9 @@ impl Place<OwnedFd> for Dispatcher {
             cpus: vec![cpu],
             same_host,
             shares_cpu,
+            one_go: hello.connect_each
+                && self.plan.secret.is_none()
+                && hello.size_bytes <= u64::from(ONE_GO_MAX),
             environment: (!hello.brief).then(|| self.environment_towards(peer)),
         };
         let permit = self.registry.enter(hello, cpu, bytes);

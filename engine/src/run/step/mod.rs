@@ -51,7 +51,7 @@ pub(super) trait Job: Send + 'static {
     /// A step starts only once every worker has a connection; else once one of them has, and the others go on trying.
     const NEEDS_ALL: bool = true;
 
-    /// The role, made on the worker's thread. `wakeup` is the 99th percentile of a wake-up there, where it sleeps.
+    /// The role, made on the worker's thread. `wakeup` is how long before a due time it is to stop sleeping, where it sleeps.
     fn client(self, wakeup: Nanos, gauge: LiveGauge, interrupt: Interrupt) -> Self::Client;
 
     /// How to wait, unless the far end cannot.

@@ -149,8 +149,8 @@ where
         assignment.stream,
         assignment.over,
     );
-    let wakeup = wakeups.as_ref().map(Wakeups::p99).unwrap_or_default();
-    let client = assignment.job.client(wakeup, gauge, assignment.interrupt);
+    let lead = wakeups.as_ref().map(Wakeups::lead).unwrap_or_default();
+    let client = assignment.job.client(lead, gauge, assignment.interrupt);
     let mut worker = Worker::new(driver, clock, client);
     let (client, io) = worker.parts_mut();
     client.connect(io, clock.now())?;

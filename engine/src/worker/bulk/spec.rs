@@ -28,7 +28,7 @@ pub struct BulkSpec {
     pub duration: Option<Nanos>,
     /// How to wait once the run has started.
     pub wait: WaitMode,
-    /// The 99th percentile of a wake-up here.
+    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the wake-ups here.
     pub wakeup: Nanos,
 }
 

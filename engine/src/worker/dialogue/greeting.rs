@@ -19,8 +19,13 @@ impl Dialogue {
         let State::Connecting { since } = self.state else {
             return Ok(News::Nothing);
         };
+        if self.is_one_go(spec) {
+            // The owner sends the hello, with its request.
+            self.state = State::Open;
+            return Ok(News::Connected(now.since(since)));
+        }
         let mut hello = spec.hello.clone();
-        hello.brief = self.brief;
+        (hello.brief, hello.request_follows) = (self.brief, false);
         let secret = spec.secret.clone();
         self.state = match spec.transport() {
             Transport::Tcp => State::Greeting {

@@ -130,6 +130,14 @@ impl Dialogue {
         self.brief
     }
 
+    /// It is a connection of one operation whose request goes out behind the hello at once: the owner's turn begins with
+    /// [`News::Connected`], and it sends both.
+    #[inline]
+    #[must_use]
+    pub const fn is_one_go(&self, spec: &DialogueSpec) -> bool {
+        self.brief && spec.hello.request_follows
+    }
+
     /// The session that the datagrams of the exchange carry; UDP only.
     #[inline]
     #[must_use]

@@ -10,6 +10,9 @@ use crate::proto::hello::{Accept, Figures, Hello, Transport};
 use crate::units::Nanos;
 use crate::worker::errors::Stage;
 
+/// A request that fits into one segment together with its hello, whatever the path's MTU, bytes.
+const ONE_SEGMENT: u64 = 512;
+
 /// With whom the connections of a worker talk, and how.
 #[derive(Debug, Clone)]
 pub struct DialogueSpec {
@@ -37,10 +40,13 @@ impl DialogueSpec {
         timeout: Nanos,
         nonce: u64,
     ) -> Self {
-        let socket = match hello.transport {
+        let mut socket = match hello.transport {
             Transport::Tcp => SocketSpec::stream_to(to),
             Transport::Udp => SocketSpec::datagram_to(to),
         };
+        socket.brief = hello.connect_each;
+        // One segment holds the hello and such a request, and Nagle's algorithm never holds the first one back.
+        socket.nodelay &= !(hello.connect_each && hello.size_bytes <= ONE_SEGMENT);
         Self {
             to,
             socket,

@@ -84,6 +84,7 @@ impl Dialogue {
         received: Range<u32>,
         spec: &DialogueSpec,
     ) -> Result<News, DriverError> {
+        let one_go = self.is_one_go(spec);
         let State::Reporting {
             reader,
             early,
@@ -125,9 +126,16 @@ impl Dialogue {
                 Ok(figures.map_or(News::Nothing, |figures| News::Figures(Box::new(figures))))
             }
             Err(error) => {
+                let early = *early;
                 let cause = error.cause();
                 let error = error.into_error(spec.to);
-                Ok(News::failed(Stage::Close, cause, Some(error)))
+                // What comes in place of the reply is the answer to the hello.
+                let stage = if early && one_go {
+                    Stage::Handshake
+                } else {
+                    Stage::Close
+                };
+                Ok(News::failed(stage, cause, Some(error)))
             }
         }
     }

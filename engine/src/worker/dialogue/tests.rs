@@ -246,6 +246,7 @@ fn hello() -> Hello {
         server_delay_ns: 0,
         timeout_ns: TIMEOUT.0,
         gap_ns: 0,
+        request_follows: false,
         stream: None,
         brief: false,
         client_version: String::new(),

@@ -4,7 +4,9 @@ use super::slot::Event;
 use super::{BACKOFF, Client, Gauge};
 use crate::driver::{Driver, DriverError};
 use crate::histogram::Sample;
-use crate::proto::hello::{Accept, Transport};
+use crate::proto::frame::HEADER_LEN;
+use crate::proto::handshake::hello_in_one_go;
+use crate::proto::hello::{Accept, HELLO_BODY_MAX, Transport};
 use crate::units::{Instant, Nanos};
 use crate::worker::ClientRole;
 use crate::worker::course::Stand;
@@ -65,6 +67,10 @@ impl<G: Gauge> Client<G> {
         {
             self.recording.record_connect(now, length);
         }
+        if slot.is_one_go(&self.spec) {
+            self.course.outcome.established += 1;
+            self.course.pacer.push(index, Action::Request);
+        }
     }
 
     pub(super) fn handle_accepted<D: Driver>(
@@ -77,6 +83,12 @@ impl<G: Gauge> Client<G> {
         let slot = &mut self.slots[index as usize];
         self.course.outcome.established += 1;
         if !slot.is_brief() {
+            let hello = &mut self.spec.dialogue.hello;
+            if hello.connect_each && accept.one_go {
+                hello.request_follows = true;
+                let len = hello_in_one_go(hello).len();
+                hello.request_follows = len > 0 && len <= HEADER_LEN + HELLO_BODY_MAX;
+            }
             self.course.outcome.accepts.push(accept);
         }
         if slot.has_operation() {

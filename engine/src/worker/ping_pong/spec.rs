@@ -21,6 +21,6 @@ pub struct ClientSpec {
     pub count: Option<u64>,
     /// How to wait once the run has started.
     pub wait: WaitMode,
-    /// The 99th percentile of a wake-up here: hybrid waiting stops sleeping that much before a send is due.
+    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the wake-ups here.
     pub wakeup: Nanos,
 }

@@ -1,5 +1,6 @@
 //! The far end: the [`front`] hears hellos, [`Sessions`] answers.
 
+mod one_go;
 mod session;
 
 pub mod front;
@@ -20,6 +21,7 @@ use crate::worker::{Role, TurnCounters};
 use crossbeam::channel::Receiver;
 
 use front::Arrival;
+use one_go::Door;
 use session::{Offer, Session, Want};
 
 pub use session::memory_bytes;
@@ -117,6 +119,10 @@ pub struct Sessions<S, P, M> {
     stopping_since: Option<Instant>,
     /// Sessions that are still there are left to the driver.
     is_overdue: bool,
+    /// The listener, while it is lent to this worker.
+    door: Option<Door<S>>,
+    /// Sessions of one operation that wait for their next connection.
+    parked: Vec<u32>,
 }
 
 impl<S, P, M: Meter> Sessions<S, P, M> {
@@ -155,6 +161,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             checked_at: Instant::default(),
             stopping_since: None,
             is_overdue: false,
+            door: None,
+            parked: Vec::with_capacity(slots),
         }
     }
 
@@ -208,8 +216,13 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             transport,
             peer,
             nonce,
+            early,
+            listener,
             ..
         } = admitted.arrival;
+        if let Some(listener) = listener {
+            self.take_door(io, listener, now)?;
+        }
         let offer = Offer {
             hello,
             transport,
@@ -225,12 +238,26 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             admitted.permit,
             now,
         )?;
-        session.begin(io)?;
+        let want = if session.is_one_go() {
+            self.active_at = now;
+            session.begin_in_one_go(io, &early, now)?
+        } else {
+            session.begin(io)?;
+            Want::Nothing
+        };
         if session.is_paced() {
             self.paced.push(slot);
         }
+        self.note_measured(session.is_measured());
         self.slots[slot as usize] = Some(session);
-        Ok(())
+        self.act(io, slot, want)
+    }
+
+    /// A request of the measured phase has come, or one of the warm-up.
+    fn note_measured(&mut self, measured: bool) {
+        if !self.measuring && measured {
+            (self.measuring, self.measure_began) = (true, true);
+        }
     }
 
     /// Whether a session of the present run is the first of a step: the sessions of the step before have
@@ -254,7 +281,10 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.meter.reset();
     }
 
-    fn act<D: Driver>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError> {
+    fn act<D>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError>
+    where
+        D: Driver<Socket = S>,
+    {
         match want {
             Want::Nothing => {}
             Want::Reply { at } => {
@@ -279,6 +309,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                     session.close(io, want == Want::Abort)?;
                 }
             }
+            Want::GiveBack => self.give_back(io, slot)?,
         }
         self.reap(io, slot);
         Ok(())
@@ -286,6 +317,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     /// Frees a session that is closed and has nothing outstanding.
     fn reap<D: Driver>(&mut self, io: &mut D, slot: u32) {
+        if self.keep(slot) {
+            return;
+        }
         if self.slots[slot as usize]
             .as_ref()
             .is_some_and(Session::is_over)
@@ -300,20 +334,28 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             self.held.retain(|(_, s)| *s != slot);
             self.reports.retain(|s| *s != slot);
             self.paced.retain(|s| *s != slot);
+            self.parked.retain(|s| *s != slot);
             self.vacant.push(slot);
             session.free(io);
         }
     }
 
-    fn check_limits<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn check_limits<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
+    where
+        D: Driver<Socket = S>,
+    {
         let stopping = self.meter.is_stopping();
         if stopping {
             let since = *self.stopping_since.get_or_insert(now);
             self.is_overdue = now >= since + STOP_MAX + CLOSING_MAX;
         }
         let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
+        let leaving = self.check_door(io, now)?;
         for index in 0..self.slots.len() {
             if let Some(session) = &mut self.slots[index] {
+                if !closes && session.handle_slow_opening(io, now, leaving)? {
+                    continue;
+                }
                 let want = if closes {
                     Want::Abort
                 } else {
@@ -331,7 +373,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     /// Gives the figures that are due. Reading the meter may take as long as reading a few files: it is read once
     /// for all that end together.
-    fn report<D: Driver>(
+    fn report<D: Driver<Socket = S>>(
         &mut self,
         io: &mut D,
         counters: &TurnCounters,
@@ -382,6 +424,9 @@ where
         now: Instant,
     ) -> Result<(), DriverError> {
         let (slot, purpose) = slot_of(completion.token);
+        if slot >= one_go::ORPHAN {
+            return self.handle_door(io, slot, &completion, now);
+        }
         let Some(session) = self.slots[slot as usize].as_mut() else {
             return Ok(());
         };
@@ -390,9 +435,8 @@ where
         let want = session.handle_completion(io, purpose, &completion, now, front)?;
         let spins = session.wait() == WaitMode::Spin;
         self.bytes += session.take_moved();
-        if !self.measuring && session.is_measured() {
-            (self.measuring, self.measure_began) = (true, true);
-        }
+        let measured = session.is_measured();
+        self.note_measured(measured);
         if spins {
             self.note_spun(now);
         }

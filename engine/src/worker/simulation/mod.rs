@@ -66,6 +66,8 @@ struct Setup {
     wait: WaitMode,
     limits: SessionLimits,
     sessions_max: usize,
+    /// The server takes a request right behind its hello.
+    one_go: bool,
     /// The clock moves at most this far in one step: what is polled for happens that late.
     step: Nanos,
 }
@@ -93,6 +95,7 @@ impl Default for Setup {
                 duration: Nanos::MAX,
             },
             sessions_max: 100,
+            one_go: true,
             step: Nanos::from_secs(1),
         }
     }
@@ -130,6 +133,7 @@ impl Setup {
             timeout_ns: self.timeout.0,
             stream: None,
             gap_ns: 0,
+            request_follows: false,
             brief: false,
             client_version: String::new(),
         }
@@ -209,6 +213,7 @@ struct Door {
     /// Each session holds one.
     alive: Rc<()>,
     sessions_max: usize,
+    one_go: bool,
     /// How often it was asked for a session.
     asked: u64,
     sessions: u64,
@@ -226,6 +231,7 @@ impl Place<SimSocket> for Door {
         Ok(Accept {
             backend: "sim".to_owned(),
             wait: hello.wait,
+            one_go: self.one_go && hello.connect_each,
             ..Accept::default()
         })
     }
@@ -294,7 +300,7 @@ struct World {
     setup: Setup,
     clock: SimulatedClock,
     net: SimNet,
-    front: Worker<SimDriver, SimulatedClock, Front<Door, Accept>>,
+    front: Worker<SimDriver, SimulatedClock, Front<Door, Accept, SimSocket>>,
     server: Server,
     client: Option<Worker<SimDriver, SimulatedClock, Client<Seen>>>,
     seen: Seen,
@@ -333,6 +339,7 @@ impl World {
             alive: Rc::clone(&alive),
             // The door's own share and ours do not count.
             sessions_max: setup.sessions_max + 1,
+            one_go: setup.one_go,
             asked: 0,
             sessions: 0,
             log: Vec::new(),

@@ -1,5 +1,7 @@
 //! The server against clients that are led by hand, byte by byte.
 
+mod one_go;
+
 use std::collections::VecDeque;
 
 use super::*;
@@ -624,12 +626,13 @@ fn a_port_that_is_taken_for_udp_is_not_chosen() {
         inbox,
         alive: Rc::new(()),
         sessions_max: 1,
+        one_go: true,
         asked: 0,
         sessions: 0,
         log: Vec::new(),
     };
     let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
-    let mut front: Front<Door, Accept> = Front::new(door, None, datagrams, SECOND);
+    let mut front: Front<Door, Accept, SimSocket> = Front::new(door, None, datagrams, SECOND);
     let mut io = world.net.driver();
     let bound = front.listen(&mut io, any).expect("another port");
     assert!(!ports.contains(&bound.port()), "{bound}");

@@ -28,6 +28,7 @@ fn hello(transport: Transport, direction: Direction, size_bytes: u64) -> Hello {
             ..StreamAsk::default()
         }),
         gap_ns: 0,
+        request_follows: false,
         brief: false,
         client_version: String::new(),
     }

@@ -9,7 +9,8 @@ mod stream;
 use super::ClientSpec;
 use crate::driver::{Completion, Driver, DriverError};
 use crate::histogram::Sample;
-use crate::proto::hello::Transport;
+use crate::proto::frame::HEADER_LEN;
+use crate::proto::hello::{HELLO_BODY_MAX, Transport};
 use crate::proto::ping_pong::Progress;
 use crate::units::{Instant, Nanos};
 use crate::worker::dialogue::{BufferSizes, Dialogue, Failure, Heard, News};
@@ -75,6 +76,8 @@ pub(super) struct Slot {
     connect: Nanos,
     request: Progress,
     reply: Progress,
+    /// The length of the hello that stands in the send buffer, to be sent with each request, bytes.
+    hello: u32,
     /// It was told to connect before the start.
     expected: bool,
     resting_until: Option<Instant>,
@@ -86,7 +89,11 @@ impl Slot {
         let size = spec.size_bytes as usize;
         let buffers = BufferSizes {
             receive_bytes: size + 1,
-            send_bytes: size,
+            send_bytes: if spec.dialogue.hello.connect_each {
+                HEADER_LEN + HELLO_BODY_MAX + size
+            } else {
+                size
+            },
         };
         Self {
             dialogue: Dialogue::new(index, buffers),
@@ -97,6 +104,7 @@ impl Slot {
             connect: Nanos::ZERO,
             request: Progress::new(size),
             reply: Progress::new(size),
+            hello: 0,
             expected: false,
             resting_until: None,
             sequence: 0,
@@ -109,6 +117,11 @@ impl Slot {
 
     pub(super) const fn is_brief(&self) -> bool {
         self.dialogue.is_brief()
+    }
+
+    /// Its request goes out with the hello.
+    pub(super) const fn is_one_go(&self, spec: &ClientSpec) -> bool {
+        self.dialogue.is_one_go(&spec.dialogue)
     }
 
     /// There is no socket, and nothing is outstanding.
@@ -219,7 +232,7 @@ impl Slot {
         }
         self.awaiting = true;
         match self.transport {
-            Transport::Tcp => self.send_request(io),
+            Transport::Tcp => self.send_request(io, spec),
             Transport::Udp => self.send_datagram(io),
         }
     }

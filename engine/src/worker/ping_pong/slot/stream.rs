@@ -3,22 +3,43 @@
 use super::{Event, Slot};
 use crate::driver::{Driver, DriverError};
 use crate::error::Error;
-use crate::proto::ping_pong::{self, Received};
+use crate::proto::handshake::hello_in_one_go;
+use crate::proto::ping_pong::{self, Progress, Received};
 use crate::units::Instant;
 use crate::worker::dialogue::News;
 use crate::worker::errors::Stage;
 use crate::worker::ping_pong::ClientSpec;
 
 impl Slot {
-    pub(super) fn send_request<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn send_request<D: Driver>(
+        &mut self,
+        io: &mut D,
+        spec: &ClientSpec,
+    ) -> Result<(), DriverError> {
+        if self.hello == 0 && self.is_one_go(spec) {
+            self.write_hello(io, spec);
+        }
         let (Some(operation), Some(link)) = (&self.operation, self.dialogue.link_mut()) else {
             return Ok(());
         };
-        let request = &mut io.buffer_mut(link.send_buffer())[..self.size as usize];
+        let request = &mut io.buffer_mut(link.send_buffer())[self.hello as usize..];
         ping_pong::put_flags(request, operation.measured);
         self.request.restart();
         self.reply.restart();
-        link.send(io, 0, self.size)
+        link.send(io, 0, self.hello + self.size)
+    }
+
+    /// Once for all connections of the slot.
+    fn write_hello<D: Driver>(&mut self, io: &mut D, spec: &ClientSpec) {
+        let Some(link) = self.dialogue.link() else {
+            return;
+        };
+        let mut hello = spec.dialogue.hello.clone();
+        hello.brief = true;
+        let frame = hello_in_one_go(&hello);
+        io.buffer_mut(link.send_buffer())[..frame.len()].copy_from_slice(&frame);
+        self.hello = bytes(frame.len());
+        self.request = Progress::new(frame.len() + self.size as usize);
     }
 
     /// The receive follows the send, not at its side: pushing it beforehand would delay the send, which is stamped

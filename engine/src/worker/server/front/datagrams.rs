@@ -87,7 +87,7 @@ const fn local_of(ip: IpAddr, port: u16, from: SocketAddr) -> SocketAddr {
     }
 }
 
-impl<P, T> Front<P, T> {
+impl<P, T, S> Front<P, T, S> {
     pub(super) fn receive_datagram<D: Driver>(
         &self,
         io: &mut D,
@@ -266,6 +266,8 @@ impl<P, T> Front<P, T> {
                     transport: Transport::Udp,
                     peer: Some(key.from),
                     nonce: Some(key.nonce),
+                    early: Vec::new(),
+                    listener: None,
                 };
                 self.place.hand_over(ticket, arrival);
                 Ok(())

@@ -2,9 +2,11 @@
 //! them to the worker that will serve them.
 
 mod datagrams;
+mod door;
 mod streams;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::bounds::{HELLO_MAX, NAP};
@@ -22,6 +24,8 @@ use crate::worker::{Role, TurnCounters};
 
 use super::http::HttpArrival;
 use datagrams::{Connecting, Door, Handed};
+use door::Lending;
+pub use door::{Lease, Listener, Returned, Returns};
 use streams::Pending;
 
 /// With port 0: how many free TCP ports are tried for one that is free for UDP as well.
@@ -40,6 +44,10 @@ pub struct Arrival<S> {
     pub peer: Option<SocketAddr>,
     /// UDP: the client's number for the session, by which its repeated hellos are known.
     pub nonce: Option<u64>,
+    /// What has arrived of the request that follows the hello at once.
+    pub early: Vec<u8>,
+    /// The listener, lent to the worker of connections of one operation.
+    pub listener: Option<Listener<S>>,
 }
 
 /// Decides who serves, and carries sockets there.
@@ -69,9 +77,9 @@ pub trait Place<S> {
     fn is_stopping(&self) -> bool;
 }
 
-/// The front role; see the [module](self). `T` are the placer's tickets.
+/// The front role; see the [module](self). `T` are the placer's tickets, `S` the driver's sockets outside of it.
 #[derive(Debug)]
-pub struct Front<P, T> {
+pub struct Front<P, T, S = OwnedFd> {
     place: P,
     secret: Option<Secret>,
     hello_within: Nanos,
@@ -97,6 +105,7 @@ pub struct Front<P, T> {
     stamps: bool,
     /// The last accept found no free descriptor.
     out_of_descriptors: bool,
+    lending: Lending<S>,
 }
 
 /// Slots of the pending connections start here, above listeners and doors; those of connecting datagram
@@ -126,7 +135,7 @@ const _: () = {
     assert!(most < SOCKETS_MAX as usize && SOCKETS_MAX < ORPHAN - PENDING_BASE);
 };
 
-impl<P, T> Front<P, T> {
+impl<P, T, S> Front<P, T, S> {
     /// A front without sockets yet. A connection that has not said its whole hello within `idle` (but 5 s at
     /// most) is closed.
     #[must_use]
@@ -155,6 +164,7 @@ impl<P, T> Front<P, T> {
             disarmed: Vec::new(),
             stamps: false,
             out_of_descriptors: false,
+            lending: Lending::new(),
         }
     }
 
@@ -254,7 +264,7 @@ fn close_orphan<D: Driver>(io: &mut D, socket: SocketId) -> Result<(), DriverErr
     io.push(token(ORPHAN, Purpose::Close), Op::Close { socket })
 }
 
-impl<D, P, T> Role<D> for Front<P, T>
+impl<D, P, T> Role<D> for Front<P, T, D::Socket>
 where
     D: Driver,
     P: Place<D::Socket, Ticket = T>,
@@ -282,7 +292,10 @@ where
                 match completion.outcome {
                     Outcome::Accepted(socket) => {
                         self.out_of_descriptors = false;
-                        self.handle_accepted(io, socket, now)?;
+                        self.handle_accepted(io, socket, &[], now)?;
+                    }
+                    Outcome::Failed(OpError::Canceled) if self.lending.is_asked() => {
+                        return self.lend(io, now);
                     }
                     Outcome::Failed(error) => self.handle_accept_failed(io, error)?,
                     _ => {}
@@ -292,6 +305,9 @@ where
                     self.disarmed.push(slot);
                 }
                 Ok(())
+            }
+            Purpose::Cancel if completion.outcome == (Outcome::CancelDone { found: false }) => {
+                self.lend_nothing(io, now)
             }
             Purpose::Receive => self.handle_datagram(io, slot, &completion.outcome, now),
             Purpose::Send => {
@@ -308,6 +324,7 @@ where
         now: Instant,
         _counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
+        self.take_back(io, now)?;
         if now.since(self.checked_at) < NAP {
             return Ok(());
         }

@@ -39,16 +39,17 @@ impl Pending {
     }
 }
 
-impl<P, T> Front<P, T> {
+impl<P, T, S> Front<P, T, S> {
     pub(super) fn handle_accepted<D>(
         &mut self,
         io: &mut D,
         socket: SocketId,
+        bytes: &[u8],
         now: Instant,
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         let index = match self.vacant.pop() {
             Some(index) => index,
@@ -64,15 +65,18 @@ impl<P, T> Front<P, T> {
         #[expect(clippy::cast_possible_truncation, reason = "below SOCKETS_MAX")]
         let slot = PENDING_BASE + index as u32;
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
-        link.receive_stamped(io, 0, HELLO_READ)?;
+        if bytes.is_empty() {
+            link.receive_stamped(io, 0, HELLO_READ)?;
+        }
         self.accepted += 1;
-        let handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
+        let mut handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
+        handshake.handle_bytes(bytes);
         self.pending[index] = Some(Pending {
             peer: io.peer_addr(socket),
             link,
             handshake,
             since: now,
-            silent: true,
+            silent: bytes.is_empty(),
             stamp: None,
             ordinal: self.accepted,
             refused: false,
@@ -82,7 +86,10 @@ impl<P, T> Front<P, T> {
             // Now, while there still is room: a newcomer is more likely to be a client than they are.
             self.close_older_half(io)?;
         }
-        Ok(())
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.step_handshake(io, index, now)
     }
 
     pub(super) fn handle_accept_failed<D>(
@@ -91,8 +98,8 @@ impl<P, T> Front<P, T> {
         error: OpError,
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         match error {
             OpError::Canceled => Ok(()),
@@ -146,8 +153,8 @@ impl<P, T> Front<P, T> {
         now: Instant,
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         let Some(pending) = self.pending[index].as_mut() else {
             return Ok(());
@@ -199,8 +206,8 @@ impl<P, T> Front<P, T> {
         tell: impl FnOnce(&mut ServerHandshake),
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         let Some(pending) = self.pending[index].as_mut() else {
             return Ok(());
@@ -224,8 +231,8 @@ impl<P, T> Front<P, T> {
         now: Instant,
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         for index in 0..self.pending.len() {
             let late = |pending: &Pending| {
@@ -244,15 +251,15 @@ impl<P, T> Front<P, T> {
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
-    fn step_handshake<D>(
+    pub(super) fn step_handshake<D>(
         &mut self,
         io: &mut D,
         index: usize,
         now: Instant,
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         let Some(pending) = self.pending[index].as_mut() else {
             return Ok(());
@@ -260,6 +267,12 @@ impl<P, T> Front<P, T> {
         if pending.link.is_closing() || pending.link.is_sending_control() {
             return Ok(());
         }
+        if pending.handshake.request_follows() && self.awaits_listener(io, index)? {
+            return Ok(());
+        }
+        let Some(pending) = self.pending[index].as_mut() else {
+            return Ok(());
+        };
         while let Some(event) = pending.handshake.poll_event() {
             match event {
                 ServerEvent::Hello(hello) => match self.place.admit(&hello, pending.peer) {
@@ -269,13 +282,17 @@ impl<P, T> Front<P, T> {
                             let plain = SocketOption::ReceiveTimestamps(false);
                             let _ = io.set_option(pending.link.socket(), &plain);
                         }
-                        return self.hand_over_with(io, index, |place, socket, peer| {
+                        let one_go = hello.request_follows;
+                        let listener = one_go.then(|| self.lending.take_listener()).flatten();
+                        return self.hand_over_with(io, index, |place, socket, peer, early| {
                             let arrival = Arrival {
                                 socket,
                                 hello,
                                 transport: Transport::Tcp,
                                 peer,
                                 nonce: None,
+                                early,
+                                listener,
                             };
                             place.hand_over(ticket, arrival);
                         });
@@ -290,7 +307,7 @@ impl<P, T> Front<P, T> {
                     if !self.stamps && bytes.windows(QUEUE.len()).any(|part| part == QUEUE) {
                         self.have_arrivals_stamped(io);
                     }
-                    return self.hand_over_with(io, index, |place, socket, _| {
+                    return self.hand_over_with(io, index, |place, socket, _, _| {
                         place.hand_over_http(HttpArrival {
                             socket,
                             bytes,
@@ -341,11 +358,11 @@ impl<P, T> Front<P, T> {
         &mut self,
         io: &mut D,
         index: usize,
-        give: impl FnOnce(&mut P, D::Socket, Option<SocketAddr>),
+        give: impl FnOnce(&mut P, S, Option<SocketAddr>, Vec<u8>),
     ) -> Result<(), DriverError>
     where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
+        D: Driver<Socket = S>,
+        P: Place<S, Ticket = T>,
     {
         let Some(pending) = self.pending[index].take() else {
             return Ok(());
@@ -354,7 +371,10 @@ impl<P, T> Front<P, T> {
         self.open -= 1;
         let socket = pending.link.socket();
         match io.release(socket) {
-            Ok(socket) => give(&mut self.place, socket, pending.peer),
+            Ok(socket) => {
+                let rest = pending.handshake.into_rest();
+                give(&mut self.place, socket, pending.peer, rest);
+            }
             Err(error) => {
                 self.place.log(
                     "hand-over",

@@ -97,6 +97,9 @@ impl<P> Session<P> {
                 if self.is_replying() {
                     return Want::Nothing;
                 }
+                if self.hello.request_follows {
+                    return Want::Close;
+                }
                 Want::Report
             }
         }

@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod ending;
+mod one_go;
 mod streaming;
 
 use std::collections::VecDeque;
@@ -12,7 +13,8 @@ use crate::driver::{Completion, Driver, DriverError, Outcome, SocketId};
 use crate::histogram::Distribution;
 use crate::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use crate::proto::datagram::{self, Fetch, UdpServerFront};
-use crate::proto::hello::{Accept, Hello, Test, Transport, WaitMode};
+use crate::proto::frame::HEADER_LEN;
+use crate::proto::hello::{Accept, HELLO_BODY_MAX, Hello, Test, Transport, WaitMode};
 use crate::proto::ping_pong::{self, Progress};
 use crate::result::ErrorCount;
 use crate::units::{Instant, Nanos};
@@ -20,6 +22,7 @@ use crate::worker::link::{Link, Purpose};
 use crate::worker::stream;
 
 use datagrams::is_loss;
+use one_go::OneGo;
 use streaming::Streaming;
 
 /// What a session takes beside its message buffers: its own state, a control frame; rounded up, bytes.
@@ -69,7 +72,14 @@ fn buffer_bytes(hello: &Hello, transport: Transport) -> (usize, usize) {
     }
     match transport {
         // One more than a request: a longer one shows.
-        Transport::Tcp => (size as usize + 1, size as usize),
+        Transport::Tcp => {
+            let hello = if hello.request_follows {
+                HEADER_LEN + HELLO_BODY_MAX
+            } else {
+                0
+            };
+            (hello + size as usize + 1, size as usize)
+        }
         Transport::Udp => {
             let bytes = (size as usize).max(CONTROL_DATAGRAM);
             // One more than the largest that is legal: a longer one shows.
@@ -102,6 +112,8 @@ pub(super) enum Want {
     Close,
     /// The same, for one that has had its time: what it has not taken is dropped.
     Abort,
+    /// The connection is none of this session's: the front is to hear it.
+    GiveBack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +176,7 @@ pub(super) struct Session<P> {
     client_ended: bool,
     /// Why this end ended the session, where it did.
     cut_short: Option<String>,
+    one_go: OneGo,
 }
 
 impl<P> Session<P> {
@@ -218,6 +231,7 @@ impl<P> Session<P> {
             told_at: None,
             client_ended: false,
             cut_short: None,
+            one_go: OneGo::default(),
         })
     }
 
@@ -283,6 +297,9 @@ impl<P> Session<P> {
         self.link.handle(purpose, outcome, completion.more);
         if self.link.is_closing() {
             return Ok(Want::Nothing);
+        }
+        if self.one_go.is_opening() {
+            return self.handle_opening(io, outcome, now);
         }
         if self.streaming.is_some() {
             return self.handle_streaming(io, purpose, outcome, now, front);
@@ -432,6 +449,11 @@ impl<P> Session<P> {
             return Ok(Want::Nothing);
         }
         self.completed += 1;
+        if self.hello.request_follows && !self.is_ended() {
+            // The end of the stream says all that its client has yet to hear.
+            self.ended_at = Some(now);
+            return Ok(Want::Close);
+        }
         if self.transport == Transport::Tcp && (self.is_ended() || self.hello.connect_each) {
             // With a connection per operation the server ends first, so that TIME_WAIT stays here and not with
             // the client's ports.
