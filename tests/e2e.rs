@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::util::{Job, Ran, Serve, backends, figure, lat, run, text, warnings};
+use crate::util::{Job, Quiet, Ran, Serve, backends, figure, lat, run, text, warnings};
 
 /// What is measured with the flags and the backend, against a server of its own.
 fn measured(flags: &str, backend: &str) -> Value {
@@ -498,5 +498,56 @@ fn both_ends_name_the_device_of_their_route() {
         assert_eq!(environment["client"]["device"]["name"], "lo");
         assert_eq!(environment["servers"][0]["device"]["name"], "lo");
         assert!(environment["servers"][0]["device"]["mtu_bytes"].as_u64() > Some(0));
+    }
+}
+
+/// Processes that never sleep, two for each CPU.
+fn spinners() -> Vec<Job> {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let spin = |_| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "while :; do :; done"]);
+        Job::start(command)
+    };
+    (0..2 * cpus).map(spin).collect()
+}
+
+#[test]
+fn a_machine_without_a_cpu_to_spare_is_told_and_fatal_when_strict() {
+    let _quiet = Quiet::begin();
+    let _spinners = spinners();
+    for backend in backends() {
+        for test in ["lat", "bw", "http"] {
+            // Workers that have work whenever they get a CPU.
+            let more = match test {
+                "lat" => "--wait spin",
+                "http" => "--wait block -c 8",
+                _ => "--wait block",
+            };
+            let flags = format!("-d 1s --strict --backend {backend} {more}");
+            let serve = Serve::start("--allow-spin");
+            let target = match test {
+                "http" => format!("http://{}/", serve.address()),
+                _ => serve.address().to_owned(),
+            };
+            let ran = Job::test(test, &target, &flags).wait().exits(4);
+            let report = ran.report();
+            let client = &report["results"][0]["instrument"]["client"];
+            // Two spinners are there for each CPU: an end has a third of one.
+            let server = &report["results"][0]["instrument"]["server"];
+            let waited = [client, server].map(|end| end["run_queue_ns"].as_u64());
+            assert!(
+                waited.iter().max() > Some(&Some(150_000_000)),
+                "{flags}: {waited:?}"
+            );
+            assert!(
+                client["disturbed"] == true || server["disturbed"] == true,
+                "{flags}"
+            );
+            let codes = warnings(&report);
+            let is_told = |end| codes.contains(&format!("{end}-waited-for-cpu").as_str());
+            assert!(is_told("client") || is_told("server"), "{flags}: {codes:?}");
+            serve.stops();
+        }
     }
 }

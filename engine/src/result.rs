@@ -272,6 +272,12 @@ pub struct Params {
     pub target: String,
     /// The address measured.
     pub address: Option<String>,
+    /// Latency runs over UDP: the path's MTU, as the client's kernel knew it before the step, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu_bytes: Option<u32>,
+    /// Latency runs over UDP: IP packets that each datagram leaves the client in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragments_per_datagram: Option<u32>,
     /// The options of the bulk transfer that the same path carried meanwhile (`--under-load`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under_load: Option<String>,
@@ -556,6 +562,10 @@ pub struct Instrument {
     pub involuntary_switches: u64,
     /// Context switches of the workers' own sleeping.
     pub voluntary_switches: u64,
+    /// Time that a worker had something to do and waited for a CPU on which something else ran, nanoseconds, of the worker
+    /// that waited the longest (the kernel's `schedstat`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_queue_ns: Option<u64>,
     /// Time the hypervisor took from the workers' CPUs, nanoseconds.
     pub steal_ns: Option<u64>,
     /// Periods in which the cgroup was throttled.

@@ -225,3 +225,110 @@ fn a_load_within_a_namespace_by_its_own_address() {
     }
     serve.stops();
 }
+
+/// `FragCreates` of the namespace's kernel (RFC 4293, `ipSystemStatsOutFragCreates`).
+fn fragments_created(netns: &Netns) -> u64 {
+    let mut command = netns.command("cat");
+    command.arg("/proc/net/snmp");
+    let text = Job::start(command).wait().exits(0).stdout;
+    let mut lines = text.lines().filter(|line| line.starts_with("Ip: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut both = names.split(' ').zip(values.split(' '));
+    let (_, created) = both.find(|(name, _)| *name == "FragCreates").unwrap();
+    created.parse().unwrap()
+}
+
+#[test]
+fn datagrams_share_sends_up_to_the_paths_mtu_and_beyond_it_are_told_as_fragments() {
+    if !is_root("ip netns") {
+        return;
+    }
+    for backend in backends() {
+        let netns = Netns::make();
+        let serve = netns.serve();
+        for direction in ["up", "down"] {
+            for (size, per_send, fragments) in [(1453, 45, 1), (1472, 44, 1), (1473, 1, 2)] {
+                let flags = format!(
+                    "--udp --size {size} -d 100ms --direction {direction} --backend {backend}"
+                );
+                let report = bw(serve.address(), &flags).exits(0).report();
+                let (_, flow) = flows(&report["results"][0])[0];
+                let datagrams = &flow["datagrams"];
+                assert_eq!(datagrams["per_send"], per_send, "{flags}: {flow:#}");
+                assert_eq!(datagrams["fragments"], fragments, "{flags}: {flow:#}");
+                assert_eq!(datagrams["path_mtu_bytes"], 1500, "{flags}");
+                let is_told = warnings(&report).contains(&"fragmented");
+                assert_eq!(is_told, fragments > 1, "{flags}");
+                assert_eq!(
+                    flow["per_send_reason"].is_string(),
+                    per_send == 1,
+                    "{flags}"
+                );
+            }
+        }
+        // The kernel that cuts them is the judge.
+        let before = fragments_created(&netns);
+        let flags =
+            format!("--udp --size 20K --rate 20M -n 50 --direction down --backend {backend}");
+        let report = bw(serve.address(), &flags).exits(0).report();
+        let (_, flow) = flows(&report["results"][0])[0];
+        let told = figure(flow, "/datagrams/fragments");
+        assert_eq!(told, 14, "{flow:#}");
+        assert_eq!(fragments_created(&netns) - before, 50 * told, "{flow:#}");
+        let flags = format!("--udp --size 4000 -n 20 --backend {backend}");
+        let report = Job::lat(serve.address(), &flags).wait().exits(0).report();
+        assert_eq!(report["results"][0]["params"]["fragments_per_datagram"], 3);
+        assert!(warnings(&report).contains(&"fragmented"));
+        serve.stops();
+    }
+}
+
+#[test]
+fn a_path_that_turns_out_to_be_narrower_is_sent_on_one_datagram_at_a_time() {
+    if !is_root("ip netns") {
+        return;
+    }
+    for backend in backends() {
+        let netns = Netns::make();
+        let serve = netns.serve();
+        let flags = format!("--udp --size 1400 -d 1s --warmup 0 --backend {backend}");
+        let client = Job::test("bw", serve.address(), &flags);
+        client.is_measuring();
+        ip(&format!(
+            "route add {}/32 dev {} mtu 1000",
+            netns.inner, netns.name
+        ))
+        .exits(0);
+        let report = client.wait().exits(0).report();
+        let result = &report["results"][0];
+        let (_, flow) = flows(result)[0];
+        assert_eq!(result["partial"], false, "{result:#}");
+        assert_eq!(flow["datagrams"]["fragments"], 2, "{flow:#}");
+        assert!(warnings(&report).contains(&"fragmented"));
+        serve.stops();
+    }
+}
+
+#[test]
+fn what_had_no_room_in_the_receive_buffer_is_told_with_its_size() {
+    for backend in backends() {
+        // Nobody empties so small a buffer as fast as it is filled.
+        let flags = "--udp --size 1400 --rcvbuf 4K -d 200ms";
+        let report = measured(flags, backend);
+        let (_, flow) = flows(&report["results"][0])[0];
+        let datagrams = &flow["datagrams"];
+        assert_eq!(
+            figure(datagrams, "/receive_buffer_bytes"),
+            8 << 10,
+            "{datagrams}"
+        );
+        assert!(
+            figure(datagrams, "/receive_buffer_overflows") > 0,
+            "{datagrams}"
+        );
+        assert!(figure(datagrams, "/lost") > 0, "{datagrams}");
+        let flags = "--udp --rcvbuf 512M --rate 10M -d 100ms";
+        let report = measured(flags, backend);
+        assert!(warnings(&report).contains(&"buffer-capped"));
+    }
+}

@@ -168,11 +168,17 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
         Some(_) => "both ends together",
         None => "of the client; the far end did not tell its own",
     };
-    let text = format!(
+    let mut text = format!(
         "{}{}, {whose}",
         cpu_per_gib(total),
         per_mib.unwrap_or_default()
     );
+    if let Some(working) = bandwidth.cpu_working_s_per_gib {
+        text.push_str(&format!(
+            "; {} without the time in which they polled and found nothing",
+            cpu_per_gib(Some(working))
+        ));
+    }
     let client = cpu_of(&step.cpu.client, step.duration_ns);
     let mut facts = vec![fact("cpu", text), part("client", client)];
     if let Some(server) = &step.cpu.server {
@@ -203,6 +209,13 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
             ", {} ({})",
             cpu_per_gib(Some(per_gib)),
             cpu_per_mib(per_mib)
+        ));
+    }
+    if let Some(polling) = used.polling_ns {
+        let all = used.user_ns + used.system_ns;
+        text.push_str(&format!(
+            ", {} of it waiting by polling",
+            percent(polling as f64 / all.max(1) as f64)
         ));
     }
     text
@@ -242,6 +255,9 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     facts.extend(streams(&flow.streams_bits_per_s));
     if let Some(datagrams) = &flow.datagrams {
         facts.push(fact("datagrams", datagrams_of(datagrams)));
+        facts.extend(path_of(datagrams).map(|text| fact("path", text)));
+        facts.extend(cutting_of(flow).map(|text| fact("sends", text)));
+        facts.extend(receiving_of(datagrams).map(|text| fact("buffers", text)));
     }
     if let Some(tcp) = &flow.tcp {
         facts.push(fact("tcp", tcp_of(tcp)));
@@ -399,6 +415,42 @@ fn datagrams_of(datagrams: &Datagrams) -> String {
         text.push_str(", GRO at the receiver");
     }
     text
+}
+
+/// Datagrams that do not fit the path's MTU.
+fn path_of(datagrams: &Datagrams) -> Option<String> {
+    let fragments = datagrams.fragments.filter(|count| *count > 1)?;
+    let mtu = u64::from(datagrams.path_mtu_bytes?);
+    Some(format!(
+        "each datagram left as {fragments} IP fragments: the path's MTU is {} B",
+        grouped(mtu)
+    ))
+}
+
+/// Why each datagram took a send of its own.
+fn cutting_of(flow: &Flow) -> Option<String> {
+    let reason = flow.per_send_reason.as_ref()?;
+    Some(format!("one for each datagram (no GSO): {reason}"))
+}
+
+/// The receiver's buffer, where it was too small.
+fn receiving_of(datagrams: &Datagrams) -> Option<String> {
+    let times = datagrams
+        .receive_buffer_overflows
+        .filter(|times| *times > 0)?;
+    let several = if datagrams.coalesced_on_receipt {
+        ", each time for one datagram or, by GRO, for several"
+    } else {
+        ""
+    };
+    let size = datagrams.receive_buffer_bytes;
+    let size = size.map_or_else(String::new, |bytes| {
+        format!(" of {}", volume(u64::from(bytes)))
+    });
+    Some(format!(
+        "the receiver's{size} had no room {}{several}",
+        plural(times, "time")
+    ))
 }
 
 fn lost_share(lost: u64, sent: u64) -> String {
@@ -571,4 +623,69 @@ fn reliable(bandwidth: &Bandwidth) -> [String; 3] {
         per_send.map_or_else(|| NONE.into(), |ratio| significant(ratio, 3)),
         super::time(rtt_ns),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixtures::bulk::udp;
+
+    fn told(report: &Report) -> Vec<String> {
+        let step = &report.results[0];
+        let facts = facts(step, step.bandwidth.as_ref().unwrap());
+        facts
+            .iter()
+            .map(|f| format!("{}: {}", f.name, f.text))
+            .collect()
+    }
+
+    #[track_caller]
+    fn has(report: &Report, fact: &str) {
+        let all = told(report);
+        assert!(
+            all.iter().any(|text| text.contains(fact)),
+            "{fact}: {all:#?}"
+        );
+    }
+
+    #[test]
+    fn what_the_kernels_made_of_datagrams_is_told() {
+        let mut report = udp();
+        let bandwidth = report.results[0].bandwidth.as_mut().unwrap();
+        let flow = bandwidth
+            .up
+            .iter_mut()
+            .chain(&mut bandwidth.down)
+            .next()
+            .unwrap();
+        flow.per_send_reason = Some("fragments".to_owned());
+        let datagrams = flow.datagrams.as_mut().unwrap();
+        datagrams.coalesced_on_receipt = false;
+        (datagrams.fragments, datagrams.path_mtu_bytes) = (Some(14), Some(1500));
+        datagrams.receive_buffer_bytes = Some(212_992);
+        datagrams.receive_buffer_overflows = Some(1);
+        has(
+            &report,
+            "path: each datagram left as 14 IP fragments: the path's MTU is 1,500 B",
+        );
+        has(&report, "sends: one for each datagram (no GSO): fragments");
+        has(
+            &report,
+            "buffers: the receiver's of 208 KiB had no room 1 time",
+        );
+    }
+
+    #[test]
+    fn what_polling_cost_is_told_apart() {
+        let mut report = udp();
+        let step = &mut report.results[0];
+        let used = step.cpu.client.user_ns + step.cpu.client.system_ns;
+        step.cpu.client = step.cpu.client.with_polling(Some(used * 3 / 4));
+        step.bandwidth.as_mut().unwrap().cpu_working_s_per_gib = Some(1.5);
+        has(&report, "75 % of it waiting by polling");
+        has(
+            &report,
+            "; 1.50 s/GiB without the time in which they polled and found nothing",
+        );
+    }
 }

@@ -233,6 +233,12 @@ pub(super) fn cpu(step: &StepResult) -> Option<String> {
         Nanos(used.user_ns),
         Nanos(used.system_ns)
     );
+    if let Some(working) = used.per_operation_working_ns {
+        text.push_str(&format!(
+            ", {} without the time in which it polled and found nothing",
+            super::nanos(working)
+        ));
+    }
     if let Some(each) = step
         .cpu
         .server

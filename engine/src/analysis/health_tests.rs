@@ -31,6 +31,7 @@ fn quiet() -> StepResult {
         turn_max_ns: 200_000,
         worker_busy_max: 0.3,
         involuntary_switches: 100,
+        run_queue_ns: Some(240_000_000),
         steal_ns: Some(1_000_000),
         throttled_periods: Some(0),
         throttled_ns: Some(0),
@@ -44,6 +45,7 @@ fn quiet() -> StepResult {
 fn scheduled() -> StepResult {
     let mut step = quiet();
     step.params.connections = 4;
+    step.instrument.client.run_queue_ns = Some(3_000_000);
     step.rate.target_per_s = Some(1_000.0);
     step.rate.achieved_per_s = 1_000.0;
     step.operations.due = 5_000;
@@ -81,9 +83,31 @@ fn a_quiet_step_is_not_accused() {
 }
 
 #[test]
+fn waits_for_a_cpu_stand_in_what_the_operations_took() {
+    // 5,000 operations of 10 µs each: 50 ms of 5 s.
+    let mut step = scheduled();
+    step.instrument.client.run_queue_ns = Some(49_000_000);
+    assert_eq!(codes(&step), [""; 0], "less than 1 % of the time");
+    step.instrument.client.run_queue_ns = Some(60_000_000);
+    step.latency.service.mean_ns = Some(40_000.0);
+    assert_eq!(codes(&step), ["client-waited-for-cpu"]);
+    let message = warnings(&step).swap_remove(0).message;
+    assert!(
+        message.contains("60 ms (1 % of the time, 30 % of what operations took)"),
+        "{message}"
+    );
+    step.latency.service.mean_ns = Some(400_000.0);
+    assert_eq!(
+        codes(&step),
+        [""; 0],
+        "of operations that take longer it is little"
+    );
+}
+
+#[test]
 fn each_disturbance_is_told_with_its_figure() {
     type Change = fn(&mut Instrument);
-    let cases: [(Change, &str, &str); 6] = [
+    let cases: [(Change, &str, &str); 7] = [
         (|i| i.steal_ns = Some(5_100_000), "steal", "5.1 ms (0.10 %)"),
         (|i| i.throttled_periods = Some(1), "throttled", "1 period"),
         (|i| i.throttled_ns = Some(40_000_000), "throttled", "40 ms"),
@@ -91,6 +115,11 @@ fn each_disturbance_is_told_with_its_figure() {
             |i| i.involuntary_switches = 501,
             "preempted",
             "501 times (100 per worker and second)",
+        ),
+        (
+            |i| i.run_queue_ns = Some(2_500_000_000),
+            "waited-for-cpu",
+            "2.5 s (50 % of the time)",
         ),
         (|i| i.turn_max_ns = 3_200_000, "stalled", "3.2 ms"),
         (|i| i.ring_overflows = 2, "ring-overflow", "2 times"),
@@ -136,26 +165,26 @@ fn stalls_are_those_of_spinning_workers_with_short_turns() {
     let mut end = quiet().instrument.client;
     end.turn_max_ns = 3_200_000;
     end.wait = "block".to_owned();
-    assert!(disturbances(&end, Nanos::from_secs(5)).is_empty());
+    assert!(disturbances(&end, Nanos::from_secs(5), Nanos::from_secs(5)).is_empty());
     end.wait = "spin".to_owned();
     end.turn_p99_ns = 40_000;
-    assert!(disturbances(&end, Nanos::from_secs(5)).is_empty());
+    assert!(disturbances(&end, Nanos::from_secs(5), Nanos::from_secs(5)).is_empty());
 }
 
 #[test]
 fn a_few_switches_in_a_short_run_are_nothing() {
     let mut end = quiet().instrument.client;
     end.involuntary_switches = 9;
-    end.steal_ns = None;
-    assert!(disturbances(&end, Nanos::from_millis(50)).is_empty());
+    (end.steal_ns, end.run_queue_ns) = (None, None);
+    assert!(disturbances(&end, Nanos::from_millis(50), Nanos::from_millis(50)).is_empty());
     end.involuntary_switches = 10;
     assert_eq!(
-        disturbances(&end, Nanos::from_millis(50))[0].code,
+        disturbances(&end, Nanos::from_millis(50), Nanos::from_millis(50))[0].code,
         "preempted"
     );
     // A step that was cut short at once.
     end.involuntary_switches = 0;
-    assert!(disturbances(&end, Nanos::ZERO).is_empty());
+    assert!(disturbances(&end, Nanos::ZERO, Nanos::ZERO).is_empty());
 }
 
 #[test]

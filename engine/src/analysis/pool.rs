@@ -194,6 +194,7 @@ fn add_transfer(pooled: &mut StepResult, step: &StepResult) {
 fn add_cpu(all: &mut CpuUse, own: &CpuUse) {
     all.user_ns += own.user_ns;
     all.system_ns += own.system_ns;
+    all.polling_ns = sum_known(all.polling_ns, own.polling_ns);
     // The busiest: a mean would hide the one measurement beside which something else ran.
     all.machine_busy = highest(all.machine_busy, own.machine_busy);
     all.machine_softirq = highest(all.machine_softirq, own.machine_softirq);
@@ -223,6 +224,7 @@ fn finish_cpu(pooled: &mut StepResult) {
         let mib = bytes as f64 / f64::from(1 << 20);
         cpu.per_operation_ns = (operations > 0).then(|| used / operations as f64);
         cpu.per_mib_ns = (bytes > 0).then(|| used / mib);
+        *cpu = cpu.with_polling(cpu.polling_ns);
     }
 }
 
@@ -242,6 +244,7 @@ fn worst(all: &mut Instrument, own: &Instrument) {
     keep_worse(all, own);
     all.involuntary_switches += own.involuntary_switches;
     all.voluntary_switches += own.voluntary_switches;
+    all.run_queue_ns = sum_known(all.run_queue_ns, own.run_queue_ns);
     all.steal_ns = sum_known(all.steal_ns, own.steal_ns);
     all.throttled_periods = sum_known(all.throttled_periods, own.throttled_periods);
     all.throttled_ns = sum_known(all.throttled_ns, own.throttled_ns);

@@ -65,8 +65,9 @@ pub mod sim;
 pub mod uring;
 
 pub use crate::io::{
-    BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
-    SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token, device_name, shown, towards,
+    BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PathMtu, PoolBuffer,
+    Segment, SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token, device_name, shown,
+    towards,
 };
 pub(crate) use crate::io::{Repeated, TokenIndex};
 
@@ -277,6 +278,18 @@ pub trait Driver {
     /// on the simulated wire.
     fn send_queue_bytes(&self, socket: SocketId) -> Option<u64> {
         option::send_queue_bytes(self.descriptor(socket)?)
+    }
+
+    /// The path's MTU of a connected datagram socket, as the kernel knows it at this moment; `None` where it does not
+    /// tell, and on the simulated wire.
+    fn path_mtu(&self, socket: SocketId) -> Option<PathMtu> {
+        option::path_mtu(self.descriptor(socket)?)
+    }
+
+    /// How often the kernel found no room in a socket's receive buffer since the socket was opened; `None` where it does
+    /// not tell, and on the simulated wire. With [`SocketOption::Coalescing`], each time may be several datagrams.
+    fn receive_overflows(&self, socket: SocketId) -> Option<u64> {
+        option::receive_overflows(self.descriptor(socket)?)
     }
 
     /// Allocates a buffer of `len` bytes, zeroed. Not to be called in the measured phase.

@@ -4,6 +4,7 @@
 
 mod index;
 mod op;
+mod path;
 mod repeat;
 mod socket;
 
@@ -11,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub(crate) use index::TokenIndex;
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
+pub use path::PathMtu;
 pub(crate) use repeat::Repeated;
 pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
 

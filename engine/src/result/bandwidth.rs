@@ -33,6 +33,9 @@ pub struct Bandwidth {
     pub down: Option<Flow>,
     /// CPU time of both ends together per GiB received, seconds.
     pub cpu_s_per_gib: Option<f64>,
+    /// The same without the time in which an end polled and found nothing (`--wait spin`, `hybrid`); absent where neither did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_working_s_per_gib: Option<f64>,
     /// How the result stands to the speed of the link, where the kernel states one.
     pub link: Option<LinkUse>,
 }
@@ -69,6 +72,9 @@ pub struct Flow {
     pub tcp: Option<TcpFigures>,
     /// UDP: what became of the datagrams.
     pub datagrams: Option<Datagrams>,
+    /// UDP: why each datagram takes a send of its own, where nothing is paced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_send_reason: Option<String>,
     /// Sends from the buffer itself, where they were asked for.
     pub zero_copy: Option<ZeroCopyUse>,
     /// Paced: how well the sender kept to its schedule.
@@ -128,6 +134,23 @@ pub struct Datagrams {
     pub per_send: u32,
     /// The receiver takes several at once (`UDP_GRO`, udp(7)).
     pub coalesced_on_receipt: bool,
+    /// IP packets that each datagram left in, more than one where it exceeds the path's MTU: the loss of one of them loses
+    /// the datagram. Null where the sender's kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<u32>,
+    /// The path's MTU, as the sender's kernel knew it at the end, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_mtu_bytes: Option<u32>,
+    /// Effective `SO_SNDBUF` of the sender at the end, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_buffer_bytes: Option<u32>,
+    /// Effective `SO_RCVBUF` of the receiver at the end, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive_buffer_bytes: Option<u32>,
+    /// Times that the receiver's kernel had no room in that buffer in the measured phase; with `coalesced_on_receipt`, each
+    /// may have been several datagrams, all of them lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive_buffer_overflows: Option<u64>,
 }
 
 /// What became of zero-copy sends.

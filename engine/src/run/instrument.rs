@@ -27,6 +27,7 @@ pub(super) fn of_worker(
         worker_busy_max: counters.busy_share(),
         involuntary_switches: used.involuntary_switches,
         voluntary_switches: used.voluntary_switches,
+        run_queue_ns: used.run_queue_ns,
         ..Instrument::default()
     }
 }
@@ -99,6 +100,7 @@ mod tests {
             let long = Nanos::from_micros(1);
             counters.note(long, long, 0, usize::from(turn % 10 == 0));
         }
+        assert_eq!(counters.polled(), Nanos::from_micros(90));
         let used = CpuTimes {
             user_ns: 95_000,
             ..CpuTimes::default()

@@ -9,8 +9,9 @@ use super::report::{self, Inputs};
 use super::step::{LatJob, LatTally, StepOutcome, StepPlan};
 use super::sweep::{EndLoad, Measure, Setting, Step};
 use crate::error::Result;
-use crate::proto::hello::{Hello, Test};
+use crate::proto::hello::{Hello, Test, Transport};
 use crate::result::{Params, StepResult};
+use crate::sys::option;
 use crate::units::Nanos;
 use crate::worker::dialogue::DialogueSpec;
 use crate::worker::http::Destination;
@@ -87,6 +88,10 @@ impl Measure for LatPlan {
 
     fn params(&self, step: Step, address: &Destination) -> Params {
         let load = self.under_load.as_ref().filter(|_| step.loaded);
+        let path = match address {
+            Destination::Tcp(to) if self.transport == Transport::Udp => option::path_mtu_to(*to),
+            _ => None,
+        };
         Params {
             proto: self.transport.name().to_owned(),
             size_bytes: u64::from(step.size),
@@ -97,6 +102,8 @@ impl Measure for LatPlan {
             timeout_ns: self.common.timeout.0,
             target: self.target.to_string(),
             address: Some(address.to_string()),
+            path_mtu_bytes: path.map(|path| path.bytes),
+            fragments_per_datagram: path.map(|path| path.fragments(step.size)),
             under_load: load.map(|load| load.options.clone()),
             bulk: None,
             http: None,

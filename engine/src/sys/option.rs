@@ -2,13 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt};
 
-use super::socket::is_ipv6;
-use crate::io::{OpError, SocketOption};
+use super::socket::{self, is_ipv6, peer_addr};
+use crate::io::{OpError, PathMtu, SocketOption, SocketSpec};
 
 /// Sets an option.
 ///
@@ -82,6 +83,64 @@ pub fn buffers(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
     Some((u32::try_from(send).ok()?, u32::try_from(receive).ok()?))
 }
 
+/// The path's MTU of a connected datagram socket.
+#[must_use]
+pub fn path_mtu(fd: BorrowedFd<'_>) -> Option<PathMtu> {
+    let peer = peer_addr(fd)?;
+    let is_ipv6 = peer.is_ipv6() && !peer.ip().to_canonical().is_ipv4();
+    let mut mtu = [0];
+    let length = if is_ipv6 {
+        get_numbers(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU, &mut mtu)
+    } else {
+        get_numbers(fd, libc::IPPROTO_IP, libc::IP_MTU, &mut mtu)
+    };
+    (length? == 1).then_some(PathMtu {
+        bytes: mtu[0],
+        is_ipv6,
+    })
+}
+
+/// The path's MTU for datagrams to an address, as a socket that is opened and connected for the question is told.
+#[must_use]
+pub fn path_mtu_to(to: SocketAddr) -> Option<PathMtu> {
+    let fd = socket::open(&SocketSpec::datagram_to(to)).ok()?;
+    socket::connect(fd.as_fd(), to).ok()?;
+    path_mtu(fd.as_fd())
+}
+
+/// `SO_MEMINFO` of `asm-generic/socket.h`.
+const SO_MEMINFO: libc::c_int = 55;
+/// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`, and how many numbers `SO_MEMINFO` has with it.
+const MEMINFO_DROPS: usize = 8;
+const MEMINFO_COUNT: usize = MEMINFO_DROPS + 1;
+
+/// How often a datagram socket's receive buffer had no room.
+#[must_use]
+pub fn receive_overflows(fd: BorrowedFd<'_>) -> Option<u64> {
+    let mut numbers = [0; MEMINFO_COUNT];
+    let length = get_numbers(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut numbers)?;
+    (length == MEMINFO_COUNT).then_some(u64::from(numbers[MEMINFO_DROPS]))
+}
+
+/// An option that nix does not have, of one or several 32-bit numbers: as many as fit into `numbers`. Returns how many
+/// the kernel gave.
+fn get_numbers(fd: BorrowedFd<'_>, level: i32, name: i32, numbers: &mut [u32]) -> Option<usize> {
+    let mut length = libc::socklen_t::try_from(size_of_val(numbers)).ok()?;
+    // SAFETY: the kernel writes at most `length` bytes to `numbers`, which is borrowed for the call and so long, and the
+    // new length to `length`, which is borrowed likewise; every bit pattern is a number.
+    let answer = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(answer).ok()?;
+    Some(length as usize / size_of::<u32>())
+}
+
 /// The name of a TCP socket's congestion control.
 #[must_use]
 pub fn congestion(fd: BorrowedFd<'_>) -> Option<String> {
@@ -135,14 +194,12 @@ pub fn memory_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-    use std::os::fd::{AsFd as _, OwnedFd};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::OwnedFd;
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
-    use crate::io::SocketSpec;
-    use crate::sys::socket;
 
     fn stream(address: &str) -> OwnedFd {
         let address: SocketAddr = address.parse().unwrap();
@@ -227,6 +284,37 @@ mod tests {
             set(udp.as_fd(), &SocketOption::MaxSegment(1200)).unwrap_err(),
             OpError::NoSuchOption
         );
+    }
+
+    #[test]
+    fn the_path_mtu_is_that_of_the_route() {
+        let to: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let four = path_mtu_to(to).unwrap();
+        assert!(!four.is_ipv6 && four.bytes >= 1280, "{four:?}");
+        assert_eq!(path_mtu(datagrams().as_fd()), None, "not connected");
+        // IPv6 may be off, but where it is not, an IPv4 address within it is IPv4's path.
+        let within = |address: &str| {
+            let dual = UdpSocket::bind("[::]:0").ok()?;
+            dual.connect(address.parse::<SocketAddr>().unwrap()).ok()?;
+            path_mtu(dual.as_fd())
+        };
+        if let Some(six) = within("[::1]:9") {
+            assert!(six.is_ipv6, "{six:?}");
+            assert_eq!(within("[::ffff:127.0.0.1]:9"), Some(four));
+        }
+    }
+
+    #[test]
+    fn a_full_receive_buffer_is_counted() {
+        let to = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let from = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        set(to.as_fd(), &SocketOption::ReceiveBuffer(1)).unwrap();
+        assert_eq!(receive_overflows(to.as_fd()), Some(0));
+        for _ in 0..100 {
+            from.send_to(&[0; 1_000], to.local_addr().unwrap()).unwrap();
+        }
+        let overflows = receive_overflows(to.as_fd()).unwrap();
+        assert!((50..100).contains(&overflows), "{overflows}");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! steal, throttling.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::{AddAssign, Sub};
+use std::os::unix::fs::FileExt as _;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -22,6 +24,9 @@ pub struct CpuTimes {
     pub voluntary_switches: u64,
     /// Context switches forced on it.
     pub involuntary_switches: u64,
+    /// Time that a thread could have run and waited for a CPU, nanoseconds, where the kernel tells; added up, that of the
+    /// thread that waited the longest.
+    pub run_queue_ns: Option<u64>,
 }
 
 impl Sub for CpuTimes {
@@ -36,6 +41,10 @@ impl Sub for CpuTimes {
             involuntary_switches: self
                 .involuntary_switches
                 .saturating_sub(earlier.involuntary_switches),
+            run_queue_ns: self
+                .run_queue_ns
+                .zip(earlier.run_queue_ns)
+                .map(|(now, before)| now.saturating_sub(before)),
         }
     }
 }
@@ -46,6 +55,39 @@ impl AddAssign for CpuTimes {
         self.system_ns += other.system_ns;
         self.voluntary_switches += other.voluntary_switches;
         self.involuntary_switches += other.involuntary_switches;
+        self.run_queue_ns = self.run_queue_ns.max(other.run_queue_ns);
+    }
+}
+
+/// How long a thread has waited for a CPU (`/proc/PID/task/TID/schedstat`, the kernel's `Documentation/scheduler/
+/// sched-stats.rst`): held open, so that a look is one system call without allocation.
+#[derive(Debug)]
+pub struct RunQueue(Option<File>);
+
+impl RunQueue {
+    /// Of the calling thread, whichever thread looks later.
+    #[must_use]
+    pub fn of_this_thread() -> Self {
+        Self(File::open("/proc/thread-self/schedstat").ok())
+    }
+
+    /// What the calling thread used so far, with the time that it waited.
+    #[must_use]
+    pub fn usage(&self) -> CpuTimes {
+        CpuTimes {
+            run_queue_ns: self.wait_ns(),
+            ..thread_usage()
+        }
+    }
+
+    /// Nanoseconds so far; absent where the kernel keeps no such account, and then says that the thread never ran.
+    fn wait_ns(&self) -> Option<u64> {
+        let mut text = [0; 96];
+        let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
+        let mut words = text.get(..length)?.split(|byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u64>().ok();
+        let (ran, waited) = (number()?, number()?);
+        (ran > 0).then_some(waited)
     }
 }
 
@@ -71,6 +113,7 @@ fn usage_of(who: UsageWho) -> CpuTimes {
             system_ns: positive(usage.system_time().num_microseconds()) * 1_000,
             voluntary_switches: positive(usage.voluntary_context_switches()),
             involuntary_switches: positive(usage.involuntary_context_switches()),
+            run_queue_ns: None,
         },
     )
 }
@@ -378,6 +421,35 @@ mod tests {
         assert!(mine.user_ns + mine.system_ns >= 20_000_000);
         assert!(others.user_ns + others.system_ns < mine.user_ns + mine.system_ns);
         assert!(others.voluntary_switches >= 1, "it slept in the join");
+    }
+
+    #[test]
+    fn a_thread_without_a_cpu_waits_for_one() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let is_over = AtomicBool::new(false);
+        let waited = std::thread::scope(|scope| {
+            // Two threads that never sleep, on one CPU: each waits for about half of the time.
+            let spin = || {
+                let cpu = *crate::sys::affinity::allowed_cpus().first().unwrap();
+                crate::sys::affinity::pin_current_thread(cpu).unwrap();
+                let queue = RunQueue::of_this_thread();
+                let before = queue.usage();
+                let begun = std::time::Instant::now();
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                    if begun.elapsed().as_millis() >= 400 {
+                        break;
+                    }
+                }
+                queue.usage() - before
+            };
+            let other = scope.spawn(spin);
+            let mine = scope.spawn(spin).join().unwrap();
+            is_over.store(true, Ordering::Relaxed);
+            other.join().unwrap();
+            mine.run_queue_ns.unwrap()
+        });
+        assert!(waited >= 100_000_000, "{waited}");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct TurnCounters {
     turn_max: Nanos,
     elapsed: Nanos,
     busy: Nanos,
+    /// Time in turns that looked without sleeping and found nothing; added up over workers.
+    polled: Nanos,
     frozen: bool,
 }
 
@@ -36,6 +38,8 @@ impl TurnCounters {
         // A spinning turn that found nothing was idle; a sleeping one was busy until it slept.
         if completions > 0 || unwatched < whole {
             self.busy = self.busy + unwatched;
+        } else {
+            self.polled = self.polled + whole;
         }
     }
 
@@ -46,6 +50,7 @@ impl TurnCounters {
         self.turn_max = Nanos::ZERO;
         self.elapsed = Nanos::ZERO;
         self.busy = Nanos::ZERO;
+        self.polled = Nanos::ZERO;
         self.frozen = false;
     }
 
@@ -59,6 +64,7 @@ impl TurnCounters {
         self.turns.merge(&other.turns);
         self.gaps.merge(&other.gaps);
         self.turn_max = self.turn_max.max(other.turn_max);
+        self.polled = self.polled + other.polled;
         if other.busy_share() > self.busy_share() {
             self.elapsed = other.elapsed;
             self.busy = other.busy;
@@ -93,6 +99,12 @@ impl TurnCounters {
     #[must_use]
     pub fn gap_p99(&self) -> Nanos {
         self.gaps.quantile(99).min(self.turn_max)
+    }
+
+    /// Time in turns that looked for work without sleeping and found none.
+    #[must_use]
+    pub const fn polled(&self) -> Nanos {
+        self.polled
     }
 
     /// The share of its time that the worker was doing something, 0 to 1.

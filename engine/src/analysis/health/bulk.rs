@@ -4,7 +4,8 @@
 //! nothing. With one it does, as soon as the schedule is not kept.
 
 use super::{BUSY_OPEN_LOOP, SENT_SHARE};
-use crate::result::{Flow, StepResult};
+use crate::io::PathMtu;
+use crate::result::{Flow, Params, StepResult};
 
 /// The directions of a bulk step that carried anything; empty of any other step.
 pub(super) fn flows(step: &StepResult) -> impl Iterator<Item = (&'static str, &Flow)> {
@@ -65,6 +66,96 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
                     datagrams.lost as f64 / datagrams.sent.max(1) as f64 * 100.0
                 ),
                 "lower --rate, or give the receiver more --rcvbuf if it is disturbed for moments",
+            );
+        }
+    }
+    for (way, flow) in flows(step) {
+        buffers(step, way, flow, warn);
+    }
+    let sent = flows(step).filter_map(|(way, flow)| Some((way, flow.datagrams?)));
+    for (way, datagrams) in sent {
+        let lost = (datagrams.sent > 0).then(|| datagrams.lost as f64 / datagrams.sent as f64);
+        let path = (datagrams.path_mtu_bytes, datagrams.fragments);
+        if let Some((message, advice)) = fragmented(&step.params, path, lost) {
+            warn("fragmented", format!("{message} ({way})"), &advice);
+        }
+    }
+    let params = &step.params;
+    let path = (params.path_mtu_bytes, params.fragments_per_datagram);
+    if let Some((message, advice)) = fragmented(params, path, None) {
+        warn("fragmented", message, &advice);
+    }
+}
+
+/// What it means that datagrams leave in several fragments, by the path's MTU and their number, and what to do. A datagram is lost with
+/// any one of its `n` fragments: where packets are lost independently with probability *p*, with 1 − (1 − *p*)^*n*.
+fn fragmented(
+    params: &Params,
+    (mtu_bytes, fragments): (Option<u32>, Option<u32>),
+    lost: Option<f64>,
+) -> Option<(String, String)> {
+    let (bytes, count) = mtu_bytes.zip(fragments.filter(|count| *count > 1))?;
+    let address = params.address.as_deref().unwrap_or_default();
+    let is_ipv6 = address.starts_with('[');
+    let whole = PathMtu { bytes, is_ipv6 }.whole();
+    let of_datagrams = 1.0 - 0.999_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
+    let mut message = format!(
+        "each datagram of {} bytes leaves as {count} IP fragments (the path's MTU is {bytes}), and the loss of any one of \
+         them loses it: a packet loss of 0.1 % becomes one of {:.2} %",
+        params.size_bytes,
+        of_datagrams * 100.0
+    );
+    if let Some(lost) = lost.filter(|lost| *lost > 0.0 && *lost < 1.0) {
+        let of_packets = 1.0 - (1.0 - lost).powf(1.0 / f64::from(count));
+        message.push_str(&format!(
+            "; the {:.2} % lost here may be {:.3} % of the packets",
+            lost * 100.0,
+            of_packets * 100.0
+        ));
+    }
+    Some((message, format!("--size {whole} and less leave whole")))
+}
+
+/// Socket buffers that were asked for and not granted: the kernel caps them without a word, and doubles what it grants.
+fn buffers(step: &StepResult, way: &str, flow: &Flow, warn: &mut dyn FnMut(&str, String, &str)) {
+    let Some(asked) = &step.params.bulk else {
+        return;
+    };
+    let (tcp, datagrams) = (flow.tcp.as_ref(), flow.datagrams.as_ref());
+    let either = |tcp: Option<Option<u32>>, udp: Option<Option<u32>>| tcp.or(udp).flatten();
+    let kinds = [
+        (
+            "--sndbuf",
+            "sender",
+            asked.send_buffer_bytes,
+            either(
+                tcp.map(|t| t.send_buffer_bytes),
+                datagrams.map(|d| d.send_buffer_bytes),
+            ),
+            "there: sysctl -w net.core.wmem_max=BYTES, or ask for less",
+        ),
+        (
+            "--rcvbuf",
+            "receiver",
+            asked.receive_buffer_bytes,
+            either(
+                tcp.map(|t| t.receive_buffer_bytes),
+                datagrams.map(|d| d.receive_buffer_bytes),
+            ),
+            "there: sysctl -w net.core.rmem_max=BYTES, or ask for less",
+        ),
+    ];
+    for (option, end, asked, granted, advice) in kinds {
+        if let Some((asked, granted)) = asked.zip(granted)
+            && granted / 2 < asked
+        {
+            warn(
+                "buffer-capped",
+                format!(
+                    "{option} asked for {asked} bytes, and the {end}'s kernel granted {} ({way})",
+                    granted / 2
+                ),
+                advice,
             );
         }
     }
@@ -135,6 +226,83 @@ mod tests {
         assert_eq!(codes(&step), [""; 0]);
         health::judge(&mut step);
         assert!(!step.instrument.client.saturated);
+    }
+
+    fn messages(step: &StepResult) -> Vec<String> {
+        let warnings = health::warnings(step).into_iter();
+        warnings
+            .map(|w| format!("{}: {}; {}", w.code, w.message, w.advice))
+            .collect()
+    }
+
+    #[test]
+    fn fragments_are_told_with_what_they_do_to_loss() {
+        let mut step = paced(0, 0.5, 50);
+        step.params.size_bytes = 20_480;
+        let datagrams = |step: &mut StepResult, fragments| {
+            let up = step.bandwidth.as_mut().unwrap().up.as_mut().unwrap();
+            let datagrams = up.datagrams.as_mut().unwrap();
+            (datagrams.path_mtu_bytes, datagrams.fragments) = (Some(1500), Some(fragments));
+        };
+        datagrams(&mut step, 1);
+        assert_eq!(codes(&step), ["datagrams-lost"]);
+        datagrams(&mut step, 14);
+        let text = messages(&step).swap_remove(1);
+        // 1 − 0.999^14, and 1 − 0.95^(1/14).
+        for words in [
+            "fragmented: ",
+            "as 14 IP fragments",
+            "1500",
+            "becomes one of 1.39 %",
+            "the 5.00 % lost here may be 0.366 %",
+            "(up)",
+            "--size 1472 and less",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        step.params.address = Some("[fd00::1]:7117".to_owned());
+        assert!(messages(&step)[1].contains("--size 1452 and less"));
+    }
+
+    #[test]
+    fn fragments_of_a_latency_run_are_told_too() {
+        let mut step = paced(0, 0.5, 0);
+        (step.params.bulk, step.bandwidth) = (None, None);
+        step.params.size_bytes = 4_000;
+        (
+            step.params.path_mtu_bytes,
+            step.params.fragments_per_datagram,
+        ) = (Some(1500), Some(3));
+        let told = messages(&step);
+        let fragmented = told.iter().find(|text| text.starts_with("fragmented: "));
+        assert!(
+            fragmented.is_some_and(|text| text.contains("3 IP fragments")),
+            "{told:?}"
+        );
+        step.params.fragments_per_datagram = Some(1);
+        assert!(!codes(&step).contains(&"fragmented".to_owned()));
+    }
+
+    #[test]
+    fn a_buffer_that_was_not_granted_is_told() {
+        let mut step = paced(0, 0.5, 0);
+        let bulk = step.params.bulk.as_mut().unwrap();
+        (bulk.send_buffer_bytes, bulk.receive_buffer_bytes) = (Some(100_000), Some(4_000_000));
+        let up = step.bandwidth.as_mut().unwrap().up.as_mut().unwrap();
+        let datagrams = up.datagrams.as_mut().unwrap();
+        // The kernel doubles what it grants.
+        (datagrams.send_buffer_bytes, datagrams.receive_buffer_bytes) =
+            (Some(200_000), Some(425_984));
+        let told = messages(&step);
+        assert_eq!(told.len(), 1, "{told:?}");
+        for words in [
+            "buffer-capped: --rcvbuf",
+            "4000000",
+            "granted 212992",
+            "net.core.rmem_max",
+        ] {
+            assert!(told[0].contains(words), "{words}: {}", told[0]);
+        }
     }
 
     #[test]

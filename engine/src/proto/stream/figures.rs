@@ -58,6 +58,18 @@ pub struct Sent {
     pub datagrams: u64,
     /// UDP: datagrams per send.
     pub per_send: u32,
+    /// UDP: why several are not handed over at once, where it is the kernel that would not have it, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_send_reason: Option<String>,
+    /// UDP: the path's MTU at the end, as its kernel knows it, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_mtu_bytes: Option<u32>,
+    /// UDP: IP packets that each datagram left in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fragments: Option<u32>,
+    /// UDP: effective `SO_SNDBUF` at the end, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_buffer_bytes: Option<u32>,
     /// Paced: sends that were due and not made.
     pub unsent: u64,
     /// Paced: the intended time between sends, nanoseconds.
@@ -106,4 +118,7 @@ pub struct Received {
     /// Effective `SO_RCVBUF` at the end, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_buffer_bytes: Option<u32>,
+    /// UDP: how often the receive buffer had no room for what came, from the measured phase's first datagram on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overflows: Option<u64>,
 }

@@ -58,7 +58,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
         inputs.outcome.disturbance.machine_busy,
         0,
         tally.moved_bytes,
-    );
+    )
+    .with_polling(Some(result.counters.polled().0));
     let cpu = Cpu {
         client: own,
         server: server_cpu(&outcome.figures),
@@ -184,6 +185,14 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
         .as_ref()
         .and_then(per_mib)
         .zip(per_mib(&cpu.client));
+    let working = |c: &CpuUse| c.per_mib_working_ns.or(c.per_mib_ns);
+    let polls = cpu.server.iter().chain([&cpu.client]);
+    let polls = polls.into_iter().any(|end| end.polling_ns.is_some());
+    let working = cpu
+        .server
+        .as_ref()
+        .and_then(working)
+        .zip(working(&cpu.client));
     let mut bandwidth = Bandwidth {
         bits_per_s: both().filter_map(|f| f.bits_per_s).reduce(|a, b| a + b),
         interval_bits_per_s: both()
@@ -201,6 +210,9 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
             .reduce(u64::saturating_add),
         cpu_s_per_gib: per_gib
             .filter(|_| gib > 0.0)
+            .map(|(server, client)| (server + client) * 1024.0 / 1e9),
+        cpu_working_s_per_gib: working
+            .filter(|_| gib > 0.0 && polls)
             .map(|(server, client)| (server + client) * 1024.0 / 1e9),
         up,
         down,
@@ -245,6 +257,8 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
     let sent_ns = sent().map(|s| s.duration_ns).max();
     let duration_ns = legs.iter().filter_map(received_ns).max().unwrap_or(0);
     let untold = legs.iter().filter(|leg| leg.received.is_none()).count();
+    let datagrams = is_udp.then(|| datagrams(legs));
+    let unpaced = datagrams.as_ref().filter(|_| rate.is_none());
     Flow {
         bits_per_s: (untold < legs.len()).then(|| rate_of(received_bytes, duration_ns)),
         interval_bits_per_s: interval(legs, Nanos(duration_ns)),
@@ -260,7 +274,8 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
             .filter_map(|leg| Some(rate_of(leg.received?.bytes, received_ns(leg)?)))
             .collect(),
         tcp: tcp(legs),
-        datagrams: is_udp.then(|| datagrams(legs)),
+        per_send_reason: unpaced.and_then(|unpaced| per_send_reason(legs, unpaced)),
+        datagrams,
         zero_copy: zero_copy(legs),
         pacing: rate.map(|rate| pacing(legs, rate, percentiles)),
     }
@@ -308,6 +323,12 @@ fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
         let sent = leg.sent.map_or(0, |s| s.datagrams);
         all.sent = all.sent.saturating_add(sent);
         all.per_send = all.per_send.max(leg.sent.map_or(0, |s| s.per_send));
+        all.fragments = all.fragments.max(leg.sent.and_then(|s| s.fragments));
+        all.path_mtu_bytes = least(all.path_mtu_bytes, leg.sent.and_then(|s| s.path_mtu_bytes));
+        all.send_buffer_bytes = least(
+            all.send_buffer_bytes,
+            leg.sent.and_then(|s| s.send_buffer_bytes),
+        );
         if let Some(received) = leg.received {
             all.received = all.received.saturating_add(received.datagrams);
             all.lost = all
@@ -317,6 +338,12 @@ fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
             all.duplicated = all.duplicated.saturating_add(received.duplicated);
             all.jitter_ns = all.jitter_ns.max(received.jitter_ns);
             all.coalesced_on_receipt |= received.coalesced;
+            all.receive_buffer_bytes =
+                least(all.receive_buffer_bytes, received.receive_buffer_bytes);
+            all.receive_buffer_overflows = [all.receive_buffer_overflows, received.overflows]
+                .into_iter()
+                .flatten()
+                .reduce(u64::saturating_add);
         }
     }
     if all.per_send > 1 {
@@ -324,6 +351,26 @@ fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
         all.jitter_ns = None;
     }
     all
+}
+
+/// The smaller of what is known.
+fn least(a: Option<u32>, b: Option<u32>) -> Option<u32> {
+    a.into_iter().chain(b).min()
+}
+
+/// Why an unpaced sender hands datagrams over one by one; absent where it does not.
+fn per_send_reason(legs: &[Leg<'_>], datagrams: &Datagrams) -> Option<String> {
+    let told = || {
+        legs.iter()
+            .find_map(|leg| leg.sent?.per_send_reason.clone())
+    };
+    let fragments = datagrams.fragments.filter(|count| *count > 1);
+    if datagrams.per_send > 1 {
+        return None;
+    }
+    fragments
+        .map(|_| "fragments cannot be cut by the kernel's offload".to_owned())
+        .or_else(told)
 }
 
 fn median(mut values: Vec<u64>) -> u64 {

@@ -75,7 +75,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
                 inputs.outcome.disturbance.machine_busy,
                 outcome.answered + operations.failed,
                 0,
-            ),
+            )
+            .with_polling(Some(result.counters.polled().0)),
             server: None,
         },
         latency_error_ns: (instrument::latency_error(&client) + summary::resolution(recording)).0,

@@ -73,7 +73,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
                 disturbance.machine_busy,
                 outcome.outcome.answered,
                 0,
-            ),
+            )
+            .with_polling(Some(outcome.counters.polled().0)),
             server: server_cpu(&outcome.outcome.figures),
         },
         latency_error_ns: (instrument::latency_error(&client) + summary::resolution(&recording)).0,

@@ -111,6 +111,7 @@ pub(super) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
         keep_worse(&mut worst, other);
         worst.involuntary_switches = worst.involuntary_switches.max(other.involuntary_switches);
         worst.voluntary_switches = worst.voluntary_switches.max(other.voluntary_switches);
+        worst.run_queue_ns = worst.run_queue_ns.max(other.run_queue_ns);
         worst.steal_ns = worst.steal_ns.max(other.steal_ns);
         worst.throttled_periods = worst.throttled_periods.max(other.throttled_periods);
         worst.throttled_ns = worst.throttled_ns.max(other.throttled_ns);
@@ -151,6 +152,7 @@ pub(super) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
             sum(|f| f.cpu_operations),
             sum(|f| f.cpu_bytes),
         )
+        .with_polling(Some(sum(|f| f.cpu.polling_ns.unwrap_or(0))))
     })
 }
 

@@ -7,7 +7,7 @@ use crate::clock::{ClockQuality, MonotonicClock};
 use crate::result::{CpuUse, Instrument};
 use crate::run::instrument;
 use crate::run::report::tell_machine;
-use crate::sys::usage::{CpuTimes, DisturbanceProbe, thread_usage};
+use crate::sys::usage::{CpuTimes, DisturbanceProbe, RunQueue};
 use crate::worker::TurnCounters;
 use crate::worker::server::Meter;
 
@@ -17,6 +17,7 @@ pub(super) struct ServerMeter {
     cpu: u32,
     clock: ClockQuality,
     probe: DisturbanceProbe,
+    queue: RunQueue,
     usage: CpuTimes,
     stopping: Arc<AtomicBool>,
 }
@@ -24,11 +25,13 @@ pub(super) struct ServerMeter {
 impl ServerMeter {
     /// For the calling thread.
     pub(super) fn new(cpu: u32, stopping: Arc<AtomicBool>) -> Self {
+        let queue = RunQueue::of_this_thread();
         Self {
             cpu,
             clock: MonotonicClock.quality(),
             probe: DisturbanceProbe::start(&[cpu]),
-            usage: thread_usage(),
+            usage: queue.usage(),
+            queue,
             stopping,
         }
     }
@@ -37,15 +40,15 @@ impl ServerMeter {
 impl Meter for ServerMeter {
     fn reset(&mut self) {
         self.probe = DisturbanceProbe::start(&[self.cpu]);
-        self.usage = thread_usage();
+        self.usage = self.queue.usage();
     }
 
     fn measure_begins(&mut self) {
-        self.usage = thread_usage();
+        self.usage = self.queue.usage();
     }
 
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse) {
-        let used = thread_usage() - self.usage;
+        let used = self.queue.usage() - self.usage;
         let disturbance = self.probe.finish();
         let mut instrument = instrument::of_worker(counters, self.clock, &used);
         instrument.cpus = vec![self.cpu];
@@ -54,7 +57,8 @@ impl Meter for ServerMeter {
             user_ns: used.user_ns,
             system_ns: used.system_ns,
             ..CpuUse::default()
-        };
+        }
+        .with_polling(Some(counters.polled().0));
         tell_machine(&mut cpu, &disturbance);
         (instrument, cpu)
     }

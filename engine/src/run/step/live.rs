@@ -11,7 +11,7 @@ use crate::analysis::summary;
 use crate::histogram::{LiveEntry, Recording};
 use crate::result::Params;
 use crate::run::observe::{Observer, Phase};
-use crate::sys::usage::{CpuTimes, thread_usage};
+use crate::sys::usage::{CpuTimes, RunQueue};
 use crate::worker::bulk::BulkGauge;
 use crate::worker::gauge::Gauge;
 
@@ -60,13 +60,16 @@ pub(in crate::run) struct LiveGauge {
     own: usize,
     stream: Option<Stream>,
     over: Over,
+    queue: RunQueue,
     before: CpuTimes,
     used: CpuTimes,
 }
 
 impl LiveGauge {
+    /// For the calling thread.
     pub(super) fn new(lives: Lives, own: usize, stream: Option<Stream>, over: Over) -> Self {
         Self {
+            queue: RunQueue::of_this_thread(),
             lives,
             own,
             stream,
@@ -119,11 +122,11 @@ impl Gauge for LiveGauge {
     }
 
     fn measure_begins(&mut self) {
-        self.before = thread_usage();
+        self.before = self.queue.usage();
     }
 
     fn measure_ends(&mut self) {
-        self.used = thread_usage() - self.before;
+        self.used = self.queue.usage() - self.before;
         self.over.one_ends();
     }
 

@@ -12,6 +12,7 @@ pub use options::{RefusedOption, set_options};
 pub use receiver::Receiver;
 pub use sender::{Sender, UNSENT_BYTES};
 
+use crate::driver::PathMtu;
 use crate::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX, INTERVALS_MAX};
 use crate::proto::hello::{Hello, Transport};
 use crate::proto::stream::{Arrivals, BLOCKS_MAX};
@@ -39,7 +40,7 @@ pub fn send_bytes(hello: &Hello) -> usize {
     let size = usize::try_from(hello.size_bytes).unwrap_or(usize::MAX);
     match hello.transport {
         Transport::Tcp => size,
-        Transport::Udp if size > SEGMENT_MAX => size.max(CONTROL_DATAGRAM),
+        Transport::Udp if size > DATAGRAM_MAX as usize / 2 => size.max(CONTROL_DATAGRAM),
         Transport::Udp => (DATAGRAM_MAX as usize).max(CONTROL_DATAGRAM),
     }
 }
@@ -58,11 +59,20 @@ pub fn state_bytes(hello: &Hello) -> usize {
 /// After the last datagram was sent, stragglers are given so long to arrive.
 pub const STRAGGLERS: Nanos = Nanos::from_millis(100);
 
-/// The longest datagram of which several are handed to the kernel at once, bytes: it refuses segments that do not fit
-/// the device's MTU, and this fits the usual one over IPv6.
-const SEGMENT_MAX: usize = 1452;
+/// The longest datagram of which several are handed to the kernel at once where it does not tell the path's MTU, bytes:
+/// it refuses segments that do not fit, and this fits the usual one over IPv6.
+const SEGMENT_UNKNOWN: u32 = 1452;
 /// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64 (`UDP_MAX_SEGMENTS`).
-const SEGMENTS_MAX: usize = 64;
+const SEGMENTS_MAX: u32 = 64;
+
+/// How many datagrams of `size` bytes one send hands over: as many as it may hold, where each leaves whole.
+fn datagrams_per_send(size: u32, path: Option<PathMtu>) -> u32 {
+    let whole = path.map_or(SEGMENT_UNKNOWN, PathMtu::whole);
+    match size <= whole {
+        true => (DATAGRAM_MAX / size.max(1)).clamp(1, SEGMENTS_MAX),
+        false => 1,
+    }
+}
 
 #[cfg(test)]
 mod tests;

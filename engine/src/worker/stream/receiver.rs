@@ -50,6 +50,8 @@ pub struct Receiver {
     heard: Option<(Instant, Instant)>,
     arrivals: Option<Arrivals>,
     measured_at: Option<Instant>,
+    /// UDP: how often the receive buffer had had no room when the measured phase's first datagrams came; asked for once.
+    overflows_before: Option<Option<u64>>,
     coalesced: bool,
     /// The socket's low-water mark, and what came since it was last thought over.
     mark: u32,
@@ -95,6 +97,7 @@ impl Receiver {
             heard: None,
             arrivals: udp.then(Arrivals::default),
             measured_at: None,
+            overflows_before: None,
             coalesced: false,
             mark: 1,
             mark_max: room.clamp(1, RECEIVE_BYTES),
@@ -144,6 +147,9 @@ impl Receiver {
         now: Instant,
     ) -> Result<(), DriverError> {
         if self.transport == Transport::Udp {
+            if self.measured_at.is_some() && self.overflows_before.is_none() {
+                self.overflows_before = Some(io.receive_overflows(link.socket()));
+            }
             return link.receive(io, 0, COALESCED_BYTES);
         }
         // Never none: what comes behind the payload is the end of the stream, or the server's word.
@@ -327,6 +333,8 @@ impl Receiver {
             .filter(|_| count > 0)
             .and_then(Arrivals::jitter)
             .map(|j| j.0);
+        let overflows = self.overflows_before.flatten();
+        let overflows = overflows.zip(io.receive_overflows(link.socket()));
         let (blocks, series) = self.window.into_parts();
         Received {
             duration_ns: duration.0,
@@ -339,6 +347,7 @@ impl Receiver {
             jitter_ns,
             coalesced: self.coalesced,
             receive_buffer_bytes: buffers.map(|b| b.1),
+            overflows: overflows.map(|(before, now)| now.saturating_sub(before)),
         }
     }
 }

@@ -3,10 +3,10 @@
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
+use super::datagrams_per_send;
 use super::pace::Pace;
-use super::{SEGMENT_MAX, SEGMENTS_MAX};
-use crate::driver::{Driver, DriverError, SocketOption, TcpInfo};
-use crate::limits::INTERVALS_MAX;
+use crate::driver::{Driver, DriverError, OpError, SocketOption, TcpInfo};
+use crate::limits::{DATAGRAM_MAX, INTERVALS_MAX};
 use crate::proto::hello::{Hello, Transport};
 use crate::proto::stream::{PAYLOAD_BIT, Sent, StreamAsk, StreamHeader, StreamKind, Window};
 use crate::proto::text::Id;
@@ -56,8 +56,9 @@ pub struct Sender {
     /// Bytes of the present message that are gone.
     cut: u32,
     sequence: u64,
-    /// Datagrams in one send.
+    /// Datagrams in one send, and why no more where the kernel would not have it.
     per_send: u32,
+    per_send_reason: Option<String>,
     /// The send under way belongs to the measured phase (UDP).
     sending_measured: bool,
     sends: u64,
@@ -101,6 +102,7 @@ impl Sender {
             cut: 0,
             sequence: 0,
             per_send: 1,
+            per_send_reason: None,
             sending_measured: false,
             sends: 0,
             datagrams: 0,
@@ -154,22 +156,36 @@ impl Sender {
         self.send_next(io, link, now)
     }
 
-    /// Has the kernel cut several datagrams out of one send, where it can. Not before the test begins: control
-    /// datagrams would be cut as well.
+    /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not before the test begins:
+    /// control datagrams would be cut as well.
     fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
-        let size = self.size as usize;
-        if self.transport == Transport::Tcp || self.pace.is_some() || size > SEGMENT_MAX {
+        if self.transport == Transport::Tcp || self.pace.is_some() {
             return;
         }
-        let many = (io.buffer(link.send_buffer()).len() / size).min(SEGMENTS_MAX);
-        let segment = u16::try_from(size).unwrap_or(0);
-        if many > 1
-            && io
-                .set_option(link.socket(), &SocketOption::Segmentation(segment))
-                .is_ok()
-        {
-            self.per_send = u32::try_from(many).unwrap_or(1);
+        let many = datagrams_per_send(self.size, io.path_mtu(link.socket()));
+        let segment = u16::try_from(self.size).unwrap_or(0);
+        if many < 2 {
+            self.per_send_reason = (self.size > DATAGRAM_MAX / 2)
+                .then(|| "two of them do not fit into one send".to_owned());
+            return;
         }
+        match io.set_option(link.socket(), &SocketOption::Segmentation(segment)) {
+            Ok(()) => self.per_send = many,
+            Err(error) => self.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}")),
+        }
+    }
+
+    /// A send failed: whether that was since the kernel does not cut it any more, as where the path's MTU has turned out to
+    /// be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here on datagrams leave one by one.
+    pub fn handle_uncut<D: Driver>(&mut self, io: &mut D, link: &Link, error: OpError) -> bool {
+        let is_refusal = matches!(error, OpError::MessageTooLong | OpError::Invalid);
+        if self.per_send == 1 || !is_refusal {
+            return false;
+        }
+        let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
+        self.per_send = 1;
+        self.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
+        true
     }
 
     /// It was started.
@@ -438,6 +454,10 @@ impl Sender {
             send_buffer_bytes: buffers.map(|b| b.0),
             ..tcp_figures(first, last)
         });
+        let path = io
+            .path_mtu(link.socket())
+            .filter(|_| self.transport == Transport::Udp);
+        let unsent = self.count_unsent(until);
         let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
         let tcp_only = |_: &u64| self.transport == Transport::Tcp;
         let unacknowledged = io.send_queue_bytes(link.socket()).filter(tcp_only);
@@ -448,7 +468,11 @@ impl Sender {
             sends: self.sends,
             datagrams: self.datagrams,
             per_send: self.per_send,
-            unsent: self.count_unsent(until),
+            per_send_reason: self.per_send_reason,
+            path_mtu_bytes: path.map(|path| path.bytes),
+            fragments: path.map(|path| path.fragments(self.size)),
+            send_buffer_bytes: buffers.filter(|_| path.is_some()).map(|b| b.0),
+            unsent,
             gap_ns: self.pace.as_ref().map_or(0, |pace| pace.gap().0),
             gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
             lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),

@@ -134,3 +134,31 @@ fn the_servers_memory_covers_what_its_streams_hold() {
     assert!(of(Direction::Down) >= series + told);
     assert_eq!(of(Direction::Both), of(Direction::Up) + of(Direction::Down));
 }
+
+#[test]
+fn what_fits_the_path_shares_a_send_up_to_the_last_byte() {
+    let path = |bytes, is_ipv6| Some(PathMtu { bytes, is_ipv6 });
+    let (four, six) = (path(1500, false), path(1500, true));
+    for (size, path, expected) in [
+        (1_452, four, 45),
+        (1_453, four, 45),
+        (1_472, four, 44),
+        (1_473, four, 1),
+        (1_452, six, 45),
+        (1_453, six, 1),
+        (1_372, path(1400, false), 47),
+        (1_373, path(1400, false), 1),
+        (8_972, path(9000, false), 7),
+        (32_753, path(65_536, false), 2),
+        (32_754, path(65_536, false), 1),
+        (16, four, 64),
+        // Where the kernel tells no MTU, the usual one over IPv6 is taken for it.
+        (1_452, None, 45),
+        (1_453, None, 1),
+    ] {
+        assert_eq!(datagrams_per_send(size, path), expected, "{size} {path:?}");
+        let hello = hello(Transport::Udp, Direction::Up, u64::from(size));
+        let room = send_bytes(&hello);
+        assert!(room >= (expected * size) as usize, "{size}: {room}");
+    }
+}

@@ -220,6 +220,35 @@ fn datagrams_of_all_streams_are_accounted_for() {
 }
 
 #[test]
+fn what_the_kernels_made_of_datagrams_is_that_of_the_worst_stream() {
+    let leg = |fragments, mtu, buffer, overflows| {
+        let mut sent = sent(1_000, 0);
+        (sent.per_send, sent.fragments, sent.path_mtu_bytes) = (1, Some(fragments), Some(mtu));
+        let mut received = received(1_000, SECOND);
+        (received.receive_buffer_bytes, received.overflows) = (Some(buffer), overflows);
+        account(sends(sent), Some(receives(received)))
+    };
+    let streams = [leg(1, 1500, 8_192, Some(2)), leg(2, 1400, 4_096, Some(3))];
+    let legs: Vec<_> = streams.iter().map(up).collect();
+    let told = flow(&legs, None, true, &[]);
+    let datagrams = told.datagrams.unwrap();
+    assert_eq!(
+        (datagrams.fragments, datagrams.path_mtu_bytes),
+        (Some(2), Some(1400))
+    );
+    assert_eq!(datagrams.receive_buffer_bytes, Some(4_096));
+    assert_eq!(datagrams.receive_buffer_overflows, Some(5));
+    let reason = told.per_send_reason.unwrap();
+    assert!(reason.contains("fragments"), "{reason}");
+    let paced = flow(&legs, Some(1e6), true, &[]);
+    assert_eq!(paced.per_send_reason, None, "each has a time of its own");
+    let unknown = [leg(1, 1500, 8_192, None)];
+    let legs: Vec<_> = unknown.iter().map(up).collect();
+    let datagrams = flow(&legs, None, true, &[]).datagrams.unwrap();
+    assert_eq!(datagrams.receive_buffer_overflows, None);
+}
+
+#[test]
 fn a_single_datagram_is_timed_by_its_sender() {
     let mut one = received(0, 0);
     (one.bytes, one.datagrams) = (1_000, 1);

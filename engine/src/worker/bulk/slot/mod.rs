@@ -219,9 +219,10 @@ impl Slot {
         now: Instant,
     ) -> Result<(News, u64), DriverError> {
         if purpose == Purpose::Send
-            && completion.outcome == Outcome::Failed(OpError::NoBuffers)
+            && let Outcome::Failed(error) = completion.outcome
             && self.spec.transport() == Transport::Udp
-            && self.sender.is_some()
+            && let (Some(sender), Some(link)) = (&mut self.sender, self.dialogue.link())
+            && (error == OpError::NoBuffers || sender.handle_uncut(io, link, error))
         {
             return self.handle_no_room(io, completion, now);
         }

@@ -4,7 +4,7 @@ mod datagrams;
 
 use super::datagrams::is_loss;
 use super::{Session, Stage, Want, bytes, phase_of};
-use crate::driver::{Driver, DriverError, Outcome};
+use crate::driver::{Driver, DriverError, OpError, Outcome};
 use crate::proto::datagram::UdpServerFront;
 use crate::proto::hello::{Direction, Hello, Refuse, RefuseCode, Transport};
 use crate::proto::stream::{StreamAsk, StreamFigures};
@@ -162,6 +162,9 @@ impl<P> Session<P> {
                 self.count_error("send", error.name());
                 self.handle_stream_sent(io, 0, 0, now)
             }
+            (Purpose::Send, Outcome::Failed(error)) if self.handle_uncut(io, *error) => {
+                self.handle_stream_sent(io, 0, 0, now)
+            }
             (Purpose::SendControl, Outcome::Failed(error))
                 if self.transport == Transport::Udp && is_loss(*error) =>
             {
@@ -176,6 +179,11 @@ impl<P> Session<P> {
             }
             _ => Ok(Want::Nothing),
         }
+    }
+
+    fn handle_uncut<D: Driver>(&mut self, io: &mut D, error: OpError) -> bool {
+        let sender = self.streaming.as_mut().and_then(|s| s.sender.as_mut());
+        sender.is_some_and(|sender| sender.handle_uncut(io, &self.link, error))
     }
 
     /// A control frame has left the socket to payload.
