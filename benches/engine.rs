@@ -42,7 +42,7 @@ pub(crate) fn median_ns(
         &serve,
         &[],
         None,
-        Arc::new(|line: &str| eprintln!("{line}")),
+        Arc::new(|_: &str, line: &str| eprintln!("{line}")),
     )
     .expect("loopback has free ports");
     let plan = LatPlan {

@@ -117,9 +117,7 @@ const MEMINFO_COUNT: usize = MEMINFO_DROPS + 1;
 /// How often a datagram socket's receive buffer had no room.
 #[must_use]
 pub fn receive_overflows(fd: BorrowedFd<'_>) -> Option<u64> {
-    let mut numbers = [0; MEMINFO_COUNT];
-    let length = get_numbers(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut numbers)?;
-    (length == MEMINFO_COUNT).then_some(u64::from(numbers[MEMINFO_DROPS]))
+    memory_info(fd).map(|numbers| u64::from(numbers[MEMINFO_DROPS]))
 }
 
 /// An option that nix does not have, of one or several 32-bit numbers: as many as fit into `numbers`. Returns how many
@@ -161,34 +159,19 @@ pub fn send_queue_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
     u64::try_from(bytes).ok()
 }
 
-/// `SO_MEMINFO` of `asm-generic/socket.h`.
-const SO_MEMINFO: libc::c_int = 55;
-/// How many figures it gives: `SK_MEMINFO_VARS` of `linux/sock_diag.h`.
-const MEMORY_FIGURES: usize = 9;
-
 /// Memory that the kernel holds for a socket's queues, bytes, its own bookkeeping included.
 #[must_use]
 pub fn memory_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
-    let mut figures = [0_u32; MEMORY_FIGURES];
-    let mut len = size_of_val(&figures) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `figures`, which is so long, and the length to `len`; both are
-    // borrowed for the call.
-    let answer = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_MEMINFO,
-            figures.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    Errno::result(answer).ok()?;
-    let figure = |index: libc::c_int| {
-        let index = usize::try_from(index).unwrap_or(MEMORY_FIGURES);
-        u64::from(figures.get(index).copied().unwrap_or(0))
-    };
-    let (receive, send) = (libc::SK_MEMINFO_RMEM_ALLOC, libc::SK_MEMINFO_WMEM_QUEUED);
-    Some(figure(receive) + figure(send))
+    let numbers = memory_info(fd)?;
+    let number = |index: libc::c_int| u64::from(numbers[index as usize]);
+    Some(number(libc::SK_MEMINFO_RMEM_ALLOC) + number(libc::SK_MEMINFO_WMEM_QUEUED))
+}
+
+/// `SO_MEMINFO` of a socket, whole.
+fn memory_info(fd: BorrowedFd<'_>) -> Option<[u32; MEMINFO_COUNT]> {
+    let mut numbers = [0; MEMINFO_COUNT];
+    let length = get_numbers(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut numbers)?;
+    (length == MEMINFO_COUNT).then_some(numbers)
 }
 
 #[cfg(test)]

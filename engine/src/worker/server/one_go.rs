@@ -115,7 +115,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             return Ok(());
         };
         let Some((socket, said)) = session.give_back(io) else {
-            return session.close(io);
+            return session.close(io, false);
         };
         // The place is free before the front is asked for one.
         self.reap(io, slot);

@@ -209,8 +209,8 @@ impl<P, T, S> Front<P, T, S> {
             return Ok(());
         };
         let Ok(listener) = io.adopt(home) else {
-            self.place
-                .log("the listening socket is lost: start the server again");
+            let line = "the listening socket is lost: start the server again";
+            self.place.log("listener", line);
             return Ok(());
         };
         self.listeners[0] = listener;
