@@ -17,7 +17,7 @@ pub fn address(to: SocketAddr, local: Option<SocketAddr>) -> Option<Error> {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = match UdpSocket::bind(local.unwrap_or(SocketAddr::new(any, 0))) {
+    let socket = match UdpSocket::bind(local.unwrap_or_else(|| SocketAddr::new(any, 0))) {
         Ok(socket) => socket,
         Err(error) => {
             return match (error.raw_os_error()?, local) {
@@ -108,22 +108,25 @@ fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
     let is_off = |name: &str| {
         files.number(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")) == Some(1)
     };
+    let place = |device: Option<&str>| match device {
+        Some(device) => format!("on {device}"),
+        None => "here".to_owned(),
+    };
     // Without a device of its own, the switch of all devices is the one that was most likely turned.
     let switch = ["all"].into_iter().chain(device).find(|name| is_off(name));
     if let Some(name) = switch {
         // sysctl(8) takes slashes, too, so that a device's name may have a dot.
         let name = format!("net/ipv6/conf/{name}/disable_ipv6");
-        let on = device.filter(|_| !is_off("all"));
-        let on = on.map_or("here".to_owned(), |device| format!("on {device}"));
+        let on = place(device.filter(|_| !is_off("all")));
         return Error::environment(format!("IPv6 is off {on} ({name} is 1)"))
             .remedy(format!("give an IPv4 address, or: sysctl -w {name}=0"));
     }
-    let place = device.map_or("here".to_owned(), |device| format!("on {device}"));
     if !files.exists("/proc/sys/net/ipv6") {
         return Error::environment("IPv6 is off here: the kernel runs without it")
             .remedy("give an IPv4 address");
     }
-    Error::environment(format!("there is no IPv6 address {place} to send from"))
+    let on = place(device);
+    Error::environment(format!("there is no IPv6 address {on} to send from"))
         .remedy("give an IPv4 address (`ip -6 address` lists the IPv6 addresses there are)")
 }
 
