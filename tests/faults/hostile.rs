@@ -246,7 +246,7 @@ fn nobody_spins_for_clients_that_have_vanished_or_stand_still() {
                 "{backend}, {proto}: {spent:?} of 3 s"
             );
         }
-        serve.serves();
+        lat(serve.address(), "-n 50 --wait block").exits(0);
     }
 }
 
