@@ -397,7 +397,7 @@ mod tests {
         let mut dice = 0x7a7e_u64;
         for _ in 0..2_000 {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let (run, drops) = ((dice >> 33) % 7, (dice >> 50) % 3 == 0);
+            let (run, drops) = ((dice >> 33) % 7, (dice >> 50).is_multiple_of(3));
             if drops && !held.is_empty() {
                 held.swap_remove((dice >> 20) as usize % held.len());
             } else {
