@@ -377,7 +377,7 @@ pub struct Rate {
     /// nanoseconds; open loop only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator_away_ns: Option<u64>,
-    /// What requests took that were sent while fewer than half of the places for them (connections, times `--pipeline`)
+    /// What requests took that were sent while fewer than a quarter of the places for them (connections, times `--pipeline`)
     /// were taken, those of the warm-up among them; HTTP in open loop only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unloaded: Option<Unloaded>,

@@ -25,7 +25,7 @@ pub struct Outcome {
     pub backlog_max: u64,
     /// Time that operations were due while a connection was free, and the worker had not sent them; summed over them.
     pub worker_away: Nanos,
-    /// Operations that were begun while fewer than half of the places for them were taken, in any phase: how many were
+    /// Operations that were begun while fewer than a quarter of the places for them were taken, in any phase: how many were
     /// answered as expected, and their service times, summed.
     pub unloaded: (u64, Nanos),
     /// Length of the warm-up as it was.

@@ -236,7 +236,7 @@ fn cause(step: &StepResult, target: f64) -> (String, String) {
 /// Whether requests waited for each other at the server: what one took with all connections in use, and with few of them.
 ///
 /// The median of all stands for the former, since under a rate that is not reached the connections are nearly always in use.
-/// The latter is the mean of those that were begun while fewer than half of the places were taken; there may be few of them,
+/// The latter is the mean of those that were begun while fewer than a quarter of the places were taken; there may be few of them,
 /// so they count as taking longer by twice their standard error. Where that leaves it open, nothing is claimed of the server.
 #[expect(
     clippy::cast_possible_truncation,

@@ -37,7 +37,7 @@ pub(super) struct Request {
     pub(super) entry: u16,
     /// It belongs to the measured phase.
     pub(super) measured: bool,
-    /// It was begun while fewer than half of the places of all connections were taken.
+    /// It was begun while fewer than a quarter of the places of all connections were taken.
     pub(super) unloaded: bool,
     /// It was sent on a connection that ended before its response, and is sent again, or has been.
     pub(super) resent: bool,

@@ -36,7 +36,7 @@ impl<G: Gauge> HttpClient<G> {
             sent_at: now,
             entry,
             measured,
-            unloaded: self.course.outstanding * 2 < places,
+            unloaded: self.course.outstanding * 4 < places,
             resent: false,
             retried: false,
         };
