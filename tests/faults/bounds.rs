@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
+use crate::netns::Netns;
 use crate::util::{Job, Ran, Serve, backends, eventually, is_root, tare};
 
 /// From the signal to the end of the process.
@@ -690,4 +691,56 @@ fn can_be_behind(offset: &str) -> bool {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
     let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     offset.parse::<f64>().unwrap() + uptime > 10.0
+}
+
+/// A path whose large packets vanish, and nobody says so.
+#[test]
+fn a_black_hole_is_named_within_the_timeout_and_a_signal_ends_it() {
+    if !is_root("a network namespace") {
+        return;
+    }
+    let netns = Netns::make();
+    let serve = netns.serve();
+    let address = serve.address().to_owned();
+    // Hellos have 500 bytes and some.
+    netns.nft(
+        "table inet tare { chain hole { type filter hook input priority 0; meta length > 700 drop; } }",
+    );
+    let mut cells = Vec::new();
+    for &backend in backends() {
+        for flags in ["--zerocopy auto", "--zerocopy on", "--zerocopy off"] {
+            cells.push((backend, flags));
+        }
+    }
+    each_of(&cells, |(backend, flags)| {
+        let flags = format!("-d 500ms --backend {backend} {flags}");
+        let begun = Instant::now();
+        let ran = Job::test("bw", &address, &flags).wait().exits(1);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{ran:#?}");
+        ran.complains(&["MTU black hole?", "nothing above", "--mss 500"]);
+        let job = Job::test("bw", &address, &format!("{flags} --timeout 20s"));
+        listens(&job);
+        thread::sleep(Duration::from_millis(300));
+        ends(job, Signal::SIGTERM, &flags);
+        // What the error says to type.
+        let report = Job::test("bw", &address, &format!("{flags} --mss 500"));
+        let report = report.wait().exits(0).report();
+        assert_ne!(report["results"][0]["bandwidth"]["received_bytes"], 0);
+    });
+}
+
+/// What was due and not sent is counted, not walked along: 1,000 million sends a second were due.
+#[test]
+fn a_rate_that_cannot_be_holds_up_no_other_session_and_no_stop() {
+    let serve = Serve::start("");
+    let flags = "--direction down --rate 8G --size 1 -d 1s";
+    let jobs = [(); 2].map(|()| Job::test("bw", serve.address(), flags));
+    for job in jobs {
+        let ran = job.wait().exits(0);
+        assert!(ran.took < Duration::from_secs(6), "{ran:#?}");
+    }
+    serve.serves();
+    let begun = Instant::now();
+    serve.stops();
+    assert!(begun.elapsed() < BOUND);
 }

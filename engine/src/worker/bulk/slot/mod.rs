@@ -490,8 +490,8 @@ impl Slot {
         }
     }
 
-    /// How long what is on its way needs at the rate of this stream: what this end has, for twice as long, since the path
-    /// may have become slower; of what the far end has on its way only the most is known.
+    /// How long what is on its way may take, at the rate of this stream: twice what this end has, and the most that the far
+    /// end may have. One that has but trickled is not waited for.
     fn time_to_drain<D: Driver>(&self, io: &D, now: Instant) -> Nanos {
         if self.spec.transport() == Transport::Udp {
             return FETCH_MAX;
@@ -509,7 +509,8 @@ impl Slot {
                 return Nanos::ZERO;
             }
             let time = u128::from(queue) * 1_000_000_000 / rate;
-            Nanos(u64::try_from(time).unwrap_or(u64::MAX))
+            // The path may have become slower since.
+            Nanos(u64::try_from(time).unwrap_or(u64::MAX)).max(self.spec.timeout)
         };
         let (sent, received) = self.moved;
         let down = self.spec.hello.direction.is_down();
