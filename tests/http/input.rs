@@ -112,7 +112,10 @@ fn flags_that_do_not_fit() {
         ("--body @x", "write --body-file x"),
         ("--chunked", "give one with --body"),
         ("--connection sometimes", "write one of keep-alive, close"),
-        ("--bind nowhere", "write 10.0.0.1,10.0.0.2"),
+        (
+            "--bind nowhere",
+            "no IP address; write one of this machine's",
+        ),
         ("--resolve nonsense", "write HOST:PORT:ADDRESS"),
         ("--resolve shop:1:127.0.0.1", "is for shop:1, and the URL"),
         ("--connect-to nonsense:", "write HOST:PORT"),
