@@ -100,7 +100,7 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["http", "a/", "b/"], "one host and port"),
         (&["http", "-c", "200000", "node"], "--bind"),
         (&["bw", "-o", "a.hgrm"], "bw measures none"),
-        (&["serve", "--listen", "nowhere"], "no address"),
+        (&["serve", "--listen", "nowhere"], "no IP address"),
         (&["serve", "--max-sessions", "0"], "--max-sessions"),
         (&["doctor", "veth"], "leave the target out"),
         (&["doctor", "--cpus", "1000"], "CPU 1000 does not exist"),
