@@ -54,6 +54,8 @@ PROGRAMS = {
         Program("sockperf", "sockperf"),
         Program("qperf", "qperf"),
         Program("iperf3", "iperf3"),
+        Program("netperf", "netperf (non-free; netserver beside it)", optional=True, version="-V"),
+        Program("tcp_crr", "(none: build github.com/google/neper)", optional=True, version=None),
         Program("nginx", "nginx", version="-v"),
         Program("wrk", "wrk"),
         Program("h2load", "nghttp2-client"),

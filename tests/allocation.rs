@@ -92,6 +92,7 @@ impl Place<OwnedFd> for Door {
     fn admit(&mut self, hello: &Hello, _: Option<SocketAddr>) -> Result<Accept, Refuse> {
         Ok(Accept {
             wait: hello.wait,
+            one_go: hello.connect_each,
             ..Accept::default()
         })
     }
@@ -157,6 +158,7 @@ struct Case {
     connections: u32,
     rate_per_s: Option<f64>,
     wait: WaitMode,
+    connect_each: bool,
 }
 
 const CLOSED: Case = Case {
@@ -165,6 +167,7 @@ const CLOSED: Case = Case {
     connections: 1,
     rate_per_s: None,
     wait: WaitMode::Block,
+    connect_each: false,
 };
 
 const CASES: &[Case] = &[
@@ -197,6 +200,11 @@ const CASES: &[Case] = &[
         wait: WaitMode::Hybrid,
         ..CLOSED
     },
+    // A connection for each operation: neither end allocates for one, nor does the server's front see it.
+    Case {
+        connect_each: true,
+        ..CLOSED
+    },
     Case {
         transport: Transport::Udp,
         ..CLOSED
@@ -217,7 +225,7 @@ impl Case {
             transport: self.transport,
             direction: Direction::Both,
             size_bytes: u64::from(self.size_bytes),
-            connect_each: false,
+            connect_each: self.connect_each,
             wait: self.wait,
             backend: BackendAsked::Auto,
             boot_id: None,
