@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
-use crate::netns::Netns;
+use crate::netns::{Netns, ip};
 use crate::util::{Job, Ran, Serve, backends, eventually, is_root, tare};
 
 /// From the signal to the end of the process.
@@ -702,14 +702,19 @@ fn a_black_hole_is_named_within_the_timeout_and_a_signal_ends_it() {
     let netns = Netns::make();
     let serve = netns.serve();
     let address = serve.address().to_owned();
+    // Else several segments cross the pair of devices as one packet.
+    ip(&format!("link set {} gso_max_segs 1", netns.name)).exits(0);
     // Hellos have 500 bytes and some.
     netns.nft(
-        "table inet tare { chain hole { type filter hook input priority 0; meta length > 700 drop; } }",
+        "table inet t {\nchain i {\ntype filter hook input priority 0;\nmeta length > 700 drop\n}\n}\n",
     );
     let mut cells = Vec::new();
     for &backend in backends() {
         for flags in ["--zerocopy auto", "--zerocopy on", "--zerocopy off"] {
-            cells.push((backend, flags));
+            // Epoll has no zero-copy sends.
+            if backend != "epoll" || flags != "--zerocopy on" {
+                cells.push((backend, flags));
+            }
         }
     }
     each_of(&cells, |(backend, flags)| {
