@@ -508,8 +508,8 @@ fn a_signal_ends_the_wait_for_a_name() {
     }
     let silent = Ipv4Addr::new(127, 0, 53, 2);
     let _server = UdpSocket::bind((silent, 53)).unwrap();
-    let dir = tempfile_dir();
-    let conf = dir.join("resolv.conf");
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("resolv.conf");
     std::fs::write(&conf, format!("nameserver {silent}\n")).unwrap();
     for test in ["lat", "bw", "http"] {
         let mut command = std::process::Command::new("unshare");
@@ -533,13 +533,6 @@ fn a_signal_ends_the_wait_for_a_name() {
         assert!(begun.elapsed() < BOUND, "{test}: {ran:#?}");
         told(&ran, test);
     }
-    let _ = std::fs::remove_dir_all(dir);
-}
-
-fn tempfile_dir() -> std::path::PathBuf {
-    let dir = std::env::temp_dir().join(format!("tare-bounds-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
 }
 
 /// What a server's client does when the server is told to end.
