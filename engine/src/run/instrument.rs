@@ -32,6 +32,15 @@ pub(super) fn of_worker(
     }
 }
 
+/// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's clock goes on while
+/// something else has the CPU, so what the thread waited for it is taken off: all of it, whatever the thread was at, so
+/// that no work is taken for polling.
+#[must_use]
+pub(super) fn polling_ns(counters: &TurnCounters, used: &CpuTimes) -> u64 {
+    let waited = used.run_queue_ns.unwrap_or(0);
+    counters.polled().0.saturating_sub(waited)
+}
+
 /// Adds what the kernel counted beside.
 pub(super) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
     instrument.steal_ns = disturbance.steal_ns;
@@ -109,6 +118,22 @@ mod tests {
         assert!((share(WaitMode::Hybrid) - 0.1).abs() < 1e-9);
         assert!((share(WaitMode::Spin) - 0.1).abs() < 1e-9);
         assert!((share(WaitMode::Block) - 0.95).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_cpu_that_was_waited_for_was_not_polled_on() {
+        let mut counters = TurnCounters::default();
+        counters.note(Nanos(900), Nanos(900), false, 0);
+        counters.note(Nanos(100), Nanos(100), false, 1);
+        let waiting = |run_queue_ns| CpuTimes {
+            user_ns: 500,
+            run_queue_ns,
+            ..CpuTimes::default()
+        };
+        assert_eq!(polling_ns(&counters, &waiting(None)), 900);
+        assert_eq!(polling_ns(&counters, &waiting(Some(0))), 900);
+        assert_eq!(polling_ns(&counters, &waiting(Some(500))), 400);
+        assert_eq!(polling_ns(&counters, &waiting(Some(5_000))), 0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub struct TurnCounters {
     turn_max: Nanos,
     elapsed: Nanos,
     busy: Nanos,
-    /// Time in turns that looked without sleeping and found nothing; added up over workers.
+    /// Time in turns that looked without sleeping and found nothing; one worker's.
     polled: Nanos,
     frozen: bool,
 }
@@ -64,7 +64,6 @@ impl TurnCounters {
         self.turns.merge(&other.turns);
         self.gaps.merge(&other.gaps);
         self.turn_max = self.turn_max.max(other.turn_max);
-        self.polled = self.polled + other.polled;
         if other.busy_share() > self.busy_share() {
             self.elapsed = other.elapsed;
             self.busy = other.busy;

@@ -59,7 +59,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction)
         0,
         tally.moved_bytes,
     )
-    .with_polling(Some(result.counters.polled().0));
+    .with_polling(Some(result.polling_ns));
     let cpu = Cpu {
         client: own,
         server: server_cpu(&outcome.figures),

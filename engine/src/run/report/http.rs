@@ -76,7 +76,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
                 outcome.answered + operations.failed,
                 0,
             )
-            .with_polling(Some(result.counters.polled().0)),
+            .with_polling(Some(result.polling_ns)),
             server: None,
         },
         latency_error_ns: (instrument::latency_error(&client) + summary::resolution(recording)).0,

@@ -74,7 +74,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
                 outcome.outcome.answered,
                 0,
             )
-            .with_polling(Some(outcome.counters.polled().0)),
+            .with_polling(Some(outcome.polling_ns)),
             server: server_cpu(&outcome.outcome.figures),
         },
         latency_error_ns: (instrument::latency_error(&client) + summary::resolution(&recording)).0,

@@ -58,7 +58,7 @@ impl Meter for ServerMeter {
             system_ns: used.system_ns,
             ..CpuUse::default()
         }
-        .with_polling(Some(counters.polled().0));
+        .with_polling(Some(instrument::polling_ns(counters, &used)));
         tell_machine(&mut cpu, &disturbance);
         (instrument, cpu)
     }

@@ -43,6 +43,8 @@ pub(in crate::run) struct WorkerResult<T> {
     pub(in crate::run) outcome: Outcome,
     pub(in crate::run) counters: TurnCounters,
     pub(in crate::run) usage: CpuTimes,
+    /// CPU time of `usage` that went into polling without finding anything, nanoseconds.
+    pub(in crate::run) polling_ns: u64,
     /// The share of the measured phase that it was at work, 0 to 1; merged, the busiest one's.
     pub(in crate::run) busy: f64,
     pub(in crate::run) clock: ClockQuality,
@@ -60,6 +62,7 @@ impl<T> WorkerResult<T> {
         self.outcome.merge(other.outcome);
         self.counters.merge(&other.counters);
         self.usage += other.usage;
+        self.polling_ns += other.polling_ns;
         self.busy = self.busy.max(other.busy);
         self.clock.cost = self.clock.cost.max(other.clock.cost);
         self.clock.granularity = self.clock.granularity.max(other.clock.granularity);
@@ -186,6 +189,7 @@ where
     let usage = gauge.used();
     let result = WorkerResult {
         tally,
+        polling_ns: instrument::polling_ns(&counters, &usage),
         busy: instrument::busy_share(waited, &counters, &usage, outcome.measured),
         outcome,
         counters,
