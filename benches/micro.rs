@@ -148,6 +148,7 @@ fn protocol(c: &mut Criterion) {
     });
     let hello = Hello {
         gap_ns: 0,
+        request_follows: false,
         run_id: Id(1),
         test: Test::PingPong,
         transport: Transport::Tcp,
