@@ -165,6 +165,7 @@ mod tests {
     fn a_step_is_summarised() {
         let mut r = recording(true);
         for i in 0..2_000u64 {
+            r.count_answer(Instant(i * 500_000));
             r.record(
                 Instant(i * 500_000),
                 Sample {

@@ -99,6 +99,7 @@ fn codes_stand_beside_the_latencies_of_each_entry() {
                 ..Sample::default()
             };
             recording.record(at, sample);
+            recording.count_answer(at);
         } else {
             recording.record_error(at);
         }
