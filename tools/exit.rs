@@ -142,7 +142,7 @@ fn disturbed(report: &Report) -> bool {
 #[cfg(test)]
 mod tests {
     use tare_engine::analysis::later;
-    use tare_engine::result::{Cell, Comparison, Instrument};
+    use tare_engine::result::{Cell, Comparison, Instrument, StepResult};
 
     use super::*;
     use crate::report::fixtures;
@@ -165,10 +165,15 @@ mod tests {
     const ASSERTION: u8 = 16;
     const UNDECIDED: u8 = 32;
 
+    fn nothing_came_of(step: &mut StepResult) {
+        step.operations.completed = 0;
+        step.rate.achieved_per_s = 0.0;
+    }
+
     fn run(what: u8) -> Finished {
         let mut report = fixtures::one_step();
         if what & NOTHING != 0 {
-            report.results[0].operations.completed = 0;
+            nothing_came_of(&mut report.results[0]);
         }
         if what & DISTURBED != 0 {
             report.results[0].instrument.client.disturbed = true;
@@ -228,7 +233,7 @@ mod tests {
     fn a_step_without_success_or_no_step_at_all_is_no_measurement() {
         let mut finished = run(0);
         finished.report = fixtures::sweep();
-        finished.report.results[1].operations.completed = 0;
+        nothing_came_of(&mut finished.report.results[1]);
         assert_eq!(of(&finished, false), Exit::CouldNotMeasure);
         finished.report.results.clear();
         assert_eq!(of(&finished, false), Exit::CouldNotMeasure);

@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_cpu_that_was_waited_for_was_not_polled_on() {
         let mut counters = TurnCounters::default();
-        counters.note(Nanos(900), Nanos(900), false, 0);
-        counters.note(Nanos(100), Nanos(100), false, 1);
+        counters.note(Nanos(900), Nanos(900), 0, 0);
+        counters.note(Nanos(100), Nanos(100), 0, 1);
         let waiting = |run_queue_ns| CpuTimes {
             user_ns: 500,
             run_queue_ns,
