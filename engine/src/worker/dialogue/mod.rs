@@ -58,7 +58,8 @@ enum State {
     Open,
     /// TCP: the figures are awaited.
     Reporting {
-        reader: Box<FiguresReader>,
+        /// Made when the first of them come: a connection of one operation gets none.
+        reader: Option<Box<FiguresReader>>,
         deadline: Instant,
         /// The server has ended the session by itself.
         early: bool,

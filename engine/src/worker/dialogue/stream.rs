@@ -44,7 +44,7 @@ impl Dialogue {
     /// The exchange is over: from now on what comes is read for the figures.
     fn report(&mut self, now: Instant, spec: &DialogueSpec, early: bool, skips_payload: bool) {
         self.state = State::Reporting {
-            reader: Box::default(),
+            reader: None,
             deadline: now + spec.timeout,
             early,
             skips_payload,
@@ -116,7 +116,7 @@ impl Dialogue {
             bytes = &bytes[skipped..];
             room = u32::try_from(buffer.len()).unwrap_or(CONTROL_READ);
         }
-        match reader.handle_bytes(bytes) {
+        match reader.get_or_insert_default().handle_bytes(bytes) {
             Ok(Some(figures)) if *early => Ok(News::Ended {
                 failure: Failure::ended(&figures, spec),
                 figures: Box::new(figures),
