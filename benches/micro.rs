@@ -77,7 +77,7 @@ fn recording(c: &mut Criterion) {
         b.iter(|| {
             turn += 1;
             let length = Nanos(250 + (turn & 0x3f));
-            counters.note(black_box(length), length, false, 0);
+            counters.note(black_box(length), length, 0, 0);
         });
     });
 }

@@ -142,7 +142,7 @@ fn disturbed(report: &Report) -> bool {
 #[cfg(test)]
 mod tests {
     use tare_engine::analysis::later;
-    use tare_engine::result::{Cell, Comparison, Instrument, StepResult};
+    use tare_engine::result::{Cell, Comparison, Instrument};
 
     use super::*;
     use crate::report::fixtures;
