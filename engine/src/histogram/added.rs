@@ -98,5 +98,4 @@ fn exceeded_by(ascending: &[Nanos], share: f64) -> Nanos {
 }
 
 #[cfg(test)]
-#[path = "added_tests.rs"]
 mod tests;

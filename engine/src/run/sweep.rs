@@ -559,6 +559,22 @@ impl<M: Measure> Run<'_, M> {
         }
     }
 
+    /// Takes out of an outcome what its servers told and cannot be.
+    fn vet(
+        &mut self,
+        outcome: &mut StepOutcome<<M::Job as Job>::Tally>,
+        observer: &mut dyn Observer,
+    ) {
+        let mut wrong = M::vet(outcome, MonotonicClock.now().since(self.began));
+        let accepts = outcome.result.outcome.accepts.iter_mut();
+        for environment in accepts.filter_map(|accept| accept.environment.as_mut()) {
+            wrong.extend(report::vet::vet_environment(environment));
+        }
+        if let Some(warning) = report::vet::warning(wrong) {
+            self.warn(warning, observer);
+        }
+    }
+
     /// Adds a step's outcome to the report. Returns what cut the step short, or left it empty.
     fn take(
         &mut self,
@@ -570,14 +586,7 @@ impl<M: Measure> Run<'_, M> {
     ) -> Option<Error> {
         let failure = outcome.result.outcome.failure.clone();
         let stopped = outcome.stopped.clone();
-        let mut wrong = M::vet(&mut outcome, MonotonicClock.now().since(self.began));
-        let accepts = outcome.result.outcome.accepts.iter_mut();
-        for environment in accepts.filter_map(|accept| accept.environment.as_mut()) {
-            wrong.extend(report::vet::vet_environment(environment));
-        }
-        if let Some(warning) = report::vet::warning(wrong) {
-            self.warn(warning, observer);
-        }
+        self.vet(&mut outcome, observer);
         for accept in &outcome.result.outcome.accepts {
             if let Some(environment) = &accept.environment
                 && !self

@@ -1,7 +1,6 @@
 //! The same judgement of HTTP loads: what was answered, and why the rate was not reached.
 
 use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
-use crate::proto::http1::response::{Fault, ResponseError};
 use crate::result::{ErrorCount, StepResult};
 use crate::units::Nanos;
 
@@ -297,7 +296,7 @@ fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String,
 /// Responses whose framing is faulty, or missing.
 fn framing(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
     for (fault, count) in &step.framing_faults {
-        let (what, advice) = if *fault == Fault::Http10Chunked.name() {
+        let (what, advice) = if fault == "http10-chunked" {
             (
                 "were HTTP/1.0 in chunks, which that version does not have; they were read as chunked, and each \
                  connection was closed behind its response",
@@ -326,7 +325,7 @@ fn framing(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
 }
 
 fn is_no_length(error: &ErrorCount) -> bool {
-    error.cause == ResponseError::NO_LENGTH
+    error.cause == "no-length"
 }
 
 /// Errors but for those that are told as timeouts.

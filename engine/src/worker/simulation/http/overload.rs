@@ -91,9 +91,11 @@ fn the_goodput_is_the_capacity_whatever_is_asked() {
     assert!(cells >= 40, "{cells}");
 }
 
-/// `cargo test --release -p tare-engine --lib the_whole_grid -- --ignored`
 #[test]
-#[ignore = "takes a minute, optimised"]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "takes half a minute, and much longer where nothing is optimised"
+)]
 fn the_whole_grid_of_goodputs() {
     assert_eq!(grid(1_000, |_, _, _| true), 100);
 }
