@@ -228,10 +228,8 @@ mod tests {
         }
         let tally = entry.tally.lock().unwrap();
         let counted: u64 = tally.kinds.values().map(|kind| kind.more).sum();
-        assert_eq!(
-            counted + tally.lost + 5 * u64::from(SHOWN),
-            50_000 + tally.lost
-        );
+        // Each line was offered to the queue or counted.
+        assert_eq!(counted + 5 * u64::from(SHOWN), 50_000);
         drop(tally);
         drop(entry);
         log.finish();

@@ -31,7 +31,7 @@ fn the_rate_is_achieved() {
         // Whatever is due finds a free connection, to the end.
         assert_eq!(operations(&result, "completed"), due, "{result:#}");
         assert_eq!(result["rate"]["target_per_s"], 1000.0);
-        // What is answered behind the end is no part of it, and there a tenth of a second may pass with nothing running.
+        // What is answered after the end is no part of it: one request on each of the 200 connections at most, in 2 s.
         assert!((achieved(&result) - 1000.0).abs() <= 100.0, "{result:#}");
         assert_eq!(result["params"]["arrivals"], "constant");
         assert_eq!(result["params"]["late"], "queue");
@@ -179,7 +179,8 @@ fn a_server_asked_for_more_than_it_can_do_answers_what_it_can() {
         holds_together(&result);
         assert!(operations(&result, "due").abs_diff(5_000) <= 1);
         let answered = achieved(&result);
-        // However little of a CPU it was given, it answered, and never more than it can.
+        // It never answers more than it can. How little it answers depends on the CPU that it gets: scripts/overload has the
+        // figure, in 19 of 20 runs.
         assert!((100.0..=1_010.0).contains(&answered), "{result:#}");
         let warmup = &result["warmup"]["operations"];
         assert!(figure(warmup, "/due").abs_diff(5_000) <= 1, "{result:#}");

@@ -87,8 +87,9 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
     }
 }
 
-/// What it means that datagrams leave in several fragments, by the path's MTU and their number, and what to do. A datagram is lost with
-/// any one of its `n` fragments: where packets are lost independently with probability *p*, with 1 − (1 − *p*)^*n*.
+/// What it means that datagrams leave in several fragments, by the path's MTU and their number, and what to do. A datagram
+/// is lost with any one of its `n` fragments: where packets are lost independently with probability *p*, with
+/// 1 − (1 − *p*)^*n*.
 fn fragmented(
     params: &Params,
     (mtu_bytes, fragments): (Option<u32>, Option<u32>),
