@@ -23,8 +23,14 @@ fn is_limited(server: &Server, path: &str, most: u64) {
                 (perfect..=perfect + 2 * connections).contains(&used),
                 "{result:#}"
             );
+            // A reconnect counts once it is established, a socket from its start: at the end of the run each connection may
+            // have one that is still connecting.
             let reconnects = figure(&result, "/connections/reconnects");
-            assert_eq!(reconnects, used - connections, "{result:#}");
+            let replaced = used - connections;
+            assert!(
+                (replaced.saturating_sub(connections)..=replaced).contains(&reconnects),
+                "{result:#}"
+            );
         }
     });
 }
