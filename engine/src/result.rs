@@ -378,7 +378,7 @@ pub struct Rate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator_away_ns: Option<u64>,
     /// What requests took that were sent while fewer than a quarter of the places for them (connections, times `--pipeline`)
-    /// were taken, those of the warm-up among them; HTTP in open loop only.
+    /// were taken, those of the warm-up among them; `lat` and `http` in open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unloaded: Option<Unloaded>,
 }
@@ -503,11 +503,12 @@ pub struct Connections {
     pub reconnects: u64,
     /// Sockets used in all: those of the start, and those of the measured phase, whether they came to stand or not.
     pub sockets_used: u64,
-    /// Time in the measured phase that it took to open connections anew, summed over them, nanoseconds; HTTP only.
+    /// Time in the measured phase that it took to open connections anew, summed over them, nanoseconds. Of `lat`, in open loop:
+    /// what opening and closing took beside the operation of each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connecting_ns: Option<u64>,
     /// Time in the measured phase in which connections did not stand since they had failed, summed over them,
-    /// nanoseconds; HTTP only.
+    /// nanoseconds; HTTP, and `lat` in open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_ns: Option<u64>,
     /// Times that a request of the measured phase was sent again, since its connection ended before the response; HTTP

@@ -8,6 +8,7 @@
 mod bulk;
 mod http;
 mod observed;
+mod rate;
 
 use crate::result::{Instrument, StepResult, Warning};
 use crate::units::Nanos;
@@ -231,7 +232,7 @@ fn connections_busy(step: &StepResult) -> f64 {
     let each = step.params.http.as_ref().map_or(1, |http| http.pipeline);
     let connections = f64::from(step.params.connections.max(1)) * f64::from(each.max(1));
     if seconds > 0.0 {
-        step.operations.sent as f64 / seconds * service_s / connections + http::connecting(step)
+        step.operations.sent as f64 / seconds * service_s / connections + rate::connecting(step)
     } else {
         0.0
     }
@@ -295,7 +296,7 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
             },
         );
     } else if let Some(reason) = waited_for_connections(step)
-        .filter(|_| step.params.bulk.is_none() && !http::tells_why(step))
+        .filter(|_| step.params.bulk.is_none() && !rate::tells_why(step))
     {
         warn(
             "connections-busy",
@@ -323,6 +324,7 @@ pub fn warnings(step: &StepResult) -> Vec<Warning> {
     }
     result_warnings(step, &mut warn);
     bulk::warnings(step, &mut warn);
+    rate::warnings(step, &mut warn);
     http::warnings(step, &mut warn);
     warnings
 }

@@ -1,60 +1,17 @@
-//! The same judgement of HTTP loads: what was answered, and why the rate was not reached.
+//! The same judgement of HTTP loads: what was answered, and how.
 
-use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
 use crate::result::{ErrorCount, StepResult};
-use crate::units::Nanos;
 
-/// A share of what was due that was never sent, beyond which it is told: below it is the end of the run.
-const UNSENT_SHARE: f64 = 0.001;
 /// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have done with none.
 const RECONNECTS_SHARE: f64 = 0.1;
-/// Connections that were down for this share of what is missing of the rate, or more, are its cause.
-const DOWN_SHARE: f64 = 0.5;
-/// Requests that take so many times as long with all connections in use as with few wait for each other at the server. One
-/// server with a queue, all of whose `n` connections are in use, answers in `n` times what it takes for a request, and in a
-/// quarter of that on average while the first half of them comes into use: four times is a queue, and one is none.
-const QUEUEING: f64 = 1.5;
-/// From the median to the 90th percentile of a normal distribution, in standard deviations.
-const P90_DEVIATIONS: f64 = 1.28;
 /// Kinds that a list names before it is cut.
 const KINDS: usize = 4;
-
-/// The rate was not reached, and the reason is told with that.
-pub(super) fn tells_why(step: &StepResult) -> bool {
-    let operations = &step.operations;
-    // Held against what was due, not against the rate: so many Poisson arrivals as asked for there are in the mean alone.
-    // A single request is the end of the run.
-    let missing = operations.due.saturating_sub(operations.completed);
-    let is_short = missing > 1 && share(missing, operations.due) > 1.0 - SENT_SHARE;
-    let is_open = step.params.http.is_some() && step.rate.target_per_s.is_some();
-    is_open && !step.partial && is_short
-}
-
-/// The share of the time that connections were being opened anew, in the mean.
-pub(super) fn connecting(step: &StepResult) -> f64 {
-    share_of_connections(step, step.connections.connecting_ns)
-}
-
-/// The share of the time in which connections did not stand since they had failed, in the mean.
-fn down(step: &StepResult) -> f64 {
-    share_of_connections(step, step.connections.down_ns)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
-fn share_of_connections(step: &StepResult, sum_ns: Option<u64>) -> f64 {
-    let all_ns = step.duration_ns as f64 * f64::from(step.params.connections.max(1));
-    match sum_ns {
-        Some(ns) if all_ns > 0.0 => (ns as f64 / all_ns).min(1.0),
-        _ => 0.0,
-    }
-}
 
 /// What the figures themselves show to be weak.
 pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
     let Some(http) = &step.params.http else {
         return;
     };
-    rate(step, warn);
     answers(step, &http.expect_status, warn);
     framing(step, warn);
     let (asked, anew) = (step.connections.asked, step.connections.reconnects);
@@ -77,184 +34,6 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
             "ask for more requests, or fewer connections (-c)",
         );
     }
-}
-
-/// The rate that was asked for was not reached, and why.
-fn rate(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
-    let operations = &step.operations;
-    if operations.dropped > 0 {
-        warn(
-            "dropped",
-            format!(
-                "{} of {} requests that were due were dropped: no connection was free (--late drop)",
-                operations.dropped, operations.due
-            ),
-            "use more connections (-c), or lower --rate",
-        );
-    }
-    let unsent = operations.unsent_at_end;
-    if share(unsent, operations.due) > UNSENT_SHARE && step.rate.target_per_s.is_some() {
-        let backlog = step.rate.backlog_max.unwrap_or(0);
-        warn(
-            "unsent",
-            format!(
-                "{unsent} of {} requests that were due were never sent; as many as {backlog} waited at once, and their \
-                 waiting is in the response times",
-                operations.due
-            ),
-            "lower --rate, or use more connections (-c)",
-        );
-    }
-    let Some(target) = step.rate.target_per_s else {
-        return;
-    };
-    let achieved = step.rate.achieved_per_s;
-    if !tells_why(step) {
-        return;
-    }
-    let (cause, advice) = cause(step, target);
-    warn(
-        "rate-not-reached",
-        format!(
-            "{} of {} requests per second were answered as expected: {cause}",
-            figure(achieved),
-            figure(target)
-        ),
-        &advice,
-    );
-}
-
-/// A rate without decimals that say nothing.
-fn figure(rate: f64) -> f64 {
-    if rate >= 100.0 {
-        rate.round()
-    } else {
-        (rate * 100.0).round() / 100.0
-    }
-}
-
-/// Why fewer requests were answered as expected than were asked for, and what to do.
-///
-/// What is due waits either for the generator or for a connection, and a connection that is not free waits for the server, or
-/// is down. So, in this order:
-///
-/// 1. *The generator*, if its busiest worker had no time left, or if most of the lateness was spent while a connection was
-///    free (see [`saturation`]).
-/// 2. *The server, connections to it were down*, if that explains half of what is missing; or *the server*, since requests
-///    failed.
-/// 3. Otherwise all connections were in use. By Little's law they then carry `n / r` requests a second, where `n` is their
-///    number (times `--pipeline`) and `r` what a request takes. If `r` is what it also takes while few connections are in
-///    use, more of them carry more: *the connections*. If `r` has grown with the number in use, requests wait for each other
-///    at *the server*, and what it answered is what it can do; see [`queues_at_server`].
-/// 4. *The server*, if connections were in use for a small part of the time and nevertheless all of them at once: it stood
-///    still for a time.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a small positive number; the cast saturates"
-)]
-fn cause(step: &StepResult, target: f64) -> (String, String) {
-    if let Some(reason) = saturation(step) {
-        let advice = "lower --rate, or use more --threads on CPUs of their own";
-        return (format!("the generator, since {reason}"), advice.to_owned());
-    }
-    let down = down(step);
-    let operations = &step.operations;
-    let missing = operations.due.saturating_sub(operations.completed);
-    if down > 0.0 && down >= DOWN_SHARE * share(missing, operations.due) {
-        return (
-            format!(
-                "the server, connections to it were down for {:.0} % of the time: {}",
-                down * 100.0,
-                most(&mut failures(step))
-            ),
-            "see whether it died or was restarted, and its limits on connections".to_owned(),
-        );
-    }
-    let unsuccessful = operations.failed + operations.timed_out;
-    if share(unsuccessful, operations.due) > 1.0 - SENT_SHARE {
-        return (
-            format!(
-                "the server, {unsuccessful} of {} requests failed or had no answer in time",
-                operations.sent
-            ),
-            "see `status_codes` and `errors`, and the server's log".to_owned(),
-        );
-    }
-    let Some(mean_ns) = step.latency.service.mean_ns else {
-        return (
-            "the server, all connections waited for it throughout".to_owned(),
-            "measure longer (-d), lower --rate, or see what keeps the server".to_owned(),
-        );
-    };
-    let busy = connections_busy(step);
-    if busy > CONNECTIONS_BUSY || share(operations.dropped, operations.due) > 1.0 - SENT_SHARE {
-        if let Some((loaded, unloaded)) = queues_at_server(step) {
-            let answered = figure(step.rate.achieved_per_s);
-            return (
-                format!(
-                    "the server, it answered {answered}/s and no more; a request took {loaded} with all connections in use, \
-                     and {unloaded} with few of them"
-                ),
-                "lower --rate, or give the server more to work with: on more connections requests only wait for longer"
-                    .to_owned(),
-            );
-        }
-        let each_ns = |sum: u64| sum as f64 / operations.sent.max(1) as f64;
-        let connect_ns = each_ns(step.connections.connecting_ns.unwrap_or(0));
-        let each_ns = mean_ns + connect_ns;
-        let of_it = match Nanos(connect_ns as u64) {
-            Nanos::ZERO => String::new(),
-            connect => format!(", {connect} of it to connect"),
-        };
-        // By Little's law, with each connection in use half of the time.
-        let needed = (target * each_ns / 1e9 / CONNECTIONS_BUSY).ceil() as u64;
-        let needed = needed.max(u64::from(step.params.connections).saturating_mul(2));
-        return (
-            format!(
-                "the connections, {:.0} % of them were in use in the mean, for {} by each request{of_it}",
-                busy.min(1.0) * 100.0,
-                Nanos(each_ns as u64)
-            ),
-            format!(
-                "use more of them (-c {needed}); where requests then only take longer, the server is at its limit: lower \
-                 --rate"
-            ),
-        );
-    }
-    (
-        format!(
-            "the server, for a time all connections waited for it, and as many as {} requests for a connection",
-            step.rate.backlog_max.unwrap_or(0)
-        ),
-        "see what keeps the server at times, or use more connections (-c)".to_owned(),
-    )
-}
-
-/// Whether requests waited for each other at the server: what one took with all connections in use, and with few of them.
-///
-/// The median of all stands for the former, since under a rate that is not reached the connections are nearly always in use.
-/// The latter is the mean of those that were begun while fewer than a quarter of the places were taken; there may be few of them,
-/// so they count as taking longer by twice their standard error. Where that leaves it open, nothing is claimed of the server.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "nanoseconds and counts stay below 2^52"
-)]
-fn queues_at_server(step: &StepResult) -> Option<(Nanos, Nanos)> {
-    let unloaded = step.rate.unloaded?;
-    let service = &step.latency.service;
-    let loaded = service.p50_ns.map(|ns| ns as f64).or(service.mean_ns)?;
-    // Not the standard deviation, where it can be helped: a single stall would decide it.
-    let spread = match service.p90_ns {
-        Some(p90) => (p90 as f64 - loaded) / P90_DEVIATIONS,
-        None => service.stdev_ns.unwrap_or(0.0),
-    };
-    let error = 2.0 * spread / (unloaded.count.max(1) as f64).sqrt();
-    let queues = loaded > QUEUEING * (unloaded.mean_ns + error);
-    queues.then_some((Nanos(loaded as u64), Nanos(unloaded.mean_ns as u64)))
 }
 
 /// Responses that were not as expected, and requests that had none.
@@ -338,7 +117,7 @@ fn failures(step: &StepResult) -> Vec<(String, u64)> {
 }
 
 /// The most frequent kinds first, as `9 × 503, 2 × 500`.
-fn most(kinds: &mut [(String, u64)]) -> String {
+pub(super) fn most(kinds: &mut [(String, u64)]) -> String {
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.1));
     let told = kinds.iter().take(KINDS);
     let told: Vec<String> = told.map(|(kind, n)| format!("{n} × {kind}")).collect();
@@ -347,7 +126,7 @@ fn most(kinds: &mut [(String, u64)]) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-fn share(part: u64, whole: u64) -> f64 {
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
@@ -603,7 +382,8 @@ mod tests {
 
     #[test]
     fn rates_are_told_without_stray_decimals() {
-        let told = [37_263.04, 50_000.0, 0.5, 33.333].map(|rate| super::figure(rate).to_string());
+        let told =
+            [37_263.04, 50_000.0, 0.5, 33.333].map(|rate| health::rate::figure(rate).to_string());
         assert_eq!(told, ["37263", "50000", "0.5", "33.33"]);
     }
 
@@ -677,11 +457,11 @@ mod tests {
     fn a_pipeline_has_more_places_than_connections() {
         let mut step = quiet();
         step.latency.service.mean_ns = Some(8e6);
-        assert!(super::connections_busy(&step) > 0.7);
+        assert!(health::connections_busy(&step) > 0.7);
         if let Some(http) = &mut step.params.http {
             http.pipeline = 4;
         }
-        assert!(super::connections_busy(&step) < 0.3);
+        assert!(health::connections_busy(&step) < 0.3);
     }
 
     #[test]

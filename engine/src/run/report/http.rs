@@ -10,15 +10,14 @@ use crate::histogram::Recording;
 use crate::proto::http1::response::Fault;
 use crate::proto::http1::status::StatusSet;
 use crate::result::{
-    Connections, Cpu, Instrument, Instruments, Interval, Params, Rate, StatusCount, StepResult,
-    Summary, Transfer, Unloaded, Warmup,
+    Connections, Cpu, Instrument, Instruments, Interval, Params, StatusCount, StepResult, Summary,
+    Transfer, Warmup,
 };
 use crate::run::instrument;
 use crate::run::plan::WaitMode;
 use crate::run::step::deal;
 use crate::units::Nanos;
 use crate::worker::http::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, Destination, HttpTally};
-use crate::worker::outcome::Outcome;
 
 /// The step's result; `expect` tells which responses were as expected.
 pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepResult {
@@ -44,13 +43,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
             operations: tally.warmup.operations,
             errors: tally.warmup.errors.to_counts(),
         },
-        rate: Rate {
-            target_per_s,
-            achieved_per_s: per_second(outcome.answered, duration),
-            backlog_max: target_per_s.map(|_| outcome.backlog_max),
-            generator_away_ns: target_per_s.map(|_| outcome.worker_away.0),
-            unloaded: target_per_s.and_then(|_| unloaded(outcome)),
-        },
+        rate: outcome.rate(target_per_s),
         latency,
         status_codes: status_codes(&tally.codes, expect),
         transfer: Some(Transfer {
@@ -63,8 +56,8 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -
         errors: tally.measured.errors.to_counts(),
         connections: Connections {
             reconnects: tally.reconnects,
-            connecting_ns: Some(tally.connecting.0),
-            down_ns: Some(tally.down.0),
+            connecting_ns: Some(outcome.connecting.0),
+            down_ns: Some(outcome.down.0),
             resent: Some(tally.resent),
             ..connections(inputs)
         },
@@ -112,15 +105,6 @@ fn target_per_s(params: &Params) -> Option<f64> {
     let from = params.rate_per_s?;
     let to = params.http.as_ref().and_then(|http| http.rate_to_per_s);
     Some(to.map_or(from, |to| f64::midpoint(from, to)))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a mean")]
-fn unloaded(outcome: &Outcome) -> Option<Unloaded> {
-    let (count, Nanos(sum_ns)) = outcome.unloaded;
-    (count > 0).then(|| Unloaded {
-        count,
-        mean_ns: sum_ns as f64 / count as f64,
-    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate")]

@@ -7,15 +7,11 @@ use super::{
 use crate::analysis::{health, summary};
 use crate::histogram::Distribution;
 use crate::proto::hello::Figures;
-use crate::result::{Cpu, Instruments, Rate, StepResult, Warmup};
+use crate::result::{Connections, Cpu, Instruments, StepResult, Warmup};
 use crate::run::instrument;
 use crate::run::step::LatTally;
 
 /// The step's result.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "rates are printed with less than 53 bits"
-)]
 pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
     let tally = &inputs.outcome.result.tally;
     let outcome = &inputs.outcome.result;
@@ -33,12 +29,7 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
     let mut latency = summary::latencies(&recording, &inputs.common.percentiles);
     let added = instrument::added(&client, outcome);
     summary::tell_errors(&mut latency, &recording, &inputs.common.percentiles, &added);
-    let seconds = duration.as_secs_f64();
-    let achieved_per_s = if seconds > 0.0 {
-        outcome.outcome.answered as f64 / seconds
-    } else {
-        0.0
-    };
+    let is_open = inputs.params.rate_per_s.is_some();
     let mut step = StepResult {
         label: inputs.common.label.clone(),
         params: inputs.params.clone(),
@@ -50,22 +41,14 @@ pub(in crate::run) fn step(inputs: &Inputs<'_, LatTally>) -> StepResult {
             operations: tally.warmup.operations,
             errors: tally.warmup.errors.to_counts(),
         },
-        rate: Rate {
-            target_per_s: inputs.params.rate_per_s,
-            achieved_per_s,
-            backlog_max: inputs
-                .params
-                .rate_per_s
-                .map(|_| outcome.outcome.backlog_max),
-            generator_away_ns: inputs
-                .params
-                .rate_per_s
-                .map(|_| outcome.outcome.worker_away.0),
-            unloaded: None,
-        },
+        rate: outcome.outcome.rate(inputs.params.rate_per_s),
         latency,
         errors: tally.measured.errors.to_counts(),
-        connections: connections(inputs),
+        connections: Connections {
+            connecting_ns: is_open.then_some(outcome.outcome.connecting.0),
+            down_ns: is_open.then_some(outcome.outcome.down.0),
+            ..connections(inputs)
+        },
         cpu: Cpu {
             client: cpu_use(
                 outcome.usage.user_ns,

@@ -161,7 +161,8 @@ impl<G: Gauge> HttpClient<G> {
             self.tally.recording.record_connect(now, now.since(since));
             if measuring {
                 let took = now.since(since.max(self.course.warmup_end));
-                self.tally.connecting = self.tally.connecting + took;
+                let all = &mut self.course.outcome.connecting;
+                *all = *all + took;
             }
         }
         self.handle_open(io, index)
@@ -262,7 +263,8 @@ impl<G: Gauge> HttpClient<G> {
     fn count_down(&mut self, from: Instant, until: Instant) {
         if self.course.is_running() {
             let until = until.min(self.course.pacer.end());
-            self.tally.down = self.tally.down + until.since(from.max(self.course.warmup_end));
+            let all = &mut self.course.outcome.down;
+            *all = *all + until.since(from.max(self.course.warmup_end));
         }
     }
 

@@ -86,10 +86,6 @@ pub struct HttpTally {
     /// Connections that stand in place of one that failed or was closed, opened in the measured phase: neither those of the
     /// warm-up nor attempts that failed.
     pub reconnects: u64,
-    /// Time in the measured phase that connections took to be opened anew, summed over them.
-    pub connecting: Nanos,
-    /// Time in the measured phase in which connections did not stand since they had failed, summed over them.
-    pub down: Nanos,
 }
 
 impl HttpTally {
@@ -107,8 +103,6 @@ impl HttpTally {
             *mine += theirs;
         }
         self.reconnects += other.reconnects;
-        self.connecting = self.connecting + other.connecting;
-        self.down = self.down + other.down;
     }
 }
 
@@ -188,8 +182,6 @@ impl<G: Gauge> HttpClient<G> {
             resent: 0,
             faults: [0; Fault::ALL.len()],
             reconnects: 0,
-            connecting: Nanos::ZERO,
-            down: Nanos::ZERO,
         };
         Self {
             course: Course::new(length, pacer, gauge, interrupt),

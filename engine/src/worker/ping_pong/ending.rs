@@ -11,6 +11,12 @@ use crate::worker::pacer::Action;
 impl<G: Gauge> Client<G> {
     pub(super) fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         self.course.drain(now);
+        let end = self.course.warmup_end + self.course.outcome.measured;
+        for index in 0..self.spec.connections {
+            if self.slots[index as usize].is_dead() {
+                self.count_down(index, end);
+            }
+        }
         self.check_drained(io, now)
     }
 

@@ -129,11 +129,17 @@ impl<G: Gauge> Client<G> {
         self.course.outstanding -= 1;
         self.timed += 1;
         self.course.count_answer(now, &mut self.recording);
+        let sample = Sample {
+            residence,
+            ..operation.sample(now)
+        };
+        if operation.unloaded {
+            let (count, sum) = &mut self.course.outcome.unloaded;
+            *count += 1;
+            *sum = *sum + sample.service;
+        }
+        slot.useless_since = operation.rest_begins(now);
         if operation.measured {
-            let sample = Sample {
-                residence,
-                ..operation.sample(now)
-            };
             self.recording.record(now, sample);
             self.measured.operations.completed += 1;
             self.course.measured_until = now;
@@ -172,6 +178,7 @@ impl<G: Gauge> Client<G> {
             self.make_available(index, now);
             return Ok(());
         }
+        slot.useless_since = now;
         slot.give_up(io)?;
         if self.spec.dialogue.hello.connect_each && running {
             slot.rest_until(now + BACKOFF);
@@ -228,6 +235,11 @@ impl<G: Gauge> Client<G> {
         index: u32,
         now: Instant,
     ) -> Result<(), DriverError> {
+        if self.course.stand == Stand::Measuring {
+            let since = self.slots[index as usize].useless_since;
+            let connecting = &mut self.course.outcome.connecting;
+            *connecting = *connecting + now.since(since.max(self.course.warmup_end));
+        }
         let more = self.course.is_running() || !self.is_ready();
         if self.spec.dialogue.hello.connect_each && more && self.prepare(io, index, now)? {
             self.make_available(index, now);

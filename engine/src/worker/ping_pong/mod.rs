@@ -144,6 +144,7 @@ impl<G: Gauge> Client<G> {
         for index in 0..self.spec.connections {
             let slot = &mut self.slots[index as usize];
             if slot.has_rested(now) && self.course.is_running() {
+                self.count_down(index, now);
                 if self.prepare(io, index, now)? {
                     self.make_available(index, now);
                 }
@@ -153,6 +154,13 @@ impl<G: Gauge> Client<G> {
             self.handle_event(io, index, Event::News(news), now)?;
         }
         Ok(())
+    }
+
+    /// A slot has been down until now.
+    fn count_down(&mut self, index: u32, now: Instant) {
+        let since = self.slots[index as usize].useless_since;
+        let down = &mut self.course.outcome.down;
+        *down = *down + now.since(since.max(self.course.warmup_end));
     }
 
     /// Moves through the phases of a running worker.
@@ -211,9 +219,10 @@ impl<G: Gauge> Client<G> {
         };
         tally.operations.due += 1;
         tally.operations.sent += 1;
+        let unloaded = self.course.outstanding * 4 < u64::from(self.spec.connections);
         self.course.outstanding += 1;
         self.last_sent = now;
-        slot.start_operation(now, due, measured);
+        slot.start_operation(now, due, measured, unloaded);
         if connect_each {
             self.course.outcome.sockets += 1;
             slot.connect(io, now, &self.spec, true)

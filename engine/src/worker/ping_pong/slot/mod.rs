@@ -30,6 +30,8 @@ pub(super) struct Operation {
     connect: Nanos,
     /// It belongs to the measured phase.
     pub(super) measured: bool,
+    /// Few others were under way when it was begun.
+    pub(super) unloaded: bool,
 }
 
 impl Operation {
@@ -40,6 +42,11 @@ impl Operation {
             lateness: self.due.map(|due| self.begun_at.since(due)),
             residence: None,
         }
+    }
+
+    /// When what its connection does beside it begins, if it ends at `now`: as much of that came before it.
+    pub(super) fn rest_begins(&self, now: Instant) -> Instant {
+        self.begun_at + self.sample(now).service
     }
 
     /// The time since it was begun.
@@ -81,6 +88,8 @@ pub(super) struct Slot {
     /// It was told to connect before the start.
     expected: bool,
     resting_until: Option<Instant>,
+    /// Since when it has been of no use: it is being closed and opened again, or has failed.
+    pub(super) useless_since: Instant,
     sequence: u64,
 }
 
@@ -107,6 +116,7 @@ impl Slot {
             hello: 0,
             expected: false,
             resting_until: None,
+            useless_since: Instant(0),
             sequence: 0,
         }
     }
@@ -168,6 +178,7 @@ impl Slot {
         now: Instant,
         due: Option<Instant>,
         measured: bool,
+        unloaded: bool,
     ) {
         let connect = Nanos::ZERO;
         self.operation = Some(Operation {
@@ -176,6 +187,7 @@ impl Slot {
             sent_at: now,
             connect,
             measured,
+            unloaded,
         });
     }
 
