@@ -198,6 +198,12 @@ fn an_open_loop_beyond_what_the_server_can_do_loses_nothing() {
         );
         assert!(figure(response, "/censored") >= figure(operations, "/unsent_at_end"));
         assert!(figure(response, "/p50_ns") > 50_000_000, "{response}");
+        let warnings = report["warnings"].as_array().unwrap();
+        let told = |code: &str| warnings.iter().find(|warning| warning["code"] == code);
+        let message = text(told("rate-not-reached").unwrap(), "/message");
+        let cause = "as expected: the far end, it held each request for 5";
+        assert!(message.contains(cause), "{message}");
+        assert_eq!(told("connections-busy"), None);
     }
 }
 

@@ -10,6 +10,7 @@ mod http;
 mod http_server;
 mod late;
 mod open;
+mod overload;
 mod server;
 mod sessions;
 

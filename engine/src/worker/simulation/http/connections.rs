@@ -21,8 +21,8 @@ fn a_connection_is_closed_when_the_server_says_so() {
         // None was opened for a request that was not to come.
         assert_eq!(far.accepted.len(), 10);
         assert_eq!(results.tally.reconnects, 9);
-        assert_eq!(results.tally.connecting, Nanos(9 * ROUND_TRIP.0));
-        assert_eq!(results.tally.down, Nanos::ZERO);
+        assert_eq!(results.outcome.connecting, Nanos(9 * ROUND_TRIP.0));
+        assert_eq!(results.outcome.down, Nanos::ZERO);
         // One connection, of which nine stood in its place.
         assert_eq!(results.outcome.established, 1);
         results.assert_all(Kind::Connect, 10, ROUND_TRIP);

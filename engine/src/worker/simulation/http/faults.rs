@@ -136,9 +136,9 @@ fn everything_is_reset_at_once() {
     assert_eq!(far.accepted.len(), 8);
     assert_eq!(results.tally.reconnects, 4);
     // Each paused once: for 10 ms, less up to a half by chance.
-    let down = results.tally.down;
+    let down = results.outcome.down;
     assert!((20 * MS.0 + 4..=40 * MS.0).contains(&down.0), "{down:?}");
-    assert_eq!(results.tally.connecting, Nanos(4 * ROUND_TRIP.0));
+    assert_eq!(results.outcome.connecting, Nanos(4 * ROUND_TRIP.0));
 }
 
 #[test]

@@ -3,10 +3,9 @@
 
 use super::scripted::{Do, OK, What, ok, say};
 use super::*;
-use crate::analysis::health;
-use crate::analysis::summary::{PERCENTILES, latencies};
-use crate::result::{Connections, HttpParams, Params, Rate, StepResult, Unloaded};
+use crate::result::{HttpParams, Params};
 use crate::worker::server::http::Stall;
+use crate::worker::simulation::overload;
 
 /// More answers, or arrivals, than that take too long to simulate where nothing is optimised.
 const ANSWERS_MAX: f64 = 1_000.0;
@@ -222,56 +221,26 @@ fn an_interrupted_overload_counts_what_was_answered_until_then() {
     }
 }
 
-/// What of a run's result tells who was to blame.
-fn step(plan: &Plan, results: &Results) -> StepResult {
-    let (outcome, tally) = (&results.outcome, &results.tally);
-    let (count, Nanos(sum_ns)) = outcome.unloaded;
-    let (load, _) = plan.load.expect("open loop");
-    StepResult {
-        params: Params {
-            connections: plan.connections,
-            timeout_ns: plan.timeout.0,
-            http: Some(HttpParams {
-                pipeline: plan.pipeline,
-                ..HttpParams::default()
-            }),
-            ..Params::default()
-        },
-        duration_ns: outcome.measured.0,
-        operations: results.operations(),
-        rate: Rate {
-            target_per_s: Some(load.from_per_s),
-            achieved_per_s: goodput(results),
-            backlog_max: Some(outcome.backlog_max),
-            generator_away_ns: Some(outcome.worker_away.0),
-            unloaded: (count > 0).then(|| Unloaded {
-                count,
-                mean_ns: sum_ns as f64 / count as f64,
-            }),
-        },
-        latency: latencies(&tally.recording, &PERCENTILES),
-        connections: Connections {
-            asked: u64::from(plan.connections),
-            connecting_ns: Some(tally.connecting.0),
-            down_ns: Some(tally.down.0),
-            ..Connections::default()
-        },
-        errors: tally.measured.errors.to_counts(),
-        ..StepResult::default()
-    }
-}
-
 #[track_caller]
 fn assert_blamed(plan: &Plan, results: &Results, blamed: &str) {
-    let warnings = health::warnings(&step(plan, results));
-    let mut warnings = warnings.iter();
-    let found = warnings.find(|warning| warning.code == "rate-not-reached");
-    let message = &found.expect("the rate was not reached").message;
-    let told = message.split(" as expected: ").nth(1);
-    assert!(
-        told.is_some_and(|told| told.starts_with(blamed)),
-        "{message}"
-    );
+    let params = Params {
+        connections: plan.connections,
+        timeout_ns: plan.timeout.0,
+        http: Some(HttpParams {
+            pipeline: plan.pipeline,
+            ..HttpParams::default()
+        }),
+        ..Params::default()
+    };
+    let (load, _) = plan.load.expect("open loop");
+    let (outcome, tally) = (&results.outcome, &results.tally);
+    let (recording, measured) = (&tally.recording, &tally.measured);
+    let mut step = overload::step(params, load.from_per_s, outcome, recording, measured);
+    // One that ended before its time has its cause, too.
+    step.partial = false;
+    let cause = overload::cause(&step);
+    let told = cause.as_ref().is_some_and(|told| told.starts_with(blamed));
+    assert!(told, "{cause:?}");
 }
 
 #[test]
