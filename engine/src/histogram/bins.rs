@@ -54,8 +54,14 @@ impl Rows {
 
     #[inline]
     pub(super) fn record(&mut self, row: usize, index: u16) {
+        self.record_n(row, index, 1);
+    }
+
+    /// Records as many lengths of one bin.
+    #[inline]
+    pub(super) fn record_n(&mut self, row: usize, index: u16, samples: u64) {
         let count = &mut self.counts[row * BINS + usize::from(index)];
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(u32::try_from(samples).unwrap_or(u32::MAX));
     }
 
     pub(super) fn row(&self, row: usize) -> &[u32] {

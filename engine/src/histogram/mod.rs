@@ -45,6 +45,8 @@ pub use recording::{Extent, Kind, LiveEntry, Recording, RecordingSpec, Sample, S
 pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
 /// Significant figures of a [`Distribution`].
 const FIGURES: u8 = 3;
+/// Lengths of so many bits have a bin of their own each: three figures need 2,000 of them.
+const EXACT_BITS: u32 = 11;
 /// Significant figures of an entry of the series.
 const COARSE_FIGURES: u8 = 2;
 /// More samples than any run has; up to here a double counts exactly.
@@ -64,6 +66,41 @@ pub struct Distribution {
     max_ns: u64,
     sum_ns: u128,
     censored_min_ns: u64,
+}
+
+/// Lengths that lie in the same bin of a [`Distribution`], and so of every coarse row: they are recorded together, as if one
+/// by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SameBin {
+    /// How many there are.
+    pub count: u64,
+    /// The shortest of them.
+    pub shortest: Nanos,
+    /// The longest of them.
+    pub longest: Nanos,
+    /// Their sum, nanoseconds.
+    pub sum_ns: u128,
+}
+
+impl SameBin {
+    /// One length alone.
+    #[must_use]
+    pub fn one(length: Nanos) -> Self {
+        Self {
+            count: 1,
+            shortest: length,
+            longest: length,
+            sum_ns: length.0.into(),
+        }
+    }
+}
+
+/// The shortest length in the bin of `length`. All that are beyond the range have the last bin.
+#[must_use]
+pub(crate) fn bin_start(length: Nanos) -> Nanos {
+    let ns = length.0.min(LENGTH_MAX.0);
+    let shift = (64 - ns.leading_zeros()).saturating_sub(EXACT_BITS);
+    Nanos(ns >> shift << shift)
 }
 
 /// A quantile read off a [`Distribution`].
@@ -128,6 +165,18 @@ impl Distribution {
             .get_or_insert_with(|| Box::new(touched_histogram()))
             .saturating_record(length.0.min(LENGTH_MAX.0));
         self.censored_min_ns = self.censored_min_ns.min(length.0);
+    }
+
+    /// Records that several things took at least as long as `lengths` says.
+    pub(crate) fn record_censored_together(&mut self, lengths: &SameBin) {
+        let length = lengths.longest.0.min(LENGTH_MAX.0);
+        self.lengths.saturating_record_n(length, lengths.count);
+        self.max_ns = self.max_ns.max(lengths.longest.0);
+        self.sum_ns += lengths.sum_ns;
+        self.censored
+            .get_or_insert_with(|| Box::new(touched_histogram()))
+            .saturating_record_n(length, lengths.count);
+        self.censored_min_ns = self.censored_min_ns.min(lengths.shortest.0);
     }
 
     /// Adds all samples of `other`.

@@ -1,7 +1,7 @@
 //! What one worker records into during the measured phase.
 
-use super::Distribution;
 use super::bins::{self, Rows};
+use super::{Distribution, SameBin};
 use crate::limits::{BLOCKS, INTERVALS_MAX};
 use crate::units::{Instant, Nanos};
 
@@ -283,6 +283,8 @@ pub struct Recording {
     series_used: usize,
     /// Residence times beyond the whole round trip, which were not recorded.
     impossible_residences: u64,
+    /// Arrivals that were not sent and were recorded evenly spread: there were too many to visit.
+    spread_unsent: u64,
 }
 
 impl Recording {
@@ -290,6 +292,18 @@ impl Recording {
     #[must_use]
     pub const fn impossible_residences(&self) -> u64 {
         self.impossible_residences
+    }
+
+    /// Arrivals that were never sent and were too many to be visited one by one: all of them are counted, each as overdue as it
+    /// would be if those between two that are known were evenly spread.
+    #[must_use]
+    pub const fn spread_unsent(&self) -> u64 {
+        self.spread_unsent
+    }
+
+    /// Notes that so many of what [`Recording::record_unsent`] was given were spread.
+    pub(crate) const fn count_spread_unsent(&mut self, count: u64) {
+        self.spread_unsent += count;
     }
 
     /// An empty recording.
@@ -331,6 +345,7 @@ impl Recording {
             series_counts: vec![Counts::default(); entries].into_boxed_slice(),
             series_used: 0,
             impossible_residences: 0,
+            spread_unsent: 0,
         }
     }
 
@@ -367,13 +382,31 @@ impl Recording {
         );
     }
 
-    /// An operation was due `overdue` before `at` and is not going to be sent: dropped as too late, or unsent
-    /// at the end. Its lateness and response time are at least that.
-    pub fn record_unsent(&mut self, at: Instant, overdue: Nanos) {
-        let block = self.block(at);
-        self.put(Kind::Lateness, block, overdue, true);
-        let bin = self.put(Kind::Response, block, overdue, true);
-        self.headline(at, bin, overdue);
+    /// Operations were due `overdue` before `at` and are not going to be sent: dropped as too late, or unsent
+    /// at the end. Their lateness and response time are at least that.
+    pub fn record_unsent(&mut self, at: Instant, overdue: &SameBin) {
+        let bin = bins::index(overdue.longest.0);
+        for kind in [Kind::Lateness, Kind::Response] {
+            if let Some(metric) = &mut self.metrics[kind as usize] {
+                metric.distribution.record_censored_together(overdue);
+            }
+        }
+        let mut left = overdue.count;
+        while left > 0 {
+            let (block, room) = self.block_with_room(at);
+            let count = left.min(room);
+            for kind in [Kind::Lateness, Kind::Response] {
+                if let Some(metric) = &mut self.metrics[kind as usize] {
+                    metric.blocks.record_n(block, bin, count);
+                }
+            }
+            self.recorded += count;
+            left -= count;
+        }
+        let entry = self.entry(at);
+        self.series.record_n(entry, bin, overdue.count);
+        let counts = &mut self.series_counts[entry];
+        counts.max_ns = counts.max_ns.max(overdue.longest.0);
     }
 
     /// A connection was established at `at`, in `length`.
@@ -421,6 +454,7 @@ impl Recording {
         }
         self.recorded += other.recorded;
         self.impossible_residences += other.impossible_residences;
+        self.spread_unsent += other.spread_unsent;
         self.series.merge(&other.series);
         for (mine, theirs) in self.series_counts.iter_mut().zip(&other.series_counts) {
             mine.merge(*theirs);
@@ -565,6 +599,17 @@ impl Recording {
         };
         self.recorded += 1;
         self.blocks.at(position)
+    }
+
+    /// The block of the next operation, and how many find room in it.
+    fn block_with_room(&mut self, at: Instant) -> (usize, u64) {
+        match self.spec.extent {
+            Extent::Time(_) => (self.blocks.at(at.since(self.t0).0), u64::MAX),
+            Extent::Count(_) => {
+                let block = self.blocks.at(self.recorded);
+                (block, self.blocks.end - self.recorded)
+            }
+        }
     }
 
     /// The block of something that is no operation of its own.

@@ -70,7 +70,7 @@ fn open_loop_keeps_response_and_lateness_apart() {
     r.record(Instant(5_000), late);
     r.count_answer(Instant(5_000));
     r.record_censored(Instant(6_000), late);
-    r.record_unsent(Instant(7_000), Nanos(9_999));
+    r.record_unsent(Instant(7_000), &SameBin::one(Nanos(9_999)));
     let figures = |kind| {
         let d = r.distribution(kind).unwrap();
         (d.count(), d.censored(), d.max_ns())

@@ -206,3 +206,15 @@ fn the_resolution_is_what_a_quantile_is_told_too_long() {
         assert!(resolution <= length / 1000, "{length}: {resolution}");
     }
 }
+
+#[test]
+fn a_bin_begins_where_the_histogram_has_it_begin() {
+    let distribution = Distribution::uncensored();
+    let near = (0..=42).flat_map(|bit| (-2..=2).map(move |off| (1i64 << bit) + off));
+    let all = near.chain((0..5_000).map(|n| n * n * 17));
+    for length in all.filter_map(|ns| u64::try_from(ns).ok()) {
+        let clamped = length.min(LENGTH_MAX.0);
+        let start = distribution.lengths.lowest_equivalent(clamped);
+        assert_eq!(bin_start(Nanos(length)), Nanos(start), "{length}");
+    }
+}

@@ -355,6 +355,10 @@ impl Measure for HttpRun<'_> {
         }
     }
 
+    fn spread_unsent(tally: &HttpTally) -> u64 {
+        tally.recording.spread_unsent()
+    }
+
     fn vet(outcome: &mut StepOutcome<HttpTally>, _wall: Nanos) -> Vec<String> {
         report::vet::residences(&outcome.result.tally.recording)
     }

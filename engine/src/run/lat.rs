@@ -168,6 +168,10 @@ impl Measure for LatPlan {
         describe(self, addresses)
     }
 
+    fn spread_unsent(tally: &LatTally) -> u64 {
+        tally.recording.spread_unsent()
+    }
+
     fn vet(outcome: &mut StepOutcome<LatTally>, wall: Nanos) -> Vec<String> {
         let tally = &outcome.result.tally;
         let sent = [&tally.warmup, &tally.measured].map(|tally| tally.operations.sent);

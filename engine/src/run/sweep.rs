@@ -185,6 +185,11 @@ pub(super) trait Measure {
         let _ = (outcome, wall);
         Vec::new()
     }
+    /// Arrivals that were never sent and were recorded evenly spread.
+    fn spread_unsent(tally: &<Self::Job as Job>::Tally) -> u64 {
+        let _ = tally;
+        0
+    }
     /// Starts what is to go on beside a step.
     ///
     /// # Errors
@@ -565,6 +570,9 @@ impl<M: Measure> Run<'_, M> {
         outcome: &mut StepOutcome<<M::Job as Job>::Tally>,
         observer: &mut dyn Observer,
     ) {
+        if let Some(warning) = report::spread_unsent(M::spread_unsent(&outcome.result.tally)) {
+            self.warn(warning, observer);
+        }
         let mut wrong = M::vet(outcome, MonotonicClock.now().since(self.began));
         let accepts = outcome.result.outcome.accepts.iter_mut();
         for environment in accepts.filter_map(|accept| accept.environment.as_mut()) {

@@ -54,19 +54,55 @@ impl Constant {
         self.gap
     }
 
+    /// `count` arrivals evenly spread over the time from `first` on, of which that one is the first, to before `behind`.
+    pub(crate) fn spread(first: Nanos, behind: Nanos, count: u64) -> Self {
+        let (length, count) = (behind.0.saturating_sub(first.0), count.max(1));
+        Self {
+            due: first.0,
+            fraction: 0,
+            denominator: count,
+            step: length / count,
+            step_fraction: length % count,
+            gap: Nanos(length / count),
+        }
+    }
+
+    /// From one arrival of this worker to its next, rounded down.
+    pub(crate) const fn step(&self) -> Nanos {
+        Nanos(self.step)
+    }
+
     /// Passes over the arrivals that are due before `until`, and returns how many they were. It takes as long for a
     /// thousand million as for one.
     pub fn pass(&mut self, until: Nanos) -> u64 {
-        let denominator = u128::from(self.denominator);
-        let step = u128::from(self.step) * denominator + u128::from(self.step_fraction);
-        let ahead = u128::from(until.0.saturating_sub(self.due)) * denominator;
-        let count = ahead.saturating_sub(self.fraction.into()).div_ceil(step);
+        self.pass_most(until, u64::MAX).count
+    }
+
+    /// The same, over `most` arrivals at most; and tells when they were due.
+    pub(crate) fn pass_most(&mut self, until: Nanos, most: u64) -> Passed {
+        let (due, fraction, denominator) = (self.due, self.fraction, self.denominator);
+        let wide = u128::from(denominator);
+        let step = u128::from(self.step) * wide + u128::from(self.step_fraction);
+        let ahead = u128::from(until.0.saturating_sub(due)) * wide;
+        let count = ahead.saturating_sub(fraction.into()).div_ceil(step.max(1));
+        let count = count.min(most.into());
         // At most a step beyond `until`: less than 2^128 parts.
-        let passed = count * step + u128::from(self.fraction);
-        let whole = u64::try_from(passed / denominator).unwrap_or(u64::MAX);
-        self.due = self.due.saturating_add(whole);
-        self.fraction = (passed % denominator) as u64;
-        u64::try_from(count).unwrap_or(u64::MAX)
+        let at = |arrivals: u128| {
+            let passed = arrivals * step + u128::from(fraction);
+            let whole = u64::try_from(passed / wide).unwrap_or(u64::MAX);
+            (due.saturating_add(whole), (passed % wide) as u64)
+        };
+        (self.due, self.fraction) = at(count);
+        let Some(before) = count.checked_sub(1) else {
+            return Passed::default();
+        };
+        let whole_steps = u128::from(self.step) * (count * before / 2);
+        let fractions = floor_sum(count, wide, self.step_fraction.into(), fraction.into());
+        Passed {
+            count: u64::try_from(count).unwrap_or(u64::MAX),
+            last: Nanos(at(before).0),
+            sum_ns: count * u128::from(due) + whole_steps + fractions,
+        }
     }
 }
 
@@ -87,6 +123,37 @@ impl Iterator for Constant {
             .saturating_add(self.step)
             .saturating_add(u64::from(carry));
         Some(due)
+    }
+}
+
+/// Arrivals that were passed over together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Passed {
+    pub(crate) count: u64,
+    /// When the last of them was due.
+    pub(crate) last: Nanos,
+    /// The sum of the offsets at which they were due.
+    pub(crate) sum_ns: u128,
+}
+
+/// The sum of floor((a·i + b) / m) over all i below n, by Euclid's algorithm, in a number of steps that grows as the logarithm
+/// of n (Graham, Knuth & Patashnik, Concrete Mathematics, 3.5). The sum itself must be below 2^128.
+fn floor_sum(mut n: u128, mut m: u128, mut a: u128, mut b: u128) -> u128 {
+    let mut sum = 0;
+    loop {
+        if n > 0 && a >= m {
+            sum += n * (n - 1) / 2 * (a / m);
+            a %= m;
+        }
+        sum += n * (b / m);
+        b %= m;
+        let most = a * n + b;
+        if most < m {
+            return sum;
+        }
+        n = most / m;
+        b = most % m;
+        std::mem::swap(&mut m, &mut a);
     }
 }
 
@@ -182,6 +249,37 @@ mod tests {
                 count += 1;
             }
             prop_assert_eq!((passed, passing), (count, walking));
+        }
+
+        #[test]
+        fn passing_over_most_of_them_tells_when_they_were_due(
+            rate in 1e3f64..1e9,
+            worker in 0u32..9,
+            until in 0u64..2_000_000,
+            most in 0u64..3_000,
+        ) {
+            let mut walking = Constant::new(rate, Share::new(worker, 9)).unwrap();
+            let mut passing = walking.clone();
+            let passed = passing.pass_most(Nanos(until), most);
+            let mut walked = Passed::default();
+            while walked.count < most && walking.clone().next().is_some_and(|due| due.0 < until) {
+                walked.last = walking.next().unwrap();
+                walked.count += 1;
+                walked.sum_ns += u128::from(walked.last.0);
+            }
+            prop_assert_eq!((passed, passing), (walked, walking));
+        }
+
+        #[test]
+        fn arrivals_are_spread_evenly(first in 0u64..1_000, length in 0u64..5_000, count in 1u64..2_000) {
+            let behind = Nanos(first + length);
+            let spread = Constant::spread(Nanos(first), behind, count);
+            let dues: Vec<u64> = spread.clone().take(count as usize).map(|due| due.0).collect();
+            let truth = |i: u64| first + length * i / count;
+            prop_assert_eq!(&dues, &(0..count).map(truth).collect::<Vec<_>>());
+            let passed = spread.clone().pass_most(Nanos(behind.0 + 1), count);
+            let sum = dues.iter().map(|due| u128::from(*due)).sum();
+            prop_assert_eq!(passed, Passed { count, last: Nanos(truth(count - 1)), sum_ns: sum });
         }
 
         #[test]

@@ -16,6 +16,7 @@ mod poisson;
 mod shaped;
 
 pub use constant::Constant;
+pub(crate) use constant::Passed;
 pub use poisson::Poisson;
 pub use shaped::Shaped;
 
@@ -23,8 +24,8 @@ pub use shaped::Shaped;
 pub const RATE_MIN_PER_S: f64 = 1e-6;
 /// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
 pub const RATE_MAX_PER_S: f64 = 1e9;
-/// Fastest rate of requests, per second. Workers walk along their arrivals twice, and record each that was never sent, at
-/// some 20 ns: at a rate far beyond this one they would fall behind the clock, and take as long to end as they measured.
+/// Fastest rate of requests, per second. Workers walk along their arrivals twice, at 2 to 20 ns each: at a rate far beyond
+/// this one they would fall behind the clock.
 pub const ARRIVALS_MAX_PER_S: f64 = 2e7;
 
 /// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.
@@ -142,6 +143,15 @@ impl Schedule {
     /// A usage error when the rate is outside [`RATE_MIN_PER_S`] to [`RATE_MAX_PER_S`].
     pub fn poisson(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
+    }
+
+    /// How many arrivals are drawn for one of this worker, at some 10 ns each; none where they need no visit to be counted.
+    pub(crate) const fn draws(&self) -> u64 {
+        match self {
+            Self::Constant(_) => 0,
+            Self::Poisson(poisson) => poisson.workers(),
+            Self::Shaped(shaped) => shaped.workers(),
+        }
     }
 
     /// What belongs to an arrival behind it, so that *n* arrivals take *n* gaps on average: a mean gap where the first is

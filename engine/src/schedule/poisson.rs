@@ -40,6 +40,11 @@ impl Poisson {
         })
     }
 
+    /// Workers that the arrivals are dealt out to.
+    pub(crate) const fn workers(&self) -> u64 {
+        self.workers as u64
+    }
+
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,

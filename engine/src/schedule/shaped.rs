@@ -67,6 +67,11 @@ impl Shaped {
         self.gap_behind
     }
 
+    /// Workers that the arrivals are dealt out to.
+    pub(crate) const fn workers(&self) -> u64 {
+        self.workers as u64
+    }
+
     /// The next arrival of the process of rate one.
     #[inline]
     #[expect(

@@ -224,8 +224,8 @@ impl<G: Gauge> Course<G> {
         };
     }
 
-    /// Counts what was due before the end and was not sent. There may be millions, and the time that they take is that of
-    /// replies under way: so this comes when nothing is awaited any more.
+    /// Counts what was due before the end and was not sent. It may take a fifth of a second, which is that of replies under
+    /// way: so this comes when nothing is awaited any more.
     pub(in crate::worker) fn count_unsent(
         &mut self,
         recording: &mut Recording,
@@ -236,13 +236,14 @@ impl<G: Gauge> Course<G> {
         let left_behind = self.pacer.left_behind();
         warmup.operations.due += left_behind;
         warmup.operations.unsent_at_end += left_behind;
-        self.pacer.take_unsent(end, |due| {
+        let spread = self.pacer.take_unsent(end, |due, overdue| {
             if due >= warmup_end {
-                measured.count_unsent(Some(&mut *recording), due, end);
+                measured.count_unsent(Some(&mut *recording), overdue, end);
             } else {
-                warmup.count_unsent(None, due, end);
+                warmup.count_unsent(None, overdue, end);
             }
         });
+        recording.count_spread_unsent(spread);
     }
 
     /// Whether a draining client need not wait any longer.

@@ -2,8 +2,19 @@
 
 use std::collections::VecDeque;
 
-use crate::schedule::Schedule;
+use crate::histogram::{SameBin, bin_start};
+use crate::schedule::{Constant, Passed, Schedule};
 use crate::units::{Instant, Nanos};
+
+/// Arrivals that nobody sent are visited one by one up to so many draws, when the run is over: 0.1 s. An interrupted one has
+/// no more time than that. Those of a constant rate are counted by arithmetic, however many there are.
+const VISITS_MAX: u64 = 8 << 20;
+/// Fewer equally spaced arrivals than this are visited, which takes less than the arithmetic.
+const TOGETHER_LEAST: u64 = 32;
+/// Arrivals whose due times are kept, so that others can be placed between them.
+const MARKS: usize = 1024;
+/// Arrivals from one mark to the next, at first.
+const MARK_EVERY: u64 = 1024;
 
 /// What a slot is to do at the next submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +41,48 @@ struct Arrivals {
     next: Instant,
     /// The one before.
     last: Option<Instant>,
+    /// Arrivals before the next one.
+    index: u64,
+}
+
+/// Arrivals that a walk has passed over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stretch {
+    count: u64,
+    first: Instant,
+    last: Instant,
+    sum_ns: u128,
+}
+
+impl Stretch {
+    fn add(&mut self, due: Instant) {
+        if self.count == 0 {
+            self.first = due;
+        }
+        self.count += 1;
+        self.last = due;
+        self.sum_ns += u128::from(due.0);
+    }
+
+    /// Adds those behind it, which are told as offsets from `start`.
+    fn add_together(&mut self, start: Instant, passed: Passed) {
+        if passed.count == 0 {
+            return;
+        }
+        self.count += passed.count;
+        self.last = start + passed.last;
+        self.sum_ns += passed.sum_ns + u128::from(passed.count) * u128::from(start.0);
+    }
+
+    /// How long they have been due at `now`.
+    fn overdue(&self, now: Instant) -> SameBin {
+        SameBin {
+            count: self.count,
+            shortest: now.since(self.last),
+            longest: now.since(self.first),
+            sum_ns: u128::from(self.count) * u128::from(now.0) - self.sum_ns,
+        }
+    }
 }
 
 impl Arrivals {
@@ -47,13 +100,107 @@ impl Arrivals {
 
     #[inline]
     fn advance(&mut self) {
+        self.count_next();
+        self.find_next();
+    }
+
+    #[inline]
+    fn count_next(&mut self) {
         if self.next >= self.measured_from
             && let Some(left) = &mut self.left
         {
             *left -= 1;
         }
         self.last = Some(self.next);
-        self.find_next();
+        self.index += 1;
+    }
+
+    /// Passes over the arrivals before `until`, but visits no more than `visits`.
+    #[inline]
+    fn pass(&mut self, until: Instant, visits: u64) -> Stretch {
+        let mut stretch = Stretch::default();
+        for _ in 0..visits {
+            if self.next >= until {
+                break;
+            }
+            stretch.add(self.next);
+            self.count_next();
+            self.pass_together(until, &mut stretch);
+            self.find_next();
+        }
+        stretch
+    }
+
+    /// Passes over arrivals behind the next one without visiting them, where they are equally spaced and many.
+    #[inline]
+    fn pass_together(&mut self, until: Instant, stretch: &mut Stretch) {
+        let Schedule::Constant(constant) = &mut self.schedule else {
+            return;
+        };
+        let is_measured = self.next >= self.measured_from;
+        let phase_end = if is_measured {
+            self.end
+        } else {
+            self.measured_from
+        };
+        let until = until.min(phase_end);
+        let least = constant.step().0.saturating_mul(TOGETHER_LEAST);
+        if until.since(self.next).0 <= least {
+            return;
+        }
+        let most = self.left.filter(|_| is_measured).unwrap_or(u64::MAX);
+        let passed = constant.pass_most(until.since(self.start), most);
+        if passed.count == 0 {
+            return;
+        }
+        stretch.add_together(self.start, passed);
+        self.index += passed.count;
+        self.last = Some(stretch.last);
+        if is_measured && let Some(left) = &mut self.left {
+            *left -= passed.count;
+        }
+    }
+}
+
+/// When every so many-th arrival was due, from the first to the one that the clock has reached; the more there are, the farther
+/// apart they are.
+#[derive(Debug)]
+struct Marks {
+    every: u64,
+    dues: Vec<Instant>,
+}
+
+impl Marks {
+    fn new() -> Self {
+        Self {
+            every: MARK_EVERY,
+            dues: Vec::with_capacity(MARKS),
+        }
+    }
+
+    /// The number of the arrival that is to be marked next.
+    fn next(&self) -> u64 {
+        self.every * self.dues.len() as u64
+    }
+
+    fn push(&mut self, due: Instant) {
+        self.dues.push(due);
+        if self.dues.len() == MARKS {
+            let mut index = 0;
+            self.dues.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.every *= 2;
+        }
+    }
+
+    /// The marks behind arrival `index`, with their numbers.
+    fn behind(&self, index: u64) -> impl Iterator<Item = (u64, Instant)> {
+        let numbered = (0..).map(|mark| mark * self.every).zip(&self.dues);
+        numbered
+            .map(|(number, due)| (number, *due))
+            .skip_while(move |(number, _)| *number <= index)
     }
 }
 
@@ -112,6 +259,8 @@ pub(in crate::worker) struct Pacer {
     sending: Option<Arrivals>,
     /// Follows the clock.
     arriving: Option<Arrivals>,
+    /// Where that walk has been, of arrivals that are not counted by arithmetic.
+    marks: Marks,
     /// Arrivals that wait: due, and not given to a slot.
     backlog: u64,
     backlog_max: u64,
@@ -150,6 +299,7 @@ impl Pacer {
             schedule,
             sending: None,
             arriving: None,
+            marks: Marks::new(),
             backlog: 0,
             backlog_max: 0,
             left_behind: None,
@@ -179,6 +329,7 @@ impl Pacer {
                 left: self.remaining,
                 next: Instant::FAR_FUTURE,
                 last: None,
+                index: 0,
             };
             arrivals.find_next();
             arrivals
@@ -282,18 +433,35 @@ impl Pacer {
     /// one. The walk that follows the clock stands at that end anyway, so the other one continues from there, and however
     /// many wait, none of them is visited.
     fn leave_warmup(&mut self) {
-        let (Some(arriving), Some(sending)) = (&mut self.arriving, &mut self.sending) else {
+        self.backlog += self.arrive_before(self.warmup_end).count;
+        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
             return;
         };
-        while arriving.next < self.warmup_end {
-            arriving.advance();
-            self.backlog += 1;
-        }
         sending.clone_from(arriving);
         self.returned.clear();
         self.left_behind = Some(std::mem::take(&mut self.backlog));
         self.backlog_max = 0;
         self.worker_away = Nanos::ZERO;
+    }
+
+    /// Walks with the clock up to `until`.
+    #[inline]
+    fn arrive_before(&mut self, until: Instant) -> Stretch {
+        let mut all = Stretch::default();
+        let Some(arriving) = &mut self.arriving else {
+            return all;
+        };
+        if matches!(arriving.schedule, Schedule::Constant(_)) {
+            return arriving.pass(until, u64::MAX);
+        }
+        while arriving.next < until {
+            if arriving.index == self.marks.next() {
+                self.marks.push(arriving.next);
+            }
+            all.add(arriving.next);
+            arriving.advance();
+        }
+        all
     }
 
     /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of which, and is asked
@@ -306,16 +474,16 @@ impl Pacer {
         if self.left_behind.is_none() && now >= self.warmup_end {
             self.leave_warmup();
         }
-        let (Some(arriving), Some(sending)) = (&mut self.arriving, &mut self.sending) else {
+        let arrived = self.arrive_before(now + Nanos(1));
+        self.backlog += arrived.count;
+        if self.had_free && arrived.count > 0 {
+            let away = arrived.overdue(now).sum_ns;
+            let away = Nanos(u64::try_from(away).unwrap_or(u64::MAX));
+            self.worker_away = self.worker_away + away;
+        }
+        let Some(sending) = &mut self.sending else {
             return;
         };
-        while arriving.next <= now {
-            if self.had_free {
-                self.worker_away = self.worker_away + now.since(arriving.next);
-            }
-            arriving.advance();
-            self.backlog += 1;
-        }
         while !self.closed && (sending.next <= now || !self.returned.is_empty()) {
             let Some(slot) = self.free.pop() else {
                 break;
@@ -347,16 +515,20 @@ impl Pacer {
         }
     }
 
-    /// Open loop: calls `dropped` with every arrival that is due at `now` and found no free slot. Nothing waits then.
-    pub(in crate::worker) fn shed(&mut self, now: Instant, mut dropped: impl FnMut(Instant)) {
+    /// Open loop: calls `dropped` with the arrivals that are due at `now` and found no free slot, as
+    /// [`Pacer::take_unsent`] does. Nothing waits then.
+    pub(in crate::worker) fn shed(
+        &mut self,
+        now: Instant,
+        mut dropped: impl FnMut(Instant, &SameBin),
+    ) {
         let Some(sending) = &mut self.sending else {
             return;
         };
-        self.returned.drain(..).for_each(&mut dropped);
-        while sending.next <= now {
-            dropped(sending.next);
-            sending.advance();
+        for due in self.returned.drain(..) {
+            dropped(due, &SameBin::one(now.since(due)));
         }
+        leave(sending, now, now + Nanos(1), u64::MAX, &mut dropped);
         (self.backlog, self.backlog_max) = (0, 0);
     }
 
@@ -408,22 +580,99 @@ impl Pacer {
         self.end = Instant::default();
     }
 
-    /// The loop has ended: calls `unsent` with every arrival before `end` that was not sent.
-    pub(in crate::worker) fn take_unsent(&mut self, end: Instant, mut unsent: impl FnMut(Instant)) {
-        self.returned.drain(..).for_each(&mut unsent);
-        if let Some(sending) = &mut self.sending {
-            while sending.next < end {
-                unsent(sending.next);
-                sending.advance();
-            }
+    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent, those together whose time since
+    /// they were due has the same bin: when the first of them was due, and how long ago that is for all. All are of one
+    /// phase. Whatever their number, it is called some ten thousand times for each power of ten.
+    ///
+    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly between those whose due times
+    /// the walk with the clock has kept: returns how many were.
+    pub(in crate::worker) fn take_unsent(
+        &mut self,
+        end: Instant,
+        mut unsent: impl FnMut(Instant, &SameBin),
+    ) -> u64 {
+        for due in self.returned.drain(..) {
+            unsent(due, &SameBin::one(end.since(due)));
         }
+        let Some(sending) = &mut self.sending else {
+            return 0;
+        };
+        let visits = VISITS_MAX.checked_div(sending.schedule.draws());
+        let visits = visits.unwrap_or(u64::MAX);
+        leave(sending, end, end, visits, &mut unsent);
+        if sending.next >= end {
+            return 0;
+        }
+        self.spread_unsent(end, &mut unsent)
+    }
+
+    /// The rest, which is too much to be visited. Its number is known, and every so many-th due time of it.
+    ///
+    /// Between two marks are a thousandth of all arrivals or so. Of `n` arrivals of a Poisson process between two that are
+    /// known, none is farther off its even place than some √n/2 mean gaps (the standard deviation in the middle of a
+    /// Brownian bridge): of a million in 50 ms, 25 µs.
+    fn spread_unsent(&mut self, end: Instant, unsent: &mut impl FnMut(Instant, &SameBin)) -> u64 {
+        self.arrive_before(end);
+        let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
+            return 0;
+        };
+        let count = arriving.index - sending.index;
+        let last = std::iter::once((arriving.index, end));
+        let (mut index, mut from) = (sending.index, sending.next);
+        for (number, until) in self.marks.behind(index).chain(last) {
+            let mut spaced = Arrivals {
+                schedule: Schedule::Constant(Constant::spread(
+                    Nanos::ZERO,
+                    until.since(from),
+                    number - index,
+                )),
+                start: from,
+                measured_from: Instant::default(),
+                end: Instant::FAR_FUTURE,
+                left: Some(number - index),
+                next: Instant::FAR_FUTURE,
+                last: None,
+                index: 0,
+            };
+            spaced.find_next();
+            leave(&mut spaced, end, Instant::FAR_FUTURE, u64::MAX, unsent);
+            (index, from) = (number, until);
+        }
+        sending.clone_from(arriving);
+        count
+    }
+}
+
+/// Calls `unsent` with the arrivals before `until`, those of one bin at `now` together; visits no more than `visits`.
+fn leave(
+    arrivals: &mut Arrivals,
+    now: Instant,
+    until: Instant,
+    mut visits: u64,
+    unsent: &mut impl FnMut(Instant, &SameBin),
+) {
+    while arrivals.next < until && visits > 0 {
+        let due = arrivals.next;
+        let alike = Instant(now.0 - bin_start(now.since(due)).0) + Nanos(1);
+        let phase_end = if due < arrivals.measured_from {
+            arrivals.measured_from
+        } else {
+            until
+        };
+        let before = arrivals.index;
+        let stretch = arrivals.pass(alike.min(until).min(phase_end), visits);
+        visits = visits.saturating_sub(arrivals.index - before);
+        unsent(due, &stretch.overdue(now));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::schedule::Share;
+    use crate::histogram::{Distribution, Extent, Kind, Recording, RecordingSpec};
+    use crate::schedule::{Arrivals, Load, Share};
 
     const MS: u64 = 1_000_000;
 
@@ -462,7 +711,7 @@ mod tests {
         assert_eq!(pacer.backlog_max(), 21);
         let mut unsent = Vec::new();
         pacer.finish();
-        pacer.take_unsent(Instant(50 * MS), |due| unsent.push(due.0 / MS));
+        pacer.take_unsent(Instant(50 * MS), |due, _| unsent.push(due.0 / MS));
         assert_eq!(unsent, (10..50).collect::<Vec<_>>());
     }
 
@@ -472,7 +721,7 @@ mod tests {
         pacer.dispatch(Instant(2 * MS), |_| true);
         let mut unsent = Vec::new();
         pacer.finish();
-        pacer.take_unsent(Instant(3 * MS), |due| unsent.push(due.0 / MS));
+        pacer.take_unsent(Instant(3 * MS), |due, _| unsent.push(due.0 / MS));
         assert_eq!(unsent, [0, 1, 2]);
     }
 
@@ -490,7 +739,7 @@ mod tests {
         assert!(pacer.is_over(end), "what is free only now takes nothing");
         let mut unsent = Vec::new();
         pacer.finish();
-        pacer.take_unsent(end, |due| unsent.push(due.0 / MS));
+        pacer.take_unsent(end, |due, _| unsent.push(due.0 / MS));
         assert_eq!(unsent, (105..110).collect::<Vec<_>>());
     }
 
@@ -499,7 +748,7 @@ mod tests {
         let mut pacer = open(1_000.0, None, 1);
         pacer.push(0, Action::Request);
         pacer.finish();
-        pacer.take_unsent(Instant(0), |_| panic!("nothing was due"));
+        pacer.take_unsent(Instant(0), |_, _| panic!("nothing was due"));
         assert_eq!(pacer.take_ready(), [(0, Action::Request)]);
     }
 
@@ -529,13 +778,13 @@ mod tests {
             || Schedule::constant(1e6, Share::WHOLE).unwrap(),
             || Schedule::poisson(1e6, 7, Share::new(1, 3)).unwrap(),
             || {
-                let load = crate::schedule::Load {
+                let load = Load {
                     from_per_s: 1e6,
                     to_per_s: 2e6,
                     hold: Nanos(10 * MS),
                     ramp: Nanos(10 * MS),
                 };
-                let jitter = crate::schedule::Arrivals::Jitter(0.3);
+                let jitter = Arrivals::Jitter(0.3);
                 Schedule::new(&load, jitter, 7, Share::WHOLE).unwrap()
             },
         ];
@@ -569,12 +818,14 @@ mod tests {
                 let warm = schedule().take_while(|at| at.0 < 10 * MS).count();
                 let measured = schedule().take_while(|at| at.0 < 20 * MS).count() - warm;
                 let warm_begun = begun.iter().filter(|at| **at < 10 * MS).count();
-                let mut unsent = Vec::new();
+                let mut unsent = 0;
                 pacer.finish();
-                pacer.take_unsent(Instant(20 * MS), |due| unsent.push(due.0));
-                assert!(unsent.iter().all(|at| *at >= 10 * MS));
+                pacer.take_unsent(Instant(20 * MS), |due, overdue| {
+                    assert!(due.0 >= 10 * MS);
+                    unsent += usize::try_from(overdue.count).unwrap();
+                });
                 let measured_begun = begun.len() - warm_begun;
-                assert_eq!(measured_begun + unsent.len(), measured, "{step} {late}");
+                assert_eq!(measured_begun + unsent, measured, "{step} {late}");
                 let left = usize::try_from(pacer.left_behind()).unwrap();
                 assert_eq!(warm_begun + left, warm, "{step} {late}");
             }
@@ -653,5 +904,162 @@ mod tests {
         assert!(pacer.may_begin(Instant(12), true));
         assert!(!pacer.may_begin(Instant(13), true));
         assert!(pacer.is_spent());
+    }
+
+    fn ramp(from_per_s: f64, to_per_s: f64) -> Load {
+        Load {
+            from_per_s,
+            to_per_s,
+            hold: Nanos(10 * MS),
+            ramp: Nanos(40 * MS),
+        }
+    }
+
+    /// A pacer whose one slot never comes back, at the end of a run from 0 to `end`.
+    fn overrun(schedule: Schedule, warmup_end: Instant, end: Instant) -> Pacer {
+        let mut pacer = Pacer::new(Some(schedule), None, 1, 1);
+        pacer.start(Instant(0), warmup_end, end);
+        pacer.make_available(0, 0);
+        for now in 0..=20 {
+            pacer.dispatch(Instant(end.0 / 20 * now), |_| true);
+            let ready = pacer.take_ready();
+            pacer.put_back(ready);
+        }
+        pacer.finish();
+        pacer
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_was_not_sent_is_recorded_together_as_one_by_one(
+            kind in 0..5,
+            rate in 1e3f64..5e6,
+            seed in 0u64..1_000,
+            worker in 0u32..3,
+            by_count in proptest::bool::ANY,
+        ) {
+            let share = Share::new(worker, 3);
+            let schedule = match kind {
+                0 => Schedule::constant(rate, share),
+                1 => Schedule::poisson(rate, seed, share),
+                2 => Schedule::new(&Load::steady(rate), Arrivals::Jitter(0.4), seed, share),
+                3 => Schedule::new(&ramp(rate, 2.0 * rate), Arrivals::Constant, seed, share),
+                _ => Schedule::new(&ramp(rate, rate / 3.0), Arrivals::Poisson, seed, share),
+            };
+            let schedule = schedule.unwrap();
+            let (warmup_end, end) = (Instant(12 * MS), Instant(60 * MS));
+            let spec = RecordingSpec {
+                extent: if by_count {
+                    Extent::Count(20_000)
+                } else {
+                    Extent::Time(Nanos(48 * MS))
+                },
+                interval: Nanos(10 * MS),
+                open_loop: true,
+            };
+            let mut pacer = overrun(schedule.clone(), warmup_end, end);
+            // What the last dispatches gave to the slot was begun.
+            let begun = pacer.sending.as_ref().unwrap().next;
+            let (mut together, mut single) = (Recording::new(spec), Recording::new(spec));
+            together.begin(warmup_end);
+            single.begin(warmup_end);
+            let mut calls = 0;
+            let spread = pacer.take_unsent(end, |due, overdue| {
+                assert!(due >= warmup_end);
+                together.record_unsent(end, overdue);
+                calls += 1;
+            });
+            let dues = schedule.map(|offset| Instant(0) + offset);
+            let unsent = dues.skip_while(|due| *due < begun).take_while(|due| *due < end);
+            let mut count = 0;
+            for due in unsent {
+                single.record_unsent(end, &SameBin::one(end.since(due)));
+                count += 1;
+            }
+            prop_assert_eq!(spread, 0);
+            prop_assert!(calls <= count);
+            for kind in [Kind::Response, Kind::Lateness] {
+                let [a, b] = [&together, &single].map(|of| of.distribution(kind).unwrap());
+                prop_assert_eq!(a.encode(), b.encode());
+                let figures = |d: &Distribution| (d.count(), d.censored(), d.max_ns(), d.mean_ns());
+                prop_assert_eq!(figures(a), figures(b));
+                prop_assert_eq!(a.quantile(5.0), b.quantile(5.0));
+                prop_assert_eq!(together.block_counts(kind, 0.5), single.block_counts(kind, 0.5));
+            }
+            let length = end.since(warmup_end);
+            let series = |of: &Recording| -> Vec<_> {
+                of.series(length).map(|entry| (entry.max, entry.encode())).collect()
+            };
+            prop_assert_eq!(series(&together), series(&single));
+        }
+    }
+
+    /// The time from the signal to the end of the process is bounded: so is the work, whatever was due.
+    #[test]
+    fn six_hundred_million_that_were_not_sent_are_left_in_some_thousand_calls() {
+        let end = Instant(30_000 * MS);
+        let schedule = Schedule::constant(2e7, Share::WHOLE).unwrap();
+        let mut pacer = overrun(schedule, Instant(0), end);
+        let (mut calls, mut count, mut sum_ns) = (0, 0, 0);
+        let spread = pacer.take_unsent(end, |_, overdue| {
+            calls += 1;
+            count += overdue.count;
+            sum_ns += overdue.sum_ns;
+        });
+        // 0 was sent; they are 50 ns apart.
+        let expected = 600_000_000 - 1;
+        assert_eq!((count, spread), (expected, 0));
+        assert_eq!(
+            sum_ns,
+            50 * u128::from(expected) * u128::from(expected + 1) / 2
+        );
+        assert!(calls < 30_000, "{calls}");
+    }
+
+    #[test]
+    fn more_than_can_be_visited_are_spread_and_none_is_lost_or_made_up() {
+        let end = Instant(2_000 * MS);
+        let share = Share::new(1, 2);
+        let schedules = [
+            Schedule::poisson(1.5e7, 3, share),
+            Schedule::new(
+                &Load {
+                    hold: Nanos(500 * MS),
+                    ramp: Nanos(1_000 * MS),
+                    ..ramp(1e7, 2e7)
+                },
+                Arrivals::Poisson,
+                3,
+                share,
+            ),
+        ];
+        for schedule in schedules {
+            let schedule = schedule.unwrap();
+            let mut pacer = overrun(schedule.clone(), Instant(0), end);
+            let (mut calls, mut count) = (0, 0);
+            let (mut together, mut single) = (Distribution::new(), Distribution::new());
+            let spread = pacer.take_unsent(end, |_, overdue| {
+                calls += 1;
+                count += overdue.count;
+                together.record_censored_together(overdue);
+            });
+            assert!(pacer.take_unsent(end, |_, _| panic!("all are left")) == 0);
+            let dues = schedule
+                .map(|offset| offset.0)
+                .take_while(|due| *due < end.0);
+            for due in dues.skip(1) {
+                single.record_censored(Nanos(end.0 - due));
+            }
+            assert_eq!(count, single.count());
+            assert!(spread > 1_000_000 && spread < count);
+            assert!(calls < 50_000, "{calls}");
+            for percent in [0.1, 1.0, 25.0, 50.0, 75.0, 99.0, 99.9] {
+                let [a, b] = [&together, &single].map(|of| of.quantile(percent).unwrap().value_ns);
+                let off = single.resolution(Nanos(b)).0 + 50_000;
+                assert!(a.abs_diff(b) <= off, "{percent}: {a} {b}");
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a client worker counts beside its recording.
 
-use crate::histogram::Recording;
+use crate::histogram::{Recording, SameBin};
 use crate::result::Operations;
 use crate::units::Instant;
 use crate::worker::errors::Errors;
@@ -15,17 +15,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// What was due at `due` and is not going to be sent any more; noticed at `now`.
+    /// What was due `overdue` before `now` and is not going to be sent any more.
     pub(in crate::worker) fn count_unsent(
         &mut self,
         recording: Option<&mut Recording>,
-        due: Instant,
+        overdue: &SameBin,
         now: Instant,
     ) {
-        self.operations.due += 1;
-        self.operations.unsent_at_end += 1;
+        self.operations.due += overdue.count;
+        self.operations.unsent_at_end += overdue.count;
         if let Some(recording) = recording {
-            recording.record_unsent(now, now.since(due));
+            recording.record_unsent(now, overdue);
         }
     }
 

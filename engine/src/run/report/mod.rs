@@ -66,6 +66,18 @@ pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     warnings
 }
 
+/// What is said where arrivals that were never sent were too many to be visited.
+pub(super) fn spread_unsent(count: u64) -> Option<Warning> {
+    (count > 0).then(|| Warning {
+        code: "unsent-spread".to_owned(),
+        message: format!(
+            "{count} requests that were due and never sent are all counted, but their response times and latenesses are taken from evenly spread due times between some that are known"
+        ),
+        advice: "they are off by microseconds; a lower rate, or equal gaps (--arrivals constant), are exact"
+            .to_owned(),
+    })
+}
+
 /// How the client measured.
 pub(super) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
     let StepOutcome {

@@ -270,16 +270,15 @@ impl<G: Gauge> HttpClient<G> {
         });
         if self.spec.late == Late::Drop {
             let (warmup_end, tally) = (self.course.warmup_end, &mut self.tally);
-            self.course.pacer.shed(now, |due| {
-                let measured = due >= warmup_end;
-                let of = if measured {
-                    tally.recording.record_unsent(now, now.since(due));
+            self.course.pacer.shed(now, |due, overdue| {
+                let of = if due >= warmup_end {
+                    tally.recording.record_unsent(now, overdue);
                     &mut tally.measured
                 } else {
                     &mut tally.warmup
                 };
-                of.operations.due += 1;
-                of.operations.dropped += 1;
+                of.operations.due += overdue.count;
+                of.operations.dropped += overdue.count;
             });
         }
     }

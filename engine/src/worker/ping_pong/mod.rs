@@ -12,7 +12,7 @@ mod spec;
 
 use crate::bounds::NAP;
 use crate::driver::{Completion, Driver, DriverError, Wait};
-use crate::histogram::Recording;
+use crate::histogram::{Recording, SameBin};
 use crate::limits::HYBRID_SPIN;
 use crate::proto::hello::{Accept, WaitMode};
 use crate::schedule::Schedule;
@@ -205,7 +205,8 @@ impl<G: Gauge> Client<G> {
                 } else {
                     &mut self.warmup
                 };
-                tally.count_unsent(measured.then_some(&mut self.recording), due, now);
+                let overdue = SameBin::one(now.since(due));
+                tally.count_unsent(measured.then_some(&mut self.recording), &overdue, now);
             }
             return Ok(());
         }
