@@ -74,6 +74,19 @@ impl Pace {
         self.next = self.due.max(left + Nanos(self.gap.0 / 5 * 4));
     }
 
+    /// The measured phase begins at `start`: sends that were due before it and did not leave by then never do, as it is with
+    /// requests (DESIGN D6). Else what the warm-up left over is made up for in the measured phase, and is late there.
+    pub(super) fn leave_warmup(&mut self, start: Instant) {
+        if self.due >= start {
+            return;
+        }
+        self.schedule.pass(start.since(self.t0));
+        self.advance();
+        self.next = self.due.max(self.next);
+        // What follows it is no gap of the schedule.
+        self.last = None;
+    }
+
     /// How many sends were due before `until` and did not leave.
     pub(super) fn count_unsent(&mut self, until: Instant) -> u64 {
         if self.due >= until {
@@ -157,6 +170,24 @@ mod tests {
             assert_eq!(pace.next(), us(100 * n));
             pace.handle_sent(us(100 * n + 60), true);
         }
+    }
+
+    #[test]
+    fn what_the_warm_up_left_over_leaves_with_it() {
+        let mut pace = pace();
+        pace.handle_sent(us(0), false);
+        pace.leave_warmup(us(1_000));
+        assert_eq!(pace.next(), us(1_000));
+        pace.handle_sent(us(1_010), true);
+        assert_eq!(pace.next(), us(1_100));
+        assert_eq!(pace.lateness().max_ns(), Some(10_000));
+        assert_eq!(pace.deviation().count(), 0);
+        assert_eq!(pace.count_unsent(us(2_000)), 9);
+        // A sender on time loses nothing.
+        let mut on_time = self::pace();
+        on_time.handle_sent(us(0), false);
+        on_time.leave_warmup(us(100));
+        assert_eq!(on_time.next(), us(100));
     }
 
     #[test]

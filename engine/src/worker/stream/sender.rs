@@ -213,10 +213,19 @@ impl Sender {
         link: &mut Link,
         now: Instant,
     ) -> Result<(), DriverError> {
+        self.leave_warmup(now);
         if self.due(link).is_some_and(|due| due <= now) {
             self.send_next(io, link, now)?;
         }
         Ok(())
+    }
+
+    /// What became due in the warm-up and was not begun by its end leaves the queue then.
+    fn leave_warmup(&mut self, now: Instant) {
+        let start = self.window.start();
+        if let Some(pace) = self.pace.as_mut().filter(|_| now >= start) {
+            pace.leave_warmup(start);
+        }
     }
 
     /// The kernel took `bytes`; none: it had no room for a datagram.
@@ -457,6 +466,7 @@ impl Sender {
         let path = io
             .path_mtu(link.socket())
             .filter(|_| self.transport == Transport::Udp);
+        self.leave_warmup(now);
         let unsent = self.count_unsent(until);
         let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
         let tcp_only = |_: &u64| self.transport == Transport::Tcp;
@@ -486,6 +496,8 @@ impl Sender {
         match (&mut self.pace, self.left) {
             (None, _) => 0,
             (Some(_), Some(left)) => left.div_ceil(u64::from(self.size)),
+            // Of the warm-up nothing counts.
+            (Some(_), None) if until < self.window.start() => 0,
             (Some(pace), None) => pace.count_unsent(until) + self.refused,
         }
     }

@@ -1,6 +1,7 @@
 //! UDP: every datagram is accounted for.
 
 use super::*;
+use crate::histogram::Distribution;
 
 /// Datagrams of 1,000 bytes, 2,000 in each second of each direction.
 fn paced(direction: Direction) -> Setup {
@@ -276,6 +277,41 @@ fn a_server_that_does_not_know_the_session_says_so() {
             let own = &results.tally.streams[0].own;
             assert!(own.sent.is_some() == direction.is_up());
             assert!(own.received.is_some() == direction.is_down());
+        }
+    }
+}
+
+#[test]
+fn what_the_warm_up_did_not_send_is_neither_late_nor_unsent_in_the_measured_phase() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        // The sender stands still until shortly after the warm-up, or until shortly before the end.
+        for (until, least) in [(210, 950), (690, 10)] {
+            let setup = Setup {
+                transport,
+                warmup: ms(200),
+                ..paced(Direction::Down)
+            };
+            let mut world = World::new(&setup);
+            world.start();
+            let start = world.started_at;
+            world.frozen = Some((start + ms(10), start + ms(until)));
+            let results = world.finish();
+            let legs = results.legs();
+            let sent = legs[0].sent;
+            let late = Distribution::decode(sent.lateness_hdr.as_ref().unwrap()).unwrap();
+            let what = format!("{transport:?} {until}: {} of {}", sent.sends, sent.unsent);
+            let most = Nanos::from_millis(until - 200 + 2);
+            assert!(
+                late.max_ns().unwrap() <= most.0,
+                "{what}: {:?}",
+                late.max_ns()
+            );
+            assert!(sent.sends >= least, "{what}");
+            // 2,000 a second in half a second.
+            assert!(
+                (999..=1_000).contains(&(sent.sends + sent.unsent)),
+                "{what}"
+            );
         }
     }
 }
