@@ -190,19 +190,28 @@ impl Job {
     }
 
     /// With a stdout that the test reads itself, or not.
-    pub(crate) fn start_into(mut command: Command, stdout: impl Into<Stdio>) -> Self {
+    pub(crate) fn start_into(command: Command, stdout: impl Into<Stdio>) -> Self {
+        Self::start_between(command, stdout, Stdio::piped())
+    }
+
+    /// The same of stderr.
+    pub(crate) fn start_between(
+        mut command: Command,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
         let busy = quiet::Busy::begin();
-        command
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let started = Instant::now();
         let mut child = command.spawn().expect("the command starts");
         let stdout = match child.stdout.take() {
             Some(pipe) => Lines::of(pipe),
             None => Lines::of(std::io::empty()),
         };
-        let stderr = Lines::of(child.stderr.take().expect("it is piped"));
+        let stderr = match child.stderr.take() {
+            Some(pipe) => Lines::of(pipe),
+            None => Lines::of(std::io::empty()),
+        };
         Self {
             child,
             started,

@@ -6,6 +6,7 @@ mod command;
 mod exit;
 mod log;
 mod output;
+mod patient;
 mod progress;
 mod redact;
 mod report;

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use tare_engine::error::{Error, Result};
 use tare_engine::result::{Interval, Params, Report};
 
+use crate::patient;
 use crate::progress::complain;
 use crate::report::{self, Look, histogram, json};
 
@@ -132,13 +133,12 @@ pub(crate) struct Stdout {
 }
 
 impl Stdout {
-    /// Writes and flushes; a reader that has left is no error.
+    /// Writes; a reader that has left is no error, one that does not read is when the run is interrupted.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.reader_left {
             return Ok(());
         }
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        match patient::write_all(&io::stdout(), bytes) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.reader_left = true;
                 Ok(())
@@ -376,10 +376,10 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
             file.write_all(bytes)?;
             file.persist(&path).map(drop).map_err(|failed| failed.error)
         }
-        Place::Device => fs::OpenOptions::new()
-            .write(true)
-            .open(path)?
-            .write_all(bytes),
+        Place::Device => {
+            let device = fs::OpenOptions::new().write(true).open(path)?;
+            patient::write_all(&device, bytes)
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is said on stderr: errors always, progress only to a person at a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,10 +11,11 @@ use tare_engine::units::Nanos;
 
 use crate::report;
 
-/// One line on stderr. A closed stderr changes nothing.
+/// One line on stderr. A closed stderr changes nothing, nor does one that nobody reads once the run is interrupted.
 pub(crate) fn complain(line: &str) {
     // What a peer said may be part of the line; it stays one line, and drives no terminal.
-    let _ = writeln!(std::io::stderr().lock(), "tare: {}", visible(line));
+    let line = format!("tare: {}\n", visible(line));
+    let _ = crate::patient::write_all(&std::io::stderr(), line.as_bytes());
 }
 
 /// The progress of a run, on a terminal; nothing in a pipe.

@@ -11,15 +11,18 @@
 //! | | a load beside it to carry something | `--timeout` + [`LOAD_AHEAD_MAX`] | goes on |
 //! | | a reply; bytes of a stream to move | `--timeout` (or the stream's own pauses) | timed out; error |
 //! | | the end of warm-up and measured phase | their lengths | |
+//! | | a stream that ends by bytes | [`SLOW_TIMEOUTS`] timeouts for each [`BYTES_IN_TIMEOUT_MIN`] of as many | error |
 //! | | replies under way at the end | `--timeout` | in flight |
 //! | | a stream's queue to drain, and its figures | `--timeout`, and what the queue needs at the rate of the stream, [`ENDING_MAX`] in all | error |
 //! | | the figures of other tests, and all closes | `--timeout` | without them |
 //! | | closes after it has given up | [`CLOSING_MAX`] | leaves them to the driver |
 //! | | a command around a visit | [`HOOK_MAX`], then [`HOOK_GRACE`] | killed |
 //! | client, interrupted | replies under way | [`DRAIN_INTERRUPTED`] | in flight |
+//! | | arrivals that were not sent to be counted | some 10 million visits | spread evenly |
 //! | | figures, a stream's queue, closes | [`FINISH_INTERRUPTED`], [`ENDING_INTERRUPTED`] | without them |
 //! | | a command before a visit | [`HOOK_GRACE_INTERRUPTED`] | killed |
-//! | | a command after a visit, which undoes a change | as ever | a second signal |
+//! | | a command after a visit, which undoes a change | as ever, and says so | a second signal |
+//! | | whoever reads its stdout and stderr | [`OUTPUT_INTERRUPTED`] in all | says what is missing |
 //! | server | the first byte, the whole hello | [`HELLO_MAX`] | closed |
 //! | | an HTTP request to be whole | [`REQUEST_MAX`] | 408 |
 //! | | a client that is silent, or takes nothing | `--idle-timeout` | closed |
@@ -48,12 +51,19 @@ pub const ENDING_WOUND_UP: Nanos = Nanos::from_millis(1_500);
 pub const ENDING_MAX: Nanos = Nanos::from_secs(60);
 /// A stream slower than this when it ends, bytes a second, is not waited for longer than a silent one.
 pub const DRAIN_RATE_MIN: u64 = 4_096;
+/// A stream that ends by bytes has no clock: it is to move so many in each timeout, or in as many timeouts as are looked at
+/// together as much as that comes to, else it is given up.
+pub const BYTES_IN_TIMEOUT_MIN: u64 = 1_024;
+/// Timeouts that are looked at together.
+pub const SLOW_TIMEOUTS: u64 = 5;
 /// The figures of a stream over UDP are fetched for so long beyond the timeout, where parts of them come.
 pub const FETCH_MAX: Nanos = Nanos::from_secs(5);
 /// Once a client has given its connections up, their closes are awaited for so long.
 pub const CLOSING_MAX: Nanos = Nanos::from_millis(100);
 /// A load that carries nothing after so long beyond its timeout never will.
 pub const LOAD_AHEAD_MAX: Nanos = Nanos::from_secs(5);
+/// When interrupted, whoever should read stdout and stderr and does not is waited for so long in all.
+pub const OUTPUT_INTERRUPTED: Nanos = Nanos::from_millis(150);
 /// How long a command that stands around a visit of a comparison may take.
 pub const HOOK_MAX: Nanos = Nanos::from_secs(5 * 60);
 /// How long such a command has to end by itself once it was told to (SIGTERM), before it is killed.
@@ -84,7 +94,8 @@ pub const PROBE_MAX: Nanos = Nanos::from_secs(1);
 const _: () = {
     // From the signal on: a nap, the end of the phase, the closes, and the launching thread's look.
     let client = NAP.0 + DRAIN_INTERRUPTED.0 + FINISH_INTERRUPTED.0 + CLOSING_MAX.0;
-    assert!(client + NAP.0 < INTERRUPTED_MAX.0);
+    // Then its report, whose reader is looked for once more behind each nap.
+    assert!(client + NAP.0 + OUTPUT_INTERRUPTED.0 + NAP.0 < INTERRUPTED_MAX.0);
     assert!(ENDING_INTERRUPTED.0 <= DRAIN_INTERRUPTED.0 + FINISH_INTERRUPTED.0);
     // Of a server: its look for the signal, a nap until the stop is noticed, and one until it is over.
     assert!(3 * NAP.0 + STOP_MAX.0 + CLOSING_MAX.0 < INTERRUPTED_MAX.0);

@@ -742,3 +742,244 @@ fn a_rate_that_cannot_be_holds_up_no_other_session_and_no_stop() {
     serve.stops();
     assert!(begun.elapsed() < BOUND);
 }
+
+/// A comparison, and what it is about when the signal comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparing {
+    /// A visit whose far end says nothing any more.
+    Visit,
+    /// The rest between a command and its visit.
+    Rest,
+    /// The command before a visit.
+    Before,
+}
+
+#[test]
+fn the_first_signal_ends_a_comparison_in_a_visit_and_between_visits() {
+    let mut cells = Vec::new();
+    for &backend in backends() {
+        for about in [Comparing::Visit, Comparing::Rest, Comparing::Before] {
+            for signal in [Signal::SIGINT, Signal::SIGTERM] {
+                cells.push((backend, about, signal));
+            }
+        }
+    }
+    each_of(&cells, |(backend, about, signal)| {
+        let far_end = FarEnd::start(Fate::Silent, Phase::Measure, false);
+        let directory = tempfile::tempdir().unwrap();
+        let trace = directory.path().join("trace");
+        let visits = || {
+            let text = std::fs::read_to_string(&trace).unwrap_or_default();
+            text.lines().count()
+        };
+        // The first one is that of the trial.
+        let shown = trace.display();
+        let before = match about {
+            Comparing::Before => {
+                format!("b=echo visit >> {shown}; [ $(wc -l < {shown}) -lt 4 ] || sleep 600")
+            }
+            _ => format!("b=echo visit >> {shown}"),
+        };
+        let arms = ["a", "b"].map(|arm| format!("{arm}={}", far_end.address));
+        let settle = if about == Comparing::Rest {
+            "30s"
+        } else {
+            "1ms"
+        };
+        let words = [
+            &["compare", &arms[0], &arms[1], "--before", &before][..],
+            &["--after", "b=true", "--settle", settle, "--quiet"],
+            &["--blocks", "500", "--block-duration", "50ms"],
+            &["--backend", backend, "--format", "json"],
+            &[
+                "--",
+                "lat",
+                "--warmup",
+                "1ms",
+                "--timeout",
+                "20s",
+                "--wait",
+                "block",
+            ],
+        ];
+        let job = Job::tare(&words.concat());
+        let least = if about == Comparing::Rest { 1 } else { 4 };
+        eventually("visits", || visits() >= least);
+        if about == Comparing::Visit {
+            far_end.turns();
+        }
+        thread::sleep(Duration::from_millis(150));
+        let begun = Instant::now();
+        job.signal(signal);
+        let ran = job.wait().exits(130);
+        let took = begun.elapsed();
+        let what = format!("{backend} {about:?} {signal}");
+        assert!(took < BOUND, "{what}: {took:?}: {ran:#?}");
+        if about != Comparing::Rest {
+            told(&ran, &what);
+        }
+    });
+}
+
+/// A command that undoes a change has its time, and whoever waits for it knows what for.
+#[test]
+fn a_signal_does_not_cut_short_what_undoes_a_change() {
+    let serve = Serve::start("");
+    let arms = ["a", "b"].map(|arm| format!("{arm}={}", serve.address()));
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let text = || std::fs::read_to_string(&trace).unwrap_or_default();
+    let shown = trace.display();
+    let after = format!(
+        "b=echo leaves >> {shown}; [ $(wc -l < {shown}) -lt 7 ] || sleep 1.5; echo left >> {shown}"
+    );
+    let words = [
+        &[
+            "compare", &arms[0], &arms[1], "--after", &after, "--settle", "1ms",
+        ][..],
+        &[
+            "--blocks",
+            "500",
+            "--block-duration",
+            "50ms",
+            "--format",
+            "json",
+        ],
+        &["--", "lat", "--warmup", "1ms", "--wait", "block"],
+    ];
+    let job = Job::tare(&words.concat());
+    eventually("a slow end of a visit", || {
+        text().lines().count() >= 7 && text().ends_with("leaves\n")
+    });
+    let begun = Instant::now();
+    job.signal(Signal::SIGINT);
+    let ran = job.wait().exits(130);
+    let took = begun.elapsed();
+    assert!(
+        took < Duration::from_millis(1_500) + BOUND,
+        "{took:?}: {ran:#?}"
+    );
+    assert!(text().ends_with("leaves\nleft\n"), "{}", text());
+    let ran = ran.complains(&["waiting for --after b='echo …'", "for at most 300 s"]);
+    told(&ran, "the end of a visit");
+}
+
+#[test]
+fn a_signal_ends_the_doctor() {
+    let (crowded, _crowd) = full_backlog();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        for after in [0, 20, 100] {
+            let job = Job::tare(&["doctor", &crowded.to_string()]);
+            thread::sleep(Duration::from_millis(after));
+            let begun = Instant::now();
+            job.signal(signal);
+            let ran = job.wait();
+            assert!(begun.elapsed() < BOUND, "{ran:#?}");
+        }
+    }
+}
+
+/// A pipe without room, and its reader, which does not read.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let size = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    writer.write_all(&vec![b'x'; size as usize]).unwrap();
+    (reader, writer)
+}
+
+/// As in `tare … | less`, where nobody turns the page.
+#[test]
+fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
+    let serve = Serve::start("");
+    let cells = [
+        ("json", "-n 200", false),
+        ("json", "-n 200", true),
+        ("text", "-n 200", true),
+        ("jsonl", "-d 60s --interval 100ms", false),
+        ("jsonl", "-d 60s --interval 100ms", true),
+    ];
+    let address = serve.address().to_owned();
+    each_of(&cells, |(format, length, is_stderr_full)| {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("x.json");
+        let flags = format!("--warmup 0 --wait block --format {format} {length}");
+        let mut command = tare();
+        command.args(["lat", &address, "-o"]).arg(&file);
+        command.args(flags.split(' '));
+        let (_reader, stdout) = full_pipe();
+        let (_other, stderr) = full_pipe();
+        let job = if is_stderr_full {
+            Job::start_between(command, stdout, stderr)
+        } else {
+            Job::start_into(command, stdout)
+        };
+        listens(&job);
+        if length.starts_with("-n") {
+            // The file of a step is written when that is over, and stdout after it.
+            eventually("the run ends", || file.exists());
+        } else {
+            job.is_measuring();
+        }
+        thread::sleep(Duration::from_millis(250));
+        let begun = Instant::now();
+        job.signal(Signal::SIGINT);
+        let ran = job.wait().exits(130);
+        let took = begun.elapsed();
+        assert!(
+            took < BOUND,
+            "{format} {is_stderr_full}: {took:?}: {ran:#?}"
+        );
+        if !is_stderr_full {
+            ran.complains(&["stdout cannot be written", "bytes were not written"]);
+        }
+        // What has another place is there.
+        let text = std::fs::read_to_string(&file).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_ne!(report["results"][0]["operations"]["completed"], 0);
+    });
+}
+
+/// Bytes have no clock: who takes one now and again would prolong the run for ever.
+#[test]
+fn a_far_end_that_drips_does_not_prolong_a_transfer_by_bytes() {
+    let mut cells = Vec::new();
+    for &backend in backends() {
+        for direction in ["up", "down"] {
+            cells.push((backend, direction));
+        }
+    }
+    each_of(&cells, |(backend, direction)| {
+        let far_end = FarEnd::start(Fate::Drips, Phase::Measure, false);
+        let flags = format!(
+            "--bytes 100G --timeout 400ms --wait block --backend {backend} --direction {direction}"
+        );
+        let job = Job::test("bw", &far_end.address.to_string(), &flags);
+        thread::sleep(Duration::from_millis(200));
+        far_end.turns();
+        let begun = Instant::now();
+        let ran = job.wait().exits(1);
+        // Two stretches of five timeouts, and the end.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}: {ran:#?}");
+        let ran = ran.complains(&["a stream moved", "too few to wait for the rest"]);
+        told(&ran, direction);
+    });
+}
+
+/// What was due and never sent is recorded when the run is over, and there may be hundreds of millions of it.
+#[test]
+fn a_signal_ends_a_rate_that_cannot_be() {
+    let serve = Serve::start("");
+    let url = format!("http://{}/", serve.address());
+    for &backend in backends() {
+        for arrivals in ["constant", "poisson"] {
+            let flags = format!(
+                "-R 20M -c 4 -d 60s --warmup 0 --wait block --quiet --backend {backend} --arrivals {arrivals}"
+            );
+            let job = Job::test("http", &url, &flags);
+            listens(&job);
+            thread::sleep(Duration::from_secs(3));
+            ends(job, Signal::SIGINT, &flags);
+        }
+    }
+}

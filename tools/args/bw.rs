@@ -69,7 +69,8 @@ pub(crate) struct BwArgs {
     traffic: TrafficArgs,
     /// End each step once that much payload was moved over all streams, in each direction: 10G, 500M
     ///
-    /// Then all of it counts: there is no warm-up.
+    /// Then all of it counts: there is no warm-up. A stream that moves less than 5 KiB in five times the --timeout is given
+    /// up: what was moved until then is reported, marked partial.
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["duration", "count"])]
     #[arg(help_heading = "How long")]
     bytes: Option<Size>,

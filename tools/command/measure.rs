@@ -111,7 +111,11 @@ pub(super) fn present(
         // Nobody reads on, and that is what ended the run.
         return Ok(Exit::Measured);
     }
-    let exit = exit::of(&finished, args.strict);
+    // The signal may have come when all was measured, and nobody read it.
+    let exit = match &written {
+        Err(_) if interrupt.is_raised() => Exit::Interrupted,
+        _ => exit::of(&finished, args.strict),
+    };
     match written {
         Err(error) if exit != Exit::Interrupted => Err(error),
         Err(error) => {

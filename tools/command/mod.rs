@@ -23,6 +23,7 @@ use tare_engine::run::observe::Interrupt;
 
 use crate::args::{Cli, Command};
 use crate::exit::Exit;
+use crate::patient;
 use crate::progress::complain;
 
 /// Carries out the command; what goes wrong is one line on stderr.
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
 fn stop_on_signals(interrupt: &Interrupt) -> Result<()> {
     let watched = |error| Error::environment(format!("signals cannot be watched: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(watched)?;
+    patient::heed(interrupt);
     let interrupt = interrupt.clone();
     let watch = move || {
         for signal in signals.forever() {

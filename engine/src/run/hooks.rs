@@ -15,7 +15,7 @@ use super::journal::{Journal, Note};
 use super::observe::Interrupt;
 use crate::bounds::{HOOK_GRACE, HOOK_MAX};
 use crate::error::{Error, Result};
-use shell::{End, Ended, Patience, SHELL};
+use shell::{End, Ended, OnInterrupt, Patience, SHELL};
 
 /// The commands of an arm, as typed; a shell runs them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,13 +55,18 @@ impl Hooks {
         }
     }
 
-    /// Runs the before-command of `arm` to its end.
+    /// Runs the before-command of `arm` to its end. As [`Entered::leave`] does, it calls `told` with what is waited for.
     ///
     /// # Errors
     /// Where the run was interrupted before or meanwhile, where the change cannot be journaled (then nothing was run), or
     /// where the before-command fails or takes too long. Whatever was begun was ended and its after-command run; whether
     /// that failed too is told apart, because what is measured next is measured with it.
-    pub fn enter(&self, arm: &str, spec: &HookSpec) -> std::result::Result<Entered<'_>, Refused> {
+    pub fn enter(
+        &self,
+        arm: &str,
+        spec: &HookSpec,
+        told: &mut dyn FnMut(&str),
+    ) -> std::result::Result<Entered<'_>, Refused> {
         if self.interrupt.is_raised() {
             return Err(Refused::default());
         }
@@ -90,17 +95,18 @@ impl Hooks {
         let Some(before) = &spec.before else {
             return Ok(entered);
         };
-        let ended = shell::run(before, arm, self.patience, Some(&self.interrupt));
+        let (limits, end) = (self.patience, OnInterrupt::End);
+        let ended = shell::run(before, arm, limits, &self.interrupt, end);
         if matches!(ended.end, End::Interrupted) {
             return Err(Refused {
                 why: None,
-                unclean: entered.leave().err(),
+                unclean: entered.leave(told).err(),
             });
         }
         let Some(error) = self.failure("--before", arm, before, &ended) else {
             return Ok(entered);
         };
-        let unclean = entered.leave().err().map(|undoing| {
+        let unclean = entered.leave(told).err().map(|undoing| {
             Error::environment(format!("{}, and {}", error.message(), undoing.message()))
                 .remedy(undoing.advice().unwrap_or_default())
         });
@@ -207,20 +213,33 @@ struct Pending {
 }
 
 impl Entered<'_> {
-    /// Runs the after-command to its end; an interrupt does not cut it short.
+    /// Runs the after-command to its end; an interrupt does not cut it short, and `told` says then what is waited for.
     ///
     /// # Errors
     /// An environment error where it fails or takes too long. What it should have undone stays in the journal then, and
     /// the error's advice, which holds the whole command, is what to type; it is for no report, as [`Refused::unclean`].
-    pub fn leave(mut self) -> Result<()> {
-        self.undo()
+    pub fn leave(mut self, told: &mut dyn FnMut(&str)) -> Result<()> {
+        self.undo(told)
     }
 
-    fn undo(&mut self) -> Result<()> {
+    fn undo(&mut self, told: &mut dyn FnMut(&str)) -> Result<()> {
         let Some(Pending { after, note }) = self.pending.take() else {
             return Ok(());
         };
-        let ended = shell::run(&after, &self.arm, self.hooks.patience, None);
+        let limit = self.hooks.patience.limit;
+        let mut tell = || {
+            let (arm, hint) = (&self.arm, hint(&after));
+            told(&format!(
+                "interrupted: waiting for --after {arm}='{hint}', which undoes a change, for at most {limit}; a second signal leaves it undone"
+            ));
+        };
+        let ended = shell::run(
+            &after,
+            &self.arm,
+            self.hooks.patience,
+            &self.hooks.interrupt,
+            OnInterrupt::Tell(&mut tell),
+        );
         match self.hooks.failure("--after", &self.arm, &after, &ended) {
             None => {
                 note.settle();
@@ -234,7 +253,7 @@ impl Entered<'_> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         // Nobody is there to be told; what is not undone stays in the journal.
-        let _ = self.undo();
+        let _ = self.undo(&mut |_| {});
     }
 }
 

@@ -39,7 +39,10 @@ impl Comparing<'_> {
         } else {
             name.clone()
         };
-        let entered = match self.hooks.enter(&called, &hooks) {
+        let entered = match self
+            .hooks
+            .enter(&called, &hooks, &mut |text| self.observer.announce(text))
+        {
             Ok(entered) => entered,
             Err(refused) => {
                 self.unclean = refused.unclean;
@@ -60,7 +63,9 @@ impl Comparing<'_> {
         let held = arm.held.as_deref();
         let ran = measurement.run(held, self.interrupt, &mut within);
         self.steps_done += arm.steps;
-        self.unclean = entered.leave().err();
+        self.unclean = entered
+            .leave(&mut |text| self.observer.announce(text))
+            .err();
         if hooks.after.is_some() {
             rest(self.plan.settle, self.interrupt);
         }

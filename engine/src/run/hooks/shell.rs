@@ -66,14 +66,24 @@ pub(super) struct Ended {
     pub(super) said: String,
 }
 
-/// Runs `command` with the variable `TARE_ARM` set to `arm`. Where `interrupt` is given and raised, it is ended. What it
-/// leaves in the background is left alone, unless it is ended: then the whole process group is.
+/// What an interrupt does to a command.
+pub(super) enum OnInterrupt<'a> {
+    /// It is ended.
+    End,
+    /// It goes on, and this is called once.
+    Tell(&'a mut dyn FnMut()),
+}
+
+/// Runs `command` with the variable `TARE_ARM` set to `arm`. What it leaves in the background is left alone, unless it is
+/// ended: then the whole process group is.
 pub(super) fn run(
     command: &str,
     arm: &str,
     patience: Patience,
-    interrupt: Option<&Interrupt>,
+    interrupt: &Interrupt,
+    mut on_interrupt: OnInterrupt<'_>,
 ) -> Ended {
+    let mut is_told = false;
     let started = Instant::now();
     let mut running = match Running::start(command, arm) {
         Ok(running) => running,
@@ -86,11 +96,20 @@ pub(super) fn run(
     };
     let end = loop {
         running.read(LOOK_MS);
-        let is_interrupted = interrupt.is_some_and(Interrupt::is_raised);
-        match running.look() {
+        let is_interrupted = interrupt.is_raised();
+        let look = running.look();
+        if let (State::Running, OnInterrupt::Tell(tell)) = (&look, &mut on_interrupt)
+            && is_interrupted
+            && !std::mem::replace(&mut is_told, true)
+        {
+            tell();
+        }
+        match look {
             State::Gone => break running.reap(),
             State::WantsTerminal => break End::WantedTerminal,
-            State::Running if is_interrupted => break End::Interrupted,
+            State::Running if is_interrupted && matches!(on_interrupt, OnInterrupt::End) => {
+                break End::Interrupted;
+            }
             State::Running if started.elapsed() >= patience.limit.into() => break End::TimedOut,
             State::Running => {}
         }
@@ -324,7 +343,13 @@ mod tests {
     };
 
     fn plain(command: &str) -> Ended {
-        run(command, "tuned", PATIENCE, None)
+        run(
+            command,
+            "tuned",
+            PATIENCE,
+            &Interrupt::default(),
+            OnInterrupt::End,
+        )
     }
 
     fn exit_code(ended: &Ended) -> Option<i32> {
@@ -382,7 +407,13 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_ended_with_all_its_group() {
-        let ended = run("sleep 600 & echo $!; sleep 600", "a", SHORT, None);
+        let ended = run(
+            "sleep 600 & echo $!; sleep 600",
+            "a",
+            SHORT,
+            &Interrupt::default(),
+            OnInterrupt::End,
+        );
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert!(!ended.said.is_empty());
         await_end(&ended.said);
@@ -398,7 +429,8 @@ mod tests {
             "trap '' TERM; echo $$; while :; do sleep 600; done",
             "a",
             patience,
-            None,
+            &Interrupt::default(),
+            OnInterrupt::End,
         );
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert!(!runs(&ended.said));
@@ -414,7 +446,13 @@ mod tests {
         let path = fixture.files().path("/x");
         let tidy = format!("echo tidy >&2; echo tidy > {}; exit 0", path.display());
         let command = format!("echo at work >&2; trap '{tidy}' TERM; while :; do sleep 0.01; done");
-        let ended = run(&command, "a", SHORT, None);
+        let ended = run(
+            &command,
+            "a",
+            SHORT,
+            &Interrupt::default(),
+            OnInterrupt::End,
+        );
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert_eq!(ended.said, "at work");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "tidy\n");
@@ -424,9 +462,14 @@ mod tests {
     fn an_interrupt_ends_only_what_may_be_interrupted() {
         let interrupt = Interrupt::default();
         interrupt.raise();
-        let ended = run("sleep 600", "a", PATIENCE, Some(&interrupt));
+        let ended = run("sleep 600", "a", PATIENCE, &interrupt, OnInterrupt::End);
         assert!(matches!(ended.end, End::Interrupted), "{ended:?}");
         assert_eq!(exit_code(&plain("exit 7")), Some(7));
+        let mut told = 0;
+        let mut tell = || told += 1;
+        let on_interrupt = OnInterrupt::Tell(&mut tell);
+        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, on_interrupt);
+        assert_eq!((exit_code(&ended), told), (Some(7), 1), "told once");
     }
 
     #[test]

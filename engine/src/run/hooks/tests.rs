@@ -61,7 +61,7 @@ impl Place {
     /// What becomes of entering with such commands.
     fn refused(&self, before: &str, after: &str) -> Refused {
         let spec = self.spec(before, after);
-        self.hooks.enter("tuned", &spec).unwrap_err()
+        self.hooks.enter("tuned", &spec, &mut |_| {}).unwrap_err()
     }
 
     /// The error of entering with such commands, of which the second undoes the first.
@@ -77,10 +77,10 @@ fn the_visit_stands_between_before_and_after() {
     let place = Place::new();
     let spec = place.spec("true", "true");
     for _ in 0..2 {
-        let entered = place.hooks.enter("tuned", &spec).unwrap();
+        let entered = place.hooks.enter("tuned", &spec, &mut |_| {}).unwrap();
         assert_eq!(place.entries(), 1);
         assert_eq!(place.logged().last().unwrap(), "before");
-        entered.leave().unwrap();
+        entered.leave(&mut |_| {}).unwrap();
         assert_eq!(place.entries(), 0);
     }
     assert_eq!(place.logged(), ["before", "after", "before", "after"]);
@@ -94,8 +94,8 @@ fn the_change_is_journaled_before_it_is_made() {
         &format!("{listing} >> {}", place.log().display()),
         &format!("{listing} >> {}", place.log().display()),
     );
-    let entered = place.hooks.enter("a/b", &spec).unwrap();
-    entered.leave().unwrap();
+    let entered = place.hooks.enter("a/b", &spec, &mut |_| {}).unwrap();
+    entered.leave(&mut |_| {}).unwrap();
     let logged = place.logged();
     assert!(logged[1].starts_with("a-b-"), "{logged:?}");
     assert_eq!(logged[3], logged[1], "until it is undone");
@@ -104,22 +104,31 @@ fn the_change_is_journaled_before_it_is_made() {
 #[test]
 fn arms_without_commands_run_and_journal_nothing() {
     let place = Place::new();
-    let entered = place.hooks.enter("plain", &HookSpec::default()).unwrap();
-    entered.leave().unwrap();
+    let entered = place
+        .hooks
+        .enter("plain", &HookSpec::default(), &mut |_| {})
+        .unwrap();
+    entered.leave(&mut |_| {}).unwrap();
     let only_before = HookSpec {
         before: place.logging("before", "true"),
         after: None,
     };
-    let entered = place.hooks.enter("tuned", &only_before).unwrap();
+    let entered = place
+        .hooks
+        .enter("tuned", &only_before, &mut |_| {})
+        .unwrap();
     assert_eq!(place.entries(), 0, "nothing would undo it");
-    entered.leave().unwrap();
+    entered.leave(&mut |_| {}).unwrap();
     let only_after = HookSpec {
         before: None,
         after: place.logging("after", "true"),
     };
-    let entered = place.hooks.enter("tuned", &only_after).unwrap();
+    let entered = place
+        .hooks
+        .enter("tuned", &only_after, &mut |_| {})
+        .unwrap();
     assert_eq!(place.entries(), 1);
-    entered.leave().unwrap();
+    entered.leave(&mut |_| {}).unwrap();
     assert_eq!(place.logged(), ["before", "after"]);
 }
 
@@ -168,7 +177,7 @@ fn interrupted(place: &Place, after: &str) -> Refused {
             fs::read(&fifo).unwrap();
             place.interrupt.raise();
         });
-        place.hooks.enter("tuned", &spec).unwrap_err()
+        place.hooks.enter("tuned", &spec, &mut |_| {}).unwrap_err()
     })
 }
 
@@ -210,9 +219,9 @@ fn an_interrupt_does_not_cut_undoing_short() {
     let place = Place::new();
     let last = place.logging("whole", "true").unwrap();
     let spec = place.spec("true", &format!("sleep 0.05; {last}"));
-    let entered = place.hooks.enter("tuned", &spec).unwrap();
+    let entered = place.hooks.enter("tuned", &spec, &mut |_| {}).unwrap();
     place.interrupt.raise();
-    entered.leave().unwrap();
+    entered.leave(&mut |_| {}).unwrap();
     assert_eq!(place.logged(), ["before", "after", "whole"]);
 }
 
@@ -221,7 +230,7 @@ fn a_panic_and_an_early_return_undo() {
     let place = Place::new();
     let spec = place.spec("true", "true");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _entered = place.hooks.enter("tuned", &spec).unwrap();
+        let _entered = place.hooks.enter("tuned", &spec, &mut |_| {}).unwrap();
         panic!("as a defect would");
     }));
     assert!(result.is_err());
@@ -239,8 +248,8 @@ fn a_failing_after_stays_in_the_journal_and_says_what_to_type() {
         "; echo \"$TARE_ARM\" >> {}",
         place.log().display()
     ));
-    let entered = place.hooks.enter("it's", &spec).unwrap();
-    let error = entered.leave().unwrap_err();
+    let entered = place.hooks.enter("it's", &spec, &mut |_| {}).unwrap();
+    let error = entered.leave(&mut |_| {}).unwrap_err();
     assert_eq!(
         error.message(),
         "--after it's='echo …' failed with exit code 9"
@@ -297,7 +306,7 @@ fn what_a_killed_run_left_is_named_with_what_undoes_it() {
         before: Some("true".into()),
         after: Some("sysctl -w a='0 1' # back".into()),
     };
-    let entered = hooks.enter("tuned", &spec).unwrap();
+    let entered = hooks.enter("tuned", &spec, &mut |_| {}).unwrap();
     // As a SIGKILL would: nothing is undone, and the process is gone.
     std::mem::forget(entered);
     assert_eq!(journal.leftovers(), []);

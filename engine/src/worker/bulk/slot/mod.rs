@@ -1,6 +1,7 @@
 //! One connection of a bulk test: a dialogue, and on it a sender, a receiver, or both.
 
 mod datagrams;
+mod trickle;
 
 use super::spec::{BulkSpec, StreamAccount};
 use crate::bounds::{DRAIN_RATE_MIN, ENDING_MAX, FETCH_MAX};
@@ -15,6 +16,7 @@ use crate::worker::link::Purpose;
 use crate::worker::stream::{
     Receiver, STRAGGLERS, Sender, UNSENT_BYTES, receive_bytes, send_bytes, set_options,
 };
+use trickle::Trickle;
 
 /// One stream.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub(super) struct Slot {
     ends_by: Instant,
     /// Bytes sent and received.
     moved: (u64, u64),
+    /// Watches a stream that ends by bytes.
+    trickle: Option<Trickle>,
     account: StreamAccount,
 }
 
@@ -80,6 +84,7 @@ impl Slot {
             queue: 0,
             ends_by: Instant::FAR_FUTURE,
             moved: (0, 0),
+            trickle: None,
             account: StreamAccount::default(),
         }
     }
@@ -161,6 +166,8 @@ impl Slot {
     pub(super) fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
         self.began_at = Some(now);
         (self.sent_at, self.received_at, self.spoke_at) = (now, now, now);
+        let ask = self.spec.hello.stream.as_ref();
+        self.trickle = ask.filter(|ask| ask.bytes > 0).map(|_| Trickle::new(now));
         self.receive(io, now)?;
         if self.spec.transport() == Transport::Udp && self.sender.is_none() {
             self.signal(io, now)?;
@@ -453,7 +460,37 @@ impl Slot {
             };
             return Ok(News::Failed(self.silence(io, stage)));
         }
+        if matches!(news, News::Nothing)
+            && !self.ending
+            && let Some(failure) = self.trickles(now, self.patience(spec))
+        {
+            return Ok(News::Failed(failure));
+        }
         Ok(news)
+    }
+
+    /// Whether a stream that ends by bytes moves so few of them that it would not end.
+    fn trickles(&mut self, now: Instant, patience: Nanos) -> Option<Failure> {
+        let size = self.spec.hello.size_bytes;
+        let gap = self
+            .spec
+            .hello
+            .stream
+            .as_ref()
+            .and_then(|ask| ask.gap(size));
+        let asked = gap.map(|gap| size.saturating_mul(1_000_000_000) / gap.0.max(1));
+        let moved = self.moved.0 + self.moved.1;
+        let slow = self.trickle.as_mut()?.look(now, moved, patience, asked)?;
+        let stage = match self.sender {
+            Some(_) => Stage::Send,
+            None => Stage::Receive,
+        };
+        let error = Error::peer(format!(
+            "a stream moved {} bytes in {}, too few to wait for the rest",
+            slow.moved, slow.took
+        ));
+        let remedy = "check the path and the server; -d ends a run by time, and a longer --timeout waits for less";
+        Some(Failure::new(stage, "slow", Some(error.remedy(remedy))))
     }
 
     pub(super) fn silence<D: Driver>(&self, io: &D, stage: Stage) -> Failure {
