@@ -90,10 +90,6 @@ const DIRECTION: &[(&[&str], &[&str])] = &[
 /// Plain data that stands in a higher module and is spoken of in lower ones.
 const SHARED_TYPES: &[&str] = &["crate::driver::Backend"];
 
-/// Lines of a file, and the files that are longer for a reason.
-const FILE_LINES_MAX: usize = 750;
-const LONG_FILES: &[(&str, &str)] = &[];
-
 /// Lines of code of a function, as clippy.toml has it. A longer one says why, in the reason of its
 /// `expect(clippy::too_many_lines, …)`.
 const FUNCTION_LINES_MAX: usize = 80;
@@ -158,13 +154,9 @@ fn nothing_sleeps() {
 }
 
 #[test]
-fn files_and_functions_stay_short() {
+fn functions_stay_short() {
     let mut found = String::new();
     for source in sources(&["engine/src", "tools", "benches", "tests"]) {
-        let lines = source.text.lines().count();
-        if lines > FILE_LINES_MAX && !is_listed(LONG_FILES, &source.name) {
-            let _ = writeln!(found, "{}: {lines} lines", source.name);
-        }
         for function in functions(&source.code) {
             if function.lines > FUNCTION_LINES_MAX && !source.gives_a_reason(&function) {
                 let line = line_of(&source.code, function.at);
@@ -184,7 +176,7 @@ fn files_and_functions_stay_short() {
 
 #[test]
 fn exceptions_name_files_that_are_there() {
-    for (name, reason) in LONG_FILES.iter().chain(SLEEPERS) {
+    for (name, reason) in SLEEPERS {
         assert!(
             root().join(name).is_file(),
             "{name} is listed, and is not there"

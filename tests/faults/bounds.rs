@@ -914,10 +914,10 @@ fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
             Job::start_into(command, stdout)
         };
         listens(&job);
-        if length.starts_with("-n") {
+        if length.starts_with("-n") && !is_stderr_full {
             // The file of a step is written when that is over, and stdout after it.
             eventually("the run ends", || file.exists());
-        } else {
+        } else if !length.starts_with("-n") {
             job.is_measuring();
         }
         thread::sleep(Duration::from_millis(250));
@@ -939,19 +939,13 @@ fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
     });
 }
 
-/// Bytes have no clock: who takes one now and again would prolong the run for ever.
+/// Bytes have no clock: a server that sends one now and again would prolong the run for ever.
 #[test]
 fn a_far_end_that_drips_does_not_prolong_a_transfer_by_bytes() {
-    let mut cells = Vec::new();
-    for &backend in backends() {
-        for direction in ["up", "down"] {
-            cells.push((backend, direction));
-        }
-    }
-    each_of(&cells, |(backend, direction)| {
+    each_of(backends(), |backend| {
         let far_end = FarEnd::start(Fate::Drips, Phase::Measure, false);
         let flags = format!(
-            "--bytes 100G --timeout 400ms --wait block --backend {backend} --direction {direction}"
+            "--bytes 100G --timeout 400ms --wait block --backend {backend} --direction down"
         );
         let job = Job::test("bw", &far_end.address.to_string(), &flags);
         thread::sleep(Duration::from_millis(200));
@@ -961,8 +955,7 @@ fn a_far_end_that_drips_does_not_prolong_a_transfer_by_bytes() {
         // Two stretches of five timeouts, and the end.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}: {ran:#?}");
-        let ran = ran.complains(&["a stream moved", "too few to wait for the rest"]);
-        told(&ran, direction);
+        told(&ran, backend);
     });
 }
 

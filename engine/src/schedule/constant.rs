@@ -273,11 +273,11 @@ mod tests {
         #[test]
         fn arrivals_are_spread_evenly(first in 0u64..1_000, length in 0u64..5_000, count in 1u64..2_000) {
             let behind = Nanos(first + length);
-            let spread = Constant::spread(Nanos(first), behind, count);
+            let mut spread = Constant::spread(Nanos(first), behind, count);
             let dues: Vec<u64> = spread.clone().take(count as usize).map(|due| due.0).collect();
             let truth = |i: u64| first + length * i / count;
             prop_assert_eq!(&dues, &(0..count).map(truth).collect::<Vec<_>>());
-            let passed = spread.clone().pass_most(Nanos(behind.0 + 1), count);
+            let passed = spread.pass_most(Nanos(behind.0 + 1), count);
             let sum = dues.iter().map(|due| u128::from(*due)).sum();
             prop_assert_eq!(passed, Passed { count, last: Nanos(truth(count - 1)), sum_ns: sum });
         }

@@ -155,123 +155,27 @@ pub(super) fn figure(rate: f64) -> f64 {
 ///    it answered is what it can do; see [`queues_at_server`].
 /// 4. *The server*, if connections were in use for a small part of the time and nevertheless all of them at once: it stood
 ///    still for a time.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "a small positive number; the cast saturates"
-)]
 fn cause(step: &StepResult, target: f64, words: &Words) -> (String, String) {
-    let Words {
-        operation,
-        peer,
-        path,
-        look,
-        ..
-    } = words;
     if let Some(reason) = saturation(step) {
         let advice = "lower --rate, or use more --threads on CPUs of their own";
         return (format!("the generator, since {reason}"), advice.to_owned());
     }
-    let down = down(step);
-    let operations = &step.operations;
-    let missing = operations.due.saturating_sub(operations.completed);
-    let explains = |part: f64| part > 0.0 && part >= DOWN_SHARE * share(missing, operations.due);
-    if explains(down) {
-        let errors = step.errors.iter();
-        let kinds = errors.map(|error| (format!("{} {}", error.phase, error.cause), error.count));
-        return (
-            format!(
-                "{peer}, connections to it were down for {:.0} % of the time: {}",
-                down * 100.0,
-                most(&mut kinds.collect::<Vec<_>>())
-            ),
-            "see whether it died or was restarted, and its limits on connections".to_owned(),
-        );
+    if let Some(cause) = unanswered(step, words) {
+        return cause;
     }
-    let vain = share_of_connections(
-        step,
-        operations.timed_out.checked_mul(step.params.timeout_ns),
-    );
-    if explains(vain) {
-        return (
-            format!(
-                "{path}, {} of {} {operation}s had no answer within {}, and connections waited for these for {:.0} % of the \
-                 time",
-                operations.timed_out,
-                operations.sent,
-                Nanos(step.params.timeout_ns),
-                vain * 100.0
-            ),
-            "see what is lost on the way; a shorter --timeout frees the connections sooner"
-                .to_owned(),
-        );
-    }
-    let unsuccessful = operations.failed + operations.timed_out;
-    if share(unsuccessful, operations.due) > 1.0 - SENT_SHARE {
-        return (
-            format!(
-                "{path}, {unsuccessful} of {} {operation}s failed or had no answer in time",
-                operations.sent
-            ),
-            format!("see {look}, and the server's log"),
-        );
-    }
+    let Words {
+        operation, peer, ..
+    } = words;
     let Some(mean_ns) = step.latency.service.mean_ns else {
         return (
             format!("{peer}, all connections waited for it throughout"),
             format!("measure longer (-d), lower --rate, or see what keeps {peer}"),
         );
     };
-    let busy = connections_busy(step);
-    if busy > CONNECTIONS_BUSY || share(operations.dropped, operations.due) > 1.0 - SENT_SHARE {
-        let held = held(step, mean_ns);
-        if let Some((loaded, unloaded)) = queues_at_server(step) {
-            let answered = figure(step.rate.achieved_per_s);
-            let whose = if held.is_some() { peer } else { path };
-            return (
-                format!(
-                    "{whose}, it answered {answered}/s and no more; a {operation} took {loaded} with all connections in use, \
-                     and {unloaded} with few of them"
-                ),
-                format!(
-                    "lower --rate, or give {peer} more to work with: on more connections {operation}s only wait for longer"
-                ),
-            );
-        }
-        let each_ns = |sum: u64| sum as f64 / operations.sent.max(1) as f64;
-        let connect_ns = each_ns(step.connections.connecting_ns.unwrap_or(0));
-        let each_ns = mean_ns + connect_ns;
-        let of_it = match Nanos(connect_ns as u64) {
-            Nanos::ZERO => String::new(),
-            connect => format!(", {connect} of it {}", words.connect),
-        };
-        // By Little's law, with each connection in use half of the time.
-        let needed = (target * each_ns / 1e9 / CONNECTIONS_BUSY).ceil() as u64;
-        let needed = needed.max(u64::from(step.params.connections).saturating_mul(2));
-        if let Some(held) = held {
-            return (
-                format!(
-                    "{peer}, it held each request for {held} of the {} that a {operation} took, with {:.0} % of the connections \
-                     in use in the mean",
-                    Nanos(each_ns as u64),
-                    busy.min(1.0) * 100.0
-                ),
-                format!(
-                    "have it answer sooner, or several at once on more connections (-c {needed}); or lower --rate"
-                ),
-            );
-        }
-        return (
-            format!(
-                "the connections, {:.0} % of them were in use in the mean, for {} by each {operation}{of_it}",
-                busy.min(1.0) * 100.0,
-                Nanos(each_ns as u64)
-            ),
-            format!(
-                "use more of them (-c {needed}); where {operation}s then only take longer, {peer} is at its limit: lower --rate"
-            ),
-        );
+    let operations = &step.operations;
+    let dropped = share(operations.dropped, operations.due);
+    if connections_busy(step) > CONNECTIONS_BUSY || dropped > 1.0 - SENT_SHARE {
+        return all_in_use(step, target, mean_ns, words);
     }
     (
         format!(
@@ -279,6 +183,120 @@ fn cause(step: &StepResult, target: f64, words: &Words) -> (String, String) {
             step.rate.backlog_max.unwrap_or(0)
         ),
         format!("see what keeps {peer} at times, or use more connections (-c)"),
+    )
+}
+
+/// The second of the causes: what was not answered, if that explains what is missing.
+fn unanswered(step: &StepResult, words: &Words) -> Option<(String, String)> {
+    let Words {
+        operation,
+        peer,
+        path,
+        look,
+        ..
+    } = words;
+    let operations = &step.operations;
+    let missing = operations.due.saturating_sub(operations.completed);
+    let explains = |part: f64| part > 0.0 && part >= DOWN_SHARE * share(missing, operations.due);
+    let down = down(step);
+    if explains(down) {
+        let errors = step.errors.iter();
+        let kinds = errors.map(|error| (format!("{} {}", error.phase, error.cause), error.count));
+        return Some((
+            format!(
+                "{peer}, connections to it were down for {:.0} % of the time: {}",
+                down * 100.0,
+                most(&mut kinds.collect::<Vec<_>>())
+            ),
+            "see whether it died or was restarted, and its limits on connections".to_owned(),
+        ));
+    }
+    let timeout_ns = step.params.timeout_ns;
+    let in_vain = share_of_connections(step, operations.timed_out.checked_mul(timeout_ns));
+    if explains(in_vain) {
+        return Some((
+            format!(
+                "{path}, {} of {} {operation}s had no answer within {}, and connections waited for these for {:.0} % of the \
+                 time",
+                operations.timed_out,
+                operations.sent,
+                Nanos(timeout_ns),
+                in_vain * 100.0
+            ),
+            "see what is lost on the way; a shorter --timeout frees the connections sooner"
+                .to_owned(),
+        ));
+    }
+    let unsuccessful = operations.failed + operations.timed_out;
+    (share(unsuccessful, operations.due) > 1.0 - SENT_SHARE).then(|| {
+        (
+            format!(
+                "{path}, {unsuccessful} of {} {operation}s failed or had no answer in time",
+                operations.sent
+            ),
+            format!("see {look}, and the server's log"),
+        )
+    })
+}
+
+/// The third of the causes: all connections were in use, each for `mean_ns` by a request.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a small positive number; the cast saturates"
+)]
+fn all_in_use(step: &StepResult, target: f64, mean_ns: f64, words: &Words) -> (String, String) {
+    let Words {
+        operation,
+        peer,
+        path,
+        ..
+    } = words;
+    let held = held(step, mean_ns);
+    if let Some((loaded, unloaded)) = queues_at_server(step) {
+        let answered = figure(step.rate.achieved_per_s);
+        let whose = if held.is_some() { peer } else { path };
+        return (
+            format!(
+                "{whose}, it answered {answered}/s and no more; a {operation} took {loaded} with all connections in use, \
+                 and {unloaded} with few of them"
+            ),
+            format!(
+                "lower --rate, or give {peer} more to work with: on more connections {operation}s only wait for longer"
+            ),
+        );
+    }
+    let sent = step.operations.sent.max(1) as f64;
+    let connect_ns = step.connections.connecting_ns.unwrap_or(0) as f64 / sent;
+    let each_ns = mean_ns + connect_ns;
+    let each = Nanos(each_ns as u64);
+    // By Little's law, with each connection in use half of the time.
+    let needed = (target * each_ns / 1e9 / CONNECTIONS_BUSY).ceil() as u64;
+    let needed = needed.max(u64::from(step.params.connections).saturating_mul(2));
+    let in_use = connections_busy(step).min(1.0) * 100.0;
+    if let Some(held) = held {
+        return (
+            format!(
+                "{peer}, it held each request for {held} of the {each} that a {operation} took, with {in_use:.0} % of the \
+                 connections in use in the mean"
+            ),
+            format!(
+                "have it answer sooner, or several at once on more connections (-c {needed}); or lower --rate"
+            ),
+        );
+    }
+    let of_it = match Nanos(connect_ns as u64) {
+        Nanos::ZERO => String::new(),
+        connect => format!(", {connect} of it {}", words.connect),
+    };
+    (
+        format!(
+            "the connections, {in_use:.0} % of them were in use in the mean, for {each} by each {operation}{of_it}"
+        ),
+        format!(
+            "use more of them (-c {needed}); where {operation}s then only take longer, {peer} is at its limit: lower --rate"
+        ),
     )
 }
 
@@ -390,7 +408,7 @@ mod tests {
         let told =
             "the path or the far end, it answered 250/s and no more; a round trip took 32 ms";
         assert_blamed(&queueing, told, "lower --rate");
-        let mut generator = few.clone();
+        let mut generator = few;
         generator.instrument.client.worker_busy_max = 0.95;
         assert_blamed(
             &generator,

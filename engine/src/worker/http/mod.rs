@@ -200,7 +200,7 @@ impl<G: Gauge> HttpClient<G> {
             unsettled: count,
             resting: Vec::with_capacity(count as usize),
             looked_at: Instant::default(),
-            unsent: Vec::with_capacity(count as usize),
+            unsent: Vec::with_capacity(2 * count as usize),
             shared: Shared::new(SPARES, SPARE_BYTES),
             timed: 0,
             last_sent: Instant::default(),

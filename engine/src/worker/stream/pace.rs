@@ -95,6 +95,7 @@ impl Pace {
         // By arithmetic: at a rate that cannot be kept up they are thousands of millions.
         let behind = self.schedule.pass(until.since(self.t0));
         self.advance();
+        self.next = self.due.max(self.next);
         1 + behind
     }
 

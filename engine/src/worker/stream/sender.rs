@@ -65,6 +65,8 @@ pub struct Sender {
     datagrams: u64,
     /// Paced datagrams of the measured phase that the kernel had no room for.
     refused: u64,
+    /// Paced sends that were due before the measured phase ended and had not left by then.
+    overdue: Option<u64>,
     total: u64,
     finished: bool,
     zero_copy: ZeroCopy,
@@ -107,6 +109,7 @@ impl Sender {
             sends: 0,
             datagrams: 0,
             refused: 0,
+            overdue: None,
             total: 0,
             finished: false,
             zero_copy: zero_copy(&ask, hello.transport, size),
@@ -213,18 +216,23 @@ impl Sender {
         link: &mut Link,
         now: Instant,
     ) -> Result<(), DriverError> {
-        self.leave_warmup(now);
+        self.leave_phases(now);
         if self.due(link).is_some_and(|due| due <= now) {
             self.send_next(io, link, now)?;
         }
         Ok(())
     }
 
-    /// What became due in the warm-up and was not begun by its end leaves the queue then.
-    fn leave_warmup(&mut self, now: Instant) {
-        let start = self.window.start();
-        if let Some(pace) = self.pace.as_mut().filter(|_| now >= start) {
-            pace.leave_warmup(start);
+    /// What became due in the warm-up and was not begun by its end leaves the queue then; so does, at its end, what became due
+    /// in the measured phase: a stream goes on sending for a while behind it.
+    fn leave_phases(&mut self, now: Instant) {
+        let (start, end) = (self.window.start(), self.window.end());
+        let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else {
+            return;
+        };
+        pace.leave_warmup(start);
+        if now >= end {
+            self.overdue.get_or_insert_with(|| pace.count_unsent(end));
         }
     }
 
@@ -466,7 +474,7 @@ impl Sender {
         let path = io
             .path_mtu(link.socket())
             .filter(|_| self.transport == Transport::Udp);
-        self.leave_warmup(now);
+        self.leave_phases(now);
         let unsent = self.count_unsent(until);
         let zero_copy = (self.zero_copy != ZeroCopy::Off).then(|| self.zero_copy_use());
         let tcp_only = |_: &u64| self.transport == Transport::Tcp;
@@ -498,7 +506,10 @@ impl Sender {
             (Some(_), Some(left)) => left.div_ceil(u64::from(self.size)),
             // Of the warm-up nothing counts.
             (Some(_), None) if until < self.window.start() => 0,
-            (Some(pace), None) => pace.count_unsent(until) + self.refused,
+            (Some(pace), None) => {
+                let overdue = self.overdue.unwrap_or_else(|| pace.count_unsent(until));
+                overdue + self.refused
+            }
         }
     }
 

@@ -53,6 +53,8 @@ const FULL: RequestError = RequestError {
 const QUEUE_FULL: &str = "the queue has work for more than a minute\n";
 /// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
+/// Connections that may have something to send in one turn before the list of them grows.
+const READY_ROOM: usize = 1024;
 /// What is due for connections that are gone is let lie up to that many.
 const DUE_KEPT: usize = 1024;
 /// Buffers kept for heads that come in pieces.
@@ -145,7 +147,7 @@ impl<S> HttpSide<S> {
             slots: Vec::new(),
             vacant: Vec::new(),
             serials: 0,
-            ready: Vec::new(),
+            ready: Vec::with_capacity(READY_ROOM),
             is_stalled: false,
             deferred: VecDeque::new(),
             pages: Vec::with_capacity(PAGES_KEPT),
