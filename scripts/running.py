@@ -62,6 +62,7 @@ PROGRAMS = {
         Program("ab", "apache2-utils", version="-V"),
         Program("hey", "hey", optional=True, version=None),
         Program("oha", "oha", optional=True),
+        Program("gcannon", "(none: build github.com/MDA2AV/gcannon)", optional=True, version=None),
     )
 }
 

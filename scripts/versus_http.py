@@ -12,20 +12,21 @@ from running import PROGRAMS, Bench, Case, Failure, Process, Section, free_port,
 EPILOG = """\
 Cases (default: all):
   closed-1  closed-64  closed-1000  as fast as that many connections allow: tare --wait block against wrk, hey, h2load,
-                        ab and oha on one nginx. CPU is that of the client's process from start to end, as the kernel
-                        accounts it to whoever waits for it (wait4), the same for every tool, over all requests of that
-                        time: those of tare's warm-up too. "own" is what tare itself gives, without start and warm-up.
+                        ab and oha, from 64 connections on against gcannon as well, on one nginx. CPU is that of the
+                        client's process from start to end, as the kernel accounts it to whoever waits for it (wait4),
+                        the same for every tool, over all requests of that time: those of tare's warm-up too. "own" is what tare itself gives, without start and warm-up.
                         req/CPU-s is requests per second of the client's CPU time. Latencies are as each prints
                         them (tare: service). In flight is Little's law, rate x mean latency as printed: below the number
                         of connections, a tool has let that many rest, or their time does not count. A p99 of so many
                         fewer requests in flight is another load's
   open-1000  open-10000  requests at that rate over 100 connections: tare, spinning, hybrid and blocking; beside it what
-                        oha -q and hey -q print of the same
+                        oha -q and hey -q print of the same. "CPU : uring" is what hybrid waiting on epoll costs beside
+                        that on uring
   server-64  server-1000  tare serve against nginx, with wrk as the client of both and bodies of the same length; busy is
                         the share of its CPU
 
 The nginx has one worker, a configuration and a directory of its own, keep-alive without end, and no access log.
-hey and oha are left out where they are not there; OHA, HEY, WRK, ... name binaries that are not in PATH.
+hey, oha and gcannon are left out where they are not there; OHA, HEY, WRK, ... name binaries that are not in PATH.
 """
 OPEN_CONNECTIONS = 100
 WARMUP_S = 0.2
@@ -189,6 +190,17 @@ class HttpBench(Bench):
     def oha_closed(self, connections):
         return self.oha(connections)
 
+    def gcannon_closed(self, connections):
+        words = ["-c", connections, "-t", 1, "-d", f"{self.options.seconds}s", "--json"]
+        client, text = self.tool("gcannon", self.url, *words)
+        result = json.loads(text)
+        wrong = {key: n for key, n in (result["status"] | result["errors"]).items() if n and key != "2xx"}
+        if wrong:
+            raise Failure(f"gcannon: {wrong}")
+        latency, figures = result["latency_us"], {"rate": result["rps"]}
+        figures |= {key: latency[key] for key in ("p50", "p99")} | in_flight(figures["rate"], latency["avg"])
+        return figures | cpu(client, result["responses"])
+
     # --- Open loop ----------------------------------------------------------------------------------------------------
 
     def tare_open(self, backend, wait, rate):
@@ -261,6 +273,7 @@ def cpu(client, requests):
         "requests": requests,
         "user": client.user_s / requests * 1e6,
         "system": client.system_s / requests * 1e6,
+        "cpu_s": client.cpu_s,
         "per_cpu": requests / client.cpu_s,
     }
 
@@ -281,16 +294,18 @@ def cpu_so_far_s(pid):
 
 
 def closed_case(connections, uring_least):
-    tools = ("hey", "h2load", "ab", "oha", "wrk")
-    to_wrk, to_oha = "req/CPU-s : wrk", "req/CPU-s : oha"
+    tools = ("hey", "h2load", "ab", "oha", *(("gcannon",) if connections > 1 else ()), "wrk")
+    to_wrk, to_oha, to_gcannon = (f"req/CPU-s : {tool}" for tool in ("wrk", "oha", "gcannon"))
     figures = (
         Figure("per_cpu", "req/CPU-s", 0, to_wrk, target=Target(least=uring_least), to="wrk", of="uring"),
         Figure("per_cpu", "", 0, to_wrk, target=Target(least=1.0), to="wrk", of="epoll"),
         Figure("per_cpu", "", 0, to_oha, target=Target(least=1.5), to="oha"),
+        Figure("per_cpu", "", 0, to_gcannon, target=Target(least=1.0), to="gcannon"),
         Figure("user", "user µs", 2),
         Figure("system", "system µs", 2),
         Figure("own", "own µs", 2),
         Figure("rate", "req/s", 0, "req/s : wrk", to="wrk"),
+        Figure("rate", "", 0, "req/s : gcannon", target=Target(least=1.0), to="gcannon"),
         Figure("p50", "p50 µs", 0),
         Figure("p99", "p99 µs", 0, "p99 : wrk", target=Target(most=1.0), to="wrk"),
         Figure("in_flight", "in flight", 0),
@@ -311,6 +326,7 @@ def open_case(rate, blocking_us):
         Figure("p99", "p99 µs", 1),
         Figure("user", "user µs", 1),
         Figure("system", "system µs", 1),
+        Figure("cpu_s", "CPU s", 3, "CPU : uring", target=Target(most=1.1), to="hybrid-uring", of="hybrid-epoll"),
     )
     waits = tuple((wait, "tare_open", wait, rate) for wait in ("spin", "hybrid", "block"))
     rivals = tuple((tool, f"{tool}_open", rate) for tool in ("oha", "hey"))
@@ -332,7 +348,7 @@ def server_case(connections):
 
 
 SECTION = Section(
-    what="HTTP requests: wrk, hey, h2load, ab and oha; nginx as the server",
+    what="HTTP requests: wrk, hey, h2load, ab, oha and gcannon; nginx as the server",
     epilog=EPILOG,
     bench=HttpBench,
     cases={
