@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     self as sock, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr,
     sockopt,
@@ -121,6 +122,14 @@ pub fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
         .map_err(|e| ("socket", e))?;
     sock::connect(fd.as_raw_fd(), &address).map_err(|e| ("connect", e))?;
     Ok(fd)
+}
+
+/// Whether an accept or a receive would find something, an error included.
+#[must_use]
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(fd, PollFlags::POLLIN)];
+    // Where the kernel does not say, the call itself will.
+    poll(&mut asked, PollTimeout::ZERO) != Ok(0)
 }
 
 /// Takes a connection off a listener: non-blocking, closed on exec.
@@ -314,7 +323,7 @@ pub(super) fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
 
     fn udp(local: &str, packet_info: bool) -> OwnedFd {
@@ -387,6 +396,18 @@ mod tests {
             let local = local_addr(fd.as_fd()).unwrap();
             assert!(local.ip() == source.ip() && local.port() != 0);
         }
+    }
+
+    #[test]
+    fn a_listener_is_readable_while_a_connection_waits() {
+        let local = "127.0.0.1:0".parse().unwrap();
+        let listener = open(&SocketSpec::listener(local)).unwrap();
+        assert!(!is_readable(listener.as_fd()));
+        let client = TcpStream::connect(local_addr(listener.as_fd()).unwrap()).unwrap();
+        assert!(is_readable(listener.as_fd()));
+        let accepted = accept(listener.as_fd()).unwrap();
+        assert_eq!(peer_addr(accepted.as_fd()), client.local_addr().ok());
+        assert!(!is_readable(listener.as_fd()));
     }
 
     #[test]

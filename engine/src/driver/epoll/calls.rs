@@ -51,6 +51,11 @@ impl Calls for SocketCalls {
     type Socket = EpollSocket;
 
     fn accept(&mut self, listener: &EpollSocket) -> Result<EpollSocket, Errno> {
+        // An accept makes a socket and a file before it finds that nobody has come. Asking first took a fifth off the
+        // server's CPU per connection of `lat --connect-each`.
+        if !socket::is_readable(listener.fd.as_fd()) {
+            return Err(Errno::EAGAIN);
+        }
         Ok(EpollSocket {
             fd: socket::accept(listener.fd.as_fd())?,
             is_stream: true,
