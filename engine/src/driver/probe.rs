@@ -114,10 +114,6 @@ fn try_out() -> std::result::Result<Vec<String>, Trouble> {
         start: 0,
         len: 8,
     };
-    let at = MonotonicClock.now();
-    perform(&mut driver, "TIMEOUT", Op::Timer { at }, |o| {
-        matches!(o, Outcome::TimerFired)
-    })?;
     let send = |socket| Op::Send {
         socket,
         data: segment,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{BufferId, DatagramFrom, PoolBuffer, SocketId};
 use crate::limits::SEGMENTS_MAX;
-use crate::units::{Instant, Nanos};
+use crate::units::Nanos;
 
 /// Names an operation to the worker that pushed it; drivers carry it and never read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,11 +120,6 @@ pub enum Op {
         /// The socket.
         socket: SocketId,
     },
-    /// Complete at an instant.
-    Timer {
-        /// When.
-        at: Instant,
-    },
     /// Cancel the operation with that token.
     Cancel {
         /// Its token.
@@ -183,8 +178,6 @@ pub enum Outcome {
     HalfClosed,
     /// The socket is closed.
     Closed,
-    /// The instant has come.
-    TimerFired,
     /// The cancel was carried out, or found nothing.
     CancelDone {
         /// Something was there to cancel.

@@ -6,15 +6,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use io_uring::types::Timespec;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
-use super::ring::timespec;
 use super::socket::to_socket_addr;
-use crate::clock::{Clock, MonotonicClock};
 use crate::io::DatagramFrom;
 use crate::limits::SEGMENTS_MAX;
-use crate::units::{Instant, Nanos};
+use crate::units::Nanos;
 
 /// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info, which
 /// take 32 and 40 bytes.
@@ -34,7 +31,6 @@ pub(super) struct Message {
     segments: [libc::iovec; SEGMENTS_MAX],
     address: SockaddrStorage,
     control: Control,
-    at: Timespec,
 }
 
 impl Message {
@@ -56,14 +52,7 @@ impl Message {
             segments: [EMPTY; SEGMENTS_MAX],
             address: SockaddrStorage::from(NO_ADDRESS),
             control: Control([0; CONTROL_BYTES]),
-            at: Timespec::new(),
         }
-    }
-
-    /// Stores how long it is until an instant: in a time namespace the ring takes an absolute one for the host's.
-    pub(super) fn until(&mut self, at: Instant) -> *const Timespec {
-        self.at = timespec(at.since(MonotonicClock.now()).0);
-        &raw const self.at
     }
 
     /// Stores an address.

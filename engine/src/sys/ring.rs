@@ -114,11 +114,10 @@ fn build(flags: SetupFlags) -> io::Result<IoUring> {
 }
 
 /// The operations that the driver cannot do without, and the kernel that brought them.
-const NEEDED: [(u8, &str); 9] = [
+const NEEDED: [(u8, &str); 8] = [
     (opcode::PollAdd::CODE, "POLL_ADD (needs Linux 5.1)"),
     (opcode::SendMsg::CODE, "SENDMSG (needs Linux 5.3)"),
     (opcode::RecvMsg::CODE, "RECVMSG (needs Linux 5.3)"),
-    (opcode::Timeout::CODE, "TIMEOUT (needs Linux 5.4)"),
     (opcode::Accept::CODE, "ACCEPT (needs Linux 5.5)"),
     (opcode::Connect::CODE, "CONNECT (needs Linux 5.5)"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL (needs Linux 5.5)"),

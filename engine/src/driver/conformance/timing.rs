@@ -1,74 +1,8 @@
-//! Timers, deadlines and wakers.
+//! Deadlines and wakers.
 
 use super::{Bench, CLIENT, Harness, Mode};
-use crate::driver::{Driver, Op, OpError, Outcome, Wait};
-use crate::units::{Instant, Nanos};
-
-pub(super) fn timers_fire_in_order<H: Harness>() {
-    Bench::<H>::run(|bench| {
-        let start = bench.harness.now();
-        let delays_us = [900, 150, 2_300, 400, 1_100];
-        let mut timers: Vec<_> = delays_us
-            .iter()
-            .map(|&us| {
-                let at = start + Nanos::from_micros(us);
-                (at, bench.push(CLIENT, Op::Timer { at }))
-            })
-            .collect();
-        timers.sort_unstable();
-        for (i, &(at, timer)) in timers.iter().enumerate() {
-            while bench.is_outstanding(CLIENT, timer) {
-                bench.turn(CLIENT);
-                bench.harness.idle();
-            }
-            assert!(bench.harness.now() >= at, "too early");
-            assert_eq!(bench.wait_for(CLIENT, timer), Outcome::TimerFired);
-            // A timer that is still to come has not fired, unless its time has come meanwhile.
-            for &(later, other) in &timers[i + 1..] {
-                let is_due = later <= bench.harness.now();
-                assert!(is_due || bench.is_outstanding(CLIENT, other), "fired early");
-            }
-        }
-    });
-}
-
-pub(super) fn a_timer_of_the_past_fires_at_once<H: Harness>() {
-    Bench::<H>::run(|bench| {
-        let now = bench.harness.now();
-        for at in [Instant(0), Instant(now.0 - 1), now] {
-            let fired = bench.perform(CLIENT, Op::Timer { at });
-            assert_eq!(fired, Outcome::TimerFired);
-        }
-    });
-}
-
-pub(super) fn a_cancelled_timer_does_not_fire<H: Harness>() {
-    Bench::<H>::run(|bench| {
-        let soon = bench.harness.now() + Nanos::from_millis(500);
-        let kept = bench.push(
-            CLIENT,
-            Op::Timer {
-                at: bench.harness.now() + Nanos::from_millis(1),
-            },
-        );
-        let token = bench.push(CLIENT, Op::Timer { at: soon });
-        let never = bench.push(
-            CLIENT,
-            Op::Timer {
-                at: Instant::FAR_FUTURE,
-            },
-        );
-        bench.round();
-        for token in [token, never] {
-            let found = Outcome::CancelDone { found: true };
-            assert_eq!(bench.perform(CLIENT, Op::Cancel { token }), found);
-            let canceled = Outcome::Failed(OpError::Canceled);
-            assert_eq!(bench.wait_for(CLIENT, token), canceled);
-        }
-        assert_eq!(bench.wait_for(CLIENT, kept), Outcome::TimerFired);
-        assert!(bench.harness.now() < soon);
-    });
-}
+use crate::driver::{Driver, Wait};
+use crate::units::Nanos;
 
 /// The best of many waits, since the machine may be busy: a wait of whole milliseconds could not do it once.
 pub(super) fn deadlines_are_kept_to_less_than_a_millisecond<H: Harness>() {

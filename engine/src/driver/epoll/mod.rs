@@ -158,13 +158,9 @@ impl EpollDriver {
         self.spins = 0;
         self.watch()?;
         loop {
-            let due = self
-                .core
-                .next_timer()
-                .map_or(deadline, |timer| timer.min(deadline));
-            let blocks = due > now && !self.is_woken;
+            let blocks = deadline > now && !self.is_woken;
             let timeout = if blocks {
-                self.alarm.arm(due, now)?;
+                self.alarm.arm(deadline, now)?;
                 None
             } else {
                 Some(Duration::ZERO)
@@ -174,8 +170,7 @@ impl EpollDriver {
                 return Ok(());
             }
             now = MonotonicClock.now();
-            self.core.fire_timers(now);
-            if now >= deadline || self.core.has_completed() {
+            if now >= deadline {
                 return Ok(());
             }
         }
@@ -255,7 +250,7 @@ impl Driver for EpollDriver {
         wait: Wait,
         done: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        self.core.begin_turn(now);
+        self.core.begin_turn();
         match wait {
             Wait::Until(deadline) | Wait::Batch { deadline, .. } => {
                 if !self.core.has_completed() {

@@ -62,10 +62,6 @@ impl<C: Calls> Core<C> {
             return self.finish(index, Outcome::Failed(error));
         }
         match entry.op {
-            Op::Timer { at } => {
-                self.timers.insert(at, index);
-                self.table.get_mut(index).state = State::Timer;
-            }
             Op::Cancel { token } => {
                 let target = self.table.find_started(token);
                 if let Some(target) = target {
@@ -197,7 +193,7 @@ impl<C: Calls> Core<C> {
                 data,
                 count,
             } => self.send_repeatedly(socket, data, count),
-            Op::Close { .. } | Op::Timer { .. } | Op::Cancel { .. } => {
+            Op::Close { .. } | Op::Cancel { .. } => {
                 unreachable!("these are carried out when they start and never wait")
             }
         }
@@ -334,15 +330,11 @@ impl<C: Calls> Core<C> {
                 *self.slots[id.0 as usize].operation(direction) = NONE;
             }
         }
-        match state {
-            State::Parked(lane, place) => {
-                if tried == self.turn {
-                    self.fresh -= 1;
-                }
-                self.unpark(lane, place);
+        if let State::Parked(lane, place) = state {
+            if tried == self.turn {
+                self.fresh -= 1;
             }
-            State::Timer => self.timers.remove(index),
-            _ => {}
+            self.unpark(lane, place);
         }
         let token = self.table.remove(index);
         self.completed.push_back(Completion {

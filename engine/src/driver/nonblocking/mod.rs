@@ -7,7 +7,6 @@
 mod attempt;
 mod pool;
 mod table;
-mod timers;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -16,17 +15,15 @@ use std::net::{IpAddr, SocketAddr};
 use nix::errno::Errno;
 
 use super::{
-    BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, SocketId,
-    Token,
+    BufferId, Completion, DatagramFrom, DriverError, Op, OpError, PoolBuffer, SocketId, Token,
 };
 use crate::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
 use crate::sys::arena::Arena;
-use crate::units::{Instant, Nanos};
+use crate::units::Nanos;
 pub(super) use attempt::Until;
 use pool::Pool;
 pub(super) use table::{Direction, Lane};
 use table::{NONE, ROOM, State, Table};
-use timers::Timers;
 
 /// Non-blocking socket calls: each answers at once, with `EAGAIN` where a kernel would.
 pub(super) trait Calls {
@@ -110,7 +107,6 @@ pub(super) struct Core<C: Calls> {
     table: Table,
     queue: Vec<u32>,
     completed: VecDeque<Completion>,
-    timers: Timers,
     arena: Arena,
     pool: Pool,
     receives: Vec<u32>,
@@ -134,7 +130,6 @@ impl<C: Calls> Core<C> {
             table: Table::new(),
             queue: Vec::with_capacity(ROOM),
             completed: VecDeque::with_capacity(2 * COMPLETIONS_PER_TURN),
-            timers: Timers::with_capacity(ROOM),
             arena: Arena::default(),
             pool: Pool::default(),
             receives: Vec::with_capacity(ROOM),
@@ -205,10 +200,9 @@ impl<C: Calls> Core<C> {
         }
     }
 
-    /// Starts a turn: attempts what was pushed, in order, resumes what stopped at the last turn's bound, and
-    /// fires the timers that are due.
+    /// Starts a turn: attempts what was pushed, in order, and resumes what stopped at the last turn's bound.
     #[inline]
-    pub(super) fn begin_turn(&mut self, now: Instant) {
+    pub(super) fn begin_turn(&mut self) {
         self.turn = self.turn.wrapping_add(1);
         self.fresh = 0;
         if !self.resume.is_empty() {
@@ -226,21 +220,6 @@ impl<C: Calls> Core<C> {
             }
             self.queue = queue;
         }
-        self.fire_timers(now);
-    }
-
-    #[inline]
-    pub(super) fn fire_timers(&mut self, now: Instant) {
-        while let Some(index) = self.timers.pop_due(now) {
-            // It has left the heap already.
-            self.table.get_mut(index).state = State::Queued;
-            self.finish(index, Outcome::TimerFired);
-        }
-    }
-
-    /// When the next timer is due.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.timers.next()
     }
 
     pub(super) fn has_completed(&self) -> bool {

@@ -35,8 +35,6 @@ pub(super) enum State {
     Refused(OpError),
     /// Attempted, and would have blocked; the place in its lane.
     Parked(Lane, u32),
-    /// In the timer heap.
-    Timer,
 }
 
 #[derive(Debug)]
@@ -107,7 +105,7 @@ impl Table {
     /// The started operation that carries `token`.
     pub(super) fn find_started(&self, token: Token) -> Option<u32> {
         self.tokens.find(token, |index| {
-            matches!(self.get(index).state, State::Parked(..) | State::Timer)
+            matches!(self.get(index).state, State::Parked(..))
         })
     }
 
@@ -117,7 +115,7 @@ impl Table {
     }
 }
 
-/// On which socket an operation works, and in which direction; `None` for a timer or a cancel.
+/// On which socket an operation works, and in which direction; `None` for a cancel.
 pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
     match *op {
         Op::Accept { listener, .. } => Some((listener, Some(Direction::In))),
@@ -133,7 +131,7 @@ pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
         | Op::SendTo { socket, .. }
         | Op::HalfClose { socket } => Some((socket, Some(Direction::Out))),
         Op::Close { socket } => Some((socket, None)),
-        Op::Timer { .. } | Op::Cancel { .. } => None,
+        Op::Cancel { .. } => None,
     }
 }
 

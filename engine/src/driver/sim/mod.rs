@@ -148,7 +148,7 @@ impl SimNet {
         self.0.borrow().sockets()
     }
 
-    /// When something happens next: an arrival, a timer, or the deadline with which a driver last waited in vain.
+    /// When something happens next: an arrival, or the deadline with which a driver last waited in vain.
     /// `None`: nothing ever will by itself. To be asked after every party had its turn at the present instant.
     #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
@@ -305,12 +305,12 @@ impl Driver for SimDriver {
 
     fn turn(
         &mut self,
-        now: Instant,
+        _now: Instant,
         wait: Wait,
         done: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
         self.core.calls.state().deliver();
-        self.core.begin_turn(now);
+        self.core.begin_turn();
         // Where nothing has changed, what could not be done then cannot be done now.
         let changes = self.core.calls.state().changes;
         if std::mem::replace(&mut self.seen, changes) != changes {
@@ -325,8 +325,7 @@ impl Driver for SimDriver {
                 (waits && deadline != Instant::FAR_FUTURE).then_some(deadline)
             }
         };
-        let until = deadline.into_iter().chain(self.core.next_timer()).min();
-        self.core.calls.state().waiters[self.party] = Some(Waiter { until });
+        self.core.calls.state().waiters[self.party] = Some(Waiter { until: deadline });
         self.core.deliver(done);
         Ok(())
     }

@@ -314,7 +314,7 @@ fn a_port_is_given_once_unless_it_is_shared() {
 }
 
 #[test]
-fn the_next_event_is_the_nearest_of_arrival_timer_and_deadline() {
+fn the_next_event_is_the_nearer_of_arrival_and_deadline() {
     let mut sim = Sim::new(SimConfig {
         latency: LATENCY,
         ..SimConfig::default()
@@ -330,27 +330,15 @@ fn the_next_event_is_the_nearest_of_arrival_timer_and_deadline() {
         turn(&mut sim, Wait::Until(Instant(50_000))),
         Some(Instant(50_000))
     );
-    sim.push(
-        0,
-        1,
-        Op::Timer {
-            at: Instant(30_000),
-        },
-    );
-    assert_eq!(
-        turn(&mut sim, Wait::Until(Instant(50_000))),
-        Some(Instant(30_000))
-    );
-    assert_eq!(
-        turn(&mut sim, Wait::Poll),
-        Some(Instant(30_000)),
-        "timers fire in any turn"
-    );
     let (socket, to) = sim.datagrams(0, "127.0.0.1:0");
     sim.push(0, 2, Op::Connect { socket, to });
     turn(&mut sim, Wait::Poll);
     sim.send(3, socket, 1);
     assert_eq!(turn(&mut sim, Wait::Poll), Some(Instant(10_000)));
+    for (deadline, next) in [(5_000, 5_000), (50_000, 10_000)] {
+        let wait = Wait::Until(Instant(deadline));
+        assert_eq!(turn(&mut sim, wait), Some(Instant(next)));
+    }
 }
 
 #[test]

@@ -160,7 +160,6 @@ impl UringDriver {
         let Ok(count) = u32::try_from(result) else {
             let op = self.flights.op(landed.slot);
             return match (op, -result) {
-                (Op::Timer { .. }, libc::ETIME) => Outcome::TimerFired,
                 (Op::Cancel { .. }, libc::ENOENT) => Outcome::CancelDone { found: false },
                 // It could not be stopped any more, but it was there.
                 (Op::Cancel { .. }, libc::EALREADY) => Outcome::CancelDone { found: true },
@@ -193,7 +192,6 @@ impl UringDriver {
                     truncated,
                 }
             }
-            Op::Timer { .. } => Outcome::TimerFired,
             Op::Cancel { .. } => Outcome::CancelDone { found: true },
             Op::HalfClose { .. } | Op::Close { .. } => {
                 unreachable!("carried out without the ring")

@@ -26,7 +26,7 @@ pub(super) const fn place(op: &Op) -> Option<(SocketId, Option<Side>)> {
         | Op::SendTo { socket, .. }
         | Op::HalfClose { socket } => Some((*socket, Some(Side::Send))),
         Op::Close { socket } => Some((*socket, None)),
-        Op::Timer { .. } | Op::Cancel { .. } => None,
+        Op::Cancel { .. } => None,
     }
 }
 
@@ -62,7 +62,6 @@ pub(super) const fn call(op: &Op) -> &'static str {
         Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => "recvmsg",
         Op::HalfClose { .. } => "shutdown",
         Op::Close { .. } => "close",
-        Op::Timer { .. } => "io_uring timeout",
         Op::Cancel { .. } => "io_uring cancel",
     }
 }

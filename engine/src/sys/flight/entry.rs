@@ -61,7 +61,6 @@ pub(super) fn entry(flight: &mut Flight, zero_copy_offered: bool) -> Entry {
         Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => {
             opcode::RecvMsg::new(fd, message().header_mut()).build()
         }
-        Op::Timer { at } => opcode::Timeout::new(message().until(*at)).build(),
         Op::HalfClose { .. } | Op::Close { .. } | Op::Cancel { .. } => {
             unreachable!("the driver carries these out without an entry of their own")
         }

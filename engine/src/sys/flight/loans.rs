@@ -50,7 +50,7 @@ impl Flights {
                 message.receive_stamped(range);
                 (none, Some(into_raw(message)))
             }
-            Op::Connect { .. } | Op::Timer { .. } => (none, Some(into_raw(self.message()))),
+            Op::Connect { .. } => (none, Some(into_raw(self.message()))),
             Op::Accept { .. }
             | Op::Discard { .. }
             | Op::ReceiveMultishot { .. }
