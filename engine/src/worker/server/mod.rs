@@ -83,6 +83,8 @@ pub struct Sessions<S, P, M> {
     inbox: Receiver<Admitted<S, P>>,
     slots: Vec<Option<Session<P>>>,
     vacant: Vec<u32>,
+    /// Slots of sessions that ended in this turn, which lists may still name; vacant from the next one on.
+    freed: Vec<u32>,
     /// Replies to be sent at the next submission.
     ready: Vec<u32>,
     /// Replies that are held until an instant.
@@ -139,6 +141,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             inbox,
             slots: Vec::with_capacity(slots),
             vacant: Vec::with_capacity(slots),
+            freed: Vec::with_capacity(slots),
             ready: Vec::with_capacity(slots),
             held: Vec::with_capacity(slots),
             reports: Vec::with_capacity(slots),
@@ -169,7 +172,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     /// Sessions alive.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.slots.len() - self.vacant.len() - self.freed.len()
     }
 
     /// Whether there is no session.
@@ -330,14 +333,24 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 WaitMode::Hybrid => self.hybrids -= 1,
                 WaitMode::Block => {}
             }
-            self.ready.retain(|s| *s != slot);
-            self.held.retain(|(_, s)| *s != slot);
-            self.reports.retain(|s| *s != slot);
-            self.paced.retain(|s| *s != slot);
-            self.parked.retain(|s| *s != slot);
-            self.vacant.push(slot);
+            self.freed.push(slot);
             session.free(io);
         }
+    }
+
+    /// Takes the sessions that ended out of all lists, once for all of them: `lat --connect-each` ends one per operation.
+    fn forget_freed(&mut self) {
+        if self.freed.is_empty() {
+            return;
+        }
+        let slots = &self.slots;
+        let is_alive = |slot: u32| slots[slot as usize].is_some();
+        self.ready.retain(|slot| is_alive(*slot));
+        self.held.retain(|(_, slot)| is_alive(*slot));
+        self.reports.retain(|slot| is_alive(*slot));
+        self.paced.retain(|slot| is_alive(*slot));
+        self.parked.retain(|slot| is_alive(*slot));
+        self.vacant.append(&mut self.freed);
     }
 
     fn check_limits<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
@@ -449,6 +462,7 @@ where
         now: Instant,
         counters: &mut TurnCounters,
     ) -> Result<(), DriverError> {
+        self.forget_freed();
         // Asking first costs a spinning turn two loads in place of a fence.
         while !self.inbox.is_empty()
             && let Ok(admitted) = self.inbox.try_recv()

@@ -92,11 +92,13 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let Some(door) = &mut self.door else {
             return io.push(token(ORPHAN, Purpose::Close), Op::Close { socket });
         };
-        if !door.closing
+        while !door.closing
             && let Some(slot) = self.parked.pop()
-            && let Some(session) = self.slots[slot as usize].as_mut()
         {
-            return session.renew(io, socket, now);
+            // One that ended in this turn is still named.
+            if let Some(session) = self.slots[slot as usize].as_mut() {
+                return session.renew(io, socket, now);
+            }
         }
         match io.release(socket) {
             Ok(socket) => door.returns.give(socket, Vec::new()),
