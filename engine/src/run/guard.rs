@@ -1,6 +1,8 @@
 //! A guest on the host (DESIGN D11): what a run that opens a connection per operation could use up for others,
 //! the connection-tracking table and the ephemeral ports, counted before and watched during the run.
 
+use std::net::{SocketAddr, UdpSocket};
+
 use crate::result::{Environment, Fill, Warning};
 use crate::sys::files::Files;
 
@@ -138,10 +140,50 @@ pub fn conntrack_fill(files: &Files) -> Option<Fill> {
     (fill.max > 0).then_some(fill)
 }
 
+/// Watches the listeners of this network namespace during a step against one of its addresses.
+#[derive(Debug)]
+pub struct ListenerGuard {
+    files: Files,
+    before: u64,
+}
+
+impl ListenerGuard {
+    /// Takes the first reading. `None` where `server` is not of this machine: what listeners here turn away meanwhile is
+    /// none of the run's doing.
+    #[must_use]
+    pub fn begin(server: SocketAddr) -> Option<Self> {
+        // An address can be bound just where it is one of the machine's own.
+        UdpSocket::bind((server.ip(), 0)).ok()?;
+        Self::of(Files::default())
+    }
+
+    fn of(files: Files) -> Option<Self> {
+        let before = listen_overflows(&files)?;
+        Some(Self { files, before })
+    }
+
+    /// Warns of what was turned away since.
+    #[must_use]
+    pub fn end(&self) -> Option<Warning> {
+        let (before, after) = (self.before, listen_overflows(&self.files)?);
+        let count = after.checked_sub(before).filter(|count| *count > 0)?;
+        Some(Warning {
+            code: "listen-overflows".into(),
+            message: format!(
+                "listeners of this machine turned connections away {count} times, for want of room in their queues \
+                 (ListenOverflows {before} before, {after} after): each is tried again 1 s later, which is in the connect \
+                 times and in what waited for them"
+            ),
+            advice: "a longer queue: sysctl -w net.core.somaxconn=4096 and the server's own backlog; or connect more \
+                     slowly (fewer --connections, a lower rate)"
+                .into(),
+        })
+    }
+}
+
 /// Connections that listeners of this network namespace turned away since boot because nobody accepted them in
-/// time (`ListenOverflows` in `/proc/net/netstat`); two readings tell what a run caused.
-#[must_use]
-pub fn listen_overflows(files: &Files) -> Option<u64> {
+/// time (`ListenOverflows` in `/proc/net/netstat`).
+fn listen_overflows(files: &Files) -> Option<u64> {
     let text = files.text("/proc/net/netstat")?;
     // Lines come in pairs: the names, then the numbers.
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
@@ -238,5 +280,28 @@ mod tests {
         )]);
         assert_eq!(listen_overflows(&fixture.files()), Some(22));
         assert_eq!(listen_overflows(&Fixture::new(&[]).files()), None);
+    }
+
+    #[test]
+    fn what_listeners_turned_away_meanwhile_is_told_with_both_figures() {
+        let netstat = "/proc/net/netstat";
+        let text = |count| format!("TcpExt: ListenDrops ListenOverflows\nTcpExt: 1 {count}\n");
+        let fixture = Fixture::new(&[(netstat, &text(7))]);
+        let guard = ListenerGuard::of(fixture.files()).unwrap();
+        assert_eq!(guard.end().map(|warning| warning.code), None);
+        fixture.write(netstat, &text(19));
+        let warning = guard.end().unwrap();
+        assert!(warning.message.contains("away 12 times"), "{warning:?}");
+        assert!(
+            warning.message.contains("7 before, 19 after"),
+            "{warning:?}"
+        );
+    }
+
+    #[test]
+    fn listeners_elsewhere_are_not_this_machines() {
+        // Of the block for documentation (RFC 5737), which no machine has.
+        assert!(ListenerGuard::begin("192.0.2.1:80".parse().unwrap()).is_none());
+        assert!(ListenerGuard::begin("127.0.0.1:80".parse().unwrap()).is_some());
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use super::cpus::Cpus;
 use super::environment::{self, WarningContext};
 use super::far_end::{self, FarEnd, Held};
-use super::guard::ConnectBudget;
+use super::guard::{ConnectBudget, ListenerGuard};
 use super::journal::Journal;
 use super::observe::{Interrupt, Observer};
 use super::plan::{BackendChoice, Common, Stop, Target, Transport, WaitMode};
@@ -540,7 +540,11 @@ impl<M: Measure> Run<'_, M> {
         loop {
             let plan = self.measure.step_plan(step, &self.setting())?;
             let load = self.measure.load(step, &self.setting())?;
+            let listeners = socket_address_of(&self.address).and_then(ListenerGuard::begin);
             let outcome = step::run(plan, self.separate, &params, self.interrupt, observer);
+            if let Some(warning) = listeners.and_then(|listeners| listeners.end()) {
+                self.warn(warning, observer);
+            }
             // Whatever became of the step, the load is not to go on beside the next.
             let load = load.map(|end| end());
             let (outcome, load) = (outcome?, load.transpose()?);
