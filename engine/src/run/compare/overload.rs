@@ -1,6 +1,8 @@
 //! Whether what a visit measured is the path, or a queue in front of it.
 
 use super::Comparing;
+use crate::analysis::compare::blocks;
+use crate::histogram::Distribution;
 use crate::result::{Block, Interval, StepResult, Warning};
 use crate::run::plan::{Measurement, Stop};
 use crate::run::sweep::step_name;
@@ -10,16 +12,12 @@ use crate::units::Nanos;
 const REACHED: f64 = 0.95;
 /// So few may be missing whatever share they are: they were under way.
 const MISSING_MAX: f64 = 10.0;
-/// A queue grew in a block if at the end of its visits so many requests more were waiting than at their beginning.
-const GROWN_BY_MIN: f64 = 1.0;
-/// It grows if it grew in so many of the blocks. One of a constant length, however long, is longer in the end in one block of two,
-/// by chance: in 6 of 6 in 1.6 % of the comparisons, in 11 of 12 in 0.3 %. And what befalls a block from outside decides nothing.
-/// The visits of a block are one draw: random arrivals are the same in both.
-const BLOCKS_GROWN: f64 = 7.0 / 8.0;
-/// … and fewer blocks prove nothing.
-const BLOCKS_MIN: usize = 6;
-/// … and if responses wait so many times as long at the end. A queue that fills from nothing waits five times as long in the
-/// last third of a visit as in the first, one that has filled during a warm-up twice as long as the visit 1.3 times.
+/// A queue grows if chance alone shows growth, or shrinking, in so many blocks in at most this share of comparisons: the
+/// two-sided sign test of 6 blocks of 6 (3.1 %), of 11 of 12, of 18 of 24. Fewer than six blocks prove nothing.
+const CHANCE_MAX: f64 = 0.032;
+/// Responses wait so many times as long at the end of a visit in which a queue grew, and a request more. A queue that fills
+/// from nothing waits five times as long in the last third of a visit as in the first, one that has filled during a warm-up
+/// twice as long as the visit 1.3 times; one that keeps its length, however long, rarely differs by so much in most blocks.
 const WAITS_LONGER: f64 = 1.25;
 /// So many steps of an arm are named.
 const STEPS_SHOWN: usize = 3;
@@ -80,18 +78,19 @@ pub(super) fn ends(step: &StepResult) -> Option<(u64, u64)> {
     ))
 }
 
-/// Of several entries together, as a mean over their medians by what was answered in each.
+/// Of several entries together, from their merged histograms.
 fn median(entries: &[Interval]) -> Option<u64> {
-    let told = || {
-        entries
-            .iter()
-            .filter_map(|e| Some((e.p50_ns?, e.completed)))
-    };
-    let count: u64 = told().map(|(_, count)| count).sum();
-    let sum: u128 = told()
-        .map(|(p50, count)| u128::from(p50) * u128::from(count))
-        .sum();
-    u64::try_from(sum.checked_div(u128::from(count))?).ok()
+    if let [entry] = entries {
+        return entry.p50_ns;
+    }
+    let mut all = Distribution::uncensored();
+    for entry in entries {
+        // None where nothing was answered in it.
+        if let Some(hdr) = &entry.hdr {
+            all.merge(&Distribution::decode(hdr).ok()?);
+        }
+    }
+    all.quantile(50.0).map(|median| median.value_ns)
 }
 
 /// A queue that grew in most blocks: medians over them of the response times of the first and last thirds of their visits.
@@ -105,28 +104,31 @@ struct Growth {
 /// `fastest_ns`. By Little's law (1961) it grew by the rate times what responses take longer at the end. Each visit begins with
 /// an empty queue: close to its capacity, where it takes longer than a visit until the queue has its length, one that would be
 /// stable in the end grows too, and its latencies are as little those of the path.
+///
+/// The sign test over blocks assumes nothing of how long queues are, and what befalls a block from outside decides nothing.
 #[expect(
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
     reason = "nanoseconds of a response stay below 2^52"
 )]
 fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
-    let grew =
-        |(first, last): &&(u64, u64)| target * (*last as f64 - *first as f64) / 1e9 >= GROWN_BY_MIN;
-    let grown = ends.iter().filter(grew).count() as f64;
-    if ends.len() < BLOCKS_MIN || grown < BLOCKS_GROWN * ends.len() as f64 {
+    let waits = |response: u64| response.saturating_sub(fastest_ns) as f64 / 1e9;
+    // In requests, beyond what a queue that grew has at least.
+    let grown_by =
+        |&(first, last): &(u64, u64)| target * (waits(last) - WAITS_LONGER * waits(first)) - 1.0;
+    let grown: Vec<f64> = ends.iter().map(grown_by).collect();
+    if blocks::median(&grown)? <= 0.0 || blocks::sign_test(&grown)? > CHANCE_MAX {
         return None;
     }
     let middle = |of: fn(&(u64, u64)) -> u64| {
-        let mut sorted: Vec<u64> = ends.iter().map(of).collect();
-        sorted.sort_unstable();
-        sorted[sorted.len() / 2]
+        let values: Vec<f64> = ends.iter().map(|ends| of(ends) as f64).collect();
+        Some(blocks::median(&values)? as u64)
     };
-    let growth = Growth {
-        first_ns: middle(|ends| ends.0),
-        last_ns: middle(|ends| ends.1),
-    };
-    let waits = |response: u64| response.saturating_sub(fastest_ns) as f64;
-    (waits(growth.last_ns) >= WAITS_LONGER * waits(growth.first_ns)).then_some(growth)
+    Some(Growth {
+        first_ns: middle(|ends| ends.0)?,
+        last_ns: middle(|ends| ends.1)?,
+    })
 }
 
 impl Comparing<'_> {
@@ -157,14 +159,9 @@ impl Comparing<'_> {
             let steps = visits
                 .filter(|visit| visit.arm == arm.name && visit.error.is_none())
                 .filter_map(|visit| visit.steps.get(step));
-            let ends: Vec<(u64, u64)> = steps
-                .filter_map(|step| step.response_first_ns.zip(step.response_last_ns))
-                .collect();
-            let mean = |of: fn(&(u64, u64)) -> u64| {
-                let sum = ends.iter().map(of).fold(0, u64::saturating_add);
-                sum.checked_div(ends.len() as u64)
-            };
-            mean(|ends| ends.0).zip(mean(|ends| ends.1))
+            let ends = steps.filter_map(|step| step.response_first_ns.zip(step.response_last_ns));
+            // The visits of a block are one draw, with the same random arrivals: the one in which it grew least.
+            ends.min_by_key(|&(first, last)| i128::from(last) - i128::from(first))
         };
         let ends: Vec<(u64, u64)> = self.blocks.iter().filter_map(of_block).collect();
         growth(target, fastest.min().unwrap_or(0), &ends)
@@ -230,10 +227,17 @@ mod tests {
             clippy::cast_sign_loss,
             reason = "made-up times, positive"
         )]
-        let entry = |index: u32| Interval {
-            completed: 10,
-            p50_ns: Some(response_ns((f64::from(index) + 0.5) * 500.0 / f64::from(entries)) as u64),
-            ..Interval::default()
+        let entry = |index: u32| {
+            let middle_ms = (f64::from(index) + 0.5) * 500.0 / f64::from(entries);
+            let response = Nanos(response_ns(middle_ms) as u64);
+            let mut answers = Distribution::uncensored();
+            (0..10).for_each(|_| answers.record(response));
+            Interval {
+                completed: 10,
+                p50_ns: Some(response.0),
+                hdr: Some(answers.encode()),
+                ..Interval::default()
+            }
         };
         StepResult {
             rate: Rate {
@@ -331,7 +335,7 @@ mod tests {
 
     #[test]
     fn few_blocks_prove_nothing() {
-        let ends = vec![filling(1.0, 1.1, 100.0); BLOCKS_MIN];
+        let ends = vec![filling(1.0, 1.1, 100.0); 6];
         assert!(growth(1_100.0, 1_000_000, &ends).is_some());
         assert_eq!(growth(1_100.0, 1_000_000, &ends[1..]), None);
     }
@@ -339,7 +343,8 @@ mod tests {
     #[test]
     fn thirds_are_of_however_many_entries_there_are() {
         let of = |entries| ends(&visit(entries, &|at_ms| at_ms * 1e6));
-        for entries in [3, 12, 13] {
+        // Thirds of one entry and of three: of an even number the median is one of the two in the middle.
+        for entries in [3, 9, 10] {
             let (first, last) = of(entries).expect("thirds");
             assert!(
                 first.abs_diff(83_000_000) < 10_000_000,
@@ -349,6 +354,25 @@ mod tests {
         }
         assert_eq!(of(2), None);
         assert_eq!(of(0), None);
+    }
+
+    /// Of two entries of 10 answers each and one of 80 the median is that of the 80; a mean of the three is not.
+    #[test]
+    fn a_third_of_several_entries_has_the_median_of_all_their_answers() {
+        let entry = |count: usize, ms: u64| {
+            let mut answers = Distribution::uncensored();
+            (0..count).for_each(|_| answers.record(Nanos::from_millis(ms)));
+            Interval {
+                completed: count as u64,
+                p50_ns: Some(ms * 1_000_000),
+                hdr: Some(answers.encode()),
+                ..Interval::default()
+            }
+        };
+        let found = median(&[entry(80, 1), entry(10, 200), entry(10, 200)]).expect("100 answers");
+        assert!(found.abs_diff(1_000_000) < 10_000, "{found}");
+        let unanswered = Interval::default();
+        assert_eq!(median(&[unanswered.clone(), unanswered]), None);
     }
 
     #[test]
