@@ -1,10 +1,9 @@
 //! What the interleaved benches say of their blocks.
 
-/// Sorts, and gives the middle value or the mean of the two.
+/// Sorts, and gives the median.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    let n = values.len();
-    f64::midpoint(values[(n - 1) / 2], values[n / 2])
+    tare_engine::analysis::compare::blocks::median(values).expect("times are finite")
 }
 
 /// The exact order-statistic interval of the median at 95 % or more, and its coverage: the count of values

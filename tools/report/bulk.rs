@@ -1,5 +1,6 @@
 //! What text and Markdown say of a bulk run, as facts and tables.
 
+use tare_engine::analysis::compare::blocks;
 use tare_engine::result::{
     Bandwidth, BulkParams, CpuUse, Datagrams, Flow, LinkUse, Pacing, Params, Report, StepResult,
     Summary, TcpFigures, ZeroCopyUse,
@@ -278,11 +279,9 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
 
 /// The least, the median and the most of several streams.
 pub(super) fn spread(each: &[f64]) -> Option<[f64; 3]> {
-    let mut sorted = each.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (least, most) = (*sorted.first()?, *sorted.last()?);
-    let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-    Some([least, median, most])
+    let least = each.iter().copied().min_by(f64::total_cmp)?;
+    let most = each.iter().copied().max_by(f64::total_cmp)?;
+    Some([least, blocks::median(each)?, most])
 }
 
 fn streams(each: &[f64]) -> Option<Fact> {

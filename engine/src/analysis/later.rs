@@ -12,6 +12,7 @@
 
 use serde::Serialize;
 
+use super::compare::blocks;
 use super::compare::unpaired::shift;
 use crate::error::{Error, Result};
 use crate::result::{
@@ -274,8 +275,8 @@ fn change(
         measure: new.measure.clone(),
         unit: new.unit.clone(),
         of,
-        before: median(&before),
-        after: median(&after),
+        before: blocks::median(&before),
+        after: blocks::median(&after),
         blocks_before: before.len() as u64,
         blocks_after: after.len() as u64,
         delta: moved.map(|moved| moved.estimate),
@@ -287,13 +288,6 @@ fn change(
             Verdict::NoDifferenceShown
         }),
     }
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().checked_sub(1)?;
-    Some(f64::midpoint(sorted[last / 2], sorted[last.div_ceil(2)]))
 }
 
 /// Corrects the p of the changes that get a verdict, and gives it.

@@ -44,7 +44,9 @@ fn the_design_effect_is_what_blocks_differ_by() {
     // Blocks of 100 that are wholly below or wholly above: 32 samples' worth, the variance of 32 coin tosses.
     let mut blocks = [(100, 0); 32];
     blocks[..16].fill((100, 100));
-    let expected = 100.0 * 32.0 / 31.0 * (2.0395f64 / 1.959_964).powi(2);
+    // The 97.5 % points of Student's distribution with 31 degrees of freedom and of the normal one.
+    let widened = 2.039_513_446_396_4_f64 / 1.959_963_984_540_054;
+    let expected = 100.0 * 32.0 / 31.0 * widened.powi(2);
     assert!((design_effect(&blocks) - expected).abs() < 1e-9);
     // Too few blocks, or nothing on one side.
     assert_eq!(design_effect(&blocks[13..20]), 1.0);

@@ -4,6 +4,8 @@
 //! Blocks of different days have nothing in common that could fall out, so this sees less than pairs do, and takes for
 //! granted what interleaving provides: that nothing changed between the two but what is asked about.
 
+use statrs::distribution::{ContinuousCDF, Normal};
+
 use super::binomial::real;
 use super::blocks::median;
 use crate::result::Estimate;
@@ -66,15 +68,18 @@ pub fn shift(old: &[f64], new: &[f64]) -> Option<Shift> {
 enum Null {
     /// `P(U ≤ u)` for each u.
     Exact(Vec<f64>),
-    /// By its mean and standard deviation.
-    Normal(f64, f64),
+    Normal(Normal),
 }
 
 impl Null {
     fn new(m: usize, n: usize) -> Self {
         if m * n > EXACT_PAIRS_MAX {
             let (m, n) = (real(m as u64), real(n as u64));
-            return Self::Normal(m * n / 2.0, (m * n * (m + n + 1.0) / 12.0).sqrt());
+            let deviation = (m * n * (m + n + 1.0) / 12.0).sqrt();
+            let normal = Normal::new(m * n / 2.0, deviation);
+            return Self::Normal(
+                normal.expect("both have values, so that the deviation is positive"),
+            );
         }
         let mut sum = 0.0;
         let cumulative = exact(m, n).into_iter().map(|p| {
@@ -87,9 +92,7 @@ impl Null {
     fn at_most(&self, most: usize) -> f64 {
         match self {
             Self::Exact(cumulative) => cumulative[most],
-            Self::Normal(mean, deviation) => {
-                normal_at_most((real(most as u64) + 0.5 - mean) / deviation)
-            }
+            Self::Normal(normal) => normal.cdf(real(most as u64) + 0.5),
         }
     }
 }
@@ -114,9 +117,4 @@ fn exact(m: usize, n: usize) -> Vec<f64> {
         }
     }
     rows.swap_remove(n)
-}
-
-/// The normal distribution function.
-fn normal_at_most(z: f64) -> f64 {
-    libm::erfc(-z * std::f64::consts::FRAC_1_SQRT_2) / 2.0
 }

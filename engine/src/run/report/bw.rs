@@ -4,6 +4,7 @@ use super::{
     Inputs, began_at, client_instrument, connections, cpu_use, instances, server_cpu,
     server_instrument,
 };
+use crate::analysis::compare::blocks;
 use crate::analysis::link::{Carried, Framing};
 use crate::analysis::{health, link, mean, summary};
 use crate::histogram::Distribution;
@@ -373,9 +374,16 @@ fn per_send_reason(legs: &[Leg<'_>], datagrams: &Datagrams) -> Option<String> {
         .or_else(told)
 }
 
-fn median(mut values: Vec<u64>) -> u64 {
-    values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or(0)
+/// The median of times that streams told, nanoseconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "times stay below 2^52 ns, and the median lies among them"
+)]
+fn median_ns(values: impl Iterator<Item = u64>) -> u64 {
+    let values: Vec<f64> = values.map(|ns| ns as f64).collect();
+    blocks::median(&values).map_or(0, |median| median as u64)
 }
 
 fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
@@ -393,7 +401,7 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
         retransmits: sum(|t| t.retransmits),
         segments: sum_of(|t| t.segments),
         cwnd_bytes: sum(|t| t.cwnd_bytes),
-        rtt_ns: median(told.iter().map(|t| t.rtt_ns).collect()),
+        rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
         min_rtt_ns: told.iter().filter_map(|t| t.min_rtt_ns).min(),
         mss_bytes: first.mss_bytes,
         busy_ns: sum_of(|t| t.busy_ns),
@@ -468,7 +476,7 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
                 .iter()
                 .map(|t| t.cwnd_bytes)
                 .fold(0, u64::saturating_add),
-            rtt_ns: median(told.iter().map(|t| t.rtt_ns).collect()),
+            rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
         });
         Interval {
             at_ns: end,
