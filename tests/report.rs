@@ -216,12 +216,11 @@ fn no_format_tells_the_secrets_of_an_arm() {
     }
     let arm = &report["comparison"]["arms"][1];
     assert_eq!(
-        (text(arm, "/options"), text(arm, "/after")),
-        (
-            "-H 'X-Auth: (redacted)' --body '(redacted)'",
-            "true docker login -p '(redacted)'"
-        )
+        text(arm, "/options"),
+        "-H 'X-Auth: (redacted)' --body '(redacted)'"
     );
+    let after = text(arm, "/after");
+    assert!(after.starts_with("true … (SHA-256 "), "{after}");
 }
 
 /// A comparison of three arms at three sizes, from the sweep of one: names that would be markup if they could.

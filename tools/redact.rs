@@ -1,274 +1,269 @@
 //! The command line as a report shows it: what was typed, without the secrets in it.
 //!
-//! Too much is left out rather than too little: reports are made to be handed on.
+//! By an allow-list: of tare's own options those are shown whose values cannot be secrets, of addresses and headers the parts
+//! that cannot, and nothing of what nobody has put on the list. Reports are made to be handed on. What hooks run is another
+//! program's command line, which nobody here can read: it is shown by its first word and a fingerprint.
 
 use std::ffi::OsString;
 
+use clap::CommandFactory;
 use tare_engine::proto::text::is_deceptive;
-use tare_engine::run::plan::secret::{REDACTED, is_header, is_name, shown_path, shows_header};
+use tare_engine::run::hooks;
+use tare_engine::run::plan::secret::{REDACTED, shown_path, shows_header};
 
-/// Options whose value is a header.
-const HEADER_OPTIONS: [&str; 3] = ["-H", "--header", "--proxy-header"];
-/// Options whose value is what a request carries, or user and password, whoever's they are; those that begin with
-/// `--data` besides.
-const SECRET_OPTIONS: [&str; 5] = [
-    "--body",
-    "--body-data",
-    "--post-data",
-    "--creds",
-    "--proxy-user",
+use crate::args::Cli;
+
+/// Options of tare whose values are shown as they were typed.
+const SHOWN: [&str; 53] = [
+    "arrivals",
+    "assert",
+    "backend",
+    "baseline",
+    "baseline-file",
+    "bind",
+    "block-duration",
+    "blocks",
+    "body-file",
+    "bytes",
+    "congestion",
+    "connect-rate",
+    "connect-timeout",
+    "connect-to",
+    "connection",
+    "connections",
+    "content-type",
+    "count",
+    "cpus",
+    "direction",
+    "dscp",
+    "duration",
+    "expect-status",
+    "format",
+    "host",
+    "interval",
+    "label",
+    "late",
+    "method",
+    "mss",
+    "observe",
+    "output",
+    "percentiles",
+    "pipeline",
+    "proto",
+    "rate",
+    "rcvbuf",
+    "requests-per-connection",
+    "resolve",
+    "secret-file",
+    "seed",
+    "server-delay",
+    "settle",
+    "sink",
+    "size",
+    "sndbuf",
+    "stages",
+    "threads",
+    "timeout",
+    "urls",
+    "wait",
+    "warmup",
+    "zerocopy",
 ];
-/// Options whose value is a user, or user and password with a colon between them.
-const USER_OPTIONS: [&str; 2] = ["-u", "--user"];
-/// A command within a command within … : what is nested deeper is left out as a whole.
-const DEPTH_MAX: u32 = 4;
-
-/// A command that hooks run, and that takes secrets by options whose names do not say so.
-struct Tool {
-    /// Its name, or that of its part which logs in.
-    name: &'static str,
-    /// The short options with a value, which may stand behind others and one dash, and before their value.
-    valued: &'static str,
-    /// Those among them whose value holds a secret.
-    secret: &'static str,
-    /// The long options whose value holds one.
-    long: &'static [&'static str],
-}
-
-/// By their manuals: curl(1), sshpass(1), docker-login(1) and its kin (helm, podman, az, oc), mysql(1), redis-cli.
-const TOOLS: [Tool; 6] = [
-    Tool {
-        name: "curl",
-        valued: "AbcCdDeEFHKmoPQrtTuUwxXyYz",
-        secret: "bdEFuU",
-        long: &[
-            "--cert",
-            "--cookie",
-            "--form",
-            "--form-string",
-            "--json",
-            "--pass",
-            "--user",
-        ],
-    },
-    Tool {
-        name: "sshpass",
-        valued: "dfpP",
-        secret: "p",
-        long: &[],
-    },
-    Tool {
-        name: "login",
-        valued: "ptu",
-        secret: "p",
-        long: &[],
-    },
-    Tool {
-        name: "mysql",
-        valued: "DePhpSu",
-        secret: "p",
-        long: &[],
-    },
-    Tool {
-        name: "mariadb",
-        valued: "DePhpSu",
-        secret: "p",
-        long: &[],
-    },
-    Tool {
-        name: "redis-cli",
-        valued: "adhinprsu",
-        secret: "au",
-        long: &[],
-    },
-];
-
-impl Tool {
-    /// Whether it is what this word runs: `/usr/bin/curl`, `id=$(curl`.
-    fn is_run_by(&self, word: &str) -> bool {
-        let is_of_name = |c: char| c.is_alphanumeric() || "-_".contains(c);
-        word.rsplit(|c| !is_of_name(c)).next() == Some(self.name)
-    }
-
-    /// Of a word such as `-sSu`: what the value of the last option is, and where in the word that value begins.
-    fn short(&self, word: &str) -> Option<(Value, usize)> {
-        let letters = word
-            .strip_prefix('-')
-            .filter(|rest| !rest.starts_with('-'))?;
-        let mut letters = letters.char_indices();
-        let (at, letter) = letters.find(|(_, letter)| self.valued.contains(*letter))?;
-        let value = match letter {
-            'H' => Value::Header,
-            _ if self.secret.contains(letter) => Value::Secret,
-            _ => Value::Any,
-        };
-        Some((value, 1 + at + letter.len_utf8()))
-    }
-}
+/// What records the commands of hooks in full.
+pub(crate) const RECORD_HOOKS: &str = "--record-hooks";
 
 /// What the value of an option is.
 #[derive(Debug, Clone, Copy)]
 enum Value {
-    /// What it looks like.
-    Any,
+    Shown,
     Header,
-    /// With a password where it holds a colon.
-    User,
-    Secret,
+    /// `NAME=COMMAND`.
+    Hook,
+    /// Options of tare, with `NAME=` before them or without.
+    Options,
+    Redacted,
 }
 
 impl Value {
-    /// That of a long option, a variable, or a short option that stands alone.
-    fn of(name: &str, tool: Option<&Tool>) -> Self {
-        let of_tool = tool.is_some_and(|tool| tool.long.contains(&name));
-        if HEADER_OPTIONS.contains(&name) {
-            Self::Header
-        } else if of_tool
-            || SECRET_OPTIONS.contains(&name)
-            || name.starts_with("--data")
-            || is_name(name)
-        {
-            Self::Secret
-        } else if USER_OPTIONS.contains(&name) {
-            Self::User
-        } else {
-            Self::Any
-        }
-    }
-
-    /// That of the word behind `word`.
-    fn behind(word: &str, tool: Option<&Tool>) -> Self {
-        if !word.starts_with('-') || word.contains('=') {
-            return Self::Any;
-        }
-        match tool.and_then(|tool| tool.short(word)) {
-            Some((value, at)) if at == word.len() => value,
-            Some(_) => Self::Any,
-            None => Self::of(word, tool),
-        }
-    }
-
-    fn shown(self, text: &str, tool: Option<&Tool>, depth: u32) -> String {
-        match self {
-            Self::Secret => REDACTED.to_owned(),
-            Self::User if has_password(text) => REDACTED.to_owned(),
-            Self::Header => match text.split_once(':') {
-                Some((name, _)) if !shows_header(name) => format!("{name}: {REDACTED}"),
-                Some(_) => text.to_owned(),
-                None => one(text, tool, depth),
-            },
-            Self::User | Self::Any => one(text, tool, depth),
+    fn of(option: &str) -> Self {
+        match option {
+            "header" => Self::Header,
+            "before" | "after" => Self::Hook,
+            "arm-options" | "under-load" => Self::Options,
+            _ if SHOWN.contains(&option) => Self::Shown,
+            _ => Self::Redacted,
         }
     }
 }
 
-/// Whether `-u` was given more than a user: `1000:1000` is one, with a group.
-fn has_password(user: &str) -> bool {
-    user.contains(':') && !user.chars().all(|c| c.is_ascii_digit() || c == ':')
-}
-
-/// The words as one line that a shell reads, secrets redacted: the values of all but harmless headers, of options,
-/// variables and parameters that are secrets by their names, user and password of URLs, and bodies. Commands that are
-/// quoted in it likewise, and of those that are known what else they take.
+/// The words of a command line as one line that a shell reads, secrets redacted.
 pub(crate) fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
-    let words = words.into_iter().enumerate().map(|(index, word)| {
-        let word = word.to_string_lossy().into_owned();
-        // Where the command lies is the machine's business.
-        match (index, word.rsplit_once('/')) {
-            (0, Some((_, name))) => name.to_owned(),
-            _ => word,
-        }
-    });
-    line(&words.collect::<Vec<_>>(), true, 0)
-}
-
-/// A hook's command, or an arm's options, as a report shows them: as typed, secrets redacted.
-pub(crate) fn command(typed: &str) -> String {
-    nested(typed, 0)
-}
-
-/// A command, or options, as a report shows them that were typed as one word.
-fn nested(command: &str, depth: u32) -> String {
-    // What no shell reads can hold anything.
-    let words = match shlex::split(command) {
-        Some(words) if depth < DEPTH_MAX => words,
-        _ => return REDACTED.to_owned(),
-    };
-    let is_ours = words.first().is_some_and(|first| first.starts_with('-'));
-    let shown = line(&words, is_ours, depth);
-    // As it was typed, rather than quoted anew, where nothing was left out; a comment is among no words.
-    let untouched = shlex::split(&shown).is_some_and(|again| again == words);
-    if untouched && !command.contains('#') {
-        command.to_owned()
-    } else {
-        shown
+    let mut words: Vec<String> = words
+        .into_iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    // Where the command lies is the machine's business.
+    if let Some(name) = words.first().and_then(|word| word.rsplit('/').next()) {
+        words[0] = name.to_owned();
     }
+    let reader = Reader::new(words.iter().any(|word| word == RECORD_HOOKS));
+    reader.line(&words)
 }
 
-/// `is_ours`: the options are those of tare, and what looks like a command is a target, or a label.
-fn line(words: &[String], is_ours: bool, depth: u32) -> String {
-    let mut shown: Vec<String> = Vec::with_capacity(words.len());
-    let mut tool: Option<&Tool> = None;
-    let mut value = Value::Any;
-    for word in words {
-        let text = value.shown(word, tool, depth);
+/// An arm's options as a report shows them: as typed, secrets redacted.
+pub(crate) fn options(typed: &str) -> String {
+    Reader::new(false).options(typed)
+}
+
+/// A hook's command as a report shows it.
+pub(crate) fn hook(command: &str, in_full: bool) -> String {
+    if in_full {
         // A control character would end the line, or drive the terminal.
-        let text = text.replace(is_deceptive, " ");
-        let quoted = shlex::try_quote(&text).map(std::borrow::Cow::into_owned);
-        shown.push(quoted.unwrap_or_else(|_| REDACTED.to_owned()));
-        // A header without quotes: nobody knows how many words its value has.
-        let begins_header = word.strip_suffix(':').is_some_and(is_header);
-        if begins_header && matches!(value, Value::Any) {
-            shown.push(format!("'{REDACTED}'"));
-            break;
-        }
-        if !is_ours {
-            tool = TOOLS.iter().find(|tool| tool.is_run_by(word)).or(tool);
-        }
-        value = Value::behind(word, tool);
-        if word.ends_with(';') || ["&", "&&", "|", "||"].contains(&word.as_str()) {
-            tool = None;
-        }
+        command.replace(is_deceptive, " ")
+    } else {
+        hooks::shown(command)
     }
-    shown.join(" ")
 }
 
-/// A word that no option stands before which tells what it is.
-fn one(word: &str, tool: Option<&Tool>, depth: u32) -> String {
-    if let Some((value @ (Value::Header | Value::Secret), at)) =
-        tool.and_then(|tool| tool.short(word))
-        && at < word.len()
-    {
-        let (option, attached) = word.split_at(at);
-        return format!("{option}{}", value.shown(attached, tool, depth));
+/// Reads words as clap does.
+struct Reader {
+    root: clap::Command,
+    records_hooks: bool,
+}
+
+impl Reader {
+    fn new(records_hooks: bool) -> Self {
+        let mut root = Cli::command();
+        root.build();
+        Self {
+            root,
+            records_hooks,
+        }
     }
-    // A blank behind it tells options from a header.
-    let attached = word
-        .strip_prefix("-H")
-        .filter(|value| value.starts_with(|c: char| !c.is_whitespace()));
-    if let Some(value) = attached {
-        return format!("-H{}", Value::Header.shown(value, tool, depth));
+
+    /// What the value of an option is; `None` of a flag, which has none. All commands mean the same by an option's name, as
+    /// a test holds.
+    fn value_of(&self, is_it: impl Fn(&clap::Arg) -> bool) -> Option<Value> {
+        let mut options = self
+            .root
+            .get_subcommands()
+            .flat_map(clap::Command::get_arguments);
+        let Some(option) = options.find(|option| is_it(option)) else {
+            return Some(Value::Redacted);
+        };
+        let takes_value = option.get_action().takes_values();
+        takes_value.then(|| Value::of(option.get_long().unwrap_or_default()))
     }
-    if let Some((name, value)) = word.split_once('=')
-        && name
-            .chars()
-            .all(|c| c.is_alphanumeric() || "-_.".contains(c))
-    {
-        let shown = Value::of(name, tool).shown(value, tool, depth);
-        return format!("{name}={shown}");
+
+    fn line(&self, words: &[String]) -> String {
+        let mut shown: Vec<String> = Vec::with_capacity(words.len());
+        let mut expected = None;
+        for word in words {
+            let text = match expected.take() {
+                Some(value) => self.shown(value, word),
+                None => {
+                    let text;
+                    (text, expected) = self.word(word);
+                    text
+                }
+            };
+            let text = text.replace(is_deceptive, " ");
+            let quoted = shlex::try_quote(&text).map(std::borrow::Cow::into_owned);
+            shown.push(quoted.unwrap_or_else(|_| REDACTED.to_owned()));
+        }
+        shown.join(" ")
     }
-    // A header that some other option carries, or none.
-    if let Some((name, _)) = word.split_once(':')
-        && is_header(name)
-        && !name.trim().contains(char::is_whitespace)
-    {
-        return format!("{name}: {REDACTED}");
+
+    /// A word that is no option's value, and what the next one is, where it is this one's value.
+    fn word(&self, word: &str) -> (String, Option<Value>) {
+        if let Some(long) = word.strip_prefix("--") {
+            let (name, attached) = match long.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (long, None),
+            };
+            if name.is_empty() {
+                return (word.to_owned(), None);
+            }
+            let is_it = |option: &clap::Arg| {
+                option.get_long() == Some(name)
+                    || option
+                        .get_all_aliases()
+                        .is_some_and(|all| all.contains(&name))
+            };
+            return match (self.value_of(is_it), attached) {
+                (Some(value), Some(text)) => {
+                    (format!("--{name}={}", self.shown(value, text)), None)
+                }
+                (Some(value), None) => (word.to_owned(), Some(value)),
+                (None, _) => (format!("--{name}"), None),
+            };
+        }
+        let Some(letters) = word.strip_prefix('-') else {
+            return (positional(word), None);
+        };
+        for (at, letter) in letters.char_indices() {
+            let is_it = |option: &clap::Arg| {
+                option.get_short() == Some(letter)
+                    || option
+                        .get_all_short_aliases()
+                        .is_some_and(|all| all.contains(&letter))
+            };
+            if let Some(value) = self.value_of(is_it) {
+                let (option, attached) = letters.split_at(at + letter.len_utf8());
+                return match attached {
+                    "" => (word.to_owned(), Some(value)),
+                    text => (format!("-{option}{}", self.shown(value, text)), None),
+                };
+            }
+        }
+        (word.to_owned(), None)
     }
-    if word.contains(char::is_whitespace) {
-        return nested(word, depth + 1);
+
+    fn shown(&self, value: Value, text: &str) -> String {
+        match value {
+            Value::Shown => text.to_owned(),
+            Value::Redacted => REDACTED.to_owned(),
+            Value::Header => match text.split_once(':') {
+                Some((name, _)) if shows_header(name.trim_start_matches('=')) => text.to_owned(),
+                Some((name, _)) => format!("{name}: {REDACTED}"),
+                None => REDACTED.to_owned(),
+            },
+            Value::Hook => match text.split_once('=') {
+                Some((name, command)) => format!("{name}={}", hook(command, self.records_hooks)),
+                None => REDACTED.to_owned(),
+            },
+            Value::Options => match text.split_once('=') {
+                Some((name, options)) if !name.starts_with('-') => {
+                    format!("{name}={}", self.options(options))
+                }
+                _ => self.options(text),
+            },
+        }
     }
-    let shown = address(word);
-    if shown == word { pairs(word) } else { shown }
+
+    fn options(&self, typed: &str) -> String {
+        // What no shell reads can hold anything.
+        let Some(words) = shlex::split(typed) else {
+            return REDACTED.to_owned();
+        };
+        let shown = self.line(&words);
+        // As it was typed, rather than quoted again, where nothing was left out; a comment is among no words.
+        let untouched = shlex::split(&shown).is_some_and(|again| again == words);
+        if untouched && !typed.contains('#') {
+            typed.to_owned()
+        } else {
+            shown
+        }
+    }
+}
+
+/// A command's name, a target, or an arm, which is a name and a target.
+fn positional(word: &str) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    match word.split_once('=') {
+        Some((name, target)) if name.chars().all(is_name) => format!("{name}={}", address(target)),
+        _ => address(word),
+    }
 }
 
 /// A URL without user and password and the secrets of its query; other words as they are.
@@ -290,23 +285,6 @@ fn address(word: &str) -> String {
     format!("{scheme}{host}{}", shown_path(path))
 }
 
-/// A word up to the value of the first field in it that is a secret by its name, as of a form, of JSON or of a list:
-/// nobody knows where that value ends.
-fn pairs(word: &str) -> String {
-    let is_secret = |at: usize| {
-        let before = &word[..at];
-        // In JSON a name ends with a quote; other colons stand before a port.
-        let ends = word[at..].starts_with('=') || before.ends_with(['"', '\'']);
-        let name = before.rsplit(['&', ';', ',', '{', '?', '|', '/', '=']);
-        ends && name.into_iter().next().is_some_and(is_name)
-    };
-    let mut separators = word.match_indices(['=', ':']);
-    match separators.find(|(at, _)| is_secret(*at)) {
-        Some((at, _)) => format!("{}{REDACTED}", &word[..=at]),
-        None => word.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,14 +303,11 @@ mod tests {
             "tare compare plain=10.0.0.2:7117 'tuned=[fd00::1]:7117' --assert 'p99<2ms' -- lat",
             "tare http 'http://web/a?delay=5ms:20&size=1K' -c 4",
             "tare lat curl -d 5s --label login",
+            "tare bw h -uP 8 --rate 1G --nodelay -d 1s",
             "tare http unix:@docker:/a -c 4",
             "tare lat h --insecure-secret-file --secret-file /etc/key --bind fe80::1%eth0",
-            "tare compare --before b='docker run -d -u 1000:1000 -p 80:80 nginx:1.29' -- lat",
-            "tare compare --before b='iptables -t nat -A OUTPUT -p tcp -d 10.0.0.2 -j ACCEPT' -- lat",
-            "tare compare --before b='iptables -F && sudo -u root ethtool -K eth0 gro off' -- lat",
-            "tare compare --before b='curl -so /dev/null -XPOST -H \"Accept: */*\" http://web:8080/a' -- lat",
-            "tare compare --before b='curl h; docker run -d -p 80:80 nginx' -- lat",
-            "tare compare --before b='tc qdisc add dev eth0 root netem delay 1ms' --arm-options b='-c 4' -- lat",
+            "tare compare a=x b=y --arm-options b='-c 4 --nodelay' --settle 1s -- bw --udp",
+            "tare lat h --under-load '-P 4 --rate 1G'",
         ] {
             let again = shlex::split(&shown(command));
             assert_eq!(again, shlex::split(command), "{}", shown(command));
@@ -359,6 +334,11 @@ mod tests {
             "tare compare -- http 'loopback/a?key=hunter2=3'",
             "tare http h --body '{\"pin\": \"hunter2\"}'",
             "tare http h --body=hunter2",
+            "tare http h --body hunter2 --chunked",
+            "tare http h --unknown hunter2",
+            "tare http h -H hunter2",
+            "tare lat h --under-load '-c 4 --unknown=hunter2'",
+            "tare lat h --under-load 'hunter2 \"'",
             "tare compare a=x b=http://me:hunter2@y/z --before 'b=curl -u \"Authorization: hunter2\" http://h'",
             "tare compare --before 'b=PGPASSWORD=hunter2 psql -c \"select 1\"' -- lat",
             "tare compare --before 'b=vault --token hunter2' -- lat",
@@ -390,7 +370,7 @@ mod tests {
             "tare compare --before b='echo Authorization: Bearer hunter2' -- lat",
             "tare compare --before b='true;TOKEN=hunter2 x' -- lat",
             "tare compare --before b='mount -o user=x,password=a,hunter2 y' -- lat",
-            "tare compare --before b='true # hunter2' -- lat --label token=x",
+            "tare compare --before b='true # hunter2' -- lat --label x",
             "tare compare --before b='docker login -u me -p hunter2' -- lat",
             "tare compare --before b='docker login -phunter2 h' -- lat",
             "tare compare --before b='sshpass -p hunter2 ssh h' -- lat",
@@ -405,7 +385,8 @@ mod tests {
             };
             let line = command_line(words);
             assert!(!line.contains("hunter2"), "{line}");
-            assert!(line.contains(REDACTED), "{line}");
+            let tells = line.contains(REDACTED) || line.contains(" (SHA-256 ");
+            assert!(tells, "{line}");
             assert!(shlex::split(&line).is_some(), "{line}");
         }
     }
@@ -425,8 +406,6 @@ mod tests {
             "4",
         ];
         assert_eq!(words, expected);
-        let hook = shown("tare compare --before b='sysctl -w net.core.busy_poll=50' -- lat");
-        assert!(hook.contains("sysctl -w net.core.busy_poll=50"), "{hook}");
         let options =
             shown("tare compare --arm-options b='-H \"X-Auth: y\" --body z -c 4' -- http");
         let words = shlex::split(&options).unwrap();
@@ -437,5 +416,66 @@ mod tests {
         let options = shown("tare compare --arm-options b='--header \"X-Token: y\" -c 4' -- http");
         assert!(options.contains("-c 4"), "{options}");
         assert_eq!(shown("tare lat 'a\nb'").lines().count(), 1);
+    }
+
+    #[test]
+    fn hooks_are_told_by_their_first_word_unless_they_are_recorded() {
+        let typed = "tare compare --before b='sysctl -w net.core.busy_poll=50' -- lat";
+        let line = shown(typed);
+        assert!(
+            line.contains("b=sysctl … (SHA-256 ") && !line.contains("busy_poll"),
+            "{line}"
+        );
+        let recorded = typed.replacen("compare", "compare --record-hooks", 1);
+        assert_eq!(shlex::split(&shown(&recorded)), shlex::split(&recorded));
+        assert_eq!(hook("a b\nc", true), "a b c");
+        // Two that differ are told apart.
+        assert_ne!(hook("sysctl -w a=1", false), hook("sysctl -w a=2", false));
+        let variable = hook("PGPASSWORD=hunter2 psql", false);
+        assert!(variable.starts_with("… (SHA-256 "), "{variable}");
+    }
+
+    /// Whoever adds an option says here whether its values may be shown.
+    #[test]
+    fn every_option_is_on_one_list() {
+        const REDACTED_OPTIONS: [&str; 1] = ["body"];
+        let mut root = Cli::command();
+        root.build();
+        let mut known = Vec::new();
+        for command in ["lat", "bw", "http", "compare"] {
+            let command = root.find_subcommand(command).expect("a command");
+            let options = command
+                .get_arguments()
+                .filter(|o| o.get_action().takes_values());
+            for long in options.filter_map(clap::Arg::get_long) {
+                let is_redacted = matches!(Value::of(long), Value::Redacted);
+                assert_eq!(is_redacted, REDACTED_OPTIONS.contains(&long), "--{long}");
+                known.push(long);
+            }
+        }
+        for option in SHOWN {
+            assert!(known.contains(&option), "there is no --{option}");
+        }
+    }
+
+    /// So that a word is read the same whatever command it belongs to.
+    #[test]
+    fn an_option_takes_a_value_in_all_commands_or_in_none() {
+        let mut root = Cli::command();
+        root.build();
+        let measured = ["lat", "bw", "http", "compare"];
+        let commands = measured.map(|name| root.find_subcommand(name).expect("a command"));
+        let options = || commands.iter().flat_map(|command| command.get_arguments());
+        for one in options() {
+            for other in options() {
+                let is_same = one.get_long().is_some() && one.get_long() == other.get_long()
+                    || one.get_short().is_some() && one.get_short() == other.get_short();
+                let takes_value = |option: &clap::Arg| option.get_action().takes_values();
+                assert!(
+                    !is_same || takes_value(one) == takes_value(other),
+                    "{one} {other}"
+                );
+            }
+        }
     }
 }

@@ -63,7 +63,7 @@ fn visits_to(report: &Value, arm: &str) -> usize {
 #[test]
 fn they_run_around_each_visit_of_their_arm() {
     let trace = Trace::new();
-    let flags = [&BRIEF[..], &["--settle", "1ms"]].concat();
+    let flags = [&BRIEF[..], &["--settle", "1ms", "--record-hooks"]].concat();
     let ran = hooked(&trace, &flags, "lat --warmup 1ms --wait block").wait();
     let report = ran.exits(0).report();
     let lines = trace.lines();

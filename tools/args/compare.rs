@@ -100,6 +100,12 @@ pub(crate) struct CompareArgs {
     /// It is run after a --before that failed, too. What a killed run left undone is named at the next start.
     #[arg(long, value_name = "NAME=COMMAND", help_heading = ARMS)]
     after: Vec<Named>,
+    /// Record those commands in full: the result then holds any secret in them
+    ///
+    /// Otherwise it has their first word and the beginning of their SHA-256, which tells whether two results ran the same. It
+    /// also confirms a right guess: a secret that can be guessed belongs in a file that the command reads.
+    #[arg(long, help_heading = ARMS)]
+    pub(crate) record_hooks: bool,
     /// Rest so long after each of those commands
     #[arg(long, value_name = "TIME", default_value = "0", help_heading = ARMS)]
     settle: Nanos,
@@ -111,7 +117,7 @@ pub(crate) struct CompareArgs {
     /// Nothing is measured. --assert 'kata.p99.change<5us' demands how far an arm has moved, and
     /// 'kata.p99.cost<5us' how far its difference to the baseline has.
     #[arg(long, value_name = "OLD.json", help_heading = ARMS)]
-    #[arg(conflicts_with_all = ["baseline", "before", "after", "settle", "arm_options", "blocks", "block_duration", "seed"])]
+    #[arg(conflicts_with_all = ["baseline", "before", "after", "record_hooks", "settle", "arm_options", "blocks", "block_duration", "seed"])]
     #[arg(conflicts_with_all = ["percentiles", "strict", "label"])]
     pub(crate) baseline_file: Option<PathBuf>,
 

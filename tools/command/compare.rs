@@ -130,15 +130,18 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
     common.command_line = Some(redact::command_line(std::env::args_os()));
     common.label.clone_from(&args.result.label);
     common.percentiles.extend(quantiles);
-    let shown = |command: &Option<String>| command.as_deref().map(redact::command);
+    let hook = |command: &Option<String>| {
+        let command = command.as_deref()?;
+        Some(redact::hook(command, args.record_hooks))
+    };
     Ok(ArmPlan {
         shown: HookSpec {
-            before: shown(&arm.hooks.before),
-            after: shown(&arm.hooks.after),
+            before: hook(&arm.hooks.before),
+            after: hook(&arm.hooks.after),
         },
         name: arm.name,
         measurement,
-        options: shown(&arm.options),
+        options: arm.options.as_deref().map(redact::options),
         hooks: arm.hooks,
     })
 }

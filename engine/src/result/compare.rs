@@ -51,10 +51,10 @@ pub struct Arm {
     /// Options that only this arm has, secrets redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
-    /// The command run before each visit, secrets redacted.
+    /// The command run before each visit: its first word and the beginning of its SHA-256, or all of it with --record-hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// The command run after each visit, secrets redacted.
+    /// The command run after each visit, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
     /// The distinct server instances that answered, in all visits.

@@ -10,6 +10,7 @@ mod shell;
 use std::borrow::Cow;
 
 use nix::unistd::geteuid;
+use sha2::{Digest, Sha256};
 
 use super::journal::{Journal, Note};
 use super::observe::Interrupt;
@@ -187,6 +188,18 @@ fn hint(command: &str) -> Cow<'_, str> {
         None => first.into(),
         Some(_) => format!("{first} …").into(),
     }
+}
+
+/// A command as a report shows it: its first word, and the beginning of its SHA-256, by which two results tell whether they
+/// ran the same. Its other words are for a program whose options nobody here knows.
+#[must_use]
+pub fn shown(command: &str) -> String {
+    let digest = Sha256::digest(command);
+    let digest: String = digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{} (SHA-256 {digest}…)", hint(command))
 }
 
 /// Does in a shell what [`Entered::leave`] does.

@@ -111,7 +111,7 @@ pub struct ArmPlan {
     pub options: Option<String>,
     /// What is run before and after each visit.
     pub hooks: HookSpec,
-    /// The same as the result shows it, secrets redacted.
+    /// The same as the result shows it.
     pub shown: HookSpec,
 }
 
