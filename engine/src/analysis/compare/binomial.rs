@@ -4,7 +4,7 @@
 ///
 /// The terms are summed relative to that of the mode, so that no factorial is computed and no count is too large; one
 /// that is smaller than 10^-300 of it counts as nothing.
-/// So the sign test's p is exact (1/128, say); that of `statrs` is off by some 10^-14, which results would show.
+/// So the sign test's p is right but for the last digit; that of `statrs` is off by some 5e-14, which results would show.
 pub(super) fn at_most(most: u64, count: u64, share: f64) -> f64 {
     if most >= count || share <= 0.0 {
         return 1.0;
