@@ -4,7 +4,6 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::http::holds_together;
 use crate::util::{Serve, figure, is_valid, lat, report, run};
 
 #[test]
@@ -191,78 +190,6 @@ fn a_seed_and_the_plan_are_told() {
         for known in ["tare_version", "kernel", "cpus_allowed", "cpus_online"] {
             assert_ne!(environment[known], Value::Null, "{end}: {known}");
         }
-    }
-}
-
-/// What the renderers are held to is of the schema, too: as one object and as lines.
-#[test]
-fn golden_reports_are_of_the_schema() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-    let (mut bulk_runs, mut http_runs, mut comparisons) = (0, 0, 0);
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        let whole = report(&fs::read_to_string(&path).unwrap());
-        let lines = fs::read_to_string(path.with_extension("jsonl")).unwrap();
-        assert_eq!(rejoined(&lines), whole, "{}", path.display());
-        if whole["kind"] == "http" {
-            http_runs += 1;
-            for result in whole["results"].as_array().unwrap() {
-                holds_together(result);
-            }
-            let completed = |result: &Value| figure(result, "/operations/completed") > 0;
-            let nothing = !whole["results"].as_array().unwrap().iter().all(completed);
-            assert!(!nothing || whole["partial"] == true, "{}", path.display());
-        }
-        if whole["kind"] == "compare" {
-            comparisons += 1;
-            is_of_one_piece(&whole);
-        }
-        if whole["kind"] != "bw" {
-            continue;
-        }
-        bulk_runs += 1;
-        for result in whole["results"].as_array().unwrap() {
-            let bandwidth = &result["bandwidth"];
-            let flows = ["up", "down"].map(|way| &bandwidth[way]);
-            let received = flows.iter().filter(|flow| flow.is_object());
-            let received: u64 = received.map(|flow| figure(flow, "/received_bytes")).sum();
-            assert_eq!(figure(bandwidth, "/received_bytes"), received);
-        }
-    }
-    assert!(bulk_runs >= 6 && http_runs >= 5, "{bulk_runs}, {http_runs}");
-    assert!(comparisons >= 4, "{comparisons}");
-}
-
-/// Results, visits and cells of a comparison speak of the same arms and steps, and only what is declared is judged.
-fn is_of_one_piece(report: &Value) {
-    let all = |pointer: &str| report.pointer(pointer).unwrap().as_array().unwrap();
-    let arms: Vec<&Value> = all("/comparison/arms")
-        .iter()
-        .map(|arm| &arm["name"])
-        .collect();
-    let steps = figure(report, "/comparison/steps");
-    assert_eq!(*arms[0], report["comparison"]["baseline"]);
-    assert_eq!(**arms.last().unwrap(), "a/a");
-    let of_results = all("/results").iter().map(|result| &result["arm"]);
-    let expected = arms.iter().flat_map(|arm| (0..steps).map(move |_| *arm));
-    assert!(of_results.eq(expected));
-    for block in all("/comparison/blocks") {
-        for visit in block["visits"].as_array().unwrap() {
-            assert!(arms.contains(&&visit["arm"]));
-        }
-    }
-    let mut judged = Vec::new();
-    for cell in all("/comparison/cells") {
-        assert!(arms[1..].contains(&&cell["arm"]) && figure(cell, "/step") < steps);
-        assert_eq!(cell["declared"], cell["arm"] != "a/a");
-        assert_eq!(cell["declared"], cell["verdict"] != Value::Null);
-        assert_eq!(cell["declared"], cell["p_adjusted"] != Value::Null);
-        let name = [&cell["arm"], &cell["step"], &cell["measure"]];
-        assert!(!judged.contains(&name), "{name:?} twice");
-        judged.push(name);
     }
 }
 

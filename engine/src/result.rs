@@ -1,7 +1,7 @@
 //! The one versioned, serialisable result: schema `tare/1`.
 //!
-//! The authority is `schema/tare-1.schema.json`; every emitted document is validated against it in the
-//! tests. Readers ignore fields they don't know. Units are the last word of a name; latencies are
+//! `schema/tare-1.schema.json` is generated from these types and their comments; every emitted document
+//! is validated against it in the tests. Readers ignore fields they don't know. Units are the last word of a name; latencies are
 //! nanoseconds and full round trips.
 
 use std::collections::BTreeMap;
@@ -31,22 +31,50 @@ pub(crate) use observed::cpus;
 /// The schema's name and version.
 pub const SCHEMA: &str = "tare/1";
 
+#[cfg(feature = "schema")]
+mod patterns {
+    pub(crate) const TIME: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$";
+    pub(crate) const INSTANCE: &str = "^[0-9a-f]{16}$";
+    pub(crate) const CODE: &str = "^[0-9]{3}$";
+    pub(crate) const QUANTILE: &str = "^p[0-9]+(_[0-9]+)?$";
+    pub(crate) const BOUND: &str = "^(p[0-9]+(_[0-9]+)?|mean|max)$";
+    pub(crate) const MEASURE: &str = "^(p[0-9]+(_[0-9]+)?|[a-z][a-z0-9_]*)$";
+    pub(crate) const KEBAB: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
+}
+#[cfg(feature = "schema")]
+use patterns::*;
+
 /// A whole run: what was asked, where, and what came out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend(
+        "if" = {"properties": {"kind": {"const": "compare"}}},
+        "then" = {
+            "required": ["comparison"],
+            "properties": {"results": {"items": {"required": ["arm"]}}}
+        }
+    ))
+)]
 pub struct Report {
     /// [`SCHEMA`].
+    #[cfg_attr(feature = "schema", schemars(extend("const" = SCHEMA)))]
     pub schema: String,
     /// Which tare wrote it.
     pub tool: Tool,
     /// `lat`, `bw`, `http`, `compare`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["lat", "bw", "http", "compare"])))]
     pub kind: String,
     /// When the run began, RFC 3339, by the wall clock.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = TIME)))]
     pub started_at: String,
     /// The run was cut short, or a failure ended it: what is here was measured, and there is less of it than asked.
     pub partial: bool,
     /// The seed of everything random in the run.
     pub seed: u64,
     /// The plan as resolved: defaults filled in, names resolved, secrets redacted.
+    #[cfg_attr(feature = "schema", schemars(extend("type" = "object")))]
     pub plan: serde_json::Value,
     /// The machines at both ends.
     pub environment: Environments,
@@ -63,15 +91,19 @@ pub struct Report {
 
 /// Which tare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tool {
     /// Always `tare`.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "tare")))]
     pub name: String,
     /// Its version.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub version: String,
 }
 
 /// The machines at both ends.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Environments {
     /// The client's.
     pub client: Environment,
@@ -81,10 +113,12 @@ pub struct Environments {
 
 /// What is known of one machine. Absent means not known there, never zero.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Environment {
     /// The server's instance id, 16 hexadecimal digits; absent for the client.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = INSTANCE)))]
     pub instance: Option<String>,
     /// Which tare runs there.
     pub tare_version: String,
@@ -142,6 +176,7 @@ pub struct Environment {
 
 /// An idle state of a CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IdleState {
     /// Its name.
     pub name: String,
@@ -153,6 +188,7 @@ pub struct IdleState {
 
 /// How full a table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fill {
     /// Entries in use.
     pub used: u64,
@@ -162,6 +198,7 @@ pub struct Fill {
 
 /// The network device that a route leaves through.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Device {
     /// Its name.
@@ -180,6 +217,7 @@ pub struct Device {
 
 /// One step of a sweep: one set of parameters, measured.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepResult {
     /// The user's label.
     pub label: Option<String>,
@@ -191,6 +229,7 @@ pub struct StepResult {
     /// When the measured phase began, by this machine's wall clock, RFC 3339 to the nanosecond: to find the step in the logs
     /// of servers. Absent where it never began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = TIME)))]
     pub began_at: Option<String>,
     /// Length of the measured phase, nanoseconds.
     pub duration_ns: u64,
@@ -206,6 +245,7 @@ pub struct StepResult {
     pub bandwidth: Option<Bandwidth>,
     /// Status codes; HTTP only.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": CODE})))]
     pub status_codes: BTreeMap<String, StatusCount>,
     /// What went over the connections; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,12 +272,14 @@ pub struct StepResult {
     pub latency_error_ns: u64,
     /// What the 95 % intervals of this step speak for: [`INTERVALS_OF_RUN`] or [`INTERVALS_OF_VISITS`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["run", "visits"])))]
     pub interval_scope: String,
     /// How each end measured.
     pub instrument: Instruments,
     /// The series over time.
     pub intervals: Vec<Interval>,
     /// The distinct server instances that answered.
+    #[cfg_attr(feature = "schema", schemars(inner(regex(pattern = INSTANCE))))]
     pub instances: Vec<String>,
     /// This step was cut short, or failed.
     pub partial: bool,
@@ -251,8 +293,10 @@ pub const INTERVALS_OF_VISITS: &str = "visits";
 
 /// The parameters of a step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Params {
     /// `tcp`, `udp` or `http`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["tcp", "udp", "http"])))]
     pub proto: String,
     /// Message size in each direction, bytes.
     pub size_bytes: u64,
@@ -262,6 +306,7 @@ pub struct Params {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_each: Option<bool>,
     /// Operations per second asked for; absent in closed loop.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub rate_per_s: Option<f64>,
     /// Latency runs only: the far end held each reply that long, nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -277,6 +322,7 @@ pub struct Params {
     pub path_mtu_bytes: Option<u32>,
     /// Latency runs over UDP: IP packets that each datagram leaves the client in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub fragments_per_datagram: Option<u32>,
     /// The options of the bulk transfer that the same path carried meanwhile (`--under-load`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -312,6 +358,7 @@ impl StepResult {
 /// Where every operation went: `due = sent + dropped + unsent_at_end` and
 /// `sent = completed + failed + timed_out + in_flight_at_end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Operations {
     /// Intended to be sent in the measured phase.
     pub due: u64,
@@ -354,6 +401,7 @@ impl Operations {
 
 /// What happened during warm-up, and stands in no other counter.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Warmup {
     /// Its length, nanoseconds.
     pub duration_ns: u64,
@@ -365,10 +413,13 @@ pub struct Warmup {
 
 /// Operations per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rate {
     /// Asked for; absent in closed loop.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub target_per_s: Option<f64>,
     /// Answered as expected within the measured phase, whenever they were due, over its length.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub achieved_per_s: f64,
     /// The most operations that were due in the measured phase and waited for a free connection at once; open loop only.
     #[serde(default)]
@@ -385,6 +436,7 @@ pub struct Rate {
 
 /// Requests that were sent while few others were in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Unloaded {
     /// How many.
     pub count: u64,
@@ -394,6 +446,7 @@ pub struct Unloaded {
 
 /// The latencies of a step, full round trips in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latencies {
     /// From the intended send; open loop only.
     pub response: Option<Summary>,
@@ -414,14 +467,17 @@ pub struct Latencies {
 
 /// A distribution. A quantile is null where fewer than ten samples lie beyond it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Samples, the censored ones among them.
     pub count: u64,
     /// Smallest, exact.
     pub min_ns: Option<u64>,
     /// Mean, exact; with censored samples a lower bound.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub mean_ns: Option<f64>,
     /// Standard deviation; with censored samples it may be more or less.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub stdev_ns: Option<f64>,
     /// Median.
     pub p50_ns: Option<u64>,
@@ -441,18 +497,22 @@ pub struct Summary {
     pub max_ns: Option<u64>,
     /// Further quantiles that were asked for with `--percentiles`, by name (`p99_5`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": QUANTILE})))]
     pub extra_ns: BTreeMap<String, u64>,
     /// 95 % intervals of the quantiles, by name: `p50`, `p99_9`. What they speak for tells
     /// [`StepResult::interval_scope`].
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": QUANTILE})))]
     pub intervals_ns: BTreeMap<String, (u64, u64)>,
     /// By how much at most each quantile is too long through the instrument itself, by name, nanoseconds: of round
     /// trips only (`service`, `response`). `engine/src/histogram/added.rs` derives it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": QUANTILE})))]
     pub errors_ns: BTreeMap<String, u64>,
     /// Samples that are only known to be at least this long (timed out, or in flight at the end).
     pub censored: u64,
     /// What rests on censored samples, so is a lower bound (`≥` in text), by name: quantiles, `mean`, `max`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(inner(regex(pattern = BOUND))))]
     pub lower_bounds: Vec<String>,
     /// The whole histogram: base64 of the HdrHistogram V2 compressed encoding.
     pub hdr: String,
@@ -483,6 +543,7 @@ pub fn quantile_name(percent: f64) -> String {
 
 /// Failures of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorCount {
     /// `resolve`, `connect`, `handshake`, `send`, `receive`, `parse`, `close`.
     pub phase: String,
@@ -494,6 +555,7 @@ pub struct ErrorCount {
 
 /// Connections of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connections {
     /// Asked for.
     pub asked: u64,
@@ -519,6 +581,7 @@ pub struct Connections {
 
 /// How both ends measured.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Instruments {
     /// The client.
     pub client: Instrument,
@@ -528,13 +591,16 @@ pub struct Instruments {
 
 /// How one end measured, and what disturbed it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Instrument {
     /// `uring`, `epoll` or `sim`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["uring", "epoll", "sim"])))]
     pub backend: String,
     /// Why that one, in words.
     pub backend_reason: String,
     /// `spin`, `block` or `hybrid`: what was done, not what was asked.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["spin", "block", "hybrid"])))]
     pub wait: String,
     /// Why not what was asked, where it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -558,6 +624,7 @@ pub struct Instrument {
     /// The bound on gathering completions, where batches are gathered.
     pub batch_bound_ns: u64,
     /// The busiest worker's share of its time outside waiting, 0 to 1 (a spinning worker: with something to do).
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub worker_busy_max: f64,
     /// Context switches forced on the workers.
     pub involuntary_switches: u64,
@@ -588,6 +655,7 @@ pub struct Instrument {
 
 /// One entry of the series over time.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Interval {
     /// End of the interval, from the start of the measured phase.
     pub at_ns: u64,
@@ -609,6 +677,7 @@ pub struct Interval {
     pub tcp_info: Option<TcpInterval>,
     /// Responses in it by status code; HTTP only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": CODE})))]
     pub status_codes: BTreeMap<String, u64>,
     /// Its headline latencies as a histogram (HdrHistogram V2, base64, two significant figures), for the log formats.
     #[serde(skip)]
@@ -617,6 +686,7 @@ pub struct Interval {
 
 /// What became of an assertion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AssertionResult {
     /// As typed.
     pub expr: String,
@@ -632,8 +702,10 @@ pub struct AssertionResult {
 
 /// Something known to spoil the numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Warning {
     /// Stable name, `kebab-case`.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = KEBAB)))]
     pub code: String,
     /// What is so.
     pub message: String,

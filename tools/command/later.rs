@@ -88,7 +88,7 @@ mod tests {
     use tare_engine::result::Report;
 
     use super::*;
-    use crate::report::html::fixture::{Shape, comparison};
+    use crate::report::fixtures::page::{Shape, comparison};
     use crate::report::{Look, fixtures};
 
     /// Saves both, compares them into a file of that format, and gives what it holds.

@@ -10,7 +10,7 @@ use tare_engine::result::Report;
 use crate::args::report::{ReportArgs, To};
 use crate::exit::Exit;
 use crate::output::{Format, numbered, write_file};
-use crate::report::{Look, histogram, html, render};
+use crate::report::{Look, histogram, page, render};
 use crate::saved;
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
@@ -64,7 +64,7 @@ fn shown(to: To, reports: &[(String, Report)], look: &Look) -> String {
                 .iter()
                 .map(|(name, report)| (name.clone(), report))
                 .collect();
-            html::page(&reports, look)
+            page(&reports, look)
         }
         To::Markdown => named(Format::Markdown, "##"),
         To::Text => named(Format::Text, "==="),

@@ -1,4 +1,4 @@
-//! What text and Markdown say of a bulk run, as facts and tables.
+//! Reports of bulk runs.
 
 use tare_engine::analysis::compare::blocks;
 use tare_engine::result::{
@@ -7,40 +7,70 @@ use tare_engine::result::{
 };
 use tare_engine::units::Size;
 
+use super::common::{instruments, steps_troubles, troubles};
+use super::document::{Block, Document, Fact, Shown, Table, fact, note, part};
 use super::figures::{
     MIB_PER_GIB, Unit, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width,
     percent, round_bits, significant, span, volume,
 };
-use super::{Cells, NONE, grouped, plural, quantile};
+use super::{NONE, charts, grouped, phrases, plural, quantile};
 
 /// Sends up to this size get a line on what the kernel made of them, bytes.
 const SMALL_SEND: u64 = 16 << 10;
 /// Rows of the series that are printed; of a longer one its beginning and its end.
 const SERIES_ROWS: usize = 20;
-/// The sender's rate is told where it is above the receiver's by more than this share.
+/// The sender's rate is printed where it is above the receiver's by more than this share.
 const RATES_DIFFER: f64 = 0.005;
 
-/// Something to say of a step.
-pub(super) struct Fact {
-    pub(super) name: &'static str,
-    pub(super) text: String,
-    /// It belongs to the last one that does not.
-    pub(super) is_part: bool,
+pub(super) const PAYLOAD: &str =
+    "Rates are of payload, as the receiving end got it; bits are decimal, KiB MiB GiB binary.";
+
+pub(super) fn build(document: &mut Document, report: &Report) {
+    let mut blocks = vec![note(PAYLOAD)];
+    let heading = match report.results.as_slice() {
+        [] => return,
+        [one] => {
+            blocks.extend(step(one));
+            ""
+        }
+        steps => {
+            blocks.push(Block::Table(sweep(report)));
+            let bound = |one: &StepResult| {
+                let link = of(one)?.link.as_ref().filter(|link| link.bound)?;
+                let text = format!("LINK-BOUND by {}; compare CPU, not bandwidth", link.device);
+                Some(fact(super::parameters(&one.params), text))
+            };
+            let mut found: Vec<Fact> = steps.iter().filter_map(bound).collect();
+            found.extend(steps_troubles(report));
+            if !found.is_empty() {
+                blocks.push(Block::Facts(found));
+            }
+            "Instrument, in the last step"
+        }
+    };
+    document.add(Shown::Plain, "results", "Results", blocks);
+    if let Some(last) = report.results.last() {
+        instruments(document, report, last, heading);
+    }
+    charts::add(document, report, step);
 }
 
-fn fact(name: &'static str, text: String) -> Fact {
-    Fact {
-        name,
-        text,
-        is_part: false,
+/// One step, with everything that is known of it.
+fn step(step: &StepResult) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut found = match of(step) {
+        Some(bandwidth) => facts(step, bandwidth),
+        None => {
+            blocks.push(note("Nothing was received in the measured phase."));
+            Vec::new()
+        }
+    };
+    found.extend(troubles(step));
+    if !found.is_empty() {
+        blocks.push(Block::Facts(found));
     }
-}
-
-fn part(name: &'static str, text: String) -> Fact {
-    Fact {
-        is_part: true,
-        ..fact(name, text)
-    }
+    blocks.extend(series(step).map(Block::Table));
+    blocks
 }
 
 /// The bulk figures of a step of a bulk run; none in a latency run, where they would be the load's.
@@ -96,11 +126,11 @@ pub(super) fn options(bulk: &BulkParams) -> String {
         size("receive buffer", bulk.receive_buffer_bytes),
         named("from", &bulk.bind),
     ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    phrases(parts)
 }
 
 /// Everything known of one step. Where the link decides, CPU comes first: bandwidth tells nothing there.
-pub(super) fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
+fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
     let mut facts = cpu(step, bandwidth);
     let received = fact("bandwidth", headline(bandwidth));
     let link = bandwidth.link.as_ref();
@@ -141,24 +171,23 @@ fn link_of(link: &LinkUse) -> String {
 
 /// What was received, in the words of every tool: bits, bytes, volume.
 fn headline(bandwidth: &Bandwidth) -> String {
-    let ways = if flows(bandwidth).count() > 1 {
-        " both ways together"
-    } else {
-        ""
-    };
     let Some(rate) = bandwidth.bits_per_s else {
-        return "not told by the receiver".to_owned();
+        return "not reported by the receiver".to_owned();
     };
-    let mut text = format!(
-        "{}{ways} ({}), {} received",
+    let both = flows(bandwidth).count() > 1;
+    let short = bandwidth.interval_bits_per_s.is_none();
+    format!(
+        "{}{} ({}), {} received{}",
         bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
+        if both { " both ways together" } else { "" },
         bytes_per_s(rate),
-        volume(bandwidth.received_bytes)
-    );
-    if bandwidth.interval_bits_per_s.is_none() {
-        text.push_str(", too short for an interval");
-    }
-    text
+        volume(bandwidth.received_bytes),
+        if short {
+            ", too short for an interval"
+        } else {
+            ""
+        }
+    )
 }
 
 /// CPU time for what was received: of both ends, then of each.
@@ -167,7 +196,7 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
     let per_mib = total.map(|s| format!(" ({})", cpu_per_mib(s / MIB_PER_GIB * 1e9)));
     let whose = match step.cpu.server {
         Some(_) => "both ends together",
-        None => "of the client; the far end did not tell its own",
+        None => "of the client; the far end did not report its own",
     };
     let mut text = format!(
         "{}{}, {whose}",
@@ -175,16 +204,13 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
         per_mib.unwrap_or_default()
     );
     if let Some(working) = bandwidth.cpu_working_s_per_gib {
-        text.push_str(&format!(
-            "; {} without the time in which they polled and found nothing",
-            cpu_per_gib(Some(working))
-        ));
+        let working = cpu_per_gib(Some(working));
+        text += &format!("; {working} without the time in which they polled and found nothing");
     }
-    let client = cpu_of(&step.cpu.client, step.duration_ns);
-    let mut facts = vec![fact("cpu", text), part("client", client)];
-    if let Some(server) = &step.cpu.server {
-        facts.push(part("far end", cpu_of(server, step.duration_ns)));
-    }
+    let mut facts = vec![fact("cpu", text)];
+    facts.push(part("client", cpu_of(&step.cpu.client, step.duration_ns)));
+    let server = step.cpu.server.as_ref();
+    facts.extend(server.map(|used| part("far end", cpu_of(used, step.duration_ns))));
     facts
 }
 
@@ -192,56 +218,45 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
 #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     let share = |ns: u64| match duration_ns {
-        0 => "–".to_owned(),
+        0 => NONE.to_owned(),
         lasted => percent(ns as f64 / lasted as f64),
     };
-    let mut text = format!(
-        "{} of a CPU (user {}, kernel {})",
-        share(used.user_ns + used.system_ns),
-        share(used.user_ns),
-        share(used.system_ns)
-    );
-    if let Some(machine) = super::observed::machine(used) {
-        text.push_str(&format!(", its machine {machine}"));
-    }
-    if let Some(per_mib) = used.per_mib_ns {
-        let per_gib = per_mib * MIB_PER_GIB / 1e9;
-        text.push_str(&format!(
-            ", {} ({})",
-            cpu_per_gib(Some(per_gib)),
-            cpu_per_mib(per_mib)
-        ));
-    }
-    if let Some(polling) = used.polling_ns {
-        let all = used.user_ns + used.system_ns;
-        text.push_str(&format!(
-            ", {} of it waiting by polling",
-            percent(polling as f64 / all.max(1) as f64)
-        ));
-    }
-    text
+    let (user, system) = (used.user_ns, used.system_ns);
+    let all = user + system;
+    let (of_all, user, system) = (share(all), share(user), share(system));
+    phrases([
+        Some(format!("{of_all} of a CPU (user {user}, kernel {system})")),
+        super::observed::machine(used).map(|machine| format!("its machine {machine}")),
+        used.per_mib_ns.map(|ns| {
+            let per_gib = cpu_per_gib(Some(ns * MIB_PER_GIB / 1e9));
+            format!("{per_gib} ({})", cpu_per_mib(ns))
+        }),
+        used.polling_ns.map(|polling| {
+            format!(
+                "{} of it waiting by polling",
+                percent(polling as f64 / all.max(1) as f64)
+            )
+        }),
+    ])
 }
 
-/// What is known of streams whose receiver told nothing.
-fn untold_of(flow: &Flow) -> String {
-    let mut text = format!(
-        "{} ended without the receiver's account; {} sent in all",
-        plural(u64::from(flow.untold_streams), "stream"),
-        volume(flow.sent_bytes)
-    );
-    if let Some(acknowledged) = flow.acknowledged_bytes {
-        text.push_str(&format!(
-            ", of theirs {} acknowledged",
-            volume(acknowledged)
-        ));
-    }
-    text
+/// What is known of streams whose receiver reported nothing.
+fn unreported(flow: &Flow) -> String {
+    let streams = plural(u64::from(flow.untold_streams), "stream");
+    let sent = volume(flow.sent_bytes);
+    let acknowledged = flow.acknowledged_bytes;
+    phrases([
+        Some(format!(
+            "{streams} ended without the receiver's account; {sent} sent in all"
+        )),
+        acknowledged.map(|bytes| format!("of theirs {} acknowledged", volume(bytes))),
+    ])
 }
 
 fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     let mut facts = Vec::new();
     if flow.untold_streams > 0 {
-        facts.push(fact("untold", untold_of(flow)));
+        facts.push(fact("unreported", unreported(flow)));
     }
     let received = flow.bits_per_s.unwrap_or_default();
     let more = (flow.sent_bits_per_s - received) / received.max(1.0);
@@ -257,7 +272,9 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
     if let Some(datagrams) = &flow.datagrams {
         facts.push(fact("datagrams", datagrams_of(datagrams)));
         facts.extend(path_of(datagrams).map(|text| fact("path", text)));
-        facts.extend(cutting_of(flow).map(|text| fact("sends", text)));
+        let reason = flow.per_send_reason.as_ref();
+        let sends = reason.map(|why| format!("one for each datagram (no GSO): {why}"));
+        facts.extend(sends.map(|text| fact("sends", text)));
         facts.extend(receiving_of(datagrams).map(|text| fact("buffers", text)));
     }
     if let Some(tcp) = &flow.tcp {
@@ -286,41 +303,36 @@ pub(super) fn spread(each: &[f64]) -> Option<[f64; 3]> {
 
 fn streams(each: &[f64]) -> Option<Fact> {
     let [least, median, most] = spread(each).filter(|_| each.len() > 1)?.map(bits);
-    let text = format!(
-        "{}: least {least}, median {median}, most {most}",
-        each.len()
-    );
-    Some(fact("streams", text))
+    let count = each.len();
+    Some(fact(
+        "streams",
+        format!("{count}: least {least}, median {median}, most {most}"),
+    ))
 }
 
 fn tcp_of(tcp: &TcpFigures) -> String {
-    let mut text = match tcp.retransmits {
-        0 => "nothing sent again".to_owned(),
-        count => format!(
-            "{} sent again{}",
-            plural(count, "segment"),
-            tcp.segments
-                .map_or_else(String::new, |all| super::share(count, all))
-        ),
+    let share = |all| super::share(tcp.retransmits, all);
+    let retransmits = match tcp.retransmits {
+        0 => "no retransmits".to_owned(),
+        count => plural(count, "retransmit") + &tcp.segments.map_or_else(String::new, share),
     };
-    text.push_str(&format!(", rtt {}", span(tcp.rtt_ns)));
-    if let Some(min) = tcp.min_rtt_ns {
-        text.push_str(&format!(" (min {})", span(min)));
-    }
-    text.push_str(&format!(", cwnd {}", volume(tcp.cwnd_bytes)));
-    text.push_str(&format!(", MSS {} B", grouped(u64::from(tcp.mss_bytes))));
-    if let Some(name) = &tcp.congestion {
-        text.push_str(&format!(", {name}"));
-    }
-    for (what, bytes) in [
-        ("send buffer", tcp.send_buffer_bytes),
-        ("receive buffer", tcp.receive_buffer_bytes),
-    ] {
-        if let Some(bytes) = bytes {
-            text.push_str(&format!(", {what} {}", volume(u64::from(bytes))));
-        }
-    }
-    text
+    let min = tcp.min_rtt_ns.map(|min| format!(" (min {})", span(min)));
+    let buffer = |what, bytes: Option<u32>| {
+        bytes.map(|bytes| format!("{what} buffer {}", volume(u64::from(bytes))))
+    };
+    phrases([
+        Some(retransmits),
+        Some(format!(
+            "rtt {}{}",
+            span(tcp.rtt_ns),
+            min.unwrap_or_default()
+        )),
+        Some(format!("cwnd {}", volume(tcp.cwnd_bytes))),
+        Some(format!("MSS {} B", grouped(u64::from(tcp.mss_bytes)))),
+        tcp.congestion.clone(),
+        buffer("send", tcp.send_buffer_bytes),
+        buffer("receive", tcp.receive_buffer_bytes),
+    ])
 }
 
 /// What the kernel (Nagle, and segments that wait for their turn) made of small sends.
@@ -347,7 +359,7 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<Fact> {
     Some(fact("segments", text))
 }
 
-/// Who held the streams up, as shares of their time.
+/// What the streams waited for, as shares of their time.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
     let time = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
@@ -357,79 +369,62 @@ fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
     let share = |ns: u64| (ns as f64 / time).min(1.0);
     let (busy, rwnd) = (tcp.busy_ns?, tcp.rwnd_limited_ns?);
     let parts = [
-        (
-            share(rwnd),
-            "the receiver was the bottleneck (its window was full)",
-        ),
+        (share(rwnd), "by the receiver's window"),
         (
             share(tcp.sndbuf_limited_ns?),
-            "the send buffer was (--sndbuf)",
+            "by the send buffer (--sndbuf)",
         ),
         (
             1.0 - share(busy),
-            "nothing was waiting to be sent (the sender was off its CPU, or at other streams)",
+            "by the sender (nothing to send: it was off its CPU, or at other streams)",
         ),
     ];
-    let parts: Vec<String> = parts
-        .into_iter()
-        .filter(|(share, _)| *share >= 0.01)
-        .map(|(share, what)| {
-            format!(
-                "for {} of the time {what}",
-                percent(significant_share(share))
-            )
-        })
-        .collect();
+    let parts = parts.into_iter().filter(|(share, _)| *share >= 0.01);
+    let parts = parts.map(|(share, by)| format!("{} of the time {by}", percent(whole(share))));
+    let parts: Vec<String> = parts.collect();
     let text = if parts.is_empty() {
-        "neither by the receiver's window nor by the send buffer; there was always data to send"
-            .into()
+        "neither the receiver's window nor the send buffer; there was always data to send".into()
     } else {
         parts.join(", ")
     };
-    Some(fact("held up", text))
+    Some(fact("limited by", text))
 }
 
 /// A share of time to the whole per cent: more digits would be the sampling's.
-fn significant_share(share: f64) -> f64 {
+fn whole(share: f64) -> f64 {
     (share * 100.0).round() / 100.0
 }
 
 fn datagrams_of(datagrams: &Datagrams) -> String {
-    let mut text = format!(
-        "{} sent, {} received, {} lost{}, {} reordered, {} duplicated",
-        grouped(datagrams.sent),
-        grouped(datagrams.received),
-        grouped(datagrams.lost),
-        lost_share(datagrams.lost, datagrams.sent),
-        grouped(datagrams.reordered),
-        grouped(datagrams.duplicated),
-    );
-    if let Some(jitter) = datagrams.jitter_ns {
-        text.push_str(&format!(", jitter {}", span(jitter)));
-    }
-    if datagrams.per_send > 1 {
-        text.push_str(&format!(", {} to a send (GSO)", datagrams.per_send));
-    }
-    if datagrams.coalesced_on_receipt {
-        text.push_str(", GRO at the receiver");
-    }
-    text
+    let (lost, per_send) = (datagrams.lost, datagrams.per_send);
+    let share = if lost == 0 {
+        String::new()
+    } else {
+        super::share(lost, datagrams.sent)
+    };
+    phrases([
+        Some(format!("{} sent", grouped(datagrams.sent))),
+        Some(format!("{} received", grouped(datagrams.received))),
+        Some(format!("{} lost{share}", grouped(lost))),
+        Some(format!("{} reordered", grouped(datagrams.reordered))),
+        Some(format!("{} duplicated", grouped(datagrams.duplicated))),
+        datagrams
+            .jitter_ns
+            .map(|jitter| format!("jitter {}", span(jitter))),
+        (per_send > 1).then(|| format!("{per_send} to a send (GSO)")),
+        datagrams
+            .coalesced_on_receipt
+            .then(|| "GRO at the receiver".to_owned()),
+    ])
 }
 
 /// Datagrams that do not fit the path's MTU.
 fn path_of(datagrams: &Datagrams) -> Option<String> {
     let fragments = datagrams.fragments.filter(|count| *count > 1)?;
-    let mtu = u64::from(datagrams.path_mtu_bytes?);
+    let mtu = grouped(u64::from(datagrams.path_mtu_bytes?));
     Some(format!(
-        "each datagram left as {fragments} IP fragments: the path's MTU is {} B",
-        grouped(mtu)
+        "each datagram left as {fragments} IP fragments: the path's MTU is {mtu} B"
     ))
-}
-
-/// Why each datagram took a send of its own.
-fn cutting_of(flow: &Flow) -> Option<String> {
-    let reason = flow.per_send_reason.as_ref()?;
-    Some(format!("one for each datagram (no GSO): {reason}"))
 }
 
 /// The receiver's buffer, where it was too small.
@@ -437,51 +432,29 @@ fn receiving_of(datagrams: &Datagrams) -> Option<String> {
     let times = datagrams
         .receive_buffer_overflows
         .filter(|times| *times > 0)?;
-    let several = if datagrams.coalesced_on_receipt {
-        ", each time for one datagram or, by GRO, for several"
-    } else {
-        ""
+    let several = match datagrams.coalesced_on_receipt {
+        true => ", each time for one datagram or, by GRO, for several",
+        false => "",
     };
     let size = datagrams.receive_buffer_bytes;
-    let size = size.map_or_else(String::new, |bytes| {
-        format!(" of {}", volume(u64::from(bytes)))
-    });
-    Some(format!(
-        "the receiver's{size} had no room {}{several}",
-        plural(times, "time")
-    ))
-}
-
-fn lost_share(lost: u64, sent: u64) -> String {
-    if lost == 0 {
-        String::new()
-    } else {
-        super::share(lost, sent)
-    }
+    let size = size.map_or_else(String::new, |bytes| format!(" of {}", volume(bytes.into())));
+    let times = plural(times, "time");
+    Some(format!("the receiver's{size} had no room {times}{several}"))
 }
 
 fn pacing_of(pacing: &Pacing) -> String {
-    let both = |summary: &Summary| {
-        format!(
-            "p50 {}, p99 {}",
-            quantile(summary, 50.0),
-            quantile(summary, 99.0)
-        )
+    let both = |of: &Summary| format!("p50 {}, p99 {}", quantile(of, 50.0), quantile(of, 99.0));
+    let unsent = match pacing.unsent {
+        0 => String::new(),
+        count => format!("; {} due but never made", plural(count, "send")),
     };
-    let mut text = format!(
-        "{} asked, a send every {}; gaps off by {}; late by {}",
+    format!(
+        "{} asked, a send every {}; gaps off by {}; late by {}{unsent}",
         round_bits(pacing.target_bits_per_s),
         span(pacing.gap_ns),
         both(&pacing.gap_deviation),
         both(&pacing.lateness),
-    );
-    if pacing.unsent > 0 {
-        text.push_str(&format!(
-            "; {} due but never made",
-            plural(pacing.unsent, "send")
-        ));
-    }
-    text
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
@@ -501,17 +474,16 @@ fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
     text
 }
 
-/// The series over time, `limit`ed to what a screen holds; nothing where there is but one entry. With it, how many
-/// entries were left out.
-pub(super) fn series(step: &StepResult) -> Option<(Cells, usize)> {
+/// The series over time, of which a screen holds the beginning and the end; none where it has but one entry.
+fn series(step: &StepResult) -> Option<Table> {
     let all = &step.intervals;
     if all.len() < 2 {
         return None;
     }
     let tcp = all.iter().any(|entry| entry.tcp_info.is_some());
-    let mut cells = Cells::new(&["until", "received"]);
+    let mut cells = Table::new(&["until", "received"]);
     if tcp {
-        let more = ["sent again", "cwnd", "rtt"];
+        let more = ["retransmits", "cwnd", "rtt"];
         cells.header.extend(more.map(str::to_owned));
     }
     let left_out = all.len().saturating_sub(SERIES_ROWS);
@@ -536,11 +508,15 @@ pub(super) fn series(step: &StepResult) -> Option<(Cells, usize)> {
         }
         cells.row(row);
     }
-    Some((cells, left_out))
+    if left_out > 0 {
+        let text = format!("{left_out} entries in the middle are left out; JSON has them all");
+        cells.notes.push(text);
+    }
+    Some(cells.named("Over time"))
 }
 
 /// A sweep: a row per step.
-pub(super) fn sweep(report: &Report) -> Cells {
+fn sweep(report: &Report) -> Table {
     let steps: Vec<(&StepResult, &Bandwidth)> = report
         .results
         .iter()
@@ -564,9 +540,9 @@ pub(super) fn sweep(report: &Report) -> Cells {
     header.extend(if udp {
         ["lost", "lost %", "jitter"]
     } else {
-        ["sent again", "segments/send", "rtt"]
+        ["retransmits", "segments/send", "rtt"]
     });
-    let mut cells = Cells::new(&header);
+    let mut cells = Table::new(&header);
     for (step, bandwidth) in steps {
         let mut row = vec![Size(step.params.size_bytes).to_string()];
         row.extend(streams.then(|| step.params.connections.to_string()));

@@ -1,16 +1,60 @@
-//! What text and Markdown say of a comparison, and CSV of its cells: the arms side by side, step by step.
+//! Reports of comparisons: the arms side by side, step by step.
 
 mod differences;
+pub(super) mod figures;
 mod notes;
 mod table;
 
+use serde_json::{Value, json};
 use tare_engine::result::{AA, Arm, Cell, Comparison, Report, StepResult, Verdict};
 use tare_engine::units::Size;
 
-use super::{grouped, per_second, plural};
+use super::common::{ends, instruments, trouble};
+use super::document::{Block, Document, Fact, Shown, fact, note};
+use super::{bulk, csv, grouped, http, latency, per_second, plural};
 
-pub(super) use notes::{asked, how, notes, spoiled};
-pub(super) use table::{Layout, NARROW, columns, lists, set};
+pub(super) use notes::{alerts, asked};
+
+pub(super) fn build(document: &mut Document, view: View<'_>) {
+    let mut blocks = vec![note(notes::how(view))];
+    let is_open = view
+        .step(0)
+        .is_some_and(|step| step.latency.response.is_some());
+    let meaning: &[&str] = match (view.comparison.measured.as_str(), is_open) {
+        ("bw", _) => &[bulk::PAYLOAD],
+        ("http", true) => &http::OPEN_LOOP[..1],
+        ("http", false) => &http::CLOSED_LOOP,
+        _ => &[latency::FULL],
+    };
+    blocks.extend(meaning.iter().map(|line| note(*line)));
+    blocks.extend(table::tables(view));
+    let mut facts = notes::notes(view);
+    facts.extend(saturated(view));
+    blocks.push(Block::Facts(facts));
+    document.add(Shown::Plain, "verdicts", "Verdicts", blocks);
+    if let Some(first) = view.result(&view.comparison.baseline, 0) {
+        instruments(document, view.report, first, "Instrument, at the baseline");
+    }
+    figures::add(document, view);
+}
+
+/// Which ends were the bottleneck. Disturbances are counted by visits, and the warnings say of what
+/// sort.
+fn saturated(view: View<'_>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for arm in &view.comparison.arms {
+        for step in 0..view.comparison.steps {
+            let Some(result) = view.result(&arm.name, step) else {
+                continue;
+            };
+            for (end, instrument) in ends(result).filter(|(_, end)| end.saturated) {
+                let text = format!("{end} {}", trouble(instrument));
+                facts.push(fact(view.name(&arm.name, step), text));
+            }
+        }
+    }
+    facts
+}
 
 /// A comparison, with what is looked up in it.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +70,6 @@ pub(super) fn of(report: &Report) -> Option<View<'_>> {
 }
 
 impl<'a> View<'a> {
-    pub(super) const fn comparison(self) -> &'a Comparison {
-        self.comparison
-    }
-
     /// What all visits to an arm came to, in a step counted from zero.
     pub(super) fn result(self, arm: &str, step: u64) -> Option<&'a StepResult> {
         let results = self.report.results.iter();
@@ -102,6 +142,35 @@ impl<'a> View<'a> {
         parts.collect::<Vec<_>>().join(", ")
     }
 
+    /// A row of CSV for each cell: the step as its arm measured it, or where that did not get there,
+    /// another.
+    pub(super) fn csv_rows(self) -> Vec<Value> {
+        let summed = |step: Option<&StepResult>| step.map_or(Value::Null, csv::flattened);
+        let row = |cell: &Cell| {
+            let own = self.result(&cell.arm, cell.step);
+            let step = own
+                .or_else(|| self.step(cell.step))
+                .cloned()
+                .unwrap_or_default();
+            let mut row = csv::flattened(&step);
+            row["observed"] = summed(own)["observed"].take();
+            let baseline = self.result(&self.comparison.baseline, cell.step);
+            row["baseline_observed"] = summed(baseline)["observed"].take();
+            row["comparison"] = json!({
+                "measured": self.comparison.measured,
+                "baseline": self.comparison.baseline,
+                "backend": self.comparison.backend,
+                "wait": self.comparison.wait,
+            });
+            let arm = self.comparison.arms.iter().find(|arm| arm.name == cell.arm);
+            row["own"] = serde_json::to_value(arm).ok()?;
+            row["cell"] = serde_json::to_value(cell).ok()?;
+            row["blocks"] = cell.blocks.len().into();
+            Some(row)
+        };
+        self.comparison.cells.iter().filter_map(row).collect()
+    }
+
     /// `veth`, with more than one step `veth 64 B`.
     pub(super) fn name(self, arm: &str, step: u64) -> String {
         format!("{arm} {}", self.step_name(step)).trim().to_owned()
@@ -145,7 +214,7 @@ impl Dimension {
                 .and_then(|http| http.stage)
                 .map_or_else(String::new, |stage| stage.to_string()),
             Self::Rate => match (params.rate_per_s, http) {
-                (Some(rate), Some(http)) => super::http::rates(rate, http),
+                (Some(rate), Some(http)) => http::rates(rate, http),
                 (Some(rate), None) => per_second(rate),
                 (None, _) => String::new(),
             },
@@ -170,5 +239,168 @@ const fn short(verdict: Verdict) -> &'static str {
         Verdict::NoDifferenceShown => "none shown",
         Verdict::NotEnoughBlocks => "few blocks",
         whole => whole.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tare_engine::result::{Comparison, Verdict};
+
+    use crate::output::Format;
+    use crate::report::{Look, fixtures};
+
+    fn render(report: &super::Report) -> String {
+        crate::report::render(Format::Text, report, &Look::default())
+    }
+
+    fn comparison(report: &mut super::Report) -> &mut Comparison {
+        report.comparison.as_mut().unwrap()
+    }
+
+    /// The lines between the first heading of a table and the notes.
+    fn tables(text: &str) -> Vec<&str> {
+        let lines = text.lines().skip_while(|line| !line.is_empty());
+        lines
+            .take_while(|line| !line.starts_with("  verdicts"))
+            .collect()
+    }
+
+    fn width(lines: &[&str]) -> usize {
+        lines.iter().map(|line| line.chars().count()).max().unwrap()
+    }
+
+    #[test]
+    fn three_arms_stand_side_by_side_on_a_screen() {
+        let text = render(&fixtures::compare::large(3, 4));
+        let lines = tables(&text);
+        assert!(width(&lines) <= 120, "{text}");
+        let header = lines.iter().find(|line| line.contains("size")).unwrap();
+        for name in ["loopback", "arm-1", "arm-2", "a/a"] {
+            assert!(header.contains(name), "{text}");
+        }
+        let rows = lines
+            .iter()
+            .filter(|line| line.contains("slower") && line.contains('['));
+        assert_eq!(rows.count(), 8, "a row per size and measure: {text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 130),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn eight_arms_stand_below_each_other_a_table_per_measure() {
+        let text = render(&fixtures::compare::large(8, 10));
+        let lines = tables(&text);
+        assert!(width(&lines) <= 100, "{text}");
+        for measure in ["p50:", "p99:"] {
+            assert!(lines.contains(&measure), "{text}");
+        }
+        for words in ["arm-7", "baseline", "resolution"] {
+            let rows = lines.iter().filter(|line| line.contains(words));
+            assert_eq!(rows.count(), 2 * 10, "{words}: {text}");
+        }
+        // The seventh arm's first: in the order given, with the size told once.
+        let first = lines
+            .iter()
+            .position(|line| line.starts_with("  1 B"))
+            .unwrap();
+        assert!(lines[first].contains("loopback") && lines[first + 7].contains("arm-7"));
+    }
+
+    #[test]
+    fn a_path_alone_is_compared_with_itself_and_judged_by_nothing() {
+        let text = render(&fixtures::compare::alone());
+        assert!(text.starts_with("tare compare of lat: loopback against itself: tcp, 64 B"));
+        assert!(text.contains("±263 ns"), "{text}");
+        assert!(
+            !text.contains("verdict") && !text.contains("Holm"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_a_a_that_differs_from_itself_is_told() {
+        let mut report = fixtures::compare::comparison();
+        assert!(!render(&report).contains("leave out zero"));
+        let mut cells = comparison(&mut report).cells.iter_mut();
+        let of_aa = cells
+            .find(|cell| cell.arm == "a/a" && cell.step == 1)
+            .unwrap();
+        of_aa.delta.as_mut().unwrap().interval = Some((20.0, 300.0));
+        let text = render(&report);
+        let expected =
+            "1 of its 4 intervals leave out zero, where one in twenty does by chance: p50 4 KiB";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_declared_is_left_out_and_named() {
+        let mut report = fixtures::compare::comparison();
+        for cell in &mut comparison(&mut report).cells {
+            if cell.measure == "p99" {
+                cell.measure = "p99_9".into();
+                (cell.declared, cell.verdict, cell.p_adjusted) = (false, None, None);
+            }
+        }
+        let text = render(&report);
+        let lines = tables(&text);
+        assert!(lines.iter().all(|line| !line.contains("p99.9")), "{text}");
+        assert!(
+            text.contains("left out    p99.9: no verdict was asked for"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn nothing_measured_is_no_table_and_a_cell_without_figures_a_dash() {
+        let mut report = fixtures::compare::comparison();
+        let cell = &mut comparison(&mut report).cells[0];
+        (cell.value, cell.delta, cell.ratio) = (None, None, None);
+        cell.verdict = Some(Verdict::NotEnoughBlocks);
+        cell.blocks.clear();
+        let text = render(&report);
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("  64 B"))
+            .unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words[5..7], ["–", "–"], "{row}");
+        assert!(
+            text.contains("verdicts over 4 cells take 8, and 0 had samples enough"),
+            "{text}"
+        );
+        report.results.clear();
+        comparison(&mut report).cells.clear();
+        comparison(&mut report).blocks.clear();
+        let text = render(&report);
+        assert!(text.starts_with("tare compare of lat: loopback (baseline) against veth\n"));
+        assert!(text.contains("8 of 8 whole, 0 visits"), "{text}");
+    }
+
+    #[test]
+    fn an_end_that_was_the_bottleneck_is_told_with_its_arm_and_step() {
+        let mut report = fixtures::compare::comparison();
+        assert!(!render(&report).contains("SATURATED"));
+        let client = &mut report.results[3].instrument.client;
+        client.saturated = true;
+        client.saturation = Some("busy 97 % of the time\nwarning: forged".into());
+        let text = render(&report);
+        let expected = "  veth 4 KiB  client SATURATED: busy 97 % of the time warning: forged\n";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn why_an_arm_failed_forges_no_line() {
+        let mut report = fixtures::compare::failed_arm();
+        let reason = "\x1b[2J\nwarning: forged";
+        comparison(&mut report).arms[2].failed = Some(reason.into());
+        comparison(&mut report).arms[1].before = Some(reason.into());
+        let text = render(&report);
+        assert!(!text.contains('\x1b'));
+        assert!(
+            text.lines().all(|line| !line.starts_with("warning")),
+            "{text}"
+        );
     }
 }

@@ -1,70 +1,316 @@
-//! CSV: a row per step, of a comparison per cell, under a header that stays as it is for each kind of run. Units are the last
-//! word of a name, absent figures are empty, and what was asked for beyond the usual follows at the end: further quantiles
-//! (`--percentiles`), and what was observed (`--observe`).
-
-mod bulk;
-mod compare;
-mod http;
-mod observed;
+//! CSV: the result flattened, a row per step, of a comparison per cell, under a header that stays as
+//! it is for each kind of run. Units are the last word of a name, absent figures are empty, and what
+//! was asked for beyond the usual follows at the end: further quantiles (`--percentiles`), and what was
+//! observed (`--observe`).
 
 use std::borrow::Cow;
 
-use csv::Writer;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tare_engine::analysis::later::Later;
 use tare_engine::proto::text::visible;
-use tare_engine::result::{Cell, Instrument, Report, StepResult, Summary, quantile_name};
+use tare_engine::result::{Report, StepResult, quantile_name};
 
-use super::Look;
-use super::compare::View;
+use super::{Look, bulk, compare};
 use crate::args::common::PERCENTILES;
 
-/// Distributions whose quantiles' intervals have columns.
-const INTERVALS_OF: [&str; 2] = ["response", "service"];
+/// What every row of a result begins with. A line names where columns come from, then the fields there;
+/// a column that is called otherwise is before a `=`. What is before a `|` replaces each `{}`, and begins the
+/// names of the line's columns.
+const IDENTITY: &str = "
+/run schema kind
+/run/tool tare_version=version
+/run started_at
+/ label partial";
+const LATENCY: &str = "
+/params proto target address size_bytes connections connect_each server_delay_ns timeout_ns
+/ duration_ns
+/rate rate_target_per_s=target_per_s rate_achieved_per_s=achieved_per_s
+/operations due sent completed failed timed_out in_flight_at_end dropped unsent_at_end
+/ errors
+/connections connections_established=established reconnects
+summary response service lateness path server_residence connect
+/ latency_error_ns
+client,server | /instrument/{} backend wait turn_p99_ns turn_max_ns involuntary_switches saturated disturbed
+/ instances
+/params under_load
+/bandwidth load_bits_per_s=bits_per_s
+quantiles
+/ interval_scope
+errors";
+const BULK: &str = "
+/params proto target address size_bytes streams=connections direction rate_target_bits_per_s=rate_bits_per_s
+/params target_bytes=bytes zero_copy sink congestion_asked=congestion mss_asked_bytes=mss_bytes nodelay dscp
+/params send_buffer_asked_bytes=send_buffer_bytes receive_buffer_asked_bytes=receive_buffer_bytes bind
+/ duration_ns
+/bandwidth bits_per_s low_bits_per_s=interval_bits_per_s/0 high_bits_per_s=interval_bits_per_s/1 sent_bytes
+/bandwidth received_bytes lost_datagrams reordered_datagrams duplicated_datagrams jitter_ns retransmits cpu_s_per_gib
+/bandwidth/link link_device=device link_ceiling_bits_per_s=ceiling_bits_per_s link_share=share link_bound=bound
+up,down | /bandwidth/{} bits_per_s low_bits_per_s=interval_bits_per_s/0 high_bits_per_s=interval_bits_per_s/1 sent_bits_per_s sent_bytes received_bytes sends stream_min_bits_per_s=spread/0 stream_median_bits_per_s=spread/1 stream_max_bits_per_s=spread/2 retransmits=tcp/retransmits segments=tcp/segments cwnd_bytes=tcp/cwnd_bytes rtt_ns=tcp/rtt_ns min_rtt_ns=tcp/min_rtt_ns mss_bytes=tcp/mss_bytes busy_ns=tcp/busy_ns rwnd_limited_ns=tcp/rwnd_limited_ns sndbuf_limited_ns=tcp/sndbuf_limited_ns congestion=tcp/congestion datagrams_sent=datagrams/sent datagrams_received=datagrams/received datagrams_lost=datagrams/lost datagrams_reordered=datagrams/reordered datagrams_duplicated=datagrams/duplicated datagrams_per_send=datagrams/per_send jitter_ns=datagrams/jitter_ns gap_ns=pacing/gap_ns gap_deviation_p50_ns=pacing/gap_deviation/p50_ns lateness_p50_ns=pacing/lateness/p50_ns gap_deviation_p99_ns=pacing/gap_deviation/p99_ns lateness_p99_ns=pacing/lateness/p99_ns gap_deviation_max_ns=pacing/gap_deviation/max_ns lateness_max_ns=pacing/lateness/max_ns unsent=pacing/unsent zero_copy_sends=zero_copy/sends zero_copy_copied_share=zero_copy/copied_share
+client,server | /cpu/{} user_ns system_ns machine_busy per_mib_ns
+/ errors
+/connections connections_established=established reconnects
+client,server | /instrument/{} backend wait turn_p99_ns turn_max_ns involuntary_switches saturated disturbed
+/ instances";
+const HTTP: &str = "
+/params target address method path requests request_bytes connections pipeline requests_per_connection stage
+/params arrivals late rate_asked_per_s=rate_per_s rate_to_per_s expect_status timeout_ns
+/ duration_ns
+/rate rate_target_per_s=target_per_s rate_achieved_per_s=achieved_per_s
+/operations due sent completed failed timed_out in_flight_at_end dropped unsent_at_end
+/ errors
+/connections connections_established=established reconnects connections_asked=asked sockets_used
+/rate backlog_max
+/ codes unexpected
+/transfer sent_bytes received_bytes body_bytes received_bytes_per_s
+summary response service lateness connect
+/ latency_error_ns
+client,server | /cpu/{} user_ns system_ns cpu_per_request_ns=per_operation_ns
+client,server | /instrument/{} backend wait turn_p99_ns turn_max_ns involuntary_switches saturated disturbed
+/ instances began_at
+quantiles
+/ interval_scope
+errors";
+const COMPARISON: &str = "
+/comparison measured baseline_arm=baseline
+/cell arm
+/own target options
+/comparison backend wait
+/cell step
+/params proto size_bytes connections rate_target_per_s=rate_per_s stage under_load
+/cell measure unit declared overloaded baseline value delta=delta/median delta_low=delta/interval/0
+/cell delta_high=delta/interval/1 ratio=ratio/median ratio_low=ratio/interval/0 ratio_high=ratio/interval/1
+/cell p p_adjusted resolution detectable
+/ blocks
+/cell blocks_needed verdict
+/own failed";
+const CHANGES: &str = "
+/ measured arm
+/params proto size_bytes connections rate_per_s
+/ of measure unit before after blocks_before blocks_after
+/ delta=delta/median delta_low=delta/interval/0 delta_high=delta/interval/1 p p_adjusted verdict";
+const OBSERVED: [&str; 11] = [
+    "user_ns",
+    "system_ns",
+    "memory_bytes",
+    "memory_max_bytes",
+    "periods",
+    "throttled_periods",
+    "throttled_ns",
+    "voluntary_switches",
+    "involuntary_switches",
+    "cpus",
+    "cpu_limit",
+];
 
-/// One row, as pairs of a column's name and its value.
-#[derive(Default)]
-pub(super) struct Row(Vec<(String, String)>);
+/// A column: its name, and where its value is.
+type Column = (String, Vec<String>);
 
-impl Row {
-    fn put(&mut self, name: impl Into<String>, value: impl ToString) {
-        self.0.push((name.into(), value.to_string()));
+pub(super) fn render(report: &Report, look: &Look) -> String {
+    let kind = match (&report.comparison, report.kind.as_str()) {
+        (Some(_), _) => COMPARISON,
+        (None, "bw") => BULK,
+        (None, "http") => HTTP,
+        (None, _) => LATENCY,
+    };
+    // A report without a step still has its header: a script that reads columns by name finds them.
+    let mut columns = parsed(IDENTITY, look);
+    columns.extend(parsed(kind, look));
+    let mut names: Vec<&str> = Vec::new();
+    for one in report.results.iter().flat_map(|step| &step.observed) {
+        if !names.contains(&one.name.as_str()) {
+            names.push(&one.name);
+        }
     }
+    let sides: &[&str] = if report.comparison.is_some() {
+        &["", "baseline_"]
+    } else {
+        &[""]
+    };
+    for side in sides {
+        for name in &names {
+            columns.extend(OBSERVED.iter().map(|figure| {
+                let place = [
+                    format!("{side}observed"),
+                    (*name).to_owned(),
+                    (*figure).to_owned(),
+                ];
+                (format!("{side}observed_{name}_{figure}"), place.into())
+            }));
+        }
+    }
+    let run = json!({
+        "schema": report.schema,
+        "kind": report.kind,
+        "tool": value(&report.tool),
+        "started_at": report.started_at,
+    });
+    let rows: Vec<Value> = match compare::of(report) {
+        Some(view) => view.csv_rows(),
+        None => report.results.iter().map(flattened).collect(),
+    };
+    let rows = rows.into_iter().map(|mut row| {
+        row["run"] = run.clone();
+        row
+    });
+    written(&columns, rows)
+}
 
-    fn put_known<T: ToString>(&mut self, name: impl Into<String>, value: Option<T>) {
-        let value = value.map_or_else(String::new, |value| value.to_string());
-        self.0.push((name.into(), value));
+/// The changes between two results.
+pub(super) fn changes(later: &Later) -> String {
+    let rows = later.changes.iter().map(|change| {
+        let mut row = value(change);
+        row["measured"] = later.measured.clone().into();
+        row
+    });
+    written(&parsed(CHANGES, &Look::default()), rows)
+}
+
+/// The columns of a list.
+fn parsed(list: &str, look: &Look) -> Vec<Column> {
+    let mut columns: Vec<Column> = Vec::new();
+    let mut put = |name: String, place: &str| {
+        let place = place.split('/').filter(|step| !step.is_empty());
+        columns.push((name, place.map(str::to_owned).collect()));
+    };
+    let main = ["response", "service"];
+    for line in list.lines() {
+        let (each, line) = line.split_once(" | ").unwrap_or(("", line));
+        let mut words = line.split_whitespace();
+        match words.next() {
+            None => {}
+            Some("summary") => words.for_each(|name| summary(&mut put, name, main.contains(&name))),
+            Some("quantiles") => {
+                let further = look.percentiles.iter().filter(|p| !PERCENTILES.contains(p));
+                let further: Vec<String> = further.map(|p| quantile_name(*p)).collect();
+                for name in main {
+                    for quantile in &further {
+                        let place = format!("latency/{name}/extra_ns/{quantile}");
+                        put(format!("{name}_{quantile}_ns"), &place);
+                    }
+                }
+            }
+            Some("errors") => {
+                for name in main {
+                    for quantile in PERCENTILES.map(quantile_name) {
+                        let place = format!("latency/{name}/errors_ns/{quantile}");
+                        put(format!("{name}_{quantile}_error_ns"), &place);
+                    }
+                }
+            }
+            Some(from) => {
+                for one in each.split(',') {
+                    let from = from.replace("{}", one);
+                    let prefix = if one.is_empty() {
+                        String::new()
+                    } else {
+                        format!("{one}_")
+                    };
+                    for word in words.clone() {
+                        let (name, field) = word.split_once('=').unwrap_or((word, word));
+                        put(format!("{prefix}{name}"), &format!("{from}/{field}"));
+                    }
+                }
+            }
+        }
+    }
+    columns
+}
+
+/// The columns of a distribution, some with the intervals of its quantiles.
+fn summary(put: &mut impl FnMut(String, &str), name: &str, has_intervals: bool) {
+    let mut put = |field: &str, place: &str| {
+        put(
+            format!("{name}_{field}"),
+            &format!("latency/{name}/{place}"),
+        );
+    };
+    for field in ["count", "min_ns", "mean_ns", "stdev_ns"] {
+        put(field, field);
+    }
+    for quantile in PERCENTILES.map(quantile_name) {
+        put(&format!("{quantile}_ns"), &format!("{quantile}_ns"));
+        if has_intervals {
+            put(
+                &format!("{quantile}_low_ns"),
+                &format!("intervals_ns/{quantile}/0"),
+            );
+            put(
+                &format!("{quantile}_high_ns"),
+                &format!("intervals_ns/{quantile}/1"),
+            );
+        }
+    }
+    for field in ["max_ns", "censored", "lower_bounds"] {
+        put(field, field);
     }
 }
 
-pub(super) fn render(report: &Report, look: &Look) -> String {
-    // A report without a step still has its header: a script that reads columns by name finds them.
-    let (header, rows) = match super::compare::of(report) {
-        Some(view) => {
-            let cells = view.comparison().cells.iter();
-            let rows = cells.map(|cell| comparison_row(report, view, cell));
-            (
-                comparison_row(report, view, &Cell::default()),
-                rows.collect(),
-            )
+fn value(of: &impl Serialize) -> Value {
+    serde_json::to_value(of).expect("results have string keys only")
+}
+
+/// A step as rows have it: lists that a cell could not hold are summed up.
+pub(super) fn flattened(step: &StepResult) -> Value {
+    let mut row = value(step);
+    let errors = step
+        .errors
+        .iter()
+        .map(|e| format!("{}:{}={}", e.phase, e.cause, e.count));
+    row["errors"] = errors.collect::<Vec<_>>().join(" ").into();
+    let codes = step
+        .status_codes
+        .iter()
+        .map(|(code, seen)| format!("{code}:{}", seen.count));
+    row["codes"] = codes.collect::<Vec<_>>().join(";").into();
+    let unexpected = step.status_codes.values().filter(|code| !code.expected);
+    row["unexpected"] = unexpected.map(|code| code.count).sum::<u64>().into();
+    for way in ["up", "down"] {
+        let flow = row.pointer_mut(&format!("/bandwidth/{way}"));
+        if let Some(flow) = flow.filter(|flow| flow.is_object()) {
+            let streams = flow["streams_bits_per_s"].as_array();
+            let streams = streams.into_iter().flatten().filter_map(Value::as_f64);
+            flow["spread"] = value(&bulk::spread(&streams.collect::<Vec<f64>>()));
         }
-        None => {
-            let rows = report.results.iter().map(|step| row(report, step, look));
-            let rows: Vec<Row> = rows.collect();
-            (row(report, &StepResult::default(), look), rows)
-        }
-    };
-    let mut writer = Writer::from_writer(Vec::new());
-    let names = header.0.iter().map(|(name, _)| cell(name));
-    writer
-        .write_record(names.map(Cow::into_owned))
-        .expect(IN_MEMORY);
+    }
+    let observed = step
+        .observed
+        .iter()
+        .map(|one| (one.name.clone(), value(one)));
+    row["observed"] = Value::Object(observed.collect::<Map<_, _>>());
+    row
+}
+
+fn written(columns: &[Column], rows: impl Iterator<Item = Value>) -> String {
+    const IN_MEMORY: &str = "rows of one length, written to memory";
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = columns.iter().map(|(name, _)| cell(name).into_owned());
+    writer.write_record(header).expect(IN_MEMORY);
     for row in rows {
-        let values = row.0.iter().map(|(_, value)| cell(value));
-        writer
-            .write_record(values.map(Cow::into_owned))
-            .expect(IN_MEMORY);
+        let values = columns.iter().map(|(_, place)| {
+            let found = place.iter().try_fold(&row, |value, step| match value {
+                Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+                value => value.get(step),
+            });
+            cell(&found.map_or_else(String::new, text)).into_owned()
+        });
+        writer.write_record(values).expect(IN_MEMORY);
     }
     let bytes = writer.into_inner().expect(IN_MEMORY);
     String::from_utf8(bytes).expect("CSV of strings is UTF-8")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        // Whole numbers are printed without a fraction, whatever their type.
+        Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .map_or_else(String::new, |number| number.to_string()),
+        other => other.to_string(),
+    }
 }
 
 /// A cell that a spreadsheet shows, and neither computes nor obeys: what begins like a formula begins with an apostrophe
@@ -83,174 +329,11 @@ fn cell(value: &str) -> Cow<'_, str> {
     shown
 }
 
-/// Why writing to a vector succeeds: it has no I/O, and all rows are made by the same function.
-const IN_MEMORY: &str = "rows of one length, written to memory";
-
-fn row(report: &Report, step: &StepResult, look: &Look) -> Row {
-    let mut row = Row::default();
-    identity(&mut row, report, step);
-    match report.kind.as_str() {
-        "bw" => bulk::columns(&mut row, step),
-        "http" => http::columns(&mut row, step, look),
-        _ => latencies(&mut row, step, look),
-    }
-    observed::columns(&mut row, report, Some(step), "");
-    row
-}
-
-/// A cell, with the step that it is of as its arm measured it, or where that did not get there, another.
-fn comparison_row(report: &Report, view: View<'_>, cell: &Cell) -> Row {
-    let none = StepResult::default();
-    let own = view.result(&cell.arm, cell.step);
-    let step = own.or_else(|| view.step(cell.step)).unwrap_or(&none);
-    let mut row = Row::default();
-    identity(&mut row, report, step);
-    compare::columns(&mut row, view, step, cell);
-    observed::columns(&mut row, report, own, "");
-    let baseline = view.result(&view.comparison().baseline, cell.step);
-    observed::columns(&mut row, report, baseline, "baseline_");
-    row
-}
-
-/// Which run, and which of its steps.
-fn identity(row: &mut Row, report: &Report, step: &StepResult) {
-    row.put("schema", &report.schema);
-    row.put("kind", &report.kind);
-    row.put("tare_version", &report.tool.version);
-    row.put("started_at", &report.started_at);
-    row.put_known("label", step.label.as_ref());
-    row.put("partial", step.partial);
-}
-
-fn latencies(row: &mut Row, step: &StepResult, look: &Look) {
-    parameters(row, step);
-    counts(row, step);
-    let latency = &step.latency;
-    for (name, summary) in [
-        ("response", latency.response.as_ref()),
-        ("service", Some(&latency.service)),
-        ("lateness", latency.lateness.as_ref()),
-        ("path", latency.path.as_ref()),
-        ("server_residence", latency.server_residence.as_ref()),
-        ("connect", latency.connect.as_ref()),
-    ] {
-        summarise(row, name, summary);
-    }
-    row.put("latency_error_ns", step.latency_error_ns);
-    instrument(row, "client", Some(&step.instrument.client));
-    instrument(row, "server", step.instrument.server.as_ref());
-    row.put("instances", step.instances.join(" "));
-    row.put_known("under_load", step.params.under_load.as_ref());
-    let load = step.bandwidth.as_ref();
-    row.put_known("load_bits_per_s", load.and_then(|load| load.bits_per_s));
-    more_quantiles(row, step, look);
-    trust(row, step);
-}
-
-/// What the intervals of the quantiles speak for, and by how much the instrument can have moved each.
-fn trust(row: &mut Row, step: &StepResult) {
-    let latency = &step.latency;
-    row.put("interval_scope", &step.interval_scope);
-    for (name, summary) in [
-        ("response", latency.response.as_ref()),
-        ("service", Some(&latency.service)),
-    ] {
-        for quantile in PERCENTILES.map(quantile_name) {
-            let error = summary.and_then(|s| s.errors_ns.get(&quantile));
-            row.put_known(format!("{name}_{quantile}_error_ns"), error);
-        }
-    }
-}
-
-/// Quantiles beyond the usual ones.
-fn more_quantiles(row: &mut Row, step: &StepResult, look: &Look) {
-    let latency = &step.latency;
-    for (name, summary) in [
-        ("response", latency.response.as_ref()),
-        ("service", Some(&latency.service)),
-    ] {
-        for percent in look.percentiles.iter().filter(|p| !PERCENTILES.contains(p)) {
-            let quantile = summary.and_then(|s| s.quantile_ns(*percent));
-            row.put_known(format!("{name}_{}_ns", quantile_name(*percent)), quantile);
-        }
-    }
-}
-
-fn parameters(row: &mut Row, step: &StepResult) {
-    let params = &step.params;
-    row.put("proto", &params.proto);
-    row.put("target", &params.target);
-    row.put_known("address", params.address.as_ref());
-    row.put("size_bytes", params.size_bytes);
-    row.put("connections", params.connections);
-    row.put_known("connect_each", params.connect_each);
-    row.put_known("server_delay_ns", params.server_delay_ns);
-    row.put("timeout_ns", params.timeout_ns);
-    row.put("duration_ns", step.duration_ns);
-    row.put_known("rate_target_per_s", step.rate.target_per_s);
-    row.put("rate_achieved_per_s", step.rate.achieved_per_s);
-}
-
-fn counts(row: &mut Row, step: &StepResult) {
-    let ops = &step.operations;
-    row.put("due", ops.due);
-    row.put("sent", ops.sent);
-    row.put("completed", ops.completed);
-    row.put("failed", ops.failed);
-    row.put("timed_out", ops.timed_out);
-    row.put("in_flight_at_end", ops.in_flight_at_end);
-    row.put("dropped", ops.dropped);
-    row.put("unsent_at_end", ops.unsent_at_end);
-    errors(row, step);
-}
-
-fn errors(row: &mut Row, step: &StepResult) {
-    let errors: Vec<String> = step
-        .errors
-        .iter()
-        .map(|e| format!("{}:{}={}", e.phase, e.cause, e.count))
-        .collect();
-    row.put("errors", errors.join(" "));
-    row.put("connections_established", step.connections.established);
-    row.put("reconnects", step.connections.reconnects);
-}
-
-fn summarise(row: &mut Row, name: &str, summary: Option<&Summary>) {
-    row.put_known(format!("{name}_count"), summary.map(|s| s.count));
-    row.put_known(format!("{name}_min_ns"), summary.and_then(|s| s.min_ns));
-    row.put_known(format!("{name}_mean_ns"), summary.and_then(|s| s.mean_ns));
-    row.put_known(format!("{name}_stdev_ns"), summary.and_then(|s| s.stdev_ns));
-    for percent in PERCENTILES {
-        let quantile = quantile_name(percent);
-        let value = summary.and_then(|s| s.quantile_ns(percent));
-        row.put_known(format!("{name}_{quantile}_ns"), value);
-        if !INTERVALS_OF.contains(&name) {
-            continue;
-        }
-        let interval = summary.and_then(|s| s.intervals_ns.get(&quantile));
-        row.put_known(format!("{name}_{quantile}_low_ns"), interval.map(|i| i.0));
-        row.put_known(format!("{name}_{quantile}_high_ns"), interval.map(|i| i.1));
-    }
-    row.put_known(format!("{name}_max_ns"), summary.and_then(|s| s.max_ns));
-    row.put_known(format!("{name}_censored"), summary.map(|s| s.censored));
-    let bounds = summary.map(|s| s.lower_bounds.join(" "));
-    row.put_known(format!("{name}_lower_bounds"), bounds);
-}
-
-fn instrument(row: &mut Row, end: &str, found: Option<&Instrument>) {
-    row.put_known(format!("{end}_backend"), found.map(|i| &i.backend));
-    row.put_known(format!("{end}_wait"), found.map(|i| &i.wait));
-    row.put_known(format!("{end}_turn_p99_ns"), found.map(|i| i.turn_p99_ns));
-    row.put_known(format!("{end}_turn_max_ns"), found.map(|i| i.turn_max_ns));
-    let switches = found.map(|i| i.involuntary_switches);
-    row.put_known(format!("{end}_involuntary_switches"), switches);
-    row.put_known(format!("{end}_saturated"), found.map(|i| i.saturated));
-    row.put_known(format!("{end}_disturbed"), found.map(|i| i.disturbed));
-}
-
 #[cfg(test)]
 mod tests {
     use super::cell;
+    use crate::output::Format;
+    use crate::report::{Look, fixtures, render};
 
     #[test]
     fn a_spreadsheet_computes_no_cell() {
@@ -269,6 +352,44 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(cell(value), shown, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_cell_tells_what_its_arm_and_the_baseline_cost() {
+        let mut report = fixtures::compare::failed_arm();
+        let seen = fixtures::observed_once().results.remove(0).observed;
+        for (arm, cpus) in [("loopback", 0.5), ("veth", 0.75)] {
+            let mut results = report.results.iter_mut();
+            let result = results.find(|result| result.arm.as_deref() == Some(arm));
+            let result = result.expect("it was measured");
+            result.observed.clone_from(&seen);
+            result.observed[0].cpus = Some(cpus);
+        }
+        // It died before its first visit was over: what others cost is not its own.
+        report
+            .results
+            .retain(|result| result.arm.as_deref() != Some("kata"));
+        let csv = render(Format::Csv, &report, &Look::default());
+        let mut rows = csv::Reader::from_reader(csv.as_bytes());
+        let names = rows.headers().unwrap().clone();
+        let at = |name: &str| names.iter().position(|n| n == name).expect(name);
+        let (arm, own, baseline) = (
+            at("arm"),
+            at("observed_nginx_cpus"),
+            at("baseline_observed_nginx_cpus"),
+        );
+        let rows = rows.records().map(Result::unwrap);
+        let told: Vec<[String; 3]> = rows
+            .map(|row| [arm, own, baseline].map(|at| row[at].to_owned()))
+            .collect();
+        for (arm, own) in [("veth", "0.75"), ("kata", ""), ("a/a", "")] {
+            let wanted = [arm, own, "0.5"].map(str::to_owned);
+            assert_eq!(
+                told.iter().filter(|row| **row == wanted).count(),
+                2,
+                "{arm}: {told:?}"
+            );
         }
     }
 }

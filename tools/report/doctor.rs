@@ -3,10 +3,11 @@
 use tare_engine::result::{Diagnosis, Finding, Level};
 use tare_engine::units::{CpuList, Nanos};
 
-use super::{Cells, NONE, markdown, plural, printable};
+use super::document::{Block, Document, Fact, Shown, fact, note, part};
+use super::{plural, print};
 use crate::args::doctor::DoctorFormat;
 
-/// The levels in the order in which they are told, and how each is headed.
+/// The levels in the order in which they are printed, and how each is headed.
 const LEVELS: [(Level, &str); 4] = [
     (Level::Spoils, "Spoils a microsecond measurement"),
     (Level::Note, "Worth knowing"),
@@ -17,9 +18,9 @@ const LEVELS: [(Level, &str); 4] = [
 /// The findings in a format, with the last newline.
 pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
     match format {
-        DoctorFormat::Text => text(diagnosis),
+        DoctorFormat::Text => print::text::print(document(diagnosis)),
         DoctorFormat::Json => super::json::pretty(diagnosis),
-        DoctorFormat::Markdown => table(diagnosis),
+        DoctorFormat::Markdown => print::markdown::print(document(diagnosis)),
     }
 }
 
@@ -51,97 +52,62 @@ fn counts(diagnosis: &Diagnosis) -> String {
         n => format!("{} spoil a microsecond measurement", plural(n, "finding")),
     };
     format!(
-        "{spoil}; {} worth knowing, {} not known, {} fine.",
+        "{spoil}; {} worth knowing, {} not known, {} fine. By tare {}.",
         count(Level::Note),
         count(Level::Unknown),
-        count(Level::Ok)
+        count(Level::Ok),
+        diagnosis.tool.version
     )
 }
 
-fn text(diagnosis: &Diagnosis) -> String {
-    let mut out = format!("{}\n{}\n", asked(diagnosis), counts(diagnosis));
+fn document(diagnosis: &Diagnosis) -> Document {
+    let mut document = Document {
+        title: asked(diagnosis),
+        ..Document::default()
+    };
+    document.add(
+        Shown::Plain,
+        "counts",
+        "Findings",
+        vec![note(counts(diagnosis))],
+    );
     for (level, heading) in LEVELS {
-        let findings: Vec<&Finding> = diagnosis.of(level).collect();
-        if findings.is_empty() {
-            continue;
-        }
-        out.push_str(&format!("\n{heading}:\n"));
-        let width = findings.iter().map(|f| f.code.len()).max().unwrap_or(0);
-        for finding in findings {
-            match level {
-                Level::Spoils | Level::Note => in_full(&mut out, finding),
-                Level::Unknown => {
-                    let (code, what, show) = (&finding.code, &finding.what, &finding.show);
-                    out.push_str(&format!("  {code:width$}  {what} ({show})\n"));
-                }
-                Level::Ok => {
-                    out.push_str(&format!("  {:width$}  {}\n", finding.code, finding.what));
-                }
+        let facts = diagnosis.of(level).flat_map(|finding| match level {
+            Level::Spoils | Level::Note => in_full(finding),
+            Level::Unknown => {
+                vec![fact(
+                    &finding.code,
+                    format!("{} ({})", finding.what, finding.show),
+                )]
             }
+            Level::Ok => vec![fact(&finding.code, &finding.what)],
+        });
+        let facts: Vec<Fact> = facts.collect();
+        if !facts.is_empty() {
+            document.add(
+                Shown::Headed,
+                "findings",
+                heading,
+                vec![Block::Facts(facts)],
+            );
         }
     }
-    printable(&out)
+    document
 }
 
-fn in_full(out: &mut String, finding: &Finding) {
-    out.push_str(&format!("  {}: {}\n", finding.code, finding.what));
-    let lines = [
+fn in_full(finding: &Finding) -> Vec<Fact> {
+    let parts = [
         ("effect", Some(&finding.effect)),
         ("shown by", Some(&finding.show)),
         ("mended by", finding.mend.as_ref()),
         ("undone by", finding.undo.as_ref()),
     ];
-    for (name, line) in lines {
-        if let Some(line) = line {
-            out.push_str(&format!("    {name:9}  {line}\n"));
-        }
-    }
-}
-
-fn table(diagnosis: &Diagnosis) -> String {
-    let mut cells = Cells::new(&[
-        "",
-        "finding",
-        "what is so",
-        "effect",
-        "shown by",
-        "mended by",
-    ]);
-    for (level, _) in LEVELS {
-        for finding in diagnosis.of(level) {
-            let mut row = vec![
-                name(level).to_owned(),
-                finding.code.clone(),
-                finding.what.clone(),
-            ];
-            let wrong = matches!(level, Level::Spoils | Level::Note);
-            row.push(if wrong { &finding.effect } else { NONE }.to_owned());
-            row.push(finding.show.clone());
-            row.push(match (&finding.mend, &finding.undo) {
-                (Some(mend), Some(undo)) => format!("{mend} (undone by: {undo})"),
-                (Some(mend), None) => mend.clone(),
-                (None, _) => NONE.to_owned(),
-            });
-            cells.row(row);
-        }
-    }
-    let columns = cells.header.len();
-    format!(
-        "**{}**\n\n{}\n\n{}\n\ntare {}.\n",
-        markdown::escape(&asked(diagnosis)),
-        counts(diagnosis),
-        markdown::table(cells, columns),
-        diagnosis.tool.version
-    )
-}
-
-const fn name(level: Level) -> &'static str {
-    match level {
-        Level::Spoils => "SPOILS",
-        Level::Note => "note",
-        Level::Unknown => "unknown",
-        Level::Ok => "ok",
-    }
+    let parts = parts
+        .into_iter()
+        .filter_map(|(name, text)| Some(part(name, text?)));
+    std::iter::once(fact(&finding.code, &finding.what))
+        .chain(parts)
+        .collect()
 }
 
 #[cfg(test)]

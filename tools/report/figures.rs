@@ -4,7 +4,7 @@ use tare_engine::units::Nanos;
 
 use super::NONE;
 
-/// A gibibyte, in the mebibytes that CPU time is told by.
+/// A gibibyte, in the mebibytes that CPU time is given by.
 pub(super) const MIB_PER_GIB: f64 = 1024.0;
 
 /// A unit and what one of it is.

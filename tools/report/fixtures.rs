@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod compare;
 pub(crate) mod http;
+pub(crate) mod page;
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,17 @@
-//! Every renderer against files under `tests/golden/`, which `TARE_GOLDEN=rewrite cargo test` rewrites; and
-//! the JSON against the schema.
+//! The printers against files under `tests/golden/`, each once per kind, and the JSON against the
+//! schemas, which are generated from the result types. `TARE_GOLDEN=rewrite cargo test` writes both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
+use tare_engine::analysis::later;
+use tare_engine::result::{Diagnosis, Report};
 
+use super::later::{Between, Written};
 use super::{Look, fixtures, render};
 use crate::output::Format;
 
@@ -33,20 +38,165 @@ fn check(path: &Path, rendered: &str) {
     );
 }
 
+/// The formats of the printers, as their files end.
+const PRINTED: [(Format, &str); 4] = [
+    (Format::Text, "txt"),
+    (Format::Markdown, "md"),
+    (Format::Csv, "csv"),
+    (Format::Html, "html"),
+];
+
 #[test]
-fn every_format_of_every_shape() {
-    for (name, report) in fixtures::all() {
-        for (format, extension) in [
-            (Format::Text, "txt"),
-            (Format::Json, "json"),
-            (Format::Jsonl, "jsonl"),
-            (Format::Csv, "csv"),
-            (Format::Markdown, "md"),
-        ] {
+fn each_printer_prints_each_kind() {
+    for (name, report) in [
+        ("lat", fixtures::open_loop()),
+        ("bw", fixtures::bulk::one()),
+        ("http", fixtures::http::breaker()),
+        ("compare", fixtures::compare::failed_arm()),
+    ] {
+        for (format, extension) in PRINTED {
             let rendered = render(format, &report, &Look::default());
-            assert!(rendered.ends_with('\n') && !rendered.ends_with("\n\n"));
-            check(&golden(name, extension), &rendered);
+            check(&golden(name, extension), &reviewable(format, &rendered));
         }
+    }
+    let old = fixtures::compare::comparison();
+    let mut new = old.clone();
+    new.environment.client.governor = Some("powersave".into());
+    new.assertions = fixtures::sweep().assertions;
+    let later = later::compare(&old, &new).unwrap();
+    let between = Between {
+        before: ("old.json", &old),
+        after: ("new.json", &new),
+        later: &later,
+        assertions: &new.assertions,
+    };
+    for (format, extension) in PRINTED {
+        let rendered = super::later::render(format, &between);
+        check(&golden("later", extension), &reviewable(format, &rendered));
+    }
+    let value = super::later::render(Format::Json, &between);
+    assert_valid("later-1", &serde_json::from_str(&value).unwrap());
+}
+
+/// A page without its drawings and styles, in lines.
+fn reviewable(format: Format, rendered: &str) -> String {
+    if format != Format::Html {
+        return rendered.to_owned();
+    }
+    let cut = |text: &str, open: &str, close: &str| {
+        let mut pieces = text.split(open);
+        let first = pieces.next().unwrap_or_default().to_owned();
+        pieces.fold(first, |text, piece| {
+            let rest = piece.split_once(close).map_or("", |(_, rest)| rest);
+            format!("{text}{open}{close}{rest}")
+        })
+    };
+    let page = cut(&cut(rendered, "<svg", "</svg>"), "<style>", "</style>");
+    let lines = [
+        "<section", "<tr", "<dt", "<h", "<p", "<figure", "<main", "<nav", "<div", "<li",
+    ];
+    lines
+        .iter()
+        .fold(page, |page, tag| page.replace(tag, &format!("\n{tag}")))
+}
+
+#[test]
+fn results_as_json() {
+    for (name, report) in [
+        ("lat", fixtures::one_step()),
+        ("bw", fixtures::bulk::link_bound()),
+        ("http", fixtures::http::one()),
+    ] {
+        check(
+            &golden(name, "json"),
+            &render(Format::Json, &report, &Look::default()),
+        );
+    }
+}
+
+#[test]
+fn every_shape_in_every_format() {
+    for (name, report) in fixtures::all() {
+        let look = Look::default();
+        for format in PRINTED.map(|(format, _)| format) {
+            let rendered = render(format, &report, &look);
+            assert!(
+                rendered.ends_with('\n') && !rendered.ends_with("\n\n"),
+                "{name}"
+            );
+        }
+        let value = serde_json::to_value(&report).unwrap();
+        assert_valid("1", &value);
+        assert_eq!(
+            value,
+            rejoined(&render(Format::Jsonl, &report, &look)),
+            "{name}"
+        );
+        let comparison = report.comparison.as_ref();
+        comparison.into_iter().for_each(|_| is_of_one_piece(&value));
+    }
+}
+
+/// The report that a stream of lines amounts to.
+fn rejoined(lines: &str) -> Value {
+    let mut results: Vec<Value> = Vec::new();
+    let mut blocks = Vec::new();
+    for line in lines.lines() {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let kind = line.as_object_mut().unwrap().shift_remove("type").unwrap();
+        match kind.as_str().unwrap() {
+            "interval" => {
+                assert_eq!(line["step"], results.len());
+                assert!(line["params"]["proto"].is_string());
+            }
+            "block" => blocks.push(line),
+            "result" => {
+                let step = line.as_object_mut().unwrap().shift_remove("step");
+                assert_eq!(step, Some(json!(results.len())));
+                results.push(line);
+            }
+            other => {
+                assert_eq!(other, "report");
+                line["results"] = results.into();
+                if line["kind"] == "compare" {
+                    line["comparison"]["blocks"] = blocks.into();
+                }
+                return line;
+            }
+        }
+    }
+    panic!("the report comes last")
+}
+
+/// Results, visits and cells of a comparison are of the same arms and steps, and only what is declared
+/// has a verdict.
+fn is_of_one_piece(report: &Value) {
+    let comparison = &report["comparison"];
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let arms: Vec<Value> = list(&comparison["arms"])
+        .into_iter()
+        .map(|arm| arm["name"].clone())
+        .collect();
+    let steps = comparison["steps"].as_u64().unwrap();
+    assert_eq!(arms[0], comparison["baseline"]);
+    let of_results: Vec<Value> = list(&report["results"])
+        .iter()
+        .map(|result| result["arm"].clone())
+        .collect();
+    let expected = arms
+        .iter()
+        .flat_map(|arm| (0..steps).map(move |_| arm.clone()));
+    assert_eq!(of_results, expected.collect::<Vec<_>>());
+    for visit in list(&comparison["blocks"])
+        .iter()
+        .flat_map(|block| list(&block["visits"]))
+    {
+        assert!(arms.contains(&visit["arm"]));
+    }
+    for cell in list(&comparison["cells"]) {
+        assert!(arms[1..].contains(&cell["arm"]) && cell["step"].as_u64() < Some(steps));
+        assert_eq!(cell["declared"], cell["verdict"] != Value::Null);
+        assert_eq!(cell["declared"], cell["p_adjusted"] != Value::Null);
     }
 }
 
@@ -67,25 +217,31 @@ fn findings() {
         let rendered = super::doctor::render(format, &diagnosis);
         check(&golden("doctor", extension), &rendered);
     }
-    // Beside the results, whose schema is another.
     let json = super::doctor::render(DoctorFormat::Json, &diagnosis);
-    check(&golden("doctor/findings", "json"), &json);
+    assert_valid("doctor-1", &serde_json::from_str(&json).unwrap());
 }
 
 #[test]
 fn quantiles_that_were_asked_for() {
     let look = Look {
-        percentiles: vec![50.0, 99.5],
+        percentiles: vec![50.0, 97.5],
     };
-    let report = fixtures::open_loop();
-    for (format, extension) in [
-        (Format::Text, "txt"),
-        (Format::Csv, "csv"),
-        (Format::Markdown, "md"),
+    let mut report = fixtures::open_loop();
+    let response = report.results[0].latency.response.as_mut().unwrap();
+    response.extra_ns.insert("p97_5".into(), 71_000);
+    for (format, figure) in [
+        (Format::Text, "\n  p97.5 "),
+        (Format::Markdown, "\n| p97.5 |"),
+        (Format::Csv, ",response_p97_5_ns,"),
     ] {
-        check(
-            &golden("percentiles", extension),
-            &render(format, &report, &look),
+        let rendered = render(format, &report, &look);
+        assert!(
+            rendered.contains(figure) && rendered.contains("71"),
+            "{rendered}"
+        );
+        assert!(
+            format == Format::Csv || !rendered.contains("p95"),
+            "{rendered}"
         );
     }
 }
@@ -107,7 +263,10 @@ fn what_no_receiver_told_is_no_zero() {
     let look = Look::default();
     for format in [Format::Text, Format::Markdown] {
         let rendered = render(format, &report, &look);
-        assert!(rendered.contains("not told by the receiver"), "{rendered}");
+        assert!(
+            rendered.contains("not reported by the receiver"),
+            "{rendered}"
+        );
     }
     let csv = render(Format::Csv, &report, &look);
     let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
@@ -132,77 +291,122 @@ fn no_step_at_all() {
     );
 }
 
-#[test]
-fn lines_hold_what_the_object_holds() {
-    let report = fixtures::sweep();
-    let lines = render(Format::Jsonl, &report, &Look::default());
-    let mut lines: Vec<Value> = lines
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    let mut whole = lines.pop().unwrap();
-    assert_eq!(whole["type"], "report");
-    let mut results = Vec::new();
-    for mut line in lines {
-        if line["type"] == "result" {
-            let fields = line.as_object_mut().unwrap();
-            fields.retain(|name, _| name != "type" && name != "step");
-            results.push(line);
-        } else {
-            assert_eq!(line["type"], "interval");
-            assert_eq!(line["step"], results.len());
-            assert_eq!(line["params"]["proto"], "tcp");
+/// The schema of a type, as readable as one by hand: no titles but the first, no formats that JSON does
+/// not have, comments without links to types.
+fn schema<T: JsonSchema>(name: &str, about: &str) -> Value {
+    fn tidy(schema: &mut Schema) {
+        schema.remove("title");
+        schema.remove("format");
+        if let Some(Value::String(text)) = schema.get_mut("description") {
+            *text = text
+                .replace("[`", "`")
+                .replace("`]", "`")
+                .replace('\n', " ");
+        }
+        // What is not known may be left out later on, but is never guessed at.
+        schema.remove("default");
+        schemars::transform::transform_subschemas(&mut tidy, schema);
+    }
+    let settings = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with_transform(tidy);
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    schema.insert("$id".into(), format!("urn:tare:schema:{name}").into());
+    schema.insert("title".into(), about.into());
+    let mut schema = schema.to_value();
+    strict(&mut schema);
+    let definitions = schema.get_mut("$defs").and_then(Value::as_object_mut);
+    let definitions = definitions.into_iter().flatten();
+    // The parameters of bulk and HTTP runs are among the others, so they are optional and may be null.
+    definitions
+        .filter(|(name, _)| *name != "Params")
+        .for_each(|(_, inner)| strict(inner));
+    schema
+}
+
+/// What may be left out is never null.
+fn strict(schema: &mut Value) {
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
+    let properties = properties.into_iter().flatten();
+    for (_, property) in properties.filter(|(name, _)| !required.contains(&json!(name))) {
+        if let Some([kind, Value::String(null)]) = property["type"].as_array().map(Vec::as_slice)
+            && null == "null"
+        {
+            property["type"] = kind.clone();
+        }
+        if let Some([one, _null]) = property["anyOf"].as_array().map(Vec::as_slice) {
+            let reference = one["$ref"].clone();
+            let fields = property.as_object_mut().unwrap();
+            fields.shift_remove("anyOf");
+            fields.insert("$ref".into(), reference);
         }
     }
-    let fields = whole.as_object_mut().unwrap();
-    fields.retain(|name, _| name != "type");
-    fields.insert("results".into(), results.into());
-    assert_eq!(whole, serde_json::to_value(&report).unwrap());
+}
+
+/// JSON whose values are on one line each where they fit in.
+fn compact(value: &Value, indent: usize) -> String {
+    const WIDTH: usize = 400;
+    let line = value.to_string();
+    let (open, close, inner): (_, _, Vec<String>) = match value {
+        Value::Object(fields) if line.len() + indent > WIDTH => {
+            let field = |(name, value)| format!("{}: {}", json!(name), compact(value, indent + 1));
+            ('{', '}', fields.iter().map(field).collect())
+        }
+        Value::Array(items) if line.len() + indent > WIDTH => (
+            '[',
+            ']',
+            items.iter().map(|item| compact(item, indent + 1)).collect(),
+        ),
+        _ => return line,
+    };
+    let (space, end) = (" ".repeat(indent + 1), " ".repeat(indent));
+    let inner: Vec<String> = inner.iter().map(|line| format!("{space}{line}")).collect();
+    format!("{open}\n{}\n{end}{close}", inner.join(",\n"))
 }
 
 #[test]
-fn lines_of_a_comparison_hold_its_blocks_and_the_rest_once() {
-    let report = fixtures::compare::failed_arm();
-    let lines = render(Format::Jsonl, &report, &Look::default());
-    let mut lines = lines
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let comparison = report.comparison.as_ref().unwrap();
-    for block in &comparison.blocks {
-        let mut line = lines.next().unwrap();
-        assert_eq!(line["type"], "block");
-        line.as_object_mut().unwrap().shift_remove("type");
-        assert_eq!(line, serde_json::to_value(block).unwrap());
+fn schemas_are_those_of_the_types() {
+    for (file, schema) in [
+        (
+            "tare-1",
+            schema::<Report>("tare/1", "A result of tare, schema tare/1"),
+        ),
+        (
+            "tare-doctor-1",
+            schema::<Diagnosis>("tare-doctor/1", "What tare doctor found, schema tare/1"),
+        ),
+        (
+            "tare-later-1",
+            schema::<Written<'_>>(
+                "tare-later/1",
+                "Two results of tare, before a change and after it",
+            ),
+        ),
+    ] {
+        jsonschema::meta::validate(&schema).expect("the schema itself is valid");
+        let path = root().join(format!("schema/{file}.schema.json"));
+        check(&path, &(compact(&schema, 0) + "\n"));
     }
-    for result in &report.results {
-        let line = lines.next().unwrap();
-        assert_eq!(line["type"], "result");
-        assert_eq!(line["arm"].as_str(), result.arm.as_deref());
-    }
-    let whole = lines.next().unwrap();
-    assert_eq!(whole["comparison"]["blocks_done"], 2);
-    assert_eq!(whole["comparison"]["blocks"], Value::Null);
-    assert_eq!(lines.next(), None);
 }
 
 fn validator() -> Validator {
-    let text = fs::read_to_string(root().join("schema/tare-1.schema.json")).unwrap();
+    of_schema("1")
+}
+
+fn of_schema(name: &str) -> Validator {
+    let text = fs::read_to_string(root().join(format!("schema/tare-{name}.schema.json"))).unwrap();
     let schema: Value = serde_json::from_str(&text).unwrap();
-    jsonschema::meta::validate(&schema).expect("the schema itself is valid");
     jsonschema::draft202012::new(&schema).expect("the schema compiles")
 }
 
-#[test]
-fn every_report_is_of_the_schema() {
-    let validator = validator();
-    for (name, report) in fixtures::all() {
-        let value = serde_json::to_value(&report).unwrap();
-        let errors: Vec<String> = validator
-            .iter_errors(&value)
-            .map(|e| format!("{} at {}", e, e.instance_path()))
-            .collect();
-        assert!(errors.is_empty(), "{name}: {errors:?}");
-    }
+fn assert_valid(schema: &str, value: &Value) {
+    let validator = of_schema(schema);
+    let errors = validator.iter_errors(value);
+    let errors: Vec<String> = errors
+        .map(|e| format!("{e} at {}", e.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
 }
 
 #[test]

@@ -23,9 +23,7 @@ struct Line<'a, T> {
 
 impl<T: Serialize> Line<'_, T> {
     fn print(&self) -> String {
-        let mut line = serde_json::to_string(self).expect(SERIALISES);
-        line.push('\n');
-        line
+        line(self)
     }
 }
 
@@ -37,6 +35,13 @@ pub(super) fn object(report: &Report) -> String {
 /// One pretty-printed object, of a type of the engine's results.
 pub(super) fn pretty(result: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(result).expect(SERIALISES);
+    text.push('\n');
+    text
+}
+
+/// One object in a line.
+pub(super) fn line(result: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(result).expect(SERIALISES);
     text.push('\n');
     text
 }

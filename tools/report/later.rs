@@ -1,13 +1,15 @@
-//! What two saved results, from before a change and from after it, say of each other: as text, Markdown, CSV and JSON.
+//! Two saved results, from before a change and from after it, and what they say of each other.
 
-use comfy_table::presets::NOTHING;
 use serde::Serialize;
 use tare_engine::analysis::later::{Change, Later, Of};
 use tare_engine::result::{AA, AssertionResult, Comparison, Report, Verdict};
 use tare_engine::units::Nanos;
 
+use super::common::assertions;
+use super::compare::figures::spans;
+use super::document::{Block, Document, Fact, Shown, Table, fact, note};
 use super::quantity::{known, measure_name, shown, signed};
-use super::{Cells, NONE, machines, markdown};
+use super::{NONE, charts, machines, print};
 use crate::output::Format;
 
 /// Two results by the names of their files, and what they say of each other.
@@ -21,7 +23,7 @@ pub(crate) struct Between<'a> {
 
 impl Between<'_> {
     /// One of the two, in a line.
-    pub(super) fn told_of(&self, (name, report): (&str, &Report)) -> String {
+    fn described(&self, (name, report): (&str, &Report)) -> String {
         let blocks = report
             .comparison
             .as_ref()
@@ -37,19 +39,101 @@ impl Between<'_> {
 /// In a format, with its last newline.
 pub(crate) fn render(format: Format, between: &Between<'_>) -> String {
     match format {
-        Format::Text => text(between),
-        Format::Markdown => in_markdown(between),
-        Format::Csv => csv(between),
-        Format::Json => json(between, true),
-        Format::Jsonl => json(between, false),
-        Format::Html => super::html::later_page(between),
+        Format::Text => print::text::print(document(between)),
+        Format::Markdown => print::markdown::print(document(between)),
+        Format::Csv => super::csv::changes(between.later),
+        Format::Json => super::json::pretty(&Written::of(between)),
+        Format::Jsonl => super::json::line(&Written::of(between)),
+        Format::Html => print::html::print(vec![(String::new(), document(between))]),
     }
+}
+
+fn document(between: &Between<'_>) -> Document {
+    let later = between.later;
+    let mut document = Document {
+        title: format!("tare compare: {}, before and after", later.measured),
+        alerts: vec![format!("warning: {}", caution(later))],
+        sections: Vec::new(),
+    };
+    let left_out = later.left_out.iter();
+    document
+        .alerts
+        .extend(left_out.map(|what| format!("not compared: {what}")));
+    let sides = vec![
+        fact("before", between.described(between.before)),
+        fact("after", between.described(between.after)),
+    ];
+    let blocks = vec![Block::Facts(sides), Block::Table(changes(later))];
+    document.add(Shown::Plain, "changes", "What has changed", blocks);
+    let rest = surroundings(between);
+    let rest = if rest.rows.is_empty() {
+        note("Nothing else that both have figures of is different.")
+    } else {
+        Block::Table(rest)
+    };
+    document.add(
+        Shown::Headed,
+        "surroundings",
+        "What else has changed",
+        vec![rest],
+    );
+    assertions(
+        &mut document,
+        "Assertions",
+        "95 % interval",
+        between.assertions,
+    );
+    document.add(Shown::Page, "moved", "How far, and how sure", moved(later));
+    let sides = [("Before", between.before.1), ("After", between.after.1)];
+    let commands = sides
+        .into_iter()
+        .filter_map(|(side, report)| Some(fact(side, report.plan["command_line"].as_str()?)));
+    let commands: Vec<Fact> = commands.collect();
+    if !commands.is_empty() {
+        let blocks = vec![Block::Facts(commands)];
+        document.add(Shown::Page, "command", "The commands", blocks);
+    }
+    document
+}
+
+/// The intervals of the changes, a figure for each step and measure.
+fn moved(later: &Later) -> Vec<Block> {
+    let mut groups: Vec<(String, Vec<&Change>)> = Vec::new();
+    for change in later.changes.iter().filter(|_| later.has_blocks) {
+        let title = format!("{}: {}", measure(change), super::parameters(&change.params));
+        match groups.iter_mut().find(|(name, _)| *name == title) {
+            Some((_, changes)) => changes.push(change),
+            None => groups.push((title, vec![change])),
+        }
+    }
+    let figure = |(title, changes): (String, Vec<&Change>)| {
+        let unit = &changes.first()?.unit;
+        let mut table = Table::new(&["", "change", "95 % interval", "verdict"]);
+        for change in &changes {
+            let delta = change.delta.filter(|_| !is_queue(change));
+            table.row(vec![
+                subject(change),
+                known(delta.map(|delta| delta.median), |value| signed(unit, value)),
+                delta.map_or_else(|| NONE.to_owned(), |_| interval(change)),
+                verdict(change),
+            ]);
+        }
+        let drawn = changes
+            .iter()
+            .filter(|change| !is_queue(change))
+            .enumerate();
+        let drawn = drawn.filter_map(|(role, change)| Some((subject(change), role, change.delta?)));
+        let plot = spans("change", unit, &drawn.collect::<Vec<_>>(), None)?;
+        let about = "How far each value has moved, with its interval. The table holds the numbers.";
+        Some(charts::figure(title, about, plot, Vec::new(), table))
+    };
+    groups.into_iter().filter_map(figure).collect()
 }
 
 /// How far any of it can be trusted.
 pub(crate) fn caution(later: &Later) -> String {
     if later.has_blocks {
-        "The two were not measured in turns: whatever else changed between them stands in the differences. To settle it, measure \
+        "The two were not measured in turns: whatever else changed between them is in the differences. To settle it, measure \
          both states in one `tare compare`, with --before and --after for the change."
             .to_owned()
     } else {
@@ -60,7 +144,7 @@ pub(crate) fn caution(later: &Later) -> String {
 }
 
 /// Which value: an arm's own, or its cost.
-pub(super) fn subject(change: &Change) -> String {
+fn subject(change: &Change) -> String {
     match (&change.arm, change.of) {
         (Some(arm), Of::Value) => arm.clone(),
         (Some(arm), Of::Cost) => format!("{arm}, its cost"),
@@ -68,22 +152,22 @@ pub(super) fn subject(change: &Change) -> String {
     }
 }
 
-pub(super) fn measure(change: &Change) -> String {
+fn measure(change: &Change) -> String {
     measure_name(&change.measure)
 }
 
-pub(super) fn verdict(change: &Change) -> String {
+fn verdict(change: &Change) -> String {
     change
         .verdict
         .map_or_else(|| NONE.to_owned(), |verdict| verdict.name().to_owned())
 }
 
 /// Latencies under overload, whose change says nothing of the path.
-pub(super) fn is_queue(change: &Change) -> bool {
+fn is_queue(change: &Change) -> bool {
     change.verdict == Some(Verdict::Overload)
 }
 
-pub(super) fn interval(change: &Change) -> String {
+fn interval(change: &Change) -> String {
     let ends = change.delta.and_then(|delta| delta.interval);
     let show = |value| signed(&change.unit, value);
     ends.map_or_else(
@@ -93,9 +177,9 @@ pub(super) fn interval(change: &Change) -> String {
 }
 
 /// A row for each change; of plain results without what they cannot have.
-pub(super) fn changes(later: &Later) -> Cells {
+fn changes(later: &Later) -> Table {
     let blocks = later.has_blocks;
-    let mut cells = Cells::new(if blocks {
+    let header: &[&str] = if blocks {
         &[
             "step",
             "of",
@@ -109,7 +193,10 @@ pub(super) fn changes(later: &Later) -> Cells {
         ]
     } else {
         &["step", "measure", "before", "after", "difference"]
-    });
+    };
+    let mut cells = Table::new(header)
+        .left(if blocks { 4 } else { 2 })
+        .named("Before and after");
     for change in &later.changes {
         let cost = change.of == Of::Cost;
         let show = |value| {
@@ -146,8 +233,8 @@ pub(super) fn changes(later: &Later) -> Cells {
 }
 
 /// What else is not as it was: of the machines, and of the way of measuring.
-pub(super) fn surroundings(between: &Between<'_>) -> Cells {
-    let mut cells = Cells::new(&["where", "what", "before", "after"]);
+fn surroundings(between: &Between<'_>) -> Table {
+    let mut cells = Table::new(&["where", "what", "before", "after"]).left(4);
     let (before, after) = (between.before.1, between.after.1);
     let mut differing = |place: &str, what: &str, old: String, new: String| {
         if old != new {
@@ -233,165 +320,37 @@ fn asked_for(old: &Comparison, new: &Comparison) -> Vec<[String; 4]> {
     asked
 }
 
-fn holds(assertion: &AssertionResult) -> &'static str {
-    match assertion.holds {
-        Some(true) => "holds",
-        Some(false) => "FAILS",
-        None => "cannot tell",
-    }
-}
-
-fn indented(table: &comfy_table::Table) -> String {
-    let lines = table.trim_fmt();
-    lines.lines().map(|line| format!(" {line}\n")).collect()
-}
-
-fn text(between: &Between<'_>) -> String {
-    let later = between.later;
-    let mut out = format!("tare compare: {}, before and after\n", later.measured);
-    out.push_str(&format!("before  {}\n", between.told_of(between.before)));
-    out.push_str(&format!("after   {}\n", between.told_of(between.after)));
-    out.push_str(&format!("warning: {}\n", caution(later)));
-    for left_out in &later.left_out {
-        out.push_str(&format!("not compared: {left_out}\n"));
-    }
-    out.push('\n');
-    let left = if later.has_blocks { 4 } else { 2 };
-    out.push_str(&indented(&changes(later).table(NOTHING, left)));
-    let surroundings = surroundings(between);
-    if surroundings.rows.is_empty() {
-        out.push_str("\nNothing else that both tell of is different.\n");
-    } else {
-        out.push_str("\nNot as before, besides:\n");
-        out.push_str(&indented(&surroundings.table(NOTHING, 4)));
-    }
-    if !between.assertions.is_empty() {
-        out.push_str("\nAssertions:\n");
-        for assertion in between.assertions {
-            let step = match assertion.step.as_str() {
-                "" => String::new(),
-                step => format!(" [{step}]"),
-            };
-            out.push_str(&format!(
-                "  {:<12}{}{step}\n",
-                holds(assertion),
-                assertion.expr
-            ));
-        }
-    }
-    super::printable(&out)
-}
-
-fn in_markdown(between: &Between<'_>) -> String {
-    let later = between.later;
-    let escape = markdown::escape;
-    let mut blocks = vec![
-        format!(
-            "**tare compare: {}, before and after**",
-            escape(&later.measured)
-        ),
-        format!(
-            "- before: {}\n- after: {}",
-            escape(&between.told_of(between.before)),
-            escape(&between.told_of(between.after))
-        ),
-        escape(&caution(later)),
-    ];
-    if !later.left_out.is_empty() {
-        blocks.push(format!(
-            "Not compared: {}.",
-            escape(&later.left_out.join("; "))
-        ));
-    }
-    let left = if later.has_blocks { 4 } else { 2 };
-    blocks.push(markdown::table(changes(later), left));
-    let surroundings = surroundings(between);
-    if !surroundings.rows.is_empty() {
-        blocks.push(markdown::table(surroundings, 4));
-    }
-    for assertion in between.assertions {
-        blocks.push(format!(
-            "- {}: {}",
-            escape(&assertion.expr),
-            holds(assertion)
-        ));
-    }
-    blocks.join("\n\n") + "\n"
-}
-
-fn csv(between: &Between<'_>) -> String {
-    const IN_MEMORY: &str = "rows of one length, written to memory";
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let header = [
-        "measured",
-        "arm",
-        "proto",
-        "size_bytes",
-        "connections",
-        "rate_per_s",
-        "of",
-        "measure",
-        "unit",
-        "before",
-        "after",
-        "blocks_before",
-        "blocks_after",
-        "delta",
-        "delta_low",
-        "delta_high",
-        "p",
-        "p_adjusted",
-        "verdict",
-    ];
-    writer.write_record(header).expect(IN_MEMORY);
-    let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
-    for change in &between.later.changes {
-        let interval = change.delta.and_then(|delta| delta.interval);
-        let params = &change.params;
-        let row = [
-            between.later.measured.clone(),
-            change.arm.clone().unwrap_or_default(),
-            params.proto.clone(),
-            params.size_bytes.to_string(),
-            params.connections.to_string(),
-            number(params.rate_per_s),
-            change.of.name().to_owned(),
-            change.measure.clone(),
-            change.unit.clone(),
-            number(change.before),
-            number(change.after),
-            change.blocks_before.to_string(),
-            change.blocks_after.to_string(),
-            number(change.delta.map(|delta| delta.median)),
-            number(interval.map(|ends| ends.0)),
-            number(interval.map(|ends| ends.1)),
-            number(change.p),
-            number(change.p_adjusted),
-            change
-                .verdict
-                .map_or("", |verdict| verdict.name())
-                .to_owned(),
-        ];
-        writer.write_record(row).expect(IN_MEMORY);
-    }
-    let bytes = writer.into_inner().expect(IN_MEMORY);
-    String::from_utf8(bytes).expect("CSV of strings is UTF-8")
-}
-
 /// What the JSON holds.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Written<'a> {
     #[serde(flatten)]
     later: &'a Later,
     before: Side<'a>,
     after: Side<'a>,
+    /// In words: how far any of it can be trusted.
     caution: String,
-    /// `[where, what, before, after]` each.
+    /// What else is not as it was: `[where, what, before, after]` each.
+    #[cfg_attr(test, schemars(inner(length(min = 4, max = 4))))]
     surroundings: Vec<Vec<String>>,
     assertions: &'a [AssertionResult],
 }
 
-#[derive(Serialize)]
+impl<'a> Written<'a> {
+    fn of(between: &Between<'a>) -> Self {
+        Self {
+            later: between.later,
+            before: Side::of(between.before),
+            after: Side::of(between.after),
+            caution: caution(between.later),
+            surroundings: surroundings(between).rows,
+            assertions: between.assertions,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Side<'a> {
     file: &'a str,
     started_at: &'a str,
@@ -408,20 +367,49 @@ impl<'a> Side<'a> {
     }
 }
 
-fn json(between: &Between<'_>, pretty: bool) -> String {
-    const SERIALISES: &str = "its keys are strings";
-    let document = Document {
-        later: between.later,
-        before: Side::of(between.before),
-        after: Side::of(between.after),
-        caution: caution(between.later),
-        surroundings: surroundings(between).rows,
-        assertions: between.assertions,
-    };
-    let text = if pretty {
-        serde_json::to_string_pretty(&document)
-    } else {
-        serde_json::to_string(&document)
-    };
-    text.expect(SERIALISES) + "\n"
+#[cfg(test)]
+mod tests {
+    use tare_engine::analysis::later::compare;
+
+    use super::*;
+    use crate::report::fixtures::page::{Shape, comparison};
+
+    #[test]
+    fn how_far_a_queue_has_moved_is_not_drawn() {
+        let old = comparison(Shape {
+            arms: 3,
+            sizes: 2,
+            blocks: 8,
+        });
+        let mut new = old.clone();
+        let cells = &mut new.comparison.as_mut().unwrap().cells;
+        let mut cells = cells.iter_mut();
+        let cell = cells.find(|cell| cell.arm == "arm-1" && cell.step == 1);
+        cell.expect("it is compared").overloaded = true;
+        let later = compare(&old, &new).unwrap();
+        let mut document = Document::default();
+        document.add(Shown::Page, "moved", "", moved(&later));
+        let page = print::html::print(vec![(String::new(), document)]);
+        let at = |size: &str| {
+            let mut figures = page.split("<figure ");
+            let figure = figures.find(|figure| figure.contains("p50: ") && figure.contains(size));
+            let figure = figure.expect(size).split("</figure>").next().unwrap();
+            figure.split_once("</svg>").expect("it is drawn")
+        };
+        let ((path, _), (queue, numbers)) = (at("64 B"), at("128 B"));
+        assert!(path.contains("arm-1"), "{path}");
+        // The drawing leaves it out, the numbers say why.
+        assert!(
+            !queue.contains("arm-1") && queue.contains("arm-2"),
+            "{queue}"
+        );
+        assert!(
+            numbers.contains(">arm-1<") && numbers.contains(">overload<"),
+            "{numbers}"
+        );
+        let cells = changes(&later);
+        let told = |row: &&Vec<String>| row.contains(&"overload".to_owned());
+        let row = cells.rows.iter().find(told).expect("of arm-1");
+        assert_eq!(row[6..8], [NONE, NONE], "no change, no interval: {row:?}");
+    }
 }

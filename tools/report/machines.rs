@@ -3,39 +3,42 @@
 use serde_json::Value;
 use tare_engine::result::{Environment, Report};
 
-use super::{Cells, NONE};
+use super::NONE;
+use super::document::Table;
 
 /// What differs between any two machines, or at any two times, and means nothing.
 const ALWAYS_DIFFERENT: [&str; 4] = ["instance", "hostname", "conntrack.used", "tare_version"];
 
-/// Machines as columns, and what is known of them as rows.
-pub(super) struct Machines {
-    pub(super) cells: Cells,
-    /// Rows in which two that are known are not the same, from zero.
-    pub(super) differing: Vec<usize>,
-}
-
-/// All machines of a report: the client, and each server by its instance.
-pub(super) fn of(report: &Report) -> Machines {
+/// All machines of a report side by side, the client and each server by its instance; and in words
+/// how much differs.
+pub(super) fn of(report: &Report) -> (String, Table) {
     let mut columns = vec![("client".to_owned(), &report.environment.client)];
     for (index, server) in report.environment.servers.iter().enumerate() {
         columns.push((format!("server {}", index + 1), server));
     }
-    side_by_side(&columns)
+    let table = side_by_side(&columns);
+    let text = match table.marked.len() {
+        0 => "Nothing that is known of both differs between them.".to_owned(),
+        count => format!(
+            "What differs between them is marked with ≠ ({}).",
+            super::plural(count as u64, "row")
+        ),
+    };
+    (text, table)
 }
 
 /// What of one machine is not as it was: the field, what it was before, what it is after.
 pub(super) fn changes(before: &Environment, after: &Environment) -> Vec<[String; 3]> {
     let columns = [("before".to_owned(), before), ("after".to_owned(), after)];
-    let Machines { cells, differing } = side_by_side(&columns);
-    let rows = cells.rows.into_iter().enumerate();
-    let rows = rows.filter(|(index, _)| differing.contains(index));
+    let Table { rows, marked, .. } = side_by_side(&columns);
+    let rows = rows.into_iter().enumerate();
+    let rows = rows.filter(|(index, _)| marked.contains(index));
     rows.filter_map(|(_, row)| <[String; 3]>::try_from(row).ok())
         .map(|[name, before, after]| [name.trim_start_matches("≠ ").to_owned(), before, after])
         .collect()
 }
 
-fn side_by_side(columns: &[(String, &Environment)]) -> Machines {
+fn side_by_side(columns: &[(String, &Environment)]) -> Table {
     let told: Vec<Vec<(String, String)>> =
         columns.iter().map(|(_, machine)| fields(machine)).collect();
     let mut names: Vec<&String> = Vec::new();
@@ -46,13 +49,7 @@ fn side_by_side(columns: &[(String, &Environment)]) -> Machines {
     }
     let mut header = vec![String::new()];
     header.extend(columns.iter().map(|(name, _)| name.clone()));
-    let mut machines = Machines {
-        cells: Cells {
-            header,
-            rows: Vec::new(),
-        },
-        differing: Vec::new(),
-    };
+    let mut table = Table::new(&header).left(9).named("Machines side by side");
     for name in names {
         let values = told.iter().map(|fields| {
             let field = fields.iter().find(|(other, _)| other == name);
@@ -74,11 +71,11 @@ fn side_by_side(columns: &[(String, &Environment)]) -> Machines {
                 .map(|value| value.unwrap_or(NONE).to_owned()),
         );
         if differs {
-            machines.differing.push(machines.cells.rows.len());
+            table.marked.push(table.rows.len());
         }
-        machines.cells.row(row);
+        table.row(row);
     }
-    machines
+    table
 }
 
 /// What is known of a machine, by the names of the result's fields.
@@ -133,10 +130,11 @@ mod tests {
         let mut report = fixtures::one_step();
         report.environment.servers[0].governor = Some("powersave".into());
         report.environment.servers[0].turbo = Some(true);
-        let machines = of(&report);
-        let rows = &machines.cells.rows;
-        let marked: Vec<&str> = machines
-            .differing
+        let (text, table) = of(&report);
+        assert!(text.ends_with("(1 row)."), "{text}");
+        let rows = &table.rows;
+        let marked: Vec<&str> = table
+            .marked
             .iter()
             .map(|&row| rows[row][0].as_str())
             .collect();
@@ -145,7 +143,7 @@ mod tests {
             rows.iter()
                 .any(|row| row[0] == "device.mtu_bytes" && row[1] == "1500")
         );
-        assert_eq!(machines.cells.header, ["", "client", "server 1"]);
+        assert_eq!(table.header, ["", "client", "server 1"]);
         let client = &report.environment.client;
         let changed = changes(client, &report.environment.servers[0]);
         assert_eq!(

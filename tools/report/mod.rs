@@ -1,40 +1,44 @@
 //! Results, written down: for people, for scripts, for spreadsheets and for pasting.
 //!
-//! What the tables of text and Markdown have in common stands here; each format has a file of its own.
+//! For people a builder per kind of result makes a [`Document`], which [`print`] puts into a format.
+//! Scripts have [`json`] and [`csv`]. What the builders share is here and in [`common`].
 
 mod bulk;
+mod charts;
+mod common;
 mod compare;
 mod csv;
 pub(crate) mod doctor;
+mod document;
 mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
 mod golden;
 pub(crate) mod histogram;
-pub(crate) mod html;
 mod http;
 pub(crate) mod json;
+mod latency;
 pub(crate) mod later;
-mod loaded;
 mod machines;
-mod markdown;
 mod observed;
+#[cfg(test)]
+mod page_tests;
+mod plot;
+mod print;
 mod quantity;
-mod text;
 
-use comfy_table::{CellAlignment, Table, TableStyle};
-use tare_engine::proto::text::visible;
 use tare_engine::result::{
-    ErrorCount, INTERVALS_OF_RUN, Latencies, Params, Report, StepResult, Summary, Warning,
-    quantile_name,
+    ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning, quantile_name,
 };
 use tare_engine::units::{Nanos, Size};
 
 use crate::args::common::PERCENTILES;
 use crate::output::Format;
+use document::Document;
+use print::{html, markdown, text};
 
-/// What stands where a quantile has too few samples beyond it, or a figure is not known.
+/// Printed where a quantile has too few samples beyond it, or a figure is not known.
 const NONE: &str = "–";
 
 /// What the reader asked to see.
@@ -55,13 +59,37 @@ impl Default for Look {
 /// The report in a format, with its last newline.
 pub(crate) fn render(format: Format, report: &Report, look: &Look) -> String {
     match format {
-        Format::Text => text::render(report, look),
+        Format::Text => text::print(document(report, look)),
         Format::Json => json::object(report),
         Format::Jsonl => json::lines(report),
         Format::Csv => csv::render(report, look),
-        Format::Markdown => markdown::render(report, look),
-        Format::Html => html::page(&[(String::new(), report)], look),
+        Format::Markdown => markdown::print(document(report, look)),
+        Format::Html => page(&[(String::new(), report)], look),
     }
+}
+
+/// One or more results as a page.
+pub(crate) fn page(reports: &[(String, &Report)], look: &Look) -> String {
+    let documents = reports.iter();
+    let documents = documents.map(|(name, report)| (name.clone(), document(report, look)));
+    html::print(documents.collect())
+}
+
+/// What the report says to people.
+fn document(report: &Report, look: &Look) -> Document {
+    let mut document = Document {
+        title: asked(report),
+        alerts: alerts(report),
+        sections: Vec::new(),
+    };
+    match (compare::of(report), report.kind.as_str()) {
+        (Some(view), _) => compare::build(&mut document, view),
+        (None, "bw") => bulk::build(&mut document, report),
+        (None, "http") => http::build(&mut document, report, look),
+        _ => latency::build(&mut document, report, look),
+    }
+    common::closing(&mut document, report);
+    document
 }
 
 /// A warning and its advice in a line.
@@ -78,12 +106,6 @@ pub(crate) fn bits(bits_per_s: f64) -> String {
     figures::bits(bits_per_s)
 }
 
-/// The far end's words are the far end's: none of them drives a terminal.
-fn printable(text: &str) -> String {
-    let lines: Vec<_> = text.split('\n').map(visible).collect();
-    lines.join("\n")
-}
-
 /// A step's parameters, shortly: `tcp, 64 B, 1 connection`.
 pub(crate) fn parameters(params: &Params) -> String {
     if let Some(bulk) = &params.bulk {
@@ -92,23 +114,25 @@ pub(crate) fn parameters(params: &Params) -> String {
     if let Some(http) = &params.http {
         return http::parameters(params, http);
     }
-    let flows = match params.proto.as_str() {
-        "udp" => "flow",
-        _ => "connection",
+    let flows = if params.proto == "udp" {
+        "flow"
+    } else {
+        "connection"
     };
-    let mut text = format!(
-        "{}, {}, {}",
-        params.proto,
-        Size(params.size_bytes),
-        plural(u64::from(params.connections), flows)
-    );
-    if params.connects_each() {
-        text.push_str(", each anew for every ping");
-    }
-    if params.under_load.is_some() {
-        text.push_str(", under load");
-    }
-    text
+    phrases([
+        Some(params.proto.clone()),
+        Some(Size(params.size_bytes).to_string()),
+        Some(plural(u64::from(params.connections), flows)),
+        params
+            .connects_each()
+            .then(|| "each reopened for every ping".to_owned()),
+        params.under_load.as_ref().map(|_| "under load".to_owned()),
+    ])
+}
+
+/// What there is to say, parted by commas.
+fn phrases<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// `1,234 round trips`.
@@ -122,7 +146,11 @@ pub(crate) fn requests(count: u64) -> String {
 }
 
 fn plural(count: u64, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
+    let s = match (count, what.ends_with("ch")) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
     format!("{} {what}{s}", grouped(count))
 }
 
@@ -229,26 +257,6 @@ fn at_least(summary: &Summary, name: &str, text: String) -> String {
     }
 }
 
-/// What was done for descriptors enough, if anything was.
-fn descriptors(report: &Report) -> Option<String> {
-    let told = report.plan.get("descriptors")?;
-    let limit = told["limit"].as_u64()?;
-    let mut text = match told["raised_from"].as_u64() {
-        Some(before) if before < limit => {
-            format!(
-                "limit raised from {} to {}",
-                grouped(before),
-                grouped(limit)
-            )
-        }
-        _ => format!("limit {}", grouped(limit)),
-    };
-    if told["per_worker"] == true {
-        text.push_str(", for each worker in a table of its own");
-    }
-    Some(text)
-}
-
 /// The latency that a reader is after: from the intended send where there is a schedule, else the service time.
 fn headline(latency: &Latencies) -> &Summary {
     latency.response.as_ref().unwrap_or(&latency.service)
@@ -263,13 +271,16 @@ fn errors(errors: &[ErrorCount]) -> String {
     parts.join(", ")
 }
 
-/// What spoils the whole report, a line each, but for the warnings.
-fn spoiled(report: &Report) -> Vec<String> {
-    if let Some(view) = compare::of(report) {
-        return compare::spoiled(view);
+/// What spoils the whole report, a line each.
+fn alerts(report: &Report) -> Vec<String> {
+    let mut alerts = compare::of(report).map(compare::alerts).unwrap_or_default();
+    if report.partial && report.comparison.is_none() {
+        let cut = "PARTIAL: the run was cut short; what follows was measured until then.";
+        alerts.push(cut.to_owned());
     }
-    let cut = "PARTIAL: the run was cut short; what follows was measured until then.";
-    report.partial.then(|| cut.to_owned()).into_iter().collect()
+    let warnings = report.warnings.iter();
+    alerts.extend(warnings.map(|found| format!("warning: {}", warning(found))));
+    alerts
 }
 
 /// What was asked, in a line, from what all steps share.
@@ -284,213 +295,45 @@ fn asked(report: &Report) -> String {
     if let Some(http) = http::of(first) {
         return http::asked(report, first, http);
     }
-    let mut text = format!("tare {}: ", report.kind);
-    let load = loaded::options(report);
+    let load = latency::load(report);
     let measured = if load.is_some() { 2 } else { 1 };
-    if report.results.len() <= measured {
-        text.push_str(&parameters(params));
+    let steps = match report.results.len() {
+        few if few <= measured => parameters(params),
+        steps => format!("{}, {steps} steps", params.proto),
+    };
+    let delay = params.server_delay_ns.filter(|ns| *ns > 0);
+    let each = if report.results.len() > 1 {
+        " each"
     } else {
-        text.push_str(&format!("{}, {} steps", params.proto, report.results.len()));
-    }
-    if let Some(load) = load {
-        text.push_str(&format!(", idle and beside '{load}'"));
-    }
-    let target = match &params.address {
+        ""
+    };
+    let text = phrases([
+        Some(format!("tare {}: {steps}", report.kind)),
+        load.map(|load| format!("idle and beside '{load}'")),
+        Some(format!("to {}", target(params))),
+        Some(match (&params.bulk, params.rate_per_s) {
+            (Some(bulk), _) => bulk::options(bulk),
+            (None, Some(rate)) => format!("open loop at {}", per_second(rate)),
+            (None, None) => "closed loop".to_owned(),
+        }),
+        delay.map(|ns| format!("each answer held for {}", Nanos(ns))),
+        Some(format!("{} measured{each}", Nanos(first.duration_ns))),
+    ]);
+    text + &label(first)
+}
+
+/// The target as given, with the address that it is.
+fn target(params: &Params) -> String {
+    match &params.address {
         Some(address) if *address != params.target => format!("{} ({address})", params.target),
         _ => params.target.clone(),
-    };
-    text.push_str(&format!(", to {target}"));
-    match (&params.bulk, params.rate_per_s) {
-        (Some(bulk), _) => text.push_str(&format!(", {}", bulk::options(bulk))),
-        (None, Some(rate)) => text.push_str(&format!(", open loop at {}", per_second(rate))),
-        (None, None) => text.push_str(", closed loop"),
-    }
-    if let Some(delay) = params.server_delay_ns.filter(|ns| *ns > 0) {
-        let delay = Nanos(delay);
-        text.push_str(&format!(", each answer held for {delay}"));
-    }
-    text.push_str(&format!(", {} measured", Nanos(first.duration_ns)));
-    if report.results.len() > 1 {
-        text.push_str(" each");
-    }
-    if let Some(label) = &first.label {
-        text.push_str(&format!(" [{label}]"));
-    }
-    text
-}
-
-/// A table's header and its rows.
-struct Cells {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Cells {
-    fn new(header: &[&str]) -> Self {
-        Self {
-            header: header.iter().map(|&cell| cell.to_owned()).collect(),
-            rows: Vec::new(),
-        }
-    }
-
-    fn row(&mut self, row: Vec<String>) {
-        self.rows.push(row);
-    }
-
-    /// The table, its first `left` columns set to the left and the numbers to the right.
-    fn table(self, style: TableStyle, left: usize) -> Table {
-        let mut table = Table::new();
-        table.load_style(style).set_header(self.header);
-        table.add_rows(self.rows);
-        for column in table.column_iter_mut().skip(left) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
     }
 }
 
-/// Over the intervals of a step's quantiles, what they speak for.
-fn interval_heading(step: &StepResult) -> &'static str {
-    match step.interval_scope.as_str() {
-        INTERVALS_OF_RUN => "95 % in this run",
-        _ => "95 % interval",
-    }
-}
-
-/// By how much a quantile can be off through the instrument; blank where that is not known.
-fn error_at(summary: &Summary, percent: f64) -> String {
-    let error = summary.errors_ns.get(&quantile_name(percent));
-    error.map_or_else(String::new, |ns| format!("± {}", Nanos(*ns)))
-}
-
-/// The figures of one step: a row per quantile, with its interval, its half (of round trips only), and what it is
-/// made of.
-fn distribution(step: &StepResult, look: &Look) -> Cells {
-    let latency = &step.latency;
-    let main = headline(latency);
-    let open_loop = latency.response.is_some();
-    let halves = step.params.http.is_none();
-    let name = match (open_loop, halves) {
-        (true, _) => "response",
-        (false, true) => "round trip",
-        (false, false) => "latency",
-    };
-    let mut cells = Cells::new(&["", name, interval_heading(step)]);
-    let has_errors = !main.errors_ns.is_empty();
-    if has_errors {
-        cells.header.push("error".into());
-    }
-    if halves {
-        cells.header.push("½ RTT".into());
-    }
-    if open_loop {
-        cells.header.extend(["service".into(), "lateness".into()]);
-    }
-    let mut add =
-        |name: String, shown: &dyn Fn(&Summary) -> String, [interval, error, half]: [String; 3]| {
-            let mut row = vec![name, shown(main), interval];
-            if has_errors {
-                row.push(error);
-            }
-            if halves {
-                row.push(half);
-            }
-            if open_loop {
-                row.push(shown(&latency.service));
-                let lateness = latency.lateness.as_ref();
-                row.push(lateness.map_or_else(|| NONE.into(), shown));
-            }
-            cells.row(row);
-        };
-    let whole = |ns: Option<f64>| ns.map(|ns| nanos(ns).0);
-    let blank = String::new;
-    add(
-        "min".into(),
-        &|s| time(s.min_ns),
-        [blank(), blank(), half(main.min_ns)],
-    );
-    let half_mean = bounded(main, half(whole(main.mean_ns)));
-    add("mean".into(), &mean, [blank(), blank(), half_mean]);
-    add("stdev".into(), &stdev, [blank(), blank(), blank()]);
-    for &percent in &look.percentiles {
-        let interval = main.intervals_ns.get(&quantile_name(percent));
-        let interval = interval.filter(|_| main.quantile_ns(percent).is_some());
-        let interval = interval.map(|(low, high)| format!("{} to {}", Nanos(*low), Nanos(*high)));
-        add(
-            heading(percent),
-            &|s| quantile(s, percent),
-            [
-                interval.unwrap_or_default(),
-                error_at(main, percent),
-                at_least(
-                    main,
-                    &quantile_name(percent),
-                    half(main.quantile_ns(percent)),
-                ),
-            ],
-        );
-    }
-    add(
-        "max".into(),
-        &longest,
-        [blank(), blank(), bounded(main, half(main.max_ns))],
-    );
-    cells
-}
-
-/// What a round trip is made of, and what came before it. None where neither is known.
-fn parts(latency: &Latencies) -> Option<Cells> {
-    let mut cells = Cells::new(&["", "p50", "p99", "p99.9", "max", "mean"]);
-    for (name, summary) in [
-        ("path and both kernels", &latency.path),
-        ("inside the far end", &latency.server_residence),
-        ("TCP connect", &latency.connect),
-    ] {
-        let Some(summary) = summary else { continue };
-        let mut row = vec![name.to_owned()];
-        row.extend([50.0, 99.0, 99.9].map(|percent| quantile(summary, percent)));
-        row.extend([longest(summary), mean(summary)]);
-        cells.row(row);
-    }
-    (!cells.rows.is_empty()).then_some(cells)
-}
-
-/// A sweep: a row per step.
-fn sweep(report: &Report) -> Cells {
-    let mut cells = Cells::new(&[
-        "size",
-        "conns",
-        "p50",
-        "p99",
-        "p99.9",
-        "max",
-        "mean",
-        "½ p50",
-        "rate",
-        "p50 error",
-        "p99 error",
-        "lost",
-    ]);
-    for step in &report.results {
-        let main = headline(&step.latency);
-        let mut row = vec![
-            Size(step.params.size_bytes).to_string(),
-            step.params.connections.to_string(),
-        ];
-        row.extend([50.0, 99.0, 99.9].map(|percent| quantile(main, percent)));
-        let lost = step.operations.failed + step.operations.timed_out;
-        row.extend([
-            longest(main),
-            mean(main),
-            at_least(main, "p50", half(main.p50_ns)),
-            per_second(step.rate.achieved_per_s),
-            error_at(main, 50.0),
-            error_at(main, 99.0),
-            grouped(lost),
-        ]);
-        cells.row(row);
-    }
-    cells
+fn label(step: &StepResult) -> String {
+    step.label
+        .as_ref()
+        .map_or_else(String::new, |label| format!(" [{label}]"))
 }
 
 /// Where the operations of a step went, the kinds that did not happen left out.
@@ -564,26 +407,5 @@ mod tests {
         assert_eq!([mean(&summary), stdev(&summary)], ["1.5 µs", "± 100 ns"]);
         summary.censored = 1;
         assert_eq!([mean(&summary), stdev(&summary)], ["≥ 1.5 µs", "≈ 100 ns"]);
-    }
-
-    #[test]
-    fn a_raised_limit_of_descriptors_is_told() {
-        let mut report = fixtures::one_step();
-        assert_eq!(descriptors(&report), None);
-        let raised =
-            serde_json::json!({"limit": 20_100, "raised_from": 1_024, "per_worker": false});
-        report.plan["descriptors"] = raised;
-        let told = |report: &Report| descriptors(report).unwrap();
-        assert_eq!(told(&report), "limit raised from 1,024 to 20,100");
-        report.plan["descriptors"]["per_worker"] = true.into();
-        assert_eq!(
-            told(&report),
-            "limit raised from 1,024 to 20,100, for each worker in a table of its own"
-        );
-        report.plan["descriptors"]["limit"] = 1_024.into();
-        assert_eq!(
-            told(&report),
-            "limit 1,024, for each worker in a table of its own"
-        );
     }
 }

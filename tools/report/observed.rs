@@ -1,18 +1,14 @@
-//! What text and Markdown say of observed processes and groups, and of the machine beside them.
+//! Observed processes and groups, and the machine beside them.
 
 use tare_engine::result::{CpuUse, Observed, Report, StepResult};
 use tare_engine::units::Nanos;
 
+use super::document::Table;
 use super::figures::{percent, volume};
-use super::{Cells, NONE, grouped, parameters, plural};
-
-/// Columns of [`table`] that are words: what was observed, and in a sweep the step before it.
-pub(super) fn words(report: &Report) -> usize {
-    if report.results.len() > 1 { 3 } else { 2 }
-}
+use super::{NONE, grouped, parameters, plural};
 
 /// A row for each observation of each step; none where nothing was observed.
-pub(super) fn table(report: &Report) -> Option<Cells> {
+pub(super) fn table(report: &Report) -> Option<Table> {
     let steps = report.results.iter();
     let seen: Vec<(&StepResult, &Observed)> = steps
         .flat_map(|step| step.observed.iter().map(move |one| (step, one)))
@@ -33,9 +29,9 @@ pub(super) fn table(report: &Report) -> Option<Cells> {
         "peak",
         "throttled",
         "switches",
-        "forced",
+        "involuntary",
     ]);
-    let mut cells = Cells::new(&header);
+    let mut cells = Table::new(&header).left(if is_sweep { 3 } else { 2 });
     for (step, one) in seen {
         let mut row = row(one);
         if is_sweep {
@@ -43,7 +39,8 @@ pub(super) fn table(report: &Report) -> Option<Cells> {
         }
         cells.row(row);
     }
-    Some(cells)
+    cells.notes = notes(report);
+    Some(cells.named("Processes and control groups"))
 }
 
 /// The step, and in a comparison the arm.
@@ -102,7 +99,7 @@ fn throttled(one: &Observed) -> String {
 }
 
 /// What could not be counted of which observation.
-pub(super) fn notes(report: &Report) -> Vec<String> {
+fn notes(report: &Report) -> Vec<String> {
     let is_sweep = report.results.len() > 1;
     let mut notes = Vec::new();
     for step in &report.results {

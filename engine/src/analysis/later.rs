@@ -27,10 +27,13 @@ const SIGNIFICANT: f64 = 0.05;
 
 /// What has changed between two results of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Later {
     /// [`SCHEMA`].
+    #[cfg_attr(feature = "schema", schemars(extend("const" = SCHEMA)))]
     pub schema: String,
     /// What was measured: `lat`, `bw` or `http`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["lat", "bw", "http"])))]
     pub measured: String,
     /// The arm that costs are relative to; absent of plain results, and where the two have not the same.
     pub baseline: Option<String>,
@@ -44,6 +47,7 @@ pub struct Later {
 
 /// One figure, before and after.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Change {
     /// The arm's name; absent of plain results.
     pub arm: Option<String>,
@@ -52,6 +56,7 @@ pub struct Change {
     /// `p50`, `p99_9`, …, `bandwidth`, `goodput`.
     pub measure: String,
     /// `ns`, `bit/s` or `1/s`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["ns", "bit/s", "1/s"])))]
     pub unit: String,
     /// What of it.
     pub of: Of,
@@ -67,8 +72,10 @@ pub struct Change {
     /// one.
     pub delta: Option<Estimate>,
     /// Two-sided p of the Mann–Whitney test.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub p: Option<f64>,
     /// The same after Holm's correction over the declared changes.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub p_adjusted: Option<f64>,
     /// The verdict; absent of plain results and of measures that were not declared.
     pub verdict: Option<Verdict>,
@@ -76,6 +83,7 @@ pub struct Change {
 
 /// What of a measure has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Of {
     /// The arm's own value.

@@ -7,9 +7,11 @@ use super::Summary;
 
 /// Bulk figures of a step. The headline is the receiving end's.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Bandwidth {
     /// Payload received, bits per second, both directions together; absent where no receiver told.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub bits_per_s: Option<f64>,
     /// 95 % interval of it.
     pub interval_bits_per_s: Option<(f64, f64)>,
@@ -42,15 +44,18 @@ pub struct Bandwidth {
 
 /// One direction, over all streams.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Flow {
     /// Payload received, bits per second of the receiver's own time (the longest stream's). Without that of
     /// `untold_streams`; absent where these are all.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub bits_per_s: Option<f64>,
     /// 95 % interval of it: of the mean over up to 32 equal blocks of the measured phase (Student's t).
     pub interval_bits_per_s: Option<(f64, f64)>,
     /// Payload that the sender's kernel took, bits per second. Above `bits_per_s` where queues filled or
     /// datagrams were lost.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub sent_bits_per_s: f64,
     /// Length of the measured phase by the receiver's clock, nanoseconds; the longest stream's.
     pub duration_ns: u64,
@@ -67,6 +72,7 @@ pub struct Flow {
     /// `datagrams_per_send`, each that many datagrams).
     pub sends: u64,
     /// Each stream by itself, but for `untold_streams`: payload received, bits per second.
+    #[cfg_attr(feature = "schema", schemars(inner(range(min = 0))))]
     pub streams_bits_per_s: Vec<f64>,
     /// TCP: what the sender's kernel says.
     pub tcp: Option<TcpFigures>,
@@ -84,6 +90,7 @@ pub struct Flow {
 /// TCP as the sender's kernel tells of it (`TCP_INFO`, tcp(7)) over the measured phase. Counters are summed over
 /// the streams; `rtt_ns`, `mss_bytes` and the like are the median stream's at its end.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TcpFigures {
     /// Segments sent again.
@@ -115,6 +122,7 @@ pub struct TcpFigures {
 /// What became of a direction's datagrams in the measured phase: `sent = received + lost`, but for what the
 /// `untold_streams` of the flow sent.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Datagrams {
     /// Sent.
@@ -137,6 +145,7 @@ pub struct Datagrams {
     /// IP packets that each datagram left in, more than one where it exceeds the path's MTU: the loss of one of them loses
     /// the datagram. Null where the sender's kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub fragments: Option<u32>,
     /// The path's MTU, as the sender's kernel knew it at the end, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,11 +164,13 @@ pub struct Datagrams {
 
 /// What became of zero-copy sends.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ZeroCopyUse {
     /// Sends made so, in the measured phase.
     pub sends: u64,
     /// Of those that the kernel reported on, the share that it copied all the same, 0 to 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub copied_share: f64,
     /// Why not, or not for long, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,6 +179,7 @@ pub struct ZeroCopyUse {
 
 /// How a paced sender kept to its schedule.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Pacing {
     /// Payload asked for, bits per second, over all streams of the direction.
@@ -184,6 +196,7 @@ pub struct Pacing {
 
 /// How a result stands to the link.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LinkUse {
     /// The device, with the end it is at: `eth0 (client)`.
@@ -201,16 +214,21 @@ pub struct LinkUse {
 
 /// What a bulk step was asked for beyond the parameters of every step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BulkParams {
     /// `up`, `down` or `both`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["up", "down", "both"])))]
     pub direction: String,
     /// Payload asked for, bits per second, over all streams, in each direction; absent where nothing is paced.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub rate_bits_per_s: Option<f64>,
     /// Payload to move over all streams, in each direction, bytes; absent where a step ends by time.
     pub bytes: Option<u64>,
     /// `auto`, `on` or `off`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["auto", "on", "off"])))]
     pub zero_copy: String,
     /// `copy` or `discard`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["copy", "discard"])))]
     pub sink: String,
     /// `TCP_CONGESTION`.
     pub congestion: Option<String>,
@@ -219,6 +237,7 @@ pub struct BulkParams {
     /// `TCP_NODELAY`.
     pub nodelay: bool,
     /// DSCP, 0 to 63.
+    #[cfg_attr(feature = "schema", schemars(range(max = 63)))]
     pub dscp: Option<u8>,
     /// `SO_SNDBUF` asked for, bytes.
     pub send_buffer_bytes: Option<u32>,
@@ -231,6 +250,7 @@ pub struct BulkParams {
 /// TCP in one entry of the series, as the sender's kernel tells: summed over the streams, the round trip time the
 /// median stream's.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TcpInterval {
     /// Segments sent again in it.

@@ -9,8 +9,10 @@ pub const AA: &str = "a/a";
 /// A comparison of several paths by blocks. In each block all arms are visited in a random order and then in the
 /// reverse one, each visit on fresh connections.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Comparison {
     /// What each visit measured: `lat`, `bw` or `http`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["lat", "bw", "http"])))]
     pub measured: String,
     /// The name of the arm that the others are compared with.
     pub baseline: String,
@@ -27,10 +29,12 @@ pub struct Comparison {
     /// In words: what it was chosen from.
     pub backend_reason: String,
     /// How every end was made to wait: `spin`, `block`, `hybrid`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["spin", "block", "hybrid"])))]
     pub wait: String,
     /// In words: what it was chosen from.
     pub wait_reason: String,
     /// The arms: the baseline, the others as given, and [`AA`] last.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub arms: Vec<Arm>,
     /// Steps of the sweep that each visit goes through; `results` of the report are arm by arm, in the order of `arms`, and
     /// step by step.
@@ -43,6 +47,7 @@ pub struct Comparison {
 
 /// One of the paths.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Arm {
     /// Its name.
     pub name: String,
@@ -58,6 +63,7 @@ pub struct Arm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
     /// The distinct server instances that answered, in all visits.
+    #[cfg_attr(feature = "schema", schemars(inner(regex(pattern = super::INSTANCE))))]
     pub instances: Vec<String>,
     /// Visits that measured every step.
     pub visits: u64,
@@ -68,8 +74,10 @@ pub struct Arm {
 
 /// A block: each arm visited twice.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Block {
     /// Its number, from 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub number: u64,
     /// Every arm was measured in both passes.
     pub whole: bool,
@@ -79,10 +87,12 @@ pub struct Block {
 
 /// One arm measured once, all steps of the sweep.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Visit {
     /// The arm's name.
     pub arm: String,
     /// When it began, RFC 3339 by the wall clock.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = super::TIME)))]
     pub began_at: String,
     /// The steps, in order; fewer than asked for where it failed.
     pub steps: Vec<VisitStep>,
@@ -93,6 +103,7 @@ pub struct Visit {
 
 /// What a step of a visit came to.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VisitStep {
     /// Which step of the sweep, from 0.
     pub step: u64,
@@ -142,14 +153,17 @@ pub struct VisitStep {
 
 /// One comparison: an arm against the baseline, of one step and one measure.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cell {
     /// The arm's name.
     pub arm: String,
     /// Which step of the sweep, from 0.
     pub step: u64,
     /// `p50`, `p99_9`, …, `bandwidth`, `goodput`.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = super::MEASURE)))]
     pub measure: String,
     /// `ns`, `bit/s` or `1/s`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["ns", "bit/s", "1/s"])))]
     pub unit: String,
     /// A verdict is given over it, and the others' share in the error is taken into account. [`AA`] is never declared.
     pub declared: bool,
@@ -162,18 +176,23 @@ pub struct Cell {
     /// How far the instrument alone can shift the difference, either way: half a look of a spinning client, and the width of the
     /// histogram's bins. Both ends of the intervals of `delta` and `ratio` stand off by it. Absent of what has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub instrument_error: Option<f64>,
     /// Median over the blocks of the arm's value less the baseline's, with its interval.
     pub delta: Option<Estimate>,
     /// Median over the blocks of the arm's value over the baseline's, with its interval.
     pub ratio: Option<Estimate>,
     /// Two-sided p of the sign test over the blocks.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub p: Option<f64>,
     /// The same after Holm's correction over the declared cells; absent where it is not one.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub p_adjusted: Option<f64>,
     /// What the same path shows against itself: the largest difference that the A/A cell's interval allows.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub resolution: Option<f64>,
     /// Told before the run: the difference that so many blocks find in four runs of five.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub detectable: Option<f64>,
     /// Blocks that it takes for a verdict over so many cells.
     pub blocks_needed: u64,
@@ -185,6 +204,7 @@ pub struct Cell {
 
 /// A median over blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// The median.
     pub median: f64,
@@ -194,8 +214,10 @@ pub struct Estimate {
 
 /// What a block says of a cell: both passes of an arm pooled.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CellBlock {
     /// The block's number.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub block: u64,
     /// The baseline's value.
     pub baseline: f64,
@@ -205,6 +227,7 @@ pub struct CellBlock {
 
 /// What the blocks say of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Verdict {
     /// The arm is slower: longer latencies, or less bandwidth or goodput.
     #[serde(rename = "slower")]

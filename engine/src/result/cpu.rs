@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// CPU time of both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// The client's.
     pub client: CpuUse,
@@ -13,16 +14,19 @@ pub struct Cpu {
 
 /// CPU time of one end over the measured phase.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CpuUse {
     /// In user mode, nanoseconds.
     pub user_ns: u64,
     /// In the kernel, nanoseconds.
     pub system_ns: u64,
     /// Share of the whole machine that was busy, 0 to 1, where `/proc/stat` tells.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub machine_busy: Option<f64>,
     /// Share of the whole machine that was in soft interrupts, where received packets are worked off, 0 to 1; within
     /// `machine_busy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub machine_softirq: Option<f64>,
     /// Received packets that the machine dropped since a CPU's backlog was full.
     #[serde(default, skip_serializing_if = "Option::is_none")]

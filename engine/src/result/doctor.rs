@@ -6,18 +6,23 @@ use super::{Environment, Tool};
 
 /// What on a machine would spoil a measurement, and what would not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diagnosis {
     /// [`super::SCHEMA`].
+    #[cfg_attr(feature = "schema", schemars(extend("const" = super::SCHEMA)))]
     pub schema: String,
     /// Always `doctor`.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "doctor")))]
     pub kind: String,
     /// Which tare wrote it.
     pub tool: Tool,
     /// When it looked, RFC 3339, by the wall clock.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = super::TIME)))]
     pub started_at: String,
     /// For how long it watched the counters that grow, nanoseconds.
     pub look_ns: u64,
     /// The CPUs that would measure.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub cpus: Vec<u32>,
     /// The target as typed; absent where none was given.
     pub target: Option<String>,
@@ -42,6 +47,7 @@ impl Diagnosis {
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// As it should be.
@@ -56,8 +62,10 @@ pub enum Level {
 
 /// What a check came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// Stable name, `kebab-case`.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = super::KEBAB)))]
     pub code: String,
     /// How bad it is.
     pub level: Level,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// little less where the launching thread woke late): `span_ns`, whose difference from the step's `duration_ns` is the
 /// error of the looks, a millisecond or two as a rule. `cpus` is over that same span, so it has no such error.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Observed {
     /// The name it was given.

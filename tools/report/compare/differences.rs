@@ -2,8 +2,9 @@
 
 use tare_engine::result::{Cell, Estimate};
 
-use crate::report::figures::{bits, percent};
-use crate::report::{NONE, nanos, per_second};
+use crate::report::figures::percent;
+use crate::report::quantity::{known, shown};
+use crate::report::{NONE, nanos};
 
 /// What a latency is printed in: nanoseconds of it, its name, and the decimals that a nanosecond needs.
 const TIMES: [(f64, &str, usize); 4] = [
@@ -22,12 +23,7 @@ pub(super) fn by_ratio(cell: &Cell) -> bool {
 
 /// A value in the unit of its cell.
 pub(super) fn value(cell: &Cell, value: Option<f64>) -> String {
-    match (value, cell.unit.as_str()) {
-        (None, _) => NONE.to_owned(),
-        (Some(value), "ns") => nanos(value).to_string(),
-        (Some(value), "bit/s") => bits(value),
-        (Some(value), _) => per_second(value),
-    }
+    known(value, |value| shown(&cell.unit, value))
 }
 
 /// How the arm differs from the baseline: `+11.2 µs [+10.8, +11.7]`, of what is carried `×0.93 [0.91, 0.95]`.

@@ -1,109 +1,108 @@
-//! What stands above and below the tables: what was compared and how, what spoils it, and what the words mean.
+//! What is above and below the tables: what was compared and how, what spoils it, and what the words mean.
 
 use std::collections::BTreeMap;
 
-use tare_engine::result::{AA, Arm, Cell, StepResult, Verdict, Visit, VisitStep};
+use tare_engine::result::{AA, Arm, Cell, Params, StepResult, Verdict, Visit, VisitStep};
 use tare_engine::units::Nanos;
 
 use super::differences::magnitude;
 use super::{Dimension, View, heading, short};
-use crate::report::{bulk, errors, grouped, parameters, per_second, plural, quantity};
+use crate::report::document::{Fact, fact};
+use crate::report::target as target_of;
+use crate::report::{
+    bulk, errors, grouped, label, parameters, per_second, phrases, plural, quantity,
+};
 
-/// Instances of an arm that are named; of more only their number is told.
+/// Instances of an arm that are named; of more only their number is printed.
 const INSTANCES_NAMED: usize = 4;
 
 /// Which paths were compared, and by what load, in a line.
 pub(in crate::report) fn asked(view: View<'_>) -> String {
     let comparison = view.comparison;
     let others: Vec<&str> = view.others().map(|arm| arm.name.as_str()).collect();
-    let mut text = format!(
-        "tare compare of {}: {}",
+    let others = match others.as_slice() {
+        [] => " against itself".to_owned(),
+        [one] => format!(" (baseline) against {one}"),
+        [all @ .., last] => format!(" (baseline) against {} and {last}", all.join(", ")),
+    };
+    let load = view
+        .step(0)
+        .map(|first| format!(": {}{}", load(view, first), label(first)));
+    let load = load.unwrap_or_default();
+    format!(
+        "tare compare of {}: {}{others}{load}",
         comparison.measured, comparison.baseline
-    );
-    match others.as_slice() {
-        [] => text.push_str(" against itself"),
-        [one] => text.push_str(&format!(" (baseline) against {one}")),
-        [all @ .., last] => {
-            let all = all.join(", ");
-            text.push_str(&format!(" (baseline) against {all} and {last}"));
-        }
-    }
-    if let Some(first) = view.step(0) {
-        text.push_str(&format!(": {}", load(view, first)));
-        if let Some(label) = &first.label {
-            text.push_str(&format!(" [{label}]"));
-        }
-    }
-    text
+    )
 }
 
 /// What every visit measured, as far as it is the same in all steps.
 fn load(view: View<'_>, first: &StepResult) -> String {
     let params = &first.params;
-    let mut text = match &params.http {
-        Some(http) => format!("{} {}, ", http.method, http.path),
-        None => String::new(),
-    };
+    let http = params.http.as_ref();
     let differing = view.differing();
-    if differing.is_empty() {
-        text.push_str(&parameters(params));
+    let same = |by: Dimension| !differing.contains(&by);
+    let steps = if differing.is_empty() {
+        parameters(params)
     } else {
-        let same = |by: &Dimension| !differing.contains(by);
         let flows = match (&params.bulk, params.proto.as_str()) {
             (Some(_), _) => "stream",
             (None, "udp") => "flow",
             _ => "connection",
         };
-        let size = params.http.is_none() && same(&Dimension::Size);
-        let parts = [
-            params.http.is_none().then(|| params.proto.clone()),
+        let size = http.is_none() && same(Dimension::Size);
+        phrases([
+            http.is_none().then(|| params.proto.clone()),
             size.then(|| Dimension::Size.value(first)),
-            same(&Dimension::Connections).then(|| plural(params.connections.into(), flows)),
+            same(Dimension::Connections).then(|| plural(params.connections.into(), flows)),
             Some(plural(view.comparison.steps, "step")),
-        ];
-        text.push_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
-    }
-    match (&params.bulk, &params.http, params.rate_per_s) {
-        (Some(asked), _, _) => text.push_str(&format!(", {}", bulk::options(asked))),
+        ])
+    };
+    let loop_of = match (&params.bulk, http, params.rate_per_s) {
+        (Some(asked), _, _) => bulk::options(asked),
         (None, Some(http), Some(_)) => {
-            let arrivals = http.arrivals.as_deref().unwrap_or("constant");
-            text.push_str(&format!(", open loop ({arrivals})"));
+            format!(
+                "open loop ({})",
+                http.arrivals.as_deref().unwrap_or("constant")
+            )
         }
-        (None, None, Some(_)) if differing.contains(&Dimension::Rate) => {
-            text.push_str(", open loop")
+        (None, None, Some(rate)) if same(Dimension::Rate) => {
+            format!("open loop at {}", per_second(rate))
         }
-        (None, None, Some(rate)) => text.push_str(&format!(", open loop at {}", per_second(rate))),
-        (None, _, None) => text.push_str(", closed loop"),
-    }
-    text
+        (None, None, Some(_)) => "open loop".to_owned(),
+        (None, _, None) => "closed loop".to_owned(),
+    };
+    phrases([
+        http.map(|http| format!("{} {}", http.method, http.path)),
+        Some(steps),
+        Some(loop_of),
+    ])
 }
 
 /// How they were compared, in a line.
-pub(in crate::report) fn how(view: View<'_>) -> String {
+pub(super) fn how(view: View<'_>) -> String {
     let comparison = view.comparison;
-    let mut text = format!(
-        "{} of 2 visits × {} to each arm",
+    let visits = format!(
+        "{} of 2 visits × {} to each arm{}",
         plural(comparison.blocks_asked, "block"),
-        Nanos(comparison.block_duration_ns)
+        Nanos(comparison.block_duration_ns),
+        if comparison.steps > 1 {
+            " and step"
+        } else {
+            ""
+        }
     );
-    if comparison.steps > 1 {
-        text.push_str(" and step");
-    }
-    if comparison.settle_ns > 0 {
-        text.push_str(&format!(
-            ", {} to settle after each hook",
-            Nanos(comparison.settle_ns)
-        ));
-    }
-    text.push_str(&format!(
-        ", seed {}, {}, wait {}",
-        view.report.seed, comparison.backend, comparison.wait
-    ));
-    text
+    let settle = Some(comparison.settle_ns).filter(|ns| *ns > 0);
+    phrases([
+        Some(visits),
+        settle.map(|ns| format!("{} to settle after each hook", Nanos(ns))),
+        Some(format!("seed {}", view.report.seed)),
+        Some(comparison.backend.clone()),
+        Some(format!("wait {}", comparison.wait)),
+    ])
 }
 
 /// What spoils the comparison, a line each, but for the warnings.
-pub(in crate::report) fn spoiled(view: View<'_>) -> Vec<String> {
+pub(in crate::report) fn alerts(view: View<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     if view.report.partial {
         lines.push(format!(
@@ -125,12 +124,11 @@ pub(in crate::report) fn spoiled(view: View<'_>) -> Vec<String> {
     lines
 }
 
-/// What the table's words and figures mean, then what was done, each with its name. Verdicts are named as in
-/// the table, which may have them in short.
-pub(in crate::report) fn notes(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
-    let mut notes = verdicts(view, in_short);
+/// What the table's words and figures mean, then what was done.
+pub(super) fn notes(view: View<'_>) -> Vec<Fact> {
+    let mut notes = verdicts(view);
     notes.extend(resolution(view));
-    let mut add = |name: &str, text: String| notes.push((name.to_owned(), text));
+    let mut add = |name: &str, text: String| notes.push(fact(name, text));
     let shown = view.measures();
     let all = view.all_measures(false).into_iter();
     let left_out: Vec<String> = all.filter(|m| !shown.contains(m)).map(heading).collect();
@@ -180,7 +178,7 @@ pub(in crate::report) fn notes(view: View<'_>, in_short: bool) -> Vec<(String, S
 }
 
 /// What each verdict that was given means, and over how many cells they hold.
-fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
+fn verdicts(view: View<'_>) -> Vec<Fact> {
     let declared: Vec<&Cell> = view
         .comparison
         .cells
@@ -202,51 +200,37 @@ fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
         if !declared.iter().any(|cell| cell.verdict == Some(verdict)) {
             continue;
         }
-        let name = if in_short {
-            short(verdict)
-        } else {
-            verdict.name()
-        };
-        let text = match (verdict, carried) {
-            (Verdict::Slower, false) => "longer latencies than the baseline's".to_owned(),
-            (Verdict::Slower, true) => {
-                "longer latencies than the baseline's, or less carried".to_owned()
+        let less = if carried { ", or less carried" } else { "" };
+        let more = if carried { ", or more carried" } else { "" };
+        let text = match verdict {
+            Verdict::Slower => format!("longer latencies than the baseline's{less}"),
+            Verdict::Faster => format!("shorter latencies than the baseline's{more}"),
+            Verdict::NoDifferenceShown => {
+                "no difference shown: there may be one all the same, within the interval".to_owned()
             }
-            (Verdict::Faster, false) => "shorter latencies than the baseline's".to_owned(),
-            (Verdict::Faster, true) => {
-                "shorter latencies than the baseline's, or more carried".to_owned()
+            Verdict::NotEnoughBlocks => {
+                format!("not enough blocks: {}", more_blocks(view, &declared))
             }
-            (Verdict::NoDifferenceShown, _) => {
-                let full = if in_short {
-                    "no difference shown: "
-                } else {
-                    ""
-                };
-                format!("{full}there may be one all the same, within the interval")
-            }
-            (Verdict::NotEnoughBlocks, _) => {
-                let full = if in_short { "not enough blocks: " } else { "" };
-                format!("{full}{}", more_blocks(view, &declared))
-            }
-            (Verdict::Overload, _) => {
-                let instead = if declared.iter().any(|cell| cell.unit == "1/s") {
-                    "the goodput tells"
-                } else {
-                    "a lower --rate shows the path"
-                };
+            Verdict::Overload => {
+                let has_goodput = declared.iter().any(|cell| cell.unit == "1/s");
                 format!(
-                    "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {instead}"
+                    "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {}",
+                    if has_goodput {
+                        "compare the goodput"
+                    } else {
+                        "a lower --rate shows the path"
+                    }
                 )
             }
         };
-        notes.push((name.to_owned(), text));
+        notes.push(fact(short(verdict), text));
     }
     let cells = match declared.len() {
         1 => "the one cell".to_owned(),
         count => format!("all {count} cells together"),
     };
     let text = format!("hold for {cells} at 95 % (sign test over the blocks, Holm's correction)");
-    notes.push(("verdicts".to_owned(), text));
+    notes.push(fact("verdicts", text));
     let mut text = "in brackets, 95 % for the median over the blocks, each for itself".to_owned();
     let errors = declared.iter().filter_map(|cell| cell.instrument_error);
     let shift = errors.fold(0.0, f64::max);
@@ -254,7 +238,7 @@ fn verdicts(view: View<'_>, in_short: bool) -> Vec<(String, String)> {
         let shift = quantity::shown("ns", shift);
         text += &format!(", and {shift} more for the instrument");
     }
-    notes.push(("intervals".to_owned(), text));
+    notes.push(fact("intervals", text));
     notes
 }
 
@@ -289,7 +273,7 @@ fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
 }
 
 /// What could be found by so many blocks, and what the same path shows against itself.
-fn resolution(view: View<'_>) -> Vec<(String, String)> {
+fn resolution(view: View<'_>) -> Vec<Fact> {
     let mut notes = Vec::new();
     let range = |find: &dyn Fn(&Cell) -> Option<f64>, aa: bool| {
         let measures = view.measures().into_iter();
@@ -300,8 +284,8 @@ fn resolution(view: View<'_>) -> Vec<(String, String)> {
                 cells.filter_map(|cell| Some((cell, find(cell).filter(|f| f.is_finite())?)));
             let mut known: Vec<(&Cell, f64)> = known.collect();
             known.sort_by(|a, b| a.1.total_cmp(&b.1));
-            let told = |(cell, found): &(&Cell, f64)| magnitude(cell, *found);
-            let (least, most) = (told(known.first()?), told(known.last()?));
+            let shown = |(cell, found): &(&Cell, f64)| magnitude(cell, *found);
+            let (least, most) = (shown(known.first()?), shown(known.last()?));
             let range = if least == most {
                 most
             } else {
@@ -316,16 +300,16 @@ fn resolution(view: View<'_>) -> Vec<(String, String)> {
         let text = format!(
             "before the run, so many blocks were expected to find, in four runs of five: {detectable}"
         );
-        notes.push(("detectable".to_owned(), text));
+        notes.push(fact("detectable", text));
     }
     let resolution = range(&|cell| cell.resolution, true);
     if !resolution.is_empty() {
         let text = format!(
             "the baseline's path visited as an arm of its own, which may differ from itself by {resolution}"
         );
-        notes.push((AA.to_owned(), text));
+        notes.push(fact(AA, text));
     }
-    notes.extend(astray(view).map(|text| (String::new(), text)));
+    notes.extend(astray(view).map(|text| fact("", text)));
     notes
 }
 
@@ -398,40 +382,33 @@ fn blocks(view: View<'_>) -> String {
 
 /// Where an arm leads, and what is its own.
 fn describe(view: View<'_>, arm: &Arm) -> String {
-    let mut text = arm.name.clone();
-    if arm.name == view.comparison.baseline {
-        text.push_str(" (baseline)");
-    }
-    text.push_str(&format!(": {}", arm.target));
-    let address = view
-        .result(&arm.name, 0)
-        .and_then(|result| result.params.address.as_ref());
-    if let Some(address) = address.filter(|address| **address != arm.target) {
-        text.push_str(&format!(" ({address})"));
-    }
-    text.push_str(&format!(", {}", plural(arm.visits, "visit")));
-    for (what, given) in [
-        ("with", &arm.options),
-        ("before each", &arm.before),
-        ("after each", &arm.after),
-    ] {
-        if let Some(given) = given {
-            text.push_str(&format!(", {what} '{given}'"));
-        }
-    }
-    text.push_str(&instances(arm));
-    text
-}
-
-/// The servers that answered an arm, where they are several.
-fn instances(arm: &Arm) -> String {
-    match arm.instances.as_slice() {
-        [] | [_] => String::new(),
-        some if some.len() <= INSTANCES_NAMED => {
-            format!(", answered by {} servers: {}", some.len(), some.join(" "))
-        }
-        many => format!(", answered by {} servers", grouped(many.len() as u64)),
-    }
+    let is_baseline = arm.name == view.comparison.baseline;
+    let target = view.result(&arm.name, 0).map(|result| Params {
+        target: arm.target.clone(),
+        ..result.params.clone()
+    });
+    let target = target.map_or_else(|| arm.target.clone(), |params| target_of(&params));
+    let given = |what: &str, text: &Option<String>| text.as_ref().map(|t| format!("{what} '{t}'"));
+    phrases([
+        Some(format!(
+            "{}{}: {target}",
+            arm.name,
+            if is_baseline { " (baseline)" } else { "" }
+        )),
+        Some(plural(arm.visits, "visit")),
+        given("with", &arm.options),
+        given("before each", &arm.before),
+        given("after each", &arm.after),
+        match arm.instances.as_slice() {
+            [] | [_] => None,
+            some if some.len() <= INSTANCES_NAMED => Some(format!(
+                "answered by {} servers: {}",
+                some.len(),
+                some.join(" ")
+            )),
+            many => Some(format!("answered by {} servers", many.len())),
+        },
+    ])
 }
 
 /// The servers that answered several arms: these differ in the path alone.

@@ -1,22 +1,22 @@
 //! The tables: a row per step and measure with the arms side by side, and where those are too many for a screen, a
 //! table per measure with a row per arm.
 
-use comfy_table::{CellAlignment, Table, TableStyle};
 use tare_engine::result::{AA, Cell, Verdict};
 
 use super::differences::{by_ratio, difference, magnitude, value};
 use super::{View, heading, short};
-use crate::report::{Cells, NONE};
+use crate::report::NONE;
+use crate::report::document::{Block, Table};
 
 /// What a table of text may be wide, characters: three arms beside the baseline fit.
-pub(in crate::report) const NARROW: usize = 130;
+const NARROW: usize = 130;
 
-/// How an arm stands beside the baseline.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::report) struct Side {
-    pub(in crate::report) value: String,
-    pub(in crate::report) difference: String,
-    pub(in crate::report) verdict: Option<Verdict>,
+/// What an arm's columns say.
+struct Side {
+    value: String,
+    difference: String,
+    /// In a word or two; blank where none was asked for.
+    verdict: String,
 }
 
 impl Side {
@@ -25,7 +25,7 @@ impl Side {
             return Self {
                 value: NONE.to_owned(),
                 difference: String::new(),
-                verdict: None,
+                verdict: String::new(),
             };
         };
         let difference = match cell.verdict {
@@ -36,14 +36,15 @@ impl Side {
         Self {
             value: value(cell, cell.value),
             difference,
-            verdict: cell.verdict,
+            verdict: cell
+                .verdict
+                .map_or_else(String::new, |v| short(v).to_owned()),
         }
     }
 }
 
 /// The step and the measure of a row, then what each arm says of them.
 struct Line<'a> {
-    step: u64,
     measure: &'a str,
     baseline: String,
     sides: Vec<Side>,
@@ -64,7 +65,6 @@ fn line<'a>(view: View<'_>, step: u64, measure: &'a str) -> Line<'a> {
         Some(format!("±{}", magnitude(cell, resolution)))
     });
     Line {
-        step,
         measure,
         baseline: baseline.map_or_else(|| NONE.into(), |cell| value(cell, cell.baseline)),
         sides: cells.into_iter().map(Side::of).collect(),
@@ -72,7 +72,7 @@ fn line<'a>(view: View<'_>, step: u64, measure: &'a str) -> Line<'a> {
     }
 }
 
-/// What stands above the differences of these measures.
+/// The heading of the differences of these measures.
 fn against(view: View<'_>, measures: &[&str]) -> &'static str {
     let cells = view.comparison.cells.iter();
     let shown = cells.filter(|cell| measures.contains(&cell.measure.as_str()));
@@ -84,62 +84,68 @@ fn against(view: View<'_>, measures: &[&str]) -> &'static str {
     }
 }
 
-/// How a table of all arms side by side is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::report) enum Layout {
-    /// What an arm says in columns of their own; what is as in the row above is left out.
-    Text,
-    /// What an arm says in one cell: pasted tables get no wider than their readers.
-    Markdown,
+/// The arms side by side where that is narrow enough, else a table per measure with the arms below
+/// each other.
+pub(super) fn tables(view: View<'_>) -> Vec<Block> {
+    if view.comparison.cells.is_empty() {
+        return Vec::new();
+    }
+    let table = columns(view);
+    if width(&table) <= NARROW {
+        return vec![Block::Table(table)];
+    }
+    let measures = view.measures().into_iter();
+    let lists = measures.flat_map(|measure| {
+        [
+            Block::Heading(heading(measure)),
+            Block::Table(list(view, measure)),
+        ]
+    });
+    lists.collect()
 }
 
-/// The arms side by side, a row per step and measure; which columns are set to the left.
-pub(in crate::report) fn columns(view: View<'_>, layout: Layout) -> (Cells, Vec<usize>) {
-    let measures = view.measures();
-    let differing = view.differing();
-    let mut header: Vec<String> = differing.iter().map(|by| by.heading().into()).collect();
-    header.push(String::new());
-    let mut left: Vec<usize> = (0..header.len()).collect();
-    let baseline = &view.comparison.baseline;
-    match layout {
-        Layout::Text => header.push(baseline.clone()),
-        Layout::Markdown => header.push(format!("{baseline} (baseline)")),
-    }
-    for arm in view.others() {
-        header.push(arm.name.clone());
-        if layout == Layout::Text {
-            header.push(against(view, &measures).to_owned());
-            left.push(header.len());
-            header.push("verdict".to_owned());
-        }
-    }
-    header.push(match layout {
-        Layout::Text => AA.to_owned(),
-        Layout::Markdown => format!("{AA} (resolution)"),
+/// How wide a table is as text: two spaces are between its columns.
+fn width(table: &Table) -> usize {
+    let columns = 0..table.header.len();
+    let widest = columns.map(|column| {
+        let cells = table
+            .rows
+            .iter()
+            .map(|row| &row[column])
+            .chain([&table.header[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 2
     });
-    let mut rows = Vec::new();
+    widest.sum()
+}
+
+/// A row per step and measure; what is as in the row above is left out.
+fn columns(view: View<'_>) -> Table {
+    let measures = view.measures();
+    let mut header: Vec<&str> = view.differing().iter().map(|by| by.heading()).collect();
+    header.push("");
+    let mut left: Vec<usize> = (0..header.len()).collect();
+    header.push(&view.comparison.baseline);
+    for arm in view.others() {
+        header.extend([arm.name.as_str(), against(view, &measures)]);
+        left.push(header.len());
+        header.push("verdict");
+    }
+    header.push(AA);
+    let mut table = Table::new(&header).named("Every arm beside the baseline");
+    table.left = left;
     for step in 0..view.comparison.steps {
         for (index, measure) in measures.iter().enumerate() {
             let line = line(view, step, measure);
-            let repeated = layout == Layout::Text && index > 0;
-            let mut row = step_cells(view, step, repeated);
+            let mut row = step_cells(view, step, index > 0);
             row.extend([heading(line.measure), line.baseline]);
             for side in line.sides {
-                match layout {
-                    Layout::Text => row.extend([
-                        side.value,
-                        side.difference,
-                        side.verdict
-                            .map_or_else(String::new, |v| short(v).to_owned()),
-                    ]),
-                    Layout::Markdown => row.push(joined(side)),
-                }
+                row.extend([side.value, side.difference, side.verdict]);
             }
             row.push(line.resolution);
-            rows.push(row);
+            table.row(row);
         }
     }
-    (Cells { header, rows }, left)
+    table
 }
 
 /// What tells a step from the others, one to a column; blank where the row above has said it.
@@ -151,66 +157,30 @@ fn step_cells(view: View<'_>, step: u64, repeated: bool) -> Vec<String> {
         .collect()
 }
 
-/// `23.9 µs, +11.2 µs [+10.8, +11.7], slower`.
-fn joined(side: Side) -> String {
-    let verdict = side.verdict.map(|verdict| verdict.name().to_owned());
-    let parts = [Some(side.value), Some(side.difference), verdict];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    parts
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// A table per measure, with its name: a row per step and arm.
-pub(in crate::report) fn lists(view: View<'_>) -> Vec<(String, Cells, Vec<usize>)> {
-    view.measures()
-        .into_iter()
-        .map(|measure| {
-            let (cells, left) = list(view, measure);
-            (heading(measure), cells, left)
-        })
-        .collect()
-}
-
-fn list(view: View<'_>, measure: &str) -> (Cells, Vec<usize>) {
+fn list(view: View<'_>, measure: &str) -> Table {
     let differing = view.differing();
     let mut header: Vec<String> = differing.iter().map(|by| by.heading().into()).collect();
     header.push("arm".to_owned());
     let left = [(0..header.len()).collect(), vec![header.len() + 2]].concat();
     let difference = against(view, &[measure]);
     header.extend(["value", difference, "verdict"].map(str::to_owned));
-    let mut rows = Vec::new();
+    let mut table = Table::new(&header).named(heading(measure));
+    table.left = left;
     for step in 0..view.comparison.steps {
         let line = line(view, step, measure);
-        let mut row = step_cells(view, line.step, false);
+        let mut row = step_cells(view, step, false);
         let baseline = view.comparison.baseline.clone();
         row.extend([baseline, line.baseline, String::new(), "baseline".into()]);
-        rows.push(row);
+        table.row(row);
         for (arm, side) in view.others().zip(line.sides) {
             let mut row = step_cells(view, step, true);
-            let verdict = side
-                .verdict
-                .map_or_else(String::new, |v| short(v).to_owned());
-            row.extend([arm.name.clone(), side.value, side.difference, verdict]);
-            rows.push(row);
+            row.extend([arm.name.clone(), side.value, side.difference, side.verdict]);
+            table.row(row);
         }
         let mut row = step_cells(view, step, true);
         let aa = Side::of(view.cell(AA, step, measure)).value;
         row.extend([AA.to_owned(), aa, line.resolution, "resolution".into()]);
-        rows.push(row);
-    }
-    (Cells { header, rows }, left)
-}
-
-/// The table, the columns named `left` set to the left.
-pub(in crate::report) fn set(cells: Cells, style: TableStyle, left: &[usize]) -> Table {
-    let mut table = cells.table(style, 0);
-    for index in left {
-        if let Some(column) = table.column_mut(*index) {
-            column.set_cell_alignment(CellAlignment::Left);
-        }
+        table.row(row);
     }
     table
 }

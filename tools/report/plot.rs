@@ -1,0 +1,391 @@
+//! Plots, drawn as SVG within the page.
+//!
+//! Lines have classes for their roles, whose colours the style sheet gives: so one drawing is read by
+//! light, in the dark and on paper. They differ by dashes and marks too, for print in grey and for
+//! eyes that see no such colours.
+
+use maud::{Markup, html};
+
+use super::figures::{significant, trimmed};
+
+/// Colours of lines in the style sheet.
+const COLOURS: usize = 8;
+/// Patterns of dashes in it, the unbroken line among them.
+const DASHES: usize = 6;
+
+/// A letter is about so wide, at the size of 30 that the style sheet has.
+const LETTER: usize = 13;
+/// The size of a drawing with a row for each of its values.
+pub(super) fn rows(count: usize) -> (u32, u32) {
+    const ROW: u32 = 44;
+    const AROUND: u32 = 130;
+    (840, AROUND + ROW * u32::try_from(count).unwrap_or(1).max(1))
+}
+
+/// Figures beyond this are no measurement, and would overflow the arithmetic of a drawing.
+const FINITE_MAX: f64 = 1e18;
+/// A range as wide as this, largest to smallest, is drawn on a logarithmic scale.
+const WIDE: f64 = 12.0;
+
+/// An axis: what lies where on it.
+#[derive(Debug, Clone)]
+pub(super) struct Axis {
+    name: String,
+    low: f64,
+    high: f64,
+    log: bool,
+    ticks: Vec<(f64, String)>,
+}
+
+impl Axis {
+    fn new(name: &str, (low, high): (f64, f64), ticks: Vec<(f64, String)>) -> Self {
+        let name = name.to_owned();
+        Self {
+            name,
+            low,
+            high,
+            log: false,
+            ticks,
+        }
+    }
+
+    /// From the smallest to the largest of `values`: logarithmic where they are wide apart; `show`
+    /// names a tick.
+    pub(super) fn over(name: &str, values: &[f64], show: &dyn Fn(f64) -> String) -> Self {
+        let (low, high) = ends(values.iter().copied()).unwrap_or((0.0, 1.0));
+        if low > 0.0 && high / low >= WIDE {
+            return Self::logarithmic(name, low, high, show);
+        }
+        let least = (high.abs().max(low.abs()) * 1e-3).max(1e-9);
+        let room = ((high - low) * 0.06).max(least);
+        let (low, high) = (low - room, high + room);
+        let step = round_step((high - low) / 5.0);
+        let first = (low / step).ceil();
+        let ticks = (0..12).map(|n| (first + f64::from(n)) * step);
+        let ticks = ticks.take_while(|at| *at <= high).map(|at| (at, show(at)));
+        Self::new(name, (low, high), ticks.collect())
+    }
+
+    /// Plain numbers from `low` to `high`, at most some `ticks` of them named, or whole ones only.
+    pub(super) fn linear(name: &str, low: f64, high: f64, ticks: f64, is_whole: bool) -> Self {
+        let high = if high > low && high < FINITE_MAX {
+            high
+        } else {
+            low + 1.0
+        };
+        let step = round_step((high - low) / ticks).max(if is_whole { 1.0 } else { 0.0 });
+        let ticks = (0..=12).map(|n| low + step * f64::from(n));
+        let ticks = ticks.take_while(|at| *at <= high * 1.001);
+        let ticks = ticks.map(|at| (at, trimmed(&significant(at, 3)).to_owned()));
+        Self::new(name, (low, high), ticks.collect())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "exponents below twenty")]
+    fn logarithmic(name: &str, low: f64, high: f64, show: &dyn Fn(f64) -> String) -> Self {
+        let (from, to) = (low.log10() - 0.04, high.log10() + 0.04);
+        let steps: &[f64] = match to - from {
+            span if span < 2.0 => &[1.0, 2.0, 5.0],
+            span if span < 4.0 => &[1.0, 3.0],
+            _ => &[1.0],
+        };
+        let decades = (from.floor() as i32)..=(to.ceil() as i32);
+        let ticks = decades.flat_map(|at| steps.iter().map(move |step| step * 10f64.powi(at)));
+        let ticks = ticks.filter(|v| (from..=to).contains(&v.log10()));
+        let ticks = ticks.map(|v| (v.log10(), show(v))).collect();
+        Self {
+            log: true,
+            ..Self::new(name, (from, to), ticks)
+        }
+    }
+
+    /// Percentiles, each decade of what lies beyond as wide as the one before: of 1/(1-q), to p99.99.
+    pub(super) fn percentiles() -> Self {
+        let ticks = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99];
+        let ticks = ticks.map(|percent| (beyond(percent), format!("p{percent}")));
+        Self::new("percentile", (0.0, 4.05), ticks.into())
+    }
+
+    /// Things one beside the other: the first at 0, the next at 1.
+    #[expect(clippy::cast_precision_loss, reason = "a few rows")]
+    pub(super) fn places(name: &str, names: &[String]) -> Self {
+        let last = names.len().saturating_sub(1) as f64;
+        let ticks = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (at as f64, short(name)));
+        Self::new(name, (-0.6, last + 0.6), ticks.collect())
+    }
+
+    /// Values that each have a tick, on a logarithmic scale.
+    pub(super) fn steps(name: &str, values: &[(f64, String)]) -> Self {
+        let at = |value: f64| value.max(1e-9).log10();
+        let (low, high) = ends(values.iter().map(|v| at(v.0))).unwrap_or((0.0, 1.0));
+        let room = ((high - low) * 0.04).max(0.1);
+        let ticks = values.iter().map(|(value, name)| (at(*value), short(name)));
+        Self {
+            log: true,
+            ..Self::new(name, (low - room, high + room), ticks.collect())
+        }
+    }
+
+    /// Where a value lies; none where it cannot.
+    fn place(&self, value: f64) -> Option<f64> {
+        let at = if self.log { value.log10() } else { value };
+        (at.abs() < FINITE_MAX).then_some(at)
+    }
+
+    /// At most `most` of its ticks, evenly thinned out.
+    fn thinned(&self, most: usize) -> impl Iterator<Item = &(f64, String)> {
+        let every = self.ticks.len().div_ceil(most.max(1)).max(1);
+        self.ticks.iter().step_by(every)
+    }
+}
+
+/// Where a percentile lies on [`Axis::percentiles`].
+pub(super) fn beyond(percent: f64) -> f64 {
+    -(1.0 - percent / 100.0).max(1e-9).log10()
+}
+
+/// The smallest and the largest of the values that are measurements.
+fn ends(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let found = values.filter(|v| v.abs() < FINITE_MAX).map(|v| (v, v));
+    found.reduce(|(low, high), (v, _)| (low.min(v), high.max(v)))
+}
+
+/// The next of 1, 2 and 5 times a power of ten.
+fn round_step(step: f64) -> f64 {
+    let power = 10f64.powf(step.log10().floor());
+    let round = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
+    round
+        .into_iter()
+        .find(|round| *round >= step)
+        .unwrap_or(step)
+}
+
+/// A name that fits beside an axis.
+fn short(name: &str) -> String {
+    const LONGEST: usize = 20;
+    if name.chars().count() <= LONGEST {
+        return name.to_owned();
+    }
+    let kept: String = name.chars().take(LONGEST - 1).collect();
+    format!("{kept}…")
+}
+
+/// Values of x and y.
+pub(super) type Points = Vec<(f64, f64)>;
+
+/// A line, with marks on some of its points.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    /// Which of the lines it is, from zero: its colour, its dashes and its mark follow from that.
+    pub(super) role: usize,
+    pub(super) points: Points,
+    pub(super) marks: Points,
+}
+
+impl Line {
+    pub(super) const fn new(role: usize, points: Points, marks: Points) -> Self {
+        Self {
+            role,
+            points,
+            marks,
+        }
+    }
+}
+
+/// A value with its interval, on a row of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) role: usize,
+    pub(super) row: f64,
+    pub(super) median: f64,
+    pub(super) interval: Option<(f64, f64)>,
+}
+
+/// A drawing: two axes and what lies between them.
+#[derive(Debug, Clone)]
+pub(super) struct Plot {
+    pub(super) x: Axis,
+    pub(super) y: Axis,
+    pub(super) lines: Vec<Line>,
+    pub(super) spans: Vec<Span>,
+    /// A stretch of the x axis that is set off.
+    pub(super) band: Option<(f64, f64)>,
+    /// A line is drawn where x is zero.
+    pub(super) zero: bool,
+    /// In units of which a letter is about thirty high; the page scales it.
+    pub(super) size: (u32, u32),
+}
+
+/// Where the axes end, and the values on them: everything that is drawn is placed by it.
+struct Area<'a> {
+    x: &'a Axis,
+    y: &'a Axis,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl Area<'_> {
+    fn x(&self, at: f64) -> f64 {
+        let share = (at - self.x.low) / (self.x.high - self.x.low);
+        rounded(self.left + share.clamp(-1.0, 2.0) * (self.right - self.left))
+    }
+
+    fn y(&self, at: f64) -> f64 {
+        let share = (at - self.y.low) / (self.y.high - self.y.low);
+        rounded(self.bottom - share.clamp(-1.0, 2.0) * (self.bottom - self.top))
+    }
+
+    /// Points that can be drawn, placed.
+    fn points(&self, values: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let place = |&(x, y): &(f64, f64)| Some((self.x.place(x)?, self.y.place(y)?));
+        let places = values.iter().filter_map(place);
+        places.map(|(x, y)| (self.x(x), self.y(y))).collect()
+    }
+}
+
+/// To a tenth of a unit: more digits would only make the page larger.
+fn rounded(at: f64) -> f64 {
+    (at * 10.0).round() / 10.0
+}
+
+impl Plot {
+    /// Lines between two axes.
+    pub(super) const fn lines(x: Axis, y: Axis, lines: Vec<Line>) -> Self {
+        Self {
+            x,
+            y,
+            lines,
+            spans: Vec::new(),
+            band: None,
+            zero: false,
+            size: (1280, 520),
+        }
+    }
+
+    /// The drawing, with a title and a description for those who do not see it.
+    #[expect(clippy::cast_precision_loss, reason = "lengths of names")]
+    pub(super) fn svg(&self, id: &str, title: &str, about: &str) -> Markup {
+        let (width, height) = (f64::from(self.size.0), f64::from(self.size.1));
+        let letters = self
+            .y
+            .ticks
+            .iter()
+            .map(|(_, name)| name.chars().count())
+            .max();
+        let names = (letters.unwrap_or(0) * LETTER) as f64;
+        let area = Area {
+            x: &self.x,
+            y: &self.y,
+            left: names + if self.y.name.is_empty() { 24.0 } else { 64.0 },
+            right: width - 48.0,
+            top: 14.0,
+            bottom: height - if self.x.name.is_empty() { 44.0 } else { 84.0 },
+        };
+        let (left, right, top, bottom) = (area.left, area.right, area.top, area.bottom);
+        let middle = f64::midpoint(top, bottom);
+        html! {
+            svg viewBox={ "0 0 " (width) " " (height) } role="img"
+                aria-labelledby={ (id) "-t " (id) "-d" } {
+                title id={ (id) "-t" } { (title) }
+                desc id={ (id) "-d" } { (about) }
+                @if let Some((from, to)) = self.band {
+                    @let (from, to) = (area.x(from.max(self.x.low)), area.x(to.min(self.x.high)));
+                    rect class="band" x=(from) y=(top) width=(rounded((to - from).max(0.0)))
+                        height=(bottom - top) {}
+                }
+                @for (at, name) in self.x.thinned(self.size.0 as usize / 105) {
+                    @let x = area.x(*at);
+                    path class="grid" d={ "M" (x) " " (top) "V" (bottom) } {}
+                    text x=(x) y=(bottom + 32.0) text-anchor="middle" { (name) }
+                }
+                @for (at, name) in self.y.thinned(40) {
+                    @let y = area.y(*at);
+                    path class="grid" d={ "M" (left) " " (y) "H" (right) } {}
+                    text x=(left - 10.0) y=(y + 10.0) text-anchor="end" { (name) }
+                }
+                path class="axis" d={ "M" (left) " " (top) "V" (bottom) "H" (right) } {}
+                @if !self.x.name.is_empty() {
+                    text x=(f64::midpoint(left, right)) y=(height - 12.0) text-anchor="middle" {
+                        (self.x.name)
+                    }
+                }
+                @if !self.y.name.is_empty() {
+                    text x="30" y=(middle) text-anchor="middle"
+                        transform={ "rotate(-90 30 " (middle) ")" } { (self.y.name) }
+                }
+                @if self.zero && self.x.low < 0.0 && self.x.high > 0.0 {
+                    path class="zero" d={ "M" (area.x(0.0)) " " (top) "V" (bottom) } {}
+                }
+                @for line in &self.lines {
+                    (stroke(line.role, &area.points(&line.points)))
+                    @for at in area.points(&line.marks) { (mark(line.role, at)) }
+                }
+                @for span in &self.spans { (self.span(&area, *span)) }
+            }
+        }
+    }
+
+    fn span(&self, area: &Area<'_>, span: Span) -> Markup {
+        let interval = span.interval.and_then(|(low, high)| {
+            Some((area.x(self.x.place(low)?), area.x(self.x.place(high)?)))
+        });
+        let (row, above, below) = (
+            area.y(span.row),
+            area.y(span.row + 0.22),
+            area.y(span.row - 0.22),
+        );
+        let colour = format!("l s{}", span.role % COLOURS);
+        html! {
+            @if let Some((low, high)) = interval {
+                path class=(colour) d={
+                    "M" (low) " " (row) "H" (high) "M" (low) " " (above) "V" (below)
+                    "M" (high) " " (above) "V" (below)
+                } {}
+            }
+            @if let Some(at) = self.x.place(span.median) { (mark(span.role, (area.x(at), row))) }
+        }
+    }
+}
+
+/// A line. One whose colour comes round again has other dashes.
+fn stroke(role: usize, points: &[(f64, f64)]) -> Markup {
+    let class = format!(
+        "l s{} d{}",
+        role % COLOURS,
+        (role + role / COLOURS) % DASHES
+    );
+    let points = points.iter().enumerate().map(|(index, (x, y))| {
+        let step = if index == 0 { "M" } else { "L" };
+        format!("{step}{x} {y}")
+    });
+    html! { path class=(class) d=(points.collect::<String>()) {} }
+}
+
+/// The mark of a line on one of its points.
+fn mark(role: usize, (x, y): (f64, f64)) -> Markup {
+    let shape = [
+        "m-8 0a8 8 0 1 0 16 0a8 8 0 1 0 -16 0z",
+        "m-7 -7h14v14h-14z",
+        "m0 -10l9 17h-18z",
+        "m0 10l9 -17h-18z",
+        "m0 -10l8 10l-8 10l-8 -10z",
+    ];
+    let shape = shape[role % shape.len()];
+    html! {
+        path class={ "m s" (role % COLOURS) } d={ "M" (rounded(x)) " " (rounded(y)) (shape) } {}
+    }
+}
+
+/// A line and its mark, as they are beside its name.
+pub(super) fn key(role: usize) -> Markup {
+    html! {
+        svg viewBox="0 0 96 30" aria-hidden="true" {
+            (stroke(role, &[(0.0, 15.0), (96.0, 15.0)]))
+            (mark(role, (48.0, 15.0)))
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Text, for people at a terminal.
+
+use comfy_table::presets::NOTHING;
+use tare_engine::proto::text::visible;
+
+use super::super::document::{Block, Document, Fact, Shown};
+
+/// The column of a fact's text where names are short, and the longest name that has a column.
+const NAMES: (usize, usize) = (12, 24);
+
+pub(in crate::report) fn print(document: Document) -> String {
+    // A name from afar must neither drive the terminal nor forge a line.
+    let document = document.map(|text| visible(&text.replace('\n', " ")).into_owned());
+    let mut out = format!("{}\n", document.title);
+    for alert in &document.alerts {
+        out.push_str(&format!("{alert}\n"));
+    }
+    let mut before: Option<&Block> = None;
+    for section in document.brief() {
+        if section.shown == Shown::Headed {
+            out.push_str(&format!("\n{}:\n", section.heading));
+        }
+        for (index, block) in section.blocks.iter().enumerate() {
+            let is_headed = index == 0 && section.shown == Shown::Headed;
+            let is_close = match (before, block) {
+                (None | Some(Block::Note(_)), Block::Note(_))
+                | (Some(Block::Facts(_)), Block::Facts(_))
+                | (Some(Block::Heading(_)), _) => true,
+                _ => is_headed || matches!(block, Block::Figure(_)),
+            };
+            if !is_close {
+                out.push('\n');
+            }
+            put(&mut out, block);
+            before = Some(block);
+        }
+    }
+    out
+}
+
+fn put(out: &mut String, block: &Block) {
+    match block {
+        Block::Heading(text) => out.push_str(&format!("{text}:\n")),
+        Block::Note(text) | Block::Loud(text) => out.push_str(&format!("{text}\n")),
+        Block::Facts(facts) => put_facts(out, facts),
+        Block::Lines(lines) => lines
+            .iter()
+            .for_each(|line| out.push_str(&format!("  {line}\n"))),
+        Block::Table(table) => {
+            // Each cell is padded by a space, which is the second one of the indent.
+            for line in super::ruled(table, NOTHING).lines() {
+                out.push_str(&format!(" {line}\n"));
+            }
+            for note in &table.notes {
+                out.push_str(&format!("  {note}\n"));
+            }
+        }
+        Block::Figure(_) => {}
+    }
+}
+
+fn put_facts(out: &mut String, facts: &[Fact]) {
+    let indent = |fact: &Fact| if fact.is_part { 2 } else { 0 };
+    let wide = |fact: &Fact| fact.name.chars().count() + indent(fact) + 1;
+    let fitting = facts.iter().map(wide).filter(|width| *width <= NAMES.1);
+    let width = fitting.max().unwrap_or(0).max(NAMES.0);
+    for fact in facts {
+        let (indent, name, text) = (indent(fact), &fact.name, &fact.text);
+        if wide(fact) > NAMES.1 {
+            out.push_str(&format!("  {:indent$}{name}: {text}\n", ""));
+        } else {
+            let rest = width - indent;
+            out.push_str(&format!("  {:indent$}{name:rest$}{text}\n", ""));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tare_engine::result::Report;
+
+    use crate::output::Format;
+    use crate::report::{Look, fixtures};
+
+    fn render(report: &Report, look: &Look) -> String {
+        crate::report::render(Format::Text, report, look)
+    }
+
+    #[test]
+    fn a_single_run_says_that_its_intervals_are_its_own() {
+        let look = Look::default();
+        let text = render(&fixtures::one_step(), &look);
+        assert!(text.contains("95 % in this run  "), "{text}");
+        assert!(text.contains("how far runs differ, tare compare tells"));
+        let asserted = render(&fixtures::sweep(), &look);
+        assert!(asserted.contains("Assertions, of this run alone:"));
+        let compared = render(&fixtures::compare::comparison(), &look);
+        assert!(!compared.contains("this run"), "{compared}");
+    }
+
+    #[test]
+    fn each_quantile_has_an_error_of_its_own() {
+        let mut report = fixtures::one_step();
+        let row = |report: &Report, name: &str| {
+            let text = render(report, &Look::default());
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.unwrap()
+                .split("  ")
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join("|")
+        };
+        assert!(row(&report, "  p50 ").contains("± 90 ns"));
+        assert!(row(&report, "  p99 ").contains("± 310 ns"));
+        // Results that were saved before had one figure for all.
+        report.results[0].latency.service.errors_ns.clear();
+        assert!(!row(&report, "  p50 ").contains('±'));
+    }
+
+    #[test]
+    fn a_far_end_cannot_drive_the_terminal_or_forge_a_line() {
+        let mut report = fixtures::one_step();
+        let reason = "\x1b[2J\nwarning: forged";
+        report.environment.servers[0].hostname = Some(reason.into());
+        let server = report.results[0].instrument.server.as_mut().unwrap();
+        server.backend_reason = reason.into();
+        let text = render(&report, &Look::default());
+        assert!(!text.contains('\x1b'));
+        assert!(text.lines().all(|line| !line.starts_with("warning")));
+    }
+}
