@@ -24,31 +24,21 @@ fn shown(name: &str, flags: &[&str]) -> String {
 
 #[test]
 fn a_saved_result_is_shown_as_it_was_when_it_was_measured() {
-    for name in [
-        "sweep",
-        "udp-losses",
-        "bw-both",
-        "http-breaker",
-        "partial",
-        "under-load",
-    ] {
-        let json = format!("{name}.json");
-        for (to, ending) in [
-            ("text", "txt"),
-            ("markdown", "md"),
-            ("csv", "csv"),
-            ("json", "json"),
-        ] {
+    for name in ["lat", "bw", "http", "compare"] {
+        let saved = format!("saved/{name}.json");
+        for (to, ending) in [("text", "txt"), ("markdown", "md"), ("csv", "csv")] {
             let then = fs::read_to_string(golden(&format!("{name}.{ending}"))).unwrap();
-            assert_eq!(shown(&json, &["--to", to]), then, "{name} {to}");
+            assert_eq!(shown(&saved, &["--to", to]), then, "{name} {to}");
         }
+        let then = fs::read_to_string(golden(&saved)).unwrap();
+        let [then, now] = [then, shown(&saved, &["--to", "json"])]
+            .map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        assert_eq!(now, then, "{name}");
     }
     let then = fs::read_to_string(golden("http-breaker.hgrm")).unwrap();
-    assert_eq!(shown("http-breaker.json", &["--to", "hgrm"]), then);
-    assert_eq!(
-        shown("sweep.json", &[]),
-        fs::read_to_string(golden("sweep.txt")).unwrap()
-    );
+    assert_eq!(shown("saved/http.json", &["--to", "hgrm"]), then);
+    let then = fs::read_to_string(golden("lat.txt")).unwrap();
+    assert_eq!(shown("saved/lat.json", &[]), then);
 }
 
 #[test]
@@ -62,21 +52,21 @@ fn the_ending_of_the_file_says_how() {
         ("a.txt", "tare lat"),
         ("a.json", "{\n"),
     ] {
-        let out = shown("one-step.json", &["-o", &path(name)]);
+        let out = shown("saved/lat.json", &["-o", &path(name)]);
         assert_eq!(out, "");
         assert!(
             fs::read_to_string(path(name)).unwrap().starts_with(begins),
             "{name}"
         );
     }
-    let out = shown("one-step.json", &["--to", "csv", "-o", &path("b.txt")]);
+    let out = shown("saved/lat.json", &["--to", "csv", "-o", &path("b.txt")]);
     assert_eq!(out, "");
     assert!(
         fs::read_to_string(path("b.txt"))
             .unwrap()
             .starts_with("schema,")
     );
-    shown("http-sweep.json", &["-o", &path("c.hgrm")]);
+    shown("saved/http-sweep.json", &["-o", &path("c.hgrm")]);
     assert!(dir.path().join("c-1.hgrm").exists() && dir.path().join("c-2.hgrm").exists());
 }
 
@@ -88,12 +78,12 @@ fn what_cannot_be_shown_is_told_in_a_line() {
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let whole = fs::read_to_string(golden("one-step.json")).unwrap();
+    let whole = fs::read_to_string(golden("saved/lat.json")).unwrap();
     let truncated = file("half.json", &whole[..whole.len() / 2]);
     let later = file("later.json", &whole.replace("tare/1", "tare/2"));
     let other = file("other.json", "{\"a\": 1}");
-    let bandwidth = golden("bw-one.json").to_str().unwrap().to_owned();
-    let good = golden("one-step.json").to_str().unwrap().to_owned();
+    let bandwidth = golden("saved/bw.json").to_str().unwrap().to_owned();
+    let good = golden("saved/lat.json").to_str().unwrap().to_owned();
     for (words, says) in [
         (
             vec!["/nonexistent.json"],
@@ -226,7 +216,7 @@ fn no_format_tells_the_secrets_of_an_arm() {
 /// A comparison of three arms at three sizes, from the sweep of one: names that would be markup if they could.
 fn comparison() -> Value {
     let mut report: Value =
-        serde_json::from_str(&fs::read_to_string(golden("sweep.json")).unwrap()).unwrap();
+        serde_json::from_str(&fs::read_to_string(golden("saved/sweep.json")).unwrap()).unwrap();
     let steps = report["results"].as_array().unwrap().clone();
     let arms = ["host", "<script>document.title='run'</script>", "a/a"];
     let (mut results, mut cells) = (Vec::new(), Vec::new());

@@ -353,7 +353,8 @@ impl Sweep {
     #[expect(clippy::cast_precision_loss, reason = "sizes and numbers of steps")]
     pub(super) fn of(steps: &[&Params]) -> Option<Self> {
         type Named = (f64, String);
-        let by: [(&str, fn(&Params) -> Named); 3] = [
+        type Of = fn(&Params) -> Named;
+        let by: [(&str, Of); 3] = [
             ("size", |p| {
                 (p.size_bytes as f64, Size(p.size_bytes).to_string())
             }),

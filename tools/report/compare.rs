@@ -11,6 +11,7 @@ use tare_engine::units::Size;
 
 use super::common::{ends, instruments, trouble};
 use super::document::{Block, Document, Fact, Shown, fact, note};
+use super::quantity::measure_name as heading;
 use super::{bulk, csv, grouped, http, latency, per_second, plural};
 
 pub(super) use notes::{alerts, asked};
@@ -226,11 +227,6 @@ impl Dimension {
             },
         }
     }
-}
-
-/// A measure as people read it: `p99_9` is `p99.9`.
-fn heading(measure: &str) -> String {
-    measure.replace('_', ".")
 }
 
 /// A verdict in a word or two, for tables; the notes below them give all of its name.

@@ -114,6 +114,26 @@ fn results_as_json() {
     }
 }
 
+/// Results as they are saved, a line each: what the tests of the command read.
+#[test]
+fn saved_results() {
+    for (name, report) in [
+        ("lat", fixtures::open_loop()),
+        ("sweep", fixtures::sweep()),
+        ("bw", fixtures::bulk::one()),
+        ("http", fixtures::http::breaker()),
+        ("http-sweep", fixtures::http::sweep()),
+        ("compare", fixtures::compare::failed_arm()),
+        ("compare-lat", fixtures::compare::comparison()),
+    ] {
+        let text = serde_json::to_string(&report).unwrap() + "\n";
+        check(
+            &root().join(format!("tests/golden/saved/{name}.json")),
+            &text,
+        );
+    }
+}
+
 #[test]
 fn every_shape_in_every_format() {
     for (name, report) in fixtures::all() {
