@@ -364,7 +364,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
         assert!(dom.contains(part), "no {part} in {dom}");
     }
     assert!(
-        dom.contains("<title>tare compare: lat over host"),
+        dom.contains("<title>tare compare of lat: host (baseline)"),
         "the title is as it was written"
     );
     assert_eq!(requested(&net_log), Vec::<String>::new());
@@ -376,7 +376,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
     fs::write(&tampered, text.replace("</main>", added)).unwrap();
     let (dom, said) = browser.open(&tampered, &["--dump-dom".to_owned(), log.clone()]);
     assert!(said.len() >= 2, "{said:?}");
-    assert!(dom.contains("<title>tare compare: lat over host"));
+    assert!(dom.contains("<title>tare compare of lat: host (baseline)"));
     let open = text.replace(
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
         "",
