@@ -790,17 +790,8 @@ fn the_first_signal_ends_a_comparison_in_a_visit_and_between_visits() {
             &["compare", &arms[0], &arms[1], "--before", &before][..],
             &["--after", "b=true", "--settle", settle, "--quiet"],
             &["--blocks", "500", "--block-duration", "50ms"],
-            &["--backend", backend, "--format", "json"],
-            &[
-                "--",
-                "lat",
-                "--warmup",
-                "1ms",
-                "--timeout",
-                "20s",
-                "--wait",
-                "block",
-            ],
+            &["--format", "json", "--", "lat", "--backend", backend],
+            &["--warmup", "1ms", "--timeout", "20s", "--wait", "block"],
         ];
         let job = Job::tare(&words.concat());
         let least = if about == Comparing::Rest { 1 } else { 4 };
