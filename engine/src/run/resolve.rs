@@ -1,5 +1,5 @@
 //! Host names to addresses, the same way in every build: a statically linked C library cannot load the system's
-//! own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the servers asked by [`dns`]. Builds that
+//! own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the servers asked by `dns`. Builds that
 //! can ask the system do so for names that only it knows (mDNS, LDAP, …).
 
 mod dns;
