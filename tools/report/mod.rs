@@ -1,6 +1,6 @@
 //! Results, written down: for people, for scripts, for spreadsheets and for pasting.
 //!
-//! For people a builder per kind of result makes a [`Document`], which [`print`] puts into a format.
+//! For people a builder per kind of result makes a [`Document`], which [`mod@print`] puts into a format.
 //! Scripts have [`json`] and [`csv`]. What the builders share is here and in [`common`].
 
 mod bulk;
