@@ -858,15 +858,14 @@ fn a_signal_does_not_cut_short_what_undoes_a_change() {
 #[test]
 fn a_signal_ends_the_doctor() {
     let (crowded, _crowd) = full_backlog();
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        for after in [0, 20, 100] {
-            let job = Job::tare(&["doctor", &crowded.to_string()]);
-            thread::sleep(Duration::from_millis(after));
-            let begun = Instant::now();
-            job.signal(signal);
-            let ran = job.wait();
-            assert!(begun.elapsed() < BOUND, "{ran:#?}");
-        }
+    // Not SIGINT: it handles no signal, and a shell has what it runs in the background ignore that one.
+    for after in [0, 20, 100] {
+        let job = Job::tare(&["doctor", &crowded.to_string()]);
+        thread::sleep(Duration::from_millis(after));
+        let begun = Instant::now();
+        job.signal(Signal::SIGTERM);
+        let ran = job.wait();
+        assert!(begun.elapsed() < BOUND, "{ran:#?}");
     }
 }
 
