@@ -607,7 +607,8 @@ impl Recording {
             Extent::Time(_) => (self.blocks.at(at.since(self.t0).0), u64::MAX),
             Extent::Count(_) => {
                 let block = self.blocks.at(self.recorded);
-                (block, self.blocks.end - self.recorded)
+                // Whatever is recorded beyond the count belongs to the last block.
+                (block, self.blocks.end.saturating_sub(self.recorded).max(1))
             }
         }
     }

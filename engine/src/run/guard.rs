@@ -148,8 +148,8 @@ pub struct ListenerGuard {
 }
 
 impl ListenerGuard {
-    /// Takes the first reading. `None` where `server` is not of this machine: what listeners here turn away meanwhile is
-    /// none of the run's doing.
+    /// Takes the first reading. `None` where `server` is not an address of this machine: then listeners
+    /// here have nothing to do with the run.
     #[must_use]
     pub fn begin(server: SocketAddr) -> Option<Self> {
         // An address can be bound just where it is one of the machine's own.
@@ -170,9 +170,9 @@ impl ListenerGuard {
         Some(Warning {
             code: "listen-overflows".into(),
             message: format!(
-                "listeners of this machine turned connections away {count} times, for want of room in their queues \
-                 (ListenOverflows {before} before, {after} after): each is tried again 1 s later, which is in the connect \
-                 times and in what waited for them"
+                "listeners of this machine turned connections away {count} times because their queues were full \
+                 (ListenOverflows {before} before, {after} after): the client tries each again 1 s later, and its connect \
+                 time shows it"
             ),
             advice: "a longer queue: sysctl -w net.core.somaxconn=4096 and the server's own backlog; or connect more \
                      slowly (fewer --connections, a lower rate)"

@@ -105,7 +105,7 @@ struct Growth {
 /// an empty queue: close to its capacity, where it takes longer than a visit until the queue has its length, one that would be
 /// stable in the end grows too, and its latencies are as little those of the path.
 ///
-/// The sign test over blocks assumes nothing of how long queues are, and what befalls a block from outside decides nothing.
+/// The sign test over blocks assumes nothing of how long queues are, and one disturbed block decides nothing.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
