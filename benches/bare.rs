@@ -49,10 +49,7 @@ impl Cpus {
     pub(crate) fn allowed() -> Option<Self> {
         let set = sched_getaffinity(this_thread()).expect("a thread may ask for its own affinity");
         let mut cpus = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false));
-        Some(Self {
-            client: cpus.next()?,
-            server: cpus.next()?,
-        })
+        Some(Self { client: cpus.next()?, server: cpus.next()? })
     }
 }
 
@@ -104,9 +101,7 @@ impl PingPong {
     pub(crate) fn new(wait: Wait, size_bytes: usize, server_cpu: usize) -> Self {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-        let address = listener
-            .local_addr()
-            .expect("a bound listener has an address");
+        let address = listener.local_addr().expect("a bound listener has an address");
         let server = thread::spawn(move || {
             let _pinned = Pinned::to(server_cpu);
             let (stream, _) = listener.accept().expect("the client connects");
@@ -144,10 +139,7 @@ impl Drop for PingPong {
         drop(self.stream.take());
         if let Some(server) = self.server.take() {
             let ended = server.join();
-            assert!(
-                ended.is_ok() || thread::panicking(),
-                "the answering end has failed"
-            );
+            assert!(ended.is_ok() || thread::panicking(), "the answering end has failed");
         }
     }
 }

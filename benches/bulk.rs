@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tare_engine::driver::Backend;
-use tare_engine::sys::bulk::{Receiving, Sending};
-use tare_engine::units::Sizes;
+use tare_driver::Backend;
+use tare_driver::sys::bulk::{Receiving, Sending};
+use tare_units::Sizes;
 
 #[path = "bare.rs"]
 #[expect(dead_code, reason = "the ping-pong is for benches/pingpong.rs")]
@@ -70,16 +70,8 @@ const CONTESTANTS: &[Contestant] = &[
     receiving("recv-engine-uring", Receiver::Engine(URING, false)),
     receiving("recv-engine-epoll", Receiver::Engine(EPOLL, false)),
     receiving("recv-engine-discard", Receiver::Engine(URING, true)),
-    (
-        "engine-uring",
-        Sender::Engine(URING),
-        Receiver::Engine(URING, false),
-    ),
-    (
-        "engine-epoll",
-        Sender::Engine(EPOLL),
-        Receiver::Engine(EPOLL, false),
-    ),
+    ("engine-uring", Sender::Engine(URING), Receiver::Engine(URING, false)),
+    ("engine-epoll", Sender::Engine(EPOLL), Receiver::Engine(EPOLL, false)),
 ];
 
 /// Moves bulk data over loopback TCP in every way that was tried, interleaved, and prints what each gains or loses
@@ -126,11 +118,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let lens = |sizes: &Sizes| -> Option<Vec<u32>> {
-        let len = |&size: &u64| {
-            u32::try_from(size)
-                .ok()
-                .filter(|_| (1..=LEN_MAX).contains(&size))
-        };
+        let len = |&size: &u64| u32::try_from(size).ok().filter(|_| (1..=LEN_MAX).contains(&size));
         sizes.0.iter().map(len).collect()
     };
     let (Some(sizes), Some(receives)) = (lens(&args.sizes), lens(&args.receives)) else {
@@ -154,11 +142,7 @@ fn main() -> ExitCode {
     );
     for &receive_bytes in &receives {
         for &size_bytes in &sizes {
-            config = Config {
-                size_bytes,
-                receive_bytes,
-                ..config
-            };
+            config = Config { size_bytes, receive_bytes, ..config };
             match play(&playing, args.blocks, &config) {
                 Ok(played) => print_table(&playing, &played, &config),
                 Err(error) => {
@@ -173,14 +157,10 @@ fn main() -> ExitCode {
 
 /// The plain pair and the contestants asked for, but for those that this kernel does not let play.
 fn able(filter: Option<&str>, config: &Config) -> Vec<Contestant> {
-    let trial = Config {
-        warmup: Duration::from_millis(1),
-        measure: Duration::from_millis(5),
-        ..*config
-    };
-    let wanted = CONTESTANTS
-        .iter()
-        .filter(|(name, ..)| filter.is_none_or(|part| name.contains(part)));
+    let trial =
+        Config { warmup: Duration::from_millis(1), measure: Duration::from_millis(5), ..*config };
+    let wanted =
+        CONTESTANTS.iter().filter(|(name, ..)| filter.is_none_or(|part| name.contains(part)));
     let able = wanted.filter(|(name, sender, receiver)| {
         let trial = transfer(*sender, *receiver, &trial);
         if let Err(error) = &trial {
@@ -213,10 +193,7 @@ fn play(
 }
 
 fn print_table(playing: &[Contestant], played: &[Vec<Transferred>], config: &Config) {
-    println!(
-        "\n{} B per send, {} B per receive\n",
-        config.size_bytes, config.receive_bytes
-    );
+    println!("\n{} B per send, {} B per receive\n", config.size_bytes, config.receive_bytes);
     println!(
         "{:<20} {:>8} {:>23}   {:>8} {:>23}   {:>6}",
         "contestant", "Gbit/s", "ratio", "s/GiB", "ratio", "copied"
@@ -224,22 +201,14 @@ fn print_table(playing: &[Contestant], played: &[Vec<Transferred>], config: &Con
     let plain = &played[0];
     for ((name, ..), blocks) in playing.iter().zip(played) {
         print!("{name:<20}");
-        for (digits, figure) in [
-            (2, (|t| t.gbit_per_s) as fn(&Transferred) -> f64),
-            (3, |t| t.cpu_s_per_gib),
-        ] {
+        for (digits, figure) in
+            [(2, (|t| t.gbit_per_s) as fn(&Transferred) -> f64), (3, |t| t.cpu_s_per_gib)]
+        {
             let mut own: Vec<f64> = blocks.iter().map(figure).collect();
-            let mut ratios: Vec<f64> = own
-                .iter()
-                .zip(plain)
-                .map(|(own, plain)| own / figure(plain))
-                .collect();
+            let mut ratios: Vec<f64> =
+                own.iter().zip(plain).map(|(own, plain)| own / figure(plain)).collect();
             let own = median(&mut own);
-            let ratio = if *name == PLAIN.0 {
-                String::new()
-            } else {
-                ratio(&mut ratios)
-            };
+            let ratio = if *name == PLAIN.0 { String::new() } else { ratio(&mut ratios) };
             print!(" {own:>8.digits$} {ratio:>23}  ");
         }
         let mut shares: Vec<f64> = blocks.iter().filter_map(|t| t.copied_share).collect();

@@ -11,15 +11,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
-use tare_engine::clock::{Clock, MonotonicClock};
-use tare_engine::driver::epoll::EpollDriver;
-use tare_engine::driver::uring::UringDriver;
-use tare_engine::driver::{
-    Backend, Completion, Driver, Op, Outcome, Segment, SocketOption, Token, Wait,
-};
-use tare_engine::sys::bulk::{ReceiveRing, Receiving, SendRing, Sending};
-use tare_engine::sys::{option, socket};
-use tare_engine::units::Nanos;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::epoll::EpollDriver;
+use tare_driver::sys::bulk::{ReceiveRing, Receiving, SendRing, Sending};
+use tare_driver::sys::{option, socket};
+use tare_driver::uring::UringDriver;
+use tare_driver::{Backend, Completion, Driver, Op, Outcome, Segment, SocketOption, Token, Wait};
+use tare_units::Nanos;
 
 use crate::bare::{Cpus, Pinned};
 
@@ -87,11 +85,7 @@ struct Moved {
 
 impl Moved {
     const fn of(bytes: u64) -> Self {
-        Self {
-            bytes,
-            released: 0,
-            copied: 0,
-        }
+        Self { bytes, released: 0, copied: 0 }
     }
 }
 
@@ -129,11 +123,7 @@ fn measure(end: &mut End, config: &Config) -> Result<Share, String> {
         let elapsed = began.elapsed();
         if elapsed >= config.measure {
             let cpu = cpu_time() - cpu;
-            return Ok(Share {
-                elapsed,
-                cpu,
-                moved,
-            });
+            return Ok(Share { elapsed, cpu, moved });
         }
     }
 }
@@ -190,11 +180,9 @@ pub(crate) fn transfer(
     match (sent, received) {
         (Ok(sent), Ok(received)) if received.moved.bytes > 0 => Ok(summary(sent, received)),
         (Ok(_), Ok(_)) => Err("nothing arrived".to_owned()),
-        (sent, received) => Err([sent.err(), received.err()]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join("; ")),
+        (sent, received) => {
+            Err([sent.err(), received.err()].into_iter().flatten().collect::<Vec<_>>().join("; "))
+        }
     }
 }
 
@@ -365,21 +353,12 @@ fn engine_sender(
 ) -> Result<End, String> {
     let socket = driver.adopt(stream.into()).map_err(text)?;
     let buffer = driver.allocate(size as usize).map_err(text)?;
-    let op = Op::SendRepeated {
-        socket,
-        data: Segment {
-            buffer,
-            start: 0,
-            len: size,
-        },
-        count: BURST,
-    };
+    let op =
+        Op::SendRepeated { socket, data: Segment { buffer, start: 0, len: size }, count: BURST };
     let mut done = Vec::new();
-    Ok(Box::new(move || {
-        match perform(&mut driver, &op, &mut done)? {
-            Outcome::SentRepeated { bytes, .. } => Ok(Moved::of(bytes)),
-            other => Err(format!("{other:?}")),
-        }
+    Ok(Box::new(move || match perform(&mut driver, &op, &mut done)? {
+        Outcome::SentRepeated { bytes, .. } => Ok(Moved::of(bytes)),
+        other => Err(format!("{other:?}")),
     }))
 }
 
@@ -394,18 +373,12 @@ fn engine_receiver(
         Op::Discard { socket, len }
     } else {
         let buffer = driver.allocate(len as usize).map_err(text)?;
-        let into = Segment {
-            buffer,
-            start: 0,
-            len,
-        };
+        let into = Segment { buffer, start: 0, len };
         Op::Receive { socket, into }
     };
     let mut done = Vec::new();
-    Ok(Box::new(move || {
-        match perform(&mut driver, &op, &mut done)? {
-            Outcome::Received(bytes) => Ok(Moved::of(bytes.into())),
-            other => Err(format!("{other:?}")),
-        }
+    Ok(Box::new(move || match perform(&mut driver, &op, &mut done)? {
+        Outcome::Received(bytes) => Ok(Moved::of(bytes.into())),
+        other => Err(format!("{other:?}")),
     }))
 }

@@ -3,14 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use tare_engine::driver::Backend;
-use tare_engine::result::Instrument;
-use tare_engine::run::observe::{Interrupt, Unobserved};
-use tare_engine::run::plan::{
-    BackendChoice, Common, LatPlan, ServePlan, Stop, Target, Transport, WaitMode,
-};
-use tare_engine::run::serve::Server;
-use tare_engine::units::Nanos;
+use tare_driver::Backend;
+use tare_driver::BackendChoice;
+use tare_engine::latency::plan::LatPlan;
+use tare_engine::run::observe::Unobserved;
+use tare_engine::run::plan::{Common, Stop};
+use tare_engine::server::Server;
+use tare_engine::server::plan::ServePlan;
+use tare_proto::hello::{Transport, WaitMode};
+use tare_stats::result::Instrument;
+use tare_units::Nanos;
+use tare_units::control::Interrupt;
+use tare_units::target::Target;
 
 use crate::bare::Config;
 
@@ -38,13 +42,9 @@ pub(crate) fn median_ns(
         secret: None,
         http: None,
     };
-    let server = Server::start(
-        &serve,
-        &[],
-        None,
-        Arc::new(|_: &str, line: &str| eprintln!("{line}")),
-    )
-    .expect("loopback has free ports");
+    let server =
+        Server::start(&serve, &[], None, Arc::new(|_: &str, line: &str| eprintln!("{line}")))
+            .expect("loopback has free ports");
     let plan = LatPlan {
         target: Target::Host {
             host: Ipv4Addr::LOCALHOST.to_string(),
@@ -76,7 +76,7 @@ pub(crate) fn median_ns(
             observe: Vec::new(),
         },
     };
-    let finished = tare_engine::run::lat(&plan, &Interrupt::default(), &mut Unobserved)
+    let finished = tare_engine::latency::measure(&plan, &Interrupt::default(), &mut Unobserved)
         .expect("the engine runs here");
     assert!(finished.error.is_none(), "{:?}", finished.error);
     let result = &finished.report.results[0];

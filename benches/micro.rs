@@ -5,17 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use tare_engine::clock::{Clock, MonotonicClock};
-use tare_engine::driver::epoll::EpollDriver;
-use tare_engine::driver::uring::UringDriver;
-use tare_engine::driver::{Driver, Op, Segment, SocketSpec, Token, Wait};
-use tare_engine::histogram::{Extent, Recording, RecordingSpec, Sample};
-use tare_engine::proto::datagram::DataHeader;
-use tare_engine::proto::hello::{BackendAsked, Direction, Hello, Test, Transport, WaitMode};
-use tare_engine::proto::text::Id;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::epoll::EpollDriver;
+use tare_driver::uring::UringDriver;
+use tare_driver::{Driver, Op, Segment, SocketSpec, Token, Wait};
 use tare_engine::schedule::{Schedule, Share};
-use tare_engine::units::{Instant as At, Nanos};
 use tare_engine::worker::TurnCounters;
+use tare_proto::datagram::DataHeader;
+use tare_proto::hello::{BackendAsked, Direction, Hello, Test, Transport, WaitMode};
+use tare_stats::histogram::{Extent, Recording, RecordingSpec, Sample};
+use tare_units::text::Id;
+use tare_units::{Instant as At, Nanos};
 
 #[path = "bare.rs"]
 #[expect(dead_code, reason = "the sampled loop is for benches/pingpong.rs")]
@@ -98,22 +98,14 @@ fn empty_turn<D: Driver>(c: &mut Criterion, name: &str, mut driver: D) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     let to: SocketAddr = listener.local_addr().expect("bound");
     let mut done = Vec::with_capacity(16);
-    let socket = driver
-        .open(&SocketSpec::stream_to(to))
-        .expect("a socket can be had");
+    let socket = driver.open(&SocketSpec::stream_to(to)).expect("a socket can be had");
     let connect = Op::Connect { socket, to };
     driver.push(Token(1), connect).expect("the driver is empty");
     while done.is_empty() {
-        driver
-            .turn(MonotonicClock.now(), Wait::Poll, &mut done)
-            .expect("the driver works");
+        driver.turn(MonotonicClock.now(), Wait::Poll, &mut done).expect("the driver works");
     }
     let buffer = driver.allocate(64).expect("memory is there");
-    let into = Segment {
-        buffer,
-        start: 0,
-        len: 64,
-    };
+    let into = Segment { buffer, start: 0, len: 64 };
     let receive = Op::Receive { socket, into };
     driver.push(Token(2), receive).expect("the driver is empty");
     done.clear();
@@ -133,12 +125,7 @@ fn drivers(c: &mut Criterion) {
 }
 
 fn protocol(c: &mut Criterion) {
-    let header = DataHeader {
-        reply: false,
-        flags: 1,
-        sequence: 77,
-        session: Id(42),
-    };
+    let header = DataHeader { reply: false, flags: 1, sequence: 77, session: Id(42) };
     let mut datagram = [0; SIZE_BYTES];
     c.bench_function("proto/datagram-encode", |b| {
         b.iter(|| black_box(header).encode_into(black_box(&mut datagram)));
@@ -171,13 +158,5 @@ fn protocol(c: &mut Criterion) {
     });
 }
 
-criterion_group!(
-    benches,
-    clock,
-    recording,
-    schedule,
-    drivers,
-    protocol,
-    bare_ping_pong
-);
+criterion_group!(benches, clock, recording, schedule, drivers, protocol, bare_ping_pong);
 criterion_main!(benches);

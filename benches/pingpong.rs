@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use tare_engine::clock::{Clock, MonotonicClock};
-use tare_engine::driver::{Backend, probe};
-use tare_engine::result::Instrument;
-use tare_engine::run::plan::{BackendChoice, WaitMode};
+use tare_driver::BackendChoice;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::{Backend, probe};
+use tare_proto::hello::WaitMode;
+use tare_stats::result::Instrument;
 
 #[path = "bare.rs"]
 mod bare;
@@ -93,15 +94,9 @@ const CONTESTANTS: &[Contestant] = &[
 fn play_bare(wait: Wait, config: &Config) -> Played {
     let times_ns = bare::round_trips_ns(wait, config);
     assert!(!times_ns.is_empty(), "no round trip within the time");
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "round trips are far below 2^52 ns"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "round trips are far below 2^52 ns")]
     let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
-    Played {
-        p50_ns: median(&mut times_ns),
-        instrument: None,
-    }
+    Played { p50_ns: median(&mut times_ns), instrument: None }
 }
 
 /// A run that other work kept from its CPUs is repeated, at most three times.
@@ -109,10 +104,7 @@ fn play_engine(backend: Backend, wait: WaitMode, config: &Config) -> Played {
     let (p50_ns, instrument) = (0..3)
         .find_map(|_| engine::median_ns(backend, wait, config))
         .expect("a median of three runs: the CPUs are in use");
-    Played {
-        p50_ns,
-        instrument: Some(instrument),
-    }
+    Played { p50_ns, instrument: Some(instrument) }
 }
 
 /// Plays ping-pong over loopback TCP in every way there is, interleaved, and prints what each costs beyond
@@ -164,10 +156,8 @@ fn main() -> ExitCode {
         cpus,
     };
     let played = play(&playing, args.blocks, &config);
-    let medians_ns: Vec<Vec<f64>> = played
-        .iter()
-        .map(|blocks| blocks.iter().map(|block| block.p50_ns).collect())
-        .collect();
+    let medians_ns: Vec<Vec<f64>> =
+        played.iter().map(|blocks| blocks.iter().map(|block| block.p50_ns).collect()).collect();
     print_table(&playing, &medians_ns, &args, cpus);
     print_instruments(&playing, &played);
     ExitCode::SUCCESS
@@ -219,10 +209,7 @@ fn print_instruments(playing: &[&Contestant], played: &[Vec<Played>]) {
         let instruments = blocks.iter().filter_map(|block| block.instrument.as_ref());
         median(&mut instruments.map(|i| figure(i) as f64).collect::<Vec<_>>())
     };
-    println!(
-        "\nreading the clock costs {:.1} ns here; the reports say:\n",
-        clock_cost_ns()
-    );
+    println!("\nreading the clock costs {:.1} ns here; the reports say:\n", clock_cost_ns());
     println!(
         "{:<18} {:>10} {:>10} {:>10} {:>10}",
         "contestant", "clock_ns", "turn p50", "turn p99", "gap p99"
@@ -264,10 +251,7 @@ fn print_table(playing: &[&Contestant], medians_ns: &[Vec<f64>], args: &Args, cp
         args.size, args.blocks, args.ms, cpus.client, cpus.server
     );
     println!("medians of the blocks' p50 and of the paired differences, ns, full round trips\n");
-    println!(
-        "{:<18} {:>10} {:>10} {:>12}  interval",
-        "contestant", "p50", "rel.", "difference"
-    );
+    println!("{:<18} {:>10} {:>10} {:>12}  interval", "contestant", "p50", "rel.", "difference");
     for (contestant, own_ns) in playing.iter().zip(medians_ns) {
         let p50_ns = median(&mut own_ns.clone());
         print!("{:<18} {p50_ns:>10.0}", contestant.name);
@@ -281,11 +265,8 @@ fn print_table(playing: &[&Contestant], medians_ns: &[Vec<f64>], args: &Args, cp
             .find(|(c, _)| c.name == contestant.against)
             .map(|(_, bare_ns)| bare_ns)
             .expect("what a contestant is compared to plays with it");
-        let mut differences_ns: Vec<f64> = own_ns
-            .iter()
-            .zip(bare_ns)
-            .map(|(own, bare)| own - bare)
-            .collect();
+        let mut differences_ns: Vec<f64> =
+            own_ns.iter().zip(bare_ns).map(|(own, bare)| own - bare).collect();
         let difference_ns = median(&mut differences_ns);
         let relative = p50_ns / median(&mut bare_ns.clone());
         print!(" {relative:>10.3} {difference_ns:>+12.0}");

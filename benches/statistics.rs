@@ -3,7 +3,7 @@
 /// Sorts, and gives the median.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    tare_engine::analysis::compare::blocks::median(values).expect("times are finite")
+    tare_stats::compare::blocks::median(values).expect("times are finite")
 }
 
 /// The exact order-statistic interval of the median at 95 % or more, and its coverage: the count of values

@@ -11,28 +11,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use tare_engine::clock::{Clock, MonotonicClock};
-use tare_engine::driver::epoll::EpollDriver;
-use tare_engine::driver::probe;
-use tare_engine::driver::uring::UringDriver;
-use tare_engine::driver::{Backend, Driver, Waker};
-use tare_engine::histogram::{Extent, Recording, RecordingSpec};
-use tare_engine::proto::auth::CookieKey;
-use tare_engine::proto::datagram::UdpServerFront;
-use tare_engine::proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, Test};
-use tare_engine::proto::text::Id;
-use tare_engine::result::{CpuUse, Instrument};
-use tare_engine::run::observe::{Interrupt, Phase};
-use tare_engine::run::plan::{BackendChoice, Transport, WaitMode};
+use tare_driver::BackendChoice;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::epoll::EpollDriver;
+use tare_driver::probe;
+use tare_driver::uring::UringDriver;
+use tare_driver::{Backend, Driver, Waker};
+use tare_engine::latency::client::{Client, ClientSpec};
 use tare_engine::schedule::{Schedule, Share};
-use tare_engine::units::Nanos;
+use tare_engine::server::worker::front::{Acceptor, Arrival, Place};
+use tare_engine::server::worker::http::HttpArrival;
+use tare_engine::server::worker::{Admitted, Meter, SessionLimits, Sessions};
 use tare_engine::worker::dialogue::DialogueSpec;
-use tare_engine::worker::gauge::Gauge;
-use tare_engine::worker::ping_pong::{Client, ClientSpec};
-use tare_engine::worker::server::front::{Arrival, Front, Place};
-use tare_engine::worker::server::http::HttpArrival;
-use tare_engine::worker::server::{Admitted, Meter, SessionLimits, Sessions};
+use tare_engine::worker::gauge::ProgressSink;
 use tare_engine::worker::{ClientRole, Role, TurnCounters, Worker};
+use tare_proto::auth::CookieKey;
+use tare_proto::datagram::UdpServerFront;
+use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, Test};
+use tare_proto::hello::{Transport, WaitMode};
+use tare_stats::histogram::{Extent, Recording, RecordingSpec};
+use tare_stats::result::{CpuUse, Instrument};
+use tare_units::Nanos;
+use tare_units::control::{Interrupt, Phase};
+use tare_units::text::Id;
 
 /// Operations of the measured phase before counting starts, and those during which it lasts.
 const SETTLED: u64 = 100;
@@ -61,7 +62,7 @@ impl Shared {
 /// Shows the client's progress to the server's thread.
 struct Progress(Arc<Shared>);
 
-impl Gauge for Progress {
+impl ProgressSink for Progress {
     fn phase(&mut self, _: Phase) {}
 
     fn counts(&mut self, completed: u64, _: u64) {
@@ -90,20 +91,12 @@ impl Place<OwnedFd> for Door {
     type Ticket = Accept;
 
     fn admit(&mut self, hello: &Hello, _: Option<SocketAddr>) -> Result<Accept, Refuse> {
-        Ok(Accept {
-            wait: hello.wait,
-            one_go: hello.connect_each,
-            ..Accept::default()
-        })
+        Ok(Accept { wait: hello.wait, one_go: hello.connect_each, ..Accept::default() })
     }
 
     fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<OwnedFd>) {
         accept.session = (arrival.transport == Transport::Udp).then_some(Id(77));
-        let admitted = Admitted {
-            arrival,
-            accept,
-            permit: (),
-        };
+        let admitted = Admitted { arrival, accept, permit: () };
         self.inbox.send(admitted).expect("the worker runs");
         self.waker.wake();
     }
@@ -172,49 +165,17 @@ const CLOSED: Case = Case {
 
 const CASES: &[Case] = &[
     CLOSED,
-    Case {
-        wait: WaitMode::Spin,
-        ..CLOSED
-    },
-    Case {
-        connections: 8,
-        ..CLOSED
-    },
-    Case {
-        size_bytes: 1,
-        ..CLOSED
-    },
+    Case { wait: WaitMode::Spin, ..CLOSED },
+    Case { connections: 8, ..CLOSED },
+    Case { size_bytes: 1, ..CLOSED },
     // Larger than a socket's buffer: short reads and writes at both ends.
-    Case {
-        size_bytes: 1 << 20,
-        connections: 2,
-        ..CLOSED
-    },
-    Case {
-        rate_per_s: Some(5_000.0),
-        connections: 4,
-        ..CLOSED
-    },
-    Case {
-        rate_per_s: Some(5_000.0),
-        wait: WaitMode::Hybrid,
-        ..CLOSED
-    },
+    Case { size_bytes: 1 << 20, connections: 2, ..CLOSED },
+    Case { rate_per_s: Some(5_000.0), connections: 4, ..CLOSED },
+    Case { rate_per_s: Some(5_000.0), wait: WaitMode::Hybrid, ..CLOSED },
     // A connection for each operation: neither end allocates for one, nor does the server's front see it.
-    Case {
-        connect_each: true,
-        ..CLOSED
-    },
-    Case {
-        transport: Transport::Udp,
-        ..CLOSED
-    },
-    Case {
-        transport: Transport::Udp,
-        rate_per_s: Some(5_000.0),
-        connections: 4,
-        ..CLOSED
-    },
+    Case { connect_each: true, ..CLOSED },
+    Case { transport: Transport::Udp, ..CLOSED },
+    Case { transport: Transport::Udp, rate_per_s: Some(5_000.0), connections: 4, ..CLOSED },
 ];
 
 impl Case {
@@ -278,9 +239,7 @@ where
     D: Driver,
     R: Role<D>,
 {
-    worker
-        .run_until(|_| shared.is_settled())
-        .expect("the driver works");
+    worker.run_until(|_| shared.is_settled()).expect("the driver works");
     let mut end = Ok(());
     let info = allocation_counter::measure(|| {
         end = worker.run_until(|_| shared.is_counted());
@@ -298,17 +257,12 @@ fn serve<D: Driver<Socket = OwnedFd>>(
     shared: &Arc<Shared>,
 ) -> u64 {
     waker.send(driver.waker()).expect("the test waits for it");
-    let limits = SessionLimits {
-        idle: Nanos::MAX,
-        duration: Nanos::MAX,
-    };
+    let limits = SessionLimits { idle: Nanos::MAX, duration: Nanos::MAX };
     let sessions = Sessions::new(inbox, limits, datagrams, Idle(Arc::clone(shared)));
     let mut worker = Worker::new(driver, MonotonicClock, sessions);
     let count = count(&mut worker, shared);
     shared.served.store(true, Ordering::Relaxed);
-    worker
-        .run_until(|sessions| Role::<D>::is_finished(sessions))
-        .expect("the driver works");
+    worker.run_until(|sessions| Role::<D>::is_finished(sessions)).expect("the driver works");
     count
 }
 
@@ -320,17 +274,13 @@ where
 {
     let mut worker = Worker::new(driver, MonotonicClock, client);
     let (client, io) = worker.parts_mut();
-    client
-        .connect(io, MonotonicClock.now())
-        .expect("the driver works");
+    client.connect(io, MonotonicClock.now()).expect("the driver works");
     worker.run_until(C::is_ready).expect("driver works");
     assert!(worker.role().is_alive(), "it is not let in");
     let (client, _) = worker.parts_mut();
     client.start(MonotonicClock.now(), wait);
     let count = count(&mut worker, shared);
-    worker
-        .run_until(|_| shared.served.load(Ordering::Relaxed))
-        .expect("the driver works");
+    worker.run_until(|_| shared.served.load(Ordering::Relaxed)).expect("the driver works");
     count
 }
 
@@ -355,12 +305,12 @@ where
         };
         scope.spawn(move || {
             let mut driver = EpollDriver::new().expect("epoll is there");
-            let mut front = Front::new(door, None, datagrams, Nanos::from_secs(30));
+            let mut front = Acceptor::new(door, None, datagrams, Nanos::from_secs(30));
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let bound = front.listen(&mut driver, any).expect("a free port");
             address_tx.send(bound).expect("the test waits for it");
             Worker::new(driver, MonotonicClock, front)
-                .run_until(<Front<Door, Accept> as Role<EpollDriver>>::is_finished)
+                .run_until(<Acceptor<Door, Accept> as Role<EpollDriver>>::is_finished)
                 .expect("the driver works");
         });
         let to = address.recv().expect("the front listens");
@@ -399,9 +349,7 @@ fn check_on_uring<K: Kind<Client: Role<UringDriver>>>(cases: &[K]) {
         eprintln!("skipped: {error}");
         return;
     }
-    check(cases, || {
-        UringDriver::new().expect("the probe says that it works")
-    });
+    check(cases, || UringDriver::new().expect("the probe says that it works"));
 }
 
 #[test]

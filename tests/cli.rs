@@ -11,17 +11,10 @@ use crate::util::{run, tare};
 fn version_and_help_go_to_stdout() {
     let version = run(&["--version"]);
     assert_eq!(version.code, Some(0));
-    assert_eq!(
-        version.stdout,
-        format!("tare {}\n", env!("CARGO_PKG_VERSION"))
-    );
-    for words in [
-        &["--help"][..],
-        &["lat", "--help"],
-        &["bw", "--help"],
-        &["bw", "-h"],
-        &["serve", "-h"],
-    ] {
+    assert_eq!(version.stdout, format!("tare {}\n", env!("CARGO_PKG_VERSION")));
+    for words in
+        [&["--help"][..], &["lat", "--help"], &["bw", "--help"], &["bw", "-h"], &["serve", "-h"]]
+    {
         let help = run(words);
         assert_eq!(help.code, Some(0), "{words:?}");
         assert!(help.stdout.contains("Examples:"), "{words:?}");
@@ -50,19 +43,13 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["lat", "--cpus", "5-2"], "backwards"),
         (&["lat", "--rate", "0"], "rate"),
         (&["lat", "--format", "yaml"], "markdown"),
-        (
-            &["lat", "-o", "a.xml"],
-            ".json .jsonl .csv .md .txt or .html",
-        ),
+        (&["lat", "-o", "a.xml"], ".json .jsonl .csv .md .txt or .html"),
         (
             &["lat", "-o", "/nonexistent/a.json"],
             "--output /nonexistent/a.json: there is no directory /nonexistent; create it (mkdir -p /nonexistent)",
         ),
         (&["http", "http://::1:9/"], "write http://[::1]:9/"),
-        (
-            &["lat", "--secret-file", "/nonexistent/secret"],
-            "secret file",
-        ),
+        (&["lat", "--secret-file", "/nonexistent/secret"], "secret file"),
         (&["bw", "--udp", "--size", "8"], "header of 16 bytes"),
         (&["bw", "--udp", "--size", "64K"], "the largest datagram"),
         (&["bw", "--udp", "--nodelay"], "--nodelay is for TCP"),
@@ -74,17 +61,11 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["bw", "--direction", "left"], "up, down, both"),
         (&["bw", "--reverse", "--bidir"], "--bidir"),
         (&["bw", "--bind", "eth0"], "no IP address"),
-        (
-            &["bw", "--zerocopy", "on", "--backend", "epoll"],
-            "io_uring",
-        ),
+        (&["bw", "--zerocopy", "on", "--backend", "epoll"], "io_uring"),
         (&["bw", "--assert", "bandwidth>fast"], "bandwidth>10Gbit"),
         (&["bw", "--assert", "p99<1s"], "no latency"),
         (&["lat", "--assert", "size=9:p99<1s"], "leave `size=9` out"),
-        (
-            &["http", "node", "--assert", "stage=2:p99<1s"],
-            "no step of this run has stage=2",
-        ),
+        (&["http", "node", "--assert", "stage=2:p99<1s"], "no step of this run has stage=2"),
         (&["lat", "--under-load", "-d 5s"], "'-d'"),
         (&["lat", "--under-load", "-P 1,8"], "a list"),
         (&["http", "https://node/"], "not built yet"),
@@ -93,10 +74,7 @@ fn mistakes_are_one_line_and_exit_code_2() {
         (&["http", "node/a b"], "write it as %20"),
         (&["http", "node", "-R", "0"], "rate"),
         (&["http", "node", "--late", "drop"], "-R or --stages"),
-        (
-            &["http", "node", "--body-file", "/nonexistent/body"],
-            "cannot be read",
-        ),
+        (&["http", "node", "--body-file", "/nonexistent/body"], "cannot be read"),
         (&["http", "a/", "b/"], "one host and port"),
         (&["http", "-c", "200000", "node"], "--bind"),
         (&["bw", "-o", "a.hgrm"], "bw measures none"),
@@ -157,11 +135,7 @@ fn completions_and_manual_come_from_the_definitions() {
     }
     let all = run(&["man"]);
     assert_eq!(all.code, Some(0));
-    for flag in [
-        "\\-\\-server\\-delay",
-        "\\-\\-under\\-load",
-        "\\-\\-zerocopy",
-    ] {
+    for flag in ["\\-\\-server\\-delay", "\\-\\-under\\-load", "\\-\\-zerocopy"] {
         assert!(all.stdout.contains(flag), "{flag}");
     }
 
@@ -194,12 +168,8 @@ fn completions_and_manual_come_from_the_definitions() {
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     for words in [&["man"][..], &["lat", "--help"], &["completions", "zsh"]] {
-        let mut child = tare()
-            .args(words)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            tare().args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let mut stderr = String::new();
         let mut pipe = child.stderr.take().unwrap();
@@ -211,10 +181,7 @@ fn a_reader_that_leaves_is_no_failure() {
 
 #[test]
 fn a_full_disk_is_told() {
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = tare().arg("man").stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();

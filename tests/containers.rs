@@ -15,12 +15,7 @@ const UNAVAILABLE: i32 = 77;
 fn script(name: &str, words: &str) -> Command {
     let mut command = Command::new(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
     command.args(words.split_whitespace());
-    for variable in [
-        "TARE_SECRET",
-        "TARE_LAB_NET",
-        "TARE_LAB_PORT",
-        "XDG_RUNTIME_DIR",
-    ] {
+    for variable in ["TARE_SECRET", "TARE_LAB_NET", "TARE_LAB_PORT", "XDG_RUNTIME_DIR"] {
         command.env_remove(variable);
     }
     // A daemon that runs anyway is somebody's: containers of a test do not belong into it.
@@ -58,10 +53,8 @@ fn each_container_is_found_for_what_it_is() {
         return;
     }
     // The others, and throttling, take longer than a test may: `.ci/run` checks all.
-    let job = Job::start(script(
-        "container-lab",
-        "check --arms host,runc,published,seccomp,gvisor?",
-    ));
+    let job =
+        Job::start(script("container-lab", "check --arms host,runc,published,seccomp,gvisor?"));
     let pid = job.id();
     let ran = job.wait();
     leaves_nothing(pid);

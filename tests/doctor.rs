@@ -16,19 +16,12 @@ fn findings(ran: &Ran) -> BTreeMap<String, Value> {
     let schema: Value = serde_json::from_str(schema).unwrap();
     jsonschema::meta::validate(&schema).expect("the schema itself is valid");
     let validator = jsonschema::draft202012::new(&schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(&document)
-        .map(|e| format!("{e} at {}", e.instance_path()))
-        .collect();
+    let errors: Vec<String> =
+        validator.iter_errors(&document).map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?} in {document:#}");
     let findings = document["findings"].as_array().unwrap().iter();
     findings
-        .map(|finding| {
-            (
-                finding["code"].as_str().unwrap().to_owned(),
-                finding.clone(),
-            )
-        })
+        .map(|finding| (finding["code"].as_str().unwrap().to_owned(), finding.clone()))
         .collect()
 }
 
@@ -62,11 +55,7 @@ fn every_format_tells_the_same_findings() {
         let ran = run(&["doctor", "--look", "10ms", "--format", format]).exits(0);
         assert_eq!(ran.stderr, "");
         for code in codes {
-            assert!(
-                ran.stdout.contains(code),
-                "{format}: {code}: {}",
-                ran.stdout
-            );
+            assert!(ran.stdout.contains(code), "{format}: {code}: {}", ran.stdout);
         }
         assert!(ran.stdout.contains("tare doctor: CPU"), "{}", ran.stdout);
         assert!(!ran.stdout.contains('\x1b'));
@@ -88,20 +77,12 @@ fn what_spoils_is_fatal_to_those_who_ask() {
 #[test]
 fn cpus_are_those_asked_for() {
     let cpu = fs::read_to_string("/proc/self/status").unwrap();
-    let allowed = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
-        .unwrap();
+    let allowed = cpu.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let first = allowed.trim().split(['-', ',']).next().unwrap();
-    let words = [
-        "doctor", "--cpus", first, "--look", "10ms", "--format", "json",
-    ];
+    let words = ["doctor", "--cpus", first, "--look", "10ms", "--format", "json"];
     let ran = run(&words).exits(0);
     let document: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(
-        document["cpus"],
-        serde_json::json!([first.parse::<u32>().unwrap()])
-    );
+    assert_eq!(document["cpus"], serde_json::json!([first.parse::<u32>().unwrap()]));
 }
 
 /// Every sysctl, interrupt's affinity and CPU setting that it reads, as they stand.
@@ -171,9 +152,7 @@ fn a_place_without_routes_is_examined_all_the_same() {
     assert_eq!(found["path-mtu"]["value"], 1_500.0);
     // A route that takes less says so.
     let narrow = format!("ip route add {}/32 dev inner mtu 1300", place.outer);
-    let ran = Job::start(place.tare_after(&narrow, &words))
-        .wait()
-        .exits(0);
+    let ran = Job::start(place.tare_after(&narrow, &words)).wait().exits(0);
     let found = findings(&ran);
     assert_eq!(found["path-mtu"]["level"], "note");
     assert_eq!(found["path-mtu"]["value"], 1_300.0);
@@ -181,8 +160,5 @@ fn a_place_without_routes_is_examined_all_the_same() {
     let words = [&["doctor", "203.0.113.9"], &words[2..]].concat();
     let ran = Job::start(place.tare(&words)).wait().exits(0);
     let why = findings(&ran)["route"]["what"].clone();
-    assert!(
-        why.as_str().unwrap().starts_with("no route to 203.0.113.9"),
-        "{why}"
-    );
+    assert!(why.as_str().unwrap().starts_with("no route to 203.0.113.9"), "{why}");
 }

@@ -26,10 +26,7 @@ fn measured(flags: &str, backend: &str) -> Value {
         }
         assert_eq!(result["instances"].as_array().unwrap().len(), 1);
     }
-    assert_eq!(
-        report["environment"]["servers"].as_array().unwrap().len(),
-        1
-    );
+    assert_eq!(report["environment"]["servers"].as_array().unwrap().len(), 1);
     assert_eq!(serve.stops(), "");
     report
 }
@@ -57,11 +54,7 @@ fn tcp_and_udp_by_time() {
             );
             assert!(at("service/max") < 40_000_000_000);
             let figures = figure(result, "/latency/server_residence/count");
-            assert_eq!(
-                figures,
-                completed(&report, 0),
-                "each reply told its residence"
-            );
+            assert_eq!(figures, completed(&report, 0), "each reply told its residence");
             if proto == "tcp" {
                 assert_eq!(figure(result, "/latency/connect/count"), 1);
             } else {
@@ -81,30 +74,18 @@ fn sizes_and_connections_make_a_step_each() {
             .iter()
             .map(|result| {
                 assert_eq!(result["operations"]["completed"], 60);
-                assert_eq!(
-                    result["connections"]["established"],
-                    result["params"]["connections"]
-                );
+                assert_eq!(result["connections"]["established"], result["params"]["connections"]);
                 // Of messages too short to carry it the residence comes as a whole, at the end.
                 assert_eq!(result["latency"]["server_residence"]["count"], 60);
                 let params = &result["params"];
-                (
-                    figure(params, "/size_bytes"),
-                    figure(params, "/connections"),
-                )
+                (figure(params, "/size_bytes"), figure(params, "/connections"))
             })
             .collect();
         let sizes = [1, 65_536, 1, 4, 16];
-        let expected: Vec<_> = sizes
-            .iter()
-            .flat_map(|&size| [(size, 1), (size, 3)])
-            .collect();
+        let expected: Vec<_> = sizes.iter().flat_map(|&size| [(size, 1), (size, 3)]).collect();
         assert_eq!(steps, expected);
 
-        let report = measured(
-            "--udp --size 16,1400,60000 -c 2 -n 60 --wait block",
-            backend,
-        );
+        let report = measured("--udp --size 16,1400,60000 -c 2 -n 60 --wait block", backend);
         assert_eq!(report["results"].as_array().unwrap().len(), 3);
         for result in report["results"].as_array().unwrap() {
             assert_eq!(result["operations"]["completed"], 60, "{result:#}");
@@ -126,10 +107,7 @@ fn counts_are_exact_over_workers_and_connections() {
             let report = measured(flags, backend);
             let asked = flags.split_whitespace().nth(1).unwrap();
             assert_eq!(completed(&report, 0).to_string(), asked, "{flags}");
-            assert_eq!(
-                figure(&report, "/results/0/operations/due").to_string(),
-                asked
-            );
+            assert_eq!(figure(&report, "/results/0/operations/due").to_string(), asked);
         }
     }
 }
@@ -141,15 +119,9 @@ fn a_connection_for_every_ping() {
         let result = &report["results"][0];
         assert_eq!(completed(&report, 0), 200);
         assert_eq!(figure(result, "/latency/connect/count"), 200);
-        assert!(
-            figure(result, "/connections/sockets_used") > 200,
-            "and those of the warm-up"
-        );
+        assert!(figure(result, "/connections/sockets_used") > 200, "and those of the warm-up");
         let at = |name: &str| figure(result, &format!("/latency/{name}_ns"));
-        assert!(
-            at("service/p50") > at("connect/p50"),
-            "the service time holds the connect"
-        );
+        assert!(at("service/p50") > at("connect/p50"), "the service time holds the connect");
 
         let report = measured("--connect-each -n 50 -c 4 --threads 2 --rate 500", backend);
         assert_eq!(completed(&report, 0), 50);
@@ -191,11 +163,7 @@ fn an_open_loop_beyond_what_the_server_can_do_loses_nothing() {
         assert_eq!(figure(operations, "/due"), 200);
         assert!(figure(operations, "/unsent_at_end") > 100, "{operations}");
         let response = &report["results"][0]["latency"]["response"];
-        assert_eq!(
-            figure(response, "/count"),
-            200,
-            "each that was due has its sample"
-        );
+        assert_eq!(figure(response, "/count"), 200, "each that was due has its sample");
         assert!(figure(response, "/censored") >= figure(operations, "/unsent_at_end"));
         assert!(figure(response, "/p50_ns") > 50_000_000, "{response}");
         let warnings = report["warnings"].as_array().unwrap();
@@ -221,11 +189,7 @@ fn both_ends_wait_as_asked() {
                 assert_ne!(text(server, "/wait_reason"), "");
             }
             let sleeps = wait != "spin";
-            assert_eq!(
-                instrument["client"]["wakeup_p99_ns"].is_u64(),
-                sleeps,
-                "{wait}"
-            );
+            assert_eq!(instrument["client"]["wakeup_p99_ns"].is_u64(), sleeps, "{wait}");
             let service = &report["results"][0]["latency"]["service"];
             let [value, error] = ["/p50_ns", "/errors_ns/p50"]
                 .map(|at| service.pointer(at).and_then(Value::as_u64).unwrap());
@@ -246,10 +210,7 @@ fn a_delay_of_the_far_end_is_its_residence() {
             assert_eq!(figure(latency, "/server_residence/count"), 50);
             for name in ["server_residence/min", "service/min"] {
                 // The histogram of three digits rounds down within a bin.
-                assert!(
-                    figure(latency, &format!("/{name}_ns")) >= 299_500,
-                    "{flags}: {latency:#}"
-                );
+                assert!(figure(latency, &format!("/{name}_ns")) >= 299_500, "{flags}: {latency:#}");
             }
         }
     }
@@ -361,10 +322,7 @@ fn a_full_server_says_so() {
         let first = Job::lat(serve.address(), &flags);
         first.is_measuring();
         let flags = format!("-n 5 --wait block --proto {proto}");
-        let words = [
-            "refused: the server has 2 sessions and takes no more",
-            "--max-sessions",
-        ];
+        let words = ["refused: the server has 2 sessions and takes no more", "--max-sessions"];
         lat(serve.address(), &flags).exits(1).complains(&words);
         drop(first);
     }
@@ -405,17 +363,10 @@ fn sessions_that_fall_silent_are_ended() {
 #[test]
 fn a_backend_that_the_server_does_not_offer_is_refused() {
     for backend in backends() {
-        let other = if *backend == "uring" {
-            "epoll"
-        } else {
-            "uring"
-        };
+        let other = if *backend == "uring" { "epoll" } else { "uring" };
         let serve = Serve::start(&format!("--backend {backend}"));
         let report = lat(serve.address(), "-n 5 --wait block").exits(0).report();
-        assert_eq!(
-            report["results"][0]["instrument"]["server"]["backend"],
-            *backend
-        );
+        assert_eq!(report["results"][0]["instrument"]["server"]["backend"], *backend);
         if backends().contains(&other) {
             let flags = format!("-n 5 --wait block --backend {other}");
             let ran = lat(serve.address(), &flags).exits(1);
@@ -427,9 +378,7 @@ fn a_backend_that_the_server_does_not_offer_is_refused() {
 #[test]
 fn cpus_are_those_asked_for() {
     let serve = Serve::start("--cpus 0");
-    let report = lat(serve.address(), "-n 20 --wait block --cpus 0")
-        .exits(0)
-        .report();
+    let report = lat(serve.address(), "-n 20 --wait block --cpus 0").exits(0).report();
     let result = &report["results"][0];
     assert_eq!(result["instrument"]["client"]["cpus"], json!([0]));
     assert_eq!(result["instrument"]["server"]["cpus"], json!([0]));
@@ -457,10 +406,9 @@ fn assertions_decide_the_exit_code() {
     let ran = ran.complains(&["p99.99<10s", "cannot be told from this data"]);
     assert_eq!(ran.report()["assertions"][0]["holds"], Value::Null);
     // What no data would decide is told before there are any: lateness needs a schedule.
-    for (never, says) in [
-        ("lateness.p50<10s", "give a rate with -R"),
-        ("size=65:p50<10s", "leave `size=65` out"),
-    ] {
+    for (never, says) in
+        [("lateness.p50<10s", "give a rate with -R"), ("size=65:p50<10s", "leave `size=65` out")]
+    {
         let ran = with(&format!("--assert {never}")).exits(2);
         assert_eq!(ran.stdout, "");
         ran.complains(&[never, says]);
@@ -481,17 +429,10 @@ fn a_disturbed_run_is_fatal_when_strict() {
     assert_eq!(client["disturbed"], true, "{client:#}");
     assert_ne!(client["disturbances"], json!([]));
     let told = warnings(&report);
-    assert!(
-        told.contains(&"client-preempted") && told.contains(&"shares-cpu"),
-        "{told:?}"
-    );
+    assert!(told.contains(&"client-preempted") && told.contains(&"shares-cpu"), "{told:?}");
     lat(serve.address(), &format!("{flags} --strict")).exits(4);
     // It comes before an assertion that fails.
-    lat(
-        serve.address(),
-        &format!("{flags} --strict --assert p50<1ns"),
-    )
-    .exits(4);
+    lat(serve.address(), &format!("{flags} --strict --assert p50<1ns")).exits(4);
 }
 
 #[test]
@@ -542,14 +483,8 @@ fn a_machine_without_a_cpu_to_spare_is_told_and_fatal_when_strict() {
             // Two spinners are there for each CPU: an end has a third of one.
             let server = &report["results"][0]["instrument"]["server"];
             let waited = [client, server].map(|end| end["run_queue_ns"].as_u64());
-            assert!(
-                waited.iter().max() > Some(&Some(150_000_000)),
-                "{flags}: {waited:?}"
-            );
-            assert!(
-                client["disturbed"] == true || server["disturbed"] == true,
-                "{flags}"
-            );
+            assert!(waited.iter().max() > Some(&Some(150_000_000)), "{flags}: {waited:?}");
+            assert!(client["disturbed"] == true || server["disturbed"] == true, "{flags}");
             let codes = warnings(&report);
             let is_told = |end| codes.contains(&format!("{end}-waited-for-cpu").as_str());
             assert!(is_told("client") || is_told("server"), "{flags}: {codes:?}");

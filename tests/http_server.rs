@@ -12,9 +12,7 @@ use crate::util::{Serve, backends, eventually};
 /// All that a server sends to what closes the connection.
 fn ask(serve: &Serve, request: &str) -> String {
     let mut stream = TcpStream::connect(serve.address()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -55,9 +53,8 @@ fn http_is_served_beside_sessions() {
         assert!(echoed.ends_with(&body));
         assert!(ask(&serve, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 400 "));
         // Connections that have nothing to say yet are kept.
-        let silent: Vec<TcpStream> = (0..500)
-            .map(|_| TcpStream::connect(serve.address()).unwrap())
-            .collect();
+        let silent: Vec<TcpStream> =
+            (0..500).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
         for mut stream in silent {
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
             let mut answer = String::new();
@@ -99,13 +96,9 @@ fn the_queue_records_when_the_kernel_got_a_first_request() {
                 let stream = TcpStream::connect(serve.address()).unwrap();
                 let patience = Some(Duration::from_millis(50));
                 stream.set_read_timeout(patience).unwrap();
-                (&stream)
-                    .write_all(b"GET /queue?service=1us HTTP/1.0\r\n\r\n")
-                    .unwrap();
+                (&stream).write_all(b"GET /queue?service=1us HTTP/1.0\r\n\r\n").unwrap();
                 assert!((&stream).read(&mut [0]).is_err(), "the server does not run");
-                stream
-                    .set_read_timeout(Some(Duration::from_secs(10)))
-                    .unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
                 stream
             });
             serve.job.signal(Signal::SIGCONT);

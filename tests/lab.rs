@@ -17,13 +17,9 @@ const UNAVAILABLE: i32 = 77;
 
 fn script(name: &str) -> Command {
     let mut command = Command::new(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")));
-    for variable in [
-        "TARE_SECRET",
-        "TARE_SERVE_ARGS",
-        "TARE_LAB_NET",
-        "TARE_LAB_PORT",
-        "XDG_RUNTIME_DIR",
-    ] {
+    for variable in
+        ["TARE_SECRET", "TARE_SERVE_ARGS", "TARE_LAB_NET", "TARE_LAB_PORT", "XDG_RUNTIME_DIR"]
+    {
         command.env_remove(variable);
     }
     command.env("TARE", tare().get_program());
@@ -46,11 +42,7 @@ fn program(name: &str, text: &str) -> (TempDir, String) {
     let file = directory.path().join(name);
     fs::write(&file, text).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!(
-        "{}:{}",
-        directory.path().display(),
-        std::env::var("PATH").unwrap()
-    );
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
     (directory, path)
 }
 
@@ -68,13 +60,8 @@ fn traces_of(pid: u32) -> Vec<String> {
     let namespaces = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let namespaces = namespaces.map(|entry| entry.file_name().into_string().unwrap());
     let of_lab = format!("{lab}-");
-    let mut traces: Vec<_> = namespaces
-        .filter(|name| name.starts_with(&of_lab))
-        .collect();
-    for path in [
-        format!("/run/tare-lab/{lab}"),
-        format!("/sys/class/net/tl{pid}"),
-    ] {
+    let mut traces: Vec<_> = namespaces.filter(|name| name.starts_with(&of_lab)).collect();
+    for path in [format!("/run/tare-lab/{lab}"), format!("/sys/class/net/tl{pid}")] {
         if Path::new(&path).exists() {
             traces.push(path);
         }
@@ -100,10 +87,7 @@ fn measure(topology: &str, flags: &str) -> Option<Vec<Value>> {
     let ran = job.wait();
     leaves_nothing(pid);
     if ran.code == Some(UNAVAILABLE) {
-        assert!(
-            ran.stderr.contains("this kernel cannot make it"),
-            "{ran:#?}"
-        );
+        assert!(ran.stderr.contains("this kernel cannot make it"), "{ran:#?}");
         eprintln!("skipped: {topology}: {}", ran.stderr);
         return None;
     }
@@ -121,9 +105,7 @@ fn every_topology_is_measured(flags: &str, begin: &str) {
     }
     let topologies = ran(lab("topologies")).exits(0).stdout;
     let topologies: Vec<_> = topologies.lines().collect();
-    let expected = [
-        "veth", "bridge", "dnat", "routed", "vxlan", "macvlan", "balanced",
-    ];
+    let expected = ["veth", "bridge", "dnat", "routed", "vxlan", "macvlan", "balanced"];
     assert_eq!(topologies, expected);
     for topology in topologies {
         for report in measure(topology, flags).into_iter().flatten() {
@@ -192,9 +174,8 @@ fn what_a_killed_lab_left_behind_is_named_and_taken_down() {
 
 /// Whether there is no such process, or nothing of it but its exit code.
 fn has_ended(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
-        stat.rsplit(')').next().unwrap().starts_with(" Z")
-    })
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"))
 }
 
 #[test]
@@ -264,9 +245,7 @@ fn the_table_has_a_row_per_size_and_a_column_per_path() {
             .split(' '),
     );
     command.arg(&record).env("PATH", path);
-    command
-        .env("REAL_TARE", tare().get_program())
-        .env("TARE", directory.path().join("tare"));
+    command.env("REAL_TARE", tare().get_program()).env("TARE", directory.path().join("tare"));
     let ran = ran(command).exits(1);
     assert_eq!(ran.stderr, "", "no progress but on a terminal");
     let rows: Vec<Vec<_>> = ran
@@ -279,19 +258,12 @@ fn the_table_has_a_row_per_size_and_a_column_per_path() {
     assert_eq!((rows[2][0], rows[3][0]), ("64 B", "4 KiB"));
     for column in [1, 2] {
         let (cut, whole) = (rows[2][column], rows[3][column]);
-        assert!(
-            cut.contains(" µs / ") && cut.ends_with("<br>failed"),
-            "{cut}"
-        );
-        assert!(
-            whole.contains(" µs / ") && whole.ends_with("<br>12.3 Gbit/s"),
-            "{whole}"
-        );
+        assert!(cut.contains(" µs / ") && cut.ends_with("<br>failed"), "{cut}");
+        assert!(whole.contains(" µs / ") && whole.ends_with("<br>12.3 Gbit/s"), "{whole}");
     }
-    for line in [
-        "Failed: bridge, 64 B, bw: exit code 1: the path is cut",
-        "Not on this kernel: macvlan: ",
-    ] {
+    for line in
+        ["Failed: bridge, 64 B, bw: exit code 1: the path is cut", "Not on this kernel: macvlan: "]
+    {
         assert!(ran.stdout.contains(line), "{line:?} not in {ran:#?}");
     }
     let record: Value = serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
@@ -300,10 +272,6 @@ fn the_table_has_a_row_per_size_and_a_column_per_path() {
     let cells = record["cells"].as_array().unwrap();
     assert_eq!(cells.len(), 4);
     for cell in cells {
-        assert_eq!(
-            cell["rounds"]["p50_ns"].as_array().unwrap().len(),
-            2,
-            "{cell}"
-        );
+        assert_eq!(cell["rounds"]["p50_ns"].as_array().unwrap().len(), 2, "{cell}");
     }
 }

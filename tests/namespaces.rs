@@ -19,9 +19,7 @@ fn what_a_killed_run_left_behind_is_named_at_the_next_start() {
         panic!("no entry of {}", client.id());
     };
     // Something else keeps the namespace alive.
-    let server = fs::read_dir(format!("/proc/{}/task", client.id()))
-        .unwrap()
-        .flatten();
+    let server = fs::read_dir(format!("/proc/{}/task", client.id())).unwrap().flatten();
     let namespaces = server.map(|task| fs::File::open(task.path().join("ns/net")).unwrap());
     let held: Vec<_> = namespaces.collect();
     client.signal(Signal::SIGKILL);
@@ -48,8 +46,7 @@ fn journal_of(pid: u32) -> Vec<String> {
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
     let entries = texts.filter_map(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     let own = entries.filter(|entry| entry["pid"] == json!(pid));
-    own.filter_map(|entry| Some(entry["link"].as_str()?.to_owned()))
-        .collect()
+    own.filter_map(|entry| Some(entry["link"].as_str()?.to_owned())).collect()
 }
 
 #[test]
@@ -97,16 +94,10 @@ fn veth_goes_with_a_run_that_is_killed() {
     client.wait();
     // The kernel takes the namespace down by itself, in a moment; and another run works meanwhile.
     lat("veth", "-n 50 --wait block").exits(0);
-    eventually("the pair goes with its namespace", || {
-        !links_of_tare().contains(&links[0])
-    });
+    eventually("the pair goes with its namespace", || !links_of_tare().contains(&links[0]));
     // That run, or the next, finds the entry settled.
     lat("veth", "-n 50 --wait block").exits(0);
-    assert_eq!(
-        journal_of(pid),
-        [""; 0],
-        "the next start clears the journal"
-    );
+    assert_eq!(journal_of(pid), [""; 0], "the next start clears the journal");
 }
 
 #[test]
@@ -121,15 +112,9 @@ fn a_server_inside_a_namespace_is_measured_from_outside() {
             let flags = format!("-n 200 -c 2 --wait block --proto {proto} --backend {backend}");
             let report = lat(serve.address(), &flags).exits(0).report();
             assert_eq!(figure(&report, "/results/0/operations/completed"), 200);
-            assert_eq!(
-                report["environment"]["client"]["device"]["name"],
-                netns.name
-            );
+            assert_eq!(report["environment"]["client"]["device"]["name"], netns.name);
             // One machine, whatever the namespace: its CPUs are shared out.
-            assert_eq!(
-                report["environment"]["servers"].as_array().unwrap().len(),
-                1
-            );
+            assert_eq!(report["environment"]["servers"].as_array().unwrap().len(), 1);
         }
     }
     serve.stops();

@@ -107,10 +107,7 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         // The link first: the namespace may live on for as long as a socket of it does.
-        for words in [
-            format!("link del {}", self.name),
-            format!("netns del {}", self.name),
-        ] {
+        for words in [format!("link del {}", self.name), format!("netns del {}", self.name)] {
             let _ = Command::new("ip").args(words.split_whitespace()).status();
         }
     }

@@ -54,10 +54,7 @@ fn a_server_is_accounted_for_beside_every_measurement() {
             assert_eq!(one["note"], Value::Null, "{one:#}");
             let machine = &report["results"][0]["cpu"]["client"];
             let share = |name: &str| machine[name].as_f64().unwrap();
-            assert!(
-                share("machine_softirq") <= share("machine_busy"),
-                "{machine:#}"
-            );
+            assert!(share("machine_softirq") <= share("machine_busy"), "{machine:#}");
             let plan = &report["plan"]["observe"][0];
             assert_eq!(plan["what"], one["what"]);
         }
@@ -68,10 +65,8 @@ fn a_server_is_accounted_for_beside_every_measurement() {
 fn what_ends_in_the_measured_phase_is_told() {
     let serve = Serve::start("");
     let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
-    let flags = format!(
-        "-n 100k --timeout 30s --wait block --warmup 0 --observe it=pid:{}",
-        sleeper.id()
-    );
+    let flags =
+        format!("-n 100k --timeout 30s --wait block --warmup 0 --observe it=pid:{}", sleeper.id());
     let client = Job::lat(serve.address(), &flags);
     client.is_measuring();
     sleeper.kill().unwrap();
@@ -113,11 +108,7 @@ impl Limited {
     /// To a tenth of a CPU; none where the CPU controller cannot be had here.
     fn make() -> Option<Self> {
         let name = format!("tare-test-{}", std::process::id());
-        for hierarchy in [
-            "/sys/fs/cgroup",
-            "/sys/fs/cgroup/cpu",
-            "/sys/fs/cgroup/cpu,cpuacct",
-        ] {
+        for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"] {
             let directory = PathBuf::from(hierarchy).join(&name);
             let has = |file: &str| PathBuf::from(hierarchy).join(file).exists();
             let is_v1 = has("cpu.cfs_quota_us");
@@ -128,10 +119,7 @@ impl Limited {
                 true => ("cpu.cfs_quota_us", "10000"),
                 false => ("cpu.max", "10000 100000"),
             };
-            let made = Self {
-                name: name.clone(),
-                directory,
-            };
+            let made = Self { name: name.clone(), directory };
             let path = made.directory.join(file);
             if path.exists() && fs::write(path, limit).is_ok() {
                 return Some(made);
@@ -174,14 +162,8 @@ fn a_throttled_container_is_named_with_its_limit() {
             assert!(figure(one, "/throttled_periods") <= figure(one, "/periods"));
             assert_eq!(one["cpu_limit"], 0.1, "{one:#}");
             let cpus = one["cpus"].as_f64().unwrap_or(0.0);
-            assert!(
-                cpus < 0.25 && (cpus > 0.0 || what.starts_with("cgroup")),
-                "{one:#}"
-            );
-            assert!(
-                warnings(&report).contains(&"observed-throttled"),
-                "{report:#}"
-            );
+            assert!(cpus < 0.25 && (cpus > 0.0 || what.starts_with("cgroup")), "{one:#}");
+            assert!(warnings(&report).contains(&"observed-throttled"), "{report:#}");
             let told = report["warnings"].as_array().unwrap().iter();
             let mut told = told.map(|w| w["message"].as_str().unwrap());
             assert!(

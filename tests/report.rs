@@ -9,17 +9,13 @@ use serde_json::{Value, json};
 use crate::util::{Job, Serve, is_valid, lat, run, text};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// The words of `tare report` with the path of a golden file.
 fn shown(name: &str, flags: &[&str]) -> String {
     let path = golden(name);
-    run(&[&["report", path.to_str().unwrap()], flags].concat())
-        .exits(0)
-        .stdout
+    run(&[&["report", path.to_str().unwrap()], flags].concat()).exits(0).stdout
 }
 
 #[test]
@@ -54,18 +50,11 @@ fn the_ending_of_the_file_says_how() {
     ] {
         let out = shown("saved/lat.json", &["-o", &path(name)]);
         assert_eq!(out, "");
-        assert!(
-            fs::read_to_string(path(name)).unwrap().starts_with(begins),
-            "{name}"
-        );
+        assert!(fs::read_to_string(path(name)).unwrap().starts_with(begins), "{name}");
     }
     let out = shown("saved/lat.json", &["--to", "csv", "-o", &path("b.txt")]);
     assert_eq!(out, "");
-    assert!(
-        fs::read_to_string(path("b.txt"))
-            .unwrap()
-            .starts_with("schema,")
-    );
+    assert!(fs::read_to_string(path("b.txt")).unwrap().starts_with("schema,"));
     shown("saved/http-sweep.json", &["-o", &path("c.hgrm")]);
     assert!(dir.path().join("c-1.hgrm").exists() && dir.path().join("c-2.hgrm").exists());
 }
@@ -85,39 +74,20 @@ fn what_cannot_be_shown_is_told_in_a_line() {
     let bandwidth = golden("saved/bw.json").to_str().unwrap().to_owned();
     let good = golden("saved/lat.json").to_str().unwrap().to_owned();
     for (words, says) in [
-        (
-            vec!["/nonexistent.json"],
-            "/nonexistent.json cannot be read",
-        ),
-        (
-            vec![&*truncated],
-            "half.json ends in the middle of a result",
-        ),
+        (vec!["/nonexistent.json"], "/nonexistent.json cannot be read"),
+        (vec![&*truncated], "half.json ends in the middle of a result"),
         (
             vec![&*later],
             "is of the schema tare/2, and this tare reads tare/1; use the tare that wrote it",
         ),
         (vec![&*good, &*other], "other.json is no result of tare"),
-        (
-            vec![&*bandwidth, "--to", "hgrm"],
-            "holds bandwidth, and no latencies; take --to csv",
-        ),
-        (
-            vec![&*good, "-o", "a.xml"],
-            "names no format; write it as .html",
-        ),
-        (
-            vec![&*good, "-o", "/nonexistent/a.html"],
-            "there is no directory /nonexistent",
-        ),
+        (vec![&*bandwidth, "--to", "hgrm"], "holds bandwidth, and no latencies; take --to csv"),
+        (vec![&*good, "-o", "a.xml"], "names no format; write it as .html"),
+        (vec![&*good, "-o", "/nonexistent/a.html"], "there is no directory /nonexistent"),
         (vec![], "<FILE>..."),
     ] {
         let ran = run(&[&["report"][..], &words].concat()).exits(2);
-        assert_eq!(
-            (ran.stdout.as_str(), ran.stderr.lines().count()),
-            ("", 1),
-            "{ran:?}"
-        );
+        assert_eq!((ran.stdout.as_str(), ran.stderr.lines().count()), ("", 1), "{ran:?}");
         ran.complains(&[says]);
     }
 }
@@ -151,10 +121,7 @@ fn the_command_line_is_told_without_its_secrets() {
     let ran = run(&words).exits(0);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     let line = text(&report, "/plan/command_line");
-    assert!(
-        line.starts_with("tare http ") && line.contains("Accept: */*"),
-        "{line}"
-    );
+    assert!(line.starts_with("tare http ") && line.contains("Accept: */*"), "{line}");
     assert!(!line.contains("hunter2"), "{line}");
     assert_eq!(line.matches("(redacted)").count(), 3, "{line}");
     // The path of the result, and of the plan, is that of the command line.
@@ -168,10 +135,7 @@ fn the_command_line_is_told_without_its_secrets() {
 
     let report = lat(serve.address(), "-n 20 --wait block").exits(0).report();
     let line = text(&report, "/plan/command_line");
-    assert!(
-        line.starts_with(&format!("tare lat {} ", serve.address())),
-        "{line}"
-    );
+    assert!(line.starts_with(&format!("tare lat {} ", serve.address())), "{line}");
 }
 
 #[test]
@@ -205,10 +169,7 @@ fn no_format_tells_the_secrets_of_an_arm() {
         assert!(!written.contains("hunter2"), "{file}: {written}");
     }
     let arm = &report["comparison"]["arms"][1];
-    assert_eq!(
-        text(arm, "/options"),
-        "-H 'X-Auth: (redacted)' --body '(redacted)'"
-    );
+    assert_eq!(text(arm, "/options"), "-H 'X-Auth: (redacted)' --body '(redacted)'");
     let after = text(arm, "/after");
     assert!(after.starts_with("true … (SHA-256 "), "{after}");
 }
@@ -264,10 +225,7 @@ struct Browser {
 
 impl Browser {
     fn find() -> Option<Self> {
-        let found = Command::new("chromium")
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output();
+        let found = Command::new("chromium").arg("--version").stdin(Stdio::null()).output();
         if !found.is_ok_and(|ran| ran.status.success()) {
             eprintln!("skipped: the page in a browser takes chromium (apt-get install chromium)");
             return None;
@@ -305,10 +263,7 @@ impl Browser {
                 "--hide-scrollbars",
                 "--window-size=1200,1600",
             ])
-            .arg(format!(
-                "--user-data-dir={}",
-                self.path("profile").display()
-            ))
+            .arg(format!("--user-data-dir={}", self.path("profile").display()))
             .args(flags)
             .arg(format!("file://{}", page.display()));
         let ran = Job::start(command).wait().exits(0);
@@ -326,9 +281,7 @@ fn requested(net_log: &Path) -> Vec<String> {
         line.contains("\"initiator\":\"") && !line.contains("\"initiator\":\"not an origin\"")
     });
     let urls = of_pages.filter_map(|line| line.split_once("\"url\":\"")?.1.split('"').next());
-    urls.filter(|url| !url.starts_with("file:"))
-        .map(str::to_owned)
-        .collect()
+    urls.filter(|url| !url.starts_with("file:")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -340,12 +293,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
     is_valid(&report);
     let (saved, page) = (browser.path("saved.json"), browser.path("page.html"));
     fs::write(&saved, report.to_string()).unwrap();
-    let words = [
-        "report",
-        saved.to_str().unwrap(),
-        "-o",
-        page.to_str().unwrap(),
-    ];
+    let words = ["report", saved.to_str().unwrap(), "-o", page.to_str().unwrap()];
     run(&words).exits(0);
 
     let net_log = browser.path("net.json");
@@ -384,9 +332,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
     fs::write(&tampered, open.replace("</main>", added)).unwrap();
     browser.open(&tampered, &["--dump-dom".to_owned(), log]);
     assert!(
-        requested(&net_log)
-            .iter()
-            .any(|url| url.contains("127.0.0.1:9")),
+        requested(&net_log).iter().any(|url| url.contains("127.0.0.1:9")),
         "{:?}",
         requested(&net_log)
     );
@@ -400,13 +346,7 @@ fn the_page_is_drawn_by_light_in_the_dark_and_on_paper() {
     let saved = browser.path("saved.json");
     fs::write(&saved, comparison().to_string()).unwrap();
     let page = browser.path("page.html");
-    run(&[
-        "report",
-        saved.to_str().unwrap(),
-        "-o",
-        page.to_str().unwrap(),
-    ])
-    .exits(0);
+    run(&["report", saved.to_str().unwrap(), "-o", page.to_str().unwrap()]).exits(0);
     let mut shots = Vec::new();
     // As Blink counts: 0 is dark, 1 is light.
     for scheme in [0, 1] {
@@ -418,11 +358,7 @@ fn the_page_is_drawn_by_light_in_the_dark_and_on_paper() {
         let (_, said) = browser.open(&page, &flags);
         assert_eq!(said, Vec::<String>::new());
         let png = fs::read(&shot).unwrap();
-        assert!(
-            png.starts_with(b"\x89PNG") && png.len() > 20_000,
-            "{} bytes",
-            png.len()
-        );
+        assert!(png.starts_with(b"\x89PNG") && png.len() > 20_000, "{} bytes", png.len());
         shots.push(png);
     }
     assert_ne!(shots[0], shots[1], "the two look alike");
@@ -430,18 +366,11 @@ fn the_page_is_drawn_by_light_in_the_dark_and_on_paper() {
     let (_, said) = browser.open(&page, &[format!("--print-to-pdf={}", pdf.display())]);
     assert_eq!(said, Vec::<String>::new());
     let pdf = fs::read(&pdf).unwrap();
-    assert!(
-        pdf.starts_with(b"%PDF-") && pdf.len() > 20_000,
-        "{} bytes",
-        pdf.len()
-    );
+    assert!(pdf.starts_with(b"%PDF-") && pdf.len() > 20_000, "{} bytes", pdf.len());
     if let Some(kept) = std::env::var_os("TARE_SHOTS") {
         let kept = PathBuf::from(kept);
-        for (name, bytes) in [
-            ("dark.png", &shots[0]),
-            ("light.png", &shots[1]),
-            ("page.pdf", &pdf),
-        ] {
+        for (name, bytes) in [("dark.png", &shots[0]), ("light.png", &shots[1]), ("page.pdf", &pdf)]
+        {
             fs::write(kept.join(name), bytes).unwrap();
         }
     }

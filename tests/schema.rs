@@ -25,35 +25,23 @@ fn files_of_every_format_are_written_at_once() {
     }
 
     assert_eq!(rejoined(&text("a.jsonl")), whole);
-    let csv: Vec<Vec<String>> = text("a.csv")
-        .lines()
-        .map(|line| line.split(',').map(str::to_owned).collect())
-        .collect();
+    let csv: Vec<Vec<String>> =
+        text("a.csv").lines().map(|line| line.split(',').map(str::to_owned).collect()).collect();
     assert_eq!(csv.len(), 3, "a header and two steps");
     let column = |row: usize, name: &str| {
-        let at = csv[0]
-            .iter()
-            .position(|n| n == name)
-            .unwrap_or_else(|| panic!("{name}"));
+        let at = csv[0].iter().position(|n| n == name).unwrap_or_else(|| panic!("{name}"));
         csv[row][at].clone()
     };
     for (row, size) in [(1, "16"), (2, "64")] {
         assert_eq!(column(row, "size_bytes"), size);
         assert_eq!(column(row, "completed"), "100");
         assert_eq!(column(row, "label"), "night-run");
-        let p50 = figure(
-            &whole,
-            &format!("/results/{}/latency/service/p50_ns", row - 1),
-        );
+        let p50 = figure(&whole, &format!("/results/{}/latency/service/p50_ns", row - 1));
         assert_eq!(column(row, "service_p50_ns"), p50.to_string());
     }
     assert!(text("a.md").contains("| ") && text("a.md").contains("night-run"));
     assert!(text("a.txt").contains("round trip") && text("a.txt").contains("night-run"));
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        names.len(),
-        "and nothing beside"
-    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), names.len(), "and nothing beside");
 }
 
 /// The report that a stream of lines amounts to.
@@ -89,19 +77,13 @@ fn rejoined(lines: &str) -> Value {
 fn a_stream_holds_every_interval_and_result() {
     let serve = Serve::start("");
     let words = "-d 350ms --warmup 10ms --interval 100ms --size 16,64 --wait block --format jsonl";
-    let words: Vec<_> = ["lat", serve.address()]
-        .into_iter()
-        .chain(words.split(' '))
-        .collect();
+    let words: Vec<_> = ["lat", serve.address()].into_iter().chain(words.split(' ')).collect();
     let ran = run(&words).exits(0);
     let report = rejoined(&ran.stdout);
     assert_eq!(report["results"].as_array().unwrap().len(), 2);
     for (step, result) in report["results"].as_array().unwrap().iter().enumerate() {
         let intervals = result["intervals"].as_array().unwrap();
-        let ends: Vec<_> = intervals
-            .iter()
-            .map(|i| figure(i, "/at_ns") / 1_000_000)
-            .collect();
+        let ends: Vec<_> = intervals.iter().map(|i| figure(i, "/at_ns") / 1_000_000).collect();
         assert_eq!(ends, [100, 200, 300, 350]);
         let sum: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
         // What was answered within the measured phase: all but what was under way at its end.
@@ -123,20 +105,8 @@ fn percentiles_are_those_asked_for() {
     // Nine samples would lie beyond it.
     assert_eq!(service["p99_9_ns"], Value::Null);
 
-    let text = run(&[
-        "lat",
-        serve.address(),
-        "-n",
-        "3000",
-        "--percentiles",
-        "50,97.5",
-    ])
-    .exits(0);
-    assert!(
-        text.stdout.contains("p97.5") && !text.stdout.contains("p95 "),
-        "{}",
-        text.stdout
-    );
+    let text = run(&["lat", serve.address(), "-n", "3000", "--percentiles", "50,97.5"]).exits(0);
+    assert!(text.stdout.contains("p97.5") && !text.stdout.contains("p95 "), "{}", text.stdout);
 }
 
 #[test]
@@ -161,10 +131,7 @@ fn stdout_is_the_result_and_stderr_no_progress() {
         }
         // In text the report begins with its warnings.
         assert!(format != "text" || ran.stderr.is_empty(), "{}", ran.stderr);
-        assert!(
-            !ran.stdout.contains('\x1b') && !ran.stdout.contains('\r'),
-            "{format}"
-        );
+        assert!(!ran.stdout.contains('\x1b') && !ran.stdout.contains('\r'), "{format}");
         if format == "json" {
             report(&ran.stdout);
         }
@@ -197,10 +164,7 @@ fn a_seed_and_the_plan_are_told() {
 fn a_bulk_run_is_of_the_schema_and_its_parts_add_up() {
     let serve = Serve::start("");
     let words = "-d 300ms --warmup 10ms --interval 100ms --size 4K,64K --direction both -P 2 --format jsonl";
-    let words: Vec<_> = ["bw", serve.address()]
-        .into_iter()
-        .chain(words.split(' '))
-        .collect();
+    let words: Vec<_> = ["bw", serve.address()].into_iter().chain(words.split(' ')).collect();
     let report = rejoined(&run(&words).exits(0).stdout);
     assert_eq!(report["kind"], "bw");
     let results = report["results"].as_array().unwrap();
@@ -210,14 +174,8 @@ fn a_bulk_run_is_of_the_schema_and_its_parts_add_up() {
         assert_eq!(result["params"]["direction"], "both");
         let received = figure(result, "/bandwidth/received_bytes");
         let flows = ["up", "down"].map(|way| &result["bandwidth"][way]);
-        let of_flows: u64 = flows
-            .map(|flow| figure(flow, "/received_bytes"))
-            .iter()
-            .sum();
-        assert!(
-            received > 0 && received == of_flows,
-            "{received} {of_flows}"
-        );
+        let of_flows: u64 = flows.map(|flow| figure(flow, "/received_bytes")).iter().sum();
+        assert!(received > 0 && received == of_flows, "{received} {of_flows}");
         for flow in flows {
             assert_eq!(flow["streams_bits_per_s"].as_array().unwrap().len(), 2);
             assert_ne!(flow["tcp"], Value::Null);

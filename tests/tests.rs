@@ -3,6 +3,10 @@
     clippy::unwrap_used,
     reason = "helpers of tests are tests: where something is not as it must be, they end"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the black-box tests wait for other processes, whose state only a later look can show"
+)]
 
 mod accuracy;
 mod allocation;
@@ -19,8 +23,8 @@ mod lab;
 mod namespaces;
 mod netns;
 mod observe;
+mod readme;
 mod report;
 mod schema;
-mod tidy;
 mod util;
 mod zones;

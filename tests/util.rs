@@ -91,10 +91,8 @@ pub(crate) fn is_valid(report: &Value) {
         let schema = serde_json::from_str(schema).expect("the schema is JSON");
         jsonschema::draft202012::new(&schema).expect("the schema compiles")
     });
-    let errors: Vec<String> = validator
-        .iter_errors(report)
-        .map(|e| format!("{e} at {}", e.instance_path()))
-        .collect();
+    let errors: Vec<String> =
+        validator.iter_errors(report).map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?} in {report:#}");
     for result in report["results"].as_array().unwrap() {
         for operations in [&result["operations"], &result["warmup"]["operations"]] {
@@ -135,10 +133,7 @@ pub(crate) fn text<'a>(report: &'a Value, pointer: &str) -> &'a str {
 /// The codes of a report's warnings.
 pub(crate) fn warnings(report: &Value) -> Vec<&str> {
     let warnings = report["warnings"].as_array().unwrap();
-    warnings
-        .iter()
-        .map(|w| w["code"].as_str().unwrap())
-        .collect()
+    warnings.iter().map(|w| w["code"].as_str().unwrap()).collect()
 }
 
 /// The real backends of this machine; why one is left out is printed once.
@@ -212,13 +207,7 @@ impl Job {
             Some(pipe) => Lines::of(pipe),
             None => Lines::of(std::io::empty()),
         };
-        Self {
-            child,
-            started,
-            stdout,
-            stderr,
-            _busy: busy,
-        }
+        Self { child, started, stdout, stderr, _busy: busy }
     }
 
     pub(crate) fn tare(words: &[&str]) -> Self {
@@ -407,10 +396,7 @@ impl Serve {
         self.job.signal(Signal::SIGTERM);
         let ran = self.job.wait().exits(0);
         // The one line was read already.
-        assert_eq!(
-            ran.stdout,
-            format!("tare: serving on {}\n", self.addresses.join(" "))
-        );
+        assert_eq!(ran.stdout, format!("tare: serving on {}\n", self.addresses.join(" ")));
         ran.stderr
     }
 }

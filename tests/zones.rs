@@ -21,11 +21,7 @@ impl Link {
         }
         let netns = Netns::make();
         ip(&format!("addr add {OUTER}/64 dev {} nodad", netns.name)).exits(0);
-        ip(&format!(
-            "-n {} addr add {INNER}/64 dev inner nodad",
-            netns.name
-        ))
-        .exits(0);
+        ip(&format!("-n {} addr add {INNER}/64 dev inner nodad", netns.name)).exits(0);
         let flags = format!("--listen [{INNER}%inner]:0");
         let serve = Serve::started(netns.tare(&Serve::words(&flags)));
         Some(Self { netns, serve })
@@ -45,11 +41,7 @@ fn link_local_addresses_are_taken_with_their_zones() {
     for backend in backends() {
         let measured = |words: &str| {
             // A transfer that ends by bytes has no warm-up.
-            let warmup = if words.starts_with("bw") {
-                ""
-            } else {
-                "--warmup 10ms"
-            };
+            let warmup = if words.starts_with("bw") { "" } else { "--warmup 10ms" };
             let words = format!("{words} {warmup} --wait block --format json --backend {backend}");
             let ran = run(&words.split_whitespace().collect::<Vec<_>>()).exits(0);
             let report = ran.report();
@@ -79,11 +71,7 @@ fn link_local_addresses_are_taken_with_their_zones() {
             format!("{elsewhere} --connect-to {target}"),
         ] {
             let report = measured(&words);
-            assert_eq!(
-                figure(&report, "/results/0/operations/completed"),
-                20,
-                "{words}"
-            );
+            assert_eq!(figure(&report, "/results/0/operations/completed"), 20, "{words}");
         }
     }
     let arms = format!(

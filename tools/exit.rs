@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use tare_engine::analysis::assertion;
-use tare_engine::analysis::later::Later;
-use tare_engine::error::{Error, Fault};
-use tare_engine::result::{AssertionResult, Instruments, Report, StepResult, Verdict};
 use tare_engine::run::Finished;
+use tare_stats::assertion;
+use tare_stats::later::Later;
+use tare_stats::result::{AssertionResult, Instruments, Report, StepResult, Verdict};
+use tare_units::error::{Error, Fault};
 
 /// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +90,7 @@ fn measured(report: &Report) -> bool {
         None => report.kind.as_str(),
     };
     let succeeded = |step: &StepResult| match measured {
-        "bw" => step
-            .bandwidth
-            .as_ref()
-            .is_some_and(|b| b.received_bytes > 0),
+        "bw" => step.bandwidth.as_ref().is_some_and(|b| b.received_bytes > 0),
         _ => step.has_answers(),
     };
     let went_through = report.comparison.as_deref().is_none_or(|comparison| {
@@ -107,9 +104,8 @@ fn decided(report: &Report) -> bool {
     match (report.assertions.as_slice(), &report.comparison) {
         ([], Some(comparison)) => {
             let declared = comparison.cells.iter().filter(|cell| cell.declared);
-            let verdicts: Vec<_> = declared
-                .map(|cell| ((&cell.arm, cell.step), cell.verdict))
-                .collect();
+            let verdicts: Vec<_> =
+                declared.map(|cell| ((&cell.arm, cell.step), cell.verdict)).collect();
             answered(&verdicts)
         }
         (assertions, _) => assertions.iter().all(|a| a.holds.is_some()),
@@ -124,9 +120,9 @@ fn answered<P: PartialEq>(verdicts: &[(P, Option<Verdict>)]) -> bool {
         matches!(verdict, Some(Slower | Faster | NoDifferenceShown))
     };
     verdicts.iter().all(|(place, verdict)| match verdict {
-        Some(Verdict::Overload) => verdicts
-            .iter()
-            .any(|(other, verdict)| other == place && is_answer(*verdict)),
+        Some(Verdict::Overload) => {
+            verdicts.iter().any(|(other, verdict)| other == place && is_answer(*verdict))
+        }
         verdict => is_answer(*verdict),
     })
 }
@@ -141,8 +137,8 @@ fn disturbed(report: &Report) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::analysis::later;
-    use tare_engine::result::{Cell, Comparison, Instrument};
+    use tare_stats::later;
+    use tare_stats::result::{Cell, Comparison, Instrument};
 
     use super::*;
     use crate::report::fixtures;
@@ -210,17 +206,11 @@ mod tests {
     #[test]
     fn disturbance_counts_only_when_strict_and_at_either_end() {
         assert_eq!(of(&run(DISTURBED), false), Exit::Measured);
-        assert_eq!(
-            of(&run(DISTURBED | ASSERTION), false),
-            Exit::AssertionFailed
-        );
+        assert_eq!(of(&run(DISTURBED | ASSERTION), false), Exit::AssertionFailed);
         for spoil in [
             |i: &mut Instruments| i.client.saturated = true,
             |i: &mut Instruments| {
-                i.server = Some(Instrument {
-                    disturbed: true,
-                    ..Instrument::default()
-                });
+                i.server = Some(Instrument { disturbed: true, ..Instrument::default() });
             },
         ] {
             let mut finished = run(0);
@@ -262,10 +252,7 @@ mod tests {
     fn a_comparison_is_measured_by_whole_blocks_of_all_arms() {
         let measured = fixtures::compare::comparison;
         assert_eq!(of_comparison(measured()), Exit::Measured);
-        assert_eq!(
-            of_comparison(fixtures::compare::failed_arm()),
-            Exit::CouldNotMeasure
-        );
+        assert_eq!(of_comparison(fixtures::compare::failed_arm()), Exit::CouldNotMeasure);
         let mut report = measured();
         comparison(&mut report).blocks_done = 0;
         assert_eq!(of_comparison(report), Exit::CouldNotMeasure);

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tare_engine::proto::text::visible;
+use tare_units::text::visible;
 
 /// So many lines of a kind are shown one by one; what follows without a pause of [`EVERY`] is counted.
 const SHOWN: u32 = 8;
@@ -69,9 +69,9 @@ impl Tally {
         sums.sort_unstable();
         match std::mem::take(&mut self.lost) {
             0 => {}
-            lost => sums.push(format!(
-                "{lost} lines are missing here: stderr was not read in time"
-            )),
+            lost => {
+                sums.push(format!("{lost} lines are missing here: stderr was not read in time"))
+            }
         }
         sums
     }
@@ -111,15 +111,9 @@ impl Log {
             write_out(out, &lines, &of_thread);
             let _ = done.try_send(());
         };
-        std::thread::Builder::new()
-            .name("tare-log".into())
-            .spawn(body)?;
+        std::thread::Builder::new().name("tare-log".into()).spawn(body)?;
         let start = Instant::now();
-        let entry = Entry {
-            queue,
-            tally,
-            start,
-        };
+        let entry = Entry { queue, tally, start };
         Ok(Self { entry, written })
     }
 
@@ -192,10 +186,7 @@ mod tests {
         }
         assert_eq!(shown, SHOWN);
         assert!(tally.shows("other", "of another kind", now));
-        assert_eq!(
-            tally.sums(),
-            ["9992 more such lines, the last: line 9999".to_owned()]
-        );
+        assert_eq!(tally.sums(), ["9992 more such lines, the last: line 9999".to_owned()]);
         assert!(tally.sums().is_empty());
         // The storm goes on, and is told once a second; after a pause lines are shown again.
         assert!(!tally.shows("stranger", "line", now + SECOND / 2));

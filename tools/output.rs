@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use tare_engine::error::{Error, Result};
-use tare_engine::result::{Interval, Params, Report};
+use tare_stats::result::{Interval, Params, Report};
+use tare_units::error::{Error, Result};
 
 use crate::patient;
 use crate::progress::complain;
@@ -78,10 +78,7 @@ impl OutputFile {
                 let steps = report.results.iter().enumerate();
                 steps
                     .map(|(index, step)| {
-                        (
-                            numbered(&self.path, index + 1),
-                            histogram::percentiles(step),
-                        )
+                        (numbered(&self.path, index + 1), histogram::percentiles(step))
                     })
                     .collect()
             }
@@ -306,10 +303,9 @@ fn place(path: &Path) -> io::Result<Place> {
             mode: found.permissions().mode(),
         }),
         Ok(_) => Ok(Place::Device),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Place::File {
-            path: path.to_owned(),
-            mode: 0o666,
-        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(Place::File { path: path.to_owned(), mode: 0o666 })
+        }
         Err(error) => Err(error),
     }
 }
@@ -389,10 +385,8 @@ mod tests {
     use crate::report::fixtures;
 
     fn outputs(files: &[&Path]) -> Result<Outputs> {
-        let files: Vec<OutputFile> = files
-            .iter()
-            .map(|path| path.to_str().unwrap().parse().unwrap())
-            .collect();
+        let files: Vec<OutputFile> =
+            files.iter().map(|path| path.to_str().unwrap().parse().unwrap()).collect();
         Outputs::open(Format::Text, &files, Look::default())
     }
 
@@ -471,10 +465,7 @@ mod tests {
         fs::write(dir.path().join("target.csv"), "old").unwrap();
         std::os::unix::fs::symlink("target.csv", &link).unwrap();
         let mut outputs = outputs(&[&file, &link]).unwrap();
-        assert!(
-            !file.exists(),
-            "nothing is written before there is something"
-        );
+        assert!(!file.exists(), "nothing is written before there is something");
         let mut report = fixtures::sweep();
         let all = report.results.split_off(1);
         outputs.step(&report);
@@ -501,10 +492,7 @@ mod tests {
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         replace(&file, b"new").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
-        assert_eq!(
-            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

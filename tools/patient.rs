@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
-use tare_engine::bounds::{NAP, OUTPUT_INTERRUPTED};
-use tare_engine::run::observe::Interrupt;
+use tare_units::bounds::{NAP, OUTPUT_INTERRUPTED};
+use tare_units::control::Interrupt;
 
 /// A pipe that is writable takes so much without blocking (POSIX: `PIPE_BUF`, 4,096 on Linux).
 const CHUNK: usize = 4096;

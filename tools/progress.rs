@@ -4,10 +4,11 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tare_engine::proto::text::visible;
-use tare_engine::result::Params;
-use tare_engine::run::observe::{Phase, Progress};
-use tare_engine::units::Nanos;
+use tare_engine::run::observe::Progress;
+use tare_stats::result::Params;
+use tare_units::Nanos;
+use tare_units::control::Phase;
+use tare_units::text::visible;
 
 use crate::report;
 
@@ -47,13 +48,7 @@ impl Bar {
     }
 
     const fn on(shown: Option<ProgressBar>) -> Self {
-        Self {
-            shown,
-            is_bulk: false,
-            is_http: false,
-            last: (0, Nanos::ZERO),
-            bits_per_s: None,
-        }
+        Self { shown, is_bulk: false, is_http: false, last: (0, Nanos::ZERO), bits_per_s: None }
     }
 
     pub(crate) const fn is_shown(&self) -> bool {
@@ -65,11 +60,7 @@ impl Bar {
         self.is_http = params.http.is_some();
         (self.last, self.bits_per_s) = ((0, Nanos::ZERO), None);
         if let Some(bar) = &self.shown {
-            bar.set_prefix(format!(
-                "{}/{total} {}",
-                index + 1,
-                report::parameters(params)
-            ));
+            bar.set_prefix(format!("{}/{total} {}", index + 1, report::parameters(params)));
             bar.set_position(0);
         }
     }

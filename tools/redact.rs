@@ -7,9 +7,9 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory;
-use tare_engine::proto::text::is_deceptive;
-use tare_engine::run::hooks;
-use tare_engine::run::plan::secret::{REDACTED, shown_path, shows_header};
+use tare_engine::http::secret::{REDACTED, shown_path, shows_header};
+use tare_host::hooks;
+use tare_units::text::is_deceptive;
 
 use crate::args::Cli;
 
@@ -98,10 +98,8 @@ impl Value {
 
 /// The words of a command line as one line that a shell reads, secrets redacted.
 pub(crate) fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
-    let mut words: Vec<String> = words
-        .into_iter()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    let mut words: Vec<String> =
+        words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
     // Where the command lies is the machine's business.
     if let Some(name) = words.first().and_then(|word| word.rsplit('/').next()) {
         words[0] = name.to_owned();
@@ -135,19 +133,13 @@ impl Reader {
     fn new(records_hooks: bool) -> Self {
         let mut root = Cli::command();
         root.build();
-        Self {
-            root,
-            records_hooks,
-        }
+        Self { root, records_hooks }
     }
 
     /// What the value of an option is; `None` of a flag, which has none. All commands mean the same by an option's name, as
     /// a test holds.
     fn value_of(&self, is_it: impl Fn(&clap::Arg) -> bool) -> Option<Value> {
-        let mut options = self
-            .root
-            .get_subcommands()
-            .flat_map(clap::Command::get_arguments);
+        let mut options = self.root.get_subcommands().flat_map(clap::Command::get_arguments);
         let Some(option) = options.find(|option| is_it(option)) else {
             return Some(Value::Redacted);
         };
@@ -186,9 +178,7 @@ impl Reader {
             }
             let is_it = |option: &clap::Arg| {
                 option.get_long() == Some(name)
-                    || option
-                        .get_all_aliases()
-                        .is_some_and(|all| all.contains(&name))
+                    || option.get_all_aliases().is_some_and(|all| all.contains(&name))
             };
             return match (self.value_of(is_it), attached) {
                 (Some(value), Some(text)) => {
@@ -204,9 +194,7 @@ impl Reader {
         for (at, letter) in letters.char_indices() {
             let is_it = |option: &clap::Arg| {
                 option.get_short() == Some(letter)
-                    || option
-                        .get_all_short_aliases()
-                        .is_some_and(|all| all.contains(&letter))
+                    || option.get_all_short_aliases().is_some_and(|all| all.contains(&letter))
             };
             if let Some(value) = self.value_of(is_it) {
                 let (option, attached) = letters.split_at(at + letter.len_utf8());
@@ -249,11 +237,7 @@ impl Reader {
         let shown = self.line(&words);
         // As it was typed, rather than quoted again, where nothing was left out; a comment is among no words.
         let untouched = shlex::split(&shown).is_some_and(|again| again == words);
-        if untouched && !typed.contains('#') {
-            typed.to_owned()
-        } else {
-            shown
-        }
+        if untouched && !typed.contains('#') { typed.to_owned() } else { shown }
     }
 }
 
@@ -409,10 +393,7 @@ mod tests {
         let options =
             shown("tare compare --arm-options b='-H \"X-Auth: y\" --body z -c 4' -- http");
         let words = shlex::split(&options).unwrap();
-        assert_eq!(
-            words[3],
-            "b=-H 'X-Auth: (redacted)' --body '(redacted)' -c 4"
-        );
+        assert_eq!(words[3], "b=-H 'X-Auth: (redacted)' --body '(redacted)' -c 4");
         let options = shown("tare compare --arm-options b='--header \"X-Token: y\" -c 4' -- http");
         assert!(options.contains("-c 4"), "{options}");
         assert_eq!(shown("tare lat 'a\nb'").lines().count(), 1);
@@ -422,10 +403,7 @@ mod tests {
     fn hooks_are_told_by_their_first_word_unless_they_are_recorded() {
         let typed = "tare compare --before b='sysctl -w net.core.busy_poll=50' -- lat";
         let line = shown(typed);
-        assert!(
-            line.contains("b=sysctl … (SHA-256 ") && !line.contains("busy_poll"),
-            "{line}"
-        );
+        assert!(line.contains("b=sysctl … (SHA-256 ") && !line.contains("busy_poll"), "{line}");
         let recorded = typed.replacen("compare", "compare --record-hooks", 1);
         assert_eq!(shlex::split(&shown(&recorded)), shlex::split(&recorded));
         assert_eq!(hook("a b\nc", true), "a b c");
@@ -444,9 +422,7 @@ mod tests {
         let mut known = Vec::new();
         for command in ["lat", "bw", "http", "compare"] {
             let command = root.find_subcommand(command).expect("a command");
-            let options = command
-                .get_arguments()
-                .filter(|o| o.get_action().takes_values());
+            let options = command.get_arguments().filter(|o| o.get_action().takes_values());
             for long in options.filter_map(clap::Arg::get_long) {
                 let is_redacted = matches!(Value::of(long), Value::Redacted);
                 assert_eq!(is_redacted, REDACTED_OPTIONS.contains(&long), "--{long}");
@@ -471,10 +447,7 @@ mod tests {
                 let is_same = one.get_long().is_some() && one.get_long() == other.get_long()
                     || one.get_short().is_some() && one.get_short() == other.get_short();
                 let takes_value = |option: &clap::Arg| option.get_action().takes_values();
-                assert!(
-                    !is_same || takes_value(one) == takes_value(other),
-                    "{one} {other}"
-                );
+                assert!(!is_same || takes_value(one) == takes_value(other), "{one} {other}");
             }
         }
     }

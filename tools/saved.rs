@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::Value;
 use serde_json::error::Category;
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::STEPS_MAX;
-use tare_engine::proto::text::make_visible;
-use tare_engine::result::{Comparison, Report, SCHEMA};
+use tare_stats::result::{Comparison, Report, SCHEMA};
+use tare_units::error::{Error, Result};
+use tare_units::limits::STEPS_MAX;
+use tare_units::text::make_visible;
 
 /// The largest result that is read, bytes: a thousand steps take some 20 MiB.
 const RESULT_MAX: u64 = 256 << 20;
@@ -36,10 +36,7 @@ pub(crate) fn read(path: &Path) -> Result<Report> {
     } else {
         Box::new(File::open(path).map_err(unreadable)?)
     };
-    source
-        .take(RESULT_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    source.take(RESULT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > RESULT_MAX {
         let message = format!("{shown} is larger than {} MiB", RESULT_MAX >> 20);
         return Err(Error::usage(message).remedy("name a result, as written by -o FILE.json"));
@@ -68,17 +65,12 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
         Some(SCHEMA) => {}
         Some(other) if other.starts_with("tare/") => {
             let other: String = other.chars().take(40).collect();
-            let why = format!(
-                "is of the schema {}, and this tare reads {SCHEMA}",
-                other.escape_debug()
-            );
+            let why =
+                format!("is of the schema {}, and this tare reads {SCHEMA}", other.escape_debug());
             return Err(refuse(&why, "use the tare that wrote it"));
         }
         _ => {
-            return Err(refuse(
-                "is no result of tare: it names no schema tare/…",
-                WHAT,
-            ));
+            return Err(refuse("is no result of tare: it names no schema tare/…", WHAT));
         }
     }
     let kind = value["kind"].as_str().unwrap_or_default();
@@ -102,10 +94,7 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
     }
     let flaw = report.comparison.as_deref();
     match flaw.and_then(|comparison| flaw_of(&report, comparison)) {
-        Some(why) => Err(refuse(
-            &format!("is no whole result of tare: {why}"),
-            CHANGED,
-        )),
+        Some(why) => Err(refuse(&format!("is no whole result of tare: {why}"), CHANGED)),
         None => Ok(report),
     }
 }
@@ -115,9 +104,7 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
 fn flaw_of(report: &Report, comparison: &Comparison) -> Option<String> {
     let steps = comparison.steps;
     if steps > COMPARED_STEPS_MAX {
-        return Some(format!(
-            "it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"
-        ));
+        return Some(format!("it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"));
     }
     let cells = &comparison.cells;
     if let Some(cell) = cells.iter().find(|cell| cell.step >= steps) {
@@ -131,24 +118,15 @@ fn flaw_of(report: &Report, comparison: &Comparison) -> Option<String> {
         .chain(cells.iter().map(|cell| ("a cell", cell.arm.as_str())))
         .chain(results.filter_map(|result| Some(("a result", result.arm.as_deref()?))))
         .chain(visits.map(|visit| ("a visit", visit.arm.as_str())));
-    let known: Vec<&str> = comparison
-        .arms
-        .iter()
-        .map(|arm| arm.name.as_str())
-        .collect();
+    let known: Vec<&str> = comparison.arms.iter().map(|arm| arm.name.as_str()).collect();
     let (what, stranger) = named.into_iter().find(|(_, arm)| !known.contains(arm))?;
     let stranger: String = stranger.chars().take(40).collect();
-    Some(format!(
-        "{what} is of the arm '{stranger}', which it does not have"
-    ))
+    Some(format!("{what} is of the arm '{stranger}', which it does not have"))
 }
 
 /// Whether it is a line of JSON after the other.
 fn is_lines(bytes: &[u8]) -> bool {
-    let first = bytes
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     serde_json::from_slice::<Value>(first).is_ok_and(|line| line["type"].is_string())
 }
 
@@ -188,10 +166,7 @@ mod tests {
             (String::new(), "x is empty; name a result"),
             ("\n\n".into(), "is empty"),
             ("%PDF-1.7".into(), "x is no JSON (line 1)"),
-            (
-                json[..json.len() / 2].to_owned(),
-                "x ends in the middle of a result",
-            ),
+            (json[..json.len() / 2].to_owned(), "x ends in the middle of a result"),
             (lines, "x holds lines (jsonl)"),
             ("[]".into(), "names no schema"),
             ("{\"schema\": \"other/1\"}".into(), "names no schema"),
@@ -201,23 +176,15 @@ mod tests {
             ),
             (replaced("\"lat\"", "\"smoke\""), "of the kind 'smoke'"),
             (replaced("\"lat\"", "\"compare\""), "no whole result"),
-            (
-                replaced("\"seed\"", "\"sead\""),
-                "no whole result of tare: missing field `seed`",
-            ),
+            (replaced("\"seed\"", "\"sead\""), "no whole result of tare: missing field `seed`"),
             ("[".repeat(100_000), "x is no JSON"),
         ] {
             let error = parse(text.as_bytes(), "x").unwrap_err();
             let message = error.to_string();
             assert!(message.contains(says), "{says}: {message}");
-            assert!(
-                !message.contains('\n') && message.contains("; "),
-                "{message}"
-            );
+            assert!(!message.contains('\n') && message.contains("; "), "{message}");
         }
-        let missing = read(Path::new("/nonexistent/a.json"))
-            .unwrap_err()
-            .to_string();
+        let missing = read(Path::new("/nonexistent/a.json")).unwrap_err().to_string();
         assert!(
             missing.starts_with("/nonexistent/a.json cannot be read: ")
                 && missing
@@ -241,11 +208,7 @@ mod tests {
                 json!(u64::MAX),
                 "a cell is of step 18446744073709551615, and it has 2",
             ),
-            (
-                "/comparison/steps",
-                json!(1),
-                "a cell is of step 2, and it has 1",
-            ),
+            ("/comparison/steps", json!(1), "a cell is of step 2, and it has 1"),
             (
                 "/comparison/baseline",
                 json!("host"),

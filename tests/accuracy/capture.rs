@@ -51,9 +51,7 @@ impl Capture {
         let protocol = SockProtocol::EthAll;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol)
             .expect("root may capture");
-        SockRef::from(&socket)
-            .attach_filter(&filter(port))
-            .expect("the kernel takes the filter");
+        SockRef::from(&socket).attach_filter(&filter(port)).expect("the kernel takes the filter");
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).expect("root may");
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("the kernel stamps");
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(20)).expect("it can");
@@ -143,9 +141,5 @@ fn segment(frame: &[u8], port: u16, at_ns: i64) -> Option<Packet> {
     let (from, to) = (number(0)?, number(2)?);
     let payload = tcp.get(usize::from(*tcp.get(12)? >> 4) * 4..)?;
     let ours = is_tcp && (from == port || to == port) && !payload.is_empty();
-    ours.then(|| Packet {
-        at_ns,
-        to_server: to == port,
-        payload: payload.to_vec(),
-    })
+    ours.then(|| Packet { at_ns, to_server: to == port, payload: payload.to_vec() })
 }

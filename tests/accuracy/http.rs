@@ -3,7 +3,7 @@
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tare_engine::histogram::Distribution;
+use tare_stats::histogram::Distribution;
 
 use super::capture::{Capture, Packet};
 use super::{ATTEMPTS, Shot, is_disturbed, wire};
@@ -46,12 +46,7 @@ impl Held {
     fn measure(shot: &Shot, delay: &str, paced: &str, common: &str) -> Self {
         let run = |path: &str, flags: &str| undisturbed(shot, path, &format!("{flags} {common}"));
         let median = |result: &Value| figure(result, "/latency/service/p50_ns");
-        let bare = || {
-            (
-                median(&run("/echo", "-d 200ms")),
-                median(&run("/echo", paced)),
-            )
-        };
+        let bare = || (median(&run("/echo", "-d 200ms")), median(&run("/echo", paced)));
         let before = bare();
         let held = run(&format!("/echo?delay={delay}"), paced);
         let after = bare();
@@ -122,9 +117,7 @@ fn http_delays_are_measured_as_what_they_are() {
 /// What the server says of one request: when it arrived, and how long it stayed, nanoseconds.
 fn record(packet: &Packet) -> Option<(u64, u64)> {
     let text = String::from_utf8_lossy(&packet.payload);
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("Server-Timing:"))?;
+    let line = text.lines().find(|line| line.starts_with("Server-Timing:"))?;
     let of = |name: &str| {
         let value = line.split(name).nth(1)?.strip_prefix(";dur=")?;
         let value = value.split([',', ' ', ';']).next()?;
@@ -143,10 +136,7 @@ fn follows_lindley(records: &[(u64, u64)], service_ns: u64) -> Vec<u64> {
     for &(arrival, residence) in records {
         free_at = arrival.max(free_at) + service_ns;
         let departure = arrival + residence;
-        assert!(
-            departure >= free_at,
-            "{arrival}: it left before its service was over"
-        );
+        assert!(departure >= free_at, "{arrival}: it left before its service was over");
         late.push(departure - free_at);
     }
     late.sort_unstable();
@@ -166,10 +156,7 @@ impl Beside {
     fn of(result: &Value) -> Self {
         let both =
             |name: &str| ["p50", "p99"].map(|q| figure(result, &format!("/latency/{name}/{q}_ns")));
-        Self {
-            path: both("path"),
-            lateness: both("lateness"),
-        }
+        Self { path: both("path"), lateness: both("lateness") }
     }
 
     /// How far the medians, or the 99th percentiles, of two runs are apart.
@@ -342,19 +329,13 @@ impl Stalled {
         let slack = 2_000_000;
         for (quantile, told, wait) in self.responses {
             let range = wait - slack..=wait + self.drain + slack;
-            check(
-                range.contains(&told),
-                format!("{quantile} {told}, not in {range:?}"),
-            );
+            check(range.contains(&told), format!("{quantile} {told}, not in {range:?}"));
         }
         // The ten that were under way waited in the server; the others were not sent, and their service is untouched.
         let (longest, service) = (self.service_max, self.service_p99);
         check(longest >= 490_000_000, format!("service at most {longest}"));
         let most = self.untouched_p99 + slack;
-        check(
-            service < most,
-            format!("p99 of service {service}, not below {most}"),
-        );
+        check(service < most, format!("p99 of service {service}, not below {most}"));
         let (slow, most) = (self.slow, 490 + self.drain / 1_000_000 + 4);
         check((486..=most).contains(&slow), format!("{slow} over 10 ms"));
         wrong

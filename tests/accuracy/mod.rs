@@ -70,10 +70,7 @@ impl Shot {
 
 /// One run, disturbed or not.
 fn run(serve: &Serve, flags: &str) -> Value {
-    let mut report = Job::start(ahead(&lat_words(serve.address(), flags)))
-        .wait()
-        .exits(0)
-        .report();
+    let mut report = Job::start(ahead(&lat_words(serve.address(), flags))).wait().exits(0).report();
     report["results"][0].take()
 }
 
@@ -97,10 +94,7 @@ fn spinning(serve: &Serve, backend: &str, delay: &str, flags: &str) -> Value {
     // Long enough for a median of the longest delay.
     let length = if delay == "5ms" { "600ms" } else { "200ms" };
     let common = "--warmup 30ms --wait spin";
-    run(
-        serve,
-        &format!("{common} -d {length} --backend {backend} {flags}"),
-    )
+    run(serve, &format!("{common} -d {length} --backend {backend} {flags}"))
 }
 
 /// The median without a delay. Where the delay is long, with pauses as long: a path that rested for 5 ms is 5 to 10 µs
@@ -168,12 +162,9 @@ fn known_delays_are_measured_as_what_they_are() {
     let _quiet = Quiet::begin();
     for backend in backends() {
         let serve = serve();
-        for (delay, delay_ns) in [
-            ("5us", 5_000_u64),
-            ("50us", 50_000),
-            ("500us", 500_000),
-            ("5ms", 5_000_000),
-        ] {
+        for (delay, delay_ns) in
+            [("5us", 5_000_u64), ("50us", 50_000), ("500us", 500_000), ("5ms", 5_000_000)]
+        {
             let turns = Held::turns(&serve, backend, delay);
             let held = Held::median(&turns);
             println!("{backend}, {delay}: {held:?}");

@@ -31,26 +31,17 @@ fn lateness(shot: &Shot, backend: &str) -> (Vec<i64>, bool, u64) {
     );
     let result = shot.run("/", &flags);
     let packets = capture.finish();
-    let began: jiff::Timestamp = result["began_at"]
-        .as_str()
-        .expect("it is told")
-        .parse()
-        .expect("RFC 3339");
+    let began: jiff::Timestamp =
+        result["began_at"].as_str().expect("it is told").parse().expect("RFC 3339");
     let began_ns = i64::try_from(began.as_nanosecond()).expect("this century");
     let first_ns = began_ns - 100_000_000;
-    let sent: Vec<i64> = packets
-        .iter()
-        .filter(|packet| packet.to_server)
-        .map(|packet| packet.at_ns)
-        .collect();
+    let sent: Vec<i64> =
+        packets.iter().filter(|packet| packet.to_server).map(|packet| packet.at_ns).collect();
     let expected = 21 * RATE / 10;
     assert_eq!(sent.len() as u64, expected, "each request is one packet");
     let warmup = RATE as usize / 10;
-    let mut late: Vec<i64> = (0..)
-        .zip(&sent)
-        .skip(warmup)
-        .map(|(k, at)| at - (first_ns + k * GAP_NS))
-        .collect();
+    let mut late: Vec<i64> =
+        (0..).zip(&sent).skip(warmup).map(|(k, at)| at - (first_ns + k * GAP_NS)).collect();
     late.sort_unstable();
     let told = figure(&result, "/latency/lateness/p99_9_ns");
     (late, is_disturbed(&result), told)
@@ -125,10 +116,7 @@ fn requests_are_on_the_wire_when_they_are_due() {
             if attempt == ATTEMPTS {
                 eprintln!("{backend}: not decided: a bare loop is {taken} ns late here (p99.9)");
                 let most = taken.max(LATE_NS) + LATE_NS;
-                assert!(
-                    best <= most,
-                    "{backend}: {best} ns late on the wire (p99.9)"
-                );
+                assert!(best <= most, "{backend}: {best} ns late on the wire (p99.9)");
                 break;
             }
         }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tare_engine::proto::hello::{Direction, Hello, Test};
-use tare_engine::proto::stream::{SocketOptions, StreamAsk};
-use tare_engine::run::observe::{Interrupt, Phase};
-use tare_engine::run::plan::{Transport, WaitMode};
-use tare_engine::units::Nanos;
-use tare_engine::worker::bulk::{BulkClient, BulkGauge, BulkSpec};
+use tare_engine::bandwidth::client::{BulkClient, BulkSpec};
 use tare_engine::worker::dialogue::DialogueSpec;
+use tare_engine::worker::gauge::BulkGauge;
+use tare_proto::hello::{Direction, Hello, Test};
+use tare_proto::hello::{Transport, WaitMode};
+use tare_proto::stream::{SocketOptions, StreamAsk};
+use tare_units::Nanos;
+use tare_units::control::{Interrupt, Phase};
 
 use super::{CLOSED, Kind, Shared, check_on_epoll, check_on_uring};
 
@@ -61,51 +62,27 @@ const LARGE: Bulk = Bulk {
     unit_bytes: 128 << 10,
 };
 
-const SMALL: Bulk = Bulk {
-    size_bytes: 64,
-    unit_bytes: 4 << 10,
-    ..LARGE
-};
+const SMALL: Bulk = Bulk { size_bytes: 64, unit_bytes: 4 << 10, ..LARGE };
 
-const DATAGRAMS: Bulk = Bulk {
-    transport: Transport::Udp,
-    size_bytes: 1200,
-    unit_bytes: 1200,
-    ..LARGE
-};
+const DATAGRAMS: Bulk =
+    Bulk { transport: Transport::Udp, size_bytes: 1200, unit_bytes: 1200, ..LARGE };
 
 const CASES: &[Bulk] = &[
     LARGE,
     SMALL,
     DATAGRAMS,
-    Bulk {
-        rate_bits_per_s: 100_000_000,
-        ..DATAGRAMS
-    },
-    Bulk {
-        rate_bits_per_s: 100_000_000,
-        size_bytes: 1000,
-        unit_bytes: 1000,
-        ..LARGE
-    },
-    Bulk {
-        discard: true,
-        ..LARGE
-    },
+    Bulk { rate_bits_per_s: 100_000_000, ..DATAGRAMS },
+    Bulk { rate_bits_per_s: 100_000_000, size_bytes: 1000, unit_bytes: 1000, ..LARGE },
+    Bulk { discard: true, ..LARGE },
 ];
 
-const ZERO_COPY: &[Bulk] = &[Bulk {
-    zero_copy: true,
-    ..LARGE
-}];
+const ZERO_COPY: &[Bulk] = &[Bulk { zero_copy: true, ..LARGE }];
 
 /// Each of these in each direction.
 fn every_way(cases: &[Bulk]) -> Vec<Bulk> {
     let ways = [Direction::Up, Direction::Down, Direction::Both];
     let cases = cases.iter();
-    cases
-        .flat_map(|case| ways.map(|direction| Bulk { direction, ..*case }))
-        .collect()
+    cases.flat_map(|case| ways.map(|direction| Bulk { direction, ..*case })).collect()
 }
 
 impl Kind for Bulk {
@@ -150,10 +127,7 @@ impl Kind for Bulk {
             wait: self.wait(),
             wakeup: Nanos::from_micros(50),
         };
-        let gauge = Moved {
-            shared: Arc::clone(shared),
-            unit_bytes: self.unit_bytes,
-        };
+        let gauge = Moved { shared: Arc::clone(shared), unit_bytes: self.unit_bytes };
         BulkClient::new(spec, gauge, Interrupt::default())
     }
 }

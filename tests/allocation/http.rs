@@ -7,23 +7,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam::channel::{Sender, bounded};
-use tare_engine::clock::{Clock, MonotonicClock};
-use tare_engine::driver::epoll::EpollDriver;
-use tare_engine::driver::probe;
-use tare_engine::driver::uring::UringDriver;
-use tare_engine::driver::{Backend, Driver, Waker};
-use tare_engine::histogram::{Extent, Recording, RecordingSpec};
-use tare_engine::proto::http1::request::{RequestSpec, Requests};
-use tare_engine::proto::http1::status::StatusSet;
-use tare_engine::run::observe::Interrupt;
-use tare_engine::run::plan::{BackendChoice, Late, WaitMode};
+use tare_driver::BackendChoice;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::epoll::EpollDriver;
+use tare_driver::probe;
+use tare_driver::uring::UringDriver;
+use tare_driver::{Backend, Driver, Waker};
+use tare_engine::http::client::Late;
+use tare_engine::http::client::{Codes, HttpClient, HttpSpec};
 use tare_engine::schedule::{Schedule, Share};
-use tare_engine::units::{Instant, Nanos};
-use tare_engine::worker::http::{Codes, Destination, HttpClient, HttpSpec};
-use tare_engine::worker::server::http::{
-    Arrivals, HttpArrival, HttpSettings, HttpSide, StampClock, inbox,
+use tare_engine::server::worker::http::{
+    Arrivals, HttpArrival, HttpServer, HttpSettings, StampClock, inbox,
 };
+use tare_engine::worker::destination::Destination;
 use tare_engine::worker::{Role, Worker};
+use tare_proto::hello::WaitMode;
+use tare_proto::http1::request::{RequestSpec, Requests};
+use tare_proto::http1::status::StatusSet;
+use tare_stats::histogram::{Extent, Recording, RecordingSpec};
+use tare_units::control::Interrupt;
+use tare_units::{Instant, Nanos};
 
 use super::{Progress, Shared, alone, ask, count};
 
@@ -52,44 +55,16 @@ const CLOSED: Case = Case {
 
 const CASES: &[Case] = &[
     CLOSED,
-    Case {
-        wait: WaitMode::Spin,
-        ..CLOSED
-    },
-    Case {
-        path: "/echo",
-        connections: 4,
-        ..CLOSED
-    },
+    Case { wait: WaitMode::Spin, ..CLOSED },
+    Case { path: "/echo", connections: 4, ..CLOSED },
     // So many that responses are gathered.
-    Case {
-        connections: 64,
-        ..CLOSED
-    },
-    Case {
-        connections: 4,
-        pipeline: 8,
-        ..CLOSED
-    },
-    Case {
-        connections: 10,
-        rate_per_s: Some(5_000.0),
-        wait: WaitMode::Hybrid,
-        ..CLOSED
-    },
+    Case { connections: 64, ..CLOSED },
+    Case { connections: 4, pipeline: 8, ..CLOSED },
+    Case { connections: 10, rate_per_s: Some(5_000.0), wait: WaitMode::Hybrid, ..CLOSED },
     // In many pieces.
-    Case {
-        path: "/bytes/200000",
-        connections: 2,
-        ..CLOSED
-    },
+    Case { path: "/bytes/200000", connections: 2, ..CLOSED },
     // Whose grammar is parsed for every request.
-    Case {
-        path: "/echo?status=511:50",
-        connections: 2,
-        both: false,
-        ..CLOSED
-    },
+    Case { path: "/echo?status=511:50", connections: 2, both: false, ..CLOSED },
 ];
 
 impl Case {
@@ -128,15 +103,7 @@ impl Case {
             .rate_per_s
             .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
         let progress = Progress(Arc::clone(shared));
-        HttpClient::new(
-            spec,
-            recording,
-            codes,
-            schedule,
-            0,
-            progress,
-            Interrupt::default(),
-        )
+        HttpClient::new(spec, recording, codes, schedule, 0, progress, Interrupt::default())
     }
 }
 
@@ -169,13 +136,11 @@ fn serve<D: Driver<Socket = OwnedFd>>(
         stalls: Vec::new(),
     };
     let (stopping, now) = (Arc::clone(stopping), MonotonicClock.now());
-    let side = HttpSide::new(arrivals, settings, stopping, Box::new(Unstamped), now);
+    let side = HttpServer::new(arrivals, settings, stopping, Box::new(Unstamped), now);
     let mut worker = Worker::new(driver, MonotonicClock, side);
     let count = count(&mut worker, shared);
     shared.served.store(true, Ordering::Relaxed);
-    worker
-        .run_until(<HttpSide<OwnedFd> as Role<D>>::is_finished)
-        .expect("the driver works");
+    worker.run_until(<HttpServer<OwnedFd> as Role<D>>::is_finished).expect("the driver works");
     count
 }
 

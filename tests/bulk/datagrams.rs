@@ -106,19 +106,13 @@ fn datagrams_that_come_twice_or_out_of_order_are_counted() {
         twice.args(words.split_whitespace());
         let ran = Job::start(twice).wait();
         if ran.code != Some(0) {
-            eprintln!(
-                "skipped: this kernel has no netem: {}",
-                ran.stderr.trim_end()
-            );
+            eprintln!("skipped: this kernel has no netem: {}", ran.stderr.trim_end());
             return;
         }
         let flags = format!("--udp --size 1000 --rate 10M -n 2000 --backend {backend}");
         let report = bw(serve.address(), &flags).exits(0).report();
         let bandwidth = &report["results"][0]["bandwidth"];
-        assert!(
-            (100..300).contains(&figure(bandwidth, "/duplicated_datagrams")),
-            "{bandwidth:#}"
-        );
+        assert!((100..300).contains(&figure(bandwidth, "/duplicated_datagrams")), "{bandwidth:#}");
         assert_eq!(figure(bandwidth, "/lost_datagrams"), 0);
         let mut late = std::process::Command::new("tc");
         let words = format!(
@@ -129,10 +123,7 @@ fn datagrams_that_come_twice_or_out_of_order_are_counted() {
         Job::start(late).wait().exits(0);
         let report = bw(serve.address(), &flags).exits(0).report();
         let bandwidth = &report["results"][0]["bandwidth"];
-        assert!(
-            figure(bandwidth, "/reordered_datagrams") > 50,
-            "{bandwidth:#}"
-        );
+        assert!(figure(bandwidth, "/reordered_datagrams") > 50, "{bandwidth:#}");
         assert_eq!(figure(bandwidth, "/lost_datagrams"), 0);
         serve.stops();
     }
@@ -195,10 +186,7 @@ fn a_load_within_a_namespace_by_its_own_address() {
     }
     let netns = Netns::make();
     for words in [
-        format!(
-            "-n {} addr add 2001:db8:7::2/64 dev inner nodad",
-            netns.name
-        ),
+        format!("-n {} addr add 2001:db8:7::2/64 dev inner nodad", netns.name),
         format!("addr add 2001:db8:7::1/64 dev {} nodad", netns.name),
     ] {
         ip(&words).exits(0);
@@ -210,10 +198,8 @@ fn a_load_within_a_namespace_by_its_own_address() {
                 let flags = format!(
                     "--bytes 200k --rate 50M --bind 2001:db8:7::1 --proto {proto} --direction {direction} --backend {backend}"
                 );
-                let report = Job::tare(&test_words("bw", serve.address(), &flags))
-                    .wait()
-                    .exits(0)
-                    .report();
+                let report =
+                    Job::tare(&test_words("bw", serve.address(), &flags)).wait().exits(0).report();
                 let result: &Value = &report["results"][0];
                 adds_up(result, &flags);
                 assert_eq!(
@@ -259,11 +245,7 @@ fn datagrams_share_sends_up_to_the_paths_mtu_and_beyond_it_are_told_as_fragments
                 assert_eq!(datagrams["path_mtu_bytes"], 1500, "{flags}");
                 let is_told = warnings(&report).contains(&"fragmented");
                 assert_eq!(is_told, fragments > 1, "{flags}");
-                assert_eq!(
-                    flow["per_send_reason"].is_string(),
-                    per_send == 1,
-                    "{flags}"
-                );
+                assert_eq!(flow["per_send_reason"].is_string(), per_send == 1, "{flags}");
             }
         }
         // The kernel that cuts them is the judge.
@@ -294,11 +276,7 @@ fn a_path_that_turns_out_to_be_narrower_is_sent_on_one_datagram_at_a_time() {
         let flags = format!("--udp --size 1400 -d 1s --warmup 0 --backend {backend}");
         let client = Job::test("bw", serve.address(), &flags);
         client.is_measuring();
-        ip(&format!(
-            "route add {}/32 dev {} mtu 1000",
-            netns.inner, netns.name
-        ))
-        .exits(0);
+        ip(&format!("route add {}/32 dev {} mtu 1000", netns.inner, netns.name)).exits(0);
         let report = client.wait().exits(0).report();
         let result = &report["results"][0];
         let (_, flow) = flows(result)[0];
@@ -317,15 +295,8 @@ fn what_had_no_room_in_the_receive_buffer_is_told_with_its_size() {
         let report = measured(flags, backend);
         let (_, flow) = flows(&report["results"][0])[0];
         let datagrams = &flow["datagrams"];
-        assert_eq!(
-            figure(datagrams, "/receive_buffer_bytes"),
-            8 << 10,
-            "{datagrams}"
-        );
-        assert!(
-            figure(datagrams, "/receive_buffer_overflows") > 0,
-            "{datagrams}"
-        );
+        assert_eq!(figure(datagrams, "/receive_buffer_bytes"), 8 << 10, "{datagrams}");
+        assert!(figure(datagrams, "/receive_buffer_overflows") > 0, "{datagrams}");
         assert!(figure(datagrams, "/lost") > 0, "{datagrams}");
         let flags = "--udp --rcvbuf 512M --rate 10M -d 100ms";
         let report = measured(flags, backend);

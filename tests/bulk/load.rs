@@ -22,9 +22,7 @@ fn each_step_is_measured_idle_and_loaded() {
             let steps = report["results"].as_array().unwrap();
             assert_eq!(steps.len(), 4);
             for (pair, size) in steps.chunks(2).zip([16, 64]) {
-                let [idle, loaded] = pair else {
-                    panic!("{load}")
-                };
+                let [idle, loaded] = pair else { panic!("{load}") };
                 for step in pair {
                     assert_eq!(figure(step, "/params/size_bytes"), size);
                     assert!(figure(step, "/operations/completed") > 50, "{step:#}");
@@ -32,15 +30,8 @@ fn each_step_is_measured_idle_and_loaded() {
                 }
                 assert_eq!(idle["bandwidth"], Value::Null);
                 assert_eq!(idle["params"]["under_load"], Value::Null);
-                assert!(
-                    number(&loaded["bandwidth"], "bits_per_s") > 1e6,
-                    "{loaded:#}"
-                );
-                assert!(
-                    !loaded["params"]["under_load"].is_null(),
-                    "{:#}",
-                    loaded["params"]
-                );
+                assert!(number(&loaded["bandwidth"], "bits_per_s") > 1e6, "{loaded:#}");
+                assert!(!loaded["params"]["under_load"].is_null(), "{:#}", loaded["params"]);
             }
             serve.serves();
             serve.stops();
@@ -50,20 +41,10 @@ fn each_step_is_measured_idle_and_loaded() {
 
 #[test]
 fn a_load_that_cannot_be_is_usage() {
-    for load in [
-        "--size",
-        "-P 0",
-        "--nonsense",
-        "--direction sideways",
-        "--bytes 5M",
-    ] {
+    for load in ["--size", "-P 0", "--nonsense", "--direction sideways", "--bytes 5M"] {
         let serve = Serve::start("");
         let ran = under_load(&serve, load, "-n 10").wait().exits(2);
-        assert_eq!(
-            (ran.stdout.as_str(), ran.stderr.lines().count()),
-            ("", 1),
-            "{ran:?}"
-        );
+        assert_eq!((ran.stdout.as_str(), ran.stderr.lines().count()), ("", 1), "{ran:?}");
         ran.complains(&["--under-load"]);
     }
 }

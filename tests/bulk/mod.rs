@@ -30,19 +30,13 @@ fn measured_at(serve: &Serve, flags: &str, backend: &str) -> Value {
     let report = bw(serve.address(), &flags).exits(0).report();
     assert_eq!(report["partial"], false, "{flags}");
     assert_eq!(report["kind"], "bw");
-    assert_eq!(
-        report["environment"]["servers"].as_array().unwrap().len(),
-        1
-    );
+    assert_eq!(report["environment"]["servers"].as_array().unwrap().len(), 1);
     for result in report["results"].as_array().unwrap() {
         assert_eq!(result["partial"], false, "{flags}");
         assert_eq!(result["errors"], json!([]), "{flags}");
         adds_up(result, &flags);
         for end in ["client", "server"] {
-            assert_eq!(
-                result["instrument"][end]["backend"], backend,
-                "{flags}: {end}"
-            );
+            assert_eq!(result["instrument"][end]["backend"], backend, "{flags}: {end}");
             // The kernel brings a thread's time up to date every few milliseconds.
             if figure(result, "/duration_ns") > 50_000_000 {
                 let cpu = ["user_ns", "system_ns"];
@@ -68,10 +62,7 @@ fn number(value: &Value, name: &str) -> f64 {
 #[track_caller]
 fn is_near(what: &str, actual: f64, expected: f64, share: f64) {
     let off = (actual - expected).abs();
-    assert!(
-        off <= expected * share,
-        "{what}: {actual} and not {expected}"
-    );
+    assert!(off <= expected * share, "{what}: {actual} and not {expected}");
 }
 
 /// Asserts what holds of the figures of every result.
@@ -110,39 +101,17 @@ fn adds_up(result: &Value, flags: &str) {
             assert_eq!(figure(flow, "/sent_bytes"), sent * size, "{flags}");
             assert_eq!(figure(flow, "/received_bytes"), received * size, "{flags}");
         } else {
-            for name in [
-                "/tcp/retransmits",
-                "/tcp/segments",
-                "/tcp/busy_ns",
-                "/tcp/mss_bytes",
-            ] {
+            for name in ["/tcp/retransmits", "/tcp/segments", "/tcp/busy_ns", "/tcp/mss_bytes"] {
                 figure(flow, name);
             }
             assert!(figure(flow, "/tcp/cwnd_bytes") > 0 && figure(flow, "/tcp/rtt_ns") > 0);
             text(flow, "/tcp/congestion");
         }
-        assert_eq!(
-            flow["pacing"].is_object(),
-            !params["rate_bits_per_s"].is_null(),
-            "{flags}"
-        );
+        assert_eq!(flow["pacing"].is_object(), !params["rate_bits_per_s"].is_null(), "{flags}");
     }
-    let sum = |name: &str| {
-        flows
-            .iter()
-            .map(|(_, flow)| figure(flow, name))
-            .sum::<u64>()
-    };
-    assert_eq!(
-        figure(bandwidth, "/received_bytes"),
-        sum("/received_bytes"),
-        "{flags}"
-    );
-    assert_eq!(
-        figure(bandwidth, "/sent_bytes"),
-        sum("/sent_bytes"),
-        "{flags}"
-    );
+    let sum = |name: &str| flows.iter().map(|(_, flow)| figure(flow, name)).sum::<u64>();
+    assert_eq!(figure(bandwidth, "/received_bytes"), sum("/received_bytes"), "{flags}");
+    assert_eq!(figure(bandwidth, "/sent_bytes"), sum("/sent_bytes"), "{flags}");
     assert_eq!(figure(result, "/operations/sent"), sum("/sends"), "{flags}");
     let rates = flows.iter().map(|(_, flow)| number(flow, "bits_per_s"));
     is_near(flags, number(bandwidth, "bits_per_s"), rates.sum(), 1e-9);
@@ -167,21 +136,12 @@ fn series_adds_up(result: &Value, flags: &str) {
         bytes += number(entry, "bits_per_s") * (until - from) as f64 / 8e9;
         from = until;
         let has_tcp = entry["tcp_info"].is_object();
-        assert_eq!(
-            has_tcp,
-            result["params"]["proto"] == "tcp",
-            "{flags}: {entry}"
-        );
+        assert_eq!(has_tcp, result["params"]["proto"] == "tcp", "{flags}: {entry}");
     }
     // What came all at once came within a nanosecond.
     assert_eq!(from, figure(result, "/duration_ns").max(1), "{flags}");
     let received = number(&result["bandwidth"], "received_bytes");
-    is_near(
-        &format!("{flags}: the series' bytes"),
-        bytes,
-        received,
-        1e-6,
-    );
+    is_near(&format!("{flags}: the series' bytes"), bytes, received, 1e-6);
 }
 
 /// Tells each way of transport, direction and streams.
@@ -214,10 +174,7 @@ fn every_way_by_time() {
                 "{result:#}"
             );
             assert_eq!(figure(result, "/warmup/duration_ns"), 20_000_000);
-            assert_eq!(
-                figure(result, "/connections/established"),
-                u64::from(streams)
-            );
+            assert_eq!(figure(result, "/connections/established"), u64::from(streams));
         });
     }
 }
@@ -227,11 +184,7 @@ fn every_way_by_bytes() {
     for backend in backends() {
         each_way(|proto, direction, streams| {
             // Over UDP slow enough for a busy machine; whatever it loses, what is sent is what was asked for.
-            let rate = if proto == "udp" {
-                "--rate 100M --bytes 1M"
-            } else {
-                "--bytes 10M"
-            };
+            let rate = if proto == "udp" { "--rate 100M --bytes 1M" } else { "--bytes 10M" };
             let flags = format!("{rate} --proto {proto} --direction {direction} -P {streams}");
             let report = measured(&flags, backend);
             let result = &report["results"][0];

@@ -43,10 +43,7 @@ fn zero_copy_says_what_the_kernel_copied() {
         let report = measured("-d 300ms --zerocopy auto", backend);
         let (_, flow) = flows(&report["results"][0])[0];
         let used = &flow["zero_copy"];
-        assert!(
-            figure(used, "/sends") < figure(flow, "/sends") / 2,
-            "{flow:#}"
-        );
+        assert!(figure(used, "/sends") < figure(flow, "/sends") / 2, "{flow:#}");
         let why = match *backend {
             "epoll" => "epoll does not offer it",
             _ => "the kernel copied all the same",
@@ -75,11 +72,7 @@ fn options_of_sockets_hold_at_the_end_that_sends() {
             assert!((900..=1000).contains(&mss), "{flags}: {mss}");
             // The kernel doubles what is asked for, to account for its own (socket(7)).
             assert_eq!(figure(tcp, "/send_buffer_bytes"), 2 * (64 << 10), "{flags}");
-            assert_eq!(
-                figure(tcp, "/receive_buffer_bytes"),
-                2 * (96 << 10),
-                "{flags}"
-            );
+            assert_eq!(figure(tcp, "/receive_buffer_bytes"), 2 * (96 << 10), "{flags}");
             let params = &result["params"];
             assert_eq!(params["congestion"], "reno");
             assert_eq!(figure(params, "/mss_bytes"), 1000);
@@ -115,18 +108,14 @@ fn a_congestion_control_that_only_the_server_lacks_is_the_servers_to_name() {
         let words = format!("--listen {}:0", netns.inner);
         let mut command = netns.command("setpriv");
         command.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
-        command
-            .arg(env!("CARGO_BIN_EXE_tare"))
-            .args(Serve::words(&words));
+        command.arg(env!("CARGO_BIN_EXE_tare")).args(Serve::words(&words));
         let serve = Serve::started(command);
         let available =
             std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
         let allowed = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control");
         let (available, allowed) = (available.unwrap(), allowed.unwrap());
         let allowed: Vec<_> = allowed.split_whitespace().collect();
-        let restricted = available
-            .split_whitespace()
-            .find(|name| !allowed.contains(name));
+        let restricted = available.split_whitespace().find(|name| !allowed.contains(name));
         let Some(restricted) = restricted else {
             eprintln!("skipped: this kernel lets everyone use each of {available:?}");
             return;
@@ -163,10 +152,7 @@ fn packets_are_marked_at_both_ends() {
             assert_eq!(figure(&report, "/results/0/params/dscp"), 46);
             let counters = counters(&netns);
             let packets = |name: &str| figure(&counters, &format!("/{name}"));
-            assert!(
-                packets("in") > 0 && packets("out") > 0,
-                "{flags}: {counters}"
-            );
+            assert!(packets("in") > 0 && packets("out") > 0, "{flags}: {counters}");
             // All that carries payload, at least; the hello went before the server knew of the mark.
             let unmarked = |marked: &str, all: &str| packets(all) - packets(marked);
             assert!(unmarked("in", "in_all") <= 3, "{flags}: {counters}");
@@ -242,11 +228,7 @@ fn what_cannot_be_meant_is_usage() {
         ("--bytes 1M -n 5", &["--bytes"]),
     ] {
         let ran = bw("127.0.0.1:1", flags).exits(2);
-        assert_eq!(
-            (ran.stdout.as_str(), ran.stderr.lines().count()),
-            ("", 1),
-            "{ran:?}"
-        );
+        assert_eq!((ran.stdout.as_str(), ran.stderr.lines().count()), ("", 1), "{ran:?}");
         ran.complains(words);
     }
 }
@@ -254,22 +236,14 @@ fn what_cannot_be_meant_is_usage() {
 #[test]
 fn assertions_on_bandwidth_decide_the_exit_code() {
     let serve = Serve::start("");
-    let with = |flags: &str| {
-        bw(
-            serve.address(),
-            &format!("-d 400ms --interval 50ms {flags}"),
-        )
-    };
+    let with = |flags: &str| bw(serve.address(), &format!("-d 400ms --interval 50ms {flags}"));
     let ran = with("--assert bandwidth>1M --assert errors==0").exits(0);
     let report = ran.report();
     assert_eq!(report["assertions"][0]["holds"], true, "{report:#}");
     let ran = with("--assert bandwidth>100T").exits(3);
     let ran = ran.complains(&["assertion 'bandwidth>100T' does not hold"]);
     assert_eq!(ran.report()["assertions"][0]["holds"], false);
-    assert!(
-        !warnings(&report).contains(&"few-samples"),
-        "no quantile was asked for"
-    );
+    assert!(!warnings(&report).contains(&"few-samples"), "no quantile was asked for");
     serve.stops();
 }
 
@@ -279,10 +253,7 @@ fn a_disturbed_run_is_fatal_when_strict() {
     let serve = Serve::start("--cpus 0");
     let flags = "-d 400ms --cpus 0 --wait spin --rate 20M";
     let report = bw(serve.address(), flags).exits(0).report();
-    assert_eq!(
-        report["results"][0]["instrument"]["client"]["disturbed"],
-        true
-    );
+    assert_eq!(report["results"][0]["instrument"]["client"]["disturbed"], true);
     bw(serve.address(), &format!("{flags} --strict")).exits(4);
     serve.stops();
 }
@@ -291,17 +262,13 @@ fn a_disturbed_run_is_fatal_when_strict() {
 fn secrets_and_servers_for_one_client() {
     for proto in ["tcp", "udp"] {
         let mut command = crate::util::tare();
-        command
-            .args(Serve::words("--once"))
-            .env("TARE_SECRET", "hunter2");
+        command.args(Serve::words("--once")).env("TARE_SECRET", "hunter2");
         let serve = Serve::started(command);
         let flags = format!("-n 300 --size 1000 -P 2 --rate 50M --direction both --proto {proto}");
         let ran = bw(serve.address(), &flags).exits(1);
         ran.complains(&["asks for a secret, and none was given", "--secret-file"]);
         let mut command = crate::util::tare();
-        command
-            .args(test_words("bw", serve.address(), &flags))
-            .env("TARE_SECRET", "hunter2");
+        command.args(test_words("bw", serve.address(), &flags)).env("TARE_SECRET", "hunter2");
         let ran = Job::start(command).wait().exits(0);
         assert!(!ran.stdout.contains("hunter2") && !ran.stderr.contains("hunter2"));
         assert_eq!(ran.report()["plan"]["secret"], true);

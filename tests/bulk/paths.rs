@@ -34,10 +34,7 @@ fn no_target_is_loopback_within_the_process() {
             let words: Vec<_> = words.split_whitespace().collect();
             let report = run(&words).exits(0).report();
             assert_eq!(report["plan"]["target"], "loopback");
-            assert_eq!(
-                figure(&report, "/results/0/bandwidth/received_bytes"),
-                5 << 20
-            );
+            assert_eq!(figure(&report, "/results/0/bandwidth/received_bytes"), 5 << 20);
         }
     }
 }
@@ -59,10 +56,7 @@ fn an_interrupted_run_has_the_receivers_figures() {
                 let result = &report["results"][0];
                 assert_eq!(result["errors"], json!([]), "{flags}");
                 let length = figure(result, "/duration_ns");
-                assert!(
-                    (1_000_000..20_000_000_000).contains(&length),
-                    "{flags}: {length}"
-                );
+                assert!((1_000_000..20_000_000_000).contains(&length), "{flags}: {length}");
                 for (way, flow) in flows(result) {
                     assert!(number(flow, "bits_per_s") > 1e6, "{flags}: {way}: {flow:#}");
                     assert!(figure(flow, "/sent_bytes") > 0, "{flags}: {way}");

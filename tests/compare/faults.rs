@@ -8,20 +8,15 @@ use crate::util::{Job, Serve, figure, run};
 #[test]
 fn an_arm_that_dies_leaves_the_blocks_of_the_others() {
     let [a, b, c] = [(); 3].map(|()| Serve::start(""));
-    let arms = [
-        format!("a={}", a.address()),
-        format!("b={}", b.address()),
-        format!("c={}", c.address()),
-    ];
+    let arms =
+        [format!("a={}", a.address()), format!("b={}", b.address()), format!("c={}", c.address())];
     let mut words = vec!["compare"];
     words.extend(arms.iter().map(String::as_str));
     words.extend(["--blocks", "12", "--block-duration", "40ms", "-o"]);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("so-far.json");
     words.push(file.to_str().unwrap());
-    words.extend([
-        "--format", "json", "--", "lat", "--warmup", "1ms", "--wait", "block",
-    ]);
+    words.extend(["--format", "json", "--", "lat", "--warmup", "1ms", "--wait", "block"]);
     words.extend(["--timeout", "500ms"]);
     let job = Job::tare(&words);
     // The file is rewritten after each block.
@@ -36,21 +31,12 @@ fn an_arm_that_dies_leaves_the_blocks_of_the_others() {
     ran.complains(&["arm b"]);
     assert_eq!(report["partial"], true);
     let comparison = &report["comparison"];
-    assert!(
-        comparison["arms"][1]["failed"].is_string(),
-        "{:#}",
-        comparison["arms"]
-    );
+    assert!(comparison["arms"][1]["failed"].is_string(), "{:#}", comparison["arms"]);
     assert_eq!(comparison["arms"][2].get("failed"), None);
     // It was given up, and the others were visited until the end.
     assert_eq!(blocks(&report).len(), 12);
     assert_eq!(visited(&blocks(&report)[11]).len(), 6);
-    let of = |arm: &str| {
-        cell(&report, arm, "p50")["blocks"]
-            .as_array()
-            .unwrap()
-            .len()
-    };
+    let of = |arm: &str| cell(&report, arm, "p50")["blocks"].as_array().unwrap().len();
     assert_eq!(of("c"), 12);
     assert!((3..12).contains(&of("b")), "{}", of("b"));
     a.stops();
@@ -70,27 +56,15 @@ fn an_arm_that_is_not_there_is_named_before_the_first_block() {
 #[test]
 fn what_makes_no_sense_is_refused_in_a_line() {
     for (words, parts) in [
-        (
-            &["--blocks", "5"][..],
-            ["--blocks 5", "write --blocks 6 to 1000"],
-        ),
-        (
-            &["--block-duration", "0"],
-            ["--block-duration", "above zero"],
-        ),
+        (&["--blocks", "5"][..], ["--blocks 5", "write --blocks 6 to 1000"]),
+        (&["--block-duration", "0"], ["--block-duration", "above zero"]),
         (&["a=loopback"], ["a alone", "name a second path"]),
-        (
-            &["a=loopback", "a=veth"],
-            ["two arms are called a", "NAME=TARGET"],
-        ),
+        (&["a=loopback", "a=veth"], ["two arms are called a", "NAME=TARGET"]),
         (
             &["a=loopback", "b=loopback", "--arm-options", "b=--size 1K"],
             ["other steps than a", "behind --"],
         ),
-        (
-            &["a=loopback", "b=loopback", "--", "ping"],
-            ["'ping'", "-- lat"],
-        ),
+        (&["a=loopback", "b=loopback", "--", "ping"], ["'ping'", "-- lat"]),
         (
             &["a=loopback", "b=loopback", "--", "lat", "-d", "1s"],
             ["--duration", "--block-duration"],

@@ -22,21 +22,13 @@ impl Trace {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace");
         fs::write(&path, "").unwrap();
-        Self {
-            _directory: directory,
-            path,
-        }
+        Self { _directory: directory, path }
     }
 
     /// `--before b=…`, `--after b=…`, each writing its name and the arm's.
     fn hooks(&self) -> [String; 4] {
         let say = |word: &str| format!("b=echo {word} $TARE_ARM >> {}", self.path.display());
-        [
-            "--before".into(),
-            say("before"),
-            "--after".into(),
-            say("after"),
-        ]
+        ["--before".into(), say("before"), "--after".into(), say("after")]
     }
 
     fn lines(&self) -> Vec<String> {
@@ -83,14 +75,7 @@ fn a_before_command_that_fails_is_shown_and_its_after_command_runs() {
     let trace = Trace::new();
     let after = format!("b=echo after >> {}", trace.path.display());
     let before = "b=echo no such knob >&2; exit 3";
-    let hooks = [
-        "a=loopback",
-        "b=loopback",
-        "--before",
-        before,
-        "--after",
-        &after,
-    ];
+    let hooks = ["a=loopback", "b=loopback", "--before", before, "--after", &after];
     let ran: Ran = compare(&hooks, "lat --warmup 1ms --wait block").exits(1);
     ran.complains(&["arm b", "--before b", "exit code 3", "no such knob"]);
     assert_eq!(trace.lines(), ["after"]);
@@ -142,29 +127,20 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
     assert_eq!(trace.lines().last().map(String::as_str), Some("before b"));
     let mut undo = String::new();
     for format in ["json", "text"] {
-        let words = [
-            "lat", "loopback", "-n", "50", "--wait", "block", "--format", format,
-        ];
+        let words = ["lat", "loopback", "-n", "50", "--wait", "block", "--format", format];
         let ran = run(&words).exits(0);
         let mut lines = ran.stderr.lines();
-        let line = lines
-            .find(|line| line.contains("--before b changed"))
-            .unwrap();
+        let line = lines.find(|line| line.contains("--before b changed")).unwrap();
         (_, undo) = line
             .split_once("--before b changed; ")
             .map(|(before, undo)| (before, undo.to_owned()))
             .unwrap();
         // The command may hold a secret: the report, which is handed on, says where it stands.
         let path = trace.path.to_str().unwrap();
-        assert!(
-            undo.contains(path) && !ran.stdout.contains(path),
-            "{ran:#?}"
-        );
+        assert!(undo.contains(path) && !ran.stdout.contains(path), "{ran:#?}");
         assert!(ran.stdout.contains("--before b changed"), "{ran:#?}");
     }
-    let undone = std::process::Command::new("sh")
-        .args(["-c", &undo])
-        .status();
+    let undone = std::process::Command::new("sh").args(["-c", &undo]).status();
     assert!(undone.unwrap().success(), "{undo}");
     assert_eq!(trace.lines().last().map(String::as_str), Some("after b"));
     let ran = lat("loopback", "-n 50 --wait block").exits(0);
@@ -175,10 +151,8 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
 #[track_caller]
 fn undoes(ran: &Ran, code: u8) -> String {
     let code = format!("exit code {code}");
-    let mut lines = ran
-        .stderr
-        .lines()
-        .filter(|line| line.contains("--after b=") && line.contains(&code));
+    let mut lines =
+        ran.stderr.lines().filter(|line| line.contains("--after b=") && line.contains(&code));
     let line = lines.next().unwrap_or_else(|| panic!("not told: {ran:#?}"));
     assert_eq!(lines.next(), None, "told once");
     let (_, undo) = line.split_once("to undo it: ").unwrap();
@@ -187,9 +161,7 @@ fn undoes(ran: &Ran, code: u8) -> String {
     assert!(entry.exists(), "{entry:?}");
     // As after whatever was in its way is mended: the command is not what is tested.
     let typed = format!("true {}", &undo[undo.find("&& rm ").unwrap()..]);
-    let status = std::process::Command::new("sh")
-        .args(["-c", &typed])
-        .status();
+    let status = std::process::Command::new("sh").args(["-c", &typed]).status();
     assert!(status.unwrap().success(), "{typed}");
     assert!(!entry.exists(), "{entry:?}");
     undo.to_owned()
@@ -209,10 +181,7 @@ fn failing_in_the_blocks(trace: &Trace) -> [String; 4] {
     let tried = tried.display();
     [
         "--before".to_owned(),
-        format!(
-            "b=echo before >> {}; test ! -e {tried}",
-            trace.path.display()
-        ),
+        format!("b=echo before >> {}; test ! -e {tried}", trace.path.display()),
         "--after".to_owned(),
         format!("b=TOKEN=hunter2; test ! -e {tried} || exit 8; touch {tried}"),
     ]
@@ -235,10 +204,7 @@ fn nothing_is_measured_on_a_host_that_was_left_half_changed() {
     let last = visited(blocks(&report).last().unwrap());
     assert_eq!((blocks(&report).len(), last.last()), (1, Some(&"b")));
     let visit = &blocks(&report)[0]["visits"][last.len() - 1];
-    assert!(
-        text(visit, "/error").contains("--before b="),
-        "the report says why: {visit}"
-    );
+    assert!(text(visit, "/error").contains("--before b="), "the report says why: {visit}");
     assert_eq!(report["partial"], true);
 }
 
@@ -252,15 +218,7 @@ fn an_arm_is_not_tried_again_on_a_host_that_was_left_changed() {
     let before = format!("b=echo before >> {}", trace.path.display());
     for (after, tries) in [("b=exit 6", 1), ("b=true", 3)] {
         fs::write(&trace.path, "").unwrap();
-        let words = [
-            "compare",
-            "a=loopback",
-            &gone,
-            "--before",
-            &before,
-            "--after",
-            after,
-        ];
+        let words = ["compare", "a=loopback", &gone, "--before", &before, "--after", after];
         let words = [&words[..], &["--", "lat", "--wait", "block"]].concat();
         let ran = run(&words).exits(1);
         assert_eq!(trace.lines().len(), tries, "{after}: {}", ran.stderr);
@@ -337,16 +295,11 @@ fn the_tuning_example_keeps_a_knob_that_is_not_shown_to_matter() {
     for part in hooks.iter().chain(&said) {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
-    let shown = [
-        cell("v0", none, 0.90, 1.01),
-        cell("v1", "faster", 0.90, 0.95),
-    ];
+    let shown = [cell("v0", none, 0.90, 1.01), cell("v1", "faster", 0.90, 0.95)];
     let ran = tuned(&netns, &serde_json::json!(shown));
     assert_eq!(ran.stdout, "66\n");
-    for part in [
-        "66: faster: p50 -7.5 % (-10.0 to -5.0 %)",
-        "sysctl -w net.ipv4.ip_default_ttl=66",
-    ] {
+    for part in ["66: faster: p50 -7.5 % (-10.0 to -5.0 %)", "sysctl -w net.ipv4.ip_default_ttl=66"]
+    {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
 }

@@ -22,12 +22,9 @@ fn a_change_that_blocks_do_not_decide_has_an_exit_code_of_its_own() {
 fn flags_of_a_run_are_refused_without_one() {
     let file = golden("saved/compare-lat.json");
     let words = ["compare", "--baseline-file", &file, &file];
-    for flags in [
-        &["--strict"][..],
-        &["--label", "x"],
-        &["--percentiles", "50"],
-        &["--blocks", "7"],
-    ] {
+    for flags in
+        [&["--strict"][..], &["--label", "x"], &["--percentiles", "50"], &["--blocks", "7"]]
+    {
         let ran = run(&[&words[..], flags].concat()).exits(2);
         assert!(ran.stderr.contains(flags[0]), "{}", ran.stderr);
     }

@@ -9,14 +9,7 @@ use serde_json::Value;
 use crate::util::{Ran, Serve, backends, figure, is_root, run, text};
 
 /// As few blocks as carry a verdict over two cells, each short, and of a quantile that so few samples tell.
-const BRIEF: [&str; 6] = [
-    "--blocks",
-    "7",
-    "--block-duration",
-    "40ms",
-    "--percentiles",
-    "50",
-];
+const BRIEF: [&str; 6] = ["--blocks", "7", "--block-duration", "40ms", "--percentiles", "50"];
 
 /// Compares `arms` briefly; `measured` stands behind `--`.
 fn compare(arms: &[&str], measured: &str) -> Ran {
@@ -50,10 +43,7 @@ fn blocks(report: &Value) -> &Vec<Value> {
 /// The arms of a block's visits, in order.
 fn visited(block: &Value) -> Vec<&str> {
     let visits = block["visits"].as_array().unwrap();
-    visits
-        .iter()
-        .map(|visit| visit["arm"].as_str().unwrap())
-        .collect()
+    visits.iter().map(|visit| visit["arm"].as_str().unwrap()).collect()
 }
 
 #[test]
@@ -64,10 +54,7 @@ fn every_block_visits_all_arms_forth_and_back() {
         let report = ran.exits(0).report();
         let comparison = &report["comparison"];
         assert_eq!(report["kind"], "compare");
-        assert_eq!(
-            (report["seed"].as_u64(), &report["partial"]),
-            (Some(5), &false.into())
-        );
+        assert_eq!((report["seed"].as_u64(), &report["partial"]), (Some(5), &false.into()));
         assert_eq!(figure(comparison, "/blocks_done"), 7);
         let mut orders = Vec::new();
         for block in blocks(&report) {
@@ -92,10 +79,7 @@ fn every_block_visits_all_arms_forth_and_back() {
         // Both arms and the A/A arm have one and the same server, every visit fresh connections.
         let arms = comparison["arms"].as_array().unwrap();
         assert_eq!(arms.len(), 3);
-        assert!(
-            arms.iter()
-                .all(|arm| arm["instances"] == arms[0]["instances"])
-        );
+        assert!(arms.iter().all(|arm| arm["instances"] == arms[0]["instances"]));
         assert_eq!(comparison["backend"], *backend);
         for result in report["results"].as_array().unwrap() {
             assert!(figure(result, "/connections/sockets_used") >= 14);
@@ -114,10 +98,7 @@ fn every_block_visits_all_arms_forth_and_back() {
 /// A block's histograms are both visits', and the result's those of all visits.
 #[test]
 fn what_the_visits_measured_is_pooled_and_nothing_is_lost() {
-    let ran = compare(
-        &["a=loopback", "b=loopback"],
-        "lat --warmup 5ms --wait block --size 64,1K",
-    );
+    let ran = compare(&["a=loopback", "b=loopback"], "lat --warmup 5ms --wait block --size 64,1K");
     let report = ran.exits(0).report();
     let results = report["results"].as_array().unwrap();
     assert_eq!(results.len(), 6);
@@ -133,10 +114,7 @@ fn what_the_visits_measured_is_pooled_and_nothing_is_lost() {
         assert_eq!(figure(result, "/operations/completed"), sum);
         assert_eq!(figure(result, "/latency/service/count"), sum);
         let longest = steps.iter().filter_map(|step| step["max_ns"].as_u64());
-        assert_eq!(
-            Some(figure(result, "/latency/service/max_ns")),
-            longest.max()
-        );
+        assert_eq!(Some(figure(result, "/latency/service/max_ns")), longest.max());
         assert_eq!(result["intervals"].as_array().unwrap().len(), steps.len());
     }
 }
@@ -144,28 +122,17 @@ fn what_the_visits_measured_is_pooled_and_nothing_is_lost() {
 #[test]
 fn a_known_difference_is_found_and_told_apart_from_the_path() {
     for backend in backends() {
-        let arms = [
-            "a=loopback",
-            "b=loopback",
-            "--arm-options",
-            "b=--server-delay 300us",
-        ];
+        let arms = ["a=loopback", "b=loopback", "--arm-options", "b=--server-delay 300us"];
         let measured = format!("lat --warmup 5ms --wait block --backend {backend}");
         let report = compare(&arms, &measured).exits(0).report();
         let found = cell(&report, "b", "p50");
         assert_eq!(found["verdict"], "slower", "{found:#}");
         let ends = found["delta"]["interval"].as_array().unwrap();
-        assert!(
-            ends[0].as_f64() > Some(250e3) && ends[1].as_f64() < Some(900e3),
-            "{ends:?}"
-        );
+        assert!(ends[0].as_f64() > Some(250e3) && ends[1].as_f64() < Some(900e3), "{ends:?}");
         assert!(found["ratio"]["median"].as_f64() > Some(1.5));
         let held = cell(&report, "b", "residence_p50")["delta"]["median"].as_f64();
         assert!(held > Some(295e3) && held < Some(400e3), "{held:?}");
-        assert_eq!(
-            report["comparison"]["arms"][1]["options"],
-            "--server-delay 300us"
-        );
+        assert_eq!(report["comparison"]["arms"][1]["options"], "--server-delay 300us");
     }
 }
 
@@ -175,10 +142,7 @@ fn bulk_and_http_are_compared_too() {
     let words: Vec<&str> = words.split_whitespace().collect();
     let report = run(&words).exits(0).report();
     let bandwidth = cell(&report, "b", "bandwidth");
-    assert_eq!(
-        (&bandwidth["unit"], &bandwidth["declared"]),
-        (&"bit/s".into(), &true.into())
-    );
+    assert_eq!((&bandwidth["unit"], &bandwidth["declared"]), (&"bit/s".into(), &true.into()));
     assert!(bandwidth["baseline"].as_f64() > Some(1e7), "{bandwidth:#}");
 
     let measured = "http -c 2 --stages 500,1000 --warmup 5ms";
@@ -187,10 +151,7 @@ fn bulk_and_http_are_compared_too() {
     let report = ran.exits(5).report();
     assert_eq!(report["comparison"]["steps"], 2);
     let goodput = cell(&report, "b", "goodput");
-    assert_eq!(
-        (&goodput["unit"], &goodput["declared"]),
-        (&"1/s".into(), &true.into())
-    );
+    assert_eq!((&goodput["unit"], &goodput["declared"]), (&"1/s".into(), &true.into()));
     let value = goodput["value"].as_f64();
     assert!(value > Some(300.0) && value < Some(600.0), "{goodput:#}");
     assert_eq!(cell(&report, "b", "p50")["declared"], true);
@@ -200,30 +161,14 @@ fn bulk_and_http_are_compared_too() {
 #[test]
 fn an_arm_that_is_overloaded_is_compared_by_its_goodput() {
     let slow = "slow=loopback/queue?service=5ms";
-    let arms = [
-        "fast=loopback/queue?service=10us",
-        slow,
-        "--block-duration",
-        "100ms",
-    ];
+    let arms = ["fast=loopback/queue?service=10us", slow, "--block-duration", "100ms"];
     let mut words = vec!["compare"];
     words.extend(arms);
-    words.extend([
-        "--blocks",
-        "8",
-        "--format",
-        "json",
-        "--percentiles",
-        "50",
-        "--",
-    ]);
+    words.extend(["--blocks", "8", "--format", "json", "--percentiles", "50", "--"]);
     words.extend("http -c 50 -R 1000 --warmup 0".split(' '));
     let report = run(&words).exits(0).report();
     let p50 = cell(&report, "slow", "p50");
-    assert_eq!(
-        (&p50["overloaded"], &p50["verdict"]),
-        (&true.into(), &"overload".into())
-    );
+    assert_eq!((&p50["overloaded"], &p50["verdict"]), (&true.into(), &"overload".into()));
     let goodput = cell(&report, "slow", "goodput");
     assert_eq!(goodput["verdict"], "slower", "{goodput:#}");
 }
@@ -246,17 +191,10 @@ fn a_queue_that_grows_slowly_is_overload() {
     };
     assert_eq!(of_arm("full"), (Some(true), true), "{report:#}");
     assert_eq!(of_arm("half"), (Some(false), false), "{report:#}");
-    let visits = blocks(&report)
-        .iter()
-        .flat_map(|block| block["visits"].as_array().unwrap());
+    let visits = blocks(&report).iter().flat_map(|block| block["visits"].as_array().unwrap());
     let full: Vec<&Value> = visits.filter(|visit| visit["arm"] == "full").collect();
-    let by_count = full
-        .iter()
-        .filter(|visit| visit["steps"][0]["overloaded"] == true);
-    assert!(
-        by_count.count() * 2 < full.len(),
-        "by what is missing alone it would not show"
-    );
+    let by_count = full.iter().filter(|visit| visit["steps"][0]["overloaded"] == true);
+    assert!(by_count.count() * 2 < full.len(), "by what is missing alone it would not show");
     let named: Vec<&str> = report["warnings"]
         .as_array()
         .unwrap()
@@ -290,9 +228,7 @@ fn growing_queues_are_found_in_every_step_that_has_a_rate() {
         cell.unwrap()["overloaded"].as_bool()
     };
     assert_eq!((of_step(0), of_step(1)), (Some(false), Some(true)));
-    let visits = blocks(&report)
-        .iter()
-        .flat_map(|block| block["visits"].as_array().unwrap());
+    let visits = blocks(&report).iter().flat_map(|block| block["visits"].as_array().unwrap());
     for visit in visits.filter(|visit| visit["arm"] == "b") {
         for step in visit["steps"].as_array().unwrap() {
             assert!(step["response_first_ns"].is_u64() && step["response_last_ns"].is_u64());
@@ -304,14 +240,9 @@ fn growing_queues_are_found_in_every_step_that_has_a_rate() {
 fn a_server_without_io_uring_makes_all_arms_use_epoll() {
     let plain = Serve::start("");
     let without = Serve::start("--backend epoll");
-    let arms = [
-        format!("plain={}", plain.address()),
-        format!("without={}", without.address()),
-    ];
+    let arms = [format!("plain={}", plain.address()), format!("without={}", without.address())];
     let arms: Vec<&str> = arms.iter().map(String::as_str).collect();
-    let report = compare(&arms, "lat --warmup 5ms --wait block")
-        .exits(0)
-        .report();
+    let report = compare(&arms, "lat --warmup 5ms --wait block").exits(0).report();
     assert_eq!(report["comparison"]["backend"], "epoll");
     if backends().len() > 1 {
         let reason = text(&report, "/comparison/backend_reason");
@@ -335,10 +266,7 @@ fn arms_without_a_common_backend_are_refused() {
     }
     let one = Serve::start("--backend uring");
     let other = Serve::start("--backend epoll");
-    let arms = [
-        format!("one={}", one.address()),
-        format!("other={}", other.address()),
-    ];
+    let arms = [format!("one={}", one.address()), format!("other={}", other.address())];
     let arms: Vec<&str> = arms.iter().map(String::as_str).collect();
     compare(&arms, "lat --wait block").exits(1).complains(&[
         "no backend in common",
@@ -364,11 +292,7 @@ fn by_default_loopback_is_compared_with_a_veth_pair() {
     let names: Vec<&str> = arms.iter().map(|arm| text(arm, "/name")).collect();
     assert_eq!(names, ["loopback", "veth", "a/a"]);
     assert_eq!(figure(&report, "/comparison/blocks_done"), 7);
-    assert!(
-        ran.stderr.contains("7 blocks of 2 visits"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("7 blocks of 2 visits"), "{}", ran.stderr);
 }
 
 #[test]
@@ -377,16 +301,8 @@ fn without_privileges_loopback_is_compared_with_itself() {
         return;
     }
     let mut command = std::process::Command::new("setpriv");
-    command.args([
-        "--bounding-set=-all",
-        "--inh-caps=-all",
-        "--reuid=65534",
-        "--clear-groups",
-    ]);
-    command
-        .arg(env!("CARGO_BIN_EXE_tare"))
-        .arg("compare")
-        .args(BRIEF);
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
+    command.arg(env!("CARGO_BIN_EXE_tare")).arg("compare").args(BRIEF);
     command.args(["--format", "json", "--", "lat", "--wait", "block"]);
     let ran = crate::util::Job::start(command).wait();
     assert!(matches!(ran.code, Some(0 | 5)), "{ran:#?}");

@@ -44,14 +44,8 @@ enum Phase {
     Finish,
 }
 
-const PHASES: [Phase; 6] = [
-    Phase::Connect,
-    Phase::Hello,
-    Phase::WarmUp,
-    Phase::Measure,
-    Phase::Drain,
-    Phase::Finish,
-];
+const PHASES: [Phase; 6] =
+    [Phase::Connect, Phase::Hello, Phase::WarmUp, Phase::Measure, Phase::Drain, Phase::Finish];
 
 /// What becomes of the far end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,12 +172,7 @@ fn each_of<C: Copy + Send + Sync + std::fmt::Debug>(cells: &[C], test: impl Fn(C
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(
-        failed.is_empty(),
-        "{} of {}: {failed:#?}",
-        failed.len(),
-        cells.len()
-    );
+    assert!(failed.is_empty(), "{} of {}: {failed:#?}", failed.len(), cells.len());
 }
 
 /// A server, and before it what becomes of it.
@@ -235,11 +224,7 @@ impl FarEnd {
             is_met: Arc::clone(&far_end.is_met),
             is_over: Arc::clone(&far_end.is_over),
         };
-        far_end.address = if is_udp {
-            proxy.datagrams()
-        } else {
-            proxy.streams()
-        };
+        far_end.address = if is_udp { proxy.datagrams() } else { proxy.streams() };
         if fate == Fate::Stopped && phase == Phase::Hello {
             serve.job.signal(Signal::SIGSTOP);
         }
@@ -273,9 +258,7 @@ impl FarEnd {
 /// A listener whose queue is full: the kernel answers no further connect.
 fn full_backlog() -> (SocketAddr, Vec<TcpStream>) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener
-        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-        .unwrap();
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     listener.listen(0).unwrap();
     let address = listener.local_addr().unwrap().as_socket().unwrap();
     let short = Duration::from_millis(100);
@@ -314,11 +297,8 @@ impl Proxy {
             for client in listener.incoming() {
                 let (client, own) = (client.unwrap(), self.clone());
                 let server = TcpStream::connect(own.to).unwrap();
-                let (from, to, up) = (
-                    client.try_clone().unwrap(),
-                    server.try_clone().unwrap(),
-                    self.clone(),
-                );
+                let (from, to, up) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap(), self.clone());
                 thread::spawn(move || up.pass_up(from, &to));
                 thread::spawn(move || own.pass_down(server, client));
             }
@@ -407,9 +387,7 @@ impl Proxy {
             while let Ok((n, from)) = own.recv_from(&mut bytes) {
                 known.get_or_init(|| from);
                 up.is_met.store(true, Ordering::Relaxed);
-                let asks = bytes[..n.min(200)]
-                    .windows(9)
-                    .any(|part| part == b"\"figures\"");
+                let asks = bytes[..n.min(200)].windows(9).any(|part| part == b"\"figures\"");
                 if up.turns_at_end && asks {
                     up.has_turned.store(true, Ordering::Relaxed);
                 }
@@ -456,13 +434,7 @@ fn cells(wanted: impl Fn(&Cell) -> bool) -> Vec<Cell> {
         for &(test, flags) in TESTS {
             for phase in PHASES {
                 for fate in FATES {
-                    let cell = Cell {
-                        test,
-                        flags,
-                        backend,
-                        phase,
-                        fate,
-                    };
+                    let cell = Cell { test, flags, backend, phase, fate };
                     if cell.exists() && wanted(&cell) {
                         cells.push(cell);
                     }
@@ -492,11 +464,7 @@ fn the_second_signal_ends_a_client_at_once() {
         thread::sleep(Duration::from_millis(50));
         job.signal(signal);
         let ran = job.wait();
-        assert_eq!(
-            (ran.signal, ran.code),
-            (Some(signal as i32), None),
-            "{ran:#?}"
-        );
+        assert_eq!((ran.signal, ran.code), (Some(signal as i32), None), "{ran:#?}");
     }
 }
 
@@ -516,11 +484,7 @@ fn a_signal_ends_the_wait_for_a_name() {
         let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
         command.args(["-m", "sh", "-c", script]).arg(&conf);
         command.arg(tare().get_program());
-        let target = if test == "http" {
-            "http://silent.example/"
-        } else {
-            "silent.example"
-        };
+        let target = if test == "http" { "http://silent.example/" } else { "silent.example" };
         command.args([test, target, "--timeout", "20s", "--format", "json"]);
         if test == "http" {
             command.args(["--connect-timeout", "20s"]);
@@ -550,37 +514,20 @@ fn the_first_signal_ends_a_server_whatever_its_clients_do() {
     for &backend in backends() {
         for &(test, flags) in TESTS {
             for stopped in [false, true] {
-                customers.push(Customer {
-                    test,
-                    flags,
-                    backend,
-                    stopped,
-                });
+                customers.push(Customer { test, flags, backend, stopped });
             }
         }
     }
     each_of(&customers, |customer| {
-        let Customer {
-            test,
-            flags,
-            backend,
-            stopped,
-        } = customer;
+        let Customer { test, flags, backend, stopped } = customer;
         let serve = Serve::start(&format!("--backend {backend}"));
         // Connections that say nothing, and one that asks for much and reads nothing.
-        let mut idle: Vec<TcpStream> = (0..3)
-            .map(|_| TcpStream::connect(serve.address()).unwrap())
-            .collect();
-        idle[0]
-            .write_all(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n")
-            .unwrap();
+        let mut idle: Vec<TcpStream> =
+            (0..3).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
+        idle[0].write_all(b"GET /bytes/1073741824 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         idle[1].write_all(b"tare\x01\x01").unwrap();
         let url = format!("http://{}/", serve.address());
-        let target = if test == "http" {
-            url.as_str()
-        } else {
-            serve.address()
-        };
+        let target = if test == "http" { url.as_str() } else { serve.address() };
         let flags = format!("-d 60s --warmup 0 --wait block --quiet {flags}");
         let client = Job::test(test, target, &flags);
         thread::sleep(Duration::from_millis(500));
@@ -613,10 +560,7 @@ fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
         let ran = job.wait();
         // What there was on its way is taken for a while: twice what it takes at the rate of the stream.
         let took = begun.elapsed();
-        assert!(
-            took < Duration::from_secs(8),
-            "{cell:?}: {took:?}: {ran:#?}"
-        );
+        assert!(took < Duration::from_secs(8), "{cell:?}: {took:?}: {ran:#?}");
     });
 }
 
@@ -648,17 +592,11 @@ fn in_a_time_namespace_waits_are_as_long_as_outside() {
         command.arg(tare().get_program());
         command
     };
-    let enough: Vec<_> = cells
-        .iter()
-        .filter(|cell| can_be_behind(cell.1))
-        .copied()
-        .collect();
+    let enough: Vec<_> = cells.iter().filter(|cell| can_be_behind(cell.1)).copied().collect();
     each_of(&enough, |(backend, offset, test, flags)| {
         let mut command = in_namespace(offset);
         let target = if test == "http" { &url } else { &address };
-        command.args([
-            test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json",
-        ]);
+        command.args([test, target, "-d", "400ms", "--warmup", "50ms", "--format", "json"]);
         command.args(["--backend", backend]).args(flags.split(' '));
         let report = Job::start(command).wait().exits(0).report();
         let result = &report["results"][0];
@@ -781,11 +719,7 @@ fn the_first_signal_ends_a_comparison_in_a_visit_and_between_visits() {
             _ => format!("b=echo visit >> {shown}"),
         };
         let arms = ["a", "b"].map(|arm| format!("{arm}={}", far_end.address));
-        let settle = if about == Comparing::Rest {
-            "30s"
-        } else {
-            "1ms"
-        };
+        let settle = if about == Comparing::Rest { "30s" } else { "1ms" };
         let words = [
             &["compare", &arms[0], &arms[1], "--before", &before][..],
             &["--after", "b=true", "--settle", settle, "--quiet"],
@@ -825,17 +759,8 @@ fn a_signal_does_not_cut_short_what_undoes_a_change() {
         "b=echo leaves >> {shown}; [ $(wc -l < {shown}) -lt 7 ] || sleep 1.5; echo left >> {shown}"
     );
     let words = [
-        &[
-            "compare", &arms[0], &arms[1], "--after", &after, "--settle", "1ms",
-        ][..],
-        &[
-            "--blocks",
-            "500",
-            "--block-duration",
-            "50ms",
-            "--format",
-            "json",
-        ],
+        &["compare", &arms[0], &arms[1], "--after", &after, "--settle", "1ms"][..],
+        &["--blocks", "500", "--block-duration", "50ms", "--format", "json"],
         &["--", "lat", "--warmup", "1ms", "--wait", "block"],
     ];
     let job = Job::tare(&words.concat());
@@ -846,10 +771,7 @@ fn a_signal_does_not_cut_short_what_undoes_a_change() {
     job.signal(Signal::SIGINT);
     let ran = job.wait().exits(130);
     let took = begun.elapsed();
-    assert!(
-        took < Duration::from_millis(1_500) + BOUND,
-        "{took:?}: {ran:#?}"
-    );
+    assert!(took < Duration::from_millis(1_500) + BOUND, "{took:?}: {ran:#?}");
     assert!(text().ends_with("leaves\nleft\n"), "{}", text());
     let ran = ran.complains(&["waiting for --after b='echo …'", "for at most 300 s"]);
     told(&ran, "the end of a visit");
@@ -915,10 +837,7 @@ fn a_signal_ends_the_wait_for_a_reader_that_does_not_read() {
         job.signal(Signal::SIGINT);
         let ran = job.wait().exits(130);
         let took = begun.elapsed();
-        assert!(
-            took < BOUND,
-            "{format} {is_stderr_full}: {took:?}: {ran:#?}"
-        );
+        assert!(took < BOUND, "{format} {is_stderr_full}: {took:?}: {ran:#?}");
         if !is_stderr_full {
             ran.complains(&["stdout cannot be written", "bytes were not written"]);
         }

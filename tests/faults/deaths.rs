@@ -19,24 +19,13 @@ fn the_server_dies_in_the_middle() {
         let died = Instant::now();
         serve.job.signal(Signal::SIGKILL);
         let ran = client.wait().exits(1);
-        assert!(
-            died.elapsed() < Duration::from_secs(5),
-            "{flags}: {:?}",
-            died.elapsed()
-        );
+        assert!(died.elapsed() < Duration::from_secs(5), "{flags}: {:?}", died.elapsed());
         assert!(!serve.job.is_running());
         let report = partial(&ran);
         let result = &report["results"][0];
         assert!(figure(result, "/operations/failed") <= 1, "{flags}");
-        assert_eq!(
-            report["environment"]["servers"].as_array().unwrap().len(),
-            1
-        );
-        ran.complains(&[
-            serve.address(),
-            "the server has died or was ended",
-            "start it again",
-        ]);
+        assert_eq!(report["environment"]["servers"].as_array().unwrap().len(), 1);
+        ran.complains(&[serve.address(), "the server has died or was ended", "start it again"]);
         // What it is told to do helps: the port is free at once.
         let again = Serve::start(&format!("--listen {}", serve.address()));
         again.serves();
@@ -74,14 +63,8 @@ fn the_client_dies_in_the_middle() {
             ran.code == Some(0)
         });
         let patience = if way.proto == "tcp" { 2 } else { 5 };
-        assert!(
-            died.elapsed() < Duration::from_secs(patience),
-            "{flags}: {:?}",
-            died.elapsed()
-        );
-        eventually("its last session is over", || {
-            lat(serve.address(), &words).code == Some(0)
-        });
+        assert!(died.elapsed() < Duration::from_secs(patience), "{flags}: {:?}", died.elapsed());
+        eventually("its last session is over", || lat(serve.address(), &words).code == Some(0));
         serve.stops();
     });
 }
@@ -96,21 +79,14 @@ fn an_interrupted_client_prints_what_it_has() {
             client.signal(signal);
             let asked = Instant::now();
             let ran = client.wait().exits(130);
-            assert!(
-                asked.elapsed() < Duration::from_secs(3),
-                "{flags}: {:?}",
-                asked.elapsed()
-            );
+            assert!(asked.elapsed() < Duration::from_secs(3), "{flags}: {:?}", asked.elapsed());
             let report = partial(&ran);
             let result = &report["results"][0];
             assert!(figure(result, "/duration_ns") < 40_000_000_000);
             assert_eq!(result["operations"]["failed"], 0);
             assert_eq!(result["errors"], serde_json::json!([]), "{flags}");
             // It took its leave: the server's figures are there.
-            assert!(
-                result["instrument"]["server"].is_object(),
-                "{flags}: {result:#}"
-            );
+            assert!(result["instrument"]["server"].is_object(), "{flags}: {result:#}");
             serve.serves();
             serve.stops();
         }
@@ -157,10 +133,7 @@ fn output_that_cannot_be_written() {
     // Not even root makes files there.
     let ran = run(&["lat", "-n", "5", "-o", "/sys/tare.json"]).exits(2);
     assert_eq!(ran.stdout, "");
-    ran.complains(&[
-        "--output /sys/tare.json cannot be written",
-        "name a file in a directory",
-    ]);
+    ran.complains(&["--output /sys/tare.json cannot be written", "name a file in a directory"]);
 
     // What becomes impossible later costs the file alone.
     let dir = tempfile::tempdir().unwrap();
@@ -175,14 +148,10 @@ fn output_that_cannot_be_written() {
     partial(&ran);
     ran.complains(&["a.json cannot be written"]);
 
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .custom_flags(nix::libc::O_CLOEXEC)
-        .open("/dev/full");
-    let output = tare()
-        .args(lat_words(serve.address(), "-n 5 --wait block"))
-        .stdout(full.unwrap())
-        .output();
+    let full =
+        fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_CLOEXEC).open("/dev/full");
+    let output =
+        tare().args(lat_words(serve.address(), "-n 5 --wait block")).stdout(full.unwrap()).output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("stdout cannot be written"));

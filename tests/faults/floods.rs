@@ -49,26 +49,15 @@ fn garbage_does_not_hurt_the_server() {
     }
     serve.serves();
     let log = serve.stops();
-    assert!(
-        log.contains("127.0.0.1:"),
-        "who sent garbage is logged: {log}"
-    );
-    assert!(
-        log.is_ascii(),
-        "and what they sent cannot spoil a terminal: {log:?}"
-    );
+    assert!(log.contains("127.0.0.1:"), "who sent garbage is logged: {log}");
+    assert!(log.is_ascii(), "and what they sent cannot spoil a terminal: {log:?}");
 }
 
 /// What the process holds in memory, bytes.
 fn memory_of(serve: &Serve) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", serve.job.id())).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = resident
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
+    let kib: u64 = resident.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
     kib << 10
 }
 
@@ -86,23 +75,16 @@ fn silent_and_dripping_connections_are_closed_and_keep_nobody_out() {
     raise_descriptors();
     // An HTTP client may be silent for that long, as between two requests.
     let serve = Serve::start("--idle-timeout 8s");
-    let silent: Vec<TcpStream> = (0..2000)
-        .map(|_| TcpStream::connect(serve.address()).unwrap())
-        .collect();
+    let silent: Vec<TcpStream> =
+        (0..2000).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
     serve.serves();
     let mut drip = TcpStream::connect(serve.address()).unwrap();
     let begun = Instant::now();
-    drip.set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    drip.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     // A hello of 65,535 bytes that would take hours.
-    let hello = b"tare\x01\x01\xff\xff"
-        .iter()
-        .chain(std::iter::repeat(&b' '));
+    let hello = b"tare\x01\x01\xff\xff".iter().chain(std::iter::repeat(&b' '));
     for byte in hello {
-        assert!(
-            begun.elapsed() < Duration::from_secs(15),
-            "it may drip for ever"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(15), "it may drip for ever");
         let sent = drip.write_all(&[*byte]);
         match drip.read(&mut [0; 64]) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) && sent.is_ok() => {}
@@ -110,15 +92,10 @@ fn silent_and_dripping_connections_are_closed_and_keep_nobody_out() {
         }
     }
     for mut stream in silent {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(15)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
         let read = stream.read(&mut [0; 1]);
         assert!(!matches!(&read, Ok(1)), "{read:?}");
-        assert!(
-            !read.is_err_and(|e| e.kind() == ErrorKind::WouldBlock),
-            "it stays open"
-        );
+        assert!(!read.is_err_and(|e| e.kind() == ErrorKind::WouldBlock), "it stays open");
     }
     serve.serves();
     serve.stops();
@@ -205,11 +182,7 @@ fn random_datagrams_are_not_amplified() {
         socket.send(&datagram).unwrap();
         // Whoever answers does so at once; a lone hello shows that all before it were heard.
         socket
-            .set_read_timeout(Some(Duration::from_millis(if round % 8 == 0 {
-                5000
-            } else {
-                2
-            })))
+            .set_read_timeout(Some(Duration::from_millis(if round % 8 == 0 { 5000 } else { 2 })))
             .unwrap();
         let mut answer = [0; 65_536];
         let mut back = 0;
@@ -220,11 +193,7 @@ fn random_datagrams_are_not_amplified() {
                 break;
             }
         }
-        assert!(
-            back <= datagram.len(),
-            "{back} bytes for {}: {datagram:x?}",
-            datagram.len()
-        );
+        assert!(back <= datagram.len(), "{back} bytes for {}: {datagram:x?}", datagram.len());
     }
     assert!(answered >= 50, "each lone hello has its answer: {answered}");
     serve.serves();
@@ -292,12 +261,7 @@ fn a_flood_of_datagrams_from_unverified_addresses_is_not_amplified() {
         }
     };
     // As fast as it goes, with a client in between.
-    let way = Way {
-        test: "lat",
-        proto: "udp",
-        flags: "--udp".to_owned(),
-        own: "",
-    };
+    let way = Way { test: "lat", proto: "udp", flags: "--udp".to_owned(), own: "" };
     let client = way.measuring(&serve, "--timeout 5s");
     for _ in 0..200 {
         for (source, went) in sources.iter().zip(&mut went) {
@@ -312,10 +276,7 @@ fn a_flood_of_datagrams_from_unverified_addresses_is_not_amplified() {
     client.signal(nix::sys::signal::Signal::SIGINT);
     let report = client.wait().exits(130).report();
     let operations = &report["results"][0]["operations"];
-    assert_eq!(
-        figure(operations, "/failed") + figure(operations, "/timed_out"),
-        0
-    );
+    assert_eq!(figure(operations, "/failed") + figure(operations, "/timed_out"), 0);
     // All that was heard before this was answered before this.
     serve.serves();
     hear(&mut came);

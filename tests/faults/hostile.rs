@@ -105,10 +105,7 @@ fn lies_are_left_out(ran: &Ran) {
     assert!(result["instrument"]["server"].is_null(), "{result:#}");
     assert!(result["cpu"]["server"].is_null());
     let residence = &result["latency"]["server_residence"];
-    assert!(
-        residence.is_null() || residence["count"] == 0,
-        "{residence}"
-    );
+    assert!(residence.is_null() || residence["count"] == 0, "{residence}");
     let server = &report["environment"]["servers"][0];
     assert!(text(server, "/governor").contains("\\u{1b}]0;owned\\u{7}"));
     ran.stderr
@@ -143,11 +140,7 @@ fn a_flood_of_garbage_is_summed_up_in_the_log() {
     }
     lat(serve.address(), "-n 50 --wait block").exits(0);
     let log = serve.stops();
-    assert_eq!(
-        lines_of(&log, "does not speak tare's protocol"),
-        COUNT,
-        "{log}"
-    );
+    assert_eq!(lines_of(&log, "does not speak tare's protocol"), COUNT, "{log}");
     // A few of a kind at first, then one a second.
     assert!(log.lines().count() < 200, "{}", log.lines().count());
 }
@@ -177,10 +170,7 @@ fn a_log_that_nobody_reads_holds_up_neither_service_nor_the_end() {
     let (_reader, writer) = full_pipe();
     let mut command = tare();
     command.args(Serve::words(""));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(writer);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(writer);
     let mut server = Ended(command.spawn().unwrap());
     let mut line = String::new();
     let mut stdout = BufReader::new(server.0.stdout.take().unwrap());
@@ -195,23 +185,14 @@ fn a_log_that_nobody_reads_holds_up_neither_service_nor_the_end() {
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     let begun = Instant::now();
     eventually("the server ends", || server.0.try_wait().unwrap().is_some());
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(server.0.wait().unwrap().code(), Some(0));
 }
 
 /// CPU time of a process, all its threads.
 fn cpu_of(serve: &Serve) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", serve.job.id())).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }
@@ -233,18 +214,11 @@ fn nobody_spins_for_clients_that_have_vanished_or_stand_still() {
             let busy = || cpu_of(&serve) > Duration::from_millis(200);
             eventually("the server serves", busy);
             // Over UDP nobody learns that it is gone; over TCP its kernel goes on for it while it stands still.
-            let signal = if proto == "udp" {
-                Signal::SIGKILL
-            } else {
-                Signal::SIGSTOP
-            };
+            let signal = if proto == "udp" { Signal::SIGKILL } else { Signal::SIGSTOP };
             client.signal(signal);
             thread::sleep(Duration::from_millis(1_500));
             let spent = idles(&serve);
-            assert!(
-                spent < Duration::from_millis(750),
-                "{backend}, {proto}: {spent:?} of 3 s"
-            );
+            assert!(spent < Duration::from_millis(750), "{backend}, {proto}: {spent:?} of 3 s");
         }
         lat(serve.address(), "-n 50 --wait block").exits(0);
     }
@@ -284,11 +258,7 @@ fn clients_that_do_not_read_hold_little_in_the_kernel_and_leave_no_orphan() {
             })
             .collect();
         eventually("they are all sent to", || {
-            unsent_of(port)
-                .iter()
-                .filter(|(_, bytes)| *bytes > 0)
-                .count()
-                == COUNT
+            unsent_of(port).iter().filter(|(_, bytes)| *bytes > 0).count() == COUNT
         });
         let queued: u64 = unsent_of(port).iter().map(|(_, bytes)| bytes).sum();
         assert!(queued < COUNT as u64 * EACH, "{queued} bytes for {COUNT}");

@@ -20,22 +20,13 @@ impl Balanced {
     fn make() -> Self {
         let netns = Netns::make();
         let servers = [netns.serve(), netns.serve()];
-        let [a, b] = servers
-            .each_ref()
-            .map(|serve| serve.address().rsplit_once(':').unwrap().1);
+        let [a, b] = servers.each_ref().map(|serve| serve.address().rsplit_once(':').unwrap().1);
         let rules = ["tcp", "udp"].map(|proto| {
             format!("{proto} dport 7117 redirect to :numgen inc mod 2 map {{ 0 : {a}, 1 : {b} }}\n")
         });
         let hook = "type nat hook prerouting priority dstnat;";
-        netns.nft(&format!(
-            "table ip balance {{\nchain in {{\n{hook}\n{}}}\n}}\n",
-            rules.concat()
-        ));
-        Self {
-            servers,
-            address: format!("{}:7117", netns.inner),
-            _netns: netns,
-        }
+        netns.nft(&format!("table ip balance {{\nchain in {{\n{hook}\n{}}}\n}}\n", rules.concat()));
+        Self { servers, address: format!("{}:7117", netns.inner), _netns: netns }
     }
 
     fn run(&self, way: &Way, flags: &str) -> Value {
@@ -85,9 +76,7 @@ fn two_servers_behind_one_address_are_both_named() {
         // And one connection talks to one at a time.
         let report = balanced.run(way, "-n 400 --size 64,256");
         let steps = report["results"].as_array().unwrap();
-        let named = steps
-            .iter()
-            .map(|step| step["instances"].as_array().unwrap());
+        let named = steps.iter().map(|step| step["instances"].as_array().unwrap());
         let named: Vec<_> = named.flatten().collect();
         assert!(named.len() == 2 && named[0] != named[1], "{named:?}");
         assert!(!warnings(&report).contains(&"several-servers"));
@@ -115,11 +104,7 @@ fn one_of_two_servers_dies_and_the_other_is_measured_on() {
         return;
     }
     for_each_way_at_once(|way| {
-        let Balanced {
-            servers: [dies, lives],
-            address,
-            _netns,
-        } = Balanced::make();
+        let Balanced { servers: [dies, lives], address, _netns } = Balanced::make();
         let flags = "-d 4s --warmup 0 --wait block -c 4 --timeout 500ms";
         let client = way.start(&address, flags);
         client.is_measuring();
@@ -133,8 +118,7 @@ fn one_of_two_servers_dies_and_the_other_is_measured_on() {
         assert!(ran.took > Duration::from_secs(4), "{ran:?}");
         if way.test == "lat" {
             assert!(figure(result, "/operations/completed") > 1000);
-            ran.exits(0)
-                .complains(&["connections were lost while measuring", &address]);
+            ran.exits(0).complains(&["connections were lost while measuring", &address]);
         } else {
             // Half of the streams is not what was asked for.
             let moved = ["sent", "received"];

@@ -42,16 +42,9 @@ fn where_seccomp_denies_io_uring_epoll_serves_and_says_why() {
                 let instrument = &report["results"][0]["instrument"][end];
                 assert_eq!(instrument["backend"], "epoll", "{end}");
                 let reason = text(instrument, "/backend_reason");
-                assert!(
-                    reason.contains(name) && reason.contains("seccomp"),
-                    "{end}: {reason}"
-                );
+                assert!(reason.contains(name) && reason.contains("seccomp"), "{end}: {reason}");
             }
-            assert!(
-                warnings(&report).contains(&"backend"),
-                "{:?}",
-                warnings(&report)
-            );
+            assert!(warnings(&report).contains(&"backend"), "{:?}", warnings(&report));
             ran.complains(&["warning:", name, "--security-opt seccomp="]);
 
             let ran = lat(serve.address(), "-n 100 --backend uring").exits(1);
@@ -73,9 +66,7 @@ fn a_server_without_io_uring_refuses_whoever_insists_on_it() {
     let serve = without_uring(nix::libc::EPERM, || Serve::start(""));
     let ran = lat(serve.address(), "-n 100 --backend uring").exits(1);
     ran.complains(&["refused: io_uring is denied (EPERM)", "seccomp"]);
-    let report = lat(serve.address(), "-n 100 --wait block")
-        .exits(0)
-        .report();
+    let report = lat(serve.address(), "-n 100 --wait block").exits(0).report();
     let instrument = &report["results"][0]["instrument"];
     assert_eq!(instrument["client"]["backend"], "uring");
     assert_eq!(instrument["server"]["backend"], "epoll");
@@ -95,18 +86,15 @@ fn a_client_out_of_descriptors_says_what_to_type() {
             "--ulimit nofile=",
         ]);
         // A soft limit is no obstacle.
-        Job::start(limited("ulimit -Sn 100", &words))
-            .wait()
-            .exits(0);
+        Job::start(limited("ulimit -Sn 100", &words)).wait().exits(0);
     }
 }
 
 #[test]
 fn a_server_out_of_descriptors_makes_room() {
     let mut serve = Serve::started(limited("ulimit -n 100", &Serve::words("")));
-    let silent: Vec<TcpStream> = (0..200)
-        .map(|_| TcpStream::connect(serve.address()).unwrap())
-        .collect();
+    let silent: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
     serve
         .job
         .logs("no descriptor is left for another client (EMFILE); raise the limit (ulimit -n)");
@@ -117,9 +105,8 @@ fn a_server_out_of_descriptors_makes_room() {
 
     // A soft limit is raised by itself.
     let serve = Serve::started(limited("ulimit -Sn 100", &Serve::words("")));
-    let _silent: Vec<TcpStream> = (0..200)
-        .map(|_| TcpStream::connect(serve.address()).unwrap())
-        .collect();
+    let _silent: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(serve.address()).unwrap()).collect();
     serve.serves();
     assert_eq!(serve.stops(), "");
 }
@@ -130,11 +117,7 @@ fn memlocked(kib: u32, words: &[&str]) -> Command {
     command.env_remove("TARE_SECRET");
     let bytes = u64::from(kib) << 10;
     command.arg(format!("--memlock={bytes}:{bytes}"));
-    command.args([
-        "setpriv",
-        "--bounding-set=-ipc_lock",
-        "--inh-caps=-ipc_lock",
-    ]);
+    command.args(["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]);
     command.arg(tare().get_program()).args(words);
     command
 }
@@ -151,10 +134,7 @@ fn too_little_memory_to_lock_is_told_and_epoll_serves() {
         let words = test_words(test, serve.address(), "-n 200 --wait block");
         let ran = Job::start(memlocked(kib, &words)).wait().exits(0);
         let report = ran.report();
-        assert_eq!(
-            report["environment"]["client"]["memlock_limit_bytes"],
-            kib << 10
-        );
+        assert_eq!(report["environment"]["client"]["memlock_limit_bytes"], kib << 10);
         let limit = format!("RLIMIT_MEMLOCK is {kib} KiB");
         let mut denied = false;
         for end in ["client", "server"] {
@@ -174,12 +154,7 @@ fn too_little_memory_to_lock_is_told_and_epoll_serves() {
         }
         assert_eq!(warnings(&report).contains(&"backend"), denied);
         if denied {
-            ran.complains(&[
-                "warning:",
-                &limit,
-                "ulimit -l unlimited",
-                "--ulimit memlock=-1",
-            ]);
+            ran.complains(&["warning:", &limit, "ulimit -l unlimited", "--ulimit memlock=-1"]);
             let words = test_words(test, serve.address(), "-n 5 --backend uring");
             let ran = Job::start(memlocked(kib, &words)).wait().exits(1);
             ran.complains(&[&limit, "use --backend epoll"]);
@@ -203,10 +178,7 @@ fn memory_to_lock_that_is_enough_for_some_rings() {
             let report = lat(serve.address(), &flags).exits(0).report();
             let server = &report["results"][0]["instrument"]["server"];
             if server["backend"] == "epoll" {
-                assert!(
-                    text(server, "/backend_reason").contains("ENOMEM"),
-                    "{server}"
-                );
+                assert!(text(server, "/backend_reason").contains("ENOMEM"), "{server}");
             }
         }
         // A client may be denied its ring after the first one was tried.

@@ -97,12 +97,7 @@ fn each(protos: &[&'static str], mut scenario: impl FnMut(Way)) {
             for proto in over.iter().filter(|proto| protos.contains(proto)) {
                 let flags = format!("--proto {proto} --backend {backend}");
                 let (test, proto) = (*test, *proto);
-                scenario(Way {
-                    test,
-                    proto,
-                    flags,
-                    own,
-                });
+                scenario(Way { test, proto, flags, own });
             }
         }
     }

@@ -22,11 +22,7 @@ fn a_peer_that_vanishes_without_a_word_is_given_up_in_time() {
         netns.cut();
         let gone = Instant::now();
         let ran = client.wait().exits(1);
-        assert!(
-            gone.elapsed() < Duration::from_secs(4),
-            "{:?}",
-            gone.elapsed()
-        );
+        assert!(gone.elapsed() < Duration::from_secs(4), "{:?}", gone.elapsed());
         let report = partial(&ran);
         let result = &report["results"][0];
         let errors = result["errors"].as_array().unwrap();
@@ -57,17 +53,11 @@ fn carries_on(result: &Value, proto: &str) {
         assert_eq!(errors.len(), 0, "{errors:?}");
         // What its own kernel has no route for, the server has not sent, and does not send again.
         let is_up = bandwidth["up"].is_object();
-        assert!(
-            !is_up || figure(bandwidth, "/retransmits") > 0,
-            "{bandwidth:#}"
-        );
+        assert!(!is_up || figure(bandwidth, "/retransmits") > 0, "{bandwidth:#}");
         assert!(received > 1 << 20, "{bandwidth:#}");
     } else {
         // The kernel may say that there is no route.
-        assert!(
-            errors.iter().all(|error| error["phase"] == "send"),
-            "{errors:?}"
-        );
+        assert!(errors.iter().all(|error| error["phase"] == "send"), "{errors:?}");
         let sent = figure(bandwidth, "/sent_bytes");
         // Lost on the way, or refused by the sender's own kernel.
         let lost = figure(bandwidth, "/lost_datagrams");
@@ -88,11 +78,7 @@ fn a_path_that_comes_back_in_time_is_a_stall_and_no_failure() {
         let netns = Netns::make();
         let serve = netns.serve();
         // Over UDP what is lost stays lost; the next goes through.
-        let timeout = if way.proto == "tcp" || way.test == "bw" {
-            "10s"
-        } else {
-            "100ms"
-        };
+        let timeout = if way.proto == "tcp" || way.test == "bw" { "10s" } else { "100ms" };
         let flags = format!("-d 4s --warmup 0 --wait block --timeout {timeout}");
         let client = way.start(serve.address(), &flags);
         client.is_measuring();
@@ -128,10 +114,7 @@ fn a_path_that_comes_back_in_time_is_a_stall_and_no_failure() {
             assert!(longest >= Duration::from_millis(100), "{longest:?}");
         }
         // It went on after.
-        assert!(
-            figure(result, "/duration_ns") >= 3_800_000_000,
-            "{result:#}"
-        );
+        assert!(figure(result, "/duration_ns") >= 3_800_000_000, "{result:#}");
         assert!(result["instrument"]["server"].is_object());
         serve.serves();
         serve.stops();
@@ -145,10 +128,7 @@ fn a_client_whose_host_vanished_frees_its_place() {
     }
     for_each_way_at_once(|way| {
         let netns = Netns::make();
-        let flags = format!(
-            "--listen {}:0 --max-sessions 1 --idle-timeout 1s",
-            netns.outer
-        );
+        let flags = format!("--listen {}:0 --max-sessions 1 --idle-timeout 1s", netns.outer);
         let serve = Serve::start(&flags);
         let flags = format!("-d 60s --warmup 0 --wait block {}", way.all_flags());
         let words = test_words(way.test, serve.address(), &flags);
@@ -162,9 +142,7 @@ fn a_client_whose_host_vanished_frees_its_place() {
         let next = format!("-n 5 --warmup 0 --wait block {}", way.flags);
         let busy = lat(serve.address(), &next).exits(1);
         busy.complains(&["the server has 1 sessions", "--max-sessions"]);
-        eventually("its place is free", || {
-            lat(serve.address(), &next).code == Some(0)
-        });
+        eventually("its place is free", || lat(serve.address(), &next).code == Some(0));
         let took = gone.elapsed();
         assert!(took < Duration::from_secs(5), "{}: {took:?}", way.flags);
         assert!(took > Duration::from_millis(900), "{}: {took:?}", way.flags);
@@ -185,11 +163,7 @@ fn datagrams_that_are_lost_are_counted_and_never_waited_for_beyond_their_timeout
         let client = Job::lat(serve.address(), &flags);
         client.is_measuring();
         // Dropped on the way in, so that neither end hears of it: the hole of a route.
-        ip(&format!(
-            "-n {} route add blackhole {}/32",
-            netns.name, netns.outer
-        ))
-        .exits(0);
+        ip(&format!("-n {} route add blackhole {}/32", netns.name, netns.outer)).exits(0);
         let ran = client.wait();
         assert!(ran.took < Duration::from_secs(8), "{ran:?}");
         let ran = ran.exits(0);
@@ -200,11 +174,7 @@ fn datagrams_that_are_lost_are_counted_and_never_waited_for_beyond_their_timeout
         let censored = figure(result, "/latency/service/censored");
         assert!(censored >= lost);
         let timeouts = json!({"phase": "receive", "cause": "timeout", "count": lost});
-        assert!(
-            result["errors"].as_array().unwrap().contains(&timeouts),
-            "{}",
-            result["errors"]
-        );
+        assert!(result["errors"].as_array().unwrap().contains(&timeouts), "{}", result["errors"]);
         serve.stops();
     }
 }

@@ -16,12 +16,7 @@ fn nobody_listens() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     socket.bind(&any.into()).unwrap();
-    let address = socket
-        .local_addr()
-        .unwrap()
-        .as_socket()
-        .unwrap()
-        .to_string();
+    let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
     for (test, backend) in each_test() {
         let run = |flags: &str| {
             let flags = format!("-d 5s --backend {backend} {flags}");
@@ -62,29 +57,14 @@ fn what_answers_is_not_tare() {
             assert!(ran.took < Duration::from_secs(10), "{ran:?}");
         };
         let start = "start `tare serve` there";
-        says(
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            &["speaks HTTP, not tare's protocol", start],
-        );
-        says(
-            b"SSH-2.0-OpenSSH_9.9\r\n",
-            &["speaks SSH, not tare's protocol", start],
-        );
-        says(
-            b"\xff\x00 gibberish \x07\n",
-            &["does not speak tare's protocol", start],
-        );
+        says(b"HTTP/1.1 400 Bad Request\r\n\r\n", &["speaks HTTP, not tare's protocol", start]);
+        says(b"SSH-2.0-OpenSSH_9.9\r\n", &["speaks SSH, not tare's protocol", start]);
+        says(b"\xff\x00 gibberish \x07\n", &["does not speak tare's protocol", start]);
         says(
             b"tare\x02\x05\x00\x02{}",
-            &[
-                "speaks version 2 of tare's protocol",
-                "same tare at both ends",
-            ],
+            &["speaks version 2 of tare's protocol", "same tare at both ends"],
         );
-        says(
-            b"tare\x01\x04\x00\x02[]",
-            &["broke tare's protocol", "same tare at both ends"],
-        );
+        says(b"tare\x01\x04\x00\x02[]", &["broke tare's protocol", "same tare at both ends"]);
         says(b"tare\x01\x04\xff\xff", &["broke tare's protocol"]);
         says(b"tare\x01\x63\x00\x00", &["broke tare's protocol"]);
     }
@@ -99,9 +79,7 @@ fn what_listens_closes_or_keeps_silent() {
             // Read first: closing over unread bytes would be a reset.
             let _ = stream.read(&mut [0; 4096]);
         });
-        run(&closes, &flags)
-            .exits(1)
-            .complains(&["closed the connection without an answer"]);
+        run(&closes, &flags).exits(1).complains(&["closed the connection without an answer"]);
 
         let resets = stranger(|stream| {
             let linger = socket2::SockRef::from(&stream);
@@ -144,9 +122,7 @@ fn socket_pause(mut stream: &TcpStream, pause: Duration) -> std::io::Result<usiz
 fn a_client_of_another_version_is_told_and_logged() {
     let mut serve = Serve::start("");
     let mut stream = TcpStream::connect(serve.address()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(b"tare\x09\x01\x00\x02{}").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -154,16 +130,11 @@ fn a_client_of_another_version_is_told_and_logged() {
     assert_eq!(&answer[..6], b"tare\x01\x05");
     let refusal: Value = serde_json::from_slice(&answer[8..]).unwrap();
     assert_eq!(refusal["code"], "version");
-    assert!(
-        text(&refusal, "/message").contains("version 9"),
-        "{refusal}"
-    );
+    assert!(text(&refusal, "/message").contains("version 9"), "{refusal}");
     serve.job.logs("version 9");
 
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut hello = vec![0; 1200];
     hello[..10].copy_from_slice(b"tare\x09\x01\x00\x02{}");
     socket.send_to(&hello, serve.address()).unwrap();
@@ -182,10 +153,7 @@ fn a_port_that_is_taken_is_named() {
     let taken = format!("cannot listen on {}", serve.address());
     ran.complains(&[&taken, "another program has the port", "--listen"]);
     let ran = run(&["serve", "--listen", "192.0.2.1:0"]).exits(1);
-    ran.complains(&[
-        "cannot listen on 192.0.2.1:0",
-        "the address is not on this machine",
-    ]);
+    ran.complains(&["cannot listen on 192.0.2.1:0", "the address is not on this machine"]);
 }
 
 /// A UDP server that a test makes up: gives each datagram the same answer.
@@ -211,16 +179,10 @@ fn what_answers_over_udp_is_not_tare() {
             assert!(ran.took < Duration::from_secs(5), "{ran:?}");
             assert_eq!(ran.report()["results"][0]["operations"]["completed"], 0);
             let said = ran.stderr.clone();
-            assert!(
-                said.is_ascii(),
-                "what it sent cannot spoil a terminal: {said:?}"
-            );
+            assert!(said.is_ascii(), "what it sent cannot spoil a terminal: {said:?}");
             let (not_ours, no_answer) =
                 ("does not speak tare's protocol", "did not answer the hello");
-            assert!(
-                said.contains(not_ours) || said.contains(no_answer),
-                "{said}"
-            );
+            assert!(said.contains(not_ours) || said.contains(no_answer), "{said}");
             ran.complains(&[&address]);
         };
         let all = [
@@ -239,10 +201,6 @@ fn what_answers_over_udp_is_not_tare() {
 
         let newer = datagram_stranger(b"tare\x02\x05\0\x02{}");
         let ran = Job::test(test, &newer, &flags).wait().exits(1);
-        ran.complains(&[
-            &newer,
-            "speaks version 2 of tare's protocol",
-            "same tare at both ends",
-        ]);
+        ran.complains(&[&newer, "speaks version 2 of tare's protocol", "same tare at both ends"]);
     }
 }

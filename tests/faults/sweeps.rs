@@ -65,12 +65,7 @@ fn a_server_that_is_restarted_between_steps_is_measured_on() {
         assert_ne!(instances[0], instances[1]);
         assert_eq!(instances[1], instances[2]);
         for step in steps {
-            assert_eq!(
-                figure(step, "/operations/completed"),
-                2000,
-                "{}",
-                way.all_flags()
-            );
+            assert_eq!(figure(step, "/operations/completed"), 2000, "{}", way.all_flags());
             assert_eq!(step["errors"], json!([]), "{}: {step:#}", way.all_flags());
         }
         let servers = report["environment"]["servers"].as_array().unwrap();
@@ -128,9 +123,5 @@ fn a_sweep_keeps_what_it_had_when_the_server_dies() {
     let steps = on_disk["results"].as_array().unwrap();
     assert!((1..11).contains(&steps.len()), "{}", steps.len());
     assert_eq!(steps[0]["partial"], false, "the first was whole");
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        1,
-        "no scratch file is left"
-    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no scratch file is left");
 }

@@ -37,10 +37,7 @@ fn ports_that_run_out_are_told() {
                 && message.contains("20 ephemeral ports (61000-61019)"),
             "{message}"
         );
-        assert!(
-            advice.contains("sysctl -w net.ipv4.ip_local_port_range="),
-            "{advice}"
-        );
+        assert!(advice.contains("sysctl -w net.ipv4.ip_local_port_range="), "{advice}");
         let (message, advice) = warning(&report, "connections-missing");
         assert!(
             message
@@ -117,14 +114,8 @@ fn a_run_stops_by_itself_before_the_conntrack_table_is_full() {
         assert!(figure(result, "/operations/completed") > 1000, "{result:#}");
         assert_eq!(figure(result, "/operations/failed"), 0);
         let (message, advice) = warning(&report, "conntrack-budget");
-        assert!(
-            message.contains(&format!("of {MAX}; the run stops at 90 %")),
-            "{message}"
-        );
-        assert!(
-            advice.contains("sysctl -w net.netfilter.nf_conntrack_max="),
-            "{advice}"
-        );
+        assert!(message.contains(&format!("of {MAX}; the run stops at 90 %")), "{message}");
+        assert!(advice.contains("sysctl -w net.netfilter.nf_conntrack_max="), "{advice}");
         let ran = ran.complains(&[
             "stopped: the connection-tracking table holds",
             &format!("of {MAX} entries"),
@@ -133,13 +124,7 @@ fn a_run_stops_by_itself_before_the_conntrack_table_is_full() {
         // It was in time: what it left there is less than the table holds.
         let mut count = netns.command("cat");
         count.arg("/proc/sys/net/netfilter/nf_conntrack_count");
-        let left: u64 = Job::start(count)
-            .wait()
-            .exits(0)
-            .stdout
-            .trim()
-            .parse()
-            .unwrap();
+        let left: u64 = Job::start(count).wait().exits(0).stdout.trim().parse().unwrap();
         assert!((MAX / 10 * 9..MAX).contains(&left), "{left}: {ran:?}");
         assert!(!warnings(&report).contains(&"conntrack-full"));
         // Who opens no connections for each ping is not stopped.

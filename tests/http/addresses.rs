@@ -18,16 +18,10 @@ impl Witness {
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
         let notes = Arc::clone(&seen);
         let server = Hostile::start(move |mut talk| {
-            notes
-                .lock()
-                .unwrap()
-                .insert(format!("from {}", talk.peer()));
+            notes.lock().unwrap().insert(format!("from {}", talk.peer()));
             while let Some(head) = talk.hears_a_head() {
                 let host = head.lines().find_map(|line| line.strip_prefix("Host: "));
-                notes
-                    .lock()
-                    .unwrap()
-                    .insert(format!("host {}", host.unwrap_or("none")));
+                notes.lock().unwrap().insert(format!("host {}", host.unwrap_or("none")));
                 talk.says(FINE);
             }
         });
@@ -40,9 +34,7 @@ impl Witness {
 
     /// What was noted since.
     fn noted(&self) -> Vec<String> {
-        std::mem::take(&mut *self.seen.lock().unwrap())
-            .into_iter()
-            .collect()
+        std::mem::take(&mut *self.seen.lock().unwrap()).into_iter().collect()
     }
 }
 
@@ -82,17 +74,11 @@ fn names_go_where_the_flags_say() {
 
         let address = &witness.server.address;
         let flags = format!("-n 4 -c 2 --connect-to {address} {backend}");
-        all_went_well(
-            &super::result(&http("http://shop.example/", &flags).exits(0)),
-            4,
-        );
+        all_went_well(&super::result(&http("http://shop.example/", &flags).exits(0)), 4);
         assert_eq!(witness.noted(), ["from 127.0.0.1", "host shop.example"]);
 
         let flags = format!("-n 4 -c 2 --host other.example {backend}");
-        all_went_well(
-            &super::result(&http(&witness.server.url(), &flags).exits(0)),
-            4,
-        );
+        all_went_well(&super::result(&http(&witness.server.url(), &flags).exits(0)), 4);
         assert_eq!(witness.noted(), ["from 127.0.0.1", "host other.example"]);
     });
 }

@@ -51,19 +51,9 @@ fn a_body_shorter_than_promised() {
 #[test]
 fn no_answer_and_half_a_head() {
     let server = Hostile::answering_once("");
-    all_fail(
-        &server,
-        "receive",
-        "early-close",
-        "closed a connection before it answered",
-    );
+    all_fail(&server, "receive", "early-close", "closed a connection before it answered");
     let server = Hostile::answering_once("HTTP/1.1 200 OK\r\nContent-Le");
-    all_fail(
-        &server,
-        "receive",
-        "cut-head",
-        "closed a connection amid the head",
-    );
+    all_fail(&server, "receive", "cut-head", "closed a connection amid the head");
 }
 
 #[test]
@@ -92,10 +82,8 @@ fn what_is_no_http() {
 #[test]
 fn a_head_beyond_the_limits() {
     let says = "sent a response head beyond the limits";
-    let long = format!(
-        "HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n",
-        "x".repeat(1 << 20)
-    );
+    let long =
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(1 << 20));
     all_fail(&Hostile::answering(long), "parse", "head-too-long", says);
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(1000));
     all_fail(&Hostile::answering(many), "parse", "too-many-headers", says);
@@ -159,11 +147,8 @@ fn bytes_that_nobody_asked_for() {
 #[test]
 fn interim_responses_are_no_answers() {
     let server = Hostile::answering(
-        [
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
-            FINE,
-        ]
-        .concat(),
+        [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", FINE]
+            .concat(),
     );
     for_each_backend(|backend| {
         let result = result(&http(&server.url(), &format!("-n 100 -c 2 {backend}")).exits(0));

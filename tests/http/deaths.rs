@@ -23,10 +23,7 @@ fn a_server_that_comes_back_is_found_again() {
         let resent = figure(&result, "/connections/resent");
         assert!((1..=4).contains(&(failed + resent)), "{result:#}");
         assert!(sockets_used(&result) >= 8, "{result:#}");
-        assert!(
-            figure(&result, "/connections/reconnects") >= 4,
-            "{result:#}"
-        );
+        assert!(figure(&result, "/connections/reconnects") >= 4, "{result:#}");
         let last = result["intervals"].as_array().unwrap().last().unwrap();
         assert!(figure(last, "/completed") > 0, "{result:#}");
     });
@@ -42,10 +39,7 @@ fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
         job.is_measuring();
         serve.job.signal(Signal::SIGKILL);
         drop(serve);
-        let ran = job
-            .wait()
-            .exits(0)
-            .complains(&["warning: ", "connect ECONNREFUSED", "`errors`"]);
+        let ran = job.wait().exits(0).complains(&["warning: ", "connect ECONNREFUSED", "`errors`"]);
         let report = ran.report();
         for code in ["failures", "unsent", "rate-not-reached"] {
             assert!(warnings(&report).contains(&code), "{code}: {report:#}");
@@ -61,10 +55,7 @@ fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
             .iter()
             .find(|warning| warning["code"] == "rate-not-reached");
         let why = why.expect("a cause")["message"].as_str().unwrap();
-        assert!(
-            why.contains("the server, connections to it were down"),
-            "{why}"
-        );
+        assert!(why.contains("the server, connections to it were down"), "{why}");
         let due = operations(&result, "due");
         assert!((2_990..=3_010).contains(&due), "{result:#}");
         assert!(operations(&result, "unsent_at_end") > 0, "{result:#}");

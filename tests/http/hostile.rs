@@ -32,11 +32,7 @@ impl Hostile {
                 thread::spawn(move || conversation(Talk::over(stream.unwrap())));
             }
         });
-        Self {
-            address,
-            accepted,
-            over,
-        }
+        Self { address, accepted, over }
     }
 
     /// One that answers each request with the same bytes.

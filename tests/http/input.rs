@@ -16,9 +16,7 @@ fn refused(ran: Ran, code: i32, says: &[&str]) {
     assert_eq!(ran.stdout, "");
     assert_eq!(ran.stderr.lines().count(), 1, "{ran:#?}");
     let advice = ran.stderr.split_once("; ").map_or("", |(_, advice)| advice);
-    let verbs = [
-        "write ", "give ", "leave ", "keep ", "see ", "check ", "name ", "measure ",
-    ];
+    let verbs = ["write ", "give ", "leave ", "keep ", "see ", "check ", "name ", "measure "];
     assert!(verbs.iter().any(|verb| advice.contains(verb)), "{ran:#?}");
     assert!(ran.took < Duration::from_secs(10), "{ran:?}");
 }
@@ -50,11 +48,7 @@ fn https_is_said_to_be_missing() {
 
 #[test]
 fn hosts_that_nobody_knows() {
-    refused(
-        http("http://nowhere.invalid/", "-n 1"),
-        1,
-        &["nowhere.invalid"],
-    );
+    refused(http("http://nowhere.invalid/", "-n 1"), 1, &["nowhere.invalid"]);
 }
 
 #[test]
@@ -97,10 +91,7 @@ fn flags_that_do_not_fit() {
         ("-c 0", "write 1 to 200000"),
         ("-n 0", "must be above zero; write 1 or more"),
         ("--pipeline 0", "0 is out of range; write 1 to 1024"),
-        (
-            "--requests-per-connection 0",
-            "must be above zero; write 1 or more",
-        ),
+        ("--requests-per-connection 0", "must be above zero; write 1 or more"),
         ("--expect-status 2yy", "write them as 200, 2xx"),
         ("--expect-status 1000", "write them as 200, 2xx"),
         ("-X GE(T", "write GET, POST"),
@@ -112,10 +103,7 @@ fn flags_that_do_not_fit() {
         ("--body @x", "write --body-file x"),
         ("--chunked", "give one with --body"),
         ("--connection sometimes", "write one of keep-alive, close"),
-        (
-            "--bind nowhere",
-            "no IP address; write one of this machine's",
-        ),
+        ("--bind nowhere", "no IP address; write one of this machine's"),
         ("--resolve nonsense", "write HOST:PORT:ADDRESS"),
         ("--resolve shop:1:127.0.0.1", "is for shop:1, and the URL"),
         ("--connect-to nonsense:", "write HOST:PORT"),
@@ -142,10 +130,7 @@ fn urls_are_read_from_stdin() {
     let report = Job::start(command).wait().exits(0).report();
     let asked = report["plan"]["requests"].as_array().unwrap().iter();
     let asked = asked.map(|request| (&request["path"], &request["weight"]));
-    assert_eq!(
-        asked.collect::<Vec<_>>(),
-        [(&json!("/a"), &json!(1)), (&json!("/b"), &json!(3))]
-    );
+    assert_eq!(asked.collect::<Vec<_>>(), [(&json!("/a"), &json!(1)), (&json!("/b"), &json!(3))]);
     assert_eq!(report["results"][0]["params"]["requests"], 2);
     assert_eq!(report["results"][0]["operations"]["completed"], 8);
 }

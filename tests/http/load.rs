@@ -44,11 +44,7 @@ fn counts_are_exact_in_closed_and_open_loop() {
             assert_eq!(figure(&result, "/latency/service/count"), count);
             let asked = figure(&result, "/connections/asked");
             assert_eq!(sockets_used(&result), asked, "{flags}");
-            assert_eq!(
-                figure(&result, "/connections/established"),
-                asked,
-                "{flags}"
-            );
+            assert_eq!(figure(&result, "/connections/established"), asked, "{flags}");
         }
     });
 }
@@ -194,10 +190,9 @@ fn bodies_come_from_flags_files_and_stdin() {
     for_each_backend(|backend| {
         for framing in ["", "--chunked"] {
             let flags = format!("-n 20 -c 2 -X POST {framing} {backend}");
-            for (body, bytes) in [
-                ("--body hello".to_owned(), 5),
-                (format!("--body-file {path}"), 5_000),
-            ] {
+            for (body, bytes) in
+                [("--body hello".to_owned(), 5), (format!("--body-file {path}"), 5_000)]
+            {
                 let result = result(&http(&echo, &format!("{flags} {body}")).exits(0));
                 all_went_well(&result, 20);
                 let echoed = figure(&result, "/transfer/body_bytes");

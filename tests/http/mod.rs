@@ -101,10 +101,7 @@ pub(crate) fn holds_together(result: &Value) {
     assert_eq!(by_status.len(), codes.len());
     let connections = &result["connections"];
     let established = figure(connections, "/established");
-    assert!(
-        established <= figure(connections, "/sockets_used"),
-        "{connections}"
-    );
+    assert!(established <= figure(connections, "/sockets_used"), "{connections}");
 }
 
 /// What was answered as expected is in each latency, and what had no answer is there as at least so long.
@@ -117,22 +114,12 @@ fn latencies_hold_together(result: &Value) {
     // Behind a request that timed out, others on its connection have failed without an answer.
     let pipeline = figure(result, "/params/pipeline");
     let exact = pipeline == 1 && censored == unanswered;
-    assert!(
-        exact || (pipeline > 1 && censored >= unanswered),
-        "{result:#}"
-    );
-    assert_eq!(
-        of("service", "count"),
-        operations(result, "completed") + censored
-    );
+    assert!(exact || (pipeline > 1 && censored >= unanswered), "{result:#}");
+    assert_eq!(of("service", "count"), operations(result, "completed") + censored);
     if result["params"]["rate_per_s"].is_null() {
         return;
     }
-    assert_eq!(
-        of("response", "censored"),
-        censored + never_sent,
-        "{result:#}"
-    );
+    assert_eq!(of("response", "censored"), censored + never_sent, "{result:#}");
     assert_eq!(of("lateness", "censored"), never_sent, "{result:#}");
     if of("response", "censored") == 0 && of("response", "count") > 0 {
         // Each response time is the service time and the lateness of the same request.
@@ -145,11 +132,7 @@ fn latencies_hold_together(result: &Value) {
         assert!(of("response", "max_ns") <= most, "{result:#}");
     }
     for name in ["response", "lateness"] {
-        assert_eq!(
-            of(name, "count"),
-            of("service", "count") + never_sent,
-            "{name}: {result:#}"
-        );
+        assert_eq!(of(name, "count"), of("service", "count") + never_sent, "{name}: {result:#}");
     }
 }
 

@@ -127,10 +127,7 @@ fn what_is_late_is_dropped_where_asked() {
         let result = result(&http(&url(address, "/echo?delay=50ms"), &flags).exits(0));
         assert!(operations(&result, "due").abs_diff(400) <= 1, "{result:#}");
         assert!(operations(&result, "dropped") >= 350, "{result:#}");
-        assert!(
-            (20..=44).contains(&operations(&result, "sent")),
-            "{result:#}"
-        );
+        assert!((20..=44).contains(&operations(&result, "sent")), "{result:#}");
         assert_eq!(operations(&result, "unsent_at_end"), 0, "{result:#}");
         assert_eq!(result["params"]["late"], "drop");
     });
@@ -158,10 +155,7 @@ fn a_rate_beyond_the_connections_is_told_with_its_cause() {
         let told = warnings.find(|warning| warning["code"] == "rate-not-reached");
         let told = told.unwrap_or_else(|| panic!("{report:#}"));
         assert!(text(told, "/message").contains("40"), "{told:#}");
-        assert!(
-            text(told, "/message").contains("the connections"),
-            "{told:#}"
-        );
+        assert!(text(told, "/message").contains("the connections"), "{told:#}");
         assert!(text(told, "/advice").contains("-c "), "{told:#}");
     });
 }
@@ -203,11 +197,7 @@ fn a_server_that_answers_little_is_slow_and_not_silent() {
         assert_eq!(operations(&result, "completed"), 0, "{result:#}");
         assert!(operations(&result, "unsent_at_end") >= 29, "{result:#}");
         let lower = &result["latency"]["response"]["lower_bounds"];
-        assert!(
-            lower
-                .as_array()
-                .is_some_and(|names| names.contains(&json!("p50")))
-        );
+        assert!(lower.as_array().is_some_and(|names| names.contains(&json!("p50"))));
     });
 }
 

@@ -19,10 +19,7 @@ fn is_limited(server: &Server, path: &str, most: u64) {
             let used = sockets_used(&result);
             let perfect = 200_u64.div_ceil(most);
             // Each connection may be amid its requests at the end, and the next one may stand ready.
-            assert!(
-                (perfect..=perfect + 2 * connections).contains(&used),
-                "{result:#}"
-            );
+            assert!((perfect..=perfect + 2 * connections).contains(&used), "{result:#}");
             // A reconnect counts once it is established, a socket from its start: at the end of the run each connection may
             // have one that is still connecting.
             let reconnects = figure(&result, "/connections/reconnects");
@@ -112,11 +109,8 @@ fn error_codes_are_counted_each() {
     let Some(apache) = apache("") else { return };
     for_each_backend(|backend| {
         for server in [&nginx, &apache] {
-            for (path, status) in [
-                ("/nowhere", "404"),
-                ("/fails", "500"),
-                ("/unavailable", "503"),
-            ] {
+            for (path, status) in [("/nowhere", "404"), ("/fails", "500"), ("/unavailable", "503")]
+            {
                 let flags = format!("-n 40 -c 4 --threads 1 {backend}");
                 let ran = http(&server.url(path), &flags).exits(1);
                 let ran = ran.complains(&[status]);
@@ -133,10 +127,7 @@ fn error_codes_are_counted_each() {
                 assert_eq!(result["rate"]["achieved_per_s"], 0.0, "goodput");
 
                 let flags = format!("{flags} --expect-status {status}");
-                all_went_well(
-                    &super::result(&http(&server.url(path), &flags).exits(0)),
-                    40,
-                );
+                all_went_well(&super::result(&http(&server.url(path), &flags).exits(0)), 40);
             }
         }
     });

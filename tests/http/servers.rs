@@ -53,11 +53,7 @@ impl Server {
             assert!(job.is_running(), "{program} has ended at once");
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
-        Some(Self {
-            job,
-            directory,
-            port,
-        })
+        Some(Self { job, directory, port })
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -105,11 +101,7 @@ fn is_installed(program: &str) -> bool {
 /// By its name, or where Debian installs servers.
 fn program(name: &str) -> Command {
     let path = Path::new("/usr/sbin").join(name);
-    if path.is_file() {
-        Command::new(path)
-    } else {
-        Command::new(name)
-    }
+    if path.is_file() { Command::new(path) } else { Command::new(name) }
 }
 
 fn free_port() -> u16 {
@@ -130,11 +122,7 @@ fn free_port() -> u16 {
 pub(super) fn nginx() -> Option<Server> {
     Server::start("nginx", |directory, port| {
         let dir = directory.display();
-        let user = if nix::unistd::geteuid().is_root() {
-            "user root;"
-        } else {
-            ""
-        };
+        let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
         let ipv6 = if TcpListener::bind(("::1", 0)).is_ok() {
             format!("listen [::1]:{port};")
         } else {
@@ -188,22 +176,12 @@ pub(super) fn apache(directives: &str) -> Option<Server> {
         if nix::unistd::geteuid().is_root() {
             configuration.push_str("User www-data\nGroup www-data\n");
         }
-        let modules = [
-            "mpm_event",
-            "authz_core",
-            "alias",
-            "filter",
-            "deflate",
-            "reflector",
-        ]
-        .map(|name| format!("LoadModule {name}_module {modules}/mod_{name}.so\n"));
+        let modules = ["mpm_event", "authz_core", "alias", "filter", "deflate", "reflector"]
+            .map(|name| format!("LoadModule {name}_module {modules}/mod_{name}.so\n"));
         configuration.insert_str(0, &modules.concat());
         fs::write(directory.join("apache.conf"), configuration).unwrap();
         let mut command = program("apache2");
-        command
-            .arg("-DFOREGROUND")
-            .arg("-f")
-            .arg(directory.join("apache.conf"));
+        command.arg("-DFOREGROUND").arg("-f").arg(directory.join("apache.conf"));
         command
     })
 }

@@ -31,12 +31,7 @@ fn requests_without_an_answer_end_at_the_timeout() {
         assert_eq!(figure(service, "/censored"), 60);
         assert!(figure(service, "/p50_ns") >= 500 * MS, "{service:#}");
         assert!(figure(service, "/p50_ns") <= 550 * MS, "{service:#}");
-        assert!(
-            service["lower_bounds"]
-                .as_array()
-                .unwrap()
-                .contains(&"p50".into())
-        );
+        assert!(service["lower_bounds"].as_array().unwrap().contains(&"p50".into()));
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert!(text.contains('≥'), "{text}");
     });
@@ -82,10 +77,7 @@ fn answers_that_come_too_late_are_not_counted() {
 fn requests_under_way_at_the_end_are_counted() {
     let server = Hostile::start(super::hostile::Talk::keeps_silent);
     for_each_backend_at_once(|backend| {
-        let job = super::start(
-            &server.url(),
-            &format!("-d 30s -c 3 --timeout 30s {backend}"),
-        );
+        let job = super::start(&server.url(), &format!("-d 30s -c 3 --timeout 30s {backend}"));
         crate::util::eventually("it is connected", || server.accepted() >= 3);
         // Once all are connected, each sends at once.
         std::thread::sleep(Duration::from_millis(100));

@@ -28,22 +28,13 @@ fn a_fifth_of_the_answers_is_an_error() {
         assert_eq!(fine + bad, 1000, "{result:#}");
         // Within six standard deviations of a fifth.
         assert!((124..=276).contains(&bad), "{bad}");
-        assert_eq!(
-            (
-                operations(&result, "completed"),
-                operations(&result, "failed")
-            ),
-            (fine, bad)
-        );
+        assert_eq!((operations(&result, "completed"), operations(&result, "failed")), (fine, bad));
         let codes = &result["status_codes"];
         assert_eq!(codes["200"]["expected"], true);
         assert_eq!(codes["511"]["expected"], false);
         let first = |code: &str| figure(codes, &format!("/{code}/first_ordinal"));
         assert_eq!(first("200").min(first("511")), 1);
-        assert!(
-            (2..=100).contains(&first("200").max(first("511"))),
-            "{codes:#}"
-        );
+        assert!((2..=100).contains(&first("200").max(first("511"))), "{codes:#}");
         let at = |code: &str| figure(codes, &format!("/{code}/first_at_ns"));
         assert!(at("200").max(at("511")) < figure(&result, "/duration_ns"));
         let earlier = if first("200") == 1 { "200" } else { "511" };
@@ -103,10 +94,7 @@ fn what_is_expected_is_for_the_user_to_say() {
     let address = serve.address();
     for_each_backend(|backend| {
         let run = |path: &str, flags: &str| {
-            http(
-                &url(address, path),
-                &format!("-n 50 -c 5 {flags} {backend}"),
-            )
+            http(&url(address, path), &format!("-n 50 -c 5 {flags} {backend}"))
         };
         for (path, expect) in [
             ("/echo?status=404", "404"),

@@ -17,9 +17,7 @@ use crate::util::figure;
 fn listen(path: &Path, backlog: i32) -> UnixListener {
     let listener =
         socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    listener
-        .bind(&socket2::SockAddr::unix(path).unwrap())
-        .unwrap();
+    listener.bind(&socket2::SockAddr::unix(path).unwrap()).unwrap();
     listener.listen(backlog).unwrap();
     listener.into()
 }
@@ -128,9 +126,6 @@ fn sockets_are_named_as_others_name_them() {
             all_went_well(&result(&ran), 10);
         }
         let ran = http("unix:@tare-test-none", &format!("-n 1 {backend}")).exits(1);
-        ran.complains(&[
-            "nobody listens on the abstract socket unix:@tare-test-none",
-            "ss -xl",
-        ]);
+        ran.complains(&["nobody listens on the abstract socket unix:@tare-test-none", "ss -xl"]);
     });
 }

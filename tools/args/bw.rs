@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use tare_engine::driver::Backend;
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::STREAM_DURATION_MAX;
-use tare_engine::run::plan::{
-    BackendChoice, BwPlan, Common, Direction, Secret, Sink, SocketOptions, Stop, Target, Transport,
-    ZeroCopy,
-};
-use tare_engine::run::resolve::local;
-use tare_engine::units::{BitRate, Counts, Nanos, Size, Sizes};
+use tare_driver::Backend;
+use tare_driver::BackendChoice;
+use tare_engine::bandwidth::plan::{BwPlan, Sink, ZeroCopy};
+use tare_engine::run::plan::{Common, Stop};
+use tare_host::resolve::local;
+use tare_proto::auth::Secret;
+use tare_proto::hello::{Direction, Transport};
+use tare_proto::stream::SocketOptions;
+use tare_units::error::{Error, Result};
+use tare_units::limits::STREAM_DURATION_MAX;
+use tare_units::target::Target;
+use tare_units::{BitRate, Counts, Nanos, Size, Sizes};
 
 use super::common::{CommonArgs, SecretArgs, assert_help};
 use super::path::{self, TargetArgs, TransportArgs};
@@ -207,17 +210,9 @@ impl BwArgs {
     /// # Errors
     /// A usage error where flags make no sense, alone or together.
     pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
-        if self
-            .common
-            .result
-            .output
-            .iter()
-            .any(OutputFile::is_of_latencies)
-        {
-            return Err(
-                Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
-                    .remedy("write it as .json .jsonl .csv .md .html or .txt"),
-            );
+        if self.common.result.output.iter().any(OutputFile::is_of_latencies) {
+            return Err(Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
+                .remedy("write it as .json .jsonl .csv .md .html or .txt"));
         }
         let mut common = self.common.plan(secret)?;
         let bytes = self.bytes.map(|size| size.0);
@@ -306,16 +301,8 @@ impl TrafficArgs {
         let socket = &self.socket;
         for (given, flag, why) in [
             (socket.nodelay, "--nodelay", "datagrams never wait"),
-            (
-                socket.mss.is_some(),
-                "--mss",
-                "--size is a datagram's payload",
-            ),
-            (
-                socket.congestion.is_some(),
-                "--congestion",
-                "UDP has none, --rate paces it",
-            ),
+            (socket.mss.is_some(), "--mss", "--size is a datagram's payload"),
+            (socket.congestion.is_some(), "--congestion", "UDP has none, --rate paces it"),
             (
                 matches!(self.sink, Some(SinkName::Discard)),
                 "--sink discard",
@@ -369,10 +356,7 @@ impl SocketArgs {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "2^53 bits a second are nobody's"
-)]
+#[expect(clippy::cast_precision_loss, reason = "2^53 bits a second are nobody's")]
 const fn exact(rate: BitRate) -> f64 {
     rate.0 as f64
 }
@@ -387,10 +371,8 @@ fn check_amount(plan: &BwPlan) -> Result<()> {
         (None, Stop::After(duration)) => return check_duration(plan, duration, streams * size),
     };
     if sends < streams {
-        let message = format!(
-            "{flag} is less than one send of {} for each of {streams} streams",
-            Size(size)
-        );
+        let message =
+            format!("{flag} is less than one send of {} for each of {streams} streams", Size(size));
         return Err(Error::usage(message).remedy("raise it, or take fewer streams"));
     }
     Ok(())

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use tare_engine::driver::Backend;
-use tare_engine::error::{Error, Result};
-use tare_engine::result::quantile_name;
-use tare_engine::run::plan::{BackendChoice, Common, Observation, Secret, Stop, WaitMode};
-use tare_engine::units::{Count, CpuList, Nanos};
+use tare_driver::Backend;
+use tare_driver::BackendChoice;
+use tare_engine::run::plan::{Common, Stop};
+use tare_host::observation::Observation;
+use tare_proto::auth::Secret;
+use tare_proto::hello::WaitMode;
+use tare_stats::result::quantile_name;
+use tare_units::error::{Error, Result};
+use tare_units::{Count, CpuList, Nanos};
 
 use crate::output::{Format, OutputFile};
 
@@ -43,12 +47,7 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "TIME", help_heading = "How long")]
     warmup: Option<Nanos>,
     /// Give up on an answer, a connect or a handshake after that long
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "2s",
-        help_heading = "How long"
-    )]
+    #[arg(long, value_name = "TIME", default_value = "2s", help_heading = "How long")]
     timeout: Nanos,
 
     #[command(flatten)]
@@ -73,12 +72,7 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "LIST", help_heading = "The result")]
     percentiles: Option<Percentiles>,
     /// Resolve the series over time that finely
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "1s",
-        help_heading = "The result"
-    )]
+    #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "The result")]
     interval: Nanos,
     #[command(flatten)]
     pub(crate) result: ResultArgs,
@@ -225,9 +219,7 @@ fn label(text: &str) -> Result<String> {
 impl CommonArgs {
     /// The quantiles to print, per cent.
     pub(crate) fn percentiles(&self) -> Vec<f64> {
-        self.percentiles
-            .as_ref()
-            .map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
+        self.percentiles.as_ref().map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
     }
 
     /// The part of a plan that these options make up.
@@ -255,9 +247,7 @@ impl CommonArgs {
             }
         }
         if self.interval < INTERVAL_MIN {
-            return Err(Error::usage(format!(
-                "--interval must be at least {INTERVAL_MIN}"
-            )));
+            return Err(Error::usage(format!("--interval must be at least {INTERVAL_MIN}")));
         }
         let stop = match self.count {
             Some(Count(0)) => {
@@ -303,10 +293,7 @@ impl WorkerArgs {
         if let (Some(threads), Some(CpuList(cpus))) = (self.threads, &self.cpus)
             && (threads as usize) > cpus.len()
         {
-            let message = format!(
-                "--threads {threads} is more than the {} of --cpus",
-                cpus.len()
-            );
+            let message = format!("--threads {threads} is more than the {} of --cpus", cpus.len());
             return Err(Error::usage(message).remedy("name a CPU for each thread"));
         }
         common.threads = self.threads;
@@ -344,10 +331,7 @@ impl SecretArgs {
             let value = std::env::var_os(SECRET_VARIABLE);
             let bytes = value.map(std::os::unix::ffi::OsStringExt::into_vec);
             let secret = bytes.map(|b| secret(b, SECRET_VARIABLE)).transpose()?;
-            return Ok(SecretFound {
-                secret,
-                warning: None,
-            });
+            return Ok(SecretFound { secret, warning: None });
         };
         read_file(path, self.insecure_secret_file)
     }
@@ -378,10 +362,8 @@ fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<SecretFound> {
     } else if about.file_type().is_fifo() {
         None
     } else {
-        return Err(Error::usage(format!(
-            "the secret file {shown} is neither a file nor a pipe"
-        ))
-        .remedy("name a file, or write <(COMMAND)"));
+        return Err(Error::usage(format!("the secret file {shown} is neither a file nor a pipe"))
+            .remedy("name a file, or write <(COMMAND)"));
     };
     let exposed = exposed.map(|who| {
         let mode = about.mode() & 0o7777;
@@ -393,9 +375,7 @@ fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<SecretFound> {
         )));
     }
     let mut bytes = Vec::new();
-    file.take(SECRET_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(SECRET_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(SecretFound {
         secret: Some(secret(bytes, &shown.to_string())?),
         warning: exposed.map(|message| format!("{message}; chmod 600 {shown}")),
@@ -474,12 +454,7 @@ mod tests {
             let file = written(b"key", mode);
             let refused = read_file(file.path(), false).unwrap_err().to_string();
             let chmod = format!("chmod 600 {}", file.path().display());
-            for part in [
-                who,
-                &format!("(mode {mode:04o})"),
-                &chmod,
-                "defaultMode: 0400",
-            ] {
+            for part in [who, &format!("(mode {mode:04o})"), &chmod, "defaultMode: 0400"] {
                 assert!(refused.contains(part), "{refused}");
             }
             // A link to it, as a pod has, says nothing of who can read it.
@@ -528,17 +503,7 @@ mod tests {
     fn percentiles_are_sorted_and_unique() {
         let parsed: Percentiles = "99.9, 50,99.90,99.5".parse().unwrap();
         assert_eq!(parsed.0, [50.0, 99.5, 99.9]);
-        for text in [
-            "",
-            "0",
-            "100",
-            "-1",
-            "p99",
-            "nan",
-            "inf",
-            "50,,99",
-            "99.99999999",
-        ] {
+        for text in ["", "0", "100", "-1", "p99", "nan", "inf", "50,,99", "99.99999999"] {
             assert!(text.parse::<Percentiles>().is_err(), "{text}");
         }
     }

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches};
-use tare_engine::error::{Error, Result};
-use tare_engine::run::plan::HookSpec;
-use tare_engine::units::Nanos;
+use tare_host::hooks::HookSpec;
+use tare_units::Nanos;
+use tare_units::error::{Error, Result};
 
 use super::common::{Percentiles, ResultArgs, SEED_BITS, random_seed};
 use super::{Cli, Command, Refused};
@@ -159,10 +159,7 @@ impl FromStr for Named {
             .ok_or_else(|| {
                 Error::usage("it begins with the name of an arm").remedy("write it as NAME='…'")
             })?;
-        Ok(Self {
-            name: name.to_owned(),
-            text: rest.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), text: rest.to_owned() })
     }
 }
 
@@ -200,11 +197,7 @@ impl CompareArgs {
     /// A usage error where flags make no sense, alone or together.
     pub(crate) fn arms(&self) -> Result<Arms> {
         let by_default = self.arms.is_empty();
-        if let Some(kind) = self
-            .arms
-            .iter()
-            .find(|arm| MEASURED.contains(&arm.as_str()))
-        {
+        if let Some(kind) = self.arms.iter().find(|arm| MEASURED.contains(&arm.as_str())) {
             let message = format!("'{kind}' stands among the arms");
             return Err(Error::usage(message).remedy(format!(
                 "write what each visit measures behind --: tare compare … -- {kind} …"
@@ -304,10 +297,8 @@ impl CompareArgs {
     pub(crate) fn later_file(&self) -> Result<PathBuf> {
         match (self.arms.as_slice(), self.measured.is_empty()) {
             ([file], true) => Ok(PathBuf::from(file)),
-            _ => Err(
-                Error::usage("--baseline-file compares it with one other saved result")
-                    .remedy("write: tare compare --baseline-file before.json after.json"),
-            ),
+            _ => Err(Error::usage("--baseline-file compares it with one other saved result")
+                .remedy("write: tare compare --baseline-file before.json after.json")),
         }
     }
 
@@ -346,20 +337,17 @@ fn name_and_target(text: &str) -> Result<(&str, &str)> {
         Some((name, "")) if is_name(name) => Err(Error::usage(format!("{name}= has no target"))
             .remedy(format!("write it as {name}=HOST:PORT"))),
         _ if is_name(text) => Ok((text, text)),
-        _ if text.ends_with(".json") => Err(Error::usage(format!(
-            "'{}' is a saved result, and no path",
-            text.escape_debug()
-        ))
-        .remedy("to compare two of them: tare compare --baseline-file before.json after.json")),
+        _ if text.ends_with(".json") => {
+            Err(Error::usage(format!("'{}' is a saved result, and no path", text.escape_debug()))
+                .remedy(
+                    "to compare two of them: tare compare --baseline-file before.json after.json",
+                ))
+        }
         // What looks like a name that cannot be one.
         Some((name, target)) if !name.contains([':', '/']) => {
             let shown = name.escape_debug();
-            Err(
-                Error::usage(format!("'{shown}' can be no arm's name")).remedy(format!(
-                    "names are letters, digits, - and _: NAME={}",
-                    target
-                )),
-            )
+            Err(Error::usage(format!("'{shown}' can be no arm's name"))
+                .remedy(format!("names are letters, digits, - and _: NAME={}", target)))
         }
         _ => {
             let shown = text.escape_debug();
@@ -406,12 +394,9 @@ fn check_place(given: &ArgMatches) -> Result<()> {
 fn check_own(arm: &str, own: &[String]) -> Result<()> {
     const ALIKE: [&str; 2] = ["--wait", "--backend"];
     let is = |word: &String, flag: &str| {
-        word.strip_prefix(flag)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
     };
-    let found = ALIKE
-        .into_iter()
-        .find(|flag| own.iter().any(|word| is(word, flag)));
+    let found = ALIKE.into_iter().find(|flag| own.iter().any(|word| is(word, flag)));
     found.map_or(Ok(()), |flag| {
         let message = format!("--arm-options {arm}: {flag} is the same for all arms");
         Err(Error::usage(message).remedy(format!("write {flag} behind --, or leave it out")))
@@ -456,17 +441,7 @@ mod tests {
 
     #[test]
     fn the_baseline_comes_first() {
-        let typed = [
-            "a=1.2.3.4",
-            "b=1.2.3.5:99",
-            "c",
-            "--baseline",
-            "b",
-            "--",
-            "bw",
-            "-P",
-            "4",
-        ];
+        let typed = ["a=1.2.3.4", "b=1.2.3.5:99", "c", "--baseline", "b", "--", "bw", "-P", "4"];
         let arms = args(&typed).arms().unwrap().arms;
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
         assert_eq!(names, ["b", "a", "c"]);
@@ -506,10 +481,7 @@ mod tests {
     fn urls_are_targets_of_http() {
         let typed = ["a=http://n:80/?x=1", "b=n:81/y", "--", "http", "-c", "3"];
         let arms = args(&typed).arms().unwrap().arms;
-        assert!(
-            arms.iter()
-                .all(|arm| matches!(arm.command, Command::Http(_)))
-        );
+        assert!(arms.iter().all(|arm| matches!(arm.command, Command::Http(_))));
     }
 
     #[test]
@@ -517,60 +489,24 @@ mod tests {
         for (words, why) in [
             (&["a=h"][..], "alone is compared with nothing"),
             (&["10.0.0.1:99", "b=h"], "write it as NAME='10.0.0.1:99'"),
-            (
-                &["http://n/?x=1", "b=h", "--", "http"],
-                "NAME='http://n/?x=1'",
-            ),
+            (&["http://n/?x=1", "b=h", "--", "http"], "NAME='http://n/?x=1'"),
             (&["a=", "b=h"], "a= has no target; write it as a=HOST:PORT"),
             (&["my.host=h", "b=h"], "'my.host' can be no arm's name"),
-            (
-                &["old.json", "new.json"],
-                "--baseline-file before.json after.json",
-            ),
+            (&["old.json", "new.json"], "--baseline-file before.json after.json"),
             (&["a=h", "b=h", "lat"], "behind --: tare compare … -- lat"),
-            (
-                &["a=h", "b=h", "--arm-options", "b=--wait block"],
-                "--wait is the same for all arms",
-            ),
+            (&["a=h", "b=h", "--arm-options", "b=--wait block"], "--wait is the same for all arms"),
             (&["a=h", "b=h", "--", "ping"], "'ping' cannot be compared"),
             (&["a=h", "b=h", "--", "serve"], "'serve' cannot be compared"),
             (&["a=h", "b=h", "--baseline", "c"], "the arms are a, b"),
-            (
-                &["a=h", "b=h", "--before", "c=x"],
-                "--before: no arm is called c",
-            ),
-            (
-                &["a=h", "b=h", "--before", "a=x", "--before", "a=y"],
-                "--before a is given twice",
-            ),
-            (
-                &["a=h", "b=h", "--arm-options", "a='x"],
-                "a quote is not closed",
-            ),
-            (
-                &["a=h", "b=h", "--arm-options", "a=--sise 3"],
-                "arm a: tare lat:",
-            ),
-            (
-                &["a=h", "b=h", "--", "lat", "-d", "3s"],
-                "write --block-duration TIME before --",
-            ),
-            (
-                &["a=h", "b=h", "--", "lat", "-n", "3"],
-                "write --block-duration TIME before --",
-            ),
-            (
-                &["a=h", "b=h", "--", "bw", "--bytes", "1G"],
-                "write --block-duration",
-            ),
-            (
-                &["a=h", "b=h", "--", "http", "-o", "x.json"],
-                "write -o FILE before --",
-            ),
-            (
-                &["a=h", "b=h", "--", "lat", "--assert", "p99<1s"],
-                "--assert: it is said once",
-            ),
+            (&["a=h", "b=h", "--before", "c=x"], "--before: no arm is called c"),
+            (&["a=h", "b=h", "--before", "a=x", "--before", "a=y"], "--before a is given twice"),
+            (&["a=h", "b=h", "--arm-options", "a='x"], "a quote is not closed"),
+            (&["a=h", "b=h", "--arm-options", "a=--sise 3"], "arm a: tare lat:"),
+            (&["a=h", "b=h", "--", "lat", "-d", "3s"], "write --block-duration TIME before --"),
+            (&["a=h", "b=h", "--", "lat", "-n", "3"], "write --block-duration TIME before --"),
+            (&["a=h", "b=h", "--", "bw", "--bytes", "1G"], "write --block-duration"),
+            (&["a=h", "b=h", "--", "http", "-o", "x.json"], "write -o FILE before --"),
+            (&["a=h", "b=h", "--", "lat", "--assert", "p99<1s"], "--assert: it is said once"),
             (&["a=h", "b=h", "--", "lat", "other"], "'other'"),
         ] {
             let message = refused(words);

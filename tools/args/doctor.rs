@@ -1,8 +1,8 @@
 //! The flags of `tare doctor`, and the plan they become.
 
 use clap::{Args, ValueEnum};
-use tare_engine::run::doctor::DoctorPlan;
-use tare_engine::units::{CpuList, Nanos};
+use tare_host::doctor::DoctorPlan;
+use tare_units::{CpuList, Nanos};
 
 use super::path::TargetArg;
 
@@ -72,7 +72,7 @@ impl DoctorArgs {
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::run::plan::Target;
+    use tare_units::target::Target;
 
     use super::*;
     use crate::args::{Command, parse};
@@ -101,10 +101,7 @@ mod tests {
         let host = "node-2".to_owned();
         assert_eq!(plan.target, Some(Target::Host { host, port: 99 }));
         assert_eq!(plan.cpus, Some(vec![3, 1]));
-        assert_eq!(
-            (plan.look, plan.timeout),
-            (Nanos::from_millis(250), Nanos::from_secs(1))
-        );
+        assert_eq!((plan.look, plan.timeout), (Nanos::from_millis(250), Nanos::from_secs(1)));
         assert_eq!((strict, format), (true, DoctorFormat::Json));
     }
 }

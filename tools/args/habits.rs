@@ -28,92 +28,37 @@ const HTTP: &[Habit] = &[
         "tare runs no scripts, and is silent with --quiet; write --urls FILE for several requests, -X, -H and --body \
          for what is in them",
     ),
-    (
-        &["-m"],
-        "write -X METHOD for a method, -c N for connections, -d TIME for a time",
-    ),
+    (&["-m"], "write -X METHOD for a method, -c N for connections, -d TIME for a time"),
     (&["--request", "-I", "--head"], "write -X METHOD"),
+    (&["-T"], "write --content-type TYPE, with --body or --body-file"),
+    (&["-D"], "write --body-file FILE for a body, -d TIME for a duration"),
     (
-        &["-T"],
-        "write --content-type TYPE, with --body or --body-file",
-    ),
-    (
-        &["-D"],
-        "write --body-file FILE for a body, -d TIME for a duration",
-    ),
-    (
-        &[
-            "--data",
-            "--data-raw",
-            "--data-binary",
-            "-payload",
-            "--payload",
-        ],
+        &["--data", "--data-raw", "--data-binary", "-payload", "--payload"],
         "write --body TEXT or --body-file FILE",
     ),
-    (
-        &["-payload-file", "--payload-file"],
-        "write --body-file FILE",
-    ),
-    (
-        &["-b", "--cookie"],
-        "write --body TEXT for a body, -H 'Cookie: …' for cookies",
-    ),
-    (
-        &["-a", "--user"],
-        "write -H 'Authorization: Basic …' for a user and a password",
-    ),
-    (
-        &["-A", "--user-agent"],
-        "write -H 'Accept: …' or -H 'User-Agent: …'",
-    ),
+    (&["-payload-file", "--payload-file"], "write --body-file FILE"),
+    (&["-b", "--cookie"], "write --body TEXT for a body, -H 'Cookie: …' for cookies"),
+    (&["-a", "--user"], "write -H 'Authorization: Basic …' for a user and a password"),
+    (&["-A", "--user-agent"], "write -H 'Accept: …' or -H 'User-Agent: …'"),
     (&["-k", "--keepalive", "-keepalive"], KEPT),
-    (
-        &["--insecure"],
-        "https is not built yet, so there is no certificate to check; leave it out",
-    ),
+    (&["--insecure"], "https is not built yet, so there is no certificate to check; leave it out"),
     (
         &["-x", "--proxy"],
         "tare asks no proxy; leave it out, or write --connect-to HOST:PORT to connect elsewhere",
     ),
-    (
-        &["--json", "-json"],
-        "write --format json, or -o FILE.json; a body is --body TEXT",
-    ),
-    (
-        &["-h2", "--h2", "--http2"],
-        "HTTP/2 is not built; leave it out",
-    ),
-    (
-        &["--h1", "--http1.1", "-http1.0"],
-        "HTTP/1.1 is all that tare speaks; leave it out",
-    ),
-    (
-        &[
-            "-disable-keepalive",
-            "--disable-keepalive",
-            "--no-keepalive",
-        ],
-        "write --connection close",
-    ),
+    (&["--json", "-json"], "write --format json, or -o FILE.json; a body is --body TEXT"),
+    (&["-h2", "--h2", "--http2"], "HTTP/2 is not built; leave it out"),
+    (&["--h1", "--http1.1", "-http1.0"], "HTTP/1.1 is all that tare speaks; leave it out"),
+    (&["-disable-keepalive", "--disable-keepalive", "--no-keepalive"], "write --connection close"),
     (
         &["-disable-compression", "--disable-compression"],
         "compression is asked for only with -H 'Accept-Encoding: …'; leave it out",
     ),
-    (
-        &["-disable-redirects", "--location"],
-        "redirects are never followed; leave it out",
-    ),
-    (
-        &["--concurrency", "--concurrent", "--clients", "--vus"],
-        "write -c N",
-    ),
+    (&["-disable-redirects", "--location"], "redirects are never followed; leave it out"),
+    (&["--concurrency", "--concurrent", "--clients", "--vus"], "write -c N"),
     (&["--requests", "--iterations"], "write -n N"),
     (&["-z", "--time"], "write -d TIME"),
-    (
-        &["-qps", "--qps", "--rps"],
-        "write -R RATE, over all connections together",
-    ),
+    (&["-qps", "--qps", "--rps"], "write -R RATE, over all connections together"),
     (
         &["-p"],
         "write --percentiles LIST for fortio's, --body-file FILE for ab's, --pipeline N for a pipeline",
@@ -129,10 +74,7 @@ const KEPT: &str = "connections are kept unless --connection close is given, and
 /// Of iperf3, and of iperf where they are the same.
 const BW: &[Habit] = &[
     (&["-R"], "write --reverse, or --direction down"),
-    (
-        &["-b", "--bandwidth", "--bitrate"],
-        "write --rate BITRATE: 200M, 1G",
-    ),
+    (&["-b", "--bandwidth", "--bitrate"], "write --rate BITRATE: 200M, 1G"),
     (&["-t", "--time"], "write -d TIME: 10s"),
     (&["-l", "--len", "--length"], "write --size BYTES"),
     (&["-i"], "write --interval TIME: 1s"),
@@ -146,18 +88,12 @@ const BW: &[Habit] = &[
     (&["-O", "--omit"], "write --warmup TIME"),
     (&["-A", "--affinity"], "write --cpus LIST"),
     (&["-B"], "write --bind ADDRESS"),
-    (
-        &["-p", "--port"],
-        "write the port after the host: HOST:PORT",
-    ),
+    (&["-p", "--port"], "write the port after the host: HOST:PORT"),
     (&["--parallel"], "write -P N"),
     (&["-k", "--blockcount"], "write -n N"),
     (&["-s", "--server"], "the far end is tare serve"),
     (&["--client"], "write the host alone, without a flag"),
-    (
-        &["-V", "--verbose", "-f"],
-        "the report says everything; leave it out",
-    ),
+    (&["-V", "--verbose", "-f"], "the report says everything; leave it out"),
 ];
 
 /// Flags of what is measured, given to the comparison itself.
@@ -196,19 +132,12 @@ const COMPARE: &[Habit] = &[
         ],
         "it is about what each visit measures: write it behind --, as in tare compare a=… b=… -- lat --size 64",
     ),
-    (
-        &["-d", "--duration", "-n", "--count"],
-        "write --block-duration TIME and --blocks N",
-    ),
+    (&["-d", "--duration", "-n", "--count"], "write --block-duration TIME and --blocks N"),
 ];
 
 /// What to say of the first word of a refused command line that is another tool's flag.
 pub(super) fn hint(root: &Command, words: &[OsString]) -> Option<String> {
-    let words: Vec<&str> = words
-        .iter()
-        .skip(1)
-        .filter_map(|word| word.to_str())
-        .collect();
+    let words: Vec<&str> = words.iter().skip(1).filter_map(|word| word.to_str()).collect();
     let (name, words) = words.split_first()?;
     let (command, habits) = match (root.find_subcommand(name)?, *name) {
         (command, "http") => (command, HTTP),
@@ -217,9 +146,7 @@ pub(super) fn hint(root: &Command, words: &[OsString]) -> Option<String> {
         _ => return None,
     };
     let words = words.iter().take_while(|word| **word != "--");
-    words
-        .filter(|word| word.starts_with('-'))
-        .find_map(|word| habit(command, habits, word))
+    words.filter(|word| word.starts_with('-')).find_map(|word| habit(command, habits, word))
 }
 
 /// A short flag may have its value right behind it.
@@ -233,8 +160,7 @@ fn habit(command: &Command, habits: &[Habit], word: &str) -> Option<String> {
     let with_one_dash = || {
         let long = name.strip_prefix('-').filter(|long| long.len() > 1)?;
         let mut own = command.get_arguments().filter_map(Arg::get_long);
-        own.any(|own| own == long)
-            .then(|| format!("{name}: write -{name}"))
+        own.any(|own| own == long).then(|| format!("{name}: write -{name}"))
     };
     let glued = || find(name.get(..2).filter(|short| *short != "--")?);
     find(name).or_else(with_one_dash).or_else(glued)

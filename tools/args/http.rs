@@ -9,11 +9,16 @@ mod values;
 use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
-use tare_engine::driver::shown;
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
-use tare_engine::run::plan::{Arrivals, HttpPlan, Late, OpenLoop, Stage, StatusSet, Stop, Target};
-use tare_engine::units::{Count, Counts, Nanos, PerSecond};
+use tare_driver::shown;
+use tare_engine::http::client::Late;
+use tare_engine::http::plan::{HttpPlan, OpenLoop, Stage};
+use tare_engine::run::plan::Stop;
+use tare_engine::schedule::Arrivals;
+use tare_proto::http1::status::StatusSet;
+use tare_units::error::{Error, Result};
+use tare_units::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
+use tare_units::target::Target;
+use tare_units::{Count, Counts, Nanos, PerSecond};
 
 use super::common::{CommonArgs, assert_help};
 use requests::RequestArgs;
@@ -168,19 +173,13 @@ impl HttpArgs {
         let (target, requests) = self.request.requests(close)?;
         self.connection.check(&target)?;
         self.connection.check_resolve(&target)?;
-        let bind = self
-            .connection
-            .bind
-            .as_ref()
-            .map_or_else(Vec::new, |list| list.0.clone());
+        let bind = self.connection.bind.as_ref().map_or_else(Vec::new, |list| list.0.clone());
         let connections = connections(&self.load.connections, &target, bind.len())?;
         let stages = open.as_ref().map_or(1, |open| open.stages.len());
         if connections.len() * stages > STEPS_MAX {
             let steps = connections.len() * stages;
-            return Err(
-                Error::usage(format!("--connections times --stages makes {steps} steps"))
-                    .remedy(format!("at most {STEPS_MAX} are measured")),
-            );
+            return Err(Error::usage(format!("--connections times --stages makes {steps} steps"))
+                .remedy(format!("at most {STEPS_MAX} are measured")));
         }
         let kept = &self.connection;
         Ok(HttpPlan {
@@ -207,16 +206,13 @@ impl LoadArgs {
     fn open(&self, common: &CommonArgs, stop: Stop) -> Result<Option<OpenLoop>> {
         let stages = match (&self.stages, self.rate) {
             (Some(stages), _) => stages.0.clone(),
-            (None, Some(PerSecond(rate))) => vec![Stage {
-                from_per_s: rate,
-                to_per_s: rate,
-                duration: None,
-            }],
+            (None, Some(PerSecond(rate))) => {
+                vec![Stage { from_per_s: rate, to_per_s: rate, duration: None }]
+            }
             (None, None) => {
-                for (given, flag) in [
-                    (self.arrivals.is_some(), "--arrivals"),
-                    (self.late.is_some(), "--late"),
-                ] {
+                for (given, flag) in
+                    [(self.arrivals.is_some(), "--arrivals"), (self.late.is_some(), "--late")]
+                {
                     if given {
                         return Err(Error::usage(format!(
                             "{flag} is about a schedule, and there is none"
@@ -241,32 +237,21 @@ impl LoadArgs {
 
 /// Checks who says how long the stages last.
 fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()> {
-    let timed = stages
-        .iter()
-        .filter(|stage| stage.duration.is_some())
-        .count();
+    let timed = stages.iter().filter(|stage| stage.duration.is_some()).count();
     let by_count = matches!(stop, Stop::Count(_));
     if by_count && timed > 0 {
-        return Err(
-            Error::usage("--count ends a stage, and its own time does, too")
-                .remedy("write the stages without times, or leave --count out"),
-        );
+        return Err(Error::usage("--count ends a stage, and its own time does, too")
+            .remedy("write the stages without times, or leave --count out"));
     }
-    if by_count
-        && stages
-            .iter()
-            .any(|stage| stage.from_per_s.total_cmp(&stage.to_per_s).is_ne())
-    {
+    if by_count && stages.iter().any(|stage| stage.from_per_s.total_cmp(&stage.to_per_s).is_ne()) {
         return Err(Error::usage(
             "how steep a ramp is follows from its time, and --count gives none",
         )
         .remedy("write a time after it: 1000-5000:30s"));
     }
     if common.duration().is_some() && timed == stages.len() {
-        return Err(
-            Error::usage("--duration says nothing where each stage has a time of its own")
-                .remedy("leave it out"),
-        );
+        return Err(Error::usage("--duration says nothing where each stage has a time of its own")
+            .remedy("leave it out"));
     }
     Ok(())
 }
@@ -318,33 +303,25 @@ impl ConnectionArgs {
         let given = format!("--resolve {name}:{of_port}:{address}");
         let message =
             format!("{given} is for {name}:{of_port}, and {source} asks for {host}:{port}");
-        Err(
-            Error::usage(message).remedy(if host.parse::<IpAddr>().is_ok() {
-                "leave it out: an address needs no name".to_owned()
-            } else {
-                format!("write --resolve {host}:{port}:{address}")
-            }),
-        )
+        Err(Error::usage(message).remedy(if host.parse::<IpAddr>().is_ok() {
+            "leave it out: an address needs no name".to_owned()
+        } else {
+            format!("write --resolve {host}:{port}:{address}")
+        }))
     }
 
     /// Checks that there is a name to resolve and an address to bind to.
     fn check(&self, target: &Target) -> Result<()> {
-        let given = [
-            (!self.resolve.is_empty(), "--resolve"),
-            (self.connect_to.is_some(), "--connect-to"),
-        ];
+        let given =
+            [(!self.resolve.is_empty(), "--resolve"), (self.connect_to.is_some(), "--connect-to")];
         let elsewhere = !matches!(target, Target::Host { .. });
         if let Some((_, flag)) = given.iter().find(|(given, _)| *given && elsewhere) {
-            return Err(
-                Error::usage(format!("{flag} is about a host, and {target} is none"))
-                    .remedy("leave it out, or give a URL with a host"),
-            );
+            return Err(Error::usage(format!("{flag} is about a host, and {target} is none"))
+                .remedy("leave it out, or give a URL with a host"));
         }
         if self.bind.is_some() && matches!(target, Target::Unix(_)) {
-            return Err(
-                Error::usage("--bind is about addresses, and a Unix socket has none")
-                    .remedy("leave it out"),
-            );
+            return Err(Error::usage("--bind is about addresses, and a Unix socket has none")
+                .remedy("leave it out"));
         }
         Ok(())
     }
@@ -357,9 +334,8 @@ fn connections(asked: &Counts, target: &Target, addresses: usize) -> Result<Vec<
         _ => u64::from(ADDRESS_CONNECTIONS_MAX) * addresses.max(1) as u64,
     };
     let check = |count: &u64| {
-        let possible = u32::try_from(*count)
-            .ok()
-            .filter(|count| (1..=CONNECTIONS_MAX).contains(count));
+        let possible =
+            u32::try_from(*count).ok().filter(|count| (1..=CONNECTIONS_MAX).contains(count));
         let possible = possible.ok_or_else(|| {
             Error::usage(format!("--connections {count} is out of range"))
                 .remedy(format!("write 1 to {CONNECTIONS_MAX}"))

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use tare_engine::error::{Error, Result};
-use tare_engine::run::plan::{LatPlan, Secret, Transport};
-use tare_engine::run::resolve::local;
-use tare_engine::units::{Counts, Nanos, PerSecond, Sizes};
+use tare_engine::latency::plan::LatPlan;
+use tare_host::resolve::local;
+use tare_proto::auth::Secret;
+use tare_proto::hello::Transport;
+use tare_units::error::{Error, Result};
+use tare_units::{Counts, Nanos, PerSecond, Sizes};
 
 use super::common::{CommonArgs, SecretArgs};
 use super::path::{self, TargetArgs, TransportArgs};
@@ -82,10 +84,8 @@ impl LatArgs {
     pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<LatPlan> {
         let transport = self.transport.transport();
         if self.connect_each && transport == Transport::Udp {
-            return Err(
-                Error::usage("--connect-each opens TCP connections; UDP has none")
-                    .remedy("leave one of the two out"),
-            );
+            return Err(Error::usage("--connect-each opens TCP connections; UDP has none")
+                .remedy("leave one of the two out"));
         }
         let sizes = path::sizes(&self.size, transport)?;
         let connections = path::connections(&self.connections)?;
@@ -126,7 +126,10 @@ impl LatArgs {
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::run::plan::{BackendChoice, Stop, Target, WaitMode};
+    use tare_driver::BackendChoice;
+    use tare_engine::run::plan::Stop;
+    use tare_proto::hello::WaitMode;
+    use tare_units::target::Target;
 
     use super::*;
     use crate::args::{Command, parse};
@@ -177,20 +180,14 @@ mod tests {
         assert_eq!(plan.server_delay, Nanos::from_micros(5));
         let common = plan.common;
         assert_eq!(common.stop, Stop::Count(10_000));
-        assert_eq!(
-            (common.warmup, common.timeout),
-            (Nanos::ZERO, Nanos::from_secs(1))
-        );
+        assert_eq!((common.warmup, common.timeout), (Nanos::ZERO, Nanos::from_secs(1)));
         assert_eq!((common.threads, common.cpus), (Some(2), Some(vec![3, 1])));
         assert_eq!(common.wait, Some(WaitMode::Block));
         assert_ne!(common.backend, BackendChoice::Auto);
         assert_eq!(common.percentiles, [50.0, 99.5]);
         assert_eq!((common.seed, common.no_idle), (7, true));
         assert_eq!(common.label.as_deref(), Some("x"));
-        let observed = common
-            .observe
-            .iter()
-            .map(|one| format!("{}={}", one.name, one.what));
+        let observed = common.observe.iter().map(|one| format!("{}={}", one.name, one.what));
         let observed: Vec<String> = observed.collect();
         assert_eq!(observed, ["web=comm:nginx", "it=pid:7"]);
     }

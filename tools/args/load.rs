@@ -2,8 +2,11 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use tare_engine::error::{Error, Result};
-use tare_engine::run::plan::{BackendChoice, Common, Load, Stop, Target};
+use tare_driver::BackendChoice;
+use tare_engine::latency::plan::Load;
+use tare_engine::run::plan::{Common, Stop};
+use tare_units::error::{Error, Result};
+use tare_units::target::Target;
 
 use super::Refused;
 use super::bw::TrafficArgs;
@@ -35,16 +38,10 @@ pub(super) fn parse(options: &str, target: Target, of_lat: &Common) -> Result<Lo
         let unknown = refused.kind() == ErrorKind::UnknownArgument;
         let line = Refused::from(refused).line();
         let error = wrong(line.trim_end_matches("; see --help"));
-        if unknown {
-            error.remedy(ALLOWED)
-        } else {
-            error
-        }
+        if unknown { error.remedy(ALLOWED) } else { error }
     })?;
     let mut common = of_lat.clone();
-    args.workers
-        .set(&mut common)
-        .map_err(|error| wrong(&error.to_string()))?;
+    args.workers.set(&mut common).map_err(|error| wrong(&error.to_string()))?;
     if common.backend == BackendChoice::Auto {
         common.backend = of_lat.backend;
     }
@@ -52,24 +49,18 @@ pub(super) fn parse(options: &str, target: Target, of_lat: &Common) -> Result<Lo
         // How long so many round trips take is not known; the load goes on until they are over.
         common.stop = Common::default().stop;
     }
-    let plan = args
-        .traffic
-        .plan(target, common)
-        .map_err(|error| wrong(&error.to_string()))?;
+    let plan = args.traffic.plan(target, common).map_err(|error| wrong(&error.to_string()))?;
     if plan.sizes.len() > 1 || plan.streams.len() > 1 {
         return Err(wrong("a list makes several loads, and one is carried")
             .remedy("write one size and one number"));
     }
-    Ok(Load {
-        options: options.trim().to_owned(),
-        plan: Box::new(plan),
-    })
+    Ok(Load { options: options.trim().to_owned(), plan: Box::new(plan) })
 }
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::run::plan::{Direction, Transport, WaitMode};
-    use tare_engine::units::Nanos;
+    use tare_proto::hello::{Direction, Transport, WaitMode};
+    use tare_units::Nanos;
 
     use super::*;
 
@@ -94,19 +85,13 @@ mod tests {
         let common = plan.common;
         assert_eq!(common.stop, Stop::After(Nanos::from_secs(3)));
         // The pings' own CPU is not the load's.
-        assert_eq!(
-            (common.wait, common.threads, common.cpus),
-            (None, None, None)
-        );
+        assert_eq!((common.wait, common.threads, common.cpus), (None, None, None));
     }
 
     #[test]
     fn options_are_those_of_bw() {
         let load = load("  -P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2 ").unwrap();
-        assert_eq!(
-            load.options,
-            "-P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2"
-        );
+        assert_eq!(load.options, "-P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2");
         let plan = load.plan;
         assert_eq!((plan.direction, plan.streams), (Direction::Down, vec![4]));
         assert_eq!((plan.transport, plan.sizes), (Transport::Udp, vec![1_024]));
@@ -127,10 +112,7 @@ mod tests {
             ("-P 1,8", ["a list makes several loads", "write one"]),
             ("--size 1,2", ["a list makes several loads", "write one"]),
             ("--udp --nodelay", ["--nodelay is for TCP", "--under-load"]),
-            (
-                "--threads 3 --cpus 1,2",
-                ["more than the 2", "--under-load"],
-            ),
+            ("--threads 3 --cpus 1,2", ["more than the 2", "--under-load"]),
         ] {
             let message = load(options).expect_err(options).to_string();
             for why in whys {

@@ -190,9 +190,7 @@ mod tests {
     use super::*;
 
     fn line(words: &str) -> String {
-        parse(words.split_whitespace().map(Into::into))
-            .expect_err(words)
-            .line()
+        parse(words.split_whitespace().map(Into::into)).expect_err(words).line()
     }
 
     #[test]
@@ -214,23 +212,11 @@ mod tests {
     #[test]
     fn the_help_of_a_command_is_about_it_alone() {
         for (name, says, never) in [
-            (
-                "lat",
-                ["[default: 5s]", "round trips instead", "[default: 1]"],
-                ["http", "goodput"],
-            ),
-            (
-                "bw",
-                ["[default: 5s]", "sends instead", "'bandwidth>9G'"],
-                ["http", "p99"],
-            ),
+            ("lat", ["[default: 5s]", "round trips instead", "[default: 1]"], ["http", "goodput"]),
+            ("bw", ["[default: 5s]", "sends instead", "'bandwidth>9G'"], ["http", "p99"]),
             (
                 "http",
-                [
-                    "[default: 10s]",
-                    "requests instead",
-                    "connects have --connect-timeout",
-                ],
+                ["[default: 10s]", "requests instead", "connects have --connect-timeout"],
                 ["bw", "bandwidth"],
             ),
         ] {
@@ -243,10 +229,7 @@ mod tests {
                 assert!(flags.contains(says), "{name}: no {says} in {flags}");
             }
             let told = |id: &str| {
-                let arg = command
-                    .get_arguments()
-                    .find(|arg| arg.get_id() == id)
-                    .unwrap();
+                let arg = command.get_arguments().find(|arg| arg.get_id() == id).unwrap();
                 let (short, long) = (arg.get_help().unwrap(), arg.get_long_help());
                 format!("{short} {}", long.unwrap_or(short))
             };
@@ -265,38 +248,20 @@ mod tests {
             ("tare serv", vec!["'serv'", "'serve'"]),
             (
                 "tare ping",
-                vec![
-                    "'ping'",
-                    "lat, bw, http, compare, serve, doctor, report, completions, man",
-                ],
+                vec!["'ping'", "lat, bw, http, compare, serve, doctor, report, completions, man"],
             ),
-            (
-                "tare lat --wait spinning",
-                vec!["spinning", "spin, block, hybrid"],
-            ),
-            (
-                "tare lat -d 5",
-                vec!["--duration", "no unit", "write it as 500us"],
-            ),
+            ("tare lat --wait spinning", vec!["spinning", "spin, block, hybrid"]),
+            ("tare lat -d 5", vec!["--duration", "no unit", "write it as 500us"]),
             ("tare lat --size 1:64:*1", vec!["--size", "never ends"]),
-            (
-                "tare lat --udp --connect-each",
-                vec!["--udp", "--connect-each"],
-            ),
-            (
-                "tare lat -n 5 -d 5s",
-                vec!["--count", "--duration", "keep one of the two"],
-            ),
+            ("tare lat --udp --connect-each", vec!["--udp", "--connect-each"]),
+            ("tare lat -n 5 -d 5s", vec!["--count", "--duration", "keep one of the two"]),
             ("tare lat --tcp --udp", vec!["--tcp", "--udp", "keep one"]),
             ("tare completions", vec!["<SHELL>"]),
             ("tare lat a b", vec!["'b'"]),
             ("tare lat --assert", vec!["--assert"]),
             ("tare http https://node/", vec!["not built yet", "http://"]),
             ("tare http node -R 0", vec!["--rate", "'0'"]),
-            (
-                "tare http node -R 5 --stages 1:1s",
-                vec!["--rate", "--stages"],
-            ),
+            ("tare http node -R 5 --stages 1:1s", vec!["--rate", "--stages"]),
             ("tare http -t4 -c 100 node", vec!["write --threads N"]),
             ("tare http -q 200 node", vec!["write -R RATE"]),
             ("tare http -X get node", vec!["write GET"]),

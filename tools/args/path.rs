@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::{
+use tare_proto::hello::Transport;
+use tare_units::error::{Error, Result};
+use tare_units::limits::{
     ADDRESS_CONNECTIONS_MAX, DATAGRAM_HEADER, DATAGRAM_MAX, DEFAULT_PORT, MESSAGE_MAX, STEPS_MAX,
 };
-use tare_engine::run::plan::{Target, Transport};
-use tare_engine::units::{Counts, Size, Sizes};
+use tare_units::target::Target;
+use tare_units::{Counts, Size, Sizes};
 
 /// Against what.
 #[derive(Debug, Args)]
@@ -24,9 +25,7 @@ pub(crate) struct TargetArgs {
 
 impl TargetArgs {
     pub(crate) fn target(&self) -> Target {
-        self.target
-            .clone()
-            .map_or(Target::Loopback, |typed| typed.0)
+        self.target.clone().map_or(Target::Loopback, |typed| typed.0)
     }
 }
 
@@ -52,11 +51,7 @@ enum Proto {
 
 impl TransportArgs {
     pub(crate) fn transport(&self) -> Transport {
-        if self.udp || self.proto == Some(Proto::Udp) {
-            Transport::Udp
-        } else {
-            Transport::Tcp
-        }
+        if self.udp || self.proto == Some(Proto::Udp) { Transport::Udp } else { Transport::Tcp }
     }
 }
 
@@ -65,11 +60,7 @@ impl TransportArgs {
 /// # Errors
 /// A usage error for the first that it does not.
 pub(crate) fn sizes(asked: &Sizes, transport: Transport) -> Result<Vec<u32>> {
-    asked
-        .0
-        .iter()
-        .map(|size| check_size(*size, transport))
-        .collect()
+    asked.0.iter().map(|size| check_size(*size, transport)).collect()
 }
 
 fn check_size(size: u64, transport: Transport) -> Result<u32> {
@@ -167,10 +158,7 @@ impl FromStr for TargetArg {
                 .filter(|port| *port != 0 && digits.bytes().all(|b| b.is_ascii_digit()))
                 .ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
         };
-        Ok(Self(Target::Host {
-            host: host.to_owned(),
-            port,
-        }))
+        Ok(Self(Target::Host { host: host.to_owned(), port }))
     }
 }
 

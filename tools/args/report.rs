@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tare_engine::error::{Error, Result};
+use tare_units::error::{Error, Result};
 
 use super::common::Percentiles;
 

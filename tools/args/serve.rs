@@ -4,11 +4,14 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::{DEFAULT_PORT, HTTP_CONNECTIONS_MAX, SESSIONS_MAX};
-use tare_engine::run::plan::{HttpServing, Secret, ServePlan, Stall, WaitMode};
-use tare_engine::run::resolve::local;
-use tare_engine::units::{CpuList, Nanos};
+use tare_engine::server::plan::{HttpServing, ServePlan};
+use tare_engine::server::worker::http::Stall;
+use tare_host::resolve::local;
+use tare_proto::auth::Secret;
+use tare_proto::hello::WaitMode;
+use tare_units::error::{Error, Result};
+use tare_units::limits::{DEFAULT_PORT, HTTP_CONNECTIONS_MAX, SESSIONS_MAX};
+use tare_units::{CpuList, Nanos};
 
 use super::common::{BackendName, SecretArgs};
 use super::path::host_and_port;
@@ -105,10 +108,9 @@ impl ServeArgs {
     /// # Errors
     /// A usage error where a flag makes no sense.
     pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<ServePlan> {
-        for (flag, value) in [
-            ("--max-duration", self.max_duration),
-            ("--idle-timeout", self.idle_timeout),
-        ] {
+        for (flag, value) in
+            [("--max-duration", self.max_duration), ("--idle-timeout", self.idle_timeout)]
+        {
             if value == Nanos::ZERO {
                 return Err(Error::usage(format!("{flag} must be above zero")));
             }
@@ -172,19 +174,14 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
-            let message = format!(
-                "'{}' is no address of this machine{why}",
-                text.escape_debug()
-            );
+            let message = format!("'{}' is no address of this machine{why}", text.escape_debug());
             Error::usage(message).remedy("write 10.0.0.1:7117, [::1]:7117 or :7117")
         };
         let (host, port) =
             host_and_port(text).map_err(|why| refuse(&format!(" to listen on: {why}")))?;
         let port = match port {
             None => DEFAULT_PORT,
-            Some(port) => port
-                .parse()
-                .map_err(|_| refuse(": its port is no number to 65535"))?,
+            Some(port) => port.parse().map_err(|_| refuse(": its port is no number to 65535"))?,
         };
         if host.is_empty() && text.starts_with(':') {
             return Ok(Self(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)));
@@ -225,10 +222,7 @@ mod tests {
             plan("--stall 2s:500ms --stall 9s:1s --http-wait spin --max-connections 9 --seed 3");
         let http = http.unwrap().http.unwrap();
         assert_eq!(http.stalls[0].length, Nanos::from_millis(500));
-        assert_eq!(
-            (http.stalls.len(), http.max_connections, http.seed),
-            (2, 9, 3)
-        );
+        assert_eq!((http.stalls.len(), http.max_connections, http.seed), (2, 9, 3));
         assert_eq!(http.wait, WaitMode::Spin);
         assert!(plan("--no-http").unwrap().http.is_none());
     }

@@ -1,10 +1,13 @@
 //! `tare bw`.
 
-use tare_engine::analysis::assertion::{Asked, Kind};
-use tare_engine::error::Result;
-use tare_engine::run::observe::{Interrupt, Observer};
-use tare_engine::run::plan::{BwPlan, Common, Direction, Transport};
-use tare_engine::run::{self, Finished};
+use tare_engine::bandwidth::plan::BwPlan;
+use tare_engine::run::Finished;
+use tare_engine::run::observe::Observer;
+use tare_engine::run::plan::Common;
+use tare_proto::hello::{Direction, Transport};
+use tare_stats::assertion::{Asked, Kind};
+use tare_units::control::Interrupt;
+use tare_units::error::Result;
 
 use super::measure::{Measured, all, measure};
 use crate::args::bw::BwArgs;
@@ -34,6 +37,6 @@ impl Measured for BwPlan {
     }
 
     fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-        run::bw(self, interrupt, observer)
+        tare_engine::bandwidth::measure(self, interrupt, observer)
     }
 }

@@ -1,10 +1,11 @@
 //! `tare compare`.
 
-use tare_engine::analysis::assertion::{Asked, ComparisonAssertion};
-use tare_engine::error::{Error, Result};
-use tare_engine::run;
-use tare_engine::run::plan::{ArmPlan, ComparePlan, HookSpec, Measurement, Stop};
-use tare_engine::units::Nanos;
+use tare_engine::compare::plan::{ArmPlan, ComparePlan, Measurement};
+use tare_engine::run::plan::Stop;
+use tare_host::hooks::HookSpec;
+use tare_stats::assertion::{Asked, ComparisonAssertion};
+use tare_units::Nanos;
+use tare_units::error::{Error, Result};
 
 use super::later;
 use super::measure::{Measured as _, present, read};
@@ -29,16 +30,12 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
     let measures_latency = !matches!(typed.arms[0].command, Command::Bw(_));
     let is_of_latencies = args.result.output.iter().any(OutputFile::is_of_latencies);
     if is_of_latencies && !measures_latency {
-        return Err(
-            Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
-                .remedy("write it as .json .jsonl .csv .md .html or .txt"),
-        );
+        return Err(Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
+            .remedy("write it as .json .jsonl .csv .md .html or .txt"));
     }
     if args.chose_quantiles() && !measures_latency {
-        return Err(
-            Error::usage("--percentiles are of latencies, and bw measures none")
-                .remedy("leave it out: the verdict is over the bandwidth"),
-        );
+        return Err(Error::usage("--percentiles are of latencies, and bw measures none")
+            .remedy("leave it out: the verdict is over the bandwidth"));
     }
     let seed = args.seed();
     if args.block_duration() == Nanos::ZERO {
@@ -52,10 +49,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
         .map(|expr| ComparisonAssertion::parse(expr))
         .collect::<Result<Vec<_>>>()?;
     // An assertion is over a cell, and so has its share in the error of all of them.
-    for percent in assertions
-        .iter()
-        .filter_map(ComparisonAssertion::percentile)
-    {
+    for percent in assertions.iter().filter_map(ComparisonAssertion::percentile) {
         if !quantiles.contains(&percent) {
             quantiles.push(percent);
         }
@@ -79,13 +73,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
     for assertion in &assertions {
         assertion.check(&asked, names[0], &names[1..])?;
     }
-    let look = Look {
-        percentiles: quantiles,
-    };
+    let look = Look { percentiles: quantiles };
     present(
         &args.result,
         look,
-        |interrupt, observer| run::compare(&plan, interrupt, observer),
+        |interrupt, observer| tare_engine::compare::run(&plan, interrupt, observer),
         |report| ComparisonAssertion::evaluate(&assertions, report),
     )
 }
@@ -111,10 +103,7 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
             let plan = bw.plan(read(&bw.secret, quiet)?)?;
             (Measurement::Bw(plan), bw.common.warmup())
         }
-        Command::Http(http) => (
-            Measurement::Http(Box::new(http.plan()?)),
-            http.common.warmup(),
-        ),
+        Command::Http(http) => (Measurement::Http(Box::new(http.plan()?)), http.common.warmup()),
         _ => return Err(Error::bug("a comparison of what measures nothing")),
     };
     let by_default = match &measurement {
@@ -135,10 +124,7 @@ fn plan_of(arm: Arm, args: &CompareArgs, seed: u64, quantiles: &[f64]) -> Result
         Some(redact::hook(command, args.record_hooks))
     };
     Ok(ArmPlan {
-        shown: HookSpec {
-            before: hook(&arm.hooks.before),
-            after: hook(&arm.hooks.after),
-        },
+        shown: HookSpec { before: hook(&arm.hooks.before), after: hook(&arm.hooks.after) },
         name: arm.name,
         measurement,
         options: arm.options.as_deref().map(redact::options),

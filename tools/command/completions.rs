@@ -1,7 +1,7 @@
 //! `tare completions SHELL`.
 
 use clap::CommandFactory;
-use tare_engine::error::Result;
+use tare_units::error::Result;
 
 use crate::args::{Cli, CompletionsArgs};
 use crate::exit::Exit;

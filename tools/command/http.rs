@@ -1,10 +1,12 @@
 //! `tare http`.
 
-use tare_engine::analysis::assertion::{Asked, Kind};
-use tare_engine::error::Result;
-use tare_engine::run::observe::{Interrupt, Observer};
-use tare_engine::run::plan::{Common, HttpPlan};
-use tare_engine::run::{self, Finished};
+use tare_engine::http::plan::HttpPlan;
+use tare_engine::run::Finished;
+use tare_engine::run::observe::Observer;
+use tare_engine::run::plan::Common;
+use tare_stats::assertion::{Asked, Kind};
+use tare_units::control::Interrupt;
+use tare_units::error::Result;
 
 use super::measure::{Measured, all, measure};
 use crate::args::http::HttpArgs;
@@ -27,11 +29,7 @@ impl Measured for HttpPlan {
             sizes: vec![body.map_or(0, |body| body.bytes.len() as u64)],
             connections: all(&self.connections),
             // One alone is not numbered.
-            stages: if stages.len() > 1 {
-                stages.len() as u64
-            } else {
-                0
-            },
+            stages: if stages.len() > 1 { stages.len() as u64 } else { 0 },
             rates_per_s: stages.iter().map(|stage| stage.from_per_s).collect(),
             under_load: false,
             datagrams: false,
@@ -41,6 +39,6 @@ impl Measured for HttpPlan {
     }
 
     fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-        run::http(self, interrupt, observer)
+        tare_engine::http::measure(self, interrupt, observer)
     }
 }

@@ -1,10 +1,13 @@
 //! `tare lat`.
 
-use tare_engine::analysis::assertion::{Asked, Kind};
-use tare_engine::error::Result;
-use tare_engine::run::observe::{Interrupt, Observer};
-use tare_engine::run::plan::{Common, Direction, LatPlan, Transport};
-use tare_engine::run::{self, Finished};
+use tare_engine::latency::plan::LatPlan;
+use tare_engine::run::Finished;
+use tare_engine::run::observe::Observer;
+use tare_engine::run::plan::Common;
+use tare_proto::hello::{Direction, Transport};
+use tare_stats::assertion::{Asked, Kind};
+use tare_units::control::Interrupt;
+use tare_units::error::Result;
 
 use super::measure::{Measured, all, measure};
 use crate::args::lat::LatArgs;
@@ -36,6 +39,6 @@ impl Measured for LatPlan {
     }
 
     fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-        run::lat(self, interrupt, observer)
+        tare_engine::latency::measure(self, interrupt, observer)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tare_engine::analysis::assertion::ChangeAssertion;
-use tare_engine::analysis::later::compare;
-use tare_engine::error::{Error, Result};
+use tare_stats::assertion::ChangeAssertion;
+use tare_stats::later::compare;
+use tare_units::error::{Error, Result};
 
 use crate::exit::{self, Exit};
 use crate::output::{Format, OutputFile, write_file};
@@ -54,10 +54,7 @@ pub(super) fn run(before: &Path, after: &Path, options: &Options<'_>) -> Result<
         write_file(file.path(), &render(format, &between))?;
     }
     super::print(render(options.format, &between).as_bytes())?;
-    for verdict in assertions
-        .iter()
-        .filter(|assertion| assertion.holds != Some(true))
-    {
+    for verdict in assertions.iter().filter(|assertion| assertion.holds != Some(true)) {
         complain(&super::measure::said_of(verdict));
     }
     Ok(exit::of_later(&later, &assertions))
@@ -85,7 +82,7 @@ mod tests {
     use std::fs;
 
     use serde_json::{Value, json};
-    use tare_engine::result::Report;
+    use tare_stats::result::Report;
 
     use super::*;
     use crate::report::fixtures::page::{Shape, comparison};
@@ -101,12 +98,8 @@ mod tests {
         }
         let output = [path(to).to_str().unwrap().parse().unwrap()];
         let assertions: Vec<String> = asserts.iter().map(|&expr| expr.to_owned()).collect();
-        let options = Options {
-            format: Format::Csv,
-            output: &output,
-            assertions: &assertions,
-            quiet: true,
-        };
+        let options =
+            Options { format: Format::Csv, output: &output, assertions: &assertions, quiet: true };
         let exit = run(&path("old.json"), &path("new.json"), &options);
         (exit, fs::read_to_string(path(to)).unwrap_or_default())
     }
@@ -137,10 +130,7 @@ mod tests {
         closed(&mut schema);
         let validator = jsonschema::draft202012::new(&schema).unwrap();
         let value = serde_json::from_str(text).unwrap();
-        let errors: Vec<String> = validator
-            .iter_errors(&value)
-            .map(|e| e.to_string())
-            .collect();
+        let errors: Vec<String> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
         assert!(errors.is_empty(), "{errors:?}");
     }
 
@@ -175,11 +165,7 @@ mod tests {
     }
 
     fn two() -> (Report, Report) {
-        let shape = Shape {
-            arms: 3,
-            sizes: 2,
-            blocks: 8,
-        };
+        let shape = Shape { arms: 3, sizes: 2, blocks: 8 };
         let (old, mut new) = (comparison(shape), comparison(shape));
         for cell in &mut new.comparison.as_mut().unwrap().cells {
             for block in &mut cell.blocks {
@@ -196,13 +182,7 @@ mod tests {
         for to in ["x.txt", "x.md", "x.html", "x.json"] {
             let (exit, text) = between(&old, &new, to, &[]);
             assert_eq!(exit.unwrap(), Exit::Measured);
-            for part in [
-                "slower",
-                "not measured in turns",
-                "kernel",
-                "6.19.0",
-                "arm-1",
-            ] {
+            for part in ["slower", "not measured in turns", "kernel", "6.19.0", "arm-1"] {
                 assert!(text.contains(part), "{to}: no {part} in {text}");
             }
         }
@@ -218,11 +198,7 @@ mod tests {
 
     #[test]
     fn too_few_blocks_are_no_answer() {
-        let shape = Shape {
-            arms: 2,
-            sizes: 1,
-            blocks: 3,
-        };
+        let shape = Shape { arms: 2, sizes: 1, blocks: 3 };
         let (exit, text) = between(&comparison(shape), &comparison(shape), "x.txt", &[]);
         assert_eq!(exit.unwrap(), Exit::CannotTell);
         assert!(text.contains("not enough blocks"), "{text}");
@@ -292,10 +268,7 @@ mod tests {
         assert!(message(&old, "old.json").contains("old.json is a result that is read"));
         assert!(message(&old, "new.json").contains("new.json is a result that is read"));
         for (expr, says) in [
-            (
-                "nobody.p50.change<1us",
-                "there are changes of arm-0, arm-1, arm-2",
-            ),
+            ("nobody.p50.change<1us", "there are changes of arm-0, arm-1, arm-2"),
             ("arm-1.p50.delta<1us", "write arm-1.p50.change<…"),
         ] {
             let (exit, written) = between(&old, &old, "x.txt", &[expr]);
@@ -311,10 +284,7 @@ mod tests {
         let output = ["x.md", "x.txt", "x.md"].map(|name| name.parse().unwrap());
         let inputs = [Path::new("a.json"), Path::new("b.json")];
         let error = check(&output, inputs).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "--output x.md is given twice; leave one of them out"
-        );
+        assert_eq!(error.to_string(), "--output x.md is given twice; leave one of them out");
         check(&output[..2], inputs).unwrap();
     }
 }

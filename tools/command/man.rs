@@ -4,7 +4,7 @@ use std::io;
 
 use clap::CommandFactory;
 use clap_mangen::Man;
-use tare_engine::error::Result;
+use tare_units::error::Result;
 
 use crate::args::{Cli, ManArgs};
 use crate::exit::Exit;

@@ -1,11 +1,14 @@
 //! What every measuring command does around its run: outputs, signals, assertions, exit code.
 
-use tare_engine::analysis::assertion::{self, Asked, Assertion};
-use tare_engine::error::Result;
-use tare_engine::result::{AssertionResult, Interval, Params, Report, Warning};
 use tare_engine::run::Finished;
-use tare_engine::run::observe::{Interrupt, Observer, Progress};
-use tare_engine::run::plan::{Common, Secret};
+use tare_engine::run::observe::{Observer, Progress};
+use tare_engine::run::plan::Common;
+use tare_proto::auth::Secret;
+use tare_stats::assertion;
+use tare_stats::assertion::{Asked, Assertion};
+use tare_stats::result::{AssertionResult, Interval, Params, Report, Warning};
+use tare_units::control::Interrupt;
+use tare_units::error::Result;
 
 use crate::args::common::{CommonArgs, ResultArgs, SecretArgs};
 use crate::exit::{self, Exit};
@@ -47,12 +50,8 @@ pub(super) fn measure<P: Measured>(
     assertions.iter().try_for_each(|a| a.check(&asked))?;
     plan.common().command_line = Some(redact::command_line(std::env::args_os()));
     // An assertion on a quantile that is not printed needs it all the same.
-    plan.common()
-        .percentiles
-        .extend(assertions.iter().filter_map(Assertion::percentile));
-    let look = Look {
-        percentiles: common.percentiles(),
-    };
+    plan.common().percentiles.extend(assertions.iter().filter_map(Assertion::percentile));
+    let look = Look { percentiles: common.percentiles() };
     present(
         &common.result,
         look,
@@ -99,12 +98,7 @@ pub(super) fn present(
     if let Some(error) = &finished.error {
         complain(&error.to_string());
     }
-    for verdict in finished
-        .report
-        .assertions
-        .iter()
-        .filter(|a| a.holds != Some(true))
-    {
+    for verdict in finished.report.assertions.iter().filter(|a| a.holds != Some(true)) {
         complain(&said_of(verdict));
     }
     if watcher.left {

@@ -18,8 +18,8 @@ use std::{fs, io};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tare_engine::error::{Error, Result};
-use tare_engine::run::observe::Interrupt;
+use tare_units::control::Interrupt;
+use tare_units::error::{Error, Result};
 
 use crate::args::{Cli, Command};
 use crate::exit::Exit;
@@ -60,10 +60,7 @@ fn stop_on_signals(interrupt: &Interrupt) -> Result<()> {
             interrupt.raise();
         }
     };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(watch)
-        .map_err(watched)?;
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(watched)?;
     Ok(())
 }
 

@@ -3,9 +3,9 @@
 use std::iter;
 use std::path::Path;
 
-use tare_engine::error::{Error, Result};
-use tare_engine::proto::text::is_deceptive;
-use tare_engine::result::Report;
+use tare_stats::result::Report;
+use tare_units::error::{Error, Result};
+use tare_units::text::is_deceptive;
 
 use crate::args::report::{ReportArgs, To};
 use crate::exit::Exit;
@@ -44,11 +44,8 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
 
 /// All of them in a format.
 fn shown(to: To, reports: &[(String, Report)], look: &Look) -> String {
-    let each = |format| {
-        reports
-            .iter()
-            .map(move |(name, report)| (name, render(format, report, look)))
-    };
+    let each =
+        |format| reports.iter().map(move |(name, report)| (name, render(format, report, look)));
     let named = |format, mark: &str| -> String {
         if let [(_, report)] = reports {
             return render(format, report, look);
@@ -60,10 +57,8 @@ fn shown(to: To, reports: &[(String, Report)], look: &Look) -> String {
     };
     match to {
         To::Html => {
-            let reports: Vec<(String, &Report)> = reports
-                .iter()
-                .map(|(name, report)| (name.clone(), report))
-                .collect();
+            let reports: Vec<(String, &Report)> =
+                reports.iter().map(|(name, report)| (name.clone(), report)).collect();
             page(&reports, look)
         }
         To::Markdown => named(Format::Markdown, "##"),
@@ -93,10 +88,7 @@ fn joined(tables: impl Iterator<Item = String>) -> String {
 
 /// The percentiles of every step: a file each where there are several, as their plotters read one at a time.
 fn percentiles(reports: &[(String, Report)], output: Option<&Path>) -> Result<Exit> {
-    if let Some((name, _)) = reports
-        .iter()
-        .find(|(_, report)| holds_no_latencies(report))
-    {
+    if let Some((name, _)) = reports.iter().find(|(_, report)| holds_no_latencies(report)) {
         let message = format!("{name} holds bandwidth, and no latencies");
         return Err(Error::usage(message).remedy("take --to csv for the figures of bulk runs"));
     }
@@ -119,10 +111,7 @@ fn percentiles(reports: &[(String, Report)], output: Option<&Path>) -> Result<Ex
 }
 
 fn holds_no_latencies(report: &Report) -> bool {
-    let measured = report
-        .comparison
-        .as_ref()
-        .map(|comparison| comparison.measured.as_str());
+    let measured = report.comparison.as_ref().map(|comparison| comparison.measured.as_str());
     measured.unwrap_or(&report.kind) == "bw"
 }
 
@@ -134,11 +123,8 @@ mod tests {
     #[test]
     fn rows_of_one_kind_stand_under_one_header() {
         let named = |report: Report| ("a.json".to_owned(), report);
-        let reports = [
-            named(fixtures::one_step()),
-            named(fixtures::sweep()),
-            named(fixtures::bulk::one()),
-        ];
+        let reports =
+            [named(fixtures::one_step()), named(fixtures::sweep()), named(fixtures::bulk::one())];
         let text = shown(To::Csv, &reports, &Look::default());
         let headers = text.lines().filter(|line| line.starts_with("schema,"));
         assert_eq!(headers.count(), 2, "latencies share theirs");
@@ -177,10 +163,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut nothing = fixtures::one_step();
         nothing.results.clear();
-        let reports = [
-            ("a.json".to_owned(), fixtures::one_step()),
-            ("b.json".to_owned(), nothing),
-        ];
+        let reports = [("a.json".to_owned(), fixtures::one_step()), ("b.json".to_owned(), nothing)];
         for (reports, path) in [
             (&reports[1..], Some(dir.path().join("x.hgrm"))),
             (&reports[..], Some(dir.path().join("x.hgrm"))),

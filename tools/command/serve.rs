@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tare_engine::error::{Error, Result};
-use tare_engine::run;
-use tare_engine::run::observe::Interrupt;
+use tare_units::control::Interrupt;
+use tare_units::error::{Error, Result};
 
 use crate::args::serve::ServeArgs;
 use crate::exit::Exit;
@@ -33,7 +32,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit> {
             entry.line(kind, line);
         }
     };
-    let ended = run::serve(&plan, &interrupt, &mut ready, Arc::new(take));
+    let ended = tare_engine::server::serve(&plan, &interrupt, &mut ready, Arc::new(take));
     let exit = match ended {
         Ok(()) => Exit::Measured,
         Err(error) => {

@@ -1,11 +1,11 @@
 //! Reports of bulk runs.
 
-use tare_engine::analysis::compare::blocks;
-use tare_engine::result::{
+use tare_stats::compare::blocks;
+use tare_stats::result::{
     Bandwidth, BulkParams, CpuUse, Datagrams, Flow, LinkUse, Pacing, Params, Report, StepResult,
     Summary, TcpFigures, ZeroCopyUse,
 };
-use tare_engine::units::Size;
+use tare_units::Size;
 
 use super::common::{instruments, steps_troubles, troubles};
 use super::document::{Block, Document, Fact, Shown, Table, fact, note, part};
@@ -82,9 +82,7 @@ pub(super) fn of(step: &StepResult) -> Option<&Bandwidth> {
 /// The directions that carried anything, by name.
 fn flows(bandwidth: &Bandwidth) -> impl Iterator<Item = (&'static str, &Flow)> {
     let named = [("up", &bandwidth.up), ("down", &bandwidth.down)];
-    named
-        .into_iter()
-        .filter_map(|(name, flow)| Some((name, flow.as_ref()?)))
+    named.into_iter().filter_map(|(name, flow)| Some((name, flow.as_ref()?)))
 }
 
 /// `tcp, 128 KiB, 8 streams both ways`.
@@ -147,10 +145,9 @@ fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
             let rate = bits_within(flow.bits_per_s, flow.interval_bits_per_s);
             facts.push(fact(name, rate));
         }
-        facts.extend(of_flow(flow, &step.params).into_iter().map(|found| Fact {
-            is_part: both,
-            ..found
-        }));
+        facts.extend(
+            of_flow(flow, &step.params).into_iter().map(|found| Fact { is_part: both, ..found }),
+        );
     }
     facts
 }
@@ -182,11 +179,7 @@ fn headline(bandwidth: &Bandwidth) -> String {
         if both { " both ways together" } else { "" },
         bytes_per_s(rate),
         volume(bandwidth.received_bytes),
-        if short {
-            ", too short for an interval"
-        } else {
-            ""
-        }
+        if short { ", too short for an interval" } else { "" }
     )
 }
 
@@ -198,11 +191,7 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
         Some(_) => "both ends together",
         None => "of the client; the far end did not report its own",
     };
-    let mut text = format!(
-        "{}{}, {whose}",
-        cpu_per_gib(total),
-        per_mib.unwrap_or_default()
-    );
+    let mut text = format!("{}{}, {whose}", cpu_per_gib(total), per_mib.unwrap_or_default());
     if let Some(working) = bandwidth.cpu_working_s_per_gib {
         let working = cpu_per_gib(Some(working));
         text += &format!("; {working} without the time in which they polled and found nothing");
@@ -232,10 +221,7 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
             format!("{per_gib} ({})", cpu_per_mib(ns))
         }),
         used.polling_ns.map(|polling| {
-            format!(
-                "{} of it waiting by polling",
-                percent(polling as f64 / all.max(1) as f64)
-            )
+            format!("{} of it waiting by polling", percent(polling as f64 / all.max(1) as f64))
         }),
     ])
 }
@@ -246,9 +232,7 @@ fn unreported(flow: &Flow) -> String {
     let sent = volume(flow.sent_bytes);
     let acknowledged = flow.acknowledged_bytes;
     phrases([
-        Some(format!(
-            "{streams} ended without the receiver's account; {sent} sent in all"
-        )),
+        Some(format!("{streams} ended without the receiver's account; {sent} sent in all")),
         acknowledged.map(|bytes| format!("of theirs {} acknowledged", volume(bytes))),
     ])
 }
@@ -284,11 +268,7 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
         }
         facts.extend(limits(tcp, flow));
     }
-    facts.extend(
-        flow.pacing
-            .as_ref()
-            .map(|pacing| fact("pacing", pacing_of(pacing))),
-    );
+    facts.extend(flow.pacing.as_ref().map(|pacing| fact("pacing", pacing_of(pacing))));
     let zero_copy = flow.zero_copy.as_ref();
     facts.extend(zero_copy.map(|used| fact("zero-copy", zero_copy_of(used, flow.sends))));
     facts
@@ -304,10 +284,7 @@ pub(super) fn spread(each: &[f64]) -> Option<[f64; 3]> {
 fn streams(each: &[f64]) -> Option<Fact> {
     let [least, median, most] = spread(each).filter(|_| each.len() > 1)?.map(bits);
     let count = each.len();
-    Some(fact(
-        "streams",
-        format!("{count}: least {least}, median {median}, most {most}"),
-    ))
+    Some(fact("streams", format!("{count}: least {least}, median {median}, most {most}")))
 }
 
 fn tcp_of(tcp: &TcpFigures) -> String {
@@ -322,11 +299,7 @@ fn tcp_of(tcp: &TcpFigures) -> String {
     };
     phrases([
         Some(retransmits),
-        Some(format!(
-            "rtt {}{}",
-            span(tcp.rtt_ns),
-            min.unwrap_or_default()
-        )),
+        Some(format!("rtt {}{}", span(tcp.rtt_ns), min.unwrap_or_default())),
         Some(format!("cwnd {}", volume(tcp.cwnd_bytes))),
         Some(format!("MSS {} B", grouped(u64::from(tcp.mss_bytes)))),
         tcp.congestion.clone(),
@@ -341,10 +314,7 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<Fact> {
     let segments = tcp.segments.filter(|segments| *segments > 0)?;
     let per_segment = flow.sends as f64 / segments as f64;
     let merged = if per_segment > 1.05 {
-        format!(
-            "the kernel merged {} into each",
-            significant(per_segment, 3)
-        )
+        format!("the kernel merged {} into each", significant(per_segment, 3))
     } else if per_segment < 0.95 {
         format!("{} for each send", significant(1.0 / per_segment, 3))
     } else {
@@ -370,10 +340,7 @@ fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
     let (busy, rwnd) = (tcp.busy_ns?, tcp.rwnd_limited_ns?);
     let parts = [
         (share(rwnd), "by the receiver's window"),
-        (
-            share(tcp.sndbuf_limited_ns?),
-            "by the send buffer (--sndbuf)",
-        ),
+        (share(tcp.sndbuf_limited_ns?), "by the send buffer (--sndbuf)"),
         (
             1.0 - share(busy),
             "by the sender (nothing to send: it was off its CPU, or at other streams)",
@@ -397,24 +364,16 @@ fn whole(share: f64) -> f64 {
 
 fn datagrams_of(datagrams: &Datagrams) -> String {
     let (lost, per_send) = (datagrams.lost, datagrams.per_send);
-    let share = if lost == 0 {
-        String::new()
-    } else {
-        super::share(lost, datagrams.sent)
-    };
+    let share = if lost == 0 { String::new() } else { super::share(lost, datagrams.sent) };
     phrases([
         Some(format!("{} sent", grouped(datagrams.sent))),
         Some(format!("{} received", grouped(datagrams.received))),
         Some(format!("{} lost{share}", grouped(lost))),
         Some(format!("{} reordered", grouped(datagrams.reordered))),
         Some(format!("{} duplicated", grouped(datagrams.duplicated))),
-        datagrams
-            .jitter_ns
-            .map(|jitter| format!("jitter {}", span(jitter))),
+        datagrams.jitter_ns.map(|jitter| format!("jitter {}", span(jitter))),
         (per_send > 1).then(|| format!("{per_send} to a send (GSO)")),
-        datagrams
-            .coalesced_on_receipt
-            .then(|| "GRO at the receiver".to_owned()),
+        datagrams.coalesced_on_receipt.then(|| "GRO at the receiver".to_owned()),
     ])
 }
 
@@ -422,16 +381,12 @@ fn datagrams_of(datagrams: &Datagrams) -> String {
 fn path_of(datagrams: &Datagrams) -> Option<String> {
     let fragments = datagrams.fragments.filter(|count| *count > 1)?;
     let mtu = grouped(u64::from(datagrams.path_mtu_bytes?));
-    Some(format!(
-        "each datagram left as {fragments} IP fragments: the path's MTU is {mtu} B"
-    ))
+    Some(format!("each datagram left as {fragments} IP fragments: the path's MTU is {mtu} B"))
 }
 
 /// The receiver's buffer, where it was too small.
 fn receiving_of(datagrams: &Datagrams) -> Option<String> {
-    let times = datagrams
-        .receive_buffer_overflows
-        .filter(|times| *times > 0)?;
+    let times = datagrams.receive_buffer_overflows.filter(|times| *times > 0)?;
     let several = match datagrams.coalesced_on_receipt {
         true => ", each time for one datagram or, by GRO, for several",
         false => "",
@@ -497,13 +452,7 @@ fn series(step: &StepResult) -> Option<Table> {
         if tcp {
             row.extend(entry.tcp_info.map_or_else(
                 || [NONE; 3].map(str::to_owned),
-                |info| {
-                    [
-                        grouped(info.retransmits),
-                        volume(info.cwnd_bytes),
-                        span(info.rtt_ns),
-                    ]
-                },
+                |info| [grouped(info.retransmits), volume(info.cwnd_bytes), span(info.rtt_ns)],
             ));
         }
         cells.row(row);
@@ -517,20 +466,14 @@ fn series(step: &StepResult) -> Option<Table> {
 
 /// A sweep: a row per step.
 fn sweep(report: &Report) -> Table {
-    let steps: Vec<(&StepResult, &Bandwidth)> = report
-        .results
-        .iter()
-        .filter_map(|step| Some((step, of(step)?)))
-        .collect();
+    let steps: Vec<(&StepResult, &Bandwidth)> =
+        report.results.iter().filter_map(|step| Some((step, of(step)?))).collect();
     let fastest = steps.iter().filter_map(|(_, b)| b.bits_per_s);
     let fastest = fastest.fold(0.0, f64::max);
     let unit = Unit::of_bits(fastest);
-    let streams = steps
-        .iter()
-        .any(|(step, _)| step.params.connections != steps[0].0.params.connections);
-    let both = steps
-        .iter()
-        .any(|(_, b)| b.up.is_some() && b.down.is_some());
+    let streams =
+        steps.iter().any(|(step, _)| step.params.connections != steps[0].0.params.connections);
+    let both = steps.iter().any(|(_, b)| b.up.is_some() && b.down.is_some());
     let udp = steps.iter().any(|(step, _)| step.params.proto == "udp");
     let mut header = vec!["size"];
     header.extend(streams.then_some("streams"));
@@ -557,11 +500,7 @@ fn sweep(report: &Report) -> Table {
         }
         let cpu = bandwidth.cpu_s_per_gib;
         row.push(cpu.map_or_else(|| NONE.into(), |s| significant(s, 3)));
-        row.extend(if udp {
-            lossy(bandwidth)
-        } else {
-            reliable(bandwidth)
-        });
+        row.extend(if udp { lossy(bandwidth) } else { reliable(bandwidth) });
         cells.row(row);
     }
     cells
@@ -570,9 +509,7 @@ fn sweep(report: &Report) -> Table {
 /// What a sweep tells of a step over UDP.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn lossy(bandwidth: &Bandwidth) -> [String; 3] {
-    let sent: u64 = flows(bandwidth)
-        .filter_map(|(_, flow)| Some(flow.datagrams?.sent))
-        .sum();
+    let sent: u64 = flows(bandwidth).filter_map(|(_, flow)| Some(flow.datagrams?.sent)).sum();
     let lost = bandwidth.lost_datagrams;
     let share = lost.map(|lost| lost as f64 / sent.max(1) as f64);
     [
@@ -608,46 +545,29 @@ mod tests {
     fn told(report: &Report) -> Vec<String> {
         let step = &report.results[0];
         let facts = facts(step, step.bandwidth.as_ref().unwrap());
-        facts
-            .iter()
-            .map(|f| format!("{}: {}", f.name, f.text))
-            .collect()
+        facts.iter().map(|f| format!("{}: {}", f.name, f.text)).collect()
     }
 
     #[track_caller]
     fn has(report: &Report, fact: &str) {
         let all = told(report);
-        assert!(
-            all.iter().any(|text| text.contains(fact)),
-            "{fact}: {all:#?}"
-        );
+        assert!(all.iter().any(|text| text.contains(fact)), "{fact}: {all:#?}");
     }
 
     #[test]
     fn what_the_kernels_made_of_datagrams_is_told() {
         let mut report = udp();
         let bandwidth = report.results[0].bandwidth.as_mut().unwrap();
-        let flow = bandwidth
-            .up
-            .iter_mut()
-            .chain(&mut bandwidth.down)
-            .next()
-            .unwrap();
+        let flow = bandwidth.up.iter_mut().chain(&mut bandwidth.down).next().unwrap();
         flow.per_send_reason = Some("fragments".to_owned());
         let datagrams = flow.datagrams.as_mut().unwrap();
         datagrams.coalesced_on_receipt = false;
         (datagrams.fragments, datagrams.path_mtu_bytes) = (Some(14), Some(1500));
         datagrams.receive_buffer_bytes = Some(212_992);
         datagrams.receive_buffer_overflows = Some(1);
-        has(
-            &report,
-            "path: each datagram left as 14 IP fragments: the path's MTU is 1,500 B",
-        );
+        has(&report, "path: each datagram left as 14 IP fragments: the path's MTU is 1,500 B");
         has(&report, "sends: one for each datagram (no GSO): fragments");
-        has(
-            &report,
-            "buffers: the receiver's of 208 KiB had no room 1 time",
-        );
+        has(&report, "buffers: the receiver's of 208 KiB had no room 1 time");
     }
 
     #[test]
@@ -658,9 +578,6 @@ mod tests {
         step.cpu.client = step.cpu.client.with_polling(Some(used * 3 / 4));
         step.bandwidth.as_mut().unwrap().cpu_working_s_per_gib = Some(1.5);
         has(&report, "75 % of it waiting by polling");
-        has(
-            &report,
-            "; 1.50 s/GiB without the time in which they polled and found nothing",
-        );
+        has(&report, "; 1.50 s/GiB without the time in which they polled and found nothing");
     }
 }

@@ -1,10 +1,10 @@
 //! What reports of every kind say: what went wrong, how both ends measured, on which machines, what
 //! was observed, and what became of the assertions.
 
-use tare_engine::result::{
+use tare_stats::result::{
     AssertionResult, Environment, INTERVALS_OF_RUN, Instrument, Report, StepResult,
 };
-use tare_engine::units::{CpuList, Nanos};
+use tare_units::{CpuList, Nanos};
 
 use super::document::{Block, Document, Fact, Shown, Table, fact, note};
 use super::{
@@ -25,11 +25,7 @@ pub(super) fn marks(step: &StepResult, look: &Look, unanswered: &str) -> Vec<Str
     if step.interval_scope == INTERVALS_OF_RUN && !main.intervals_ns.is_empty() {
         notes.push("95 % in this run: on its connections, in its moments; how far runs differ, tare compare tells".to_owned());
     }
-    if look
-        .percentiles
-        .iter()
-        .any(|p| main.quantile_ns(*p).is_none())
-    {
+    if look.percentiles.iter().any(|p| main.quantile_ns(*p).is_none()) {
         notes.push(format!("{NONE} fewer than 10 samples lie beyond it"));
     }
     if main.censored > 0 {
@@ -95,11 +91,7 @@ pub(super) fn troubles(step: &StepResult) -> Vec<Fact> {
         facts.push(fact("connections", text));
     }
     if step.instances.len() > 1 {
-        let text = format!(
-            "{} answered: {}",
-            step.instances.len(),
-            step.instances.join(" ")
-        );
+        let text = format!("{} answered: {}", step.instances.len(), step.instances.join(" "));
         facts.push(fact("servers", text));
     }
     facts
@@ -168,12 +160,7 @@ fn how(instrument: &Instrument) -> String {
         cpus => format!("CPUs {}", CpuList(cpus.to_vec())),
     };
     let backend = why(&instrument.backend_reason);
-    format!(
-        "{}{backend}, wait {}{}, {cpus}",
-        instrument.backend,
-        instrument.wait,
-        why(wait_reason)
-    )
+    format!("{}{backend}, wait {}{}, {cpus}", instrument.backend, instrument.wait, why(wait_reason))
 }
 
 /// What the loop costs, and what took the CPU away from it.
@@ -184,13 +171,8 @@ fn loop_of(instrument: &Instrument) -> String {
     phrases([
         Some(format!("clock {}", Nanos(instrument.clock_ns))),
         Some(format!("turn p99 {p99} max {max}")),
-        instrument
-            .wakeup_p99_ns
-            .map(|wakeup| format!("wake-up p99 {}", Nanos(wakeup))),
-        Some(plural(
-            instrument.involuntary_switches,
-            "involuntary context switch",
-        )),
+        instrument.wakeup_p99_ns.map(|wakeup| format!("wake-up p99 {}", Nanos(wakeup))),
+        Some(plural(instrument.involuntary_switches, "involuntary context switch")),
         Some(format!("steal {}", super::time(instrument.steal_ns))),
         throttled.map(|ns| format!("throttled {}", Nanos(ns))),
         overflows.map(|count| format!("{} ring overflows", grouped(count))),
@@ -211,10 +193,7 @@ pub(super) fn trouble(instrument: &Instrument) -> String {
     let mut parts = Vec::new();
     if instrument.saturated {
         let reason = instrument.saturation.as_deref();
-        parts.push(format!(
-            "SATURATED: {}",
-            reason.unwrap_or("no reason is known")
-        ));
+        parts.push(format!("SATURATED: {}", reason.unwrap_or("no reason is known")));
     }
     if instrument.disturbed {
         parts.push(format!("DISTURBED: {}", instrument.disturbances.join(", ")));
@@ -228,11 +207,7 @@ fn descriptors(report: &Report) -> Option<String> {
     let limit = found["limit"].as_u64()?;
     let mut text = match found["raised_from"].as_u64() {
         Some(before) if before < limit => {
-            format!(
-                "limit raised from {} to {}",
-                grouped(before),
-                grouped(limit)
-            )
+            format!("limit raised from {} to {}", grouped(before), grouped(limit))
         }
         _ => format!("limit {}", grouped(limit)),
     };
@@ -254,12 +229,8 @@ fn describe(machine: &Environment) -> String {
         machine.hostname.clone(),
         named("Linux", &machine.kernel),
         machine.cpu_model.clone(),
-        machine
-            .cpus_online
-            .map(|cpus| plural(u64::from(cpus), "CPU")),
-        machine
-            .cgroup_cpu_limit
-            .map(|cpus| format!("limited to {cpus} CPUs")),
+        machine.cpus_online.map(|cpus| plural(u64::from(cpus), "CPU")),
+        machine.cgroup_cpu_limit.map(|cpus| format!("limited to {cpus} CPUs")),
         named("governor", &machine.governor),
         machine.hypervisor.clone(),
         named("in", &machine.container),
@@ -271,12 +242,7 @@ fn describe(machine: &Environment) -> String {
 pub(super) fn closing(document: &mut Document, report: &Report) {
     let heading = "Observed on this host in the measured phase";
     let seen = observed::table(report).map(Block::Table);
-    document.add(
-        Shown::Headed,
-        "observed",
-        heading,
-        seen.into_iter().collect(),
-    );
+    document.add(Shown::Headed, "observed", heading, seen.into_iter().collect());
     let (heading, interval) = match &report.comparison {
         Some(_) => ("Assertions", "95 % interval"),
         None => ("Assertions, of this run alone", "95 % in this run"),
@@ -290,16 +256,9 @@ pub(super) fn closing(document: &mut Document, report: &Report) {
         "The machines",
         vec![note(differences), Block::Table(table)],
     );
-    let command = report.plan["command_line"]
-        .as_str()
-        .map(|text| fact("Command", text));
+    let command = report.plan["command_line"].as_str().map(|text| fact("Command", text));
     let command = command.map(|command| Block::Facts(vec![command]));
-    document.add(
-        Shown::Page,
-        "command",
-        "The command",
-        command.into_iter().collect(),
-    );
+    document.add(Shown::Page, "command", "The command", command.into_iter().collect());
 }
 
 /// How each step's two ends measured, and how far they can be trusted.
@@ -326,10 +285,7 @@ fn measured(report: &Report) -> Vec<Block> {
             let name = parameters(&step.params);
             let arm = step.arm.clone().unwrap_or_else(|| NONE.to_owned());
             if instrument.saturated || instrument.disturbed {
-                let arm = step
-                    .arm
-                    .as_ref()
-                    .map_or_else(String::new, |arm| format!("{arm}: "));
+                let arm = step.arm.as_ref().map_or_else(String::new, |arm| format!("{arm}: "));
                 troubles.push(fact(format!("{arm}{name}, {end}"), trouble(instrument)));
             }
             table.row(vec![
@@ -348,10 +304,7 @@ fn measured(report: &Report) -> Vec<Block> {
         }
     }
     let text = "The error is what 99 of 100 single latencies are wrong by at most through the instrument itself; the tables of latencies tell that of each quantile.";
-    let mut blocks = vec![
-        note(text),
-        Block::Table(table.left(6).named("Both ends of each step")),
-    ];
+    let mut blocks = vec![note(text), Block::Table(table.left(6).named("Both ends of each step"))];
     if !troubles.is_empty() {
         blocks.push(Block::Facts(troubles));
     }
@@ -386,15 +339,8 @@ pub(super) fn assertions(
             interval.unwrap_or_default(),
         ]);
     }
-    let table = table
-        .named("Assertions")
-        .noting(vec!["times in nanoseconds".to_owned()]);
-    document.add(
-        Shown::Headed,
-        "assertions",
-        heading,
-        vec![Block::Table(table)],
-    );
+    let table = table.named("Assertions").noting(vec!["times in nanoseconds".to_owned()]);
+    document.add(Shown::Headed, "assertions", heading, vec![Block::Table(table)]);
 }
 
 #[cfg(test)]
@@ -417,9 +363,6 @@ mod tests {
             "limit raised from 1,024 to 20,100, for each worker in a table of its own"
         );
         report.plan["descriptors"]["limit"] = 1_024.into();
-        assert_eq!(
-            found(&report),
-            "limit 1,024, for each worker in a table of its own"
-        );
+        assert_eq!(found(&report), "limit 1,024, for each worker in a table of its own");
     }
 }

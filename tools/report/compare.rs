@@ -6,8 +6,8 @@ mod notes;
 mod table;
 
 use serde_json::{Value, json};
-use tare_engine::result::{AA, Arm, Cell, Comparison, Report, StepResult, Verdict};
-use tare_engine::units::Size;
+use tare_stats::result::{AA, Arm, Cell, Comparison, Report, StepResult, Verdict};
+use tare_units::Size;
 
 use super::common::{ends, instruments, trouble};
 use super::document::{Block, Document, Fact, Shown, fact, note};
@@ -18,9 +18,7 @@ pub(super) use notes::{alerts, asked};
 
 pub(super) fn build(document: &mut Document, view: View<'_>) {
     let mut blocks = vec![note(notes::how(view))];
-    let is_open = view
-        .step(0)
-        .is_some_and(|step| step.latency.response.is_some());
+    let is_open = view.step(0).is_some_and(|step| step.latency.response.is_some());
     let meaning: &[&str] = match (view.comparison.measured.as_str(), is_open) {
         ("bw", _) => &[bulk::PAYLOAD],
         ("http", true) => &http::OPEN_LOOP[..1],
@@ -100,11 +98,7 @@ impl<'a> View<'a> {
     /// What a table shows of each step: what verdicts were asked for, and where none was, everything.
     fn measures(self) -> Vec<&'a str> {
         let declared = self.all_measures(true);
-        if declared.is_empty() {
-            self.all_measures(false)
-        } else {
-            declared
-        }
+        if declared.is_empty() { self.all_measures(false) } else { declared }
     }
 
     fn all_measures(self, declared: bool) -> Vec<&'a str> {
@@ -119,9 +113,8 @@ impl<'a> View<'a> {
 
     /// What tells the steps from each other; nothing where there is one.
     fn differing(self) -> Vec<Dimension> {
-        let all: Vec<&StepResult> = (0..self.comparison.steps)
-            .filter_map(|step| self.step(step))
-            .collect();
+        let all: Vec<&StepResult> =
+            (0..self.comparison.steps).filter_map(|step| self.step(step)).collect();
         let differs = |dimension: &Dimension| {
             let mut values = all.iter().map(|step| dimension.value(step));
             let first = values.next();
@@ -149,10 +142,7 @@ impl<'a> View<'a> {
         let summed = |step: Option<&StepResult>| step.map_or(Value::Null, csv::flattened);
         let row = |cell: &Cell| {
             let own = self.result(&cell.arm, cell.step);
-            let step = own
-                .or_else(|| self.step(cell.step))
-                .cloned()
-                .unwrap_or_default();
+            let step = own.or_else(|| self.step(cell.step)).cloned().unwrap_or_default();
             let mut row = csv::flattened(&step);
             row["observed"] = summed(own)["observed"].take();
             let baseline = self.result(&self.comparison.baseline, cell.step);
@@ -189,13 +179,7 @@ enum Dimension {
 }
 
 impl Dimension {
-    const ALL: [Self; 5] = [
-        Self::Stage,
-        Self::Rate,
-        Self::Size,
-        Self::Connections,
-        Self::Load,
-    ];
+    const ALL: [Self; 5] = [Self::Stage, Self::Rate, Self::Size, Self::Connections, Self::Load];
 
     const fn heading(self) -> &'static str {
         match self {
@@ -211,9 +195,9 @@ impl Dimension {
         let params = &step.params;
         let http = params.http.as_ref();
         match self {
-            Self::Stage => http
-                .and_then(|http| http.stage)
-                .map_or_else(String::new, |stage| stage.to_string()),
+            Self::Stage => {
+                http.and_then(|http| http.stage).map_or_else(String::new, |stage| stage.to_string())
+            }
             Self::Rate => match (params.rate_per_s, http) {
                 (Some(rate), Some(http)) => http::rates(rate, http),
                 (Some(rate), None) => per_second(rate),
@@ -240,7 +224,7 @@ const fn short(verdict: Verdict) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::result::{Comparison, Verdict};
+    use tare_stats::result::{Comparison, Verdict};
 
     use crate::output::Format;
     use crate::report::{Look, fixtures};
@@ -256,9 +240,7 @@ mod tests {
     /// The lines between the first heading of a table and the notes.
     fn tables(text: &str) -> Vec<&str> {
         let lines = text.lines().skip_while(|line| !line.is_empty());
-        lines
-            .take_while(|line| !line.starts_with("  verdicts"))
-            .collect()
+        lines.take_while(|line| !line.starts_with("  verdicts")).collect()
     }
 
     fn width(lines: &[&str]) -> usize {
@@ -274,14 +256,9 @@ mod tests {
         for name in ["loopback", "arm-1", "arm-2", "a/a"] {
             assert!(header.contains(name), "{text}");
         }
-        let rows = lines
-            .iter()
-            .filter(|line| line.contains("slower") && line.contains('['));
+        let rows = lines.iter().filter(|line| line.contains("slower") && line.contains('['));
         assert_eq!(rows.count(), 8, "a row per size and measure: {text}");
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 130),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 130), "{text}");
     }
 
     #[test]
@@ -297,10 +274,7 @@ mod tests {
             assert_eq!(rows.count(), 2 * 10, "{words}: {text}");
         }
         // The seventh arm's first: in the order given, with the size told once.
-        let first = lines
-            .iter()
-            .position(|line| line.starts_with("  1 B"))
-            .unwrap();
+        let first = lines.iter().position(|line| line.starts_with("  1 B")).unwrap();
         assert!(lines[first].contains("loopback") && lines[first + 7].contains("arm-7"));
     }
 
@@ -309,10 +283,7 @@ mod tests {
         let text = render(&fixtures::compare::alone());
         assert!(text.starts_with("tare compare of lat: loopback against itself: tcp, 64 B"));
         assert!(text.contains("±263 ns"), "{text}");
-        assert!(
-            !text.contains("verdict") && !text.contains("Holm"),
-            "{text}"
-        );
+        assert!(!text.contains("verdict") && !text.contains("Holm"), "{text}");
     }
 
     #[test]
@@ -320,9 +291,7 @@ mod tests {
         let mut report = fixtures::compare::comparison();
         assert!(!render(&report).contains("leave out zero"));
         let mut cells = comparison(&mut report).cells.iter_mut();
-        let of_aa = cells
-            .find(|cell| cell.arm == "a/a" && cell.step == 1)
-            .unwrap();
+        let of_aa = cells.find(|cell| cell.arm == "a/a" && cell.step == 1).unwrap();
         of_aa.delta.as_mut().unwrap().interval = Some((20.0, 300.0));
         let text = render(&report);
         let expected =
@@ -342,10 +311,7 @@ mod tests {
         let text = render(&report);
         let lines = tables(&text);
         assert!(lines.iter().all(|line| !line.contains("p99.9")), "{text}");
-        assert!(
-            text.contains("left out    p99.9: no verdict was asked for"),
-            "{text}"
-        );
+        assert!(text.contains("left out    p99.9: no verdict was asked for"), "{text}");
     }
 
     #[test]
@@ -356,16 +322,10 @@ mod tests {
         cell.verdict = Some(Verdict::NotEnoughBlocks);
         cell.blocks.clear();
         let text = render(&report);
-        let row = text
-            .lines()
-            .find(|line| line.starts_with("  64 B"))
-            .unwrap();
+        let row = text.lines().find(|line| line.starts_with("  64 B")).unwrap();
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words[5..7], ["–", "–"], "{row}");
-        assert!(
-            text.contains("verdicts over 4 cells take 8, and 0 had samples enough"),
-            "{text}"
-        );
+        assert!(text.contains("verdicts over 4 cells take 8, and 0 had samples enough"), "{text}");
         report.results.clear();
         comparison(&mut report).cells.clear();
         comparison(&mut report).blocks.clear();
@@ -394,9 +354,6 @@ mod tests {
         comparison(&mut report).arms[1].before = Some(reason.into());
         let text = render(&report);
         assert!(!text.contains('\x1b'));
-        assert!(
-            text.lines().all(|line| !line.starts_with("warning")),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| !line.starts_with("warning")), "{text}");
     }
 }

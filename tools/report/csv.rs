@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tare_engine::analysis::later::Later;
-use tare_engine::proto::text::visible;
-use tare_engine::result::{Report, StepResult, quantile_name};
+use tare_stats::later::Later;
+use tare_stats::result::{Report, StepResult, quantile_name};
+use tare_units::text::visible;
 
 use super::{Look, bulk, compare};
 use crate::args::common::PERCENTILES;
@@ -122,19 +122,11 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
             names.push(&one.name);
         }
     }
-    let sides: &[&str] = if report.comparison.is_some() {
-        &["", "baseline_"]
-    } else {
-        &[""]
-    };
+    let sides: &[&str] = if report.comparison.is_some() { &["", "baseline_"] } else { &[""] };
     for side in sides {
         for name in &names {
             columns.extend(OBSERVED.iter().map(|figure| {
-                let place = [
-                    format!("{side}observed"),
-                    (*name).to_owned(),
-                    (*figure).to_owned(),
-                ];
+                let place = [format!("{side}observed"), (*name).to_owned(), (*figure).to_owned()];
                 (format!("{side}observed_{name}_{figure}"), place.into())
             }));
         }
@@ -201,11 +193,7 @@ fn parsed(list: &str, look: &Look) -> Vec<Column> {
             Some(from) => {
                 for one in each.split(',') {
                     let from = from.replace("{}", one);
-                    let prefix = if one.is_empty() {
-                        String::new()
-                    } else {
-                        format!("{one}_")
-                    };
+                    let prefix = if one.is_empty() { String::new() } else { format!("{one}_") };
                     for word in words.clone() {
                         let (name, field) = word.split_once('=').unwrap_or((word, word));
                         put(format!("{prefix}{name}"), &format!("{from}/{field}"));
@@ -220,10 +208,7 @@ fn parsed(list: &str, look: &Look) -> Vec<Column> {
 /// The columns of a distribution, some with the intervals of its quantiles.
 fn summary(put: &mut impl FnMut(String, &str), name: &str, has_intervals: bool) {
     let mut put = |field: &str, place: &str| {
-        put(
-            format!("{name}_{field}"),
-            &format!("latency/{name}/{place}"),
-        );
+        put(format!("{name}_{field}"), &format!("latency/{name}/{place}"));
     };
     for field in ["count", "min_ns", "mean_ns", "stdev_ns"] {
         put(field, field);
@@ -231,14 +216,8 @@ fn summary(put: &mut impl FnMut(String, &str), name: &str, has_intervals: bool) 
     for quantile in PERCENTILES.map(quantile_name) {
         put(&format!("{quantile}_ns"), &format!("{quantile}_ns"));
         if has_intervals {
-            put(
-                &format!("{quantile}_low_ns"),
-                &format!("intervals_ns/{quantile}/0"),
-            );
-            put(
-                &format!("{quantile}_high_ns"),
-                &format!("intervals_ns/{quantile}/1"),
-            );
+            put(&format!("{quantile}_low_ns"), &format!("intervals_ns/{quantile}/0"));
+            put(&format!("{quantile}_high_ns"), &format!("intervals_ns/{quantile}/1"));
         }
     }
     for field in ["max_ns", "censored", "lower_bounds"] {
@@ -253,15 +232,9 @@ fn value(of: &impl Serialize) -> Value {
 /// A step as rows have it: lists that a cell could not hold are summed up.
 pub(super) fn flattened(step: &StepResult) -> Value {
     let mut row = value(step);
-    let errors = step
-        .errors
-        .iter()
-        .map(|e| format!("{}:{}={}", e.phase, e.cause, e.count));
+    let errors = step.errors.iter().map(|e| format!("{}:{}={}", e.phase, e.cause, e.count));
     row["errors"] = errors.collect::<Vec<_>>().join(" ").into();
-    let codes = step
-        .status_codes
-        .iter()
-        .map(|(code, seen)| format!("{code}:{}", seen.count));
+    let codes = step.status_codes.iter().map(|(code, seen)| format!("{code}:{}", seen.count));
     row["codes"] = codes.collect::<Vec<_>>().join(";").into();
     let unexpected = step.status_codes.values().filter(|code| !code.expected);
     row["unexpected"] = unexpected.map(|code| code.count).sum::<u64>().into();
@@ -273,10 +246,7 @@ pub(super) fn flattened(step: &StepResult) -> Value {
             flow["spread"] = value(&bulk::spread(&streams.collect::<Vec<f64>>()));
         }
     }
-    let observed = step
-        .observed
-        .iter()
-        .map(|one| (one.name.clone(), value(one)));
+    let observed = step.observed.iter().map(|one| (one.name.clone(), value(one)));
     row["observed"] = Value::Object(observed.collect::<Map<_, _>>());
     row
 }
@@ -306,9 +276,9 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
         // Whole numbers are printed without a fraction, whatever their type.
-        Value::Number(number) if number.is_f64() => number
-            .as_f64()
-            .map_or_else(String::new, |number| number.to_string()),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, |number| number.to_string())
+        }
         other => other.to_string(),
     }
 }
@@ -317,9 +287,8 @@ fn text(value: &Value) -> String {
 /// (OWASP, "CSV Injection"). Numbers are numbers.
 fn cell(value: &str) -> Cow<'_, str> {
     let shown = visible(value);
-    let is_formula = shown.starts_with([
-        '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
-    ]);
+    let is_formula =
+        shown.starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
     let digits = |c: char| c.is_ascii_digit() || ".eE+-".contains(c);
     let is_number = shown.chars().all(digits) && shown.parse::<f64>().is_ok();
     // Tabs and line ends, which some programs skip, are written out already.
@@ -367,29 +336,19 @@ mod tests {
             result.observed[0].cpus = Some(cpus);
         }
         // It died before its first visit was over: what others cost is not its own.
-        report
-            .results
-            .retain(|result| result.arm.as_deref() != Some("kata"));
+        report.results.retain(|result| result.arm.as_deref() != Some("kata"));
         let csv = render(Format::Csv, &report, &Look::default());
         let mut rows = csv::Reader::from_reader(csv.as_bytes());
         let names = rows.headers().unwrap().clone();
         let at = |name: &str| names.iter().position(|n| n == name).expect(name);
-        let (arm, own, baseline) = (
-            at("arm"),
-            at("observed_nginx_cpus"),
-            at("baseline_observed_nginx_cpus"),
-        );
+        let (arm, own, baseline) =
+            (at("arm"), at("observed_nginx_cpus"), at("baseline_observed_nginx_cpus"));
         let rows = rows.records().map(Result::unwrap);
-        let told: Vec<[String; 3]> = rows
-            .map(|row| [arm, own, baseline].map(|at| row[at].to_owned()))
-            .collect();
+        let told: Vec<[String; 3]> =
+            rows.map(|row| [arm, own, baseline].map(|at| row[at].to_owned())).collect();
         for (arm, own) in [("veth", "0.75"), ("kata", ""), ("a/a", "")] {
             let wanted = [arm, own, "0.5"].map(str::to_owned);
-            assert_eq!(
-                told.iter().filter(|row| **row == wanted).count(),
-                2,
-                "{arm}: {told:?}"
-            );
+            assert_eq!(told.iter().filter(|row| **row == wanted).count(), 2, "{arm}: {told:?}");
         }
     }
 }

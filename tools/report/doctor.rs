@@ -1,7 +1,7 @@
 //! What `tare doctor` found: the worst first, and in the text what is fine in a line each.
 
-use tare_engine::result::{Diagnosis, Finding, Level};
-use tare_engine::units::{CpuList, Nanos};
+use tare_stats::result::{Diagnosis, Finding, Level};
+use tare_units::{CpuList, Nanos};
 
 use super::document::{Block, Document, Fact, Shown, fact, note, part};
 use super::{plural, print};
@@ -37,10 +37,7 @@ fn asked(diagnosis: &Diagnosis) -> String {
         Some(device) => format!("device {device} {target}"),
         None => format!("no device {target}"),
     };
-    format!(
-        "tare doctor: CPU{s} {cpus}, {device}, watched for {}",
-        Nanos(diagnosis.look_ns)
-    )
+    format!("tare doctor: CPU{s} {cpus}, {device}, watched for {}", Nanos(diagnosis.look_ns))
 }
 
 /// How many there are of each level.
@@ -61,35 +58,19 @@ fn counts(diagnosis: &Diagnosis) -> String {
 }
 
 fn document(diagnosis: &Diagnosis) -> Document {
-    let mut document = Document {
-        title: asked(diagnosis),
-        ..Document::default()
-    };
-    document.add(
-        Shown::Plain,
-        "counts",
-        "Findings",
-        vec![note(counts(diagnosis))],
-    );
+    let mut document = Document { title: asked(diagnosis), ..Document::default() };
+    document.add(Shown::Plain, "counts", "Findings", vec![note(counts(diagnosis))]);
     for (level, heading) in LEVELS {
         let facts = diagnosis.of(level).flat_map(|finding| match level {
             Level::Spoils | Level::Note => in_full(finding),
             Level::Unknown => {
-                vec![fact(
-                    &finding.code,
-                    format!("{} ({})", finding.what, finding.show),
-                )]
+                vec![fact(&finding.code, format!("{} ({})", finding.what, finding.show))]
             }
             Level::Ok => vec![fact(&finding.code, &finding.what)],
         });
         let facts: Vec<Fact> = facts.collect();
         if !facts.is_empty() {
-            document.add(
-                Shown::Headed,
-                "findings",
-                heading,
-                vec![Block::Facts(facts)],
-            );
+            document.add(Shown::Headed, "findings", heading, vec![Block::Facts(facts)]);
         }
     }
     document
@@ -102,22 +83,18 @@ fn in_full(finding: &Finding) -> Vec<Fact> {
         ("mended by", finding.mend.as_ref()),
         ("undone by", finding.undo.as_ref()),
     ];
-    let parts = parts
-        .into_iter()
-        .filter_map(|(name, text)| Some(part(name, text?)));
-    std::iter::once(fact(&finding.code, &finding.what))
-        .chain(parts)
-        .collect()
+    let parts = parts.into_iter().filter_map(|(name, text)| Some(part(name, text?)));
+    std::iter::once(fact(&finding.code, &finding.what)).chain(parts).collect()
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use tare_engine::result::{Environment, SCHEMA, Tool};
+    use tare_stats::result::{Environment, SCHEMA, Tool};
 
     use super::*;
 
     /// One finding of each kind, of a machine with a card.
-    pub(in crate::report) fn fixture() -> Diagnosis {
+    pub(crate) fn fixture() -> Diagnosis {
         let governor = Finding::new("governor", Level::Spoils, "powersave on CPU 3")
             .effect("the clock rate follows the load (here down to 800 of 4200 MHz)")
             .show("cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
@@ -131,21 +108,14 @@ pub(super) mod tests {
         let turbo = Finding::new("turbo", Level::Unknown, "nothing tells")
             .effect("some per cent from run to run")
             .show("cat /sys/devices/system/cpu/cpufreq/boost");
-        let clock = Finding::new(
-            "clock-source",
-            Level::Ok,
-            "tsc; reading the clock costs 19 ns",
-        )
-        .figure(19.0, "ns")
-        .effect("a clock that is read in the kernel costs some 0.2 to 1 µs each time")
-        .show("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
+        let clock = Finding::new("clock-source", Level::Ok, "tsc; reading the clock costs 19 ns")
+            .figure(19.0, "ns")
+            .effect("a clock that is read in the kernel costs some 0.2 to 1 µs each time")
+            .show("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
         Diagnosis {
             schema: SCHEMA.into(),
             kind: "doctor".into(),
-            tool: Tool {
-                name: "tare".into(),
-                version: "0.1.0".into(),
-            },
+            tool: Tool { name: "tare".into(), version: "0.1.0".into() },
             started_at: "2026-03-01T12:00:00Z".into(),
             look_ns: 1_000_000_000,
             cpus: vec![3],

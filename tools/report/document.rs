@@ -96,22 +96,14 @@ impl Document {
         blocks: Vec<Block>,
     ) {
         if !blocks.is_empty() {
-            self.sections.push(Section {
-                id,
-                heading: heading.into(),
-                shown,
-                blocks,
-            });
+            self.sections.push(Section { id, heading: heading.into(), shown, blocks });
         }
     }
 
     /// Passes every string through `change`: no printer can forget one.
     pub(super) fn map(mut self, change: impl Fn(&str) -> String) -> Self {
         let table = |table: &mut Table| {
-            let cells = table
-                .header
-                .iter_mut()
-                .chain(table.rows.iter_mut().flatten());
+            let cells = table.header.iter_mut().chain(table.rows.iter_mut().flatten());
             for text in cells.chain(&mut table.notes).chain([&mut table.caption]) {
                 *text = change(text);
             }
@@ -190,18 +182,11 @@ impl Table {
 
 pub(super) fn fact(name: impl Into<String>, text: impl Into<String>) -> Fact {
     let (name, text) = (name.into(), text.into());
-    Fact {
-        name,
-        text,
-        is_part: false,
-    }
+    Fact { name, text, is_part: false }
 }
 
 pub(super) fn part(name: impl Into<String>, text: impl Into<String>) -> Fact {
-    Fact {
-        is_part: true,
-        ..fact(name, text)
-    }
+    Fact { is_part: true, ..fact(name, text) }
 }
 
 pub(super) fn note(text: impl Into<String>) -> Block {

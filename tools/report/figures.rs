@@ -1,6 +1,6 @@
 //! Rates, volumes and shares as people read them: bits decimal, bytes binary, three or four digits.
 
-use tare_engine::units::Nanos;
+use tare_units::Nanos;
 
 use super::NONE;
 
@@ -14,18 +14,10 @@ pub(super) struct Unit {
     factor: f64,
 }
 
-const BITS: [Unit; 4] = [
-    unit("Gbit/s", 1e9),
-    unit("Mbit/s", 1e6),
-    unit("kbit/s", 1e3),
-    unit("bit/s", 1.0),
-];
-const BYTES_PER_S: [Unit; 4] = [
-    unit("GB/s", 1e9),
-    unit("MB/s", 1e6),
-    unit("kB/s", 1e3),
-    unit("B/s", 1.0),
-];
+const BITS: [Unit; 4] =
+    [unit("Gbit/s", 1e9), unit("Mbit/s", 1e6), unit("kbit/s", 1e3), unit("bit/s", 1.0)];
+const BYTES_PER_S: [Unit; 4] =
+    [unit("GB/s", 1e9), unit("MB/s", 1e6), unit("kB/s", 1e3), unit("B/s", 1.0)];
 const BYTES: [Unit; 5] = [
     unit("TiB", 1_099_511_627_776.0),
     unit("GiB", 1_073_741_824.0),
@@ -90,11 +82,7 @@ pub(super) fn round_bits(bits_per_s: f64) -> String {
 
 /// Without the zeros at the end of a fraction.
 pub(super) fn trimmed(number: &str) -> &str {
-    if number.contains('.') {
-        number.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        number
-    }
+    if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number }
 }
 
 /// `9.412 ± 0.021 Gbit/s`, where there is an interval.
@@ -185,10 +173,7 @@ mod tests {
         assert_eq!(bits(999.0), "999.0 bit/s");
         assert_eq!(bits(0.0), "0 bit/s");
         assert_eq!(bits(2.5e12), "2500 Gbit/s");
-        assert_eq!(
-            bits_within(Some(9.4123e9), Some((9.39e9, 9.432e9))),
-            "9.412 ± 0.021 Gbit/s"
-        );
+        assert_eq!(bits_within(Some(9.4123e9), Some((9.39e9, 9.432e9))), "9.412 ± 0.021 Gbit/s");
         assert_eq!(bits_within(Some(1e6), None), "1.000 Mbit/s");
         assert_eq!(bits_within(None, None), NONE, "nobody told");
         assert_eq!(round_bits(200e6), "200 Mbit/s");

@@ -8,7 +8,7 @@ pub(crate) mod page;
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use tare_engine::result::{
+use tare_stats::result::{
     AssertionResult, Connections, Device, Environment, Environments, ErrorCount, INTERVALS_OF_RUN,
     Instrument, Instruments, Interval, Latencies, Observed, Operations, Params, Rate, Report,
     SCHEMA, StepResult, Summary, Tool, Warmup, Warning,
@@ -85,10 +85,7 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
             in_flight_at_end: 1,
             ..Operations::default()
         },
-        warmup: Warmup {
-            duration_ns: 500_000_000,
-            ..Warmup::default()
-        },
+        warmup: Warmup { duration_ns: 500_000_000, ..Warmup::default() },
         rate: Rate {
             target_per_s: None,
             achieved_per_s: completed as f64 / 5.0,
@@ -110,10 +107,7 @@ fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
         },
         latency_error_ns: 425,
         interval_scope: INTERVALS_OF_RUN.into(),
-        instrument: Instruments {
-            client: instrument(0),
-            server: Some(instrument(1)),
-        },
+        instrument: Instruments { client: instrument(0), server: Some(instrument(1)) },
         intervals: (1..=2)
             .map(|n| Interval {
                 at_ns: n * 1_000_000_000,
@@ -139,11 +133,7 @@ fn machine(hostname: &str) -> Environment {
         cpus_online: Some(2),
         cpus_allowed: Some("0-1".into()),
         governor: Some("performance".into()),
-        device: Some(Device {
-            name: "eth0".into(),
-            mtu_bytes: Some(1500),
-            ..Device::default()
-        }),
+        device: Some(Device { name: "eth0".into(), mtu_bytes: Some(1500), ..Device::default() }),
         ..Environment::default()
     }
 }
@@ -151,10 +141,7 @@ fn machine(hostname: &str) -> Environment {
 fn report(results: Vec<StepResult>) -> Report {
     Report {
         schema: SCHEMA.into(),
-        tool: Tool {
-            name: "tare".into(),
-            version: "0.1.0".into(),
-        },
+        tool: Tool { name: "tare".into(), version: "0.1.0".into() },
         kind: "lat".into(),
         started_at: "2025-11-20T12:00:00Z".into(),
         partial: false,
@@ -209,10 +196,7 @@ pub(crate) fn open_loop() -> Report {
     response.extra_ns.insert("p99_5".into(), 90_000);
     step.latency.response = Some(response);
     step.latency.lateness = Some(summary(800, 5_000));
-    for end in [
-        Some(&mut step.instrument.client),
-        step.instrument.server.as_mut(),
-    ] {
+    for end in [Some(&mut step.instrument.client), step.instrument.server.as_mut()] {
         let end = end.expect("both ends are there");
         end.wait = "hybrid".into();
         end.wakeup_p99_ns = Some(48_000);
@@ -240,16 +224,9 @@ pub(crate) fn udp_losses() -> Report {
     service.p99_99_ns = Some(2_000_000_000);
     service.max_ns = Some(2_000_000_000);
     service.lower_bounds = vec!["p99_99".into()];
-    step.errors = vec![ErrorCount {
-        phase: "receive".into(),
-        cause: "timeout".into(),
-        count: 100,
-    }];
-    step.warmup.errors = vec![ErrorCount {
-        phase: "receive".into(),
-        cause: "timeout".into(),
-        count: 3,
-    }];
+    step.errors = vec![ErrorCount { phase: "receive".into(), cause: "timeout".into(), count: 100 }];
+    step.warmup.errors =
+        vec![ErrorCount { phase: "receive".into(), cause: "timeout".into(), count: 3 }];
     let client = &mut step.instrument.client;
     client.backend = "epoll".into();
     client.backend_reason = "io_uring is denied (EPERM) by the container's seccomp profile".into();
@@ -276,16 +253,8 @@ pub(crate) fn partial() -> Report {
     step.partial = true;
     step.duration_ns = 1_234_000_000;
     step.errors = vec![
-        ErrorCount {
-            phase: "receive".into(),
-            cause: "ECONNRESET".into(),
-            count: 1,
-        },
-        ErrorCount {
-            phase: "connect".into(),
-            cause: "ECONNREFUSED".into(),
-            count: 12,
-        },
+        ErrorCount { phase: "receive".into(), cause: "ECONNRESET".into(), count: 1 },
+        ErrorCount { phase: "connect".into(), cause: "ECONNREFUSED".into(), count: 12 },
     ];
     step.operations.due += 1;
     step.operations.sent += 1;
@@ -363,11 +332,8 @@ pub(crate) fn observed() -> Report {
         note: Some("there is no process 4711".into()),
         ..Observed::default()
     };
-    let unthrottled = Observed {
-        throttled_periods: Some(0),
-        throttled_ns: Some(0),
-        ..throttled.clone()
-    };
+    let unthrottled =
+        Observed { throttled_periods: Some(0), throttled_ns: Some(0), ..throttled.clone() };
     steps[0].observed = vec![throttled, ended];
     steps[1].observed = vec![unthrottled, gone];
     for step in &mut steps {

@@ -8,8 +8,8 @@ use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
-use tare_engine::analysis::later;
-use tare_engine::result::{Diagnosis, Report};
+use tare_stats::later;
+use tare_stats::result::{Diagnosis, Report};
 
 use super::later::{Between, Written};
 use super::{Look, fixtures, render};
@@ -20,9 +20,7 @@ fn root() -> &'static Path {
 }
 
 fn golden(name: &str, extension: &str) -> PathBuf {
-    root()
-        .join("tests/golden")
-        .join(format!("{name}.{extension}"))
+    root().join("tests/golden").join(format!("{name}.{extension}"))
 }
 
 fn check(path: &Path, rendered: &str) {
@@ -39,12 +37,8 @@ fn check(path: &Path, rendered: &str) {
 }
 
 /// The formats of the printers, as their files end.
-const PRINTED: [(Format, &str); 4] = [
-    (Format::Text, "txt"),
-    (Format::Markdown, "md"),
-    (Format::Csv, "csv"),
-    (Format::Html, "html"),
-];
+const PRINTED: [(Format, &str); 4] =
+    [(Format::Text, "txt"), (Format::Markdown, "md"), (Format::Csv, "csv"), (Format::Html, "html")];
 
 #[test]
 fn each_printer_prints_each_kind() {
@@ -92,12 +86,8 @@ fn reviewable(format: Format, rendered: &str) -> String {
         })
     };
     let page = cut(&cut(rendered, "<svg", "</svg>"), "<style>", "</style>");
-    let lines = [
-        "<section", "<tr", "<dt", "<h", "<p", "<figure", "<main", "<nav", "<div", "<li",
-    ];
-    lines
-        .iter()
-        .fold(page, |page, tag| page.replace(tag, &format!("\n{tag}")))
+    let lines = ["<section", "<tr", "<dt", "<h", "<p", "<figure", "<main", "<nav", "<div", "<li"];
+    lines.iter().fold(page, |page, tag| page.replace(tag, &format!("\n{tag}")))
 }
 
 #[test]
@@ -107,10 +97,7 @@ fn results_as_json() {
         ("bw", fixtures::bulk::link_bound()),
         ("http", fixtures::http::one()),
     ] {
-        check(
-            &golden(name, "json"),
-            &render(Format::Json, &report, &Look::default()),
-        );
+        check(&golden(name, "json"), &render(Format::Json, &report, &Look::default()));
     }
 }
 
@@ -127,10 +114,7 @@ fn saved_results() {
         ("compare-lat", fixtures::compare::comparison()),
     ] {
         let text = serde_json::to_string(&report).unwrap() + "\n";
-        check(
-            &root().join(format!("tests/golden/saved/{name}.json")),
-            &text,
-        );
+        check(&root().join(format!("tests/golden/saved/{name}.json")), &text);
     }
 }
 
@@ -140,18 +124,11 @@ fn every_shape_in_every_format() {
         let look = Look::default();
         for format in PRINTED.map(|(format, _)| format) {
             let rendered = render(format, &report, &look);
-            assert!(
-                rendered.ends_with('\n') && !rendered.ends_with("\n\n"),
-                "{name}"
-            );
+            assert!(rendered.ends_with('\n') && !rendered.ends_with("\n\n"), "{name}");
         }
         let value = serde_json::to_value(&report).unwrap();
         assert_valid("1", &value);
-        assert_eq!(
-            value,
-            rejoined(&render(Format::Jsonl, &report, &look)),
-            "{name}"
-        );
+        assert_eq!(value, rejoined(&render(Format::Jsonl, &report, &look)), "{name}");
         let comparison = report.comparison.as_ref();
         comparison.into_iter().for_each(|_| is_of_one_piece(&value));
     }
@@ -193,24 +170,15 @@ fn rejoined(lines: &str) -> Value {
 fn is_of_one_piece(report: &Value) {
     let comparison = &report["comparison"];
     let list = |value: &Value| value.as_array().unwrap().clone();
-    let arms: Vec<Value> = list(&comparison["arms"])
-        .into_iter()
-        .map(|arm| arm["name"].clone())
-        .collect();
+    let arms: Vec<Value> =
+        list(&comparison["arms"]).into_iter().map(|arm| arm["name"].clone()).collect();
     let steps = comparison["steps"].as_u64().unwrap();
     assert_eq!(arms[0], comparison["baseline"]);
-    let of_results: Vec<Value> = list(&report["results"])
-        .iter()
-        .map(|result| result["arm"].clone())
-        .collect();
-    let expected = arms
-        .iter()
-        .flat_map(|arm| (0..steps).map(move |_| arm.clone()));
+    let of_results: Vec<Value> =
+        list(&report["results"]).iter().map(|result| result["arm"].clone()).collect();
+    let expected = arms.iter().flat_map(|arm| (0..steps).map(move |_| arm.clone()));
     assert_eq!(of_results, expected.collect::<Vec<_>>());
-    for visit in list(&comparison["blocks"])
-        .iter()
-        .flat_map(|block| list(&block["visits"]))
-    {
+    for visit in list(&comparison["blocks"]).iter().flat_map(|block| list(&block["visits"])) {
         assert!(arms.contains(&visit["arm"]));
     }
     for cell in list(&comparison["cells"]) {
@@ -243,9 +211,7 @@ fn findings() {
 
 #[test]
 fn quantiles_that_were_asked_for() {
-    let look = Look {
-        percentiles: vec![50.0, 97.5],
-    };
+    let look = Look { percentiles: vec![50.0, 97.5] };
     let mut report = fixtures::open_loop();
     let response = report.results[0].latency.response.as_mut().unwrap();
     response.extra_ns.insert("p97_5".into(), 71_000);
@@ -255,14 +221,8 @@ fn quantiles_that_were_asked_for() {
         (Format::Csv, ",response_p97_5_ns,"),
     ] {
         let rendered = render(format, &report, &look);
-        assert!(
-            rendered.contains(figure) && rendered.contains("71"),
-            "{rendered}"
-        );
-        assert!(
-            format == Format::Csv || !rendered.contains("p95"),
-            "{rendered}"
-        );
+        assert!(rendered.contains(figure) && rendered.contains("71"), "{rendered}");
+        assert!(format == Format::Csv || !rendered.contains("p95"), "{rendered}");
     }
 }
 
@@ -275,18 +235,12 @@ fn what_no_receiver_told_is_no_zero() {
     (up.bits_per_s, up.interval_bits_per_s, up.untold_streams) = (None, None, 1);
     let value = serde_json::to_value(&report).unwrap();
     let told = &value["results"][0]["bandwidth"];
-    assert_eq!(
-        (&told["bits_per_s"], &told["up"]["bits_per_s"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_eq!((&told["bits_per_s"], &told["up"]["bits_per_s"]), (&Value::Null, &Value::Null));
     assert!(validator().is_valid(&value));
     let look = Look::default();
     for format in [Format::Text, Format::Markdown] {
         let rendered = render(format, &report, &look);
-        assert!(
-            rendered.contains("not reported by the receiver"),
-            "{rendered}"
-        );
+        assert!(rendered.contains("not reported by the receiver"), "{rendered}");
     }
     let csv = render(Format::Csv, &report, &look);
     let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
@@ -305,10 +259,7 @@ fn no_step_at_all() {
     }
     let csv = render(Format::Csv, &report, &Look::default());
     let full = render(Format::Csv, &fixtures::one_step(), &Look::default());
-    assert_eq!(
-        csv.lines().collect::<Vec<_>>(),
-        full.lines().take(1).collect::<Vec<_>>()
-    );
+    assert_eq!(csv.lines().collect::<Vec<_>>(), full.lines().take(1).collect::<Vec<_>>());
 }
 
 /// The schema of a type, as readable as one by hand: no titles but the first, no formats that JSON does
@@ -318,18 +269,13 @@ fn schema<T: JsonSchema>(name: &str, about: &str) -> Value {
         schema.remove("title");
         schema.remove("format");
         if let Some(Value::String(text)) = schema.get_mut("description") {
-            *text = text
-                .replace("[`", "`")
-                .replace("`]", "`")
-                .replace('\n', " ");
+            *text = text.replace("[`", "`").replace("`]", "`").replace('\n', " ");
         }
         // What is not known may be left out later on, but is never guessed at.
         schema.remove("default");
         schemars::transform::transform_subschemas(&mut tidy, schema);
     }
-    let settings = SchemaSettings::draft2020_12()
-        .for_serialize()
-        .with_transform(tidy);
+    let settings = SchemaSettings::draft2020_12().for_serialize().with_transform(tidy);
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     schema.insert("$id".into(), format!("urn:tare:schema:{name}").into());
     schema.insert("title".into(), about.into());
@@ -338,9 +284,7 @@ fn schema<T: JsonSchema>(name: &str, about: &str) -> Value {
     let definitions = schema.get_mut("$defs").and_then(Value::as_object_mut);
     let definitions = definitions.into_iter().flatten();
     // The parameters of bulk and HTTP runs are among the others, so they are optional and may be null.
-    definitions
-        .filter(|(name, _)| *name != "Params")
-        .for_each(|(_, inner)| strict(inner));
+    definitions.filter(|(name, _)| *name != "Params").for_each(|(_, inner)| strict(inner));
     schema
 }
 
@@ -373,11 +317,9 @@ fn compact(value: &Value, indent: usize) -> String {
             let field = |(name, value)| format!("{}: {}", json!(name), compact(value, indent + 1));
             ('{', '}', fields.iter().map(field).collect())
         }
-        Value::Array(items) if line.len() + indent > WIDTH => (
-            '[',
-            ']',
-            items.iter().map(|item| compact(item, indent + 1)).collect(),
-        ),
+        Value::Array(items) if line.len() + indent > WIDTH => {
+            ('[', ']', items.iter().map(|item| compact(item, indent + 1)).collect())
+        }
         _ => return line,
     };
     let (space, end) = (" ".repeat(indent + 1), " ".repeat(indent));
@@ -388,10 +330,7 @@ fn compact(value: &Value, indent: usize) -> String {
 #[test]
 fn schemas_are_those_of_the_types() {
     for (file, schema) in [
-        (
-            "tare-1",
-            schema::<Report>("tare/1", "A result of tare, schema tare/1"),
-        ),
+        ("tare-1", schema::<Report>("tare/1", "A result of tare, schema tare/1")),
         (
             "tare-doctor-1",
             schema::<Diagnosis>("tare-doctor/1", "What tare doctor found, schema tare/1"),
@@ -423,9 +362,7 @@ fn of_schema(name: &str) -> Validator {
 fn assert_valid(schema: &str, value: &Value) {
     let validator = of_schema(schema);
     let errors = validator.iter_errors(value);
-    let errors: Vec<String> = errors
-        .map(|e| format!("{e} at {}", e.instance_path()))
-        .collect();
+    let errors: Vec<String> = errors.map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
 
@@ -672,10 +609,7 @@ fn csv_of_a_comparison_has_its_cells() {
     }
     report.comparison.as_mut().unwrap().cells.clear();
     let empty = render(Format::Csv, &report, &look);
-    assert_eq!(
-        empty.lines().collect::<Vec<_>>(),
-        [csv.lines().next().unwrap()]
-    );
+    assert_eq!(empty.lines().collect::<Vec<_>>(), [csv.lines().next().unwrap()]);
 }
 
 /// What DESIGN §5 calls the least that must be there.

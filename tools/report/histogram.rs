@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use jiff::Timestamp;
-use tare_engine::result::{Comparison, Report, StepResult};
-use tare_engine::units::Nanos;
+use tare_stats::result::{Comparison, Report, StepResult};
+use tare_units::Nanos;
 
 use super::{grouped, headline};
 
@@ -25,7 +25,7 @@ const MS: f64 = 1e6;
 
 /// The histogram of a summary or an interval; none where it holds no sample, or is no encoding.
 pub(super) fn decode(hdr: &str) -> Option<Histogram<u64>> {
-    let read = tare_engine::histogram::read(hdr).ok()?;
+    let read = tare_stats::histogram::read(hdr).ok()?;
     (!read.is_empty()).then_some(read)
 }
 
@@ -59,9 +59,7 @@ pub(super) fn bars(step: &StepResult) -> Vec<String> {
         .map(|(name, count)| {
             let length = u128::from(*count) * u128::from(BAR_WIDTH) / u128::from(longest);
             let bar = "∎".repeat(usize::try_from(length).unwrap_or_default());
-            format!("{name:<13} {:>digits$}  {bar}", grouped(*count))
-                .trim_end()
-                .to_owned()
+            format!("{name:<13} {:>digits$}  {bar}", grouped(*count)).trim_end().to_owned()
         })
         .collect()
 }
@@ -70,10 +68,7 @@ pub(super) fn bars(step: &StepResult) -> Vec<String> {
 fn round_up(width: u64) -> u64 {
     let power = 10u64.pow(width.ilog10());
     let steps = [1, 2, 5, 10].map(|step| step * power);
-    steps
-        .into_iter()
-        .find(|step| *step >= width)
-        .unwrap_or(width)
+    steps.into_iter().find(|step| *step >= width).unwrap_or(width)
 }
 
 /// The percentiles of a step in the format of HdrHistogram's plotters, milliseconds.
@@ -90,10 +85,7 @@ pub(crate) fn percentiles(step: &StepResult) -> String {
     let mut counted = 0;
     for at in histogram.iter_quantiles(TICKS_PER_HALF_DISTANCE) {
         counted += at.count_since_last_iteration();
-        let (value, share) = (
-            at.value_iterated_to() as f64 / MS,
-            at.quantile_iterated_to(),
-        );
+        let (value, share) = (at.value_iterated_to() as f64 / MS, at.quantile_iterated_to());
         out.push_str(&format!("{value:>12.6} {share:>14.12} {counted:>10}"));
         if share < 1.0 {
             out.push_str(&format!(" {:>14.2}", 1.0 / (1.0 - share)));
@@ -232,21 +224,13 @@ fn spans(step: &StepResult) -> Vec<(Duration, Duration, &str)> {
     for interval in &step.intervals {
         let length = interval.at_ns.saturating_sub(from);
         if let Some(hdr) = &interval.hdr {
-            spans.push((
-                Duration::from_nanos(from),
-                Duration::from_nanos(length),
-                hdr.as_str(),
-            ));
+            spans.push((Duration::from_nanos(from), Duration::from_nanos(length), hdr.as_str()));
         }
         from = interval.at_ns;
     }
     if spans.is_empty() {
         let whole = headline(&step.latency).hdr.as_str();
-        spans.push((
-            Duration::ZERO,
-            Duration::from_nanos(step.duration_ns),
-            whole,
-        ));
+        spans.push((Duration::ZERO, Duration::from_nanos(step.duration_ns), whole));
     }
     spans
 }
@@ -254,7 +238,7 @@ fn spans(step: &StepResult) -> Vec<(Duration, Duration, &str)> {
 #[cfg(test)]
 mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-    use tare_engine::histogram::Distribution;
+    use tare_stats::histogram::Distribution;
 
     use super::*;
     use crate::report::fixtures;
@@ -277,10 +261,7 @@ mod tests {
         assert!((5..=12).contains(&bars.len()), "{bars:?}");
         assert!(bars.iter().all(|bar| bar.chars().count() <= 76), "{bars:?}");
         let widths = bars.iter().map(|bar| bar.matches('∎').count());
-        assert!(
-            widths.clone().filter(|width| *width > 20).count() >= 6,
-            "{bars:?}"
-        );
+        assert!(widths.clone().filter(|width| *width > 20).count() >= 6, "{bars:?}");
         assert!(bars.last().unwrap().starts_with("and above"));
         let counted: u64 = bars
             .iter()
@@ -309,15 +290,9 @@ mod tests {
 
     #[test]
     fn edges_read_well() {
-        for (width, edge) in [
-            (1, 1),
-            (3, 5),
-            (6, 10),
-            (10, 10),
-            (11, 20),
-            (999, 1_000),
-            (2_001, 5_000),
-        ] {
+        for (width, edge) in
+            [(1, 1), (3, 5), (6, 10), (10, 10), (11, 20), (999, 1_000), (2_001, 5_000)]
+        {
             assert_eq!(round_up(width), edge);
         }
     }
@@ -328,23 +303,13 @@ mod tests {
         let rows: Vec<Vec<f64>> = text
             .lines()
             .filter(|line| !line.contains("Value") && !line.starts_with('#') && !line.is_empty())
-            .map(|line| {
-                line.split_whitespace()
-                    .map(|word| word.parse().unwrap())
-                    .collect()
-            })
+            .map(|line| line.split_whitespace().map(|word| word.parse().unwrap()).collect())
             .collect();
         let (first, last) = (&rows[0], rows.last().unwrap());
         assert!((first[0] - 1.0).abs() < 0.01 && first[2] < 1.5);
-        assert!(
-            (last[0] - 1000.0).abs() < 1.0 && last.len() == 3,
-            "{last:?}"
-        );
+        assert!((last[0] - 1000.0).abs() < 1.0 && last.len() == 3, "{last:?}");
         assert_eq!((last[1], last[2]), (1.0, 1000.0));
-        assert!(
-            rows.windows(2)
-                .all(|pair| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1])
-        );
+        assert!(rows.windows(2).all(|pair| pair[0][0] <= pair[1][0] && pair[0][1] <= pair[1][1]));
         for row in &rows[..rows.len() - 1] {
             assert!((row[0] - row[2]).abs() < 1.0, "{row:?}");
             assert!((row[3] * (1.0 - row[1]) - 1.0).abs() < 0.01, "{row:?}");
@@ -361,11 +326,7 @@ mod tests {
         first.duration_ns = 1_500_000_000;
         for (at_ns, ns) in [(1_000_000_000, 2_000_000), (1_500_000_000, 3_000_000)] {
             let hdr = Some(step([ns]).latency.service.hdr);
-            first.intervals.push(tare_engine::result::Interval {
-                at_ns,
-                hdr,
-                ..Default::default()
-            });
+            first.intervals.push(tare_stats::result::Interval { at_ns, hdr, ..Default::default() });
         }
         let mut second = step([7_000_000]);
         second.duration_ns = 1_000_000_000;
@@ -380,10 +341,7 @@ mod tests {
         for entry in IntervalLogIterator::new(log.as_bytes()) {
             if let LogEntry::Interval(line) = entry.unwrap() {
                 let latency = decode(line.encoded_histogram()).unwrap().max();
-                let span = (
-                    line.start_timestamp().as_millis(),
-                    line.duration().as_millis(),
-                );
+                let span = (line.start_timestamp().as_millis(), line.duration().as_millis());
                 found.push((
                     line.tag().unwrap().as_str().to_owned(),
                     span,

@@ -1,7 +1,7 @@
 //! Reports of HTTP runs.
 
-use tare_engine::result::{HttpParams, Params, Report, StepResult};
-use tare_engine::units::Nanos;
+use tare_stats::result::{HttpParams, Params, Report, StepResult};
+use tare_units::Nanos;
 
 use super::common::{instruments, marks, steps_troubles, troubles};
 use super::document::{Block, Document, Fact, Shown, Table, fact, note};
@@ -81,9 +81,7 @@ fn step(step: &StepResult, look: &Look) -> Vec<Block> {
                 "Responses that were not expected are under their codes, and in no latency here.";
             notes.push(text.to_owned());
         }
-        let table = latency::distribution(step, look)
-            .named("Latency")
-            .noting(notes);
+        let table = latency::distribution(step, look).named("Latency").noting(notes);
         blocks.push(Block::Table(table));
         let bars = histogram::bars(step);
         if !bars.is_empty() {
@@ -109,10 +107,7 @@ pub(super) fn parameters(params: &Params, http: &HttpParams) -> String {
     if http.pipeline > 1 {
         connections += &format!(" with {} requests each", grouped(http.pipeline.into()));
     }
-    phrases([
-        Some(connections),
-        params.rate_per_s.map(|rate| rates(rate, http)),
-    ])
+    phrases([Some(connections), params.rate_per_s.map(|rate| rates(rate, http))])
 }
 
 /// `1,000/s`, of a ramp `1,000 to 5,000/s`.
@@ -133,21 +128,14 @@ pub(super) fn asked(report: &Report, first: &StepResult, http: &HttpParams) -> S
     let drops = http.late.as_deref() == Some("drop");
     let lasted = report.results.iter().map(|step| step.duration_ns);
     let (least, most) = (lasted.clone().min().unwrap_or(0), lasted.max().unwrap_or(0));
-    let upto = if least < most {
-        format!("to {} ", Nanos(most))
-    } else {
-        String::new()
-    };
+    let upto = if least < most { format!("to {} ", Nanos(most)) } else { String::new() };
     let (load, each) = match report.results.as_slice() {
         [_] => (parameters(&first.params, http), ""),
         steps => (format!("{} steps", steps.len()), " each"),
     };
     let target = super::target(&first.params);
     let text = phrases([
-        Some(format!(
-            "tare http: {} {}{more} to {target}",
-            http.method, http.path
-        )),
+        Some(format!("tare http: {} {}{more} to {target}", http.method, http.path)),
         Some(load),
         Some(match &http.arrivals {
             Some(arrivals) => format!("open loop ({arrivals})"),
@@ -178,10 +166,8 @@ fn facts(step: &StepResult, http: &HttpParams) -> Vec<Fact> {
     }
     facts.push(fact("requests", super::operations(step)));
     if let Some(depth) = step.rate.backlog_max.filter(|depth| *depth > 0) {
-        let text = format!(
-            "up to {} waiting for a free connection at once",
-            plural(depth, "request")
-        );
+        let text =
+            format!("up to {} waiting for a free connection at once", plural(depth, "request"));
         facts.push(fact("queue", text));
     }
     facts
@@ -201,24 +187,14 @@ fn goodput(step: &StepResult, http: &HttpParams) -> String {
     let rate = step.rate.achieved_per_s;
     let target = step.rate.target_per_s.filter(|target| *target > 0.0);
     let target = target.map_or_else(String::new, |target| {
-        format!(
-            " of {} asked ({})",
-            per_second(target),
-            percent(rate / target)
-        )
+        format!(" of {} asked ({})", per_second(target), percent(rate / target))
     });
     let expected = match http.expect_status.as_str() {
         "" => String::new(),
         codes => format!(" ({codes})"),
     };
-    let answered = plural(
-        whole(rate * Nanos(step.duration_ns).as_secs_f64()),
-        "request",
-    );
-    format!(
-        "{}{target}, {answered} answered as expected{expected}",
-        per_second(rate)
-    )
+    let answered = plural(whole(rate * Nanos(step.duration_ns).as_secs_f64()), "request");
+    format!("{}{target}, {answered} answered as expected{expected}", per_second(rate))
 }
 
 /// Responses by status code; none where none came.
@@ -228,16 +204,7 @@ fn codes(step: &StepResult) -> Option<Table> {
     if all == 0 {
         return None;
     }
-    let mut cells = Table::new(&[
-        "code",
-        "count",
-        "share",
-        "first seen",
-        "as",
-        "p50",
-        "p99",
-        "",
-    ]);
+    let mut cells = Table::new(&["code", "count", "share", "first seen", "as", "p50", "p99", ""]);
     for (code, seen) in &step.status_codes {
         let latency = step.latency.by_status.get(code);
         let at =
@@ -250,11 +217,7 @@ fn codes(step: &StepResult) -> Option<Table> {
             format!("response {}", grouped(seen.first_ordinal)),
             at(50.0),
             at(99.0),
-            if seen.expected {
-                String::new()
-            } else {
-                "not expected".to_owned()
-            },
+            if seen.expected { String::new() } else { "not expected".to_owned() },
         ]);
     }
     Some(cells.named("Status codes"))
@@ -270,9 +233,7 @@ fn connections(step: &StepResult, http: &HttpParams) -> String {
     };
     let resent = found.resent.filter(|resent| *resent > 0);
     let resent = resent.map(|resent| format!("; {} requests sent again", grouped(resent)));
-    let why = http
-        .requests_per_connection
-        .map(|_| " (replacing them was asked for)");
+    let why = http.requests_per_connection.map(|_| " (replacing them was asked for)");
     format!(
         "{} of {asked} established, {replaced} replaced; sockets used {used}, perfect keep-alive would have used {asked}{}{}",
         grouped(found.established),
@@ -287,16 +248,10 @@ fn cpu(step: &StepResult) -> Option<String> {
     let each = super::nanos(used.per_operation_ns?);
     let (user, kernel) = (Nanos(used.user_ns), Nanos(used.system_ns));
     let working = used.per_operation_working_ns.map(super::nanos);
-    let server = step
-        .cpu
-        .server
-        .as_ref()
-        .and_then(|server| server.per_operation_ns);
+    let server = step.cpu.server.as_ref().and_then(|server| server.per_operation_ns);
     let machine = super::observed::machine(used);
     let text = phrases([
-        Some(format!(
-            "{each} a request at the client (user {user}, kernel {kernel} in all)"
-        )),
+        Some(format!("{each} a request at the client (user {user}, kernel {kernel} in all)")),
         working.map(|ns| format!("{ns} without the time in which it polled and found nothing")),
         server.map(|ns| format!("{} at the far end", super::nanos(ns))),
     ]);
@@ -309,32 +264,20 @@ fn errors(step: &StepResult) -> String {
     let mut kinds: Vec<_> = step.errors.iter().filter(|e| e.count > 0).collect();
     kinds.sort_by_key(|error| std::cmp::Reverse(error.count));
     let rest = kinds.split_off(kinds.len().min(KINDS_SHOWN));
-    let shown = kinds
-        .iter()
-        .map(|e| format!("{} {} {}", e.phase, e.cause, grouped(e.count)));
+    let shown = kinds.iter().map(|e| format!("{} {} {}", e.phase, e.cause, grouped(e.count)));
     let mut parts: Vec<String> = shown.collect();
     if !rest.is_empty() {
         let count = grouped(rest.iter().map(|error| error.count).sum());
-        parts.push(format!(
-            "{} {count}",
-            plural(rest.len() as u64, "other kind")
-        ));
+        parts.push(format!("{} {count}", plural(rest.len() as u64, "other kind")));
     }
-    if parts.is_empty() {
-        "0".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "0".to_owned() } else { parts.join(", ") }
 }
 
 /// A sweep: a row per step.
 fn sweep(report: &Report) -> Table {
     let steps = &report.results;
     let open = steps.iter().any(|step| step.params.rate_per_s.is_some());
-    let conns = !open
-        || steps
-            .iter()
-            .any(|s| s.params.connections != steps[0].params.connections);
+    let conns = !open || steps.iter().any(|s| s.params.connections != steps[0].params.connections);
     let mut header = Vec::new();
     header.extend(conns.then_some("conns"));
     header.extend(open.then_some("rate"));
@@ -350,10 +293,7 @@ fn sweep(report: &Report) -> Table {
         row.extend(conns.then(|| grouped(step.params.connections.into())));
         let rate = step.params.rate_per_s;
         row.extend(open.then(|| rate.map_or_else(|| NONE.into(), |rate| rates(rate, http))));
-        let received = step
-            .transfer
-            .as_ref()
-            .map(|t| volume(whole(t.received_bytes_per_s)));
+        let received = step.transfer.as_ref().map(|t| volume(whole(t.received_bytes_per_s)));
         let unexpected = step.status_codes.values().filter(|code| !code.expected);
         row.extend([
             per_second(step.rate.achieved_per_s),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use tare_engine::result::{Block, Interval, Params, Report, StepResult};
+use tare_stats::result::{Block, Interval, Params, Report, StepResult};
 
 /// What the report's types hold serialises: their keys are strings, and no `Serialize` of theirs refuses.
 const SERIALISES: &str = "a report has string keys only";
@@ -66,35 +66,17 @@ pub(super) fn lines(report: &Report) -> String {
 
 /// An interval of a running step.
 pub(crate) fn interval_line(step: usize, params: &Params, interval: &Interval) -> String {
-    Line {
-        kind: "interval",
-        step: Some(step),
-        params: Some(params),
-        body: interval,
-    }
-    .print()
+    Line { kind: "interval", step: Some(step), params: Some(params), body: interval }.print()
 }
 
 /// A block of a comparison.
 pub(crate) fn block_line(block: &Block) -> String {
-    Line {
-        kind: "block",
-        step: None,
-        params: None,
-        body: block,
-    }
-    .print()
+    Line { kind: "block", step: None, params: None, body: block }.print()
 }
 
 /// The result of a step.
 pub(crate) fn result_line(step: usize, result: &StepResult) -> String {
-    Line {
-        kind: "result",
-        step: Some(step),
-        params: None,
-        body: result,
-    }
-    .print()
+    Line { kind: "result", step: Some(step), params: None, body: result }.print()
 }
 
 /// The report without its results, and without a comparison's blocks: these have had their lines.
@@ -106,11 +88,5 @@ pub(crate) fn report_line(report: &Report) -> String {
             comparison.shift_remove("blocks");
         }
     }
-    Line {
-        kind: "report",
-        step: None,
-        params: None,
-        body,
-    }
-    .print()
+    Line { kind: "report", step: None, params: None, body }.print()
 }

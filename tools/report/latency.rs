@@ -1,9 +1,7 @@
 //! Reports of latency runs, idle and under load.
 
-use tare_engine::result::{
-    INTERVALS_OF_RUN, Latencies, Report, StepResult, Summary, quantile_name,
-};
-use tare_engine::units::{Nanos, Size};
+use tare_stats::result::{INTERVALS_OF_RUN, Latencies, Report, StepResult, Summary, quantile_name};
+use tare_units::{Nanos, Size};
 
 use super::common::{instruments, marks, steps_troubles, troubles};
 use super::document::{Block, Document, Fact, Shown, Table, fact, note};
@@ -139,11 +137,7 @@ pub(super) fn distribution(step: &StepResult, look: &Look) -> Table {
         };
     let whole = |ns: Option<f64>| ns.map(|ns| nanos(ns).0);
     let blank = String::new;
-    add(
-        "min".into(),
-        &|s| time(s.min_ns),
-        [blank(), blank(), half(main.min_ns)],
-    );
+    add("min".into(), &|s| time(s.min_ns), [blank(), blank(), half(main.min_ns)]);
     let half_mean = bounded(main, half(whole(main.mean_ns)));
     add("mean".into(), &mean, [blank(), blank(), half_mean]);
     add("stdev".into(), &stdev, [blank(), blank(), blank()]);
@@ -157,19 +151,11 @@ pub(super) fn distribution(step: &StepResult, look: &Look) -> Table {
             [
                 interval.unwrap_or_default(),
                 error_at(main, percent),
-                at_least(
-                    main,
-                    &quantile_name(percent),
-                    half(main.quantile_ns(percent)),
-                ),
+                at_least(main, &quantile_name(percent), half(main.quantile_ns(percent))),
             ],
         );
     }
-    add(
-        "max".into(),
-        &longest,
-        [blank(), blank(), bounded(main, half(main.max_ns))],
-    );
+    add("max".into(), &longest, [blank(), blank(), bounded(main, half(main.max_ns))]);
     cells
 }
 
@@ -208,10 +194,8 @@ fn sweep(report: &Report) -> Table {
     ]);
     for step in &report.results {
         let main = headline(&step.latency);
-        let mut row = vec![
-            Size(step.params.size_bytes).to_string(),
-            step.params.connections.to_string(),
-        ];
+        let mut row =
+            vec![Size(step.params.size_bytes).to_string(), step.params.connections.to_string()];
         row.extend([50.0, 99.0, 99.9].map(|percent| quantile(main, percent)));
         let lost = step.operations.failed + step.operations.timed_out;
         row.extend([
@@ -280,19 +264,11 @@ fn states(pair: Pair<'_>, look: &Look) -> Table {
     let mut add = |name: String, shown: &dyn Fn(&Summary) -> String, ratio: String| {
         cells.row(vec![name, shown(idle), shown(loaded), ratio]);
     };
-    add(
-        "min".into(),
-        &|s| time(s.min_ns),
-        ratio(idle.min_ns, loaded.min_ns),
-    );
+    add("min".into(), &|s| time(s.min_ns), ratio(idle.min_ns, loaded.min_ns));
     let whole = |summary: &Summary| summary.mean_ns.map(|ns| nanos(ns).0);
     add("mean".into(), &mean, ratio(whole(idle), whole(loaded)));
     for &percent in &look.percentiles {
-        add(
-            heading(percent),
-            &|s| quantile(s, percent),
-            ratio_at(pair, percent),
-        );
+        add(heading(percent), &|s| quantile(s, percent), ratio_at(pair, percent));
     }
     add("max".into(), &longest, ratio(idle.max_ns, loaded.max_ns));
     cells
@@ -305,20 +281,17 @@ fn states_sweep(pairs: &[Pair<'_>]) -> Table {
     ]);
     for &pair in pairs {
         let params = &pair.idle.params;
-        let mut row = vec![
-            Size(params.size_bytes).to_string(),
-            params.connections.to_string(),
-        ];
+        let mut row = vec![Size(params.size_bytes).to_string(), params.connections.to_string()];
         for percent in [50.0, 99.0] {
             row.push(quantile(headline(&pair.idle.latency), percent));
             row.push(quantile(headline(&pair.loaded.latency), percent));
             row.push(ratio_at(pair, percent));
         }
         let carried = pair.loaded.bandwidth.as_ref();
-        row.push(carried.map_or_else(
-            || NONE.into(),
-            |b| bits_within(b.bits_per_s, b.interval_bits_per_s),
-        ));
+        row.push(
+            carried
+                .map_or_else(|| NONE.into(), |b| bits_within(b.bits_per_s, b.interval_bits_per_s)),
+        );
         cells.row(row);
     }
     cells

@@ -1,9 +1,9 @@
 //! Two saved results, from before a change and from after it, and what they say of each other.
 
 use serde::Serialize;
-use tare_engine::analysis::later::{Change, Later, Of};
-use tare_engine::result::{AA, AssertionResult, Comparison, Report, Verdict};
-use tare_engine::units::Nanos;
+use tare_stats::later::{Change, Later, Of};
+use tare_stats::result::{AA, AssertionResult, Comparison, Report, Verdict};
+use tare_units::Nanos;
 
 use super::common::assertions;
 use super::compare::figures::spans;
@@ -24,13 +24,9 @@ pub(crate) struct Between<'a> {
 impl Between<'_> {
     /// One of the two, in a line.
     fn described(&self, (name, report): (&str, &Report)) -> String {
-        let blocks = report
-            .comparison
-            .as_ref()
-            .map(|comparison| comparison.blocks_done);
-        let blocks = blocks.map_or_else(String::new, |blocks| {
-            format!(", {}", super::plural(blocks, "block"))
-        });
+        let blocks = report.comparison.as_ref().map(|comparison| comparison.blocks_done);
+        let blocks = blocks
+            .map_or_else(String::new, |blocks| format!(", {}", super::plural(blocks, "block")));
         let partial = if report.partial { ", PARTIAL" } else { "" };
         format!("{name}, of {}{blocks}{partial}", report.started_at)
     }
@@ -56,9 +52,7 @@ fn document(between: &Between<'_>) -> Document {
         sections: Vec::new(),
     };
     let left_out = later.left_out.iter();
-    document
-        .alerts
-        .extend(left_out.map(|what| format!("not compared: {what}")));
+    document.alerts.extend(left_out.map(|what| format!("not compared: {what}")));
     let sides = vec![
         fact("before", between.described(between.before)),
         fact("after", between.described(between.after)),
@@ -71,18 +65,8 @@ fn document(between: &Between<'_>) -> Document {
     } else {
         Block::Table(rest)
     };
-    document.add(
-        Shown::Headed,
-        "surroundings",
-        "What else has changed",
-        vec![rest],
-    );
-    assertions(
-        &mut document,
-        "Assertions",
-        "95 % interval",
-        between.assertions,
-    );
+    document.add(Shown::Headed, "surroundings", "What else has changed", vec![rest]);
+    assertions(&mut document, "Assertions", "95 % interval", between.assertions);
     document.add(Shown::Page, "moved", "How far, and how sure", moved(later));
     let sides = [("Before", between.before.1), ("After", between.after.1)];
     let commands = sides
@@ -118,10 +102,7 @@ fn moved(later: &Later) -> Vec<Block> {
                 verdict(change),
             ]);
         }
-        let drawn = changes
-            .iter()
-            .filter(|change| !is_queue(change))
-            .enumerate();
+        let drawn = changes.iter().filter(|change| !is_queue(change)).enumerate();
         let drawn = drawn.filter_map(|(role, change)| Some((subject(change), role, change.delta?)));
         let plot = spans("change", unit, &drawn.collect::<Vec<_>>(), None)?;
         let about = "How far each value has moved, with its interval. The table holds the numbers.";
@@ -157,9 +138,7 @@ fn measure(change: &Change) -> String {
 }
 
 fn verdict(change: &Change) -> String {
-    change
-        .verdict
-        .map_or_else(|| NONE.to_owned(), |verdict| verdict.name().to_owned())
+    change.verdict.map_or_else(|| NONE.to_owned(), |verdict| verdict.name().to_owned())
 }
 
 /// Latencies under overload, whose change says nothing of the path.
@@ -170,10 +149,7 @@ fn is_queue(change: &Change) -> bool {
 fn interval(change: &Change) -> String {
     let ends = change.delta.and_then(|delta| delta.interval);
     let show = |value| signed(&change.unit, value);
-    ends.map_or_else(
-        || NONE.to_owned(),
-        |(low, high)| format!("{} to {}", show(low), show(high)),
-    )
+    ends.map_or_else(|| NONE.to_owned(), |(low, high)| format!("{} to {}", show(low), show(high)))
 }
 
 /// A row for each change; of plain results without what they cannot have.
@@ -194,17 +170,11 @@ fn changes(later: &Later) -> Table {
     } else {
         &["step", "measure", "before", "after", "difference"]
     };
-    let mut cells = Table::new(header)
-        .left(if blocks { 4 } else { 2 })
-        .named("Before and after");
+    let mut cells = Table::new(header).left(if blocks { 4 } else { 2 }).named("Before and after");
     for change in &later.changes {
         let cost = change.of == Of::Cost;
         let show = |value| {
-            if cost {
-                signed(&change.unit, value)
-            } else {
-                shown(&change.unit, value)
-            }
+            if cost { signed(&change.unit, value) } else { shown(&change.unit, value) }
         };
         let mut row = vec![super::parameters(&change.params)];
         if blocks {
@@ -220,11 +190,7 @@ fn changes(later: &Later) -> Table {
         let moved = change.delta.filter(|_| !queue).map(|delta| delta.median);
         row.push(known(moved, |value| signed(&change.unit, value)));
         if blocks {
-            row.push(if queue {
-                NONE.to_owned()
-            } else {
-                interval(change)
-            });
+            row.push(if queue { NONE.to_owned() } else { interval(change) });
             row.push(known(change.p_adjusted, |p| shown("", p)));
         }
         cells.row(row);
@@ -241,37 +207,17 @@ fn surroundings(between: &Between<'_>) -> Table {
             cells.row(vec![place.to_owned(), what.to_owned(), old, new]);
         }
     };
-    differing(
-        "tare",
-        "version",
-        before.tool.version.clone(),
-        after.tool.version.clone(),
-    );
+    differing("tare", "version", before.tool.version.clone(), after.tool.version.clone());
     if let (Some(old), Some(new)) = (&before.comparison, &after.comparison) {
         for [place, what, old, new] in asked_for(old, new) {
             differing(&place, &what, old, new);
         }
     }
-    let servers = (
-        before.environment.servers.len(),
-        after.environment.servers.len(),
-    );
-    differing(
-        "servers",
-        "number",
-        servers.0.to_string(),
-        servers.1.to_string(),
-    );
-    let mut pairs = vec![(
-        "client".to_owned(),
-        &before.environment.client,
-        &after.environment.client,
-    )];
-    let told = before
-        .environment
-        .servers
-        .iter()
-        .zip(&after.environment.servers);
+    let servers = (before.environment.servers.len(), after.environment.servers.len());
+    differing("servers", "number", servers.0.to_string(), servers.1.to_string());
+    let mut pairs =
+        vec![("client".to_owned(), &before.environment.client, &after.environment.client)];
+    let told = before.environment.servers.iter().zip(&after.environment.servers);
     for (index, (old, new)) in told.enumerate() {
         pairs.push((format!("server {}", index + 1), old, new));
     }
@@ -295,9 +241,7 @@ fn asked_for(old: &Comparison, new: &Comparison) -> Vec<[String; 4]> {
     let mut asked = vec![
         of_both("every end", "backend", &|c| c.backend.clone()),
         of_both("every end", "wait", &|c| c.wait.clone()),
-        of_both("the blocks", "blocks asked for", &|c| {
-            c.blocks_asked.to_string()
-        }),
+        of_both("the blocks", "blocks asked for", &|c| c.blocks_asked.to_string()),
         of_both("a visit", "duration", &|c| length(c.block_duration_ns)),
         of_both("a visit", "settle", &|c| length(c.settle_ns)),
     ];
@@ -359,28 +303,20 @@ struct Side<'a> {
 
 impl<'a> Side<'a> {
     fn of((file, report): (&'a str, &'a Report)) -> Self {
-        Self {
-            file,
-            started_at: &report.started_at,
-            partial: report.partial,
-        }
+        Self { file, started_at: &report.started_at, partial: report.partial }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::analysis::later::compare;
+    use tare_stats::later::compare;
 
     use super::*;
     use crate::report::fixtures::page::{Shape, comparison};
 
     #[test]
     fn how_far_a_queue_has_moved_is_not_drawn() {
-        let old = comparison(Shape {
-            arms: 3,
-            sizes: 2,
-            blocks: 8,
-        });
+        let old = comparison(Shape { arms: 3, sizes: 2, blocks: 8 });
         let mut new = old.clone();
         let cells = &mut new.comparison.as_mut().unwrap().cells;
         let mut cells = cells.iter_mut();
@@ -399,14 +335,8 @@ mod tests {
         let ((path, _), (queue, numbers)) = (at("64 B"), at("128 B"));
         assert!(path.contains("arm-1"), "{path}");
         // The drawing leaves it out, the numbers say why.
-        assert!(
-            !queue.contains("arm-1") && queue.contains("arm-2"),
-            "{queue}"
-        );
-        assert!(
-            numbers.contains(">arm-1<") && numbers.contains(">overload<"),
-            "{numbers}"
-        );
+        assert!(!queue.contains("arm-1") && queue.contains("arm-2"), "{queue}");
+        assert!(numbers.contains(">arm-1<") && numbers.contains(">overload<"), "{numbers}");
         let cells = changes(&later);
         let told = |row: &&Vec<String>| row.contains(&"overload".to_owned());
         let row = cells.rows.iter().find(told).expect("of arm-1");

@@ -1,7 +1,7 @@
 //! Machines side by side: what is known of each, and where they differ.
 
 use serde_json::Value;
-use tare_engine::result::{Environment, Report};
+use tare_stats::result::{Environment, Report};
 
 use super::NONE;
 use super::document::Table;
@@ -60,16 +60,8 @@ fn side_by_side(columns: &[(String, &Environment)]) -> Table {
         let known: Vec<&str> = values.iter().copied().flatten().collect();
         let differs = known.windows(2).any(|two| two[0] != two[1])
             && !ALWAYS_DIFFERENT.contains(&name.as_str());
-        let mut row = vec![if differs {
-            format!("≠ {name}")
-        } else {
-            name.clone()
-        }];
-        row.extend(
-            values
-                .into_iter()
-                .map(|value| value.unwrap_or(NONE).to_owned()),
-        );
+        let mut row = vec![if differs { format!("≠ {name}") } else { name.clone() }];
+        row.extend(values.into_iter().map(|value| value.unwrap_or(NONE).to_owned()));
         if differs {
             table.marked.push(table.rows.len());
         }
@@ -133,23 +125,13 @@ mod tests {
         let (text, table) = of(&report);
         assert!(text.ends_with("(1 row)."), "{text}");
         let rows = &table.rows;
-        let marked: Vec<&str> = table
-            .marked
-            .iter()
-            .map(|&row| rows[row][0].as_str())
-            .collect();
+        let marked: Vec<&str> = table.marked.iter().map(|&row| rows[row][0].as_str()).collect();
         assert_eq!(marked, ["≠ governor"]);
-        assert!(
-            rows.iter()
-                .any(|row| row[0] == "device.mtu_bytes" && row[1] == "1500")
-        );
+        assert!(rows.iter().any(|row| row[0] == "device.mtu_bytes" && row[1] == "1500"));
         assert_eq!(table.header, ["", "client", "server 1"]);
         let client = &report.environment.client;
         let changed = changes(client, &report.environment.servers[0]);
-        assert_eq!(
-            changed,
-            [["governor", "performance", "powersave"].map(String::from)]
-        );
+        assert_eq!(changed, [["governor", "performance", "powersave"].map(String::from)]);
     }
     #[test]
     fn numbers_in_a_list_say_what_they_are() {

@@ -28,10 +28,10 @@ mod plot;
 mod print;
 mod quantity;
 
-use tare_engine::result::{
+use tare_stats::result::{
     ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning, quantile_name,
 };
-use tare_engine::units::{Nanos, Size};
+use tare_units::{Nanos, Size};
 
 use crate::args::common::PERCENTILES;
 use crate::output::Format;
@@ -50,9 +50,7 @@ pub(crate) struct Look {
 
 impl Default for Look {
     fn default() -> Self {
-        Self {
-            percentiles: PERCENTILES.to_vec(),
-        }
+        Self { percentiles: PERCENTILES.to_vec() }
     }
 }
 
@@ -77,11 +75,8 @@ pub(crate) fn page(reports: &[(String, &Report)], look: &Look) -> String {
 
 /// What the report says to people.
 fn document(report: &Report, look: &Look) -> Document {
-    let mut document = Document {
-        title: asked(report),
-        alerts: alerts(report),
-        sections: Vec::new(),
-    };
+    let mut document =
+        Document { title: asked(report), alerts: alerts(report), sections: Vec::new() };
     match (compare::of(report), report.kind.as_str()) {
         (Some(view), _) => compare::build(&mut document, view),
         (None, "bw") => bulk::build(&mut document, report),
@@ -114,18 +109,12 @@ pub(crate) fn parameters(params: &Params) -> String {
     if let Some(http) = &params.http {
         return http::parameters(params, http);
     }
-    let flows = if params.proto == "udp" {
-        "flow"
-    } else {
-        "connection"
-    };
+    let flows = if params.proto == "udp" { "flow" } else { "connection" };
     phrases([
         Some(params.proto.clone()),
         Some(Size(params.size_bytes).to_string()),
         Some(plural(u64::from(params.connections), flows)),
-        params
-            .connects_each()
-            .then(|| "each reopened for every ping".to_owned()),
+        params.connects_each().then(|| "each reopened for every ping".to_owned()),
         params.under_load.as_ref().map(|_| "under load".to_owned()),
     ])
 }
@@ -241,20 +230,12 @@ fn longest(summary: &Summary) -> String {
 
 /// Marks what grows with any sample.
 fn bounded(summary: &Summary, text: String) -> String {
-    if summary.censored > 0 && text != NONE {
-        format!("≥ {text}")
-    } else {
-        text
-    }
+    if summary.censored > 0 && text != NONE { format!("≥ {text}") } else { text }
 }
 
 fn at_least(summary: &Summary, name: &str, text: String) -> String {
     let bounded = summary.lower_bounds.iter().any(|bound| bound == name);
-    if bounded && text != NONE {
-        format!("≥ {text}")
-    } else {
-        text
-    }
+    if bounded && text != NONE { format!("≥ {text}") } else { text }
 }
 
 /// The latency that a reader is after: from the intended send where there is a schedule, else the service time.
@@ -302,11 +283,7 @@ fn asked(report: &Report) -> String {
         steps => format!("{}, {steps} steps", params.proto),
     };
     let delay = params.server_delay_ns.filter(|ns| *ns > 0);
-    let each = if report.results.len() > 1 {
-        " each"
-    } else {
-        ""
-    };
+    let each = if report.results.len() > 1 { " each" } else { "" };
     let text = phrases([
         Some(format!("tare {}: {steps}", report.kind)),
         load.map(|load| format!("idle and beside '{load}'")),
@@ -331,9 +308,7 @@ fn target(params: &Params) -> String {
 }
 
 fn label(step: &StepResult) -> String {
-    step.label
-        .as_ref()
-        .map_or_else(String::new, |label| format!(" [{label}]"))
+    step.label.as_ref().map_or_else(String::new, |label| format!(" [{label}]"))
 }
 
 /// Where the operations of a step went, the kinds that did not happen left out.
@@ -351,18 +326,11 @@ fn operations(step: &StepResult) -> String {
         (ops.unsent_at_end, "due but never sent"),
     ] {
         if count > 0 {
-            parts.push(format!(
-                "{} {what}{}",
-                grouped(count),
-                share(count, ops.due)
-            ));
+            parts.push(format!("{} {what}{}", grouped(count), share(count, ops.due)));
         }
     }
     if ops.in_flight_at_end > 0 {
-        parts.push(format!(
-            "{} in flight at the end",
-            grouped(ops.in_flight_at_end)
-        ));
+        parts.push(format!("{} in flight at the end", grouped(ops.in_flight_at_end)));
     }
     // In closed loop a ping is due when it can be sent; the two only part on a schedule.
     let asked = if ops.due == ops.sent { "sent" } else { "due" };
@@ -393,10 +361,7 @@ mod tests {
 
     #[test]
     fn lower_bounds_are_marked() {
-        let mut summary = Summary {
-            p99_ns: Some(2_000_000_000),
-            ..Summary::default()
-        };
+        let mut summary = Summary { p99_ns: Some(2_000_000_000), ..Summary::default() };
         assert_eq!(quantile(&summary, 99.0), "2 s");
         summary.lower_bounds.push("p99".into());
         summary.lower_bounds.push("p50".into());

@@ -1,7 +1,7 @@
 //! Observed processes and groups, and the machine beside them.
 
-use tare_engine::result::{CpuUse, Observed, Report, StepResult};
-use tare_engine::units::Nanos;
+use tare_stats::result::{CpuUse, Observed, Report, StepResult};
+use tare_units::Nanos;
 
 use super::document::Table;
 use super::figures::{percent, volume};
@@ -10,9 +10,8 @@ use super::{NONE, grouped, parameters, plural};
 /// A row for each observation of each step; none where nothing was observed.
 pub(super) fn table(report: &Report) -> Option<Table> {
     let steps = report.results.iter();
-    let seen: Vec<(&StepResult, &Observed)> = steps
-        .flat_map(|step| step.observed.iter().map(move |one| (step, one)))
-        .collect();
+    let seen: Vec<(&StepResult, &Observed)> =
+        steps.flat_map(|step| step.observed.iter().map(move |one| (step, one))).collect();
     if seen.is_empty() {
         return None;
     }
@@ -90,9 +89,7 @@ fn throttled(one: &Observed) -> String {
         (None, _) | (_, None) => NONE.into(),
         (Some(0), _) => "no".into(),
         (Some(throttled), Some(ns)) => {
-            let of = one
-                .periods
-                .map_or_else(String::new, |all| format!(" of {}", grouped(all)));
+            let of = one.periods.map_or_else(String::new, |all| format!(" of {}", grouped(all)));
             format!("{} in {}{of} periods", Nanos(ns), grouped(throttled))
         }
     }
@@ -105,11 +102,7 @@ fn notes(report: &Report) -> Vec<String> {
     for step in &report.results {
         for one in &step.observed {
             if let Some(note) = &one.note {
-                let step = if is_sweep {
-                    format!("{}, ", name(step))
-                } else {
-                    String::new()
-                };
+                let step = if is_sweep { format!("{}, ", name(step)) } else { String::new() };
                 notes.push(format!("{step}{}: {note}", one.name));
             }
         }

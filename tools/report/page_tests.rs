@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tare_engine::result::{AA, Report, Verdict};
-use tare_engine::units::Nanos;
+use tare_stats::result::{AA, Report, Verdict};
+use tare_units::Nanos;
 
 use super::fixtures::page::{Shape, comparison};
 use super::quantity::{shown, signed};
@@ -11,11 +11,7 @@ use super::{Look, NONE, page};
 use crate::output::Format;
 use crate::report::{fixtures, render};
 
-const SMALL: Shape = Shape {
-    arms: 3,
-    sizes: 2,
-    blocks: 8,
-};
+const SMALL: Shape = Shape { arms: 3, sizes: 2, blocks: 8 };
 
 fn html(report: &Report) -> String {
     render(Format::Html, report, &Look::default())
@@ -28,11 +24,7 @@ fn tags(page: &str) -> Vec<&str> {
     while let Some(at) = rest.find('<') {
         let end = rest[at..].find('>').expect("a tag is closed") + at;
         let tag = &rest[at + 1..end];
-        let name = tag
-            .trim_start_matches('/')
-            .split([' ', '\n', '/'])
-            .next()
-            .unwrap();
+        let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap();
         if tag.starts_with('/') {
             assert_eq!(
                 open.pop(),
@@ -94,23 +86,15 @@ fn every_result_is_a_page_that_stands_alone() {
             if let Some((_, href)) = tag.split_once("href=\"") {
                 assert!(href.starts_with('#'), "{name}: <{tag}>");
             }
-            let id = tag
-                .split_once(" id=\"")
-                .map(|(_, id)| id.split('"').next().unwrap());
+            let id = tag.split_once(" id=\"").map(|(_, id)| id.split('"').next().unwrap());
             assert!(id.is_none_or(|id| !ids.contains(&id)), "{name}: {tag}");
             ids.extend(id);
         }
         assert!(page.contains("default-src 'none'; style-src 'unsafe-inline'"));
-        assert!(
-            !page.contains("@import") && !page.contains("url("),
-            "{name}"
-        );
+        assert!(!page.contains("@import") && !page.contains("url("), "{name}");
         for link in page.split("href=\"#").skip(1) {
             let to = link.split('"').next().unwrap();
-            assert!(
-                ids.contains(&to),
-                "{name}: a link to {to}, which is not there"
-            );
+            assert!(ids.contains(&to), "{name}: a link to {to}, which is not there");
         }
         for labels in page.split("aria-labelledby=\"").skip(1) {
             for label in labels.split('"').next().unwrap().split(' ') {
@@ -198,19 +182,11 @@ fn every_number_of_a_plain_result_is_there() {
         assert!(text.contains(part), "{part} in {text}");
     }
     let text = words(&html(&fixtures::bulk::both()));
-    assert!(
-        text.contains("Gbit/s") && text.contains("Over time"),
-        "{text}"
-    );
+    assert!(text.contains("Gbit/s") && text.contains("Over time"), "{text}");
     let text = words(&html(&fixtures::http::breaker()));
     assert!(text.contains("511") && text.contains("Status codes"));
     let text = words(&html(&fixtures::partial()));
-    for part in [
-        "PARTIAL",
-        "powersave",
-        "SATURATED: its busiest worker",
-        "steal 12 ms",
-    ] {
+    for part in ["PARTIAL", "powersave", "SATURATED: its busiest worker", "steal 12 ms"] {
         assert!(text.contains(part), "{part}");
     }
     let mut nothing = fixtures::one_step();
@@ -237,9 +213,7 @@ fn overloaded_paths_have_no_difference() {
     let page = html(&report);
     let text = words(&page);
     let cells = &report.comparison.as_ref().unwrap().cells;
-    let queues = cells
-        .iter()
-        .filter(|cell| cell.verdict == Some(Verdict::Overload));
+    let queues = cells.iter().filter(|cell| cell.verdict == Some(Verdict::Overload));
     assert_eq!(queues.clone().count(), 2);
     for cell in queues {
         let delta = cell.delta.unwrap();
@@ -254,24 +228,17 @@ fn overloaded_paths_have_no_difference() {
         assert!(text.contains(&value), "{value}");
     }
     let rows: Vec<&str> = page.split("<tr>").collect();
-    let row = rows
-        .iter()
-        .find(|row| row.contains(">overload<") && row.contains(">tuned<"));
+    let row = rows.iter().find(|row| row.contains(">overload<") && row.contains(">tuned<"));
     assert_eq!(row.expect("a row of it").matches(">–<").count(), 7);
     // The differences, the sweep, the percentiles and the blocks.
     let told = "OVERLOAD: the rate asked for was not reached, or a queue grew";
     assert_eq!(text.matches(told).count(), 4);
     assert!(text.contains("of a queue and not of the path: tuned at stage 3, 20,000/s."));
     // The other arm's figures at the same step stay.
-    let figure = page
-        .split("<figcaption>p50: stage 3, 20,000/s</figcaption>")
-        .nth(1)
-        .expect("a figure");
+    let figure =
+        page.split("<figcaption>p50: stage 3, 20,000/s</figcaption>").nth(1).expect("a figure");
     let figure = figure.split("</figure>").next().unwrap();
-    assert!(
-        figure.contains(">a/a<") && figure.contains(">overload<"),
-        "{figure}"
-    );
+    assert!(figure.contains(">a/a<") && figure.contains(">overload<"), "{figure}");
     assert!(!html(&fixtures::compare::comparison()).contains("OVERLOAD"));
 }
 
@@ -323,25 +290,14 @@ fn a_comparison_tells_what_it_rests_on() {
 fn blocks_are_counted_in_whole_numbers() {
     let page = html(&fixtures::compare::comparison());
     let blocks = &page[page.find("id=\"r1-blocks\"").expect("blocks")..];
-    let figure = blocks
-        .split("</svg>")
-        .find(|svg| svg.contains("role=\"img\""));
-    let figure = figure
-        .expect("a figure")
-        .split("role=\"img\"")
-        .nth(1)
-        .unwrap();
-    let labels = figure
-        .split("</text>")
-        .filter_map(|text| text.rsplit('>').next());
+    let figure = blocks.split("</svg>").find(|svg| svg.contains("role=\"img\""));
+    let figure = figure.expect("a figure").split("role=\"img\"").nth(1).unwrap();
+    let labels = figure.split("</text>").filter_map(|text| text.rsplit('>').next());
     let labels: Vec<&str> = labels.map(str::trim).collect();
     for number in 1..=8 {
         assert!(labels.contains(&number.to_string().as_str()), "{labels:?}");
     }
-    assert!(
-        !labels.iter().any(|label| label.ends_with(".00")),
-        "{labels:?}"
-    );
+    assert!(!labels.iter().any(|label| label.ends_with(".00")), "{labels:?}");
 }
 
 #[test]
@@ -365,9 +321,7 @@ fn an_arm_that_was_given_up_leaves_the_baseline_its_blocks() {
 #[test]
 fn an_arm_has_one_line_in_all_figures() {
     let mut report = comparison(SMALL);
-    report
-        .results
-        .retain(|step| step.arm.as_deref() != Some("arm-1"));
+    report.results.retain(|step| step.arm.as_deref() != Some("arm-1"));
     let page = html(&report);
     let keys = |heading: &str| {
         let figure = page.split(heading).nth(1).expect("a figure");
@@ -377,9 +331,7 @@ fn an_arm_has_one_line_in_all_figures() {
     };
     let percentiles = keys("<figcaption>Latency by percentile</figcaption>");
     let blocks = page.find("id=\"r1-blocks\"").expect("blocks");
-    let of_blocks = page[blocks..]
-        .split("<li>")
-        .find(|key| key.contains("arm-2"));
+    let of_blocks = page[blocks..].split("<li>").find(|key| key.contains("arm-2"));
     let of_blocks = of_blocks.expect("a key").split("</ul>").next().unwrap();
     assert_eq!(percentiles.trim(), of_blocks.trim());
 }
@@ -399,18 +351,11 @@ fn nothing_of_a_file_becomes_markup() {
     evil.assertions = fixtures::sweep().assertions;
     evil.assertions[0].expr = EVIL.into();
     let look = Look::default();
-    for page in [
-        html(&evil),
-        page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &look),
-    ] {
+    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &look)] {
         assert!(page.contains("&lt;script&gt;"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         for tag in tags(&page) {
-            let element = tag
-                .trim_start_matches('/')
-                .split([' ', '\n'])
-                .next()
-                .unwrap();
+            let element = tag.trim_start_matches('/').split([' ', '\n']).next().unwrap();
             assert!(!["script", "img"].contains(&element), "<{tag}>");
             // What stands in an attribute stays in it.
             assert!(
@@ -424,9 +369,7 @@ fn nothing_of_a_file_becomes_markup() {
     poison(&mut value, &mut names, EVIL);
     plain = serde_json::from_value(value).unwrap();
     assert!(
-        tags(&html(&plain))
-            .iter()
-            .all(|tag| !tag.starts_with("script") && !tag.starts_with("img"))
+        tags(&html(&plain)).iter().all(|tag| !tag.starts_with("script") && !tag.starts_with("img"))
     );
 }
 
@@ -442,9 +385,7 @@ fn poison(value: &mut serde_json::Value, names: &mut u32, evil: &str) {
         Value::Array(items) => items.iter_mut().for_each(|item| poison(item, names, evil)),
         Value::Object(fields) => {
             let keep = ["kind", "measure", "unit", "schema", "hdr", "step"];
-            let free = fields
-                .iter_mut()
-                .filter(|(name, _)| !keep.contains(&name.as_str()));
+            let free = fields.iter_mut().filter(|(name, _)| !keep.contains(&name.as_str()));
             free.for_each(|(_, field)| poison(field, names, evil));
         }
         _ => {}
@@ -482,10 +423,7 @@ fn figures_that_are_no_measurement_are_no_harm() {
 #[test]
 fn several_results_are_a_part_each() {
     let (one, two) = (fixtures::one_step(), comparison(SMALL));
-    let page = page(
-        &[("host.json".into(), &one), ("pod.json".into(), &two)],
-        &Look::default(),
-    );
+    let page = page(&[("host.json".into(), &one), ("pod.json".into(), &two)], &Look::default());
     let text = words(&page);
     assert!(
         text.contains("tare: 2 results")
@@ -516,11 +454,7 @@ fn palettes() -> [Vec<(String, [f64; 3])>; 2] {
 /// By the Web Content Accessibility Guidelines 2.2, relative luminance and contrast ratio.
 fn contrast(a: [f64; 3], b: [f64; 3]) -> f64 {
     let linear = |c: f64| {
-        if c <= 0.040_45 {
-            c / 12.92
-        } else {
-            ((c + 0.055) / 1.055).powf(2.4)
-        }
+        if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
     };
     let luminance =
         |[r, g, b]: [f64; 3]| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
@@ -552,18 +486,11 @@ fn lines_and_words_stand_out_by_light_and_in_the_dark() {
 
 #[test]
 fn a_large_comparison_is_a_small_page_and_soon_there() {
-    let report = comparison(Shape {
-        arms: 8,
-        sizes: 10,
-        blocks: 12,
-    });
+    let report = comparison(Shape { arms: 8, sizes: 10, blocks: 12 });
     let started = Instant::now();
     let page = html(&report);
     let took = started.elapsed();
-    println!(
-        "8 arms × 10 sizes × 12 blocks: {} bytes in {took:?}",
-        page.len()
-    );
+    println!("8 arms × 10 sizes × 12 blocks: {} bytes in {took:?}", page.len());
     assert!(page.len() < 2_000_000, "{} bytes", page.len());
     // It takes a tenth of that by itself; other tests run beside it.
     let limit = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 2 });

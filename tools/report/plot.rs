@@ -40,13 +40,7 @@ pub(super) struct Axis {
 impl Axis {
     fn new(name: &str, (low, high): (f64, f64), ticks: Vec<(f64, String)>) -> Self {
         let name = name.to_owned();
-        Self {
-            name,
-            low,
-            high,
-            log: false,
-            ticks,
-        }
+        Self { name, low, high, log: false, ticks }
     }
 
     /// From the smallest to the largest of `values`: logarithmic where they are wide apart; `show`
@@ -68,11 +62,7 @@ impl Axis {
 
     /// Plain numbers from `low` to `high`, at most some `ticks` of them named, or whole ones only.
     pub(super) fn linear(name: &str, low: f64, high: f64, ticks: f64, is_whole: bool) -> Self {
-        let high = if high > low && high < FINITE_MAX {
-            high
-        } else {
-            low + 1.0
-        };
+        let high = if high > low && high < FINITE_MAX { high } else { low + 1.0 };
         let step = round_step((high - low) / ticks).max(if is_whole { 1.0 } else { 0.0 });
         let ticks = (0..=12).map(|n| low + step * f64::from(n));
         let ticks = ticks.take_while(|at| *at <= high * 1.001);
@@ -92,10 +82,7 @@ impl Axis {
         let ticks = decades.flat_map(|at| steps.iter().map(move |step| step * 10f64.powi(at)));
         let ticks = ticks.filter(|v| (from..=to).contains(&v.log10()));
         let ticks = ticks.map(|v| (v.log10(), show(v))).collect();
-        Self {
-            log: true,
-            ..Self::new(name, (from, to), ticks)
-        }
+        Self { log: true, ..Self::new(name, (from, to), ticks) }
     }
 
     /// Percentiles, each decade of what lies beyond as wide as the one before: of 1/(1-q), to p99.99.
@@ -109,10 +96,7 @@ impl Axis {
     #[expect(clippy::cast_precision_loss, reason = "a few rows")]
     pub(super) fn places(name: &str, names: &[String]) -> Self {
         let last = names.len().saturating_sub(1) as f64;
-        let ticks = names
-            .iter()
-            .enumerate()
-            .map(|(at, name)| (at as f64, short(name)));
+        let ticks = names.iter().enumerate().map(|(at, name)| (at as f64, short(name)));
         Self::new(name, (-0.6, last + 0.6), ticks.collect())
     }
 
@@ -122,10 +106,7 @@ impl Axis {
         let (low, high) = ends(values.iter().map(|v| at(v.0))).unwrap_or((0.0, 1.0));
         let room = ((high - low) * 0.04).max(0.1);
         let ticks = values.iter().map(|(value, name)| (at(*value), short(name)));
-        Self {
-            log: true,
-            ..Self::new(name, (low - room, high + room), ticks.collect())
-        }
+        Self { log: true, ..Self::new(name, (low - room, high + room), ticks.collect()) }
     }
 
     /// Where a value lies; none where it cannot.
@@ -156,10 +137,7 @@ fn ends(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
     let round = [1.0, 2.0, 5.0, 10.0].map(|n| n * power);
-    round
-        .into_iter()
-        .find(|round| *round >= step)
-        .unwrap_or(step)
+    round.into_iter().find(|round| *round >= step).unwrap_or(step)
 }
 
 /// A name that fits beside an axis.
@@ -186,11 +164,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) const fn new(role: usize, points: Points, marks: Points) -> Self {
-        Self {
-            role,
-            points,
-            marks,
-        }
+        Self { role, points, marks }
     }
 }
 
@@ -255,27 +229,14 @@ fn rounded(at: f64) -> f64 {
 impl Plot {
     /// Lines between two axes.
     pub(super) const fn lines(x: Axis, y: Axis, lines: Vec<Line>) -> Self {
-        Self {
-            x,
-            y,
-            lines,
-            spans: Vec::new(),
-            band: None,
-            zero: false,
-            size: (1280, 520),
-        }
+        Self { x, y, lines, spans: Vec::new(), band: None, zero: false, size: (1280, 520) }
     }
 
     /// The drawing, with a title and a description for those who do not see it.
     #[expect(clippy::cast_precision_loss, reason = "lengths of names")]
     pub(super) fn svg(&self, id: &str, title: &str, about: &str) -> Markup {
         let (width, height) = (f64::from(self.size.0), f64::from(self.size.1));
-        let letters = self
-            .y
-            .ticks
-            .iter()
-            .map(|(_, name)| name.chars().count())
-            .max();
+        let letters = self.y.ticks.iter().map(|(_, name)| name.chars().count()).max();
         let names = (letters.unwrap_or(0) * LETTER) as f64;
         let area = Area {
             x: &self.x,
@@ -333,11 +294,8 @@ impl Plot {
         let interval = span.interval.and_then(|(low, high)| {
             Some((area.x(self.x.place(low)?), area.x(self.x.place(high)?)))
         });
-        let (row, above, below) = (
-            area.y(span.row),
-            area.y(span.row + 0.22),
-            area.y(span.row - 0.22),
-        );
+        let (row, above, below) =
+            (area.y(span.row), area.y(span.row + 0.22), area.y(span.row - 0.22));
         let colour = format!("l s{}", span.role % COLOURS);
         html! {
             @if let Some((low, high)) = interval {
@@ -353,11 +311,7 @@ impl Plot {
 
 /// A line. One whose colour comes round again has other dashes.
 fn stroke(role: usize, points: &[(f64, f64)]) -> Markup {
-    let class = format!(
-        "l s{} d{}",
-        role % COLOURS,
-        (role + role / COLOURS) % DASHES
-    );
+    let class = format!("l s{} d{}", role % COLOURS, (role + role / COLOURS) % DASHES);
     let points = points.iter().enumerate().map(|(index, (x, y))| {
         let step = if index == 0 { "M" } else { "L" };
         format!("{step}{x} {y}")

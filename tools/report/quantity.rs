@@ -13,11 +13,7 @@ pub(super) fn shown(unit: &str, value: f64) -> String {
         "1/s" => per_second(size),
         _ => figures::significant(size, 4),
     };
-    if value < 0.0 {
-        format!("−{text}")
-    } else {
-        text
-    }
+    if value < 0.0 { format!("−{text}") } else { text }
 }
 
 /// The same, with its sign always there.

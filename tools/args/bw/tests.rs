@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use tare_engine::run::plan::WaitMode;
+use tare_proto::hello::WaitMode;
 
 use super::*;
 use crate::args::{Command, parse};
@@ -65,10 +65,7 @@ fn every_flag_reaches_the_plan() {
     let common = plan.common;
     assert_eq!(common.stop, Stop::After(Nanos::from_secs(10)));
     assert_eq!(common.warmup, Nanos::from_secs(1));
-    assert_eq!(
-        (common.threads, common.wait),
-        (Some(2), Some(WaitMode::Block))
-    );
+    assert_eq!((common.threads, common.wait), (Some(2), Some(WaitMode::Block)));
 }
 
 #[test]
@@ -80,11 +77,7 @@ fn names_that_other_tools_use() {
         ("--direction up -P 5", Direction::Up, 5),
     ] {
         let plan = plan(flags).unwrap();
-        assert_eq!(
-            (plan.direction, plan.streams),
-            (direction, vec![streams]),
-            "{flags}"
-        );
+        assert_eq!((plan.direction, plan.streams), (direction, vec![streams]), "{flags}");
     }
 }
 
@@ -109,10 +102,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("--size 0", "nothing to send"),
         ("--size 17M", "too large for TCP; the largest message is"),
         ("--udp --size 15", "header of 16 bytes"),
-        (
-            "--udp --size 65508",
-            "too large for UDP; the largest datagram carries 65507 bytes",
-        ),
+        ("--udp --size 65508", "too large for UDP; the largest datagram carries 65507 bytes"),
         ("-c 0", "1 to 60000"),
         ("--size 1:100:1 -c 1:11:1", "1100 steps"),
         ("--udp --nodelay", "--nodelay is for TCP"),
@@ -130,14 +120,8 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("10.0.0.2 --bind ::1", "one is IPv4, the other IPv6"),
         ("[fe80::1%eth0]:80 --bind 10.0.0.1", "one is IPv4"),
         ("--bytes 0", "--bytes must be above zero"),
-        (
-            "--bytes 1M -P 9",
-            "less than one send of 128 KiB for each of 9 streams",
-        ),
-        (
-            "-n 7 -P 1,8",
-            "less than one send of 128 KiB for each of 8 streams",
-        ),
+        ("--bytes 1M -P 9", "less than one send of 128 KiB for each of 9 streams"),
+        ("-n 7 -P 1,8", "less than one send of 128 KiB for each of 8 streams"),
         ("--bytes 1G --warmup 1s", "all of it counts"),
         ("-n 100 --warmup 1s", "all of it counts"),
         ("--rate 100k", "a stream sends once in 10.5 s"),
@@ -175,9 +159,7 @@ fn differentiated_services_have_names() {
     ] {
         assert_eq!(text.parse::<Dscp>().unwrap(), Dscp(value), "{text}");
     }
-    for text in [
-        "", "64", "-1", "256", "CS8", "AF10", "AF14", "AF51", "AF1", "0x2e", "BE",
-    ] {
+    for text in ["", "64", "-1", "256", "CS8", "AF10", "AF14", "AF51", "AF1", "0x2e", "BE"] {
         let message = text.parse::<Dscp>().expect_err(text).to_string();
         assert!(message.contains("CS0 to CS7"), "{message}");
     }

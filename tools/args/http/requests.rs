@@ -7,9 +7,11 @@ use std::str::FromStr;
 
 use clap::Args;
 use http::{HeaderName, HeaderValue, Method};
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
-use tare_engine::run::plan::{Body, Framing, RequestSpec, Target, Weighted};
+use tare_engine::http::plan::Weighted;
+use tare_proto::http1::request::{Body, Framing, RequestSpec};
+use tare_units::error::{Error, Result};
+use tare_units::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
+use tare_units::target::Target;
 
 use super::url::{Url, path_and_query};
 
@@ -21,11 +23,7 @@ const URLS_BYTES_MAX: u64 = 16 << 20;
 const OWN_HEADERS: [(&str, &str, &str); 3] = [
     ("content-length", "--body", "leave it out"),
     ("transfer-encoding", "--chunked", "write --chunked"),
-    (
-        "connection",
-        "--connection",
-        "write --connection close or keep-alive",
-    ),
+    ("connection", "--connection", "write --connection close or keep-alive"),
 ];
 
 /// What is sent.
@@ -49,23 +47,13 @@ pub(super) struct RequestArgs {
     #[arg(short = 'X', long, value_name = "METHOD", help_heading = "The request")]
     method: Option<MethodArg>,
     /// Send this header too (repeatable): 'Accept: application/json'
-    #[arg(
-        short = 'H',
-        long = "header",
-        value_name = "NAME: VALUE",
-        help_heading = "The request"
-    )]
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", help_heading = "The request")]
     headers: Vec<Header>,
     /// Send this Host header instead of the URL's
     #[arg(long, value_name = "HOST", help_heading = "The request")]
     host: Option<HostArg>,
     /// Send this body
-    #[arg(
-        long,
-        value_name = "TEXT",
-        conflicts_with = "body_file",
-        help_heading = "The request"
-    )]
+    #[arg(long, value_name = "TEXT", conflicts_with = "body_file", help_heading = "The request")]
     body: Option<String>,
     /// Send this file as the body, or - for stdin
     #[arg(long, value_name = "FILE", help_heading = "The request")]
@@ -88,24 +76,19 @@ impl FromStr for MethodArg {
     fn from_str(text: &str) -> Result<Self> {
         let shown = text.escape_debug();
         let upper = text.to_ascii_uppercase();
-        let known = [
-            "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT",
-        ];
+        let known =
+            ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"];
         if Method::from_bytes(text.as_bytes()).is_err() {
             return Err(
                 Error::usage(format!("'{shown}' is no method")).remedy("write GET, POST, PUT …")
             );
         }
         if upper == "CONNECT" {
-            return Err(Error::usage(
-                "CONNECT makes a tunnel, and is no request to measure",
-            ));
+            return Err(Error::usage("CONNECT makes a tunnel, and is no request to measure"));
         }
         if upper != text && known.contains(&upper.as_str()) {
-            return Err(
-                Error::usage(format!("methods are case-sensitive, and '{shown}' is none"))
-                    .remedy(format!("write {upper}")),
-            );
+            return Err(Error::usage(format!("methods are case-sensitive, and '{shown}' is none"))
+                .remedy(format!("write {upper}")));
         }
         Ok(Self(text.to_owned()))
     }
@@ -149,10 +132,7 @@ impl FromStr for HostArg {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text.is_empty()
-            || !text
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b))
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b))
         {
             let message = format!("--host '{}' is no host", text.escape_debug());
             return Err(Error::usage(message).remedy("write it as app.example or app.example:8080"));
@@ -173,12 +153,10 @@ fn line(text: &str) -> Result<Line<'_>> {
     let mut words = text.split_ascii_whitespace().peekable();
     let digits = words.next_if(|word| word.bytes().all(|b| b.is_ascii_digit()));
     let weight = digits.map_or(Some(1), |digits| digits.parse().ok());
-    let weight = weight
-        .filter(|weight| (1..=WEIGHT_MAX).contains(weight))
-        .ok_or_else(|| {
-            Error::usage("its weight is out of range")
-                .remedy(format!("write one from 1 to {WEIGHT_MAX}"))
-        })?;
+    let weight = weight.filter(|weight| (1..=WEIGHT_MAX).contains(weight)).ok_or_else(|| {
+        Error::usage("its weight is out of range")
+            .remedy(format!("write one from 1 to {WEIGHT_MAX}"))
+    })?;
     let form = || Error::usage("it is no URL").remedy("write lines as [WEIGHT] [METHOD] URL");
     let (first, second) = (words.next().ok_or_else(form)?, words.next());
     let (method, url) = second.map_or((None, first), |url| (Some(first), url));
@@ -189,11 +167,7 @@ fn line(text: &str) -> Result<Line<'_>> {
         return Err(Error::usage("it has too many words")
             .remedy("write lines as [WEIGHT] [METHOD] URL, and a space in a path as %20"));
     }
-    Ok(Line {
-        weight,
-        method,
-        url,
-    })
+    Ok(Line { weight, method, url })
 }
 
 /// One of the requests that are sent, as far as it differs from the others.
@@ -213,10 +187,7 @@ struct Listed {
 }
 
 fn listed(text: &str, source: &str) -> Result<Listed> {
-    let mut found = Listed {
-        server: None,
-        requests: Vec::new(),
-    };
+    let mut found = Listed { server: None, requests: Vec::new() };
     for (index, text) in text.lines().enumerate() {
         // A fragment of a URL follows it at once; a comment stands at the beginning or after a blank.
         let text = text.trim_start();
@@ -235,12 +206,7 @@ fn listed(text: &str, source: &str) -> Result<Listed> {
         let method = line.method.map(str::to_owned);
         if line.url.starts_with('/') {
             let path = path_and_query(line.url).map_err(at)?;
-            found.requests.push(Asked {
-                weight: line.weight,
-                method,
-                path,
-                host: None,
-            });
+            found.requests.push(Asked { weight: line.weight, method, path, host: None });
             continue;
         }
         let url: Url = line.url.parse().map_err(at)?;
@@ -282,22 +248,13 @@ fn contents(path: &Path, flag: &str, max: u64) -> Result<Vec<u8>> {
     };
     let mut bytes = Vec::new();
     if path == Path::new("-") {
-        stdin()
-            .lock()
-            .take(max + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+        stdin().lock().take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     } else {
         let file = File::open(path).map_err(unreadable)?;
-        file.take(max + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+        file.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     }
     if bytes.len() as u64 > max {
-        return Err(Error::usage(format!(
-            "{flag} {shown} is longer than {} MiB",
-            max >> 20
-        )));
+        return Err(Error::usage(format!("{flag} {shown} is longer than {} MiB", max >> 20)));
     }
     Ok(bytes)
 }
@@ -316,10 +273,7 @@ impl RequestArgs {
             request: RequestSpec {
                 method: asked.method.unwrap_or_else(|| like.method.clone()),
                 target: asked.path,
-                host: self
-                    .host()
-                    .or(asked.host)
-                    .unwrap_or_else(|| server.host.clone()),
+                host: self.host().or(asked.host).unwrap_or_else(|| server.host.clone()),
                 ..like.clone()
             },
         });
@@ -343,11 +297,8 @@ impl RequestArgs {
         };
         let Some(file) = &self.urls_file else {
             let server = first.cloned().unwrap_or_else(loopback);
-            let urls = if self.urls.is_empty() {
-                std::slice::from_ref(&server)
-            } else {
-                &self.urls
-            };
+            let urls =
+                if self.urls.is_empty() { std::slice::from_ref(&server) } else { &self.urls };
             let asked = urls.iter().map(|url| Asked {
                 weight: 1,
                 method: None,
@@ -397,21 +348,14 @@ impl RequestArgs {
             (None, Some(file)) => Some(contents(file, "--body-file", REQUESTS_BYTES_MAX as u64)?),
             (None, None) => None,
         };
-        let framing = if self.chunked {
-            Framing::Chunked
-        } else {
-            Framing::Length
-        };
+        let framing = if self.chunked { Framing::Chunked } else { Framing::Length };
         let body = bytes.map(|bytes| Body { bytes, framing });
-        for (given, flag) in [
-            (self.chunked, "--chunked"),
-            (self.content_type.is_some(), "--content-type"),
-        ] {
+        for (given, flag) in
+            [(self.chunked, "--chunked"), (self.content_type.is_some(), "--content-type")]
+        {
             if given && body.is_none() {
-                return Err(
-                    Error::usage(format!("{flag} is about a body, and there is none"))
-                        .remedy("give one with --body or --body-file"),
-                );
+                return Err(Error::usage(format!("{flag} is about a body, and there is none"))
+                    .remedy("give one with --body or --body-file"));
             }
         }
         let method = match (&self.method, &body) {
@@ -440,18 +384,13 @@ impl RequestArgs {
         let is_host = |header: &&Header| header.0.eq_ignore_ascii_case("host");
         let hosts = self.headers.iter().filter(is_host).count() + usize::from(self.host.is_some());
         if hosts > 1 {
-            return Err(
-                Error::usage("a request has one Host header, and several are given")
-                    .remedy("keep one"),
-            );
+            return Err(Error::usage("a request has one Host header, and several are given")
+                .remedy("keep one"));
         }
         let others = self.headers.iter().filter(|header| !is_host(header));
         let mut headers: Vec<_> = others.map(|h| (h.0.clone(), h.1.clone())).collect();
         if let Some(kind) = &self.content_type {
-            if headers
-                .iter()
-                .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-            {
+            if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
                 return Err(Error::usage("the content's type is given twice")
                     .remedy("keep --content-type or -H"));
             }
@@ -462,10 +401,7 @@ impl RequestArgs {
     }
 
     fn host(&self) -> Option<String> {
-        let typed = self
-            .headers
-            .iter()
-            .find(|header| header.0.eq_ignore_ascii_case("host"));
+        let typed = self.headers.iter().find(|header| header.0.eq_ignore_ascii_case("host"));
         self.host
             .as_ref()
             .map(|host| host.0.clone())
@@ -508,15 +444,9 @@ mod tests {
             ("GET /a b", "write lines as"),
             ("get /a", "write GET"),
             ("/a\nhttps://node/", "line 2: https is not built"),
-            (
-                "a/x\nb/x",
-                "line 2: all URLs of a run go to one host and port",
-            ),
+            ("a/x\nb/x", "line 2: all URLs of a run go to one host and port"),
         ] {
-            let error = listed(text, "--urls f")
-                .map(|_| ())
-                .expect_err(text)
-                .to_string();
+            let error = listed(text, "--urls f").map(|_| ()).expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-use tare_engine::run::plan::Arrivals;
+use tare_engine::schedule::Arrivals;
 
 use super::*;
 use crate::args::{Command, parse};
@@ -27,10 +27,7 @@ fn defaults_are_those_of_the_contract() {
     let [only] = plan.requests.as_slice() else {
         panic!("{:?}", plan.requests);
     };
-    assert_eq!(
-        (only.request.method.as_str(), only.request.target.as_str()),
-        ("GET", "/")
-    );
+    assert_eq!((only.request.method.as_str(), only.request.target.as_str()), ("GET", "/"));
 }
 
 #[test]
@@ -44,11 +41,7 @@ fn every_flag_reaches_the_plan() {
     )
     .unwrap();
     assert_eq!(plan.target.to_string(), "node-2:81");
-    let paths: Vec<_> = plan
-        .requests
-        .iter()
-        .map(|r| r.request.target.as_str())
-        .collect();
+    let paths: Vec<_> = plan.requests.iter().map(|r| r.request.target.as_str()).collect();
     assert_eq!(paths, ["/a?b", "/c"]);
     let first = &plan.requests[0].request;
     assert_eq!((first.method.as_str(), first.host.as_str()), ("PUT", "app"));
@@ -58,10 +51,7 @@ fn every_flag_reaches_the_plan() {
     let open = plan.open.unwrap();
     assert_eq!((open.arrivals, open.late), (Arrivals::Poisson, Late::Drop));
     assert_eq!((open.stages[0].from_per_s, open.stages.len()), (1.0, 1));
-    assert_eq!(
-        (plan.pipeline, plan.requests_per_connection),
-        (4, Some(100))
-    );
+    assert_eq!((plan.pipeline, plan.requests_per_connection), (4, Some(100)));
     assert!(plan.reconnect_on_error && plan.expect.contains(511) && !plan.expect.contains(304));
     assert_eq!(
         (plan.connect_timeout, plan.common.timeout),
@@ -76,10 +66,7 @@ fn every_flag_reaches_the_plan() {
 #[test]
 fn what_follows_from_other_flags() {
     assert_eq!(plan("--body x").unwrap().requests[0].request.method, "POST");
-    assert_eq!(
-        plan("--body x -X PUT").unwrap().requests[0].request.method,
-        "PUT"
-    );
+    assert_eq!(plan("--body x -X PUT").unwrap().requests[0].request.method, "PUT");
     let closing = plan("--connection close").unwrap();
     assert_eq!(closing.requests_per_connection, Some(1));
     assert!(closing.requests[0].request.close);
@@ -99,12 +86,8 @@ fn bodies_and_urls_come_from_files() {
     let path = |name: &str| dir.path().join(name).display().to_string();
     std::fs::write(path("body"), b"\0\xff").unwrap();
     std::fs::write(path("urls"), "9 /a\nPOST /b\n").unwrap();
-    let plan = plan(&format!(
-        "node-2 --urls {} --body-file {}",
-        path("urls"),
-        path("body")
-    ))
-    .unwrap();
+    let plan =
+        plan(&format!("node-2 --urls {} --body-file {}", path("urls"), path("body"))).unwrap();
     assert_eq!(plan.target.to_string(), "node-2:80");
     let sent: Vec<_> = plan
         .requests
@@ -118,14 +101,8 @@ fn bodies_and_urls_come_from_files() {
             )
         })
         .collect();
-    assert_eq!(
-        sent,
-        [(9, "POST", "/a", "node-2"), (1, "POST", "/b", "node-2")]
-    );
-    assert_eq!(
-        plan.requests[1].request.body.as_ref().unwrap().bytes,
-        b"\0\xff"
-    );
+    assert_eq!(sent, [(9, "POST", "/a", "node-2"), (1, "POST", "/b", "node-2")]);
+    assert_eq!(plan.requests[1].request.body.as_ref().unwrap().bytes, b"\0\xff");
     let urls = path("urls");
     assert!(refused(&format!("node-2/x --urls {urls}")).contains("names only the server"));
     assert!(refused(&format!("--body-file {}", path("none"))).contains("cannot be read"));
@@ -144,14 +121,8 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("--arrivals poisson", "give a rate with -R"),
         ("--chunked", "give one with --body"),
         ("--content-type a/b", "give one with --body"),
-        (
-            "--connection close --requests-per-connection 2",
-            "leave one of the two out",
-        ),
-        (
-            "--connection close --pipeline 2",
-            "needs connections that last",
-        ),
+        ("--connection close --requests-per-connection 2", "leave one of the two out"),
+        ("--connection close --pipeline 2", "needs connections that last"),
         ("--requests-per-connection 0", "above zero"),
         ("--connect-timeout 0", "above zero"),
         ("-n 5 --stages 10:1s", "without times"),
@@ -162,10 +133,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
             "shop:9 --resolve shop:80:127.0.0.1",
             "--resolve shop:80:127.0.0.1 is for shop:80, and the URL asks for shop:9; write --resolve shop:9:127.0.0.1",
         ),
-        (
-            "shop --resolve shop:80:::1 --resolve shpo:80:::1",
-            "write --resolve shop:80:::1",
-        ),
+        ("shop --resolve shop:80:::1 --resolve shpo:80:::1", "write --resolve shop:80:::1"),
         ("127.0.0.1:9 --resolve shop:9:127.0.0.1", "leave it out"),
         (
             "shop:9 --connect-to proxy:8080 --resolve shop:9:127.0.0.1",
@@ -180,10 +148,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("--body @order.json", "write --body-file order.json"),
         ("unix:/x --bind 127.0.0.1", "Unix socket has none"),
         ("-H 'Host: a' --host b", "keep one"),
-        (
-            "--body x --content-type a -H 'content-type: b'",
-            "given twice",
-        ),
+        ("--body x --content-type a -H 'content-type: b'", "given twice"),
         ("-d 0", "--duration must be above zero"),
         ("-n 0", "--count must be above zero"),
         ("--stages 1,2 -c 1:501:1", "1002 steps"),

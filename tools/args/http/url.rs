@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::uri::PathAndQuery;
-use tare_engine::error::{Error, Result};
-use tare_engine::run::plan::Target;
+use tare_units::error::{Error, Result};
+use tare_units::target::Target;
 
 use crate::args::path::{NEEDS_BRACKETS, host_and_port};
 
@@ -95,10 +95,7 @@ impl FromStr for Url {
         };
         Ok(Self {
             host: host_header(host, port),
-            target: Target::Host {
-                host: host.to_ascii_lowercase(),
-                port,
-            },
+            target: Target::Host { host: host.to_ascii_lowercase(), port },
             path,
         })
     }
@@ -107,11 +104,10 @@ impl FromStr for Url {
 /// What follows `http://`; the text itself where it has no scheme.
 fn without_scheme(text: &str) -> Result<&str> {
     // A query may hold a URL of its own, so a scheme counts only before anything else.
-    let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| {
-        scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'+')
-    }) else {
+    let Some((scheme, rest)) = text
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+'))
+    else {
         return Ok(text);
     };
     match scheme.to_ascii_lowercase().as_str() {
@@ -139,10 +135,7 @@ fn embedded(name: &str) -> Option<Target> {
 /// `/run/app.sock`, `/run/app.sock:/path`, `@name:/path`; none where there is no socket in it.
 fn unix(text: &str) -> Option<Result<Url>> {
     // As Docker writes them: unix:///run/app.sock.
-    let text = text
-        .strip_prefix("//")
-        .filter(|rest| rest.starts_with(['/', '@']))
-        .unwrap_or(text);
+    let text = text.strip_prefix("//").filter(|rest| rest.starts_with(['/', '@'])).unwrap_or(text);
     let (socket, path) = match text.find(":/") {
         Some(at) => (&text[..at], &text[at + 1..]),
         None => (text, ""),
@@ -171,11 +164,7 @@ fn unescaped(text: &str) -> Option<PathBuf> {
         let (code, rest) = part.split_at_checked(2)?;
         // A sign would be taken for part of the number.
         let is_hex = code.bytes().all(|b| b.is_ascii_hexdigit());
-        bytes.push(
-            u8::from_str_radix(code, 16)
-                .ok()
-                .filter(|b| is_hex && *b != 0)?,
-        );
+        bytes.push(u8::from_str_radix(code, 16).ok().filter(|b| is_hex && *b != 0)?);
         bytes.extend_from_slice(rest.as_bytes());
     }
     let names = bytes.iter().any(|b| *b != b'@');
@@ -185,11 +174,7 @@ fn unescaped(text: &str) -> Option<PathBuf> {
 /// RFC 9110, section 7.2; a zone says nothing to the other end (RFC 6874, section 1).
 fn host_header(host: &str, port: u16) -> String {
     let name = host.split_once('%').map_or(host, |(address, _)| address);
-    let name = if name.contains(':') {
-        format!("[{name}]")
-    } else {
-        name.to_owned()
-    };
+    let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
     match port {
         PORT => name,
         port => format!("{name}:{port}"),
@@ -216,11 +201,8 @@ pub(super) fn path_and_query(text: &str) -> Result<String> {
     }
     if let Some(odd) = path.chars().find(|c| c.is_control() || !c.is_ascii()) {
         let mut utf8 = [0; 4];
-        let coded: String = odd
-            .encode_utf8(&mut utf8)
-            .bytes()
-            .map(|b| format!("%{b:02X}"))
-            .collect();
+        let coded: String =
+            odd.encode_utf8(&mut utf8).bytes().map(|b| format!("%{b:02X}")).collect();
         let why = format!("has '{}' in it", odd.escape_debug());
         return Err(refuse(&why, &format!("write it as {coded}")));
     }
@@ -241,10 +223,7 @@ mod tests {
 
     #[test]
     fn every_form_is_understood() {
-        let host = |host: &str, port| Target::Host {
-            host: host.to_owned(),
-            port,
-        };
+        let host = |host: &str, port| Target::Host { host: host.to_owned(), port };
         for (text, target, path, header) in [
             ("http://node-2", host("node-2", 80), "/", "node-2"),
             ("HTTP://Node-2:80/", host("node-2", 80), "/", "Node-2"),
@@ -257,47 +236,19 @@ mod tests {
             ("http://[::1]:", host("::1", 80), "/", "[::1]"),
             ("http://n?x=1", host("n", 80), "/?x=1", "n"),
             ("http://n/a/../b/./c", host("n", 80), "/a/../b/./c", "n"),
-            (
-                "http://n/%c3%BC?a[]=1&b={}",
-                host("n", 80),
-                "/%c3%BC?a[]=1&b={}",
-                "n",
-            ),
+            ("http://n/%c3%BC?a[]=1&b={}", host("n", 80), "/%c3%BC?a[]=1&b={}", "n"),
             ("[::1]:81/x", host("::1", 81), "/x", "[::1]:81"),
-            (
-                "http://[fe80::1%eth0]/",
-                host("fe80::1%eth0", 80),
-                "/",
-                "[fe80::1]",
-            ),
+            ("http://[fe80::1%eth0]/", host("fe80::1%eth0", 80), "/", "[fe80::1]"),
             ("::1", host("::1", 80), "/", "[::1]"),
             ("loopback", Target::Loopback, "/", "loopback"),
-            (
-                "loopback/echo?status=511:20",
-                Target::Loopback,
-                "/echo?status=511:20",
-                "loopback",
-            ),
+            ("loopback/echo?status=511:20", Target::Loopback, "/echo?status=511:20", "loopback"),
             ("veth/x", Target::Veth, "/x", "veth"),
             ("http://loopback/", host("loopback", 80), "/", "loopback"),
-            (
-                "unix:/run/a.sock",
-                Target::Unix("/run/a.sock".into()),
-                "/",
-                "localhost",
-            ),
-            (
-                "unix:/run/a.sock:/x?y",
-                Target::Unix("/run/a.sock".into()),
-                "/x?y",
-                "localhost",
-            ),
+            ("unix:/run/a.sock", Target::Unix("/run/a.sock".into()), "/", "localhost"),
+            ("unix:/run/a.sock:/x?y", Target::Unix("/run/a.sock".into()), "/x?y", "localhost"),
         ] {
             let url: Url = text.parse().expect(text);
-            assert_eq!(
-                (url.target, url.path.as_str(), url.host.as_str()),
-                (target, path, header)
-            );
+            assert_eq!((url.target, url.path.as_str(), url.host.as_str()), (target, path, header));
         }
     }
 
@@ -310,26 +261,11 @@ mod tests {
     #[test]
     fn zones_and_empty_ports_are_nothing_to_the_server() {
         for (text, host, port, header) in [
-            (
-                "http://[fe80::1%25eth0]/x",
-                "fe80::1%25eth0",
-                80,
-                "[fe80::1]",
-            ),
+            ("http://[fe80::1%25eth0]/x", "fe80::1%25eth0", 80, "[fe80::1]"),
             ("[fe80::1%eth0]:81/x", "fe80::1%eth0", 81, "[fe80::1]:81"),
             ("fd00::1:2/x", "fd00::1:2", 80, "[fd00::1:2]"),
-            (
-                "http://fe80::1:8080/x",
-                "fe80::1:8080",
-                80,
-                "[fe80::1:8080]",
-            ),
-            (
-                "http://[::ffff:10.0.0.1]:81/x",
-                "::ffff:10.0.0.1",
-                81,
-                "[::ffff:10.0.0.1]:81",
-            ),
+            ("http://fe80::1:8080/x", "fe80::1:8080", 80, "[fe80::1:8080]"),
+            ("http://[::ffff:10.0.0.1]:81/x", "::ffff:10.0.0.1", 81, "[::ffff:10.0.0.1]:81"),
             ("http://node:/x", "node", 80, "node"),
             ("http://localhost./x", "localhost.", 80, "localhost."),
         ] {
@@ -344,18 +280,11 @@ mod tests {
         for (text, socket, path) in [
             ("unix:///run/a.sock:/x", "/run/a.sock", "/x"),
             ("unix:@bus/1:/x", "@bus/1", "/x"),
-            (
-                "http+unix://%2Frun%2Fa%20b.sock/x?y",
-                "/run/a b.sock",
-                "/x?y",
-            ),
+            ("http+unix://%2Frun%2Fa%20b.sock/x?y", "/run/a b.sock", "/x?y"),
             ("HTTP+UNIX://%40bus", "@bus", "/"),
         ] {
             let target = Target::Unix(socket.into());
-            assert_eq!(
-                goes(text),
-                (target, path.to_owned(), "localhost".to_owned())
-            );
+            assert_eq!(goes(text), (target, path.to_owned(), "localhost".to_owned()));
         }
     }
 
@@ -382,10 +311,7 @@ mod tests {
             ("200", "-R RATE"),
             ("unix:", "path of a socket"),
             ("unix:@", "path of a socket"),
-            (
-                "http+unix:///run/a.sock",
-                "write http+unix://%2Frun%2Fapp.sock",
-            ),
+            ("http+unix:///run/a.sock", "write http+unix://%2Frun%2Fapp.sock"),
             ("http+unix://%40/x", "percent-encoded"),
             ("http+unix://%2/x", "percent-encoded"),
             ("http+unix://a%00b/x", "percent-encoded"),
@@ -393,10 +319,7 @@ mod tests {
         ] {
             let error = text.parse::<Url>().expect_err(text);
             assert!(error.to_string().contains(why), "{text}: {error}");
-            assert!(
-                error.advice().is_some() && !error.to_string().contains('\n'),
-                "{text}"
-            );
+            assert!(error.advice().is_some() && !error.to_string().contains('\n'), "{text}");
         }
     }
 

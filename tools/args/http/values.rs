@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
-use tare_engine::error::{Error, Result};
-use tare_engine::limits::STEPS_MAX;
-use tare_engine::run::plan::Stage;
-use tare_engine::run::resolve;
-use tare_engine::units::{Nanos, PerSecond};
+use tare_engine::http::plan::Stage;
+use tare_host::resolve;
+use tare_units::error::{Error, Result};
+use tare_units::limits::STEPS_MAX;
+use tare_units::{Nanos, PerSecond};
 
 use crate::args::path::host_and_port;
 
@@ -60,11 +60,7 @@ fn stage(text: &str) -> Result<Stage> {
         Some((from, to)) => (rate(from)?, rate(to)?),
         None => (rate(rates)?, rate(rates)?),
     };
-    Ok(Stage {
-        from_per_s,
-        to_per_s,
-        duration,
-    })
+    Ok(Stage { from_per_s, to_per_s, duration })
 }
 
 /// A host and a port: `node-2:8080`, `[::1]:80`.
@@ -75,22 +71,14 @@ impl FromStr for Endpoint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why| {
-            refuse(
-                "place to connect to",
-                text,
-                why,
-                "write HOST:PORT or [IPV6]:PORT",
-            )
-        };
+        let refuse =
+            |why| refuse("place to connect to", text, why, "write HOST:PORT or [IPV6]:PORT");
         let (host, port) = host_and_port(text).map_err(refuse)?;
         let odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]?#".contains(c);
         if host.is_empty() || host.len() > 253 || host.contains(odd) {
             return Err(refuse("that is no host name"));
         }
-        let port = port
-            .and_then(|port| port.parse().ok())
-            .filter(|port| *port != 0);
+        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
         Ok(Self(
             host.to_owned(),
             port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
@@ -126,9 +114,7 @@ impl FromStr for Resolve {
         }
         let port = port.parse().ok().filter(|port| *port != 0);
         let port = port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?;
-        let bare = address
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let address = resolve::literal(bare.unwrap_or(address), port)?;
         let address = address.ok_or_else(|| refuse("the third part is no IP address"))?;
         Ok(Self(host.to_ascii_lowercase(), address))
@@ -144,12 +130,7 @@ impl FromStr for Addresses {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
-            refuse(
-                "list of addresses",
-                text,
-                why,
-                "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8",
-            )
+            refuse("list of addresses", text, why, "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8")
         };
         let one = |text: &str| resolve::local(text.trim());
         let mut addresses = Vec::new();
@@ -166,14 +147,10 @@ impl FromStr for Addresses {
             };
             let ((v4, first), (also_v4, last)) = (number(start.ip()), number(end.ip()));
             if v4 != also_v4 || first > last || zone(start) != zone(end) {
-                return Err(refuse(
-                    "a range goes from an address to a later one of its kind",
-                ));
+                return Err(refuse("a range goes from an address to a later one of its kind"));
             }
             if last - first >= ADDRESSES_MAX - addresses.len() as u128 {
-                return Err(refuse(&format!(
-                    "it has more than {ADDRESSES_MAX} addresses"
-                )));
+                return Err(refuse(&format!("it has more than {ADDRESSES_MAX} addresses")));
             }
             addresses.extend((first..=last).map(|number| address(v4, number, zone(start))));
         }
@@ -183,10 +160,7 @@ impl FromStr for Addresses {
         if seen.len() < addresses.len() {
             return Err(refuse("an address is in it twice"));
         }
-        if addresses
-            .iter()
-            .any(|a| a.is_ipv4() != addresses[0].is_ipv4())
-        {
+        if addresses.iter().any(|a| a.is_ipv4() != addresses[0].is_ipv4()) {
             return Err(refuse("IPv4 and IPv6 do not reach one server"));
         }
         Ok(Self(addresses))
@@ -231,15 +205,9 @@ mod tests {
         };
         assert_eq!(
             stages.0,
-            [
-                stage(1000.0, 1000.0, 10),
-                stage(1000.0, 5000.0, 30),
-                stage(1.0, 1.0, 0)
-            ]
+            [stage(1000.0, 1000.0, 10), stage(1000.0, 5000.0, 30), stage(1.0, 1.0, 0)]
         );
-        for text in [
-            "", "1000:", "1000:0", "1000:10", ":10s", "1-:1s", "0:1s", "1,,2", "1:2s:3s",
-        ] {
+        for text in ["", "1000:", "1000:0", "1000:10", ":10s", "1-:1s", "0:1s", "1,,2", "1:2s:3s"] {
             let error = text.parse::<Stages>().expect_err(text);
             assert!(error.advice().is_some(), "{text}: {error}");
         }
@@ -253,11 +221,9 @@ mod tests {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        for (text, address) in [
-            ("N:80:10.0.0.2", "10.0.0.2"),
-            ("n:80:[::1]", "::1"),
-            ("n:80:::1", "::1"),
-        ] {
+        for (text, address) in
+            [("N:80:10.0.0.2", "10.0.0.2"), ("n:80:[::1]", "::1"), ("n:80:::1", "::1")]
+        {
             let resolve: Resolve = text.parse().unwrap();
             assert_eq!(resolve, Resolve("n".into(), (ip(address), 80).into()));
         }
@@ -272,16 +238,7 @@ mod tests {
         let list: Addresses = "127.0.0.254-127.0.1.1, 10.0.0.1".parse().unwrap();
         let shown = list.0.iter().map(|address| address.ip().to_string());
         let shown: Vec<String> = shown.collect();
-        assert_eq!(
-            shown,
-            [
-                "127.0.0.254",
-                "127.0.0.255",
-                "127.0.1.0",
-                "127.0.1.1",
-                "10.0.0.1"
-            ]
-        );
+        assert_eq!(shown, ["127.0.0.254", "127.0.0.255", "127.0.1.0", "127.0.1.1", "10.0.0.1"]);
         let list: Addresses = "::ff-::101".parse().unwrap();
         let some = ["::ff", "::100", "::101"];
         assert_eq!(list.0, some.map(|text| SocketAddr::new(ip(text), 0)));

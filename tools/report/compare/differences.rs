@@ -1,18 +1,14 @@
 //! Differences and ratios with their intervals, to as many digits as the intervals leave.
 
-use tare_engine::result::{Cell, Estimate};
+use tare_stats::result::{Cell, Estimate};
 
 use crate::report::figures::percent;
 use crate::report::quantity::{known, shown};
 use crate::report::{NONE, nanos};
 
 /// What a latency is printed in: nanoseconds of it, its name, and the decimals that a nanosecond needs.
-const TIMES: [(f64, &str, usize); 4] = [
-    (1e9, "s", 9),
-    (1e6, "ms", 6),
-    (1e3, "µs", 3),
-    (1.0, "ns", 0),
-];
+const TIMES: [(f64, &str, usize); 4] =
+    [(1e9, "s", 9), (1e6, "ms", 6), (1e3, "µs", 3), (1.0, "ns", 0)];
 /// Decimals of a ratio: at least, and at most.
 const RATIO_DECIMALS: (usize, usize) = (2, 4);
 
@@ -28,11 +24,7 @@ pub(super) fn value(cell: &Cell, value: Option<f64>) -> String {
 
 /// How the arm differs from the baseline: `+11.2 µs [+10.8, +11.7]`, of what is carried `×0.93 [0.91, 0.95]`.
 pub(super) fn difference(cell: &Cell) -> String {
-    let estimate = if by_ratio(cell) {
-        cell.ratio.as_ref()
-    } else {
-        cell.delta.as_ref()
-    };
+    let estimate = if by_ratio(cell) { cell.ratio.as_ref() } else { cell.delta.as_ref() };
     match estimate {
         Some(estimate) if is_finite(estimate) && by_ratio(cell) => ratio(estimate),
         Some(estimate) if is_finite(estimate) => latency(estimate),
@@ -61,9 +53,8 @@ fn latency(estimate: &Estimate) -> String {
     let fitting = TIMES.iter().find(|unit| largest >= unit.0);
     let (factor, name, finest) = *fitting.unwrap_or(&TIMES[TIMES.len() - 1]);
     // Three digits of the largest, and more where the interval is narrower than that.
-    let decimals = decimals(largest / factor, 3)
-        .max(decimals((high - low) / 2.0 / factor, 1))
-        .min(finest);
+    let decimals =
+        decimals(largest / factor, 3).max(decimals((high - low) / 2.0 / factor, 1)).min(finest);
     let shown = |ns: f64| signed(ns / factor, decimals);
     let mut text = format!("{} {name}", shown(estimate.median));
     if estimate.interval.is_some() {
@@ -78,10 +69,7 @@ fn ratio(estimate: &Estimate) -> String {
         return format!("×{:.least$}", estimate.median);
     };
     let decimals = decimals((high - low) / 2.0, 1).clamp(least, most);
-    format!(
-        "×{:.decimals$} [{low:.decimals$}, {high:.decimals$}]",
-        estimate.median
-    )
+    format!("×{:.decimals$} [{low:.decimals$}, {high:.decimals$}]", estimate.median)
 }
 
 /// Decimals that show so many significant digits of a number; none of zero.
@@ -100,11 +88,7 @@ fn decimals(number: f64, digits: i64) -> usize {
 /// With its sign, but for what is printed as zero.
 fn signed(number: f64, decimals: usize) -> String {
     let text = format!("{number:+.decimals$}");
-    if text.contains(|c: char| matches!(c, '1'..='9')) {
-        text
-    } else {
-        text[1..].to_owned()
-    }
+    if text.contains(|c: char| matches!(c, '1'..='9')) { text } else { text[1..].to_owned() }
 }
 
 #[cfg(test)]
@@ -126,10 +110,7 @@ mod tests {
             ((0.0, 0.0, 0.0), "0 ns [0, 0]"),
             ((0.3, -0.4, 0.4), "0 ns [0, 0]"),
             ((-4.0, -120.0, 1_240.0), "0.00 µs [-0.12, +1.24]"),
-            (
-                (200_130.0, 200_110.0, 200_150.0),
-                "+200.13 µs [+200.11, +200.15]",
-            ),
+            ((200_130.0, 200_110.0, 200_150.0), "+200.13 µs [+200.11, +200.15]"),
             ((999.6, 999.6, 999.6), "+1.00 µs [+1.00, +1.00]"),
             ((2.5e9, 2.4e9, 2.61e9), "+2.50 s [+2.40, +2.61]"),
         ] {
@@ -170,10 +151,7 @@ mod tests {
         assert_eq!(magnitude(&ns, 310.0), "310 ns");
         assert_eq!(magnitude(&bits, 0.2e9), "1 %");
         let nothing = Cell::default();
-        assert_eq!(
-            (difference(&nothing), magnitude(&nothing, 1.0)),
-            (NONE.into(), NONE.into())
-        );
+        assert_eq!((difference(&nothing), magnitude(&nothing, 1.0)), (NONE.into(), NONE.into()));
         let mut endless = of("1/s");
         endless.ratio = Some(estimate(f64::INFINITY, 1.0, 2.0));
         assert_eq!(difference(&endless), NONE);

@@ -1,6 +1,6 @@
 //! What pages have room for in a comparison: every figure of every cell, drawn and as numbers.
 
-use tare_engine::result::{Cell, Estimate, Params, StepResult, Verdict};
+use tare_stats::result::{Cell, Estimate, Params, StepResult, Verdict};
 
 use super::{View, heading};
 use crate::report::charts::{self, Sweep, figure};
@@ -30,12 +30,7 @@ pub(super) fn add(document: &mut Document, view: View<'_>) {
         "Marks are medians over the blocks, bars their 95 % intervals, the band what the same path shows against itself. A bar that crosses the line at zero, or a mark within the band, shows no difference.",
         view.differences(),
     );
-    add(
-        "sweep",
-        "Over the sweep",
-        "Each arm's median over the blocks.",
-        view.sweep(),
-    );
+    add("sweep", "Over the sweep", "Each arm's median over the blocks.", view.sweep());
     add(
         "percentiles",
         "Percentiles",
@@ -63,9 +58,7 @@ impl<'a> View<'a> {
     /// Cells of a measure and a step, in the order of the arms.
     fn cells(self, measure: &str, step: u64) -> Vec<&'a Cell> {
         let cells = self.comparison.cells.iter();
-        cells
-            .filter(|cell| cell.measure == measure && cell.step == step)
-            .collect()
+        cells.filter(|cell| cell.measure == measure && cell.step == step).collect()
     }
 
     /// The steps that there are cells of.
@@ -79,9 +72,7 @@ impl<'a> View<'a> {
     /// An arm's line in all figures.
     fn role(self, arm: &str) -> usize {
         let arms = &self.comparison.arms;
-        arms.iter()
-            .position(|other| other.name == arm)
-            .unwrap_or(arms.len())
+        arms.iter().position(|other| other.name == arm).unwrap_or(arms.len())
     }
 
     /// Whose latencies are those of a queue: it is said wherever they are drawn.
@@ -134,32 +125,23 @@ impl<'a> View<'a> {
                 known(ratio.map(|ratio| ratio.median), |value| shown("", value)),
                 interval(ratio, |value| shown("", value)),
                 known(of_path(cell, cell.p_adjusted), |p| shown("", p)),
-                known(of_path(cell, cell.resolution), |value| {
-                    format!("± {}", plain(value))
-                }),
+                known(of_path(cell, cell.resolution), |value| format!("± {}", plain(value))),
                 known(of_path(cell, cell.detectable), plain),
                 cell.blocks.len().to_string(),
             ]);
         }
         if table.rows.is_empty() {
-            return vec![note(
-                "No block was measured as a whole, so nothing is compared.",
-            )];
+            return vec![note("No block was measured as a whole, so nothing is compared.")];
         }
         let table = table.left(4).named("Every arm against the baseline");
-        vec![Block::Table(Table {
-            folded: true,
-            ..table
-        })]
+        vec![Block::Table(Table { folded: true, ..table })]
     }
 
     fn differences(self) -> Vec<Block> {
         let steps = self.numbers();
         let mut blocks = Vec::new();
         for measure in self.measures() {
-            let drawn = steps
-                .iter()
-                .filter_map(|step| self.difference(measure, *step));
+            let drawn = steps.iter().filter_map(|step| self.difference(measure, *step));
             let drawn: Vec<Block> = drawn.collect();
             if steps.len() > 1 && !drawn.is_empty() {
                 blocks.push(Block::Heading(heading(measure)));
@@ -174,13 +156,8 @@ impl<'a> View<'a> {
         let cells = self.cells(measure, step);
         let unit = &cells.first()?.unit;
         let plain = |value: f64| signed(unit, value);
-        let mut table = Table::new(&[
-            "arm",
-            "difference",
-            "95 % interval",
-            "resolution",
-            "verdict",
-        ]);
+        let mut table =
+            Table::new(&["arm", "difference", "95 % interval", "resolution", "verdict"]);
         for cell in &cells {
             let delta = of_path(cell, cell.delta);
             let resolution = of_path(cell, cell.resolution);
@@ -192,20 +169,13 @@ impl<'a> View<'a> {
                 verdict(cell),
             ]);
         }
-        let drawn = cells
-            .iter()
-            .filter_map(|&cell| Some((cell, of_path(cell, cell.delta)?)));
+        let drawn = cells.iter().filter_map(|&cell| Some((cell, of_path(cell, cell.delta)?)));
         let drawn: Vec<(&Cell, Estimate)> = drawn.collect();
         let resolution = drawn.iter().find_map(|(cell, _)| cell.resolution);
-        let arms = drawn
-            .iter()
-            .map(|(cell, delta)| (cell.arm.clone(), self.role(&cell.arm), *delta));
-        let plot = spans(
-            "difference to the baseline",
-            unit,
-            &arms.collect::<Vec<_>>(),
-            resolution,
-        )?;
+        let arms =
+            drawn.iter().map(|(cell, delta)| (cell.arm.clone(), self.role(&cell.arm), *delta));
+        let plot =
+            spans("difference to the baseline", unit, &arms.collect::<Vec<_>>(), resolution)?;
         let about = format!(
             "The difference of each arm to {}, with its interval. The table holds the numbers.",
             self.comparison.baseline
@@ -221,9 +191,8 @@ impl<'a> View<'a> {
             return Vec::new();
         };
         let of_measure = |measure| {
-            let cells: Vec<Vec<&Cell>> = (0..params.len() as u64)
-                .map(|step| self.cells(measure, step))
-                .collect();
+            let cells: Vec<Vec<&Cell>> =
+                (0..params.len() as u64).map(|step| self.cells(measure, step)).collect();
             let unit = cells.iter().flatten().map(|cell| cell.unit.as_str()).next();
             let lines = self.comparison.arms.iter().map(|arm| {
                 let values = cells.iter().map(|cells| {
@@ -249,10 +218,7 @@ impl<'a> View<'a> {
                 Some((role, arm.name.as_str(), self.result(&arm.name, step)?))
             });
             let arms: Vec<(usize, &str, &StepResult)> = arms.collect();
-            if arms
-                .iter()
-                .any(|(_, _, step)| headline(&step.latency).count > 0)
-            {
+            if arms.iter().any(|(_, _, step)| headline(&step.latency).count > 0) {
                 blocks.push(Block::Heading(self.place(step)));
                 blocks.push(charts::percentiles(arms.into_iter()));
             }
@@ -264,9 +230,8 @@ impl<'a> View<'a> {
         let mut blocks = Vec::new();
         for step in self.numbers() {
             let measures = self.measures().into_iter();
-            let drawn: Vec<Block> = measures
-                .filter_map(|measure| self.block_figure(measure, step))
-                .collect();
+            let drawn: Vec<Block> =
+                measures.filter_map(|measure| self.block_figure(measure, step)).collect();
             if !drawn.is_empty() {
                 blocks.push(Block::Heading(self.place(step)));
                 blocks.extend(drawn);
@@ -280,19 +245,13 @@ impl<'a> View<'a> {
     fn block_figure(self, measure: &str, step: u64) -> Option<Block> {
         let cells = self.cells(measure, step);
         let fullest = fullest(&cells)?;
-        let baseline = fullest
-            .blocks
-            .iter()
-            .map(|block| (block.block, block.baseline))
-            .collect();
+        let baseline = fullest.blocks.iter().map(|block| (block.block, block.baseline)).collect();
         let mut arms: Vec<(&str, Vec<(u64, f64)>)> = vec![(&self.comparison.baseline, baseline)];
         for cell in &cells {
             let values = cell.blocks.iter().map(|block| (block.block, block.value));
             arms.push((&cell.arm, values.collect()));
         }
-        let blocks = cells
-            .iter()
-            .flat_map(|cell| cell.blocks.iter().map(|block| block.block));
+        let blocks = cells.iter().flat_map(|cell| cell.blocks.iter().map(|block| block.block));
         let mut numbers: Vec<u64> = blocks.collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -307,9 +266,7 @@ impl<'a> View<'a> {
             }));
             table.row(row);
         }
-        let values = arms
-            .iter()
-            .flat_map(|(_, values)| values.iter().map(|at| at.1));
+        let values = arms.iter().flat_map(|(_, values)| values.iter().map(|at| at.1));
         let name = heading(measure);
         let y = Axis::over(&name, &values.collect::<Vec<f64>>(), &show);
         let lines = arms.iter().map(|(name, values)| {
@@ -319,14 +276,8 @@ impl<'a> View<'a> {
         });
         let ends = [(numbers.first(), 0.0), (numbers.last(), 1.0)];
         let [from, to] = ends.map(|(number, none)| number.map_or(none, |n| *n as f64));
-        let plot = Plot::lines(
-            Axis::linear("block", from, to, 12.0, true),
-            y,
-            lines.collect(),
-        );
-        let keys = arms
-            .iter()
-            .map(|(name, _)| (self.role(name), (*name).to_owned()));
+        let plot = Plot::lines(Axis::linear("block", from, to, 12.0, true), y, lines.collect());
+        let keys = arms.iter().map(|(name, _)| (self.role(name), (*name).to_owned()));
         let about = format!(
             "{name} of each block in the order of time, a line for each arm. The table holds the numbers."
         );
@@ -337,7 +288,7 @@ impl<'a> View<'a> {
 
 /// Estimates with their intervals, a row each, the first on top: the name, the role, and how much.
 #[expect(clippy::cast_precision_loss, reason = "a few rows")]
-pub(in crate::report) fn spans(
+pub(crate) fn spans(
     what: &str,
     unit: &str,
     named: &[(String, usize, Estimate)],
@@ -349,20 +300,11 @@ pub(in crate::report) fn spans(
     // Rows count upwards.
     for (row, (_, role, estimate)) in named.iter().rev().enumerate() {
         let (median, interval) = (estimate.median, estimate.interval);
-        spans.push(Span {
-            role: *role,
-            row: row as f64,
-            median,
-            interval,
-        });
+        spans.push(Span { role: *role, row: row as f64, median, interval });
         values.push(median);
         values.extend(interval.into_iter().flat_map(|(low, high)| [low, high]));
     }
-    let names: Vec<String> = named
-        .iter()
-        .rev()
-        .map(|(name, _, _)| name.clone())
-        .collect();
+    let names: Vec<String> = named.iter().rev().map(|(name, _, _)| name.clone()).collect();
     (!spans.is_empty()).then(|| Plot {
         x: Axis::over(what, &values, &|value| signed(unit, value)),
         y: Axis::places("", &names),
@@ -400,8 +342,5 @@ fn verdict(cell: &Cell) -> String {
 
 fn interval(estimate: Option<Estimate>, show: impl Fn(f64) -> String) -> String {
     let ends = estimate.and_then(|estimate| estimate.interval);
-    ends.map_or_else(
-        || NONE.to_owned(),
-        |(low, high)| format!("{} to {}", show(low), show(high)),
-    )
+    ends.map_or_else(|| NONE.to_owned(), |(low, high)| format!("{} to {}", show(low), show(high)))
 }

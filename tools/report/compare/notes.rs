@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tare_engine::result::{AA, Arm, Cell, Params, StepResult, Verdict, Visit, VisitStep};
-use tare_engine::units::Nanos;
+use tare_stats::result::{AA, Arm, Cell, Params, StepResult, Verdict, Visit, VisitStep};
+use tare_units::Nanos;
 
 use super::differences::magnitude;
 use super::{Dimension, View, heading, short};
@@ -17,7 +17,7 @@ use crate::report::{
 const INSTANCES_NAMED: usize = 4;
 
 /// Which paths were compared, and by what load, in a line.
-pub(in crate::report) fn asked(view: View<'_>) -> String {
+pub(crate) fn asked(view: View<'_>) -> String {
     let comparison = view.comparison;
     let others: Vec<&str> = view.others().map(|arm| arm.name.as_str()).collect();
     let others = match others.as_slice() {
@@ -25,14 +25,9 @@ pub(in crate::report) fn asked(view: View<'_>) -> String {
         [one] => format!(" (baseline) against {one}"),
         [all @ .., last] => format!(" (baseline) against {} and {last}", all.join(", ")),
     };
-    let load = view
-        .step(0)
-        .map(|first| format!(": {}{}", load(view, first), label(first)));
+    let load = view.step(0).map(|first| format!(": {}{}", load(view, first), label(first)));
     let load = load.unwrap_or_default();
-    format!(
-        "tare compare of {}: {}{others}{load}",
-        comparison.measured, comparison.baseline
-    )
+    format!("tare compare of {}: {}{others}{load}", comparison.measured, comparison.baseline)
 }
 
 /// What every visit measured, as far as it is the same in all steps.
@@ -60,10 +55,7 @@ fn load(view: View<'_>, first: &StepResult) -> String {
     let loop_of = match (&params.bulk, http, params.rate_per_s) {
         (Some(asked), _, _) => bulk::options(asked),
         (None, Some(http), Some(_)) => {
-            format!(
-                "open loop ({})",
-                http.arrivals.as_deref().unwrap_or("constant")
-            )
+            format!("open loop ({})", http.arrivals.as_deref().unwrap_or("constant"))
         }
         (None, None, Some(rate)) if same(Dimension::Rate) => {
             format!("open loop at {}", per_second(rate))
@@ -71,11 +63,7 @@ fn load(view: View<'_>, first: &StepResult) -> String {
         (None, None, Some(_)) => "open loop".to_owned(),
         (None, _, None) => "closed loop".to_owned(),
     };
-    phrases([
-        http.map(|http| format!("{} {}", http.method, http.path)),
-        Some(steps),
-        Some(loop_of),
-    ])
+    phrases([http.map(|http| format!("{} {}", http.method, http.path)), Some(steps), Some(loop_of)])
 }
 
 /// How they were compared, in a line.
@@ -85,11 +73,7 @@ pub(super) fn how(view: View<'_>) -> String {
         "{} of 2 visits × {} to each arm{}",
         plural(comparison.blocks_asked, "block"),
         Nanos(comparison.block_duration_ns),
-        if comparison.steps > 1 {
-            " and step"
-        } else {
-            ""
-        }
+        if comparison.steps > 1 { " and step" } else { "" }
     );
     let settle = Some(comparison.settle_ns).filter(|ns| *ns > 0);
     phrases([
@@ -102,7 +86,7 @@ pub(super) fn how(view: View<'_>) -> String {
 }
 
 /// What spoils the comparison, a line each, but for the warnings.
-pub(in crate::report) fn alerts(view: View<'_>) -> Vec<String> {
+pub(crate) fn alerts(view: View<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     if view.report.partial {
         lines.push(format!(
@@ -179,12 +163,7 @@ pub(super) fn notes(view: View<'_>) -> Vec<Fact> {
 
 /// What each verdict that was given means, and over how many cells they hold.
 fn verdicts(view: View<'_>) -> Vec<Fact> {
-    let declared: Vec<&Cell> = view
-        .comparison
-        .cells
-        .iter()
-        .filter(|cell| cell.declared)
-        .collect();
+    let declared: Vec<&Cell> = view.comparison.cells.iter().filter(|cell| cell.declared).collect();
     if declared.is_empty() {
         return Vec::new();
     }
@@ -244,18 +223,9 @@ fn verdicts(view: View<'_>) -> Vec<Fact> {
 
 /// How many blocks are missing for a verdict, and what to type.
 fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
-    let lacking = declared
-        .iter()
-        .filter(|cell| cell.verdict == Some(Verdict::NotEnoughBlocks));
-    let needed = lacking
-        .clone()
-        .map(|cell| cell.blocks_needed)
-        .max()
-        .unwrap_or_default();
-    let there = lacking
-        .map(|cell| cell.blocks.len() as u64)
-        .min()
-        .unwrap_or_default();
+    let lacking = declared.iter().filter(|cell| cell.verdict == Some(Verdict::NotEnoughBlocks));
+    let needed = lacking.clone().map(|cell| cell.blocks_needed).max().unwrap_or_default();
+    let there = lacking.map(|cell| cell.blocks.len() as u64).min().unwrap_or_default();
     let verdicts = match declared.len() {
         1 => "a verdict takes".to_owned(),
         cells => format!("verdicts over {cells} cells take"),
@@ -286,11 +256,7 @@ fn resolution(view: View<'_>) -> Vec<Fact> {
             known.sort_by(|a, b| a.1.total_cmp(&b.1));
             let shown = |(cell, found): &(&Cell, f64)| magnitude(cell, *found);
             let (least, most) = (shown(known.first()?), shown(known.last()?));
-            let range = if least == most {
-                most
-            } else {
-                format!("{least} to {most}")
-            };
+            let range = if least == most { most } else { format!("{least} to {most}") };
             Some(format!("{} {range}", heading(measure)))
         });
         parts.collect::<Vec<_>>().join(", ")
@@ -320,15 +286,11 @@ fn astray(view: View<'_>) -> Option<String> {
     let of_aa = view.comparison.cells.iter().filter(is_shown);
     let intervals = of_aa.filter_map(|cell| Some((cell, cell.delta?.interval?)));
     let intervals: Vec<(&Cell, (f64, f64))> = intervals.collect();
-    let leave_out = intervals
-        .iter()
-        .filter(|(_, (low, high))| *low > 0.0 || *high < 0.0);
+    let leave_out = intervals.iter().filter(|(_, (low, high))| *low > 0.0 || *high < 0.0);
     let names: Vec<String> = leave_out
         .map(|(cell, _)| {
             let step = view.step_name(cell.step);
-            format!("{} {step}", heading(&cell.measure))
-                .trim()
-                .to_owned()
+            format!("{} {step}", heading(&cell.measure)).trim().to_owned()
         })
         .collect();
     (!names.is_empty()).then(|| {
@@ -383,29 +345,22 @@ fn blocks(view: View<'_>) -> String {
 /// Where an arm leads, and what is its own.
 fn describe(view: View<'_>, arm: &Arm) -> String {
     let is_baseline = arm.name == view.comparison.baseline;
-    let target = view.result(&arm.name, 0).map(|result| Params {
-        target: arm.target.clone(),
-        ..result.params.clone()
-    });
+    let target = view
+        .result(&arm.name, 0)
+        .map(|result| Params { target: arm.target.clone(), ..result.params.clone() });
     let target = target.map_or_else(|| arm.target.clone(), |params| target_of(&params));
     let given = |what: &str, text: &Option<String>| text.as_ref().map(|t| format!("{what} '{t}'"));
     phrases([
-        Some(format!(
-            "{}{}: {target}",
-            arm.name,
-            if is_baseline { " (baseline)" } else { "" }
-        )),
+        Some(format!("{}{}: {target}", arm.name, if is_baseline { " (baseline)" } else { "" })),
         Some(plural(arm.visits, "visit")),
         given("with", &arm.options),
         given("before each", &arm.before),
         given("after each", &arm.after),
         match arm.instances.as_slice() {
             [] | [_] => None,
-            some if some.len() <= INSTANCES_NAMED => Some(format!(
-                "answered by {} servers: {}",
-                some.len(),
-                some.join(" ")
-            )),
+            some if some.len() <= INSTANCES_NAMED => {
+                Some(format!("answered by {} servers: {}", some.len(), some.join(" ")))
+            }
             many => Some(format!("answered by {} servers", many.len())),
         },
     ])
@@ -422,10 +377,7 @@ fn shared(view: View<'_>) -> Option<String> {
     let shared = by_instance.into_iter().filter(|(_, arms)| arms.len() > 1);
     let parts: Vec<String> = shared
         .map(|(instance, arms)| {
-            format!(
-                "{} were answered by the same one, {instance}",
-                arms.join(" and ")
-            )
+            format!("{} were answered by the same one, {instance}", arms.join(" and "))
         })
         .collect();
     (!parts.is_empty()).then(|| parts.join("; "))

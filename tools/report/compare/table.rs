@@ -1,7 +1,7 @@
 //! The tables: a row per step and measure with the arms side by side, and where those are too many for a screen, a
 //! table per measure with a row per arm.
 
-use tare_engine::result::{AA, Cell, Verdict};
+use tare_stats::result::{AA, Cell, Verdict};
 
 use super::differences::{by_ratio, difference, magnitude, value};
 use super::{View, heading, short};
@@ -36,9 +36,7 @@ impl Side {
         Self {
             value: value(cell, cell.value),
             difference,
-            verdict: cell
-                .verdict
-                .map_or_else(String::new, |v| short(v).to_owned()),
+            verdict: cell.verdict.map_or_else(String::new, |v| short(v).to_owned()),
         }
     }
 }
@@ -95,12 +93,8 @@ pub(super) fn tables(view: View<'_>) -> Vec<Block> {
         return vec![Block::Table(table)];
     }
     let measures = view.measures().into_iter();
-    let lists = measures.flat_map(|measure| {
-        [
-            Block::Heading(heading(measure)),
-            Block::Table(list(view, measure)),
-        ]
-    });
+    let lists = measures
+        .flat_map(|measure| [Block::Heading(heading(measure)), Block::Table(list(view, measure))]);
     lists.collect()
 }
 
@@ -108,11 +102,7 @@ pub(super) fn tables(view: View<'_>) -> Vec<Block> {
 fn width(table: &Table) -> usize {
     let columns = 0..table.header.len();
     let widest = columns.map(|column| {
-        let cells = table
-            .rows
-            .iter()
-            .map(|row| &row[column])
-            .chain([&table.header[column]]);
+        let cells = table.rows.iter().map(|row| &row[column]).chain([&table.header[column]]);
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 2
     });
     widest.sum()
@@ -152,9 +142,7 @@ fn columns(view: View<'_>) -> Table {
 fn step_cells(view: View<'_>, step: u64, repeated: bool) -> Vec<String> {
     let differing = view.differing().into_iter();
     let result = view.step(step).filter(|_| !repeated);
-    differing
-        .map(|by| result.map_or_else(String::new, |result| by.value(result)))
-        .collect()
+    differing.map(|by| result.map_or_else(String::new, |result| by.value(result))).collect()
 }
 
 fn list(view: View<'_>, measure: &str) -> Table {

@@ -2,13 +2,13 @@
 //! and opened anywhere. Whatever comes from a file is escaped by the template.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use tare_engine::proto::text::is_deceptive;
+use tare_units::text::is_deceptive;
 
 use super::super::document::{Block, Document, Fact, Figure, Section, Table};
 use super::super::plot::key;
 
 /// The styles of every page.
-pub(in crate::report) const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 /// Nothing is loaded and nothing is run; a page that was tampered with does not either.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
@@ -16,17 +16,14 @@ const POLICY: &str =
 const NARROW: u32 = 1_000;
 
 /// One or more documents as a page; of several, each under its name.
-pub(in crate::report) fn print(documents: Vec<(String, Document)>) -> String {
+pub(crate) fn print(documents: Vec<(String, Document)>) -> String {
     let clean = |text: &str| -> String {
         let chars = text.chars();
-        chars
-            .map(|c| if is_deceptive(c) { ' ' } else { c })
-            .collect()
+        chars.map(|c| if is_deceptive(c) { ' ' } else { c }).collect()
     };
     let documents = documents.into_iter();
-    let documents: Vec<(String, Document)> = documents
-        .map(|(name, document)| (clean(&name), document.map(clean)))
-        .collect();
+    let documents: Vec<(String, Document)> =
+        documents.map(|(name, document)| (clean(&name), document.map(clean))).collect();
     let id = |index: usize| format!("r{}", index + 1);
     let (title, nav) = match documents.as_slice() {
         [(_, document)] => (document.title.clone(), {
@@ -37,9 +34,7 @@ pub(in crate::report) fn print(documents: Vec<(String, Document)>) -> String {
         }),
         several => (format!("tare: {} results", several.len()), {
             let names = several.iter().enumerate();
-            names
-                .map(|(index, (name, _))| (id(index), name.clone()))
-                .collect::<Vec<_>>()
+            names.map(|(index, (name, _))| (id(index), name.clone())).collect::<Vec<_>>()
         }),
     };
     let page = html! {

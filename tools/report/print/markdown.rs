@@ -1,19 +1,15 @@
 //! Markdown, to be pasted into an issue.
 
 use comfy_table::presets::ASCII_MARKDOWN;
-use tare_engine::proto::text::is_deceptive;
+use tare_units::text::is_deceptive;
 
 use super::super::document::{Block, Document, Fact, Shown, Table};
 
-pub(in crate::report) fn print(document: Document) -> String {
+pub(crate) fn print(document: Document) -> String {
     let document = document.map(escape);
     let mut blocks = vec![format!("**{}**", document.title)];
     if !document.alerts.is_empty() {
-        let alerts: Vec<String> = document
-            .alerts
-            .iter()
-            .map(|a| format!("- **{a}**"))
-            .collect();
+        let alerts: Vec<String> = document.alerts.iter().map(|a| format!("- **{a}**")).collect();
         blocks.push(alerts.join("\n"));
     }
     for section in document.brief() {
@@ -38,19 +34,13 @@ pub(in crate::report) fn print(document: Document) -> String {
 }
 
 fn list(facts: &[Fact]) -> String {
-    let lines = facts.iter().map(
-        |Fact {
-             name,
-             text,
-             is_part,
-         }| {
-            let indent = if *is_part { "  " } else { "" };
-            match name.as_str() {
-                "" => format!("{indent}  {text}"),
-                name => format!("{indent}- {name}: {text}"),
-            }
-        },
-    );
+    let lines = facts.iter().map(|Fact { name, text, is_part }| {
+        let indent = if *is_part { "  " } else { "" };
+        match name.as_str() {
+            "" => format!("{indent}  {text}"),
+            name => format!("{indent}- {name}: {text}"),
+        }
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -93,10 +83,7 @@ mod tests {
         let mut document = Document::default();
         document.add(Shown::Plain, "", "", vec![Block::Table(cells)]);
         let text = print(document);
-        assert_eq!(
-            text,
-            "****\n\n| a    |   b |\n|------|----:|\n| x\\|y | 1 2 |\n"
-        );
+        assert_eq!(text, "****\n\n| a    |   b |\n|------|----:|\n| x\\|y | 1 2 |\n");
         assert_eq!(escape("[1, 2] <b>"), "[1, 2] \\<b>");
         assert_eq!(escape("[a](http://b)"), "\\[a](http://b)");
     }

@@ -1,14 +1,14 @@
 //! Text, for people at a terminal.
 
 use comfy_table::presets::NOTHING;
-use tare_engine::proto::text::visible;
+use tare_units::text::visible;
 
 use super::super::document::{Block, Document, Fact, Shown};
 
 /// The column of a fact's text where names are short, and the longest name that has a column.
 const NAMES: (usize, usize) = (12, 24);
 
-pub(in crate::report) fn print(document: Document) -> String {
+pub(crate) fn print(document: Document) -> String {
     // A name from afar must neither drive the terminal nor forge a line.
     let document = document.map(|text| visible(&text.replace('\n', " ")).into_owned());
     let mut out = format!("{}\n", document.title);
@@ -43,9 +43,7 @@ fn put(out: &mut String, block: &Block) {
         Block::Heading(text) => out.push_str(&format!("{text}:\n")),
         Block::Note(text) | Block::Loud(text) => out.push_str(&format!("{text}\n")),
         Block::Facts(facts) => put_facts(out, facts),
-        Block::Lines(lines) => lines
-            .iter()
-            .for_each(|line| out.push_str(&format!("  {line}\n"))),
+        Block::Lines(lines) => lines.iter().for_each(|line| out.push_str(&format!("  {line}\n"))),
         Block::Table(table) => {
             // Each cell is padded by a space, which is the second one of the indent.
             for line in super::ruled(table, NOTHING).lines() {
@@ -77,7 +75,7 @@ fn put_facts(out: &mut String, facts: &[Fact]) {
 
 #[cfg(test)]
 mod tests {
-    use tare_engine::result::Report;
+    use tare_stats::result::Report;
 
     use crate::output::Format;
     use crate::report::{Look, fixtures};
@@ -104,11 +102,7 @@ mod tests {
         let row = |report: &Report, name: &str| {
             let text = render(report, &Look::default());
             let line = text.lines().find(|line| line.starts_with(name));
-            line.unwrap()
-                .split("  ")
-                .map(str::trim)
-                .collect::<Vec<_>>()
-                .join("|")
+            line.unwrap().split("  ").map(str::trim).collect::<Vec<_>>().join("|")
         };
         assert!(row(&report, "  p50 ").contains("± 90 ns"));
         assert!(row(&report, "  p99 ").contains("± 310 ns"));

@@ -1,0 +1,303 @@
+//! Cancelling, closing, refusing, dropping.
+
+use super::{Bench, CLIENT, Harness, Mode, SERVER};
+use crate::limits::OPERATIONS_MAX;
+use crate::{Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, SocketSpec, Token};
+
+const CANCELED: Outcome = Outcome::Failed(OpError::Canceled);
+const FOUND: Outcome = Outcome::CancelDone { found: true };
+const NOT_FOUND: Outcome = Outcome::CancelDone { found: false };
+
+/// Sends until a send stays outstanding, and returns that one.
+fn fill<H: Harness>(bench: &mut Bench<H>, socket: SocketId, zero_copy: bool) -> Token {
+    loop {
+        let data = bench.buffer(CLIENT, 256 << 10);
+        let send = Op::Send { socket, data, zero_copy };
+        let token = bench.push(CLIENT, send);
+        bench.settle();
+        match bench.try_take(CLIENT, token) {
+            Some(sent) => assert!(matches!(sent.outcome, Outcome::Sent(_)), "{sent:?}"),
+            None => return token,
+        }
+    }
+}
+
+pub(super) fn cancel_of_a_receive<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let into = bench.buffer(SERVER, 8);
+        let socket = pair.server;
+        let receive = bench.push(SERVER, Op::Receive { socket, into });
+        bench.settle();
+        assert_eq!(bench.perform(SERVER, Op::Cancel { token: receive }), FOUND);
+        assert_eq!(bench.wait_for(SERVER, receive), CANCELED);
+        // The buffer is back, and the stream is whole.
+        bench.driver(SERVER).buffer_mut(into.buffer)[0] = 1;
+        bench.send_all(CLIENT, pair.client, b"whole");
+        assert_eq!(bench.receive_exact(SERVER, socket, 5), b"whole");
+    });
+}
+
+pub(super) fn cancel_of_an_accept<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let (listener, _) = bench.listen(SERVER, "127.0.0.1:0");
+        let accept = bench.push(SERVER, Op::Accept { listener, multishot: false });
+        bench.settle();
+        assert_eq!(bench.perform(SERVER, Op::Cancel { token: accept }), FOUND);
+        assert_eq!(bench.wait_for(SERVER, accept), CANCELED);
+    });
+}
+
+pub(super) fn cancel_of_a_blocked_send<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let send = fill(bench, pair.client, false);
+        assert_eq!(bench.perform(CLIENT, Op::Cancel { token: send }), FOUND);
+        // What the kernel took before the cancel counts as sent.
+        let outcome = bench.wait_for(CLIENT, send);
+        assert!(matches!(outcome, CANCELED | Outcome::Sent(1..)), "{outcome:?}");
+
+        let send = fill(bench, pair.client, true);
+        assert_eq!(bench.perform(CLIENT, Op::Cancel { token: send }), FOUND);
+        let sent = bench.take(CLIENT, send);
+        assert!(matches!(sent.outcome, CANCELED | Outcome::Sent(1..)), "{sent:?}");
+        assert!(sent.more, "the notification comes all the same");
+        let released = bench.take(CLIENT, send);
+        assert!(matches!(released.outcome, Outcome::Released { .. }), "{released:?}");
+        assert!(!released.more);
+    });
+}
+
+pub(super) fn cancel_of_multishots<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        bench.driver(SERVER).provide_pool(4, 16).unwrap();
+        let socket = pair.server;
+        let token = bench.push(SERVER, Op::ReceiveMultishot { socket });
+        bench.send_all(CLIENT, pair.client, b"x");
+        let first = bench.take(SERVER, token);
+        assert!(first.more, "{first:?}");
+        assert_eq!(bench.perform(SERVER, Op::Cancel { token }), FOUND);
+        assert_eq!(bench.wait_for(SERVER, token), CANCELED);
+        bench.send_all(CLIENT, pair.client, b"y");
+        assert_eq!(bench.receive(SERVER, socket, 4), b"y");
+    });
+}
+
+pub(super) fn cancel_finds_nothing<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let never = Token(u64::MAX / 2);
+        assert_eq!(bench.perform(CLIENT, Op::Cancel { token: never }), NOT_FOUND);
+        let data = bench.buffer(CLIENT, 1);
+        let send = Op::Send { socket: pair.client, data, zero_copy: false };
+        let send = bench.push(CLIENT, send);
+        assert_eq!(bench.wait_for(CLIENT, send), Outcome::Sent(1));
+        assert_eq!(bench.perform(CLIENT, Op::Cancel { token: send }), NOT_FOUND);
+    });
+}
+
+/// Pushed together with its target, a cancel may find it or come too late; both complete.
+pub(super) fn cancel_in_the_turn_of_its_target<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        bench.send_all(SERVER, pair.server, b"z");
+        bench.settle();
+        for _ in 0..2 {
+            let into = bench.buffer(CLIENT, 1);
+            let socket = pair.client;
+            let receive = bench.push(CLIENT, Op::Receive { socket, into });
+            let cancel = bench.push(CLIENT, Op::Cancel { token: receive });
+            let outcome = bench.wait_for(CLIENT, receive);
+            let Outcome::CancelDone { found } = bench.wait_for(CLIENT, cancel) else {
+                panic!("not a cancel's outcome");
+            };
+            match outcome {
+                Outcome::Received(1) => {}
+                CANCELED => assert!(found, "cancelled by nobody"),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+pub(super) fn close_cancels_what_is_outstanding<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let socket = pair.client;
+        let send = fill(bench, socket, false);
+        let into = bench.buffer(CLIENT, 8);
+        let receive = bench.push(CLIENT, Op::Receive { socket, into });
+        bench.settle();
+        let close = bench.push(CLIENT, Op::Close { socket });
+        while bench.is_outstanding(CLIENT, close) {
+            bench.turn(CLIENT);
+        }
+        assert!(!bench.is_outstanding(CLIENT, receive), "before, or in the turn of, the close");
+        assert!(!bench.is_outstanding(CLIENT, send), "before, or in the turn of, the close");
+        assert_eq!(bench.wait_for(CLIENT, receive), CANCELED);
+        let outcome = bench.wait_for(CLIENT, send);
+        assert!(matches!(outcome, CANCELED | Outcome::Sent(1..)), "{outcome:?}");
+        assert_eq!(bench.wait_for(CLIENT, close), Outcome::Closed);
+        assert_eq!(bench.driver(CLIENT).local_addr(socket), None);
+        let mut rest = 0;
+        loop {
+            match bench.receive(SERVER, pair.server, 64 << 10).len() {
+                0 => break,
+                n => rest += n,
+            }
+        }
+        assert!(rest > 0, "what was sent before the close arrives");
+    });
+}
+
+pub(super) fn a_direction_takes_one_operation<H: Harness>() {
+    const BUSY: Outcome = Outcome::Failed(OpError::Busy);
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let socket = pair.server;
+        let into = bench.buffer(SERVER, 8);
+        let first = bench.push(SERVER, Op::Receive { socket, into });
+        let into = bench.buffer(SERVER, 8);
+        assert_eq!(bench.perform(SERVER, Op::Receive { socket, into }), BUSY);
+        assert_eq!(bench.perform(SERVER, Op::ReceiveMultishot { socket }), BUSY);
+        // The refused receive's buffer is free, and the other direction too.
+        bench.driver(SERVER).buffer_mut(into.buffer)[0] = 1;
+        bench.send_all(SERVER, socket, b"other way");
+        assert_eq!(bench.receive_exact(CLIENT, pair.client, 9), b"other way");
+        bench.send_all(CLIENT, pair.client, b"a");
+        assert_eq!(bench.wait_for(SERVER, first), Outcome::Received(1));
+
+        let listener = pair.listener;
+        let accept = |multishot| Op::Accept { listener, multishot };
+        bench.push(SERVER, accept(true));
+        assert_eq!(bench.perform(SERVER, accept(false)), BUSY);
+
+        fill(bench, pair.client, false);
+        let socket = pair.client;
+        assert_eq!(bench.perform(CLIENT, Op::HalfClose { socket }), BUSY);
+    });
+}
+
+pub(super) fn dead_ids_are_told<H: Harness>() {
+    const BAD: Outcome = Outcome::Failed(OpError::BadSocket);
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let socket = pair.client;
+        let close = bench.push(CLIENT, Op::Close { socket });
+        // Dead from the push on, not only when the close has completed.
+        let into = bench.buffer(CLIENT, 1);
+        let receive = bench.push(CLIENT, Op::Receive { socket, into });
+        assert_eq!(bench.driver(CLIENT).release(socket).err(), Some(OpError::BadSocket));
+        assert_eq!(bench.wait_for(CLIENT, receive), BAD);
+        assert_eq!(bench.wait_for(CLIENT, close), Outcome::Closed);
+        assert_eq!(bench.perform(CLIENT, Op::Close { socket }), BAD);
+        let socket = SocketId(60_000);
+        assert_eq!(bench.perform(CLIENT, Op::HalfClose { socket }), BAD);
+    });
+}
+
+pub(super) fn release_waits_for_its_operations<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let socket = pair.server;
+        let into = bench.buffer(SERVER, 4);
+        let receive = bench.push(SERVER, Op::Receive { socket, into });
+        assert_eq!(bench.driver(SERVER).release(socket).err(), Some(OpError::Busy));
+        bench.settle();
+        assert_eq!(bench.driver(SERVER).release(socket).err(), Some(OpError::Busy));
+        bench.send_all(CLIENT, pair.client, b"go");
+        assert!(matches!(bench.wait_for(SERVER, receive), Outcome::Received(1..)));
+        assert!(bench.driver(SERVER).release(socket).is_ok());
+    });
+}
+
+/// Every kind of operation is under way, some pushed and not yet submitted, when the driver is dropped.
+pub(super) fn drop_with_operations_in_flight<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let doomed = bench.add_party();
+        let socket = bench.driver(SERVER).release(pair.server).unwrap();
+        let socket = bench.driver(doomed).adopt(socket).unwrap();
+        bench.driver(doomed).provide_pool(8, 256).unwrap();
+        let multishot = bench.push(doomed, Op::ReceiveMultishot { socket });
+        let (listener, _) = bench.listen(doomed, "127.0.0.1:0");
+        bench.push(doomed, Op::Accept { listener, multishot: true });
+        let datagrams = SocketSpec {
+            local: Some("127.0.0.1:0".parse().unwrap()),
+            ..SocketSpec::datagram_to("127.0.0.1:1".parse().unwrap())
+        };
+        let datagrams = bench.driver(doomed).open(&datagrams).unwrap();
+        let into = bench.buffer(doomed, 64);
+        bench.push(doomed, Op::ReceiveFrom { socket: datagrams, into });
+        bench.send_all(CLIENT, pair.client, &[1; 64]);
+        assert!(bench.take(doomed, multishot).more);
+        let data = bench.buffer(doomed, 4096);
+        bench.push(doomed, Op::Send { socket, data, zero_copy: true });
+        let unread = bench.buffer_with(CLIENT, &[2; 64]);
+        bench.push(CLIENT, Op::Send { socket: pair.client, data: unread, zero_copy: false });
+        bench.turn(CLIENT);
+        bench.drop_party(doomed);
+        // The far end is told, in whatever way: its next receives come to an end.
+        loop {
+            let into = bench.buffer(CLIENT, 8192);
+            let socket = pair.client;
+            match bench.perform(CLIENT, Op::Receive { socket, into }) {
+                Outcome::Received(1..) => {}
+                Outcome::Received(0) | Outcome::Failed(OpError::Reset) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+pub(super) fn a_freed_buffer_stays_until_its_receive_completes<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let pair = bench.pair();
+        let socket = pair.server;
+        let into = bench.buffer(SERVER, 8);
+        let receive = bench.push(SERVER, Op::Receive { socket, into });
+        bench.settle();
+        bench.driver(SERVER).free(into.buffer);
+        let other = bench.buffer(SERVER, 8);
+        assert_ne!(other.buffer, into.buffer, "still lent");
+        bench.send_all(CLIENT, pair.client, b"12345678");
+        assert!(matches!(bench.wait_for(SERVER, receive), Outcome::Received(1..)));
+        assert_eq!(bench.driver(SERVER).buffer(other.buffer), [0; 8], "untouched");
+    });
+}
+
+pub(super) fn too_many_operations_are_refused<H: Harness>() {
+    let Some(mut bench) = Bench::<H>::new(Mode::Poll) else {
+        return;
+    };
+    // Cancellations of nothing: they need no socket, and none ends before the turn.
+    let cancel = || Op::Cancel { token: Token(u64::MAX) };
+    let tokens: Vec<_> = (0..OPERATIONS_MAX).map(|_| bench.push(CLIENT, cancel())).collect();
+    let one_more = bench.driver(CLIENT).push(Token(u64::MAX), cancel());
+    assert!(matches!(one_more, Err(DriverError::Full)), "{one_more:?}");
+    let nothing = Outcome::CancelDone { found: false };
+    for token in tokens {
+        assert_eq!(bench.wait_for(CLIENT, token), nothing);
+    }
+    assert_eq!(bench.perform(CLIENT, cancel()), nothing);
+}
+
+pub(super) fn ids_are_reused_after_the_close<H: Harness>() {
+    Bench::<H>::run(|bench| {
+        let spec = SocketSpec::datagram_to("127.0.0.1:1".parse().unwrap());
+        for _ in 0..100 {
+            let socket = bench.driver(CLIENT).open(&spec).unwrap();
+            assert!(socket.0 < 10, "ids grow without bound");
+            let close = Op::Close { socket };
+            assert_eq!(bench.perform(CLIENT, close), Outcome::Closed);
+        }
+        // The parts of a segment that lie outside its buffer are a defect of the caller.
+        let data = Segment { len: 9, ..bench.buffer(CLIENT, 8) };
+        let socket = bench.driver(CLIENT).open(&spec).unwrap();
+        let send = Op::Send { socket, data, zero_copy: false };
+        let driver = bench.driver(CLIENT);
+        let push = std::panic::AssertUnwindSafe(|| driver.push(Token(u64::MAX), send));
+        assert!(std::panic::catch_unwind(push).is_err());
+    });
+}

@@ -1,0 +1,479 @@
+//! The suite that holds every backend to the contract of [`crate`].
+//!
+//! A backend joins with one line, `conformance_suite!(name, Harness);`. Each case runs once for every way of
+//! waiting, on fresh drivers, and the [`Bench`] checks throughout that each operation completes exactly once.
+
+mod bulk;
+mod control;
+mod datagrams;
+mod options;
+mod property;
+mod streams;
+mod timing;
+mod unix;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use super::epoll::EpollDriver;
+use super::sim::{SimConfig, SimDriver, SimNet};
+use super::uring::UringDriver;
+use super::{Backend, probe};
+use super::{Completion, Driver, Op, Outcome, Segment, SocketId, SocketSpec, Token, Wait};
+use crate::BackendChoice;
+use crate::clock::{Clock, MonotonicClock, SimulatedClock};
+use tare_units::{Instant, Nanos};
+
+/// How a backend is set up for the suite.
+pub(super) trait Harness: Sized {
+    type Driver: Driver;
+    /// A waiting turn sleeps, rather than leave time to the harness.
+    const SLEEPS: bool;
+
+    /// `None` where the backend cannot be had; it prints why.
+    fn new() -> Option<Self>;
+    fn driver(&mut self) -> Self::Driver;
+    fn now(&self) -> Instant;
+    /// Lets time pass, after a round of turns in which nothing completed.
+    fn idle(&mut self);
+}
+
+#[derive(Debug)]
+pub(super) struct EpollHarness;
+
+impl Harness for EpollHarness {
+    type Driver = EpollDriver;
+    const SLEEPS: bool = true;
+
+    fn new() -> Option<Self> {
+        Some(Self)
+    }
+
+    fn driver(&mut self) -> EpollDriver {
+        EpollDriver::new().unwrap()
+    }
+
+    fn now(&self) -> Instant {
+        MonotonicClock.now()
+    }
+
+    fn idle(&mut self) {}
+}
+
+#[derive(Debug)]
+pub(super) struct UringHarness;
+
+impl Harness for UringHarness {
+    type Driver = UringDriver;
+    const SLEEPS: bool = true;
+
+    fn new() -> Option<Self> {
+        match probe::choose(BackendChoice::Only(Backend::Uring)) {
+            Ok(_) => Some(Self),
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                None
+            }
+        }
+    }
+
+    fn driver(&mut self) -> UringDriver {
+        UringDriver::new().unwrap()
+    }
+
+    fn now(&self) -> Instant {
+        MonotonicClock.now()
+    }
+
+    fn idle(&mut self) {}
+}
+
+/// A wire of a configuration.
+pub(super) trait Wire {
+    fn config() -> SimConfig;
+}
+
+/// Nothing takes any time, and nothing is cut short.
+pub(super) struct Perfect;
+
+impl Wire for Perfect {
+    fn config() -> SimConfig {
+        SimConfig::default()
+    }
+}
+
+/// Every other receive and send is cut short, and everything takes its time.
+pub(super) struct Rough;
+
+impl Wire for Rough {
+    fn config() -> SimConfig {
+        SimConfig {
+            seed: 7,
+            latency: Nanos::from_micros(20),
+            jitter: Nanos::from_micros(15),
+            short_reads: 0.5,
+            short_writes: 0.5,
+            ..SimConfig::default()
+        }
+    }
+}
+
+pub(super) struct SimHarness<W> {
+    clock: SimulatedClock,
+    net: SimNet,
+    wire: std::marker::PhantomData<W>,
+}
+
+impl<W: Wire> Harness for SimHarness<W> {
+    type Driver = SimDriver;
+    const SLEEPS: bool = false;
+
+    fn new() -> Option<Self> {
+        let clock = SimulatedClock::new(Instant(1_000_000));
+        Some(Self {
+            net: SimNet::new(W::config(), clock.clone()),
+            clock,
+            wire: std::marker::PhantomData,
+        })
+    }
+
+    fn driver(&mut self) -> SimDriver {
+        self.net.driver()
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn idle(&mut self) {
+        let soon = self.now() + Nanos::from_micros(50);
+        let next = self.net.next_event().unwrap_or(soon);
+        self.clock.advance_to(next.min(soon));
+    }
+}
+
+/// How the turns of a case wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Poll,
+    Until,
+    Batch,
+    /// One after the other.
+    Mixed,
+}
+
+pub(super) const MODES: [Mode; 4] = [Mode::Poll, Mode::Until, Mode::Batch, Mode::Mixed];
+
+/// How long anything may take, by the harness's clock.
+const PATIENCE: Nanos = Nanos::from_secs(10);
+/// How long a turn of the suite waits; short, since one thread runs the turns of all parties.
+const TURN: Nanos = Nanos::from_micros(100);
+
+struct Party<D> {
+    driver: D,
+    inbox: Vec<Completion>,
+    outstanding: HashSet<Token>,
+}
+
+/// Several drivers, run in turn, with what they have handed over.
+pub(super) struct Bench<H: Harness> {
+    pub(super) harness: H,
+    parties: Vec<Party<H::Driver>>,
+    mode: Mode,
+    rounds: u64,
+    tokens: u64,
+}
+
+/// The two ends of a connection; the client is party 0, the server party 1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) listener: SocketId,
+    pub(super) client: SocketId,
+    pub(super) server: SocketId,
+}
+
+pub(super) const CLIENT: usize = 0;
+pub(super) const SERVER: usize = 1;
+
+impl<H: Harness> Bench<H> {
+    /// Runs a case in every mode, where the backend can be had.
+    pub(super) fn run(case: impl Fn(&mut Self)) {
+        for mode in MODES {
+            if let Some(mut bench) = Self::new(mode) {
+                case(&mut bench);
+            }
+        }
+    }
+
+    pub(super) fn new(mode: Mode) -> Option<Self> {
+        let mut harness = H::new()?;
+        let parties = [harness.driver(), harness.driver()];
+        let parties = parties.into_iter().map(Party::new).collect();
+        Some(Self { harness, parties, mode, rounds: 0, tokens: 0 })
+    }
+
+    pub(super) fn add_party(&mut self) -> usize {
+        let driver = self.harness.driver();
+        self.parties.push(Party::new(driver));
+        self.parties.len() - 1
+    }
+
+    pub(super) fn drop_party(&mut self, party: usize) {
+        self.parties.remove(party);
+    }
+
+    pub(super) fn driver(&mut self, party: usize) -> &mut H::Driver {
+        &mut self.parties[party].driver
+    }
+
+    pub(super) fn push(&mut self, party: usize, op: Op) -> Token {
+        let token = Token(self.tokens);
+        self.tokens += 1;
+        let party = &mut self.parties[party];
+        party.driver.push(token, op).unwrap();
+        party.outstanding.insert(token);
+        token
+    }
+
+    fn wait(&self) -> Wait {
+        let deadline = self.harness.now() + TURN;
+        let batch = Wait::Batch { completions: 4, within: Nanos::from_micros(20), deadline };
+        match (self.mode, self.rounds % 3) {
+            (Mode::Poll, _) | (Mode::Mixed, 0) => Wait::Poll,
+            (Mode::Until, _) | (Mode::Mixed, 1) => Wait::Until(deadline),
+            _ => batch,
+        }
+    }
+
+    /// One turn of each party.
+    pub(super) fn round(&mut self) {
+        let mut progressed = false;
+        for party in 0..self.parties.len() {
+            progressed |= self.turn(party);
+        }
+        self.rounds += 1;
+        if !progressed {
+            self.harness.idle();
+        }
+    }
+
+    /// One turn of one party; whether it brought anything.
+    pub(super) fn turn(&mut self, party: usize) -> bool {
+        let (now, wait) = (self.harness.now(), self.wait());
+        let party = &mut self.parties[party];
+        let before = party.inbox.len();
+        party.driver.turn(now, wait, &mut party.inbox).unwrap();
+        let new = &party.inbox[before..];
+        assert!(new.len() <= tare_units::limits::COMPLETIONS_PER_TURN);
+        for completion in new {
+            let token = completion.token;
+            if completion.more {
+                assert!(party.outstanding.contains(&token), "{completion:?}: after the last");
+            } else {
+                assert!(party.outstanding.remove(&token), "{completion:?}: a second time");
+            }
+        }
+        !new.is_empty()
+    }
+
+    /// The oldest completion of an operation that is there already.
+    pub(super) fn try_take(&mut self, party: usize, token: Token) -> Option<Completion> {
+        let inbox = &mut self.parties[party].inbox;
+        let place = inbox.iter().position(|c| c.token == token)?;
+        Some(inbox.remove(place))
+    }
+
+    /// The next completion of an operation.
+    pub(super) fn take(&mut self, party: usize, token: Token) -> Completion {
+        let end = self.harness.now() + PATIENCE;
+        loop {
+            if let Some(completion) = self.try_take(party, token) {
+                return completion;
+            }
+            let mode = self.mode;
+            assert!(self.harness.now() < end, "{token:?} never completed ({mode:?})");
+            self.round();
+        }
+    }
+
+    /// The outcome of an operation that completes once.
+    pub(super) fn wait_for(&mut self, party: usize, token: Token) -> Outcome {
+        let completion = self.take(party, token);
+        assert!(!completion.more, "{completion:?}");
+        completion.outcome
+    }
+
+    /// Pushes an operation that completes once, and waits for it.
+    pub(super) fn perform(&mut self, party: usize, op: Op) -> Outcome {
+        let token = self.push(party, op);
+        self.wait_for(party, token)
+    }
+
+    /// Runs turns for two milliseconds, so that what can happen has happened.
+    pub(super) fn settle(&mut self) {
+        let end = self.harness.now() + Nanos::from_millis(2);
+        while self.harness.now() < end {
+            self.round();
+        }
+    }
+
+    pub(super) fn is_outstanding(&self, party: usize, token: Token) -> bool {
+        self.parties[party].outstanding.contains(&token)
+    }
+
+    // ---- shorthands
+
+    pub(super) fn buffer(&mut self, party: usize, len: usize) -> Segment {
+        let buffer = self.driver(party).allocate(len).unwrap();
+        Segment { buffer, start: 0, len: len as u32 }
+    }
+
+    pub(super) fn buffer_with(&mut self, party: usize, bytes: &[u8]) -> Segment {
+        let segment = self.buffer(party, bytes.len());
+        let buffer = self.driver(party).buffer_mut(segment.buffer);
+        buffer.copy_from_slice(bytes);
+        segment
+    }
+
+    pub(super) fn listen(&mut self, party: usize, local: &str) -> (SocketId, SocketAddr) {
+        let spec = SocketSpec::listener(local.parse().unwrap());
+        let listener = self.driver(party).open(&spec).unwrap();
+        let address = self.driver(party).local_addr(listener).unwrap();
+        (listener, address)
+    }
+
+    /// A connection over loopback.
+    pub(super) fn pair(&mut self) -> Pair {
+        self.pair_at("127.0.0.1:0")
+    }
+
+    pub(super) fn pair_at(&mut self, local: &str) -> Pair {
+        let (listener, address) = self.listen(SERVER, local);
+        let accept = Op::Accept { listener, multishot: false };
+        let accept = self.push(SERVER, accept);
+        let client = self.driver(CLIENT).open(&SocketSpec::stream_to(address)).unwrap();
+        let connect = Op::Connect { socket: client, to: address };
+        assert_eq!(self.perform(CLIENT, connect), Outcome::Connected);
+        let Outcome::Accepted(server) = self.wait_for(SERVER, accept) else {
+            panic!("not accepted");
+        };
+        Pair { listener, client, server }
+    }
+
+    /// Sends all of `bytes`, however short the sends come out.
+    pub(super) fn send_all(&mut self, party: usize, socket: SocketId, bytes: &[u8]) {
+        let all = self.buffer_with(party, bytes);
+        let mut sent = 0;
+        while sent < all.len {
+            let data = Segment { start: sent, len: all.len - sent, ..all };
+            let op = Op::Send { socket, data, zero_copy: false };
+            match self.perform(party, op) {
+                Outcome::Sent(n) => sent += n,
+                other => panic!("{other:?}"),
+            }
+        }
+        self.driver(party).free(all.buffer);
+    }
+
+    /// The same in turns of that party alone.
+    pub(super) fn send_one_sided(&mut self, party: usize, socket: SocketId, bytes: &[u8]) {
+        let all = self.buffer_with(party, bytes);
+        let mut data = all;
+        while data.len > 0 {
+            let op = Op::Send { socket, data, zero_copy: false };
+            let token = self.push(party, op);
+            let done = loop {
+                self.turn(party);
+                if let Some(done) = self.try_take(party, token) {
+                    break done;
+                }
+            };
+            let Outcome::Sent(n) = done.outcome else {
+                panic!("{done:?}");
+            };
+            (data.start, data.len) = (data.start + n, data.len - n);
+        }
+        self.driver(party).free(all.buffer);
+    }
+
+    /// One receive of at most `len` bytes.
+    pub(super) fn receive(&mut self, party: usize, socket: SocketId, len: usize) -> Vec<u8> {
+        let into = self.buffer(party, len);
+        let outcome = self.perform(party, Op::Receive { socket, into });
+        let Outcome::Received(n) = outcome else {
+            panic!("{outcome:?}");
+        };
+        let bytes = self.driver(party).buffer(into.buffer)[..n as usize].to_vec();
+        self.driver(party).free(into.buffer);
+        bytes
+    }
+
+    /// Receives exactly `len` bytes, however short the receives come out.
+    pub(super) fn receive_exact(&mut self, party: usize, socket: SocketId, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < len {
+            let more = self.receive(party, socket, len - bytes.len());
+            assert!(!more.is_empty(), "ended after {} bytes", bytes.len());
+            bytes.extend(more);
+        }
+        bytes
+    }
+}
+
+impl<D> Party<D> {
+    fn new(driver: D) -> Self {
+        Self { driver, inbox: Vec::new(), outstanding: HashSet::new() }
+    }
+}
+
+/// Instantiates every case for a backend.
+macro_rules! conformance_suite {
+    ($name:ident, $harness:ty) => {
+        mod $name {
+            use super::*;
+            conformance_suite!(@cases $harness,
+                streams: [ping_pong, big_transfer_in_small_pieces, vectored_sends_go_in_order,
+                    zero_copy_completes_twice, zero_length_completes_with_zero, half_close_leaves_the_other_way_open,
+                    closing_with_unread_data_resets, refused_connect_is_told, many_connections_at_once,
+                    ipv6_and_dual_stack, multishot_accept_goes_on_until_cancelled,
+                    multishot_receive_ends_when_the_pool_is_empty, multishot_receive_reports_the_end,
+                    multishot_receive_misses_no_end,
+                    sockets_move_between_drivers],
+                control: [cancel_of_a_receive, cancel_of_an_accept, cancel_of_a_blocked_send,
+                    cancel_of_multishots, cancel_finds_nothing, cancel_in_the_turn_of_its_target,
+                    close_cancels_what_is_outstanding, a_direction_takes_one_operation, dead_ids_are_told,
+                    release_waits_for_its_operations, drop_with_operations_in_flight,
+                    a_freed_buffer_stays_until_its_receive_completes, too_many_operations_are_refused,
+                    ids_are_reused_after_the_close],
+                timing: [deadlines_are_kept_to_less_than_a_millisecond, a_waker_ends_the_wait,
+                    a_wake_before_the_wait_counts],
+                datagrams: [addresses_come_with_datagrams, what_is_too_long_is_cut_off,
+                    answers_leave_from_the_address_that_was_asked, a_connected_socket_wins_over_the_wildcard,
+                    empty_datagrams_arrive, connected_datagrams_are_sent_and_received],
+                bulk: [repeated_sends_arrive_one_by_one, repeated_sends_do_not_let_their_turn_sleep,
+                    repeated_sends_stop_at_a_full_buffer,
+                    repeated_sends_are_datagrams_of_their_own, an_error_after_sends_comes_with_the_next,
+                    repeated_sends_are_cancelled_and_reset, repeated_sends_of_nothing, what_is_discarded_is_gone,
+                    discarding_waits_and_ends_as_a_receive, discarding_takes_the_receives_place,
+                    discarding_works_on_many_sockets_at_once, zero_copy_sends_follow_each_other_unreleased],
+                options: [options_are_taken_or_refused, figures_are_those_of_a_kernel,
+                    stamps_lie_between_the_send_and_the_reaping],
+                unix: [unix_listeners_are_spoken_to, a_unix_path_that_cannot_be_reached_is_told],
+                property: [random_operations_match_the_oracle],
+            );
+        }
+    };
+    (@cases $harness:ty, $($module:ident: [$($case:ident),+],)+) => {
+        $($(
+            #[test]
+            fn $case() {
+                super::$module::$case::<$harness>();
+            }
+        )+)+
+    };
+}
+
+conformance_suite!(uring, UringHarness);
+conformance_suite!(epoll, EpollHarness);
+conformance_suite!(sim, SimHarness<Perfect>);
+conformance_suite!(sim_rough, SimHarness<Rough>);

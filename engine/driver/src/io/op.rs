@@ -1,0 +1,341 @@
+//! Operations, their completions, and the closed set of ways in which they fail.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{BufferId, DatagramFrom, PoolBuffer, SocketId};
+use tare_units::Nanos;
+use tare_units::limits::SEGMENTS_MAX;
+
+/// Names an operation to the worker that pushed it; drivers carry it and never read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// A range of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First byte.
+    pub start: u32,
+    /// How many bytes.
+    pub len: u32,
+}
+
+/// What to do. Sizes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Take connections off a listener: one, or all that come.
+    Accept {
+        /// The listener.
+        listener: SocketId,
+        /// Stay armed after the first.
+        multishot: bool,
+    },
+    /// Connect a stream, or set a datagram socket's peer.
+    Connect {
+        /// The socket.
+        socket: SocketId,
+        /// The far end.
+        to: SocketAddr,
+    },
+    /// Send on a connected socket.
+    Send {
+        /// The socket.
+        socket: SocketId,
+        /// What to send.
+        data: Segment,
+        /// Ask the kernel to send from the buffer itself.
+        zero_copy: bool,
+    },
+    /// Send a range again and again, each time as a send of its own, on a connected socket. It ends when `count`
+    /// were sent, or as soon as the kernel took a part of one only or would have to wait, and waits itself only
+    /// while nothing at all could be sent. The turn lasts as long as the sends do, so `count` bounds it.
+    SendRepeated {
+        /// The socket.
+        socket: SocketId,
+        /// What each send carries.
+        data: Segment,
+        /// How many sends at most.
+        count: u32,
+    },
+    /// Send several ranges as one.
+    SendVectored {
+        /// The socket.
+        socket: SocketId,
+        /// The ranges in order; the first `None` ends them.
+        data: [Option<Segment>; SEGMENTS_MAX],
+    },
+    /// Receive into a buffer.
+    Receive {
+        /// The socket.
+        socket: SocketId,
+        /// Where to.
+        into: Segment,
+    },
+    /// Receive from a TCP stream and throw away, without copying (`MSG_TRUNC`, `tcp(7)`). On another socket it fails.
+    Discard {
+        /// The socket.
+        socket: SocketId,
+        /// How many bytes at most.
+        len: u32,
+    },
+    /// Receive again and again into buffers of the pool, until the end of the stream or an error.
+    ReceiveMultishot {
+        /// The socket.
+        socket: SocketId,
+    },
+    /// Receive from a TCP stream with the kernel's own stamp of the arrival, where
+    /// [`SocketOption::ReceiveTimestamps`](super::SocketOption::ReceiveTimestamps) asked for it.
+    ReceiveStamped {
+        /// The socket.
+        socket: SocketId,
+        /// Where to.
+        into: Segment,
+    },
+    /// Send one datagram to an address.
+    SendTo {
+        /// The socket.
+        socket: SocketId,
+        /// What to send.
+        data: Segment,
+        /// To whom.
+        to: SocketAddr,
+        /// From which local address, on a socket that is bound to all of them.
+        source: Option<IpAddr>,
+    },
+    /// Receive one datagram with its addresses.
+    ReceiveFrom {
+        /// The socket.
+        socket: SocketId,
+        /// Where to; what is longer is cut off, and the completion says so.
+        into: Segment,
+    },
+    /// Send the end of the stream; receiving goes on.
+    HalfClose {
+        /// The socket.
+        socket: SocketId,
+    },
+    /// Close, cancelling what is outstanding.
+    Close {
+        /// The socket.
+        socket: SocketId,
+    },
+    /// Cancel the operation with that token.
+    Cancel {
+        /// Its token.
+        token: Token,
+    },
+}
+
+/// How an operation ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A connection came in; the driver holds it under this id.
+    Accepted(SocketId),
+    /// The connection stands.
+    Connected,
+    /// That many bytes were taken.
+    Sent(u32),
+    /// So much of a repeated send was taken.
+    SentRepeated {
+        /// Sends whose bytes were all taken.
+        sends: u32,
+        /// All bytes that were taken. Those above `sends` whole ones belong to a last one that was cut.
+        bytes: u64,
+    },
+    /// A zero-copy send's buffer is free again.
+    Released {
+        /// The kernel copied all the same.
+        copied: bool,
+    },
+    /// That many bytes came, or were discarded; zero is the end of the stream.
+    Received(u32),
+    /// That many bytes came into a pool buffer; no buffer at the end of the stream.
+    ReceivedInPool {
+        /// The buffer, to be recycled.
+        buffer: Option<PoolBuffer>,
+        /// Its bytes.
+        len: u32,
+    },
+    /// As [`Outcome::Received`], for a receive with a stamp.
+    ReceivedStamped {
+        /// That many bytes came; zero is the end of the stream.
+        len: u32,
+        /// When the segment that brought the last of them arrived at the host, by `CLOCK_REALTIME`: since the epoch.
+        /// On the simulated wire, by its clock. `None` without a stamp, as at the end of the stream.
+        at: Option<Nanos>,
+    },
+    /// A datagram came.
+    ReceivedFrom {
+        /// Bytes stored.
+        len: u32,
+        /// Whence, and to which local address.
+        addresses: DatagramFrom,
+        /// It was longer than the buffer.
+        truncated: bool,
+    },
+    /// The end of the stream was sent.
+    HalfClosed,
+    /// The socket is closed.
+    Closed,
+    /// The cancel was carried out, or found nothing.
+    CancelDone {
+        /// Something was there to cancel.
+        found: bool,
+    },
+    /// It failed.
+    Failed(OpError),
+}
+
+/// A completed operation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The token of its push.
+    pub token: Token,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// More completions of the same operation will come.
+    pub more: bool,
+}
+
+macro_rules! op_errors {
+    ($($(#[$doc:meta])* $variant:ident = $errno:ident,)*) => {
+        /// Why an operation failed: one variant for each errno that socket operations are documented to
+        /// give (man pages of the calls), and [`OpError::Os`] for any other.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum OpError {
+            $($(#[$doc])* $variant,)*
+            /// A second operation in the same direction of one socket, or a socket released too early.
+            Busy,
+            /// The socket id is dead.
+            BadSocket,
+            /// Another errno than those, from the named system call.
+            Os {
+                /// The system call.
+                call: &'static str,
+                /// Its errno.
+                errno: i32,
+            },
+        }
+
+        impl OpError {
+            /// Maps the errno of `call`.
+            #[must_use]
+            pub const fn from_errno(call: &'static str, errno: i32) -> Self {
+                match errno {
+                    $(libc::$errno => Self::$variant,)*
+                    _ => Self::Os { call, errno },
+                }
+            }
+
+            /// The errno's name as reports print it, for example `ECONNREFUSED`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($errno),)*
+                    Self::Busy => "EBUSY",
+                    Self::BadSocket => "EBADF",
+                    Self::Os { .. } => "unknown errno",
+                }
+            }
+
+            /// The errno, where there is one.
+            #[must_use]
+            pub const fn errno(self) -> Option<i32> {
+                match self {
+                    $(Self::$variant => Some(libc::$errno),)*
+                    Self::Os { errno, .. } => Some(errno),
+                    Self::Busy | Self::BadSocket => None,
+                }
+            }
+        }
+    };
+}
+
+op_errors! {
+    /// The far end refuses connections on that port.
+    Refused = ECONNREFUSED,
+    /// The far end reset the connection.
+    Reset = ECONNRESET,
+    /// The connection was aborted before it could be accepted.
+    Aborted = ECONNABORTED,
+    /// The kernel gave up waiting for the far end.
+    TimedOut = ETIMEDOUT,
+    /// No route to the host.
+    HostUnreachable = EHOSTUNREACH,
+    /// No route to the network.
+    NetworkUnreachable = ENETUNREACH,
+    /// The network interface is down.
+    NetworkDown = ENETDOWN,
+    /// The far end has closed; nothing more can be sent.
+    BrokenPipe = EPIPE,
+    /// The socket is not connected.
+    NotConnected = ENOTCONN,
+    /// The address, or every ephemeral port towards the far end, is in use.
+    AddressInUse = EADDRINUSE,
+    /// No ephemeral port is left, or the address is not on this machine.
+    AddressNotAvailable = EADDRNOTAVAIL,
+    /// The address family is switched off.
+    FamilyNotSupported = EAFNOSUPPORT,
+    /// Cancelled, or its socket was closed.
+    Canceled = ECANCELED,
+    /// The receive pool is empty, or the kernel's buffers are full.
+    NoBuffers = ENOBUFS,
+    /// There is no room yet, where waiting for it is the caller's: the queue of a Unix listener is full.
+    TryAgain = EAGAIN,
+    /// The path is too long for the address of a Unix socket.
+    NameTooLong = ENAMETOOLONG,
+    /// The kernel has no memory for it (or `RLIMIT_MEMLOCK` is too small).
+    NoMemory = ENOMEM,
+    /// This process has too many descriptors open (`RLIMIT_NOFILE`).
+    TooManyFiles = EMFILE,
+    /// The machine has too many descriptors open.
+    TooManyFilesSystem = ENFILE,
+    /// The datagram is too large for the path or the protocol.
+    MessageTooLong = EMSGSIZE,
+    /// Not permitted: a firewall rule, a seccomp profile, or a missing capability.
+    NotPermitted = EPERM,
+    /// Access denied: a broadcast address, the modes of a Unix socket's path, or a security module.
+    AccessDenied = EACCES,
+    /// There is nothing of that name: a congestion control, a device, a Unix socket.
+    NotFound = ENOENT,
+    /// The kernel or the protocol does not have the option.
+    NoSuchOption = ENOPROTOOPT,
+    /// The kernel does not know the operation or an argument.
+    Invalid = EINVAL,
+    /// The kernel does not have the system call.
+    NotImplemented = ENOSYS,
+    /// The protocol or socket does not support the operation.
+    NotSupported = EOPNOTSUPP,
+}
+
+impl std::fmt::Display for OpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Os { call, errno } => {
+                write!(f, "{call}: errno {errno} ({})", nix::errno::Errno::from_raw(*errno).desc())
+            }
+            Self::Busy => f.write_str("an operation is already outstanding (EBUSY)"),
+            Self::BadSocket => f.write_str("the socket is closed (EBADF)"),
+            known => {
+                let errno = known.errno().unwrap_or(0);
+                write!(f, "{} ({})", nix::errno::Errno::from_raw(errno).desc(), known.name())
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpError {}
+
+impl From<(&'static str, nix::errno::Errno)> for OpError {
+    fn from((call, errno): (&'static str, nix::errno::Errno)) -> Self {
+        Self::from_errno(call, errno as i32)
+    }
+}
+
+impl From<(&'static str, &std::io::Error)> for OpError {
+    fn from((call, error): (&'static str, &std::io::Error)) -> Self {
+        Self::from_errno(call, error.raw_os_error().unwrap_or(0))
+    }
+}

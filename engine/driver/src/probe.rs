@@ -1,0 +1,490 @@
+//! Which backend to use here, and why: found out by setting up a ring and using it, not by version numbers.
+
+use std::os::fd::OwnedFd;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::uring::UringDriver;
+use super::{
+    Backend, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, Token, Wait,
+};
+use crate::BackendChoice;
+use crate::clock::{Clock, MonotonicClock};
+use tare_units::bounds::PROBE_MAX;
+use tare_units::error::{Error, Result};
+
+/// The backend to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which.
+    pub backend: Backend,
+    /// Why that one, in words fit for the report.
+    pub reason: String,
+    /// What to type for the faster one, where it is denied.
+    pub advice: Option<String>,
+}
+
+/// Chooses the backend: for `Auto` io_uring where a try-out shows that it works, else epoll.
+///
+/// # Errors
+/// An environment error with the reason and the remedy when io_uring was asked for and does not work; a usage
+/// error for a backend that moves no real packets.
+pub fn choose(choice: BackendChoice) -> Result<Chosen> {
+    let asked = match choice {
+        BackendChoice::Auto => false,
+        BackendChoice::Only(Backend::Uring) => true,
+        BackendChoice::Only(Backend::Epoll) => {
+            return Ok(Chosen {
+                backend: Backend::Epoll,
+                reason: "asked for".to_owned(),
+                advice: None,
+            });
+        }
+        BackendChoice::Only(backend) => {
+            let message = format!("the backend {} moves no real packets", backend.name());
+            return Err(Error::usage(message).remedy("use --backend auto, uring or epoll"));
+        }
+    };
+    match try_out() {
+        Ok(step_downs) => {
+            let mut reason = "io_uring works here: what is needed of it was tried".to_owned();
+            if asked {
+                reason.insert_str(0, "asked for; ");
+            }
+            for words in step_downs {
+                reason.push_str("; ");
+                reason.push_str(&words);
+            }
+            Ok(Chosen { backend: Backend::Uring, reason, advice: None })
+        }
+        Err(trouble) => {
+            let Denial { reason, advice } = explain(&trouble, &Surroundings::look());
+            if asked {
+                let remedy = format!("use --backend epoll, or --backend auto ({advice})");
+                return Err(Error::environment(reason).remedy(remedy));
+            }
+            Ok(Chosen {
+                backend: Backend::Epoll,
+                reason: format!("{reason}; using epoll"),
+                advice: Some(advice),
+            })
+        }
+    }
+}
+
+/// Why io_uring is not used.
+#[derive(Debug)]
+enum Trouble {
+    /// The driver could not be made, or broke down.
+    Driver(DriverError),
+    /// An operation failed, or gave no answer.
+    Operation {
+        /// Its name, and the kernel that brought it.
+        what: &'static str,
+        answer: Option<OpError>,
+    },
+}
+
+impl From<DriverError> for Trouble {
+    fn from(error: DriverError) -> Self {
+        Self::Driver(error)
+    }
+}
+
+/// Makes a driver and uses it; gives its steps down.
+fn try_out() -> std::result::Result<Vec<String>, Trouble> {
+    let mut driver = UringDriver::new()?;
+    let failed = |what| move |e: OpError| Trouble::Operation { what, answer: Some(e) };
+    let (a, b) = pair().map_err(failed("socketpair"))?;
+    let a = driver.adopt(a).map_err(failed("adopting a socket"))?;
+    let b = driver.adopt(b).map_err(failed("adopting a socket"))?;
+    let buffer = driver.allocate(8)?;
+    let segment = Segment { buffer, start: 0, len: 8 };
+    let send = |socket| Op::Send { socket, data: segment, zero_copy: false };
+    let sent = |o: &Outcome| matches!(o, Outcome::Sent(8));
+    perform(&mut driver, "SEND", send(a), sent)?;
+    let receive = Op::Receive { socket: b, into: segment };
+    perform(&mut driver, "RECV", receive, |o| matches!(o, Outcome::Received(8)))?;
+    driver.provide_pool(2, 8)?;
+    perform(&mut driver, "SEND", send(b), sent)?;
+    let multishot = Op::ReceiveMultishot { socket: a };
+    let what = "multishot RECV (needs Linux 6.0)";
+    perform(&mut driver, what, multishot, |o| matches!(o, Outcome::ReceivedInPool { len: 8, .. }))?;
+    close(&mut driver, a)?;
+    Ok(driver.capabilities().step_downs.clone())
+}
+
+/// Closes a socket on which a multishot receive is armed: needs the cancellation by file.
+fn close(driver: &mut UringDriver, socket: SocketId) -> std::result::Result<(), Trouble> {
+    let what = "cancelling by file (needs Linux 6.0)";
+    perform(driver, what, Op::Close { socket }, |o| matches!(o, Outcome::Closed))
+}
+
+fn pair() -> std::result::Result<(OwnedFd, OwnedFd), OpError> {
+    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| OpError::from(("socketpair", e)))
+}
+
+/// Carries out one operation and looks at its first completion.
+fn perform(
+    driver: &mut UringDriver,
+    what: &'static str,
+    op: Op,
+    expected: impl Fn(&Outcome) -> bool,
+) -> std::result::Result<(), Trouble> {
+    /// Each operation of the try-out is waited for before the next, so all but the multishot receive, whose
+    /// later completions are looked over, could share one token.
+    const MULTISHOT: Token = Token(1);
+    const OTHER: Token = Token(0);
+    let token = match op {
+        Op::ReceiveMultishot { .. } => MULTISHOT,
+        _ => OTHER,
+    };
+    driver.push(token, op)?;
+    let deadline = MonotonicClock.now() + PROBE_MAX;
+    let mut done: Vec<Completion> = Vec::new();
+    loop {
+        let now = MonotonicClock.now();
+        driver.turn(now, Wait::Until(deadline), &mut done)?;
+        if let Some(completion) = done.iter().find(|c| c.token == token) {
+            return if expected(&completion.outcome) {
+                Ok(())
+            } else {
+                let answer = match completion.outcome {
+                    Outcome::Failed(error) => Some(error),
+                    _ => None,
+                };
+                Err(Trouble::Operation { what, answer })
+            };
+        }
+        if MonotonicClock.now() >= deadline {
+            return Err(Trouble::Operation { what, answer: None });
+        }
+    }
+}
+
+/// What decides how a refusal is to be read.
+#[derive(Debug, Clone, Default)]
+struct Surroundings {
+    /// `kernel.io_uring_disabled`, where the kernel has it (6.6).
+    io_uring_disabled: Option<u32>,
+    /// A seccomp filter lies on this thread.
+    seccomp_filter: bool,
+    /// Kernel release.
+    kernel: String,
+    /// `RLIMIT_MEMLOCK`, soft, bytes.
+    memlock_bytes: u64,
+    /// `RLIMIT_NOFILE`, soft.
+    descriptors: u64,
+}
+
+impl Surroundings {
+    fn look() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let limit = |resource| getrlimit(resource).map_or(0, |(soft, _)| soft);
+        // The thread's own status: filters are laid on threads, and `/proc/self` is the first thread's.
+        let status = read("/proc/thread-self/status");
+        Self {
+            io_uring_disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
+            seccomp_filter: status
+                .lines()
+                .filter_map(|l| l.strip_prefix("Seccomp:"))
+                .any(|mode| mode.trim() == "2"),
+            kernel: release(&read("/proc/sys/kernel/osrelease"), &read("/proc/version")),
+            memlock_bytes: limit(Resource::RLIMIT_MEMLOCK),
+            descriptors: limit(Resource::RLIMIT_NOFILE),
+        }
+    }
+}
+
+/// The kernel's release: what it says itself or, in gVisor, which has no such setting, the third word of its version.
+fn release(setting: &str, version: &str) -> String {
+    let named = setting.split_ascii_whitespace().next();
+    let release = named.or_else(|| version.split_ascii_whitespace().nth(2));
+    release.unwrap_or("unknown").to_owned()
+}
+
+/// What is said about a refusal.
+#[derive(Debug, PartialEq, Eq)]
+struct Denial {
+    /// One line: what is so.
+    reason: String,
+    /// What to type, or to do.
+    advice: String,
+}
+
+impl Denial {
+    fn new(reason: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { reason: reason.into(), advice: advice.into() }
+    }
+}
+
+const ALLOW_IN_SECCOMP: &str = "to allow it: docker run --security-opt seccomp=unconfined, or \
+    --security-opt seccomp=PROFILE.json with io_uring_setup, io_uring_enter and io_uring_register allowed; in \
+    Kubernetes securityContext.seccompProfile.type: Unconfined, or Localhost with such a profile";
+
+/// Puts into words why io_uring is not used, and what to do about it.
+fn explain(trouble: &Trouble, around: &Surroundings) -> Denial {
+    let kernel = &around.kernel;
+    let (what, source) = match trouble {
+        Trouble::Operation { what, answer } => {
+            let how = answer
+                .map_or_else(|| "gave no usable answer".to_owned(), |e| format!("failed: {e}"));
+            let reason = format!("io_uring is there, but {what} {how}");
+            return Denial::new(reason, newer(kernel));
+        }
+        Trouble::Driver(DriverError::Resources { what, source }) => (*what, *source),
+        Trouble::Driver(DriverError::Call { call, source }) => (*call, *source),
+        Trouble::Driver(error) => {
+            return Denial::new(format!("io_uring failed: {error}"), newer(kernel));
+        }
+    };
+    match source {
+        OpError::NotPermitted | OpError::AccessDenied => denied(source, around),
+        OpError::NotImplemented if around.seccomp_filter => Denial::new(
+            format!(
+                "io_uring is hidden (ENOSYS): the container's seccomp profile blocks it, or the kernel \
+                 ({kernel}) was built without it"
+            ),
+            ALLOW_IN_SECCOMP,
+        ),
+        OpError::NotImplemented => Denial::new(
+            format!(
+                "io_uring is missing (ENOSYS): the kernel ({kernel}) does not have it, or a sandbox hides it"
+            ),
+            "it needs Linux 6.0 or newer, built with CONFIG_IO_URING, and no sandbox such as gVisor",
+        ),
+        OpError::NotSupported => {
+            Denial::new(format!("io_uring lacks an operation: {what}"), newer(kernel))
+        }
+        OpError::Invalid => Denial::new(
+            format!(
+                "io_uring is refused (EINVAL from {what}): the kernel ({kernel}) is too old, or a sandbox \
+                 offers no more than a part of it, as gVisor does"
+            ),
+            newer(kernel),
+        ),
+        OpError::NoMemory => Denial::new(
+            format!(
+                "io_uring gets no memory (ENOMEM from {what}): RLIMIT_MEMLOCK is {} KiB, or the cgroup's \
+                 memory limit is reached",
+                around.memlock_bytes >> 10
+            ),
+            "raise it: ulimit -l unlimited, docker run --ulimit memlock=-1, or LimitMEMLOCK=infinity in a \
+             systemd unit",
+        ),
+        OpError::TooManyFiles | OpError::TooManyFilesSystem => Denial::new(
+            format!(
+                "io_uring gets no descriptor ({} from {what}): RLIMIT_NOFILE is {}",
+                source.name(),
+                around.descriptors
+            ),
+            "raise it: ulimit -n 65536, or docker run --ulimit nofile=65536",
+        ),
+        other => Denial::new(format!("io_uring failed: {what}: {other}"), newer(kernel)),
+    }
+}
+
+/// The ways in which a privilege is missing, the surest sign first.
+fn denied(source: OpError, around: &Surroundings) -> Denial {
+    let name = source.name();
+    match around.io_uring_disabled {
+        Some(2) => Denial::new(
+            format!(
+                "io_uring is denied ({name}): kernel.io_uring_disabled is 2, which forbids it to all"
+            ),
+            "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0",
+        ),
+        // A process that the sysctl lets pass can still be stopped by its filter, so both are named.
+        Some(1) => Denial::new(
+            format!(
+                "io_uring is denied ({name}): kernel.io_uring_disabled is 1, which forbids it without \
+                 CAP_SYS_ADMIN outside the group of kernel.io_uring_group{}",
+                if around.seccomp_filter { " (and a seccomp profile is in force)" } else { "" }
+            ),
+            "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0, or sysctl -w \
+             kernel.io_uring_group=GID for a group of yours",
+        ),
+        _ if around.seccomp_filter => Denial::new(
+            format!("io_uring is denied ({name}): the container's seccomp profile blocks it"),
+            ALLOW_IN_SECCOMP,
+        ),
+        _ => Denial::new(
+            format!(
+                "io_uring is denied ({name}), neither by seccomp nor by kernel.io_uring_disabled: a security \
+                 module forbids it"
+            ),
+            "look for the denial in the host's audit log: ausearch -m avc, or journalctl -k",
+        ),
+    }
+}
+
+fn newer(kernel: &str) -> String {
+    format!("it needs Linux 6.0 or newer; this is {kernel}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
+    use tare_units::error::Fault;
+
+    /// Runs `f` on a thread on which `syscall` fails with `errno`, as under a container's profile.
+    fn filtered<T: Send + 'static>(
+        syscall: i64,
+        errno: i32,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let run = move || {
+            let filter = SeccompFilter::new(
+                [(syscall, vec![])].into(),
+                SeccompAction::Allow,
+                SeccompAction::Errno(u32::try_from(errno).unwrap()),
+                std::env::consts::ARCH.try_into().unwrap(),
+            );
+            let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+            apply_filter(&program).unwrap();
+            f()
+        };
+        std::thread::spawn(run).join().unwrap()
+    }
+
+    #[test]
+    fn a_kernel_without_a_release_setting_is_told_by_its_version() {
+        let version = "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016";
+        assert_eq!(release("6.8.0\n", version), "6.8.0");
+        assert_eq!(release("", version), "4.4.0");
+        assert_eq!(release("", ""), "unknown");
+    }
+
+    #[test]
+    fn io_uring_is_chosen_where_it_works() {
+        let chosen = choose(BackendChoice::Auto).unwrap();
+        assert_eq!(chosen.backend, Backend::Uring, "{}", chosen.reason);
+        assert!(chosen.reason.starts_with("io_uring works here"));
+        assert_eq!(chosen.advice, None);
+        let asked = choose(BackendChoice::Only(Backend::Uring)).unwrap();
+        assert!(asked.reason.starts_with("asked for; io_uring works here"));
+        let epoll = choose(BackendChoice::Only(Backend::Epoll)).unwrap();
+        assert_eq!((epoll.backend, epoll.reason.as_str()), (Backend::Epoll, "asked for"));
+        let sim = choose(BackendChoice::Only(Backend::Sim)).unwrap_err();
+        assert_eq!(sim.fault(), Fault::Usage);
+    }
+
+    #[test]
+    fn a_seccomp_profile_that_denies_io_uring_is_named() {
+        // Whichever of the calls a profile leaves out.
+        for syscall in
+            [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register]
+        {
+            let chosen = filtered(syscall, libc::EPERM, || choose(BackendChoice::Auto)).unwrap();
+            assert_eq!(chosen.backend, Backend::Epoll);
+            assert_eq!(
+                chosen.reason,
+                "io_uring is denied (EPERM): the container's seccomp profile blocks it; using epoll"
+            );
+            let advice = chosen.advice.unwrap();
+            assert!(advice.contains("--security-opt seccomp="), "{advice}");
+            assert!(advice.contains("seccompProfile"), "{advice}");
+        }
+    }
+
+    #[test]
+    fn asking_for_what_is_denied_is_an_error_with_its_remedy() {
+        let error = filtered(libc::SYS_io_uring_setup, libc::EPERM, || {
+            choose(BackendChoice::Only(Backend::Uring)).unwrap_err()
+        });
+        assert_eq!(error.fault(), Fault::Environment);
+        assert_eq!(
+            error.message(),
+            "io_uring is denied (EPERM): the container's seccomp profile blocks it"
+        );
+        let remedy = error.advice().unwrap();
+        assert!(remedy.starts_with("use --backend epoll, or --backend auto"));
+    }
+
+    #[test]
+    fn a_profile_that_hides_io_uring_is_told_from_one_that_denies_it() {
+        let chosen = filtered(libc::SYS_io_uring_setup, libc::ENOSYS, || {
+            choose(BackendChoice::Auto).unwrap()
+        });
+        assert_eq!(chosen.backend, Backend::Epoll);
+        assert!(chosen.reason.starts_with("io_uring is hidden (ENOSYS)"), "{}", chosen.reason);
+    }
+
+    #[test]
+    fn a_sandbox_that_knows_no_setup_is_told() {
+        let chosen = filtered(libc::SYS_io_uring_setup, libc::EINVAL, || {
+            choose(BackendChoice::Auto).unwrap()
+        });
+        assert_eq!(chosen.backend, Backend::Epoll);
+        assert!(chosen.reason.contains("EINVAL"), "{}", chosen.reason);
+        assert!(chosen.reason.contains("gVisor"), "{}", chosen.reason);
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            kernel: "5.15.0".to_owned(),
+            memlock_bytes: 64 << 10,
+            descriptors: 256,
+            ..Surroundings::default()
+        }
+    }
+
+    fn check(trouble: &Trouble, around: &Surroundings, reason: &str, advice: &str) {
+        let denial = explain(trouble, around);
+        assert!(denial.reason.contains(reason), "{denial:?}");
+        assert!(denial.advice.contains(advice), "{denial:?}");
+        for text in [denial.reason, denial.advice] {
+            assert!(!text.contains('\n') && !text.contains("  "), "{text}");
+        }
+    }
+
+    fn setup(source: OpError) -> Trouble {
+        Trouble::Driver(DriverError::Resources { what: "io_uring_setup", source })
+    }
+
+    #[test]
+    fn what_denies_a_privilege_is_told_apart() {
+        for (disabled, filter, reason, advice) in [
+            (Some(2), true, "is 2, which", "io_uring_disabled=0"),
+            (Some(1), false, "CAP_SYS_ADMIN", "io_uring_group=GID"),
+            (Some(1), true, "a seccomp profile is in force", "=0"),
+            (Some(0), true, "seccomp profile blocks", "docker run"),
+            (Some(0), false, "a security module", "ausearch"),
+            (None, false, "a security module", "ausearch"),
+        ] {
+            let around =
+                Surroundings { io_uring_disabled: disabled, seccomp_filter: filter, ..around() };
+            check(&setup(OpError::NotPermitted), &around, reason, advice);
+        }
+        check(&setup(OpError::AccessDenied), &around(), "(EACCES)", "ausearch");
+    }
+
+    #[test]
+    fn each_other_refusal_has_its_reason_and_remedy() {
+        for (source, reason, advice) in [
+            (OpError::NotImplemented, "(5.15.0) does not", "6.0"),
+            (OpError::Invalid, "as gVisor does", "this is 5.15.0"),
+            (OpError::NoMemory, "MEMLOCK is 64 KiB", "ulimit -l"),
+            (OpError::TooManyFiles, "NOFILE is 256", "ulimit -n"),
+        ] {
+            check(&setup(source), &around(), reason, advice);
+        }
+        let lacks = Trouble::Driver(DriverError::Resources {
+            what: "ACCEPT (needs Linux 5.5)",
+            source: OpError::NotSupported,
+        });
+        check(&lacks, &around(), "lacks an operation: ACCEPT (needs", "this is 5.15.0");
+        let mut operation = Trouble::Operation {
+            what: "multishot RECV (needs Linux 6.0)",
+            answer: Some(OpError::Invalid),
+        };
+        check(&operation, &around(), "(needs Linux 6.0) failed: ", "this is 5.15.0");
+        if let Trouble::Operation { answer, .. } = &mut operation {
+            *answer = None;
+        }
+        check(&operation, &around(), "gave no usable answer", "newer");
+    }
+}

@@ -1,0 +1,246 @@
+//! The device that a measurement would go through: of the route to the target, or of the default route.
+
+use std::net::IpAddr;
+
+use crate::environment::device_named;
+use crate::files::Files;
+use crate::netlink::Netlink;
+use crate::resolve::resolve;
+use tare_driver::sys::device;
+use tare_driver::sys::device::{Coalescing, Rings};
+use tare_stats::result::Device;
+use tare_units::Nanos;
+use tare_units::error::{Error, Result};
+use tare_units::target::Target;
+
+/// Which route was followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Via {
+    /// No target was given.
+    DefaultRoute,
+    /// The route to this address.
+    Target(IpAddr),
+    /// There is none: why, and what shows it.
+    Nowhere(String),
+}
+
+/// A device, and what only it can be asked.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// As typed.
+    pub(super) target: Option<String>,
+    pub(super) via: Via,
+    pub(super) device: Option<Device>,
+    /// There is a card behind it, real or virtual, that interrupts.
+    pub(super) hardware: bool,
+    /// The route's own MTU, where it differs from the device's.
+    pub(super) route_mtu_bytes: Option<u32>,
+    pub(super) coalescing: Option<Coalescing>,
+    pub(super) rings: Option<Rings>,
+    pub(super) lro: Option<bool>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            target: None,
+            via: Via::Nowhere("there is no route".into()),
+            device: None,
+            hardware: false,
+            route_mtu_bytes: None,
+            coalescing: None,
+            rings: None,
+            lro: None,
+        }
+    }
+}
+
+/// Why there is nothing to examine at a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// No device.
+    NoRoute(String),
+    /// A device of the kernel's own, such as loopback, a bridge or a veth.
+    NoHardware(String),
+}
+
+impl Link {
+    /// Follows the route to `target`, as the kernel would take it now; without one the default route. Nothing is sent but
+    /// what resolving a name takes.
+    ///
+    /// # Errors
+    /// As [`resolve()`]; a usage error for a target that is made for a run.
+    pub(super) fn find(files: &Files, target: Option<&Target>, timeout: Nanos) -> Result<Self> {
+        let Some(target) = target else {
+            let found = default_device(files);
+            let via = match &found {
+                Some(_) => Via::DefaultRoute,
+                None => Via::Nowhere("there is no default route: give a TARGET".into()),
+            };
+            return Ok(found.map_or_else(Self::default, |name| Self::of(files, &name)).by(via));
+        };
+        let (name, address) = match target {
+            Target::Loopback => ("loopback".to_owned(), std::net::Ipv4Addr::LOCALHOST.into()),
+            Target::Host { host, port } => {
+                let addresses = resolve(host, *port, timeout)?;
+                let first = addresses.first().ok_or_else(|| {
+                    Error::peer(format!("{host} has no address")).remedy("give an address")
+                })?;
+                (host.clone(), first.ip())
+            }
+            Target::Veth | Target::Unix(_) => {
+                return Err(Error::usage("only a host or loopback has a route to be examined")
+                    .remedy("write HOST, or leave the target out for the default route"));
+            }
+        };
+        let mut link = Self::to(files, address);
+        link.target = Some(name);
+        Ok(link)
+    }
+
+    fn to(files: &Files, address: IpAddr) -> Self {
+        let nowhere =
+            |why: String| Self::default().by(Via::Nowhere(format!("no route to {address}: {why}")));
+        let route = match Netlink::open().and_then(|netlink| netlink.route(address)) {
+            Ok(route) => route,
+            Err(error) => return nowhere(error.to_string()),
+        };
+        let name = route
+            .device
+            .and_then(|index| nix::net::if_::if_indextoname(index).ok())
+            .and_then(|name| name.into_string().ok());
+        let Some(name) = name else {
+            return nowhere("the kernel names no device".into());
+        };
+        Self { route_mtu_bytes: route.mtu_bytes, ..Self::of(files, &name).by(Via::Target(address)) }
+    }
+
+    fn of(files: &Files, name: &str) -> Self {
+        Self {
+            hardware: files.exists(format!("/sys/class/net/{name}/device")),
+            coalescing: device::coalescing(name),
+            rings: device::rings(name),
+            lro: device::large_receive_offload(name),
+            device: Some(device_named(files, name)),
+            ..Self::default()
+        }
+    }
+
+    fn by(self, via: Via) -> Self {
+        Self { via, ..self }
+    }
+
+    /// The device's name; a word to be replaced where there is none.
+    pub(super) fn name(&self) -> &str {
+        self.device.as_ref().map_or("DEVICE", |device| &device.name)
+    }
+
+    /// The target's address.
+    pub(super) const fn address(&self) -> Option<IpAddr> {
+        match self.via {
+            Via::Target(address) => Some(address),
+            Via::DefaultRoute | Via::Nowhere(_) => None,
+        }
+    }
+
+    /// Why a check of the device has nothing to look at.
+    pub(super) fn no_route(&self) -> Option<Nothing> {
+        match (&self.via, &self.device) {
+            (Via::Nowhere(why), _) => Some(Nothing::NoRoute(why.clone())),
+            (_, None) => Some(Nothing::NoRoute("the route has no device".into())),
+            _ => None,
+        }
+    }
+
+    /// Why a check of the card behind the device has nothing to look at.
+    pub(super) fn nothing_to_examine(&self) -> Option<Nothing> {
+        let no_hardware = || (!self.hardware).then(|| Nothing::NoHardware(self.name().to_owned()));
+        self.no_route().or_else(no_hardware)
+    }
+}
+
+/// The device of the default route with the lowest metric, of IPv4 before IPv6 (`/proc/net/route`, `/proc/net/ipv6_route`).
+fn default_device(files: &Files) -> Option<String> {
+    const UP: u32 = 1;
+    const REJECT: u32 = 0x200;
+    let usable = |flags: &str| {
+        let flags = u32::from_str_radix(flags, 16).unwrap_or(0);
+        flags & UP != 0 && flags & REJECT == 0
+    };
+    let v4 = files.text("/proc/net/route").unwrap_or_default();
+    let v4 = v4.lines().skip(1).filter_map(|line| {
+        // Iface Destination Gateway Flags RefCnt Use Metric Mask …
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [name, "00000000", _, flags, _, _, metric, "00000000", ..] = words[..] else {
+            return None;
+        };
+        usable(flags).then(|| (metric.parse().unwrap_or(u64::MAX), name.to_owned()))
+    });
+    let v6 = files.text("/proc/net/ipv6_route").unwrap_or_default();
+    let v6 = v6.lines().filter_map(|line| {
+        // destination prefix source prefix next-hop metric refcount use flags device
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [to, "00", _, _, _, metric, _, _, flags, name] = words[..] else {
+            return None;
+        };
+        let metric = u64::from_str_radix(metric, 16).unwrap_or(u64::MAX);
+        let is_default = to.bytes().all(|b| b == b'0') && name != "lo";
+        (is_default && usable(flags)).then(|| (metric, name.to_owned()))
+    });
+    v4.min().or_else(|| v6.min()).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::Fixture;
+
+    const HEADER: &str =
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+
+    #[test]
+    fn the_default_route_with_the_lowest_metric_counts() {
+        let fixture = Fixture::new(&[]);
+        let device = || default_device(&fixture.files());
+        assert_eq!(device(), None);
+        let to_net = "eth9\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        fixture.write("/proc/net/route", &format!("{HEADER}{to_net}"));
+        assert_eq!(device(), None);
+        let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth6\n\
+                  00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  00000000000000000000000000000000 ffffffff 00000001 00000000 00200200 lo\n";
+        fixture.write("/proc/net/ipv6_route", v6);
+        assert_eq!(device().as_deref(), Some("eth6"));
+        let down = "eth8\t00000000\t010200C0\t0002\t0\t0\t5\t00000000\t0\t0\t0\n";
+        let slow = "wlan0\t00000000\t010200C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n";
+        let fast = "eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n";
+        let table = format!("{HEADER}{to_net}{down}{slow}{fast}");
+        fixture.write("/proc/net/route", &table);
+        assert_eq!(device().as_deref(), Some("eth0"));
+    }
+
+    #[test]
+    fn loopback_has_a_route_and_no_hardware() {
+        let files = Files::default();
+        let find = |target: &Target| Link::find(&files, Some(target), Nanos::from_secs(1));
+        let link = find(&Target::Loopback).unwrap();
+        assert_eq!((link.name(), link.hardware), ("lo", false));
+        assert_eq!(link.no_route(), None);
+        let nothing = Some(Nothing::NoHardware("lo".into()));
+        assert_eq!(link.nothing_to_examine(), nothing);
+        let error = find(&Target::Veth).unwrap_err().to_string();
+        assert!(error.contains("leave the target out"), "{error}");
+    }
+
+    #[test]
+    fn without_a_default_route_that_is_said() {
+        let fixture = Fixture::new(&[]);
+        let link = Link::find(&fixture.files(), None, Nanos::from_secs(1)).unwrap();
+        let Some(Nothing::NoRoute(why)) = link.nothing_to_examine() else {
+            panic!("{link:?}");
+        };
+        assert!(why.contains("no default route"), "{why}");
+        assert_eq!(link.name(), "DEVICE");
+    }
+}

@@ -1,0 +1,294 @@
+//! The things that are known to spoil microseconds, each with its figure and what to type against it.
+
+use tare_driver::sys::affinity::format_cpus;
+use tare_stats::result::{Environment, Warning};
+
+/// Idle states that take longer than this to leave are worth a warning, microseconds.
+pub(crate) const EXIT_LATENCY_MAX_US: u64 = 10;
+/// A conntrack table fuller than this is worth a warning, per cent.
+pub(crate) const CONNTRACK_FULL_PERCENT: u64 = 80;
+/// Clock sources that are read without leaving user space.
+const FAST_CLOCKS: [&str; 6] = [
+    "tsc",
+    "kvm-clock",
+    "arch_sys_counter",
+    "hyperv_clocksource_tsc_page",
+    "riscv_clocksource",
+    "timebase",
+];
+
+/// What the run is like, as far as it decides which warnings matter.
+#[derive(Debug, Clone, Default)]
+pub struct WarningContext {
+    /// The workers of this end spin.
+    pub spinning: bool,
+    /// The environment is the server's.
+    pub server_side: bool,
+    /// `/dev/cpu_dma_latency` is held for the run.
+    pub no_idle: bool,
+    /// CPUs that this end's workers are pinned to.
+    pub cpus: Vec<u32>,
+    /// CPUs of the other end's workers, where it runs on the same machine; else none.
+    pub other_end_cpus: Vec<u32>,
+    /// Pairs of CPUs of the two ends that are threads of one core ([`crate::cpus::Cpus::shared_cores`]).
+    pub shared_cores: Vec<(u32, u32)>,
+    /// Descriptors that this end needs; zero where that is not known.
+    pub descriptors_needed: u64,
+}
+
+/// One warning for each thing that is so in `environment` and matters in `context`.
+#[must_use]
+pub fn warnings(environment: &Environment, context: &WarningContext) -> Vec<Warning> {
+    let found = [
+        governor(environment),
+        idle_states(environment, context),
+        clock_source(environment),
+        quota(environment),
+        shared_cpus(context),
+        shared_cores(context),
+        conntrack(environment),
+        descriptors(environment, context),
+    ];
+    found
+        .into_iter()
+        .flatten()
+        .map(|(code, message, advice)| Warning {
+            code: code.to_owned(),
+            message: if context.server_side {
+                format!("at the server: {message}")
+            } else {
+                message
+            },
+            advice,
+        })
+        .collect()
+}
+
+/// Code, message and advice.
+type Found = Option<(&'static str, String, String)>;
+
+fn governor(environment: &Environment) -> Found {
+    let governor = environment.governor.as_deref()?;
+    (governor != "performance").then(|| {
+        (
+            "governor",
+            format!("the frequency governor is {governor}: the clock rate changes while measuring"),
+            "cpupower frequency-set -g performance".to_owned(),
+        )
+    })
+}
+
+fn idle_states(environment: &Environment, context: &WarningContext) -> Found {
+    // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device the CPU that
+    // takes its interrupts does.
+    let over_loopback = environment.device.as_ref().is_some_and(|d| d.name == "lo");
+    if context.no_idle || (context.spinning && over_loopback) {
+        return None;
+    }
+    let deepest = environment
+        .idle_states
+        .iter()
+        .filter(|state| !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US)
+        .max_by_key(|state| state.exit_latency_us)?;
+    Some((
+        "idle-states",
+        format!(
+            "idle CPUs take up to {} µs to wake from {}",
+            deepest.exit_latency_us, deepest.name
+        ),
+        format!("as root: --no-idle for this run, or cpupower idle-set -D {EXIT_LATENCY_MAX_US}"),
+    ))
+}
+
+/// Whether a clock source is read without entering the kernel.
+pub(crate) fn is_fast_clock(source: &str) -> bool {
+    FAST_CLOCKS.contains(&source)
+}
+
+fn clock_source(environment: &Environment) -> Found {
+    let source = environment.clock_source.as_deref()?;
+    (!is_fast_clock(source)).then(|| {
+        (
+            "clock-source",
+            format!("the clock source is {source}: each reading is slow, since it enters the kernel"),
+            "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource, where the CPU \
+             has a stable one"
+                .to_owned(),
+        )
+    })
+}
+
+fn quota(environment: &Environment) -> Found {
+    let limit = environment.cgroup_cpu_limit.filter(|&limit| limit < 2.0)?;
+    Some((
+        "cpu-quota",
+        format!("the cgroup may use {limit} CPUs: once that is used up it stands still for tens of milliseconds"),
+        "raise it to 2 or more (docker run --cpus 2, resources.limits.cpu in a pod), or --wait block".to_owned(),
+    ))
+}
+
+fn shared_cpus(context: &WarningContext) -> Found {
+    let mut both = context.cpus.clone();
+    both.retain(|cpu| context.other_end_cpus.contains(cpu));
+    (!both.is_empty()).then(|| {
+        (
+            "shares-cpu",
+            format!("both ends work on CPU {}, and wait for each other there", format_cpus(&both)),
+            "give each end CPUs of its own with --cpus, or --wait block".to_owned(),
+        )
+    })
+}
+
+fn shared_cores(context: &WarningContext) -> Found {
+    let (ours, theirs) = context.shared_cores.first()?;
+    Some((
+        "shares-core",
+        format!(
+            "CPUs {ours} and {theirs} of the two ends are threads of one core, and slow each other"
+        ),
+        "choose CPUs of different cores with --cpus (lscpu -e shows them)".to_owned(),
+    ))
+}
+
+fn conntrack(environment: &Environment) -> Found {
+    let fill = environment.conntrack?;
+    let percent = fill.used.saturating_mul(100) / fill.max.max(1);
+    (percent >= CONNTRACK_FULL_PERCENT).then(|| {
+        (
+            "conntrack-full",
+            format!(
+                "the conntrack table is {percent} % full ({} of {}): new connections may be dropped",
+                fill.used, fill.max
+            ),
+            format!(
+                "sysctl -w net.netfilter.nf_conntrack_max={}",
+                fill.max.saturating_mul(2)
+            ),
+        )
+    })
+}
+
+fn descriptors(environment: &Environment, context: &WarningContext) -> Found {
+    let limit = environment.descriptors_limit?;
+    let needed = context.descriptors_needed;
+    (needed > limit).then(|| {
+        (
+            "descriptors",
+            format!("{needed} open descriptors are needed and {limit} are allowed"),
+            format!("ulimit -n {needed}, for a container docker run --ulimit nofile={needed}"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tare_stats::result::{Device, Fill, IdleState};
+
+    fn codes(environment: &Environment, context: &WarningContext) -> Vec<String> {
+        let found = warnings(environment, context);
+        found.into_iter().map(|warning| warning.code).collect()
+    }
+
+    fn state(name: &str, exit_latency_us: u64, disabled: bool) -> IdleState {
+        IdleState { name: name.into(), exit_latency_us, disabled }
+    }
+
+    /// A machine on which everything is wrong, and a run for which all of it matters.
+    fn worst() -> (Environment, WarningContext) {
+        let environment = Environment {
+            governor: Some("powersave".into()),
+            idle_states: vec![
+                state("POLL", 0, false),
+                state("C1E", 11, false),
+                state("C3", 85, false),
+                state("C6", 133, true),
+            ],
+            clock_source: Some("hpet".into()),
+            cgroup_cpu_limit: Some(1.5),
+            conntrack: Some(Fill { used: 81, max: 100 }),
+            descriptors_limit: Some(1024),
+            ..Environment::default()
+        };
+        let context = WarningContext {
+            cpus: vec![3, 2],
+            other_end_cpus: vec![2],
+            shared_cores: vec![(3, 7)],
+            descriptors_needed: 2000,
+            ..WarningContext::default()
+        };
+        (environment, context)
+    }
+
+    #[test]
+    fn everything_wrong_is_told_with_its_figure() {
+        let (environment, context) = worst();
+        let found = warnings(&environment, &context);
+        let expected = [
+            ("governor", "powersave"),
+            ("idle-states", "85 µs to wake from C3"),
+            ("clock-source", "hpet"),
+            ("cpu-quota", "1.5 CPUs"),
+            ("shares-cpu", "CPU 2,"),
+            ("shares-core", "CPUs 3 and 7"),
+            ("conntrack-full", "81 %"),
+            ("descriptors", "2000 open descriptors"),
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (warning, (code, figure)) in found.iter().zip(expected) {
+            assert_eq!(warning.code, code);
+            assert!(warning.message.contains(figure), "{warning:?}");
+            assert!(!warning.advice.is_empty());
+        }
+        assert!(found[1].advice.contains("--no-idle"));
+    }
+
+    #[test]
+    fn a_tuned_machine_and_an_unknown_one_have_none() {
+        let tuned = Environment {
+            governor: Some("performance".into()),
+            idle_states: vec![state("C1", 2, false), state("C6", 133, true)],
+            clock_source: Some("tsc".into()),
+            cgroup_cpu_limit: Some(2.0),
+            conntrack: Some(Fill { used: 79, max: 100 }),
+            descriptors_limit: Some(1024),
+            smt: Some(true),
+            hypervisor: Some("kvm".into()),
+            busy_poll_us: Some(0),
+            ..Environment::default()
+        };
+        let context = WarningContext {
+            cpus: vec![1],
+            other_end_cpus: vec![0],
+            descriptors_needed: 1024,
+            ..WarningContext::default()
+        };
+        assert_eq!(codes(&tuned, &context), [""; 0]);
+        assert_eq!(codes(&Environment::default(), &context), [""; 0]);
+    }
+
+    #[test]
+    fn idle_states_matter_only_where_something_idles() {
+        let (mut environment, mut context) = worst();
+        let warned = |environment: &Environment, context: &WarningContext| {
+            codes(environment, context).contains(&"idle-states".to_owned())
+        };
+        let device = |name: &str| Some(Device { name: name.into(), ..Device::default() });
+        environment.device = device("lo");
+        assert!(warned(&environment, &context));
+        context.spinning = true;
+        assert!(!warned(&environment, &context));
+        environment.device = device("eth0");
+        assert!(warned(&environment, &context), "the CPU that takes the interrupts idles");
+        context.no_idle = true;
+        assert!(!warned(&environment, &context));
+    }
+
+    #[test]
+    fn the_servers_warnings_say_so() {
+        let (environment, mut context) = worst();
+        context.server_side = true;
+        let found = warnings(&environment, &context);
+        assert!(found.iter().all(|warning| warning.message.starts_with("at the server: ")));
+    }
+}

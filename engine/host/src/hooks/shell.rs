@@ -1,0 +1,473 @@
+//! A shell command, run to its end: bounded in time and in what is kept of its output.
+//!
+//! It is started in a process group of its own, so that Ctrl-C at the terminal reaches this process alone, and by
+//! vfork (which the standard library does where nothing has to be done between fork and exec): a fork would share the
+//! memory of servers that run in this process copy-on-write, and their next visit would pay for it.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use tare_units::Nanos;
+use tare_units::bounds::HOOK_GRACE_INTERRUPTED;
+use tare_units::control::Interrupt;
+use tare_units::limits::HOOK_OUTPUT_MAX;
+use tare_units::text::is_deceptive;
+
+/// The shell, as of system(3).
+pub(super) const SHELL: &str = "/bin/sh";
+/// How often it is looked whether the command ended, milliseconds. Nothing is measured meanwhile.
+const LOOK_MS: u8 = 5;
+/// Bytes read at once.
+const CHUNK: usize = 16 << 10;
+/// Lines of the output that an error shows, and characters of them.
+const LINES_SHOWN: usize = 2;
+const CHARACTERS_SHOWN: usize = 300;
+
+/// How long a command may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// In all.
+    pub(super) limit: Nanos,
+    /// From SIGTERM to SIGKILL.
+    pub(super) grace: Nanos,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By itself, or by somebody else's signal.
+    Exited(ExitStatus),
+    /// It took longer than the limit, and was ended.
+    TimedOut,
+    /// The run was interrupted, and it was ended.
+    Interrupted,
+    /// It asked for something at the terminal, which it does not have, and was ended.
+    WantedTerminal,
+    /// It could not be started.
+    NotStarted(io::Error),
+    /// Nobody knows how: its status was lost.
+    Lost,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) end: End,
+    /// The last lines that it wrote to stderr, or else to stdout, on one line; empty where it wrote nothing.
+    pub(super) said: String,
+}
+
+/// What an interrupt does to a command.
+pub(super) enum OnInterrupt<'a> {
+    /// It is ended.
+    End,
+    /// It goes on, and this is called once.
+    Tell(&'a mut dyn FnMut()),
+}
+
+/// Runs `command` with the variable `TARE_ARM` set to `arm`. What it leaves in the background is left alone, unless it is
+/// ended: then the whole process group is.
+pub(super) fn run(
+    command: &str,
+    arm: &str,
+    patience: Patience,
+    interrupt: &Interrupt,
+    mut on_interrupt: OnInterrupt<'_>,
+) -> Ended {
+    let mut is_told = false;
+    let started = Instant::now();
+    let mut running = match Running::start(command, arm) {
+        Ok(running) => running,
+        Err(error) => {
+            return Ended { end: End::NotStarted(error), said: String::new() };
+        }
+    };
+    let end = loop {
+        running.read(LOOK_MS);
+        let is_interrupted = interrupt.is_raised();
+        let look = running.look();
+        if let (State::Running, OnInterrupt::Tell(tell)) = (&look, &mut on_interrupt)
+            && is_interrupted
+            && !std::mem::replace(&mut is_told, true)
+        {
+            tell();
+        }
+        match look {
+            State::Gone => break running.reap(),
+            State::WantsTerminal => break End::WantedTerminal,
+            State::Running if is_interrupted && matches!(on_interrupt, OnInterrupt::End) => {
+                break End::Interrupted;
+            }
+            State::Running if started.elapsed() >= patience.limit.into() => break End::TimedOut,
+            State::Running => {}
+        }
+    };
+    running.read_rest();
+    // Before it is ended: shells say of the signal what is known already.
+    let said = running.last_words();
+    if !matches!(end, End::Exited(_) | End::Lost) {
+        running.kill(match end {
+            End::Interrupted => HOOK_GRACE_INTERRUPTED.min(patience.grace),
+            _ => patience.grace,
+        });
+    }
+    running.release();
+    Ended { end, said }
+}
+
+enum State {
+    Running,
+    /// Stopped because it used the terminal from the background.
+    WantsTerminal,
+    /// Ended and not reaped yet, or out of sight.
+    Gone,
+}
+
+struct Running {
+    child: Child,
+    /// Its process, and so its process group: the number is not used anew before the process is reaped.
+    group: Pid,
+    stderr: Tail,
+    stdout: Tail,
+}
+
+impl Running {
+    fn start(command: &str, arm: &str) -> io::Result<Self> {
+        let mut child = Command::new(SHELL)
+            .args(["-c", command])
+            .env("TARE_ARM", arm)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
+        Ok(Self {
+            group: Pid::from_raw(raw),
+            stderr: Tail::of(child.stderr.take().map(OwnedFd::from)),
+            stdout: Tail::of(child.stdout.take().map(OwnedFd::from)),
+            child,
+        })
+    }
+
+    /// Waits up to so long for output, and reads it. True where there was any.
+    fn read(&mut self, timeout_ms: u8) -> bool {
+        let tails = [&self.stderr, &self.stdout];
+        let mut polled: Vec<PollFd<'_>> = tails
+            .iter()
+            .filter_map(|tail| tail.source.as_ref())
+            .map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN))
+            .collect();
+        // A signal, the only failure there is, is as good as the end of the wait.
+        let _ = poll(&mut polled, PollTimeout::from(timeout_ms));
+        let mut ready = polled.into_iter().map(|polled| polled.any() == Some(true));
+        let [stderr, stdout] =
+            tails.map(|tail| tail.source.is_some() && ready.next().unwrap_or(false));
+        if stderr {
+            self.stderr.read();
+        }
+        if stdout {
+            self.stdout.read();
+        }
+        stderr || stdout
+    }
+
+    /// Where the process stands, without reaping it.
+    fn look(&self) -> State {
+        let flags = WaitPidFlag::WEXITED
+            | WaitPidFlag::WSTOPPED
+            | WaitPidFlag::WNOHANG
+            | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(self.group), flags) {
+            Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
+            // Killed by a signal without a name, or reaped by the kernel because this process was started with
+            // SIGCHLD ignored.
+            Err(_) => State::Gone,
+        }
+    }
+
+    fn reap(&mut self) -> End {
+        match self.child.try_wait() {
+            Ok(Some(status)) => End::Exited(status),
+            Ok(None) | Err(_) => End::Lost,
+        }
+    }
+
+    /// Ends the whole process group: asks, and after the grace insists.
+    fn kill(&mut self, grace: Nanos) {
+        // Until the process is reaped its group is there; and what is stopped has to go on to hear the signal.
+        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+            let _ = killpg(self.group, signal);
+        }
+        self.wait(grace);
+        // Also those of the group whose shell is gone already.
+        let _ = killpg(self.group, Signal::SIGKILL);
+        // Bounded, since what waits for a dead disk cannot even be killed.
+        self.wait(grace);
+        let _ = self.child.try_wait();
+    }
+
+    /// Waits for the end of the process, but not for longer than this.
+    fn wait(&mut self, limit: Nanos) {
+        let (started, limit) = (Instant::now(), Duration::from(limit));
+        while !matches!(self.look(), State::Gone) && started.elapsed() < limit {
+            self.read(LOOK_MS);
+        }
+    }
+
+    /// Reads what is in the pipes by now, and not until their ends: something in the background may hold them open, and
+    /// write on and on.
+    fn read_rest(&mut self) {
+        for _ in 0..=2 * HOOK_OUTPUT_MAX / CHUNK {
+            if !self.read(0) {
+                break;
+            }
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let said = self.stderr.last_words();
+        if said.is_empty() { self.stdout.last_words() } else { said }
+    }
+
+    fn release(self) {
+        self.stderr.release();
+        self.stdout.release();
+    }
+}
+
+/// The end of what comes through a pipe.
+struct Tail {
+    /// Absent after its end.
+    source: Option<File>,
+    bytes: Vec<u8>,
+}
+
+impl Tail {
+    fn of(source: Option<OwnedFd>) -> Self {
+        Self { source: source.map(File::from), bytes: Vec::new() }
+    }
+
+    /// Reads what is there; blocks where nothing is.
+    fn read(&mut self) {
+        let Some(source) = &mut self.source else {
+            return;
+        };
+        let mut chunk = [0; CHUNK];
+        match source.read(&mut chunk) {
+            Ok(0) => self.source = None,
+            Ok(length) => {
+                self.bytes.extend_from_slice(&chunk[..length]);
+                let surplus = self.bytes.len().saturating_sub(HOOK_OUTPUT_MAX);
+                self.bytes.drain(..surplus);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.source = None,
+        }
+    }
+
+    /// The last lines that say something, on one line and without what moves a terminal's cursor.
+    fn last_words(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
+        last.reverse();
+        let line: String = last.join(" / ");
+        let line: Vec<char> = line.chars().filter(|c| !is_deceptive(*c)).collect();
+        match line.len().checked_sub(CHARACTERS_SHOWN) {
+            None | Some(0) => line.into_iter().collect(),
+            Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),
+        }
+    }
+
+    /// What the command left in the background and still holds the pipe must be able to write to it: a closed one
+    /// would kill it, a full one stop it.
+    fn release(self) {
+        let Some(mut source) = self.source else {
+            return;
+        };
+        let drain = move || io::copy(&mut source, &mut io::sink());
+        // Without a thread to be had the pipe is closed, as it is in any case with the end of the run.
+        let _ = std::thread::Builder::new().name("hook-output".into()).spawn(drain);
+    }
+}
+
+/// In words: `exit code 3`, `signal 9 (SIGKILL)`.
+pub(super) fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            Ok(name) => format!("signal {signal} ({name})"),
+            Err(_) => format!("signal {signal}"),
+        },
+        (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::Fixture;
+
+    const PATIENCE: Patience =
+        Patience { limit: Nanos::from_secs(60), grace: Nanos::from_secs(10) };
+    /// For commands that would not end by themselves.
+    const SHORT: Patience =
+        Patience { limit: Nanos::from_millis(500), grace: Nanos::from_secs(10) };
+
+    fn plain(command: &str) -> Ended {
+        run(command, "tuned", PATIENCE, &Interrupt::default(), OnInterrupt::End)
+    }
+
+    fn exit_code(ended: &Ended) -> Option<i32> {
+        match &ended.end {
+            End::Exited(status) => status.code(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_end_and_the_last_words_are_told() {
+        let ended = plain("echo result; echo one >&2; echo two >&2; echo >&2; printf three >&2");
+        assert_eq!(exit_code(&ended), Some(0));
+        assert_eq!(ended.said, "two / three");
+        let ended = plain("echo \"$TARE_ARM\"; cat; exit 3");
+        assert_eq!(exit_code(&ended), Some(3));
+        assert_eq!(ended.said, "tuned", "nothing is on stdin");
+        let End::Exited(status) = plain("kill -KILL $$").end else { panic!("it did end") };
+        assert_eq!(describe(status), "signal 9 (SIGKILL)");
+    }
+
+    #[test]
+    fn more_than_is_kept_stops_nothing() {
+        let line = "x".repeat(99);
+        let ended = plain(&format!(
+            "yes {line} | head -n 10000; yes {line} | head -n 10000 >&2; printf '\\033[31mlast\\r\\n' >&2"
+        ));
+        assert_eq!(exit_code(&ended), Some(0));
+        assert!(ended.said.ends_with("x / [31mlast"), "{}", ended.said);
+
+        let mut tail = Tail::of(None);
+        tail.bytes = "é".repeat(CHARACTERS_SHOWN + 1).into_bytes();
+        assert_eq!(tail.last_words(), format!("…{}", "é".repeat(CHARACTERS_SHOWN)));
+    }
+
+    /// Whether a process is there, and is no zombie.
+    fn runs(pid: &str) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Waits for the end of a process that was killed by somebody else.
+    fn await_end(pid: &str) {
+        let started = Instant::now();
+        while runs(pid) {
+            assert!(started.elapsed() < Duration::from_secs(10), "{pid} goes on");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_takes_too_long_is_ended_with_all_its_group() {
+        let ended = run(
+            "sleep 600 & echo $!; sleep 600",
+            "a",
+            SHORT,
+            &Interrupt::default(),
+            OnInterrupt::End,
+        );
+        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
+        assert!(!ended.said.is_empty());
+        await_end(&ended.said);
+    }
+
+    #[test]
+    fn what_does_not_listen_is_killed() {
+        let patience = Patience { grace: Nanos::from_millis(20), ..SHORT };
+        let ended = run(
+            "trap '' TERM; echo $$; while :; do sleep 600; done",
+            "a",
+            patience,
+            &Interrupt::default(),
+            OnInterrupt::End,
+        );
+        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
+        assert!(!runs(&ended.said));
+        assert!(
+            !std::path::Path::new(&format!("/proc/{}", ended.said)).exists(),
+            "no zombie is left"
+        );
+    }
+
+    #[test]
+    fn what_is_told_to_end_may_tidy_up() {
+        let fixture = Fixture::new(&[("/x", "")]);
+        let path = fixture.files().path("/x");
+        let tidy = format!("echo tidy >&2; echo tidy > {}; exit 0", path.display());
+        let command = format!("echo at work >&2; trap '{tidy}' TERM; while :; do sleep 0.01; done");
+        let ended = run(&command, "a", SHORT, &Interrupt::default(), OnInterrupt::End);
+        assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
+        assert_eq!(ended.said, "at work");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "tidy\n");
+    }
+
+    #[test]
+    fn an_interrupt_ends_only_what_may_be_interrupted() {
+        let interrupt = Interrupt::default();
+        interrupt.raise();
+        let ended = run("sleep 600", "a", PATIENCE, &interrupt, OnInterrupt::End);
+        assert!(matches!(ended.end, End::Interrupted), "{ended:?}");
+        assert_eq!(exit_code(&plain("exit 7")), Some(7));
+        let mut told = 0;
+        let mut tell = || told += 1;
+        let on_interrupt = OnInterrupt::Tell(&mut tell);
+        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, on_interrupt);
+        assert_eq!((exit_code(&ended), told), (Some(7), 1), "told once");
+    }
+
+    #[test]
+    fn what_stays_in_the_background_holds_nobody_up_and_may_write_on() {
+        // It holds both pipes open, fills them more than once and fails if one is closed.
+        let fixture = Fixture::new(&[("/x", "")]);
+        let [go, done] = ["go", "done"].map(|name| fixture.files().path(name));
+        let command = format!(
+            "mkfifo {go} {done}; (read line < {go}; yes | head -c 200000 && yes | head -c 200000 >&2; echo $? > {done}) &",
+            go = go.display(),
+            done = done.display()
+        );
+        let started = Instant::now();
+        assert_eq!(exit_code(&plain(&command)), Some(0));
+        // Else it would be ended at the limit, with its shell.
+        assert!(started.elapsed() < Duration::from(PATIENCE.limit));
+        std::fs::write(&go, "go\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&done).unwrap(), "0\n");
+    }
+
+    #[test]
+    fn outputs_closed_early_are_no_end() {
+        let ended = plain("exec >&- 2>&-; sleep 0.05; exit 4");
+        assert_eq!(exit_code(&ended), Some(4));
+    }
+
+    #[test]
+    fn what_wants_the_terminal_is_ended_at_once() {
+        let ended = plain("kill -TTIN $$; exit 5");
+        assert!(matches!(ended.end, End::WantedTerminal), "{ended:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_typed_cannot_be_started() {
+        assert!(matches!(plain("a\0b").end, End::NotStarted(_)));
+    }
+}

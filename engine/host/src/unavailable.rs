@@ -1,0 +1,209 @@
+//! Why the kernel says EADDRNOTAVAIL. It means three things: there is no address of that family to send from, the address
+//! asked for is none of this machine, or every ephemeral port is taken.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::files::Files;
+use crate::inet6;
+use tare_driver::shown;
+use tare_units::error::Error;
+
+/// Why nothing can be sent to `to`, from `local` where that is given, as far as addresses are to blame; absent where they
+/// are not, so that ports are. A datagram socket tells the two apart: it needs the same addresses, and none of TCP's ports.
+#[must_use]
+pub fn address(to: SocketAddr, local: Option<SocketAddr>) -> Option<Error> {
+    let files = Files::default();
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = match UdpSocket::bind(local.unwrap_or_else(|| SocketAddr::new(any, 0))) {
+        Ok(socket) => socket,
+        Err(error) => {
+            return match (error.raw_os_error()?, local) {
+                (libc::EADDRNOTAVAIL | libc::EINVAL, Some(local)) => Some(source(&files, local)),
+                (libc::EAFNOSUPPORT, _) => Some(no_ipv6(&files, None)),
+                _ => None,
+            };
+        }
+    };
+    match socket.connect(to).err()?.raw_os_error()? {
+        libc::EADDRNOTAVAIL => Some(no_source(&files, to)),
+        libc::ENETUNREACH if to.is_ipv6() && inet6::addresses(&files).is_empty() => {
+            Some(no_ipv6(&files, None))
+        }
+        _ => None,
+    }
+}
+
+/// Why nothing can be sent from `local`, which no socket could be bound to.
+#[must_use]
+pub fn source(files: &Files, local: SocketAddr) -> Error {
+    let name = shown(local);
+    if let SocketAddr::V6(v6) = local {
+        let all = inet6::addresses(files);
+        if all.is_empty() {
+            return no_ipv6(files, None);
+        }
+        if v6.scope_id() == 0 && v6.ip().is_unicast_link_local() {
+            return Error::environment(format!(
+                "{name} is a link-local address, and it lacks its device"
+            ))
+            .remedy(format!("write {name}%eth0, say, with the device that has it"));
+        }
+        let is_it = |own: &&inet6::Own| {
+            own.ip == *v6.ip() && (v6.scope_id() == 0 || v6.scope_id() == own.index)
+        };
+        match all.iter().find(is_it) {
+            Some(own) if own.is_tentative() => return tentative(&own.device),
+            Some(own) if own.is_duplicate() => {
+                return Error::environment(format!(
+                    "another machine behind {} has the address {name}, too",
+                    own.device
+                ))
+                .remedy("give this machine another one");
+            }
+            _ => {}
+        }
+    }
+    Error::environment(format!("{name} is no address of this machine to send from"))
+        .remedy("`ip address` lists those there are, each for targets of its own family")
+}
+
+/// There is no address from which `to` is reached.
+fn no_source(files: &Files, to: SocketAddr) -> Error {
+    let SocketAddr::V6(v6) = to else {
+        return Error::environment(format!(
+            "there is no IPv4 address here to reach {} from",
+            to.ip()
+        ))
+        .remedy("`ip -4 address` lists those there are");
+    };
+    // ::1 is reached from itself alone, and a link-local address from the device that its zone names.
+    let own = inet6::addresses(files);
+    let mut own: Vec<_> =
+        own.iter().filter(|own| own.ip.is_loopback() == v6.ip().is_loopback()).collect();
+    let mut device = v6.ip().is_loopback().then(|| "lo".to_owned());
+    if v6.scope_id() != 0 {
+        own.retain(|own| own.index == v6.scope_id());
+        device = shown(to).split_once('%').map(|(_, name)| name.to_owned());
+    }
+    match own.first() {
+        None => no_ipv6(files, device.as_deref()),
+        Some(first) if own.iter().all(|own| own.is_tentative()) => tentative(&first.device),
+        Some(_) => Error::environment(format!(
+            "none of the IPv6 addresses here can be used to reach {}",
+            shown(to)
+        ))
+        .remedy("see `ip -6 address` and `ip -6 route`"),
+    }
+}
+
+/// There is no IPv6 address, on `device` or anywhere.
+fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
+    let is_off = |name: &str| {
+        files.number(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")) == Some(1)
+    };
+    let place = |device: Option<&str>| match device {
+        Some(device) => format!("on {device}"),
+        None => "here".to_owned(),
+    };
+    // Without a device of its own, the switch of all devices is the one that was most likely turned.
+    let switch = ["all"].into_iter().chain(device).find(|name| is_off(name));
+    if let Some(name) = switch {
+        // sysctl(8) takes slashes, too, so that a device's name may have a dot.
+        let name = format!("net/ipv6/conf/{name}/disable_ipv6");
+        let on = place(device.filter(|_| !is_off("all")));
+        return Error::environment(format!("IPv6 is off {on} ({name} is 1)"))
+            .remedy(format!("give an IPv4 address, or: sysctl -w {name}=0"));
+    }
+    if !files.exists("/proc/sys/net/ipv6") {
+        return Error::environment("IPv6 is off here: the kernel runs without it")
+            .remedy("give an IPv4 address");
+    }
+    let on = place(device);
+    Error::environment(format!("there is no IPv6 address {on} to send from"))
+        .remedy("give an IPv4 address (`ip -6 address` lists the IPv6 addresses there are)")
+}
+
+/// A new address is not used before the link was asked for others who have it (RFC 4862, section 5.4).
+fn tentative(device: &str) -> Error {
+    Error::environment(format!(
+        "the IPv6 address on {device} cannot be used yet: the link is still being asked whether another machine has it"
+    ))
+    .remedy("try again in two seconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::Fixture;
+
+    const LO: &str = "00000000000000000000000000000001 01 80 10 80       lo\n";
+    const SWITCHES: &str = "/proc/sys/net/ipv6/conf";
+
+    fn parsed(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn machine(addresses: &str, off: &[&str]) -> Fixture {
+        let fixture = Fixture::new(&[
+            ("/proc/net/if_inet6", addresses),
+            (&format!("{SWITCHES}/all/disable_ipv6"), "0\n"),
+        ]);
+        for name in off {
+            fixture.write(&format!("{SWITCHES}/{name}/disable_ipv6"), "1\n");
+        }
+        fixture
+    }
+
+    #[test]
+    fn what_lacks_towards_a_target_is_named() {
+        let global = "fd000000000000000000000000000005 0c 40 00 c0     eth0\n";
+        for (addresses, off, to, part) in [
+            ("", &["all", "lo"][..], "[::1]:80", "IPv6 is off here (net/ipv6/conf/all/"),
+            ("", &["lo"], "[::1]:80", "IPv6 is off on lo (net/ipv6/conf/lo/"),
+            ("", &[], "[::1]:80", "no IPv6 address on lo to send from"),
+            (LO, &[], "[2001:db8::1]:80", "no IPv6 address here to send from"),
+            (LO, &["all"], "[2001:db8::1]:80", "sysctl -w net/ipv6/conf/all/disable_ipv6=0"),
+            (global, &[], "[2001:db8::1]:80", "on eth0 cannot be used yet"),
+            (global, &[], "[fe80::1%12]:80", "on eth0 cannot be used yet"),
+            (global, &[], "[fe80::1%4000000]:80", "no IPv6 address on 4000000"),
+            ("", &[], "10.0.0.1:80", "no IPv4 address here"),
+        ] {
+            let error = no_source(&machine(addresses, off).files(), parsed(to)).to_string();
+            assert!(error.contains(part), "{to}: {error}");
+            assert!(!error.contains("ephemeral"), "{to}: {error}");
+        }
+        let without = Fixture::new(&[]);
+        let error = no_source(&without.files(), parsed("[::1]:80")).to_string();
+        assert!(error.contains("the kernel runs without it"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_source_is_named() {
+        let others = "fd000000000000000000000000000005 0c 40 00 c0     eth0\n\
+                      fd000000000000000000000000000006 0c 40 00 88     eth0\n\
+                      fe800000000000000000000000000001 0c 40 20 80     eth0\n";
+        for (addresses, off, local, part) in [
+            (others, &[][..], "[fd00::5]:0", "on eth0 cannot be used yet"),
+            (others, &[], "[fd00::6]:0", "another machine behind eth0"),
+            (others, &[], "[fd00::7]:0", "fd00::7 is no address of this machine"),
+            (others, &[], "[fe80::1]:0", "it lacks its device"),
+            (others, &[], "[fe80::1%4000000]:0", "fe80::1%4000000 is no address"),
+            ("", &["all"], "[fd00::5]:0", "IPv6 is off here"),
+            (LO, &[], "192.0.2.1:0", "192.0.2.1 is no address of this machine"),
+        ] {
+            let error = source(&machine(addresses, off).files(), parsed(local)).to_string();
+            assert!(error.contains(part), "{local}: {error}");
+        }
+    }
+
+    #[test]
+    fn where_addresses_are_fine_ports_are_to_blame() {
+        assert!(address(parsed("127.0.0.1:9"), None).is_none());
+        assert!(address(parsed("127.0.0.1:9"), Some(parsed("127.0.0.9:0"))).is_none());
+        let error = address(parsed("127.0.0.1:9"), Some(parsed("192.0.2.77:0"))).unwrap();
+        assert!(error.message().contains("192.0.2.77 is no address"), "{error}");
+    }
+}

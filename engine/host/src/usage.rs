@@ -1,0 +1,427 @@
+//! What this process and its threads used, and what was taken from them: CPU time, context switches,
+//! steal, throttling.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::{AddAssign, Sub};
+use std::os::unix::fs::FileExt as _;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+use super::cgroup::{Cgroups, Throttling};
+use super::files::Files;
+use super::process::ns_per_tick;
+
+/// CPU time and context switches, up to now or (as a difference) within a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuTimes {
+    /// In user mode, nanoseconds; the kernel's figure has steps of a microsecond or coarser.
+    pub user_ns: u64,
+    /// In the kernel, nanoseconds.
+    pub system_ns: u64,
+    /// Context switches of its own sleeping.
+    pub voluntary_switches: u64,
+    /// Context switches forced on it.
+    pub involuntary_switches: u64,
+    /// Time that a thread could have run and waited for a CPU, nanoseconds, where the kernel tells; added up, that of the
+    /// thread that waited the longest.
+    pub run_queue_ns: Option<u64>,
+}
+
+impl Sub for CpuTimes {
+    type Output = Self;
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
+            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+            voluntary_switches: self.voluntary_switches.saturating_sub(earlier.voluntary_switches),
+            involuntary_switches: self
+                .involuntary_switches
+                .saturating_sub(earlier.involuntary_switches),
+            run_queue_ns: self
+                .run_queue_ns
+                .zip(earlier.run_queue_ns)
+                .map(|(now, before)| now.saturating_sub(before)),
+        }
+    }
+}
+
+impl AddAssign for CpuTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.user_ns += other.user_ns;
+        self.system_ns += other.system_ns;
+        self.voluntary_switches += other.voluntary_switches;
+        self.involuntary_switches += other.involuntary_switches;
+        self.run_queue_ns = self.run_queue_ns.max(other.run_queue_ns);
+    }
+}
+
+/// How long a thread has waited for a CPU (`/proc/PID/task/TID/schedstat`, the kernel's `Documentation/scheduler/
+/// sched-stats.rst`): held open, so that a look is one system call without allocation.
+#[derive(Debug)]
+pub struct RunQueue(Option<File>);
+
+impl RunQueue {
+    /// Of the calling thread, whichever thread looks later.
+    #[must_use]
+    pub fn of_this_thread() -> Self {
+        Self(File::open("/proc/thread-self/schedstat").ok())
+    }
+
+    /// What the calling thread used so far, with the time that it waited.
+    #[must_use]
+    pub fn usage(&self) -> CpuTimes {
+        CpuTimes { run_queue_ns: self.wait_ns(), ..thread_usage() }
+    }
+
+    /// Nanoseconds so far; absent where the kernel keeps no such account, and then says that the thread never ran.
+    fn wait_ns(&self) -> Option<u64> {
+        let mut text = [0; 96];
+        let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
+        let mut words = text.get(..length)?.split(|byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u64>().ok();
+        let (ran, waited) = (number()?, number()?);
+        (ran > 0).then_some(waited)
+    }
+}
+
+/// What the calling thread used so far. One system call, no allocation.
+#[must_use]
+pub fn thread_usage() -> CpuTimes {
+    usage_of(UsageWho::RUSAGE_THREAD)
+}
+
+/// What this process used so far, all threads together.
+#[must_use]
+pub fn process_usage() -> CpuTimes {
+    usage_of(UsageWho::RUSAGE_SELF)
+}
+
+fn usage_of(who: UsageWho) -> CpuTimes {
+    let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+    // It fails only for a bad argument; a sandbox that lacks it has nothing to report.
+    getrusage(who).map_or_else(
+        |_| CpuTimes::default(),
+        |usage| CpuTimes {
+            user_ns: positive(usage.user_time().num_microseconds()) * 1_000,
+            system_ns: positive(usage.system_time().num_microseconds()) * 1_000,
+            voluntary_switches: positive(usage.voluntary_context_switches()),
+            involuntary_switches: positive(usage.involuntary_context_switches()),
+            run_queue_ns: None,
+        },
+    )
+}
+
+/// The id of this boot, by which two ends know that they share a machine (and containers share it).
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    Files::default().word("/proc/sys/kernel/random/boot_id")
+}
+
+/// What disturbed, or used, the machine within a span. Absent where the kernel does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Disturbance {
+    /// Time the hypervisor took from the watched CPUs, nanoseconds, in steps of a clock tick (10 ms as a rule).
+    pub steal_ns: Option<u64>,
+    /// Periods in which the cgroup was throttled.
+    pub throttled_periods: Option<u64>,
+    /// Time throttled, nanoseconds.
+    pub throttled_ns: Option<u64>,
+    /// Share of the whole machine that was busy, 0 to 1; stolen time is not counted as busy.
+    pub machine_busy: Option<f64>,
+    /// Share of the whole machine that was in soft interrupts, where received packets are worked off; within
+    /// `machine_busy`.
+    pub machine_softirq: Option<f64>,
+    /// What became of received packets before any protocol saw them.
+    pub softnet: Option<Softnet>,
+    /// What this process used, all its threads.
+    pub process: CpuTimes,
+}
+
+/// Troubles of the machine's receive path, over all CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Softnet {
+    /// Packets dropped since a CPU's backlog was full.
+    pub dropped: u64,
+    /// Times that a round of receiving ended with packets left over, its budget or its time being spent.
+    pub squeezed: u64,
+}
+
+impl Softnet {
+    /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts drops and the third
+    /// squeezes (the kernel's `softnet_seq_show`).
+    fn read(files: &Files) -> Option<Self> {
+        let text = files.text("/proc/net/softnet_stat")?;
+        text.lines()
+            .map(|line| {
+                let mut words = line.split_ascii_whitespace().skip(1);
+                let mut next = || u64::from_str_radix(words.next()?, 16).ok();
+                Some(Self { dropped: next()?, squeezed: next()? })
+            })
+            .reduce(|a, b| {
+                let (a, b) = a.zip(b)?;
+                Some(Self { dropped: a.dropped + b.dropped, squeezed: a.squeezed + b.squeezed })
+            })?
+    }
+
+    const fn since(self, earlier: Self) -> Self {
+        Self {
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+            squeezed: self.squeezed.saturating_sub(earlier.squeezed),
+        }
+    }
+}
+
+/// Two looks at the kernel's counters, and the difference.
+#[derive(Debug)]
+pub struct DisturbanceProbe {
+    files: Files,
+    cgroups: Option<Cgroups>,
+    cpus: Vec<u32>,
+    ticks: Option<Ticks>,
+    throttling: Option<Throttling>,
+    softnet: Option<Softnet>,
+    process: CpuTimes,
+}
+
+impl DisturbanceProbe {
+    /// Takes the first look, watching `cpus` for steal. Reads files: for the launching thread, outside the
+    /// measured loop.
+    #[must_use]
+    pub fn start(cpus: &[u32]) -> Self {
+        Self::start_below(Files::default(), cpus)
+    }
+
+    pub(crate) fn start_below(files: Files, cpus: &[u32]) -> Self {
+        let cgroups = Cgroups::of_self(&files);
+        Self {
+            ticks: Ticks::read(&files, cpus),
+            throttling: cgroups.as_ref().and_then(Cgroups::throttling),
+            softnet: Softnet::read(&files),
+            process: process_usage(),
+            cgroups,
+            cpus: cpus.to_vec(),
+            files,
+        }
+    }
+
+    /// Takes the second look. May be called again later, for a longer span from the same start.
+    #[must_use]
+    pub fn finish(&self) -> Disturbance {
+        let throttling = self.cgroups.as_ref().and_then(Cgroups::throttling);
+        let throttled = self.throttling.zip(throttling).map(|(a, b)| b.since(a));
+        let softnet = self.softnet.zip(Softnet::read(&self.files));
+        let ticks = self.ticks.zip(Ticks::read(&self.files, &self.cpus));
+        Disturbance {
+            steal_ns: ticks.map(|(a, b)| b.steal.saturating_sub(a.steal) * ns_per_tick()),
+            throttled_periods: throttled.map(|t| t.periods),
+            throttled_ns: throttled.map(|t| t.ns),
+            machine_busy: ticks.and_then(|(a, b)| b.share_since(a, |ticks| ticks.busy)),
+            machine_softirq: ticks.and_then(|(a, b)| b.share_since(a, |ticks| ticks.softirq)),
+            softnet: softnet.map(|(a, b)| b.since(a)),
+            process: process_usage() - self.process,
+        }
+    }
+}
+
+/// What CPUs did since boot, in clock ticks (10 ms as a rule), by `/proc/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ticks {
+    /// Taken by the hypervisor.
+    pub steal: u64,
+    /// At work.
+    pub busy: u64,
+    /// In soft interrupts, which is work too.
+    pub softirq: u64,
+    /// Everything.
+    pub total: u64,
+}
+
+/// The counters of each CPU that is online; none where the kernel does not tell.
+pub fn ticks_of_cpus(files: &Files) -> BTreeMap<u32, Ticks> {
+    let stat = files.text("/proc/stat").unwrap_or_default();
+    let lines = stat.lines().filter_map(Ticks::parse);
+    lines.filter_map(|(cpu, ticks)| Some((cpu?, ticks))).collect()
+}
+
+impl Ticks {
+    /// Stolen from the watched CPUs; busy and total of the whole machine.
+    fn read(files: &Files, cpus: &[u32]) -> Option<Self> {
+        let stat = files.text("/proc/stat")?;
+        let mut machine = None;
+        let mut steal = 0;
+        for (cpu, ticks) in stat.lines().filter_map(Self::parse) {
+            match cpu {
+                None => machine = Some(ticks),
+                Some(cpu) if cpus.contains(&cpu) => steal += ticks.steal,
+                Some(_) => {}
+            }
+        }
+        machine.map(|machine| Self { steal, ..machine })
+    }
+
+    /// A line of proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`, or that of all CPUs
+    /// together, without a number. Guest time is within user time already.
+    fn parse(line: &str) -> Option<(Option<u32>, Self)> {
+        let (cpu, counters) = line.strip_prefix("cpu")?.split_once(' ')?;
+        let counters: Vec<u64> =
+            counters.split_ascii_whitespace().map_while(|word| word.parse().ok()).take(8).collect();
+        let [user, nice, system, idle, iowait, irq, softirq, steal] = counters[..] else {
+            return None;
+        };
+        let busy = user + nice + system + irq + softirq;
+        let total = busy + idle + iowait + steal;
+        let cpu = if cpu.is_empty() { None } else { Some(cpu.parse().ok()?) };
+        let ticks = Self { steal, busy, softirq, total };
+        Some((cpu, ticks))
+    }
+
+    /// The share of the time since an earlier look that was busy, 0 to 1; absent where no time passed.
+    #[must_use]
+    pub fn busy_share_since(self, earlier: Self) -> Option<f64> {
+        self.share_since(earlier, |ticks| ticks.busy)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ticks are millions of years")]
+    fn share_since(self, earlier: Self, of: fn(Self) -> u64) -> Option<f64> {
+        let total = self.total.saturating_sub(earlier.total);
+        let part = of(self).saturating_sub(of(earlier));
+        // A sandbox that shows constant zeros knows nothing.
+        (total > 0).then(|| (part as f64 / total as f64).min(1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::fixture::Fixture;
+
+    #[test]
+    fn steal_is_that_of_the_watched_cpus_and_busy_that_of_the_machine() {
+        let fixture = Fixture::new(&[(
+            "/proc/stat",
+            "cpu  100 0 100 700 50 0 0 50 0 0\ncpu0 1 0 0 0 0 0 0 20 0 0\n\
+             cpu1 1 0 0 0 0 0 0 30 0 0\nintr 5\n",
+        )]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[1]);
+        fixture.write(
+            "/proc/stat",
+            "cpu  130 5 110 740 55 3 2 55 9 9\ncpu0 1 0 0 0 0 0 0 29 0 0\n\
+             cpu1 1 0 0 0 0 0 0 33 0 0\nintr 5\n",
+        );
+        let seen = probe.finish();
+        assert_eq!(seen.steal_ns, Some(3 * ns_per_tick()));
+        assert_eq!(seen.machine_busy, Some(0.5), "50 of 100 ticks");
+        assert_eq!(seen.machine_softirq, Some(0.02), "2 of 100 ticks");
+        assert_eq!(seen.softnet, None);
+        assert_eq!((seen.throttled_periods, seen.throttled_ns), (None, None));
+    }
+
+    #[test]
+    fn softnet_counts_over_all_cpus_in_hexadecimal() {
+        let stat = "/proc/net/softnet_stat";
+        let fixture = Fixture::new(&[(stat, "000a 0001 0002 0000\n00ff 0010 0000 0000\n")]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
+        fixture.write(stat, "000a 0001 000f 0000\n00ff 001a 0001 0000\n");
+        let expected = Softnet { dropped: 10, squeezed: 14 };
+        assert_eq!(probe.finish().softnet, Some(expected));
+        fixture.write(stat, "000a\n");
+        assert_eq!(probe.finish().softnet, None);
+    }
+
+    #[test]
+    fn throttling_is_the_difference() {
+        let stat = "/sys/fs/cgroup/cpu.stat";
+        let fixture = Fixture::new(&[
+            ("/proc/self/cgroup", "0::/\n"),
+            (stat, "nr_throttled 5\nthrottled_usec 100\n"),
+        ]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
+        fixture.write(stat, "nr_throttled 7\nthrottled_usec 350\n");
+        let seen = probe.finish();
+        assert_eq!(seen.throttled_periods, Some(2));
+        assert_eq!(seen.throttled_ns, Some(250_000));
+        assert_eq!((seen.steal_ns, seen.machine_busy), (None, None));
+    }
+
+    #[test]
+    fn a_sandbox_of_zeros_tells_nothing_about_the_machine() {
+        let fixture = Fixture::new(&[("/proc/stat", "cpu  0 0 0 0 0 0 0 0 0 0\n")]);
+        let probe = DisturbanceProbe::start_below(fixture.files(), &[0]);
+        assert_eq!(probe.finish().machine_busy, None);
+    }
+
+    #[test]
+    fn an_old_kernel_without_steal_tells_nothing() {
+        let fixture = Fixture::new(&[("/proc/stat", "cpu  1 2 3 4\ncpu0 1 2 3 4\n")]);
+        assert_eq!(Ticks::read(&fixture.files(), &[0]), None);
+    }
+
+    #[test]
+    fn each_cpu_has_its_own_ticks() {
+        let stat =
+            "cpu  9 0 0 9 0 0 0 0\ncpu0 1 0 0 7 0 0 0 2 0 0\ncpu2 3 1 1 4 1 0 0 0 0 0\nintr 5\n";
+        let fixture = Fixture::new(&[("/proc/stat", stat)]);
+        let ticks = ticks_of_cpus(&fixture.files());
+        let seen: Vec<_> = ticks.iter().map(|(cpu, t)| (*cpu, t.busy, t.total, t.steal)).collect();
+        assert_eq!(seen, [(0, 1, 10, 2), (2, 5, 10, 0)]);
+        assert!(ticks_of_cpus(&Fixture::new(&[]).files()).is_empty());
+    }
+
+    #[test]
+    fn a_thread_accounts_for_its_own_work() {
+        let (mine, others) = std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let before = thread_usage();
+                let mut spent = CpuTimes::default();
+                while spent.user_ns + spent.system_ns < 20_000_000 {
+                    spent = thread_usage() - before;
+                }
+                spent
+            });
+            let before = thread_usage();
+            let mine = worker.join().unwrap();
+            (mine, thread_usage() - before)
+        });
+        assert!(mine.user_ns + mine.system_ns >= 20_000_000);
+        assert!(others.user_ns + others.system_ns < mine.user_ns + mine.system_ns);
+        assert!(others.voluntary_switches >= 1, "it slept in the join");
+    }
+
+    #[test]
+    fn a_thread_without_a_cpu_waits_for_one() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let is_over = AtomicBool::new(false);
+        let waited = std::thread::scope(|scope| {
+            // Two threads that never sleep, on one CPU: each waits for about half of the time.
+            let spin = || {
+                let cpu = *tare_driver::sys::affinity::allowed_cpus().first().unwrap();
+                tare_driver::sys::affinity::pin_current_thread(cpu).unwrap();
+                let queue = RunQueue::of_this_thread();
+                let before = queue.usage();
+                let begun = std::time::Instant::now();
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                    if begun.elapsed().as_millis() >= 400 {
+                        break;
+                    }
+                }
+                queue.usage() - before
+            };
+            let other = scope.spawn(spin);
+            let mine = scope.spawn(spin).join().unwrap();
+            is_over.store(true, Ordering::Relaxed);
+            other.join().unwrap();
+            mine.run_queue_ns.unwrap()
+        });
+        assert!(waited >= 100_000_000, "{waited}");
+    }
+
+    #[test]
+    fn the_boot_has_an_id() {
+        let id = boot_id().unwrap();
+        assert_eq!(id.len(), 36);
+        assert_eq!(boot_id(), Some(id));
+    }
+}

@@ -1,0 +1,329 @@
+//! A network namespace behind a veth pair, made for one run and undone on every exit: the shortest path that
+//! container networks are built of.
+//!
+//! After a SIGKILL the kernel drops the namespace with its last holder, and the pair with it: within 100 ms on
+//! Linux 6.18. The link outlives its run only where something else holds the namespace, which is what the journal
+//! is for.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::ifaddrs::getifaddrs;
+
+use super::journal::{Journal, Note};
+use crate::namespace::NetworkNamespace;
+use crate::netlink::Netlink;
+use tare_driver::OpError;
+use tare_driver::sys::random;
+use tare_units::error::{Error, Result};
+
+/// Index of loopback in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+/// Name of the inner end.
+const INNER_LINK: &str = "tare0";
+/// 198.18.0.0/15, set apart for benchmarks by RFC 2544 (RFC 6890): never routed on the internet.
+const BENCHMARK_NET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const BENCHMARK_PREFIX: u8 = 15;
+/// A pair of hosts, with network and broadcast address.
+const PAIR_PREFIX: u8 = 30;
+
+/// The namespace and its link. Dropping it removes the link; the namespace goes with its last thread and socket.
+#[derive(Debug)]
+pub struct VethNamespace {
+    namespace: NetworkNamespace,
+    /// In the namespace of the thread that made it.
+    outer: Netlink,
+    link: String,
+    address: Ipv4Addr,
+    /// Taken when the link is gone.
+    note: Option<Note>,
+}
+
+impl VethNamespace {
+    /// Makes the namespace and the pair, with addresses that nothing here uses, up at both ends.
+    ///
+    /// # Errors
+    /// An environment error without the capabilities it takes, on a kernel without veth, or where the change
+    /// cannot be journaled.
+    pub fn create() -> Result<Self> {
+        Self::create_noted(&Journal::of_machine())
+    }
+
+    fn create_noted(journal: &Journal) -> Result<Self> {
+        let random = u32::from_be_bytes(random::bytes()?);
+        let link = format!("tare-{random:08x}");
+        let pair = free_pair(&used_subnets()?, random).ok_or_else(|| {
+            Error::environment("no subnet of 198.18.0.0/15 is free for the veth pair")
+                .remedy("use loopback: tare lat loopback")
+        })?;
+        let [outer_address, inner_address] = [1, 2].map(|host| Ipv4Addr::from(pair | host));
+        let step = |what: &'static str| move |error| refused(what, error);
+
+        let outer = Netlink::open().map_err(step("opening netlink"))?;
+        let namespace = NetworkNamespace::create().map_err(step("making a network namespace"))?;
+        let what = format!("the veth device {link}, and the network namespace behind it");
+        let create = NLM_F_CREATE | NLM_F_EXCL;
+        // From here on dropping `made` undoes whatever was done.
+        let made = Self {
+            note: Some(journal.note_link(&link, &what)?),
+            namespace,
+            outer,
+            link,
+            address: inner_address,
+        };
+        made.outer
+            .change(RouteNetlinkMessage::NewLink(made.pair_message()), create)
+            .map_err(step("making a veth pair"))?;
+        let outer_index = index_of(&made.link).map_err(step("finding the veth device"))?;
+        let (inner, inner_index) = made
+            .namespace
+            .inside(|| Ok((Netlink::open()?, index_of(INNER_LINK)?)))
+            .map_err(step("finding the inner veth device"))?;
+        for (netlink, index, address) in
+            [(&made.outer, outer_index, outer_address), (&inner, inner_index, inner_address)]
+        {
+            netlink
+                .change(address_message(index, address), create)
+                .map_err(step("setting an address"))?;
+        }
+        for (netlink, index) in
+            [(&inner, LOOPBACK_INDEX), (&inner, inner_index), (&made.outer, outer_index)]
+        {
+            netlink.change(up_message(index), 0).map_err(step("setting a link up"))?;
+        }
+        Ok(made)
+    }
+
+    /// The address that a server inside is reached at.
+    #[must_use]
+    pub const fn server_address(&self) -> IpAddr {
+        IpAddr::V4(self.address)
+    }
+
+    /// Moves the calling thread, and threads it starts later, into the namespace for good.
+    ///
+    /// # Errors
+    /// An environment error without the capability it takes.
+    pub fn enter_on_this_thread(&self) -> Result<()> {
+        self.namespace.enter().map_err(|error| refused("entering the network namespace", error))
+    }
+
+    /// The pair, its inner end born in the namespace.
+    fn pair_message(&self) -> LinkMessage {
+        let mut inner = LinkMessage::default();
+        inner.attributes = vec![
+            LinkAttribute::IfName(INNER_LINK.into()),
+            LinkAttribute::NetNsFd(self.namespace.raw()),
+        ];
+        let mut outer = LinkMessage::default();
+        outer.attributes = vec![
+            LinkAttribute::IfName(self.link.clone()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(inner))),
+            ]),
+        ];
+        outer
+    }
+}
+
+impl Drop for VethNamespace {
+    fn drop(&mut self) {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(self.link.clone())];
+        let removed = self.outer.change(RouteNetlinkMessage::DelLink(message), 0);
+        let gone = match removed {
+            Ok(()) => true,
+            Err(error) => error.errno() == Some(libc::ENODEV),
+        };
+        // Otherwise the entry stays, and the next start names the link.
+        if let Some(note) = self.note.take().filter(|_| gone) {
+            note.settle();
+        }
+    }
+}
+
+fn index_of(link: &str) -> std::result::Result<u32, OpError> {
+    nix::net::if_::if_nametoindex(link).map_err(|errno| ("if_nametoindex", errno).into())
+}
+
+fn up_message(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    RouteNetlinkMessage::SetLink(message)
+}
+
+fn address_message(index: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = PAIR_PREFIX;
+    message.header.index = index;
+    message.attributes =
+        vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
+    RouteNetlinkMessage::NewAddress(message)
+}
+
+fn refused(what: &str, error: OpError) -> Error {
+    match error {
+        OpError::NotPermitted | OpError::AccessDenied => Error::environment(format!(
+            "{what} is not permitted: it takes CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        ))
+        .remedy("run as root, or use loopback: tare lat loopback"),
+        OpError::NotSupported => Error::environment(format!("{what}: the kernel has no veth"))
+            .remedy("modprobe veth, or use loopback: tare lat loopback"),
+        error => Error::environment(format!("{what} failed: {error}"))
+            .remedy("use loopback: tare lat loopback"),
+    }
+}
+
+/// The IPv4 subnets of this namespace's devices, as address and mask.
+fn used_subnets() -> Result<Vec<(u32, u32)>> {
+    let interfaces = getifaddrs().map_err(|errno| {
+        Error::environment(format!("cannot list this machine's addresses: {errno}"))
+    })?;
+    let subnet = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?.as_sockaddr_in()?.ip();
+        let mask = interface.netmask.and_then(|mask| Some(mask.as_sockaddr_in()?.ip()));
+        Some((u32::from(address), mask.map_or(u32::MAX, u32::from)))
+    };
+    Ok(interfaces.filter_map(subnet).collect())
+}
+
+/// A /30 of the benchmark net that overlaps none of `used`, looked for from a random one on.
+fn free_pair(used: &[(u32, u32)], random: u32) -> Option<u32> {
+    const PAIRS: u32 = 1 << (PAIR_PREFIX - BENCHMARK_PREFIX);
+    const HOSTS: u32 = 1 << (32 - PAIR_PREFIX);
+    const MASK: u32 = !(HOSTS - 1);
+    (0..PAIRS).map(|n| u32::from(BENCHMARK_NET) + (random.wrapping_add(n) % PAIRS) * HOSTS).find(
+        |pair| {
+            used.iter().all(|(address, mask)| {
+                // Two subnets overlap where they agree in the bits that both fix.
+                let fixed = mask & MASK;
+                address & fixed != pair & fixed
+            })
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::fixture::journal;
+    use super::*;
+    use crate::files::fixture::Fixture;
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    fn address(text: &str) -> u32 {
+        text.parse::<Ipv4Addr>().unwrap().into()
+    }
+
+    #[test]
+    fn a_pair_keeps_clear_of_the_subnets_in_use() {
+        let slash = |prefix: u32| u32::MAX << (32 - prefix);
+        let text = |pair: Option<u32>| pair.map(|pair| Ipv4Addr::from(pair).to_string());
+        let used = [(address("127.0.0.1"), slash(8))];
+        assert_eq!(text(free_pair(&used, 0)).unwrap(), "198.18.0.0");
+        assert_eq!(text(free_pair(&used, 65)).unwrap(), "198.18.1.4");
+        assert_eq!(text(free_pair(&used, u32::MAX)).unwrap(), "198.19.255.252");
+        // A single address of the pair is enough to leave it.
+        let used = [(address("198.18.0.3"), u32::MAX)];
+        assert_eq!(text(free_pair(&used, 0)).unwrap(), "198.18.0.4");
+        let used = [(address("198.18.7.1"), slash(16))];
+        assert_eq!(text(free_pair(&used, 9)).unwrap(), "198.19.0.0");
+        let used = [(address("198.18.7.1"), slash(15))];
+        assert_eq!(free_pair(&used, 9), None);
+    }
+
+    #[test]
+    fn what_is_not_permitted_says_what_to_type() {
+        let error = refused("making a network namespace", OpError::NotPermitted);
+        assert!(error.advice().unwrap().contains("run as root"), "{error}");
+    }
+
+    /// A namespace, or the reason why there is none here.
+    fn make(journal: &Journal) -> Option<VethNamespace> {
+        match VethNamespace::create_noted(journal) {
+            Ok(made) => Some(made),
+            Err(error) if error.message().contains("not permitted") => {
+                eprintln!("skipped: {error}");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn exists(link: &str) -> bool {
+        nix::net::if_::if_nametoindex(link).is_ok()
+    }
+
+    #[test]
+    fn a_server_inside_is_reached_and_nothing_is_left() {
+        let fixture = Fixture::new(&[("/run/x", "")]);
+        let Some(made) = make(&journal(&fixture)) else {
+            return;
+        };
+        let link = made.link.clone();
+        assert!(exists(&link));
+        assert_eq!(fixture.files().names("/run/tare"), [format!("{link}.json")]);
+
+        let listener = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                made.enter_on_this_thread().unwrap();
+                assert!(!exists(&link), "the outer end is not inside");
+                TcpListener::bind((made.server_address(), 0)).unwrap()
+            });
+            inside.join().unwrap()
+        });
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"tare").unwrap();
+        let mut received = [0; 4];
+        let (mut server, from) = listener.accept().unwrap();
+        server.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"tare");
+        assert_ne!(from.ip(), made.server_address());
+
+        // The sockets still hold the namespace; the link goes all the same.
+        drop(made);
+        assert!(!exists(&link));
+        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing() {
+        let fixture = Fixture::new(&[("/run/x", "")]);
+        let Some(made) = make(&journal(&fixture)) else {
+            return;
+        };
+        let link = made.link.clone();
+        let result = std::thread::spawn(move || {
+            let _made = made;
+            panic!("as a defect would");
+        })
+        .join();
+        assert!(result.is_err());
+        assert!(!exists(&link));
+        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+    }
+
+    #[test]
+    fn a_link_that_somebody_else_removed_is_no_leftover() {
+        let fixture = Fixture::new(&[("/run/x", "")]);
+        let journal = journal(&fixture);
+        let Some(made) = make(&journal) else {
+            return;
+        };
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(made.link.clone())];
+        let removed = made.outer.change(RouteNetlinkMessage::DelLink(message), 0);
+        assert_eq!(removed, Ok(()));
+        drop(made);
+        assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+    }
+}

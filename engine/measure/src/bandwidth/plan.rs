@@ -1,0 +1,107 @@
+//! The plan of a bandwidth run.
+
+use std::net::SocketAddr;
+
+use tare_proto::hello::{Direction, Transport};
+use tare_proto::stream::SocketOptions;
+use tare_units::target::Target;
+
+use crate::run::plan::Common;
+#[cfg(doc)]
+use crate::run::plan::Stop;
+
+/// A bulk bandwidth run.
+#[derive(Debug, Clone)]
+pub struct BwPlan {
+    /// Against what.
+    pub target: Target,
+    /// Over what.
+    pub transport: Transport,
+    /// Bytes per send: one step each. Over UDP the size of a datagram's payload, header included.
+    pub sizes: Vec<u32>,
+    /// Concurrent streams: one step each (for each size).
+    pub streams: Vec<u32>,
+    /// Which way.
+    pub direction: Direction,
+    /// Payload over all streams, in each direction, bits per second; absent: as fast as it goes.
+    pub rate_bits_per_s: Option<f64>,
+    /// Each step ends once so much payload has been moved over all streams, in each direction, bytes; then
+    /// [`Common::stop`] and the warm-up do not count. [`Stop::Count`] counts sends, and ends likewise.
+    pub bytes: Option<u64>,
+    /// How to send.
+    pub zero_copy: ZeroCopy,
+    /// How to receive.
+    pub sink: Sink,
+    /// Options of the sockets at both ends.
+    pub socket: SocketOptions,
+    /// The local address to send from, without a port.
+    pub bind: Option<SocketAddr>,
+    /// What every measuring command has.
+    pub common: Common,
+}
+
+impl BwPlan {
+    /// One TCP stream to `target`, upwards, in sends of 128 KiB.
+    #[must_use]
+    pub fn to(target: Target) -> Self {
+        Self {
+            target,
+            transport: Transport::Tcp,
+            sizes: vec![128 << 10],
+            streams: vec![1],
+            direction: Direction::Up,
+            rate_bits_per_s: None,
+            bytes: None,
+            zero_copy: ZeroCopy::Auto,
+            sink: Sink::Copy,
+            socket: SocketOptions::default(),
+            bind: None,
+            common: Common::default(),
+        }
+    }
+}
+
+/// Whether sends go from the buffer itself (`MSG_ZEROCOPY` by io_uring's `SEND_ZC`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ZeroCopy {
+    /// Where it pays: tried during the warm-up, and given up where the kernel copies all the same.
+    #[default]
+    Auto,
+    /// Always, and the share that the kernel copied is told.
+    On,
+    /// Never.
+    Off,
+}
+
+impl ZeroCopy {
+    /// The name in flags and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What receivers of a TCP stream do with the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sink {
+    /// Have it copied into a buffer, as any application.
+    #[default]
+    Copy,
+    /// Have the kernel throw it away (`MSG_TRUNC`, tcp(7)): shows what the copy costs.
+    Discard,
+}
+
+impl Sink {
+    /// The name in flags and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Discard => "discard",
+        }
+    }
+}

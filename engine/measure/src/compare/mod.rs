@@ -1,0 +1,315 @@
+//! A comparison: the same measurement over several paths, in blocks (DESIGN D9). Each visit is a run of its own, on fresh
+//! connections; what the far ends can do is found out before, and forced on all.
+
+mod agree;
+mod arms;
+mod cells;
+mod order;
+mod overload;
+pub mod plan;
+mod told;
+mod visit;
+
+use std::collections::BTreeMap;
+
+use crate::compare::plan::ComparePlan;
+use crate::run::Finished;
+use crate::run::observe::Observer;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_host::hooks::Hooks;
+use tare_host::journal::Journal;
+use tare_stats::result::{Block, StepResult, Visit};
+use tare_units::control::Interrupt;
+use tare_units::error::{Error, Result};
+use tare_units::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN, VISIT_STEPS_MAX};
+use tare_units::{Instant, Nanos};
+
+use arms::RunningArm;
+use cells::{BlockValues, Declared};
+use order::Orders;
+use told::Told;
+use visit::Visited;
+
+/// An arm that could not be measured so many times in a row is given up: both passes of two blocks. The last visit of a
+/// pass may be the first of the next one, and whoever restarts is back a moment later.
+const FAILURES_MAX: u32 = 4;
+/// What is measured so far is handed on that often at most: it is made anew from all blocks each time.
+const REPORT_EVERY: Nanos = Nanos::from_secs(2);
+
+/// Compares paths by blocks.
+///
+/// # Errors
+/// As [`latency::measure`](crate::latency::measure); also where an arm cannot be measured at all, which is tried before the first block.
+pub fn run(
+    plan: &ComparePlan,
+    interrupt: &Interrupt,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    check(plan)?;
+    let mut comparing = Comparing::start(plan, interrupt, observer)?;
+    let prepared = comparing.agree().and_then(|()| comparing.pilot());
+    let error = match prepared {
+        Ok(()) => comparing.blocks(),
+        // What was begun was ended by the interrupt, and not by the arm; what it left behind is left all the same.
+        Err(_) if interrupt.is_raised() => comparing.unclean.take(),
+        Err(error) => return Err(comparing.unclean.take().unwrap_or(error)),
+    };
+    Ok(comparing.finish(error))
+}
+
+/// Checks what no flag can check alone.
+fn check(plan: &ComparePlan) -> Result<()> {
+    if !(COMPARE_BLOCKS_MIN..=COMPARE_BLOCKS_MAX).contains(&plan.blocks) {
+        let why = if plan.blocks < COMPARE_BLOCKS_MIN {
+            "fewer blocks give no interval of 95 %"
+        } else {
+            "more of them are no result that can be kept"
+        };
+        return Err(Error::usage(format!("--blocks {}: {why}", plan.blocks))
+            .remedy(format!("write --blocks {COMPARE_BLOCKS_MIN} to {COMPARE_BLOCKS_MAX}")));
+    }
+    if !(2..=ARMS_MAX).contains(&plan.arms.len()) {
+        let message = format!("2 to {ARMS_MAX} arms can be compared, not {}", plan.arms.len());
+        return Err(Error::usage(message).remedy("name them: tare compare a=HOST b=HOST -- lat"));
+    }
+    for (index, arm) in plan.arms.iter().enumerate() {
+        if plan.arms[..index].iter().any(|other| other.name == arm.name) {
+            let message = format!("two arms are called {}", arm.name);
+            return Err(Error::usage(message).remedy("give each a name of its own: NAME=TARGET"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that all of it can be kept: a result that holds every block is bounded by its blocks.
+fn check_amount(visits: usize, steps: usize) -> Result<()> {
+    if visits.saturating_mul(steps) <= VISIT_STEPS_MAX {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{visits} visits of {steps} steps each are more than {VISIT_STEPS_MAX} in all"
+    ))
+    .remedy("ask for fewer --blocks, arms or steps"))
+}
+
+/// The seed of what is left to chance within the visits of a block: another one in each block, so that blocks are
+/// independent, and the same for all its arms.
+const fn seed_of_block(seed: u64, number: u64) -> u64 {
+    // Weyl's sequence by the golden ratio, as SplitMix64 has it; below 2^53, as every seed.
+    seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 11
+}
+
+/// A comparison under way.
+struct Comparing<'a> {
+    plan: &'a ComparePlan,
+    interrupt: &'a Interrupt,
+    observer: &'a mut dyn Observer,
+    hooks: Hooks,
+    /// The baseline first, the A/A arm last.
+    arms: Vec<RunningArm>,
+    declared: Declared,
+    told: Told,
+    began: Instant,
+    /// When what is measured so far was last handed on.
+    reported: Instant,
+    /// Steps begun, of all that there will be, for the progress.
+    steps_done: usize,
+    steps_total: usize,
+    /// What an arm's commands changed and could not undo: whatever is measured next would be measured with it. Its advice
+    /// holds the after-command, and so it gets into no report.
+    unclean: Option<Error>,
+    blocks: Vec<Block>,
+    /// What the whole blocks came to, and the arms' part in the others.
+    values: Vec<BlockValues>,
+    /// What the pilot found: by step and measure, a value per visit.
+    pilot: BTreeMap<(usize, String), Vec<f64>>,
+    /// By step: the client's median turn that found nothing, nanoseconds, where it spins.
+    pilot_looks: Vec<f64>,
+    /// The difference that so many blocks find in four runs of five, in standard deviations of a visit.
+    detectable_spreads: Option<f64>,
+}
+
+impl<'a> Comparing<'a> {
+    fn start(
+        plan: &'a ComparePlan,
+        interrupt: &'a Interrupt,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
+        let mut told = Told::new(plan)?;
+        told.name_leftovers(observer);
+        let named = told.warnings().len();
+        let arms = arms::furnish(plan, &mut told)?;
+        let steps = arms[0].steps;
+        let visits = plan.blocks as usize * 2 * arms.len() + agree::PILOT_VISITS;
+        check_amount(visits, steps)?;
+        for warning in &told.warnings()[named..] {
+            observer.warning(warning);
+        }
+        Ok(Self {
+            plan,
+            interrupt,
+            observer,
+            hooks: Hooks::new(Journal::of_machine(), interrupt),
+            declared: Declared::of(&arms[0].measurement, &plan.quantiles),
+            arms,
+            told,
+            began: MonotonicClock.now(),
+            reported: MonotonicClock.now(),
+            steps_done: 0,
+            steps_total: visits * steps,
+            unclean: None,
+            blocks: Vec::new(),
+            values: Vec::new(),
+            pilot: BTreeMap::new(),
+            pilot_looks: Vec::new(),
+            detectable_spreads: None,
+        })
+    }
+
+    /// The blocks, one after the other. Returns what ended them early, or why an arm was given up.
+    fn blocks(&mut self) -> Option<Error> {
+        let mut orders = Orders::new(self.plan.seed, self.arms.len());
+        let mut number = 0;
+        while self.needs_block(number) {
+            number += 1;
+            if let Err(error) = self.block(number, orders.next_block()) {
+                return Some(error);
+            }
+            let now = MonotonicClock.now();
+            if self.observer.wants_reports() && now.since(self.reported) >= REPORT_EVERY {
+                let report = self.report(true);
+                self.observer.step_finished(&report);
+                self.reported = MonotonicClock.now();
+            }
+        }
+        let failed = |arm: &RunningArm| Some(arm.blame(arm.failed.as_ref()?));
+        let given_up = self.arms.iter().find_map(failed);
+        given_up.or_else(|| self.missing_blocks())
+    }
+
+    /// Blocks are missing although no arm was given up and nobody ended the run.
+    fn missing_blocks(&self) -> Option<Error> {
+        let (whole, asked) = (self.whole_blocks(), u64::from(self.plan.blocks));
+        if self.interrupt.is_raised() || whole >= asked {
+            return None;
+        }
+        let message = format!("in {whole} of {asked} blocks every arm could be measured");
+        Some(Error::peer(message).remedy("see `comparison.blocks` for what failed, and when"))
+    }
+
+    /// Whether a block follows the first `number` ones. Blocks in which a visit failed are made up for, as long as every arm
+    /// can be measured and they are not too many.
+    fn needs_block(&self, number: u64) -> bool {
+        let asked = u64::from(self.plan.blocks);
+        if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
+            return false;
+        }
+        let compared = &self.arms[1..self.arms.len() - 1];
+        if compared.iter().all(|arm| arm.failed.is_some()) {
+            return false;
+        }
+        let all_there = self.arms.iter().all(|arm| arm.failed.is_none());
+        let missing = asked > self.whole_blocks() && number < asked + asked / 2;
+        number < asked || (all_there && missing)
+    }
+
+    /// Blocks in which every arm was measured in both passes.
+    pub(crate) fn whole_blocks(&self) -> u64 {
+        self.blocks.iter().filter(|block| block.whole).count() as u64
+    }
+
+    /// One block.
+    ///
+    /// # Errors
+    /// Where going on would measure something else than was asked for: what a hook changed could not be undone.
+    fn block(&mut self, number: u64, order: Vec<usize>) -> Result<()> {
+        let passes = order.iter().chain(order.iter().rev());
+        let mut block = Block { number, ..Block::default() };
+        let mut measured: Vec<Vec<Vec<StepResult>>> = vec![Vec::new(); self.arms.len()];
+        let mut fatal = None;
+        for &arm in passes {
+            if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
+                break;
+            }
+            if self.arms[arm].failed.is_some() {
+                continue;
+            }
+            let began_at = jiff::Timestamp::now().to_string();
+            let at = MonotonicClock.now().since(self.began);
+            let mut measurement = self.arms[arm].measurement.clone();
+            let interval = overload::interval(&measurement);
+            let common = measurement.common_mut();
+            common.seed = seed_of_block(self.plan.seed, number);
+            common.interval = interval.unwrap_or(common.interval);
+            let visited = self.visit(arm, &measurement);
+            block.visits.push(Visit {
+                arm: self.arms[arm].name.clone(),
+                began_at,
+                steps: cells::visit_steps(&visited.steps),
+                error: visited.error.as_ref().map(ToString::to_string),
+            });
+            fatal = self.take(arm, at.0, visited, &mut measured[arm]);
+            if fatal.is_some() {
+                break;
+            }
+        }
+        let steps = self.arms[0].steps;
+        let is_whole = |visits: &Vec<Vec<StepResult>>| {
+            visits.len() == 2 && visits.iter().all(|visit| visit.len() == steps)
+        };
+        block.whole = measured.iter().all(is_whole);
+        let usable = |visits: Vec<Vec<StepResult>>| is_whole(&visits).then_some(visits);
+        self.values.push(BlockValues::of(
+            number,
+            measured.into_iter().map(usable).collect(),
+            &self.declared,
+        ));
+        self.blocks.push(block);
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// Keeps what a visit brought, and counts its failure. Returns what is fatal to the whole comparison.
+    fn take(
+        &mut self,
+        index: usize,
+        at_ns: u64,
+        visited: Visited,
+        measured: &mut Vec<Vec<StepResult>>,
+    ) -> Option<Error> {
+        let Visited { steps, error } = visited;
+        if let Some(what) = self.told.agreed.broken_by(&steps) {
+            let name = self.arms[index].name.clone();
+            self.told.differed(&name, &what);
+        }
+        let arm = &mut self.arms[index];
+        arm.keep(at_ns, &steps);
+        match error {
+            None => {
+                arm.failures = 0;
+                arm.visits += 1;
+                measured.push(steps);
+            }
+            Some(_) if self.interrupt.is_raised() => {}
+            Some(error) => {
+                arm.failures += 1;
+                let blamed = arm.blame(&error);
+                self.told.failed(&arm.name, &blamed);
+                if arm.failures >= FAILURES_MAX {
+                    arm.failed = Some(error);
+                }
+            }
+        }
+        self.unclean.clone()
+    }
+
+    fn finish(self, error: Option<Error>) -> Finished {
+        let interrupted = self.interrupt.is_raised();
+        let report = self.report(interrupted || error.is_some());
+        for warning in &report.warnings {
+            if !self.told.warnings().contains(warning) {
+                self.observer.warning(warning);
+            }
+        }
+        Finished { report, error, interrupted }
+    }
+}

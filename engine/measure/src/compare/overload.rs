@@ -1,0 +1,366 @@
+//! Whether what a visit measured is the path, or a queue in front of it.
+
+use super::Comparing;
+use crate::compare::plan::Measurement;
+use crate::run::plan::Stop;
+use crate::run::sweep::step_name;
+use tare_stats::compare::blocks;
+use tare_stats::histogram::Distribution;
+use tare_stats::result::{Block, Interval, StepResult, Warning};
+use tare_units::Nanos;
+
+/// Less of what was due than this was answered: the rate was not reached.
+const REACHED: f64 = 0.95;
+/// So few may be missing whatever share they are: they were under way.
+const MISSING_MAX: f64 = 10.0;
+/// A queue grows if chance alone shows growth, or shrinking, in so many blocks in at most this share of comparisons: the
+/// two-sided sign test of 6 blocks of 6 (3.1 %), of 11 of 12, of 18 of 24. Fewer than six blocks prove nothing.
+const CHANCE_MAX: f64 = 0.032;
+/// Responses wait so many times as long at the end of a visit in which a queue grew, and a request more. A queue that fills
+/// from nothing waits five times as long in the last third of a visit as in the first, one that has filled during a warm-up
+/// twice as long as the visit 1.3 times; one that keeps its length, however long, rarely differs by so much in most blocks.
+const WAITS_LONGER: f64 = 1.25;
+/// So many steps of an arm are named.
+const STEPS_SHOWN: usize = 3;
+
+/// The length of an entry of the series of the visits of `measurement`, where it is at a rate: a third of its shortest step. An
+/// entry of fewer than 20 samples has no median.
+pub(super) fn interval(measurement: &Measurement) -> Option<Nanos> {
+    let Stop::After(duration) = measurement.common().stop else {
+        return None;
+    };
+    let shortest = match measurement {
+        Measurement::Http(plan) => {
+            let stages = plan.open.as_ref()?.stages.iter();
+            stages.map(|stage| stage.duration.unwrap_or(duration)).min()
+        }
+        Measurement::Lat(plan) => plan.rate_per_s.map(|_| duration),
+        Measurement::Bw(_) => None,
+    };
+    Some(Nanos(shortest?.0.div_ceil(3).max(1)))
+}
+
+/// More than one in a hundred had no answer in time; or the target rate was not reached: what was due and neither answered
+/// nor failed is more than can have been under way on a path as fast as the fastest answer showed it to be.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+pub(super) fn is_overloaded(step: &StepResult) -> bool {
+    let operations = &step.operations;
+    // What was given up on after --timeout took longer than is known: a quantile of it is no path's.
+    if operations.timed_out * 100 > operations.completed {
+        return true;
+    }
+    let Some(target) = step.rate.target_per_s else {
+        return false;
+    };
+    let ended = operations.completed + operations.failed + operations.timed_out;
+    let missing = operations.due.saturating_sub(ended) as f64;
+    let fastest_s = step.latency.service.min_ns.unwrap_or(0) as f64 / 1e9;
+    let under_way = 2.0 * target * fastest_s;
+    missing > MISSING_MAX + under_way && (ended as f64) < REACHED * operations.due as f64
+}
+
+/// Median response times of the first third of a visit and of the last one, nanoseconds; of loads at one rate alone. Without a
+/// rate there is no queue, and under a ramp, or a load that the path carries besides, it has reason to grow.
+pub(super) fn ends(step: &StepResult) -> Option<(u64, u64)> {
+    step.rate.target_per_s?;
+    let is_ramp = step.params.http.as_ref().is_some_and(|http| http.rate_to_per_s.is_some());
+    if is_ramp || step.params.under_load.is_some() {
+        return None;
+    }
+    let third = step.intervals.len() / 3;
+    let last = step.intervals.len() - third;
+    Some((median(&step.intervals[..third])?, median(&step.intervals[last..])?))
+}
+
+/// Of several entries together, from their merged histograms.
+fn median(entries: &[Interval]) -> Option<u64> {
+    if let [entry] = entries {
+        return entry.p50_ns;
+    }
+    let mut all = Distribution::uncensored();
+    for entry in entries {
+        // None where nothing was answered in it.
+        if let Some(hdr) = &entry.hdr {
+            all.merge(&Distribution::decode(hdr).ok()?);
+        }
+    }
+    all.quantile(50.0).map(|median| median.value_ns)
+}
+
+/// A queue that grew in most blocks: medians over them of the response times of the first and last thirds of their visits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Growth {
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// Whether the queue grows while it is measured at `target` requests per second, on a path whose fastest answer took
+/// `fastest_ns`. By Little's law (1961) it grew by the rate times what responses take longer at the end. Each visit begins with
+/// an empty queue: close to its capacity, where it takes longer than a visit until the queue has its length, one that would be
+/// stable in the end grows too, and its latencies are as little those of the path.
+///
+/// The sign test over blocks assumes nothing of how long queues are, and one disturbed block decides nothing.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "nanoseconds of a response stay below 2^52"
+)]
+fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
+    let waits = |response: u64| response.saturating_sub(fastest_ns) as f64 / 1e9;
+    // In requests, beyond what a queue that grew has at least.
+    let grown_by =
+        |&(first, last): &(u64, u64)| target * (waits(last) - WAITS_LONGER * waits(first)) - 1.0;
+    let grown: Vec<f64> = ends.iter().map(grown_by).collect();
+    if blocks::median(&grown)? <= 0.0 || blocks::sign_test(&grown)? > CHANCE_MAX {
+        return None;
+    }
+    let middle = |of: fn(&(u64, u64)) -> u64| {
+        let values: Vec<f64> = ends.iter().map(|ends| of(ends) as f64).collect();
+        Some(blocks::median(&values)? as u64)
+    };
+    Some(Growth { first_ns: middle(|ends| ends.0)?, last_ns: middle(|ends| ends.1)? })
+}
+
+impl Comparing<'_> {
+    /// In most of the blocks one of the two was overloaded; or the queue of one of them grows.
+    pub(super) fn is_cell_overloaded(&self, arm: usize, step: usize) -> bool {
+        let told: Vec<bool> = self
+            .values
+            .iter()
+            .filter_map(|block| {
+                let baseline = block.is_overloaded(0, step)?;
+                Some(baseline || block.is_overloaded(arm, step)?)
+            })
+            .collect();
+        let overloaded = told.iter().filter(|overloaded| **overloaded).count();
+        let grows = |arm: usize| self.growth(arm, step).is_some();
+        overloaded * 2 > told.len() || grows(0) || grows(arm)
+    }
+
+    fn growth(&self, arm: usize, step: usize) -> Option<Growth> {
+        let arm = &self.arms[arm];
+        let measured = arm.measured.get(step)?;
+        let target = measured.first()?.1.rate.target_per_s?;
+        let fastest = measured.iter().filter_map(|(_, step)| step.latency.service.min_ns);
+        let of_block = |block: &Block| {
+            let visits = block.visits.iter();
+            let steps = visits
+                .filter(|visit| visit.arm == arm.name && visit.error.is_none())
+                .filter_map(|visit| visit.steps.get(step));
+            let ends = steps.filter_map(|step| step.response_first_ns.zip(step.response_last_ns));
+            // The visits of a block are one draw, with the same random arrivals: the one in which it grew least.
+            ends.min_by_key(|&(first, last)| i128::from(last) - i128::from(first))
+        };
+        let ends: Vec<(u64, u64)> = self.blocks.iter().filter_map(of_block).collect();
+        growth(target, fastest.min().unwrap_or(0), &ends)
+    }
+
+    /// Names the arms whose queue grows, and in which step.
+    pub(super) fn growing(&self) -> Vec<Warning> {
+        let arms = (0..self.arms.len()).filter_map(|arm| self.growing_of(arm));
+        arms.collect()
+    }
+
+    fn growing_of(&self, index: usize) -> Option<Warning> {
+        let arm = &self.arms[index];
+        let grown: Vec<(usize, Growth)> =
+            (0..arm.steps).filter_map(|step| Some((step, self.growth(index, step)?))).collect();
+        let told = |(step, growth): &(usize, Growth)| {
+            let measured = arm.measured[*step].first().filter(|_| arm.steps > 1);
+            let at = measured.map(|(_, step)| format!("{}: ", step_name(&step.params)));
+            let (first, last) = (Nanos(growth.first_ns), Nanos(growth.last_ns));
+            format!("{}from {first} to {last}", at.unwrap_or_default())
+        };
+        let shown: Vec<String> = grown.iter().take(STEPS_SHOWN).map(told).collect();
+        let more = match grown.len().saturating_sub(STEPS_SHOWN) {
+            _ if shown.is_empty() => return None,
+            0 => String::new(),
+            more => format!(", and in {more} other steps"),
+        };
+        let has_goodput = self.declared.declared().any(|measure| measure.name == "goodput");
+        Some(Warning {
+            code: "queue-grows".to_owned(),
+            message: format!(
+                "{}: its queue grows while it is measured; between the first and the last third of a visit the median response goes \
+                 {}{more}",
+                arm.name,
+                shown.join(", ")
+            ),
+            advice: if has_goodput {
+                "its latencies are those of a queue: ask for a lower rate, or compare the goodput"
+            } else {
+                "its latencies are those of a queue: ask for a lower --rate"
+            }
+            .to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_xoshiro::SplitMix64;
+    use rand_xoshiro::rand_core::{Rng, SeedableRng};
+
+    use super::*;
+    use tare_stats::result::{HttpParams, Params, Rate};
+
+    /// A visit of 500 ms in `entries`, each with the response time that `response_ns` gives its middle, ms.
+    fn visit(entries: u32, response_ns: &dyn Fn(f64) -> f64) -> StepResult {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "made-up times, positive"
+        )]
+        let entry = |index: u32| {
+            let middle_ms = (f64::from(index) + 0.5) * 500.0 / f64::from(entries);
+            let response = Nanos(response_ns(middle_ms) as u64);
+            let mut answers = Distribution::uncensored();
+            (0..10).for_each(|_| answers.record(response));
+            Interval {
+                completed: 10,
+                p50_ns: Some(response.0),
+                hdr: Some(answers.encode()),
+                ..Interval::default()
+            }
+        };
+        StepResult {
+            rate: Rate { target_per_s: Some(1_000.0), ..Rate::default() },
+            intervals: (0..entries).map(entry).collect(),
+            ..StepResult::default()
+        }
+    }
+
+    fn ends_of(response_ns: impl Fn(f64) -> f64) -> (u64, u64) {
+        ends(&visit(3, &response_ns)).expect("at a rate")
+    }
+
+    /// Responses on a path of `path_ms` to a queue that takes 1 ms each, after a warm-up of so long at this load.
+    fn filling(path_ms: f64, load: f64, warmup_ms: f64) -> (u64, u64) {
+        ends_of(|at_ms| (path_ms + (load - 1.0) * (at_ms + warmup_ms)) * 1e6)
+    }
+
+    #[test]
+    fn a_queue_that_fills_slowly_grows() {
+        for (path_ms, load, warmup_ms) in [
+            (1.0, 1.01, 100.0),
+            (1.0, 1.03, 100.0),
+            (1.0, 2.0, 100.0),
+            // Far away, where the wait is a small part of the response; and begun long before.
+            (10.0, 1.03, 100.0),
+            (1.0, 1.02, 1_000.0),
+        ] {
+            let path_ns = (path_ms * 1e6) as u64;
+            let ends = vec![filling(path_ms, load, warmup_ms); 24];
+            let found = growth(1_000.0 * load, path_ns, &ends);
+            assert!(found.is_some(), "{path_ms} ms, {load}, {warmup_ms} ms");
+        }
+    }
+
+    #[test]
+    fn what_keeps_its_length_or_shrinks_does_not_grow() {
+        let long = vec![ends_of(|_| 50e6); 24];
+        assert_eq!(growth(1_000.0, 1_000_000, &long), None);
+        let shrinks = vec![ends_of(|at_ms| 1e6 + (500.0 - at_ms) * 1e5); 24];
+        assert_eq!(growth(1_000.0, 1_000_000, &shrinks), None);
+        assert_eq!(growth(1_000.0, 0, &[]), None);
+    }
+
+    /// A path that becomes slower without anything to queue, from 20 to 100 µs.
+    #[test]
+    fn less_than_a_request_more_is_no_queue() {
+        let ends = vec![ends_of(|at_ms| 20e3 + at_ms * 160.0); 24];
+        assert_eq!(growth(1_000.0, 20_000, &ends), None);
+        let found = growth(50_000.0, 20_000, &ends);
+        assert!(found.is_some(), "of 50,000/s it is three");
+    }
+
+    /// A lost segment, a throttled moment: 100 ms in the last third of most blocks, or in the first of another.
+    #[test]
+    fn what_befalls_some_blocks_decides_nothing() {
+        let mut ends = vec![ends_of(|_| 100e3); 12];
+        for block in &mut ends[..10] {
+            block.1 += 100_000_000;
+        }
+        assert_eq!(growth(1_000.0, 80_000, &ends), None);
+        let mut grows = vec![filling(1.0, 1.03, 100.0); 12];
+        grows[0].0 += 100_000_000;
+        assert!(growth(1_030.0, 1_000_000, &grows).is_some());
+    }
+
+    /// Of a queue that keeps its length, whatever it is, the two ends are alike: each is the longer one in one of two.
+    #[test]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "made-up times, positive"
+    )]
+    fn a_queue_that_keeps_its_length_is_rarely_said_to_grow() {
+        let mut random = SplitMix64::seed_from_u64(1);
+        let mut response_ns = || {
+            // Waits of M/M/1 are exponential, nearly; in the mean 20 ms.
+            let share = (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+            ((1.0 - 20.0 * (1.0 - share).ln()) * 1e6) as u64
+        };
+        for (blocks, most) in [(6, 30), (12, 12), (24, 3)] {
+            let found = (0..1_000).filter(|_| {
+                let ends: Vec<_> = (0..blocks).map(|_| (response_ns(), response_ns())).collect();
+                growth(1_000.0, 1_000_000, &ends).is_some()
+            });
+            let found = found.count();
+            assert!(found <= most, "{blocks} blocks: {found} of 1,000");
+        }
+    }
+
+    #[test]
+    fn few_blocks_prove_nothing() {
+        let ends = vec![filling(1.0, 1.1, 100.0); 6];
+        assert!(growth(1_100.0, 1_000_000, &ends).is_some());
+        assert_eq!(growth(1_100.0, 1_000_000, &ends[1..]), None);
+    }
+
+    #[test]
+    fn thirds_are_of_however_many_entries_there_are() {
+        let of = |entries| ends(&visit(entries, &|at_ms| at_ms * 1e6));
+        // Thirds of one entry and of three: of an even number the median is one of the two in the middle.
+        for entries in [3, 9, 10] {
+            let (first, last) = of(entries).expect("thirds");
+            assert!(first.abs_diff(83_000_000) < 10_000_000, "{entries}: {first}");
+            assert!(last.abs_diff(417_000_000) < 10_000_000, "{entries}: {last}");
+        }
+        assert_eq!(of(2), None);
+        assert_eq!(of(0), None);
+    }
+
+    /// Of two entries of 10 answers each and one of 80 the median is that of the 80; a mean of the three is not.
+    #[test]
+    fn a_third_of_several_entries_has_the_median_of_all_their_answers() {
+        let entry = |count: usize, ms: u64| {
+            let mut answers = Distribution::uncensored();
+            (0..count).for_each(|_| answers.record(Nanos::from_millis(ms)));
+            Interval {
+                completed: count as u64,
+                p50_ns: Some(ms * 1_000_000),
+                hdr: Some(answers.encode()),
+                ..Interval::default()
+            }
+        };
+        let found = median(&[entry(80, 1), entry(10, 200), entry(10, 200)]).expect("100 answers");
+        assert!(found.abs_diff(1_000_000) < 10_000, "{found}");
+        let unanswered = Interval::default();
+        assert_eq!(median(&[unanswered.clone(), unanswered]), None);
+    }
+
+    #[test]
+    fn what_has_reason_to_grow_is_not_asked() {
+        assert_eq!(ends(&StepResult::default()), None, "no rate");
+        let mut ramp = visit(3, &|_| 1e6);
+        ramp.params.http =
+            Some(HttpParams { rate_to_per_s: Some(5_000.0), ..HttpParams::default() });
+        assert_eq!(ends(&ramp), None);
+        let mut loaded = visit(3, &|_| 1e6);
+        loaded.params = Params { under_load: Some("-c 8".to_owned()), ..Params::default() };
+        assert_eq!(ends(&loaded), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! The plan of a comparison.
+
+use crate::bandwidth::plan::BwPlan;
+use crate::http::plan::HttpPlan;
+use crate::latency::plan::LatPlan;
+use crate::run::plan::{Common, Stop};
+use tare_host::hooks::HookSpec;
+use tare_units::Nanos;
+use tare_units::target::Target;
+
+/// What each visit measures.
+#[derive(Debug, Clone)]
+pub enum Measurement {
+    /// Round trips.
+    Lat(LatPlan),
+    /// Bulk transfers.
+    Bw(BwPlan),
+    /// An HTTP load.
+    Http(Box<HttpPlan>),
+}
+
+impl Measurement {
+    /// The command that measures it by itself.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Lat(_) => "lat",
+            Self::Bw(_) => "bw",
+            Self::Http(_) => "http",
+        }
+    }
+
+    /// Against what.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        match self {
+            Self::Lat(plan) => &plan.target,
+            Self::Bw(plan) => &plan.target,
+            Self::Http(plan) => &plan.target,
+        }
+    }
+
+    /// What all plans have.
+    #[must_use]
+    pub const fn common(&self) -> &Common {
+        match self {
+            Self::Lat(plan) => &plan.common,
+            Self::Bw(plan) => &plan.common,
+            Self::Http(plan) => &plan.common,
+        }
+    }
+
+    /// What all plans have.
+    #[must_use]
+    pub const fn common_mut(&mut self) -> &mut Common {
+        match self {
+            Self::Lat(plan) => &mut plan.common,
+            Self::Bw(plan) => &mut plan.common,
+            Self::Http(plan) => &mut plan.common,
+        }
+    }
+
+    /// The same at another target of this process.
+    #[must_use]
+    pub(crate) fn at(&self, target: &Target) -> Self {
+        let mut moved = self.clone();
+        match &mut moved {
+            Self::Lat(plan) => plan.target.clone_from(target),
+            Self::Bw(plan) => plan.target.clone_from(target),
+            Self::Http(plan) => plan.target.clone_from(target),
+        }
+        moved
+    }
+
+    /// As little of it as tells whether it can be measured at all, and what the far end answers.
+    #[must_use]
+    pub(crate) fn trial(&self) -> Self {
+        const OPERATIONS: u64 = 20;
+        const TRANSFER: Nanos = Nanos::from_millis(50);
+        let mut trial = self.clone();
+        trial.common_mut().warmup = Nanos::ZERO;
+        match &mut trial {
+            Self::Lat(plan) => {
+                plan.common.stop = Stop::Count(OPERATIONS);
+                plan.sizes.truncate(1);
+                plan.connections.truncate(1);
+                plan.rate_per_s = None;
+                plan.under_load = None;
+            }
+            Self::Bw(plan) => {
+                plan.common.stop = Stop::After(TRANSFER);
+                plan.sizes.truncate(1);
+                plan.streams.truncate(1);
+                plan.bytes = None;
+                plan.rate_bits_per_s = None;
+            }
+            Self::Http(plan) => {
+                plan.common.stop = Stop::Count(OPERATIONS);
+                plan.connections = vec![1];
+                plan.open = None;
+            }
+        }
+        trial
+    }
+}
+
+/// A path that is compared.
+#[derive(Debug, Clone)]
+pub struct ArmPlan {
+    /// Its name.
+    pub name: String,
+    /// What is measured over it, and against what.
+    pub measurement: Measurement,
+    /// Options that it alone has as the result shows them, secrets redacted; `measurement` has them already.
+    pub options: Option<String>,
+    /// What is run before and after each visit.
+    pub hooks: HookSpec,
+    /// The same as the result shows it.
+    pub shown: HookSpec,
+}
+
+/// A comparison of paths by blocks.
+#[derive(Debug, Clone)]
+pub struct ComparePlan {
+    /// The paths, the baseline first. All measure the same steps.
+    pub arms: Vec<ArmPlan>,
+    /// Nobody said which paths: where the second one cannot be had for want of privileges, the first one is compared with
+    /// itself.
+    pub by_default: bool,
+    /// How often all arms are visited, twice each time.
+    pub blocks: u32,
+    /// Length of a step's measured phase within a visit: what the arms' plans say, unless a stage says otherwise.
+    pub block_duration: Nanos,
+    /// Rest after each hook.
+    pub settle: Nanos,
+    /// Quantiles over which a verdict is given, per cent.
+    pub quantiles: Vec<f64>,
+    /// Seeds the order of the visits.
+    pub seed: u64,
+}

@@ -1,0 +1,251 @@
+//! What the visits told beside their figures, and the report that all of it comes to.
+
+use super::Comparing;
+use super::agree::Agreed;
+use crate::compare::plan::ComparePlan;
+use crate::run::observe::Observer;
+use tare_host::journal::Journal;
+use tare_stats::pool::pool;
+use tare_stats::result::{
+    Comparison, Environment, Environments, Report, SCHEMA, StepResult, Tool, Warning,
+};
+use tare_units::error::{Error, Result};
+
+/// A warning of some visits.
+#[derive(Debug)]
+struct Counted {
+    arm: String,
+    warning: Warning,
+    visits: u64,
+}
+
+/// What is kept of the visits' own reports.
+#[derive(Debug)]
+pub(super) struct Told {
+    started_at: String,
+    pub(super) agreed: Agreed,
+    environment: Environments,
+    /// The baseline's plan as its visits resolved it.
+    measured_plan: serde_json::Value,
+    /// Warnings of the comparison itself.
+    own: Vec<Warning>,
+    of_visits: Vec<Counted>,
+    visits: u64,
+    baseline: String,
+}
+
+impl Told {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Where this machine has no backend as asked for.
+    pub(super) fn new(plan: &ComparePlan) -> Result<Self> {
+        Ok(Self {
+            started_at: jiff::Timestamp::now().to_string(),
+            agreed: Agreed::not_yet(&plan.arms[0].measurement)?,
+            environment: Environments::default(),
+            measured_plan: serde_json::Value::Null,
+            own: Vec::new(),
+            of_visits: Vec::new(),
+            visits: 0,
+            baseline: plan.arms[0].name.clone(),
+        })
+    }
+
+    /// Warnings so far.
+    pub(super) fn warnings(&self) -> &[Warning] {
+        &self.own
+    }
+
+    /// What earlier runs left behind would be measured with every arm: it is told at once.
+    pub(super) fn name_leftovers(&mut self, observer: &mut dyn Observer) {
+        for leftover in Journal::of_machine().leftovers() {
+            observer.leftover(&leftover.warning());
+            self.own.push(leftover.warning_in_report());
+        }
+    }
+
+    /// An end did in a visit what was not agreed on: another server behind the same address, or a changed one.
+    pub(super) fn differed(&mut self, arm: &str, what: &str) {
+        let warning = Warning {
+            code: "ends-differ".to_owned(),
+            message: format!("not all ends did what was agreed on: {what}"),
+            advice: "the difference may be that of the ends: serve every arm alike".to_owned(),
+        };
+        self.count(arm, warning);
+    }
+
+    /// The second path of a comparison by default cannot be had.
+    pub(super) fn without_veth(&mut self, error: &Error) {
+        self.own.push(Warning {
+            code: "no-veth".to_owned(),
+            message: format!(
+                "loopback is compared with itself, since there is no veth pair: {}",
+                error.message()
+            ),
+            advice: "run as root (CAP_NET_ADMIN and CAP_SYS_ADMIN), or name the paths: \
+                     tare compare a=HOST:PORT b=HOST:PORT -- lat"
+                .to_owned(),
+        });
+    }
+
+    /// A visit to an arm failed.
+    pub(super) fn failed(&mut self, arm: &str, error: &Error) {
+        let warning = Warning {
+            code: "visit-failed".to_owned(),
+            message: error.message().to_owned(),
+            advice: error.advice().unwrap_or("see `comparison.blocks`").to_owned(),
+        };
+        self.count(arm, warning);
+    }
+
+    /// Keeps of a visit's report what is not a figure.
+    pub(super) fn visited(&mut self, arm: &str, report: &Report) {
+        self.visits += 1;
+        if arm == self.baseline {
+            self.measured_plan.clone_from(&report.plan);
+            // The series of a comparison has an entry for each visit.
+            if let Some(plan) = self.measured_plan.as_object_mut() {
+                plan.remove("interval_ns");
+            }
+            self.environment.client.clone_from(&report.environment.client);
+        }
+        for server in &report.environment.servers {
+            let known = |known: &Environment| known.instance == server.instance;
+            if !self.environment.servers.iter().any(known) {
+                self.environment.servers.push(server.clone());
+            }
+        }
+        let mut codes: Vec<&str> = Vec::new();
+        for warning in &report.warnings {
+            // What a visit has too few samples for, a block or all of them may have; and what was left over was told at the
+            // start. A visit of several steps counts once.
+            let is_told = ["few-samples", "leftover"].contains(&warning.code.as_str());
+            if !is_told && !codes.contains(&warning.code.as_str()) {
+                codes.push(&warning.code);
+                self.count(arm, warning.clone());
+            }
+        }
+    }
+
+    fn count(&mut self, arm: &str, warning: Warning) {
+        let same = |known: &&mut Counted| known.arm == arm && known.warning.code == warning.code;
+        match self.of_visits.iter_mut().find(same) {
+            Some(known) => known.visits += 1,
+            None => self.of_visits.push(Counted { arm: arm.to_owned(), warning, visits: 1 }),
+        }
+    }
+
+    /// What trials and the pilot gave rise to says nothing of the blocks.
+    pub(super) fn forget_visits(&mut self) {
+        self.of_visits.clear();
+        self.visits = 0;
+    }
+
+    /// One warning for each kind: of the arm that it is about, or of all of them together.
+    fn merged(&self, arms: usize) -> Vec<Warning> {
+        let mut merged: Vec<Warning> = self.own.clone();
+        let mut codes: Vec<&str> = Vec::new();
+        for counted in &self.of_visits {
+            let code = counted.warning.code.as_str();
+            if codes.contains(&code) {
+                continue;
+            }
+            codes.push(code);
+            let same: Vec<&Counted> =
+                self.of_visits.iter().filter(|other| other.warning.code == code).collect();
+            let visits: u64 = same.iter().map(|counted| counted.visits).sum();
+            let names: Vec<&str> = same.iter().map(|counted| counted.arm.as_str()).collect();
+            let whose =
+                if names.len() == arms { String::new() } else { format!("{}: ", names.join(", ")) };
+            let often = if visits >= self.visits {
+                String::new()
+            } else {
+                format!(" ({visits} of {} visits; told of the first)", self.visits)
+            };
+            let message = counted.warning.message.as_str();
+            // A visit that failed names its arm itself.
+            let whose = if message.starts_with("arm ") { "" } else { &whose };
+            merged.push(Warning {
+                code: code.to_owned(),
+                message: format!("{whose}{message}{often}"),
+                advice: counted.warning.advice.clone(),
+            });
+        }
+        merged
+    }
+}
+
+impl Comparing<'_> {
+    /// All that was measured so far.
+    pub(super) fn report(&self, partial: bool) -> Report {
+        let plan = self.plan;
+        let mut results: Vec<StepResult> = Vec::new();
+        for arm in &self.arms {
+            for measured in &arm.measured {
+                let steps: Vec<(u64, &StepResult)> =
+                    measured.iter().map(|(at, step)| (*at, step)).collect();
+                if let Some(mut pooled) = pool(&steps) {
+                    pooled.arm = Some(arm.name.clone());
+                    results.push(pooled);
+                }
+            }
+        }
+        let agreed = &self.told.agreed;
+        let blocks_done = self.whole_blocks();
+        let comparison = Comparison {
+            measured: self.arms[0].measurement.kind().to_owned(),
+            baseline: self.arms[0].name.clone(),
+            blocks_asked: u64::from(plan.blocks),
+            blocks_done,
+            block_duration_ns: plan.block_duration.0,
+            settle_ns: plan.settle.0,
+            backend: agreed.backend.clone(),
+            backend_reason: agreed.backend_reason.clone(),
+            wait: agreed.wait.clone(),
+            wait_reason: agreed.wait_reason.clone(),
+            arms: self.arms.iter().map(super::RunningArm::told).collect(),
+            steps: self.arms[0].steps as u64,
+            blocks: self.blocks.clone(),
+            cells: self.cells(),
+        };
+        let thin = self.thin(&comparison.cells).map(|what| Warning {
+            code: "few-samples".to_owned(),
+            message: format!("blocks with samples enough: {what}; the others have no part in it"),
+            advice: "raise --block-duration, so that every block has a thousand samples for a p99"
+                .to_owned(),
+        });
+        Report {
+            schema: SCHEMA.to_owned(),
+            tool: Tool { name: "tare".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+            kind: "compare".to_owned(),
+            started_at: self.told.started_at.clone(),
+            partial: partial || blocks_done < u64::from(plan.blocks),
+            seed: plan.seed,
+            plan: self.describe(),
+            environment: self.told.environment.clone(),
+            results,
+            comparison: Some(Box::new(comparison)),
+            assertions: Vec::new(),
+            warnings: self
+                .told
+                .merged(self.arms.len())
+                .into_iter()
+                .chain(self.growing())
+                .chain(thin)
+                .collect(),
+        }
+    }
+
+    /// The plan as the result has it; of what is measured that of the baseline.
+    fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "command_line": self.arms[0].measurement.common().command_line,
+            "blocks": self.plan.blocks,
+            "block_duration_ns": self.plan.block_duration.0,
+            "settle_ns": self.plan.settle.0,
+            "quantiles": self.plan.quantiles,
+            "measured": self.told.measured_plan,
+        })
+    }
+}

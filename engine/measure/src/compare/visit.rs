@@ -1,0 +1,145 @@
+//! One visit: an arm's hooks, and its run between them.
+
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+
+use super::Comparing;
+use crate::compare::plan::Measurement;
+use crate::run::observe::{Observer, Progress};
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_stats::result::{AA, Params, StepResult};
+use tare_units::Nanos;
+use tare_units::control::Interrupt;
+use tare_units::error::{Error, Result};
+
+/// How often a rest looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a visit brought.
+#[derive(Debug, Default)]
+pub(super) struct Visited {
+    /// The steps that were measured.
+    pub(super) steps: Vec<StepResult>,
+    /// Why not all of them. It gets into the report.
+    pub(super) error: Option<Error>,
+}
+
+fn interrupted() -> Error {
+    Error::environment("interrupted")
+}
+
+impl Comparing<'_> {
+    /// Measures an arm once. What its commands left behind is in [`Comparing::unclean`] then.
+    pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> Visited {
+        let arm = &self.arms[index];
+        let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
+        // The A/A arm is the baseline under another name, to its hooks too.
+        let called = if name == AA { self.arms[0].name.clone() } else { name.clone() };
+        let entered =
+            match self.hooks.enter(&called, &hooks, &mut |text| self.observer.announce(text)) {
+                Ok(entered) => entered,
+                Err(refused) => {
+                    self.unclean = refused.unclean;
+                    return Visited {
+                        error: Some(refused.why.unwrap_or_else(interrupted)),
+                        ..Visited::default()
+                    };
+                }
+            };
+        if hooks.before.is_some() {
+            rest(self.plan.settle, self.interrupt);
+        }
+        let mut within =
+            Within { outer: &mut *self.observer, done: self.steps_done, total: self.steps_total };
+        let held = arm.held.as_deref();
+        let ran = measurement.run(held, self.interrupt, &mut within);
+        self.steps_done += arm.steps;
+        self.unclean = entered.leave(&mut |text| self.observer.announce(text)).err();
+        if hooks.after.is_some() {
+            rest(self.plan.settle, self.interrupt);
+        }
+        let finished = match ran {
+            Ok(finished) => finished,
+            Err(error) => {
+                return Visited { error: Some(error), ..Visited::default() };
+            }
+        };
+        self.told.visited(&name, &finished.report);
+        let steps = finished.report.results;
+        // Of an HTTP load without a single response as expected the goodput is zero, and that is what there is to compare.
+        let is_measured = measurement.kind() == "http"
+            && steps.len() == self.arms[index].steps
+            && steps.iter().all(ran_its_course);
+        let mut error = finished.error.filter(|_| !is_measured);
+        if finished.interrupted {
+            error.get_or_insert_with(interrupted);
+        }
+        Visited { steps, error }
+    }
+
+    /// The same of an arm that must be there for a comparison to begin.
+    ///
+    /// # Errors
+    /// Whatever kept it from being measured, or what it left behind.
+    pub(super) fn must_visit(
+        &mut self,
+        index: usize,
+        measurement: &Measurement,
+    ) -> Result<Vec<StepResult>> {
+        let visited = self.visit(index, measurement);
+        match visited.error {
+            Some(error) => Err(self.arms[index].blame(&error)),
+            None => self.clean().map(|()| visited.steps),
+        }
+    }
+
+    /// Whether anything may be measured yet.
+    ///
+    /// # Errors
+    /// What the last visit left behind.
+    pub(super) fn clean(&self) -> Result<()> {
+        self.unclean.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// The step was measured from begin to end, whatever came of it.
+fn ran_its_course(step: &StepResult) -> bool {
+    !step.partial && step.duration_ns > 0 && step.connections.established > 0
+}
+
+/// Lets a change settle.
+pub(super) fn rest(length: Nanos, interrupt: &Interrupt) {
+    // Nothing is ever sent: a receive with a timeout is a sleep.
+    let (_hold, pause) = bounded::<()>(0);
+    let end = MonotonicClock.now() + length;
+    loop {
+        let now = MonotonicClock.now();
+        if now >= end || interrupt.is_raised() {
+            return;
+        }
+        let _ = pause.recv_timeout(LOOK.min(end.since(now).into()));
+    }
+}
+
+/// Shows the progress of a visit as that of the whole comparison, and keeps the rest for it to tell.
+struct Within<'a> {
+    outer: &'a mut dyn Observer,
+    done: usize,
+    total: usize,
+}
+
+impl Observer for Within<'_> {
+    fn step_started(&mut self, params: &Params, index: usize, _total: usize) {
+        let index = (self.done + index).min(self.total.saturating_sub(1));
+        self.outer.step_started(params, index, self.total);
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        self.outer.progress(progress);
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.outer.wants_progress()
+    }
+}

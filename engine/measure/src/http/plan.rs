@@ -1,0 +1,203 @@
+//! The plan of an HTTP load.
+
+use std::net::SocketAddr;
+
+use super::secret;
+use crate::http::client::Late;
+use crate::run::plan::Common;
+use crate::schedule::Arrivals;
+use tare_driver::shown;
+use tare_proto::http1::request::{Body, Framing, RequestSpec};
+use tare_proto::http1::status::StatusSet;
+use tare_units::Nanos;
+use tare_units::target::Target;
+
+/// A request and how often it is sent, relative to the others.
+#[derive(Debug, Clone)]
+pub struct Weighted {
+    /// The request.
+    pub request: RequestSpec,
+    /// At least one.
+    pub weight: u32,
+}
+
+/// A stretch of an open loop: one step of the run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stage {
+    /// Requests per second over all connections, at its begin.
+    pub from_per_s: f64,
+    /// The same at its end; another one than `from_per_s` is a ramp, linear in time.
+    pub to_per_s: f64,
+    /// How long it is measured; absent: as [`Common::stop`] says.
+    pub duration: Option<Nanos>,
+}
+
+impl Stage {
+    /// Whether the rate changes; told apart as typed.
+    #[must_use]
+    pub const fn is_ramp(&self) -> bool {
+        self.from_per_s.to_bits() != self.to_per_s.to_bits()
+    }
+}
+
+/// Requests on a schedule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenLoop {
+    /// One step each, for each number of connections.
+    pub stages: Vec<Stage>,
+    /// How the gaps are distributed.
+    pub arrivals: Arrivals,
+    /// What becomes of a request that finds no free connection.
+    pub late: Late,
+}
+
+/// An HTTP/1.1 load run.
+#[derive(Debug, Clone)]
+pub struct HttpPlan {
+    /// Against what. All requests of a run go there.
+    pub target: Target,
+    /// What is sent, at least one.
+    pub requests: Vec<Weighted>,
+    /// Concurrent connections: one step each.
+    pub connections: Vec<u32>,
+    /// On a schedule; absent: closed loop, each connection sends when it was answered.
+    pub open: Option<OpenLoop>,
+    /// Requests that a connection may have outstanding.
+    pub pipeline: u32,
+    /// A connection is closed and replaced after so many; one with `--connection close`.
+    pub requests_per_connection: Option<u64>,
+    /// A connection whose response was not as expected is closed and replaced.
+    pub reconnect_on_error: bool,
+    /// For connecting; [`Common::timeout`] is for each request, from its actual send.
+    pub connect_timeout: Nanos,
+    /// Connects begun per second over all workers before the start; absent: as fast as it goes, some at a time.
+    pub connect_rate_per_s: Option<f64>,
+    /// What counts as success.
+    pub expect: StatusSet,
+    /// Addresses of names, as curl's `--resolve`: host, address and port.
+    pub resolve: Vec<(String, SocketAddr)>,
+    /// Connect there instead, whatever the URL says; the `Host` header stays.
+    pub connect_to: Option<(String, u16)>,
+    /// Local addresses to connect from, in turn, without a port.
+    pub bind: Vec<SocketAddr>,
+    /// What every measuring command has.
+    pub common: Common,
+}
+
+impl HttpPlan {
+    /// `GET /` at `target`, on ten connections in closed loop.
+    #[must_use]
+    pub fn to(target: Target) -> Self {
+        Self {
+            requests: vec![Weighted {
+                request: RequestSpec::get("/", &target.to_string()),
+                weight: 1,
+            }],
+            target,
+            connections: vec![10],
+            open: None,
+            pipeline: 1,
+            requests_per_connection: None,
+            reconnect_on_error: false,
+            connect_timeout: Nanos::from_secs(2),
+            connect_rate_per_s: None,
+            expect: StatusSet::default(),
+            resolve: Vec::new(),
+            connect_to: None,
+            bind: Vec::new(),
+            common: Common {
+                stop: crate::run::plan::Stop::After(Nanos::from_secs(10)),
+                ..Common::default()
+            },
+        }
+    }
+}
+
+/// The plan as results carry it.
+#[must_use]
+pub(crate) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
+    let mut described = crate::run::plan::describe_common(&plan.target, &plan.common, addresses);
+    let open = plan.open.as_ref();
+    let stage = |stage: &Stage| {
+        serde_json::json!({
+            "from_per_s": stage.from_per_s,
+            "to_per_s": stage.to_per_s,
+            "duration_ns": stage.duration.map(|d| d.0),
+        })
+    };
+    let resolve =
+        |(host, at): &(String, SocketAddr)| format!("{host}:{}:{}", at.port(), shown(*at));
+    let own = serde_json::json!({
+        "proto": "http",
+        "requests": plan.requests.iter().map(request).collect::<Vec<_>>(),
+        "connections": plan.connections,
+        "stages": open.map(|open| open.stages.iter().map(stage).collect::<Vec<_>>()),
+        "arrivals": open.map(|open| open.arrivals.to_string()),
+        "late": open.map(|open| open.late.name()),
+        "pipeline": plan.pipeline,
+        "requests_per_connection": plan.requests_per_connection,
+        "reconnect_on_error": plan.reconnect_on_error,
+        "connect_timeout_ns": plan.connect_timeout.0,
+        "connect_rate_per_s": plan.connect_rate_per_s,
+        "expect_status": plan.expect.text(),
+        "resolve": plan.resolve.iter().map(resolve).collect::<Vec<_>>(),
+        "connect_to": plan.connect_to.as_ref().map(|(host, port)| format!("{host}:{port}")),
+        "bind": plan.bind.iter().copied().map(shown).collect::<Vec<_>>(),
+    });
+    if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
+        described.extend(own);
+    }
+    described
+}
+
+/// A request without its secrets and without the bytes of its body.
+fn request(weighted: &Weighted) -> serde_json::Value {
+    let request = &weighted.request;
+    let header = |(name, value): &(String, String)| {
+        let value = if secret::shows_header(name) { value } else { secret::REDACTED };
+        format!("{name}: {value}")
+    };
+    let framing = |body: &Body| match body.framing {
+        Framing::Length => "length",
+        Framing::Chunked => "chunked",
+    };
+    let body = request.body.as_ref();
+    serde_json::json!({
+        "method": request.method,
+        "path": secret::shown_path(&request.target),
+        "host": request.host,
+        "headers": request.headers.iter().map(header).collect::<Vec<_>>(),
+        "body_bytes": body.map(|body| body.bytes.len()),
+        "framing": body.map(framing),
+        "close": request.close,
+        "weight": weighted.weight,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_never_appear_in_a_description() {
+        let mut plan = HttpPlan::to(Target::Host { host: "web".to_owned(), port: 80 });
+        let request = &mut plan.requests[0].request;
+        for name in ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"] {
+            let secret = (name.to_owned(), "hunter2".to_owned());
+            request.headers.push(secret);
+        }
+        request.headers.push(("Accept".to_owned(), "*/*".to_owned()));
+        request.target = "/a?b=c&token=hunter2".to_owned();
+        request.body = Some(Body { bytes: b"hunter2".to_vec(), framing: Framing::Chunked });
+        let described = describe(&plan, &["192.0.2.1:80"]);
+        let text = described.to_string();
+        assert!(!text.contains("hunter2"), "{text}");
+        let request = &described["requests"][0];
+        assert_eq!(request["headers"][0], "Authorization: (redacted)");
+        assert_eq!(request["headers"][5], "Accept: */*");
+        assert_eq!(request["path"], "/a?b=c&token=(redacted)");
+        assert_eq!((&request["body_bytes"], &request["framing"]), (&7.into(), &"chunked".into()));
+        assert_eq!(described["addresses"][0], "192.0.2.1:80");
+        assert!(described["stages"].is_null());
+    }
+}

@@ -1,0 +1,230 @@
+//! The result of an HTTP step.
+
+use std::collections::BTreeMap;
+
+use crate::http::client::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, HttpTally};
+use crate::run::instrument;
+use crate::run::report::{Inputs, began_at, client_instrument, connections, cpu_use};
+use crate::run::step::deal;
+use crate::worker::destination::Destination;
+use tare_proto::hello::WaitMode;
+use tare_proto::http1::response::Fault;
+use tare_proto::http1::status::StatusSet;
+use tare_stats::histogram::Recording;
+use tare_stats::quantile::design_effect;
+use tare_stats::result::{
+    Connections, Cpu, Instrument, Instruments, Interval, Params, StatusCount, StepResult, Summary,
+    Transfer, Warmup,
+};
+use tare_stats::{health, summary};
+use tare_units::Nanos;
+use tare_units::error::Error;
+
+/// The step's result; `expect` tells which responses were as expected.
+pub(crate) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepResult {
+    let result = &inputs.outcome.result;
+    let (tally, outcome) = (&result.tally, &result.outcome);
+    let recording = &tally.recording;
+    let duration = outcome.measured;
+    let operations = tally.measured.operations;
+    let client = instrument_of(inputs);
+    let mut latency = summary::latencies(recording, &inputs.common.percentiles);
+    let added = instrument::added(&client, result);
+    summary::tell_errors(&mut latency, recording, &inputs.common.percentiles, &added);
+    latency.by_status = by_status(&tally.codes, recording, &inputs.common.percentiles);
+    let target_per_s = target_per_s(&inputs.params);
+    let mut step = StepResult {
+        label: inputs.common.label.clone(),
+        params: inputs.params.clone(),
+        began_at: began_at(&inputs.outcome),
+        duration_ns: duration.0,
+        operations,
+        warmup: Warmup {
+            duration_ns: outcome.warmup.0,
+            operations: tally.warmup.operations,
+            errors: tally.warmup.errors.to_counts(),
+        },
+        rate: outcome.rate(target_per_s),
+        latency,
+        status_codes: status_codes(&tally.codes, expect),
+        transfer: Some(Transfer {
+            sent_bytes: tally.sent_bytes,
+            received_bytes: tally.received_bytes,
+            body_bytes: tally.body_bytes,
+            received_bytes_per_s: per_second(tally.received_bytes, duration),
+        }),
+        framing_faults: framing_faults(tally),
+        errors: tally.measured.errors.to_counts(),
+        connections: Connections {
+            reconnects: tally.reconnects,
+            connecting_ns: Some(outcome.connecting.0),
+            down_ns: Some(outcome.down.0),
+            resent: Some(tally.resent),
+            ..connections(inputs)
+        },
+        cpu: Cpu {
+            client: cpu_use(
+                result.usage.user_ns,
+                result.usage.system_ns,
+                inputs.outcome.disturbance.machine_busy,
+                outcome.answered + operations.failed,
+                0,
+            )
+            .with_polling(Some(result.polling_ns)),
+            server: None,
+        },
+        latency_error_ns: (instrument::latency_error(&client) + summary::resolution(recording)).0,
+        instrument: Instruments { client, server: None },
+        intervals: intervals(recording, &tally.codes, duration),
+        partial: outcome.cut_short || inputs.outcome.stopped.is_some(),
+        ..StepResult::default()
+    };
+    health::judge(&mut step);
+    step
+}
+
+/// How the client measured, with the bound on gathering where a worker gathered responses.
+fn instrument_of(inputs: &Inputs<'_, HttpTally>) -> Instrument {
+    let mut client = client_instrument(inputs);
+    let workers = u32::try_from(inputs.outcome.cpus.len()).unwrap_or(u32::MAX);
+    let most = deal(u64::from(inputs.connections), 0, workers);
+    let gathers = inputs.outcome.result.capabilities.batch_wait
+        && inputs.outcome.wait == WaitMode::Block
+        && inputs.params.rate_per_s.is_none()
+        && most >= u64::from(BATCH_CONNECTIONS);
+    if gathers {
+        client.batch_bound_ns = BATCH_BOUND.0;
+    }
+    client
+}
+
+/// What was asked for in the mean: of a ramp, which is linear in time, the middle.
+fn target_per_s(params: &Params) -> Option<f64> {
+    let from = params.rate_per_s?;
+    let to = params.http.as_ref().and_then(|http| http.rate_to_per_s);
+    Some(to.map_or(from, |to| f64::midpoint(from, to)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn per_second(count: u64, duration: Nanos) -> f64 {
+    if duration > Nanos::ZERO { count as f64 / duration.as_secs_f64() } else { 0.0 }
+}
+
+fn framing_faults(tally: &HttpTally) -> BTreeMap<String, u64> {
+    let counted = Fault::ALL.iter().zip(tally.faults);
+    let counted = counted.filter(|(_, count)| *count > 0);
+    counted.map(|(fault, count)| (fault.name().to_owned(), count)).collect()
+}
+
+fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCount> {
+    let count = |code: &crate::http::client::codes::Code| StatusCount {
+        count: code.count,
+        first_at_ns: code.first_at.0,
+        first_ordinal: code.first_ordinal,
+        expected: expect.contains(code.status),
+    };
+    codes.iter().map(|code| (code.status.to_string(), count(code))).collect()
+}
+
+/// The latencies of each status code. They are in no blocks of their own, so the design effect of all responses as
+/// expected stands for theirs.
+fn by_status(
+    codes: &Codes,
+    recording: &Recording,
+    percentiles: &[f64],
+) -> BTreeMap<String, Summary> {
+    let kind = recording.headline_kind();
+    let effect = |share| design_effect(&recording.block_counts(kind, share));
+    let summary = |latency| summary::summarise(latency, percentiles, &effect);
+    codes.iter().map(|code| (code.status.to_string(), summary(&code.latency))).collect()
+}
+
+/// The series, with the codes and the whole distribution of each entry.
+fn intervals(recording: &Recording, codes: &Codes, duration: Nanos) -> Vec<Interval> {
+    let with_codes = |(index, entry): (usize, tare_stats::histogram::SeriesEntry<'_>)| {
+        let counts = codes.iter().filter_map(|code| {
+            let count = code.intervals.get(index).copied().filter(|n| *n > 0)?;
+            Some((code.status.to_string(), u64::from(count)))
+        });
+        Interval {
+            status_codes: counts.collect(),
+            hdr: entry.encode(),
+            ..summary::interval(&entry)
+        }
+    };
+    recording.series(duration).enumerate().map(with_codes).collect()
+}
+
+/// Why nothing came of a step, or it was cut short: what happened most.
+pub(crate) fn explain(step: &StepResult, failure: Option<Error>, address: &Destination) -> Error {
+    let responses: u64 = step.status_codes.values().map(|code| code.count).sum();
+    let errors: u64 = step.errors.iter().map(|error| error.count).sum();
+    if step.operations.completed == 0 && responses > 0 && responses >= errors {
+        return unexpected(step, responses);
+    }
+    if let Some(failure) = failure {
+        return failure;
+    }
+    if step.operations.sent > 0 && step.operations.in_flight_at_end > 0 {
+        return Error::peer(format!(
+            "{address} answered none of {} requests before the run was over",
+            step.operations.sent
+        ))
+        .remedy("measure longer (-d), or see what keeps the server");
+    }
+    if step.operations.due == 0 && step.params.rate_per_s.is_none() {
+        return waits_since_warmup(step);
+    }
+    if step.operations.due == 0 {
+        return Error::usage("no request was due in the measured phase")
+            .remedy("measure longer (-d), or raise the rate (-R)");
+    }
+    Error::peer(format!("no response as expected came from {address}"))
+        .remedy("check the server, the route and the firewall")
+}
+
+/// Closed loop, and no connection was free to begin a request in the measured phase.
+fn waits_since_warmup(step: &StepResult) -> Error {
+    let warmup = &step.warmup.operations;
+    let unanswered =
+        warmup.sent.saturating_sub(warmup.completed + warmup.failed + warmup.timed_out);
+    let message = match unanswered {
+        0 => "no response came within the measured phase".to_owned(),
+        _ => format!(
+            "no response came within the measured phase ({unanswered} requests of the warm-up were still unanswered)"
+        ),
+    };
+    Error::peer(message).remedy(
+        "measure longer (-d), without a warm-up (--warmup 0), or with fewer connections (-c)",
+    )
+}
+
+fn unexpected(step: &StepResult, responses: u64) -> Error {
+    let mut codes: Vec<(&str, u64)> =
+        step.status_codes.iter().map(|(code, count)| (code.as_str(), count.count)).collect();
+    codes.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let (most, _) = codes[0];
+    let were = match codes.as_slice() {
+        [(code, _)] => format!("all were {code}"),
+        several => {
+            let told = several.iter().take(4).map(|(code, n)| format!("{n} × {code}"));
+            let told: Vec<String> = told.collect();
+            let more = if several.len() > 4 { ", …" } else { "" };
+            format!("{}{more}", told.join(", "))
+        }
+    };
+    let check = match most.as_bytes() {
+        b"401" | b"403" | b"407" => "check the credentials (-H)",
+        b"400" | b"421" => "check the request and its Host (--host)",
+        b"404" | b"410" => "check the path",
+        b"405" => "check the method (-X)",
+        b"429" => "the server limits the rate: lower it (-R)",
+        [b'5', ..] => "see the server's log",
+        _ => "check the URL",
+    };
+    Error::peer(format!("none of {responses} responses was as expected: {were}"))
+        .remedy(format!("{check}, or say --expect-status {most}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Which driver a worker gets.
+
+use tare_driver::BackendChoice;
+use tare_driver::epoll::EpollDriver;
+use tare_driver::probe;
+use tare_driver::probe::Chosen;
+use tare_driver::uring::UringDriver;
+use tare_driver::{Backend, DriverError};
+use tare_units::error::{Error, Result};
+
+/// A driver of either real backend: told apart once, at launch, and never in the loop.
+#[derive(Debug)]
+pub(crate) enum AnyDriver {
+    /// io_uring.
+    Uring(UringDriver),
+    /// epoll.
+    Epoll(EpollDriver),
+}
+
+/// Probes, and decides.
+///
+/// # Errors
+/// When a backend was insisted on that does not work here.
+pub(crate) fn choose(choice: BackendChoice) -> Result<Chosen> {
+    probe::choose(choice)
+}
+
+/// Opens a driver for the calling thread.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn open(backend: Backend) -> std::result::Result<AnyDriver, DriverError> {
+    match backend {
+        Backend::Uring => UringDriver::new().map(AnyDriver::Uring),
+        Backend::Epoll | Backend::Sim => EpollDriver::new().map(AnyDriver::Epoll),
+    }
+}
+
+/// A driver that was chosen could not be opened: what was there for the first is used up by others.
+pub(crate) fn unopened(backend: Backend, error: &DriverError) -> Error {
+    let error = Error::environment(format!("a worker gets no {}: {error}", backend.name()));
+    match backend {
+        Backend::Uring => error.remedy(
+            "use --backend epoll or fewer --threads, or raise the memory that may be locked: ulimit -l unlimited, \
+             docker run --ulimit memlock=-1",
+        ),
+        Backend::Epoll | Backend::Sim => error.remedy("raise the limit on descriptors: ulimit -n"),
+    }
+}

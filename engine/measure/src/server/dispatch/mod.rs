@@ -1,0 +1,430 @@
+//! Who serves what: admits sessions, places them on CPUs, and keeps the worker threads.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Sender, bounded, unbounded};
+
+use super::Log;
+use super::http::HttpThread;
+use super::meter::ServerMeter;
+use super::registry::{Permit, Placement, SessionTable};
+use crate::run::backend::{self, AnyDriver};
+use crate::server::plan::ServePlan;
+use crate::server::worker::front::{Arrival, Place};
+use crate::server::worker::http::{HttpArrival, HttpSettings};
+use crate::server::worker::{Admitted, SessionLimits, Sessions, memory_bytes};
+use crate::worker::{Role, Worker};
+use tare_driver::BackendChoice;
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::probe::Chosen;
+use tare_driver::sys::{affinity, random};
+use tare_driver::{Backend, Driver, DriverError, Waker};
+use tare_host::cpus::Cpus;
+use tare_host::environment;
+use tare_host::tuning;
+use tare_host::usage::boot_id;
+use tare_proto::auth::CookieKey;
+use tare_proto::datagram::UdpServerFront;
+use tare_proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
+use tare_proto::hello::{Transport, WaitMode};
+use tare_stats::result::Environment;
+use tare_units::error::{Error, Result};
+use tare_units::limits::ONE_GO_MAX;
+use tare_units::text::Id;
+
+/// A session worker's thread, seen from the front.
+#[derive(Debug)]
+struct WorkerThread {
+    inbox: Sender<Admitted<OwnedFd, Permit>>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+}
+
+/// What was decided for a session.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    accept: Accept,
+    backend: Backend,
+    cpu: u32,
+    permit: Permit,
+}
+
+/// Decides who serves what, and keeps the worker threads.
+pub(super) struct Dispatcher {
+    plan: ServePlan,
+    cpus: Cpus,
+    avoid: Vec<u32>,
+    instance: u64,
+    boot_id: Option<String>,
+    environment: Environment,
+    /// The client that `environment` names the device towards.
+    routed_to: Option<IpAddr>,
+    chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
+    workers: HashMap<(Backend, u32), WorkerThread>,
+    http: Option<HttpThread>,
+    /// HTTP clients were told of that are not served.
+    http_denied: bool,
+    placement: Placement,
+    registry: Arc<SessionTable>,
+    pub(super) datagrams: Arc<UdpServerFront>,
+    stopping: Arc<AtomicBool>,
+    log: Log,
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn new(
+        plan: &ServePlan,
+        avoid: &[u32],
+        stopping: Arc<AtomicBool>,
+        log: Log,
+    ) -> Result<Self> {
+        let mut cpus = Cpus::of_self();
+        if let Some(asked) = &plan.cpus {
+            cpus.check(asked, 1, &[])?;
+            cpus.allowed.clone_from(asked);
+        }
+        let instance = random::number()?;
+        let mut environment = environment::capture(None);
+        environment.instance = Some(format!("{instance:016x}"));
+        let mut this = Self {
+            plan: plan.clone(),
+            cpus,
+            avoid: avoid.to_vec(),
+            instance,
+            boot_id: boot_id(),
+            environment,
+            routed_to: None,
+            chosen: HashMap::new(),
+            workers: HashMap::new(),
+            http: None,
+            http_denied: false,
+            placement: Placement::default(),
+            registry: Arc::default(),
+            datagrams: Arc::new(UdpServerFront::new(
+                CookieKey(random::bytes()?),
+                plan.secret.clone(),
+            )),
+            stopping,
+            log,
+        };
+        // A server that can serve nobody says so at once.
+        this.backend(BackendAsked::Auto)?;
+        Ok(this)
+    }
+
+    /// The backend for a request, probed once.
+    fn backend(&mut self, asked: BackendAsked) -> Result<Chosen> {
+        let choice = match (asked, self.plan.backend) {
+            (BackendAsked::Auto, allowed) => allowed,
+            (BackendAsked::Uring, BackendChoice::Only(Backend::Epoll))
+            | (BackendAsked::Epoll, BackendChoice::Only(Backend::Uring)) => {
+                return Err(Error::usage(format!(
+                    "the server was started for another backend than {asked:?}"
+                ))
+                .remedy("ask for --backend auto, or start the server without --backend"));
+            }
+            (BackendAsked::Uring, _) => BackendChoice::Only(Backend::Uring),
+            (BackendAsked::Epoll, _) => BackendChoice::Only(Backend::Epoll),
+        };
+        self.chosen.entry(asked).or_insert_with(|| backend::choose(choice)).clone()
+    }
+
+    /// What the server grants of the wait mode asked for, and why not all of it.
+    fn grant(&self, asked: WaitMode, shares_cpu: bool) -> (WaitMode, Option<String>) {
+        if asked == WaitMode::Block {
+            return (WaitMode::Block, None);
+        }
+        if shares_cpu {
+            let why = "client and server share a CPU: the server blocks".to_owned();
+            return (WaitMode::Block, Some(why));
+        }
+        if self.cpus.can_spin() || self.plan.allow_spin {
+            return (asked, None);
+        }
+        let why = match self.cpus.quota {
+            Some(quota) if quota < 2.0 => format!("the server's cgroup grants {quota} CPUs"),
+            _ => format!("the server may use {} CPU only", self.cpus.allowed.len()),
+        };
+        (WaitMode::Block, Some(format!("{why}: it blocks (--allow-spin overrules)")))
+    }
+
+    /// This machine, with the device of the route to the client; looked up once for each client in a row.
+    fn environment_towards(&mut self, peer: Option<SocketAddr>) -> Environment {
+        let to = peer.map(|peer| peer.ip());
+        if to != self.routed_to {
+            self.routed_to = to;
+            self.environment.device = to.and_then(environment::route_device);
+        }
+        self.environment.clone()
+    }
+
+    fn spawn(&self, backend: Backend, cpu: u32) -> Result<WorkerThread> {
+        let (inbox, sessions) = unbounded();
+        let (started_tx, started) = bounded(1);
+        let limits =
+            SessionLimits { idle: self.plan.idle_timeout, duration: self.plan.max_duration };
+        let stopping = Arc::clone(&self.stopping);
+        let datagrams = Arc::clone(&self.datagrams);
+        let log = Arc::clone(&self.log);
+        let body = move || {
+            if let Err(error) = affinity::pin_current_thread(cpu) {
+                log("worker", &format!("a worker could not be pinned to CPU {cpu}: {error}"));
+            }
+            let _ = tuning::set_timer_slack_ns(1);
+            let meter = ServerMeter::new(cpu, stopping);
+            let roles = Sessions::new(sessions, limits, datagrams, meter);
+            let end = match backend::open(backend) {
+                Ok(AnyDriver::Uring(driver)) => run_sessions(driver, roles, &started_tx),
+                Ok(AnyDriver::Epoll(driver)) => run_sessions(driver, roles, &started_tx),
+                Err(error) => {
+                    let _ = started_tx.try_send(Err(error));
+                    return;
+                }
+            };
+            if let Err(error) = end {
+                log("worker", &format!("a worker has ended: {error}"));
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("tare-serve-{cpu}"))
+            .spawn(body)
+            .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
+        let waker = match started.recv() {
+            Ok(Ok(waker)) => waker,
+            Ok(Err(error)) => return Err(backend::unopened(backend, &error)),
+            Err(_) => return Err(Error::bug("a session worker ended before it had started")),
+        };
+        Ok(WorkerThread { inbox, waker, thread })
+    }
+
+    /// Sees to it that there is a worker.
+    fn staff(&mut self, backend: Backend, cpu: u32) -> Result<()> {
+        let key = (backend, cpu);
+        let there = self.workers.get(&key);
+        if there.is_none_or(|worker| worker.thread.is_finished()) {
+            let worker = self.spawn(backend, cpu)?;
+            self.workers.insert(key, worker);
+        }
+        Ok(())
+    }
+
+    /// The backend for a request, with a worker on it. That one ring worked does not mean that there is memory to
+    /// lock for another, which other processes of this user may hold: then the request is seen to as if none worked.
+    fn staffed(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
+        let chosen = self.backend(asked)?;
+        let Err(error) = self.staff(chosen.backend, cpu) else {
+            return Ok(chosen);
+        };
+        if chosen.backend != Backend::Uring {
+            return Err(error);
+        }
+        if asked != BackendAsked::Auto || self.plan.backend != BackendChoice::Auto {
+            return Err(error.remedy("ask for --backend epoll"));
+        }
+        let fallen = Chosen {
+            backend: Backend::Epoll,
+            reason: format!("{}; using epoll", error.message()),
+            advice: None,
+        };
+        self.staff(fallen.backend, cpu)?;
+        self.chosen.insert(asked, Ok(fallen.clone()));
+        Ok(fallen)
+    }
+
+    /// Sees to it that the HTTP worker runs.
+    fn staff_http(&mut self) -> Result<()> {
+        if self.http.as_ref().is_some_and(HttpThread::is_running) {
+            return Ok(());
+        }
+        let Some(plan) = &self.plan.http else {
+            return Err(Error::usage("an HTTP client connected: HTTP is switched off (--no-http)"));
+        };
+        let (wait, reason) = self.grant(plan.wait, false);
+        let settings = HttpSettings {
+            wait,
+            idle: self.plan.idle_timeout,
+            connections_max: plan.max_connections,
+            seed: plan.seed,
+            stalls: plan.stalls.clone(),
+        };
+        if let Some(reason) = reason {
+            (self.log)("server", &format!("HTTP: {reason}"));
+        }
+        let load = |cpu| self.registry.others_on(cpu, 0);
+        // An HTTP client cannot say which CPUs are its own; `tare http` on this machine takes the highest ones.
+        let mut avoid = self.avoid.clone();
+        avoid.extend(self.cpus.allowed.iter().max());
+        let choice = self.cpus.choose_idle(1, &avoid, load)?;
+        let cpu = choice.cpus.first().copied().unwrap_or(0);
+        let chosen = self.backend(BackendAsked::Auto)?;
+        let start = |backend| {
+            let stopping = Arc::clone(&self.stopping);
+            HttpThread::start(backend, cpu, settings.clone(), stopping, Arc::clone(&self.log))
+        };
+        let thread = match start(chosen.backend) {
+            Err(error)
+                if chosen.backend == Backend::Uring && self.plan.backend == BackendChoice::Auto =>
+            {
+                (self.log)("server", &format!("HTTP: {}; using epoll", error.message()));
+                start(Backend::Epoll)?
+            }
+            other => other?,
+        };
+        (self.log)(
+            "server",
+            &format!(
+                "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
+                wait.name(),
+                settings.seed
+            ),
+        );
+        self.placement.http = Some(cpu);
+        self.http = Some(thread);
+        Ok(())
+    }
+
+    /// Ends all threads, and waits for that.
+    pub(super) fn join(self) {
+        // They end on nothing else, and where the front has failed nobody has said so yet.
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(http) = self.http {
+            http.join();
+        }
+        for worker in self.workers.into_values() {
+            worker.waker.wake();
+            drop(worker.inbox);
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+fn run_sessions<D: Driver<Socket = OwnedFd>>(
+    driver: D,
+    roles: Sessions<OwnedFd, Permit, ServerMeter>,
+    started: &Sender<std::result::Result<Waker, DriverError>>,
+) -> std::result::Result<(), DriverError> {
+    let _ = started.try_send(Ok(driver.waker()));
+    let mut worker = Worker::new(driver, MonotonicClock, roles);
+    worker.run_until(<Sessions<OwnedFd, Permit, ServerMeter> as Role<D>>::is_finished)
+}
+
+impl Place<OwnedFd> for Dispatcher {
+    type Ticket = Ticket;
+
+    fn admit(
+        &mut self,
+        hello: &Hello,
+        peer: Option<SocketAddr>,
+    ) -> std::result::Result<Ticket, Refuse> {
+        if self.is_stopping() {
+            return Err(Refuse::new(RefuseCode::ShuttingDown, "the server is shutting down"));
+        }
+        let bytes = memory_bytes(hello, hello.transport);
+        self.registry.check(self.plan.max_sessions, bytes)?;
+        let same_host = self.boot_id.is_some() && self.boot_id == hello.boot_id;
+        let mut avoid = self.avoid.clone();
+        if same_host {
+            avoid.extend(&hello.cpus);
+        }
+        let cpu = self.placement.place(hello, &self.cpus, &avoid, &self.registry);
+        let chosen = self.staffed(hello.backend, cpu).map_err(|error| {
+            let refusal = Refuse::new(RefuseCode::BackendUnavailable, error.message());
+            match error.advice() {
+                Some(advice) => refusal.remedy(advice),
+                None => refusal,
+            }
+        })?;
+        let shares_cpu = same_host && hello.cpus.contains(&cpu);
+        let (wait, wait_reason) = self.grant(hello.wait, shares_cpu);
+        let accept = Accept {
+            instance: Id(self.instance),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            session: None,
+            backend: chosen.backend.name().to_owned(),
+            backend_reason: chosen.reason,
+            wait,
+            wait_reason,
+            cpus: vec![cpu],
+            same_host,
+            shares_cpu,
+            one_go: hello.connect_each
+                && self.plan.secret.is_none()
+                && hello.size_bytes <= u64::from(ONE_GO_MAX),
+            environment: (!hello.brief).then(|| self.environment_towards(peer)),
+        };
+        let permit = self.registry.enter(hello, cpu, bytes);
+        Ok(Ticket { accept, backend: chosen.backend, cpu, permit })
+    }
+
+    fn hand_over(&mut self, ticket: Ticket, arrival: Arrival<OwnedFd>) {
+        let Ticket { mut accept, backend, cpu, permit } = ticket;
+        if arrival.transport == Transport::Udp {
+            match random::number() {
+                Ok(number) => accept.session = Some(Id(number)),
+                Err(error) => return self.log("session", &error.to_string()),
+            }
+        }
+        if let Err(error) = self.staff(backend, cpu) {
+            return self.log("session", &error.to_string());
+        }
+        if let Some(worker) = self.workers.get(&(backend, cpu))
+            && worker.inbox.send(Admitted { arrival, accept, permit }).is_ok()
+        {
+            worker.waker.wake();
+        }
+    }
+
+    fn hand_over_http(&mut self, arrival: HttpArrival<OwnedFd>) {
+        match self.staff_http() {
+            Ok(()) => {
+                if let Some(http) = &self.http {
+                    http.serve(arrival);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.http_denied, true) {
+                    (self.log)("server", &error.to_string());
+                }
+            }
+        }
+    }
+
+    fn log(&mut self, kind: &'static str, line: &str) {
+        (self.log)(kind, line);
+    }
+
+    fn nonce(&mut self) -> [u8; 32] {
+        // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
+        random::bytes().unwrap_or_else(|error| {
+            self.stopping.store(true, Ordering::Relaxed);
+            (self.log)("server", &error.to_string());
+            [0; 32]
+        })
+    }
+
+    fn is_stopping(&self) -> bool {
+        if self.stopping.load(Ordering::Relaxed) {
+            return true;
+        }
+        let now = MonotonicClock.now();
+        let over = self.plan.once && self.registry.is_over(now, self.plan.max_duration);
+        if over {
+            self.stopping.store(true, Ordering::Relaxed);
+        }
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests;

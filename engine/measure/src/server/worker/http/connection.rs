@@ -1,0 +1,580 @@
+//! One HTTP connection: what it sent and was not yet read, what it is yet to be sent, what is outstanding on it.
+//!
+//! An idle one has no buffer: bytes arrive in the driver's pool, and a page to answer from is lent to it for as long as
+//! there is something unsent.
+
+use std::collections::VecDeque;
+
+use super::inbox::ConnectionPermit;
+use super::reply::Reply;
+use super::request::Pending;
+use super::routes::Hold;
+use tare_driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, SocketOption, Token};
+use tare_proto::http1::incoming::RequestReader;
+use tare_units::Instant;
+use tare_units::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
+
+/// Room for the heads of responses, and short bodies, bytes.
+pub(super) const PAGE: usize = REQUEST_HEAD_MAX + (4 << 10);
+/// What long bodies without contents are sent from, bytes.
+pub(super) const FILL_BYTES: u32 = 256 << 10;
+/// What a connection may have in the kernel and not yet on the wire, bytes. A client that does not read has the rest wait
+/// here, where it costs nothing; without a bound the kernel takes megabytes for each. One that reads is served from it at
+/// full speed: it holds as much as one send.
+const UNSENT_BYTES: u32 = FILL_BYTES;
+/// With so much unread while a response is unsent, nothing more is received, bytes.
+const INPUT_PAUSE: usize = 16 << 10;
+/// What is received with a stamp lands in a buffer of that length, bytes.
+const STAMPED_BYTES: u32 = 2 << 10;
+/// Instants that are kept of unread input: more than it can have requests, each of which may come by itself.
+const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
+/// Answered input is cut off once it is so long, bytes.
+const CUT: usize = 64 << 10;
+
+/// What an operation was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Receive,
+    Send,
+    Cancel,
+    HalfClose,
+    Close,
+}
+
+const fn token(slot: u32, purpose: Purpose) -> Token {
+    Token((slot as u64) << 8 | purpose as u64)
+}
+
+/// Whose a token is, and what it was for.
+#[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
+pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
+    let purpose = match token.0 as u8 {
+        0 => Purpose::Receive,
+        1 => Purpose::Send,
+        2 => Purpose::Cancel,
+        3 => Purpose::HalfClose,
+        _ => Purpose::Close,
+    };
+    ((token.0 >> 8) as u32, purpose)
+}
+
+/// Bytes that arrived and were not yet read, with when they did.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the last, which is when the
+    /// last of them came.
+    marks: VecDeque<(u64, Instant)>,
+    taken: u64,
+}
+
+impl Input {
+    pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
+        self.bytes.extend_from_slice(bytes);
+        let end = self.taken + self.rest().len() as u64;
+        let is_full = self.marks.len() >= MARKS_MAX;
+        match self.marks.back_mut() {
+            Some(last) if is_full || last.1 == now => *last = (end, now),
+            _ => self.marks.push_back((end, now)),
+        }
+    }
+
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(super) fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.taken += bytes as u64;
+        while self.marks.front().is_some_and(|(end, _)| *end <= self.taken) {
+            self.marks.pop_front();
+        }
+        if self.start >= CUT {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Memory that it takes, bytes.
+    fn bytes(&self) -> u64 {
+        let marks = self.marks.capacity() * size_of::<(u64, Instant)>();
+        (size_of::<Self>() + self.bytes.capacity() + marks) as u64
+    }
+
+    /// When the first `bytes` of the rest had all arrived.
+    pub(super) fn arrival(&self, bytes: usize) -> Instant {
+        let end = self.taken + bytes as u64;
+        let mark = self.marks.iter().find(|(last, _)| *last >= end);
+        mark.or_else(|| self.marks.back()).map_or_else(Instant::default, |(_, at)| *at)
+    }
+}
+
+/// A response that waits for its time.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub reply: Reply,
+    pub hold: Hold,
+    pub arrival: Instant,
+    /// Its time has come, and what was written before it is being sent.
+    pub is_due: bool,
+}
+
+/// What follows the page.
+#[derive(Debug)]
+pub(super) enum Tail {
+    /// So many bytes without contents.
+    Fill(u64),
+    /// A body in a buffer of its own.
+    Own { buffer: BufferId, start: u32, end: u32 },
+}
+
+/// Whether what arrives is to be received with the kernel's stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stamping {
+    No,
+    /// Once what is outstanding has ended.
+    Wanted,
+    /// Into that buffer.
+    Yes(BufferId),
+    /// The kernel does not: the instant of the reaping has to do.
+    Denied,
+}
+
+/// Whether bytes are being received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiving {
+    No,
+    Yes,
+    /// Until the cancel is carried out.
+    Stopping,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    No,
+    /// Closed once all is sent: the client said that it sends nothing more.
+    Last,
+    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section 9.6): closing over
+    /// unread bytes would reset the connection, and the reset would overtake the response.
+    LastOfMore,
+    /// The end was sent; closed when the client closes, or then.
+    Lingering(Instant),
+    Closing,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Connection {
+    slot: u32,
+    /// Tells it from others that had its slot.
+    pub serial: u32,
+    socket: SocketId,
+    outstanding: u32,
+    receiving: Receiving,
+    stamping: Stamping,
+    pub sending: bool,
+    /// When the send that is outstanding was pushed.
+    pub pushed_at: Instant,
+    /// Memory that the kernel held for it when it was last looked at, bytes; looked at only while it does not read.
+    pub queued_bytes: u64,
+    /// Bytes sent from the start on.
+    sent_bytes: u64,
+    /// The kernel was told how much to take.
+    is_bounded: bool,
+    /// It stands in the list of those that have something to send.
+    pub queued: bool,
+    /// The client sends nothing more.
+    pub ended: bool,
+    pub ending: Ending,
+    pub reader: RequestReader,
+    /// Bytes that are read once the connection takes requests again.
+    pub input: Option<Box<Input>>,
+    pub pending: Option<Box<Pending>>,
+    page: Option<BufferId>,
+    start: u32,
+    pub end: u32,
+    pub tail: Option<Tail>,
+    pub held: Option<Box<Held>>,
+    /// When the last response left that was held.
+    pub departed_at: Instant,
+    /// When something last came or went.
+    pub active_at: Instant,
+    /// A part of a request is there since then.
+    pub since: Option<Instant>,
+    /// What is unsent lies in memory that was lent to it, since then.
+    pub lent_since: Option<Instant>,
+    /// Memory that it was charged for, bytes.
+    pub charged: u64,
+    /// Held, not looked at: the inbox counts it.
+    _seat: ConnectionPermit,
+}
+
+impl Connection {
+    pub(super) const fn new(
+        slot: u32,
+        serial: u32,
+        socket: SocketId,
+        seat: ConnectionPermit,
+        now: Instant,
+    ) -> Self {
+        Self {
+            slot,
+            serial,
+            socket,
+            outstanding: 0,
+            receiving: Receiving::No,
+            stamping: Stamping::No,
+            sending: false,
+            pushed_at: now,
+            queued_bytes: 0,
+            sent_bytes: 0,
+            is_bounded: false,
+            queued: false,
+            ended: false,
+            ending: Ending::No,
+            reader: RequestReader::new(),
+            input: None,
+            pending: None,
+            page: None,
+            start: 0,
+            end: 0,
+            tail: None,
+            held: None,
+            departed_at: Instant(0),
+            active_at: now,
+            since: None,
+            lent_since: None,
+            charged: 0,
+            _seat: seat,
+        }
+    }
+
+    pub(super) const fn socket(&self) -> SocketId {
+        self.socket
+    }
+
+    pub(super) const fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// There is more from the client. Returns whether it is behind the last request.
+    pub(super) fn is_past_last(&mut self) -> bool {
+        if self.ending == Ending::Last {
+            self.ending = Ending::LastOfMore;
+        }
+        self.ending != Ending::No
+    }
+
+    /// Whether the next request can be answered: responses leave in order, and a page that is being sent is not
+    /// written to.
+    pub(super) const fn takes_requests(&self) -> bool {
+        !self.sending
+            && self.tail.is_none()
+            && self.held.is_none()
+            && matches!(self.ending, Ending::No)
+    }
+
+    /// Whether a response is to be sent, or to be finished.
+    pub(super) const fn is_answering(&self) -> bool {
+        self.held.is_some() || self.is_unsent()
+    }
+
+    pub(super) const fn is_unsent(&self) -> bool {
+        self.sending || self.start < self.end || self.tail.is_some()
+    }
+
+    /// Whether a part of a request is there, and the rest is waited for.
+    pub(super) fn is_cut(&self) -> bool {
+        let is_coming = self.pending.as_ref().is_some_and(|p| p.arrival.is_none());
+        (is_coming || !self.reader.is_at_start()) && self.takes_requests() && !self.is_unsent()
+    }
+
+    /// Whether what is unsent lies in memory of its own.
+    pub(super) const fn is_lent(&self) -> bool {
+        self.page.is_some() || matches!(self.tail, Some(Tail::Own { .. }))
+    }
+
+    /// Since when it has made no use of the memory that it holds.
+    pub(super) fn stale_since(&self) -> Instant {
+        self.lent_since.or(self.since).unwrap_or(self.active_at)
+    }
+
+    /// Memory that it holds beyond itself, bytes; nothing once it is being closed.
+    pub(super) fn holds(&self) -> u64 {
+        if self.ending == Ending::Closing {
+            return 0;
+        }
+        let input = self.input.as_ref().map_or(0, |input| input.bytes());
+        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        let tail = match self.tail {
+            Some(Tail::Own { end, .. }) => u64::from(end),
+            _ => 0,
+        };
+        let page = if self.page.is_some() { PAGE as u64 } else { 0 };
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
+        let stamped = match self.stamping {
+            Stamping::Yes(_) => u64::from(STAMPED_BYTES),
+            _ => 0,
+        };
+        input + stamped + self.reader.holds() as u64 + pending + held + tail + page
+    }
+
+    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
+        io.push(token(self.slot, purpose), op)?;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// An operation has completed, for good.
+    pub(super) fn handle_completed(&mut self, purpose: Purpose) {
+        self.outstanding -= 1;
+        match purpose {
+            Purpose::Receive => self.receiving = Receiving::No,
+            Purpose::Send => self.sending = false,
+            _ => {}
+        }
+    }
+
+    /// Whether it is closed and nothing is outstanding.
+    pub(super) fn is_over(&self) -> bool {
+        self.ending == Ending::Closing && self.outstanding == 0
+    }
+
+    /// Receives, or stops to, as what is unread and unsent wants it.
+    pub(super) fn adjust_receiving<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if self.ending == Ending::Closing || self.ended {
+            return Ok(());
+        }
+        let unread = self.input.as_ref().map_or(0, |input| input.rest().len());
+        let pauses = unread > INPUT_PAUSE && !self.takes_requests() && self.ending == Ending::No;
+        let switches = pauses || self.stamping == Stamping::Wanted;
+        match self.receiving {
+            Receiving::No if !pauses => {
+                let op = self.receive(io)?;
+                self.receiving = Receiving::Yes;
+                self.push(io, Purpose::Receive, op)
+            }
+            Receiving::Yes if switches => {
+                self.receiving = Receiving::Stopping;
+                let token = token(self.slot, Purpose::Receive);
+                self.push(io, Purpose::Cancel, Op::Cancel { token })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How to receive what comes next.
+    fn receive<D: Driver>(&mut self, io: &mut D) -> Result<Op, DriverError> {
+        let socket = self.socket;
+        if self.stamping == Stamping::Wanted {
+            let stamps = SocketOption::ReceiveTimestamps(true);
+            self.stamping = match io.set_option(socket, &stamps) {
+                Ok(()) => Stamping::Yes(io.allocate(STAMPED_BYTES as usize)?),
+                Err(_) => Stamping::Denied,
+            };
+        }
+        Ok(match self.stamping {
+            Stamping::Yes(buffer) => {
+                let into = segment(buffer, 0, STAMPED_BYTES);
+                Op::ReceiveStamped { socket, into }
+            }
+            _ => Op::ReceiveMultishot { socket },
+        })
+    }
+
+    /// Has what arrives from now on received with the kernel's stamp.
+    pub(super) fn want_stamps(&mut self) {
+        if self.stamping == Stamping::No {
+            self.stamping = Stamping::Wanted;
+        }
+    }
+
+    /// What a receive with a stamp brought.
+    pub(super) fn stamped<'a, D: Driver>(&self, io: &'a D, len: u32) -> &'a [u8] {
+        match self.stamping {
+            Stamping::Yes(buffer) => &io.buffer(buffer)[..len as usize],
+            _ => &[],
+        }
+    }
+
+    /// Appends to the page, which `pages` have one for.
+    ///
+    /// # Errors
+    /// When buffers have run out.
+    ///
+    /// # Panics
+    /// While the page is being sent.
+    pub(super) fn write<D: Driver>(
+        &mut self,
+        io: &mut D,
+        bytes: &[u8],
+        pages: &mut Vec<BufferId>,
+    ) -> Result<(), DriverError> {
+        let page = match (self.page, pages.pop()) {
+            (Some(page), free) => {
+                pages.extend(free);
+                page
+            }
+            (None, Some(page)) => page,
+            (None, None) => io.allocate(PAGE)?,
+        };
+        self.page = Some(page);
+        let start = self.end as usize;
+        io.buffer_mut(page)[start..start + bytes.len()].copy_from_slice(bytes);
+        self.end += u32::try_from(bytes.len()).expect("a page is short");
+        Ok(())
+    }
+
+    /// Pushes what is unsent, as one send; `now` is the instant of the submission.
+    pub(super) fn push_send<D: Driver>(
+        &mut self,
+        io: &mut D,
+        fill: Option<BufferId>,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        if self.sending || self.ending == Ending::Closing {
+            return Ok(());
+        }
+        let page = self.page.filter(|_| self.start < self.end);
+        let page = page.map(|buffer| segment(buffer, self.start, self.end));
+        let tail = match (&self.tail, fill) {
+            (Some(Tail::Fill(left)), Some(buffer)) => {
+                let len = u32::try_from(*left).unwrap_or(u32::MAX).min(FILL_BYTES);
+                Some(segment(buffer, 0, len))
+            }
+            (Some(Tail::Own { buffer, start, end }), _) => Some(segment(*buffer, *start, *end)),
+            _ => None,
+        };
+        let socket = self.socket;
+        let op = match (page, tail) {
+            (Some(_), Some(_)) => {
+                let mut data = [None; SEGMENTS_MAX];
+                (data[0], data[1]) = (page, tail);
+                Op::SendVectored { socket, data }
+            }
+            (Some(data), None) | (None, Some(data)) => Op::Send { socket, data, zero_copy: false },
+            (None, None) => return Ok(()),
+        };
+        let length = |segment: Option<Segment>| segment.map_or(0, |s| u64::from(s.len));
+        let after = self.sent_bytes + length(page) + length(tail);
+        if after > u64::from(UNSENT_BYTES / 2) && !std::mem::replace(&mut self.is_bounded, true) {
+            // Not at once: most connections never come to it. A kernel without the option takes more.
+            let _ = io.set_option(socket, &SocketOption::UnsentLowWater(UNSENT_BYTES));
+        }
+        (self.sending, self.pushed_at) = (true, now);
+        self.push(io, Purpose::Send, op)
+    }
+
+    /// So much was sent.
+    pub(super) fn handle_sent<D: Driver>(
+        &mut self,
+        io: &mut D,
+        sent: u32,
+        pages: &mut Vec<BufferId>,
+    ) {
+        self.sent_bytes += u64::from(sent);
+        let of_page = sent.min(self.end - self.start);
+        self.start += of_page;
+        let rest = sent - of_page;
+        let is_done = match &mut self.tail {
+            Some(Tail::Fill(left)) => {
+                *left -= u64::from(rest);
+                *left == 0
+            }
+            Some(Tail::Own { start, end, .. }) => {
+                *start += rest;
+                start == end
+            }
+            None => false,
+        };
+        if is_done {
+            self.drop_tail(io);
+        }
+        if self.start == self.end {
+            pages.extend(self.page.take());
+            (self.start, self.end) = (0, 0);
+        }
+        if !self.is_lent() {
+            self.lent_since = None;
+        }
+    }
+
+    fn drop_tail<D: Driver>(&mut self, io: &mut D) {
+        if let Some(Tail::Own { buffer, .. }) = self.tail.take() {
+            io.free(buffer);
+        }
+    }
+
+    /// Sends the end of the stream.
+    pub(super) fn half_close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        let socket = self.socket;
+        self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
+    }
+
+    /// Closes, once; what the client has not taken is thrown away, here and in the kernel.
+    pub(super) fn reset<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if self.ending != Ending::Closing {
+            let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
+        }
+        self.close(io)
+    }
+
+    /// Closes, once.
+    pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+        if self.ending == Ending::Closing {
+            return Ok(());
+        }
+        self.ending = Ending::Closing;
+        (self.held, self.since, self.lent_since) = (None, None, None);
+        self.queued_bytes = 0;
+        let socket = self.socket;
+        self.push(io, Purpose::Close, Op::Close { socket })
+    }
+
+    /// Gives back what it was lent.
+    pub(super) fn free<D: Driver>(mut self, io: &mut D, pages: &mut Vec<BufferId>) {
+        pages.extend(self.page.take());
+        self.drop_tail(io);
+        if let Stamping::Yes(buffer) = self.stamping {
+            io.free(buffer);
+        }
+    }
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        (size_of::<Self>() + self.reply.headers.capacity() + self.reply.body.capacity()) as u64
+    }
+}
+
+const fn segment(buffer: BufferId, start: u32, end: u32) -> Segment {
+    let len = end - start;
+    Segment { buffer, start, len }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_in_many_pieces_takes_few_marks() {
+        let mut input = Input::default();
+        let count = 20_000;
+        for i in 1..=count {
+            input.push(b"x", Instant(i));
+        }
+        assert!(input.bytes() < 128 << 10, "{}", input.bytes());
+        assert_eq!(input.arrival(1), Instant(1));
+        let exact = MARKS_MAX - 1;
+        assert_eq!(input.arrival(exact), Instant(exact as u64));
+        // Never earlier than it came.
+        assert_eq!(input.arrival(MARKS_MAX + 1), Instant(count));
+        input.consume(MARKS_MAX + 1);
+        input.push(b"y", Instant(count + 1));
+        let rest = input.rest().len();
+        assert_eq!(input.arrival(rest), Instant(count + 1));
+        assert_eq!(input.arrival(rest - 1), Instant(count));
+    }
+}

@@ -1,0 +1,523 @@
+//! The far end: the [`front`] hears hellos, [`Sessions`] answers.
+
+mod one_go;
+mod session;
+
+pub mod front;
+pub mod http;
+
+use std::sync::Arc;
+
+use crate::worker::link::slot_of;
+use crate::worker::{Role, TurnCounters};
+use crossbeam::channel::Receiver;
+use tare_driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
+use tare_proto::datagram::UdpServerFront;
+use tare_proto::hello::WaitMode;
+use tare_proto::hello::{Accept, Hello};
+use tare_stats::result::{CpuUse, Instrument};
+use tare_units::bounds::{CLOSING_MAX, NAP, STOP_MAX};
+use tare_units::limits::{HYBRID_SPIN, SESSIONS_MAX};
+use tare_units::{Instant, Nanos};
+
+use front::Arrival;
+use one_go::Door;
+use session::{Offer, Session, Want};
+
+pub use session::memory_bytes;
+
+/// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
+const WAKEUP: Nanos = Nanos::from_micros(200);
+/// A worker goes on spinning for its spinning sessions as long after it last heard of one of them, beside the pause that
+/// they made before: a client that pauses for longer is either slow, and then learns so from its own figures, or gone.
+const SPIN_PATIENCE: Nanos = Nanos::from_secs(1);
+/// A pause above that is not spun through, however regular the client is.
+const SPIN_PAUSE_MAX: Nanos = Nanos::from_secs(10);
+
+/// A session with all that was decided for it.
+#[derive(Debug)]
+pub struct Admitted<S, P> {
+    /// Its socket and what the client asked for.
+    pub arrival: Arrival<S>,
+    /// What the client is told.
+    pub accept: Accept,
+    /// Held for as long as the session lives.
+    pub permit: P,
+}
+
+/// Reads how the worker's thread fared. The real one asks the kernel.
+pub trait Meter {
+    /// Starts anew. May take as long as reading a few files takes.
+    fn reset(&mut self);
+    /// The measured phase begins: what is counted for the thread alone starts anew, at once.
+    fn measure_begins(&mut self);
+    /// The figures since the last reset.
+    fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
+    /// Whether the worker is to end.
+    fn is_stopping(&self) -> bool;
+}
+
+/// What a worker tells of itself in the figures of its sessions.
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    instrument: Instrument,
+    cpu: CpuUse,
+    /// Requests answered in the time that `cpu` covers.
+    operations: u64,
+    /// Payload moved in that time, bytes.
+    bytes: u64,
+}
+
+/// Bounds on a session's life.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// Longest silence.
+    pub idle: Nanos,
+    /// Longest life.
+    pub duration: Nanos,
+}
+
+/// The role of a session worker: any number of sessions, answered as they ask.
+#[derive(Debug)]
+pub struct Sessions<S, P, M> {
+    inbox: Receiver<Admitted<S, P>>,
+    slots: Vec<Option<Session<P>>>,
+    vacant: Vec<u32>,
+    /// Slots of sessions that ended in this turn, which lists may still name; vacant from the next one on.
+    freed: Vec<u32>,
+    /// Replies to be sent at the next submission.
+    ready: Vec<u32>,
+    /// Replies that are held until an instant.
+    held: Vec<(Instant, u32)>,
+    /// Sessions whose figures are due.
+    reports: Vec<u32>,
+    spinning: usize,
+    /// When a session that asked for spinning last began, or something completed for one.
+    spun_at: Instant,
+    /// The worker spins for such sessions until then.
+    spins_until: Instant,
+    hybrids: usize,
+    active_at: Instant,
+    /// Requests among the completions of this turn.
+    timed: u64,
+    datagrams: Arc<UdpServerFront>,
+    meter: M,
+    limits: SessionLimits,
+    run_id: Option<u64>,
+    /// The present step has come to its measured phase.
+    measuring: bool,
+    /// It has just come to it.
+    measure_began: bool,
+    /// Figures of it were given.
+    measure_told: bool,
+    /// Requests answered since the meter was last started anew.
+    operations: u64,
+    /// Payload of streams moved since then, bytes.
+    bytes: u64,
+    /// Sessions that send on a schedule, or may come to.
+    paced: Vec<u32>,
+    checked_at: Instant,
+    /// When it was noticed that the worker is to end.
+    stopping_since: Option<Instant>,
+    /// Sessions that are still there are left to the driver.
+    is_overdue: bool,
+    /// The listener, while it is lent to this worker.
+    door: Option<Door<S>>,
+    /// Sessions of one operation that wait for their next connection.
+    parked: Vec<u32>,
+}
+
+impl<S, P, M: Meter> Sessions<S, P, M> {
+    /// A worker that takes its sessions from `inbox`.
+    #[must_use]
+    pub fn new(
+        inbox: Receiver<Admitted<S, P>>,
+        limits: SessionLimits,
+        datagrams: Arc<UdpServerFront>,
+        meter: M,
+    ) -> Self {
+        let slots = SESSIONS_MAX as usize;
+        Self {
+            inbox,
+            slots: Vec::with_capacity(slots),
+            vacant: Vec::with_capacity(slots),
+            freed: Vec::with_capacity(slots),
+            ready: Vec::with_capacity(slots),
+            held: Vec::with_capacity(slots),
+            reports: Vec::with_capacity(slots),
+            spinning: 0,
+            spun_at: Instant::default(),
+            spins_until: Instant::default(),
+            hybrids: 0,
+            active_at: Instant::default(),
+            timed: 0,
+            datagrams,
+            meter,
+            limits,
+            run_id: None,
+            measuring: false,
+            measure_began: false,
+            measure_told: false,
+            operations: 0,
+            bytes: 0,
+            paced: Vec::with_capacity(slots),
+            checked_at: Instant::default(),
+            stopping_since: None,
+            is_overdue: false,
+            door: None,
+            parked: Vec::with_capacity(slots),
+        }
+    }
+
+    /// Sessions alive.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.vacant.len() - self.freed.len()
+    }
+
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn adopt<D>(
+        &mut self,
+        io: &mut D,
+        admitted: Admitted<S, P>,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError>
+    where
+        D: Driver<Socket = S>,
+    {
+        let run_id = admitted.arrival.hello.run_id.0;
+        if self.run_id != Some(run_id) || self.begins_step(&admitted.arrival.hello) {
+            self.run_id = Some(run_id);
+            (self.measuring, self.measure_told) = (false, false);
+            counters.reset();
+            self.reset_meter();
+        }
+        let Ok(socket) = io.adopt(admitted.arrival.socket) else {
+            return Ok(());
+        };
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
+        });
+        match admitted.accept.wait {
+            WaitMode::Spin => {
+                self.spinning += 1;
+                self.spun_at = now;
+                self.note_spun(now);
+            }
+            WaitMode::Hybrid => self.hybrids += 1,
+            WaitMode::Block => {}
+        }
+        let Arrival { hello, transport, peer, nonce, early, listener, .. } = admitted.arrival;
+        if let Some(listener) = listener {
+            self.take_door(io, listener, now)?;
+        }
+        let offer = Offer { hello, transport, peer, nonce };
+        let mut session =
+            Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
+        let want = if session.is_one_go() {
+            self.active_at = now;
+            session.begin_in_one_go(io, &early, now)?
+        } else {
+            session.begin(io)?;
+            Want::Nothing
+        };
+        if session.is_paced() {
+            self.paced.push(slot);
+        }
+        self.note_measured(session.is_measured());
+        self.slots[slot as usize] = Some(session);
+        self.act(io, slot, want)
+    }
+
+    /// A request of the measured phase has come, or one of the warm-up.
+    fn note_measured(&mut self, measured: bool) {
+        if !self.measuring && measured {
+            (self.measuring, self.measure_began) = (true, true);
+        }
+    }
+
+    /// Whether a session of the present run is the first of a step: the sessions of the step before have
+    /// given their figures. A session of one ping tells nothing, its step has one before and one after them that do.
+    fn begins_step(&self, hello: &Hello) -> bool {
+        let amid = hello.connect_each && self.measuring && !self.measure_told;
+        let mut sessions = self.slots.iter().flatten();
+        !hello.brief && !amid && sessions.all(|session| session.is_brief() || session.is_ended())
+    }
+
+    /// A spinning session has shown that it is there.
+    #[inline]
+    fn note_spun(&mut self, now: Instant) {
+        let pause = now.since(self.spun_at).min(SPIN_PAUSE_MAX);
+        self.spun_at = now;
+        self.spins_until = self.spins_until.max(now + SPIN_PATIENCE + pause);
+    }
+
+    fn reset_meter(&mut self) {
+        (self.operations, self.bytes) = (0, 0);
+        self.meter.reset();
+    }
+
+    fn act<D>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError>
+    where
+        D: Driver<Socket = S>,
+    {
+        match want {
+            Want::Nothing => {}
+            Want::Reply { at } => {
+                self.timed += 1;
+                match at {
+                    None => self.ready.push(slot),
+                    Some(at) => self.held.push((at, slot)),
+                }
+            }
+            Want::Report => self.reports.push(slot),
+            Want::Stop => {
+                let Some(session) = self.slots[slot as usize].as_mut() else {
+                    return Ok(());
+                };
+                let want = session.stop_stream(io, self.active_at)?;
+                if want == Want::Report {
+                    self.reports.push(slot);
+                }
+            }
+            Want::Close | Want::Abort => {
+                if let Some(session) = self.slots[slot as usize].as_mut() {
+                    session.close(io, want == Want::Abort)?;
+                }
+            }
+            Want::GiveBack => self.give_back(io, slot)?,
+        }
+        self.reap(io, slot);
+        Ok(())
+    }
+
+    /// Frees a session that is closed and has nothing outstanding.
+    fn reap<D: Driver>(&mut self, io: &mut D, slot: u32) {
+        if self.keep(slot) {
+            return;
+        }
+        if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
+            && let Some(session) = self.slots[slot as usize].take()
+        {
+            match session.wait() {
+                WaitMode::Spin => self.spinning -= 1,
+                WaitMode::Hybrid => self.hybrids -= 1,
+                WaitMode::Block => {}
+            }
+            self.freed.push(slot);
+            session.free(io);
+        }
+    }
+
+    /// Takes the sessions that ended out of all lists, once for all of them: `lat --connect-each` ends one per operation.
+    fn forget_freed(&mut self) {
+        if self.freed.is_empty() {
+            return;
+        }
+        let slots = &self.slots;
+        let is_alive = |slot: u32| slots[slot as usize].is_some();
+        self.ready.retain(|slot| is_alive(*slot));
+        self.held.retain(|(_, slot)| is_alive(*slot));
+        self.reports.retain(|slot| is_alive(*slot));
+        self.paced.retain(|slot| is_alive(*slot));
+        self.parked.retain(|slot| is_alive(*slot));
+        self.vacant.append(&mut self.freed);
+    }
+
+    fn check_limits<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
+    where
+        D: Driver<Socket = S>,
+    {
+        let stopping = self.meter.is_stopping();
+        if stopping {
+            let since = *self.stopping_since.get_or_insert(now);
+            self.is_overdue = now >= since + STOP_MAX + CLOSING_MAX;
+        }
+        let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
+        let leaving = self.check_door(io, now)?;
+        for index in 0..self.slots.len() {
+            if let Some(session) = &mut self.slots[index] {
+                if !closes && session.handle_slow_opening(io, now, leaving)? {
+                    continue;
+                }
+                let want = if closes {
+                    Want::Abort
+                } else {
+                    session.handle_limits(now, self.limits, stopping)
+                };
+                if want == Want::Close {
+                    session.abandon(io);
+                }
+                let slot = u32::try_from(index).expect("bounded by the driver's sockets");
+                self.act(io, slot, want)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the figures that are due. Reading the meter may take as long as reading a few files: it is read once
+    /// for all that end together.
+    fn report<D: Driver<Socket = S>>(
+        &mut self,
+        io: &mut D,
+        counters: &TurnCounters,
+    ) -> Result<(), DriverError> {
+        let mut reading = None;
+        while let Some(slot) = self.reports.pop() {
+            let Some(session) = self.slots[slot as usize].as_mut() else {
+                continue;
+            };
+            let figures = session.needs_reading().then(|| {
+                self.measure_told |= self.measuring;
+                let read = || {
+                    let (instrument, cpu) = self.meter.read(counters);
+                    Reading { instrument, cpu, operations: self.operations, bytes: self.bytes }
+                };
+                reading.get_or_insert_with(read).clone()
+            });
+            let want = session.report(io, figures)?;
+            self.act(io, slot, want)?;
+        }
+        Ok(())
+    }
+
+    fn reply<D: Driver>(&mut self, io: &mut D, slot: u32, now: Instant) -> Result<(), DriverError> {
+        if let Some(session) = self.slots[slot as usize].as_mut()
+            && session.reply(io, now)?
+        {
+            self.operations += 1;
+        }
+        Ok(())
+    }
+}
+
+impl<D, P, M> Role<D> for Sessions<D::Socket, P, M>
+where
+    D: Driver,
+    M: Meter,
+{
+    fn handle_completion(
+        &mut self,
+        io: &mut D,
+        completion: Completion,
+        now: Instant,
+    ) -> Result<(), DriverError> {
+        let (slot, purpose) = slot_of(completion.token);
+        if slot >= one_go::ORPHAN {
+            return self.handle_door(io, slot, &completion, now);
+        }
+        let Some(session) = self.slots[slot as usize].as_mut() else {
+            return Ok(());
+        };
+        self.active_at = now;
+        let front = &self.datagrams;
+        let want = session.handle_completion(io, purpose, &completion, now, front)?;
+        let spins = session.wait() == WaitMode::Spin;
+        self.bytes += session.take_moved();
+        let measured = session.is_measured();
+        self.note_measured(measured);
+        if spins {
+            self.note_spun(now);
+        }
+        self.act(io, slot, want)
+    }
+
+    fn handle_time(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+        counters: &mut TurnCounters,
+    ) -> Result<(), DriverError> {
+        self.forget_freed();
+        // Asking first costs a spinning turn two loads in place of a fence.
+        while !self.inbox.is_empty()
+            && let Ok(admitted) = self.inbox.try_recv()
+        {
+            self.adopt(io, admitted, now, counters)?;
+        }
+        if std::mem::take(&mut self.measure_began) {
+            // The warm-up is over, and what disturbed it is no concern of the figures.
+            counters.reset();
+            (self.operations, self.bytes) = (0, 0);
+            self.meter.measure_begins();
+        }
+        if now.since(self.checked_at) >= NAP {
+            self.checked_at = now;
+            self.check_limits(io, now)?;
+            if !self.measuring && !self.is_empty() {
+                // Nobody announces the measured phase: so that little of the warm-up counts as part of it.
+                self.reset_meter();
+            }
+        }
+        self.report(io, counters)
+    }
+
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+        let mut ready = std::mem::take(&mut self.ready);
+        for slot in ready.drain(..) {
+            self.reply(io, slot, now)?;
+        }
+        self.ready = ready;
+        let mut index = 0;
+        while index < self.held.len() {
+            let (at, slot) = self.held[index];
+            if at > now {
+                index += 1;
+                continue;
+            }
+            self.held.swap_remove(index);
+            self.reply(io, slot, now)?;
+        }
+        for &slot in &self.paced {
+            if let Some(session) = self.slots[slot as usize].as_mut() {
+                session.poll_stream(io, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_wait(&self, now: Instant) -> Wait {
+        // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
+        let fresh = self.hybrids > 0 && now.since(self.active_at) < HYBRID_SPIN;
+        let spins = self.spinning > 0 && now < self.spins_until;
+        if spins || !self.held.is_empty() || fresh {
+            return Wait::Poll;
+        }
+        let sessions = self.paced.iter().filter_map(|slot| self.slots[*slot as usize].as_ref());
+        let due = sessions.filter_map(Session::due).min().unwrap_or(Instant::FAR_FUTURE);
+        if self.hybrids > 0 && due.since(now) < WAKEUP {
+            return Wait::Poll;
+        }
+        Wait::Until(due.min(now + NAP))
+    }
+
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.held.is_empty() || !self.paced.is_empty()
+    }
+
+    fn take_timed(&mut self) -> u64 {
+        std::mem::take(&mut self.timed)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.meter.is_stopping() && (self.is_empty() || self.is_overdue)
+    }
+}
+
+/// Whether an outcome means that the client is simply gone.
+const fn is_departure(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Received(0)
+            | Outcome::Failed(
+                OpError::Reset | OpError::BrokenPipe | OpError::Refused | OpError::Canceled
+            )
+    )
+}

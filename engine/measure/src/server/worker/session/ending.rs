@@ -1,0 +1,193 @@
+//! How a session ends: its figures, by whom and why it was ended, and how long it may take over that.
+
+use super::{Reading, Session, SessionLimits, Stage, Want};
+use tare_driver::{Driver, DriverError};
+use tare_proto::datagram::serve_document;
+use tare_proto::hello::Figures;
+use tare_proto::hello::Transport;
+use tare_proto::stream::SIGNALS_LOST_AFTER;
+use tare_units::Instant;
+use tare_units::bounds::{ENDING_MAX, LINGER, SESSION_ENDING_MAX};
+
+impl<P> Session<P> {
+    /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, is
+    /// told so in its figures.
+    pub(in super::super) fn handle_limits(
+        &mut self,
+        now: Instant,
+        limits: SessionLimits,
+        stopping: bool,
+    ) -> Want {
+        if let Some(ended_at) = self.ended_at {
+            let over = self.has_ended(ended_at, now, limits) || self.is_dispensable(stopping);
+            return if over { Want::Close } else { Want::Nothing };
+        }
+        let idle = now.since(self.active_at) > limits.idle;
+        let unheard = self.is_unheard(now);
+        let why = if stopping {
+            "the server was told to stop".to_owned()
+        } else if unheard {
+            format!("no signal came from the client for {SIGNALS_LOST_AFTER}")
+        } else if idle {
+            format!("no request came for {} (--idle-timeout)", limits.idle)
+        } else if now.since(self.since) > limits.duration {
+            format!("the session had lasted {} (--max-duration)", limits.duration)
+        } else {
+            return Want::Nothing;
+        };
+        self.ended_at = Some(now);
+        self.cut_short = Some(why);
+        if self.streaming.is_some() {
+            if self.transport == Transport::Udp {
+                self.told_at = Some(now);
+            } else if idle {
+                // For so long the client has taken nothing, or sent nothing.
+                return Want::Close;
+            }
+            return Want::Stop;
+        }
+        match self.transport {
+            // Requests are answered with ENDED from here on; the figures are there to be fetched.
+            Transport::Udp => {
+                self.told_at = Some(now);
+                Want::Nothing
+            }
+            Transport::Tcp if !self.is_replying() => Want::Report,
+            // For so long the client has not even taken its reply.
+            Transport::Tcp if idle => Want::Close,
+            Transport::Tcp => Want::Nothing,
+        }
+    }
+
+    fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
+        let by_its_client = self.cut_short.is_none();
+        // A long document over a lossy path is fetched for longer, and each fetch shows that the client is there.
+        let most = if self.transport == Transport::Udp && by_its_client {
+            now.since(self.since) > limits.duration
+        } else if self.streaming.is_some() {
+            // What was still to be sent may be much, and the path slow.
+            now.since(ended_at.max(self.active_at)) > SESSION_ENDING_MAX
+                || now.since(ended_at) > ENDING_MAX
+        } else {
+            now.since(ended_at) > SESSION_ENDING_MAX
+        };
+        most || self.told_at.is_some_and(|at| now.since(at) > LINGER)
+    }
+
+    /// Whether nobody misses it when the server stops: its client has begun to fetch the figures, and mostly has
+    /// them; an embedded server would else keep its run waiting.
+    fn is_dispensable(&self, stopping: bool) -> bool {
+        stopping && self.transport == Transport::Udp && self.cut_short.is_none()
+    }
+
+    /// TCP: the client has half-closed, or is gone.
+    pub(super) fn handle_end_of_stream(&mut self, now: Instant) -> Want {
+        self.client_ended = true;
+        match self.stage {
+            Stage::Draining => Want::Close,
+            Stage::Reporting => Want::Nothing,
+            Stage::Exchanging => {
+                if self.request.remaining().start > 0 {
+                    self.count_error("receive", "short-request");
+                }
+                self.ended_at.get_or_insert(now);
+                if self.is_replying() {
+                    return Want::Nothing;
+                }
+                if self.hello.request_follows {
+                    return Want::Close;
+                }
+                Want::Report
+            }
+        }
+    }
+
+    /// TCP: the figures are sent.
+    pub(super) fn handle_told<D: Driver>(
+        &mut self,
+        io: &mut D,
+        now: Instant,
+    ) -> Result<Want, DriverError> {
+        if self.cut_short.is_none() || self.client_ended {
+            return Ok(Want::Close);
+        }
+        self.stage = Stage::Draining;
+        self.told_at = Some(now);
+        self.link.half_close(io)?;
+        if !self.link.is_receiving() {
+            match self.streaming {
+                Some(_) => self.receive_stream(io)?,
+                None => self.link.receive(io, 0, self.size + 1)?,
+            }
+        }
+        Ok(Want::Nothing)
+    }
+
+    /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
+    pub(in super::super) fn report<D: Driver>(
+        &mut self,
+        io: &mut D,
+        reading: Option<Reading>,
+    ) -> Result<Want, DriverError> {
+        if self.link.is_closing() {
+            return Ok(Want::Nothing);
+        }
+        match self.transport {
+            Transport::Tcp => {
+                if self.link.is_sending_control() {
+                    return Ok(Want::Close);
+                }
+                self.stage = Stage::Reporting;
+                let frame = self.make_figures(reading).encode();
+                self.link.send_control(io, &frame)?;
+            }
+            Transport::Udp => {
+                if self.figures.is_none() {
+                    let figures = self.make_figures(reading);
+                    self.figures = Some(serde_json::to_vec(&figures).unwrap_or_default());
+                }
+                let document = self.figures.as_deref().unwrap_or_default();
+                let fetches = self.fetches.drain(..);
+                let chunks: Vec<_> =
+                    fetches.filter_map(|fetch| serve_document(&fetch, document)).collect();
+                for chunk in chunks {
+                    self.answer(io, &chunk)?;
+                }
+                match self.streaming {
+                    Some(_) => self.receive_stream(io)?,
+                    None => self.receive_datagram(io)?,
+                }
+            }
+        }
+        Ok(Want::Nothing)
+    }
+
+    /// Whether [`Session::report`] will want a reading: the figures of a datagram session are made once.
+    pub(in super::super) const fn needs_reading(&self) -> bool {
+        !self.hello.brief && self.figures.is_none()
+    }
+
+    fn make_figures(&mut self, reading: Option<Reading>) -> Figures {
+        let Reading { mut instrument, cpu, operations, bytes } = reading.unwrap_or_default();
+        if !self.hello.brief {
+            instrument.backend.clone_from(&self.accept.backend);
+            instrument.backend_reason.clone_from(&self.accept.backend_reason);
+            self.accept.wait.name().clone_into(&mut instrument.wait);
+            instrument.wait_reason.clone_from(&self.accept.wait_reason);
+        }
+        Figures {
+            operations: self.completed,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            residence_count: self.residence.as_ref().map_or(0, |r| r.count()),
+            residence_hdr: self.residence.take().map(|r| r.encode()),
+            instrument,
+            cpu,
+            cpu_operations: operations,
+            cpu_bytes: bytes,
+            stream: self.streaming.as_mut().and_then(|s| s.account.take()),
+            errors: std::mem::take(&mut self.errors),
+            cut_short: self.cut_short.clone(),
+        }
+    }
+}

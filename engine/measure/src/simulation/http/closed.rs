@@ -1,0 +1,132 @@
+//! A request follows the response before it.
+
+use super::scripted::{Do, Event, OK, What, ok, say};
+use super::*;
+
+#[test]
+fn a_latency_is_the_round_trip_and_the_servers_delay() {
+    for delay in [0, 200_000, 1_000_000, 20_000_000, 123_457] {
+        let results = Plan::get(&format!("/echo?delay={delay}ns")).served();
+        let each = ROUND_TRIP.0 + delay;
+        // Each begins when the one before it is answered, the last before the end.
+        let count = Nanos::from_millis(100).0.div_ceil(each);
+        assert_eq!(results.operations().completed, count);
+        results.assert_all(Kind::Service, count, Nanos(each));
+        results.assert_all(Kind::Connect, 1, ROUND_TRIP);
+        if delay > 0 {
+            results.assert_all(Kind::Residence, count, Nanos(delay));
+        }
+        assert_eq!(results.outcome.measured, Nanos::from_millis(100));
+        assert_eq!(results.tally.measured.errors.total(), 0);
+        assert_eq!(results.took, Nanos(each * count));
+    }
+}
+
+#[test]
+fn exactly_as_many_requests_as_asked() {
+    for (count, connections, pipeline, workers) in [
+        (1, 1, 1, 1),
+        (77, 1, 8, 1),
+        (77, 5, 8, 1),
+        (7, 10, 8, 1),
+        (1_000, 16, 1, 3),
+        (1_001, 7, 8, 4),
+        (3, 4, 8, 4),
+    ] {
+        let plan = Plan { connections, pipeline, workers, warmup: MS, ..Plan::counted(count) };
+        let (results, far) = plan.scripted(ok);
+        let operations = results.operations();
+        assert_eq!(operations.completed, count, "{plan:?}");
+        assert_eq!((operations.due, operations.sent), (count, count));
+        let warm = results.tally.warmup.operations.completed;
+        assert_eq!(far.requests.len() as u64, count + warm);
+        assert_eq!(far.accepted.len(), connections as usize);
+        results.assert_all(Kind::Service, count, ROUND_TRIP);
+        let codes: Vec<_> = results.tally.codes.iter().collect();
+        assert_eq!((codes.len(), codes[0].count), (1, count));
+    }
+}
+
+#[test]
+fn each_response_of_a_pipeline_is_a_sample() {
+    // Eight in one send, answered one each millisecond.
+    let plan = Plan { pipeline: 8, ..Plan::counted(8) };
+    let (results, far) = plan.scripted(|event| match event.what {
+        What::Request => vec![Do::Wait(MS), say(OK)],
+        _ => Vec::new(),
+    });
+    let each = (1..=8).map(|n| ROUND_TRIP.0 + n * MS.0);
+    results.assert_are(Kind::Service, each);
+    let first = far.requests[0].0;
+    assert!(far.requests.iter().all(|(at, _)| *at == first));
+}
+
+#[test]
+fn what_is_asked_for_is_what_is_sent() {
+    // Weights 2 and 1, and a HEAD whose response has a length and no body.
+    let head = RequestSpec { method: "HEAD".to_owned(), ..RequestSpec::get("/bytes/5000", "x") };
+    for pipeline in [1, 4] {
+        let plan = Plan {
+            pipeline,
+            requests: vec![(RequestSpec::get("/bytes/100", "x"), 2), (head.clone(), 1)],
+            ..Plan::counted(30)
+        };
+        let results = plan.served();
+        assert_eq!(results.operations().completed, 30);
+        assert_eq!(results.tally.body_bytes, 20 * 100);
+    }
+}
+
+#[test]
+fn warm_up_is_left_out_of_everything() {
+    // Three take 3.2 ms each and fail, then all take 0.2 ms.
+    let script = |event: Event| match (event.what, event.of_all) {
+        (What::Request, 0..3) => vec![
+            Do::Wait(Nanos::from_millis(3)),
+            say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
+        ],
+        _ => ok(event),
+    };
+    let plan = Plan {
+        warmup: Nanos::from_millis(10),
+        duration: Some(Nanos::from_millis(2)),
+        ..Plan::default()
+    };
+    let (results, far) = plan.scripted(script);
+    let (warm, measured) = (results.tally.warmup.operations, results.operations());
+    assert_eq!((warm.sent, warm.failed, warm.completed), (5, 3, 2));
+    assert_eq!((measured.sent, measured.completed), (10, 10));
+    results.assert_all(Kind::Service, 10, ROUND_TRIP);
+    assert_eq!(results.tally.codes.responses(), 10);
+    assert_eq!(results.tally.sent_bytes, far.bytes.len() as u64 / 15 * 10);
+    // The response that comes at the very end was read before the phase was over.
+    let tally = &results.tally;
+    assert_eq!(tally.received_bytes, 10 * OK.len() as u64);
+    assert_eq!(tally.body_bytes, 20);
+    assert_eq!(results.outcome.warmup, Nanos::from_millis(10));
+    assert_eq!(results.outcome.measured, Nanos::from_millis(2));
+}
+
+#[test]
+fn codes_are_told_with_their_first_time_and_ordinal() {
+    let script = |event: Event| match (event.what, event.of_all) {
+        (What::Request, 9 | 14) => vec![say("HTTP/1.1 409 No\r\nContent-Length: 1\r\n\r\nx")],
+        (What::Request, 5) => vec![say("HTTP/1.1 304 Not Modified\r\n\r\n")],
+        _ => ok(event),
+    };
+    for (expect, completed) in [("2xx,3xx", 18), ("200", 17), ("4xx", 2), ("100-599", 20)] {
+        let plan = Plan { expect, ..Plan::counted(20) };
+        let (results, _) = plan.scripted(script);
+        let told = results.tally.codes.iter();
+        let told: Vec<_> =
+            told.map(|c| (c.status, c.count, c.first_at.0, c.first_ordinal)).collect();
+        let at = |nth: u64| ROUND_TRIP.0 * nth;
+        let expected = [(200, 17, at(1), 1), (304, 1, at(6), 6), (409, 2, at(10), 10)];
+        assert_eq!(told, expected);
+        let operations = results.operations();
+        assert_eq!(operations.completed, completed, "{expect}");
+        assert_eq!(operations.failed, 20 - completed);
+        // What was not expected has no part in the latencies.
+        results.assert_all(Kind::Service, completed, ROUND_TRIP);
+    }
+}

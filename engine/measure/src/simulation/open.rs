@@ -1,0 +1,244 @@
+//! Operations on a schedule.
+
+use super::*;
+
+/// The schedule's first arrivals, before the end of the measured phase.
+fn due(rate_per_s: f64, duration: Nanos) -> Vec<u64> {
+    Schedule::constant(rate_per_s, Share::WHOLE)
+        .unwrap()
+        .map(|at| at.0)
+        .take_while(|at| *at < duration.0)
+        .collect()
+}
+
+fn sum(lengths: &Distribution) -> f64 {
+    lengths.mean_ns().unwrap_or(0.0) * lengths.count() as f64
+}
+
+fn assert_sum(lengths: &Distribution, expected: u64) {
+    let (found, expected) = (sum(lengths), expected as f64);
+    assert!(
+        (found - expected).abs() <= expected * 1e-9,
+        "the lengths add up to {found}, not {expected}"
+    );
+}
+
+#[test]
+fn five_minutes_pass_in_a_moment_and_every_send_is_on_time() {
+    for setup in Setup::both(|setup| {
+        setup.rate_per_s = Some(20.0);
+        setup.duration = Some(Nanos::from_secs(300));
+    }) {
+        let results = setup.run();
+        let operations = results.measured.operations;
+        assert_eq!((operations.due, operations.completed), (6_000, 6_000));
+        assert_eq!(results.spread(Kind::Lateness), [0; 3]);
+        assert_eq!(results.spread(Kind::Service), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Kind::Response), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.outcome.measured, Nanos::from_secs(300));
+        assert_eq!(results.outcome.backlog_max, 0);
+    }
+}
+
+#[test]
+fn intended_times_are_the_schedules_and_none_is_lost() {
+    for rate in [333.0, 1_000.0, 4_999.0] {
+        for setup in Setup::both(|setup| {
+            setup.rate_per_s = Some(rate);
+            setup.warmup = Nanos::from_millis(20);
+        }) {
+            let results = setup.run();
+            let all = due(rate, Nanos::from_millis(120));
+            let warm = due(rate, Nanos::from_millis(20));
+            assert_eq!(results.warmup.operations.due, warm.len() as u64);
+            let measured = (all.len() - warm.len()) as u64;
+            assert_eq!(results.measured.operations.due, measured);
+            assert_eq!(results.measured.operations.completed, measured);
+            assert_eq!(results.spread(Kind::Lateness), [0; 3]);
+        }
+    }
+}
+
+/// What a single server that stands still from `from` to `until` makes of the schedule: service, lateness.
+fn queue(due: &[u64], from: u64, until: u64) -> Vec<(u64, u64)> {
+    let mut free = 0;
+    due.iter()
+        .map(|&due| {
+            let sent = due.max(free);
+            let mut served = sent + LATENCY.0;
+            if (from..until).contains(&served) {
+                served = until;
+            }
+            free = served + LATENCY.0;
+            (free - sent, sent - due)
+        })
+        .collect()
+}
+
+#[test]
+fn a_stall_of_the_far_end_shows_in_full_in_the_response_times() {
+    let (from, until) = (Nanos::from_millis(30), Nanos::from_millis(80));
+    for setup in Setup::both(|setup| {
+        setup.rate_per_s = Some(1_000.0);
+        setup.duration = Some(Nanos::from_millis(200));
+    }) {
+        let mut world = World::new(&setup);
+        world.start();
+        let t0 = world.started_at;
+        world.frozen = Some((t0 + from, t0 + until));
+        let results = world.finish();
+        let expected = queue(&due(1_000.0, Nanos::from_millis(200)), from.0, until.0);
+        let operations = results.measured.operations;
+        assert_eq!(operations.completed, expected.len() as u64);
+        let service = expected.iter().map(|(service, _)| service).sum();
+        let lateness = expected.iter().map(|(_, lateness)| lateness).sum();
+        assert_sum(results.distribution(Kind::Service), service);
+        assert_sum(results.distribution(Kind::Lateness), lateness);
+        assert_sum(results.distribution(Kind::Response), service + lateness);
+        let worst = expected.iter().map(|(s, l)| s + l).max();
+        assert_eq!(results.distribution(Kind::Response).max_ns(), worst);
+        // All but one were answered at once: the service times alone hide the stall.
+        assert_eq!(
+            results
+                .distribution(Kind::Service)
+                .quantile(90.0)
+                .map(|q| q.value_ns <= ROUND_TRIP.0 * 1001 / 1000),
+            Some(true)
+        );
+    }
+}
+
+#[test]
+fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
+    // One connection carries 200 in 1 s; 1,000 are due. It is free again at the very end of the phase, for one more.
+    for setup in Setup::both(|setup| {
+        setup.wire.latency = Nanos::from_micros(2_500);
+        setup.rate_per_s = Some(1_000.0);
+        setup.duration = Some(Nanos::from_secs(1));
+    }) {
+        let results = setup.run();
+        let operations = results.measured.operations;
+        assert_eq!(operations.due, 1_000, "{operations:?}");
+        assert_eq!(operations.completed, 201, "{operations:?}");
+        assert_eq!(operations.unsent_at_end, 799, "{operations:?}");
+        let response = results.distribution(Kind::Response);
+        assert!(response.quantile(50.0).is_some_and(|q| q.lower_bound));
+    }
+}
+
+#[test]
+fn the_rate_is_what_a_connection_carries_whatever_is_asked() {
+    for capacity in [100, 1_000, 10_000, 100_000, 1_000_000] {
+        let turn = 1_000_000_000 / capacity;
+        for times in [0.5, 1.5, 5.0, 100.0] {
+            for warmup in [0, turn * 250] {
+                let setup = Setup {
+                    wire: SimConfig { latency: Nanos(turn / 2), ..SimConfig::default() },
+                    rate_per_s: Some(capacity as f64 * times),
+                    warmup: Nanos(warmup),
+                    duration: Some(Nanos(turn * 500)),
+                    timeout: Nanos::from_secs(30),
+                    ..Setup::default()
+                };
+                let results = setup.run();
+                let seconds = results.outcome.measured.as_secs_f64();
+                let found = results.outcome.answered as f64 / seconds;
+                let expected = capacity as f64 * times.min(1.0);
+                let told = format!("{found}/s, not {expected}/s: {setup:?}");
+                assert!((found / expected - 1.0).abs() < 0.01, "{told}");
+                let all = due(capacity as f64 * times, Nanos(warmup + turn * 500));
+                let warm = all.iter().filter(|at| **at < warmup).count() as u64;
+                assert_eq!(results.warmup.operations.due, warm, "{told}");
+                let operations = results.measured.operations;
+                assert_eq!(operations.due, all.len() as u64 - warm, "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_count_on_a_schedule_is_kept_exactly() {
+    for setup in Setup::both(|setup| {
+        setup.rate_per_s = Some(1_000.0);
+        setup.count = Some(77);
+        setup.warmup = Nanos::from_millis(5);
+        setup.connections = 2;
+    }) {
+        let results = setup.run();
+        assert_eq!(results.warmup.operations.completed, 5);
+        assert_eq!(results.measured.operations.due, 77);
+        assert_eq!(results.measured.operations.completed, 77);
+    }
+}
+
+#[test]
+fn a_partition_leaves_lower_bounds_and_no_operation_vanishes() {
+    let timeout = Nanos::from_millis(200);
+    for setup in Setup::both(|setup| {
+        setup.rate_per_s = Some(1_000.0);
+        setup.duration = Some(Nanos::from_secs(1));
+        setup.connections = 3;
+        setup.timeout = timeout;
+    }) {
+        let mut world = World::new(&setup);
+        world.start();
+        world.run_for(Nanos::from_millis(300));
+        world.net.partition();
+        let results = world.finish();
+        let operations = results.measured.operations;
+        assert!((299..=301).contains(&operations.completed));
+        assert!(operations.timed_out >= 3, "{operations:?}");
+        assert!(operations.unsent_at_end > 0, "{operations:?}");
+        let end = match setup.transport {
+            // The connections are lost with their operations, and with them the run.
+            Transport::Tcp => {
+                assert!(results.outcome.cut_short);
+                assert_eq!(operations.timed_out, 3);
+                results.outcome.measured
+            }
+            Transport::Udp => Nanos::from_secs(1),
+        };
+        assert_eq!(operations.due, due(1_000.0, end).len() as u64);
+        let response = results.distribution(Kind::Response);
+        assert!(response.max_ns() >= Some(timeout.0));
+        // To the end, then the drain, the last word and the step by which each is noticed.
+        let bound = end + timeout + timeout + Nanos::from_millis(20);
+        assert!(results.took <= bound, "{} > {bound}", results.took);
+    }
+}
+
+#[test]
+fn a_partition_before_a_count_is_reached_leaves_nothing_out() {
+    let results = {
+        let setup = Setup {
+            rate_per_s: Some(1_000.0),
+            count: Some(10_000),
+            timeout: Nanos::from_millis(100),
+            ..Setup::default()
+        };
+        let mut world = World::new(&setup);
+        world.start();
+        world.run_for(Nanos::from_millis(50));
+        world.net.partition();
+        world.finish()
+    };
+    let operations = results.measured.operations;
+    assert!(results.outcome.cut_short);
+    assert!(operations.unsent_at_end >= 99, "{operations:?}");
+}
+
+#[test]
+fn spinning_sends_no_later_than_the_turn_after() {
+    for wait in [WaitMode::Spin, WaitMode::Hybrid] {
+        let results = Setup {
+            rate_per_s: Some(1_000.0),
+            wait,
+            step: Nanos(5_000),
+            duration: Some(Nanos::from_millis(50)),
+            ..Setup::default()
+        }
+        .run();
+        assert_eq!(results.measured.operations.completed, 50);
+        assert!(results.distribution(Kind::Lateness).max_ns() <= Some(5_000));
+    }
+}

@@ -1,0 +1,435 @@
+//! A dialogue and a far end that says what a test has it say, on a simulated wire. What a server of ours makes of
+//! dialogues stands in [`crate::simulation`].
+
+use super::*;
+use crate::worker::link::{slot_of, token};
+use tare_driver::clock::{Clock, SimulatedClock};
+use tare_driver::sim::{SimConfig, SimDriver, SimNet};
+use tare_driver::{BufferId, Op, Segment, SocketSpec, TcpInfo, Token, Wait};
+use tare_proto::hello::{BackendAsked, Direction, Figures, Hello, Test, WaitMode};
+use tare_units::Nanos;
+
+const ADDRESS: &str = "127.0.0.1:7117";
+const TIMEOUT: Nanos = Nanos::from_secs(2);
+/// More steps than anything here may need.
+const STEPS_MAX: u32 = 10_000;
+/// What the far end takes unread.
+const WINDOW: u32 = 4096;
+
+const ACCEPT: Token = Token(1);
+const RECEIVE: Token = Token(2);
+const SEND: Token = Token(3);
+const CLOSE: Token = Token(4);
+
+/// The far end: it reads what comes, unless it is deaf, and sends what it is told to.
+struct FarEnd {
+    io: SimDriver,
+    socket: Option<SocketId>,
+    inbox: BufferId,
+    receiving: bool,
+    deaf: bool,
+    received: u64,
+    /// The client has ended its stream.
+    ended: bool,
+}
+
+impl FarEnd {
+    fn new(net: &SimNet) -> Self {
+        let mut io = net.driver();
+        let mut spec = SocketSpec::listener(ADDRESS.parse().unwrap());
+        spec.receive_buffer = Some(WINDOW);
+        let listener = io.open(&spec).unwrap();
+        let multishot = false;
+        let accept = Op::Accept { listener, multishot };
+        io.push(ACCEPT, accept).unwrap();
+        Self {
+            inbox: io.allocate(WINDOW as usize).unwrap(),
+            io,
+            socket: None,
+            receiving: false,
+            deaf: false,
+            received: 0,
+            ended: false,
+        }
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        let buffer = self.io.allocate(bytes.len()).unwrap();
+        self.io.buffer_mut(buffer).copy_from_slice(bytes);
+        let len = u32::try_from(bytes.len()).unwrap();
+        let start = 0;
+        let send = Op::Send {
+            socket: self.socket.unwrap(),
+            data: Segment { buffer, start, len },
+            zero_copy: false,
+        };
+        self.io.push(SEND, send).unwrap();
+    }
+
+    fn close(&mut self) {
+        let socket = self.socket.take().unwrap();
+        self.io.push(CLOSE, Op::Close { socket }).unwrap();
+    }
+
+    /// One turn; whether anything came of it.
+    fn turn(&mut self, now: Instant) -> bool {
+        if let Some(socket) = self.socket
+            && !self.receiving
+            && !self.deaf
+            && !self.ended
+        {
+            let (buffer, start, len) = (self.inbox, 0, WINDOW);
+            let into = Segment { buffer, start, len };
+            self.io.push(RECEIVE, Op::Receive { socket, into }).unwrap();
+            self.receiving = true;
+        }
+        let mut done = Vec::new();
+        self.io.turn(now, Wait::Poll, &mut done).unwrap();
+        for completion in &done {
+            match (completion.token, &completion.outcome) {
+                (ACCEPT, Outcome::Accepted(socket)) => self.socket = Some(*socket),
+                (RECEIVE, outcome) => {
+                    self.receiving = false;
+                    match outcome {
+                        Outcome::Received(n) if *n > 0 => self.received += u64::from(*n),
+                        _ => self.ended = true,
+                    }
+                }
+                (SEND | CLOSE, _) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        !done.is_empty()
+    }
+}
+
+/// Both ends.
+struct Pair {
+    clock: SimulatedClock,
+    net: SimNet,
+    io: SimDriver,
+    dialogue: ClientSession,
+    spec: DialogueSpec,
+    far: FarEnd,
+}
+
+impl Pair {
+    /// A dialogue that is open.
+    fn open() -> Self {
+        let clock = SimulatedClock::new(Instant(1_000_000_000));
+        let config = SimConfig { latency: Nanos::from_micros(100), ..SimConfig::default() };
+        let net = SimNet::new(config, clock.clone());
+        let to = ADDRESS.parse().unwrap();
+        let spec = DialogueSpec::new(to, hello(), None, TIMEOUT, 3);
+        let buffers = BufferSizes { receive_bytes: 32 << 10, send_bytes: WINDOW as usize };
+        let mut pair = Self {
+            far: FarEnd::new(&net),
+            io: net.driver(),
+            net,
+            dialogue: ClientSession::new(0, buffers),
+            spec,
+            clock,
+        };
+        let now = pair.now();
+        assert!(pair.dialogue.socket().is_none());
+        pair.dialogue.prepare(&mut pair.io, &pair.spec).unwrap();
+        assert!(pair.dialogue.socket().is_some());
+        pair.dialogue.connect(&mut pair.io, now, &pair.spec, false).unwrap();
+        let heard = pair.settle();
+        let [SessionEvent::News(News::Connected(length))] = heard[..] else {
+            panic!("{heard:?}");
+        };
+        assert_eq!(length, Nanos::from_micros(200));
+        assert!(pair.dialogue.link().is_none(), "not the owner's turn yet");
+        let heard = pair.say(&Accept::default().encode());
+        assert!(matches!(heard[..], [SessionEvent::News(News::Accepted(_))]), "{heard:?}");
+        assert!(pair.dialogue.is_open());
+        pair
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Lets both ends run until nothing happens by itself any more; what the dialogue told of.
+    fn settle(&mut self) -> Vec<SessionEvent> {
+        let mut told = Vec::new();
+        for _ in 0..STEPS_MAX {
+            let now = self.now();
+            let mut done = Vec::new();
+            self.io.turn(now, Wait::Poll, &mut done).unwrap();
+            for completion in &done {
+                told.push(self.complete(completion));
+            }
+            if self.far.turn(now) || !done.is_empty() {
+                continue;
+            }
+            match self.net.next_event() {
+                Some(at) => self.clock.advance_to(at),
+                None => {
+                    told.retain(|heard| !matches!(heard, SessionEvent::News(News::Nothing)));
+                    return told;
+                }
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    fn complete(&mut self, completion: &Completion) -> SessionEvent {
+        let (slot, purpose) = slot_of(completion.token);
+        assert_eq!(slot, 0);
+        let now = self.now();
+        self.dialogue.handle_completion(&mut self.io, purpose, completion, now, &self.spec).unwrap()
+    }
+
+    /// What the dialogue tells when it hears these bytes.
+    fn say(&mut self, bytes: &[u8]) -> Vec<SessionEvent> {
+        self.far.say(bytes);
+        self.settle()
+    }
+
+    fn end(&mut self, skips_payload: bool) -> Vec<SessionEvent> {
+        let now = self.now();
+        self.dialogue.end(&mut self.io, now, &self.spec, skips_payload).unwrap();
+        let told = self.settle();
+        assert!(self.far.ended, "the far end is told by the end of stream");
+        told
+    }
+
+    fn timers_at(&mut self, now: Instant) -> News {
+        self.clock.advance_to(now);
+        self.dialogue.handle_timers(&mut self.io, now, &self.spec).unwrap()
+    }
+
+    /// The far end closes, and all is as it should be at the end.
+    fn part(&mut self) {
+        self.far.close();
+        let heard = self.settle();
+        assert!(matches!(heard[..], [SessionEvent::News(News::Over)]), "{heard:?}");
+        assert!(self.dialogue.is_quiet());
+        assert!(!self.dialogue.is_dead());
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        run_id: Id(7),
+        test: Test::PingPong,
+        transport: Transport::Tcp,
+        direction: Direction::Both,
+        size_bytes: 64,
+        connect_each: false,
+        wait: WaitMode::Block,
+        backend: BackendAsked::Auto,
+        boot_id: None,
+        cpus: Vec::new(),
+        server_delay_ns: 0,
+        timeout_ns: TIMEOUT.0,
+        gap_ns: 0,
+        request_follows: false,
+        stream: None,
+        brief: false,
+        client_version: String::new(),
+    }
+}
+
+/// Figures with bytes in them that would be payload at their beginning.
+fn figures() -> Figures {
+    Figures { sent_bytes: 12, cut_short: Some("ö over".to_owned()), ..Figures::default() }
+}
+
+fn failure_of(heard: Vec<SessionEvent>) -> (Stage, &'static str, String) {
+    let mut heard = heard.into_iter();
+    match (heard.next(), heard.next()) {
+        (Some(SessionEvent::News(News::Failed(failure))), None) => {
+            let words = failure.error.map(|error| error.to_string());
+            (failure.stage, failure.cause, words.unwrap_or_default())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn figures_may_follow_payload_wherever_the_stream_is_cut() {
+    let payload = [0x80, 0xff, 0xf4];
+    let bytes = [&payload[..], &figures().encode()].concat();
+    for cut in 1..bytes.len() {
+        let mut pair = Pair::open();
+        assert!(pair.end(true).is_empty());
+        assert!(pair.say(&bytes[..cut]).is_empty());
+        let early = pair.dialogue.take_skipped();
+        assert_eq!(early, cut.min(payload.len()) as u64, "cut at {cut}");
+        let heard = pair.say(&bytes[cut..]);
+        let [SessionEvent::News(News::Figures(got))] = &heard[..] else {
+            panic!("cut at {cut}: {heard:?}");
+        };
+        assert_eq!(**got, figures());
+        assert_eq!(early + pair.dialogue.take_skipped(), payload.len() as u64);
+        assert_eq!(pair.dialogue.take_skipped(), 0, "told once");
+        pair.part();
+    }
+}
+
+#[test]
+fn payload_is_skipped_by_whole_buffers() {
+    let mut pair = Pair::open();
+    pair.end(true);
+    assert!(pair.say(&vec![0x80; 40_000]).is_empty());
+    assert_eq!(pair.dialogue.take_skipped(), 40_000);
+    let heard = pair.say(&figures().encode());
+    assert!(matches!(heard[..], [SessionEvent::News(News::Figures(_))]));
+    pair.part();
+}
+
+#[test]
+fn payload_is_an_error_where_none_is_expected_and_so_is_what_is_neither() {
+    for (skips_payload, bytes) in [(false, &[0x80u8; 16]), (true, b"\xffHTTP/1.1 400 Ba")] {
+        let mut pair = Pair::open();
+        pair.end(skips_payload);
+        let (stage, cause, words) = failure_of(pair.say(bytes));
+        assert_eq!((stage, cause), (Stage::Close, "protocol"));
+        assert!(words.starts_with(&format!("{ADDRESS} ")) && words.contains("not"), "{words}");
+    }
+}
+
+#[test]
+fn figures_are_awaited_for_the_timeout_or_as_long_as_the_owner_says() {
+    let expected = format!("{ADDRESS} does not answer within {TIMEOUT}");
+    for extended in [false, true] {
+        let mut pair = Pair::open();
+        let began = pair.now();
+        pair.end(false);
+        let mut deadline = began + TIMEOUT;
+        if extended {
+            deadline = deadline + TIMEOUT;
+            pair.dialogue.extend(deadline);
+        }
+        let news = pair.timers_at(Instant(deadline.0 - 1));
+        assert!(matches!(news, News::Nothing), "{news:?}");
+        let news = pair.timers_at(deadline);
+        let (stage, cause, words) = failure_of(vec![SessionEvent::News(news)]);
+        assert_eq!((stage, cause), (Stage::Close, Failure::TIMEOUT));
+        assert!(words.starts_with(&expected), "{words}");
+    }
+}
+
+#[test]
+fn a_stream_that_ends_in_the_exchange_is_a_failure() {
+    let mut pair = Pair::open();
+    let link = pair.dialogue.link_mut().unwrap();
+    link.receive(&mut pair.io, 0, 64).unwrap();
+    pair.far.close();
+    let (stage, cause, words) = failure_of(pair.settle());
+    assert_eq!((stage, cause), (Stage::Receive, "closed"));
+    let expected = format!("{ADDRESS} closed the connection: the server has died or was ended");
+    assert!(words.starts_with(&expected), "{words}");
+    pair.dialogue.give_up(&mut pair.io).unwrap();
+    assert!(pair.settle().is_empty());
+    assert!(pair.dialogue.is_dead() && pair.dialogue.is_quiet());
+}
+
+/// A dialogue whose owner's send is stuck, while half of the server's early figures has come.
+fn cut_off() -> Pair {
+    let mut pair = Pair::open();
+    pair.far.deaf = true;
+    // One for the receive that is outstanding, one for the window.
+    for _ in 0..2 {
+        let link = pair.dialogue.link_mut().unwrap();
+        link.send(&mut pair.io, 0, WINDOW).unwrap();
+        let heard = pair.settle();
+        assert!(matches!(heard[..], [SessionEvent::Sent { len: WINDOW }]), "{heard:?}");
+    }
+    let link = pair.dialogue.link_mut().unwrap();
+    link.send(&mut pair.io, 0, WINDOW).unwrap();
+    link.receive(&mut pair.io, 0, 64).unwrap();
+    assert!(pair.settle().is_empty(), "the send is stuck");
+    let figures = figures().encode();
+    let heard = pair.say(&figures[..10]);
+    let [SessionEvent::Received { len: 10 }] = heard[..] else {
+        panic!("{heard:?}");
+    };
+    let now = pair.now();
+    let news = pair.dialogue.handle_early_figures(&mut pair.io, 0..10, now, &pair.spec).unwrap();
+    assert!(matches!(news, News::Nothing));
+    assert!(!pair.dialogue.is_open() && pair.dialogue.link_mut().is_none());
+    pair
+}
+
+fn assert_ended(heard: &[SessionEvent]) {
+    let [SessionEvent::News(News::Ended { figures: got, failure })] = heard else {
+        panic!("{heard:?}");
+    };
+    assert_eq!(**got, figures());
+    assert_eq!((failure.stage, failure.cause), (Stage::Receive, "ended"));
+    let words = failure.error.as_ref().unwrap().to_string();
+    let expected = format!("{ADDRESS} ended the session: ö over");
+    assert!(words.starts_with(&expected), "{words}");
+}
+
+#[test]
+fn a_send_that_ends_after_the_servers_early_word_is_still_told() {
+    let mut pair = cut_off();
+    pair.far.deaf = false;
+    let heard = pair.settle();
+    assert!(matches!(heard[..], [SessionEvent::Sent { len: WINDOW }]), "{heard:?}");
+    let heard = pair.say(&figures().encode()[10..]);
+    assert_ended(&heard);
+}
+
+#[test]
+fn a_send_that_fails_does_not_hide_the_servers_early_word() {
+    let mut pair = cut_off();
+    let failed = Completion {
+        token: token(0, Purpose::Send),
+        outcome: Outcome::Failed(OpError::Reset),
+        more: false,
+    };
+    let heard = pair.complete(&failed);
+    assert!(matches!(heard, SessionEvent::News(News::Nothing)), "{heard:?}");
+    let heard = pair.say(&figures().encode()[10..]);
+    assert_ended(&heard);
+}
+
+#[test]
+fn a_zero_copy_send_is_outstanding_until_its_buffer_is_free() {
+    let mut pair = Pair::open();
+    let link = pair.dialogue.link_mut().unwrap();
+    link.send(&mut pair.io, 0, 64).unwrap();
+    let of_send = |outcome, more| Completion { token: token(0, Purpose::Send), outcome, more };
+    let heard = pair.complete(&of_send(Outcome::Sent(64), true));
+    assert!(matches!(heard, SessionEvent::Sent { len: 64 }), "{heard:?}");
+    assert!(!pair.dialogue.link().unwrap().is_quiet());
+    let heard = pair.complete(&of_send(Outcome::Released { copied: true }, false));
+    assert!(matches!(heard, SessionEvent::Released { copied: true }), "{heard:?}");
+    assert!(pair.dialogue.link().unwrap().is_quiet());
+}
+
+#[test]
+fn large_packets_that_vanish_are_told_from_other_silence() {
+    let spec = DialogueSpec::new(ADDRESS.parse().unwrap(), hello(), None, TIMEOUT, 3);
+    // The hello was acknowledged, and the first full segments were sent again and again.
+    let hole = TcpInfo {
+        retransmits: 4,
+        backoff: 3,
+        mss_bytes: 1448,
+        acked_bytes: 511,
+        segments_in: 3,
+        ..TcpInfo::default()
+    };
+    let error = blame::black_hole(&spec, &hole).expect("a black hole");
+    let text = error.to_string();
+    for part in ["MTU black hole?", "1448 bytes", "above 511 bytes", "tcp_mtu_probing"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let bulk = DialogueSpec { hello: Hello { test: Test::Stream, ..hello() }, ..spec.clone() };
+    let text = blame::black_hole(&bulk, &hole).unwrap().to_string();
+    assert!(text.contains("--mss 500"), "{text}");
+    for (what, info) in [
+        ("payload arrived", TcpInfo { acked_bytes: 2000, ..hole }),
+        ("nothing is sent again", TcpInfo { backoff: 0, ..hole }),
+        ("one loss", TcpInfo { retransmits: 1, ..hole }),
+        ("nobody was there", TcpInfo { segments_in: 0, ..hole }),
+    ] {
+        assert!(blame::black_hole(&spec, &info).is_none(), "{what}");
+    }
+}

@@ -1,0 +1,84 @@
+//! What a client worker learned from and about its far ends, whatever it measured.
+
+use tare_proto::hello::{Accept, Figures};
+use tare_stats::result::{Rate, Unloaded};
+use tare_units::Nanos;
+use tare_units::error::Error;
+
+/// What a client worker brings back beside what it measured.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What the servers said, one per accepted session that was not brief.
+    pub accepts: Vec<Accept>,
+    /// The servers' figures.
+    pub figures: Vec<Figures>,
+    /// Sessions established; of HTTP connections, those that ever stood, however often each was opened anew.
+    pub established: u64,
+    /// Sockets that were connected, or tried to.
+    pub sockets: u64,
+    /// The first failure, in words fit for the user.
+    pub failure: Option<Error>,
+    /// Cut short: interrupted, or every connection was lost.
+    pub cut_short: bool,
+    /// Operations answered as expected within the measured phase, whenever they were due.
+    pub answered: u64,
+    /// The deepest the queue of what was due in the measured phase and not sent has been; open loop.
+    pub backlog_max: u64,
+    /// Time that operations were due while a connection was free, and the worker had not sent them; summed over them.
+    pub worker_away: Nanos,
+    /// Operations that were begun while fewer than a quarter of the places for them were taken, in any phase: how many were
+    /// answered as expected, and their service times, summed.
+    pub unloaded: (u64, Nanos),
+    /// Time in the measured phase that connections took to be opened anew, and of those of one operation also to be closed,
+    /// as far as it is in no latency; summed over them.
+    pub connecting: Nanos,
+    /// Time in the measured phase in which connections did not stand since they had failed, summed over them.
+    pub down: Nanos,
+    /// Length of the warm-up as it was.
+    pub warmup: Nanos,
+    /// Length of the measured phase as it was.
+    pub measured: Nanos,
+}
+
+impl Outcome {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: Self) {
+        self.accepts.extend(other.accepts);
+        self.figures.extend(other.figures);
+        self.established += other.established;
+        self.sockets += other.sockets;
+        self.failure = self.failure.take().or(other.failure);
+        self.cut_short |= other.cut_short;
+        self.answered += other.answered;
+        self.backlog_max += other.backlog_max;
+        self.worker_away = self.worker_away + other.worker_away;
+        self.unloaded.0 += other.unloaded.0;
+        self.unloaded.1 = self.unloaded.1 + other.unloaded.1;
+        self.connecting = self.connecting + other.connecting;
+        self.down = self.down + other.down;
+        self.warmup = self.warmup.max(other.warmup);
+        self.measured = self.measured.max(other.measured);
+    }
+
+    /// What was done of what was asked for, and what tells why no more; without a target, in closed loop, just the former.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "rates and means, printed with less than 53 bits"
+    )]
+    pub fn rate(&self, target_per_s: Option<f64>) -> Rate {
+        let seconds = self.measured.as_secs_f64();
+        let (count, Nanos(sum_ns)) = self.unloaded;
+        let unloaded = || Unloaded { count, mean_ns: sum_ns as f64 / count as f64 };
+        Rate {
+            target_per_s,
+            achieved_per_s: match seconds > 0.0 {
+                true => self.answered as f64 / seconds,
+                false => 0.0,
+            },
+            backlog_max: target_per_s.map(|_| self.backlog_max),
+            generator_away_ns: target_per_s.map(|_| self.worker_away.0),
+            unloaded: target_per_s.filter(|_| count > 0).map(|_| unloaded()),
+        }
+    }
+}

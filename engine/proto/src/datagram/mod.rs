@@ -1,0 +1,223 @@
+//! UDP: test datagrams with their header, and control datagrams with a cookie before anything else.
+//!
+//! ```text
+//! test datagram                          control datagram
+//! byte 0       d1 request, d2 reply      byte 0..8    header of a frame (never begins with d1 or d2)
+//! byte 1       flags                     byte 8..     JSON of the length the header tells
+//! byte 2..8    sequence, big-endian      then         what the kind adds, below
+//! byte 8..16   session, big-endian       then         zeros
+//! byte 16..    payload; replies of 24
+//!              bytes and more carry the
+//!              residence in byte 16..24,
+//!              nanoseconds, big-endian
+//! ```
+//!
+//! A client's control datagrams (hello, fetch) are exactly [`CONTROL_DATAGRAM`] bytes long. A server's answers
+//! are as long as they need, and never longer than what they answer; a shorter control datagram is ignored (save that
+//! a hello of another version, whose rules we don't know, is refused where the refusal fits).
+//!
+//! * A *hello* ends with 72 bytes at the datagram's end: the client's nonce (8 bytes, random, one per session), the
+//!   cookie (32 bytes, zeros in the first hello), the proof of the secret (32 bytes, zeros where none is asked
+//!   for; see [`super::auth`], the nonce being [`super::auth::nonce_of_cookie`] and the hello body being the JSON).
+//! * A *chunk*'s data follow its JSON: the header's length covers the JSON alone.
+//!
+//! Flags: bit 0, of a request: measured, not warm-up (a reply repeats it); bit 1, of a reply: the server has ended
+//! this session, fetch the figures; bit 2, of a reply: no such session here (the server was restarted, or the
+//! session expired). A reply with bit 1 or 2 is a bare header, answers a request, and is no reply to be measured.
+
+mod client;
+mod document;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+use super::frame::{self, FrameError, HEADER_LEN, Header, Kind};
+use tare_units::Nanos;
+use tare_units::limits::{CONTROL_DATAGRAM, DATAGRAM_HEADER};
+use tare_units::text::{Hex32, Id};
+
+pub use client::UdpClientHandshake;
+pub use document::{DocumentFetch, FetchEvent, serve_document};
+pub use server::{COOKIE_SLOT, FrontAction, SessionKey, SessionRequest, UdpServerFront};
+
+/// Length of the header of a test datagram, bytes.
+pub const DATA_HEADER_LEN: usize = DATAGRAM_HEADER as usize;
+/// Replies of at least this size carry the residence time, bytes.
+pub const RESIDENCE_END: usize = DATA_HEADER_LEN + 8;
+/// Sequence numbers are below this: they have 48 bits.
+pub const SEQUENCE_END: u64 = 1 << 48;
+/// What a hello adds at the datagram's end, bytes.
+const TRAILER_LEN: usize = 8 + 32 + 32;
+/// The longest JSON of a hello over UDP, bytes.
+const HELLO_DATAGRAM_BODY_MAX: usize = CONTROL_DATAGRAM - HEADER_LEN - TRAILER_LEN;
+
+const KIND_REQUEST: u8 = 0xd1;
+const KIND_REPLY: u8 = 0xd2;
+
+/// Flag: the request belongs to the measured phase.
+pub const MEASURED: u8 = 1;
+/// Flag of a reply: the server has ended the session.
+pub const ENDED: u8 = 2;
+/// Flag of a reply: there is no such session.
+pub const NO_SESSION: u8 = 4;
+
+/// The header of a test datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataHeader {
+    /// Reply or request.
+    pub reply: bool,
+    /// [`MEASURED`], [`ENDED`], [`NO_SESSION`]; the other bits are sent as zero and ignored.
+    pub flags: u8,
+    /// Counts the client's requests; below [`SEQUENCE_END`].
+    pub sequence: u64,
+    /// The session.
+    pub session: Id,
+}
+
+impl DataHeader {
+    /// Reads a header; `None` for what is not a test datagram.
+    #[inline]
+    #[must_use]
+    pub fn decode(datagram: &[u8]) -> Option<Self> {
+        let head = datagram.first_chunk::<DATA_HEADER_LEN>()?;
+        let reply = match head[0] {
+            KIND_REQUEST => false,
+            KIND_REPLY => true,
+            _ => return None,
+        };
+        let [_, flags, s0, s1, s2, s3, s4, s5, session @ ..] = *head;
+        Some(Self {
+            reply,
+            flags,
+            sequence: u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]),
+            session: Id(u64::from_be_bytes(session)),
+        })
+    }
+
+    /// Writes the header to the front of `datagram`. Of the sequence number, the lower 48 bits.
+    ///
+    /// # Panics
+    /// When `datagram` is shorter than a header: sizes over UDP start there.
+    #[inline]
+    pub fn encode_into(&self, datagram: &mut [u8]) {
+        datagram[..8].copy_from_slice(&self.sequence.to_be_bytes());
+        datagram[0] = if self.reply { KIND_REPLY } else { KIND_REQUEST };
+        datagram[1] = self.flags;
+        datagram[8..DATA_HEADER_LEN].copy_from_slice(&self.session.0.to_be_bytes());
+    }
+
+    /// The bare header that tells the sender of this request why it is not answered: `flag` is [`ENDED`] or
+    /// [`NO_SESSION`]. `None` for a reply, so that two servers never answer each other.
+    #[must_use]
+    pub fn turned_away(&self, flag: u8) -> Option<[u8; DATA_HEADER_LEN]> {
+        if self.reply {
+            return None;
+        }
+        let mut datagram = [0; DATA_HEADER_LEN];
+        let header = Self { reply: true, flags: flag, ..*self };
+        header.encode_into(&mut datagram);
+        Some(datagram)
+    }
+}
+
+/// Writes the residence into a reply, where it is long enough to hold one.
+#[inline]
+pub fn put_residence(reply: &mut [u8], residence: Nanos) {
+    if let Some(field) = reply.get_mut(DATA_HEADER_LEN..RESIDENCE_END) {
+        field.copy_from_slice(&residence.0.to_be_bytes());
+    }
+}
+
+/// The residence that a reply carries; `None` where it is too short to hold one.
+#[inline]
+#[must_use]
+pub fn residence(reply: &[u8]) -> Option<Nanos> {
+    let field = reply.get(DATA_HEADER_LEN..)?.first_chunk()?;
+    Some(Nanos(u64::from_be_bytes(*field)))
+}
+
+/// The server's answer to a hello without a good cookie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cookie {
+    /// To be carried in the next hello.
+    pub cookie: Hex32,
+    /// Whether that hello must carry a proof of the secret.
+    #[serde(default)]
+    pub secret_required: bool,
+}
+
+/// What is too long for one datagram, and fetched in chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Document {
+    /// The JSON of [`tare_stats::result::Environment`].
+    Environment,
+    /// The JSON of [`super::hello::Figures`]. The first fetch of it ends the session.
+    Figures,
+}
+
+/// A client's request for a part of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Whose.
+    pub session: Id,
+    /// Which.
+    pub document: Document,
+    /// From which byte on.
+    pub offset: u64,
+}
+
+/// The head of that part; its data follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Chunk {
+    session: Id,
+    document: Document,
+    offset: u64,
+    /// Length of the whole document, bytes.
+    total: u64,
+}
+
+/// A control datagram as a client sends it: padded to full length.
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    debug_assert!(frame.len() <= CONTROL_DATAGRAM, "the callers keep to their bounds");
+    frame.resize(CONTROL_DATAGRAM, 0);
+    frame
+}
+
+impl Fetch {
+    /// The datagram that asks for it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        padded(
+            frame::encode(Kind::Fetch, self).expect("three short fields are far below any bound"),
+        )
+    }
+}
+
+/// A control datagram taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Control<'a> {
+    kind: Kind,
+    /// The JSON.
+    body: &'a [u8],
+    /// Everything behind it.
+    tail: &'a [u8],
+}
+
+impl<'a> Control<'a> {
+    /// # Errors
+    /// As [`Header::decode`]; a datagram that ends inside its header is [`FrameError::NotTare`], inside its body
+    /// [`FrameError::TooLong`].
+    fn decode(datagram: &'a [u8]) -> Result<Self, FrameError> {
+        let header = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
+        let rest = &datagram[HEADER_LEN..];
+        if header.body_len > rest.len() {
+            return Err(FrameError::TooLong { len: header.body_len, max: rest.len() });
+        }
+        let (body, tail) = rest.split_at(header.body_len);
+        Ok(Self { kind: header.kind, body, tail })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The server's end: what a datagram is, before any session is looked up.
+
+use std::net::SocketAddr;
+
+use super::{Control, Cookie, DataHeader, Fetch, TRAILER_LEN};
+use crate::auth;
+use crate::auth::{CookieKey, Secret};
+use crate::frame;
+use crate::frame::{FrameError, Kind};
+use crate::hello::{Hello, Refuse, RefuseCode, Transport};
+use crate::stream::{ANSWERED_EVERY, StreamHeader, StreamKind};
+use tare_units::limits::CONTROL_DATAGRAM;
+use tare_units::text::Hex32;
+use tare_units::{Instant, Nanos};
+
+/// A cookie is good in the slot it was made in and in the next one.
+pub const COOKIE_SLOT: Nanos = Nanos::from_secs(30);
+
+/// Which handshake a hello belongs to. Hellos are repeated: one whose key already has a session must be answered
+/// with the same accept, and one whose key was refused with the same refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// The client's address.
+    pub from: SocketAddr,
+    /// The client's number for the session.
+    pub nonce: u64,
+}
+
+/// A client that asks for a session, from an address that is its own (and has shown the secret, where there is one).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRequest {
+    /// By which a repeated hello is known.
+    pub key: SessionKey,
+    /// What it asks for, checked.
+    pub hello: Hello,
+}
+
+/// What to do about a datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrontAction {
+    /// Nothing.
+    Ignore,
+    /// Send this back. It is not longer than what came.
+    Reply(Vec<u8>),
+    /// Answer with [`crate::hello::Accept::encode_short`] or [`Refuse::encode`]: both fit.
+    Session(Box<SessionRequest>),
+    /// A request of a session: answer it, if the session is known and the datagram has the agreed size; otherwise
+    /// with [`DataHeader::turned_away`].
+    Data(DataHeader),
+    /// Answer with [`super::serve_document`] if the session is known *and has this address*; otherwise with
+    /// [`UdpServerFront::unknown_session`].
+    Fetch(Fetch),
+}
+
+/// Looks at every datagram first. Keeps nothing per client: who has not shown that its address is its own costs
+/// one MAC, and gets back at most a cookie or a refusal.
+#[derive(Debug)]
+pub struct UdpServerFront {
+    key: CookieKey,
+    secret: Option<Secret>,
+}
+
+impl UdpServerFront {
+    /// `key` is 32 fresh random bytes, the same for as long as the server lives.
+    #[must_use]
+    pub const fn new(key: CookieKey, secret: Option<Secret>) -> Self {
+        Self { key, secret }
+    }
+
+    /// This datagram came from `from` at `now`.
+    #[must_use]
+    pub fn handle_datagram(&self, datagram: &[u8], from: SocketAddr, now: Instant) -> FrontAction {
+        if let Some(header) = DataHeader::decode(datagram) {
+            // Replies are for clients: answering one would let two servers talk to each other for ever.
+            return if header.reply { FrontAction::Ignore } else { FrontAction::Data(header) };
+        }
+        if let Some(signal) = StreamHeader::decode(datagram) {
+            return match signal.kind {
+                StreamKind::Payload if signal.sequence % ANSWERED_EVERY != 0 => FrontAction::Ignore,
+                _ => FrontAction::Data(DataHeader {
+                    reply: false,
+                    flags: 0,
+                    sequence: signal.sequence,
+                    session: signal.session,
+                }),
+            };
+        }
+        let control = match Control::decode(datagram) {
+            Ok(control) => control,
+            Err(FrameError::Version { theirs }) => return refuse_version(theirs, datagram),
+            Err(_) => return FrontAction::Ignore,
+        };
+        if datagram.len() != CONTROL_DATAGRAM {
+            return FrontAction::Ignore;
+        }
+        match control.kind {
+            Kind::Hello => self.handle_hello(&control, from, now),
+            Kind::Fetch => frame::read_body(control.kind, control.body)
+                .map_or(FrontAction::Ignore, FrontAction::Fetch),
+            _ => FrontAction::Ignore,
+        }
+    }
+
+    fn handle_hello(&self, control: &Control<'_>, from: SocketAddr, now: Instant) -> FrontAction {
+        let Some((nonce, cookie, proof)) = trailer(control.tail) else {
+            return refuse(Refuse::new(
+                RefuseCode::Malformed,
+                "the hello has no room for its cookie",
+            ));
+        };
+        let slot = now.0 / COOKIE_SLOT.0;
+        if !auth::verify_cookie(&self.key, from, slot, &cookie) {
+            let answer = Cookie {
+                cookie: Hex32(auth::cookie(&self.key, from, slot)),
+                secret_required: self.secret.is_some(),
+            };
+            return frame::encode(Kind::Cookie, &answer)
+                .map_or(FrontAction::Ignore, FrontAction::Reply);
+        }
+        if let Some(secret) = &self.secret {
+            let nonce = auth::nonce_of_cookie(&cookie);
+            if proof == [0; 32] {
+                return refuse(Refuse::new(
+                    RefuseCode::SecretRequired,
+                    "this server serves only clients that know its secret",
+                ));
+            }
+            if !auth::verify(secret, &nonce, control.body, &proof) {
+                return refuse(Refuse::new(
+                    RefuseCode::SecretWrong,
+                    "the client has another secret than this server",
+                ));
+            }
+        }
+        let hello: Hello = match frame::read_body(control.kind, control.body) {
+            Ok(hello) => hello,
+            Err(error) => {
+                return refuse(Refuse::new(
+                    RefuseCode::Malformed,
+                    format!("the client broke tare's protocol: it sent {error}"),
+                ));
+            }
+        };
+        match hello.check(Transport::Udp) {
+            Ok(()) => FrontAction::Session(Box::new(SessionRequest {
+                key: SessionKey { from, nonce },
+                hello,
+            })),
+            Err(no) => refuse(no),
+        }
+    }
+
+    /// The answer to a fetch whose session is not known, or has another address.
+    #[must_use]
+    pub fn unknown_session() -> Vec<u8> {
+        Refuse::new(
+            RefuseCode::UnknownSession,
+            "the server does not know this session: it was restarted, or the session expired",
+        )
+        .remedy("run the measurement again; behind a load balancer, give a server's own address")
+        .encode()
+    }
+}
+
+fn refuse(refuse: Refuse) -> FrontAction {
+    FrontAction::Reply(refuse.encode())
+}
+
+/// Another version may have another length of datagrams: what is frozen is the header, and that an answer is never
+/// longer than what it answers. Only hellos and refusals keep their kind, so nothing but a hello is answered: two
+/// servers of different versions would otherwise refuse each other's refusals for ever.
+fn refuse_version(theirs: u8, datagram: &[u8]) -> FrontAction {
+    let answer = Refuse::version(theirs).encode();
+    if datagram.get(5) == Some(&(Kind::Hello as u8)) && answer.len() <= datagram.len() {
+        FrontAction::Reply(answer)
+    } else {
+        FrontAction::Ignore
+    }
+}
+
+/// Nonce, cookie and proof off the end of a hello.
+fn trailer(tail: &[u8]) -> Option<(u64, [u8; 32], [u8; 32])> {
+    let trailer = tail.last_chunk::<TRAILER_LEN>()?;
+    let (nonce, keys) = trailer.split_first_chunk::<8>()?;
+    let (cookie, proof) = keys.split_first_chunk::<32>()?;
+    Some((u64::from_be_bytes(*nonce), *cookie, *proof.first_chunk()?))
+}

@@ -1,0 +1,358 @@
+//! The server's end, and what the first bytes of a connection decide.
+
+use std::fmt;
+
+use crate::auth;
+use crate::auth::Secret;
+use crate::frame;
+use crate::frame::{Frame, FrameError, FrameReader, Kind, MAGIC};
+use crate::hello::{
+    Accept, Challenge, HELLO_BODY_MAX, Hello, Proof, Refuse, RefuseCode, Transport,
+};
+use crate::http1::is_token;
+use tare_units::text::{Hex32, excerpt, first_line, protocol_name};
+
+/// The longest method by which an HTTP connection is known, bytes; the longest that is registered has 17.
+const METHOD_MAX: usize = 32;
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// Too few to tell.
+    Open,
+    Tare,
+    Http,
+    Foreign,
+}
+
+fn classify(bytes: &[u8]) -> First {
+    if bytes.starts_with(&MAGIC) {
+        First::Tare
+    } else if MAGIC.starts_with(bytes) {
+        First::Open
+    } else {
+        classify_http(bytes)
+    }
+}
+
+/// An HTTP request begins with its method and a space; what method there is, and whether the rest makes sense, is for the
+/// reader of requests to say. Before it, an empty line or two may stand (RFC 9112 sections 2.2 and 3).
+fn classify_http(bytes: &[u8]) -> First {
+    let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let line = line.strip_prefix(b"\r\n").unwrap_or(line);
+    let method = line.iter().take_while(|byte| is_token(**byte)).count();
+    match line.get(method) {
+        // The banner of SSH may hold a space, too.
+        Some(b' ') if (1..=METHOD_MAX).contains(&method) && protocol_name(line).is_none() => {
+            First::Http
+        }
+        None if method <= METHOD_MAX => First::Open,
+        Some(b'\r') if line.len() == 1 => First::Open,
+        _ => First::Foreign,
+    }
+}
+
+/// Why a connection became no session: for the log. What the client is told, if anything, is in `poll_transmit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerFailure {
+    /// Neither tare's protocol nor HTTP.
+    NotTare {
+        /// What came, the first line of it.
+        first_bytes: Vec<u8>,
+    },
+    /// A client of another version.
+    Version {
+        /// Its version.
+        theirs: u8,
+    },
+    /// A client that broke the protocol.
+    Malformed(String),
+    /// A client that asked for what is not to be had, or did not know the secret.
+    Refused(Refuse),
+    /// Closed before a single byte: a port scan, a health check.
+    ClosedSilently,
+    /// Closed in the middle of the handshake.
+    Closed,
+    /// Took longer than a connection is given to say hello.
+    TimedOut,
+}
+
+impl ServerFailure {
+    /// What a log sums such failures up by.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NotTare { .. } => "stranger",
+            Self::Version { .. } => "version",
+            Self::Malformed(_) => "malformed",
+            Self::Refused(_) => "refused",
+            Self::ClosedSilently => "silent",
+            Self::Closed => "closed",
+            Self::TimedOut => "late",
+        }
+    }
+}
+
+impl fmt::Display for ServerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTare { first_bytes } => match protocol_name(first_bytes) {
+                Some(name) => write!(f, "speaks {name}, not tare's protocol"),
+                None => {
+                    write!(f, "does not speak tare's protocol: it sent {}", excerpt(first_bytes))
+                }
+            },
+            Self::Version { theirs } => write!(
+                f,
+                "speaks version {theirs} of tare's protocol, this tare ({}) version {}; use the same tare at both ends",
+                env!("CARGO_PKG_VERSION"),
+                crate::VERSION
+            ),
+            Self::Malformed(what) => write!(f, "broke tare's protocol: {what}"),
+            Self::Refused(refuse) => write!(f, "was refused ({refuse})"),
+            Self::ClosedSilently => f.write_str("closed without a word"),
+            Self::Closed => f.write_str("closed in the middle of the handshake"),
+            Self::TimedOut => f.write_str("did not finish its hello in time"),
+        }
+    }
+}
+
+/// What a connection turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// A client that may have a session (and has shown the secret, where there is one): answer with
+    /// [`ServerHandshake::accept`] or [`ServerHandshake::refuse`].
+    Hello(Box<Hello>),
+    /// An HTTP client; these are its first bytes, all that have arrived.
+    Http(Vec<u8>),
+    /// Nothing: send what `poll_transmit` gives, and close.
+    Failed(ServerFailure),
+}
+
+#[derive(Debug)]
+enum State {
+    /// The first bytes don't yet tell what it is, or they do and the hello is not whole.
+    AwaitHello,
+    /// The challenge is under way.
+    AwaitProof(Box<Hello>, Vec<u8>),
+    /// The hello was handed up.
+    AwaitDecision,
+    /// The accept is under way; what arrives belongs to the session.
+    Accepted,
+    Http,
+    Over,
+}
+
+/// The server's end of the TCP handshake.
+///
+/// * getters: [`request_follows`](Self::request_follows), [`into_rest`](Self::into_rest)
+/// * `handle_bytes`, `handle_closed`, `handle_timeout`
+/// * commands: [`accept`](Self::accept), [`refuse`](Self::refuse)
+/// * `poll_transmit`, `poll_event`
+#[derive(Debug)]
+pub struct ServerHandshake {
+    state: State,
+    secret: Option<Secret>,
+    nonce: [u8; 32],
+    reader: FrameReader,
+    /// The hello says that what arrives behind it is its request.
+    request_follows: bool,
+    transmit: Option<Vec<u8>>,
+    event: Option<ServerEvent>,
+}
+
+impl ServerHandshake {
+    /// Awaits the first bytes. `nonce` are 32 fresh random bytes; they matter only where there is a secret.
+    #[must_use]
+    pub const fn new(secret: Option<Secret>, nonce: [u8; 32]) -> Self {
+        Self {
+            state: State::AwaitHello,
+            secret,
+            nonce,
+            reader: FrameReader::new(HELLO_BODY_MAX),
+            request_follows: false,
+            transmit: None,
+            event: None,
+        }
+    }
+
+    /// Ends the handshake; gives what arrived behind the accept, or behind a hello whose request follows at once (or, for
+    /// HTTP, everything that did).
+    #[must_use]
+    pub fn into_rest(self) -> Vec<u8> {
+        self.reader.into_rest()
+    }
+
+    /// A hello was handed up whose request follows at once.
+    #[must_use]
+    pub const fn request_follows(&self) -> bool {
+        self.request_follows && matches!(self.state, State::AwaitDecision)
+    }
+
+    /// These bytes arrived. Until there is a session, at most a hello is buffered beyond `bytes` itself.
+    pub fn handle_bytes(&mut self, bytes: &[u8]) {
+        if matches!(self.state, State::Over) || bytes.is_empty() {
+            return;
+        }
+        self.reader.handle_bytes(bytes);
+        match self.state {
+            State::AwaitHello => match classify(self.reader.buffered()) {
+                First::Open => return,
+                First::Tare => {}
+                First::Http => {
+                    self.state = State::Http;
+                    self.event = Some(ServerEvent::Http(self.reader.buffered().to_vec()));
+                    return;
+                }
+                First::Foreign => {
+                    let first_bytes = first_line(self.reader.buffered()).to_vec();
+                    return self.fail(ServerFailure::NotTare { first_bytes });
+                }
+            },
+            State::Http => return self.note_more_http(),
+            _ => {}
+        }
+        while matches!(self.state, State::AwaitHello | State::AwaitProof(..)) {
+            match self.reader.poll_frame() {
+                Ok(Some(frame)) => self.handle_frame(frame),
+                Ok(None) => return,
+                Err(error) => self.break_off(error),
+            }
+        }
+        if matches!(self.state, State::AwaitDecision)
+            && !self.request_follows
+            && !self.reader.buffered().is_empty()
+        {
+            self.break_off_with("it sent more before it was accepted".into());
+        }
+    }
+
+    /// An HTTP event that was not taken yet grows with what arrives.
+    fn note_more_http(&mut self) {
+        if let Some(ServerEvent::Http(first)) = &mut self.event {
+            *first = self.reader.buffered().to_vec();
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame) {
+        match (std::mem::replace(&mut self.state, State::Over), frame.kind) {
+            (State::AwaitHello, Kind::Hello) => match frame.read::<Hello>() {
+                Ok(hello) => self.handle_hello(hello, frame.body),
+                Err(error) => self.break_off(error),
+            },
+            (State::AwaitProof(hello, body), Kind::Proof) => match frame.read::<Proof>() {
+                Ok(Proof { proof }) => self.handle_proof(hello, &body, &proof.0),
+                Err(error) => self.break_off(error),
+            },
+            (state, kind) => {
+                let wanted = if matches!(state, State::AwaitHello) { "hello" } else { "proof" };
+                self.break_off_with(format!("it sent {} instead of a {wanted}", kind.name()));
+            }
+        }
+    }
+
+    fn handle_hello(&mut self, hello: Hello, body: Vec<u8>) {
+        if self.secret.is_none() {
+            return self.hand_up(Box::new(hello));
+        }
+        let challenge = Challenge { nonce: Hex32(self.nonce) };
+        self.transmit = frame::encode(Kind::Challenge, &challenge).ok();
+        self.state = State::AwaitProof(Box::new(hello), body);
+    }
+
+    fn handle_proof(&mut self, hello: Box<Hello>, body: &[u8], proof: &[u8; 32]) {
+        let known = |secret| auth::verify(secret, &self.nonce, body, proof);
+        if self.secret.as_ref().is_some_and(known) {
+            self.hand_up(hello);
+        } else {
+            self.turn_away(Refuse::new(
+                RefuseCode::SecretWrong,
+                "the client has another secret than this server",
+            ));
+        }
+    }
+
+    /// A client whom the server knows: what it asks for is looked at only now, so that a stranger learns nothing.
+    fn hand_up(&mut self, hello: Box<Hello>) {
+        match hello.check(Transport::Tcp) {
+            Ok(()) => {
+                self.state = State::AwaitDecision;
+                self.request_follows = hello.request_follows;
+                self.event = Some(ServerEvent::Hello(hello));
+            }
+            Err(refuse) => self.turn_away(refuse),
+        }
+    }
+
+    fn break_off(&mut self, error: FrameError) {
+        match error {
+            FrameError::Version { theirs } => {
+                self.transmit = Some(Refuse::version(theirs).encode());
+                self.fail(ServerFailure::Version { theirs });
+            }
+            other => self.break_off_with(format!("it sent {other}")),
+        }
+    }
+
+    fn break_off_with(&mut self, what: String) {
+        self.transmit = Some(
+            Refuse::new(RefuseCode::Malformed, format!("the client broke tare's protocol: {what}"))
+                .encode(),
+        );
+        self.fail(ServerFailure::Malformed(what));
+    }
+
+    fn fail(&mut self, failure: ServerFailure) {
+        self.state = State::Over;
+        self.event = Some(ServerEvent::Failed(failure));
+    }
+
+    /// The client closed, or the connection broke.
+    pub fn handle_closed(&mut self) {
+        match self.state {
+            State::Accepted | State::Http | State::Over => {}
+            State::AwaitHello if self.reader.buffered().is_empty() => {
+                self.fail(ServerFailure::ClosedSilently);
+            }
+            _ => self.fail(ServerFailure::Closed),
+        }
+    }
+
+    /// The connection has had its time to say hello, however little at a time it sent.
+    pub fn handle_timeout(&mut self) {
+        if matches!(self.state, State::AwaitHello | State::AwaitProof(..)) {
+            self.fail(ServerFailure::TimedOut);
+        }
+    }
+
+    /// Command: the session exists. Does nothing unless a hello was handed up and still stands.
+    pub fn accept(&mut self, accept: &Accept) {
+        if matches!(self.state, State::AwaitDecision) {
+            self.transmit = Some(accept.encode());
+            self.state = State::Accepted;
+        }
+    }
+
+    /// Command: there will be no session. Does nothing on a connection that is accepted, over, or not tare's.
+    pub fn refuse(&mut self, refuse: Refuse) {
+        if matches!(self.state, State::AwaitHello | State::AwaitProof(..) | State::AwaitDecision) {
+            self.turn_away(refuse);
+        }
+    }
+
+    fn turn_away(&mut self, refuse: Refuse) {
+        self.transmit = Some(refuse.encode());
+        self.fail(ServerFailure::Refused(refuse));
+    }
+
+    /// What is to be sent next.
+    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.transmit.take()
+    }
+
+    /// What the connection turned out to be, once it is known.
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        self.event.take()
+    }
+}

@@ -1,0 +1,396 @@
+//! Two saved results, one from before a change and one from after it.
+//!
+//! Two comparisons were not measured in turns: whatever else changed in between (the weather of a shared host, a kernel, a
+//! neighbour) stands in the difference, and no statistics take it out. So what is told of each arm is how far its blocks
+//! have moved (unpaired, [`shift`]), and besides, of each arm but the baseline, how far its *cost* has: its
+//! difference to the baseline of the same block. The cost is the better question, for what both arms share drops out of it.
+//!
+//! Verdicts are corrected over all declared changes by Holm's step-down method (Holm 1979, *Scandinavian Journal of
+//! Statistics* 6, 65–70).
+//!
+//! Plain results have no blocks. Theirs are set side by side, and nothing is said of the difference.
+
+use serde::Serialize;
+
+use super::compare::blocks;
+use super::compare::unpaired::shift;
+use crate::result::{
+    AA, Cell, CellBlock, Comparison, Estimate, Params, Report, StepResult, Verdict,
+};
+use tare_units::error::{Error, Result};
+
+/// The name and version of what [`Later`] serialises to.
+pub const SCHEMA: &str = "tare-later/1";
+
+/// A verdict takes a p, corrected, of no more than this.
+const SIGNIFICANT: f64 = 0.05;
+
+/// What has changed between two results of one kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Later {
+    /// [`SCHEMA`].
+    #[cfg_attr(feature = "schema", schemars(extend("const" = SCHEMA)))]
+    pub schema: String,
+    /// What was measured: `lat`, `bw` or `http`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["lat", "bw", "http"])))]
+    pub measured: String,
+    /// The arm that costs are relative to; absent of plain results, and where the two have not the same.
+    pub baseline: Option<String>,
+    /// Both have blocks, so that there are intervals and verdicts.
+    pub has_blocks: bool,
+    /// The changes: arm by arm and step by step, as in the later result.
+    pub changes: Vec<Change>,
+    /// In words: what only one of the two has.
+    pub left_out: Vec<String>,
+}
+
+/// One figure, before and after.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Change {
+    /// The arm's name; absent of plain results.
+    pub arm: Option<String>,
+    /// The step, with the target of the later result.
+    pub params: Params,
+    /// `p50`, `p99_9`, …, `bandwidth`, `goodput`.
+    pub measure: String,
+    /// `ns`, `bit/s` or `1/s`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["ns", "bit/s", "1/s"])))]
+    pub unit: String,
+    /// What of it.
+    pub of: Of,
+    /// Before: the median over the blocks.
+    pub before: Option<f64>,
+    /// After: the same.
+    pub after: Option<f64>,
+    /// Blocks before.
+    pub blocks_before: u64,
+    /// Blocks after.
+    pub blocks_after: u64,
+    /// By how much it has moved: the Hodges–Lehmann shift with its 95 % interval. Of plain results the mere difference, without
+    /// one.
+    pub delta: Option<Estimate>,
+    /// Two-sided p of the Mann–Whitney test.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
+    pub p: Option<f64>,
+    /// The same after Holm's correction over the declared changes.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
+    pub p_adjusted: Option<f64>,
+    /// The verdict; absent of plain results and of measures that were not declared.
+    pub verdict: Option<Verdict>,
+}
+
+/// What of a measure has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Of {
+    /// The arm's own value.
+    Value,
+    /// Its difference to the baseline: the cost itself.
+    Cost,
+}
+
+impl Of {
+    /// As it is printed and serialised.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// What has changed from `before` to `after`.
+///
+/// # Errors
+/// A usage error where the two are of different kinds, or have no step in common.
+pub fn compare(before: &Report, after: &Report) -> Result<Later> {
+    match (before.comparison.as_deref(), after.comparison.as_deref()) {
+        (Some(old), Some(new)) => comparisons((before, old), (after, new)),
+        (None, None) if before.kind == after.kind => plain(before, after),
+        _ => Err(different(&kind_of(before), &kind_of(after))),
+    }
+}
+
+fn different(before: &str, after: &str) -> Error {
+    Error::usage(format!("the two results are of different kinds: before {before}, after {after}"))
+        .remedy("compare two of one kind, made with the same command")
+}
+
+fn kind_of(report: &Report) -> String {
+    match &report.comparison {
+        Some(comparison) => format!("a comparison of {}", comparison.measured),
+        None => report.kind.clone(),
+    }
+}
+
+/// What tells a step from the others, whichever way it was reached.
+fn identity(params: &Params) -> Params {
+    Params { target: String::new(), address: None, timeout_ns: 0, ..params.clone() }
+}
+
+fn nothing_in_common(what: &str) -> Error {
+    Error::usage(format!("the two results have no {what} in common, so nothing can be compared"))
+        .remedy("measure after the change with the command from before it")
+}
+
+/// A comparison with what its cells are of.
+type Saved<'a> = (&'a Report, &'a Comparison);
+
+/// The parameters of an arm's step.
+fn params_of<'a>((report, _): Saved<'a>, arm: &str, step: u64) -> Option<&'a Params> {
+    let mut steps = report.results.iter();
+    let step = usize::try_from(step).ok()?;
+    steps
+        .by_ref()
+        .filter(|result| result.arm.as_deref() == Some(arm))
+        .nth(step)
+        .map(|result| &result.params)
+}
+
+fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Later> {
+    let ((_, old), (_, new)) = (before, after);
+    if old.measured != new.measured {
+        let kind = |measured: &str| format!("a comparison of {measured}");
+        return Err(different(&kind(&old.measured), &kind(&new.measured)));
+    }
+    let mut later = Later {
+        schema: SCHEMA.to_owned(),
+        measured: new.measured.clone(),
+        baseline: (old.baseline == new.baseline).then(|| new.baseline.clone()),
+        has_blocks: true,
+        changes: Vec::new(),
+        left_out: missing_arms(old, new),
+    };
+    if old.baseline != new.baseline {
+        later.left_out.push(format!(
+            "how the costs changed: the baseline was '{}' before, and is '{}' after",
+            old.baseline, new.baseline
+        ));
+    }
+    let mut unmatched = 0;
+    let mut baselines: Vec<(u64, &str)> = Vec::new();
+    for cell in &new.cells {
+        let Some((params, earlier)) = pair(before, after, cell) else {
+            let is_shared = old.arms.iter().any(|arm| arm.name == cell.arm);
+            unmatched += usize::from(is_shared && cell.arm != AA);
+            continue;
+        };
+        if !baselines.contains(&(cell.step, cell.measure.as_str())) && later.baseline.is_some() {
+            baselines.push((cell.step, &cell.measure));
+            let own = |block: &CellBlock| block.baseline;
+            let name = Some(new.baseline.clone());
+            // An arm that died has fewer blocks than the baseline, and one that was overloaded says nothing of it.
+            let same = |other: &&Cell| other.step == cell.step && other.measure == cell.measure;
+            let again = new.cells.iter().filter(same).find(|cell| cell.arm == AA);
+            let again = again.and_then(|again| Some((pair(before, after, again)?.1, again)));
+            let figures = again.unwrap_or((earlier, cell));
+            let mut own = change(name, params, figures, Of::Value, own);
+            if !new.cells.iter().filter(same).any(|cell| cell.declared) {
+                own.verdict = None;
+            }
+            later.changes.push(own);
+        }
+        // The baseline's path again: it costs nothing.
+        if cell.arm == AA {
+            continue;
+        }
+        let arm = Some(cell.arm.clone());
+        let value = |block: &CellBlock| block.value;
+        later.changes.push(change(arm.clone(), params, (earlier, cell), Of::Value, value));
+        if later.baseline.is_some() {
+            let cost = |block: &CellBlock| block.value - block.baseline;
+            later.changes.push(change(arm, params, (earlier, cell), Of::Cost, cost));
+        }
+    }
+    if later.changes.is_empty() {
+        return Err(nothing_in_common("arm and step"));
+    }
+    if unmatched > 0 {
+        later.left_out.push(format!("{unmatched} figures of steps that were not measured before"));
+    }
+    judge(&mut later.changes);
+    Ok(later)
+}
+
+/// The cell of the earlier comparison that is of the same arm, step and measure.
+fn pair<'a>(before: Saved<'a>, after: Saved<'a>, cell: &Cell) -> Option<(&'a Params, &'a Cell)> {
+    let params = params_of(after, &cell.arm, cell.step)?;
+    let wanted = identity(params);
+    let mut cells = before.1.cells.iter();
+    let earlier = cells.find(|earlier| {
+        let told = params_of(before, &earlier.arm, earlier.step);
+        earlier.arm == cell.arm
+            && earlier.measure == cell.measure
+            && earlier.unit == cell.unit
+            && told.is_some_and(|told| identity(told) == wanted)
+    })?;
+    Some((params, earlier))
+}
+
+fn missing_arms(old: &Comparison, new: &Comparison) -> Vec<String> {
+    let lacks = |from: &Comparison, other: &Comparison, when: &str| -> Vec<String> {
+        let others = |name: &str| other.arms.iter().any(|arm| arm.name == name);
+        let names = from.arms.iter().map(|arm| &arm.name);
+        let missing = names.filter(|name| !others(name));
+        missing
+            .map(|name| format!("the arm '{name}', which is only in the result from {when}"))
+            .collect()
+    };
+    let mut left_out = lacks(old, new, "before");
+    left_out.extend(lacks(new, old, "after"));
+    left_out
+}
+
+/// A figure over the blocks of both; the verdict is given once all are known.
+fn change(
+    arm: Option<String>,
+    params: &Params,
+    (old, new): (&Cell, &Cell),
+    of: Of,
+    figure: impl Fn(&CellBlock) -> f64,
+) -> Change {
+    let [before, after] =
+        [old, new].map(|cell| cell.blocks.iter().map(&figure).collect::<Vec<_>>());
+    let moved = shift(&before, &after);
+    let overloaded = (old.overloaded || new.overloaded) && new.unit == "ns";
+    let declared = new.declared || new.arm == AA;
+    Change {
+        arm,
+        params: params.clone(),
+        measure: new.measure.clone(),
+        unit: new.unit.clone(),
+        of,
+        before: blocks::median(&before),
+        after: blocks::median(&after),
+        blocks_before: before.len() as u64,
+        blocks_after: after.len() as u64,
+        delta: moved.map(|moved| moved.estimate),
+        p: moved.map(|moved| moved.p),
+        p_adjusted: None,
+        verdict: declared.then_some(if overloaded {
+            Verdict::Overload
+        } else {
+            Verdict::NoDifferenceShown
+        }),
+    }
+}
+
+/// Corrects the p of the changes that get a verdict, and gives it.
+#[expect(clippy::cast_precision_loss, reason = "numbers of cells and blocks")]
+fn judge(changes: &mut [Change]) {
+    let mut family: Vec<usize> = (0..changes.len())
+        .filter(|&at| changes[at].verdict == Some(Verdict::NoDifferenceShown))
+        .collect();
+    let p_of = |change: &Change| change.p.unwrap_or(1.0);
+    family.sort_by(|&a, &b| p_of(&changes[a]).total_cmp(&p_of(&changes[b])));
+    let (count, mut least) = (family.len(), 0.0_f64);
+    for (rank, &at) in family.iter().enumerate() {
+        let change = &mut changes[at];
+        least = least.max((p_of(change) * (count - rank) as f64).min(1.0));
+        change.p_adjusted = change.p.map(|_| least);
+        let smallest = smallest_p(change.blocks_before, change.blocks_after);
+        change.verdict = Some(match change.delta {
+            Some(delta) if least <= SIGNIFICANT && delta.median != 0.0 => {
+                // Longer is slower; less bandwidth and less goodput are.
+                if (delta.median > 0.0) == (change.unit == "ns") {
+                    Verdict::Slower
+                } else {
+                    Verdict::Faster
+                }
+            }
+            _ if smallest * count as f64 > SIGNIFICANT => Verdict::NotEnoughBlocks,
+            _ => Verdict::NoDifferenceShown,
+        });
+    }
+}
+
+/// The p of so many blocks all of which have moved the same way: two orders of all that there are.
+#[expect(clippy::cast_precision_loss, reason = "numbers of blocks")]
+fn smallest_p(before: u64, after: u64) -> f64 {
+    let orders = (1..=before.min(after))
+        .fold(1.0, |orders, k| orders * (before.max(after) + k) as f64 / k as f64);
+    (2.0 / orders).min(1.0)
+}
+
+/// Two plain results, side by side.
+fn plain(before: &Report, after: &Report) -> Result<Later> {
+    let mut later = Later {
+        schema: SCHEMA.to_owned(),
+        measured: after.kind.clone(),
+        baseline: None,
+        has_blocks: false,
+        changes: Vec::new(),
+        left_out: Vec::new(),
+    };
+    let twin = |step: &StepResult, steps: &[StepResult]| {
+        let wanted = identity(&step.params);
+        steps.iter().find(|other| identity(&other.params) == wanted).cloned()
+    };
+    for step in &after.results {
+        let Some(earlier) = twin(step, &before.results) else {
+            continue;
+        };
+        for ((measure, unit, old), (_, _, new)) in figures(&earlier).into_iter().zip(figures(step))
+        {
+            if old.is_none() && new.is_none() {
+                continue;
+            }
+            later.changes.push(Change {
+                arm: None,
+                params: step.params.clone(),
+                measure: measure.to_owned(),
+                unit: unit.to_owned(),
+                of: Of::Value,
+                before: old,
+                after: new,
+                blocks_before: 0,
+                blocks_after: 0,
+                delta: old
+                    .zip(new)
+                    .map(|(old, new)| Estimate { median: new - old, interval: None }),
+                p: None,
+                p_adjusted: None,
+                verdict: None,
+            });
+        }
+    }
+    if later.changes.is_empty() {
+        return Err(nothing_in_common("step"));
+    }
+    for (steps, others, when) in
+        [(&before.results, &after.results, "before"), (&after.results, &before.results, "after")]
+    {
+        let alone = steps.iter().filter(|step| twin(step, others).is_none()).count();
+        if alone > 0 {
+            later.left_out.push(format!("{alone} steps that are only in the result from {when}"));
+        }
+    }
+    Ok(later)
+}
+
+/// The figures of a step that stand side by side, each with its unit.
+#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+fn figures(step: &StepResult) -> Vec<(&'static str, &'static str, Option<f64>)> {
+    let latency = step.latency.response.as_ref().unwrap_or(&step.latency.service);
+    let time = |ns: Option<u64>| ns.map(|ns| ns as f64);
+    let latencies = [
+        ("p50", "ns", time(latency.p50_ns)),
+        ("p90", "ns", time(latency.p90_ns)),
+        ("p99", "ns", time(latency.p99_ns)),
+        ("p99_9", "ns", time(latency.p99_9_ns)),
+    ];
+    let bandwidth = step.bandwidth.as_ref().and_then(|b| b.bits_per_s);
+    let mut figures = Vec::from(latencies);
+    if step.params.http.is_some() {
+        figures.push(("goodput", "1/s", Some(step.rate.achieved_per_s)));
+    }
+    figures.push(("bandwidth", "bit/s", bandwidth));
+    figures
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+use super::*;
+use crate::result::{Arm, Environments, SCHEMA as REPORT_SCHEMA, Tool};
+
+/// A comparison of two arms at two sizes; the arm costs `cost` on top of a baseline of `base`, and both waver by block.
+fn comparison(base: f64, cost: f64, blocks: u64) -> Report {
+    let arms = ["plain", "pod", AA];
+    let arm = |name: &str| Arm { name: name.to_owned(), ..Arm::default() };
+    let sizes = [64, 4096];
+    let result = |name: &str, size_bytes| StepResult {
+        arm: Some(name.to_owned()),
+        params: Params { size_bytes, target: name.to_owned(), ..Params::default() },
+        ..StepResult::default()
+    };
+    let cell = |name: &str, step: u64, cost: f64| Cell {
+        arm: name.to_owned(),
+        step,
+        measure: "p50".to_owned(),
+        unit: "ns".to_owned(),
+        declared: name != AA,
+        blocks: (0..blocks)
+            .map(|block| {
+                let waver = (block * 37 % 11) as f64;
+                let baseline = base + 100.0 * step as f64 + 10.0 * waver;
+                CellBlock {
+                    block: block + 1,
+                    baseline,
+                    value: baseline + cost + (block * 13 % 7) as f64,
+                }
+            })
+            .collect(),
+        ..Cell::default()
+    };
+    let results = arms.iter().flat_map(|name| sizes.map(|size| result(name, size)));
+    let cells = [("pod", cost), (AA, 0.0)];
+    let cells = cells.iter().flat_map(|&(name, cost)| [0, 1].map(|step| cell(name, step, cost)));
+    Report {
+        schema: REPORT_SCHEMA.to_owned(),
+        tool: Tool { name: "tare".to_owned(), version: "0.1.0".to_owned() },
+        kind: "compare".to_owned(),
+        started_at: String::new(),
+        partial: false,
+        seed: 1,
+        plan: serde_json::Value::Null,
+        environment: Environments::default(),
+        results: results.collect(),
+        comparison: Some(Box::new(Comparison {
+            measured: "lat".to_owned(),
+            baseline: "plain".to_owned(),
+            arms: arms.iter().map(|name| arm(name)).collect(),
+            steps: 2,
+            cells: cells.collect(),
+            ..Comparison::default()
+        })),
+        assertions: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn of<'a>(later: &'a Later, arm: &str, of: Of, size: u64) -> &'a Change {
+    let is =
+        |c: &&Change| c.arm.as_deref() == Some(arm) && c.of == of && c.params.size_bytes == size;
+    later.changes.iter().find(is).expect("the change is there")
+}
+
+#[test]
+fn a_shared_drift_is_in_the_values_and_not_in_the_cost() {
+    let later =
+        compare(&comparison(9_000.0, 5_000.0, 12), &comparison(9_500.0, 5_000.0, 12)).unwrap();
+    assert_eq!(later.changes.len(), 6, "two steps of two arms, and the cost");
+    for size in [64, 4096] {
+        assert_eq!(of(&later, "plain", Of::Value, size).verdict, Some(Verdict::Slower));
+        let own = of(&later, "pod", Of::Value, size);
+        assert_eq!(own.verdict, Some(Verdict::Slower));
+        assert_eq!(own.delta.unwrap().median, 500.0);
+        let cost = of(&later, "pod", Of::Cost, size);
+        assert_eq!(cost.verdict, Some(Verdict::NoDifferenceShown));
+        let (low, high) = cost.delta.unwrap().interval.unwrap();
+        assert!(low <= 0.0 && high >= 0.0);
+    }
+    assert!(later.changes.iter().all(|c| c.arm.as_deref() != Some(AA)));
+    assert!(later.left_out.is_empty(), "{:?}", later.left_out);
+}
+
+#[test]
+fn a_cheaper_path_is_faster() {
+    let later =
+        compare(&comparison(9_000.0, 5_000.0, 12), &comparison(9_000.0, 3_000.0, 10)).unwrap();
+    let cost = of(&later, "pod", Of::Cost, 64);
+    assert_eq!(cost.verdict, Some(Verdict::Faster));
+    assert!((cost.delta.unwrap().median + 2_000.0).abs() < 5.0);
+    assert_eq!((cost.blocks_before, cost.blocks_after), (12, 10));
+    assert!(cost.p_adjusted.unwrap() >= cost.p.unwrap());
+    let base = of(&later, "plain", Of::Value, 64);
+    assert_eq!(base.verdict, Some(Verdict::NoDifferenceShown));
+}
+
+#[test]
+fn few_blocks_are_said_to_be_few() {
+    let later =
+        compare(&comparison(9_000.0, 5_000.0, 3), &comparison(9_000.0, 9_000.0, 3)).unwrap();
+    let cost = of(&later, "pod", Of::Cost, 64);
+    assert_eq!(cost.verdict, Some(Verdict::NotEnoughBlocks));
+    assert_eq!(cost.delta.unwrap().interval, None);
+}
+
+#[test]
+fn less_bandwidth_is_slower_and_overload_is_no_path() {
+    let both = |cost| {
+        let mut report = comparison(9e9, cost, 12);
+        for cell in &mut report.comparison.as_mut().unwrap().cells {
+            if cell.step == 0 {
+                (cell.measure, cell.unit) = ("bandwidth".to_owned(), "bit/s".to_owned());
+            } else {
+                cell.overloaded = true;
+            }
+        }
+        report
+    };
+    let later = compare(&both(0.0), &both(-2e9)).unwrap();
+    assert_eq!(of(&later, "pod", Of::Value, 64).verdict, Some(Verdict::Slower));
+    assert_eq!(of(&later, "pod", Of::Value, 4096).verdict, Some(Verdict::Overload));
+}
+
+#[test]
+fn what_only_one_of_them_has_is_told() {
+    let before = comparison(9_000.0, 5_000.0, 12);
+    let mut after = comparison(9_000.0, 5_000.0, 12);
+    let comparison = after.comparison.as_mut().unwrap();
+    comparison.arms[1].name = "kata".to_owned();
+    for cell in &mut comparison.cells {
+        if cell.arm == "pod" {
+            cell.arm = "kata".to_owned();
+        }
+    }
+    for result in &mut after.results {
+        if result.arm.as_deref() == Some("pod") {
+            result.arm = Some("kata".to_owned());
+        }
+    }
+    let later = compare(&before, &after).unwrap();
+    assert_eq!(later.changes.len(), 2, "the baseline's alone");
+    assert!(later.left_out.iter().any(|text| text.contains("'pod'")));
+    assert!(later.left_out.iter().any(|text| text.contains("'kata'")));
+}
+
+#[test]
+fn kinds_are_not_mixed() {
+    let before = comparison(1.0, 1.0, 6);
+    let mut after = comparison(1.0, 1.0, 6);
+    after.comparison.as_mut().unwrap().measured = "http".to_owned();
+    let message = compare(&before, &after).unwrap_err().to_string();
+    assert!(
+        message.contains("before a comparison of lat, after a comparison of http"),
+        "{message}"
+    );
+    after.comparison = None;
+    after.kind = "lat".to_owned();
+    let message = compare(&before, &after).unwrap_err().to_string();
+    assert!(message.contains("after lat"), "{message}");
+    let mut other = comparison(1.0, 1.0, 6);
+    for result in &mut other.results {
+        result.params.size_bytes += 1;
+    }
+    let message = compare(&before, &other).unwrap_err().to_string();
+    assert!(message.contains("no arm and step in common"), "{message}");
+}
+
+#[test]
+fn plain_results_stand_side_by_side() {
+    let run = |p50: u64, sizes: &[u64]| {
+        let mut report = comparison(1.0, 1.0, 0);
+        (report.comparison, report.kind) = (None, "lat".to_owned());
+        let step = |&size: &u64| {
+            let mut step = StepResult::default();
+            step.params.size_bytes = size;
+            step.latency.service.p50_ns = Some(p50);
+            step
+        };
+        report.results = sizes.iter().map(step).collect();
+        report
+    };
+    let later = compare(&run(9_000, &[64, 128]), &run(8_000, &[64, 256])).unwrap();
+    assert_eq!(later.changes.len(), 1);
+    let change = &later.changes[0];
+    assert_eq!((change.before, change.after), (Some(9_000.0), Some(8_000.0)));
+    assert_eq!(change.delta.unwrap().median, -1_000.0);
+    assert_eq!((change.verdict, change.delta.unwrap().interval), (None, None));
+    assert_eq!(later.left_out.len(), 2);
+    assert!(compare(&run(1, &[1]), &run(1, &[2])).is_err());
+}
+
+/// The arm died after two blocks; the A/A arm went on, and so did the baseline.
+#[test]
+fn the_baseline_is_judged_by_all_of_its_own_blocks() {
+    let died = |mut report: Report, declared| {
+        let comparison = report.comparison.as_mut().unwrap();
+        for cell in comparison.cells.iter_mut().filter(|cell| cell.arm == "pod") {
+            cell.blocks.truncate(2);
+            cell.overloaded = true;
+            cell.declared = declared;
+        }
+        report
+    };
+    let both = |declared| {
+        let [old, new] =
+            [9_000.0, 9_500.0].map(|base| died(comparison(base, 5_000.0, 12), declared));
+        compare(&old, &new).unwrap()
+    };
+    let later = both(true);
+    let base = of(&later, "plain", Of::Value, 64);
+    assert_eq!((base.blocks_before, base.blocks_after), (12, 12));
+    assert_eq!(base.verdict, Some(Verdict::Slower));
+    // What is not declared of any arm is not of the baseline.
+    let later = both(false);
+    assert_eq!(of(&later, "plain", Of::Value, 64).verdict, None);
+}

@@ -1,0 +1,17 @@
+//! Results, what latencies are recorded in, statistics over both, and judgement. No socket, thread or clock.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![warn(clippy::print_stdout, clippy::exit)]
+
+pub mod assertion;
+pub mod compare;
+pub mod health;
+pub mod histogram;
+pub mod later;
+pub mod link;
+pub mod mean;
+pub mod pool;
+pub mod quantile;
+pub mod result;
+pub mod summary;

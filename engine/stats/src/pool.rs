@@ -1,0 +1,437 @@
+//! Several measurements of the same step, pooled into one result: counts are added, histograms merged, and of what
+//! tells how far a number can be trusted the worst is kept. Percentiles are never averaged.
+
+use std::collections::BTreeMap;
+
+use super::quantile::{BLOCKS_MIN, design_effect};
+use super::summary::{PERCENTILES, summarise};
+use crate::histogram::Distribution;
+use crate::result::{
+    Bandwidth, Connections, CpuUse, ErrorCount, Flow, INTERVALS_OF_RUN, INTERVALS_OF_VISITS,
+    Instrument, Instruments, Interval, Latencies, Observed, Rate, StatusCount, StepResult, Summary,
+    Transfer, Warmup,
+};
+
+/// The step, over all of its measurements: in that order, each with when it began, nanoseconds after the first one did.
+/// Its series over time has an entry for each. `None` of none.
+#[must_use]
+pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
+    let (_, first) = steps.first()?;
+    let mut pooled = StepResult {
+        label: first.label.clone(),
+        params: first.params.clone(),
+        began_at: first.began_at.clone(),
+        rate: Rate { target_per_s: first.rate.target_per_s, ..Rate::default() },
+        latency: Latencies::default(),
+        connections: Connections {
+            asked: first.connections.asked,
+            established: first.connections.established,
+            ..Connections::default()
+        },
+        ..StepResult::default()
+    };
+    for (at, step) in steps {
+        add(&mut pooled, step);
+        pooled.intervals.push(interval_of(*at, step));
+    }
+    // How fewer visits than that differ is not in their intervals.
+    let scope = match steps.len() {
+        0..BLOCKS_MIN => INTERVALS_OF_RUN,
+        _ => INTERVALS_OF_VISITS,
+    };
+    scope.clone_into(&mut pooled.interval_scope);
+    let all = || steps.iter().map(|(_, step)| &step.latency);
+    pooled.latency = latencies(&all().collect::<Vec<_>>());
+    let bandwidths: Vec<(u64, &Bandwidth)> = steps
+        .iter()
+        .filter_map(|(_, step)| Some((step.duration_ns, step.bandwidth.as_ref()?)))
+        .collect();
+    pooled.bandwidth = bandwidth(&bandwidths);
+    finish_cpu(&mut pooled);
+    Some(pooled)
+}
+
+/// Adds what is a sum or an extreme.
+fn add(pooled: &mut StepResult, step: &StepResult) {
+    add_rate(pooled, step);
+    pooled.duration_ns += step.duration_ns;
+    pooled.operations.add(&step.operations);
+    add_warmup(&mut pooled.warmup, &step.warmup);
+    add_codes(&mut pooled.status_codes, step);
+    add_transfer(pooled, step);
+    add_errors(&mut pooled.errors, &step.errors);
+    let (all, own) = (&mut pooled.connections, &step.connections);
+    all.established = all.established.min(own.established);
+    all.reconnects += own.reconnects;
+    all.sockets_used += own.sockets_used;
+    all.connecting_ns = sum_known(all.connecting_ns, own.connecting_ns);
+    all.down_ns = sum_known(all.down_ns, own.down_ns);
+    all.resent = sum_known(all.resent, own.resent);
+    for (fault, count) in &step.framing_faults {
+        *pooled.framing_faults.entry(fault.clone()).or_default() += count;
+    }
+    add_cpu(&mut pooled.cpu.client, &step.cpu.client);
+    if let Some(server) = &step.cpu.server {
+        add_cpu(pooled.cpu.server.get_or_insert_default(), server);
+    }
+    pooled.latency_error_ns = pooled.latency_error_ns.max(step.latency_error_ns);
+    add_instruments(&mut pooled.instrument, &step.instrument);
+    add_observed(&mut pooled.observed, &step.observed);
+    for instance in &step.instances {
+        if !pooled.instances.contains(instance) {
+            pooled.instances.push(instance.clone());
+        }
+    }
+    pooled.partial |= step.partial;
+}
+
+/// Rates are weighted by how long they were measured, and so is what was answered in that time.
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+fn add_rate(pooled: &mut StepResult, step: &StepResult) {
+    let (before_ns, own_ns) = (pooled.duration_ns as f64, step.duration_ns as f64);
+    let (all, own) = (&mut pooled.rate, &step.rate);
+    if before_ns + own_ns > 0.0 {
+        let sum = all.achieved_per_s * before_ns + own.achieved_per_s * own_ns;
+        all.achieved_per_s = sum / (before_ns + own_ns);
+    }
+    all.backlog_max = all.backlog_max.max(own.backlog_max);
+    all.generator_away_ns = sum_known(all.generator_away_ns, own.generator_away_ns);
+    if let Some(own) = own.unloaded {
+        let all = all.unloaded.get_or_insert_default();
+        let sum = all.mean_ns * all.count as f64 + own.mean_ns * own.count as f64;
+        all.count += own.count;
+        all.mean_ns = sum / all.count.max(1) as f64;
+    }
+}
+
+/// A measurement as an entry of the series.
+fn interval_of(at_ns: u64, step: &StepResult) -> Interval {
+    let headline = headline(&step.latency);
+    let failed = step.operations.failed + step.operations.timed_out;
+    Interval {
+        at_ns: at_ns + step.duration_ns,
+        completed: step.operations.completed,
+        errors: failed,
+        p50_ns: headline.p50_ns,
+        p99_ns: headline.p99_ns,
+        max_ns: headline.max_ns,
+        bits_per_s: step.bandwidth.as_ref().and_then(|b| b.bits_per_s),
+        ..Interval::default()
+    }
+}
+
+/// From the intended send where there is a schedule, else from the actual one.
+#[must_use]
+pub fn headline(latency: &Latencies) -> &Summary {
+    latency.response.as_ref().unwrap_or(&latency.service)
+}
+
+fn add_observed(all: &mut Vec<Observed>, own: &[Observed]) {
+    for observed in own {
+        match all.iter_mut().find(|known| known.name == observed.name) {
+            Some(known) => known.add(observed),
+            None => all.push(observed.clone()),
+        }
+    }
+}
+
+fn sum_known(all: Option<u64>, own: Option<u64>) -> Option<u64> {
+    match (all, own) {
+        (None, None) => None,
+        (all, own) => Some(all.unwrap_or(0) + own.unwrap_or(0)),
+    }
+}
+
+fn add_warmup(all: &mut Warmup, own: &Warmup) {
+    all.duration_ns += own.duration_ns;
+    all.operations.add(&own.operations);
+    add_errors(&mut all.errors, &own.errors);
+}
+
+fn add_errors(all: &mut Vec<ErrorCount>, own: &[ErrorCount]) {
+    for error in own {
+        let same = |e: &&mut ErrorCount| e.phase == error.phase && e.cause == error.cause;
+        match all.iter_mut().find(same) {
+            Some(known) => known.count += error.count,
+            None => all.push(error.clone()),
+        }
+    }
+}
+
+fn add_codes(all: &mut BTreeMap<String, StatusCount>, step: &StepResult) {
+    for (code, own) in &step.status_codes {
+        match all.get_mut(code) {
+            Some(known) => known.count += own.count,
+            None => {
+                all.insert(code.clone(), *own);
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+fn add_transfer(pooled: &mut StepResult, step: &StepResult) {
+    let Some(own) = &step.transfer else { return };
+    let all = pooled.transfer.get_or_insert_with(Transfer::default);
+    all.sent_bytes += own.sent_bytes;
+    all.received_bytes += own.received_bytes;
+    all.body_bytes += own.body_bytes;
+    // The durations up to this one are already in.
+    if pooled.duration_ns > 0 {
+        all.received_bytes_per_s = all.received_bytes as f64 * 1e9 / pooled.duration_ns as f64;
+    }
+}
+
+fn add_cpu(all: &mut CpuUse, own: &CpuUse) {
+    all.user_ns += own.user_ns;
+    all.system_ns += own.system_ns;
+    all.polling_ns = sum_known(all.polling_ns, own.polling_ns);
+    // The busiest: a mean would hide the one measurement beside which something else ran.
+    all.machine_busy = highest(all.machine_busy, own.machine_busy);
+    all.machine_softirq = highest(all.machine_softirq, own.machine_softirq);
+    all.machine_softnet_dropped =
+        sum_known(all.machine_softnet_dropped, own.machine_softnet_dropped);
+    all.machine_softnet_squeezed =
+        sum_known(all.machine_softnet_squeezed, own.machine_softnet_squeezed);
+}
+
+fn highest(all: Option<f64>, own: Option<f64>) -> Option<f64> {
+    match (all, own) {
+        (Some(all), Some(own)) => Some(all.max(own)),
+        (all, own) => all.or(own),
+    }
+}
+
+/// Shares of CPU time, once the sums are known.
+#[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
+fn finish_cpu(pooled: &mut StepResult) {
+    let operations = pooled.operations.completed;
+    let bytes = pooled.bandwidth.as_ref().map_or(0, |b| b.received_bytes);
+    for cpu in std::iter::once(&mut pooled.cpu.client).chain(pooled.cpu.server.as_mut()) {
+        let used = (cpu.user_ns + cpu.system_ns) as f64;
+        let mib = bytes as f64 / f64::from(1 << 20);
+        cpu.per_operation_ns = (operations > 0).then(|| used / operations as f64);
+        cpu.per_mib_ns = (bytes > 0).then(|| used / mib);
+        *cpu = cpu.with_polling(cpu.polling_ns);
+    }
+}
+
+fn add_instruments(all: &mut Instruments, own: &Instruments) {
+    worst(&mut all.client, &own.client);
+    if let Some(server) = &own.server {
+        worst(all.server.get_or_insert_default(), server);
+    }
+}
+
+/// Keeps of each figure the worse one; counts are added.
+fn worst(all: &mut Instrument, own: &Instrument) {
+    if all.backend.is_empty() {
+        *all = own.clone();
+        return;
+    }
+    keep_worse(all, own);
+    all.involuntary_switches += own.involuntary_switches;
+    all.voluntary_switches += own.voluntary_switches;
+    all.run_queue_ns = sum_known(all.run_queue_ns, own.run_queue_ns);
+    all.steal_ns = sum_known(all.steal_ns, own.steal_ns);
+    all.throttled_periods = sum_known(all.throttled_periods, own.throttled_periods);
+    all.throttled_ns = sum_known(all.throttled_ns, own.throttled_ns);
+    all.ring_overflows += own.ring_overflows;
+    all.saturated |= own.saturated;
+    all.disturbed |= own.disturbed;
+    // In the words of the first that has any.
+    if all.saturation.is_none() {
+        all.saturation.clone_from(&own.saturation);
+    }
+    if all.disturbances.is_empty() {
+        all.disturbances.clone_from(&own.disturbances);
+    }
+}
+
+/// Keeps of each figure that is an extreme or a quantile the worse one, and the CPUs of both.
+pub fn keep_worse(all: &mut Instrument, own: &Instrument) {
+    all.clock_ns = all.clock_ns.max(own.clock_ns);
+    all.clock_granularity_ns = all.clock_granularity_ns.max(own.clock_granularity_ns);
+    all.turn_p50_ns = all.turn_p50_ns.max(own.turn_p50_ns);
+    all.turn_p99_ns = all.turn_p99_ns.max(own.turn_p99_ns);
+    all.turn_max_ns = all.turn_max_ns.max(own.turn_max_ns);
+    all.gap_p99_ns = all.gap_p99_ns.max(own.gap_p99_ns);
+    all.wakeup_p99_ns = all.wakeup_p99_ns.max(own.wakeup_p99_ns);
+    all.batch_bound_ns = all.batch_bound_ns.max(own.batch_bound_ns);
+    all.worker_busy_max = all.worker_busy_max.max(own.worker_busy_max);
+    all.cpus.extend(&own.cpus);
+    all.cpus.sort_unstable();
+    all.cpus.dedup();
+}
+
+fn latencies(all: &[&Latencies]) -> Latencies {
+    let merge = |of: fn(&Latencies) -> Option<&Summary>| {
+        summary(&all.iter().copied().filter_map(of).collect::<Vec<_>>())
+    };
+    let mut codes: BTreeMap<&String, Vec<&Summary>> = BTreeMap::new();
+    for (code, summary) in all.iter().flat_map(|latency| &latency.by_status) {
+        codes.entry(code).or_default().push(summary);
+    }
+    let of_code =
+        |(code, summaries): (&String, Vec<&Summary>)| Some((code.clone(), summary(&summaries)?));
+    Latencies {
+        response: merge(|l| l.response.as_ref()),
+        service: merge(|l| Some(&l.service)).unwrap_or_default(),
+        lateness: merge(|l| l.lateness.as_ref()),
+        connect: merge(|l| l.connect.as_ref()),
+        server_residence: merge(|l| l.server_residence.as_ref()),
+        path: merge(|l| l.path.as_ref()),
+        by_status: codes.into_iter().filter_map(of_code).collect(),
+    }
+}
+
+/// One distribution of several. Each is a block for the intervals of its quantiles: how much they differ tells what the
+/// samples together are worth. What rested on censored samples in any of them does in all.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+fn summary(all: &[&Summary]) -> Option<Summary> {
+    let parts: Vec<(&Summary, Distribution)> = all
+        .iter()
+        .filter(|s| s.count > 0)
+        .filter_map(|s| Some((*s, Distribution::decode(&s.hdr).ok()?)))
+        .collect();
+    let mut merged = Distribution::uncensored();
+    for (_, part) in &parts {
+        merged.merge(part);
+    }
+    if parts.is_empty() {
+        return all.first().map(|s| (*s).clone());
+    }
+    let effect = |share: f64| {
+        let Some(rank) = crate::histogram::rank(merged.count(), share * 100.0) else {
+            return 1.0;
+        };
+        let at = merged.at_rank(rank);
+        let blocks: Vec<(u64, u64)> =
+            parts.iter().map(|(_, part)| (part.count(), part.count_up_to(at))).collect();
+        design_effect(&blocks)
+    };
+    let extra: Vec<f64> = all
+        .iter()
+        .flat_map(|s| s.extra_ns.keys())
+        .filter_map(|name| name.strip_prefix('p')?.replace('_', ".").parse().ok())
+        .collect();
+    let mut percentiles = PERCENTILES.to_vec();
+    percentiles.extend(extra);
+    percentiles.sort_by(f64::total_cmp);
+    percentiles.dedup();
+    let mut pooled = summarise(&merged, &percentiles, &effect);
+    // What the encoded histograms round, or do not hold, the summaries tell exactly.
+    let own = || parts.iter().map(|(summary, _)| *summary);
+    pooled.min_ns = own().filter_map(|s| s.min_ns).min();
+    pooled.max_ns = own().filter_map(|s| s.max_ns).max();
+    let sum: f64 = own().filter_map(|s| Some(s.mean_ns? * s.count as f64)).sum();
+    pooled.mean_ns = Some(sum / pooled.count.max(1) as f64);
+    pooled.censored = own().map(|s| s.censored).sum();
+    let mut bounds: Vec<String> = own().flat_map(|s| s.lower_bounds.clone()).collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    pooled.lower_bounds = bounds;
+    // The worst is kept, as of all that tells how far a figure can be trusted.
+    for (name, &error) in own().flat_map(|s| &s.errors_ns) {
+        if pooled.intervals_ns.contains_key(name) {
+            let worst = pooled.errors_ns.entry(name.clone()).or_default();
+            *worst = error.max(*worst);
+        }
+    }
+    Some(pooled)
+}
+
+/// Bytes are added; rates are those of all bytes over all the time.
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+fn bandwidth(all: &[(u64, &Bandwidth)]) -> Option<Bandwidth> {
+    let (_, first) = all.first()?;
+    let mut pooled = Bandwidth {
+        bits_per_s: mean_over_time(all, |b| b.bits_per_s),
+        link: first.link.clone(),
+        ..Bandwidth::default()
+    };
+    for (_, own) in all {
+        pooled.sent_bytes += own.sent_bytes;
+        pooled.received_bytes += own.received_bytes;
+        pooled.lost_datagrams = sum_known(pooled.lost_datagrams, own.lost_datagrams);
+        pooled.reordered_datagrams = sum_known(pooled.reordered_datagrams, own.reordered_datagrams);
+        pooled.duplicated_datagrams =
+            sum_known(pooled.duplicated_datagrams, own.duplicated_datagrams);
+        pooled.jitter_ns = pooled.jitter_ns.max(own.jitter_ns);
+        pooled.retransmits = sum_known(pooled.retransmits, own.retransmits);
+    }
+    let cpu_s: f64 =
+        all.iter().filter_map(|(_, b)| Some(b.cpu_s_per_gib? * b.received_bytes as f64)).sum();
+    let told = all.iter().all(|(_, b)| b.cpu_s_per_gib.is_some());
+    pooled.cpu_s_per_gib =
+        (told && pooled.received_bytes > 0).then(|| cpu_s / pooled.received_bytes as f64);
+    pooled.up = flow(all, |b| b.up.as_ref());
+    pooled.down = flow(all, |b| b.down.as_ref());
+    Some(pooled)
+}
+
+fn flow(all: &[(u64, &Bandwidth)], of: fn(&Bandwidth) -> Option<&Flow>) -> Option<Flow> {
+    let mut flows = all.iter().filter_map(|(_, b)| of(b));
+    let mut pooled = Flow::default();
+    let first = flows.clone().next()?;
+    pooled.tcp.clone_from(&first.tcp);
+    pooled.bits_per_s = mean_over_time(all, |b| of(b).and_then(|f| f.bits_per_s));
+    pooled.sent_bits_per_s =
+        mean_over_time(all, |b| of(b).map(|f| f.sent_bits_per_s)).unwrap_or_default();
+    let retransmits = flows.clone().filter_map(|f| f.tcp.as_ref());
+    let retransmits: u64 = retransmits.map(|tcp| tcp.retransmits).sum();
+    if let Some(tcp) = &mut pooled.tcp {
+        tcp.retransmits = retransmits;
+    }
+    flows.by_ref().for_each(|own| {
+        pooled.duration_ns += own.duration_ns;
+        pooled.sent_bytes += own.sent_bytes;
+        pooled.received_bytes += own.received_bytes;
+        pooled.untold_streams += own.untold_streams;
+        pooled.sends += own.sends;
+    });
+    Some(pooled)
+}
+
+/// A rate over several stretches of time.
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+fn mean_over_time(
+    all: &[(u64, &Bandwidth)],
+    of: impl Fn(&Bandwidth) -> Option<f64>,
+) -> Option<f64> {
+    let (mut bits, mut time) = (0.0, 0.0);
+    for (duration_ns, own) in all {
+        if let Some(rate) = of(own) {
+            bits += rate * *duration_ns as f64;
+            time += *duration_ns as f64;
+        }
+    }
+    (time > 0.0).then(|| bits / time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tare_units::Nanos;
+
+    #[test]
+    fn what_the_intervals_speak_for_needs_visits_enough() {
+        let visit = |p50_error: u64| {
+            let mut told = Distribution::uncensored();
+            (1..=100).for_each(|n| told.record(Nanos(n * 1_000)));
+            let mut step = StepResult::default();
+            step.latency.service = summarise(&told, &[], &|_| 1.0);
+            step.latency.service.errors_ns = [("p50".to_owned(), p50_error)].into();
+            step
+        };
+        let visits: Vec<StepResult> = (1..=8).map(|n| visit(n * 10)).collect();
+        let pooled = |count: usize| {
+            let of: Vec<(u64, &StepResult)> = visits[..count].iter().map(|v| (0, v)).collect();
+            pool(&of).unwrap()
+        };
+        assert_eq!(pooled(7).interval_scope, INTERVALS_OF_RUN);
+        let all = pooled(8);
+        assert_eq!(all.interval_scope, INTERVALS_OF_VISITS);
+        assert_eq!(all.latency.service.errors_ns["p50"], 80);
+    }
+}
