@@ -346,7 +346,7 @@ fn check_on_epoll<K: Kind<Client: Role<EpollDriver>>>(cases: &[K]) {
 
 fn check_on_uring<K: Kind<Client: Role<UringDriver>>>(cases: &[K]) {
     if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
-        eprintln!("skipped: {error}");
+        crate::util::left_out(&error.to_string());
         return;
     }
     check(cases, || UringDriver::new().expect("the probe says that it works"));

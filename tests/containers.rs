@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::util::{Job, Ran, eventually, is_root, tare};
+use crate::util::{Job, Ran, eventually, is_root, left_out, tare};
 
 /// What the scripts exit with where this machine cannot run them.
 const UNAVAILABLE: i32 = 77;
@@ -28,7 +28,7 @@ fn script(name: &str, words: &str) -> Command {
 fn unless_unavailable(ran: Ran) -> Option<Ran> {
     if ran.code == Some(UNAVAILABLE) {
         assert!(ran.stderr.contains("cannot"), "{ran:#?}");
-        eprintln!("skipped: {}", ran.stderr);
+        left_out(ran.stderr.trim_end());
         return None;
     }
     Some(ran)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::util::{Job, Quiet, Ran, Serve, backends, figure, lat, run, text, warnings};
+use crate::util::{Job, Quiet, Ran, Serve, backends, figure, lat, left_out, run, text, warnings};
 
 /// What is measured with the flags and the backend, against a server of its own.
 fn measured(flags: &str, backend: &str) -> Value {
@@ -237,7 +237,7 @@ fn no_target_is_loopback_within_the_process() {
 fn addresses_of_both_families() {
     let is_there = std::net::TcpListener::bind("[::1]:0").is_ok();
     if !is_there {
-        eprintln!("skipped: there is no IPv6 here");
+        left_out("there is no IPv6 here");
         return;
     }
     for backend in backends() {

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::util::{Job, Ran, eventually, figure, is_root, tare};
+use crate::util::{Job, Ran, eventually, figure, is_root, left_out, tare};
 
 /// What `scripts/lab` exits with where the kernel cannot make a topology.
 const UNAVAILABLE: i32 = 77;
@@ -88,7 +88,7 @@ fn measure(topology: &str, flags: &str) -> Option<Vec<Value>> {
     leaves_nothing(pid);
     if ran.code == Some(UNAVAILABLE) {
         assert!(ran.stderr.contains("this kernel cannot make it"), "{ran:#?}");
-        eprintln!("skipped: {topology}: {}", ran.stderr);
+        left_out(&format!("{topology}: {}", ran.stderr.trim_end()));
         return None;
     }
     let ran = ran.exits(0);

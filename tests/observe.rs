@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::util::{
-    Job, Serve, backends, figure, is_root, lat, run, tare, test_words, text, warnings,
+    Job, Serve, backends, figure, is_root, lat, left_out, run, tare, test_words, text, warnings,
 };
 
 /// What was observed in the only step.
@@ -125,7 +125,7 @@ impl Limited {
                 return Some(made);
             }
         }
-        eprintln!("skipped: no CPU controller to set a limit with");
+        left_out("no CPU controller to set a limit with");
         None
     }
 }

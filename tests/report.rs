@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::util::{Job, Serve, is_valid, lat, run, text};
+use crate::util::{Job, Serve, is_valid, lat, left_out, run, text};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -227,7 +227,7 @@ impl Browser {
     fn find() -> Option<Self> {
         let found = Command::new("chromium").arg("--version").stdin(Stdio::null()).output();
         if !found.is_ok_and(|ran| ran.status.success()) {
-            eprintln!("skipped: the page in a browser takes chromium (apt-get install chromium)");
+            left_out("the page in a browser takes chromium (apt-get install chromium)");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();

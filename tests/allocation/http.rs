@@ -205,7 +205,7 @@ fn nothing_is_allocated_by_http_on_epoll() {
 #[test]
 fn nothing_is_allocated_by_http_on_uring() {
     if let Err(error) = probe::choose(BackendChoice::Only(Backend::Uring)) {
-        eprintln!("skipped: {error}");
+        crate::util::left_out(&error.to_string());
         return;
     }
     check(|| UringDriver::new().expect("the probe says that it works"));

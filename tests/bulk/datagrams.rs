@@ -1,55 +1,11 @@
-//! Datagrams: paced, lost, duplicated, out of order.
+//! Datagrams: lost, duplicated, out of order.
 
 use serde_json::Value;
 
 use super::options::counters;
-use super::{adds_up, bw, flows, is_near, measured, number};
-use crate::accuracy::ahead;
+use super::{adds_up, bw, flows, measured, number};
 use crate::netns::{Netns, ip};
-use crate::util::{Job, Quiet, Serve, backends, figure, is_root, test_words, warnings};
-
-/// How often a run that misses what is asserted is made at most.
-const ATTEMPTS: usize = 3;
-
-#[test]
-fn a_paced_stream_keeps_to_its_schedule() {
-    // With room for what comes while a virtual machine stands still: Linux' default holds four milliseconds of it.
-    let _quiet = Quiet::begin();
-    for backend in backends() {
-        for direction in ["up", "down"] {
-            let flags = format!(
-                "--udp --rate 200M --rcvbuf 2M --size 1200 -d 500ms --warmup 50ms --direction {direction} --backend {backend}"
-            );
-            for attempt in 1.. {
-                let serve = Serve::started(ahead(&Serve::words("--allow-spin")));
-                let words = test_words("bw", serve.address(), &flags);
-                let report = Job::start(ahead(&words)).wait().exits(0).report();
-                serve.stops();
-                let result = &report["results"][0];
-                let (_, flow) = flows(result)[0];
-                let disturbed = ["client", "server"]
-                    .iter()
-                    .any(|end| result["instrument"][end]["disturbed"] == true);
-                let lost = figure(flow, "/datagrams/lost");
-                let off = figure(flow, "/pacing/gap_deviation/p99_ns");
-                println!(
-                    "{flags}: {lost} lost, gaps off by {off} ns (p99), disturbed: {disturbed}"
-                );
-                let rate = number(flow, "bits_per_s");
-                let holds = lost == 0 && off <= 20_000 && (rate - 200e6).abs() <= 1e6;
-                // Not every pause of a virtual machine is told to what runs in it.
-                if !holds && attempt < ATTEMPTS {
-                    continue;
-                }
-                adds_up(result, &flags);
-                assert_eq!(lost, 0, "{flow:#}");
-                is_near(&flags, rate, 200e6, 0.005);
-                assert!(off <= 20_000, "{flow:#}");
-                break;
-            }
-        }
-    }
-}
+use crate::util::{Job, Serve, backends, figure, is_root, left_out, test_words, warnings};
 
 /// Drops one in ten of what arrives with 1000 bytes of payload, and counts both.
 const DROP_ONE_IN_TEN: &str = "table inet t {\n\
@@ -106,7 +62,7 @@ fn datagrams_that_come_twice_or_out_of_order_are_counted() {
         twice.args(words.split_whitespace());
         let ran = Job::start(twice).wait();
         if ran.code != Some(0) {
-            eprintln!("skipped: this kernel has no netem: {}", ran.stderr.trim_end());
+            left_out(&format!("this kernel has no netem: {}", ran.stderr.trim_end()));
             return;
         }
         let flags = format!("--udp --size 1000 --rate 10M -n 2000 --backend {backend}");

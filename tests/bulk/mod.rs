@@ -49,12 +49,12 @@ fn measured_at(serve: &Serve, flags: &str, backend: &str) -> Value {
 }
 
 /// The directions of a result that were measured.
-fn flows(result: &Value) -> Vec<(&'static str, &Value)> {
+pub(crate) fn flows(result: &Value) -> Vec<(&'static str, &Value)> {
     let flow = |way| Some((way, &result["bandwidth"][way])).filter(|(_, flow)| flow.is_object());
     ["up", "down"].into_iter().filter_map(flow).collect()
 }
 
-fn number(value: &Value, name: &str) -> f64 {
+pub(crate) fn number(value: &Value, name: &str) -> f64 {
     let number = value[name].as_f64();
     number.unwrap_or_else(|| panic!("no number {name} in {value:#}"))
 }
@@ -67,7 +67,7 @@ fn is_near(what: &str, actual: f64, expected: f64, share: f64) {
 
 /// Asserts what holds of the figures of every result.
 #[track_caller]
-fn adds_up(result: &Value, flags: &str) {
+pub(crate) fn adds_up(result: &Value, flags: &str) {
     let bandwidth = &result["bandwidth"];
     let params = &result["params"];
     let flows = flows(result);

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::{bw, flows, measured};
 use crate::netns::Netns;
-use crate::util::{Job, Serve, backends, eventually, figure, is_root, test_words, text, warnings};
+use crate::util::{
+    Job, Serve, backends, eventually, figure, is_root, left_out, test_words, text, warnings,
+};
 
 #[test]
 fn what_the_receiver_discards_is_counted_all_the_same() {
@@ -117,7 +119,7 @@ fn a_congestion_control_that_only_the_server_lacks_is_the_servers_to_name() {
         let allowed: Vec<_> = allowed.split_whitespace().collect();
         let restricted = available.split_whitespace().find(|name| !allowed.contains(name));
         let Some(restricted) = restricted else {
-            eprintln!("skipped: this kernel lets everyone use each of {available:?}");
+            left_out(&format!("this kernel lets everyone use each of {available:?}"));
             return;
         };
         let flags = format!("--congestion {restricted} -d 5s --direction down --backend {backend}");

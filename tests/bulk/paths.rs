@@ -4,12 +4,12 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{flows, measured_at, number};
-use crate::util::{Job, Serve, backends, figure, run};
+use crate::util::{Job, Serve, backends, figure, left_out, run};
 
 #[test]
 fn addresses_of_both_families() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("skipped: there is no IPv6 here");
+        left_out("there is no IPv6 here");
         return;
     }
     for backend in backends() {

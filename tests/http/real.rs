@@ -6,7 +6,7 @@ use super::servers::{PAGE, Server, apache, long_page, nginx, python};
 use super::{
     all_went_well, code, errors, for_each_backend, http, operations, result, sockets_used, start,
 };
-use crate::util::{figure, text};
+use crate::util::{figure, left_out, text};
 
 /// A server that closes each connection after `most` requests.
 fn is_limited(server: &Server, path: &str, most: u64) {
@@ -201,7 +201,7 @@ fn ipv6_and_unix_sockets_are_ways_to_get_there() {
             assert_eq!(sockets_used(&result), 5);
         }
         if std::net::TcpListener::bind(("::1", 0)).is_err() {
-            eprintln!("skipped: there is no IPv6 here");
+            left_out("there is no IPv6 here");
             return;
         }
         let url = format!("http://[::1]:{}/", server.port);

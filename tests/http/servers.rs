@@ -11,7 +11,7 @@ use std::{fs, thread};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::util::{Job, eventually};
+use crate::util::{Job, eventually, left_out};
 
 /// Below the ports that the kernel gives to clients, which are many here.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -38,7 +38,7 @@ impl Server {
     /// Starts what `command` makes of a directory and a port. None, after a word about it, where there is no `program`.
     fn start(program: &str, command: impl FnOnce(&Path, u16) -> Command) -> Option<Self> {
         if !is_installed(program) {
-            eprintln!("skipped: {program} is not installed");
+            left_out(&format!("{program} is not installed"));
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
