@@ -109,6 +109,7 @@ pub enum Backend {
     /// epoll, through mio.
     Epoll,
     /// The simulated wire.
+    #[cfg(any(test, feature = "sim"))]
     Sim,
 }
 
@@ -119,6 +120,7 @@ impl Backend {
         match self {
             Self::Uring => "uring",
             Self::Epoll => "epoll",
+            #[cfg(any(test, feature = "sim"))]
             Self::Sim => "sim",
         }
     }

@@ -41,6 +41,7 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
                 advice: None,
             });
         }
+        #[cfg(any(test, feature = "sim"))]
         BackendChoice::Only(backend) => {
             let message = format!("the backend {} moves no real packets", backend.name());
             return Err(Error::usage(message).remedy("use --backend auto, uring or epoll"));

@@ -10,6 +10,7 @@ mod socket;
 use std::net::{IpAddr, SocketAddr};
 
 pub(crate) use index::TokenIndex;
+pub(crate) use op::Direction;
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
 pub(crate) use repeat::Repeated;
 pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
@@ -62,7 +63,6 @@ pub struct SocketSpec {
 
 impl SocketSpec {
     /// A TCP socket without options but `TCP_NODELAY`, in the family of `remote`.
-    #[must_use]
     pub const fn stream_to(remote: SocketAddr) -> Self {
         Self {
             kind: SocketKind::Stream,
@@ -78,19 +78,16 @@ impl SocketSpec {
     }
 
     /// Whether the socket is of the IPv6 family.
-    #[must_use]
     pub fn is_ipv6(&self) -> bool {
         self.local.map_or(self.ipv6, |local| local.is_ipv6())
     }
 
     /// An unbound UDP socket in the family of `remote`.
-    #[must_use]
     pub const fn datagram_to(remote: SocketAddr) -> Self {
         Self { kind: SocketKind::Datagram, nodelay: false, ..Self::stream_to(remote) }
     }
 
     /// A TCP listener on `local`.
-    #[must_use]
     pub const fn listener(local: SocketAddr) -> Self {
         Self { kind: SocketKind::Listener, local: Some(local), ..Self::stream_to(local) }
     }
@@ -119,6 +116,22 @@ pub enum DriverError {
         /// Its errno.
         source: OpError,
     },
+}
+
+impl DriverError {
+    pub(crate) fn call<E>(call: &'static str, error: E) -> Self
+    where
+        OpError: From<(&'static str, E)>,
+    {
+        Self::Call { call, source: OpError::from((call, error)) }
+    }
+
+    pub(crate) fn resources<E>(what: &'static str, call: &'static str, error: E) -> Self
+    where
+        OpError: From<(&'static str, E)>,
+    {
+        Self::Resources { what, source: OpError::from((call, error)) }
+    }
 }
 
 /// The address pair of a datagram: where it came from, and to which local address.

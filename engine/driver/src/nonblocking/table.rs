@@ -1,21 +1,12 @@
 //! Operations that are under way, by index.
 
 use crate::limits::OPERATIONS_MAX;
-use crate::{Op, OpError, SocketId, Token, TokenIndex};
+use crate::{Op, OpError, Token, TokenIndex};
 
 /// Operations and sockets for which room is made at the start; more is made as more come.
 pub(super) const ROOM: usize = 1024;
 /// No operation.
 pub(super) const NONE: u32 = u32::MAX;
-
-/// One of the two directions in which a socket may have one operation each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// Receive or accept.
-    In,
-    /// Send, connect or half-close.
-    Out,
-}
 
 /// On which list a blocked operation waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +15,16 @@ pub(crate) enum Lane {
     Receives,
     /// Accepts, connects and blocked sends.
     Others,
+}
+
+impl Lane {
+    pub(super) const fn of(op: &Op) -> Self {
+        if op.is_single_receive() || matches!(op, Op::ReceiveMultishot { .. }) {
+            Self::Receives
+        } else {
+            Self::Others
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,37 +111,5 @@ impl Table {
     /// All operations that are not free.
     pub(super) fn live(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|e| e.state != State::Free)
-    }
-}
-
-/// On which socket an operation works, and in which direction; `None` for a cancel.
-pub(super) fn target(op: &Op) -> Option<(SocketId, Option<Direction>)> {
-    match *op {
-        Op::Accept { listener, .. } => Some((listener, Some(Direction::In))),
-        Op::Receive { socket, .. }
-        | Op::Discard { socket, .. }
-        | Op::ReceiveMultishot { socket }
-        | Op::ReceiveFrom { socket, .. }
-        | Op::ReceiveStamped { socket, .. } => Some((socket, Some(Direction::In))),
-        Op::Connect { socket, .. }
-        | Op::Send { socket, .. }
-        | Op::SendRepeated { socket, .. }
-        | Op::SendVectored { socket, .. }
-        | Op::SendTo { socket, .. }
-        | Op::HalfClose { socket } => Some((socket, Some(Direction::Out))),
-        Op::Close { socket } => Some((socket, None)),
-        Op::Cancel { .. } => None,
-    }
-}
-
-/// On which list an operation waits when it would block.
-pub(super) const fn lane(op: &Op) -> Lane {
-    match op {
-        Op::Receive { .. }
-        | Op::Discard { .. }
-        | Op::ReceiveMultishot { .. }
-        | Op::ReceiveFrom { .. }
-        | Op::ReceiveStamped { .. } => Lane::Receives,
-        _ => Lane::Others,
     }
 }

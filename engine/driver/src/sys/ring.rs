@@ -138,7 +138,7 @@ impl Target {
 
 /// How an enter that waited came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entered {
+pub(crate) enum Entered {
     /// With what was waited for; or, where something was submitted by the same call, perhaps without.
     Done,
     /// At the deadline.
@@ -164,10 +164,8 @@ pub(super) struct Ring {
 impl Ring {
     /// Sets up a ring for this thread, with the step downs that it took, in words.
     pub(super) fn new() -> Result<(Self, Vec<String>), DriverError> {
-        let (ring, mut step_downs) = descend(build).map_err(|e| {
-            let source = OpError::from(("io_uring_setup", &e));
-            DriverError::Resources { what: "io_uring_setup", source }
-        })?;
+        let (ring, mut step_downs) = descend(build)
+            .map_err(|e| DriverError::resources("io_uring_setup", "io_uring_setup", &e))?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: the pointer comes from a box that is turned back only in `Ring::drop`, after the last use
         // of the submitter, which is the only holder of this reference; nothing takes a `&mut` to the ring.
@@ -199,7 +197,9 @@ impl Ring {
 
     fn check_operations(&self) -> Result<(), DriverError> {
         let mut probe = Probe::new();
-        self.submitter.register_probe(&mut probe).map_err(|e| call("io_uring_register", &e))?;
+        self.submitter
+            .register_probe(&mut probe)
+            .map_err(|e| DriverError::call("io_uring_register", &e))?;
         for (code, what) in NEEDED {
             if !probe.is_supported(code) {
                 return Err(DriverError::Resources { what, source: OpError::NotSupported });
@@ -224,12 +224,8 @@ impl Ring {
             return Ok(false);
         }
         let pair = || {
-            let pair =
-                socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
-            pair.map_err(|e| DriverError::Resources {
-                what: "socketpair",
-                source: OpError::from(("socketpair", e)),
-            })
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| DriverError::resources("socketpair", "socketpair", e))
         };
         let ((watched, _other), (closed, end)) = (pair()?, pair()?);
         self.update_file(0, watched.as_raw_fd())?;
@@ -316,10 +312,8 @@ impl Ring {
     }
 
     fn update_file(&self, index: u32, fd: RawFd) -> Result<(), DriverError> {
-        match self.submitter.register_files_update(index, &[fd]) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(call("io_uring_register", &e)),
-        }
+        let updated = self.submitter.register_files_update(index, &[fd]);
+        updated.map(drop).map_err(|e| DriverError::call("io_uring_register", &e))
     }
 
     /// Queues an entry, submitting what is queued first if there is no room.
@@ -450,7 +444,7 @@ impl Ring {
             Err(e) => match e.raw_os_error() {
                 Some(libc::ETIME) => Ok(Entered::TimedOut),
                 Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(Entered::Interrupted),
-                _ => Err(call("io_uring_enter", &e)),
+                _ => Err(DriverError::call("io_uring_enter", &e)),
             },
         }
     }
@@ -469,10 +463,6 @@ pub(super) const REPORT_USAGE: u16 = 1 << 3;
 /// Nanoseconds as the kernel takes them.
 pub(super) const fn timespec(ns: u64) -> Timespec {
     Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
-}
-
-fn call(call: &'static str, error: &io::Error) -> DriverError {
-    DriverError::Call { call, source: OpError::from((call, error)) }
 }
 
 impl Drop for Ring {

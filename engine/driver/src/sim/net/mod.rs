@@ -77,12 +77,6 @@ struct Socket {
     error: Option<Errno>,
 }
 
-/// What one driver waits for.
-#[derive(Debug, Default)]
-pub(super) struct Waiter {
-    pub(super) until: Option<Instant>,
-}
-
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) config: SimConfig,
@@ -95,7 +89,8 @@ pub(super) struct State {
     next_port: u16,
     wire: Wire,
     pub(super) is_partitioned: bool,
-    pub(super) waiters: Vec<Option<Waiter>>,
+    /// Until when each party waits, if it does.
+    pub(super) waiters: Vec<Option<Instant>>,
     /// Grows whenever an operation that had to wait might go on.
     pub(super) changes: u64,
 }
