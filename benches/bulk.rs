@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use tare_driver::Backend;
-use tare_driver::sys::bulk::{Receiving, Sending};
+use tare_driver::sys::benches::{Receiving, Sending};
 use tare_units::Sizes;
 
 #[path = "bare.rs"]

@@ -1,7 +1,7 @@
 //! Options, and the kernel's figures.
 
 use super::{Bench, CLIENT, Harness, Mode};
-use crate::sys::realtime::RealtimeOffset;
+use crate::clock::RealtimeOffset;
 use crate::{Backend, Driver, Op, OpError, Outcome, SocketOption, SocketSpec};
 use tare_units::{Instant, Nanos};
 

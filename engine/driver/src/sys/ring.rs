@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, types};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
@@ -356,6 +356,7 @@ impl Ring {
     ///
     /// # Safety
     /// The range stays valid until the ring's drop.
+    #[cfg(any(test, feature = "benches"))]
     pub(super) unsafe fn register_buffer(&self, range: libc::iovec) -> io::Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.submitter.register_buffers(&[range]) }
@@ -450,8 +451,9 @@ impl Ring {
     }
 
     /// Queues the cancellation of everything.
+    #[cfg(any(test, feature = "benches"))]
     pub(super) fn cancel_all(&mut self) -> Result<(), DriverError> {
-        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         // SAFETY: a cancellation names no memory.
         unsafe { self.push(&cancel.user_data(IGNORED)) }
     }
