@@ -295,14 +295,6 @@ impl Driver for EpollDriver {
         socket.try_clone().ok()
     }
 
-    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::local_addr(self.descriptor(socket)?)
-    }
-
-    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::peer_addr(self.descriptor(socket)?)
-    }
-
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
         Some(self.core.socket(socket)?.fd.as_fd())
     }

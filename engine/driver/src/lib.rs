@@ -57,7 +57,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::sys::{option, tcp_info};
+use crate::sys::{option, socket, tcp_info};
 use tare_units::{Instant, Nanos};
 
 pub mod clock;
@@ -115,7 +115,6 @@ pub enum Backend {
 
 impl Backend {
     /// The name in flags, on the wire and in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
@@ -159,17 +158,11 @@ pub struct Capabilities {
 pub struct Waker(pub(crate) std::sync::Arc<dyn Wake>);
 
 /// What a backend puts behind a [`Waker`].
-pub trait Wake: std::fmt::Debug + Send + Sync {
-    /// Makes the present or the next waiting turn return.
+pub(crate) trait Wake: std::fmt::Debug + Send + Sync {
     fn wake(&self);
 }
 
 impl Waker {
-    /// A waker over a backend's own means.
-    pub fn new(wake: impl Wake + 'static) -> Self {
-        Self(std::sync::Arc::new(wake))
-    }
-
     /// Makes the present or the next waiting turn return soon, possibly with no completion.
     pub fn wake(&self) {
         self.0.wake();
@@ -242,10 +235,14 @@ pub trait Driver {
     fn share(socket: &Self::Socket) -> Option<Self::Socket>;
 
     /// The local address of a socket, where it has one.
-    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        socket::local_addr(self.descriptor(socket)?)
+    }
 
     /// The far end's address of a connected or accepted socket, where it has one.
-    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        socket::peer_addr(self.descriptor(socket)?)
+    }
 
     /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
-use io_uring::squeue::{Entry, Flags};
+use io_uring::cqueue::CompletionQueue;
+use io_uring::squeue::{Entry, Flags, SubmissionQueue};
 use io_uring::types::{Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, types};
 use nix::sys::resource::{Resource, getrlimit};
@@ -316,6 +317,18 @@ impl Ring {
         updated.map(drop).map_err(|e| DriverError::call("io_uring_register", &e))
     }
 
+    #[inline]
+    fn submissions(&mut self) -> SubmissionQueue<'_> {
+        // SAFETY: the queue borrows `self` mutably, so it is the only one for as long as it lives.
+        unsafe { self.io().submission_shared() }
+    }
+
+    #[inline]
+    fn completions(&mut self) -> CompletionQueue<'_> {
+        // SAFETY: as in `submissions`; `overflows`, which borrows `self` too, has dropped its queue.
+        unsafe { self.io().completion_shared() }
+    }
+
     /// Queues an entry, submitting what is queued first if there is no room.
     ///
     /// # Safety
@@ -323,18 +336,13 @@ impl Ring {
     /// until its last completion was reaped.
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: &Entry) -> Result<(), DriverError> {
-        // SAFETY: `&mut self`, and no other method keeps a queue: this is the only one for now.
-        let mut queue = unsafe { self.io().submission_shared() };
         // SAFETY: the caller's promise.
-        if unsafe { queue.push(entry) }.is_ok() {
+        if unsafe { self.submissions().push(entry) }.is_ok() {
             return Ok(());
         }
-        drop(queue);
         self.enter(0, None)?;
-        // SAFETY: as above; the first queue was dropped.
-        let mut queue = unsafe { self.io().submission_shared() };
         // SAFETY: the caller's promise.
-        let pushed = unsafe { queue.push(entry) };
+        let pushed = unsafe { self.submissions().push(entry) };
         pushed.map_err(|_| DriverError::Call { call: "io_uring_enter", source: OpError::NoMemory })
     }
 
@@ -362,25 +370,19 @@ impl Ring {
         unsafe { self.submitter.register_buffers(&[range]) }
     }
 
-    /// Entries queued and not yet submitted.
     #[inline]
     pub(super) fn queued(&mut self) -> usize {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        unsafe { self.io().submission_shared() }.len()
+        self.submissions().len()
     }
 
-    /// Whether completions can be reaped.
     #[inline]
     pub(super) fn has_completions(&mut self) -> bool {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        !unsafe { self.io().completion_shared() }.is_empty()
+        !self.completions().is_empty()
     }
 
-    /// The next completion.
     #[inline]
     pub(super) fn reap(&mut self) -> Option<cqueue::Entry> {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        unsafe { self.io().completion_shared() }.next()
+        self.completions().next()
     }
 
     /// Completions that did not fit the queue and were kept by the kernel, at a price.
@@ -394,8 +396,7 @@ impl Ring {
     /// neither.
     #[inline]
     pub(super) fn poll(&mut self) -> Result<(), DriverError> {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        let queue = unsafe { self.io().submission_shared() };
+        let queue = self.submissions();
         let (queued, pending) = (queue.len(), queue.taskrun() || queue.cq_overflow());
         drop(queue);
         if queued == 0 && !pending {

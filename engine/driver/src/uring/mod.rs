@@ -24,7 +24,6 @@
 //! port is left it fails with `EAGAIN`, which the ring takes for "not yet", and waits for what never comes.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -355,14 +354,6 @@ impl Driver for UringDriver {
         socket.try_clone().ok()
     }
 
-    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::local_addr(self.descriptor(socket)?)
-    }
-
-    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::peer_addr(self.descriptor(socket)?)
-    }
-
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
         let socket = self.socket(socket).filter(|s| !s.closing)?;
         socket.descriptor.as_ref().map(AsFd::as_fd)
@@ -401,7 +392,7 @@ impl Driver for UringDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker::new(EventWaker(Arc::clone(&self.waker)))
+        Waker(Arc::new(EventWaker(Arc::clone(&self.waker))))
     }
 }
 
