@@ -269,7 +269,8 @@ impl FromStr for PerSecond {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: &str| RATE.refuse(text, why);
-        let (amount, period) = text.trim().split_once('/').unwrap_or((text.trim(), "s"));
+        let typed = text.trim();
+        let (amount, period) = typed.split_once('/').unwrap_or((typed, "s"));
         let period_s = match period.trim() {
             "s" => 1.0,
             "m" | "min" => 60.0,
