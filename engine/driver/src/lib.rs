@@ -65,7 +65,6 @@ pub mod clock;
 mod conformance;
 pub mod epoll;
 pub mod io;
-pub mod limits;
 mod nonblocking;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
@@ -74,11 +73,11 @@ pub mod sim;
 pub mod sys;
 pub mod uring;
 
+pub(crate) use crate::io::Repeated;
 pub use crate::io::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
     SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token, device_name, shown, towards,
 };
-pub(crate) use crate::io::{Repeated, TokenIndex};
 pub use tare_units::path::PathMtu;
 
 /// How a turn waits.

@@ -116,12 +116,10 @@ impl fmt::Display for Nanos {
             n if n < 1_000_000_000 => (self.as_secs_f64() * 1e3, "ms"),
             _ => (self.as_secs_f64(), "s"),
         };
-        let decimals = if value < 10.0 {
-            2
-        } else if value < 100.0 {
-            1
-        } else {
-            0
+        let decimals = match value {
+            ..10.0 => 2,
+            ..100.0 => 1,
+            _ => 0,
         };
         let text = format!("{value:.decimals$}");
         let text = if text.contains('.') {

@@ -1,7 +1,7 @@
 //! Cancelling, closing, refusing, dropping.
 
 use super::{BUSY, Bench, CANCELED, CLIENT, FOUND, Harness, Mode, NOT_FOUND, SERVER, send};
-use crate::limits::OPERATIONS_MAX;
+use crate::io::OPERATIONS_MAX;
 use crate::{Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, SocketSpec, Token};
 
 /// Sends until a send stays outstanding, and returns that one.

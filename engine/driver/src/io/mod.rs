@@ -2,16 +2,16 @@
 //!
 //! They belong to [`crate`], which gives them out; they stand apart so that `sys`, below it, can use them too.
 
-mod index;
 mod op;
+mod operations;
 mod repeat;
 mod socket;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) use index::TokenIndex;
 pub(crate) use op::Direction;
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
+pub(crate) use operations::{OPERATIONS_MAX, Operations};
 pub(crate) use repeat::Repeated;
 pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
 
@@ -97,8 +97,8 @@ impl SocketSpec {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriverError {
-    /// More operations are outstanding than [`crate::limits::OPERATIONS_MAX`].
-    #[error("more than {} operations outstanding on one worker", crate::limits::OPERATIONS_MAX)]
+    /// More operations are outstanding than a driver takes.
+    #[error("more than {OPERATIONS_MAX} operations outstanding on one worker")]
     Full,
     /// A buffer, a socket slot or the driver itself could not be had.
     #[error("{what}: {source}")]

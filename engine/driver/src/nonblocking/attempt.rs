@@ -4,8 +4,7 @@ use std::io::IoSlice;
 
 use nix::errno::Errno;
 
-use super::table::{Lane, NONE, State};
-use super::{Core, Slot, Socket};
+use super::{Core, Entry, Lane, NONE, Slot, Socket, State};
 use crate::{Completion, Op, OpError, Outcome, Repeated, Segment, SocketId};
 use tare_units::limits::{COMPLETIONS_PER_TURN, SEGMENTS_MAX};
 
@@ -56,13 +55,14 @@ impl<S: Socket> Core<S> {
     /// The first attempt at a queued operation.
     #[inline]
     pub(super) fn start(&mut self, index: u32) {
-        let entry = self.table.get(index);
+        let entry = self.operations.get(index);
         if let State::Refused(error) = entry.state {
             return self.finish(index, Outcome::Failed(error));
         }
         match entry.op {
             Op::Cancel { token } => {
-                let target = self.table.find_started(token);
+                let is_started = |entry: &Entry| matches!(entry.state, State::Parked(..));
+                let target = self.operations.find(token, is_started);
                 if let Some(target) = target {
                     self.finish(target, Outcome::Failed(OpError::Canceled));
                 }
@@ -87,7 +87,8 @@ impl<S: Socket> Core<S> {
 
     /// Attempts an operation again, if it is (still) one that waits.
     pub(super) fn retry(&mut self, index: u32, until: Until) {
-        if matches!(self.table.get(index).state, State::Parked(..)) {
+        let entry = self.operations.find_place(index);
+        if entry.is_some_and(|entry| matches!(entry.state, State::Parked(..))) {
             self.attempt(index, until);
         }
     }
@@ -102,7 +103,7 @@ impl<S: Socket> Core<S> {
                 Step::Done(outcome) => return self.finish(index, outcome),
                 Step::More(outcome) | Step::Short(outcome) => {
                     self.completed.push_back(Completion {
-                        token: self.table.token(index),
+                        token: self.operations.token(index),
                         outcome,
                         more: true,
                     });
@@ -120,8 +121,8 @@ impl<S: Socket> Core<S> {
 
     #[inline]
     fn try_once(&mut self, index: u32) -> Step {
-        let Self { table, slots, arena, .. } = self;
-        match &table.get(index).op {
+        let Self { operations, slots, arena, .. } = self;
+        match &operations.get(index).op {
             // Without a call: the kernel would answer EAGAIN while no data is there.
             Op::Receive { into: Segment { len: 0, .. }, .. } | Op::Discard { len: 0, .. } => {
                 Step::Done(Outcome::Received(0))
@@ -249,7 +250,7 @@ impl<S: Socket> Core<S> {
     /// Notes that an operation waits, and was attempted in this turn.
     fn park(&mut self, index: u32) {
         let turn = self.turn;
-        let entry = self.table.get_mut(index);
+        let entry = self.operations.get_mut(index);
         if let State::Parked(..) = entry.state {
             if entry.tried != turn {
                 entry.tried = turn;
@@ -262,7 +263,7 @@ impl<S: Socket> Core<S> {
         let target = entry.op.target();
         let place = self.parked(lane) as u32;
         self.lanes[lane as usize].push(index);
-        self.table.get_mut(index).state = State::Parked(lane, place);
+        self.operations.get_mut(index).state = State::Parked(lane, place);
         self.fresh += 1;
         let Some((id, Some(direction))) = target else {
             return;
@@ -277,7 +278,7 @@ impl<S: Socket> Core<S> {
 
     /// Ends an operation: whatever it holds goes back, and its completion is noted.
     pub(super) fn finish(&mut self, index: u32, outcome: Outcome) {
-        let entry = self.table.get(index);
+        let entry = self.operations.get(index);
         let (state, tried) = (entry.state, entry.tried);
         let zero_copy = matches!(entry.op, Op::Send { zero_copy: true, .. });
         if !matches!(state, State::Refused(_)) {
@@ -292,7 +293,8 @@ impl<S: Socket> Core<S> {
             }
             self.unpark(lane, place);
         }
-        let token = self.table.remove(index);
+        let token = self.operations.token(index);
+        self.operations.remove(index);
         self.completed.push_back(Completion { token, outcome, more: zero_copy });
         if zero_copy {
             self.completed.push_back(Completion {
@@ -307,7 +309,7 @@ impl<S: Socket> Core<S> {
         let list = &mut self.lanes[lane as usize];
         list.swap_remove(place as usize);
         if let Some(&moved) = list.get(place as usize) {
-            self.table.get_mut(moved).state = State::Parked(lane, place);
+            self.operations.get_mut(moved).state = State::Parked(lane, place);
         }
     }
 }

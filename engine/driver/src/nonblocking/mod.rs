@@ -5,7 +5,6 @@
 //! stale or double.
 
 mod attempt;
-mod table;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -13,16 +12,56 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 
-use crate::io::Direction;
+use crate::io::{Direction, OPERATIONS_MAX, Operations};
 use crate::sys::arena::Arena;
 use crate::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, PoolBuffer, SocketId, Token,
 };
 pub(super) use attempt::Until;
-pub(super) use table::Lane;
-use table::{NONE, ROOM, State, Table};
 use tare_units::Nanos;
 use tare_units::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
+
+/// Operations and sockets for which room is made at the start; more is made as more come.
+const ROOM: usize = 1024;
+/// No operation.
+const NONE: u32 = u32::MAX;
+
+/// On which list a blocked operation waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Receives, which a spinning driver attempts in every turn.
+    Receives,
+    /// Accepts, connects and blocked sends.
+    Others,
+}
+
+impl Lane {
+    const fn of(op: &Op) -> Self {
+        if op.is_single_receive() || matches!(op, Op::ReceiveMultishot { .. }) {
+            Self::Receives
+        } else {
+            Self::Others
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Pushed, not yet attempted.
+    Queued,
+    /// Pushed and refused; completes with that in the next turn.
+    Refused(OpError),
+    /// Attempted, and would have blocked; the place in its lane.
+    Parked(Lane, u32),
+}
+
+#[derive(Debug)]
+struct Entry {
+    op: Op,
+    state: State,
+    /// The turn in which it was attempted last and stayed parked.
+    tried: u32,
+}
 
 /// A socket with non-blocking calls: each answers at once, with `EAGAIN` where a kernel would.
 pub(super) trait Socket: Sized {
@@ -68,7 +107,7 @@ pub(super) struct Core<S> {
     vacant: Vec<u32>,
     /// Slots whose close has not been handed over yet; their ids are not reused before.
     retired: Vec<u32>,
-    table: Table,
+    operations: Operations<Entry>,
     queue: Vec<u32>,
     completed: VecDeque<Completion>,
     pub(super) arena: Arena,
@@ -90,7 +129,7 @@ impl<S: Socket> Core<S> {
             slots: Vec::with_capacity(ROOM),
             vacant: Vec::with_capacity(ROOM),
             retired: Vec::with_capacity(ROOM),
-            table: Table::new(),
+            operations: Operations::with_capacity(ROOM),
             queue: Vec::with_capacity(ROOM),
             completed: VecDeque::with_capacity(2 * COMPLETIONS_PER_TURN),
             arena: Arena::default(),
@@ -104,7 +143,7 @@ impl<S: Socket> Core<S> {
     }
 
     pub(super) fn push(&mut self, token: Token, op: Op) -> Result<(), DriverError> {
-        if self.table.is_full() {
+        if self.operations.len() >= OPERATIONS_MAX as usize {
             return Err(DriverError::Full);
         }
         let target = op.target();
@@ -125,7 +164,7 @@ impl<S: Socket> Core<S> {
             self.lend(&op);
         }
         // An operation counts as tried in no turn yet: `turn` moves on before it is attempted.
-        let index = self.table.insert(token, op, state, self.turn);
+        let index = self.operations.insert(token, Entry { op, state, tried: self.turn });
         if let (State::Queued, Some((id, direction))) = (state, target)
             && let Some(slot) = self.live_slot(id)
         {
@@ -185,7 +224,6 @@ impl<S: Socket> Core<S> {
         self.lanes.iter().map(Vec::len).sum::<usize>() > self.fresh
     }
 
-    /// How many operations are parked in a lane.
     pub(super) fn parked(&self, lane: Lane) -> usize {
         self.lanes[lane as usize].len()
     }
@@ -195,7 +233,7 @@ impl<S: Socket> Core<S> {
     pub(super) fn attempt_lane(&mut self, lane: Lane, until: Until) {
         let mut place = 0;
         while let Some(&index) = self.lanes[lane as usize].get(place) {
-            if self.table.get(index).tried != self.turn {
+            if self.operations.get(index).tried != self.turn {
                 self.attempt(index, until);
             }
             // One that completed left its place to another.
@@ -237,7 +275,7 @@ impl<S: Socket> Core<S> {
         mut forget: impl FnMut(&mut S) -> Result<bool, E>,
     ) -> Result<(), E> {
         for &index in &self.lanes[Lane::Receives as usize] {
-            let Some((id, _)) = self.table.get(index).op.target() else {
+            let Some((id, _)) = self.operations.get(index).op.target() else {
                 continue;
             };
             let slot = &mut self.slots[id.0 as usize];
@@ -296,7 +334,6 @@ impl<S: Socket> Core<S> {
         Ok(socket)
     }
 
-    /// The socket of a live id.
     pub(super) fn socket(&self, id: SocketId) -> Option<&S> {
         let slot = self.slots.get(id.0 as usize)?;
         slot.socket.as_ref().filter(|_| !slot.dead)
@@ -313,7 +350,7 @@ impl<S> Drop for Core<S> {
     fn drop(&mut self) {
         // Nobody but this driver reads or writes its buffers, so with it all loans end; the arena would
         // take them for loans to a kernel and leak the memory.
-        for entry in self.table.live() {
+        for entry in self.operations.iter() {
             if !matches!(entry.state, State::Refused(_)) {
                 entry.op.for_each_segment(|segment| self.arena.release(segment.buffer));
             }

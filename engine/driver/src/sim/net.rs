@@ -22,7 +22,6 @@ const BACKLOG: usize = 4096;
 /// The first ephemeral port.
 const EPHEMERAL_FIRST: u16 = 32_768;
 
-/// How far a stream has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Fresh,

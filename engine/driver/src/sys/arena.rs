@@ -75,7 +75,6 @@ impl Arena {
         }
     }
 
-    /// The bytes of a block.
     #[inline]
     pub(crate) fn bytes(&self, id: BufferId) -> &[u8] {
         let block = self.block(id);
@@ -146,7 +145,6 @@ impl Arena {
         &mut bytes[segment.start as usize..][..segment.len as usize]
     }
 
-    /// Ends one loan.
     #[inline]
     pub(crate) fn release(&mut self, id: BufferId) {
         let block = self.block_mut(id);

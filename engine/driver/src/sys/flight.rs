@@ -21,9 +21,8 @@ use super::ring::{IGNORED, REPORT_USAGE, Ring, Target, WOKEN};
 use super::socket::for_family;
 use crate::clock::{Clock, MonotonicClock};
 use crate::io::{
-    BufferId, DatagramFrom, DriverError, Op, OpError, PoolBuffer, Repeated, Token, TokenIndex,
+    BufferId, DatagramFrom, DriverError, Op, OpError, Operations, PoolBuffer, Repeated, Token,
 };
-use crate::limits::OPERATIONS_MAX;
 use tare_units::bounds::RELEASE_MAX;
 use tare_units::limits::RING_ENTRIES;
 use tare_units::{Instant, Nanos};
@@ -33,7 +32,6 @@ const ROOM: usize = 256;
 /// Messages that are kept for the next operations. Many connections that are made at once need one each, which they
 /// do not need any more once they stand.
 const SPARE_MAX: usize = 4096;
-/// Flags of the plain sends.
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// A socket that is known to a ring; made by [`InFlight::attach`].
@@ -45,7 +43,6 @@ pub(crate) struct File {
     pub(crate) is_ipv6: bool,
 }
 
-/// A completion that concerns an operation.
 #[derive(Debug)]
 pub(crate) struct RawCompletion {
     pub(crate) slot: u32,
@@ -72,7 +69,6 @@ pub(crate) enum Event {
     Internal,
 }
 
-/// One operation and what it holds.
 struct Flight {
     op: Op,
     file: Option<File>,
@@ -89,9 +85,7 @@ struct Flight {
 pub(crate) struct InFlight {
     // Dropped first: when the ring is closed, nothing is submitted any more.
     ring: Ring,
-    slots: Vec<Option<Flight>>,
-    tokens: TokenIndex,
-    vacant: Vec<u32>,
+    flights: Operations<Flight>,
     in_kernel: usize,
     #[expect(clippy::vec_box, reason = "a message must not move while it is in use")]
     spare: Vec<Box<Message>>,
@@ -102,7 +96,7 @@ pub(crate) struct InFlight {
 impl std::fmt::Debug for InFlight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InFlight")
-            .field("slots", &self.slots.len())
+            .field("flights", &self.flights.len())
             .field("in_kernel", &self.in_kernel)
             .finish_non_exhaustive()
     }
@@ -118,9 +112,7 @@ impl InFlight {
         let (ring, step_downs) = Ring::new()?;
         let flights = Self {
             ring,
-            slots: Vec::with_capacity(ROOM),
-            tokens: TokenIndex::new(),
-            vacant: Vec::with_capacity(ROOM),
+            flights: Operations::with_capacity(ROOM),
             in_kernel: 0,
             spare: std::iter::repeat_with(|| Box::new(Message::new())).take(ROOM).collect(),
             arena: Arena::default(),
@@ -212,9 +204,8 @@ impl InFlight {
         pool.expect("a pool buffer comes from the pool").give(buffer.0);
     }
 
-    /// Operations taken in and not yet removed.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.flights.len()
     }
 
     /// Takes in an operation on `file` and lends its buffers.
@@ -222,49 +213,33 @@ impl InFlight {
     pub(crate) fn insert(&mut self, token: Token, op: Op, file: Option<File>) -> u32 {
         let (data, message) = self.lend(&op, file);
         let flight = Flight { op, file, data, message, in_kernel: false };
-        if let Some(slot) = self.vacant.pop() {
-            self.slots[slot as usize] = Some(flight);
-            self.tokens.insert(slot, token);
-            return slot;
-        }
-        let slot = u32::try_from(self.slots.len()).expect("bounded by OPERATIONS_MAX");
-        assert!(slot < OPERATIONS_MAX, "more operations than OPERATIONS_MAX");
-        self.slots.push(Some(flight));
-        self.tokens.insert(slot, token);
-        slot
-    }
-
-    fn flight(&self, slot: u32) -> &Flight {
-        let flight = self.slots.get(slot as usize).and_then(Option::as_ref);
-        flight.expect("the slot is in use until `remove`")
+        self.flights.insert(token, flight)
     }
 
     #[inline]
     pub(crate) fn op(&self, slot: u32) -> &Op {
-        &self.flight(slot).op
+        &self.flights.get(slot).op
     }
 
     #[inline]
     pub(crate) fn token(&self, slot: u32) -> Token {
-        self.tokens.token(slot)
+        self.flights.token(slot)
     }
 
-    /// Whether the kernel has the operation.
     #[inline]
     pub(crate) fn in_kernel(&self, slot: u32) -> bool {
-        self.flight(slot).in_kernel
+        self.flights.get(slot).in_kernel
     }
 
-    /// An operation with that token that `wanted` accepts.
     pub(crate) fn find(&self, token: Token, wanted: impl Fn(&Op) -> bool) -> Option<u32> {
-        self.tokens.find(token, |slot| wanted(self.op(slot)))
+        self.flights.find(token, |flight| wanted(&flight.op))
     }
 
     /// Queues an operation for the kernel. A half-close and a close are not for the ring, and a cancel goes
     /// through [`InFlight::cancel`].
     #[inline]
     pub(crate) fn submit(&mut self, slot: u32) -> Result<(), DriverError> {
-        let flight = idle(&mut self.slots, slot);
+        let flight = idle(&mut self.flights, slot);
         let entry = flight.entry(self.ring.zero_copy).user_data(u64::from(slot));
         // SAFETY: what the entry names is the arena's range, lent since `insert`, or the flight's message.
         // Both stay until `remove`, which refuses while `in_kernel` is set, as it is from here to the
@@ -286,7 +261,7 @@ impl InFlight {
         // SAFETY: a cancellation names no memory.
         unsafe { self.ring.push(&entry) }?;
         if let Some(slot) = slot {
-            idle(&mut self.slots, slot).in_kernel = true;
+            idle(&mut self.flights, slot).in_kernel = true;
             self.in_kernel += 1;
         }
         Ok(())
@@ -337,10 +312,9 @@ impl InFlight {
             IGNORED => return Some(Event::Internal),
             slot => slot,
         };
-        let flight =
-            usize::try_from(slot).ok().and_then(|s| self.slots.get_mut(s)?.as_mut()).expect(
-                "the kernel gives back the slots it was given, and they stay in use until then",
-            );
+        // The kernel gives back the numbers that it was given, and they stay in use until then.
+        let slot = u32::try_from(slot).expect("it was given a slot's number");
+        let flight = self.flights.get_mut(slot);
         if !more {
             flight.in_kernel = false;
             self.in_kernel -= 1;
@@ -364,7 +338,7 @@ impl InFlight {
             None
         });
         Some(Event::Operation(RawCompletion {
-            slot: slot as u32,
+            slot,
             result,
             more,
             notification: cqueue::notif(entry.flags()),
@@ -384,7 +358,7 @@ impl InFlight {
     }
 
     fn received_message(&self, slot: u32) -> &Message {
-        let flight = self.flight(slot);
+        let flight = self.flights.get(slot);
         assert!(!flight.in_kernel, "operation {slot} is in flight");
         let message = flight.message.expect("a receive with more than bytes has a message");
         // SAFETY: the message lives until `remove`, and the kernel, which alone writes to it, has finished
@@ -395,11 +369,8 @@ impl InFlight {
     /// Ends an operation: its buffers are released and its slot is free.
     #[inline]
     pub(crate) fn remove(&mut self, slot: u32) {
-        let flight = self.slots[slot as usize].take();
-        let flight = flight.expect("the slot is in use");
-        assert!(!flight.in_kernel, "operation {slot} is in flight");
-        self.tokens.remove(slot);
-        self.vacant.push(slot);
+        assert!(!self.flights.get(slot).in_kernel, "operation {slot} is in flight");
+        let flight = self.flights.remove(slot);
         flight.op.for_each_segment(|segment| self.arena.release(segment.buffer));
         if let Some(message) = flight.message {
             // SAFETY: it came from `Box::leak` in `lend`, this is the only place that turns it back, and its flight is out
@@ -459,7 +430,7 @@ impl InFlight {
     /// Sends as [`Op::SendRepeated`] says for as long as it need not wait, by plain system calls (`MSG_DONTWAIT`).
     #[inline]
     pub(crate) fn send_repeatedly(&mut self, slot: u32) -> Result<Repeated, Errno> {
-        let flight = idle(&mut self.slots, slot);
+        let flight = idle(&mut self.flights, slot);
         let descriptor = flight.descriptor();
         let Op::SendRepeated { data, count, .. } = flight.op else {
             panic!("operation {slot} is no repeated send");
@@ -476,7 +447,7 @@ impl InFlight {
     /// `None` where it would have to wait.
     #[inline]
     pub(crate) fn attempt(&mut self, slot: u32) -> Option<RawCompletion> {
-        let flight = idle(&mut self.slots, slot);
+        let flight = idle(&mut self.flights, slot);
         let descriptor = flight.descriptor();
         let moved = match flight.op {
             Op::Receive { into, .. } => {
@@ -528,11 +499,11 @@ impl InFlight {
         let deadline = clock.now() + RELEASE_MAX;
         // One by one: cancelling all at once, the kernel goes through all anew for each, which took 2.4 s for 20,000
         // receives, against 40 ms.
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].as_ref().is_some_and(|f| f.in_kernel) {
-                self.cancel(slot as u32, None)?;
+        for slot in self.flights.places() {
+            if self.flights.find_place(slot).is_some_and(|f| f.in_kernel) {
+                self.cancel(slot, None)?;
             }
-            if slot % RING_ENTRIES as usize == 0 {
+            if slot.is_multiple_of(RING_ENTRIES) {
                 self.ring.enter(0, None)?;
                 while self.reap().is_some() {}
             }
@@ -554,11 +525,11 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         // An error here means that the ring is unusable; what is in flight then counts as such for good.
         let _ = self.drain();
-        for slot in 0..self.slots.len() {
+        for slot in self.flights.places() {
             // Those in flight keep their loans, so the arena leaks their buffers, and their messages are
             // leaked here, on purpose: the kernel may still use both.
-            if self.slots[slot].as_ref().is_some_and(|f| !f.in_kernel) {
-                self.remove(u32::try_from(slot).expect("bounded by OPERATIONS_MAX"));
+            if self.flights.find_place(slot).is_some_and(|f| !f.in_kernel) {
+                self.remove(slot);
             }
         }
         if let Some(pool) = self.pool.take()
@@ -571,9 +542,8 @@ impl Drop for InFlight {
 
 /// The operation in a slot, which the kernel does not have.
 #[inline]
-fn idle(slots: &mut [Option<Flight>], slot: u32) -> &mut Flight {
-    let flight = slots.get_mut(slot as usize).and_then(Option::as_mut);
-    let flight = flight.expect("the slot is in use until `remove`");
+fn idle(flights: &mut Operations<Flight>, slot: u32) -> &mut Flight {
+    let flight = flights.get_mut(slot);
     assert!(!flight.in_kernel, "operation {slot} is in flight already");
     flight
 }

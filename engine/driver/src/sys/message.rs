@@ -52,7 +52,6 @@ impl Message {
         }
     }
 
-    /// Stores an address.
     pub(super) fn address(&mut self, to: SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
         self.address = SockaddrStorage::from(to);
         (self.address.as_ptr(), self.address.len())

@@ -34,7 +34,6 @@ struct SetupFlags {
     submit_all: bool,
 }
 
-/// Takes something out of the flags.
 type GiveUp = fn(&mut SetupFlags);
 
 /// Steps down from the best setup: what to give up, and the report's words for it. Cumulative.
@@ -451,7 +450,6 @@ impl Ring {
         }
     }
 
-    /// Queues the cancellation of everything.
     #[cfg(any(test, feature = "benches"))]
     pub(super) fn cancel_all(&mut self) -> Result<(), DriverError> {
         let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
@@ -463,7 +461,6 @@ impl Ring {
 /// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h`, which the crate does not export.
 pub(super) const REPORT_USAGE: u16 = 1 << 3;
 
-/// Nanoseconds as the kernel takes them.
 pub(super) const fn timespec(ns: u64) -> Timespec {
     Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
 }

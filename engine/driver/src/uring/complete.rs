@@ -114,7 +114,6 @@ impl UringDriver {
         Ok(())
     }
 
-    /// The second completion of a zero-copy send.
     fn release_zero_copy(
         &mut self,
         slot: u32,
@@ -137,7 +136,6 @@ impl UringDriver {
         self.finish_close(id)
     }
 
-    /// What the kernel's answer means.
     #[inline]
     pub(super) fn outcome(&mut self, raw: RawCompletion, closing: bool) -> Outcome {
         let result = raw.result;
@@ -193,7 +191,6 @@ const fn may_restart(op: &Op) -> bool {
     !matches!(op, Op::Connect { .. } | Op::Cancel { .. })
 }
 
-/// The system call that an operation amounts to.
 const fn call(op: &Op) -> &'static str {
     match op {
         Op::Accept { .. } => "accept",

@@ -32,7 +32,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::SockRef;
 
 use crate::clock::{Clock, MonotonicClock};
-use crate::limits::OPERATIONS_MAX;
+use crate::io::OPERATIONS_MAX;
 use crate::sys::flight::{Entered, File, InFlight};
 use crate::sys::socket;
 use crate::{
@@ -52,7 +52,6 @@ const ROOM: usize = 256;
 const SPINNING: &str = "plain send and recv while at most 4 receives are pending, else the ring";
 const _: () = assert!(SPIN_ATTEMPTS_MAX == 4, "as the words say");
 
-/// A socket that the driver holds.
 #[derive(Debug)]
 struct Socket {
     /// There until the close is carried out.
@@ -218,7 +217,6 @@ impl UringDriver {
         }
     }
 
-    /// Runs a turn that may sleep.
     fn waiting_turn(
         &mut self,
         now: Instant,

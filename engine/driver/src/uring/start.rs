@@ -57,7 +57,6 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Attempts the receives that spin.
     #[inline]
     pub(super) fn attempt_receives(
         &mut self,
