@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,21 @@ pub(crate) struct Cpus {
 }
 
 impl Cpus {
+    /// Those of a bench's `--cpus`, or the first two; prints why there are none.
+    pub(crate) fn asked(bench: &str, asked: &[usize]) -> Result<Self, ExitCode> {
+        match *asked {
+            [client, server] if client != server => Ok(Self { client, server }),
+            [] => Self::allowed().ok_or_else(|| {
+                eprintln!("{bench}: needs two CPUs, and this process may use one only");
+                ExitCode::FAILURE
+            }),
+            _ => {
+                eprintln!("{bench}: --cpus takes two different CPUs, for example --cpus 0,1");
+                Err(ExitCode::from(2))
+            }
+        }
+    }
+
     /// The first two CPUs that this process may use. `None` where there is only one: two ends that spin
     /// on it would measure the scheduler's time slice.
     pub(crate) fn allowed() -> Option<Self> {

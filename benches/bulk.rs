@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use tare_driver::Backend;
-use tare_driver::sys::bulk::{Receiving, Sending};
+use tare_driver::sys::benches::{Receiving, Sending};
 use tare_units::Sizes;
 
 #[path = "bare.rs"]
@@ -22,7 +22,7 @@ mod statistics;
 
 use bare::Cpus;
 use ends::{Config, Receiver, Sender, Transferred, transfer};
-use statistics::{median, median_interval};
+use statistics::{interleave, median, median_interval};
 
 /// What everyone is compared to.
 const PLAIN: Contestant = ("plain", Sender::Blocking, Receiver::Blocking);
@@ -105,17 +105,9 @@ const LEN_MAX: u64 = 16 << 20;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let cpus = match args.cpus[..] {
-        [client, server] if client != server => Some(Cpus { client, server }),
-        [] => Cpus::allowed(),
-        _ => {
-            eprintln!("bulk: --cpus takes two different CPUs, for example --cpus 0,1");
-            return ExitCode::from(2);
-        }
-    };
-    let Some(cpus) = cpus else {
-        eprintln!("bulk: needs two CPUs, and this process may use one only");
-        return ExitCode::FAILURE;
+    let cpus = match Cpus::asked("bulk", &args.cpus) {
+        Ok(cpus) => cpus,
+        Err(code) => return code,
     };
     let lens = |sizes: &Sizes| -> Option<Vec<u32>> {
         let len = |&size: &u64| u32::try_from(size).ok().filter(|_| (1..=LEN_MAX).contains(&size));
@@ -143,7 +135,11 @@ fn main() -> ExitCode {
     for &receive_bytes in &receives {
         for &size_bytes in &sizes {
             config = Config { size_bytes, receive_bytes, ..config };
-            match play(&playing, args.blocks, &config) {
+            let played = interleave(playing.len(), args.blocks, |index| {
+                let (name, sender, receiver) = playing[index];
+                transfer(sender, receiver, &config).map_err(|error| format!("{name}: {error}"))
+            });
+            match played {
                 Ok(played) => print_table(&playing, &played, &config),
                 Err(error) => {
                     eprintln!("bulk: {error}");
@@ -169,27 +165,6 @@ fn able(filter: Option<&str>, config: &Config) -> Vec<Contestant> {
         trial.is_ok()
     });
     std::iter::once(&PLAIN).chain(able).copied().collect()
-}
-
-/// What came of each contestant in each block.
-fn play(
-    playing: &[Contestant],
-    blocks: u32,
-    config: &Config,
-) -> Result<Vec<Vec<Transferred>>, String> {
-    let mut played: Vec<Vec<Transferred>> = playing.iter().map(|_| Vec::new()).collect();
-    for block in 0..blocks {
-        let mut order: Vec<usize> = (0..playing.len()).collect();
-        if block % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let (name, sender, receiver) = playing[index];
-            let transferred = transfer(sender, receiver, config);
-            played[index].push(transferred.map_err(|error| format!("{name}: {error}"))?);
-        }
-    }
-    Ok(played)
 }
 
 fn print_table(playing: &[Contestant], played: &[Vec<Transferred>], config: &Config) {

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::epoll::EpollDriver;
-use tare_driver::sys::bulk::{ReceiveRing, Receiving, SendRing, Sending};
+use tare_driver::sys::benches::{ReceiveRing, Receiving, SendRing, Sending};
 use tare_driver::sys::{option, socket};
 use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, Completion, Driver, Op, Outcome, Segment, SocketOption, Token, Wait};

@@ -23,7 +23,7 @@ mod engine;
 mod statistics;
 
 use bare::{Config, Cpus, Wait};
-use statistics::{median, median_interval};
+use statistics::{interleave, median, median_interval};
 
 /// One way to play ping-pong.
 struct Contestant {
@@ -44,51 +44,36 @@ struct Played {
     instrument: Option<Instrument>,
 }
 
+const fn contestant(
+    name: &'static str,
+    against: &'static str,
+    needs: Option<Backend>,
+    play: fn(&Config) -> Played,
+) -> Contestant {
+    Contestant { name, against, play, needs }
+}
+
+const URING: Backend = Backend::Uring;
+const EPOLL: Backend = Backend::Epoll;
+
 /// All of them. A contestant stands after the one that it is compared to.
 const CONTESTANTS: &[Contestant] = &[
-    Contestant {
-        name: "bare-spin",
-        against: "bare-spin",
-        play: |config| play_bare(Wait::Spin, config),
-        needs: None,
-    },
+    contestant("bare-spin", "bare-spin", None, |config| play_bare(Wait::Spin, config)),
     // The same once more: what its difference shows is the resolution of the experiment.
-    Contestant {
-        name: "bare-spin-aa",
-        against: "bare-spin",
-        play: |config| play_bare(Wait::Spin, config),
-        needs: None,
-    },
-    Contestant {
-        name: "engine-uring-spin",
-        against: "bare-spin",
-        play: |config| play_engine(Backend::Uring, WaitMode::Spin, config),
-        needs: Some(Backend::Uring),
-    },
-    Contestant {
-        name: "engine-epoll-spin",
-        against: "bare-spin",
-        play: |config| play_engine(Backend::Epoll, WaitMode::Spin, config),
-        needs: None,
-    },
-    Contestant {
-        name: "bare-block",
-        against: "bare-block",
-        play: |config| play_bare(Wait::Block, config),
-        needs: None,
-    },
-    Contestant {
-        name: "engine-uring-block",
-        against: "bare-block",
-        play: |config| play_engine(Backend::Uring, WaitMode::Block, config),
-        needs: Some(Backend::Uring),
-    },
-    Contestant {
-        name: "engine-epoll-block",
-        against: "bare-block",
-        play: |config| play_engine(Backend::Epoll, WaitMode::Block, config),
-        needs: None,
-    },
+    contestant("bare-spin-aa", "bare-spin", None, |config| play_bare(Wait::Spin, config)),
+    contestant("engine-uring-spin", "bare-spin", Some(URING), |config| {
+        play_engine(URING, WaitMode::Spin, config)
+    }),
+    contestant("engine-epoll-spin", "bare-spin", None, |config| {
+        play_engine(EPOLL, WaitMode::Spin, config)
+    }),
+    contestant("bare-block", "bare-block", None, |config| play_bare(Wait::Block, config)),
+    contestant("engine-uring-block", "bare-block", Some(URING), |config| {
+        play_engine(URING, WaitMode::Block, config)
+    }),
+    contestant("engine-epoll-block", "bare-block", None, |config| {
+        play_engine(EPOLL, WaitMode::Block, config)
+    }),
 ];
 
 fn play_bare(wait: Wait, config: &Config) -> Played {
@@ -132,17 +117,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let cpus = match args.cpus[..] {
-        [client, server] if client != server => Some(Cpus { client, server }),
-        [] => Cpus::allowed(),
-        _ => {
-            eprintln!("pingpong: --cpus takes two different CPUs, for example --cpus 0,1");
-            return ExitCode::from(2);
-        }
-    };
-    let Some(cpus) = cpus else {
-        eprintln!("pingpong: needs two CPUs, and this process may use one only");
-        return ExitCode::FAILURE;
+    let cpus = match Cpus::asked("pingpong", &args.cpus) {
+        Ok(cpus) => cpus,
+        Err(code) => return code,
     };
     let playing = chosen(args.filter.as_deref());
     if playing.is_empty() {
@@ -155,7 +132,10 @@ fn main() -> ExitCode {
         measure: Duration::from_millis(args.ms),
         cpus,
     };
-    let played = play(&playing, args.blocks, &config);
+    let played = interleave(playing.len(), args.blocks, |index| {
+        Ok::<_, std::convert::Infallible>((playing[index].play)(&config))
+    });
+    let played = played.expect("playing cannot fail");
     let medians_ns: Vec<Vec<f64>> =
         played.iter().map(|blocks| blocks.iter().map(|block| block.p50_ns).collect()).collect();
     print_table(&playing, &medians_ns, &args, cpus);
@@ -185,21 +165,6 @@ fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
         })
         .filter(|candidate| can_play(candidate))
         .collect()
-}
-
-/// What came of each contestant in each block.
-fn play(playing: &[&Contestant], blocks: u32, config: &Config) -> Vec<Vec<Played>> {
-    let mut played: Vec<Vec<Played>> = playing.iter().map(|_| Vec::new()).collect();
-    for block in 0..blocks {
-        let mut order: Vec<usize> = (0..playing.len()).collect();
-        if block % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            played[index].push((playing[index].play)(config));
-        }
-    }
-    played
 }
 
 /// What the reports say of their own cost, medians over the blocks, beside what is measured here.

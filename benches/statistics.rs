@@ -1,4 +1,20 @@
-//! What the interleaved benches say of their blocks.
+//! How the interleaved benches play their blocks, and what they say of them.
+
+/// Has every contestant play once in each block, in reversed order in every other one: what came of each, block by block.
+pub(crate) fn interleave<T, E>(
+    contestants: usize,
+    blocks: u32,
+    mut play: impl FnMut(usize) -> Result<T, E>,
+) -> Result<Vec<Vec<T>>, E> {
+    let mut played: Vec<Vec<T>> = (0..contestants).map(|_| Vec::new()).collect();
+    for block in 0..blocks {
+        for place in 0..contestants {
+            let index = if block % 2 == 1 { contestants - 1 - place } else { place };
+            played[index].push(play(index)?);
+        }
+    }
+    Ok(played)
+}
 
 /// Sorts, and gives the median.
 pub(crate) fn median(values: &mut [f64]) -> f64 {

@@ -57,7 +57,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::sys::{option, tcp_info};
+use crate::sys::{option, socket, tcp_info};
 use tare_units::{Instant, Nanos};
 
 pub mod clock;
@@ -65,7 +65,6 @@ pub mod clock;
 mod conformance;
 pub mod epoll;
 pub mod io;
-pub mod limits;
 mod nonblocking;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
@@ -74,11 +73,11 @@ pub mod sim;
 pub mod sys;
 pub mod uring;
 
+pub(crate) use crate::io::Repeated;
 pub use crate::io::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, Outcome, PoolBuffer, Segment,
     SocketId, SocketKind, SocketOption, SocketSpec, TcpInfo, Token, device_name, shown, towards,
 };
-pub(crate) use crate::io::{Repeated, TokenIndex};
 pub use tare_units::path::PathMtu;
 
 /// How a turn waits.
@@ -109,16 +108,17 @@ pub enum Backend {
     /// epoll, through mio.
     Epoll,
     /// The simulated wire.
+    #[cfg(any(test, feature = "sim"))]
     Sim,
 }
 
 impl Backend {
     /// The name in flags, on the wire and in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
             Self::Epoll => "epoll",
+            #[cfg(any(test, feature = "sim"))]
             Self::Sim => "sim",
         }
     }
@@ -157,17 +157,11 @@ pub struct Capabilities {
 pub struct Waker(pub(crate) std::sync::Arc<dyn Wake>);
 
 /// What a backend puts behind a [`Waker`].
-pub trait Wake: std::fmt::Debug + Send + Sync {
-    /// Makes the present or the next waiting turn return.
+pub(crate) trait Wake: std::fmt::Debug + Send + Sync {
     fn wake(&self);
 }
 
 impl Waker {
-    /// A waker over a backend's own means.
-    pub fn new(wake: impl Wake + 'static) -> Self {
-        Self(std::sync::Arc::new(wake))
-    }
-
     /// Makes the present or the next waiting turn return soon, possibly with no completion.
     pub fn wake(&self) {
         self.0.wake();
@@ -240,10 +234,14 @@ pub trait Driver {
     fn share(socket: &Self::Socket) -> Option<Self::Socket>;
 
     /// The local address of a socket, where it has one.
-    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        socket::local_addr(self.descriptor(socket)?)
+    }
 
     /// The far end's address of a connected or accepted socket, where it has one.
-    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr>;
+    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
+        socket::peer_addr(self.descriptor(socket)?)
+    }
 
     /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;

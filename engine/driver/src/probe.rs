@@ -1,14 +1,10 @@
 //! Which backend to use here, and why: found out by setting up a ring and using it, not by version numbers.
 
-use std::os::fd::OwnedFd;
-
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::uring::UringDriver;
-use super::{
-    Backend, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, Token, Wait,
-};
+use super::{Backend, Completion, Driver, DriverError, Op, OpError, Outcome, Segment, Token, Wait};
 use crate::BackendChoice;
 use crate::clock::{Clock, MonotonicClock};
 use tare_units::bounds::PROBE_MAX;
@@ -41,6 +37,7 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
                 advice: None,
             });
         }
+        #[cfg(any(test, feature = "sim"))]
         BackendChoice::Only(backend) => {
             let message = format!("the backend {} moves no real packets", backend.name());
             return Err(Error::usage(message).remedy("use --backend auto, uring or epoll"));
@@ -59,7 +56,7 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
             Ok(Chosen { backend: Backend::Uring, reason, advice: None })
         }
         Err(trouble) => {
-            let Denial { reason, advice } = explain(&trouble, &Surroundings::look());
+            let (reason, advice) = explain(&trouble, &Surroundings::look());
             if asked {
                 let remedy = format!("use --backend epoll, or --backend auto ({advice})");
                 return Err(Error::environment(reason).remedy(remedy));
@@ -73,17 +70,12 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
     }
 }
 
-/// Why io_uring is not used.
 #[derive(Debug)]
 enum Trouble {
     /// The driver could not be made, or broke down.
     Driver(DriverError),
-    /// An operation failed, or gave no answer.
-    Operation {
-        /// Its name, and the kernel that brought it.
-        what: &'static str,
-        answer: Option<OpError>,
-    },
+    /// An operation (with the kernel that brought it) failed, or gave no answer.
+    Operation { what: &'static str, answer: Option<OpError> },
 }
 
 impl From<DriverError> for Trouble {
@@ -96,7 +88,8 @@ impl From<DriverError> for Trouble {
 fn try_out() -> std::result::Result<Vec<String>, Trouble> {
     let mut driver = UringDriver::new()?;
     let failed = |what| move |e: OpError| Trouble::Operation { what, answer: Some(e) };
-    let (a, b) = pair().map_err(failed("socketpair"))?;
+    let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
+    let (a, b) = pair.map_err(|e| failed("socketpair")(("socketpair", e).into()))?;
     let a = driver.adopt(a).map_err(failed("adopting a socket"))?;
     let b = driver.adopt(b).map_err(failed("adopting a socket"))?;
     let buffer = driver.allocate(8)?;
@@ -111,19 +104,10 @@ fn try_out() -> std::result::Result<Vec<String>, Trouble> {
     let multishot = Op::ReceiveMultishot { socket: a };
     let what = "multishot RECV (needs Linux 6.0)";
     perform(&mut driver, what, multishot, |o| matches!(o, Outcome::ReceivedInPool { len: 8, .. }))?;
-    close(&mut driver, a)?;
-    Ok(driver.capabilities().step_downs.clone())
-}
-
-/// Closes a socket on which a multishot receive is armed: needs the cancellation by file.
-fn close(driver: &mut UringDriver, socket: SocketId) -> std::result::Result<(), Trouble> {
+    // A multishot receive is armed on it.
     let what = "cancelling by file (needs Linux 6.0)";
-    perform(driver, what, Op::Close { socket }, |o| matches!(o, Outcome::Closed))
-}
-
-fn pair() -> std::result::Result<(OwnedFd, OwnedFd), OpError> {
-    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|e| OpError::from(("socketpair", e)))
+    perform(&mut driver, what, Op::Close { socket: a }, |o| matches!(o, Outcome::Closed))?;
+    Ok(driver.capabilities().step_downs.clone())
 }
 
 /// Carries out one operation and looks at its first completion.
@@ -133,14 +117,9 @@ fn perform(
     op: Op,
     expected: impl Fn(&Outcome) -> bool,
 ) -> std::result::Result<(), Trouble> {
-    /// Each operation of the try-out is waited for before the next, so all but the multishot receive, whose
-    /// later completions are looked over, could share one token.
-    const MULTISHOT: Token = Token(1);
-    const OTHER: Token = Token(0);
-    let token = match op {
-        Op::ReceiveMultishot { .. } => MULTISHOT,
-        _ => OTHER,
-    };
+    // Each operation is waited for before the next, but for the multishot receive, whose later completions are to be
+    // passed over.
+    let token = Token(u64::from(matches!(op, Op::ReceiveMultishot { .. })));
     driver.push(token, op)?;
     let deadline = MonotonicClock.now() + PROBE_MAX;
     let mut done: Vec<Completion> = Vec::new();
@@ -148,14 +127,10 @@ fn perform(
         let now = MonotonicClock.now();
         driver.turn(now, Wait::Until(deadline), &mut done)?;
         if let Some(completion) = done.iter().find(|c| c.token == token) {
-            return if expected(&completion.outcome) {
-                Ok(())
-            } else {
-                let answer = match completion.outcome {
-                    Outcome::Failed(error) => Some(error),
-                    _ => None,
-                };
-                Err(Trouble::Operation { what, answer })
+            return match completion.outcome {
+                ref outcome if expected(outcome) => Ok(()),
+                Outcome::Failed(error) => Err(Trouble::Operation { what, answer: Some(error) }),
+                _ => Err(Trouble::Operation { what, answer: None }),
             };
         }
         if MonotonicClock.now() >= deadline {
@@ -169,13 +144,10 @@ fn perform(
 struct Surroundings {
     /// `kernel.io_uring_disabled`, where the kernel has it (6.6).
     io_uring_disabled: Option<u32>,
-    /// A seccomp filter lies on this thread.
     seccomp_filter: bool,
-    /// Kernel release.
     kernel: String,
-    /// `RLIMIT_MEMLOCK`, soft, bytes.
+    /// Soft limits: `RLIMIT_MEMLOCK` and `RLIMIT_NOFILE`.
     memlock_bytes: u64,
-    /// `RLIMIT_NOFILE`, soft.
     descriptors: u64,
 }
 
@@ -205,123 +177,99 @@ fn release(setting: &str, version: &str) -> String {
     release.unwrap_or("unknown").to_owned()
 }
 
-/// What is said about a refusal.
-#[derive(Debug, PartialEq, Eq)]
-struct Denial {
-    /// One line: what is so.
-    reason: String,
-    /// What to type, or to do.
-    advice: String,
-}
-
-impl Denial {
-    fn new(reason: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { reason: reason.into(), advice: advice.into() }
-    }
-}
-
 const ALLOW_IN_SECCOMP: &str = "to allow it: docker run --security-opt seccomp=unconfined, or \
     --security-opt seccomp=PROFILE.json with io_uring_setup, io_uring_enter and io_uring_register allowed; in \
     Kubernetes securityContext.seccompProfile.type: Unconfined, or Localhost with such a profile";
 
-/// Puts into words why io_uring is not used, and what to do about it.
-fn explain(trouble: &Trouble, around: &Surroundings) -> Denial {
+/// Why io_uring is not used, in one line, and what to type or to do about it.
+fn explain(trouble: &Trouble, around: &Surroundings) -> (String, String) {
     let kernel = &around.kernel;
+    let newer = format!("it needs Linux 6.0 or newer; this is {kernel}");
     let (what, source) = match trouble {
-        Trouble::Operation { what, answer } => {
-            let how = answer
-                .map_or_else(|| "gave no usable answer".to_owned(), |e| format!("failed: {e}"));
-            let reason = format!("io_uring is there, but {what} {how}");
-            return Denial::new(reason, newer(kernel));
+        Trouble::Operation { what, answer: Some(error) } => {
+            return (format!("io_uring is there, but {what} failed: {error}"), newer);
+        }
+        Trouble::Operation { what, answer: None } => {
+            return (format!("io_uring is there, but {what} gave no usable answer"), newer);
         }
         Trouble::Driver(DriverError::Resources { what, source }) => (*what, *source),
         Trouble::Driver(DriverError::Call { call, source }) => (*call, *source),
-        Trouble::Driver(error) => {
-            return Denial::new(format!("io_uring failed: {error}"), newer(kernel));
-        }
+        Trouble::Driver(error) => return (format!("io_uring failed: {error}"), newer),
     };
     match source {
         OpError::NotPermitted | OpError::AccessDenied => denied(source, around),
-        OpError::NotImplemented if around.seccomp_filter => Denial::new(
+        OpError::NotImplemented if around.seccomp_filter => (
             format!(
                 "io_uring is hidden (ENOSYS): the container's seccomp profile blocks it, or the kernel \
                  ({kernel}) was built without it"
             ),
-            ALLOW_IN_SECCOMP,
+            ALLOW_IN_SECCOMP.to_owned(),
         ),
-        OpError::NotImplemented => Denial::new(
+        OpError::NotImplemented => (
             format!(
                 "io_uring is missing (ENOSYS): the kernel ({kernel}) does not have it, or a sandbox hides it"
             ),
-            "it needs Linux 6.0 or newer, built with CONFIG_IO_URING, and no sandbox such as gVisor",
+            "it needs Linux 6.0 or newer, built with CONFIG_IO_URING, and no sandbox such as gVisor"
+                .to_owned(),
         ),
-        OpError::NotSupported => {
-            Denial::new(format!("io_uring lacks an operation: {what}"), newer(kernel))
-        }
-        OpError::Invalid => Denial::new(
+        OpError::NotSupported => (format!("io_uring lacks an operation: {what}"), newer),
+        OpError::Invalid => (
             format!(
                 "io_uring is refused (EINVAL from {what}): the kernel ({kernel}) is too old, or a sandbox \
                  offers no more than a part of it, as gVisor does"
             ),
-            newer(kernel),
+            newer,
         ),
-        OpError::NoMemory => Denial::new(
+        OpError::NoMemory => (
             format!(
                 "io_uring gets no memory (ENOMEM from {what}): RLIMIT_MEMLOCK is {} KiB, or the cgroup's \
                  memory limit is reached",
                 around.memlock_bytes >> 10
             ),
             "raise it: ulimit -l unlimited, docker run --ulimit memlock=-1, or LimitMEMLOCK=infinity in a \
-             systemd unit",
+             systemd unit"
+                .to_owned(),
         ),
-        OpError::TooManyFiles | OpError::TooManyFilesSystem => Denial::new(
+        OpError::TooManyFiles | OpError::TooManyFilesSystem => (
             format!(
                 "io_uring gets no descriptor ({} from {what}): RLIMIT_NOFILE is {}",
                 source.name(),
                 around.descriptors
             ),
-            "raise it: ulimit -n 65536, or docker run --ulimit nofile=65536",
+            "raise it: ulimit -n 65536, or docker run --ulimit nofile=65536".to_owned(),
         ),
-        other => Denial::new(format!("io_uring failed: {what}: {other}"), newer(kernel)),
+        other => (format!("io_uring failed: {what}: {other}"), newer),
     }
 }
 
 /// The ways in which a privilege is missing, the surest sign first.
-fn denied(source: OpError, around: &Surroundings) -> Denial {
-    let name = source.name();
-    match around.io_uring_disabled {
-        Some(2) => Denial::new(
-            format!(
-                "io_uring is denied ({name}): kernel.io_uring_disabled is 2, which forbids it to all"
-            ),
+fn denied(source: OpError, around: &Surroundings) -> (String, String) {
+    let (why, advice) = match around.io_uring_disabled {
+        Some(2) => (
+            ": kernel.io_uring_disabled is 2, which forbids it to all",
             "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0",
         ),
         // A process that the sysctl lets pass can still be stopped by its filter, so both are named.
-        Some(1) => Denial::new(
-            format!(
-                "io_uring is denied ({name}): kernel.io_uring_disabled is 1, which forbids it without \
-                 CAP_SYS_ADMIN outside the group of kernel.io_uring_group{}",
-                if around.seccomp_filter { " (and a seccomp profile is in force)" } else { "" }
-            ),
+        Some(1) => (
+            if around.seccomp_filter {
+                ": kernel.io_uring_disabled is 1, which forbids it without CAP_SYS_ADMIN outside the group of \
+                 kernel.io_uring_group (and a seccomp profile is in force)"
+            } else {
+                ": kernel.io_uring_disabled is 1, which forbids it without CAP_SYS_ADMIN outside the group of \
+                 kernel.io_uring_group"
+            },
             "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0, or sysctl -w \
              kernel.io_uring_group=GID for a group of yours",
         ),
-        _ if around.seccomp_filter => Denial::new(
-            format!("io_uring is denied ({name}): the container's seccomp profile blocks it"),
-            ALLOW_IN_SECCOMP,
-        ),
-        _ => Denial::new(
-            format!(
-                "io_uring is denied ({name}), neither by seccomp nor by kernel.io_uring_disabled: a security \
-                 module forbids it"
-            ),
+        _ if around.seccomp_filter => {
+            (": the container's seccomp profile blocks it", ALLOW_IN_SECCOMP)
+        }
+        _ => (
+            ", neither by seccomp nor by kernel.io_uring_disabled: a security module forbids it",
             "look for the denial in the host's audit log: ausearch -m avc, or journalctl -k",
         ),
-    }
-}
-
-fn newer(kernel: &str) -> String {
-    format!("it needs Linux 6.0 or newer; this is {kernel}")
+    };
+    (format!("io_uring is denied ({}){why}", source.name()), advice.to_owned())
 }
 
 #[cfg(test)]
@@ -434,9 +382,9 @@ mod tests {
 
     fn check(trouble: &Trouble, around: &Surroundings, reason: &str, advice: &str) {
         let denial = explain(trouble, around);
-        assert!(denial.reason.contains(reason), "{denial:?}");
-        assert!(denial.advice.contains(advice), "{denial:?}");
-        for text in [denial.reason, denial.advice] {
+        assert!(denial.0.contains(reason), "{denial:?}");
+        assert!(denial.1.contains(advice), "{denial:?}");
+        for text in [denial.0, denial.1] {
             assert!(!text.contains('\n') && !text.contains("  "), "{text}");
         }
     }

@@ -17,7 +17,6 @@ const URGENT: u8 = 2;
 
 impl Interrupt {
     /// One of a part of a run: it is raised by itself, and with the run's.
-    #[must_use]
     pub fn of_part(&self) -> Self {
         Self { level: Arc::default(), outer: Some(Arc::new(self.clone())) }
     }
@@ -38,13 +37,11 @@ impl Interrupt {
     }
 
     /// Whether it was asked.
-    #[must_use]
     pub fn is_raised(&self) -> bool {
         self.level() >= WOUND_UP
     }
 
     /// Whether it was asked to end at once.
-    #[must_use]
     pub fn is_urgent(&self) -> bool {
         self.level() >= URGENT
     }

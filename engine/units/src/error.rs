@@ -58,19 +58,16 @@ impl Error {
     }
 
     /// Whose fault it is.
-    #[must_use]
     pub const fn fault(&self) -> Fault {
         self.fault
     }
 
     /// What happened, without the remedy.
-    #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// What to type or to do, where something helps.
-    #[must_use]
     pub fn advice(&self) -> Option<&str> {
         self.remedy.as_deref()
     }

@@ -38,25 +38,21 @@ impl Nanos {
     pub const MAX: Self = Self(u64::MAX);
 
     /// `us` microseconds.
-    #[must_use]
     pub const fn from_micros(us: u64) -> Self {
         Self(us.saturating_mul(1_000))
     }
 
     /// `ms` milliseconds.
-    #[must_use]
     pub const fn from_millis(ms: u64) -> Self {
         Self(ms.saturating_mul(1_000_000))
     }
 
     /// `s` seconds.
-    #[must_use]
     pub const fn from_secs(s: u64) -> Self {
         Self(s.saturating_mul(1_000_000_000))
     }
 
     /// This span in seconds, rounded to the nearest double.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
@@ -98,7 +94,6 @@ impl Instant {
     pub const FAR_FUTURE: Self = Self(u64::MAX);
 
     /// The time since `earlier`; zero where `earlier` is in fact later.
-    #[must_use]
     pub const fn since(self, earlier: Self) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }
@@ -121,12 +116,10 @@ impl fmt::Display for Nanos {
             n if n < 1_000_000_000 => (self.as_secs_f64() * 1e3, "ms"),
             _ => (self.as_secs_f64(), "s"),
         };
-        let decimals = if value < 10.0 {
-            2
-        } else if value < 100.0 {
-            1
-        } else {
-            0
+        let decimals = match value {
+            ..10.0 => 2,
+            ..100.0 => 1,
+            _ => 0,
         };
         let text = format!("{value:.decimals$}");
         let text = if text.contains('.') {

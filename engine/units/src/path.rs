@@ -21,7 +21,6 @@ impl PathMtu {
     }
 
     /// The largest payload of a datagram that leaves in one packet, bytes.
-    #[must_use]
     pub const fn whole(self) -> u32 {
         self.bytes.saturating_sub(self.ip_header() + UDP_HEADER)
     }
@@ -29,7 +28,6 @@ impl PathMtu {
     /// How many IP packets a datagram with a payload of `size_bytes` leaves in: one where it fits, else its fragments.
     /// All of them but the last carry a multiple of eight bytes (RFC 791, section 3.2; RFC 8200, section 4.5); over IPv6
     /// Linux holds the last one to the same length as the others (`__ip6_append_data`).
-    #[must_use]
     pub const fn fragments(self, size_bytes: u32) -> u32 {
         if size_bytes <= self.whole() {
             return 1;

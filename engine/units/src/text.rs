@@ -39,12 +39,8 @@ pub struct Hex32(pub [u8; 32]);
 
 impl Serialize for Hex32 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-        serializer.serialize_str(&text)
+        let digits = self.0.map(|byte| format!("{byte:02x}"));
+        serializer.serialize_str(&digits.concat())
     }
 }
 
@@ -56,8 +52,6 @@ impl<'de> Deserialize<'de> for Hex32 {
             .ok_or_else(|| de::Error::custom("64 hexadecimal digits are expected"))
     }
 }
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |b: u8| (b as char).to_digit(16).and_then(|d| u8::try_from(d).ok());
@@ -77,7 +71,6 @@ pub const EXCERPT_MAX: usize = 64;
 
 /// The first line of a stranger's answer, at most [`EXCERPT_MAX`] bytes, printable: every other byte is
 /// escaped, so that nothing a peer sends reaches the terminal as a control sequence.
-#[must_use]
 pub fn excerpt(bytes: &[u8]) -> String {
     let line = first_line(bytes);
     let dots = if line.len() < bytes.len() { "…" } else { "" };
@@ -91,7 +84,6 @@ pub fn first_line(bytes: &[u8]) -> &[u8] {
 }
 
 /// Which well-known protocol these first bytes belong to, where they show it.
-#[must_use]
 pub fn protocol_name(bytes: &[u8]) -> Option<&'static str> {
     let starts = |prefix: &[u8]| {
         bytes.len() >= prefix.len() && bytes[..prefix.len()].eq_ignore_ascii_case(prefix)
@@ -111,7 +103,6 @@ pub fn protocol_name(bytes: &[u8]) -> Option<&'static str> {
 /// Whether a character can make text read otherwise than it stands, or drive what shows it: controls (C0, C1, DEL), marks
 /// of the direction of writing, what has no width, and ends of lines and paragraphs (Unicode TR 36 and 39; of the code
 /// points that are ignorable by default all but the variation selectors).
-#[must_use]
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -123,7 +114,6 @@ pub fn is_deceptive(c: char) -> bool {
 
 /// `text` with every deceptive character written out (`\u{1b}`, `\n`), so that it is one line that drives no terminal.
 /// Letters of any script stay.
-#[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_deceptive) {
         return Cow::Borrowed(text);
@@ -177,7 +167,6 @@ pub fn read_foreign<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> 
 
 /// `text` of a peer made fit for our own messages: one line, no control characters, and at most `max` bytes (and
 /// the mark of a cut) once it stands in JSON.
-#[must_use]
 pub fn clean(text: &str, max: usize) -> String {
     let mut out = String::new();
     let mut room = max;

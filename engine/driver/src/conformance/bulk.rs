@@ -1,12 +1,8 @@
 //! Repeated sends, discarding receives, several zero-copy sends.
 
-use super::{Bench, CLIENT, Harness, SERVER};
+use super::{BUSY, Bench, CANCELED, CLIENT, FOUND, Harness, SERVER, bytes_sent, datagrams, send};
 use crate::{Driver, Op, OpError, Outcome, Segment, SocketId, SocketSpec, Token, Wait};
 use tare_units::Nanos;
-
-const CANCELED: Outcome = Outcome::Failed(OpError::Canceled);
-const FOUND: Outcome = Outcome::CancelDone { found: true };
-const BUSY: Outcome = Outcome::Failed(OpError::Busy);
 
 /// The message of repeated sends, and what of it must arrive.
 struct Sender {
@@ -123,7 +119,7 @@ pub(super) fn repeated_sends_stop_at_a_full_buffer<H: Harness>() {
 
 pub(super) fn repeated_sends_are_datagrams_of_their_own<H: Harness>() {
     Bench::<H>::run(|bench| {
-        let (server, client) = datagrams(bench);
+        let (server, client) = connected_datagrams(bench);
         let sender = Sender::new(bench, 100);
         let sent = bench.perform(CLIENT, sender.op(client, 5));
         let all = Outcome::SentRepeated { sends: 5, bytes: 500 };
@@ -135,24 +131,18 @@ pub(super) fn repeated_sends_are_datagrams_of_their_own<H: Harness>() {
 }
 
 /// A datagram socket, and one that is connected to it.
-fn datagrams<H: Harness>(bench: &mut Bench<H>) -> (SocketId, SocketId) {
-    let local = "127.0.0.1:0".parse().unwrap();
-    let spec = SocketSpec { local: Some(local), ..SocketSpec::datagram_to(local) };
-    let server = bench.driver(SERVER).open(&spec).unwrap();
-    let to = bench.driver(SERVER).local_addr(server).unwrap();
-    let spec = SocketSpec::datagram_to(to);
-    let socket = bench.driver(CLIENT).open(&spec).unwrap();
-    let connect = Op::Connect { socket, to };
-    assert_eq!(bench.perform(CLIENT, connect), Outcome::Connected);
+fn connected_datagrams<H: Harness>(bench: &mut Bench<H>) -> (SocketId, SocketId) {
+    let (server, to) = datagrams::open(bench, SERVER, "127.0.0.1:0", false);
+    let socket = bench.open(CLIENT, &SocketSpec::datagram_to(to));
+    assert_eq!(bench.perform(CLIENT, Op::Connect { socket, to }), Outcome::Connected);
     (server, socket)
 }
 
 /// The port is closed, which the first datagram finds out: on a kernel's loopback before the second one is sent.
 pub(super) fn an_error_after_sends_comes_with_the_next<H: Harness>() {
     Bench::<H>::run(|bench| {
-        let (server, socket) = datagrams(bench);
-        let close = Op::Close { socket: server };
-        assert_eq!(bench.perform(SERVER, close), Outcome::Closed);
+        let (server, socket) = connected_datagrams(bench);
+        bench.close(SERVER, server);
         let mut sender = Sender::new(bench, 100);
         let outcome = bench.perform(CLIENT, sender.op(socket, 3));
         let sends = sender.sent(&outcome, 3);
@@ -185,8 +175,7 @@ pub(super) fn repeated_sends_are_cancelled_and_reset<H: Harness>() {
         }
 
         let waiting = sender.fill(bench, socket, COUNT);
-        let close = Op::Close { socket: pair.server };
-        assert_eq!(bench.perform(SERVER, close), Outcome::Closed);
+        bench.close(SERVER, pair.server);
         let mut outcome = bench.wait_for(CLIENT, waiting);
         while matches!(outcome, Outcome::SentRepeated { .. }) {
             sender.sent(&outcome, COUNT);
@@ -198,8 +187,7 @@ pub(super) fn repeated_sends_are_cancelled_and_reset<H: Harness>() {
 
         let pair = bench.pair();
         let waiting = sender.fill(bench, pair.client, COUNT);
-        let close = Op::Close { socket: pair.client };
-        assert_eq!(bench.perform(CLIENT, close), Outcome::Closed);
+        bench.close(CLIENT, pair.client);
         assert_eq!(bench.wait_for(CLIENT, waiting), CANCELED);
         let dead = bench.perform(CLIENT, sender.op(pair.client, COUNT));
         assert_eq!(dead, Outcome::Failed(OpError::BadSocket));
@@ -237,8 +225,7 @@ pub(super) fn what_is_discarded_is_gone<H: Harness>() {
             if sending.is_none() && sent < all.len {
                 let data = Segment { start: sent, len: all.len - sent, ..all };
                 let socket = pair.client;
-                let send = Op::Send { socket, data, zero_copy: false };
-                sending = Some(bench.push(CLIENT, send));
+                sending = Some(bench.push(CLIENT, send(socket, data)));
             }
             let op = Op::Discard { socket, len: 128 << 10 };
             match bench.perform(SERVER, op) {
@@ -246,9 +233,7 @@ pub(super) fn what_is_discarded_is_gone<H: Harness>() {
                 other => panic!("{other:?}"),
             }
             if let Some(done) = sending.and_then(|token| bench.try_take(CLIENT, token)) {
-                let Outcome::Sent(n) = done.outcome else {
-                    panic!("{done:?}");
-                };
+                let n = bytes_sent(&done.outcome);
                 sent += n;
                 sending = None;
             }
@@ -293,7 +278,7 @@ pub(super) fn discarding_waits_and_ends_as_a_receive<H: Harness>() {
         bench.settle();
         let waiting = bench.push(CLIENT, op(pair.client));
         let socket = pair.server;
-        assert_eq!(bench.perform(SERVER, Op::Close { socket }), Outcome::Closed);
+        bench.close(SERVER, socket);
         let reset = Outcome::Failed(OpError::Reset);
         assert_eq!(bench.wait_for(CLIENT, waiting), reset);
     });
@@ -319,8 +304,7 @@ pub(super) fn discarding_takes_the_receives_place<H: Harness>() {
 
         let waiting = bench.push(SERVER, op(8));
         bench.settle();
-        let close = bench.perform(SERVER, Op::Close { socket });
-        assert_eq!(close, Outcome::Closed);
+        bench.close(SERVER, socket);
         assert_eq!(bench.wait_for(SERVER, waiting), CANCELED);
         let dead = bench.perform(SERVER, op(8));
         assert_eq!(dead, Outcome::Failed(OpError::BadSocket));
@@ -359,9 +343,7 @@ pub(super) fn zero_copy_sends_follow_each_other_unreleased<H: Harness>() {
             let Some(completion) = bench.try_take(CLIENT, token) else {
                 break token;
             };
-            let Outcome::Sent(n) = completion.outcome else {
-                panic!("{completion:?}");
-            };
+            let n = bytes_sent(&completion.outcome);
             assert!(completion.more, "the notification is to come");
             sent += u64::from(n);
             tokens.push(token);

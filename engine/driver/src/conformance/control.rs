@@ -1,12 +1,8 @@
 //! Cancelling, closing, refusing, dropping.
 
-use super::{Bench, CLIENT, Harness, Mode, SERVER};
-use crate::limits::OPERATIONS_MAX;
+use super::{BUSY, Bench, CANCELED, CLIENT, FOUND, Harness, Mode, NOT_FOUND, SERVER, send};
+use crate::io::OPERATIONS_MAX;
 use crate::{Driver, DriverError, Op, OpError, Outcome, Segment, SocketId, SocketSpec, Token};
-
-const CANCELED: Outcome = Outcome::Failed(OpError::Canceled);
-const FOUND: Outcome = Outcome::CancelDone { found: true };
-const NOT_FOUND: Outcome = Outcome::CancelDone { found: false };
 
 /// Sends until a send stays outstanding, and returns that one.
 fn fill<H: Harness>(bench: &mut Bench<H>, socket: SocketId, zero_copy: bool) -> Token {
@@ -90,8 +86,7 @@ pub(super) fn cancel_finds_nothing<H: Harness>() {
         let never = Token(u64::MAX / 2);
         assert_eq!(bench.perform(CLIENT, Op::Cancel { token: never }), NOT_FOUND);
         let data = bench.buffer(CLIENT, 1);
-        let send = Op::Send { socket: pair.client, data, zero_copy: false };
-        let send = bench.push(CLIENT, send);
+        let send = bench.push(CLIENT, send(pair.client, data));
         assert_eq!(bench.wait_for(CLIENT, send), Outcome::Sent(1));
         assert_eq!(bench.perform(CLIENT, Op::Cancel { token: send }), NOT_FOUND);
     });
@@ -152,7 +147,6 @@ pub(super) fn close_cancels_what_is_outstanding<H: Harness>() {
 }
 
 pub(super) fn a_direction_takes_one_operation<H: Harness>() {
-    const BUSY: Outcome = Outcome::Failed(OpError::Busy);
     Bench::<H>::run(|bench| {
         let pair = bench.pair();
         let socket = pair.server;
@@ -227,7 +221,7 @@ pub(super) fn drop_with_operations_in_flight<H: Harness>() {
             local: Some("127.0.0.1:0".parse().unwrap()),
             ..SocketSpec::datagram_to("127.0.0.1:1".parse().unwrap())
         };
-        let datagrams = bench.driver(doomed).open(&datagrams).unwrap();
+        let datagrams = bench.open(doomed, &datagrams);
         let into = bench.buffer(doomed, 64);
         bench.push(doomed, Op::ReceiveFrom { socket: datagrams, into });
         bench.send_all(CLIENT, pair.client, &[1; 64]);
@@ -235,7 +229,7 @@ pub(super) fn drop_with_operations_in_flight<H: Harness>() {
         let data = bench.buffer(doomed, 4096);
         bench.push(doomed, Op::Send { socket, data, zero_copy: true });
         let unread = bench.buffer_with(CLIENT, &[2; 64]);
-        bench.push(CLIENT, Op::Send { socket: pair.client, data: unread, zero_copy: false });
+        bench.push(CLIENT, send(pair.client, unread));
         bench.turn(CLIENT);
         bench.drop_party(doomed);
         // The far end is told, in whatever way: its next receives come to an end.
@@ -276,26 +270,24 @@ pub(super) fn too_many_operations_are_refused<H: Harness>() {
     let tokens: Vec<_> = (0..OPERATIONS_MAX).map(|_| bench.push(CLIENT, cancel())).collect();
     let one_more = bench.driver(CLIENT).push(Token(u64::MAX), cancel());
     assert!(matches!(one_more, Err(DriverError::Full)), "{one_more:?}");
-    let nothing = Outcome::CancelDone { found: false };
     for token in tokens {
-        assert_eq!(bench.wait_for(CLIENT, token), nothing);
+        assert_eq!(bench.wait_for(CLIENT, token), NOT_FOUND);
     }
-    assert_eq!(bench.perform(CLIENT, cancel()), nothing);
+    assert_eq!(bench.perform(CLIENT, cancel()), NOT_FOUND);
 }
 
 pub(super) fn ids_are_reused_after_the_close<H: Harness>() {
     Bench::<H>::run(|bench| {
         let spec = SocketSpec::datagram_to("127.0.0.1:1".parse().unwrap());
         for _ in 0..100 {
-            let socket = bench.driver(CLIENT).open(&spec).unwrap();
+            let socket = bench.open(CLIENT, &spec);
             assert!(socket.0 < 10, "ids grow without bound");
-            let close = Op::Close { socket };
-            assert_eq!(bench.perform(CLIENT, close), Outcome::Closed);
+            bench.close(CLIENT, socket);
         }
         // The parts of a segment that lie outside its buffer are a defect of the caller.
         let data = Segment { len: 9, ..bench.buffer(CLIENT, 8) };
-        let socket = bench.driver(CLIENT).open(&spec).unwrap();
-        let send = Op::Send { socket, data, zero_copy: false };
+        let socket = bench.open(CLIENT, &spec);
+        let send = send(socket, data);
         let driver = bench.driver(CLIENT);
         let push = std::panic::AssertUnwindSafe(|| driver.push(Token(u64::MAX), send));
         assert!(std::panic::catch_unwind(push).is_err());

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::{Bench, CLIENT, Harness, SERVER};
+use super::{Bench, CLIENT, Harness, SERVER, send};
 use crate::{DatagramFrom, Driver, Op, Outcome, SocketId, SocketSpec};
 
 /// A datagram socket on `local`, and its address.
-fn open<H: Harness>(
+pub(super) fn open<H: Harness>(
     bench: &mut Bench<H>,
     party: usize,
     local: &str,
@@ -19,7 +19,7 @@ fn open<H: Harness>(
         reuse_port: local.port() != 0,
         ..SocketSpec::datagram_to(local)
     };
-    let socket = bench.driver(party).open(&spec).unwrap();
+    let socket = bench.open(party, &spec);
     (socket, bench.driver(party).local_addr(socket).unwrap())
 }
 
@@ -104,7 +104,7 @@ pub(super) fn a_connected_socket_wins_over_the_wildcard<H: Harness>() {
             reuse_port: true,
             ..SocketSpec::datagram_to("0.0.0.0:0".parse().unwrap())
         };
-        let any = bench.driver(SERVER).open(&spec).unwrap();
+        let any = bench.open(SERVER, &spec);
         let port = bench.driver(SERVER).local_addr(any).unwrap().port();
         let (first, first_addr) = open(bench, CLIENT, "127.0.0.1:0", false);
         let (second, second_addr) = open(bench, CLIENT, "127.0.0.1:0", false);
@@ -134,12 +134,11 @@ pub(super) fn empty_datagrams_arrive<H: Harness>() {
 pub(super) fn connected_datagrams_are_sent_and_received<H: Harness>() {
     Bench::<H>::run(|bench| {
         let (server, to) = open(bench, SERVER, "127.0.0.1:0", false);
-        let client = bench.driver(CLIENT).open(&SocketSpec::datagram_to(to)).unwrap();
+        let client = bench.open(CLIENT, &SocketSpec::datagram_to(to));
         let connect = Op::Connect { socket: client, to };
         assert_eq!(bench.perform(CLIENT, connect), Outcome::Connected);
         let data = bench.buffer_with(CLIENT, b"ping");
-        let send = Op::Send { socket: client, data, zero_copy: false };
-        assert_eq!(bench.perform(CLIENT, send), Outcome::Sent(4));
+        assert_eq!(bench.perform(CLIENT, send(client, data)), Outcome::Sent(4));
         let (bytes, addresses, _) = receive_from(bench, SERVER, server, 64);
         assert_eq!(bytes, b"ping");
         assert_eq!(Some(addresses.from), bench.driver(CLIENT).local_addr(client));

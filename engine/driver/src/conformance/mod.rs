@@ -13,15 +13,17 @@ mod timing;
 mod unix;
 
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 
-use super::epoll::EpollDriver;
-use super::sim::{SimConfig, SimDriver, SimNet};
-use super::uring::UringDriver;
-use super::{Backend, probe};
-use super::{Completion, Driver, Op, Outcome, Segment, SocketId, SocketSpec, Token, Wait};
-use crate::BackendChoice;
 use crate::clock::{Clock, MonotonicClock, SimulatedClock};
+use crate::epoll::EpollDriver;
+use crate::sim::{SimConfig, SimDriver, SimNet};
+use crate::uring::UringDriver;
+use crate::{
+    Backend, Completion, Driver, DriverError, Op, OpError, Outcome, PoolBuffer, Segment, SocketId,
+    SocketSpec, Token, Wait,
+};
 use tare_units::{Instant, Nanos};
 
 /// How a backend is set up for the suite.
@@ -38,38 +40,32 @@ pub(super) trait Harness: Sized {
     fn idle(&mut self);
 }
 
-#[derive(Debug)]
-pub(super) struct EpollHarness;
-
-impl Harness for EpollHarness {
-    type Driver = EpollDriver;
-    const SLEEPS: bool = true;
-
-    fn new() -> Option<Self> {
-        Some(Self)
-    }
-
-    fn driver(&mut self) -> EpollDriver {
-        EpollDriver::new().unwrap()
-    }
-
-    fn now(&self) -> Instant {
-        MonotonicClock.now()
-    }
-
-    fn idle(&mut self) {}
+/// A driver over the kernel.
+pub(super) trait Kernel: Driver + Sized {
+    fn create() -> Result<Self, DriverError>;
 }
 
-#[derive(Debug)]
-pub(super) struct UringHarness;
+impl Kernel for EpollDriver {
+    fn create() -> Result<Self, DriverError> {
+        Self::new()
+    }
+}
 
-impl Harness for UringHarness {
-    type Driver = UringDriver;
+impl Kernel for UringDriver {
+    fn create() -> Result<Self, DriverError> {
+        Self::new()
+    }
+}
+
+pub(super) struct KernelHarness<D>(PhantomData<D>);
+
+impl<D: Kernel> Harness for KernelHarness<D> {
+    type Driver = D;
     const SLEEPS: bool = true;
 
     fn new() -> Option<Self> {
-        match probe::choose(BackendChoice::Only(Backend::Uring)) {
-            Ok(_) => Some(Self),
+        match D::create() {
+            Ok(_) => Some(Self(PhantomData)),
             Err(error) => {
                 eprintln!("skipped: {error}");
                 None
@@ -77,8 +73,8 @@ impl Harness for UringHarness {
         }
     }
 
-    fn driver(&mut self) -> UringDriver {
-        UringDriver::new().unwrap()
+    fn driver(&mut self) -> D {
+        D::create().unwrap()
     }
 
     fn now(&self) -> Instant {
@@ -121,7 +117,7 @@ impl Wire for Rough {
 pub(super) struct SimHarness<W> {
     clock: SimulatedClock,
     net: SimNet,
-    wire: std::marker::PhantomData<W>,
+    wire: PhantomData<W>,
 }
 
 impl<W: Wire> Harness for SimHarness<W> {
@@ -130,11 +126,7 @@ impl<W: Wire> Harness for SimHarness<W> {
 
     fn new() -> Option<Self> {
         let clock = SimulatedClock::new(Instant(1_000_000));
-        Some(Self {
-            net: SimNet::new(W::config(), clock.clone()),
-            clock,
-            wire: std::marker::PhantomData,
-        })
+        Some(Self { net: SimNet::new(W::config(), clock.clone()), clock, wire: PhantomData })
     }
 
     fn driver(&mut self) -> SimDriver {
@@ -337,7 +329,7 @@ impl<H: Harness> Bench<H> {
 
     pub(super) fn listen(&mut self, party: usize, local: &str) -> (SocketId, SocketAddr) {
         let spec = SocketSpec::listener(local.parse().unwrap());
-        let listener = self.driver(party).open(&spec).unwrap();
+        let listener = self.open(party, &spec);
         let address = self.driver(party).local_addr(listener).unwrap();
         (listener, address)
     }
@@ -349,15 +341,35 @@ impl<H: Harness> Bench<H> {
 
     pub(super) fn pair_at(&mut self, local: &str) -> Pair {
         let (listener, address) = self.listen(SERVER, local);
-        let accept = Op::Accept { listener, multishot: false };
-        let accept = self.push(SERVER, accept);
-        let client = self.driver(CLIENT).open(&SocketSpec::stream_to(address)).unwrap();
-        let connect = Op::Connect { socket: client, to: address };
-        assert_eq!(self.perform(CLIENT, connect), Outcome::Connected);
-        let Outcome::Accepted(server) = self.wait_for(SERVER, accept) else {
-            panic!("not accepted");
-        };
+        let (client, server) = self.connect(listener, address);
         Pair { listener, client, server }
+    }
+
+    /// A connection to a listener of the server: its two ends.
+    pub(super) fn connect(&mut self, listener: SocketId, to: SocketAddr) -> (SocketId, SocketId) {
+        let accept = self.push(SERVER, Op::Accept { listener, multishot: false });
+        let socket = self.open(CLIENT, &SocketSpec::stream_to(to));
+        assert_eq!(self.perform(CLIENT, Op::Connect { socket, to }), Outcome::Connected);
+        (socket, accepted(&self.wait_for(SERVER, accept)))
+    }
+
+    pub(super) fn open(&mut self, party: usize, spec: &SocketSpec) -> SocketId {
+        self.driver(party).open(spec).unwrap()
+    }
+
+    pub(super) fn close(&mut self, party: usize, socket: SocketId) {
+        assert_eq!(self.perform(party, Op::Close { socket }), Outcome::Closed);
+    }
+
+    pub(super) fn is_simulated(&mut self) -> bool {
+        self.driver(CLIENT).capabilities().backend == Backend::Sim
+    }
+
+    /// The bytes of a pool buffer, which is given back.
+    pub(super) fn empty(&mut self, party: usize, buffer: PoolBuffer) -> Vec<u8> {
+        let bytes = self.driver(party).pool_bytes(&buffer).to_vec();
+        self.driver(party).recycle(buffer);
+        bytes
     }
 
     /// Sends all of `bytes`, however short the sends come out.
@@ -366,11 +378,7 @@ impl<H: Harness> Bench<H> {
         let mut sent = 0;
         while sent < all.len {
             let data = Segment { start: sent, len: all.len - sent, ..all };
-            let op = Op::Send { socket, data, zero_copy: false };
-            match self.perform(party, op) {
-                Outcome::Sent(n) => sent += n,
-                other => panic!("{other:?}"),
-            }
+            sent += bytes_sent(&self.perform(party, send(socket, data)));
         }
         self.driver(party).free(all.buffer);
     }
@@ -380,17 +388,14 @@ impl<H: Harness> Bench<H> {
         let all = self.buffer_with(party, bytes);
         let mut data = all;
         while data.len > 0 {
-            let op = Op::Send { socket, data, zero_copy: false };
-            let token = self.push(party, op);
+            let token = self.push(party, send(socket, data));
             let done = loop {
                 self.turn(party);
                 if let Some(done) = self.try_take(party, token) {
                     break done;
                 }
             };
-            let Outcome::Sent(n) = done.outcome else {
-                panic!("{done:?}");
-            };
+            let n = bytes_sent(&done.outcome);
             (data.start, data.len) = (data.start + n, data.len - n);
         }
         self.driver(party).free(all.buffer);
@@ -399,10 +404,7 @@ impl<H: Harness> Bench<H> {
     /// One receive of at most `len` bytes.
     pub(super) fn receive(&mut self, party: usize, socket: SocketId, len: usize) -> Vec<u8> {
         let into = self.buffer(party, len);
-        let outcome = self.perform(party, Op::Receive { socket, into });
-        let Outcome::Received(n) = outcome else {
-            panic!("{outcome:?}");
-        };
+        let n = bytes_received(&self.perform(party, Op::Receive { socket, into }));
         let bytes = self.driver(party).buffer(into.buffer)[..n as usize].to_vec();
         self.driver(party).free(into.buffer);
         bytes
@@ -417,6 +419,39 @@ impl<H: Harness> Bench<H> {
             bytes.extend(more);
         }
         bytes
+    }
+}
+
+const CANCELED: Outcome = Outcome::Failed(OpError::Canceled);
+const BUSY: Outcome = Outcome::Failed(OpError::Busy);
+const FOUND: Outcome = Outcome::CancelDone { found: true };
+const NOT_FOUND: Outcome = Outcome::CancelDone { found: false };
+
+const fn send(socket: SocketId, data: Segment) -> Op {
+    Op::Send { socket, data, zero_copy: false }
+}
+
+#[track_caller]
+fn bytes_sent(outcome: &Outcome) -> u32 {
+    match outcome {
+        Outcome::Sent(n) => *n,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn bytes_received(outcome: &Outcome) -> u32 {
+    match outcome {
+        Outcome::Received(n) => *n,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn accepted(outcome: &Outcome) -> SocketId {
+    match outcome {
+        Outcome::Accepted(socket) => *socket,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -473,7 +508,7 @@ macro_rules! conformance_suite {
     };
 }
 
-conformance_suite!(uring, UringHarness);
-conformance_suite!(epoll, EpollHarness);
+conformance_suite!(uring, KernelHarness<UringDriver>);
+conformance_suite!(epoll, KernelHarness<EpollDriver>);
 conformance_suite!(sim, SimHarness<Perfect>);
 conformance_suite!(sim_rough, SimHarness<Rough>);

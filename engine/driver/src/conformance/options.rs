@@ -1,8 +1,8 @@
 //! Options, and the kernel's figures.
 
-use super::{Bench, CLIENT, Harness, Mode};
-use crate::sys::realtime::RealtimeOffset;
-use crate::{Backend, Driver, Op, OpError, Outcome, SocketOption, SocketSpec};
+use super::{Bench, CLIENT, Harness, Mode, SERVER};
+use crate::clock::RealtimeOffset;
+use crate::{Driver, Op, OpError, Outcome, SocketOption, SocketSpec};
 use tare_units::{Instant, Nanos};
 
 pub(super) fn options_are_taken_or_refused<H: Harness>() {
@@ -12,9 +12,9 @@ pub(super) fn options_are_taken_or_refused<H: Harness>() {
     let pair = bench.pair();
     let to = "127.0.0.1:1".parse().unwrap();
     let datagrams = SocketSpec::datagram_to(to);
-    let datagrams = bench.driver(CLIENT).open(&datagrams).unwrap();
+    let datagrams = bench.open(CLIENT, &datagrams);
+    let is_simulated = bench.is_simulated();
     let driver = bench.driver(CLIENT);
-    let is_simulated = driver.capabilities().backend == Backend::Sim;
     for option in [
         SocketOption::NoDelay(true),
         SocketOption::Congestion("reno".to_owned()),
@@ -43,8 +43,7 @@ pub(super) fn options_are_taken_or_refused<H: Harness>() {
         assert_eq!(buffers, Some((200_000, 200_000)));
     }
     let socket = pair.client;
-    let closed = bench.perform(CLIENT, Op::Close { socket });
-    assert_eq!(closed, Outcome::Closed);
+    bench.close(CLIENT, socket);
     let dead = bench.driver(CLIENT).set_option(socket, &SocketOption::NoDelay(true));
     assert_eq!(dead, Err(OpError::BadSocket));
 }
@@ -55,14 +54,15 @@ pub(super) fn figures_are_those_of_a_kernel<H: Harness>() {
     };
     let pair = bench.pair();
     bench.send_all(CLIENT, pair.client, &[1; 1000]);
-    bench.receive_exact(super::SERVER, pair.server, 1000);
+    bench.receive_exact(SERVER, pair.server, 1000);
     bench.settle();
     let to = "127.0.0.1:1".parse().unwrap();
     let datagrams = SocketSpec::datagram_to(to);
-    let datagrams = bench.driver(CLIENT).open(&datagrams).unwrap();
+    let datagrams = bench.open(CLIENT, &datagrams);
+    let is_simulated = bench.is_simulated();
     let driver = bench.driver(CLIENT);
     let socket = pair.client;
-    if driver.capabilities().backend == Backend::Sim {
+    if is_simulated {
         assert!(driver.descriptor(socket).is_none());
         assert_eq!(driver.tcp_info(socket), None);
         assert_eq!(driver.socket_buffers(socket), None);
@@ -85,24 +85,24 @@ pub(super) fn stamps_lie_between_the_send_and_the_reaping<H: Harness>() {
         let pair = bench.pair();
         let socket = pair.server;
         let stamps = SocketOption::ReceiveTimestamps(true);
-        let driver = bench.driver(super::SERVER);
+        let driver = bench.driver(SERVER);
         assert_eq!(driver.set_option(socket, &stamps), Ok(()));
-        let is_simulated = driver.capabilities().backend == Backend::Sim;
+        let is_simulated = bench.is_simulated();
         let wall = RealtimeOffset::read();
-        let into = bench.buffer(super::SERVER, 64);
+        let into = bench.buffer(SERVER, 64);
         let mut stamped = 0;
         let patience = bench.harness.now() + super::PATIENCE;
         for round in (0..=u8::MAX).cycle() {
             let sent_at = bench.harness.now();
             assert!(sent_at < patience, "the kernel does not stamp");
-            let receiving = bench.push(super::SERVER, Op::ReceiveStamped { socket, into });
+            let receiving = bench.push(SERVER, Op::ReceiveStamped { socket, into });
             bench.send_all(CLIENT, pair.client, &[round]);
-            let outcome = bench.wait_for(super::SERVER, receiving);
+            let outcome = bench.wait_for(SERVER, receiving);
             let reaped_at = bench.harness.now();
             let Outcome::ReceivedStamped { len: 1, at } = outcome else {
                 panic!("{outcome:?}");
             };
-            assert_eq!(bench.driver(super::SERVER).buffer(into.buffer)[0], round);
+            assert_eq!(bench.driver(SERVER).buffer(into.buffer)[0], round);
             let Some(at) = at else { continue };
             let (at, slack) = if is_simulated {
                 (Instant(at.0), Nanos::ZERO)
@@ -120,10 +120,10 @@ pub(super) fn stamps_lie_between_the_send_and_the_reaping<H: Harness>() {
                 break;
             }
         }
-        let receiving = bench.push(super::SERVER, Op::ReceiveStamped { socket, into });
+        let receiving = bench.push(SERVER, Op::ReceiveStamped { socket, into });
         let half_close = Op::HalfClose { socket: pair.client };
         assert_eq!(bench.perform(CLIENT, half_close), Outcome::HalfClosed);
         let end = Outcome::ReceivedStamped { len: 0, at: None };
-        assert_eq!(bench.wait_for(super::SERVER, receiving), end);
+        assert_eq!(bench.wait_for(SERVER, receiving), end);
     });
 }

@@ -1,6 +1,8 @@
 //! Streams: bytes, ends, resets, connections.
 
-use super::{Bench, CLIENT, Harness, SERVER};
+use super::{
+    Bench, CANCELED, CLIENT, FOUND, Harness, SERVER, accepted, bytes_received, bytes_sent, send,
+};
 use crate::{Driver, Op, OpError, Outcome, Segment, SocketSpec, Token};
 use tare_units::limits::SEGMENTS_MAX;
 
@@ -37,22 +39,17 @@ pub(super) fn big_transfer_in_small_pieces<H: Harness>() {
                 bench.driver(CLIENT).buffer_mut(out.buffer)[..len]
                     .copy_from_slice(&pattern(sent, len));
                 let data = Segment { len: len as u32, ..out };
-                let send = Op::Send { socket: pair.client, data, zero_copy: false };
-                sending = Some(bench.push(CLIENT, send));
+                sending = Some(bench.push(CLIENT, send(pair.client, data)));
             }
             bench.round();
             if let Some(done) = sending.and_then(|token| bench.try_take(CLIENT, token)) {
-                let Outcome::Sent(n) = done.outcome else {
-                    panic!("{done:?}");
-                };
+                let n = bytes_sent(&done.outcome);
                 assert!(n > 0 && n <= out.len);
                 sent += n as usize;
                 sending = None;
             }
             if let Some(done) = bench.try_take(SERVER, receiving) {
-                let Outcome::Received(n) = done.outcome else {
-                    panic!("{done:?}");
-                };
+                let n = bytes_received(&done.outcome);
                 assert!(n > 0 && n <= into.len);
                 received.extend(&bench.driver(SERVER).buffer(into.buffer)[..n as usize]);
                 receiving = bench.push(SERVER, receive.clone());
@@ -91,9 +88,7 @@ pub(super) fn zero_copy_completes_twice<H: Harness>() {
         let op = Op::Send { socket: pair.client, data, zero_copy: true };
         let token = bench.push(CLIENT, op);
         let sent = bench.take(CLIENT, token);
-        let Outcome::Sent(n) = sent.outcome else {
-            panic!("{sent:?}");
-        };
+        let n = bytes_sent(&sent.outcome);
         assert!(sent.more, "the notification is to come");
         assert_eq!(bench.driver(CLIENT).buffer(data.buffer), bytes, "readable");
         // The kernel may hold the buffer until the far end has taken the bytes.
@@ -115,8 +110,7 @@ pub(super) fn zero_length_completes_with_zero<H: Harness>() {
     Bench::<H>::run(|bench| {
         let pair = bench.pair();
         let nothing = Segment { len: 0, ..bench.buffer(CLIENT, 8) };
-        let send = Op::Send { socket: pair.client, data: nothing, zero_copy: false };
-        assert_eq!(bench.perform(CLIENT, send), Outcome::Sent(0));
+        assert_eq!(bench.perform(CLIENT, send(pair.client, nothing)), Outcome::Sent(0));
         let receive = Op::Receive { socket: pair.client, into: nothing };
         assert_eq!(bench.perform(CLIENT, receive.clone()), Outcome::Received(0));
         // With bytes there, it takes none of them.
@@ -137,8 +131,10 @@ pub(super) fn half_close_leaves_the_other_way_open<H: Harness>() {
         assert_eq!(bench.receive(SERVER, pair.server, 10), b"");
         assert_eq!(bench.receive(SERVER, pair.server, 10), b"", "still the end");
         let data = bench.buffer_with(CLIENT, b"more");
-        let late = Op::Send { socket: pair.client, data, zero_copy: false };
-        assert_eq!(bench.perform(CLIENT, late), Outcome::Failed(OpError::BrokenPipe));
+        assert_eq!(
+            bench.perform(CLIENT, send(pair.client, data)),
+            Outcome::Failed(OpError::BrokenPipe)
+        );
 
         bench.send_all(SERVER, pair.server, b"figures");
         assert_eq!(bench.receive_exact(CLIENT, pair.client, 7), b"figures");
@@ -153,23 +149,23 @@ pub(super) fn closing_with_unread_data_resets<H: Harness>() {
         bench.send_all(CLIENT, pair.client, b"0123456789");
         assert_eq!(bench.receive(SERVER, pair.server, 1), b"0");
         bench.settle();
-        let close = Op::Close { socket: pair.server };
-        assert_eq!(bench.perform(SERVER, close), Outcome::Closed);
+        bench.close(SERVER, pair.server);
         let into = bench.buffer(CLIENT, 10);
         let receive = Op::Receive { socket: pair.client, into };
         assert_eq!(bench.perform(CLIENT, receive), Outcome::Failed(OpError::Reset));
         let data = bench.buffer_with(CLIENT, b"more");
-        let send = Op::Send { socket: pair.client, data, zero_copy: false };
-        assert_eq!(bench.perform(CLIENT, send), Outcome::Failed(OpError::BrokenPipe));
+        assert_eq!(
+            bench.perform(CLIENT, send(pair.client, data)),
+            Outcome::Failed(OpError::BrokenPipe)
+        );
     });
 }
 
 pub(super) fn refused_connect_is_told<H: Harness>() {
     Bench::<H>::run(|bench| {
         let (listener, to) = bench.listen(SERVER, "127.0.0.1:0");
-        let close = Op::Close { socket: listener };
-        assert_eq!(bench.perform(SERVER, close), Outcome::Closed);
-        let socket = bench.driver(CLIENT).open(&SocketSpec::stream_to(to)).unwrap();
+        bench.close(SERVER, listener);
+        let socket = bench.open(CLIENT, &SocketSpec::stream_to(to));
         assert_eq!(
             bench.perform(CLIENT, Op::Connect { socket, to }),
             Outcome::Failed(OpError::Refused)
@@ -186,7 +182,7 @@ pub(super) fn many_connections_at_once<H: Harness>() {
         let accept = bench.push(SERVER, accept);
         let mut clients = Vec::new();
         for _ in 0..COUNT {
-            let socket = bench.driver(CLIENT).open(&SocketSpec::stream_to(to)).unwrap();
+            let socket = bench.open(CLIENT, &SocketSpec::stream_to(to));
             clients.push((socket, bench.push(CLIENT, Op::Connect { socket, to })));
         }
         for &(_, connect) in &clients {
@@ -194,11 +190,9 @@ pub(super) fn many_connections_at_once<H: Harness>() {
         }
         let mut servers = Vec::new();
         for _ in 0..COUNT {
-            let accepted = bench.take(SERVER, accept);
-            assert!(accepted.more);
-            let Outcome::Accepted(socket) = accepted.outcome else {
-                panic!("{accepted:?}");
-            };
+            let next = bench.take(SERVER, accept);
+            assert!(next.more);
+            let socket = accepted(&next.outcome);
             let into = bench.buffer(SERVER, 2);
             let receive = bench.push(SERVER, Op::Receive { socket, into });
             servers.push((socket, into, receive));
@@ -228,12 +222,7 @@ pub(super) fn ipv6_and_dual_stack<H: Harness>() {
         let (listener, any) = bench.listen(SERVER, "[::]:0");
         for host in ["127.0.0.1", "::1"] {
             let to = (host.parse::<std::net::IpAddr>().unwrap(), any.port()).into();
-            let accept = bench.push(SERVER, Op::Accept { listener, multishot: false });
-            let socket = bench.driver(CLIENT).open(&SocketSpec::stream_to(to)).unwrap();
-            assert_eq!(bench.perform(CLIENT, Op::Connect { socket, to }), Outcome::Connected);
-            let Outcome::Accepted(accepted) = bench.wait_for(SERVER, accept) else {
-                panic!("not accepted");
-            };
+            let (socket, accepted) = bench.connect(listener, to);
             let local = bench.driver(CLIENT).local_addr(socket);
             assert_eq!(bench.driver(CLIENT).peer_addr(socket), Some(to));
             assert_eq!(bench.driver(SERVER).local_addr(accepted), Some(to));
@@ -248,20 +237,15 @@ pub(super) fn multishot_accept_goes_on_until_cancelled<H: Harness>() {
         let accept = bench.push(SERVER, Op::Accept { listener, multishot: true });
         let mut ids = std::collections::HashSet::new();
         for _ in 0..5 {
-            let socket = bench.driver(CLIENT).open(&SocketSpec::stream_to(to)).unwrap();
+            let socket = bench.open(CLIENT, &SocketSpec::stream_to(to));
             bench.push(CLIENT, Op::Connect { socket, to });
-            let accepted = bench.take(SERVER, accept);
-            assert!(accepted.more);
-            let Outcome::Accepted(id) = accepted.outcome else {
-                panic!("{accepted:?}");
-            };
+            let next = bench.take(SERVER, accept);
+            assert!(next.more);
+            let id = accepted(&next.outcome);
             assert!(ids.insert(id), "an id twice");
         }
-        assert_eq!(
-            bench.perform(SERVER, Op::Cancel { token: accept }),
-            Outcome::CancelDone { found: true }
-        );
-        assert_eq!(bench.wait_for(SERVER, accept), Outcome::Failed(OpError::Canceled));
+        assert_eq!(bench.perform(SERVER, Op::Cancel { token: accept }), FOUND);
+        assert_eq!(bench.wait_for(SERVER, accept), CANCELED);
     });
 }
 
@@ -318,13 +302,11 @@ pub(super) fn multishot_receive_reports_the_end<H: Harness>() {
                 else {
                     panic!("{completion:?}");
                 };
-                received.extend(bench.driver(SERVER).pool_bytes(&buffer));
-                bench.driver(SERVER).recycle(buffer);
+                received.extend(bench.empty(SERVER, buffer));
             }
             assert_eq!(received, message);
         }
-        let close = Op::Close { socket: pair.client };
-        assert_eq!(bench.perform(CLIENT, close), Outcome::Closed);
+        bench.close(CLIENT, pair.client);
         assert_eq!(bench.wait_for(SERVER, token), Outcome::ReceivedInPool { buffer: None, len: 0 });
     });
 }
@@ -366,14 +348,11 @@ pub(super) fn multishot_receive_misses_no_end<H: Harness>() {
                     };
                     assert_eq!(completion.more, buffer.is_some());
                     let Some(buffer) = buffer else { break };
-                    received.extend(bench.driver(SERVER).pool_bytes(&buffer));
-                    bench.driver(SERVER).recycle(buffer);
+                    received.extend(bench.empty(SERVER, buffer));
                 }
                 assert_eq!(received, pattern(0, len), "{when}");
-                for (party, socket) in [(CLIENT, pair.client), (SERVER, pair.server)] {
-                    let close = Op::Close { socket };
-                    assert_eq!(bench.perform(party, close), Outcome::Closed);
-                }
+                bench.close(CLIENT, pair.client);
+                bench.close(SERVER, pair.server);
             }
         }
     });

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use super::{Bench, CLIENT, Harness, Mode};
-use crate::{Backend, Driver, Op, OpError, Outcome};
+use crate::{Driver, Op, OpError, Outcome};
 
 /// A path in the directory for such, removed when dropped.
 struct Path(PathBuf);
@@ -25,16 +25,12 @@ impl Drop for Path {
     }
 }
 
-fn is_simulated<H: Harness>(bench: &mut Bench<H>) -> bool {
-    bench.driver(CLIENT).capabilities().backend == Backend::Sim
-}
-
 pub(super) fn unix_listeners_are_spoken_to<H: Harness>() {
     Bench::<H>::run(|bench| {
         let path = Path::new("echo");
         let listener = UnixListener::bind(&path.0).unwrap();
         let connected = bench.driver(CLIENT).connect_unix(&path.0);
-        if is_simulated(bench) {
+        if bench.is_simulated() {
             assert_eq!(connected, Err(OpError::NotSupported));
             return;
         }
@@ -66,8 +62,7 @@ pub(super) fn unix_listeners_are_spoken_to<H: Harness>() {
         drop(far);
         let end = Outcome::ReceivedInPool { buffer: None, len: 0 };
         assert_eq!(bench.wait_for(CLIENT, receiving), end);
-        let closed = bench.perform(CLIENT, Op::Close { socket });
-        assert_eq!(closed, Outcome::Closed);
+        bench.close(CLIENT, socket);
     });
 }
 
@@ -75,7 +70,7 @@ pub(super) fn a_unix_path_that_cannot_be_reached_is_told<H: Harness>() {
     let Some(mut bench) = Bench::<H>::new(Mode::Until) else {
         return;
     };
-    if is_simulated(&mut bench) {
+    if bench.is_simulated() {
         return;
     }
     let path = Path::new("refused");

@@ -2,15 +2,16 @@
 //!
 //! They belong to [`crate`], which gives them out; they stand apart so that `sys`, below it, can use them too.
 
-mod index;
 mod op;
+mod operations;
 mod repeat;
 mod socket;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) use index::TokenIndex;
+pub(crate) use op::Direction;
 pub use op::{Completion, Op, OpError, Outcome, Segment, Token};
+pub(crate) use operations::{OPERATIONS_MAX, Operations};
 pub(crate) use repeat::Repeated;
 pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
 
@@ -62,7 +63,6 @@ pub struct SocketSpec {
 
 impl SocketSpec {
     /// A TCP socket without options but `TCP_NODELAY`, in the family of `remote`.
-    #[must_use]
     pub const fn stream_to(remote: SocketAddr) -> Self {
         Self {
             kind: SocketKind::Stream,
@@ -78,19 +78,16 @@ impl SocketSpec {
     }
 
     /// Whether the socket is of the IPv6 family.
-    #[must_use]
     pub fn is_ipv6(&self) -> bool {
         self.local.map_or(self.ipv6, |local| local.is_ipv6())
     }
 
     /// An unbound UDP socket in the family of `remote`.
-    #[must_use]
     pub const fn datagram_to(remote: SocketAddr) -> Self {
         Self { kind: SocketKind::Datagram, nodelay: false, ..Self::stream_to(remote) }
     }
 
     /// A TCP listener on `local`.
-    #[must_use]
     pub const fn listener(local: SocketAddr) -> Self {
         Self { kind: SocketKind::Listener, local: Some(local), ..Self::stream_to(local) }
     }
@@ -100,8 +97,8 @@ impl SocketSpec {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriverError {
-    /// More operations are outstanding than [`crate::limits::OPERATIONS_MAX`].
-    #[error("more than {} operations outstanding on one worker", crate::limits::OPERATIONS_MAX)]
+    /// More operations are outstanding than a driver takes.
+    #[error("more than {OPERATIONS_MAX} operations outstanding on one worker")]
     Full,
     /// A buffer, a socket slot or the driver itself could not be had.
     #[error("{what}: {source}")]
@@ -119,6 +116,22 @@ pub enum DriverError {
         /// Its errno.
         source: OpError,
     },
+}
+
+impl DriverError {
+    pub(crate) fn call<E>(call: &'static str, error: E) -> Self
+    where
+        OpError: From<(&'static str, E)>,
+    {
+        Self::Call { call, source: OpError::from((call, error)) }
+    }
+
+    pub(crate) fn resources<E>(what: &'static str, call: &'static str, error: E) -> Self
+    where
+        OpError: From<(&'static str, E)>,
+    {
+        Self::Resources { what, source: OpError::from((call, error)) }
+    }
 }
 
 /// The address pair of a datagram: where it came from, and to which local address.

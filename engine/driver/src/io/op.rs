@@ -22,112 +22,103 @@ pub struct Segment {
 }
 
 /// What to do. Sizes are bytes.
+#[expect(missing_docs, reason = "fields are explained with their variant, where they need it")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Take connections off a listener: one, or all that come.
-    Accept {
-        /// The listener.
-        listener: SocketId,
-        /// Stay armed after the first.
-        multishot: bool,
-    },
+    /// Take connections off a listener: one, or (`multishot`) all that come.
+    Accept { listener: SocketId, multishot: bool },
     /// Connect a stream, or set a datagram socket's peer.
-    Connect {
-        /// The socket.
-        socket: SocketId,
-        /// The far end.
-        to: SocketAddr,
-    },
-    /// Send on a connected socket.
-    Send {
-        /// The socket.
-        socket: SocketId,
-        /// What to send.
-        data: Segment,
-        /// Ask the kernel to send from the buffer itself.
-        zero_copy: bool,
-    },
+    Connect { socket: SocketId, to: SocketAddr },
+    /// Send on a connected socket. `zero_copy` asks the kernel to send from the buffer itself.
+    Send { socket: SocketId, data: Segment, zero_copy: bool },
     /// Send a range again and again, each time as a send of its own, on a connected socket. It ends when `count`
     /// were sent, or as soon as the kernel took a part of one only or would have to wait, and waits itself only
     /// while nothing at all could be sent. The turn lasts as long as the sends do, so `count` bounds it.
-    SendRepeated {
-        /// The socket.
-        socket: SocketId,
-        /// What each send carries.
-        data: Segment,
-        /// How many sends at most.
-        count: u32,
-    },
-    /// Send several ranges as one.
-    SendVectored {
-        /// The socket.
-        socket: SocketId,
-        /// The ranges in order; the first `None` ends them.
-        data: [Option<Segment>; SEGMENTS_MAX],
-    },
+    SendRepeated { socket: SocketId, data: Segment, count: u32 },
+    /// Send several ranges, in order, as one; the first `None` ends them.
+    SendVectored { socket: SocketId, data: [Option<Segment>; SEGMENTS_MAX] },
     /// Receive into a buffer.
-    Receive {
-        /// The socket.
-        socket: SocketId,
-        /// Where to.
-        into: Segment,
-    },
+    Receive { socket: SocketId, into: Segment },
     /// Receive from a TCP stream and throw away, without copying (`MSG_TRUNC`, `tcp(7)`). On another socket it fails.
-    Discard {
-        /// The socket.
-        socket: SocketId,
-        /// How many bytes at most.
-        len: u32,
-    },
+    Discard { socket: SocketId, len: u32 },
     /// Receive again and again into buffers of the pool, until the end of the stream or an error.
-    ReceiveMultishot {
-        /// The socket.
-        socket: SocketId,
-    },
+    ReceiveMultishot { socket: SocketId },
     /// Receive from a TCP stream with the kernel's own stamp of the arrival, where
     /// [`SocketOption::ReceiveTimestamps`](super::SocketOption::ReceiveTimestamps) asked for it.
-    ReceiveStamped {
-        /// The socket.
-        socket: SocketId,
-        /// Where to.
-        into: Segment,
-    },
-    /// Send one datagram to an address.
-    SendTo {
-        /// The socket.
-        socket: SocketId,
-        /// What to send.
-        data: Segment,
-        /// To whom.
-        to: SocketAddr,
-        /// From which local address, on a socket that is bound to all of them.
-        source: Option<IpAddr>,
-    },
-    /// Receive one datagram with its addresses.
-    ReceiveFrom {
-        /// The socket.
-        socket: SocketId,
-        /// Where to; what is longer is cut off, and the completion says so.
-        into: Segment,
-    },
+    ReceiveStamped { socket: SocketId, into: Segment },
+    /// Send one datagram to an address; from the local address `source`, on a socket that is bound to all of them.
+    SendTo { socket: SocketId, data: Segment, to: SocketAddr, source: Option<IpAddr> },
+    /// Receive one datagram with its addresses. A longer one is cut off, and the completion says so.
+    ReceiveFrom { socket: SocketId, into: Segment },
     /// Send the end of the stream; receiving goes on.
-    HalfClose {
-        /// The socket.
-        socket: SocketId,
-    },
+    HalfClose { socket: SocketId },
     /// Close, cancelling what is outstanding.
-    Close {
-        /// The socket.
-        socket: SocketId,
-    },
+    Close { socket: SocketId },
     /// Cancel the operation with that token.
-    Cancel {
-        /// Its token.
-        token: Token,
-    },
+    Cancel { token: Token },
+}
+
+impl Op {
+    /// The socket and the direction that it takes. A close takes no direction, and a cancel no socket.
+    #[inline]
+    pub(crate) const fn target(&self) -> Option<(SocketId, Option<Direction>)> {
+        match *self {
+            Self::Accept { listener, .. } => Some((listener, Some(Direction::In))),
+            Self::Receive { socket, .. }
+            | Self::Discard { socket, .. }
+            | Self::ReceiveMultishot { socket }
+            | Self::ReceiveFrom { socket, .. }
+            | Self::ReceiveStamped { socket, .. } => Some((socket, Some(Direction::In))),
+            Self::Connect { socket, .. }
+            | Self::Send { socket, .. }
+            | Self::SendRepeated { socket, .. }
+            | Self::SendVectored { socket, .. }
+            | Self::SendTo { socket, .. }
+            | Self::HalfClose { socket } => Some((socket, Some(Direction::Out))),
+            Self::Close { socket } => Some((socket, None)),
+            Self::Cancel { .. } => None,
+        }
+    }
+
+    /// Whether it is a receive that ends with its first completion, which a spinning turn attempts.
+    #[inline]
+    pub(crate) const fn is_single_receive(&self) -> bool {
+        matches!(
+            self,
+            Self::Receive { .. }
+                | Self::Discard { .. }
+                | Self::ReceiveFrom { .. }
+                | Self::ReceiveStamped { .. }
+        )
+    }
+
+    /// Calls `each` with every range of a buffer that it names.
+    #[inline]
+    pub(crate) fn for_each_segment(&self, mut each: impl FnMut(Segment)) {
+        match self {
+            Self::Send { data: segment, .. }
+            | Self::SendRepeated { data: segment, .. }
+            | Self::SendTo { data: segment, .. }
+            | Self::Receive { into: segment, .. }
+            | Self::ReceiveFrom { into: segment, .. }
+            | Self::ReceiveStamped { into: segment, .. } => each(*segment),
+            Self::SendVectored { data, .. } => data.iter().map_while(|s| *s).for_each(each),
+            _ => {}
+        }
+    }
+}
+
+/// One of the two directions in which a socket may have one operation each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Receive or accept.
+    In,
+    /// Send, connect or half-close.
+    Out,
 }
 
 /// How an operation ended.
+#[expect(missing_docs, reason = "fields are explained with their variant, where they need it")]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A connection came in; the driver holds it under this id.
@@ -136,53 +127,27 @@ pub enum Outcome {
     Connected,
     /// That many bytes were taken.
     Sent(u32),
-    /// So much of a repeated send was taken.
-    SentRepeated {
-        /// Sends whose bytes were all taken.
-        sends: u32,
-        /// All bytes that were taken. Those above `sends` whole ones belong to a last one that was cut.
-        bytes: u64,
-    },
-    /// A zero-copy send's buffer is free again.
-    Released {
-        /// The kernel copied all the same.
-        copied: bool,
-    },
+    /// Of a repeated send `sends` were taken whole, and `bytes` in all: those above whole sends belong to a last one
+    /// that was cut.
+    SentRepeated { sends: u32, bytes: u64 },
+    /// A zero-copy send's buffer is free again. `copied`: the kernel copied all the same.
+    Released { copied: bool },
     /// That many bytes came, or were discarded; zero is the end of the stream.
     Received(u32),
-    /// That many bytes came into a pool buffer; no buffer at the end of the stream.
-    ReceivedInPool {
-        /// The buffer, to be recycled.
-        buffer: Option<PoolBuffer>,
-        /// Its bytes.
-        len: u32,
-    },
-    /// As [`Outcome::Received`], for a receive with a stamp.
-    ReceivedStamped {
-        /// That many bytes came; zero is the end of the stream.
-        len: u32,
-        /// When the segment that brought the last of them arrived at the host, by `CLOCK_REALTIME`: since the epoch.
-        /// On the simulated wire, by its clock. `None` without a stamp, as at the end of the stream.
-        at: Option<Nanos>,
-    },
-    /// A datagram came.
-    ReceivedFrom {
-        /// Bytes stored.
-        len: u32,
-        /// Whence, and to which local address.
-        addresses: DatagramFrom,
-        /// It was longer than the buffer.
-        truncated: bool,
-    },
+    /// That many bytes came into a pool buffer, to be recycled; no buffer at the end of the stream.
+    ReceivedInPool { buffer: Option<PoolBuffer>, len: u32 },
+    /// As [`Outcome::Received`], for a receive with a stamp: when the segment that brought the last of the bytes arrived
+    /// at the host, by `CLOCK_REALTIME`, since the epoch. On the simulated wire, by its clock. `None` without a stamp, as
+    /// at the end of the stream.
+    ReceivedStamped { len: u32, at: Option<Nanos> },
+    /// A datagram came, of which `len` bytes were stored; `truncated` where it was longer than the buffer.
+    ReceivedFrom { len: u32, addresses: DatagramFrom, truncated: bool },
     /// The end of the stream was sent.
     HalfClosed,
     /// The socket is closed.
     Closed,
     /// The cancel was carried out, or found nothing.
-    CancelDone {
-        /// Something was there to cancel.
-        found: bool,
-    },
+    CancelDone { found: bool },
     /// It failed.
     Failed(OpError),
 }
@@ -221,8 +186,7 @@ macro_rules! op_errors {
 
         impl OpError {
             /// Maps the errno of `call`.
-            #[must_use]
-            pub const fn from_errno(call: &'static str, errno: i32) -> Self {
+                    pub const fn from_errno(call: &'static str, errno: i32) -> Self {
                 match errno {
                     $(libc::$errno => Self::$variant,)*
                     _ => Self::Os { call, errno },
@@ -230,8 +194,7 @@ macro_rules! op_errors {
             }
 
             /// The errno's name as reports print it, for example `ECONNREFUSED`.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
+                    pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => stringify!($errno),)*
                     Self::Busy => "EBUSY",
@@ -241,8 +204,7 @@ macro_rules! op_errors {
             }
 
             /// The errno, where there is one.
-            #[must_use]
-            pub const fn errno(self) -> Option<i32> {
+                    pub const fn errno(self) -> Option<i32> {
                 match self {
                     $(Self::$variant => Some(libc::$errno),)*
                     Self::Os { errno, .. } => Some(errno),

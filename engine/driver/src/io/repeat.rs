@@ -4,7 +4,6 @@ use nix::errno::Errno;
 
 use super::Outcome;
 
-/// What a loop of sends came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Repeated {
     /// Whole ones.
@@ -46,7 +45,6 @@ impl Repeated {
         Ok(done)
     }
 
-    /// How its operation ends.
     #[inline]
     pub(crate) const fn outcome(self) -> Outcome {
         Outcome::SentRepeated { sends: self.sends, bytes: self.bytes }

@@ -6,7 +6,6 @@ use tare_units::Nanos;
 
 /// The local address `local` as a socket for `to` is bound to it: a link-local one that nobody gave a zone takes that of
 /// `to`, since both are on the same link (RFC 4007, section 6).
-#[must_use]
 pub const fn towards(local: SocketAddr, to: SocketAddr) -> SocketAddr {
     match (local, to) {
         (SocketAddr::V6(own), SocketAddr::V6(to))
@@ -19,7 +18,6 @@ pub const fn towards(local: SocketAddr, to: SocketAddr) -> SocketAddr {
 }
 
 /// The name of the network device with this number, where there is one.
-#[must_use]
 pub fn device_name(index: u32) -> Option<String> {
     let name = nix::net::if_::if_indextoname(index).ok()?;
     // Where there is none, nix finds an empty name.
@@ -27,7 +25,6 @@ pub fn device_name(index: u32) -> Option<String> {
 }
 
 /// An address without its port, as it is typed: a zone by its device's name, `fe80::1%eth0`.
-#[must_use]
 pub fn shown(address: SocketAddr) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {

@@ -4,9 +4,7 @@ use std::io::IoSlice;
 
 use nix::errno::Errno;
 
-use super::table::{self, Direction, Lane, NONE, State};
-use super::{Calls, Core, Slot};
-use crate::sys::arena::Arena;
+use super::{Core, Entry, Lane, NONE, Slot, Socket, State};
 use crate::{Completion, Op, OpError, Outcome, Repeated, Segment, SocketId};
 use tare_units::limits::{COMPLETIONS_PER_TURN, SEGMENTS_MAX};
 
@@ -53,17 +51,18 @@ fn of<S>(slots: &[Slot<S>], id: SocketId) -> &S {
         .expect("a socket is only dropped after its operations were finished")
 }
 
-impl<C: Calls> Core<C> {
+impl<S: Socket> Core<S> {
     /// The first attempt at a queued operation.
     #[inline]
     pub(super) fn start(&mut self, index: u32) {
-        let entry = self.table.get(index);
+        let entry = self.operations.get(index);
         if let State::Refused(error) = entry.state {
             return self.finish(index, Outcome::Failed(error));
         }
         match entry.op {
             Op::Cancel { token } => {
-                let target = self.table.find_started(token);
+                let is_started = |entry: &Entry| matches!(entry.state, State::Parked(..));
+                let target = self.operations.find(token, is_started);
                 if let Some(target) = target {
                     self.finish(target, Outcome::Failed(OpError::Canceled));
                 }
@@ -76,8 +75,7 @@ impl<C: Calls> Core<C> {
     }
 
     fn close(&mut self, index: u32, socket: SocketId) {
-        for direction in [Direction::In, Direction::Out] {
-            let outstanding = self.slots[socket.0 as usize].outstanding(direction);
+        for outstanding in self.slots[socket.0 as usize].outstanding {
             if outstanding != NONE {
                 self.finish(outstanding, Outcome::Failed(OpError::Canceled));
             }
@@ -89,7 +87,8 @@ impl<C: Calls> Core<C> {
 
     /// Attempts an operation again, if it is (still) one that waits.
     pub(super) fn retry(&mut self, index: u32, until: Until) {
-        if matches!(self.table.get(index).state, State::Parked(..)) {
+        let entry = self.operations.find_place(index);
+        if entry.is_some_and(|entry| matches!(entry.state, State::Parked(..))) {
             self.attempt(index, until);
         }
     }
@@ -104,7 +103,7 @@ impl<C: Calls> Core<C> {
                 Step::Done(outcome) => return self.finish(index, outcome),
                 Step::More(outcome) | Step::Short(outcome) => {
                     self.completed.push_back(Completion {
-                        token: self.table.token(index),
+                        token: self.operations.token(index),
                         outcome,
                         more: true,
                     });
@@ -122,31 +121,31 @@ impl<C: Calls> Core<C> {
 
     #[inline]
     fn try_once(&mut self, index: u32) -> Step {
-        let Self { table, slots, calls, arena, .. } = self;
-        match &table.get(index).op {
+        let Self { operations, slots, arena, .. } = self;
+        match &operations.get(index).op {
             // Without a call: the kernel would answer EAGAIN while no data is there.
             Op::Receive { into: Segment { len: 0, .. }, .. } | Op::Discard { len: 0, .. } => {
                 Step::Done(Outcome::Received(0))
             }
             Op::Receive { socket, into } => {
-                let result = calls.receive(of(slots, *socket), arena.held_bytes_mut(*into));
+                let result = of(slots, *socket).receive(arena.held_bytes_mut(*into));
                 step("recv", result, |n| Outcome::Received(n as u32))
             }
             Op::Send { socket, data, .. } => {
-                let result = calls.send(of(slots, *socket), arena.lent_bytes(*data));
+                let result = of(slots, *socket).send(arena.lent_bytes(*data));
                 step("send", result, sent)
             }
             &Op::Discard { socket, len } => {
-                let result = calls.discard(of(slots, socket), len);
+                let result = of(slots, socket).discard(len);
                 step("recv", result, |n| Outcome::Received(n as u32))
             }
             Op::SendTo { socket, data, to, source } => {
                 let bytes = arena.lent_bytes(*data);
-                let result = calls.send_to(of(slots, *socket), bytes, *to, *source);
+                let result = of(slots, *socket).send_to(bytes, *to, *source);
                 step("sendmsg", result, sent)
             }
             Op::ReceiveFrom { socket, into } => {
-                let result = calls.receive_from(of(slots, *socket), arena.held_bytes_mut(*into));
+                let result = of(slots, *socket).receive_from(arena.held_bytes_mut(*into));
                 step("recvmsg", result, |(len, addresses, truncated)| Outcome::ReceivedFrom {
                     len: len as u32,
                     addresses,
@@ -154,7 +153,7 @@ impl<C: Calls> Core<C> {
                 })
             }
             &Op::ReceiveStamped { socket, into } => self.receive_stamped(socket, into),
-            Op::Connect { socket, to } => match calls.connect(of(slots, *socket), *to) {
+            Op::Connect { socket, to } => match of(slots, *socket).connect(*to) {
                 Err(Errno::EINPROGRESS | Errno::EALREADY) => Step::Wait,
                 // Not to be taken for "would block": no readiness would follow.
                 Err(Errno::EAGAIN) => {
@@ -163,7 +162,7 @@ impl<C: Calls> Core<C> {
                 result => step("connect", result, |()| Outcome::Connected),
             },
             Op::HalfClose { socket } => {
-                step("shutdown", calls.half_close(of(slots, *socket)), |()| Outcome::HalfClosed)
+                step("shutdown", of(slots, *socket).half_close(), |()| Outcome::HalfClosed)
             }
             &Op::Accept { listener, multishot } => self.accept(listener, multishot),
             &Op::ReceiveMultishot { socket } => self.receive_in_pool(socket),
@@ -180,7 +179,7 @@ impl<C: Calls> Core<C> {
             return Step::Done(Outcome::ReceivedStamped { len: 0, at: None });
         }
         let bytes = self.arena.held_bytes_mut(into);
-        let result = self.calls.receive_stamped(of(&self.slots, id), bytes);
+        let result = of(&self.slots, id).receive_stamped(bytes);
         step("recvmsg", result, |(len, at)| Outcome::ReceivedStamped { len: len as u32, at })
     }
 
@@ -191,15 +190,14 @@ impl<C: Calls> Core<C> {
             ranges[count] = IoSlice::new(self.arena.lent_bytes(segment));
             count += 1;
         }
-        let socket = of(&self.slots, id);
-        let result = self.calls.send_vectored(socket, &ranges[..count]);
+        let result = of(&self.slots, id).send_vectored(&ranges[..count]);
         step("sendmsg", result, sent)
     }
 
     fn send_repeatedly(&mut self, id: SocketId, data: Segment, count: u32) -> Step {
         let bytes = self.arena.lent_bytes(data);
         let socket = of(&self.slots, id);
-        let result = Repeated::run(count, data.len, || self.calls.send(socket, bytes));
+        let result = Repeated::run(count, data.len, || socket.send(bytes));
         if let Ok(sent) = result {
             let error = sent.error.map(|errno| ("send", errno).into());
             self.slots[id.0 as usize].send_error = error;
@@ -208,7 +206,7 @@ impl<C: Calls> Core<C> {
     }
 
     fn accept(&mut self, listener: SocketId, multishot: bool) -> Step {
-        match self.calls.accept(of(&self.slots, listener)) {
+        match of(&self.slots, listener).accept() {
             Ok(socket) => match self.insert(socket) {
                 Ok(id) if multishot => Step::More(Outcome::Accepted(id)),
                 Ok(id) => Step::Done(Outcome::Accepted(id)),
@@ -224,12 +222,12 @@ impl<C: Calls> Core<C> {
         let (result, room) = match self.pool.candidate() {
             Some(buffer) => {
                 let room = buffer.len();
-                (self.calls.receive(socket, buffer), Some(room))
+                (socket.receive(buffer), Some(room))
             }
-            None => (self.calls.peek(socket), None),
+            None => (socket.peek(), None),
         };
         match result {
-            Ok(0) if self.calls.is_stream(socket) => {
+            Ok(0) if socket.is_stream() => {
                 Step::Done(Outcome::ReceivedInPool { buffer: None, len: 0 })
             }
             Ok(_) if room.is_none() => Step::Done(Outcome::Failed(OpError::NoBuffers)),
@@ -238,7 +236,7 @@ impl<C: Calls> Core<C> {
                     buffer: Some(self.pool.give_out(n as u32)),
                     len: n as u32,
                 };
-                if room.is_some_and(|room| n < room) && self.calls.is_stream(socket) {
+                if room.is_some_and(|room| n < room) && socket.is_stream() {
                     Step::Short(outcome)
                 } else {
                     Step::More(outcome)
@@ -252,7 +250,7 @@ impl<C: Calls> Core<C> {
     /// Notes that an operation waits, and was attempted in this turn.
     fn park(&mut self, index: u32) {
         let turn = self.turn;
-        let entry = self.table.get_mut(index);
+        let entry = self.operations.get_mut(index);
         if let State::Parked(..) = entry.state {
             if entry.tried != turn {
                 entry.tried = turn;
@@ -261,16 +259,16 @@ impl<C: Calls> Core<C> {
             return;
         }
         entry.tried = turn;
-        let lane = table::lane(&entry.op);
-        let target = table::target(&entry.op);
-        let place = self.lane(lane).len() as u32;
-        self.lane(lane).push(index);
-        self.table.get_mut(index).state = State::Parked(lane, place);
+        let lane = Lane::of(&entry.op);
+        let target = entry.op.target();
+        let place = self.parked(lane) as u32;
+        self.lanes[lane as usize].push(index);
+        self.operations.get_mut(index).state = State::Parked(lane, place);
         self.fresh += 1;
         let Some((id, Some(direction))) = target else {
             return;
         };
-        if !self.calls.is_watched(of(&self.slots, id), direction) {
+        if !of(&self.slots, id).is_watched(direction) {
             let slot = &mut self.slots[id.0 as usize];
             if !std::mem::replace(&mut slot.listed, true) {
                 self.unwatched.push(id.0);
@@ -278,22 +276,15 @@ impl<C: Calls> Core<C> {
         }
     }
 
-    pub(super) const fn lane(&mut self, lane: Lane) -> &mut Vec<u32> {
-        match lane {
-            Lane::Receives => &mut self.receives,
-            Lane::Others => &mut self.others,
-        }
-    }
-
     /// Ends an operation: whatever it holds goes back, and its completion is noted.
     pub(super) fn finish(&mut self, index: u32, outcome: Outcome) {
-        let entry = self.table.get(index);
+        let entry = self.operations.get(index);
         let (state, tried) = (entry.state, entry.tried);
         let zero_copy = matches!(entry.op, Op::Send { zero_copy: true, .. });
         if !matches!(state, State::Refused(_)) {
-            release_buffers(&mut self.arena, &entry.op);
-            if let Some((id, Some(direction))) = table::target(&entry.op) {
-                *self.slots[id.0 as usize].operation(direction) = NONE;
+            entry.op.for_each_segment(|segment| self.arena.release(segment.buffer));
+            if let Some((id, Some(direction))) = entry.op.target() {
+                self.slots[id.0 as usize].outstanding[direction as usize] = NONE;
             }
         }
         if let State::Parked(lane, place) = state {
@@ -302,7 +293,8 @@ impl<C: Calls> Core<C> {
             }
             self.unpark(lane, place);
         }
-        let token = self.table.remove(index);
+        let token = self.operations.token(index);
+        self.operations.remove(index);
         self.completed.push_back(Completion { token, outcome, more: zero_copy });
         if zero_copy {
             self.completed.push_back(Completion {
@@ -314,28 +306,10 @@ impl<C: Calls> Core<C> {
     }
 
     fn unpark(&mut self, lane: Lane, place: u32) {
-        let list = self.lane(lane);
+        let list = &mut self.lanes[lane as usize];
         list.swap_remove(place as usize);
         if let Some(&moved) = list.get(place as usize) {
-            self.table.get_mut(moved).state = State::Parked(lane, place);
+            self.operations.get_mut(moved).state = State::Parked(lane, place);
         }
-    }
-}
-
-/// Ends the loans of an operation.
-pub(super) fn release_buffers(arena: &mut Arena, op: &Op) {
-    match op {
-        Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
-            arena.release(data.buffer);
-        }
-        Op::SendVectored { data, .. } => {
-            for segment in data.iter().map_while(|s| *s) {
-                arena.release(segment.buffer);
-            }
-        }
-        Op::Receive { into, .. }
-        | Op::ReceiveFrom { into, .. }
-        | Op::ReceiveStamped { into, .. } => arena.release(into.buffer),
-        _ => {}
     }
 }

@@ -5,8 +5,6 @@
 //! stale or double.
 
 mod attempt;
-mod pool;
-mod table;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -14,57 +12,79 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 
-use super::{
+use crate::io::{Direction, OPERATIONS_MAX, Operations};
+use crate::sys::arena::Arena;
+use crate::{
     BufferId, Completion, DatagramFrom, DriverError, Op, OpError, PoolBuffer, SocketId, Token,
 };
-use crate::sys::arena::Arena;
 pub(super) use attempt::Until;
-use pool::Pool;
-pub(super) use table::{Direction, Lane};
-use table::{NONE, ROOM, State, Table};
 use tare_units::Nanos;
 use tare_units::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX};
 
-/// Non-blocking socket calls: each answers at once, with `EAGAIN` where a kernel would.
-pub(super) trait Calls {
-    type Socket;
+/// Operations and sockets for which room is made at the start; more is made as more come.
+const ROOM: usize = 1024;
+/// No operation.
+const NONE: u32 = u32::MAX;
 
-    fn accept(&mut self, listener: &Self::Socket) -> Result<Self::Socket, Errno>;
+/// On which list a blocked operation waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Receives, which a spinning driver attempts in every turn.
+    Receives,
+    /// Accepts, connects and blocked sends.
+    Others,
+}
+
+impl Lane {
+    const fn of(op: &Op) -> Self {
+        if op.is_single_receive() || matches!(op, Op::ReceiveMultishot { .. }) {
+            Self::Receives
+        } else {
+            Self::Others
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Pushed, not yet attempted.
+    Queued,
+    /// Pushed and refused; completes with that in the next turn.
+    Refused(OpError),
+    /// Attempted, and would have blocked; the place in its lane.
+    Parked(Lane, u32),
+}
+
+#[derive(Debug)]
+struct Entry {
+    op: Op,
+    state: State,
+    /// The turn in which it was attempted last and stayed parked.
+    tried: u32,
+}
+
+/// A socket with non-blocking calls: each answers at once, with `EAGAIN` where a kernel would.
+pub(super) trait Socket: Sized {
+    fn accept(&self) -> Result<Self, Errno>;
     /// Starts, or asks after, a connection; `EINPROGRESS` and `EALREADY` are not yet.
-    fn connect(&mut self, socket: &Self::Socket, to: SocketAddr) -> Result<(), Errno>;
-    fn send(&mut self, socket: &Self::Socket, bytes: &[u8]) -> Result<usize, Errno>;
-    fn send_vectored(
-        &mut self,
-        socket: &Self::Socket,
-        ranges: &[IoSlice<'_>],
-    ) -> Result<usize, Errno>;
-    fn send_to(
-        &mut self,
-        socket: &Self::Socket,
-        bytes: &[u8],
-        to: SocketAddr,
-        source: Option<IpAddr>,
-    ) -> Result<usize, Errno>;
-    fn receive(&mut self, socket: &Self::Socket, into: &mut [u8]) -> Result<usize, Errno>;
+    fn connect(&self, to: SocketAddr) -> Result<(), Errno>;
+    fn send(&self, bytes: &[u8]) -> Result<usize, Errno>;
+    fn send_vectored(&self, ranges: &[IoSlice<'_>]) -> Result<usize, Errno>;
+    fn send_to(&self, bytes: &[u8], to: SocketAddr, source: Option<IpAddr>)
+    -> Result<usize, Errno>;
+    fn receive(&self, into: &mut [u8]) -> Result<usize, Errno>;
     /// As a receive of up to `len` bytes of a stream, which are thrown away.
-    fn discard(&mut self, socket: &Self::Socket, len: u32) -> Result<usize, Errno>;
+    fn discard(&self, len: u32) -> Result<usize, Errno>;
     /// As a receive of one byte that leaves it there.
-    fn peek(&mut self, socket: &Self::Socket) -> Result<usize, Errno>;
-    fn receive_from(
-        &mut self,
-        socket: &Self::Socket,
-        into: &mut [u8],
-    ) -> Result<(usize, DatagramFrom, bool), Errno>;
+    fn peek(&self) -> Result<usize, Errno>;
+    /// As a receive; with the addresses of the datagram, and whether it was cut off.
+    fn receive_from(&self, into: &mut [u8]) -> Result<(usize, DatagramFrom, bool), Errno>;
     /// As a receive; with the time of the arrival since the epoch, where it is known.
-    fn receive_stamped(
-        &mut self,
-        socket: &Self::Socket,
-        into: &mut [u8],
-    ) -> Result<(usize, Option<Nanos>), Errno>;
-    fn half_close(&mut self, socket: &Self::Socket) -> Result<(), Errno>;
-    fn is_stream(&self, socket: &Self::Socket) -> bool;
+    fn receive_stamped(&self, into: &mut [u8]) -> Result<(usize, Option<Nanos>), Errno>;
+    fn half_close(&self) -> Result<(), Errno>;
+    fn is_stream(&self) -> bool;
     /// Whether the backend will notice when the socket becomes ready in that direction.
-    fn is_watched(&self, socket: &Self::Socket, direction: Direction) -> bool;
+    fn is_watched(&self, direction: Direction) -> bool;
 }
 
 #[derive(Debug)]
@@ -72,45 +92,28 @@ struct Slot<S> {
     socket: Option<S>,
     /// A close was pushed.
     dead: bool,
-    input: u32,
-    output: u32,
+    /// The operation without a result yet in each [`Direction`], or [`NONE`].
+    outstanding: [u32; 2],
     /// What ended a repeated send that had sent something; for the next operation in that direction.
     send_error: Option<OpError>,
     /// Stands in `Core::unwatched`. Outlives the socket, so that reuse of the slot adds no second entry.
     listed: bool,
 }
 
-impl<S> Slot<S> {
-    const fn outstanding(&self, direction: Direction) -> u32 {
-        match direction {
-            Direction::In => self.input,
-            Direction::Out => self.output,
-        }
-    }
-
-    const fn operation(&mut self, direction: Direction) -> &mut u32 {
-        match direction {
-            Direction::In => &mut self.input,
-            Direction::Out => &mut self.output,
-        }
-    }
-}
-
 /// The contract, less the waiting.
 #[derive(Debug)]
-pub(super) struct Core<C: Calls> {
-    pub(super) calls: C,
-    slots: Vec<Slot<C::Socket>>,
+pub(super) struct Core<S> {
+    slots: Vec<Slot<S>>,
     vacant: Vec<u32>,
     /// Slots whose close has not been handed over yet; their ids are not reused before.
     retired: Vec<u32>,
-    table: Table,
+    operations: Operations<Entry>,
     queue: Vec<u32>,
     completed: VecDeque<Completion>,
-    arena: Arena,
-    pool: Pool,
-    receives: Vec<u32>,
-    others: Vec<u32>,
+    pub(super) arena: Arena,
+    pub(super) pool: Pool,
+    /// What is parked in each [`Lane`].
+    lanes: [Vec<u32>; 2],
     /// Multishot operations that stopped at the bound of a turn, not at `EAGAIN`: no edge will tell of them.
     resume: Vec<u32>,
     /// Sockets on which an operation is parked in a direction that the backend does not watch yet.
@@ -120,20 +123,18 @@ pub(super) struct Core<C: Calls> {
     fresh: usize,
 }
 
-impl<C: Calls> Core<C> {
-    pub(super) fn new(calls: C) -> Self {
+impl<S: Socket> Core<S> {
+    pub(super) fn new() -> Self {
         Self {
-            calls,
             slots: Vec::with_capacity(ROOM),
             vacant: Vec::with_capacity(ROOM),
             retired: Vec::with_capacity(ROOM),
-            table: Table::new(),
+            operations: Operations::with_capacity(ROOM),
             queue: Vec::with_capacity(ROOM),
             completed: VecDeque::with_capacity(2 * COMPLETIONS_PER_TURN),
             arena: Arena::default(),
             pool: Pool::default(),
-            receives: Vec::with_capacity(ROOM),
-            others: Vec::with_capacity(ROOM),
+            lanes: [(); 2].map(|()| Vec::with_capacity(ROOM)),
             resume: Vec::with_capacity(ROOM),
             unwatched: Vec::with_capacity(ROOM),
             turn: 0,
@@ -142,14 +143,14 @@ impl<C: Calls> Core<C> {
     }
 
     pub(super) fn push(&mut self, token: Token, op: Op) -> Result<(), DriverError> {
-        if self.table.is_full() {
+        if self.operations.len() >= OPERATIONS_MAX as usize {
             return Err(DriverError::Full);
         }
-        let target = table::target(&op);
+        let target = op.target();
         let state = match target {
             Some((id, direction)) => match self.live_slot(id) {
                 None => State::Refused(OpError::BadSocket),
-                Some(slot) if direction.is_some_and(|d| slot.outstanding(d) != NONE) => {
+                Some(slot) if direction.is_some_and(|d| slot.outstanding[d as usize] != NONE) => {
                     State::Refused(OpError::Busy)
                 }
                 Some(slot) if direction == Some(Direction::Out) => {
@@ -163,12 +164,12 @@ impl<C: Calls> Core<C> {
             self.lend(&op);
         }
         // An operation counts as tried in no turn yet: `turn` moves on before it is attempted.
-        let index = self.table.insert(token, op, state, self.turn);
+        let index = self.operations.insert(token, Entry { op, state, tried: self.turn });
         if let (State::Queued, Some((id, direction))) = (state, target)
             && let Some(slot) = self.live_slot(id)
         {
             match direction {
-                Some(direction) => *slot.operation(direction) = index,
+                Some(direction) => slot.outstanding[direction as usize] = index,
                 None => slot.dead = true,
             }
         }
@@ -176,28 +177,20 @@ impl<C: Calls> Core<C> {
         Ok(())
     }
 
-    fn live_slot(&mut self, id: SocketId) -> Option<&mut Slot<C::Socket>> {
+    fn live_slot(&mut self, id: SocketId) -> Option<&mut Slot<S>> {
         let slot = self.slots.get_mut(id.0 as usize)?;
         (slot.socket.is_some() && !slot.dead).then_some(slot)
     }
 
     fn lend(&mut self, op: &Op) {
-        match op {
-            Op::Send { data, .. } | Op::SendRepeated { data, .. } | Op::SendTo { data, .. } => {
-                self.arena.lend_shared(*data);
+        let receives = op.is_single_receive();
+        op.for_each_segment(|segment| {
+            if receives {
+                self.arena.hold_exclusive(segment);
+            } else {
+                self.arena.lend_shared(segment);
             }
-            Op::SendVectored { data, .. } => {
-                for segment in data.iter().map_while(|s| *s) {
-                    self.arena.lend_shared(segment);
-                }
-            }
-            Op::Receive { into, .. }
-            | Op::ReceiveFrom { into, .. }
-            | Op::ReceiveStamped { into, .. } => {
-                self.arena.hold_exclusive(*into);
-            }
-            _ => {}
-        }
+        });
     }
 
     /// Starts a turn: attempts what was pushed, in order, and resumes what stopped at the last turn's bound.
@@ -228,27 +221,23 @@ impl<C: Calls> Core<C> {
 
     /// Whether something is parked that was not attempted in this turn.
     pub(super) fn has_untried(&self) -> bool {
-        self.receives.len() + self.others.len() > self.fresh
+        self.lanes.iter().map(Vec::len).sum::<usize>() > self.fresh
     }
 
-    /// How many operations are parked in a lane.
     pub(super) fn parked(&self, lane: Lane) -> usize {
-        match lane {
-            Lane::Receives => self.receives.len(),
-            Lane::Others => self.others.len(),
-        }
+        self.lanes[lane as usize].len()
     }
 
     /// Attempts what is parked in a lane and was not attempted in this turn yet.
     #[inline]
     pub(super) fn attempt_lane(&mut self, lane: Lane, until: Until) {
         let mut place = 0;
-        while let Some(&index) = self.lane(lane).get(place) {
-            if self.table.get(index).tried != self.turn {
+        while let Some(&index) = self.lanes[lane as usize].get(place) {
+            if self.operations.get(index).tried != self.turn {
                 self.attempt(index, until);
             }
             // One that completed left its place to another.
-            if self.lane(lane).get(place) == Some(&index) {
+            if self.lanes[lane as usize].get(place) == Some(&index) {
                 place += 1;
             }
         }
@@ -258,7 +247,7 @@ impl<C: Calls> Core<C> {
     #[inline]
     pub(super) fn ready(&mut self, socket: usize, direction: Direction, until: Until) {
         if let Some(slot) = self.slots.get(socket) {
-            let index = slot.outstanding(direction);
+            let index = slot.outstanding[direction as usize];
             if index != NONE {
                 self.retry(index, until);
             }
@@ -266,14 +255,14 @@ impl<C: Calls> Core<C> {
     }
 
     /// The next socket with something parked in a direction that was not watched, and what is parked there.
-    pub(super) fn next_unwatched(&mut self) -> Option<(u32, &mut C::Socket, [bool; 2])> {
+    pub(super) fn next_unwatched(&mut self) -> Option<(u32, &mut S, [bool; 2])> {
         loop {
             let id = self.unwatched.pop()?;
             let slot = &mut self.slots[id as usize];
             slot.listed = false;
             if slot.socket.is_some() {
-                let parked = [slot.input != NONE, slot.output != NONE];
                 let slot = &mut self.slots[id as usize];
+                let parked = slot.outstanding.map(|operation| operation != NONE);
                 return slot.socket.as_mut().map(|socket| (id, socket, parked));
             }
         }
@@ -283,10 +272,10 @@ impl<C: Calls> Core<C> {
     /// named by [`Self::next_unwatched`] again.
     pub(super) fn unwatch_receives<E>(
         &mut self,
-        mut forget: impl FnMut(&mut C::Socket) -> Result<bool, E>,
+        mut forget: impl FnMut(&mut S) -> Result<bool, E>,
     ) -> Result<(), E> {
-        for &index in &self.receives {
-            let Some((id, _)) = table::target(&self.table.get(index).op) else {
+        for &index in &self.lanes[Lane::Receives as usize] {
+            let Some((id, _)) = self.operations.get(index).op.target() else {
                 continue;
             };
             let slot = &mut self.slots[id.0 as usize];
@@ -313,15 +302,14 @@ impl<C: Calls> Core<C> {
         }
     }
 
-    pub(super) fn insert(&mut self, socket: C::Socket) -> Result<SocketId, OpError> {
+    pub(super) fn insert(&mut self, socket: S) -> Result<SocketId, OpError> {
         let index = match self.vacant.pop() {
             Some(index) => index,
             None if self.slots.len() < SOCKETS_MAX as usize => {
                 self.slots.push(Slot {
                     socket: None,
                     dead: false,
-                    input: NONE,
-                    output: NONE,
+                    outstanding: [NONE; 2],
                     send_error: None,
                     listed: false,
                 });
@@ -336,9 +324,9 @@ impl<C: Calls> Core<C> {
         Ok(SocketId(index))
     }
 
-    pub(super) fn release(&mut self, id: SocketId) -> Result<C::Socket, OpError> {
+    pub(super) fn release(&mut self, id: SocketId) -> Result<S, OpError> {
         let slot = self.live_slot(id).ok_or(OpError::BadSocket)?;
-        if slot.input != NONE || slot.output != NONE {
+        if slot.outstanding != [NONE; 2] {
             return Err(OpError::Busy);
         }
         let socket = slot.socket.take().ok_or(OpError::BadSocket)?;
@@ -346,8 +334,7 @@ impl<C: Calls> Core<C> {
         Ok(socket)
     }
 
-    /// The socket of a live id.
-    pub(super) fn socket(&self, id: SocketId) -> Option<&C::Socket> {
+    pub(super) fn socket(&self, id: SocketId) -> Option<&S> {
         let slot = self.slots.get(id.0 as usize)?;
         slot.socket.as_ref().filter(|_| !slot.dead)
     }
@@ -357,42 +344,63 @@ impl<C: Calls> Core<C> {
             .allocate(len)
             .ok_or(DriverError::Resources { what: "a buffer", source: OpError::NoMemory })
     }
-
-    pub(super) fn free(&mut self, buffer: BufferId) {
-        self.arena.free(buffer);
-    }
-
-    #[inline]
-    pub(super) fn buffer(&self, buffer: BufferId) -> &[u8] {
-        self.arena.bytes(buffer)
-    }
-
-    #[inline]
-    pub(super) fn buffer_mut(&mut self, buffer: BufferId) -> &mut [u8] {
-        self.arena.bytes_mut(buffer)
-    }
-
-    pub(super) fn provide_pool(&mut self, count: u16, len: u32) {
-        self.pool = Pool::new(count, len);
-    }
-
-    pub(super) fn pool_bytes(&self, buffer: &PoolBuffer) -> &[u8] {
-        self.pool.bytes(buffer)
-    }
-
-    pub(super) fn recycle(&mut self, buffer: PoolBuffer) {
-        self.pool.recycle(buffer);
-    }
 }
 
-impl<C: Calls> Drop for Core<C> {
+impl<S> Drop for Core<S> {
     fn drop(&mut self) {
         // Nobody but this driver reads or writes its buffers, so with it all loans end; the arena would
         // take them for loans to a kernel and leak the memory.
-        for entry in self.table.live() {
+        for entry in self.operations.iter() {
             if !matches!(entry.state, State::Refused(_)) {
-                attempt::release_buffers(&mut self.arena, &entry.op);
+                entry.op.for_each_segment(|segment| self.arena.release(segment.buffer));
             }
         }
+    }
+}
+
+/// The buffers that multishot receives fill, where no kernel picks them: equal ones in one block of memory.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    memory: Box<[u8]>,
+    buffer_bytes: usize,
+    /// How many bytes each buffer was filled with.
+    filled: Box<[u32]>,
+    free: Vec<u16>,
+}
+
+impl Pool {
+    pub(super) fn new(count: u16, buffer_bytes: u32) -> Self {
+        Self {
+            memory: vec![0; usize::from(count) * buffer_bytes as usize].into_boxed_slice(),
+            buffer_bytes: buffer_bytes as usize,
+            filled: vec![0; usize::from(count)].into_boxed_slice(),
+            free: (0..count).rev().collect(),
+        }
+    }
+
+    /// The buffer that is filled next, if one is free.
+    pub(super) fn candidate(&mut self) -> Option<&mut [u8]> {
+        let index = usize::from(*self.free.last()?);
+        Some(&mut self.memory[index * self.buffer_bytes..][..self.buffer_bytes])
+    }
+
+    /// Gives out the candidate, filled with `len` bytes.
+    ///
+    /// # Panics
+    /// When there is no candidate.
+    pub(super) fn give_out(&mut self, len: u32) -> PoolBuffer {
+        let index = self.free.pop().expect("the candidate was just filled");
+        self.filled[usize::from(index)] = len;
+        PoolBuffer(index)
+    }
+
+    pub(super) fn bytes(&self, buffer: &PoolBuffer) -> &[u8] {
+        let index = usize::from(buffer.0);
+        &self.memory[index * self.buffer_bytes..][..self.filled[index] as usize]
+    }
+
+    pub(super) fn recycle(&mut self, buffer: PoolBuffer) {
+        debug_assert!(!self.free.contains(&buffer.0), "recycled twice");
+        self.free.push(buffer.0);
     }
 }

@@ -50,7 +50,7 @@ mod net;
 mod tests;
 mod wire;
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
@@ -60,13 +60,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
-use super::nonblocking::{Calls, Core, Direction, Lane, Until};
-use super::{
+use crate::clock::SimulatedClock;
+use crate::io::Direction;
+use crate::nonblocking::{Core, Lane, Pool, Socket, Until};
+use crate::{
     Backend, BufferId, Capabilities, Completion, DatagramFrom, Driver, DriverError, Op, OpError,
     PoolBuffer, SocketId, SocketOption, SocketSpec, Token, Wait, Wake, Waker,
 };
-use crate::clock::SimulatedClock;
-use net::{State, Waiter};
+use net::State;
 use tare_units::{Instant, Nanos};
 use wire::Key;
 
@@ -104,20 +105,19 @@ pub struct SimNet(Rc<RefCell<State>>);
 
 impl SimNet {
     /// An empty net on `clock`.
-    #[must_use]
     pub fn new(config: SimConfig, clock: SimulatedClock) -> Self {
         Self(Rc::new(RefCell::new(State::new(config, clock))))
     }
 
     /// A new party of this net.
-    #[must_use]
     pub fn driver(&self) -> SimDriver {
         let mut state = self.0.borrow_mut();
         let zero_copy = state.config.zero_copy;
-        state.waiters.push(Some(Waiter::default()));
+        state.waiters.push(None);
         let party = state.waiters.len() - 1;
         SimDriver {
-            core: Core::new(SimCalls(self.clone())),
+            core: Core::new(),
+            net: self.clone(),
             party,
             wake: Arc::new(SimWake(AtomicBool::new(false))),
             seen: u64::MAX,
@@ -143,20 +143,17 @@ impl SimNet {
     }
 
     /// Sockets that exist, at whichever end.
-    #[must_use]
     pub fn sockets(&self) -> usize {
         self.0.borrow().sockets()
     }
 
     /// When something happens next: an arrival, or the deadline with which a driver last waited in vain.
     /// `None`: nothing ever will by itself. To be asked after every party had its turn at the present instant.
-    #[must_use]
     pub fn next_event(&self) -> Option<Instant> {
         let state = self.0.borrow();
         let now = state.now();
         // What was due by now has been seen by its party already, if that still takes turns.
-        let waits = state.waiters.iter().flatten();
-        let waits = waits.filter_map(|w| w.until).filter(|until| *until > now);
+        let waits = state.waiters.iter().flatten().copied().filter(|until| *until > now);
         waits.chain(state.next_arrival()).min()
     }
 }
@@ -178,89 +175,71 @@ impl Drop for SimSocket {
     }
 }
 
-#[derive(Debug)]
-struct SimCalls(SimNet);
-
-impl SimCalls {
-    fn state(&mut self) -> std::cell::RefMut<'_, State> {
-        self.0.0.borrow_mut()
+impl SimSocket {
+    fn state(&self) -> RefMut<'_, State> {
+        self.net.0.borrow_mut()
     }
 }
 
-impl Calls for SimCalls {
-    type Socket = SimSocket;
-
-    fn accept(&mut self, listener: &SimSocket) -> Result<SimSocket, Errno> {
-        let key = self.state().accept(listener.key)?;
-        Ok(SimSocket { net: self.0.clone(), key, handles: Rc::default() })
+impl Socket for SimSocket {
+    fn accept(&self) -> Result<Self, Errno> {
+        let key = self.state().accept(self.key)?;
+        Ok(Self { net: self.net.clone(), key, handles: Rc::default() })
     }
 
-    fn connect(&mut self, socket: &SimSocket, to: SocketAddr) -> Result<(), Errno> {
-        self.state().connect(socket.key, to)
+    fn connect(&self, to: SocketAddr) -> Result<(), Errno> {
+        self.state().connect(self.key, to)
     }
 
-    fn send(&mut self, socket: &SimSocket, bytes: &[u8]) -> Result<usize, Errno> {
-        self.state().send(socket.key, &[bytes])
+    fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.state().send(self.key, &[bytes])
     }
 
-    fn send_vectored(
-        &mut self,
-        socket: &SimSocket,
-        ranges: &[IoSlice<'_>],
-    ) -> Result<usize, Errno> {
+    fn send_vectored(&self, ranges: &[IoSlice<'_>]) -> Result<usize, Errno> {
         let ranges: Vec<&[u8]> = ranges.iter().map(|range| &**range).collect();
-        self.state().send(socket.key, &ranges)
+        self.state().send(self.key, &ranges)
     }
 
     fn send_to(
-        &mut self,
-        socket: &SimSocket,
+        &self,
         bytes: &[u8],
         to: SocketAddr,
         source: Option<IpAddr>,
     ) -> Result<usize, Errno> {
-        self.state().send_datagram(socket.key, bytes, to, source)
+        self.state().send_datagram(self.key, bytes, to, source)
     }
 
-    fn receive(&mut self, socket: &SimSocket, into: &mut [u8]) -> Result<usize, Errno> {
-        self.state().receive(socket.key, into)
+    fn receive(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        self.state().receive(self.key, into)
     }
 
-    fn discard(&mut self, socket: &SimSocket, len: u32) -> Result<usize, Errno> {
-        self.state().discard(socket.key, len as usize)
+    fn discard(&self, len: u32) -> Result<usize, Errno> {
+        self.state().discard(self.key, len as usize)
     }
 
-    fn peek(&mut self, socket: &SimSocket) -> Result<usize, Errno> {
-        self.state().peek(socket.key)
+    fn peek(&self) -> Result<usize, Errno> {
+        self.state().peek(self.key)
     }
 
-    fn receive_from(
-        &mut self,
-        socket: &SimSocket,
-        into: &mut [u8],
-    ) -> Result<(usize, DatagramFrom, bool), Errno> {
-        self.state().receive_datagram(socket.key, into)
+    fn receive_from(&self, into: &mut [u8]) -> Result<(usize, DatagramFrom, bool), Errno> {
+        self.state().receive_datagram(self.key, into)
     }
 
-    fn receive_stamped(
-        &mut self,
-        socket: &SimSocket,
-        into: &mut [u8],
-    ) -> Result<(usize, Option<Nanos>), Errno> {
+    fn receive_stamped(&self, into: &mut [u8]) -> Result<(usize, Option<Nanos>), Errno> {
         let mut state = self.state();
-        let len = state.receive(socket.key, into)?;
-        Ok((len, state.arrived(socket.key).filter(|_| len > 0)))
+        let len = state.receive(self.key, into)?;
+        Ok((len, state.arrived(self.key).filter(|_| len > 0)))
     }
 
-    fn half_close(&mut self, socket: &SimSocket) -> Result<(), Errno> {
-        self.state().half_close(socket.key)
+    fn half_close(&self) -> Result<(), Errno> {
+        self.state().half_close(self.key)
     }
 
-    fn is_stream(&self, socket: &SimSocket) -> bool {
-        self.0.0.borrow().is_stream(socket.key)
+    fn is_stream(&self) -> bool {
+        self.state().is_stream(self.key)
     }
 
-    fn is_watched(&self, _: &SimSocket, _: Direction) -> bool {
+    fn is_watched(&self, _: Direction) -> bool {
         // Everything is attempted in every turn before which anything has changed.
         true
     }
@@ -278,7 +257,8 @@ impl Wake for SimWake {
 /// One party of a [`SimNet`].
 #[derive(Debug)]
 pub struct SimDriver {
-    core: Core<SimCalls>,
+    core: Core<SimSocket>,
+    net: SimNet,
     party: usize,
     wake: Arc<SimWake>,
     /// [`State::changes`] when what is parked was last attempted.
@@ -288,7 +268,7 @@ pub struct SimDriver {
 
 impl Drop for SimDriver {
     fn drop(&mut self) {
-        self.core.calls.state().waiters[self.party] = None;
+        self.net.0.borrow_mut().waiters[self.party] = None;
     }
 }
 
@@ -305,10 +285,10 @@ impl Driver for SimDriver {
         wait: Wait,
         done: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        self.core.calls.state().deliver();
+        self.net.0.borrow_mut().deliver();
         self.core.begin_turn();
         // Where nothing has changed, what could not be done then cannot be done now.
-        let changes = self.core.calls.state().changes;
+        let changes = self.net.0.borrow_mut().changes;
         if std::mem::replace(&mut self.seen, changes) != changes {
             self.core.attempt_lane(Lane::Receives, Until::Dry);
             self.core.attempt_lane(Lane::Others, Until::Dry);
@@ -321,7 +301,7 @@ impl Driver for SimDriver {
                 (waits && deadline != Instant::FAR_FUTURE).then_some(deadline)
             }
         };
-        self.core.calls.state().waiters[self.party] = Some(Waiter { until: deadline });
+        self.net.0.borrow_mut().waiters[self.party] = deadline;
         self.core.deliver(done);
         Ok(())
     }
@@ -331,15 +311,14 @@ impl Driver for SimDriver {
     }
 
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError> {
-        let key = self.core.calls.state().open(spec)?;
-        let net = self.core.calls.0.clone();
+        let key = self.net.0.borrow_mut().open(spec)?;
+        let net = self.net.clone();
         let handles = Rc::default();
         self.core.insert(SimSocket { net, key, handles })
     }
 
     fn adopt(&mut self, socket: SimSocket) -> Result<SocketId, OpError> {
-        let ours = &self.core.calls.0;
-        assert!(Rc::ptr_eq(&ours.0, &socket.net.0), "a socket of another net");
+        assert!(Rc::ptr_eq(&self.net.0, &socket.net.0), "a socket of another net");
         self.core.insert(socket)
     }
 
@@ -357,12 +336,12 @@ impl Driver for SimDriver {
 
     fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
         let key = self.core.socket(socket)?.key;
-        self.core.calls.0.0.borrow().local_addr(key)
+        self.net.0.borrow().local_addr(key)
     }
 
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
         let key = self.core.socket(socket)?.key;
-        self.core.calls.0.0.borrow().peer_addr(key)
+        self.net.0.borrow().peer_addr(key)
     }
 
     fn descriptor(&self, _: SocketId) -> Option<BorrowedFd<'_>> {
@@ -371,29 +350,24 @@ impl Driver for SimDriver {
 
     fn kernel_bytes(&self, socket: SocketId) -> Option<u64> {
         let key = self.core.socket(socket)?.key;
-        Some(self.core.calls.0.0.borrow().unread_by_peer(key) as u64)
+        Some(self.net.0.borrow().unread_by_peer(key) as u64)
     }
 
     fn set_option(&mut self, socket: SocketId, option: &SocketOption) -> Result<(), OpError> {
         let key = self.core.socket(socket).ok_or(OpError::BadSocket)?.key;
+        let mut state = self.net.0.borrow_mut();
         match option {
-            SocketOption::ReceiveLowWater(bytes) => {
-                let mut state = self.core.calls.state();
-                state.set_low_water(key, *bytes as usize);
-                Ok(())
-            }
-            SocketOption::ResetOnClose => {
-                self.core.calls.state().reset_on_close(key);
-                Ok(())
-            }
+            SocketOption::ReceiveLowWater(bytes) => state.set_low_water(key, *bytes as usize),
+            SocketOption::ResetOnClose => state.reset_on_close(key),
             SocketOption::Segmentation(_) | SocketOption::Coalescing(_) => {
-                Err(OpError::NotSupported)
+                return Err(OpError::NotSupported);
             }
             SocketOption::Congestion(name) if !CONGESTION_CONTROLS.contains(&name.as_str()) => {
-                Err(OpError::NotFound)
+                return Err(OpError::NotFound);
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
     fn allocate(&mut self, len: usize) -> Result<BufferId, DriverError> {
@@ -401,30 +375,30 @@ impl Driver for SimDriver {
     }
 
     fn free(&mut self, buffer: BufferId) {
-        self.core.free(buffer);
+        self.core.arena.free(buffer);
     }
 
     #[inline]
     fn buffer(&self, buffer: BufferId) -> &[u8] {
-        self.core.buffer(buffer)
+        self.core.arena.bytes(buffer)
     }
 
     #[inline]
     fn buffer_mut(&mut self, buffer: BufferId) -> &mut [u8] {
-        self.core.buffer_mut(buffer)
+        self.core.arena.bytes_mut(buffer)
     }
 
     fn provide_pool(&mut self, count: u16, len: u32) -> Result<(), DriverError> {
-        self.core.provide_pool(count, len);
+        self.core.pool = Pool::new(count, len);
         Ok(())
     }
 
     fn pool_bytes(&self, buffer: &PoolBuffer) -> &[u8] {
-        self.core.pool_bytes(buffer)
+        self.core.pool.bytes(buffer)
     }
 
     fn recycle(&mut self, buffer: PoolBuffer) {
-        self.core.recycle(buffer);
+        self.core.pool.recycle(buffer);
     }
 
     fn waker(&self) -> Waker {

@@ -3,12 +3,11 @@
 //! The C library's fixed set of CPUs, which `core_affinity` and `nix` use, ends at CPU 1023; Linux does not. So
 //! `core_affinity` pins to those that it can name, and the kernel's mask is read, and set for the others, at its full length.
 
-use std::fmt::Write as _;
-
 use core_affinity::{CoreId, set_for_current};
 use nix::errno::Errno;
 
 use crate::io::OpError;
+use tare_units::CpuList;
 use tare_units::limits::CPUS_MAX;
 
 /// The kernel's mask of CPUs, a bit each.
@@ -21,7 +20,6 @@ const fn bit_of(cpu: u32) -> (usize, libc::c_ulong) {
 }
 
 /// The CPUs that the calling thread may run on, ascending; empty where the kernel does not tell.
-#[must_use]
 pub fn allowed_cpus() -> Vec<u32> {
     let mut mask: Mask = [0; _];
     // SAFETY: the pointer and the length are those of `mask`, which lives and is not otherwise used until the call returns;
@@ -75,22 +73,11 @@ fn pin_by_mask(cpu: u32) -> bool {
 }
 
 /// Prints CPUs the way the kernel does: ascending, with runs shortened: `0-3,6`.
-#[must_use]
 pub fn format_cpus(cpus: &[u32]) -> String {
     let mut cpus = cpus.to_vec();
     cpus.sort_unstable();
     cpus.dedup();
-    let mut text = String::new();
-    for run in cpus.chunk_by(|a, b| a + 1 == *b) {
-        if !text.is_empty() {
-            text.push(',');
-        }
-        let (first, last) = (run[0], run[run.len() - 1]);
-        let written =
-            if first == last { write!(text, "{first}") } else { write!(text, "{first}-{last}") };
-        written.expect("writing to a string cannot fail");
-    }
-    text
+    CpuList(cpus).to_string()
 }
 
 #[cfg(test)]

@@ -46,14 +46,14 @@ impl Drop for Block {
 
 /// Blocks by [`BufferId`]; ids of freed blocks are reused.
 #[derive(Debug, Default)]
-pub struct Arena {
+pub(crate) struct Arena {
     blocks: Vec<Option<Block>>,
     vacant: Vec<u32>,
 }
 
 impl Arena {
     /// Allocates a zeroed block of `len` bytes; `None` when ids have run out.
-    pub fn allocate(&mut self, len: usize) -> Option<BufferId> {
+    pub(crate) fn allocate(&mut self, len: usize) -> Option<BufferId> {
         let block = Some(Block::new(len));
         if let Some(index) = self.vacant.pop() {
             self.blocks[index as usize] = block;
@@ -65,7 +65,7 @@ impl Arena {
     }
 
     /// Frees a block, at once or at the end of its last loan.
-    pub fn free(&mut self, id: BufferId) {
+    pub(crate) fn free(&mut self, id: BufferId) {
         let block = self.block_mut(id);
         if block.loan == Loan::None {
             self.blocks[id.0 as usize] = None;
@@ -75,13 +75,8 @@ impl Arena {
         }
     }
 
-    /// The bytes of a block.
-    ///
-    /// # Panics
-    /// While it is lent for writing, or when the id was freed.
     #[inline]
-    #[must_use]
-    pub fn bytes(&self, id: BufferId) -> &[u8] {
+    pub(crate) fn bytes(&self, id: BufferId) -> &[u8] {
         let block = self.block(id);
         assert!(
             !matches!(block.loan, Loan::Exclusive | Loan::Held),
@@ -95,11 +90,8 @@ impl Arena {
     }
 
     /// The bytes of a block, to be written.
-    ///
-    /// # Panics
-    /// While it is lent, or when the id was freed.
     #[inline]
-    pub fn bytes_mut(&mut self, id: BufferId) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self, id: BufferId) -> &mut [u8] {
         let block = self.block_mut(id);
         assert!(block.loan == Loan::None, "buffer {} is lent", id.0);
         // SAFETY: as in `bytes`, and no loan of either kind is out (just checked), so nobody else reads or
@@ -110,11 +102,8 @@ impl Arena {
     /// Lends a range for reading and gives its address. Ends with [`Arena::release`].
     ///
     /// The address stays valid, and the bytes unchanged, until the loan is released.
-    ///
-    /// # Panics
-    /// When the range does not fit, or the block is lent for writing.
     #[inline]
-    pub fn lend_shared(&mut self, segment: Segment) -> *const u8 {
+    pub(crate) fn lend_shared(&mut self, segment: Segment) -> *const u8 {
         let block = self.block_mut(segment.buffer);
         block.loan = match block.loan {
             Loan::None => Loan::Shared(1),
@@ -129,11 +118,8 @@ impl Arena {
     /// Lends a range for writing and gives its address. Ends with [`Arena::release`].
     ///
     /// The address stays valid, and the bytes untouched by Rust, until the loan is released.
-    ///
-    /// # Panics
-    /// When the range does not fit, or the block is lent already.
     #[inline]
-    pub fn lend_exclusive(&mut self, segment: Segment) -> *mut u8 {
+    pub(crate) fn lend_exclusive(&mut self, segment: Segment) -> *mut u8 {
         let block = self.block_mut(segment.buffer);
         assert!(block.loan == Loan::None, "buffer {} is lent already", segment.buffer.0);
         block.loan = Loan::Exclusive;
@@ -142,21 +128,15 @@ impl Arena {
 
     /// Lends a range for writing to a driver that has no kernel behind it (epoll, sim): no address leaves
     /// the arena. Ends with [`Arena::release`].
-    ///
-    /// # Panics
-    /// When the range does not fit, or the block is lent already.
     #[inline]
-    pub fn hold_exclusive(&mut self, segment: Segment) {
+    pub(crate) fn hold_exclusive(&mut self, segment: Segment) {
         let _ = self.lend_exclusive(segment);
         self.block_mut(segment.buffer).loan = Loan::Held;
     }
 
     /// The bytes of a range that is held for writing.
-    ///
-    /// # Panics
-    /// When it is not held, or the range does not fit.
     #[inline]
-    pub fn held_bytes_mut(&mut self, segment: Segment) -> &mut [u8] {
+    pub(crate) fn held_bytes_mut(&mut self, segment: Segment) -> &mut [u8] {
         let block = self.block_mut(segment.buffer);
         assert!(block.loan == Loan::Held, "buffer {} is not held by a receive", segment.buffer.0);
         // SAFETY: as in `bytes_mut`: the loan is one of `hold_exclusive`, which gives its address to nobody
@@ -165,9 +145,8 @@ impl Arena {
         &mut bytes[segment.start as usize..][..segment.len as usize]
     }
 
-    /// Ends one loan.
     #[inline]
-    pub fn release(&mut self, id: BufferId) {
+    pub(crate) fn release(&mut self, id: BufferId) {
         let block = self.block_mut(id);
         block.loan = match block.loan {
             Loan::Shared(n) if n > 1 => Loan::Shared(n - 1),
@@ -182,8 +161,7 @@ impl Arena {
 
     /// The bytes of a range that a driver without a kernel loan (epoll, sim) holds for reading.
     #[inline]
-    #[must_use]
-    pub fn lent_bytes(&self, segment: Segment) -> &[u8] {
+    pub(crate) fn lent_bytes(&self, segment: Segment) -> &[u8] {
         let block = self.block(segment.buffer);
         assert!(
             matches!(block.loan, Loan::Shared(_)),
@@ -193,12 +171,6 @@ impl Arena {
         // SAFETY: as in `bytes`: the loan is shared, so nobody writes while the reference lives.
         let bytes = unsafe { block.data.as_ref() };
         &bytes[segment.start as usize..][..segment.len as usize]
-    }
-
-    /// Whether any loan is out.
-    #[must_use]
-    pub fn any_lent(&self) -> bool {
-        self.blocks.iter().flatten().any(|b| b.loan != Loan::None)
     }
 
     #[inline]
@@ -245,6 +217,10 @@ mod tests {
         Segment { buffer, start, len }
     }
 
+    fn any_lent(arena: &Arena) -> bool {
+        arena.blocks.iter().flatten().any(|b| b.loan != Loan::None)
+    }
+
     #[test]
     fn a_freed_block_is_reused_only_after_its_loan() {
         let mut arena = Arena::default();
@@ -269,7 +245,7 @@ mod tests {
         arena.release(a);
         arena.release(a);
         arena.bytes_mut(a)[0] = b'T';
-        assert!(!arena.any_lent());
+        assert!(!any_lent(&arena));
     }
 
     #[test]
@@ -278,7 +254,7 @@ mod tests {
         let a = arena.allocate(4).unwrap();
         arena.hold_exclusive(segment(a, 1, 2));
         arena.held_bytes_mut(segment(a, 1, 2)).copy_from_slice(b"ar");
-        assert!(arena.any_lent());
+        assert!(any_lent(&arena));
         arena.release(a);
         assert_eq!(arena.bytes(a), b"\0ar\0");
     }

@@ -59,7 +59,6 @@ pub struct Rings {
 
 /// The offloads of `device` that are on, of `tso`, `gso`, `gro`, `rx-checksum`, `tx-checksum`, `sg`, in the calling
 /// thread's network namespace. Empty where the device is not there or does not tell.
-#[must_use]
 pub fn offloads(device: &str) -> Vec<String> {
     let on = |command| ethtool::<VALUE_WORDS>(device, command).is_some_and(|[_, on]| on != 0);
     OFFLOADS
@@ -70,14 +69,12 @@ pub fn offloads(device: &str) -> Vec<String> {
 }
 
 /// Whether `device` merges packets before the kernel sees them (LRO); absent where it does not tell.
-#[must_use]
 pub fn large_receive_offload(device: &str) -> Option<bool> {
     let [_, flags] = ethtool::<VALUE_WORDS>(device, GET_FLAGS)?;
     Some(flags & FLAG_LRO != 0)
 }
 
 /// How `device` holds back its interrupts; absent where there is nothing to hold back, or its driver does not tell.
-#[must_use]
 pub fn coalescing(device: &str) -> Option<Coalescing> {
     let words = ethtool::<COALESCE_WORDS>(device, GET_COALESCE)?;
     // In the order of the structure: command, then four of the receiving side, four of the sending one, the interval
@@ -92,7 +89,6 @@ pub fn coalescing(device: &str) -> Option<Coalescing> {
 }
 
 /// The rings of `device`; absent where it has none, or its driver does not tell.
-#[must_use]
 pub fn rings(device: &str) -> Option<Rings> {
     // Command, the four largest sizes (rx, mini, jumbo, tx), the four that are set.
     let words = ethtool::<RINGS_WORDS>(device, GET_RINGS)?;

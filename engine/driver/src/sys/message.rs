@@ -52,7 +52,6 @@ impl Message {
         }
     }
 
-    /// Stores an address.
     pub(super) fn address(&mut self, to: SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
         self.address = SockaddrStorage::from(to);
         (self.address.as_ptr(), self.address.len())
@@ -90,12 +89,10 @@ impl Message {
 
     /// A header for receiving one datagram with its addresses.
     pub(super) fn receive_from(&mut self, range: (*mut u8, usize)) {
-        self.vectored(std::iter::once((range.0.cast_const(), range.1)));
+        self.receive_stamped(range);
         self.header.msg_name = (&raw mut self.address).cast();
         self.header.msg_namelen = size_of::<SockaddrStorage>() as libc::socklen_t;
         self.address = SockaddrStorage::from(NO_ADDRESS);
-        self.set_control(CONTROL_BYTES);
-        self.header.msg_flags = 0;
     }
 
     /// A header for receiving from a stream with the stamp of the arrival.

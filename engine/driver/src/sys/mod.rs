@@ -4,17 +4,17 @@
 //! offers to the rest of the engine is safe.
 
 pub mod affinity;
-pub mod arena;
+pub(crate) mod arena;
+#[cfg(any(test, feature = "benches"))]
 #[doc(hidden)]
-pub mod bulk;
+pub mod benches;
 pub mod device;
-pub mod flight;
+pub(crate) mod flight;
 mod message;
 pub mod option;
 mod pool;
 pub mod random;
-pub mod realtime;
 mod ring;
 pub mod rlimit;
 pub mod socket;
-pub mod tcp_info;
+pub(crate) mod tcp_info;

@@ -4,12 +4,21 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 
-use nix::errno::Errno;
 use nix::sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt};
+use nix::{setsockopt_impl, sockopt_impl};
 
 use super::socket::{self, is_ipv6, peer_addr};
 use crate::io::{OpError, SocketOption, SocketSpec};
 use tare_units::path::PathMtu;
+
+sockopt_impl!(
+    /// `SO_RCVLOWAT`, which nix does not have.
+    ReceiveLowWater, SetOnly, libc::SOL_SOCKET, libc::SO_RCVLOWAT, libc::c_int
+);
+sockopt_impl!(
+    /// `TCP_NOTSENT_LOWAT`, which nix does not have.
+    UnsentLowWater, SetOnly, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, libc::c_int
+);
 
 /// Sets an option.
 ///
@@ -33,12 +42,8 @@ pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
         }
         SocketOption::SendBuffer(bytes) => put(fd, sockopt::SndBuf, &(*bytes as usize)),
         SocketOption::ReceiveBuffer(bytes) => put(fd, sockopt::RcvBuf, &(*bytes as usize)),
-        SocketOption::ReceiveLowWater(bytes) => {
-            put_number(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, *bytes)
-        }
-        SocketOption::UnsentLowWater(bytes) => {
-            put_number(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, *bytes)
-        }
+        SocketOption::ReceiveLowWater(bytes) => put(fd, ReceiveLowWater, &int(*bytes)),
+        SocketOption::UnsentLowWater(bytes) => put(fd, UnsentLowWater, &int(*bytes)),
         SocketOption::ResetOnClose => {
             let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
             put(fd, sockopt::Linger, &at_once)
@@ -49,57 +54,75 @@ pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
     }
 }
 
+fn int(bytes: u32) -> libc::c_int {
+    libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX)
+}
+
 fn put<O: SetSockOpt>(fd: BorrowedFd<'_>, option: O, value: &O::Val) -> Result<(), OpError> {
     setsockopt(&fd, option, value).map_err(|errno| ("setsockopt", errno).into())
 }
 
-/// An option that nix does not have, and whose value is one `int`.
-fn put_number(fd: BorrowedFd<'_>, level: i32, name: i32, bytes: u32) -> Result<(), OpError> {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the kernel reads one `int` from `bytes`, which is borrowed for the call, and whose size it is told.
-    let answer = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            (&raw const bytes).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    match Errno::result(answer) {
-        Ok(_) => Ok(()),
-        Err(errno) => Err(("setsockopt", errno).into()),
-    }
-}
-
-/// The effective sizes of the send and the receive buffer, bytes as the kernel counts them: twice what was asked for.
-#[must_use]
-pub fn buffers(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
+pub(crate) fn buffers(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
     let send = getsockopt(&fd, sockopt::SndBuf).ok()?;
     let receive = getsockopt(&fd, sockopt::RcvBuf).ok()?;
     Some((u32::try_from(send).ok()?, u32::try_from(receive).ok()?))
 }
 
-/// The path's MTU of a connected datagram socket.
-#[must_use]
-pub fn path_mtu(fd: BorrowedFd<'_>) -> Option<PathMtu> {
+pub(crate) fn path_mtu(fd: BorrowedFd<'_>) -> Option<PathMtu> {
     let peer = peer_addr(fd)?;
     let is_ipv6 = peer.is_ipv6() && !peer.ip().to_canonical().is_ipv4();
-    let mut mtu = [0];
-    let length = if is_ipv6 {
-        get_numbers(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU, &mut mtu)
+    let [bytes] = if is_ipv6 {
+        get_numbers(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU)?
     } else {
-        get_numbers(fd, libc::IPPROTO_IP, libc::IP_MTU, &mut mtu)
+        get_numbers(fd, libc::IPPROTO_IP, libc::IP_MTU)?
     };
-    (length? == 1).then_some(PathMtu { bytes: mtu[0], is_ipv6 })
+    Some(PathMtu { bytes, is_ipv6 })
 }
 
 /// The path's MTU for datagrams to an address, as a socket that is opened and connected for the question is told.
-#[must_use]
 pub fn path_mtu_to(to: SocketAddr) -> Option<PathMtu> {
     let fd = socket::open(&SocketSpec::datagram_to(to)).ok()?;
     socket::connect(fd.as_fd(), to).ok()?;
     path_mtu(fd.as_fd())
+}
+
+pub(crate) fn receive_overflows(fd: BorrowedFd<'_>) -> Option<u64> {
+    memory_info(fd).map(|numbers| u64::from(numbers[MEMINFO_DROPS]))
+}
+
+/// An option of `N` 32-bit numbers that nix does not have; `None` also where the kernel gives fewer of them.
+fn get_numbers<const N: usize>(fd: BorrowedFd<'_>, level: i32, name: i32) -> Option<[u32; N]> {
+    let mut numbers = [0; N];
+    let mut length = size_of::<[u32; N]>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `numbers`, which is borrowed for the call and so long, and the
+    // new length to `length`, which is borrowed likewise; every bit pattern is a number.
+    let answer = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, numbers.as_mut_ptr().cast(), &raw mut length)
+    };
+    (answer == 0 && length as usize == size_of::<[u32; N]>()).then_some(numbers)
+}
+
+pub(crate) fn congestion(fd: BorrowedFd<'_>) -> Option<String> {
+    let name = getsockopt(&fd, sockopt::TcpCongestion).ok()?;
+    let name = name.into_string().ok()?;
+    Some(name.trim_end_matches('\0').to_owned())
+}
+
+/// Bytes that the kernel still has of what was sent (`SIOCOUTQ`): on a stream those that the far end has not
+/// acknowledged.
+pub(crate) fn send_queue_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int` to `bytes`, which is borrowed for the call. `SIOCOUTQ` of
+    // `linux/sockios.h` is another name of `TIOCOUTQ`.
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    (answer == 0).then(|| u64::try_from(bytes).ok()).flatten()
+}
+
+/// Memory that the kernel holds for a socket's queues, bytes, its own bookkeeping included.
+pub(crate) fn memory_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
+    let numbers = memory_info(fd)?;
+    let number = |index: libc::c_int| u64::from(numbers[index as usize]);
+    Some(number(libc::SK_MEMINFO_RMEM_ALLOC) + number(libc::SK_MEMINFO_WMEM_QUEUED))
 }
 
 /// `SO_MEMINFO` of `asm-generic/socket.h`.
@@ -108,58 +131,8 @@ const SO_MEMINFO: libc::c_int = 55;
 const MEMINFO_DROPS: usize = 8;
 const MEMINFO_COUNT: usize = MEMINFO_DROPS + 1;
 
-/// How often a datagram socket's receive buffer had no room.
-#[must_use]
-pub fn receive_overflows(fd: BorrowedFd<'_>) -> Option<u64> {
-    memory_info(fd).map(|numbers| u64::from(numbers[MEMINFO_DROPS]))
-}
-
-/// An option that nix does not have, of one or several 32-bit numbers: as many as fit into `numbers`. Returns how many
-/// the kernel gave.
-fn get_numbers(fd: BorrowedFd<'_>, level: i32, name: i32, numbers: &mut [u32]) -> Option<usize> {
-    let mut length = libc::socklen_t::try_from(size_of_val(numbers)).ok()?;
-    // SAFETY: the kernel writes at most `length` bytes to `numbers`, which is borrowed for the call and so long, and the
-    // new length to `length`, which is borrowed likewise; every bit pattern is a number.
-    let answer = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, numbers.as_mut_ptr().cast(), &raw mut length)
-    };
-    Errno::result(answer).ok()?;
-    Some(length as usize / size_of::<u32>())
-}
-
-/// The name of a TCP socket's congestion control.
-#[must_use]
-pub fn congestion(fd: BorrowedFd<'_>) -> Option<String> {
-    let name = getsockopt(&fd, sockopt::TcpCongestion).ok()?;
-    let name = name.into_string().ok()?;
-    Some(name.trim_end_matches('\0').to_owned())
-}
-
-/// Bytes that the kernel still has of what was sent (`SIOCOUTQ`): on a stream those that the far end has not
-/// acknowledged.
-#[must_use]
-pub fn send_queue_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the kernel writes one `int` to `bytes`, which is borrowed for the call. `SIOCOUTQ` of
-    // `linux/sockios.h` is another name of `TIOCOUTQ`.
-    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    Errno::result(answer).ok()?;
-    u64::try_from(bytes).ok()
-}
-
-/// Memory that the kernel holds for a socket's queues, bytes, its own bookkeeping included.
-#[must_use]
-pub fn memory_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
-    let numbers = memory_info(fd)?;
-    let number = |index: libc::c_int| u64::from(numbers[index as usize]);
-    Some(number(libc::SK_MEMINFO_RMEM_ALLOC) + number(libc::SK_MEMINFO_WMEM_QUEUED))
-}
-
-/// `SO_MEMINFO` of a socket, whole.
 fn memory_info(fd: BorrowedFd<'_>) -> Option<[u32; MEMINFO_COUNT]> {
-    let mut numbers = [0; MEMINFO_COUNT];
-    let length = get_numbers(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut numbers)?;
-    (length == MEMINFO_COUNT).then_some(numbers)
+    get_numbers(fd, libc::SOL_SOCKET, SO_MEMINFO)
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
-use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::cqueue::CompletionQueue;
+use io_uring::squeue::{Entry, Flags, SubmissionQueue};
+use io_uring::types::{Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, Submitter, cqueue, opcode, types};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
@@ -33,7 +34,6 @@ struct SetupFlags {
     submit_all: bool,
 }
 
-/// Takes something out of the flags.
 type GiveUp = fn(&mut SetupFlags);
 
 /// Steps down from the best setup: what to give up, and the report's words for it. Cumulative.
@@ -138,7 +138,7 @@ impl Target {
 
 /// How an enter that waited came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entered {
+pub(crate) enum Entered {
     /// With what was waited for; or, where something was submitted by the same call, perhaps without.
     Done,
     /// At the deadline.
@@ -164,10 +164,8 @@ pub(super) struct Ring {
 impl Ring {
     /// Sets up a ring for this thread, with the step downs that it took, in words.
     pub(super) fn new() -> Result<(Self, Vec<String>), DriverError> {
-        let (ring, mut step_downs) = descend(build).map_err(|e| {
-            let source = OpError::from(("io_uring_setup", &e));
-            DriverError::Resources { what: "io_uring_setup", source }
-        })?;
+        let (ring, mut step_downs) = descend(build)
+            .map_err(|e| DriverError::resources("io_uring_setup", "io_uring_setup", &e))?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
         // SAFETY: the pointer comes from a box that is turned back only in `Ring::drop`, after the last use
         // of the submitter, which is the only holder of this reference; nothing takes a `&mut` to the ring.
@@ -199,7 +197,9 @@ impl Ring {
 
     fn check_operations(&self) -> Result<(), DriverError> {
         let mut probe = Probe::new();
-        self.submitter.register_probe(&mut probe).map_err(|e| call("io_uring_register", &e))?;
+        self.submitter
+            .register_probe(&mut probe)
+            .map_err(|e| DriverError::call("io_uring_register", &e))?;
         for (code, what) in NEEDED {
             if !probe.is_supported(code) {
                 return Err(DriverError::Resources { what, source: OpError::NotSupported });
@@ -224,12 +224,8 @@ impl Ring {
             return Ok(false);
         }
         let pair = || {
-            let pair =
-                socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
-            pair.map_err(|e| DriverError::Resources {
-                what: "socketpair",
-                source: OpError::from(("socketpair", e)),
-            })
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|e| DriverError::resources("socketpair", "socketpair", e))
         };
         let ((watched, _other), (closed, end)) = (pair()?, pair()?);
         self.update_file(0, watched.as_raw_fd())?;
@@ -316,10 +312,20 @@ impl Ring {
     }
 
     fn update_file(&self, index: u32, fd: RawFd) -> Result<(), DriverError> {
-        match self.submitter.register_files_update(index, &[fd]) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(call("io_uring_register", &e)),
-        }
+        let updated = self.submitter.register_files_update(index, &[fd]);
+        updated.map(drop).map_err(|e| DriverError::call("io_uring_register", &e))
+    }
+
+    #[inline]
+    fn submissions(&mut self) -> SubmissionQueue<'_> {
+        // SAFETY: the queue borrows `self` mutably, so it is the only one for as long as it lives.
+        unsafe { self.io().submission_shared() }
+    }
+
+    #[inline]
+    fn completions(&mut self) -> CompletionQueue<'_> {
+        // SAFETY: as in `submissions`; `overflows`, which borrows `self` too, has dropped its queue.
+        unsafe { self.io().completion_shared() }
     }
 
     /// Queues an entry, submitting what is queued first if there is no room.
@@ -329,18 +335,13 @@ impl Ring {
     /// until its last completion was reaped.
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: &Entry) -> Result<(), DriverError> {
-        // SAFETY: `&mut self`, and no other method keeps a queue: this is the only one for now.
-        let mut queue = unsafe { self.io().submission_shared() };
         // SAFETY: the caller's promise.
-        if unsafe { queue.push(entry) }.is_ok() {
+        if unsafe { self.submissions().push(entry) }.is_ok() {
             return Ok(());
         }
-        drop(queue);
         self.enter(0, None)?;
-        // SAFETY: as above; the first queue was dropped.
-        let mut queue = unsafe { self.io().submission_shared() };
         // SAFETY: the caller's promise.
-        let pushed = unsafe { queue.push(entry) };
+        let pushed = unsafe { self.submissions().push(entry) };
         pushed.map_err(|_| DriverError::Call { call: "io_uring_enter", source: OpError::NoMemory })
     }
 
@@ -362,30 +363,25 @@ impl Ring {
     ///
     /// # Safety
     /// The range stays valid until the ring's drop.
+    #[cfg(any(test, feature = "benches"))]
     pub(super) unsafe fn register_buffer(&self, range: libc::iovec) -> io::Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.submitter.register_buffers(&[range]) }
     }
 
-    /// Entries queued and not yet submitted.
     #[inline]
     pub(super) fn queued(&mut self) -> usize {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        unsafe { self.io().submission_shared() }.len()
+        self.submissions().len()
     }
 
-    /// Whether completions can be reaped.
     #[inline]
     pub(super) fn has_completions(&mut self) -> bool {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        !unsafe { self.io().completion_shared() }.is_empty()
+        !self.completions().is_empty()
     }
 
-    /// The next completion.
     #[inline]
     pub(super) fn reap(&mut self) -> Option<cqueue::Entry> {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        unsafe { self.io().completion_shared() }.next()
+        self.completions().next()
     }
 
     /// Completions that did not fit the queue and were kept by the kernel, at a price.
@@ -399,8 +395,7 @@ impl Ring {
     /// neither.
     #[inline]
     pub(super) fn poll(&mut self) -> Result<(), DriverError> {
-        // SAFETY: `&mut self`, and no other method keeps a queue.
-        let queue = unsafe { self.io().submission_shared() };
+        let queue = self.submissions();
         let (queued, pending) = (queue.len(), queue.taskrun() || queue.cq_overflow());
         drop(queue);
         if queued == 0 && !pending {
@@ -450,14 +445,14 @@ impl Ring {
             Err(e) => match e.raw_os_error() {
                 Some(libc::ETIME) => Ok(Entered::TimedOut),
                 Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(Entered::Interrupted),
-                _ => Err(call("io_uring_enter", &e)),
+                _ => Err(DriverError::call("io_uring_enter", &e)),
             },
         }
     }
 
-    /// Queues the cancellation of everything.
+    #[cfg(any(test, feature = "benches"))]
     pub(super) fn cancel_all(&mut self) -> Result<(), DriverError> {
-        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        let cancel = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
         // SAFETY: a cancellation names no memory.
         unsafe { self.push(&cancel.user_data(IGNORED)) }
     }
@@ -466,13 +461,8 @@ impl Ring {
 /// `IORING_SEND_ZC_REPORT_USAGE` of `linux/io_uring.h`, which the crate does not export.
 pub(super) const REPORT_USAGE: u16 = 1 << 3;
 
-/// Nanoseconds as the kernel takes them.
 pub(super) const fn timespec(ns: u64) -> Timespec {
     Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
-}
-
-fn call(call: &'static str, error: &io::Error) -> DriverError {
-    DriverError::Call { call, source: OpError::from((call, error)) }
 }
 
 impl Drop for Ring {

@@ -5,19 +5,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tare_units::error::{Error, Result};
 
 /// `RLIMIT_NOFILE`, soft; absent where the kernel does not tell.
-#[must_use]
 pub fn descriptors_limit() -> Option<u64> {
-    soft(Resource::RLIMIT_NOFILE)
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
 }
 
 /// `RLIMIT_MEMLOCK`, soft, bytes; absent where the kernel does not tell. Unlimited is `u64::MAX`.
-#[must_use]
 pub fn memlock_limit_bytes() -> Option<u64> {
-    soft(Resource::RLIMIT_MEMLOCK)
-}
-
-fn soft(resource: Resource) -> Option<u64> {
-    getrlimit(resource).ok().map(|(soft, _)| soft)
+    getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft)
 }
 
 /// Raises the soft limit on open descriptors to `needed`, where it is lower. Returns the limit that holds then.
@@ -31,14 +25,17 @@ pub fn ensure_descriptors(needed: u64) -> Result<u64> {
         return Ok(soft);
     }
     // The hard limit rises for privileged processes alone (CAP_SYS_RESOURCE).
-    if hard < needed && setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_err() {
-        return Err(too_small(needed, hard));
-    }
-    if hard < needed {
-        return Ok(needed);
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, needed, hard)
-        .map_err(|errno| Error::environment(format!("cannot raise RLIMIT_NOFILE: {errno}")))?;
+    setrlimit(Resource::RLIMIT_NOFILE, needed, needed.max(hard)).map_err(|errno| {
+        if needed <= hard {
+            return Error::environment(format!("cannot raise RLIMIT_NOFILE: {errno}"));
+        }
+        let message = format!(
+            "{needed} open descriptors are needed and only {hard} are allowed (RLIMIT_NOFILE)"
+        );
+        Error::environment(message).remedy(format!(
+            "as root: ulimit -Hn {needed}; for a container: docker run --ulimit nofile={needed}; or fewer connections"
+        ))
+    })?;
     Ok(needed)
 }
 
@@ -53,7 +50,6 @@ pub fn raise_descriptors(wanted: u64) {
 }
 
 /// `RLIMIT_NOFILE`, hard; absent where the kernel does not tell.
-#[must_use]
 pub fn descriptors_limit_hard() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard)
 }
@@ -71,15 +67,6 @@ pub fn separate_descriptors() -> nix::Result<()> {
     // is owned anywhere is closed under its owner: a thread calls this before it opens or is handed any.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
     nix::errno::Errno::result(result).map(drop)
-}
-
-fn too_small(needed: u64, hard: u64) -> Error {
-    Error::environment(format!(
-        "{needed} open descriptors are needed and only {hard} are allowed (RLIMIT_NOFILE)"
-    ))
-    .remedy(format!(
-        "as root: ulimit -Hn {needed}; for a container: docker run --ulimit nofile={needed}; or fewer connections"
-    ))
 }
 
 #[cfg(test)]

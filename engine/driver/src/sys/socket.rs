@@ -26,18 +26,12 @@ const BACKLOG: i32 = 4096;
 /// Opens, sets up and, where asked, binds and listens. Non-blocking, closed on exec.
 ///
 /// An IPv6 socket that is bound to the wildcard, or not at all, serves IPv4 too.
-///
-/// # Errors
-/// As `socket`, `setsockopt`, `bind` or `listen` answers.
-pub fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
+pub(crate) fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
     open_with(spec, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC)
 }
 
 /// As [`open`], but blocking: the ring takes a non-blocking descriptor at its word and gives `EAGAIN` instead of waiting.
-///
-/// # Errors
-/// As [`open`].
-pub fn open_blocking(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
+pub(crate) fn open_blocking(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
     open_with(spec, SockFlag::SOCK_CLOEXEC)
 }
 
@@ -96,17 +90,12 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
 }
 
 /// The name of a Unix socket in the abstract namespace, which is written with an `@` where the kernel has a zero byte.
-#[must_use]
 pub fn abstract_name(path: &Path) -> Option<&[u8]> {
     path.as_os_str().as_bytes().strip_prefix(b"@")
 }
 
 /// A stream socket that is connected to the Unix listener at `path`: non-blocking, closed on exec.
-///
-/// # Errors
-/// As `socket` or `connect` answers: [`OpError::TryAgain`] while the listener's queue is full, [`OpError::NameTooLong`]
-/// for a path of more than 107 bytes (`unix(7)`).
-pub fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
+pub(crate) fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
     let address = match abstract_name(path) {
         Some(name) => UnixAddr::new_abstract(name),
         None => UnixAddr::new(path),
@@ -120,18 +109,14 @@ pub fn connect_unix(path: &Path) -> Result<OwnedFd, OpError> {
 }
 
 /// Whether an accept or a receive would find something, an error included.
-#[must_use]
-pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let mut asked = [PollFd::new(fd, PollFlags::POLLIN)];
     // Where the kernel does not say, the call itself will.
     poll(&mut asked, PollTimeout::ZERO) != Ok(0)
 }
 
 /// Takes a connection off a listener: non-blocking, closed on exec.
-///
-/// # Errors
-/// As `accept4` answers, `EAGAIN` among them.
-pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let raw = sock::accept4(listener.as_raw_fd(), flags)?;
     // SAFETY: `accept4` succeeded, so `raw` is a descriptor it has just made; nobody else knows it.
@@ -141,19 +126,13 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// Starts a connection, or asks how the one in progress stands: `Ok` is connected; `EINPROGRESS` and
 /// `EALREADY` are not yet. On a datagram socket it sets the peer. `to` is in the socket's family (see
 /// [`for_family`]).
-///
-/// # Errors
-/// As `connect` answers.
-pub fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<(), Errno> {
+pub(crate) fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<(), Errno> {
     sock::connect(fd.as_raw_fd(), &SockaddrStorage::from(to))
 }
 
 /// Ends a TCP connection at once: what was not sent, or not acknowledged, is dropped, and the far end gets a reset. The
 /// kernel then lets go of the memory of zero-copy sends.
-///
-/// # Errors
-/// As `connect` answers.
-pub fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let nobody =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     // SAFETY: the kernel reads one `sockaddr` from `nobody`, which is borrowed for the call, and whose size it is told.
@@ -169,7 +148,7 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// Sends the end of a stream behind what is on its way, and has the kernel reset the connection where that is not
 /// acknowledged for `within`. One that is to be reset on its close is reset now.
-pub fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
+pub(crate) fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
     let resets = sock::getsockopt(&fd, sockopt::Linger)
         .is_ok_and(|linger| linger.l_onoff != 0 && linger.l_linger == 0);
     let bound = u32::try_from(within.0 / 1_000_000).unwrap_or(u32::MAX);
@@ -181,39 +160,28 @@ pub fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
     }
 }
 
-/// Whether the socket is a stream (or a listener for such), rather than datagrams.
-#[must_use]
-pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
     sock::getsockopt(&fd, sockopt::SockType) == Ok(SockType::Stream)
 }
 
-/// Whether the socket is of the IPv6 family.
-#[must_use]
-pub fn is_ipv6(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_ipv6(fd: BorrowedFd<'_>) -> bool {
     sock::getsockname::<SockaddrStorage>(fd.as_raw_fd())
         .is_ok_and(|address| address.as_sockaddr_in6().is_some())
 }
 
-/// The local address, where the socket is bound.
-#[must_use]
-pub fn local_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
+pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     let address: SockaddrStorage = sock::getsockname(fd.as_raw_fd()).ok()?;
     to_socket_addr(&address)
 }
 
-/// The far end's address, where there is one.
-#[must_use]
-pub fn peer_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
+pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     let address: SockaddrStorage = sock::getpeername(fd.as_raw_fd()).ok()?;
     to_socket_addr(&address)
 }
 
 /// Sends one datagram to `to`, which is in the socket's family (see [`for_family`]), from `source` where
 /// given. Allocates nothing.
-///
-/// # Errors
-/// As `sendmsg` answers, `EAGAIN` among them.
-pub fn send_to(
+pub(crate) fn send_to(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
     to: SocketAddr,
@@ -233,10 +201,7 @@ pub fn send_to(
 }
 
 /// Receives one datagram: the bytes stored, its addresses, and whether it was cut off. Allocates nothing.
-///
-/// # Errors
-/// As `recvmsg` answers, `EAGAIN` among them.
-pub fn receive_from(
+pub(crate) fn receive_from(
     fd: BorrowedFd<'_>,
     into: &mut [u8],
 ) -> Result<(usize, DatagramFrom, bool), Errno> {
@@ -252,10 +217,7 @@ pub fn receive_from(
 
 /// Receives from a stream: the bytes stored, and when they arrived, since the epoch, where the kernel stamps them.
 /// Allocates nothing.
-///
-/// # Errors
-/// As `recvmsg` answers, `EAGAIN` among them.
-pub fn receive_stamped(
+pub(crate) fn receive_stamped(
     fd: BorrowedFd<'_>,
     into: &mut [u8],
 ) -> Result<(usize, Option<Nanos>), Errno> {
@@ -281,8 +243,7 @@ pub fn discard(fd: BorrowedFd<'_>, len: u32) -> Result<usize, Errno> {
 }
 
 /// An IPv4-mapped address as the IPv4 address it means; any other as it is.
-#[must_use]
-pub const fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) const fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(ip) => SocketAddr::new(IpAddr::V4(ip), v6.port()),
@@ -293,8 +254,7 @@ pub const fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// `to` as a socket of that family takes it: an IPv6 socket reaches IPv4 by mapped addresses.
-#[must_use]
-pub const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
+pub(crate) const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
     match to {
         SocketAddr::V4(v4) if ipv6 => {
             SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0))

@@ -60,8 +60,7 @@ const _: () = assert!(
 );
 
 /// What TCP says of a connection; `None` where the socket is of another protocol.
-#[must_use]
-pub fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
     let mut raw = Raw::default();
     let mut len = size_of::<Raw>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `raw`, which is that long and borrowed for the call, and the

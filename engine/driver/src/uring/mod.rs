@@ -24,7 +24,6 @@
 //! port is left it fails with `EAGAIN`, which the ring takes for "not yet", and waits for what never comes.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,22 +31,19 @@ use std::sync::Arc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::SockRef;
 
-use super::{
+use crate::clock::{Clock, MonotonicClock};
+use crate::io::OPERATIONS_MAX;
+use crate::sys::flight::{Entered, File, InFlight};
+use crate::sys::socket;
+use crate::{
     Backend, BufferId, Capabilities, Completion, Driver, DriverError, Op, OpError, Outcome,
     PoolBuffer, SocketId, SocketKind, SocketSpec, Token, Wait, Wake, Waker,
 };
-use crate::limits::OPERATIONS_MAX;
-use crate::sys::flight::{File, InFlight};
-use crate::sys::socket;
 use tare_units::limits::{COMPLETIONS_PER_TURN, SOCKETS_MAX, SPIN_ATTEMPTS_MAX};
 use tare_units::{Instant, Nanos};
 
-mod land;
-mod ops;
+mod complete;
 mod start;
-mod wait;
-
-use ops::Side;
 
 /// Operations for which room is made at the start; more is made as more come.
 const ROOM: usize = 256;
@@ -56,16 +52,14 @@ const ROOM: usize = 256;
 const SPINNING: &str = "plain send and recv while at most 4 receives are pending, else the ring";
 const _: () = assert!(SPIN_ATTEMPTS_MAX == 4, "as the words say");
 
-/// A socket that the driver holds.
 #[derive(Debug)]
 struct Socket {
     /// There until the close is carried out.
     descriptor: Option<OwnedFd>,
     file: File,
     is_stream: bool,
-    /// The operation without a result yet in each direction.
-    receiving: Option<u32>,
-    sending: Option<u32>,
+    /// The operation without a result yet in each [`Direction`].
+    outstanding: [Option<u32>; 2],
     /// What ended a repeated send that had sent something; for the next operation in that direction.
     send_error: Option<OpError>,
     /// Zero-copy sends that have their result and not their notification.
@@ -79,16 +73,9 @@ struct Socket {
 }
 
 impl Socket {
-    const fn operation(&mut self, side: Side) -> &mut Option<u32> {
-        match side {
-            Side::Receive => &mut self.receiving,
-            Side::Send => &mut self.sending,
-        }
-    }
-
     /// An operation, other than the close, has no result yet.
     const fn is_busy(&self) -> bool {
-        self.receiving.is_some() || self.sending.is_some()
+        matches!(self.outstanding, [Some(_), _] | [_, Some(_)])
     }
 }
 
@@ -132,10 +119,8 @@ impl UringDriver {
     pub fn new() -> Result<Self, DriverError> {
         let (mut flights, step_downs) = InFlight::new()?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let waker = EventFd::from_flags(flags).map_err(|e| DriverError::Resources {
-            what: "eventfd",
-            source: OpError::from(("eventfd", e)),
-        })?;
+        let waker = EventFd::from_flags(flags)
+            .map_err(|e| DriverError::resources("eventfd", "eventfd", e))?;
         flights.arm_waker(&waker)?;
         flights.poll()?;
         Ok(Self {
@@ -159,7 +144,6 @@ impl UringDriver {
     }
 
     /// Completions that overflowed the ring, and were delivered late but not lost.
-    #[must_use]
     pub fn overflows(&self) -> u64 {
         self.flights.overflows()
     }
@@ -188,17 +172,12 @@ impl UringDriver {
             }
             None => return Err(OpError::TooManyFiles),
         };
-        let file = if brief {
-            InFlight::unattached(&descriptor, is_ipv6)
-        } else {
-            self.flights.attach(index, &descriptor, is_ipv6)
-        };
+        let file = self.flights.attach(index, &descriptor, is_ipv6, brief);
         self.sockets[index as usize] = Some(Socket {
             descriptor: Some(descriptor),
             file,
             is_stream,
-            receiving: None,
-            sending: None,
+            outstanding: [None; 2],
             send_error: None,
             notifications: 0,
             closing: false,
@@ -206,6 +185,67 @@ impl UringDriver {
             ended: false,
         });
         Ok(SocketId(index))
+    }
+
+    /// Sleeps until `done` holds `want` entries, or until `deadline`, or until something ends the wait early.
+    fn wait(
+        &mut self,
+        mut now: Instant,
+        deadline: Instant,
+        want: usize,
+        done: &mut Vec<Completion>,
+        limit: usize,
+    ) -> Result<(), DriverError> {
+        loop {
+            if done.len() >= want || self.woken {
+                return Ok(());
+            }
+            let missing = u32::try_from(want - done.len()).unwrap_or(u32::MAX);
+            let until = (deadline != Instant::FAR_FUTURE).then_some((now, deadline));
+            let entered = self.flights.enter(missing, until)?;
+            let reaped = self.reap(done, limit)?;
+            // What was reaped may be of internal interest only, and may have queued operations anew.
+            self.start_queued(false)?;
+            self.deliver(done, limit);
+            match entered {
+                Entered::TimedOut | Entered::Interrupted => return Ok(()),
+                // Nothing there although something was submitted: the deadline or a signal, which
+                // the kernel does not tell in that case, unless it stopped submitting half-way.
+                Entered::Done if reaped == 0 && !self.flights.has_queued() => return Ok(()),
+                Entered::Done => now = MonotonicClock.now(),
+            }
+        }
+    }
+
+    fn waiting_turn(
+        &mut self,
+        now: Instant,
+        wait: (u32, Nanos, Instant),
+        done: &mut Vec<Completion>,
+        limit: usize,
+    ) -> Result<(), DriverError> {
+        let (completions, within, deadline) = wait;
+        let before = done.len();
+        if self.woken || deadline <= now || self.flights.has_completions() || !self.ready.is_empty()
+        {
+            self.flights.poll()?;
+        }
+        self.reap(done, limit)?;
+        if deadline > now {
+            self.wait(now, deadline, before + 1, done, limit)?;
+        }
+        // A batch counts its time from here, when its first completion is there.
+        let want = before + (completions as usize).min(COMPLETIONS_PER_TURN);
+        if done.len() > before && done.len() < want {
+            let now = MonotonicClock.now();
+            self.wait(now, deadline.min(now + within), want, done, limit)?;
+        }
+        self.woken = false;
+        // Nothing that was pushed waits for the next turn, even where this one did not have to sleep.
+        if self.flights.has_queued() {
+            self.flights.poll()?;
+        }
+        Ok(())
     }
 }
 
@@ -231,15 +271,13 @@ impl Driver for UringDriver {
         }
         match self.admit(&op) {
             Ok(file) => {
-                if ops::is_single_receive(&op) {
-                    self.receives += 1;
-                }
-                let place = ops::place(&op);
+                self.receives += usize::from(op.is_single_receive());
+                let target = op.target();
                 let slot = self.flights.insert(token, op, file);
-                if let Some((id, Some(side))) = place
+                if let Some((id, Some(direction))) = target
                     && let Some(socket) = self.socket_mut(id)
                 {
-                    *socket.operation(side) = Some(slot);
+                    socket.outstanding[direction as usize] = Some(slot);
                 }
                 self.queued.push_back(slot);
             }
@@ -314,14 +352,6 @@ impl Driver for UringDriver {
         socket.try_clone().ok()
     }
 
-    fn local_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::local_addr(self.descriptor(socket)?)
-    }
-
-    fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
-        socket::peer_addr(self.descriptor(socket)?)
-    }
-
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>> {
         let socket = self.socket(socket).filter(|s| !s.closing)?;
         socket.descriptor.as_ref().map(AsFd::as_fd)
@@ -360,7 +390,7 @@ impl Driver for UringDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker::new(EventWaker(Arc::clone(&self.waker)))
+        Waker(Arc::new(EventWaker(Arc::clone(&self.waker))))
     }
 }
 

@@ -1,13 +1,13 @@
 //! From the push to the ring, or to the plain call that stands for it.
 
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use socket2::SockRef;
 
 use super::UringDriver;
-use super::ops::{Side, is_single_receive, on_socket, place};
+use crate::io::Direction;
 use crate::sys::flight::File;
 use crate::sys::socket;
 use crate::{Completion, DriverError, Op, OpError, Outcome, Segment, SocketId, Token};
@@ -18,20 +18,20 @@ impl UringDriver {
     /// Notes a pushed operation with its socket, or says why it cannot be.
     #[inline]
     pub(super) fn admit(&mut self, op: &Op) -> Result<Option<File>, OpError> {
-        let Some((id, side)) = place(op) else {
+        let Some((id, direction)) = op.target() else {
             return Ok(None);
         };
         let lacks_pool = matches!(op, Op::ReceiveMultishot { .. }) && !self.flights.has_pool();
         let socket = self.socket_mut(id).filter(|s| !s.closing);
         let socket = socket.ok_or(OpError::BadSocket)?;
-        let Some(side) = side else {
+        let Some(direction) = direction else {
             socket.closing = true;
             return Ok(Some(socket.file));
         };
-        if socket.operation(side).is_some() {
+        if socket.outstanding[direction as usize].is_some() {
             return Err(OpError::Busy);
         }
-        if side == Side::Send
+        if direction == Direction::Out
             && let Some(error) = socket.send_error.take()
         {
             return Err(error);
@@ -57,7 +57,6 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Attempts the receives that spin.
     #[inline]
     pub(super) fn attempt_receives(
         &mut self,
@@ -67,9 +66,9 @@ impl UringDriver {
         let mut index = 0;
         while index < self.spinning.len() && done.len() < limit {
             let slot = self.spinning[index];
-            if let Some(landed) = self.flights.attempt(slot) {
+            if let Some(raw) = self.flights.attempt(slot) {
                 self.spinning.swap_remove(index);
-                self.land(landed, done)?;
+                self.complete(raw, done)?;
             } else {
                 index += 1;
             }
@@ -86,7 +85,7 @@ impl UringDriver {
             Op::ReceiveStamped { into: Segment { len: 0, .. }, .. } => {
                 self.end(slot, Outcome::ReceivedStamped { len: 0, at: None })
             }
-            ref op if spin && is_single_receive(op) => self.spinning.push(slot),
+            ref op if spin && op.is_single_receive() => self.spinning.push(slot),
             Op::SendRepeated { socket, .. } => return self.send_repeatedly(slot, socket),
             Op::Send { zero_copy: false, .. } | Op::SendTo { .. } if spin => {
                 return self.attempt_send(slot);
@@ -110,10 +109,10 @@ impl UringDriver {
     /// none. Its completion is handed over in this turn.
     #[inline]
     fn attempt_send(&mut self, slot: u32) -> Result<(), DriverError> {
-        let Some(landed) = self.flights.attempt(slot) else {
+        let Some(raw) = self.flights.attempt(slot) else {
             return self.flights.submit(slot);
         };
-        let outcome = self.outcome(landed, false);
+        let outcome = self.outcome(raw, false);
         self.end(slot, outcome);
         Ok(())
     }
@@ -140,11 +139,15 @@ impl UringDriver {
         self.socket(id).is_none_or(|socket| socket.is_stream)
     }
 
-    fn set_peer(&self, id: SocketId, to: SocketAddr) -> Outcome {
+    fn held_descriptor(&self, id: SocketId) -> BorrowedFd<'_> {
         let descriptor = self.socket(id).and_then(|s| s.descriptor.as_ref());
-        let descriptor = descriptor.expect("a socket stays while an operation is pushed on it");
-        let to = socket::for_family(socket::is_ipv6(descriptor.as_fd()), to);
-        match socket::connect(descriptor.as_fd(), to) {
+        descriptor.expect("a socket stays while an operation is pushed on it").as_fd()
+    }
+
+    fn set_peer(&self, id: SocketId, to: SocketAddr) -> Outcome {
+        let descriptor = self.held_descriptor(id);
+        let to = socket::for_family(socket::is_ipv6(descriptor), to);
+        match socket::connect(descriptor, to) {
             Ok(()) => Outcome::Connected,
             Err(Errno::EAGAIN) => Outcome::Failed(OpError::AddressNotAvailable),
             Err(errno) => Outcome::Failed(("connect", errno).into()),
@@ -152,26 +155,22 @@ impl UringDriver {
     }
 
     fn half_close(&self, id: SocketId) -> Outcome {
-        let descriptor = self.socket(id).and_then(|s| s.descriptor.as_ref());
-        let descriptor = descriptor.expect("a socket stays while an operation is pushed on it");
-        match SockRef::from(descriptor).shutdown(Shutdown::Write) {
+        match SockRef::from(&self.held_descriptor(id)).shutdown(Shutdown::Write) {
             Ok(()) => Outcome::HalfClosed,
             Err(e) => Outcome::Failed(OpError::from(("shutdown", &e))),
         }
     }
 
     fn start_close(&mut self, slot: u32, id: SocketId) -> Result<(), DriverError> {
-        while let Some(index) =
-            self.spinning.iter().position(|&s| on_socket(self.flights.op(s), id))
-        {
+        let is_here = |op: &Op| op.target().is_some_and(|(socket, _)| socket == id);
+        while let Some(index) = self.spinning.iter().position(|&s| is_here(self.flights.op(s))) {
             let spinning = self.spinning.swap_remove(index);
             self.end(spinning, Outcome::Failed(OpError::Canceled));
         }
         let socket = self.socket_mut(id).expect("a socket stays until it is closed");
         socket.close = Some(slot);
-        let outstanding = [socket.receiving, socket.sending];
-        for target in outstanding.into_iter().flatten() {
-            self.flights.cancel_silently(target)?;
+        for target in socket.outstanding.into_iter().flatten() {
+            self.flights.cancel(target, None)?;
         }
         self.finish_close(id)
     }
@@ -184,7 +183,7 @@ impl UringDriver {
             return Ok(());
         };
         if self.flights.in_kernel(target) {
-            return self.flights.cancel(slot, target);
+            return self.flights.cancel(target, Some(slot));
         }
         // Not the kernel's: it spins, or it was pushed after this cancel and is none of its business.
         let spinning = self.spinning.iter().position(|&s| s == target);

@@ -32,7 +32,7 @@ pub(crate) fn choose(choice: BackendChoice) -> Result<Chosen> {
 pub(crate) fn open(backend: Backend) -> std::result::Result<AnyDriver, DriverError> {
     match backend {
         Backend::Uring => UringDriver::new().map(AnyDriver::Uring),
-        Backend::Epoll | Backend::Sim => EpollDriver::new().map(AnyDriver::Epoll),
+        _ => EpollDriver::new().map(AnyDriver::Epoll),
     }
 }
 
@@ -44,6 +44,6 @@ pub(crate) fn unopened(backend: Backend, error: &DriverError) -> Error {
             "use --backend epoll or fewer --threads, or raise the memory that may be locked: ulimit -l unlimited, \
              docker run --ulimit memlock=-1",
         ),
-        Backend::Epoll | Backend::Sim => error.remedy("raise the limit on descriptors: ulimit -n"),
+        _ => error.remedy("raise the limit on descriptors: ulimit -n"),
     }
 }

@@ -13,9 +13,9 @@ use crate::server::worker::http::{
     Arrivals, HttpArrival, HttpServer, HttpSettings, Inbox, StampClock, inbox,
 };
 use crate::worker::{Role, Worker};
+use tare_driver::clock::RealtimeOffset;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::sys::affinity;
-use tare_driver::sys::realtime::RealtimeOffset;
 use tare_driver::{Backend, Driver, DriverError, Waker};
 use tare_host::tuning;
 use tare_units::error::{Error, Result};

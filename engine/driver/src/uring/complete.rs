@@ -3,8 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::UringDriver;
-use super::ops::{call, is_single_receive, may_restart, place};
-use crate::sys::flight::{Event, Landed};
+use crate::sys::flight::{Event, RawCompletion};
 use crate::{Completion, DriverError, Op, OpError, Outcome, SocketId};
 
 /// The kernel's mark in a notification: the data of a zero-copy send was copied
@@ -24,16 +23,13 @@ impl UringDriver {
     #[inline]
     fn settle(&mut self, slot: u32) {
         let op = self.flights.op(slot);
-        if is_single_receive(op) {
-            self.receives -= 1;
+        let target = op.target();
+        self.receives -= usize::from(op.is_single_receive());
+        if let Some((id, Some(direction))) = target
+            && let Some(socket) = self.socket_mut(id)
+        {
+            socket.outstanding[direction as usize] = None;
         }
-        let Some((id, Some(side))) = place(op) else {
-            return;
-        };
-        let Some(socket) = self.socket_mut(id) else {
-            return;
-        };
-        *socket.operation(side) = None;
     }
 
     /// Reaps into `done`, up to `limit` entries of it; returns how many completions there were of any kind.
@@ -50,7 +46,7 @@ impl UringDriver {
         {
             reaped += 1;
             match event {
-                Event::Landed(landed) => self.land(landed, done)?,
+                Event::Operation(raw) => self.complete(raw, done)?,
                 Event::Internal => {}
                 Event::Woken { armed } => {
                     self.woken = true;
@@ -74,17 +70,17 @@ impl UringDriver {
     }
 
     #[inline]
-    pub(super) fn land(
+    pub(super) fn complete(
         &mut self,
-        landed: Landed,
+        raw: RawCompletion,
         done: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        let Landed { slot, result, more, .. } = landed;
-        if landed.notification {
+        let RawCompletion { slot, result, more, .. } = raw;
+        if raw.notification {
             return self.release_zero_copy(slot, result, done);
         }
-        let place = place(self.flights.op(slot));
-        let closing = place.is_some_and(|(id, _)| self.socket(id).is_some_and(|s| s.closing));
+        let target = self.flights.op(slot).target();
+        let closing = target.is_some_and(|(id, _)| self.socket(id).is_some_and(|s| s.closing));
         if result == -libc::EINTR && !more && !closing && may_restart(self.flights.op(slot)) {
             self.queued.push_back(slot);
             return Ok(());
@@ -92,7 +88,7 @@ impl UringDriver {
         let token = self.flights.token(slot);
         let copied = matches!(self.flights.op(slot), Op::Send { zero_copy, .. } if *zero_copy)
             && !self.capabilities.zero_copy;
-        let outcome = self.outcome(landed, closing);
+        let outcome = self.outcome(raw, closing);
         let sent_copy = copied && matches!(outcome, Outcome::Sent(_));
         done.push(Completion { token, outcome, more: more || sent_copy });
         if sent_copy {
@@ -106,33 +102,32 @@ impl UringDriver {
         if !more || zero_copy {
             self.settle(slot);
         }
-        if zero_copy && let Some(socket) = place.and_then(|(id, _)| self.socket_mut(id)) {
+        if zero_copy && let Some(socket) = target.and_then(|(id, _)| self.socket_mut(id)) {
             socket.notifications += 1;
         }
         if !more {
             self.flights.remove(slot);
         }
-        if closing && let Some((id, _)) = place {
+        if closing && let Some((id, _)) = target {
             self.finish_close(id)?;
         }
         Ok(())
     }
 
-    /// The second completion of a zero-copy send.
     fn release_zero_copy(
         &mut self,
         slot: u32,
         result: i32,
         done: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        let place = place(self.flights.op(slot));
+        let target = self.flights.op(slot).target();
         done.push(Completion {
             token: self.flights.token(slot),
             outcome: Outcome::Released { copied: result.cast_unsigned() & COPIED != 0 },
             more: false,
         });
         self.flights.remove(slot);
-        let Some((id, _)) = place else {
+        let Some((id, _)) = target else {
             return Ok(());
         };
         if let Some(socket) = self.socket_mut(id) {
@@ -141,12 +136,11 @@ impl UringDriver {
         self.finish_close(id)
     }
 
-    /// What the kernel's answer means.
     #[inline]
-    pub(super) fn outcome(&mut self, landed: Landed, closing: bool) -> Outcome {
-        let result = landed.result;
+    pub(super) fn outcome(&mut self, raw: RawCompletion, closing: bool) -> Outcome {
+        let result = raw.result;
         let Ok(count) = u32::try_from(result) else {
-            let op = self.flights.op(landed.slot);
+            let op = self.flights.op(raw.slot);
             return match (op, -result) {
                 (Op::Cancel { .. }, libc::ENOENT) => Outcome::CancelDone { found: false },
                 // It could not be stopped any more, but it was there.
@@ -155,22 +149,20 @@ impl UringDriver {
                 (op, errno) => Outcome::Failed(OpError::from_errno(call(op), errno)),
             };
         };
-        match self.flights.op(landed.slot) {
-            Op::Accept { listener, .. } => self.accepted(*listener, landed.accepted),
+        match self.flights.op(raw.slot) {
+            Op::Accept { listener, .. } => self.accepted(*listener, raw.accepted),
             Op::Connect { .. } => Outcome::Connected,
             Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Outcome::Sent(count),
             Op::SendRepeated { data, .. } => {
                 Outcome::SentRepeated { sends: u32::from(count == data.len), bytes: count.into() }
             }
             Op::Receive { .. } | Op::Discard { .. } => Outcome::Received(count),
-            Op::ReceiveMultishot { .. } => {
-                Outcome::ReceivedInPool { buffer: landed.pool, len: count }
-            }
+            Op::ReceiveMultishot { .. } => Outcome::ReceivedInPool { buffer: raw.pool, len: count },
             Op::ReceiveStamped { .. } => {
-                Outcome::ReceivedStamped { len: count, at: self.flights.stamp(landed.slot) }
+                Outcome::ReceivedStamped { len: count, at: self.flights.stamp(raw.slot) }
             }
             Op::ReceiveFrom { .. } => {
-                let (addresses, truncated) = self.flights.datagram(landed.slot);
+                let (addresses, truncated) = self.flights.datagram(raw.slot);
                 Outcome::ReceivedFrom { len: count, addresses, truncated }
             }
             Op::Cancel { .. } => Outcome::CancelDone { found: true },
@@ -185,11 +177,30 @@ impl UringDriver {
             return Outcome::Failed(OpError::Aborted);
         };
         // Of its listener's family, which spares the question to the kernel.
-        let is_ipv6 = self.socket(listener).is_some_and(|s| s.file.is_ipv6());
+        let is_ipv6 = self.socket(listener).is_some_and(|s| s.file.is_ipv6);
         // Only the worker that is lent the listener accepts over the ring, and what it keeps is over after a round trip.
         match self.hold(descriptor, is_ipv6, true, true) {
             Ok(id) => Outcome::Accepted(id),
             Err(error) => Outcome::Failed(error),
         }
+    }
+}
+
+/// Whether an operation that a signal interrupted can be started again as if nothing had been.
+const fn may_restart(op: &Op) -> bool {
+    !matches!(op, Op::Connect { .. } | Op::Cancel { .. })
+}
+
+const fn call(op: &Op) -> &'static str {
+    match op {
+        Op::Accept { .. } => "accept",
+        Op::Connect { .. } => "connect",
+        Op::Send { .. } | Op::SendRepeated { .. } => "send",
+        Op::SendVectored { .. } | Op::SendTo { .. } => "sendmsg",
+        Op::Receive { .. } | Op::Discard { .. } | Op::ReceiveMultishot { .. } => "recv",
+        Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => "recvmsg",
+        Op::HalfClose { .. } => "shutdown",
+        Op::Close { .. } => "close",
+        Op::Cancel { .. } => "io_uring cancel",
     }
 }

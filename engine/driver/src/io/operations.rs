@@ -1,6 +1,97 @@
-//! Operations by token.
+//! The operations of a driver that are under way.
 
 use super::Token;
+use tare_units::limits::{RING_ENTRIES, SOCKETS_MAX};
+
+/// Operations that one driver may have outstanding at once. Unit tests fill it up, so theirs is smaller.
+pub(crate) const OPERATIONS_MAX: u32 = if cfg!(test) { 1 << 16 } else { 1 << 20 };
+
+const _: () = assert!(RING_ENTRIES <= OPERATIONS_MAX);
+// Each connection may have a receive and a send outstanding, and its close or a cancel besides.
+const _: () = assert!(cfg!(test) || 4 * SOCKETS_MAX <= OPERATIONS_MAX);
+
+/// What a driver keeps of each operation, at a place that the operation has until it is removed; by place and by token.
+#[derive(Debug)]
+pub(crate) struct Operations<T> {
+    entries: Vec<Option<T>>,
+    tokens: TokenIndex,
+    vacant: Vec<u32>,
+}
+
+impl<T> Operations<T> {
+    /// With room for so many; more is made as more come.
+    pub(crate) fn with_capacity(room: usize) -> Self {
+        Self {
+            entries: Vec::with_capacity(room),
+            tokens: TokenIndex::new(),
+            vacant: Vec::with_capacity(room),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.vacant.len()
+    }
+
+    #[inline]
+    pub(crate) fn insert(&mut self, token: Token, entry: T) -> u32 {
+        let place = if let Some(place) = self.vacant.pop() {
+            self.entries[place as usize] = Some(entry);
+            place
+        } else {
+            let place = self.entries.len() as u32;
+            assert!(place < OPERATIONS_MAX, "more operations than OPERATIONS_MAX");
+            self.entries.push(Some(entry));
+            place
+        };
+        self.tokens.insert(place, token);
+        place
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, place: u32) -> T {
+        let entry = self.entries[place as usize].take().expect("a place is in use until `remove`");
+        self.tokens.remove(place);
+        self.vacant.push(place);
+        entry
+    }
+
+    /// The entry of a place, where it is in use.
+    #[inline]
+    pub(crate) fn find_place(&self, place: u32) -> Option<&T> {
+        self.entries.get(place as usize)?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, place: u32) -> &T {
+        self.find_place(place).expect("a place is in use until `remove`")
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, place: u32) -> &mut T {
+        let entry = self.entries.get_mut(place as usize).and_then(Option::as_mut);
+        entry.expect("a place is in use until `remove`")
+    }
+
+    /// The token of an operation, even if it was removed just now.
+    #[inline]
+    pub(crate) fn token(&self, place: u32) -> Token {
+        self.tokens.links[place as usize].token
+    }
+
+    /// An operation with that token that `wanted` accepts.
+    pub(crate) fn find(&self, token: Token, wanted: impl Fn(&T) -> bool) -> Option<u32> {
+        self.tokens.find(token, |place| wanted(self.get(place)))
+    }
+
+    /// All places that are, or were, in use.
+    pub(crate) fn places(&self) -> std::ops::Range<u32> {
+        0..self.entries.len() as u32
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten()
+    }
+}
 
 /// No operation.
 const NONE: u32 = u32::MAX;
@@ -20,14 +111,14 @@ struct Link {
 /// search all operations, of which there are as many as connections. A hash table with chains through the
 /// operations, so that nothing is allocated once there were as many before. Several may have the same token.
 #[derive(Debug)]
-pub(crate) struct TokenIndex {
+struct TokenIndex {
     links: Vec<Link>,
     /// The first of each chain; a power of two.
     heads: Vec<u32>,
 }
 
 impl TokenIndex {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self { links: Vec::with_capacity(CHAINS), heads: vec![NONE; CHAINS] }
     }
 
@@ -40,7 +131,7 @@ impl TokenIndex {
 
     /// Notes an operation. Its number is vacant, and at most one above the highest before.
     #[inline]
-    pub(crate) fn insert(&mut self, operation: u32, token: Token) {
+    fn insert(&mut self, operation: u32, token: Token) {
         let link = Link { token, next: VACANT, previous: NONE };
         if operation as usize == self.links.len() {
             self.links.push(link);
@@ -78,7 +169,7 @@ impl TokenIndex {
 
     /// Forgets an operation that was noted.
     #[inline]
-    pub(crate) fn remove(&mut self, operation: u32) {
+    fn remove(&mut self, operation: u32) {
         let link = self.links[operation as usize];
         if link.previous == NONE {
             let chain = self.chain(link.token);
@@ -92,14 +183,7 @@ impl TokenIndex {
         self.links[operation as usize].next = VACANT;
     }
 
-    /// The token of an operation, even if it was forgotten just now.
-    #[inline]
-    pub(crate) fn token(&self, operation: u32) -> Token {
-        self.links[operation as usize].token
-    }
-
-    /// An operation with that token that `wanted` accepts.
-    pub(crate) fn find(&self, token: Token, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+    fn find(&self, token: Token, wanted: impl Fn(u32) -> bool) -> Option<u32> {
         let mut operation = self.heads[self.chain(token)];
         while operation != NONE {
             let link = self.links[operation as usize];
@@ -151,7 +235,7 @@ mod tests {
                 prop_assert!(found.is_none_or(|o| wanted(o) && model.get(&o) == Some(&token)));
             }
             for (&operation, &token) in &model {
-                prop_assert_eq!(index.token(operation), token);
+                prop_assert_eq!(index.links[operation as usize].token, token);
                 prop_assert_eq!(index.find(token, |o| o == operation), Some(operation));
             }
         }
