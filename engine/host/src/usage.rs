@@ -151,7 +151,7 @@ pub struct Softnet {
 impl Softnet {
     /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts drops and the third
     /// squeezes (the kernel's `softnet_seq_show`).
-    fn read(files: &Files) -> Option<Self> {
+    pub(crate) fn read(files: &Files) -> Option<Self> {
         let text = files.text("/proc/net/softnet_stat")?;
         text.lines()
             .map(|line| {

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
+use super::{Seen, fine, unknown};
 use crate::environment::device_named;
 use crate::files::Files;
 use crate::netlink::Netlink;
 use crate::resolve::resolve;
-use tare_driver::sys::device;
-use tare_driver::sys::device::{Coalescing, Rings};
+use tare_driver::sys::device::{self, Coalescing, Rings};
 use tare_stats::result::Device;
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
@@ -55,13 +55,14 @@ impl Default for Link {
     }
 }
 
-/// Why there is nothing to examine at a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Nothing {
-    /// No device.
-    NoRoute(String),
-    /// A device of the kernel's own, such as loopback, a bridge or a veth.
-    NoHardware(String),
+/// What a check looks at, of which there may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    /// A route, and its device.
+    Route,
+    /// A card behind the device, and not one of the kernel's own such as loopback or a veth.
+    Card,
 }
 
 impl Link {
@@ -143,19 +144,18 @@ impl Link {
         }
     }
 
-    /// Why a check of the device has nothing to look at.
-    pub(super) fn no_route(&self) -> Option<Nothing> {
-        match (&self.via, &self.device) {
-            (Via::Nowhere(why), _) => Some(Nothing::NoRoute(why.clone())),
-            (_, None) => Some(Nothing::NoRoute("the route has no device".into())),
+    /// How a check is that has nothing to look at.
+    pub(super) fn lacks(&self, needs: Needs) -> Option<Seen> {
+        match (needs, &self.via, &self.device) {
+            (Needs::Nothing, ..) => None,
+            (_, Via::Nowhere(why), _) => Some(unknown(why.as_str())),
+            (_, _, None) => Some(unknown("the route has no device")),
+            (Needs::Card, _, Some(device)) if !self.hardware => {
+                let name = &device.name;
+                Some(fine(format!("{name} is the kernel's own: there is no card behind it")))
+            }
             _ => None,
         }
-    }
-
-    /// Why a check of the card behind the device has nothing to look at.
-    pub(super) fn nothing_to_examine(&self) -> Option<Nothing> {
-        let no_hardware = || (!self.hardware).then(|| Nothing::NoHardware(self.name().to_owned()));
-        self.no_route().or_else(no_hardware)
     }
 }
 
@@ -226,9 +226,9 @@ mod tests {
         let find = |target: &Target| Link::find(&files, Some(target), Nanos::from_secs(1));
         let link = find(&Target::Loopback).unwrap();
         assert_eq!((link.name(), link.hardware), ("lo", false));
-        assert_eq!(link.no_route(), None);
-        let nothing = Some(Nothing::NoHardware("lo".into()));
-        assert_eq!(link.nothing_to_examine(), nothing);
+        assert!(link.lacks(Needs::Route).is_none());
+        let lacks = link.lacks(Needs::Card).unwrap();
+        assert!(lacks.what.starts_with("lo is the kernel's own"), "{}", lacks.what);
         let error = find(&Target::Veth).unwrap_err().to_string();
         assert!(error.contains("leave the target out"), "{error}");
     }
@@ -237,10 +237,8 @@ mod tests {
     fn without_a_default_route_that_is_said() {
         let fixture = Fixture::new(&[]);
         let link = Link::find(&fixture.files(), None, Nanos::from_secs(1)).unwrap();
-        let Some(Nothing::NoRoute(why)) = link.nothing_to_examine() else {
-            panic!("{link:?}");
-        };
-        assert!(why.contains("no default route"), "{why}");
+        let what = link.lacks(Needs::Card).unwrap().what;
+        assert!(what.contains("no default route"), "{what}");
         assert_eq!(link.name(), "DEVICE");
     }
 }

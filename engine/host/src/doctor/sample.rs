@@ -1,15 +1,14 @@
-//! What only shows over time: a look at the kernel's counters, and meanwhile the CPUs themselves, spun on as a measuring
-//! worker would spin.
+//! What only shows over time: the kernel's counters twice, and meanwhile the CPUs themselves, spun on
+//! as a measuring worker would spin.
 
 use std::collections::BTreeMap;
 use std::thread;
 
 use super::interrupts::Interrupts;
-use super::network::Softnet;
 use crate::cgroup::{Cgroups, Throttling};
 use crate::files::Files;
 use crate::tuning::{measure_wakeup, set_timer_slack_ns};
-use crate::usage::{Disturbance, DisturbanceProbe, Ticks, ticks_of_cpus};
+use crate::usage::{Softnet, Ticks, ticks_of_cpus};
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::sys::affinity::pin_current_thread;
 use tare_units::Nanos;
@@ -25,13 +24,13 @@ const SLEEP: Nanos = Nanos::from_micros(100);
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) interrupts: Interrupts,
-    pub(super) softnet: Vec<Softnet>,
+    pub(super) softnet: Option<Softnet>,
     pub(super) ticks: BTreeMap<u32, Ticks>,
     pub(super) throttling: Option<Throttling>,
 }
 
 impl Counters {
-    pub(super) fn read(files: &Files) -> Self {
+    fn read(files: &Files) -> Self {
         Self {
             interrupts: Interrupts::read(files),
             softnet: Softnet::read(files),
@@ -75,14 +74,12 @@ impl Noise {
     }
 }
 
-/// What the look came to.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct Sample {
     pub(super) before: Counters,
     pub(super) after: Counters,
     /// Between the two.
     pub(super) span: Nanos,
-    pub(super) disturbance: Disturbance,
     /// Of each CPU that could be spun on.
     pub(super) noise: BTreeMap<u32, Noise>,
     /// How late a thread on the first CPU wakes, 99th percentile.
@@ -93,28 +90,26 @@ pub(super) struct Look {
     pub(super) clock_cost: Nanos,
 }
 
-impl Look {
-    /// Looks for `span`. With `spin` a thread on each of `cpus` uses it up; a cgroup without quota for that is left in
-    /// peace, and only slept in.
+impl Sample {
+    /// Looks for `span`. With `spin` a thread on each of `cpus` uses it up; a cgroup without quota
+    /// for that is left in peace, and only slept in.
     pub(super) fn take(files: &Files, cpus: &[u32], span: Nanos, spin: bool) -> Self {
         let clock = MonotonicClock;
         let started = clock.now();
-        let mut look = Self { before: Counters::read(files), ..Self::default() };
-        let probe = DisturbanceProbe::start_below(files.clone(), cpus);
-        let samples = u32::try_from(span.0.div_ceil(SLEEP.0)).unwrap_or(u32::MAX);
+        let mut sample = Self { before: Counters::read(files), ..Self::default() };
         if spin {
-            look.noise = listen_on(cpus, span);
+            sample.noise = listen_on(cpus, span);
         } else {
-            look.sleep_on(cpus, samples);
+            let sleeps = u32::try_from(span.0.div_ceil(SLEEP.0)).unwrap_or(u32::MAX);
+            sample.sleep_on(cpus, sleeps);
         }
-        look.after = Counters::read(files);
-        look.disturbance = probe.finish();
-        look.span = clock.now().since(started);
+        sample.after = Counters::read(files);
+        sample.span = clock.now().since(started);
         if spin {
-            look.sleep_on(cpus, WAKEUPS);
+            sample.sleep_on(cpus, WAKEUPS);
         }
-        look.clock_cost = clock.quality().cost;
-        look
+        sample.clock_cost = clock.quality().cost;
+        sample
     }
 
     /// Sleeps and wakes on the first of `cpus`.
@@ -187,12 +182,12 @@ mod tests {
     fn a_look_listens_and_sleeps_on_its_cpus() {
         let cpu = *allowed_cpus().last().unwrap();
         let span = Nanos::from_millis(5);
-        let look = Look::take(&Files::default(), &[cpu], span, true);
+        let look = Sample::take(&Files::default(), &[cpu], span, true);
         assert!(look.span >= span);
         assert!(look.noise[&cpu].span >= span);
         assert!(look.wakeup.is_some_and(|late| late > Nanos::ZERO));
         assert!(look.clock_cost > Nanos::ZERO);
-        let gently = Look::take(&Files::default(), &[cpu], span, false);
+        let gently = Sample::take(&Files::default(), &[cpu], span, false);
         assert!(gently.noise.is_empty() && gently.wakeup.is_some());
         assert!(gently.span >= span);
     }
