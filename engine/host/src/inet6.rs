@@ -11,33 +11,33 @@ const TENTATIVE: u32 = 0x40;
 
 /// An IPv6 address of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Own {
+pub(crate) struct Own {
     /// The address.
-    pub ip: Ipv6Addr,
+    pub(crate) ip: Ipv6Addr,
     /// The number of its device.
-    pub index: u32,
+    pub(crate) index: u32,
     /// The name of its device.
-    pub device: String,
+    pub(crate) device: String,
     flags: u32,
 }
 
 impl Own {
     /// Another machine of the link has it, too.
     #[must_use]
-    pub const fn is_duplicate(&self) -> bool {
+    pub(crate) const fn is_duplicate(&self) -> bool {
         self.flags & DUPLICATE != 0
     }
 
     /// The link is still being asked whether another machine has it.
     #[must_use]
-    pub const fn is_tentative(&self) -> bool {
+    pub(crate) const fn is_tentative(&self) -> bool {
         self.flags & TENTATIVE != 0 && !self.is_duplicate()
     }
 }
 
 /// All of them; none where there is no IPv6.
 #[must_use]
-pub fn addresses(files: &Files) -> Vec<Own> {
+pub(crate) fn addresses(files: &Files) -> Vec<Own> {
     let text = files.text("/proc/net/if_inet6").unwrap_or_default();
     text.lines().filter_map(line).collect()
 }

@@ -4,20 +4,20 @@
 #![deny(missing_docs)]
 #![warn(clippy::print_stdout, clippy::exit)]
 
-pub mod cgroup;
+mod cgroup;
 pub mod cpus;
 pub mod doctor;
 pub mod environment;
 pub mod files;
 pub mod guard;
 pub mod hooks;
-pub mod inet6;
+mod inet6;
 pub mod journal;
-pub mod namespace;
-pub mod netlink;
+mod namespace;
+mod netlink;
 pub mod observation;
 pub mod observed;
-pub mod process;
+mod process;
 pub mod resolve;
 pub mod tuning;
 pub mod unavailable;

@@ -9,7 +9,7 @@ pub(crate) use tare_driver::io::OpError;
 
 /// A network namespace of its own. It lives as long as this value, a thread in it, or a socket in it.
 #[derive(Debug)]
-pub struct NetworkNamespace {
+pub(crate) struct NetworkNamespace {
     descriptor: OwnedFd,
 }
 
@@ -18,7 +18,7 @@ impl NetworkNamespace {
     ///
     /// # Errors
     /// [`OpError::NotPermitted`] without `CAP_SYS_ADMIN`.
-    pub fn create() -> Result<Self, OpError> {
+    pub(crate) fn create() -> Result<Self, OpError> {
         // `unshare` moves a thread for good: so one that has nothing else to do.
         on_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| ("unshare", errno))?;
@@ -32,7 +32,7 @@ impl NetworkNamespace {
     ///
     /// # Errors
     /// [`OpError::NotPermitted`] without `CAP_SYS_ADMIN`, and what `act` fails with.
-    pub fn inside<T: Send>(
+    pub(crate) fn inside<T: Send>(
         &self,
         act: impl FnOnce() -> Result<T, OpError> + Send,
     ) -> Result<T, OpError> {
@@ -46,14 +46,14 @@ impl NetworkNamespace {
     ///
     /// # Errors
     /// [`OpError::NotPermitted`] without `CAP_SYS_ADMIN`.
-    pub fn enter(&self) -> Result<(), OpError> {
+    pub(crate) fn enter(&self) -> Result<(), OpError> {
         setns(self.descriptor.as_fd(), CloneFlags::CLONE_NEWNET)
             .map_err(|errno| ("setns", errno).into())
     }
 
     /// The descriptor's number, as netlink messages name a namespace.
     #[must_use]
-    pub fn raw(&self) -> RawFd {
+    pub(crate) fn raw(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Envir
         container: isolation::container(files, in_kubernetes),
         seccomp: seccomp(files),
         cgroup_cpu_limit: cgroups.as_ref().and_then(Cgroups::cpu_quota),
-        cgroup_version: cgroups.map(|groups| groups.version.name().to_owned()),
+        cgroup_version: cgroups.map(|groups| groups.version.to_owned()),
         io_uring_disabled: files.number(sysctl("kernel/io_uring_disabled")),
         congestion_control: files.word(sysctl("net/ipv4/tcp_congestion_control")),
         busy_poll_us: files.number(sysctl("net/core/busy_poll")),

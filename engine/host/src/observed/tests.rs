@@ -241,6 +241,18 @@ fn what_is_not_there_is_refused_with_what_to_type() {
     for pid in 1..=most + 1 {
         process(&fixture, pid, "sh", 1, (0, 0), (0, 0));
     }
-    let said = Subject::find(&fixture.files(), &of("w=comm:sh")[0]).unwrap_err();
-    assert!(said.to_string().contains("NAME=cgroup:PATH"), "{said}");
+    let missing = Subject::find(&fixture.files(), &of("w=comm:sh")[0]).unwrap_err();
+    assert!(missing.remedy.contains("NAME=cgroup:PATH"), "{missing:?}");
+}
+
+#[test]
+fn names_are_told_apart_and_not_too_many() {
+    let me = std::process::id();
+    let one = |name: usize| format!("n{name}=pid:{me}").parse().unwrap();
+    let many: Vec<Observation> = (0..=OBSERVATIONS_MAX).map(one).collect();
+    assert!(check(&many[1..]).is_ok());
+    let said = check(&many).unwrap_err().to_string();
+    assert!(said.contains("17 observations"), "{said}");
+    let said = check(&[one(1), one(2), one(1)]).unwrap_err().to_string();
+    assert!(said.contains("two observations are named 'n1'"), "{said}");
 }

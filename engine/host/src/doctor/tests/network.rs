@@ -170,7 +170,7 @@ fn drops_count_while_they_grow() {
     assert_eq!((squeezes.level, squeezes.value), (Level::Note, Some(1.0)));
     assert!(drops.mend.unwrap().contains("on the host"));
     let mut host = FakeHost::new(&[("/proc/sys/net/core/netdev_budget", "300")]).on(&[0]);
-    host.sample.after.softnet = Some(Softnet::default());
+    host.sample.after.softnet = Some(Softnet { dropped: 0, squeezed: 1 });
     let noted = host.finding("softnet-squeezes");
     assert_eq!(noted.mend.as_deref(), Some("sysctl -w net.core.netdev_budget=600"));
     assert_eq!(noted.undo.as_deref(), Some("sysctl -w net.core.netdev_budget=300"));
