@@ -199,7 +199,7 @@ fn online(files: &Files) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
     use tare_units::error::Fault;
 
     /// `count` CPUs, of which `n` and `n + count / 2` share a core, as Linux numbers them on x86.

@@ -88,58 +88,10 @@ pub fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// A fixture for tests: a temporary root with files in it.
-/// Made-up files for tests.
-#[cfg(any(test, feature = "fixture"))]
-#[expect(clippy::unwrap_used, reason = "for tests, which end where a file cannot be written")]
-pub mod fixture {
-    use super::Files;
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// Removed when dropped.
-    #[derive(Debug)]
-    pub struct Fixture(PathBuf);
-
-    impl Fixture {
-        /// With these files, by path.
-        pub fn new(files: &[(&str, &str)]) -> Self {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let root =
-                std::env::temp_dir().join(format!("tare-fixture-{}-{count}", std::process::id()));
-            let fixture = Self(root);
-            for (path, text) in files {
-                fixture.write(path, text);
-            }
-            fixture
-        }
-
-        /// Writes a file, and the directories above it.
-        pub fn write(&self, path: &str, text: &str) {
-            let path = self.files().path(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-
-        /// Reads them.
-        #[must_use]
-        pub fn files(&self) -> Files {
-            Files::below(&self.0)
-        }
-    }
-
-    impl Drop for Fixture {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::fixture::Fixture;
     use super::value_of;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn what_cannot_be_read_is_absent() {

@@ -188,7 +188,7 @@ fn listen_overflows(files: &Files) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     fn codes(budget: &PortBudget, concurrent: u64, total: Option<u64>) -> Vec<String> {
         let warnings = budget.check(concurrent, total);

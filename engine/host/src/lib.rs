@@ -8,12 +8,12 @@ mod cgroup;
 pub mod cpus;
 pub mod doctor;
 pub mod environment;
-pub mod files;
+mod files;
+#[cfg(test)]
+mod fixtures;
 pub mod guard;
 pub mod hooks;
-mod inet6;
 pub mod journal;
-mod namespace;
 mod netlink;
 pub mod observation;
 pub mod observed;

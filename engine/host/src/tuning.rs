@@ -125,7 +125,7 @@ pub fn measure_wakeup(samples: u32) -> Wakeups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn the_slack_is_set_for_the_thread() {

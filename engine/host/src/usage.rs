@@ -295,7 +295,7 @@ impl Ticks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn steal_is_that_of_the_watched_cpus_and_busy_that_of_the_machine() {

@@ -102,7 +102,7 @@ fn root_layers(files: &Files) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     fn told(files: &[(&str, &str)]) -> Option<String> {
         container(&Fixture::new(files).files(), false)

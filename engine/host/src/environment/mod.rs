@@ -175,7 +175,7 @@ fn describe_device(files: &Files, name: &str) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
     use std::net::Ipv4Addr;
     use tare_stats::result::Fill;
 

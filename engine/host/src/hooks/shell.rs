@@ -1,8 +1,9 @@
 //! A shell command, run to its end: bounded in time and in what is kept of its output.
 //!
-//! It is started in a process group of its own, so that Ctrl-C at the terminal reaches this process alone, and by
-//! vfork (which the standard library does where nothing has to be done between fork and exec): a fork would share the
-//! memory of servers that run in this process copy-on-write, and their next visit would pay for it.
+//! It is started in a process group of its own, so that Ctrl-C at the terminal reaches this process
+//! alone, and by vfork (which the standard library does where nothing has to be done between fork and
+//! exec): a fork would share the memory of servers that run in this process copy-on-write, and their
+//! next visit would pay for it.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -52,7 +53,6 @@ pub(super) enum End {
     Interrupted,
     /// It asked for something at the terminal, which it does not have, and was ended.
     WantedTerminal,
-    /// It could not be started.
     NotStarted(io::Error),
     /// Nobody knows how: its status was lost.
     Lost,
@@ -62,65 +62,55 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) end: End,
-    /// The last lines that it wrote to stderr, or else to stdout, on one line; empty where it wrote nothing.
+    /// The last lines that it wrote to stderr, or else to stdout, on one line; empty where it wrote
+    /// nothing.
     pub(super) said: String,
 }
 
-/// What an interrupt does to a command.
-pub(super) enum OnInterrupt<'a> {
-    /// It is ended.
-    End,
-    /// It goes on, and this is called once.
-    Tell(&'a mut dyn FnMut()),
-}
-
-/// Runs `command` with the variable `TARE_ARM` set to `arm`. What it leaves in the background is left alone, unless it is
-/// ended: then the whole process group is.
+/// Runs `command` with the variable `TARE_ARM` set to `arm`. An interrupt ends it; where there is
+/// `on_interrupt`, the command goes on, and that is called once. What it leaves in the background is left
+/// alone, unless the command is ended: then the whole process group is.
 pub(super) fn run(
     command: &str,
     arm: &str,
     patience: Patience,
     interrupt: &Interrupt,
-    mut on_interrupt: OnInterrupt<'_>,
+    on_interrupt: Option<&mut dyn FnMut()>,
 ) -> Ended {
-    let mut is_told = false;
     let started = Instant::now();
     let mut running = match Running::start(command, arm) {
         Ok(running) => running,
-        Err(error) => {
-            return Ended { end: End::NotStarted(error), said: String::new() };
-        }
+        Err(error) => return Ended { end: End::NotStarted(error), said: String::new() },
     };
+    let may_be_interrupted = on_interrupt.is_none();
+    let mut on_interrupt = on_interrupt;
     let end = loop {
         running.read(LOOK_MS);
         let is_interrupted = interrupt.is_raised();
-        let look = running.look();
-        if let (State::Running, OnInterrupt::Tell(tell)) = (&look, &mut on_interrupt)
-            && is_interrupted
-            && !std::mem::replace(&mut is_told, true)
-        {
-            tell();
-        }
-        match look {
+        match running.state() {
             State::Gone => break running.reap(),
             State::WantsTerminal => break End::WantedTerminal,
-            State::Running if is_interrupted && matches!(on_interrupt, OnInterrupt::End) => {
-                break End::Interrupted;
+            State::Running if is_interrupted && may_be_interrupted => break End::Interrupted,
+            State::Running if is_interrupted => {
+                if let Some(tell) = on_interrupt.take() {
+                    tell();
+                }
             }
-            State::Running if started.elapsed() >= patience.limit.into() => break End::TimedOut,
             State::Running => {}
+        }
+        if started.elapsed() >= patience.limit.into() {
+            break End::TimedOut;
         }
     };
     running.read_rest();
     // Before it is ended: shells say of the signal what is known already.
     let said = running.last_words();
-    if !matches!(end, End::Exited(_) | End::Lost) {
-        running.kill(match end {
-            End::Interrupted => HOOK_GRACE_INTERRUPTED.min(patience.grace),
-            _ => patience.grace,
-        });
+    match end {
+        End::Exited(_) | End::Lost | End::NotStarted(_) => {}
+        End::Interrupted => running.kill(HOOK_GRACE_INTERRUPTED.min(patience.grace)),
+        End::TimedOut | End::WantedTerminal => running.kill(patience.grace),
     }
-    running.release();
+    running.outputs.into_iter().for_each(Output::release);
     Ended { end, said }
 }
 
@@ -134,10 +124,10 @@ enum State {
 
 struct Running {
     child: Child,
-    /// Its process, and so its process group: the number is not used anew before the process is reaped.
+    /// Its process, and so its process group: the number is not used again before the process is reaped.
     group: Pid,
-    stderr: Tail,
-    stdout: Tail,
+    /// Stderr and stdout.
+    outputs: [Output; 2],
 }
 
 impl Running {
@@ -151,38 +141,27 @@ impl Running {
             .process_group(0)
             .spawn()?;
         let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
-        Ok(Self {
-            group: Pid::from_raw(raw),
-            stderr: Tail::of(child.stderr.take().map(OwnedFd::from)),
-            stdout: Tail::of(child.stdout.take().map(OwnedFd::from)),
-            child,
-        })
+        let pipes =
+            [child.stderr.take().map(OwnedFd::from), child.stdout.take().map(OwnedFd::from)];
+        let outputs = pipes.map(|pipe| Output { source: pipe.map(File::from), last: Vec::new() });
+        Ok(Self { group: Pid::from_raw(raw), outputs, child })
     }
 
     /// Waits up to so long for output, and reads it. True where there was any.
     fn read(&mut self, timeout_ms: u8) -> bool {
-        let tails = [&self.stderr, &self.stdout];
-        let mut polled: Vec<PollFd<'_>> = tails
-            .iter()
-            .filter_map(|tail| tail.source.as_ref())
-            .map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN))
-            .collect();
+        let sources = self.outputs.iter().filter_map(|output| output.source.as_ref());
+        let mut polled: Vec<PollFd<'_>> =
+            sources.map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN)).collect();
         // A signal, the only failure there is, is as good as the end of the wait.
         let _ = poll(&mut polled, PollTimeout::from(timeout_ms));
-        let mut ready = polled.into_iter().map(|polled| polled.any() == Some(true));
-        let [stderr, stdout] =
-            tails.map(|tail| tail.source.is_some() && ready.next().unwrap_or(false));
-        if stderr {
-            self.stderr.read();
-        }
-        if stdout {
-            self.stdout.read();
-        }
-        stderr || stdout
+        let ready: Vec<bool> = polled.iter().map(|one| one.any() == Some(true)).collect();
+        let open = self.outputs.iter_mut().filter(|output| output.source.is_some());
+        open.zip(&ready).filter(|(_, is_ready)| **is_ready).for_each(|(output, _)| output.read());
+        ready.contains(&true)
     }
 
     /// Where the process stands, without reaping it.
-    fn look(&self) -> State {
+    fn state(&self) -> State {
         let flags = WaitPidFlag::WEXITED
             | WaitPidFlag::WSTOPPED
             | WaitPidFlag::WNOHANG
@@ -191,8 +170,8 @@ impl Running {
             Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
             Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
             Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
-            // Killed by a signal without a name, or reaped by the kernel because this process was started with
-            // SIGCHLD ignored.
+            // Killed by a signal without a name, or reaped by the kernel because this process was
+            // started with SIGCHLD ignored.
             Err(_) => State::Gone,
         }
     }
@@ -206,28 +185,23 @@ impl Running {
 
     /// Ends the whole process group: asks, and after the grace insists.
     fn kill(&mut self, grace: Nanos) {
-        // Until the process is reaped its group is there; and what is stopped has to go on to hear the signal.
-        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-            let _ = killpg(self.group, signal);
+        // Until the process is reaped its group is there; what is stopped has to go on to hear the
+        // signal; and SIGKILL is also for those of the group whose shell is gone already. Each wait is
+        // bounded, since what waits for a dead disk cannot even be killed.
+        for signals in [&[Signal::SIGTERM, Signal::SIGCONT][..], &[Signal::SIGKILL]] {
+            for signal in signals {
+                let _ = killpg(self.group, *signal);
+            }
+            let (started, limit) = (Instant::now(), Duration::from(grace));
+            while !matches!(self.state(), State::Gone) && started.elapsed() < limit {
+                self.read(LOOK_MS);
+            }
         }
-        self.wait(grace);
-        // Also those of the group whose shell is gone already.
-        let _ = killpg(self.group, Signal::SIGKILL);
-        // Bounded, since what waits for a dead disk cannot even be killed.
-        self.wait(grace);
         let _ = self.child.try_wait();
     }
 
-    /// Waits for the end of the process, but not for longer than this.
-    fn wait(&mut self, limit: Nanos) {
-        let (started, limit) = (Instant::now(), Duration::from(limit));
-        while !matches!(self.look(), State::Gone) && started.elapsed() < limit {
-            self.read(LOOK_MS);
-        }
-    }
-
-    /// Reads what is in the pipes by now, and not until their ends: something in the background may hold them open, and
-    /// write on and on.
+    /// Reads what is in the pipes by now, and not until their ends: something in the background may hold
+    /// them open, and write on and on.
     fn read_rest(&mut self) {
         for _ in 0..=2 * HOOK_OUTPUT_MAX / CHUNK {
             if !self.read(0) {
@@ -237,28 +211,20 @@ impl Running {
     }
 
     fn last_words(&self) -> String {
-        let said = self.stderr.last_words();
-        if said.is_empty() { self.stdout.last_words() } else { said }
-    }
-
-    fn release(self) {
-        self.stderr.release();
-        self.stdout.release();
+        let [stderr, stdout] = self.outputs.each_ref().map(|output| last_words(&output.last));
+        if stderr.is_empty() { stdout } else { stderr }
     }
 }
 
-/// The end of what comes through a pipe.
-struct Tail {
+/// What comes through a pipe.
+struct Output {
     /// Absent after its end.
     source: Option<File>,
-    bytes: Vec<u8>,
+    /// The last [`HOOK_OUTPUT_MAX`] bytes.
+    last: Vec<u8>,
 }
 
-impl Tail {
-    fn of(source: Option<OwnedFd>) -> Self {
-        Self { source: source.map(File::from), bytes: Vec::new() }
-    }
-
+impl Output {
     /// Reads what is there; blocks where nothing is.
     fn read(&mut self) {
         let Some(source) = &mut self.source else {
@@ -266,40 +232,37 @@ impl Tail {
         };
         let mut chunk = [0; CHUNK];
         match source.read(&mut chunk) {
-            Ok(0) => self.source = None,
-            Ok(length) => {
-                self.bytes.extend_from_slice(&chunk[..length]);
-                let surplus = self.bytes.len().saturating_sub(HOOK_OUTPUT_MAX);
-                self.bytes.drain(..surplus);
-            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.source = None,
+            Ok(0) | Err(_) => self.source = None,
+            Ok(length) => {
+                self.last.extend_from_slice(&chunk[..length]);
+                let surplus = self.last.len().saturating_sub(HOOK_OUTPUT_MAX);
+                self.last.drain(..surplus);
+            }
         }
     }
 
-    /// The last lines that say something, on one line and without what moves a terminal's cursor.
-    fn last_words(&self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes);
-        let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
-        last.reverse();
-        let line: String = last.join(" / ");
-        let line: Vec<char> = line.chars().filter(|c| !is_deceptive(*c)).collect();
-        match line.len().checked_sub(CHARACTERS_SHOWN) {
-            None | Some(0) => line.into_iter().collect(),
-            Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),
-        }
-    }
-
-    /// What the command left in the background and still holds the pipe must be able to write to it: a closed one
-    /// would kill it, a full one stop it.
+    /// What the command left in the background and still holds the pipe must be able to write to it: a
+    /// closed one would kill it, a full one stop it. Without a thread to be had the pipe is closed, as it
+    /// is in any case with the end of the run.
     fn release(self) {
-        let Some(mut source) = self.source else {
-            return;
-        };
-        let drain = move || io::copy(&mut source, &mut io::sink());
-        // Without a thread to be had the pipe is closed, as it is in any case with the end of the run.
-        let _ = std::thread::Builder::new().name("hook-output".into()).spawn(drain);
+        if let Some(mut source) = self.source {
+            let drain = move || io::copy(&mut source, &mut io::sink());
+            let _ = std::thread::Builder::new().name("hook-output".into()).spawn(drain);
+        }
+    }
+}
+
+/// The last lines that say something, on one line and without what moves a terminal's cursor.
+fn last_words(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
+    last.reverse();
+    let line: Vec<char> = last.join(" / ").chars().filter(|c| !is_deceptive(*c)).collect();
+    match line.len().checked_sub(CHARACTERS_SHOWN) {
+        None | Some(0) => line.into_iter().collect(),
+        Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),
     }
 }
 
@@ -318,7 +281,7 @@ pub(super) fn describe(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     const PATIENCE: Patience =
         Patience { limit: Nanos::from_secs(60), grace: Nanos::from_secs(10) };
@@ -327,7 +290,7 @@ mod tests {
         Patience { limit: Nanos::from_millis(500), grace: Nanos::from_secs(10) };
 
     fn plain(command: &str) -> Ended {
-        run(command, "tuned", PATIENCE, &Interrupt::default(), OnInterrupt::End)
+        run(command, "tuned", PATIENCE, &Interrupt::default(), None)
     }
 
     fn exit_code(ended: &Ended) -> Option<i32> {
@@ -358,9 +321,8 @@ mod tests {
         assert_eq!(exit_code(&ended), Some(0));
         assert!(ended.said.ends_with("x / [31mlast"), "{}", ended.said);
 
-        let mut tail = Tail::of(None);
-        tail.bytes = "é".repeat(CHARACTERS_SHOWN + 1).into_bytes();
-        assert_eq!(tail.last_words(), format!("…{}", "é".repeat(CHARACTERS_SHOWN)));
+        let long = "é".repeat(CHARACTERS_SHOWN + 1);
+        assert_eq!(last_words(long.as_bytes()), format!("…{}", "é".repeat(CHARACTERS_SHOWN)));
     }
 
     /// Whether a process is there, and is no zombie.
@@ -380,13 +342,7 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_ended_with_all_its_group() {
-        let ended = run(
-            "sleep 600 & echo $!; sleep 600",
-            "a",
-            SHORT,
-            &Interrupt::default(),
-            OnInterrupt::End,
-        );
+        let ended = run("sleep 600 & echo $!; sleep 600", "a", SHORT, &Interrupt::default(), None);
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert!(!ended.said.is_empty());
         await_end(&ended.said);
@@ -400,7 +356,7 @@ mod tests {
             "a",
             patience,
             &Interrupt::default(),
-            OnInterrupt::End,
+            None,
         );
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert!(!runs(&ended.said));
@@ -416,7 +372,7 @@ mod tests {
         let path = fixture.files().path("/x");
         let tidy = format!("echo tidy >&2; echo tidy > {}; exit 0", path.display());
         let command = format!("echo at work >&2; trap '{tidy}' TERM; while :; do sleep 0.01; done");
-        let ended = run(&command, "a", SHORT, &Interrupt::default(), OnInterrupt::End);
+        let ended = run(&command, "a", SHORT, &Interrupt::default(), None);
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert_eq!(ended.said, "at work");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "tidy\n");
@@ -426,13 +382,12 @@ mod tests {
     fn an_interrupt_ends_only_what_may_be_interrupted() {
         let interrupt = Interrupt::default();
         interrupt.raise();
-        let ended = run("sleep 600", "a", PATIENCE, &interrupt, OnInterrupt::End);
+        let ended = run("sleep 600", "a", PATIENCE, &interrupt, None);
         assert!(matches!(ended.end, End::Interrupted), "{ended:?}");
         assert_eq!(exit_code(&plain("exit 7")), Some(7));
         let mut told = 0;
         let mut tell = || told += 1;
-        let on_interrupt = OnInterrupt::Tell(&mut tell);
-        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, on_interrupt);
+        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, Some(&mut tell));
         assert_eq!((exit_code(&ended), told), (Some(7), 1), "told once");
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::files::fixture::Fixture;
+use crate::fixtures::Fixture;
 use crate::process::ns_per_tick;
 
 const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 
+use crate::unavailable::any_address;
 use tare_driver::sys::random;
 
 /// The longest name and label, as text (RFC 1035, section 2.3.4).
@@ -184,12 +185,8 @@ fn is_timeout(error: &io::Error) -> bool {
 /// Asks one server for the addresses of both families, at once. The addresses of one are enough, where the other has no
 /// answer: some servers drop the questions that they do not understand.
 fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
     // Connected, so that answers of others do not arrive, and an unreachable server is known at once.
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind(any_address(server))?;
     socket.connect(server)?;
     let mut queries = [Query::new(name, TYPE::AAAA)?, Query::new(name, TYPE::A)?];
     for query in &queries {

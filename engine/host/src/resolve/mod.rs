@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::files::Files;
-use crate::inet6;
+use crate::unavailable::{any_address, ipv6_addresses};
 use tare_driver::device_name;
 use tare_units::Nanos;
 use tare_units::error::{Error, Fault, Result};
@@ -136,7 +136,7 @@ fn decoded(zone: &str) -> Option<&str> {
 /// Every link has addresses of that kind, so one alone does not say where to.
 fn needs_zone(files: &Files, ip: Ipv6Addr) -> Error {
     let mut devices: Vec<String> = Vec::new();
-    for own in inet6::addresses(files) {
+    for own in ipv6_addresses(files) {
         if own.ip.is_unicast_link_local() && !devices.contains(&own.device) {
             devices.push(own.device);
         }
@@ -258,11 +258,7 @@ fn in_order(
 
 /// Whether packets to `address` would leave this machine: connecting a datagram socket sends none.
 fn has_route(address: &SocketAddr) -> bool {
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
+    UdpSocket::bind(any_address(*address)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
 /// What the system's own name services know, where this build can ask them; bounded by `timeout`, since they
@@ -293,7 +289,7 @@ fn ask_the_system(_host: &str, _timeout: Duration) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
     use simple_dns::rdata::{A, AAAA, RData};
     use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
     use std::io::{Read as _, Write as _};

@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::link::Via;
 use super::*;
-use crate::files::fixture::Fixture;
+use crate::fixtures::Fixture;
 use tare_driver::Backend;
 use tare_stats::result::Device;
 
