@@ -1,5 +1,5 @@
-//! Which CPUs the workers get (DESIGN D1, D4): inside the affinity mask and the cgroup's quota, two ends of one
-//! machine apart from each other.
+//! Which CPUs the workers get: inside the affinity mask and the cgroup's quota, two ends of one machine
+//! apart from each other.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use crate::files::Files;
 use tare_driver::sys::affinity::{allowed_cpus, format_cpus};
 use tare_units::error::{Error, Result};
 
+pub(crate) const CPU_DIRECTORY: &str = "/sys/devices/system/cpu";
 /// Workers that open-loop and bulk runs start at most, unless more are asked for.
 const DEFAULT_WORKERS_MAX: u32 = 4;
 
@@ -40,25 +41,14 @@ impl Cpus {
         Self::read(&Files::default(), allowed_cpus())
     }
 
-    /// As [`Cpus::of_self`], with the affinity mask given and files below another root.
-    #[must_use]
-    pub fn read(files: &Files, allowed: Vec<u32>) -> Self {
+    pub(crate) fn read(files: &Files, allowed: Vec<u32>) -> Self {
         let online = online(files);
-        let cores = online
-            .iter()
-            .filter_map(|&cpu| {
-                let topology = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
-                let package = files.number(format!("{topology}/physical_package_id"))?;
-                let core = files.number(format!("{topology}/core_id"))?;
-                Some((cpu, (package, core)))
-            })
-            .collect();
-        Self {
-            allowed,
-            quota: Cgroups::of_self(files).and_then(|groups| groups.cpu_quota()),
-            online,
-            cores,
-        }
+        let core = |&cpu: &u32| {
+            let id = |name| files.number(format!("{CPU_DIRECTORY}/cpu{cpu}/topology/{name}"));
+            Some((cpu, (id("physical_package_id")?, id("core_id")?)))
+        };
+        let quota = Cgroups::of_self(files).and_then(|groups| groups.cpu_quota());
+        Self { allowed, quota, cores: online.iter().filter_map(core).collect(), online }
     }
 
     /// Whether a worker may spin without starving what it waits for: two or more CPUs are allowed, and no quota
@@ -176,13 +166,12 @@ impl Cpus {
 
 /// CPUs that are online, by sysfs, or by `/proc/cpuinfo` in sandboxes without it.
 fn online(files: &Files) -> Vec<u32> {
-    let directory = "/sys/devices/system/cpu";
     let mut cpus: Vec<u32> = files
-        .names(directory)
+        .names(CPU_DIRECTORY)
         .iter()
         .filter_map(|name| name.strip_prefix("cpu")?.parse().ok())
         // CPU 0 mostly has no such file, as it cannot be taken offline.
-        .filter(|cpu| files.number(format!("{directory}/cpu{cpu}/online")) != Some(0))
+        .filter(|cpu| files.number(format!("{CPU_DIRECTORY}/cpu{cpu}/online")) != Some(0))
         .collect();
     if cpus.is_empty() {
         let cpuinfo = files.text("/proc/cpuinfo").unwrap_or_default();

@@ -8,9 +8,9 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
-use super::files::Files;
+use crate::files::Files;
 use tare_driver::clock::{Clock as _, MonotonicClock};
-pub(crate) use tare_driver::io::OpError;
+use tare_driver::io::OpError;
 use tare_units::Nanos;
 use tare_units::limits::HYBRID_SPIN;
 
@@ -26,23 +26,17 @@ pub fn set_timer_slack_ns(ns: u32) -> Result<(), OpError> {
     set_timerslack(ns.into()).map_err(|errno| ("prctl", errno).into())
 }
 
-/// Keeps all CPUs out of idle states that take time to leave, for as long as it lives.
-#[derive(Debug)]
-pub struct NoIdle {
-    /// The kernel holds the request while the file is open.
-    _held: File,
-}
-
-/// Asks for CPU wake-ups without latency, by `/dev/cpu_dma_latency` (the kernel's `power/pm_qos_interface`).
+/// Keeps all CPUs out of idle states that take time to leave, by `/dev/cpu_dma_latency` (the kernel's
+/// `power/pm_qos_interface`), for as long as the file is open.
 ///
 /// # Errors
 /// [`OpError::AccessDenied`] or [`OpError::NotPermitted`] without root; `ENOENT` where the device is not there,
 /// as in most containers.
-pub fn hold_cpu_dma_latency() -> Result<NoIdle, OpError> {
+pub fn hold_cpu_dma_latency() -> Result<File, OpError> {
     hold_cpu_dma_latency_below(&Files::default())
 }
 
-fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
+fn hold_cpu_dma_latency_below(files: &Files) -> Result<File, OpError> {
     let call = "open(/dev/cpu_dma_latency)";
     let failed = |error: std::io::Error| match error.raw_os_error() {
         // Worth the name of the device.
@@ -53,7 +47,7 @@ fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
         OpenOptions::new().write(true).open(files.path("/dev/cpu_dma_latency")).map_err(failed)?;
     held.write_all(&0i32.to_ne_bytes())
         .map_err(|error| OpError::from(("write(/dev/cpu_dma_latency)", &error)))?;
-    Ok(NoIdle { _held: held })
+    Ok(held)
 }
 
 /// How late a thread woke from each of some sleeps.

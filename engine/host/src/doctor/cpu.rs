@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::sample::{GAP_MIN, Noise};
+use super::sample::{GAP_MIN, Noise, Sample};
 use super::{
     CHECK, Check, HostSnapshot, Seen, count, fine, found, per_second, pings_hit, rate_level,
     unknown,
 };
+use crate::cpus::CPU_DIRECTORY;
 use crate::environment::{
-    CPU_DIRECTORY, EXIT_LATENCY_MAX_US, governor as governor_of, idle_states as idle_states_of,
+    EXIT_LATENCY_MAX_US, governor as governor_of, idle_states as idle_states_of,
 };
 
 use crate::files::Files;
-use crate::process::ns_per_tick;
+use crate::usage::Counters;
 use tare_driver::sys::affinity::format_cpus;
 use tare_stats::result::{IdleState, Level};
 use tare_units::{CpuList, Nanos};
@@ -233,8 +234,9 @@ fn latency_asked_us(files: &Files) -> Option<i32> {
 
 /// Threads that share a core with a measuring CPU.
 fn smt(host: &HostSnapshot) -> Seen {
-    let (before, after) = (&host.sample.before.ticks, &host.sample.after.ticks);
-    let busy_share = |cpu: u32| after.get(&cpu)?.busy_share_since(*before.get(&cpu)?);
+    let (before, after) = (&host.sample.before, &host.sample.after);
+    let ticks = |counters: &Counters, cpu: u32| counters.ticks.get(&Some(cpu)).copied();
+    let busy_share = |cpu| ticks(after, cpu)?.share_since(ticks(before, cpu)?, |ticks| ticks.busy);
     let pairs = host.machine.shared_cores(&host.cpus, &host.machine.online).into_iter();
     // A sibling that measures too is worst, then the busiest.
     let worst = pairs
@@ -314,13 +316,11 @@ fn load(host: &HostSnapshot) -> Seen {
 
 /// Time that the hypervisor took.
 fn steal(host: &HostSnapshot) -> Seen {
-    let (before, after) = (&host.sample.before.ticks, &host.sample.after.ticks);
-    if after.is_empty() {
+    let Sample { before, after, span, .. } = &host.sample;
+    let Some(steal) = after.steal_ns_since(before, &host.cpus).map(Nanos) else {
         return unknown("the kernel does not count stolen time");
-    }
-    let stolen = |cpu: &u32| Some(after.get(cpu)?.steal.saturating_sub(before.get(cpu)?.steal));
-    let steal = Nanos(host.cpus.iter().filter_map(stolen).sum::<u64>() * ns_per_tick());
-    let (cpus, span) = (host.cpus_text(), host.sample.span);
+    };
+    let cpus = host.cpus_text();
     let share = steal.as_secs_f64() / span.as_secs_f64().max(1e-9) * 100.0;
     let level = if steal == Nanos::ZERO { Level::Ok } else { Level::Spoils };
     found(level, format!("{steal} stolen from {cpus} within {span} ({share:.1} %)"))

@@ -117,7 +117,7 @@ impl Interrupts {
 
 /// How many of each line came to the measuring CPUs within the look, most first.
 fn grown(host: &HostSnapshot, is_wanted: fn(&Line) -> bool) -> Vec<(&Line, u64)> {
-    let (before, after) = (&host.sample.before.interrupts.0, &host.sample.after.interrupts.0);
+    let (before, after) = (&host.sample.interrupts_before.0, &host.sample.interrupts.0);
     let mut grown: Vec<(&Line, u64)> = after
         .iter()
         .filter(|line| is_wanted(line))
@@ -146,7 +146,7 @@ fn rates(host: &HostSnapshot, grown: &[(&Line, u64)]) -> (f64, String) {
 
 /// Interrupts of devices that came to the measuring CPUs within the look.
 fn of_devices(host: &HostSnapshot) -> Seen {
-    if host.sample.after.interrupts.0.is_empty() {
+    if host.sample.interrupts.0.is_empty() {
         return unknown("/proc/interrupts shows none").with("hit", "");
     }
     let grown = grown(host, Line::is_of_device);

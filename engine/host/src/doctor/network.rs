@@ -389,10 +389,11 @@ fn softnet(
     level: Level,
     figure: fn(Softnet) -> u64,
 ) -> Seen {
-    let Some(total) = host.sample.after.softnet.map(figure) else {
+    let Some(total) = host.sample.after.softnet else {
         return unknown("/proc/net/softnet_stat does not show");
     };
-    let grown = total.saturating_sub(host.sample.before.softnet.map_or(0, figure));
+    let before = host.sample.before.softnet.unwrap_or_default();
+    let (grown, total) = (figure(total.since(before)), figure(total));
     let level = if grown > 0 { level } else { Level::Ok };
     found(level, format!("{grown} within the look, {total} since boot")).figure(count(grown), unit)
 }

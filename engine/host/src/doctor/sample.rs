@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use super::interrupts::Interrupts;
-use crate::cgroup::{Cgroups, Throttling};
+use crate::cgroup::Cgroups;
 use crate::files::Files;
 use crate::tuning::{measure_wakeup, set_timer_slack_ns};
-use crate::usage::{Softnet, Ticks, ticks_of_cpus};
+use crate::usage::Counters;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::sys::affinity::pin_current_thread;
 use tare_units::Nanos;
@@ -19,26 +19,6 @@ pub(super) const GAP_MIN: Nanos = Nanos::from_micros(5);
 const WAKEUPS: u32 = 200;
 /// What such a sleep takes at least.
 const SLEEP: Nanos = Nanos::from_micros(100);
-
-/// Counters of the kernel at one instant. What it does not tell is empty.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) interrupts: Interrupts,
-    pub(super) softnet: Option<Softnet>,
-    pub(super) ticks: BTreeMap<u32, Ticks>,
-    pub(super) throttling: Option<Throttling>,
-}
-
-impl Counters {
-    fn read(files: &Files) -> Self {
-        Self {
-            interrupts: Interrupts::read(files),
-            softnet: Softnet::read(files),
-            ticks: ticks_of_cpus(files),
-            throttling: Cgroups::of_self(files).and_then(|groups| groups.throttling()),
-        }
-    }
-}
 
 /// How often, and for how long, a thread that never sleeps was kept from running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,6 +58,8 @@ impl Noise {
 pub(super) struct Sample {
     pub(super) before: Counters,
     pub(super) after: Counters,
+    pub(super) interrupts_before: Interrupts,
+    pub(super) interrupts: Interrupts,
     /// Between the two.
     pub(super) span: Nanos,
     /// Of each CPU that could be spun on.
@@ -96,14 +78,17 @@ impl Sample {
     pub(super) fn take(files: &Files, cpus: &[u32], span: Nanos, spin: bool) -> Self {
         let clock = MonotonicClock;
         let started = clock.now();
-        let mut sample = Self { before: Counters::read(files), ..Self::default() };
+        let cgroups = Cgroups::of_self(files);
+        let read = || (Counters::read(files, cgroups.as_ref()), Interrupts::read(files));
+        let mut sample = Self::default();
+        (sample.before, sample.interrupts_before) = read();
         if spin {
             sample.noise = listen_on(cpus, span);
         } else {
             let sleeps = u32::try_from(span.0.div_ceil(SLEEP.0)).unwrap_or(u32::MAX);
             sample.sleep_on(cpus, sleeps);
         }
-        sample.after = Counters::read(files);
+        (sample.after, sample.interrupts) = read();
         sample.span = clock.now().since(started);
         if spin {
             sample.sleep_on(cpus, WAKEUPS);

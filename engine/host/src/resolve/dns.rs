@@ -182,19 +182,19 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// Asks one server for the addresses of both families, at once. The addresses of one are enough, where the other has no
-/// answer: some servers drop the questions that they do not understand.
+/// Asks one server for the addresses of both families, at once. The addresses of one are enough, where the
+/// other has no answer: some servers drop the questions that they do not understand.
 fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
     // Connected, so that answers of others do not arrive, and an unreachable server is known at once.
     let socket = UdpSocket::bind(any_address(server))?;
     socket.connect(server)?;
-    let mut queries = [Query::new(name, TYPE::AAAA)?, Query::new(name, TYPE::A)?];
-    for query in &queries {
+    let mut unanswered = vec![Query::new(name, TYPE::AAAA)?, Query::new(name, TYPE::A)?];
+    for query in &unanswered {
         socket.send(&query.packet)?;
     }
     let mut bytes = [0; ANSWER_MAX];
-    let mut failed = io::ErrorKind::TimedOut.into();
-    while queries.iter().any(|query| query.outcome.is_none()) {
+    let (mut found, mut failed) = (Vec::new(), None);
+    while !unanswered.is_empty() {
         let received = left(deadline).and_then(|left| {
             socket.set_read_timeout(Some(left))?;
             socket.recv(&mut bytes)
@@ -203,41 +203,33 @@ fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<V
             Ok(len) => &bytes[..len],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                failed = error;
+                failed.get_or_insert(error);
                 break;
             }
         };
-        if let Some(query) = queries.iter_mut().find(|query| query.is_answered_by(answer)) {
-            query.outcome = Some(match query.read(answer) {
-                Ok(None) => over_tcp(server, query, deadline),
-                Ok(Some(found)) => Ok(found),
-                Err(error) => Err(error),
-            });
-        }
-    }
-    let mut found = Vec::new();
-    let mut incomplete = None;
-    for query in queries {
-        match query.outcome {
-            Some(Ok(addresses)) => found.extend(addresses),
-            Some(Err(error)) => incomplete = Some(error),
-            None => {
-                incomplete = Some(std::mem::replace(&mut failed, io::ErrorKind::TimedOut.into()))
+        // The first two bytes of a message are its id (RFC 1035, section 4.1.1).
+        let is_answered = |query: &Query<'_>| answer.starts_with(&query.id.to_be_bytes());
+        if let Some(at) = unanswered.iter().position(is_answered) {
+            let query = unanswered.remove(at);
+            match query
+                .read(answer)
+                .and_then(|read| read.map_or_else(|| over_tcp(server, &query, deadline), Ok))
+            {
+                Ok(addresses) => found.extend(addresses),
+                Err(error) => failed = Some(error),
             }
         }
     }
-    match incomplete {
+    match failed {
         Some(error) if found.is_empty() => Err(error),
         _ => Ok(found),
     }
 }
 
-/// A question, and what came of it.
 struct Query<'a> {
     id: u16,
     question: Question<'a>,
     packet: Vec<u8>,
-    outcome: Option<io::Result<Vec<IpAddr>>>,
 }
 
 impl<'a> Query<'a> {
@@ -249,12 +241,7 @@ impl<'a> Query<'a> {
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
         packet.questions.push(question.clone());
         let packet = packet.build_bytes_vec().map_err(io::Error::other)?;
-        Ok(Self { id, question, packet, outcome: None })
-    }
-
-    /// The first two bytes of a message are its id (RFC 1035, section 4.1.1).
-    fn is_answered_by(&self, answer: &[u8]) -> bool {
-        answer.starts_with(&self.id.to_be_bytes()) && self.outcome.is_none()
+        Ok(Self { id, question, packet })
     }
 
     /// The addresses in an answer; `None`, where it was cut off.

@@ -75,18 +75,18 @@ pub fn local(text: &str) -> Result<SocketAddr> {
     if let Some(address) = address(bare, 0)? {
         return Ok(address);
     }
-    let refuse =
-        |why: &str| Error::usage(format!("'{}' is no IP address{why}", text.escape_debug()));
-    if let Some((ip, _)) = bare.split_once('/').filter(|(ip, _)| is_ip(ip)) {
-        return Err(refuse(": it has the length of a prefix").remedy(format!("write {ip}")));
-    }
-    if nix::net::if_::if_nametoindex(bare).is_ok() {
-        return Err(refuse(", it is a network device").remedy(format!(
-            "write one of the device's addresses (ip -br addr show dev {bare} lists them)"
-        )));
-    }
-    Err(refuse("")
-        .remedy("write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)"))
+    let prefix = bare.split_once('/').filter(|(ip, _)| is_ip(ip));
+    let (why, remedy) = if let Some((ip, _)) = prefix {
+        (": it has the length of a prefix", format!("write {ip}"))
+    } else if nix::net::if_::if_nametoindex(bare).is_ok() {
+        let show = format!("ip -br addr show dev {bare}");
+        let remedy = format!("write one of the device's addresses ({show} lists them)");
+        (", it is a network device", remedy)
+    } else {
+        let remedy = "write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)";
+        ("", remedy.to_owned())
+    };
+    Err(Error::usage(format!("'{}' is no IP address{why}", text.escape_debug())).remedy(remedy))
 }
 
 fn is_ip(text: &str) -> bool {
@@ -181,7 +181,7 @@ impl Names {
         if top.is_some_and(|label| label.eq_ignore_ascii_case("localhost")) {
             return Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);
         }
-        self.ask_servers(host, &self.configuration(host)?, timeout)
+        self.ask_servers(host, timeout)
     }
 
     /// The name as it stands in `/etc/hosts`, which the C library too looks at before any search list; IPv6 first.
@@ -200,28 +200,17 @@ impl Names {
         found
     }
 
-    fn configuration(&self, host: &str) -> Result<dns::Config> {
+    fn ask_servers(&self, host: &str, timeout: Duration) -> Result<Vec<IpAddr>> {
         let nobody = |why: &str| {
             Error::environment(format!("cannot resolve {host}: /etc/resolv.conf {why}"))
                 .remedy("give an address, or name a server in /etc/resolv.conf")
         };
-        let text = self
-            .resolv_conf
-            .as_ref()
-            .map_err(|error| nobody(&format!("cannot be read ({error})")))?;
+        let text = self.resolv_conf.as_ref();
+        let text = text.map_err(|error| nobody(&format!("cannot be read ({error})")))?;
         let config = dns::Config::parse(text, self.dns_port);
         if config.servers.is_empty() {
             return Err(nobody("names no server"));
         }
-        Ok(config)
-    }
-
-    fn ask_servers(
-        &self,
-        host: &str,
-        config: &dns::Config,
-        timeout: Duration,
-    ) -> Result<Vec<IpAddr>> {
         let tried = config.candidates(host);
         let asked: Vec<String> = config.servers.iter().map(|s| s.ip().to_string()).collect();
         let asked = asked.join(", ");
@@ -231,9 +220,9 @@ impl Names {
                 .remedy("give an address, or check /etc/resolv.conf")
         })?;
         if found.is_empty() {
+            let tried = tried.join(", ");
             return Err(Error::peer(format!(
-                "there is no host {host}: {asked} knows none of {}",
-                tried.join(", ")
+                "there is no host {host}: {asked} knows none of {tried}"
             ))
             .remedy("check its spelling, or give an address"));
         }

@@ -2,7 +2,7 @@
 
 use super::super::sample::Noise;
 use super::*;
-use crate::environment::CPU_DIRECTORY;
+use crate::cpus::CPU_DIRECTORY;
 use crate::process::ns_per_tick;
 use crate::usage::Ticks;
 
@@ -109,7 +109,7 @@ fn a_busy_sibling_spoils_and_an_idle_one_is_noted() {
     assert_eq!(host.finding("smt").level, Level::Unknown);
     let ticks = |busy, total| {
         let ticks = Ticks { steal: 0, busy, softirq: 0, total };
-        [(2, ticks)].into()
+        [(Some(2), ticks)].into()
     };
     host.sample.before.ticks = ticks(100, 1_000);
     host.sample.after.ticks = ticks(101, 1_100);
@@ -164,7 +164,7 @@ fn any_stolen_time_spoils() {
     let mut host = host(&[], &[0]);
     assert_eq!(host.finding("steal").level, Level::Unknown);
     host.sample.span = Nanos::from_secs(1);
-    let ticks = |steal| [(0, Ticks { steal, ..Ticks::default() })].into();
+    let ticks = |steal| [(Some(0), Ticks { steal, ..Ticks::default() })].into();
     host.sample.before.ticks = ticks(1);
     host.sample.after.ticks = ticks(1);
     assert_eq!(host.finding("steal").level, Level::Ok);

@@ -13,9 +13,9 @@ fn after(irq: u64, local: u64) -> String {
 
 fn looked(irq: u64, local: u64) -> FakeHost {
     let mut host = FakeHost::new(&[("/proc/interrupts", BEFORE)]).on(&[2]);
-    host.sample.before.interrupts = Interrupts::read(&host.files);
+    host.sample.interrupts_before = Interrupts::read(&host.files);
     host.write("/proc/interrupts", &after(irq, local));
-    host.sample.after.interrupts = Interrupts::read(&host.files);
+    host.sample.interrupts = Interrupts::read(&host.files);
     host.sample.span = Nanos::from_secs(2);
     host
 }

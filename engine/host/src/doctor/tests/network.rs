@@ -1,7 +1,7 @@
 //! The checks of the device, on made-up ones.
 
 use super::*;
-use crate::usage::Softnet;
+use crate::usage::{Counters, Softnet};
 use std::net::Ipv4Addr;
 use tare_driver::sys::device::{Coalescing, Rings};
 
@@ -157,9 +157,9 @@ fn drops_count_while_they_grow() {
     let file = "/proc/net/softnet_stat";
     let of = |dropped, squeezed| {
         let mut host = FakeHost::new(&[(file, &stat("0000039e", "00000022"))]).on(&[0]);
-        host.sample.before.softnet = Softnet::read(&host.files);
+        host.sample.before.softnet = Counters::read(&host.files, None).softnet;
         host.write(file, &stat(dropped, squeezed));
-        host.sample.after.softnet = Softnet::read(&host.files);
+        host.sample.after.softnet = Counters::read(&host.files, None).softnet;
         (host.finding("softnet-drops"), host.finding("softnet-squeezes"))
     };
     let (drops, squeezes) = of("0000039e", "00000022");
