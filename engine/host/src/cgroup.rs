@@ -13,7 +13,6 @@ use tare_units::limits::OBSERVED_GROUPS_MAX;
 /// Where control groups are looked for that are named by a relative path.
 const CUSTOMARY: &str = "/sys/fs/cgroup";
 
-/// A hierarchy of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hierarchy {
     /// The unified one (cgroup v2).
@@ -31,7 +30,6 @@ const HIERARCHIES: [(Hierarchy, &[&str]); 4] = [
     (Hierarchy::Unified, &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]),
 ];
 
-/// A mounted hierarchy.
 #[derive(Debug)]
 struct Mount {
     /// The group that is mounted.
@@ -297,7 +295,6 @@ impl Group {
         self.text(hierarchy, name)?.parse().ok()
     }
 
-    /// Whether it is still there.
     pub(crate) fn exists(&self) -> bool {
         self.directories.iter().any(|(_, directory)| is_group(&self.files, directory))
     }
@@ -321,13 +318,11 @@ impl Group {
         Some(CpuCount { user_ns, system_ns, total_ns: ns("usage_usec") })
     }
 
-    /// The memory charged to it now.
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
         self.number(Hierarchy::V1("memory"), "memory.usage_in_bytes")
             .or_else(|| self.number(Hierarchy::Unified, "memory.current"))
     }
 
-    /// The most memory that was ever charged to it.
     pub(crate) fn memory_peak_bytes(&self) -> Option<u64> {
         self.number(Hierarchy::V1("memory"), "memory.max_usage_in_bytes")
             .or_else(|| self.number(Hierarchy::Unified, "memory.peak"))

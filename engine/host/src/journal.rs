@@ -51,15 +51,16 @@ impl Leftover {
     }
 }
 
-/// A change that is about to be made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change<'a> {
-    /// A network device is made.
     Link(&'a str),
     /// A command is run whose effect the simple shell command `undo` undoes. The entry tells the network
     /// namespace, but is named in others too: a command may change what is not bound to one. Only its
     /// owner may read it, since commands may hold what is nobody else's business.
-    Command { name: &'a str, undo: &'a str },
+    Command {
+        name: &'a str,
+        undo: &'a str,
+    },
 }
 
 /// One change, as it stands in its file.
@@ -68,7 +69,6 @@ struct Entry {
     pid: u32,
     /// Start of the process, clock ticks after boot: a pid alone is reused.
     started_ticks: Option<u64>,
-    /// The network namespace that the change was made in.
     namespace: Option<String>,
     what: String,
     /// The network device that was made; absent where a command made the change.
@@ -136,7 +136,6 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Removes the entry: the change was undone.
     pub(crate) fn settle(self) {
         remove(&self.path);
     }

@@ -15,7 +15,6 @@ pub(crate) use tare_driver::io::OpError;
 /// A route, as the kernel would take it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Route {
-    /// The index of its device.
     pub(crate) device: Option<u32>,
     /// The MTU that the route itself has, bytes: configured, or learnt from the path (RFC 1191). Absent where the
     /// device's holds.

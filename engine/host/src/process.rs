@@ -11,7 +11,6 @@ use crate::files::{Files, value_of};
 /// The kernel cuts a process's name to so many bytes.
 const NAME_MAX: usize = 15;
 
-/// CPU time so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CpuCount {
     /// As a rule in steps of a clock tick, as `system_ns` is.
@@ -53,7 +52,6 @@ pub(crate) struct ProcessSample {
     pub(crate) cpu: CpuCount,
     /// Memory resident now. What it shares with others is counted too.
     pub(crate) memory_bytes: Option<u64>,
-    /// The most that was ever resident.
     pub(crate) memory_peak_bytes: Option<u64>,
 }
 
@@ -105,7 +103,6 @@ fn cpu_clock_ns(files: &Files, pid: u32) -> Option<u64> {
     u64::try_from(clock.now().ok()?.num_nanoseconds()).ok()
 }
 
-/// Context switches of a thread so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Switches {
     pub(crate) voluntary: u64,

@@ -14,7 +14,6 @@ use tare_driver::io::OpError;
 use tare_units::Nanos;
 use tare_units::limits::HYBRID_SPIN;
 
-/// The sleep whose end is measured.
 const PROBE_SLEEP: Nanos = Nanos::from_micros(100);
 
 /// Sets the calling thread's timer slack: how much later than asked the kernel may end its sleeps, in order to

@@ -80,7 +80,6 @@ fn no_such_source(files: &Files, local: SocketAddr) -> Error {
         .remedy("`ip address` lists those there are, each for targets of its own family")
 }
 
-/// There is no address from which `to` is reached.
 fn no_source(files: &Files, to: SocketAddr) -> Error {
     let SocketAddr::V6(v6) = to else {
         let what = format!("there is no IPv4 address here to reach {} from", to.ip());
@@ -105,7 +104,6 @@ fn no_source(files: &Files, to: SocketAddr) -> Error {
     }
 }
 
-/// There is no IPv6 address, on `device` or anywhere.
 fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
     let switch = |name: &str| format!("net/ipv6/conf/{name}/disable_ipv6");
     let is_off = |name: &str| files.number(format!("/proc/sys/{}", switch(name))) == Some(1);
@@ -136,7 +134,6 @@ fn tentative(device: &str) -> Error {
     .remedy("try again in two seconds")
 }
 
-/// An IPv6 address of this network namespace.
 #[derive(Debug)]
 pub(crate) struct OwnAddress {
     pub(crate) ip: Ipv6Addr,
@@ -147,7 +144,6 @@ pub(crate) struct OwnAddress {
 }
 
 impl OwnAddress {
-    /// Another machine of the link has it, too.
     const fn is_duplicate(&self) -> bool {
         self.flags & DUPLICATE != 0
     }

@@ -91,7 +91,6 @@ pub fn thread_usage() -> CpuTimes {
     usage_of(UsageWho::RUSAGE_THREAD)
 }
 
-/// What this process used so far, all threads together.
 pub(crate) fn process_usage() -> CpuTimes {
     usage_of(UsageWho::RUSAGE_SELF)
 }
@@ -191,7 +190,6 @@ impl Counters {
         }
     }
 
-    /// Time the hypervisor took from `cpus` since.
     pub(crate) fn steal_ns_since(&self, earlier: &Self, cpus: &[u32]) -> Option<u64> {
         let stolen = |cpu: &u32| {
             let (now, before) = (self.ticks.get(&Some(*cpu))?, earlier.ticks.get(&Some(*cpu))?);
@@ -247,7 +245,6 @@ impl DisturbanceProbe {
 /// What a CPU did since boot, in clock ticks (10 ms as a rule), by `/proc/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Ticks {
-    /// Taken by the hypervisor.
     pub(crate) steal: u64,
     pub(crate) busy: u64,
     /// In soft interrupts, which is work too.

@@ -26,9 +26,7 @@ use tare_units::error::{Error, Result};
 
 type OpResult<T> = std::result::Result<T, OpError>;
 
-/// Index of loopback in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
-/// Name of the inner end.
 const INNER_LINK: &str = "tare0";
 /// 198.18.0.0/15, set apart for benchmarks by RFC 2544 (RFC 6890): never routed on the internet.
 const BENCHMARK_NET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -157,7 +155,6 @@ impl Drop for VethNamespace {
 struct Namespace(OwnedFd);
 
 impl Namespace {
-    /// Makes a namespace, without moving the calling thread.
     fn create() -> OpResult<Self> {
         // `unshare` moves a thread for good: so one that has nothing else to do.
         on_a_thread(|| {

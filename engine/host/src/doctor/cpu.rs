@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::sample::{GAP_MIN, Noise, Sample};
 use super::{
-    CHECK, Check, HostSnapshot, Seen, count, fine, found, per_second, pings_hit, rate_level,
-    unknown,
+    CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, per_second, pings_hit, rate_level,
+    spoilt, unknown,
 };
 use crate::cpus::CPU_DIRECTORY;
 use crate::environment::{
@@ -26,7 +26,6 @@ const SIBLING_BUSY: f64 = 0.05;
 const RESTING_LOAD: f64 = 0.2;
 /// A spinning worker that is away for this share of the time, per cent, measures others.
 const AWAY_SPOILS_PERCENT: f64 = 1.0;
-/// Later wake-ups than this are worth a note.
 const WAKEUP_NOTE: Nanos = Nanos::from_micros(10);
 
 pub(super) const CHECKS: [Check; 10] = [
@@ -118,10 +117,9 @@ pub(super) const CHECKS: [Check; 10] = [
             let Some(late) = host.sample.wakeup else {
                 return unknown("no thread could sleep on the measuring CPUs");
             };
-            let level = if late > WAKEUP_NOTE { Level::Note } else { Level::Ok };
             let cpu = host.cpus.first().copied().unwrap_or(0);
-            found(
-                level,
+            noted(
+                late > WAKEUP_NOTE,
                 format!("a sleeping thread wakes {late} late on CPU {cpu} (99th percentile)"),
             )
             .figure(late.as_secs_f64() * 1e6, "us")
@@ -164,7 +162,6 @@ fn governor(host: &HostSnapshot) -> Seen {
         .with("governor", name)
 }
 
-/// How far down the clock rate may go.
 fn slower(host: &HostSnapshot) -> String {
     let first = host.cpus.first().copied().unwrap_or(0);
     let mhz = |name: &str| {
@@ -217,8 +214,7 @@ fn idle_states(host: &HostSnapshot) -> Seen {
     let Some((cpu, IdleState { name, exit_latency_us: us, .. })) = deepest else {
         return fine(format!("all idle states are off; {said}"));
     };
-    let level = if *us > EXIT_LATENCY_MAX_US { Level::Spoils } else { Level::Ok };
-    found(level, format!("CPU {cpu} may take {us} µs to leave {name}; {said}"))
+    spoilt(*us > EXIT_LATENCY_MAX_US, format!("CPU {cpu} may take {us} µs to leave {name}; {said}"))
         .figure(count(*us), "us")
 }
 
@@ -232,7 +228,6 @@ fn latency_asked_us(files: &Files) -> Option<i32> {
     Some(i32::from_ne_bytes(bytes))
 }
 
-/// Threads that share a core with a measuring CPU.
 fn smt(host: &HostSnapshot) -> Seen {
     let (before, after) = (&host.sample.before, &host.sample.after);
     let ticks = |counters: &Counters, cpu: u32| counters.ticks.get(&Some(cpu)).copied();
@@ -273,7 +268,6 @@ fn smt(host: &HostSnapshot) -> Seen {
     seen.with("sibling", theirs)
 }
 
-/// Whether the scheduler and the tick keep off.
 fn isolation(host: &HostSnapshot) -> Seen {
     let list = |name: &str| -> Option<Vec<u32>> {
         let text = host.files.text(format!("{CPU_DIRECTORY}/{name}"))?;
@@ -314,7 +308,6 @@ fn load(host: &HostSnapshot) -> Seen {
     found(level, what).figure(minute, "tasks")
 }
 
-/// Time that the hypervisor took.
 fn steal(host: &HostSnapshot) -> Seen {
     let Sample { before, after, span, .. } = &host.sample;
     let Some(steal) = after.steal_ns_since(before, &host.cpus).map(Nanos) else {
@@ -322,12 +315,10 @@ fn steal(host: &HostSnapshot) -> Seen {
     };
     let cpus = host.cpus_text();
     let share = steal.as_secs_f64() / span.as_secs_f64().max(1e-9) * 100.0;
-    let level = if steal == Nanos::ZERO { Level::Ok } else { Level::Spoils };
-    found(level, format!("{steal} stolen from {cpus} within {span} ({share:.1} %)"))
+    spoilt(steal > Nanos::ZERO, format!("{steal} stolen from {cpus} within {span} ({share:.1} %)"))
         .figure(count(steal.0), "ns")
 }
 
-/// What kept a spinning thread from running.
 fn noise(host: &HostSnapshot) -> Seen {
     let effect = "whatever takes a spinning worker's CPU adds its length to one round trip";
     let noise = &host.sample.noise;

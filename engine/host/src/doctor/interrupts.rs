@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use super::link::Needs;
 use super::{
-    CHECK, Check, HostSnapshot, Seen, count, found, per_second, pings_hit, rate_level, unknown,
+    CHECK, Check, HostSnapshot, Seen, count, found, noted, per_second, pings_hit, rate_level,
+    unknown,
 };
 use crate::files::Files;
 use tare_driver::sys::affinity::format_cpus;
-use tare_stats::result::Level;
 use tare_units::CpuList;
 
 /// At so many interrupts between CPUs a second they are worth a note: a tick of 1,000 a second, and
 /// as many again.
 const LOCAL_NOTE_PER_S: f64 = 2_000.0;
-/// Sources that are named.
 const NAMED: usize = 3;
 /// Moves interrupts (a glob of the shell) to the other CPUs, and keeps where they were.
 const STEER: &str = "systemctl stop irqbalance; grep -H . /proc/irq/{irqs}/smp_affinity_list > \
@@ -69,9 +68,7 @@ pub(super) const CHECKS: [Check; 4] = [
 struct Line {
     /// The number of an interrupt, or the name of a kind that is the CPU's own (`LOC`, `RES`).
     name: String,
-    /// Who takes it.
     source: String,
-    /// Counts since boot.
     counts: BTreeMap<u32, u64>,
 }
 
@@ -181,13 +178,11 @@ fn affinities(host: &HostSnapshot) -> Seen {
     let is_measuring = |cpus: &&Vec<u32>| cpus.iter().any(|cpu| host.cpus.contains(cpu));
     let (all, on) = (known.len(), host.cpus_text());
     let allowed = known.iter().filter(is_measuring).count();
-    let level = if allowed == 0 { Level::Ok } else { Level::Note };
-    found(level, format!("{allowed} of {all} interrupts may be taken by {on}"))
+    noted(allowed > 0, format!("{allowed} of {all} interrupts may be taken by {on}"))
         .figure(count(allowed as u64), "interrupts")
         .with("irqs", "*")
 }
 
-/// The interrupts of the route's device: which CPUs take them.
 fn of_the_card(host: &HostSnapshot) -> Seen {
     let name = host.link.name();
     // Of a virtio device they are its PCI device's.
@@ -207,19 +202,17 @@ fn of_the_card(host: &HostSnapshot) -> Seen {
         return unknown(format!("nothing tells which CPUs take the interrupts of {name}"));
     }
     let is_shared = host.cpus.iter().any(|cpu| cpus.contains(cpu));
-    let level = if is_shared { Level::Note } else { Level::Ok };
     let glob = match &numbers[..] {
         [only] => only.clone(),
         // Bash and zsh take the braces.
         several => format!("{{{}}}", several.join(",")),
     };
     let (number, cpus) = (numbers.len(), format_cpus(&cpus));
-    found(level, format!("the {number} interrupts of {name} go to CPU {cpus}"))
+    noted(is_shared, format!("the {number} interrupts of {name} go to CPU {cpus}"))
         .figure(count(number as u64), "interrupts")
         .with("irqs", glob)
 }
 
-/// The timer tick, and calls from other CPUs.
 fn local(host: &HostSnapshot) -> Seen {
     let grown = grown(host, |line| !line.is_of_device());
     if grown.is_empty() {
@@ -227,13 +220,14 @@ fn local(host: &HostSnapshot) -> Seen {
             .with("hit", "");
     }
     let (rate, named) = rates(host, &grown);
-    let level = if rate >= LOCAL_NOTE_PER_S { Level::Note } else { Level::Ok };
     let what = format!(
         "the kernel interrupted {} {rate:.0} times a second: {named} (LOC is the timer, RES, CAL \
          and TLB are other CPUs)",
         host.cpus_text()
     );
-    found(level, what).figure(rate, "per s").with("hit", format!(": {}", pings_hit(rate)))
+    noted(rate >= LOCAL_NOTE_PER_S, what)
+        .figure(rate, "per s")
+        .with("hit", format!(": {}", pings_hit(rate)))
 }
 
 fn affinity(files: &Files, number: &str) -> Option<String> {

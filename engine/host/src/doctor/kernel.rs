@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, unknown};
+use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, spoilt, unknown};
 use crate::cgroup::Cgroups;
 use crate::environment::{CONNTRACK_FULL_PERCENT, is_fast_clock};
 use tare_driver::Backend;
@@ -92,8 +92,7 @@ pub(super) const CHECKS: [Check; 12] = [
             let disabled = disabled
                 .map_or_else(String::new, |value| format!("kernel.io_uring_disabled is {value}; "));
             let is_ring = host.backend.backend == Backend::Uring;
-            let level = if is_ring { Level::Ok } else { Level::Note };
-            found(level, format!("{disabled}{}", host.backend.reason))
+            noted(!is_ring, format!("{disabled}{}", host.backend.reason))
                 .with("advice", host.backend.advice.as_deref().unwrap_or_default())
         },
         ..CHECK
@@ -154,9 +153,8 @@ pub(super) const CHECKS: [Check; 12] = [
             Some(u64::MAX) => fine("unlimited"),
             Some(bytes) => {
                 let is_little = bytes < MEMLOCK_AMPLE_BYTES;
-                let level = if is_little { Level::Note } else { Level::Ok };
                 let kib = bytes >> 10;
-                found(level, format!("{kib} KiB may be locked"))
+                noted(is_little, format!("{kib} KiB may be locked"))
                     .figure(count(bytes), "bytes")
                     .with("kib", kib)
             }
@@ -195,8 +193,7 @@ fn clock_source(host: &HostSnapshot) -> Seen {
         return unknown(format!("the clock source does not show{cost}"));
     };
     let is_slow = !is_fast_clock(source) || cost > CLOCK_COST_MAX;
-    let level = if is_slow { Level::Spoils } else { Level::Ok };
-    found(level, format!("{source}; reading the clock costs {cost}"))
+    spoilt(is_slow, format!("{source}; reading the clock costs {cost}"))
         .figure(count(cost.0), "ns")
         .with("source", source)
 }
@@ -215,7 +212,6 @@ fn timer_slack(host: &HostSnapshot) -> Seen {
         .figure(count(slack.0), "ns")
 }
 
-/// Where quota and throttling of this process's cgroups stand.
 fn cpu_files(host: &HostSnapshot) -> (Vec<PathBuf>, Vec<PathBuf>) {
     Cgroups::of_self(&host.files).map_or_else(Default::default, |groups| groups.cpu_files())
 }
@@ -277,7 +273,6 @@ fn descriptors(host: &HostSnapshot) -> Seen {
     found(level, what).figure(count(hard), "descriptors").with("hard", hard)
 }
 
-/// Ports for outgoing connections, and how many are in use.
 fn ephemeral_ports(host: &HostSnapshot) -> Seen {
     let Some((first, last)) = host.environment.ephemeral_ports else {
         return unknown("net.ipv4.ip_local_port_range does not show");

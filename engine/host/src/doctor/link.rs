@@ -13,12 +13,9 @@ use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 use tare_units::target::Target;
 
-/// Which route was followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Via {
-    /// No target was given.
     DefaultRoute,
-    /// The route to this address.
     Target(IpAddr),
     /// There is none: why, and what shows it.
     Nowhere(String),
@@ -59,7 +56,6 @@ impl Default for Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
-    /// A route, and its device.
     Route,
     /// A card behind the device, and not one of the kernel's own such as loopback or a veth.
     Card,
@@ -136,7 +132,6 @@ impl Link {
         self.device.as_ref().map_or("DEVICE", |device| &device.name)
     }
 
-    /// The target's address.
     pub(super) const fn address(&self) -> Option<IpAddr> {
         match self.via {
             Via::Target(address) => Some(address),

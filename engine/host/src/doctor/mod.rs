@@ -207,6 +207,16 @@ fn fine(what: impl Into<String>) -> Seen {
     found(Level::Ok, what)
 }
 
+/// Worth a note where that is so, else fine.
+fn noted(is_so: bool, what: impl Into<String>) -> Seen {
+    found(if is_so { Level::Note } else { Level::Ok }, what)
+}
+
+/// Spoils a measurement where that is so, else fine.
+fn spoilt(is_so: bool, what: impl Into<String>) -> Seen {
+    found(if is_so { Level::Spoils } else { Level::Ok }, what)
+}
+
 fn found(level: Level, what: impl Into<String>) -> Seen {
     Seen { level, what: what.into(), figure: None, words: Vec::new() }
 }

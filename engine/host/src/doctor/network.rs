@@ -1,7 +1,7 @@
 //! The device of the route, and what the kernel does between it and a socket.
 
 use super::link::{Needs, Via};
-use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, unknown};
+use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, spoilt, unknown};
 use crate::usage::Softnet;
 use tare_driver::sys::affinity::format_cpus;
 use tare_driver::sys::device::{Coalescing, Rings};
@@ -65,8 +65,7 @@ pub(super) const CHECKS: [Check; 13] = [
                 let name = host.link.name();
                 unknown(format!("{name} does not tell whether it merges packets"))
             }
-            Some(false) => fine("off"),
-            Some(true) => found(Level::Note, "on"),
+            Some(is_on) => noted(is_on, if is_on { "on" } else { "off" }),
         },
     },
     Check {
@@ -180,8 +179,7 @@ pub(super) const CHECKS: [Check; 13] = [
                 return unknown("net.core.busy_read and busy_poll do not show");
             };
             let is_missed = read == 0 && host.link.hardware;
-            let level = if is_missed { Level::Note } else { Level::Ok };
-            found(level, format!("busy_read is {read} µs, busy_poll {poll} µs"))
+            noted(is_missed, format!("busy_read is {read} µs, busy_poll {poll} µs"))
                 .figure(count(read), "us")
                 .with("read", read)
                 .with("poll", poll)
@@ -215,25 +213,23 @@ fn path_mtu(host: &HostSnapshot) -> Seen {
         return unknown(format!("the MTU of {name} does not show"));
     };
     let smaller = link.route_mtu_bytes.filter(|&of_route| of_route < of_device);
-    let (level, what, mend) = if let Some(of_route) = smaller {
+    let (is_small, what, mend) = if let Some(of_route) = smaller {
         let what = format!("{of_route} bytes on this route, {of_device} at {name}");
-        (Level::Note, what, of_route.to_string())
+        (true, what, of_route.to_string())
     } else {
         let path = match link.via {
             Via::Target(_) => "the kernel knows of none smaller on the path",
             _ => "the path's is not known without a target",
         };
-        let level = if of_device < ETHERNET_MTU { Level::Note } else { Level::Ok };
         let what = format!("{of_device} bytes at {name}; {path}");
-        (level, what, format!("{ETHERNET_MTU}  # where the path carries it"))
+        (of_device < ETHERNET_MTU, what, format!("{ETHERNET_MTU}  # where the path carries it"))
     };
-    found(level, what)
+    noted(is_small, what)
         .figure(smaller.unwrap_or(of_device).into(), "bytes")
         .with("mend", mend)
         .with("undo", of_device)
 }
 
-/// What the card does in the CPU's stead.
 fn offloads(host: &HostSnapshot) -> Seen {
     let on = host.link.device.as_ref().map_or(&[][..], |device| &device.offloads);
     if on.is_empty() {
@@ -255,7 +251,6 @@ fn offloads(host: &HostSnapshot) -> Seen {
         .with("undo", set("off"))
 }
 
-/// Interrupts that are held back.
 fn coalescing(host: &HostSnapshot) -> Seen {
     let name = host.link.name();
     let Some(set) = host.link.coalescing else {
@@ -284,23 +279,23 @@ fn gro_flush(host: &HostSnapshot) -> Seen {
         return unknown(format!("{name} shows no gro_flush_timeout"));
     };
     let defers = number("napi_defer_hard_irqs").unwrap_or(0);
-    let level = if ns == 0 { Level::Ok } else { Level::Spoils };
-    found(level, format!("gro_flush_timeout is {ns} ns, with {defers} deferred interrupts"))
+    spoilt(ns > 0, format!("gro_flush_timeout is {ns} ns, with {defers} deferred interrupts"))
         .figure(count(ns), "ns")
         .with("ns", ns)
         .with("defers", defers)
 }
 
-/// Room for bursts.
 fn rings(host: &HostSnapshot) -> Seen {
     let Some(Rings { rx, rx_max, tx, tx_max }) = host.link.rings else {
         return unknown(format!("the driver of {} does not tell its rings", host.link.name()));
     };
-    let level = if rx < RING_LEAST.min(rx_max) { Level::Note } else { Level::Ok };
-    found(level, format!("{rx} of {rx_max} packets to receive, {tx} of {tx_max} to send"))
-        .figure(rx.into(), "packets")
-        .with("rx", rx)
-        .with("rx-max", rx_max)
+    noted(
+        rx < RING_LEAST.min(rx_max),
+        format!("{rx} of {rx_max} packets to receive, {tx} of {tx_max} to send"),
+    )
+    .figure(rx.into(), "packets")
+    .with("rx", rx)
+    .with("rx-max", rx_max)
 }
 
 /// How many queues of a kind (`rx-`, `tx-`) there are, and the files of theirs that can be read, each
@@ -321,23 +316,20 @@ fn names_any((_, mask): &&(String, String)) -> bool {
     mask.bytes().any(|b| b != b'0' && b != b',')
 }
 
-/// Received packets handed to other CPUs.
 fn rps(host: &HostSnapshot) -> Seen {
     let (_, known) = queues(host, "rx-", "rps_cpus");
     if known.is_empty() {
         return unknown(format!("{} shows no rps_cpus", host.link.name()));
     }
     let on: Vec<_> = known.iter().filter(names_any).collect();
-    let level = if on.is_empty() { Level::Ok } else { Level::Note };
     // Each queue may have a mask of its own.
     let as_before: Vec<String> =
         on.iter().map(|(path, mask)| format!("echo {mask} > {path}")).collect();
-    found(level, format!("on for {} of {} receive queues", on.len(), known.len()))
+    noted(!on.is_empty(), format!("on for {} of {} receive queues", on.len(), known.len()))
         .figure(count(on.len() as u64), "queues")
         .with("undo", as_before.join("; "))
 }
 
-/// Which queue a CPU sends through.
 fn xps(host: &HostSnapshot) -> Seen {
     let name = host.link.name();
     let (queues, known) = queues(host, "tx-", "xps_cpus");
@@ -349,11 +341,10 @@ fn xps(host: &HostSnapshot) -> Seen {
         return unknown(format!("{name} shows no xps_cpus"));
     }
     let on = known.iter().filter(names_any).count();
-    let level = if on == 0 { Level::Note } else { Level::Ok };
-    found(level, format!("set for {on} of {queues} send queues")).figure(count(on as u64), "queues")
+    noted(on == 0, format!("set for {on} of {queues} send queues"))
+        .figure(count(on as u64), "queues")
 }
 
-/// Whether the measuring CPUs are of the card's node.
 fn numa_node(host: &HostSnapshot) -> Seen {
     const NODES: &str = "/sys/devices/system/node";
     let name = host.link.name();

@@ -15,7 +15,6 @@ use tare_units::Nanos;
 
 /// A spinning thread that is away for longer was interrupted: reading the clock takes some 20 ns.
 pub(super) const GAP_MIN: Nanos = Nanos::from_micros(5);
-/// Sleeps whose ends are measured.
 const WAKEUPS: u32 = 200;
 /// What such a sleep takes at least.
 const SLEEP: Nanos = Nanos::from_micros(100);
@@ -23,18 +22,14 @@ const SLEEP: Nanos = Nanos::from_micros(100);
 /// How often, and for how long, a thread that never sleeps was kept from running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Noise {
-    /// For how long it was watched.
     pub(super) span: Nanos,
     /// Times it was away for [`GAP_MIN`] or longer.
     pub(super) gaps: u64,
-    /// The longest.
     pub(super) longest: Nanos,
-    /// All of them together.
     pub(super) away: Nanos,
 }
 
 impl Noise {
-    /// Reads `clock` again and again for `span`.
     fn listen(clock: &impl Clock, span: Nanos) -> Self {
         let start = clock.now();
         let mut last = start;
@@ -68,7 +63,6 @@ pub(super) struct Sample {
     pub(super) wakeup: Option<Nanos>,
     /// The first CPU's thread was given a timer slack of its own.
     pub(super) slack_set: bool,
-    /// What reading the clock costs.
     pub(super) clock_cost: Nanos,
 }
 
@@ -97,7 +91,6 @@ impl Sample {
         sample
     }
 
-    /// Sleeps and wakes on the first of `cpus`.
     fn sleep_on(&mut self, cpus: &[u32], samples: u32) {
         let Some(&cpu) = cpus.first() else { return };
         let slept = thread::spawn(move || {

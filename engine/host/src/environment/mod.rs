@@ -37,7 +37,6 @@ pub fn capture(route_to: Option<SocketAddr>) -> Environment {
     }
 }
 
-/// What stands in files.
 pub(crate) fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Environment {
     let cgroups = Cgroups::of_self(files);
     let first_cpu = allowed.first().copied().unwrap_or(0);

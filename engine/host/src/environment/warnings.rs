@@ -103,7 +103,6 @@ fn of_machine(environment: &Environment, context: &WarningContext) -> Vec<Found>
     found
 }
 
-/// Whether a clock source is read without entering the kernel.
 pub(crate) fn is_fast_clock(source: &str) -> bool {
     FAST_CLOCKS.contains(&source)
 }

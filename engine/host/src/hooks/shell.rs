@@ -27,7 +27,6 @@ use tare_units::text::is_deceptive;
 pub(super) const SHELL: &str = "/bin/sh";
 /// How often it is looked whether the command ended, milliseconds. Nothing is measured meanwhile.
 const LOOK_MS: u8 = 5;
-/// Bytes read at once.
 const CHUNK: usize = 16 << 10;
 /// Lines of the output that an error shows, and characters of them.
 const LINES_SHOWN: usize = 2;
@@ -42,14 +41,12 @@ pub(super) struct Patience {
     pub(super) grace: Nanos,
 }
 
-/// How a command ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// By itself, or by somebody else's signal.
     Exited(ExitStatus),
     /// It took longer than the limit, and was ended.
     TimedOut,
-    /// The run was interrupted, and it was ended.
     Interrupted,
     /// It asked for something at the terminal, which it does not have, and was ended.
     WantedTerminal,
@@ -58,7 +55,6 @@ pub(super) enum End {
     Lost,
 }
 
-/// What became of a command.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) end: End,
@@ -126,7 +122,6 @@ struct Running {
     child: Child,
     /// Its process, and so its process group: the number is not used again before the process is reaped.
     group: Pid,
-    /// Stderr and stdout.
     outputs: [Output; 2],
 }
 
@@ -220,7 +215,6 @@ impl Running {
 struct Output {
     /// Absent after its end.
     source: Option<File>,
-    /// The last [`HOOK_OUTPUT_MAX`] bytes.
     last: Vec<u8>,
 }
 

@@ -22,7 +22,6 @@ const NDOTS_MAX: u32 = 15;
 const TIMEOUT_MAX: u32 = 30;
 const ATTEMPTS_MAX: u32 = 5;
 
-/// What `/etc/resolv.conf` says.
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) servers: Vec<SocketAddr>,
@@ -168,7 +167,6 @@ pub(super) fn is_name(name: &str) -> bool {
     name.len() <= NAME_MAX && name.split('.').all(is_label)
 }
 
-/// Time left, for a wait that has a bound.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {

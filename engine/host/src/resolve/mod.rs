@@ -93,7 +93,6 @@ fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
-/// An address with or without a zone.
 fn address(text: &str, port: u16) -> Result<Option<SocketAddr>> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Some(SocketAddr::new(address.to_canonical(), port)));
@@ -154,9 +153,7 @@ fn needs_zone(files: &Files, ip: Ipv6Addr) -> Error {
 /// Where names are looked up.
 #[derive(Debug)]
 struct Names {
-    /// `/etc/hosts`.
     hosts: String,
-    /// `/etc/resolv.conf`.
     resolv_conf: io::Result<String>,
     /// The port of the servers named there.
     dns_port: u16,
