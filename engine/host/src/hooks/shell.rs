@@ -5,14 +5,14 @@
 //! exec): a fork would share the memory of servers that run in this process copy-on-write, and their
 //! next visit would pay for it.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::poll;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -27,7 +27,9 @@ use tare_units::text::is_deceptive;
 pub(super) const SHELL: &str = "/bin/sh";
 /// How often it is looked whether the command ended, milliseconds. Nothing is measured meanwhile.
 const LOOK_MS: u8 = 5;
-const CHUNK: usize = 16 << 10;
+/// How long the end of the output of a command that has ended is waited for. Something in the background
+/// may hold it open, and write on and on.
+const OUTPUT_WAIT: Nanos = Nanos::from_millis(50);
 /// Lines of the output that an error shows, and characters of them.
 const LINES_SHOWN: usize = 2;
 const CHARACTERS_SHOWN: usize = 300;
@@ -71,43 +73,71 @@ pub(super) fn run(
     arm: &str,
     patience: Patience,
     interrupt: &Interrupt,
-    on_interrupt: Option<&mut dyn FnMut()>,
+    mut on_interrupt: Option<&mut dyn FnMut()>,
 ) -> Ended {
     let started = Instant::now();
-    let mut running = match Running::start(command, arm) {
-        Ok(running) => running,
+    let child = Command::new(SHELL)
+        .args(["-c", command])
+        .env("TARE_ARM", arm)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
         Err(error) => return Ended { end: End::NotStarted(error), said: String::new() },
     };
+    let (stderr, stdout) = (Output::of(child.stderr.take()), Output::of(child.stdout.take()));
     let may_be_interrupted = on_interrupt.is_none();
-    let mut on_interrupt = on_interrupt;
+    // The number is not used again before the process is reaped.
+    let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
+    let group = Pid::from_raw(raw);
     let end = loop {
-        running.read(LOOK_MS);
+        let state = state(group);
         let is_interrupted = interrupt.is_raised();
-        match running.state() {
-            State::Gone => break running.reap(),
+        match state {
+            State::Gone => break child.try_wait().ok().flatten().map_or(End::Lost, End::Exited),
             State::WantsTerminal => break End::WantedTerminal,
             State::Running if is_interrupted && may_be_interrupted => break End::Interrupted,
-            State::Running if is_interrupted => {
-                if let Some(tell) = on_interrupt.take() {
-                    tell();
-                }
-            }
+            State::Running if started.elapsed() >= patience.limit.into() => break End::TimedOut,
             State::Running => {}
         }
-        if started.elapsed() >= patience.limit.into() {
-            break End::TimedOut;
+        if let Some(tell) = on_interrupt.take_if(|_| is_interrupted) {
+            tell();
         }
+        nap();
     };
-    running.read_rest();
-    // Before it is ended: shells say of the signal what is known already.
-    let said = running.last_words();
-    match end {
-        End::Exited(_) | End::Lost | End::NotStarted(_) => {}
-        End::Interrupted => running.kill(HOOK_GRACE_INTERRUPTED.min(patience.grace)),
-        End::TimedOut | End::WantedTerminal => running.kill(patience.grace),
+    let is_gone = matches!(end, End::Exited(_) | End::Lost);
+    if is_gone {
+        wait(OUTPUT_WAIT, || stderr.is_read() && stdout.is_read());
     }
-    running.outputs.into_iter().for_each(Output::release);
+    // Before it is ended: shells say of the signal what is known already.
+    let mut said = stderr.last_words();
+    if said.is_empty() {
+        said = stdout.last_words();
+    }
+    if !is_gone {
+        let grace = match end {
+            End::Interrupted => HOOK_GRACE_INTERRUPTED.min(patience.grace),
+            _ => patience.grace,
+        };
+        kill(group, grace);
+        let _ = child.try_wait();
+    }
     Ended { end, said }
+}
+
+fn nap() {
+    // A signal, the only failure there is, is as good as the end of the wait.
+    let _ = poll(&mut [], LOOK_MS);
+}
+
+fn wait(limit: Nanos, is_over: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_over() && started.elapsed() < limit.into() {
+        nap();
+    }
 }
 
 enum State {
@@ -118,132 +148,69 @@ enum State {
     Gone,
 }
 
-struct Running {
-    child: Child,
-    /// Its process, and so its process group: the number is not used again before the process is reaped.
-    group: Pid,
-    outputs: [Output; 2],
-}
-
-impl Running {
-    fn start(command: &str, arm: &str) -> io::Result<Self> {
-        let mut child = Command::new(SHELL)
-            .args(["-c", command])
-            .env("TARE_ARM", arm)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
-        let pipes =
-            [child.stderr.take().map(OwnedFd::from), child.stdout.take().map(OwnedFd::from)];
-        let outputs = pipes.map(|pipe| Output { source: pipe.map(File::from), last: Vec::new() });
-        Ok(Self { group: Pid::from_raw(raw), outputs, child })
-    }
-
-    /// Waits up to so long for output, and reads it. True where there was any.
-    fn read(&mut self, timeout_ms: u8) -> bool {
-        let sources = self.outputs.iter().filter_map(|output| output.source.as_ref());
-        let mut polled: Vec<PollFd<'_>> =
-            sources.map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN)).collect();
-        // A signal, the only failure there is, is as good as the end of the wait.
-        let _ = poll(&mut polled, PollTimeout::from(timeout_ms));
-        let ready: Vec<bool> = polled.iter().map(|one| one.any() == Some(true)).collect();
-        let open = self.outputs.iter_mut().filter(|output| output.source.is_some());
-        open.zip(&ready).filter(|(_, is_ready)| **is_ready).for_each(|(output, _)| output.read());
-        ready.contains(&true)
-    }
-
-    /// Where the process stands, without reaping it.
-    fn state(&self) -> State {
-        let flags = WaitPidFlag::WEXITED
-            | WaitPidFlag::WSTOPPED
-            | WaitPidFlag::WNOHANG
-            | WaitPidFlag::WNOWAIT;
-        match waitid(Id::Pid(self.group), flags) {
-            Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
-            // Killed by a signal without a name, or reaped by the kernel because this process was
-            // started with SIGCHLD ignored.
-            Err(_) => State::Gone,
-        }
-    }
-
-    fn reap(&mut self) -> End {
-        match self.child.try_wait() {
-            Ok(Some(status)) => End::Exited(status),
-            Ok(None) | Err(_) => End::Lost,
-        }
-    }
-
-    /// Ends the whole process group: asks, and after the grace insists.
-    fn kill(&mut self, grace: Nanos) {
-        // Until the process is reaped its group is there; what is stopped has to go on to hear the
-        // signal; and SIGKILL is also for those of the group whose shell is gone already. Each wait is
-        // bounded, since what waits for a dead disk cannot even be killed.
-        for signals in [&[Signal::SIGTERM, Signal::SIGCONT][..], &[Signal::SIGKILL]] {
-            for signal in signals {
-                let _ = killpg(self.group, *signal);
-            }
-            let (started, limit) = (Instant::now(), Duration::from(grace));
-            while !matches!(self.state(), State::Gone) && started.elapsed() < limit {
-                self.read(LOOK_MS);
-            }
-        }
-        let _ = self.child.try_wait();
-    }
-
-    /// Reads what is in the pipes by now, and not until their ends: something in the background may hold
-    /// them open, and write on and on.
-    fn read_rest(&mut self) {
-        for _ in 0..=2 * HOOK_OUTPUT_MAX / CHUNK {
-            if !self.read(0) {
-                break;
-            }
-        }
-    }
-
-    fn last_words(&self) -> String {
-        let [stderr, stdout] = self.outputs.each_ref().map(|output| last_words(&output.last));
-        if stderr.is_empty() { stdout } else { stderr }
+fn state(process: Pid) -> State {
+    let flags =
+        WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(process), flags) {
+        Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
+        Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
+        // Killed by a signal without a name, or reaped by the kernel because this process was started with
+        // SIGCHLD ignored.
+        Err(_) => State::Gone,
     }
 }
 
-/// What comes through a pipe.
+/// Ends a whole process group whose leader was not reaped yet: asks, and after the grace insists.
+fn kill(group: Pid, grace: Nanos) {
+    // What is stopped has to go on to hear the signal; and SIGKILL is also for those of the group whose
+    // shell is gone already. Each wait is bounded, since what waits for a dead disk cannot even be killed.
+    for signals in [&[Signal::SIGTERM, Signal::SIGCONT][..], &[Signal::SIGKILL]] {
+        for signal in signals {
+            let _ = killpg(group, *signal);
+        }
+        wait(grace, || matches!(state(group), State::Gone));
+    }
+}
+
+/// What comes through a pipe, read by a thread of its own to the pipe's end: what the command left in the
+/// background must be able to write to it, since a closed one would kill it, a full one stop it.
 struct Output {
-    /// Absent after its end.
-    source: Option<File>,
-    last: Vec<u8>,
+    /// The last [`HOOK_OUTPUT_MAX`] bytes.
+    last: Arc<Mutex<Vec<u8>>>,
+    /// Absent where no thread was to be had, and the pipe is closed.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Output {
-    /// Reads what is there; blocks where nothing is.
-    fn read(&mut self) {
-        let Some(source) = &mut self.source else {
-            return;
-        };
-        let mut chunk = [0; CHUNK];
-        match source.read(&mut chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(0) | Err(_) => self.source = None,
-            Ok(length) => {
-                self.last.extend_from_slice(&chunk[..length]);
-                let surplus = self.last.len().saturating_sub(HOOK_OUTPUT_MAX);
-                self.last.drain(..surplus);
+    fn of(source: Option<impl Read + Send + 'static>) -> Self {
+        let last: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let kept = Arc::clone(&last);
+        let read = move || {
+            let Some(mut source) = source else { return };
+            let mut chunk = [0; 16 << 10];
+            loop {
+                match source.read(&mut chunk) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(0) | Err(_) => return,
+                    Ok(length) => {
+                        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                        kept.extend_from_slice(&chunk[..length]);
+                        let surplus = kept.len().saturating_sub(HOOK_OUTPUT_MAX);
+                        kept.drain(..surplus);
+                    }
+                }
             }
-        }
+        };
+        Self { last, reader: Builder::new().name("hook-output".into()).spawn(read).ok() }
     }
 
-    /// What the command left in the background and still holds the pipe must be able to write to it: a
-    /// closed one would kill it, a full one stop it. Without a thread to be had the pipe is closed, as it
-    /// is in any case with the end of the run.
-    fn release(self) {
-        if let Some(mut source) = self.source {
-            let drain = move || io::copy(&mut source, &mut io::sink());
-            let _ = std::thread::Builder::new().name("hook-output".into()).spawn(drain);
-        }
+    fn is_read(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn last_words(&self) -> String {
+        last_words(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -276,6 +243,7 @@ pub(super) fn describe(status: ExitStatus) -> String {
 mod tests {
     use super::*;
     use crate::fixtures::Fixture;
+    use std::time::Duration;
 
     const PATIENCE: Patience =
         Patience { limit: Nanos::from_secs(60), grace: Nanos::from_secs(10) };
