@@ -107,8 +107,9 @@ fn no_source(files: &Files, to: SocketAddr) -> Error {
 fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
     let switch = |name: &str| format!("net/ipv6/conf/{name}/disable_ipv6");
     let is_off = |name: &str| files.number(format!("/proc/sys/{}", switch(name))) == Some(1);
-    let place =
-        |device: Option<&str>| device.map_or("here".to_owned(), |name| format!("on {name}"));
+    let place = |device: Option<&str>| {
+        device.map_or_else(|| "here".to_owned(), |name| format!("on {name}"))
+    };
     // Without a device of its own, the switch of all devices is the one that was most likely turned.
     if let Some(name) = ["all"].into_iter().chain(device).find(|name| is_off(name)) {
         // sysctl(8) takes slashes, too, so that a device's name may have a dot.

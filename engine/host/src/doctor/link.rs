@@ -1,12 +1,13 @@
 //! The device that a measurement would go through: of the route to the target, or of the default route.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Seen, fine, unknown};
 use crate::environment::device_named;
 use crate::files::Files;
 use crate::netlink::Netlink;
 use crate::resolve::resolve;
+use tare_driver::device_name;
 use tare_driver::sys::device::{self, Coalescing, Rings};
 use tare_stats::result::Device;
 use tare_units::Nanos;
@@ -21,8 +22,14 @@ pub(super) enum Via {
     Nowhere(String),
 }
 
+impl Default for Via {
+    fn default() -> Self {
+        Self::Nowhere("there is no route".into())
+    }
+}
+
 /// A device, and what only it can be asked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Link {
     /// As typed.
     pub(super) target: Option<String>,
@@ -37,21 +44,6 @@ pub(super) struct Link {
     pub(super) lro: Option<bool>,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            target: None,
-            via: Via::Nowhere("there is no route".into()),
-            device: None,
-            hardware: false,
-            route_mtu_bytes: None,
-            coalescing: None,
-            rings: None,
-            lro: None,
-        }
-    }
-}
-
 /// What a check looks at, of which there may be none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
@@ -62,54 +54,47 @@ pub(super) enum Needs {
 }
 
 impl Link {
-    /// Follows the route to `target`, as the kernel would take it now; without one the default route. Nothing is sent but
-    /// what resolving a name takes.
+    /// Follows the route to `target`, as the kernel would take it now; without one the default route.
+    /// Nothing is sent but what resolving a name takes.
     ///
     /// # Errors
     /// As [`resolve()`]; a usage error for a target that is made for a run.
     pub(super) fn find(files: &Files, target: Option<&Target>, timeout: Nanos) -> Result<Self> {
-        let Some(target) = target else {
-            let found = default_device(files);
-            let via = match &found {
-                Some(_) => Via::DefaultRoute,
-                None => Via::Nowhere("there is no default route: give a TARGET".into()),
-            };
-            return Ok(found.map_or_else(Self::default, |name| Self::of(files, &name)).by(via));
-        };
-        let (name, address) = match target {
-            Target::Loopback => ("loopback".to_owned(), std::net::Ipv4Addr::LOCALHOST.into()),
-            Target::Host { host, port } => {
+        let (name, address): (String, IpAddr) = match target {
+            None => {
+                return Ok(match default_device(files) {
+                    Some(name) => Self { via: Via::DefaultRoute, ..Self::of(files, &name) },
+                    None => Self::nowhere("there is no default route: give a TARGET".into()),
+                });
+            }
+            Some(Target::Loopback) => ("loopback".to_owned(), Ipv4Addr::LOCALHOST.into()),
+            Some(Target::Host { host, port }) => {
                 let addresses = resolve(host, *port, timeout)?;
                 let first = addresses.first().ok_or_else(|| {
                     Error::peer(format!("{host} has no address")).remedy("give an address")
                 })?;
                 (host.clone(), first.ip())
             }
-            Target::Veth | Target::Unix(_) => {
+            Some(Target::Veth | Target::Unix(_)) => {
                 return Err(Error::usage("only a host or loopback has a route to be examined")
                     .remedy("write HOST, or leave the target out for the default route"));
             }
         };
-        let mut link = Self::to(files, address);
-        link.target = Some(name);
-        Ok(link)
+        let route = Netlink::open().and_then(|netlink| netlink.route(address));
+        let link = match route.map(|route| (route.device.and_then(device_name), route.mtu_bytes)) {
+            Ok((Some(device), route_mtu_bytes)) => {
+                Self { via: Via::Target(address), route_mtu_bytes, ..Self::of(files, &device) }
+            }
+            Ok((None, _)) => {
+                Self::nowhere(format!("no route to {address}: the kernel names no device"))
+            }
+            Err(error) => Self::nowhere(format!("no route to {address}: {error}")),
+        };
+        Ok(Self { target: Some(name), ..link })
     }
 
-    fn to(files: &Files, address: IpAddr) -> Self {
-        let nowhere =
-            |why: String| Self::default().by(Via::Nowhere(format!("no route to {address}: {why}")));
-        let route = match Netlink::open().and_then(|netlink| netlink.route(address)) {
-            Ok(route) => route,
-            Err(error) => return nowhere(error.to_string()),
-        };
-        let name = route
-            .device
-            .and_then(|index| nix::net::if_::if_indextoname(index).ok())
-            .and_then(|name| name.into_string().ok());
-        let Some(name) = name else {
-            return nowhere("the kernel names no device".into());
-        };
-        Self { route_mtu_bytes: route.mtu_bytes, ..Self::of(files, &name).by(Via::Target(address)) }
+    fn nowhere(why: String) -> Self {
+        Self { via: Via::Nowhere(why), ..Self::default() }
     }
 
     fn of(files: &Files, name: &str) -> Self {
@@ -121,10 +106,6 @@ impl Link {
             device: Some(device_named(files, name)),
             ..Self::default()
         }
-    }
-
-    fn by(self, via: Via) -> Self {
-        Self { via, ..self }
     }
 
     /// The device's name; a word to be replaced where there is none.

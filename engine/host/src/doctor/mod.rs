@@ -67,19 +67,15 @@ pub fn examine(plan: &DoctorPlan) -> Result<Diagnosis> {
     let link = Link::find(&files, plan.target.as_ref(), plan.timeout)?;
     let backend = probe::choose(BackendChoice::Auto)?;
     let started_at = jiff::Timestamp::now().to_string();
-    let load = load_average(&files);
-    let sample = Sample::take(&files, &cpus, plan.look, has_quota_for(&machine, &cpus));
-    let environment = Environment { device: link.device.clone(), ..environment::capture(None) };
-    let descriptors_hard = rlimit::descriptors_limit_hard();
     let host = HostSnapshot {
+        load: load_average(&files),
+        sample: Sample::take(&files, &cpus, plan.look, has_quota_for(&machine, &cpus)),
+        environment: Environment { device: link.device.clone(), ..environment::capture(None) },
+        descriptors_hard: rlimit::descriptors_limit_hard(),
         files,
         cpus,
         machine,
-        environment,
         link,
-        sample,
-        descriptors_hard,
-        load,
         backend,
     };
     let findings = checks().map(|check| check.finding(&host)).collect();

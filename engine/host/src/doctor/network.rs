@@ -39,7 +39,6 @@ pub(super) const CHECKS: [Check; 13] = [
         mend: "ip link set {device} mtu {mend}",
         undo: "ip link set {device} mtu {undo}",
         find: path_mtu,
-        ..CHECK
     },
     Check {
         code: "offloads",
@@ -50,7 +49,6 @@ pub(super) const CHECKS: [Check; 13] = [
         mend: "ethtool -K {device} {mend}",
         undo: "ethtool -K {device} {undo}",
         find: offloads,
-        ..CHECK
     },
     Check {
         code: "lro",
