@@ -1,8 +1,9 @@
-//! Control groups, v1 and v2: the CPU time that they limit, how often they were held back for it, and
-//! what the processes of a named one use.
+//! Control groups, v1 and v2: the CPU time that they limit, how often they were held back for it,
+//! and what the processes of a named one use.
 //!
-//! The rules are those of the kernel's `admin-guide/cgroup-v1`, `cgroup-v2` and `scheduler/sched-bwc`:
-//! each group on the way up to the root may have a quota of its own, and the tightest one holds.
+//! The rules are those of the kernel's `admin-guide/cgroup-v1`, `cgroup-v2` and
+//! `scheduler/sched-bwc`: each group up to the root may have a quota of its own, and the tightest
+//! one holds.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -21,8 +22,7 @@ enum Hierarchy {
     V1(&'static str),
 }
 
-/// Those in which a group is looked for, in this order, and where sandboxes that show the files but
-/// not the mounts have them.
+/// Where a group is looked for, in this order; with the places for sandboxes that show no mounts.
 const HIERARCHIES: [(Hierarchy, &[&str]); 4] = [
     (Hierarchy::V1("cpu"), &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"]),
     (Hierarchy::V1("cpuacct"), &["/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/cpu,cpuacct"]),
@@ -42,7 +42,7 @@ impl Mount {
     fn all(files: &Files, hierarchy: Hierarchy) -> Vec<Self> {
         let table = files.text("/proc/self/mountinfo").unwrap_or_default();
         let parse = |line: &str| {
-            // proc(5): ID, parent, device, root, mount point, options, tags… `-` type, source, super options.
+            // ID, parent, device, root, mount point, options, tags… `-` type, source, options.
             let (head, tail) = line.split_once(" - ")?;
             let mut head = head.split(' ');
             let (root, point) = (head.nth(3)?, head.next()?);
@@ -63,7 +63,7 @@ impl Mount {
         points.map(|point| Self { root: "/".into(), point: point.into() }).collect()
     }
 
-    /// The directory of a group; absent where it lies outside what is mounted. Whether it exists is not asked.
+    /// The directory of a group, existing or not; absent where it lies outside what is mounted.
     fn directory(&self, group: &Path) -> Option<PathBuf> {
         let inner = group.strip_prefix(&self.root).ok()?;
         // Groups above the root of a cgroup namespace are shown as `/../other`.
@@ -72,7 +72,7 @@ impl Mount {
     }
 }
 
-/// Undoes the octal escapes of `mountinfo`: a unit named `a\x2db.slice` is written `a\134x2db.slice` there.
+/// Undoes the octal escapes of `mountinfo`: `a\x2db.slice` is `a\134x2db.slice` there.
 fn unescape(text: &str) -> String {
     let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     escapes.iter().fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
@@ -187,9 +187,9 @@ impl Cgroups {
             (None, None) => (Hierarchy::V1("cpu"), "/"),
         };
         let below = |mount: &Mount| {
-            // In a container the mounted group is often the process's own, or (with a cgroup namespace
-            // shared by halves) no ancestor of the path at all: then the mount point is the best that
-            // can be seen. Of another process that would be somebody else's group.
+            // In a container the mounted group is often the process's own, or (with a cgroup
+            // namespace shared by halves) no ancestor of the path at all: then the mount point is
+            // the best that can be seen. Of another process that would be somebody else's group.
             let at_mount = (process == "self").then(|| mount.point.clone());
             let leaf = mount.directory(Path::new(group)).or(at_mount);
             leaf.map_or_else(Vec::new, |leaf| levels(files, hierarchy, mount, &leaf))
@@ -210,14 +210,14 @@ impl Cgroups {
         (files(quota), files(|_| "cpu.stat"))
     }
 
-    /// The tightest CPU quota on the way up, in CPUs; absent where none is set, or visible: above the
-    /// root of a container's cgroup namespace nothing can be seen.
+    /// The tightest CPU quota on the way up, in CPUs; absent where none is set, or visible: above
+    /// the root of a container's cgroup namespace nothing can be seen.
     pub(crate) fn cpu_quota(&self) -> Option<f64> {
         self.levels.iter().filter_map(Level::quota).min_by(f64::total_cmp)
     }
 
-    /// The counters of all visible levels, added up: a group is counted as throttled only by itself,
-    /// not by its parent. Absent where no level has them.
+    /// The counters of all visible levels, added up: a group is counted as throttled only by
+    /// itself, not by its parent. Absent where no level has them.
     pub(crate) fn throttling(&self) -> Option<Throttling> {
         self.levels.iter().filter_map(Level::throttling).reduce(|a, b| Throttling {
             periods: a.periods + b.periods,
@@ -227,8 +227,7 @@ impl Cgroups {
     }
 }
 
-/// A control group that somebody named, wherever its controllers are: under v1 a directory in each of
-/// several hierarchies.
+/// A control group that somebody named: under v1 a directory in each of several hierarchies.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
     files: Files,
@@ -328,7 +327,7 @@ impl Group {
             .or_else(|| self.number(Hierarchy::Unified, "memory.peak"))
     }
 
-    /// The processes in it and in the groups below it, as far as this process's PID namespace shows them.
+    /// The processes in it and in the groups below it that this PID namespace shows.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let top = self.directories.first().map(|(_, directory)| directory);
         let groups = top.map_or_else(Vec::new, |top| subtree(&self.files, top)).into_iter();
@@ -345,7 +344,7 @@ fn is_group(files: &Files, directory: &Path) -> bool {
     files.exists(directory.join("cgroup.procs"))
 }
 
-/// A group and those below it, itself first; of more than [`OBSERVED_GROUPS_MAX`] the ones nearest to it.
+/// A group and those below it, itself first; of more than [`OBSERVED_GROUPS_MAX`] the nearest.
 fn subtree(files: &Files, top: &Path) -> Vec<PathBuf> {
     let mut found = vec![top.to_path_buf()];
     let mut next = 0;

@@ -1,5 +1,5 @@
-//! Which CPUs the workers get: inside the affinity mask and the cgroup's quota, two ends of one machine
-//! apart from each other.
+//! Which CPUs the workers get: inside the affinity mask and the cgroup's quota, two ends of one
+//! machine apart from each other.
 
 use std::collections::BTreeMap;
 
@@ -28,9 +28,9 @@ pub struct Cpus {
 /// What was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// One CPU per worker, in order of the workers. Repeats where there are fewer CPUs than workers.
+    /// One CPU per worker, in order. Repeats where there are fewer CPUs than workers.
     pub cpus: Vec<u32>,
-    /// Some of them were to be avoided, or serve two workers: a warning, since both then wait for each other.
+    /// Some were to be avoided, or serve two workers, which then wait for each other.
     pub shared: bool,
 }
 
@@ -51,15 +51,15 @@ impl Cpus {
         Self { allowed, quota, cores: online.iter().filter_map(core).collect(), online }
     }
 
-    /// Whether a worker may spin without starving what it waits for: two or more CPUs are allowed, and no quota
-    /// is below that number.
+    /// Whether a worker may spin without starving what it waits for: two or more CPUs are allowed,
+    /// and no quota is below that number.
     #[must_use]
     pub fn can_spin(&self) -> bool {
         self.allowed.len() >= 2 && self.quota.is_none_or(|quota| quota >= 2.0)
     }
 
-    /// How many workers serve `connections` where nobody said: as many as there are CPUs, whole CPUs of the
-    /// quota, and connections, at most four; one at least.
+    /// How many workers serve `connections` where nobody said: as many as there are CPUs, whole
+    /// CPUs of the quota, and connections, at most four; one at least.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -72,9 +72,9 @@ impl Cpus {
         allowed.min(quota).min(connections).clamp(1, DEFAULT_WORKERS_MAX)
     }
 
-    /// Picks a CPU for each of `workers`, from the highest down, since the lowest tend to take the interrupts.
-    /// CPUs to `avoid` (the other end's) come last, and before them those that share a physical core with one
-    /// that is taken or to be avoided.
+    /// Picks a CPU for each of `workers`, from the highest down, since the lowest tend to take the
+    /// interrupts. CPUs to `avoid` (the other end's) come last, and before them those that share a
+    /// physical core with one that is taken or to be avoided.
     ///
     /// # Errors
     /// Where the affinity mask could not be read: an environment error.
@@ -82,8 +82,8 @@ impl Cpus {
         self.choose_idle(workers, avoid, |_| 0)
     }
 
-    /// As [`Cpus::choose`], those first for which `load`, whatever it counts, is least; only CPUs to avoid come
-    /// after all others.
+    /// As [`Cpus::choose`], those first for which `load`, whatever it counts, is least; only CPUs
+    /// to avoid come after all others.
     ///
     /// # Errors
     /// As [`Cpus::choose`].
@@ -127,7 +127,7 @@ impl Cpus {
     /// Checks CPUs that were asked for, and deals them out over `workers` in the order given.
     ///
     /// # Errors
-    /// A usage error that names the first CPU that does not exist or is not allowed, and those that are.
+    /// A usage error that names the first CPU that cannot be had, and those that can.
     pub fn check(&self, asked: &[u32], workers: u32, avoid: &[u32]) -> Result<Choice> {
         let allowed = format_cpus(&self.allowed);
         let remedy = format!("this process may run on {allowed}: --cpus {allowed}");

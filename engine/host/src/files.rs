@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Reads below a root directory: `/` for the machine itself. What cannot be read is absent, since on
-/// another kernel, or in a sandbox, any of these files may be missing.
+/// Reads below a root directory: `/` for the machine itself. What cannot be read is absent, since
+/// on another kernel, or in a sandbox, any of these files may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Files(PathBuf);
 

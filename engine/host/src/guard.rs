@@ -1,4 +1,4 @@
-//! A guest on the host: what a run that opens a connection per operation could use up for others, the
+//! What a run that opens a connection per operation could use up for others: the
 //! connection-tracking table and the ephemeral ports, counted before and watched during the run.
 
 use std::net::{SocketAddr, UdpSocket};
@@ -10,8 +10,8 @@ use tare_stats::result::{Environment, Fill, Warning};
 const PORTS_MAX: u64 = 1 << 16;
 /// A run warns before, and stops by itself at, this share of the table, per cent.
 pub const TABLE_STOP_PERCENT: u64 = 90;
-/// With room for fewer entries than this the table is looked at often: so many connections are opened in 200 ms at
-/// 50,000 per second.
+/// With room for fewer entries than this the table is looked at often: so many connections are
+/// opened in 200 ms at 50,000 per second.
 const ROOM_NEAR: u64 = 10_000;
 
 /// What connecting again and again may use.
@@ -38,19 +38,17 @@ impl PortBudget {
         Self { sources, ..self }
     }
 
-    /// Ephemeral ports there are, over all local addresses, and so connections to one address and port at
-    /// once.
+    /// Ports over all local addresses, and so connections to one address and port at once.
     fn ports(&self) -> Option<u64> {
         let (first, last) = self.ports?;
         Some((u64::from(last.saturating_sub(first)) + 1) * self.sources)
     }
 
-    /// Warns of what a run with `concurrent` connections at once, and `total` in all where that is known,
-    /// will use up.
+    /// Warns of what `concurrent` connections at once, and `total` in all if known, will use up.
     ///
     /// A tracked connection stays in the table for two minutes after its end
-    /// (`nf_conntrack_tcp_timeout_time_wait`), so each one counts, but a port that is used again takes its
-    /// old entry: the ports bound the entries.
+    /// (`nf_conntrack_tcp_timeout_time_wait`), so each one counts, but a port that is used again
+    /// takes its old entry: the ports bound the entries.
     #[must_use]
     pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
         let mut warnings = Vec::new();
@@ -144,8 +142,8 @@ pub struct ListenerGuard {
 }
 
 impl ListenerGuard {
-    /// Takes the first reading. `None` where `server` is not an address of this machine: then listeners
-    /// here have nothing to do with the run.
+    /// Takes the first reading. `None` where `server` is not an address of this machine: then
+    /// listeners here have nothing to do with the run.
     #[must_use]
     pub fn begin(server: SocketAddr) -> Option<Self> {
         // An address can be bound just where it is one of the machine's own.
@@ -177,8 +175,8 @@ impl ListenerGuard {
     }
 }
 
-/// Connections that listeners of this network namespace turned away since boot because nobody accepted them in
-/// time (`ListenOverflows` in `/proc/net/netstat`).
+/// Connections that listeners of this network namespace turned away since boot because nobody
+/// accepted them in time (`ListenOverflows` in `/proc/net/netstat`).
 fn listen_overflows(files: &Files) -> Option<u64> {
     let text = files.text("/proc/net/netstat")?;
     // Lines come in pairs: the names, then the numbers.

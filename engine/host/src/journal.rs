@@ -1,10 +1,10 @@
-//! What a run changed on the machine and has not undone yet, on disk, so that the next start can name
-//! what a SIGKILL left behind.
+//! What a run changed on the machine and has not undone yet, on disk, so that the next start can
+//! name what a SIGKILL left behind.
 //!
-//! An entry is a small file, written before the change and removed after undoing it. That of a link is
-//! a leftover once its process is gone while the link is still there. Whether what a command changed was
-//! undone nobody can see from outside: its entry is a leftover from the end of its process until the
-//! file is removed.
+//! An entry is a small file, written before the change and removed after undoing it. That of a link
+//! is a leftover once its process is gone while the link is still there. Whether what a command
+//! changed was undone nobody can see from outside: its entry is a leftover from the end of its
+//! process until the file is removed.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -26,8 +26,7 @@ const FILE_NAME_MAX: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
     pub(crate) what: String,
-    /// The command that undoes it, and that removes the entry where nothing else tells that it was
-    /// undone.
+    /// Undoes it, and removes the entry where nothing else tells that it was undone.
     pub(crate) undo_command: String,
     /// What to do about it without that command, which may hold secrets: a report is handed on.
     advice: String,
@@ -54,9 +53,9 @@ impl Leftover {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change<'a> {
     Link(&'a str),
-    /// A command is run whose effect the simple shell command `undo` undoes. The entry tells the network
-    /// namespace, but is named in others too: a command may change what is not bound to one. Only its
-    /// owner may read it, since commands may hold what is nobody else's business.
+    /// A command is run whose effect the simple shell command `undo` undoes. The entry tells the
+    /// network namespace, but is named in others too: a command may change what is not bound to
+    /// one. Only its owner may read it, since commands may hold what is nobody else's business.
     Command {
         name: &'a str,
         undo: &'a str,
@@ -159,8 +158,8 @@ impl Journal {
     /// Writes down a change that is about to be made; `what` names it in words.
     ///
     /// # Errors
-    /// An environment error where no directory of the journal can be written, and where the kernel gives
-    /// no random bytes, which tell apart commands of one name.
+    /// An environment error where no directory of the journal can be written, and where the kernel
+    /// gives no random bytes, which tell apart commands of one name.
     pub(crate) fn note(&self, what: &str, change: Change<'_>) -> Result<Note> {
         let (name, link, undo) = match change {
             Change::Link(link) => {
@@ -195,8 +194,8 @@ impl Journal {
         .remedy("set XDG_RUNTIME_DIR to a directory that can be written"))
     }
 
-    /// What runs that are gone left behind: links in this network namespace, and what commands changed in
-    /// any. Entries whose link is gone too are removed.
+    /// What runs that are gone left behind: links in this network namespace, and what commands
+    /// changed in any. Entries whose link is gone too are removed.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
         let here = self.namespace();

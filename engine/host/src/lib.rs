@@ -1,5 +1,6 @@
-//! What is not the measurement: the machine and what it is good for, processes and control groups, namespaces, names,
-//! what a run could use up for others, and commands around a measurement with the journal that undoes them.
+//! What is not the measurement: the machine and what it is good for, processes and control groups,
+//! namespaces, names, what a run could use up for others, and commands around a measurement with
+//! the journal that undoes them.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(clippy::print_stdout, clippy::exit)]

@@ -16,12 +16,12 @@ pub(crate) use tare_driver::io::OpError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Route {
     pub(crate) device: Option<u32>,
-    /// The MTU that the route itself has, bytes: configured, or learnt from the path (RFC 1191). Absent where the
-    /// device's holds.
+    /// The MTU that the route itself has, bytes: configured, or learnt from the path (RFC 1191).
+    /// Absent where the device's holds.
     pub(crate) mtu_bytes: Option<u32>,
 }
 
-/// A netlink socket. It stays in the network namespace that it was opened in, whatever its thread does.
+/// A netlink socket. It stays in the network namespace that it was opened in.
 #[derive(Debug)]
 pub(crate) struct Netlink {
     socket: Socket,

@@ -27,7 +27,8 @@ pub enum Observable {
     Pid(u32),
     /// All processes of this name, as `pgrep -x` finds them.
     Comm(String),
-    /// A control group with all below it: absolute, relative to `/sys/fs/cgroup`, or as `/proc/PID/cgroup` names it.
+    /// A control group with all below it: absolute, relative to `/sys/fs/cgroup`, or as
+    /// `/proc/PID/cgroup` names it.
     Cgroup(PathBuf),
 }
 

@@ -2,9 +2,9 @@
 //! measured phase of a step and right after it, from the launching thread.
 //!
 //! Each sample of a process takes some ten system calls and two for each thread, a fraction of a
-//! millisecond in all; one of a group takes fewer. What a sample needs is found before the step, so that
-//! at the edges of the measured phase only counters are read. In between, memory is read a few times a
-//! second, more rarely where that is dear.
+//! millisecond in all; one of a group takes fewer. What a sample needs is found before the step, so
+//! that at the edges of the measured phase only counters are read. In between, memory is read a few
+//! times a second, more rarely where that is dear.
 
 #[cfg(test)]
 mod tests;
@@ -26,8 +26,8 @@ use tare_units::{Instant, Nanos};
 const BETWEEN: Nanos = Nanos::from_millis(200);
 /// … and so many times what one costs, so that they take no more than a hundredth of a CPU.
 const BETWEEN_COSTS: u64 = 100;
-/// Beside its cost, the first sample is given so much time for the thread's own wake-up. What it begins
-/// too early belongs to the warm-up, under the same load.
+/// Beside its cost, the first sample is given so much time for the thread's own wake-up. What it
+/// begins too early belongs to the warm-up, under the same load.
 const WAKE_UP: Nanos = Nanos::from_millis(1);
 /// The first sample is never taken longer before the measured phase than that.
 const LEAD_MAX: Nanos = Nanos::from_millis(20);
@@ -35,8 +35,8 @@ const LEAD_MAX: Nanos = Nanos::from_millis(20);
 /// Checks before a run that everything observed is there.
 ///
 /// # Errors
-/// A usage error for names that cannot stand beside each other; an environment error where nothing, or
-/// far too much, is found by one of them.
+/// A usage error for names that cannot stand beside each other; an environment error where nothing,
+/// or far too much, is found by one of them.
 pub fn check(observations: &[Observation]) -> Result<()> {
     if observations.len() > OBSERVATIONS_MAX {
         let message =
@@ -346,7 +346,8 @@ fn total(one: &Watched, begin: &Sample, end: &Sample) -> Observed {
         processes: u64::try_from(end.number).ok(),
         ..Observed::default()
     };
-    // The kernel's peak counts from the start of the process; it is reported only if it grew meanwhile.
+    // The kernel's peak counts from the start of the process; it is reported only if it grew
+    // meanwhile.
     if end.peak_bytes > begin.peak_bytes && begin.peak_bytes.is_some() {
         observed.memory_max_bytes = observed.memory_max_bytes.max(end.peak_bytes);
     }
@@ -390,8 +391,8 @@ fn cpu_of_processes(
     used.into_iter().reduce(|(user, system), more| (user + more.0, system + more.1))
 }
 
-/// Context switches of all threads; one that came counts from its start, of one that has gone nothing
-/// is known.
+/// Context switches of all threads; one that came counts from its start, of one that has gone
+/// nothing is known.
 fn switches(observed: &mut Observed, begin: &Sample, end: &Sample) {
     let (Some(before), Some(now)) = (&begin.threads, &end.threads) else {
         return;

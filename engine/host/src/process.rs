@@ -21,8 +21,8 @@ pub(crate) struct CpuCount {
 }
 
 impl CpuCount {
-    /// User and system time since an earlier sample, nanoseconds. Where the total is known exactly it
-    /// is parted as the ticks part theirs, which is what the kernel does itself.
+    /// User and system time since an earlier sample, nanoseconds. Where the total is known exactly
+    /// it is parted as the ticks part theirs, which is what the kernel does itself.
     pub(crate) fn since(self, earlier: Self) -> (u64, u64) {
         let user = self.user_ns.saturating_sub(earlier.user_ns);
         let system = self.system_ns.saturating_sub(earlier.system_ns);
@@ -43,8 +43,7 @@ impl CpuCount {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProcessSample {
-    /// When it began, in clock ticks since boot: with its id, what tells it from a later process of
-    /// the same id.
+    /// Clock ticks since boot: what tells it from a later process of the same id.
     pub(crate) started: u64,
     /// It has ended and its parent has not yet asked after it.
     pub(crate) is_over: bool,
@@ -67,10 +66,9 @@ pub(crate) fn started_ticks(files: &Files, pid: u32) -> Option<u64> {
     stat_fields(files, pid)?.get(19)?.parse().ok()
 }
 
-/// Three system calls on each of two files, and one for the process's CPU clock. Absent where there is
-/// none of that id.
+/// Three system calls on each of two files, and one for the CPU clock.
 pub(crate) fn sample(files: &Files, pid: u32) -> Option<ProcessSample> {
-    // Its CPU time first, so that it is read as near to the caller's reading of the clock as can be.
+    // First, to be read as near to the caller's reading of the clock as can be.
     let total_ns = cpu_clock_ns(files, pid);
     let fields = stat_fields(files, pid)?;
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
@@ -109,9 +107,8 @@ pub(crate) struct Switches {
     pub(crate) involuntary: u64,
 }
 
-/// The context switches of the threads of a process, by thread id: a file per thread, none where they
-/// are not to be seen. `room` is how many threads may still be read; absent where that does not
-/// suffice.
+/// The context switches of the threads of a process, by thread id: a file per thread. `room` is how
+/// many threads may still be read; absent where that does not suffice.
 pub(crate) fn switches(
     files: &Files,
     pid: u32,
@@ -130,8 +127,7 @@ pub(crate) fn switches(
     Some(each.collect())
 }
 
-/// The processes of that name, as `pgrep -x` finds them, in order of their ids; those that have ended
-/// are left out.
+/// The ids of the processes of that name that have not ended, as `pgrep -x` finds them.
 pub(crate) fn named(files: &Files, name: &str) -> Vec<u32> {
     let cut = &name.as_bytes()[..name.len().min(NAME_MAX)];
     let is_named = |pid: &u32| {

@@ -16,8 +16,8 @@ use tare_units::limits::HYBRID_SPIN;
 
 const PROBE_SLEEP: Nanos = Nanos::from_micros(100);
 
-/// Sets the calling thread's timer slack: how much later than asked the kernel may end its sleeps, in order to
-/// end several together. The default is 50,000 ns; 1 is the smallest, since 0 means the default.
+/// Sets the calling thread's timer slack: how much later than asked the kernel may end its sleeps,
+/// in order to end several together. The default is 50,000 ns, also named 0.
 ///
 /// # Errors
 /// As `prctl` answers, in sandboxes that lack it.
@@ -25,12 +25,12 @@ pub fn set_timer_slack_ns(ns: u32) -> Result<(), OpError> {
     set_timerslack(ns.into()).map_err(|errno| ("prctl", errno).into())
 }
 
-/// Keeps all CPUs out of idle states that take time to leave, by `/dev/cpu_dma_latency` (the kernel's
-/// `power/pm_qos_interface`), for as long as the file is open.
+/// Keeps all CPUs out of idle states that take time to leave, by `/dev/cpu_dma_latency` (the
+/// kernel's `power/pm_qos_interface`), for as long as the file is open.
 ///
 /// # Errors
-/// [`OpError::AccessDenied`] or [`OpError::NotPermitted`] without root; `ENOENT` where the device is not there,
-/// as in most containers.
+/// [`OpError::AccessDenied`] or [`OpError::NotPermitted`] without root; `ENOENT` where the device
+/// is not there, as in most containers.
 pub fn hold_cpu_dma_latency() -> Result<File, OpError> {
     hold_cpu_dma_latency_below(&Files::default())
 }
@@ -71,9 +71,9 @@ impl Wakeups {
         self.percentile(99)
     }
 
-    /// How long before a due time a hybrid wait stops sleeping: twice the median, which covers all but the disturbed
-    /// wake-ups, and never more than it spins for a reply. The tail must not decide: on a busy machine it is
-    /// milliseconds, and then nothing is left of the sleep.
+    /// How long before a due time a hybrid wait stops sleeping: twice the median, which covers all
+    /// but the disturbed wake-ups, and never more than it spins for a reply. The tail must not
+    /// decide: on a busy machine it is milliseconds, and then nothing is left of the sleep.
     #[must_use]
     pub fn lead(&self) -> Nanos {
         let median = self.percentile(50);
@@ -94,8 +94,8 @@ impl Wakeups {
     }
 }
 
-/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about `samples` × 150 µs. The
-/// thread's pinning and timer slack count, so both are to be set before.
+/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about
+/// `samples` × 150 µs. The thread's pinning and timer slack count, so both are to be set before.
 #[must_use]
 pub fn measure_wakeup(samples: u32) -> Wakeups {
     let clock = MonotonicClock;
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn how_long_a_hybrid_wait_spins_follows_the_median_and_not_the_tail() {
-        // As on a machine that is busy with something else: two wake-ups of a hundred take milliseconds.
+        // As on a machine that is busy with something else: two wake-ups of a hundred take
+        // milliseconds.
         let mut late = vec![Nanos::from_micros(50); 98];
         late.extend([Nanos::from_millis(8); 2]);
         let busy = Wakeups::of(late);

@@ -1,5 +1,5 @@
-//! Why the kernel says EADDRNOTAVAIL. It means three things: there is no address of that family to send
-//! from, the address asked for is none of this machine, or every ephemeral port is taken.
+//! Why the kernel says EADDRNOTAVAIL. It means three things: there is no address of that family to
+//! send from, the address asked for is none of this machine, or every ephemeral port is taken.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -7,14 +7,14 @@ use crate::files::Files;
 use tare_driver::shown;
 use tare_units::error::Error;
 
-/// `IFA_F_DADFAILED` and `IFA_F_TENTATIVE` of `linux/if_addr.h`: another machine of the link has the
-/// address, and it is not known yet whether one has. Nothing is sent from such an address.
+/// `IFA_F_DADFAILED` and `IFA_F_TENTATIVE` of `linux/if_addr.h`: another machine of the link has
+/// the address, and it is not known yet whether one has. Nothing is sent from such an address.
 const DUPLICATE: u32 = 0x08;
 const TENTATIVE: u32 = 0x40;
 
-/// Why nothing can be sent to `to`, from `local` where that is given, as far as addresses are to blame;
-/// absent where they are not, so that ports are. A datagram socket tells the two apart: it needs the same
-/// addresses, and none of TCP's ports.
+/// Why nothing can be sent to `to`, from `local` where that is given, as far as addresses are to
+/// blame; absent where they are not, so that ports are. A datagram socket tells the two apart: it
+/// needs the same addresses, and none of TCP's ports.
 #[must_use]
 pub fn address(to: SocketAddr, local: Option<SocketAddr>) -> Option<Error> {
     let files = Files::default();
@@ -85,7 +85,7 @@ fn no_source(files: &Files, to: SocketAddr) -> Error {
         let what = format!("there is no IPv4 address here to reach {} from", to.ip());
         return Error::environment(what).remedy("`ip -4 address` lists those there are");
     };
-    // ::1 is reached from itself alone, and a link-local address from the device that its zone names.
+    // ::1 is reached from itself alone, a link-local address from its zone's device.
     let mut own = ipv6_addresses(files);
     own.retain(|own| own.ip.is_loopback() == v6.ip().is_loopback());
     let mut device = v6.ip().is_loopback().then(|| "lo".to_owned());
@@ -110,7 +110,7 @@ fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
     let place = |device: Option<&str>| {
         device.map_or_else(|| "here".to_owned(), |name| format!("on {name}"))
     };
-    // Without a device of its own, the switch of all devices is the one that was most likely turned.
+    // The switch of all devices is the one that was most likely turned.
     if let Some(name) = ["all"].into_iter().chain(device).find(|name| is_off(name)) {
         // sysctl(8) takes slashes, too, so that a device's name may have a dot.
         let on = place(device.filter(|_| name != "all"));
@@ -126,7 +126,7 @@ fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
         .remedy("give an IPv4 address (`ip -6 address` lists the IPv6 addresses there are)")
 }
 
-/// A new address is not used before the link was asked for others who have it (RFC 4862, section 5.4).
+/// A new address is not used before the link was asked for others who have it (RFC 4862, 5.4).
 fn tentative(device: &str) -> Error {
     Error::environment(format!(
         "the IPv6 address on {device} cannot be used yet: the link is still being asked whether another \
@@ -155,8 +155,8 @@ impl OwnAddress {
     }
 }
 
-/// All of them, as `/proc/net/if_inet6` lists them: address, device's number, length of the prefix, scope,
-/// flags (all in hexadecimal), and the device's name. None where there is no IPv6.
+/// All of them, as `/proc/net/if_inet6` lists them: address, device's number, length of the prefix,
+/// scope, flags (all in hexadecimal), and the device's name. None where there is no IPv6.
 pub(crate) fn ipv6_addresses(files: &Files) -> Vec<OwnAddress> {
     let parse = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();

@@ -1,5 +1,4 @@
-//! What this process and its threads used, and what was taken from them: CPU time, context switches,
-//! steal, throttling.
+//! What this process and its threads used, and what was taken from them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,8 +23,8 @@ pub struct CpuTimes {
     pub voluntary_switches: u64,
     /// Context switches forced on it.
     pub involuntary_switches: u64,
-    /// Time that a thread could have run and waited for a CPU, where the kernel tells; added up, that of
-    /// the thread that waited the longest.
+    /// Time that a thread could have run and waited for a CPU, where the kernel tells; added up,
+    /// that of the thread that waited the longest.
     pub run_queue_ns: Option<u64>,
 }
 
@@ -56,8 +55,7 @@ impl AddAssign for CpuTimes {
 }
 
 /// How long a thread has waited for a CPU (`/proc/PID/task/TID/schedstat`, the kernel's
-/// `Documentation/scheduler/sched-stats.rst`): held open, so that reading it is one system call without
-/// allocation.
+/// `Documentation/scheduler/sched-stats.rst`): held open, so that a reading is one system call.
 #[derive(Debug)]
 pub struct RunQueue(Option<File>);
 
@@ -127,8 +125,7 @@ pub struct Disturbance {
     pub throttled_ns: Option<u64>,
     /// Share of the whole machine that was busy, 0 to 1; stolen time is not counted as busy.
     pub machine_busy: Option<f64>,
-    /// Share of the whole machine that was in soft interrupts, where received packets are worked off;
-    /// within `machine_busy`.
+    /// Share in soft interrupts, where received packets are worked off; within `machine_busy`.
     pub machine_softirq: Option<f64>,
     /// What became of received packets before any protocol saw them.
     pub softnet: Option<Softnet>,
@@ -141,13 +138,13 @@ pub struct Disturbance {
 pub struct Softnet {
     /// Packets dropped since a CPU's backlog was full.
     pub dropped: u64,
-    /// Times that a round of receiving ended with packets left over, its budget or its time being spent.
+    /// Rounds of receiving that ended with packets left, their budget or time being spent.
     pub squeezed: u64,
 }
 
 impl Softnet {
-    /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts drops
-    /// and the third squeezes (the kernel's `softnet_seq_show`).
+    /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts
+    /// drops and the third squeezes (the kernel's `softnet_seq_show`).
     fn read(files: &Files) -> Option<Self> {
         let text = files.text("/proc/net/softnet_stat")?;
         let mut lines = text.lines().map(|line| {
@@ -211,8 +208,8 @@ pub struct DisturbanceProbe {
 }
 
 impl DisturbanceProbe {
-    /// Takes the first reading, watching `cpus` for steal. Reads files: for the launching thread, outside
-    /// the measured loop.
+    /// Takes the first reading, watching `cpus` for steal. Not for the measured loop: it reads
+    /// files.
     #[must_use]
     pub fn start(cpus: &[u32]) -> Self {
         Self::start_below(Files::default(), cpus)
@@ -253,8 +250,8 @@ pub(crate) struct Ticks {
 }
 
 impl Ticks {
-    /// A line of proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`, or that
-    /// of all CPUs together, without a number. Guest time is within user time already.
+    /// A line of proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`,
+    /// or that of all CPUs together, without a number. Guest time is within user time already.
     fn parse(line: &str) -> Option<(Option<u32>, Self)> {
         let (cpu, counters) = line.strip_prefix("cpu")?.split_once(' ')?;
         let counters: Vec<u64> =

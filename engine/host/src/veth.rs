@@ -1,9 +1,9 @@
-//! A network namespace behind a veth pair, made for one run and undone on every exit: the shortest path that
-//! container networks are built of.
+//! A network namespace behind a veth pair, made for one run and undone on every exit: the shortest
+//! path that container networks are built of.
 //!
-//! After a SIGKILL the kernel drops the namespace with its last holder, and the pair with it: within 100 ms on
-//! Linux 6.18. The link outlives its run only where something else holds the namespace, which is what the journal
-//! is for.
+//! After a SIGKILL the kernel drops the namespace with its last holder, and the pair with it:
+//! within 100 ms on Linux 6.18. The link outlives its run only where something else holds the
+//! namespace, which is what the journal is for.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -34,7 +34,7 @@ const BENCHMARK_PREFIX: u8 = 15;
 /// A pair of hosts, with network and broadcast address.
 const PAIR_PREFIX: u8 = 30;
 
-/// The namespace and its link. Dropping it removes the link; the namespace goes with its last thread and socket.
+/// Dropping it removes the link; the namespace goes with its last thread and socket.
 #[derive(Debug)]
 pub struct VethNamespace {
     namespace: Namespace,
@@ -50,8 +50,8 @@ impl VethNamespace {
     /// Makes the namespace and the pair, with addresses that nothing here uses, up at both ends.
     ///
     /// # Errors
-    /// An environment error without the capabilities it takes, on a kernel without veth, or where the change
-    /// cannot be journaled.
+    /// An environment error without the capabilities it takes, on a kernel without veth, or where
+    /// the change cannot be journaled.
     pub fn create() -> Result<Self> {
         Self::create_noted(&Journal::of_machine())
     }
@@ -150,7 +150,7 @@ impl Drop for VethNamespace {
     }
 }
 
-/// A network namespace without a name. It lives as long as this value, a thread in it, or a socket in it.
+/// It lives as long as this value, a thread in it, or a socket in it.
 #[derive(Debug)]
 struct Namespace(OwnedFd);
 

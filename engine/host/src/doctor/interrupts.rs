@@ -11,8 +11,7 @@ use crate::files::Files;
 use tare_driver::sys::affinity::format_cpus;
 use tare_units::CpuList;
 
-/// At so many interrupts between CPUs a second they are worth a note: a tick of 1,000 a second, and
-/// as many again.
+/// So many interrupts between CPUs are worth a note: a tick of 1,000 a second, and as many again.
 const LOCAL_NOTE_PER_S: f64 = 2_000.0;
 const NAMED: usize = 3;
 /// Moves interrupts (a glob of the shell) to the other CPUs, and keeps where they were.

@@ -1,5 +1,4 @@
-//! What the kernel does to this process: its clock, what it grants and filters, its memory, and what
-//! runs out.
+//! What the kernel does to this process: clock, quotas, filters, memory, and what runs out.
 
 use std::path::PathBuf;
 
@@ -13,8 +12,7 @@ use tare_units::limits::DEFAULT_PORT;
 
 /// Reading a clock in user space costs 15 to 60 ns; above this the kernel was entered.
 const CLOCK_COST_MAX: Nanos = Nanos(200);
-/// With fewer descriptors than this not even the usual loads of 100 connections fit beside what a
-/// process has open.
+/// With fewer descriptors not even 100 connections fit beside what a process has open.
 const DESCRIPTORS_LEAST: u64 = 256;
 /// Enough for one connection per ephemeral port.
 const DESCRIPTORS_AMPLE: u64 = 65_536;
@@ -307,8 +305,7 @@ fn tcp_sockets(host: &HostSnapshot) -> Option<u64> {
 
 fn conntrack(host: &HostSnapshot) -> Seen {
     let Some(Fill { used, max }) = host.environment.conntrack else {
-        // The table's sysctls come with its module, so without them there is none; unless nothing
-        // shows at all.
+        // Without the table's sysctls there is no table; unless nothing shows at all.
         return if host.files.exists("/proc/sys/net/core") {
             fine("connections are not tracked")
         } else {

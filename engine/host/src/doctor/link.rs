@@ -1,4 +1,4 @@
-//! The device that a measurement would go through: of the route to the target, or of the default route.
+//! The device that a measurement would go through: of the target's or of the default route.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -54,8 +54,8 @@ pub(super) enum Needs {
 }
 
 impl Link {
-    /// Follows the route to `target`, as the kernel would take it now; without one the default route.
-    /// Nothing is sent but what resolving a name takes.
+    /// Follows the route to `target`, as the kernel would take it now; without one the default
+    /// route. Nothing is sent but what resolving a name takes.
     ///
     /// # Errors
     /// As [`resolve()`]; a usage error for a target that is made for a run.
@@ -135,7 +135,7 @@ impl Link {
     }
 }
 
-/// The device of the default route with the lowest metric, of IPv4 before IPv6 (`/proc/net/route`, `/proc/net/ipv6_route`).
+/// The device of the default route with the lowest metric, of IPv4 before IPv6.
 fn default_device(files: &Files) -> Option<String> {
     const UP: u32 = 1;
     const REJECT: u32 = 0x200;

@@ -1,9 +1,8 @@
-//! What on this machine would spoil a microsecond measurement. Everything is looked at, and nothing
-//! is changed.
+//! What on this machine would spoil a microsecond measurement. Nothing is changed.
 //!
-//! Each check is a row of a table: what it is about, what it does to a measurement, the commands that
-//! show, mend and undo it, and a function of a [`HostSnapshot`] that finds how it is. What cannot be
-//! read is [`Level::Unknown`], never taken for fine.
+//! Each check is a row of a table: what it is about, what it does to a measurement, the commands
+//! that show, mend and undo it, and a function of a [`HostSnapshot`] that finds how it is. What
+//! cannot be read is [`Level::Unknown`], never taken for fine.
 
 mod cpu;
 mod interrupts;
@@ -49,12 +48,13 @@ pub struct DoctorPlan {
     pub timeout: Nanos,
 }
 
-/// Examines this machine. Takes as long as the look, in which it spins on the measuring CPUs (unless
-/// a quota of the cgroup would not last for that). To be called on a thread that is not pinned.
+/// Examines this machine. Takes as long as the look, in which it spins on the measuring CPUs
+/// (unless a quota of the cgroup would not last for that). To be called on a thread that is not
+/// pinned.
 ///
 /// # Errors
-/// Usage, for CPUs that cannot be had, a look out of range and a target that has no route of its own;
-/// as [`super::resolve::resolve`] for a target without an address.
+/// Usage, for CPUs that cannot be had, a look out of range and a target that has no route of its
+/// own; as [`super::resolve::resolve`] for a target without an address.
 pub fn examine(plan: &DoctorPlan) -> Result<Diagnosis> {
     let (least, most) = LOOK_RANGE;
     if plan.look < least || plan.look > most {
@@ -94,8 +94,8 @@ pub fn examine(plan: &DoctorPlan) -> Result<Diagnosis> {
     })
 }
 
-/// The CPUs asked for, or those that `tare lat` would take: one, and without a target one for its own
-/// server.
+/// The CPUs asked for, or those that `tare lat` would take: one, and without a target one for its
+/// own server.
 fn measuring(machine: &Cpus, plan: &DoctorPlan) -> Result<Vec<u32>> {
     if let Some(asked) = &plan.cpus {
         let workers = u32::try_from(asked.len()).unwrap_or(u32::MAX);

@@ -8,8 +8,7 @@ use tare_driver::sys::device::{Coalescing, Rings};
 use tare_stats::result::Level;
 use tare_units::CpuList;
 
-/// Receive rings below this drop bursts that a busy CPU is late for: 512 packets are 0.6 ms of
-/// 10 Gbit/s.
+/// Smaller receive rings drop bursts that a busy CPU is late for: 0.6 ms of 10 Gbit/s.
 const RING_LEAST: u32 = 512;
 /// Held-back interrupts up to this are near what the interrupt itself takes, microseconds.
 const COALESCING_NOTE_US: u32 = 10;
@@ -296,8 +295,8 @@ fn rings(host: &HostSnapshot) -> Seen {
     .with("rx-max", rx_max)
 }
 
-/// How many queues of a kind (`rx-`, `tx-`) there are, and the files of theirs that can be read, each
-/// with the mask of CPUs in it.
+/// How many queues of a kind (`rx-`, `tx-`) there are, and the files of theirs that can be read,
+/// each with the mask of CPUs in it.
 fn queues(host: &HostSnapshot, kind: &str, file: &str) -> (usize, Vec<(String, String)>) {
     let directory = format!("/sys/class/net/{}/queues", host.link.name());
     let mut names = host.files.names(&directory);

@@ -1,5 +1,5 @@
-//! What only shows over time: the kernel's counters twice, and meanwhile the CPUs themselves, spun on
-//! as a measuring worker would spin.
+//! What only shows over time: the kernel's counters twice, and meanwhile the CPUs themselves, spun
+//! on as a measuring worker would spin.
 
 use std::collections::BTreeMap;
 use std::thread;

@@ -19,8 +19,8 @@ use tare_driver::sys::affinity::{allowed_cpus, format_cpus};
 use tare_driver::sys::{device, rlimit};
 use tare_stats::result::{Device, Environment, IdleState};
 
-/// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread that is not
-/// pinned, outside the measured phase.
+/// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread
+/// that is not pinned, outside the measured phase.
 #[must_use]
 pub fn capture(route_to: Option<SocketAddr>) -> Environment {
     let files = Files::default();
@@ -118,8 +118,8 @@ fn seccomp(files: &Files) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// The device that packets to `to` leave through, as the kernel's own route lookup says: an address of
-/// this very machine goes through `lo`, whichever device holds it.
+/// The device that packets to `to` leave through, as the kernel's own route lookup says: an address
+/// of this very machine goes through `lo`, whichever device holds it.
 #[must_use]
 pub fn route_device(to: IpAddr) -> Option<Device> {
     let index = Netlink::open().ok()?.route(to).ok()?.device?;

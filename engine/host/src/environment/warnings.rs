@@ -1,4 +1,4 @@
-//! The things that are known to spoil microseconds, each with its figure and what to type against it.
+//! What is known to spoil microseconds, each with its figure and what to type against it.
 
 use tare_driver::sys::affinity::format_cpus;
 use tare_stats::result::{Environment, Fill, IdleState, Warning};
@@ -30,7 +30,8 @@ pub struct WarningContext {
     pub cpus: Vec<u32>,
     /// CPUs of the other end's workers, where it runs on the same machine; else none.
     pub other_end_cpus: Vec<u32>,
-    /// Pairs of CPUs of the two ends that are threads of one core ([`crate::cpus::Cpus::shared_cores`]).
+    /// Pairs of CPUs of the two ends that are threads of one core
+    /// ([`crate::cpus::Cpus::shared_cores`]).
     pub shared_cores: Vec<(u32, u32)>,
     /// Descriptors that this end needs; zero where that is not known.
     pub descriptors_needed: u64,
@@ -60,8 +61,8 @@ fn of_machine(environment: &Environment, context: &WarningContext) -> Vec<Found>
             "cpupower frequency-set -g performance".to_owned(),
         ));
     }
-    // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device the CPU
-    // that takes its interrupts does.
+    // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device
+    // the CPU that takes its interrupts does.
     let is_loopback = environment.device.as_ref().is_some_and(|device| device.name == "lo");
     let is_deep =
         |state: &&IdleState| !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US;

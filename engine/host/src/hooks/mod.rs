@@ -1,10 +1,9 @@
-//! What a comparison runs around each visit of an arm: a command before, and one after that undoes it,
-//! on every exit.
+//! What a comparison runs around each visit of an arm: a command, and on every exit its undoing.
 //!
-//! What an after-command is to undo is journaled before the before-command starts. The after-command runs
-//! when the visit is over, when it fails, panics or is interrupted, and when the before-command fails
-//! half-way. Where even that is cut short (SIGKILL, a second Ctrl-C), or the after-command fails, the
-//! journal names it at the next start.
+//! What an after-command is to undo is journaled before the before-command starts. The
+//! after-command runs when the visit is over, when it fails, panics or is interrupted, and when the
+//! before-command fails half-way. Where even that is cut short (SIGKILL, a second Ctrl-C), or the
+//! after-command fails, the journal names it at the next start.
 
 mod shell;
 
@@ -31,9 +30,9 @@ pub struct HookSpec {
 
 /// Runs the commands of all arms.
 ///
-/// They run by `/bin/sh -c`, with `TARE_ARM` set to the arm's name, nothing on stdin, and a process group
-/// of their own. Each may take [`HOOK_MAX`]. Of their outputs only the last words are kept, for the error
-/// when they fail. What they leave in the background goes on, and may hold their outputs open.
+/// They run by `/bin/sh -c`, with `TARE_ARM` set to the arm's name, nothing on stdin, and a process
+/// group of their own. Each may take [`HOOK_MAX`]. Only the last words of their outputs are kept,
+/// for errors. What they leave in the background goes on.
 ///
 /// They inherit the CPUs, the timer slack and the network namespace of the calling thread.
 #[derive(Debug)]
@@ -51,14 +50,13 @@ impl Hooks {
         Self { journal, interrupt: interrupt.clone(), patience }
     }
 
-    /// Runs the before-command of `arm` to its end. As [`Entered::leave`] does, it calls `announce` with
-    /// what is waited for.
+    /// Runs the before-command of `arm` to its end. `announce` is as for [`Entered::leave`].
     ///
     /// # Errors
-    /// Where the run was interrupted before or meanwhile, where the change cannot be journaled (then
-    /// nothing was run), or where the before-command fails or takes too long. Whatever was begun was ended
-    /// and its after-command run; whether that failed too is told apart, because what is measured next is
-    /// measured with it.
+    /// Where the run was interrupted before or meanwhile, where the change cannot be journaled
+    /// (then nothing was run), or where the before-command fails or takes too long. Whatever was
+    /// begun was ended and its after-command run; whether that failed too is told apart, because
+    /// what is measured next is measured with it.
     pub fn enter(
         &self,
         arm: &str,
@@ -74,8 +72,7 @@ impl Hooks {
                 Some(_) => format!("what --before {arm} changed"),
                 None => format!("what --after {arm} undoes"),
             };
-            // What `leave` does, in a shell. Only a NUL cannot be quoted, and with one a command cannot
-            // even be started.
+            // As `leave` does. A NUL cannot be quoted, but neither can such a command start.
             let words = [arm, after].map(|word| shlex::try_quote(word).unwrap_or_default());
             let undo = format!("TARE_ARM={} sh -c {}", words[0], words[1]);
             let note = self.journal.note(&what, Change::Command { name: arm, undo: &undo });
@@ -99,8 +96,8 @@ impl Hooks {
         Err(Refused { why: Some(error), unclean })
     }
 
-    /// What went wrong, if anything did. The command itself is only hinted at: it may hold a secret, and
-    /// errors get into reports.
+    /// What went wrong, if anything did. The command itself is only hinted at: it may hold a
+    /// secret, and errors get into reports.
     fn failure(&self, flag: &str, arm: &str, command: &str, ended: &Ended) -> Option<Error> {
         let (how, remedy) = match &ended.end {
             End::Exited(status) if status.success() => return None,
@@ -144,12 +141,12 @@ impl Hooks {
 /// Why a visit is not begun.
 #[derive(Debug, Default)]
 pub struct Refused {
-    /// An environment error, or nothing: the run was interrupted. It hints at the commands and holds
-    /// neither, and so can stand in a report.
+    /// An environment error, or nothing: the run was interrupted. It hints at the commands and
+    /// holds neither, and so can stand in a report.
     pub why: Option<Error>,
-    /// The after-command failed too, and what it should have undone stays in the journal: an environment
-    /// error that says both failures. Its advice, which holds the whole command, is what to type, and is
-    /// for nobody but who typed it: a command may hold a secret, which no report may.
+    /// The after-command failed too, and what it should have undone stays in the journal: an
+    /// environment error that says both failures. Its advice is the whole command to type, which
+    /// may hold a secret and so must get into no report.
     pub unclean: Option<Error>,
 }
 
@@ -166,8 +163,8 @@ fn hint(command: &str) -> Cow<'_, str> {
     }
 }
 
-/// A command as a report shows it: its first word, and the beginning of its SHA-256, by which two results
-/// tell whether they ran the same. Its other words are for a program whose options nobody here knows.
+/// A command as a report shows it: its first word, and the beginning of its SHA-256, by which two
+/// results tell whether they ran the same. Its other words may be secrets.
 #[must_use]
 pub fn shown(command: &str) -> String {
     let digest = Sha256::digest(command);
@@ -175,7 +172,7 @@ pub fn shown(command: &str) -> String {
     format!("{} (SHA-256 {digest}…)", hint(command))
 }
 
-/// A visit under way. Dropping it runs the after-command, whatever comes of it; [`Entered::leave`] tells.
+/// A visit under way. Dropping it runs the after-command; [`Entered::leave`] says how that ended.
 #[derive(Debug)]
 #[must_use = "dropping it ends the visit"]
 pub struct Entered<'a> {
@@ -186,13 +183,12 @@ pub struct Entered<'a> {
 }
 
 impl Entered<'_> {
-    /// Runs the after-command to its end; an interrupt does not cut it short, and `announce` says then
-    /// what is waited for.
+    /// Runs the after-command to its end; on an interrupt `announce` says what is waited for.
     ///
     /// # Errors
-    /// An environment error where it fails or takes too long. What it should have undone stays in the
-    /// journal then, and the error's advice, which holds the whole command, is what to type; it is for no
-    /// report, as [`Refused::unclean`].
+    /// An environment error where it fails or takes too long. What it should have undone stays in
+    /// the journal then, and the error's advice, which holds the whole command, is what to type; it
+    /// is for no report, as [`Refused::unclean`].
     pub fn leave(mut self, announce: &mut dyn FnMut(&str)) -> Result<()> {
         self.undo(announce)
     }

@@ -1,9 +1,9 @@
 //! A shell command, run to its end: bounded in time and in what is kept of its output.
 //!
 //! It is started in a process group of its own, so that Ctrl-C at the terminal reaches this process
-//! alone, and by vfork (which the standard library does where nothing has to be done between fork and
-//! exec): a fork would share the memory of servers that run in this process copy-on-write, and their
-//! next visit would pay for it.
+//! alone, and by vfork (which the standard library does where nothing has to be done between fork
+//! and exec): a fork would share the memory of servers that run in this process copy-on-write, and
+//! their next visit would pay for it.
 
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -27,8 +27,8 @@ use tare_units::text::is_deceptive;
 pub(super) const SHELL: &str = "/bin/sh";
 /// How often it is looked whether the command ended, milliseconds. Nothing is measured meanwhile.
 const LOOK_MS: u8 = 5;
-/// How long the end of the output of a command that has ended is waited for. Something in the background
-/// may hold it open, and write on and on.
+/// How long the end of the output of a command that has ended is waited for. Something in the
+/// background may hold it open, and write on and on.
 const OUTPUT_WAIT: Nanos = Nanos::from_millis(50);
 /// Lines of the output that an error shows, and characters of them.
 const LINES_SHOWN: usize = 2;
@@ -60,14 +60,13 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) end: End,
-    /// The last lines that it wrote to stderr, or else to stdout, on one line; empty where it wrote
-    /// nothing.
+    /// The last lines that it wrote to stderr, or else to stdout, on one line.
     pub(super) said: String,
 }
 
 /// Runs `command` with the variable `TARE_ARM` set to `arm`. An interrupt ends it; where there is
-/// `on_interrupt`, the command goes on, and that is called once. What it leaves in the background is left
-/// alone, unless the command is ended: then the whole process group is.
+/// `on_interrupt`, the command goes on, and that is called once. What it leaves in the background
+/// is left alone, unless the command is ended: then the whole process group is.
 pub(super) fn run(
     command: &str,
     arm: &str,
@@ -155,16 +154,15 @@ fn state(process: Pid) -> State {
         Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
         Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
         Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
-        // Killed by a signal without a name, or reaped by the kernel because this process was started with
-        // SIGCHLD ignored.
+        // Killed by a signal without a name, or reaped by the kernel since SIGCHLD is ignored.
         Err(_) => State::Gone,
     }
 }
 
 /// Ends a whole process group whose leader was not reaped yet: asks, and after the grace insists.
 fn kill(group: Pid, grace: Nanos) {
-    // What is stopped has to go on to hear the signal; and SIGKILL is also for those of the group whose
-    // shell is gone already. Each wait is bounded, since what waits for a dead disk cannot even be killed.
+    // What is stopped has to go on to hear the signal; SIGKILL is also for those whose shell is
+    // gone already. Each wait is bounded: what waits for a dead disk cannot even be killed.
     for signals in [&[Signal::SIGTERM, Signal::SIGCONT][..], &[Signal::SIGKILL]] {
         for signal in signals {
             let _ = killpg(group, *signal);
@@ -173,8 +171,8 @@ fn kill(group: Pid, grace: Nanos) {
     }
 }
 
-/// What comes through a pipe, read by a thread of its own to the pipe's end: what the command left in the
-/// background must be able to write to it, since a closed one would kill it, a full one stop it.
+/// What comes through a pipe, read by a thread of its own to the pipe's end: a closed one would
+/// kill what the command left in the background, a full one stop it.
 struct Output {
     /// The last [`HOOK_OUTPUT_MAX`] bytes.
     last: Arc<Mutex<Vec<u8>>>,

@@ -8,7 +8,8 @@ fn of(text: &str) -> Vec<Observation> {
     vec![text.parse().unwrap()]
 }
 
-/// A process of that name that began at `started`, has used so many ticks in either mode and has so much resident, KiB.
+/// A process of that name that began at `started`, has used so many ticks in either mode and has so
+/// much resident, KiB.
 fn process(
     fixture: &Fixture,
     pid: u32,

@@ -1,5 +1,6 @@
-//! A stub resolver: asks the servers of `/etc/resolv.conf` for the addresses of a name, over UDP, and over TCP where an
-//! answer was cut off. The servers do the rest (RFC 1034, section 5.3.1). There is no cache: a run looks up a name once.
+//! A stub resolver: asks the servers of `/etc/resolv.conf` for the addresses of a name, over UDP,
+//! and over TCP where an answer was cut off. The servers do the rest (RFC 1034, section 5.3.1).
+//! There is no cache: a run looks up a name once.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -33,7 +34,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads the file as resolv.conf(5) describes it. What is not understood there is passed over, as the C library does.
+    /// Reads resolv.conf(5). What is not understood there is passed over, as by the C library.
     pub(super) fn parse(text: &str, port: u16) -> Self {
         let mut config = Self {
             servers: Vec::new(),
@@ -77,8 +78,8 @@ impl Config {
         }
     }
 
-    /// The full names that `host` may mean, in the order of resolv.conf(5): a name with `ndots` dots is tried as it is
-    /// before the search list, another one after it.
+    /// The full names that `host` may mean, in the order of resolv.conf(5): a name with `ndots`
+    /// dots is tried as it is before the search list, another one after it.
     pub(super) fn candidates(&self, host: &str) -> Vec<String> {
         if host.ends_with('.') {
             return vec![host.to_owned()];
@@ -94,8 +95,8 @@ impl Config {
         names
     }
 
-    /// Looks the names up one after the other, until one has addresses; within `timeout` altogether. No address at all,
-    /// where all of them are known not to have any.
+    /// Looks the names up one after the other, until one has addresses; within `timeout`
+    /// altogether. No address at all, where all of them are known not to have any.
     ///
     /// # Errors
     /// Where a server did not say so: what it said instead, or nothing when no answer came in time.
@@ -156,8 +157,8 @@ fn own_domain() -> Option<String> {
     is_name(domain).then(|| domain.to_owned())
 }
 
-/// Whether a server can be asked for it: labels of 1 to 63 bytes, with a dot at the end or without. International names
-/// have an ASCII form for this purpose.
+/// Whether a server can be asked for it: labels of 1 to 63 bytes, with a dot at the end or without.
+/// International names have an ASCII form for this purpose.
 pub(super) fn is_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     // A backslash would begin an escape (RFC 1035, section 5.1).
@@ -180,10 +181,10 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// Asks one server for the addresses of both families, at once. The addresses of one are enough, where the
-/// other has no answer: some servers drop the questions that they do not understand.
+/// Asks one server for the addresses of both families, at once. The addresses of one are enough,
+/// where the other has no answer: some servers drop the questions that they do not understand.
 fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
-    // Connected, so that answers of others do not arrive, and an unreachable server is known at once.
+    // Connected, so that only its answers arrive, and an unreachable one is known at once.
     let socket = UdpSocket::bind(any_address(server))?;
     socket.connect(server)?;
     let mut unanswered = vec![Query::new(name, TYPE::AAAA)?, Query::new(name, TYPE::A)?];

@@ -1,6 +1,7 @@
-//! Host names to addresses, the same way in every build: a statically linked C library cannot load the system's
-//! own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the servers asked by `dns`. Builds that
-//! can ask the system do so for names that only it knows (mDNS, LDAP, …).
+//! Host names to addresses, the same way in every build: a statically linked C library cannot load
+//! the system's own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the
+//! servers asked by `dns`. Other builds ask the system too, for names that only it knows (mDNS,
+//! LDAP, …).
 
 mod dns;
 
@@ -14,14 +15,14 @@ use tare_driver::device_name;
 use tare_units::Nanos;
 use tare_units::error::{Error, Fault, Result};
 
-/// Resolves `host` to all its addresses, in the order to try them: those that there is a route to first, IPv6
-/// before IPv4 among them (RFC 6724), else in the order of the answer. `timeout` bounds the whole lookup.
+/// Resolves `host` to all its addresses, in the order to try them: those that there is a route to
+/// first, IPv6 before IPv4 (RFC 6724). `timeout` bounds the whole lookup.
 ///
 /// Addresses are taken as they are, at once, `fe80::1%eth0` among them.
 ///
 /// # Errors
-/// Usage, where `host` cannot be a name. Peer, where no such name is known: with the names tried and the servers
-/// asked. Environment, where there is nobody to ask, or no answer in time.
+/// Usage, where `host` cannot be a name. Peer, where no such name is known: with the names tried
+/// and the servers asked. Environment, where there is nobody to ask, or no answer in time.
 pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>> {
     if let Some(address) = literal(host, port)? {
         return Ok(vec![address]);
@@ -44,8 +45,8 @@ pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>>
     Ok(in_order(sockets, has_route))
 }
 
-/// The address that a target is, where it is one: an IPv4-mapped one as the IPv4 address that it means, and one that
-/// stands for all of a machine's (`0.0.0.0`, `::`) as its loopback, where the kernel connects to as well.
+/// The address that a target is, where it is one: an IPv4-mapped one as the IPv4 address that it
+/// means, `0.0.0.0` and `::` as loopback, where the kernel connects to as well.
 ///
 /// # Errors
 /// A usage error for a zone that is no device, and for a link-local address without a zone.
@@ -64,8 +65,8 @@ pub fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
     Ok(Some(address))
 }
 
-/// An address of this machine as typed, with brackets or without, and no port: `10.0.0.1`, `fe80::1%eth0`. A link-local
-/// one without a zone is taken; it gets that of what is connected to.
+/// An address of this machine as typed, with brackets or without, and no port: `10.0.0.1`,
+/// `fe80::1%eth0`. A link-local one without a zone is taken; it gets that of what is connected to.
 ///
 /// # Errors
 /// A usage error for what is none.
@@ -115,8 +116,9 @@ fn address(text: &str, port: u16) -> Result<Option<SocketAddr>> {
     Ok(Some(SocketAddrV6::new(address, port, 0, index).into()))
 }
 
-/// The number of the device that a zone names. URLs write the percent sign as %25 (RFC 6874, section 2), so a zone that
-/// begins with 25 is taken without it, as curl does, unless there is a device whose name begins so.
+/// The number of the device that a zone names. URLs write the percent sign as %25 (RFC 6874,
+/// section 2), so a zone that begins with 25 is taken without it, as by curl, unless a device has
+/// that name.
 fn zone_index(zone: &str) -> Option<u32> {
     let named = |name: &str| nix::net::if_::if_nametoindex(name).ok();
     let numbered = |digits: &str| {
@@ -181,7 +183,7 @@ impl Names {
         self.ask_servers(host, timeout)
     }
 
-    /// The name as it stands in `/etc/hosts`, which the C library too looks at before any search list; IPv6 first.
+    /// The name as in `/etc/hosts`, which the C library too reads before any search list.
     fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
         let mut found: Vec<IpAddr> = Vec::new();
         for line in self.hosts.lines() {
@@ -247,8 +249,8 @@ fn has_route(address: &SocketAddr) -> bool {
     UdpSocket::bind(any_address(*address)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
-/// What the system's own name services know, where this build can ask them; bounded by `timeout`, since they
-/// have bounds of their own.
+/// What the system's own name services know, where this build can ask them; bounded by `timeout`,
+/// since they have bounds of their own.
 #[cfg(not(target_feature = "crt-static"))]
 fn ask_the_system(host: &str, timeout: Duration) -> Option<Vec<IpAddr>> {
     use std::net::ToSocketAddrs as _;
@@ -286,9 +288,9 @@ mod tests {
 
     type Zone = &'static [(&'static str, &'static str)];
 
-    /// A DNS server on loopback that knows `zone`, refuses what ends in `broken.`, ignores what ends in `silent.`, cuts
-    /// its answers to what ends in `long.` off over UDP, and tells the names it was asked for. It ends with the test's
-    /// process.
+    /// A DNS server on loopback that knows `zone`, refuses what ends in `broken.`, ignores what
+    /// ends in `silent.`, cuts its answers to what ends in `long.` off over UDP, and tells the
+    /// names it was asked for. It ends with the test's process.
     fn serve(zone: Zone) -> (u16, Receiver<String>) {
         let (listener, socket) = loop {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();

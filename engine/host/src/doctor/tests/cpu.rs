@@ -51,7 +51,8 @@ fn turbo_is_undone_by_the_same_file() {
     assert_eq!(host(&[], &[0]).finding("turbo").level, Level::Unknown);
 }
 
-/// A machine whose CPU 0 has C1 (2 µs) and C6, which is `disabled` or not, with `/dev/cpu_dma_latency` as held.
+/// A machine whose CPU 0 has C1 (2 µs) and C6, which is `disabled` or not, with
+/// `/dev/cpu_dma_latency` as held.
 fn idle(c6_us: &str, disabled: &str, held_us: Option<i32>) -> Finding {
     let files = [
         ("cpu0/cpuidle/state0/name", "C1"),
