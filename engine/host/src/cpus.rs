@@ -1,4 +1,4 @@
-//! Which CPUs the workers get (DESIGN D1, D4): inside the affinity mask and the cgroup's quota, two ends of one
+//! Which CPUs the workers get: inside the affinity mask and the cgroup's quota, two ends of one
 //! machine apart from each other.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use crate::files::Files;
 use tare_driver::sys::affinity::{allowed_cpus, format_cpus};
 use tare_units::error::{Error, Result};
 
+pub(crate) const CPU_DIRECTORY: &str = "/sys/devices/system/cpu";
 /// Workers that open-loop and bulk runs start at most, unless more are asked for.
 const DEFAULT_WORKERS_MAX: u32 = 4;
 
@@ -27,9 +28,9 @@ pub struct Cpus {
 /// What was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// One CPU per worker, in order of the workers. Repeats where there are fewer CPUs than workers.
+    /// One CPU per worker, in order. Repeats where there are fewer CPUs than workers.
     pub cpus: Vec<u32>,
-    /// Some of them were to be avoided, or serve two workers: a warning, since both then wait for each other.
+    /// Some were to be avoided, or serve two workers, which then wait for each other.
     pub shared: bool,
 }
 
@@ -40,36 +41,25 @@ impl Cpus {
         Self::read(&Files::default(), allowed_cpus())
     }
 
-    /// As [`Cpus::of_self`], with the affinity mask given and files below another root.
-    #[must_use]
-    pub fn read(files: &Files, allowed: Vec<u32>) -> Self {
+    pub(crate) fn read(files: &Files, allowed: Vec<u32>) -> Self {
         let online = online(files);
-        let cores = online
-            .iter()
-            .filter_map(|&cpu| {
-                let topology = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
-                let package = files.number(format!("{topology}/physical_package_id"))?;
-                let core = files.number(format!("{topology}/core_id"))?;
-                Some((cpu, (package, core)))
-            })
-            .collect();
-        Self {
-            allowed,
-            quota: Cgroups::of_self(files).and_then(|groups| groups.cpu_quota()),
-            online,
-            cores,
-        }
+        let core = |&cpu: &u32| {
+            let id = |name| files.number(format!("{CPU_DIRECTORY}/cpu{cpu}/topology/{name}"));
+            Some((cpu, (id("physical_package_id")?, id("core_id")?)))
+        };
+        let quota = Cgroups::of_self(files).and_then(|groups| groups.cpu_quota());
+        Self { allowed, quota, cores: online.iter().filter_map(core).collect(), online }
     }
 
-    /// Whether a worker may spin without starving what it waits for: two or more CPUs are allowed, and no quota
-    /// is below that number.
+    /// Whether a worker may spin without starving what it waits for: two or more CPUs are allowed,
+    /// and no quota is below that number.
     #[must_use]
     pub fn can_spin(&self) -> bool {
         self.allowed.len() >= 2 && self.quota.is_none_or(|quota| quota >= 2.0)
     }
 
-    /// How many workers serve `connections` where nobody said: as many as there are CPUs, whole CPUs of the
-    /// quota, and connections, at most four; one at least.
+    /// How many workers serve `connections` where nobody said: as many as there are CPUs, whole
+    /// CPUs of the quota, and connections, at most four; one at least.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -82,9 +72,9 @@ impl Cpus {
         allowed.min(quota).min(connections).clamp(1, DEFAULT_WORKERS_MAX)
     }
 
-    /// Picks a CPU for each of `workers`, from the highest down, since the lowest tend to take the interrupts.
-    /// CPUs to `avoid` (the other end's) come last, and before them those that share a physical core with one
-    /// that is taken or to be avoided.
+    /// Picks a CPU for each of `workers`, from the highest down, since the lowest tend to take the
+    /// interrupts. CPUs to `avoid` (the other end's) come last, and before them those that share a
+    /// physical core with one that is taken or to be avoided.
     ///
     /// # Errors
     /// Where the affinity mask could not be read: an environment error.
@@ -92,8 +82,8 @@ impl Cpus {
         self.choose_idle(workers, avoid, |_| 0)
     }
 
-    /// As [`Cpus::choose`], those first for which `load`, whatever it counts, is least; only CPUs to avoid come
-    /// after all others.
+    /// As [`Cpus::choose`], those first for which `load`, whatever it counts, is least; only CPUs
+    /// to avoid come after all others.
     ///
     /// # Errors
     /// As [`Cpus::choose`].
@@ -137,7 +127,7 @@ impl Cpus {
     /// Checks CPUs that were asked for, and deals them out over `workers` in the order given.
     ///
     /// # Errors
-    /// A usage error that names the first CPU that does not exist or is not allowed, and those that are.
+    /// A usage error that names the first CPU that cannot be had, and those that can.
     pub fn check(&self, asked: &[u32], workers: u32, avoid: &[u32]) -> Result<Choice> {
         let allowed = format_cpus(&self.allowed);
         let remedy = format!("this process may run on {allowed}: --cpus {allowed}");
@@ -176,13 +166,12 @@ impl Cpus {
 
 /// CPUs that are online, by sysfs, or by `/proc/cpuinfo` in sandboxes without it.
 fn online(files: &Files) -> Vec<u32> {
-    let directory = "/sys/devices/system/cpu";
     let mut cpus: Vec<u32> = files
-        .names(directory)
+        .names(CPU_DIRECTORY)
         .iter()
         .filter_map(|name| name.strip_prefix("cpu")?.parse().ok())
         // CPU 0 mostly has no such file, as it cannot be taken offline.
-        .filter(|cpu| files.number(format!("{directory}/cpu{cpu}/online")) != Some(0))
+        .filter(|cpu| files.number(format!("{CPU_DIRECTORY}/cpu{cpu}/online")) != Some(0))
         .collect();
     if cpus.is_empty() {
         let cpuinfo = files.text("/proc/cpuinfo").unwrap_or_default();
@@ -199,7 +188,7 @@ fn online(files: &Files) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
     use tare_units::error::Fault;
 
     /// `count` CPUs, of which `n` and `n + count / 2` share a core, as Linux numbers them on x86.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Reads below a root directory: `/` for the machine itself. What cannot be read is absent, since on
-/// another kernel, or in a sandbox, any of these files may be missing.
+/// Reads below a root directory: `/` for the machine itself. What cannot be read is absent, since
+/// on another kernel, or in a sandbox, any of these files may be missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Default for Files {
     fn default() -> Self {
@@ -15,52 +15,49 @@ impl Default for Files {
 }
 
 impl Files {
-    /// Reads below `root`.
-    pub fn below(root: impl Into<PathBuf>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn below(root: impl Into<PathBuf>) -> Self {
         Self(root.into())
     }
 
-    /// Whether they are those of the machine itself.
-    #[must_use]
-    pub fn is_machine(&self) -> bool {
+    /// Whether they are not a fixture's.
+    pub(crate) fn is_machine(&self) -> bool {
         self.0 == Path::new("/")
     }
 
     /// The real path of `path`, whose leading slash is optional.
-    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The text of a file without the white space around it; absent where it cannot be read.
-    pub fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         let bytes = std::fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     /// The text of a file that says something; absent where it is empty.
-    pub fn word(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub(crate) fn word(&self, path: impl AsRef<Path>) -> Option<String> {
         self.text(path).filter(|text| !text.is_empty())
     }
 
-    /// The number that a file holds.
-    pub fn number<T: FromStr>(&self, path: impl AsRef<Path>) -> Option<T> {
+    pub(crate) fn number<T: FromStr>(&self, path: impl AsRef<Path>) -> Option<T> {
         self.text(path)?.parse().ok()
     }
 
     /// The numbers that a file holds, up to the first word that is none.
-    pub fn numbers<T: FromStr>(&self, path: impl AsRef<Path>) -> Vec<T> {
+    pub(crate) fn numbers<T: FromStr>(&self, path: impl AsRef<Path>) -> Vec<T> {
         let text = self.text(path).unwrap_or_default();
         text.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect()
     }
 
-    /// Whether a file or directory is there.
-    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+    pub(crate) fn exists(&self, path: impl AsRef<Path>) -> bool {
         self.path(path).exists()
     }
 
     /// The names in a directory, sorted; none where it cannot be read.
-    pub fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
+    pub(crate) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.path(path)) else {
             return Vec::new();
         };
@@ -72,14 +69,13 @@ impl Files {
 
     /// The value of `key` in a file of `key value` lines (`cpu.stat`) or `key: value` lines
     /// (`/proc/self/status`, `/proc/cpuinfo`): that of the first line with this key.
-    pub fn value_of(&self, path: impl AsRef<Path>, key: &str) -> Option<String> {
+    pub(crate) fn value_of(&self, path: impl AsRef<Path>, key: &str) -> Option<String> {
         value_of(&self.text(path)?, key).map(str::to_owned)
     }
 }
 
 /// As [`Files::value_of`], in a text that was read already.
-#[must_use]
-pub fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+pub(crate) fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let rest = line.strip_prefix(key)?;
         let value = rest.trim_start_matches([' ', '\t', ':']);
@@ -88,58 +84,10 @@ pub fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// A fixture for tests: a temporary root with files in it.
-/// Made-up files for tests.
-#[cfg(any(test, feature = "fixture"))]
-#[expect(clippy::unwrap_used, reason = "for tests, which end where a file cannot be written")]
-pub mod fixture {
-    use super::Files;
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// Removed when dropped.
-    #[derive(Debug)]
-    pub struct Fixture(PathBuf);
-
-    impl Fixture {
-        /// With these files, by path.
-        pub fn new(files: &[(&str, &str)]) -> Self {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let root =
-                std::env::temp_dir().join(format!("tare-fixture-{}-{count}", std::process::id()));
-            let fixture = Self(root);
-            for (path, text) in files {
-                fixture.write(path, text);
-            }
-            fixture
-        }
-
-        /// Writes a file, and the directories above it.
-        pub fn write(&self, path: &str, text: &str) {
-            let path = self.files().path(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-
-        /// Reads them.
-        #[must_use]
-        pub fn files(&self) -> Files {
-            Files::below(&self.0)
-        }
-    }
-
-    impl Drop for Fixture {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::fixture::Fixture;
     use super::value_of;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn what_cannot_be_read_is_absent() {

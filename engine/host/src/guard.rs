@@ -1,5 +1,5 @@
-//! A guest on the host (DESIGN D11): what a run that opens a connection per operation could use up for others,
-//! the connection-tracking table and the ephemeral ports, counted before and watched during the run.
+//! What a run that opens a connection per operation could use up for others: the
+//! connection-tracking table and the ephemeral ports, counted before and watched during the run.
 
 use std::net::{SocketAddr, UdpSocket};
 
@@ -10,8 +10,8 @@ use tare_stats::result::{Environment, Fill, Warning};
 const PORTS_MAX: u64 = 1 << 16;
 /// A run warns before, and stops by itself at, this share of the table, per cent.
 pub const TABLE_STOP_PERCENT: u64 = 90;
-/// With room for fewer entries than this the table is looked at often: so many connections are opened in 200 ms at
-/// 50,000 per second.
+/// With room for fewer entries than this the table is looked at often: so many connections are
+/// opened in 200 ms at 50,000 per second.
 const ROOM_NEAR: u64 = 10_000;
 
 /// What connecting again and again may use.
@@ -38,49 +38,51 @@ impl PortBudget {
         Self { sources, ..self }
     }
 
-    /// Ephemeral ports there are, over all local addresses, and so connections to one address and port at once.
-    #[must_use]
-    pub fn ports(&self) -> Option<u64> {
+    /// Ports over all local addresses, and so connections to one address and port at once.
+    fn ports(&self) -> Option<u64> {
         let (first, last) = self.ports?;
         Some((u64::from(last.saturating_sub(first)) + 1) * self.sources)
     }
 
-    /// Warns where `concurrent` connections at once to one address and port have no ports.
-    fn check_ports(&self, concurrent: u64) -> Option<Warning> {
-        let ports = self.ports()?;
-        let (first, last) = self.ports?;
-        (concurrent > ports).then(|| Warning {
-            code: "ephemeral-ports".into(),
-            message: format!(
-                "{concurrent} connections at once to one address, and {ports} ephemeral ports ({first}-{last})"
-            ),
-            advice: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more local addresses (--bind, where the \
-                     command has it), or fewer connections"
-                .into(),
-        })
-    }
-
-    /// Warns of what a run with `concurrent` connections at once, and `total` in all where that is known, will
-    /// use up.
+    /// Warns of what `concurrent` connections at once, and `total` in all if known, will use up.
     ///
-    /// A tracked connection stays in the table for two minutes after its end (`nf_conntrack_tcp_timeout_time_wait`),
-    /// so each one counts, but a port that is used again takes its old entry: the ports bound the entries.
+    /// A tracked connection stays in the table for two minutes after its end
+    /// (`nf_conntrack_tcp_timeout_time_wait`), so each one counts, but a port that is used again
+    /// takes its old entry: the ports bound the entries.
     #[must_use]
     pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
-        let mut warnings = Vec::from_iter(self.check_ports(concurrent));
+        let mut warnings = Vec::new();
+        let ports = self.ports();
+        if let Some(((first, last), ports)) = self.ports.zip(ports)
+            && concurrent > ports
+        {
+            warnings.push(Warning {
+                code: "ephemeral-ports".into(),
+                message: format!(
+                    "{concurrent} connections at once to one address, and {ports} ephemeral ports \
+                     ({first}-{last})"
+                ),
+                advice:
+                    "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more local addresses \
+                         (--bind, where the command has it), or fewer connections"
+                        .into(),
+            });
+        }
         if let Some(Fill { used, max }) = self.conntrack {
-            let most = self.ports().unwrap_or(PORTS_MAX * self.sources);
+            let most = ports.unwrap_or(PORTS_MAX * self.sources);
             let added = total.unwrap_or(most).max(concurrent).min(most);
-            if used.saturating_add(added) > stop_at(max) {
+            let needed = used.saturating_add(added);
+            if needed > stop_at(max) {
                 warnings.push(Warning {
                     code: "conntrack-budget".into(),
                     message: format!(
-                        "up to {added} new entries in a conntrack table that holds {used} of {max}; the run \
-                         stops at {TABLE_STOP_PERCENT} %"
+                        "up to {added} new entries in a conntrack table that holds {used} of {max}; the \
+                         run stops at {TABLE_STOP_PERCENT} %"
                     ),
                     advice: format!(
-                        "sysctl -w net.netfilter.nf_conntrack_max={}, or limit the run with --count or --rate",
-                        (used.saturating_add(added)).saturating_mul(2)
+                        "sysctl -w net.netfilter.nf_conntrack_max={}, or limit the run with --count or \
+                         --rate",
+                        needed.saturating_mul(2)
                     ),
                 });
             }
@@ -126,8 +128,7 @@ fn stop_at(max: u64) -> u64 {
 }
 
 /// How full the connection-tracking table is; absent where connections are not tracked.
-#[must_use]
-pub fn conntrack_fill(files: &Files) -> Option<Fill> {
+pub(crate) fn conntrack_fill(files: &Files) -> Option<Fill> {
     let number = |name| files.number(format!("/proc/sys/net/netfilter/nf_conntrack_{name}"));
     let fill = Fill { used: number("count")?, max: number("max")? };
     (fill.max > 0).then_some(fill)
@@ -141,8 +142,8 @@ pub struct ListenerGuard {
 }
 
 impl ListenerGuard {
-    /// Takes the first reading. `None` where `server` is not an address of this machine: then listeners
-    /// here have nothing to do with the run.
+    /// Takes the first reading. `None` where `server` is not an address of this machine: then
+    /// listeners here have nothing to do with the run.
     #[must_use]
     pub fn begin(server: SocketAddr) -> Option<Self> {
         // An address can be bound just where it is one of the machine's own.
@@ -174,8 +175,8 @@ impl ListenerGuard {
     }
 }
 
-/// Connections that listeners of this network namespace turned away since boot because nobody accepted them in
-/// time (`ListenOverflows` in `/proc/net/netstat`).
+/// Connections that listeners of this network namespace turned away since boot because nobody
+/// accepted them in time (`ListenOverflows` in `/proc/net/netstat`).
 fn listen_overflows(files: &Files) -> Option<u64> {
     let text = files.text("/proc/net/netstat")?;
     // Lines come in pairs: the names, then the numbers.
@@ -188,7 +189,7 @@ fn listen_overflows(files: &Files) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     fn codes(budget: &PortBudget, concurrent: u64, total: Option<u64>) -> Vec<String> {
         let warnings = budget.check(concurrent, total);

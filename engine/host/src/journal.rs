@@ -1,9 +1,10 @@
-//! What a run changed on the machine and has not undone yet, on disk, so that the next start can name what a
-//! SIGKILL left behind (DESIGN D11).
+//! What a run changed on the machine and has not undone yet, on disk, so that the next start can
+//! name what a SIGKILL left behind.
 //!
-//! An entry is a small file, written before the change and removed after undoing it. That of a link is a leftover
-//! once its process is gone while the link is still there. Whether what a command changed was undone nobody can see
-//! from outside: its entry is a leftover from the end of its process until the file is removed.
+//! An entry is a small file, written before the change and removed after undoing it. That of a link
+//! is a leftover once its process is gone while the link is still there. Whether what a command
+//! changed was undone nobody can see from outside: its entry is a leftover from the end of its
+//! process until the file is removed.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::files::Files;
+use crate::process;
 use tare_driver::sys::random;
 use tare_stats::result::Warning;
 use tare_units::error::{Error, Result};
@@ -23,12 +25,11 @@ const FILE_NAME_MAX: usize = 40;
 /// Something that an earlier run left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
-    /// What it is, in words.
-    pub what: String,
-    /// The command that undoes it, and that removes the entry where nothing else tells that it was undone.
-    pub undo_command: String,
+    pub(crate) what: String,
+    /// Undoes it, and removes the entry where nothing else tells that it was undone.
+    pub(crate) undo_command: String,
     /// What to do about it without that command, which may hold secrets: a report is handed on.
-    pub advice: String,
+    advice: String,
 }
 
 impl Leftover {
@@ -49,13 +50,24 @@ impl Leftover {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change<'a> {
+    Link(&'a str),
+    /// A command is run whose effect the simple shell command `undo` undoes. The entry tells the
+    /// network namespace, but is named in others too: a command may change what is not bound to
+    /// one. Only its owner may read it, since commands may hold what is nobody else's business.
+    Command {
+        name: &'a str,
+        undo: &'a str,
+    },
+}
+
 /// One change, as it stands in its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     pid: u32,
     /// Start of the process, clock ticks after boot: a pid alone is reused.
     started_ticks: Option<u64>,
-    /// The network namespace that the change was made in.
     namespace: Option<String>,
     what: String,
     /// The network device that was made; absent where a command made the change.
@@ -76,43 +88,54 @@ impl Entry {
         format!("{} && rm {path}", self.undo)
     }
 
-    /// The same where the command is not to be shown: only its owner can read the entry.
-    fn advice(&self, path: &Path) -> String {
+    fn leftover(self, path: &Path, here: Option<&str>) -> Leftover {
+        let undo_command = self.undo_command(path);
         if self.link.is_some() {
-            return self.undo.clone();
+            return Leftover { what: self.what, advice: undo_command.clone(), undo_command };
         }
-        let path = path.display();
-        format!(
-            "type the command that tare prints on stderr; or run what stands as \"undo\" in {path}, and remove that file"
-        )
+        let what = if self.namespace.as_deref() == here {
+            self.what
+        } else {
+            let namespace = self.namespace.as_deref().unwrap_or("unknown");
+            format!("{}, in another network namespace ({namespace})", self.what)
+        };
+        let advice = format!(
+            "type the command that tare prints on stderr; or run what stands as \"undo\" in {}, and \
+             remove that file",
+            path.display()
+        );
+        Leftover { what, undo_command, advice }
+    }
+
+    fn write(&self, directory: &Path, path: &Path) -> std::io::Result<()> {
+        if !directory.is_dir() {
+            DirBuilder::new().mode(0o755).create(directory)?;
+        }
+        let mode = if self.link.is_some() { 0o644 } else { 0o600 };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(&serde_json::to_vec(self)?)
     }
 }
 
 /// The directories that entries are written to and looked for in.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    directories: Vec<PathBuf>,
-    files: Files,
-    link_exists: fn(&str) -> bool,
+    pub(crate) directories: Vec<PathBuf>,
+    pub(crate) files: Files,
+    pub(crate) link_exists: fn(&str) -> bool,
 }
 
 /// An entry on disk. Dropping it leaves the file, so that whatever was not undone is named later.
 #[derive(Debug)]
 #[must_use = "an entry that is never settled is named as a leftover"]
-pub struct Note {
+pub(crate) struct Note {
     path: PathBuf,
-    undo_command: String,
+    /// What to type where the change could not be undone.
+    pub(crate) undo_command: String,
 }
 
 impl Note {
-    /// What to type where the change could not be undone; as [`Leftover::undo_command`].
-    #[must_use]
-    pub fn undo_command(&self) -> &str {
-        &self.undo_command
-    }
-
-    /// Removes the entry: the change was undone.
-    pub fn settle(self) {
+    pub(crate) fn settle(self) {
         remove(&self.path);
     }
 }
@@ -132,57 +155,35 @@ impl Journal {
         }
     }
 
-    /// Writes down that the network device `link` is about to be made.
+    /// Writes down a change that is about to be made; `what` names it in words.
     ///
     /// # Errors
-    /// An environment error where no directory of the journal can be written.
-    pub fn note_link(&self, link: &str, what: &str) -> Result<Note> {
-        let undo = format!("ip link del {link}");
-        let entry = self.entry(what, Some(link.to_owned()), undo);
-        self.write(link, &entry)
-    }
-
-    /// Writes down that a command is about to change something, which the simple shell command `undo` undoes. The entry
-    /// tells the network namespace, but is named in others too: a command may change what is not bound to one.
-    /// Only its owner may read it, since commands may hold what is nobody else's business.
-    ///
-    /// # Errors
-    /// As [`Journal::note_link`], and where the kernel gives no random bytes, which tell apart entries of one `name`.
-    pub fn note_command(&self, name: &str, what: &str, undo: &str) -> Result<Note> {
-        let entry = self.entry(what, None, undo.to_owned());
-        let random = u32::from_be_bytes(random::bytes()?);
-        self.write(&format!("{}-{random:08x}", file_name(name)), &entry)
-    }
-
-    fn entry(&self, what: &str, link: Option<String>, undo: String) -> Entry {
+    /// An environment error where no directory of the journal can be written, and where the kernel
+    /// gives no random bytes, which tell apart commands of one name.
+    pub(crate) fn note(&self, what: &str, change: Change<'_>) -> Result<Note> {
+        let (name, link, undo) = match change {
+            Change::Link(link) => {
+                (link.to_owned(), Some(link.to_owned()), format!("ip link del {link}"))
+            }
+            Change::Command { name, undo } => {
+                let random = u32::from_be_bytes(random::bytes()?);
+                (format!("{}-{random:08x}", file_name(name)), None, undo.to_owned())
+            }
+        };
         let pid = std::process::id();
-        Entry {
-            pid,
-            started_ticks: self.started_ticks(pid),
-            namespace: self.namespace(),
-            what: what.to_owned(),
-            link,
-            undo,
-        }
-    }
-
-    fn write(&self, name: &str, entry: &Entry) -> Result<Note> {
+        let started_ticks = process::started_ticks(&self.files, pid);
+        let namespace = self.namespace();
+        let entry = Entry { pid, started_ticks, namespace, what: what.to_owned(), link, undo };
         let mut failures = Vec::new();
         for directory in &self.directories {
             let path = directory.join(format!("{name}.json"));
-            let written = write(directory, &path, entry).or_else(|error| {
+            let written = match entry.write(directory, &path) {
                 // Another run may have removed the directory with its own last entry in between.
-                if error.kind() == ErrorKind::NotFound {
-                    write(directory, &path, entry)
-                } else {
-                    Err(error)
-                }
-            });
+                Err(error) if error.kind() == ErrorKind::NotFound => entry.write(directory, &path),
+                written => written,
+            };
             match written {
-                Ok(()) => {
-                    let undo_command = entry.undo_command(&path);
-                    return Ok(Note { path, undo_command });
-                }
+                Ok(()) => return Ok(Note { undo_command: entry.undo_command(&path), path }),
                 Err(error) => failures.push(format!("{}: {error}", path.display())),
             }
         }
@@ -193,46 +194,30 @@ impl Journal {
         .remedy("set XDG_RUNTIME_DIR to a directory that can be written"))
     }
 
-    /// What runs that are gone left behind: links in this network namespace, and what commands changed in any. Entries
-    /// whose link is gone too are removed.
+    /// What runs that are gone left behind: links in this network namespace, and what commands
+    /// changed in any. Entries whose link is gone too are removed.
     #[must_use]
     pub fn leftovers(&self) -> Vec<Leftover> {
         let here = self.namespace();
         let mut leftovers = Vec::new();
         for path in self.entries() {
-            let entry =
-                fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
+            let entry = fs::read(&path).ok();
+            let entry = entry.and_then(|bytes| serde_json::from_slice::<Entry>(&bytes).ok());
             let Some(entry) = entry.filter(|entry| !self.is_alive(entry)) else {
                 continue;
             };
-            let is_here = entry.namespace == here;
-            let mut what = entry.what.clone();
             match &entry.link {
-                Some(_) if !is_here => continue,
-                Some(link) if !(self.link_exists)(link) => {
-                    remove(&path);
-                    continue;
-                }
-                None if !is_here => {
-                    let namespace = entry.namespace.as_deref().unwrap_or("unknown");
-                    what = format!("{what}, in another network namespace ({namespace})");
-                }
-                _ => {}
+                Some(_) if entry.namespace != here => {}
+                Some(link) if !(self.link_exists)(link) => remove(&path),
+                _ => leftovers.push(entry.leftover(&path, here.as_deref())),
             }
-            leftovers.push(Leftover {
-                what,
-                undo_command: entry.undo_command(&path),
-                advice: entry.advice(&path),
-            });
         }
         leftovers
     }
 
     fn entries(&self) -> Vec<PathBuf> {
-        let mut paths: Vec<PathBuf> = self
-            .directories
-            .iter()
-            .filter_map(|directory| fs::read_dir(directory).ok())
+        let directories = self.directories.iter().filter_map(|path| fs::read_dir(path).ok());
+        let mut paths: Vec<PathBuf> = directories
             .flatten()
             .filter_map(|file| Some(file.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -242,15 +227,8 @@ impl Journal {
     }
 
     fn is_alive(&self, entry: &Entry) -> bool {
-        let started = self.started_ticks(entry.pid);
+        let started = process::started_ticks(&self.files, entry.pid);
         started.is_some() && (started == entry.started_ticks || entry.started_ticks.is_none())
-    }
-
-    /// proc(5), `/proc/PID/stat`: the 22nd field, the 20th after the name, which may hold spaces and brackets.
-    fn started_ticks(&self, pid: u32) -> Option<u64> {
-        let stat = self.files.text(format!("/proc/{pid}/stat"))?;
-        let (_, fields) = stat.rsplit_once(')')?;
-        fields.split_ascii_whitespace().nth(19)?.parse().ok()
     }
 
     fn namespace(&self) -> Option<String> {
@@ -259,25 +237,8 @@ impl Journal {
     }
 }
 
-/// What earlier runs left behind on this machine.
-#[must_use]
-pub fn leftovers() -> Vec<Leftover> {
-    Journal::of_machine().leftovers()
-}
-
-fn write(directory: &Path, path: &Path, entry: &Entry) -> std::io::Result<()> {
-    if !directory.is_dir() {
-        DirBuilder::new().mode(0o755).create(directory)?;
-    }
-    let mode = if entry.link.is_some() { 0o644 } else { 0o600 };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    let text = serde_json::to_vec(entry)?;
-    file.write_all(&text)
-}
-
-/// Removes an entry.
+/// Removes an entry. Where that fails it is named, or tried again, at the next start.
 fn remove(path: &Path) {
-    // Where that fails it is named, or tried again, at the next start.
     let _ = fs::remove_file(path);
     // The directory goes with its last entry; it stays while there are others.
     if let Some(directory) = path.parent() {
@@ -287,39 +248,14 @@ fn remove(path: &Path) {
 
 /// What of `name` is fit for the name of a file, in any directory and any shell.
 fn file_name(name: &str) -> String {
-    let fit = |c: char| {
-        if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }
-    };
+    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     name.chars().take(FILE_NAME_MAX).map(fit).collect()
-}
-
-/// Made-up files for tests.
-#[cfg(any(test, feature = "fixture"))]
-pub mod fixture {
-    use super::Journal;
-    use crate::files::Files;
-    use crate::files::fixture::Fixture;
-
-    /// A journal in a directory of its own, on the real machine.
-    pub fn journal(fixture: &Fixture) -> Journal {
-        Journal { directories: vec![fixture.files().path("/run/tare")], ..Journal::of_machine() }
-    }
-
-    /// A journal on a machine of fixture files, on which each link exists but `gone`.
-    pub fn simulated(fixture: &Fixture) -> Journal {
-        Journal {
-            directories: vec![fixture.files().path("/run/tare")],
-            files: Files::below(fixture.files().path("/")),
-            link_exists: |name| name != "gone",
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fixture::{journal, simulated};
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::{Fixture, journal, simulated};
     use std::os::unix::fs::PermissionsExt as _;
 
     /// A line of `/proc/PID/stat` with an awkward name.
@@ -337,8 +273,8 @@ mod tests {
         let fixture = Fixture::new(&[("/run/x", "")]);
         alive(&fixture, pid, 500);
         let journal = simulated(&fixture);
-        let _running = journal.note_link("tare-1", "a veth pair").unwrap();
-        let _gone = journal.note_link("gone", "a veth pair").unwrap();
+        let _running = journal.note("a veth pair", Change::Link("tare-1")).unwrap();
+        let _gone = journal.note("a veth pair", Change::Link("gone")).unwrap();
         assert_eq!(journal.leftovers(), [], "its process is alive");
 
         alive(&fixture, pid, 501);
@@ -359,7 +295,7 @@ mod tests {
     fn an_undone_change_leaves_nothing() {
         let fixture = Fixture::new(&[("/run/x", "")]);
         let journal = journal(&fixture);
-        let note = journal.note_link("lo", "a test").unwrap();
+        let note = journal.note("a test", Change::Link("lo")).unwrap();
         assert_eq!(fixture.files().names("/run/tare"), ["lo.json"]);
         assert_eq!(journal.leftovers(), []);
         note.settle();
@@ -372,7 +308,9 @@ mod tests {
         let fixture = Fixture::new(&[("/run/x", "")]);
         alive(&fixture, pid, 500);
         let journal = simulated(&fixture);
-        let note = journal.note_command("a/../b c", "what a knob was", "sysctl -w a=0").unwrap();
+        let note = journal
+            .note("what a knob was", Change::Command { name: "a/../b c", undo: "sysctl -w a=0" })
+            .unwrap();
         let names = fixture.files().names("/run/tare");
         assert_eq!(names.len(), 1);
         assert!(names[0].starts_with("a----b-c-"), "{names:?}");
@@ -391,7 +329,7 @@ mod tests {
         assert_eq!(journal.leftovers(), std::slice::from_ref(&leftover));
         assert_eq!(journal.leftovers(), [leftover], "and named again");
         let told = &journal.leftovers()[0];
-        assert_eq!(note.undo_command(), told.undo_command);
+        assert_eq!(note.undo_command, told.undo_command);
         assert_eq!(told.warning().advice, told.undo_command);
         let in_report = told.warning_in_report();
         assert_eq!(in_report.message, told.warning().message);
@@ -407,7 +345,8 @@ mod tests {
     fn entries_of_one_name_stand_beside_each_other() {
         let fixture = Fixture::new(&[("/run/x", "")]);
         let journal = journal(&fixture);
-        let [one, two] = [(); 2].map(|()| journal.note_command("b", "", "true").unwrap());
+        let [one, two] = [(); 2]
+            .map(|()| journal.note("", Change::Command { name: "b", undo: "true" }).unwrap());
         one.settle();
         assert_eq!(fixture.files().names("/run/tare").len(), 1);
         two.settle();
@@ -439,7 +378,7 @@ mod tests {
     #[test]
     fn without_a_place_to_write_the_change_is_not_made() {
         let fixture = Fixture::new(&[]);
-        let error = journal(&fixture).note_link("lo", "a test").unwrap_err();
+        let error = journal(&fixture).note("a test", Change::Link("lo")).unwrap_err();
         assert!(error.to_string().contains("XDG_RUNTIME_DIR"), "{error}");
     }
 }

@@ -1,23 +1,24 @@
-//! What is not the measurement: the machine and what it is good for, processes and control groups, namespaces, names,
-//! what a run could use up for others, and commands around a measurement with the journal that undoes them.
+//! What is not the measurement: the machine and what it is good for, processes and control groups,
+//! namespaces, names, what a run could use up for others, and commands around a measurement with
+//! the journal that undoes them.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(clippy::print_stdout, clippy::exit)]
 
-pub mod cgroup;
+mod cgroup;
 pub mod cpus;
 pub mod doctor;
 pub mod environment;
-pub mod files;
+mod files;
+#[cfg(test)]
+mod fixtures;
 pub mod guard;
 pub mod hooks;
-pub mod inet6;
 pub mod journal;
-pub mod namespace;
-pub mod netlink;
+mod netlink;
 pub mod observation;
 pub mod observed;
-pub mod process;
+mod process;
 pub mod resolve;
 pub mod tuning;
 pub mod unavailable;

@@ -14,17 +14,16 @@ pub(crate) use tare_driver::io::OpError;
 
 /// A route, as the kernel would take it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Route {
-    /// The index of its device.
-    pub device: Option<u32>,
-    /// The MTU that the route itself has, bytes: configured, or learnt from the path (RFC 1191). Absent where the
-    /// device's holds.
-    pub mtu_bytes: Option<u32>,
+pub(crate) struct Route {
+    pub(crate) device: Option<u32>,
+    /// The MTU that the route itself has, bytes: configured, or learnt from the path (RFC 1191).
+    /// Absent where the device's holds.
+    pub(crate) mtu_bytes: Option<u32>,
 }
 
-/// A netlink socket. It stays in the network namespace that it was opened in, whatever its thread does.
+/// A netlink socket. It stays in the network namespace that it was opened in.
 #[derive(Debug)]
-pub struct Netlink {
+pub(crate) struct Netlink {
     socket: Socket,
 }
 
@@ -33,7 +32,7 @@ impl Netlink {
     ///
     /// # Errors
     /// As `socket` and `connect` answer.
-    pub fn open() -> Result<Self, OpError> {
+    pub(crate) fn open() -> Result<Self, OpError> {
         let failed = |error| OpError::from(("socket(AF_NETLINK)", &error));
         let socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
         // Port 0 is the kernel.
@@ -45,7 +44,7 @@ impl Netlink {
     ///
     /// # Errors
     /// As the kernel answers.
-    pub fn change(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), OpError> {
+    pub(crate) fn change(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), OpError> {
         self.ask(message, flags | NLM_F_ACK).map(drop)
     }
 
@@ -53,7 +52,7 @@ impl Netlink {
     ///
     /// # Errors
     /// [`OpError::NetworkUnreachable`] where there is none.
-    pub fn route(&self, to: IpAddr) -> Result<Route, OpError> {
+    pub(crate) fn route(&self, to: IpAddr) -> Result<Route, OpError> {
         let mut request = RouteMessage::default();
         let (family, prefix) = match to {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),

@@ -5,7 +5,6 @@ use std::path::{Component, PathBuf};
 use std::str::FromStr;
 
 use tare_units::error::{Error, Result};
-use tare_units::limits::OBSERVATIONS_MAX;
 
 /// Names become parts of column names.
 const NAME_BYTES_MAX: usize = 32;
@@ -28,7 +27,8 @@ pub enum Observable {
     Pid(u32),
     /// All processes of this name, as `pgrep -x` finds them.
     Comm(String),
-    /// A control group with all below it: absolute, relative to `/sys/fs/cgroup`, or as `/proc/PID/cgroup` names it.
+    /// A control group with all below it: absolute, relative to `/sys/fs/cgroup`, or as
+    /// `/proc/PID/cgroup` names it.
     Cgroup(PathBuf),
 }
 
@@ -83,25 +83,6 @@ impl FromStr for Observation {
     }
 }
 
-/// Checks what stands beside each other: names are told apart, and there are not too many.
-///
-/// # Errors
-/// A usage error where that is not so.
-pub(crate) fn check(observations: &[Observation]) -> Result<()> {
-    if observations.len() > OBSERVATIONS_MAX {
-        let message =
-            format!("{} observations are more than {OBSERVATIONS_MAX}", observations.len());
-        return Err(Error::usage(message).remedy("observe the control group that they are in"));
-    }
-    for (index, one) in observations.iter().enumerate() {
-        if observations[..index].iter().any(|o| o.name == one.name) {
-            let message = format!("two observations are named '{}'", one.name);
-            return Err(Error::usage(message).remedy("give each --observe a name of its own"));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,16 +126,5 @@ mod tests {
         }
         let long = format!("{}=pid:1", "x".repeat(33));
         assert!(long.parse::<Observation>().is_err());
-    }
-
-    #[test]
-    fn names_are_told_apart_and_not_too_many() {
-        let one = |name: usize| format!("n{name}=pid:1").parse().unwrap();
-        let many: Vec<Observation> = (0..=OBSERVATIONS_MAX).map(one).collect();
-        assert!(check(&many[1..]).is_ok());
-        let said = check(&many).unwrap_err().to_string();
-        assert!(said.contains("17 observations"), "{said}");
-        let said = check(&[one(1), one(2), one(1)]).unwrap_err().to_string();
-        assert!(said.contains("two observations are named 'n1'"), "{said}");
     }
 }

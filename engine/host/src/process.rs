@@ -6,27 +6,24 @@ use nix::sys::time::TimeValLike;
 use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-use super::files::{Files, value_of};
+use crate::files::{Files, value_of};
 
 /// The kernel cuts a process's name to so many bytes.
-pub const NAME_MAX: usize = 15;
+const NAME_MAX: usize = 15;
 
-/// CPU time so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CpuCount {
-    /// In user mode, nanoseconds, as a rule in steps of a clock tick.
-    pub user_ns: u64,
-    /// In the kernel, likewise.
-    pub system_ns: u64,
+pub(crate) struct CpuCount {
+    /// As a rule in steps of a clock tick, as `system_ns` is.
+    pub(crate) user_ns: u64,
+    pub(crate) system_ns: u64,
     /// Both together, exactly, where that is known.
-    pub total_ns: Option<u64>,
+    pub(crate) total_ns: Option<u64>,
 }
 
 impl CpuCount {
-    /// User and system time since an earlier look, nanoseconds. Where the total is known exactly it is parted as the
-    /// ticks part theirs, which is what the kernel does itself.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> (u64, u64) {
+    /// User and system time since an earlier sample, nanoseconds. Where the total is known exactly
+    /// it is parted as the ticks part theirs, which is what the kernel does itself.
+    pub(crate) fn since(self, earlier: Self) -> (u64, u64) {
         let user = self.user_ns.saturating_sub(earlier.user_ns);
         let system = self.system_ns.saturating_sub(earlier.system_ns);
         let Some((before, now)) = earlier.total_ns.zip(self.total_ns) else {
@@ -44,31 +41,36 @@ impl CpuCount {
     }
 }
 
-/// A look at a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProcessLook {
-    /// When it began, in clock ticks since boot: with its id, what tells it from a later process of the same id.
-    pub started: u64,
+pub(crate) struct ProcessSample {
+    /// Clock ticks since boot: what tells it from a later process of the same id.
+    pub(crate) started: u64,
     /// It has ended and its parent has not yet asked after it.
-    pub is_over: bool,
+    pub(crate) is_over: bool,
     /// Its CPU time, that of threads that have ended included.
-    pub cpu: CpuCount,
-    /// Memory resident now, bytes. What it shares with others is counted too.
-    pub memory_bytes: Option<u64>,
-    /// The most that was ever resident, bytes.
-    pub memory_peak_bytes: Option<u64>,
+    pub(crate) cpu: CpuCount,
+    /// Memory resident now. What it shares with others is counted too.
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) memory_peak_bytes: Option<u64>,
 }
 
-/// Looks at a process: three system calls on each of two files, and one for its CPU clock. Absent where there is none of
-/// that id.
-#[must_use]
-pub fn look(files: &Files, pid: u32) -> Option<ProcessLook> {
-    // Its CPU time first, so that it is read as near to the caller's reading of the clock as can be.
+/// The fields of `/proc/PID/stat` behind the name, which may hold spaces and parentheses itself.
+fn stat_fields(files: &Files, process: u32) -> Option<Vec<String>> {
+    let stat = files.text(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some(fields.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// When a process began, in clock ticks since boot; absent where there is none of that id.
+pub(crate) fn started_ticks(files: &Files, pid: u32) -> Option<u64> {
+    stat_fields(files, pid)?.get(19)?.parse().ok()
+}
+
+/// Three system calls on each of two files, and one for the CPU clock.
+pub(crate) fn sample(files: &Files, pid: u32) -> Option<ProcessSample> {
+    // First, to be read as near to the caller's reading of the clock as can be.
     let total_ns = cpu_clock_ns(files, pid);
-    let stat = files.text(format!("/proc/{pid}/stat"))?;
-    // The name, in parentheses, may hold anything, spaces and parentheses included.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let fields = stat_fields(files, pid)?;
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
     let status = files.text(format!("/proc/{pid}/status"));
     let bytes = |key| {
@@ -76,9 +78,9 @@ pub fn look(files: &Files, pid: u32) -> Option<ProcessLook> {
         let kib: u64 = text.strip_suffix(" kB")?.trim().parse().ok()?;
         kib.checked_mul(1 << 10)
     };
-    Some(ProcessLook {
+    Some(ProcessSample {
         started: number(19)?,
-        is_over: matches!(fields.first(), Some(&("Z" | "X"))),
+        is_over: matches!(fields.first().map(String::as_str), Some("Z" | "X")),
         cpu: CpuCount {
             user_ns: number(11)?.saturating_mul(ns_per_tick()),
             system_ns: number(12)?.saturating_mul(ns_per_tick()),
@@ -89,8 +91,8 @@ pub fn look(files: &Files, pid: u32) -> Option<ProcessLook> {
     })
 }
 
-/// The CPU time of all threads of a process, nanoseconds (`clock_getcpuclockid(3)`). Only of this machine: a fixture's
-/// processes have no clock.
+/// The CPU time of all threads of a process (`clock_getcpuclockid(3)`). Only of this machine: a
+/// fixture's processes have no clock.
 fn cpu_clock_ns(files: &Files, pid: u32) -> Option<u64> {
     if !files.is_machine() {
         return None;
@@ -99,54 +101,48 @@ fn cpu_clock_ns(files: &Files, pid: u32) -> Option<u64> {
     u64::try_from(clock.now().ok()?.num_nanoseconds()).ok()
 }
 
-/// Context switches of a thread so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Switches {
-    /// Of its own sleeping.
-    pub voluntary: u64,
-    /// Forced on it.
-    pub involuntary: u64,
+pub(crate) struct Switches {
+    pub(crate) voluntary: u64,
+    pub(crate) involuntary: u64,
 }
 
-/// The context switches of the threads of a process, by thread id: a file per thread, none where they are not to be seen.
-/// `room` is how many threads may still be looked at; absent where that does not suffice.
-#[must_use]
-pub fn switches(files: &Files, pid: u32, room: &mut usize) -> Option<BTreeMap<u32, Switches>> {
+/// The context switches of the threads of a process, by thread id: a file per thread. `room` is how
+/// many threads may still be read; absent where that does not suffice.
+pub(crate) fn switches(
+    files: &Files,
+    pid: u32,
+    room: &mut usize,
+) -> Option<BTreeMap<u32, Switches>> {
     let tasks = format!("/proc/{pid}/task");
     let names = files.names(&tasks);
     *room = room.checked_sub(names.len())?;
     let each = names.iter().filter_map(|tid| {
         let status = files.text(format!("{tasks}/{tid}/status"))?;
         let number = |key| value_of(&status, key)?.parse().ok();
-        let switches = Switches {
-            voluntary: number("voluntary_ctxt_switches")?,
-            involuntary: number("nonvoluntary_ctxt_switches")?,
-        };
-        Some((tid.parse().ok()?, switches))
+        let voluntary = number("voluntary_ctxt_switches")?;
+        let involuntary = number("nonvoluntary_ctxt_switches")?;
+        Some((tid.parse().ok()?, Switches { voluntary, involuntary }))
     });
     Some(each.collect())
 }
 
-/// The processes of that name, as `pgrep -x` finds them, in order of their ids; those that have ended are left out.
-#[must_use]
-pub fn named(files: &Files, name: &str) -> Vec<u32> {
+/// The ids of the processes of that name that have not ended, as `pgrep -x` finds them.
+pub(crate) fn named(files: &Files, name: &str) -> Vec<u32> {
     let cut = &name.as_bytes()[..name.len().min(NAME_MAX)];
-    let ids = files.names("/proc").into_iter();
-    let mut found: Vec<u32> = ids
-        .filter_map(|id| id.parse().ok())
-        .filter(|pid: &u32| {
-            let comm = files.text(format!("/proc/{pid}/comm"));
-            comm.as_deref().map(str::as_bytes) == Some(cut)
-                && look(files, *pid).is_some_and(|look| !look.is_over)
-        })
-        .collect();
+    let is_named = |pid: &u32| {
+        let comm = files.text(format!("/proc/{pid}/comm"));
+        comm.is_some_and(|comm| comm.as_bytes() == cut)
+            && sample(files, *pid).is_some_and(|sample| !sample.is_over)
+    };
+    let ids = files.names("/proc").into_iter().filter_map(|id| id.parse().ok());
+    let mut found: Vec<u32> = ids.filter(is_named).collect();
     found.sort_unstable();
     found
 }
 
 /// Nanoseconds of a clock tick, the unit of many of the kernel's counters (10 ms as a rule).
-#[must_use]
-pub fn ns_per_tick() -> u64 {
+pub(crate) fn ns_per_tick() -> u64 {
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     1_000_000_000 / u64::try_from(per_second).unwrap_or(100).max(1)
 }
@@ -154,7 +150,7 @@ pub fn ns_per_tick() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     const STAT: &str = "7 (a ) b) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 0 1 0 4711 0 0\n";
 
@@ -164,16 +160,16 @@ mod tests {
             ("/proc/7/stat", STAT),
             ("/proc/7/status", "Name:\tx\nVmHWM:\t    40 kB\nVmRSS:\t  12 kB\n"),
         ]);
-        let seen = look(&fixture.files(), 7).unwrap();
+        let seen = sample(&fixture.files(), 7).unwrap();
         assert_eq!(seen.started, 4711);
         assert!(!seen.is_over);
         assert_eq!(seen.cpu.user_ns, 30 * ns_per_tick());
         assert_eq!(seen.cpu.system_ns, 12 * ns_per_tick());
         assert_eq!(seen.memory_bytes, Some(12 << 10));
         assert_eq!(seen.memory_peak_bytes, Some(40 << 10));
-        assert_eq!(look(&fixture.files(), 8), None);
+        assert_eq!(sample(&fixture.files(), 8), None);
         fixture.write("/proc/7/stat", &STAT.replace(" S ", " Z "));
-        assert!(look(&fixture.files(), 7).unwrap().is_over);
+        assert!(sample(&fixture.files(), 7).unwrap().is_over);
     }
 
     #[test]
@@ -227,13 +223,13 @@ mod tests {
     fn the_clock_of_a_live_process_is_finer_than_a_tick() {
         let files = Files::default();
         let me = std::process::id();
-        let before = look(&files, me).unwrap();
+        let before = sample(&files, me).unwrap();
         let own = super::super::usage::process_usage();
         let mut spent = own;
         while spent.user_ns + spent.system_ns < own.user_ns + own.system_ns + 3_000_000 {
             spent = super::super::usage::process_usage();
         }
-        let (user, system) = look(&files, me).unwrap().cpu.since(before.cpu);
+        let (user, system) = sample(&files, me).unwrap().cpu.since(before.cpu);
         assert!(user + system >= 2_999_000, "{user} + {system}");
         let mut room = 10_000;
         assert!(switches(&files, me, &mut room).unwrap().contains_key(&me));

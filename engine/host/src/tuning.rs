@@ -8,17 +8,16 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
-use super::files::Files;
+use crate::files::Files;
 use tare_driver::clock::{Clock as _, MonotonicClock};
-pub(crate) use tare_driver::io::OpError;
+use tare_driver::io::OpError;
 use tare_units::Nanos;
 use tare_units::limits::HYBRID_SPIN;
 
-/// The sleep whose end is measured.
 const PROBE_SLEEP: Nanos = Nanos::from_micros(100);
 
-/// Sets the calling thread's timer slack: how much later than asked the kernel may end its sleeps, in order to
-/// end several together. The default is 50,000 ns; 1 is the smallest, since 0 means the default.
+/// Sets the calling thread's timer slack: how much later than asked the kernel may end its sleeps,
+/// in order to end several together. The default is 50,000 ns, also named 0.
 ///
 /// # Errors
 /// As `prctl` answers, in sandboxes that lack it.
@@ -26,23 +25,17 @@ pub fn set_timer_slack_ns(ns: u32) -> Result<(), OpError> {
     set_timerslack(ns.into()).map_err(|errno| ("prctl", errno).into())
 }
 
-/// Keeps all CPUs out of idle states that take time to leave, for as long as it lives.
-#[derive(Debug)]
-pub struct NoIdle {
-    /// The kernel holds the request while the file is open.
-    _held: File,
-}
-
-/// Asks for CPU wake-ups without latency, by `/dev/cpu_dma_latency` (the kernel's `power/pm_qos_interface`).
+/// Keeps all CPUs out of idle states that take time to leave, by `/dev/cpu_dma_latency` (the
+/// kernel's `power/pm_qos_interface`), for as long as the file is open.
 ///
 /// # Errors
-/// [`OpError::AccessDenied`] or [`OpError::NotPermitted`] without root; `ENOENT` where the device is not there,
-/// as in most containers.
-pub fn hold_cpu_dma_latency() -> Result<NoIdle, OpError> {
+/// [`OpError::AccessDenied`] or [`OpError::NotPermitted`] without root; `ENOENT` where the device
+/// is not there, as in most containers.
+pub fn hold_cpu_dma_latency() -> Result<File, OpError> {
     hold_cpu_dma_latency_below(&Files::default())
 }
 
-fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
+fn hold_cpu_dma_latency_below(files: &Files) -> Result<File, OpError> {
     let call = "open(/dev/cpu_dma_latency)";
     let failed = |error: std::io::Error| match error.raw_os_error() {
         // Worth the name of the device.
@@ -53,7 +46,7 @@ fn hold_cpu_dma_latency_below(files: &Files) -> Result<NoIdle, OpError> {
         OpenOptions::new().write(true).open(files.path("/dev/cpu_dma_latency")).map_err(failed)?;
     held.write_all(&0i32.to_ne_bytes())
         .map_err(|error| OpError::from(("write(/dev/cpu_dma_latency)", &error)))?;
-    Ok(NoIdle { _held: held })
+    Ok(held)
 }
 
 /// How late a thread woke from each of some sleeps.
@@ -78,9 +71,9 @@ impl Wakeups {
         self.percentile(99)
     }
 
-    /// How long before a due time a hybrid wait stops sleeping: twice the median, which covers all but the disturbed
-    /// wake-ups, and never more than it spins for a reply. The tail must not decide: on a busy machine it is
-    /// milliseconds, and then nothing is left of the sleep.
+    /// How long before a due time a hybrid wait stops sleeping: twice the median, which covers all
+    /// but the disturbed wake-ups, and never more than it spins for a reply. The tail must not
+    /// decide: on a busy machine it is milliseconds, and then nothing is left of the sleep.
     #[must_use]
     pub fn lead(&self) -> Nanos {
         let median = self.percentile(50);
@@ -101,8 +94,8 @@ impl Wakeups {
     }
 }
 
-/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about `samples` × 150 µs. The
-/// thread's pinning and timer slack count, so both are to be set before.
+/// Measures how late the calling thread wakes from `samples` sleeps of 100 µs. Takes about
+/// `samples` × 150 µs. The thread's pinning and timer slack count, so both are to be set before.
 #[must_use]
 pub fn measure_wakeup(samples: u32) -> Wakeups {
     let clock = MonotonicClock;
@@ -125,7 +118,7 @@ pub fn measure_wakeup(samples: u32) -> Wakeups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn the_slack_is_set_for_the_thread() {
@@ -174,7 +167,8 @@ mod tests {
 
     #[test]
     fn how_long_a_hybrid_wait_spins_follows_the_median_and_not_the_tail() {
-        // As on a machine that is busy with something else: two wake-ups of a hundred take milliseconds.
+        // As on a machine that is busy with something else: two wake-ups of a hundred take
+        // milliseconds.
         let mut late = vec![Nanos::from_micros(50); 98];
         late.extend([Nanos::from_millis(8); 2]);
         let busy = Wakeups::of(late);

@@ -1,27 +1,28 @@
-//! Why the kernel says EADDRNOTAVAIL. It means three things: there is no address of that family to send from, the address
-//! asked for is none of this machine, or every ephemeral port is taken.
+//! Why the kernel says EADDRNOTAVAIL. It means three things: there is no address of that family to
+//! send from, the address asked for is none of this machine, or every ephemeral port is taken.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::files::Files;
-use crate::inet6;
 use tare_driver::shown;
 use tare_units::error::Error;
 
-/// Why nothing can be sent to `to`, from `local` where that is given, as far as addresses are to blame; absent where they
-/// are not, so that ports are. A datagram socket tells the two apart: it needs the same addresses, and none of TCP's ports.
+/// `IFA_F_DADFAILED` and `IFA_F_TENTATIVE` of `linux/if_addr.h`: another machine of the link has
+/// the address, and it is not known yet whether one has. Nothing is sent from such an address.
+const DUPLICATE: u32 = 0x08;
+const TENTATIVE: u32 = 0x40;
+
+/// Why nothing can be sent to `to`, from `local` where that is given, as far as addresses are to
+/// blame; absent where they are not, so that ports are. A datagram socket tells the two apart: it
+/// needs the same addresses, and none of TCP's ports.
 #[must_use]
 pub fn address(to: SocketAddr, local: Option<SocketAddr>) -> Option<Error> {
     let files = Files::default();
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = match UdpSocket::bind(local.unwrap_or_else(|| SocketAddr::new(any, 0))) {
+    let socket = match UdpSocket::bind(local.unwrap_or_else(|| any_address(to))) {
         Ok(socket) => socket,
         Err(error) => {
             return match (error.raw_os_error()?, local) {
-                (libc::EADDRNOTAVAIL | libc::EINVAL, Some(local)) => Some(source(&files, local)),
+                (libc::EADDRNOTAVAIL | libc::EINVAL, Some(local)) => Some(source(local)),
                 (libc::EAFNOSUPPORT, _) => Some(no_ipv6(&files, None)),
                 _ => None,
             };
@@ -29,39 +30,48 @@ pub fn address(to: SocketAddr, local: Option<SocketAddr>) -> Option<Error> {
     };
     match socket.connect(to).err()?.raw_os_error()? {
         libc::EADDRNOTAVAIL => Some(no_source(&files, to)),
-        libc::ENETUNREACH if to.is_ipv6() && inet6::addresses(&files).is_empty() => {
+        libc::ENETUNREACH if to.is_ipv6() && ipv6_addresses(&files).is_empty() => {
             Some(no_ipv6(&files, None))
         }
         _ => None,
     }
 }
 
+/// What a socket is bound to that may send from any address of this machine towards `to`.
+pub(crate) fn any_address(to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 /// Why nothing can be sent from `local`, which no socket could be bound to.
 #[must_use]
-pub fn source(files: &Files, local: SocketAddr) -> Error {
+pub fn source(local: SocketAddr) -> Error {
+    no_such_source(&Files::default(), local)
+}
+
+fn no_such_source(files: &Files, local: SocketAddr) -> Error {
     let name = shown(local);
     if let SocketAddr::V6(v6) = local {
-        let all = inet6::addresses(files);
+        let all = ipv6_addresses(files);
         if all.is_empty() {
             return no_ipv6(files, None);
         }
         if v6.scope_id() == 0 && v6.ip().is_unicast_link_local() {
-            return Error::environment(format!(
-                "{name} is a link-local address, and it lacks its device"
-            ))
-            .remedy(format!("write {name}%eth0, say, with the device that has it"));
+            let what = format!("{name} is a link-local address, and it lacks its device");
+            return Error::environment(what)
+                .remedy(format!("write {name}%eth0, say, with the device that has it"));
         }
-        let is_it = |own: &&inet6::Own| {
+        let is_it = |own: &&OwnAddress| {
             own.ip == *v6.ip() && (v6.scope_id() == 0 || v6.scope_id() == own.index)
         };
         match all.iter().find(is_it) {
             Some(own) if own.is_tentative() => return tentative(&own.device),
             Some(own) if own.is_duplicate() => {
-                return Error::environment(format!(
-                    "another machine behind {} has the address {name}, too",
-                    own.device
-                ))
-                .remedy("give this machine another one");
+                let device = &own.device;
+                let what = format!("another machine behind {device} has the address {name}, too");
+                return Error::environment(what).remedy("give this machine another one");
             }
             _ => {}
         }
@@ -70,19 +80,14 @@ pub fn source(files: &Files, local: SocketAddr) -> Error {
         .remedy("`ip address` lists those there are, each for targets of its own family")
 }
 
-/// There is no address from which `to` is reached.
 fn no_source(files: &Files, to: SocketAddr) -> Error {
     let SocketAddr::V6(v6) = to else {
-        return Error::environment(format!(
-            "there is no IPv4 address here to reach {} from",
-            to.ip()
-        ))
-        .remedy("`ip -4 address` lists those there are");
+        let what = format!("there is no IPv4 address here to reach {} from", to.ip());
+        return Error::environment(what).remedy("`ip -4 address` lists those there are");
     };
-    // ::1 is reached from itself alone, and a link-local address from the device that its zone names.
-    let own = inet6::addresses(files);
-    let mut own: Vec<_> =
-        own.iter().filter(|own| own.ip.is_loopback() == v6.ip().is_loopback()).collect();
+    // ::1 is reached from itself alone, a link-local address from its zone's device.
+    let mut own = ipv6_addresses(files);
+    own.retain(|own| own.ip.is_loopback() == v6.ip().is_loopback());
     let mut device = v6.ip().is_loopback().then(|| "lo".to_owned());
     if v6.scope_id() != 0 {
         own.retain(|own| own.index == v6.scope_id());
@@ -90,30 +95,26 @@ fn no_source(files: &Files, to: SocketAddr) -> Error {
     }
     match own.first() {
         None => no_ipv6(files, device.as_deref()),
-        Some(first) if own.iter().all(|own| own.is_tentative()) => tentative(&first.device),
-        Some(_) => Error::environment(format!(
-            "none of the IPv6 addresses here can be used to reach {}",
-            shown(to)
-        ))
-        .remedy("see `ip -6 address` and `ip -6 route`"),
+        Some(first) if own.iter().all(OwnAddress::is_tentative) => tentative(&first.device),
+        Some(_) => {
+            let to = shown(to);
+            Error::environment(format!("none of the IPv6 addresses here can be used to reach {to}"))
+                .remedy("see `ip -6 address` and `ip -6 route`")
+        }
     }
 }
 
-/// There is no IPv6 address, on `device` or anywhere.
 fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
-    let is_off = |name: &str| {
-        files.number(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")) == Some(1)
+    let switch = |name: &str| format!("net/ipv6/conf/{name}/disable_ipv6");
+    let is_off = |name: &str| files.number(format!("/proc/sys/{}", switch(name))) == Some(1);
+    let place = |device: Option<&str>| {
+        device.map_or_else(|| "here".to_owned(), |name| format!("on {name}"))
     };
-    let place = |device: Option<&str>| match device {
-        Some(device) => format!("on {device}"),
-        None => "here".to_owned(),
-    };
-    // Without a device of its own, the switch of all devices is the one that was most likely turned.
-    let switch = ["all"].into_iter().chain(device).find(|name| is_off(name));
-    if let Some(name) = switch {
+    // The switch of all devices is the one that was most likely turned.
+    if let Some(name) = ["all"].into_iter().chain(device).find(|name| is_off(name)) {
         // sysctl(8) takes slashes, too, so that a device's name may have a dot.
-        let name = format!("net/ipv6/conf/{name}/disable_ipv6");
-        let on = place(device.filter(|_| !is_off("all")));
+        let on = place(device.filter(|_| name != "all"));
+        let name = switch(name);
         return Error::environment(format!("IPv6 is off {on} ({name} is 1)"))
             .remedy(format!("give an IPv4 address, or: sysctl -w {name}=0"));
     }
@@ -121,23 +122,62 @@ fn no_ipv6(files: &Files, device: Option<&str>) -> Error {
         return Error::environment("IPv6 is off here: the kernel runs without it")
             .remedy("give an IPv4 address");
     }
-    let on = place(device);
-    Error::environment(format!("there is no IPv6 address {on} to send from"))
+    Error::environment(format!("there is no IPv6 address {} to send from", place(device)))
         .remedy("give an IPv4 address (`ip -6 address` lists the IPv6 addresses there are)")
 }
 
-/// A new address is not used before the link was asked for others who have it (RFC 4862, section 5.4).
+/// A new address is not used before the link was asked for others who have it (RFC 4862, 5.4).
 fn tentative(device: &str) -> Error {
     Error::environment(format!(
-        "the IPv6 address on {device} cannot be used yet: the link is still being asked whether another machine has it"
+        "the IPv6 address on {device} cannot be used yet: the link is still being asked whether another \
+         machine has it"
     ))
     .remedy("try again in two seconds")
+}
+
+#[derive(Debug)]
+pub(crate) struct OwnAddress {
+    pub(crate) ip: Ipv6Addr,
+    /// The number of its device.
+    index: u32,
+    pub(crate) device: String,
+    flags: u32,
+}
+
+impl OwnAddress {
+    const fn is_duplicate(&self) -> bool {
+        self.flags & DUPLICATE != 0
+    }
+
+    /// The link is still being asked whether another machine has it.
+    const fn is_tentative(&self) -> bool {
+        self.flags & TENTATIVE != 0 && !self.is_duplicate()
+    }
+}
+
+/// All of them, as `/proc/net/if_inet6` lists them: address, device's number, length of the prefix,
+/// scope, flags (all in hexadecimal), and the device's name. None where there is no IPv6.
+pub(crate) fn ipv6_addresses(files: &Files) -> Vec<OwnAddress> {
+    let parse = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [ip, index, _, _, flags, device] = words[..] else {
+            return None;
+        };
+        Some(OwnAddress {
+            ip: Ipv6Addr::from_bits(u128::from_str_radix(ip, 16).ok()?),
+            index: u32::from_str_radix(index, 16).ok()?,
+            device: device.to_owned(),
+            flags: u32::from_str_radix(flags, 16).ok()?,
+        })
+    };
+    let text = files.text("/proc/net/if_inet6").unwrap_or_default();
+    text.lines().filter_map(parse).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     const LO: &str = "00000000000000000000000000000001 01 80 10 80       lo\n";
     const SWITCHES: &str = "/proc/sys/net/ipv6/conf";
@@ -194,7 +234,7 @@ mod tests {
             ("", &["all"], "[fd00::5]:0", "IPv6 is off here"),
             (LO, &[], "192.0.2.1:0", "192.0.2.1 is no address of this machine"),
         ] {
-            let error = source(&machine(addresses, off).files(), parsed(local)).to_string();
+            let error = no_such_source(&machine(addresses, off).files(), parsed(local)).to_string();
             assert!(error.contains(part), "{local}: {error}");
         }
     }
@@ -205,5 +245,23 @@ mod tests {
         assert!(address(parsed("127.0.0.1:9"), Some(parsed("127.0.0.9:0"))).is_none());
         let error = address(parsed("127.0.0.1:9"), Some(parsed("192.0.2.77:0"))).unwrap();
         assert!(error.message().contains("192.0.2.77 is no address"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_read_with_their_devices_and_states() {
+        let fixture = Fixture::new(&[(
+            "/proc/net/if_inet6",
+            "00000000000000000000000000000001 01 80 10 80       lo\n\
+             fe80000000000000000000fffe000001 0c 40 20 c0     eth0\n\
+             fd000000000000000000000000000005 0c 40 00 88     eth0\nodd\n",
+        )]);
+        let all = ipv6_addresses(&fixture.files());
+        let shown = |own: &OwnAddress| format!("{} {} {}", own.ip, own.index, own.device);
+        let shown: Vec<String> = all.iter().map(shown).collect();
+        assert_eq!(shown, ["::1 1 lo", "fe80::ff:fe00:1 12 eth0", "fd00::5 12 eth0"]);
+        let states = |own: &OwnAddress| (own.is_tentative(), own.is_duplicate());
+        let states: Vec<_> = all.iter().map(states).collect();
+        assert_eq!(states, [(false, false), (true, false), (false, true)]);
+        assert!(ipv6_addresses(&Fixture::new(&[]).files()).is_empty());
     }
 }

@@ -1,5 +1,4 @@
-//! What this process and its threads used, and what was taken from them: CPU time, context switches,
-//! steal, throttling.
+//! What this process and its threads used, and what was taken from them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,29 +8,30 @@ use std::os::unix::fs::FileExt as _;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-use super::cgroup::{Cgroups, Throttling};
-use super::files::Files;
-use super::process::ns_per_tick;
+use crate::cgroup::{Cgroups, Throttling};
+use crate::files::Files;
+use crate::process::ns_per_tick;
 
 /// CPU time and context switches, up to now or (as a difference) within a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuTimes {
-    /// In user mode, nanoseconds; the kernel's figure has steps of a microsecond or coarser.
+    /// In user mode; the kernel's figure has steps of a microsecond or coarser.
     pub user_ns: u64,
-    /// In the kernel, nanoseconds.
+    /// In the kernel.
     pub system_ns: u64,
     /// Context switches of its own sleeping.
     pub voluntary_switches: u64,
     /// Context switches forced on it.
     pub involuntary_switches: u64,
-    /// Time that a thread could have run and waited for a CPU, nanoseconds, where the kernel tells; added up, that of the
-    /// thread that waited the longest.
+    /// Time that a thread could have run and waited for a CPU, where the kernel tells; added up,
+    /// that of the thread that waited the longest.
     pub run_queue_ns: Option<u64>,
 }
 
 impl Sub for CpuTimes {
     type Output = Self;
     fn sub(self, earlier: Self) -> Self {
+        let run_queue = self.run_queue_ns.zip(earlier.run_queue_ns);
         Self {
             user_ns: self.user_ns.saturating_sub(earlier.user_ns),
             system_ns: self.system_ns.saturating_sub(earlier.system_ns),
@@ -39,10 +39,7 @@ impl Sub for CpuTimes {
             involuntary_switches: self
                 .involuntary_switches
                 .saturating_sub(earlier.involuntary_switches),
-            run_queue_ns: self
-                .run_queue_ns
-                .zip(earlier.run_queue_ns)
-                .map(|(now, before)| now.saturating_sub(before)),
+            run_queue_ns: run_queue.map(|(now, before)| now.saturating_sub(before)),
         }
     }
 }
@@ -57,13 +54,13 @@ impl AddAssign for CpuTimes {
     }
 }
 
-/// How long a thread has waited for a CPU (`/proc/PID/task/TID/schedstat`, the kernel's `Documentation/scheduler/
-/// sched-stats.rst`): held open, so that a look is one system call without allocation.
+/// How long a thread has waited for a CPU (`/proc/PID/task/TID/schedstat`, the kernel's
+/// `Documentation/scheduler/sched-stats.rst`): held open, so that a reading is one system call.
 #[derive(Debug)]
 pub struct RunQueue(Option<File>);
 
 impl RunQueue {
-    /// Of the calling thread, whichever thread looks later.
+    /// Of the calling thread, whichever thread reads it later.
     #[must_use]
     pub fn of_this_thread() -> Self {
         Self(File::open("/proc/thread-self/schedstat").ok())
@@ -75,7 +72,7 @@ impl RunQueue {
         CpuTimes { run_queue_ns: self.wait_ns(), ..thread_usage() }
     }
 
-    /// Nanoseconds so far; absent where the kernel keeps no such account, and then says that the thread never ran.
+    /// Absent where the kernel keeps no such account, and then says that the thread never ran.
     fn wait_ns(&self) -> Option<u64> {
         let mut text = [0; 96];
         let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -92,9 +89,7 @@ pub fn thread_usage() -> CpuTimes {
     usage_of(UsageWho::RUSAGE_THREAD)
 }
 
-/// What this process used so far, all threads together.
-#[must_use]
-pub fn process_usage() -> CpuTimes {
+pub(crate) fn process_usage() -> CpuTimes {
     usage_of(UsageWho::RUSAGE_SELF)
 }
 
@@ -122,16 +117,15 @@ pub fn boot_id() -> Option<String> {
 /// What disturbed, or used, the machine within a span. Absent where the kernel does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Disturbance {
-    /// Time the hypervisor took from the watched CPUs, nanoseconds, in steps of a clock tick (10 ms as a rule).
+    /// Time the hypervisor took from the watched CPUs, in steps of a clock tick (10 ms as a rule).
     pub steal_ns: Option<u64>,
     /// Periods in which the cgroup was throttled.
     pub throttled_periods: Option<u64>,
-    /// Time throttled, nanoseconds.
+    /// Time throttled.
     pub throttled_ns: Option<u64>,
     /// Share of the whole machine that was busy, 0 to 1; stolen time is not counted as busy.
     pub machine_busy: Option<f64>,
-    /// Share of the whole machine that was in soft interrupts, where received packets are worked off; within
-    /// `machine_busy`.
+    /// Share in soft interrupts, where received packets are worked off; within `machine_busy`.
     pub machine_softirq: Option<f64>,
     /// What became of received packets before any protocol saw them.
     pub softnet: Option<Softnet>,
@@ -144,28 +138,29 @@ pub struct Disturbance {
 pub struct Softnet {
     /// Packets dropped since a CPU's backlog was full.
     pub dropped: u64,
-    /// Times that a round of receiving ended with packets left over, its budget or its time being spent.
+    /// Rounds of receiving that ended with packets left, their budget or time being spent.
     pub squeezed: u64,
 }
 
 impl Softnet {
-    /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts drops and the third
-    /// squeezes (the kernel's `softnet_seq_show`).
+    /// `/proc/net/softnet_stat`: a line per CPU of hexadecimal words, of which the second counts
+    /// drops and the third squeezes (the kernel's `softnet_seq_show`).
     fn read(files: &Files) -> Option<Self> {
         let text = files.text("/proc/net/softnet_stat")?;
-        text.lines()
-            .map(|line| {
-                let mut words = line.split_ascii_whitespace().skip(1);
-                let mut next = || u64::from_str_radix(words.next()?, 16).ok();
-                Some(Self { dropped: next()?, squeezed: next()? })
-            })
-            .reduce(|a, b| {
-                let (a, b) = a.zip(b)?;
-                Some(Self { dropped: a.dropped + b.dropped, squeezed: a.squeezed + b.squeezed })
-            })?
+        let mut lines = text.lines().map(|line| {
+            let mut words = line.split_ascii_whitespace().skip(1);
+            let mut next = || u64::from_str_radix(words.next()?, 16).ok();
+            Some((next()?, next()?))
+        });
+        let first = lines.next()??;
+        let (dropped, squeezed) = lines.try_fold(first, |sum, line| {
+            let (dropped, squeezed) = line?;
+            Some((sum.0 + dropped, sum.1 + squeezed))
+        })?;
+        Some(Self { dropped, squeezed })
     }
 
-    const fn since(self, earlier: Self) -> Self {
+    pub(crate) const fn since(self, earlier: Self) -> Self {
         Self {
             dropped: self.dropped.saturating_sub(earlier.dropped),
             squeezed: self.squeezed.saturating_sub(earlier.squeezed),
@@ -173,96 +168,90 @@ impl Softnet {
     }
 }
 
-/// Two looks at the kernel's counters, and the difference.
+/// The kernel's counters at one instant. What it does not tell is absent.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Of each CPU that is online, and without a number of the whole machine.
+    pub(crate) ticks: BTreeMap<Option<u32>, Ticks>,
+    pub(crate) throttling: Option<Throttling>,
+    pub(crate) softnet: Option<Softnet>,
+}
+
+impl Counters {
+    pub(crate) fn read(files: &Files, cgroups: Option<&Cgroups>) -> Self {
+        let stat = files.text("/proc/stat").unwrap_or_default();
+        Self {
+            ticks: stat.lines().filter_map(Ticks::parse).collect(),
+            throttling: cgroups.and_then(Cgroups::throttling),
+            softnet: Softnet::read(files),
+        }
+    }
+
+    pub(crate) fn steal_ns_since(&self, earlier: &Self, cpus: &[u32]) -> Option<u64> {
+        let stolen = |cpu: &u32| {
+            let (now, before) = (self.ticks.get(&Some(*cpu))?, earlier.ticks.get(&Some(*cpu))?);
+            Some(now.steal.saturating_sub(before.steal))
+        };
+        let ticks = cpus.iter().filter_map(stolen).sum::<u64>();
+        (!self.ticks.is_empty()).then(|| ticks * ns_per_tick())
+    }
+}
+
+/// The kernel's counters, and what comes of them later.
 #[derive(Debug)]
 pub struct DisturbanceProbe {
     files: Files,
     cgroups: Option<Cgroups>,
     cpus: Vec<u32>,
-    ticks: Option<Ticks>,
-    throttling: Option<Throttling>,
-    softnet: Option<Softnet>,
+    before: Counters,
     process: CpuTimes,
 }
 
 impl DisturbanceProbe {
-    /// Takes the first look, watching `cpus` for steal. Reads files: for the launching thread, outside the
-    /// measured loop.
+    /// Takes the first reading, watching `cpus` for steal. Not for the measured loop: it reads
+    /// files.
     #[must_use]
     pub fn start(cpus: &[u32]) -> Self {
         Self::start_below(Files::default(), cpus)
     }
 
-    pub(crate) fn start_below(files: Files, cpus: &[u32]) -> Self {
+    fn start_below(files: Files, cpus: &[u32]) -> Self {
         let cgroups = Cgroups::of_self(&files);
-        Self {
-            ticks: Ticks::read(&files, cpus),
-            throttling: cgroups.as_ref().and_then(Cgroups::throttling),
-            softnet: Softnet::read(&files),
-            process: process_usage(),
-            cgroups,
-            cpus: cpus.to_vec(),
-            files,
-        }
+        let before = Counters::read(&files, cgroups.as_ref());
+        Self { before, process: process_usage(), cgroups, cpus: cpus.to_vec(), files }
     }
 
-    /// Takes the second look. May be called again later, for a longer span from the same start.
+    /// Takes the second reading. May be called again later, for a longer span from the same start.
     #[must_use]
     pub fn finish(&self) -> Disturbance {
-        let throttling = self.cgroups.as_ref().and_then(Cgroups::throttling);
-        let throttled = self.throttling.zip(throttling).map(|(a, b)| b.since(a));
-        let softnet = self.softnet.zip(Softnet::read(&self.files));
-        let ticks = self.ticks.zip(Ticks::read(&self.files, &self.cpus));
+        let (before, now) = (&self.before, Counters::read(&self.files, self.cgroups.as_ref()));
+        let throttled = before.throttling.zip(now.throttling).map(|(a, b)| b.since(a));
+        let machine = before.ticks.get(&None).copied().zip(now.ticks.get(&None).copied());
         Disturbance {
-            steal_ns: ticks.map(|(a, b)| b.steal.saturating_sub(a.steal) * ns_per_tick()),
+            steal_ns: machine.and_then(|_| now.steal_ns_since(before, &self.cpus)),
             throttled_periods: throttled.map(|t| t.periods),
             throttled_ns: throttled.map(|t| t.ns),
-            machine_busy: ticks.and_then(|(a, b)| b.share_since(a, |ticks| ticks.busy)),
-            machine_softirq: ticks.and_then(|(a, b)| b.share_since(a, |ticks| ticks.softirq)),
-            softnet: softnet.map(|(a, b)| b.since(a)),
+            machine_busy: machine.and_then(|(a, b)| b.share_since(a, |ticks| ticks.busy)),
+            machine_softirq: machine.and_then(|(a, b)| b.share_since(a, |ticks| ticks.softirq)),
+            softnet: before.softnet.zip(now.softnet).map(|(a, b)| b.since(a)),
             process: process_usage() - self.process,
         }
     }
 }
 
-/// What CPUs did since boot, in clock ticks (10 ms as a rule), by `/proc/stat`.
+/// What a CPU did since boot, in clock ticks (10 ms as a rule), by `/proc/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ticks {
-    /// Taken by the hypervisor.
-    pub steal: u64,
-    /// At work.
-    pub busy: u64,
+pub(crate) struct Ticks {
+    pub(crate) steal: u64,
+    pub(crate) busy: u64,
     /// In soft interrupts, which is work too.
-    pub softirq: u64,
-    /// Everything.
-    pub total: u64,
-}
-
-/// The counters of each CPU that is online; none where the kernel does not tell.
-pub fn ticks_of_cpus(files: &Files) -> BTreeMap<u32, Ticks> {
-    let stat = files.text("/proc/stat").unwrap_or_default();
-    let lines = stat.lines().filter_map(Ticks::parse);
-    lines.filter_map(|(cpu, ticks)| Some((cpu?, ticks))).collect()
+    pub(crate) softirq: u64,
+    pub(crate) total: u64,
 }
 
 impl Ticks {
-    /// Stolen from the watched CPUs; busy and total of the whole machine.
-    fn read(files: &Files, cpus: &[u32]) -> Option<Self> {
-        let stat = files.text("/proc/stat")?;
-        let mut machine = None;
-        let mut steal = 0;
-        for (cpu, ticks) in stat.lines().filter_map(Self::parse) {
-            match cpu {
-                None => machine = Some(ticks),
-                Some(cpu) if cpus.contains(&cpu) => steal += ticks.steal,
-                Some(_) => {}
-            }
-        }
-        machine.map(|machine| Self { steal, ..machine })
-    }
-
-    /// A line of proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`, or that of all CPUs
-    /// together, without a number. Guest time is within user time already.
+    /// A line of proc(5): `cpuN user nice system idle iowait irq softirq steal guest guest_nice`,
+    /// or that of all CPUs together, without a number. Guest time is within user time already.
     fn parse(line: &str) -> Option<(Option<u32>, Self)> {
         let (cpu, counters) = line.strip_prefix("cpu")?.split_once(' ')?;
         let counters: Vec<u64> =
@@ -273,18 +262,12 @@ impl Ticks {
         let busy = user + nice + system + irq + softirq;
         let total = busy + idle + iowait + steal;
         let cpu = if cpu.is_empty() { None } else { Some(cpu.parse().ok()?) };
-        let ticks = Self { steal, busy, softirq, total };
-        Some((cpu, ticks))
+        Some((cpu, Self { steal, busy, softirq, total }))
     }
 
-    /// The share of the time since an earlier look that was busy, 0 to 1; absent where no time passed.
-    #[must_use]
-    pub fn busy_share_since(self, earlier: Self) -> Option<f64> {
-        self.share_since(earlier, |ticks| ticks.busy)
-    }
-
+    /// A share of the time since an earlier reading, 0 to 1; absent where no time passed.
     #[expect(clippy::cast_precision_loss, reason = "2^53 ticks are millions of years")]
-    fn share_since(self, earlier: Self, of: fn(Self) -> u64) -> Option<f64> {
+    pub(crate) fn share_since(self, earlier: Self, of: fn(Self) -> u64) -> Option<f64> {
         let total = self.total.saturating_sub(earlier.total);
         let part = of(self).saturating_sub(of(earlier));
         // A sandbox that shows constant zeros knows nothing.
@@ -295,7 +278,7 @@ impl Ticks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     #[test]
     fn steal_is_that_of_the_watched_cpus_and_busy_that_of_the_machine() {
@@ -355,7 +338,7 @@ mod tests {
     #[test]
     fn an_old_kernel_without_steal_tells_nothing() {
         let fixture = Fixture::new(&[("/proc/stat", "cpu  1 2 3 4\ncpu0 1 2 3 4\n")]);
-        assert_eq!(Ticks::read(&fixture.files(), &[0]), None);
+        assert!(Counters::read(&fixture.files(), None).ticks.is_empty());
     }
 
     #[test]
@@ -363,10 +346,10 @@ mod tests {
         let stat =
             "cpu  9 0 0 9 0 0 0 0\ncpu0 1 0 0 7 0 0 0 2 0 0\ncpu2 3 1 1 4 1 0 0 0 0 0\nintr 5\n";
         let fixture = Fixture::new(&[("/proc/stat", stat)]);
-        let ticks = ticks_of_cpus(&fixture.files());
+        let ticks = Counters::read(&fixture.files(), None).ticks;
         let seen: Vec<_> = ticks.iter().map(|(cpu, t)| (*cpu, t.busy, t.total, t.steal)).collect();
-        assert_eq!(seen, [(0, 1, 10, 2), (2, 5, 10, 0)]);
-        assert!(ticks_of_cpus(&Fixture::new(&[]).files()).is_empty());
+        assert_eq!(seen, [(None, 9, 18, 0), (Some(0), 1, 10, 2), (Some(2), 5, 10, 0)]);
+        assert!(Counters::read(&Fixture::new(&[]).files(), None).ticks.is_empty());
     }
 
     #[test]

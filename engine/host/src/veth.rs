@@ -1,11 +1,13 @@
-//! A network namespace behind a veth pair, made for one run and undone on every exit: the shortest path that
-//! container networks are built of.
+//! A network namespace behind a veth pair, made for one run and undone on every exit: the shortest
+//! path that container networks are built of.
 //!
-//! After a SIGKILL the kernel drops the namespace with its last holder, and the pair with it: within 100 ms on
-//! Linux 6.18. The link outlives its run only where something else holds the namespace, which is what the journal
-//! is for.
+//! After a SIGKILL the kernel drops the namespace with its last holder, and the pair with it:
+//! within 100 ms on Linux 6.18. The link outlives its run only where something else holds the
+//! namespace, which is what the journal is for.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -13,18 +15,18 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::sched::{CloneFlags, setns, unshare};
 
-use super::journal::{Journal, Note};
-use crate::namespace::NetworkNamespace;
+use crate::journal::{Change, Journal, Note};
 use crate::netlink::Netlink;
 use tare_driver::OpError;
 use tare_driver::sys::random;
 use tare_units::error::{Error, Result};
 
-/// Index of loopback in every network namespace.
+type OpResult<T> = std::result::Result<T, OpError>;
+
 const LOOPBACK_INDEX: u32 = 1;
-/// Name of the inner end.
 const INNER_LINK: &str = "tare0";
 /// 198.18.0.0/15, set apart for benchmarks by RFC 2544 (RFC 6890): never routed on the internet.
 const BENCHMARK_NET: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -32,10 +34,10 @@ const BENCHMARK_PREFIX: u8 = 15;
 /// A pair of hosts, with network and broadcast address.
 const PAIR_PREFIX: u8 = 30;
 
-/// The namespace and its link. Dropping it removes the link; the namespace goes with its last thread and socket.
+/// Dropping it removes the link; the namespace goes with its last thread and socket.
 #[derive(Debug)]
 pub struct VethNamespace {
-    namespace: NetworkNamespace,
+    namespace: Namespace,
     /// In the namespace of the thread that made it.
     outer: Netlink,
     link: String,
@@ -48,8 +50,8 @@ impl VethNamespace {
     /// Makes the namespace and the pair, with addresses that nothing here uses, up at both ends.
     ///
     /// # Errors
-    /// An environment error without the capabilities it takes, on a kernel without veth, or where the change
-    /// cannot be journaled.
+    /// An environment error without the capabilities it takes, on a kernel without veth, or where
+    /// the change cannot be journaled.
     pub fn create() -> Result<Self> {
         Self::create_noted(&Journal::of_machine())
     }
@@ -65,12 +67,12 @@ impl VethNamespace {
         let step = |what: &'static str| move |error| refused(what, error);
 
         let outer = Netlink::open().map_err(step("opening netlink"))?;
-        let namespace = NetworkNamespace::create().map_err(step("making a network namespace"))?;
+        let namespace = Namespace::create().map_err(step("making a network namespace"))?;
         let what = format!("the veth device {link}, and the network namespace behind it");
         let create = NLM_F_CREATE | NLM_F_EXCL;
         // From here on dropping `made` undoes whatever was done.
         let made = Self {
-            note: Some(journal.note_link(&link, &what)?),
+            note: Some(journal.note(&what, Change::Link(&link))?),
             namespace,
             outer,
             link,
@@ -118,7 +120,7 @@ impl VethNamespace {
         let mut inner = LinkMessage::default();
         inner.attributes = vec![
             LinkAttribute::IfName(INNER_LINK.into()),
-            LinkAttribute::NetNsFd(self.namespace.raw()),
+            LinkAttribute::NetNsFd(self.namespace.0.as_raw_fd()),
         ];
         let mut outer = LinkMessage::default();
         outer.attributes = vec![
@@ -148,7 +150,47 @@ impl Drop for VethNamespace {
     }
 }
 
-fn index_of(link: &str) -> std::result::Result<u32, OpError> {
+/// It lives as long as this value, a thread in it, or a socket in it.
+#[derive(Debug)]
+struct Namespace(OwnedFd);
+
+impl Namespace {
+    fn create() -> OpResult<Self> {
+        // `unshare` moves a thread for good: so one that has nothing else to do.
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| ("unshare", errno))?;
+            let file = File::open("/proc/thread-self/ns/net")
+                .map_err(|error| OpError::from(("open(/proc/thread-self/ns/net)", &error)))?;
+            Ok(Self(file.into()))
+        })
+    }
+
+    /// Does something inside, on a thread of its own: what it opens stays inside.
+    fn inside<T: Send>(&self, act: impl FnOnce() -> OpResult<T> + Send) -> OpResult<T> {
+        on_a_thread(|| {
+            self.enter()?;
+            act()
+        })
+    }
+
+    /// Moves the calling thread, and threads it starts later, into the namespace for good.
+    fn enter(&self) -> OpResult<()> {
+        setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| ("setns", errno).into())
+    }
+}
+
+fn on_a_thread<T: Send>(act: impl FnOnce() -> OpResult<T> + Send) -> OpResult<T> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("tare-namespace".into())
+            .spawn_scoped(scope, act)
+            .map_err(|error| OpError::from(("clone", &error)))?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn index_of(link: &str) -> OpResult<u32> {
     nix::net::if_::if_nametoindex(link).map_err(|errno| ("if_nametoindex", errno).into())
 }
 
@@ -188,7 +230,7 @@ fn used_subnets() -> Result<Vec<(u32, u32)>> {
     let interfaces = getifaddrs().map_err(|errno| {
         Error::environment(format!("cannot list this machine's addresses: {errno}"))
     })?;
-    let subnet = |interface: nix::ifaddrs::InterfaceAddress| {
+    let subnet = |interface: InterfaceAddress| {
         let address = interface.address?.as_sockaddr_in()?.ip();
         let mask = interface.netmask.and_then(|mask| Some(mask.as_sockaddr_in()?.ip()));
         Some((u32::from(address), mask.map_or(u32::MAX, u32::from)))
@@ -214,9 +256,9 @@ fn free_pair(used: &[(u32, u32)], random: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal::fixture::journal;
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
+    use crate::fixtures::journal;
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
 
@@ -325,5 +367,22 @@ mod tests {
         assert_eq!(removed, Ok(()));
         drop(made);
         assert_eq!(fixture.files().names("/run/tare"), [""; 0]);
+    }
+
+    #[test]
+    fn a_thread_enters_and_the_others_stay() {
+        let namespace = match Namespace::create() {
+            Ok(namespace) => namespace,
+            Err(OpError::NotPermitted) => {
+                eprintln!("skipped: making a network namespace is not permitted here");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let before = here();
+        let inside = namespace.inside(|| Ok(here())).unwrap();
+        assert_ne!(inside, before);
+        assert_eq!(here(), before);
     }
 }

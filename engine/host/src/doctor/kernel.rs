@@ -1,72 +1,217 @@
-//! What the kernel does to this process: clock, quota, filters, the ring.
+//! What the kernel does to this process: clock, quotas, filters, memory, and what runs out.
 
 use std::path::PathBuf;
 
-use super::{About, Scene};
+use super::{CHECK, Check, HostSnapshot, Seen, count, fine, found, noted, spoilt, unknown};
 use crate::cgroup::Cgroups;
-use crate::environment::is_fast_clock;
-use crate::files::Files;
+use crate::environment::{CONNTRACK_FULL_PERCENT, is_fast_clock};
 use tare_driver::Backend;
-use tare_stats::result::{Finding, Level};
+use tare_stats::result::{Fill, Level};
 use tare_units::Nanos;
+use tare_units::limits::DEFAULT_PORT;
 
 /// Reading a clock in user space costs 15 to 60 ns; above this the kernel was entered.
 const CLOCK_COST_MAX: Nanos = Nanos(200);
+/// With fewer descriptors not even 100 connections fit beside what a process has open.
+const DESCRIPTORS_LEAST: u64 = 256;
+/// Enough for one connection per ephemeral port.
+const DESCRIPTORS_AMPLE: u64 = 65_536;
+/// Rings and registered buffers of a few workers.
+const MEMLOCK_AMPLE_BYTES: u64 = 8 << 20;
+/// Connections per address and port, at once or (with TIME_WAIT) within a minute.
+const PORTS_LEAST: u64 = 1_000;
+/// What a minute of 500 connections a second leaves in TIME_WAIT: the default range holds it.
+const PORTS_AMPLE: u64 = 28_000;
 
-/// The clock source, and what reading the clock costs.
-pub(super) fn clock_source(scene: &Scene<'_>) -> Finding {
-    const DIRECTORY: &str = "/sys/devices/system/clocksource/clocksource0";
-    let about = About::new(
-        "clock-source",
-        "a clock that is read in the kernel costs some 0.2 to 1 µs each time, twice a round trip",
-        format!("cat {DIRECTORY}/current_clocksource"),
-    );
-    let cost = scene.look.clock_cost;
-    let Some(source) = &scene.environment.clock_source else {
-        let told = match cost {
+pub(super) const CHECKS: [Check; 12] = [
+    Check {
+        code: "clock-source",
+        effect: "a clock that is read in the kernel costs some 0.2 to 1 µs each time, twice a \
+                 round trip",
+        show: "cat /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        mend: "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource  # \
+               where the CPU has a stable one: dmesg | grep -i tsc",
+        undo: "echo {source} > /sys/devices/system/clocksource/clocksource0/current_clocksource",
+        find: clock_source,
+        ..CHECK
+    },
+    Check {
+        code: "timer-slack",
+        effect: "sleeps end later by up to this much, so that several end together",
+        show: "cat /proc/self/timerslack_ns",
+        mend: "allow prctl(PR_SET_TIMERSLACK) in the sandbox",
+        find: timer_slack,
+        ..CHECK
+    },
+    Check {
+        code: "cpu-quota",
+        effect: "once the quota of a period (100 ms as a rule) is used up, all threads stand still \
+                 to its end: tens of ms",
+        show: "{show}",
+        mend: "docker update --cpus 4 CONTAINER  # in a pod resources.limits.cpu, in a unit \
+               CPUQuota=; or --wait block",
+        find: |host| quota(host).with("show", shown_by("", &cpu_files(host).0)),
+        ..CHECK
+    },
+    Check {
+        code: "cpu-throttling",
+        effect: "each time all threads of the cgroup stood still, up to 100 ms: read as network \
+                 cost, it is none",
+        show: "{show}",
+        mend: "raise the quota (see cpu-quota), or measure in a cgroup of its own",
+        find: |host| throttling(host).with("show", shown_by("throttled", &cpu_files(host).1)),
+        ..CHECK
+    },
+    Check {
+        code: "seccomp",
+        effect: "each system call passes the filter first: some tens of ns, and a denied io_uring",
+        show: "grep Seccomp /proc/self/status",
+        mend: "docker run --security-opt seccomp=unconfined IMAGE  # in a pod \
+               seccompProfile.type: Unconfined",
+        find: |host| match host.environment.seccomp.as_deref() {
+            None => unknown("nothing tells whether system calls are filtered"),
+            Some("off") => fine("no filter"),
+            Some(mode) => {
+                let filters = host.files.value_of("/proc/self/status", "Seccomp_filters");
+                let filters = filters.map_or_else(String::new, |n| format!(", {n} filters"));
+                found(Level::Note, format!("mode {mode}{filters}"))
+            }
+        },
+        ..CHECK
+    },
+    Check {
+        code: "io-uring",
+        effect: "epoll is used instead: as exact, with some 10 to 20 % more CPU for a request at \
+                 many connections; ends that differ do not compare",
+        show: "tare lat -n 1 --backend uring; sysctl kernel.io_uring_disabled",
+        mend: "{advice}",
+        find: |host| {
+            let disabled = host.environment.io_uring_disabled;
+            let disabled = disabled
+                .map_or_else(String::new, |value| format!("kernel.io_uring_disabled is {value}; "));
+            let is_ring = host.backend.backend == Backend::Uring;
+            noted(!is_ring, format!("{disabled}{}", host.backend.reason))
+                .with("advice", host.backend.advice.as_deref().unwrap_or_default())
+        },
+        ..CHECK
+    },
+    Check {
+        code: "huge-pages",
+        effect: "the kernel merges pages behind a program's back (khugepaged): now and then a \
+                 thread waits for it, some 10 µs to ms",
+        show: "cat /sys/kernel/mm/transparent_hugepage/enabled",
+        mend: "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        undo: "echo always > /sys/kernel/mm/transparent_hugepage/enabled",
+        find: |host| {
+            // The one in force stands in brackets: `always [madvise] never`.
+            let text = host.files.word("/sys/kernel/mm/transparent_hugepage/enabled");
+            let after = text.as_deref().and_then(|text| text.split_once('['));
+            match after.and_then(|(_, after)| after.split_once(']')) {
+                None => unknown("nothing tells whether huge pages are made by themselves"),
+                Some(("always", _)) => found(Level::Note, "always"),
+                Some((mode, _)) => fine(mode),
+            }
+        },
+        ..CHECK
+    },
+    Check {
+        code: "numa-balancing",
+        effect: "the kernel unmaps pages in order to see who uses them: a page fault of some µs each",
+        show: "sysctl kernel.numa_balancing",
+        mend: "sysctl -w kernel.numa_balancing=0",
+        undo: "sysctl -w kernel.numa_balancing={mode}",
+        find: |host| match host.files.number::<u32>("/proc/sys/kernel/numa_balancing") {
+            None => unknown("the kernel has no kernel.numa_balancing, or does not show it"),
+            Some(0) => fine("off"),
+            Some(mode) => found(Level::Note, format!("on ({mode})")).with("mode", mode),
+        },
+        ..CHECK
+    },
+    Check {
+        code: "descriptors",
+        effect: "each connection takes one: beyond the limit they cannot be opened, and the load \
+                 asked for is not made",
+        show: "ulimit -Sn; ulimit -Hn",
+        mend: "ulimit -n 65536  # as root; for a container docker run --ulimit nofile=65536, in a \
+               unit LimitNOFILE=65536",
+        undo: "ulimit -n {hard}",
+        find: descriptors,
+        ..CHECK
+    },
+    Check {
+        code: "memlock",
+        effect: "io_uring's registered buffers are locked memory: where it is short, workers get \
+                 no ring, or copy once more",
+        show: "ulimit -l",
+        mend: "ulimit -l unlimited  # as root; for a container docker run --ulimit memlock=-1, in \
+               a unit LimitMEMLOCK=infinity",
+        undo: "ulimit -l {kib}",
+        find: |host| match host.environment.memlock_limit_bytes {
+            None => unknown("the kernel does not tell RLIMIT_MEMLOCK"),
+            Some(u64::MAX) => fine("unlimited"),
+            Some(bytes) => {
+                let is_little = bytes < MEMLOCK_AMPLE_BYTES;
+                let kib = bytes >> 10;
+                noted(is_little, format!("{kib} KiB may be locked"))
+                    .figure(count(bytes), "bytes")
+                    .with("kib", kib)
+            }
+        },
+        ..CHECK
+    },
+    Check {
+        code: "ephemeral-ports",
+        effect: "each connection to one address and port takes one, for 60 s after its end too: \
+                 with none left connecting fails, and with few it searches, some µs to ms",
+        show: "sysctl net.ipv4.ip_local_port_range; ss -s",
+        mend: "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"",
+        undo: "sysctl -w net.ipv4.ip_local_port_range=\"{first} {last}\"",
+        find: ephemeral_ports,
+        ..CHECK
+    },
+    Check {
+        code: "conntrack",
+        effect: "each packet is looked up, some tenths of a µs; once the table is full, new \
+                 connections are dropped",
+        show: "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max",
+        mend: "{mend}",
+        undo: "{undo}",
+        find: conntrack,
+        ..CHECK
+    },
+];
+
+fn clock_source(host: &HostSnapshot) -> Seen {
+    let cost = host.sample.clock_cost;
+    let Some(source) = &host.environment.clock_source else {
+        let cost = match cost {
             Nanos::ZERO => String::new(),
             cost => format!(" (reading the clock costs {cost})"),
         };
-        return about.unknown(format!("the clock source does not show{told}"));
+        return unknown(format!("the clock source does not show{cost}"));
     };
-    let slow = !is_fast_clock(source) || cost > CLOCK_COST_MAX;
-    let level = if slow { Level::Spoils } else { Level::Ok };
-    about
-        .finds(level, format!("{source}; reading the clock costs {cost}"))
+    let is_slow = !is_fast_clock(source) || cost > CLOCK_COST_MAX;
+    spoilt(is_slow, format!("{source}; reading the clock costs {cost}"))
         .figure(count(cost.0), "ns")
-        .mend(format!(
-            "echo tsc > {DIRECTORY}/current_clocksource  # where the CPU has a stable one: dmesg | grep -i tsc"
-        ))
-        .undo(format!("echo {source} > {DIRECTORY}/current_clocksource"))
+        .with("source", source)
 }
 
 /// How much later than asked the kernel may end a sleep.
-pub(super) fn timer_slack(scene: &Scene<'_>) -> Finding {
-    let slack = scene.files.number::<u64>("/proc/self/timerslack_ns");
-    let slack = slack.map(Nanos);
-    let about = About::new(
-        "timer-slack",
-        "sleeps end later by up to this much, so that several end together",
-        "cat /proc/self/timerslack_ns",
-    );
-    if scene.look.slack_set {
+fn timer_slack(host: &HostSnapshot) -> Seen {
+    let slack = host.files.number::<u64>("/proc/self/timerslack_ns").map(Nanos);
+    if host.sample.slack_set {
         let others = slack.map_or_else(String::new, |slack| format!("; other tools' have {slack}"));
-        let what = format!("tare's threads set theirs to 1 ns{others}");
-        return about.finds(Level::Ok, what).figure(1.0, "ns");
+        return fine(format!("tare's threads set theirs to 1 ns{others}")).figure(1.0, "ns");
     }
     let Some(slack) = slack else {
-        return about.unknown("it cannot be set here (prctl), and does not show");
+        return unknown("it cannot be set here (prctl), and does not show");
     };
-    let what = format!("it cannot be set here (prctl): sleeps end up to {slack} late");
-    about
-        .finds(Level::Note, what)
+    found(Level::Note, format!("it cannot be set here (prctl): sleeps end up to {slack} late"))
         .figure(count(slack.0), "ns")
-        .mend("allow prctl(PR_SET_TIMERSLACK) in the sandbox")
 }
 
-/// Where quota and throttling of this process's cgroups stand.
-fn cpu_files(scene: &Scene<'_>) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    Cgroups::of_self(scene.files).map_or_else(Default::default, |groups| groups.cpu_files())
+fn cpu_files(host: &HostSnapshot) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    Cgroups::of_self(&host.files).map_or_else(Default::default, |groups| groups.cpu_files())
 }
 
 /// The lines of these files that hold a word.
@@ -78,195 +223,110 @@ fn shown_by(word: &str, files: &[PathBuf]) -> String {
     format!("grep -H '{word}' {}", files.join(" "))
 }
 
-/// The CPU quota of the cgroup.
-pub(super) fn quota(scene: &Scene<'_>) -> Finding {
-    let about = About::new(
-        "cpu-quota",
-        "once the quota of a period (100 ms as a rule) is used up, all threads stand still to its end: tens of ms",
-        shown_by("", &cpu_files(scene).0),
+fn quota(host: &HostSnapshot) -> Seen {
+    let environment = &host.environment;
+    match (&environment.cgroup_version, environment.cgroup_cpu_limit) {
+        (None, _) => unknown("no control groups show here"),
+        (Some(version), None) => fine(format!("none that shows (cgroup {version})")),
+        (Some(_), Some(limit)) => {
+            let level = if limit < 2.0 { Level::Spoils } else { Level::Note };
+            found(level, format!("the cgroup may use {limit} CPUs")).figure(limit, "CPUs")
+        }
+    }
+}
+
+fn throttling(host: &HostSnapshot) -> Seen {
+    let Some(so_far) = host.sample.after.throttling else {
+        return unknown("the cgroup does not count throttling");
+    };
+    let before = host.sample.before.throttling.unwrap_or(so_far);
+    let (periods, grown) = (so_far.periods, so_far.since(before).periods);
+    let stood = format!(
+        "in {periods} periods so far, for {} in all; {grown} of them within the look",
+        Nanos(so_far.ns)
     );
-    let Some(version) = &scene.environment.cgroup_version else {
-        return about.unknown("no control groups show here");
+    let seen = match (grown, periods) {
+        (1.., _) => found(Level::Spoils, stood),
+        (0, 1..) => found(Level::Note, stood),
+        (0, 0) => found(Level::Ok, "never so far"),
     };
-    let Some(limit) = scene.environment.cgroup_cpu_limit else {
-        let what = format!("none that shows (cgroup {version})");
-        return about.finds(Level::Ok, what);
-    };
-    let level = if limit < 2.0 { Level::Spoils } else { Level::Note };
-    about
-        .finds(level, format!("the cgroup may use {limit} CPUs"))
-        .figure(limit, "CPUs")
-        .mend("docker update --cpus 4 CONTAINER  # in a pod resources.limits.cpu, in a unit CPUQuota=; or --wait block")
+    seen.figure(count(periods), "periods")
 }
 
-/// Whether the cgroup was held back.
-pub(super) fn throttling(scene: &Scene<'_>) -> Finding {
-    let about = About::new(
-        "cpu-throttling",
-        "each time all threads of the cgroup stood still, up to 100 ms: read as network cost, it is none",
-        shown_by("throttled", &cpu_files(scene).1),
+fn descriptors(host: &HostSnapshot) -> Seen {
+    let limits = (host.environment.descriptors_limit, host.descriptors_hard);
+    let (Some(soft), Some(hard)) = limits else {
+        return unknown("the kernel does not tell RLIMIT_NOFILE");
+    };
+    let level = match hard {
+        ..DESCRIPTORS_LEAST => Level::Spoils,
+        DESCRIPTORS_LEAST..DESCRIPTORS_AMPLE => Level::Note,
+        DESCRIPTORS_AMPLE.. => Level::Ok,
+    };
+    let what = if soft == hard {
+        format!("{hard} may be open")
+    } else {
+        format!("{soft} may be open; tare raises that by itself, up to {hard}")
+    };
+    found(level, what).figure(count(hard), "descriptors").with("hard", hard)
+}
+
+fn ephemeral_ports(host: &HostSnapshot) -> Seen {
+    let Some((first, last)) = host.environment.ephemeral_ports else {
+        return unknown("net.ipv4.ip_local_port_range does not show");
+    };
+    let ports = u64::from(last.saturating_sub(first)) + 1;
+    let sockets = tcp_sockets(host);
+    let free = ports.saturating_sub(sockets.unwrap_or(0));
+    let level = match free {
+        ..PORTS_LEAST => Level::Spoils,
+        PORTS_LEAST..PORTS_AMPLE => Level::Note,
+        PORTS_AMPLE.. => Level::Ok,
+    };
+    let used = sockets.map_or_else(
+        || "how many are in use does not show".to_owned(),
+        |sockets| format!("{sockets} TCP sockets hold one at most each"),
     );
-    let Some(so_far) = scene.look.after.throttling else {
-        return about.unknown("the cgroup does not count throttling");
-    };
-    let before = scene.look.before.throttling.unwrap_or(so_far);
-    let grown = so_far.periods.saturating_sub(before.periods);
-    let level = match (grown, so_far.periods) {
-        (1.., _) => Level::Spoils,
-        (0, 1..) => Level::Note,
-        (0, 0) => Level::Ok,
-    };
-    let what = match level {
-        Level::Ok => "never so far".to_owned(),
-        _ => format!(
-            "in {} periods so far, for {} in all; {grown} of them within the look",
-            so_far.periods,
-            Nanos(so_far.ns)
-        ),
-    };
-    about
-        .finds(level, what)
-        .figure(count(so_far.periods), "periods")
-        .mend("raise the quota (see cpu-quota), or measure in a cgroup of its own")
+    found(level, format!("{ports} ({first}-{last}); {used}"))
+        .figure(count(free), "ports")
+        .with("first", first)
+        .with("last", last)
 }
 
-/// A filter on system calls.
-pub(super) fn seccomp(scene: &Scene<'_>) -> Finding {
-    let about = About::new(
-        "seccomp",
-        "each system call passes the filter first: some tens of ns, and a denied io_uring",
-        "grep Seccomp /proc/self/status",
-    );
-    match scene.environment.seccomp.as_deref() {
-        None => about.unknown("nothing tells whether system calls are filtered"),
-        Some("off") => about.finds(Level::Ok, "no filter"),
-        Some(mode) => about
-            .finds(Level::Note, format!("mode {mode}{}", filters(scene.files)))
-            .mend("docker run --security-opt seccomp=unconfined IMAGE  # in a pod seccompProfile.type: Unconfined"),
-    }
-}
-
-fn filters(files: &Files) -> String {
-    files
-        .value_of("/proc/self/status", "Seccomp_filters")
-        .map_or_else(String::new, |filters| format!(", {filters} filters"))
-}
-
-/// Which backend `auto` takes.
-pub(super) fn io_uring(scene: &Scene<'_>) -> Finding {
-    let about = About::new(
-        "io-uring",
-        "epoll is used instead: as exact, with some 10 to 20 % more CPU for a request at many connections; ends that differ \
-         do not compare",
-        "tare lat -n 1 --backend uring; sysctl kernel.io_uring_disabled",
-    );
-    let chosen = scene.backend;
-    let disabled = match scene.environment.io_uring_disabled {
-        Some(value) => format!("kernel.io_uring_disabled is {value}; "),
-        None => String::new(),
+/// TCP sockets in use or in TIME_WAIT: `TCP: inuse 5 orphan 0 tw 3 alloc 9 mem 1`.
+fn tcp_sockets(host: &HostSnapshot) -> Option<u64> {
+    let line = host.files.value_of("/proc/net/sockstat", "TCP")?;
+    let of = |name| {
+        let mut words = line.split_ascii_whitespace().skip_while(|word| *word != name);
+        words.nth(1)?.parse::<u64>().ok()
     };
-    let level = match chosen.backend {
-        Backend::Uring => Level::Ok,
-        _ => Level::Note,
-    };
-    let finding = about.finds(level, format!("{disabled}{}", chosen.reason));
-    match &chosen.advice {
-        Some(advice) => finding.mend(advice),
-        None => finding,
-    }
+    Some(of("inuse")? + of("tw")?)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-pub(super) const fn count(number: u64) -> f64 {
-    number as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::stage::Stage;
-    use super::*;
-    use crate::cgroup::Throttling;
-
-    #[test]
-    fn a_clock_is_slow_by_name_or_by_its_cost() {
-        let file = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-        let level = |name: &str, cost: u64| {
-            let mut stage = Stage::new(&[(file, name)]).on(&[0]);
-            stage.look.clock_cost = Nanos(cost);
-            let finding = clock_source(&stage.scene());
-            assert!(finding.what.contains(name), "{finding:?}");
-            finding.level
+fn conntrack(host: &HostSnapshot) -> Seen {
+    let Some(Fill { used, max }) = host.environment.conntrack else {
+        // Without the table's sysctls there is no table; unless nothing shows at all.
+        return if host.files.exists("/proc/sys/net/core") {
+            fine("connections are not tracked")
+        } else {
+            unknown("nothing tells whether connections are tracked")
         };
-        assert_eq!(level("tsc", 19), Level::Ok);
-        assert_eq!(level("tsc", 900), Level::Spoils);
-        assert_eq!(level("hpet", 1_100), Level::Spoils);
-        assert_eq!(level("hpet", 100), Level::Spoils);
-        let stage = Stage::new(&[]).on(&[0]);
-        assert_eq!(clock_source(&stage.scene()).level, Level::Unknown);
-    }
-
-    #[test]
-    fn a_slack_that_cannot_be_set_is_told() {
-        let mut stage = Stage::new(&[("/proc/self/timerslack_ns", "50000\n")]).on(&[0]);
-        let finding = timer_slack(&stage.scene());
-        assert_eq!((finding.level, finding.value), (Level::Note, Some(50_000.0)));
-        stage.look.slack_set = true;
-        assert_eq!(timer_slack(&stage.scene()).level, Level::Ok);
-    }
-
-    #[test]
-    fn quotas_spoil_below_two_cpus() {
-        let level = |max: &str| {
-            let group = ("/proc/self/cgroup", "0::/\n");
-            let stage = Stage::new(&[group, ("/sys/fs/cgroup/cpu.max", max)]).on(&[0]);
-            let finding = quota(&stage.scene());
-            assert_eq!(finding.show, "grep -H '' /sys/fs/cgroup/cpu.max");
-            (finding.level, finding.value)
-        };
-        assert_eq!(level("max 100000"), (Level::Ok, None));
-        assert_eq!(level("150000 100000"), (Level::Spoils, Some(1.5)));
-        assert_eq!(level("400000 100000"), (Level::Note, Some(4.0)));
-        let stage = Stage::new(&[]).on(&[0]);
-        assert_eq!(quota(&stage.scene()).level, Level::Unknown);
-    }
-
-    #[test]
-    fn throttling_is_worst_while_it_goes_on() {
-        let level = |before: u64, after: u64| {
-            let mut stage = Stage::new(&[]).on(&[0]);
-            let at =
-                |periods| Some(Throttling { periods, ns: periods * 1_000, enforced: 10 * periods });
-            stage.look.before.throttling = at(before);
-            stage.look.after.throttling = at(after);
-            throttling(&stage.scene()).level
-        };
-        assert_eq!(level(0, 0), Level::Ok);
-        assert_eq!(level(7, 7), Level::Note);
-        assert_eq!(level(7, 8), Level::Spoils);
-    }
-
-    #[test]
-    fn a_filter_is_told_by_the_status() {
-        let level = |status: &str| {
-            let stage = Stage::new(&[("/proc/self/status", status)]).on(&[0]);
-            seccomp(&stage.scene()).level
-        };
-        assert_eq!(level("Seccomp:\t0\n"), Level::Ok);
-        assert_eq!(level("Seccomp:\t2\nSeccomp_filters:\t3\n"), Level::Note);
-        assert_eq!(level("Name:\tx\n"), Level::Unknown);
-    }
-
-    #[test]
-    fn a_denied_ring_is_told_with_the_reason_and_the_advice() {
-        let disabled = ("/proc/sys/kernel/io_uring_disabled", "2\n");
-        let mut stage = Stage::new(&[disabled]).on(&[0]);
-        assert_eq!(io_uring(&stage.scene()).level, Level::Ok);
-        stage.backend.backend = Backend::Epoll;
-        stage.backend.reason = "io_uring is denied (EPERM)".into();
-        stage.backend.advice = Some("sysctl -w kernel.io_uring_disabled=0".into());
-        let finding = io_uring(&stage.scene());
-        assert_eq!(finding.level, Level::Note);
-        assert!(finding.what.starts_with("kernel.io_uring_disabled is 2; io_uring is denied"));
-        assert_eq!(finding.mend, stage.backend.advice);
-    }
+    };
+    let percent = used.saturating_mul(100) / max.max(1);
+    let what = format!("{used} of {max} entries are in use ({percent} %)");
+    let (level, mend, undo) = if percent >= CONNTRACK_FULL_PERCENT {
+        let set = |max: u64| format!("sysctl -w net.netfilter.nf_conntrack_max={max}");
+        (Level::Spoils, set(max.saturating_mul(2)), set(max))
+    } else {
+        // Both ways, since a connection's answers would be tracked otherwise.
+        let untracked = ["prerouting", "output"].map(|hook| {
+            let [from, to] = ["sport", "dport"].map(|side| {
+                format!("meta l4proto {{ tcp, udp }} th {side} {DEFAULT_PORT} notrack;")
+            });
+            format!("chain {hook} {{ type filter hook {hook} priority raw; {from} {to} }};")
+        });
+        let table = format!("nft 'table inet tare {{ {} }}'", untracked.join(" "));
+        (Level::Note, table, "nft delete table inet tare".to_owned())
+    };
+    found(level, what).figure(count(percent), "%").with("mend", mend).with("undo", undo)
 }

@@ -1,31 +1,35 @@
-//! The device that a measurement would go through: of the route to the target, or of the default route.
+//! The device that a measurement would go through: of the target's or of the default route.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use super::{Seen, fine, unknown};
 use crate::environment::device_named;
 use crate::files::Files;
 use crate::netlink::Netlink;
 use crate::resolve::resolve;
-use tare_driver::sys::device;
-use tare_driver::sys::device::{Coalescing, Rings};
+use tare_driver::device_name;
+use tare_driver::sys::device::{self, Coalescing, Rings};
 use tare_stats::result::Device;
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 use tare_units::target::Target;
 
-/// Which route was followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Via {
-    /// No target was given.
     DefaultRoute,
-    /// The route to this address.
     Target(IpAddr),
     /// There is none: why, and what shows it.
     Nowhere(String),
 }
 
+impl Default for Via {
+    fn default() -> Self {
+        Self::Nowhere("there is no route".into())
+    }
+}
+
 /// A device, and what only it can be asked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Link {
     /// As typed.
     pub(super) target: Option<String>,
@@ -40,79 +44,57 @@ pub(super) struct Link {
     pub(super) lro: Option<bool>,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            target: None,
-            via: Via::Nowhere("there is no route".into()),
-            device: None,
-            hardware: false,
-            route_mtu_bytes: None,
-            coalescing: None,
-            rings: None,
-            lro: None,
-        }
-    }
-}
-
-/// Why there is nothing to examine at a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Nothing {
-    /// No device.
-    NoRoute(String),
-    /// A device of the kernel's own, such as loopback, a bridge or a veth.
-    NoHardware(String),
+/// What a check looks at, of which there may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Route,
+    /// A card behind the device, and not one of the kernel's own such as loopback or a veth.
+    Card,
 }
 
 impl Link {
-    /// Follows the route to `target`, as the kernel would take it now; without one the default route. Nothing is sent but
-    /// what resolving a name takes.
+    /// Follows the route to `target`, as the kernel would take it now; without one the default
+    /// route. Nothing is sent but what resolving a name takes.
     ///
     /// # Errors
     /// As [`resolve()`]; a usage error for a target that is made for a run.
     pub(super) fn find(files: &Files, target: Option<&Target>, timeout: Nanos) -> Result<Self> {
-        let Some(target) = target else {
-            let found = default_device(files);
-            let via = match &found {
-                Some(_) => Via::DefaultRoute,
-                None => Via::Nowhere("there is no default route: give a TARGET".into()),
-            };
-            return Ok(found.map_or_else(Self::default, |name| Self::of(files, &name)).by(via));
-        };
-        let (name, address) = match target {
-            Target::Loopback => ("loopback".to_owned(), std::net::Ipv4Addr::LOCALHOST.into()),
-            Target::Host { host, port } => {
+        let (name, address): (String, IpAddr) = match target {
+            None => {
+                return Ok(match default_device(files) {
+                    Some(name) => Self { via: Via::DefaultRoute, ..Self::of(files, &name) },
+                    None => Self::nowhere("there is no default route: give a TARGET".into()),
+                });
+            }
+            Some(Target::Loopback) => ("loopback".to_owned(), Ipv4Addr::LOCALHOST.into()),
+            Some(Target::Host { host, port }) => {
                 let addresses = resolve(host, *port, timeout)?;
                 let first = addresses.first().ok_or_else(|| {
                     Error::peer(format!("{host} has no address")).remedy("give an address")
                 })?;
                 (host.clone(), first.ip())
             }
-            Target::Veth | Target::Unix(_) => {
+            Some(Target::Veth | Target::Unix(_)) => {
                 return Err(Error::usage("only a host or loopback has a route to be examined")
                     .remedy("write HOST, or leave the target out for the default route"));
             }
         };
-        let mut link = Self::to(files, address);
-        link.target = Some(name);
-        Ok(link)
+        let route = Netlink::open().and_then(|netlink| netlink.route(address));
+        let link = match route.map(|route| (route.device.and_then(device_name), route.mtu_bytes)) {
+            Ok((Some(device), route_mtu_bytes)) => {
+                Self { via: Via::Target(address), route_mtu_bytes, ..Self::of(files, &device) }
+            }
+            Ok((None, _)) => {
+                Self::nowhere(format!("no route to {address}: the kernel names no device"))
+            }
+            Err(error) => Self::nowhere(format!("no route to {address}: {error}")),
+        };
+        Ok(Self { target: Some(name), ..link })
     }
 
-    fn to(files: &Files, address: IpAddr) -> Self {
-        let nowhere =
-            |why: String| Self::default().by(Via::Nowhere(format!("no route to {address}: {why}")));
-        let route = match Netlink::open().and_then(|netlink| netlink.route(address)) {
-            Ok(route) => route,
-            Err(error) => return nowhere(error.to_string()),
-        };
-        let name = route
-            .device
-            .and_then(|index| nix::net::if_::if_indextoname(index).ok())
-            .and_then(|name| name.into_string().ok());
-        let Some(name) = name else {
-            return nowhere("the kernel names no device".into());
-        };
-        Self { route_mtu_bytes: route.mtu_bytes, ..Self::of(files, &name).by(Via::Target(address)) }
+    fn nowhere(why: String) -> Self {
+        Self { via: Via::Nowhere(why), ..Self::default() }
     }
 
     fn of(files: &Files, name: &str) -> Self {
@@ -126,16 +108,11 @@ impl Link {
         }
     }
 
-    fn by(self, via: Via) -> Self {
-        Self { via, ..self }
-    }
-
     /// The device's name; a word to be replaced where there is none.
     pub(super) fn name(&self) -> &str {
         self.device.as_ref().map_or("DEVICE", |device| &device.name)
     }
 
-    /// The target's address.
     pub(super) const fn address(&self) -> Option<IpAddr> {
         match self.via {
             Via::Target(address) => Some(address),
@@ -143,23 +120,22 @@ impl Link {
         }
     }
 
-    /// Why a check of the device has nothing to look at.
-    pub(super) fn no_route(&self) -> Option<Nothing> {
-        match (&self.via, &self.device) {
-            (Via::Nowhere(why), _) => Some(Nothing::NoRoute(why.clone())),
-            (_, None) => Some(Nothing::NoRoute("the route has no device".into())),
+    /// How a check is that has nothing to look at.
+    pub(super) fn lacks(&self, needs: Needs) -> Option<Seen> {
+        match (needs, &self.via, &self.device) {
+            (Needs::Nothing, ..) => None,
+            (_, Via::Nowhere(why), _) => Some(unknown(why.as_str())),
+            (_, _, None) => Some(unknown("the route has no device")),
+            (Needs::Card, _, Some(device)) if !self.hardware => {
+                let name = &device.name;
+                Some(fine(format!("{name} is the kernel's own: there is no card behind it")))
+            }
             _ => None,
         }
     }
-
-    /// Why a check of the card behind the device has nothing to look at.
-    pub(super) fn nothing_to_examine(&self) -> Option<Nothing> {
-        let no_hardware = || (!self.hardware).then(|| Nothing::NoHardware(self.name().to_owned()));
-        self.no_route().or_else(no_hardware)
-    }
 }
 
-/// The device of the default route with the lowest metric, of IPv4 before IPv6 (`/proc/net/route`, `/proc/net/ipv6_route`).
+/// The device of the default route with the lowest metric, of IPv4 before IPv6.
 fn default_device(files: &Files) -> Option<String> {
     const UP: u32 = 1;
     const REJECT: u32 = 0x200;
@@ -193,7 +169,7 @@ fn default_device(files: &Files) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     const HEADER: &str =
         "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
@@ -226,9 +202,9 @@ mod tests {
         let find = |target: &Target| Link::find(&files, Some(target), Nanos::from_secs(1));
         let link = find(&Target::Loopback).unwrap();
         assert_eq!((link.name(), link.hardware), ("lo", false));
-        assert_eq!(link.no_route(), None);
-        let nothing = Some(Nothing::NoHardware("lo".into()));
-        assert_eq!(link.nothing_to_examine(), nothing);
+        assert!(link.lacks(Needs::Route).is_none());
+        let lacks = link.lacks(Needs::Card).unwrap();
+        assert!(lacks.what.starts_with("lo is the kernel's own"), "{}", lacks.what);
         let error = find(&Target::Veth).unwrap_err().to_string();
         assert!(error.contains("leave the target out"), "{error}");
     }
@@ -237,10 +213,8 @@ mod tests {
     fn without_a_default_route_that_is_said() {
         let fixture = Fixture::new(&[]);
         let link = Link::find(&fixture.files(), None, Nanos::from_secs(1)).unwrap();
-        let Some(Nothing::NoRoute(why)) = link.nothing_to_examine() else {
-            panic!("{link:?}");
-        };
-        assert!(why.contains("no default route"), "{why}");
+        let what = link.lacks(Needs::Card).unwrap().what;
+        assert!(what.contains("no default route"), "{what}");
         assert_eq!(link.name(), "DEVICE");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::files::Files;
 
-/// What the firmware calls itself in a virtual machine, by the beginning of its vendor's name, and by its product.
+/// How the vendor of a virtual machine's firmware begins, and the hypervisor that it stands for.
 const VENDORS: [(&str, &str); 8] = [
     ("QEMU", "kvm (QEMU)"),
     ("Amazon EC2", "kvm (Amazon EC2)"),
@@ -26,8 +26,7 @@ pub(super) fn hypervisor(files: &Files) -> Option<String> {
     let cpuinfo = files.text("/proc/cpuinfo").unwrap_or_default();
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
     let flagged = flags.map(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
-    // Clouds put their name into the firmware of bare metal too; where the CPU says that there is no hypervisor,
-    // there is none.
+    // Clouds put their name into the firmware of bare metal too, so the CPU's word counts.
     if flagged == Some(false) {
         return None;
     }
@@ -50,8 +49,8 @@ pub(super) fn hypervisor(files: &Files) -> Option<String> {
     name.map(str::to_owned)
 }
 
-/// The container or sandbox, where one can be told. A sandbox goes before what runs it, and an orchestrator before
-/// its runtime.
+/// The container or sandbox, where one can be told. A sandbox goes before what runs it, and an
+/// orchestrator before its runtime.
 pub(super) fn container(files: &Files, in_kubernetes: bool) -> Option<String> {
     let text = |path| files.text(path).unwrap_or_default();
     let version = text("/proc/version");
@@ -80,15 +79,15 @@ pub(super) fn container(files: &Files, in_kubernetes: bool) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// gVisor's kernel: older ones name no release of their own, but have said for years that they were built at
-/// the same second (`LinuxVersion` in its source).
+/// gVisor's kernel: older ones name no release of their own, but have said for years that they were
+/// built at the same second (`LinuxVersion` in its source).
 fn is_gvisor(version: &str) -> bool {
     version.to_ascii_lowercase().contains("gvisor")
         || version.contains("#1 SMP Sun Jan 10 15:06:54 PST 2016")
 }
 
-/// The mount options of an overlay at `/`: its layers lie in the runtime's directory. Only there: a host's table
-/// lists the layers of all its containers.
+/// The mount options of an overlay at `/`: its layers lie in the runtime's directory. Only there: a
+/// host's table lists the layers of all its containers.
 fn root_layers(files: &Files) -> String {
     let table = files.text("/proc/self/mountinfo").unwrap_or_default();
     table
@@ -102,7 +101,7 @@ fn root_layers(files: &Files) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
 
     fn told(files: &[(&str, &str)]) -> Option<String> {
         container(&Fixture::new(files).files(), false)

@@ -1,6 +1,4 @@
 //! What is known of this machine that bears on microseconds, and what of it is known to spoil them.
-//!
-//! Everything is read from the small files of `/proc` and `/sys` below a root that tests replace by a fixture.
 //! What cannot be read is absent from the result, never zero.
 
 mod isolation;
@@ -11,20 +9,18 @@ use std::net::{IpAddr, SocketAddr};
 pub(crate) use warnings::{CONNTRACK_FULL_PERCENT, EXIT_LATENCY_MAX_US, is_fast_clock};
 pub use warnings::{WarningContext, warnings};
 
-use super::guard::conntrack_fill;
 use crate::cgroup::Cgroups;
+use crate::cpus::{CPU_DIRECTORY, Cpus};
 use crate::files::Files;
+use crate::guard::conntrack_fill;
 use crate::netlink::Netlink;
+use tare_driver::device_name;
 use tare_driver::sys::affinity::{allowed_cpus, format_cpus};
 use tare_driver::sys::{device, rlimit};
 use tare_stats::result::{Device, Environment, IdleState};
 
-use super::cpus::Cpus;
-
-pub(crate) const CPU_DIRECTORY: &str = "/sys/devices/system/cpu";
-
-/// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread that is not
-/// pinned, outside the measured phase.
+/// Looks at this machine, and at the device of the route to `route_to`. To be called on a thread
+/// that is not pinned, outside the measured phase.
 #[must_use]
 pub fn capture(route_to: Option<SocketAddr>) -> Environment {
     let files = Files::default();
@@ -32,19 +28,21 @@ pub fn capture(route_to: Option<SocketAddr>) -> Environment {
     Environment {
         descriptors_limit: rlimit::descriptors_limit(),
         memlock_limit_bytes: rlimit::memlock_limit_bytes(),
-        device: route_to.and_then(|to| device_towards(&files, to)),
+        device: route_to.and_then(|to| match to {
+            // A zone's: without it a link-local address is routed to any device.
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => device_numbered(v6.scope_id()),
+            _ => route_device(to.ip()),
+        }),
         ..read(&files, &allowed_cpus(), in_kubernetes)
     }
 }
 
-/// What stands in files.
 pub(crate) fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Environment {
     let cgroups = Cgroups::of_self(files);
     let first_cpu = allowed.first().copied().unwrap_or(0);
     let online = Cpus::read(files, allowed.to_vec()).online;
     let sysctl = |name: &str| format!("/proc/sys/{name}");
     Environment {
-        instance: None,
         tare_version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: files.word(sysctl("kernel/hostname")),
         kernel: files.word(sysctl("kernel/osrelease")),
@@ -62,16 +60,17 @@ pub(crate) fn read(files: &Files, allowed: &[u32], in_kubernetes: bool) -> Envir
         container: isolation::container(files, in_kubernetes),
         seccomp: seccomp(files),
         cgroup_cpu_limit: cgroups.as_ref().and_then(Cgroups::cpu_quota),
-        cgroup_version: cgroups.map(|groups| groups.version.name().to_owned()),
+        cgroup_version: cgroups.map(|groups| groups.version.to_owned()),
         io_uring_disabled: files.number(sysctl("kernel/io_uring_disabled")),
         congestion_control: files.word(sysctl("net/ipv4/tcp_congestion_control")),
         busy_poll_us: files.number(sysctl("net/core/busy_poll")),
         busy_read_us: files.number(sysctl("net/core/busy_read")),
         conntrack: conntrack_fill(files),
-        ephemeral_ports: ephemeral_ports(files),
-        descriptors_limit: None,
-        memlock_limit_bytes: None,
-        device: None,
+        ephemeral_ports: match files.numbers(sysctl("net/ipv4/ip_local_port_range"))[..] {
+            [first, last] => Some((first, last)),
+            _ => None,
+        },
+        ..Environment::default()
     }
 }
 
@@ -119,43 +118,19 @@ fn seccomp(files: &Files) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn ephemeral_ports(files: &Files) -> Option<(u16, u16)> {
-    match files.numbers("/proc/sys/net/ipv4/ip_local_port_range")[..] {
-        [first, last] => Some((first, last)),
-        _ => None,
-    }
-}
-
-/// The device that packets to `to` leave through, as the kernel's own route lookup says: an address of this very
-/// machine goes through `lo`, whichever device holds it.
+/// The device that packets to `to` leave through, as the kernel's own route lookup says: an address
+/// of this very machine goes through `lo`, whichever device holds it.
 #[must_use]
 pub fn route_device(to: IpAddr) -> Option<Device> {
-    device_below(&Files::default(), to)
+    let index = Netlink::open().ok()?.route(to).ok()?.device?;
+    device_numbered(index)
 }
 
-/// That of a zone, where there is one: without it a link-local address is routed to any device.
-fn device_towards(files: &Files, to: SocketAddr) -> Option<Device> {
-    match to {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => device_numbered(files, v6.scope_id()),
-        _ => device_below(files, to.ip()),
-    }
+fn device_numbered(index: u32) -> Option<Device> {
+    Some(device_named(&Files::default(), &device_name(index)?))
 }
 
-fn device_below(files: &Files, to: IpAddr) -> Option<Device> {
-    device_numbered(files, Netlink::open().ok()?.route(to).ok()?.device?)
-}
-
-fn device_numbered(files: &Files, index: u32) -> Option<Device> {
-    let name = nix::net::if_::if_indextoname(index).ok()?;
-    Some(device_named(files, name.to_str().ok()?))
-}
-
-/// All that is known of a device.
 pub(crate) fn device_named(files: &Files, name: &str) -> Device {
-    Device { offloads: device::offloads(name), ..describe_device(files, name) }
-}
-
-fn describe_device(files: &Files, name: &str) -> Device {
     let directory = format!("/sys/class/net/{name}");
     let driver = std::fs::read_link(files.path(format!("{directory}/device/driver"))).ok();
     Device {
@@ -167,7 +142,8 @@ fn describe_device(files: &Files, name: &str) -> Device {
         numa_node: files
             .number(format!("{directory}/device/numa_node"))
             .filter(|&node: &i32| node >= 0),
-        offloads: Vec::new(),
+        // Of a fixture's devices the kernel knows none.
+        offloads: if files.is_machine() { device::offloads(name) } else { Vec::new() },
         driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
     }
 }
@@ -175,7 +151,7 @@ fn describe_device(files: &Files, name: &str) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
     use std::net::Ipv4Addr;
     use tare_stats::result::Fill;
 
@@ -285,9 +261,9 @@ mod tests {
             offloads: vec![],
             driver: Some("ice".into()),
         };
-        assert_eq!(describe_device(&files, "eth0"), expected);
+        assert_eq!(device_named(&files, "eth0"), expected);
         let expected = Device { name: "lo".into(), mtu_bytes: Some(65_536), ..Device::default() };
-        assert_eq!(describe_device(&files, "lo"), expected);
+        assert_eq!(device_named(&files, "lo"), expected);
     }
 
     #[test]

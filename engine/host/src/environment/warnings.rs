@@ -1,7 +1,7 @@
-//! The things that are known to spoil microseconds, each with its figure and what to type against it.
+//! What is known to spoil microseconds, each with its figure and what to type against it.
 
 use tare_driver::sys::affinity::format_cpus;
-use tare_stats::result::{Environment, Warning};
+use tare_stats::result::{Environment, Fill, IdleState, Warning};
 
 /// Idle states that take longer than this to leave are worth a warning, microseconds.
 pub(crate) const EXIT_LATENCY_MAX_US: u64 = 10;
@@ -30,7 +30,8 @@ pub struct WarningContext {
     pub cpus: Vec<u32>,
     /// CPUs of the other end's workers, where it runs on the same machine; else none.
     pub other_end_cpus: Vec<u32>,
-    /// Pairs of CPUs of the two ends that are threads of one core ([`crate::cpus::Cpus::shared_cores`]).
+    /// Pairs of CPUs of the two ends that are threads of one core
+    /// ([`crate::cpus::Cpus::shared_cores`]).
     pub shared_cores: Vec<(u32, u32)>,
     /// Descriptors that this end needs; zero where that is not known.
     pub descriptors_needed: u64,
@@ -39,151 +40,124 @@ pub struct WarningContext {
 /// One warning for each thing that is so in `environment` and matters in `context`.
 #[must_use]
 pub fn warnings(environment: &Environment, context: &WarningContext) -> Vec<Warning> {
-    let found = [
-        governor(environment),
-        idle_states(environment, context),
-        clock_source(environment),
-        quota(environment),
-        shared_cpus(context),
-        shared_cores(context),
-        conntrack(environment),
-        descriptors(environment, context),
-    ];
-    found
-        .into_iter()
-        .flatten()
-        .map(|(code, message, advice)| Warning {
-            code: code.to_owned(),
-            message: if context.server_side {
-                format!("at the server: {message}")
-            } else {
-                message
-            },
-            advice,
-        })
-        .collect()
+    let found = of_machine(environment, context).into_iter().chain(of_run(environment, context));
+    let warning = |(code, message, advice): Found| Warning {
+        code: code.to_owned(),
+        message: if context.server_side { format!("at the server: {message}") } else { message },
+        advice,
+    };
+    found.map(warning).collect()
 }
 
 /// Code, message and advice.
-type Found = Option<(&'static str, String, String)>;
+type Found = (&'static str, String, String);
 
-fn governor(environment: &Environment) -> Found {
-    let governor = environment.governor.as_deref()?;
-    (governor != "performance").then(|| {
-        (
+fn of_machine(environment: &Environment, context: &WarningContext) -> Vec<Found> {
+    let mut found = Vec::new();
+    if let Some(governor) = environment.governor.as_deref().filter(|name| *name != "performance") {
+        found.push((
             "governor",
             format!("the frequency governor is {governor}: the clock rate changes while measuring"),
             "cpupower frequency-set -g performance".to_owned(),
-        )
-    })
-}
-
-fn idle_states(environment: &Environment, context: &WarningContext) -> Found {
-    // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device the CPU that
-    // takes its interrupts does.
-    let over_loopback = environment.device.as_ref().is_some_and(|d| d.name == "lo");
-    if context.no_idle || (context.spinning && over_loopback) {
-        return None;
+        ));
     }
-    let deepest = environment
-        .idle_states
-        .iter()
-        .filter(|state| !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US)
-        .max_by_key(|state| state.exit_latency_us)?;
-    Some((
-        "idle-states",
-        format!(
-            "idle CPUs take up to {} µs to wake from {}",
-            deepest.exit_latency_us, deepest.name
-        ),
-        format!("as root: --no-idle for this run, or cpupower idle-set -D {EXIT_LATENCY_MAX_US}"),
-    ))
+    // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device
+    // the CPU that takes its interrupts does.
+    let is_loopback = environment.device.as_ref().is_some_and(|device| device.name == "lo");
+    let is_deep =
+        |state: &&IdleState| !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US;
+    let deep = environment.idle_states.iter().filter(is_deep);
+    if let Some(IdleState { name, exit_latency_us: us, .. }) =
+        deep.max_by_key(|state| state.exit_latency_us)
+        && !context.no_idle
+        && !(context.spinning && is_loopback)
+    {
+        found.push((
+            "idle-states",
+            format!("idle CPUs take up to {us} µs to wake from {name}"),
+            "as root: --no-idle for this run, or cpupower idle-set -D 10".to_owned(),
+        ));
+    }
+    if let Some(source) = environment.clock_source.as_deref().filter(|name| !is_fast_clock(name)) {
+        found.push((
+            "clock-source",
+            format!(
+                "the clock source is {source}: each reading is slow, since it enters the kernel"
+            ),
+            "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource, where the \
+             CPU has a stable one"
+                .to_owned(),
+        ));
+    }
+    if let Some(limit) = environment.cgroup_cpu_limit.filter(|&limit| limit < 2.0) {
+        found.push((
+            "cpu-quota",
+            format!(
+                "the cgroup may use {limit} CPUs: once that is used up it stands still for tens of \
+                 milliseconds"
+            ),
+            "raise it to 2 or more (docker run --cpus 2, resources.limits.cpu in a pod), or --wait \
+             block"
+                .to_owned(),
+        ));
+    }
+    found
 }
 
-/// Whether a clock source is read without entering the kernel.
 pub(crate) fn is_fast_clock(source: &str) -> bool {
     FAST_CLOCKS.contains(&source)
 }
 
-fn clock_source(environment: &Environment) -> Found {
-    let source = environment.clock_source.as_deref()?;
-    (!is_fast_clock(source)).then(|| {
-        (
-            "clock-source",
-            format!("the clock source is {source}: each reading is slow, since it enters the kernel"),
-            "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource, where the CPU \
-             has a stable one"
-                .to_owned(),
-        )
-    })
-}
-
-fn quota(environment: &Environment) -> Found {
-    let limit = environment.cgroup_cpu_limit.filter(|&limit| limit < 2.0)?;
-    Some((
-        "cpu-quota",
-        format!("the cgroup may use {limit} CPUs: once that is used up it stands still for tens of milliseconds"),
-        "raise it to 2 or more (docker run --cpus 2, resources.limits.cpu in a pod), or --wait block".to_owned(),
-    ))
-}
-
-fn shared_cpus(context: &WarningContext) -> Found {
+fn of_run(environment: &Environment, context: &WarningContext) -> Vec<Found> {
+    let mut found = Vec::new();
     let mut both = context.cpus.clone();
     both.retain(|cpu| context.other_end_cpus.contains(cpu));
-    (!both.is_empty()).then(|| {
-        (
+    if !both.is_empty() {
+        let both = format_cpus(&both);
+        found.push((
             "shares-cpu",
-            format!("both ends work on CPU {}, and wait for each other there", format_cpus(&both)),
+            format!("both ends work on CPU {both}, and wait for each other there"),
             "give each end CPUs of its own with --cpus, or --wait block".to_owned(),
-        )
-    })
-}
-
-fn shared_cores(context: &WarningContext) -> Found {
-    let (ours, theirs) = context.shared_cores.first()?;
-    Some((
-        "shares-core",
-        format!(
-            "CPUs {ours} and {theirs} of the two ends are threads of one core, and slow each other"
-        ),
-        "choose CPUs of different cores with --cpus (lscpu -e shows them)".to_owned(),
-    ))
-}
-
-fn conntrack(environment: &Environment) -> Found {
-    let fill = environment.conntrack?;
-    let percent = fill.used.saturating_mul(100) / fill.max.max(1);
-    (percent >= CONNTRACK_FULL_PERCENT).then(|| {
-        (
-            "conntrack-full",
+        ));
+    }
+    if let Some((ours, theirs)) = context.shared_cores.first() {
+        found.push((
+            "shares-core",
             format!(
-                "the conntrack table is {percent} % full ({} of {}): new connections may be dropped",
-                fill.used, fill.max
+                "CPUs {ours} and {theirs} of the two ends are threads of one core, and slow each other"
             ),
-            format!(
-                "sysctl -w net.netfilter.nf_conntrack_max={}",
-                fill.max.saturating_mul(2)
-            ),
-        )
-    })
-}
-
-fn descriptors(environment: &Environment, context: &WarningContext) -> Found {
-    let limit = environment.descriptors_limit?;
+            "choose CPUs of different cores with --cpus (lscpu -e shows them)".to_owned(),
+        ));
+    }
+    if let Some(Fill { used, max }) = environment.conntrack {
+        let percent = used.saturating_mul(100) / max.max(1);
+        if percent >= CONNTRACK_FULL_PERCENT {
+            let more = max.saturating_mul(2);
+            found.push((
+                "conntrack-full",
+                format!(
+                    "the conntrack table is {percent} % full ({used} of {max}): new connections may \
+                     be dropped"
+                ),
+                format!("sysctl -w net.netfilter.nf_conntrack_max={more}"),
+            ));
+        }
+    }
     let needed = context.descriptors_needed;
-    (needed > limit).then(|| {
-        (
+    if let Some(limit) = environment.descriptors_limit.filter(|&limit| needed > limit) {
+        found.push((
             "descriptors",
             format!("{needed} open descriptors are needed and {limit} are allowed"),
             format!("ulimit -n {needed}, for a container docker run --ulimit nofile={needed}"),
-        )
-    })
+        ));
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tare_stats::result::{Device, Fill, IdleState};
+    use tare_stats::result::Device;
 
     fn codes(environment: &Environment, context: &WarningContext) -> Vec<String> {
         let found = warnings(environment, context);

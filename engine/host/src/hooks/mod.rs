@@ -1,19 +1,20 @@
-//! What a comparison runs around each visit of an arm: a command before, and one after that undoes it, on every exit
-//! (DESIGN D11).
+//! What a comparison runs around each visit of an arm: a command, and on every exit its undoing.
 //!
-//! What an after-command is to undo is journaled before the before-command starts. The after-command runs when the visit
-//! is over, when it fails, panics or is interrupted, and when the before-command fails half-way. Where even that is cut
-//! short (SIGKILL, a second Ctrl-C), or the after-command fails, the journal names it at the next start.
+//! What an after-command is to undo is journaled before the before-command starts. The
+//! after-command runs when the visit is over, when it fails, panics or is interrupted, and when the
+//! before-command fails half-way. Where even that is cut short (SIGKILL, a second Ctrl-C), or the
+//! after-command fails, the journal names it at the next start.
 
 mod shell;
 
 use std::borrow::Cow;
+use std::result::Result as StdResult;
 
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
-use super::journal::{Journal, Note};
-use shell::{End, Ended, OnInterrupt, Patience, SHELL};
+use crate::journal::{Change, Journal, Note};
+use shell::{End, Ended, Patience, SHELL};
 use tare_units::bounds::{HOOK_GRACE, HOOK_MAX};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
@@ -29,9 +30,9 @@ pub struct HookSpec {
 
 /// Runs the commands of all arms.
 ///
-/// They run by `/bin/sh -c`, with `TARE_ARM` set to the arm's name, nothing on stdin, and a process group of their own.
-/// Each may take [`HOOK_MAX`]. Of their outputs only the last words are kept, for the error when they fail. What they
-/// leave in the background goes on, and may hold their outputs open.
+/// They run by `/bin/sh -c`, with `TARE_ARM` set to the arm's name, nothing on stdin, and a process
+/// group of their own. Each may take [`HOOK_MAX`]. Only the last words of their outputs are kept,
+/// for errors. What they leave in the background goes on.
 ///
 /// They inherit the CPUs, the timer slack and the network namespace of the calling thread.
 #[derive(Debug)]
@@ -49,18 +50,19 @@ impl Hooks {
         Self { journal, interrupt: interrupt.clone(), patience }
     }
 
-    /// Runs the before-command of `arm` to its end. As [`Entered::leave`] does, it calls `told` with what is waited for.
+    /// Runs the before-command of `arm` to its end. `announce` is as for [`Entered::leave`].
     ///
     /// # Errors
-    /// Where the run was interrupted before or meanwhile, where the change cannot be journaled (then nothing was run), or
-    /// where the before-command fails or takes too long. Whatever was begun was ended and its after-command run; whether
-    /// that failed too is told apart, because what is measured next is measured with it.
+    /// Where the run was interrupted before or meanwhile, where the change cannot be journaled
+    /// (then nothing was run), or where the before-command fails or takes too long. Whatever was
+    /// begun was ended and its after-command run; whether that failed too is told apart, because
+    /// what is measured next is measured with it.
     pub fn enter(
         &self,
         arm: &str,
         spec: &HookSpec,
-        told: &mut dyn FnMut(&str),
-    ) -> std::result::Result<Entered<'_>, Refused> {
+        announce: &mut dyn FnMut(&str),
+    ) -> StdResult<Entered<'_>, Refused> {
         if self.interrupt.is_raised() {
             return Err(Refused::default());
         }
@@ -70,56 +72,61 @@ impl Hooks {
                 Some(_) => format!("what --before {arm} changed"),
                 None => format!("what --after {arm} undoes"),
             };
-            let note = self
-                .journal
-                .note_command(arm, &what, &undo_command(arm, after))
-                .map_err(|error| Refused { why: Some(error), unclean: None })?;
-            entered.pending = Some(Pending { after: after.clone(), note });
+            // As `leave` does. A NUL cannot be quoted, but neither can such a command start.
+            let words = [arm, after].map(|word| shlex::try_quote(word).unwrap_or_default());
+            let undo = format!("TARE_ARM={} sh -c {}", words[0], words[1]);
+            let note = self.journal.note(&what, Change::Command { name: arm, undo: &undo });
+            let note = note.map_err(|error| Refused { why: Some(error), unclean: None })?;
+            entered.pending = Some((after.clone(), note));
         }
         let Some(before) = &spec.before else {
             return Ok(entered);
         };
-        let (limits, end) = (self.patience, OnInterrupt::End);
-        let ended = shell::run(before, arm, limits, &self.interrupt, end);
+        let ended = shell::run(before, arm, self.patience, &self.interrupt, None);
         if matches!(ended.end, End::Interrupted) {
-            return Err(Refused { why: None, unclean: entered.leave(told).err() });
+            return Err(Refused { why: None, unclean: entered.leave(announce).err() });
         }
         let Some(error) = self.failure("--before", arm, before, &ended) else {
             return Ok(entered);
         };
-        let unclean = entered.leave(told).err().map(|undoing| {
+        let unclean = entered.leave(announce).err().map(|undoing| {
             Error::environment(format!("{}, and {}", error.message(), undoing.message()))
                 .remedy(undoing.advice().unwrap_or_default())
         });
         Err(Refused { why: Some(error), unclean })
     }
 
-    /// What went wrong, if anything did. The command itself is only hinted at: it may hold a secret, and errors get into
-    /// reports.
+    /// What went wrong, if anything did. The command itself is only hinted at: it may hold a
+    /// secret, and errors get into reports.
     fn failure(&self, flag: &str, arm: &str, command: &str, ended: &Ended) -> Option<Error> {
         let (how, remedy) = match &ended.end {
             End::Exited(status) if status.success() => return None,
-            End::Exited(status) => (
-                format!("failed with {}", shell::describe(*status)),
-                mend(status.code()).to_owned(),
-            ),
+            End::Exited(status) => {
+                // POSIX: 126 cannot be executed, 127 not found. No user's rights change that.
+                let is_command = matches!(status.code(), Some(126 | 127));
+                let remedy = if geteuid().is_root() || is_command {
+                    "mend the command"
+                } else {
+                    "mend the command, or run as root"
+                };
+                (format!("failed with {}", shell::describe(*status)), remedy)
+            }
             End::TimedOut => (
                 format!("took longer than {} and was ended", self.patience.limit),
-                "make it end sooner; what is to keep running belongs in the background (&)".into(),
+                "make it end sooner; what is to keep running belongs in the background (&)",
             ),
-            End::Interrupted => ("was interrupted".into(), "run it again".into()),
+            End::Interrupted => ("was interrupted".into(), "run it again"),
             End::WantedTerminal => (
                 "asked for something at the terminal, and was ended".into(),
-                "nobody is there to answer: let it ask nothing (sudo -n), or run tare as root"
-                    .into(),
+                "nobody is there to answer: let it ask nothing (sudo -n), or run tare as root",
             ),
             End::NotStarted(error) => (
                 format!("cannot be started: {SHELL}: {error}"),
-                format!("run where there is a shell, {SHELL}"),
+                "run where there is a shell, /bin/sh",
             ),
             End::Lost => (
                 "ended, and its exit code was lost".into(),
-                "start tare where SIGCHLD is not ignored".into(),
+                "start tare where SIGCHLD is not ignored",
             ),
         };
         let said = match ended.said.as_str() {
@@ -127,31 +134,20 @@ impl Hooks {
             said => format!(": {said}"),
         };
         let hint = hint(command);
-        let message = format!("{flag} {arm}='{hint}' {how}{said}");
-        Some(Error::environment(message).remedy(remedy))
+        Some(Error::environment(format!("{flag} {arm}='{hint}' {how}{said}")).remedy(remedy))
     }
 }
 
 /// Why a visit is not begun.
 #[derive(Debug, Default)]
 pub struct Refused {
-    /// An environment error, or nothing: the run was interrupted. It hints at the commands and holds neither, and so can
-    /// stand in a report.
+    /// An environment error, or nothing: the run was interrupted. It hints at the commands and
+    /// holds neither, and so can stand in a report.
     pub why: Option<Error>,
-    /// The after-command failed too, and what it should have undone stays in the journal: an environment error that says
-    /// both failures. Its advice, which holds the whole command, is what to type, and is for nobody but who typed it: a
-    /// command may hold a secret, which no report may.
+    /// The after-command failed too, and what it should have undone stays in the journal: an
+    /// environment error that says both failures. Its advice is the whole command to type, which
+    /// may hold a secret and so must get into no report.
     pub unclean: Option<Error>,
-}
-
-/// What to do about a command that failed with this exit code.
-fn mend(code: Option<i32>) -> &'static str {
-    // POSIX: 126 cannot be executed, 127 not found. No user's rights change that.
-    if geteuid().is_root() || matches!(code, Some(126 | 127)) {
-        "mend the command"
-    } else {
-        "mend the command, or run as root"
-    }
 }
 
 /// The first word of a command, unless it sets a variable, which may hold a secret.
@@ -167,8 +163,8 @@ fn hint(command: &str) -> Cow<'_, str> {
     }
 }
 
-/// A command as a report shows it: its first word, and the beginning of its SHA-256, by which two results tell whether they
-/// ran the same. Its other words are for a program whose options nobody here knows.
+/// A command as a report shows it: its first word, and the beginning of its SHA-256, by which two
+/// results tell whether they ran the same. Its other words may be secrets.
 #[must_use]
 pub fn shown(command: &str) -> String {
     let digest = Sha256::digest(command);
@@ -176,63 +172,47 @@ pub fn shown(command: &str) -> String {
     format!("{} (SHA-256 {digest}…)", hint(command))
 }
 
-/// Does in a shell what [`Entered::leave`] does.
-fn undo_command(arm: &str, after: &str) -> String {
-    // Only a NUL cannot be quoted, and with one a command cannot even be started.
-    let [arm, after] = [arm, after].map(|word| shlex::try_quote(word).unwrap_or_default());
-    format!("TARE_ARM={arm} sh -c {after}")
-}
-
-/// A visit under way. Dropping it runs the after-command, whatever comes of it; [`Entered::leave`] tells.
+/// A visit under way. Dropping it runs the after-command; [`Entered::leave`] says how that ended.
 #[derive(Debug)]
 #[must_use = "dropping it ends the visit"]
 pub struct Entered<'a> {
     hooks: &'a Hooks,
     arm: String,
-    /// Taken when the after-command is run.
-    pending: Option<Pending>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    after: String,
-    note: Note,
+    /// The after-command and its entry in the journal, taken when it is run.
+    pending: Option<(String, Note)>,
 }
 
 impl Entered<'_> {
-    /// Runs the after-command to its end; an interrupt does not cut it short, and `told` says then what is waited for.
+    /// Runs the after-command to its end; on an interrupt `announce` says what is waited for.
     ///
     /// # Errors
-    /// An environment error where it fails or takes too long. What it should have undone stays in the journal then, and
-    /// the error's advice, which holds the whole command, is what to type; it is for no report, as [`Refused::unclean`].
-    pub fn leave(mut self, told: &mut dyn FnMut(&str)) -> Result<()> {
-        self.undo(told)
+    /// An environment error where it fails or takes too long. What it should have undone stays in
+    /// the journal then, and the error's advice, which holds the whole command, is what to type; it
+    /// is for no report, as [`Refused::unclean`].
+    pub fn leave(mut self, announce: &mut dyn FnMut(&str)) -> Result<()> {
+        self.undo(announce)
     }
 
-    fn undo(&mut self, told: &mut dyn FnMut(&str)) -> Result<()> {
-        let Some(Pending { after, note }) = self.pending.take() else {
+    fn undo(&mut self, announce: &mut dyn FnMut(&str)) -> Result<()> {
+        let Some((after, note)) = self.pending.take() else {
             return Ok(());
         };
-        let limit = self.hooks.patience.limit;
+        let (arm, Hooks { patience, interrupt, .. }) = (&self.arm, self.hooks);
         let mut tell = || {
-            let (arm, hint) = (&self.arm, hint(&after));
-            told(&format!(
-                "interrupted: waiting for --after {arm}='{hint}', which undoes a change, for at most {limit}; a second signal leaves it undone"
+            announce(&format!(
+                "interrupted: waiting for --after {arm}='{}', which undoes a change, for at most {}; a \
+                 second signal leaves it undone",
+                hint(&after),
+                patience.limit
             ));
         };
-        let ended = shell::run(
-            &after,
-            &self.arm,
-            self.hooks.patience,
-            &self.hooks.interrupt,
-            OnInterrupt::Tell(&mut tell),
-        );
-        match self.hooks.failure("--after", &self.arm, &after, &ended) {
+        let ended = shell::run(&after, arm, *patience, interrupt, Some(&mut tell));
+        match self.hooks.failure("--after", arm, &after, &ended) {
             None => {
                 note.settle();
                 Ok(())
             }
-            Some(error) => Err(error.remedy(format!("to undo it: {}", note.undo_command()))),
+            Some(error) => Err(error.remedy(format!("to undo it: {}", note.undo_command))),
         }
     }
 }

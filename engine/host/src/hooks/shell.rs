@@ -1,17 +1,18 @@
 //! A shell command, run to its end: bounded in time and in what is kept of its output.
 //!
-//! It is started in a process group of its own, so that Ctrl-C at the terminal reaches this process alone, and by
-//! vfork (which the standard library does where nothing has to be done between fork and exec): a fork would share the
-//! memory of servers that run in this process copy-on-write, and their next visit would pay for it.
+//! It is started in a process group of its own, so that Ctrl-C at the terminal reaches this process
+//! alone, and by vfork (which the standard library does where nothing has to be done between fork
+//! and exec): a fork would share the memory of servers that run in this process copy-on-write, and
+//! their next visit would pay for it.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::poll;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -26,8 +27,9 @@ use tare_units::text::is_deceptive;
 pub(super) const SHELL: &str = "/bin/sh";
 /// How often it is looked whether the command ended, milliseconds. Nothing is measured meanwhile.
 const LOOK_MS: u8 = 5;
-/// Bytes read at once.
-const CHUNK: usize = 16 << 10;
+/// How long the end of the output of a command that has ended is waited for. Something in the
+/// background may hold it open, and write on and on.
+const OUTPUT_WAIT: Nanos = Nanos::from_millis(50);
 /// Lines of the output that an error shows, and characters of them.
 const LINES_SHOWN: usize = 2;
 const CHARACTERS_SHOWN: usize = 300;
@@ -41,87 +43,100 @@ pub(super) struct Patience {
     pub(super) grace: Nanos,
 }
 
-/// How a command ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// By itself, or by somebody else's signal.
     Exited(ExitStatus),
     /// It took longer than the limit, and was ended.
     TimedOut,
-    /// The run was interrupted, and it was ended.
     Interrupted,
     /// It asked for something at the terminal, which it does not have, and was ended.
     WantedTerminal,
-    /// It could not be started.
     NotStarted(io::Error),
     /// Nobody knows how: its status was lost.
     Lost,
 }
 
-/// What became of a command.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) end: End,
-    /// The last lines that it wrote to stderr, or else to stdout, on one line; empty where it wrote nothing.
+    /// The last lines that it wrote to stderr, or else to stdout, on one line.
     pub(super) said: String,
 }
 
-/// What an interrupt does to a command.
-pub(super) enum OnInterrupt<'a> {
-    /// It is ended.
-    End,
-    /// It goes on, and this is called once.
-    Tell(&'a mut dyn FnMut()),
-}
-
-/// Runs `command` with the variable `TARE_ARM` set to `arm`. What it leaves in the background is left alone, unless it is
-/// ended: then the whole process group is.
+/// Runs `command` with the variable `TARE_ARM` set to `arm`. An interrupt ends it; where there is
+/// `on_interrupt`, the command goes on, and that is called once. What it leaves in the background
+/// is left alone, unless the command is ended: then the whole process group is.
 pub(super) fn run(
     command: &str,
     arm: &str,
     patience: Patience,
     interrupt: &Interrupt,
-    mut on_interrupt: OnInterrupt<'_>,
+    mut on_interrupt: Option<&mut dyn FnMut()>,
 ) -> Ended {
-    let mut is_told = false;
     let started = Instant::now();
-    let mut running = match Running::start(command, arm) {
-        Ok(running) => running,
-        Err(error) => {
-            return Ended { end: End::NotStarted(error), said: String::new() };
-        }
+    let child = Command::new(SHELL)
+        .args(["-c", command])
+        .env("TARE_ARM", arm)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => return Ended { end: End::NotStarted(error), said: String::new() },
     };
+    let (stderr, stdout) = (Output::of(child.stderr.take()), Output::of(child.stdout.take()));
+    let may_be_interrupted = on_interrupt.is_none();
+    // The number is not used again before the process is reaped.
+    let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
+    let group = Pid::from_raw(raw);
     let end = loop {
-        running.read(LOOK_MS);
+        let state = state(group);
         let is_interrupted = interrupt.is_raised();
-        let look = running.look();
-        if let (State::Running, OnInterrupt::Tell(tell)) = (&look, &mut on_interrupt)
-            && is_interrupted
-            && !std::mem::replace(&mut is_told, true)
-        {
-            tell();
-        }
-        match look {
-            State::Gone => break running.reap(),
+        match state {
+            State::Gone => break child.try_wait().ok().flatten().map_or(End::Lost, End::Exited),
             State::WantsTerminal => break End::WantedTerminal,
-            State::Running if is_interrupted && matches!(on_interrupt, OnInterrupt::End) => {
-                break End::Interrupted;
-            }
+            State::Running if is_interrupted && may_be_interrupted => break End::Interrupted,
             State::Running if started.elapsed() >= patience.limit.into() => break End::TimedOut,
             State::Running => {}
         }
+        if let Some(tell) = on_interrupt.take_if(|_| is_interrupted) {
+            tell();
+        }
+        nap();
     };
-    running.read_rest();
+    let is_gone = matches!(end, End::Exited(_) | End::Lost);
+    if is_gone {
+        wait(OUTPUT_WAIT, || stderr.is_read() && stdout.is_read());
+    }
     // Before it is ended: shells say of the signal what is known already.
-    let said = running.last_words();
-    if !matches!(end, End::Exited(_) | End::Lost) {
-        running.kill(match end {
+    let mut said = stderr.last_words();
+    if said.is_empty() {
+        said = stdout.last_words();
+    }
+    if !is_gone {
+        let grace = match end {
             End::Interrupted => HOOK_GRACE_INTERRUPTED.min(patience.grace),
             _ => patience.grace,
-        });
+        };
+        kill(group, grace);
+        let _ = child.try_wait();
     }
-    running.release();
     Ended { end, said }
+}
+
+fn nap() {
+    // A signal, the only failure there is, is as good as the end of the wait.
+    let _ = poll(&mut [], LOOK_MS);
+}
+
+fn wait(limit: Nanos, is_over: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_over() && started.elapsed() < limit.into() {
+        nap();
+    }
 }
 
 enum State {
@@ -132,174 +147,81 @@ enum State {
     Gone,
 }
 
-struct Running {
-    child: Child,
-    /// Its process, and so its process group: the number is not used anew before the process is reaped.
-    group: Pid,
-    stderr: Tail,
-    stdout: Tail,
+fn state(process: Pid) -> State {
+    let flags =
+        WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(process), flags) {
+        Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
+        Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
+        // Killed by a signal without a name, or reaped by the kernel since SIGCHLD is ignored.
+        Err(_) => State::Gone,
+    }
 }
 
-impl Running {
-    fn start(command: &str, arm: &str) -> io::Result<Self> {
-        let mut child = Command::new(SHELL)
-            .args(["-c", command])
-            .env("TARE_ARM", arm)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
-        Ok(Self {
-            group: Pid::from_raw(raw),
-            stderr: Tail::of(child.stderr.take().map(OwnedFd::from)),
-            stdout: Tail::of(child.stdout.take().map(OwnedFd::from)),
-            child,
-        })
-    }
-
-    /// Waits up to so long for output, and reads it. True where there was any.
-    fn read(&mut self, timeout_ms: u8) -> bool {
-        let tails = [&self.stderr, &self.stdout];
-        let mut polled: Vec<PollFd<'_>> = tails
-            .iter()
-            .filter_map(|tail| tail.source.as_ref())
-            .map(|source| PollFd::new(source.as_fd(), PollFlags::POLLIN))
-            .collect();
-        // A signal, the only failure there is, is as good as the end of the wait.
-        let _ = poll(&mut polled, PollTimeout::from(timeout_ms));
-        let mut ready = polled.into_iter().map(|polled| polled.any() == Some(true));
-        let [stderr, stdout] =
-            tails.map(|tail| tail.source.is_some() && ready.next().unwrap_or(false));
-        if stderr {
-            self.stderr.read();
+/// Ends a whole process group whose leader was not reaped yet: asks, and after the grace insists.
+fn kill(group: Pid, grace: Nanos) {
+    // What is stopped has to go on to hear the signal; SIGKILL is also for those whose shell is
+    // gone already. Each wait is bounded: what waits for a dead disk cannot even be killed.
+    for signals in [&[Signal::SIGTERM, Signal::SIGCONT][..], &[Signal::SIGKILL]] {
+        for signal in signals {
+            let _ = killpg(group, *signal);
         }
-        if stdout {
-            self.stdout.read();
-        }
-        stderr || stdout
+        wait(grace, || matches!(state(group), State::Gone));
     }
+}
 
-    /// Where the process stands, without reaping it.
-    fn look(&self) -> State {
-        let flags = WaitPidFlag::WEXITED
-            | WaitPidFlag::WSTOPPED
-            | WaitPidFlag::WNOHANG
-            | WaitPidFlag::WNOWAIT;
-        match waitid(Id::Pid(self.group), flags) {
-            Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
-            // Killed by a signal without a name, or reaped by the kernel because this process was started with
-            // SIGCHLD ignored.
-            Err(_) => State::Gone,
-        }
-    }
+/// What comes through a pipe, read by a thread of its own to the pipe's end: a closed one would
+/// kill what the command left in the background, a full one stop it.
+struct Output {
+    /// The last [`HOOK_OUTPUT_MAX`] bytes.
+    last: Arc<Mutex<Vec<u8>>>,
+    /// Absent where no thread was to be had, and the pipe is closed.
+    reader: Option<JoinHandle<()>>,
+}
 
-    fn reap(&mut self) -> End {
-        match self.child.try_wait() {
-            Ok(Some(status)) => End::Exited(status),
-            Ok(None) | Err(_) => End::Lost,
-        }
-    }
-
-    /// Ends the whole process group: asks, and after the grace insists.
-    fn kill(&mut self, grace: Nanos) {
-        // Until the process is reaped its group is there; and what is stopped has to go on to hear the signal.
-        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-            let _ = killpg(self.group, signal);
-        }
-        self.wait(grace);
-        // Also those of the group whose shell is gone already.
-        let _ = killpg(self.group, Signal::SIGKILL);
-        // Bounded, since what waits for a dead disk cannot even be killed.
-        self.wait(grace);
-        let _ = self.child.try_wait();
-    }
-
-    /// Waits for the end of the process, but not for longer than this.
-    fn wait(&mut self, limit: Nanos) {
-        let (started, limit) = (Instant::now(), Duration::from(limit));
-        while !matches!(self.look(), State::Gone) && started.elapsed() < limit {
-            self.read(LOOK_MS);
-        }
-    }
-
-    /// Reads what is in the pipes by now, and not until their ends: something in the background may hold them open, and
-    /// write on and on.
-    fn read_rest(&mut self) {
-        for _ in 0..=2 * HOOK_OUTPUT_MAX / CHUNK {
-            if !self.read(0) {
-                break;
+impl Output {
+    fn of(source: Option<impl Read + Send + 'static>) -> Self {
+        let last: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let kept = Arc::clone(&last);
+        let read = move || {
+            let Some(mut source) = source else { return };
+            let mut chunk = [0; 16 << 10];
+            loop {
+                match source.read(&mut chunk) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Ok(0) | Err(_) => return,
+                    Ok(length) => {
+                        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                        kept.extend_from_slice(&chunk[..length]);
+                        let surplus = kept.len().saturating_sub(HOOK_OUTPUT_MAX);
+                        kept.drain(..surplus);
+                    }
+                }
             }
-        }
+        };
+        Self { last, reader: Builder::new().name("hook-output".into()).spawn(read).ok() }
+    }
+
+    fn is_read(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     fn last_words(&self) -> String {
-        let said = self.stderr.last_words();
-        if said.is_empty() { self.stdout.last_words() } else { said }
-    }
-
-    fn release(self) {
-        self.stderr.release();
-        self.stdout.release();
+        last_words(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The end of what comes through a pipe.
-struct Tail {
-    /// Absent after its end.
-    source: Option<File>,
-    bytes: Vec<u8>,
-}
-
-impl Tail {
-    fn of(source: Option<OwnedFd>) -> Self {
-        Self { source: source.map(File::from), bytes: Vec::new() }
-    }
-
-    /// Reads what is there; blocks where nothing is.
-    fn read(&mut self) {
-        let Some(source) = &mut self.source else {
-            return;
-        };
-        let mut chunk = [0; CHUNK];
-        match source.read(&mut chunk) {
-            Ok(0) => self.source = None,
-            Ok(length) => {
-                self.bytes.extend_from_slice(&chunk[..length]);
-                let surplus = self.bytes.len().saturating_sub(HOOK_OUTPUT_MAX);
-                self.bytes.drain(..surplus);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.source = None,
-        }
-    }
-
-    /// The last lines that say something, on one line and without what moves a terminal's cursor.
-    fn last_words(&self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes);
-        let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
-        last.reverse();
-        let line: String = last.join(" / ");
-        let line: Vec<char> = line.chars().filter(|c| !is_deceptive(*c)).collect();
-        match line.len().checked_sub(CHARACTERS_SHOWN) {
-            None | Some(0) => line.into_iter().collect(),
-            Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),
-        }
-    }
-
-    /// What the command left in the background and still holds the pipe must be able to write to it: a closed one
-    /// would kill it, a full one stop it.
-    fn release(self) {
-        let Some(mut source) = self.source else {
-            return;
-        };
-        let drain = move || io::copy(&mut source, &mut io::sink());
-        // Without a thread to be had the pipe is closed, as it is in any case with the end of the run.
-        let _ = std::thread::Builder::new().name("hook-output".into()).spawn(drain);
+/// The last lines that say something, on one line and without what moves a terminal's cursor.
+fn last_words(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let said = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut last: Vec<&str> = said.rev().take(LINES_SHOWN).collect();
+    last.reverse();
+    let line: Vec<char> = last.join(" / ").chars().filter(|c| !is_deceptive(*c)).collect();
+    match line.len().checked_sub(CHARACTERS_SHOWN) {
+        None | Some(0) => line.into_iter().collect(),
+        Some(surplus) => format!("…{}", String::from_iter(&line[surplus..])),
     }
 }
 
@@ -318,7 +240,8 @@ pub(super) fn describe(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
+    use std::time::Duration;
 
     const PATIENCE: Patience =
         Patience { limit: Nanos::from_secs(60), grace: Nanos::from_secs(10) };
@@ -327,7 +250,7 @@ mod tests {
         Patience { limit: Nanos::from_millis(500), grace: Nanos::from_secs(10) };
 
     fn plain(command: &str) -> Ended {
-        run(command, "tuned", PATIENCE, &Interrupt::default(), OnInterrupt::End)
+        run(command, "tuned", PATIENCE, &Interrupt::default(), None)
     }
 
     fn exit_code(ended: &Ended) -> Option<i32> {
@@ -358,9 +281,8 @@ mod tests {
         assert_eq!(exit_code(&ended), Some(0));
         assert!(ended.said.ends_with("x / [31mlast"), "{}", ended.said);
 
-        let mut tail = Tail::of(None);
-        tail.bytes = "é".repeat(CHARACTERS_SHOWN + 1).into_bytes();
-        assert_eq!(tail.last_words(), format!("…{}", "é".repeat(CHARACTERS_SHOWN)));
+        let long = "é".repeat(CHARACTERS_SHOWN + 1);
+        assert_eq!(last_words(long.as_bytes()), format!("…{}", "é".repeat(CHARACTERS_SHOWN)));
     }
 
     /// Whether a process is there, and is no zombie.
@@ -380,13 +302,7 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_ended_with_all_its_group() {
-        let ended = run(
-            "sleep 600 & echo $!; sleep 600",
-            "a",
-            SHORT,
-            &Interrupt::default(),
-            OnInterrupt::End,
-        );
+        let ended = run("sleep 600 & echo $!; sleep 600", "a", SHORT, &Interrupt::default(), None);
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert!(!ended.said.is_empty());
         await_end(&ended.said);
@@ -400,7 +316,7 @@ mod tests {
             "a",
             patience,
             &Interrupt::default(),
-            OnInterrupt::End,
+            None,
         );
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert!(!runs(&ended.said));
@@ -416,7 +332,7 @@ mod tests {
         let path = fixture.files().path("/x");
         let tidy = format!("echo tidy >&2; echo tidy > {}; exit 0", path.display());
         let command = format!("echo at work >&2; trap '{tidy}' TERM; while :; do sleep 0.01; done");
-        let ended = run(&command, "a", SHORT, &Interrupt::default(), OnInterrupt::End);
+        let ended = run(&command, "a", SHORT, &Interrupt::default(), None);
         assert!(matches!(ended.end, End::TimedOut), "{ended:?}");
         assert_eq!(ended.said, "at work");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "tidy\n");
@@ -426,13 +342,12 @@ mod tests {
     fn an_interrupt_ends_only_what_may_be_interrupted() {
         let interrupt = Interrupt::default();
         interrupt.raise();
-        let ended = run("sleep 600", "a", PATIENCE, &interrupt, OnInterrupt::End);
+        let ended = run("sleep 600", "a", PATIENCE, &interrupt, None);
         assert!(matches!(ended.end, End::Interrupted), "{ended:?}");
         assert_eq!(exit_code(&plain("exit 7")), Some(7));
         let mut told = 0;
         let mut tell = || told += 1;
-        let on_interrupt = OnInterrupt::Tell(&mut tell);
-        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, on_interrupt);
+        let ended = run("sleep 0.1; exit 7", "a", PATIENCE, &interrupt, Some(&mut tell));
         assert_eq!((exit_code(&ended), told), (Some(7), 1), "told once");
     }
 

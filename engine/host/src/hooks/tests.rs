@@ -2,8 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::files::fixture::Fixture;
-use crate::journal::fixture::{journal, simulated};
+use crate::fixtures::{Fixture, journal, simulated};
 use tare_units::Nanos;
 use tare_units::error::Fault;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::files::fixture::Fixture;
+use crate::fixtures::Fixture;
 use crate::process::ns_per_tick;
 
 const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
@@ -8,7 +8,8 @@ fn of(text: &str) -> Vec<Observation> {
     vec![text.parse().unwrap()]
 }
 
-/// A process of that name that began at `started`, has used so many ticks in either mode and has so much resident, KiB.
+/// A process of that name that began at `started`, has used so many ticks in either mode and has so
+/// much resident, KiB.
 fn process(
     fixture: &Fixture,
     pid: u32,
@@ -241,6 +242,18 @@ fn what_is_not_there_is_refused_with_what_to_type() {
     for pid in 1..=most + 1 {
         process(&fixture, pid, "sh", 1, (0, 0), (0, 0));
     }
-    let said = Subject::find(&fixture.files(), &of("w=comm:sh")[0]).unwrap_err();
-    assert!(said.to_string().contains("NAME=cgroup:PATH"), "{said}");
+    let missing = Subject::find(&fixture.files(), &of("w=comm:sh")[0]).unwrap_err();
+    assert!(missing.remedy.contains("NAME=cgroup:PATH"), "{missing:?}");
+}
+
+#[test]
+fn names_are_told_apart_and_not_too_many() {
+    let me = std::process::id();
+    let one = |name: usize| format!("n{name}=pid:{me}").parse().unwrap();
+    let many: Vec<Observation> = (0..=OBSERVATIONS_MAX).map(one).collect();
+    assert!(check(&many[1..]).is_ok());
+    let said = check(&many).unwrap_err().to_string();
+    assert!(said.contains("17 observations"), "{said}");
+    let said = check(&[one(1), one(2), one(1)]).unwrap_err().to_string();
+    assert!(said.contains("two observations are named 'n1'"), "{said}");
 }

@@ -1,5 +1,6 @@
-//! A stub resolver: asks the servers of `/etc/resolv.conf` for the addresses of a name, over UDP, and over TCP where an
-//! answer was cut off. The servers do the rest (RFC 1034, section 5.3.1). There is no cache: a run looks up a name once.
+//! A stub resolver: asks the servers of `/etc/resolv.conf` for the addresses of a name, over UDP,
+//! and over TCP where an answer was cut off. The servers do the rest (RFC 1034, section 5.3.1).
+//! There is no cache: a run looks up a name once.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 
+use crate::unavailable::any_address;
 use tare_driver::sys::random;
 
 /// The longest name and label, as text (RFC 1035, section 2.3.4).
@@ -21,7 +23,6 @@ const NDOTS_MAX: u32 = 15;
 const TIMEOUT_MAX: u32 = 30;
 const ATTEMPTS_MAX: u32 = 5;
 
-/// What `/etc/resolv.conf` says.
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) servers: Vec<SocketAddr>,
@@ -33,7 +34,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads the file as resolv.conf(5) describes it. What is not understood there is passed over, as the C library does.
+    /// Reads resolv.conf(5). What is not understood there is passed over, as by the C library.
     pub(super) fn parse(text: &str, port: u16) -> Self {
         let mut config = Self {
             servers: Vec::new(),
@@ -77,8 +78,8 @@ impl Config {
         }
     }
 
-    /// The full names that `host` may mean, in the order of resolv.conf(5): a name with `ndots` dots is tried as it is
-    /// before the search list, another one after it.
+    /// The full names that `host` may mean, in the order of resolv.conf(5): a name with `ndots`
+    /// dots is tried as it is before the search list, another one after it.
     pub(super) fn candidates(&self, host: &str) -> Vec<String> {
         if host.ends_with('.') {
             return vec![host.to_owned()];
@@ -94,8 +95,8 @@ impl Config {
         names
     }
 
-    /// Looks the names up one after the other, until one has addresses; within `timeout` altogether. No address at all,
-    /// where all of them are known not to have any.
+    /// Looks the names up one after the other, until one has addresses; within `timeout`
+    /// altogether. No address at all, where all of them are known not to have any.
     ///
     /// # Errors
     /// Where a server did not say so: what it said instead, or nothing when no answer came in time.
@@ -156,8 +157,8 @@ fn own_domain() -> Option<String> {
     is_name(domain).then(|| domain.to_owned())
 }
 
-/// Whether a server can be asked for it: labels of 1 to 63 bytes, with a dot at the end or without. International names
-/// have an ASCII form for this purpose.
+/// Whether a server can be asked for it: labels of 1 to 63 bytes, with a dot at the end or without.
+/// International names have an ASCII form for this purpose.
 pub(super) fn is_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     // A backslash would begin an escape (RFC 1035, section 5.1).
@@ -167,7 +168,6 @@ pub(super) fn is_name(name: &str) -> bool {
     name.len() <= NAME_MAX && name.split('.').all(is_label)
 }
 
-/// Time left, for a wait that has a bound.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -181,23 +181,19 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// Asks one server for the addresses of both families, at once. The addresses of one are enough, where the other has no
-/// answer: some servers drop the questions that they do not understand.
+/// Asks one server for the addresses of both families, at once. The addresses of one are enough,
+/// where the other has no answer: some servers drop the questions that they do not understand.
 fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<Vec<IpAddr>> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Connected, so that answers of others do not arrive, and an unreachable server is known at once.
-    let socket = UdpSocket::bind((any, 0))?;
+    // Connected, so that only its answers arrive, and an unreachable one is known at once.
+    let socket = UdpSocket::bind(any_address(server))?;
     socket.connect(server)?;
-    let mut queries = [Query::new(name, TYPE::AAAA)?, Query::new(name, TYPE::A)?];
-    for query in &queries {
+    let mut unanswered = vec![Query::new(name, TYPE::AAAA)?, Query::new(name, TYPE::A)?];
+    for query in &unanswered {
         socket.send(&query.packet)?;
     }
     let mut bytes = [0; ANSWER_MAX];
-    let mut failed = io::ErrorKind::TimedOut.into();
-    while queries.iter().any(|query| query.outcome.is_none()) {
+    let (mut found, mut failed) = (Vec::new(), None);
+    while !unanswered.is_empty() {
         let received = left(deadline).and_then(|left| {
             socket.set_read_timeout(Some(left))?;
             socket.recv(&mut bytes)
@@ -206,41 +202,33 @@ fn ask_server(server: SocketAddr, name: &str, deadline: Instant) -> io::Result<V
             Ok(len) => &bytes[..len],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                failed = error;
+                failed.get_or_insert(error);
                 break;
             }
         };
-        if let Some(query) = queries.iter_mut().find(|query| query.is_answered_by(answer)) {
-            query.outcome = Some(match query.read(answer) {
-                Ok(None) => over_tcp(server, query, deadline),
-                Ok(Some(found)) => Ok(found),
-                Err(error) => Err(error),
-            });
-        }
-    }
-    let mut found = Vec::new();
-    let mut incomplete = None;
-    for query in queries {
-        match query.outcome {
-            Some(Ok(addresses)) => found.extend(addresses),
-            Some(Err(error)) => incomplete = Some(error),
-            None => {
-                incomplete = Some(std::mem::replace(&mut failed, io::ErrorKind::TimedOut.into()))
+        // The first two bytes of a message are its id (RFC 1035, section 4.1.1).
+        let is_answered = |query: &Query<'_>| answer.starts_with(&query.id.to_be_bytes());
+        if let Some(at) = unanswered.iter().position(is_answered) {
+            let query = unanswered.remove(at);
+            match query
+                .read(answer)
+                .and_then(|read| read.map_or_else(|| over_tcp(server, &query, deadline), Ok))
+            {
+                Ok(addresses) => found.extend(addresses),
+                Err(error) => failed = Some(error),
             }
         }
     }
-    match incomplete {
+    match failed {
         Some(error) if found.is_empty() => Err(error),
         _ => Ok(found),
     }
 }
 
-/// A question, and what came of it.
 struct Query<'a> {
     id: u16,
     question: Question<'a>,
     packet: Vec<u8>,
-    outcome: Option<io::Result<Vec<IpAddr>>>,
 }
 
 impl<'a> Query<'a> {
@@ -252,12 +240,7 @@ impl<'a> Query<'a> {
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
         packet.questions.push(question.clone());
         let packet = packet.build_bytes_vec().map_err(io::Error::other)?;
-        Ok(Self { id, question, packet, outcome: None })
-    }
-
-    /// The first two bytes of a message are its id (RFC 1035, section 4.1.1).
-    fn is_answered_by(&self, answer: &[u8]) -> bool {
-        answer.starts_with(&self.id.to_be_bytes()) && self.outcome.is_none()
+        Ok(Self { id, question, packet })
     }
 
     /// The addresses in an answer; `None`, where it was cut off.

@@ -1,6 +1,7 @@
-//! Host names to addresses, the same way in every build: a statically linked C library cannot load the system's
-//! own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the servers asked by `dns`. Builds that
-//! can ask the system do so for names that only it knows (mDNS, LDAP, …).
+//! Host names to addresses, the same way in every build: a statically linked C library cannot load
+//! the system's own name services, so `/etc/hosts` and `/etc/resolv.conf` are read here, and the
+//! servers asked by `dns`. Other builds ask the system too, for names that only it knows (mDNS,
+//! LDAP, …).
 
 mod dns;
 
@@ -9,19 +10,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::files::Files;
-use crate::inet6;
+use crate::unavailable::{any_address, ipv6_addresses};
 use tare_driver::device_name;
 use tare_units::Nanos;
 use tare_units::error::{Error, Fault, Result};
 
-/// Resolves `host` to all its addresses, in the order to try them: those that there is a route to first, IPv6
-/// before IPv4 among them (RFC 6724), else in the order of the answer. `timeout` bounds the whole lookup.
+/// Resolves `host` to all its addresses, in the order to try them: those that there is a route to
+/// first, IPv6 before IPv4 (RFC 6724). `timeout` bounds the whole lookup.
 ///
 /// Addresses are taken as they are, at once, `fe80::1%eth0` among them.
 ///
 /// # Errors
-/// Usage, where `host` cannot be a name. Peer, where no such name is known: with the names tried and the servers
-/// asked. Environment, where there is nobody to ask, or no answer in time.
+/// Usage, where `host` cannot be a name. Peer, where no such name is known: with the names tried
+/// and the servers asked. Environment, where there is nobody to ask, or no answer in time.
 pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>> {
     if let Some(address) = literal(host, port)? {
         return Ok(vec![address]);
@@ -44,8 +45,8 @@ pub fn resolve(host: &str, port: u16, timeout: Nanos) -> Result<Vec<SocketAddr>>
     Ok(in_order(sockets, has_route))
 }
 
-/// The address that a target is, where it is one: an IPv4-mapped one as the IPv4 address that it means, and one that
-/// stands for all of a machine's (`0.0.0.0`, `::`) as its loopback, where the kernel connects to as well.
+/// The address that a target is, where it is one: an IPv4-mapped one as the IPv4 address that it
+/// means, `0.0.0.0` and `::` as loopback, where the kernel connects to as well.
 ///
 /// # Errors
 /// A usage error for a zone that is no device, and for a link-local address without a zone.
@@ -64,8 +65,8 @@ pub fn literal(host: &str, port: u16) -> Result<Option<SocketAddr>> {
     Ok(Some(address))
 }
 
-/// An address of this machine as typed, with brackets or without, and no port: `10.0.0.1`, `fe80::1%eth0`. A link-local
-/// one without a zone is taken; it gets that of what is connected to.
+/// An address of this machine as typed, with brackets or without, and no port: `10.0.0.1`,
+/// `fe80::1%eth0`. A link-local one without a zone is taken; it gets that of what is connected to.
 ///
 /// # Errors
 /// A usage error for what is none.
@@ -75,25 +76,24 @@ pub fn local(text: &str) -> Result<SocketAddr> {
     if let Some(address) = address(bare, 0)? {
         return Ok(address);
     }
-    let refuse =
-        |why: &str| Error::usage(format!("'{}' is no IP address{why}", text.escape_debug()));
-    if let Some((ip, _)) = bare.split_once('/').filter(|(ip, _)| is_ip(ip)) {
-        return Err(refuse(": it has the length of a prefix").remedy(format!("write {ip}")));
-    }
-    if nix::net::if_::if_nametoindex(bare).is_ok() {
-        return Err(refuse(", it is a network device").remedy(format!(
-            "write one of the device's addresses (ip -br addr show dev {bare} lists them)"
-        )));
-    }
-    Err(refuse("")
-        .remedy("write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)"))
+    let prefix = bare.split_once('/').filter(|(ip, _)| is_ip(ip));
+    let (why, remedy) = if let Some((ip, _)) = prefix {
+        (": it has the length of a prefix", format!("write {ip}"))
+    } else if nix::net::if_::if_nametoindex(bare).is_ok() {
+        let show = format!("ip -br addr show dev {bare}");
+        let remedy = format!("write one of the device's addresses ({show} lists them)");
+        (", it is a network device", remedy)
+    } else {
+        let remedy = "write one of this machine's as 10.0.0.1 or fd00::1 (ip -br addr lists them)";
+        ("", remedy.to_owned())
+    };
+    Err(Error::usage(format!("'{}' is no IP address{why}", text.escape_debug())).remedy(remedy))
 }
 
 fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
-/// An address with or without a zone.
 fn address(text: &str, port: u16) -> Result<Option<SocketAddr>> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Some(SocketAddr::new(address.to_canonical(), port)));
@@ -116,8 +116,9 @@ fn address(text: &str, port: u16) -> Result<Option<SocketAddr>> {
     Ok(Some(SocketAddrV6::new(address, port, 0, index).into()))
 }
 
-/// The number of the device that a zone names. URLs write the percent sign as %25 (RFC 6874, section 2), so a zone that
-/// begins with 25 is taken without it, as curl does, unless there is a device whose name begins so.
+/// The number of the device that a zone names. URLs write the percent sign as %25 (RFC 6874,
+/// section 2), so a zone that begins with 25 is taken without it, as by curl, unless a device has
+/// that name.
 fn zone_index(zone: &str) -> Option<u32> {
     let named = |name: &str| nix::net::if_::if_nametoindex(name).ok();
     let numbered = |digits: &str| {
@@ -136,7 +137,7 @@ fn decoded(zone: &str) -> Option<&str> {
 /// Every link has addresses of that kind, so one alone does not say where to.
 fn needs_zone(files: &Files, ip: Ipv6Addr) -> Error {
     let mut devices: Vec<String> = Vec::new();
-    for own in inet6::addresses(files) {
+    for own in ipv6_addresses(files) {
         if own.ip.is_unicast_link_local() && !devices.contains(&own.device) {
             devices.push(own.device);
         }
@@ -154,9 +155,7 @@ fn needs_zone(files: &Files, ip: Ipv6Addr) -> Error {
 /// Where names are looked up.
 #[derive(Debug)]
 struct Names {
-    /// `/etc/hosts`.
     hosts: String,
-    /// `/etc/resolv.conf`.
     resolv_conf: io::Result<String>,
     /// The port of the servers named there.
     dns_port: u16,
@@ -181,10 +180,10 @@ impl Names {
         if top.is_some_and(|label| label.eq_ignore_ascii_case("localhost")) {
             return Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);
         }
-        self.ask_servers(host, &self.configuration(host)?, timeout)
+        self.ask_servers(host, timeout)
     }
 
-    /// The name as it stands in `/etc/hosts`, which the C library too looks at before any search list; IPv6 first.
+    /// The name as in `/etc/hosts`, which the C library too reads before any search list.
     fn in_hosts(&self, name: &str) -> Vec<IpAddr> {
         let mut found: Vec<IpAddr> = Vec::new();
         for line in self.hosts.lines() {
@@ -200,28 +199,17 @@ impl Names {
         found
     }
 
-    fn configuration(&self, host: &str) -> Result<dns::Config> {
+    fn ask_servers(&self, host: &str, timeout: Duration) -> Result<Vec<IpAddr>> {
         let nobody = |why: &str| {
             Error::environment(format!("cannot resolve {host}: /etc/resolv.conf {why}"))
                 .remedy("give an address, or name a server in /etc/resolv.conf")
         };
-        let text = self
-            .resolv_conf
-            .as_ref()
-            .map_err(|error| nobody(&format!("cannot be read ({error})")))?;
+        let text = self.resolv_conf.as_ref();
+        let text = text.map_err(|error| nobody(&format!("cannot be read ({error})")))?;
         let config = dns::Config::parse(text, self.dns_port);
         if config.servers.is_empty() {
             return Err(nobody("names no server"));
         }
-        Ok(config)
-    }
-
-    fn ask_servers(
-        &self,
-        host: &str,
-        config: &dns::Config,
-        timeout: Duration,
-    ) -> Result<Vec<IpAddr>> {
         let tried = config.candidates(host);
         let asked: Vec<String> = config.servers.iter().map(|s| s.ip().to_string()).collect();
         let asked = asked.join(", ");
@@ -231,9 +219,9 @@ impl Names {
                 .remedy("give an address, or check /etc/resolv.conf")
         })?;
         if found.is_empty() {
+            let tried = tried.join(", ");
             return Err(Error::peer(format!(
-                "there is no host {host}: {asked} knows none of {}",
-                tried.join(", ")
+                "there is no host {host}: {asked} knows none of {tried}"
             ))
             .remedy("check its spelling, or give an address"));
         }
@@ -258,15 +246,11 @@ fn in_order(
 
 /// Whether packets to `address` would leave this machine: connecting a datagram socket sends none.
 fn has_route(address: &SocketAddr) -> bool {
-    let any: IpAddr = match address {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect(address).is_ok())
+    UdpSocket::bind(any_address(*address)).is_ok_and(|socket| socket.connect(address).is_ok())
 }
 
-/// What the system's own name services know, where this build can ask them; bounded by `timeout`, since they
-/// have bounds of their own.
+/// What the system's own name services know, where this build can ask them; bounded by `timeout`,
+/// since they have bounds of their own.
 #[cfg(not(target_feature = "crt-static"))]
 fn ask_the_system(host: &str, timeout: Duration) -> Option<Vec<IpAddr>> {
     use std::net::ToSocketAddrs as _;
@@ -293,7 +277,7 @@ fn ask_the_system(_host: &str, _timeout: Duration) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::fixture::Fixture;
+    use crate::fixtures::Fixture;
     use simple_dns::rdata::{A, AAAA, RData};
     use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
     use std::io::{Read as _, Write as _};
@@ -304,9 +288,9 @@ mod tests {
 
     type Zone = &'static [(&'static str, &'static str)];
 
-    /// A DNS server on loopback that knows `zone`, refuses what ends in `broken.`, ignores what ends in `silent.`, cuts
-    /// its answers to what ends in `long.` off over UDP, and tells the names it was asked for. It ends with the test's
-    /// process.
+    /// A DNS server on loopback that knows `zone`, refuses what ends in `broken.`, ignores what
+    /// ends in `silent.`, cuts its answers to what ends in `long.` off over UDP, and tells the
+    /// names it was asked for. It ends with the test's process.
     fn serve(zone: Zone) -> (u16, Receiver<String>) {
         let (listener, socket) = loop {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();

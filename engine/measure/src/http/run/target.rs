@@ -8,7 +8,6 @@ use crate::http::plan::HttpPlan;
 use crate::run::far_end::FarEnd;
 use crate::worker::destination::Destination;
 use tare_driver::{shown, towards};
-use tare_host::files::Files;
 use tare_host::resolve;
 use tare_host::unavailable;
 use tare_units::Nanos;
@@ -125,9 +124,7 @@ fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Resu
             continue;
         };
         let why = match error.raw_os_error() {
-            Some(libc::EADDRNOTAVAIL | libc::EINVAL) => {
-                unavailable::source(&Files::default(), local)
-            }
+            Some(libc::EADDRNOTAVAIL | libc::EINVAL) => unavailable::source(local),
             _ => Error::environment(error.to_string()),
         };
         let message = format!("cannot connect from {} (--bind): {}", shown(local), why.message());

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use super::DialogueSpec;
 use crate::worker::errors::Stage;
 use tare_driver::{OpError, SocketSpec, TcpInfo};
-use tare_host::files::Files;
 use tare_host::unavailable;
 use tare_proto::hello::{Figures, Test};
 use tare_units::Nanos;
@@ -14,7 +13,7 @@ use tare_units::error::Error;
 /// A socket could not be opened: nothing that the far end could help.
 pub(super) fn cannot_open(error: OpError, spec: &SocketSpec) -> Error {
     if let (Some(local), OpError::AddressNotAvailable | OpError::Invalid) = (spec.local, error) {
-        return unavailable::source(&Files::default(), local);
+        return unavailable::source(local);
     }
     let what = Error::environment(format!("no socket can be opened: {error}"));
     match error {

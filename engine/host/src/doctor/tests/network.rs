@@ -1,15 +1,17 @@
 //! The checks of the device, on made-up ones.
 
-use super::super::link::Link;
-use super::super::stage::Stage;
 use super::*;
+use crate::usage::{Counters, Softnet};
 use std::net::Ipv4Addr;
+use tare_driver::sys::device::{Coalescing, Rings};
 
 #[test]
 fn without_a_route_nothing_is_known_of_the_device() {
-    let stage = Stage::new(&[]).on(&[0]);
-    for check in [route, path_mtu, offloads, lro, coalescing, gro_flush, rings, rps, xps] {
-        let finding = check(&stage.scene());
+    let host = FakeHost::new(&[]).on(&[0]);
+    for code in
+        ["route", "path-mtu", "offloads", "lro", "coalescing", "gro-flush", "rings", "rps", "xps"]
+    {
+        let finding = host.finding(code);
         assert_eq!(finding.level, Level::Unknown, "{finding:?}");
         assert!(finding.what.contains("no route"), "{finding:?}");
     }
@@ -17,10 +19,10 @@ fn without_a_route_nothing_is_known_of_the_device() {
 
 #[test]
 fn a_device_of_the_kernels_own_has_no_card_to_examine() {
-    let mut stage = Stage::new(&[]).hardware("veth7").on(&[0]);
-    stage.link.hardware = false;
-    for check in [lro, coalescing, rings] {
-        let finding = check(&stage.scene());
+    let mut host = FakeHost::new(&[]).hardware("veth7").on(&[0]);
+    host.link.hardware = false;
+    for code in ["lro", "coalescing", "rings"] {
+        let finding = host.finding(code);
         assert_eq!(finding.level, Level::Ok, "{finding:?}");
         assert!(finding.what.starts_with("veth7 is the kernel's own"));
     }
@@ -28,58 +30,58 @@ fn a_device_of_the_kernels_own_has_no_card_to_examine() {
 
 #[test]
 fn the_route_says_whether_a_target_was_given() {
-    let mut stage = Stage::new(&[]).hardware("eth0").on(&[0]);
-    let what = route(&stage.scene()).what;
+    let mut host = FakeHost::new(&[]).hardware("eth0").on(&[0]);
+    let what = host.finding("route").what;
     assert_eq!(what, "eth0, of the default route, since no target was given");
-    stage.link.via = Via::Target(Ipv4Addr::new(192, 0, 2, 9).into());
-    stage.link.target = Some("node-2".into());
-    let finding = route(&stage.scene());
+    host.link.via = Via::Target(Ipv4Addr::new(192, 0, 2, 9).into());
+    host.link.target = Some("node-2".into());
+    let finding = host.finding("route");
     assert_eq!(finding.what, "eth0, to node-2 (192.0.2.9)");
     assert_eq!(finding.show, "ip route get 192.0.2.9");
 }
 
 #[test]
 fn a_route_that_takes_less_than_its_device_is_noted() {
-    let mut stage = Stage::new(&[]).hardware("eth0").on(&[0]);
-    assert_eq!(path_mtu(&stage.scene()).level, Level::Ok);
-    stage.link.route_mtu_bytes = Some(1_400);
-    let finding = path_mtu(&stage.scene());
+    let mut host = FakeHost::new(&[]).hardware("eth0").on(&[0]);
+    assert_eq!(host.finding("path-mtu").level, Level::Ok);
+    host.link.route_mtu_bytes = Some(1_400);
+    let finding = host.finding("path-mtu");
     assert_eq!((finding.level, finding.value), (Level::Note, Some(1_400.0)));
     assert_eq!(finding.undo.as_deref(), Some("ip link set eth0 mtu 1500"));
-    stage.link.route_mtu_bytes = None;
-    stage.link.device.as_mut().unwrap().mtu_bytes = Some(1_280);
-    assert_eq!(path_mtu(&stage.scene()).level, Level::Note);
-    stage.link.device.as_mut().unwrap().mtu_bytes = None;
-    assert_eq!(path_mtu(&stage.scene()).level, Level::Unknown);
+    host.link.route_mtu_bytes = None;
+    host.link.device.as_mut().unwrap().mtu_bytes = Some(1_280);
+    assert_eq!(host.finding("path-mtu").level, Level::Note);
+    host.link.device.as_mut().unwrap().mtu_bytes = None;
+    assert_eq!(host.finding("path-mtu").level, Level::Unknown);
 }
 
 #[test]
 fn offloads_that_are_off_are_named_with_their_flags() {
-    let mut stage = Stage::new(&[]).hardware("eth0").on(&[0]);
-    assert_eq!(offloads(&stage.scene()).level, Level::Ok);
-    let set = |stage: &mut Stage, names: &[&str]| {
+    let mut host = FakeHost::new(&[]).hardware("eth0").on(&[0]);
+    assert_eq!(host.finding("offloads").level, Level::Ok);
+    let set = |host: &mut FakeHost, names: &[&str]| {
         let names = names.iter().map(|&name| name.to_owned()).collect();
-        stage.link.device.as_mut().unwrap().offloads = names;
+        host.link.device.as_mut().unwrap().offloads = names;
     };
-    set(&mut stage, &["rx-checksum", "gro"]);
-    let finding = offloads(&stage.scene());
+    set(&mut host, &["rx-checksum", "gro"]);
+    let finding = host.finding("offloads");
     assert_eq!(finding.level, Level::Note);
     assert_eq!(finding.mend.as_deref(), Some("ethtool -K eth0 tx on tso on"));
     assert_eq!(finding.undo.as_deref(), Some("ethtool -K eth0 tx off tso off"));
-    set(&mut stage, &[]);
-    assert_eq!(offloads(&stage.scene()).level, Level::Unknown);
+    set(&mut host, &[]);
+    assert_eq!(host.finding("offloads").level, Level::Unknown);
 }
 
 #[test]
 fn held_back_interrupts_are_told_by_how_long() {
     let of = |set: Option<(u32, bool)>| {
-        let mut stage = Stage::new(&[]).hardware("eth0").on(&[0]);
-        stage.link.coalescing = set.map(|(rx_us, adaptive_rx)| Coalescing {
+        let mut host = FakeHost::new(&[]).hardware("eth0").on(&[0]);
+        host.link.coalescing = set.map(|(rx_us, adaptive_rx)| Coalescing {
             rx_us,
             adaptive_rx,
             ..Coalescing::default()
         });
-        coalescing(&stage.scene())
+        host.finding("coalescing")
     };
     assert_eq!(of(Some((0, false))).level, Level::Ok);
     assert_eq!(of(Some((10, false))).level, Level::Note);
@@ -95,8 +97,8 @@ fn the_kernels_holding_back_is_undone_as_it_was() {
     let file = "/sys/class/net/eth0/gro_flush_timeout";
     let deferred = "/sys/class/net/eth0/napi_defer_hard_irqs";
     let of = |ns: &str| {
-        let stage = Stage::new(&[(file, ns), (deferred, "2")]).hardware("eth0");
-        gro_flush(&stage.on(&[0]).scene())
+        let host = FakeHost::new(&[(file, ns), (deferred, "2")]).hardware("eth0");
+        host.on(&[0]).finding("gro-flush")
     };
     assert_eq!(of("0").level, Level::Ok);
     let finding = of("20000");
@@ -109,20 +111,20 @@ fn the_kernels_holding_back_is_undone_as_it_was() {
 #[test]
 fn rings_and_merging() {
     let of = |rx, rx_max| {
-        let mut stage = Stage::new(&[]).hardware("eth0").on(&[0]);
-        stage.link.rings = Some(Rings { rx, rx_max, ..Rings::default() });
-        rings(&stage.scene()).level
+        let mut host = FakeHost::new(&[]).hardware("eth0").on(&[0]);
+        host.link.rings = Some(Rings { rx, rx_max, ..Rings::default() });
+        host.finding("rings").level
     };
     assert_eq!(of(256, 4_096), Level::Note);
     assert_eq!(of(512, 4_096), Level::Ok);
     assert_eq!(of(256, 256), Level::Ok, "there is no more to have");
-    let mut stage = Stage::new(&[]).hardware("eth0").on(&[0]);
-    assert_eq!(rings(&stage.scene()).level, Level::Unknown);
-    assert_eq!(lro(&stage.scene()).level, Level::Unknown);
-    stage.link.lro = Some(false);
-    assert_eq!(lro(&stage.scene()).level, Level::Ok);
-    stage.link.lro = Some(true);
-    assert_eq!(lro(&stage.scene()).level, Level::Note);
+    let mut host = FakeHost::new(&[]).hardware("eth0").on(&[0]);
+    assert_eq!(host.finding("rings").level, Level::Unknown);
+    assert_eq!(host.finding("lro").level, Level::Unknown);
+    host.link.lro = Some(false);
+    assert_eq!(host.finding("lro").level, Level::Ok);
+    host.link.lro = Some(true);
+    assert_eq!(host.finding("lro").level, Level::Note);
 }
 
 #[test]
@@ -132,8 +134,8 @@ fn steering_is_read_queue_by_queue() {
         let paths = ["rx-0/rps_cpus", "rx-1/rps_cpus", "tx-0/xps_cpus", "tx-1/xps_cpus"].map(queue);
         let texts = [rx[0], rx[1], tx[0], tx[1]];
         let files: Vec<(&str, &str)> = paths.iter().map(String::as_str).zip(texts).collect();
-        let stage = Stage::new(&files).hardware("eth0").on(&[0]);
-        (rps(&stage.scene()), xps(&stage.scene()))
+        let host = FakeHost::new(&files).hardware("eth0").on(&[0]);
+        (host.finding("rps"), host.finding("xps"))
     };
     let (receive, send) = of(["0", "00000000,00000000"], ["1", "2"]);
     assert_eq!((receive.level, send.level), (Level::Ok, Level::Ok));
@@ -143,8 +145,8 @@ fn steering_is_read_queue_by_queue() {
     assert_eq!(receive.undo, Some(format!("echo 00000000,0000000c > {}", queue("rx-1/rps_cpus"))));
     let (receive, send) = of(["", ""], ["", ""]);
     assert_eq!((receive.level, send.level), (Level::Unknown, Level::Unknown));
-    let stage = Stage::new(&[(&queue("tx-0/traffic_class"), "")]).hardware("eth0");
-    assert_eq!(xps(&stage.on(&[0]).scene()).level, Level::Ok, "one queue");
+    let host = FakeHost::new(&[(&queue("tx-0/traffic_class"), "")]).hardware("eth0");
+    assert_eq!(host.on(&[0]).finding("xps").level, Level::Ok, "one queue");
 }
 
 #[test]
@@ -154,12 +156,11 @@ fn drops_count_while_they_grow() {
     };
     let file = "/proc/net/softnet_stat";
     let of = |dropped, squeezed| {
-        let mut stage = Stage::new(&[(file, &stat("0000039e", "00000022"))]).on(&[0]);
-        stage.look.before.softnet = Softnet::read(&stage.files());
-        stage.write(file, &stat(dropped, squeezed));
-        stage.look.after.softnet = Softnet::read(&stage.files());
-        let scene = stage.scene();
-        (softnet_drops(&scene), softnet_squeezes(&scene))
+        let mut host = FakeHost::new(&[(file, &stat("0000039e", "00000022"))]).on(&[0]);
+        host.sample.before.softnet = Counters::read(&host.files, None).softnet;
+        host.write(file, &stat(dropped, squeezed));
+        host.sample.after.softnet = Counters::read(&host.files, None).softnet;
+        (host.finding("softnet-drops"), host.finding("softnet-squeezes"))
     };
     let (drops, squeezes) = of("0000039e", "00000022");
     assert_eq!((drops.level, squeezes.level), (Level::Ok, Level::Ok));
@@ -168,22 +169,22 @@ fn drops_count_while_they_grow() {
     assert_eq!((drops.level, drops.value), (Level::Spoils, Some(2.0)));
     assert_eq!((squeezes.level, squeezes.value), (Level::Note, Some(1.0)));
     assert!(drops.mend.unwrap().contains("on the host"));
-    let stage = Stage::new(&[("/proc/sys/net/core/netdev_budget", "300")]).on(&[0]);
-    let noted =
-        raise(&stage.scene(), Finding::new("x", Level::Note, "x"), "net.core.netdev_budget", 2);
+    let mut host = FakeHost::new(&[("/proc/sys/net/core/netdev_budget", "300")]).on(&[0]);
+    host.sample.after.softnet = Some(Softnet { dropped: 0, squeezed: 1 });
+    let noted = host.finding("softnet-squeezes");
     assert_eq!(noted.mend.as_deref(), Some("sysctl -w net.core.netdev_budget=600"));
     assert_eq!(noted.undo.as_deref(), Some("sysctl -w net.core.netdev_budget=300"));
-    let stage = Stage::new(&[]).on(&[0]);
-    assert_eq!(softnet_drops(&stage.scene()).level, Level::Unknown);
+    let host = FakeHost::new(&[]).on(&[0]);
+    assert_eq!(host.finding("softnet-drops").level, Level::Unknown);
 }
 
 #[test]
 fn busy_polling_matters_with_a_card() {
     let files = [("/proc/sys/net/core/busy_poll", "0"), ("/proc/sys/net/core/busy_read", "0")];
-    let mut stage = Stage::new(&files).hardware("eth0").on(&[0]);
-    assert_eq!(busy_poll(&stage.scene()).level, Level::Note);
-    stage.link = Link::default();
-    assert_eq!(busy_poll(&stage.scene()).level, Level::Ok);
-    let stage = Stage::new(&[]).on(&[0]);
-    assert_eq!(busy_poll(&stage.scene()).level, Level::Unknown);
+    let mut host = FakeHost::new(&files).hardware("eth0").on(&[0]);
+    assert_eq!(host.finding("busy-poll").level, Level::Note);
+    host.link = Link::default();
+    assert_eq!(host.finding("busy-poll").level, Level::Ok);
+    let host = FakeHost::new(&[]).on(&[0]);
+    assert_eq!(host.finding("busy-poll").level, Level::Unknown);
 }

@@ -1,61 +1,35 @@
-//! What only shows over time: a look at the kernel's counters, and meanwhile the CPUs themselves, spun on as a measuring
-//! worker would spin.
+//! What only shows over time: the kernel's counters twice, and meanwhile the CPUs themselves, spun
+//! on as a measuring worker would spin.
 
 use std::collections::BTreeMap;
 use std::thread;
 
 use super::interrupts::Interrupts;
-use super::network::Softnet;
-use crate::cgroup::{Cgroups, Throttling};
+use crate::cgroup::Cgroups;
 use crate::files::Files;
 use crate::tuning::{measure_wakeup, set_timer_slack_ns};
-use crate::usage::{Disturbance, DisturbanceProbe, Ticks, ticks_of_cpus};
+use crate::usage::Counters;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::sys::affinity::pin_current_thread;
 use tare_units::Nanos;
 
 /// A spinning thread that is away for longer was interrupted: reading the clock takes some 20 ns.
 pub(super) const GAP_MIN: Nanos = Nanos::from_micros(5);
-/// Sleeps whose ends are measured.
 const WAKEUPS: u32 = 200;
 /// What such a sleep takes at least.
 const SLEEP: Nanos = Nanos::from_micros(100);
 
-/// Counters of the kernel at one instant. What it does not tell is empty.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) interrupts: Interrupts,
-    pub(super) softnet: Vec<Softnet>,
-    pub(super) ticks: BTreeMap<u32, Ticks>,
-    pub(super) throttling: Option<Throttling>,
-}
-
-impl Counters {
-    pub(super) fn read(files: &Files) -> Self {
-        Self {
-            interrupts: Interrupts::read(files),
-            softnet: Softnet::read(files),
-            ticks: ticks_of_cpus(files),
-            throttling: Cgroups::of_self(files).and_then(|groups| groups.throttling()),
-        }
-    }
-}
-
 /// How often, and for how long, a thread that never sleeps was kept from running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Noise {
-    /// For how long it was watched.
     pub(super) span: Nanos,
     /// Times it was away for [`GAP_MIN`] or longer.
     pub(super) gaps: u64,
-    /// The longest.
     pub(super) longest: Nanos,
-    /// All of them together.
     pub(super) away: Nanos,
 }
 
 impl Noise {
-    /// Reads `clock` again and again for `span`.
     fn listen(clock: &impl Clock, span: Nanos) -> Self {
         let start = clock.now();
         let mut last = start;
@@ -75,49 +49,48 @@ impl Noise {
     }
 }
 
-/// What the look came to.
 #[derive(Debug, Default)]
-pub(super) struct Look {
+pub(super) struct Sample {
     pub(super) before: Counters,
     pub(super) after: Counters,
+    pub(super) interrupts_before: Interrupts,
+    pub(super) interrupts: Interrupts,
     /// Between the two.
     pub(super) span: Nanos,
-    pub(super) disturbance: Disturbance,
     /// Of each CPU that could be spun on.
     pub(super) noise: BTreeMap<u32, Noise>,
     /// How late a thread on the first CPU wakes, 99th percentile.
     pub(super) wakeup: Option<Nanos>,
     /// The first CPU's thread was given a timer slack of its own.
     pub(super) slack_set: bool,
-    /// What reading the clock costs.
     pub(super) clock_cost: Nanos,
 }
 
-impl Look {
-    /// Looks for `span`. With `spin` a thread on each of `cpus` uses it up; a cgroup without quota for that is left in
-    /// peace, and only slept in.
+impl Sample {
+    /// Looks for `span`. With `spin` a thread on each of `cpus` uses it up; a cgroup without quota
+    /// for that is left in peace, and only slept in.
     pub(super) fn take(files: &Files, cpus: &[u32], span: Nanos, spin: bool) -> Self {
         let clock = MonotonicClock;
         let started = clock.now();
-        let mut look = Self { before: Counters::read(files), ..Self::default() };
-        let probe = DisturbanceProbe::start_below(files.clone(), cpus);
-        let samples = u32::try_from(span.0.div_ceil(SLEEP.0)).unwrap_or(u32::MAX);
+        let cgroups = Cgroups::of_self(files);
+        let read = || (Counters::read(files, cgroups.as_ref()), Interrupts::read(files));
+        let mut sample = Self::default();
+        (sample.before, sample.interrupts_before) = read();
         if spin {
-            look.noise = listen_on(cpus, span);
+            sample.noise = listen_on(cpus, span);
         } else {
-            look.sleep_on(cpus, samples);
+            let sleeps = u32::try_from(span.0.div_ceil(SLEEP.0)).unwrap_or(u32::MAX);
+            sample.sleep_on(cpus, sleeps);
         }
-        look.after = Counters::read(files);
-        look.disturbance = probe.finish();
-        look.span = clock.now().since(started);
+        (sample.after, sample.interrupts) = read();
+        sample.span = clock.now().since(started);
         if spin {
-            look.sleep_on(cpus, WAKEUPS);
+            sample.sleep_on(cpus, WAKEUPS);
         }
-        look.clock_cost = clock.quality().cost;
-        look
+        sample.clock_cost = clock.quality().cost;
+        sample
     }
 
-    /// Sleeps and wakes on the first of `cpus`.
     fn sleep_on(&mut self, cpus: &[u32], samples: u32) {
         let Some(&cpu) = cpus.first() else { return };
         let slept = thread::spawn(move || {
@@ -187,12 +160,12 @@ mod tests {
     fn a_look_listens_and_sleeps_on_its_cpus() {
         let cpu = *allowed_cpus().last().unwrap();
         let span = Nanos::from_millis(5);
-        let look = Look::take(&Files::default(), &[cpu], span, true);
+        let look = Sample::take(&Files::default(), &[cpu], span, true);
         assert!(look.span >= span);
         assert!(look.noise[&cpu].span >= span);
         assert!(look.wakeup.is_some_and(|late| late > Nanos::ZERO));
         assert!(look.clock_cost > Nanos::ZERO);
-        let gently = Look::take(&Files::default(), &[cpu], span, false);
+        let gently = Sample::take(&Files::default(), &[cpu], span, false);
         assert!(gently.noise.is_empty() && gently.wakeup.is_some());
         assert!(gently.span >= span);
     }
