@@ -6,9 +6,9 @@
 
 pub mod assertion;
 pub mod compare;
+pub mod diff;
 pub mod health;
 pub mod histogram;
-pub mod later;
 pub mod link;
 pub mod mean;
 pub mod pool;
