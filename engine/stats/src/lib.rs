@@ -5,6 +5,7 @@
 #![warn(clippy::print_stdout, clippy::exit)]
 
 pub mod assertion;
+mod binomial;
 pub mod compare;
 pub mod diff;
 pub mod health;

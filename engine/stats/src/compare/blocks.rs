@@ -4,7 +4,7 @@
 //! independent of each other and have the same median difference. That is what the random order of visits within a
 //! block and the pairing within it are for: what drifts from block to block falls out of the difference.
 
-use super::binomial;
+use crate::binomial;
 use crate::quantile::{Ranks, binomial_ranks};
 use crate::result::Estimate;
 

@@ -56,7 +56,6 @@ use std::collections::HashMap;
 
 use crate::result::{AA, Cell, CellBlock, Estimate, Verdict};
 
-mod binomial;
 pub mod blocks;
 pub mod holm;
 pub mod power;

@@ -5,11 +5,12 @@ use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::binomial::{self, real};
 use super::blocks::{estimate, median};
+use crate::binomial::{self, real};
+use statrs::statistics::Statistics as _;
 
-/// The chance of any false alarm over all declared cells.
-pub(super) const LEVEL: f64 = 1.0 / real(TESTS_PER_ERROR);
+/// The chance of any false alarm over all declared cells: a verdict takes a p, corrected, of no more than this.
+pub(crate) const LEVEL: f64 = 1.0 / real(TESTS_PER_ERROR);
 /// 5 %: one false alarm in so many comparisons.
 const TESTS_PER_ERROR: u64 = 20;
 /// Experiments drawn to learn what they would find, and in how many of them it must be found: four of five.
@@ -68,13 +69,7 @@ pub fn spread(values: &[f64]) -> Option<f64> {
     let few = FEW_MAD.get(values.len() - PILOTS_MIN).copied();
     let count = real(values.len() as u64);
     let robust = median(&deviations)? * NORMAL_MAD * few.unwrap_or(count / (count - 0.8));
-    let spread = if robust > 0.0 {
-        robust
-    } else {
-        let mean = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        (squares / (count - 1.0)).sqrt()
-    };
+    let spread = if robust > 0.0 { robust } else { values.std_dev() };
     (spread > 0.0 && spread.is_finite()).then_some(spread)
 }
 

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::binomial;
 
 /// A part of the fixture.
 fn figures<T: DeserializeOwned>(name: &str) -> Vec<T> {

@@ -6,15 +6,14 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::binomial::real;
 use super::blocks::median;
+use crate::binomial::real;
+use crate::quantile::TAIL;
 use crate::result::Estimate;
 
 /// Above so many pairs (a hundred blocks against a hundred) the distribution is taken to be normal: by then the two agree
 /// within 0.3 % where intervals end, and the exact one would take its time.
 const EXACT_PAIRS_MAX: usize = 10_000;
-/// What is left out of an interval on each side: 95 % remain.
-const TAIL: f64 = 0.025;
 
 /// How far one sample is shifted against another.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -12,6 +12,7 @@
 
 use serde::Serialize;
 
+use super::compare::power::LEVEL;
 use super::compare::unpaired::shift;
 use super::compare::{blocks, holm};
 use super::pool::headline;
@@ -22,9 +23,6 @@ use tare_units::error::{Error, Result};
 
 /// The name and version of what [`Diff`] serialises to.
 pub const SCHEMA: &str = "tare-later/1";
-
-/// A verdict takes a p, corrected, of no more than this.
-const SIGNIFICANT: f64 = 0.05;
 
 /// What has changed between two results of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -275,7 +273,7 @@ fn judge(changes: &mut [Change]) {
         change.p_adjusted = change.p.map(|_| adjusted);
         let smallest = smallest_p(change.blocks_before, change.blocks_after);
         change.verdict = Some(match change.delta {
-            Some(delta) if adjusted <= SIGNIFICANT && delta.median != 0.0 => {
+            Some(delta) if adjusted <= LEVEL && delta.median != 0.0 => {
                 // Longer is slower; less bandwidth and less goodput are.
                 if (delta.median > 0.0) == (change.unit == "ns") {
                     Verdict::Slower
@@ -283,7 +281,7 @@ fn judge(changes: &mut [Change]) {
                     Verdict::Faster
                 }
             }
-            _ if smallest * p.len() as f64 > SIGNIFICANT => Verdict::NotEnoughBlocks,
+            _ if smallest * p.len() as f64 > LEVEL => Verdict::NotEnoughBlocks,
             _ => Verdict::NoDifferenceShown,
         });
     }
