@@ -31,6 +31,18 @@ pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
     }
 }
 
+/// The summary of one kind of latency, where it was measured.
+pub(crate) const fn summary_of(latency: &Latencies, kind: Kind) -> Option<&Summary> {
+    match kind {
+        Kind::Service => Some(&latency.service),
+        Kind::Response => latency.response.as_ref(),
+        Kind::Lateness => latency.lateness.as_ref(),
+        Kind::Connect => latency.connect.as_ref(),
+        Kind::Residence => latency.server_residence.as_ref(),
+        Kind::Path => latency.path.as_ref(),
+    }
+}
+
 /// Tells by how much the quantiles of round trips can be too long, from what the instrument `added`. `percentiles` (per
 /// cent) are those that were asked for besides [`PERCENTILES`].
 pub fn tell_errors(

@@ -1,10 +1,12 @@
 //! What an assertion can be about, and the values that it can be compared with.
 
+use crate::histogram::Kind;
 use crate::result::quantile_name;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Metric {
-    Latency(Family, Statistic),
+    /// Of one kind of latency, or of the one that heads the report.
+    Latency(Option<Kind>, Statistic),
     Errors,
     Timeouts,
     Operations,
@@ -25,19 +27,6 @@ pub(super) enum Way {
     Together,
     Up,
     Down,
-}
-
-/// Which latency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    /// The response time in open loop, the service time otherwise.
-    Headline,
-    Service,
-    Response,
-    Lateness,
-    Connect,
-    Residence,
-    Path,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,14 +53,14 @@ const METRICS: [(&str, Metric, Unit); 12] = [
     ("cpu", Metric::Cpu, Unit::CpuTime),
 ];
 
-const FAMILIES: [(&str, Family); 7] = [
-    ("service", Family::Service),
-    ("response", Family::Response),
-    ("lateness", Family::Lateness),
-    ("connect", Family::Connect),
-    ("residence", Family::Residence),
-    ("server_residence", Family::Residence),
-    ("path", Family::Path),
+const LATENCIES: [(&str, Kind); 7] = [
+    ("service", Kind::Service),
+    ("response", Kind::Response),
+    ("lateness", Kind::Lateness),
+    ("connect", Kind::Connect),
+    ("residence", Kind::Residence),
+    ("server_residence", Kind::Residence),
+    ("path", Kind::Path),
 ];
 
 impl Metric {
@@ -84,12 +73,12 @@ impl Metric {
             let (first, last) = codes(status)?;
             return Some((Self::Status(first, last), Unit::Count));
         }
-        let (family, statistic) = name.split_once('.').unwrap_or(("", name));
-        let latency = match FAMILIES.iter().find(|(known, _)| *known == family) {
-            Some((_, family)) => Self::Latency(*family, Statistic::parse(statistic)?),
-            None => Self::Latency(Family::Headline, Statistic::parse(name)?),
-        };
-        Some((latency, Unit::Time))
+        let named = name.split_once('.').and_then(|(latency, statistic)| {
+            let (_, kind) = LATENCIES.iter().find(|(known, _)| *known == latency)?;
+            Some((Some(*kind), statistic))
+        });
+        let (kind, statistic) = named.unwrap_or((None, name));
+        Some((Self::Latency(kind, Statistic::parse(statistic)?), Unit::Time))
     }
 
     /// The metric of that name, if comparisons have cells of it.
@@ -97,7 +86,7 @@ impl Metric {
         Self::parse(name).filter(|(metric, _)| {
             matches!(
                 metric,
-                Self::Latency(Family::Headline, Statistic::Percentile(_))
+                Self::Latency(None, Statistic::Percentile(_))
                     | Self::Bandwidth(Way::Together)
                     | Self::Goodput
             )

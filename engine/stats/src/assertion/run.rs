@@ -1,9 +1,11 @@
 //! Demands on a run: whether it can answer them at all, told before it, and what its steps say to them.
 
 use super::language::{Assertion, Selector, is_loaded, is_same_rate, over_steps, refused};
-use super::metric::{Family, Metric, Statistic, Value, Way};
+use super::metric::{Metric, Statistic, Value, Way};
+use crate::histogram::Kind as Latency;
 use crate::pool::headline;
 use crate::result::{AssertionResult, Bandwidth, Flow, StepResult, Summary, quantile_name};
+use crate::summary::summary_of;
 use tare_units::error::Result;
 
 /// What a run measures.
@@ -114,7 +116,7 @@ impl Metric {
         let moves_bulk = bw || asked.under_load;
         let (is_there, what, instead) = match self {
             Self::Latency(..) if bw => (false, "latency", "take tare lat, or --under-load of it"),
-            Self::Latency(Family::Response | Family::Lateness, _) => (
+            Self::Latency(Some(Latency::Response | Latency::Lateness), _) => (
                 !asked.rates_per_s.is_empty(),
                 "lateness, nor response time from when something was due",
                 "give a rate with -R, or write service.",
@@ -183,7 +185,11 @@ impl Assertion {
     fn measure(&self, step: &StepResult) -> Option<Measured> {
         let achieved = step.rate.achieved_per_s;
         let exact = match self.metric {
-            Metric::Latency(family, statistic) => return statistic.of(family.of(step)?),
+            Metric::Latency(kind, statistic) => {
+                let headline = Some(headline(&step.latency));
+                let latency = kind.map_or(headline, |kind| summary_of(&step.latency, kind));
+                return statistic.of(latency?);
+            }
             Metric::Bandwidth(way) => return bandwidth(step.bandwidth.as_ref()?, way),
             Metric::Errors => errors(step) as f64,
             Metric::Timeouts => step.operations.timed_out as f64,
@@ -249,21 +255,6 @@ fn share_of_target(step: &StepResult) -> Option<f64> {
         Some(bandwidth.bits_per_s? / asked)
     };
     paced().or_else(|| Some(step.rate.achieved_per_s / step.rate.target_per_s?))
-}
-
-impl Family {
-    fn of(self, step: &StepResult) -> Option<&Summary> {
-        let latency = &step.latency;
-        match self {
-            Self::Headline => Some(headline(latency)),
-            Self::Service => Some(&latency.service),
-            Self::Response => latency.response.as_ref(),
-            Self::Lateness => latency.lateness.as_ref(),
-            Self::Connect => latency.connect.as_ref(),
-            Self::Residence => latency.server_residence.as_ref(),
-            Self::Path => latency.path.as_ref(),
-        }
-    }
 }
 
 impl Statistic {
