@@ -1,4 +1,19 @@
 //! Before a comparison: how many blocks its cells need, and what difference so many blocks would find.
+//!
+//! The difference that is found with a chance of 80 % is the [`spread`] of three or more visits of one path (of a quantile,
+//! or of the bandwidth), times [`detectable_in_spreads`].
+//!
+//! # Why the spread of visits is that of block differences
+//!
+//! Let visits of one path have the standard deviation `s`. A block has two visits of each arm, pooled. A quantile of two
+//! equally large samples pooled is about the mean of theirs, as long as the two differ by little beside their width, and
+//! has the standard deviation `s/√2`; the difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What
+//! drifts slower than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter than
+//! the visits of blocks scatter more: both make the figure too large rather than too small. The other arms are taken to
+//! scatter as the pilots' does; the blocks will show whether they do, in their intervals.
+//!
+//! The spread is the median absolute deviation, for pilots are few and one of them may have been disturbed, brought to the
+//! scale of a standard deviation for so few values. From three visits it is an order of magnitude, not a measurement.
 
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 
@@ -30,30 +45,6 @@ const FEW_MAD: [f64; 7] = [1.487, 1.360, 1.214, 1.191, 1.138, 1.128, 1.102];
 pub fn blocks_needed(cells: u64) -> u64 {
     let halvings = u128::from(cells.max(1)) * u128::from(TESTS_PER_ERROR);
     1 + u64::from(halvings.next_power_of_two().trailing_zeros())
-}
-
-/// The difference that `blocks` blocks over `cells` declared cells find with a chance of 80 %, in the unit of the pilot
-/// values; those are a quantile (or the bandwidth) of three or more visits of one path. Absent where there are fewer of
-/// them, they show no spread, or so few blocks can find nothing.
-///
-/// # Why the spread of visits is that of block differences
-///
-/// Let visits of one path have the standard deviation `s`. A block has two visits of each arm, pooled. A quantile of two
-/// equally large samples pooled is about the mean of theirs, as long as the two differ by little beside their width, and
-/// has the standard deviation `s/√2`; the difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What
-/// drifts slower than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter than
-/// the visits of blocks scatter more: both make the figure too large rather than too small.
-///
-/// The other arms are taken to scatter as the pilots' does; the blocks will show whether they do, in their intervals.
-///
-/// The spread is the median absolute deviation, for pilots are few and one of them may have been disturbed, brought to the
-/// scale of a standard deviation for so few values. From three visits it is an order of magnitude, not a measurement.
-///
-/// Who asks for many cells asks [`detectable_in_spreads`] once, which takes milliseconds, and multiplies by each [`spread`].
-#[must_use]
-pub fn detectable(pilot_values: &[f64], blocks: u64, cells: u64) -> Option<f64> {
-    let found = spread(pilot_values)? * detectable_in_spreads(blocks, cells)?;
-    found.is_finite().then_some(found)
 }
 
 /// The standard deviation of the values, estimated so that less than half of them cannot spoil it. Where more than half

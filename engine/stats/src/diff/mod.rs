@@ -2,7 +2,7 @@
 //!
 //! Two comparisons were not measured in turns: whatever else changed in between (the weather of a shared host, a kernel, a
 //! neighbour) stands in the difference, and no statistics take it out. So what is told of each arm is how far its blocks
-//! have moved (unpaired, [`shift`]), and besides, of each arm but the baseline, how far its *cost* has: its
+//! have moved (unpaired), and besides, of each arm but the baseline, how far its *cost* has: its
 //! difference to the baseline of the same block. The cost is the better question, for what both arms share drops out of it.
 //!
 //! Verdicts are corrected over all declared changes by Holm's step-down method (Holm 1979, *Scandinavian Journal of
