@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::quantile::{BLOCKS_MIN, design_effect};
 use super::summary::{summarise, summary_of};
-use crate::histogram::{Distribution, Kind, rank};
+use crate::histogram::{Distribution, Metric, rank};
 use crate::result::{
     Bandwidth, Connections, CpuUse, ErrorCount, Flow, INTERVALS_OF_RUN, INTERVALS_OF_VISITS,
     Instrument, Interval, Latencies, Observed, Rate, StepResult, Summary, Transfer,
@@ -241,8 +241,8 @@ pub fn keep_worse(all: &mut Instrument, own: &Instrument) {
 }
 
 fn latencies(all: &[&Latencies]) -> Latencies {
-    let merge = |kind| {
-        summary(&all.iter().filter_map(|latency| summary_of(latency, kind)).collect::<Vec<_>>())
+    let merge = |metric| {
+        summary(&all.iter().filter_map(|latency| summary_of(latency, metric)).collect::<Vec<_>>())
     };
     let mut codes: BTreeMap<&String, Vec<&Summary>> = BTreeMap::new();
     for (code, summary) in all.iter().flat_map(|latency| &latency.by_status) {
@@ -250,12 +250,12 @@ fn latencies(all: &[&Latencies]) -> Latencies {
     }
     let codes = codes.into_iter();
     Latencies {
-        response: merge(Kind::Response),
-        service: merge(Kind::Service).unwrap_or_default(),
-        lateness: merge(Kind::Lateness),
-        connect: merge(Kind::Connect),
-        server_residence: merge(Kind::Residence),
-        path: merge(Kind::Path),
+        response: merge(Metric::Response),
+        service: merge(Metric::Service).unwrap_or_default(),
+        lateness: merge(Metric::Lateness),
+        connect: merge(Metric::Connect),
+        server_residence: merge(Metric::Residence),
+        path: merge(Metric::Path),
         by_status: codes.filter_map(|(code, own)| Some((code.clone(), summary(&own)?))).collect(),
     }
 }

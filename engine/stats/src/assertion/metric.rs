@@ -1,12 +1,12 @@
 //! What an assertion can be about, and the values that it can be compared with.
 
-use crate::histogram::Kind;
+use crate::histogram::Metric as Latency;
 use crate::result::quantile_name;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Metric {
-    /// Of one kind of latency, or of the one that heads the report.
-    Latency(Option<Kind>, Statistic),
+    /// Of one latency, or of the one that heads the report.
+    Latency(Option<Latency>, Statistic),
     Errors,
     Timeouts,
     Operations,
@@ -53,14 +53,14 @@ const METRICS: [(&str, Metric, Unit); 12] = [
     ("cpu", Metric::Cpu, Unit::CpuTime),
 ];
 
-const LATENCIES: [(&str, Kind); 7] = [
-    ("service", Kind::Service),
-    ("response", Kind::Response),
-    ("lateness", Kind::Lateness),
-    ("connect", Kind::Connect),
-    ("residence", Kind::Residence),
-    ("server_residence", Kind::Residence),
-    ("path", Kind::Path),
+const LATENCIES: [(&str, Latency); 7] = [
+    ("service", Latency::Service),
+    ("response", Latency::Response),
+    ("lateness", Latency::Lateness),
+    ("connect", Latency::Connect),
+    ("residence", Latency::Residence),
+    ("server_residence", Latency::Residence),
+    ("path", Latency::Path),
 ];
 
 impl Metric {
@@ -74,11 +74,11 @@ impl Metric {
             return Some((Self::Status(first, last), Unit::Count));
         }
         let named = name.split_once('.').and_then(|(latency, statistic)| {
-            let (_, kind) = LATENCIES.iter().find(|(known, _)| *known == latency)?;
-            Some((Some(*kind), statistic))
+            let (_, latency) = LATENCIES.iter().find(|(known, _)| *known == latency)?;
+            Some((Some(*latency), statistic))
         });
-        let (kind, statistic) = named.unwrap_or((None, name));
-        Some((Self::Latency(kind, Statistic::parse(statistic)?), Unit::Time))
+        let (latency, statistic) = named.unwrap_or((None, name));
+        Some((Self::Latency(latency, Statistic::parse(statistic)?), Unit::Time))
     }
 
     /// The metric of that name, if comparisons have cells of it.

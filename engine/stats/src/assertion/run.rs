@@ -2,7 +2,7 @@
 
 use super::language::{Assertion, Selector, is_loaded, is_same_rate, over_steps, refused};
 use super::metric::{Metric, Statistic, Value, Way};
-use crate::histogram::Kind as Latency;
+use crate::histogram::Metric as Latency;
 use crate::pool::headline;
 use crate::result::{AssertionResult, Bandwidth, Flow, StepResult, Summary, quantile_name};
 use crate::summary::summary_of;
@@ -185,10 +185,10 @@ impl Assertion {
     fn measure(&self, step: &StepResult) -> Option<Measured> {
         let achieved = step.rate.achieved_per_s;
         let exact = match self.metric {
-            Metric::Latency(kind, statistic) => {
+            Metric::Latency(latency, statistic) => {
                 let headline = Some(headline(&step.latency));
-                let latency = kind.map_or(headline, |kind| summary_of(&step.latency, kind));
-                return statistic.of(latency?);
+                let summary = latency.map_or(headline, |metric| summary_of(&step.latency, metric));
+                return statistic.of(summary?);
             }
             Metric::Bandwidth(way) => return bandwidth(step.bandwidth.as_ref()?, way),
             Metric::Errors => errors(step) as f64,
