@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tare_engine::run::Finished;
 use tare_stats::assertion;
-use tare_stats::later::Later;
+use tare_stats::diff::Diff;
 use tare_stats::result::{AssertionResult, Instruments, Report, StepResult, Verdict};
 use tare_units::error::{Error, Fault};
 
@@ -66,7 +66,7 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
 }
 
 /// The exit code of two saved results that were compared. Plain ones are set side by side, which asks nothing.
-pub(crate) fn of_later(later: &Later, assertions: &[AssertionResult]) -> Exit {
+pub(crate) fn of_later(later: &Diff, assertions: &[AssertionResult]) -> Exit {
     let told = || {
         let judged = later.changes.iter().filter(|c| c.verdict.is_some());
         let verdicts: Vec<_> = judged
@@ -137,7 +137,7 @@ fn disturbed(report: &Report) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tare_stats::later;
+    use tare_stats::diff;
     use tare_stats::result::{Cell, Comparison, Instrument};
 
     use super::*;
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn two_saved_comparisons_are_to_answer_too() {
         let exit = |report: Report, assertions: &[AssertionResult]| {
-            of_later(&later::compare(&report, &report).unwrap(), assertions)
+            of_later(&diff::compare(&report, &report).unwrap(), assertions)
         };
         let measured = fixtures::compare::comparison;
         assert_eq!(exit(measured(), &[]), Exit::Measured);

@@ -3,7 +3,7 @@
 use tare_engine::compare::plan::{ArmPlan, ComparePlan, Measurement};
 use tare_engine::run::plan::Stop;
 use tare_host::hooks::HookSpec;
-use tare_stats::assertion::{Asked, ComparisonAssertion};
+use tare_stats::assertion::{Asked, Assertion, evaluate_comparison};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
@@ -46,10 +46,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
         .result
         .assertions
         .iter()
-        .map(|expr| ComparisonAssertion::parse(expr))
+        .map(|expr| Assertion::parse_comparison(expr))
         .collect::<Result<Vec<_>>>()?;
     // An assertion is over a cell, and so has its share in the error of all of them.
-    for percent in assertions.iter().filter_map(ComparisonAssertion::percentile) {
+    for percent in assertions.iter().filter_map(Assertion::percentile) {
         if !quantiles.contains(&percent) {
             quantiles.push(percent);
         }
@@ -71,14 +71,14 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
     let names: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
     let asked = asked(&plan.arms[0].measurement);
     for assertion in &assertions {
-        assertion.check(&asked, names[0], &names[1..])?;
+        assertion.check_comparison(&asked, names[0], &names[1..])?;
     }
     let look = Look { percentiles: quantiles };
     present(
         &args.result,
         look,
         |interrupt, observer| tare_engine::compare::run(&plan, interrupt, observer),
-        |report| ComparisonAssertion::evaluate(&assertions, report),
+        |report| evaluate_comparison(&assertions, report),
     )
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use tare_stats::assertion::ChangeAssertion;
-use tare_stats::later::compare;
+use tare_stats::assertion::Assertion;
+use tare_stats::diff::compare;
 use tare_units::error::{Error, Result};
 
 use crate::exit::{self, Exit};
@@ -30,14 +30,14 @@ pub(super) fn run(before: &Path, after: &Path, options: &Options<'_>) -> Result<
     let demands = options
         .assertions
         .iter()
-        .map(|expr| ChangeAssertion::parse(expr))
+        .map(|expr| Assertion::parse_diff(expr))
         .collect::<Result<Vec<_>>>()?;
     check(options.output, [before, after])?;
     let (old, new) = (saved::read(before)?, saved::read(after)?);
     let later = compare(&old, &new)?;
     let mut assertions = Vec::new();
     for demand in &demands {
-        assertions.extend(demand.evaluate(&later)?);
+        assertions.extend(demand.evaluate_diff(&later)?);
     }
     if !options.quiet && options.format != Format::Text {
         complain(&format!("warning: {}", caution(&later)));

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tare_stats::later::Later;
+use tare_stats::diff::Diff;
 use tare_stats::result::{Report, StepResult, quantile_name};
 use tare_units::text::visible;
 
@@ -149,7 +149,7 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
 }
 
 /// The changes between two results.
-pub(super) fn changes(later: &Later) -> String {
+pub(super) fn changes(later: &Diff) -> String {
     let rows = later.changes.iter().map(|change| {
         let mut row = value(change);
         row["measured"] = later.measured.clone().into();

@@ -8,7 +8,7 @@ use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
-use tare_stats::later;
+use tare_stats::diff;
 use tare_stats::result::{Diagnosis, Report};
 
 use super::later::{Between, Written};
@@ -57,7 +57,7 @@ fn each_printer_prints_each_kind() {
     let mut new = old.clone();
     new.environment.client.governor = Some("powersave".into());
     new.assertions = fixtures::sweep().assertions;
-    let later = later::compare(&old, &new).unwrap();
+    let later = diff::compare(&old, &new).unwrap();
     let between = Between {
         before: ("old.json", &old),
         after: ("new.json", &new),

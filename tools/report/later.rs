@@ -1,7 +1,7 @@
 //! Two saved results, from before a change and from after it, and what they say of each other.
 
 use serde::Serialize;
-use tare_stats::later::{Change, Later, Of};
+use tare_stats::diff::{Change, Diff, Of};
 use tare_stats::result::{AA, AssertionResult, Comparison, Report, Verdict};
 use tare_units::Nanos;
 
@@ -17,7 +17,7 @@ use crate::output::Format;
 pub(crate) struct Between<'a> {
     pub(crate) before: (&'a str, &'a Report),
     pub(crate) after: (&'a str, &'a Report),
-    pub(crate) later: &'a Later,
+    pub(crate) later: &'a Diff,
     pub(crate) assertions: &'a [AssertionResult],
 }
 
@@ -81,7 +81,7 @@ fn document(between: &Between<'_>) -> Document {
 }
 
 /// The intervals of the changes, a figure for each step and measure.
-fn moved(later: &Later) -> Vec<Block> {
+fn moved(later: &Diff) -> Vec<Block> {
     let mut groups: Vec<(String, Vec<&Change>)> = Vec::new();
     for change in later.changes.iter().filter(|_| later.has_blocks) {
         let title = format!("{}: {}", measure(change), super::parameters(&change.params));
@@ -112,7 +112,7 @@ fn moved(later: &Later) -> Vec<Block> {
 }
 
 /// How far any of it can be trusted.
-pub(crate) fn caution(later: &Later) -> String {
+pub(crate) fn caution(later: &Diff) -> String {
     if later.has_blocks {
         "The two were not measured in turns: whatever else changed between them is in the differences. To settle it, measure \
          both states in one `tare compare`, with --before and --after for the change."
@@ -153,7 +153,7 @@ fn interval(change: &Change) -> String {
 }
 
 /// A row for each change; of plain results without what they cannot have.
-fn changes(later: &Later) -> Table {
+fn changes(later: &Diff) -> Table {
     let blocks = later.has_blocks;
     let header: &[&str] = if blocks {
         &[
@@ -269,7 +269,7 @@ fn asked_for(old: &Comparison, new: &Comparison) -> Vec<[String; 4]> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Written<'a> {
     #[serde(flatten)]
-    later: &'a Later,
+    later: &'a Diff,
     before: Side<'a>,
     after: Side<'a>,
     /// In words: how far any of it can be trusted.
@@ -309,7 +309,7 @@ impl<'a> Side<'a> {
 
 #[cfg(test)]
 mod tests {
-    use tare_stats::later::compare;
+    use tare_stats::diff::compare;
 
     use super::*;
     use crate::report::fixtures::page::{Shape, comparison};

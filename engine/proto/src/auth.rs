@@ -55,20 +55,22 @@ fn proof_mac(secret: &Secret, nonce: &[u8; 32], hello_body: &[u8]) -> Hmac<Sha25
 }
 
 /// The proof that the sender of `hello_body` knows `secret`.
-#[must_use]
-pub fn proof(secret: &Secret, nonce: &[u8; 32], hello_body: &[u8]) -> [u8; 32] {
+pub(crate) fn proof(secret: &Secret, nonce: &[u8; 32], hello_body: &[u8]) -> [u8; 32] {
     proof_mac(secret, nonce, hello_body).finalize().into_bytes().into()
 }
 
 /// Whether `proof` is the right one, in constant time.
-#[must_use]
-pub fn verify(secret: &Secret, nonce: &[u8; 32], hello_body: &[u8], proof: &[u8; 32]) -> bool {
+pub(crate) fn verify(
+    secret: &Secret,
+    nonce: &[u8; 32],
+    hello_body: &[u8],
+    proof: &[u8; 32],
+) -> bool {
     proof_mac(secret, nonce, hello_body).verify_slice(proof).is_ok()
 }
 
 /// The nonce of a UDP handshake: `SHA256("tare/1 nonce" || cookie)`.
-#[must_use]
-pub fn nonce_of_cookie(cookie: &[u8; 32]) -> [u8; 32] {
+pub(crate) fn nonce_of_cookie(cookie: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"tare/1 nonce");
     hash.update(cookie);
@@ -86,14 +88,17 @@ fn cookie_mac(key: &CookieKey, from: SocketAddr, slot: u64) -> Hmac<Sha256> {
 
 /// The cookie of an address in a time slot:
 /// `HMAC-SHA256(key, "tare/1 cookie" || IPv6 or IPv4-mapped address || port || slot)`. Only its maker reads it.
-#[must_use]
-pub fn cookie(key: &CookieKey, from: SocketAddr, slot: u64) -> [u8; 32] {
+pub(crate) fn cookie(key: &CookieKey, from: SocketAddr, slot: u64) -> [u8; 32] {
     cookie_mac(key, from, slot).finalize().into_bytes().into()
 }
 
 /// Whether `cookie` was made for `from` in `slot` or in the one before, in constant time.
-#[must_use]
-pub fn verify_cookie(key: &CookieKey, from: SocketAddr, slot: u64, cookie: &[u8; 32]) -> bool {
+pub(crate) fn verify_cookie(
+    key: &CookieKey,
+    from: SocketAddr,
+    slot: u64,
+    cookie: &[u8; 32],
+) -> bool {
     let good = |slot| cookie_mac(key, from, slot).verify_slice(cookie).is_ok();
     good(slot) || slot.checked_sub(1).is_some_and(good)
 }

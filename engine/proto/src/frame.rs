@@ -15,7 +15,7 @@ use super::VERSION;
 use tare_units::limits::FRAME_BODY_MAX;
 
 /// What every control frame and control datagram begins with.
-pub const MAGIC: [u8; 4] = *b"tare";
+pub(crate) const MAGIC: [u8; 4] = *b"tare";
 /// Length of the header, bytes. Frozen for all versions.
 pub const HEADER_LEN: usize = 8;
 
@@ -43,72 +43,49 @@ pub enum Kind {
     Chunk = 9,
 }
 
+/// The kinds in the order of their numbers, from 1, each with its name in messages.
+const KINDS: [(Kind, &str); 9] = [
+    (Kind::Hello, "a hello"),
+    (Kind::Challenge, "a challenge"),
+    (Kind::Proof, "a proof"),
+    (Kind::Accept, "an accept"),
+    (Kind::Refuse, "a refusal"),
+    (Kind::Figures, "figures"),
+    (Kind::Cookie, "a cookie"),
+    (Kind::Fetch, "a fetch"),
+    (Kind::Chunk, "a chunk"),
+];
+
 impl Kind {
-    /// The kind with this number.
-    #[must_use]
-    pub const fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Hello,
-            2 => Self::Challenge,
-            3 => Self::Proof,
-            4 => Self::Accept,
-            5 => Self::Refuse,
-            6 => Self::Figures,
-            7 => Self::Cookie,
-            8 => Self::Fetch,
-            9 => Self::Chunk,
-            _ => return None,
-        })
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        let (kind, _) = KINDS.get(usize::from(byte).checked_sub(1)?)?;
+        Some(*kind)
     }
 
     /// Its name in messages, with the article.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hello => "a hello",
-            Self::Challenge => "a challenge",
-            Self::Proof => "a proof",
-            Self::Accept => "an accept",
-            Self::Refuse => "a refusal",
-            Self::Figures => "figures",
-            Self::Cookie => "a cookie",
-            Self::Fetch => "a fetch",
-            Self::Chunk => "a chunk",
-        }
+    pub(crate) const fn name(self) -> &'static str {
+        KINDS[self as usize - 1].1
     }
 }
 
 /// Why bytes are not a frame of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// They don't begin with [`MAGIC`].
+    /// They don't begin with `tare`.
     #[error("something that is not tare's protocol")]
     NotTare,
     /// A frame of another version.
-    #[error("version {theirs} of the protocol, this is version {VERSION}")]
-    Version {
-        /// The version it carries.
-        theirs: u8,
-    },
+    #[error("version {0} of the protocol, this is version {VERSION}")]
+    Version(u8),
     /// A kind that this version does not have.
     #[error("a frame of unknown kind {0}")]
     UnknownKind(u8),
     /// A body longer than allowed here.
-    #[error("a body of {len} bytes, at most {max} are allowed")]
-    TooLong {
-        /// Its length, bytes.
-        len: usize,
-        /// The bound, bytes.
-        max: usize,
-    },
+    #[error("a body of {0} bytes, at most {1} are allowed")]
+    TooLong(usize, usize),
     /// A body that is not the JSON it should be.
-    #[error("{kind} that cannot be read: {message}")]
-    Json {
-        /// [`Kind::name`].
-        kind: &'static str,
-        /// What the JSON parser says.
-        message: String,
-    },
+    #[error("{0} that cannot be read: {1}")]
+    Json(&'static str, String),
 }
 
 /// A frame whose body has not been read yet.
@@ -131,40 +108,29 @@ impl Frame {
 }
 
 /// Reads the body of a frame of that kind.
-///
-/// # Errors
-/// [`FrameError::Json`] where it is not a `T`.
-pub fn read_body<T: DeserializeOwned>(kind: Kind, body: &[u8]) -> Result<T, FrameError> {
-    tare_units::text::read_foreign(body).map_err(|e| FrameError::Json {
-        kind: kind.name(),
-        message: tare_units::text::clean(&e.to_string(), 120),
-    })
+pub(crate) fn read_body<T: DeserializeOwned>(kind: Kind, body: &[u8]) -> Result<T, FrameError> {
+    tare_units::text::read_foreign(body)
+        .map_err(|e| FrameError::Json(kind.name(), tare_units::text::clean(&e.to_string(), 120)))
 }
 
 /// The header of a frame, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
-    /// What the frame says.
-    pub kind: Kind,
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
     /// Length of its body, bytes.
-    pub body_len: usize,
+    pub(crate) body_len: usize,
 }
 
 impl Header {
-    /// Reads a header off the front of `bytes`; `None` while too few are there to tell.
-    ///
-    /// # Errors
-    /// As soon as the bytes at hand cannot become a header of this version, in this order: [`FrameError::NotTare`],
-    /// [`FrameError::Version`], [`FrameError::UnknownKind`].
-    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
+    /// Reads a header off the front of `bytes`; `None` while too few are there to tell. It fails as soon as the bytes at hand
+    /// cannot become a header of this version.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
         let known = bytes.len().min(MAGIC.len());
         if bytes[..known] != MAGIC[..known] {
             return Err(FrameError::NotTare);
         }
         match *bytes {
-            [_, _, _, _, version, ..] if version != VERSION => {
-                Err(FrameError::Version { theirs: version })
-            }
+            [_, _, _, _, version, ..] if version != VERSION => Err(FrameError::Version(version)),
             [_, _, _, _, _, kind, high, low, ..] => Ok(Some(Self {
                 kind: Kind::from_byte(kind).ok_or(FrameError::UnknownKind(kind))?,
                 body_len: usize::from(u16::from_be_bytes([high, low])),
@@ -175,11 +141,8 @@ impl Header {
 }
 
 /// A whole frame with `body` as its JSON.
-///
-/// # Errors
-/// [`FrameError::TooLong`] for a body over [`FRAME_BODY_MAX`].
-pub fn encode_body(kind: Kind, body: &[u8]) -> Result<Vec<u8>, FrameError> {
-    let too_long = FrameError::TooLong { len: body.len(), max: FRAME_BODY_MAX };
+pub(crate) fn encode_body(kind: Kind, body: &[u8]) -> Result<Vec<u8>, FrameError> {
+    let too_long = FrameError::TooLong(body.len(), FRAME_BODY_MAX);
     let len = u16::try_from(body.len()).map_err(|_| too_long.clone())?;
     if body.len() > FRAME_BODY_MAX {
         return Err(too_long);
@@ -220,14 +183,12 @@ impl FrameReader {
     }
 
     /// What arrived and was not taken as a frame.
-    #[must_use]
-    pub fn buffered(&self) -> &[u8] {
+    pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer
     }
 
     /// Ends the reading; gives what was not taken as a frame.
-    #[must_use]
-    pub fn into_rest(self) -> Vec<u8> {
+    pub(crate) fn into_rest(self) -> Vec<u8> {
         self.buffer
     }
 
@@ -245,7 +206,7 @@ impl FrameReader {
             return Ok(None);
         };
         if header.body_len > self.body_max {
-            return Err(FrameError::TooLong { len: header.body_len, max: self.body_max });
+            return Err(FrameError::TooLong(header.body_len, self.body_max));
         }
         let end = HEADER_LEN + header.body_len;
         if self.buffer.len() < end {
@@ -275,7 +236,7 @@ mod tests {
         assert_eq!(Header::decode(b"tar").unwrap(), None);
         assert_eq!(Header::decode(b"tax"), Err(FrameError::NotTare));
         assert_eq!(Header::decode(b"H"), Err(FrameError::NotTare));
-        assert_eq!(Header::decode(b"tare\x02"), Err(FrameError::Version { theirs: 2 }));
+        assert_eq!(Header::decode(b"tare\x02"), Err(FrameError::Version(2)));
         assert_eq!(Header::decode(b"tare\x01\x63\x00").unwrap(), None);
         assert_eq!(Header::decode(b"tare\x01\x63\x00\x00"), Err(FrameError::UnknownKind(0x63)));
     }
@@ -289,7 +250,7 @@ mod tests {
         let long = vec![b' '; FRAME_BODY_MAX + 1];
         assert_eq!(
             encode_body(Kind::Hello, &long),
-            Err(FrameError::TooLong { len: FRAME_BODY_MAX + 1, max: FRAME_BODY_MAX })
+            Err(FrameError::TooLong(FRAME_BODY_MAX + 1, FRAME_BODY_MAX))
         );
         assert!(encode_body(Kind::Hello, &long[1..]).is_ok());
         assert!(encode_body(Kind::Hello, &vec![b' '; 1 << 17]).is_err());

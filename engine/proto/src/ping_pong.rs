@@ -61,17 +61,11 @@ pub fn residence(reply: &[u8]) -> Option<Nanos> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PingPongError {
     /// More came than the size agreed upon.
-    #[error("the far end sent more than the {size_bytes} bytes that were agreed")]
-    TooLong {
-        /// The agreed size.
-        size_bytes: usize,
-    },
-    /// What came is neither a reply nor a control frame.
-    #[error("the far end sent something that is not a reply (first byte {first:#04x})")]
-    NotAReply {
-        /// Its first byte.
-        first: u8,
-    },
+    #[error("the far end sent more than the {0} bytes that were agreed")]
+    TooLong(usize),
+    /// What came, with this first byte, is neither a reply nor a control frame.
+    #[error("the far end sent something that is not a reply (first byte {0:#04x})")]
+    NotAReply(u8),
 }
 
 /// What the client has after a receive.
@@ -148,7 +142,7 @@ impl Progress {
     pub const fn handle_request(&mut self, n: usize) -> Result<bool, PingPongError> {
         self.done += n;
         if self.done > self.size {
-            return Err(PingPongError::TooLong { size_bytes: self.size });
+            return Err(PingPongError::TooLong(self.size));
         }
         Ok(self.done == self.size)
     }
@@ -169,7 +163,7 @@ impl Progress {
         match buffer[0] {
             0 => {}
             first if first == MAGIC[0] => return Ok(Received::Control { at: 0 }),
-            first => return Err(PingPongError::NotAReply { first }),
+            first => return Err(PingPongError::NotAReply(first)),
         }
         if self.done < self.size {
             return Ok(Received::Partial);
@@ -180,7 +174,7 @@ impl Progress {
         if buffer[self.size] == MAGIC[0] {
             return Ok(Received::Control { at: self.size });
         }
-        Err(PingPongError::TooLong { size_bytes: self.size })
+        Err(PingPongError::TooLong(self.size))
     }
 }
 
@@ -221,7 +215,7 @@ mod tests {
         let error = server.handle_request(2).unwrap_err();
         assert_eq!(error.to_string(), "the far end sent more than the 4 bytes that were agreed");
         let mut client = Progress::new(4);
-        assert_eq!(client.handle_reply(&[0; 5], 5), Err(PingPongError::TooLong { size_bytes: 4 }));
+        assert_eq!(client.handle_reply(&[0; 5], 5), Err(PingPongError::TooLong(4)));
         let error = Progress::new(4).handle_reply(b"HTTP.", 5).unwrap_err();
         assert_eq!(
             error.to_string(),

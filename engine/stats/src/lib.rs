@@ -5,10 +5,11 @@
 #![warn(clippy::print_stdout, clippy::exit)]
 
 pub mod assertion;
+mod binomial;
 pub mod compare;
+pub mod diff;
 pub mod health;
 pub mod histogram;
-pub mod later;
 pub mod link;
 pub mod mean;
 pub mod pool;

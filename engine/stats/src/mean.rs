@@ -1,5 +1,8 @@
 //! The interval of a mean rate, from equal blocks of time.
 
+use statrs::statistics::Statistics as _;
+
+use super::binomial::real;
 use super::quantile::student;
 use tare_units::Nanos;
 
@@ -13,17 +16,14 @@ const BLOCKS_MIN: usize = 4;
 /// Blocks are taken as independent: they are to be longer than what makes the rate vary, which the 1/64 of a run
 /// that they are at least is for round trips and scheduling, and is not for what changes once in a run.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "bytes of a block stay below 2^53")]
 pub fn interval(block_bytes: &[u64], width: Nanos) -> Option<(f64, f64)> {
     if block_bytes.len() < BLOCKS_MIN || width == Nanos::ZERO {
         return None;
     }
-    let count = block_bytes.len() as f64;
-    let rates = || block_bytes.iter().map(|bytes| *bytes as f64 * 8.0 / width.as_secs_f64());
-    let mean = rates().sum::<f64>() / count;
-    let squares: f64 = rates().map(|rate| (rate - mean).powi(2)).sum();
-    let deviation = (squares / (count - 1.0)).sqrt();
-    let half = student(count - 1.0) * deviation / count.sqrt();
+    let count = real(block_bytes.len() as u64);
+    let rates = || block_bytes.iter().map(|bytes| real(*bytes) * 8.0 / width.as_secs_f64());
+    let mean = rates().mean();
+    let half = student(count - 1.0) * rates().std_dev() / count.sqrt();
     Some(((mean - half).max(0.0), mean + half))
 }
 

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::quantile::{BLOCKS_MIN, design_effect};
-use super::summary::{PERCENTILES, summarise};
-use crate::histogram::Distribution;
+use super::summary::{summarise, summary_of};
+use crate::histogram::{Distribution, Metric, rank};
 use crate::result::{
     Bandwidth, Connections, CpuUse, ErrorCount, Flow, INTERVALS_OF_RUN, INTERVALS_OF_VISITS,
-    Instrument, Instruments, Interval, Latencies, Observed, Rate, StatusCount, StepResult, Summary,
-    Transfer, Warmup,
+    Instrument, Interval, Latencies, Observed, Rate, StepResult, Summary, Transfer,
 };
 
 /// The step, over all of its measurements: in that order, each with when it began, nanoseconds after the first one did.
@@ -56,8 +55,13 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
     add_rate(pooled, step);
     pooled.duration_ns += step.duration_ns;
     pooled.operations.add(&step.operations);
-    add_warmup(&mut pooled.warmup, &step.warmup);
-    add_codes(&mut pooled.status_codes, step);
+    pooled.warmup.duration_ns += step.warmup.duration_ns;
+    pooled.warmup.operations.add(&step.warmup.operations);
+    add_errors(&mut pooled.warmup.errors, &step.warmup.errors);
+    for (code, own) in &step.status_codes {
+        let known = pooled.status_codes.entry(code.clone());
+        known.and_modify(|known| known.count += own.count).or_insert(*own);
+    }
     add_transfer(pooled, step);
     add_errors(&mut pooled.errors, &step.errors);
     let (all, own) = (&mut pooled.connections, &step.connections);
@@ -75,8 +79,12 @@ fn add(pooled: &mut StepResult, step: &StepResult) {
         add_cpu(pooled.cpu.server.get_or_insert_default(), server);
     }
     pooled.latency_error_ns = pooled.latency_error_ns.max(step.latency_error_ns);
-    add_instruments(&mut pooled.instrument, &step.instrument);
-    add_observed(&mut pooled.observed, &step.observed);
+    add_instrument(&mut pooled.instrument.client, &step.instrument.client);
+    if let Some(server) = &step.instrument.server {
+        add_instrument(pooled.instrument.server.get_or_insert_default(), server);
+    }
+    let is_twin = |a: &Observed, b: &Observed| a.name == b.name;
+    add_each(&mut pooled.observed, &step.observed, is_twin, Observed::add);
     for instance in &step.instances {
         if !pooled.instances.contains(instance) {
             pooled.instances.push(instance.clone());
@@ -126,47 +134,28 @@ pub fn headline(latency: &Latencies) -> &Summary {
     latency.response.as_ref().unwrap_or(&latency.service)
 }
 
-fn add_observed(all: &mut Vec<Observed>, own: &[Observed]) {
-    for observed in own {
-        match all.iter_mut().find(|known| known.name == observed.name) {
-            Some(known) => known.add(observed),
-            None => all.push(observed.clone()),
+/// Adds to each of `all` its own twin; one without is appended.
+fn add_each<T: Clone>(
+    all: &mut Vec<T>,
+    own: &[T],
+    is_twin: fn(&T, &T) -> bool,
+    add: fn(&mut T, &T),
+) {
+    for one in own {
+        match all.iter_mut().find(|known| is_twin(known, one)) {
+            Some(known) => add(known, one),
+            None => all.push(one.clone()),
         }
     }
-}
-
-fn sum_known(all: Option<u64>, own: Option<u64>) -> Option<u64> {
-    match (all, own) {
-        (None, None) => None,
-        (all, own) => Some(all.unwrap_or(0) + own.unwrap_or(0)),
-    }
-}
-
-fn add_warmup(all: &mut Warmup, own: &Warmup) {
-    all.duration_ns += own.duration_ns;
-    all.operations.add(&own.operations);
-    add_errors(&mut all.errors, &own.errors);
 }
 
 fn add_errors(all: &mut Vec<ErrorCount>, own: &[ErrorCount]) {
-    for error in own {
-        let same = |e: &&mut ErrorCount| e.phase == error.phase && e.cause == error.cause;
-        match all.iter_mut().find(same) {
-            Some(known) => known.count += error.count,
-            None => all.push(error.clone()),
-        }
-    }
+    let is_twin = |a: &ErrorCount, b: &ErrorCount| (&a.phase, &a.cause) == (&b.phase, &b.cause);
+    add_each(all, own, is_twin, |known, error| known.count += error.count);
 }
 
-fn add_codes(all: &mut BTreeMap<String, StatusCount>, step: &StepResult) {
-    for (code, own) in &step.status_codes {
-        match all.get_mut(code) {
-            Some(known) => known.count += own.count,
-            None => {
-                all.insert(code.clone(), *own);
-            }
-        }
-    }
+fn sum_known(all: Option<u64>, own: Option<u64>) -> Option<u64> {
+    all.into_iter().chain(own).reduce(|a, b| a + b)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
@@ -187,19 +176,13 @@ fn add_cpu(all: &mut CpuUse, own: &CpuUse) {
     all.system_ns += own.system_ns;
     all.polling_ns = sum_known(all.polling_ns, own.polling_ns);
     // The busiest: a mean would hide the one measurement beside which something else ran.
+    let highest = |all: Option<f64>, own| all.into_iter().chain(own).reduce(f64::max);
     all.machine_busy = highest(all.machine_busy, own.machine_busy);
     all.machine_softirq = highest(all.machine_softirq, own.machine_softirq);
     all.machine_softnet_dropped =
         sum_known(all.machine_softnet_dropped, own.machine_softnet_dropped);
     all.machine_softnet_squeezed =
         sum_known(all.machine_softnet_squeezed, own.machine_softnet_squeezed);
-}
-
-fn highest(all: Option<f64>, own: Option<f64>) -> Option<f64> {
-    match (all, own) {
-        (Some(all), Some(own)) => Some(all.max(own)),
-        (all, own) => all.or(own),
-    }
 }
 
 /// Shares of CPU time, once the sums are known.
@@ -216,15 +199,8 @@ fn finish_cpu(pooled: &mut StepResult) {
     }
 }
 
-fn add_instruments(all: &mut Instruments, own: &Instruments) {
-    worst(&mut all.client, &own.client);
-    if let Some(server) = &own.server {
-        worst(all.server.get_or_insert_default(), server);
-    }
-}
-
 /// Keeps of each figure the worse one; counts are added.
-fn worst(all: &mut Instrument, own: &Instrument) {
+fn add_instrument(all: &mut Instrument, own: &Instrument) {
     if all.backend.is_empty() {
         *all = own.clone();
         return;
@@ -265,23 +241,22 @@ pub fn keep_worse(all: &mut Instrument, own: &Instrument) {
 }
 
 fn latencies(all: &[&Latencies]) -> Latencies {
-    let merge = |of: fn(&Latencies) -> Option<&Summary>| {
-        summary(&all.iter().copied().filter_map(of).collect::<Vec<_>>())
+    let merge = |metric| {
+        summary(&all.iter().filter_map(|latency| summary_of(latency, metric)).collect::<Vec<_>>())
     };
     let mut codes: BTreeMap<&String, Vec<&Summary>> = BTreeMap::new();
     for (code, summary) in all.iter().flat_map(|latency| &latency.by_status) {
         codes.entry(code).or_default().push(summary);
     }
-    let of_code =
-        |(code, summaries): (&String, Vec<&Summary>)| Some((code.clone(), summary(&summaries)?));
+    let codes = codes.into_iter();
     Latencies {
-        response: merge(|l| l.response.as_ref()),
-        service: merge(|l| Some(&l.service)).unwrap_or_default(),
-        lateness: merge(|l| l.lateness.as_ref()),
-        connect: merge(|l| l.connect.as_ref()),
-        server_residence: merge(|l| l.server_residence.as_ref()),
-        path: merge(|l| l.path.as_ref()),
-        by_status: codes.into_iter().filter_map(of_code).collect(),
+        response: merge(Metric::Response),
+        service: merge(Metric::Service).unwrap_or_default(),
+        lateness: merge(Metric::Lateness),
+        connect: merge(Metric::Connect),
+        server_residence: merge(Metric::Residence),
+        path: merge(Metric::Path),
+        by_status: codes.filter_map(|(code, own)| Some((code.clone(), summary(&own)?))).collect(),
     }
 }
 
@@ -289,20 +264,17 @@ fn latencies(all: &[&Latencies]) -> Latencies {
 /// samples together are worth. What rested on censored samples in any of them does in all.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn summary(all: &[&Summary]) -> Option<Summary> {
-    let parts: Vec<(&Summary, Distribution)> = all
-        .iter()
-        .filter(|s| s.count > 0)
-        .filter_map(|s| Some((*s, Distribution::decode(&s.hdr).ok()?)))
+    let measured = all.iter().filter(|summary| summary.count > 0);
+    let parts: Vec<(&Summary, Distribution)> = measured
+        .filter_map(|summary| Some((*summary, Distribution::decode(&summary.hdr).ok()?)))
         .collect();
-    let mut merged = Distribution::uncensored();
-    for (_, part) in &parts {
-        merged.merge(part);
-    }
     if parts.is_empty() {
         return all.first().map(|s| (*s).clone());
     }
+    let mut merged = Distribution::uncensored();
+    parts.iter().for_each(|(_, part)| merged.merge(part));
     let effect = |share: f64| {
-        let Some(rank) = crate::histogram::rank(merged.count(), share * 100.0) else {
+        let Some(rank) = rank(merged.count(), share * 100.0) else {
             return 1.0;
         };
         let at = merged.at_rank(rank);
@@ -310,13 +282,9 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
             parts.iter().map(|(_, part)| (part.count(), part.count_up_to(at))).collect();
         design_effect(&blocks)
     };
-    let extra: Vec<f64> = all
-        .iter()
-        .flat_map(|s| s.extra_ns.keys())
-        .filter_map(|name| name.strip_prefix('p')?.replace('_', ".").parse().ok())
-        .collect();
-    let mut percentiles = PERCENTILES.to_vec();
-    percentiles.extend(extra);
+    let extra = all.iter().flat_map(|summary| summary.extra_ns.keys());
+    let mut percentiles: Vec<f64> =
+        extra.filter_map(|name| name.strip_prefix('p')?.replace('_', ".").parse().ok()).collect();
     percentiles.sort_by(f64::total_cmp);
     percentiles.dedup();
     let mut pooled = summarise(&merged, &percentiles, &effect);
@@ -327,10 +295,9 @@ fn summary(all: &[&Summary]) -> Option<Summary> {
     let sum: f64 = own().filter_map(|s| Some(s.mean_ns? * s.count as f64)).sum();
     pooled.mean_ns = Some(sum / pooled.count.max(1) as f64);
     pooled.censored = own().map(|s| s.censored).sum();
-    let mut bounds: Vec<String> = own().flat_map(|s| s.lower_bounds.clone()).collect();
-    bounds.sort_unstable();
-    bounds.dedup();
-    pooled.lower_bounds = bounds;
+    pooled.lower_bounds = own().flat_map(|s| s.lower_bounds.clone()).collect();
+    pooled.lower_bounds.sort_unstable();
+    pooled.lower_bounds.dedup();
     // The worst is kept, as of all that tells how far a figure can be trusted.
     for (name, &error) in own().flat_map(|s| &s.errors_ns) {
         if pooled.intervals_ns.contains_key(name) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::quantile::{design_effect, ranks};
-use crate::histogram::{Added, Distribution, Kind, Recording, SeriesEntry};
+use crate::histogram::{Added, Distribution, Metric, Recording, SeriesEntry};
 use crate::result::{Interval, Latencies, Summary, quantile_name};
 use tare_units::Nanos;
 
@@ -14,20 +14,32 @@ pub const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 /// among [`PERCENTILES`] are told besides.
 #[must_use]
 pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
-    let summary = |kind| {
-        let distribution = recording.distribution(kind)?;
-        let effect = |share| design_effect(&recording.block_counts(kind, share));
+    let summary = |metric| {
+        let distribution = recording.distribution(metric)?;
+        let effect = |share| design_effect(&recording.block_counts(metric, share));
         Some(summarise(distribution, percentiles, &effect))
     };
-    let if_any = |kind| summary(kind).filter(|s| s.count > 0);
+    let if_any = |metric| summary(metric).filter(|s| s.count > 0);
     Latencies {
-        response: summary(Kind::Response),
-        service: summary(Kind::Service).unwrap_or_default(),
-        lateness: summary(Kind::Lateness),
-        connect: if_any(Kind::Connect),
-        server_residence: if_any(Kind::Residence),
-        path: if_any(Kind::Path),
+        response: summary(Metric::Response),
+        service: summary(Metric::Service).unwrap_or_default(),
+        lateness: summary(Metric::Lateness),
+        connect: if_any(Metric::Connect),
+        server_residence: if_any(Metric::Residence),
+        path: if_any(Metric::Path),
         by_status: BTreeMap::new(),
+    }
+}
+
+/// The summary of one latency, where it was measured.
+pub(crate) const fn summary_of(latency: &Latencies, metric: Metric) -> Option<&Summary> {
+    match metric {
+        Metric::Service => Some(&latency.service),
+        Metric::Response => latency.response.as_ref(),
+        Metric::Lateness => latency.lateness.as_ref(),
+        Metric::Connect => latency.connect.as_ref(),
+        Metric::Residence => latency.server_residence.as_ref(),
+        Metric::Path => latency.path.as_ref(),
     }
 }
 
@@ -39,10 +51,11 @@ pub fn tell_errors(
     percentiles: &[f64],
     added: &Added,
 ) {
-    for (kind, summary) in
-        [(Kind::Response, latency.response.as_mut()), (Kind::Service, Some(&mut latency.service))]
-    {
-        let (Some(summary), Some(distribution)) = (summary, recording.distribution(kind)) else {
+    for (metric, summary) in [
+        (Metric::Response, latency.response.as_mut()),
+        (Metric::Service, Some(&mut latency.service)),
+    ] {
+        let (Some(summary), Some(distribution)) = (summary, recording.distribution(metric)) else {
             continue;
         };
         for &percent in PERCENTILES.iter().chain(percentiles) {
@@ -56,7 +69,7 @@ pub fn tell_errors(
 /// How finely the median of the service times is told.
 #[must_use]
 pub fn resolution(recording: &Recording) -> Nanos {
-    let service = recording.distribution(Kind::Service);
+    let service = recording.distribution(Metric::Service);
     service.map_or(Nanos::ZERO, |service| {
         let median = service.quantile(50.0).map_or(0, |q| q.value_ns);
         service.resolution(Nanos(median))
@@ -214,7 +227,7 @@ mod tests {
             }
         }
         let effect = |recording: &Recording| {
-            let edges = recording.block_counts(Kind::Service, 0.5);
+            let edges = recording.block_counts(Metric::Service, 0.5);
             assert_eq!(edges.len(), 32);
             design_effect(&edges)
         };

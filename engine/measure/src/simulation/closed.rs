@@ -7,9 +7,9 @@ use tare_driver::{Driver, Wait};
 fn every_round_trip_is_twice_the_latency() {
     for setup in Setup::both(|_| {}) {
         let results = setup.run();
-        assert_eq!(results.spread(Kind::Service), [ROUND_TRIP.0; 3]);
-        assert_eq!(results.spread(Kind::Path), [ROUND_TRIP.0; 3]);
-        assert_eq!(results.spread(Kind::Residence), [0; 3]);
+        assert_eq!(results.spread(Metric::Service), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Path), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Residence), [0; 3]);
         // 100 ms hold 500 round trips; the last was sent before the end.
         assert_eq!(results.measured.operations.completed, 500);
         assert_eq!(results.measured.operations.sent, 500);
@@ -34,17 +34,17 @@ fn the_servers_delay_is_measured_to_the_nanosecond_and_told_apart() {
         setup.step = Nanos(1_000);
     }) {
         let results = setup.run();
-        assert_eq!(results.spread(Kind::Residence), [DELAY.0; 3]);
-        assert_eq!(results.spread(Kind::Path), [ROUND_TRIP.0; 3]);
-        assert_eq!(results.spread(Kind::Service), [ROUND_TRIP.0 + DELAY.0; 3]);
+        assert_eq!(results.spread(Metric::Residence), [DELAY.0; 3]);
+        assert_eq!(results.spread(Metric::Path), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Service), [ROUND_TRIP.0 + DELAY.0; 3]);
     }
 }
 
 #[test]
 fn messages_too_short_for_the_residence_get_it_in_the_figures() {
     let results = Setup { size_bytes: 1, count: Some(50), ..Setup::default() }.run();
-    assert_eq!(results.spread(Kind::Service), [ROUND_TRIP.0; 3]);
-    assert_eq!(results.distribution(Kind::Path).count(), 0);
+    assert_eq!(results.spread(Metric::Service), [ROUND_TRIP.0; 3]);
+    assert_eq!(results.distribution(Metric::Path).count(), 0);
     let figures = &results.outcome.figures[0];
     assert_eq!(figures.residence_count, 50);
     let told = Distribution::decode(figures.residence_hdr.as_deref().unwrap()).unwrap();
@@ -78,7 +78,7 @@ fn the_warm_up_stands_in_its_own_block_alone() {
         let results = setup.run();
         assert_eq!(results.warmup.operations.completed, 2 * 50);
         assert_eq!(results.measured.operations.completed, 2 * 500);
-        let measured = results.distribution(Kind::Service).count();
+        let measured = results.distribution(Metric::Service).count();
         assert_eq!(measured, 2 * 500);
         assert_eq!(results.outcome.warmup, Nanos::from_millis(10));
         let served: u64 = results.outcome.figures.iter().map(|f| f.operations).sum();

@@ -50,7 +50,7 @@ fn lost_datagrams_are_timeouts_and_never_hang() {
         assert_eq!(results.errors("receive", "timeout"), operations.timed_out);
         assert!(!results.outcome.cut_short, "{:?}", results.outcome.failure);
         assert!(results.took < Nanos::from_millis(10_200));
-        let service = results.distribution(Kind::Service);
+        let service = results.distribution(Metric::Service);
         assert_eq!(service.min_ns(), Some(ROUND_TRIP.0));
         assert!(service.quantile(95.0).is_some_and(|q| q.lower_bound));
         assert!(service.quantile(50.0).is_some_and(|q| !q.lower_bound));
@@ -76,7 +76,7 @@ fn late_replies_are_counted_and_not_taken_for_others() {
     assert_eq!(results.measured.operations.timed_out, STALLS);
     assert_eq!(results.errors("receive", "late-reply"), STALLS);
     assert_eq!(
-        results.distribution(Kind::Service).min_ns(),
+        results.distribution(Metric::Service).min_ns(),
         Some(ROUND_TRIP.0),
         "a late reply was taken for the answer to a later request"
     );
@@ -144,7 +144,7 @@ fn an_interrupt_of_a_stalled_run_does_not_wait_for_the_timeout() {
         world.frozen = None;
         let results = world.finish();
         assert_eq!(results.measured.operations.in_flight_at_end, 1);
-        assert_eq!(results.distribution(Kind::Service).censored(), 1);
+        assert_eq!(results.distribution(Metric::Service).censored(), 1);
         assert!(results.took < Nanos::from_secs(1), "{}", results.took);
     }
 }
@@ -230,10 +230,10 @@ fn a_connection_for_each_operation() {
         assert_eq!(operations.completed, operations.sent);
         assert_eq!(results.measured.errors.total(), 0);
         // A connect and a request; hello and close lie outside.
-        assert_eq!(results.spread(Kind::Service), [2 * ROUND_TRIP.0; 3]);
-        assert_eq!(results.spread(Kind::Connect), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Service), [2 * ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Connect), [ROUND_TRIP.0; 3]);
         assert_eq!(
-            results.distribution(Kind::Connect).count(),
+            results.distribution(Metric::Connect).count(),
             operations.completed,
             "the warm-up's connections are not measured"
         );

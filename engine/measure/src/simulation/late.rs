@@ -34,7 +34,7 @@ fn a_reply_that_was_found_late_is_charged_to_the_quantiles_that_it_can_have_move
     let counters = client.counters_mut().gap_p99();
     let added = Added::new(Nanos::ZERO, &gaps, None);
     let results = world.finish();
-    let told = results.distribution(Kind::Service);
+    let told = results.distribution(Metric::Service);
     assert!(counters >= AWAY, "one figure for all: {counters}");
     for percent in [50.0, 90.0, 95.0, 99.0] {
         let value = told.quantile(percent).unwrap().value_ns;

@@ -37,7 +37,7 @@ use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, RefuseCode, Test};
 use tare_proto::hello::{Transport, WaitMode};
-use tare_stats::histogram::{Distribution, Extent, Kind, Recording, RecordingSpec};
+use tare_stats::histogram::{Distribution, Extent, Metric, Recording, RecordingSpec};
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::control::{Interrupt, Phase};
 use tare_units::text::Id;
@@ -450,13 +450,13 @@ impl World {
 }
 
 impl Results {
-    fn distribution(&self, kind: Kind) -> &Distribution {
-        self.recording.distribution(kind).expect("this loop has it")
+    fn distribution(&self, metric: Metric) -> &Distribution {
+        self.recording.distribution(metric).expect("this loop has it")
     }
 
-    /// Least, median and most of a kind: the same where every sample is.
-    fn spread(&self, kind: Kind) -> [u64; 3] {
-        let lengths = self.distribution(kind);
+    /// Least, median and most of a metric: the same where every sample is.
+    fn spread(&self, metric: Metric) -> [u64; 3] {
+        let lengths = self.distribution(metric);
         [
             lengths.min_ns().expect("samples"),
             lengths.quantile(50.0).expect("enough samples").value_ns,
@@ -467,7 +467,7 @@ impl Results {
     /// Recording, tally and gauge tell the same story.
     fn check_counts(&self) {
         let operations = self.measured.operations;
-        let headline = self.distribution(self.recording.headline_kind());
+        let headline = self.distribution(self.recording.headline_metric());
         let censored =
             operations.timed_out + operations.in_flight_at_end + operations.unsent_at_end;
         assert_eq!(headline.censored(), censored, "{operations:?}");
@@ -492,7 +492,7 @@ impl Results {
             self.measured,
             self.outcome,
             self.took,
-            self.distribution(Kind::Service).encode()
+            self.distribution(Metric::Service).encode()
         )
     }
 }

@@ -32,9 +32,9 @@ fn five_minutes_pass_in_a_moment_and_every_send_is_on_time() {
         let results = setup.run();
         let operations = results.measured.operations;
         assert_eq!((operations.due, operations.completed), (6_000, 6_000));
-        assert_eq!(results.spread(Kind::Lateness), [0; 3]);
-        assert_eq!(results.spread(Kind::Service), [ROUND_TRIP.0; 3]);
-        assert_eq!(results.spread(Kind::Response), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Lateness), [0; 3]);
+        assert_eq!(results.spread(Metric::Service), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Response), [ROUND_TRIP.0; 3]);
         assert_eq!(results.outcome.measured, Nanos::from_secs(300));
         assert_eq!(results.outcome.backlog_max, 0);
     }
@@ -54,7 +54,7 @@ fn intended_times_are_the_schedules_and_none_is_lost() {
             let measured = (all.len() - warm.len()) as u64;
             assert_eq!(results.measured.operations.due, measured);
             assert_eq!(results.measured.operations.completed, measured);
-            assert_eq!(results.spread(Kind::Lateness), [0; 3]);
+            assert_eq!(results.spread(Metric::Lateness), [0; 3]);
         }
     }
 }
@@ -92,15 +92,15 @@ fn a_stall_of_the_far_end_shows_in_full_in_the_response_times() {
         assert_eq!(operations.completed, expected.len() as u64);
         let service = expected.iter().map(|(service, _)| service).sum();
         let lateness = expected.iter().map(|(_, lateness)| lateness).sum();
-        assert_sum(results.distribution(Kind::Service), service);
-        assert_sum(results.distribution(Kind::Lateness), lateness);
-        assert_sum(results.distribution(Kind::Response), service + lateness);
+        assert_sum(results.distribution(Metric::Service), service);
+        assert_sum(results.distribution(Metric::Lateness), lateness);
+        assert_sum(results.distribution(Metric::Response), service + lateness);
         let worst = expected.iter().map(|(s, l)| s + l).max();
-        assert_eq!(results.distribution(Kind::Response).max_ns(), worst);
+        assert_eq!(results.distribution(Metric::Response).max_ns(), worst);
         // All but one were answered at once: the service times alone hide the stall.
         assert_eq!(
             results
-                .distribution(Kind::Service)
+                .distribution(Metric::Service)
                 .quantile(90.0)
                 .map(|q| q.value_ns <= ROUND_TRIP.0 * 1001 / 1000),
             Some(true)
@@ -121,7 +121,7 @@ fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
         assert_eq!(operations.due, 1_000, "{operations:?}");
         assert_eq!(operations.completed, 201, "{operations:?}");
         assert_eq!(operations.unsent_at_end, 799, "{operations:?}");
-        let response = results.distribution(Kind::Response);
+        let response = results.distribution(Metric::Response);
         assert!(response.quantile(50.0).is_some_and(|q| q.lower_bound));
     }
 }
@@ -199,7 +199,7 @@ fn a_partition_leaves_lower_bounds_and_no_operation_vanishes() {
             Transport::Udp => Nanos::from_secs(1),
         };
         assert_eq!(operations.due, due(1_000.0, end).len() as u64);
-        let response = results.distribution(Kind::Response);
+        let response = results.distribution(Metric::Response);
         assert!(response.max_ns() >= Some(timeout.0));
         // To the end, then the drain, the last word and the step by which each is noticed.
         let bound = end + timeout + timeout + Nanos::from_millis(20);
@@ -239,6 +239,6 @@ fn spinning_sends_no_later_than_the_turn_after() {
         }
         .run();
         assert_eq!(results.measured.operations.completed, 50);
-        assert!(results.distribution(Kind::Lateness).max_ns() <= Some(5_000));
+        assert!(results.distribution(Metric::Lateness).max_ns() <= Some(5_000));
     }
 }

@@ -640,7 +640,7 @@ mod tests {
 
     use super::*;
     use crate::schedule::{Arrivals, Load, Share};
-    use tare_stats::histogram::{Distribution, Extent, Kind, Recording, RecordingSpec};
+    use tare_stats::histogram::{Distribution, Extent, Metric, Recording, RecordingSpec};
 
     const MS: u64 = 1_000_000;
 
@@ -914,13 +914,13 @@ mod tests {
             }
             prop_assert_eq!(spread, 0);
             prop_assert!(calls <= count);
-            for kind in [Kind::Response, Kind::Lateness] {
-                let [a, b] = [&together, &single].map(|of| of.distribution(kind).unwrap());
+            for metric in [Metric::Response, Metric::Lateness] {
+                let [a, b] = [&together, &single].map(|of| of.distribution(metric).unwrap());
                 prop_assert_eq!(a.encode(), b.encode());
                 let figures = |d: &Distribution| (d.count(), d.censored(), d.max_ns(), d.mean_ns());
                 prop_assert_eq!(figures(a), figures(b));
                 prop_assert_eq!(a.quantile(5.0), b.quantile(5.0));
-                prop_assert_eq!(together.block_counts(kind, 0.5), single.block_counts(kind, 0.5));
+                prop_assert_eq!(together.block_counts(metric, 0.5), single.block_counts(metric, 0.5));
             }
             let length = end.since(warmup_end);
             let series = |of: &Recording| -> Vec<_> {

@@ -1,12 +1,10 @@
 //! The client's end of the UDP handshake, and how everything over UDP is repeated until it is answered.
 
 use super::{Control, Cookie, HELLO_DATAGRAM_BODY_MAX, TRAILER_LEN, padded};
-use crate::auth;
-use crate::auth::Secret;
-use crate::frame;
-use crate::frame::{FrameError, HEADER_LEN, Kind};
+use crate::auth::{self, Secret};
+use crate::frame::{self, FrameError, HEADER_LEN, Kind};
 use crate::handshake::{ClientEvent, HandshakeError, client};
-use crate::hello::{Accept, Hello, Refuse};
+use crate::hello::{Accept, Hello};
 use tare_units::limits::CONTROL_DATAGRAM;
 use tare_units::{Instant, Nanos};
 
@@ -139,32 +137,28 @@ impl UdpClientHandshake {
         }
         let control = match Control::decode(datagram) {
             Ok(control) => control,
-            Err(FrameError::Version { theirs }) => {
-                return self.fail(HandshakeError::Version { theirs });
+            Err(FrameError::Version(theirs)) => {
+                return self.fail(HandshakeError::Version(theirs));
             }
             // A late reply of an earlier session on the same port says nothing about this one.
             Err(_) if super::DataHeader::decode(datagram).is_some() => return,
-            Err(_) => {
-                self.foreign.get_or_insert_with(|| datagram.to_vec());
-                return;
-            }
+            Err(_) => return self.note_foreign(datagram),
         };
         let outcome = match control.kind {
             Kind::Cookie => self.handle_cookie(&control, now),
             Kind::Accept => self.handle_accept(&control),
-            Kind::Refuse => frame::read_body::<Refuse>(control.kind, control.body)
-                .map_err(Into::into)
-                .and_then(|refuse| Err(HandshakeError::Refused(refuse.cleaned()))),
+            Kind::Refuse => Err(HandshakeError::refused(control.body)),
             // An echo service sends our own hello back; a chunk belongs to an earlier session.
-            Kind::Hello => {
-                self.foreign.get_or_insert_with(|| datagram.to_vec());
-                Ok(())
-            }
+            Kind::Hello => return self.note_foreign(datagram),
             _ => Ok(()),
         };
         if let Err(error) = outcome {
             self.fail(error);
         }
+    }
+
+    fn note_foreign(&mut self, datagram: &[u8]) {
+        self.foreign.get_or_insert_with(|| datagram.to_vec());
     }
 
     fn handle_cookie(&mut self, control: &Control<'_>, now: Instant) -> Result<(), HandshakeError> {

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::client::{Backoff, Due};
 use super::{Chunk, Control, Document, Fetch};
-use crate::frame;
-use crate::frame::{FrameError, HEADER_LEN, Kind};
+use crate::frame::{self, FrameError, HEADER_LEN, Kind};
 use crate::handshake::HandshakeError;
 use crate::hello::Refuse;
 use tare_units::limits::{CONTROL_DATAGRAM, DOCUMENT_MAX};
@@ -104,7 +103,7 @@ impl DocumentFetch {
                     .map(|refuse| Err(HandshakeError::Refused(refuse.cleaned())))
                     .unwrap_or(Ok(()))
             }
-            Err(FrameError::Version { theirs }) => Err(HandshakeError::Version { theirs }),
+            Err(FrameError::Version(theirs)) => Err(HandshakeError::Version(theirs)),
             _ => Ok(()),
         };
         if let Err(error) = outcome {

@@ -18,7 +18,8 @@
 //!
 //! * A *hello* ends with 72 bytes at the datagram's end: the client's nonce (8 bytes, random, one per session), the
 //!   cookie (32 bytes, zeros in the first hello), the proof of the secret (32 bytes, zeros where none is asked
-//!   for; see [`super::auth`], the nonce being [`super::auth::nonce_of_cookie`] and the hello body being the JSON).
+//!   for; see [`super::auth`], the nonce being the SHA-256 of `tare/1 nonce` and the cookie, and the hello body being the
+//!   JSON).
 //! * A *chunk*'s data follow its JSON: the header's length covers the JSON alone.
 //!
 //! Flags: bit 0, of a request: measured, not warm-up (a reply repeats it); bit 1, of a reply: the server has ended
@@ -44,8 +45,6 @@ pub use server::{COOKIE_SLOT, FrontAction, SessionKey, SessionRequest, UdpServer
 pub const DATA_HEADER_LEN: usize = DATAGRAM_HEADER as usize;
 /// Replies of at least this size carry the residence time, bytes.
 pub const RESIDENCE_END: usize = DATA_HEADER_LEN + 8;
-/// Sequence numbers are below this: they have 48 bits.
-pub const SEQUENCE_END: u64 = 1 << 48;
 /// What a hello adds at the datagram's end, bytes.
 const TRAILER_LEN: usize = 8 + 32 + 32;
 /// The longest JSON of a hello over UDP, bytes.
@@ -68,7 +67,7 @@ pub struct DataHeader {
     pub reply: bool,
     /// [`MEASURED`], [`ENDED`], [`NO_SESSION`]; the other bits are sent as zero and ignored.
     pub flags: u8,
-    /// Counts the client's requests; below [`SEQUENCE_END`].
+    /// Counts the client's requests; below 2^48.
     pub sequence: u64,
     /// The session.
     pub session: Id,
@@ -79,19 +78,13 @@ impl DataHeader {
     #[inline]
     #[must_use]
     pub fn decode(datagram: &[u8]) -> Option<Self> {
-        let head = datagram.first_chunk::<DATA_HEADER_LEN>()?;
-        let reply = match head[0] {
+        let (kind, flags, sequence, session) = split_head(datagram)?;
+        let reply = match kind {
             KIND_REQUEST => false,
             KIND_REPLY => true,
             _ => return None,
         };
-        let [_, flags, s0, s1, s2, s3, s4, s5, session @ ..] = *head;
-        Some(Self {
-            reply,
-            flags,
-            sequence: u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]),
-            session: Id(u64::from_be_bytes(session)),
-        })
+        Some(Self { reply, flags, sequence, session })
     }
 
     /// Writes the header to the front of `datagram`. Of the sequence number, the lower 48 bits.
@@ -100,10 +93,8 @@ impl DataHeader {
     /// When `datagram` is shorter than a header: sizes over UDP start there.
     #[inline]
     pub fn encode_into(&self, datagram: &mut [u8]) {
-        datagram[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        datagram[0] = if self.reply { KIND_REPLY } else { KIND_REQUEST };
-        datagram[1] = self.flags;
-        datagram[8..DATA_HEADER_LEN].copy_from_slice(&self.session.0.to_be_bytes());
+        let kind = if self.reply { KIND_REPLY } else { KIND_REQUEST };
+        put_head(datagram, (kind, self.flags, self.sequence, self.session));
     }
 
     /// The bare header that tells the sender of this request why it is not answered: `flag` is [`ENDED`] or
@@ -120,20 +111,49 @@ impl DataHeader {
     }
 }
 
+/// What every test datagram begins with: kind, flags, sequence and session.
+pub(crate) type Head = (u8, u8, u64, Id);
+
+#[inline]
+pub(crate) fn split_head(datagram: &[u8]) -> Option<Head> {
+    let [kind, flags, s0, s1, s2, s3, s4, s5, session @ ..] =
+        *datagram.first_chunk::<DATA_HEADER_LEN>()?;
+    let sequence = u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]);
+    Some((kind, flags, sequence, Id(u64::from_be_bytes(session))))
+}
+
+#[inline]
+pub(crate) fn put_head(datagram: &mut [u8], (kind, flags, sequence, session): Head) {
+    datagram[..8].copy_from_slice(&sequence.to_be_bytes());
+    datagram[0] = kind;
+    datagram[1] = flags;
+    datagram[8..DATA_HEADER_LEN].copy_from_slice(&session.0.to_be_bytes());
+}
+
 /// Writes the residence into a reply, where it is long enough to hold one.
 #[inline]
 pub fn put_residence(reply: &mut [u8], residence: Nanos) {
-    if let Some(field) = reply.get_mut(DATA_HEADER_LEN..RESIDENCE_END) {
-        field.copy_from_slice(&residence.0.to_be_bytes());
-    }
+    put_field(reply, residence.0);
 }
 
 /// The residence that a reply carries; `None` where it is too short to hold one.
 #[inline]
 #[must_use]
 pub fn residence(reply: &[u8]) -> Option<Nanos> {
-    let field = reply.get(DATA_HEADER_LEN..)?.first_chunk()?;
-    Some(Nanos(u64::from_be_bytes(*field)))
+    field(reply).map(Nanos)
+}
+
+/// Writes the number behind the header, where there is room for it.
+#[inline]
+pub(crate) fn put_field(datagram: &mut [u8], number: u64) {
+    if let Some(field) = datagram.get_mut(DATA_HEADER_LEN..RESIDENCE_END) {
+        field.copy_from_slice(&number.to_be_bytes());
+    }
+}
+
+#[inline]
+pub(crate) fn field(datagram: &[u8]) -> Option<u64> {
+    datagram.get(DATA_HEADER_LEN..)?.first_chunk().map(|field| u64::from_be_bytes(*field))
 }
 
 /// The server's answer to a hello without a good cookie.
@@ -212,7 +232,7 @@ impl<'a> Control<'a> {
         let header = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
         let rest = &datagram[HEADER_LEN..];
         if header.body_len > rest.len() {
-            return Err(FrameError::TooLong { len: header.body_len, max: rest.len() });
+            return Err(FrameError::TooLong(header.body_len, rest.len()));
         }
         let (body, tail) = rest.split_at(header.body_len);
         Ok(Self { kind: header.kind, body, tail })

@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{Control, Cookie, DataHeader, Fetch, TRAILER_LEN};
-use crate::auth;
-use crate::auth::{CookieKey, Secret};
-use crate::frame;
-use crate::frame::{FrameError, Kind};
+use crate::auth::{self, CookieKey, Secret};
+use crate::frame::{self, FrameError, Kind};
 use crate::hello::{Hello, Refuse, RefuseCode, Transport};
 use crate::stream::{ANSWERED_EVERY, StreamHeader, StreamKind};
 use tare_units::limits::CONTROL_DATAGRAM;
@@ -87,7 +85,7 @@ impl UdpServerFront {
         }
         let control = match Control::decode(datagram) {
             Ok(control) => control,
-            Err(FrameError::Version { theirs }) => return refuse_version(theirs, datagram),
+            Err(FrameError::Version(theirs)) => return refuse_version(theirs, datagram),
             Err(_) => return FrontAction::Ignore,
         };
         if datagram.len() != CONTROL_DATAGRAM {
@@ -103,10 +101,7 @@ impl UdpServerFront {
 
     fn handle_hello(&self, control: &Control<'_>, from: SocketAddr, now: Instant) -> FrontAction {
         let Some((nonce, cookie, proof)) = trailer(control.tail) else {
-            return refuse(Refuse::new(
-                RefuseCode::Malformed,
-                "the hello has no room for its cookie",
-            ));
+            return refuse(RefuseCode::Malformed, "the hello has no room for its cookie");
         };
         let slot = now.0 / COOKIE_SLOT.0;
         if !auth::verify_cookie(&self.key, from, slot, &cookie) {
@@ -120,33 +115,27 @@ impl UdpServerFront {
         if let Some(secret) = &self.secret {
             let nonce = auth::nonce_of_cookie(&cookie);
             if proof == [0; 32] {
-                return refuse(Refuse::new(
-                    RefuseCode::SecretRequired,
-                    "this server serves only clients that know its secret",
-                ));
+                let message = "this server serves only clients that know its secret";
+                return refuse(RefuseCode::SecretRequired, message);
             }
             if !auth::verify(secret, &nonce, control.body, &proof) {
-                return refuse(Refuse::new(
-                    RefuseCode::SecretWrong,
-                    "the client has another secret than this server",
-                ));
+                let message = "the client has another secret than this server";
+                return refuse(RefuseCode::SecretWrong, message);
             }
         }
         let hello: Hello = match frame::read_body(control.kind, control.body) {
             Ok(hello) => hello,
             Err(error) => {
-                return refuse(Refuse::new(
-                    RefuseCode::Malformed,
-                    format!("the client broke tare's protocol: it sent {error}"),
-                ));
+                let message = format!("the client broke tare's protocol: it sent {error}");
+                return refuse(RefuseCode::Malformed, message);
             }
         };
         match hello.check(Transport::Udp) {
-            Ok(()) => FrontAction::Session(Box::new(SessionRequest {
-                key: SessionKey { from, nonce },
-                hello,
-            })),
-            Err(no) => refuse(no),
+            Ok(()) => {
+                let key = SessionKey { from, nonce };
+                FrontAction::Session(Box::new(SessionRequest { key, hello }))
+            }
+            Err(no) => FrontAction::Reply(no.encode()),
         }
     }
 
@@ -162,8 +151,8 @@ impl UdpServerFront {
     }
 }
 
-fn refuse(refuse: Refuse) -> FrontAction {
-    FrontAction::Reply(refuse.encode())
+fn refuse(code: RefuseCode, message: impl Into<String>) -> FrontAction {
+    FrontAction::Reply(Refuse::new(code, message).encode())
 }
 
 /// Another version may have another length of datagrams: what is frozen is the header, and that an answer is never

@@ -1,11 +1,9 @@
 //! The client's end.
 
 use super::HandshakeError;
-use crate::auth;
-use crate::auth::Secret;
-use crate::frame;
-use crate::frame::{Frame, FrameError, FrameReader, Kind};
-use crate::hello::{Accept, Challenge, Figures, HELLO_BODY_MAX, Hello, Proof, Refuse};
+use crate::auth::{self, Secret};
+use crate::frame::{self, Frame, FrameError, FrameReader, Kind};
+use crate::hello::{Accept, Challenge, Figures, HELLO_BODY_MAX, Hello, Proof};
 use tare_units::Nanos;
 use tare_units::limits::FRAME_BODY_MAX;
 use tare_units::text::{EXCERPT_MAX, Hex32};
@@ -145,11 +143,8 @@ impl ClientHandshake {
                 self.state = State::Accepted;
                 Ok(())
             }
-            (Kind::Refuse, _) => Err(HandshakeError::Refused(frame.read::<Refuse>()?.cleaned())),
-            (kind, _) => Err(HandshakeError::Malformed(format!(
-                "it sent {} instead of an answer",
-                kind.name()
-            ))),
+            (Kind::Refuse, _) => Err(HandshakeError::refused(&frame.body)),
+            (kind, _) => Err(HandshakeError::instead(kind, "an answer")),
         }
     }
 
@@ -228,11 +223,8 @@ impl FiguresReader {
         };
         match frame.kind {
             Kind::Figures => Ok(Some(frame.read()?)),
-            Kind::Refuse => Err(HandshakeError::Refused(frame.read::<Refuse>()?.cleaned())),
-            kind => Err(HandshakeError::Malformed(format!(
-                "it sent {} instead of its figures",
-                kind.name()
-            ))),
+            Kind::Refuse => Err(HandshakeError::refused(&frame.body)),
+            kind => Err(HandshakeError::instead(kind, "its figures")),
         }
     }
 

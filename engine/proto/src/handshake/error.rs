@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::VERSION;
-use crate::frame::FrameError;
+use crate::frame::{FrameError, Kind, read_body};
 use crate::hello::{Refuse, RefuseCode};
 use tare_units::Nanos;
 use tare_units::error::{Error, Fault};
@@ -14,16 +14,10 @@ use tare_units::text::{excerpt, first_line, protocol_name};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// What answers there is not tare.
-    NotTare {
-        /// The first bytes of its answer, at most [`tare_units::text::EXCERPT_MAX`].
-        answer: Vec<u8>,
-    },
+    /// What answers there is not tare: the first bytes of its answer, at most [`tare_units::text::EXCERPT_MAX`].
+    NotTare(Vec<u8>),
     /// A tare of another version of the protocol.
-    Version {
-        /// Its version.
-        theirs: u8,
-    },
+    Version(u8),
     /// The server wants a proof of a secret that we don't have.
     SecretMissing,
     /// The server said no.
@@ -48,14 +42,25 @@ pub enum HandshakeError {
 impl HandshakeError {
     /// What a stranger's answer amounts to.
     pub(crate) fn not_tare(answer: &[u8]) -> Self {
-        Self::NotTare { answer: first_line(answer).to_vec() }
+        Self::NotTare(first_line(answer).to_vec())
+    }
+
+    /// What a refusal amounts to, as a frame holds it.
+    pub(crate) fn refused(body: &[u8]) -> Self {
+        read_body::<Refuse>(Kind::Refuse, body)
+            .map_or_else(Self::from, |refuse| Self::Refused(refuse.cleaned()))
+    }
+
+    /// What a frame amounts to that came instead of another.
+    pub(crate) fn instead(kind: Kind, of: &str) -> Self {
+        Self::Malformed(format!("it sent {} instead of {of}", kind.name()))
     }
 
     /// A one-word cause for error counts (`closed`, `timeout`, `protocol`, `refused`, …).
     #[must_use]
     pub const fn cause(&self) -> &'static str {
         match self {
-            Self::NotTare { .. } | Self::Version { .. } | Self::Malformed(_) => "protocol",
+            Self::NotTare(_) | Self::Version(_) | Self::Malformed(_) => "protocol",
             Self::SecretMissing | Self::Refused(_) => "refused",
             Self::ClosedUnanswered | Self::Closed => "closed",
             Self::TimedOut { .. } => "timeout",
@@ -70,7 +75,7 @@ impl HandshakeError {
             "start `tare serve` there, or give the port that it listens on (by default {DEFAULT_PORT})"
         );
         match self {
-            Self::NotTare { answer } => Error::peer(match protocol_name(&answer) {
+            Self::NotTare(answer) => Error::peer(match protocol_name(&answer) {
                 Some(name) => format!("{address} speaks {name}, not tare's protocol"),
                 None => format!(
                     "{address} does not speak tare's protocol: it answered {}",
@@ -78,7 +83,7 @@ impl HandshakeError {
                 ),
             })
             .remedy(start),
-            Self::Version { theirs } => Error::peer(format!(
+            Self::Version(theirs) => Error::peer(format!(
                 "{address} speaks version {theirs} of tare's protocol, this tare ({}) version {VERSION}",
                 env!("CARGO_PKG_VERSION")
             ))
@@ -145,7 +150,7 @@ fn refused(refuse: &Refuse, address: &str) -> Error {
 impl From<FrameError> for HandshakeError {
     fn from(error: FrameError) -> Self {
         match error {
-            FrameError::Version { theirs } => Self::Version { theirs },
+            FrameError::Version(theirs) => Self::Version(theirs),
             other => Self::Malformed(format!("it sent {other}")),
         }
     }

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use crate::auth;
-use crate::auth::Secret;
-use crate::frame;
-use crate::frame::{Frame, FrameError, FrameReader, Kind, MAGIC};
+use crate::auth::{self, Secret};
+use crate::frame::{self, Frame, FrameError, FrameReader, Kind, MAGIC};
 use crate::hello::{
     Accept, Challenge, HELLO_BODY_MAX, Hello, Proof, Refuse, RefuseCode, Transport,
 };
@@ -56,16 +54,10 @@ fn classify_http(bytes: &[u8]) -> First {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerFailure {
-    /// Neither tare's protocol nor HTTP.
-    NotTare {
-        /// What came, the first line of it.
-        first_bytes: Vec<u8>,
-    },
+    /// Neither tare's protocol nor HTTP: the first line of what came.
+    NotTare(Vec<u8>),
     /// A client of another version.
-    Version {
-        /// Its version.
-        theirs: u8,
-    },
+    Version(u8),
     /// A client that broke the protocol.
     Malformed(String),
     /// A client that asked for what is not to be had, or did not know the secret.
@@ -83,8 +75,8 @@ impl ServerFailure {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::NotTare { .. } => "stranger",
-            Self::Version { .. } => "version",
+            Self::NotTare(_) => "stranger",
+            Self::Version(_) => "version",
             Self::Malformed(_) => "malformed",
             Self::Refused(_) => "refused",
             Self::ClosedSilently => "silent",
@@ -97,13 +89,13 @@ impl ServerFailure {
 impl fmt::Display for ServerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotTare { first_bytes } => match protocol_name(first_bytes) {
+            Self::NotTare(first_bytes) => match protocol_name(first_bytes) {
                 Some(name) => write!(f, "speaks {name}, not tare's protocol"),
                 None => {
                     write!(f, "does not speak tare's protocol: it sent {}", excerpt(first_bytes))
                 }
             },
-            Self::Version { theirs } => write!(
+            Self::Version(theirs) => write!(
                 f,
                 "speaks version {theirs} of tare's protocol, this tare ({}) version {}; use the same tare at both ends",
                 env!("CARGO_PKG_VERSION"),
@@ -207,7 +199,7 @@ impl ServerHandshake {
                 }
                 First::Foreign => {
                     let first_bytes = first_line(self.reader.buffered()).to_vec();
-                    return self.fail(ServerFailure::NotTare { first_bytes });
+                    return self.fail(ServerFailure::NotTare(first_bytes));
                 }
             },
             State::Http => return self.note_more_http(),
@@ -287,9 +279,9 @@ impl ServerHandshake {
 
     fn break_off(&mut self, error: FrameError) {
         match error {
-            FrameError::Version { theirs } => {
+            FrameError::Version(theirs) => {
                 self.transmit = Some(Refuse::version(theirs).encode());
-                self.fail(ServerFailure::Version { theirs });
+                self.fail(ServerFailure::Version(theirs));
             }
             other => self.break_off_with(format!("it sent {other}")),
         }

@@ -461,7 +461,7 @@ fn figures_arrive_in_pieces_or_not_at_all() {
 fn causes_are_stable_words() {
     assert_eq!(HandshakeError::SecretMissing.cause(), "refused");
     assert_eq!(HandshakeError::TimedOut { after: Nanos(1), answered: false }.cause(), "timeout");
-    assert_eq!(HandshakeError::Version { theirs: 9 }.cause(), "protocol");
+    assert_eq!(HandshakeError::Version(9).cause(), "protocol");
 }
 
 proptest! {
@@ -499,7 +499,7 @@ proptest! {
     ) {
         let verdict = |cuts: &[usize]| match server_on(&input, cuts) {
             // How much of a stranger's first line had arrived when it was known for one is no matter.
-            (Some(ServerEvent::Failed(ServerFailure::NotTare { .. })), refuse) => (None, refuse),
+            (Some(ServerEvent::Failed(ServerFailure::NotTare(_))), refuse) => (None, refuse),
             other => other,
         };
         prop_assert_eq!(verdict(&cuts), verdict(&[]));

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WaitMode;
 use crate::VERSION;
-use crate::frame;
-use crate::frame::{FrameError, Kind};
+use crate::frame::{self, FrameError, Kind};
 use crate::stream::StreamFigures;
 use tare_stats::result::{CpuUse, Environment, ErrorCount, Instrument};
 use tare_units::text::{Id, clean};
@@ -76,7 +75,8 @@ impl Accept {
 }
 
 /// Why a server refuses.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 #[non_exhaustive]
 pub enum RefuseCode {
     /// `version`: the hello is of another version of the protocol.
@@ -107,59 +107,43 @@ pub enum RefuseCode {
     Unknown(String),
 }
 
+/// The codes on the wire.
+const CODES: [(RefuseCode, &str); 12] = [
+    (RefuseCode::Version, "version"),
+    (RefuseCode::Malformed, "malformed"),
+    (RefuseCode::SecretRequired, "secret-required"),
+    (RefuseCode::SecretWrong, "secret-wrong"),
+    (RefuseCode::Busy, "busy"),
+    (RefuseCode::UnsupportedTest, "unsupported-test"),
+    (RefuseCode::BackendUnavailable, "backend-unavailable"),
+    (RefuseCode::Size, "size"),
+    (RefuseCode::Limit, "limit"),
+    (RefuseCode::UnknownSession, "unknown-session"),
+    (RefuseCode::ShuttingDown, "shutting-down"),
+    (RefuseCode::Internal, "internal"),
+];
+
 impl RefuseCode {
     /// The code on the wire.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Version => "version",
-            Self::Malformed => "malformed",
-            Self::SecretRequired => "secret-required",
-            Self::SecretWrong => "secret-wrong",
-            Self::Busy => "busy",
-            Self::UnsupportedTest => "unsupported-test",
-            Self::BackendUnavailable => "backend-unavailable",
-            Self::Size => "size",
-            Self::Limit => "limit",
-            Self::UnknownSession => "unknown-session",
-            Self::ShuttingDown => "shutting-down",
-            Self::Internal => "internal",
             Self::Unknown(name) => name,
+            known => CODES.iter().find(|(code, _)| code == known).map_or("", |(_, name)| name),
         }
     }
 }
 
 impl From<String> for RefuseCode {
     fn from(name: String) -> Self {
-        [
-            Self::Version,
-            Self::Malformed,
-            Self::SecretRequired,
-            Self::SecretWrong,
-            Self::Busy,
-            Self::UnsupportedTest,
-            Self::BackendUnavailable,
-            Self::Size,
-            Self::Limit,
-            Self::UnknownSession,
-            Self::ShuttingDown,
-            Self::Internal,
-        ]
-        .into_iter()
-        .find(|code| code.name() == name)
-        .unwrap_or(Self::Unknown(name))
+        let known = CODES.into_iter().find(|(_, known)| *known == name);
+        known.map_or(Self::Unknown(name), |(code, _)| code)
     }
 }
 
-impl Serialize for RefuseCode {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl<'de> Deserialize<'de> for RefuseCode {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
+impl From<RefuseCode> for String {
+    fn from(code: RefuseCode) -> Self {
+        code.name().to_owned()
     }
 }
 

@@ -209,58 +209,44 @@ impl Hello {
     /// # Errors
     /// The refusal to answer with.
     pub fn check(&self, transport: Transport) -> Result<(), Refuse> {
+        let malformed = |message: &str| Err(Refuse::new(RefuseCode::Malformed, message));
         if self.test == Test::Unknown || self.direction == Direction::Unknown {
-            return Err(Refuse::new(
-                RefuseCode::UnsupportedTest,
-                "this server does not know the test that was asked for",
-            )
-            .remedy("use the same tare at both ends"));
+            let message = "this server does not know the test that was asked for";
+            return Err(Refuse::new(RefuseCode::UnsupportedTest, message)
+                .remedy("use the same tare at both ends"));
         }
+        let (own, other) = (self.transport.name(), transport.name());
         if self.transport != transport {
-            return Err(Refuse::new(
-                RefuseCode::Malformed,
-                format!("a hello for {} came over {}", self.transport.name(), transport.name()),
-            ));
+            return malformed(&format!("a hello for {own} came over {other}"));
         }
         let (least, most) = match transport {
             Transport::Tcp => (1, MESSAGE_MAX),
             Transport::Udp => (DATAGRAM_HEADER, DATAGRAM_MAX),
         };
-        if !(u64::from(least)..=u64::from(most)).contains(&self.size_bytes) {
-            return Err(Refuse::new(
-                RefuseCode::Size,
-                format!(
-                    "messages of {} bytes cannot be sent over {}: {least} to {most} can",
-                    self.size_bytes,
-                    transport.name()
-                ),
-            )
-            .remedy(format!("give a --size from {least} to {most}")));
+        let size = self.size_bytes;
+        if !(u64::from(least)..=u64::from(most)).contains(&size) {
+            let message = format!(
+                "messages of {size} bytes cannot be sent over {other}: {least} to {most} can"
+            );
+            return Err(Refuse::new(RefuseCode::Size, message)
+                .remedy(format!("give a --size from {least} to {most}")));
         }
         if transport == Transport::Udp && self.connect_each {
-            return Err(Refuse::new(
-                RefuseCode::UnsupportedTest,
-                "UDP has no connection to open for each request",
-            )
-            .remedy("leave out --connect-each, or --udp"));
+            let message = "UDP has no connection to open for each request";
+            return Err(Refuse::new(RefuseCode::UnsupportedTest, message)
+                .remedy("leave out --connect-each, or --udp"));
         }
         if self.request_follows && !(self.connect_each && self.test == Test::PingPong) {
-            return Err(Refuse::new(
-                RefuseCode::Malformed,
+            return malformed(
                 "a request follows a hello at once only on a connection of one operation",
-            ));
+            );
         }
         if self.test == Test::Stream {
-            return match &self.stream {
-                Some(ask) => ask.check(),
-                None => Err(Refuse::new(
-                    RefuseCode::Malformed,
-                    "a hello for a stream without a word on how",
-                )),
-            };
+            let missing = || malformed("a hello for a stream without a word on how");
+            return self.stream.as_ref().map_or_else(missing, StreamAsk::check);
         }
         if self.direction != Direction::Both {
-            return Err(Refuse::new(RefuseCode::Malformed, "a ping-pong goes both ways"));
+            return malformed("a ping-pong goes both ways");
         }
         if self.server_delay_ns > SERVER_DELAY_MAX_NS {
             return Err(Refuse::new(RefuseCode::Limit, "a server holds a reply for at most 1 s")
@@ -280,6 +266,6 @@ pub struct Challenge {
 /// The proof that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
-    /// The MAC of [`super::auth::proof`].
+    /// The MAC; see [`super::auth`].
     pub proof: Hex32,
 }

@@ -82,36 +82,28 @@ impl StreamAsk {
     /// # Errors
     /// The refusal to answer with.
     pub fn check(&self) -> Result<(), Refuse> {
-        let total = self.warmup_ns.saturating_add(self.duration_ns);
-        if total > STREAM_DURATION_MAX.0 {
-            return Err(Refuse::new(
-                RefuseCode::Limit,
-                format!("a stream lasts at most {STREAM_DURATION_MAX}"),
-            )
-            .remedy("give a shorter --duration"));
+        if self.warmup_ns.saturating_add(self.duration_ns) > STREAM_DURATION_MAX.0 {
+            let message = format!("a stream lasts at most {STREAM_DURATION_MAX}");
+            return Err(Refuse::new(RefuseCode::Limit, message).remedy("give a shorter --duration"));
         }
         if self.duration_ns == 0 && self.bytes == 0 {
-            return Err(Refuse::new(
-                RefuseCode::Malformed,
-                "a stream ends neither by time nor by bytes",
-            ));
+            let message = "a stream ends neither by time nor by bytes";
+            return Err(Refuse::new(RefuseCode::Malformed, message));
         }
         if self.rate_bits_per_s > 0 && self.stream >= self.streams {
-            return Err(Refuse::new(RefuseCode::Malformed, "a stream that is none of the streams"));
+            let message = "a stream that is none of the streams";
+            return Err(Refuse::new(RefuseCode::Malformed, message));
         }
         let name = self.socket.congestion.as_deref().unwrap_or("x");
         if name.is_empty() || name.len() > CONGESTION_NAME_MAX || !name.is_ascii() {
-            return Err(Refuse::new(
-                RefuseCode::Limit,
-                format!(
-                    "no congestion control has a name like {:?}",
-                    tare_units::text::clean(name, 32)
-                ),
-            )
-            .remedy("sysctl net.ipv4.tcp_available_congestion_control names them"));
+            let shown = tare_units::text::clean(name, 32);
+            let message = format!("no congestion control has a name like {shown:?}");
+            return Err(Refuse::new(RefuseCode::Limit, message)
+                .remedy("sysctl net.ipv4.tcp_available_congestion_control names them"));
         }
         if self.socket.dscp.is_some_and(|dscp| dscp > 63) {
-            return Err(Refuse::new(RefuseCode::Limit, "a DSCP is a number from 0 to 63"));
+            let message = "a DSCP is a number from 0 to 63";
+            return Err(Refuse::new(RefuseCode::Limit, message));
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ pub use arrivals::Arrivals;
 pub use ask::{SocketOptions, StreamAsk};
 pub use figures::{Received, Sent, StreamFigures};
 pub use signal::{StreamHeader, StreamKind, sent_at};
-pub use window::{BLOCKS_MAX, Blocks, Series, Window};
+pub use window::{BLOCKS_MAX, Blocks, Window};
 
 use tare_units::Nanos;
 

@@ -1,13 +1,11 @@
 //! The header of a stream's datagrams.
 
-use crate::datagram::{DATA_HEADER_LEN, MEASURED};
+use crate::datagram::{MEASURED, field, put_field, put_head, split_head};
 use tare_units::Instant;
 use tare_units::text::Id;
 
 const KIND_PAYLOAD: u8 = 0xd3;
 const KIND_SIGNAL: u8 = 0xd4;
-/// Payload of at least this size carries the time of its sending, bytes.
-const TIME_END: usize = DATA_HEADER_LEN + 8;
 
 /// What a stream's datagram is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,19 +34,13 @@ impl StreamHeader {
     #[inline]
     #[must_use]
     pub fn decode(datagram: &[u8]) -> Option<Self> {
-        let head = datagram.first_chunk::<DATA_HEADER_LEN>()?;
-        let kind = match head[0] {
+        let (kind, flags, sequence, session) = split_head(datagram)?;
+        let kind = match kind {
             KIND_PAYLOAD => StreamKind::Payload,
             KIND_SIGNAL => StreamKind::Signal,
             _ => return None,
         };
-        let [_, flags, s0, s1, s2, s3, s4, s5, session @ ..] = *head;
-        Some(Self {
-            kind,
-            measured: flags & MEASURED != 0,
-            sequence: u64::from_be_bytes([0, 0, s0, s1, s2, s3, s4, s5]),
-            session: Id(u64::from_be_bytes(session)),
-        })
+        Some(Self { kind, measured: flags & MEASURED != 0, sequence, session })
     }
 
     /// Writes the header, and where there is room the time, to the front of `datagram`.
@@ -57,16 +49,15 @@ impl StreamHeader {
     /// When `datagram` is shorter than a header: sizes over UDP start there.
     #[inline]
     pub fn encode_into(&self, datagram: &mut [u8], now: Instant) {
-        datagram[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        datagram[0] = match self.kind {
+        let kind = match self.kind {
             StreamKind::Payload => KIND_PAYLOAD,
             StreamKind::Signal => KIND_SIGNAL,
         };
-        datagram[1] = if self.measured { MEASURED } else { 0 };
-        datagram[8..DATA_HEADER_LEN].copy_from_slice(&self.session.0.to_be_bytes());
-        if let Some(field) = datagram.get_mut(DATA_HEADER_LEN..TIME_END) {
-            field.copy_from_slice(&now.0.to_be_bytes());
-        }
+        put_head(
+            datagram,
+            (kind, if self.measured { MEASURED } else { 0 }, self.sequence, self.session),
+        );
+        put_field(datagram, now.0);
     }
 }
 
@@ -74,6 +65,5 @@ impl StreamHeader {
 #[inline]
 #[must_use]
 pub fn sent_at(datagram: &[u8]) -> Option<Instant> {
-    let field = datagram.get(DATA_HEADER_LEN..)?.first_chunk()?;
-    Some(Instant(u64::from_be_bytes(*field)))
+    field(datagram).map(Instant)
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::window::Series;
 use super::*;
 use tare_units::Instant;
 use tare_units::limits::INTERVALS_MAX;

@@ -95,7 +95,7 @@ impl Blocks {
 /// Bytes in entries of a length that was asked for. What lies beyond the last entry there is room for is added
 /// to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Series {
+pub(super) struct Series {
     interval: Nanos,
     bytes: Vec<u64>,
     room: usize,
@@ -103,8 +103,7 @@ pub struct Series {
 
 impl Series {
     /// Entries of `interval` over `duration`, which is zero where it is not known.
-    #[must_use]
-    pub fn new(interval: Nanos, duration: Nanos) -> Self {
+    pub(super) fn new(interval: Nanos, duration: Nanos) -> Self {
         let interval = Nanos(interval.0.max(1));
         let wanted = usize::try_from(duration.0.div_ceil(interval.0)).unwrap_or(INTERVALS_MAX);
         let room = match wanted {
@@ -116,14 +115,13 @@ impl Series {
 
     /// The entry that `at` after the beginning lies in.
     #[inline]
-    #[must_use]
-    pub fn index(&self, at: Nanos) -> usize {
+    pub(super) fn index(&self, at: Nanos) -> usize {
         ((at.0 / self.interval.0) as usize).min(self.room - 1)
     }
 
     /// Adds `bytes` that came `at` after the beginning.
     #[inline]
-    pub fn add(&mut self, at: Nanos, bytes: u64) {
+    pub(super) fn add(&mut self, at: Nanos, bytes: u64) {
         let index = self.index(at);
         while self.bytes.len() <= index {
             self.bytes.push(0);
@@ -132,8 +130,7 @@ impl Series {
     }
 
     /// Bytes of each entry.
-    #[must_use]
-    pub fn into_bytes(self) -> Vec<u64> {
+    pub(super) fn into_bytes(self) -> Vec<u64> {
         self.bytes
     }
 }

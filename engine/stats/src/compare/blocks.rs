@@ -4,7 +4,7 @@
 //! independent of each other and have the same median difference. That is what the random order of visits within a
 //! block and the pairing within it are for: what drifts from block to block falls out of the difference.
 
-use super::binomial;
+use crate::binomial;
 use crate::quantile::{Ranks, binomial_ranks};
 use crate::result::Estimate;
 
@@ -17,7 +17,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 
 /// The median of values over blocks, with its 95 % interval between two order statistics.
 ///
-/// The number of blocks below the true median is binomial with one half, so the ranks of [`binomial_ranks`] hold it with
+/// The number of blocks below the true median is binomial with one half, so the ranks of the binomial quantiles hold it with
 /// at least 95 %, whatever the distribution (Thompson 1936; David & Nagaraja, *Order Statistics*, 3rd ed., §7.1): 96.9 %
 /// with 6 blocks (the smallest and the largest value), 96.1 % with 12 (the third of each side), 95.7 % with 30 (the
 /// tenth). With fewer than six blocks not even the outermost two do, and there is no interval; nor is there one where an

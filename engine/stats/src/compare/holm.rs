@@ -6,8 +6,7 @@
 ///
 /// The smallest p is multiplied by the number of tests, the next by one less, and so on; none becomes smaller than one
 /// before it, nor larger than 1. A p that is no number counts as 1.
-#[must_use]
-pub fn adjusted(p: &[f64]) -> Vec<f64> {
+pub(crate) fn adjusted(p: &[f64]) -> Vec<f64> {
     let valid = |p: f64| if p.is_nan() { 1.0 } else { p };
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&a, &b| valid(p[a]).total_cmp(&valid(p[b])));

@@ -9,7 +9,7 @@
 //!   machine some block always is. Wilcoxon's signed ranks would see smaller differences, but take for granted that
 //!   block differences are symmetric, which they are not where two paths' tails differ; a t interval takes more than that for granted, and one
 //!   stalled block ruins it.
-//! * Verdicts over several cells are corrected by Holm's procedure ([`holm::adjusted`]) over the declared ones, less the
+//! * Verdicts over several cells are corrected by Holm's procedure (`holm`) over the declared ones, less the
 //!   latencies that were measured under overload: those say what the queue was and get [`Verdict::Overload`].
 //! * A difference must also be larger than what the path shows against itself: the resolution, the outermost value that the
 //!   interval of the A/A cell of the same step and measure allows. The sign test takes care of chance; this takes care of what
@@ -40,7 +40,7 @@
 //! anyway. For that, of 400 simulated experiments of the same path in all arms, with three declared cells and 12 blocks, none,
 //! none and one were called different (several modes, heavy tail, drift); without the resolution eight, nine and seven, all within
 //! the 5 % that Holm's procedure grants. Where the machine favours a place or an arm, which no simulation has, it
-//! is the resolution alone that keeps it from being called the path's. [`power::detectable`] takes it into account.
+//! is the resolution alone that keeps it from being called the path's. [`power`] takes it into account.
 //!
 //! # Coverage
 //!
@@ -50,17 +50,16 @@
 //!
 //! # For whole runs
 //!
-//! [`power::detectable`] says before a run what it can find, [`unpaired::shift`] compares two that are days apart.
+//! [`power`] says before a run what it can find, `unpaired` compares two that are days apart.
 
 use std::collections::HashMap;
 
 use crate::result::{AA, Cell, CellBlock, Estimate, Verdict};
 
-mod binomial;
 pub mod blocks;
-pub mod holm;
+pub(crate) mod holm;
 pub mod power;
-pub mod unpaired;
+pub(crate) mod unpaired;
 
 /// Judges the cells of a comparison, all of them at once: what it takes for a verdict depends on how many there are.
 ///

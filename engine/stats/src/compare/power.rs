@@ -1,15 +1,31 @@
 //! Before a comparison: how many blocks its cells need, and what difference so many blocks would find.
+//!
+//! The difference that is found with a chance of 80 % is the [`spread`] of three or more visits of one path (of a quantile,
+//! or of the bandwidth), times [`detectable_in_spreads`].
+//!
+//! # Why the spread of visits is that of block differences
+//!
+//! Let visits of one path have the standard deviation `s`. A block has two visits of each arm, pooled. A quantile of two
+//! equally large samples pooled is about the mean of theirs, as long as the two differ by little beside their width, and
+//! has the standard deviation `s/√2`; the difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What
+//! drifts slower than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter than
+//! the visits of blocks scatter more: both make the figure too large rather than too small. The other arms are taken to
+//! scatter as the pilots' does; the blocks will show whether they do, in their intervals.
+//!
+//! The spread is the median absolute deviation, for pilots are few and one of them may have been disturbed, brought to the
+//! scale of a standard deviation for so few values. From three visits it is an order of magnitude, not a measurement.
 
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::binomial::{self, real};
 use super::blocks::{estimate, median};
+use crate::binomial::{self, real};
+use statrs::statistics::Statistics as _;
 
-/// The chance of any false alarm over all declared cells.
-pub(super) const LEVEL: f64 = 1.0 / real(TESTS_PER_ERROR);
+/// The chance of any false alarm over all declared cells: a verdict takes a p, corrected, of no more than this.
+pub(crate) const LEVEL: f64 = 1.0 / real(TESTS_PER_ERROR);
 /// 5 %: one false alarm in so many comparisons.
 const TESTS_PER_ERROR: u64 = 20;
 /// Experiments drawn to learn what they would find, and in how many of them it must be found: four of five.
@@ -31,30 +47,6 @@ pub fn blocks_needed(cells: u64) -> u64 {
     1 + u64::from(halvings.next_power_of_two().trailing_zeros())
 }
 
-/// The difference that `blocks` blocks over `cells` declared cells find with a chance of 80 %, in the unit of the pilot
-/// values; those are a quantile (or the bandwidth) of three or more visits of one path. Absent where there are fewer of
-/// them, they show no spread, or so few blocks can find nothing.
-///
-/// # Why the spread of visits is that of block differences
-///
-/// Let visits of one path have the standard deviation `s`. A block has two visits of each arm, pooled. A quantile of two
-/// equally large samples pooled is about the mean of theirs, as long as the two differ by little beside their width, and
-/// has the standard deviation `s/√2`; the difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What
-/// drifts slower than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter than
-/// the visits of blocks scatter more: both make the figure too large rather than too small.
-///
-/// The other arms are taken to scatter as the pilots' does; the blocks will show whether they do, in their intervals.
-///
-/// The spread is the median absolute deviation, for pilots are few and one of them may have been disturbed, brought to the
-/// scale of a standard deviation for so few values. From three visits it is an order of magnitude, not a measurement.
-///
-/// Who asks for many cells asks [`detectable_in_spreads`] once, which takes milliseconds, and multiplies by each [`spread`].
-#[must_use]
-pub fn detectable(pilot_values: &[f64], blocks: u64, cells: u64) -> Option<f64> {
-    let found = spread(pilot_values)? * detectable_in_spreads(blocks, cells)?;
-    found.is_finite().then_some(found)
-}
-
 /// The standard deviation of the values, estimated so that less than half of them cannot spoil it. Where more than half
 /// are equal (figures are rounded to their histogram's bins), the others must tell it: the ordinary one. Absent of
 /// fewer than three values, or where none differs.
@@ -68,13 +60,7 @@ pub fn spread(values: &[f64]) -> Option<f64> {
     let few = FEW_MAD.get(values.len() - PILOTS_MIN).copied();
     let count = real(values.len() as u64);
     let robust = median(&deviations)? * NORMAL_MAD * few.unwrap_or(count / (count - 0.8));
-    let spread = if robust > 0.0 {
-        robust
-    } else {
-        let mean = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        (squares / (count - 1.0)).sqrt()
-    };
+    let spread = if robust > 0.0 { robust } else { values.std_dev() };
     (spread > 0.0 && spread.is_finite()).then_some(spread)
 }
 

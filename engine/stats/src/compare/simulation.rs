@@ -8,6 +8,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::*;
+use crate::binomial;
 
 /// Samples of one visit. With two visits pooled a p99 has ten beyond it: the fewest that a quantile is printed for.
 const SAMPLES: usize = 500;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::binomial;
 
 /// A part of the fixture.
 fn figures<T: DeserializeOwned>(name: &str) -> Vec<T> {
@@ -170,12 +171,9 @@ fn the_spread_of_pilots_is_robust() {
     assert_close(power::spread(&[5.0, 5.0, 5.0, 7.0]).unwrap(), 1.0);
     for none in [&[][..], &[1.0, 2.0], &[3.0; 5], &[1.0, f64::NAN, 2.0, 3.0]] {
         assert_eq!(power::spread(none), None);
-        assert_eq!(power::detectable(none, 12, 2), None);
     }
-    let pilots = [100.0, 103.0, 108.0];
-    let expected = power::spread(&pilots).unwrap() * power::detectable_in_spreads(12, 2).unwrap();
-    assert_eq!(power::detectable(&pilots, 12, 2), Some(expected));
-    assert_eq!(power::detectable(&pilots, 6, 2), None);
+    assert!(power::detectable_in_spreads(12, 2).is_some());
+    assert_eq!(power::detectable_in_spreads(6, 2), None);
 }
 
 #[derive(Deserialize)]

@@ -6,24 +6,23 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::binomial::real;
 use super::blocks::median;
+use crate::binomial::real;
+use crate::quantile::TAIL;
 use crate::result::Estimate;
 
 /// Above so many pairs (a hundred blocks against a hundred) the distribution is taken to be normal: by then the two agree
 /// within 0.3 % where intervals end, and the exact one would take its time.
 const EXACT_PAIRS_MAX: usize = 10_000;
-/// What is left out of an interval on each side: 95 % remain.
-const TAIL: f64 = 0.025;
 
 /// How far one sample is shifted against another.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shift {
+pub(crate) struct Shift {
     /// The median of the differences of all pairs, with its 95 % interval; absent where the samples are too small for one
     /// (below 4 against 4, 3 against 5, 2 against 8).
-    pub estimate: Estimate,
+    pub(crate) estimate: Estimate,
     /// The two-sided p that there is none.
-    pub p: f64,
+    pub(crate) p: f64,
 }
 
 /// How far `new` is shifted against `old`: positive where it is larger. Absent where one of them is empty or holds what is
@@ -35,8 +34,7 @@ pub struct Shift {
 /// statistic for up to 10,000 pairs, above from the normal one with a correction for continuity. Both assume independent
 /// values, and two distributions that differ by a shift alone. A tie counts half for each side, and where that makes a
 /// half of the statistic it is rounded towards "no shift".
-#[must_use]
-pub fn shift(old: &[f64], new: &[f64]) -> Option<Shift> {
+pub(crate) fn shift(old: &[f64], new: &[f64]) -> Option<Shift> {
     if ![old, new].into_iter().flatten().all(|v| v.is_finite()) {
         return None;
     }

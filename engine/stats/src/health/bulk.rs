@@ -3,87 +3,41 @@
 //! Without a pace the sender's CPU is as much a part of what is measured as the path is, so a busy sender spoils
 //! nothing. With one it does, as soon as the schedule is not kept.
 
-use super::{BUSY_OPEN_LOOP, SENT_SHARE};
-use crate::result::{Flow, Params, StepResult};
+use super::generator::{flows, paced_behind, saturation, share};
+use crate::result::{Flow, Params, StepResult, Warning};
 use tare_units::path::PathMtu;
 
-/// The directions of a bulk step that carried anything; empty of any other step.
-pub(super) fn flows(step: &StepResult) -> impl Iterator<Item = (&'static str, &Flow)> {
-    let own = step.params.bulk.is_some() && step.params.under_load.is_none();
-    let bandwidth = step.bandwidth.as_ref().filter(|_| own);
-    let flows = bandwidth.map(|b| [("up", b.up.as_ref()), ("down", b.down.as_ref())]);
-    let flows = flows.into_iter().flatten();
-    flows.filter_map(|(name, flow)| Some((name, flow?)))
-}
-
-/// The first direction whose sender made too few of the sends that were due, with the share that it made.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-fn behind(step: &StepResult) -> Option<(&'static str, &Flow, f64)> {
-    flows(step).find_map(|(name, flow)| {
-        let due = flow.sends + flow.pacing.as_ref()?.unsent;
-        let share = flow.sends as f64 / due.max(1) as f64;
-        (due > 0 && share < SENT_SHARE).then_some((name, flow, share))
-    })
-}
-
-/// Why the client, busy with sending, did not keep to the pace that was asked for.
-pub(super) fn saturation(step: &StepResult) -> Option<String> {
-    let busy = step.instrument.client.worker_busy_max;
-    let (_, flow, share) =
-        behind(step).filter(|(way, ..)| *way == "up").filter(|_| busy >= BUSY_OPEN_LOOP)?;
-    Some(format!(
-        "it made {} of the sends that were due ({:.1} %), and its busiest worker was busy {:.0} % of the time",
-        flow.sends,
-        share * 100.0,
-        busy * 100.0
-    ))
-}
-
 /// What the figures themselves show to be weak.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
-    if let Some((way, _, share)) = behind(step)
-        && saturation(step).is_none()
-    {
-        warn(
-            "rate-not-reached",
-            format!(
-                "the path took {:.1} % of the sends that --rate asked for ({way})",
-                share * 100.0
-            ),
-            "lower --rate to what it carries, or leave it out to see how much that is",
-        );
+pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if let Some((way, _, made)) = paced_behind(step).filter(|_| saturation(step).is_none()) {
+        let taken = made * 100.0;
+        let message =
+            format!("the path took {taken:.1} % of the sends that --rate asked for ({way})");
+        let advice = "lower --rate to what it carries, or leave it out to see how much that is";
+        warnings.push(Warning::new("rate-not-reached", message, advice));
     }
     for (way, flow) in flows(step).filter(|(_, flow)| flow.pacing.is_some()) {
         if let Some(datagrams) = flow.datagrams.filter(|datagrams| datagrams.lost > 0) {
-            warn(
-                "datagrams-lost",
-                format!(
-                    "{} of {} datagrams never came ({:.2} %, {way})",
-                    datagrams.lost,
-                    datagrams.sent,
-                    datagrams.lost as f64 / datagrams.sent.max(1) as f64 * 100.0
-                ),
-                "lower --rate, or give the receiver more --rcvbuf if it is disturbed for moments",
-            );
+            let (lost, sent) = (datagrams.lost, datagrams.sent);
+            let percent = share(lost, sent) * 100.0;
+            let message = format!("{lost} of {sent} datagrams never came ({percent:.2} %, {way})");
+            let advice =
+                "lower --rate, or give the receiver more --rcvbuf if it is disturbed for moments";
+            warnings.push(Warning::new("datagrams-lost", message, advice));
         }
     }
-    for (way, flow) in flows(step) {
-        buffers(step, way, flow, warn);
-    }
-    let sent = flows(step).filter_map(|(way, flow)| Some((way, flow.datagrams?)));
-    for (way, datagrams) in sent {
-        let lost = (datagrams.sent > 0).then(|| datagrams.lost as f64 / datagrams.sent as f64);
-        let path = (datagrams.path_mtu_bytes, datagrams.fragments);
-        if let Some((message, advice)) = fragmented(&step.params, path, lost) {
-            warn("fragmented", format!("{message} ({way})"), &advice);
-        }
-    }
+    warnings.extend(flows(step).flat_map(|(way, flow)| buffers(step, way, flow)));
     let params = &step.params;
+    let sent = flows(step).filter_map(|(way, flow)| Some((way, flow.datagrams?)));
+    warnings.extend(sent.filter_map(|(way, datagrams)| {
+        let lost = share(datagrams.lost, datagrams.sent);
+        let path = (datagrams.path_mtu_bytes, datagrams.fragments);
+        fragmented(params, path, lost, &format!(" ({way})"))
+    }));
     let path = (params.path_mtu_bytes, params.fragments_per_datagram);
-    if let Some((message, advice)) = fragmented(params, path, None) {
-        warn("fragmented", message, &advice);
-    }
+    warnings.extend(fragmented(params, path, 0.0, ""));
+    warnings
 }
 
 /// What it means that datagrams leave in several fragments, by the path's MTU and their number, and what to do. A datagram
@@ -92,11 +46,11 @@ pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &st
 fn fragmented(
     params: &Params,
     (mtu_bytes, fragments): (Option<u32>, Option<u32>),
-    lost: Option<f64>,
-) -> Option<(String, String)> {
+    lost: f64,
+    way: &str,
+) -> Option<Warning> {
     let (bytes, count) = mtu_bytes.zip(fragments.filter(|count| *count > 1))?;
-    let address = params.address.as_deref().unwrap_or_default();
-    let is_ipv6 = address.starts_with('[');
+    let is_ipv6 = params.address.as_deref().is_some_and(|address| address.starts_with('['));
     let whole = PathMtu { bytes, is_ipv6 }.whole();
     let of_datagrams = 1.0 - 0.999_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
     let mut message = format!(
@@ -105,7 +59,7 @@ fn fragmented(
         params.size_bytes,
         of_datagrams * 100.0
     );
-    if let Some(lost) = lost.filter(|lost| *lost > 0.0 && *lost < 1.0) {
+    if lost > 0.0 && lost < 1.0 {
         let of_packets = 1.0 - (1.0 - lost).powf(1.0 / f64::from(count));
         message.push_str(&format!(
             "; the {:.2} % lost here may be {:.3} % of the packets",
@@ -113,46 +67,28 @@ fn fragmented(
             of_packets * 100.0
         ));
     }
-    Some((message, format!("--size {whole} and less leave whole")))
+    Some(Warning::new("fragmented", message + way, format!("--size {whole} and less leave whole")))
 }
 
 /// Socket buffers that were asked for and not granted: the kernel caps them without a word, and doubles what it grants.
-fn buffers(step: &StepResult, way: &str, flow: &Flow, warn: &mut dyn FnMut(&str, String, &str)) {
-    let Some(asked) = &step.params.bulk else {
-        return;
-    };
-    let (tcp, datagrams) = (flow.tcp.as_ref(), flow.datagrams.as_ref());
-    let either = |tcp: Option<Option<u32>>, udp: Option<Option<u32>>| tcp.or(udp).flatten();
-    let kinds = [
-        (
-            "--sndbuf",
-            "sender",
-            asked.send_buffer_bytes,
-            either(tcp.map(|t| t.send_buffer_bytes), datagrams.map(|d| d.send_buffer_bytes)),
-            "there: sysctl -w net.core.wmem_max=BYTES, or ask for less",
-        ),
-        (
-            "--rcvbuf",
-            "receiver",
-            asked.receive_buffer_bytes,
-            either(tcp.map(|t| t.receive_buffer_bytes), datagrams.map(|d| d.receive_buffer_bytes)),
-            "there: sysctl -w net.core.rmem_max=BYTES, or ask for less",
-        ),
-    ];
-    for (option, end, asked, granted, advice) in kinds {
-        if let Some((asked, granted)) = asked.zip(granted)
-            && granted / 2 < asked
-        {
-            warn(
-                "buffer-capped",
-                format!(
-                    "{option} asked for {asked} bytes, and the {end}'s kernel granted {} ({way})",
-                    granted / 2
-                ),
-                advice,
+fn buffers(step: &StepResult, way: &'static str, flow: &Flow) -> impl Iterator<Item = Warning> {
+    let asked = step.params.bulk.as_ref();
+    let asked = asked.map(|asked| [asked.send_buffer_bytes, asked.receive_buffer_bytes]);
+    let of_tcp = flow.tcp.as_ref().map(|tcp| [tcp.send_buffer_bytes, tcp.receive_buffer_bytes]);
+    let of_udp = flow.datagrams.map(|udp| [udp.send_buffer_bytes, udp.receive_buffer_bytes]);
+    let granted = of_tcp.or(of_udp).unwrap_or_default();
+    let ends = [("--sndbuf", "sender", "wmem_max"), ("--rcvbuf", "receiver", "rmem_max")];
+    let buffers = ends.into_iter().zip(asked.unwrap_or_default().into_iter().zip(granted));
+    buffers.filter_map(move |((option, end, sysctl), (asked, granted))| {
+        let (asked, granted) = (asked?, granted? / 2);
+        (granted < asked).then(|| {
+            let message = format!(
+                "{option} asked for {asked} bytes, and the {end}'s kernel granted {granted} ({way})"
             );
-        }
-    }
+            let advice = format!("there: sysctl -w net.core.{sysctl}=BYTES, or ask for less");
+            Warning::new("buffer-capped", message, advice)
+        })
+    })
 }
 
 #[cfg(test)]

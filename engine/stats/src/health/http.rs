@@ -1,6 +1,7 @@
 //! The same judgement of HTTP loads: what was answered, and how.
 
-use crate::result::{ErrorCount, StepResult};
+use super::generator::share;
+use crate::result::{ErrorCount, StepResult, Warning};
 
 /// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have done with none.
 const RECONNECTS_SHARE: f64 = 0.1;
@@ -8,70 +9,61 @@ const RECONNECTS_SHARE: f64 = 0.1;
 const KINDS: usize = 4;
 
 /// What the figures themselves show to be weak.
-pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
+pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     let Some(http) = &step.params.http else {
-        return;
+        return Vec::new();
     };
-    answers(step, &http.expect_status, warn);
-    framing(step, warn);
+    let mut warnings = Vec::from_iter(answers(step, &http.expect_status).into_iter().flatten());
+    warnings.extend(framing(step));
     let (asked, anew) = (step.connections.asked, step.connections.reconnects);
     if !http.renews_connections && share(anew, asked) > RECONNECTS_SHARE {
-        warn(
-            "reconnects",
-            format!(
-                "{anew} connections were opened anew; with keep-alive throughout, {asked} sockets do, and {} were used",
-                step.connections.sockets_used
-            ),
-            "see the server's keep-alive limits (requests per connection, idle timeout) and `errors`; each new connection \
-             costs a handshake",
+        let used = step.connections.sockets_used;
+        let message = format!(
+            "{anew} connections were opened anew; with keep-alive throughout, {asked} sockets do, and {used} were used"
         );
+        let advice = "see the server's keep-alive limits (requests per connection, idle timeout) and `errors`; each new \
+                      connection costs a handshake";
+        warnings.push(Warning::new("reconnects", message, advice));
     }
     let due = step.operations.due;
     if !step.partial && due > 0 && due < asked {
-        warn(
-            "idle-connections",
-            format!("{due} requests on {asked} connections: some of them carried none"),
-            "ask for more requests, or fewer connections (-c)",
-        );
+        let message = format!("{due} requests on {asked} connections: some of them carried none");
+        let advice = "ask for more requests, or fewer connections (-c)";
+        warnings.push(Warning::new("idle-connections", message, advice));
     }
+    warnings
 }
 
 /// Responses that were not as expected, and requests that had none.
-fn answers(step: &StepResult, expected: &str, warn: &mut dyn FnMut(&str, String, &str)) {
-    let codes = || step.status_codes.iter();
-    let responses: u64 = codes().map(|(_, code)| code.count).sum();
-    let mut unexpected: Vec<(String, u64)> = codes()
-        .filter(|(_, code)| !code.expected)
-        .map(|(status, code)| (status.clone(), code.count))
-        .collect();
-    let count: u64 = unexpected.iter().map(|(_, count)| count).sum();
-    if count > 0 {
-        warn(
-            "unexpected-status",
-            format!(
-                "{count} of {responses} responses ({:.2} %) were not as expected ({expected}): {}",
-                share(count, responses) * 100.0,
-                most(&mut unexpected)
-            ),
-            "they are no part of the service and response times, but of `by_status`; --expect-status tells what is expected",
+fn answers(step: &StepResult, expected: &str) -> [Option<Warning>; 2] {
+    let codes = step.status_codes.iter();
+    let responses: u64 = step.status_codes.values().map(|code| code.count).sum();
+    let unexpected =
+        codes.filter(|(_, code)| !code.expected).map(|(status, code)| (status.clone(), code.count));
+    let unexpected = most(unexpected).map(|(count, kinds)| {
+        let message = format!(
+            "{count} of {responses} responses ({:.2} %) were not as expected ({expected}): {kinds}",
+            share(count, responses) * 100.0
         );
-    }
-    let mut failures = failures(step);
-    let count: u64 = failures.iter().map(|(_, count)| count).sum();
+        let advice = "they are no part of the service and response times, but of `by_status`; --expect-status tells what is \
+                      expected";
+        Warning::new("unexpected-status", message, advice)
+    });
+    let is_timeout = |error: &&ErrorCount| error.cause == "timeout" || is_no_length(error);
+    let failures = most(kinds_of(step.errors.iter().filter(|error| !is_timeout(error))));
     // Where nothing came of the step and errors are why, the run's own error says so.
-    let is_told = step.operations.completed == 0 && count > responses;
-    if count > 0 && !is_told {
-        warn(
-            "failures",
-            format!("{count} connections or requests failed: {}", most(&mut failures)),
-            "see the server's log and its limits; each has an entry in `errors`",
-        );
-    }
+    let is_told = |count| step.operations.completed == 0 && count > responses;
+    let failures = failures.filter(|(count, _)| !is_told(*count)).map(|(count, kinds)| {
+        let message = format!("{count} connections or requests failed: {kinds}");
+        let advice = "see the server's log and its limits; each has an entry in `errors`";
+        Warning::new("failures", message, advice)
+    });
+    [unexpected, failures]
 }
 
 /// Responses whose framing is faulty, or missing.
-fn framing(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
-    for (fault, count) in &step.framing_faults {
+fn framing(step: &StepResult) -> impl Iterator<Item = Warning> {
+    let faults = step.framing_faults.iter().map(|(fault, count)| {
         let (what, advice) = if fault == "http10-chunked" {
             (
                 "were HTTP/1.0 in chunks, which that version does not have; they were read as chunked, and each \
@@ -84,50 +76,47 @@ fn framing(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
                 "have the server, or the proxy before it, leave one of them out: others may read it otherwise",
             )
         };
-        warn(fault, format!("{count} responses {what}"), advice);
-    }
+        Warning::new(fault, format!("{count} responses {what}"), advice)
+    });
     let endless = step.errors.iter().filter(|error| is_no_length(error));
     let endless: u64 = endless.map(|error| error.count).sum();
-    if endless > 0 {
-        warn(
-            "no-length",
-            format!(
-                "{endless} requests timed out, since the server gave no length for a response (neither Content-Length nor \
-                 chunks) and kept the connection open: no client can measure that"
-            ),
-            "have the server give a length or close the connection; --connection close asks it to close after each response",
+    faults.chain((endless > 0).then(|| {
+        let message = format!(
+            "{endless} requests timed out, since the server gave no length for a response (neither Content-Length nor \
+             chunks) and kept the connection open: no client can measure that"
         );
-    }
+        let advice = "have the server give a length or close the connection; --connection close asks it to close after each \
+                      response";
+        Warning::new("no-length", message, advice)
+    }))
 }
 
 fn is_no_length(error: &ErrorCount) -> bool {
     error.cause == "no-length"
 }
 
-/// Errors but for those that are told as timeouts.
-fn failures(step: &StepResult) -> Vec<(String, u64)> {
-    let is_timeout = |error: &&ErrorCount| error.cause == "timeout" || is_no_length(error);
-    let failures = step.errors.iter().filter(|error| !is_timeout(error));
-    failures.map(|error| (format!("{} {}", error.phase, error.cause), error.count)).collect()
+/// Errors by phase and cause, each with how many there were.
+pub(super) fn kinds_of<'a>(
+    errors: impl Iterator<Item = &'a ErrorCount>,
+) -> impl Iterator<Item = (String, u64)> {
+    errors.map(|error| (format!("{} {}", error.phase, error.cause), error.count))
 }
 
-/// The most frequent kinds first, as `9 × 503, 2 × 500`.
-pub(super) fn most(kinds: &mut [(String, u64)]) -> String {
+/// How many there are of all kinds, and the most frequent kinds first, as `9 × 503, 2 × 500`; absent where there are none.
+pub(super) fn most(kinds: impl Iterator<Item = (String, u64)>) -> Option<(u64, String)> {
+    let mut kinds: Vec<(String, u64)> = kinds.collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.1));
-    let told = kinds.iter().take(KINDS);
-    let told: Vec<String> = told.map(|(kind, n)| format!("{n} × {kind}")).collect();
+    let count = kinds.iter().map(|(_, count)| count).sum();
+    let told: Vec<String> =
+        kinds.iter().take(KINDS).map(|(kind, n)| format!("{n} × {kind}")).collect();
     let more = if kinds.len() > KINDS { ", …" } else { "" };
-    told.join(", ") + more
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub(super) fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
+    (count > 0).then(|| (count, told.join(", ") + more))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::health;
+    use crate::health::generator::saturation;
     use crate::result::{ErrorCount, HttpParams, StatusCount, StepResult, Summary, Unloaded};
 
     /// A second of open loop at 1,000 per second over 10 connections, all answered within 100 µs.
@@ -242,7 +231,7 @@ mod tests {
         dropped.operations.dropped = 490;
         dropped.operations.unsent_at_end = 0;
         dropped.rate.backlog_max = Some(0);
-        assert_eq!(health::saturation(&dropped), None);
+        assert_eq!(saturation(&dropped), None);
         let text = message(&dropped, "rate-not-reached");
         assert!(text.contains(away), "{text}");
         // One connection of ten that failed does not explain that half of the requests are missing.
@@ -280,7 +269,7 @@ mod tests {
         });
         step.rate.backlog_max = Some(490);
         step.rate.generator_away_ns = Some(1_000 * 50_000);
-        assert_eq!(health::saturation(&step), None);
+        assert_eq!(saturation(&step), None);
         assert_eq!(codes(&step), ["connections-busy"]);
         assert!(message(&step, "connections-busy").contains("as many as 490"));
 
@@ -411,11 +400,11 @@ mod tests {
     fn a_pipeline_has_more_places_than_connections() {
         let mut step = quiet();
         step.latency.service.mean_ns = Some(8e6);
-        assert!(health::connections_busy(&step) > 0.7);
+        assert!(health::generator::connections_busy(&step) > 0.7);
         if let Some(http) = &mut step.params.http {
             http.pipeline = 4;
         }
-        assert!(health::connections_busy(&step) < 0.3);
+        assert!(health::generator::connections_busy(&step) < 0.3);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Why a rate that was asked for was not reached: the model that `lat` and `http` share.
 
-use super::http::{most, share};
-use super::{CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation};
-use crate::result::StepResult;
+use super::generator::{
+    CONNECTIONS_BUSY, SENT_SHARE, connections_busy, saturation, share, share_of_connections,
+};
+use super::http::{kinds_of, most};
+use crate::result::{StepResult, Warning};
 use tare_units::Nanos;
 
 /// A share of what was due that was never sent, beyond which it is told: below it is the end of the run.
@@ -62,70 +64,37 @@ pub(super) fn tells_why(step: &StepResult) -> bool {
     is_open && !step.partial && is_short
 }
 
-/// The share of the time that connections were being opened anew, in the mean.
-pub(super) fn connecting(step: &StepResult) -> f64 {
-    share_of_connections(step, step.connections.connecting_ns)
-}
-
-/// The share of the time in which connections did not stand since they had failed, in the mean.
-fn down(step: &StepResult) -> f64 {
-    share_of_connections(step, step.connections.down_ns)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
-fn share_of_connections(step: &StepResult, sum_ns: Option<u64>) -> f64 {
-    let all_ns = step.duration_ns as f64 * f64::from(step.params.connections.max(1));
-    match sum_ns {
-        Some(ns) if all_ns > 0.0 => (ns as f64 / all_ns).min(1.0),
-        _ => 0.0,
-    }
-}
-
 /// The rate that was asked for was not reached, and why.
-pub(super) fn warnings(step: &StepResult, warn: &mut dyn FnMut(&str, String, &str)) {
-    if step.params.bulk.is_some() {
-        return;
-    }
-    let operation = Words::of(step).operation;
-    let operations = &step.operations;
-    if operations.dropped > 0 {
-        warn(
-            "dropped",
-            format!(
-                "{} of {} {operation}s that were due were dropped: no connection was free (--late drop)",
-                operations.dropped, operations.due
-            ),
-            "use more connections (-c), or lower --rate",
-        );
-    }
-    let unsent = operations.unsent_at_end;
-    if share(unsent, operations.due) > UNSENT_SHARE && step.rate.target_per_s.is_some() {
-        let backlog = step.rate.backlog_max.unwrap_or(0);
-        warn(
-            "unsent",
-            format!(
-                "{unsent} of {} {operation}s that were due were never sent; as many as {backlog} waited at once, and their \
-                 waiting is in the response times",
-                operations.due
-            ),
-            "lower --rate, or use more connections (-c)",
-        );
-    }
-    let Some(target) = step.rate.target_per_s.filter(|_| tells_why(step)) else {
-        return;
-    };
+pub(super) fn warnings(step: &StepResult) -> impl Iterator<Item = Warning> {
     let words = Words::of(step);
-    let (cause, advice) = cause(step, target, &words);
-    warn(
-        "rate-not-reached",
-        format!(
-            "{} of {} {}s per second were answered as expected: {cause}",
-            figure(step.rate.achieved_per_s),
-            figure(target),
-            words.operation
-        ),
-        &advice,
-    );
+    let operation = words.operation;
+    let operations = &step.operations;
+    let (due, dropped, unsent) = (operations.due, operations.dropped, operations.unsent_at_end);
+    let target = step.rate.target_per_s;
+    let is_dropped = (dropped > 0).then(|| {
+        let message = format!(
+            "{dropped} of {due} {operation}s that were due were dropped: no connection was free (--late drop)"
+        );
+        Warning::new("dropped", message, "use more connections (-c), or lower --rate")
+    });
+    let is_unsent = (share(unsent, due) > UNSENT_SHARE && target.is_some()).then(|| {
+        let backlog = step.rate.backlog_max.unwrap_or(0);
+        let message = format!(
+            "{unsent} of {due} {operation}s that were due were never sent; as many as {backlog} waited at once, and their \
+             waiting is in the response times"
+        );
+        Warning::new("unsent", message, "lower --rate, or use more connections (-c)")
+    });
+    let is_short = target.filter(|_| tells_why(step)).map(|target| {
+        let (cause, advice) = cause(step, target, &words);
+        let (achieved, target) = (figure(step.rate.achieved_per_s), figure(target));
+        let message = format!(
+            "{achieved} of {target} {operation}s per second were answered as expected: {cause}"
+        );
+        Warning::new("rate-not-reached", message, advice)
+    });
+    let own = step.params.bulk.is_none();
+    [is_dropped, is_unsent, is_short].into_iter().flatten().filter(move |_| own)
 }
 
 /// A rate without decimals that say nothing.
@@ -186,15 +155,13 @@ fn unanswered(step: &StepResult, words: &Words) -> Option<(String, String)> {
     let operations = &step.operations;
     let missing = operations.due.saturating_sub(operations.completed);
     let explains = |part: f64| part > 0.0 && part >= DOWN_SHARE * share(missing, operations.due);
-    let down = down(step);
+    let down = share_of_connections(step, step.connections.down_ns);
     if explains(down) {
-        let errors = step.errors.iter();
-        let kinds = errors.map(|error| (format!("{} {}", error.phase, error.cause), error.count));
+        let (_, kinds) = most(kinds_of(step.errors.iter())).unwrap_or_default();
         return Some((
             format!(
-                "{peer}, connections to it were down for {:.0} % of the time: {}",
-                down * 100.0,
-                most(&mut kinds.collect::<Vec<_>>())
+                "{peer}, connections to it were down for {:.0} % of the time: {kinds}",
+                down * 100.0
             ),
             "see whether it died or was restarted, and its limits on connections".to_owned(),
         ));

@@ -243,3 +243,54 @@ fn weak_figures_are_warned_of() {
     };
     assert_ne!(coarse("spin"), coarse("block"), "advice fits the flags in use");
 }
+
+fn said(one: Observed) -> Vec<String> {
+    let found = observed(&one).into_iter().flatten();
+    found.map(|w| format!("{}: {}", w.code, w.message)).collect()
+}
+
+fn nginx() -> Observed {
+    Observed {
+        name: "nginx".into(),
+        what: "comm:nginx".into(),
+        user_ns: Some(1),
+        cpu_limit: Some(1.0),
+        periods: Some(50),
+        throttled_periods: Some(12),
+        throttled_ns: Some(340_000_000),
+        processes: Some(3),
+        ..Observed::default()
+    }
+}
+
+#[test]
+fn a_throttled_target_is_named_with_its_limit() {
+    let expected = "observed-throttled: nginx was throttled by its CPU limit of 1 in 12 of 50 periods (340 ms): what \
+                    was measured is the quota, not the network";
+    assert_eq!(said(nginx()), [expected]);
+    let seldom = Observed { throttled_periods: Some(1), cpu_limit: None, ..nginx() };
+    let seldom = said(seldom);
+    assert!(seldom[0].contains("its CPU limit in 1 of 50 periods"), "{seldom:?}");
+    assert!(seldom[0].ends_with("the longest latencies are the quota's, not the network's"));
+    for throttled_periods in [None, Some(0)] {
+        let quiet = Observed { throttled_periods, ..nginx() };
+        assert_eq!(said(quiet), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_has_gone_is_told_and_what_was_restarted_in_part_is_not() {
+    let quiet = Observed { throttled_periods: None, ..nginx() };
+    let reloaded = Observed { processes_ended: 2, ..quiet.clone() };
+    assert_eq!(said(reloaded), Vec::<String>::new());
+    let crashed = Observed {
+        processes: Some(0),
+        processes_ended: 3,
+        note: Some("3 processes ended".into()),
+        ..quiet
+    };
+    assert_eq!(
+        said(crashed),
+        ["observed-gone: nginx (comm:nginx) was not there to the end: 3 processes ended"]
+    );
+}

@@ -38,7 +38,7 @@ mod recording;
 
 pub use added::Added;
 pub use bins::Coarse;
-pub use recording::{Extent, Kind, LiveEntry, Recording, RecordingSpec, Sample, SeriesEntry};
+pub use recording::{Extent, LiveEntry, Metric, Recording, RecordingSpec, Sample, SeriesEntry};
 
 /// The longest length that keeps its place in the histogram; longer ones are recorded as this long there,
 /// while the exact maximum and mean keep them. 73 minutes: every range here ends at 2^42 ns.

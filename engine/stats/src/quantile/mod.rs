@@ -6,7 +6,7 @@
 //! distribution: the number of samples below the true quantile is binomial, so ranks `l` and `u` with
 //! `P(l ≤ B < u) ≥ 95 %` give the interval from the `l`-th to the `u`-th smallest sample
 //! (David & Nagaraja, *Order Statistics*, 3rd ed., §7.1; Hahn & Meeker, *Statistical Intervals*, §5.2).
-//! [`binomial_ranks`] finds them by summing the exact distribution.
+//! `binomial_ranks` finds them by summing the exact distribution.
 //!
 //! Latencies are not independent: queues, frequency changes and neighbours make slow requests come together,
 //! and the interval above is then too narrow. So the measured phase is cut into blocks
@@ -24,7 +24,7 @@
 //! have neither fault: they are unbiased in blocks of any size.
 //!
 //! The design effect is never taken below 1, so the interval is the wider of the two. With fewer than
-//! [`BLOCKS_MIN`] blocks (a run that was cut short) it cannot be told, and samples count as independent.
+//! `BLOCKS_MIN` blocks (a run that was cut short) it cannot be told, and samples count as independent.
 //!
 //! Over 4,000 simulated runs of 3,200 samples the intervals held p50 and p99 in 96 and 97 % (independent samples), 95 and 95 %
 //! (autocorrelated at 0.8; 55 and 78 % if taken for independent) and 96 and 94 % (blocks that drift by a third of the
@@ -43,13 +43,15 @@
 //! ([`crate::result::StepResult::interval_scope`]), and how runs differ is what comparisons measure, over blocks of visits.
 //! `scripts/coverage` prints these figures for any machine.
 
+use crate::binomial::{each_weight, real, step};
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 /// Fewer blocks than this tell nothing of how blocks differ.
-pub const BLOCKS_MIN: usize = 8;
+pub(crate) const BLOCKS_MIN: usize = 8;
 
 /// What is left out of an interval on each side: 95 % remain.
-const TAIL: f64 = 0.025;
+pub(crate) const TAIL: f64 = 0.025;
+
 /// The quantile of Student's distribution with `freedom` degrees of freedom (Student, "The Probable Error of a Mean",
 /// Biometrika 6, 1908) that the interval ends at.
 pub(super) fn student(freedom: f64) -> f64 {
@@ -58,46 +60,31 @@ pub(super) fn student(freedom: f64) -> f64 {
 
 /// The ranks of two order statistics (1 is the smallest sample).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ranks {
+pub(crate) struct Ranks {
     /// The lower end; 0 where not even the smallest sample is surely below the quantile.
-    pub low: u64,
+    pub(crate) low: u64,
     /// The upper end; one more than there are samples where not even the largest is surely above.
-    pub high: u64,
+    pub(crate) high: u64,
 }
 
 /// The ranks between which the quantile `share` (0 to 1) of the distribution that `count` independent
 /// samples were drawn from lies, with 95 % confidence and at most 2.5 % missed on either side.
 ///
 /// The terms are summed here. The distribution function of `statrs` gives the same ranks, but it takes 0.1 ms at a million
-/// samples, and the ranks 40 values of it: too long for each quantile of each visit.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub fn binomial_ranks(count: u64, share: f64) -> Ranks {
+/// samples, and the ranks 40 values of it: too long for each quantile of each visit. Terms are summed until they no longer
+/// matter: a thousand million samples take some 10^5 of them.
+pub(crate) fn binomial_ranks(count: u64, share: f64) -> Ranks {
     if count == 0 || share <= 0.0 || share >= 1.0 {
         return Ranks { low: 0, high: count + 1 };
     }
-    let odds = share / (1.0 - share);
-    let up = |k: u64| (count - k) as f64 / (k + 1) as f64 * odds;
-    let mode = mode(count, share);
-    // The probabilities relative to that of the mode, summed outwards until they no longer matter: no
-    // factorial is ever computed, and a thousand million samples take some 10^5 terms.
-    let mut below = 0.0;
-    let mut weight = 1.0;
-    let mut first = mode;
-    while first > 0 && weight > 1e-18 {
-        weight /= up(first - 1);
-        first -= 1;
-        below += weight;
-    }
-    let first_weight = weight;
-    let mut total = below + 1.0;
-    weight = 1.0;
-    let mut last = mode;
-    while last < count && weight > 1e-18 {
-        weight *= up(last);
-        last += 1;
+    let (mut first, mut first_weight, mut last, mut total) = (count, 1.0, 0, 0.0);
+    each_weight(count, share, 1e-18, |k, weight| {
         total += weight;
-    }
+        last = last.max(k);
+        if k <= first {
+            (first, first_weight) = (k, weight);
+        }
+    });
     // The smallest k at which the cumulative probability reaches a tail's end.
     let (mut low, mut high) = (None, last);
     let (mut cumulative, mut weight) = (0.0, first_weight);
@@ -110,34 +97,23 @@ pub fn binomial_ranks(count: u64, share: f64) -> Ranks {
             high = k;
             break;
         }
-        weight *= up(k);
+        weight *= step(k, count, share);
     }
     Ranks { low: low.unwrap_or(first), high: high + 1 }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "counts stay below 2^52; where the sums start need not be exact"
-)]
-fn mode(count: u64, share: f64) -> u64 {
-    (((count + 1) as f64 * share) as u64).min(count)
 }
 
 /// The factor by which the samples of a run are worth less than independent ones would be, for one quantile: at
 /// least 1. `blocks` holds, for each block, its samples and how many of them are below the quantile.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 pub fn design_effect(blocks: &[(u64, u64)]) -> f64 {
     let count: u64 = blocks.iter().map(|(n, _)| n).sum();
     let below: u64 = blocks.iter().map(|(_, s)| s).sum();
     if blocks.len() < BLOCKS_MIN || below == 0 || below >= count {
         return 1.0;
     }
-    let (total, blocks_len) = (count as f64, blocks.len() as f64);
-    let share = below as f64 / total;
-    let squares: f64 = blocks.iter().map(|&(n, s)| (s as f64 - share * n as f64).powi(2)).sum();
+    let (total, blocks_len) = (real(count), real(blocks.len() as u64));
+    let share = real(below) / total;
+    let squares: f64 = blocks.iter().map(|&(n, s)| (real(s) - share * real(n)).powi(2)).sum();
     let clustered = blocks_len / (blocks_len - 1.0) * squares / (total * total);
     let independent = share * (1.0 - share) / total;
     let widened = student(blocks_len - 1.0) / Normal::standard().inverse_cdf(1.0 - TAIL);
@@ -146,28 +122,23 @@ pub fn design_effect(blocks: &[(u64, u64)]) -> f64 {
 
 /// The ranks between which the quantile `share` lies, with 95 % confidence, when `count` samples are
 /// worth `1 / design_effect` of as many independent ones. Ends outside the samples are as in [`Ranks`].
-#[must_use]
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "counts stay below 2^52"
 )]
-pub fn ranks(count: u64, share: f64, design_effect: f64) -> Ranks {
+pub(crate) fn ranks(count: u64, share: f64, design_effect: f64) -> Ranks {
     if design_effect <= 1.0 {
         return binomial_ranks(count, share);
     }
-    let effective = ((count as f64 / design_effect) as u64).max(1);
+    let effective = ((real(count) / design_effect) as u64).max(1);
     let Ranks { low, high } = binomial_ranks(effective, share);
-    let scale = count as f64 / effective as f64;
-    Ranks {
-        low: (low as f64 * scale).floor() as u64,
-        high: if high > effective {
-            count + 1
-        } else {
-            ((high as f64 * scale).ceil() as u64).min(count)
-        },
-    }
+    let scale = real(count) / real(effective);
+    let high = match high > effective {
+        true => count + 1,
+        false => ((real(high) * scale).ceil() as u64).min(count),
+    };
+    Ranks { low: (real(low) * scale).floor() as u64, high }
 }
 
 #[cfg(test)]

@@ -712,3 +712,10 @@ pub struct Warning {
     /// What to do or to type.
     pub advice: String,
 }
+
+impl Warning {
+    /// A warning.
+    pub fn new(code: &str, message: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), advice: advice.into() }
+    }
+}

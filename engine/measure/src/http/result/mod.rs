@@ -133,8 +133,8 @@ fn by_status(
     recording: &Recording,
     percentiles: &[f64],
 ) -> BTreeMap<String, Summary> {
-    let kind = recording.headline_kind();
-    let effect = |share| design_effect(&recording.block_counts(kind, share));
+    let metric = recording.headline_metric();
+    let effect = |share| design_effect(&recording.block_counts(metric, share));
     let summary = |latency| summary::summarise(latency, percentiles, &effect);
     codes.iter().map(|code| (code.status.to_string(), summary(&code.latency))).collect()
 }

@@ -11,10 +11,10 @@ fn a_latency_is_the_round_trip_and_the_servers_delay() {
         // Each begins when the one before it is answered, the last before the end.
         let count = Nanos::from_millis(100).0.div_ceil(each);
         assert_eq!(results.operations().completed, count);
-        results.assert_all(Kind::Service, count, Nanos(each));
-        results.assert_all(Kind::Connect, 1, ROUND_TRIP);
+        results.assert_all(Metric::Service, count, Nanos(each));
+        results.assert_all(Metric::Connect, 1, ROUND_TRIP);
         if delay > 0 {
-            results.assert_all(Kind::Residence, count, Nanos(delay));
+            results.assert_all(Metric::Residence, count, Nanos(delay));
         }
         assert_eq!(results.outcome.measured, Nanos::from_millis(100));
         assert_eq!(results.tally.measured.errors.total(), 0);
@@ -41,7 +41,7 @@ fn exactly_as_many_requests_as_asked() {
         let warm = results.tally.warmup.operations.completed;
         assert_eq!(far.requests.len() as u64, count + warm);
         assert_eq!(far.accepted.len(), connections as usize);
-        results.assert_all(Kind::Service, count, ROUND_TRIP);
+        results.assert_all(Metric::Service, count, ROUND_TRIP);
         let codes: Vec<_> = results.tally.codes.iter().collect();
         assert_eq!((codes.len(), codes[0].count), (1, count));
     }
@@ -56,7 +56,7 @@ fn each_response_of_a_pipeline_is_a_sample() {
         _ => Vec::new(),
     });
     let each = (1..=8).map(|n| ROUND_TRIP.0 + n * MS.0);
-    results.assert_are(Kind::Service, each);
+    results.assert_are(Metric::Service, each);
     let first = far.requests[0].0;
     assert!(far.requests.iter().all(|(at, _)| *at == first));
 }
@@ -96,7 +96,7 @@ fn warm_up_is_left_out_of_everything() {
     let (warm, measured) = (results.tally.warmup.operations, results.operations());
     assert_eq!((warm.sent, warm.failed, warm.completed), (5, 3, 2));
     assert_eq!((measured.sent, measured.completed), (10, 10));
-    results.assert_all(Kind::Service, 10, ROUND_TRIP);
+    results.assert_all(Metric::Service, 10, ROUND_TRIP);
     assert_eq!(results.tally.codes.responses(), 10);
     assert_eq!(results.tally.sent_bytes, far.bytes.len() as u64 / 15 * 10);
     // The response that comes at the very end was read before the phase was over.
@@ -127,6 +127,6 @@ fn codes_are_told_with_their_first_time_and_ordinal() {
         assert_eq!(operations.completed, completed, "{expect}");
         assert_eq!(operations.failed, 20 - completed);
         // What was not expected has no part in the latencies.
-        results.assert_all(Kind::Service, completed, ROUND_TRIP);
+        results.assert_all(Metric::Service, completed, ROUND_TRIP);
     }
 }

@@ -17,7 +17,7 @@ fn a_connection_is_closed_when_the_server_says_so() {
         assert_eq!(results.operations().completed, 10);
         assert_eq!(results.tally.measured.errors.total(), 0);
         assert_eq!(results.tally.body_bytes, 20);
-        results.assert_all(Kind::Service, 10, ROUND_TRIP);
+        results.assert_all(Metric::Service, 10, ROUND_TRIP);
         // None was opened for a request that was not to come.
         assert_eq!(far.accepted.len(), 10);
         assert_eq!(results.tally.reconnects, 9);
@@ -25,7 +25,7 @@ fn a_connection_is_closed_when_the_server_says_so() {
         assert_eq!(results.outcome.down, Nanos::ZERO);
         // One connection, of which nine stood in its place.
         assert_eq!(results.outcome.established, 1);
-        results.assert_all(Kind::Connect, 10, ROUND_TRIP);
+        results.assert_all(Metric::Connect, 10, ROUND_TRIP);
         assert_eq!(results.took, Nanos(10 * ROUND_TRIP.0 + 9 * ROUND_TRIP.0));
     }
 }
@@ -47,7 +47,7 @@ fn a_connection_serves_as_many_requests_as_allowed() {
         assert!(served.iter().all(|n| *n <= most), "{served:?}");
         let full = served.iter().filter(|n| **n == most).count();
         assert!(full + connections as usize >= served.len(), "{served:?}");
-        results.assert_all(Kind::Service, 60, ROUND_TRIP);
+        results.assert_all(Metric::Service, 60, ROUND_TRIP);
     }
 }
 
@@ -86,7 +86,7 @@ fn an_idle_end_is_no_failure() {
         What::Request => vec![say(OK), Do::Wait(MS), Do::Close],
         _ => Vec::new(),
     });
-    results.assert_all(Kind::Response, 20, ROUND_TRIP);
+    results.assert_all(Metric::Response, 20, ROUND_TRIP);
     assert_eq!(results.tally.measured.errors.total(), 0);
     assert_eq!(far.accepted.len(), 21);
 }

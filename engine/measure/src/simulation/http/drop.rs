@@ -22,11 +22,11 @@ fn what_finds_no_connection_is_dropped_at_once() {
     assert_eq!((operations.due, operations.sent), (100, 34));
     assert_eq!((operations.dropped, operations.completed), (66, 34));
     assert_eq!(operations.unsent_at_end, 0);
-    results.assert_are(Kind::Lateness, [0; 100]);
-    results.assert_all(Kind::Service, 34, Nanos(2_500_000));
+    results.assert_are(Metric::Lateness, [0; 100]);
+    results.assert_all(Metric::Service, 34, Nanos(2_500_000));
     let responses = (0..100).map(|n| if n < 34 { 2_500_000 } else { 0 });
-    results.assert_are(Kind::Response, responses);
-    assert_eq!(results.distribution(Kind::Response).censored(), 66);
+    results.assert_are(Metric::Response, responses);
+    assert_eq!(results.distribution(Metric::Response).censored(), 66);
     assert_eq!(results.outcome.backlog_max, 0);
 }
 
@@ -40,8 +40,8 @@ fn what_finds_no_connection_waits() {
     assert_eq!(operations.unsent_at_end, 59);
     let sent = (0..41).map(|k| k * 1_500_000);
     let unsent = (41..100).map(|k| (100 - k) * MS.0);
-    results.assert_are(Kind::Lateness, sent.chain(unsent));
-    results.assert_all(Kind::Service, 41, Nanos(2_500_000));
+    results.assert_are(Metric::Lateness, sent.chain(unsent));
+    results.assert_all(Metric::Service, 41, Nanos(2_500_000));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn what_is_in_flight_at_the_end_is_a_lower_bound() {
     assert_eq!((operations.sent, operations.completed), (3, 2));
     // It is 50 ms old before the patience is over: it has timed out.
     assert_eq!((operations.timed_out, operations.in_flight_at_end), (1, 0));
-    results.assert_are(Kind::Service, [40_000_000, 40_000_000, 50_000_000]);
+    results.assert_are(Metric::Service, [40_000_000, 40_000_000, 50_000_000]);
     assert_eq!(results.took, Nanos::from_millis(130));
 }
 
@@ -84,8 +84,8 @@ fn an_interrupt_is_patient_for_200_ms() {
     world.settle();
     let (results, _) = world.finish();
     assert_eq!(results.operations().in_flight_at_end, 1);
-    results.assert_all(Kind::Service, 1, Nanos::from_millis(300));
-    assert_eq!(results.distribution(Kind::Service).censored(), 1);
+    results.assert_all(Metric::Service, 1, Nanos::from_millis(300));
+    assert_eq!(results.distribution(Metric::Service).censored(), 1);
     assert_eq!(results.took, Nanos::from_millis(300));
 }
 

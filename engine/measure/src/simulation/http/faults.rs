@@ -37,7 +37,7 @@ fn what_is_no_whole_response_fails_and_is_named() {
         assert_eq!(results.errors(phase, cause), 3, "{cause}: {:?}", results.tally.measured);
         assert_eq!(results.error_kinds(), 1, "{cause}");
         assert_eq!(results.tally.codes.responses(), 3, "{cause}");
-        results.assert_all(Kind::Service, 3, ROUND_TRIP);
+        results.assert_all(Metric::Service, 3, ROUND_TRIP);
         assert!((3..=4).contains(&far.accepted.len()), "{cause}");
         let failure = results.outcome.failure.unwrap().to_string();
         assert!(failure.contains(cause), "{failure}");
@@ -71,7 +71,7 @@ fn bytes_that_nobody_asked_for_end_an_idle_connection() {
         assert_eq!((operations.completed, operations.failed), (10, 0));
         assert!(far.accepted.len() >= 10);
         if errors == 0 {
-            results.assert_all(Kind::Lateness, 10, Nanos::ZERO);
+            results.assert_all(Metric::Lateness, 10, Nanos::ZERO);
             assert_eq!(results.outcome.failure.map(|e| e.to_string()), None);
         }
     }
@@ -139,7 +139,7 @@ fn responses_may_come_in_one_piece_or_byte_by_byte() {
         (What::Request, 3) => vec![say(&OK.repeat(4))],
         _ => Vec::new(),
     });
-    whole.assert_all(Kind::Service, 12, ROUND_TRIP);
+    whole.assert_all(Metric::Service, 12, ROUND_TRIP);
     // Byte by byte, one each microsecond.
     let (bytes, _) = plan.scripted(|event| match event.what {
         What::Request => {
@@ -149,7 +149,7 @@ fn responses_may_come_in_one_piece_or_byte_by_byte() {
     });
     assert_eq!(bytes.operations().completed, 12);
     let each = OK.len() as u64 * 1_000;
-    let first = bytes.distribution(Kind::Service).min_ns();
+    let first = bytes.distribution(Metric::Service).min_ns();
     assert_eq!(first, Some(ROUND_TRIP.0 + each));
     assert_eq!(bytes.tally.body_bytes, 24);
     // The wire may do the same.
@@ -175,5 +175,5 @@ fn an_answer_may_come_before_the_request_is_wholly_sent() {
     assert_eq!(results.operations().completed, 5);
     assert_eq!(results.tally.measured.errors.total(), 0);
     assert_eq!(far.accepted.len(), 1);
-    results.assert_all(Kind::Service, 5, ROUND_TRIP);
+    results.assert_all(Metric::Service, 5, ROUND_TRIP);
 }

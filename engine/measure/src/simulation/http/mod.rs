@@ -361,7 +361,7 @@ fn check(tally: &HttpTally, open_loop: bool) {
     // Requests that failed without a response have a cause each.
     let answered = operations.completed + operations.failed - codes.responses();
     assert!(answered + operations.timed_out <= tally.measured.errors.total());
-    let headline = tally.recording.headline_kind();
+    let headline = tally.recording.headline_metric();
     let headline = tally.recording.distribution(headline).unwrap();
     let unanswered = operations.timed_out + operations.in_flight_at_end;
     let unsent = operations.unsent_at_end + operations.dropped;
@@ -381,34 +381,34 @@ impl Results {
         self.tally.measured.operations
     }
 
-    fn distribution(&self, kind: Kind) -> &Distribution {
+    fn distribution(&self, metric: Metric) -> &Distribution {
         let recording = &self.tally.recording;
-        recording.distribution(kind).expect("this loop has it")
+        recording.distribution(metric).expect("this loop has it")
     }
 
-    /// All samples of a kind are that long, and there are that many.
+    /// All samples of a metric are that long, and there are that many.
     #[track_caller]
-    fn assert_all(&self, kind: Kind, count: u64, length: Nanos) {
-        let lengths = self.distribution(kind);
-        assert_eq!(lengths.count(), count, "{kind:?}");
+    fn assert_all(&self, metric: Metric, count: u64, length: Nanos) {
+        let lengths = self.distribution(metric);
+        assert_eq!(lengths.count(), count, "{metric:?}");
         // A sample that is a lower bound only says nothing of the least one.
         let least = (lengths.censored() < count).then_some(length.0);
         let bounds = (lengths.min_ns(), lengths.max_ns());
-        assert_eq!(bounds, (least, Some(length.0)), "{kind:?}");
+        assert_eq!(bounds, (least, Some(length.0)), "{metric:?}");
     }
 
-    /// The samples of a kind are these: bin by bin, and in sum, least (unless some are lower bounds) and most to the
+    /// The samples of a metric are these: bin by bin, and in sum, least (unless some are lower bounds) and most to the
     /// nanosecond.
     #[track_caller]
-    fn assert_are(&self, kind: Kind, samples: impl IntoIterator<Item = u64>) {
+    fn assert_are(&self, metric: Metric, samples: impl IntoIterator<Item = u64>) {
         let mut expected = Distribution::new();
         samples.into_iter().for_each(|s| expected.record(Nanos(s)));
-        let found = self.distribution(kind);
+        let found = self.distribution(metric);
         let known = found.censored() == 0;
         let least = |d: &Distribution| d.min_ns().filter(|_| known);
         let figures = |d: &Distribution| (d.count(), least(d), d.max_ns(), d.mean_ns());
-        assert_eq!(figures(found), figures(&expected), "{kind:?}");
-        assert_eq!(found.encode(), expected.encode(), "{kind:?}");
+        assert_eq!(figures(found), figures(&expected), "{metric:?}");
+        assert_eq!(found.encode(), expected.encode(), "{metric:?}");
     }
 
     /// How often something went wrong in the measured phase.

@@ -24,9 +24,9 @@ fn model(due: &[u64], connections: usize, answered: impl Fn(u64) -> u64) -> Vec<
 fn assert_model(results: &Results, model: &[(u64, u64)]) {
     assert_eq!(results.operations().completed, model.len() as u64);
     assert_eq!(results.operations().sent, model.len() as u64);
-    results.assert_are(Kind::Lateness, model.iter().map(|m| m.0));
-    results.assert_are(Kind::Service, model.iter().map(|m| m.1));
-    results.assert_are(Kind::Response, model.iter().map(|m| m.0 + m.1));
+    results.assert_are(Metric::Lateness, model.iter().map(|m| m.0));
+    results.assert_are(Metric::Service, model.iter().map(|m| m.1));
+    results.assert_are(Metric::Response, model.iter().map(|m| m.0 + m.1));
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn every_request_leaves_when_it_is_due() {
             let count = due.len() as u64 - warm;
             assert_eq!(results.tally.warmup.operations.completed, warm);
             assert_eq!(results.operations().due, count);
-            results.assert_all(Kind::Lateness, count, Nanos::ZERO);
-            results.assert_all(Kind::Service, count, ROUND_TRIP);
-            results.assert_all(Kind::Response, count, ROUND_TRIP);
+            results.assert_all(Metric::Lateness, count, Nanos::ZERO);
+            results.assert_all(Metric::Service, count, ROUND_TRIP);
+            results.assert_all(Metric::Response, count, ROUND_TRIP);
             // What the client says of itself is true: that is when they arrive.
             let start = far.accepted[0] + LATENCY;
             let arrived = far.requests.iter().map(|(at, _)| at.since(start + LATENCY).0);
@@ -74,7 +74,7 @@ fn every_request_leaves_when_it_is_due() {
 #[test]
 fn five_minutes_pass_in_a_moment() {
     let results = Plan { duration: Some(Nanos::from_secs(300)), ..Plan::at(20.0) }.served();
-    results.assert_all(Kind::Response, 6_000, ROUND_TRIP);
+    results.assert_all(Metric::Response, 6_000, ROUND_TRIP);
     assert_eq!(results.outcome.measured, Nanos::from_secs(300));
     assert_eq!(results.outcome.backlog_max, 0);
 }
@@ -119,11 +119,11 @@ fn too_few_connections_show_in_lateness_alone() {
         assert_eq!(operations.due, due.len() as u64);
         assert_eq!(operations.completed, sent as u64);
         assert_eq!(operations.unsent_at_end, (due.len() - sent) as u64);
-        results.assert_all(Kind::Service, sent as u64, ROUND_TRIP);
+        results.assert_all(Metric::Service, sent as u64, ROUND_TRIP);
         let unsent = due[sent..].iter().map(|due| end.0 - due);
         let late = all[..sent].iter().map(|m| m.0);
-        results.assert_are(Kind::Lateness, late.clone().chain(unsent.clone()));
-        results.assert_are(Kind::Response, late.map(|l| l + ROUND_TRIP.0).chain(unsent));
+        results.assert_are(Metric::Lateness, late.clone().chain(unsent.clone()));
+        results.assert_are(Metric::Response, late.map(|l| l + ROUND_TRIP.0).chain(unsent));
         // One more waits at the instant at which the sends of that instant have yet to be dealt out.
         assert!(results.outcome.backlog_max >= (due.len() - sent) as u64);
     }
@@ -155,14 +155,14 @@ fn a_stall_shows_in_full_in_the_response_times() {
         };
         let responses = over(&mut served.iter().map(|m| m.0 + m.1));
         let services = over(&mut served.iter().map(|m| m.1));
-        let response = |percent| results.distribution(Kind::Response).quantile(percent);
+        let response = |percent| results.distribution(Metric::Response).quantile(percent);
         let told = |percent| response(percent).expect("5,000 samples").value_ns;
-        let bin = |ns| ns + results.distribution(Kind::Response).resolution(Nanos(ns)).0;
-        assert_eq!(results.distribution(Kind::Response).max_ns(), Some(500_200_000));
+        let bin = |ns| ns + results.distribution(Metric::Response).resolution(Nanos(ns)).0;
+        assert_eq!(results.distribution(Metric::Response).max_ns(), Some(500_200_000));
         if connections == 1_000 {
             // 500 requests fall into it, and wait for 500.2 ms, 499.2 ms and so on down to 1.2 ms.
             assert_eq!((responses, services), (491, 491));
-            results.assert_are(Kind::Lateness, [0; 5_000]);
+            results.assert_are(Metric::Lateness, [0; 5_000]);
             // Of 5,000, the 4,950th is the 51st longest, the 4,750th the 251st longest.
             assert!((450_200_000..=bin(450_200_000)).contains(&told(99.0)));
             assert!((250_200_000..=bin(250_200_000)).contains(&told(95.0)));
@@ -195,7 +195,7 @@ fn spinning_is_late_by_a_step_at_most() {
         let sent = far.requests.iter().map(|(at, _)| at.since(start + LATENCY).0);
         let late: Vec<u64> = sent.zip(plan.due(MS + SECOND)).map(|(s, due)| s - due).collect();
         assert!(late.iter().all(|late| *late < step.0), "{wait:?} {late:?}");
-        results.assert_are(Kind::Lateness, late);
+        results.assert_are(Metric::Lateness, late);
     }
 }
 
@@ -266,6 +266,6 @@ fn no_request_waits_behind_another_while_a_connection_is_idle() {
         _ => Vec::new(),
     });
     assert_eq!(far.accepted.len(), 11);
-    results.assert_all(Kind::Service, 200, service + ROUND_TRIP);
-    results.assert_all(Kind::Lateness, 200, Nanos::ZERO);
+    results.assert_all(Metric::Service, 200, service + ROUND_TRIP);
+    results.assert_all(Metric::Lateness, 200, Nanos::ZERO);
 }

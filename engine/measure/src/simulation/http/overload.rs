@@ -144,13 +144,13 @@ fn what_is_answered_behind_the_end_counts_for_latency_alone() {
     let (results, _) = plan.scripted(slow);
     assert_eq!(results.operations().completed, 100);
     assert_eq!(results.outcome.answered, 70);
-    assert_eq!(results.distribution(Kind::Response).count(), 100);
+    assert_eq!(results.distribution(Metric::Response).count(), 100);
     // After a warm-up as many of its own are answered instead.
     let plan = Plan { warmup: Nanos::from_millis(50), ..plan };
     let (results, _) = plan.scripted(slow);
     assert_eq!(results.operations().completed, 100);
     assert_eq!(results.outcome.answered, 100);
-    assert_eq!(results.distribution(Kind::Response).count(), 100);
+    assert_eq!(results.distribution(Metric::Response).count(), 100);
 }
 
 #[test]

@@ -35,9 +35,9 @@ fn assert_lindley(plan: &Plan, results: &Results, duration: Nanos) -> Vec<u64> {
     let count = waits.len() as u64;
     assert_eq!(results.operations().completed, count);
     // Request by request, whatever the server did not keep it for was the wire.
-    results.assert_all(Kind::Path, count, ROUND_TRIP);
+    results.assert_all(Metric::Path, count, ROUND_TRIP);
     let response = |wait| wait + SERVICE + ROUND_TRIP.0;
-    results.assert_are(Kind::Response, waits.iter().map(response));
+    results.assert_are(Metric::Response, waits.iter().map(response));
     waits
 }
 
@@ -47,8 +47,8 @@ fn response_times_are_lindleys() {
         let duration = Nanos::from_secs(10);
         let (plan, results) = queue(load, duration, connections);
         let waits = assert_lindley(&plan, &results, duration);
-        results.assert_all(Kind::Lateness, waits.len() as u64, Nanos::ZERO);
-        results.assert_are(Kind::Residence, waits.iter().map(|wait| wait + SERVICE));
+        results.assert_all(Metric::Lateness, waits.len() as u64, Nanos::ZERO);
+        results.assert_are(Metric::Residence, waits.iter().map(|wait| wait + SERVICE));
     }
 }
 
@@ -69,7 +69,7 @@ fn the_mean_over_a_long_run_is_that_of_the_formula() {
         let middle = means.iter().sum::<f64>() / means.len() as f64;
         let variance = means.iter().map(|m| (m - middle).powi(2)).sum::<f64>() / 49.0;
         let error = (variance / 50.0).sqrt();
-        let response = results.distribution(Kind::Response).mean_ns().unwrap();
+        let response = results.distribution(Metric::Response).mean_ns().unwrap();
         let found = response - ROUND_TRIP.0 as f64;
         assert!((found - expected).abs() < 4.0 * error, "{found} ± {error}, not {expected}");
         assert!(error < expected / 30.0, "the test can tell: {error}");

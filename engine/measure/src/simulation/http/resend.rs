@@ -50,13 +50,13 @@ fn what_is_sent_again_keeps_its_first_due_time() {
     assert_eq!(results.operations().completed, 2);
     assert_eq!(results.tally.resent, 1);
     // A microsecond after the first: it has waited for the answer to that one, and for a connect.
-    results.assert_are(Kind::Response, [trip, 3 * trip - apart]);
-    results.assert_are(Kind::Lateness, [0, 2 * trip - apart]);
-    results.assert_are(Kind::Service, [trip, trip]);
+    results.assert_are(Metric::Response, [trip, 3 * trip - apart]);
+    results.assert_are(Metric::Lateness, [0, 2 * trip - apart]);
+    results.assert_are(Metric::Service, [trip, trip]);
     // In closed loop there is the service time alone, and it counts from the first send.
     let plan = Plan { pipeline: 2, ..Plan::counted(2) };
     let (results, _) = plan.scripted(limited(1));
-    results.assert_are(Kind::Service, [trip, 3 * trip]);
+    results.assert_are(Metric::Service, [trip, 3 * trip]);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_told_idle_timeout_is_no_error() {
     assert_eq!(results.operations().completed, 10);
     assert_eq!(results.tally.measured.errors.total(), 0);
     assert!(far.accepted.len() >= 10);
-    results.assert_all(Kind::Lateness, 10, Nanos::ZERO);
+    results.assert_all(Metric::Lateness, 10, Nanos::ZERO);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_response_without_length_on_a_kept_connection_is_named() {
     let operations = results.operations();
     assert_eq!((operations.completed, operations.timed_out), (0, 3));
     assert_eq!(results.errors("receive", "no-length"), 3);
-    results.assert_all(Kind::Service, 3, Nanos::from_millis(20));
+    results.assert_all(Metric::Service, 3, Nanos::from_millis(20));
     let failure = results.outcome.failure.unwrap().to_string();
     assert!(failure.contains("gave no length"), "{failure}");
     // The run may be over before the timeout.
@@ -193,7 +193,7 @@ fn interim_responses_do_not_extend_the_time_of_a_request() {
     assert_eq!((operations.completed, operations.timed_out), (1, 1));
     assert_eq!(results.errors("receive", "timeout"), 1);
     let service = [30 * MS.0 + ROUND_TRIP.0, 40 * MS.0];
-    results.assert_are(Kind::Service, service);
+    results.assert_are(Metric::Service, service);
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn a_request_is_given_up_when_its_time_is_over() {
     assert_eq!((operations.sent, operations.completed), (5, 4));
     assert_eq!(operations.timed_out, 1);
     let service = [1, 1, 1, 1, 100].map(|trips| trips * ROUND_TRIP.0);
-    results.assert_are(Kind::Service, service);
-    assert_eq!(results.distribution(Kind::Service).censored(), 1);
+    results.assert_are(Metric::Service, service);
+    assert_eq!(results.distribution(Metric::Service).censored(), 1);
     assert_eq!(results.errors("receive", "timeout"), 1);
     assert_eq!(results.tally.reconnects, 1);
     assert_eq!(results.outcome.sockets, 2);
@@ -111,8 +111,8 @@ fn a_connect_is_given_up_when_its_time_is_over() {
     assert_eq!(results.error_kinds(), 2);
     assert_eq!(results.tally.reconnects, 0);
     assert_eq!(results.outcome.sockets, 1 + 4);
-    results.assert_are(Kind::Connect, [ROUND_TRIP.0, connect.0, connect.0, connect.0, connect.0]);
-    assert_eq!(results.distribution(Kind::Connect).censored(), 4);
+    results.assert_are(Metric::Connect, [ROUND_TRIP.0, connect.0, connect.0, connect.0, connect.0]);
+    assert_eq!(results.distribution(Metric::Connect).censored(), 4);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_request_that_the_server_does_not_read_is_given_up() {
     });
     assert_eq!(results.operations().completed, 3);
     assert_eq!(far.accepted.len(), 3);
-    results.assert_all(Kind::Service, 3, ROUND_TRIP);
+    results.assert_all(Metric::Service, 3, ROUND_TRIP);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_timeout_during_the_warm_up_is_the_warm_ups() {
     assert_eq!(results.tally.measured.errors.total(), 0);
     assert_eq!(results.operations().timed_out, 0);
     assert_eq!(results.tally.reconnects, 0);
-    results.assert_all(Kind::Service, results.operations().completed, ROUND_TRIP);
+    results.assert_all(Metric::Service, results.operations().completed, ROUND_TRIP);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn every_request_in_a_pipeline_has_a_deadline_of_its_own() {
     // With the second one on the first connection goes the third.
     assert_eq!((operations.timed_out, operations.failed), (3, 1));
     assert_eq!(results.errors("receive", "timeout"), 4);
-    let longest = results.distribution(Kind::Service).max_ns();
+    let longest = results.distribution(Metric::Service).max_ns();
     assert_eq!(longest, Some(20_000_000), "none was looked at late");
 }
 

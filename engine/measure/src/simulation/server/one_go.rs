@@ -40,7 +40,7 @@ fn an_operation_takes_the_connect_and_one_round_trip() {
         assert!(operations.completed >= 245 * u64::from(connections), "{operations:?}");
         assert_eq!(operations.completed, operations.sent);
         assert_eq!(results.measured.errors.total(), 0);
-        assert_eq!(results.spread(Kind::Service), [2 * ROUND_TRIP.0; 3]);
+        assert_eq!(results.spread(Metric::Service), [2 * ROUND_TRIP.0; 3]);
         // The first and the last connection, which tell of the server, and the first of each slot.
         assert!(asked <= 2 + u64::from(connections), "{asked} admissions");
         let figures = results.outcome.figures.last().expect("those of the last connection");
@@ -53,7 +53,7 @@ fn a_server_that_does_not_offer_it_is_spoken_to_in_the_old_order() {
     let results = each(|setup| setup.one_go = false).run();
     assert!(results.measured.operations.completed > 120);
     assert_eq!(results.measured.errors.total(), 0);
-    assert_eq!(results.spread(Kind::Service), [2 * ROUND_TRIP.0; 3]);
+    assert_eq!(results.spread(Metric::Service), [2 * ROUND_TRIP.0; 3]);
 }
 
 #[test]

@@ -109,7 +109,11 @@ impl Requests {
         let mut bytes = Vec::new();
         let mut entries = Vec::with_capacity(specs.len());
         for (number, (spec, _)) in specs.iter().enumerate() {
-            let one = write(spec).map_err(|problem| problem.of(number + 1, spec))?;
+            let one = write(spec).map_err(|(what, remedy)| {
+                let (number, method, target) =
+                    (number + 1, shown(&spec.method), shown(&spec.target));
+                Error::usage(format!("request {number} ({method} {target}): {what}")).remedy(remedy)
+            })?;
             let all = bytes.len() as u64 + one.len() as u64 * u64::from(repeats);
             if all > REQUESTS_BYTES_MAX as u64 {
                 return Err(too_large(repeats));
@@ -173,21 +177,11 @@ fn too_large(repeats: u32) -> Error {
 }
 
 /// Why a request cannot be written, and what to type instead.
-struct Problem {
-    what: String,
-    remedy: &'static str,
-}
+type Problem = (String, &'static str);
+type Checked<T> = std::result::Result<T, Problem>;
 
-impl Problem {
-    fn new(what: impl Into<String>, remedy: &'static str) -> Self {
-        Self { what: what.into(), remedy }
-    }
-
-    fn of(self, number: usize, spec: &RequestSpec) -> Error {
-        let (method, target) = (shown(&spec.method), shown(&spec.target));
-        Error::usage(format!("request {number} ({method} {target}): {}", self.what))
-            .remedy(self.remedy)
-    }
+fn problem<T>(what: impl Into<String>, remedy: &'static str) -> Checked<T> {
+    Err((what.into(), remedy))
 }
 
 /// What was typed, short enough for a message and with nothing in it that a terminal would obey.
@@ -201,16 +195,16 @@ fn shown(text: &str) -> String {
 
 /// A request as it goes over the wire. Whatever is written was checked for line ends before, so that nothing typed can
 /// become another field or another request.
-fn write(spec: &RequestSpec) -> std::result::Result<Vec<u8>, Problem> {
+fn write(spec: &RequestSpec) -> Checked<Vec<u8>> {
     check_method(&spec.method)?;
     check_target(&spec.target)?;
     let given = Given::new(spec)?;
     let body = spec.body.as_ref().map_or(&[][..], |body| &body.bytes);
     if body.len() > REQUESTS_BYTES_MAX {
-        return Err(Problem::new(
+        return problem(
             format!("its body of {} bytes is too long", body.len()),
             "give one of at most 64 MiB",
-        ));
+        );
     }
     let chunked = given.framing(spec)?;
     let mut wire = Vec::with_capacity(body.len() + 256);
@@ -258,20 +252,20 @@ fn trimmed(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 
-fn check_method(method: &str) -> std::result::Result<(), Problem> {
+fn check_method(method: &str) -> Checked<()> {
     const HELP: &str = "give one such as GET, HEAD, POST, PUT or DELETE";
     if Method::from_bytes(method.as_bytes()).is_err() {
-        return Err(Problem::new("that is no method", HELP));
+        return problem("that is no method", HELP);
     }
     if method == "CONNECT" {
-        return Err(Problem::new("CONNECT opens a tunnel, which is not measured", HELP));
+        return problem("CONNECT opens a tunnel, which is not measured", HELP);
     }
     Ok(())
 }
 
-fn check_target(target: &str) -> std::result::Result<(), Problem> {
+fn check_target(target: &str) -> Checked<()> {
     if !(target.starts_with('/') || target == "*" || target.contains("://")) {
-        return Err(Problem::new("its path does not begin with /", "write it as /path?query"));
+        return problem("its path does not begin with /", "write it as /path?query");
     }
     let Some(odd) = target.chars().find(|c| !matches!(c, '!'..='~') || *c == '#') else {
         return Ok(());
@@ -288,7 +282,7 @@ fn check_target(target: &str) -> std::result::Result<(), Problem> {
         ),
         _ => ("its path holds a character outside ASCII", "percent-encode its bytes, é as %C3%A9"),
     };
-    Err(Problem::new(what, remedy))
+    problem(what, remedy)
 }
 
 /// What the headers of a request say about what is written without them, too.
@@ -301,10 +295,10 @@ struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    fn new(spec: &'a RequestSpec) -> std::result::Result<Self, Problem> {
+    fn new(spec: &'a RequestSpec) -> Checked<Self> {
         let mut given = Self::default();
         let once = |before: bool, name: &str| match before {
-            true => Err(Problem::new(format!("it has several {name} headers"), "give one of them")),
+            true => problem(format!("it has several {name} headers"), "give one of them"),
             false => Ok(()),
         };
         for (name, value) in &spec.headers {
@@ -319,18 +313,20 @@ impl<'a> Given<'a> {
                 "connection" => given.connection = true,
                 "content-length" => {
                     once(given.lengths.length.is_some(), name)?;
-                    given.lengths.add_length(text.as_bytes()).map_err(|_| {
-                        Problem::new(
-                            format!("a Content-Length of '{}' is none", shown(text)),
-                            "leave it out: it is written from the body",
-                        )
-                    })?;
+                    if given.lengths.add_length(text.as_bytes()).is_err() {
+                        let what = format!("a Content-Length of '{}' is none", shown(text));
+                        return problem(what, "leave it out: it is written from the body");
+                    }
                 }
                 "transfer-encoding" => {
                     once(given.lengths.coded, name)?;
-                    given.lengths.add_coding(text.as_bytes()).map_err(|_| unknown_coding(text))?;
-                    if !given.lengths.chunked {
-                        return Err(unknown_coding(text));
+                    let added = given.lengths.add_coding(text.as_bytes());
+                    if added.is_err() || !given.lengths.chunked {
+                        let shown = shown(text);
+                        return problem(
+                            format!("a Transfer-Encoding of '{shown}' does not end in chunked"),
+                            "write it as 'Transfer-Encoding: chunked'",
+                        );
                     }
                 }
                 _ => {}
@@ -338,16 +334,16 @@ impl<'a> Given<'a> {
         }
         let host = given.host.unwrap_or(&spec.host);
         if !host.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
-            return Err(Problem::new(
+            return problem(
                 format!("'{}' is no host", shown(host)),
                 "write it as example.org, 192.0.2.1 or [2001:db8::1], with :PORT where there is one",
-            ));
+            );
         }
         Ok(given)
     }
 
     /// Whether the body is written in chunks.
-    fn framing(&self, spec: &RequestSpec) -> std::result::Result<bool, Problem> {
+    fn framing(&self, spec: &RequestSpec) -> Checked<bool> {
         let body = spec.body.as_ref();
         let chunked =
             self.lengths.chunked || body.is_some_and(|body| body.framing == Framing::Chunked);
@@ -355,40 +351,33 @@ impl<'a> Given<'a> {
             return Ok(chunked);
         };
         if chunked {
-            return Err(Problem::new(
+            return problem(
                 "it has a Content-Length, and its body is chunked",
                 "leave one of the two out",
-            ));
+            );
         }
         let bytes = body.map_or(0, |body| body.bytes.len());
         if length != bytes as u64 {
-            return Err(Problem::new(
+            return problem(
                 format!("its Content-Length is {length}, and its body has {bytes} bytes"),
                 "leave the Content-Length out: it is written from the body",
-            ));
+            );
         }
         Ok(false)
     }
 }
 
-fn unknown_coding(text: &str) -> Problem {
-    Problem::new(
-        format!("a Transfer-Encoding of '{}' does not end in chunked", shown(text)),
-        "write it as 'Transfer-Encoding: chunked'",
-    )
-}
-
-fn check_header(name: &str, value: &str) -> std::result::Result<(), Problem> {
+fn check_header(name: &str, value: &str) -> Checked<()> {
     const HELP: &str = "write headers as 'Name: value'";
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
         let what = format!("'{}' is no name of a header", shown(name));
-        return Err(Problem::new(what, HELP));
+        return problem(what, HELP);
     }
     if HeaderValue::from_bytes(trim(value.as_bytes())).is_err() {
-        return Err(Problem::new(
+        return problem(
             format!("the value of its header {name} holds a control character"),
             "leave it out: a header is one line",
-        ));
+        );
     }
     Ok(())
 }

@@ -13,11 +13,11 @@ const SERIES_MAX: usize = 900;
 
 const _: () = assert!(SERIES_MAX <= INTERVALS_MAX && SERIES_OPEN_ENDED <= SERIES_MAX);
 // A worker's distributions and blocks, in all metrics, stay below 16 MiB.
-const _: () = assert!(KINDS.len() * (BLOCKS * bins::BINS * 4 + 2 * 34 * 1024 * 8) < 16 << 20);
+const _: () = assert!(METRICS.len() * (BLOCKS * bins::BINS * 4 + 2 * 34 * 1024 * 8) < 16 << 20);
 
-/// What a length is the length of.
+/// Which latency a sample measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum Metric {
     /// From the actual send to the reply.
     Service,
     /// From the intended send to the reply; open loop only.
@@ -32,9 +32,15 @@ pub enum Kind {
     Path,
 }
 
-/// All kinds, in the order of their numbers.
-const KINDS: [Kind; 6] =
-    [Kind::Service, Kind::Response, Kind::Lateness, Kind::Connect, Kind::Residence, Kind::Path];
+/// All metrics, in the order of their numbers.
+const METRICS: [Metric; 6] = [
+    Metric::Service,
+    Metric::Response,
+    Metric::Lateness,
+    Metric::Connect,
+    Metric::Residence,
+    Metric::Path,
+];
 
 /// How long the measured phase is: what its blocks are cut from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,18 +73,18 @@ pub struct Sample {
     pub residence: Option<Nanos>,
 }
 
-/// One kind's distribution, and beside it the same lengths coarsely by block.
+/// The distribution of one metric, and beside it the same lengths coarsely by block.
 #[derive(Debug, Clone)]
-struct Metric {
+struct MetricSamples {
     distribution: Distribution,
     blocks: Rows,
 }
 
-impl Metric {
-    fn new(kind: Kind) -> Self {
+impl MetricSamples {
+    fn new(metric: Metric) -> Self {
         Self {
-            distribution: match kind {
-                Kind::Residence | Kind::Path => Distribution::uncensored(),
+            distribution: match metric {
+                Metric::Residence | Metric::Path => Distribution::uncensored(),
                 _ => Distribution::new(),
             },
             blocks: Rows::new(BLOCKS),
@@ -237,7 +243,7 @@ impl LiveEntry {
     }
 }
 
-/// What one worker records in the measured phase: each kind's distribution with [`BLOCKS`] blocks, and the series
+/// What one worker records in the measured phase: each metric's distribution with [`BLOCKS`] blocks, and the series
 /// over time. All memory is allocated and touched when it is made; recording allocates nothing and reads no clock.
 /// Instants that are handed in are those of the turn.
 ///
@@ -250,7 +256,7 @@ pub struct Recording {
     recorded: u64,
     blocks: Sections,
     intervals: Sections,
-    metrics: [Option<Metric>; KINDS.len()],
+    samples: [Option<MetricSamples>; METRICS.len()],
     series: Rows,
     series_counts: Box<[Counts]>,
     /// Entries of the series that were reached.
@@ -305,9 +311,9 @@ impl Recording {
             recorded: 0,
             blocks: Sections::new(block_width, BLOCKS),
             intervals: Sections::new(interval, entries),
-            metrics: KINDS.map(|kind| {
-                let on_schedule = matches!(kind, Kind::Response | Kind::Lateness);
-                (spec.open_loop || !on_schedule).then(|| Metric::new(kind))
+            samples: METRICS.map(|metric| {
+                let on_schedule = matches!(metric, Metric::Response | Metric::Lateness);
+                (spec.open_loop || !on_schedule).then(|| MetricSamples::new(metric))
             }),
             series: Rows::new(entries),
             series_counts: vec![Counts::default(); entries].into_boxed_slice(),
@@ -347,18 +353,18 @@ impl Recording {
     /// at the end. Their lateness and response time are at least that.
     pub fn record_unsent(&mut self, at: Instant, overdue: &SameBin) {
         let bin = bins::index(overdue.longest.0);
-        for kind in [Kind::Lateness, Kind::Response] {
-            if let Some(metric) = &mut self.metrics[kind as usize] {
-                metric.distribution.record_censored_together(overdue);
+        for metric in [Metric::Lateness, Metric::Response] {
+            if let Some(samples) = &mut self.samples[metric as usize] {
+                samples.distribution.record_censored_together(overdue);
             }
         }
         let mut left = overdue.count;
         while left > 0 {
             let (block, room) = self.block_with_room(at);
             let count = left.min(room);
-            for kind in [Kind::Lateness, Kind::Response] {
-                if let Some(metric) = &mut self.metrics[kind as usize] {
-                    metric.blocks.record_n(block, bin, count);
+            for metric in [Metric::Lateness, Metric::Response] {
+                if let Some(samples) = &mut self.samples[metric as usize] {
+                    samples.blocks.record_n(block, bin, count);
                 }
             }
             self.recorded += count;
@@ -373,13 +379,13 @@ impl Recording {
     /// A connection was established at `at`, in `length`.
     pub fn record_connect(&mut self, at: Instant, length: Nanos) {
         let block = self.block_of_moment(at);
-        self.put(Kind::Connect, block, length, false);
+        self.put(Metric::Connect, block, length, false);
     }
 
     /// A connection was given up at `at`, after `length`.
     pub fn record_connect_censored(&mut self, at: Instant, length: Nanos) {
         let block = self.block_of_moment(at);
-        self.put(Kind::Connect, block, length, true);
+        self.put(Metric::Connect, block, length, true);
     }
 
     /// Something failed at `at`.
@@ -391,8 +397,8 @@ impl Recording {
     /// Adds residence times that the far end told in one histogram, since the messages were too short to
     /// carry them. They are in no block, and no path can be told from them.
     pub fn merge_residence(&mut self, residence: &Distribution) {
-        if let Some(metric) = &mut self.metrics[Kind::Residence as usize] {
-            metric.distribution.merge(residence);
+        if let Some(samples) = &mut self.samples[Metric::Residence as usize] {
+            samples.distribution.merge(residence);
         }
     }
 
@@ -407,7 +413,7 @@ impl Recording {
                 && self.series_counts.len() == other.series_counts.len(),
             "the workers of a step record alike"
         );
-        for (mine, theirs) in self.metrics.iter_mut().zip(&other.metrics) {
+        for (mine, theirs) in self.samples.iter_mut().zip(&other.samples) {
             if let (Some(mine), Some(theirs)) = (mine, theirs) {
                 mine.distribution.merge(&theirs.distribution);
                 mine.blocks.merge(&theirs.blocks);
@@ -423,28 +429,28 @@ impl Recording {
         self.series_used = self.series_used.max(other.series_used);
     }
 
-    /// The distribution of a kind, unless this loop has none.
+    /// The distribution of a metric, unless this loop has none.
     #[must_use]
-    pub fn distribution(&self, kind: Kind) -> Option<&Distribution> {
-        self.metrics[kind as usize].as_ref().map(|m| &m.distribution)
+    pub fn distribution(&self, metric: Metric) -> Option<&Distribution> {
+        self.samples[metric as usize].as_ref().map(|m| &m.distribution)
     }
 
-    /// The kind that heads the report and the series: response in open loop, service otherwise.
+    /// The metric that heads the report and the series: response in open loop, service otherwise.
     #[must_use]
-    pub const fn headline_kind(&self) -> Kind {
-        if self.spec.open_loop { Kind::Response } else { Kind::Service }
+    pub const fn headline_metric(&self) -> Metric {
+        if self.spec.open_loop { Metric::Response } else { Metric::Service }
     }
 
-    /// For each block with samples of `kind`: how many, and how many of them are no longer than the
+    /// For each block with samples of `metric`: how many, and how many of them are no longer than the
     /// edge of a coarse bin. The edge is taken where the share of samples below it, over all blocks, is nearest to `share`;
     /// empty where no edge parts the samples.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shares need no more than 2^52 samples")]
-    pub fn block_counts(&self, kind: Kind, share: f64) -> Vec<(u64, u64)> {
-        let Some(metric) = &self.metrics[kind as usize] else {
+    pub fn block_counts(&self, metric: Metric, share: f64) -> Vec<(u64, u64)> {
+        let Some(samples) = &self.samples[metric as usize] else {
             return Vec::new();
         };
-        let rows = || (0..BLOCKS).map(|block| metric.blocks.row(block));
+        let rows = || (0..BLOCKS).map(|block| samples.blocks.row(block));
         let sums: Vec<u64> =
             (0..bins::BINS).map(|bin| rows().map(|row| u64::from(row[bin])).sum()).collect();
         let total: u64 = sums.iter().sum();
@@ -508,11 +514,11 @@ impl Recording {
     fn latencies(&mut self, at: Instant, sample: Sample, censored: bool) {
         let block = self.block(at);
         let mut head = sample.service;
-        let mut bin = self.put(Kind::Service, block, sample.service, censored);
+        let mut bin = self.put(Metric::Service, block, sample.service, censored);
         if let Some(lateness) = sample.lateness {
-            self.put(Kind::Lateness, block, lateness, false);
+            self.put(Metric::Lateness, block, lateness, false);
             head = sample.service + lateness;
-            bin = self.put(Kind::Response, block, head, censored);
+            bin = self.put(Metric::Response, block, head, censored);
         }
         if let Some(residence) = sample.residence {
             // Two machines' clocks may differ by a thousandth, and the shorter the path is the more that shows.
@@ -520,16 +526,16 @@ impl Recording {
                 self.impossible_residences += 1;
                 return self.headline(at, bin, head);
             }
-            self.put(Kind::Residence, block, residence, false);
-            self.put(Kind::Path, block, sample.service - residence, false);
+            self.put(Metric::Residence, block, residence, false);
+            self.put(Metric::Path, block, sample.service - residence, false);
         }
         self.headline(at, bin, head);
     }
 
     #[inline]
-    fn put(&mut self, kind: Kind, block: usize, length: Nanos, censored: bool) -> u16 {
-        match &mut self.metrics[kind as usize] {
-            Some(metric) => metric.record(block, length, censored),
+    fn put(&mut self, metric: Metric, block: usize, length: Nanos, censored: bool) -> u16 {
+        match &mut self.samples[metric as usize] {
+            Some(samples) => samples.record(block, length, censored),
             None => bins::index(length.0),
         }
     }

@@ -19,9 +19,9 @@ fn blocks_are_cut_by_time_and_the_last_one_takes_the_rest() {
         r.record(t0 + Nanos(ms * MS), sample(if ms < 10 { 1_000 } else { 9_000 }));
     }
     // Two in block 0, one in block 1, three in block 31; the share 1/3 is parted exactly.
-    assert_eq!(r.block_counts(Kind::Service, 0.33), [(2, 2), (1, 0), (3, 0)]);
-    assert_eq!(r.block_counts(Kind::Path, 0.33), [(2, 2), (1, 0), (3, 0)]);
-    assert!(r.block_counts(Kind::Response, 0.5).is_empty());
+    assert_eq!(r.block_counts(Metric::Service, 0.33), [(2, 2), (1, 0), (3, 0)]);
+    assert_eq!(r.block_counts(Metric::Path, 0.33), [(2, 2), (1, 0), (3, 0)]);
+    assert!(r.block_counts(Metric::Response, 0.5).is_empty());
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn blocks_are_cut_by_count_when_the_length_is_unknown() {
     for i in 0..64 {
         r.record(Instant(i), sample(if i % 2 == 0 { 100 } else { 10_000 }));
     }
-    let counts = r.block_counts(Kind::Service, 0.5);
+    let counts = r.block_counts(Metric::Service, 0.5);
     assert_eq!(counts, vec![(2, 1); BLOCKS]);
 }
 
@@ -41,7 +41,7 @@ fn identical_samples_have_no_edge_between_them() {
     for i in 0..100 {
         r.record(Instant(i), sample(500));
     }
-    assert!(r.block_counts(Kind::Service, 0.5).is_empty());
+    assert!(r.block_counts(Metric::Service, 0.5).is_empty());
 }
 
 #[test]
@@ -54,15 +54,15 @@ fn open_loop_keeps_response_and_lateness_apart() {
     r.count_answer(Instant(5_000));
     r.record_censored(Instant(6_000), late);
     r.record_unsent(Instant(7_000), &SameBin::one(Nanos(9_999)));
-    let figures = |kind| {
-        let d = r.distribution(kind).unwrap();
+    let figures = |metric| {
+        let d = r.distribution(metric).unwrap();
         (d.count(), d.censored(), d.max_ns())
     };
-    assert_eq!(figures(Kind::Service), (2, 1, Some(1_000)));
-    assert_eq!(figures(Kind::Response), (3, 2, Some(9_999)));
-    assert_eq!(figures(Kind::Lateness), (3, 1, Some(9_999)));
-    assert_eq!(figures(Kind::Residence), (1, 0, Some(100)));
-    assert_eq!(figures(Kind::Path), (1, 0, Some(900)));
+    assert_eq!(figures(Metric::Service), (2, 1, Some(1_000)));
+    assert_eq!(figures(Metric::Response), (3, 2, Some(9_999)));
+    assert_eq!(figures(Metric::Lateness), (3, 1, Some(9_999)));
+    assert_eq!(figures(Metric::Residence), (1, 0, Some(100)));
+    assert_eq!(figures(Metric::Path), (1, 0, Some(900)));
     let series: Vec<_> = r.series(Nanos::from_secs(1)).collect();
     assert_eq!((series[0].completed, series[0].max), (1, Nanos(9_999)));
 }
@@ -70,8 +70,10 @@ fn open_loop_keeps_response_and_lateness_apart() {
 #[test]
 fn closed_loop_has_neither() {
     let r = Recording::new(spec(Extent::Count(1), false));
-    assert!(r.distribution(Kind::Response).is_none() && r.distribution(Kind::Lateness).is_none());
-    assert_eq!(r.headline_kind(), Kind::Service);
+    assert!(
+        r.distribution(Metric::Response).is_none() && r.distribution(Metric::Lateness).is_none()
+    );
+    assert_eq!(r.headline_metric(), Metric::Service);
 }
 
 #[test]
@@ -121,11 +123,11 @@ fn workers_merge_block_by_block() {
     residence.record(Nanos(42));
     a.merge_residence(&residence);
     a.merge(&b);
-    assert_eq!(a.block_counts(Kind::Service, 0.3), [(2, 1), (1, 0)]);
-    let count = |kind| a.distribution(kind).map(|d| (d.count(), d.censored()));
-    assert_eq!(count(Kind::Service), Some((3, 0)));
-    assert_eq!(count(Kind::Connect), Some((2, 1)));
-    assert_eq!(count(Kind::Residence), Some((4, 0)));
+    assert_eq!(a.block_counts(Metric::Service, 0.3), [(2, 1), (1, 0)]);
+    let count = |metric| a.distribution(metric).map(|d| (d.count(), d.censored()));
+    assert_eq!(count(Metric::Service), Some((3, 0)));
+    assert_eq!(count(Metric::Connect), Some((2, 1)));
+    assert_eq!(count(Metric::Residence), Some((4, 0)));
     assert_eq!(a.series(Nanos::from_millis(320)).map(|e| e.completed).sum::<u64>(), 3);
 }
 

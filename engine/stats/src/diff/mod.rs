@@ -2,7 +2,7 @@
 //!
 //! Two comparisons were not measured in turns: whatever else changed in between (the weather of a shared host, a kernel, a
 //! neighbour) stands in the difference, and no statistics take it out. So what is told of each arm is how far its blocks
-//! have moved (unpaired, [`shift`]), and besides, of each arm but the baseline, how far its *cost* has: its
+//! have moved (unpaired), and besides, of each arm but the baseline, how far its *cost* has: its
 //! difference to the baseline of the same block. The cost is the better question, for what both arms share drops out of it.
 //!
 //! Verdicts are corrected over all declared changes by Holm's step-down method (Holm 1979, *Scandinavian Journal of
@@ -12,23 +12,22 @@
 
 use serde::Serialize;
 
-use super::compare::blocks;
+use super::compare::power::LEVEL;
 use super::compare::unpaired::shift;
+use super::compare::{blocks, holm};
+use super::pool::headline;
 use crate::result::{
     AA, Cell, CellBlock, Comparison, Estimate, Params, Report, StepResult, Verdict,
 };
 use tare_units::error::{Error, Result};
 
-/// The name and version of what [`Later`] serialises to.
+/// The name and version of what [`Diff`] serialises to.
 pub const SCHEMA: &str = "tare-later/1";
-
-/// A verdict takes a p, corrected, of no more than this.
-const SIGNIFICANT: f64 = 0.05;
 
 /// What has changed between two results of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Later {
+pub struct Diff {
     /// [`SCHEMA`].
     #[cfg_attr(feature = "schema", schemars(extend("const" = SCHEMA)))]
     pub schema: String,
@@ -107,23 +106,21 @@ impl Of {
 ///
 /// # Errors
 /// A usage error where the two are of different kinds, or have no step in common.
-pub fn compare(before: &Report, after: &Report) -> Result<Later> {
-    match (before.comparison.as_deref(), after.comparison.as_deref()) {
-        (Some(old), Some(new)) => comparisons((before, old), (after, new)),
-        (None, None) if before.kind == after.kind => plain(before, after),
-        _ => Err(different(&kind_of(before), &kind_of(after))),
-    }
-}
-
-fn different(before: &str, after: &str) -> Error {
-    Error::usage(format!("the two results are of different kinds: before {before}, after {after}"))
-        .remedy("compare two of one kind, made with the same command")
-}
-
-fn kind_of(report: &Report) -> String {
-    match &report.comparison {
+pub fn compare(before: &Report, after: &Report) -> Result<Diff> {
+    let kind = |report: &Report| match &report.comparison {
         Some(comparison) => format!("a comparison of {}", comparison.measured),
         None => report.kind.clone(),
+    };
+    let (was, is) = (kind(before), kind(after));
+    if was != is {
+        let what = format!("the two results are of different kinds: before {was}, after {is}");
+        return Err(
+            Error::usage(what).remedy("compare two of one kind, made with the same command")
+        );
+    }
+    match (before.comparison.as_deref(), after.comparison.as_deref()) {
+        (Some(old), Some(new)) => comparisons((before, old), (after, new)),
+        _ => plain(before, after),
     }
 }
 
@@ -142,31 +139,23 @@ type Saved<'a> = (&'a Report, &'a Comparison);
 
 /// The parameters of an arm's step.
 fn params_of<'a>((report, _): Saved<'a>, arm: &str, step: u64) -> Option<&'a Params> {
-    let mut steps = report.results.iter();
-    let step = usize::try_from(step).ok()?;
-    steps
-        .by_ref()
-        .filter(|result| result.arm.as_deref() == Some(arm))
-        .nth(step)
-        .map(|result| &result.params)
+    let own = report.results.iter().filter(|result| result.arm.as_deref() == Some(arm));
+    own.map(|result| &result.params).nth(usize::try_from(step).ok()?)
 }
 
-fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Later> {
+fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Diff> {
     let ((_, old), (_, new)) = (before, after);
-    if old.measured != new.measured {
-        let kind = |measured: &str| format!("a comparison of {measured}");
-        return Err(different(&kind(&old.measured), &kind(&new.measured)));
-    }
-    let mut later = Later {
+    let same_baseline = old.baseline == new.baseline;
+    let mut diff = Diff {
         schema: SCHEMA.to_owned(),
         measured: new.measured.clone(),
-        baseline: (old.baseline == new.baseline).then(|| new.baseline.clone()),
+        baseline: same_baseline.then(|| new.baseline.clone()),
         has_blocks: true,
         changes: Vec::new(),
         left_out: missing_arms(old, new),
     };
-    if old.baseline != new.baseline {
-        later.left_out.push(format!(
+    if !same_baseline {
+        diff.left_out.push(format!(
             "how the costs changed: the baseline was '{}' before, and is '{}' after",
             old.baseline, new.baseline
         ));
@@ -179,70 +168,63 @@ fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Later> {
             unmatched += usize::from(is_shared && cell.arm != AA);
             continue;
         };
-        if !baselines.contains(&(cell.step, cell.measure.as_str())) && later.baseline.is_some() {
+        let figures = (earlier, cell);
+        if same_baseline && !baselines.contains(&(cell.step, cell.measure.as_str())) {
             baselines.push((cell.step, &cell.measure));
-            let own = |block: &CellBlock| block.baseline;
-            let name = Some(new.baseline.clone());
             // An arm that died has fewer blocks than the baseline, and one that was overloaded says nothing of it.
             let same = |other: &&Cell| other.step == cell.step && other.measure == cell.measure;
             let again = new.cells.iter().filter(same).find(|cell| cell.arm == AA);
             let again = again.and_then(|again| Some((pair(before, after, again)?.1, again)));
-            let figures = again.unwrap_or((earlier, cell));
-            let mut own = change(name, params, figures, Of::Value, own);
+            let name = Some(new.baseline.clone());
+            let mut own =
+                change(name, params, again.unwrap_or(figures), Of::Value, |block| block.baseline);
             if !new.cells.iter().filter(same).any(|cell| cell.declared) {
                 own.verdict = None;
             }
-            later.changes.push(own);
+            diff.changes.push(own);
         }
         // The baseline's path again: it costs nothing.
         if cell.arm == AA {
             continue;
         }
         let arm = Some(cell.arm.clone());
-        let value = |block: &CellBlock| block.value;
-        later.changes.push(change(arm.clone(), params, (earlier, cell), Of::Value, value));
-        if later.baseline.is_some() {
+        diff.changes.push(change(arm.clone(), params, figures, Of::Value, |block| block.value));
+        if same_baseline {
             let cost = |block: &CellBlock| block.value - block.baseline;
-            later.changes.push(change(arm, params, (earlier, cell), Of::Cost, cost));
+            diff.changes.push(change(arm, params, figures, Of::Cost, cost));
         }
     }
-    if later.changes.is_empty() {
+    if diff.changes.is_empty() {
         return Err(nothing_in_common("arm and step"));
     }
     if unmatched > 0 {
-        later.left_out.push(format!("{unmatched} figures of steps that were not measured before"));
+        diff.left_out.push(format!("{unmatched} figures of steps that were not measured before"));
     }
-    judge(&mut later.changes);
-    Ok(later)
+    judge(&mut diff.changes);
+    Ok(diff)
 }
 
-/// The cell of the earlier comparison that is of the same arm, step and measure.
+/// The parameters of a cell's step, and the cell of the earlier comparison that is of the same arm, step and measure.
 fn pair<'a>(before: Saved<'a>, after: Saved<'a>, cell: &Cell) -> Option<(&'a Params, &'a Cell)> {
     let params = params_of(after, &cell.arm, cell.step)?;
     let wanted = identity(params);
-    let mut cells = before.1.cells.iter();
-    let earlier = cells.find(|earlier| {
-        let told = params_of(before, &earlier.arm, earlier.step);
-        earlier.arm == cell.arm
-            && earlier.measure == cell.measure
-            && earlier.unit == cell.unit
-            && told.is_some_and(|told| identity(told) == wanted)
+    let earlier = before.1.cells.iter().find(|earlier| {
+        (&earlier.arm, &earlier.measure, &earlier.unit) == (&cell.arm, &cell.measure, &cell.unit)
+            && params_of(before, &earlier.arm, earlier.step)
+                .is_some_and(|params| identity(params) == wanted)
     })?;
     Some((params, earlier))
 }
 
 fn missing_arms(old: &Comparison, new: &Comparison) -> Vec<String> {
     let lacks = |from: &Comparison, other: &Comparison, when: &str| -> Vec<String> {
-        let others = |name: &str| other.arms.iter().any(|arm| arm.name == name);
-        let names = from.arms.iter().map(|arm| &arm.name);
-        let missing = names.filter(|name| !others(name));
+        let arms = from.arms.iter().map(|arm| &arm.name);
+        let missing = arms.filter(|name| !other.arms.iter().any(|arm| arm.name == **name));
         missing
             .map(|name| format!("the arm '{name}', which is only in the result from {when}"))
             .collect()
     };
-    let mut left_out = lacks(old, new, "before");
-    left_out.extend(lacks(new, old, "after"));
-    left_out
+    [lacks(old, new, "before"), lacks(new, old, "after")].concat()
 }
 
 /// A figure over the blocks of both; the verdict is given once all are known.
@@ -282,19 +264,16 @@ fn change(
 /// Corrects the p of the changes that get a verdict, and gives it.
 #[expect(clippy::cast_precision_loss, reason = "numbers of cells and blocks")]
 fn judge(changes: &mut [Change]) {
-    let mut family: Vec<usize> = (0..changes.len())
-        .filter(|&at| changes[at].verdict == Some(Verdict::NoDifferenceShown))
+    let mut family: Vec<&mut Change> = changes
+        .iter_mut()
+        .filter(|change| change.verdict == Some(Verdict::NoDifferenceShown))
         .collect();
-    let p_of = |change: &Change| change.p.unwrap_or(1.0);
-    family.sort_by(|&a, &b| p_of(&changes[a]).total_cmp(&p_of(&changes[b])));
-    let (count, mut least) = (family.len(), 0.0_f64);
-    for (rank, &at) in family.iter().enumerate() {
-        let change = &mut changes[at];
-        least = least.max((p_of(change) * (count - rank) as f64).min(1.0));
-        change.p_adjusted = change.p.map(|_| least);
+    let p: Vec<f64> = family.iter().map(|change| change.p.unwrap_or(1.0)).collect();
+    for (change, adjusted) in family.iter_mut().zip(holm::adjusted(&p)) {
+        change.p_adjusted = change.p.map(|_| adjusted);
         let smallest = smallest_p(change.blocks_before, change.blocks_after);
         change.verdict = Some(match change.delta {
-            Some(delta) if least <= SIGNIFICANT && delta.median != 0.0 => {
+            Some(delta) if adjusted <= LEVEL && delta.median != 0.0 => {
                 // Longer is slower; less bandwidth and less goodput are.
                 if (delta.median > 0.0) == (change.unit == "ns") {
                     Verdict::Slower
@@ -302,7 +281,7 @@ fn judge(changes: &mut [Change]) {
                     Verdict::Faster
                 }
             }
-            _ if smallest * count as f64 > SIGNIFICANT => Verdict::NotEnoughBlocks,
+            _ if smallest * p.len() as f64 > LEVEL => Verdict::NotEnoughBlocks,
             _ => Verdict::NoDifferenceShown,
         });
     }
@@ -317,19 +296,12 @@ fn smallest_p(before: u64, after: u64) -> f64 {
 }
 
 /// Two plain results, side by side.
-fn plain(before: &Report, after: &Report) -> Result<Later> {
-    let mut later = Later {
-        schema: SCHEMA.to_owned(),
-        measured: after.kind.clone(),
-        baseline: None,
-        has_blocks: false,
-        changes: Vec::new(),
-        left_out: Vec::new(),
-    };
+fn plain(before: &Report, after: &Report) -> Result<Diff> {
     let twin = |step: &StepResult, steps: &[StepResult]| {
         let wanted = identity(&step.params);
         steps.iter().find(|other| identity(&other.params) == wanted).cloned()
     };
+    let mut changes = Vec::new();
     for step in &after.results {
         let Some(earlier) = twin(step, &before.results) else {
             continue;
@@ -339,7 +311,8 @@ fn plain(before: &Report, after: &Report) -> Result<Later> {
             if old.is_none() && new.is_none() {
                 continue;
             }
-            later.changes.push(Change {
+            let moved = |(old, new)| Estimate { median: new - old, interval: None };
+            changes.push(Change {
                 arm: None,
                 params: step.params.clone(),
                 measure: measure.to_owned(),
@@ -349,46 +322,49 @@ fn plain(before: &Report, after: &Report) -> Result<Later> {
                 after: new,
                 blocks_before: 0,
                 blocks_after: 0,
-                delta: old
-                    .zip(new)
-                    .map(|(old, new)| Estimate { median: new - old, interval: None }),
+                delta: old.zip(new).map(moved),
                 p: None,
                 p_adjusted: None,
                 verdict: None,
             });
         }
     }
-    if later.changes.is_empty() {
+    if changes.is_empty() {
         return Err(nothing_in_common("step"));
     }
-    for (steps, others, when) in
-        [(&before.results, &after.results, "before"), (&after.results, &before.results, "after")]
-    {
+    let (old, new) = (&before.results, &after.results);
+    let mut left_out = Vec::new();
+    for (steps, others, when) in [(old, new, "before"), (new, old, "after")] {
         let alone = steps.iter().filter(|step| twin(step, others).is_none()).count();
         if alone > 0 {
-            later.left_out.push(format!("{alone} steps that are only in the result from {when}"));
+            left_out.push(format!("{alone} steps that are only in the result from {when}"));
         }
     }
-    Ok(later)
+    Ok(Diff {
+        schema: SCHEMA.to_owned(),
+        measured: after.kind.clone(),
+        baseline: None,
+        has_blocks: false,
+        changes,
+        left_out,
+    })
 }
 
 /// The figures of a step that stand side by side, each with its unit.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn figures(step: &StepResult) -> Vec<(&'static str, &'static str, Option<f64>)> {
-    let latency = step.latency.response.as_ref().unwrap_or(&step.latency.service);
+    let latency = headline(&step.latency);
     let time = |ns: Option<u64>| ns.map(|ns| ns as f64);
-    let latencies = [
+    let mut figures = vec![
         ("p50", "ns", time(latency.p50_ns)),
         ("p90", "ns", time(latency.p90_ns)),
         ("p99", "ns", time(latency.p99_ns)),
         ("p99_9", "ns", time(latency.p99_9_ns)),
     ];
-    let bandwidth = step.bandwidth.as_ref().and_then(|b| b.bits_per_s);
-    let mut figures = Vec::from(latencies);
     if step.params.http.is_some() {
         figures.push(("goodput", "1/s", Some(step.rate.achieved_per_s)));
     }
-    figures.push(("bandwidth", "bit/s", bandwidth));
+    figures.push(("bandwidth", "bit/s", step.bandwidth.as_ref().and_then(|b| b.bits_per_s)));
     figures
 }
 

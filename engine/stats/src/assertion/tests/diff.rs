@@ -1,6 +1,7 @@
-use super::*;
-use crate::result::{Estimate, Params};
-use tare_units::error::Fault;
+use crate::assertion::Assertion;
+use crate::diff::{Change, Diff, Of};
+use crate::result::{AssertionResult, Estimate, Params, Verdict};
+use tare_units::error::{Fault, Result};
 
 /// One that has moved by `low` to `high`.
 fn change(arm: &str, of: Of, size_bytes: u64, measure: &str, (low, high): (f64, f64)) -> Change {
@@ -22,7 +23,7 @@ fn change(arm: &str, of: Of, size_bytes: u64, measure: &str, (low, high): (f64, 
 }
 
 /// Both paths have become some 500 ns slower at two sizes, and the pod costs what it did.
-fn later() -> Later {
+fn diff() -> Diff {
     let of_size = |size| {
         [
             change("host", Of::Value, size, "p50", (450.0, 550.0)),
@@ -32,7 +33,7 @@ fn later() -> Later {
             change("pod", Of::Value, size, "residence_p50", (0.0, 1.0)),
         ]
     };
-    Later {
+    Diff {
         schema: "tare-later/1".to_owned(),
         measured: "lat".to_owned(),
         baseline: Some("host".to_owned()),
@@ -43,23 +44,23 @@ fn later() -> Later {
 }
 
 /// A run without blocks, of one step.
-fn plain() -> Later {
-    let mut later = later();
-    (later.baseline, later.has_blocks) = (None, false);
-    later.changes.truncate(1);
-    let change = &mut later.changes[0];
+fn plain() -> Diff {
+    let mut diff = diff();
+    (diff.baseline, diff.has_blocks) = (None, false);
+    diff.changes.truncate(1);
+    let change = &mut diff.changes[0];
     (change.arm, change.verdict) = (None, None);
     change.delta.as_mut().unwrap().interval = None;
-    later
+    diff
 }
 
-fn evaluated(expr: &str, later: &Later) -> Result<Vec<AssertionResult>> {
-    ChangeAssertion::parse(expr)?.evaluate(later)
+fn evaluated(expr: &str, diff: &Diff) -> Result<Vec<AssertionResult>> {
+    Assertion::parse_diff(expr)?.evaluate_diff(diff)
 }
 
 #[test]
 fn the_ends_of_intervals_decide() {
-    let later = later();
+    let diff = diff();
     for (expr, holds) in [
         ("pod.p50.change<1us", Some(true)),
         ("size=64:pod.p50.change > 0", Some(true)),
@@ -71,7 +72,7 @@ fn the_ends_of_intervals_decide() {
         ("pod.p50.cost<0", None),
         ("host.p50.change>400ns", Some(true)),
     ] {
-        let results = evaluated(expr, &later).unwrap();
+        let results = evaluated(expr, &diff).unwrap();
         assert!(results.iter().all(|result| result.holds == holds), "{expr}: {results:?}");
         let sizes = if expr.contains(':') { 1 } else { 2 };
         assert_eq!(results.len(), sizes, "{expr}");
@@ -81,9 +82,9 @@ fn the_ends_of_intervals_decide() {
 
 #[test]
 fn a_latency_under_overload_decides_nothing() {
-    let mut later = later();
-    later.changes[1].verdict = Some(Verdict::Overload);
-    let results = evaluated("size=64:pod.p50.change<1us", &later).unwrap();
+    let mut diff = diff();
+    diff.changes[1].verdict = Some(Verdict::Overload);
+    let results = evaluated("size=64:pod.p50.change<1us", &diff).unwrap();
     assert_eq!((results[0].actual, results[0].holds), (Some(500.0), None));
 }
 
@@ -97,23 +98,23 @@ fn plain_results_decide_nothing() {
 
 #[test]
 fn what_no_change_has_is_refused_with_what_there_is() {
-    let mut moved = later();
+    let mut moved = diff();
     moved.baseline = None;
     moved.changes.retain(|change| change.of == Of::Value);
-    for (expr, later, message) in [
+    for (expr, diff, message) in [
         (
             "nobody.p50.change<1us",
-            later(),
+            diff(),
             "no change is told of an arm 'nobody'; there are changes of host, pod",
         ),
         (
             "p50.change<1us",
-            later(),
+            diff(),
             "it does not say of which arm; name an arm, NAME.p50.change<…, of host, pod",
         ),
         (
             "host.p50.cost<1us",
-            later(),
+            diff(),
             "'host' is the baseline, which costs are relative to; write host.p50.change<…",
         ),
         (
@@ -123,24 +124,24 @@ fn what_no_change_has_is_refused_with_what_there_is() {
         ),
         (
             "size=65:pod.p50.change<1us",
-            later(),
+            diff(),
             "no step of both has size=65; both have size=64, size=4096",
         ),
-        ("stage=2:pod.p50.change<1us", later(), "no step of both has stage=2; leave `stage=2` out"),
-        ("pod.p99.change<1us", later(), "the two do not both have p99; both have p50, p99.9"),
+        ("stage=2:pod.p50.change<1us", diff(), "no step of both has stage=2; leave `stage=2` out"),
+        ("pod.p99.change<1us", diff(), "the two do not both have p99; both have p50, p99.9"),
         (
             "pod.bandwidth.change>-1G",
-            later(),
+            diff(),
             "the two do not both have bandwidth; both have p50, p99.9",
         ),
         ("pod.p50.change<1us", plain(), "plain results have no arms; write p50.change<…"),
         ("size=65:p50.change<1us", plain(), "no step of both has size=65; both have size=64"),
     ] {
-        let error = evaluated(expr, &later).expect_err(expr);
+        let error = evaluated(expr, &diff).expect_err(expr);
         assert_eq!(error.fault(), Fault::Usage);
         assert_eq!(error.to_string(), format!("--assert '{expr}': {message}"));
     }
-    let mut crossed = later();
+    let mut crossed = diff();
     crossed.changes.retain(|change| change.arm.as_deref() == Some("pod"));
     for change in &mut crossed.changes[4..] {
         change.params.connections = 8;
@@ -175,7 +176,7 @@ fn errors_say_which_part_and_what_instead() {
         ("a.b.change<1us", "'b' is not compared", "NAME.p50.cost"),
         ("a/b.p50.change<1us", "'a/b' is no arm's name", "NAME"),
     ] {
-        let error = ChangeAssertion::parse(expr).expect_err(expr);
+        let error = Assertion::parse_diff(expr).expect_err(expr);
         assert_eq!(error.fault(), Fault::Usage);
         assert!(error.message().contains(part), "{expr}: {error}");
         let remedy = error.advice().unwrap_or_default();

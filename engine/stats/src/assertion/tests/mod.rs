@@ -3,8 +3,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::result::{
     Bandwidth, BulkParams, Datagrams, ErrorCount, Flow, HttpParams, Operations, StatusCount,
-    Summary,
+    StepResult, Summary,
 };
+
+mod comparison;
+mod diff;
 
 fn summary(p50: u64, p99: u64, p99_interval: (u64, u64)) -> Summary {
     Summary {

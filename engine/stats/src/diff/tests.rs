@@ -56,49 +56,48 @@ fn comparison(base: f64, cost: f64, blocks: u64) -> Report {
     }
 }
 
-fn of<'a>(later: &'a Later, arm: &str, of: Of, size: u64) -> &'a Change {
+fn of<'a>(diff: &'a Diff, arm: &str, of: Of, size: u64) -> &'a Change {
     let is =
         |c: &&Change| c.arm.as_deref() == Some(arm) && c.of == of && c.params.size_bytes == size;
-    later.changes.iter().find(is).expect("the change is there")
+    diff.changes.iter().find(is).expect("the change is there")
 }
 
 #[test]
 fn a_shared_drift_is_in_the_values_and_not_in_the_cost() {
-    let later =
+    let diff =
         compare(&comparison(9_000.0, 5_000.0, 12), &comparison(9_500.0, 5_000.0, 12)).unwrap();
-    assert_eq!(later.changes.len(), 6, "two steps of two arms, and the cost");
+    assert_eq!(diff.changes.len(), 6, "two steps of two arms, and the cost");
     for size in [64, 4096] {
-        assert_eq!(of(&later, "plain", Of::Value, size).verdict, Some(Verdict::Slower));
-        let own = of(&later, "pod", Of::Value, size);
+        assert_eq!(of(&diff, "plain", Of::Value, size).verdict, Some(Verdict::Slower));
+        let own = of(&diff, "pod", Of::Value, size);
         assert_eq!(own.verdict, Some(Verdict::Slower));
         assert_eq!(own.delta.unwrap().median, 500.0);
-        let cost = of(&later, "pod", Of::Cost, size);
+        let cost = of(&diff, "pod", Of::Cost, size);
         assert_eq!(cost.verdict, Some(Verdict::NoDifferenceShown));
         let (low, high) = cost.delta.unwrap().interval.unwrap();
         assert!(low <= 0.0 && high >= 0.0);
     }
-    assert!(later.changes.iter().all(|c| c.arm.as_deref() != Some(AA)));
-    assert!(later.left_out.is_empty(), "{:?}", later.left_out);
+    assert!(diff.changes.iter().all(|c| c.arm.as_deref() != Some(AA)));
+    assert!(diff.left_out.is_empty(), "{:?}", diff.left_out);
 }
 
 #[test]
 fn a_cheaper_path_is_faster() {
-    let later =
+    let diff =
         compare(&comparison(9_000.0, 5_000.0, 12), &comparison(9_000.0, 3_000.0, 10)).unwrap();
-    let cost = of(&later, "pod", Of::Cost, 64);
+    let cost = of(&diff, "pod", Of::Cost, 64);
     assert_eq!(cost.verdict, Some(Verdict::Faster));
     assert!((cost.delta.unwrap().median + 2_000.0).abs() < 5.0);
     assert_eq!((cost.blocks_before, cost.blocks_after), (12, 10));
     assert!(cost.p_adjusted.unwrap() >= cost.p.unwrap());
-    let base = of(&later, "plain", Of::Value, 64);
+    let base = of(&diff, "plain", Of::Value, 64);
     assert_eq!(base.verdict, Some(Verdict::NoDifferenceShown));
 }
 
 #[test]
 fn few_blocks_are_said_to_be_few() {
-    let later =
-        compare(&comparison(9_000.0, 5_000.0, 3), &comparison(9_000.0, 9_000.0, 3)).unwrap();
-    let cost = of(&later, "pod", Of::Cost, 64);
+    let diff = compare(&comparison(9_000.0, 5_000.0, 3), &comparison(9_000.0, 9_000.0, 3)).unwrap();
+    let cost = of(&diff, "pod", Of::Cost, 64);
     assert_eq!(cost.verdict, Some(Verdict::NotEnoughBlocks));
     assert_eq!(cost.delta.unwrap().interval, None);
 }
@@ -116,9 +115,9 @@ fn less_bandwidth_is_slower_and_overload_is_no_path() {
         }
         report
     };
-    let later = compare(&both(0.0), &both(-2e9)).unwrap();
-    assert_eq!(of(&later, "pod", Of::Value, 64).verdict, Some(Verdict::Slower));
-    assert_eq!(of(&later, "pod", Of::Value, 4096).verdict, Some(Verdict::Overload));
+    let diff = compare(&both(0.0), &both(-2e9)).unwrap();
+    assert_eq!(of(&diff, "pod", Of::Value, 64).verdict, Some(Verdict::Slower));
+    assert_eq!(of(&diff, "pod", Of::Value, 4096).verdict, Some(Verdict::Overload));
 }
 
 #[test]
@@ -137,10 +136,10 @@ fn what_only_one_of_them_has_is_told() {
             result.arm = Some("kata".to_owned());
         }
     }
-    let later = compare(&before, &after).unwrap();
-    assert_eq!(later.changes.len(), 2, "the baseline's alone");
-    assert!(later.left_out.iter().any(|text| text.contains("'pod'")));
-    assert!(later.left_out.iter().any(|text| text.contains("'kata'")));
+    let diff = compare(&before, &after).unwrap();
+    assert_eq!(diff.changes.len(), 2, "the baseline's alone");
+    assert!(diff.left_out.iter().any(|text| text.contains("'pod'")));
+    assert!(diff.left_out.iter().any(|text| text.contains("'kata'")));
 }
 
 #[test]
@@ -179,13 +178,13 @@ fn plain_results_stand_side_by_side() {
         report.results = sizes.iter().map(step).collect();
         report
     };
-    let later = compare(&run(9_000, &[64, 128]), &run(8_000, &[64, 256])).unwrap();
-    assert_eq!(later.changes.len(), 1);
-    let change = &later.changes[0];
+    let diff = compare(&run(9_000, &[64, 128]), &run(8_000, &[64, 256])).unwrap();
+    assert_eq!(diff.changes.len(), 1);
+    let change = &diff.changes[0];
     assert_eq!((change.before, change.after), (Some(9_000.0), Some(8_000.0)));
     assert_eq!(change.delta.unwrap().median, -1_000.0);
     assert_eq!((change.verdict, change.delta.unwrap().interval), (None, None));
-    assert_eq!(later.left_out.len(), 2);
+    assert_eq!(diff.left_out.len(), 2);
     assert!(compare(&run(1, &[1]), &run(1, &[2])).is_err());
 }
 
@@ -206,11 +205,11 @@ fn the_baseline_is_judged_by_all_of_its_own_blocks() {
             [9_000.0, 9_500.0].map(|base| died(comparison(base, 5_000.0, 12), declared));
         compare(&old, &new).unwrap()
     };
-    let later = both(true);
-    let base = of(&later, "plain", Of::Value, 64);
+    let diff = both(true);
+    let base = of(&diff, "plain", Of::Value, 64);
     assert_eq!((base.blocks_before, base.blocks_after), (12, 12));
     assert_eq!(base.verdict, Some(Verdict::Slower));
     // What is not declared of any arm is not of the baseline.
-    let later = both(false);
-    assert_eq!(of(&later, "plain", Of::Value, 64).verdict, None);
+    let diff = both(false);
+    assert_eq!(of(&diff, "plain", Of::Value, 64).verdict, None);
 }

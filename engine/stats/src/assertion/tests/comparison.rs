@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 
-use super::*;
-use crate::assertion::Verdict;
-use crate::result::{Arm, Environments, HttpParams, SCHEMA, Tool};
+use crate::assertion::{Asked, Assertion, Kind, Verdict, evaluate_comparison};
+use crate::result::{
+    AA, Arm, AssertionResult, Cell, Comparison, Environments, Estimate, HttpParams, Report, SCHEMA,
+    StepResult, Tool,
+};
 
 fn cell(arm: &str, step: u64, measure: &str, delta: (f64, f64, f64), ratio: f64) -> Cell {
     let (low, median, high) = delta;
@@ -64,7 +66,7 @@ fn report() -> Report {
 }
 
 fn evaluated(expr: &str, report: &Report) -> Vec<AssertionResult> {
-    ComparisonAssertion::evaluate(&[ComparisonAssertion::parse(expr).expect(expr)], report)
+    evaluate_comparison(&[Assertion::parse_comparison(expr).expect(expr)], report)
 }
 
 #[test]
@@ -166,13 +168,13 @@ fn stages_and_rates_select() {
 
 #[test]
 fn what_it_is_about_is_told() {
-    let assertion = ComparisonAssertion::parse(" size=64 : kata.p99.9.delta < 5us ").unwrap();
+    let assertion = Assertion::parse_comparison(" size=64 : kata.p99.9.delta < 5us ").unwrap();
     assert_eq!(assertion.expr(), "size=64 : kata.p99.9.delta < 5us");
-    assert_eq!(assertion.arm(), "kata");
-    assert_eq!(assertion.measure(), "p99_9");
+    assert_eq!(assertion.arm.as_deref(), Some("kata"));
+    assert_eq!(assertion.metric.measure(), "p99_9");
     assert_eq!(assertion.percentile(), Some(99.9));
-    let bandwidth = ComparisonAssertion::parse("p99.bandwidth.ratio>1").unwrap();
-    assert_eq!((bandwidth.arm(), bandwidth.percentile()), ("p99", None));
+    let bandwidth = Assertion::parse_comparison("p99.bandwidth.ratio>1").unwrap();
+    assert_eq!((bandwidth.arm.as_deref(), bandwidth.percentile()), (Some("p99"), None));
 }
 
 #[test]
@@ -211,13 +213,13 @@ fn errors_say_which_part_and_what_instead() {
         ("kata.goodput.delta<5%", "'5%' is no value", "-6k/m"),
         ("size=x:kata.p99.delta<5us", "'size=x' selects nothing", "size=4K"),
     ] {
-        let error = ComparisonAssertion::parse(expr).expect_err(expr);
+        let error = Assertion::parse_comparison(expr).expect_err(expr);
         assert_eq!(error.fault(), tare_units::error::Fault::Usage);
         assert!(error.message().contains(part), "{expr}: {error}");
         let remedy = error.advice().unwrap_or_default();
         assert!(remedy.contains(advice), "{expr}: {error}");
     }
-    let error = ComparisonAssertion::parse("p99<2ms").unwrap_err();
+    let error = Assertion::parse_comparison("p99<2ms").unwrap_err();
     assert_eq!(
         error.to_string(),
         "--assert 'p99<2ms': 'p99' does not say of which arm; name an arm: NAME.p99.delta<… or NAME.p99.ratio<…"
@@ -238,8 +240,8 @@ fn what_can_never_apply_is_refused() {
         down: false,
     };
     let check = |expr: &str, kind| {
-        let assertion = ComparisonAssertion::parse(expr).unwrap();
-        assertion.check(&asked(kind), "host", &["runc", "kata"])
+        let assertion = Assertion::parse_comparison(expr).unwrap();
+        assertion.check_comparison(&asked(kind), "host", &["runc", "kata"])
     };
     for (expr, kind) in [
         ("size=64:kata.p99.delta<1us", Kind::Lat),
@@ -277,8 +279,8 @@ fn what_can_never_apply_is_refused() {
         let error = check(expr, kind).expect_err(expr);
         assert_eq!(error.to_string(), format!("--assert '{expr}': {message}"));
     }
-    let alone = ComparisonAssertion::parse("kata.p99.delta<1us").unwrap();
-    let error = alone.check(&asked(Kind::Lat), "host", &[AA]).unwrap_err();
+    let alone = Assertion::parse_comparison("kata.p99.delta<1us").unwrap();
+    let error = alone.check_comparison(&asked(Kind::Lat), "host", &[AA]).unwrap_err();
     assert_eq!(error.advice(), Some("only a/a is compared with host"));
 }
 
@@ -293,8 +295,8 @@ proptest! {
             0..9,
         )
     ) {
-        if let Ok(assertion) = ComparisonAssertion::parse(&parts.concat()) {
-            let results = ComparisonAssertion::evaluate(&[assertion], &report());
+        if let Ok(assertion) = Assertion::parse_comparison(&parts.concat()) {
+            let results = evaluate_comparison(&[assertion], &report());
             prop_assert!(!results.is_empty());
             let json = serde_json::to_string(&results).unwrap();
             prop_assert_eq!(serde_json::from_str::<Vec<AssertionResult>>(&json).unwrap(), results);

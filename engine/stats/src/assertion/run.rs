@@ -1,0 +1,358 @@
+//! Demands on a run: whether it can answer them at all, told before it, and what its steps say to them.
+
+use super::language::{Assertion, Selector, is_loaded, is_same_rate, over_steps, refused};
+use super::metric::{Metric, Statistic, Value, Way};
+use crate::histogram::Metric as Latency;
+use crate::pool::headline;
+use crate::result::{AssertionResult, Bandwidth, Flow, StepResult, Summary, quantile_name};
+use crate::summary::summary_of;
+use tare_units::error::Result;
+
+/// What a run measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Round trips.
+    Lat,
+    /// Bulk transfers.
+    Bw,
+    /// HTTP requests.
+    Http,
+}
+
+impl Kind {
+    pub(super) const fn command(self) -> &'static str {
+        match self {
+            Self::Lat => "tare lat",
+            Self::Bw => "tare bw",
+            Self::Http => "tare http",
+        }
+    }
+}
+
+/// What a run was asked for, as far as assertions select by it or need it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// What is measured.
+    pub kind: Kind,
+    /// Sizes of messages or sends, bytes; none of HTTP.
+    pub sizes: Vec<u64>,
+    /// Numbers of connections or streams.
+    pub connections: Vec<u64>,
+    /// Stages of an HTTP load; none without.
+    pub stages: u64,
+    /// Operations per second, at the begin of each stage; none in closed loop.
+    pub rates_per_s: Vec<f64>,
+    /// A latency step is measured beside a load, too.
+    pub under_load: bool,
+    /// Bulk traffic is of datagrams.
+    pub datagrams: bool,
+    /// Bulk traffic goes to the far end.
+    pub up: bool,
+    /// Bulk traffic comes from the far end.
+    pub down: bool,
+}
+
+/// What TCP does not have.
+const LOST: &str = "lost datagrams: TCP has none";
+
+/// Holds each assertion against each step that it selects, one result each. An assertion that selects no step
+/// gives one result that is undecided.
+#[must_use]
+pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<AssertionResult> {
+    let steps: Vec<_> = (0..).zip(steps).collect();
+    over_steps(assertions, &steps, |assertion, (_, step), name| {
+        let measured = assertion.measure(step);
+        let interval = measured.map(|m| (m.low, m.high));
+        assertion.result(
+            Some(name),
+            measured.map(|m| m.actual),
+            interval.filter(|(low, high)| low < high && high.is_finite()),
+            interval.and_then(|ends| assertion.operator.holds(ends, assertion.value.number())),
+        )
+    })
+}
+
+impl Assertion {
+    /// Checks that the run has steps that this selects, and that they measure what it is about.
+    ///
+    /// # Errors
+    /// A usage error that says which part can never apply.
+    pub fn check(&self, asked: &Asked) -> Result<()> {
+        check_selectors(&self.expr, &self.selectors, asked)?;
+        if let Some((what, instead)) = self.metric.missing_in(asked) {
+            let what = format!("this run of {} measures no {what}", asked.kind.command());
+            return Err(refused(&self.expr, &what, instead));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that the run has steps that the selectors select.
+pub(super) fn check_selectors(expr: &str, selectors: &[Selector], asked: &Asked) -> Result<()> {
+    let Some(selector) = selectors.iter().find(|selector| !selector.selects_in(asked)) else {
+        return Ok(());
+    };
+    let name = selector.name();
+    let advice = format!("leave `{name}` out, or ask for such a step");
+    Err(refused(expr, &format!("no step of this run has {name}"), advice))
+}
+
+impl Selector {
+    fn selects_in(&self, asked: &Asked) -> bool {
+        match *self {
+            Self::Size(bytes) => asked.sizes.contains(&bytes),
+            Self::Connections(n) => asked.connections.contains(&n),
+            Self::Loaded(loaded) => !loaded || asked.under_load,
+            Self::Stage(stage) => (1..=asked.stages).contains(&stage),
+            Self::Rate(rate) => asked.rates_per_s.iter().any(|own| is_same_rate(*own, rate)),
+        }
+    }
+}
+
+impl Metric {
+    /// What the run does not measure, and what to type where an option would change that.
+    fn missing_in(self, asked: &Asked) -> Option<(&'static str, &'static str)> {
+        let (lat, bw) = (asked.kind == Kind::Lat, asked.kind == Kind::Bw);
+        let moves_bulk = bw || asked.under_load;
+        let (is_there, what, instead) = match self {
+            Self::Latency(..) if bw => (false, "latency", "take tare lat, or --under-load of it"),
+            Self::Latency(Some(Latency::Response | Latency::Lateness), _) => (
+                !asked.rates_per_s.is_empty(),
+                "lateness, nor response time from when something was due",
+                "give a rate with -R, or write service.",
+            ),
+            Self::Status(..) => (!lat && !bw, "status codes", "leave it out"),
+            Self::Bandwidth(Way::Up) if moves_bulk => {
+                (asked.up, "bandwidth upwards", "write --direction both")
+            }
+            Self::Bandwidth(Way::Down) if moves_bulk => {
+                (asked.down, "bandwidth downwards", "write --direction both")
+            }
+            Self::Retransmits if moves_bulk => {
+                (!asked.datagrams, "segments sent again: datagrams are not", "write lost or loss")
+            }
+            Self::Bandwidth(_) | Self::Retransmits => {
+                (moves_bulk, "bandwidth", "leave it out, or take tare bw")
+            }
+            Self::Loss | Self::Lost if bw => {
+                (asked.datagrams, LOST, "write retransmits, or add --udp")
+            }
+            Self::Lost => (false, "lost datagrams of bulk traffic", "write loss or timeouts"),
+            Self::Cpu => (bw, "CPU time per GiB", "leave it out, or take tare bw"),
+            Self::Latency(..)
+            | Self::Errors
+            | Self::Timeouts
+            | Self::Operations
+            | Self::Loss
+            | Self::Rate
+            | Self::Goodput => (true, "", ""),
+        };
+        (!is_there).then_some((what, instead))
+    }
+}
+
+/// A figure, and between what it may truly lie.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    actual: f64,
+    low: f64,
+    high: f64,
+}
+
+/// Responses with codes from `first` to `last`; absent of what is no HTTP load.
+fn responses(step: &StepResult, first: u16, last: u16) -> Option<u64> {
+    step.params.http.as_ref()?;
+    let within = |code: &str| code.parse().is_ok_and(|code| (first..=last).contains(&code));
+    let codes = step.status_codes.iter();
+    Some(codes.filter(|(code, _)| within(code)).map(|(_, c)| c.count).sum())
+}
+
+/// Responses that were not as expected.
+fn unexpected(step: &StepResult) -> u64 {
+    let codes = step.status_codes.values();
+    codes.filter(|code| !code.expected).map(|code| code.count).sum()
+}
+
+/// The figures of a bulk step. Those of a load are not the step's own.
+fn bulk(step: &StepResult) -> Option<&Bandwidth> {
+    let own = step.params.bulk.is_some() && !is_loaded(&step.params);
+    step.bandwidth.as_ref().filter(|_| own)
+}
+
+impl Assertion {
+    /// What the step tells of it; absent where that was not measured.
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+    fn measure(&self, step: &StepResult) -> Option<Measured> {
+        let achieved = step.rate.achieved_per_s;
+        let exact = match self.metric {
+            Metric::Latency(latency, statistic) => {
+                let headline = Some(headline(&step.latency));
+                let summary = latency.map_or(headline, |metric| summary_of(&step.latency, metric));
+                return statistic.of(summary?);
+            }
+            Metric::Bandwidth(way) => return bandwidth(step.bandwidth.as_ref()?, way),
+            Metric::Errors => errors(step) as f64,
+            Metric::Timeouts => step.operations.timed_out as f64,
+            Metric::Operations => step.operations.completed as f64,
+            Metric::Loss => share_lost(step)?,
+            Metric::Rate => match self.value {
+                Value::PerSecond(_) => achieved,
+                Value::Share(_) => share_of_target(step)?,
+                Value::Number(_) => share_of_target(step).unwrap_or(achieved),
+            },
+            Metric::Goodput => achieved,
+            Metric::Status(first, last) => responses(step, first, last)? as f64,
+            Metric::Lost => bulk(step)?.lost_datagrams? as f64,
+            Metric::Retransmits => step.bandwidth.as_ref()?.retransmits? as f64,
+            Metric::Cpu => bulk(step)?.cpu_s_per_gib? * 1e9,
+        };
+        Some(Measured { actual: exact, low: exact, high: exact })
+    }
+}
+
+/// Everything that failed. Not every error is an operation's (a connect that failed), and one operation is one error.
+fn errors(step: &StepResult) -> u64 {
+    let by_cause: u64 = step.errors.iter().map(|e| e.count).sum();
+    match step.params.http {
+        Some(_) => by_cause + unexpected(step),
+        None => by_cause.max(step.operations.failed + step.operations.timed_out),
+    }
+}
+
+fn bandwidth(bandwidth: &Bandwidth, way: Way) -> Option<Measured> {
+    let of = |flow: &Flow| (flow.bits_per_s, flow.interval_bits_per_s);
+    let (actual, interval) = match way {
+        Way::Together => (bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
+        Way::Up => of(bandwidth.up.as_ref()?),
+        Way::Down => of(bandwidth.down.as_ref()?),
+    };
+    let actual = actual?;
+    let (low, high) = interval.unwrap_or((actual, actual));
+    Some(Measured { actual, low, high })
+}
+
+/// The share of a bulk run's datagrams that never came; else that of the operations that had no answer in time.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
+fn share_lost(step: &StepResult) -> Option<f64> {
+    if let Some(bandwidth) = bulk(step) {
+        let flows = [&bandwidth.up, &bandwidth.down].into_iter().flatten();
+        let sent: u64 = flows.filter_map(|flow| Some(flow.datagrams?.sent)).sum();
+        let lost = bandwidth.lost_datagrams?;
+        return (sent > 0).then(|| lost as f64 / sent as f64);
+    }
+    let operations = &step.operations;
+    let decided = operations.sent.saturating_sub(operations.in_flight_at_end);
+    (decided > 0).then(|| operations.timed_out as f64 / decided as f64)
+}
+
+/// What was achieved of the target rate; of a paced bulk run, of the bits asked for in each of its directions.
+fn share_of_target(step: &StepResult) -> Option<f64> {
+    let paced = || {
+        let bandwidth = bulk(step)?;
+        let asked = step.params.bulk.as_ref()?.rate_bits_per_s?;
+        let both = bandwidth.up.is_some() && bandwidth.down.is_some();
+        let asked = if both { 2.0 * asked } else { asked };
+        Some(bandwidth.bits_per_s? / asked)
+    };
+    paced().or_else(|| Some(step.rate.achieved_per_s / step.rate.target_per_s?))
+}
+
+impl Statistic {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
+    fn of(self, summary: &Summary) -> Option<Measured> {
+        let (actual, interval, is_open) = match self {
+            Self::Percentile(percent) => {
+                let name = quantile_name(percent);
+                let interval = summary.intervals_ns.get(&name);
+                let interval = interval.map(|&(low, high)| (low as f64, high as f64));
+                let is_open = summary.lower_bounds.contains(&name);
+                (summary.quantile_ns(percent)? as f64, interval, is_open)
+            }
+            // One censored length leaves these open upwards, the smallest too: the true length may be any up to the next.
+            Self::Min => (summary.min_ns? as f64, None, summary.censored > 0),
+            Self::Mean => (summary.mean_ns?, None, summary.censored > 0),
+            Self::Max => (summary.max_ns? as f64, None, summary.censored > 0),
+            // And the deviation both ways.
+            Self::Stdev if summary.censored > 0 => (summary.stdev_ns?, Some((0.0, 0.0)), true),
+            Self::Stdev => (summary.stdev_ns?, None, false),
+        };
+        let (low, high) = interval.unwrap_or((actual, actual));
+        Some(Measured { actual, low, high: if is_open { f64::INFINITY } else { high } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(expr: &str, asked: &Asked) -> Result<()> {
+        Assertion::parse(expr).unwrap().check(asked)
+    }
+
+    /// Of two numbers of connections in closed loop.
+    fn asked(kind: Kind) -> Asked {
+        Asked {
+            kind,
+            sizes: vec![64],
+            connections: vec![1, 8],
+            stages: 0,
+            rates_per_s: Vec::new(),
+            under_load: false,
+            datagrams: false,
+            up: kind == Kind::Bw,
+            down: false,
+        }
+    }
+
+    #[test]
+    fn what_can_never_apply_is_refused() {
+        let scheduled = Asked { stages: 2, rates_per_s: vec![10.0, 20.0], ..asked(Kind::Http) };
+        let loaded = Asked { under_load: true, up: true, ..asked(Kind::Lat) };
+        let datagrams = Asked { datagrams: true, ..asked(Kind::Bw) };
+        for (asked, refused, fine) in [
+            (
+                asked(Kind::Lat),
+                "status.5xx==0 bandwidth>1G retransmits<5 cpu<1s lost<1 response.p99<1s size=65:p99<1s \
+                 loaded:p99<1s stage=1:p99<1s rate=5:p99<1s",
+                "size=64,connections=8:p99<1s idle:p50<1s residence.p50<1s path.p50<1s connect.max<1s errors==0 \
+                 loss<0.1% rate>5",
+            ),
+            (
+                loaded,
+                "bandwidth.down>1G lost<1",
+                "loaded:p99<1s bandwidth.up>1G bandwidth>1G retransmits<5",
+            ),
+            (
+                asked(Kind::Bw),
+                "p99<1s bandwidth.down>1G status.200>1 lost<1 loss<1%",
+                "streams=8:bandwidth>1G bandwidth.up>1G cpu<1s retransmits<1 rate>0.9",
+            ),
+            (datagrams, "retransmits<1 p99<1s", "bandwidth>1G lost<1 loss<1%"),
+            (
+                asked(Kind::Http),
+                "bandwidth>1G lateness.p50<1s connections=99:p99<1s",
+                "p99<1s status.5xx==0 path.p50<1s goodput>5 ops>5 connect.p50<1s",
+            ),
+            (
+                scheduled,
+                "stage=3:p99<1s stage=0:p99<1s rate=30:p99<1s",
+                "stage=2:p99<1s rate=20:response.p99<1s lateness.p50<1s",
+            ),
+        ] {
+            for expr in fine.split(' ') {
+                check(expr, &asked).expect(expr);
+            }
+            for expr in refused.split(' ') {
+                let error = check(expr, &asked).expect_err(expr);
+                assert!(error.message().contains(expr), "{error}");
+                let advice = error.advice();
+                assert!(advice.is_some_and(|advice| !advice.is_empty()), "{error}");
+            }
+        }
+        let error = check("stage=2:p99<1s", &asked(Kind::Http)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--assert 'stage=2:p99<1s': no step of this run has stage=2; leave `stage=2` out, or ask for such a step"
+        );
+    }
+}
