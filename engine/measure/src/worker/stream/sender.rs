@@ -6,8 +6,9 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::datagrams_per_send;
 use super::pace::Pace;
 use crate::schedule::{Constant, Share};
+use crate::worker::Result;
 use crate::worker::link::Link;
-use tare_driver::{Driver, DriverError, OpError, SocketOption, TcpInfo};
+use tare_driver::{Driver, OpError, SocketOption, TcpInfo};
 use tare_proto::hello::{Hello, Transport};
 use tare_proto::stream::{PAYLOAD_BIT, Sent, StreamAsk, StreamHeader, StreamKind, Window};
 use tare_stats::result::{TcpFigures, TcpInterval, ZeroCopyUse};
@@ -15,18 +16,21 @@ use tare_units::limits::{DATAGRAM_MAX, INTERVALS_MAX};
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
-/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks at everything else.
+/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks
+/// at everything else.
 const BATCH_BYTES: u32 = 256 << 10;
 const BATCH_SENDS: u32 = 128;
-/// A sender by time goes on for so long after its measured phase, so that the receiver's, which began a path's delay
-/// later, is filled to its end.
+/// A sender by time goes on for so long after its measured phase, so that the receiver's, which
+/// began a path's delay later, is filled to its end.
 const OVERRUN: Nanos = Nanos::from_millis(10);
-/// All streams together are let get so far ahead of what their kernel sends, and each at least so far, bytes: what
-/// waits for longer has left the caches when it is copied again. Eight streams over loopback, with BBR and the kernel's
-/// own 4 MiB each, went at 28 to 30 Gbit/s, and so at 45 to 49. A `--sndbuf` of the user's own decides alone.
+/// All streams together are let get so far ahead of what their kernel sends, and each at least so
+/// far, bytes: what waits for longer has left the caches when it is copied again. Eight streams
+/// over loopback, with BBR and the kernel's own 4 MiB each, went at 28 to 30 Gbit/s, and so at 45
+/// to 49. A `--sndbuf` of the user's own decides alone.
 pub(crate) const UNSENT_BYTES: u32 = 1 << 20;
 const UNSENT_LEAST: u32 = 128 << 10;
-/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation, `msg_zerocopy`: 10 KB).
+/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation,
+/// `msg_zerocopy`: 10 KB).
 const ZERO_COPY_LEAST: u32 = 16 << 10;
 /// Notifications that are awaited at once.
 const ZERO_COPY_PENDING: u32 = 64;
@@ -81,7 +85,6 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// For the direction of which `hello` tells.
     pub(crate) fn new(hello: &Hello, session: Id) -> Self {
         let ask = hello.stream.clone().unwrap_or_default();
         let size = u32::try_from(hello.size_bytes).unwrap_or(u32::MAX);
@@ -135,12 +138,7 @@ impl Sender {
     }
 
     /// The first byte leaves at `now`.
-    pub(crate) fn start<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    pub(crate) fn start<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         self.window.begin(now);
         self.info_at = self.window.start();
         self.segment(io, link);
@@ -151,8 +149,8 @@ impl Sender {
         self.send_next(io, link, now)
     }
 
-    /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not before the test begins:
-    /// control datagrams would be cut as well.
+    /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not
+    /// before the test begins: control datagrams would be cut as well.
     fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
         if self.transport == Transport::Tcp || self.pace.is_some() {
             return;
@@ -170,8 +168,9 @@ impl Sender {
         }
     }
 
-    /// A send failed: whether that was since the kernel does not cut it any more, as where the path's MTU has turned out to
-    /// be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here on datagrams leave one by one.
+    /// A send failed: whether that was since the kernel does not cut it any more, as where the
+    /// path's MTU has turned out to be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here
+    /// on datagrams leave one by one.
     pub(crate) fn handle_uncut<D: Driver>(
         &mut self,
         io: &mut D,
@@ -188,7 +187,6 @@ impl Sender {
         true
     }
 
-    /// It was started.
     pub(crate) const fn has_started(&self) -> bool {
         self.window.has_begun()
     }
@@ -207,7 +205,7 @@ impl Sender {
         io: &mut D,
         link: &mut Link,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         self.leave_phases(now);
         if self.due(link).is_some_and(|due| due <= now) {
             self.send_next(io, link, now)?;
@@ -215,8 +213,9 @@ impl Sender {
         Ok(())
     }
 
-    /// What became due in the warm-up and was not begun by its end leaves the queue then; so does, at its end, what became due
-    /// in the measured phase: a stream goes on sending for a while behind it.
+    /// What became due in the warm-up and was not begun by its end leaves the queue then; so does,
+    /// at its end, what became due in the measured phase: a stream goes on sending for a while
+    /// behind it.
     fn leave_phases(&mut self, now: Instant) {
         let (start, end) = (self.window.start(), self.window.end());
         let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else {
@@ -236,7 +235,7 @@ impl Sender {
         link: &mut Link,
         bytes: u64,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         self.total += bytes;
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes);
@@ -269,7 +268,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last one that is shorter.
+    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last
+    /// one that is shorter.
     fn count_messages(&mut self, bytes: u64) -> u64 {
         let gone = u64::from(self.cut) + bytes;
         let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
@@ -281,14 +281,13 @@ impl Sender {
         whole
     }
 
-    /// A zero-copy send's buffer is free again.
     pub(crate) fn handle_released<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
         copied: bool,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         self.pending -= 1;
         self.released += 1;
         self.copied += u64::from(copied);
@@ -299,13 +298,14 @@ impl Sender {
         self.resume(io, link, now)
     }
 
-    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the kernel held.
+    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the
+    /// kernel held.
     pub(crate) fn resume<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         if self.has_started() && (self.pace.is_none() || self.cut > 0) {
             self.send_next(io, link, now)?;
         }
@@ -320,12 +320,7 @@ impl Sender {
         self.window.end() + over
     }
 
-    fn send_next<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    fn send_next<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         if self.finished || link.is_sending() || link.is_sending_control() {
             return Ok(());
         }
@@ -357,12 +352,7 @@ impl Sender {
         link.send_repeated(io, self.size, most.min(left / self.size))
     }
 
-    fn send_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    fn send_datagrams<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         self.sending_measured = self.window.contains(now) || self.left.is_some();
         let left = self.left.map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
         let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.per_send);
@@ -383,8 +373,8 @@ impl Sender {
         link.send(io, 0, count * self.size)
     }
 
-    /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of each entry, and at
-    /// the end.
+    /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of
+    /// each entry, and at the end.
     fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
         let entry = self.window.entry(now);
         let interval = Nanos(self.ask.interval_ns.max(1_000_000));
@@ -422,17 +412,14 @@ impl Sender {
         }
     }
 
-    /// It has sent all it is going to.
     pub(crate) const fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// The measured phase has begun by `now`.
     pub(crate) fn is_measuring(&self, now: Instant) -> bool {
         self.has_started() && now >= self.window.start()
     }
 
-    /// The account, told at `now`.
     pub(crate) fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
         let until = self.window.end().min(now);
