@@ -2,8 +2,9 @@
 //!
 //! A [`Worker`] owns a driver, a clock and a [`Role`], and runs one turn after the other:
 //!
-//! 1. read the clock, have the role stamp and push what is ready, 2. submit, wait as the role
-//! wants, reap, 3. read the clock, hand each completion to the role with that instant.
+//! 1. read the clock, have the role stamp and push what is ready,
+//! 2. submit, wait as the role wants, reap,
+//! 3. read the clock, hand each completion to the role with that instant.
 //!
 //! So a send carries the instant right before its submission and a receive the instant at which it
 //! was reaped, and no role ever reads a clock. Roles are the sides of a test: a client per job, and

@@ -211,10 +211,8 @@ impl<G: ProgressSink> Client<G> {
         match event {
             SessionEvent::Connected(length) => self.handle_connected(index, length, now),
             SessionEvent::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
-            SessionEvent::Figures(figures) => {
-                if !self.slots[index as usize].session.is_brief() {
-                    self.run.phases.outcome.figures.push(*figures);
-                }
+            SessionEvent::Figures(figures) if !self.slots[index as usize].session.is_brief() => {
+                self.run.phases.outcome.figures.push(*figures);
             }
             SessionEvent::Ended { figures, failure } => {
                 self.run.phases.outcome.figures.push(*figures);

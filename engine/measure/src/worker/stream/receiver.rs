@@ -273,7 +273,7 @@ impl Receiver {
     }
 
     pub(crate) fn is_measuring(&self, now: Instant) -> bool {
-        self.window.has_begun() && now >= self.window.start()
+        now >= self.window.start()
     }
 
     /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says

@@ -60,18 +60,12 @@ pub(crate) struct Sender {
     /// Bytes of the present message that are gone.
     cut: u32,
     sequence: u64,
-    /// Datagrams in one send, and why no more where the kernel would not have it.
-    per_send: u32,
-    per_send_reason: Option<String>,
     /// The send under way belongs to the measured phase (UDP).
     sending_measured: bool,
-    sends: u64,
-    datagrams: u64,
     /// Paced datagrams of the measured phase that the kernel had no room for.
     refused: u64,
     /// Paced sends that were due before the measured phase ended and had not left by then.
     overdue: Option<u64>,
-    total: u64,
     finished: bool,
     zero_copy: ZeroCopy,
     pending: u32,
@@ -81,7 +75,8 @@ pub(crate) struct Sender {
     /// At the start of the measured phase, and at the end of the last entry of the series.
     info: Option<(TcpInfo, TcpInfo)>,
     info_at: Instant,
-    series: Vec<TcpInterval>,
+    /// What is counted on the way.
+    account: Sent,
 }
 
 impl Sender {
@@ -101,14 +96,9 @@ impl Sender {
             pace: pace(&ask, size),
             cut: 0,
             sequence: 0,
-            per_send: 1,
-            per_send_reason: None,
             sending_measured: false,
-            sends: 0,
-            datagrams: 0,
             refused: 0,
             overdue: None,
-            total: 0,
             finished: false,
             zero_copy: zero_copy(&ask, hello.transport, size),
             pending: 0,
@@ -117,7 +107,11 @@ impl Sender {
             copied: 0,
             info: None,
             info_at: Instant::FAR_FUTURE,
-            series: Vec::with_capacity(if by_bytes { INTERVALS_MAX } else { entries }),
+            account: Sent {
+                per_send: 1,
+                tcp_series: Vec::with_capacity(if by_bytes { INTERVALS_MAX } else { entries }),
+                ..Sent::default()
+            },
             ask,
         }
     }
@@ -158,13 +152,15 @@ impl Sender {
         let many = datagrams_per_send(self.size, io.path_mtu(link.socket()));
         let segment = u16::try_from(self.size).unwrap_or(0);
         if many < 2 {
-            self.per_send_reason = (self.size > DATAGRAM_MAX / 2)
+            self.account.per_send_reason = (self.size > DATAGRAM_MAX / 2)
                 .then(|| "two of them do not fit into one send".to_owned());
             return;
         }
         match io.set_option(link.socket(), &SocketOption::Segmentation(segment)) {
-            Ok(()) => self.per_send = many,
-            Err(error) => self.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}")),
+            Ok(()) => self.account.per_send = many,
+            Err(error) => {
+                self.account.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}"))
+            }
         }
     }
 
@@ -178,12 +174,12 @@ impl Sender {
         error: OpError,
     ) -> bool {
         let is_refusal = matches!(error, OpError::MessageTooLong | OpError::Invalid);
-        if self.per_send == 1 || !is_refusal {
+        if self.account.per_send == 1 || !is_refusal {
             return false;
         }
         let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
-        self.per_send = 1;
-        self.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
+        self.account.per_send = 1;
+        self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
         true
     }
 
@@ -236,7 +232,6 @@ impl Sender {
         bytes: u64,
         now: Instant,
     ) -> Result {
-        self.total += bytes;
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes);
         }
@@ -253,8 +248,8 @@ impl Sender {
             Transport::Udp => false,
         };
         if counts {
-            self.sends += sends;
-            self.datagrams += datagrams;
+            self.account.sends += sends;
+            self.account.datagrams += datagrams;
             self.refused += u64::from(bytes == 0);
         }
         if now >= self.info_at {
@@ -313,11 +308,8 @@ impl Sender {
     }
 
     fn stop_at(&self) -> Instant {
-        let over = match self.transport {
-            Transport::Tcp => OVERRUN,
-            Transport::Udp => Nanos::ZERO,
-        };
-        self.window.end() + over
+        let is_tcp = self.transport == Transport::Tcp;
+        self.window.end() + if is_tcp { OVERRUN } else { Nanos::ZERO }
     }
 
     fn send_next<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
@@ -355,15 +347,12 @@ impl Sender {
     fn send_datagrams<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         self.sending_measured = self.window.contains(now) || self.left.is_some();
         let left = self.left.map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
-        let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.per_send);
+        let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.account.per_send);
         let buffer = io.buffer_mut(link.send_buffer());
         for datagram in buffer.chunks_exact_mut(self.size as usize).take(count as usize) {
-            let header = StreamHeader {
-                kind: StreamKind::Payload,
-                measured: self.sending_measured,
-                sequence: self.sequence,
-                session: self.session,
-            };
+            let (measured, sequence) = (self.sending_measured, self.sequence);
+            let (kind, session) = (StreamKind::Payload, self.session);
+            let header = StreamHeader { kind, measured, sequence, session };
             header.encode_into(datagram, now);
             self.sequence += 1;
         }
@@ -394,9 +383,10 @@ impl Sender {
         };
         *last = info;
         // At least one; several where nothing was sent for longer than an entry lasts.
-        let until = entry.max(self.series.len() + 1).min(self.series.capacity());
-        while self.series.len() < until {
-            self.series.push(told);
+        let until =
+            entry.max(self.account.tcp_series.len() + 1).min(self.account.tcp_series.capacity());
+        while self.account.tcp_series.len() < until {
+            self.account.tcp_series.push(told);
             told.retransmits = 0;
         }
     }
@@ -407,7 +397,7 @@ impl Sender {
             return;
         }
         self.sample(io, link, now);
-        if self.per_send > 1 {
+        if self.account.per_send > 1 {
             let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
         }
     }
@@ -417,7 +407,7 @@ impl Sender {
     }
 
     pub(crate) fn is_measuring(&self, now: Instant) -> bool {
-        self.has_started() && now >= self.window.start()
+        now >= self.window.start()
     }
 
     pub(crate) fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
@@ -439,10 +429,6 @@ impl Sender {
             duration_ns: duration.0,
             bytes: self.window.bytes(),
             unacknowledged_bytes: unacknowledged,
-            sends: self.sends,
-            datagrams: self.datagrams,
-            per_send: self.per_send,
-            per_send_reason: self.per_send_reason,
             path_mtu_bytes: path.map(|path| path.bytes),
             fragments: path.map(|path| path.fragments(self.size)),
             send_buffer_bytes: buffers.filter(|_| path.is_some()).map(|b| b.0),
@@ -451,8 +437,8 @@ impl Sender {
             gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
             lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
             tcp,
-            tcp_series: self.series,
             zero_copy,
+            ..self.account
         }
     }
 
@@ -471,18 +457,12 @@ impl Sender {
 
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     fn zero_copy_use(&self) -> ZeroCopyUse {
-        ZeroCopyUse {
-            sends: self.zero_sends,
-            copied_share: if self.released > 0 {
-                self.copied as f64 / self.released as f64
-            } else {
-                0.0
-            },
-            reason: match &self.zero_copy {
-                ZeroCopy::GivenUp(why) => Some(why.clone()),
-                _ => None,
-            },
-        }
+        let reason = match &self.zero_copy {
+            ZeroCopy::GivenUp(why) => Some(why.clone()),
+            _ => None,
+        };
+        let copied_share = self.copied as f64 / self.released.max(1) as f64;
+        ZeroCopyUse { sends: self.zero_sends, copied_share, reason }
     }
 }
 
@@ -497,14 +477,13 @@ fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
 
 fn zero_copy(ask: &StreamAsk, transport: Transport, size: u32) -> ZeroCopy {
     if transport == Transport::Udp || ask.rate_bits_per_s > 0 {
-        return ZeroCopy::Off;
-    }
-    if ask.zero_copy {
-        return ZeroCopy::On;
-    }
-    match ask.zero_copy_auto {
-        true if size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 => ZeroCopy::Trying,
-        _ => ZeroCopy::Off,
+        ZeroCopy::Off
+    } else if ask.zero_copy {
+        ZeroCopy::On
+    } else if ask.zero_copy_auto && size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 {
+        ZeroCopy::Trying
+    } else {
+        ZeroCopy::Off
     }
 }
 
