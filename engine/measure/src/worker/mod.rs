@@ -108,7 +108,8 @@ pub struct Worker<D, C, R> {
     role: R,
     done: Vec<Completion>,
     reaped_at: Instant,
-    counters: TurnCounters,
+    /// What the loop itself has cost so far.
+    pub(crate) counters: TurnCounters,
 }
 
 impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
@@ -133,16 +134,6 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     /// The role and the driver, for what is done between turns.
     pub const fn parts_mut(&mut self) -> (&mut R, &mut D) {
         (&mut self.role, &mut self.driver)
-    }
-
-    /// The instant of the last reaping.
-    pub const fn reaped_at(&self) -> Instant {
-        self.reaped_at
-    }
-
-    /// What the loop itself has cost so far.
-    pub const fn counters_mut(&mut self) -> &mut TurnCounters {
-        &mut self.counters
     }
 
     /// Takes the worker apart.

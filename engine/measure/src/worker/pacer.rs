@@ -7,9 +7,8 @@ use crate::schedule::{Constant, Passed, Schedule};
 use tare_stats::histogram::{SameBin, bin_start};
 use tare_units::{Instant, Nanos};
 
-/// Arrivals that nobody sent are visited one by one up to so many draws, when the run is over: 0.1
-/// s. An interrupted one has no more time than that. Those of a constant rate are counted by
-/// arithmetic, however many there are.
+/// When the run is over, arrivals that nobody sent are visited one by one, up to so many draws: that
+/// takes 0.1 s, and an interrupted run has no more. Those of a constant rate are counted by arithmetic.
 const VISITS_MAX: u64 = 8 << 20;
 /// Fewer equally spaced arrivals than this are visited, which takes less than the arithmetic.
 const TOGETHER_LEAST: u64 = 32;
@@ -152,8 +151,8 @@ impl Arrivals {
     }
 }
 
-/// When every so many-th arrival was due, from the first to the one that the clock has reached; the
-/// more there are, the farther apart they are.
+/// The due time of every so many-th arrival up to the clock. When there are [`MARKS`] of them, every
+/// second one is dropped.
 #[derive(Debug)]
 struct Marks {
     every: u64,
@@ -188,12 +187,12 @@ impl Marks {
     }
 }
 
-/// Slots that can take an operation, by how many they already have: those with the fewest first,
-/// and of these the longest so, so that all of them are used.
+/// Slots that can take an operation: those with the fewest first, and of these the one that has waited
+/// longest, so that all of them are used.
 ///
-/// A slot stands once in each queue from its own number of operations up to its depth, less one. So
-/// the first slot of the first queue that is not empty has no more than any other, and a slot that
-/// is done with an operation only needs one more place, below its others.
+/// A slot is in every queue from the number of operations that it has up to its depth less one. So the
+/// front of the first queue that is not empty has no more than any other, and a slot whose operation
+/// has ended is only added to the queue below its others.
 #[derive(Debug)]
 struct Free {
     queues: Vec<VecDeque<u32>>,
@@ -345,8 +344,7 @@ impl Pacer {
     }
 
     /// Whether the end by time has come, and what was due before it and found a free slot has been
-    /// submitted. Once this was asked behind the end, nothing more is given out: what found no free
-    /// slot by then is not sent.
+    /// submitted. Once this was asked behind the end, no more arrivals are given to slots.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         if now < self.end {
             return false;
@@ -394,9 +392,9 @@ impl Pacer {
         self.ready.push((slot, action));
     }
 
-    /// What became due in the warm-up and has not begun by its end leaves the queue: the measured
-    /// phase begins with an empty one. The walk that follows the clock stands at that end anyway,
-    /// so the other one continues from there, and however many wait, none of them is visited.
+    /// What became due in the warm-up and has not begun by its end leaves the queue. The walk that
+    /// follows the clock has reached that end, so the one that follows the sends continues from there,
+    /// and none of those that wait is visited.
     fn leave_warmup(&mut self) {
         self.backlog += self.arrive_before(self.warmup_end).count;
         let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
@@ -499,10 +497,8 @@ impl Pacer {
         true
     }
 
-    /// Closed loop: an operation of the measured phase that has begun was not sent after all.
-    /// Whether there was nothing left to begin until now: slots that were refused an operation can
-    /// have one.
-    #[must_use]
+    /// Closed loop: an operation of the measured phase that has begun was not sent after all. Returns
+    /// whether there was nothing left to begin until now, so that slots were refused an operation.
     pub(crate) fn take_back(&mut self) -> bool {
         let Some(remaining) = &mut self.remaining else {
             return false;
@@ -535,13 +531,12 @@ impl Pacer {
         self.end = Instant::default();
     }
 
-    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent, those
-    /// together whose time since they were due has the same bin: when the first of them was due,
-    /// and how long ago that is for all. All are of one phase. Whatever their number, it is called
-    /// some ten thousand times for each power of ten.
+    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent. Those of
+    /// one phase whose age has the same bin are told together: when the first was due, and how old all
+    /// are. Some ten thousand calls are made for each power of ten of their number.
     ///
-    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly
-    /// between those whose due times the walk with the clock has kept: returns how many were.
+    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly between
+    /// the marks; returns how many were.
     pub(crate) fn take_unsent(
         &mut self,
         end: Instant,
@@ -562,13 +557,11 @@ impl Pacer {
         self.spread_unsent(end, &mut unsent)
     }
 
-    /// The rest, which is too much to be visited. Its number is known, and every so many-th due
-    /// time of it.
+    /// Spreads the rest, which is too much to be visited, evenly between the marks.
     ///
-    /// Between two marks are a thousandth of all arrivals or so. Of `n` arrivals of a Poisson
-    /// process between two that are known, none is farther off its even place than some √n/2 mean
-    /// gaps (the standard deviation in the middle of a Brownian bridge): of a million in 50 ms, 25
-    /// µs.
+    /// Of `n` arrivals of a Poisson process between two that are known, none is farther off its even
+    /// place than some √n/2 mean gaps (the standard deviation in the middle of a Brownian bridge): of a
+    /// million in 50 ms, 25 µs.
     fn spread_unsent(&mut self, end: Instant, unsent: &mut impl FnMut(Instant, &SameBin)) -> u64 {
         self.arrive_before(end);
         let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {

@@ -167,6 +167,16 @@ impl<G: ProgressSink> RunPhases<G> {
         begins
     }
 
+    /// A connection that had failed did not stand in that time.
+    pub(crate) fn count_down(&mut self, from: Instant, until: Instant) {
+        self.outcome.down = self.outcome.down + until.since(from.max(self.warmup_end));
+    }
+
+    /// A connection has been opened again since then, in time that is in no latency.
+    pub(crate) fn count_connecting(&mut self, since: Instant, now: Instant) {
+        self.outcome.connecting = self.outcome.connecting + now.since(since.max(self.warmup_end));
+    }
+
     /// Whether a client that has not begun was interrupted, which cuts it short.
     pub(crate) fn is_called_off(&mut self) -> bool {
         let waits = matches!(self.phase, RunPhase::Connecting | RunPhase::Ready);

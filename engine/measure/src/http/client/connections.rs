@@ -249,9 +249,7 @@ impl<G: ProgressSink> HttpClient<G> {
         {
             self.run.record.recording.record_connect(now, now.since(since));
             if measuring {
-                let phases = &mut self.run.phases;
-                let took = now.since(since.max(phases.warmup_end));
-                phases.outcome.connecting = phases.outcome.connecting + took;
+                self.run.phases.count_connecting(since, now);
             }
         }
         self.handle_open(io, index)
@@ -326,8 +324,7 @@ impl<G: ProgressSink> HttpClient<G> {
     fn count_down(&mut self, from: Instant, until: Instant) {
         let phases = &mut self.run.phases;
         if phases.is_running() {
-            let down = until.min(phases.end).since(from.max(phases.warmup_end));
-            phases.outcome.down = phases.outcome.down + down;
+            phases.count_down(from, until.min(phases.end));
         }
     }
 

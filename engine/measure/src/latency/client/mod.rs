@@ -143,7 +143,7 @@ impl<G: ProgressSink> Client<G> {
         for index in self.indices() {
             let slot = &mut self.slots[index as usize];
             if slot.has_rested(now) && self.run.phases.is_running() {
-                self.count_down(index, now);
+                self.run.phases.count_down(slot.down_since, now);
                 if self.prepare(io, index, now)? {
                     self.make_available(index, now);
                 }
@@ -153,12 +153,6 @@ impl<G: ProgressSink> Client<G> {
             self.handle_session_event(io, index, event, now)?;
         }
         Ok(())
-    }
-
-    fn count_down(&mut self, index: u32, until: Instant) {
-        let since = self.slots[index as usize].down_since;
-        let phases = &mut self.run.phases;
-        phases.outcome.down = phases.outcome.down + until.since(since.max(phases.warmup_end));
     }
 
     /// Carries out what the pacer dealt out; `now` is the instant of the submission.
@@ -348,8 +342,7 @@ impl<G: ProgressSink> Client<G> {
     fn handle_closed<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let phases = &mut self.run.phases;
         if phases.phase == RunPhase::Measuring {
-            let since = self.slots[index as usize].down_since.max(phases.warmup_end);
-            phases.outcome.connecting = phases.outcome.connecting + now.since(since);
+            phases.count_connecting(self.slots[index as usize].down_since, now);
         }
         let more = phases.is_running() || phases.phase == RunPhase::Connecting;
         if self.connect_each && more && self.prepare(io, index, now)? {
@@ -362,10 +355,8 @@ impl<G: ProgressSink> Client<G> {
     fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.drain(now);
         let end = self.run.phases.warmup_end + self.run.phases.outcome.measured;
-        for index in self.indices() {
-            if self.slots[index as usize].session.is_dead() {
-                self.count_down(index, end);
-            }
+        for slot in self.slots.iter().filter(|slot| slot.session.is_dead()) {
+            self.run.phases.count_down(slot.down_since, end);
         }
         self.check_drained(io, now)
     }
