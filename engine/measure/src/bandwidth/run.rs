@@ -8,8 +8,8 @@ use crate::run::report::Inputs;
 use crate::run::report::vet::{Bounds, vet, vet_against};
 use crate::run::step::{StepOutcome, StepPlan};
 use crate::run::sweep::{Measure, Setting, Step};
+use crate::worker::SessionSpec;
 use crate::worker::destination::Destination;
-use crate::worker::dialogue::DialogueSpec;
 use tare_driver::shown;
 use tare_host::cpus::Cpus;
 use tare_proto::hello::WaitMode;
@@ -78,7 +78,7 @@ impl BwPlan {
             ..setting.hello(common, Test::Stream, self.transport, step.size, cpus)
         };
         let nonce = setting.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
-        let dialogue = DialogueSpec::new(
+        let session = SessionSpec::new(
             setting.socket_address()?,
             hello,
             common.secret.clone(),
@@ -87,7 +87,7 @@ impl BwPlan {
         )
         .from_local(self.bind);
         Ok(BulkSpec {
-            dialogue,
+            session,
             options: self.socket.clone(),
             streams: step.connections,
             first: 0,

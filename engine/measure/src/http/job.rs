@@ -1,6 +1,6 @@
 //! What a worker of an HTTP step does.
 
-use crate::http::client::{Codes, HttpClient, HttpSpec, HttpTally};
+use crate::http::client::{HttpClient, HttpSpec, HttpTally};
 use crate::http::plan::Stage;
 use crate::run::plan::Common;
 use crate::run::step::{Job, LiveProgress, deal};
@@ -90,9 +90,7 @@ impl Job for HttpJob {
     fn client(self, wakeup: Nanos, gauge: LiveProgress, interrupt: Interrupt) -> Self::Client {
         let spec = HttpSpec { wakeup, ..self.spec };
         let recording = Recording::new(self.recording);
-        // One series for both: entries of the codes stand beside those of the latencies.
-        let codes = Codes::new(recording.interval(), recording.entries());
-        HttpClient::new(spec, recording, codes, self.schedule, self.seed, gauge, interrupt)
+        HttpClient::new(spec, recording, self.schedule, self.seed, gauge, interrupt)
     }
 
     fn wait(&self) -> WaitMode {

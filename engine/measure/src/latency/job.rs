@@ -4,7 +4,7 @@ use crate::latency::client::{Client, ClientSpec};
 use crate::run::step::{Job, LiveProgress, deal};
 use crate::schedule::{Arrivals, Load, Schedule, Share};
 use crate::worker::outcome::Outcome;
-use crate::worker::tally::Tally;
+pub(crate) use crate::worker::tally::Record as LatTally;
 use tare_proto::hello::WaitMode;
 use tare_stats::histogram::{Extent, Recording, RecordingSpec};
 use tare_units::Nanos;
@@ -17,14 +17,6 @@ pub(crate) struct LatJob {
     spec: ClientSpec,
     recording: RecordingSpec,
     schedule: Option<Schedule>,
-}
-
-/// What a worker of a latency step brings back.
-#[derive(Debug)]
-pub(crate) struct LatTally {
-    pub(crate) recording: Recording,
-    pub(crate) warmup: Tally,
-    pub(crate) measured: Tally,
 }
 
 impl LatJob {
@@ -75,14 +67,10 @@ impl Job for LatJob {
     }
 
     fn results(client: Self::Client) -> (LatTally, Outcome, LiveProgress) {
-        let (recording, warmup, measured, outcome, gauge) = client.into_results();
-        let tally = LatTally { recording, warmup, measured };
-        (tally, outcome, gauge)
+        client.into_results()
     }
 
     fn merge(tally: &mut LatTally, other: LatTally) {
-        tally.recording.merge(&other.recording);
-        tally.warmup.merge(&other.warmup);
-        tally.measured.merge(&other.measured);
+        tally.merge(&other);
     }
 }

@@ -9,8 +9,8 @@ use crate::run::report::Inputs;
 use crate::run::report::vet::{Bounds, residences, vet};
 use crate::run::step::{StepOutcome, StepPlan};
 use crate::run::sweep::{EndLoad, Measure, Setting, Step};
+use crate::worker::SessionSpec;
 use crate::worker::destination::Destination;
-use crate::worker::dialogue::DialogueSpec;
 use tare_driver::sys::option;
 use tare_host::cpus::Cpus;
 use tare_host::guard::ConntrackGuard;
@@ -121,7 +121,7 @@ impl Measure for LatPlan {
             ..setting.hello(common, Test::PingPong, self.transport, step.size, &cpus)
         };
         let spec = ClientSpec {
-            dialogue: DialogueSpec::new(
+            session: SessionSpec::new(
                 setting.socket_address()?,
                 hello,
                 common.secret.clone(),

@@ -24,9 +24,9 @@ use tare_units::error::Error;
 pub(crate) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepResult {
     let result = &inputs.outcome.result;
     let (tally, outcome) = (&result.tally, &result.outcome);
-    let recording = &tally.recording;
+    let recording = &tally.record.recording;
     let duration = outcome.measured;
-    let operations = tally.measured.operations;
+    let operations = tally.record.measured.operations;
     let client = instrument_of(inputs);
     let mut latency = summary::latencies(recording, &inputs.common.percentiles);
     let added = instrument::added(&client, result);
@@ -41,25 +41,25 @@ pub(crate) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepRe
         operations,
         warmup: Warmup {
             duration_ns: outcome.warmup.0,
-            operations: tally.warmup.operations,
-            errors: tally.warmup.errors.to_counts(),
+            operations: tally.record.warmup.operations,
+            errors: tally.record.warmup.errors.to_counts(),
         },
         rate: outcome.rate(target_per_s),
         latency,
         status_codes: status_codes(&tally.codes, expect),
         transfer: Some(Transfer {
-            sent_bytes: tally.sent_bytes,
-            received_bytes: tally.received_bytes,
-            body_bytes: tally.body_bytes,
-            received_bytes_per_s: per_second(tally.received_bytes, duration),
+            sent_bytes: tally.traffic.sent_bytes,
+            received_bytes: tally.traffic.received_bytes,
+            body_bytes: tally.traffic.body_bytes,
+            received_bytes_per_s: per_second(tally.traffic.received_bytes, duration),
         }),
         framing_faults: framing_faults(tally),
-        errors: tally.measured.errors.to_counts(),
+        errors: tally.record.measured.errors.to_counts(),
         connections: Connections {
-            reconnects: tally.reconnects,
+            reconnects: tally.traffic.reconnects,
             connecting_ns: Some(outcome.connecting.0),
             down_ns: Some(outcome.down.0),
-            resent: Some(tally.resent),
+            resent: Some(tally.traffic.resent),
             ..connections(inputs)
         },
         cpu: Cpu {
@@ -111,13 +111,13 @@ fn per_second(count: u64, duration: Nanos) -> f64 {
 }
 
 fn framing_faults(tally: &HttpTally) -> BTreeMap<String, u64> {
-    let counted = Fault::ALL.iter().zip(tally.faults);
+    let counted = Fault::ALL.iter().zip(tally.traffic.faults);
     let counted = counted.filter(|(_, count)| *count > 0);
     counted.map(|(fault, count)| (fault.name().to_owned(), count)).collect()
 }
 
 fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCount> {
-    let count = |code: &crate::http::client::codes::Code| StatusCount {
+    let count = |code: &crate::http::client::Code| StatusCount {
         count: code.count,
         first_at_ns: code.first_at.0,
         first_ordinal: code.first_ordinal,

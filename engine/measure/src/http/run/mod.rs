@@ -139,7 +139,6 @@ impl<'a> HttpRun<'a> {
             warmup: plan.common.warmup,
             duration,
             count,
-            alone: workers == 1,
             wait: setting.wait,
             wakeup: Nanos::ZERO,
         })
@@ -341,11 +340,11 @@ impl Measure for HttpRun<'_> {
     }
 
     fn spread_unsent(tally: &HttpTally) -> u64 {
-        tally.recording.spread_unsent()
+        tally.record.recording.spread_unsent()
     }
 
     fn vet(outcome: &mut StepOutcome<HttpTally>, _wall: Nanos) -> Vec<String> {
-        report::vet::residences(&outcome.result.tally.recording)
+        report::vet::residences(&outcome.result.tally.record.recording)
     }
 
     fn result(&self, inputs: &Inputs<'_, HttpTally>) -> StepResult {
