@@ -4,13 +4,15 @@ use std::rc::Rc;
 
 use super::told::Told;
 use crate::compare::plan::{ComparePlan, Measurement};
-use crate::http::run::HttpRun;
 use crate::run::Finished;
-use crate::run::far_end::Held;
 use crate::run::observe::Observer;
-use crate::run::sweep::{self, Part, Prospect};
+use crate::run::peer::SharedServer;
+use crate::run::sweep::Step;
+use crate::{bandwidth, http, latency};
+use tare_host::cpus::Cpus;
 use tare_host::hooks::HookSpec;
 use tare_host::observed;
+use tare_proto::hello::WaitMode;
 use tare_stats::result::{AA, Arm, StepResult};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Fault, Result};
@@ -25,7 +27,7 @@ pub(super) struct RunningArm {
     /// The same as the result shows it.
     pub(super) shown: HookSpec,
     /// The server of its target, where that is of this process; arms of the same target share it.
-    pub(super) held: Option<Rc<Held>>,
+    pub(super) held: Option<Rc<SharedServer>>,
     /// Steps of a visit.
     pub(super) steps: usize,
     /// Visits in a row that could not be measured.
@@ -85,21 +87,20 @@ impl RunningArm {
 }
 
 impl Measurement {
-    /// Carries it out once, against the far end that is held for it.
+    /// Carries it out once, on the server that is shared by all its runs, if any.
     ///
     /// # Errors
     /// As [`crate::latency::measure`].
     pub(super) fn run(
         &self,
-        held: Option<&Held>,
+        server: Option<&SharedServer>,
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Finished> {
-        let part = Part::Visit(held);
         match self {
-            Self::Lat(plan) => sweep::run(plan, part, interrupt, observer),
-            Self::Bw(plan) => sweep::run(plan, part, interrupt, observer),
-            Self::Http(plan) => sweep::run(&HttpRun::new(plan)?, part, interrupt, observer),
+            Self::Lat(plan) => latency::carry_out(plan, server, interrupt, observer),
+            Self::Bw(plan) => bandwidth::carry_out(plan, server, interrupt, observer),
+            Self::Http(plan) => http::carry_out(plan, server, interrupt, observer),
         }
     }
 
@@ -108,12 +109,35 @@ impl Measurement {
     /// # Errors
     /// A usage error for a plan that cannot be carried out.
     pub(super) fn prospect(&self) -> Result<Prospect> {
-        match self {
-            Self::Lat(plan) => Prospect::of(plan),
-            Self::Bw(plan) => Prospect::of(plan),
-            Self::Http(plan) => Prospect::of(&HttpRun::new(plan)?),
-        }
+        let machine = Cpus::of_self();
+        let (needs, steps) = match self {
+            Self::Lat(plan) => (latency::needs(plan, &machine), latency::steps(plan)),
+            Self::Bw(plan) => (bandwidth::needs(plan, &machine), bandwidth::steps(plan)),
+            Self::Http(plan) => {
+                plan.check()?;
+                (http::needs(plan, &machine), http::steps(plan))
+            }
+        };
+        Ok(Prospect {
+            cpus: needs.cpus(&machine, needs.workers())?.cpus,
+            connections: needs.connections,
+            wait: needs.wait(),
+            steps,
+        })
     }
+}
+
+/// What a run would settle on by itself.
+#[derive(Debug)]
+pub(super) struct Prospect {
+    /// Its steps, in order.
+    steps: Vec<Step>,
+    /// The CPUs of its workers.
+    cpus: Vec<u32>,
+    /// The most connections of a step.
+    connections: u32,
+    /// How it would wait.
+    pub(super) wait: WaitMode,
 }
 
 /// The arms of `plan` with their far ends, and the A/A arm last.
@@ -137,7 +161,7 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
                 .remedy("sizes, connections and stages go behind --, for all arms alike"));
         }
     }
-    let mut held: Vec<(Target, Rc<Held>)> = Vec::new();
+    let mut held: Vec<(Target, Rc<SharedServer>)> = Vec::new();
     let mut arms = Vec::new();
     for (index, arm) in plan.arms.iter().enumerate() {
         let mut arm = arm.clone();
@@ -147,7 +171,7 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
             Some((_, held)) => Some(Rc::clone(held)),
             None => {
                 let connections = prospects[index].connections;
-                match Held::start(&target, connections, &baseline.cpus) {
+                match SharedServer::start(&target, connections, &baseline.cpus) {
                     Ok(started) => started.map(Rc::new),
                     Err(error) if plan.by_default && error.fault() == Fault::Environment => {
                         told.without_veth(&error);
@@ -184,14 +208,14 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
 
 /// The server on loopback, the same for both arms whichever of them is first.
 fn again_on_loopback(
-    held: &mut Vec<(Target, Rc<Held>)>,
+    held: &mut Vec<(Target, Rc<SharedServer>)>,
     connections: u32,
     cpus: &[u32],
-) -> Result<Option<Rc<Held>>> {
+) -> Result<Option<Rc<SharedServer>>> {
     if let Some((_, known)) = held.iter().find(|(of, _)| *of == Target::Loopback) {
         return Ok(Some(Rc::clone(known)));
     }
-    let started = Held::start(&Target::Loopback, connections, cpus)?.map(Rc::new);
+    let started = SharedServer::start(&Target::Loopback, connections, cpus)?.map(Rc::new);
     if let Some(started) = &started {
         held.push((Target::Loopback, Rc::clone(started)));
     }

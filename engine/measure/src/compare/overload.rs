@@ -3,7 +3,7 @@
 use super::Comparing;
 use crate::compare::plan::Measurement;
 use crate::run::plan::Stop;
-use crate::run::sweep::step_name;
+use crate::run::report::step_name;
 use tare_stats::compare::blocks;
 use tare_stats::histogram::Distribution;
 use tare_stats::result::{Block, Interval, StepResult, Warning};

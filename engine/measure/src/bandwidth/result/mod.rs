@@ -1,21 +1,20 @@
 //! The result of a bandwidth step.
 
+use super::plan::BwPlan;
 use crate::bandwidth::client::{BulkTally, StreamAccount};
 use crate::run::instrument;
-use crate::run::report::{
-    Inputs, began_at, client_instrument, connections, cpu_use, instances, server_cpu,
-    server_instrument,
-};
-use tare_proto::hello::{Direction, Figures};
+use crate::run::report::common_result;
+use crate::run::step::StepOutcome;
+use crate::run::sweep::Setting;
+use tare_proto::hello::{Figures, Transport};
 use tare_proto::stream::{Blocks, Received, Sent};
 use tare_stats::compare::blocks;
 use tare_stats::histogram::Distribution;
-use tare_stats::link::{Carried, Framing};
 use tare_stats::result::{
-    Bandwidth, Connections, Cpu, CpuUse, Datagrams, Flow, Instruments, Interval, LinkUse,
-    Operations, Pacing, Params, Rate, StepResult, TcpFigures, TcpInterval, Warmup, ZeroCopyUse,
+    Bandwidth, Cpu, CpuUse, Datagrams, Flow, Interval, Operations, Pacing, Params, StepResult,
+    TcpFigures, TcpInterval, ZeroCopyUse,
 };
-use tare_stats::{health, link, mean, summary};
+use tare_stats::{mean, summary};
 use tare_units::Nanos;
 use tare_units::limits::INTERVALS_MAX;
 
@@ -40,62 +39,33 @@ fn down(stream: &StreamAccount) -> Leg<'_> {
     Leg { sent: ends(&stream.theirs).0, received: stream.own.received.as_ref() }
 }
 
-/// The step's result.
-pub(crate) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction) -> StepResult {
-    let result = &inputs.outcome.result;
-    let (tally, outcome) = (&result.tally, &result.outcome);
-    let client = client_instrument(inputs);
-    let server = server_instrument(&outcome.figures);
-    let own = cpu_use(
-        result.usage.user_ns,
-        result.usage.system_ns,
-        inputs.outcome.disturbance.machine_busy,
-        0,
-        tally.moved_bytes,
-    )
-    .with_polling(Some(result.polling_ns));
-    let cpu = Cpu { client: own, server: server_cpu(&outcome.figures) };
-    let bandwidth = bandwidth(inputs, direction, &cpu);
-    let longest = |f: &Option<Flow>| f.as_ref().map_or(0, |f| f.duration_ns);
-    let duration_ns = longest(&bandwidth.up).max(longest(&bandwidth.down));
-    let sends = |f: &Option<Flow>| f.as_ref().map_or(0, |f| f.sends);
-    let count = sends(&bandwidth.up).saturating_add(sends(&bandwidth.down));
-    let unsent = |f: &Option<Flow>| {
-        let pacing = f.as_ref().and_then(|f| f.pacing.as_ref());
-        pacing.map_or(0, |p| p.unsent)
+pub(super) fn of_step(
+    at: &Setting,
+    plan: &BwPlan,
+    params: Params,
+    outcome: &StepOutcome<BulkTally>,
+) -> StepResult {
+    let tally = &outcome.workers.tally;
+    let mut step = common_result(at, &plan.common, params, outcome, (0, tally.moved_bytes));
+    let bandwidth = bandwidth(tally, plan, &step.cpu);
+    let flows = || bandwidth.up.iter().chain(&bandwidth.down);
+    let sum = |of: fn(&Flow) -> u64| flows().map(of).fold(0, u64::saturating_add);
+    let count = sum(|flow| flow.sends);
+    let unsent = sum(|flow| flow.pacing.as_ref().map_or(0, |p| p.unsent));
+    step.duration_ns = flows().map(|flow| flow.duration_ns).max().unwrap_or(0);
+    step.operations = Operations {
+        due: count.saturating_add(unsent),
+        sent: count,
+        completed: count,
+        unsent_at_end: unsent,
+        ..Operations::default()
     };
-    let unsent = unsent(&bandwidth.up).saturating_add(unsent(&bandwidth.down));
-    let seconds = Nanos(duration_ns).as_secs_f64();
-    let mut step = StepResult {
-        label: inputs.common.label.clone(),
-        params: inputs.params.clone(),
-        began_at: began_at(&inputs.outcome),
-        duration_ns,
-        operations: Operations {
-            due: count.saturating_add(unsent),
-            sent: count,
-            completed: count,
-            unsent_at_end: unsent,
-            ..Operations::default()
-        },
-        warmup: Warmup { duration_ns: outcome.warmup.0, ..Warmup::default() },
-        rate: Rate {
-            target_per_s: None,
-            achieved_per_s: per_second(count, seconds),
-            ..Rate::default()
-        },
-        errors: tally.errors.to_counts(),
-        connections: Connections { asked: streams_asked(&inputs.params), ..connections(inputs) },
-        cpu,
-        latency_error_ns: instrument::latency_error(&client).0,
-        instrument: Instruments { client, server },
-        intervals: intervals(tally, inputs.common.interval, duration_ns),
-        instances: instances(outcome),
-        partial: outcome.cut_short || inputs.outcome.stopped.is_some(),
-        bandwidth: Some(bandwidth),
-        ..StepResult::default()
-    };
-    health::judge(&mut step);
+    step.rate.achieved_per_s = per_second(count, Nanos(step.duration_ns).as_secs_f64());
+    step.errors = tally.errors.to_counts();
+    step.connections.asked = streams_asked(&step.params);
+    step.latency_error_ns = instrument::latency_error(&step.instrument.client).0;
+    step.intervals = intervals(tally, plan.common.interval, step.duration_ns);
+    step.bandwidth = Some(bandwidth);
     step
 }
 
@@ -113,16 +83,14 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 
 /// The bulk figures of a step.
 #[expect(clippy::cast_precision_loss, reason = "a quotient of measured numbers")]
-fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) -> Bandwidth {
-    let streams = &inputs.outcome.result.tally.streams;
-    let rate = inputs.params.bulk.as_ref().and_then(|b| b.rate_bits_per_s);
-    let is_udp = inputs.params.proto == "udp";
+fn bandwidth(tally: &BulkTally, plan: &BwPlan, cpu: &Cpu) -> Bandwidth {
+    let is_udp = plan.transport == Transport::Udp;
     let flow_of = |of: fn(&StreamAccount) -> Leg<'_>| {
-        let legs: Vec<Leg<'_>> = streams.iter().map(of).collect();
-        flow(&legs, rate, is_udp, &inputs.common.percentiles)
+        let legs: Vec<Leg<'_>> = tally.streams.iter().map(of).collect();
+        flow(&legs, plan.rate_bits_per_s, is_udp, &plan.common.percentiles)
     };
-    let up = direction.is_up().then(|| flow_of(up));
-    let down = direction.is_down().then(|| flow_of(down));
+    let up = plan.direction.is_up().then(|| flow_of(up));
+    let down = plan.direction.is_down().then(|| flow_of(down));
     let both = || up.iter().chain(&down);
     let sum = |of: fn(&Flow) -> u64| both().map(of).fold(0, u64::saturating_add);
     let datagrams = |of: fn(&Datagrams) -> u64| {
@@ -138,7 +106,7 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
     let polls = cpu.server.iter().chain([&cpu.client]);
     let polls = polls.into_iter().any(|end| end.polling_ns.is_some());
     let working = cpu.server.as_ref().and_then(working).zip(working(&cpu.client));
-    let mut bandwidth = Bandwidth {
+    Bandwidth {
         bits_per_s: both().filter_map(|f| f.bits_per_s).reduce(|a, b| a + b),
         interval_bits_per_s: both()
             .map(|f| f.interval_bits_per_s)
@@ -161,33 +129,9 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
             .map(|(server, client)| (server + client) * 1024.0 / 1e9),
         up,
         down,
+        // Told once the devices of both ends are known.
         link: None,
-    };
-    bandwidth.link = link_use(&bandwidth, inputs);
-    bandwidth
-}
-
-fn link_use(bandwidth: &Bandwidth, inputs: &Inputs<'_, BulkTally>) -> Option<LinkUse> {
-    let rate = |flow: &Option<Flow>| flow.as_ref().and_then(|f| f.bits_per_s);
-    let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
-    let size_bytes = u32::try_from(inputs.params.size_bytes).unwrap_or(u32::MAX);
-    let address = inputs.params.address.as_deref().unwrap_or_default();
-    let carried = Carried {
-        up_bits_per_s: rate(&bandwidth.up),
-        down_bits_per_s: rate(&bandwidth.down),
-        framing: if inputs.params.proto == "udp" {
-            Framing::Udp { size_bytes }
-        } else {
-            Framing::Tcp { mss_bytes: tcp(&bandwidth.up).or_else(|| tcp(&bandwidth.down)) }
-        },
-        is_ipv6: address.starts_with('['),
-    };
-    let server = inputs.environment.servers.first();
-    link::link_use(
-        &carried,
-        inputs.environment.client.device.as_ref(),
-        server.and_then(|s| s.device.as_ref()),
-    )
+    }
 }
 
 fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) -> Flow {
