@@ -1,8 +1,8 @@
-//! The arms of a comparison, with the far ends of this process started for them.
+//! The arms of a comparison, with the servers of this process started for them.
 
 use std::rc::Rc;
 
-use super::told::Told;
+use super::notes::ReportNotes;
 use crate::compare::plan::{ComparePlan, Measurement};
 use crate::run::Finished;
 use crate::run::observe::Observer;
@@ -13,7 +13,7 @@ use tare_host::cpus::Cpus;
 use tare_host::hooks::HookSpec;
 use tare_host::observed;
 use tare_proto::hello::WaitMode;
-use tare_stats::result::{AA, Arm, StepResult};
+use tare_stats::result::{AA, Arm};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Fault, Result};
 use tare_units::target::Target;
@@ -27,7 +27,7 @@ pub(super) struct RunningArm {
     /// The same as the result shows it.
     pub(super) shown: HookSpec,
     /// The server of its target, where that is of this process; arms of the same target share it.
-    pub(super) held: Option<Rc<SharedServer>>,
+    pub(super) server: Option<Rc<SharedServer>>,
     /// Steps of a visit.
     pub(super) steps: usize,
     /// Visits in a row that could not be measured.
@@ -36,24 +36,9 @@ pub(super) struct RunningArm {
     pub(super) failed: Option<Error>,
     /// Visits that were measured in full.
     pub(super) visits: u64,
-    /// Per step: all its measurements, with when the visit began, nanoseconds after the comparison did.
-    pub(super) measured: Vec<Vec<(u64, StepResult)>>,
 }
 
 impl RunningArm {
-    /// Keeps the steps of a visit, those of one that failed half-way too.
-    pub(super) fn keep(&mut self, at_ns: u64, steps: &[StepResult]) {
-        let mut began = at_ns;
-        for (kept, step) in self.measured.iter_mut().zip(steps) {
-            let mut own = step.clone();
-            // The series of the whole comparison has an entry per visit, and there may be many.
-            own.intervals = Vec::new();
-            began += step.warmup.duration_ns;
-            kept.push((began, own));
-            began += step.duration_ns;
-        }
-    }
-
     /// An error of this arm.
     pub(super) fn blame(&self, error: &Error) -> Error {
         let named = Error::new(error.fault(), format!("arm {}: {}", self.name, error.message()));
@@ -63,16 +48,8 @@ impl RunningArm {
         }
     }
 
-    /// As the result has it.
-    pub(super) fn told(&self) -> Arm {
-        let mut instances: Vec<String> = Vec::new();
-        let steps = self.measured.iter().flatten();
-        for instance in steps.flat_map(|(_, step)| &step.instances) {
-            if !instances.contains(instance) {
-                instances.push(instance.clone());
-            }
-        }
-        instances.sort_unstable();
+    /// As the result has it, answered by those servers.
+    pub(super) fn describe(&self, instances: Vec<String>) -> Arm {
         Arm {
             name: self.name.clone(),
             target: self.measurement.target().to_string(),
@@ -140,11 +117,11 @@ pub(super) struct Prospect {
     pub(super) wait: WaitMode,
 }
 
-/// The arms of `plan` with their far ends, and the A/A arm last.
+/// The arms of `plan` with their servers, and the A/A arm last.
 ///
 /// # Errors
-/// A usage error where the arms measure different steps; else where a far end of this process cannot be had.
-pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<RunningArm>> {
+/// A usage error where the arms measure different steps; else where a server of this process cannot be had.
+pub(super) fn set_up(plan: &ComparePlan, notes: &mut ReportNotes) -> Result<Vec<RunningArm>> {
     let mut prospects = Vec::new();
     for arm in &plan.arms {
         observed::check(&arm.measurement.common().observe)?;
@@ -161,65 +138,52 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
                 .remedy("sizes, connections and stages go behind --, for all arms alike"));
         }
     }
-    let mut held: Vec<(Target, Rc<SharedServer>)> = Vec::new();
+    let mut servers = Servers { started: Vec::new(), cpus: &baseline.cpus };
     let mut arms = Vec::new();
-    for (index, arm) in plan.arms.iter().enumerate() {
+    for (arm, prospect) in plan.arms.iter().zip(&prospects) {
         let mut arm = arm.clone();
-        let target = arm.measurement.target().clone();
-        let known = held.iter().find(|(of, _)| *of == target);
-        let far_end = match known {
-            Some((_, held)) => Some(Rc::clone(held)),
-            None => {
-                let connections = prospects[index].connections;
-                match SharedServer::start(&target, connections, &baseline.cpus) {
-                    Ok(started) => started.map(Rc::new),
-                    Err(error) if plan.by_default && error.fault() == Fault::Environment => {
-                        told.without_veth(&error);
-                        arm.name = "loopback-again".to_owned();
-                        arm.measurement = arm.measurement.at(&Target::Loopback);
-                        again_on_loopback(&mut held, connections, &baseline.cpus)?
-                    }
-                    Err(error) => return Err(error),
-                }
+        let server = match servers.of(arm.measurement.target(), prospect.connections) {
+            Err(error) if plan.by_default && error.fault() == Fault::Environment => {
+                notes.without_veth(&error);
+                arm.name = "loopback-again".to_owned();
+                arm.measurement = arm.measurement.at(&Target::Loopback);
+                servers.of(&Target::Loopback, prospect.connections)?
             }
+            server => server?,
         };
-        let is_new = |of: &Target| !held.iter().any(|(known, _)| known == of);
-        let measured = arm.measurement.target().clone();
-        if let Some(far_end) = far_end.as_ref().filter(|_| is_new(&measured)) {
-            held.push((measured, Rc::clone(far_end)));
-        }
         arms.push(RunningArm {
             name: arm.name,
             measurement: arm.measurement,
             options: arm.options,
             hooks: arm.hooks,
             shown: arm.shown,
-            held: far_end,
+            server,
             steps: baseline.steps.len(),
             failures: 0,
             failed: None,
             visits: 0,
-            measured: vec![Vec::new(); baseline.steps.len()],
         });
     }
     arms.push(again(&arms[0]));
     Ok(arms)
 }
 
-/// The server on loopback, the same for both arms whichever of them is first.
-fn again_on_loopback(
-    held: &mut Vec<(Target, Rc<SharedServer>)>,
-    connections: u32,
-    cpus: &[u32],
-) -> Result<Option<Rc<SharedServer>>> {
-    if let Some((_, known)) = held.iter().find(|(of, _)| *of == Target::Loopback) {
-        return Ok(Some(Rc::clone(known)));
+/// The servers of this process that were started for targets, which keep off the client's CPUs.
+struct Servers<'a> {
+    started: Vec<(Target, Rc<SharedServer>)>,
+    cpus: &'a [u32],
+}
+
+impl Servers<'_> {
+    /// The server of a target of this process, started where it is not yet; `None` of other targets.
+    fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<SharedServer>>> {
+        if let Some((_, known)) = self.started.iter().find(|(of, _)| of == target) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        let started = SharedServer::start(target, connections, self.cpus)?.map(Rc::new);
+        self.started.extend(started.iter().map(|server| (target.clone(), Rc::clone(server))));
+        Ok(started)
     }
-    let started = SharedServer::start(&Target::Loopback, connections, cpus)?.map(Rc::new);
-    if let Some(started) = &started {
-        held.push((Target::Loopback, Rc::clone(started)));
-    }
-    Ok(started)
 }
 
 /// The baseline once more: nothing of it is different but its name.
@@ -230,9 +194,8 @@ fn again(baseline: &RunningArm) -> RunningArm {
         options: baseline.options.clone(),
         hooks: baseline.hooks.clone(),
         shown: baseline.shown.clone(),
-        held: baseline.held.clone(),
+        server: baseline.server.clone(),
         failed: None,
-        measured: vec![Vec::new(); baseline.steps],
         ..*baseline
     }
 }

@@ -25,6 +25,7 @@ use tare_host::journal::Journal;
 use tare_host::usage::boot_id;
 use tare_host::{tuning, unavailable};
 use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Test, Transport, WaitMode};
+use tare_stats::compare::table::step_name;
 use tare_stats::result::{Environments, Params, Report, SCHEMA, Tool, Warning};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
@@ -514,7 +515,7 @@ impl Run<'_> {
             self.know_server(accept, observer);
         }
         report::judge(&mut result, &self.report.environment);
-        let step = report::step_name(&result.params);
+        let step = step_name(&result.params);
         for mut warning in report::warnings(&result) {
             if self.is_sweep {
                 warning.message = format!("{step}: {}", warning.message);

@@ -59,7 +59,10 @@ use crate::result::{AA, Cell, CellBlock, Estimate, Verdict};
 mod binomial;
 pub mod blocks;
 pub mod holm;
+pub mod metric;
+pub mod overload;
 pub mod power;
+pub mod table;
 pub mod unpaired;
 
 /// Judges the cells of a comparison, all of them at once: what it takes for a verdict depends on how many there are.

@@ -187,17 +187,6 @@ fn instances(outcome: &Outcome) -> Vec<String> {
     instances
 }
 
-/// The step in front of a warning about it.
-pub(crate) fn step_name(params: &Params) -> String {
-    let connections = params.connections;
-    if let Some(http) = &params.http {
-        let stage = http.stage.map(|stage| format!("stage={stage} "));
-        return format!("{}connections={connections}", stage.unwrap_or_default());
-    }
-    let load = params.under_load.as_ref().map_or("", |_| " under load");
-    format!("size={} connections={connections}{load}", params.size_bytes)
-}
-
 /// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is the latency of less
 /// load.
 pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) -> Vec<Warning> {

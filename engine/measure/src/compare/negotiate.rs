@@ -4,12 +4,11 @@
 use super::Comparing;
 use super::visit::rest;
 use crate::compare::plan::Measurement;
-use crate::run::backend;
-use crate::run::plan::Stop;
-use tare_driver::Backend;
-use tare_driver::BackendChoice;
+use tare_driver::probe;
+use tare_driver::{Backend, BackendChoice};
 use tare_host::hooks::HookSpec;
 use tare_proto::hello::WaitMode;
+use tare_stats::compare::metric::{self, Metric};
 use tare_stats::compare::power::{detectable_in_spreads, spread};
 use tare_stats::result::{Instrument, StepResult};
 use tare_units::Nanos;
@@ -38,7 +37,7 @@ impl Agreed {
     /// Before anything is.
     pub(super) fn not_yet(measurement: &Measurement) -> Result<Self> {
         const WHY: &str = "not agreed on: the comparison ended before";
-        let chosen = backend::choose(measurement.common().backend)?;
+        let chosen = probe::choose(measurement.common().backend)?;
         Ok(Self {
             backend: chosen.backend.name().to_owned(),
             backend_reason: WHY.to_owned(),
@@ -62,17 +61,17 @@ impl Agreed {
     }
 }
 
-/// What a trial told of an arm's ends.
-struct Trial {
+/// What the ends of an arm did when they were asked.
+struct Offer {
     arm: String,
     client: Instrument,
-    /// Absent where the far end tells nothing of itself.
+    /// Absent where the server tells nothing of itself.
     server: Option<Instrument>,
 }
 
-impl Trial {
+impl Offer {
     fn of(arm: &str, steps: &[StepResult]) -> Result<Self> {
-        let step = steps.first().ok_or_else(|| Error::bug("a trial without a step"))?;
+        let step = steps.first().ok_or_else(|| Error::bug("a negotiation without a step"))?;
         Ok(Self {
             arm: arm.to_owned(),
             client: step.instrument.client.clone(),
@@ -87,29 +86,22 @@ impl Trial {
 }
 
 impl Comparing<'_> {
-    /// Tries every arm, and forces on all what all have in common.
+    /// Asks the ends of every arm, and forces on all what all have in common.
     ///
     /// # Errors
     /// Where an arm cannot be measured, or has nothing in common with the others.
-    pub(super) fn agree(&mut self) -> Result<()> {
+    pub(super) fn negotiate(&mut self) -> Result<()> {
         let asked = self.arms[0].measurement.common().clone();
         let wait = self.arms[0].measurement.prospect()?.wait;
-        let mut trials = self.trials(asked.backend, wait, |_| true)?;
-        let (backend, backend_reason) = common_backend(asked.backend, &trials);
+        // Of the A/A arm there is nothing to learn.
+        let all: Vec<usize> = (0..self.arms.len() - 1).collect();
+        let mut offers = self.offers(asked.backend, wait, &all)?;
+        let (backend, backend_reason) = common_backend(asked.backend, &offers);
         if asked.backend == BackendChoice::Auto && backend == Backend::Epoll {
             // Those that would have used something else are asked again.
-            let other = |arm: &str| {
-                let trial = trials.iter().find(|trial| trial.arm == arm);
-                trial.is_none_or(|trial| trial.ends().any(|(_, end)| end.backend != "epoll"))
-            };
-            let others: Vec<String> = trials
-                .iter()
-                .filter(|trial| other(&trial.arm))
-                .map(|trial| trial.arm.clone())
-                .collect();
-            let again = self.trials(BackendChoice::Only(backend), wait, |arm| {
-                others.iter().any(|other| other == arm)
-            });
+            let others = |arm: &usize| offers[*arm].ends().any(|(_, end)| end.backend != "epoll");
+            let others: Vec<usize> = all.into_iter().filter(others).collect();
+            let again = self.offers(BackendChoice::Only(backend), wait, &others);
             let again = again.map_err(|error| {
                 Error::peer(format!(
                     "the arms have no backend in common: {backend_reason}; {}",
@@ -117,14 +109,15 @@ impl Comparing<'_> {
                 ))
                 .remedy("serve every arm with --backend auto")
             })?;
-            trials.retain(|trial| !others.contains(&trial.arm));
-            trials.extend(again);
+            for (arm, offer) in others.into_iter().zip(again) {
+                offers[arm] = offer;
+            }
         }
-        let (wait, wait_reason) = common_wait(asked.wait, wait, &trials)?;
+        let (wait, wait_reason) = common_wait(asked.wait, wait, &offers)?;
         for arm in &mut self.arms {
             arm.measurement.force(backend, wait);
         }
-        self.told.agreed = Agreed {
+        self.notes.agreed = Agreed {
             backend: backend.name().to_owned(),
             backend_reason,
             wait: wait.name().to_owned(),
@@ -134,35 +127,30 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// Tries the arms that `which` says, each once but for the A/A arm.
-    fn trials(
+    /// Measures a little of each of these arms.
+    fn offers(
         &mut self,
         backend: BackendChoice,
         wait: WaitMode,
-        which: impl Fn(&str) -> bool,
-    ) -> Result<Vec<Trial>> {
-        let mut trials = Vec::new();
-        for index in 0..self.arms.len() - 1 {
-            let arm = &self.arms[index];
-            if !which(&arm.name) {
-                continue;
-            }
-            let name = arm.name.clone();
-            let mut trial = arm.measurement.trial();
-            trial.common_mut().backend = backend;
-            trial.common_mut().wait = Some(wait);
-            let steps = self.try_arm(index, &trial)?;
-            trials.push(Trial::of(&name, &steps)?);
+        arms: &[usize],
+    ) -> Result<Vec<Offer>> {
+        let mut offers = Vec::new();
+        for &index in arms {
+            let mut measurement = self.arms[index].measurement.negotiation();
+            measurement.common_mut().backend = backend;
+            measurement.common_mut().wait = Some(wait);
+            let steps = self.ask(index, &measurement)?;
+            offers.push(Offer::of(&self.arms[index].name, &steps)?);
         }
-        self.told.forget_visits();
-        Ok(trials)
+        self.notes.forget_visits();
+        Ok(offers)
     }
 
-    /// Tries an arm, again where its far end is not there yet: a server that a hook started, or that is slow to come back from
-    /// what was measured before.
-    fn try_arm(&mut self, index: usize, trial: &Measurement) -> Result<Vec<StepResult>> {
+    /// Asks an arm, again where its server is not there yet: one that a hook started, or that is slow to come back from what
+    /// was measured before.
+    fn ask(&mut self, index: usize, measurement: &Measurement) -> Result<Vec<StepResult>> {
         for _ in 1..TRIES {
-            let ended = self.must_visit(index, trial);
+            let ended = self.must_visit(index, measurement);
             let may_come = matches!(&ended, Err(error) if error.fault() == Fault::Peer);
             // What its commands left behind is not to be changed once more.
             if !may_come || self.unclean.is_some() || self.interrupt.is_raised() {
@@ -170,7 +158,7 @@ impl Comparing<'_> {
             }
             rest(TRY_AGAIN_AFTER, self.interrupt);
         }
-        self.must_visit(index, trial)
+        self.must_visit(index, measurement)
     }
 
     /// Visits the baseline a few times, to say before the first block what the blocks can show.
@@ -179,51 +167,37 @@ impl Comparing<'_> {
     /// Where what a hook changed could not be undone. A visit that fails tells nothing; in the blocks it counts.
     pub(super) fn pilot(&mut self) -> Result<()> {
         let mut measurement = self.arms[0].measurement.clone();
-        shorten(&mut measurement);
+        measurement.shorten(PILOT_DURATION);
         for _ in 0..PILOT_VISITS {
             let visited = self.visit(0, &measurement);
             self.clean()?;
             let steps = visited.steps.iter().filter(|_| visited.error.is_none());
             for (index, step) in steps.enumerate() {
-                self.look_of_pilot(index, step);
-                for (measure, value) in self.declared.values(&[step]) {
-                    let values = self.pilot.entry((index, measure)).or_default();
-                    values.extend(value);
+                self.pilot_turns[index] = polling_turn(step);
+                let values = metric::values(self.table.metrics(), &[step]);
+                for (metric, value) in self.table.metrics().iter().zip(values) {
+                    let known = self.pilot.entry((index, metric.name.clone())).or_default();
+                    known.extend(value);
                 }
             }
         }
-        self.told.forget_visits();
+        self.notes.forget_visits();
         let blocks = u64::from(self.plan.blocks);
-        self.detectable_spreads = detectable_in_spreads(blocks, self.declared_cells());
+        // Cells over which a verdict is given.
+        let declared = self.table.metrics().iter().filter(|metric| metric.declared).count();
+        let cells = (self.arms.len() - 2) * self.arms[0].steps * declared;
+        self.detectable_spreads = detectable_in_spreads(blocks, cells as u64);
         let text = self.announcement();
         self.observer.announce(&text);
         Ok(())
     }
 
-    /// Keeps how often the client looked for replies.
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a turn")]
-    fn look_of_pilot(&mut self, index: usize, step: &StepResult) {
-        let client = &step.instrument.client;
-        let spins = client.wait != "block" && step.bandwidth.is_none();
-        let turn = if spins { client.turn_p50_ns as f64 } else { 0.0 };
-        self.pilot_looks.resize(self.pilot_looks.len().max(index + 1), 0.0);
-        self.pilot_looks[index] = turn;
-    }
-
-    /// The difference in `measure` that the blocks will find in four runs of five, as far as the pilot can tell.
-    pub(super) fn detectable(&self, step: usize, measure: &str) -> Option<f64> {
-        let values = self.pilot.get(&(step, measure.to_owned()))?;
+    /// The difference in `metric` that the blocks will find in four runs of five, as far as the pilot can tell.
+    pub(super) fn detectable(&self, step: usize, metric: &Metric) -> Option<f64> {
+        let values = self.pilot.get(&(step, metric.name.clone()))?;
         // What the instrument may shift a difference by must be exceeded, too.
-        let looks = self.declared.is_by_looks(measure);
-        let turn = self.pilot_looks.get(step).copied().filter(|_| looks);
-        let look = turn.unwrap_or(0.0) / 2.0;
-        Some(spread(values)? * self.detectable_spreads? + look)
-    }
-
-    /// Cells over which a verdict is given.
-    fn declared_cells(&self) -> u64 {
-        let arms = self.arms.len() - 2;
-        (arms * self.arms[0].steps * self.declared.declared().count()) as u64
+        let turn = if metric.depends_on_polling() { self.pilot_turns[step] } else { 0.0 };
+        Some(spread(values)? * self.detectable_spreads? + turn / 2.0)
     }
 
     /// How often the arms are let settle, each visited once.
@@ -254,11 +228,11 @@ impl Comparing<'_> {
             "{} blocks of 2 visits to each of {arms} arms (the A/A arm among them), about {total}; seed {}",
             plan.blocks, plan.seed
         );
-        let of_first = self.declared.declared();
-        let shown: Vec<String> = of_first
-            .filter_map(|measure| {
-                let least = self.detectable(0, &measure.name)?;
-                Some(format!("{} in {}", measure.show(least), measure.name))
+        let declared = self.table.metrics().iter().filter(|metric| metric.declared);
+        let shown: Vec<String> = declared
+            .filter_map(|metric| {
+                let least = self.detectable(0, metric)?;
+                Some(format!("{} in {}", metric.show(least), metric.name))
             })
             .collect();
         if !shown.is_empty() {
@@ -269,18 +243,26 @@ impl Comparing<'_> {
     }
 }
 
+/// How often a client looked for replies that spins: nanoseconds between two looks, zero of others.
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a turn")]
+fn polling_turn(step: &StepResult) -> f64 {
+    let client = &step.instrument.client;
+    let spins = client.wait != "block" && step.bandwidth.is_none();
+    if spins { client.turn_p50_ns as f64 } else { 0.0 }
+}
+
 /// The first backend that all ends have, in the order in which they are preferred.
-fn common_backend(asked: BackendChoice, trials: &[Trial]) -> (Backend, String) {
+fn common_backend(asked: BackendChoice, offers: &[Offer]) -> (Backend, String) {
     if let BackendChoice::Only(backend) = asked {
         return (backend, "asked for".to_owned());
     }
     let ends =
-        || trials.iter().flat_map(|trial| trial.ends().map(move |(end, told)| (trial, end, told)));
-    if let Some((trial, end, told)) = ends().find(|(_, _, told)| told.backend != "uring") {
-        let reason = format!("the {end} of {}: {}", trial.arm, told.backend_reason);
+        || offers.iter().flat_map(|offer| offer.ends().map(move |(end, told)| (offer, end, told)));
+    if let Some((offer, end, told)) = ends().find(|(_, _, told)| told.backend != "uring") {
+        let reason = format!("the {end} of {}: {}", offer.arm, told.backend_reason);
         return (Backend::Epoll, reason);
     }
-    let reason = if trials.iter().all(|trial| trial.server.is_none()) {
+    let reason = if offers.iter().all(|offer| offer.server.is_none()) {
         "the client has it; the servers tell nothing of theirs"
     } else {
         "every end has it"
@@ -292,11 +274,11 @@ fn common_backend(asked: BackendChoice, trials: &[Trial]) -> (Backend, String) {
 fn common_wait(
     asked: Option<WaitMode>,
     wanted: WaitMode,
-    trials: &[Trial],
+    offers: &[Offer],
 ) -> Result<(WaitMode, String)> {
-    let differs = trials.iter().find_map(|trial| {
-        let server = trial.server.as_ref()?;
-        (server.wait != wanted.name()).then_some((trial, server))
+    let differs = offers.iter().find_map(|offer| {
+        let server = offer.server.as_ref()?;
+        (server.wait != wanted.name()).then_some((offer, server))
     });
     let why = match (asked, wanted) {
         (Some(_), _) => "asked for",
@@ -305,57 +287,17 @@ fn common_wait(
         }
         (None, _) => "every end has a CPU of its own",
     };
-    let Some((trial, server)) = differs else {
+    let Some((offer, server)) = differs else {
         return Ok((wanted, why.to_owned()));
     };
     let because = server.wait_reason.as_deref().unwrap_or("it did not say why");
-    let told = format!("the server of {} waits by {}: {because}", trial.arm, server.wait);
+    let told = format!("the server of {} waits by {}: {because}", offer.arm, server.wait);
     match asked {
         Some(mode) => {
             Err(Error::peer(format!("--wait {} is not for all arms: {told}", mode.name()))
                 .remedy("write --wait block, or start that server with --allow-spin"))
         }
         None => Ok((WaitMode::Block, told)),
-    }
-}
-
-impl Measurement {
-    /// Forces on it what was agreed on, and on the load that goes beside it.
-    fn force(&mut self, backend: Backend, wait: WaitMode) {
-        if let Self::Lat(plan) = self
-            && let Some(load) = &mut plan.under_load
-        {
-            load.plan.common.backend = BackendChoice::Only(backend);
-        }
-        let common = self.common_mut();
-        common.backend = BackendChoice::Only(backend);
-        common.wait = Some(wait);
-    }
-
-    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what others take, and `beside` what each
-    /// takes besides its measured phase.
-    fn stages_duration(&self, step: Nanos, beside: Nanos) -> Option<u64> {
-        let Self::Http(plan) = self else { return None };
-        let stages = plan.open.as_ref()?.stages.iter();
-        let once: u64 = stages
-            .map(|stage| stage.duration.map_or(step, |own| own + beside).0)
-            .fold(0, u64::saturating_add);
-        Some(once.saturating_mul(plan.connections.len() as u64))
-    }
-}
-
-/// The measurement, as long as a pilot is.
-fn shorten(measurement: &mut Measurement) {
-    if let Measurement::Http(plan) = measurement
-        && let Some(open) = &mut plan.open
-    {
-        for stage in &mut open.stages {
-            stage.duration = stage.duration.map(|own| own.min(PILOT_DURATION));
-        }
-    }
-    let common = measurement.common_mut();
-    if let Stop::After(duration) = common.stop {
-        common.stop = Stop::After(duration.min(PILOT_DURATION));
     }
 }
 
@@ -373,8 +315,8 @@ mod tests {
         }
     }
 
-    fn trial(arm: &str, client: &str, server: Option<(&str, &str)>) -> Trial {
-        Trial {
+    fn offer(arm: &str, client: &str, server: Option<(&str, &str)>) -> Offer {
+        Offer {
             arm: arm.to_owned(),
             client: end(client, "spin"),
             server: server.map(|(backend, wait)| end(backend, wait)),
@@ -384,15 +326,15 @@ mod tests {
     #[test]
     fn one_end_without_io_uring_makes_all_use_epoll() {
         let all = [
-            trial("a", "uring", Some(("uring", "spin"))),
-            trial("b", "uring", Some(("epoll", "spin"))),
+            offer("a", "uring", Some(("uring", "spin"))),
+            offer("b", "uring", Some(("epoll", "spin"))),
         ];
         let (backend, why) = common_backend(BackendChoice::Auto, &all);
         assert_eq!(backend, Backend::Epoll);
         assert_eq!(why, "the server of b: why epoll");
         let (backend, why) = common_backend(BackendChoice::Auto, &all[..1]);
         assert_eq!((backend, why.as_str()), (Backend::Uring, "every end has it"));
-        let silent = [trial("web", "uring", None)];
+        let silent = [offer("web", "uring", None)];
         let (_, why) = common_backend(BackendChoice::Auto, &silent);
         assert!(why.contains("tell nothing"), "{why}");
         let insisted = BackendChoice::Only(Backend::Epoll);
@@ -401,16 +343,16 @@ mod tests {
 
     #[test]
     fn one_end_that_cannot_spin_makes_all_block() {
-        let trials = [
-            trial("a", "uring", Some(("uring", "spin"))),
-            trial("b", "uring", Some(("uring", "block"))),
+        let offers = [
+            offer("a", "uring", Some(("uring", "spin"))),
+            offer("b", "uring", Some(("uring", "block"))),
         ];
-        let (wait, why) = common_wait(None, WaitMode::Spin, &trials).unwrap();
+        let (wait, why) = common_wait(None, WaitMode::Spin, &offers).unwrap();
         assert_eq!(wait, WaitMode::Block);
         assert_eq!(why, "the server of b waits by block: one CPU");
-        let (wait, _) = common_wait(None, WaitMode::Spin, &trials[..1]).unwrap();
+        let (wait, _) = common_wait(None, WaitMode::Spin, &offers[..1]).unwrap();
         assert_eq!(wait, WaitMode::Spin);
-        let error = common_wait(Some(WaitMode::Spin), WaitMode::Spin, &trials).unwrap_err();
+        let error = common_wait(Some(WaitMode::Spin), WaitMode::Spin, &offers).unwrap_err();
         assert!(error.to_string().contains("--allow-spin"), "{error}");
     }
 }

@@ -1,14 +1,11 @@
-//! What the visits told beside their figures, and the report that all of it comes to.
+//! What is kept of the visits' reports beside their figures, and the report that all of it comes to.
 
 use super::Comparing;
-use super::agree::Agreed;
+use super::negotiate::Agreed;
 use crate::compare::plan::ComparePlan;
 use crate::run::observe::Observer;
 use tare_host::journal::Journal;
-use tare_stats::pool::pool;
-use tare_stats::result::{
-    Comparison, Environment, Environments, Report, SCHEMA, StepResult, Tool, Warning,
-};
+use tare_stats::result::{Comparison, Environment, Environments, Report, SCHEMA, Tool, Warning};
 use tare_units::error::{Error, Result};
 
 /// A warning of some visits.
@@ -21,7 +18,7 @@ struct Counted {
 
 /// What is kept of the visits' own reports.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ReportNotes {
     started_at: String,
     pub(super) agreed: Agreed,
     environment: Environments,
@@ -34,7 +31,7 @@ pub(super) struct Told {
     baseline: String,
 }
 
-impl Told {
+impl ReportNotes {
     /// Nothing yet.
     ///
     /// # Errors
@@ -118,10 +115,10 @@ impl Told {
         }
         let mut codes: Vec<&str> = Vec::new();
         for warning in &report.warnings {
-            // What a visit has too few samples for, a block or all of them may have; and what was left over was told at the
+            // What a visit has too few samples for, a block or all of them may have; and what was left over was named at the
             // start. A visit of several steps counts once.
-            let is_told = ["few-samples", "leftover"].contains(&warning.code.as_str());
-            if !is_told && !codes.contains(&warning.code.as_str()) {
+            let is_known = ["few-samples", "leftover"].contains(&warning.code.as_str());
+            if !is_known && !codes.contains(&warning.code.as_str()) {
                 codes.push(&warning.code);
                 self.count(arm, warning.clone());
             }
@@ -180,19 +177,12 @@ impl Comparing<'_> {
     /// All that was measured so far.
     pub(super) fn report(&self, partial: bool) -> Report {
         let plan = self.plan;
-        let mut results: Vec<StepResult> = Vec::new();
-        for arm in &self.arms {
-            for measured in &arm.measured {
-                let steps: Vec<(u64, &StepResult)> =
-                    measured.iter().map(|(at, step)| (*at, step)).collect();
-                if let Some(mut pooled) = pool(&steps) {
-                    pooled.arm = Some(arm.name.clone());
-                    results.push(pooled);
-                }
-            }
-        }
-        let agreed = &self.told.agreed;
-        let blocks_done = self.whole_blocks();
+        let agreed = &self.notes.agreed;
+        let blocks_done = self.table.whole_blocks();
+        let arms = self.arms.iter().enumerate();
+        let cells = self.table.cells(|step, metric| self.detectable(step, metric));
+        let mut warnings = self.notes.merged(self.arms.len());
+        warnings.extend(self.table.warnings(&cells));
         let comparison = Comparison {
             measured: self.arms[0].measurement.kind().to_owned(),
             baseline: self.arms[0].name.clone(),
@@ -204,36 +194,24 @@ impl Comparing<'_> {
             backend_reason: agreed.backend_reason.clone(),
             wait: agreed.wait.clone(),
             wait_reason: agreed.wait_reason.clone(),
-            arms: self.arms.iter().map(super::RunningArm::told).collect(),
+            arms: arms.map(|(index, arm)| arm.describe(self.table.instances(index))).collect(),
             steps: self.arms[0].steps as u64,
-            blocks: self.blocks.clone(),
-            cells: self.cells(),
+            blocks: self.table.blocks().to_vec(),
+            cells,
         };
-        let thin = self.thin(&comparison.cells).map(|what| Warning {
-            code: "few-samples".to_owned(),
-            message: format!("blocks with samples enough: {what}; the others have no part in it"),
-            advice: "raise --block-duration, so that every block has a thousand samples for a p99"
-                .to_owned(),
-        });
         Report {
             schema: SCHEMA.to_owned(),
             tool: Tool { name: "tare".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
             kind: "compare".to_owned(),
-            started_at: self.told.started_at.clone(),
+            started_at: self.notes.started_at.clone(),
             partial: partial || blocks_done < u64::from(plan.blocks),
             seed: plan.seed,
             plan: self.describe(),
-            environment: self.told.environment.clone(),
-            results,
+            environment: self.notes.environment.clone(),
+            results: self.table.results(),
             comparison: Some(Box::new(comparison)),
             assertions: Vec::new(),
-            warnings: self
-                .told
-                .merged(self.arms.len())
-                .into_iter()
-                .chain(self.growing())
-                .chain(thin)
-                .collect(),
+            warnings,
         }
     }
 
@@ -245,7 +223,7 @@ impl Comparing<'_> {
             "block_duration_ns": self.plan.block_duration.0,
             "settle_ns": self.plan.settle.0,
             "quantiles": self.plan.quantiles,
-            "measured": self.told.measured_plan,
+            "measured": self.notes.measured_plan,
         })
     }
 }
