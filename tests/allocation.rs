@@ -22,9 +22,7 @@ use tare_engine::schedule::{Schedule, Share};
 use tare_engine::server::worker::front::{Acceptor, Arrival, Place};
 use tare_engine::server::worker::http::HttpArrival;
 use tare_engine::server::worker::{Admitted, Meter, SessionLimits, Sessions};
-use tare_engine::worker::dialogue::DialogueSpec;
-use tare_engine::worker::gauge::ProgressSink;
-use tare_engine::worker::{ClientRole, Role, TurnCounters, Worker};
+use tare_engine::worker::{ClientRole, ProgressSink, Role, SessionSpec, TurnCounters, Worker};
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, Test};
@@ -76,8 +74,6 @@ impl ProgressSink for Progress {
     fn measure_ends(&mut self) {
         self.0.measuring.store(false, Ordering::Relaxed);
     }
-
-    fn entry_ends(&mut self, _: &Recording, _: usize) {}
 }
 
 /// Lets everyone in.
@@ -211,7 +207,7 @@ impl Kind for Case {
 
     fn client(&self, to: SocketAddr, shared: &Arc<Shared>) -> Client<Progress> {
         let spec = ClientSpec {
-            dialogue: DialogueSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1),
+            session: SessionSpec::new(to, self.hello(), None, Nanos::from_secs(10), 1),
             connections: self.connections,
             size_bytes: self.size_bytes,
             warmup: Nanos::from_millis(50),

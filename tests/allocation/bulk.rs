@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tare_engine::bandwidth::client::{BulkClient, BulkSpec};
-use tare_engine::worker::dialogue::DialogueSpec;
-use tare_engine::worker::gauge::BulkGauge;
+use tare_engine::worker::{ProgressSink, SessionSpec};
 use tare_proto::hello::{Direction, Hello, Test};
 use tare_proto::hello::{Transport, WaitMode};
 use tare_proto::stream::{SocketOptions, StreamAsk};
@@ -22,10 +21,10 @@ pub(super) struct Moved {
     unit_bytes: u64,
 }
 
-impl BulkGauge for Moved {
+impl ProgressSink for Moved {
     fn phase(&mut self, _: Phase) {}
 
-    fn moved(&mut self, bytes: u64, _: u64) {
+    fn counts(&mut self, bytes: u64, _: u64) {
         let units = bytes / self.unit_bytes;
         self.shared.completed.store(units, Ordering::Relaxed);
     }
@@ -117,7 +116,7 @@ impl Kind for Bulk {
             ..CLOSED.hello()
         };
         let spec = BulkSpec {
-            dialogue: DialogueSpec::new(to, hello, None, Nanos::from_secs(10), 1),
+            session: SessionSpec::new(to, hello, None, Nanos::from_secs(10), 1),
             options: SocketOptions::default(),
             streams: self.streams,
             first: 0,

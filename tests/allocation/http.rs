@@ -14,7 +14,7 @@ use tare_driver::probe;
 use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, Driver, Waker};
 use tare_engine::http::client::Late;
-use tare_engine::http::client::{Codes, HttpClient, HttpSpec};
+use tare_engine::http::client::{HttpClient, HttpSpec};
 use tare_engine::schedule::{Schedule, Share};
 use tare_engine::server::worker::http::{
     Arrivals, HttpArrival, HttpServer, HttpSettings, StampClock, inbox,
@@ -30,7 +30,6 @@ use tare_units::{Instant, Nanos};
 
 use super::{Progress, Shared, alone, ask, count};
 
-const ENTRIES: usize = 600;
 const INTERVAL: Nanos = Nanos::from_millis(100);
 
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +88,6 @@ impl Case {
             warmup: Nanos::from_millis(50),
             duration: Some(Nanos::from_secs(60)),
             count: None,
-            alone: true,
             wait: self.wait,
             wakeup: Nanos::from_micros(50),
         };
@@ -98,12 +96,11 @@ impl Case {
             interval: INTERVAL,
             open_loop: self.rate_per_s.is_some(),
         });
-        let codes = Codes::new(INTERVAL, ENTRIES);
         let schedule = self
             .rate_per_s
             .map(|rate| Schedule::constant(rate, Share::WHOLE).expect("a legal rate"));
         let progress = Progress(Arc::clone(shared));
-        HttpClient::new(spec, recording, codes, schedule, 0, progress, Interrupt::default())
+        HttpClient::new(spec, recording, schedule, 0, progress, Interrupt::default())
     }
 }
 

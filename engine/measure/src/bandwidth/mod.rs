@@ -20,7 +20,7 @@ use crate::run::report::vet::{Bounds, vet, vet_against};
 use crate::run::report::{Measured, nothing_came};
 use crate::run::step::{self, LiveProgress, StepOutcome, StepPlan, deal};
 use crate::run::sweep::{self, Needs, Prepared, Setting, Step, half_of};
-use crate::worker::dialogue::DialogueSpec;
+use crate::worker::SessionSpec;
 use client::{BulkClient, BulkSpec, BulkTally};
 use plan::{BwPlan, Sink, ZeroCopy};
 
@@ -130,10 +130,10 @@ fn workers(
     };
     let nonce = at.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
     let secret = common.secret.clone();
-    let dialogue = DialogueSpec::new(at.socket_address()?, hello, secret, common.timeout, nonce)
+    let session = SessionSpec::new(at.socket_address()?, hello, secret, common.timeout, nonce)
         .from_local(plan.bind);
     let whole = BulkSpec {
-        dialogue,
+        session,
         options: plan.socket.clone(),
         streams: step.connections,
         first: 0,

@@ -30,7 +30,7 @@ use crate::run::step::{self, LiveProgress, StepPlan, deal, recording_of};
 use crate::run::sweep::{self, Needs, Prepared, Setting, Step, half_of};
 use crate::schedule::{Load, Schedule, Share};
 use crate::worker::destination::Destination;
-use client::{Codes, HttpClient, HttpSpec, HttpTally};
+use client::{HttpClient, HttpSpec, HttpTally};
 use plan::HttpPlan;
 
 /// The host of requests over a Unix socket, where none was given: curl's.
@@ -158,7 +158,7 @@ fn measure_step(
         observer,
     )?;
 
-    let recording = &outcome.workers.tally.recording;
+    let recording = &outcome.workers.tally.record.recording;
     let (impossible, spread) = (residences(recording), recording.spread_unsent());
     let result = result::of_step(at, plan, params, &outcome);
     let is_empty = !result.has_answers();
@@ -214,7 +214,6 @@ fn clients(
         warmup: common.warmup,
         duration,
         count,
-        alone: workers == 1,
         wait: at.wait,
         wakeup: Nanos::ZERO,
     };
@@ -232,10 +231,7 @@ fn clients(
         let seed = cycle * u64::from(worker) / u64::from(workers);
         Ok(move |wakeup, gauge, interrupt| {
             let spec = HttpSpec { wakeup, ..spec };
-            let recording = Recording::new(recording);
-            // One series for both: entries of the codes stand beside those of the latencies.
-            let codes = Codes::new(recording.interval(), recording.entries());
-            HttpClient::new(spec, recording, codes, schedule, seed, gauge, interrupt)
+            HttpClient::new(spec, Recording::new(recording), schedule, seed, gauge, interrupt)
         })
     };
     (0..workers).map(client_of).collect()

@@ -22,9 +22,8 @@ use crate::run::report::{Measured, nothing_came};
 use crate::run::step::{self, LiveProgress, StepOutcome, StepPlan, deal, recording_of};
 use crate::run::sweep::{self, Needs, Prepared, Setting, Step};
 use crate::schedule::{Arrivals, Load, Schedule, Share};
-use crate::worker::dialogue::DialogueSpec;
-use crate::worker::outcome::Outcome;
-use crate::worker::tally::Tally;
+use crate::worker::SessionSpec;
+use crate::worker::tally::Record;
 use client::{Client, ClientSpec};
 use plan::LatPlan;
 
@@ -98,27 +97,6 @@ pub(crate) fn steps(plan: &LatPlan) -> Vec<Step> {
     steps
 }
 
-/// What the workers of a step bring back.
-#[derive(Debug)]
-pub(crate) struct LatTally {
-    pub(crate) recording: Recording,
-    pub(crate) warmup: Tally,
-    pub(crate) measured: Tally,
-}
-
-impl LatTally {
-    fn of(client: Client<LiveProgress>) -> (Self, Outcome, LiveProgress) {
-        let (recording, warmup, measured, outcome, gauge) = client.into_results();
-        (Self { recording, warmup, measured }, outcome, gauge)
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.recording.merge(&other.recording);
-        self.warmup.merge(&other.warmup);
-        self.measured.merge(&other.measured);
-    }
-}
-
 fn measure_step(
     plan: &LatPlan,
     at: &Setting,
@@ -136,7 +114,14 @@ fn measure_step(
     };
     let load = plan.under_load.as_ref().filter(|_| step.loaded);
     let load = load.map(|load| RunningLoad::start(&load.plan, at)).transpose()?;
-    let outcome = step::run(step_plan, &params, clients, LatTally::of, LatTally::merge, observer);
+    let outcome = step::run(
+        step_plan,
+        &params,
+        clients,
+        Client::into_results,
+        |record: &mut Record, other| record.merge(&other),
+        observer,
+    );
     // Whatever became of the step, the load is not to go on beside the next.
     let load = load.map(RunningLoad::stop);
     let mut outcome = outcome?;
@@ -168,7 +153,7 @@ fn clients(
         gap_ns: longest_gap(plan).0,
         ..at.hello(common, Test::PingPong, plan.transport, step.size, cpus)
     };
-    let dialogue = DialogueSpec::new(
+    let session = SessionSpec::new(
         at.socket_address()?,
         hello,
         common.secret.clone(),
@@ -185,7 +170,7 @@ fn clients(
         let schedule = plan.rate_per_s.map(schedule).transpose()?;
         let recording = recording_of(count, duration, common.interval, schedule.is_some());
         let spec = ClientSpec {
-            dialogue: dialogue.clone(),
+            session: session.clone(),
             connections: u32::try_from(connections).unwrap_or(u32::MAX),
             size_bytes: step.size,
             warmup: common.warmup,
@@ -214,7 +199,7 @@ fn longest_gap(plan: &LatPlan) -> Nanos {
 }
 
 /// Takes what cannot be out of what the servers told. Returns what it was.
-fn vet_servers(outcome: &mut StepOutcome<LatTally>, at: &Setting) -> Vec<String> {
+fn vet_servers(outcome: &mut StepOutcome<Record>, at: &Setting) -> Vec<String> {
     let tally = &outcome.workers.tally;
     let sent = [&tally.warmup, &tally.measured].map(|tally| tally.operations.sent);
     let mut impossible = residences(&tally.recording);

@@ -1,10 +1,10 @@
 //! The result of a latency step.
 
-use super::LatTally;
 use crate::run::plan::Common;
 use crate::run::report::{common_result, tell_latencies};
 use crate::run::step::StepOutcome;
 use crate::run::sweep::Setting;
+use crate::worker::tally::Record;
 use tare_proto::hello::Figures;
 use tare_stats::histogram::Distribution;
 use tare_stats::result::{Params, StepResult};
@@ -14,7 +14,7 @@ pub(super) fn of_step(
     at: &Setting,
     common: &Common,
     params: Params,
-    outcome: &StepOutcome<LatTally>,
+    outcome: &StepOutcome<Record>,
 ) -> StepResult {
     let (tally, sessions) = (&outcome.workers.tally, &outcome.workers.outcome);
     let mut recording = tally.recording.clone();

@@ -37,9 +37,6 @@ impl FromStr for Arrivals {
     type Err = Error;
 
     /// Parses `constant`, `poisson`, `jitter:10%` and `jitter`, which is 10 %.
-    ///
-    /// # Errors
-    /// A usage error for anything else, and for a jitter above 50 %.
     fn from_str(text: &str) -> Result<Self> {
         let shown: String = text.chars().take(40).collect();
         let refuse = |why: &str| {

@@ -22,9 +22,6 @@ pub struct Constant {
 
 impl Constant {
     /// A worker's arrivals at `rate_per_s` over all workers.
-    ///
-    /// # Errors
-    /// A usage error when the rate is out of range.
     pub fn new(rate_per_s: f64, share: Share) -> Result<Self> {
         check_rate(rate_per_s, RATE_MAX_PER_S)?;
         let (numerator, denominator) = gap(rate_per_s);

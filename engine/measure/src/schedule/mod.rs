@@ -107,9 +107,6 @@ pub enum Schedule {
 impl Schedule {
     /// The arrivals of `load`, the same for all workers with the same `seed`; the first of equal gaps is due at once.
     /// Jittered ones have their places so much later that none is before the start.
-    ///
-    /// # Errors
-    /// A usage error when a rate is outside [`RATE_MIN_PER_S`] to [`ARRIVALS_MAX_PER_S`], or a jitter above [`JITTER_MAX`].
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
         check_rate(load.from_per_s, ARRIVALS_MAX_PER_S)?;
         check_rate(load.to_per_s, ARRIVALS_MAX_PER_S)?;
@@ -122,17 +119,11 @@ impl Schedule {
     }
 
     /// Equal gaps at `rate_per_s` over all workers.
-    ///
-    /// # Errors
-    /// A usage error when the rate is outside [`RATE_MIN_PER_S`] to [`RATE_MAX_PER_S`].
     pub fn constant(rate_per_s: f64, share: Share) -> Result<Self> {
         Constant::new(rate_per_s, share).map(Self::Constant)
     }
 
     /// A Poisson process of `rate_per_s` over all workers, the same for all workers with the same `seed`.
-    ///
-    /// # Errors
-    /// A usage error when the rate is outside [`RATE_MIN_PER_S`] to [`RATE_MAX_PER_S`].
     pub fn poisson(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
     }

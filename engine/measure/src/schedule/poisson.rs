@@ -26,9 +26,6 @@ pub struct Poisson {
 
 impl Poisson {
     /// A worker's arrivals of the process of `rate_per_s` over all workers that `seed` defines.
-    ///
-    /// # Errors
-    /// A usage error when the rate is out of range.
     pub fn new(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         check_rate(rate_per_s, RATE_MAX_PER_S)?;
         Ok(Self {

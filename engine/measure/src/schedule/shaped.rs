@@ -32,9 +32,6 @@ pub struct Shaped {
 
 impl Shaped {
     /// A worker's arrivals of the process that `load`, `arrivals` and `seed` define over all workers.
-    ///
-    /// # Errors
-    /// A usage error when a rate or the share of jitter is out of range.
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
         check_rate(load.from_per_s, RATE_MAX_PER_S)?;
         check_rate(load.to_per_s, RATE_MAX_PER_S)?;

@@ -22,15 +22,14 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Sender, unbounded};
 
-use crate::latency::client::{Client, ClientSpec, Outcome};
+use crate::latency::client::{Client, ClientSpec};
 use crate::schedule::{Schedule, Share};
 use crate::server::worker::front::{Acceptor, Arrival, Place};
 use crate::server::worker::http::{HttpArrival, Inbox};
 use crate::server::worker::{Admitted, Meter, SessionLimits, Sessions};
-use crate::worker::dialogue::DialogueSpec;
-use crate::worker::gauge::ProgressSink;
-use crate::worker::tally::Tally;
-use crate::worker::{Role, TurnCounters, Worker};
+use crate::worker::outcome::Outcome;
+use crate::worker::tally::{Record, Tally};
+use crate::worker::{ProgressSink, Role, SessionSpec, TurnCounters, Worker};
 use tare_driver::clock::{Clock, SimulatedClock};
 use tare_driver::sim::{SimConfig, SimDriver, SimNet, SimSocket};
 use tare_proto::auth::CookieKey;
@@ -133,7 +132,7 @@ impl Setup {
 
     fn client(&self, to: SocketAddr, interrupt: Interrupt, gauge: Seen) -> Client<Seen> {
         let spec = ClientSpec {
-            dialogue: DialogueSpec::new(to, self.hello(), None, self.timeout, 11),
+            session: SessionSpec::new(to, self.hello(), None, self.timeout, 11),
             connections: self.connections,
             size_bytes: self.size_bytes,
             warmup: self.warmup,
@@ -190,8 +189,6 @@ impl ProgressSink for Seen {
     fn measure_ends(&mut self) {
         self.0.borrow_mut().ends += 1;
     }
-
-    fn entry_ends(&mut self, _recording: &Recording, _index: usize) {}
 }
 
 /// Admits up to a number of sessions, and sends them to the one session worker.
@@ -438,7 +435,8 @@ impl World {
         let took = self.clock.now().since(self.started_at);
         let client = self.client.take().expect("not gone yet");
         let (driver, client, _) = client.into_parts();
-        let (recording, warmup, measured, outcome, _) = client.into_results();
+        let (record, outcome, _) = client.into_results();
+        let Record { recording, warmup, measured } = record;
         drop(driver);
         assert!(measured.operations.adds_up(), "measured: {:?}", measured.operations);
         assert!(warmup.operations.adds_up(), "warm-up: {:?}", warmup.operations);

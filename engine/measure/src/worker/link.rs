@@ -5,42 +5,32 @@
 
 use std::net::SocketAddr;
 
-use tare_driver::{
-    BufferId, Driver, DriverError, Op, Outcome, Segment, SocketId, SocketOption, Token,
-};
+use crate::worker::DriverResult;
+use tare_driver::{BufferId, Driver, Op, Outcome, Segment, SocketId, SocketOption, Token};
 
 /// What an operation was for; the low byte of its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Purpose {
-    /// Taking connections off a listener.
+pub(crate) enum Purpose {
     Accept,
-    /// Connecting.
     Connect,
-    /// Receiving.
     Receive,
     /// Sending test data.
     Send,
-    /// Sending a control frame.
     SendControl,
-    /// Sending the end of the stream.
     HalfClose,
-    /// Closing.
     Close,
-    /// Cancelling a receive.
     Cancel,
 }
 
 /// The token of `slot`'s operation.
-#[must_use]
-pub const fn token(slot: u32, purpose: Purpose) -> Token {
+pub(crate) const fn token(slot: u32, purpose: Purpose) -> Token {
     Token((slot as u64) << 8 | purpose as u64)
 }
 
 /// What a token was for, and whose.
-#[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
-pub const fn slot_of(token: Token) -> (u32, Purpose) {
+pub(crate) const fn slot_of(token: Token) -> (u32, Purpose) {
     let purpose = match token.0 as u8 {
         0 => Purpose::Accept,
         1 => Purpose::Connect,
@@ -56,7 +46,7 @@ pub const fn slot_of(token: Token) -> (u32, Purpose) {
 
 /// A socket with a receive buffer, a send buffer, and a count of what is outstanding.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     slot: u32,
     socket: SocketId,
     receive: BufferId,
@@ -71,16 +61,13 @@ pub struct Link {
 
 impl Link {
     /// Takes `socket` for `slot`, with buffers of the given sizes.
-    ///
-    /// # Errors
-    /// When buffers have run out.
-    pub fn new<D: Driver>(
+    pub(crate) fn new<D: Driver>(
         io: &mut D,
         slot: u32,
         socket: SocketId,
         receive_bytes: usize,
         send_bytes: usize,
-    ) -> Result<Self, DriverError> {
+    ) -> DriverResult<Self> {
         Ok(Self {
             slot,
             socket,
@@ -96,7 +83,7 @@ impl Link {
 
     /// Puts another socket in the place of one that is closed; the buffers stay. A control frame that was cut off
     /// with the old one is forgotten.
-    pub fn replace_socket<D: Driver>(&mut self, io: &mut D, socket: SocketId) {
+    pub(crate) fn replace_socket<D: Driver>(&mut self, io: &mut D, socket: SocketId) {
         debug_assert!(self.is_quiet(), "the old socket's operations have completed");
         if let Some((buffer, ..)) = self.control.take() {
             io.free(buffer);
@@ -105,88 +92,57 @@ impl Link {
         self.closing = false;
     }
 
-    /// The socket.
-    #[must_use]
-    pub const fn socket(&self) -> SocketId {
+    pub(crate) const fn socket(&self) -> SocketId {
         self.socket
     }
 
-    /// The receive buffer.
-    #[must_use]
-    pub const fn receive_buffer(&self) -> BufferId {
+    pub(crate) const fn receive_buffer(&self) -> BufferId {
         self.receive
     }
 
-    /// The send buffer.
-    #[must_use]
-    pub const fn send_buffer(&self) -> BufferId {
+    pub(crate) const fn send_buffer(&self) -> BufferId {
         self.send
     }
 
-    /// Whether a receive is outstanding.
-    #[must_use]
-    pub const fn is_receiving(&self) -> bool {
+    pub(crate) const fn is_receiving(&self) -> bool {
         self.receiving
     }
 
-    /// Whether a send of test data is outstanding.
-    #[must_use]
-    pub const fn is_sending(&self) -> bool {
+    pub(crate) const fn is_sending(&self) -> bool {
         self.sending
     }
 
-    /// Whether [`Link::close`] was called.
-    #[must_use]
-    pub const fn is_closing(&self) -> bool {
+    pub(crate) const fn is_closing(&self) -> bool {
         self.closing
     }
 
-    /// Whether nothing is outstanding.
-    #[must_use]
-    pub const fn is_quiet(&self) -> bool {
+    pub(crate) const fn is_quiet(&self) -> bool {
         self.outstanding == 0
     }
 
-    /// Whether a control frame is on its way.
-    #[must_use]
-    pub const fn is_sending_control(&self) -> bool {
+    pub(crate) const fn is_sending_control(&self) -> bool {
         self.control.is_some()
     }
 
-    /// Pushes a connect.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn connect<D: Driver>(&mut self, io: &mut D, to: SocketAddr) -> Result<(), DriverError> {
+    pub(crate) fn connect<D: Driver>(&mut self, io: &mut D, to: SocketAddr) -> DriverResult {
         self.push(io, Purpose::Connect, Op::Connect { socket: self.socket, to })
     }
 
     /// Pushes a receive into `start..start + len` of the receive buffer.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
     #[inline]
-    pub fn receive<D: Driver>(
-        &mut self,
-        io: &mut D,
-        start: u32,
-        len: u32,
-    ) -> Result<(), DriverError> {
+    pub(crate) fn receive<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> DriverResult {
         let into = Segment { buffer: self.receive, start, len };
         self.receiving = true;
         self.push(io, Purpose::Receive, Op::Receive { socket: self.socket, into })
     }
 
     /// As [`Link::receive`], with the kernel's stamp where the socket was asked for it.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn receive_stamped<D: Driver>(
+    pub(crate) fn receive_stamped<D: Driver>(
         &mut self,
         io: &mut D,
         start: u32,
         len: u32,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         let (socket, buffer) = (self.socket, self.receive);
         let into = Segment { buffer, start, len };
         self.receiving = true;
@@ -194,34 +150,25 @@ impl Link {
     }
 
     /// Pushes a send of `start..start + len` of the send buffer.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
     #[inline]
-    pub fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result<(), DriverError> {
+    pub(crate) fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> DriverResult {
         self.push_send(io, start, len, |socket, data| Op::Send { socket, data, zero_copy: false })
     }
 
     /// Pushes `count` sends of the first `len` bytes of the send buffer, one after the other.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
     #[inline]
-    pub fn send_repeated<D: Driver>(
+    pub(crate) fn send_repeated<D: Driver>(
         &mut self,
         io: &mut D,
         len: u32,
         count: u32,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         self.push_send(io, 0, len, |socket, data| Op::SendRepeated { socket, data, count })
     }
 
     /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go through
     /// [`Link::handle`].
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> Result<(), DriverError> {
+    pub(crate) fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> DriverResult {
         self.push_send(io, 0, len, |socket, data| Op::Send { socket, data, zero_copy: true })
     }
 
@@ -232,28 +179,22 @@ impl Link {
         start: u32,
         len: u32,
         op: impl FnOnce(SocketId, Segment) -> Op,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         let data = Segment { buffer: self.send, start, len };
         self.sending = true;
         self.push(io, Purpose::Send, op(self.socket, data))
     }
 
     /// Pushes a receive of `len` bytes that nobody looks at.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
     #[inline]
-    pub fn discard<D: Driver>(&mut self, io: &mut D, len: u32) -> Result<(), DriverError> {
+    pub(crate) fn discard<D: Driver>(&mut self, io: &mut D, len: u32) -> DriverResult {
         self.receiving = true;
         let socket = self.socket;
         self.push(io, Purpose::Receive, Op::Discard { socket, len })
     }
 
     /// Sends a control frame from a buffer of its own. At most one at a time.
-    ///
-    /// # Errors
-    /// As [`Driver::push`], or when buffers have run out.
-    pub fn send_control<D: Driver>(&mut self, io: &mut D, frame: &[u8]) -> Result<(), DriverError> {
+    pub(crate) fn send_control<D: Driver>(&mut self, io: &mut D, frame: &[u8]) -> DriverResult {
         debug_assert!(self.control.is_none(), "one control frame at a time");
         let buffer = io.allocate(frame.len())?;
         io.buffer_mut(buffer).copy_from_slice(frame);
@@ -263,14 +204,11 @@ impl Link {
     }
 
     /// `sent` bytes of the control frame are gone. Returns whether the frame is.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn handle_control_sent<D: Driver>(
+    pub(crate) fn handle_control_sent<D: Driver>(
         &mut self,
         io: &mut D,
         sent: u32,
-    ) -> Result<bool, DriverError> {
+    ) -> DriverResult<bool> {
         let Some((buffer, start, len)) = self.control else {
             return Ok(true);
         };
@@ -284,17 +222,13 @@ impl Link {
         Ok(true)
     }
 
-    /// Pushes the end of the stream.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn half_close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(crate) fn half_close<D: Driver>(&mut self, io: &mut D) -> DriverResult {
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket: self.socket })
     }
 
     /// What the far end has not taken is dropped with the close, and the connection reset: else the kernel would go on
     /// with it on its own, and keep the memory of zero-copy sends meanwhile.
-    pub fn drop_unsent<D: Driver>(&self, io: &mut D) {
+    pub(crate) fn drop_unsent<D: Driver>(&self, io: &mut D) {
         if !self.closing {
             // Refused by what has no connection.
             let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
@@ -302,25 +236,18 @@ impl Link {
     }
 
     /// Pushes the cancellation of the receive that is outstanding; both complete.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn cancel_receive<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(crate) fn cancel_receive<D: Driver>(&mut self, io: &mut D) -> DriverResult {
         let token = token(self.slot, Purpose::Receive);
         self.push(io, Purpose::Cancel, Op::Cancel { token })
     }
 
     /// The socket was given away: what is left is a link without one.
-    pub fn forget_socket(&mut self) {
+    pub(crate) fn forget_socket(&mut self) {
         debug_assert!(self.is_quiet(), "a socket is given away only when quiet");
         self.closing = true;
     }
 
-    /// Pushes the close, once.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(crate) fn close<D: Driver>(&mut self, io: &mut D) -> DriverResult {
         if self.closing {
             return Ok(());
         }
@@ -330,7 +257,7 @@ impl Link {
 
     /// As [`Link::handle_completed`], for links that send zero-copy: their sends complete twice.
     #[inline]
-    pub fn handle(&mut self, purpose: Purpose, outcome: &Outcome, more: bool) {
+    pub(crate) fn handle(&mut self, purpose: Purpose, outcome: &Outcome, more: bool) {
         if matches!(outcome, Outcome::Released { .. }) {
             self.outstanding -= 1;
             return;
@@ -341,7 +268,7 @@ impl Link {
 
     /// One operation of this link has completed; call it first for every completion.
     #[inline]
-    pub fn handle_completed(&mut self, purpose: Purpose) {
+    pub(crate) fn handle_completed(&mut self, purpose: Purpose) {
         self.outstanding -= 1;
         match purpose {
             Purpose::Receive => self.receiving = false,
@@ -350,8 +277,7 @@ impl Link {
         }
     }
 
-    /// Gives the buffers back.
-    pub fn free<D: Driver>(self, io: &mut D) {
+    pub(crate) fn free<D: Driver>(self, io: &mut D) {
         io.free(self.receive);
         io.free(self.send);
         if let Some((buffer, ..)) = self.control {
@@ -359,20 +285,17 @@ impl Link {
         }
     }
 
-    fn push_control<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    fn push_control<D: Driver>(&mut self, io: &mut D) -> DriverResult {
         let Some((buffer, start, len)) = self.control else {
             return Ok(());
         };
         let data = Segment { buffer, start, len };
-        self.push(
-            io,
-            Purpose::SendControl,
-            Op::Send { socket: self.socket, data, zero_copy: false },
-        )
+        let send = Op::Send { socket: self.socket, data, zero_copy: false };
+        self.push(io, Purpose::SendControl, send)
     }
 
     #[inline]
-    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
+    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> DriverResult {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())

@@ -17,49 +17,46 @@ use tare_units::Instant;
 use tare_units::limits::COMPLETIONS_PER_TURN;
 
 pub mod counters;
-pub(crate) mod course;
 pub mod destination;
-pub mod dialogue;
-pub mod errors;
-pub mod gauge;
-pub mod link;
-pub mod outcome;
+pub(crate) mod link;
+pub(crate) mod operations;
+pub(crate) mod outcome;
 pub(crate) mod pacer;
-pub mod stream;
-pub mod tally;
+pub(crate) mod phases;
+pub(crate) mod session;
+pub(crate) mod stream;
+pub(crate) mod tally;
 
 pub use counters::TurnCounters;
+pub use phases::{ProgressSink, RunPhases};
+pub use session::SessionSpec;
 
-/// What a worker does with its turns. Methods come in four sorts: getters, `handle_*` (something
-/// happened), and `poll_*` (what next).
+use phases::RunPhase;
+
+/// What a step of a role comes to: it fails only by what ends the driver.
+pub type DriverResult<T = ()> = Result<T, DriverError>;
+
+/// What a worker does with its turns. Methods come in three sorts: getters, `handle_*` (something happened), and `poll_*`
+/// (what next).
 pub trait Role<D: Driver> {
     /// Something completed; it was reaped at `now`.
-    ///
-    /// # Errors
-    /// Only what ends the driver.
     fn handle_completion(
         &mut self,
         io: &mut D,
         completion: Completion,
         now: Instant,
-    ) -> Result<(), DriverError>;
+    ) -> DriverResult;
 
     /// All completions of a turn were handled, and it is `now`: deadlines, phases, timeouts.
-    ///
-    /// # Errors
-    /// Only what ends the driver.
     fn handle_time(
         &mut self,
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError>;
+    ) -> DriverResult;
 
     /// Pushes what is ready; `now` is the instant of its submission.
-    ///
-    /// # Errors
-    /// Only what ends the driver.
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>;
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult;
 
     /// How to wait next.
     fn poll_wait(&self, now: Instant) -> Wait;
@@ -77,32 +74,38 @@ pub trait Role<D: Driver> {
 
 /// A client's role, as its launcher sees it: connect, wait for the others, start together, run to the end.
 pub trait ClientRole {
-    /// Opens the sockets and connects them; how that goes on is seen in the turns that follow.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>;
+    /// What it shows while it runs.
+    type Progress: ProgressSink;
 
-    /// Whether every connection stands, or has failed.
-    fn is_ready(&self) -> bool;
+    /// Its phases.
+    fn phases(&self) -> &RunPhases<Self::Progress>;
+
+    /// Opens the sockets and connects them; how that goes on is seen in the turns that follow.
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult;
 
     /// Whether at least one connection can be measured on.
     fn is_alive(&self) -> bool;
-
-    /// What the servers said so far.
-    fn accepts(&self) -> &[Accept];
 
     /// Starts at `t0`, the same instant for all workers. `wait` is what both ends settled on.
     fn start(&mut self, t0: Instant, wait: WaitMode);
 
     /// Gives up before the start, because another worker could not connect.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>;
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult;
+
+    /// Whether every connection stands, or has failed.
+    fn is_ready(&self) -> bool {
+        self.phases().phase != RunPhase::Connecting
+    }
+
+    /// What the servers said so far.
+    fn accepts(&self) -> &[Accept] {
+        &self.phases().outcome.accepts
+    }
 
     /// Whether there is nothing left to do.
-    fn is_finished_now(&self) -> bool;
+    fn is_finished_now(&self) -> bool {
+        self.phases().phase == RunPhase::Finished
+    }
 }
 
 /// A role on its driver and its clock.
@@ -118,7 +121,6 @@ pub struct Worker<D, C, R> {
 
 impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     /// A worker that has not yet run a turn.
-    #[must_use]
     pub fn new(driver: D, clock: C, role: R) -> Self {
         let reaped_at = clock.now();
         Self {
@@ -132,7 +134,6 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     }
 
     /// The role.
-    #[must_use]
     pub const fn role(&self) -> &R {
         &self.role
     }
@@ -143,7 +144,6 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     }
 
     /// The instant of the last reaping.
-    #[must_use]
     pub const fn reaped_at(&self) -> Instant {
         self.reaped_at
     }
@@ -159,11 +159,8 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     }
 
     /// One turn. Returns how many completions it brought.
-    ///
-    /// # Errors
-    /// What ends the driver.
     #[inline]
-    pub fn turn(&mut self) -> Result<usize, DriverError> {
+    pub fn turn(&mut self) -> DriverResult<usize> {
         let mut now = self.reaped_at;
         let had_ready = self.role.has_ready();
         if had_ready {
@@ -193,10 +190,7 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     }
 
     /// Runs turns until `done` says so of the role.
-    ///
-    /// # Errors
-    /// What ends the driver.
-    pub fn run_until(&mut self, done: impl Fn(&R) -> bool) -> Result<(), DriverError> {
+    pub fn run_until(&mut self, done: impl Fn(&R) -> bool) -> DriverResult {
         while !done(&self.role) {
             self.turn()?;
         }

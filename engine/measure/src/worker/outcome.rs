@@ -1,4 +1,4 @@
-//! What a client worker learned from and about its far ends, whatever it measured.
+//! What a client worker learned about its servers and its run, whatever it measured.
 
 use tare_proto::hello::{Accept, Figures};
 use tare_stats::result::{Rate, Unloaded};
@@ -7,42 +7,41 @@ use tare_units::error::Error;
 
 /// What a client worker brings back beside what it measured.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// What the servers said, one per accepted session that was not brief.
-    pub accepts: Vec<Accept>,
-    /// The servers' figures.
-    pub figures: Vec<Figures>,
+    pub(crate) accepts: Vec<Accept>,
+    pub(crate) figures: Vec<Figures>,
     /// Sessions established; of HTTP connections, those that ever stood, however often each was opened anew.
-    pub established: u64,
+    pub(crate) established: u64,
     /// Sockets that were connected, or tried to.
-    pub sockets: u64,
+    pub(crate) sockets: u64,
     /// The first failure, in words fit for the user.
-    pub failure: Option<Error>,
+    pub(crate) failure: Option<Error>,
     /// Cut short: interrupted, or every connection was lost.
-    pub cut_short: bool,
+    pub(crate) cut_short: bool,
     /// Operations answered as expected within the measured phase, whenever they were due.
-    pub answered: u64,
+    pub(crate) answered: u64,
     /// The deepest the queue of what was due in the measured phase and not sent has been; open loop.
-    pub backlog_max: u64,
+    pub(crate) backlog_max: u64,
     /// Time that operations were due while a connection was free, and the worker had not sent them; summed over them.
-    pub worker_away: Nanos,
+    pub(crate) worker_away: Nanos,
     /// Operations that were begun while fewer than a quarter of the places for them were taken, in any phase: how many were
     /// answered as expected, and their service times, summed.
-    pub unloaded: (u64, Nanos),
+    pub(crate) unloaded: (u64, Nanos),
     /// Time in the measured phase that connections took to be opened anew, and of those of one operation also to be closed,
     /// as far as it is in no latency; summed over them.
-    pub connecting: Nanos,
+    pub(crate) connecting: Nanos,
     /// Time in the measured phase in which connections did not stand since they had failed, summed over them.
-    pub down: Nanos,
+    pub(crate) down: Nanos,
     /// Length of the warm-up as it was.
-    pub warmup: Nanos,
+    pub(crate) warmup: Nanos,
     /// Length of the measured phase as it was.
-    pub measured: Nanos,
+    pub(crate) measured: Nanos,
 }
 
 impl Outcome {
     /// Adds another worker's.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.accepts.extend(other.accepts);
         self.figures.extend(other.figures);
         self.established += other.established;
@@ -61,12 +60,11 @@ impl Outcome {
     }
 
     /// What was done of what was asked for, and what tells why no more; without a target, in closed loop, just the former.
-    #[must_use]
     #[expect(
         clippy::cast_precision_loss,
         reason = "rates and means, printed with less than 53 bits"
     )]
-    pub fn rate(&self, target_per_s: Option<f64>) -> Rate {
+    pub(crate) fn rate(&self, target_per_s: Option<f64>) -> Rate {
         let seconds = self.measured.as_secs_f64();
         let (count, Nanos(sum_ns)) = self.unloaded;
         let unloaded = || Unloaded { count, mean_ns: sum_ns as f64 / count as f64 };

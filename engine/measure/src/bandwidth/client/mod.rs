@@ -1,141 +1,194 @@
-//! The client's side of a bulk test: its phases. What happens on one connection is the `slot`'s business.
+//! The client's side of a bulk test. What happens on one connection is the `slot`'s business.
 //!
-//! Phases: *connect*, *ready* (until every worker is), *run* (warm-up and measured phase: the streams know by
-//! themselves), *end* (streams stop as they are through, their figures are fetched, connections closed).
+//! Phases: *connect*, *ready* (until every worker is), *warm up* and *measure* (the streams know by themselves), *drain* (the
+//! measured phase is over and streams are not), *finish* (figures are fetched, connections closed).
 
 mod slot;
-mod spec;
+mod trickle;
 
-use crate::worker::dialogue::{Failure, News};
-use crate::worker::errors::{Errors, Stage};
 use crate::worker::link::slot_of;
 use crate::worker::outcome::Outcome;
-use crate::worker::{ClientRole, Role, TurnCounters};
-use tare_driver::{Completion, Driver, DriverError, Wait};
-use tare_proto::hello::{Accept, Figures, WaitMode};
-use tare_units::bounds::{CLOSING_MAX, ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
-use tare_units::control::{Interrupt, Phase};
-use tare_units::limits::HYBRID_SPIN;
-use tare_units::{Instant, Nanos};
-
-use crate::worker::gauge::BulkGauge;
-pub use spec::{BulkSpec, BulkTally, StreamAccount};
-
+use crate::worker::phases::{PhasePlan, RunPhase};
+use crate::worker::session::{Failure, SessionEvent, SessionSpec};
+use crate::worker::tally::{Errors, Stage};
+use crate::worker::{ClientRole, DriverResult, ProgressSink, Role, RunPhases, TurnCounters};
 use slot::Slot;
+use tare_driver::{Completion, Driver, Wait};
+use tare_proto::hello::{Figures, WaitMode};
+use tare_proto::stream::{SocketOptions, StreamFigures};
+use tare_units::bounds::{ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
+use tare_units::control::Interrupt;
+use tare_units::{Instant, Nanos};
 
 /// How often every stream is looked at: for one that moves nothing, for a signal that is due, for an end.
 const SCAN: Nanos = Nanos::from_millis(10);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Connecting,
-    Ready,
-    Starting { t0: Instant },
-    Running,
-    Ending { deadline: Instant },
-    Finished,
+/// What one bulk client worker is to do.
+#[derive(Debug, Clone)]
+pub struct BulkSpec {
+    /// With whom each stream's connection talks, and what it says, but for the share of the stream (its number, its
+    /// bytes). No progress for longer than the timeout is a failure.
+    pub session: SessionSpec,
+    /// Options of this end's sockets.
+    pub options: SocketOptions,
+    /// Streams of this worker.
+    pub streams: u32,
+    /// The number of the first of them among those of all workers.
+    pub first: u32,
+    /// Payload of all streams of the run in each direction, bytes; zero where time ends it. Where there are fewer than
+    /// streams, those without a share are not opened.
+    pub bytes: u64,
+    /// Length of the warm-up.
+    pub warmup: Nanos,
+    /// Length of the measured phase, where it ends by time.
+    pub duration: Option<Nanos>,
+    /// How to wait once the run has started.
+    pub wait: WaitMode,
+    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the wake-ups here.
+    pub wakeup: Nanos,
+}
+
+impl BulkSpec {
+    /// The share of that stream of the run's, bytes; zero where time ends it. Whole sends are dealt out, and what is
+    /// left goes to one stream: no more than one send is shorter than the others.
+    pub(crate) fn share_of(&self, stream: u32) -> u64 {
+        let hello = &self.session.hello;
+        let streams = hello.stream.as_ref().map_or(1, |a| a.streams);
+        let (streams, stream) = (u64::from(streams.max(1)), u64::from(stream));
+        let size = hello.size_bytes.max(1);
+        let (sends, rest) = (self.bytes / size, self.bytes % size);
+        let own = sends / streams + u64::from(stream < sends % streams);
+        let takes_rest = stream == sends % streams;
+        own * size + if takes_rest { rest } else { 0 }
+    }
+
+    /// How many of this worker's streams have something to do: with fewer bytes than streams, the first ones.
+    fn streams_with_a_share(&self) -> u32 {
+        let has_share = |index: &u32| self.bytes == 0 || self.share_of(self.first + index) > 0;
+        let streams = (0..self.streams).filter(has_share).count();
+        u32::try_from(streams).unwrap_or(self.streams)
+    }
+
+    /// Sends leave on a schedule.
+    fn is_paced(&self) -> bool {
+        let ask = self.session.hello.stream.as_ref();
+        ask.is_some_and(|ask| ask.rate_bits_per_s > 0) && self.session.hello.direction.is_up()
+    }
+}
+
+/// Both ends' account of one stream.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamAccount {
+    /// This end's.
+    pub(crate) own: StreamFigures,
+    /// The server's figures, where they came.
+    pub(crate) theirs: Option<Figures>,
+}
+
+/// What a bulk client worker counted.
+#[derive(Debug, Default)]
+pub(crate) struct BulkTally {
+    pub(crate) streams: Vec<StreamAccount>,
+    /// Payload that this worker moved in the time that its CPU time was taken over, both ways, bytes.
+    pub(crate) moved_bytes: u64,
+    pub(crate) errors: Errors,
+}
+
+impl BulkTally {
+    /// Adds another worker's.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.streams.extend(other.streams);
+        self.moved_bytes += other.moved_bytes;
+        self.errors.merge(&other.errors);
+    }
 }
 
 /// The client role; see the [module](self).
 #[derive(Debug)]
 pub struct BulkClient<G> {
     spec: BulkSpec,
-    state: State,
+    phases: RunPhases<G>,
     slots: Vec<Slot>,
-    connecting: u32,
-    t0: Instant,
-    measuring: bool,
     scanned_at: Instant,
     active_at: Instant,
-    /// Payload moved in the measured phase of this worker, both ways.
+    /// Payload moved in the measured phase of this worker, both ways, bytes.
     moved: u64,
     errors: Errors,
-    gauge: G,
-    interrupt: Interrupt,
-    outcome: Outcome,
 }
 
-impl<G: BulkGauge> BulkClient<G> {
+impl<G: ProgressSink> BulkClient<G> {
     /// A client that has not opened anything yet.
     #[must_use]
-    pub fn new(mut spec: BulkSpec, gauge: G, interrupt: Interrupt) -> Self {
+    pub fn new(mut spec: BulkSpec, progress: G, interrupt: Interrupt) -> Self {
         spec.streams = spec.streams_with_a_share();
+        let plan = PhasePlan {
+            warmup: spec.warmup,
+            duration: spec.duration,
+            ending: ENDING_MAX,
+            ending_interrupted: ENDING_WOUND_UP,
+            ending_urgent: ENDING_INTERRUPTED,
+            wakeup: spec.wakeup,
+        };
         Self {
-            state: State::Connecting,
+            phases: RunPhases::new(plan, progress, interrupt),
             slots: (0..spec.streams).map(|index| Slot::new(index, &spec)).collect(),
-            connecting: 0,
-            t0: Instant::default(),
-            measuring: false,
             scanned_at: Instant::default(),
             active_at: Instant::default(),
             moved: 0,
             errors: Errors::default(),
-            gauge,
-            interrupt,
-            outcome: Outcome::default(),
             spec,
         }
     }
 
-    /// What came of it.
-    #[must_use]
-    pub fn into_results(self) -> (BulkTally, Outcome, G) {
+    pub(crate) fn into_results(self) -> (BulkTally, Outcome, G) {
         let tally = BulkTally {
             streams: self.slots.into_iter().filter_map(Slot::into_account).collect(),
             moved_bytes: self.moved,
             errors: self.errors,
         };
-        (tally, self.outcome, self.gauge)
+        (tally, self.phases.outcome, self.phases.progress)
     }
 
+    /// Streams have begun, or will at `t0`, and are not asked to end yet.
     const fn is_running(&self) -> bool {
-        matches!(self.state, State::Starting { .. } | State::Running)
+        self.phases.is_running() || matches!(self.phases.phase, RunPhase::Draining { .. })
     }
 
-    fn check_ready(&mut self) {
-        if self.state == State::Connecting && self.connecting == 0 {
-            self.state = State::Ready;
-        }
+    fn has_begun(&self) -> bool {
+        self.is_running() && !matches!(self.phases.phase, RunPhase::Starting { .. })
     }
 
-    fn settle(&mut self, index: u32) {
-        if self.slots[index as usize].settle() {
-            self.connecting -= 1;
-        }
-        self.check_ready();
-    }
-
-    fn handle_news<D: Driver>(
+    fn handle_event<D: Driver>(
         &mut self,
         io: &mut D,
         index: u32,
-        news: News,
+        event: SessionEvent,
         now: Instant,
-    ) -> Result<(), DriverError> {
-        match news {
-            News::Nothing | News::Connected(_) => {}
-            News::Accepted(accept) => {
-                self.outcome.established += 1;
-                self.slots[index as usize].handle_accepted(io, &accept, &self.spec);
-                self.outcome.accepts.push(*accept);
-                self.settle(index);
+    ) -> DriverResult {
+        let slot = &mut self.slots[index as usize];
+        match event {
+            SessionEvent::Accepted(accept) => {
+                self.phases.outcome.established += 1;
+                slot.handle_accepted(io, &accept);
+                self.phases.outcome.accepts.push(*accept);
+                self.phases.settle(&mut slot.expected);
             }
-            News::Figures(figures) => {
-                self.handle_figures(index, *figures);
-            }
-            News::Ended { figures, failure } => {
+            SessionEvent::Figures(figures) => self.handle_figures(index, *figures),
+            SessionEvent::Ended { figures, failure } => {
                 self.handle_figures(index, *figures);
                 self.handle_failure(io, index, failure, now)?;
             }
-            News::Over => self.settle(index),
-            News::Failed(failure) => self.handle_failure(io, index, failure, now)?,
+            SessionEvent::Closed => self.phases.settle(&mut slot.expected),
+            SessionEvent::Failed(failure) => self.handle_failure(io, index, failure, now)?,
+            // The rest is the slot's.
+            _ => {}
         }
         Ok(())
     }
 
     fn handle_figures(&mut self, index: u32, figures: Figures) {
         self.slots[index as usize].handle_figures(figures.clone());
-        self.outcome.figures.push(figures);
+        self.phases.outcome.figures.push(figures);
     }
 
     fn handle_failure<D: Driver>(
@@ -144,59 +197,29 @@ impl<G: BulkGauge> BulkClient<G> {
         index: u32,
         failure: Failure,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         self.errors.count(failure.stage, failure.cause);
         if let Some(error) = failure.error {
-            self.outcome.failure.get_or_insert(*error);
+            self.phases.outcome.failure.get_or_insert(*error);
         }
-        let lost = self.is_running() || matches!(self.state, State::Ending { .. });
-        self.outcome.cut_short |= lost;
-        self.slots[index as usize].give_up(io, now)?;
-        self.settle(index);
+        let has_started = !matches!(self.phases.phase, RunPhase::Connecting | RunPhase::Ready);
+        self.phases.outcome.cut_short |= has_started;
+        let slot = &mut self.slots[index as usize];
+        slot.give_up(io, now)?;
+        self.phases.settle(&mut slot.expected);
         if self.is_running() && !self.is_alive() {
             self.end_all(io, now)?;
         }
         Ok(())
     }
 
-    /// All streams begin.
-    fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.state = State::Running;
-        self.t0 = now;
-        for slot in &mut self.slots {
-            slot.begin(io, now)?;
-        }
-        Ok(())
-    }
-
     /// Ends what is not ending yet.
-    fn end_all<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.close_measure(now);
-        self.gauge.phase(Phase::Drain);
-        self.state = State::Ending { deadline: now + self.ending_patience() };
-        for slot in &mut self.slots {
-            slot.stop(io, now)?;
+    fn end_all<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        if self.phases.is_running() {
+            self.phases.drain(now, now, now);
         }
-        Ok(())
-    }
-
-    fn ending_patience(&self) -> Nanos {
-        if self.interrupt.is_urgent() {
-            ENDING_INTERRUPTED
-        } else if self.interrupt.is_raised() {
-            ENDING_WOUND_UP
-        } else {
-            ENDING_MAX
-        }
-    }
-
-    fn close_measure(&mut self, now: Instant) {
-        let began = self.t0 + self.spec.warmup;
-        self.outcome.warmup = now.since(self.t0).min(self.spec.warmup);
-        if std::mem::replace(&mut self.measuring, false) {
-            self.outcome.measured = now.since(began);
-            self.gauge.measure_ends();
-        }
+        self.phases.finish(now);
+        self.slots.iter_mut().try_for_each(|slot| slot.stop(io, now))
     }
 
     fn advance<D: Driver>(
@@ -204,57 +227,44 @@ impl<G: BulkGauge> BulkClient<G> {
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
-        if let State::Starting { t0 } = self.state
+    ) -> DriverResult {
+        if let RunPhase::Starting { t0 } = self.phases.phase
             && now >= t0
         {
-            self.begin(io, now)?;
+            self.phases.begin(now);
+            self.slots.iter_mut().try_for_each(|slot| slot.begin(io, now))?;
         }
-        if self.state != State::Running {
-            return Ok(());
-        }
-        let began = self.t0 + self.spec.warmup;
-        let ends = self.spec.duration.map_or(Instant::FAR_FUTURE, |d| began + d);
-        if !self.measuring && now >= began && now < ends && self.outcome.measured == Nanos::ZERO {
-            self.measuring = true;
+        if self.phases.advance(now, counters) {
             self.moved = 0;
-            self.gauge.phase(Phase::Measure);
-            self.gauge.measure_begins();
-            counters.reset();
         }
-        if self.measuring && now >= ends {
-            self.close_measure(ends);
+        if self.phases.phase == RunPhase::Measuring && now >= self.phases.end {
+            self.phases.drain(now, self.phases.end, Instant::FAR_FUTURE);
         }
-        if self.interrupt.is_raised() {
-            self.outcome.cut_short = true;
+        if self.phases.interrupt.is_raised() {
+            self.phases.outcome.cut_short = true;
             return self.end_all(io, now);
         }
         Ok(())
     }
 
     /// Looks at every stream.
-    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         self.scanned_at = now;
         for index in 0..self.spec.streams {
-            let slot = &mut self.slots[index as usize];
-            let news = slot.handle_timers(io, now, &self.spec)?;
-            self.handle_news(io, index, news, now)?;
+            let event = self.slots[index as usize].handle_timers(io, now)?;
+            self.handle_event(io, index, event, now)?;
         }
         Ok(())
     }
 
-    fn check_ended<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        if self.state == State::Running && self.slots.iter().all(Slot::is_ending) {
+    fn check_ended<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        if self.has_begun() && self.slots.iter().all(Slot::is_ending) {
             self.end_all(io, now)?;
         }
-        let patience = self.ending_patience();
-        let State::Ending { deadline } = &mut self.state else {
+        self.phases.hurry(now);
+        let Some(deadline) = self.phases.finish_by() else {
             return Ok(());
         };
-        if self.interrupt.is_raised() {
-            *deadline = (*deadline).min(now + patience);
-        }
-        let deadline = *deadline;
         if now >= deadline {
             for index in 0..self.spec.streams {
                 if self.slots[index as usize].is_unfinished() {
@@ -264,8 +274,8 @@ impl<G: BulkGauge> BulkClient<G> {
             }
         }
         // The closes of what was given up are left to the driver where the kernel takes its time over them.
-        if now >= deadline + CLOSING_MAX || self.slots.iter().all(Slot::is_quiet) {
-            self.state = State::Finished;
+        if self.phases.is_close_overdue(now) || self.slots.iter().all(Slot::is_quiet) {
+            self.phases.phase = RunPhase::Finished;
         }
         Ok(())
     }
@@ -279,25 +289,27 @@ impl<G: BulkGauge> BulkClient<G> {
     }
 }
 
-impl<G: BulkGauge> ClientRole for BulkClient<G> {
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.gauge.phase(Phase::Connect);
+impl<G: ProgressSink> ClientRole for BulkClient<G> {
+    type Progress = G;
+
+    fn phases(&self) -> &RunPhases<G> {
+        &self.phases
+    }
+
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.phases.connect(self.spec.streams);
         for index in 0..self.spec.streams {
             let slot = &mut self.slots[index as usize];
-            match slot.connect(io, now, &self.spec)? {
+            slot.expected = true;
+            match slot.prepare(io, &self.spec.options) {
                 Ok(()) => {
-                    self.connecting += 1;
-                    self.outcome.sockets += 1;
+                    self.phases.outcome.sockets += 1;
+                    slot.connect(io, now)?;
                 }
                 Err(failure) => self.handle_failure(io, index, failure, now)?,
             }
         }
-        self.check_ready();
         Ok(())
-    }
-
-    fn is_ready(&self) -> bool {
-        self.state != State::Connecting
     }
 
     fn is_alive(&self) -> bool {
@@ -305,44 +317,34 @@ impl<G: BulkGauge> ClientRole for BulkClient<G> {
         self.slots.is_empty() || self.slots.iter().any(|slot| !slot.is_dead())
     }
 
-    fn accepts(&self) -> &[Accept] {
-        &self.outcome.accepts
-    }
-
     fn start(&mut self, t0: Instant, wait: WaitMode) {
-        self.spec.wait = wait;
-        self.t0 = t0;
-        self.state = State::Starting { t0 };
-        self.gauge.phase(Phase::WarmUp);
+        self.phases.start(t0, wait);
     }
 
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         self.end_all(io, now)
-    }
-
-    fn is_finished_now(&self) -> bool {
-        self.state == State::Finished
     }
 }
 
-impl<D: Driver, G: BulkGauge> Role<D> for BulkClient<G> {
+impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
     fn handle_completion(
         &mut self,
         io: &mut D,
         completion: Completion,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         let (index, purpose) = slot_of(completion.token);
         self.active_at = now;
         let slot = &mut self.slots[index as usize];
-        let (news, moved) = slot.handle_completion(io, purpose, &completion, now)?;
-        if self.measuring {
-            self.moved += moved;
+        let before = slot.moved();
+        let event = slot.handle_completion(io, purpose, &completion, now)?;
+        if self.phases.phase == RunPhase::Measuring {
+            self.moved += slot.moved() - before;
         }
-        if matches!(news, News::Nothing) {
+        if matches!(event, SessionEvent::Nothing) {
             return Ok(());
         }
-        self.handle_news(io, index, news, now)
+        self.handle_event(io, index, event, now)
     }
 
     fn handle_time(
@@ -350,17 +352,14 @@ impl<D: Driver, G: BulkGauge> Role<D> for BulkClient<G> {
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         if self.is_running() {
             self.advance(io, now, counters)?;
-            self.gauge.moved(self.moved, self.errors.total());
-        } else if self.interrupt.is_raised()
-            && matches!(self.state, State::Connecting | State::Ready)
-        {
-            self.outcome.cut_short = true;
+            self.phases.progress.counts(self.moved, self.errors.total());
+        } else if self.phases.is_called_off() {
             self.end_all(io, now)?;
         }
-        if matches!(self.state, State::Ending { .. }) {
+        if self.phases.finish_by().is_some() {
             // What ending costs is no part of what measuring cost.
             counters.freeze();
         }
@@ -370,42 +369,19 @@ impl<D: Driver, G: BulkGauge> Role<D> for BulkClient<G> {
         self.check_ended(io, now)
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        for slot in &mut self.slots {
-            slot.poll_submit(io, now)?;
-        }
-        Ok(())
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.slots.iter_mut().try_for_each(|slot| slot.poll_submit(io, now))
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        let until = now + SCAN;
-        if let State::Starting { t0 } = self.state {
-            return Wait::Until(t0.min(until));
-        }
-        if self.state != State::Running {
-            return Wait::Until(until);
-        }
-        let began = self.t0 + self.spec.warmup;
-        let ends = self.spec.duration.map_or(Instant::FAR_FUTURE, |d| began + d);
         let due = self.due();
-        match self.spec.wait {
-            WaitMode::Spin => return Wait::Poll,
-            WaitMode::Hybrid => {
-                let near = due != Instant::FAR_FUTURE && due.since(now) < self.spec.wakeup;
-                if near || (due == Instant::FAR_FUTURE && now.since(self.active_at) < HYBRID_SPIN) {
-                    return Wait::Poll;
-                }
-            }
-            WaitMode::Block => {}
-        }
-        let next = [began, ends].into_iter().filter(|at| *at > now).min();
-        let early = if self.spec.wait == WaitMode::Hybrid { self.spec.wakeup } else { Nanos::ZERO };
-        let due = Instant(due.0.saturating_sub(early.0)).max(now);
-        Wait::Until(until.min(due).min(next.unwrap_or(Instant::FAR_FUTURE)))
+        // Without a schedule, what is awaited follows what came last.
+        let awaited_since = (due == Instant::FAR_FUTURE).then_some(self.active_at);
+        self.phases.wait(now, due, now + SCAN, awaited_since)
     }
 
     fn has_ready(&self) -> bool {
-        self.spec.is_paced() && self.state == State::Running
+        self.spec.is_paced() && self.has_begun()
     }
 
     fn take_timed(&mut self) -> u64 {

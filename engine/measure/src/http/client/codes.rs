@@ -12,20 +12,18 @@ const NONE: u8 = u8::MAX;
 
 /// What is known of one status code.
 #[derive(Debug, Clone)]
-pub struct Code {
-    /// The code.
-    pub status: u16,
-    /// Responses.
-    pub count: u64,
+pub(crate) struct Code {
+    pub(crate) status: u16,
+    pub(crate) count: u64,
     /// When the first came, from the start of the measured phase.
-    pub first_at: Nanos,
+    pub(crate) first_at: Nanos,
     /// Which response of all workers it was, from 1, as far as this worker knew: others may have had some in the same
     /// instant that are not in it.
-    pub first_ordinal: u64,
+    pub(crate) first_ordinal: u64,
     /// The headline latency of those responses: from the intended send in open loop, else from the actual one.
-    pub latency: Distribution,
+    pub(crate) latency: Distribution,
     /// Responses in each entry of the series.
-    pub intervals: Vec<u32>,
+    pub(crate) intervals: Vec<u32>,
 }
 
 impl Code {
@@ -43,7 +41,7 @@ impl Code {
 
 /// Responses of the measured phase by status code.
 #[derive(Debug, Clone)]
-pub struct Codes {
+pub(crate) struct Codes {
     entries: Vec<Code>,
     used: usize,
     index: Box<[u8; CODES]>,
@@ -57,8 +55,7 @@ pub struct Codes {
 
 impl Codes {
     /// Nothing yet; `entries` of `interval` each make the series.
-    #[must_use]
-    pub fn new(interval: Nanos, entries: usize) -> Self {
+    pub(crate) fn new(interval: Nanos, entries: usize) -> Self {
         let entries = entries.max(1);
         Self {
             entries: (0..ROOM).map(|_| Code::vacant(entries)).collect(),
@@ -72,8 +69,7 @@ impl Codes {
         }
     }
 
-    /// The measured phase begins.
-    pub fn begin(&mut self, at: Instant) {
+    pub(crate) fn begin(&mut self, at: Instant) {
         self.begin = at;
         self.present_end = at + self.interval;
     }
@@ -81,7 +77,7 @@ impl Codes {
     /// A response came at `at`, after `latency`. What is no status code is counted as 999. `elsewhere` tells how many
     /// responses the other workers had by now, where this is the first of its code.
     #[inline]
-    pub fn record(
+    pub(crate) fn record(
         &mut self,
         status: u16,
         at: Instant,
@@ -126,18 +122,16 @@ impl Codes {
     }
 
     /// What came, in the order of the first of each.
-    pub fn iter(&self) -> impl Iterator<Item = &Code> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Code> {
         self.entries[..self.used].iter()
     }
 
-    /// Responses in all.
-    #[must_use]
-    pub const fn responses(&self) -> u64 {
+    pub(crate) const fn responses(&self) -> u64 {
         self.responses
     }
 
     /// Adds another worker's. The first of a code is the earlier one's.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.responses += other.responses;
         for theirs in other.iter() {
             let mut index = self.index[theirs.status as usize];

@@ -1,52 +1,49 @@
-//! The client's side of an HTTP load: phases and the record. Who sends when is the pacer's business, as for
-//! ping-pong; how connections come and go stands in `connect`, what responses come to in `answer`.
+//! The client's side of an HTTP load. Who sends when is the pacer's business, as for ping-pong; how connections come and go
+//! stands in `connections`, how requests leave and what they come to in `requests`.
 //!
-//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm up*, *measure*,
-//! *drain* (what is under way may still finish), *finish* (connections closed). A request belongs to the phase in which
-//! it was begun (closed loop) or due (open loop).
+//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm up*, *measure*, *drain*
+//! (what is under way may still finish), *finish* (connections closed). A request belongs to the phase in which it was begun
+//! (closed loop) or due (open loop).
 //!
 //! Nothing here is allocated per request: requests in flight stand in rings, responses are read in the driver's shared
 //! pool, and what is sent was written out before the run.
 
-mod answer;
-mod blame;
-pub mod codes;
-mod connect;
-mod connection;
+mod codes;
+mod connections;
 mod deadlines;
-mod ending;
-mod resend;
-mod sending;
-mod spec;
-mod waiting;
-
-pub use codes::Codes;
-pub use spec::{HttpSpec, Late};
+mod errors;
+mod requests;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::schedule::Schedule;
-use crate::worker::course::{Length, RunPhases, Stand};
-use crate::worker::errors::Stage;
-use crate::worker::gauge::ProgressSink;
+use crate::worker::destination::Destination;
 use crate::worker::link::{Purpose, slot_of};
+use crate::worker::operations::{LoopPlan, OperationLoop};
 use crate::worker::outcome::Outcome;
-pub(crate) use crate::worker::pacer::{Action, Pacer};
-use crate::worker::tally::Tally;
-use crate::worker::{ClientRole, Role, TurnCounters};
-use tare_driver::{BufferId, Completion, Driver, DriverError, OpError, Outcome as Came, Wait};
-use tare_proto::hello::{Accept, WaitMode};
+use crate::worker::pacer::Action;
+use crate::worker::phases::RunPhase;
+use crate::worker::tally::{Record, Stage};
+use crate::worker::{ClientRole, DriverResult, ProgressSink, Role, RunPhases, TurnCounters};
+pub(crate) use codes::{Code, Codes};
+use connections::{Connection, State};
+use deadlines::Deadlines;
+use errors::FailureCause;
+use requests::InFlight;
+use tare_driver::{BufferId, Completion, Driver, OpError, Outcome as Completed, Wait};
+use tare_proto::hello::WaitMode;
+use tare_proto::http1::request::Requests;
 use tare_proto::http1::response::{Fault, Shared};
+use tare_proto::http1::status::StatusSet;
 use tare_stats::histogram::Recording;
-use tare_units::control::{Interrupt, Phase};
-use tare_units::limits::HYBRID_SPIN;
+use tare_units::bounds::NAP;
+use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-use connection::{Connection, Requests, State};
-use deadlines::Deadlines;
-
 /// How often connections that rest are looked at.
-const REST_LOOK: Nanos = Nanos::from_millis(2);
+const REST_SCAN: Nanos = Nanos::from_millis(2);
 /// Heads that arrive in pieces at the same time without an allocation, and their length.
 const SPARES: usize = 64;
 const SPARE_BYTES: usize = 2 << 10;
@@ -62,47 +59,110 @@ pub(crate) const BATCH_BOUND: Nanos = Nanos::from_micros(50);
 /// A gathering that did not bring a quarter of a batch is not tried again for so many turns.
 const BATCH_PAUSE: u32 = 256;
 
+/// What becomes of a request that is due and finds no free connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Late {
+    /// It waits for one.
+    #[default]
+    Queue,
+    /// It is dropped, and counted.
+    Drop,
+}
+
+impl Late {
+    /// The name in flags and results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// What one client worker is to do.
+#[derive(Debug, Clone)]
+pub struct HttpSpec {
+    /// Where connections go.
+    pub to: Destination,
+    /// Local addresses to connect from, in turn; the first connection of this worker takes number `first`.
+    pub bind: Vec<SocketAddr>,
+    /// Connections of all workers before this one.
+    pub first: u32,
+    /// Connections of this worker.
+    pub connections: u32,
+    /// What is sent.
+    pub requests: Arc<Requests>,
+    /// Requests that a connection may have outstanding.
+    pub pipeline: u32,
+    /// A connection is closed and replaced after so many.
+    pub requests_per_connection: Option<u64>,
+    /// A connection whose response was not as expected is closed and replaced.
+    pub reconnect_on_error: bool,
+    /// What counts as success.
+    pub expect: StatusSet,
+    /// What becomes of a request that finds no free connection; open loop.
+    pub late: Late,
+    /// For each request, from its actual send.
+    pub timeout: Nanos,
+    /// For each connect.
+    pub connect_timeout: Nanos,
+    /// Connects of this worker that may be under way at once; at least one.
+    pub connects_at_once: u32,
+    /// The gap between two connects of this worker before the start; zero: some at a time, as fast as it goes.
+    pub connect_gap: Nanos,
+    /// Length of the warm-up.
+    pub warmup: Nanos,
+    /// Length of the measured phase, where it ends by time.
+    pub duration: Option<Nanos>,
+    /// Requests of this worker, where it ends by count.
+    pub count: Option<u64>,
+    /// How to wait once the run has started.
+    pub wait: WaitMode,
+    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the wake-ups here.
+    pub wakeup: Nanos,
+}
+
 /// What a worker of an HTTP step brings back.
 #[derive(Debug)]
-pub struct HttpTally {
-    /// Latencies of the measured phase: of responses as expected, and of requests that had none.
-    pub recording: Recording,
+pub(crate) struct HttpTally {
+    /// Latencies are those of responses as expected, and of requests that had none.
+    pub(crate) record: Record,
     /// All responses of the measured phase by status code.
-    pub codes: Codes,
-    /// Of the warm-up.
-    pub warmup: Tally,
-    /// Of the measured phase, and of what precedes and follows it.
-    pub measured: Tally,
-    /// Bytes sent in the measured phase.
-    pub sent_bytes: u64,
-    /// Bytes received in the measured phase.
-    pub received_bytes: u64,
-    /// Bytes of the bodies of its responses.
-    pub body_bytes: u64,
-    /// Times that a request of the measured phase was sent again, since a connection ended before its response.
-    pub resent: u64,
+    pub(crate) codes: Codes,
+    pub(crate) traffic: Traffic,
+}
+
+/// What else is counted in the measured phase.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    /// Bytes of the bodies of responses.
+    pub(crate) body_bytes: u64,
+    /// Times that a request was sent again, since a connection ended before its response.
+    pub(crate) resent: u64,
     /// Responses with each fault of [`Fault::ALL`].
-    pub faults: [u64; Fault::ALL.len()],
-    /// Connections that stand in place of one that failed or was closed, opened in the measured phase: neither those of the
-    /// warm-up nor attempts that failed.
-    pub reconnects: u64,
+    pub(crate) faults: [u64; Fault::ALL.len()],
+    /// Connections that stand in place of one that failed or was closed: neither those of the warm-up nor attempts that
+    /// failed.
+    pub(crate) reconnects: u64,
 }
 
 impl HttpTally {
     /// Adds another worker's.
-    pub fn merge(&mut self, other: &Self) {
-        self.recording.merge(&other.recording);
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.record.merge(&other.record);
         self.codes.merge(&other.codes);
-        self.warmup.merge(&other.warmup);
-        self.measured.merge(&other.measured);
-        self.sent_bytes += other.sent_bytes;
-        self.received_bytes += other.received_bytes;
-        self.body_bytes += other.body_bytes;
-        self.resent += other.resent;
-        for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
+        let (mine, theirs) = (&mut self.traffic, &other.traffic);
+        mine.sent_bytes += theirs.sent_bytes;
+        mine.received_bytes += theirs.received_bytes;
+        mine.body_bytes += theirs.body_bytes;
+        mine.resent += theirs.resent;
+        for (mine, theirs) in mine.faults.iter_mut().zip(theirs.faults) {
             *mine += theirs;
         }
-        self.reconnects += other.reconnects;
+        mine.reconnects += theirs.reconnects;
     }
 }
 
@@ -110,9 +170,11 @@ impl HttpTally {
 #[derive(Debug)]
 pub struct HttpClient<G> {
     spec: HttpSpec,
-    course: RunPhases<G>,
+    run: OperationLoop<G>,
+    codes: Codes,
+    traffic: Traffic,
     connections: Vec<Connection>,
-    requests: Requests,
+    in_flight: InFlight,
     /// What is sent, in the driver's memory.
     written: Option<BufferId>,
     /// The next place in the order of the run's requests.
@@ -130,23 +192,17 @@ pub struct HttpClient<G> {
     /// Connections that stand, and when one last did.
     open: u32,
     alive_at: Instant,
-    /// Connections that the start still waits for.
-    unsettled: u32,
     resting: Vec<u32>,
-    looked_at: Instant,
+    scanned_at: Instant,
     /// Connections with requests to be sent in this submission.
     unsent: Vec<u32>,
     shared: Shared,
-    /// Responses among the completions of this turn.
-    timed: u64,
-    last_sent: Instant,
     /// Sends of this submission, and responses since it.
     sends: u32,
     responses: u32,
     /// Gathering is worth a try when this is zero.
     batch_pause: u32,
     batches: bool,
-    tally: HttpTally,
 }
 
 impl<G: ProgressSink> HttpClient<G> {
@@ -155,38 +211,29 @@ impl<G: ProgressSink> HttpClient<G> {
     pub fn new(
         spec: HttpSpec,
         recording: Recording,
-        codes: Codes,
         schedule: Option<Schedule>,
         seed: u64,
-        gauge: G,
+        progress: G,
         interrupt: Interrupt,
     ) -> Self {
         let count = spec.connections;
-        let depth = spec.pipeline as usize;
         let cycle = spec.requests.order().len().max(1) as u64;
-        let pacer = Pacer::new(schedule, spec.count, count as usize, depth);
-        let length = Length {
+        let plan = LoopPlan {
             warmup: spec.warmup,
             duration: spec.duration,
             count: spec.count,
             timeout: spec.timeout,
-        };
-        let tally = HttpTally {
-            recording,
-            codes,
-            warmup: Tally::default(),
-            measured: Tally::default(),
-            sent_bytes: 0,
-            received_bytes: 0,
-            body_bytes: 0,
-            resent: 0,
-            faults: [0; Fault::ALL.len()],
-            reconnects: 0,
+            wakeup: spec.wakeup,
+            slots: count,
+            depth: spec.pipeline,
         };
         Self {
-            course: RunPhases::new(length, pacer, gauge, interrupt),
+            // One series for both: entries of the codes stand beside those of the latencies.
+            codes: Codes::new(recording.interval(), recording.entries()),
+            traffic: Traffic::default(),
+            run: OperationLoop::new(plan, schedule, recording, progress, interrupt),
             connections: (0..count).map(|_| Connection::default()).collect(),
-            requests: Requests::new(count, spec.pipeline),
+            in_flight: InFlight::new(count, spec.pipeline),
             written: None,
             next_entry: usize::try_from(seed % cycle).unwrap_or(0),
             any_head: spec.requests.entries().iter().any(|entry| entry.head),
@@ -197,86 +244,26 @@ impl<G: ProgressSink> HttpClient<G> {
             full_since: None,
             open: 0,
             alive_at: Instant::default(),
-            unsettled: count,
             resting: Vec::with_capacity(count as usize),
-            looked_at: Instant::default(),
+            scanned_at: Instant::default(),
             unsent: Vec::with_capacity(2 * count as usize),
             shared: Shared::new(SPARES, SPARE_BYTES),
-            timed: 0,
-            last_sent: Instant::default(),
             sends: 0,
             responses: 0,
             batch_pause: 0,
             batches: false,
-            tally,
             spec,
         }
     }
 
-    /// What came of it.
-    #[must_use]
-    pub fn into_results(self) -> (HttpTally, Outcome, G) {
-        let (outcome, gauge) = self.course.into_results();
-        (self.tally, outcome, gauge)
+    pub(crate) fn into_results(self) -> (HttpTally, Outcome, G) {
+        let (record, outcome, progress) = self.run.into_results();
+        let tally = HttpTally { record, codes: self.codes, traffic: self.traffic };
+        (tally, outcome, progress)
     }
 
-    /// The tally of a request.
-    const fn tally_of(&mut self, measured: bool) -> &mut Tally {
-        if measured { &mut self.tally.measured } else { &mut self.tally.warmup }
-    }
-
-    /// The tally of what happens outside any request: now, unless the warm-up is under way, the measured phase's.
-    const fn present_tally(&mut self) -> &mut Tally {
-        let measured = !matches!(self.course.stand, Stand::WarmingUp | Stand::Starting { .. });
-        self.tally_of(measured)
-    }
-
-    /// Offers a connection to the pacer for as many requests as it can take.
-    fn offer(&mut self, index: u32) {
-        if !self.course.is_running() {
-            return;
-        }
-        let connection = &mut self.connections[index as usize];
-        if !connection.takes_requests() {
-            return;
-        }
-        let taken = u32::from(connection.in_flight) + u32::from(connection.offered);
-        let mut room = self.spec.pipeline.saturating_sub(taken);
-        if let Some(most) = self.spec.requests_per_connection {
-            let begun = u64::from(connection.begun) + u64::from(connection.offered);
-            room = room.min(most.saturating_sub(begun).try_into().unwrap_or(u32::MAX));
-        }
-        for _ in 0..room {
-            connection.offered += 1;
-            // Those that have been offered and not taken are above.
-            let depth = self.spec.pipeline - u32::from(connection.offered);
-            self.course.pacer.make_available(index, depth as usize);
-        }
-    }
-
-    /// Open loop: gives what is due to connections that are free.
-    fn dispatch(&mut self, now: Instant) {
-        let connections = &mut self.connections;
-        self.course.pacer.dispatch(now, |index| {
-            let connection = &mut connections[index as usize];
-            // One that cannot take it is offered anew when it is open again.
-            let usable = connection.takes_requests();
-            connection.offered -= u16::from(!usable);
-            usable
-        });
-        if self.spec.late == Late::Drop {
-            let (warmup_end, tally) = (self.course.warmup_end, &mut self.tally);
-            self.course.pacer.shed(now, |due, overdue| {
-                let of = if due >= warmup_end {
-                    tally.recording.record_unsent(now, overdue);
-                    &mut tally.measured
-                } else {
-                    &mut tally.warmup
-                };
-                of.operations.due += overdue.count;
-                of.operations.dropped += overdue.count;
-            });
-        }
+    fn is_measuring(&self) -> bool {
+        self.run.phases.phase == RunPhase::Measuring
     }
 
     /// Moves through the phases of a running worker.
@@ -285,15 +272,14 @@ impl<G: ProgressSink> HttpClient<G> {
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
-        let recording = &self.tally.recording;
-        let begins = self.course.advance(now, recording, counters);
+    ) -> DriverResult {
+        let begins = self.run.advance(now, counters);
         self.dispatch(now);
         if begins {
             self.leave_warmup();
         }
-        self.course.outcome.cut_short |= self.is_forsaken(now);
-        if self.course.is_over(now) {
+        self.run.phases.outcome.cut_short |= self.is_server_gone(now);
+        if self.run.is_over(now) {
             self.drain(io, now)?;
         }
         Ok(())
@@ -301,7 +287,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// Requests of the warm-up that were begun behind others in a pipeline and have not been sent leave with its queue.
     fn leave_warmup(&mut self) {
-        if self.spec.pipeline == 1 || !self.course.pacer.is_open_loop() {
+        if self.spec.pipeline == 1 || !self.run.pacer.is_open_loop() {
             return;
         }
         for index in 0..self.spec.connections {
@@ -314,8 +300,9 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// A run by count whose server is gone would never end: it waits for as long as for an answer. One by time ends by
     /// itself, and the server may come back.
-    fn is_forsaken(&mut self, now: Instant) -> bool {
-        if self.open > 0 || !matches!(self.course.stand, Stand::WarmingUp | Stand::Measuring) {
+    fn is_server_gone(&mut self, now: Instant) -> bool {
+        let phase = self.run.phases.phase;
+        if self.open > 0 || !matches!(phase, RunPhase::WarmingUp | RunPhase::Measuring) {
             self.alive_at = now;
         }
         let patience = self.spec.timeout.max(self.spec.connect_timeout);
@@ -323,41 +310,132 @@ impl<G: ProgressSink> HttpClient<G> {
     }
 
     /// Ends requests that have waited for too long, and connects that have.
-    fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         while let Some((place, since)) = self.awaiting.first()
             && now.since(since) >= self.spec.timeout
         {
-            let index = self.requests.owner(place);
-            let reader = &self.connections[index as usize].reader;
-            let blamed =
-                if reader.lasts_until_close() { Blamed::NoLength } else { Blamed::Timeout };
-            self.fail(io, index, Stage::Receive, blamed, now)?;
+            let index = self.in_flight.owner(place);
+            let has_no_length = self.connections[index as usize].reader.lasts_until_close();
+            let cause = if has_no_length { FailureCause::NoLength } else { FailureCause::Timeout };
+            self.fail(io, index, Stage::Receive, cause, now)?;
         }
         while let Some((index, since)) = self.connecting.first()
             && now.since(since) >= self.spec.connect_timeout
         {
-            self.fail(io, index, Stage::Connect, Blamed::Timeout, now)?;
+            self.fail(io, index, Stage::Connect, FailureCause::Timeout, now)?;
         }
         Ok(())
     }
-}
 
-/// What went wrong with a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blamed {
-    /// Nothing came in time.
-    Timeout,
-    /// A response has no length, and the connection did not end in time.
-    NoLength,
-    /// A system call failed.
-    Os(OpError),
-    /// Something that the far end did, by its name in results.
-    Peer(&'static str),
+    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.run.drain(now);
+        for index in 0..self.spec.connections {
+            self.unsend(index);
+            // What was to be sent again on a connection that does not stand yet is not awaited.
+            if !self.connections[index as usize].is_open() {
+                self.leave_requests(index, now);
+            }
+        }
+        self.check_drained(io, now)
+    }
+
+    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        if !self.run.is_drained(now) {
+            return Ok(());
+        }
+        for index in 0..self.spec.connections {
+            let outcome = &mut self.run.phases.outcome;
+            let has_no_length = self.connections[index as usize].reader.lasts_until_close();
+            if has_no_length && outcome.failure.is_none() {
+                let words = errors::words(&self.spec, Stage::Receive, FailureCause::NoLength);
+                outcome.failure = Some(words);
+            }
+            self.leave_requests(index, now);
+        }
+        self.run.count_unsent();
+        self.finish(io, now)
+    }
+
+    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.run.finish(now);
+        for index in 0..self.spec.connections {
+            let state = &mut self.connections[index as usize].state;
+            match state {
+                State::Open | State::Connecting { .. } => self.close(io, index, false)?,
+                State::Queued | State::Resting { .. } => *state = State::Vacant,
+                State::Vacant | State::Closing { .. } => {}
+            }
+        }
+        self.check_finished(now);
+        Ok(())
+    }
+
+    fn check_finished(&mut self, now: Instant) {
+        if let Some(deadline) = self.run.phases.finish_by()
+            && (now >= deadline || self.connections.iter().all(Connection::is_quiet))
+        {
+            self.run.phases.phase = RunPhase::Finished;
+        }
+    }
+
+    /// Whether responses are to be gathered before they are acted on.
+    fn gathers(&self) -> bool {
+        self.batches
+            && self.batch_pause == 0
+            && self.run.phases.blocks()
+            && self.run.phases.phase != RunPhase::Ready
+            && !self.run.pacer.is_open_loop()
+    }
+
+    /// Notes whether gathering was worth its while.
+    fn judge_batch(&mut self) {
+        if self.batch_pause > 0 {
+            self.batch_pause -= 1;
+        } else if self.gathers() && self.responses < BATCH / 4 {
+            self.batch_pause = BATCH_PAUSE;
+        }
+        (self.responses, self.sends) = (0, 0);
+    }
+
+    /// When an arrival is to be seen to: given to a free connection, or dropped because there is none. Were that seen to
+    /// later, the connection that is free by then would take what found none.
+    fn wake_at(&self) -> Instant {
+        let wake_at = match self.spec.late {
+            Late::Queue => self.run.pacer.wake_at(),
+            Late::Drop => self.run.pacer.next_arrival(),
+        };
+        wake_at.unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// When the worker has something to do by itself, arrivals aside.
+    fn next_event(&self, now: Instant) -> Instant {
+        let phases = &self.run.phases;
+        let answer_by = |first: Option<(u32, Instant)>, timeout| {
+            first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
+        };
+        let connect_at = match phases.phase {
+            // Over a Unix socket the last connect may have been done in the submission, and nothing else completes.
+            RunPhase::Ready => now,
+            _ => self.next_connect().unwrap_or(Instant::FAR_FUTURE),
+        };
+        let nap = if self.resting.is_empty() { NAP } else { REST_SCAN };
+        (now + nap)
+            .min(phases.phase_end())
+            .min(answer_by(self.awaiting.first(), self.spec.timeout))
+            .min(answer_by(self.connecting.first(), self.spec.connect_timeout))
+            .min(connect_at)
+    }
 }
 
 impl<G: ProgressSink> ClientRole for HttpClient<G> {
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.course.gauge.phase(Phase::Connect);
+    type Progress = G;
+
+    fn phases(&self) -> &RunPhases<G> {
+        &self.run.phases
+    }
+
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.run.phases.connect(self.spec.connections);
         let capabilities = io.capabilities();
         self.batches = capabilities.batch_wait && self.spec.connections >= BATCH_CONNECTIONS;
         let buffers = self.spec.connections.clamp(POOL_MIN, POOL_MAX);
@@ -372,37 +450,21 @@ impl<G: ProgressSink> ClientRole for HttpClient<G> {
             self.connections[index as usize].expected = true;
             self.queue(index);
         }
-        self.check_ready();
         Ok(())
     }
 
-    fn is_ready(&self) -> bool {
-        self.course.stand != Stand::Connecting
-    }
-
     fn is_alive(&self) -> bool {
-        self.course.outcome.established > 0
-    }
-
-    fn accepts(&self) -> &[Accept] {
-        &self.course.outcome.accepts
+        self.run.phases.outcome.established > 0
     }
 
     fn start(&mut self, t0: Instant, wait: WaitMode) {
-        self.spec.wait = wait;
-        self.course.start(t0, &mut self.tally.recording);
-        self.tally.codes.begin(self.course.warmup_end);
-        for index in 0..self.spec.connections {
-            self.offer(index);
-        }
+        self.run.start(t0, wait);
+        self.codes.begin(self.run.phases.warmup_end);
+        (0..self.spec.connections).for_each(|index| self.offer(index));
     }
 
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         self.finish(io, now)
-    }
-
-    fn is_finished_now(&self) -> bool {
-        self.course.stand == Stand::Finished
     }
 }
 
@@ -412,7 +474,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
         io: &mut D,
         completion: Completion,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         let (index, purpose) = slot_of(completion.token);
         let connection = &mut self.connections[index as usize];
         if !completion.more {
@@ -420,7 +482,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
         }
         let closing = !matches!(connection.state, State::Open | State::Connecting { .. });
         match completion.outcome {
-            Came::ReceivedInPool { buffer: Some(buffer), len } => {
+            Completed::ReceivedInPool { buffer: Some(buffer), len } => {
                 if closing {
                     io.recycle(buffer);
                     self.handle_while_closing(index, now);
@@ -435,20 +497,20 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
                 self.handle_while_closing(index, now);
                 Ok(())
             }
-            Came::Sent(bytes) => self.handle_sent(io, index, bytes),
-            Came::ReceivedInPool { buffer: None, .. } => self.handle_end(io, index, now),
-            Came::Connected => self.handle_connected(io, index, now),
+            Completed::Sent(bytes) => self.handle_sent(io, index, bytes),
+            Completed::ReceivedInPool { buffer: None, .. } => self.handle_end(io, index, now),
+            Completed::Connected => self.handle_connected(io, index, now),
             // The pool was empty: there is room again as soon as this turn's buffers are back.
-            Came::Failed(OpError::NoBuffers) if purpose == Purpose::Receive => {
+            Completed::Failed(OpError::NoBuffers) if purpose == Purpose::Receive => {
                 self.receive(io, index)
             }
-            Came::Failed(error) => {
+            Completed::Failed(error) => {
                 let stage = match purpose {
                     Purpose::Connect => Stage::Connect,
                     Purpose::Send => Stage::Send,
                     _ => Stage::Receive,
                 };
-                self.fail(io, index, stage, Blamed::Os(error), now)
+                self.fail(io, index, stage, FailureCause::Os(error), now)
             }
             _ => Ok(()),
         }
@@ -459,23 +521,22 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         self.judge_batch();
-        if self.course.is_running() {
+        if self.run.phases.is_running() {
             self.advance(io, now, counters)?;
-        } else if self.course.is_called_off() {
+        } else if self.run.phases.is_called_off() {
             self.finish(io, now)?;
         }
         self.expire(io, now)?;
-        if !self.resting.is_empty() && now.since(self.looked_at) >= REST_LOOK {
-            self.looked_at = now;
+        if !self.resting.is_empty() && now.since(self.scanned_at) >= REST_SCAN {
+            self.scanned_at = now;
             self.wake_rested(now);
         }
-        self.course.hurry(now);
-        match self.course.stand {
-            Stand::Connecting => self.check_ready(),
-            Stand::Draining { .. } => self.check_drained(io, now)?,
-            Stand::Finishing { .. } => {
+        self.run.phases.hurry(now);
+        match self.run.phases.phase {
+            RunPhase::Draining { .. } => self.check_drained(io, now)?,
+            RunPhase::Finishing { .. } => {
                 // What ending costs is no part of what measuring cost.
                 counters.freeze();
                 self.check_finished(now);
@@ -485,10 +546,10 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
         Ok(())
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult {
         // Over a Unix socket a connection stands at once, and takes part in this submission.
         self.connect_some(io, now)?;
-        let mut ready = self.course.pacer.take_ready();
+        let mut ready = self.run.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             match action {
                 // Connections have a queue of their own.
@@ -497,7 +558,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
                 Action::Request => self.unsent.push(index),
             }
         }
-        self.course.pacer.put_back(ready);
+        self.run.pacer.put_back(ready);
         let mut unsent = std::mem::take(&mut self.unsent);
         for index in unsent.drain(..) {
             self.send(io, index, now)?;
@@ -507,45 +568,30 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        if self.spec.wait == WaitMode::Spin && self.course.is_running() {
+        let phases = &self.run.phases;
+        if phases.is_spinning() {
             return Wait::Poll;
         }
-        let until = self.next_event(now);
-        let draining =
-            matches!(self.course.stand, Stand::Draining { .. }) && self.course.outstanding > 0;
-        if !self.course.is_running() && !draining {
-            return Wait::Until(until);
-        }
-        match self.spec.wait {
-            WaitMode::Spin => Wait::Poll,
-            WaitMode::Block if self.gathers() => Wait::Batch {
-                completions: self.sends
-                    + BATCH.min(u32::try_from(self.course.outstanding).unwrap_or(BATCH)),
-                within: BATCH_BOUND,
-                deadline: until,
-            },
-            WaitMode::Block => Wait::Until(until),
-            WaitMode::Hybrid => {
-                let fresh = self.course.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
-                let due = self.wake_at();
-                if fresh || due.since(now) <= self.spec.wakeup {
-                    Wait::Poll
-                } else {
-                    Wait::Until(Instant(until.0.saturating_sub(self.spec.wakeup.0).max(now.0)))
-                }
+        let wait = self.run.wait(now, self.wake_at(), self.next_event(now));
+        let outstanding = self.run.outstanding;
+        match wait {
+            Wait::Until(deadline) if (phases.is_running() || outstanding > 0) && self.gathers() => {
+                let responses = BATCH.min(u32::try_from(outstanding).unwrap_or(BATCH));
+                Wait::Batch { completions: self.sends + responses, within: BATCH_BOUND, deadline }
             }
+            wait => wait,
         }
     }
 
     fn has_ready(&self) -> bool {
-        self.next_connect().is_some() || self.course.has_ready()
+        self.next_connect().is_some() || self.run.has_ready()
     }
 
     fn take_timed(&mut self) -> u64 {
-        std::mem::take(&mut self.timed)
+        self.run.take_timed()
     }
 
     fn is_finished(&self) -> bool {
-        self.course.stand == Stand::Finished
+        self.is_finished_now()
     }
 }

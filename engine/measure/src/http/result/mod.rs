@@ -25,10 +25,10 @@ pub(super) fn of_step(
     outcome: &StepOutcome<HttpTally>,
 ) -> StepResult {
     let (tally, sessions) = (&outcome.workers.tally, &outcome.workers.outcome);
-    let recording = &tally.recording;
+    let recording = &tally.record.recording;
     let percentiles = &plan.common.percentiles;
     let duration = sessions.measured;
-    let operations = tally.measured.operations;
+    let operations = tally.record.measured.operations;
     let served = sessions.answered + operations.failed;
     let mut step = common_result(at, &plan.common, params, outcome, (served, 0));
     if gathers(&step.params, outcome) {
@@ -37,22 +37,22 @@ pub(super) fn of_step(
     tell_latencies(&mut step, recording, percentiles, outcome);
     step.latency.by_status = by_status(&tally.codes, recording, percentiles);
     step.operations = operations;
-    step.errors = tally.measured.errors.to_counts();
-    step.warmup.operations = tally.warmup.operations;
-    step.warmup.errors = tally.warmup.errors.to_counts();
+    step.errors = tally.record.measured.errors.to_counts();
+    step.warmup.operations = tally.record.warmup.operations;
+    step.warmup.errors = tally.record.warmup.errors.to_counts();
     step.rate = sessions.rate(target_per_s(&step.params));
     step.status_codes = status_codes(&tally.codes, &plan.expect);
     step.transfer = Some(Transfer {
-        sent_bytes: tally.sent_bytes,
-        received_bytes: tally.received_bytes,
-        body_bytes: tally.body_bytes,
-        received_bytes_per_s: per_second(tally.received_bytes, duration),
+        sent_bytes: tally.traffic.sent_bytes,
+        received_bytes: tally.traffic.received_bytes,
+        body_bytes: tally.traffic.body_bytes,
+        received_bytes_per_s: per_second(tally.traffic.received_bytes, duration),
     });
     step.framing_faults = framing_faults(tally);
-    step.connections.reconnects = tally.reconnects;
+    step.connections.reconnects = tally.traffic.reconnects;
     step.connections.connecting_ns = Some(sessions.connecting.0);
     step.connections.down_ns = Some(sessions.down.0);
-    step.connections.resent = Some(tally.resent);
+    step.connections.resent = Some(tally.traffic.resent);
     step.intervals = intervals(recording, &tally.codes, duration);
     step
 }
@@ -80,13 +80,13 @@ fn per_second(count: u64, duration: Nanos) -> f64 {
 }
 
 fn framing_faults(tally: &HttpTally) -> BTreeMap<String, u64> {
-    let counted = Fault::ALL.iter().zip(tally.faults);
+    let counted = Fault::ALL.iter().zip(tally.traffic.faults);
     let counted = counted.filter(|(_, count)| *count > 0);
     counted.map(|(fault, count)| (fault.name().to_owned(), count)).collect()
 }
 
 fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCount> {
-    let count = |code: &crate::http::client::codes::Code| StatusCount {
+    let count = |code: &crate::http::client::Code| StatusCount {
         count: code.count,
         first_at_ns: code.first_at.0,
         first_ordinal: code.first_ordinal,

@@ -1,56 +1,68 @@
-//! The client's side of ping-pong: phases and the record. Who sends when is the pacer's business, what happens on
-//! one connection the `slot`'s.
+//! The client's side of ping-pong: who sends when is the pacer's business, what happens on one connection the `slot`'s.
 //!
-//! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm up*,
-//! *measure*, *drain* (what is under way may still finish), *finish* (figures fetched, connections
-//! closed). An operation belongs to the phase in which it was sent (closed loop) or due (open loop).
+//! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm up*, *measure*, *drain*
+//! (what is under way may still finish), *finish* (figures fetched, connections closed). An operation belongs to the phase in
+//! which it was sent (closed loop) or due (open loop).
 
-mod ending;
-mod events;
 mod slot;
-mod spec;
+
+use std::sync::Arc;
 
 use crate::schedule::Schedule;
-use crate::worker::course::{Length, RunPhases, Stand};
-use crate::worker::gauge::ProgressSink;
 use crate::worker::link::slot_of;
-pub(crate) use crate::worker::pacer::{Action, Pacer};
-use crate::worker::tally::Tally;
-use crate::worker::{ClientRole, Role, TurnCounters};
-use tare_driver::{Completion, Driver, DriverError, Wait};
-use tare_proto::hello::{Accept, WaitMode};
-use tare_stats::histogram::{Recording, SameBin};
-use tare_units::bounds::NAP;
-use tare_units::control::{Interrupt, Phase};
-use tare_units::limits::HYBRID_SPIN;
-use tare_units::{Instant, Nanos};
-
-pub use crate::worker::outcome::Outcome;
-pub use spec::ClientSpec;
-
+use crate::worker::operations::{LoopPlan, OperationLoop};
+use crate::worker::outcome::Outcome;
+use crate::worker::pacer::Action;
+use crate::worker::phases::RunPhase;
+use crate::worker::session::{Failure, Opening, SessionEvent, SessionSpec};
+use crate::worker::tally::{Record, Stage};
+use crate::worker::{ClientRole, DriverResult, ProgressSink, Role, RunPhases, TurnCounters};
 use slot::{Event, Slot};
+use tare_driver::{Completion, Driver, Wait};
+use tare_proto::frame::HEADER_LEN;
+use tare_proto::handshake::hello_in_one_go;
+use tare_proto::hello::{Accept, HELLO_BODY_MAX, Hello, Transport, WaitMode};
+use tare_stats::histogram::{Recording, SameBin, Sample};
+use tare_units::bounds::NAP;
+use tare_units::control::Interrupt;
+use tare_units::{Instant, Nanos};
 
 /// After a failure, a slot that connects for each operation tries again this much later: a refusing server
 /// is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
 
+/// What one client worker is to do.
+#[derive(Debug, Clone)]
+pub struct ClientSpec {
+    /// With whom each connection talks, and what it says. Its timeout holds for each operation, too.
+    pub session: SessionSpec,
+    /// Connections of this worker.
+    pub connections: u32,
+    /// Message size, bytes.
+    pub size_bytes: u32,
+    /// Length of the warm-up.
+    pub warmup: Nanos,
+    /// Length of the measured phase, where it ends by time.
+    pub duration: Option<Nanos>,
+    /// Operations of this worker, where it ends by count.
+    pub count: Option<u64>,
+    /// How to wait once the run has started.
+    pub wait: WaitMode,
+    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the wake-ups here.
+    pub wakeup: Nanos,
+}
+
 /// The client role; see the [module](self).
 #[derive(Debug)]
 pub struct Client<G> {
-    spec: ClientSpec,
-    course: RunPhases<G>,
+    run: OperationLoop<G>,
     slots: Vec<Slot>,
-    /// Slots that were told to connect before the start, and have not come to an end with it.
-    connecting: u32,
-    /// Replies among the completions of this turn.
-    timed: u64,
-    last_sent: Instant,
+    transport: Transport,
+    /// Each operation has a connection of its own.
+    connect_each: bool,
+    /// How such a connection is opened.
+    opening: Opening,
     last_report_due: bool,
-    recording: Recording,
-    /// Of the warm-up.
-    warmup: Tally,
-    /// Of the measured phase, and of what precedes and follows it.
-    measured: Tally,
     scanned_at: Instant,
     scan_step: Nanos,
 }
@@ -62,112 +74,85 @@ impl<G: ProgressSink> Client<G> {
         spec: ClientSpec,
         recording: Recording,
         schedule: Option<Schedule>,
-        gauge: G,
+        progress: G,
         interrupt: Interrupt,
     ) -> Self {
-        let pacer = Pacer::new(schedule, spec.count, spec.connections as usize, 1);
-        let length = Length {
+        let plan = LoopPlan {
             warmup: spec.warmup,
             duration: spec.duration,
             count: spec.count,
-            timeout: spec.dialogue.timeout,
+            timeout: spec.session.timeout,
+            wakeup: spec.wakeup,
+            slots: spec.connections,
+            depth: 1,
         };
+        let session = Arc::new(spec.session);
+        let slot = |index| Slot::new(index, spec.size_bytes, Arc::clone(&session));
         Self {
-            course: RunPhases::new(length, pacer, gauge, interrupt),
-            slots: (0..spec.connections).map(|index| Slot::new(index, &spec)).collect(),
-            connecting: 0,
-            timed: 0,
-            last_sent: Instant::default(),
+            run: OperationLoop::new(plan, schedule, recording, progress, interrupt),
+            slots: (0..spec.connections).map(slot).collect(),
+            transport: session.transport(),
+            connect_each: session.hello.connect_each,
+            opening: Opening::Brief,
             last_report_due: false,
-            recording,
-            warmup: Tally::default(),
-            measured: Tally::default(),
             scanned_at: Instant::default(),
-            scan_step: Nanos((spec.dialogue.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
-            spec,
+            scan_step: Nanos((session.timeout.0 / 64).clamp(1_000_000, 50_000_000)),
         }
     }
 
-    /// What came of it: the recording, the warm-up's tally, the measured phase's tally, and the rest.
-    #[must_use]
-    pub fn into_results(self) -> (Recording, Tally, Tally, Outcome, G) {
-        let (outcome, gauge) = self.course.into_results();
-        (self.recording, self.warmup, self.measured, outcome, gauge)
+    pub(crate) fn into_results(self) -> (Record, Outcome, G) {
+        self.run.into_results()
+    }
+
+    fn indices(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.slots.len()).expect("made of so many")
     }
 
     /// Opens a slot's socket, so that a connect takes nothing but the connect. Returns whether it could.
-    fn prepare<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        now: Instant,
-    ) -> Result<bool, DriverError> {
-        match self.slots[index as usize].prepare(io, &self.spec) {
+    fn prepare<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult<bool> {
+        match self.slots[index as usize].prepare(io) {
             Ok(()) => Ok(true),
-            Err(failure) => {
-                self.handle_failure(io, index, failure, now)?;
-                Ok(false)
-            }
+            Err(failure) => self.handle_failure(io, index, failure, now).map(|()| false),
         }
-    }
-
-    /// The tally that an event outside any operation belongs to.
-    fn tally(&mut self) -> &mut Tally {
-        if self.course.stand == Stand::WarmingUp { &mut self.warmup } else { &mut self.measured }
     }
 
     /// The slot can take its next operation.
     fn make_available(&mut self, index: u32, now: Instant) {
-        if self.course.is_running() {
-            self.course.pacer.make_available(index, 0);
+        if self.run.phases.is_running() {
+            self.run.pacer.make_available(index, 0);
             self.dispatch(now);
         }
     }
 
     fn dispatch(&mut self, now: Instant) {
-        let (slots, connect_each) = (&self.slots, self.spec.dialogue.hello.connect_each);
-        self.course.pacer.dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
+        let (slots, connect_each) = (&self.slots, self.connect_each);
+        self.run.pacer.dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
     }
 
     /// Looks after deadlines of single connections. Every slot is looked at, so this is done seldom: a timeout is
     /// noticed late by at most `scan_step`, a 64th of it where that is 1 to 50 ms.
-    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         self.scanned_at = now;
-        for index in 0..self.spec.connections {
+        for index in self.indices() {
             let slot = &mut self.slots[index as usize];
-            if slot.has_rested(now) && self.course.is_running() {
+            if slot.has_rested(now) && self.run.phases.is_running() {
                 self.count_down(index, now);
                 if self.prepare(io, index, now)? {
                     self.make_available(index, now);
                 }
                 continue;
             }
-            let news = self.slots[index as usize].handle_timers(io, now, &self.spec)?;
-            self.handle_event(io, index, Event::News(news), now)?;
+            let event = slot.handle_timers(io, now)?;
+            self.handle_session_event(io, index, event, now)?;
         }
         Ok(())
     }
 
-    /// A slot has been down until now.
-    fn count_down(&mut self, index: u32, now: Instant) {
-        let since = self.slots[index as usize].useless_since;
-        let down = &mut self.course.outcome.down;
-        *down = *down + now.since(since.max(self.course.warmup_end));
-    }
-
-    /// Moves through the phases of a running worker.
-    fn advance<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
-        self.course.advance(now, &self.recording, counters);
-        self.dispatch(now);
-        if self.course.is_over(now) {
-            self.drain(io, now)?;
-        }
-        Ok(())
+    /// A slot has been down until then.
+    fn count_down(&mut self, index: u32, until: Instant) {
+        let since = self.slots[index as usize].down_since;
+        let phases = &mut self.run.phases;
+        phases.outcome.down = phases.outcome.down + until.since(since.max(phases.warmup_end));
     }
 
     /// Carries out what the pacer dealt out; `now` is the instant of the submission.
@@ -177,94 +162,300 @@ impl<G: ProgressSink> Client<G> {
         index: u32,
         action: Action,
         now: Instant,
-    ) -> Result<(), DriverError> {
-        let connect_each = self.spec.dialogue.hello.connect_each;
+    ) -> DriverResult {
         let slot = &mut self.slots[index as usize];
         let due = match action {
             Action::Connect => {
-                self.course.outcome.sockets += 1;
-                return slot.connect(io, now, &self.spec, false);
+                self.run.phases.outcome.sockets += 1;
+                return slot.connect(io, now, Opening::Session);
             }
-            Action::Request => return slot.send(io, now, &self.spec),
+            Action::Request => return slot.send(io, now),
             Action::Begin { due } => due,
         };
-        let measured = self.course.pacer.is_measured(due.unwrap_or(now));
         if slot.is_dead() {
             // It died in the turn in which it was chosen.
             if let Some(due) = due {
-                let tally = if measured { &mut self.measured } else { &mut self.warmup };
+                let measured = self.run.pacer.is_measured(due);
                 let overdue = SameBin::one(now.since(due));
-                tally.count_unsent(measured.then_some(&mut self.recording), &overdue, now);
+                self.run.record.count_unsent(measured, &overdue, now);
             }
             return Ok(());
         }
-        if due.is_none() && !self.course.pacer.may_begin(now, measured) {
+        let Some(begun) = self.run.begin(due, now) else {
+            return Ok(());
+        };
+        self.run.record.tally(begun.measured).operations.sent += 1;
+        self.run.last_sent = now;
+        slot.start_operation(now, due, begun);
+        if self.connect_each {
+            self.run.phases.outcome.sockets += 1;
+            slot.connect(io, now, self.opening)
+        } else {
+            slot.send(io, now)
+        }
+    }
+
+    fn handle_session_event<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        event: SessionEvent,
+        now: Instant,
+    ) -> DriverResult {
+        match event {
+            SessionEvent::Connected(length) => self.handle_connected(index, length, now),
+            SessionEvent::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
+            SessionEvent::Figures(figures) => {
+                if !self.slots[index as usize].is_brief() {
+                    self.run.phases.outcome.figures.push(*figures);
+                }
+            }
+            SessionEvent::Ended { figures, failure } => {
+                self.run.phases.outcome.figures.push(*figures);
+                self.handle_failure(io, index, failure, now)?;
+            }
+            SessionEvent::Closed => self.handle_closed(io, index, now)?,
+            SessionEvent::Failed(failure) => self.handle_failure(io, index, failure, now)?,
+            // The rest is the slot's.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A connect belongs to the phase of its operation. Those of connections that stand throughout are recorded
+    /// though they precede the measured phase: there is no other sample of them.
+    fn handle_connected(&mut self, index: u32, length: Nanos, now: Instant) {
+        let slot = &self.slots[index as usize];
+        if self.transport == Transport::Tcp && (slot.is_measured() || !self.connect_each) {
+            self.run.record.recording.record_connect(now, length);
+        }
+        if slot.is_one_go() {
+            self.run.phases.outcome.established += 1;
+            self.run.pacer.push(index, Action::Request);
+        }
+    }
+
+    fn handle_accepted<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        accept: Accept,
+        now: Instant,
+    ) -> DriverResult {
+        let slot = &mut self.slots[index as usize];
+        self.run.phases.outcome.established += 1;
+        if !slot.is_brief() {
+            if self.connect_each && accept.one_go {
+                let hello = Hello { request_follows: true, ..slot.spec().hello.clone() };
+                let len = hello_in_one_go(&hello).len();
+                let fits = len > 0 && len <= HEADER_LEN + HELLO_BODY_MAX;
+                self.opening = if fits { Opening::OneGo } else { Opening::Brief };
+            }
+            self.run.phases.outcome.accepts.push(accept);
+        }
+        if slot.has_operation() {
+            self.run.pacer.push(index, Action::Request);
+        } else if self.connect_each {
+            slot.end(io, now)?;
+        } else {
+            self.run.phases.settle(&mut slot.expected);
+        }
+        Ok(())
+    }
+
+    fn handle_reply<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        residence: Option<Nanos>,
+        now: Instant,
+    ) -> DriverResult {
+        let slot = &mut self.slots[index as usize];
+        let Some(operation) = slot.take_operation() else {
+            return Ok(());
+        };
+        let sample = Sample { residence, ..operation.sample(now) };
+        slot.down_since = operation.rest_begins(now);
+        self.run.complete(now, operation.begun, sample, true);
+        if self.connect_each {
+            return slot.end(io, now);
+        }
+        self.make_available(index, now);
+        Ok(())
+    }
+
+    fn handle_failure<D: Driver>(
+        &mut self,
+        io: &mut D,
+        index: u32,
+        failure: Failure,
+        now: Instant,
+    ) -> DriverResult {
+        let Failure { stage, cause, error } = failure;
+        let timed_out = cause == Failure::TIMEOUT;
+        if let Some(error) = error {
+            self.run.phases.outcome.failure.get_or_insert(*error);
+        }
+        self.count_failure(index, stage, cause, now);
+        let running = self.run.phases.is_running();
+        let slot = &mut self.slots[index as usize];
+        if timed_out && stage == Stage::Receive && slot.forgive() {
+            // A lost datagram: the next one goes out.
+            self.make_available(index, now);
             return Ok(());
         }
-        let tally = if measured { &mut self.measured } else { &mut self.warmup };
-        tally.operations.due += 1;
-        tally.operations.sent += 1;
-        let unloaded = self.course.outstanding * 4 < u64::from(self.spec.connections);
-        self.course.outstanding += 1;
-        self.last_sent = now;
-        slot.start_operation(now, due, measured, unloaded);
-        if connect_each {
-            self.course.outcome.sockets += 1;
-            slot.connect(io, now, &self.spec, true)
-        } else {
-            slot.send(io, now, &self.spec)
+        slot.down_since = now;
+        slot.give_up(io)?;
+        if self.connect_each && running {
+            slot.rest_until(now + BACKOFF);
+            return Ok(());
         }
+        self.run.phases.settle(&mut slot.expected);
+        if running && !self.is_alive() {
+            self.run.phases.outcome.cut_short = true;
+            self.drain(io, now)?;
+        }
+        Ok(())
+    }
+
+    fn count_failure(&mut self, index: u32, stage: Stage, cause: &'static str, now: Instant) {
+        let operation = self.slots[index as usize].take_operation();
+        let Some(operation) = operation else {
+            self.present_errors().count(stage, cause);
+            return;
+        };
+        let measured = operation.begun.measured;
+        self.run.record.tally(measured).errors.count(stage, cause);
+        let timed_out = cause == Failure::TIMEOUT;
+        if measured && timed_out && stage == Stage::Connect {
+            let took = operation.since_begun(now);
+            self.run.record.recording.record_connect_censored(now, took);
+        }
+        let censored = timed_out.then(|| operation.sample(now));
+        self.run.fail(now, measured, timed_out, censored);
+    }
+
+    /// The errors that an event outside any operation belongs to.
+    fn present_errors(&mut self) -> &mut crate::worker::tally::Errors {
+        let measured = self.run.phases.phase != RunPhase::WarmingUp;
+        &mut self.run.record.tally(measured).errors
+    }
+
+    /// A connection has ended as it should.
+    fn handle_closed<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
+        let phases = &mut self.run.phases;
+        if phases.phase == RunPhase::Measuring {
+            let since = self.slots[index as usize].down_since.max(phases.warmup_end);
+            phases.outcome.connecting = phases.outcome.connecting + now.since(since);
+        }
+        let more = phases.is_running() || phases.phase == RunPhase::Connecting;
+        if self.connect_each && more && self.prepare(io, index, now)? {
+            self.make_available(index, now);
+        }
+        self.run.phases.settle(&mut self.slots[index as usize].expected);
+        Ok(())
+    }
+
+    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.run.drain(now);
+        let end = self.run.phases.warmup_end + self.run.phases.outcome.measured;
+        for index in self.indices() {
+            if self.slots[index as usize].is_dead() {
+                self.count_down(index, end);
+            }
+        }
+        self.check_drained(io, now)
+    }
+
+    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        if !self.run.is_drained(now) {
+            return Ok(());
+        }
+        for slot in &mut self.slots {
+            if let Some(operation) = slot.take_operation() {
+                self.run.leave(now, operation.begun.measured, operation.sample(now));
+                slot.interrupt(io)?;
+            }
+        }
+        self.run.count_unsent();
+        self.finish(io, now)
+    }
+
+    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        self.run.finish(now);
+        // With a connection per operation, one more is opened: for the figures of the worker that served them.
+        self.last_report_due = self.connect_each && self.is_alive();
+        for slot in &mut self.slots {
+            slot.end(io, now)?;
+        }
+        self.check_finished(io, now)
+    }
+
+    fn check_finished<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        let Some(deadline) = self.run.phases.finish_by() else {
+            return Ok(());
+        };
+        if now >= deadline {
+            self.last_report_due = false;
+            for slot in &mut self.slots {
+                slot.give_up(io)?;
+            }
+        }
+        if self.last_report_due && self.slots[0].is_quiet() {
+            self.last_report_due = false;
+            if self.prepare(io, 0, now)? {
+                self.run.pacer.push(0, Action::Connect);
+            }
+        }
+        let is_quiet = !self.last_report_due && self.slots.iter().all(Slot::is_quiet);
+        if is_quiet || self.run.phases.is_close_overdue(now) {
+            self.run.phases.phase = RunPhase::Finished;
+        }
+        Ok(())
     }
 }
 
 impl<G: ProgressSink> ClientRole for Client<G> {
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        self.course.gauge.phase(Phase::Connect);
-        for index in 0..self.spec.connections {
-            let is_open = self.prepare(io, index, now)?;
-            if is_open && (index == 0 || !self.spec.dialogue.hello.connect_each) {
-                self.connecting += 1;
-                self.slots[index as usize].expect_accept();
-                self.course.pacer.push(index, Action::Connect);
+    type Progress = G;
+
+    fn phases(&self) -> &RunPhases<G> {
+        &self.run.phases
+    }
+
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        let connections = self.indices().end;
+        let expected = if self.connect_each { connections.min(1) } else { connections };
+        self.run.phases.connect(expected);
+        for index in self.indices() {
+            let is_expected = index < expected;
+            self.slots[index as usize].expected = is_expected;
+            if self.prepare(io, index, now)? && is_expected {
+                self.run.pacer.push(index, Action::Connect);
             }
         }
-        self.check_ready();
         Ok(())
     }
 
-    fn is_ready(&self) -> bool {
-        self.course.stand != Stand::Connecting
-    }
-
     fn is_alive(&self) -> bool {
-        if self.spec.dialogue.hello.connect_each {
-            return self.course.outcome.established > 0;
+        if self.connect_each {
+            return self.run.phases.outcome.established > 0;
         }
         self.slots.iter().any(|slot| !slot.is_dead())
     }
 
-    fn accepts(&self) -> &[Accept] {
-        &self.course.outcome.accepts
-    }
-
     fn start(&mut self, t0: Instant, wait: WaitMode) {
-        self.spec.wait = wait;
-        self.course.start(t0, &mut self.recording);
-        for (index, slot) in (0..self.spec.connections).zip(&mut self.slots) {
+        self.run.start(t0, wait);
+        for (index, slot) in (0..).zip(&mut self.slots) {
             if !slot.is_dead() {
-                self.course.pacer.make_available(index, 0);
-            } else if self.spec.dialogue.hello.connect_each {
+                self.run.pacer.make_available(index, 0);
+            } else if self.connect_each {
                 slot.rest_until(t0);
             }
         }
     }
 
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         self.finish(io, now)
-    }
-
-    fn is_finished_now(&self) -> bool {
-        self.course.stand == Stand::Finished
     }
 }
 
@@ -274,11 +465,16 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         io: &mut D,
         completion: Completion,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         let (index, purpose) = slot_of(completion.token);
-        let slot = &mut self.slots[index as usize];
-        let event = slot.handle_completion(io, purpose, &completion, now, &self.spec)?;
-        self.handle_event(io, index, event, now)
+        match self.slots[index as usize].handle_completion(io, purpose, &completion, now)? {
+            Event::Replied { residence } => self.handle_reply(io, index, residence, now),
+            Event::Stale => {
+                self.present_errors().count(Stage::Receive, "late-reply");
+                Ok(())
+            }
+            Event::Session(event) => self.handle_session_event(io, index, event, now),
+        }
     }
 
     fn handle_time(
@@ -286,19 +482,23 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
-        if self.course.is_running() {
-            self.advance(io, now, counters)?;
-        } else if self.course.is_called_off() {
+    ) -> DriverResult {
+        if self.run.phases.is_running() {
+            self.run.advance(now, counters);
+            self.dispatch(now);
+            if self.run.is_over(now) {
+                self.drain(io, now)?;
+            }
+        } else if self.run.phases.is_called_off() {
             self.finish(io, now)?;
         }
         if now.since(self.scanned_at) >= self.scan_step {
             self.scan(io, now)?;
         }
-        self.course.hurry(now);
-        match self.course.stand {
-            Stand::Draining { .. } => self.check_drained(io, now)?,
-            Stand::Finishing { .. } => {
+        self.run.phases.hurry(now);
+        match self.run.phases.phase {
+            RunPhase::Draining { .. } => self.check_drained(io, now)?,
+            RunPhase::Finishing { .. } => {
                 // What ending costs is no part of what measuring cost.
                 counters.freeze();
                 self.check_finished(io, now)?;
@@ -308,60 +508,35 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         Ok(())
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
-        let mut ready = self.course.pacer.take_ready();
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult {
+        let mut ready = self.run.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             self.carry_out(io, index, action, now)?;
         }
-        self.course.pacer.put_back(ready);
+        self.run.pacer.put_back(ready);
         Ok(())
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        if self.spec.wait == WaitMode::Spin && self.course.is_running() {
+        let phases = &self.run.phases;
+        if phases.is_spinning() {
             return Wait::Poll;
         }
-        let due = self.course.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
-        let phase_end = if self.course.is_running() {
-            self.course.phase_end()
-        } else {
-            // Connections are looked at anew with each scan.
-            Instant::FAR_FUTURE
-        };
-        let nap = if self.course.outstanding > 0 || !self.course.is_running() {
-            self.scan_step
-        } else {
-            NAP
-        };
-        let until = (now + nap).min(due).min(phase_end);
-        let draining =
-            matches!(self.course.stand, Stand::Draining { .. }) && self.course.outstanding > 0;
-        if !self.course.is_running() && !draining {
-            return Wait::Until(until);
-        }
-        match self.spec.wait {
-            WaitMode::Spin => Wait::Poll,
-            WaitMode::Block => Wait::Until(until),
-            WaitMode::Hybrid => {
-                let fresh = self.course.outstanding > 0 && now.since(self.last_sent) < HYBRID_SPIN;
-                if fresh || due.since(now) <= self.spec.wakeup {
-                    Wait::Poll
-                } else {
-                    Wait::Until(Instant(until.0.saturating_sub(self.spec.wakeup.0).max(now.0)))
-                }
-            }
-        }
+        let is_idle = phases.is_running() && self.run.outstanding == 0;
+        let nap = if is_idle { NAP } else { self.scan_step };
+        let due = self.run.pacer.wake_at().unwrap_or(Instant::FAR_FUTURE);
+        self.run.wait(now, due, now + nap)
     }
 
     fn has_ready(&self) -> bool {
-        self.course.has_ready()
+        self.run.has_ready()
     }
 
     fn take_timed(&mut self) -> u64 {
-        std::mem::take(&mut self.timed)
+        self.run.take_timed()
     }
 
     fn is_finished(&self) -> bool {
-        self.course.stand == Stand::Finished
+        self.is_finished_now()
     }
 }

@@ -8,8 +8,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::utils::CachePadded;
 
 use crate::run::observe::Observer;
-use crate::worker::gauge::BulkGauge;
-use crate::worker::gauge::ProgressSink;
+use crate::worker::ProgressSink;
 use tare_host::usage::{CpuTimes, RunQueue};
 use tare_stats::histogram::{LiveEntry, Recording};
 use tare_stats::result::Params;
@@ -136,25 +135,6 @@ impl ProgressSink for LiveProgress {
             recording.copy_entry(index, &mut entry);
             let _ = stream.full.try_send(entry);
         }
-    }
-}
-
-impl BulkGauge for LiveProgress {
-    fn phase(&mut self, phase: Phase) {
-        ProgressSink::phase(self, phase);
-    }
-
-    #[inline]
-    fn moved(&mut self, bytes: u64, errors: u64) {
-        ProgressSink::counts(self, bytes, errors);
-    }
-
-    fn measure_begins(&mut self) {
-        ProgressSink::measure_begins(self);
-    }
-
-    fn measure_ends(&mut self) {
-        ProgressSink::measure_ends(self);
     }
 }
 

@@ -78,7 +78,7 @@ fn figures_are_found_behind_payload_wherever_they_are_cut() {
 fn a_frame_is_seen_in_what_came_last_wherever_it_is_cut() {
     use crate::worker::stream::Receiver;
     let setup = Setup::default();
-    let receiver = Receiver::new(&setup.spec("127.0.0.1:1".parse().unwrap()).dialogue.hello);
+    let receiver = Receiver::new(&setup.spec("127.0.0.1:1".parse().unwrap()).session.hello);
     let frame = |reason: usize| {
         let cut_short = Some("x".repeat(reason));
         let figures = Figures { cut_short, ..Figures::default() };

@@ -11,10 +11,8 @@ use super::{Door, Idle};
 use crate::bandwidth::client::{BulkClient, BulkSpec, BulkTally, StreamAccount};
 use crate::server::worker::front::Acceptor;
 use crate::server::worker::{SessionLimits, Sessions};
-use crate::worker::dialogue::DialogueSpec;
-use crate::worker::gauge::BulkGauge;
 use crate::worker::outcome::Outcome;
-use crate::worker::{ClientRole, Worker};
+use crate::worker::{ClientRole, ProgressSink, SessionSpec, Worker};
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -133,7 +131,7 @@ impl Setup {
         };
         let by_time = self.bytes == 0;
         BulkSpec {
-            dialogue: DialogueSpec::new(to, hello, None, self.timeout, 11),
+            session: SessionSpec::new(to, hello, None, self.timeout, 11),
             options: Default::default(),
             streams: self.streams,
             first: 0,
@@ -155,12 +153,12 @@ impl Setup {
 #[derive(Debug, Clone, Default)]
 struct Seen(Rc<RefCell<(Vec<Phase>, u32, u32)>>);
 
-impl BulkGauge for Seen {
+impl ProgressSink for Seen {
     fn phase(&mut self, phase: Phase) {
         self.0.borrow_mut().0.push(phase);
     }
 
-    fn moved(&mut self, _: u64, _: u64) {}
+    fn counts(&mut self, _: u64, _: u64) {}
 
     fn measure_begins(&mut self) {
         self.0.borrow_mut().1 += 1;

@@ -17,7 +17,7 @@ fn a_latency_is_the_round_trip_and_the_servers_delay() {
             results.assert_all(Kind::Residence, count, Nanos(delay));
         }
         assert_eq!(results.outcome.measured, Nanos::from_millis(100));
-        assert_eq!(results.tally.measured.errors.total(), 0);
+        assert_eq!(results.tally.record.measured.errors.total(), 0);
         assert_eq!(results.took, Nanos(each * count));
     }
 }
@@ -38,7 +38,7 @@ fn exactly_as_many_requests_as_asked() {
         let operations = results.operations();
         assert_eq!(operations.completed, count, "{plan:?}");
         assert_eq!((operations.due, operations.sent), (count, count));
-        let warm = results.tally.warmup.operations.completed;
+        let warm = results.tally.record.warmup.operations.completed;
         assert_eq!(far.requests.len() as u64, count + warm);
         assert_eq!(far.accepted.len(), connections as usize);
         results.assert_all(Kind::Service, count, ROUND_TRIP);
@@ -73,7 +73,7 @@ fn what_is_asked_for_is_what_is_sent() {
         };
         let results = plan.served();
         assert_eq!(results.operations().completed, 30);
-        assert_eq!(results.tally.body_bytes, 20 * 100);
+        assert_eq!(results.tally.traffic.body_bytes, 20 * 100);
     }
 }
 
@@ -93,16 +93,16 @@ fn warm_up_is_left_out_of_everything() {
         ..Plan::default()
     };
     let (results, far) = plan.scripted(script);
-    let (warm, measured) = (results.tally.warmup.operations, results.operations());
+    let (warm, measured) = (results.tally.record.warmup.operations, results.operations());
     assert_eq!((warm.sent, warm.failed, warm.completed), (5, 3, 2));
     assert_eq!((measured.sent, measured.completed), (10, 10));
     results.assert_all(Kind::Service, 10, ROUND_TRIP);
     assert_eq!(results.tally.codes.responses(), 10);
-    assert_eq!(results.tally.sent_bytes, far.bytes.len() as u64 / 15 * 10);
+    assert_eq!(results.tally.traffic.sent_bytes, far.bytes.len() as u64 / 15 * 10);
     // The response that comes at the very end was read before the phase was over.
     let tally = &results.tally;
-    assert_eq!(tally.received_bytes, 10 * OK.len() as u64);
-    assert_eq!(tally.body_bytes, 20);
+    assert_eq!(tally.traffic.received_bytes, 10 * OK.len() as u64);
+    assert_eq!(tally.traffic.body_bytes, 20);
     assert_eq!(results.outcome.warmup, Nanos::from_millis(10));
     assert_eq!(results.outcome.measured, Nanos::from_millis(2));
 }

@@ -15,12 +15,12 @@ fn a_connection_is_closed_when_the_server_says_so() {
             acts
         });
         assert_eq!(results.operations().completed, 10);
-        assert_eq!(results.tally.measured.errors.total(), 0);
-        assert_eq!(results.tally.body_bytes, 20);
+        assert_eq!(results.tally.record.measured.errors.total(), 0);
+        assert_eq!(results.tally.traffic.body_bytes, 20);
         results.assert_all(Kind::Service, 10, ROUND_TRIP);
         // None was opened for a request that was not to come.
         assert_eq!(far.accepted.len(), 10);
-        assert_eq!(results.tally.reconnects, 9);
+        assert_eq!(results.tally.traffic.reconnects, 9);
         assert_eq!(results.outcome.connecting, Nanos(9 * ROUND_TRIP.0));
         assert_eq!(results.outcome.down, Nanos::ZERO);
         // One connection, of which nine stood in its place.
@@ -41,7 +41,7 @@ fn a_connection_serves_as_many_requests_as_allowed() {
         };
         let (results, far) = plan.scripted(ok);
         assert_eq!(results.operations().completed, 60);
-        assert_eq!(results.tally.measured.errors.total(), 0);
+        assert_eq!(results.tally.record.measured.errors.total(), 0);
         let mut served = vec![0; far.accepted.len()];
         far.requests.iter().for_each(|(_, on)| served[*on] += 1);
         assert!(served.iter().all(|n| *n <= most), "{served:?}");
@@ -62,7 +62,7 @@ fn a_connection_is_replaced_after_an_error_where_asked() {
         let operations = results.operations();
         assert_eq!((operations.completed, operations.failed), (7, 3));
         assert_eq!(far.accepted.len(), sockets);
-        assert_eq!(results.tally.measured.errors.total(), 0);
+        assert_eq!(results.tally.record.measured.errors.total(), 0);
     }
 }
 
@@ -78,7 +78,7 @@ fn an_idle_end_is_no_failure() {
     let operations = results.operations();
     let closes = far.accepted.len() as u64 - 1;
     assert_eq!((operations.completed, operations.failed), (50, 0));
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert!(closes >= 8);
     // With a second of rest between, nobody notices but the count of connections.
     let plan = Plan { duration: Some(Nanos::from_secs(20)), ..Plan::at(1.0) };
@@ -87,7 +87,7 @@ fn an_idle_end_is_no_failure() {
         _ => Vec::new(),
     });
     results.assert_all(Kind::Response, 20, ROUND_TRIP);
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert_eq!(far.accepted.len(), 21);
 }
 
@@ -150,8 +150,8 @@ fn connects_take_turns_at_all_times() {
         0..9 => answer(event, close),
         _ => ok(event),
     });
-    assert_eq!(results.tally.measured.errors.total(), 0);
-    assert_eq!(results.tally.reconnects, 9);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
+    assert_eq!(results.tally.traffic.reconnects, 9);
     let since = |from: usize| {
         let base = far.accepted[from];
         let trips = move |at: &Instant| at.since(base).0 / ROUND_TRIP.0;
@@ -175,7 +175,7 @@ fn a_pipeline_is_answered_before_its_connection_is_replaced() {
     });
     let operations = results.operations();
     assert_eq!((operations.completed, operations.failed), (18, 2));
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert_eq!(far.accepted.len(), 3);
     // Nobody rests: two replacements take a round trip each.
     assert!(results.took < Nanos::from_millis(5), "{:?}", results.took);

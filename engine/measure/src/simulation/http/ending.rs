@@ -70,7 +70,7 @@ fn an_interrupt_during_the_warm_up_leaves_nothing_measured() {
     assert_eq!(results.operations(), Operations::default());
     assert_eq!(results.outcome.warmup, Nanos::from_millis(250));
     assert_eq!(results.outcome.measured, Nanos::ZERO);
-    assert!((250..=251).contains(&results.tally.warmup.operations.due));
+    assert!((250..=251).contains(&results.tally.record.warmup.operations.due));
 }
 
 #[test]
@@ -120,6 +120,6 @@ fn what_happens_behind_the_end_is_no_error_unless_it_ends_a_request() {
         _ => Vec::new(),
     });
     assert_eq!(results.operations().completed, 2);
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert_eq!(results.outcome.failure.map(|e| e.to_string()), None);
 }

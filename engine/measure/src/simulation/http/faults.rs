@@ -34,7 +34,7 @@ fn what_is_no_whole_response_fails_and_is_named() {
         let operations = results.operations();
         assert_eq!((operations.sent, operations.completed), (6, 3), "{cause}");
         assert_eq!(operations.failed, 3, "{cause}");
-        assert_eq!(results.errors(phase, cause), 3, "{cause}: {:?}", results.tally.measured);
+        assert_eq!(results.errors(phase, cause), 3, "{cause}: {:?}", results.tally.record.measured);
         assert_eq!(results.error_kinds(), 1, "{cause}");
         assert_eq!(results.tally.codes.responses(), 3, "{cause}");
         results.assert_all(Kind::Service, 3, ROUND_TRIP);
@@ -52,7 +52,7 @@ fn a_body_longer_than_promised_is_an_error_of_the_connection() {
     assert_eq!((operations.completed, operations.failed), (6, 0));
     assert_eq!(results.errors("parse", "long-body"), 3);
     assert_eq!(far.accepted.len(), 3);
-    assert_eq!(results.tally.body_bytes, 12);
+    assert_eq!(results.tally.traffic.body_bytes, 12);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn bytes_that_nobody_asked_for_end_an_idle_connection() {
         });
         let operations = results.operations();
         assert_eq!(results.errors("parse", "unsolicited"), 10 * errors);
-        assert_eq!(results.tally.measured.errors.total(), 10 * errors);
+        assert_eq!(results.tally.record.measured.errors.total(), 10 * errors);
         // No request was lost. After an end the next connection stands at once, after an error it does after 10 ms.
         assert_eq!((operations.completed, operations.failed), (10, 0));
         assert!(far.accepted.len() >= 10);
@@ -88,7 +88,7 @@ fn a_reset_amid_a_response_fails_what_was_outstanding() {
     });
     let operations = results.operations();
     assert_eq!((operations.completed, operations.failed), (6, 3));
-    assert_eq!(results.errors("receive", "ECONNRESET"), 3, "{:?}", results.tally.measured);
+    assert_eq!(results.errors("receive", "ECONNRESET"), 3, "{:?}", results.tally.record.measured);
     assert_eq!(far.accepted.len(), 2);
 }
 
@@ -103,7 +103,7 @@ fn everything_is_reset_at_once() {
     assert_eq!(operations.failed, 4);
     assert_eq!(results.errors("receive", "ECONNRESET"), 4);
     assert_eq!(far.accepted.len(), 8);
-    assert_eq!(results.tally.reconnects, 4);
+    assert_eq!(results.tally.traffic.reconnects, 4);
     // Each paused once: for 10 ms, less up to a half by chance.
     let down = results.outcome.down;
     assert!((20 * MS.0 + 4..=40 * MS.0).contains(&down.0), "{down:?}");
@@ -151,12 +151,12 @@ fn responses_may_come_in_one_piece_or_byte_by_byte() {
     let each = OK.len() as u64 * 1_000;
     let first = bytes.distribution(Kind::Service).min_ns();
     assert_eq!(first, Some(ROUND_TRIP.0 + each));
-    assert_eq!(bytes.tally.body_bytes, 24);
+    assert_eq!(bytes.tally.traffic.body_bytes, 24);
     // The wire may do the same.
     let wire = SimConfig { short_reads: 0.7, short_writes: 0.7, seed: 4, ..plan.wire };
     let (cut, _) = Plan { wire, ..plan }.scripted(|event| answer(event, OK));
     assert_eq!(cut.operations().completed, 12);
-    assert_eq!(cut.tally.measured.errors.total(), 0);
+    assert_eq!(cut.tally.record.measured.errors.total(), 0);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn an_answer_may_come_before_the_request_is_wholly_sent() {
         _ => Vec::new(),
     });
     assert_eq!(results.operations().completed, 5);
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert_eq!(far.accepted.len(), 1);
     results.assert_all(Kind::Service, 5, ROUND_TRIP);
 }

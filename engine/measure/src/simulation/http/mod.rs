@@ -163,7 +163,6 @@ impl Plan {
             warmup: self.warmup,
             duration: self.duration,
             count,
-            alone: self.workers == 1,
             wait: self.wait,
             wakeup: Nanos::ZERO,
         };
@@ -175,10 +174,9 @@ impl Plan {
             interval: SECOND,
             open_loop: self.load.is_some(),
         });
-        let codes = crate::http::client::Codes::new(recording.interval(), recording.entries());
         let schedule =
             self.load.map(|(load, arrivals)| Schedule::new(&load, arrivals, 5, share).unwrap());
-        HttpClient::new(spec, recording, codes, schedule, 0, gauge, interrupt)
+        HttpClient::new(spec, recording, schedule, 0, gauge, interrupt)
     }
 
     /// Against what `tare serve` answers with.
@@ -340,7 +338,7 @@ impl<F: Far> World<F> {
             }
         }
         let (tally, outcome) = merged.expect("at least one worker");
-        let operations = tally.measured.operations;
+        let operations = tally.record.measured.operations;
         assert_eq!(seen, (operations.completed, operations.failed + operations.timed_out));
         let results = Results { tally, outcome, took };
         (results, self.far)
@@ -349,10 +347,10 @@ impl<F: Far> World<F> {
 
 /// What holds for every worker of every run.
 fn check(tally: &HttpTally, open_loop: bool) {
-    for (phase, of) in [("measured", &tally.measured), ("warm-up", &tally.warmup)] {
+    for (phase, of) in [("measured", &tally.record.measured), ("warm-up", &tally.record.warmup)] {
         assert!(of.operations.adds_up(), "{phase}: {:?}", of.operations);
     }
-    let operations = tally.measured.operations;
+    let operations = tally.record.measured.operations;
     let codes = &tally.codes;
     let counted: u64 = codes.iter().map(|code| code.count).sum();
     assert_eq!(counted, codes.responses());
@@ -360,9 +358,9 @@ fn check(tally: &HttpTally, open_loop: bool) {
     assert!(codes.responses() <= operations.completed + operations.failed);
     // Requests that failed without a response have a cause each.
     let answered = operations.completed + operations.failed - codes.responses();
-    assert!(answered + operations.timed_out <= tally.measured.errors.total());
-    let headline = tally.recording.headline_kind();
-    let headline = tally.recording.distribution(headline).unwrap();
+    assert!(answered + operations.timed_out <= tally.record.measured.errors.total());
+    let headline = tally.record.recording.headline_kind();
+    let headline = tally.record.recording.distribution(headline).unwrap();
     let unanswered = operations.timed_out + operations.in_flight_at_end;
     let unsent = operations.unsent_at_end + operations.dropped;
     let censored = unanswered + if open_loop { unsent } else { 0 };
@@ -378,11 +376,11 @@ fn check(tally: &HttpTally, open_loop: bool) {
 
 impl Results {
     fn operations(&self) -> Operations {
-        self.tally.measured.operations
+        self.tally.record.measured.operations
     }
 
     fn distribution(&self, kind: Kind) -> &Distribution {
-        let recording = &self.tally.recording;
+        let recording = &self.tally.record.recording;
         recording.distribution(kind).expect("this loop has it")
     }
 
@@ -413,12 +411,12 @@ impl Results {
 
     /// How often something went wrong in the measured phase.
     fn errors(&self, phase: &str, cause: &str) -> u64 {
-        let counts = self.tally.measured.errors.to_counts();
+        let counts = self.tally.record.measured.errors.to_counts();
         let mut counts = counts.iter();
         counts.find(|e| e.phase == phase && e.cause == cause).map_or(0, |e| e.count)
     }
 
     fn error_kinds(&self) -> usize {
-        self.tally.measured.errors.to_counts().len()
+        self.tally.record.measured.errors.to_counts().len()
     }
 }

@@ -58,7 +58,7 @@ fn every_request_leaves_when_it_is_due() {
             let due = plan.due(Nanos::from_millis(120));
             let warm = due.iter().filter(|at| **at < 20_000_000).count() as u64;
             let count = due.len() as u64 - warm;
-            assert_eq!(results.tally.warmup.operations.completed, warm);
+            assert_eq!(results.tally.record.warmup.operations.completed, warm);
             assert_eq!(results.operations().due, count);
             results.assert_all(Kind::Lateness, count, Nanos::ZERO);
             results.assert_all(Kind::Service, count, ROUND_TRIP);
@@ -97,7 +97,7 @@ fn exactly_as_many_requests_as_asked() {
         assert_eq!(results.operations().due, count);
         assert_eq!(results.operations().completed, count);
         // What the connections could not carry in the warm-up left with it.
-        let warm = results.tally.warmup.operations;
+        let warm = results.tally.record.warmup.operations;
         assert_eq!(warm.completed + warm.unsent_at_end, 100);
         assert_eq!(far.requests.len() as u64, count + warm.completed);
     }

@@ -45,11 +45,11 @@ fn assert_goodput(plan: &Plan, results: &Results, expected: f64) {
         Some(count) => count,
         None => due(plan.warmup + results.outcome.measured) - warm,
     };
-    let (warmup, operations) = (results.tally.warmup.operations, results.operations());
+    let (warmup, operations) = (results.tally.record.warmup.operations, results.operations());
     assert_eq!((warmup.due, operations.due), (warm, measured), "{told}");
     assert_eq!(warmup.in_flight_at_end + operations.in_flight_at_end, 0);
     // In the series stands what was answered within the measured phase.
-    let series = results.tally.recording.series(results.outcome.measured);
+    let series = results.tally.record.recording.series(results.outcome.measured);
     let completed: u64 = series.map(|entry| entry.completed).sum();
     assert_eq!(completed, results.outcome.answered, "{told}");
 }
@@ -164,7 +164,7 @@ fn an_interrupted_overload_counts_what_was_answered_until_then() {
         let (results, _) = world.finish();
         assert!(results.outcome.cut_short);
         assert!(results.outcome.answered.abs_diff(answered) <= 1);
-        let warm = results.tally.warmup.operations;
+        let warm = results.tally.record.warmup.operations;
         assert!(warm.unsent_at_end >= 4 * at_ms.min(500) - 20, "{warm:?}");
     }
 }
@@ -179,7 +179,7 @@ fn assert_blamed(plan: &Plan, results: &Results, blamed: &str) {
     };
     let (load, _) = plan.load.expect("open loop");
     let (outcome, tally) = (&results.outcome, &results.tally);
-    let (recording, measured) = (&tally.recording, &tally.measured);
+    let (recording, measured) = (&tally.record.recording, &tally.record.measured);
     let mut step = overload::step(params, load.from_per_s, outcome, recording, measured);
     // One that ended before its time has its cause, too.
     step.partial = false;

@@ -123,7 +123,7 @@ proptest! {
         // With nothing to go wrong, nothing does.
         if percent == 0 && plan.wire.reset == 0.0 {
             prop_assert_eq!(operations.failed, 0);
-            prop_assert_eq!(results.tally.measured.errors.total(), 0);
+            prop_assert_eq!(results.tally.record.measured.errors.total(), 0);
         }
     }
 }

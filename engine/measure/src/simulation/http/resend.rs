@@ -30,12 +30,12 @@ fn a_pipeline_behind_a_close_is_sent_on_the_next_connection() {
         let operations = results.operations();
         assert_eq!((operations.due, operations.sent), (100, 100));
         assert_eq!((operations.completed, operations.failed), (100, 0));
-        assert_eq!(results.tally.measured.errors.total(), 0);
+        assert_eq!(results.tally.record.measured.errors.total(), 0);
         assert_eq!(results.outcome.failure.map(|e| e.to_string()), None);
-        assert!(results.tally.resent > 0);
+        assert!(results.tally.traffic.resent > 0);
         // Each of them went out once more.
         let written = far.bytes.windows(8).filter(|w| w == b"HTTP/1.1").count() as u64;
-        assert_eq!(written, 100 + results.tally.resent);
+        assert_eq!(written, 100 + results.tally.traffic.resent);
         // Nobody rests: connections are replaced within a round trip.
         assert!(results.took < Nanos::from_millis(20), "{:?}", results.took);
     }
@@ -48,7 +48,7 @@ fn what_is_sent_again_keeps_its_first_due_time() {
     let (results, _) = plan.scripted(limited(1));
     let (trip, apart) = (ROUND_TRIP.0, 1_000);
     assert_eq!(results.operations().completed, 2);
-    assert_eq!(results.tally.resent, 1);
+    assert_eq!(results.tally.traffic.resent, 1);
     // A microsecond after the first: it has waited for the answer to that one, and for a connect.
     results.assert_are(Kind::Response, [trip, 3 * trip - apart]);
     results.assert_are(Kind::Lateness, [0, 2 * trip - apart]);
@@ -64,8 +64,8 @@ fn a_request_that_crosses_the_end_of_a_keep_alive_is_retried() {
     let (results, far) = Plan::counted(50).scripted(silent(5));
     let operations = results.operations();
     assert_eq!((operations.sent, operations.completed), (50, 50));
-    assert_eq!(results.tally.measured.errors.total(), 0);
-    assert_eq!(results.tally.resent as usize, far.accepted.len() - 1);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
+    assert_eq!(results.tally.traffic.resent as usize, far.accepted.len() - 1);
     assert!(results.took < Nanos::from_millis(30), "{:?}", results.took);
     // A reset does the same: what the server left unread makes one.
     let (results, _) = Plan::counted(20).scripted(|event| match (event.what, event.nth) {
@@ -73,14 +73,14 @@ fn a_request_that_crosses_the_end_of_a_keep_alive_is_retried() {
         _ => ok(event),
     });
     assert_eq!(results.operations().completed, 20);
-    assert!(results.tally.resent >= 3);
+    assert!(results.tally.traffic.resent >= 3);
     // Of a POST nobody knows whether it was begun.
     let plan = Plan { requests: vec![post("/")], ..Plan::counted(12) };
     let (results, _) = plan.scripted(silent(5));
     let operations = results.operations();
     assert_eq!((operations.completed, operations.failed), (10, 2));
     assert_eq!(results.errors("receive", "early-close"), 2);
-    assert_eq!(results.tally.resent, 0);
+    assert_eq!(results.tally.traffic.resent, 0);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_retry_is_not_pipelined_and_not_retried() {
         _ => ok(event),
     });
     assert_eq!(results.operations().completed, 4);
-    assert_eq!(results.tally.resent, 3);
+    assert_eq!(results.tally.traffic.resent, 3);
     let on_second = far.requests.iter().filter(|(_, on)| *on == 1);
     let first = far.requests[4].0;
     let after: Vec<_> = on_second.map(|(at, _)| at.since(first)).collect();
@@ -118,7 +118,7 @@ fn a_server_that_is_gone_fails_what_was_to_be_sent_again() {
     let operations = results.operations();
     assert_eq!((operations.completed, operations.failed), (3, 1));
     assert_eq!(results.errors("receive", "early-close"), 1);
-    assert_eq!(results.tally.resent, 1);
+    assert_eq!(results.tally.traffic.resent, 1);
     assert_eq!(far.accepted.len(), 3);
 }
 
@@ -146,7 +146,7 @@ fn a_told_idle_timeout_is_no_error() {
         _ => Vec::new(),
     });
     assert_eq!(results.operations().completed, 10);
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert!(far.accepted.len() >= 10);
     results.assert_all(Kind::Lateness, 10, Nanos::ZERO);
 }
@@ -204,7 +204,7 @@ fn http_1_0_in_chunks_is_taken_and_counted() {
         _ => Vec::new(),
     });
     assert_eq!(results.operations().completed, 5);
-    assert_eq!(results.tally.body_bytes, 10);
-    assert_eq!(results.tally.faults, [5, 0]);
+    assert_eq!(results.tally.traffic.body_bytes, 10);
+    assert_eq!(results.tally.traffic.faults, [5, 0]);
     assert_eq!(far.accepted.len(), 5);
 }

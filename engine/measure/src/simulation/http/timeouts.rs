@@ -22,7 +22,7 @@ fn a_request_is_given_up_when_its_time_is_over() {
     results.assert_are(Kind::Service, service);
     assert_eq!(results.distribution(Kind::Service).censored(), 1);
     assert_eq!(results.errors("receive", "timeout"), 1);
-    assert_eq!(results.tally.reconnects, 1);
+    assert_eq!(results.tally.traffic.reconnects, 1);
     assert_eq!(results.outcome.sockets, 2);
     // Connected anew after a pause of 5 to 10 ms.
     let given_up = far.requests[1].0.0 - LATENCY.0 + timeout.0;
@@ -64,7 +64,7 @@ fn pauses_double_while_it_fails() {
     }
     let operations = results.operations();
     assert_eq!(operations.completed, 0);
-    let errors = results.tally.measured.errors.to_counts();
+    let errors = results.tally.record.measured.errors.to_counts();
     assert_eq!(errors.len(), 1, "{errors:?}");
     // The one before the start failed before there was a request to fail.
     let counted = far.accepted.len() as u64;
@@ -109,7 +109,7 @@ fn a_connect_is_given_up_when_its_time_is_over() {
     assert_eq!((operations.completed, operations.timed_out), (50, 1));
     assert_eq!(results.errors("connect", "timeout"), 4);
     assert_eq!(results.error_kinds(), 2);
-    assert_eq!(results.tally.reconnects, 0);
+    assert_eq!(results.tally.traffic.reconnects, 0);
     assert_eq!(results.outcome.sockets, 1 + 4);
     results.assert_are(Kind::Connect, [ROUND_TRIP.0, connect.0, connect.0, connect.0, connect.0]);
     assert_eq!(results.distribution(Kind::Connect).censored(), 4);
@@ -157,11 +157,11 @@ fn a_timeout_during_the_warm_up_is_the_warm_ups() {
         0 => Vec::new(),
         _ => ok(event),
     });
-    assert_eq!(results.tally.warmup.operations.timed_out, 1);
-    assert_eq!(results.tally.warmup.errors.total(), 1);
-    assert_eq!(results.tally.measured.errors.total(), 0);
+    assert_eq!(results.tally.record.warmup.operations.timed_out, 1);
+    assert_eq!(results.tally.record.warmup.errors.total(), 1);
+    assert_eq!(results.tally.record.measured.errors.total(), 0);
     assert_eq!(results.operations().timed_out, 0);
-    assert_eq!(results.tally.reconnects, 0);
+    assert_eq!(results.tally.traffic.reconnects, 0);
     results.assert_all(Kind::Service, results.operations().completed, ROUND_TRIP);
 }
 

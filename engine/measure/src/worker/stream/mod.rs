@@ -8,9 +8,9 @@ mod pace;
 mod receiver;
 mod sender;
 
-pub use options::{RefusedOption, set_options};
-pub use receiver::Receiver;
-pub use sender::{Sender, UNSENT_BYTES};
+pub(crate) use options::set_options;
+pub(crate) use receiver::Receiver;
+pub(crate) use sender::{Sender, UNSENT_BYTES};
 
 use tare_proto::hello::{Hello, Transport};
 use tare_proto::stream::{Arrivals, BLOCKS_MAX};
@@ -21,13 +21,12 @@ use tare_units::path::PathMtu;
 
 /// Bytes that one receive of a TCP stream takes at most. With a low-water mark of the same length, 128 KiB had 38 to
 /// 54 Gbit/s over loopback; 64 KiB 22 to 25, 256 KiB 34 to 58 (sends of 128 KiB, Linux 6.18, `benches/bulk.rs`).
-pub const RECEIVE_BYTES: u32 = 128 << 10;
+pub(crate) const RECEIVE_BYTES: u32 = 128 << 10;
 /// Several datagrams, taken at once.
 const COALESCED_BYTES: u32 = 64 << 10;
 
 /// The receive buffer that a stream needs, bytes.
-#[must_use]
-pub fn receive_bytes(transport: Transport) -> usize {
+pub(crate) fn receive_bytes(transport: Transport) -> usize {
     match transport {
         Transport::Tcp => RECEIVE_BYTES as usize,
         Transport::Udp => COALESCED_BYTES as usize,
@@ -35,8 +34,7 @@ pub fn receive_bytes(transport: Transport) -> usize {
 }
 
 /// The send buffer that a stream needs, bytes.
-#[must_use]
-pub fn send_bytes(hello: &Hello) -> usize {
+pub(crate) fn send_bytes(hello: &Hello) -> usize {
     let size = usize::try_from(hello.size_bytes).unwrap_or(usize::MAX);
     match hello.transport {
         Transport::Tcp => size,
@@ -47,8 +45,7 @@ pub fn send_bytes(hello: &Hello) -> usize {
 
 /// What the server's receiver and sender of a stream come to hold beside their buffers and histograms, bytes: their
 /// series, their blocks of time, and what is known of the datagrams that came.
-#[must_use]
-pub fn state_bytes(hello: &Hello) -> usize {
+pub(crate) fn state_bytes(hello: &Hello) -> usize {
     let (bytes, entry) = (size_of::<u64>(), size_of::<TcpInterval>());
     let receiver = Arrivals::BYTES + (INTERVALS_MAX + BLOCKS_MAX) * bytes;
     let sender = INTERVALS_MAX * (entry + bytes) + BLOCKS_MAX * bytes;
@@ -57,7 +54,7 @@ pub fn state_bytes(hello: &Hello) -> usize {
 }
 
 /// After the last datagram was sent, stragglers are given so long to arrive.
-pub const STRAGGLERS: Nanos = Nanos::from_millis(100);
+pub(crate) const STRAGGLERS: Nanos = Nanos::from_millis(100);
 
 /// The longest datagram of which several are handed to the kernel at once where it does not tell the path's MTU, bytes:
 /// it refuses segments that do not fit, and this fits the usual one over IPv6.

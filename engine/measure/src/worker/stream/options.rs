@@ -6,15 +6,14 @@ use tare_proto::stream::SocketOptions;
 
 /// An option that a kernel did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedOption {
+pub(crate) struct RefusedOption {
     option: SocketOption,
     error: OpError,
 }
 
 impl RefusedOption {
     /// What is the matter, in words; `kernel` tells whose it is.
-    #[must_use]
-    pub fn message(&self, kernel: &str) -> String {
+    pub(crate) fn message(&self, kernel: &str) -> String {
         let error = self.error;
         match &self.option {
             SocketOption::Congestion(name) => {
@@ -25,8 +24,7 @@ impl RefusedOption {
     }
 
     /// What to do about it, on that kernel's machine.
-    #[must_use]
-    pub const fn remedy(&self) -> &'static str {
+    pub(crate) const fn remedy(&self) -> &'static str {
         match self.option {
             SocketOption::Congestion(_) => {
                 "sysctl net.ipv4.tcp_available_congestion_control names them; modprobe tcp_NAME adds one"
@@ -37,10 +35,7 @@ impl RefusedOption {
 }
 
 /// Sets what was asked for, as far as it is for sockets of that transport.
-///
-/// # Errors
-/// The first option that is not taken.
-pub fn set_options<D: Driver>(
+pub(crate) fn set_options<D: Driver>(
     io: &mut D,
     socket: SocketId,
     asked: &SocketOptions,

@@ -32,7 +32,7 @@ const FRAME_TAIL: usize = 32;
 
 /// Receives payload, and counts it.
 #[derive(Debug)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     transport: Transport,
     size: u32,
     discard: bool,
@@ -64,8 +64,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// For the direction of which `hello` tells.
-    #[must_use]
-    pub fn new(hello: &Hello) -> Self {
+    pub(crate) fn new(hello: &Hello) -> Self {
         let ask = hello.stream.clone().unwrap_or_default();
         let udp = hello.transport == Transport::Udp;
         let by_time = |ns| Nanos(if udp || ask.bytes > 0 { 0 } else { ns });
@@ -100,7 +99,7 @@ impl Receiver {
     }
 
     /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to receive at once.
-    pub fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
         if self.transport == Transport::Udp {
             let option = SocketOption::Coalescing(true);
             self.coalesced = io.set_option(link.socket(), &option).is_ok();
@@ -112,7 +111,7 @@ impl Receiver {
     }
 
     /// Undoes what [`Receiver::prepare`] and the stream have set: what follows is control traffic.
-    pub fn finish<D: Driver>(&mut self, io: &mut D, link: &Link) {
+    pub(crate) fn finish<D: Driver>(&mut self, io: &mut D, link: &Link) {
         if self.coalesced {
             let _ = io.set_option(link.socket(), &SocketOption::Coalescing(false));
         }
@@ -127,11 +126,8 @@ impl Receiver {
     }
 
     /// Pushes the next receive, at `now`.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
     #[inline]
-    pub fn receive<D: Driver>(
+    pub(crate) fn receive<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
@@ -157,7 +153,13 @@ impl Receiver {
 
     /// TCP: `n` bytes of payload came.
     #[inline]
-    pub fn handle_received<D: Driver>(&mut self, io: &mut D, link: &Link, n: u32, now: Instant) {
+    pub(crate) fn handle_received<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &Link,
+        n: u32,
+        now: Instant,
+    ) {
         self.total += u64::from(n);
         self.window.add(now, u64::from(n));
         self.since_mark += u64::from(n);
@@ -189,15 +191,13 @@ impl Receiver {
     }
 
     /// Nobody sees what the present receive brings, a control frame neither.
-    #[must_use]
-    pub const fn is_discarding(&self) -> bool {
+    pub(crate) const fn is_discarding(&self) -> bool {
         self.discarding
     }
 
     /// TCP: how many of the bytes that came are payload; a control frame begins behind them. Of what is
     /// discarded nobody has seen any.
-    #[must_use]
-    pub fn payload_of(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn payload_of(&self, bytes: &[u8]) -> usize {
         // Where a frame has come, in whole or in part, it stands at the end; and no stretch of it as long as the tail
         // has the top bit set throughout: its header has four letters in eight bytes, the rest is JSON of few words
         // that are not ASCII.
@@ -211,7 +211,7 @@ impl Receiver {
 
     /// UDP: these bytes came in one receive, and hold one datagram or several. Returns what is not payload of this
     /// stream, the beginning and the end of it: the last of several at most.
-    pub fn handle_datagrams(
+    pub(crate) fn handle_datagrams(
         &mut self,
         bytes: &[u8],
         session: Id,
@@ -267,21 +267,18 @@ impl Receiver {
     }
 
     /// Payload received so far, the warm-up's among it, bytes.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
+    pub(crate) const fn total(&self) -> u64 {
         self.total
     }
 
     /// The measured phase has begun by `now`.
-    #[must_use]
-    pub fn is_measuring(&self, now: Instant) -> bool {
+    pub(crate) fn is_measuring(&self, now: Instant) -> bool {
         self.window.has_begun() && now >= self.window.start()
     }
 
     /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says which datagram is the
     /// last: as far as can be told from the time since the first one, or since the latest.
-    #[must_use]
-    pub fn is_complete(&self, now: Instant) -> bool {
+    pub(crate) fn is_complete(&self, now: Instant) -> bool {
         let has_all = self.expected.is_some_and(|all| self.total >= all);
         match (self.transport, self.expected, self.heard) {
             (Transport::Tcp, Some(_), _) => has_all,
@@ -293,7 +290,7 @@ impl Receiver {
     }
 
     /// The account, told at `now`.
-    pub fn figures<D: Driver>(self, io: &D, link: &Link, now: Instant) -> Received {
+    pub(crate) fn figures<D: Driver>(self, io: &D, link: &Link, now: Instant) -> Received {
         let span = self.window.length(now);
         let buffers = io.socket_buffers(link.socket());
         let bytes = self.window.bytes();

@@ -24,7 +24,7 @@ const OVERRUN: Nanos = Nanos::from_millis(10);
 /// All streams together are let get so far ahead of what their kernel sends, and each at least so far, bytes: what
 /// waits for longer has left the caches when it is copied again. Eight streams over loopback, with BBR and the kernel's
 /// own 4 MiB each, went at 28 to 30 Gbit/s, and so at 45 to 49. A `--sndbuf` of the user's own decides alone.
-pub const UNSENT_BYTES: u32 = 1 << 20;
+pub(crate) const UNSENT_BYTES: u32 = 1 << 20;
 const UNSENT_LEAST: u32 = 128 << 10;
 /// Sends from the buffer itself pay from about this size on, bytes (kernel documentation, `msg_zerocopy`: 10 KB).
 const ZERO_COPY_LEAST: u32 = 16 << 10;
@@ -44,7 +44,7 @@ enum ZeroCopy {
 
 /// Sends payload: messages of one size, back to back or on a schedule.
 #[derive(Debug)]
-pub struct Sender {
+pub(crate) struct Sender {
     ask: StreamAsk,
     transport: Transport,
     size: u32,
@@ -82,8 +82,7 @@ pub struct Sender {
 
 impl Sender {
     /// For the direction of which `hello` tells.
-    #[must_use]
-    pub fn new(hello: &Hello, session: Id) -> Self {
+    pub(crate) fn new(hello: &Hello, session: Id) -> Self {
         let ask = hello.stream.clone().unwrap_or_default();
         let size = u32::try_from(hello.size_bytes).unwrap_or(u32::MAX);
         let by_bytes = ask.bytes > 0;
@@ -121,7 +120,7 @@ impl Sender {
     }
 
     /// Fills the send buffer. Before the test begins.
-    pub fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link, seed: u64) {
+    pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link, seed: u64) {
         fill(io.buffer_mut(link.send_buffer()), seed);
         if !io.capabilities().zero_copy && self.zero_copy != ZeroCopy::Off {
             let backend = io.capabilities().backend.name();
@@ -136,10 +135,7 @@ impl Sender {
     }
 
     /// The first byte leaves at `now`.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn start<D: Driver>(
+    pub(crate) fn start<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
@@ -176,7 +172,12 @@ impl Sender {
 
     /// A send failed: whether that was since the kernel does not cut it any more, as where the path's MTU has turned out to
     /// be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here on datagrams leave one by one.
-    pub fn handle_uncut<D: Driver>(&mut self, io: &mut D, link: &Link, error: OpError) -> bool {
+    pub(crate) fn handle_uncut<D: Driver>(
+        &mut self,
+        io: &mut D,
+        link: &Link,
+        error: OpError,
+    ) -> bool {
         let is_refusal = matches!(error, OpError::MessageTooLong | OpError::Invalid);
         if self.per_send == 1 || !is_refusal {
             return false;
@@ -188,14 +189,12 @@ impl Sender {
     }
 
     /// It was started.
-    #[must_use]
-    pub const fn has_started(&self) -> bool {
+    pub(crate) const fn has_started(&self) -> bool {
         self.window.has_begun()
     }
 
     /// When a paced sender wants [`Sender::poll_submit`] to be called.
-    #[must_use]
-    pub fn due(&self, link: &Link) -> Option<Instant> {
+    pub(crate) fn due(&self, link: &Link) -> Option<Instant> {
         let pace = self.pace.as_ref()?;
         // Its end is due as well.
         let is_free = !link.is_sending() && !link.is_sending_control();
@@ -203,10 +202,7 @@ impl Sender {
     }
 
     /// Sends what is due at `now`, the instant of the submission.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn poll_submit<D: Driver>(
+    pub(crate) fn poll_submit<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
@@ -233,11 +229,8 @@ impl Sender {
     }
 
     /// The kernel took `bytes`; none: it had no room for a datagram.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
     #[inline]
-    pub fn handle_sent<D: Driver>(
+    pub(crate) fn handle_sent<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
@@ -289,10 +282,7 @@ impl Sender {
     }
 
     /// A zero-copy send's buffer is free again.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn handle_released<D: Driver>(
+    pub(crate) fn handle_released<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
@@ -310,10 +300,7 @@ impl Sender {
     }
 
     /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the kernel held.
-    ///
-    /// # Errors
-    /// As [`Driver::push`].
-    pub fn resume<D: Driver>(
+    pub(crate) fn resume<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
@@ -425,7 +412,7 @@ impl Sender {
     }
 
     /// Sends no more, whatever is left. What is under way still goes.
-    pub fn finish<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
+    pub(crate) fn finish<D: Driver>(&mut self, io: &mut D, link: &Link, now: Instant) {
         if std::mem::replace(&mut self.finished, true) || !self.has_started() {
             return;
         }
@@ -436,19 +423,17 @@ impl Sender {
     }
 
     /// It has sent all it is going to.
-    #[must_use]
-    pub const fn is_finished(&self) -> bool {
+    pub(crate) const fn is_finished(&self) -> bool {
         self.finished
     }
 
     /// The measured phase has begun by `now`.
-    #[must_use]
-    pub fn is_measuring(&self, now: Instant) -> bool {
+    pub(crate) fn is_measuring(&self, now: Instant) -> bool {
         self.has_started() && now >= self.window.start()
     }
 
     /// The account, told at `now`.
-    pub fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
+    pub(crate) fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
         let until = self.window.end().min(now);
         let buffers = io.socket_buffers(link.socket());

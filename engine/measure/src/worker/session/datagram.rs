@@ -1,8 +1,9 @@
 //! The server's words over UDP, and its documents.
 
-use super::{CONTROL_READ, ClientSession, DialogueSpec, Failure, News, State, blame};
-use crate::worker::errors::Stage;
-use tare_driver::{Driver, DriverError};
+use super::{CONTROL_READ, ClientSession, SessionEvent, State, errors};
+use crate::worker::DriverResult;
+use crate::worker::tally::Stage;
+use tare_driver::Driver;
 use tare_proto::datagram::{Document, DocumentFetch, ENDED, FetchEvent, NO_SESSION};
 use tare_proto::hello::{Accept, Figures};
 use tare_units::Instant;
@@ -10,11 +11,8 @@ use tare_units::text::read_foreign;
 
 impl ClientSession {
     /// Awaits the next datagram, unless one is awaited already.
-    ///
-    /// # Errors
-    /// What ends the driver.
     #[inline]
-    pub fn receive_datagram<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(crate) fn receive_datagram<D: Driver>(&mut self, io: &mut D) -> DriverResult {
         match &mut self.link {
             Some(link) if !link.is_receiving() => {
                 let room = io.buffer(link.receive_buffer()).len();
@@ -27,28 +25,24 @@ impl ClientSession {
 
     /// The flags of a datagram of this session, which may be the server's word on the session itself: that it has ended
     /// it, or does not know it. `None` where they are not, and the datagram is the owner's.
-    ///
-    /// # Errors
-    /// What ends the driver.
     #[inline]
-    pub fn handle_flags<D: Driver>(
+    pub(crate) fn handle_flags<D: Driver>(
         &mut self,
         io: &mut D,
         flags: u8,
         now: Instant,
-        spec: &DialogueSpec,
-    ) -> Result<Option<News>, DriverError> {
-        if flags & (ENDED | NO_SESSION) == 0 {
-            return Ok(None);
-        }
+    ) -> DriverResult<Option<SessionEvent>> {
         if flags & ENDED != 0 {
             // The server has ended the session by itself, and its figures say why.
             self.ended = true;
-            self.fetch(io, None, Document::Figures, now, spec)?;
-            return Ok(Some(News::Nothing));
+            self.fetch(io, None, Document::Figures, now)?;
+            return Ok(Some(SessionEvent::Nothing));
         }
-        let error = blame::unknown(spec.to);
-        Ok(Some(News::failed(Stage::Receive, "ended", Some(error))))
+        let unknown = || {
+            let error = errors::unknown(&self.spec);
+            SessionEvent::failed(Stage::Receive, "ended", Some(error))
+        };
+        Ok((flags & NO_SESSION != 0).then(unknown))
     }
 
     /// A datagram came, and is none of the exchange: those go to the owner.
@@ -57,54 +51,33 @@ impl ClientSession {
         io: &mut D,
         n: u32,
         now: Instant,
-        spec: &DialogueSpec,
-    ) -> Result<News, DriverError> {
+    ) -> DriverResult<SessionEvent> {
         let Some(link) = &self.link else {
-            return Ok(News::Nothing);
+            return Ok(SessionEvent::Nothing);
         };
         let datagram = &io.buffer(link.receive_buffer())[..n as usize];
         match &mut self.state {
             State::GreetingDatagrams { handshake } => handshake.handle_datagram(datagram, now),
             State::Fetching { fetch, .. } => fetch.handle_datagram(datagram, now),
-            _ => return Ok(News::Nothing),
+            _ => return Ok(SessionEvent::Nothing),
         }
-        self.step_control(io, now, spec)
+        self.step_control(io, now)
     }
 
-    /// There is a session, and the server's environment is to be had.
-    pub(super) fn fetch_environment<D: Driver>(
-        &mut self,
-        io: &mut D,
-        accept: Box<Accept>,
-        now: Instant,
-        spec: &DialogueSpec,
-    ) -> Result<(), DriverError> {
-        self.fetch(io, Some(accept), Document::Environment, now, spec)
-    }
-
-    pub(super) fn end_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        spec: &DialogueSpec,
-    ) -> Result<(), DriverError> {
-        self.fetch(io, None, Document::Figures, now, spec)
-    }
-
-    fn fetch<D: Driver>(
+    /// Asks the server for a document: its environment, before the `accept` is told, or its figures.
+    pub(super) fn fetch<D: Driver>(
         &mut self,
         io: &mut D,
         accept: Option<Box<Accept>>,
         document: Document,
         now: Instant,
-        spec: &DialogueSpec,
-    ) -> Result<(), DriverError> {
-        let fetch = Box::new(DocumentFetch::new(self.session, document, now, spec.timeout));
-        self.state = State::Fetching { accept, fetch };
+    ) -> DriverResult {
+        let fetch = DocumentFetch::new(self.session, document, now, self.spec.timeout);
+        self.state = State::Fetching { accept, fetch: Box::new(fetch) };
         self.step_fetch(io)
     }
 
-    pub(super) fn step_fetch<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn step_fetch<D: Driver>(&mut self, io: &mut D) -> DriverResult {
         if let (Some(link), State::Fetching { fetch, .. }) = (&mut self.link, &mut self.state)
             && !link.is_sending_control()
             && let Some(question) = fetch.poll_transmit()
@@ -119,10 +92,9 @@ impl ClientSession {
         &mut self,
         io: &mut D,
         fetched: FetchEvent,
-        spec: &DialogueSpec,
-    ) -> Result<News, DriverError> {
+    ) -> DriverResult<SessionEvent> {
         let State::Fetching { accept, .. } = &mut self.state else {
-            return Ok(News::Nothing);
+            return Ok(SessionEvent::Nothing);
         };
         if let Some(mut accept) = accept.take() {
             // The environment is worth having, not worth failing for.
@@ -131,27 +103,24 @@ impl ClientSession {
                 FetchEvent::Failed(_) => None,
             };
             self.state = State::Open;
-            return Ok(News::Accepted(accept));
+            return Ok(SessionEvent::Accepted(accept));
         }
-        let figures = match fetched {
-            FetchEvent::Done(json) if self.ended => {
-                let figures: Figures = read_foreign(&json).unwrap_or_default();
-                return Ok(News::Ended {
-                    failure: Failure::ended(&figures, spec),
-                    figures: Box::new(figures),
-                });
-            }
+        let figures: Option<Figures> = match fetched {
             FetchEvent::Done(json) => read_foreign(&json).ok(),
             FetchEvent::Failed(error) => {
                 let cause = error.cause();
-                let error = error.into_error(spec.to);
-                return Ok(News::failed(Stage::Close, cause, Some(error)));
+                let error = error.into_error(self.spec.to);
+                return Ok(SessionEvent::failed(Stage::Close, cause, Some(error)));
             }
         };
+        if self.ended {
+            return Ok(errors::ended(&self.spec, figures.unwrap_or_default()));
+        }
         self.state = State::Closing;
         if let Some(link) = &mut self.link {
             link.close(io)?;
         }
-        Ok(figures.map_or(News::Nothing, |figures| News::Figures(Box::new(figures))))
+        let figures = figures.map(|figures| SessionEvent::Figures(Box::new(figures)));
+        Ok(figures.unwrap_or(SessionEvent::Nothing))
     }
 }

@@ -2,31 +2,56 @@
 
 use std::net::SocketAddr;
 
-use super::{Blamed, HttpSpec};
+use super::HttpSpec;
 use crate::worker::destination::Destination;
-use crate::worker::errors::Stage;
+use crate::worker::tally::Stage;
 use tare_driver::sys::socket::abstract_name;
 use tare_driver::{OpError, towards};
 use tare_host::unavailable;
 use tare_proto::http1::response::ResponseError;
 use tare_units::error::Error;
 
+/// What went wrong with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureCause {
+    /// Nothing came in time.
+    Timeout,
+    /// A response has no length, and the connection did not end in time.
+    NoLength,
+    /// A system call failed.
+    Os(OpError),
+    /// Something that the server did, by its name in results.
+    Peer(&'static str),
+}
+
+impl FailureCause {
+    /// The name in results.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::NoLength => ResponseError::NO_LENGTH,
+            Self::Os(error) => error.name(),
+            Self::Peer(cause) => cause,
+        }
+    }
+}
+
 /// A failure in words fit for the user.
-pub(super) fn words(spec: &HttpSpec, stage: Stage, blamed: Blamed) -> Error {
+pub(super) fn words(spec: &HttpSpec, stage: Stage, cause: FailureCause) -> Error {
     let to = &spec.to;
-    match (stage, blamed) {
-        (Stage::Connect, Blamed::Timeout) => Error::peer(format!(
+    match (stage, cause) {
+        (Stage::Connect, FailureCause::Timeout) => Error::peer(format!(
             "{to} did not accept a connection within {}",
             spec.connect_timeout
         ))
         .remedy("check the address, the route and the firewall, or raise --connect-timeout"),
-        (Stage::Connect, Blamed::Os(error)) => unconnected(spec, error),
-        (_, Blamed::Timeout) => {
+        (Stage::Connect, FailureCause::Os(error)) => unconnected(spec, error),
+        (_, FailureCause::Timeout) => {
             Error::peer(format!("{to} did not answer within {}", spec.timeout)).remedy(
                 "see the server's log; raise --timeout if it is to be given more time, or lower the load",
             )
         }
-        (_, Blamed::NoLength) => Error::peer(format!(
+        (_, FailureCause::NoLength) => Error::peer(format!(
             "{to} gave no length for its response (neither Content-Length nor chunks) and kept the connection open, so \
              no client can tell where the response ends ({})",
             ResponseError::NO_LENGTH
@@ -34,15 +59,15 @@ pub(super) fn words(spec: &HttpSpec, stage: Stage, blamed: Blamed) -> Error {
         .remedy(
             "have the server give a length or close the connection; --connection close asks it to close after each response",
         ),
-        (_, Blamed::Os(OpError::Reset | OpError::BrokenPipe)) => {
+        (_, FailureCause::Os(OpError::Reset | OpError::BrokenPipe)) => {
             Error::peer(format!("{to} reset a connection")).remedy(
                 "see the server's log and its limits (requests per connection, workers, backlog)",
             )
         }
-        (stage, Blamed::Os(error)) => {
+        (stage, FailureCause::Os(error)) => {
             Error::peer(format!("{} with {to} failed: {error}", stage.name()))
         }
-        (_, Blamed::Peer(cause)) => peer(to, cause),
+        (_, FailureCause::Peer(cause)) => peer(to, cause),
     }
 }
 

@@ -1,5 +1,5 @@
-//! A dialogue and a far end that says what a test has it say, on a simulated wire. What a server of ours makes of
-//! dialogues stands in [`crate::simulation`].
+//! A session and a server that says what a test has it say, on a simulated wire. What a server of ours makes of
+//! sessions stands in [`crate::simulation`].
 
 use super::*;
 use crate::worker::link::{slot_of, token};
@@ -15,6 +15,7 @@ const TIMEOUT: Nanos = Nanos::from_secs(2);
 const STEPS_MAX: u32 = 10_000;
 /// What the far end takes unread.
 const WINDOW: u32 = 4096;
+const SENT: u64 = WINDOW as u64;
 
 const ACCEPT: Token = Token(1);
 const RECEIVE: Token = Token(2);
@@ -108,42 +109,40 @@ struct Pair {
     clock: SimulatedClock,
     net: SimNet,
     io: SimDriver,
-    dialogue: ClientSession,
-    spec: DialogueSpec,
+    session: ClientSession,
     far: FarEnd,
 }
 
 impl Pair {
-    /// A dialogue that is open.
+    /// A session that is open.
     fn open() -> Self {
         let clock = SimulatedClock::new(Instant(1_000_000_000));
         let config = SimConfig { latency: Nanos::from_micros(100), ..SimConfig::default() };
         let net = SimNet::new(config, clock.clone());
         let to = ADDRESS.parse().unwrap();
-        let spec = DialogueSpec::new(to, hello(), None, TIMEOUT, 3);
+        let spec = SessionSpec::new(to, hello(), None, TIMEOUT, 3);
         let buffers = BufferSizes { receive_bytes: 32 << 10, send_bytes: WINDOW as usize };
         let mut pair = Self {
             far: FarEnd::new(&net),
             io: net.driver(),
             net,
-            dialogue: ClientSession::new(0, buffers),
-            spec,
+            session: ClientSession::new(0, buffers, Arc::new(spec)),
             clock,
         };
         let now = pair.now();
-        assert!(pair.dialogue.socket().is_none());
-        pair.dialogue.prepare(&mut pair.io, &pair.spec).unwrap();
-        assert!(pair.dialogue.socket().is_some());
-        pair.dialogue.connect(&mut pair.io, now, &pair.spec, false).unwrap();
+        assert!(pair.session.socket().is_none());
+        pair.session.prepare(&mut pair.io).unwrap();
+        assert!(pair.session.socket().is_some());
+        pair.session.connect(&mut pair.io, now, Opening::Session).unwrap();
         let heard = pair.settle();
-        let [SessionEvent::News(News::Connected(length))] = heard[..] else {
+        let [SessionEvent::Connected(length)] = heard[..] else {
             panic!("{heard:?}");
         };
         assert_eq!(length, Nanos::from_micros(200));
-        assert!(pair.dialogue.link().is_none(), "not the owner's turn yet");
+        assert!(pair.session.link().is_none(), "not the owner's turn yet");
         let heard = pair.say(&Accept::default().encode());
-        assert!(matches!(heard[..], [SessionEvent::News(News::Accepted(_))]), "{heard:?}");
-        assert!(pair.dialogue.is_open());
+        assert!(matches!(heard[..], [SessionEvent::Accepted(_)]), "{heard:?}");
+        assert!(pair.session.is_open());
         pair
     }
 
@@ -151,7 +150,7 @@ impl Pair {
         self.clock.now()
     }
 
-    /// Lets both ends run until nothing happens by itself any more; what the dialogue told of.
+    /// Lets both ends run until nothing happens by itself any more; what the session told of.
     fn settle(&mut self) -> Vec<SessionEvent> {
         let mut told = Vec::new();
         for _ in 0..STEPS_MAX {
@@ -167,7 +166,7 @@ impl Pair {
             match self.net.next_event() {
                 Some(at) => self.clock.advance_to(at),
                 None => {
-                    told.retain(|heard| !matches!(heard, SessionEvent::News(News::Nothing)));
+                    told.retain(|heard| !matches!(heard, SessionEvent::Nothing));
                     return told;
                 }
             }
@@ -179,10 +178,10 @@ impl Pair {
         let (slot, purpose) = slot_of(completion.token);
         assert_eq!(slot, 0);
         let now = self.now();
-        self.dialogue.handle_completion(&mut self.io, purpose, completion, now, &self.spec).unwrap()
+        self.session.handle_completion(&mut self.io, purpose, completion, now).unwrap()
     }
 
-    /// What the dialogue tells when it hears these bytes.
+    /// What the session tells when it hears these bytes.
     fn say(&mut self, bytes: &[u8]) -> Vec<SessionEvent> {
         self.far.say(bytes);
         self.settle()
@@ -190,24 +189,24 @@ impl Pair {
 
     fn end(&mut self, skips_payload: bool) -> Vec<SessionEvent> {
         let now = self.now();
-        self.dialogue.end(&mut self.io, now, &self.spec, skips_payload).unwrap();
+        self.session.end(&mut self.io, now, skips_payload).unwrap();
         let told = self.settle();
         assert!(self.far.ended, "the far end is told by the end of stream");
         told
     }
 
-    fn timers_at(&mut self, now: Instant) -> News {
+    fn timers_at(&mut self, now: Instant) -> SessionEvent {
         self.clock.advance_to(now);
-        self.dialogue.handle_timers(&mut self.io, now, &self.spec).unwrap()
+        self.session.handle_timers(&mut self.io, now).unwrap()
     }
 
     /// The far end closes, and all is as it should be at the end.
     fn part(&mut self) {
         self.far.close();
         let heard = self.settle();
-        assert!(matches!(heard[..], [SessionEvent::News(News::Over)]), "{heard:?}");
-        assert!(self.dialogue.is_quiet());
-        assert!(!self.dialogue.is_dead());
+        assert!(matches!(heard[..], [SessionEvent::Closed]), "{heard:?}");
+        assert!(self.session.is_quiet());
+        assert!(!self.session.is_dead());
     }
 }
 
@@ -241,7 +240,7 @@ fn figures() -> Figures {
 fn failure_of(heard: Vec<SessionEvent>) -> (Stage, &'static str, String) {
     let mut heard = heard.into_iter();
     match (heard.next(), heard.next()) {
-        (Some(SessionEvent::News(News::Failed(failure))), None) => {
+        (Some(SessionEvent::Failed(failure)), None) => {
             let words = failure.error.map(|error| error.to_string());
             (failure.stage, failure.cause, words.unwrap_or_default())
         }
@@ -257,15 +256,15 @@ fn figures_may_follow_payload_wherever_the_stream_is_cut() {
         let mut pair = Pair::open();
         assert!(pair.end(true).is_empty());
         assert!(pair.say(&bytes[..cut]).is_empty());
-        let early = pair.dialogue.take_skipped();
+        let early = pair.session.take_skipped();
         assert_eq!(early, cut.min(payload.len()) as u64, "cut at {cut}");
         let heard = pair.say(&bytes[cut..]);
-        let [SessionEvent::News(News::Figures(got))] = &heard[..] else {
+        let [SessionEvent::Figures(got)] = &heard[..] else {
             panic!("cut at {cut}: {heard:?}");
         };
         assert_eq!(**got, figures());
-        assert_eq!(early + pair.dialogue.take_skipped(), payload.len() as u64);
-        assert_eq!(pair.dialogue.take_skipped(), 0, "told once");
+        assert_eq!(early + pair.session.take_skipped(), payload.len() as u64);
+        assert_eq!(pair.session.take_skipped(), 0, "told once");
         pair.part();
     }
 }
@@ -275,9 +274,9 @@ fn payload_is_skipped_by_whole_buffers() {
     let mut pair = Pair::open();
     pair.end(true);
     assert!(pair.say(&vec![0x80; 40_000]).is_empty());
-    assert_eq!(pair.dialogue.take_skipped(), 40_000);
+    assert_eq!(pair.session.take_skipped(), 40_000);
     let heard = pair.say(&figures().encode());
-    assert!(matches!(heard[..], [SessionEvent::News(News::Figures(_))]));
+    assert!(matches!(heard[..], [SessionEvent::Figures(_)]));
     pair.part();
 }
 
@@ -302,12 +301,12 @@ fn figures_are_awaited_for_the_timeout_or_as_long_as_the_owner_says() {
         let mut deadline = began + TIMEOUT;
         if extended {
             deadline = deadline + TIMEOUT;
-            pair.dialogue.extend(deadline);
+            pair.session.extend(deadline);
         }
         let news = pair.timers_at(Instant(deadline.0 - 1));
-        assert!(matches!(news, News::Nothing), "{news:?}");
+        assert!(matches!(news, SessionEvent::Nothing), "{news:?}");
         let news = pair.timers_at(deadline);
-        let (stage, cause, words) = failure_of(vec![SessionEvent::News(news)]);
+        let (stage, cause, words) = failure_of(vec![news]);
         assert_eq!((stage, cause), (Stage::Close, Failure::TIMEOUT));
         assert!(words.starts_with(&expected), "{words}");
     }
@@ -316,30 +315,30 @@ fn figures_are_awaited_for_the_timeout_or_as_long_as_the_owner_says() {
 #[test]
 fn a_stream_that_ends_in_the_exchange_is_a_failure() {
     let mut pair = Pair::open();
-    let link = pair.dialogue.link_mut().unwrap();
+    let link = pair.session.link_mut().unwrap();
     link.receive(&mut pair.io, 0, 64).unwrap();
     pair.far.close();
     let (stage, cause, words) = failure_of(pair.settle());
     assert_eq!((stage, cause), (Stage::Receive, "closed"));
     let expected = format!("{ADDRESS} closed the connection: the server has died or was ended");
     assert!(words.starts_with(&expected), "{words}");
-    pair.dialogue.give_up(&mut pair.io).unwrap();
+    pair.session.give_up(&mut pair.io).unwrap();
     assert!(pair.settle().is_empty());
-    assert!(pair.dialogue.is_dead() && pair.dialogue.is_quiet());
+    assert!(pair.session.is_dead() && pair.session.is_quiet());
 }
 
-/// A dialogue whose owner's send is stuck, while half of the server's early figures has come.
+/// A session whose owner's send is stuck, while half of the server's early figures has come.
 fn cut_off() -> Pair {
     let mut pair = Pair::open();
     pair.far.deaf = true;
     // One for the receive that is outstanding, one for the window.
     for _ in 0..2 {
-        let link = pair.dialogue.link_mut().unwrap();
+        let link = pair.session.link_mut().unwrap();
         link.send(&mut pair.io, 0, WINDOW).unwrap();
         let heard = pair.settle();
-        assert!(matches!(heard[..], [SessionEvent::Sent { len: WINDOW }]), "{heard:?}");
+        assert!(matches!(heard[..], [SessionEvent::Sent { bytes: SENT }]), "{heard:?}");
     }
-    let link = pair.dialogue.link_mut().unwrap();
+    let link = pair.session.link_mut().unwrap();
     link.send(&mut pair.io, 0, WINDOW).unwrap();
     link.receive(&mut pair.io, 0, 64).unwrap();
     assert!(pair.settle().is_empty(), "the send is stuck");
@@ -349,14 +348,14 @@ fn cut_off() -> Pair {
         panic!("{heard:?}");
     };
     let now = pair.now();
-    let news = pair.dialogue.handle_early_figures(&mut pair.io, 0..10, now, &pair.spec).unwrap();
-    assert!(matches!(news, News::Nothing));
-    assert!(!pair.dialogue.is_open() && pair.dialogue.link_mut().is_none());
+    let news = pair.session.handle_figures(&mut pair.io, 0..10, now, true).unwrap();
+    assert!(matches!(news, SessionEvent::Nothing));
+    assert!(!pair.session.is_open() && pair.session.link_mut().is_none());
     pair
 }
 
 fn assert_ended(heard: &[SessionEvent]) {
-    let [SessionEvent::News(News::Ended { figures: got, failure })] = heard else {
+    let [SessionEvent::Ended { figures: got, failure }] = heard else {
         panic!("{heard:?}");
     };
     assert_eq!(**got, figures());
@@ -371,7 +370,7 @@ fn a_send_that_ends_after_the_servers_early_word_is_still_told() {
     let mut pair = cut_off();
     pair.far.deaf = false;
     let heard = pair.settle();
-    assert!(matches!(heard[..], [SessionEvent::Sent { len: WINDOW }]), "{heard:?}");
+    assert!(matches!(heard[..], [SessionEvent::Sent { bytes: SENT }]), "{heard:?}");
     let heard = pair.say(&figures().encode()[10..]);
     assert_ended(&heard);
 }
@@ -385,7 +384,7 @@ fn a_send_that_fails_does_not_hide_the_servers_early_word() {
         more: false,
     };
     let heard = pair.complete(&failed);
-    assert!(matches!(heard, SessionEvent::News(News::Nothing)), "{heard:?}");
+    assert!(matches!(heard, SessionEvent::Nothing), "{heard:?}");
     let heard = pair.say(&figures().encode()[10..]);
     assert_ended(&heard);
 }
@@ -393,20 +392,20 @@ fn a_send_that_fails_does_not_hide_the_servers_early_word() {
 #[test]
 fn a_zero_copy_send_is_outstanding_until_its_buffer_is_free() {
     let mut pair = Pair::open();
-    let link = pair.dialogue.link_mut().unwrap();
+    let link = pair.session.link_mut().unwrap();
     link.send(&mut pair.io, 0, 64).unwrap();
     let of_send = |outcome, more| Completion { token: token(0, Purpose::Send), outcome, more };
     let heard = pair.complete(&of_send(Outcome::Sent(64), true));
-    assert!(matches!(heard, SessionEvent::Sent { len: 64 }), "{heard:?}");
-    assert!(!pair.dialogue.link().unwrap().is_quiet());
+    assert!(matches!(heard, SessionEvent::Sent { bytes: 64 }), "{heard:?}");
+    assert!(!pair.session.link().unwrap().is_quiet());
     let heard = pair.complete(&of_send(Outcome::Released { copied: true }, false));
     assert!(matches!(heard, SessionEvent::Released { copied: true }), "{heard:?}");
-    assert!(pair.dialogue.link().unwrap().is_quiet());
+    assert!(pair.session.link().unwrap().is_quiet());
 }
 
 #[test]
 fn large_packets_that_vanish_are_told_from_other_silence() {
-    let spec = DialogueSpec::new(ADDRESS.parse().unwrap(), hello(), None, TIMEOUT, 3);
+    let spec = SessionSpec::new(ADDRESS.parse().unwrap(), hello(), None, TIMEOUT, 3);
     // The hello was acknowledged, and the first full segments were sent again and again.
     let hole = TcpInfo {
         retransmits: 4,
@@ -416,13 +415,13 @@ fn large_packets_that_vanish_are_told_from_other_silence() {
         segments_in: 3,
         ..TcpInfo::default()
     };
-    let error = blame::black_hole(&spec, &hole).expect("a black hole");
+    let error = errors::black_hole(&spec, &hole).expect("a black hole");
     let text = error.to_string();
     for part in ["MTU black hole?", "1448 bytes", "above 511 bytes", "tcp_mtu_probing"] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let bulk = DialogueSpec { hello: Hello { test: Test::Stream, ..hello() }, ..spec.clone() };
-    let text = blame::black_hole(&bulk, &hole).unwrap().to_string();
+    let bulk = SessionSpec { hello: Hello { test: Test::Stream, ..hello() }, ..spec.clone() };
+    let text = errors::black_hole(&bulk, &hole).unwrap().to_string();
     assert!(text.contains("--mss 500"), "{text}");
     for (what, info) in [
         ("payload arrived", TcpInfo { acked_bytes: 2000, ..hole }),
@@ -430,6 +429,6 @@ fn large_packets_that_vanish_are_told_from_other_silence() {
         ("one loss", TcpInfo { retransmits: 1, ..hole }),
         ("nobody was there", TcpInfo { segments_in: 0, ..hole }),
     ] {
-        assert!(blame::black_hole(&spec, &info).is_none(), "{what}");
+        assert!(errors::black_hole(&spec, &info).is_none(), "{what}");
     }
 }

@@ -6,16 +6,16 @@ use std::net::SocketAddr;
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::blame;
-use super::connection::{Connection, State};
-use super::{Blamed, HttpClient, ProgressSink};
-pub(crate) use crate::worker::course::Stand;
+use super::errors::{self, FailureCause};
+use super::{HttpClient, ProgressSink};
+use crate::worker::DriverResult;
 use crate::worker::destination::Destination;
-use crate::worker::errors::Stage;
 use crate::worker::link::{Purpose, token};
-pub(crate) use crate::worker::pacer::Action;
-use tare_driver::{Driver, DriverError, Op, OpError, SocketSpec, towards};
-use tare_proto::http1::response::ResponseError;
+use crate::worker::pacer::Action;
+use crate::worker::phases::RunPhase;
+use crate::worker::tally::Stage;
+use tare_driver::{Driver, Op, OpError, SocketId, SocketSpec, towards};
+use tare_proto::http1::response::ResponseReader;
 use tare_units::{Instant, Nanos};
 
 /// The first pause after a failure; it doubles with each further one, up to the last.
@@ -23,6 +23,106 @@ const BACKOFF_FIRST: Nanos = Nanos::from_millis(10);
 const BACKOFF_LAST: Nanos = Nanos::from_secs(1);
 /// A Unix listener whose queue is full is asked again after that long.
 const FULL_PAUSE: Nanos = Nanos::from_millis(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// There is no socket, and nothing to be done.
+    Vacant,
+    /// There is no socket until that instant.
+    Resting {
+        until: Instant,
+    },
+    /// It is to be connected at the next submission.
+    Queued,
+    Connecting {
+        since: Instant,
+    },
+    Open,
+    /// The socket is being closed; `again`: and another one opened in its place.
+    Closing {
+        again: bool,
+    },
+}
+
+/// A connection, of which there may be 100,000: what is outstanding on its socket, and the requests that await a response.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) state: State,
+    pub(super) socket: SocketId,
+    /// Operations that have not completed.
+    pub(super) operations: u8,
+    /// A send has not completed.
+    pub(super) sending: bool,
+    /// It takes no more requests, and is replaced when those that were sent are answered.
+    pub(super) retiring: bool,
+    /// The start waits for its first connect.
+    pub(super) expected: bool,
+    /// A connect of it has succeeded before.
+    established: bool,
+    /// It has answered since it was connected.
+    pub(super) answered: bool,
+    /// Its requests were left by a connection that was lost, so they are not pipelined before the first of them is
+    /// answered (RFC 9112 section 9.3.2).
+    pub(super) careful: bool,
+    /// Connects in a row that failed, and requests that did.
+    pub(super) failures: u8,
+    /// What of the last send has yet to be taken by the kernel: where it begins in the requests' bytes, and its length.
+    pub(super) rest: (u32, u32),
+    pub(super) reader: ResponseReader,
+    /// Its requests are `in_flight` entries of its ring, from `first` on; the last `unsent` of them have yet to be sent.
+    pub(super) first: u16,
+    pub(super) in_flight: u16,
+    pub(super) unsent: u16,
+    /// Times that it was offered to the pacer, and has not been given a request for.
+    pub(super) offered: u16,
+    /// Requests begun since it was connected.
+    pub(super) begun: u32,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            state: State::Vacant,
+            socket: SocketId(u32::MAX),
+            operations: 0,
+            sending: false,
+            retiring: false,
+            expected: false,
+            established: false,
+            answered: false,
+            careful: false,
+            failures: 0,
+            rest: (0, 0),
+            reader: ResponseReader::default(),
+            first: 0,
+            in_flight: 0,
+            unsent: 0,
+            offered: 0,
+            begun: 0,
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
+    }
+
+    /// It can be given a request.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.is_open() && !self.retiring && !self.careful
+    }
+
+    /// There is no socket, and nothing is outstanding.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.operations == 0 && matches!(self.state, State::Vacant | State::Resting { .. })
+    }
+
+    /// Requests that were sent and await their response.
+    pub(super) const fn awaited(&self) -> u16 {
+        self.in_flight - self.unsent
+    }
+}
 
 /// The pause after `failures` in a row: up to a half shorter than the doubling says, by how much depends on the
 /// connection, so that what failed together does not come back together.
@@ -43,25 +143,23 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// When the next connect may be begun, if one is to be.
     pub(super) fn next_connect(&self) -> Option<Instant> {
+        let phases = &self.run.phases;
         let may = !self.queued.is_empty()
             && self.connecting.len() < self.spec.connects_at_once
-            && !self.course.is_ending()
-            && !matches!(self.course.stand, Stand::Starting { .. });
+            && !phases.is_ending()
+            && !matches!(phases.phase, RunPhase::Starting { .. });
         may.then_some(self.next_connect_at)
     }
 
     /// Begins as many connects as may be; `now` is the instant of the submission. Over a Unix socket they are done at
     /// once, so no more than may be under way are begun in one turn.
-    pub(super) fn connect_some<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    pub(super) fn connect_some<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
         for _ in 0..self.spec.connects_at_once {
             if self.next_connect().is_none_or(|at| now < at) {
                 return Ok(());
             }
-            if self.course.stand == Stand::Connecting && self.spec.connect_gap > Nanos::ZERO {
+            let is_before_start = self.run.phases.phase == RunPhase::Connecting;
+            if is_before_start && self.spec.connect_gap > Nanos::ZERO {
                 // From the instant at which it was due: a late look does not slow the rest down.
                 let base = self.next_connect_at.max(Instant(now.0.saturating_sub(1_000_000_000)));
                 self.next_connect_at = base + self.spec.connect_gap;
@@ -74,7 +172,7 @@ impl<G: ProgressSink> HttpClient<G> {
     }
 
     /// Opens a connection's socket and connects it.
-    fn open<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<(), DriverError> {
+    fn open<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
         if self.connections[index as usize].state != State::Queued {
             return Ok(());
         }
@@ -85,18 +183,21 @@ impl<G: ProgressSink> HttpClient<G> {
         let socket = match opened {
             Ok(socket) => socket,
             Err(OpError::TryAgain) => return self.handle_full(io, index, now),
-            Err(error) => return self.fail(io, index, Stage::Connect, Blamed::Os(error), now),
+            Err(error) => {
+                return self.fail(io, index, Stage::Connect, FailureCause::Os(error), now);
+            }
         };
         self.full_since = None;
+        let measuring = self.is_measuring();
         let connection = &mut self.connections[index as usize];
-        if connection.expected || self.course.stand == Stand::Measuring {
-            self.course.outcome.sockets += 1;
+        if connection.expected || measuring {
+            self.run.phases.outcome.sockets += 1;
         }
         *connection = Connection {
             state: State::Connecting { since: now },
             socket,
             expected: connection.expected,
-            stood: connection.stood,
+            established: connection.established,
             failures: connection.failures,
             offered: connection.offered,
             first: connection.first,
@@ -119,15 +220,10 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// The Unix listener's queue is full. That is no failure, unless it stays so: the connection is the next one to be
     /// tried, a moment later.
-    fn handle_full<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    fn handle_full<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
         let since = *self.full_since.get_or_insert(now);
         if now.since(since) >= self.spec.connect_timeout {
-            return self.fail(io, index, Stage::Connect, Blamed::Timeout, now);
+            return self.fail(io, index, Stage::Connect, FailureCause::Timeout, now);
         }
         self.queued.push_front(index);
         self.next_connect_at = now + FULL_PAUSE;
@@ -138,10 +234,8 @@ impl<G: ProgressSink> HttpClient<G> {
         let turn = u64::from(self.spec.first) + u64::from(index);
         let binds = &self.spec.bind;
         let place = usize::try_from(turn % binds.len().max(1) as u64).unwrap_or(0);
-        SocketSpec {
-            local: binds.get(place).map(|local| towards(*local, to)),
-            ..SocketSpec::stream_to(to)
-        }
+        let local = binds.get(place).map(|local| towards(*local, to));
+        SocketSpec { local, ..SocketSpec::stream_to(to) }
     }
 
     pub(super) fn handle_connected<D: Driver>(
@@ -149,74 +243,54 @@ impl<G: ProgressSink> HttpClient<G> {
         io: &mut D,
         index: u32,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> DriverResult {
         self.connecting.remove(index);
+        let measuring = self.is_measuring();
         let connection = &self.connections[index as usize];
         // Those that stand from the start on are recorded though they precede the measured phase.
-        let measuring = self.course.stand == Stand::Measuring;
         if let State::Connecting { since } = connection.state
             && (connection.expected || measuring)
         {
-            self.tally.recording.record_connect(now, now.since(since));
+            self.run.record.recording.record_connect(now, now.since(since));
             if measuring {
-                let took = now.since(since.max(self.course.warmup_end));
-                let all = &mut self.course.outcome.connecting;
-                *all = *all + took;
+                let phases = &mut self.run.phases;
+                let took = now.since(since.max(phases.warmup_end));
+                phases.outcome.connecting = phases.outcome.connecting + took;
             }
         }
         self.handle_open(io, index)
     }
 
-    /// The connection stands.
-    fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
+    fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> DriverResult {
         self.open += 1;
+        let measuring = self.is_measuring();
         let connection = &mut self.connections[index as usize];
         connection.state = State::Open;
         if connection.unsent > 0 {
-            self.course.pacer.push(index, Action::Request);
+            self.run.pacer.push(index, Action::Request);
         }
-        // One that is opened anew does not stand for another that never did.
-        let stood = std::mem::replace(&mut connection.stood, true);
-        self.course.outcome.established += u64::from(!stood);
+        let phases = &mut self.run.phases;
+        phases.outcome.established += u64::from(!connection.established);
+        connection.established = true;
         // Those that the start waited for are the first of their place.
-        let anew = !connection.expected && self.course.stand == Stand::Measuring;
-        self.tally.reconnects += u64::from(anew);
-        self.settle(index);
+        self.traffic.reconnects += u64::from(!connection.expected && measuring);
+        phases.settle(&mut connection.expected);
         self.receive(io, index)?;
         self.offer(index);
         Ok(())
     }
 
     /// Arms the receive.
-    pub(super) fn receive<D: Driver>(&mut self, io: &mut D, index: u32) -> Result<(), DriverError> {
+    pub(super) fn receive<D: Driver>(&mut self, io: &mut D, index: u32) -> DriverResult {
         let connection = &mut self.connections[index as usize];
         connection.operations += 1;
         let socket = connection.socket;
         io.push(token(index, Purpose::Receive), Op::ReceiveMultishot { socket })
     }
 
-    /// The first connect of a connection has come to its end, one way or the other.
-    fn settle(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
-        if std::mem::replace(&mut connection.expected, false) {
-            self.unsettled -= 1;
-        }
-    }
-
-    pub(super) fn check_ready(&mut self) {
-        if self.course.stand == Stand::Connecting && self.unsettled == 0 {
-            self.course.stand = Stand::Ready;
-        }
-    }
-
-    /// Closes a connection; `then` is where it stands when that is done.
-    pub(super) fn close<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        again: bool,
-    ) -> Result<(), DriverError> {
-        for place in self.requests.places(index) {
+    /// Closes a connection; `again`: another one is to be opened in its place at once, and not after a pause.
+    pub(super) fn close<D: Driver>(&mut self, io: &mut D, index: u32, again: bool) -> DriverResult {
+        for place in self.in_flight.places(index) {
             self.awaiting.remove(place);
         }
         self.connecting.remove(index);
@@ -239,10 +313,8 @@ impl<G: ProgressSink> HttpClient<G> {
             return;
         }
         connection.state = State::Vacant;
-        match again {
-            _ if self.course.is_ending() => {}
-            true => self.queue(index),
-            false => self.rest(index, now),
+        if !self.run.phases.is_ending() {
+            if again { self.queue(index) } else { self.rest(index, now) }
         }
     }
 
@@ -257,10 +329,10 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// A connection does not stand in that time, since it has failed.
     fn count_down(&mut self, from: Instant, until: Instant) {
-        if self.course.is_running() {
-            let until = until.min(self.course.pacer.end());
-            let all = &mut self.course.outcome.down;
-            *all = *all + until.since(from.max(self.course.warmup_end));
+        let phases = &mut self.run.phases;
+        if phases.is_running() {
+            let down = until.min(phases.end).since(from.max(phases.warmup_end));
+            phases.outcome.down = phases.outcome.down + down;
         }
     }
 
@@ -272,7 +344,7 @@ impl<G: ProgressSink> HttpClient<G> {
             match self.connections[index as usize].state {
                 State::Resting { until } if now < until => place += 1,
                 // Before the start nobody waits for it any more.
-                State::Resting { .. } if !self.course.is_running() => place += 1,
+                State::Resting { .. } if !self.run.phases.is_running() => place += 1,
                 State::Resting { .. } => {
                     self.resting.swap_remove(place);
                     self.queue(index);
@@ -290,18 +362,18 @@ impl<G: ProgressSink> HttpClient<G> {
         io: &mut D,
         index: u32,
         stage: Stage,
-        blamed: Blamed,
+        cause: FailureCause,
         now: Instant,
-    ) -> Result<(), DriverError> {
-        if self.is_race(index, blamed) && self.keeps_requests(index, false) {
+    ) -> DriverResult {
+        if self.is_race(index, cause) && self.keeps_requests(index, false) {
             return self.close(io, index, true);
         }
-        if self.matters(index) && self.course.outcome.failure.is_none() {
-            self.course.outcome.failure = Some(blame::words(&self.spec, stage, blamed));
+        if self.matters(index) && self.run.phases.outcome.failure.is_none() {
+            self.run.phases.outcome.failure = Some(errors::words(&self.spec, stage, cause));
         }
-        self.give_up_requests(index, stage, blamed, now);
-        self.settle(index);
+        self.give_up_requests(index, stage, cause, now);
         let connection = &mut self.connections[index as usize];
+        self.run.phases.settle(&mut connection.expected);
         connection.failures = connection.failures.saturating_add(1);
         let state = connection.state;
         if let State::Connecting { since } = state {
@@ -316,86 +388,41 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// Whether a failure of this connection is one of the run's: once that is over, only that of a request is.
     fn matters(&self, index: u32) -> bool {
-        !self.course.is_ending() || self.connections[index as usize].in_flight > 0
+        !self.run.phases.is_ending() || self.connections[index as usize].in_flight > 0
     }
 
     /// Requests that a failing connection had are ended: those that were sent have failed, the others are due again.
-    fn give_up_requests(&mut self, index: u32, stage: Stage, blamed: Blamed, now: Instant) {
-        let cause = match blamed {
-            Blamed::Timeout => "timeout",
-            Blamed::NoLength => ResponseError::NO_LENGTH,
-            Blamed::Os(error) => error.name(),
-            Blamed::Peer(cause) => cause,
-        };
+    fn give_up_requests(&mut self, index: u32, stage: Stage, cause: FailureCause, now: Instant) {
         self.unsend(index);
         if !self.matters(index) {
             return;
         }
         if self.connections[index as usize].in_flight == 0 {
-            self.present_tally().errors.count(stage, cause);
-            if stage == Stage::Connect
-                && blamed == Blamed::Timeout
-                && self.course.stand != Stand::WarmingUp
-            {
+            // A failure outside any request belongs to the measured phase, unless the warm-up is under way.
+            let phase = self.run.phases.phase;
+            let in_warmup = matches!(phase, RunPhase::WarmingUp | RunPhase::Starting { .. });
+            self.run.record.tally(!in_warmup).errors.count(stage, cause.name());
+            let is_slow = stage == Stage::Connect && cause == FailureCause::Timeout;
+            if is_slow && phase != RunPhase::WarmingUp {
                 let length = self.spec.connect_timeout;
-                self.tally.recording.record_connect_censored(now, length);
+                self.run.record.recording.record_connect_censored(now, length);
             }
             return;
         }
-        let open_loop = self.course.pacer.is_open_loop();
+        let open_loop = self.run.pacer.is_open_loop();
         while self.connections[index as usize].in_flight > 0 {
             let connection = &mut self.connections[index as usize];
-            let request = self.requests.take_first(index, connection);
-            self.course.outstanding -= 1;
+            let request = self.in_flight.take_first(index, connection);
             let sample = request.sample(now, open_loop);
             // Behind one that timed out, others on the same connection may have waited for less.
-            let by_time = matches!(blamed, Blamed::Timeout | Blamed::NoLength);
+            let by_time = matches!(cause, FailureCause::Timeout | FailureCause::NoLength);
             let timed_out = by_time && sample.service >= self.spec.timeout;
-            let tally = self.tally_of(request.measured);
-            tally.errors.count(stage, cause);
-            if timed_out {
-                tally.operations.timed_out += 1;
-            } else {
-                tally.operations.failed += 1;
+            let measured = request.begun.measured;
+            self.run.record.tally(measured).errors.count(stage, cause.name());
+            if measured {
+                self.run.measured_until = now;
             }
-            if request.measured {
-                self.course.measured_until = now;
-                self.tally.recording.record_error(now);
-                if by_time {
-                    self.tally.recording.record_censored(now, sample);
-                }
-            }
-        }
-        self.course.tell_counts(&self.tally.measured);
-    }
-
-    /// Requests that were begun and never sent go back to the pacer.
-    pub(super) fn unsend(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
-        let awaited = connection.awaited();
-        let open_loop = self.course.pacer.is_open_loop();
-        let mut was_spent = false;
-        while connection.unsent > 0 {
-            let nth = awaited + connection.unsent - 1;
-            let request = *self.requests.at(index, connection, nth);
-            if request.resent {
-                break;
-            }
-            connection.unsent -= 1;
-            connection.in_flight -= 1;
-            self.course.outstanding -= 1;
-            let tally =
-                if request.measured { &mut self.tally.measured } else { &mut self.tally.warmup };
-            tally.operations.due -= 1;
-            if open_loop {
-                self.course.pacer.give_back(request.due);
-            } else if request.measured {
-                was_spent |= self.course.pacer.take_back();
-            }
-        }
-        // Connections that found nothing left to do have to be asked again.
-        if was_spent {
-            (0..self.spec.connections).for_each(|other| self.offer(other));
+            self.run.fail(now, measured, timed_out, by_time.then_some(sample));
         }
     }
 }

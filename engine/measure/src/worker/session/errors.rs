@@ -1,17 +1,14 @@
 //! Whose fault a failure is, and what to type next.
 
-use std::net::SocketAddr;
-
-use super::DialogueSpec;
-use crate::worker::errors::Stage;
+use super::{Failure, SessionEvent, SessionSpec};
+use crate::worker::tally::Stage;
 use tare_driver::{OpError, SocketSpec, TcpInfo};
 use tare_host::files::Files;
 use tare_host::unavailable;
 use tare_proto::hello::{Figures, Test};
-use tare_units::Nanos;
 use tare_units::error::Error;
 
-/// A socket could not be opened: nothing that the far end could help.
+/// A socket could not be opened, which is nothing that the server could help.
 pub(super) fn cannot_open(error: OpError, spec: &SocketSpec) -> Error {
     if let (Some(local), OpError::AddressNotAvailable | OpError::Invalid) = (spec.local, error) {
         return unavailable::source(&Files::default(), local);
@@ -29,16 +26,11 @@ pub(super) fn cannot_open(error: OpError, spec: &SocketSpec) -> Error {
     }
 }
 
-/// A failed operation, over a socket that is bound to `local` where that is given.
-pub(super) fn operation(
-    to: SocketAddr,
-    local: Option<SocketAddr>,
-    stage: Stage,
-    error: OpError,
-) -> Error {
+pub(super) fn operation(spec: &SessionSpec, stage: Stage, error: OpError) -> Error {
+    let to = spec.to;
     if let (Stage::Connect, OpError::AddressNotAvailable | OpError::NetworkUnreachable) =
         (stage, error)
-        && let Some(error) = unavailable::address(to, local)
+        && let Some(error) = unavailable::address(to, spec.socket.local)
     {
         return error;
     }
@@ -66,15 +58,15 @@ pub(super) fn operation(
     }
 }
 
-/// No answer within the timeout.
-pub(super) fn silence(to: SocketAddr, timeout: Nanos) -> Error {
+pub(super) fn silence(spec: &SessionSpec) -> Error {
+    let SessionSpec { to, timeout, .. } = spec;
     Error::peer(format!("{to} does not answer within {timeout}"))
         .remedy("check the address, the route and the firewall, or raise --timeout")
 }
 
-/// The far end is there, and acknowledged nothing as large as a full segment, however often it was sent: where the path
+/// The server is there, and acknowledged nothing as large as a full segment, however often it was sent: where the path
 /// loses large packets and says nothing of it (RFC 2923, 2.1).
-pub(super) fn black_hole(spec: &DialogueSpec, info: &TcpInfo) -> Option<Error> {
+pub(super) fn black_hole(spec: &SessionSpec, info: &TcpInfo) -> Option<Error> {
     let stuck = info.retransmits >= 2 && info.backoff > 0;
     if !stuck || info.segments_in == 0 || info.acked_bytes >= info.mss_bytes.into() {
         return None;
@@ -95,20 +87,24 @@ pub(super) fn black_hole(spec: &DialogueSpec, info: &TcpInfo) -> Option<Error> {
 }
 
 /// The connection was closed in the middle of the run.
-pub(super) fn closed(to: SocketAddr) -> Error {
+pub(super) fn closed(spec: &SessionSpec) -> Error {
+    let to = spec.to;
     Error::peer(format!("{to} closed the connection: the server has died or was ended"))
         .remedy("look at the server's log, and start it again")
 }
 
-/// The server ended the session, and said why.
-pub(super) fn ended(to: SocketAddr, figures: &Figures) -> Error {
+/// The server ended the session by itself, and its figures say why.
+pub(super) fn ended(spec: &SessionSpec, figures: Figures) -> SessionEvent {
     let why = figures.cut_short.as_deref().unwrap_or("it did not say why");
-    Error::peer(format!("{to} ended the session: {why}"))
-        .remedy("look at the server's log and at its limits (tare serve --help)")
+    let error = Error::peer(format!("{} ended the session: {why}", spec.to))
+        .remedy("look at the server's log and at its limits (tare serve --help)");
+    let failure = Failure::new(Stage::Receive, "ended", Some(error));
+    SessionEvent::Ended { figures: Box::new(figures), failure }
 }
 
 /// The server does not know the session (UDP).
-pub(super) fn unknown(to: SocketAddr) -> Error {
+pub(super) fn unknown(spec: &SessionSpec) -> Error {
+    let to = spec.to;
     Error::peer(format!(
         "{to} does not know the session: it was restarted, or has ended the session"
     ))
