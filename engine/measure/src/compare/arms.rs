@@ -3,14 +3,13 @@
 use std::rc::Rc;
 
 use super::notes::ReportNotes;
-use crate::compare::plan::{ComparePlan, Measurement};
+use crate::compare::plan::{ArmPlan, ComparePlan, Measurement};
 use crate::run::Finished;
 use crate::run::observe::Observer;
 use crate::run::peer::SharedServer;
 use crate::run::sweep::Step;
 use crate::{bandwidth, http, latency};
 use tare_host::cpus::Cpus;
-use tare_host::hooks::HookSpec;
 use tare_host::observed;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::{AA, Arm};
@@ -20,16 +19,9 @@ use tare_units::target::Target;
 
 /// An arm while it is measured.
 pub(super) struct RunningArm {
-    pub(super) name: String,
-    pub(super) measurement: Measurement,
-    pub(super) options: Option<String>,
-    pub(super) hooks: HookSpec,
-    /// The same as the result shows it.
-    pub(super) shown: HookSpec,
+    pub(super) plan: ArmPlan,
     /// The server of its target, where that is of this process; arms of the same target share it.
     pub(super) server: Option<Rc<SharedServer>>,
-    /// Steps of a visit.
-    pub(super) steps: usize,
     /// Visits in a row that could not be measured.
     pub(super) failures: u32,
     /// Why it is not visited any more.
@@ -39,9 +31,14 @@ pub(super) struct RunningArm {
 }
 
 impl RunningArm {
+    const fn new(plan: ArmPlan, server: Option<Rc<SharedServer>>) -> Self {
+        Self { plan, server, failures: 0, failed: None, visits: 0 }
+    }
+
     /// An error of this arm.
     pub(super) fn blame(&self, error: &Error) -> Error {
-        let named = Error::new(error.fault(), format!("arm {}: {}", self.name, error.message()));
+        let named =
+            Error::new(error.fault(), format!("arm {}: {}", self.plan.name, error.message()));
         match error.advice() {
             Some(advice) => named.remedy(advice),
             None => named,
@@ -50,12 +47,13 @@ impl RunningArm {
 
     /// As the result has it, answered by those servers.
     pub(super) fn describe(&self, instances: Vec<String>) -> Arm {
+        let plan = &self.plan;
         Arm {
-            name: self.name.clone(),
-            target: self.measurement.target().to_string(),
-            options: self.options.clone(),
-            before: self.shown.before.clone(),
-            after: self.shown.after.clone(),
+            name: plan.name.clone(),
+            target: plan.measurement.target().to_string(),
+            options: plan.options.clone(),
+            before: plan.shown.before.clone(),
+            after: plan.shown.after.clone(),
             instances,
             visits: self.visits,
             failed: self.failed.as_ref().map(ToString::to_string),
@@ -117,11 +115,14 @@ pub(super) struct Prospect {
     pub(super) wait: WaitMode,
 }
 
-/// The arms of `plan` with their servers, and the A/A arm last.
+/// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of them has.
 ///
 /// # Errors
 /// A usage error where the arms measure different steps; else where a server of this process cannot be had.
-pub(super) fn set_up(plan: &ComparePlan, notes: &mut ReportNotes) -> Result<Vec<RunningArm>> {
+pub(super) fn set_up(
+    plan: &ComparePlan,
+    notes: &mut ReportNotes,
+) -> Result<(Vec<RunningArm>, usize)> {
     let mut prospects = Vec::new();
     for arm in &plan.arms {
         observed::check(&arm.measurement.common().observe)?;
@@ -151,21 +152,12 @@ pub(super) fn set_up(plan: &ComparePlan, notes: &mut ReportNotes) -> Result<Vec<
             }
             server => server?,
         };
-        arms.push(RunningArm {
-            name: arm.name,
-            measurement: arm.measurement,
-            options: arm.options,
-            hooks: arm.hooks,
-            shown: arm.shown,
-            server,
-            steps: baseline.steps.len(),
-            failures: 0,
-            failed: None,
-            visits: 0,
-        });
+        arms.push(RunningArm::new(arm, server));
     }
-    arms.push(again(&arms[0]));
-    Ok(arms)
+    // The baseline once more: nothing of it is different but its name.
+    let again = ArmPlan { name: AA.to_owned(), ..arms[0].plan.clone() };
+    arms.push(RunningArm::new(again, arms[0].server.clone()));
+    Ok((arms, baseline.steps.len()))
 }
 
 /// The servers of this process that were started for targets, which keep off the client's CPUs.
@@ -183,19 +175,5 @@ impl Servers<'_> {
         let started = SharedServer::start(target, connections, self.cpus)?.map(Rc::new);
         self.started.extend(started.iter().map(|server| (target.clone(), Rc::clone(server))));
         Ok(started)
-    }
-}
-
-/// The baseline once more: nothing of it is different but its name.
-fn again(baseline: &RunningArm) -> RunningArm {
-    RunningArm {
-        name: AA.to_owned(),
-        measurement: baseline.measurement.clone(),
-        options: baseline.options.clone(),
-        hooks: baseline.hooks.clone(),
-        shown: baseline.shown.clone(),
-        server: baseline.server.clone(),
-        failed: None,
-        ..*baseline
     }
 }

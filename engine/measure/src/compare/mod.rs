@@ -133,8 +133,7 @@ impl<'a> Comparing<'a> {
         let mut notes = ReportNotes::new(plan)?;
         notes.name_leftovers(observer);
         let named = notes.warnings().len();
-        let arms = arms::set_up(plan, &mut notes)?;
-        let steps = arms[0].steps;
+        let (arms, steps) = arms::set_up(plan, &mut notes)?;
         let visits = plan.blocks as usize * 2 * arms.len() + negotiate::PILOT_VISITS;
         check_amount(visits, steps)?;
         for warning in &notes.warnings()[named..] {
@@ -146,8 +145,8 @@ impl<'a> Comparing<'a> {
             observer,
             hooks: Hooks::new(Journal::of_machine(), interrupt),
             table: Table::new(
-                arms[0].measurement.metrics(&plan.quantiles),
-                arms.iter().map(|arm| arm.name.clone()).collect(),
+                arms[0].plan.measurement.metrics(&plan.quantiles),
+                arms.iter().map(|arm| arm.plan.name.clone()).collect(),
                 steps,
             ),
             arms,
@@ -228,14 +227,14 @@ impl<'a> Comparing<'a> {
             }
             let began_at = jiff::Timestamp::now().to_string();
             let at = MonotonicClock.now().since(self.began);
-            let mut measurement = self.arms[arm].measurement.clone();
+            let mut measurement = self.arms[arm].plan.measurement.clone();
             let interval = measurement.interval();
             let common = measurement.common_mut();
             common.seed = seed_of_block(self.plan.seed, number);
             common.interval = interval.unwrap_or(common.interval);
             let visited = self.visit(arm, &measurement);
             block.visits.push(Visit {
-                arm: self.arms[arm].name.clone(),
+                arm: self.arms[arm].plan.name.clone(),
                 began_at,
                 steps: table::visit_steps(&visited.steps),
                 error: visited.error.as_ref().map(ToString::to_string),
@@ -258,12 +257,11 @@ impl<'a> Comparing<'a> {
         measured: &mut Vec<Visited>,
     ) -> Option<Error> {
         let VisitEnd { steps, error } = visited;
-        if let Some(what) = self.notes.agreed.broken_by(&steps) {
-            let name = self.arms[index].name.clone();
-            self.notes.differed(&name, &what);
-        }
         self.table.keep(index, at_ns, &steps);
         let arm = &mut self.arms[index];
+        if let Some(what) = negotiate::differs(&self.notes.comparison, &steps) {
+            self.notes.differed(&arm.plan.name, &what);
+        }
         match error {
             None => {
                 arm.failures = 0;
@@ -274,7 +272,7 @@ impl<'a> Comparing<'a> {
             Some(error) => {
                 arm.failures += 1;
                 let blamed = arm.blame(&error);
-                self.notes.failed(&arm.name, &blamed);
+                self.notes.failed(&arm.plan.name, &blamed);
                 if arm.failures >= FAILURES_MAX {
                     arm.failed = Some(error);
                 }

@@ -4,13 +4,12 @@
 use super::Comparing;
 use super::visit::rest;
 use crate::compare::plan::Measurement;
-use tare_driver::probe;
 use tare_driver::{Backend, BackendChoice};
 use tare_host::hooks::HookSpec;
 use tare_proto::hello::WaitMode;
 use tare_stats::compare::metric::{self, Metric};
 use tare_stats::compare::power::{detectable_in_spreads, spread};
-use tare_stats::result::{Instrument, StepResult};
+use tare_stats::result::{Comparison, Instrument, Instruments, StepResult};
 use tare_units::Nanos;
 use tare_units::error::{Error, Fault, Result};
 
@@ -24,65 +23,26 @@ const TRIES: u32 = 3;
 /// Between two tries.
 const TRY_AGAIN_AFTER: Nanos = Nanos::from_millis(500);
 
-/// What was agreed on, and why.
-#[derive(Debug)]
-pub(super) struct Agreed {
-    pub(super) backend: String,
-    pub(super) backend_reason: String,
-    pub(super) wait: String,
-    pub(super) wait_reason: String,
-}
-
-impl Agreed {
-    /// Before anything is.
-    pub(super) fn not_yet(measurement: &Measurement) -> Result<Self> {
-        const WHY: &str = "not agreed on: the comparison ended before";
-        let chosen = probe::choose(measurement.common().backend)?;
-        Ok(Self {
-            backend: chosen.backend.name().to_owned(),
-            backend_reason: WHY.to_owned(),
-            wait: measurement.prospect()?.wait.name().to_owned(),
-            wait_reason: WHY.to_owned(),
-        })
-    }
-
-    /// What ends of a visit did otherwise, in words.
-    pub(super) fn broken_by(&self, steps: &[StepResult]) -> Option<String> {
-        let ends = steps.iter().flat_map(|step| {
-            let server = step.instrument.server.as_ref().map(|told| ("server", told));
-            std::iter::once(("client", &step.instrument.client)).chain(server)
-        });
-        let mut told = ends.filter(|(_, end)| !end.backend.is_empty());
-        told.find_map(|(end, told)| {
-            let differs = told.backend != self.backend || told.wait != self.wait;
-            let did = format!("a {end} used {} and waited by {}", told.backend, told.wait);
-            differs.then(|| format!("{did}, instead of {} and {}", self.backend, self.wait))
-        })
-    }
-}
-
 /// What the ends of an arm did when they were asked.
 struct Offer {
     arm: String,
-    client: Instrument,
-    /// Absent where the server tells nothing of itself.
-    server: Option<Instrument>,
+    ends: Instruments,
 }
 
-impl Offer {
-    fn of(arm: &str, steps: &[StepResult]) -> Result<Self> {
-        let step = steps.first().ok_or_else(|| Error::bug("a negotiation without a step"))?;
-        Ok(Self {
-            arm: arm.to_owned(),
-            client: step.instrument.client.clone(),
-            server: step.instrument.server.clone(),
-        })
-    }
+/// The client, and the server where it tells of itself.
+fn ends(told: &Instruments) -> impl Iterator<Item = (&'static str, &Instrument)> {
+    std::iter::once(("client", &told.client)).chain(told.server.iter().map(|end| ("server", end)))
+}
 
-    fn ends(&self) -> impl Iterator<Item = (&'static str, &Instrument)> {
-        std::iter::once(("client", &self.client))
-            .chain(self.server.as_ref().map(|server| ("server", server)))
-    }
+/// What ends of a visit did otherwise than was agreed on, in words.
+pub(super) fn differs(agreed: &Comparison, steps: &[StepResult]) -> Option<String> {
+    let ends = steps.iter().flat_map(|step| ends(&step.instrument));
+    let mut known = ends.filter(|(_, told)| !told.backend.is_empty());
+    known.find_map(|(end, told)| {
+        let differs = told.backend != agreed.backend || told.wait != agreed.wait;
+        let did = format!("a {end} used {} and waited by {}", told.backend, told.wait);
+        differs.then(|| format!("{did}, instead of {} and {}", agreed.backend, agreed.wait))
+    })
 }
 
 impl Comparing<'_> {
@@ -91,15 +51,16 @@ impl Comparing<'_> {
     /// # Errors
     /// Where an arm cannot be measured, or has nothing in common with the others.
     pub(super) fn negotiate(&mut self) -> Result<()> {
-        let asked = self.arms[0].measurement.common().clone();
-        let wait = self.arms[0].measurement.prospect()?.wait;
+        let asked = self.arms[0].plan.measurement.common().clone();
+        let wait = self.arms[0].plan.measurement.prospect()?.wait;
         // Of the A/A arm there is nothing to learn.
         let all: Vec<usize> = (0..self.arms.len() - 1).collect();
         let mut offers = self.offers(asked.backend, wait, &all)?;
         let (backend, backend_reason) = common_backend(asked.backend, &offers);
         if asked.backend == BackendChoice::Auto && backend == Backend::Epoll {
             // Those that would have used something else are asked again.
-            let others = |arm: &usize| offers[*arm].ends().any(|(_, end)| end.backend != "epoll");
+            let others =
+                |arm: &usize| ends(&offers[*arm].ends).any(|(_, end)| end.backend != "epoll");
             let others: Vec<usize> = all.into_iter().filter(others).collect();
             let again = self.offers(BackendChoice::Only(backend), wait, &others);
             let again = again.map_err(|error| {
@@ -115,14 +76,13 @@ impl Comparing<'_> {
         }
         let (wait, wait_reason) = common_wait(asked.wait, wait, &offers)?;
         for arm in &mut self.arms {
-            arm.measurement.force(backend, wait);
+            arm.plan.measurement.force(backend, wait);
         }
-        self.notes.agreed = Agreed {
-            backend: backend.name().to_owned(),
-            backend_reason,
-            wait: wait.name().to_owned(),
-            wait_reason,
-        };
+        let agreed = &mut self.notes.comparison;
+        backend.name().clone_into(&mut agreed.backend);
+        agreed.backend_reason = backend_reason;
+        wait.name().clone_into(&mut agreed.wait);
+        agreed.wait_reason = wait_reason;
         self.steps_done = 0;
         Ok(())
     }
@@ -136,11 +96,14 @@ impl Comparing<'_> {
     ) -> Result<Vec<Offer>> {
         let mut offers = Vec::new();
         for &index in arms {
-            let mut measurement = self.arms[index].measurement.negotiation();
+            let mut measurement = self.arms[index].plan.measurement.negotiation();
             measurement.common_mut().backend = backend;
             measurement.common_mut().wait = Some(wait);
             let steps = self.ask(index, &measurement)?;
-            offers.push(Offer::of(&self.arms[index].name, &steps)?);
+            let step = steps.into_iter().next();
+            let step = step.ok_or_else(|| Error::bug("a negotiation without a step"))?;
+            let arm = self.arms[index].plan.name.clone();
+            offers.push(Offer { arm, ends: step.instrument });
         }
         self.notes.forget_visits();
         Ok(offers)
@@ -166,7 +129,7 @@ impl Comparing<'_> {
     /// # Errors
     /// Where what a hook changed could not be undone. A visit that fails tells nothing; in the blocks it counts.
     pub(super) fn pilot(&mut self) -> Result<()> {
-        let mut measurement = self.arms[0].measurement.clone();
+        let mut measurement = self.arms[0].plan.measurement.clone();
         measurement.shorten(PILOT_DURATION);
         for _ in 0..PILOT_VISITS {
             let visited = self.visit(0, &measurement);
@@ -185,7 +148,7 @@ impl Comparing<'_> {
         let blocks = u64::from(self.plan.blocks);
         // Cells over which a verdict is given.
         let declared = self.table.metrics().iter().filter(|metric| metric.declared).count();
-        let cells = (self.arms.len() - 2) * self.arms[0].steps * declared;
+        let cells = (self.arms.len() - 2) * self.table.steps() * declared;
         self.detectable_spreads = detectable_in_spreads(blocks, cells as u64);
         let text = self.announcement();
         self.observer.announce(&text);
@@ -202,7 +165,7 @@ impl Comparing<'_> {
 
     /// How often the arms are let settle, each visited once.
     fn rests(&self) -> u64 {
-        let hooks = self.arms.iter().map(|arm| &arm.hooks);
+        let hooks = self.arms.iter().map(|arm| &arm.plan.hooks);
         let rests =
             |hooks: &HookSpec| u64::from(hooks.before.is_some()) + u64::from(hooks.after.is_some());
         hooks.map(rests).sum()
@@ -211,13 +174,13 @@ impl Comparing<'_> {
     fn announcement(&self) -> String {
         let plan = self.plan;
         let arms = self.arms.len();
-        let common = self.arms[0].measurement.common();
+        let common = self.arms[0].plan.measurement.common();
         // Connecting, the handshake and the account of each step besides.
         let beside = Nanos::from_millis(100);
         let step = plan.block_duration + common.warmup + beside;
-        let steps = self.arms[0].steps as u64;
+        let steps = self.table.steps() as u64;
         let visits = u64::from(plan.blocks) * 2 * arms as u64;
-        let own = self.arms[0].measurement.stages_duration(step, common.warmup + beside);
+        let own = self.arms[0].plan.measurement.stages_duration(step, common.warmup + beside);
         let of_visit = own.unwrap_or_else(|| step.0.saturating_mul(steps));
         let rests = u64::from(plan.blocks) * 2 * self.rests();
         let rests = plan.settle.0.saturating_mul(rests);
@@ -256,13 +219,14 @@ fn common_backend(asked: BackendChoice, offers: &[Offer]) -> (Backend, String) {
     if let BackendChoice::Only(backend) = asked {
         return (backend, "asked for".to_owned());
     }
-    let ends =
-        || offers.iter().flat_map(|offer| offer.ends().map(move |(end, told)| (offer, end, told)));
-    if let Some((offer, end, told)) = ends().find(|(_, _, told)| told.backend != "uring") {
+    let mut all = offers
+        .iter()
+        .flat_map(|offer| ends(&offer.ends).map(move |(end, told)| (offer, end, told)));
+    if let Some((offer, end, told)) = all.find(|(_, _, told)| told.backend != "uring") {
         let reason = format!("the {end} of {}: {}", offer.arm, told.backend_reason);
         return (Backend::Epoll, reason);
     }
-    let reason = if offers.iter().all(|offer| offer.server.is_none()) {
+    let reason = if offers.iter().all(|offer| offer.ends.server.is_none()) {
         "the client has it; the servers tell nothing of theirs"
     } else {
         "every end has it"
@@ -277,7 +241,7 @@ fn common_wait(
     offers: &[Offer],
 ) -> Result<(WaitMode, String)> {
     let differs = offers.iter().find_map(|offer| {
-        let server = offer.server.as_ref()?;
+        let server = offer.ends.server.as_ref()?;
         (server.wait != wanted.name()).then_some((offer, server))
     });
     let why = match (asked, wanted) {
@@ -318,8 +282,10 @@ mod tests {
     fn offer(arm: &str, client: &str, server: Option<(&str, &str)>) -> Offer {
         Offer {
             arm: arm.to_owned(),
-            client: end(client, "spin"),
-            server: server.map(|(backend, wait)| end(backend, wait)),
+            ends: Instruments {
+                client: end(client, "spin"),
+                server: server.map(|(backend, wait)| end(backend, wait)),
+            },
         }
     }
 

@@ -1,9 +1,9 @@
 //! What is kept of the visits' reports beside their figures, and the report that all of it comes to.
 
 use super::Comparing;
-use super::negotiate::Agreed;
 use crate::compare::plan::ComparePlan;
 use crate::run::observe::Observer;
+use tare_driver::probe;
 use tare_host::journal::Journal;
 use tare_stats::result::{Comparison, Environment, Environments, Report, SCHEMA, Tool, Warning};
 use tare_units::error::{Error, Result};
@@ -20,7 +20,8 @@ struct Counted {
 #[derive(Debug)]
 pub(super) struct ReportNotes {
     started_at: String,
-    pub(super) agreed: Agreed,
+    /// The comparison as the report has it, less what its blocks came to.
+    pub(super) comparison: Comparison,
     environment: Environments,
     /// The baseline's plan as its visits resolved it.
     measured_plan: serde_json::Value,
@@ -28,7 +29,6 @@ pub(super) struct ReportNotes {
     own: Vec<Warning>,
     of_visits: Vec<Counted>,
     visits: u64,
-    baseline: String,
 }
 
 impl ReportNotes {
@@ -37,15 +37,28 @@ impl ReportNotes {
     /// # Errors
     /// Where this machine has no backend as asked for.
     pub(super) fn new(plan: &ComparePlan) -> Result<Self> {
+        const NOT_YET: &str = "not agreed on: the comparison ended before";
+        let measurement = &plan.arms[0].measurement;
+        let chosen = probe::choose(measurement.common().backend)?;
         Ok(Self {
             started_at: jiff::Timestamp::now().to_string(),
-            agreed: Agreed::not_yet(&plan.arms[0].measurement)?,
+            comparison: Comparison {
+                measured: measurement.kind().to_owned(),
+                baseline: plan.arms[0].name.clone(),
+                blocks_asked: u64::from(plan.blocks),
+                block_duration_ns: plan.block_duration.0,
+                settle_ns: plan.settle.0,
+                backend: chosen.backend.name().to_owned(),
+                backend_reason: NOT_YET.to_owned(),
+                wait: measurement.prospect()?.wait.name().to_owned(),
+                wait_reason: NOT_YET.to_owned(),
+                ..Comparison::default()
+            },
             environment: Environments::default(),
             measured_plan: serde_json::Value::Null,
             own: Vec::new(),
             of_visits: Vec::new(),
             visits: 0,
-            baseline: plan.arms[0].name.clone(),
         })
     }
 
@@ -99,7 +112,7 @@ impl ReportNotes {
     /// Keeps of a visit's report what is not a figure.
     pub(super) fn visited(&mut self, arm: &str, report: &Report) {
         self.visits += 1;
-        if arm == self.baseline {
+        if arm == self.comparison.baseline {
             self.measured_plan.clone_from(&report.plan);
             // The series of a comparison has an entry for each visit.
             if let Some(plan) = self.measured_plan.as_object_mut() {
@@ -177,27 +190,18 @@ impl Comparing<'_> {
     /// All that was measured so far.
     pub(super) fn report(&self, partial: bool) -> Report {
         let plan = self.plan;
-        let agreed = &self.notes.agreed;
         let blocks_done = self.table.whole_blocks();
         let arms = self.arms.iter().enumerate();
         let cells = self.table.cells(|step, metric| self.detectable(step, metric));
         let mut warnings = self.notes.merged(self.arms.len());
         warnings.extend(self.table.warnings(&cells));
         let comparison = Comparison {
-            measured: self.arms[0].measurement.kind().to_owned(),
-            baseline: self.arms[0].name.clone(),
-            blocks_asked: u64::from(plan.blocks),
             blocks_done,
-            block_duration_ns: plan.block_duration.0,
-            settle_ns: plan.settle.0,
-            backend: agreed.backend.clone(),
-            backend_reason: agreed.backend_reason.clone(),
-            wait: agreed.wait.clone(),
-            wait_reason: agreed.wait_reason.clone(),
             arms: arms.map(|(index, arm)| arm.describe(self.table.instances(index))).collect(),
-            steps: self.arms[0].steps as u64,
+            steps: self.table.steps() as u64,
             blocks: self.table.blocks().to_vec(),
             cells,
+            ..self.notes.comparison.clone()
         };
         Report {
             schema: SCHEMA.to_owned(),
@@ -218,7 +222,7 @@ impl Comparing<'_> {
     /// The plan as the result has it; of what is measured that of the baseline.
     fn describe(&self) -> serde_json::Value {
         serde_json::json!({
-            "command_line": self.arms[0].measurement.common().command_line,
+            "command_line": self.arms[0].plan.measurement.common().command_line,
             "blocks": self.plan.blocks,
             "block_duration_ns": self.plan.block_duration.0,
             "settle_ns": self.plan.settle.0,

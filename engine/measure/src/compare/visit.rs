@@ -33,9 +33,9 @@ impl Comparing<'_> {
     /// Measures an arm once. What its commands left behind is in [`Comparing::unclean`] then.
     pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> VisitEnd {
         let arm = &self.arms[index];
-        let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
+        let (name, hooks) = (arm.plan.name.clone(), arm.plan.hooks.clone());
         // The A/A arm is the baseline under another name, to its hooks too.
-        let called = if name == AA { self.arms[0].name.clone() } else { name.clone() };
+        let called = if name == AA { self.arms[0].plan.name.clone() } else { name.clone() };
         let entered =
             match self.hooks.enter(&called, &hooks, &mut |text| self.observer.announce(text)) {
                 Ok(entered) => entered,
@@ -54,7 +54,7 @@ impl Comparing<'_> {
             Within { outer: &mut *self.observer, done: self.steps_done, total: self.steps_total };
         let server = arm.server.as_deref();
         let ran = measurement.run(server, self.interrupt, &mut within);
-        self.steps_done += arm.steps;
+        self.steps_done += self.table.steps();
         self.unclean = entered.leave(&mut |text| self.observer.announce(text)).err();
         if hooks.after.is_some() {
             rest(self.plan.settle, self.interrupt);
@@ -69,7 +69,7 @@ impl Comparing<'_> {
         let steps = finished.report.results;
         // Of an HTTP load without a single response as expected the goodput is zero, and that is what there is to compare.
         let is_measured = measurement.kind() == "http"
-            && steps.len() == self.arms[index].steps
+            && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
         let mut error = finished.error.filter(|_| !is_measured);
         if finished.interrupted {

@@ -104,7 +104,9 @@ impl Table {
         self.blocks.push(block);
     }
 
-    fn steps(&self) -> usize {
+    /// How many steps each visit has.
+    #[must_use]
+    pub fn steps(&self) -> usize {
         self.arms[0].steps.len()
     }
 

@@ -6,6 +6,7 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use crossbeam::utils::CachePadded;
@@ -28,7 +29,8 @@ use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 use tare_units::{Instant, Nanos};
 
-pub(crate) use live::{LiveCounters, LiveProgress, Merger, Over};
+pub(crate) use live::LiveProgress;
+use live::{AllDone, LiveCounters, Merger};
 use watch::{LOOK, PhaseProbe, Supervisor};
 pub(super) use worker::WorkerResult;
 use worker::{Arrived, Assignment, Go, work};
@@ -102,72 +104,72 @@ pub(crate) fn run<C, T, F>(
     observer: &mut dyn Observer,
 ) -> Result<StepOutcome<T>>
 where
-    C: ClientRole + Role<UringDriver> + Role<EpollDriver> + 'static,
-    F: FnOnce(Nanos, LiveProgress, Interrupt) -> C + Send + 'static,
-    T: Send + 'static,
+    C: ClientRole + Role<UringDriver> + Role<EpollDriver>,
+    F: FnOnce(Nanos, LiveProgress, Interrupt) -> C + Send,
+    T: Send,
 {
-    let workers = plan.cpus.len();
     let listeners = plan.listener.and_then(ListenerGuard::begin);
     let mut edges = PhaseProbe::new(Watching::find(&plan.observe));
-    let (over, is_over) = Over::new(workers);
-    let (arrived_tx, arrived) = bounded(workers);
     let local = plan.interrupt.of_part();
-    let mut gos = Vec::new();
-    let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
-    let mut threads = Vec::new();
-    let merging = observer.wants_intervals() && !plan.counts_bytes;
-    let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
-    for (own, (client, &cpu)) in clients.into_iter().zip(&plan.cpus).enumerate() {
-        let (go_tx, go) = bounded(1);
-        let assignment = Assignment {
-            cpu,
-            separate: plan.separate,
-            backend: plan.backend,
-            sleeps: plan.wait != WaitMode::Spin,
-            client,
-            finish,
-            lives: Arc::clone(&lives),
-            own,
-            stream: stream.clone(),
-            over: over.clone(),
-            interrupt: local.clone(),
-            arrived: arrived_tx.clone(),
-            go,
+    let ran = std::thread::scope(|scope| {
+        let workers = plan.cpus.len();
+        let (over, is_over) = AllDone::new(workers);
+        let (arrived_tx, arrived) = bounded(workers);
+        let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
+        let merging = observer.wants_intervals() && !plan.counts_bytes;
+        let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
+        let (mut gos, mut threads) = (Vec::new(), Vec::new());
+        for (own, client) in clients.into_iter().enumerate() {
+            let (go_tx, go) = bounded(1);
+            let assignment = Assignment {
+                plan: &plan,
+                own,
+                client,
+                finish,
+                lives: Arc::clone(&lives),
+                stream: stream.clone(),
+                over: over.clone(),
+                interrupt: local.clone(),
+                arrived: arrived_tx.clone(),
+                go,
+            };
+            gos.push(go_tx);
+            let thread = std::thread::Builder::new()
+                .name(format!("tare-client-{}", plan.cpus[own]))
+                .spawn_scoped(scope, move || work(assignment))
+                .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
+            threads.push(thread);
+        }
+        drop(arrived_tx);
+        drop(over);
+        let ended = || threads.iter().any(ScopedJoinHandle::is_finished);
+        let decision = decide(&plan, &arrived, ended);
+        for go in &gos {
+            let _ = go.try_send(decision);
+        }
+        let mut watch = Supervisor {
+            plan: &plan,
+            params,
+            lives: &lives,
+            local: &local,
+            merger,
+            is_over,
+            told: 0,
+            told_bytes: 0,
+            stopped: None,
         };
-        gos.push(go_tx);
-        let thread = std::thread::Builder::new()
-            .name(format!("tare-client-{cpu}"))
-            .spawn(move || work(assignment))
-            .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
-        threads.push(thread);
-    }
-    drop(arrived_tx);
-    drop(over);
-    let ended = || threads.iter().any(std::thread::JoinHandle::is_finished);
-    let decision = decide(&plan, &arrived, ended);
-    for go in &gos {
-        let _ = go.try_send(decision);
-    }
+        watch.run(decision, &threads, &mut edges, observer);
+        let (workers, stopped) = join(threads, merge, watch.stopped.take());
+        match workers {
+            Some(workers) => Ok((decision, workers, stopped)),
+            None => Err(stopped.unwrap_or_else(|| Error::bug("a step without workers"))),
+        }
+    });
+    let overflow = listeners.and_then(|listeners| listeners.end());
+    let (decision, workers, stopped) = ran?;
     let (began, wait) = match decision {
         Go::Start { t0, wait } => (wall_clock_at(t0 + plan.warmup), wait),
         Go::Abandon => (None, plan.wait),
-    };
-    let mut watch = Supervisor {
-        plan: &plan,
-        params,
-        lives: &lives,
-        local: &local,
-        merger,
-        is_over,
-        told: 0,
-        told_bytes: 0,
-        stopped: None,
-    };
-    watch.run(decision, &threads, &mut edges, observer);
-    let (workers, stopped) = join(threads, merge, watch.stopped.take());
-    let overflow = listeners.and_then(|listeners| listeners.end());
-    let Some(workers) = workers else {
-        return Err(stopped.unwrap_or_else(|| Error::bug("a step without workers")));
     };
     let (disturbance, observed) = edges.into_seen();
     let cpus = plan.cpus;
@@ -182,11 +184,9 @@ fn wall_clock_at(instant: Instant) -> Option<jiff::Timestamp> {
     wall.checked_add(jiff::SignedDuration::from_nanos(off)).ok()
 }
 
-type Thread<T> = std::thread::JoinHandle<Result<WorkerResult<T>>>;
-
 /// Gathers what the workers bring back, and why one of them did not, if so.
 fn join<T>(
-    threads: Vec<Thread<T>>,
+    threads: Vec<ScopedJoinHandle<'_, Result<WorkerResult<T>>>>,
     merge: fn(&mut T, T),
     mut stopped: Option<Error>,
 ) -> (Option<WorkerResult<T>>, Option<Error>) {

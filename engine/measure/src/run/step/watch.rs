@@ -1,6 +1,7 @@
 //! The launching thread while the workers of a step run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
@@ -104,7 +105,7 @@ impl Supervisor<'_> {
     pub(super) fn run<T>(
         &mut self,
         decision: Go,
-        threads: &[std::thread::JoinHandle<T>],
+        threads: &[ScopedJoinHandle<'_, T>],
         edges: &mut PhaseProbe,
         observer: &mut dyn Observer,
     ) {
@@ -114,7 +115,7 @@ impl Supervisor<'_> {
             Go::Abandon => started,
         };
         let look_at = Instant(warm_at.0.saturating_sub(edges.lead().0));
-        while !threads.iter().all(std::thread::JoinHandle::is_finished) {
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
             let now = MonotonicClock.now();
             let wants_progress = observer.wants_progress();
             let room = self.plan.guard.as_ref().map(ConntrackGuard::look);

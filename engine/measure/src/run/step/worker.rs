@@ -2,7 +2,8 @@
 
 use crossbeam::channel::{Receiver, Sender};
 
-use super::live::{LiveCounters, LiveProgress, Over, Stream};
+use super::StepPlan;
+use super::live::{AllDone, LiveCounters, LiveProgress, Stream};
 use crate::run::backend::{self, AnyDriver};
 use crate::run::instrument;
 use crate::worker::outcome::Outcome;
@@ -11,7 +12,7 @@ use tare_driver::clock::{Clock, ClockQuality, MonotonicClock};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::{affinity, rlimit};
 use tare_driver::uring::UringDriver;
-use tare_driver::{Backend, Capabilities, Driver, DriverError};
+use tare_driver::{Capabilities, Driver, DriverError};
 use tare_host::tuning::{self, Wakeups};
 use tare_host::usage::CpuTimes;
 use tare_proto::hello::WaitMode;
@@ -75,24 +76,18 @@ impl<T> WorkerResult<T> {
     }
 }
 
-/// Everything a worker's thread is given.
-#[derive(Debug)]
-pub(super) struct Assignment<C, T, F> {
-    pub(super) cpu: u32,
-    /// It has a table of descriptors of its own.
-    pub(super) separate: bool,
-    pub(super) backend: Backend,
-    /// The plan is to sleep, so that how late the thread wakes up matters from the begin.
-    pub(super) sleeps: bool,
+/// What a worker's thread is given.
+pub(super) struct Assignment<'a, C, T, F> {
+    pub(super) plan: &'a StepPlan,
+    /// Which worker it is.
+    pub(super) own: usize,
     /// Makes the role.
     pub(super) client: F,
     /// Takes the finished role apart.
     pub(super) finish: fn(C) -> (T, Outcome, LiveProgress),
-    /// What all workers show, and which of them this is.
     pub(super) lives: LiveCounters,
-    pub(super) own: usize,
     pub(super) stream: Option<Stream>,
-    pub(super) over: Over,
+    pub(super) over: AllDone,
     pub(super) interrupt: Interrupt,
     pub(super) arrived: Sender<Arrived>,
     pub(super) go: Receiver<Go>,
@@ -110,17 +105,18 @@ impl Drop for StopOthers {
 }
 
 /// A worker's thread.
-pub(super) fn work<C, T, F>(assignment: Assignment<C, T, F>) -> Result<WorkerResult<T>>
+pub(super) fn work<C, T, F>(assignment: Assignment<'_, C, T, F>) -> Result<WorkerResult<T>>
 where
     C: ClientRole + Role<UringDriver> + Role<EpollDriver>,
     F: FnOnce(Nanos, LiveProgress, Interrupt) -> C,
 {
+    let plan = assignment.plan;
     let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
     // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
     // and the involuntary switches tell.
-    let _ = affinity::pin_current_thread(assignment.cpu);
+    let _ = affinity::pin_current_thread(plan.cpus[assignment.own]);
     let _ = tuning::set_timer_slack_ns(1);
-    if assignment.separate {
+    if plan.separate {
         let refused = |errno| {
             Error::environment(format!(
                 "no table of descriptors for each worker (close_range: {errno})"
@@ -129,7 +125,7 @@ where
         };
         rlimit::separate_descriptors().map_err(refused)?;
     }
-    let backend = assignment.backend;
+    let backend = plan.backend;
     let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
     let failed = |error| Error::environment(format!("a worker has failed: {error}"));
     let result = match driver {
@@ -146,7 +142,7 @@ where
 
 fn drive<D: Driver, C, T, F>(
     driver: D,
-    assignment: Assignment<C, T, F>,
+    assignment: Assignment<'_, C, T, F>,
 ) -> std::result::Result<(WorkerResult<T>, D), DriverError>
 where
     C: ClientRole + Role<D>,
@@ -154,7 +150,8 @@ where
 {
     let clock = MonotonicClock;
     let quality = clock.quality();
-    let mut wakeups = assignment.sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
+    let sleeps = assignment.plan.wait != WaitMode::Spin;
+    let mut wakeups = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
     let gauge =
         LiveProgress::new(assignment.lives, assignment.own, assignment.stream, assignment.over);
