@@ -2,13 +2,17 @@
 
 use std::net::SocketAddr;
 
+use tare_driver::shown;
 use tare_proto::hello::{Direction, Transport};
 use tare_proto::stream::SocketOptions;
+use tare_stats::result::{BulkParams, Params};
+use tare_units::Nanos;
 use tare_units::target::Target;
 
-use crate::run::plan::Common;
-#[cfg(doc)]
-use crate::run::plan::Stop;
+use crate::run;
+use crate::run::plan::{Common, Stop};
+use crate::run::sweep::Step;
+use crate::worker::destination::Destination;
 
 /// A bulk bandwidth run.
 #[derive(Debug, Clone)]
@@ -58,6 +62,70 @@ impl BwPlan {
             bind: None,
             common: Common::default(),
         }
+    }
+
+    /// Payload of a step of sends of `size`, where bytes end it, in each direction; else zero.
+    pub(super) fn bytes_of(&self, size: u32) -> u64 {
+        match (self.bytes, self.common.stop) {
+            (Some(bytes), _) => bytes,
+            (None, Stop::Count(count)) => count.saturating_mul(u64::from(size)),
+            (None, Stop::After(_)) => 0,
+        }
+    }
+
+    /// The warm-up and the length of the measured phase of a step; without where bytes end it.
+    pub(super) fn times_of(&self, size: u32) -> (Nanos, Option<Nanos>) {
+        match self.common.stop {
+            Stop::After(duration) if self.bytes_of(size) == 0 => {
+                (self.common.warmup, Some(duration))
+            }
+            _ => (Nanos::ZERO, None),
+        }
+    }
+}
+
+/// The plan as results carry it.
+pub(super) fn describe(plan: &BwPlan, addresses: &[Destination]) -> serde_json::Value {
+    let own = serde_json::json!({
+        "proto": plan.transport.name(),
+        "sizes_bytes": plan.sizes,
+        "streams": plan.streams,
+        "direction": plan.direction.name(),
+        "rate_bits_per_s": plan.rate_bits_per_s,
+        "bytes": plan.bytes,
+        "zero_copy": plan.zero_copy.name(),
+        "sink": plan.sink.name(),
+        "socket": plan.socket,
+        "bind": plan.bind.map(shown),
+    });
+    run::plan::describe(&plan.target, &plan.common, addresses, own)
+}
+
+/// The parameters of a step, against that address.
+pub(super) fn params(plan: &BwPlan, step: Step, address: &Destination) -> Params {
+    let (bytes, socket) = (plan.bytes_of(step.size), &plan.socket);
+    Params {
+        proto: plan.transport.name().to_owned(),
+        size_bytes: u64::from(step.size),
+        connections: step.connections,
+        timeout_ns: plan.common.timeout.0,
+        target: plan.target.to_string(),
+        address: Some(address.to_string()),
+        bulk: Some(BulkParams {
+            direction: plan.direction.name().to_owned(),
+            rate_bits_per_s: plan.rate_bits_per_s,
+            bytes: (bytes > 0).then_some(bytes),
+            zero_copy: plan.zero_copy.name().to_owned(),
+            sink: plan.sink.name().to_owned(),
+            congestion: socket.congestion.clone(),
+            mss_bytes: socket.mss_bytes,
+            nodelay: socket.nodelay,
+            dscp: socket.dscp,
+            send_buffer_bytes: socket.send_buffer_bytes,
+            receive_buffer_bytes: socket.receive_buffer_bytes,
+            bind: plan.bind.map(shown),
+        }),
+        ..Params::default()
     }
 }
 

@@ -1,82 +1,59 @@
-//! The arms of a comparison, with the far ends of this process started for them.
+//! The arms of a comparison, with the servers of this process started for them.
 
 use std::rc::Rc;
 
-use super::told::Told;
-use crate::compare::plan::{ComparePlan, Measurement};
-use crate::http::run::HttpRun;
+use super::notes::ReportNotes;
+use crate::compare::plan::{ArmPlan, ComparePlan, Measurement};
 use crate::run::Finished;
-use crate::run::far_end::Held;
 use crate::run::observe::Observer;
-use crate::run::sweep::{self, Part, Prospect};
-use tare_host::hooks::HookSpec;
+use crate::run::peer::SharedServer;
+use crate::run::sweep::Step;
+use crate::{bandwidth, http, latency};
+use tare_host::cpus::Cpus;
 use tare_host::observed;
-use tare_stats::result::{AA, Arm, StepResult};
+use tare_proto::hello::WaitMode;
+use tare_stats::result::{AA, Arm};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Fault, Result};
 use tare_units::target::Target;
 
 /// An arm while it is measured.
 pub(super) struct RunningArm {
-    pub(super) name: String,
-    pub(super) measurement: Measurement,
-    pub(super) options: Option<String>,
-    pub(super) hooks: HookSpec,
-    /// The same as the result shows it.
-    pub(super) shown: HookSpec,
+    pub(super) plan: ArmPlan,
     /// The server of its target, where that is of this process; arms of the same target share it.
-    pub(super) held: Option<Rc<Held>>,
-    /// Steps of a visit.
-    pub(super) steps: usize,
+    pub(super) server: Option<Rc<SharedServer>>,
     /// Visits in a row that could not be measured.
     pub(super) failures: u32,
     /// Why it is not visited any more.
     pub(super) failed: Option<Error>,
     /// Visits that were measured in full.
     pub(super) visits: u64,
-    /// Per step: all its measurements, with when the visit began, nanoseconds after the comparison did.
-    pub(super) measured: Vec<Vec<(u64, StepResult)>>,
 }
 
 impl RunningArm {
-    /// Keeps the steps of a visit, those of one that failed half-way too.
-    pub(super) fn keep(&mut self, at_ns: u64, steps: &[StepResult]) {
-        let mut began = at_ns;
-        for (kept, step) in self.measured.iter_mut().zip(steps) {
-            let mut own = step.clone();
-            // The series of the whole comparison has an entry per visit, and there may be many.
-            own.intervals = Vec::new();
-            began += step.warmup.duration_ns;
-            kept.push((began, own));
-            began += step.duration_ns;
-        }
+    const fn new(plan: ArmPlan, server: Option<Rc<SharedServer>>) -> Self {
+        Self { plan, server, failures: 0, failed: None, visits: 0 }
     }
 
     /// An error of this arm.
     pub(super) fn blame(&self, error: &Error) -> Error {
-        let named = Error::new(error.fault(), format!("arm {}: {}", self.name, error.message()));
+        let named =
+            Error::new(error.fault(), format!("arm {}: {}", self.plan.name, error.message()));
         match error.advice() {
             Some(advice) => named.remedy(advice),
             None => named,
         }
     }
 
-    /// As the result has it.
-    pub(super) fn told(&self) -> Arm {
-        let mut instances: Vec<String> = Vec::new();
-        let steps = self.measured.iter().flatten();
-        for instance in steps.flat_map(|(_, step)| &step.instances) {
-            if !instances.contains(instance) {
-                instances.push(instance.clone());
-            }
-        }
-        instances.sort_unstable();
+    /// As the result has it, answered by those servers.
+    pub(super) fn describe(&self, instances: Vec<String>) -> Arm {
+        let plan = &self.plan;
         Arm {
-            name: self.name.clone(),
-            target: self.measurement.target().to_string(),
-            options: self.options.clone(),
-            before: self.shown.before.clone(),
-            after: self.shown.after.clone(),
+            name: plan.name.clone(),
+            target: plan.measurement.target().to_string(),
+            options: plan.options.clone(),
+            before: plan.shown.before.clone(),
+            after: plan.shown.after.clone(),
             instances,
             visits: self.visits,
             failed: self.failed.as_ref().map(ToString::to_string),
@@ -85,21 +62,20 @@ impl RunningArm {
 }
 
 impl Measurement {
-    /// Carries it out once, against the far end that is held for it.
+    /// Carries it out once, on the server that is shared by all its runs, if any.
     ///
     /// # Errors
     /// As [`crate::latency::measure`].
     pub(super) fn run(
         &self,
-        held: Option<&Held>,
+        server: Option<&SharedServer>,
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Finished> {
-        let part = Part::Visit(held);
         match self {
-            Self::Lat(plan) => sweep::run(plan, part, interrupt, observer),
-            Self::Bw(plan) => sweep::run(plan, part, interrupt, observer),
-            Self::Http(plan) => sweep::run(&HttpRun::new(plan)?, part, interrupt, observer),
+            Self::Lat(plan) => latency::carry_out(plan, server, interrupt, observer),
+            Self::Bw(plan) => bandwidth::carry_out(plan, server, interrupt, observer),
+            Self::Http(plan) => http::carry_out(plan, server, interrupt, observer),
         }
     }
 
@@ -108,19 +84,45 @@ impl Measurement {
     /// # Errors
     /// A usage error for a plan that cannot be carried out.
     pub(super) fn prospect(&self) -> Result<Prospect> {
-        match self {
-            Self::Lat(plan) => Prospect::of(plan),
-            Self::Bw(plan) => Prospect::of(plan),
-            Self::Http(plan) => Prospect::of(&HttpRun::new(plan)?),
-        }
+        let machine = Cpus::of_self();
+        let (needs, steps) = match self {
+            Self::Lat(plan) => (latency::needs(plan, &machine), latency::steps(plan)),
+            Self::Bw(plan) => (bandwidth::needs(plan, &machine), bandwidth::steps(plan)),
+            Self::Http(plan) => {
+                plan.check()?;
+                (http::needs(plan, &machine), http::steps(plan))
+            }
+        };
+        Ok(Prospect {
+            cpus: needs.cpus(&machine, needs.workers())?.cpus,
+            connections: needs.connections,
+            wait: needs.wait(),
+            steps,
+        })
     }
 }
 
-/// The arms of `plan` with their far ends, and the A/A arm last.
+/// What a run would settle on by itself.
+#[derive(Debug)]
+pub(super) struct Prospect {
+    /// Its steps, in order.
+    steps: Vec<Step>,
+    /// The CPUs of its workers.
+    cpus: Vec<u32>,
+    /// The most connections of a step.
+    connections: u32,
+    /// How it would wait.
+    pub(super) wait: WaitMode,
+}
+
+/// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of them has.
 ///
 /// # Errors
-/// A usage error where the arms measure different steps; else where a far end of this process cannot be had.
-pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<RunningArm>> {
+/// A usage error where the arms measure different steps; else where a server of this process cannot be had.
+pub(super) fn set_up(
+    plan: &ComparePlan,
+    notes: &mut ReportNotes,
+) -> Result<(Vec<RunningArm>, usize)> {
     let mut prospects = Vec::new();
     for arm in &plan.arms {
         observed::check(&arm.measurement.common().observe)?;
@@ -137,78 +139,41 @@ pub(super) fn furnish(plan: &ComparePlan, told: &mut Told) -> Result<Vec<Running
                 .remedy("sizes, connections and stages go behind --, for all arms alike"));
         }
     }
-    let mut held: Vec<(Target, Rc<Held>)> = Vec::new();
+    let mut servers = Servers { started: Vec::new(), cpus: &baseline.cpus };
     let mut arms = Vec::new();
-    for (index, arm) in plan.arms.iter().enumerate() {
+    for (arm, prospect) in plan.arms.iter().zip(&prospects) {
         let mut arm = arm.clone();
-        let target = arm.measurement.target().clone();
-        let known = held.iter().find(|(of, _)| *of == target);
-        let far_end = match known {
-            Some((_, held)) => Some(Rc::clone(held)),
-            None => {
-                let connections = prospects[index].connections;
-                match Held::start(&target, connections, &baseline.cpus) {
-                    Ok(started) => started.map(Rc::new),
-                    Err(error) if plan.by_default && error.fault() == Fault::Environment => {
-                        told.without_veth(&error);
-                        arm.name = "loopback-again".to_owned();
-                        arm.measurement = arm.measurement.at(&Target::Loopback);
-                        again_on_loopback(&mut held, connections, &baseline.cpus)?
-                    }
-                    Err(error) => return Err(error),
-                }
+        let server = match servers.of(arm.measurement.target(), prospect.connections) {
+            Err(error) if plan.by_default && error.fault() == Fault::Environment => {
+                notes.without_veth(&error);
+                arm.name = "loopback-again".to_owned();
+                arm.measurement = arm.measurement.at(&Target::Loopback);
+                servers.of(&Target::Loopback, prospect.connections)?
             }
+            server => server?,
         };
-        let is_new = |of: &Target| !held.iter().any(|(known, _)| known == of);
-        let measured = arm.measurement.target().clone();
-        if let Some(far_end) = far_end.as_ref().filter(|_| is_new(&measured)) {
-            held.push((measured, Rc::clone(far_end)));
+        arms.push(RunningArm::new(arm, server));
+    }
+    // The baseline once more: nothing of it is different but its name.
+    let again = ArmPlan { name: AA.to_owned(), ..arms[0].plan.clone() };
+    arms.push(RunningArm::new(again, arms[0].server.clone()));
+    Ok((arms, baseline.steps.len()))
+}
+
+/// The servers of this process that were started for targets, which keep off the client's CPUs.
+struct Servers<'a> {
+    started: Vec<(Target, Rc<SharedServer>)>,
+    cpus: &'a [u32],
+}
+
+impl Servers<'_> {
+    /// The server of a target of this process, started where it is not yet; `None` of other targets.
+    fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<SharedServer>>> {
+        if let Some((_, known)) = self.started.iter().find(|(of, _)| of == target) {
+            return Ok(Some(Rc::clone(known)));
         }
-        arms.push(RunningArm {
-            name: arm.name,
-            measurement: arm.measurement,
-            options: arm.options,
-            hooks: arm.hooks,
-            shown: arm.shown,
-            held: far_end,
-            steps: baseline.steps.len(),
-            failures: 0,
-            failed: None,
-            visits: 0,
-            measured: vec![Vec::new(); baseline.steps.len()],
-        });
-    }
-    arms.push(again(&arms[0]));
-    Ok(arms)
-}
-
-/// The server on loopback, the same for both arms whichever of them is first.
-fn again_on_loopback(
-    held: &mut Vec<(Target, Rc<Held>)>,
-    connections: u32,
-    cpus: &[u32],
-) -> Result<Option<Rc<Held>>> {
-    if let Some((_, known)) = held.iter().find(|(of, _)| *of == Target::Loopback) {
-        return Ok(Some(Rc::clone(known)));
-    }
-    let started = Held::start(&Target::Loopback, connections, cpus)?.map(Rc::new);
-    if let Some(started) = &started {
-        held.push((Target::Loopback, Rc::clone(started)));
-    }
-    Ok(started)
-}
-
-/// The baseline once more: nothing of it is different but its name.
-fn again(baseline: &RunningArm) -> RunningArm {
-    RunningArm {
-        name: AA.to_owned(),
-        measurement: baseline.measurement.clone(),
-        options: baseline.options.clone(),
-        hooks: baseline.hooks.clone(),
-        shown: baseline.shown.clone(),
-        held: baseline.held.clone(),
-        failed: None,
-        measured: vec![Vec::new(); baseline.steps],
-        ..*baseline
+        let started = SharedServer::start(target, connections, self.cpus)?.map(Rc::new);
+        self.started.extend(started.iter().map(|server| (target.clone(), Rc::clone(server))));
+        Ok(started)
     }
 }

@@ -1,13 +1,11 @@
-//! A comparison: the same measurement over several paths, in blocks (DESIGN D9). Each visit is a run of its own, on fresh
-//! connections; what the far ends can do is found out before, and forced on all.
+//! A comparison: the same measurement over several paths, in blocks. Each visit is a run of its own, on fresh
+//! connections; what the ends can do is found out before, and forced on all.
 
-mod agree;
 mod arms;
-mod cells;
+mod negotiate;
+mod notes;
 mod order;
-mod overload;
 pub mod plan;
-mod told;
 mod visit;
 
 use std::collections::BTreeMap;
@@ -18,17 +16,17 @@ use crate::run::observe::Observer;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_host::hooks::Hooks;
 use tare_host::journal::Journal;
-use tare_stats::result::{Block, StepResult, Visit};
+use tare_stats::compare::table::{self, Table, Visited};
+use tare_stats::result::{Block, Visit};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 use tare_units::limits::{ARMS_MAX, COMPARE_BLOCKS_MAX, COMPARE_BLOCKS_MIN, VISIT_STEPS_MAX};
 use tare_units::{Instant, Nanos};
 
 use arms::RunningArm;
-use cells::{BlockValues, Declared};
+use notes::ReportNotes;
 use order::Orders;
-use told::Told;
-use visit::Visited;
+use visit::VisitEnd;
 
 /// An arm that could not be measured so many times in a row is given up: both passes of two blocks. The last visit of a
 /// pass may be the first of the next one, and whoever restarts is back a moment later.
@@ -47,7 +45,7 @@ pub fn run(
 ) -> Result<Finished> {
     check(plan)?;
     let mut comparing = Comparing::start(plan, interrupt, observer)?;
-    let prepared = comparing.agree().and_then(|()| comparing.pilot());
+    let prepared = comparing.negotiate().and_then(|()| comparing.pilot());
     let error = match prepared {
         Ok(()) => comparing.blocks(),
         // What was begun was ended by the interrupt, and not by the arm; what it left behind is left all the same.
@@ -107,8 +105,8 @@ struct Comparing<'a> {
     hooks: Hooks,
     /// The baseline first, the A/A arm last.
     arms: Vec<RunningArm>,
-    declared: Declared,
-    told: Told,
+    table: Table,
+    notes: ReportNotes,
     began: Instant,
     /// When what is measured so far was last handed on.
     reported: Instant,
@@ -118,13 +116,10 @@ struct Comparing<'a> {
     /// What an arm's commands changed and could not undo: whatever is measured next would be measured with it. Its advice
     /// holds the after-command, and so it gets into no report.
     unclean: Option<Error>,
-    blocks: Vec<Block>,
-    /// What the whole blocks came to, and the arms' part in the others.
-    values: Vec<BlockValues>,
-    /// What the pilot found: by step and measure, a value per visit.
+    /// What the pilot found: by step and metric, a value per visit.
     pilot: BTreeMap<(usize, String), Vec<f64>>,
     /// By step: the client's median turn that found nothing, nanoseconds, where it spins.
-    pilot_looks: Vec<f64>,
+    pilot_turns: Vec<f64>,
     /// The difference that so many blocks find in four runs of five, in standard deviations of a visit.
     detectable_spreads: Option<f64>,
 }
@@ -135,14 +130,13 @@ impl<'a> Comparing<'a> {
         interrupt: &'a Interrupt,
         observer: &'a mut dyn Observer,
     ) -> Result<Self> {
-        let mut told = Told::new(plan)?;
-        told.name_leftovers(observer);
-        let named = told.warnings().len();
-        let arms = arms::furnish(plan, &mut told)?;
-        let steps = arms[0].steps;
-        let visits = plan.blocks as usize * 2 * arms.len() + agree::PILOT_VISITS;
+        let mut notes = ReportNotes::new(plan)?;
+        notes.name_leftovers(observer);
+        let named = notes.warnings().len();
+        let (arms, steps) = arms::set_up(plan, &mut notes)?;
+        let visits = plan.blocks as usize * 2 * arms.len() + negotiate::PILOT_VISITS;
         check_amount(visits, steps)?;
-        for warning in &told.warnings()[named..] {
+        for warning in &notes.warnings()[named..] {
             observer.warning(warning);
         }
         Ok(Self {
@@ -150,18 +144,20 @@ impl<'a> Comparing<'a> {
             interrupt,
             observer,
             hooks: Hooks::new(Journal::of_machine(), interrupt),
-            declared: Declared::of(&arms[0].measurement, &plan.quantiles),
+            table: Table::new(
+                arms[0].plan.measurement.metrics(&plan.quantiles),
+                arms.iter().map(|arm| arm.plan.name.clone()).collect(),
+                steps,
+            ),
             arms,
-            told,
+            notes,
             began: MonotonicClock.now(),
             reported: MonotonicClock.now(),
             steps_done: 0,
             steps_total: visits * steps,
             unclean: None,
-            blocks: Vec::new(),
-            values: Vec::new(),
             pilot: BTreeMap::new(),
-            pilot_looks: Vec::new(),
+            pilot_turns: vec![0.0; steps],
             detectable_spreads: None,
         })
     }
@@ -189,7 +185,7 @@ impl<'a> Comparing<'a> {
 
     /// Blocks are missing although no arm was given up and nobody ended the run.
     fn missing_blocks(&self) -> Option<Error> {
-        let (whole, asked) = (self.whole_blocks(), u64::from(self.plan.blocks));
+        let (whole, asked) = (self.table.whole_blocks(), u64::from(self.plan.blocks));
         if self.interrupt.is_raised() || whole >= asked {
             return None;
         }
@@ -209,13 +205,8 @@ impl<'a> Comparing<'a> {
             return false;
         }
         let all_there = self.arms.iter().all(|arm| arm.failed.is_none());
-        let missing = asked > self.whole_blocks() && number < asked + asked / 2;
+        let missing = asked > self.table.whole_blocks() && number < asked + asked / 2;
         number < asked || (all_there && missing)
-    }
-
-    /// Blocks in which every arm was measured in both passes.
-    pub(crate) fn whole_blocks(&self) -> u64 {
-        self.blocks.iter().filter(|block| block.whole).count() as u64
     }
 
     /// One block.
@@ -225,7 +216,7 @@ impl<'a> Comparing<'a> {
     fn block(&mut self, number: u64, order: Vec<usize>) -> Result<()> {
         let passes = order.iter().chain(order.iter().rev());
         let mut block = Block { number, ..Block::default() };
-        let mut measured: Vec<Vec<Vec<StepResult>>> = vec![Vec::new(); self.arms.len()];
+        let mut measured: Vec<Vec<Visited>> = vec![Vec::new(); self.arms.len()];
         let mut fatal = None;
         for &arm in passes {
             if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
@@ -236,16 +227,16 @@ impl<'a> Comparing<'a> {
             }
             let began_at = jiff::Timestamp::now().to_string();
             let at = MonotonicClock.now().since(self.began);
-            let mut measurement = self.arms[arm].measurement.clone();
-            let interval = overload::interval(&measurement);
+            let mut measurement = self.arms[arm].plan.measurement.clone();
+            let interval = measurement.interval();
             let common = measurement.common_mut();
             common.seed = seed_of_block(self.plan.seed, number);
             common.interval = interval.unwrap_or(common.interval);
             let visited = self.visit(arm, &measurement);
             block.visits.push(Visit {
-                arm: self.arms[arm].name.clone(),
+                arm: self.arms[arm].plan.name.clone(),
                 began_at,
-                steps: cells::visit_steps(&visited.steps),
+                steps: table::visit_steps(&visited.steps),
                 error: visited.error.as_ref().map(ToString::to_string),
             });
             fatal = self.take(arm, at.0, visited, &mut measured[arm]);
@@ -253,18 +244,7 @@ impl<'a> Comparing<'a> {
                 break;
             }
         }
-        let steps = self.arms[0].steps;
-        let is_whole = |visits: &Vec<Vec<StepResult>>| {
-            visits.len() == 2 && visits.iter().all(|visit| visit.len() == steps)
-        };
-        block.whole = measured.iter().all(is_whole);
-        let usable = |visits: Vec<Vec<StepResult>>| is_whole(&visits).then_some(visits);
-        self.values.push(BlockValues::of(
-            number,
-            measured.into_iter().map(usable).collect(),
-            &self.declared,
-        ));
-        self.blocks.push(block);
+        self.table.add_block(block, &measured);
         fatal.map_or(Ok(()), Err)
     }
 
@@ -273,16 +253,15 @@ impl<'a> Comparing<'a> {
         &mut self,
         index: usize,
         at_ns: u64,
-        visited: Visited,
-        measured: &mut Vec<Vec<StepResult>>,
+        visited: VisitEnd,
+        measured: &mut Vec<Visited>,
     ) -> Option<Error> {
-        let Visited { steps, error } = visited;
-        if let Some(what) = self.told.agreed.broken_by(&steps) {
-            let name = self.arms[index].name.clone();
-            self.told.differed(&name, &what);
-        }
+        let VisitEnd { steps, error } = visited;
+        self.table.keep(index, at_ns, &steps);
         let arm = &mut self.arms[index];
-        arm.keep(at_ns, &steps);
+        if let Some(what) = negotiate::differs(&self.notes.comparison, &steps) {
+            self.notes.differed(&arm.plan.name, &what);
+        }
         match error {
             None => {
                 arm.failures = 0;
@@ -293,7 +272,7 @@ impl<'a> Comparing<'a> {
             Some(error) => {
                 arm.failures += 1;
                 let blamed = arm.blame(&error);
-                self.told.failed(&arm.name, &blamed);
+                self.notes.failed(&arm.plan.name, &blamed);
                 if arm.failures >= FAILURES_MAX {
                     arm.failed = Some(error);
                 }
@@ -306,7 +285,7 @@ impl<'a> Comparing<'a> {
         let interrupted = self.interrupt.is_raised();
         let report = self.report(interrupted || error.is_some());
         for warning in &report.warnings {
-            if !self.told.warnings().contains(warning) {
+            if !self.notes.warnings().contains(warning) {
                 self.observer.warning(warning);
             }
         }

@@ -4,7 +4,10 @@ use crate::bandwidth::plan::BwPlan;
 use crate::http::plan::HttpPlan;
 use crate::latency::plan::LatPlan;
 use crate::run::plan::{Common, Stop};
+use tare_driver::{Backend, BackendChoice};
 use tare_host::hooks::HookSpec;
+use tare_proto::hello::WaitMode;
+use tare_stats::compare::metric::{self, Metric};
 use tare_units::Nanos;
 use tare_units::target::Target;
 
@@ -60,8 +63,69 @@ impl Measurement {
         }
     }
 
+    /// The figures that are compared; `quantiles` are those of latencies that are declared, per cent.
+    pub(crate) fn metrics(&self, quantiles: &[f64]) -> Vec<Metric> {
+        match self {
+            Self::Lat(_) => metric::of_round_trips(quantiles),
+            Self::Bw(_) => metric::of_bulk(),
+            Self::Http(_) => metric::of_requests(quantiles),
+        }
+    }
+
+    /// The length of an entry of a visit's series, where it is at a rate: a third of its shortest step. An entry of fewer
+    /// than 20 samples has no median.
+    pub(crate) fn interval(&self) -> Option<Nanos> {
+        let duration = self.common().stop.parts().0?;
+        let shortest = match self {
+            Self::Http(plan) => {
+                let stages = plan.open.as_ref()?.stages.iter();
+                stages.map(|stage| stage.duration.unwrap_or(duration)).min()
+            }
+            Self::Lat(plan) => plan.rate_per_s.map(|_| duration),
+            Self::Bw(_) => None,
+        };
+        Some(Nanos(shortest?.0.div_ceil(3).max(1)))
+    }
+
+    /// Forces on it what was agreed on, and on the load that goes beside it.
+    pub(crate) fn force(&mut self, backend: Backend, wait: WaitMode) {
+        if let Self::Lat(plan) = self
+            && let Some(load) = &mut plan.under_load
+        {
+            load.plan.common.backend = BackendChoice::Only(backend);
+        }
+        let common = self.common_mut();
+        common.backend = BackendChoice::Only(backend);
+        common.wait = Some(wait);
+    }
+
+    /// No step of it measures for longer than that.
+    pub(crate) fn shorten(&mut self, longest: Nanos) {
+        if let Self::Http(plan) = self
+            && let Some(open) = &mut plan.open
+        {
+            for stage in &mut open.stages {
+                stage.duration = stage.duration.map(|own| own.min(longest));
+            }
+        }
+        let common = self.common_mut();
+        if let Stop::After(duration) = common.stop {
+            common.stop = Stop::After(duration.min(longest));
+        }
+    }
+
+    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what others take, and `beside` what
+    /// each takes besides its measured phase.
+    pub(crate) fn stages_duration(&self, step: Nanos, beside: Nanos) -> Option<u64> {
+        let Self::Http(plan) = self else { return None };
+        let stages = plan.open.as_ref()?.stages.iter();
+        let once: u64 = stages
+            .map(|stage| stage.duration.map_or(step, |own| own + beside).0)
+            .fold(0, u64::saturating_add);
+        Some(once.saturating_mul(plan.connections.len() as u64))
+    }
+
     /// The same at another target of this process.
-    #[must_use]
     pub(crate) fn at(&self, target: &Target) -> Self {
         let mut moved = self.clone();
         match &mut moved {
@@ -72,14 +136,13 @@ impl Measurement {
         moved
     }
 
-    /// As little of it as tells whether it can be measured at all, and what the far end answers.
-    #[must_use]
-    pub(crate) fn trial(&self) -> Self {
+    /// As little of it as tells whether it can be measured at all, and what the server answers.
+    pub(crate) fn negotiation(&self) -> Self {
         const OPERATIONS: u64 = 20;
         const TRANSFER: Nanos = Nanos::from_millis(50);
-        let mut trial = self.clone();
-        trial.common_mut().warmup = Nanos::ZERO;
-        match &mut trial {
+        let mut least = self.clone();
+        least.common_mut().warmup = Nanos::ZERO;
+        match &mut least {
             Self::Lat(plan) => {
                 plan.common.stop = Stop::Count(OPERATIONS);
                 plan.sizes.truncate(1);
@@ -100,7 +163,7 @@ impl Measurement {
                 plan.open = None;
             }
         }
-        trial
+        least
     }
 }
 

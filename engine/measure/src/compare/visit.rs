@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// What a visit brought.
 #[derive(Debug, Default)]
-pub(super) struct Visited {
+pub(super) struct VisitEnd {
     /// The steps that were measured.
     pub(super) steps: Vec<StepResult>,
     /// Why not all of them. It gets into the report.
@@ -31,19 +31,19 @@ fn interrupted() -> Error {
 
 impl Comparing<'_> {
     /// Measures an arm once. What its commands left behind is in [`Comparing::unclean`] then.
-    pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> Visited {
+    pub(super) fn visit(&mut self, index: usize, measurement: &Measurement) -> VisitEnd {
         let arm = &self.arms[index];
-        let (name, hooks) = (arm.name.clone(), arm.hooks.clone());
+        let (name, hooks) = (arm.plan.name.clone(), arm.plan.hooks.clone());
         // The A/A arm is the baseline under another name, to its hooks too.
-        let called = if name == AA { self.arms[0].name.clone() } else { name.clone() };
+        let called = if name == AA { self.arms[0].plan.name.clone() } else { name.clone() };
         let entered =
             match self.hooks.enter(&called, &hooks, &mut |text| self.observer.announce(text)) {
                 Ok(entered) => entered,
                 Err(refused) => {
                     self.unclean = refused.unclean;
-                    return Visited {
+                    return VisitEnd {
                         error: Some(refused.why.unwrap_or_else(interrupted)),
-                        ..Visited::default()
+                        ..VisitEnd::default()
                     };
                 }
             };
@@ -52,9 +52,9 @@ impl Comparing<'_> {
         }
         let mut within =
             Within { outer: &mut *self.observer, done: self.steps_done, total: self.steps_total };
-        let held = arm.held.as_deref();
-        let ran = measurement.run(held, self.interrupt, &mut within);
-        self.steps_done += arm.steps;
+        let server = arm.server.as_deref();
+        let ran = measurement.run(server, self.interrupt, &mut within);
+        self.steps_done += self.table.steps();
         self.unclean = entered.leave(&mut |text| self.observer.announce(text)).err();
         if hooks.after.is_some() {
             rest(self.plan.settle, self.interrupt);
@@ -62,20 +62,20 @@ impl Comparing<'_> {
         let finished = match ran {
             Ok(finished) => finished,
             Err(error) => {
-                return Visited { error: Some(error), ..Visited::default() };
+                return VisitEnd { error: Some(error), ..VisitEnd::default() };
             }
         };
-        self.told.visited(&name, &finished.report);
+        self.notes.visited(&name, &finished.report);
         let steps = finished.report.results;
         // Of an HTTP load without a single response as expected the goodput is zero, and that is what there is to compare.
         let is_measured = measurement.kind() == "http"
-            && steps.len() == self.arms[index].steps
+            && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
         let mut error = finished.error.filter(|_| !is_measured);
         if finished.interrupted {
             error.get_or_insert_with(interrupted);
         }
-        Visited { steps, error }
+        VisitEnd { steps, error }
     }
 
     /// The same of an arm that must be there for a comparison to begin.

@@ -4,12 +4,17 @@ use std::net::SocketAddr;
 
 use super::secret;
 use crate::http::client::Late;
-use crate::run::plan::Common;
+use crate::run;
+use crate::run::plan::{Common, Stop};
+use crate::run::sweep::Step;
 use crate::schedule::Arrivals;
+use crate::worker::destination::Destination;
 use tare_driver::shown;
-use tare_proto::http1::request::{Body, Framing, RequestSpec};
+use tare_proto::http1::request::{Body, Framing, RequestSpec, Requests};
 use tare_proto::http1::status::StatusSet;
+use tare_stats::result::{HttpParams, Params};
 use tare_units::Nanos;
+use tare_units::error::{Error, Result};
 use tare_units::target::Target;
 
 /// A request and how often it is sent, relative to the others.
@@ -105,18 +110,109 @@ impl HttpPlan {
             resolve: Vec::new(),
             connect_to: None,
             bind: Vec::new(),
-            common: Common {
-                stop: crate::run::plan::Stop::After(Nanos::from_secs(10)),
-                ..Common::default()
-            },
+            common: Common { stop: Stop::After(Nanos::from_secs(10)), ..Common::default() },
         }
+    }
+
+    /// Checks what no flag can check alone.
+    ///
+    /// # Errors
+    /// A usage error for a plan that cannot be carried out.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.requests.is_empty() {
+            return Err(Error::usage("there is nothing to send").remedy("give a URL"));
+        }
+        if self.connections.contains(&0) || self.connections.is_empty() {
+            return Err(Error::usage("no connections").remedy("give at least one: -c 1"));
+        }
+        if self.pipeline == 0 || self.requests_per_connection == Some(0) {
+            return Err(Error::usage("a connection that carries no request measures nothing")
+                .remedy("give at least 1 for --pipeline and --requests-per-connection"));
+        }
+        if self.connect_rate_per_s.is_some_and(|rate| rate <= 0.0 || rate.is_nan()) {
+            return Err(Error::usage("a connect rate of 0 never connects")
+                .remedy("give one above 0, or none"));
+        }
+        let Some(open) = &self.open else {
+            return Ok(());
+        };
+        if open.stages.is_empty() {
+            return Err(Error::usage("an open loop without a rate").remedy("give one: -R 1000"));
+        }
+        let counted = matches!(self.common.stop, Stop::Count(_));
+        if counted && open.stages.iter().any(|s| s.is_ramp() && s.duration.is_none()) {
+            return Err(Error::usage("a ramp needs to know how long it is")
+                .remedy("give it a duration, for example --stages 1000-5000:30s"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn stage(&self, step: Step) -> Option<Stage> {
+        self.open.as_ref()?.stages.get(step.stage).copied()
+    }
+
+    /// How long the measured phase of a step is, or how many requests it has.
+    pub(super) fn extent(&self, step: Step) -> (Option<Nanos>, Option<u64>) {
+        match self.stage(step).and_then(|stage| stage.duration) {
+            Some(duration) => (Some(duration), None),
+            None => self.common.stop.parts(),
+        }
+    }
+
+    /// Connections are replaced as was asked for.
+    pub(super) fn renews_connections(&self) -> bool {
+        self.reconnect_on_error
+            || self.requests_per_connection.is_some()
+            || self.requests.iter().any(|w| w.request.close)
+    }
+
+    /// After how many requests a connection is replaced; one, where each asks for that.
+    pub(super) fn requests_per_connection(&self) -> Option<u64> {
+        let close = self.requests.iter().all(|w| w.request.close);
+        if close { Some(1) } else { self.requests_per_connection }
+    }
+}
+
+/// The parameters of a step, against that address.
+pub(super) fn params(
+    plan: &HttpPlan,
+    step: Step,
+    address: &Destination,
+    requests: &Requests,
+) -> Params {
+    let first = plan.requests.first().map(|weighted| &weighted.request);
+    let body = first.and_then(|request| request.body.as_ref());
+    let stage = plan.stage(step);
+    let open = plan.open.as_ref();
+    let has_stages = open.is_some_and(|open| open.stages.len() > 1);
+    Params {
+        proto: "http".to_owned(),
+        size_bytes: body.map_or(0, |body| body.bytes.len() as u64),
+        connections: step.connections,
+        rate_per_s: stage.map(|stage| stage.from_per_s),
+        timeout_ns: plan.common.timeout.0,
+        target: plan.target.to_string(),
+        address: Some(address.to_string()),
+        http: Some(HttpParams {
+            method: first.map_or_else(String::new, |r| r.method.clone()),
+            path: first.map_or_else(String::new, |r| secret::shown_path(&r.target)),
+            requests: plan.requests.len() as u64,
+            request_bytes: requests.entries().first().map_or(0, |entry| u64::from(entry.len)),
+            pipeline: plan.pipeline,
+            requests_per_connection: plan.requests_per_connection(),
+            arrivals: open.map(|open| open.arrivals.to_string()),
+            late: open.map(|open| open.late.name().to_owned()),
+            rate_to_per_s: stage.filter(Stage::is_ramp).map(|stage| stage.to_per_s),
+            stage: has_stages.then(|| u32::try_from(step.stage + 1).unwrap_or(u32::MAX)),
+            expect_status: plan.expect.text().to_owned(),
+            renews_connections: plan.renews_connections(),
+        }),
+        ..Params::default()
     }
 }
 
 /// The plan as results carry it.
-#[must_use]
-pub(crate) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
-    let mut described = crate::run::plan::describe_common(&plan.target, &plan.common, addresses);
+pub(super) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
     let open = plan.open.as_ref();
     let stage = |stage: &Stage| {
         serde_json::json!({
@@ -144,10 +240,7 @@ pub(crate) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_js
         "connect_to": plan.connect_to.as_ref().map(|(host, port)| format!("{host}:{port}")),
         "bind": plan.bind.iter().copied().map(shown).collect::<Vec<_>>(),
     });
-    if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
-        described.extend(own);
-    }
-    described
+    run::plan::describe(&plan.target, &plan.common, addresses, own)
 }
 
 /// A request without its secrets and without the bytes of its body.

@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 
 use tare_driver::shown;
+use tare_driver::sys::option;
 use tare_proto::hello::Transport;
+use tare_stats::result::Params;
 use tare_units::Nanos;
 use tare_units::target::Target;
 
 use crate::bandwidth::plan::BwPlan;
-use crate::run::plan::{Common, describe_common};
+use crate::run;
+use crate::run::plan::Common;
+use crate::run::sweep::Step;
+use crate::worker::destination::Destination;
 
 /// A ping-pong latency run.
 #[derive(Debug, Clone)]
@@ -64,9 +69,7 @@ pub struct Load {
 }
 
 /// The plan as results carry it: defaults filled in, names resolved, and of a secret only that there is one.
-#[must_use]
-pub fn describe(plan: &LatPlan, addresses: &[impl ToString]) -> serde_json::Value {
-    let mut described = describe_common(&plan.target, &plan.common, addresses);
+pub(super) fn describe(plan: &LatPlan, addresses: &[Destination]) -> serde_json::Value {
     let own = serde_json::json!({
         "proto": plan.transport.name(),
         "sizes_bytes": plan.sizes,
@@ -77,8 +80,30 @@ pub fn describe(plan: &LatPlan, addresses: &[impl ToString]) -> serde_json::Valu
         "under_load": plan.under_load.as_ref().map(|load| load.options.as_str()),
         "bind": plan.bind.map(shown),
     });
-    if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
-        described.extend(own);
+    run::plan::describe(&plan.target, &plan.common, addresses, own)
+}
+
+/// The parameters of a step, against that address.
+pub(super) fn params(plan: &LatPlan, step: Step, address: &Destination) -> Params {
+    let load = plan.under_load.as_ref().filter(|_| step.loaded);
+    let path = match address {
+        Destination::Tcp(to) if plan.transport == Transport::Udp => option::path_mtu_to(*to),
+        _ => None,
+    };
+    Params {
+        proto: plan.transport.name().to_owned(),
+        size_bytes: u64::from(step.size),
+        connections: step.connections,
+        connect_each: Some(plan.connect_each),
+        rate_per_s: plan.rate_per_s,
+        server_delay_ns: Some(plan.server_delay.0),
+        timeout_ns: plan.common.timeout.0,
+        target: plan.target.to_string(),
+        address: Some(address.to_string()),
+        path_mtu_bytes: path.map(|path| path.bytes),
+        fragments_per_datagram: path.map(|path| path.fragments(step.size)),
+        under_load: load.map(|load| load.options.clone()),
+        bulk: None,
+        http: None,
     }
-    described
 }

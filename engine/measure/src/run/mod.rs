@@ -1,9 +1,9 @@
 //! Runs: the validated plan, its launch over workers, and what comes back.
 
 pub(crate) mod backend;
-pub(crate) mod far_end;
 pub(crate) mod instrument;
 pub mod observe;
+pub(crate) mod peer;
 pub mod plan;
 pub(crate) mod report;
 pub(crate) mod step;

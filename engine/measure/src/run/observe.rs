@@ -58,15 +58,11 @@ pub struct Progress {
 
 /// Is told what a run does, from the launching thread and never from a measuring one.
 pub trait Observer {
-    /// Step `index` of `total` begins.
-    fn step_started(&mut self, params: &Params, index: usize, total: usize) {
-        let _ = (params, index, total);
-    }
+    /// A step begins: its index, of so many.
+    fn step_started(&mut self, _params: &Params, _index: usize, _total: usize) {}
 
     /// A few times a second, only where [`Observer::wants_progress`].
-    fn progress(&mut self, progress: Progress) {
-        let _ = progress;
-    }
+    fn progress(&mut self, _progress: Progress) {}
 
     /// Whether progress is shown to anyone: looking costs the measured machine a little.
     fn wants_progress(&self) -> bool {
@@ -74,9 +70,7 @@ pub trait Observer {
     }
 
     /// An entry of the series is complete. Only where [`Observer::wants_intervals`].
-    fn interval(&mut self, params: &Params, interval: &Interval) {
-        let _ = (params, interval);
-    }
+    fn interval(&mut self, _params: &Params, _interval: &Interval) {}
 
     /// Whether entries of the series are to be told while the run goes on.
     fn wants_intervals(&self) -> bool {
@@ -89,25 +83,17 @@ pub trait Observer {
     }
 
     /// What a comparison is about to do, before its first block.
-    fn announce(&mut self, text: &str) {
-        let _ = text;
-    }
+    fn announce(&mut self, _text: &str) {}
 
     /// A step is done; `report` holds all that was measured so far, marked partial until the run is over.
-    fn step_finished(&mut self, report: &Report) {
-        let _ = report;
-    }
+    fn step_finished(&mut self, _report: &Report) {}
 
     /// An earlier run left something behind. The report names it as well, but not the command that undoes it, which may hold
     /// secrets.
-    fn leftover(&mut self, warning: &Warning) {
-        let _ = warning;
-    }
+    fn leftover(&mut self, _warning: &Warning) {}
 
     /// Something worth knowing at once.
-    fn warning(&mut self, warning: &Warning) {
-        let _ = warning;
-    }
+    fn warning(&mut self, _warning: &Warning) {}
 }
 
 /// An observer that looks at nothing.

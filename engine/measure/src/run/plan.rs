@@ -16,6 +16,16 @@ pub enum Stop {
     Count(u64),
 }
 
+impl Stop {
+    /// The duration or the count, whichever it is.
+    pub(crate) const fn parts(self) -> (Option<Nanos>, Option<u64>) {
+        match self {
+            Self::After(duration) => (Some(duration), None),
+            Self::Count(count) => (None, Some(count)),
+        }
+    }
+}
+
 /// Options that every measuring command shares.
 #[derive(Debug, Clone)]
 pub struct Common {
@@ -74,16 +84,14 @@ impl Default for Common {
     }
 }
 
-/// What every plan says.
-pub(crate) fn describe_common(
+/// A plan as results carry it: what all plans have, and what is the job's `own`.
+pub(crate) fn describe(
     target: &Target,
     common: &Common,
     addresses: &[impl ToString],
+    own: serde_json::Value,
 ) -> serde_json::Value {
-    let (duration_ns, count) = match common.stop {
-        Stop::After(duration) => (Some(duration.0), None),
-        Stop::Count(count) => (None, Some(count)),
-    };
+    let (duration, count) = common.stop.parts();
     let backend = match common.backend {
         BackendChoice::Auto => "auto",
         BackendChoice::Only(backend) => backend.name(),
@@ -91,11 +99,11 @@ pub(crate) fn describe_common(
     let observe = common.observe.iter();
     let observe =
         observe.map(|one| serde_json::json!({"name": one.name, "what": one.what.to_string()}));
-    serde_json::json!({
+    let mut described = serde_json::json!({
         "command_line": common.command_line,
         "target": target.to_string(),
         "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "duration_ns": duration_ns,
+        "duration_ns": duration.map(|duration| duration.0),
         "count": count,
         "warmup_ns": common.warmup.0,
         "timeout_ns": common.timeout.0,
@@ -109,5 +117,9 @@ pub(crate) fn describe_common(
         "secret": common.secret.is_some(),
         "no_idle": common.no_idle,
         "observe": observe.collect::<Vec<_>>(),
-    })
+    });
+    if let (Some(described), serde_json::Value::Object(own)) = (described.as_object_mut(), own) {
+        described.extend(own);
+    }
+    described
 }

@@ -58,7 +58,10 @@ use crate::result::{AA, Cell, CellBlock, Estimate, Verdict};
 
 pub mod blocks;
 pub(crate) mod holm;
+pub mod metric;
+pub mod overload;
 pub mod power;
+pub mod table;
 pub(crate) mod unpaired;
 
 /// Judges the cells of a comparison, all of them at once: what it takes for a verdict depends on how many there are.

@@ -1,21 +1,20 @@
 //! The result of a bandwidth step.
 
+use super::plan::BwPlan;
 use crate::bandwidth::client::{BulkTally, StreamAccount};
 use crate::run::instrument;
-use crate::run::report::{
-    Inputs, began_at, client_instrument, connections, cpu_use, instances, server_cpu,
-    server_instrument,
-};
-use tare_proto::hello::{Direction, Figures};
+use crate::run::report::common_result;
+use crate::run::step::StepOutcome;
+use crate::run::sweep::Setting;
+use tare_proto::hello::{Figures, Transport};
 use tare_proto::stream::{Blocks, Received, Sent};
 use tare_stats::compare::blocks;
 use tare_stats::histogram::Distribution;
-use tare_stats::link::{Carried, Framing};
 use tare_stats::result::{
-    Bandwidth, Connections, Cpu, CpuUse, Datagrams, Flow, Instruments, Interval, LinkUse,
-    Operations, Pacing, Params, Rate, StepResult, TcpFigures, TcpInterval, Warmup, ZeroCopyUse,
+    Bandwidth, Cpu, CpuUse, Datagrams, Flow, Interval, Operations, Pacing, Params, StepResult,
+    TcpFigures, TcpInterval, ZeroCopyUse,
 };
-use tare_stats::{health, link, mean, summary};
+use tare_stats::{mean, summary};
 use tare_units::Nanos;
 use tare_units::limits::INTERVALS_MAX;
 
@@ -40,62 +39,32 @@ fn down(stream: &StreamAccount) -> Leg<'_> {
     Leg { sent: ends(&stream.theirs).0, received: stream.own.received.as_ref() }
 }
 
-/// The step's result.
-pub(crate) fn step(inputs: &Inputs<'_, BulkTally>, direction: Direction) -> StepResult {
-    let result = &inputs.outcome.result;
-    let (tally, outcome) = (&result.tally, &result.outcome);
-    let client = client_instrument(inputs);
-    let server = server_instrument(&outcome.figures);
-    let own = cpu_use(
-        result.usage.user_ns,
-        result.usage.system_ns,
-        inputs.outcome.disturbance.machine_busy,
-        0,
-        tally.moved_bytes,
-    )
-    .with_polling(Some(result.polling_ns));
-    let cpu = Cpu { client: own, server: server_cpu(&outcome.figures) };
-    let bandwidth = bandwidth(inputs, direction, &cpu);
-    let longest = |f: &Option<Flow>| f.as_ref().map_or(0, |f| f.duration_ns);
-    let duration_ns = longest(&bandwidth.up).max(longest(&bandwidth.down));
-    let sends = |f: &Option<Flow>| f.as_ref().map_or(0, |f| f.sends);
-    let count = sends(&bandwidth.up).saturating_add(sends(&bandwidth.down));
-    let unsent = |f: &Option<Flow>| {
-        let pacing = f.as_ref().and_then(|f| f.pacing.as_ref());
-        pacing.map_or(0, |p| p.unsent)
+pub(super) fn of_step(
+    at: &Setting,
+    plan: &BwPlan,
+    params: Params,
+    outcome: &StepOutcome<BulkTally>,
+) -> StepResult {
+    let tally = &outcome.workers.tally;
+    let mut step = common_result(at, &plan.common, params, outcome, (0, tally.moved_bytes));
+    let bandwidth = bandwidth(tally, plan, &step.cpu);
+    let flows = || bandwidth.up.iter().chain(&bandwidth.down);
+    let count = sum(flows().map(|flow| flow.sends));
+    let unsent = sum(flows().filter_map(|flow| Some(flow.pacing.as_ref()?.unsent)));
+    step.duration_ns = flows().map(|flow| flow.duration_ns).max().unwrap_or(0);
+    step.operations = Operations {
+        due: count.saturating_add(unsent),
+        sent: count,
+        completed: count,
+        unsent_at_end: unsent,
+        ..Operations::default()
     };
-    let unsent = unsent(&bandwidth.up).saturating_add(unsent(&bandwidth.down));
-    let seconds = Nanos(duration_ns).as_secs_f64();
-    let mut step = StepResult {
-        label: inputs.common.label.clone(),
-        params: inputs.params.clone(),
-        began_at: began_at(&inputs.outcome),
-        duration_ns,
-        operations: Operations {
-            due: count.saturating_add(unsent),
-            sent: count,
-            completed: count,
-            unsent_at_end: unsent,
-            ..Operations::default()
-        },
-        warmup: Warmup { duration_ns: outcome.warmup.0, ..Warmup::default() },
-        rate: Rate {
-            target_per_s: None,
-            achieved_per_s: per_second(count, seconds),
-            ..Rate::default()
-        },
-        errors: tally.errors.to_counts(),
-        connections: Connections { asked: streams_asked(&inputs.params), ..connections(inputs) },
-        cpu,
-        latency_error_ns: instrument::latency_error(&client).0,
-        instrument: Instruments { client, server },
-        intervals: intervals(tally, inputs.common.interval, duration_ns),
-        instances: instances(outcome),
-        partial: outcome.cut_short || inputs.outcome.stopped.is_some(),
-        bandwidth: Some(bandwidth),
-        ..StepResult::default()
-    };
-    health::judge(&mut step);
+    step.rate.achieved_per_s = per_second(count, Nanos(step.duration_ns).as_secs_f64());
+    step.errors = tally.errors.to_counts();
+    step.connections.asked = streams_asked(&step.params);
+    step.latency_error_ns = instrument::latency_error(&step.instrument.client).0;
+    step.intervals = intervals(tally, plan.common.interval, step.duration_ns);
+    step.bandwidth = Some(bandwidth);
     step
 }
 
@@ -106,45 +75,45 @@ fn streams_asked(params: &Params) -> u64 {
     bytes.map_or(streams, |bytes| bytes.min(streams))
 }
 
+/// What peers tell may be anything, so no sum overflows.
+fn sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
 /// The bulk figures of a step.
-#[expect(clippy::cast_precision_loss, reason = "a quotient of measured numbers")]
-fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) -> Bandwidth {
-    let streams = &inputs.outcome.result.tally.streams;
-    let rate = inputs.params.bulk.as_ref().and_then(|b| b.rate_bits_per_s);
-    let is_udp = inputs.params.proto == "udp";
+fn bandwidth(tally: &BulkTally, plan: &BwPlan, cpu: &Cpu) -> Bandwidth {
+    let is_udp = plan.transport == Transport::Udp;
     let flow_of = |of: fn(&StreamAccount) -> Leg<'_>| {
-        let legs: Vec<Leg<'_>> = streams.iter().map(of).collect();
-        flow(&legs, rate, is_udp, &inputs.common.percentiles)
+        let legs: Vec<Leg<'_>> = tally.streams.iter().map(of).collect();
+        flow(&legs, plan.rate_bits_per_s, is_udp, &plan.common.percentiles)
     };
-    let up = direction.is_up().then(|| flow_of(up));
-    let down = direction.is_down().then(|| flow_of(down));
+    let up = plan.direction.is_up().then(|| flow_of(up));
+    let down = plan.direction.is_down().then(|| flow_of(down));
     let both = || up.iter().chain(&down);
-    let sum = |of: fn(&Flow) -> u64| both().map(of).fold(0, u64::saturating_add);
     let datagrams = |of: fn(&Datagrams) -> u64| {
-        let each = both().filter_map(|f| f.datagrams.as_ref());
-        is_udp.then(|| each.map(of).fold(0, u64::saturating_add))
+        is_udp.then(|| sum(both().filter_map(|f| f.datagrams.as_ref()).map(of)))
     };
-    let received_bytes = sum(|f| f.received_bytes);
-    let gib = received_bytes as f64 / f64::from(1 << 30);
-    let per_mib = |c: &CpuUse| c.per_mib_ns;
+    let received_bytes = sum(both().map(|f| f.received_bytes));
     // Each byte that is received was moved by both ends; each end's time is per byte that it moved.
-    let per_gib = cpu.server.as_ref().and_then(per_mib).zip(per_mib(&cpu.client));
-    let working = |c: &CpuUse| c.per_mib_working_ns.or(c.per_mib_ns);
-    let polls = cpu.server.iter().chain([&cpu.client]);
-    let polls = polls.into_iter().any(|end| end.polling_ns.is_some());
-    let working = cpu.server.as_ref().and_then(working).zip(working(&cpu.client));
-    let mut bandwidth = Bandwidth {
+    let per_gib = |of: fn(&CpuUse) -> Option<f64>| {
+        let both = cpu.server.as_ref().and_then(of).zip(of(&cpu.client));
+        both.filter(|_| received_bytes > 0).map(|(server, client)| (server + client) * 1024.0 / 1e9)
+    };
+    let mut ends = cpu.server.iter().chain([&cpu.client]);
+    let polls = ends.any(|end| end.polling_ns.is_some());
+    let working = per_gib(|c| c.per_mib_working_ns.or(c.per_mib_ns));
+    Bandwidth {
         bits_per_s: both().filter_map(|f| f.bits_per_s).reduce(|a, b| a + b),
         interval_bits_per_s: both()
             .map(|f| f.interval_bits_per_s)
             .reduce(|a, b| a.zip(b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)))
             .flatten(),
-        sent_bytes: sum(|f| f.sent_bytes),
+        sent_bytes: sum(both().map(|f| f.sent_bytes)),
         received_bytes,
         lost_datagrams: datagrams(|d| d.lost),
         reordered_datagrams: datagrams(|d| d.reordered),
@@ -153,50 +122,20 @@ fn bandwidth(inputs: &Inputs<'_, BulkTally>, direction: Direction, cpu: &Cpu) ->
         retransmits: both()
             .filter_map(|f| Some(f.tcp.as_ref()?.retransmits))
             .reduce(u64::saturating_add),
-        cpu_s_per_gib: per_gib
-            .filter(|_| gib > 0.0)
-            .map(|(server, client)| (server + client) * 1024.0 / 1e9),
-        cpu_working_s_per_gib: working
-            .filter(|_| gib > 0.0 && polls)
-            .map(|(server, client)| (server + client) * 1024.0 / 1e9),
+        cpu_s_per_gib: per_gib(|c| c.per_mib_ns),
+        cpu_working_s_per_gib: working.filter(|_| polls),
         up,
         down,
+        // Told once the devices of both ends are known.
         link: None,
-    };
-    bandwidth.link = link_use(&bandwidth, inputs);
-    bandwidth
-}
-
-fn link_use(bandwidth: &Bandwidth, inputs: &Inputs<'_, BulkTally>) -> Option<LinkUse> {
-    let rate = |flow: &Option<Flow>| flow.as_ref().and_then(|f| f.bits_per_s);
-    let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
-    let size_bytes = u32::try_from(inputs.params.size_bytes).unwrap_or(u32::MAX);
-    let address = inputs.params.address.as_deref().unwrap_or_default();
-    let carried = Carried {
-        up_bits_per_s: rate(&bandwidth.up),
-        down_bits_per_s: rate(&bandwidth.down),
-        framing: if inputs.params.proto == "udp" {
-            Framing::Udp { size_bytes }
-        } else {
-            Framing::Tcp { mss_bytes: tcp(&bandwidth.up).or_else(|| tcp(&bandwidth.down)) }
-        },
-        is_ipv6: address.starts_with('['),
-    };
-    let server = inputs.environment.servers.first();
-    link::link_use(
-        &carried,
-        inputs.environment.client.device.as_ref(),
-        server.and_then(|s| s.device.as_ref()),
-    )
+    }
 }
 
 fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) -> Flow {
     let sent = || legs.iter().filter_map(|leg| leg.sent);
     let received = || legs.iter().filter_map(|leg| leg.received);
-    let (sent_bytes, received_bytes) = (
-        sent().map(|s| s.bytes).fold(0, u64::saturating_add),
-        received().map(|r| r.bytes).fold(0, u64::saturating_add),
-    );
+    let sent_bytes = sum(sent().map(|s| s.bytes));
+    let received_bytes = sum(received().map(|r| r.bytes));
     let sent_ns = sent().map(|s| s.duration_ns).max();
     let duration_ns = legs.iter().filter_map(received_ns).max().unwrap_or(0);
     let untold = legs.iter().filter(|leg| leg.received.is_none()).count();
@@ -211,7 +150,7 @@ fn flow(legs: &[Leg<'_>], rate: Option<f64>, is_udp: bool, percentiles: &[f64]) 
         received_bytes,
         untold_streams: u32::try_from(untold).unwrap_or(u32::MAX),
         acknowledged_bytes: acknowledged(legs),
-        sends: sent().map(|s| s.sends).fold(0, u64::saturating_add),
+        sends: sum(sent().map(|s| s.sends)),
         streams_bits_per_s: legs
             .iter()
             .filter_map(|leg| Some(rate_of(leg.received?.bytes, received_ns(leg)?)))
@@ -261,40 +200,35 @@ fn interval(legs: &[Leg<'_>], duration: Nanos) -> Option<(f64, f64)> {
 }
 
 fn datagrams(legs: &[Leg<'_>]) -> Datagrams {
-    let mut all = Datagrams::default();
-    for leg in legs {
+    let sent = || legs.iter().filter_map(|leg| leg.sent);
+    let received = || legs.iter().filter_map(|leg| leg.received);
+    // What no receiver told of is not lost: it is not known.
+    let lost = legs.iter().filter_map(|leg| {
         let sent = leg.sent.map_or(0, |s| s.datagrams);
-        all.sent = all.sent.saturating_add(sent);
-        all.per_send = all.per_send.max(leg.sent.map_or(0, |s| s.per_send));
-        all.fragments = all.fragments.max(leg.sent.and_then(|s| s.fragments));
-        all.path_mtu_bytes = least(all.path_mtu_bytes, leg.sent.and_then(|s| s.path_mtu_bytes));
-        all.send_buffer_bytes =
-            least(all.send_buffer_bytes, leg.sent.and_then(|s| s.send_buffer_bytes));
-        if let Some(received) = leg.received {
-            all.received = all.received.saturating_add(received.datagrams);
-            all.lost = all.lost.saturating_add(sent.saturating_sub(received.datagrams));
-            all.reordered = all.reordered.saturating_add(received.reordered);
-            all.duplicated = all.duplicated.saturating_add(received.duplicated);
-            all.jitter_ns = all.jitter_ns.max(received.jitter_ns);
-            all.coalesced_on_receipt |= received.coalesced;
-            all.receive_buffer_bytes =
-                least(all.receive_buffer_bytes, received.receive_buffer_bytes);
-            all.receive_buffer_overflows = [all.receive_buffer_overflows, received.overflows]
-                .into_iter()
-                .flatten()
-                .reduce(u64::saturating_add);
-        }
-    }
+        Some(sent.saturating_sub(leg.received?.datagrams))
+    });
+    let mut all = Datagrams {
+        sent: sum(sent().map(|s| s.datagrams)),
+        received: sum(received().map(|r| r.datagrams)),
+        lost: sum(lost),
+        reordered: sum(received().map(|r| r.reordered)),
+        duplicated: sum(received().map(|r| r.duplicated)),
+        jitter_ns: received().filter_map(|r| r.jitter_ns).max(),
+        per_send: sent().map(|s| s.per_send).max().unwrap_or(0),
+        fragments: sent().filter_map(|s| s.fragments).max(),
+        path_mtu_bytes: sent().filter_map(|s| s.path_mtu_bytes).min(),
+        send_buffer_bytes: sent().filter_map(|s| s.send_buffer_bytes).min(),
+        receive_buffer_bytes: received().filter_map(|r| r.receive_buffer_bytes).min(),
+        receive_buffer_overflows: received()
+            .filter_map(|r| r.overflows)
+            .reduce(u64::saturating_add),
+        coalesced_on_receipt: received().any(|r| r.coalesced),
+    };
     if all.per_send > 1 {
         // Datagrams of one send were sent at one instant: their spacing says nothing of the path.
         all.jitter_ns = None;
     }
     all
-}
-
-/// The smaller of what is known.
-fn least(a: Option<u32>, b: Option<u32>) -> Option<u32> {
-    a.into_iter().chain(b).min()
 }
 
 /// Why an unpaced sender hands datagrams over one by one; absent where it does not.
@@ -322,15 +256,14 @@ fn median_ns(values: impl Iterator<Item = u64>) -> u64 {
 fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
     let told: Vec<&TcpFigures> = legs.iter().filter_map(|leg| leg.sent?.tcp.as_ref()).collect();
     let first = *told.first()?;
-    let sum = |of: fn(&TcpFigures) -> u64| told.iter().map(|t| of(t)).fold(0, u64::saturating_add);
     let sum_of = |of: fn(&TcpFigures) -> Option<u64>| {
         let each: Option<Vec<u64>> = told.iter().map(|t| of(t)).collect();
-        each.map(|all| all.into_iter().fold(0, u64::saturating_add))
+        each.map(|all| sum(all.into_iter()))
     };
     Some(TcpFigures {
-        retransmits: sum(|t| t.retransmits),
+        retransmits: sum(told.iter().map(|t| t.retransmits)),
         segments: sum_of(|t| t.segments),
-        cwnd_bytes: sum(|t| t.cwnd_bytes),
+        cwnd_bytes: sum(told.iter().map(|t| t.cwnd_bytes)),
         rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
         min_rtt_ns: told.iter().filter_map(|t| t.min_rtt_ns).min(),
         mss_bytes: first.mss_bytes,
@@ -349,7 +282,7 @@ fn zero_copy(legs: &[Leg<'_>]) -> Option<ZeroCopyUse> {
         legs.iter().filter_map(|leg| leg.sent?.zero_copy.as_ref()).collect();
     let count = told.len();
     (count > 0).then(|| ZeroCopyUse {
-        sends: told.iter().map(|z| z.sends).fold(0, u64::saturating_add),
+        sends: sum(told.iter().map(|z| z.sends)),
         copied_share: told.iter().map(|z| z.copied_share).sum::<f64>() / count as f64,
         reason: told.iter().find_map(|z| z.reason.clone()),
     })
@@ -371,7 +304,7 @@ fn pacing(legs: &[Leg<'_>], rate: f64, percentiles: &[f64]) -> Pacing {
         gap_ns: sent().map(|s| s.gap_ns).max().unwrap_or(0),
         gap_deviation: merged(|s| s.gap_deviation_hdr.as_ref()),
         lateness: merged(|s| s.lateness_hdr.as_ref()),
-        unsent: sent().map(|s| s.unsent).fold(0, u64::saturating_add),
+        unsent: sum(sent().map(|s| s.unsent)),
     }
 }
 
@@ -387,14 +320,12 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
     let entry = |index: usize| {
         let begin = interval.0 * index as u64;
         let end = (begin + interval.0).min(duration_ns.max(begin + 1));
-        let bytes: u64 = legs()
-            .filter_map(|leg| leg.received?.series.get(index).copied())
-            .fold(0, u64::saturating_add);
+        let bytes = sum(legs().filter_map(|leg| leg.received?.series.get(index).copied()));
         let told: Vec<&TcpInterval> =
             legs().filter_map(|leg| leg.sent?.tcp_series.get(index)).collect();
         let tcp_info = (!told.is_empty()).then(|| TcpInterval {
-            retransmits: told.iter().map(|t| t.retransmits).fold(0, u64::saturating_add),
-            cwnd_bytes: told.iter().map(|t| t.cwnd_bytes).fold(0, u64::saturating_add),
+            retransmits: sum(told.iter().map(|t| t.retransmits)),
+            cwnd_bytes: sum(told.iter().map(|t| t.cwnd_bytes)),
             rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
         });
         Interval {

@@ -2,100 +2,69 @@
 
 use std::collections::BTreeMap;
 
+use super::plan::HttpPlan;
 use crate::http::client::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, HttpTally};
-use crate::run::instrument;
-use crate::run::report::{Inputs, began_at, client_instrument, connections, cpu_use};
-use crate::run::step::deal;
+use crate::run::report::{common_result, tell_latencies};
+use crate::run::step::{StepOutcome, deal};
+use crate::run::sweep::Setting;
 use crate::worker::destination::Destination;
 use tare_proto::hello::WaitMode;
 use tare_proto::http1::response::Fault;
 use tare_proto::http1::status::StatusSet;
 use tare_stats::histogram::Recording;
 use tare_stats::quantile::design_effect;
-use tare_stats::result::{
-    Connections, Cpu, Instrument, Instruments, Interval, Params, StatusCount, StepResult, Summary,
-    Transfer, Warmup,
-};
-use tare_stats::{health, summary};
+use tare_stats::result::{Interval, Params, StatusCount, StepResult, Summary, Transfer};
+use tare_stats::summary;
 use tare_units::Nanos;
 use tare_units::error::Error;
 
-/// The step's result; `expect` tells which responses were as expected.
-pub(crate) fn step(inputs: &Inputs<'_, HttpTally>, expect: &StatusSet) -> StepResult {
-    let result = &inputs.outcome.result;
-    let (tally, outcome) = (&result.tally, &result.outcome);
+pub(super) fn of_step(
+    at: &Setting,
+    plan: &HttpPlan,
+    params: Params,
+    outcome: &StepOutcome<HttpTally>,
+) -> StepResult {
+    let (tally, sessions) = (&outcome.workers.tally, &outcome.workers.outcome);
     let recording = &tally.record.recording;
-    let duration = outcome.measured;
+    let percentiles = &plan.common.percentiles;
+    let duration = sessions.measured;
     let operations = tally.record.measured.operations;
-    let client = instrument_of(inputs);
-    let mut latency = summary::latencies(recording, &inputs.common.percentiles);
-    let added = instrument::added(&client, result);
-    summary::tell_errors(&mut latency, recording, &inputs.common.percentiles, &added);
-    latency.by_status = by_status(&tally.codes, recording, &inputs.common.percentiles);
-    let target_per_s = target_per_s(&inputs.params);
-    let mut step = StepResult {
-        label: inputs.common.label.clone(),
-        params: inputs.params.clone(),
-        began_at: began_at(&inputs.outcome),
-        duration_ns: duration.0,
-        operations,
-        warmup: Warmup {
-            duration_ns: outcome.warmup.0,
-            operations: tally.record.warmup.operations,
-            errors: tally.record.warmup.errors.to_counts(),
-        },
-        rate: outcome.rate(target_per_s),
-        latency,
-        status_codes: status_codes(&tally.codes, expect),
-        transfer: Some(Transfer {
-            sent_bytes: tally.traffic.sent_bytes,
-            received_bytes: tally.traffic.received_bytes,
-            body_bytes: tally.traffic.body_bytes,
-            received_bytes_per_s: per_second(tally.traffic.received_bytes, duration),
-        }),
-        framing_faults: framing_faults(tally),
-        errors: tally.record.measured.errors.to_counts(),
-        connections: Connections {
-            reconnects: tally.traffic.reconnects,
-            connecting_ns: Some(outcome.connecting.0),
-            down_ns: Some(outcome.down.0),
-            resent: Some(tally.traffic.resent),
-            ..connections(inputs)
-        },
-        cpu: Cpu {
-            client: cpu_use(
-                result.usage.user_ns,
-                result.usage.system_ns,
-                inputs.outcome.disturbance.machine_busy,
-                outcome.answered + operations.failed,
-                0,
-            )
-            .with_polling(Some(result.polling_ns)),
-            server: None,
-        },
-        latency_error_ns: (instrument::latency_error(&client) + summary::resolution(recording)).0,
-        instrument: Instruments { client, server: None },
-        intervals: intervals(recording, &tally.codes, duration),
-        partial: outcome.cut_short || inputs.outcome.stopped.is_some(),
-        ..StepResult::default()
-    };
-    health::judge(&mut step);
+    let served = sessions.answered + operations.failed;
+    let mut step = common_result(at, &plan.common, params, outcome, (served, 0));
+    if gathers(&step.params, outcome) {
+        step.instrument.client.batch_bound_ns = BATCH_BOUND.0;
+    }
+    tell_latencies(&mut step, recording, percentiles, outcome);
+    step.latency.by_status = by_status(&tally.codes, recording, percentiles);
+    step.operations = operations;
+    step.errors = tally.record.measured.errors.to_counts();
+    step.warmup.operations = tally.record.warmup.operations;
+    step.warmup.errors = tally.record.warmup.errors.to_counts();
+    step.rate = sessions.rate(target_per_s(&step.params));
+    step.status_codes = status_codes(&tally.codes, &plan.expect);
+    step.transfer = Some(Transfer {
+        sent_bytes: tally.traffic.sent_bytes,
+        received_bytes: tally.traffic.received_bytes,
+        body_bytes: tally.traffic.body_bytes,
+        received_bytes_per_s: per_second(tally.traffic.received_bytes, duration),
+    });
+    step.framing_faults = framing_faults(tally);
+    step.connections.reconnects = tally.traffic.reconnects;
+    step.connections.connecting_ns = Some(sessions.connecting.0);
+    step.connections.down_ns = Some(sessions.down.0);
+    step.connections.resent = Some(tally.traffic.resent);
+    step.intervals = intervals(recording, &tally.codes, duration);
     step
 }
 
-/// How the client measured, with the bound on gathering where a worker gathered responses.
-fn instrument_of(inputs: &Inputs<'_, HttpTally>) -> Instrument {
-    let mut client = client_instrument(inputs);
-    let workers = u32::try_from(inputs.outcome.cpus.len()).unwrap_or(u32::MAX);
-    let most = deal(u64::from(inputs.connections), 0, workers);
-    let gathers = inputs.outcome.result.capabilities.batch_wait
-        && inputs.outcome.wait == WaitMode::Block
-        && inputs.params.rate_per_s.is_none()
-        && most >= u64::from(BATCH_CONNECTIONS);
-    if gathers {
-        client.batch_bound_ns = BATCH_BOUND.0;
-    }
-    client
+/// Whether a worker gathered responses before it looked at them, which bounds how long each lay unseen.
+fn gathers(params: &Params, outcome: &StepOutcome<HttpTally>) -> bool {
+    let workers = u32::try_from(outcome.cpus.len()).unwrap_or(u32::MAX);
+    let most = deal(u64::from(params.connections), 0, workers);
+    outcome.workers.capabilities.batch_wait
+        && outcome.wait == WaitMode::Block
+        && params.rate_per_s.is_none()
+        && most >= u64::from(BATCH_CONNECTIONS)
 }
 
 /// What was asked for in the mean: of a ramp, which is linear in time, the middle.

@@ -7,37 +7,179 @@ use std::collections::BTreeMap;
 use super::instrument;
 use super::plan::Common;
 use super::step::StepOutcome;
+use super::sweep::Setting;
+use crate::worker::destination::Destination;
 use crate::worker::outcome::Outcome;
-use tare_driver::probe::Chosen;
 use tare_host::usage::Disturbance;
-use tare_proto::hello::Figures;
-use tare_proto::hello::WaitMode;
-use tare_stats::health;
+use tare_proto::hello::{Accept, Figures, WaitMode};
+use tare_stats::histogram::Recording;
+use tare_stats::link::{self, Carried, Framing};
 use tare_stats::pool::keep_worse;
 use tare_stats::result::{
-    Connections, CpuUse, Environments, Flow, Instrument, Params, StepResult, Warning,
+    Bandwidth, Connections, Cpu, CpuUse, Environments, Flow, INTERVALS_OF_RUN, Instrument,
+    Instruments, LinkUse, Params, StepResult, Warmup, Warning,
 };
+use tare_stats::{health, summary};
 use tare_units::Nanos;
+use tare_units::error::Error;
 
-/// What a step's result is made of.
+/// What a job hands on of a step that it measured.
 #[derive(Debug)]
-pub(crate) struct Inputs<'a, T> {
-    pub(crate) common: &'a Common,
-    pub(crate) params: Params,
-    pub(crate) connections: u32,
-    pub(crate) chosen: &'a Chosen,
-    pub(crate) environment: &'a Environments,
-    pub(crate) outcome: StepOutcome<T>,
+pub(crate) struct Measured {
+    pub(crate) result: StepResult,
+    pub(super) accepts: Vec<Accept>,
+    /// The first failure of a connection.
+    pub(super) failure: Option<Error>,
+    /// Why the step was stopped from outside its workers, or by one of them that failed.
+    pub(super) stopped: Option<Error>,
+    /// Why nothing came of it, or it was cut short; absent where neither is so.
+    pub(super) shortfall: Option<Error>,
+    /// Further steps are measured although nothing came of this one.
+    pub(crate) goes_on: bool,
+    /// What its servers told and cannot be, in words.
+    pub(super) impossible: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
 }
 
-/// When the measured phase began, by the wall clock, RFC 3339 to the nanosecond; absent where it never did.
-pub(crate) fn began_at<T>(outcome: &StepOutcome<T>) -> Option<String> {
-    let measured = outcome.result.outcome.measured > Nanos::ZERO;
-    outcome.began.filter(|_| measured).map(|at| format!("{at:.9}"))
+impl Measured {
+    /// The step that ended in `result`. `explain` says why nothing came of it, or why it was cut short, from its first
+    /// failure, and is asked only where that is so.
+    pub(crate) fn new<T>(
+        result: StepResult,
+        outcome: StepOutcome<T>,
+        is_empty: bool,
+        impossible: Vec<String>,
+        explain: impl FnOnce(&StepResult, Option<Error>) -> Error,
+    ) -> Self {
+        let sessions = outcome.workers.outcome;
+        let is_short = is_empty || result.partial;
+        Self {
+            shortfall: is_short.then(|| explain(&result, sessions.failure.clone())),
+            result,
+            accepts: sessions.accepts,
+            failure: sessions.failure,
+            stopped: outcome.stopped,
+            goes_on: false,
+            impossible,
+            warnings: outcome.overflow.into_iter().collect(),
+        }
+    }
+
+    /// Adds what is said where `count` arrivals that were never sent were too many to be visited.
+    pub(crate) fn with_spread_unsent(mut self, count: u64) -> Self {
+        if count > 0 {
+            self.warnings.push(Warning {
+                code: "unsent-spread".to_owned(),
+                message: format!(
+                    "{count} requests that were due and never sent are all counted, but their response times and latenesses are taken from evenly spread due times between some that are known"
+                ),
+                advice: "they are off by microseconds; a lower rate, or equal gaps (--arrivals constant), are exact"
+                    .to_owned(),
+            });
+        }
+        self
+    }
+}
+
+/// Why nothing came of a step, where no connection says it better.
+pub(crate) fn nothing_came(what: &str, address: &Destination, failure: Option<Error>) -> Error {
+    failure.unwrap_or_else(|| {
+        Error::peer(format!("{what} {address}"))
+            .remedy("check the server, the route and the firewall")
+    })
+}
+
+/// What every result has, whatever was measured. The CPU time is that of so many operations and so many bytes.
+pub(crate) fn common_result<T>(
+    at: &Setting,
+    common: &Common,
+    params: Params,
+    outcome: &StepOutcome<T>,
+    (operations, bytes): (u64, u64),
+) -> StepResult {
+    let workers = &outcome.workers;
+    let sessions = &workers.outcome;
+    let mut client_cpu =
+        cpu_use(workers.usage.user_ns, workers.usage.system_ns, None, operations, bytes)
+            .with_polling(Some(workers.polling_ns));
+    tell_machine(&mut client_cpu, &outcome.disturbance);
+    let measured = sessions.measured > Nanos::ZERO;
+    StepResult {
+        label: common.label.clone(),
+        // RFC 3339 to the nanosecond.
+        began_at: outcome.began.filter(|_| measured).map(|at| format!("{at:.9}")),
+        duration_ns: sessions.measured.0,
+        warmup: Warmup { duration_ns: sessions.warmup.0, ..Warmup::default() },
+        connections: Connections {
+            asked: u64::from(params.connections),
+            established: sessions.established,
+            sockets_used: sessions.sockets,
+            ..Connections::default()
+        },
+        cpu: Cpu { client: client_cpu, server: server_cpu(&sessions.figures) },
+        instrument: Instruments {
+            client: client_instrument(at, common, outcome),
+            server: server_instrument(&sessions.figures),
+        },
+        instances: instances(sessions),
+        observed: outcome.observed.clone(),
+        interval_scope: INTERVALS_OF_RUN.to_owned(),
+        partial: sessions.cut_short || outcome.stopped.is_some(),
+        params,
+        ..StepResult::default()
+    }
+}
+
+/// Fills in the latencies of a recording, with what the instrument can have added to them.
+pub(crate) fn tell_latencies<T>(
+    step: &mut StepResult,
+    recording: &Recording,
+    percentiles: &[f64],
+    outcome: &StepOutcome<T>,
+) {
+    let client = &step.instrument.client;
+    let added = instrument::added(client, &outcome.workers);
+    let error = instrument::latency_error(client) + summary::resolution(recording);
+    step.latency_error_ns = error.0;
+    step.latency = summary::latencies(recording, percentiles);
+    summary::tell_errors(&mut step.latency, recording, percentiles, &added);
+}
+
+/// Judges a finished step, once the devices of both ends are known.
+pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
+    if step.params.bulk.is_some()
+        && let Some(bandwidth) = &mut step.bandwidth
+    {
+        bandwidth.link = link_use(bandwidth, &step.params, environment);
+    }
+    health::judge(step);
+}
+
+fn link_use(bandwidth: &Bandwidth, params: &Params, environment: &Environments) -> Option<LinkUse> {
+    let rate = |flow: &Option<Flow>| flow.as_ref().and_then(|f| f.bits_per_s);
+    let tcp = |flow: &Option<Flow>| Some(flow.as_ref()?.tcp.as_ref()?.mss_bytes);
+    let size_bytes = u32::try_from(params.size_bytes).unwrap_or(u32::MAX);
+    let address = params.address.as_deref().unwrap_or_default();
+    let carried = Carried {
+        up_bits_per_s: rate(&bandwidth.up),
+        down_bits_per_s: rate(&bandwidth.down),
+        framing: if params.proto == "udp" {
+            Framing::Udp { size_bytes }
+        } else {
+            Framing::Tcp { mss_bytes: tcp(&bandwidth.up).or_else(|| tcp(&bandwidth.down)) }
+        },
+        is_ipv6: address.starts_with('['),
+    };
+    let server = environment.servers.first();
+    link::link_use(
+        &carried,
+        environment.client.device.as_ref(),
+        server.and_then(|s| s.device.as_ref()),
+    )
 }
 
 /// The distinct servers that answered.
-pub(crate) fn instances(outcome: &Outcome) -> Vec<String> {
+fn instances(outcome: &Outcome) -> Vec<String> {
     let accepts = outcome.accepts.iter();
     let mut instances: Vec<String> = accepts.map(|a| a.instance.to_string()).collect();
     instances.sort();
@@ -45,15 +187,44 @@ pub(crate) fn instances(outcome: &Outcome) -> Vec<String> {
     instances
 }
 
-pub(crate) fn connections<T>(inputs: &Inputs<'_, T>) -> Connections {
-    let outcome = &inputs.outcome.result.outcome;
-    Connections {
-        asked: u64::from(inputs.connections),
-        established: outcome.established,
-        reconnects: 0,
-        sockets_used: outcome.sockets,
-        ..Connections::default()
+/// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is the latency of less
+/// load.
+pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if step.params.connects_each() {
+        return warnings;
     }
+    let (asked, established) = (step.connections.asked, step.connections.established);
+    let advice = failure.and_then(Error::advice);
+    if established < asked && step.operations.completed > 0 {
+        let why = failure.map_or_else(String::new, |error| format!(": {}", error.message()));
+        warnings.push(Warning {
+            code: "connections-missing".to_owned(),
+            message: format!("{established} of {asked} connections were measured on{why}"),
+            advice: advice.unwrap_or("see `errors`, or ask for fewer --connections").to_owned(),
+        });
+    }
+    let costs_a_connection = |cause: &str| !matches!(cause, "timeout" | "late-reply");
+    let mut errors = step.errors.iter();
+    let lost = errors.any(|error| {
+        matches!(error.phase.as_str(), "send" | "receive") && costs_a_connection(&error.cause)
+    });
+    // An HTTP load opens them again, and its report names what failed elsewhere.
+    if let Some(failure) = failure
+        && step.params.http.is_none()
+        && !step.partial
+        && lost
+    {
+        warnings.push(Warning {
+            code: "connections-lost".to_owned(),
+            message: format!(
+                "connections were lost while measuring, and the others measured on: {}",
+                failure.message()
+            ),
+            advice: advice.unwrap_or("see `errors`").to_owned(),
+        });
+    }
+    warnings
 }
 
 /// The warnings that a finished step gives rise to.
@@ -63,48 +234,36 @@ pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     warnings
 }
 
-/// What is said where arrivals that were never sent were too many to be visited.
-pub(super) fn spread_unsent(count: u64) -> Option<Warning> {
-    (count > 0).then(|| Warning {
-        code: "unsent-spread".to_owned(),
-        message: format!(
-            "{count} requests that were due and never sent are all counted, but their response times and latenesses are taken from evenly spread due times between some that are known"
-        ),
-        advice: "they are off by microseconds; a lower rate, or equal gaps (--arrivals constant), are exact"
-            .to_owned(),
-    })
-}
-
 /// How the client measured.
-pub(crate) fn client_instrument<T>(inputs: &Inputs<'_, T>) -> Instrument {
-    let StepOutcome { result, disturbance, cpus, wait, .. } = &inputs.outcome;
-    let mut client = instrument::of_worker(&result.counters, result.clock, &result.usage);
+fn client_instrument<T>(at: &Setting, common: &Common, outcome: &StepOutcome<T>) -> Instrument {
+    let StepOutcome { workers, disturbance, cpus, wait, .. } = outcome;
+    let mut client = instrument::of_worker(&workers.counters, workers.clock, &workers.usage);
     instrument::disturb(&mut client, disturbance);
-    inputs.chosen.backend.name().clone_into(&mut client.backend);
-    client.backend_reason.clone_from(&inputs.chosen.reason);
+    at.chosen.backend.name().clone_into(&mut client.backend);
+    client.backend_reason.clone_from(&at.chosen.reason);
     if *wait != WaitMode::Block {
-        client.backend_reason += &format!("; spins by {}", result.capabilities.spinning);
+        client.backend_reason += &format!("; spins by {}", workers.capabilities.spinning);
     }
-    for step_down in &result.capabilities.step_downs {
+    for step_down in &workers.capabilities.step_downs {
         client.backend_reason += &format!("; {step_down}");
     }
     wait.name().clone_into(&mut client.wait);
     if *wait != WaitMode::Spin {
-        client.wakeup_p99_ns = result.wakeups.as_ref().map(|wakeups| wakeups.p99().0);
+        client.wakeup_p99_ns = workers.wakeups.as_ref().map(|wakeups| wakeups.p99().0);
     }
-    if *wait == WaitMode::Block && inputs.common.wait != Some(WaitMode::Block) {
-        let refusals = result.outcome.accepts.iter();
-        client.wait_reason = refusals.into_iter().find_map(|a| a.wait_reason.clone());
+    if *wait == WaitMode::Block && common.wait != Some(WaitMode::Block) {
+        let mut accepts = workers.outcome.accepts.iter();
+        client.wait_reason = accepts.find_map(|a| a.wait_reason.clone());
     }
-    client.worker_busy_max = result.busy;
+    client.worker_busy_max = workers.busy;
     client.cpus.clone_from(cpus);
-    client.ring_overflows = result.overflows;
+    client.ring_overflows = workers.overflows;
     client
 }
 
-/// One block for the far end: where several sessions or servers answered, the worst figures of them all, so
+/// One block for the server: where several sessions or servers answered, the worst figures of them all, so
 /// that no disturbance hides behind an average. Sessions of one worker tell of the same thread, so that nothing is added.
-pub(crate) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
+fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
     let mut all = figures.iter().map(|f| &f.instrument).filter(|i| !i.backend.is_empty());
     let mut worst = all.next()?.clone();
     for other in all {
@@ -121,7 +280,7 @@ pub(crate) fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
 
 /// The server's CPU time over all its workers. Sessions of one worker tell of the same thread: of each
 /// worker, known by its CPUs, the latest figures count.
-pub(crate) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
+fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
     for told in figures.iter().filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0) {
         let latest = workers.entry(&told.instrument.cpus).or_insert(told);
@@ -150,7 +309,7 @@ pub(crate) fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a quotient of two measured numbers")]
-pub(crate) fn cpu_use(
+fn cpu_use(
     user_ns: u64,
     system_ns: u64,
     machine_busy: Option<f64>,

@@ -32,12 +32,12 @@ pub(crate) type LiveCounters = Arc<[CachePadded<Live>]>;
 
 /// By which the last worker to end its measured phase wakes the launching thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Over {
+pub(super) struct AllDone {
     left: Arc<AtomicUsize>,
     tell: Sender<()>,
 }
 
-impl Over {
+impl AllDone {
     /// Of so many workers; what the launching thread waits on never disconnects before all of them are gone.
     pub(super) fn new(workers: usize) -> (Self, Receiver<()>) {
         let (tell, is_over) = bounded(1);
@@ -59,7 +59,7 @@ pub(crate) struct LiveProgress {
     lives: LiveCounters,
     own: usize,
     stream: Option<Stream>,
-    over: Over,
+    over: AllDone,
     queue: RunQueue,
     before: CpuTimes,
     used: CpuTimes,
@@ -67,7 +67,12 @@ pub(crate) struct LiveProgress {
 
 impl LiveProgress {
     /// For the calling thread.
-    pub(super) fn new(lives: LiveCounters, own: usize, stream: Option<Stream>, over: Over) -> Self {
+    pub(super) fn new(
+        lives: LiveCounters,
+        own: usize,
+        stream: Option<Stream>,
+        over: AllDone,
+    ) -> Self {
         Self {
             queue: RunQueue::of_this_thread(),
             lives,
@@ -139,7 +144,7 @@ impl ProgressSink for LiveProgress {
 }
 
 /// The launching thread's end of the streams: an entry is told when every worker's is there.
-pub(crate) struct Merger {
+pub(super) struct Merger {
     spare: Sender<Box<LiveEntry>>,
     full: Receiver<Box<LiveEntry>>,
     workers: usize,
@@ -225,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_last_worker_to_end_tells_and_no_other() {
-        let (over, is_over) = Over::new(2);
+        let (over, is_over) = AllDone::new(2);
         over.one_ends();
         assert!(is_over.try_recv().is_err());
         over.one_ends();
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn a_worker_knows_how_many_responses_the_others_had() {
         let lives: LiveCounters = (0..3).map(|_| CachePadded::default()).collect();
-        let worker = |own| LiveProgress::new(Arc::clone(&lives), own, None, Over::new(2).0);
+        let worker = |own| LiveProgress::new(Arc::clone(&lives), own, None, AllDone::new(2).0);
         let mut workers = [worker(0), worker(1), worker(2)];
         for (worker, count) in workers.iter_mut().zip([1, 10, 100]) {
             worker.responses(count);
@@ -250,7 +255,7 @@ mod tests {
     fn entries_that_only_some_workers_came_to_are_told_in_the_end() {
         let (mut merger, stream) = Merger::new(2);
         let worker =
-            |own| LiveProgress::new(Arc::default(), own, Some(stream.clone()), Over::new(2).0);
+            |own| LiveProgress::new(Arc::default(), own, Some(stream.clone()), AllDone::new(2).0);
         let (mut short, mut long) = (worker(0), worker(1));
         let mut told = Told::default();
         for entry in 0..4 {

@@ -1,12 +1,12 @@
-//! One step of a run: workers launched, started at a common instant, watched, and merged. What they do is their
-//! [`Job`].
+//! One step of a run: workers launched, started at a common instant, watched, and merged.
 
-mod edges;
 mod live;
 mod watch;
 mod worker;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use crossbeam::utils::CachePadded;
@@ -18,62 +18,40 @@ use tare_driver::Backend;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::uring::UringDriver;
-use tare_host::guard::ConntrackGuard;
+use tare_host::guard::{ConntrackGuard, ListenerGuard};
 use tare_host::observation::Observation;
 use tare_host::observed::Watching;
 use tare_host::usage::Disturbance;
 use tare_proto::hello::WaitMode;
-use tare_stats::result::{Observed, Params};
+use tare_stats::histogram::{Extent, RecordingSpec};
+use tare_stats::result::{Observed, Params, Warning};
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 use tare_units::{Instant, Nanos};
 
-use edges::PhaseProbe;
-pub(crate) use live::{LiveCounters, LiveProgress, Merger, Over};
-use watch::{LOOK, Supervisor};
-use worker::{Arrived, Assignment, Go, work};
-
+pub(crate) use live::LiveProgress;
+use live::{AllDone, LiveCounters, Merger};
+use watch::{LOOK, PhaseProbe, Supervisor};
 pub(super) use worker::WorkerResult;
+use worker::{Arrived, Assignment, Go, work};
 
 /// From the last worker's readiness to the common start.
 const START_DELAY: Nanos = Nanos::from_millis(2);
 
-/// What a worker of a step does.
-pub(crate) trait Job: Send + 'static {
-    /// What it counts.
-    type Tally: Send + 'static;
-    /// The role that does it.
-    type Client: ClientRole + Role<UringDriver> + Role<EpollDriver>;
-    /// A step starts only once every worker has a connection; else once one of them has, and the others go on trying.
-    const NEEDS_ALL: bool = true;
-
-    /// The role, made on the worker's thread. `wakeup` is how long before a due time it is to stop sleeping, where it sleeps.
-    fn client(self, wakeup: Nanos, gauge: LiveProgress, interrupt: Interrupt) -> Self::Client;
-
-    /// How to wait, unless the far end cannot.
-    fn wait(&self) -> WaitMode;
-
-    /// Takes a finished role apart.
-    fn results(client: Self::Client) -> (Self::Tally, Outcome, LiveProgress);
-
-    /// Adds another worker's tally.
-    fn merge(tally: &mut Self::Tally, other: Self::Tally);
-}
-
-/// What one step is to do.
+/// How the workers of one step run, whatever they measure.
 #[derive(Debug)]
-pub(crate) struct StepPlan<J> {
+pub(crate) struct StepPlan {
     /// One CPU per worker.
     pub(crate) cpus: Vec<u32>,
-    /// What each of them does.
-    pub(crate) jobs: Vec<J>,
+    /// Each worker has a table of descriptors of its own.
+    pub(crate) separate: bool,
     /// The client's backend.
     pub(crate) backend: Backend,
     /// Length of the warm-up.
     pub(crate) warmup: Nanos,
     /// Length of the measured phase, where it ends by time.
     pub(crate) duration: Option<Nanos>,
-    /// How to wait, unless the far end cannot.
+    /// How to wait, unless the peer cannot.
     pub(crate) wait: WaitMode,
     /// The wait mode was chosen by default: where the server cannot spin, the client does not either.
     pub(crate) wait_is_default: bool,
@@ -81,17 +59,23 @@ pub(crate) struct StepPlan<J> {
     pub(crate) interval: Nanos,
     /// What the workers' counters count is payload in bytes, not operations.
     pub(crate) counts_bytes: bool,
+    /// The step starts only once every worker has a connection; else once one of them has, and the others go on trying.
+    pub(crate) needs_all: bool,
     /// What to look at beside.
     pub(crate) observe: Vec<Observation>,
     /// Stop before the conntrack table is full.
     pub(crate) guard: Option<ConntrackGuard>,
+    /// Where it is an address of this machine, overflows of its listeners are counted.
+    pub(crate) listener: Option<SocketAddr>,
+    /// Ends the step.
+    pub(crate) interrupt: Interrupt,
 }
 
 /// What came of a step.
 #[derive(Debug)]
 pub(crate) struct StepOutcome<T> {
     /// Merged over the workers.
-    pub(crate) result: WorkerResult<T>,
+    pub(crate) workers: WorkerResult<T>,
     pub(crate) disturbance: Disturbance,
     pub(super) observed: Vec<Observed>,
     /// The CPUs of its workers, of which there may be fewer than the run has.
@@ -102,86 +86,94 @@ pub(crate) struct StepOutcome<T> {
     pub(super) began: Option<jiff::Timestamp>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
     pub(crate) stopped: Option<Error>,
+    /// Listeners of this machine turned connections away.
+    pub(super) overflow: Option<Warning>,
 }
 
-/// Runs one step; `separate`: each worker has a table of descriptors of its own.
-pub(crate) fn run<J: Job>(
-    mut plan: StepPlan<J>,
-    separate: bool,
+/// Runs one step. Each of `clients` makes the role of one worker, on that worker's thread, from how long before a due
+/// time it is to stop sleeping; `finish` takes a finished role apart, and `merge` adds another worker's tally.
+///
+/// # Errors
+/// Where no worker brought anything back.
+pub(crate) fn run<C, T, F>(
+    plan: StepPlan,
     params: &Params,
-    interrupt: &Interrupt,
+    clients: Vec<F>,
+    finish: fn(C) -> (T, Outcome, LiveProgress),
+    merge: fn(&mut T, T),
     observer: &mut dyn Observer,
-) -> Result<StepOutcome<J::Tally>> {
-    let workers = plan.cpus.len();
+) -> Result<StepOutcome<T>>
+where
+    C: ClientRole + Role<UringDriver> + Role<EpollDriver>,
+    F: FnOnce(Nanos, LiveProgress, Interrupt) -> C + Send,
+    T: Send,
+{
+    let listeners = plan.listener.and_then(ListenerGuard::begin);
     let mut edges = PhaseProbe::new(Watching::find(&plan.observe));
-    let (over, is_over) = Over::new(workers);
-    let (arrived_tx, arrived) = bounded(workers);
-    let local = interrupt.of_part();
-    let mut gos = Vec::new();
-    let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
-    let mut threads = Vec::new();
-    let merging = observer.wants_intervals() && !plan.counts_bytes;
-    let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
-    let jobs = std::mem::take(&mut plan.jobs);
-    for (own, (job, &cpu)) in jobs.into_iter().zip(&plan.cpus).enumerate() {
-        let (go_tx, go) = bounded(1);
-        let assignment = Assignment {
-            cpu,
-            separate,
-            backend: plan.backend,
-            job,
-            lives: Arc::clone(&lives),
-            own,
-            stream: stream.clone(),
-            over: over.clone(),
-            interrupt: local.clone(),
-            arrived: arrived_tx.clone(),
-            go,
-        };
-        gos.push(go_tx);
-        let thread = std::thread::Builder::new()
-            .name(format!("tare-client-{cpu}"))
-            .spawn(move || work(assignment))
-            .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
-        threads.push(thread);
-    }
-    drop(arrived_tx);
-    drop(over);
-    let ended = || threads.iter().any(std::thread::JoinHandle::is_finished);
-    let decision = decide(&plan, &arrived, interrupt, ended);
-    for go in &gos {
-        let _ = go.try_send(decision);
-    }
-    let began = match decision {
-        Go::Start { t0, .. } => wall_clock_at(t0 + plan.warmup),
-        Go::Abandon => None,
-    };
-    let mut watch = Supervisor {
-        plan: &plan,
-        params,
-        lives: &lives,
-        local: &local,
-        interrupt,
-        merger,
-        is_over,
-        told: 0,
-        told_bytes: 0,
-        stopped: None,
-    };
-    watch.run(decision, &threads, &mut edges, observer);
-    let stopped = watch.stopped.take();
-    let wait = match decision {
-        Go::Start { wait, .. } => wait,
-        Go::Abandon => plan.wait,
-    };
-    let (result, stopped) = join::<J>(threads, stopped);
-    let (disturbance, observed) = edges.into_seen();
-    match result {
-        Some(result) => {
-            Ok(StepOutcome { result, disturbance, observed, cpus: plan.cpus, wait, began, stopped })
+    let local = plan.interrupt.of_part();
+    let ran = std::thread::scope(|scope| {
+        let workers = plan.cpus.len();
+        let (over, is_over) = AllDone::new(workers);
+        let (arrived_tx, arrived) = bounded(workers);
+        let lives: LiveCounters = (0..workers).map(|_| CachePadded::default()).collect();
+        let merging = observer.wants_intervals() && !plan.counts_bytes;
+        let (merger, stream) = merging.then(|| Merger::new(workers)).unzip();
+        let (mut gos, mut threads) = (Vec::new(), Vec::new());
+        for (own, client) in clients.into_iter().enumerate() {
+            let (go_tx, go) = bounded(1);
+            let assignment = Assignment {
+                plan: &plan,
+                own,
+                client,
+                finish,
+                lives: Arc::clone(&lives),
+                stream: stream.clone(),
+                over: over.clone(),
+                interrupt: local.clone(),
+                arrived: arrived_tx.clone(),
+                go,
+            };
+            gos.push(go_tx);
+            let thread = std::thread::Builder::new()
+                .name(format!("tare-client-{}", plan.cpus[own]))
+                .spawn_scoped(scope, move || work(assignment))
+                .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
+            threads.push(thread);
         }
-        None => Err(stopped.unwrap_or_else(|| Error::bug("a step without workers"))),
-    }
+        drop(arrived_tx);
+        drop(over);
+        let ended = || threads.iter().any(ScopedJoinHandle::is_finished);
+        let decision = decide(&plan, &arrived, ended);
+        for go in &gos {
+            let _ = go.try_send(decision);
+        }
+        let mut watch = Supervisor {
+            plan: &plan,
+            params,
+            lives: &lives,
+            local: &local,
+            merger,
+            is_over,
+            told: 0,
+            told_bytes: 0,
+            stopped: None,
+        };
+        watch.run(decision, &threads, &mut edges, observer);
+        let (workers, stopped) = join(threads, merge, watch.stopped.take());
+        match workers {
+            Some(workers) => Ok((decision, workers, stopped)),
+            None => Err(stopped.unwrap_or_else(|| Error::bug("a step without workers"))),
+        }
+    });
+    let overflow = listeners.and_then(|listeners| listeners.end());
+    let (decision, workers, stopped) = ran?;
+    let (began, wait) = match decision {
+        Go::Start { t0, wait } => (wall_clock_at(t0 + plan.warmup), wait),
+        Go::Abandon => (None, plan.wait),
+    };
+    let (disturbance, observed) = edges.into_seen();
+    let cpus = plan.cpus;
+    Ok(StepOutcome { workers, disturbance, observed, cpus, wait, began, stopped, overflow })
 }
 
 /// What the wall clock shows at an instant not far off.
@@ -192,18 +184,17 @@ fn wall_clock_at(instant: Instant) -> Option<jiff::Timestamp> {
     wall.checked_add(jiff::SignedDuration::from_nanos(off)).ok()
 }
 
-type Thread<T> = std::thread::JoinHandle<Result<WorkerResult<T>>>;
-
 /// Gathers what the workers bring back, and why one of them did not, if so.
-fn join<J: Job>(
-    threads: Vec<Thread<J::Tally>>,
+fn join<T>(
+    threads: Vec<ScopedJoinHandle<'_, Result<WorkerResult<T>>>>,
+    merge: fn(&mut T, T),
     mut stopped: Option<Error>,
-) -> (Option<WorkerResult<J::Tally>>, Option<Error>) {
-    let mut merged: Option<WorkerResult<J::Tally>> = None;
+) -> (Option<WorkerResult<T>>, Option<Error>) {
+    let mut merged: Option<WorkerResult<T>> = None;
     for thread in threads {
         match (thread.join(), &mut merged) {
             (Ok(Ok(result)), None) => merged = Some(result),
-            (Ok(Ok(result)), Some(merged)) => merged.merge::<J>(result),
+            (Ok(Ok(result)), Some(merged)) => merged.merge(result, merge),
             // What the others measured is kept.
             (Ok(Err(error)), _) => {
                 stopped.get_or_insert(error);
@@ -222,13 +213,22 @@ pub(crate) fn deal(total: u64, index: u32, workers: u32) -> u64 {
     total / workers + u64::from(index < total % workers)
 }
 
+/// The recording of a worker whose measured phase ends by that count or, where there is none, by time.
+pub(crate) fn recording_of(
+    count: Option<u64>,
+    duration: Option<Nanos>,
+    interval: Nanos,
+    open_loop: bool,
+) -> RecordingSpec {
+    let extent = match (count, duration) {
+        (Some(count), _) => Extent::Count(count),
+        (None, duration) => Extent::Time(duration.unwrap_or(Nanos::from_secs(1))),
+    };
+    RecordingSpec { extent, interval, open_loop }
+}
+
 /// Waits until every worker is connected, and decides whether to start.
-fn decide<J: Job>(
-    plan: &StepPlan<J>,
-    arrived: &Receiver<Arrived>,
-    interrupt: &Interrupt,
-    ended: impl Fn() -> bool,
-) -> Go {
+fn decide(plan: &StepPlan, arrived: &Receiver<Arrived>, ended: impl Fn() -> bool) -> Go {
     let mut alive = 0;
     let mut server_spins = true;
     let mut waiting = plan.cpus.len();
@@ -248,8 +248,8 @@ fn decide<J: Job>(
             Err(RecvTimeoutError::Disconnected) => return Go::Abandon,
         }
     }
-    let needed = if J::NEEDS_ALL { plan.cpus.len() } else { 1 };
-    if alive < needed || interrupt.is_raised() {
+    let needed = if plan.needs_all { plan.cpus.len() } else { 1 };
+    if alive < needed || plan.interrupt.is_raised() {
         return Go::Abandon;
     }
     let wait = match plan.wait {
@@ -262,8 +262,6 @@ fn decide<J: Job>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::job::HttpJob;
-    use crate::latency::job::LatJob;
 
     #[test]
     fn an_instant_is_told_by_the_wall_clock() {
@@ -275,10 +273,10 @@ mod tests {
     }
 
     /// What is decided once `alive` of four workers have a connection.
-    fn decided<J: Job>(alive: usize) -> Go {
-        let plan = StepPlan::<J> {
+    fn decided(needs_all: bool, alive: usize) -> Go {
+        let plan = StepPlan {
             cpus: vec![0; 4],
-            jobs: Vec::new(),
+            separate: false,
             backend: Backend::Epoll,
             warmup: Nanos::ZERO,
             duration: None,
@@ -286,24 +284,26 @@ mod tests {
             wait_is_default: false,
             interval: Nanos::from_secs(1),
             counts_bytes: false,
+            needs_all,
             observe: Vec::new(),
             guard: None,
+            listener: None,
+            interrupt: Interrupt::default(),
         };
         let (tell, arrived) = bounded(4);
         for worker in 0..4 {
             let arrived = Arrived { alive: worker < alive, server_spins: true };
             tell.try_send(arrived).unwrap();
         }
-        let quiet = Interrupt::default();
-        decide(&plan, &arrived, &quiet, || false)
+        decide(&plan, &arrived, || false)
     }
 
     #[test]
-    fn one_worker_with_a_connection_starts_an_http_load() {
+    fn one_worker_with_a_connection_starts_a_step_that_does_not_need_all() {
         let starts = |go| matches!(go, Go::Start { .. });
-        assert!(starts(decided::<HttpJob>(1)) && starts(decided::<HttpJob>(4)));
-        assert!(!starts(decided::<HttpJob>(0)));
-        assert!(starts(decided::<LatJob>(4)) && !starts(decided::<LatJob>(3)));
+        assert!(starts(decided(false, 1)) && starts(decided(false, 4)));
+        assert!(!starts(decided(false, 0)));
+        assert!(starts(decided(true, 4)) && !starts(decided(true, 3)));
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! The launching thread while the workers of a step run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use crossbeam::utils::CachePadded;
 
 use super::StepPlan;
-use super::edges::PhaseProbe;
 use super::live::{Live, Merger};
 use super::worker::Go;
 use crate::run::observe::{Observer, Progress};
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_host::guard::{ConntrackGuard, Room};
-use tare_stats::result::{Interval, Params};
+use tare_host::observed::Watching;
+use tare_host::usage::{Disturbance, DisturbanceProbe};
+use tare_stats::result::{Interval, Observed, Params};
 use tare_units::control::{Interrupt, Phase};
 use tare_units::error::Error;
 use tare_units::{Instant, Nanos};
@@ -25,9 +27,66 @@ const LOOK_UNWATCHED: Duration = Duration::from_millis(200);
 /// Behind the measured phase nobody minds, and the next step waits for the end of this one.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
 
+/// What the launching thread reads at both edges of the measured phase, of the machine and of what is observed.
+#[derive(Debug)]
+pub(super) struct PhaseProbe {
+    probe: Option<DisturbanceProbe>,
+    disturbance: Option<Disturbance>,
+    watching: Watching,
+}
+
+impl PhaseProbe {
+    pub(super) const fn new(watching: Watching) -> Self {
+        Self { probe: None, disturbance: None, watching }
+    }
+
+    /// How long before the measured phase the first look is to begin.
+    pub(super) fn lead(&self) -> Nanos {
+        self.watching.lead()
+    }
+
+    /// The first look is yet to be taken.
+    pub(super) const fn is_before(&self) -> bool {
+        self.probe.is_none()
+    }
+
+    /// The last one was.
+    pub(super) const fn is_after(&self) -> bool {
+        self.disturbance.is_some()
+    }
+
+    /// The measured phase is about to begin on these CPUs.
+    pub(super) fn begin(&mut self, cpus: &[u32]) {
+        self.watching.begin();
+        self.probe = Some(DisturbanceProbe::start(cpus));
+    }
+
+    /// It goes on.
+    pub(super) fn between(&mut self, now: Instant) {
+        if self.disturbance.is_none() && self.probe.is_some() {
+            self.watching.between(now);
+        }
+    }
+
+    /// It has ended. Only the first time counts, and not before it began.
+    pub(super) fn end(&mut self) {
+        if self.disturbance.is_none()
+            && let Some(probe) = &self.probe
+        {
+            self.disturbance = Some(probe.finish());
+            self.watching.end();
+        }
+    }
+
+    /// What was seen between the two.
+    pub(super) fn into_seen(self) -> (Disturbance, Vec<Observed>) {
+        (self.disturbance.unwrap_or_default(), self.watching.into_observed())
+    }
+}
+
 /// The launching thread while the workers run.
-pub(super) struct Supervisor<'a, J> {
-    pub(super) plan: &'a StepPlan<J>,
+pub(super) struct Supervisor<'a> {
+    pub(super) plan: &'a StepPlan,
     pub(super) params: &'a Params,
     pub(super) merger: Option<Merger>,
     pub(super) lives: &'a [CachePadded<Live>],
@@ -35,8 +94,6 @@ pub(super) struct Supervisor<'a, J> {
     pub(super) is_over: Receiver<()>,
     /// Stops the workers of this step.
     pub(super) local: &'a Interrupt,
-    /// Stops the run.
-    pub(super) interrupt: &'a Interrupt,
     /// Entries of a series in bytes that were told, and the bytes in them.
     pub(super) told: u64,
     pub(super) told_bytes: u64,
@@ -44,11 +101,11 @@ pub(super) struct Supervisor<'a, J> {
     pub(super) stopped: Option<Error>,
 }
 
-impl<J> Supervisor<'_, J> {
+impl Supervisor<'_> {
     pub(super) fn run<T>(
         &mut self,
         decision: Go,
-        threads: &[std::thread::JoinHandle<T>],
+        threads: &[ScopedJoinHandle<'_, T>],
         edges: &mut PhaseProbe,
         observer: &mut dyn Observer,
     ) {
@@ -58,7 +115,7 @@ impl<J> Supervisor<'_, J> {
             Go::Abandon => started,
         };
         let look_at = Instant(warm_at.0.saturating_sub(edges.lead().0));
-        while !threads.iter().all(std::thread::JoinHandle::is_finished) {
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
             let now = MonotonicClock.now();
             let wants_progress = observer.wants_progress();
             let room = self.plan.guard.as_ref().map(ConntrackGuard::look);
@@ -90,7 +147,7 @@ impl<J> Supervisor<'_, J> {
             }
             let rest = if edges.is_before() {
                 look_at.since(now).into()
-            } else if edges.is_after() || self.interrupt.is_raised() {
+            } else if edges.is_after() || self.plan.interrupt.is_raised() {
                 LOOK_AFTER
             } else {
                 look
@@ -109,8 +166,8 @@ impl<J> Supervisor<'_, J> {
         }
     }
 
-    /// Tells of the entries of a series in bytes that are over: what this end has moved. What the far end got stands in
-    /// the result.
+    /// Tells of the entries of a series in bytes that are over: what this end has moved. What the peer got stands in the
+    /// result.
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn tell_bytes(&mut self, now: Instant, warm_at: Instant, observer: &mut dyn Observer) {
         let interval = self.plan.interval;

@@ -2,22 +2,23 @@
 
 use crossbeam::channel::{Receiver, Sender};
 
-use super::Job;
-use super::live::{LiveCounters, LiveProgress, Over, Stream};
+use super::StepPlan;
+use super::live::{AllDone, LiveCounters, LiveProgress, Stream};
 use crate::run::backend::{self, AnyDriver};
 use crate::run::instrument;
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role, TurnCounters, Worker};
 use tare_driver::clock::{Clock, ClockQuality, MonotonicClock};
+use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::{affinity, rlimit};
-use tare_driver::{Backend, Capabilities, Driver, DriverError};
-use tare_host::tuning;
-use tare_host::tuning::Wakeups;
+use tare_driver::uring::UringDriver;
+use tare_driver::{Capabilities, Driver, DriverError};
+use tare_host::tuning::{self, Wakeups};
 use tare_host::usage::CpuTimes;
 use tare_proto::hello::WaitMode;
-use tare_units::Instant;
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
+use tare_units::{Instant, Nanos};
 
 /// Sleeps of 100 µs by which a worker learns how fast it wakes up: 20 ms in all.
 const WAKEUP_SAMPLES: u32 = 150;
@@ -58,8 +59,8 @@ pub(crate) struct WorkerResult<T> {
 
 impl<T> WorkerResult<T> {
     /// Adds another worker's.
-    pub(super) fn merge<J: Job<Tally = T>>(&mut self, other: Self) {
-        J::merge(&mut self.tally, other.tally);
+    pub(super) fn merge(&mut self, other: Self, merge: fn(&mut T, T)) {
+        merge(&mut self.tally, other.tally);
         self.outcome.merge(other.outcome);
         self.counters.merge(&other.counters);
         self.usage += other.usage;
@@ -75,19 +76,18 @@ impl<T> WorkerResult<T> {
     }
 }
 
-/// Everything a worker's thread is given.
-#[derive(Debug)]
-pub(super) struct Assignment<J> {
-    pub(super) cpu: u32,
-    /// It has a table of descriptors of its own.
-    pub(super) separate: bool,
-    pub(super) backend: Backend,
-    pub(super) job: J,
-    /// What all workers show, and which of them this is.
-    pub(super) lives: LiveCounters,
+/// What a worker's thread is given.
+pub(super) struct Assignment<'a, C, T, F> {
+    pub(super) plan: &'a StepPlan,
+    /// Which worker it is.
     pub(super) own: usize,
+    /// Makes the role.
+    pub(super) client: F,
+    /// Takes the finished role apart.
+    pub(super) finish: fn(C) -> (T, Outcome, LiveProgress),
+    pub(super) lives: LiveCounters,
     pub(super) stream: Option<Stream>,
-    pub(super) over: Over,
+    pub(super) over: AllDone,
     pub(super) interrupt: Interrupt,
     pub(super) arrived: Sender<Arrived>,
     pub(super) go: Receiver<Go>,
@@ -105,13 +105,18 @@ impl Drop for StopOthers {
 }
 
 /// A worker's thread.
-pub(super) fn work<J: Job>(assignment: Assignment<J>) -> Result<WorkerResult<J::Tally>> {
+pub(super) fn work<C, T, F>(assignment: Assignment<'_, C, T, F>) -> Result<WorkerResult<T>>
+where
+    C: ClientRole + Role<UringDriver> + Role<EpollDriver>,
+    F: FnOnce(Nanos, LiveProgress, Interrupt) -> C,
+{
+    let plan = assignment.plan;
     let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
     // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
     // and the involuntary switches tell.
-    let _ = affinity::pin_current_thread(assignment.cpu);
+    let _ = affinity::pin_current_thread(plan.cpus[assignment.own]);
     let _ = tuning::set_timer_slack_ns(1);
-    if assignment.separate {
+    if plan.separate {
         let refused = |errno| {
             Error::environment(format!(
                 "no table of descriptors for each worker (close_range: {errno})"
@@ -120,7 +125,7 @@ pub(super) fn work<J: Job>(assignment: Assignment<J>) -> Result<WorkerResult<J::
         };
         rlimit::separate_descriptors().map_err(refused)?;
     }
-    let backend = assignment.backend;
+    let backend = plan.backend;
     let driver = backend::open(backend).map_err(|error| backend::unopened(backend, &error))?;
     let failed = |error| Error::environment(format!("a worker has failed: {error}"));
     let result = match driver {
@@ -135,22 +140,23 @@ pub(super) fn work<J: Job>(assignment: Assignment<J>) -> Result<WorkerResult<J::
     Ok(result)
 }
 
-fn drive<D: Driver, J: Job>(
+fn drive<D: Driver, C, T, F>(
     driver: D,
-    assignment: Assignment<J>,
-) -> std::result::Result<(WorkerResult<J::Tally>, D), DriverError>
+    assignment: Assignment<'_, C, T, F>,
+) -> std::result::Result<(WorkerResult<T>, D), DriverError>
 where
-    J::Client: Role<D>,
+    C: ClientRole + Role<D>,
+    F: FnOnce(Nanos, LiveProgress, Interrupt) -> C,
 {
     let clock = MonotonicClock;
     let quality = clock.quality();
-    let sleeps = assignment.job.wait() != WaitMode::Spin;
+    let sleeps = assignment.plan.wait != WaitMode::Spin;
     let mut wakeups = sleeps.then(|| tuning::measure_wakeup(WAKEUP_SAMPLES));
     let capabilities = driver.capabilities().clone();
     let gauge =
         LiveProgress::new(assignment.lives, assignment.own, assignment.stream, assignment.over);
     let lead = wakeups.as_ref().map(Wakeups::lead).unwrap_or_default();
-    let client = assignment.job.client(lead, gauge, assignment.interrupt);
+    let client = (assignment.client)(lead, gauge, assignment.interrupt);
     let mut worker = Worker::new(driver, clock, client);
     let (client, io) = worker.parts_mut();
     client.connect(io, clock.now())?;
@@ -179,7 +185,7 @@ where
     }
     worker.run_until(ClientRole::is_finished_now)?;
     let (driver, client, counters) = worker.into_parts();
-    let (tally, outcome, gauge) = J::results(client);
+    let (tally, outcome, gauge) = (assignment.finish)(client);
     let usage = gauge.used();
     let result = WorkerResult {
         tally,

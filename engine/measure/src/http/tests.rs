@@ -1,7 +1,8 @@
+use super::plan::{OpenLoop, Stage};
 use super::*;
 use crate::http::client::Late;
-use crate::http::plan::OpenLoop;
 use crate::schedule::Arrivals;
+use tare_driver::clock::{Clock, MonotonicClock};
 use tare_units::error::Fault;
 
 fn stage(from_per_s: f64, to_per_s: f64, seconds: Option<u64>) -> Stage {
@@ -23,29 +24,28 @@ fn staged(stages: &[Stage]) -> HttpPlan {
 #[test]
 fn a_step_for_each_stage_of_each_number_of_connections() {
     let plan = staged(&[stage(1_000.0, 1_000.0, Some(3)), stage(1_000.0, 5_000.0, None)]);
-    let run = HttpRun::new(&plan).unwrap();
-    let steps = run.steps();
+    let steps = steps(&plan);
     let told: Vec<_> = steps.iter().map(|s| (s.connections, s.stage)).collect();
     assert_eq!(told, [(10, 0), (10, 1), (100, 0), (100, 1)]);
-    assert_eq!(run.extent(steps[0]), (Some(Nanos::from_secs(3)), None));
-    assert_eq!(run.extent(steps[1]), (Some(Nanos::from_secs(10)), None));
-    let params = run.params(steps[1], &Destination::Unix("/x".into()));
+    assert_eq!(plan.extent(steps[0]), (Some(Nanos::from_secs(3)), None));
+    assert_eq!(plan.extent(steps[1]), (Some(Nanos::from_secs(10)), None));
+    let at = Destination::Unix("/x".into());
+    let params = plan::params(&plan, steps[1], &at, &requests(&plan, Some(&at)).unwrap());
     let http = params.http.unwrap();
     assert_eq!((params.rate_per_s, http.rate_to_per_s), (Some(1_000.0), Some(5_000.0)));
     assert_eq!((http.stage, http.late.as_deref()), (Some(2), Some("drop")));
     assert_eq!(params.address.as_deref(), Some("unix:/x"));
 
     let closed = HttpPlan::to(Target::Loopback);
-    let run = HttpRun::new(&closed).unwrap();
-    let params = run.params(run.steps()[0], &Destination::Unix("/x".into()));
+    let steps = super::steps(&closed);
+    let params = plan::params(&closed, steps[0], &at, &requests(&closed, Some(&at)).unwrap());
     let http = params.http.unwrap();
-    assert_eq!(run.steps().len(), 1);
+    assert_eq!(steps.len(), 1);
     assert_eq!((params.rate_per_s, http.stage, http.arrivals), (None, None, None));
 }
 
 #[test]
 fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
-    let machine = Cpus::of_self();
     let chosen = tare_driver::probe::Chosen {
         backend: tare_driver::Backend::Epoll,
         reason: String::new(),
@@ -53,19 +53,19 @@ fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
     };
     let guards = |address: Destination| {
         let plan = HttpPlan::to(Target::Loopback);
-        let run = HttpRun::new(&plan).unwrap();
-        run.write_requests(&address).unwrap();
         let setting = Setting {
-            address: &address,
-            cpus: &[0],
+            address,
+            cpus: vec![0],
             wait: WaitMode::Block,
-            chosen: &chosen,
+            chosen: chosen.clone(),
             run_id: 1,
-            machine: &machine,
-            interrupt: &Interrupt::default(),
+            began: MonotonicClock.now(),
+            machine: Cpus::of_self(),
+            interrupt: Interrupt::default(),
+            separate: false,
+            begins: None,
         };
-        let step = run.step_plan(run.steps()[0], &setting).unwrap();
-        step.guard.is_some()
+        step_plan(&plan, &setting, steps(&plan)[0]).guard.is_some()
     };
     assert!(guards(Destination::Tcp("127.0.0.1:80".parse().unwrap())));
     assert!(!guards(Destination::Unix("/x".into())));
@@ -75,12 +75,11 @@ fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
 fn connections_that_errors_replace_are_counted_beforehand() {
     let mut plan = HttpPlan::to(Target::Loopback);
     plan.common.stop = Stop::Count(1_000);
-    assert!(!HttpRun::new(&plan).unwrap().connects_each());
+    assert!(!plan.renews_connections());
     plan.reconnect_on_error = true;
-    let run = HttpRun::new(&plan).unwrap();
-    assert!(run.connects_each());
+    assert!(plan.renews_connections());
     // Each request may be an error.
-    assert_eq!(run.connects_total(), Some(1_000));
+    assert_eq!(opened(&plan, 10), Some(1_000));
 }
 
 #[test]
@@ -100,22 +99,22 @@ fn plans_that_cannot_be_carried_out_are_refused_with_advice() {
         HttpPlan { requests_per_connection: Some(0), ..plan() },
         HttpPlan { connect_rate_per_s: Some(0.0), ..plan() },
     ] {
-        let error = HttpRun::new(&plan).unwrap_err();
+        let error = plan.check().unwrap_err();
         assert_eq!((error.fault(), error.advice().is_some()), (Fault::Usage, true));
     }
-    assert!(HttpRun::new(&staged(&[ramp])).is_ok(), "ten seconds by default");
+    assert!(staged(&[ramp]).check().is_ok(), "ten seconds by default");
 }
 
 #[test]
 fn the_host_is_the_one_given_or_the_address() {
     let tcp = Destination::Tcp("127.0.0.1:4000".parse().unwrap());
-    assert_eq!(host(&Target::Loopback, "loopback", &tcp), "127.0.0.1:4000");
-    assert_eq!(host(&Target::Veth, "", &tcp), "127.0.0.1:4000");
-    assert_eq!(host(&Target::Loopback, "web", &tcp), "web");
+    assert_eq!(host(&Target::Loopback, "loopback", Some(&tcp)), "127.0.0.1:4000");
+    assert_eq!(host(&Target::Veth, "", Some(&tcp)), "127.0.0.1:4000");
+    assert_eq!(host(&Target::Loopback, "web", Some(&tcp)), "web");
     let unix = Destination::Unix("/x".into());
-    assert_eq!(host(&Target::Unix("/x".into()), "unix:/x", &unix), "localhost");
+    assert_eq!(host(&Target::Unix("/x".into()), "unix:/x", Some(&unix)), "localhost");
     let elsewhere = Target::Host { host: "web".to_owned(), port: 80 };
-    assert_eq!(host(&elsewhere, "web", &tcp), "web");
+    assert_eq!(host(&elsewhere, "web", Some(&tcp)), "web");
 }
 
 #[test]
@@ -130,26 +129,20 @@ fn connects_are_paced_over_all_workers_together() {
 fn connections_that_are_replaced_are_counted_beforehand() {
     let mut plan = HttpPlan::to(Target::Loopback);
     plan.common.stop = Stop::Count(1_001);
-    let total = |plan: &HttpPlan| {
-        let run = HttpRun::new(plan).unwrap();
-        (run.connects_each(), run.connects_total())
-    };
-    assert_eq!(total(&plan), (false, None));
+    assert_eq!(opened(&plan, 10), Some(10));
     plan.requests_per_connection = Some(10);
-    assert_eq!(total(&plan), (true, Some(101)));
+    assert_eq!(opened(&plan, 10), Some(101));
     plan.requests[0].request.close = true;
-    assert_eq!(total(&plan), (true, Some(1_001)));
+    assert_eq!(opened(&plan, 10), Some(1_001));
 }
 
 #[test]
-fn requests_are_written_once_for_the_address() {
+fn requests_are_written_for_the_address() {
     let plan = HttpPlan::to(Target::Loopback);
-    let run = HttpRun::new(&plan).unwrap();
     let to = Destination::Tcp("127.0.0.1:4000".parse().unwrap());
-    run.write_requests(&to).unwrap();
-    let bytes = run.requests.get().unwrap().bytes();
-    let text = String::from_utf8_lossy(bytes);
+    let written = requests(&plan, Some(&to)).unwrap();
+    let text = String::from_utf8_lossy(written.bytes());
     assert!(text.contains("Host: 127.0.0.1:4000\r\n"), "{text}");
-    let params = run.params(run.steps()[0], &to).http.unwrap();
-    assert_eq!(params.request_bytes, bytes.len() as u64);
+    let params = plan::params(&plan, steps(&plan)[0], &to, &written).http.unwrap();
+    assert_eq!(params.request_bytes, written.bytes().len() as u64);
 }

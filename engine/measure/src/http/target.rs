@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 
 use crate::http::plan::HttpPlan;
-use crate::run::far_end::FarEnd;
+use crate::run::peer::Peer;
 use crate::worker::destination::Destination;
 use tare_driver::{shown, towards};
 use tare_host::resolve;
@@ -18,16 +18,16 @@ use tare_units::error::{Error, Result};
 ///
 /// # Errors
 /// A usage error where the plan has options of TCP.
-pub(super) fn unix(plan: &HttpPlan, path: &Path) -> Result<FarEnd> {
+pub(super) fn unix(plan: &HttpPlan, path: &Path) -> Result<Peer> {
     let to_tcp = [("--bind", !plan.bind.is_empty()), ("--connect-to", plan.connect_to.is_some())];
     if let Some((flag, _)) = to_tcp.iter().find(|(_, given)| *given) {
         return Err(Error::usage(format!("{flag} does not go with a Unix socket"))
             .remedy(format!("leave {flag} out, or give an http:// URL")));
     }
-    Ok(FarEnd::elsewhere(vec![Destination::Unix(path.to_owned())]))
+    Ok(Peer::elsewhere(vec![Destination::Unix(path.to_owned())]))
 }
 
-/// Whether a far end of this process can be had with these options.
+/// Whether a server of this process can be had with these options.
 ///
 /// # Errors
 /// A usage error where it cannot.
@@ -37,20 +37,15 @@ pub(super) fn check_embedded(plan: &HttpPlan) -> Result<()> {
             .remedy("leave it out, or give a URL"));
     }
     // Both are reached over IPv4.
-    let far = SocketAddr::from(([127, 0, 0, 1], 0));
-    check_bind(&plan.bind, &[far], &plan.target.to_string())
+    let embedded = SocketAddr::from(([127, 0, 0, 1], 0));
+    check_bind(&plan.bind, &[embedded], &plan.target.to_string())
 }
 
 /// A server elsewhere. Where its name has several addresses each is tried until one accepts a connection.
 ///
 /// # Errors
 /// Where the name cannot be resolved, a local address is not one, or no address accepts a connection.
-pub(super) fn host(
-    plan: &HttpPlan,
-    host: &str,
-    port: u16,
-    interrupt: &Interrupt,
-) -> Result<FarEnd> {
+pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt) -> Result<Peer> {
     let (host, port) = match &plan.connect_to {
         Some((host, port)) => (host.as_str(), *port),
         None => (host, port),
@@ -72,9 +67,9 @@ pub(super) fn host(
     let name = host.to_owned();
     let (unreached, reached) = unless(interrupt, move || first_accepting(addresses, &name, probe))?;
     let tcp = |all: Vec<SocketAddr>| all.into_iter().map(Destination::Tcp).collect();
-    let mut far_end = FarEnd::elsewhere(tcp(reached));
-    far_end.unreached = tcp(unreached);
-    Ok(far_end)
+    let mut peer = Peer::elsewhere(tcp(reached));
+    peer.unreached = tcp(unreached);
+    Ok(peer)
 }
 
 /// The addresses that `--resolve` gives to that host and port, in the order given. Names are compared as names are
@@ -91,7 +86,7 @@ fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<Sock
     addresses
 }
 
-/// Local addresses must be this machine's, and of the same family as at least one address of the far end.
+/// Local addresses must be this machine's, and of the same family as at least one address of the peer.
 fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
     let name = |local: &SocketAddr| shown(*local);
     let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
@@ -218,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn local_addresses_are_of_one_family_which_the_far_end_has_and_exist() {
+    fn local_addresses_are_of_one_family_which_the_peer_has_and_exist() {
         let far = sockets(&["192.0.2.1:80"]);
         let check = |bind: &[&str]| {
             let bind = bind.iter().map(|ip| resolve::local(ip).unwrap());

@@ -1,13 +1,8 @@
 //! Whether what a visit measured is the path, or a queue in front of it.
 
-use super::Comparing;
-use crate::compare::plan::Measurement;
-use crate::run::plan::Stop;
-use crate::run::sweep::step_name;
-use tare_stats::compare::blocks;
-use tare_stats::histogram::Distribution;
-use tare_stats::result::{Block, Interval, StepResult, Warning};
-use tare_units::Nanos;
+use super::blocks;
+use crate::histogram::Distribution;
+use crate::result::{Interval, StepResult};
 
 /// Less of what was due than this was answered: the rate was not reached.
 const REACHED: f64 = 0.95;
@@ -20,32 +15,13 @@ const CHANCE_MAX: f64 = 0.032;
 /// from nothing waits five times as long in the last third of a visit as in the first, one that has filled during a warm-up
 /// twice as long as the visit 1.3 times; one that keeps its length, however long, rarely differs by so much in most blocks.
 const WAITS_LONGER: f64 = 1.25;
-/// So many steps of an arm are named.
-const STEPS_SHOWN: usize = 3;
-
-/// The length of an entry of the series of the visits of `measurement`, where it is at a rate: a third of its shortest step. An
-/// entry of fewer than 20 samples has no median.
-pub(super) fn interval(measurement: &Measurement) -> Option<Nanos> {
-    let Stop::After(duration) = measurement.common().stop else {
-        return None;
-    };
-    let shortest = match measurement {
-        Measurement::Http(plan) => {
-            let stages = plan.open.as_ref()?.stages.iter();
-            stages.map(|stage| stage.duration.unwrap_or(duration)).min()
-        }
-        Measurement::Lat(plan) => plan.rate_per_s.map(|_| duration),
-        Measurement::Bw(_) => None,
-    };
-    Some(Nanos(shortest?.0.div_ceil(3).max(1)))
-}
-
 /// More than one in a hundred had no answer in time; or the target rate was not reached: what was due and neither answered
 /// nor failed is more than can have been under way on a path as fast as the fastest answer showed it to be.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
-pub(super) fn is_overloaded(step: &StepResult) -> bool {
+pub fn is_overloaded(step: &StepResult) -> bool {
     let operations = &step.operations;
-    // What was given up on after --timeout took longer than is known: a quantile of it is no path's.
+    // How long operations took that --timeout gave up on is not known: no quantile over them is the path's.
     if operations.timed_out * 100 > operations.completed {
         return true;
     }
@@ -89,9 +65,9 @@ fn median(entries: &[Interval]) -> Option<u64> {
 
 /// A queue that grew in most blocks: medians over them of the response times of the first and last thirds of their visits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Growth {
-    first_ns: u64,
-    last_ns: u64,
+pub(super) struct Growth {
+    pub(super) first_ns: u64,
+    pub(super) last_ns: u64,
 }
 
 /// Whether the queue grows while it is measured at `target` requests per second, on a path whose fastest answer took
@@ -106,7 +82,7 @@ struct Growth {
     clippy::cast_sign_loss,
     reason = "nanoseconds of a response stay below 2^52"
 )]
-fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
+pub(super) fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
     let waits = |response: u64| response.saturating_sub(fastest_ns) as f64 / 1e9;
     // In requests, beyond what a queue that grew has at least.
     let grown_by =
@@ -122,88 +98,14 @@ fn growth(target: f64, fastest_ns: u64, ends: &[(u64, u64)]) -> Option<Growth> {
     Some(Growth { first_ns: middle(|ends| ends.0)?, last_ns: middle(|ends| ends.1)? })
 }
 
-impl Comparing<'_> {
-    /// In most of the blocks one of the two was overloaded; or the queue of one of them grows.
-    pub(super) fn is_cell_overloaded(&self, arm: usize, step: usize) -> bool {
-        let told: Vec<bool> = self
-            .values
-            .iter()
-            .filter_map(|block| {
-                let baseline = block.is_overloaded(0, step)?;
-                Some(baseline || block.is_overloaded(arm, step)?)
-            })
-            .collect();
-        let overloaded = told.iter().filter(|overloaded| **overloaded).count();
-        let grows = |arm: usize| self.growth(arm, step).is_some();
-        overloaded * 2 > told.len() || grows(0) || grows(arm)
-    }
-
-    fn growth(&self, arm: usize, step: usize) -> Option<Growth> {
-        let arm = &self.arms[arm];
-        let measured = arm.measured.get(step)?;
-        let target = measured.first()?.1.rate.target_per_s?;
-        let fastest = measured.iter().filter_map(|(_, step)| step.latency.service.min_ns);
-        let of_block = |block: &Block| {
-            let visits = block.visits.iter();
-            let steps = visits
-                .filter(|visit| visit.arm == arm.name && visit.error.is_none())
-                .filter_map(|visit| visit.steps.get(step));
-            let ends = steps.filter_map(|step| step.response_first_ns.zip(step.response_last_ns));
-            // The visits of a block are one draw, with the same random arrivals: the one in which it grew least.
-            ends.min_by_key(|&(first, last)| i128::from(last) - i128::from(first))
-        };
-        let ends: Vec<(u64, u64)> = self.blocks.iter().filter_map(of_block).collect();
-        growth(target, fastest.min().unwrap_or(0), &ends)
-    }
-
-    /// Names the arms whose queue grows, and in which step.
-    pub(super) fn growing(&self) -> Vec<Warning> {
-        let arms = (0..self.arms.len()).filter_map(|arm| self.growing_of(arm));
-        arms.collect()
-    }
-
-    fn growing_of(&self, index: usize) -> Option<Warning> {
-        let arm = &self.arms[index];
-        let grown: Vec<(usize, Growth)> =
-            (0..arm.steps).filter_map(|step| Some((step, self.growth(index, step)?))).collect();
-        let told = |(step, growth): &(usize, Growth)| {
-            let measured = arm.measured[*step].first().filter(|_| arm.steps > 1);
-            let at = measured.map(|(_, step)| format!("{}: ", step_name(&step.params)));
-            let (first, last) = (Nanos(growth.first_ns), Nanos(growth.last_ns));
-            format!("{}from {first} to {last}", at.unwrap_or_default())
-        };
-        let shown: Vec<String> = grown.iter().take(STEPS_SHOWN).map(told).collect();
-        let more = match grown.len().saturating_sub(STEPS_SHOWN) {
-            _ if shown.is_empty() => return None,
-            0 => String::new(),
-            more => format!(", and in {more} other steps"),
-        };
-        let has_goodput = self.declared.declared().any(|measure| measure.name == "goodput");
-        Some(Warning {
-            code: "queue-grows".to_owned(),
-            message: format!(
-                "{}: its queue grows while it is measured; between the first and the last third of a visit the median response goes \
-                 {}{more}",
-                arm.name,
-                shown.join(", ")
-            ),
-            advice: if has_goodput {
-                "its latencies are those of a queue: ask for a lower rate, or compare the goodput"
-            } else {
-                "its latencies are those of a queue: ask for a lower --rate"
-            }
-            .to_owned(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rand_xoshiro::SplitMix64;
     use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use tare_stats::result::{HttpParams, Params, Rate};
+    use crate::result::{HttpParams, Params, Rate};
+    use tare_units::Nanos;
 
     /// A visit of 500 ms in `entries`, each with the response time that `response_ns` gives its middle, ms.
     fn visit(entries: u32, response_ns: &dyn Fn(f64) -> f64) -> StepResult {

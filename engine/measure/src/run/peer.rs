@@ -1,9 +1,9 @@
-//! The far end of a run: a name that is resolved, or a server of this process.
+//! What a run connects to: a name that is resolved, or a server of this process.
 
-use crate::run::observe::unless;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::run::observe::unless;
 use crate::server::Server;
 use crate::server::plan::{HttpServing, ServePlan};
 use crate::worker::destination::Destination;
@@ -16,9 +16,10 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::SESSIONS_MAX;
 use tare_units::target::Target;
 
-/// The far end of a run, as found or started.
-pub(crate) struct FarEnd {
-    /// What to connect to, in order of preference: at least one.
+/// The peer of a run, as found or started.
+#[derive(Default)]
+pub(crate) struct Peer {
+    /// What to connect to, in order of preference; none where the run was interrupted before the peer was found.
     pub(crate) addresses: Vec<Destination>,
     /// Addresses of the name that did not accept a connection.
     pub(crate) unreached: Vec<Destination>,
@@ -28,9 +29,9 @@ pub(crate) struct FarEnd {
 }
 
 /// An embedded server that serves several runs, with its namespace if it has one.
-pub(crate) struct Held(FarEnd);
+pub(crate) struct SharedServer(Peer);
 
-impl Held {
+impl SharedServer {
     /// Starts the server of a target of this process; `None` of other targets.
     ///
     /// # Errors
@@ -42,17 +43,17 @@ impl Held {
     ) -> Result<Option<Self>> {
         match target {
             Target::Host { .. } | Target::Unix(_) => Ok(None),
-            Target::Loopback | Target::Veth => {
-                let never = Interrupt::default();
-                let far_end = find(target, Nanos::ZERO, connections, client_cpus, None, &never)?;
-                Ok(Some(Self(far_end)))
+            Target::Loopback => Ok(Some(Self(embed(connections, client_cpus, None)?))),
+            Target::Veth => {
+                let namespace = Some(VethNamespace::create()?);
+                Ok(Some(Self(embed(connections, client_cpus, namespace)?)))
             }
         }
     }
 }
 
-/// Finds the far end of `target`, or starts one: it is to serve `connections` at once, and to keep off `client_cpus`.
-/// One that is held already is used as it is.
+/// Finds the peer of `target`, or starts one that is to serve `connections` at once and to keep off `client_cpus`.
+/// A server that is `shared` already is used as it is.
 ///
 /// # Errors
 /// Where a name cannot be resolved within `timeout`, or an embedded server or its namespace cannot be had.
@@ -61,51 +62,42 @@ pub(crate) fn find(
     timeout: Nanos,
     connections: u32,
     client_cpus: &[u32],
-    held: Option<&Held>,
+    shared: Option<&SharedServer>,
     interrupt: &Interrupt,
-) -> Result<FarEnd> {
-    if let Some(Held(far_end)) = held {
-        return Ok(FarEnd::elsewhere(far_end.addresses.clone()));
+) -> Result<Peer> {
+    if let Some(SharedServer(peer)) = shared {
+        return Ok(Peer::elsewhere(peer.addresses.clone()));
     }
-    let (host, port) = match target {
-        Target::Host { host, port } => (host, *port),
-        Target::Unix(_) => return Err(unix_refused()),
-        Target::Loopback => return embed(connections, client_cpus, None),
-        Target::Veth => {
-            let namespace = VethNamespace::create()?;
-            return embed(connections, client_cpus, Some(namespace));
-        }
+    let Target::Host { host, port } = target else {
+        let started = SharedServer::start(target, connections, client_cpus)?;
+        return started.map(|SharedServer(peer)| peer).ok_or_else(unix_refused);
     };
-    let name = host.clone();
+    let (name, port) = (host.clone(), *port);
     let addresses = unless(interrupt, move || resolve::resolve(&name, port, timeout))?;
     if addresses.is_empty() {
         return Err(Error::peer(format!("{host} has no address")));
     }
-    Ok(FarEnd::elsewhere(addresses.into_iter().map(Destination::Tcp).collect()))
+    Ok(Peer::elsewhere(addresses.into_iter().map(Destination::Tcp).collect()))
 }
 
-impl FarEnd {
-    /// One that is none of this process.
-    pub(crate) const fn elsewhere(addresses: Vec<Destination>) -> Self {
-        Self { addresses, unreached: Vec::new(), server: None, _namespace: None }
+impl Peer {
+    /// A peer that is none of this process.
+    pub(crate) fn elsewhere(addresses: Vec<Destination>) -> Self {
+        Self { addresses, ..Self::default() }
     }
 
-    /// All that is known to connect to, reached or not.
-    pub(super) fn known(&self) -> Vec<Destination> {
+    /// All addresses that are known, reached or not.
+    pub(crate) fn known(&self) -> Vec<Destination> {
         [self.unreached.as_slice(), &self.addresses].concat()
     }
 }
 
-/// Of commands whose far end is `tare serve`.
+/// The error of commands whose peer is `tare serve`.
 pub(super) fn unix_refused() -> Error {
     Error::usage("only tare http takes a Unix socket")
 }
 
-fn embed(
-    connections: u32,
-    client_cpus: &[u32],
-    namespace: Option<VethNamespace>,
-) -> Result<FarEnd> {
+fn embed(connections: u32, client_cpus: &[u32], namespace: Option<VethNamespace>) -> Result<Peer> {
     let host =
         namespace.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), VethNamespace::server_address);
     let serve = ServePlan {
@@ -124,10 +116,21 @@ fn embed(
     let server =
         Server::start(&serve, client_cpus, namespace.as_ref(), Arc::new(|_: &str, _: &str| {}))?;
     let addresses = server.addresses().iter().copied();
-    Ok(FarEnd {
+    Ok(Peer {
         addresses: addresses.map(Destination::Tcp).collect(),
         unreached: Vec::new(),
         server: Some(server),
         _namespace: namespace,
     })
+}
+
+/// What was found; nothing where the search ended because the run was interrupted.
+///
+/// # Errors
+/// Why nothing was found, unless that was an interrupt.
+pub(crate) fn unless_interrupted(found: Result<Peer>, interrupt: &Interrupt) -> Result<Peer> {
+    match found {
+        Err(_) if interrupt.is_raised() => Ok(Peer::default()),
+        found => found,
+    }
 }

@@ -1,14 +1,11 @@
-//! What the visits told beside their figures, and the report that all of it comes to.
+//! What is kept of the visits' reports beside their figures, and the report that all of it comes to.
 
 use super::Comparing;
-use super::agree::Agreed;
 use crate::compare::plan::ComparePlan;
 use crate::run::observe::Observer;
+use tare_driver::probe;
 use tare_host::journal::Journal;
-use tare_stats::pool::pool;
-use tare_stats::result::{
-    Comparison, Environment, Environments, Report, SCHEMA, StepResult, Tool, Warning,
-};
+use tare_stats::result::{Comparison, Environment, Environments, Report, SCHEMA, Tool, Warning};
 use tare_units::error::{Error, Result};
 
 /// A warning of some visits.
@@ -21,9 +18,10 @@ struct Counted {
 
 /// What is kept of the visits' own reports.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct ReportNotes {
     started_at: String,
-    pub(super) agreed: Agreed,
+    /// The comparison as the report has it, less what its blocks came to.
+    pub(super) comparison: Comparison,
     environment: Environments,
     /// The baseline's plan as its visits resolved it.
     measured_plan: serde_json::Value,
@@ -31,24 +29,36 @@ pub(super) struct Told {
     own: Vec<Warning>,
     of_visits: Vec<Counted>,
     visits: u64,
-    baseline: String,
 }
 
-impl Told {
+impl ReportNotes {
     /// Nothing yet.
     ///
     /// # Errors
     /// Where this machine has no backend as asked for.
     pub(super) fn new(plan: &ComparePlan) -> Result<Self> {
+        const NOT_YET: &str = "not agreed on: the comparison ended before";
+        let measurement = &plan.arms[0].measurement;
+        let chosen = probe::choose(measurement.common().backend)?;
         Ok(Self {
             started_at: jiff::Timestamp::now().to_string(),
-            agreed: Agreed::not_yet(&plan.arms[0].measurement)?,
+            comparison: Comparison {
+                measured: measurement.kind().to_owned(),
+                baseline: plan.arms[0].name.clone(),
+                blocks_asked: u64::from(plan.blocks),
+                block_duration_ns: plan.block_duration.0,
+                settle_ns: plan.settle.0,
+                backend: chosen.backend.name().to_owned(),
+                backend_reason: NOT_YET.to_owned(),
+                wait: measurement.prospect()?.wait.name().to_owned(),
+                wait_reason: NOT_YET.to_owned(),
+                ..Comparison::default()
+            },
             environment: Environments::default(),
             measured_plan: serde_json::Value::Null,
             own: Vec::new(),
             of_visits: Vec::new(),
             visits: 0,
-            baseline: plan.arms[0].name.clone(),
         })
     }
 
@@ -102,7 +112,7 @@ impl Told {
     /// Keeps of a visit's report what is not a figure.
     pub(super) fn visited(&mut self, arm: &str, report: &Report) {
         self.visits += 1;
-        if arm == self.baseline {
+        if arm == self.comparison.baseline {
             self.measured_plan.clone_from(&report.plan);
             // The series of a comparison has an entry for each visit.
             if let Some(plan) = self.measured_plan.as_object_mut() {
@@ -118,10 +128,10 @@ impl Told {
         }
         let mut codes: Vec<&str> = Vec::new();
         for warning in &report.warnings {
-            // What a visit has too few samples for, a block or all of them may have; and what was left over was told at the
+            // What a visit has too few samples for, a block or all of them may have; and what was left over was named at the
             // start. A visit of several steps counts once.
-            let is_told = ["few-samples", "leftover"].contains(&warning.code.as_str());
-            if !is_told && !codes.contains(&warning.code.as_str()) {
+            let is_known = ["few-samples", "leftover"].contains(&warning.code.as_str());
+            if !is_known && !codes.contains(&warning.code.as_str()) {
                 codes.push(&warning.code);
                 self.count(arm, warning.clone());
             }
@@ -180,72 +190,44 @@ impl Comparing<'_> {
     /// All that was measured so far.
     pub(super) fn report(&self, partial: bool) -> Report {
         let plan = self.plan;
-        let mut results: Vec<StepResult> = Vec::new();
-        for arm in &self.arms {
-            for measured in &arm.measured {
-                let steps: Vec<(u64, &StepResult)> =
-                    measured.iter().map(|(at, step)| (*at, step)).collect();
-                if let Some(mut pooled) = pool(&steps) {
-                    pooled.arm = Some(arm.name.clone());
-                    results.push(pooled);
-                }
-            }
-        }
-        let agreed = &self.told.agreed;
-        let blocks_done = self.whole_blocks();
+        let blocks_done = self.table.whole_blocks();
+        let arms = self.arms.iter().enumerate();
+        let cells = self.table.cells(|step, metric| self.detectable(step, metric));
+        let mut warnings = self.notes.merged(self.arms.len());
+        warnings.extend(self.table.warnings(&cells));
         let comparison = Comparison {
-            measured: self.arms[0].measurement.kind().to_owned(),
-            baseline: self.arms[0].name.clone(),
-            blocks_asked: u64::from(plan.blocks),
             blocks_done,
-            block_duration_ns: plan.block_duration.0,
-            settle_ns: plan.settle.0,
-            backend: agreed.backend.clone(),
-            backend_reason: agreed.backend_reason.clone(),
-            wait: agreed.wait.clone(),
-            wait_reason: agreed.wait_reason.clone(),
-            arms: self.arms.iter().map(super::RunningArm::told).collect(),
-            steps: self.arms[0].steps as u64,
-            blocks: self.blocks.clone(),
-            cells: self.cells(),
+            arms: arms.map(|(index, arm)| arm.describe(self.table.instances(index))).collect(),
+            steps: self.table.steps() as u64,
+            blocks: self.table.blocks().to_vec(),
+            cells,
+            ..self.notes.comparison.clone()
         };
-        let thin = self.thin(&comparison.cells).map(|what| Warning {
-            code: "few-samples".to_owned(),
-            message: format!("blocks with samples enough: {what}; the others have no part in it"),
-            advice: "raise --block-duration, so that every block has a thousand samples for a p99"
-                .to_owned(),
-        });
         Report {
             schema: SCHEMA.to_owned(),
             tool: Tool { name: "tare".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
             kind: "compare".to_owned(),
-            started_at: self.told.started_at.clone(),
+            started_at: self.notes.started_at.clone(),
             partial: partial || blocks_done < u64::from(plan.blocks),
             seed: plan.seed,
             plan: self.describe(),
-            environment: self.told.environment.clone(),
-            results,
+            environment: self.notes.environment.clone(),
+            results: self.table.results(),
             comparison: Some(Box::new(comparison)),
             assertions: Vec::new(),
-            warnings: self
-                .told
-                .merged(self.arms.len())
-                .into_iter()
-                .chain(self.growing())
-                .chain(thin)
-                .collect(),
+            warnings,
         }
     }
 
     /// The plan as the result has it; of what is measured that of the baseline.
     fn describe(&self) -> serde_json::Value {
         serde_json::json!({
-            "command_line": self.arms[0].measurement.common().command_line,
+            "command_line": self.arms[0].plan.measurement.common().command_line,
             "blocks": self.plan.blocks,
             "block_duration_ns": self.plan.block_duration.0,
             "settle_ns": self.plan.settle.0,
             "quantiles": self.plan.quantiles,
-            "measured": self.told.measured_plan,
+            "measured": self.notes.measured_plan,
         })
     }
 }
