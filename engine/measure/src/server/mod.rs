@@ -1,10 +1,11 @@
-//! The far end: one front thread, and a worker thread per CPU and backend that clients ask for.
+//! The server: one front thread, and a worker thread per CPU and backend that clients ask for.
 
 mod dispatch;
 mod http;
 mod meter;
 pub mod plan;
-mod registry;
+mod sessions;
+mod thread;
 pub mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +28,7 @@ use tare_host::veth::VethNamespace;
 use tare_units::error::{Error, Result};
 use tare_units::limits::HTTP_TURNED_AWAY_MAX;
 
-use dispatch::{Dispatcher, Ticket};
+use dispatch::Dispatcher;
 
 /// Descriptors beside clients' connections: listeners, rings, wakers, files that are looked into.
 const DESCRIPTORS_BESIDE: u64 = 64;
@@ -112,11 +113,10 @@ impl Server {
         }
         let _ = ready.try_send(Ok(addresses));
         let mut worker = Worker::new(driver, MonotonicClock, front);
-        let end =
-            worker.run_until(<Acceptor<Dispatcher, Ticket> as Role<EpollDriver>>::is_finished);
+        let end = worker.run_until(<Acceptor<Dispatcher> as Role<EpollDriver>>::is_finished);
         let (driver, front, _) = worker.into_parts();
         drop(driver);
-        front.into_place().join();
+        front.into_dispatch().join();
         end.map_err(unable)
     }
 
@@ -166,7 +166,7 @@ impl Drop for Server {
 }
 
 fn listen(
-    front: &mut Acceptor<Dispatcher, Ticket>,
+    front: &mut Acceptor<Dispatcher>,
     driver: &mut EpollDriver,
     address: SocketAddr,
     is_default: bool,

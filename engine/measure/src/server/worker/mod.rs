@@ -1,6 +1,6 @@
-//! The far end: the [`front`] hears hellos, [`Sessions`] answers.
+//! The server's roles: the [`front`] hears hellos, [`Sessions`] answers, and [`http`] serves HTTP.
 
-mod one_go;
+mod listener;
 mod session;
 
 pub mod front;
@@ -11,20 +11,22 @@ use std::sync::Arc;
 use crate::worker::link::slot_of;
 use crate::worker::{Role, TurnCounters};
 use crossbeam::channel::Receiver;
-use tare_driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
+use tare_driver::{Completion, Driver, DriverError, Wait};
 use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::WaitMode;
-use tare_proto::hello::{Accept, Hello};
+use tare_proto::hello::{Accept, Hello, WaitMode};
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::bounds::{CLOSING_MAX, NAP, STOP_MAX};
 use tare_units::limits::{HYBRID_SPIN, SESSIONS_MAX};
 use tare_units::{Instant, Nanos};
 
 use front::Arrival;
-use one_go::Door;
+use listener::BorrowedListener;
 use session::{Offer, Session, Want};
 
-pub use session::memory_bytes;
+pub(crate) use session::memory_bytes;
+
+/// What a turn comes to: an error ends the driver.
+pub(crate) type Result<T = (), E = DriverError> = std::result::Result<T, E>;
 
 /// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(200);
@@ -122,7 +124,7 @@ pub struct Sessions<S, P, M> {
     /// Sessions that are still there are left to the driver.
     is_overdue: bool,
     /// The listener, while it is lent to this worker.
-    door: Option<Door<S>>,
+    listener: Option<BorrowedListener<S>>,
     /// Sessions of one operation that wait for their next connection.
     parked: Vec<u32>,
 }
@@ -164,33 +166,26 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             checked_at: Instant::default(),
             stopping_since: None,
             is_overdue: false,
-            door: None,
+            listener: None,
             parked: Vec::with_capacity(slots),
         }
     }
 
-    /// Sessions alive.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.vacant.len() - self.freed.len()
     }
 
-    /// Whether there is no session.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn adopt<D>(
+    fn adopt(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         admitted: Admitted<S, P>,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-    {
+    ) -> Result {
         let run_id = admitted.arrival.hello.run_id.0;
         if self.run_id != Some(run_id) || self.begins_step(&admitted.arrival.hello) {
             self.run_id = Some(run_id);
@@ -216,7 +211,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         }
         let Arrival { hello, transport, peer, nonce, early, listener, .. } = admitted.arrival;
         if let Some(listener) = listener {
-            self.take_door(io, listener, now)?;
+            self.borrow_listener(io, listener, now)?;
         }
         let offer = Offer { hello, transport, peer, nonce };
         let mut session =
@@ -264,10 +259,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.meter.reset();
     }
 
-    fn act<D>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-    {
+    fn act(&mut self, io: &mut impl Driver<Socket = S>, slot: u32, want: Want) -> Result {
         match want {
             Want::Nothing => {}
             Want::Reply { at } => {
@@ -299,7 +291,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// Frees a session that is closed and has nothing outstanding.
-    fn reap<D: Driver>(&mut self, io: &mut D, slot: u32) {
+    fn reap(&mut self, io: &mut impl Driver, slot: u32) {
         if self.keep(slot) {
             return;
         }
@@ -331,17 +323,14 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.vacant.append(&mut self.freed);
     }
 
-    fn check_limits<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-    {
+    fn check_limits(&mut self, io: &mut impl Driver<Socket = S>, now: Instant) -> Result {
         let stopping = self.meter.is_stopping();
         if stopping {
             let since = *self.stopping_since.get_or_insert(now);
             self.is_overdue = now >= since + STOP_MAX + CLOSING_MAX;
         }
         let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
-        let leaving = self.check_door(io, now)?;
+        let leaving = self.check_lease(io, now)?;
         for index in 0..self.slots.len() {
             if let Some(session) = &mut self.slots[index] {
                 if !closes && session.handle_slow_opening(io, now, leaving)? {
@@ -364,11 +353,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
 
     /// Gives the figures that are due. Reading the meter may take as long as reading a few files: it is read once
     /// for all that end together.
-    fn report<D: Driver<Socket = S>>(
-        &mut self,
-        io: &mut D,
-        counters: &TurnCounters,
-    ) -> Result<(), DriverError> {
+    fn report(&mut self, io: &mut impl Driver<Socket = S>, counters: &TurnCounters) -> Result {
         let mut reading = None;
         while let Some(slot) = self.reports.pop() {
             let Some(session) = self.slots[slot as usize].as_mut() else {
@@ -388,7 +373,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    fn reply<D: Driver>(&mut self, io: &mut D, slot: u32, now: Instant) -> Result<(), DriverError> {
+    fn reply(&mut self, io: &mut impl Driver, slot: u32, now: Instant) -> Result {
         if let Some(session) = self.slots[slot as usize].as_mut()
             && session.reply(io, now)?
         {
@@ -398,20 +383,11 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 }
 
-impl<D, P, M> Role<D> for Sessions<D::Socket, P, M>
-where
-    D: Driver,
-    M: Meter,
-{
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (slot, purpose) = slot_of(completion.token);
-        if slot >= one_go::ORPHAN {
-            return self.handle_door(io, slot, &completion, now);
+        if slot >= listener::ORPHAN {
+            return self.handle_listener(io, &completion, now);
         }
         let Some(session) = self.slots[slot as usize].as_mut() else {
             return Ok(());
@@ -429,12 +405,7 @@ where
         self.act(io, slot, want)
     }
 
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
+    fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         self.forget_freed();
         // Asking first costs a spinning turn two loads in place of a fence.
         while !self.inbox.is_empty()
@@ -459,7 +430,7 @@ where
         self.report(io, counters)
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {
         let mut ready = std::mem::take(&mut self.ready);
         for slot in ready.drain(..) {
             self.reply(io, slot, now)?;
@@ -509,15 +480,4 @@ where
     fn is_finished(&self) -> bool {
         self.meter.is_stopping() && (self.is_empty() || self.is_overdue)
     }
-}
-
-/// Whether an outcome means that the client is simply gone.
-const fn is_departure(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Received(0)
-            | Outcome::Failed(
-                OpError::Reset | OpError::BrokenPipe | OpError::Refused | OpError::Canceled
-            )
-    )
 }

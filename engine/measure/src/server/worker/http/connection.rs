@@ -4,12 +4,12 @@
 //! there is something unsent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::inbox::ConnectionPermit;
-use super::reply::Reply;
-use super::request::Pending;
-use super::routes::Hold;
-use tare_driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, SocketOption, Token};
+use super::response::{Ending, Pending, Reply};
+use crate::server::worker::Result;
+use crate::worker::link::{Purpose, token};
+use tare_driver::{BufferId, Driver, Op, Segment, SocketId, SocketOption};
 use tare_proto::http1::incoming::RequestReader;
 use tare_units::Instant;
 use tare_units::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
@@ -30,33 +30,6 @@ const STAMPED_BYTES: u32 = 2 << 10;
 const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
 /// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
-
-/// What an operation was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Receive,
-    Send,
-    Cancel,
-    HalfClose,
-    Close,
-}
-
-const fn token(slot: u32, purpose: Purpose) -> Token {
-    Token((slot as u64) << 8 | purpose as u64)
-}
-
-/// Whose a token is, and what it was for.
-#[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
-pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
-    let purpose = match token.0 as u8 {
-        0 => Purpose::Receive,
-        1 => Purpose::Send,
-        2 => Purpose::Cancel,
-        3 => Purpose::HalfClose,
-        _ => Purpose::Close,
-    };
-    ((token.0 >> 8) as u32, purpose)
-}
 
 /// Bytes that arrived and were not yet read, with when they did.
 #[derive(Debug, Default)]
@@ -110,11 +83,15 @@ impl Input {
     }
 }
 
+/// Held by a connection from its hand-over to its end; the inbox counts those who hold one.
+pub(super) type ConnectionPermit = Arc<()>;
+
 /// A response that waits for its time.
 #[derive(Debug)]
 pub(super) struct Held {
     pub reply: Reply,
-    pub hold: Hold,
+    /// It waits in the queue.
+    pub is_queued: bool,
     pub arrival: Instant,
     /// Its time has come, and what was written before it is being sent.
     pub is_due: bool,
@@ -150,27 +127,12 @@ enum Receiving {
     Stopping,
 }
 
-/// How far the end has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    No,
-    /// Closed once all is sent: the client said that it sends nothing more.
-    Last,
-    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section 9.6): closing over
-    /// unread bytes would reset the connection, and the reset would overtake the response.
-    LastOfMore,
-    /// The end was sent; closed when the client closes, or then.
-    Lingering(Instant),
-    Closing,
-}
-
-/// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Connection {
-    slot: u32,
+    pub slot: u32,
     /// Tells it from others that had its slot.
     pub serial: u32,
-    socket: SocketId,
+    pub socket: SocketId,
     outstanding: u32,
     receiving: Receiving,
     stamping: Stamping,
@@ -207,8 +169,7 @@ pub(super) struct Connection {
     pub lent_since: Option<Instant>,
     /// Memory that it was charged for, bytes.
     pub charged: u64,
-    /// Held, not looked at: the inbox counts it.
-    _seat: ConnectionPermit,
+    _permit: ConnectionPermit,
 }
 
 impl Connection {
@@ -216,7 +177,7 @@ impl Connection {
         slot: u32,
         serial: u32,
         socket: SocketId,
-        seat: ConnectionPermit,
+        permit: ConnectionPermit,
         now: Instant,
     ) -> Self {
         Self {
@@ -247,16 +208,8 @@ impl Connection {
             since: None,
             lent_since: None,
             charged: 0,
-            _seat: seat,
+            _permit: permit,
         }
-    }
-
-    pub(super) const fn socket(&self) -> SocketId {
-        self.socket
-    }
-
-    pub(super) const fn slot(&self) -> u32 {
-        self.slot
     }
 
     /// There is more from the client. Returns whether it is behind the last request.
@@ -307,7 +260,8 @@ impl Connection {
             return 0;
         }
         let input = self.input.as_ref().map_or(0, |input| input.bytes());
-        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        let held = self.held.as_ref();
+        let held = held.map_or(0, |held| (size_of::<Held>() + held.reply.capacity()) as u64);
         let tail = match self.tail {
             Some(Tail::Own { end, .. }) => u64::from(end),
             _ => 0,
@@ -321,7 +275,7 @@ impl Connection {
         input + stamped + self.reader.holds() as u64 + pending + held + tail + page
     }
 
-    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
+    fn push(&mut self, io: &mut impl Driver, purpose: Purpose, op: Op) -> Result {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())
@@ -343,7 +297,7 @@ impl Connection {
     }
 
     /// Receives, or stops to, as what is unread and unsent wants it.
-    pub(super) fn adjust_receiving<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn adjust_receiving(&mut self, io: &mut impl Driver) -> Result {
         if self.ending == Ending::Closing || self.ended {
             return Ok(());
         }
@@ -366,7 +320,7 @@ impl Connection {
     }
 
     /// How to receive what comes next.
-    fn receive<D: Driver>(&mut self, io: &mut D) -> Result<Op, DriverError> {
+    fn receive(&mut self, io: &mut impl Driver) -> Result<Op> {
         let socket = self.socket;
         if self.stamping == Stamping::Wanted {
             let stamps = SocketOption::ReceiveTimestamps(true);
@@ -392,7 +346,7 @@ impl Connection {
     }
 
     /// What a receive with a stamp brought.
-    pub(super) fn stamped<'a, D: Driver>(&self, io: &'a D, len: u32) -> &'a [u8] {
+    pub(super) fn stamped<'a>(&self, io: &'a impl Driver, len: u32) -> &'a [u8] {
         match self.stamping {
             Stamping::Yes(buffer) => &io.buffer(buffer)[..len as usize],
             _ => &[],
@@ -406,12 +360,12 @@ impl Connection {
     ///
     /// # Panics
     /// While the page is being sent.
-    pub(super) fn write<D: Driver>(
+    pub(super) fn write(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         bytes: &[u8],
         pages: &mut Vec<BufferId>,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         let page = match (self.page, pages.pop()) {
             (Some(page), free) => {
                 pages.extend(free);
@@ -428,12 +382,12 @@ impl Connection {
     }
 
     /// Pushes what is unsent, as one send; `now` is the instant of the submission.
-    pub(super) fn push_send<D: Driver>(
+    pub(super) fn push_send(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         fill: Option<BufferId>,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         if self.sending || self.ending == Ending::Closing {
             return Ok(());
         }
@@ -468,9 +422,9 @@ impl Connection {
     }
 
     /// So much was sent.
-    pub(super) fn handle_sent<D: Driver>(
+    pub(super) fn handle_sent(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         sent: u32,
         pages: &mut Vec<BufferId>,
     ) {
@@ -501,28 +455,28 @@ impl Connection {
         }
     }
 
-    fn drop_tail<D: Driver>(&mut self, io: &mut D) {
+    fn drop_tail(&mut self, io: &mut impl Driver) {
         if let Some(Tail::Own { buffer, .. }) = self.tail.take() {
             io.free(buffer);
         }
     }
 
     /// Sends the end of the stream.
-    pub(super) fn half_close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn half_close(&mut self, io: &mut impl Driver) -> Result {
         let socket = self.socket;
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
     }
 
-    /// Closes, once; what the client has not taken is thrown away, here and in the kernel.
-    pub(super) fn reset<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        if self.ending != Ending::Closing {
+    /// Closes, once; where it does not take what it is sent, that is thrown away, here and in the kernel.
+    pub(super) fn cut_off(&mut self, io: &mut impl Driver) -> Result {
+        if self.sending && self.ending != Ending::Closing {
             let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
         }
         self.close(io)
     }
 
     /// Closes, once.
-    pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn close(&mut self, io: &mut impl Driver) -> Result {
         if self.ending == Ending::Closing {
             return Ok(());
         }
@@ -534,18 +488,12 @@ impl Connection {
     }
 
     /// Gives back what it was lent.
-    pub(super) fn free<D: Driver>(mut self, io: &mut D, pages: &mut Vec<BufferId>) {
+    pub(super) fn free(mut self, io: &mut impl Driver, pages: &mut Vec<BufferId>) {
         pages.extend(self.page.take());
         self.drop_tail(io);
         if let Stamping::Yes(buffer) = self.stamping {
             io.free(buffer);
         }
-    }
-}
-
-impl Held {
-    fn bytes(&self) -> u64 {
-        (size_of::<Self>() + self.reply.headers.capacity() + self.reply.body.capacity()) as u64
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a session ends: its figures, by whom and why it was ended, and how long it may take over that.
 
-use super::{Reading, Session, SessionLimits, Stage, Want};
-use tare_driver::{Driver, DriverError};
+use super::{Reading, Result, Session, SessionLimits, Stage, Want};
+use tare_driver::Driver;
 use tare_proto::datagram::serve_document;
 use tare_proto::hello::Figures;
 use tare_proto::hello::Transport;
@@ -12,7 +12,7 @@ use tare_units::bounds::{ENDING_MAX, LINGER, SESSION_ENDING_MAX};
 impl<P> Session<P> {
     /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, is
     /// told so in its figures.
-    pub(in super::super) fn handle_limits(
+    pub(crate) fn handle_limits(
         &mut self,
         now: Instant,
         limits: SessionLimits,
@@ -81,54 +81,49 @@ impl<P> Session<P> {
     }
 
     /// TCP: the client has half-closed, or is gone.
-    pub(super) fn handle_end_of_stream(&mut self, now: Instant) -> Want {
+    pub(super) fn handle_end_of_stream(
+        &mut self,
+        io: &mut impl Driver,
+        now: Instant,
+    ) -> Result<Want> {
         self.client_ended = true;
         match self.stage {
-            Stage::Draining => Want::Close,
-            Stage::Reporting => Want::Nothing,
-            Stage::Exchanging => {
-                if self.request.remaining().start > 0 {
-                    self.count_error("receive", "short-request");
-                }
-                self.ended_at.get_or_insert(now);
-                if self.is_replying() {
-                    return Want::Nothing;
-                }
-                if self.hello.request_follows {
-                    return Want::Close;
-                }
-                Want::Report
-            }
+            Stage::Draining => return Ok(Want::Close),
+            Stage::Reporting => return Ok(Want::Nothing),
+            Stage::Exchanging if self.streaming.is_some() => return self.stop_stream(io, now),
+            Stage::Exchanging => {}
         }
+        if self.request.remaining().start > 0 {
+            self.count_error("receive", "short-request");
+        }
+        self.ended_at.get_or_insert(now);
+        Ok(if self.is_replying() {
+            Want::Nothing
+        } else if self.hello.request_follows {
+            Want::Close
+        } else {
+            Want::Report
+        })
     }
 
     /// TCP: the figures are sent.
-    pub(super) fn handle_told<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<Want, DriverError> {
+    pub(super) fn handle_told(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
         if self.cut_short.is_none() || self.client_ended {
             return Ok(Want::Close);
         }
         self.stage = Stage::Draining;
         self.told_at = Some(now);
         self.link.half_close(io)?;
-        if !self.link.is_receiving() {
-            match self.streaming {
-                Some(_) => self.receive_stream(io)?,
-                None => self.link.receive(io, 0, self.size + 1)?,
-            }
-        }
+        self.receive_next(io)?;
         Ok(Want::Nothing)
     }
 
     /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
-    pub(in super::super) fn report<D: Driver>(
+    pub(crate) fn report(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         reading: Option<Reading>,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
         if self.link.is_closing() {
             return Ok(Want::Nothing);
         }
@@ -153,17 +148,14 @@ impl<P> Session<P> {
                 for chunk in chunks {
                     self.answer(io, &chunk)?;
                 }
-                match self.streaming {
-                    Some(_) => self.receive_stream(io)?,
-                    None => self.receive_datagram(io)?,
-                }
+                self.receive_next(io)?;
             }
         }
         Ok(Want::Nothing)
     }
 
     /// Whether [`Session::report`] will want a reading: the figures of a datagram session are made once.
-    pub(in super::super) const fn needs_reading(&self) -> bool {
+    pub(crate) const fn needs_reading(&self) -> bool {
         !self.hello.brief && self.figures.is_none()
     }
 

@@ -8,10 +8,10 @@ mod streaming;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::{Reading, SessionLimits, is_departure};
+use super::{Reading, Result, SessionLimits};
 use crate::worker::link::{Link, Purpose};
 use crate::worker::stream;
-use tare_driver::{Completion, Driver, DriverError, Outcome, SocketId};
+use tare_driver::{Completion, Driver, OpError, Outcome, SocketId};
 use tare_proto::datagram;
 use tare_proto::datagram::{Fetch, UdpServerFront};
 use tare_proto::frame::HEADER_LEN;
@@ -23,7 +23,6 @@ use tare_stats::result::ErrorCount;
 use tare_units::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use tare_units::{Instant, Nanos};
 
-use datagrams::is_loss;
 use one_go::OneGo;
 use streaming::Streaming;
 
@@ -33,9 +32,7 @@ const OVERHEAD_BYTES: u64 = 4 << 10;
 const HISTOGRAM_BYTES: u64 = 280 << 10;
 
 /// The memory that a session may come to hold, bytes.
-#[must_use]
-pub fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
-    let (receive, send) = buffer_bytes(hello, transport);
+pub(crate) fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
     let paced = hello.stream.as_ref().is_some_and(|ask| ask.rate_bits_per_s > 0);
     let histogram = if wants_residence(hello, transport) {
         HISTOGRAM_BYTES
@@ -45,31 +42,38 @@ pub fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
         0
     };
     let state = if hello.test == Test::Stream { stream::state_bytes(hello) } else { 0 };
-    (receive + send + state) as u64 + histogram + OVERHEAD_BYTES
+    let buffers =
+        opening_bytes(hello) + receive_bytes(hello, transport) + send_bytes(hello, transport);
+    (buffers + state) as u64 + histogram + OVERHEAD_BYTES
 }
 
 fn message_bytes(hello: &Hello) -> u32 {
     u32::try_from(hello.size_bytes).unwrap_or(MESSAGE_MAX).min(MESSAGE_MAX)
 }
 
-/// Lengths of the receive buffer and of the send buffer.
-fn buffer_bytes(hello: &Hello, transport: Transport) -> (usize, usize) {
-    let size = message_bytes(hello);
-    if hello.test == Test::Stream {
-        let send = if hello.direction.is_down() { stream::send_bytes(hello) } else { 0 };
-        return (stream::receive_bytes(transport), send);
-    }
+/// What may come at once, bytes.
+fn receive_bytes(hello: &Hello, transport: Transport) -> usize {
+    let size = message_bytes(hello) as usize;
     match transport {
-        // One more than a request: a longer one shows.
-        Transport::Tcp => {
-            let hello = if hello.request_follows { HEADER_LEN + HELLO_BODY_MAX } else { 0 };
-            (hello + size as usize + 1, size as usize)
-        }
-        Transport::Udp => {
-            let bytes = (size as usize).max(CONTROL_DATAGRAM);
-            // One more than the largest that is legal: a longer one shows.
-            (bytes + 1, bytes)
-        }
+        _ if hello.test == Test::Stream => stream::receive_bytes(transport),
+        // One more than the largest that is legal: a longer one shows.
+        Transport::Tcp => size + 1,
+        Transport::Udp => size.max(CONTROL_DATAGRAM) + 1,
+    }
+}
+
+/// What is received before a request, where that follows the hello at once, bytes.
+const fn opening_bytes(hello: &Hello) -> usize {
+    if hello.request_follows { HEADER_LEN + HELLO_BODY_MAX } else { 0 }
+}
+
+fn send_bytes(hello: &Hello, transport: Transport) -> usize {
+    let size = message_bytes(hello) as usize;
+    match (hello.test, transport) {
+        (Test::Stream, _) if hello.direction.is_down() => stream::send_bytes(hello),
+        (Test::Stream, _) => 0,
+        (_, Transport::Tcp) => size,
+        (_, Transport::Udp) => size.max(CONTROL_DATAGRAM),
     }
 }
 
@@ -85,10 +89,11 @@ fn wants_residence(hello: &Hello, transport: Transport) -> bool {
 /// What a session wants of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
-    /// Nothing.
     Nothing,
     /// [`Session::reply`] is to be called at the next submission, or at the instant.
-    Reply { at: Option<Instant> },
+    Reply {
+        at: Option<Instant>,
+    },
     /// [`Session::report`] is to be called.
     Report,
     /// [`Session::stop_stream`] is to be called.
@@ -133,6 +138,8 @@ pub(super) struct Session<P> {
     since: Instant,
     active_at: Instant,
     size: u32,
+    /// What is received at a time, bytes.
+    receive_len: u32,
     peer: Option<SocketAddr>,
     /// UDP: the client's number for the session.
     nonce: Option<u64>,
@@ -165,27 +172,29 @@ pub(super) struct Session<P> {
 }
 
 impl<P> Session<P> {
-    pub(super) fn new<D: Driver>(
-        io: &mut D,
+    pub(super) fn new(
+        io: &mut impl Driver,
         slot: u32,
         socket: SocketId,
         offer: Offer,
         accept: Accept,
         permit: P,
         now: Instant,
-    ) -> Result<Self, DriverError> {
+    ) -> Result<Self> {
         let Offer { hello, transport, peer, nonce } = offer;
         let size = message_bytes(&hello);
-        let (receive_bytes, send_bytes) = buffer_bytes(&hello, transport);
+        let receive = receive_bytes(&hello, transport);
         let session = accept.session.unwrap_or_default();
         let streaming =
             (hello.test == Test::Stream).then(|| Box::new(Streaming::new(&hello, session, now)));
         let mut reply = Progress::new(size as usize);
         reply.handle_sent(size as usize);
+        let (most, send) = (opening_bytes(&hello) + receive, send_bytes(&hello, transport));
         Ok(Self {
-            link: Link::new(io, slot, socket, receive_bytes, send_bytes)?,
+            link: Link::new(io, slot, socket, most, send)?,
             transport,
             size,
+            receive_len: bytes(receive),
             peer,
             nonce,
             request: Progress::new(size as usize),
@@ -238,41 +247,42 @@ impl<P> Session<P> {
     }
 
     /// Tells the client that it is accepted, and awaits its first request.
-    pub(super) fn begin<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn begin(&mut self, io: &mut impl Driver) -> Result {
         if let Err(refuse) = self.prepare_stream(io) {
             self.stage = Stage::Reporting;
             return self.link.send_control(io, &refuse.encode());
         }
-        if self.streaming.is_some() {
-            let frame = match self.transport {
-                Transport::Tcp => self.accept.encode(),
-                Transport::Udp => self.accept.encode_short(),
-            };
-            self.link.send_control(io, &frame)?;
-            return self.receive_stream(io);
-        }
-        match self.transport {
-            Transport::Tcp => {
-                let frame = self.accept.encode();
-                self.link.send_control(io, &frame)?;
-                self.link.receive(io, 0, self.size + 1)
-            }
-            Transport::Udp => {
-                let answer = self.accept.encode_short();
-                self.link.send_control(io, &answer)?;
-                self.receive_datagram(io)
-            }
-        }
+        let accept = match self.transport {
+            Transport::Tcp => self.accept.encode(),
+            Transport::Udp => self.accept.encode_short(),
+        };
+        self.link.send_control(io, &accept)?;
+        self.receive_next(io)
     }
 
-    pub(super) fn handle_completion<D: Driver>(
+    /// Receives what comes next, unless that is under way.
+    fn receive_next(&mut self, io: &mut impl Driver) -> Result {
+        if self.link.is_receiving() {
+            return Ok(());
+        }
+        if let Some(streaming) = &mut self.streaming
+            && let Some(receiver) = &mut streaming.receiver
+            && self.stage == Stage::Exchanging
+            && self.ended_at.is_none()
+        {
+            return receiver.receive(io, &mut self.link, self.active_at);
+        }
+        self.link.receive(io, 0, self.receive_len)
+    }
+
+    pub(super) fn handle_completion(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
         front: &UdpServerFront,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
         let outcome = &completion.outcome;
         self.link.handle(purpose, outcome, completion.more);
         if self.link.is_closing() {
@@ -281,39 +291,62 @@ impl<P> Session<P> {
         if self.one_go.is_opening() {
             return self.handle_opening(io, outcome, now);
         }
-        if self.streaming.is_some() {
-            return self.handle_streaming(io, purpose, outcome, now, front);
-        }
+        let streams = self.streaming.is_some();
         match (purpose, outcome) {
             (Purpose::Receive, Outcome::Received(n)) => match self.transport {
-                Transport::Tcp => self.handle_stream(io, *n, now),
+                Transport::Tcp if *n == 0 => self.handle_end_of_stream(io, now),
+                Transport::Tcp if streams => self.handle_payload(io, *n, now),
+                Transport::Tcp => self.handle_bytes(io, *n, now),
+                Transport::Udp if streams => self.handle_stream_datagrams(io, *n, now, front),
                 Transport::Udp => self.handle_datagram(io, *n, now, front),
             },
+            (Purpose::Send, Outcome::Sent(n)) if streams => {
+                self.handle_stream_sent(io, 1, u64::from(*n), now)
+            }
             (Purpose::Send, Outcome::Sent(n)) => self.handle_sent(io, *n, now),
-            (Purpose::SendControl, Outcome::Sent(n)) => self.handle_control_sent(io, *n, now),
-            (purpose, Outcome::Failed(error))
-                if self.transport == Transport::Udp && is_loss(*error) =>
-            {
-                self.handle_loss(io, purpose, *error)
+            (Purpose::Send, Outcome::SentRepeated { sends, bytes }) => {
+                self.handle_stream_sent(io, *sends, *bytes, now)
             }
-            (Purpose::SendControl | Purpose::Send | Purpose::Receive, outcome) => {
-                if let Outcome::Failed(error) = outcome
-                    && !is_departure(outcome)
-                {
-                    self.count_error(phase_of(purpose), error.name());
-                }
-                Ok(Want::Close)
+            (Purpose::Send, Outcome::Released { copied }) => self.handle_released(io, *copied, now),
+            (Purpose::SendControl, Outcome::Sent(n)) => {
+                let want = self.handle_control_sent(io, *n, now)?;
+                self.resume_stream(io, want, now)
             }
+            (_, Outcome::Failed(error)) => self.handle_failure(io, purpose, *error, now),
             _ => Ok(Want::Nothing),
         }
     }
 
-    fn handle_control_sent<D: Driver>(
+    fn handle_failure(
         &mut self,
-        io: &mut D,
-        n: u32,
+        io: &mut impl Driver,
+        purpose: Purpose,
+        error: OpError,
         now: Instant,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
+        let streams = self.streaming.is_some();
+        let is_lost = self.transport == Transport::Udp && datagrams::is_loss(error);
+        if streams && purpose == Purpose::Send {
+            if is_lost {
+                // The device's queue is full, or the path is away: where nothing is paced, the next datagram takes the
+                // place of this one.
+                self.count_error("send", error.name());
+                return self.handle_stream_sent(io, 0, 0, now);
+            }
+            if self.handle_uncut(io, error) {
+                return self.handle_stream_sent(io, 0, 0, now);
+            }
+        } else if is_lost && (!streams || purpose == Purpose::SendControl) {
+            self.handle_loss(io, purpose, error)?;
+            return self.resume_stream(io, Want::Nothing, now);
+        }
+        if !is_departure(error) {
+            self.count_error(phase_of(purpose), error.name());
+        }
+        Ok(Want::Close)
+    }
+
+    fn handle_control_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
         if !self.link.handle_control_sent(io, n)? {
             return Ok(Want::Nothing);
         }
@@ -327,23 +360,14 @@ impl<P> Session<P> {
             // Not before the client has taken its accept: one that never reads costs no histogram.
             self.residence = Some(Box::new(Distribution::uncensored()));
         }
-        if let Some(next) = self.answers.pop_front() {
-            self.link.send_control(io, &next)?;
-        }
+        self.answer_next(io)?;
         Ok(Want::Nothing)
     }
 
-    fn handle_stream<D: Driver>(
-        &mut self,
-        io: &mut D,
-        n: u32,
-        now: Instant,
-    ) -> Result<Want, DriverError> {
-        if n == 0 {
-            return Ok(self.handle_end_of_stream(now));
-        }
+    /// TCP: bytes of a request.
+    fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
         if self.stage != Stage::Exchanging {
-            self.link.receive(io, 0, self.size + 1)?;
+            self.receive_next(io)?;
             return Ok(Want::Nothing);
         }
         self.received_bytes += u64::from(n);
@@ -384,11 +408,7 @@ impl<P> Session<P> {
     }
 
     /// Sends the reply; `now` is the instant of its submission. Returns whether there was one to be sent.
-    pub(super) fn reply<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<bool, DriverError> {
+    pub(super) fn reply(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
         if self.link.is_closing() || self.stage != Stage::Exchanging {
             return Ok(false);
         }
@@ -409,12 +429,7 @@ impl<P> Session<P> {
         Ok(true)
     }
 
-    fn handle_sent<D: Driver>(
-        &mut self,
-        io: &mut D,
-        n: u32,
-        now: Instant,
-    ) -> Result<Want, DriverError> {
+    fn handle_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
         self.sent_bytes += u64::from(n);
         if !self.reply.handle_sent(n as usize) {
             let rest = self.reply.remaining();
@@ -434,20 +449,11 @@ impl<P> Session<P> {
             return Ok(Want::Report);
         }
         // Not at the side of the reply: it would delay that, and the next request cannot be there yet.
-        if !self.link.is_receiving() {
-            match self.transport {
-                Transport::Tcp => self.link.receive(io, 0, self.size + 1)?,
-                Transport::Udp => self.receive_datagram(io)?,
-            }
-        }
+        self.receive_next(io)?;
         Ok(Want::Nothing)
     }
 
-    pub(super) fn close<D: Driver>(
-        &mut self,
-        io: &mut D,
-        drops_unsent: bool,
-    ) -> Result<(), DriverError> {
+    pub(super) fn close(&mut self, io: &mut impl Driver, drops_unsent: bool) -> Result {
         if drops_unsent {
             self.link.drop_unsent(io);
         }
@@ -455,15 +461,20 @@ impl<P> Session<P> {
     }
 
     /// It is closed by its deadlines: where its client does not take what it is sent, that is not left to the kernel.
-    pub(super) fn abandon<D: Driver>(&self, io: &mut D) {
+    pub(super) fn abandon(&self, io: &mut impl Driver) {
         if self.link.is_sending() || self.link.is_sending_control() {
             self.link.drop_unsent(io);
         }
     }
 
-    pub(super) fn free<D: Driver>(self, io: &mut D) {
+    pub(super) fn free(self, io: &mut impl Driver) {
         self.link.free(io);
     }
+}
+
+/// Whether an error means that the client is simply gone.
+const fn is_departure(error: OpError) -> bool {
+    matches!(error, OpError::Reset | OpError::BrokenPipe | OpError::Refused | OpError::Canceled)
 }
 
 /// The phase in which an operation for that purpose fails, as results name it.

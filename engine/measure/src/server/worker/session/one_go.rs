@@ -4,8 +4,8 @@
 //! whose first bytes are the same hello, byte for byte. So no connection costs an admission, an allocation or a look at
 //! JSON; every other one is given back to the front with what was read of it.
 
-use super::{Session, Want, bytes};
-use tare_driver::{Driver, DriverError, Outcome, SocketId};
+use super::{Result, Session, Want, bytes};
+use tare_driver::{Driver, OpError, Outcome, SocketId};
 use tare_proto::handshake::hello_in_one_go;
 use tare_proto::ping_pong;
 use tare_units::{Instant, Nanos};
@@ -34,22 +34,22 @@ impl OneGo {
 
 impl<P> Session<P> {
     /// Whether its request follows its hello at once.
-    pub(in super::super) const fn is_one_go(&self) -> bool {
+    pub(crate) const fn is_one_go(&self) -> bool {
         self.hello.request_follows
     }
 
     /// A connection's hello and request have not come whole yet.
-    pub(in super::super) fn is_opening(&self) -> bool {
+    pub(crate) fn is_opening(&self) -> bool {
         self.one_go.is_opening() && !self.link.is_closing()
     }
 
     /// Begins with what has arrived of the request; no accept is sent.
-    pub(in super::super) fn begin_in_one_go<D: Driver>(
+    pub(crate) fn begin_in_one_go(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         early: &[u8],
         now: Instant,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
         self.one_go.hello = hello_in_one_go(&self.hello);
         if early.len() > self.size as usize {
             return Ok(Want::Close);
@@ -66,22 +66,17 @@ impl<P> Session<P> {
     }
 
     /// Whether it may take another connection when this one is over.
-    pub(in super::super) fn may_be_kept(&self) -> bool {
+    pub(crate) fn may_be_kept(&self) -> bool {
         self.is_one_go() && self.cut_short.is_none() && self.is_over() && !self.one_go.leaving
     }
 
     /// Waits for its next connection. Returns whether it did not already.
-    pub(in super::super) const fn park(&mut self) -> bool {
+    pub(crate) const fn park(&mut self) -> bool {
         !std::mem::replace(&mut self.one_go.parked, true)
     }
 
     /// Takes the next connection.
-    pub(in super::super) fn renew<D: Driver>(
-        &mut self,
-        io: &mut D,
-        socket: SocketId,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    pub(crate) fn renew(&mut self, io: &mut impl Driver, socket: SocketId, now: Instant) -> Result {
         self.link.replace_socket(io, socket);
         (self.since, self.active_at) = (now, now);
         self.request.restart();
@@ -93,12 +88,12 @@ impl<P> Session<P> {
     }
 
     /// A connection that took its time over its hello is asked back from the driver. Returns whether it is one.
-    pub(in super::super) fn handle_slow_opening<D: Driver>(
+    pub(crate) fn handle_slow_opening(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         now: Instant,
         leaving: bool,
-    ) -> Result<bool, DriverError> {
+    ) -> Result<bool> {
         let late = leaving || now.since(self.since) > OPENING_MAX;
         if !self.one_go.is_opening() || self.link.is_closing() || !late {
             return Ok(false);
@@ -110,16 +105,16 @@ impl<P> Session<P> {
     }
 
     /// Something of a connection's hello and request has come, or its receive was cancelled.
-    pub(super) fn handle_opening<D: Driver>(
+    pub(super) fn handle_opening(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         outcome: &Outcome,
         now: Instant,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
         let came = match outcome {
             Outcome::Received(1..) => true,
             Outcome::CancelDone { .. } => false,
-            Outcome::Failed(tare_driver::OpError::Canceled) if self.one_go.leaving => false,
+            Outcome::Failed(OpError::Canceled) if self.one_go.leaving => false,
             _ => {
                 self.one_go.opening = None;
                 return Ok(Want::Close);
@@ -156,10 +151,7 @@ impl<P> Session<P> {
     }
 
     /// The connection and what was read of it, for the front. The session has none then.
-    pub(in super::super) fn give_back<D: Driver>(
-        &mut self,
-        io: &mut D,
-    ) -> Option<(D::Socket, Vec<u8>)> {
+    pub(crate) fn give_back<D: Driver>(&mut self, io: &mut D) -> Option<(D::Socket, Vec<u8>)> {
         let got = self.one_go.opening.take().unwrap_or_default();
         let said = io.buffer(self.link.receive_buffer())[..got].to_vec();
         let socket = io.release(self.link.socket()).ok()?;

@@ -29,7 +29,6 @@ pub(super) struct Echo {
     pub delay: Option<Nanos>,
     /// Length of the body; without one the request's is sent back.
     pub size: Option<u64>,
-    /// Close the connection.
     pub close: bool,
     /// Header lines, each with its end.
     pub headers: Vec<u8>,
@@ -48,26 +47,18 @@ impl Echo {
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 continue;
             };
-            let index = match name.as_slice() {
-                b"status" => 0,
-                b"delay" => 1,
-                b"size" => 2,
-                b"close" => 3,
-                b"header" => {
-                    echo.add_header(&value);
-                    continue;
-                }
-                _ => continue,
-            };
-            if std::mem::replace(&mut seen[index], true) || value.is_empty() {
-                continue;
-            }
             let text = std::str::from_utf8(&value).unwrap_or("\u{fffd}");
-            match index {
-                0 => echo.status = Some(status(text, dice)),
-                1 => echo.delay = draw(text, duration, Nanos::ZERO, dice),
-                2 => echo.size = draw(text, |t| size(t).map(Some), None, dice).flatten(),
-                _ => echo.close = closes(text, dice),
+            let mut counts =
+                |name: usize| !std::mem::replace(&mut seen[name], true) && !value.is_empty();
+            match name.as_slice() {
+                b"header" => echo.add_header(&value),
+                b"status" if counts(0) => echo.status = Some(status(text, dice)),
+                b"delay" if counts(1) => echo.delay = draw(text, duration, Nanos::ZERO, dice),
+                b"size" if counts(2) => {
+                    echo.size = draw(text, |t| size(t).map(Some), None, dice).flatten();
+                }
+                b"close" if counts(3) => echo.close = closes(text, dice),
+                _ => {}
             }
         }
         echo

@@ -1,14 +1,8 @@
 //! Sessions that stream: payload in, payload out, or both.
 
-mod datagrams;
-
-use super::datagrams::is_loss;
-use super::{Session, Stage, Want, bytes, phase_of};
-use crate::server::worker::is_departure;
-use crate::worker::link::Purpose;
-use crate::worker::stream::{Receiver, Sender, receive_bytes, set_options};
-use tare_driver::{Driver, DriverError, OpError, Outcome};
-use tare_proto::datagram::UdpServerFront;
+use super::{Result, Session, Stage, Want};
+use crate::worker::stream::{Receiver, Sender, set_options};
+use tare_driver::{Driver, OpError};
 use tare_proto::hello::{Direction, Hello, Refuse, RefuseCode, Transport};
 use tare_proto::stream::{StreamAsk, StreamFigures};
 use tare_units::Instant;
@@ -18,15 +12,15 @@ use tare_units::text::Id;
 #[derive(Debug)]
 pub(super) struct Streaming {
     sender: Option<Sender>,
-    receiver: Option<Receiver>,
+    pub(super) receiver: Option<Receiver>,
     /// The client's first byte or signal has come.
-    started: bool,
+    pub(super) started: bool,
     /// When the client was last heard of.
-    heard_at: Instant,
+    pub(super) heard_at: Instant,
     /// Payload moved since it was last asked for, bytes.
-    moved: u64,
+    pub(super) moved: u64,
     /// UDP: when the client was last told that the session has ended.
-    told_off_at: Instant,
+    pub(super) ended_told_at: Instant,
     /// What the figures are to say of it; taken by them.
     pub(super) account: Option<StreamFigures>,
     /// The account was made.
@@ -42,18 +36,18 @@ impl Streaming {
             started: false,
             heard_at: now,
             moved: 0,
-            told_off_at: Instant::default(),
+            ended_told_at: Instant::default(),
             account: None,
             accounted: false,
         }
     }
 
-    fn is_measuring(&self, now: Instant) -> bool {
+    pub(super) fn is_measuring(&self, now: Instant) -> bool {
         self.sender.as_ref().is_some_and(|s| s.is_measuring(now))
             || self.receiver.as_ref().is_some_and(|r| r.is_measuring(now))
     }
 
-    fn is_sent(&self) -> bool {
+    pub(super) fn is_sent(&self) -> bool {
         self.sender.as_ref().is_none_or(Sender::is_finished)
     }
 }
@@ -63,7 +57,10 @@ impl<P> Session<P> {
     ///
     /// # Errors
     /// The refusal to answer with instead of the accept.
-    pub(super) fn prepare_stream<D: Driver>(&mut self, io: &mut D) -> Result<(), Refuse> {
+    pub(super) fn prepare_stream(
+        &mut self,
+        io: &mut impl Driver,
+    ) -> std::result::Result<(), Refuse> {
         let (Some(streaming), Some(ask)) = (&mut self.streaming, &self.hello.stream) else {
             return Ok(());
         };
@@ -80,115 +77,58 @@ impl<P> Session<P> {
         Ok(())
     }
 
-    /// Pushes the next receive of a stream.
-    pub(super) fn receive_stream<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        if self.link.is_receiving() {
-            return Ok(());
-        }
-        let awaits_payload = self.stage == Stage::Exchanging && !self.is_ended();
-        let receiver = self.streaming.as_mut().and_then(|s| s.receiver.as_mut());
-        match receiver.filter(|_| awaits_payload) {
-            Some(receiver) => receiver.receive(io, &mut self.link, self.active_at),
-            _ => self.link.receive(io, 0, bytes(receive_bytes(self.transport))),
-        }
-    }
-
     /// Payload that was moved since the last call, bytes.
     #[inline]
-    pub(in super::super) fn take_moved(&mut self) -> u64 {
+    pub(crate) fn take_moved(&mut self) -> u64 {
         self.streaming.as_mut().map_or(0, |s| std::mem::take(&mut s.moved))
     }
 
     /// It sends on a schedule.
-    pub(in super::super) fn is_paced(&self) -> bool {
+    pub(crate) fn is_paced(&self) -> bool {
         let paced = |ask: &StreamAsk| ask.rate_bits_per_s > 0;
         self.hello.direction.is_down() && self.hello.stream.as_ref().is_some_and(paced)
     }
 
     /// When a paced stream wants [`Session::poll_stream`] to be called.
-    pub(in super::super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let sender = self.streaming.as_ref()?.sender.as_ref()?;
         sender.due(&self.link).filter(|_| !self.link.is_closing())
     }
 
     /// Sends what is due at `now`, the instant of the submission.
-    pub(in super::super) fn poll_stream<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    pub(crate) fn poll_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         match self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
             Some(sender) if !self.link.is_closing() => sender.poll_submit(io, &mut self.link, now),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn handle_streaming<D: Driver>(
+    /// The kernel is done with a zero-copy send.
+    pub(super) fn handle_released(
         &mut self,
-        io: &mut D,
-        purpose: Purpose,
-        outcome: &Outcome,
+        io: &mut impl Driver,
+        copied: bool,
         now: Instant,
-        front: &UdpServerFront,
-    ) -> Result<Want, DriverError> {
-        match (purpose, outcome) {
-            (Purpose::Receive, Outcome::Received(n)) => match self.transport {
-                Transport::Tcp => self.handle_payload(io, *n, now),
-                Transport::Udp => self.handle_stream_datagrams(io, *n, now, front),
-            },
-            (Purpose::Send, Outcome::Sent(n)) => self.handle_stream_sent(io, 1, u64::from(*n), now),
-            (Purpose::Send, Outcome::SentRepeated { sends, bytes }) => {
-                self.handle_stream_sent(io, *sends, *bytes, now)
-            }
-            (Purpose::Send, Outcome::Released { copied }) => {
-                if let Some(sender) = self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
-                    sender.handle_released(io, &mut self.link, *copied, now)?;
-                }
-                self.check_stream(io, now)
-            }
-            (Purpose::SendControl, Outcome::Sent(n)) => {
-                let want = self.handle_control_sent(io, *n, now)?;
-                self.resume_stream(io, want, now)
-            }
-            (Purpose::Send, Outcome::Failed(error))
-                if self.transport == Transport::Udp && is_loss(*error) =>
-            {
-                // The device's queue is full, or the path is away: where nothing is paced, the next datagram takes the
-                // place of this one.
-                self.count_error("send", error.name());
-                self.handle_stream_sent(io, 0, 0, now)
-            }
-            (Purpose::Send, Outcome::Failed(error)) if self.handle_uncut(io, *error) => {
-                self.handle_stream_sent(io, 0, 0, now)
-            }
-            (Purpose::SendControl, Outcome::Failed(error))
-                if self.transport == Transport::Udp && is_loss(*error) =>
-            {
-                let want = self.handle_loss(io, purpose, *error)?;
-                self.resume_stream(io, want, now)
-            }
-            (_, Outcome::Failed(error)) => {
-                if !is_departure(outcome) {
-                    self.count_error(phase_of(purpose), error.name());
-                }
-                Ok(Want::Close)
-            }
-            _ => Ok(Want::Nothing),
+    ) -> Result<Want> {
+        if let Some(sender) = self.streaming.as_mut().and_then(|s| s.sender.as_mut()) {
+            sender.handle_released(io, &mut self.link, copied, now)?;
         }
+        self.check_stream(io, now)
     }
 
-    fn handle_uncut<D: Driver>(&mut self, io: &mut D, error: OpError) -> bool {
+    /// Whether the kernel refused a send only because it does not cut messages into datagrams.
+    pub(super) fn handle_uncut(&mut self, io: &mut impl Driver, error: OpError) -> bool {
         let sender = self.streaming.as_mut().and_then(|s| s.sender.as_mut());
         sender.is_some_and(|sender| sender.handle_uncut(io, &self.link, error))
     }
 
     /// A control frame has left the socket to payload.
-    fn resume_stream<D: Driver>(
+    pub(super) fn resume_stream(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         want: Want,
         now: Instant,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
         if want != Want::Nothing || self.stage != Stage::Exchanging {
             return Ok(want);
         }
@@ -198,19 +138,17 @@ impl<P> Session<P> {
         self.check_stream(io, now)
     }
 
-    fn handle_stream_sent<D: Driver>(
+    pub(super) fn handle_stream_sent(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         sends: u32,
         bytes: u64,
         now: Instant,
-    ) -> Result<Want, DriverError> {
+    ) -> Result<Want> {
         self.sent_bytes += bytes;
         self.active_at = now;
         // Answers have waited for the socket; payload waits for them in turn.
-        if let Some(next) = self.answers.pop_front() {
-            self.link.send_control(io, &next)?;
-        }
+        self.answer_next(io)?;
         if let Some(streaming) = &mut self.streaming {
             streaming.moved += bytes;
             if let Some(sender) = &mut streaming.sender {
@@ -222,21 +160,13 @@ impl<P> Session<P> {
         self.check_stream(io, now)
     }
 
-    /// TCP: payload, or the byte that starts the test, or the client's end.
-    fn handle_payload<D: Driver>(
+    /// TCP: payload, or the byte that starts the test.
+    pub(super) fn handle_payload(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         n: u32,
         now: Instant,
-    ) -> Result<Want, DriverError> {
-        if n == 0 {
-            self.client_ended = true;
-            return match self.stage {
-                Stage::Draining => Ok(Want::Close),
-                Stage::Reporting => Ok(Want::Nothing),
-                Stage::Exchanging => self.stop_stream(io, now),
-            };
-        }
+    ) -> Result<Want> {
         self.received_bytes += u64::from(n);
         self.active_at = now;
         if let Some(streaming) = &mut self.streaming {
@@ -249,12 +179,12 @@ impl<P> Session<P> {
             self.measured |= streaming.is_measuring(now);
         }
         self.start_stream(io, now)?;
-        self.receive_stream(io)?;
+        self.receive_next(io)?;
         self.check_stream(io, now)
     }
 
     /// The client has begun.
-    fn start_stream<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    pub(super) fn start_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         let Some(streaming) = &mut self.streaming else {
             return Ok(());
         };
@@ -268,11 +198,7 @@ impl<P> Session<P> {
     }
 
     /// No more payload counts, and none is sent.
-    pub(in super::super) fn stop_stream<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<Want, DriverError> {
+    pub(crate) fn stop_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
         self.ended_at.get_or_insert(now);
         if let Some(streaming) = &mut self.streaming
             && let Some(sender) = &mut streaming.sender
@@ -284,7 +210,7 @@ impl<P> Session<P> {
 
     /// Whether it is time for the figures: the client has ended, or all that was asked for is sent; and nothing is on
     /// its way any more that they would have to wait for.
-    fn check_stream<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<Want, DriverError> {
+    pub(super) fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
         let Some(streaming) = &mut self.streaming else {
             return Ok(Want::Nothing);
         };

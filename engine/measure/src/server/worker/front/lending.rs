@@ -10,64 +10,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
-use super::{Acceptor, Place};
+use super::super::Result;
+use super::{Acceptor, Dispatch, accept};
 use crate::worker::link::{Purpose, token};
-use tare_driver::{Driver, DriverError, Op, SocketOption, Waker};
+use tare_driver::{Driver, Op, SocketOption, Waker};
 use tare_units::Instant;
-
-/// A connection that the front is to hear itself, and what was read of it.
-#[derive(Debug)]
-pub struct Returned<S> {
-    /// The connection.
-    pub socket: S,
-    /// What its client has said so far.
-    pub bytes: Vec<u8>,
-}
-
-/// Ends when it is dropped, however its holder ends: then the front listens again.
-#[derive(Debug)]
-pub struct Lease {
-    over: Arc<AtomicBool>,
-    waker: Waker,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-}
 
 /// The listener, on its way to a worker.
 #[derive(Debug)]
 pub struct Listener<S> {
     /// A second handle on it; the front keeps the first.
-    pub socket: S,
-    back: Sender<Returned<S>>,
-    lease: Lease,
+    pub(crate) socket: S,
+    pub(crate) lease: Lease<S>,
 }
 
-impl<S> Listener<S> {
-    /// The handle to be adopted, and what is kept while it is held.
-    pub(in super::super) fn into_parts(self) -> (S, Returns<S>) {
-        let Self { socket, back, lease } = self;
-        (socket, Returns { back, lease })
+/// The way back to the front for connections that it is to hear itself. Dropped, however its holder ends, it has the front
+/// listen again.
+#[derive(Debug)]
+pub(crate) struct Lease<S> {
+    back: Sender<(S, Vec<u8>)>,
+    over: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+impl<S> Lease<S> {
+    /// Gives a connection back, with what its client has said so far.
+    pub(crate) fn give(&self, socket: S, bytes: Vec<u8>) {
+        // A front that has ended takes no more clients.
+        let _ = self.back.send((socket, bytes));
+        self.waker.wake();
     }
 }
 
-/// The way back to the front.
-#[derive(Debug)]
-pub struct Returns<S> {
-    back: Sender<Returned<S>>,
-    lease: Lease,
-}
-
-impl<S> Returns<S> {
-    /// Gives a connection back.
-    pub(in super::super) fn give(&self, socket: S, bytes: Vec<u8>) {
-        // A front that has ended takes no more clients.
-        let _ = self.back.send(Returned { socket, bytes });
-        self.lease.waker.wake();
+impl<S> Drop for Lease<S> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
@@ -75,16 +53,16 @@ impl<S> Returns<S> {
 #[derive(Debug)]
 pub(super) struct Lending<S> {
     /// The accept is being cancelled, for the listener to be lent.
-    asked: bool,
+    pub(super) asked: bool,
     /// Connections that await this.
     waiting: Vec<usize>,
     /// The front's own handle, while the listener is lent.
     home: Option<S>,
     /// To be handed over with the next connection of one operation.
-    to_hand_over: Option<Listener<S>>,
+    pub(super) to_hand_over: Option<Listener<S>>,
     over: Arc<AtomicBool>,
-    back: Sender<Returned<S>>,
-    returned: Receiver<Returned<S>>,
+    back: Sender<(S, Vec<u8>)>,
+    returned: Receiver<(S, Vec<u8>)>,
 }
 
 impl<S> Lending<S> {
@@ -100,24 +78,12 @@ impl<S> Lending<S> {
             returned,
         }
     }
-
-    pub(super) const fn is_asked(&self) -> bool {
-        self.asked
-    }
-
-    pub(super) const fn take_listener(&mut self) -> Option<Listener<S>> {
-        self.to_hand_over.take()
-    }
 }
 
-impl<P, T, S> Acceptor<P, T, S> {
+impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// A connection of one operation has come: whether it is to wait for the listener to go with it. With several
     /// listeners none is lent.
-    pub(super) fn awaits_listener<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: usize,
-    ) -> Result<bool, DriverError> {
+    pub(super) fn awaits_listener(&mut self, io: &mut impl Driver, index: usize) -> Result<bool> {
         let may_ask =
             self.listeners.len() == 1 && self.lending.home.is_none() && self.disarmed.is_empty();
         if !self.lending.asked && may_ask {
@@ -132,18 +98,12 @@ impl<P, T, S> Acceptor<P, T, S> {
     }
 
     /// Nothing is accepted any more: the listener goes with the first of those that waited for it.
-    pub(super) fn lend<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        self.lending.asked = false;
+    pub(super) fn lend<D: Driver<Socket = S>>(&mut self, io: &mut D, now: Instant) -> Result {
         if let Ok(socket) = io.release(self.listeners[0]) {
             self.lending.over = Arc::default();
-            self.lending.to_hand_over = D::share(&socket).map(|shared| Listener {
-                socket: shared,
-                back: self.lending.back.clone(),
-                lease: Lease { over: Arc::clone(&self.lending.over), waker: io.waker() },
+            self.lending.to_hand_over = D::share(&socket).map(|shared| {
+                let (back, over) = (self.lending.back.clone(), Arc::clone(&self.lending.over));
+                Listener { socket: shared, lease: Lease { back, over, waker: io.waker() } }
             });
             if self.lending.to_hand_over.is_none() {
                 self.lending.over.store(true, Ordering::Relaxed);
@@ -152,30 +112,20 @@ impl<P, T, S> Acceptor<P, T, S> {
         } else {
             self.disarmed.push(0);
         }
-        self.go_on(io, now)?;
+        self.serve_waiting(io, now)?;
         // Had none of them been admitted, this ends the lease at once.
         self.lending.to_hand_over = None;
         Ok(())
     }
 
-    /// The accept had ended before it could be cancelled, for want of descriptors.
-    pub(super) fn lend_nothing<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        if !std::mem::take(&mut self.lending.asked) {
-            return Ok(());
-        }
-        self.go_on(io, now)
-    }
-
-    /// Serves those that waited for the listener.
-    fn go_on<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    /// Serves those that waited for the listener, be it lent or not to be had: the accept may have ended before it could
+    /// be cancelled, for want of descriptors.
+    pub(super) fn serve_waiting(
+        &mut self,
+        io: &mut impl Driver<Socket = S>,
+        now: Instant,
+    ) -> Result {
+        self.lending.asked = false;
         for index in std::mem::take(&mut self.lending.waiting) {
             if self.pending[index].is_some() {
                 self.step_handshake(io, index, now)?;
@@ -185,12 +135,8 @@ impl<P, T, S> Acceptor<P, T, S> {
     }
 
     /// Hears what was returned, and listens again where the lease is over.
-    pub(super) fn take_back<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        while let Ok(Returned { socket, bytes }) = self.lending.returned.try_recv() {
+    pub(super) fn take_back(&mut self, io: &mut impl Driver<Socket = S>, now: Instant) -> Result {
+        while let Ok((socket, bytes)) = self.lending.returned.try_recv() {
             if let Ok(socket) = io.adopt(socket) {
                 self.handle_accepted(io, socket, &bytes, now)?;
             }
@@ -203,15 +149,13 @@ impl<P, T, S> Acceptor<P, T, S> {
         };
         let Ok(listener) = io.adopt(home) else {
             let line = "the listening socket is lost: start the server again";
-            self.place.log("listener", line);
+            self.dispatch.log("listener", line);
             return Ok(());
         };
         self.listeners[0] = listener;
         if self.stamps {
             let _ = io.set_option(listener, &SocketOption::ReceiveTimestamps(true));
         }
-        let multishot = true;
-        let accept = Op::Accept { listener, multishot };
-        io.push(token(0, Purpose::Accept), accept)
+        accept(io, 0, listener)
     }
 }

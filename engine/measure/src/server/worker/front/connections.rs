@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::super::Result;
 use super::super::http::HttpArrival;
-use super::{Acceptor, Arrival, PENDING_BASE, Place, close_orphan, crowd};
+use super::{Acceptor, Arrival, Dispatch, PENDING_BASE, close_orphan, crowd};
 use crate::worker::link::{Link, Purpose};
-use tare_driver::{Driver, DriverError, OpError, Outcome, SocketId, SocketOption};
+use tare_driver::{Driver, OpError, Outcome, SocketId, SocketOption};
 use tare_proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
 use tare_proto::hello::Transport;
 use tare_units::{Instant, Nanos};
@@ -32,34 +33,22 @@ pub(super) struct Pending {
     refused: bool,
 }
 
-impl Pending {
-    fn name(&self) -> String {
-        self.peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
-    }
-}
-
-impl<P, T, S> Acceptor<P, T, S> {
-    pub(super) fn handle_accepted<D>(
+impl<S, P: Dispatch<S>> Acceptor<P, S> {
+    pub(super) fn handle_accepted(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         socket: SocketId,
         bytes: &[u8],
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    ) -> Result {
         let index = match self.vacant.pop() {
             Some(index) => index,
             None if self.pending.len() < self.pending_max => {
                 self.pending.push(None);
                 self.pending.len() - 1
             }
-            None => {
-                // More in one turn than there is room kept for.
-                return close_orphan(io, socket);
-            }
+            // More in one turn than there is room kept for.
+            None => return close_orphan(io, socket),
         };
         #[expect(clippy::cast_possible_truncation, reason = "below SOCKETS_MAX")]
         let slot = PENDING_BASE + index as u32;
@@ -68,7 +57,7 @@ impl<P, T, S> Acceptor<P, T, S> {
             link.receive_stamped(io, 0, HELLO_READ)?;
         }
         self.accepted += 1;
-        let mut handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
+        let mut handshake = ServerHandshake::new(self.secret.clone(), self.dispatch.nonce());
         handshake.handle_bytes(bytes);
         self.pending[index] = Some(Pending {
             peer: io.peer_addr(socket),
@@ -85,26 +74,15 @@ impl<P, T, S> Acceptor<P, T, S> {
             // Now, while there still is room: a newcomer is more likely to be a client than they are.
             self.close_older_half(io)?;
         }
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.step_handshake(io, index, now)
+        if bytes.is_empty() { Ok(()) } else { self.step_handshake(io, index, now) }
     }
 
-    pub(super) fn handle_accept_failed<D>(
-        &mut self,
-        io: &mut D,
-        error: OpError,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    pub(super) fn handle_accept_failed(&mut self, io: &mut impl Driver, error: OpError) -> Result {
         match error {
             OpError::Canceled => Ok(()),
             OpError::TooManyFiles => {
                 if !std::mem::replace(&mut self.out_of_descriptors, true) {
-                    self.place.log(
+                    self.dispatch.log(
                         "descriptors",
                         "no descriptor is left for another client (EMFILE); raise the limit (ulimit -n), or give a \
                          smaller --max-sessions",
@@ -113,7 +91,7 @@ impl<P, T, S> Acceptor<P, T, S> {
                 self.close_older_half(io)
             }
             error => {
-                self.place.log("accept", &format!("accept: {error}"));
+                self.dispatch.log("accept", &format!("accept: {error}"));
                 Ok(())
             }
         }
@@ -121,7 +99,7 @@ impl<P, T, S> Acceptor<P, T, S> {
 
     /// Those make room that have been silent longest. One would not be enough: whoever holds many connections
     /// is trying to get more. By their order and not by the clock: in a crowd, a thousand come at the same instant.
-    fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    fn close_older_half(&mut self, io: &mut impl Driver) -> Result {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
         let mut ordinals: Vec<u64> =
             self.pending.iter_mut().flatten().filter(open).map(|p| p.ordinal).collect();
@@ -138,24 +116,23 @@ impl<P, T, S> Acceptor<P, T, S> {
         Ok(())
     }
 
-    pub(super) fn handle_pending<D>(
+    pub(super) fn handle_pending(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         purpose: Purpose,
         outcome: &Outcome,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    ) -> Result {
         let Some(pending) = self.pending[index].as_mut() else {
             return Ok(());
         };
         pending.link.handle_completed(purpose);
         if pending.link.is_closing() {
-            self.reap(io, index);
+            if let Some(gone) = self.pending[index].take_if(|pending| pending.link.is_quiet()) {
+                self.vacant.push(index);
+                gone.link.free(io);
+            }
             return Ok(());
         }
         match (purpose, outcome) {
@@ -183,26 +160,13 @@ impl<P, T, S> Acceptor<P, T, S> {
         }
     }
 
-    /// Frees a connection that is closed and has nothing outstanding.
-    fn reap<D: Driver>(&mut self, io: &mut D, index: usize) {
-        let gone = self.pending[index].take_if(|pending| pending.link.is_quiet());
-        if let Some(gone) = gone {
-            self.vacant.push(index);
-            gone.link.free(io);
-        }
-    }
-
     /// Closes a connection that has not become a session, for the reason that its handshake is told.
-    fn give_up<D>(
+    fn give_up(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         index: usize,
-        tell: impl FnOnce(&mut ServerHandshake),
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+        tell: fn(&mut ServerHandshake),
+    ) -> Result {
         let Some(pending) = self.pending[index].as_mut() else {
             return Ok(());
         };
@@ -211,23 +175,14 @@ impl<P, T, S> Acceptor<P, T, S> {
         if let Some(ServerEvent::Failed(reason)) = pending.handshake.poll_event()
             && reason != ServerFailure::ClosedSilently
         {
-            let line = format!("{}: {reason}", pending.name());
-            self.place.log(reason.kind(), &line);
+            log_failure(&mut self.dispatch, pending.peer, &reason);
         }
         self.open -= usize::from(!pending.link.is_closing());
         pending.link.close(io)
     }
 
     /// Closes the connections that have had their time to say hello.
-    pub(super) fn handle_hello_deadlines<D>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    pub(super) fn handle_hello_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         for index in 0..self.pending.len() {
             let late = |pending: &Pending| {
                 let within = if pending.silent { self.silent_within } else { self.hello_within };
@@ -241,16 +196,12 @@ impl<P, T, S> Acceptor<P, T, S> {
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
-    pub(super) fn step_handshake<D>(
+    pub(super) fn step_handshake(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    ) -> Result {
         let Some(pending) = self.pending[index].as_mut() else {
             return Ok(());
         };
@@ -265,16 +216,16 @@ impl<P, T, S> Acceptor<P, T, S> {
         };
         while let Some(event) = pending.handshake.poll_event() {
             match event {
-                ServerEvent::Hello(hello) => match self.place.admit(&hello, pending.peer) {
-                    Ok(ticket) => {
+                ServerEvent::Hello(hello) => match self.dispatch.admit(&hello, pending.peer) {
+                    Ok(admission) => {
                         if self.stamps {
                             // What a session receives goes the kernel's plain way.
                             let plain = SocketOption::ReceiveTimestamps(false);
                             let _ = io.set_option(pending.link.socket(), &plain);
                         }
                         let one_go = hello.request_follows;
-                        let listener = one_go.then(|| self.lending.take_listener()).flatten();
-                        return self.hand_over_with(io, index, |place, socket, peer, early| {
+                        let listener = one_go.then(|| self.lending.to_hand_over.take()).flatten();
+                        return self.hand_over(io, index, |dispatch, socket, peer, early| {
                             let arrival = Arrival {
                                 socket,
                                 hello,
@@ -284,7 +235,7 @@ impl<P, T, S> Acceptor<P, T, S> {
                                 early,
                                 listener,
                             };
-                            place.hand_over(ticket, arrival);
+                            dispatch.hand_over(admission, arrival);
                         });
                     }
                     Err(refusal) => {
@@ -297,13 +248,12 @@ impl<P, T, S> Acceptor<P, T, S> {
                     if !self.stamps && bytes.windows(QUEUE.len()).any(|part| part == QUEUE) {
                         self.have_arrivals_stamped(io);
                     }
-                    return self.hand_over_with(io, index, |place, socket, _, _| {
-                        place.hand_over_http(HttpArrival { socket, bytes, at, stamp });
+                    return self.hand_over(io, index, |dispatch, socket, _, _| {
+                        dispatch.hand_over_http(HttpArrival { socket, bytes, at, stamp });
                     });
                 }
                 ServerEvent::Failed(reason) => {
-                    let line = format!("{}: {reason}", pending.name());
-                    self.place.log(reason.kind(), &line);
+                    log_failure(&mut self.dispatch, pending.peer, &reason);
                     pending.refused = true;
                 }
             }
@@ -327,11 +277,10 @@ impl<P, T, S> Acceptor<P, T, S> {
     ///
     /// Not from the start: with a single socket that asks for stamps, the kernel reads the clock for every packet of
     /// the machine, those of ping-pong sessions included.
-    fn have_arrivals_stamped<D: Driver>(&mut self, io: &mut D) {
+    fn have_arrivals_stamped(&mut self, io: &mut impl Driver) {
         self.stamps = true;
-        let silent = self.pending.iter().flatten();
-        let silent = silent.filter(|pending| !pending.link.is_closing());
-        let sockets = silent.map(|pending| pending.link.socket());
+        let open = self.pending.iter().flatten().filter(|pending| !pending.link.is_closing());
+        let sockets = open.map(|pending| pending.link.socket());
         for socket in self.listeners.iter().copied().chain(sockets) {
             // Where the kernel does not, the instant of the reaping has to do.
             let _ = io.set_option(socket, &SocketOption::ReceiveTimestamps(true));
@@ -339,16 +288,12 @@ impl<P, T, S> Acceptor<P, T, S> {
     }
 
     /// Takes a connection off the front's driver, and `give`s it away.
-    fn hand_over_with<D>(
+    fn hand_over(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         give: impl FnOnce(&mut P, S, Option<SocketAddr>, Vec<u8>),
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    ) -> Result {
         let Some(pending) = self.pending[index].take() else {
             return Ok(());
         };
@@ -357,15 +302,24 @@ impl<P, T, S> Acceptor<P, T, S> {
         let socket = pending.link.socket();
         match io.release(socket) {
             Ok(socket) => {
-                let rest = pending.handshake.into_rest();
-                give(&mut self.place, socket, pending.peer, rest);
+                give(&mut self.dispatch, socket, pending.peer, pending.handshake.into_rest());
             }
             Err(error) => {
-                self.place.log("hand-over", &format!("could not hand a connection over: {error}"));
+                let line = format!("could not hand a connection over: {error}");
+                self.dispatch.log("hand-over", &line);
                 close_orphan(io, socket)?;
             }
         }
         pending.link.free(io);
         Ok(())
     }
+}
+
+fn log_failure<S>(
+    dispatch: &mut impl Dispatch<S>,
+    peer: Option<SocketAddr>,
+    reason: &ServerFailure,
+) {
+    let name = peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
+    dispatch.log(reason.kind(), &format!("{name}: {reason}"));
 }
