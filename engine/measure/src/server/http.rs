@@ -36,7 +36,6 @@ impl StampClock for WallClock {
     }
 }
 
-/// The HTTP thread, seen from the front.
 #[derive(Debug)]
 pub(super) struct HttpThread {
     inbox: Inbox<OwnedFd>,

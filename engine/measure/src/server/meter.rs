@@ -11,7 +11,6 @@ use tare_driver::clock::{ClockQuality, MonotonicClock};
 use tare_host::usage::{CpuTimes, DisturbanceProbe, RunQueue};
 use tare_stats::result::{CpuUse, Instrument};
 
-/// Reads how a session worker's thread fared.
 #[derive(Debug)]
 pub(super) struct ServerMeter {
     cpu: u32,
@@ -23,7 +22,6 @@ pub(super) struct ServerMeter {
 }
 
 impl ServerMeter {
-    /// For the calling thread.
     pub(super) fn new(cpu: u32, stopping: Arc<AtomicBool>) -> Self {
         let queue = RunQueue::of_this_thread();
         Self {

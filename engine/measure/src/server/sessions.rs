@@ -15,7 +15,6 @@ const ONCE_GRACE: Nanos = Nanos::from_secs(1);
 /// So many runs are remembered for the CPUs that they had, before those without a session are looked for.
 const RUNS_REMEMBERED: usize = 64;
 
-/// Sessions alive, and what they hold.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable(Mutex<SessionStats>);
 
@@ -39,7 +38,6 @@ struct SessionStats {
     first_run_left_at: Option<Instant>,
 }
 
-/// What a CPU has to do.
 #[derive(Debug, Default)]
 struct Load {
     sessions: u32,
@@ -52,12 +50,10 @@ struct Load {
 struct RunCpus {
     cpus: Vec<u32>,
     next: usize,
-    /// Its sessions alive.
     sessions: u32,
 }
 
 impl SessionStats {
-    /// Counts a session of a run on a CPU.
     fn add(&mut self, cpu: u32, run: u64) {
         *self.places.entry((cpu, run)).or_default() += 1;
         self.loads.entry(cpu).or_default().sessions += 1;
@@ -125,9 +121,6 @@ impl SessionTable {
     }
 
     /// Whether there is room for one more session, of that size.
-    ///
-    /// # Errors
-    /// The refusal: the server is busy.
     pub(super) fn check(&self, sessions_max: u32, bytes: u64) -> Result<(), Refuse> {
         let stats = self.stats();
         let alive = stats.alive;

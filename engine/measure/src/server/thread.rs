@@ -24,9 +24,6 @@ pub(super) struct WorkerThread {
 
 impl WorkerThread {
     /// Starts it, and waits until it runs. `who` it is, errors and the log say; `role` is made on the thread itself.
-    ///
-    /// # Errors
-    /// When there is no thread, or no driver for it.
     pub(super) fn start<R>(
         who: &'static str,
         name: String,

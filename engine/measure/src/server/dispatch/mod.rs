@@ -33,14 +33,12 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::ONE_GO_MAX;
 use tare_units::text::Id;
 
-/// A session worker, seen from the front.
 #[derive(Debug)]
 struct SessionWorker {
     inbox: Sender<Admitted<OwnedFd, SessionPermit>>,
     thread: WorkerThread,
 }
 
-/// What was decided for a session.
 #[derive(Debug)]
 pub(super) struct Admission {
     accept: Accept,
@@ -49,7 +47,6 @@ pub(super) struct Admission {
     permit: SessionPermit,
 }
 
-/// Decides who serves what, and keeps the worker threads.
 pub(super) struct Dispatcher {
     plan: ServePlan,
     cpus: Cpus,
@@ -162,7 +159,6 @@ impl Dispatcher {
         self.environment.clone()
     }
 
-    /// Sees to it that there is a worker.
     fn ensure_worker(&mut self, backend: Backend, cpu: u32) -> Result<()> {
         let key = (backend, cpu);
         if self.workers.get(&key).is_some_and(|worker| worker.thread.is_running()) {
@@ -203,7 +199,6 @@ impl Dispatcher {
         Ok(fallen)
     }
 
-    /// Sees to it that the HTTP worker runs.
     fn ensure_http(&mut self) -> Result<()> {
         if self.http.as_ref().is_some_and(|http| http.worker.is_running()) {
             return Ok(());
@@ -254,7 +249,6 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Ends all threads, and waits for that.
     pub(super) fn join(self) {
         // They end on nothing else, and where the front has failed nobody has said so yet.
         self.stopping.store(true, Ordering::Relaxed);

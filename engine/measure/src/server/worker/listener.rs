@@ -103,7 +103,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             return Ok(());
         };
         let Some((socket, said)) = session.give_back(io) else {
-            return session.close(io, false);
+            return session.link.close(io);
         };
         // The place is free before the front is asked for one.
         self.reap(io, slot);

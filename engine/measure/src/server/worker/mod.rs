@@ -216,17 +216,17 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         let offer = Offer { hello, transport, peer, nonce };
         let mut session =
             Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
-        let want = if session.is_one_go() {
+        let want = if session.hello.request_follows {
             self.active_at = now;
             session.begin_in_one_go(io, &early, now)?
         } else {
             session.begin(io)?;
             Want::Nothing
         };
-        if session.is_paced() {
+        if session::is_paced(&session.hello) {
             self.paced.push(slot);
         }
-        self.note_measured(session.is_measured());
+        self.note_measured(session.measured);
         self.slots[slot as usize] = Some(session);
         self.act(io, slot, want)
     }
@@ -243,7 +243,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn begins_step(&self, hello: &Hello) -> bool {
         let amid = hello.connect_each && self.measuring && !self.measure_told;
         let mut sessions = self.slots.iter().flatten();
-        !hello.brief && !amid && sessions.all(|session| session.is_brief() || session.is_ended())
+        !hello.brief && !amid && sessions.all(|session| session.hello.brief || session.is_ended())
     }
 
     /// A spinning session has shown that it is there.
@@ -270,18 +270,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 }
             }
             Want::Report => self.reports.push(slot),
-            Want::Stop => {
-                let Some(session) = self.slots[slot as usize].as_mut() else {
-                    return Ok(());
-                };
-                let want = session.stop_stream(io, self.active_at)?;
-                if want == Want::Report {
-                    self.reports.push(slot);
-                }
-            }
-            Want::Close | Want::Abort => {
+            Want::Close => {
                 if let Some(session) = self.slots[slot as usize].as_mut() {
-                    session.close(io, want == Want::Abort)?;
+                    session.link.close(io)?;
                 }
             }
             Want::GiveBack => self.give_back(io, slot)?,
@@ -298,13 +289,13 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
             && let Some(session) = self.slots[slot as usize].take()
         {
-            match session.wait() {
+            match session.accept.wait {
                 WaitMode::Spin => self.spinning -= 1,
                 WaitMode::Hybrid => self.hybrids -= 1,
                 WaitMode::Block => {}
             }
             self.freed.push(slot);
-            session.free(io);
+            session.link.free(io);
         }
     }
 
@@ -337,12 +328,12 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                     continue;
                 }
                 let want = if closes {
-                    Want::Abort
+                    Want::Close
                 } else {
-                    session.handle_limits(now, self.limits, stopping)
+                    session.handle_limits(io, now, self.active_at, self.limits, stopping)?
                 };
                 if want == Want::Close {
-                    session.abandon(io);
+                    session.abandon(io, closes);
                 }
                 let slot = u32::try_from(index).expect("bounded by the driver's sockets");
                 self.act(io, slot, want)?;
@@ -395,9 +386,9 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
         self.active_at = now;
         let front = &self.datagrams;
         let want = session.handle_completion(io, purpose, &completion, now, front)?;
-        let spins = session.wait() == WaitMode::Spin;
+        let spins = session.accept.wait == WaitMode::Spin;
         self.bytes += session.take_moved();
-        let measured = session.is_measured();
+        let measured = session.measured;
         self.note_measured(measured);
         if spins {
             self.note_spun(now);

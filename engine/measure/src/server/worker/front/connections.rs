@@ -23,7 +23,6 @@ pub(super) struct Pending {
     peer: Option<SocketAddr>,
     handshake: ServerHandshake,
     since: Instant,
-    /// It has not said a word.
     silent: bool,
     /// When the last of what it said arrived, by the kernel's clock, where that stamps.
     stamp: Option<Nanos>,
@@ -181,7 +180,6 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         pending.link.close(io)
     }
 
-    /// Closes the connections that have had their time to say hello.
     pub(super) fn handle_hello_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         for index in 0..self.pending.len() {
             let late = |pending: &Pending| {

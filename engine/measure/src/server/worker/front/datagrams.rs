@@ -20,7 +20,6 @@ const HANDED_FOR: Nanos = Nanos::from_secs(5);
 /// So many of them are remembered at most; the oldest are forgotten first.
 const HANDED_MAX: usize = 4096;
 
-/// One bound datagram socket.
 #[derive(Debug)]
 pub(super) struct DatagramSocket {
     pub(super) socket: SocketId,
@@ -39,7 +38,6 @@ pub(super) struct Connecting<A> {
     admission: A,
 }
 
-/// Sessions that were handed over lately.
 #[derive(Debug, Default)]
 pub(super) struct HandoffMap {
     order: VecDeque<(Instant, SessionKey)>,

@@ -49,7 +49,6 @@ impl<S> Drop for Lease<S> {
     }
 }
 
-/// Where the listener is.
 #[derive(Debug)]
 pub(super) struct Lending<S> {
     /// The accept is being cancelled, for the listener to be lent.

@@ -95,16 +95,13 @@ pub struct Acceptor<P: Dispatch<S>, S = OwnedFd> {
     vacant: Vec<usize>,
     /// Those of `pending` that are not being closed.
     open: usize,
-    /// Connections, from the start on.
     accepted: u64,
     connecting: Vec<Option<Connecting<P::Admission>>>,
     handed: HandoffMap,
     checked_at: Instant,
     /// Listeners whose accept has ended and is to be pushed again.
     disarmed: Vec<u32>,
-    /// The kernel stamps what arrives on connections.
     stamps: bool,
-    /// The last accept found no free descriptor.
     out_of_descriptors: bool,
     lending: Lending<S>,
 }

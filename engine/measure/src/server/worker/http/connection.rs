@@ -69,7 +69,6 @@ impl Input {
         }
     }
 
-    /// Memory that it takes, bytes.
     fn bytes(&self) -> u64 {
         let marks = self.marks.capacity() * size_of::<(u64, Instant)>();
         (size_of::<Self>() + self.bytes.capacity() + marks) as u64
@@ -86,7 +85,6 @@ impl Input {
 /// Held by a connection from its hand-over to its end; the inbox counts those who hold one.
 pub(super) type ConnectionPermit = Arc<()>;
 
-/// A response that waits for its time.
 #[derive(Debug)]
 pub(super) struct Held {
     pub reply: Reply,
@@ -97,7 +95,6 @@ pub(super) struct Held {
     pub is_due: bool,
 }
 
-/// What follows the page.
 #[derive(Debug)]
 pub(super) enum Tail {
     /// So many bytes without contents.
@@ -118,7 +115,6 @@ enum Stamping {
     Denied,
 }
 
-/// Whether bytes are being received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receiving {
     No,
@@ -141,7 +137,6 @@ pub(super) struct Connection {
     pub pushed_at: Instant,
     /// Memory that the kernel held for it when it was last looked at, bytes; looked at only while it does not read.
     pub queued_bytes: u64,
-    /// Bytes sent from the start on.
     sent_bytes: u64,
     /// The kernel was told how much to take.
     is_bounded: bool,
@@ -281,7 +276,6 @@ impl Connection {
         Ok(())
     }
 
-    /// An operation has completed, for good.
     pub(super) fn handle_completed(&mut self, purpose: Purpose) {
         self.outstanding -= 1;
         match purpose {
@@ -291,7 +285,6 @@ impl Connection {
         }
     }
 
-    /// Whether it is closed and nothing is outstanding.
     pub(super) fn is_over(&self) -> bool {
         self.ending == Ending::Closing && self.outstanding == 0
     }
@@ -319,7 +312,6 @@ impl Connection {
         }
     }
 
-    /// How to receive what comes next.
     fn receive(&mut self, io: &mut impl Driver) -> Result<Op> {
         let socket = self.socket;
         if self.stamping == Stamping::Wanted {
@@ -354,12 +346,6 @@ impl Connection {
     }
 
     /// Appends to the page, which `pages` have one for.
-    ///
-    /// # Errors
-    /// When buffers have run out.
-    ///
-    /// # Panics
-    /// While the page is being sent.
     pub(super) fn write(
         &mut self,
         io: &mut impl Driver,
@@ -421,7 +407,6 @@ impl Connection {
         self.push(io, Purpose::Send, op)
     }
 
-    /// So much was sent.
     pub(super) fn handle_sent(
         &mut self,
         io: &mut impl Driver,
@@ -461,7 +446,6 @@ impl Connection {
         }
     }
 
-    /// Sends the end of the stream.
     pub(super) fn half_close(&mut self, io: &mut impl Driver) -> Result {
         let socket = self.socket;
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
@@ -475,7 +459,6 @@ impl Connection {
         self.close(io)
     }
 
-    /// Closes, once.
     pub(super) fn close(&mut self, io: &mut impl Driver) -> Result {
         if self.ending == Ending::Closing {
             return Ok(());
@@ -487,7 +470,6 @@ impl Connection {
         self.push(io, Purpose::Close, Op::Close { socket })
     }
 
-    /// Gives back what it was lent.
     pub(super) fn free(mut self, io: &mut impl Driver, pages: &mut Vec<BufferId>) {
         pages.extend(self.page.take());
         self.drop_tail(io);

@@ -35,7 +35,6 @@ impl FromStr for Stall {
     }
 }
 
-/// The stalls of a server.
 #[derive(Debug, Default)]
 pub(super) struct Stalls {
     planned: Vec<Stall>,
@@ -47,7 +46,6 @@ impl Stalls {
         Self { planned, first_request: None }
     }
 
-    /// A request arrived.
     #[inline]
     pub(super) const fn handle_request(&mut self, now: Instant) {
         if self.first_request.is_none() {

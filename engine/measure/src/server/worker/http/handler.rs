@@ -24,7 +24,6 @@ pub(super) struct Joining {
     pub service: Nanos,
 }
 
-/// What answering takes.
 #[derive(Debug)]
 pub(super) struct RequestHandler {
     dice: Xoshiro256PlusPlus,
@@ -35,7 +34,6 @@ pub(super) struct RequestHandler {
     pub spare: Spare,
     /// Responses before they go to a page.
     pub written: Vec<u8>,
-    /// The body behind them.
     pub tail: Option<Body>,
     /// Responses that wait for their time, by slot and serial number of the connection.
     pub due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
@@ -169,7 +167,6 @@ impl RequestHandler {
         self.due.push(Reverse((at, self.held, slot, serial)));
     }
 
-    /// Writes a response out.
     pub(super) fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
         debug_assert_eq!(conn.ending, Ending::No, "nobody would get it");
         conn.ending = reply.ending;

@@ -52,7 +52,6 @@ const CHECKS_PER_NAP: usize = 8192;
 const UNREAD_FOR: Nanos = Nanos::from_millis(100);
 /// Where memory runs out, connections are closed until they hold no more than that: so the search for them pays.
 const MEMORY_LEFT: u64 = HTTP_MEMORY_MAX / 8 * 7;
-/// Pages kept for connections to come.
 const PAGES_KEPT: usize = 2048;
 /// Connections that may have something to send in one turn before the list of them grows.
 const READY_ROOM: usize = 1024;
@@ -144,16 +143,13 @@ pub struct HttpServer<S> {
     slots: Vec<Option<Connection>>,
     vacant: Vec<u32>,
     serials: u32,
-    /// Connections with something to send.
     ready: Vec<u32>,
     /// Nothing has been done since the last stall began.
     is_stalled: bool,
-    /// What completed in it, and when.
     deferred: VecDeque<(Instant, Completion)>,
     pages: Vec<BufferId>,
     fill: Option<BufferId>,
     has_pool: bool,
-    /// Memory that the connections hold, bytes.
     memory: u64,
     active_at: Instant,
     checked_at: Instant,
@@ -515,8 +511,10 @@ impl<S> HttpServer<S> {
                 if held > self.queued_max {
                     // Those go that have taken nothing for longest, so that the kernel has memory for others, here and
                     // in other processes.
-                    let most = self.queued_max / 8 * 7;
-                    self.close_longest(io, held, most, |conn| (conn.pushed_at, conn.queued_bytes))?;
+                    let queued = |conn: &Connection| {
+                        (conn.pushed_at, if conn.sending { conn.queued_bytes } else { 0 })
+                    };
+                    self.close_longest(io, held, self.queued_max / 8 * 7, queued)?;
                 }
             }
             let Some(conn) = &mut self.slots[self.last_check] else {

@@ -39,7 +39,6 @@ pub(super) enum Method {
     Other,
 }
 
-/// A whole request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request<'a> {
     pub method: Method,
@@ -119,7 +118,6 @@ impl Pending {
         }
     }
 
-    /// Memory that it holds, bytes.
     pub(super) fn bytes(&self) -> u64 {
         let mime = self.content_type.as_ref().map_or(0, |mime| mime.len());
         (size_of::<Self>() + self.target.len() + mime + self.body.capacity()) as u64

@@ -52,7 +52,6 @@ impl<P> Session<P> {
         if self.is_replying() { Ok(()) } else { self.receive_next(io) }
     }
 
-    /// Ping-pong: one datagram came.
     pub(super) fn handle_datagram(
         &mut self,
         io: &mut impl Driver,
@@ -197,7 +196,6 @@ impl<P> Session<P> {
         self.start_stream(io, now)
     }
 
-    /// Answers that the session has ended.
     fn turn_away(&mut self, io: &mut impl Driver, header: DataHeader) -> Result {
         header.turned_away(ENDED).map_or(Ok(()), |answer| self.answer(io, &answer))
     }
@@ -224,7 +222,6 @@ impl<P> Session<P> {
         self.link.send_control(io, datagram)
     }
 
-    /// Sends the next of the control datagrams that have waited.
     pub(super) fn answer_next(&mut self, io: &mut impl Driver) -> Result {
         let next = self.answers.pop_front();
         next.map_or(Ok(()), |next| self.link.send_control(io, &next))

@@ -3,37 +3,41 @@
 use super::{Reading, Result, Session, SessionLimits, Stage, Want};
 use tare_driver::Driver;
 use tare_proto::datagram::serve_document;
-use tare_proto::hello::Figures;
-use tare_proto::hello::Transport;
+use tare_proto::hello::{Figures, Transport};
 use tare_proto::stream::SIGNALS_LOST_AFTER;
 use tare_units::Instant;
 use tare_units::bounds::{ENDING_MAX, LINGER, SESSION_ENDING_MAX};
 
 impl<P> Session<P> {
-    /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, is
-    /// told so in its figures.
+    /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, says so in
+    /// its figures; a stream stops at `active_at`.
     pub(crate) fn handle_limits(
         &mut self,
+        io: &mut impl Driver,
         now: Instant,
+        active_at: Instant,
         limits: SessionLimits,
         stopping: bool,
-    ) -> Want {
+    ) -> Result<Want> {
         if let Some(ended_at) = self.ended_at {
-            let over = self.has_ended(ended_at, now, limits) || self.is_dispensable(stopping);
-            return if over { Want::Close } else { Want::Nothing };
+            // An embedded server would else keep its run waiting for a client that has begun to fetch the figures, and
+            // mostly has them.
+            let is_dispensable =
+                stopping && self.transport == Transport::Udp && self.cut_short.is_none();
+            let over = is_dispensable || self.has_ended(ended_at, now, limits);
+            return Ok(if over { Want::Close } else { Want::Nothing });
         }
         let idle = now.since(self.active_at) > limits.idle;
-        let unheard = self.is_unheard(now);
         let why = if stopping {
             "the server was told to stop".to_owned()
-        } else if unheard {
+        } else if self.is_unheard(now) {
             format!("no signal came from the client for {SIGNALS_LOST_AFTER}")
         } else if idle {
             format!("no request came for {} (--idle-timeout)", limits.idle)
         } else if now.since(self.since) > limits.duration {
             format!("the session had lasted {} (--max-duration)", limits.duration)
         } else {
-            return Want::Nothing;
+            return Ok(Want::Nothing);
         };
         self.ended_at = Some(now);
         self.cut_short = Some(why);
@@ -42,11 +46,11 @@ impl<P> Session<P> {
                 self.told_at = Some(now);
             } else if idle {
                 // For so long the client has taken nothing, or sent nothing.
-                return Want::Close;
+                return Ok(Want::Close);
             }
-            return Want::Stop;
+            return self.stop_stream(io, active_at);
         }
-        match self.transport {
+        Ok(match self.transport {
             // Requests are answered with ENDED from here on; the figures are there to be fetched.
             Transport::Udp => {
                 self.told_at = Some(now);
@@ -56,7 +60,7 @@ impl<P> Session<P> {
             // For so long the client has not even taken its reply.
             Transport::Tcp if idle => Want::Close,
             Transport::Tcp => Want::Nothing,
-        }
+        })
     }
 
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
@@ -72,12 +76,6 @@ impl<P> Session<P> {
             now.since(ended_at) > SESSION_ENDING_MAX
         };
         most || self.told_at.is_some_and(|at| now.since(at) > LINGER)
-    }
-
-    /// Whether nobody misses it when the server stops: its client has begun to fetch the figures, and mostly has
-    /// them; an embedded server would else keep its run waiting.
-    fn is_dispensable(&self, stopping: bool) -> bool {
-        stopping && self.transport == Transport::Udp && self.cut_short.is_none()
     }
 
     /// TCP: the client has half-closed, or is gone.

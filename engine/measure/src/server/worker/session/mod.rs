@@ -15,7 +15,7 @@ use tare_driver::{Completion, Driver, OpError, Outcome, SocketId};
 use tare_proto::datagram;
 use tare_proto::datagram::{Fetch, UdpServerFront};
 use tare_proto::frame::HEADER_LEN;
-use tare_proto::hello::{Accept, HELLO_BODY_MAX, Hello, Test, Transport, WaitMode};
+use tare_proto::hello::{Accept, HELLO_BODY_MAX, Hello, Test, Transport};
 use tare_proto::ping_pong;
 use tare_proto::ping_pong::Progress;
 use tare_stats::histogram::Distribution;
@@ -33,10 +33,9 @@ const HISTOGRAM_BYTES: u64 = 280 << 10;
 
 /// The memory that a session may come to hold, bytes.
 pub(crate) fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
-    let paced = hello.stream.as_ref().is_some_and(|ask| ask.rate_bits_per_s > 0);
     let histogram = if wants_residence(hello, transport) {
         HISTOGRAM_BYTES
-    } else if paced && hello.direction.is_down() {
+    } else if is_paced(hello) {
         2 * HISTOGRAM_BYTES
     } else {
         0
@@ -45,6 +44,11 @@ pub(crate) fn memory_bytes(hello: &Hello, transport: Transport) -> u64 {
     let buffers =
         opening_bytes(hello) + receive_bytes(hello, transport) + send_bytes(hello, transport);
     (buffers + state) as u64 + histogram + OVERHEAD_BYTES
+}
+
+/// Whether the session sends on a schedule.
+pub(super) fn is_paced(hello: &Hello) -> bool {
+    hello.direction.is_down() && hello.stream.as_ref().is_some_and(|ask| ask.rate_bits_per_s > 0)
 }
 
 fn message_bytes(hello: &Hello) -> u32 {
@@ -86,7 +90,6 @@ fn wants_residence(hello: &Hello, transport: Transport) -> bool {
     hello.test == Test::PingPong && !hello.brief && (message_bytes(hello) as usize) < least
 }
 
-/// What a session wants of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
     Nothing,
@@ -96,19 +99,14 @@ pub(super) enum Want {
     },
     /// [`Session::report`] is to be called.
     Report,
-    /// [`Session::stop_stream`] is to be called.
-    Stop,
-    /// [`Session::close`] is to be called.
+    /// The link is to be closed.
     Close,
-    /// The same, for one that has had its time: what it has not taken is dropped.
-    Abort,
     /// The connection is none of this session's: the front is to hear it.
     GiveBack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Answering requests.
     Exchanging,
     /// TCP: the figures are on their way.
     Reporting,
@@ -117,7 +115,6 @@ enum Stage {
     Draining,
 }
 
-/// What a client asks for, and from where.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) hello: Box<Hello>,
@@ -128,10 +125,10 @@ pub(super) struct Offer {
 
 #[derive(Debug)]
 pub(super) struct Session<P> {
-    link: Link,
+    pub(super) link: Link,
     transport: Transport,
-    hello: Box<Hello>,
-    accept: Accept,
+    pub(super) hello: Box<Hello>,
+    pub(super) accept: Accept,
     /// Its drop tells the front that the session is over.
     _permit: P,
     stage: Stage,
@@ -148,12 +145,12 @@ pub(super) struct Session<P> {
     /// Of the present reply; nothing remains of it between replies.
     reply: Progress,
     received_at: Instant,
-    measured: bool,
+    /// The last request belongs to the measured phase.
+    pub(super) measured: bool,
     completed: u64,
     received_bytes: u64,
     sent_bytes: u64,
     residence: Option<Box<Distribution>>,
-    /// Absent from ping-pong.
     streaming: Option<Box<Streaming>>,
     errors: Vec<ErrorCount>,
     figures: Option<Vec<u8>>,
@@ -224,22 +221,8 @@ impl<P> Session<P> {
         })
     }
 
-    pub(super) const fn is_brief(&self) -> bool {
-        self.hello.brief
-    }
-
-    /// The last request belongs to the measured phase.
-    pub(super) const fn is_measured(&self) -> bool {
-        self.measured
-    }
-
-    /// It answers no more requests.
     pub(super) const fn is_ended(&self) -> bool {
         self.ended_at.is_some()
-    }
-
-    pub(super) const fn wait(&self) -> WaitMode {
-        self.accept.wait
     }
 
     pub(super) const fn is_over(&self) -> bool {
@@ -364,7 +347,6 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    /// TCP: bytes of a request.
     fn handle_bytes(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
         if self.stage != Stage::Exchanging {
             self.receive_next(io)?;
@@ -399,7 +381,6 @@ impl<P> Session<P> {
         !self.reply.remaining().is_empty()
     }
 
-    /// A request is whole.
     fn handle_request(&mut self, now: Instant) -> Want {
         self.active_at = now;
         self.received_at = now;
@@ -453,22 +434,11 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    pub(super) fn close(&mut self, io: &mut impl Driver, drops_unsent: bool) -> Result {
-        if drops_unsent {
+    /// It is closed by its deadlines, which is not left to the kernel where its client does not take what it is sent.
+    pub(super) fn abandon(&self, io: &mut impl Driver, drops_all: bool) {
+        if drops_all || self.link.is_sending() || self.link.is_sending_control() {
             self.link.drop_unsent(io);
         }
-        self.link.close(io)
-    }
-
-    /// It is closed by its deadlines: where its client does not take what it is sent, that is not left to the kernel.
-    pub(super) fn abandon(&self, io: &mut impl Driver) {
-        if self.link.is_sending() || self.link.is_sending_control() {
-            self.link.drop_unsent(io);
-        }
-    }
-
-    pub(super) fn free(self, io: &mut impl Driver) {
-        self.link.free(io);
     }
 }
 

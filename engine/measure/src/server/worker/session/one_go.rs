@@ -13,7 +13,6 @@ use tare_units::{Instant, Nanos};
 /// A connection that says less than its hello and its request for so long is given back: the front has the patience.
 const OPENING_MAX: Nanos = Nanos::from_millis(100);
 
-/// What such a session keeps beside the rest.
 #[derive(Debug, Default)]
 pub(super) struct OneGo {
     /// The hello of its client, in its frame.
@@ -33,11 +32,6 @@ impl OneGo {
 }
 
 impl<P> Session<P> {
-    /// Whether its request follows its hello at once.
-    pub(crate) const fn is_one_go(&self) -> bool {
-        self.hello.request_follows
-    }
-
     /// A connection's hello and request have not come whole yet.
     pub(crate) fn is_opening(&self) -> bool {
         self.one_go.is_opening() && !self.link.is_closing()
@@ -67,7 +61,10 @@ impl<P> Session<P> {
 
     /// Whether it may take another connection when this one is over.
     pub(crate) fn may_be_kept(&self) -> bool {
-        self.is_one_go() && self.cut_short.is_none() && self.is_over() && !self.one_go.leaving
+        self.hello.request_follows
+            && self.cut_short.is_none()
+            && self.is_over()
+            && !self.one_go.leaving
     }
 
     /// Waits for its next connection. Returns whether it did not already.
@@ -75,7 +72,6 @@ impl<P> Session<P> {
         !std::mem::replace(&mut self.one_go.parked, true)
     }
 
-    /// Takes the next connection.
     pub(crate) fn renew(&mut self, io: &mut impl Driver, socket: SocketId, now: Instant) -> Result {
         self.link.replace_socket(io, socket);
         (self.since, self.active_at) = (now, now);
@@ -112,34 +108,28 @@ impl<P> Session<P> {
         now: Instant,
     ) -> Result<Want> {
         let came = match outcome {
-            Outcome::Received(1..) => true,
-            Outcome::CancelDone { .. } => false,
-            Outcome::Failed(OpError::Canceled) if self.one_go.leaving => false,
+            Outcome::Received(n @ 1..) => *n as usize,
+            Outcome::CancelDone { .. } => 0,
+            Outcome::Failed(OpError::Canceled) if self.one_go.leaving => 0,
             _ => {
                 self.one_go.opening = None;
                 return Ok(Want::Close);
             }
         };
-        let before = self.one_go.opening.unwrap_or_default();
-        let got = match outcome {
-            Outcome::Received(n) => before + *n as usize,
-            _ => before,
-        };
+        let got = self.one_go.opening.unwrap_or_default() + came;
         self.one_go.opening = Some(got);
         if self.one_go.leaving {
-            let ready = self.link.is_quiet();
-            return Ok(if ready { Want::GiveBack } else { Want::Nothing });
+            return Ok(if self.link.is_quiet() { Want::GiveBack } else { Want::Nothing });
         }
         let (hello, size) = (&self.one_go.hello, self.size as usize);
         let said = &io.buffer(self.link.receive_buffer())[..got];
         let known = got.min(hello.len());
-        if !came || said[..known] != hello[..known] {
+        if came == 0 || said[..known] != hello[..known] {
             return Ok(Want::GiveBack);
         }
         let whole = hello.len() + size;
         if got < whole {
-            let rest = whole + 1 - got;
-            self.link.receive(io, bytes(got), bytes(rest))?;
+            self.link.receive(io, bytes(got), bytes(whole + 1 - got))?;
             return Ok(Want::Nothing);
         }
         self.measured = ping_pong::is_measured(&said[hello.len()..]);

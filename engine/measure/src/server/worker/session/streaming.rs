@@ -4,18 +4,15 @@ use super::{Result, Session, Stage, Want};
 use crate::worker::stream::{Receiver, Sender, set_options};
 use tare_driver::{Driver, OpError};
 use tare_proto::hello::{Direction, Hello, Refuse, RefuseCode, Transport};
-use tare_proto::stream::{StreamAsk, StreamFigures};
+use tare_proto::stream::StreamFigures;
 use tare_units::Instant;
 use tare_units::text::Id;
 
-/// What a session that streams has beside the others.
 #[derive(Debug)]
 pub(super) struct Streaming {
     sender: Option<Sender>,
     pub(super) receiver: Option<Receiver>,
-    /// The client's first byte or signal has come.
     pub(super) started: bool,
-    /// When the client was last heard of.
     pub(super) heard_at: Instant,
     /// Payload moved since it was last asked for, bytes.
     pub(super) moved: u64,
@@ -23,7 +20,6 @@ pub(super) struct Streaming {
     pub(super) ended_told_at: Instant,
     /// What the figures are to say of it; taken by them.
     pub(super) account: Option<StreamFigures>,
-    /// The account was made.
     accounted: bool,
 }
 
@@ -53,14 +49,8 @@ impl Streaming {
 }
 
 impl<P> Session<P> {
-    /// Prepares the socket of a stream.
-    ///
-    /// # Errors
-    /// The refusal to answer with instead of the accept.
-    pub(super) fn prepare_stream(
-        &mut self,
-        io: &mut impl Driver,
-    ) -> std::result::Result<(), Refuse> {
+    /// Prepares the socket of a stream; where it cannot, the refusal answers instead of the accept.
+    pub(super) fn prepare_stream(&mut self, io: &mut impl Driver) -> Result<(), Refuse> {
         let (Some(streaming), Some(ask)) = (&mut self.streaming, &self.hello.stream) else {
             return Ok(());
         };
@@ -81,12 +71,6 @@ impl<P> Session<P> {
     #[inline]
     pub(crate) fn take_moved(&mut self) -> u64 {
         self.streaming.as_mut().map_or(0, |s| std::mem::take(&mut s.moved))
-    }
-
-    /// It sends on a schedule.
-    pub(crate) fn is_paced(&self) -> bool {
-        let paced = |ask: &StreamAsk| ask.rate_bits_per_s > 0;
-        self.hello.direction.is_down() && self.hello.stream.as_ref().is_some_and(paced)
     }
 
     /// When a paced stream wants [`Session::poll_stream`] to be called.
@@ -183,7 +167,6 @@ impl<P> Session<P> {
         self.check_stream(io, now)
     }
 
-    /// The client has begun.
     pub(super) fn start_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         let Some(streaming) = &mut self.streaming else {
             return Ok(());
