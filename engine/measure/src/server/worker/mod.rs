@@ -213,7 +213,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         if let Some(listener) = listener {
             self.borrow_listener(io, listener, now)?;
         }
-        let offer = Offer { hello, transport, peer, nonce };
+        let front = Arc::clone(&self.datagrams);
+        let offer = Offer { hello, transport, peer, nonce, front };
         let mut session =
             Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
         let want = if session.hello.request_follows {
@@ -384,8 +385,7 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
             return Ok(());
         };
         self.active_at = now;
-        let front = &self.datagrams;
-        let want = session.handle_completion(io, purpose, &completion, now, front)?;
+        let want = session.handle_completion(io, purpose, &completion, now)?;
         let spins = session.accept.wait == WaitMode::Spin;
         self.bytes += session.take_moved();
         let measured = session.measured;

@@ -40,15 +40,11 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         bytes: &[u8],
         now: Instant,
     ) -> Result {
-        let index = match self.vacant.pop() {
-            Some(index) => index,
-            None if self.pending.len() < self.pending_max => {
-                self.pending.push(None);
-                self.pending.len() - 1
-            }
+        if self.pending.len() >= self.pending_max {
             // More in one turn than there is room kept for.
-            None => return close_orphan(io, socket),
-        };
+            return close_orphan(io, socket);
+        }
+        let index = self.pending.vacant_key();
         #[expect(clippy::cast_possible_truncation, reason = "below SOCKETS_MAX")]
         let slot = PENDING_BASE + index as u32;
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
@@ -58,7 +54,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         self.accepted += 1;
         let mut handshake = ServerHandshake::new(self.secret.clone(), self.dispatch.nonce());
         handshake.handle_bytes(bytes);
-        self.pending[index] = Some(Pending {
+        self.pending.insert(Pending {
             peer: io.peer_addr(socket),
             link,
             handshake,
@@ -101,12 +97,12 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     fn close_older_half(&mut self, io: &mut impl Driver) -> Result {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
         let mut ordinals: Vec<u64> =
-            self.pending.iter_mut().flatten().filter(open).map(|p| p.ordinal).collect();
+            self.pending.iter_mut().map(|(_, p)| p).filter(open).map(|p| p.ordinal).collect();
         ordinals.sort_unstable();
         let Some(&middle) = ordinals.get(ordinals.len() / 2) else {
             return Ok(());
         };
-        for pending in self.pending.iter_mut().flatten().filter(open) {
+        for pending in self.pending.iter_mut().map(|(_, p)| p).filter(open) {
             if pending.ordinal <= middle {
                 self.open -= 1;
                 pending.link.close(io)?;
@@ -123,14 +119,13 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         outcome: &Outcome,
         now: Instant,
     ) -> Result {
-        let Some(pending) = self.pending[index].as_mut() else {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         pending.link.handle_completed(purpose);
         if pending.link.is_closing() {
-            if let Some(gone) = self.pending[index].take_if(|pending| pending.link.is_quiet()) {
-                self.vacant.push(index);
-                gone.link.free(io);
+            if pending.link.is_quiet() {
+                self.pending.remove(index).link.free(io);
             }
             return Ok(());
         }
@@ -166,7 +161,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         index: usize,
         tell: fn(&mut ServerHandshake),
     ) -> Result {
-        let Some(pending) = self.pending[index].as_mut() else {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         tell(&mut pending.handshake);
@@ -181,14 +176,13 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     }
 
     pub(super) fn handle_hello_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
-        for index in 0..self.pending.len() {
-            let late = |pending: &Pending| {
-                let within = if pending.silent { self.silent_within } else { self.hello_within };
-                !pending.link.is_closing() && now.since(pending.since) > within
-            };
-            if self.pending[index].as_ref().is_some_and(late) {
-                self.give_up(io, index, ServerHandshake::handle_timeout)?;
-            }
+        let late = |(_, pending): &(usize, &Pending)| {
+            let within = if pending.silent { self.silent_within } else { self.hello_within };
+            !pending.link.is_closing() && now.since(pending.since) > within
+        };
+        let late: Vec<usize> = self.pending.iter().filter(late).map(|(index, _)| index).collect();
+        for index in late {
+            self.give_up(io, index, ServerHandshake::handle_timeout)?;
         }
         Ok(())
     }
@@ -200,7 +194,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         index: usize,
         now: Instant,
     ) -> Result {
-        let Some(pending) = self.pending[index].as_mut() else {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         if pending.link.is_closing() || pending.link.is_sending_control() {
@@ -209,7 +203,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         if pending.handshake.request_follows() && self.awaits_listener(io, index)? {
             return Ok(());
         }
-        let Some(pending) = self.pending[index].as_mut() else {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         while let Some(event) = pending.handshake.poll_event() {
@@ -277,7 +271,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// the machine, those of ping-pong sessions included.
     fn have_arrivals_stamped(&mut self, io: &mut impl Driver) {
         self.stamps = true;
-        let open = self.pending.iter().flatten().filter(|pending| !pending.link.is_closing());
+        let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.is_closing());
         let sockets = open.map(|pending| pending.link.socket());
         for socket in self.listeners.iter().copied().chain(sockets) {
             // Where the kernel does not, the instant of the reaping has to do.
@@ -292,10 +286,9 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         index: usize,
         give: impl FnOnce(&mut P, S, Option<SocketAddr>, Vec<u8>),
     ) -> Result {
-        let Some(pending) = self.pending[index].take() else {
+        let Some(pending) = self.pending.try_remove(index) else {
             return Ok(());
         };
-        self.vacant.push(index);
         self.open -= 1;
         let socket = pending.link.socket();
         match io.release(socket) {

@@ -127,30 +127,24 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         now: Instant,
     ) -> Result<Option<Vec<u8>>> {
         let SessionRequest { key, hello } = request;
-        let mut connecting = self.connecting.iter().flatten();
-        if connecting.any(|other| other.key.from == key.from) || self.handed.knows(&key, now) {
+        let mut connecting = self.connecting.iter();
+        if connecting.any(|(_, other)| other.key.from == key.from) || self.handed.knows(&key, now) {
             return Ok(None);
         }
-        let index = match self.connecting.iter().position(Option::is_none) {
-            Some(index) => index,
-            None if self.connecting.len() < CONNECTING_MAX => {
-                self.connecting.push(None);
-                self.connecting.len() - 1
-            }
+        if self.connecting.len() >= CONNECTING_MAX {
             // The client sends its hello again.
-            None => return Ok(None),
-        };
+            return Ok(None);
+        }
         let admission = match self.dispatch.admit(&hello, Some(key.from)) {
             Ok(admission) => admission,
             Err(refusal) => return Ok(Some(refusal.encode())),
         };
         if let Some(socket) = self.open_towards(io, slot, addresses) {
+            let hello = Box::new(hello);
+            let index = self.connecting.insert(Connecting { socket, hello, key, admission });
             #[expect(clippy::cast_possible_truncation, reason = "below CONNECTING_MAX")]
             let slot = CONNECTING_BASE + index as u32;
-            let connect = Op::Connect { socket, to: key.from };
-            io.push(token(slot, Purpose::Connect), connect)?;
-            let hello = Box::new(hello);
-            self.connecting[index] = Some(Connecting { socket, hello, key, admission });
+            io.push(token(slot, Purpose::Connect), Op::Connect { socket, to: key.from })?;
         }
         Ok(None)
     }
@@ -185,7 +179,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         outcome: &Outcome,
         now: Instant,
     ) -> Result {
-        let Some(Connecting { socket, hello, key, admission }) = self.connecting[index].take()
+        let Some(Connecting { socket, hello, key, admission }) = self.connecting.try_remove(index)
         else {
             return Ok(());
         };

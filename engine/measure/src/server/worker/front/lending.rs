@@ -126,7 +126,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     ) -> Result {
         self.lending.asked = false;
         for index in std::mem::take(&mut self.lending.waiting) {
-            if self.pending[index].is_some() {
+            if self.pending.contains(index) {
                 self.step_handshake(io, index, now)?;
             }
         }

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use slab::Slab;
+
 use super::Result;
 use super::http::HttpArrival;
 use crate::worker::link::{Purpose, slot_of, token};
@@ -91,12 +93,11 @@ pub struct Acceptor<P: Dispatch<S>, S = OwnedFd> {
     listeners: Vec<SocketId>,
     datagram_sockets: Vec<DatagramSocket>,
     udp: Arc<UdpServerFront>,
-    pending: Vec<Option<Pending>>,
-    vacant: Vec<usize>,
+    pending: Slab<Pending>,
     /// Those of `pending` that are not being closed.
     open: usize,
     accepted: u64,
-    connecting: Vec<Option<Connecting<P::Admission>>>,
+    connecting: Slab<Connecting<P::Admission>>,
     handed: HandoffMap,
     checked_at: Instant,
     /// Listeners whose accept has ended and is to be pushed again.
@@ -147,11 +148,10 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
             listeners: Vec::new(),
             datagram_sockets: Vec::new(),
             udp,
-            pending: Vec::new(),
-            vacant: Vec::new(),
+            pending: Slab::new(),
             open: 0,
             accepted: 0,
-            connecting: Vec::new(),
+            connecting: Slab::new(),
             handed: HandoffMap::default(),
             checked_at: Instant::default(),
             disarmed: Vec::new(),
@@ -182,7 +182,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// Clients that have yet to become a session, or are being turned away.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.pending.iter().flatten().count() + self.connecting.iter().flatten().count()
+        self.pending.len() + self.connecting.len()
     }
 
     /// Opens a TCP listener and a UDP socket on `address` and starts listening. With port 0 both get

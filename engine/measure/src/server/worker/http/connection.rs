@@ -407,16 +407,11 @@ impl Connection {
         self.push(io, Purpose::Send, op)
     }
 
-    pub(super) fn handle_sent(
-        &mut self,
-        io: &mut impl Driver,
-        sent: u32,
-        pages: &mut Vec<BufferId>,
-    ) {
-        self.sent_bytes += u64::from(sent);
-        let of_page = sent.min(self.end - self.start);
+    pub(super) fn handle_sent(&mut self, io: &mut impl Driver, n: u32, pages: &mut Vec<BufferId>) {
+        self.sent_bytes += u64::from(n);
+        let of_page = n.min(self.end - self.start);
         self.start += of_page;
-        let rest = sent - of_page;
+        let rest = n - of_page;
         let is_done = match &mut self.tail {
             Some(Tail::Fill(left)) => {
                 *left -= u64::from(rest);

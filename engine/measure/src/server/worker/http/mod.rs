@@ -45,7 +45,7 @@ const FULL: RequestError = RequestError {
 };
 const LATE: RequestError =
     RequestError { status: 408, reason: "the request was not whole in time" };
-const QUEUE_FULL: &str = "the queue has work for more than a minute\n";
+const QUEUE_FULL: &str = "the queue has work for more than a minute";
 /// Connections whose deadlines are checked in one nap.
 const CHECKS_PER_NAP: usize = 8192;
 /// A send that the kernel has not taken for so long is looked at: its client does not read, or not fast.
@@ -358,7 +358,7 @@ impl<S> HttpServer<S> {
                 }
                 conn.tail = Some(Tail::Fill(len));
             }
-            Some(Body::Text(_) | Body::Line(_)) | None => {}
+            Some(Body::Text(_)) | None => {}
         }
         if conn.is_unsent() && !conn.sending && !std::mem::replace(&mut conn.queued, true) {
             self.ready.push(conn.slot);

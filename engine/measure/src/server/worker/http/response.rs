@@ -17,8 +17,7 @@ const ROUTES: &str = "there is no such route. There are:
 /healthz               ok
 /echo?status=&delay=&size=&close=&header=
                        the request's body, or what the query asks for, as fortio's echo server
-/queue?service=1ms     one server with a queue for all connections; its times are in Server-Timing
-";
+/queue?service=1ms     one server with a queue for all connections; its times are in Server-Timing";
 const ALLOW: &[u8] = b"Allow: GET, HEAD\r\n";
 const TEXT: Cow<'static, [u8]> = Cow::Borrowed(b"text/plain");
 const OCTETS: Cow<'static, [u8]> = Cow::Borrowed(b"application/octet-stream");
@@ -151,9 +150,8 @@ pub(super) enum Hold {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Body {
+    /// A line, less its end; nothing at all, where it is empty.
     Text(&'static str),
-    /// A text, and a line's end.
-    Line(&'static str),
     /// So many bytes, whatever they are.
     Fill(u64),
     Bytes(Vec<u8>),
@@ -162,8 +160,7 @@ pub(super) enum Body {
 impl Body {
     fn len(&self) -> u64 {
         match self {
-            Self::Text(text) => text.len() as u64,
-            Self::Line(text) => text.len() as u64 + 1,
+            Self::Text(text) => (text.len() + usize::from(!text.is_empty())) as u64,
             Self::Fill(len) => *len,
             Self::Bytes(bytes) => bytes.len() as u64,
         }
@@ -225,7 +222,7 @@ impl Reply {
 
     /// What refuses a request that cannot be read, or is not served, and why.
     pub(super) fn refusal(status: u16, why: &'static str) -> Self {
-        Self { body: Body::Line(why), ending: Ending::LastOfMore, ..Self::text(status, "") }
+        Self { ending: Ending::LastOfMore, ..Self::text(status, why) }
     }
 
     /// Says this instead.
@@ -277,8 +274,8 @@ impl Reply {
             return None;
         }
         match self.body {
-            Body::Text(text) => into.extend_from_slice(text.as_bytes()),
-            Body::Line(text) => {
+            Body::Text("") => {}
+            Body::Text(text) => {
                 into.extend_from_slice(text.as_bytes());
                 into.push(b'\n');
             }
@@ -297,8 +294,7 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
     let (path, query) = split(request.target);
     let mut hold = Hold::Not;
     let is_read = matches!(request.method, Method::Get | Method::Head);
-    let not_allowed =
-        || Reply { headers: ALLOW.to_vec(), ..Reply::text(405, "only GET and HEAD\n") };
+    let not_allowed = || Reply { headers: ALLOW.to_vec(), ..Reply::text(405, "only GET and HEAD") };
     let mut reply = match path {
         "/echo" => {
             let query = Echo::parse(query, dice);
@@ -310,14 +306,14 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
             Reply { headers: ALLOW.to_vec(), ..Reply::text(200, "") }
         }
         _ if !path.starts_with('/') => Reply::text(404, ROUTES),
-        "/" if is_read => Reply::text(200, "tare serves\n"),
-        "/healthz" if is_read => Reply::text(200, "ok\n"),
+        "/" if is_read => Reply::text(200, "tare serves"),
+        "/healthz" if is_read => Reply::text(200, "ok"),
         "/queue" if is_read => match service(query) {
             Some(service) => {
                 hold = Hold::Queue(service);
-                Reply::text(200, "served\n")
+                Reply::text(200, "served")
             }
-            None => Reply::text(400, "write /queue?service=1ms, 10 s at most\n"),
+            None => Reply::text(400, "write /queue?service=1ms, 10 s at most"),
         },
         "/" | "/healthz" | "/queue" => not_allowed(),
         _ => match path.strip_prefix("/bytes/").map(str::parse::<u64>) {
@@ -325,7 +321,7 @@ pub(super) fn route(request: &Request<'_>, dice: &mut Xoshiro256PlusPlus) -> (Re
             Some(Ok(len)) if len <= RESPONSE_BODY_MAX => {
                 Reply { content_type: OCTETS, body: Body::Fill(len), ..Reply::text(200, "") }
             }
-            Some(_) => Reply::text(400, "write /bytes/N, with N from 0 to 1073741824\n"),
+            Some(_) => Reply::text(400, "write /bytes/N, with N from 0 to 1073741824"),
             None => Reply::text(404, ROUTES),
         },
     };
