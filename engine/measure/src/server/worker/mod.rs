@@ -13,7 +13,7 @@ use crate::worker::{Role, TurnCounters};
 use crossbeam::channel::Receiver;
 use tare_driver::{Completion, Driver, DriverError, Wait};
 use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::{Accept, Hello, WaitMode};
+use tare_proto::hello::{Accept, Figures, Hello, WaitMode};
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::bounds::{CLOSING_MAX, NAP, STOP_MAX};
 use tare_units::limits::{HYBRID_SPIN, SESSIONS_MAX};
@@ -57,17 +57,6 @@ pub trait Meter {
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
     /// Whether the worker is to end.
     fn is_stopping(&self) -> bool;
-}
-
-/// What a worker tells of itself in the figures of its sessions.
-#[derive(Debug, Clone, Default)]
-struct Reading {
-    instrument: Instrument,
-    cpu: CpuUse,
-    /// Requests answered in the time that `cpu` covers.
-    operations: u64,
-    /// Payload moved in that time, bytes.
-    bytes: u64,
 }
 
 /// Bounds on a session's life.
@@ -355,7 +344,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 self.measure_told |= self.measuring;
                 let read = || {
                     let (instrument, cpu) = self.meter.read(counters);
-                    Reading { instrument, cpu, operations: self.operations, bytes: self.bytes }
+                    let (cpu_operations, cpu_bytes) = (self.operations, self.bytes);
+                    Figures { instrument, cpu, cpu_operations, cpu_bytes, ..Figures::default() }
                 };
                 reading.get_or_insert_with(read).clone()
             });

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Reading, Result, SessionLimits};
+use super::{Result, SessionLimits};
 use crate::worker::link::{Link, Purpose};
 use crate::worker::stream::{self, Receiver, Sender, set_options};
 use tare_driver::{Completion, Driver, OpError, Outcome, SocketId};
@@ -26,7 +26,7 @@ use tare_proto::hello::{
 use tare_proto::ping_pong::{self, Progress};
 use tare_proto::stream::{SIGNALS_LOST_AFTER, StreamFigures, StreamHeader, StreamKind};
 use tare_stats::histogram::Distribution;
-use tare_stats::result::ErrorCount;
+use tare_stats::result::{ErrorCount, Instrument};
 use tare_units::bounds::{ENDING_MAX, LINGER, SESSION_ENDING_MAX};
 use tare_units::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use tare_units::text::Id;
@@ -146,9 +146,6 @@ struct Streaming {
     moved: u64,
     /// UDP: when the client was last told that the session has ended.
     ended_told_at: Instant,
-    /// What the figures are to say of it; taken by them.
-    account: Option<StreamFigures>,
-    accounted: bool,
 }
 
 impl Streaming {
@@ -161,8 +158,6 @@ impl Streaming {
             heard_at: now,
             moved: 0,
             ended_told_at: Instant::default(),
-            account: None,
-            accounted: false,
         }
     }
 
@@ -219,13 +214,12 @@ pub(super) struct Session<P> {
     received_at: Instant,
     /// The last request belongs to the measured phase.
     pub(super) measured: bool,
-    completed: u64,
-    received_bytes: u64,
-    sent_bytes: u64,
+    /// Those of the worker are missing until the end.
+    figures: Figures,
     residence: Option<Box<Distribution>>,
     streaming: Option<Box<Streaming>>,
-    errors: Vec<ErrorCount>,
-    figures: Option<Vec<u8>>,
+    /// UDP: the figures, to be fetched.
+    document: Option<Vec<u8>>,
     /// UDP: parts of the figures that were asked for.
     fetches: Vec<Fetch>,
     answers: VecDeque<Vec<u8>>,
@@ -235,8 +229,6 @@ pub(super) struct Session<P> {
     told_at: Option<Instant>,
     /// TCP: the client's end of the stream has come.
     client_ended: bool,
-    /// Why this end ended the session, where it did.
-    cut_short: Option<String>,
     one_go: OneGo,
 }
 
@@ -277,19 +269,15 @@ impl<P> Session<P> {
             active_at: now,
             received_at: now,
             measured: false,
-            completed: 0,
-            received_bytes: 0,
-            sent_bytes: 0,
+            figures: Figures::default(),
             residence: None,
             streaming,
-            errors: Vec::new(),
-            figures: None,
+            document: None,
             fetches: Vec::new(),
             answers: VecDeque::new(),
             ended_at: None,
             told_at: None,
             client_ended: false,
-            cut_short: None,
             one_go: OneGo::default(),
         })
     }
@@ -429,7 +417,7 @@ impl<P> Session<P> {
             self.receive_next(io)?;
             return Ok(Want::Nothing);
         }
-        self.received_bytes += u64::from(n);
+        self.figures.received_bytes += u64::from(n);
         match self.request.handle_request(n as usize) {
             Ok(true) => {
                 self.request.restart();
@@ -446,12 +434,16 @@ impl<P> Session<P> {
     }
 
     fn count_error(&mut self, phase: &str, cause: &str) {
-        let mut known = self.errors.iter_mut();
+        let mut known = self.figures.errors.iter_mut();
         if let Some(error) = known.find(|error| error.phase == phase && error.cause == cause) {
             error.count += 1;
             return;
         }
-        self.errors.push(ErrorCount { phase: phase.to_owned(), cause: cause.to_owned(), count: 1 });
+        self.figures.errors.push(ErrorCount {
+            phase: phase.to_owned(),
+            cause: cause.to_owned(),
+            count: 1,
+        });
     }
 
     fn is_replying(&self) -> bool {
@@ -488,13 +480,13 @@ impl<P> Session<P> {
     }
 
     fn handle_sent(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
-        self.sent_bytes += u64::from(n);
+        self.figures.sent_bytes += u64::from(n);
         if !self.reply.handle_sent(n as usize) {
             let rest = self.reply.remaining();
             self.link.send(io, bytes(rest.start), bytes(rest.len()))?;
             return Ok(Want::Nothing);
         }
-        self.completed += 1;
+        self.figures.operations += 1;
         if self.hello.request_follows && !self.is_ended() {
             // The end of the stream says all that its client has yet to hear.
             self.ended_at = Some(now);
@@ -538,7 +530,7 @@ impl<P> Session<P> {
     }
 
     fn handle_datagram(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
-        self.received_bytes += u64::from(n);
+        self.figures.received_bytes += u64::from(n);
         let want = self.handle_control(io, 0..n as usize, now)?;
         if want == Want::Nothing {
             self.receive_next(io)?;
@@ -548,7 +540,7 @@ impl<P> Session<P> {
 
     /// A stream: one datagram came, or several at once: payload, and behind it control datagrams.
     fn handle_datagrams(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
-        self.received_bytes += u64::from(n);
+        self.figures.received_bytes += u64::from(n);
         let Range { mut start, end } = self.take_payload(io, n, now)?;
         let mut want = Want::Nothing;
         // Several of a client's control datagrams may have been taken at once: they all have one length.
@@ -579,7 +571,9 @@ impl<P> Session<P> {
         streaming.moved += u64::from(n);
         if self.ended_at.is_some() {
             // The client has not heard yet that the server has ended the session.
-            if self.cut_short.is_some() && now.since(streaming.ended_told_at) >= ENDED_TOLD_EVERY {
+            if self.figures.cut_short.is_some()
+                && now.since(streaming.ended_told_at) >= ENDED_TOLD_EVERY
+            {
                 streaming.ended_told_at = now;
                 let StreamHeader { sequence, session, .. } = first;
                 self.turn_away(io, DataHeader { reply: false, flags: 0, sequence, session })?;
@@ -655,7 +649,11 @@ impl<P> Session<P> {
     fn handle_signal(&mut self, io: &mut impl Driver, header: DataHeader, now: Instant) -> Result {
         self.active_at = now;
         if self.is_ended() {
-            return if self.cut_short.is_some() { self.turn_away(io, header) } else { Ok(()) };
+            return if self.figures.cut_short.is_some() {
+                self.turn_away(io, header)
+            } else {
+                Ok(())
+            };
         }
         if let Some(streaming) = &mut self.streaming {
             streaming.heard_at = now;
@@ -758,7 +756,7 @@ impl<P> Session<P> {
         bytes: u64,
         now: Instant,
     ) -> Result<Want> {
-        self.sent_bytes += bytes;
+        self.figures.sent_bytes += bytes;
         self.active_at = now;
         // Answers have waited for the socket; payload waits for them in turn.
         self.answer_next(io)?;
@@ -769,13 +767,13 @@ impl<P> Session<P> {
             }
             self.measured |= streaming.is_measuring(now);
         }
-        self.completed += u64::from(sends);
+        self.figures.operations += u64::from(sends);
         self.check_stream(io, now)
     }
 
     /// TCP: payload, or the byte that starts the test.
     fn handle_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Want> {
-        self.received_bytes += u64::from(n);
+        self.figures.received_bytes += u64::from(n);
         self.active_at = now;
         if let Some(streaming) = &mut self.streaming {
             streaming.moved += u64::from(n);
@@ -832,16 +830,15 @@ impl<P> Session<P> {
         }
         let is_busy = self.link.is_sending()
             || (self.transport == Transport::Tcp && self.link.is_sending_control());
-        if self.ended_at.is_none() || is_busy || streaming.accounted {
+        if self.ended_at.is_none() || is_busy || self.figures.stream.is_some() {
             return Ok(Want::Nothing);
         }
-        streaming.accounted = true;
         let sent = streaming.sender.take().map(|s| s.figures(io, &self.link, now));
         let received = streaming.receiver.take().map(|mut receiver| {
             receiver.finish(io, &self.link);
             receiver.figures(io, &self.link, now)
         });
-        streaming.account = Some(StreamFigures { sent, received });
+        self.figures.stream = Some(StreamFigures { sent, received });
         if self.transport == Transport::Udp && self.fetches.is_empty() {
             return Ok(Want::Nothing);
         }
@@ -867,7 +864,7 @@ impl<P> Session<P> {
             return Ok(Want::Close);
         }
         io.buffer_mut(self.link.receive_buffer())[..early.len()].copy_from_slice(early);
-        self.received_bytes += early.len() as u64;
+        self.figures.received_bytes += early.len() as u64;
         if self.request.handle_request(early.len()) == Ok(true) {
             self.measured = ping_pong::is_measured(early);
             return Ok(self.handle_request(now));
@@ -880,7 +877,7 @@ impl<P> Session<P> {
     /// Whether it may take another connection when this one is over.
     pub(super) fn may_be_kept(&self) -> bool {
         self.hello.request_follows
-            && self.cut_short.is_none()
+            && self.figures.cut_short.is_none()
             && self.is_over()
             && !self.one_go.leaving
     }
@@ -984,7 +981,7 @@ impl<P> Session<P> {
             // An embedded server would else keep its run waiting for a client that has begun to fetch the figures, and
             // mostly has them.
             let is_dispensable =
-                stopping && self.transport == Transport::Udp && self.cut_short.is_none();
+                stopping && self.transport == Transport::Udp && self.figures.cut_short.is_none();
             let over = is_dispensable || self.has_ended(ended_at, now, limits);
             return Ok(if over { Want::Close } else { Want::Nothing });
         }
@@ -1001,7 +998,7 @@ impl<P> Session<P> {
             return Ok(Want::Nothing);
         };
         self.ended_at = Some(now);
-        self.cut_short = Some(why);
+        self.figures.cut_short = Some(why);
         if self.streaming.is_some() {
             if self.transport == Transport::Udp {
                 self.told_at = Some(now);
@@ -1025,7 +1022,7 @@ impl<P> Session<P> {
     }
 
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
-        let by_its_client = self.cut_short.is_none();
+        let by_its_client = self.figures.cut_short.is_none();
         // A long document over a lossy path is fetched for longer, and each fetch shows that the client is there.
         let most = if self.transport == Transport::Udp && by_its_client {
             now.since(self.since) > limits.duration
@@ -1063,7 +1060,7 @@ impl<P> Session<P> {
 
     /// TCP: the figures are sent.
     fn handle_told(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
-        if self.cut_short.is_none() || self.client_ended {
+        if self.figures.cut_short.is_none() || self.client_ended {
             return Ok(Want::Close);
         }
         self.stage = Stage::Draining;
@@ -1074,7 +1071,11 @@ impl<P> Session<P> {
     }
 
     /// Sends the figures: over TCP as a frame, over UDP the part that was asked for.
-    pub(super) fn report(&mut self, io: &mut impl Driver, read: Option<Reading>) -> Result<Want> {
+    pub(super) fn report(
+        &mut self,
+        io: &mut impl Driver,
+        of_worker: Option<Figures>,
+    ) -> Result<Want> {
         if self.link.is_closing() {
             return Ok(Want::Nothing);
         }
@@ -1084,15 +1085,16 @@ impl<P> Session<P> {
                     return Ok(Want::Close);
                 }
                 self.stage = Stage::Reporting;
-                let frame = self.make_figures(read).encode();
+                self.complete_figures(of_worker);
+                let frame = self.figures.encode();
                 self.link.send_control(io, &frame)?;
             }
             Transport::Udp => {
-                if self.figures.is_none() {
-                    let figures = self.make_figures(read);
-                    self.figures = Some(serde_json::to_vec(&figures).unwrap_or_default());
+                if self.document.is_none() {
+                    self.complete_figures(of_worker);
+                    self.document = Some(serde_json::to_vec(&self.figures).unwrap_or_default());
                 }
-                let document = self.figures.as_deref().unwrap_or_default();
+                let document = self.document.as_deref().unwrap_or_default();
                 let fetches = self.fetches.drain(..);
                 let chunks: Vec<_> =
                     fetches.filter_map(|fetch| serve_document(&fetch, document)).collect();
@@ -1105,32 +1107,27 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    /// Whether [`Session::report`] will want a reading: the figures of a datagram session are made once.
+    /// Whether [`Session::report`] wants the worker's figures: those of a datagram session are made once.
     pub(super) const fn needs_reading(&self) -> bool {
-        !self.hello.brief && self.figures.is_none()
+        !self.hello.brief && self.document.is_none()
     }
 
-    fn make_figures(&mut self, reading: Option<Reading>) -> Figures {
-        let Reading { mut instrument, cpu, operations, bytes } = reading.unwrap_or_default();
-        if !self.hello.brief {
-            instrument.backend.clone_from(&self.accept.backend);
-            instrument.backend_reason.clone_from(&self.accept.backend_reason);
-            self.accept.wait.name().clone_into(&mut instrument.wait);
-            instrument.wait_reason.clone_from(&self.accept.wait_reason);
+    fn complete_figures(&mut self, of_worker: Option<Figures>) {
+        let figures = &mut self.figures;
+        if let Some(residence) = self.residence.take() {
+            figures.residence_count = residence.count();
+            figures.residence_hdr = Some(residence.encode());
         }
-        Figures {
-            operations: self.completed,
-            received_bytes: self.received_bytes,
-            sent_bytes: self.sent_bytes,
-            residence_count: self.residence.as_ref().map_or(0, |r| r.count()),
-            residence_hdr: self.residence.take().map(|r| r.encode()),
-            instrument,
-            cpu,
-            cpu_operations: operations,
-            cpu_bytes: bytes,
-            stream: self.streaming.as_mut().and_then(|s| s.account.take()),
-            errors: std::mem::take(&mut self.errors),
-            cut_short: self.cut_short.clone(),
+        if let Some(Figures { instrument, cpu, cpu_operations, cpu_bytes, .. }) = of_worker {
+            figures.instrument = Instrument {
+                backend: self.accept.backend.clone(),
+                backend_reason: self.accept.backend_reason.clone(),
+                wait: self.accept.wait.name().to_owned(),
+                wait_reason: self.accept.wait_reason.clone(),
+                ..instrument
+            };
+            (figures.cpu, figures.cpu_operations, figures.cpu_bytes) =
+                (cpu, cpu_operations, cpu_bytes);
         }
     }
 }
