@@ -67,12 +67,6 @@ pub(super) struct Dispatcher {
     log: Log,
 }
 
-impl std::fmt::Debug for Dispatcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher").field("instance", &self.instance).finish_non_exhaustive()
-    }
-}
-
 impl Dispatcher {
     pub(super) fn new(
         plan: &ServePlan,

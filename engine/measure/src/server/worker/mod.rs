@@ -21,7 +21,7 @@ use tare_units::{Instant, Nanos};
 
 use front::Arrival;
 use listener::BorrowedListener;
-use session::{Offer, Session, Want};
+use session::{Session, Terms, Want};
 
 pub(crate) use session::memory_bytes;
 
@@ -175,21 +175,23 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         now: Instant,
         counters: &mut TurnCounters,
     ) -> Result {
-        let run_id = admitted.arrival.hello.run_id.0;
-        if self.run_id != Some(run_id) || self.begins_step(&admitted.arrival.hello) {
+        let Admitted { arrival, accept, permit } = admitted;
+        let Arrival { socket, hello, transport, peer, nonce, early, listener } = arrival;
+        let run_id = hello.run_id.0;
+        if self.run_id != Some(run_id) || self.begins_step(&hello) {
             self.run_id = Some(run_id);
             (self.measuring, self.measure_told) = (false, false);
             counters.reset();
             self.reset_meter();
         }
-        let Ok(socket) = io.adopt(admitted.arrival.socket) else {
+        let Ok(socket) = io.adopt(socket) else {
             return Ok(());
         };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
         });
-        match admitted.accept.wait {
+        match accept.wait {
             WaitMode::Spin => {
                 self.spinning += 1;
                 self.spun_at = now;
@@ -198,22 +200,20 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             WaitMode::Hybrid => self.hybrids += 1,
             WaitMode::Block => {}
         }
-        let Arrival { hello, transport, peer, nonce, early, listener, .. } = admitted.arrival;
         if let Some(listener) = listener {
             self.borrow_listener(io, listener, now)?;
         }
+        let terms = Terms { hello, transport, peer, nonce, accept };
         let front = Arc::clone(&self.datagrams);
-        let offer = Offer { hello, transport, peer, nonce, front };
-        let mut session =
-            Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
-        let want = if session.hello.request_follows {
+        let mut session = Session::new(io, slot, socket, terms, front, permit, now)?;
+        let want = if session.terms.hello.request_follows {
             self.active_at = now;
             session.begin_in_one_go(io, &early, now)?
         } else {
             session.begin(io)?;
             Want::Nothing
         };
-        if session::is_paced(&session.hello) {
+        if session::is_paced(&session.terms.hello) {
             self.paced.push(slot);
         }
         self.note_measured(session.measured);
@@ -233,7 +233,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     fn begins_step(&self, hello: &Hello) -> bool {
         let amid = hello.connect_each && self.measuring && !self.measure_told;
         let mut sessions = self.slots.iter().flatten();
-        !hello.brief && !amid && sessions.all(|session| session.hello.brief || session.is_ended())
+        !hello.brief
+            && !amid
+            && sessions.all(|session| session.terms.hello.brief || session.is_ended())
     }
 
     /// A spinning session has shown that it is there.
@@ -279,7 +281,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
             && let Some(session) = self.slots[slot as usize].take()
         {
-            match session.accept.wait {
+            match session.terms.accept.wait {
                 WaitMode::Spin => self.spinning -= 1,
                 WaitMode::Hybrid => self.hybrids -= 1,
                 WaitMode::Block => {}
@@ -376,7 +378,7 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
         };
         self.active_at = now;
         let want = session.handle_completion(io, purpose, &completion, now)?;
-        let spins = session.accept.wait == WaitMode::Spin;
+        let spins = session.terms.accept.wait == WaitMode::Spin;
         self.bytes += session.take_moved();
         let measured = session.measured;
         self.note_measured(measured);
@@ -417,16 +419,11 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
             self.reply(io, slot, now)?;
         }
         self.ready = ready;
-        let mut index = 0;
-        while index < self.held.len() {
-            let (at, slot) = self.held[index];
-            if at > now {
-                index += 1;
-                continue;
-            }
-            self.held.swap_remove(index);
+        let mut held = std::mem::take(&mut self.held);
+        for (_, slot) in held.extract_if(.., |(at, _)| *at <= now) {
             self.reply(io, slot, now)?;
         }
+        self.held = held;
         for &slot in &self.paced {
             if let Some(session) = self.slots[slot as usize].as_mut() {
                 session.poll_stream(io, now)?;

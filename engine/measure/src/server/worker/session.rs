@@ -127,13 +127,15 @@ enum Stage {
     Draining,
 }
 
+/// What a client asked for, and what it was told.
 #[derive(Debug)]
-pub(super) struct Offer {
+pub(super) struct Terms {
     pub(super) hello: Box<Hello>,
     pub(super) transport: Transport,
     pub(super) peer: Option<SocketAddr>,
+    /// UDP: the client's number for the session.
     pub(super) nonce: Option<u64>,
-    pub(super) front: Arc<UdpServerFront>,
+    pub(super) accept: Accept,
 }
 
 #[derive(Debug)]
@@ -183,18 +185,10 @@ struct OneGo {
     parked: bool,
 }
 
-impl OneGo {
-    const fn is_opening(&self) -> bool {
-        self.opening.is_some()
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Session<P> {
     pub(super) link: Link,
-    transport: Transport,
-    pub(super) hello: Box<Hello>,
-    pub(super) accept: Accept,
+    pub(super) terms: Terms,
     /// Its drop tells the front that the session is over.
     _permit: P,
     stage: Stage,
@@ -203,9 +197,6 @@ pub(super) struct Session<P> {
     size: u32,
     /// What is received at a time, bytes.
     receive_len: u32,
-    peer: Option<SocketAddr>,
-    /// UDP: the client's number for the session.
-    nonce: Option<u64>,
     front: Arc<UdpServerFront>,
     /// Of the present request.
     request: Progress,
@@ -237,32 +228,28 @@ impl<P> Session<P> {
         io: &mut impl Driver,
         slot: u32,
         socket: SocketId,
-        offer: Offer,
-        accept: Accept,
+        terms: Terms,
+        front: Arc<UdpServerFront>,
         permit: P,
         now: Instant,
     ) -> Result<Self> {
-        let Offer { hello, transport, peer, nonce, front } = offer;
-        let size = message_bytes(&hello);
-        let receive = receive_bytes(&hello, transport);
-        let session = accept.session.unwrap_or_default();
+        let (hello, transport) = (&terms.hello, terms.transport);
+        let size = message_bytes(hello);
+        let receive = receive_bytes(hello, transport);
+        let session = terms.accept.session.unwrap_or_default();
         let streaming =
-            (hello.test == Test::Stream).then(|| Box::new(Streaming::new(&hello, session, now)));
+            (hello.test == Test::Stream).then(|| Box::new(Streaming::new(hello, session, now)));
         let mut reply = Progress::new(size as usize);
         reply.handle_sent(size as usize);
-        let (most, send) = (opening_bytes(&hello) + receive, send_bytes(&hello, transport));
+        let (most, send) = (opening_bytes(hello) + receive, send_bytes(hello, transport));
         Ok(Self {
             link: Link::new(io, slot, socket, most, send)?,
-            transport,
+            terms,
             size,
             receive_len: bytes(receive),
-            peer,
-            nonce,
             front,
             request: Progress::new(size as usize),
             reply,
-            hello,
-            accept,
             _permit: permit,
             stage: Stage::Exchanging,
             since: now,
@@ -296,9 +283,9 @@ impl<P> Session<P> {
             self.stage = Stage::Reporting;
             return self.link.send_control(io, &refuse.encode());
         }
-        let accept = match self.transport {
-            Transport::Tcp => self.accept.encode(),
-            Transport::Udp => self.accept.encode_short(),
+        let accept = match self.terms.transport {
+            Transport::Tcp => self.terms.accept.encode(),
+            Transport::Udp => self.terms.accept.encode_short(),
         };
         self.link.send_control(io, &accept)?;
         self.receive_next(io)
@@ -331,12 +318,12 @@ impl<P> Session<P> {
         if self.link.is_closing() {
             return Ok(Want::Nothing);
         }
-        if self.one_go.is_opening() {
+        if self.one_go.opening.is_some() {
             return self.handle_opening(io, outcome, now);
         }
         let streams = self.streaming.is_some();
         match (purpose, outcome) {
-            (Purpose::Receive, Outcome::Received(n)) => match self.transport {
+            (Purpose::Receive, Outcome::Received(n)) => match self.terms.transport {
                 Transport::Tcp if *n == 0 => self.handle_end_of_stream(io, now),
                 Transport::Tcp if streams => self.handle_payload(io, *n, now),
                 Transport::Tcp => self.handle_bytes(io, *n, now),
@@ -373,7 +360,7 @@ impl<P> Session<P> {
         now: Instant,
     ) -> Result<Want> {
         let streams = self.streaming.is_some();
-        let is_lost = self.transport == Transport::Udp && is_loss(error);
+        let is_lost = self.terms.transport == Transport::Udp && is_loss(error);
         if streams && purpose == Purpose::Send {
             if is_lost {
                 // The device's queue is full, or the path is away: where nothing is paced, the next datagram takes the
@@ -403,7 +390,7 @@ impl<P> Session<P> {
         }
         if self.residence.is_none()
             && !self.is_ended()
-            && wants_residence(&self.hello, self.transport)
+            && wants_residence(&self.terms.hello, self.terms.transport)
         {
             // Not before the client has taken its accept: one that never reads costs no histogram.
             self.residence = Some(Box::new(Distribution::uncensored()));
@@ -453,7 +440,7 @@ impl<P> Session<P> {
     fn handle_request(&mut self, now: Instant) -> Want {
         self.active_at = now;
         self.received_at = now;
-        let delay = Nanos(self.hello.server_delay_ns);
+        let delay = Nanos(self.terms.hello.server_delay_ns);
         Want::Reply { at: (delay > Nanos::ZERO).then(|| now + delay) }
     }
 
@@ -470,7 +457,7 @@ impl<P> Session<P> {
         }
         let size = self.size;
         let reply = io.buffer_mut(self.link.send_buffer());
-        match self.transport {
+        match self.terms.transport {
             Transport::Tcp => ping_pong::put_residence(&mut reply[..size as usize], residence),
             Transport::Udp => datagram::put_residence(&mut reply[..size as usize], residence),
         }
@@ -487,12 +474,14 @@ impl<P> Session<P> {
             return Ok(Want::Nothing);
         }
         self.figures.operations += 1;
-        if self.hello.request_follows && !self.is_ended() {
+        if self.terms.hello.request_follows && !self.is_ended() {
             // The end of the stream says all that its client has yet to hear.
             self.ended_at = Some(now);
             return Ok(Want::Close);
         }
-        if self.transport == Transport::Tcp && (self.is_ended() || self.hello.connect_each) {
+        if self.terms.transport == Transport::Tcp
+            && (self.is_ended() || self.terms.hello.connect_each)
+        {
             // With a connection per operation the server ends first, so that TIME_WAIT stays here and not with
             // the client's ports.
             self.ended_at.get_or_insert(now);
@@ -560,7 +549,7 @@ impl<P> Session<P> {
 
     /// Counts the payload of this stream at the beginning of what came. Returns where the rest of it lies.
     fn take_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Range<usize>> {
-        let session = self.accept.session.unwrap_or_default();
+        let session = self.terms.accept.session.unwrap_or_default();
         let all = &io.buffer(self.link.receive_buffer())[..n as usize];
         let whole = all.len()..all.len();
         let first = StreamHeader::decode(all)
@@ -596,13 +585,13 @@ impl<P> Session<P> {
         range: Range<usize>,
         now: Instant,
     ) -> Result<Want> {
-        let Some(peer) = self.peer else {
+        let Some(peer) = self.terms.peer else {
             return Ok(Want::Close);
         };
         let len = range.len();
         let datagram = &io.buffer(self.link.receive_buffer())[range];
         match self.front.handle_datagram(datagram, peer, now) {
-            FrontAction::Data(header) if Some(header.session) == self.accept.session => {
+            FrontAction::Data(header) if Some(header.session) == self.terms.accept.session => {
                 if self.streaming.is_some() {
                     self.handle_signal(io, header, now)?;
                 } else if self.is_ended() {
@@ -616,14 +605,14 @@ impl<P> Session<P> {
                 // One of another size, or one too many, is lost, as a network would lose it.
             }
             // The accept was lost: the same again.
-            FrontAction::Session(request) if Some(request.key.nonce) == self.nonce => {
-                let answer = self.accept.encode_short();
+            FrontAction::Session(request) if Some(request.key.nonce) == self.terms.nonce => {
+                let answer = self.terms.accept.encode_short();
                 self.answer(io, &answer)?;
             }
             // A new client on the same port: the front will hear it when this socket is gone.
             FrontAction::Session(_) => return Ok(Want::Close),
             FrontAction::Reply(answer) => self.answer(io, &answer)?,
-            FrontAction::Fetch(fetch) if Some(fetch.session) == self.accept.session => {
+            FrontAction::Fetch(fetch) if Some(fetch.session) == self.terms.accept.session => {
                 self.active_at = now;
                 if fetch.document == Document::Figures {
                     self.told_at = Some(now);
@@ -635,7 +624,7 @@ impl<P> Session<P> {
                         Want::Report
                     });
                 }
-                let document = serde_json::to_vec(&self.accept.environment);
+                let document = serde_json::to_vec(&self.terms.accept.environment);
                 if let Some(chunk) = serve_document(&fetch, &document.unwrap_or_default()) {
                     self.answer(io, &chunk)?;
                 }
@@ -667,7 +656,7 @@ impl<P> Session<P> {
 
     /// Whether the client of a stream over UDP has not been heard of for too long to be sent to.
     fn is_unheard(&self, now: Instant) -> bool {
-        self.transport == Transport::Udp
+        self.terms.transport == Transport::Udp
             && self.streaming.as_ref().is_some_and(|streaming| {
                 streaming.started
                     && !streaming.is_sent()
@@ -696,18 +685,20 @@ impl<P> Session<P> {
 
     /// Prepares the socket of a stream; where it cannot, the refusal answers instead of the accept.
     fn prepare_stream(&mut self, io: &mut impl Driver) -> Result<(), Refuse> {
-        let (Some(streaming), Some(ask)) = (&mut self.streaming, &self.hello.stream) else {
+        let (Some(streaming), Some(ask)) = (&mut self.streaming, &self.terms.hello.stream) else {
             return Ok(());
         };
-        set_options(io, self.link.socket(), &ask.socket, self.transport).map_err(|refused| {
-            Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
-                .remedy(format!("there: {}", refused.remedy()))
-        })?;
+        set_options(io, self.link.socket(), &ask.socket, self.terms.transport).map_err(
+            |refused| {
+                Refuse::new(RefuseCode::Limit, refused.message("the server's kernel"))
+                    .remedy(format!("there: {}", refused.remedy()))
+            },
+        )?;
         if let Some(receiver) = &mut streaming.receiver {
             receiver.prepare(io, &self.link);
         }
         if let Some(sender) = &mut streaming.sender {
-            sender.prepare(io, &self.link, self.accept.instance.0);
+            sender.prepare(io, &self.link, self.terms.accept.instance.0);
         }
         Ok(())
     }
@@ -819,17 +810,17 @@ impl<P> Session<P> {
         let Some(streaming) = &mut self.streaming else {
             return Ok(Want::Nothing);
         };
-        let by_bytes = self.hello.stream.as_ref().is_some_and(|ask| ask.bytes > 0);
+        let by_bytes = self.terms.hello.stream.as_ref().is_some_and(|ask| ask.bytes > 0);
         if by_bytes
-            && self.transport == Transport::Tcp
-            && self.hello.direction == Direction::Down
+            && self.terms.transport == Transport::Tcp
+            && self.terms.hello.direction == Direction::Down
             && streaming.started
             && streaming.is_sent()
         {
             self.ended_at.get_or_insert(now);
         }
         let is_busy = self.link.is_sending()
-            || (self.transport == Transport::Tcp && self.link.is_sending_control());
+            || (self.terms.transport == Transport::Tcp && self.link.is_sending_control());
         if self.ended_at.is_none() || is_busy || self.figures.stream.is_some() {
             return Ok(Want::Nothing);
         }
@@ -839,7 +830,7 @@ impl<P> Session<P> {
             receiver.figures(io, &self.link, now)
         });
         self.figures.stream = Some(StreamFigures { sent, received });
-        if self.transport == Transport::Udp && self.fetches.is_empty() {
+        if self.terms.transport == Transport::Udp && self.fetches.is_empty() {
             return Ok(Want::Nothing);
         }
         Ok(Want::Report)
@@ -849,7 +840,7 @@ impl<P> Session<P> {
 
     /// A connection's hello and request have not come whole yet.
     pub(super) fn is_opening(&self) -> bool {
-        self.one_go.is_opening() && !self.link.is_closing()
+        self.one_go.opening.is_some() && !self.link.is_closing()
     }
 
     /// Begins with what has arrived of the request; no accept is sent.
@@ -859,7 +850,7 @@ impl<P> Session<P> {
         early: &[u8],
         now: Instant,
     ) -> Result<Want> {
-        self.one_go.hello = hello_in_one_go(&self.hello);
+        self.one_go.hello = hello_in_one_go(&self.terms.hello);
         if early.len() > self.size as usize {
             return Ok(Want::Close);
         }
@@ -876,7 +867,7 @@ impl<P> Session<P> {
 
     /// Whether it may take another connection when this one is over.
     pub(super) fn may_be_kept(&self) -> bool {
-        self.hello.request_follows
+        self.terms.hello.request_follows
             && self.figures.cut_short.is_none()
             && self.is_over()
             && !self.one_go.leaving
@@ -906,7 +897,7 @@ impl<P> Session<P> {
         leaving: bool,
     ) -> Result<bool> {
         let late = leaving || now.since(self.since) > OPENING_MAX;
-        if !self.one_go.is_opening() || self.link.is_closing() || !late {
+        if self.one_go.opening.is_none() || self.link.is_closing() || !late {
             return Ok(false);
         }
         if !std::mem::replace(&mut self.one_go.leaving, true) {
@@ -980,8 +971,9 @@ impl<P> Session<P> {
         if let Some(ended_at) = self.ended_at {
             // An embedded server would else keep its run waiting for a client that has begun to fetch the figures, and
             // mostly has them.
-            let is_dispensable =
-                stopping && self.transport == Transport::Udp && self.figures.cut_short.is_none();
+            let is_dispensable = stopping
+                && self.terms.transport == Transport::Udp
+                && self.figures.cut_short.is_none();
             let over = is_dispensable || self.has_ended(ended_at, now, limits);
             return Ok(if over { Want::Close } else { Want::Nothing });
         }
@@ -1000,7 +992,7 @@ impl<P> Session<P> {
         self.ended_at = Some(now);
         self.figures.cut_short = Some(why);
         if self.streaming.is_some() {
-            if self.transport == Transport::Udp {
+            if self.terms.transport == Transport::Udp {
                 self.told_at = Some(now);
             } else if idle {
                 // For so long the client has taken nothing, or sent nothing.
@@ -1008,7 +1000,7 @@ impl<P> Session<P> {
             }
             return self.stop_stream(io, active_at);
         }
-        Ok(match self.transport {
+        Ok(match self.terms.transport {
             // Requests are answered with ENDED from here on; the figures are there to be fetched.
             Transport::Udp => {
                 self.told_at = Some(now);
@@ -1024,7 +1016,7 @@ impl<P> Session<P> {
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
         let by_its_client = self.figures.cut_short.is_none();
         // A long document over a lossy path is fetched for longer, and each fetch shows that the client is there.
-        let most = if self.transport == Transport::Udp && by_its_client {
+        let most = if self.terms.transport == Transport::Udp && by_its_client {
             now.since(self.since) > limits.duration
         } else if self.streaming.is_some() {
             // What was still to be sent may be much, and the path slow.
@@ -1051,7 +1043,7 @@ impl<P> Session<P> {
         self.ended_at.get_or_insert(now);
         Ok(if self.is_replying() {
             Want::Nothing
-        } else if self.hello.request_follows {
+        } else if self.terms.hello.request_follows {
             Want::Close
         } else {
             Want::Report
@@ -1079,7 +1071,7 @@ impl<P> Session<P> {
         if self.link.is_closing() {
             return Ok(Want::Nothing);
         }
-        match self.transport {
+        match self.terms.transport {
             Transport::Tcp => {
                 if self.link.is_sending_control() {
                     return Ok(Want::Close);
@@ -1109,7 +1101,7 @@ impl<P> Session<P> {
 
     /// Whether [`Session::report`] wants the worker's figures: those of a datagram session are made once.
     pub(super) const fn needs_reading(&self) -> bool {
-        !self.hello.brief && self.document.is_none()
+        !self.terms.hello.brief && self.document.is_none()
     }
 
     fn complete_figures(&mut self, of_worker: Option<Figures>) {
@@ -1120,10 +1112,10 @@ impl<P> Session<P> {
         }
         if let Some(Figures { instrument, cpu, cpu_operations, cpu_bytes, .. }) = of_worker {
             figures.instrument = Instrument {
-                backend: self.accept.backend.clone(),
-                backend_reason: self.accept.backend_reason.clone(),
-                wait: self.accept.wait.name().to_owned(),
-                wait_reason: self.accept.wait_reason.clone(),
+                backend: self.terms.accept.backend.clone(),
+                backend_reason: self.terms.accept.backend_reason.clone(),
+                wait: self.terms.accept.wait.name().to_owned(),
+                wait_reason: self.terms.accept.wait_reason.clone(),
                 ..instrument
             };
             (figures.cpu, figures.cpu_operations, figures.cpu_bytes) =

@@ -5,10 +5,7 @@
 //! itself. It returns every connection that turns out to be anything else, with what it has read of it, and the
 //! listener when no such connection has come for a while.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 
 use super::super::Result;
 use super::{Acceptor, Dispatch, accept};
@@ -16,36 +13,41 @@ use crate::worker::link::{Purpose, token};
 use tare_driver::{Driver, Op, SocketOption, Waker};
 use tare_units::Instant;
 
+/// A connection, and what its client has said so far.
+type Returned<S> = (S, Vec<u8>);
+
 /// The listener, on its way to a worker.
 #[derive(Debug)]
-pub struct Listener<S> {
+pub(crate) struct Listener<S> {
     /// A second handle on it; the front keeps the first.
     pub(crate) socket: S,
     pub(crate) lease: Lease<S>,
 }
 
-/// The way back to the front for connections that it is to hear itself. Dropped, however its holder ends, it has the front
-/// listen again.
+/// The way back to the front for connections that it is to hear itself. However its holder ends, with the drop of this the
+/// front listens again.
 #[derive(Debug)]
 pub(crate) struct Lease<S> {
-    back: Sender<(S, Vec<u8>)>,
-    over: Arc<AtomicBool>,
-    waker: Waker,
+    /// Dropped first: it tells the front that the lease is over.
+    back: Sender<Returned<S>>,
+    front: WakeOnDrop,
 }
 
-impl<S> Lease<S> {
-    /// Gives a connection back, with what its client has said so far.
-    pub(crate) fn give(&self, socket: S, bytes: Vec<u8>) {
-        // A front that has ended takes no more clients.
-        let _ = self.back.send((socket, bytes));
-        self.waker.wake();
+#[derive(Debug)]
+struct WakeOnDrop(Waker);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }
 
-impl<S> Drop for Lease<S> {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
-        self.waker.wake();
+impl<S> Lease<S> {
+    /// Gives a connection back.
+    pub(crate) fn give(&self, socket: S, bytes: Vec<u8>) {
+        // A front that has ended takes no more clients.
+        let _ = self.back.send((socket, bytes));
+        self.front.0.wake();
     }
 }
 
@@ -55,27 +57,15 @@ pub(super) struct Lending<S> {
     pub(super) asked: bool,
     /// Connections that await this.
     waiting: Vec<usize>,
-    /// The front's own handle, while the listener is lent.
-    home: Option<S>,
     /// To be handed over with the next connection of one operation.
     pub(super) to_hand_over: Option<Listener<S>>,
-    over: Arc<AtomicBool>,
-    back: Sender<(S, Vec<u8>)>,
-    returned: Receiver<(S, Vec<u8>)>,
+    /// While the listener is lent: the front's own handle on it, and what the worker returns.
+    lent: Option<(S, Receiver<Returned<S>>)>,
 }
 
 impl<S> Lending<S> {
-    pub(super) fn new() -> Self {
-        let (back, returned) = unbounded();
-        Self {
-            asked: false,
-            waiting: Vec::new(),
-            home: None,
-            to_hand_over: None,
-            over: Arc::default(),
-            back,
-            returned,
-        }
+    pub(super) const fn new() -> Self {
+        Self { asked: false, waiting: Vec::new(), to_hand_over: None, lent: None }
     }
 }
 
@@ -84,7 +74,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// listeners none is lent.
     pub(super) fn awaits_listener(&mut self, io: &mut impl Driver, index: usize) -> Result<bool> {
         let may_ask =
-            self.listeners.len() == 1 && self.lending.home.is_none() && self.disarmed.is_empty();
+            self.listeners.len() == 1 && self.lending.lent.is_none() && self.disarmed.is_empty();
         if !self.lending.asked && may_ask {
             let target = token(0, Purpose::Accept);
             io.push(token(0, Purpose::Cancel), Op::Cancel { token: target })?;
@@ -99,15 +89,10 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
     /// Nothing is accepted any more: the listener goes with the first of those that waited for it.
     pub(super) fn lend<D: Driver<Socket = S>>(&mut self, io: &mut D, now: Instant) -> Result {
         if let Ok(socket) = io.release(self.listeners[0]) {
-            self.lending.over = Arc::default();
-            self.lending.to_hand_over = D::share(&socket).map(|shared| {
-                let (back, over) = (self.lending.back.clone(), Arc::clone(&self.lending.over));
-                Listener { socket: shared, lease: Lease { back, over, waker: io.waker() } }
-            });
-            if self.lending.to_hand_over.is_none() {
-                self.lending.over.store(true, Ordering::Relaxed);
-            }
-            self.lending.home = Some(socket);
+            let (back, returned) = unbounded();
+            let lease = Lease { back, front: WakeOnDrop(io.waker()) };
+            self.lending.to_hand_over = D::share(&socket).map(|socket| Listener { socket, lease });
+            self.lending.lent = Some((socket, returned));
         } else {
             self.disarmed.push(0);
         }
@@ -135,15 +120,18 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
 
     /// Hears what was returned, and listens again where the lease is over.
     pub(super) fn take_back(&mut self, io: &mut impl Driver<Socket = S>, now: Instant) -> Result {
-        while let Ok((socket, bytes)) = self.lending.returned.try_recv() {
-            if let Ok(socket) = io.adopt(socket) {
-                self.handle_accepted(io, socket, &bytes, now)?;
+        while let Some((_, returned)) = &self.lending.lent {
+            match returned.try_recv() {
+                Ok((socket, bytes)) => {
+                    if let Ok(socket) = io.adopt(socket) {
+                        self.handle_accepted(io, socket, &bytes, now)?;
+                    }
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => break,
             }
         }
-        if !self.lending.over.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let Some(home) = self.lending.home.take() else {
+        let Some((home, _)) = self.lending.lent.take() else {
             return Ok(());
         };
         let Ok(listener) = io.adopt(home) else {

@@ -36,20 +36,17 @@ const PORTS_TRIED: u32 = 16;
 /// A connection, or a verified datagram client, on its way from the front to a session worker.
 #[derive(Debug)]
 pub struct Arrival<S> {
-    /// The connected socket.
-    pub socket: S,
-    /// What the client asks for.
-    pub hello: Box<Hello>,
+    pub(crate) socket: S,
+    pub(crate) hello: Box<Hello>,
     /// TCP or UDP.
     pub transport: Transport,
-    /// The client's address.
-    pub peer: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
     /// UDP: the client's number for the session, by which its repeated hellos are known.
-    pub nonce: Option<u64>,
+    pub(crate) nonce: Option<u64>,
     /// What has arrived of the request that follows the hello at once.
-    pub early: Vec<u8>,
+    pub(crate) early: Vec<u8>,
     /// The listener, lent to the worker of connections of one operation.
-    pub listener: Option<Listener<S>>,
+    pub(crate) listener: Option<Listener<S>>,
 }
 
 /// Decides who serves, and carries sockets there.
