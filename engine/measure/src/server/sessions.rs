@@ -9,10 +9,10 @@ use tare_proto::hello::{Hello, Refuse, RefuseCode};
 use tare_units::limits::SESSION_MEMORY_MAX;
 use tare_units::{Instant, Nanos};
 
-/// With `--once`, the server ends when the first client has had no session for this long, and twice the pause
-/// that it expects itself: between the steps of a sweep it has none for a moment.
+/// With `--once`, the server ends when the first client has had no session for this long, and twice
+/// the pause that it expects itself: between the steps of a sweep it has none for a moment.
 const ONCE_GRACE: Nanos = Nanos::from_secs(1);
-/// So many runs are remembered for the CPUs that they had, before those without a session are looked for.
+/// With so many runs remembered, those without a session are looked for.
 const RUNS_REMEMBERED: usize = 64;
 
 #[derive(Debug, Default)]
@@ -24,13 +24,13 @@ struct SessionStats {
     memory_bytes: u64,
     /// Sessions by CPU and run.
     places: HashMap<(u32, u64), u32>,
-    /// What each CPU has to do. It follows from `places` and `runs`, and is kept beside them so that the time that a
-    /// hello takes does not grow with the number of sessions.
+    /// What each CPU has to do. It follows from `places` and `runs`, and is kept beside them so
+    /// that the time that a hello takes does not grow with the number of sessions.
     loads: HashMap<u32, Load>,
     /// Runs that have a session, and some that had one.
     runs: HashMap<u64, RunCpus>,
-    /// With so many runs, those without a session are looked for; always some twice as many as then were left, so that
-    /// the search costs each new run the same.
+    /// With so many runs, those without a session are looked for; always some twice as many as then
+    /// were left, so that the search costs each new run the same.
     forget_at: usize,
     first_run: Option<u64>,
     /// The longest pause that the first run's sessions announced.
@@ -98,7 +98,7 @@ impl SessionStats {
         all.saturating_sub(own)
     }
 
-    /// What other runs do on a CPU: their sessions there, and that they have it, since more may be to come.
+    /// The sessions of other runs on a CPU, and those runs themselves, which may open more there.
     fn busy(&self, cpu: u32, run: u64) -> u32 {
         let having = self.loads.get(&cpu).map_or(0, |load| load.runs);
         let own = self.runs.get(&run).is_some_and(|r| r.sessions > 0 && r.cpus.contains(&cpu));
@@ -156,8 +156,8 @@ impl SessionTable {
         SessionPermit { table: Arc::clone(self), run, cpu, bytes }
     }
 
-    /// Whether the first client came, and has been gone for so long that it won't come back. A pause above
-    /// `pause_max` is not waited for, whoever announces it.
+    /// Whether the first client came, and has been gone for so long that it won't come back. A
+    /// pause above `pause_max` is not waited for, whoever announces it.
     pub(super) fn is_over(&self, now: Instant, pause_max: Nanos) -> bool {
         let stats = self.stats();
         let pause = stats.first_run_gap.min(pause_max);
@@ -170,8 +170,8 @@ impl SessionTable {
         self.stats().others_on(cpu, run)
     }
 
-    /// The CPU for the next session of a run. `avoid` come last, then those that serve others; the HTTP worker on `http`
-    /// counts as a session of another run.
+    /// The CPU for the next session of a run. `avoid` come last, then those that serve others; the
+    /// HTTP worker on `http` counts as a session of another run.
     pub(super) fn place(
         &self,
         hello: &Hello,
@@ -308,8 +308,8 @@ mod tests {
         assert!(stats.places.is_empty());
     }
 
-    /// Thread CPU time of one admission of a new run beside `alive` others, nanoseconds: the least of several, so that
-    /// what else the machine does has no say.
+    /// Thread CPU time of one admission of a new run beside `alive` others, nanoseconds: the least
+    /// of several, so that what else the machine does has no say.
     fn admission_ns(alive: u64) -> u64 {
         let (table, cpus) = (Arc::new(SessionTable::default()), machine(8));
         let admit = |run| {
@@ -333,7 +333,8 @@ mod tests {
         rounds.into_iter().min().unwrap_or(0) / 100
     }
 
-    /// What went through all sessions for every CPU took some thousand times as long beside four thousand runs.
+    /// Searching all sessions for every CPU took a thousand times as long beside four thousand
+    /// runs.
     #[test]
     fn a_hello_costs_the_same_beside_four_thousand_runs() {
         let (few, many) = (admission_ns(4), admission_ns(4_000));

@@ -9,10 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::channel::{Sender, unbounded};
 
 use super::Log;
-use super::http::HttpThread;
-use super::meter::ServerMeter;
 use super::sessions::{SessionPermit, SessionTable};
-use super::thread::WorkerThread;
+use super::threads::{HttpThread, ServerMeter, WorkerThread};
 use crate::run::backend;
 use crate::server::plan::ServePlan;
 use crate::server::worker::front::{Arrival, Dispatch};
@@ -59,7 +57,7 @@ pub(super) struct Dispatcher {
     chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
     workers: HashMap<(Backend, u32), SessionWorker>,
     http: Option<HttpThread>,
-    /// HTTP clients were told of that are not served.
+    /// The log says already that HTTP clients are not served.
     http_denied: bool,
     sessions: Arc<SessionTable>,
     pub(super) datagrams: Arc<UdpServerFront>,
@@ -143,7 +141,8 @@ impl Dispatcher {
         (WaitMode::Block, Some(format!("{why}: it blocks (--allow-spin overrules)")))
     }
 
-    /// This machine, with the device of the route to the client; looked up once for each client in a row.
+    /// This machine, with the device of the route to the client, which is looked up when it
+    /// changes.
     fn environment_towards(&mut self, peer: Option<SocketAddr>) -> Environment {
         let to = peer.map(|peer| peer.ip());
         if to != self.routed_to {
@@ -170,8 +169,9 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The backend for a request, with a worker on it. That one ring worked does not mean that there is memory to
-    /// lock for another, which other processes of this user may hold: then the request is seen to as if none worked.
+    /// The backend for a request, with a worker on it. That one ring worked does not mean that
+    /// there is memory to lock for another, which other processes of this user may hold: then the
+    /// request is seen to as if none worked.
     fn backend_with_worker(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
         let chosen = self.backend(asked)?;
         let Err(error) = self.ensure_worker(chosen.backend, cpu) else {
@@ -212,7 +212,7 @@ impl Dispatcher {
             (self.log)("server", &format!("HTTP: {reason}"));
         }
         let load = |cpu| self.sessions.others_on(cpu, 0);
-        // An HTTP client cannot say which CPUs are its own; `tare http` on this machine takes the highest ones.
+        // HTTP clients do not name their CPUs; `tare http` on this machine takes the highest ones.
         let mut avoid = self.avoid.clone();
         avoid.extend(self.cpus.allowed.iter().max());
         let choice = self.cpus.choose_idle(1, &avoid, load)?;
@@ -231,14 +231,9 @@ impl Dispatcher {
             }
             other => other?,
         };
-        (self.log)(
-            "server",
-            &format!(
-                "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
-                wait.name(),
-                settings.seed
-            ),
-        );
+        let (wait, seed) = (wait.name(), settings.seed);
+        let line = format!("HTTP is served on CPU {cpu}, --http-wait {wait}, --seed {seed}");
+        (self.log)("server", &line);
         self.http = Some(thread);
         Ok(())
     }
@@ -324,17 +319,12 @@ impl Dispatch<OwnedFd> for Dispatcher {
     }
 
     fn hand_over_http(&mut self, arrival: HttpArrival<OwnedFd>) {
-        match self.ensure_http() {
-            Ok(()) => {
-                if let Some(http) = &self.http {
-                    http.serve(arrival);
-                }
+        if let Err(error) = self.ensure_http() {
+            if !std::mem::replace(&mut self.http_denied, true) {
+                (self.log)("server", &error.to_string());
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.http_denied, true) {
-                    (self.log)("server", &error.to_string());
-                }
-            }
+        } else if let Some(http) = &self.http {
+            http.serve(arrival);
         }
     }
 
@@ -343,7 +333,7 @@ impl Dispatch<OwnedFd> for Dispatcher {
     }
 
     fn nonce(&mut self) -> [u8; 32] {
-        // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
+        // With a nonce of zeros a proof could be replayed: without random bytes nobody is let in.
         random::bytes().unwrap_or_else(|error| {
             self.stopping.store(true, Ordering::Relaxed);
             (self.log)("server", &error.to_string());

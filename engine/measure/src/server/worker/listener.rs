@@ -6,8 +6,8 @@ use crate::worker::link::{Purpose, slot_of, token};
 use tare_driver::{Completion, Driver, Op, Outcome, SocketId};
 use tare_units::{Instant, Nanos};
 
-/// The listener goes back when no connection of one operation has come for so long. Until then a worker whose client
-/// asked for it spins.
+/// The listener goes back when no connection of one operation has come for so long. Until then a
+/// worker whose client asked for it spins.
 const LEASE: Nanos = Nanos::from_millis(400);
 /// Slots that no session has.
 pub(super) const ORPHAN: u32 = u32::MAX - 1;
@@ -97,7 +97,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    /// Gives the connection of a session back, and ends the session: its place may be needed for whoever it is.
+    /// Gives the connection of a session back, and ends the session: its place may be needed.
     pub(super) fn give_back(&mut self, io: &mut impl Driver<Socket = S>, slot: u32) -> Result {
         let Some(session) = self.slots[slot as usize].as_mut() else {
             return Ok(());
@@ -114,7 +114,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    /// Ends the lease, once the listener is closed here and every connection that was not heard out is returned.
+    /// Ends the lease, once the listener is closed here and every unheard connection is returned.
     fn end_lease(&mut self, io: &mut impl Driver) {
         let is_closed = self.listener.as_ref().is_some_and(|listener| listener.closed);
         if !is_closed || self.slots.iter().flatten().any(Session::is_opening) {

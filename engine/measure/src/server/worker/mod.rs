@@ -28,10 +28,11 @@ pub(crate) use session::memory_bytes;
 /// What a turn comes to: an error ends the driver.
 pub(crate) type Result<T = (), E = DriverError> = std::result::Result<T, E>;
 
-/// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
+/// A hybrid session does not sleep so shortly before a send: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(200);
-/// A worker goes on spinning for its spinning sessions as long after it last heard of one of them, beside the pause that
-/// they made before: a client that pauses for longer is either slow, and then learns so from its own figures, or gone.
+/// A worker goes on spinning for its spinning sessions as long after it last heard of one of them,
+/// beside the pause that they made before: a client that pauses for longer is either slow, and then
+/// learns so from its own figures, or gone.
 const SPIN_PATIENCE: Nanos = Nanos::from_secs(1);
 /// A pause above that is not spun through, however regular the client is.
 const SPIN_PAUSE_MAX: Nanos = Nanos::from_secs(10);
@@ -49,9 +50,9 @@ pub struct Admitted<S, P> {
 
 /// Reads how the worker's thread fared. The real one asks the kernel.
 pub trait Meter {
-    /// Starts anew. May take as long as reading a few files takes.
+    /// Starts again, which may take as long as reading a few files.
     fn reset(&mut self);
-    /// The measured phase begins: what is counted for the thread alone starts anew, at once.
+    /// The measured phase begins: what is counted for the thread alone starts again, at once.
     fn measure_begins(&mut self);
     /// The figures since the last reset.
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
@@ -74,7 +75,7 @@ pub struct Sessions<S, P, M> {
     inbox: Receiver<Admitted<S, P>>,
     slots: Vec<Option<Session<P>>>,
     vacant: Vec<u32>,
-    /// Slots of sessions that ended in this turn, which lists may still name; vacant from the next one on.
+    /// Slots of sessions that ended in this turn, which lists may still name until the next.
     freed: Vec<u32>,
     /// Replies to be sent at the next submission.
     ready: Vec<u32>,
@@ -101,7 +102,7 @@ pub struct Sessions<S, P, M> {
     measure_began: bool,
     /// Figures of it were given.
     measure_told: bool,
-    /// Requests answered since the meter was last started anew.
+    /// Requests answered since the meter last started.
     operations: u64,
     /// Payload of streams moved since then, bytes.
     bytes: u64,
@@ -228,8 +229,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         }
     }
 
-    /// Whether a session of the present run is the first of a step: the sessions of the step before have
-    /// given their figures. A session of one ping tells nothing, its step has one before and one after them that do.
+    /// Whether a session of the present run is the first of a step: the sessions of the step before
+    /// have given their figures. A session of one ping tells nothing, its step has one before and
+    /// one after them that do.
     fn begins_step(&self, hello: &Hello) -> bool {
         let amid = hello.connect_each && self.measuring && !self.measure_told;
         let mut sessions = self.slots.iter().flatten();
@@ -291,7 +293,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         }
     }
 
-    /// Takes the sessions that ended out of all lists, once for all of them: `lat --connect-each` ends one per operation.
+    /// Takes the ended sessions out of all lists at once: `lat --connect-each` ends one each time.
     fn forget_freed(&mut self) {
         if self.freed.is_empty() {
             return;
@@ -334,8 +336,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    /// Gives the figures that are due. Reading the meter may take as long as reading a few files: it is read once
-    /// for all that end together.
+    /// Gives the figures that are due. Reading the meter may take as long as reading a few files:
+    /// it is read once for all that end together.
     fn report(&mut self, io: &mut impl Driver<Socket = S>, counters: &TurnCounters) -> Result {
         let mut reading = None;
         while let Some(slot) = self.reports.pop() {
@@ -406,7 +408,7 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
             self.checked_at = now;
             self.check_limits(io, now)?;
             if !self.measuring && !self.is_empty() {
-                // Nobody announces the measured phase: so that little of the warm-up counts as part of it.
+                // Nobody announces the measured phase: so little of the warm-up counts with it.
                 self.reset_meter();
             }
         }
@@ -433,7 +435,7 @@ impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
+        // For a held reply it spins in any mode: the delay is there to check the instrument.
         let fresh = self.hybrids > 0 && now.since(self.active_at) < HYBRID_SPIN;
         let spins = self.spinning > 0 && now < self.spins_until;
         if spins || !self.held.is_empty() || fresh {

@@ -1,10 +1,11 @@
 //! One session: from its acceptance to its figures.
 //!
-//! A session answers requests (ping-pong) or streams, over TCP or over UDP. A session of one operation whose request
-//! follows right behind its hello takes both at once and sends the bare reply. While its worker has the listener, such a
-//! session is kept when its connection is over, and takes the next connection whose first bytes are the same hello, byte
-//! for byte. So no connection costs an admission, an allocation or a look at JSON; every other one is given back to the
-//! front with what was read of it.
+//! A session answers requests (ping-pong) or streams, over TCP or over UDP. A session of one
+//! operation whose request follows right behind its hello takes both at once and sends the bare
+//! reply. While its worker has the listener, such a session is kept when its connection is over,
+//! and takes the next connection whose first bytes are the same hello, byte for byte. So no
+//! connection costs an admission, an allocation or a look at JSON; every other one is given back to
+//! the front with what was read of it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ use tare_units::limits::{CONTROL_DATAGRAM, MESSAGE_MAX};
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
-/// What a session takes beside its message buffers: its own state, a control frame; rounded up, bytes.
+/// The state and the control frame of a session, rounded up, bytes.
 const OVERHEAD_BYTES: u64 = 4 << 10;
 /// What its histogram takes, where it has one; rounded up, bytes.
 const HISTOGRAM_BYTES: u64 = 280 << 10;
@@ -40,7 +41,7 @@ const HISTOGRAM_BYTES: u64 = 280 << 10;
 const ANSWERS_MAX: usize = 16;
 /// A client that goes on with an ended stream is told so this often at most.
 const ENDED_TOLD_EVERY: Nanos = Nanos::from_millis(10);
-/// A connection that says less than its hello and its request for so long is given back: the front has the patience.
+/// A connection whose hello and request take longer is given back to the patient front.
 const OPENING_MAX: Nanos = Nanos::from_millis(100);
 
 /// The memory that a session may come to hold, bytes.
@@ -122,8 +123,9 @@ enum Stage {
     Exchanging,
     /// TCP: the figures are on their way.
     Reporting,
-    /// TCP: the figures are sent; what the client still sends is read until it closes, since closing over unread
-    /// bytes would reset the connection, and the reset would overtake the figures.
+    /// TCP: the figures are sent; what the client still sends is read until it closes, since
+    /// closing over unread bytes would reset the connection, and the reset would overtake the
+    /// figures.
     Draining,
 }
 
@@ -363,8 +365,8 @@ impl<P> Session<P> {
         let is_lost = self.terms.transport == Transport::Udp && is_loss(error);
         if streams && purpose == Purpose::Send {
             if is_lost {
-                // The device's queue is full, or the path is away: where nothing is paced, the next datagram takes the
-                // place of this one.
+                // The device's queue is full, or the path is away: where nothing is paced, the next
+                // datagram takes the place of this one.
                 self.count_error("send", error.name());
                 return self.handle_stream_sent(io, 0, 0, now);
             }
@@ -444,7 +446,7 @@ impl<P> Session<P> {
         Want::Reply { at: (delay > Nanos::ZERO).then(|| now + delay) }
     }
 
-    /// Sends the reply; `now` is the instant of its submission. Returns whether there was one to be sent.
+    /// Sends the reply, which is submitted at `now`. Returns whether there was one to send.
     pub(super) fn reply(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
         if self.link.is_closing() || self.stage != Stage::Exchanging {
             return Ok(false);
@@ -482,17 +484,18 @@ impl<P> Session<P> {
         if self.terms.transport == Transport::Tcp
             && (self.is_ended() || self.terms.hello.connect_each)
         {
-            // With a connection per operation the server ends first, so that TIME_WAIT stays here and not with
-            // the client's ports.
+            // With a connection per operation the server ends first, so that TIME_WAIT stays here
+            // and not with the client's ports.
             self.ended_at.get_or_insert(now);
             return Ok(Want::Report);
         }
-        // Not at the side of the reply: it would delay that, and the next request cannot be there yet.
+        // A receive beside the reply would delay it, and the next request cannot be there yet.
         self.receive_next(io)?;
         Ok(Want::Nothing)
     }
 
-    /// It is closed by its deadlines, which is not left to the kernel where its client does not take what it is sent.
+    /// It is closed by its deadlines, which is not left to the kernel where its client does not
+    /// take what it is sent.
     pub(super) fn abandon(&self, io: &mut impl Driver, drops_all: bool) {
         if drops_all || self.link.is_sending() || self.link.is_sending_control() {
             self.link.drop_unsent(io);
@@ -501,7 +504,7 @@ impl<P> Session<P> {
 
     // Datagrams.
 
-    /// A datagram was lost on this machine, as it might have been further on: the client asks again.
+    /// A datagram was lost on this machine, as it might be further on: the client asks again.
     fn handle_loss(&mut self, io: &mut impl Driver, purpose: Purpose, error: OpError) -> Result {
         self.count_error(phase_of(purpose), error.name());
         match purpose {
@@ -532,7 +535,7 @@ impl<P> Session<P> {
         self.figures.received_bytes += u64::from(n);
         let Range { mut start, end } = self.take_payload(io, n, now)?;
         let mut want = Want::Nothing;
-        // Several of a client's control datagrams may have been taken at once: they all have one length.
+        // Several control datagrams may have come at once: they all have one length.
         while start < end {
             let until = (start + CONTROL_DATAGRAM).min(end);
             match self.handle_control(io, start..until, now)? {
@@ -547,7 +550,7 @@ impl<P> Session<P> {
         Ok(if want == Want::Nothing { checked } else { want })
     }
 
-    /// Counts the payload of this stream at the beginning of what came. Returns where the rest of it lies.
+    /// Counts the payload at the beginning of what came. Returns where the rest lies.
     fn take_payload(&mut self, io: &mut impl Driver, n: u32, now: Instant) -> Result<Range<usize>> {
         let session = self.terms.accept.session.unwrap_or_default();
         let all = &io.buffer(self.link.receive_buffer())[..n as usize];
@@ -664,7 +667,7 @@ impl<P> Session<P> {
             })
     }
 
-    /// Sends a control datagram, behind those on their way. Beyond a bound it is lost, and asked for again.
+    /// Sends a control datagram after those that wait. Beyond a bound it is lost, and asked again.
     fn answer(&mut self, io: &mut impl Driver, datagram: &[u8]) -> Result {
         let is_streaming = self.streaming.is_some() && self.link.is_sending();
         if self.link.is_sending_control() || is_streaming {
@@ -804,8 +807,8 @@ impl<P> Session<P> {
         self.check_stream(io, now)
     }
 
-    /// Whether it is time for the figures: the client has ended, or all that was asked for is sent; and nothing is on
-    /// its way any more that they would have to wait for.
+    /// Whether it is time for the figures: the client has ended, or all that was asked for is sent;
+    /// and nothing is on its way any more that they would have to wait for.
     fn check_stream(&mut self, io: &mut impl Driver, now: Instant) -> Result<Want> {
         let Some(streaming) = &mut self.streaming else {
             return Ok(Want::Nothing);
@@ -889,7 +892,8 @@ impl<P> Session<P> {
         self.link.receive(io, 0, bytes(most))
     }
 
-    /// A connection that took its time over its hello is asked back from the driver. Returns whether it is one.
+    /// Takes a connection back from the driver that is slow to say its hello. Returns whether it
+    /// is.
     pub(super) fn handle_slow_opening(
         &mut self,
         io: &mut impl Driver,
@@ -958,8 +962,8 @@ impl<P> Session<P> {
 
     // The end.
 
-    /// What its deadlines want at `now`. A session that has to end by them, or because the server is `stopping`, says so in
-    /// its figures; a stream stops at `active_at`.
+    /// What its deadlines want at `now`. A session that has to end by them, or because the server
+    /// is `stopping`, says so in its figures; a stream stops at `active_at`.
     pub(super) fn handle_limits(
         &mut self,
         io: &mut impl Driver,
@@ -969,8 +973,8 @@ impl<P> Session<P> {
         stopping: bool,
     ) -> Result<Want> {
         if let Some(ended_at) = self.ended_at {
-            // An embedded server would else keep its run waiting for a client that has begun to fetch the figures, and
-            // mostly has them.
+            // An embedded server would else keep its run waiting for a client that has begun to
+            // fetch the figures, and mostly has them.
             let is_dispensable = stopping
                 && self.terms.transport == Transport::Udp
                 && self.figures.cut_short.is_none();
@@ -1015,7 +1019,8 @@ impl<P> Session<P> {
 
     fn has_ended(&self, ended_at: Instant, now: Instant, limits: SessionLimits) -> bool {
         let by_its_client = self.figures.cut_short.is_none();
-        // A long document over a lossy path is fetched for longer, and each fetch shows that the client is there.
+        // A long document over a lossy path takes longer; each fetch shows that the client is
+        // there.
         let most = if self.terms.transport == Transport::Udp && by_its_client {
             now.since(self.since) > limits.duration
         } else if self.streaming.is_some() {
@@ -1099,7 +1104,7 @@ impl<P> Session<P> {
         Ok(Want::Nothing)
     }
 
-    /// Whether [`Session::report`] wants the worker's figures: those of a datagram session are made once.
+    /// Whether [`Session::report`] wants the worker's figures; over UDP they are made once.
     pub(super) const fn needs_reading(&self) -> bool {
         !self.terms.hello.brief && self.document.is_none()
     }
@@ -1124,7 +1129,7 @@ impl<P> Session<P> {
     }
 }
 
-/// What costs a datagram and not the session: the path is away, and may come back; or this end has no room now.
+/// Costs a datagram and not the session: the path may come back, or this end has no room now.
 pub(super) const fn is_loss(error: OpError) -> bool {
     matches!(
         error,

@@ -13,7 +13,7 @@ use tare_units::{Instant, Nanos};
 
 /// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 512;
-/// What the first bytes of an HTTP client hold that asks for the queue, which tells when requests arrived.
+/// Found in the first bytes of a client that asks for the queue, whose replies name arrivals.
 const QUEUE: &[u8] = b" /queue";
 
 /// A TCP connection that has yet to say its hello, or is being refused.
@@ -66,7 +66,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         });
         self.open += 1;
         if self.open > crowd(self.pending_max) {
-            // Now, while there still is room: a newcomer is more likely to be a client than they are.
+            // While there still is room: a newcomer is more likely to be a client than they are.
             self.close_older_half(io)?;
         }
         if bytes.is_empty() { Ok(()) } else { self.step_handshake(io, index, now) }
@@ -92,8 +92,9 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
     }
 
-    /// Those make room that have been silent longest. One would not be enough: whoever holds many connections
-    /// is trying to get more. By their order and not by the clock: in a crowd, a thousand come at the same instant.
+    /// Those make room that have been silent longest. One would not be enough: whoever holds many
+    /// connections is trying to get more. By their order and not by the clock: in a crowd, a
+    /// thousand come at the same instant.
     fn close_older_half(&mut self, io: &mut impl Driver) -> Result {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
         let mut ordinals: Vec<u64> =
@@ -136,7 +137,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
             (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
             (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
                 if std::mem::take(&mut pending.silent) {
-                    // The deadline of a hello counts from its first byte, that of silence from the connection.
+                    // A hello's deadline counts from its first byte, that of silence from the
+                    // accept.
                     pending.since = now;
                 }
                 let bytes = &io.buffer(pending.link.receive_buffer())[..*len as usize];
@@ -154,7 +156,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
     }
 
-    /// Closes a connection that has not become a session, for the reason that its handshake is told.
+    /// Closes a connection that did not become a session; `tell` tells its handshake why.
     fn give_up(
         &mut self,
         io: &mut impl Driver,
@@ -254,8 +256,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
             return pending.link.send_control(io, &frame);
         }
         if pending.refused {
-            // What the client still sends is read until it closes: closing over unread bytes would reset the
-            // connection, and the reset would overtake the refusal.
+            // What the client still sends is read until it closes: closing over unread bytes would
+            // reset the connection, and the reset would overtake the refusal.
             pending.link.half_close(io)?;
         }
         if !pending.link.is_receiving() {
@@ -264,11 +266,11 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         Ok(())
     }
 
-    /// Has the kernel stamp what arrives on connections to come, which inherit it from their listener, and on those that
-    /// have yet to say something.
+    /// Has the kernel stamp what arrives on connections to come, which inherit it from their
+    /// listener, and on those that have yet to say something.
     ///
-    /// Not from the start: with a single socket that asks for stamps, the kernel reads the clock for every packet of
-    /// the machine, those of ping-pong sessions included.
+    /// Not from the start: with a single socket that asks for stamps, the kernel reads the clock
+    /// for every packet of the machine, those of ping-pong sessions included.
     fn have_arrivals_stamped(&mut self, io: &mut impl Driver) {
         self.stamps = true;
         let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.is_closing());

@@ -12,10 +12,10 @@ use tare_proto::hello::{Hello, Transport};
 use tare_units::limits::CONTROL_DATAGRAM;
 use tare_units::{Instant, Nanos};
 
-/// Datagram clients whose socket is being connected at once; connecting a datagram socket does not wait.
+/// Datagram clients whose sockets are connected at once; that does not wait for the network.
 const CONNECTING_MAX: usize = 64;
-/// For so long after a session was handed over, hellos of it that lie in the front's queue are known: those sent
-/// later go to the session's own socket.
+/// For so long after a session was handed over, hellos of it that lie in the front's queue are
+/// known: those sent later go to the session's own socket.
 const HANDED_FOR: Nanos = Nanos::from_secs(5);
 /// So many of them are remembered at most; the oldest are forgotten first.
 const HANDED_MAX: usize = 4096;
@@ -70,8 +70,8 @@ impl HandoffMap {
     }
 }
 
-/// The address that a client was reached at, with the port that the server has. A link-local one is an address of one
-/// interface only: the one that the client's address names.
+/// The address that a client was reached at, with the port that the server has. A link-local one is
+/// an address of one interface only: the one that the client's address names.
 const fn local_of(ip: IpAddr, port: u16, from: SocketAddr) -> SocketAddr {
     match (ip, from) {
         (IpAddr::V6(ip), SocketAddr::V6(from)) if ip.is_unicast_link_local() => {
@@ -117,7 +117,7 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         self.receive_datagram(io, slot)
     }
 
-    /// A client asks for a session, from an address that is its own. Returns the refusal, if it gets none.
+    /// A client asks for a session from a verified address. Returns the refusal, if there is one.
     fn handle_request(
         &mut self,
         io: &mut impl Driver,
@@ -149,8 +149,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         Ok(None)
     }
 
-    /// A socket of the client's own: same local address and port, to be connected to it, so that the kernel
-    /// delivers its datagrams there and the session's worker never shares a queue.
+    /// A socket of the client's own: same local address and port, to be connected to it, so that
+    /// the kernel delivers its datagrams there and the session's worker never shares a queue.
     fn open_towards(
         &mut self,
         io: &mut impl Driver,

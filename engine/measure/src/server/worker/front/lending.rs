@@ -1,9 +1,10 @@
 //! Lending the listener to the worker that serves connections of one operation.
 //!
-//! Such a connection is over after one round trip, so a hand-over between two threads would cost more than the exchange.
-//! While a client opens connections whose request follows the hello at once, the worker that serves it accepts them
-//! itself. It returns every connection that turns out to be anything else, with what it has read of it, and the
-//! listener when no such connection has come for a while.
+//! Such a connection is over after one round trip, so a hand-over between two threads would cost
+//! more than the exchange. While a client opens connections whose request follows the hello at
+//! once, the worker that serves it accepts them itself. It returns every connection that turns out
+//! to be anything else, with what it has read of it, and the listener when no such connection has
+//! come for a while.
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, unbounded};
 
@@ -24,8 +25,8 @@ pub(crate) struct Listener<S> {
     pub(crate) lease: Lease<S>,
 }
 
-/// The way back to the front for connections that it is to hear itself. However its holder ends, with the drop of this the
-/// front listens again.
+/// The way back to the front for connections that it is to hear itself. However its holder ends,
+/// with the drop of this the front listens again.
 #[derive(Debug)]
 pub(crate) struct Lease<S> {
     /// Dropped first: it tells the front that the lease is over.
@@ -70,8 +71,8 @@ impl<S> Lending<S> {
 }
 
 impl<S, P: Dispatch<S>> Acceptor<P, S> {
-    /// A connection of one operation has come: whether it is to wait for the listener to go with it. With several
-    /// listeners none is lent.
+    /// A connection of one operation has come: whether it is to wait for the listener to go with
+    /// it. With several listeners none is lent.
     pub(super) fn awaits_listener(&mut self, io: &mut impl Driver, index: usize) -> Result<bool> {
         let may_ask =
             self.listeners.len() == 1 && self.lending.lent.is_none() && self.disarmed.is_empty();
@@ -102,8 +103,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         Ok(())
     }
 
-    /// Serves those that waited for the listener, be it lent or not to be had: the accept may have ended before it could
-    /// be cancelled, for want of descriptors.
+    /// Serves those that waited for the listener, be it lent or not to be had: the accept may have
+    /// ended before it could be cancelled, for want of descriptors.
     pub(super) fn serve_waiting(
         &mut self,
         io: &mut impl Driver<Socket = S>,

@@ -1,5 +1,5 @@
-//! The front: takes connections and datagrams off the listening sockets, hears their hello, and hands
-//! them to the worker that will serve them.
+//! The front: takes connections and datagrams off the listening sockets, hears their hello, and
+//! hands them to the worker that will serve them.
 
 mod connections;
 mod datagrams;
@@ -67,7 +67,7 @@ pub trait Dispatch<S> {
     /// Hands an HTTP connection over. One that is dropped is closed.
     fn hand_over_http(&mut self, arrival: HttpArrival<S>);
 
-    /// Something worth a line in the log. Lines of one `kind` may come by the thousand: they may be summed up.
+    /// A line for the log. Those of one `kind` may come by the thousand, and may be summed up.
     fn log(&mut self, kind: &'static str, line: &str);
 
     /// 32 bytes that nobody can guess: the nonce of a challenge.
@@ -104,15 +104,15 @@ pub struct Acceptor<P: Dispatch<S>, S = OwnedFd> {
     lending: Lending<S>,
 }
 
-/// Slots of the pending connections start here, above listeners and datagram sockets; those of connecting datagram
-/// clients at twice that.
+/// Slots of the pending connections start here, above listeners and datagram sockets; those of
+/// connecting datagram clients at twice that.
 const PENDING_BASE: u32 = 1 << 20;
 const CONNECTING_BASE: u32 = 2 << 20;
 /// Sockets that belong to nobody any more are closed under this slot.
 const ORPHAN: u32 = CONNECTING_BASE - 1;
 
-/// Connections that a front keeps while they have not yet said what they want, where `http_connections` HTTP clients
-/// may be silent at once.
+/// Connections that a front keeps while they have not yet said what they want, where
+/// `http_connections` HTTP clients may be silent at once.
 #[must_use]
 pub const fn pending_room(http_connections: u32) -> usize {
     PENDING_MAX + http_connections.div_ceil(3) as usize * 4
@@ -132,8 +132,8 @@ const _: () = {
 };
 
 impl<S, P: Dispatch<S>> Acceptor<P, S> {
-    /// A front without sockets yet. A connection that has not said its whole hello within `idle` (but 5 s at
-    /// most) is closed.
+    /// A front without sockets yet. A connection that has not said its whole hello within `idle`
+    /// (but 5 s at most) is closed.
     #[must_use]
     pub fn new(dispatch: P, secret: Option<Secret>, udp: Arc<UdpServerFront>, idle: Nanos) -> Self {
         Self {
@@ -158,8 +158,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         }
     }
 
-    /// HTTP clients open their connections before they have anything to say: `connections` of them may be silent at
-    /// once, for `idle` each.
+    /// HTTP clients open their connections before they have anything to say: `connections` of them
+    /// may be silent at once, for `idle` each.
     #[must_use]
     pub fn with_http(mut self, connections: u32, idle: Nanos) -> Self {
         self.silent_within = idle;
@@ -182,8 +182,8 @@ impl<S, P: Dispatch<S>> Acceptor<P, S> {
         self.pending.len() + self.connecting.len()
     }
 
-    /// Opens a TCP listener and a UDP socket on `address` and starts listening. With port 0 both get
-    /// the same free port. Returns the address.
+    /// Opens a TCP listener and a UDP socket on `address` and starts listening. With port 0 both
+    /// get the same free port. Returns the address.
     ///
     /// # Errors
     /// As the kernel answers to bind and listen.

@@ -1,7 +1,7 @@
-//! One HTTP connection: what it sent and was not yet read, what it is yet to be sent, what is outstanding on it.
+//! One HTTP connection: its unread input, its unsent output, and its outstanding operations.
 //!
-//! An idle one has no buffer: bytes arrive in the driver's pool, and a page to answer from is lent to it for as long as
-//! there is something unsent.
+//! An idle one has no buffer: bytes arrive in the driver's pool, and a page to answer from is lent
+//! to it for as long as there is something unsent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use tare_units::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
 pub(super) const PAGE: usize = REQUEST_HEAD_MAX + (4 << 10);
 /// What long bodies without contents are sent from, bytes.
 pub(super) const FILL_BYTES: u32 = 256 << 10;
-/// What a connection may have in the kernel and not yet on the wire, bytes. A client that does not read has the rest wait
-/// here, where it costs nothing; without a bound the kernel takes megabytes for each. One that reads is served from it at
-/// full speed: it holds as much as one send.
+/// What a connection may have in the kernel and not yet on the wire, bytes. A client that does not
+/// read has the rest wait here, where it costs nothing; without a bound the kernel takes megabytes
+/// for each. One that reads is served from it at full speed: it holds as much as one send.
 const UNSENT_BYTES: u32 = FILL_BYTES;
 /// With so much unread while a response is unsent, nothing more is received, bytes.
 const INPUT_PAUSE: usize = 16 << 10;
 /// What is received with a stamp lands in a buffer of that length, bytes.
 const STAMPED_BYTES: u32 = 2 << 10;
-/// Instants that are kept of unread input: more than it can have requests, each of which may come by itself.
+/// Arrivals kept of unread input: more than it can hold requests, which may come one by one.
 const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
 /// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
@@ -36,8 +36,8 @@ const CUT: usize = 64 << 10;
 pub(super) struct Input {
     bytes: Vec<u8>,
     start: usize,
-    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the last, which is when the
-    /// last of them came.
+    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the
+    /// last, which is when the last of them came.
     marks: VecDeque<(u64, Instant)>,
     taken: u64,
 }
@@ -135,7 +135,7 @@ pub(super) struct Connection {
     pub sending: bool,
     /// When the send that is outstanding was pushed.
     pub pushed_at: Instant,
-    /// Memory that the kernel held for it when it was last looked at, bytes; looked at only while it does not read.
+    /// Memory that the kernel held for it at the last check, bytes; zero while it reads.
     pub queued_bytes: u64,
     sent_bytes: u64,
     /// The kernel was told how much to take.
@@ -215,8 +215,8 @@ impl Connection {
         self.ending != Ending::No
     }
 
-    /// Whether the next request can be answered: responses leave in order, and a page that is being sent is not
-    /// written to.
+    /// Whether the next request can be answered: responses leave in order, and a page that is being
+    /// sent is not written to.
     pub(super) const fn takes_requests(&self) -> bool {
         !self.sending
             && self.tail.is_none()
@@ -400,7 +400,7 @@ impl Connection {
         let length = |segment: Option<Segment>| segment.map_or(0, |s| u64::from(s.len));
         let after = self.sent_bytes + length(page) + length(tail);
         if after > u64::from(UNSENT_BYTES / 2) && !std::mem::replace(&mut self.is_bounded, true) {
-            // Not at once: most connections never come to it. A kernel without the option takes more.
+            // Most connections never come to it. A kernel without the option takes more.
             let _ = io.set_option(socket, &SocketOption::UnsentLowWater(UNSENT_BYTES));
         }
         (self.sending, self.pushed_at) = (true, now);
@@ -446,7 +446,7 @@ impl Connection {
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
     }
 
-    /// Closes, once; where it does not take what it is sent, that is thrown away, here and in the kernel.
+    /// Closes, once; what the client has not taken is thrown away, here and in the kernel.
     pub(super) fn cut_off(&mut self, io: &mut impl Driver) -> Result {
         if self.sending && self.ending != Ending::Closing {
             let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);

@@ -79,9 +79,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A request joins that arrived at `arrival`. Returns when it joins, which is not before any other that has, and
-    /// when it departs; `None` where it would have to wait for too long. A client that leaves is served all the same, so
-    /// this bound alone keeps one client from filling the queue for hours.
+    /// A request joins that arrived at `arrival`. Returns when it joins, which is not before any
+    /// other that has, and when it departs; `None` where it would have to wait for too long. A
+    /// client that leaves is served all the same, so this bound alone keeps one client from filling
+    /// the queue for hours.
     pub(super) fn join(&mut self, arrival: Instant, service: Nanos) -> Option<(Instant, Instant)> {
         let arrival = arrival.max(self.last_arrival);
         if self.last_departure.since(arrival) > QUEUE_WAIT_MAX {

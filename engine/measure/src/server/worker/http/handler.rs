@@ -68,8 +68,8 @@ impl RequestHandler {
         }
     }
 
-    /// Answers the requests in `bytes`, until one is not whole or its turn has not come. Returns how many bytes were
-    /// read; `arrival` tells when so many of them had come.
+    /// Answers the requests in `bytes`, until one is not whole or its turn has not come. Returns
+    /// how many bytes were read; `arrival` tells when so many of them had come.
     pub(super) fn digest(
         &mut self,
         conn: &mut Connection,
@@ -142,8 +142,8 @@ impl RequestHandler {
         self.stalls.handle_request(arrival);
         let (reply, hold) = route(request, &mut self.dice);
         let (slot, serial) = (conn.slot, conn.serial);
-        // Responses of one connection leave one after the other, as in fortio, whose handlers wait for each other: what
-        // was sent before the last one had left begins then.
+        // Responses of one connection leave one after the other, as in fortio, whose handlers wait
+        // for each other: what was sent before the last one had left begins then.
         let begins = arrival.max(conn.departed_at);
         let held = match hold {
             Hold::Not => return self.write(conn, reply, None),
@@ -173,8 +173,8 @@ impl RequestHandler {
         self.tail = reply.write(timing, &mut self.written);
     }
 
-    /// The last response of a connection whose requests cannot be followed any further; `head` is what came of the
-    /// last one's.
+    /// The last response of a connection whose requests cannot be followed any further; `head` is
+    /// what came of the last one's.
     pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError, head: &[u8]) {
         let is_head = match conn.pending.take() {
             Some(pending) => pending.method == Method::Head,

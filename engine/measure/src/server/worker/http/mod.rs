@@ -1,11 +1,12 @@
 //! HTTP/1.1 (RFC 9112) for whoever measures with it: known sizes, delays, a queue, a stall.
 //!
-//! One [`HttpServer`] serves all HTTP connections of a server, so that its queue is one queue and its stalls stop
-//! everything. A request that arrives in one piece is answered from the pool buffer it came in: nothing is copied but
-//! the response, into a page that is lent to the connection until it is sent, and all responses of a turn leave together.
+//! One [`HttpServer`] serves all HTTP connections of a server, so that its queue is one queue and
+//! its stalls stop everything. A request that arrives in one piece is answered from the pool buffer
+//! it came in: nothing is copied but the response, into a page that is lent to the connection until
+//! it is sent, and all responses of a turn leave together.
 //!
-//! Responses have no `Date`. Requests of one connection are answered one after the other; while a response is unsent, at
-//! most a few more are received.
+//! Responses have no `Date`. Requests of one connection are answered one after the other; while a
+//! response is unsent, at most a few more are received.
 
 mod connection;
 mod delays;
@@ -48,9 +49,9 @@ const LATE: RequestError =
 const QUEUE_FULL: &str = "the queue has work for more than a minute";
 /// Connections whose deadlines are checked in one nap.
 const CHECKS_PER_NAP: usize = 8192;
-/// A send that the kernel has not taken for so long is looked at: its client does not read, or not fast.
+/// With a send outstanding for so long, the client does not read, or not fast.
 const UNREAD_FOR: Nanos = Nanos::from_millis(100);
-/// Where memory runs out, connections are closed until they hold no more than that: so the search for them pays.
+/// Where memory runs out, connections are closed down to this, so that the search pays.
 const MEMORY_LEFT: u64 = HTTP_MEMORY_MAX / 8 * 7;
 const PAGES_KEPT: usize = 2048;
 /// Connections that may have something to send in one turn before the list of them grows.
@@ -89,7 +90,7 @@ pub struct Inbox<S> {
 #[derive(Debug)]
 pub struct Arrivals<S>(Receiver<(HttpArrival<S>, ConnectionPermit)>);
 
-/// Both ends, for an HTTP side that serves so many connections and tells a few more that they are too many.
+/// Both ends, for so many connections and a few more that are told that they are too many.
 #[must_use]
 pub fn inbox<S>(connections_max: u32) -> (Inbox<S>, Arrivals<S>) {
     let (to, from) = unbounded();
@@ -98,15 +99,16 @@ pub fn inbox<S>(connections_max: u32) -> (Inbox<S>, Arrivals<S>) {
 }
 
 impl<S> Inbox<S> {
-    /// Hands a connection over. Returns whether it was taken: it is dropped where all permits are, be they of connections
-    /// that are served or of those that wait for it, as in a stall; and where there is no HTTP side any more.
+    /// Hands a connection over. Returns whether it was taken: it is dropped where all permits are,
+    /// be they of connections that are served or of those that wait for it, as in a stall; and
+    /// where there is no HTTP side any more.
     pub fn send(&self, arrival: HttpArrival<S>) -> bool {
         let taken = Arc::strong_count(&self.permit) - 1;
         taken < self.permits_max && self.to.send((arrival, Arc::clone(&self.permit))).is_ok()
     }
 }
 
-/// Maps the kernel's stamps of arrivals to instants: the wall clock, which the kernel stamps by, against the worker's.
+/// Maps the kernel's stamps of arrivals, which are of the wall clock, to instants.
 pub trait StampClock: std::fmt::Debug {
     /// Compares the clocks again; called every 100 ms.
     fn refresh(&mut self);
@@ -118,10 +120,10 @@ pub trait StampClock: std::fmt::Debug {
 /// How HTTP is served.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// How the worker waits; a response that is due within 300 µs is waited for spinning in any case.
+    /// How the worker waits; it always spins for a response that is due within 300 µs.
     pub wait: WaitMode,
-    /// Longest silence of a connection, longest time for which a client may take nothing of what it is sent, and longest
-    /// time that a response from memory of its own may take to be read.
+    /// Longest silence of a connection, longest time for which a client may take nothing of what it
+    /// is sent, and longest time that a response from memory of its own may take to be read.
     pub idle: Nanos,
     /// Connections at once.
     pub connections_max: u32,
@@ -213,8 +215,8 @@ impl<S> HttpServer<S> {
         self.len() == 0
     }
 
-    /// When there is something to do, whatever comes: a stall ends, or else the next response is due that waits for its
-    /// time.
+    /// When there is something to do, whatever comes: a stall ends, or else the next response is
+    /// due that waits for its time.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         let due = || self.handler.due.peek().map(|Reverse((at, ..))| *at);
         self.handler.stalls.until(now).or_else(due)
@@ -293,7 +295,7 @@ impl<S> HttpServer<S> {
         }
     }
 
-    /// Sees to what a connection wants after something happened to it, and puts it back in its place.
+    /// Does what a connection needs after a change, and puts it back in its place.
     fn settle(&mut self, io: &mut impl Driver, mut conn: Connection, now: Instant) -> Result {
         let slot = conn.slot;
         self.commit(io, &mut conn)?;
@@ -415,7 +417,7 @@ impl<S> HttpServer<S> {
                     self.handler.answer(&mut conn);
                 }
             }
-            // Out of buffers for now; and what was stopped is started anew when it is time.
+            // Out of buffers for now, or stopped: `adjust_receiving` starts again when it is time.
             (Purpose::Receive, Outcome::Failed(OpError::NoBuffers | OpError::Canceled)) => {}
             (Purpose::Receive | Purpose::Send | Purpose::HalfClose, Outcome::Failed(_)) => {
                 conn.close(io)?;
@@ -425,12 +427,12 @@ impl<S> HttpServer<S> {
         self.settle(io, conn, now)
     }
 
-    /// Whether nothing is done now. Once that is over, what came meanwhile is made up for, before anything else.
+    /// Whether there is a stall. Once it is over, what came meanwhile is handled first.
     fn stalls(&mut self, io: &mut impl Driver, now: Instant) -> Result<bool> {
         if self.handler.stalls.until(now).is_some() {
             self.is_stalled = true;
         } else if std::mem::take(&mut self.is_stalled) {
-            self.begin_deadlines_anew(now);
+            self.restart_deadlines(now);
             while let Some((at, completion)) = self.deferred.pop_front() {
                 self.complete(io, completion, at, now)?;
             }
@@ -461,7 +463,7 @@ impl<S> HttpServer<S> {
         self.handler.joining = joining;
     }
 
-    /// Drops what was due for connections that are gone, once it is the most of it: a connection has one at most.
+    /// Drops what was due for closed connections, once it is the most: an open one has one entry.
     fn forget_left(&mut self) {
         if self.handler.due.len() > 2 * self.len() + DUE_KEPT {
             let slots = &self.slots;
@@ -482,7 +484,7 @@ impl<S> HttpServer<S> {
             else {
                 continue;
             };
-            // The page is the driver's until it is sent; then this one is due anew.
+            // The page is the driver's until it is sent; then this one is due again.
             if conn.sending {
                 if let Some(held) = &mut conn.held {
                     held.is_due = true;
@@ -500,7 +502,7 @@ impl<S> HttpServer<S> {
         Ok(())
     }
 
-    /// Closes what has been silent for too long, or is too slow at reading what lies in memory for it.
+    /// Closes who has been silent for too long, or reads too slowly what lies in memory for it.
     fn check_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
         let idle = self.settings.idle;
         let request = idle.min(REQUEST_MAX);
@@ -509,8 +511,8 @@ impl<S> HttpServer<S> {
             if self.last_check == 0 {
                 let held = std::mem::take(&mut self.queued_bytes);
                 if held > self.queued_max {
-                    // Those go that have taken nothing for longest, so that the kernel has memory for others, here and
-                    // in other processes.
+                    // Those go that have taken nothing for longest, so that the kernel has memory
+                    // for others, here and in other processes.
                     let queued = |conn: &Connection| {
                         (conn.pushed_at, if conn.sending { conn.queued_bytes } else { 0 })
                     };
@@ -552,9 +554,9 @@ impl<S> HttpServer<S> {
         Ok(())
     }
 
-    /// Has all deadlines begin anew: no client could meet them while nothing was done here.
+    /// No client could meet its deadlines while nothing was done here: they start again.
     #[cold]
-    fn begin_deadlines_anew(&mut self, now: Instant) {
+    fn restart_deadlines(&mut self, now: Instant) {
         for conn in self.slots.iter_mut().flatten() {
             conn.active_at = now;
             conn.pushed_at = now;
@@ -566,8 +568,8 @@ impl<S> HttpServer<S> {
         }
     }
 
-    /// Closes connections, those first that `holds` gives the earliest instant, until they hold no more than `most` of
-    /// the `held` bytes.
+    /// Closes connections, those first that `holds` gives the earliest instant, until they hold no
+    /// more than `most` of the `held` bytes.
     #[cold]
     fn close_longest(
         &mut self,

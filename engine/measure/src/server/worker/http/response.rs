@@ -129,8 +129,9 @@ pub(super) enum Ending {
     No,
     /// It is closed once all is sent: the client said that it sends nothing more.
     Last,
-    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section 9.6): closing over
-    /// unread bytes would reset the connection, and the reset would overtake the response.
+    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section
+    /// 9.6): closing over unread bytes would reset the connection, and the reset would overtake the
+    /// response.
     LastOfMore,
     /// The end was sent; it is closed when the client closes, or then.
     Lingering(Instant),
@@ -236,7 +237,7 @@ impl Reply {
         self.headers.capacity() + body
     }
 
-    /// Appends the head, and the body where it is short. Returns what is left of the body, if anything is.
+    /// Appends the head, and the body if it is short. Returns the body if it is long.
     pub(super) fn write(mut self, timing: Option<Timing>, into: &mut Vec<u8>) -> Option<Body> {
         let status = StatusCode::from_u16(self.status).unwrap_or_default();
         into.extend_from_slice(b"HTTP/1.1 ");

@@ -37,7 +37,7 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    /// Reads `query`, the part of the target behind the `?`. Of a name that comes again only `header` counts again.
+    /// Reads the part of the target behind the `?`. Only `header` counts more than once.
     pub(super) fn parse(query: &str, dice: &mut Xoshiro256PlusPlus) -> Self {
         let mut echo = Self::default();
         let mut seen = [false; 4];
@@ -64,7 +64,7 @@ impl Echo {
         echo
     }
 
-    /// `K:V`; what is no header is left out. A line's end in the value becomes a space, so that it stays one header.
+    /// Adds `K:V`, if it is a header. A line's end in it becomes a space, so that it stays one.
     fn add_header(&mut self, text: &[u8]) {
         let Some(colon) = text.iter().position(|b| *b == b':') else {
             return;
@@ -110,7 +110,7 @@ fn throw(dice: &mut Xoshiro256PlusPlus) -> f32 {
     100.0 * ((dice.next_u64() >> 40) as f32 / (1_u32 << 24) as f32)
 }
 
-/// `VALUE`, or `VALUE:PERCENT,…` of which at most one is drawn, else the remainder. `None` where it cannot be read.
+/// Reads `VALUE`, or draws one of `VALUE:PERCENT,…`, else the remainder.
 fn draw<T: Copy>(
     text: &str,
     read: impl Fn(&str) -> Option<T>,
