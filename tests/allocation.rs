@@ -19,7 +19,7 @@ use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, Driver, Waker};
 use tare_engine::latency::client::{Client, ClientSpec};
 use tare_engine::schedule::{Schedule, Share};
-use tare_engine::server::worker::front::{Acceptor, Arrival, Place};
+use tare_engine::server::worker::front::{Acceptor, Arrival, Dispatch};
 use tare_engine::server::worker::http::HttpArrival;
 use tare_engine::server::worker::{Admitted, Meter, SessionLimits, Sessions};
 use tare_engine::worker::{ClientRole, ProgressSink, Role, SessionSpec, TurnCounters, Worker};
@@ -83,8 +83,8 @@ struct Door {
     waker: Waker,
 }
 
-impl Place<OwnedFd> for Door {
-    type Ticket = Accept;
+impl Dispatch<OwnedFd> for Door {
+    type Admission = Accept;
 
     fn admit(&mut self, hello: &Hello, _: Option<SocketAddr>) -> Result<Accept, Refuse> {
         Ok(Accept { wait: hello.wait, one_go: hello.connect_each, ..Accept::default() })
@@ -306,7 +306,7 @@ where
             let bound = front.listen(&mut driver, any).expect("a free port");
             address_tx.send(bound).expect("the test waits for it");
             Worker::new(driver, MonotonicClock, front)
-                .run_until(<Acceptor<Door, Accept> as Role<EpollDriver>>::is_finished)
+                .run_until(<Acceptor<Door> as Role<EpollDriver>>::is_finished)
                 .expect("the driver works");
         });
         let to = address.recv().expect("the front listens");

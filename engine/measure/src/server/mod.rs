@@ -1,10 +1,9 @@
-//! The far end: one front thread, and a worker thread per CPU and backend that clients ask for.
+//! The server: one front thread, and a worker thread per CPU and backend that clients ask for.
 
 mod dispatch;
-mod http;
-mod meter;
 pub mod plan;
-mod registry;
+mod sessions;
+mod threads;
 pub mod worker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,13 +26,13 @@ use tare_host::veth::VethNamespace;
 use tare_units::error::{Error, Result};
 use tare_units::limits::HTTP_TURNED_AWAY_MAX;
 
-use dispatch::{Dispatcher, Ticket};
+use dispatch::Dispatcher;
 
 /// Descriptors beside clients' connections: listeners, rings, wakers, files that are looked into.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
-/// Where log lines go, each with its kind, by which it may be summed up with others. It is called on threads that serve,
-/// and must not block.
+/// Where log lines go, each with its kind, by which it may be summed up with others. It is called
+/// on threads that serve, and must not block.
 pub type Log = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 /// A running server.
@@ -46,8 +45,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to listen and to serve. `avoid` are CPUs that session workers keep off where they can; with a
-    /// namespace, the server listens inside it.
+    /// Starts to listen and to serve. `avoid` are CPUs that session workers keep off where they
+    /// can; with a namespace, the server listens inside it.
     ///
     /// # Errors
     /// When an address cannot be listened on, or the machine has no backend.
@@ -112,11 +111,10 @@ impl Server {
         }
         let _ = ready.try_send(Ok(addresses));
         let mut worker = Worker::new(driver, MonotonicClock, front);
-        let end =
-            worker.run_until(<Acceptor<Dispatcher, Ticket> as Role<EpollDriver>>::is_finished);
+        let end = worker.run_until(<Acceptor<Dispatcher> as Role<EpollDriver>>::is_finished);
         let (driver, front, _) = worker.into_parts();
         drop(driver);
-        front.into_place().join();
+        front.into_dispatch().join();
         end.map_err(unable)
     }
 
@@ -126,8 +124,8 @@ impl Server {
         &self.addresses
     }
 
-    /// Waits until the server has ended by itself, or `patience` is over: `None`, if it is still there. What it
-    /// ended with is told once.
+    /// Waits until the server has ended by itself, or `patience` is over: `None`, if it is still
+    /// there. What it ended with is told once.
     ///
     /// # Errors
     /// What it ended by.
@@ -166,7 +164,7 @@ impl Drop for Server {
 }
 
 fn listen(
-    front: &mut Acceptor<Dispatcher, Ticket>,
+    front: &mut Acceptor<Dispatcher>,
     driver: &mut EpollDriver,
     address: SocketAddr,
     is_default: bool,
@@ -198,11 +196,11 @@ fn listen(
 /// How often a serving command looks whether it was interrupted.
 const SERVE_LOOK: Duration = Duration::from_millis(50);
 
-/// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is called
-/// with the addresses served, once clients can connect.
+/// Serves until `interrupt` is raised (or, with `once`, until the first client is done). `ready` is
+/// called with the addresses served, once clients can connect.
 ///
 /// # Errors
-/// When an address cannot be listened on, no backend works here, or the server ends by itself and not as it should.
+/// When an address cannot be listened on, no backend works here, or the server fails.
 pub fn serve(
     plan: &ServePlan,
     interrupt: &Interrupt,

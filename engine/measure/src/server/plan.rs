@@ -10,7 +10,7 @@ use tare_units::limits::HTTP_CONNECTIONS_MAX;
 
 use crate::server::worker::http::Stall;
 
-/// A far end.
+/// A server.
 #[derive(Debug, Clone)]
 pub struct ServePlan {
     /// Addresses to listen on, TCP and UDP each.
@@ -37,7 +37,7 @@ pub struct ServePlan {
     pub http: Option<HttpServing>,
 }
 
-/// How a far end serves HTTP. None of it asks for the secret.
+/// How a server serves HTTP. None of it asks for the secret.
 #[derive(Debug, Clone)]
 pub struct HttpServing {
     /// How the HTTP worker waits. Spinning takes what sessions need for it.

@@ -24,7 +24,7 @@ use crossbeam::channel::{Sender, unbounded};
 
 use crate::latency::client::{Client, ClientSpec};
 use crate::schedule::{Schedule, Share};
-use crate::server::worker::front::{Acceptor, Arrival, Place};
+use crate::server::worker::front::{Acceptor, Arrival, Dispatch};
 use crate::server::worker::http::{HttpArrival, Inbox};
 use crate::server::worker::{Admitted, Meter, SessionLimits, Sessions};
 use crate::worker::outcome::Outcome;
@@ -207,8 +207,8 @@ struct Door {
     log: Vec<String>,
 }
 
-impl Place<SimSocket> for Door {
-    type Ticket = Accept;
+impl Dispatch<SimSocket> for Door {
+    type Admission = Accept;
 
     fn admit(&mut self, hello: &Hello, _peer: Option<SocketAddr>) -> Result<Accept, Refuse> {
         self.asked += 1;
@@ -283,7 +283,7 @@ struct World {
     setup: Setup,
     clock: SimulatedClock,
     net: SimNet,
-    front: Worker<SimDriver, SimulatedClock, Acceptor<Door, Accept, SimSocket>>,
+    front: Worker<SimDriver, SimulatedClock, Acceptor<Door, SimSocket>>,
     server: Server,
     client: Option<Worker<SimDriver, SimulatedClock, Client<Seen>>>,
     seen: Seen,

@@ -5,56 +5,46 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
-use crossbeam::channel::{Sender, bounded, unbounded};
+use crossbeam::channel::{Sender, unbounded};
 
 use super::Log;
-use super::http::HttpThread;
-use super::meter::ServerMeter;
-use super::registry::{Permit, Placement, SessionTable};
-use crate::run::backend::{self, AnyDriver};
+use super::sessions::{SessionPermit, SessionTable};
+use super::threads::{HttpThread, ServerMeter, WorkerThread};
+use crate::run::backend;
 use crate::server::plan::ServePlan;
-use crate::server::worker::front::{Arrival, Place};
+use crate::server::worker::front::{Arrival, Dispatch};
 use crate::server::worker::http::{HttpArrival, HttpSettings};
 use crate::server::worker::{Admitted, SessionLimits, Sessions, memory_bytes};
-use crate::worker::{Role, Worker};
-use tare_driver::BackendChoice;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_driver::probe::Chosen;
-use tare_driver::sys::{affinity, random};
-use tare_driver::{Backend, Driver, DriverError, Waker};
+use tare_driver::sys::random;
+use tare_driver::{Backend, BackendChoice};
 use tare_host::cpus::Cpus;
 use tare_host::environment;
-use tare_host::tuning;
 use tare_host::usage::boot_id;
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode};
-use tare_proto::hello::{Transport, WaitMode};
+use tare_proto::hello::{Accept, BackendAsked, Hello, Refuse, RefuseCode, Transport, WaitMode};
 use tare_stats::result::Environment;
 use tare_units::error::{Error, Result};
 use tare_units::limits::ONE_GO_MAX;
 use tare_units::text::Id;
 
-/// A session worker's thread, seen from the front.
 #[derive(Debug)]
-struct WorkerThread {
-    inbox: Sender<Admitted<OwnedFd, Permit>>,
-    waker: Waker,
-    thread: JoinHandle<()>,
+struct SessionWorker {
+    inbox: Sender<Admitted<OwnedFd, SessionPermit>>,
+    thread: WorkerThread,
 }
 
-/// What was decided for a session.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct Admission {
     accept: Accept,
     backend: Backend,
     cpu: u32,
-    permit: Permit,
+    permit: SessionPermit,
 }
 
-/// Decides who serves what, and keeps the worker threads.
 pub(super) struct Dispatcher {
     plan: ServePlan,
     cpus: Cpus,
@@ -65,21 +55,14 @@ pub(super) struct Dispatcher {
     /// The client that `environment` names the device towards.
     routed_to: Option<IpAddr>,
     chosen: HashMap<BackendAsked, std::result::Result<Chosen, Error>>,
-    workers: HashMap<(Backend, u32), WorkerThread>,
+    workers: HashMap<(Backend, u32), SessionWorker>,
     http: Option<HttpThread>,
-    /// HTTP clients were told of that are not served.
+    /// The log says already that HTTP clients are not served.
     http_denied: bool,
-    placement: Placement,
-    registry: Arc<SessionTable>,
+    sessions: Arc<SessionTable>,
     pub(super) datagrams: Arc<UdpServerFront>,
     stopping: Arc<AtomicBool>,
     log: Log,
-}
-
-impl std::fmt::Debug for Dispatcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher").field("instance", &self.instance).finish_non_exhaustive()
-    }
 }
 
 impl Dispatcher {
@@ -109,8 +92,7 @@ impl Dispatcher {
             workers: HashMap::new(),
             http: None,
             http_denied: false,
-            placement: Placement::default(),
-            registry: Arc::default(),
+            sessions: Arc::default(),
             datagrams: Arc::new(UdpServerFront::new(
                 CookieKey(random::bytes()?),
                 plan.secret.clone(),
@@ -159,7 +141,8 @@ impl Dispatcher {
         (WaitMode::Block, Some(format!("{why}: it blocks (--allow-spin overrules)")))
     }
 
-    /// This machine, with the device of the route to the client; looked up once for each client in a row.
+    /// This machine, with the device of the route to the client, which is looked up when it
+    /// changes.
     fn environment_towards(&mut self, peer: Option<SocketAddr>) -> Environment {
         let to = peer.map(|peer| peer.ip());
         if to != self.routed_to {
@@ -169,61 +152,29 @@ impl Dispatcher {
         self.environment.clone()
     }
 
-    fn spawn(&self, backend: Backend, cpu: u32) -> Result<WorkerThread> {
-        let (inbox, sessions) = unbounded();
-        let (started_tx, started) = bounded(1);
+    fn ensure_worker(&mut self, backend: Backend, cpu: u32) -> Result<()> {
+        let key = (backend, cpu);
+        if self.workers.get(&key).is_some_and(|worker| worker.thread.is_running()) {
+            return Ok(());
+        }
+        let (inbox, admitted) = unbounded();
         let limits =
             SessionLimits { idle: self.plan.idle_timeout, duration: self.plan.max_duration };
-        let stopping = Arc::clone(&self.stopping);
-        let datagrams = Arc::clone(&self.datagrams);
-        let log = Arc::clone(&self.log);
-        let body = move || {
-            if let Err(error) = affinity::pin_current_thread(cpu) {
-                log("worker", &format!("a worker could not be pinned to CPU {cpu}: {error}"));
-            }
-            let _ = tuning::set_timer_slack_ns(1);
-            let meter = ServerMeter::new(cpu, stopping);
-            let roles = Sessions::new(sessions, limits, datagrams, meter);
-            let end = match backend::open(backend) {
-                Ok(AnyDriver::Uring(driver)) => run_sessions(driver, roles, &started_tx),
-                Ok(AnyDriver::Epoll(driver)) => run_sessions(driver, roles, &started_tx),
-                Err(error) => {
-                    let _ = started_tx.try_send(Err(error));
-                    return;
-                }
-            };
-            if let Err(error) = end {
-                log("worker", &format!("a worker has ended: {error}"));
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name(format!("tare-serve-{cpu}"))
-            .spawn(body)
-            .map_err(|e| Error::environment(format!("no thread for a worker: {e}")))?;
-        let waker = match started.recv() {
-            Ok(Ok(waker)) => waker,
-            Ok(Err(error)) => return Err(backend::unopened(backend, &error)),
-            Err(_) => return Err(Error::bug("a session worker ended before it had started")),
-        };
-        Ok(WorkerThread { inbox, waker, thread })
-    }
-
-    /// Sees to it that there is a worker.
-    fn staff(&mut self, backend: Backend, cpu: u32) -> Result<()> {
-        let key = (backend, cpu);
-        let there = self.workers.get(&key);
-        if there.is_none_or(|worker| worker.thread.is_finished()) {
-            let worker = self.spawn(backend, cpu)?;
-            self.workers.insert(key, worker);
-        }
+        let (stopping, datagrams) = (Arc::clone(&self.stopping), Arc::clone(&self.datagrams));
+        let role =
+            move || Sessions::new(admitted, limits, datagrams, ServerMeter::new(cpu, stopping));
+        let (name, log) = (format!("tare-serve-{cpu}"), Arc::clone(&self.log));
+        let thread = WorkerThread::start("a worker", name, backend, cpu, log, role)?;
+        self.workers.insert(key, SessionWorker { inbox, thread });
         Ok(())
     }
 
-    /// The backend for a request, with a worker on it. That one ring worked does not mean that there is memory to
-    /// lock for another, which other processes of this user may hold: then the request is seen to as if none worked.
-    fn staffed(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
+    /// The backend for a request, with a worker on it. That one ring worked does not mean that
+    /// there is memory to lock for another, which other processes of this user may hold: then the
+    /// request is seen to as if none worked.
+    fn backend_with_worker(&mut self, asked: BackendAsked, cpu: u32) -> Result<Chosen> {
         let chosen = self.backend(asked)?;
-        let Err(error) = self.staff(chosen.backend, cpu) else {
+        let Err(error) = self.ensure_worker(chosen.backend, cpu) else {
             return Ok(chosen);
         };
         if chosen.backend != Backend::Uring {
@@ -237,14 +188,13 @@ impl Dispatcher {
             reason: format!("{}; using epoll", error.message()),
             advice: None,
         };
-        self.staff(fallen.backend, cpu)?;
+        self.ensure_worker(fallen.backend, cpu)?;
         self.chosen.insert(asked, Ok(fallen.clone()));
         Ok(fallen)
     }
 
-    /// Sees to it that the HTTP worker runs.
-    fn staff_http(&mut self) -> Result<()> {
-        if self.http.as_ref().is_some_and(HttpThread::is_running) {
+    fn ensure_http(&mut self) -> Result<()> {
+        if self.http.as_ref().is_some_and(|http| http.worker.is_running()) {
             return Ok(());
         }
         let Some(plan) = &self.plan.http else {
@@ -261,8 +211,8 @@ impl Dispatcher {
         if let Some(reason) = reason {
             (self.log)("server", &format!("HTTP: {reason}"));
         }
-        let load = |cpu| self.registry.others_on(cpu, 0);
-        // An HTTP client cannot say which CPUs are its own; `tare http` on this machine takes the highest ones.
+        let load = |cpu| self.sessions.others_on(cpu, 0);
+        // HTTP clients do not name their CPUs; `tare http` on this machine takes the highest ones.
         let mut avoid = self.avoid.clone();
         avoid.extend(self.cpus.allowed.iter().max());
         let choice = self.cpus.choose_idle(1, &avoid, load)?;
@@ -281,64 +231,47 @@ impl Dispatcher {
             }
             other => other?,
         };
-        (self.log)(
-            "server",
-            &format!(
-                "HTTP is served on CPU {cpu}, --http-wait {}, --seed {}",
-                wait.name(),
-                settings.seed
-            ),
-        );
-        self.placement.http = Some(cpu);
+        let (wait, seed) = (wait.name(), settings.seed);
+        let line = format!("HTTP is served on CPU {cpu}, --http-wait {wait}, --seed {seed}");
+        (self.log)("server", &line);
         self.http = Some(thread);
         Ok(())
     }
 
-    /// Ends all threads, and waits for that.
     pub(super) fn join(self) {
         // They end on nothing else, and where the front has failed nobody has said so yet.
         self.stopping.store(true, Ordering::Relaxed);
         if let Some(http) = self.http {
-            http.join();
+            http.worker.join();
         }
         for worker in self.workers.into_values() {
-            worker.waker.wake();
             drop(worker.inbox);
-            let _ = worker.thread.join();
+            worker.thread.join();
         }
     }
 }
 
-fn run_sessions<D: Driver<Socket = OwnedFd>>(
-    driver: D,
-    roles: Sessions<OwnedFd, Permit, ServerMeter>,
-    started: &Sender<std::result::Result<Waker, DriverError>>,
-) -> std::result::Result<(), DriverError> {
-    let _ = started.try_send(Ok(driver.waker()));
-    let mut worker = Worker::new(driver, MonotonicClock, roles);
-    worker.run_until(<Sessions<OwnedFd, Permit, ServerMeter> as Role<D>>::is_finished)
-}
-
-impl Place<OwnedFd> for Dispatcher {
-    type Ticket = Ticket;
+impl Dispatch<OwnedFd> for Dispatcher {
+    type Admission = Admission;
 
     fn admit(
         &mut self,
         hello: &Hello,
         peer: Option<SocketAddr>,
-    ) -> std::result::Result<Ticket, Refuse> {
+    ) -> std::result::Result<Admission, Refuse> {
         if self.is_stopping() {
             return Err(Refuse::new(RefuseCode::ShuttingDown, "the server is shutting down"));
         }
         let bytes = memory_bytes(hello, hello.transport);
-        self.registry.check(self.plan.max_sessions, bytes)?;
+        self.sessions.check(self.plan.max_sessions, bytes)?;
         let same_host = self.boot_id.is_some() && self.boot_id == hello.boot_id;
         let mut avoid = self.avoid.clone();
         if same_host {
             avoid.extend(&hello.cpus);
         }
-        let cpu = self.placement.place(hello, &self.cpus, &avoid, &self.registry);
-        let chosen = self.staffed(hello.backend, cpu).map_err(|error| {
+        let http = self.http.as_ref().map(|http| http.cpu);
+        let cpu = self.sessions.place(hello, &self.cpus, &avoid, http);
+        let chosen = self.backend_with_worker(hello.backend, cpu).map_err(|error| {
             let refusal = Refuse::new(RefuseCode::BackendUnavailable, error.message());
             match error.advice() {
                 Some(advice) => refusal.remedy(advice),
@@ -363,40 +296,35 @@ impl Place<OwnedFd> for Dispatcher {
                 && hello.size_bytes <= u64::from(ONE_GO_MAX),
             environment: (!hello.brief).then(|| self.environment_towards(peer)),
         };
-        let permit = self.registry.enter(hello, cpu, bytes);
-        Ok(Ticket { accept, backend: chosen.backend, cpu, permit })
+        let permit = self.sessions.enter(hello, cpu, bytes);
+        Ok(Admission { accept, backend: chosen.backend, cpu, permit })
     }
 
-    fn hand_over(&mut self, ticket: Ticket, arrival: Arrival<OwnedFd>) {
-        let Ticket { mut accept, backend, cpu, permit } = ticket;
+    fn hand_over(&mut self, admission: Admission, arrival: Arrival<OwnedFd>) {
+        let Admission { mut accept, backend, cpu, permit } = admission;
         if arrival.transport == Transport::Udp {
             match random::number() {
                 Ok(number) => accept.session = Some(Id(number)),
                 Err(error) => return self.log("session", &error.to_string()),
             }
         }
-        if let Err(error) = self.staff(backend, cpu) {
+        if let Err(error) = self.ensure_worker(backend, cpu) {
             return self.log("session", &error.to_string());
         }
         if let Some(worker) = self.workers.get(&(backend, cpu))
             && worker.inbox.send(Admitted { arrival, accept, permit }).is_ok()
         {
-            worker.waker.wake();
+            worker.thread.waker.wake();
         }
     }
 
     fn hand_over_http(&mut self, arrival: HttpArrival<OwnedFd>) {
-        match self.staff_http() {
-            Ok(()) => {
-                if let Some(http) = &self.http {
-                    http.serve(arrival);
-                }
+        if let Err(error) = self.ensure_http() {
+            if !std::mem::replace(&mut self.http_denied, true) {
+                (self.log)("server", &error.to_string());
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.http_denied, true) {
-                    (self.log)("server", &error.to_string());
-                }
-            }
+        } else if let Some(http) = &self.http {
+            http.serve(arrival);
         }
     }
 
@@ -405,7 +333,7 @@ impl Place<OwnedFd> for Dispatcher {
     }
 
     fn nonce(&mut self) -> [u8; 32] {
-        // Without random bytes a nonce of zeros would let a proof be replayed; nobody is then let in.
+        // With a nonce of zeros a proof could be replayed: without random bytes nobody is let in.
         random::bytes().unwrap_or_else(|error| {
             self.stopping.store(true, Ordering::Relaxed);
             (self.log)("server", &error.to_string());
@@ -418,7 +346,7 @@ impl Place<OwnedFd> for Dispatcher {
             return true;
         }
         let now = MonotonicClock.now();
-        let over = self.plan.once && self.registry.is_over(now, self.plan.max_duration);
+        let over = self.plan.once && self.sessions.is_over(now, self.plan.max_duration);
         if over {
             self.stopping.store(true, Ordering::Relaxed);
         }

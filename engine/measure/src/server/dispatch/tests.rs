@@ -1,5 +1,6 @@
 use super::*;
 use crate::server::plan::HttpServing;
+use crossbeam::channel::bounded;
 use tare_units::Nanos;
 use tare_units::limits::{MESSAGE_MAX, SESSION_MEMORY_MAX, SESSIONS_MAX};
 
@@ -35,7 +36,7 @@ fn the_largest_messages_are_not_taken_by_the_thousand() {
     let mut held = Vec::new();
     let refusal = loop {
         match dispatcher.admit(&hello, None) {
-            Ok(ticket) => held.push(ticket),
+            Ok(admission) => held.push(admission),
             Err(refusal) => break refusal,
         }
         assert!(held.len() < 100);
@@ -65,8 +66,8 @@ fn as_many_small_sessions_as_a_server_takes_by_default_fit() {
 fn the_threads_end_with_the_front_whatever_it_ended_by() {
     let mut dispatcher = dispatcher();
     let cpu = dispatcher.cpus.allowed[0];
-    dispatcher.staff(Backend::Epoll, cpu).unwrap();
-    dispatcher.staff_http().unwrap();
+    dispatcher.ensure_worker(Backend::Epoll, cpu).unwrap();
+    dispatcher.ensure_http().unwrap();
     let (ended, end) = bounded(1);
     std::thread::spawn(move || {
         dispatcher.join();

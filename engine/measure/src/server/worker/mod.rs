@@ -1,6 +1,6 @@
-//! The far end: the [`front`] hears hellos, [`Sessions`] answers.
+//! The server's roles: the [`front`] hears hellos, [`Sessions`] answers, and [`http`] serves HTTP.
 
-mod one_go;
+mod listener;
 mod session;
 
 pub mod front;
@@ -11,25 +11,28 @@ use std::sync::Arc;
 use crate::worker::link::slot_of;
 use crate::worker::{Role, TurnCounters};
 use crossbeam::channel::Receiver;
-use tare_driver::{Completion, Driver, DriverError, OpError, Outcome, Wait};
+use tare_driver::{Completion, Driver, DriverError, Wait};
 use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::WaitMode;
-use tare_proto::hello::{Accept, Hello};
+use tare_proto::hello::{Accept, Figures, Hello, WaitMode};
 use tare_stats::result::{CpuUse, Instrument};
 use tare_units::bounds::{CLOSING_MAX, NAP, STOP_MAX};
 use tare_units::limits::{HYBRID_SPIN, SESSIONS_MAX};
 use tare_units::{Instant, Nanos};
 
 use front::Arrival;
-use one_go::Door;
-use session::{Offer, Session, Want};
+use listener::BorrowedListener;
+use session::{Session, Terms, Want};
 
-pub use session::memory_bytes;
+pub(crate) use session::memory_bytes;
 
-/// A hybrid session does not go to sleep so shortly before a send is due: waking up may take as long.
+/// What a turn comes to: an error ends the driver.
+pub(crate) type Result<T = (), E = DriverError> = std::result::Result<T, E>;
+
+/// A hybrid session does not sleep so shortly before a send: waking up may take as long.
 const WAKEUP: Nanos = Nanos::from_micros(200);
-/// A worker goes on spinning for its spinning sessions as long after it last heard of one of them, beside the pause that
-/// they made before: a client that pauses for longer is either slow, and then learns so from its own figures, or gone.
+/// A worker goes on spinning for its spinning sessions as long after it last heard of one of them,
+/// beside the pause that they made before: a client that pauses for longer is either slow, and then
+/// learns so from its own figures, or gone.
 const SPIN_PATIENCE: Nanos = Nanos::from_secs(1);
 /// A pause above that is not spun through, however regular the client is.
 const SPIN_PAUSE_MAX: Nanos = Nanos::from_secs(10);
@@ -47,25 +50,14 @@ pub struct Admitted<S, P> {
 
 /// Reads how the worker's thread fared. The real one asks the kernel.
 pub trait Meter {
-    /// Starts anew. May take as long as reading a few files takes.
+    /// Starts again, which may take as long as reading a few files.
     fn reset(&mut self);
-    /// The measured phase begins: what is counted for the thread alone starts anew, at once.
+    /// The measured phase begins: what is counted for the thread alone starts again, at once.
     fn measure_begins(&mut self);
     /// The figures since the last reset.
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse);
     /// Whether the worker is to end.
     fn is_stopping(&self) -> bool;
-}
-
-/// What a worker tells of itself in the figures of its sessions.
-#[derive(Debug, Clone, Default)]
-struct Reading {
-    instrument: Instrument,
-    cpu: CpuUse,
-    /// Requests answered in the time that `cpu` covers.
-    operations: u64,
-    /// Payload moved in that time, bytes.
-    bytes: u64,
 }
 
 /// Bounds on a session's life.
@@ -83,7 +75,7 @@ pub struct Sessions<S, P, M> {
     inbox: Receiver<Admitted<S, P>>,
     slots: Vec<Option<Session<P>>>,
     vacant: Vec<u32>,
-    /// Slots of sessions that ended in this turn, which lists may still name; vacant from the next one on.
+    /// Slots of sessions that ended in this turn, which lists may still name until the next.
     freed: Vec<u32>,
     /// Replies to be sent at the next submission.
     ready: Vec<u32>,
@@ -110,7 +102,7 @@ pub struct Sessions<S, P, M> {
     measure_began: bool,
     /// Figures of it were given.
     measure_told: bool,
-    /// Requests answered since the meter was last started anew.
+    /// Requests answered since the meter last started.
     operations: u64,
     /// Payload of streams moved since then, bytes.
     bytes: u64,
@@ -122,7 +114,7 @@ pub struct Sessions<S, P, M> {
     /// Sessions that are still there are left to the driver.
     is_overdue: bool,
     /// The listener, while it is lent to this worker.
-    door: Option<Door<S>>,
+    listener: Option<BorrowedListener<S>>,
     /// Sessions of one operation that wait for their next connection.
     parked: Vec<u32>,
 }
@@ -164,48 +156,43 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             checked_at: Instant::default(),
             stopping_since: None,
             is_overdue: false,
-            door: None,
+            listener: None,
             parked: Vec::with_capacity(slots),
         }
     }
 
-    /// Sessions alive.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.vacant.len() - self.freed.len()
     }
 
-    /// Whether there is no session.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn adopt<D>(
+    fn adopt(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         admitted: Admitted<S, P>,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-    {
-        let run_id = admitted.arrival.hello.run_id.0;
-        if self.run_id != Some(run_id) || self.begins_step(&admitted.arrival.hello) {
+    ) -> Result {
+        let Admitted { arrival, accept, permit } = admitted;
+        let Arrival { socket, hello, transport, peer, nonce, early, listener } = arrival;
+        let run_id = hello.run_id.0;
+        if self.run_id != Some(run_id) || self.begins_step(&hello) {
             self.run_id = Some(run_id);
             (self.measuring, self.measure_told) = (false, false);
             counters.reset();
             self.reset_meter();
         }
-        let Ok(socket) = io.adopt(admitted.arrival.socket) else {
+        let Ok(socket) = io.adopt(socket) else {
             return Ok(());
         };
         let slot = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("bounded by the driver's sockets")
         });
-        match admitted.accept.wait {
+        match accept.wait {
             WaitMode::Spin => {
                 self.spinning += 1;
                 self.spun_at = now;
@@ -214,24 +201,23 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
             WaitMode::Hybrid => self.hybrids += 1,
             WaitMode::Block => {}
         }
-        let Arrival { hello, transport, peer, nonce, early, listener, .. } = admitted.arrival;
         if let Some(listener) = listener {
-            self.take_door(io, listener, now)?;
+            self.borrow_listener(io, listener, now)?;
         }
-        let offer = Offer { hello, transport, peer, nonce };
-        let mut session =
-            Session::new(io, slot, socket, offer, admitted.accept, admitted.permit, now)?;
-        let want = if session.is_one_go() {
+        let terms = Terms { hello, transport, peer, nonce, accept };
+        let front = Arc::clone(&self.datagrams);
+        let mut session = Session::new(io, slot, socket, terms, front, permit, now)?;
+        let want = if session.terms.hello.request_follows {
             self.active_at = now;
             session.begin_in_one_go(io, &early, now)?
         } else {
             session.begin(io)?;
             Want::Nothing
         };
-        if session.is_paced() {
+        if session::is_paced(&session.terms.hello) {
             self.paced.push(slot);
         }
-        self.note_measured(session.is_measured());
+        self.note_measured(session.measured);
         self.slots[slot as usize] = Some(session);
         self.act(io, slot, want)
     }
@@ -243,12 +229,15 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         }
     }
 
-    /// Whether a session of the present run is the first of a step: the sessions of the step before have
-    /// given their figures. A session of one ping tells nothing, its step has one before and one after them that do.
+    /// Whether a session of the present run is the first of a step: the sessions of the step before
+    /// have given their figures. A session of one ping tells nothing, its step has one before and
+    /// one after them that do.
     fn begins_step(&self, hello: &Hello) -> bool {
         let amid = hello.connect_each && self.measuring && !self.measure_told;
         let mut sessions = self.slots.iter().flatten();
-        !hello.brief && !amid && sessions.all(|session| session.is_brief() || session.is_ended())
+        !hello.brief
+            && !amid
+            && sessions.all(|session| session.terms.hello.brief || session.is_ended())
     }
 
     /// A spinning session has shown that it is there.
@@ -264,10 +253,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.meter.reset();
     }
 
-    fn act<D>(&mut self, io: &mut D, slot: u32, want: Want) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-    {
+    fn act(&mut self, io: &mut impl Driver<Socket = S>, slot: u32, want: Want) -> Result {
         match want {
             Want::Nothing => {}
             Want::Reply { at } => {
@@ -278,18 +264,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 }
             }
             Want::Report => self.reports.push(slot),
-            Want::Stop => {
-                let Some(session) = self.slots[slot as usize].as_mut() else {
-                    return Ok(());
-                };
-                let want = session.stop_stream(io, self.active_at)?;
-                if want == Want::Report {
-                    self.reports.push(slot);
-                }
-            }
-            Want::Close | Want::Abort => {
+            Want::Close => {
                 if let Some(session) = self.slots[slot as usize].as_mut() {
-                    session.close(io, want == Want::Abort)?;
+                    session.link.close(io)?;
                 }
             }
             Want::GiveBack => self.give_back(io, slot)?,
@@ -299,24 +276,24 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 
     /// Frees a session that is closed and has nothing outstanding.
-    fn reap<D: Driver>(&mut self, io: &mut D, slot: u32) {
+    fn reap(&mut self, io: &mut impl Driver, slot: u32) {
         if self.keep(slot) {
             return;
         }
         if self.slots[slot as usize].as_ref().is_some_and(Session::is_over)
             && let Some(session) = self.slots[slot as usize].take()
         {
-            match session.wait() {
+            match session.terms.accept.wait {
                 WaitMode::Spin => self.spinning -= 1,
                 WaitMode::Hybrid => self.hybrids -= 1,
                 WaitMode::Block => {}
             }
             self.freed.push(slot);
-            session.free(io);
+            session.link.free(io);
         }
     }
 
-    /// Takes the sessions that ended out of all lists, once for all of them: `lat --connect-each` ends one per operation.
+    /// Takes the ended sessions out of all lists at once: `lat --connect-each` ends one each time.
     fn forget_freed(&mut self) {
         if self.freed.is_empty() {
             return;
@@ -331,29 +308,26 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         self.vacant.append(&mut self.freed);
     }
 
-    fn check_limits<D>(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-    {
+    fn check_limits(&mut self, io: &mut impl Driver<Socket = S>, now: Instant) -> Result {
         let stopping = self.meter.is_stopping();
         if stopping {
             let since = *self.stopping_since.get_or_insert(now);
             self.is_overdue = now >= since + STOP_MAX + CLOSING_MAX;
         }
         let closes = self.stopping_since.is_some_and(|at| now >= at + STOP_MAX);
-        let leaving = self.check_door(io, now)?;
+        let leaving = self.check_lease(io, now)?;
         for index in 0..self.slots.len() {
             if let Some(session) = &mut self.slots[index] {
                 if !closes && session.handle_slow_opening(io, now, leaving)? {
                     continue;
                 }
                 let want = if closes {
-                    Want::Abort
+                    Want::Close
                 } else {
-                    session.handle_limits(now, self.limits, stopping)
+                    session.handle_limits(io, now, self.active_at, self.limits, stopping)?
                 };
                 if want == Want::Close {
-                    session.abandon(io);
+                    session.abandon(io, closes);
                 }
                 let slot = u32::try_from(index).expect("bounded by the driver's sockets");
                 self.act(io, slot, want)?;
@@ -362,13 +336,9 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    /// Gives the figures that are due. Reading the meter may take as long as reading a few files: it is read once
-    /// for all that end together.
-    fn report<D: Driver<Socket = S>>(
-        &mut self,
-        io: &mut D,
-        counters: &TurnCounters,
-    ) -> Result<(), DriverError> {
+    /// Gives the figures that are due. Reading the meter may take as long as reading a few files:
+    /// it is read once for all that end together.
+    fn report(&mut self, io: &mut impl Driver<Socket = S>, counters: &TurnCounters) -> Result {
         let mut reading = None;
         while let Some(slot) = self.reports.pop() {
             let Some(session) = self.slots[slot as usize].as_mut() else {
@@ -378,7 +348,8 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
                 self.measure_told |= self.measuring;
                 let read = || {
                     let (instrument, cpu) = self.meter.read(counters);
-                    Reading { instrument, cpu, operations: self.operations, bytes: self.bytes }
+                    let (cpu_operations, cpu_bytes) = (self.operations, self.bytes);
+                    Figures { instrument, cpu, cpu_operations, cpu_bytes, ..Figures::default() }
                 };
                 reading.get_or_insert_with(read).clone()
             });
@@ -388,7 +359,7 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
         Ok(())
     }
 
-    fn reply<D: Driver>(&mut self, io: &mut D, slot: u32, now: Instant) -> Result<(), DriverError> {
+    fn reply(&mut self, io: &mut impl Driver, slot: u32, now: Instant) -> Result {
         if let Some(session) = self.slots[slot as usize].as_mut()
             && session.reply(io, now)?
         {
@@ -398,30 +369,20 @@ impl<S, P, M: Meter> Sessions<S, P, M> {
     }
 }
 
-impl<D, P, M> Role<D> for Sessions<D::Socket, P, M>
-where
-    D: Driver,
-    M: Meter,
-{
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+impl<D: Driver, P, M: Meter> Role<D> for Sessions<D::Socket, P, M> {
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (slot, purpose) = slot_of(completion.token);
-        if slot >= one_go::ORPHAN {
-            return self.handle_door(io, slot, &completion, now);
+        if slot >= listener::ORPHAN {
+            return self.handle_listener(io, &completion, now);
         }
         let Some(session) = self.slots[slot as usize].as_mut() else {
             return Ok(());
         };
         self.active_at = now;
-        let front = &self.datagrams;
-        let want = session.handle_completion(io, purpose, &completion, now, front)?;
-        let spins = session.wait() == WaitMode::Spin;
+        let want = session.handle_completion(io, purpose, &completion, now)?;
+        let spins = session.terms.accept.wait == WaitMode::Spin;
         self.bytes += session.take_moved();
-        let measured = session.is_measured();
+        let measured = session.measured;
         self.note_measured(measured);
         if spins {
             self.note_spun(now);
@@ -429,12 +390,7 @@ where
         self.act(io, slot, want)
     }
 
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
+    fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         self.forget_freed();
         // Asking first costs a spinning turn two loads in place of a fence.
         while !self.inbox.is_empty()
@@ -452,29 +408,24 @@ where
             self.checked_at = now;
             self.check_limits(io, now)?;
             if !self.measuring && !self.is_empty() {
-                // Nobody announces the measured phase: so that little of the warm-up counts as part of it.
+                // Nobody announces the measured phase: so little of the warm-up counts with it.
                 self.reset_meter();
             }
         }
         self.report(io, counters)
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result<(), DriverError> {
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {
         let mut ready = std::mem::take(&mut self.ready);
         for slot in ready.drain(..) {
             self.reply(io, slot, now)?;
         }
         self.ready = ready;
-        let mut index = 0;
-        while index < self.held.len() {
-            let (at, slot) = self.held[index];
-            if at > now {
-                index += 1;
-                continue;
-            }
-            self.held.swap_remove(index);
+        let mut held = std::mem::take(&mut self.held);
+        for (_, slot) in held.extract_if(.., |(at, _)| *at <= now) {
             self.reply(io, slot, now)?;
         }
+        self.held = held;
         for &slot in &self.paced {
             if let Some(session) = self.slots[slot as usize].as_mut() {
                 session.poll_stream(io, now)?;
@@ -484,7 +435,7 @@ where
     }
 
     fn poll_wait(&self, now: Instant) -> Wait {
-        // A held reply is waited for spinning, whatever the mode: the hold is there to check the instrument.
+        // For a held reply it spins in any mode: the delay is there to check the instrument.
         let fresh = self.hybrids > 0 && now.since(self.active_at) < HYBRID_SPIN;
         let spins = self.spinning > 0 && now < self.spins_until;
         if spins || !self.held.is_empty() || fresh {
@@ -509,15 +460,4 @@ where
     fn is_finished(&self) -> bool {
         self.meter.is_stopping() && (self.is_empty() || self.is_overdue)
     }
-}
-
-/// Whether an outcome means that the client is simply gone.
-const fn is_departure(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Received(0)
-            | Outcome::Failed(
-                OpError::Reset | OpError::BrokenPipe | OpError::Refused | OpError::Canceled
-            )
-    )
 }

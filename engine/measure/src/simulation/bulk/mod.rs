@@ -25,9 +25,7 @@ use tare_driver::clock::{Clock, SimulatedClock};
 use tare_driver::sim::{SimConfig, SimDriver, SimNet, SimSocket};
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::{
-    Accept, BackendAsked, Direction, Figures, Hello, Test, Transport, WaitMode,
-};
+use tare_proto::hello::{BackendAsked, Direction, Figures, Hello, Test, Transport, WaitMode};
 use tare_proto::stream::{Received, Sent, StreamAsk};
 use tare_units::control::{Interrupt, Phase};
 use tare_units::text::Id;
@@ -175,7 +173,7 @@ struct World {
     turn: Nanos,
     clock: SimulatedClock,
     net: SimNet,
-    front: Party<Acceptor<Door, Accept, SimSocket>>,
+    front: Party<Acceptor<Door, SimSocket>>,
     server: Party<Sessions<SimSocket, Rc<()>, Idle>>,
     client: Option<Party<BulkClient<Seen>>>,
     interrupt: Interrupt,

@@ -57,7 +57,7 @@ struct Web {
     front_grid: Nanos,
     clock: SimulatedClock,
     net: SimNet,
-    front: Worker<SimDriver, SimulatedClock, Acceptor<Door, Accept, SimSocket>>,
+    front: Worker<SimDriver, SimulatedClock, Acceptor<Door, SimSocket>>,
     side: Side,
     clients: Vec<Client>,
     start: Instant,

@@ -421,7 +421,7 @@ fn a_hello_that_is_repeated_is_admitted_once() {
     let mut hands = [Hand::udp(&world)];
     greet(&mut world, &mut hands, 1, 5);
     run(&mut world, &mut hands, NAP);
-    assert_eq!(world.front.role().place().asked, 1);
+    assert_eq!(world.front.role().dispatch().asked, 1);
     assert_eq!((world.sessions(), world.server.role().len()), (1, 1));
     assert_eq!(world.front.role().waiting(), 0);
 }
@@ -499,7 +499,7 @@ fn connections_that_never_finish_their_hello_are_closed_and_named() {
         let bound = Nanos::from_secs(within);
         assert!(took >= bound && took <= bound + NAP + NAP, "{took}");
         assert_eq!(world.front.role().waiting(), 0);
-        let log = &world.front.role().place().log;
+        let log = &world.front.role().dispatch().log;
         assert_eq!(log.len(), 1, "{log:?}");
         assert!(log[0].contains("did not finish its hello in time"), "{log:?}");
         assert!(log[0].starts_with("127.0.0.1:"), "{log:?}");
@@ -516,7 +516,7 @@ fn a_hello_that_breaks_off_is_named_and_a_health_check_is_not() {
         hand.half_close();
     }
     run(&mut world, &mut hands, Nanos::from_millis(2));
-    let log = &world.front.role().place().log;
+    let log = &world.front.role().dispatch().log;
     assert_eq!(log.len(), 1, "{log:?}");
     assert!(log[0].contains("in the middle of the handshake"), "{log:?}");
     assert_eq!(world.front.role().waiting(), 0);
@@ -567,7 +567,7 @@ fn a_port_that_is_taken_for_udp_is_not_chosen() {
         log: Vec::new(),
     };
     let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
-    let mut front: Acceptor<Door, Accept, SimSocket> = Acceptor::new(door, None, datagrams, SECOND);
+    let mut front: Acceptor<Door, SimSocket> = Acceptor::new(door, None, datagrams, SECOND);
     let mut io = world.net.driver();
     let bound = front.listen(&mut io, any).expect("another port");
     assert!(!ports.contains(&bound.port()), "{bound}");
@@ -654,8 +654,8 @@ fn ten_thousand_clients_of_all_kinds_leave_nothing_behind() {
         }
         world.steps = 0;
     }
-    assert!(world.front.role().place().asked > 3_000);
-    assert!(world.front.role().place().sessions > 100, "over UDP");
+    assert!(world.front.role().dispatch().asked > 3_000);
+    assert!(world.front.role().dispatch().sessions > 100, "over UDP");
     assert!(!world.server.role().is_empty());
     // Deaf and mute ones among them, that never close.
     run(&mut world, hands.make_contiguous(), Nanos::from_secs(7));

@@ -33,7 +33,7 @@ fn an_operation_takes_the_connect_and_one_round_trip() {
         let mut world = World::new(&setup);
         world.start();
         world.run_until(|world| world.client().is_finished_now());
-        let asked = world.front.role().place().asked;
+        let asked = world.front.role().dispatch().asked;
         let results = world.finish();
         let operations = results.measured.operations;
         // 100 ms, in cycles of two round trips; a third one for the close would leave 166.
@@ -88,7 +88,7 @@ fn hello_and_request_may_be_cut_anywhere() {
             run(&mut world, &mut [], LEASE_OVER);
         }
     }
-    assert!(world.front.role().place().log.is_empty());
+    assert!(world.front.role().dispatch().log.is_empty());
     run(&mut world, &mut [], LEASE_OVER);
     assert_eq!((world.sessions(), world.server.role().len()), (0, 0));
 }
@@ -143,7 +143,7 @@ fn other_clients_are_given_back_to_the_front() {
         hand.half_close();
     }
     run(&mut world, &mut hands, Nanos::from_millis(2));
-    let log = &world.front.role().place().log;
+    let log = &world.front.role().dispatch().log;
     assert_eq!(log.len(), 1, "{log:?}");
     assert!(log[0].contains("in the middle of the handshake"), "{log:?}");
 }

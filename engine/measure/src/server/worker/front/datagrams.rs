@@ -3,32 +3,27 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use super::{Acceptor, Arrival, CONNECTING_BASE, Place, close_orphan};
+use super::super::Result;
+use super::{Acceptor, Arrival, CONNECTING_BASE, Dispatch, close_orphan};
 use crate::worker::link::{Purpose, token};
-use tare_driver::{
-    BufferId, DatagramFrom, Driver, DriverError, Op, Outcome, Segment, SocketId, SocketSpec,
-};
-use tare_proto::datagram::{
-    DataHeader, FrontAction, NO_SESSION, SessionKey, SessionRequest, UdpServerFront,
-};
-use tare_proto::hello::Hello;
-use tare_proto::hello::Transport;
+use tare_driver::{BufferId, DatagramFrom, Driver, Op, Outcome, Segment, SocketId, SocketSpec};
+use tare_proto::datagram::{FrontAction, NO_SESSION, SessionKey, SessionRequest, UdpServerFront};
+use tare_proto::hello::{Hello, Transport};
 use tare_units::limits::CONTROL_DATAGRAM;
 use tare_units::{Instant, Nanos};
 
-/// Datagram clients whose socket is being connected at once; connecting a datagram socket does not wait.
+/// Datagram clients whose sockets are connected at once; that does not wait for the network.
 const CONNECTING_MAX: usize = 64;
-/// For so long after a session was handed over, hellos of it that lie in the front's queue are known: those sent
-/// later go to the session's own socket.
+/// For so long after a session was handed over, hellos of it that lie in the front's queue are
+/// known: those sent later go to the session's own socket.
 const HANDED_FOR: Nanos = Nanos::from_secs(5);
 /// So many of them are remembered at most; the oldest are forgotten first.
 const HANDED_MAX: usize = 4096;
 
-/// One bound datagram socket.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct DatagramSocket {
     pub(super) socket: SocketId,
-    pub(super) local: Option<SocketAddr>,
+    pub(super) local: SocketAddr,
     pub(super) receive: BufferId,
     pub(super) send: BufferId,
     pub(super) sending: bool,
@@ -36,14 +31,13 @@ pub(super) struct Door {
 
 /// A verified datagram client whose own socket is being connected.
 #[derive(Debug)]
-pub(super) struct Connecting<T> {
+pub(super) struct Connecting<A> {
     socket: SocketId,
     hello: Box<Hello>,
     key: SessionKey,
-    ticket: T,
+    admission: A,
 }
 
-/// Sessions that were handed over lately.
 #[derive(Debug, Default)]
 pub(super) struct HandoffMap {
     order: VecDeque<(Instant, SessionKey)>,
@@ -76,8 +70,8 @@ impl HandoffMap {
     }
 }
 
-/// The address that a client was reached at, with the port of the door. A link-local one is an address of one
-/// interface only: the one that the client's address names.
+/// The address that a client was reached at, with the port that the server has. A link-local one is
+/// an address of one interface only: the one that the client's address names.
 const fn local_of(ip: IpAddr, port: u16, from: SocketAddr) -> SocketAddr {
     match (ip, from) {
         (IpAddr::V6(ip), SocketAddr::V6(from)) if ip.is_unicast_link_local() => {
@@ -87,116 +81,83 @@ const fn local_of(ip: IpAddr, port: u16, from: SocketAddr) -> SocketAddr {
     }
 }
 
-impl<P, T, S> Acceptor<P, T, S> {
-    pub(super) fn receive_datagram<D: Driver>(
-        &self,
-        io: &mut D,
-        slot: u32,
-    ) -> Result<(), DriverError> {
-        let door = &self.doors[slot as usize];
+impl<S, P: Dispatch<S>> Acceptor<P, S> {
+    pub(super) fn receive_datagram(&self, io: &mut impl Driver, slot: u32) -> Result {
+        let bound = &self.datagram_sockets[slot as usize];
         #[expect(clippy::cast_possible_truncation, reason = "a constant of 1201")]
-        let into = Segment { buffer: door.receive, start: 0, len: CONTROL_DATAGRAM as u32 + 1 };
-        let receive = Op::ReceiveFrom { socket: door.socket, into };
+        let into = Segment { buffer: bound.receive, start: 0, len: CONTROL_DATAGRAM as u32 + 1 };
+        let receive = Op::ReceiveFrom { socket: bound.socket, into };
         io.push(token(slot, Purpose::Receive), receive)
     }
 
-    pub(super) fn handle_datagram<D>(
+    pub(super) fn handle_datagram(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         slot: u32,
         outcome: &Outcome,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
-    {
+    ) -> Result {
         if let Outcome::ReceivedFrom { len, addresses, truncated: false } = *outcome {
-            let door = &self.doors[slot as usize];
-            let bytes = &io.buffer(door.receive)[..len as usize];
-            match self.datagrams.handle_datagram(bytes, addresses.from, now) {
-                FrontAction::Ignore => {}
-                FrontAction::Reply(bytes) => {
-                    self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
-                }
+            let bound = &self.datagram_sockets[slot as usize];
+            let bytes = &io.buffer(bound.receive)[..len as usize];
+            let answer = match self.udp.handle_datagram(bytes, addresses.from, now) {
+                FrontAction::Ignore => None,
+                FrontAction::Reply(bytes) => Some(bytes),
                 FrontAction::Session(request) => {
-                    self.handle_request(io, slot, addresses, *request, now)?;
+                    self.handle_request(io, slot, addresses, *request, now)?
                 }
                 // Sessions have sockets of their own: what comes here belongs to none.
-                FrontAction::Data(header) => {
-                    if let Some(bytes) = DataHeader::turned_away(&header, NO_SESSION) {
-                        self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
-                    }
-                }
-                FrontAction::Fetch(_) => {
-                    let bytes = UdpServerFront::unknown_session();
-                    self.reply(io, slot, &bytes, addresses.from, addresses.local)?;
-                }
+                FrontAction::Data(header) => header.turned_away(NO_SESSION).map(Into::into),
+                FrontAction::Fetch(_) => Some(UdpServerFront::unknown_session()),
+            };
+            if let Some(answer) = answer {
+                self.reply(io, slot, &answer, addresses)?;
             }
         }
         self.receive_datagram(io, slot)
     }
 
-    /// A client that asks for a session, from an address that is its own.
-    fn handle_request<D>(
+    /// A client asks for a session from a verified address. Returns the refusal, if there is one.
+    fn handle_request(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         slot: u32,
         addresses: DatagramFrom,
         request: SessionRequest,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
-    {
+    ) -> Result<Option<Vec<u8>>> {
         let SessionRequest { key, hello } = request;
-        let mut connecting = self.connecting.iter().flatten();
-        if connecting.any(|other| other.key.from == key.from) || self.handed.knows(&key, now) {
-            return Ok(());
+        let mut connecting = self.connecting.iter();
+        if connecting.any(|(_, other)| other.key.from == key.from) || self.handed.knows(&key, now) {
+            return Ok(None);
         }
-        let index = match self.connecting.iter().position(Option::is_none) {
-            Some(index) => index,
-            None if self.connecting.len() < CONNECTING_MAX => {
-                self.connecting.push(None);
-                self.connecting.len() - 1
-            }
+        if self.connecting.len() >= CONNECTING_MAX {
             // The client sends its hello again.
-            None => return Ok(()),
-        };
-        match self.place.admit(&hello, Some(key.from)) {
-            Ok(ticket) => {
-                let Some(socket) = self.open_towards(io, slot, addresses) else {
-                    return Ok(());
-                };
-                #[expect(clippy::cast_possible_truncation, reason = "below CONNECTING_MAX")]
-                let slot = CONNECTING_BASE + index as u32;
-                let connect = Op::Connect { socket, to: key.from };
-                io.push(token(slot, Purpose::Connect), connect)?;
-                self.connecting[index] =
-                    Some(Connecting { socket, hello: Box::new(hello), key, ticket });
-                Ok(())
-            }
-            Err(refusal) => {
-                let bytes = refusal.encode();
-                self.reply(io, slot, &bytes, addresses.from, addresses.local)
-            }
+            return Ok(None);
         }
+        let admission = match self.dispatch.admit(&hello, Some(key.from)) {
+            Ok(admission) => admission,
+            Err(refusal) => return Ok(Some(refusal.encode())),
+        };
+        if let Some(socket) = self.open_towards(io, slot, addresses) {
+            let hello = Box::new(hello);
+            let index = self.connecting.insert(Connecting { socket, hello, key, admission });
+            #[expect(clippy::cast_possible_truncation, reason = "below CONNECTING_MAX")]
+            let slot = CONNECTING_BASE + index as u32;
+            io.push(token(slot, Purpose::Connect), Op::Connect { socket, to: key.from })?;
+        }
+        Ok(None)
     }
 
-    /// A socket of the client's own: same local address and port, to be connected to it, so that the kernel
-    /// delivers its datagrams there and the session's worker never shares a queue.
-    fn open_towards<D>(
+    /// A socket of the client's own: same local address and port, to be connected to it, so that
+    /// the kernel delivers its datagrams there and the session's worker never shares a queue.
+    fn open_towards(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         slot: u32,
         addresses: DatagramFrom,
-    ) -> Option<SocketId>
-    where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
-    {
-        let bound = self.doors[slot as usize].local?;
+    ) -> Option<SocketId> {
+        let bound = self.datagram_sockets[slot as usize].local;
         let local = addresses.local.map_or(bound, |ip| local_of(ip, bound.port(), addresses.from));
         let spec = SocketSpec {
             local: Some(local),
@@ -205,26 +166,23 @@ impl<P, T, S> Acceptor<P, T, S> {
         };
         io.open(&spec)
             .inspect_err(|error| {
-                self.place.log("socket", &format!("{}: no socket for it: {error}", addresses.from));
+                self.dispatch
+                    .log("socket", &format!("{}: no socket for it: {error}", addresses.from));
             })
             .ok()
     }
 
-    pub(super) fn handle_connected<D>(
+    pub(super) fn handle_connected(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         outcome: &Outcome,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver,
-        P: Place<D::Socket, Ticket = T>,
-    {
-        let Some(connecting) = self.connecting[index].take() else {
+    ) -> Result {
+        let Some(Connecting { socket, hello, key, admission }) = self.connecting.try_remove(index)
+        else {
             return Ok(());
         };
-        let Connecting { socket, hello, key, ticket } = connecting;
         if *outcome != Outcome::Connected {
             return close_orphan(io, socket);
         }
@@ -240,34 +198,34 @@ impl<P, T, S> Acceptor<P, T, S> {
                     early: Vec::new(),
                     listener: None,
                 };
-                self.place.hand_over(ticket, arrival);
+                self.dispatch.hand_over(admission, arrival);
                 Ok(())
             }
             Err(error) => {
-                self.place.log("hand-over", &format!("could not hand a session over: {error}"));
+                self.dispatch.log("hand-over", &format!("could not hand a session over: {error}"));
                 close_orphan(io, socket)
             }
         }
     }
 
-    fn reply<D: Driver>(
+    fn reply(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         slot: u32,
         bytes: &[u8],
-        to: SocketAddr,
-        source: Option<IpAddr>,
-    ) -> Result<(), DriverError> {
-        let door = &mut self.doors[slot as usize];
-        if door.sending || bytes.len() > CONTROL_DATAGRAM {
+        addresses: DatagramFrom,
+    ) -> Result {
+        let bound = &mut self.datagram_sockets[slot as usize];
+        if bound.sending || bytes.len() > CONTROL_DATAGRAM {
             // One answer at a time: a client whose question fell into that moment asks again.
             return Ok(());
         }
-        io.buffer_mut(door.send)[..bytes.len()].copy_from_slice(bytes);
+        io.buffer_mut(bound.send)[..bytes.len()].copy_from_slice(bytes);
         #[expect(clippy::cast_possible_truncation, reason = "at most CONTROL_DATAGRAM")]
-        let data = Segment { buffer: door.send, start: 0, len: bytes.len() as u32 };
-        door.sending = true;
-        io.push(token(slot, Purpose::Send), Op::SendTo { socket: door.socket, data, to, source })
+        let data = Segment { buffer: bound.send, start: 0, len: bytes.len() as u32 };
+        bound.sending = true;
+        let (socket, to, source) = (bound.socket, addresses.from, addresses.local);
+        io.push(token(slot, Purpose::Send), Op::SendTo { socket, data, to, source })
     }
 }
 

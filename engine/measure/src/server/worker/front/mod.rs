@@ -1,32 +1,34 @@
-//! The door: takes connections and datagrams off the listening sockets, hears their hello, and hands
-//! them to the worker that will serve them.
+//! The front: takes connections and datagrams off the listening sockets, hears their hello, and
+//! hands them to the worker that will serve them.
 
+mod connections;
 mod datagrams;
-mod door;
-mod streams;
+mod lending;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use slab::Slab;
+
+use super::Result;
+use super::http::HttpArrival;
 use crate::worker::link::{Purpose, slot_of, token};
 use crate::worker::{Role, TurnCounters};
 use tare_driver::{
-    Completion, Driver, DriverError, Op, OpError, Outcome, SocketId, SocketKind, SocketSpec, Wait,
+    Completion, Driver, Op, OpError, Outcome, SocketId, SocketKind, SocketSpec, Wait,
 };
 use tare_proto::auth::Secret;
 use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::Transport;
-use tare_proto::hello::{Hello, Refuse};
+use tare_proto::hello::{Hello, Refuse, Transport};
 use tare_units::bounds::{HELLO_MAX, NAP};
 use tare_units::limits::{CONTROL_DATAGRAM, HTTP_CONNECTIONS_MAX, PENDING_MAX, SOCKETS_MAX};
 use tare_units::{Instant, Nanos};
 
-use super::http::HttpArrival;
-use datagrams::{Connecting, Door, HandoffMap};
-use door::Lending;
-pub use door::{Lease, Listener, Returned, Returns};
-use streams::Pending;
+use connections::Pending;
+use datagrams::{Connecting, DatagramSocket, HandoffMap};
+use lending::Lending;
+pub(crate) use lending::{Lease, Listener};
 
 /// With port 0: how many free TCP ports are tried for one that is free for UDP as well.
 const PORTS_TRIED: u32 = 16;
@@ -34,40 +36,38 @@ const PORTS_TRIED: u32 = 16;
 /// A connection, or a verified datagram client, on its way from the front to a session worker.
 #[derive(Debug)]
 pub struct Arrival<S> {
-    /// The connected socket.
-    pub socket: S,
-    /// What the client asks for.
-    pub hello: Box<Hello>,
+    pub(crate) socket: S,
+    pub(crate) hello: Box<Hello>,
     /// TCP or UDP.
     pub transport: Transport,
-    /// The client's address.
-    pub peer: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
     /// UDP: the client's number for the session, by which its repeated hellos are known.
-    pub nonce: Option<u64>,
+    pub(crate) nonce: Option<u64>,
     /// What has arrived of the request that follows the hello at once.
-    pub early: Vec<u8>,
+    pub(crate) early: Vec<u8>,
     /// The listener, lent to the worker of connections of one operation.
-    pub listener: Option<Listener<S>>,
+    pub(crate) listener: Option<Listener<S>>,
 }
 
 /// Decides who serves, and carries sockets there.
-pub trait Place<S> {
+pub trait Dispatch<S> {
     /// What was decided for an admitted hello. Dropped, it leaves no trace: the client went away.
-    type Ticket;
+    type Admission;
 
     /// Admits a session, or says why not. Asked once per session.
     ///
     /// # Errors
     /// The refusal that the client is sent.
-    fn admit(&mut self, hello: &Hello, peer: Option<SocketAddr>) -> Result<Self::Ticket, Refuse>;
+    fn admit(&mut self, hello: &Hello, peer: Option<SocketAddr>)
+    -> Result<Self::Admission, Refuse>;
 
     /// Hands an admitted session over.
-    fn hand_over(&mut self, ticket: Self::Ticket, arrival: Arrival<S>);
+    fn hand_over(&mut self, admission: Self::Admission, arrival: Arrival<S>);
 
     /// Hands an HTTP connection over. One that is dropped is closed.
     fn hand_over_http(&mut self, arrival: HttpArrival<S>);
 
-    /// Something worth a line in the log. Lines of one `kind` may come by the thousand: they may be summed up.
+    /// A line for the log. Those of one `kind` may come by the thousand, and may be summed up.
     fn log(&mut self, kind: &'static str, line: &str);
 
     /// 32 bytes that nobody can guess: the nonce of a challenge.
@@ -77,10 +77,10 @@ pub trait Place<S> {
     fn is_stopping(&self) -> bool;
 }
 
-/// The front role; see the [module](self). `T` are the placer's tickets, `S` the driver's sockets outside of it.
+/// The front role; see the [module](self). `S` are the driver's sockets outside of it.
 #[derive(Debug)]
-pub struct Acceptor<P, T, S = OwnedFd> {
-    place: P,
+pub struct Acceptor<P: Dispatch<S>, S = OwnedFd> {
+    dispatch: P,
     secret: Option<Secret>,
     hello_within: Nanos,
     /// A connection that has not said a word is closed after that.
@@ -88,35 +88,31 @@ pub struct Acceptor<P, T, S = OwnedFd> {
     /// Connections kept while they have not yet said what they want.
     pending_max: usize,
     listeners: Vec<SocketId>,
-    doors: Vec<Door>,
-    datagrams: Arc<UdpServerFront>,
-    pending: Vec<Option<Pending>>,
-    vacant: Vec<usize>,
+    datagram_sockets: Vec<DatagramSocket>,
+    udp: Arc<UdpServerFront>,
+    pending: Slab<Pending>,
     /// Those of `pending` that are not being closed.
     open: usize,
-    /// Connections, from the start on.
     accepted: u64,
-    connecting: Vec<Option<Connecting<T>>>,
+    connecting: Slab<Connecting<P::Admission>>,
     handed: HandoffMap,
     checked_at: Instant,
-    /// Listeners whose accept has ended and is to be pushed anew.
+    /// Listeners whose accept has ended and is to be pushed again.
     disarmed: Vec<u32>,
-    /// The kernel stamps what arrives on connections.
     stamps: bool,
-    /// The last accept found no free descriptor.
     out_of_descriptors: bool,
     lending: Lending<S>,
 }
 
-/// Slots of the pending connections start here, above listeners and doors; those of connecting datagram
-/// clients at twice that.
+/// Slots of the pending connections start here, above listeners and datagram sockets; those of
+/// connecting datagram clients at twice that.
 const PENDING_BASE: u32 = 1 << 20;
 const CONNECTING_BASE: u32 = 2 << 20;
 /// Sockets that belong to nobody any more are closed under this slot.
 const ORPHAN: u32 = CONNECTING_BASE - 1;
 
-/// Connections that a front keeps while they have not yet said what they want, where `http_connections` HTTP clients
-/// may be silent at once.
+/// Connections that a front keeps while they have not yet said what they want, where
+/// `http_connections` HTTP clients may be silent at once.
 #[must_use]
 pub const fn pending_room(http_connections: u32) -> usize {
     PENDING_MAX + http_connections.div_ceil(3) as usize * 4
@@ -135,30 +131,24 @@ const _: () = {
     assert!(most < SOCKETS_MAX as usize && SOCKETS_MAX < ORPHAN - PENDING_BASE);
 };
 
-impl<P, T, S> Acceptor<P, T, S> {
-    /// A front without sockets yet. A connection that has not said its whole hello within `idle` (but 5 s at
-    /// most) is closed.
+impl<S, P: Dispatch<S>> Acceptor<P, S> {
+    /// A front without sockets yet. A connection that has not said its whole hello within `idle`
+    /// (but 5 s at most) is closed.
     #[must_use]
-    pub fn new(
-        place: P,
-        secret: Option<Secret>,
-        datagrams: Arc<UdpServerFront>,
-        idle: Nanos,
-    ) -> Self {
+    pub fn new(dispatch: P, secret: Option<Secret>, udp: Arc<UdpServerFront>, idle: Nanos) -> Self {
         Self {
-            place,
+            dispatch,
             secret,
             hello_within: idle.min(HELLO_MAX),
             silent_within: idle.min(HELLO_MAX),
             pending_max: PENDING_MAX,
             listeners: Vec::new(),
-            doors: Vec::new(),
-            datagrams,
-            pending: Vec::new(),
-            vacant: Vec::new(),
+            datagram_sockets: Vec::new(),
+            udp,
+            pending: Slab::new(),
             open: 0,
             accepted: 0,
-            connecting: Vec::new(),
+            connecting: Slab::new(),
             handed: HandoffMap::default(),
             checked_at: Instant::default(),
             disarmed: Vec::new(),
@@ -168,8 +158,8 @@ impl<P, T, S> Acceptor<P, T, S> {
         }
     }
 
-    /// HTTP clients open their connections before they have anything to say: `connections` of them may be silent at
-    /// once, for `idle` each.
+    /// HTTP clients open their connections before they have anything to say: `connections` of them
+    /// may be silent at once, for `idle` each.
     #[must_use]
     pub fn with_http(mut self, connections: u32, idle: Nanos) -> Self {
         self.silent_within = idle;
@@ -177,94 +167,87 @@ impl<P, T, S> Acceptor<P, T, S> {
         self
     }
 
-    /// The placer, when the front has ended.
-    pub fn into_place(self) -> P {
-        self.place
+    pub(crate) fn into_dispatch(self) -> P {
+        self.dispatch
     }
 
-    /// The placer.
-    #[must_use]
-    pub const fn place(&self) -> &P {
-        &self.place
+    #[cfg(test)]
+    pub(crate) const fn dispatch(&self) -> &P {
+        &self.dispatch
     }
 
     /// Clients that have yet to become a session, or are being turned away.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.pending.iter().flatten().count() + self.connecting.iter().flatten().count()
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.pending.len() + self.connecting.len()
     }
 
-    /// Opens a TCP listener and a UDP socket on `address` and starts listening. With port 0 both get
-    /// the same free port. Returns the address.
+    /// Opens a TCP listener and a UDP socket on `address` and starts listening. With port 0 both
+    /// get the same free port. Returns the address.
     ///
     /// # Errors
     /// As the kernel answers to bind and listen.
-    pub fn listen<D: Driver>(
+    pub fn listen(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         address: SocketAddr,
     ) -> Result<SocketAddr, OpError> {
-        let (listener, socket, bound) = Self::open_pair(io, address)?;
+        let (listener, socket, bound) = open_pair(io, address)?;
         let no_memory = |_| OpError::NoMemory;
         let receive = io.allocate(CONTROL_DATAGRAM + 1).map_err(no_memory)?;
         let send = io.allocate(CONTROL_DATAGRAM).map_err(no_memory)?;
         let slot = u32::try_from(self.listeners.len()).map_err(|_| OpError::TooManyFiles)?;
         self.listeners.push(listener);
-        self.doors.push(Door { socket, local: Some(bound), receive, send, sending: false });
-        let accept = Op::Accept { listener, multishot: true };
-        io.push(token(slot, Purpose::Accept), accept).map_err(no_memory)?;
+        let datagrams = DatagramSocket { socket, local: bound, receive, send, sending: false };
+        self.datagram_sockets.push(datagrams);
+        accept(io, slot, listener).map_err(no_memory)?;
         self.receive_datagram(io, slot).map_err(no_memory)?;
         Ok(bound)
     }
+}
 
-    /// A listener and a datagram socket of the same port.
-    fn open_pair<D: Driver>(
-        io: &mut D,
-        address: SocketAddr,
-    ) -> Result<(SocketId, SocketId, SocketAddr), OpError> {
-        let mut tries = 0;
-        loop {
-            let listener = io.open(&SocketSpec::listener(address))?;
-            let bound = io.local_addr(listener).unwrap_or(address);
-            let spec = SocketSpec {
-                kind: SocketKind::Datagram,
-                local: Some(bound),
-                reuse_port: true,
-                packet_info: true,
-                ..SocketSpec::datagram_to(bound)
-            };
-            match io.open(&spec) {
-                Ok(socket) => return Ok((listener, socket, bound)),
-                Err(error) => {
-                    close_orphan(io, listener).map_err(|_| OpError::NoMemory)?;
-                    tries += 1;
-                    // The kernel chose a port that is free for TCP only.
-                    let again = error == OpError::AddressInUse && address.port() == 0;
-                    if !again || tries == PORTS_TRIED {
-                        return Err(error);
-                    }
-                }
-            }
+/// A listener and a datagram socket of the same port.
+fn open_pair(
+    io: &mut impl Driver,
+    address: SocketAddr,
+) -> Result<(SocketId, SocketId, SocketAddr), OpError> {
+    let mut tries = 0;
+    loop {
+        let listener = io.open(&SocketSpec::listener(address))?;
+        let bound = io.local_addr(listener).unwrap_or(address);
+        let spec = SocketSpec {
+            kind: SocketKind::Datagram,
+            local: Some(bound),
+            reuse_port: true,
+            packet_info: true,
+            ..SocketSpec::datagram_to(bound)
+        };
+        let error = match io.open(&spec) {
+            Ok(socket) => return Ok((listener, socket, bound)),
+            Err(error) => error,
+        };
+        close_orphan(io, listener).map_err(|_| OpError::NoMemory)?;
+        tries += 1;
+        // The kernel chose a port that is free for TCP only.
+        let again = error == OpError::AddressInUse && address.port() == 0;
+        if !again || tries == PORTS_TRIED {
+            return Err(error);
         }
     }
 }
 
+/// Takes connections off a listener, one after the other.
+fn accept(io: &mut impl Driver, slot: u32, listener: SocketId) -> Result {
+    io.push(token(slot, Purpose::Accept), Op::Accept { listener, multishot: true })
+}
+
 /// Closes a socket that nobody will serve.
-fn close_orphan<D: Driver>(io: &mut D, socket: SocketId) -> Result<(), DriverError> {
+fn close_orphan(io: &mut impl Driver, socket: SocketId) -> Result {
     io.push(token(ORPHAN, Purpose::Close), Op::Close { socket })
 }
 
-impl<D, P, T> Role<D> for Acceptor<P, T, D::Socket>
-where
-    D: Driver,
-    P: Place<D::Socket, Ticket = T>,
-{
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+impl<D: Driver, P: Dispatch<D::Socket>> Role<D> for Acceptor<P, D::Socket> {
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (slot, purpose) = slot_of(completion.token);
         if slot >= CONNECTING_BASE {
             let index = (slot - CONNECTING_BASE) as usize;
@@ -284,49 +267,43 @@ where
                         self.out_of_descriptors = false;
                         self.handle_accepted(io, socket, &[], now)?;
                     }
-                    Outcome::Failed(OpError::Canceled) if self.lending.is_asked() => {
+                    Outcome::Failed(OpError::Canceled) if self.lending.asked => {
                         return self.lend(io, now);
                     }
                     Outcome::Failed(error) => self.handle_accept_failed(io, error)?,
                     _ => {}
                 }
-                if !completion.more && !self.place.is_stopping() {
+                if !completion.more && !self.dispatch.is_stopping() {
                     // Not at once: out of descriptors, it would fail again and again.
                     self.disarmed.push(slot);
                 }
                 Ok(())
             }
             Purpose::Cancel if completion.outcome == (Outcome::CancelDone { found: false }) => {
-                self.lend_nothing(io, now)
+                self.serve_waiting(io, now)
             }
             Purpose::Receive => self.handle_datagram(io, slot, &completion.outcome, now),
             Purpose::Send => {
-                self.doors[slot as usize].sending = false;
+                self.datagram_sockets[slot as usize].sending = false;
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        _counters: &mut TurnCounters,
-    ) -> Result<(), DriverError> {
+    fn handle_time(&mut self, io: &mut D, now: Instant, _: &mut TurnCounters) -> Result {
         self.take_back(io, now)?;
         if now.since(self.checked_at) < NAP {
             return Ok(());
         }
         self.checked_at = now;
         while let Some(slot) = self.disarmed.pop() {
-            let listener = self.listeners[slot as usize];
-            io.push(token(slot, Purpose::Accept), Op::Accept { listener, multishot: true })?;
+            accept(io, slot, self.listeners[slot as usize])?;
         }
         self.handle_hello_deadlines(io, now)
     }
 
-    fn poll_submit(&mut self, _io: &mut D, _now: Instant) -> Result<(), DriverError> {
+    fn poll_submit(&mut self, _: &mut D, _: Instant) -> Result {
         Ok(())
     }
 
@@ -343,7 +320,7 @@ where
     }
 
     fn is_finished(&self) -> bool {
-        self.place.is_stopping()
+        self.dispatch.is_stopping()
     }
 }
 

@@ -1,15 +1,15 @@
-//! One HTTP connection: what it sent and was not yet read, what it is yet to be sent, what is outstanding on it.
+//! One HTTP connection: its unread input, its unsent output, and its outstanding operations.
 //!
-//! An idle one has no buffer: bytes arrive in the driver's pool, and a page to answer from is lent to it for as long as
-//! there is something unsent.
+//! An idle one has no buffer: bytes arrive in the driver's pool, and a page to answer from is lent
+//! to it for as long as there is something unsent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::inbox::ConnectionPermit;
-use super::reply::Reply;
-use super::request::Pending;
-use super::routes::Hold;
-use tare_driver::{BufferId, Driver, DriverError, Op, Segment, SocketId, SocketOption, Token};
+use super::response::{Ending, Pending, Reply};
+use crate::server::worker::Result;
+use crate::worker::link::{Purpose, token};
+use tare_driver::{BufferId, Driver, Op, Segment, SocketId, SocketOption};
 use tare_proto::http1::incoming::RequestReader;
 use tare_units::Instant;
 use tare_units::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
@@ -18,53 +18,26 @@ use tare_units::limits::{REQUEST_HEAD_MAX, SEGMENTS_MAX};
 pub(super) const PAGE: usize = REQUEST_HEAD_MAX + (4 << 10);
 /// What long bodies without contents are sent from, bytes.
 pub(super) const FILL_BYTES: u32 = 256 << 10;
-/// What a connection may have in the kernel and not yet on the wire, bytes. A client that does not read has the rest wait
-/// here, where it costs nothing; without a bound the kernel takes megabytes for each. One that reads is served from it at
-/// full speed: it holds as much as one send.
+/// What a connection may have in the kernel and not yet on the wire, bytes. A client that does not
+/// read has the rest wait here, where it costs nothing; without a bound the kernel takes megabytes
+/// for each. One that reads is served from it at full speed: it holds as much as one send.
 const UNSENT_BYTES: u32 = FILL_BYTES;
 /// With so much unread while a response is unsent, nothing more is received, bytes.
 const INPUT_PAUSE: usize = 16 << 10;
 /// What is received with a stamp lands in a buffer of that length, bytes.
 const STAMPED_BYTES: u32 = 2 << 10;
-/// Instants that are kept of unread input: more than it can have requests, each of which may come by itself.
+/// Arrivals kept of unread input: more than it can hold requests, which may come one by one.
 const MARKS_MAX: usize = INPUT_PAUSE / "GET / HTTP/1.0\r\n\r\n".len();
 /// Answered input is cut off once it is so long, bytes.
 const CUT: usize = 64 << 10;
-
-/// What an operation was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Receive,
-    Send,
-    Cancel,
-    HalfClose,
-    Close,
-}
-
-const fn token(slot: u32, purpose: Purpose) -> Token {
-    Token((slot as u64) << 8 | purpose as u64)
-}
-
-/// Whose a token is, and what it was for.
-#[expect(clippy::cast_possible_truncation, reason = "the slot is 32 bits wide")]
-pub(super) const fn slot_of(token: Token) -> (u32, Purpose) {
-    let purpose = match token.0 as u8 {
-        0 => Purpose::Receive,
-        1 => Purpose::Send,
-        2 => Purpose::Cancel,
-        3 => Purpose::HalfClose,
-        _ => Purpose::Close,
-    };
-    ((token.0 >> 8) as u32, purpose)
-}
 
 /// Bytes that arrived and were not yet read, with when they did.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     bytes: Vec<u8>,
     start: usize,
-    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the last, which is when the
-    /// last of them came.
+    /// Up to which of all bytes ever kept here came when. Bytes beyond [`MARKS_MAX`] share the
+    /// last, which is when the last of them came.
     marks: VecDeque<(u64, Instant)>,
     taken: u64,
 }
@@ -96,7 +69,6 @@ impl Input {
         }
     }
 
-    /// Memory that it takes, bytes.
     fn bytes(&self) -> u64 {
         let marks = self.marks.capacity() * size_of::<(u64, Instant)>();
         (size_of::<Self>() + self.bytes.capacity() + marks) as u64
@@ -110,17 +82,19 @@ impl Input {
     }
 }
 
-/// A response that waits for its time.
+/// Held by a connection from its hand-over to its end; the inbox counts those who hold one.
+pub(super) type ConnectionPermit = Arc<()>;
+
 #[derive(Debug)]
 pub(super) struct Held {
     pub reply: Reply,
-    pub hold: Hold,
+    /// It waits in the queue.
+    pub is_queued: bool,
     pub arrival: Instant,
     /// Its time has come, and what was written before it is being sent.
     pub is_due: bool,
 }
 
-/// What follows the page.
 #[derive(Debug)]
 pub(super) enum Tail {
     /// So many bytes without contents.
@@ -141,7 +115,6 @@ enum Stamping {
     Denied,
 }
 
-/// Whether bytes are being received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Receiving {
     No,
@@ -150,36 +123,20 @@ enum Receiving {
     Stopping,
 }
 
-/// How far the end has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    No,
-    /// Closed once all is sent: the client said that it sends nothing more.
-    Last,
-    /// As [`Ending::Last`], and what the client still sends is read for a while (RFC 9112 section 9.6): closing over
-    /// unread bytes would reset the connection, and the reset would overtake the response.
-    LastOfMore,
-    /// The end was sent; closed when the client closes, or then.
-    Lingering(Instant),
-    Closing,
-}
-
-/// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Connection {
-    slot: u32,
+    pub slot: u32,
     /// Tells it from others that had its slot.
     pub serial: u32,
-    socket: SocketId,
+    pub socket: SocketId,
     outstanding: u32,
     receiving: Receiving,
     stamping: Stamping,
     pub sending: bool,
     /// When the send that is outstanding was pushed.
     pub pushed_at: Instant,
-    /// Memory that the kernel held for it when it was last looked at, bytes; looked at only while it does not read.
+    /// Memory that the kernel held for it at the last check, bytes; zero while it reads.
     pub queued_bytes: u64,
-    /// Bytes sent from the start on.
     sent_bytes: u64,
     /// The kernel was told how much to take.
     is_bounded: bool,
@@ -207,8 +164,7 @@ pub(super) struct Connection {
     pub lent_since: Option<Instant>,
     /// Memory that it was charged for, bytes.
     pub charged: u64,
-    /// Held, not looked at: the inbox counts it.
-    _seat: ConnectionPermit,
+    _permit: ConnectionPermit,
 }
 
 impl Connection {
@@ -216,7 +172,7 @@ impl Connection {
         slot: u32,
         serial: u32,
         socket: SocketId,
-        seat: ConnectionPermit,
+        permit: ConnectionPermit,
         now: Instant,
     ) -> Self {
         Self {
@@ -247,16 +203,8 @@ impl Connection {
             since: None,
             lent_since: None,
             charged: 0,
-            _seat: seat,
+            _permit: permit,
         }
-    }
-
-    pub(super) const fn socket(&self) -> SocketId {
-        self.socket
-    }
-
-    pub(super) const fn slot(&self) -> u32 {
-        self.slot
     }
 
     /// There is more from the client. Returns whether it is behind the last request.
@@ -267,8 +215,8 @@ impl Connection {
         self.ending != Ending::No
     }
 
-    /// Whether the next request can be answered: responses leave in order, and a page that is being sent is not
-    /// written to.
+    /// Whether the next request can be answered: responses leave in order, and a page that is being
+    /// sent is not written to.
     pub(super) const fn takes_requests(&self) -> bool {
         !self.sending
             && self.tail.is_none()
@@ -307,7 +255,8 @@ impl Connection {
             return 0;
         }
         let input = self.input.as_ref().map_or(0, |input| input.bytes());
-        let held = self.held.as_ref().map_or(0, |held| held.bytes());
+        let held = self.held.as_ref();
+        let held = held.map_or(0, |held| (size_of::<Held>() + held.reply.capacity()) as u64);
         let tail = match self.tail {
             Some(Tail::Own { end, .. }) => u64::from(end),
             _ => 0,
@@ -321,13 +270,12 @@ impl Connection {
         input + stamped + self.reader.holds() as u64 + pending + held + tail + page
     }
 
-    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result<(), DriverError> {
+    fn push(&mut self, io: &mut impl Driver, purpose: Purpose, op: Op) -> Result {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())
     }
 
-    /// An operation has completed, for good.
     pub(super) fn handle_completed(&mut self, purpose: Purpose) {
         self.outstanding -= 1;
         match purpose {
@@ -337,13 +285,12 @@ impl Connection {
         }
     }
 
-    /// Whether it is closed and nothing is outstanding.
     pub(super) fn is_over(&self) -> bool {
         self.ending == Ending::Closing && self.outstanding == 0
     }
 
     /// Receives, or stops to, as what is unread and unsent wants it.
-    pub(super) fn adjust_receiving<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn adjust_receiving(&mut self, io: &mut impl Driver) -> Result {
         if self.ending == Ending::Closing || self.ended {
             return Ok(());
         }
@@ -365,8 +312,7 @@ impl Connection {
         }
     }
 
-    /// How to receive what comes next.
-    fn receive<D: Driver>(&mut self, io: &mut D) -> Result<Op, DriverError> {
+    fn receive(&mut self, io: &mut impl Driver) -> Result<Op> {
         let socket = self.socket;
         if self.stamping == Stamping::Wanted {
             let stamps = SocketOption::ReceiveTimestamps(true);
@@ -392,7 +338,7 @@ impl Connection {
     }
 
     /// What a receive with a stamp brought.
-    pub(super) fn stamped<'a, D: Driver>(&self, io: &'a D, len: u32) -> &'a [u8] {
+    pub(super) fn stamped<'a>(&self, io: &'a impl Driver, len: u32) -> &'a [u8] {
         match self.stamping {
             Stamping::Yes(buffer) => &io.buffer(buffer)[..len as usize],
             _ => &[],
@@ -400,18 +346,12 @@ impl Connection {
     }
 
     /// Appends to the page, which `pages` have one for.
-    ///
-    /// # Errors
-    /// When buffers have run out.
-    ///
-    /// # Panics
-    /// While the page is being sent.
-    pub(super) fn write<D: Driver>(
+    pub(super) fn write(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         bytes: &[u8],
         pages: &mut Vec<BufferId>,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         let page = match (self.page, pages.pop()) {
             (Some(page), free) => {
                 pages.extend(free);
@@ -428,12 +368,12 @@ impl Connection {
     }
 
     /// Pushes what is unsent, as one send; `now` is the instant of the submission.
-    pub(super) fn push_send<D: Driver>(
+    pub(super) fn push_send(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         fill: Option<BufferId>,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         if self.sending || self.ending == Ending::Closing {
             return Ok(());
         }
@@ -460,24 +400,18 @@ impl Connection {
         let length = |segment: Option<Segment>| segment.map_or(0, |s| u64::from(s.len));
         let after = self.sent_bytes + length(page) + length(tail);
         if after > u64::from(UNSENT_BYTES / 2) && !std::mem::replace(&mut self.is_bounded, true) {
-            // Not at once: most connections never come to it. A kernel without the option takes more.
+            // Most connections never come to it. A kernel without the option takes more.
             let _ = io.set_option(socket, &SocketOption::UnsentLowWater(UNSENT_BYTES));
         }
         (self.sending, self.pushed_at) = (true, now);
         self.push(io, Purpose::Send, op)
     }
 
-    /// So much was sent.
-    pub(super) fn handle_sent<D: Driver>(
-        &mut self,
-        io: &mut D,
-        sent: u32,
-        pages: &mut Vec<BufferId>,
-    ) {
-        self.sent_bytes += u64::from(sent);
-        let of_page = sent.min(self.end - self.start);
+    pub(super) fn handle_sent(&mut self, io: &mut impl Driver, n: u32, pages: &mut Vec<BufferId>) {
+        self.sent_bytes += u64::from(n);
+        let of_page = n.min(self.end - self.start);
         self.start += of_page;
-        let rest = sent - of_page;
+        let rest = n - of_page;
         let is_done = match &mut self.tail {
             Some(Tail::Fill(left)) => {
                 *left -= u64::from(rest);
@@ -501,28 +435,26 @@ impl Connection {
         }
     }
 
-    fn drop_tail<D: Driver>(&mut self, io: &mut D) {
+    fn drop_tail(&mut self, io: &mut impl Driver) {
         if let Some(Tail::Own { buffer, .. }) = self.tail.take() {
             io.free(buffer);
         }
     }
 
-    /// Sends the end of the stream.
-    pub(super) fn half_close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn half_close(&mut self, io: &mut impl Driver) -> Result {
         let socket = self.socket;
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket })
     }
 
     /// Closes, once; what the client has not taken is thrown away, here and in the kernel.
-    pub(super) fn reset<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
-        if self.ending != Ending::Closing {
+    pub(super) fn cut_off(&mut self, io: &mut impl Driver) -> Result {
+        if self.sending && self.ending != Ending::Closing {
             let _ = io.set_option(self.socket, &SocketOption::ResetOnClose);
         }
         self.close(io)
     }
 
-    /// Closes, once.
-    pub(super) fn close<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    pub(super) fn close(&mut self, io: &mut impl Driver) -> Result {
         if self.ending == Ending::Closing {
             return Ok(());
         }
@@ -533,19 +465,12 @@ impl Connection {
         self.push(io, Purpose::Close, Op::Close { socket })
     }
 
-    /// Gives back what it was lent.
-    pub(super) fn free<D: Driver>(mut self, io: &mut D, pages: &mut Vec<BufferId>) {
+    pub(super) fn free(mut self, io: &mut impl Driver, pages: &mut Vec<BufferId>) {
         pages.extend(self.page.take());
         self.drop_tail(io);
         if let Stamping::Yes(buffer) = self.stamping {
             io.free(buffer);
         }
-    }
-}
-
-impl Held {
-    fn bytes(&self) -> u64 {
-        (size_of::<Self>() + self.reply.headers.capacity() + self.reply.body.capacity()) as u64
     }
 }
 

@@ -29,7 +29,6 @@ pub(super) struct Echo {
     pub delay: Option<Nanos>,
     /// Length of the body; without one the request's is sent back.
     pub size: Option<u64>,
-    /// Close the connection.
     pub close: bool,
     /// Header lines, each with its end.
     pub headers: Vec<u8>,
@@ -38,7 +37,7 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    /// Reads `query`, the part of the target behind the `?`. Of a name that comes again only `header` counts again.
+    /// Reads the part of the target behind the `?`. Only `header` counts more than once.
     pub(super) fn parse(query: &str, dice: &mut Xoshiro256PlusPlus) -> Self {
         let mut echo = Self::default();
         let mut seen = [false; 4];
@@ -48,32 +47,24 @@ impl Echo {
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 continue;
             };
-            let index = match name.as_slice() {
-                b"status" => 0,
-                b"delay" => 1,
-                b"size" => 2,
-                b"close" => 3,
-                b"header" => {
-                    echo.add_header(&value);
-                    continue;
-                }
-                _ => continue,
-            };
-            if std::mem::replace(&mut seen[index], true) || value.is_empty() {
-                continue;
-            }
             let text = std::str::from_utf8(&value).unwrap_or("\u{fffd}");
-            match index {
-                0 => echo.status = Some(status(text, dice)),
-                1 => echo.delay = draw(text, duration, Nanos::ZERO, dice),
-                2 => echo.size = draw(text, |t| size(t).map(Some), None, dice).flatten(),
-                _ => echo.close = closes(text, dice),
+            let mut counts =
+                |name: usize| !std::mem::replace(&mut seen[name], true) && !value.is_empty();
+            match name.as_slice() {
+                b"header" => echo.add_header(&value),
+                b"status" if counts(0) => echo.status = Some(status(text, dice)),
+                b"delay" if counts(1) => echo.delay = draw(text, duration, Nanos::ZERO, dice),
+                b"size" if counts(2) => {
+                    echo.size = draw(text, |t| size(t).map(Some), None, dice).flatten();
+                }
+                b"close" if counts(3) => echo.close = closes(text, dice),
+                _ => {}
             }
         }
         echo
     }
 
-    /// `K:V`; what is no header is left out. A line's end in the value becomes a space, so that it stays one header.
+    /// Adds `K:V`, if it is a header. A line's end in it becomes a space, so that it stays one.
     fn add_header(&mut self, text: &[u8]) {
         let Some(colon) = text.iter().position(|b| *b == b':') else {
             return;
@@ -119,7 +110,7 @@ fn throw(dice: &mut Xoshiro256PlusPlus) -> f32 {
     100.0 * ((dice.next_u64() >> 40) as f32 / (1_u32 << 24) as f32)
 }
 
-/// `VALUE`, or `VALUE:PERCENT,…` of which at most one is drawn, else the remainder. `None` where it cannot be read.
+/// Reads `VALUE`, or draws one of `VALUE:PERCENT,…`, else the remainder.
 fn draw<T: Copy>(
     text: &str,
     read: impl Fn(&str) -> Option<T>,

@@ -1,4 +1,4 @@
-//! The desk: reads requests, and writes their responses or sets them aside until they are due.
+//! Reads the requests of a connection, and writes their responses or holds them until they are due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,13 +6,11 @@ use std::collections::BinaryHeap;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
-use super::Stall;
-use super::connection::{Connection, Ending, Held, PAGE};
-use super::queue::Queue;
-use super::reply::{Body, HEAD_BESIDE, Reply, SHORT, Timing};
-use super::request::{Pending, Request};
-use super::routes::{Hold, route};
-use super::stall::Stalls;
+use super::connection::{Connection, Held, PAGE};
+use super::delays::{Queue, Stall, Stalls};
+use super::response::{
+    Body, Ending, HEAD_BESIDE, Hold, Method, Pending, Reply, Request, SHORT, Timing, route,
+};
 use tare_proto::http1::Spare;
 use tare_proto::http1::incoming::{Event, RequestError};
 use tare_units::{Instant, Nanos};
@@ -26,7 +24,6 @@ pub(super) struct Joining {
     pub service: Nanos,
 }
 
-/// What answering takes.
 #[derive(Debug)]
 pub(super) struct RequestHandler {
     dice: Xoshiro256PlusPlus,
@@ -37,12 +34,10 @@ pub(super) struct RequestHandler {
     pub spare: Spare,
     /// Responses before they go to a page.
     pub written: Vec<u8>,
-    /// The body behind them.
     pub tail: Option<Body>,
     /// Responses that wait for their time, by slot and serial number of the connection.
     pub due: BinaryHeap<Reverse<(Instant, u64, u32, u32)>>,
     held: u64,
-    pub served: u64,
 }
 
 impl RequestHandler {
@@ -57,7 +52,6 @@ impl RequestHandler {
             tail: None,
             due: BinaryHeap::new(),
             held: 0,
-            served: 0,
         }
     }
 
@@ -74,8 +68,8 @@ impl RequestHandler {
         }
     }
 
-    /// Answers the requests in `bytes`, until one is not whole or its turn has not come. Returns how many bytes were
-    /// read; `arrival` tells when so many of them had come.
+    /// Answers the requests in `bytes`, until one is not whole or its turn has not come. Returns
+    /// how many bytes were read; `arrival` tells when so many of them had come.
     pub(super) fn digest(
         &mut self,
         conn: &mut Connection,
@@ -146,29 +140,24 @@ impl RequestHandler {
     /// Answers a request, or holds its response until it is due.
     fn serve(&mut self, conn: &mut Connection, request: &Request<'_>, arrival: Instant) {
         self.stalls.handle_request(arrival);
-        self.served += 1;
         let (reply, hold) = route(request, &mut self.dice);
-        let mut arrival = arrival;
-        match hold {
+        let (slot, serial) = (conn.slot, conn.serial);
+        // Responses of one connection leave one after the other, as in fortio, whose handlers wait
+        // for each other: what was sent before the last one had left begins then.
+        let begins = arrival.max(conn.departed_at);
+        let held = match hold {
             Hold::Not => return self.write(conn, reply, None),
             Hold::Delay(delay) => {
-                // As in fortio, whose handlers of one connection run one after the other.
-                let begins = arrival.max(conn.departed_at);
-                self.hold_until(begins + delay, conn.slot(), conn.serial);
+                self.hold_until(begins + delay, slot, serial);
+                Held { reply, is_queued: false, arrival, is_due: false }
             }
             Hold::Queue(service) => {
                 conn.want_stamps();
-                // One that was sent before the last one's response joins when that has left.
-                arrival = arrival.max(conn.departed_at);
-                self.joining.push(Joining {
-                    arrival,
-                    slot: conn.slot(),
-                    serial: conn.serial,
-                    service,
-                });
+                self.joining.push(Joining { arrival: begins, slot, serial, service });
+                Held { reply, is_queued: true, arrival: begins, is_due: false }
             }
-        }
-        conn.held = Some(Box::new(Held { reply, hold, arrival, is_due: false }));
+        };
+        conn.held = Some(Box::new(held));
     }
 
     /// The response that the connection holds is due at `at`.
@@ -178,19 +167,17 @@ impl RequestHandler {
         self.due.push(Reverse((at, self.held, slot, serial)));
     }
 
-    /// Writes a response out.
     pub(super) fn write(&mut self, conn: &mut Connection, reply: Reply, timing: Option<Timing>) {
         debug_assert_eq!(conn.ending, Ending::No, "nobody would get it");
         conn.ending = reply.ending;
         self.tail = reply.write(timing, &mut self.written);
     }
 
-    /// The last response of a connection whose requests cannot be followed any further; `head` is what came of the
-    /// last one's.
+    /// The last response of a connection whose requests cannot be followed any further; `head` is
+    /// what came of the last one's.
     pub(super) fn refuse(&mut self, conn: &mut Connection, error: RequestError, head: &[u8]) {
-        let pending = conn.pending.take();
-        let is_head = match &pending {
-            Some(pending) => pending.request().method == b"HEAD",
+        let is_head = match conn.pending.take() {
+            Some(pending) => pending.method == Method::Head,
             // Line ends may precede it.
             None => head.trim_ascii_start().starts_with(b"HEAD "),
         };

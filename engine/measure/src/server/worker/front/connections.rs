@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 
+use super::super::Result;
 use super::super::http::HttpArrival;
-use super::{Acceptor, Arrival, PENDING_BASE, Place, close_orphan, crowd};
+use super::{Acceptor, Arrival, Dispatch, PENDING_BASE, close_orphan, crowd};
 use crate::worker::link::{Link, Purpose};
-use tare_driver::{Driver, DriverError, OpError, Outcome, SocketId, SocketOption};
+use tare_driver::{Driver, OpError, Outcome, SocketId, SocketOption};
 use tare_proto::handshake::{ServerEvent, ServerFailure, ServerHandshake};
 use tare_proto::hello::Transport;
 use tare_units::{Instant, Nanos};
 
 /// Bytes read at a time before the hello is complete.
 const HELLO_READ: u32 = 512;
-/// What the first bytes of an HTTP client hold that asks for the queue, which tells when requests arrived.
+/// Found in the first bytes of a client that asks for the queue, whose replies name arrivals.
 const QUEUE: &[u8] = b" /queue";
 
 /// A TCP connection that has yet to say its hello, or is being refused.
@@ -22,7 +23,6 @@ pub(super) struct Pending {
     peer: Option<SocketAddr>,
     handshake: ServerHandshake,
     since: Instant,
-    /// It has not said a word.
     silent: bool,
     /// When the last of what it said arrived, by the kernel's clock, where that stamps.
     stamp: Option<Nanos>,
@@ -32,35 +32,19 @@ pub(super) struct Pending {
     refused: bool,
 }
 
-impl Pending {
-    fn name(&self) -> String {
-        self.peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
-    }
-}
-
-impl<P, T, S> Acceptor<P, T, S> {
-    pub(super) fn handle_accepted<D>(
+impl<S, P: Dispatch<S>> Acceptor<P, S> {
+    pub(super) fn handle_accepted(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         socket: SocketId,
         bytes: &[u8],
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        let index = match self.vacant.pop() {
-            Some(index) => index,
-            None if self.pending.len() < self.pending_max => {
-                self.pending.push(None);
-                self.pending.len() - 1
-            }
-            None => {
-                // More in one turn than there is room kept for.
-                return close_orphan(io, socket);
-            }
-        };
+    ) -> Result {
+        if self.pending.len() >= self.pending_max {
+            // More in one turn than there is room kept for.
+            return close_orphan(io, socket);
+        }
+        let index = self.pending.vacant_key();
         #[expect(clippy::cast_possible_truncation, reason = "below SOCKETS_MAX")]
         let slot = PENDING_BASE + index as u32;
         let mut link = Link::new(io, slot, socket, HELLO_READ as usize, 0)?;
@@ -68,9 +52,9 @@ impl<P, T, S> Acceptor<P, T, S> {
             link.receive_stamped(io, 0, HELLO_READ)?;
         }
         self.accepted += 1;
-        let mut handshake = ServerHandshake::new(self.secret.clone(), self.place.nonce());
+        let mut handshake = ServerHandshake::new(self.secret.clone(), self.dispatch.nonce());
         handshake.handle_bytes(bytes);
-        self.pending[index] = Some(Pending {
+        self.pending.insert(Pending {
             peer: io.peer_addr(socket),
             link,
             handshake,
@@ -82,29 +66,18 @@ impl<P, T, S> Acceptor<P, T, S> {
         });
         self.open += 1;
         if self.open > crowd(self.pending_max) {
-            // Now, while there still is room: a newcomer is more likely to be a client than they are.
+            // While there still is room: a newcomer is more likely to be a client than they are.
             self.close_older_half(io)?;
         }
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.step_handshake(io, index, now)
+        if bytes.is_empty() { Ok(()) } else { self.step_handshake(io, index, now) }
     }
 
-    pub(super) fn handle_accept_failed<D>(
-        &mut self,
-        io: &mut D,
-        error: OpError,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
+    pub(super) fn handle_accept_failed(&mut self, io: &mut impl Driver, error: OpError) -> Result {
         match error {
             OpError::Canceled => Ok(()),
             OpError::TooManyFiles => {
                 if !std::mem::replace(&mut self.out_of_descriptors, true) {
-                    self.place.log(
+                    self.dispatch.log(
                         "descriptors",
                         "no descriptor is left for another client (EMFILE); raise the limit (ulimit -n), or give a \
                          smaller --max-sessions",
@@ -113,23 +86,24 @@ impl<P, T, S> Acceptor<P, T, S> {
                 self.close_older_half(io)
             }
             error => {
-                self.place.log("accept", &format!("accept: {error}"));
+                self.dispatch.log("accept", &format!("accept: {error}"));
                 Ok(())
             }
         }
     }
 
-    /// Those make room that have been silent longest. One would not be enough: whoever holds many connections
-    /// is trying to get more. By their order and not by the clock: in a crowd, a thousand come at the same instant.
-    fn close_older_half<D: Driver>(&mut self, io: &mut D) -> Result<(), DriverError> {
+    /// Those make room that have been silent longest. One would not be enough: whoever holds many
+    /// connections is trying to get more. By their order and not by the clock: in a crowd, a
+    /// thousand come at the same instant.
+    fn close_older_half(&mut self, io: &mut impl Driver) -> Result {
         let open = |pending: &&mut Pending| !pending.link.is_closing();
         let mut ordinals: Vec<u64> =
-            self.pending.iter_mut().flatten().filter(open).map(|p| p.ordinal).collect();
+            self.pending.iter_mut().map(|(_, p)| p).filter(open).map(|p| p.ordinal).collect();
         ordinals.sort_unstable();
         let Some(&middle) = ordinals.get(ordinals.len() / 2) else {
             return Ok(());
         };
-        for pending in self.pending.iter_mut().flatten().filter(open) {
+        for pending in self.pending.iter_mut().map(|(_, p)| p).filter(open) {
             if pending.ordinal <= middle {
                 self.open -= 1;
                 pending.link.close(io)?;
@@ -138,24 +112,22 @@ impl<P, T, S> Acceptor<P, T, S> {
         Ok(())
     }
 
-    pub(super) fn handle_pending<D>(
+    pub(super) fn handle_pending(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         purpose: Purpose,
         outcome: &Outcome,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        let Some(pending) = self.pending[index].as_mut() else {
+    ) -> Result {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         pending.link.handle_completed(purpose);
         if pending.link.is_closing() {
-            self.reap(io, index);
+            if pending.link.is_quiet() {
+                self.pending.remove(index).link.free(io);
+            }
             return Ok(());
         }
         match (purpose, outcome) {
@@ -165,7 +137,8 @@ impl<P, T, S> Acceptor<P, T, S> {
             (Purpose::HalfClose, Outcome::HalfClosed) => Ok(()),
             (Purpose::Receive, Outcome::ReceivedStamped { len: len @ 1.., at }) => {
                 if std::mem::take(&mut pending.silent) {
-                    // The deadline of a hello counts from its first byte, that of silence from the connection.
+                    // A hello's deadline counts from its first byte, that of silence from the
+                    // accept.
                     pending.since = now;
                 }
                 let bytes = &io.buffer(pending.link.receive_buffer())[..*len as usize];
@@ -183,27 +156,14 @@ impl<P, T, S> Acceptor<P, T, S> {
         }
     }
 
-    /// Frees a connection that is closed and has nothing outstanding.
-    fn reap<D: Driver>(&mut self, io: &mut D, index: usize) {
-        let gone = self.pending[index].take_if(|pending| pending.link.is_quiet());
-        if let Some(gone) = gone {
-            self.vacant.push(index);
-            gone.link.free(io);
-        }
-    }
-
-    /// Closes a connection that has not become a session, for the reason that its handshake is told.
-    fn give_up<D>(
+    /// Closes a connection that did not become a session; `tell` tells its handshake why.
+    fn give_up(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver,
         index: usize,
-        tell: impl FnOnce(&mut ServerHandshake),
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        let Some(pending) = self.pending[index].as_mut() else {
+        tell: fn(&mut ServerHandshake),
+    ) -> Result {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         tell(&mut pending.handshake);
@@ -211,47 +171,32 @@ impl<P, T, S> Acceptor<P, T, S> {
         if let Some(ServerEvent::Failed(reason)) = pending.handshake.poll_event()
             && reason != ServerFailure::ClosedSilently
         {
-            let line = format!("{}: {reason}", pending.name());
-            self.place.log(reason.kind(), &line);
+            log_failure(&mut self.dispatch, pending.peer, &reason);
         }
         self.open -= usize::from(!pending.link.is_closing());
         pending.link.close(io)
     }
 
-    /// Closes the connections that have had their time to say hello.
-    pub(super) fn handle_hello_deadlines<D>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        for index in 0..self.pending.len() {
-            let late = |pending: &Pending| {
-                let within = if pending.silent { self.silent_within } else { self.hello_within };
-                !pending.link.is_closing() && now.since(pending.since) > within
-            };
-            if self.pending[index].as_ref().is_some_and(late) {
-                self.give_up(io, index, ServerHandshake::handle_timeout)?;
-            }
+    pub(super) fn handle_hello_deadlines(&mut self, io: &mut impl Driver, now: Instant) -> Result {
+        let late = |(_, pending): &(usize, &Pending)| {
+            let within = if pending.silent { self.silent_within } else { self.hello_within };
+            !pending.link.is_closing() && now.since(pending.since) > within
+        };
+        let late: Vec<usize> = self.pending.iter().filter(late).map(|(index, _)| index).collect();
+        for index in late {
+            self.give_up(io, index, ServerHandshake::handle_timeout)?;
         }
         Ok(())
     }
 
     /// Sends what the handshake wants sent, acts on what it found, and asks for more bytes.
-    pub(super) fn step_handshake<D>(
+    pub(super) fn step_handshake(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         now: Instant,
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        let Some(pending) = self.pending[index].as_mut() else {
+    ) -> Result {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         if pending.link.is_closing() || pending.link.is_sending_control() {
@@ -260,21 +205,21 @@ impl<P, T, S> Acceptor<P, T, S> {
         if pending.handshake.request_follows() && self.awaits_listener(io, index)? {
             return Ok(());
         }
-        let Some(pending) = self.pending[index].as_mut() else {
+        let Some(pending) = self.pending.get_mut(index) else {
             return Ok(());
         };
         while let Some(event) = pending.handshake.poll_event() {
             match event {
-                ServerEvent::Hello(hello) => match self.place.admit(&hello, pending.peer) {
-                    Ok(ticket) => {
+                ServerEvent::Hello(hello) => match self.dispatch.admit(&hello, pending.peer) {
+                    Ok(admission) => {
                         if self.stamps {
                             // What a session receives goes the kernel's plain way.
                             let plain = SocketOption::ReceiveTimestamps(false);
                             let _ = io.set_option(pending.link.socket(), &plain);
                         }
                         let one_go = hello.request_follows;
-                        let listener = one_go.then(|| self.lending.take_listener()).flatten();
-                        return self.hand_over_with(io, index, |place, socket, peer, early| {
+                        let listener = one_go.then(|| self.lending.to_hand_over.take()).flatten();
+                        return self.hand_over(io, index, |dispatch, socket, peer, early| {
                             let arrival = Arrival {
                                 socket,
                                 hello,
@@ -284,7 +229,7 @@ impl<P, T, S> Acceptor<P, T, S> {
                                 early,
                                 listener,
                             };
-                            place.hand_over(ticket, arrival);
+                            dispatch.hand_over(admission, arrival);
                         });
                     }
                     Err(refusal) => {
@@ -297,13 +242,12 @@ impl<P, T, S> Acceptor<P, T, S> {
                     if !self.stamps && bytes.windows(QUEUE.len()).any(|part| part == QUEUE) {
                         self.have_arrivals_stamped(io);
                     }
-                    return self.hand_over_with(io, index, |place, socket, _, _| {
-                        place.hand_over_http(HttpArrival { socket, bytes, at, stamp });
+                    return self.hand_over(io, index, |dispatch, socket, _, _| {
+                        dispatch.hand_over_http(HttpArrival { socket, bytes, at, stamp });
                     });
                 }
                 ServerEvent::Failed(reason) => {
-                    let line = format!("{}: {reason}", pending.name());
-                    self.place.log(reason.kind(), &line);
+                    log_failure(&mut self.dispatch, pending.peer, &reason);
                     pending.refused = true;
                 }
             }
@@ -312,8 +256,8 @@ impl<P, T, S> Acceptor<P, T, S> {
             return pending.link.send_control(io, &frame);
         }
         if pending.refused {
-            // What the client still sends is read until it closes: closing over unread bytes would reset the
-            // connection, and the reset would overtake the refusal.
+            // What the client still sends is read until it closes: closing over unread bytes would
+            // reset the connection, and the reset would overtake the refusal.
             pending.link.half_close(io)?;
         }
         if !pending.link.is_receiving() {
@@ -322,16 +266,15 @@ impl<P, T, S> Acceptor<P, T, S> {
         Ok(())
     }
 
-    /// Has the kernel stamp what arrives on connections to come, which inherit it from their listener, and on those that
-    /// have yet to say something.
+    /// Has the kernel stamp what arrives on connections to come, which inherit it from their
+    /// listener, and on those that have yet to say something.
     ///
-    /// Not from the start: with a single socket that asks for stamps, the kernel reads the clock for every packet of
-    /// the machine, those of ping-pong sessions included.
-    fn have_arrivals_stamped<D: Driver>(&mut self, io: &mut D) {
+    /// Not from the start: with a single socket that asks for stamps, the kernel reads the clock
+    /// for every packet of the machine, those of ping-pong sessions included.
+    fn have_arrivals_stamped(&mut self, io: &mut impl Driver) {
         self.stamps = true;
-        let silent = self.pending.iter().flatten();
-        let silent = silent.filter(|pending| !pending.link.is_closing());
-        let sockets = silent.map(|pending| pending.link.socket());
+        let open = self.pending.iter().map(|(_, p)| p).filter(|pending| !pending.link.is_closing());
+        let sockets = open.map(|pending| pending.link.socket());
         for socket in self.listeners.iter().copied().chain(sockets) {
             // Where the kernel does not, the instant of the reaping has to do.
             let _ = io.set_option(socket, &SocketOption::ReceiveTimestamps(true));
@@ -339,33 +282,37 @@ impl<P, T, S> Acceptor<P, T, S> {
     }
 
     /// Takes a connection off the front's driver, and `give`s it away.
-    fn hand_over_with<D>(
+    fn hand_over(
         &mut self,
-        io: &mut D,
+        io: &mut impl Driver<Socket = S>,
         index: usize,
         give: impl FnOnce(&mut P, S, Option<SocketAddr>, Vec<u8>),
-    ) -> Result<(), DriverError>
-    where
-        D: Driver<Socket = S>,
-        P: Place<S, Ticket = T>,
-    {
-        let Some(pending) = self.pending[index].take() else {
+    ) -> Result {
+        let Some(pending) = self.pending.try_remove(index) else {
             return Ok(());
         };
-        self.vacant.push(index);
         self.open -= 1;
         let socket = pending.link.socket();
         match io.release(socket) {
             Ok(socket) => {
-                let rest = pending.handshake.into_rest();
-                give(&mut self.place, socket, pending.peer, rest);
+                give(&mut self.dispatch, socket, pending.peer, pending.handshake.into_rest());
             }
             Err(error) => {
-                self.place.log("hand-over", &format!("could not hand a connection over: {error}"));
+                let line = format!("could not hand a connection over: {error}");
+                self.dispatch.log("hand-over", &line);
                 close_orphan(io, socket)?;
             }
         }
         pending.link.free(io);
         Ok(())
     }
+}
+
+fn log_failure<S>(
+    dispatch: &mut impl Dispatch<S>,
+    peer: Option<SocketAddr>,
+    reason: &ServerFailure,
+) {
+    let name = peer.map_or_else(|| "a client".to_owned(), |peer| peer.to_string());
+    dispatch.log(reason.kind(), &format!("{name}: {reason}"));
 }

@@ -9,13 +9,12 @@ use tare_proto::hello::{Hello, Refuse, RefuseCode};
 use tare_units::limits::SESSION_MEMORY_MAX;
 use tare_units::{Instant, Nanos};
 
-/// With `--once`, the server ends when the first client has had no session for this long, and twice the pause
-/// that it expects itself: between the steps of a sweep it has none for a moment.
+/// With `--once`, the server ends when the first client has had no session for this long, and twice
+/// the pause that it expects itself: between the steps of a sweep it has none for a moment.
 const ONCE_GRACE: Nanos = Nanos::from_secs(1);
-/// So many runs are remembered for the CPUs that they had, before those without a session are looked for.
+/// With so many runs remembered, those without a session are looked for.
 const RUNS_REMEMBERED: usize = 64;
 
-/// Sessions alive, and what they hold.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable(Mutex<SessionStats>);
 
@@ -25,55 +24,50 @@ struct SessionStats {
     memory_bytes: u64,
     /// Sessions by CPU and run.
     places: HashMap<(u32, u64), u32>,
-    /// What each CPU has to do. It follows from `places` and `runs`, and is kept beside them so that the time that a
-    /// hello takes does not grow with the number of sessions.
+    /// What each CPU has to do. It follows from `places` and `runs`, and is kept beside them so
+    /// that the time that a hello takes does not grow with the number of sessions.
     loads: HashMap<u32, Load>,
     /// Runs that have a session, and some that had one.
-    runs: HashMap<u64, Round>,
-    /// With so many runs, those without a session are looked for; always some twice as many as then were left, so that
-    /// the search costs each new run the same.
+    runs: HashMap<u64, RunCpus>,
+    /// With so many runs, those without a session are looked for; always some twice as many as then
+    /// were left, so that the search costs each new run the same.
     forget_at: usize,
     first_run: Option<u64>,
     /// The longest pause that the first run's sessions announced.
     first_run_gap: Nanos,
-    first_run_alive: u32,
     first_run_left_at: Option<Instant>,
 }
 
-/// What a CPU has to do.
 #[derive(Debug, Default)]
 struct Load {
-    /// Its sessions.
     sessions: u32,
     /// Runs with a session, anywhere, that have the CPU: more may be to come.
     runs: u32,
 }
 
-/// The CPUs of a run.
+/// The CPUs of a run: as many as it has workers, and its sessions go round them.
 #[derive(Debug, Default)]
-struct Round {
+struct RunCpus {
     cpus: Vec<u32>,
     next: usize,
-    /// Its sessions alive.
     sessions: u32,
 }
 
 impl SessionStats {
-    /// Counts a session of a run on a CPU.
     fn add(&mut self, cpu: u32, run: u64) {
         *self.places.entry((cpu, run)).or_default() += 1;
         self.loads.entry(cpu).or_default().sessions += 1;
-        let round = self.runs.entry(run).or_default();
-        round.sessions += 1;
-        if round.sessions == 1 {
-            for &cpu in &round.cpus {
+        let of_run = self.runs.entry(run).or_default();
+        of_run.sessions += 1;
+        if of_run.sessions == 1 {
+            for &cpu in &of_run.cpus {
                 self.loads.entry(cpu).or_default().runs += 1;
             }
         }
     }
 
-    /// A session that was counted is over.
-    fn remove(&mut self, cpu: u32, run: u64) {
+    /// A session that was counted is over. Returns whether it was the last of its run.
+    fn remove(&mut self, cpu: u32, run: u64) -> bool {
         if let Some(sessions) = self.places.get_mut(&(cpu, run)) {
             *sessions -= 1;
             if *sessions == 0 {
@@ -83,17 +77,18 @@ impl SessionStats {
         if let Some(load) = self.loads.get_mut(&cpu) {
             load.sessions -= 1;
         }
-        let Some(round) = self.runs.get_mut(&run) else {
-            return;
+        let Some(of_run) = self.runs.get_mut(&run) else {
+            return true;
         };
-        round.sessions -= 1;
-        if round.sessions == 0 {
-            for cpu in &round.cpus {
+        of_run.sessions -= 1;
+        if of_run.sessions == 0 {
+            for cpu in &of_run.cpus {
                 if let Some(load) = self.loads.get_mut(cpu) {
                     load.runs -= 1;
                 }
             }
         }
+        of_run.sessions == 0
     }
 
     /// Sessions of other runs on `cpu`.
@@ -103,13 +98,10 @@ impl SessionStats {
         all.saturating_sub(own)
     }
 
-    /// What other runs do on a CPU: their sessions there, and that they have it, since more may be to come.
+    /// The sessions of other runs on a CPU, and those runs themselves, which may open more there.
     fn busy(&self, cpu: u32, run: u64) -> u32 {
         let having = self.loads.get(&cpu).map_or(0, |load| load.runs);
-        let own = self
-            .runs
-            .get(&run)
-            .is_some_and(|round| round.sessions > 0 && round.cpus.contains(&cpu));
+        let own = self.runs.get(&run).is_some_and(|r| r.sessions > 0 && r.cpus.contains(&cpu));
         let others = having.saturating_sub(u32::from(own));
         self.others_on(cpu, run).saturating_add(others)
     }
@@ -117,34 +109,31 @@ impl SessionStats {
     /// Forgets runs without a session, when there are many of them.
     fn forget(&mut self) {
         if self.runs.len() >= self.forget_at.max(RUNS_REMEMBERED) {
-            self.runs.retain(|_, round| round.sessions > 0);
+            self.runs.retain(|_, of_run| of_run.sessions > 0);
             self.forget_at = 2 * self.runs.len();
         }
     }
 }
 
 impl SessionTable {
-    fn census(&self) -> MutexGuard<'_, SessionStats> {
+    fn stats(&self) -> MutexGuard<'_, SessionStats> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is room for one more session, of that size.
-    ///
-    /// # Errors
-    /// The refusal: the server is busy.
     pub(super) fn check(&self, sessions_max: u32, bytes: u64) -> Result<(), Refuse> {
-        let census = self.census();
-        let alive = census.alive;
+        let stats = self.stats();
+        let alive = stats.alive;
         if alive >= sessions_max {
             let busy = format!("the server has {alive} sessions and takes no more");
             return Err(Refuse::new(RefuseCode::Busy, busy)
                 .remedy("try again later, or start the server with a larger --max-sessions"));
         }
-        if census.memory_bytes + bytes > SESSION_MEMORY_MAX {
+        if stats.memory_bytes + bytes > SESSION_MEMORY_MAX {
             let busy = format!(
                 "the messages of the server's {alive} sessions take {} MiB, and one more would exceed the {} MiB that \
                  it grants",
-                census.memory_bytes >> 20,
+                stats.memory_bytes >> 20,
                 SESSION_MEMORY_MAX >> 20
             );
             return Err(Refuse::new(RefuseCode::Busy, busy)
@@ -154,84 +143,48 @@ impl SessionTable {
     }
 
     /// Counts a session that was admitted, until the permit is dropped.
-    pub(super) fn enter(self: &Arc<Self>, hello: &Hello, cpu: u32, bytes: u64) -> Permit {
+    pub(super) fn enter(self: &Arc<Self>, hello: &Hello, cpu: u32, bytes: u64) -> SessionPermit {
         let run = hello.run_id.0;
-        let mut census = self.census();
-        census.alive += 1;
-        census.memory_bytes += bytes;
-        census.add(cpu, run);
-        if *census.first_run.get_or_insert(run) == run {
-            census.first_run_alive += 1;
-            census.first_run_left_at = None;
-            census.first_run_gap = census.first_run_gap.max(Nanos(hello.gap_ns));
+        let mut stats = self.stats();
+        stats.alive += 1;
+        stats.memory_bytes += bytes;
+        stats.add(cpu, run);
+        if *stats.first_run.get_or_insert(run) == run {
+            stats.first_run_left_at = None;
+            stats.first_run_gap = stats.first_run_gap.max(Nanos(hello.gap_ns));
         }
-        Permit { registry: Arc::clone(self), run, cpu, bytes }
+        SessionPermit { table: Arc::clone(self), run, cpu, bytes }
     }
 
-    /// Whether the first client came, and has been gone for so long that it won't come back. A pause above
-    /// `pause_max` is not waited for, whoever announces it.
+    /// Whether the first client came, and has been gone for so long that it won't come back. A
+    /// pause above `pause_max` is not waited for, whoever announces it.
     pub(super) fn is_over(&self, now: Instant, pause_max: Nanos) -> bool {
-        let census = self.census();
-        let pause = census.first_run_gap.min(pause_max);
+        let stats = self.stats();
+        let pause = stats.first_run_gap.min(pause_max);
         let grace = ONCE_GRACE + pause + pause;
-        census.first_run_left_at.is_some_and(|at| now.since(at) > grace)
+        stats.first_run_left_at.is_some_and(|at| now.since(at) > grace)
     }
 
     /// Sessions of other runs on `cpu`.
     pub(super) fn others_on(&self, cpu: u32, run: u64) -> u32 {
-        self.census().others_on(cpu, run)
+        self.stats().others_on(cpu, run)
     }
-}
 
-/// Counts as one session for as long as it lives.
-#[derive(Debug)]
-pub(super) struct Permit {
-    registry: Arc<SessionTable>,
-    run: u64,
-    cpu: u32,
-    bytes: u64,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut census = self.registry.census();
-        census.alive -= 1;
-        census.memory_bytes -= self.bytes;
-        census.remove(self.cpu, self.run);
-        if census.first_run == Some(self.run) {
-            census.first_run_alive -= 1;
-            if census.first_run_alive == 0 {
-                census.first_run_left_at = Some(MonotonicClock.now());
-            }
-        }
-    }
-}
-
-/// Which CPUs serve whom. A run gets as many as it has workers, and its sessions go round them.
-#[derive(Debug, Default)]
-pub(super) struct Placement {
-    /// The CPU of the HTTP worker, which counts as a session of another run.
-    pub(super) http: Option<u32>,
-}
-
-impl Placement {
-    /// The CPU for the next session of a run. `avoid` come last, then those that serve others.
+    /// The CPU for the next session of a run. `avoid` come last, then those that serve others; the
+    /// HTTP worker on `http` counts as a session of another run.
     pub(super) fn place(
         &self,
         hello: &Hello,
         cpus: &Cpus,
         avoid: &[u32],
-        registry: &SessionTable,
+        http: Option<u32>,
     ) -> u32 {
         let run = hello.run_id.0;
-        let mut census = registry.census();
-        let busy = |cpu: u32| {
-            let http = u32::from(self.http == Some(cpu));
-            census.busy(cpu, run).saturating_add(http)
-        };
+        let mut stats = self.stats();
+        let busy = |cpu: u32| stats.busy(cpu, run).saturating_add(u32::from(http == Some(cpu)));
         // A run that has paused keeps its CPUs, unless somebody else came to them meanwhile.
-        let stays = census.runs.get(&run).is_some_and(|round| {
-            round.sessions > 0 || round.cpus.iter().all(|&cpu| busy(cpu) == 0)
+        let stays = stats.runs.get(&run).is_some_and(|of_run| {
+            of_run.sessions > 0 || of_run.cpus.iter().all(|&cpu| busy(cpu) == 0)
         });
         if !stays {
             let workers = hello.cpus.len().clamp(1, cpus.allowed.len().max(1));
@@ -241,14 +194,34 @@ impl Placement {
             if chosen.iter().any(|cpu| !avoid.contains(cpu)) {
                 chosen.retain(|cpu| !avoid.contains(cpu));
             }
-            census.forget();
-            let round = Round { cpus: chosen, ..Round::default() };
-            census.runs.insert(run, round);
+            stats.forget();
+            stats.runs.insert(run, RunCpus { cpus: chosen, ..RunCpus::default() });
         }
-        let round = census.runs.entry(run).or_default();
-        let cpu = round.cpus.get(round.next % round.cpus.len().max(1));
-        round.next = round.next.wrapping_add(1);
+        let of_run = stats.runs.entry(run).or_default();
+        let cpu = of_run.cpus.get(of_run.next % of_run.cpus.len().max(1));
+        of_run.next = of_run.next.wrapping_add(1);
         cpu.copied().unwrap_or(0)
+    }
+}
+
+/// Counts as one session for as long as it lives.
+#[derive(Debug)]
+pub(super) struct SessionPermit {
+    table: Arc<SessionTable>,
+    run: u64,
+    cpu: u32,
+    bytes: u64,
+}
+
+impl Drop for SessionPermit {
+    fn drop(&mut self) {
+        let mut stats = self.table.stats();
+        stats.alive -= 1;
+        stats.memory_bytes -= self.bytes;
+        let is_last = stats.remove(self.cpu, self.run);
+        if is_last && stats.first_run == Some(self.run) {
+            stats.first_run_left_at = Some(MonotonicClock.now());
+        }
     }
 }
 
@@ -273,12 +246,11 @@ mod tests {
 
     #[test]
     fn two_clients_at_once_get_different_cpus() {
-        let (placement, registry, cpus) =
-            (Placement::default(), Arc::new(SessionTable::default()), machine(3));
+        let (table, cpus) = (Arc::new(SessionTable::default()), machine(3));
         let place = |run| {
             let hello = hello(run, 1);
-            let cpu = placement.place(&hello, &cpus, &[], &registry);
-            (cpu, registry.enter(&hello, cpu, 1))
+            let cpu = table.place(&hello, &cpus, &[], None);
+            (cpu, table.enter(&hello, cpu, 1))
         };
         let (a, _held_a) = place(1);
         let (b, held_b) = place(2);
@@ -298,13 +270,12 @@ mod tests {
 
     #[test]
     fn sessions_go_round_their_runs_cpus_whoever_comes_between() {
-        let (placement, registry, cpus) =
-            (Placement::default(), Arc::new(SessionTable::default()), machine(4));
+        let (table, cpus) = (Arc::new(SessionTable::default()), machine(4));
         let mut held = Vec::new();
         let mut place = |run| {
             let hello = hello(run, 2);
-            let cpu = placement.place(&hello, &cpus, &[], &registry);
-            held.push(registry.enter(&hello, cpu, 1));
+            let cpu = table.place(&hello, &cpus, &[], None);
+            held.push(table.enter(&hello, cpu, 1));
             cpu
         };
         let order: Vec<u32> = [1, 2, 1, 2, 1, 1, 2].map(&mut place).to_vec();
@@ -313,11 +284,11 @@ mod tests {
 
     #[test]
     fn the_clients_own_cpus_are_the_last_resort() {
-        let (placement, registry) = (Placement::default(), Arc::new(SessionTable::default()));
+        let table = Arc::new(SessionTable::default());
         let place = |run, avoid: &[u32]| {
             let hello = hello(run, 2);
-            let cpu = placement.place(&hello, &machine(3), avoid, &registry);
-            (cpu, registry.enter(&hello, cpu, 1))
+            let cpu = table.place(&hello, &machine(3), avoid, None);
+            (cpu, table.enter(&hello, cpu, 1))
         };
         let (first, _held) = place(1, &[2, 1]);
         assert_eq!(first, 0);
@@ -328,26 +299,25 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let (placement, registry) = (Placement::default(), Arc::new(SessionTable::default()));
+        let table = Arc::new(SessionTable::default());
         for run in 0..1_000 {
-            placement.place(&hello(run, 1), &machine(2), &[], &registry);
+            table.place(&hello(run, 1), &machine(2), &[], None);
         }
-        let census = registry.census();
-        assert!(census.runs.len() <= RUNS_REMEMBERED);
-        assert!(census.places.is_empty());
+        let stats = table.stats();
+        assert!(stats.runs.len() <= RUNS_REMEMBERED);
+        assert!(stats.places.is_empty());
     }
 
-    /// Thread CPU time of one admission of a new run beside `alive` others, nanoseconds: the least of several, so that
-    /// what else the machine does has no say.
+    /// Thread CPU time of one admission of a new run beside `alive` others, nanoseconds: the least
+    /// of several, so that what else the machine does has no say.
     fn admission_ns(alive: u64) -> u64 {
-        let (placement, registry, cpus) =
-            (Placement::default(), Arc::new(SessionTable::default()), machine(8));
+        let (table, cpus) = (Arc::new(SessionTable::default()), machine(8));
         let admit = |run| {
             let hello = hello(run, 2);
-            let cpu = placement.place(&hello, &cpus, &[], &registry);
-            registry.enter(&hello, cpu, 1)
+            let cpu = table.place(&hello, &cpus, &[], None);
+            table.enter(&hello, cpu, 1)
         };
-        let _held: Vec<Permit> = (0..alive).map(admit).collect();
+        let _held: Vec<SessionPermit> = (0..alive).map(admit).collect();
         let spent = || {
             let used = thread_usage();
             used.user_ns + used.system_ns
@@ -355,14 +325,16 @@ mod tests {
         let mut rounds: Vec<u64> = Vec::new();
         for round in 0..8 {
             let before = spent();
-            let held: Vec<Permit> = (0..100).map(|n| admit(u64::MAX - 100 * round - n)).collect();
+            let held: Vec<SessionPermit> =
+                (0..100).map(|n| admit(u64::MAX - 100 * round - n)).collect();
             rounds.push(spent() - before);
             drop(held);
         }
         rounds.into_iter().min().unwrap_or(0) / 100
     }
 
-    /// What went through all sessions for every CPU took some thousand times as long beside four thousand runs.
+    /// Searching all sessions for every CPU took a thousand times as long beside four thousand
+    /// runs.
     #[test]
     fn a_hello_costs_the_same_beside_four_thousand_runs() {
         let (few, many) = (admission_ns(4), admission_ns(4_000));
@@ -371,8 +343,8 @@ mod tests {
 
     #[test]
     fn what_is_counted_beside_the_sessions_agrees_with_them() {
-        let (placement, registry) = (Placement::default(), Arc::new(SessionTable::default()));
-        let mut held: Vec<Permit> = Vec::new();
+        let table = Arc::new(SessionTable::default());
+        let mut held: Vec<SessionPermit> = Vec::new();
         let mut dice = 0x7a7e_u64;
         for _ in 0..2_000 {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -381,68 +353,68 @@ mod tests {
                 held.swap_remove((dice >> 20) as usize % held.len());
             } else {
                 let hello = hello(run, 1 + run as usize % 3);
-                let cpu = placement.place(&hello, &machine(4), &[], &registry);
-                held.push(registry.enter(&hello, cpu, 1));
+                let cpu = table.place(&hello, &machine(4), &[], None);
+                held.push(table.enter(&hello, cpu, 1));
             }
-            let census = registry.census();
+            let stats = table.stats();
             for cpu in 0..4 {
                 let on = |p: &&((u32, u64), &u32)| p.0.0 == cpu && p.0.1 != run;
-                let places: Vec<_> = census.places.iter().map(|(k, v)| (*k, v)).collect();
+                let places: Vec<_> = stats.places.iter().map(|(k, v)| (*k, v)).collect();
                 let sessions: u32 = places.iter().filter(on).map(|(_, n)| **n).sum();
-                let having = census.runs.iter().filter(|(other, round)| {
+                let having = stats.runs.iter().filter(|(other, of_run)| {
                     **other != run
-                        && round.cpus.contains(&cpu)
+                        && of_run.cpus.contains(&cpu)
                         && places.iter().any(|((_, r), _)| r == *other)
                 });
                 let busy = sessions + u32::try_from(having.count()).unwrap();
-                assert_eq!(census.busy(cpu, run), busy);
+                assert_eq!(stats.busy(cpu, run), busy);
             }
         }
         held.clear();
-        let census = registry.census();
-        assert!(census.loads.values().all(|l| l.sessions + l.runs == 0));
+        let stats = table.stats();
+        assert!(stats.loads.values().all(|l| l.sessions + l.runs == 0));
     }
 
     #[test]
     fn memory_is_counted_and_given_back() {
-        let registry = Arc::new(SessionTable::default());
+        let table = Arc::new(SessionTable::default());
         let hello = hello(1, 1);
         let large = 32 << 20;
         let mut held = Vec::new();
-        while registry.check(u32::MAX, large).is_ok() {
-            held.push(registry.enter(&hello, 0, large));
+        while table.check(u32::MAX, large).is_ok() {
+            held.push(table.enter(&hello, 0, large));
         }
         assert_eq!(held.len() as u64, SESSION_MEMORY_MAX / large);
-        let refusal = registry.check(u32::MAX, large).unwrap_err();
+        let refusal = table.check(u32::MAX, large).unwrap_err();
         assert_eq!(refusal.code, RefuseCode::Busy);
         assert!(refusal.message.contains("40 sessions take 1280 MiB"), "{refusal}");
         assert!(refusal.remedy.unwrap().contains("--size"));
         held.pop();
-        assert!(registry.check(u32::MAX, large).is_ok());
-        let refusal = registry.check(39, 1).unwrap_err();
+        assert!(table.check(u32::MAX, large).is_ok());
+        let refusal = table.check(39, 1).unwrap_err();
         assert!(refusal.remedy.unwrap().contains("--max-sessions"));
         held.clear();
-        let census = registry.census();
-        assert_eq!((census.alive, census.memory_bytes), (0, 0));
+        let stats = table.stats();
+        assert_eq!((stats.alive, stats.memory_bytes), (0, 0));
     }
 
     #[test]
     fn a_server_for_one_client_waits_as_long_as_the_client_pauses() {
         let hour = Nanos::from_secs(3_600);
         let over_after = |gap: Nanos, most: Nanos| {
-            let registry = Arc::new(SessionTable::default());
-            assert!(!registry.is_over(Instant::FAR_FUTURE, most), "nobody came yet");
+            let table = Arc::new(SessionTable::default());
+            assert!(!table.is_over(Instant::FAR_FUTURE, most), "nobody came yet");
             let mut hello = hello(1, 1);
             hello.gap_ns = gap.0;
-            let permit = registry.enter(&hello, 0, 1);
-            assert!(!registry.is_over(Instant::FAR_FUTURE, most));
+            let permit = table.enter(&hello, 0, 1);
+            assert!(!table.is_over(Instant::FAR_FUTURE, most));
             // Whatever the others do.
             hello.run_id.0 = 2;
             hello.gap_ns = u64::MAX;
-            let _other = registry.enter(&hello, 0, 1);
+            let _other = table.enter(&hello, 0, 1);
             drop(permit);
-            let left_at = registry.census().first_run_left_at.unwrap();
-            move |after: Nanos| registry.is_over(left_at + after, most)
+            let left_at = table.stats().first_run_left_at.unwrap();
+            move |after: Nanos| table.is_over(left_at + after, most)
         };
         let second = Nanos::from_secs(1);
         let none = over_after(Nanos::ZERO, hour);
