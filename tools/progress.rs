@@ -70,9 +70,9 @@ impl Bar {
             self.look_at_rate(progress);
             self.bits_per_s.map_or_else(String::new, report::bits)
         } else if self.is_http {
-            report::requests(progress.completed)
+            report::plural(progress.completed, "request")
         } else {
-            report::round_trips(progress.completed)
+            report::plural(progress.completed, "round trip")
         };
         let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {

@@ -13,7 +13,7 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
 use tare_units::target::Target;
 
-use super::url::{Url, path_and_query};
+use crate::command::target::{Url, path_and_query};
 
 /// How often one request may come in a cycle.
 const WEIGHT_MAX: u32 = 10_000;
@@ -261,10 +261,6 @@ fn contents(path: &Path, flag: &str, max: u64) -> Result<Vec<u8>> {
 
 impl RequestArgs {
     /// The server, and what is sent to it; `close` asks it to close after each.
-    ///
-    /// # Errors
-    /// A usage error where a file cannot be read or holds no URL, where two servers are named, and where options
-    /// contradict each other.
     pub(super) fn requests(&self, close: bool) -> Result<(Target, Vec<Weighted>)> {
         let like = self.pattern(close)?;
         let (server, asked) = self.asked()?;

@@ -9,7 +9,7 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::STEPS_MAX;
 use tare_units::{Nanos, PerSecond};
 
-use crate::args::path::host_and_port;
+use crate::command::target;
 
 /// Local addresses of one run.
 const ADDRESSES_MAX: u128 = 4_096;
@@ -63,29 +63,6 @@ fn stage(text: &str) -> Result<Stage> {
     Ok(Stage { from_per_s, to_per_s, duration })
 }
 
-/// A host and a port: `node-2:8080`, `[::1]:80`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint(pub(super) String, pub(super) u16);
-
-impl FromStr for Endpoint {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse =
-            |why| refuse("place to connect to", text, why, "write HOST:PORT or [IPV6]:PORT");
-        let (host, port) = host_and_port(text).map_err(refuse)?;
-        let odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]?#".contains(c);
-        if host.is_empty() || host.len() > 253 || host.contains(odd) {
-            return Err(refuse("that is no host name"));
-        }
-        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
-        Ok(Self(
-            host.to_owned(),
-            port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
-        ))
-    }
-}
-
 /// An address of a name, as curl's `--resolve`: `node-2:8080:10.0.0.2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolve(pub(super) String, pub(super) SocketAddr);
@@ -112,8 +89,7 @@ impl FromStr for Resolve {
         if host.is_empty() {
             return Err(refuse("the name is missing"));
         }
-        let port = port.parse().ok().filter(|port| *port != 0);
-        let port = port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?;
+        let port = target::port(port).map_err(refuse)?;
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let address = resolve::literal(bare.unwrap_or(address), port)?;
         let address = address.ok_or_else(|| refuse("the third part is no IP address"))?;
@@ -194,6 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::command::target::Endpoint;
 
     #[test]
     fn stages_are_steps_and_ramps() {

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 use tare_proto::hello::WaitMode;
 
 use super::*;
-use crate::args::{Command, parse};
+use crate::command::Command;
+use crate::command::usage::parse;
 
 fn plan(flags: &str) -> Result<BwPlan> {
     let words = format!("tare bw {flags}");
