@@ -8,7 +8,6 @@ use tare_stats::later::Later;
 use tare_stats::result::{AssertionResult, Instruments, Report, StepResult, Verdict};
 use tare_units::error::{Error, Fault};
 
-/// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Measured, and all assertions hold.

@@ -15,7 +15,6 @@ use crate::patient;
 use crate::progress::complain;
 use crate::report::{self, DisplayOptions, histogram, json};
 
-/// How a result is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -32,14 +31,11 @@ pub(crate) enum Format {
     Html,
 }
 
-/// What a file of `-o` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// The result.
     Result(Format),
     /// A step's percentiles, as HdrHistogram's plotters read them; of several steps a file each.
     Percentiles,
-    /// HdrHistogram's interval log.
     IntervalLog,
 }
 
@@ -123,7 +119,6 @@ impl FromStr for OutputFile {
     }
 }
 
-/// Standard output, whose reader may leave.
 #[derive(Debug, Default)]
 pub(crate) struct Stdout {
     reader_left: bool,
@@ -145,25 +140,20 @@ impl Stdout {
     }
 }
 
-/// Everything a run's result is written to.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     format: Format,
-    files: Vec<OutputFile>,
+    pub(crate) files: Vec<OutputFile>,
     options: DisplayOptions,
     stdout: Stdout,
-    /// Results already streamed to stdout.
     streamed: usize,
-    /// Blocks of a comparison already streamed to stdout.
     streamed_blocks: usize,
     /// Steps of the whole run, once that is known.
-    steps: usize,
-    /// The first thing that could not be written.
+    pub(crate) steps: usize,
     failed: Option<Error>,
 }
 
 impl Outputs {
-    /// Outputs that are known to be writable before anything is measured for them.
     pub(crate) fn open(
         format: Format,
         files: &[OutputFile],
@@ -188,19 +178,8 @@ impl Outputs {
         })
     }
 
-    /// The run has that many steps.
-    pub(crate) const fn expect_steps(&mut self, steps: usize) {
-        self.steps = steps;
-    }
-
-    /// Whether stdout is written to while the run goes on.
     pub(crate) fn streams(&self) -> bool {
         self.format == Format::Jsonl
-    }
-
-    /// Whether there are files to be rewritten while the run goes on.
-    pub(crate) const fn writes_files(&self) -> bool {
-        !self.files.is_empty()
     }
 
     /// Whether going on is for nobody: the stream's reader left, and no file is written.
@@ -219,7 +198,6 @@ impl Outputs {
         self.streamed_blocks = self.streamed_blocks.max(comparison.blocks.len());
     }
 
-    /// An interval of the step counted from zero is over.
     pub(crate) fn interval(&mut self, step: usize, params: &Params, interval: &Interval) {
         if self.streams() {
             self.print(&json::interval_line(step, params, interval));
@@ -235,7 +213,6 @@ impl Outputs {
         self.replace_files(report);
     }
 
-    /// The run is over.
     pub(crate) fn finish(&mut self, report: &Report) -> Result<()> {
         if self.streams() {
             self.blocks(report);
@@ -322,7 +299,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Checks that a file of `-o` can be made.
 fn is_writable(path: &Path) -> Result<()> {
     let shown = path.display();
     let directory = path.parent().filter(|parent| *parent != Path::new(""));
@@ -384,7 +360,7 @@ mod tests {
         let (file, log) = (dir.path().join("a.b.hgrm"), dir.path().join("a.hlog"));
         let mut outputs = outputs(&[&file, &log]).unwrap();
         let mut report = fixtures::http::sweep();
-        outputs.expect_steps(report.results.len());
+        outputs.steps = report.results.len();
         let all = report.results.split_off(1);
         outputs.step(&report);
         let there = |name: &str| dir.path().join(name).exists();
@@ -401,7 +377,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.hgrm");
         let mut outputs = outputs(&[&file]).unwrap();
-        outputs.expect_steps(1);
+        outputs.steps = 1;
         outputs.step(&fixtures::http::one());
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("1/(1-Percentile)"), "{text}");

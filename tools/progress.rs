@@ -25,7 +25,6 @@ pub(crate) struct Bar {
     shown: Option<ProgressBar>,
     /// The running step moves bytes, and counts those instead of round trips.
     is_bulk: bool,
-    /// It counts requests.
     is_http: bool,
     /// Its bytes, and when that was.
     last: (u64, Nanos),

@@ -13,7 +13,6 @@ use tare_units::text::is_deceptive;
 
 use crate::command::Cli;
 
-/// Options of tare whose values are shown as they were typed.
 const SHOWN: &str = "arrivals assert backend baseline baseline-file bind block-duration blocks body-file bytes \
     congestion connect-rate connect-timeout connect-to connection connections content-type count \
     cpus direction dscp duration expect-status format host interval label late method mss \
@@ -23,12 +22,10 @@ const SHOWN: &str = "arrivals assert backend baseline baseline-file bind block-d
 /// What records the commands of hooks in full.
 pub(crate) const RECORD_HOOKS: &str = "--record-hooks";
 
-/// What the value of an option is.
 #[derive(Debug, Clone, Copy)]
 enum Value {
     Shown,
     Header,
-    /// `NAME=COMMAND`.
     Hook,
     /// Options of tare, with `NAME=` before them or without.
     Options,
@@ -64,7 +61,6 @@ pub(crate) fn options(typed: &str) -> String {
     Reader::new(false).options(typed)
 }
 
-/// A hook's command as a report shows it.
 pub(crate) fn hook(command: &str, in_full: bool) -> String {
     if in_full {
         // A control character would end the line, or drive the terminal.

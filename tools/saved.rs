@@ -20,21 +20,25 @@ const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];
 
 /// The result in a file, or `-` for stdin.
 pub(crate) fn read(path: &Path) -> Result<Report> {
-    let shown = path.display();
-    let unreadable =
-        |error: io::Error| Error::usage(format!("{shown} cannot be read: {error}")).remedy(WHAT);
+    let shown = path.display().to_string();
+    parse(&contents(path, &shown, RESULT_MAX, WHAT)?, &shown)
+}
+
+/// What a file holds, or stdin, at most `max` bytes.
+pub(crate) fn contents(path: &Path, shown: &str, max: u64, advice: &str) -> Result<Vec<u8>> {
+    let refuse = |why: String| Error::usage(format!("{shown} {why}")).remedy(advice);
+    let unreadable = |error: io::Error| refuse(format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
         Box::new(File::open(path).map_err(unreadable)?)
     };
-    source.take(RESULT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > RESULT_MAX {
-        let message = format!("{shown} is larger than {} MiB", RESULT_MAX >> 20);
-        return Err(Error::usage(message).remedy("name a result, as written by -o FILE.json"));
+    source.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max {
+        return Err(refuse(format!("is larger than {} MiB", max >> 20)));
     }
-    parse(&bytes, &shown.to_string())
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8], shown: &str) -> Result<Report> {

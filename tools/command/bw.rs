@@ -1,7 +1,6 @@
 //! `tare bw`: its flags, and the plan they become.
 
 use std::net::SocketAddr;
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use tare_driver::{Backend, BackendChoice};
@@ -33,7 +32,6 @@ const SOCKET_BUFFER_MAX: u64 = (1 << 30) - 1;
 /// The longest name of a congestion control, the kernel's `TCP_CA_NAME_MAX` less its zero.
 const CONGESTION_NAME_MAX: usize = 15;
 
-/// Where the help lists options of sockets.
 const SOCKETS: &str = "Sockets, at both ends";
 
 const EXAMPLES: &str = "\
@@ -85,7 +83,6 @@ pub(crate) struct BwArgs {
     pub(super) secret: SecretArgs,
 }
 
-/// What goes over the path.
 #[derive(Debug, Args)]
 pub(super) struct TrafficArgs {
     #[command(flatten)]
@@ -129,7 +126,6 @@ pub(super) struct TrafficArgs {
     socket: SocketArgs,
 }
 
-/// Options of the sockets.
 #[derive(Debug, Args)]
 struct SocketArgs {
     /// Use this congestion control (TCP): cubic, bbr, dctcp
@@ -142,8 +138,8 @@ struct SocketArgs {
     #[arg(long, help_heading = SOCKETS)]
     nodelay: bool,
     /// Mark packets with this DSCP: 0 to 63, CS0 to CS7, AF11 to AF43, EF, LE
-    #[arg(long, value_name = "DSCP", help_heading = SOCKETS)]
-    dscp: Option<Dscp>,
+    #[arg(long, value_name = "DSCP", value_parser = dscp, help_heading = SOCKETS)]
+    dscp: Option<u8>,
     /// Ask for that much send buffer; the kernel's own tuning is off then
     #[arg(long, value_name = "SIZE", help_heading = SOCKETS)]
     sndbuf: Option<Size>,
@@ -176,33 +172,26 @@ enum SinkName {
 }
 
 /// A DSCP, as a number or by its name of RFC 2474 (CS), RFC 2597 (AF), RFC 3246 (EF) or RFC 8622 (LE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Dscp(u8);
-
-impl FromStr for Dscp {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let digit = |byte: u8, range: std::ops::RangeInclusive<u8>| {
-            let digit = byte.wrapping_sub(b'0');
-            range.contains(&digit).then_some(digit)
-        };
-        let upper = text.trim().to_ascii_uppercase();
-        let value = match upper.as_bytes() {
-            b"EF" => Some(46),
-            b"LE" => Some(1),
-            [b'C', b'S', class] => digit(*class, 0..=7).map(|class| class * 8),
-            [b'A', b'F', class, drop] => digit(*class, 1..=4)
-                .zip(digit(*drop, 1..=3))
-                .map(|(class, drop)| class * 8 + drop * 2),
-            digits if digits.iter().all(u8::is_ascii_digit) => upper.parse().ok(),
-            _ => None,
-        };
-        value.filter(|dscp| *dscp <= 63).map(Self).ok_or_else(|| {
-            Error::usage(format!("'{}' is no DSCP", text.escape_debug()))
-                .remedy("write a number from 0 to 63, CS0 to CS7, AF11 to AF43, EF or LE")
-        })
-    }
+fn dscp(text: &str) -> Result<u8> {
+    let digit = |byte: u8, range: std::ops::RangeInclusive<u8>| {
+        let digit = byte.wrapping_sub(b'0');
+        range.contains(&digit).then_some(digit)
+    };
+    let upper = text.trim().to_ascii_uppercase();
+    let value = match upper.as_bytes() {
+        b"EF" => Some(46),
+        b"LE" => Some(1),
+        [b'C', b'S', class] => digit(*class, 0..=7).map(|class| class * 8),
+        [b'A', b'F', class, drop] => {
+            digit(*class, 1..=4).zip(digit(*drop, 1..=3)).map(|(class, drop)| class * 8 + drop * 2)
+        }
+        digits if digits.iter().all(u8::is_ascii_digit) => upper.parse().ok(),
+        _ => None,
+    };
+    value.filter(|dscp| *dscp <= 63).ok_or_else(|| {
+        Error::usage(format!("'{}' is no DSCP", text.escape_debug()))
+            .remedy("write a number from 0 to 63, CS0 to CS7, AF11 to AF43, EF or LE")
+    })
 }
 
 pub(super) fn run(args: &BwArgs) -> Result<Exit> {
@@ -225,7 +214,6 @@ pub(super) fn asked(plan: &BwPlan) -> Asked {
 }
 
 impl BwArgs {
-    /// The plan that these flags ask for.
     pub(super) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
         check_outputs(&self.common.result.output)?;
         let mut common = self.common.plan(super::lat::DURATION, secret)?;
@@ -304,7 +292,6 @@ impl TrafficArgs {
         }
     }
 
-    /// Refuses what TCP alone has.
     fn check_transport(&self, transport: Transport) -> Result<()> {
         if transport == Transport::Tcp {
             return Ok(());
@@ -360,7 +347,7 @@ impl SocketArgs {
             congestion: self.congestion.clone(),
             mss_bytes: within("--mss", self.mss, MSS)?,
             nodelay: self.nodelay,
-            dscp: self.dscp.map(|dscp| dscp.0),
+            dscp: self.dscp,
             send_buffer_bytes: within("--sndbuf", self.sndbuf, 1..=SOCKET_BUFFER_MAX)?,
             receive_buffer_bytes: within("--rcvbuf", self.rcvbuf, 1..=SOCKET_BUFFER_MAX)?,
         })

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches};
@@ -22,17 +21,13 @@ use crate::exit::Exit;
 use crate::redact;
 use crate::report::DisplayOptions;
 
-/// The length of a step within a visit where `--block-duration` does not say otherwise.
 const BLOCK_DURATION: &str = "500ms";
 /// The warm-up of a visit where the options behind `--` do not say otherwise.
 const WARMUP: Nanos = Nanos::from_millis(100);
-/// The same of an HTTP load on a schedule.
 const OPEN_LOOP_WARMUP: Nanos = Nanos::from_millis(10);
 /// Quantiles over which a verdict is given where `--percentiles` does not say otherwise, per cent.
 const QUANTILES: [f64; 2] = [50.0, 99.0];
-/// The arms of `tare compare` alone.
 const BY_DEFAULT: [&str; 2] = ["loopback", "veth"];
-/// What can stand behind `--`.
 const MEASURED: [&str; 3] = ["lat", "bw", "http"];
 
 const ARMS: &str = "The arms";
@@ -101,12 +96,12 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "NAME", help_heading = ARMS)]
     baseline: Option<String>,
     /// Run this shell command before each visit to an arm: NAME='sysctl -w …' (one for each arm)
-    #[arg(long, value_name = "NAME=COMMAND", help_heading = ARMS)]
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = named, help_heading = ARMS)]
     before: Vec<Named>,
     /// Run this one after each visit, on every exit: it undoes what --before changed
     ///
     /// It is run after a --before that failed, too. What a killed run left undone is named at the next start.
-    #[arg(long, value_name = "NAME=COMMAND", help_heading = ARMS)]
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = named, help_heading = ARMS)]
     after: Vec<Named>,
     /// Record those commands in full: the result then holds any secret in them
     ///
@@ -118,7 +113,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "TIME", default_value = "0", help_heading = ARMS)]
     settle: Nanos,
     /// Give one arm options of its own, of what stands behind --: NAME='--nodelay'
-    #[arg(long, value_name = "NAME=OPTIONS", help_heading = ARMS)]
+    #[arg(long, value_name = "NAME=OPTIONS", value_parser = named, help_heading = ARMS)]
     arm_options: Vec<Named>,
     /// Compare two saved results instead: this one, made before, with the one named as argument
     ///
@@ -151,24 +146,14 @@ pub(crate) struct CompareArgs {
 }
 
 /// `NAME=TEXT`.
-#[derive(Debug, Clone)]
-struct Named {
-    name: String,
-    text: String,
-}
+type Named = (String, String);
 
-impl FromStr for Named {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let (name, rest) = text
-            .split_once('=')
-            .filter(|(name, rest)| is_name(name) && !rest.is_empty())
-            .ok_or_else(|| {
-                Error::usage("it begins with the name of an arm").remedy("write it as NAME='…'")
-            })?;
-        Ok(Self { name: name.to_owned(), text: rest.to_owned() })
-    }
+fn named(text: &str) -> Result<Named> {
+    let (name, rest) =
+        text.split_once('=').filter(|(name, rest)| is_name(name) && !rest.is_empty()).ok_or_else(
+            || Error::usage("it begins with the name of an arm").remedy("write it as NAME='…'"),
+        )?;
+    Ok((name.to_owned(), rest.to_owned()))
 }
 
 /// An arm's name: what an assertion can name, and a file.
@@ -179,11 +164,9 @@ fn is_name(text: &str) -> bool {
         && letters.all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
-/// An arm as typed.
 #[derive(Debug)]
 struct Arm {
     name: String,
-    /// The command that measures it.
     command: Command,
     options: Option<String>,
     hooks: HookSpec,
@@ -264,8 +247,9 @@ impl CompareArgs {
             ("--after", &self.after),
             ("--arm-options", &self.arm_options),
         ];
-        let of_lists =
-            lists.into_iter().flat_map(|(flag, list)| list.iter().map(move |n| (flag, &n.name)));
+        let of_lists = lists
+            .into_iter()
+            .flat_map(|(flag, list)| list.iter().map(move |(name, _)| (flag, name)));
         let mentioned = self.baseline.iter().map(|name| ("--baseline", name)).chain(of_lists);
         for (flag, name) in mentioned {
             if !names.contains(&name.as_str()) {
@@ -339,7 +323,6 @@ impl CompareArgs {
         }
     }
 
-    /// What is measured over an arm in each of its visits.
     fn plan_of(&self, arm: Arm, seed: u64, quantiles: &[f64]) -> Result<ArmPlan> {
         let quiet = self.result.quiet;
         let (mut measurement, warmup) = match &arm.command {
@@ -406,10 +389,9 @@ fn name_and_target(text: &str) -> Result<(&str, &str)> {
     }
 }
 
-/// The only one of that name.
 fn one(list: &[Named], name: &str, flag: &str) -> Result<Option<String>> {
-    let mut own = list.iter().filter(|named| named.name == name);
-    let first = own.next().map(|named| named.text.clone());
+    let mut own = list.iter().filter(|named| named.0 == name);
+    let first = own.next().map(|named| named.1.clone());
     if own.next().is_some() {
         return Err(Error::usage(format!("{flag} {name} is given twice"))
             .remedy("join the two: NAME='first; second'"));
@@ -452,7 +434,6 @@ fn check_own(arm: &str, own: &[String]) -> Result<()> {
     })
 }
 
-/// The flag that a user knows an id as.
 fn long_name(id: &str) -> &str {
     match id {
         "assertions" => "assert",

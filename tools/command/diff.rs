@@ -13,7 +13,6 @@ use crate::progress::complain;
 use crate::report::diff::{Diff, caution, render};
 use crate::saved;
 
-/// Says what has changed from one saved result to the other.
 pub(super) fn run(before: &Path, after: &Path, args: &ResultArgs) -> Result<Exit> {
     let demands = args.assertions.iter().map(|expr| ChangeAssertion::parse(expr));
     let demands = demands.collect::<Result<Vec<_>>>()?;

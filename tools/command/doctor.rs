@@ -4,9 +4,10 @@ use clap::{Args, ValueEnum};
 use tare_host::doctor::{self, DoctorPlan};
 use tare_stats::result::Level;
 use tare_units::error::Result;
+use tare_units::target::Target;
 use tare_units::{CpuList, Nanos};
 
-use super::target::TargetArg;
+use super::target::target;
 use crate::exit::Exit;
 use crate::report::doctor::render;
 
@@ -32,8 +33,8 @@ Exit codes: 0 looked, 1 TARGET was not found, 2 usage, 4 something spoils a meas
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
     /// Examine the route to this host, and its device: HOST, HOST:PORT or loopback [default: the default route]
-    #[arg(value_name = "TARGET")]
-    target: Option<TargetArg>,
+    #[arg(value_name = "TARGET", value_parser = target)]
+    target: Option<Target>,
     /// Examine these CPUs: 2-5,7 [default: those that tare lat would measure on]
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
@@ -51,7 +52,6 @@ pub(crate) struct DoctorArgs {
     format: DoctorFormat,
 }
 
-/// How findings are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DoctorFormat {
     /// For people
@@ -72,7 +72,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit> {
 impl DoctorArgs {
     fn plan(&self) -> DoctorPlan {
         DoctorPlan {
-            target: self.target.clone().map(|typed| typed.0),
+            target: self.target.clone(),
             cpus: self.cpus.as_ref().map(|list| list.0.clone()),
             look: self.look,
             timeout: self.timeout,
@@ -82,8 +82,6 @@ impl DoctorArgs {
 
 #[cfg(test)]
 mod tests {
-    use tare_units::target::Target;
-
     use super::*;
     use crate::command::Command;
     use crate::command::usage::parse;

@@ -22,10 +22,10 @@ use tare_units::{Count, Counts, Nanos, PerSecond};
 
 use super::measure::{Measurement, all, measure};
 use super::options::{CommonArgs, assert_help, check_time};
-use super::target::Endpoint;
+use super::target::endpoint;
 use crate::exit::Exit;
 use requests::RequestArgs;
-use values::{Addresses, Resolve, Stages};
+use values::{Addresses, Resolve, Stages, is_of, resolve};
 
 /// How long a step is measured where nothing says otherwise.
 const DURATION: Nanos = Nanos::from_secs(10);
@@ -86,7 +86,6 @@ pub(crate) struct HttpArgs {
     pub(super) common: CommonArgs,
 }
 
-/// How much is sent, and when.
 #[derive(Debug, Args)]
 struct LoadArgs {
     /// Keep that many connections; a list makes one result each: 50,100,500
@@ -132,7 +131,6 @@ enum Connection {
     Close,
 }
 
-/// How connections are made and kept.
 #[derive(Debug, Args)]
 struct ConnectionArgs {
     /// Keep connections, or ask the server to close after each request [default: keep-alive]
@@ -151,11 +149,12 @@ struct ConnectionArgs {
     #[arg(long, value_name = "RATE", help_heading = CONNECTIONS)]
     connect_rate: Option<PerSecond>,
     /// Take this address for a name, as curl does (repeatable): node-2:80:10.0.0.2
-    #[arg(long, value_name = "HOST:PORT:ADDRESS", help_heading = CONNECTIONS)]
+    #[arg(long, value_name = "HOST:PORT:ADDRESS", value_parser = resolve)]
+    #[arg(help_heading = CONNECTIONS)]
     resolve: Vec<Resolve>,
     /// Connect there instead, whatever the URL says; the Host header stays the URL's
-    #[arg(long, value_name = "HOST:PORT", help_heading = CONNECTIONS)]
-    connect_to: Option<Endpoint>,
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint, help_heading = CONNECTIONS)]
+    connect_to: Option<(String, u16)>,
     /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6 or 127.0.0.1-127.0.0.8 or fe80::1%eth0
     ///
     /// Each has some 60,000 ports for connections to one server.
@@ -185,7 +184,6 @@ pub(super) fn asked(plan: &HttpPlan) -> Asked {
 }
 
 impl HttpArgs {
-    /// The plan that these flags ask for.
     pub(super) fn plan(&self) -> Result<HttpPlan> {
         let per_connection = self.connection.per_connection(self.load.pipeline)?;
         let close = self.connection.connection == Some(Connection::Close);
@@ -214,8 +212,8 @@ impl HttpArgs {
             connect_timeout: kept.connect_timeout,
             connect_rate_per_s: kept.connect_rate.map(|rate| rate.0),
             expect: self.load.expect_status.clone().unwrap_or_default(),
-            resolve: kept.resolve.iter().map(|r| (r.0.clone(), r.1)).collect(),
-            connect_to: kept.connect_to.as_ref().map(|to| (to.0.clone(), to.1)),
+            resolve: kept.resolve.clone(),
+            connect_to: kept.connect_to.clone(),
             bind,
             common,
         })
@@ -223,7 +221,6 @@ impl HttpArgs {
 }
 
 impl LoadArgs {
-    /// The schedule, where there is one.
     fn open(&self, common: &CommonArgs, stop: Stop) -> Result<Option<OpenLoop>> {
         let stages = match (&self.stages, self.rate) {
             (Some(stages), _) => stages.0.clone(),
@@ -278,7 +275,6 @@ fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()>
 }
 
 impl ConnectionArgs {
-    /// After how many requests a connection is replaced.
     fn per_connection(&self, pipeline: u32) -> Result<Option<u64>> {
         let close = self.connection == Some(Connection::Close);
         let each = match self.requests_per_connection {
@@ -308,12 +304,11 @@ impl ConnectionArgs {
     /// Checks that each address of a name is asked for: one that is not is a mistake in its name or its port.
     fn check_resolve(&self, target: &Target) -> Result<()> {
         let (host, port, source) = match (&self.connect_to, target) {
-            (Some(Endpoint(host, port)), _) => (host, *port, "--connect-to"),
+            (Some((host, port)), _) => (host, *port, "--connect-to"),
             (None, Target::Host { host, port }) => (host, *port, "the URL"),
             (None, _) => return Ok(()),
         };
-        let Some(Resolve(name, at)) = self.resolve.iter().find(|entry| !entry.is_of(host, port))
-        else {
+        let Some((name, at)) = self.resolve.iter().find(|entry| !is_of(entry, host, port)) else {
             return Ok(());
         };
         let (of_port, address) = (at.port(), shown(*at));

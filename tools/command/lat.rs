@@ -109,7 +109,6 @@ pub(super) fn asked(plan: &LatPlan) -> Asked {
 }
 
 impl LatArgs {
-    /// The plan that these flags ask for.
     pub(super) fn plan(&self, secret: Option<Secret>) -> Result<LatPlan> {
         let transport = self.transport.transport();
         if self.connect_each && transport == Transport::Udp {

@@ -16,7 +16,6 @@ use crate::progress::{Bar, complain};
 use crate::redact;
 use crate::report::{self, DisplayOptions};
 
-/// What assertions can be about.
 pub(super) fn asked(measurement: &Measurement) -> Asked {
     match measurement {
         Measurement::Lat(plan) => lat::asked(plan),
@@ -25,7 +24,6 @@ pub(super) fn asked(measurement: &Measurement) -> Asked {
     }
 }
 
-/// The numbers of a list as assertions have them.
 pub(super) fn all(list: &[u32]) -> Vec<u64> {
     list.iter().copied().map(u64::from).collect()
 }
@@ -39,7 +37,6 @@ pub(super) fn check_outputs(output: &[OutputFile]) -> Result<()> {
     Ok(())
 }
 
-/// Carries out what one command measures.
 pub(super) fn measure(args: &CommonArgs, mut plan: Measurement) -> Result<Exit> {
     let assertions = args.result.assertions.iter().map(|expr| Assertion::parse(expr));
     let assertions = assertions.collect::<Result<Vec<_>>>()?;
@@ -62,7 +59,6 @@ pub(super) fn measure(args: &CommonArgs, mut plan: Measurement) -> Result<Exit> 
     )
 }
 
-/// Carries a run out, and prints and writes what comes of it.
 pub(super) fn present(
     args: &ResultArgs,
     options: DisplayOptions,
@@ -111,7 +107,6 @@ pub(super) fn present(
     }
 }
 
-/// Says which assertions do not let the command succeed.
 pub(super) fn complain_of(assertions: &[AssertionResult]) {
     let failed = assertions.iter().filter(|assertion| assertion.holds != Some(true));
     failed.for_each(|assertion| complain(&report::assertion(assertion)));
@@ -121,7 +116,6 @@ pub(super) fn complain_of(assertions: &[AssertionResult]) {
 struct Watcher {
     outputs: Outputs,
     bar: Bar,
-    /// The running step, counted from zero.
     step: usize,
     tell_warnings: bool,
     announces: bool,
@@ -142,7 +136,7 @@ impl Watcher {
 impl Observer for Watcher {
     fn step_started(&mut self, params: &Params, index: usize, total: usize) {
         self.step = index;
-        self.outputs.expect_steps(total);
+        self.outputs.steps = total;
         self.bar.step(params, index, total);
     }
 
@@ -164,7 +158,7 @@ impl Observer for Watcher {
     }
 
     fn wants_reports(&self) -> bool {
-        self.outputs.writes_files() || self.outputs.streams()
+        !self.outputs.files.is_empty() || self.outputs.streams()
     }
 
     fn announce(&mut self, text: &str) {

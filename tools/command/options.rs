@@ -25,7 +25,6 @@ const SECRET_VARIABLE: &str = "TARE_SECRET";
 const SECRET_MAX: u64 = 4096;
 /// Seeds stay below 2^53, which is where many JSON readers begin to round.
 pub(super) const SEED_BITS: u32 = 53;
-/// The shortest entry of the series over time.
 const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
 /// The warm-up where `--warmup` does not say otherwise.
 const WARMUP: Nanos = Nanos::from_millis(500);
@@ -78,7 +77,6 @@ pub(super) struct CommonArgs {
     pub(super) result: ResultArgs,
 }
 
-/// What becomes of the result.
 #[derive(Debug, Args)]
 pub(super) struct ResultArgs {
     /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us' (repeatable)
@@ -110,7 +108,6 @@ pub(super) struct ResultArgs {
     pub(super) quiet: bool,
 }
 
-/// Who measures, and how.
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
     /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
@@ -133,7 +130,6 @@ pub(super) struct WorkerArgs {
     backend: BackendName,
 }
 
-/// The shared secret.
 #[derive(Debug, Args)]
 pub(super) struct SecretArgs {
     /// Prove, or demand, knowledge of the secret in this file (or in the variable TARE_SECRET)
@@ -226,7 +222,6 @@ fn label(text: &str) -> Result<String> {
 }
 
 impl CommonArgs {
-    /// The quantiles to print, per cent.
     pub(super) fn percentiles(&self) -> Vec<f64> {
         self.percentiles.as_ref().map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
     }
@@ -264,7 +259,6 @@ impl CommonArgs {
     }
 }
 
-/// Refuses a time that nothing happens in.
 pub(super) fn check_time(flag: &str, time: Nanos) -> Result<()> {
     if time > Nanos::ZERO {
         return Ok(());
@@ -323,7 +317,6 @@ const fn exposed_to(mode: u32, owner: u32, reader: u32) -> Option<&'static str> 
     }
 }
 
-/// The secret in a file, and what is to be said about it.
 fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<(Secret, Option<String>)> {
     let shown = path.display();
     let unreadable =

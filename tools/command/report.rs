@@ -47,7 +47,6 @@ pub(crate) struct ReportArgs {
     percentiles: Option<Percentiles>,
 }
 
-/// How a saved result is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum To {
     /// One page that stands alone
@@ -116,7 +115,6 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
     }
 }
 
-/// All of them in a format.
 fn shown(to: To, reports: &[(String, Report)], options: &DisplayOptions) -> String {
     let each =
         |format| reports.iter().map(move |(name, report)| (name, render(format, report, options)));

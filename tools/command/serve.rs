@@ -1,7 +1,6 @@
 //! `tare serve`: its flags, the plan they become, and its log.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
@@ -46,8 +45,8 @@ pub(crate) struct ServeArgs {
     ///
     /// The default takes IPv4 and IPv6, and IPv4 alone where IPv6 is off. Port 0 takes any free one; the line
     /// on stdout names it.
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Vec<Listen>,
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    listen: Vec<SocketAddr>,
     /// Stop when the first client of lat or bw is done; HTTP clients do not count
     #[arg(long)]
     once: bool,
@@ -141,17 +140,15 @@ fn ready_line(addresses: &[SocketAddr]) -> String {
 }
 
 impl ServeArgs {
-    /// The plan that these flags ask for.
     fn plan(&self, secret: Option<Secret>) -> Result<ServePlan> {
         check_time("--max-duration", self.max_duration)?;
         check_time("--idle-timeout", self.idle_timeout)?;
-        let mut listen: Vec<SocketAddr> = Vec::new();
-        for Listen(address) in &self.listen {
-            if address.port() != 0 && listen.contains(address) {
+        for (index, address) in self.listen.iter().enumerate() {
+            if address.port() != 0 && self.listen[..index].contains(address) {
                 return Err(Error::usage(format!("--listen {address} is given twice")));
             }
-            listen.push(*address);
         }
+        let mut listen = self.listen.clone();
         let listen_is_default = listen.is_empty();
         if listen_is_default {
             listen.push(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), DEFAULT_PORT));
@@ -177,31 +174,23 @@ impl ServeArgs {
     }
 }
 
-/// An address to listen on, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Listen(SocketAddr);
-
-impl FromStr for Listen {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why: &str| {
-            let message = format!("'{}' is no address of this machine{why}", text.escape_debug());
-            Error::usage(message).remedy("write 10.0.0.1:7117, [::1]:7117 or :7117")
-        };
-        let (host, port) =
-            host_and_port(text).map_err(|why| refuse(&format!(" to listen on: {why}")))?;
-        let port = match port {
-            None => DEFAULT_PORT,
-            Some(port) => port.parse().map_err(|_| refuse(": its port is no number to 65535"))?,
-        };
-        if host.is_empty() && text.starts_with(':') {
-            return Ok(Self(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)));
-        }
-        let mut address = local(host)?;
-        address.set_port(port);
-        Ok(Self(address))
+fn listen(text: &str) -> Result<SocketAddr> {
+    let refuse = |why: &str| {
+        let message = format!("'{}' is no address of this machine{why}", text.escape_debug());
+        Error::usage(message).remedy("write 10.0.0.1:7117, [::1]:7117 or :7117")
+    };
+    let (host, port) =
+        host_and_port(text).map_err(|why| refuse(&format!(" to listen on: {why}")))?;
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(port) => port.parse().map_err(|_| refuse(": its port is no number to 65535"))?,
+    };
+    if host.is_empty() && text.starts_with(':') {
+        return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
     }
+    let mut address = local(host)?;
+    address.set_port(port);
+    Ok(address)
 }
 
 #[cfg(test)]
@@ -256,10 +245,9 @@ mod tests {
             ("0.0.0.0:80", "0.0.0.0:80"),
             ("::", "[::]:7117"),
         ] {
-            let expected = Listen(address.parse().unwrap());
-            assert_eq!(text.parse::<Listen>().unwrap(), expected, "{text}");
+            assert_eq!(listen(text).unwrap(), address.parse().unwrap(), "{text}");
         }
-        let zoned = "[fe80::1%lo]:80".parse::<Listen>().unwrap().0;
+        let zoned = listen("[fe80::1%lo]:80").unwrap();
         assert!(zoned.to_string().starts_with("[fe80::1%") && zoned.port() == 80);
         for (text, part) in [
             ("", "no IP address"),
@@ -272,7 +260,7 @@ mod tests {
             ("lo", "a network device"),
             ("10.0.0.1/24", "write 10.0.0.1"),
         ] {
-            let error = text.parse::<Listen>().expect_err(text).to_string();
+            let error = listen(text).expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
     }

@@ -23,24 +23,22 @@ const HTTP_PORT: u16 = 80;
 const FORMS: &str = "write http://HOST[:PORT]/PATH, HOST[:PORT]/PATH, [IPV6]:PORT/PATH, unix:/SOCKET[:/PATH], \
                      unix:@NAME[:/PATH], loopback/PATH or veth/PATH";
 
-/// Against what.
 #[derive(Debug, Args)]
 pub(super) struct TargetArgs {
     /// Where `tare serve` listens: HOST, HOST:PORT or [IPV6]:PORT [default: loopback]
     ///
     /// The port is 7117 unless given. `loopback` starts a server within this process, on a CPU of its own;
     /// `veth` starts it in a network namespace made for the run (needs root), and undoes that afterwards.
-    #[arg(value_name = "TARGET")]
-    target: Option<TargetArg>,
+    #[arg(value_name = "TARGET", value_parser = target)]
+    target: Option<Target>,
 }
 
 impl TargetArgs {
     pub(super) fn target(&self) -> Target {
-        self.target.clone().map_or(Target::Loopback, |typed| typed.0)
+        self.target.clone().unwrap_or(Target::Loopback)
     }
 }
 
-/// Over what.
 #[derive(Debug, Args)]
 pub(super) struct TransportArgs {
     /// Measure over TCP connections (the default)
@@ -97,7 +95,6 @@ fn check_size(size: u64, transport: Transport) -> Result<u32> {
     }
 }
 
-/// The numbers of connections asked for.
 pub(super) fn connections(asked: &Counts) -> Result<Vec<u32>> {
     let check = |count: &u64| {
         let count = u32::try_from(*count).ok();
@@ -112,7 +109,6 @@ pub(super) fn connections(asked: &Counts) -> Result<Vec<u32>> {
     asked.0.iter().map(check).collect()
 }
 
-/// Checks how many steps the lists come to, multiplied.
 pub(super) fn check_steps(steps: usize) -> Result<()> {
     if steps > STEPS_MAX {
         let message = format!("--size times --connections makes {steps} steps");
@@ -121,35 +117,26 @@ pub(super) fn check_steps(steps: usize) -> Result<()> {
     Ok(())
 }
 
-/// A target as typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TargetArg(pub(super) Target);
-
-impl FromStr for TargetArg {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if let Some(target) = embedded(text) {
-            return Ok(Self(target));
-        }
-        let refuse = |why: &str| {
-            Error::usage(format!("'{}' is no target: {why}", text.escape_debug()))
-                .remedy("write HOST:PORT, [IPV6]:PORT, loopback or veth")
-        };
-        if text.contains("://") {
-            return Err(refuse("it is a URL"));
-        }
-        if let Some((ip, _)) = text.split_once('/')
-            && ip.parse::<IpAddr>().is_ok()
-        {
-            return Err(refuse("it has the length of a prefix").remedy(format!("write {ip}")));
-        }
-        let (host, port) = named_host(text).map_err(refuse)?;
-        Ok(Self(Target::Host { host, port: port.unwrap_or(DEFAULT_PORT) }))
+pub(super) fn target(text: &str) -> Result<Target> {
+    if let Some(target) = embedded(text) {
+        return Ok(target);
     }
+    let refuse = |why: &str| {
+        Error::usage(format!("'{}' is no target: {why}", text.escape_debug()))
+            .remedy("write HOST:PORT, [IPV6]:PORT, loopback or veth")
+    };
+    if text.contains("://") {
+        return Err(refuse("it is a URL"));
+    }
+    if let Some((ip, _)) = text.split_once('/')
+        && ip.parse::<IpAddr>().is_ok()
+    {
+        return Err(refuse("it has the length of a prefix").remedy(format!("write {ip}")));
+    }
+    let (host, port) = named_host(text).map_err(refuse)?;
+    Ok(Target::Host { host, port: port.unwrap_or(DEFAULT_PORT) })
 }
 
-/// A server of this process.
 fn embedded(name: &str) -> Option<Target> {
     match name {
         "loopback" => Some(Target::Loopback),
@@ -159,21 +146,14 @@ fn embedded(name: &str) -> Option<Target> {
 }
 
 /// A host and a port: `node-2:8080`, `[::1]:80`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint(pub(super) String, pub(super) u16);
-
-impl FromStr for Endpoint {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why: &str| {
-            let shown: String = text.chars().take(80).collect();
-            Error::usage(format!("'{}' is no place to connect to: {why}", shown.escape_debug()))
-                .remedy("write HOST:PORT or [IPV6]:PORT")
-        };
-        let (host, port) = named_host(text).map_err(refuse)?;
-        Ok(Self(host, port.ok_or_else(|| refuse(NO_PORT))?))
-    }
+pub(super) fn endpoint(text: &str) -> Result<(String, u16)> {
+    let refuse = |why: &str| {
+        let shown: String = text.chars().take(80).collect();
+        Error::usage(format!("'{}' is no place to connect to: {why}", shown.escape_debug()))
+            .remedy("write HOST:PORT or [IPV6]:PORT")
+    };
+    let (host, port) = named_host(text).map_err(refuse)?;
+    Ok((host, port.ok_or_else(|| refuse(NO_PORT))?))
 }
 
 /// A host by its name or address, and its port where one is typed.
@@ -192,7 +172,6 @@ const NO_PORT: &str = "its port is no number from 1 to 65535";
 /// The longest name of a host (RFC 1035, section 2.3.4, as text).
 const HOST_MAX: usize = 253;
 
-/// A port that can be connected to.
 pub(super) fn port(digits: &str) -> std::result::Result<u16, &'static str> {
     let is_number = digits.bytes().all(|b| b.is_ascii_digit());
     digits.parse().ok().filter(|port| is_number && *port != 0).ok_or(NO_PORT)
@@ -258,13 +237,11 @@ pub(super) fn check_bind(bind: Option<SocketAddr>, target: &Target) -> Result<()
     Ok(())
 }
 
-/// A URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) target: Target,
     /// Path and query exactly as typed, at least `/`.
     pub(super) path: String,
-    /// The `Host` header that belongs to it.
     pub(super) host: String,
 }
 
@@ -451,9 +428,9 @@ mod tests {
     fn targets() {
         let host = |host: &str, port| {
             let host = host.to_owned();
-            TargetArg(Target::Host { host, port })
+            Target::Host { host, port }
         };
-        for (text, target) in [
+        for (text, expected) in [
             ("node-2", host("node-2", 7117)),
             ("node-2:80", host("node-2", 80)),
             ("10.0.0.1:80", host("10.0.0.1", 80)),
@@ -477,10 +454,10 @@ mod tests {
             ("localhost.:80", host("localhost.", 80)),
             ("[fe80::1:80]", host("fe80::1:80", 7117)),
             ("[fe80::1%eth0]:80", host("fe80::1%eth0", 80)),
-            ("loopback", TargetArg(Target::Loopback)),
-            ("veth", TargetArg(Target::Veth)),
+            ("loopback", Target::Loopback),
+            ("veth", Target::Veth),
         ] {
-            assert_eq!(text.parse::<TargetArg>().unwrap(), target, "{text}");
+            assert_eq!(target(text).unwrap(), expected, "{text}");
         }
         for (text, why) in [
             ("", "no host name"),
@@ -505,7 +482,7 @@ mod tests {
             ("2001:db8:1:2:3:4:5:6:80", "needs brackets"),
             ("fe80::1%eth0:80", "needs brackets"),
         ] {
-            let message = text.parse::<TargetArg>().unwrap_err().to_string();
+            let message = target(text).unwrap_err().to_string();
             assert!(message.contains(why), "{text}: {message}");
         }
     }
@@ -513,15 +490,15 @@ mod tests {
     proptest! {
         #[test]
         fn targets_never_panic(text in "\\PC{0,20}|[\\[\\]:%.a-f0-9]{0,20}") {
-            let _ = text.parse::<TargetArg>();
+            let _ = target(&text);
         }
 
         #[test]
         fn printed_addresses_parse_back(address: SocketAddr) {
             prop_assume!(address.port() != 0);
-            let parsed = address.to_string().parse::<TargetArg>().unwrap();
+            let parsed = target(&address.to_string()).unwrap();
             let port = address.port();
-            let TargetArg(Target::Host { host, port: found }) = parsed else {
+            let Target::Host { host, port: found } = parsed else {
                 panic!("{address} became a built-in target");
             };
             prop_assert_eq!(found, port);

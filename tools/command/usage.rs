@@ -8,7 +8,6 @@ use clap::{CommandFactory, Parser};
 use super::{Cli, habits};
 use crate::exit::Exit;
 
-/// The command line, or what to say instead.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Refused> {
     let words: Vec<OsString> = words.into_iter().collect();
     Cli::try_parse_from(&words).map_err(|error| {

@@ -39,7 +39,6 @@ pub(super) fn build(document: &mut Document, report: &Report) {
     results(document, report, vec![note(PAYLOAD)], sweep, heading, step);
 }
 
-/// One step, with everything that is known of it.
 fn step(step: &StepResult) -> Vec<Block> {
     let nothing = || note("Nothing was received in the measured phase.");
     let bandwidth = of(step);
@@ -56,7 +55,6 @@ pub(super) fn of(step: &StepResult) -> Option<&Bandwidth> {
     step.bandwidth.as_ref().filter(|_| !is_load)
 }
 
-/// The directions that carried anything, by name.
 fn flows(bandwidth: &Bandwidth) -> impl Iterator<Item = (&'static str, &Flow)> {
     let named = [("up", &bandwidth.up), ("down", &bandwidth.down)];
     named.into_iter().filter_map(|(name, flow)| Some((name, flow.as_ref()?)))
@@ -127,34 +125,27 @@ fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
 }
 
 fn link_of(link: &LinkUse) -> String {
-    let text = format!(
-        "{} of the {} that {} can carry at {}",
-        percent(link.share),
-        bits(link.ceiling_bits_per_s),
-        link.device,
-        round_bits(link.speed_bits_per_s)
-    );
+    let (share, ceiling) = (percent(link.share), bits(link.ceiling_bits_per_s));
+    let (device, speed) = (&link.device, round_bits(link.speed_bits_per_s));
+    let text = format!("{share} of the {ceiling} that {device} can carry at {speed}");
     match link.bound {
         true => format!("LINK-BOUND: {text}; compare CPU, not bandwidth"),
         false => text,
     }
 }
 
-/// What was received, in the words of every tool: bits, bytes, volume.
 fn headline(bandwidth: &Bandwidth) -> String {
     let Some(rate) = bandwidth.bits_per_s else {
         return "not reported by the receiver".to_owned();
     };
-    let both = flows(bandwidth).count() > 1;
-    let short = bandwidth.interval_bits_per_s.is_none();
-    format!(
-        "{}{} ({}), {} received{}",
-        bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
-        if both { " both ways together" } else { "" },
-        bytes_per_s(rate),
-        volume(bandwidth.received_bytes),
-        if short { ", too short for an interval" } else { "" }
-    )
+    let within = bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s);
+    let both = if flows(bandwidth).count() > 1 { " both ways together" } else { "" };
+    let short = match bandwidth.interval_bits_per_s {
+        None => ", too short for an interval",
+        Some(_) => "",
+    };
+    let (bytes, received) = (bytes_per_s(rate), volume(bandwidth.received_bytes));
+    format!("{within}{both} ({bytes}), {received} received{short}")
 }
 
 /// CPU time for what was received: of both ends, then of each.
@@ -165,18 +156,18 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
         Some(_) => "both ends together",
         None => "of the client; the far end did not report its own",
     };
-    let mut text = format!("{}{}, {whose}", cpu_per_gib(total), per_mib.unwrap_or_default());
-    if let Some(working) = bandwidth.cpu_working_s_per_gib {
+    let working = bandwidth.cpu_working_s_per_gib.map(|working| {
         let working = cpu_per_gib(Some(working));
-        text += &format!("; {working} without the time in which they polled and found nothing");
-    }
+        format!("; {working} without the time in which they polled and found nothing")
+    });
+    let (per_mib, working) = (per_mib.unwrap_or_default(), working.unwrap_or_default());
+    let text = format!("{}{per_mib}, {whose}{working}", cpu_per_gib(total));
     let ends = [("client", Some(&step.cpu.client)), ("far end", step.cpu.server.as_ref())];
     let ends = ends.into_iter();
     let ends = ends.filter_map(|(end, used)| Some(part(end, cpu_of(used?, step.duration_ns))));
     std::iter::once(field("cpu", text)).chain(ends).collect()
 }
 
-/// CPU of one end, of the process and of the machine.
 #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     let share = |ns: u64| match duration_ns {
@@ -345,13 +336,9 @@ fn pacing_of(pacing: &Pacing) -> String {
         0 => String::new(),
         count => format!("; {} due but never made", plural(count, "send")),
     };
-    format!(
-        "{} asked, a send every {}; gaps off by {}; late by {}{unsent}",
-        round_bits(pacing.target_bits_per_s),
-        time(pacing.gap_ns),
-        both(&pacing.gap_deviation),
-        both(&pacing.lateness),
-    )
+    let (rate, gap) = (round_bits(pacing.target_bits_per_s), time(pacing.gap_ns));
+    let (off, late) = (both(&pacing.gap_deviation), both(&pacing.lateness));
+    format!("{rate} asked, a send every {gap}; gaps off by {off}; late by {late}{unsent}")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
@@ -386,7 +373,6 @@ fn series(step: &StepResult) -> Option<Table> {
     (all.len() > 1).then_some(table.named("Over time"))
 }
 
-/// A sweep: a row per step.
 fn sweep(report: &Report) -> Table {
     let steps: Vec<(&StepResult, &Bandwidth)> =
         report.results.iter().filter_map(|step| Some((step, of(step)?))).collect();
@@ -422,19 +408,16 @@ fn sweep(report: &Report) -> Table {
     table.only_if(!udp, &["retransmits", "segments/send", "rtt"])
 }
 
-/// The share of datagrams that were lost.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn loss(bandwidth: &Bandwidth) -> Option<f64> {
     let sent: u64 = flows(bandwidth).filter_map(|(_, flow)| Some(flow.datagrams?.sent)).sum();
     Some(bandwidth.lost_datagrams? as f64 / sent.max(1) as f64)
 }
 
-/// What TCP says of each direction, and its sends.
 fn tcp(bandwidth: &Bandwidth) -> impl Iterator<Item = (u64, &TcpFigures)> {
     flows(bandwidth).filter_map(|(_, flow)| Some((flow.sends, flow.tcp.as_ref()?)))
 }
 
-/// Segments per send, of both directions together.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn per_send(bandwidth: &Bandwidth) -> Option<f64> {
     let sends: u64 = tcp(bandwidth).map(|(sends, _)| sends).sum();

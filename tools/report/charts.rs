@@ -10,7 +10,6 @@ use super::plot::{Axis, Line, Plot, Points, beyond};
 use super::{headline, parameters};
 use crate::command::options::PERCENTILES;
 
-/// Lines that one figure holds.
 const LINES_MAX: usize = 8;
 /// Points of a line over time; of more, the largest of each stretch are drawn.
 const POINTS_MAX: usize = 400;
@@ -37,9 +36,9 @@ pub(super) fn add(
         document.add(Shown::Page, "steps", "Each step", all.collect());
     }
     document.add(Shown::Page, "sweep", "Over the sweep", sweep(report));
-    let told = results.iter().filter(|one| headline(&one.latency).count > 0);
-    let told: Vec<(String, &StepResult)> = told.map(|one| (parameters(&one.params), one)).collect();
-    let curves = told.chunks(LINES_MAX).map(|group| {
+    let found = results.iter().filter(|one| headline(&one.latency).count > 0);
+    let found: Vec<(String, &StepResult)> = found.map(|one| (parameters(&one.params), one)).collect();
+    let curves = found.chunks(LINES_MAX).map(|group| {
         let lines = group.iter().enumerate();
         percentiles(lines.map(|(role, (name, one))| (role, name.as_str(), *one)))
     });
@@ -56,11 +55,11 @@ pub(super) fn add(
 /// The points of a percentile curve, and its marks at the quantiles of the table. As far as there are samples for it.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
 fn curve(summary: &Summary) -> (Points, Points) {
-    let told = PERCENTILES.iter().filter_map(|&percent| {
+    let found = PERCENTILES.iter().filter_map(|&percent| {
         let ns = summary.quantile_ns(percent)?;
         Some((beyond(percent), ns as f64))
     });
-    let marks: Points = told.collect();
+    let marks: Points = found.collect();
     let Some(histogram) = decode(&summary.hdr) else {
         return (marks.clone(), marks);
     };
@@ -81,7 +80,6 @@ fn curve(summary: &Summary) -> (Points, Points) {
     (line, marks)
 }
 
-/// A figure with its numbers in a table.
 pub(super) fn figure(title: impl Into<String>, about: &str, plot: Plot, table: Table) -> Block {
     let (title, about) = (title.into(), format!("{about} The table holds the numbers."));
     let table = if table.caption.is_empty() { table.named(title.clone()) } else { table };
@@ -128,7 +126,6 @@ pub(super) fn percentiles<'a>(
     lines("Latency by percentile", about, Axis::percentiles(), (what, "ns"), drawn, table)
 }
 
-/// The figures of each step over the parameter that varies.
 fn sweep(report: &Report) -> Vec<Block> {
     let params: Vec<&Params> = report.results.iter().map(|step| &step.params).collect();
     let Some(sweep) = Sweep::of(&params) else {
@@ -176,7 +173,6 @@ pub(super) fn sweep_figure(
     lines(title, &about, sweep.axis(), (&lower, unit), drawn.collect(), table)
 }
 
-/// A step's series over time.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn over_time(step: &StepResult) -> Block {
     let seconds = |ns: u64| ns as f64 / 1e9;
@@ -222,7 +218,6 @@ fn peaks(points: &[(f64, f64)]) -> Points {
     points.chunks(stretch).filter_map(largest).collect()
 }
 
-/// What the steps of a sweep differ by.
 pub(super) struct Sweep {
     name: &'static str,
     /// Each step's place on the axis, and its name.

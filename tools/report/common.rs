@@ -13,13 +13,11 @@ use super::{
     plural,
 };
 
-/// Both ends that reported how they measured.
 pub(super) fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> {
     let server = step.instrument.server.as_ref();
     std::iter::once(("client", &step.instrument.client)).chain(server.map(|s| ("far end", s)))
 }
 
-/// The marks in a table of quantiles.
 pub(super) fn marks(step: &StepResult, options: &DisplayOptions, unanswered: &str) -> Vec<String> {
     let main = headline(&step.latency);
     let mut notes = Vec::new();
@@ -57,7 +55,6 @@ pub(super) fn results(
     super::charts::add(document, report, step);
 }
 
-/// What went wrong in the steps of a sweep, by step.
 pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
     let mut found = Vec::new();
     for step in &report.results {
@@ -89,14 +86,9 @@ pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     } else if step.params.connects_each() {
         Some(format!("{} opened, one for each ping", grouped(found.sockets_used)))
     } else {
-        (found.established != found.asked || found.reconnects > 0).then(|| {
-            format!(
-                "{} of {} established, {} reopened after a failure",
-                grouped(found.established),
-                grouped(found.asked),
-                grouped(found.reconnects)
-            )
-        })
+        let [made, asked, again] = [found.established, found.asked, found.reconnects].map(grouped);
+        let text = format!("{made} of {asked} established, {again} reopened after a failure");
+        (found.established != found.asked || found.reconnects > 0).then_some(text)
     };
     let instances = &step.instances;
     let several = instances.len() > 1;
@@ -145,10 +137,8 @@ pub(super) fn instruments(
     let machines = std::iter::once(("client on", &report.environment.client)).chain(servers);
     let machines = machines.map(|(end, machine)| field(end, describe(machine)));
     found.extend(machines.filter(|machine| !machine.text.is_empty()));
-    let run = format!(
-        "by tare {}, began {}, seed {}",
-        report.tool.version, report.started_at, report.seed
-    );
+    let Report { tool, started_at, seed, .. } = report;
+    let run = format!("by tare {}, began {started_at}, seed {seed}", tool.version);
     found.push(field("measured", run));
     let (shown, heading) = match heading {
         "" => (Shown::Plain, "The ends"),
@@ -157,20 +147,15 @@ pub(super) fn instruments(
     document.add(shown, "ends", heading, vec![Block::Fields(found)]);
 }
 
-/// Backend and why, way of waiting, CPUs.
 fn how(instrument: &Instrument) -> String {
     let cpus = match instrument.cpus.as_slice() {
         [] => "not pinned".to_owned(),
         [cpu] => format!("CPU {cpu}"),
         cpus => format!("CPUs {}", CpuList(cpus.to_vec())),
     };
-    let wait_reason = instrument.wait_reason.as_deref().unwrap_or_default();
-    let (backend, wait) = (&instrument.backend, &instrument.wait);
-    format!(
-        "{backend}{}, wait {wait}{}, {cpus}",
-        because(&instrument.backend_reason),
-        because(wait_reason)
-    )
+    let Instrument { backend, backend_reason, wait, wait_reason, .. } = instrument;
+    let why = because(wait_reason.as_deref().unwrap_or_default());
+    format!("{backend}{}, wait {wait}{why}, {cpus}", because(backend_reason))
 }
 
 pub(super) fn because(reason: &str) -> String {
@@ -202,7 +187,6 @@ const fn state(instrument: &Instrument) -> &'static str {
     }
 }
 
-/// Why an end is saturated or disturbed, if it is.
 pub(super) fn trouble(instrument: &Instrument) -> Option<String> {
     let reason = instrument.saturation.as_deref().unwrap_or("no reason is known");
     let disturbances = instrument.disturbances.join(", ");
@@ -229,7 +213,6 @@ fn descriptors(report: &Report) -> Option<String> {
     Some(text + own)
 }
 
-/// A machine in a line, of what is known of it.
 fn describe(machine: &Environment) -> String {
     let named = |name: &str, value: &Option<String>| value.as_ref().map(|v| format!("{name} {v}"));
     let device = machine.device.as_ref().map(|device| {
@@ -249,7 +232,6 @@ fn describe(machine: &Environment) -> String {
     ])
 }
 
-/// The sections that end every report of measurements.
 pub(super) fn closing(document: &mut Document, report: &Report) {
     let heading = "Observed on this host in the measured phase";
     let seen = observed::table(report).map(Block::Table);
@@ -266,7 +248,6 @@ pub(super) fn closing(document: &mut Document, report: &Report) {
     commands(document, "The command", [("Command", report)]);
 }
 
-/// The command lines, as far as they are known.
 pub(super) fn commands<'a>(
     document: &mut Document,
     heading: &str,
@@ -311,7 +292,6 @@ fn measured(report: &Report) -> Vec<Block> {
     blocks
 }
 
-/// What became of the assertions.
 pub(super) fn assertions(
     document: &mut Document,
     heading: &str,
@@ -340,7 +320,6 @@ pub(super) fn assertions(
     document.add(Shown::Headed, "assertions", heading, vec![table]);
 }
 
-/// Whether an assertion holds, in a table and in a sentence.
 const fn verdict(assertion: &AssertionResult) -> (&'static str, &'static str) {
     match assertion.holds {
         Some(true) => ("holds", "holds"),
@@ -349,7 +328,6 @@ const fn verdict(assertion: &AssertionResult) -> (&'static str, &'static str) {
     }
 }
 
-/// What became of an assertion, in a sentence.
 pub(crate) fn assertion(found: &AssertionResult) -> String {
     let step = if found.step.is_empty() { String::new() } else { format!(" at {}", found.step) };
     format!("assertion '{}' {}{step}", found.expr, verdict(found).1)

@@ -42,14 +42,12 @@ pub(super) fn build(document: &mut Document, view: View<'_>) {
     figures::add(document, view);
 }
 
-/// A comparison, with what is looked up in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     report: &'a Report,
     comparison: &'a Comparison,
 }
 
-/// The comparison of a report; none where it is of another kind.
 pub(super) fn of(report: &Report) -> Option<View<'_>> {
     let comparison = report.comparison.as_deref()?;
     Some(View { report, comparison })
@@ -75,7 +73,6 @@ impl<'a> View<'a> {
         self.comparison.arms.iter().flat_map(of_arm)
     }
 
-    /// The result of the first arm that got to a step: what the step is.
     pub(super) fn step(self, step: u64) -> Option<&'a StepResult> {
         let mut arms = self.comparison.arms.iter();
         arms.find_map(|arm| self.result(&arm.name, step))
@@ -159,7 +156,6 @@ impl<'a> View<'a> {
     }
 }
 
-/// What a sweep can vary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dimension {
     Stage,

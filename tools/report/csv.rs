@@ -132,7 +132,6 @@ pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
     written(&columns, rows)
 }
 
-/// The changes between two results.
 pub(super) fn changes(later: &Later) -> String {
     let rows = later.changes.iter().map(|change| {
         let mut row = value(change);
@@ -142,7 +141,6 @@ pub(super) fn changes(later: &Later) -> String {
     written(&parsed(CHANGES, &DisplayOptions::default()), rows)
 }
 
-/// The columns of a list.
 fn parsed(list: &str, options: &DisplayOptions) -> Vec<Column> {
     let main = ["response", "service"];
     let further = options.percentiles.iter().filter(|p| !PERCENTILES.contains(p));

@@ -20,7 +20,6 @@ pub(crate) struct Diff<'a> {
     pub(crate) assertions: &'a [AssertionResult],
 }
 
-/// In a format, with its last newline.
 pub(crate) fn render(format: Format, diff: &Diff<'_>) -> String {
     match format {
         Format::Text => print::text::print(document(diff)),
@@ -59,7 +58,6 @@ fn document(diff: &Diff<'_>) -> Document {
     document
 }
 
-/// One of the two, in a line.
 fn described((name, report): (&str, &Report)) -> String {
     let blocks = report.comparison.as_ref().map(|comparison| comparison.blocks_done);
     let blocks = blocks.map_or_else(String::new, |n| format!(", {}", plural(n, "block")));

@@ -7,7 +7,6 @@ use super::document::{Block, Document, Field, Shown, field, note, part};
 use super::{plural, print};
 use crate::command::doctor::DoctorFormat;
 
-/// The levels in the order in which they are printed, and how each is headed.
 const LEVELS: [(Level, &str); 4] = [
     (Level::Spoils, "Spoils a microsecond measurement"),
     (Level::Note, "Worth knowing"),
@@ -15,7 +14,6 @@ const LEVELS: [(Level, &str); 4] = [
     (Level::Ok, "Fine"),
 ];
 
-/// The findings in a format, with the last newline.
 pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
     match format {
         DoctorFormat::Text => print::text::print(document(diagnosis)),
@@ -24,7 +22,6 @@ pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// What was looked at.
 fn asked(diagnosis: &Diagnosis) -> String {
     let cpus = CpuList(diagnosis.cpus.clone());
     let s = if diagnosis.cpus.len() == 1 { "" } else { "s" };
@@ -40,7 +37,6 @@ fn asked(diagnosis: &Diagnosis) -> String {
     format!("tare doctor: CPU{s} {cpus}, {device}, watched for {}", Nanos(diagnosis.look_ns))
 }
 
-/// How many there are of each level.
 fn counts(diagnosis: &Diagnosis) -> String {
     let count = |level| diagnosis.of(level).count() as u64;
     let spoil = match count(Level::Spoils) {
@@ -48,13 +44,9 @@ fn counts(diagnosis: &Diagnosis) -> String {
         1 => "1 finding spoils a microsecond measurement".to_owned(),
         n => format!("{} spoil a microsecond measurement", plural(n, "finding")),
     };
-    format!(
-        "{spoil}; {} worth knowing, {} not known, {} fine. By tare {}.",
-        count(Level::Note),
-        count(Level::Unknown),
-        count(Level::Ok),
-        diagnosis.tool.version
-    )
+    let [known, unknown, fine] = [Level::Note, Level::Unknown, Level::Ok].map(count);
+    let version = &diagnosis.tool.version;
+    format!("{spoil}; {known} worth knowing, {unknown} not known, {fine} fine. By tare {version}.")
 }
 
 fn document(diagnosis: &Diagnosis) -> Document {

@@ -3,10 +3,8 @@
 
 use super::plot::Plot;
 
-/// A report for people.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// What was asked, in a line.
     pub(super) title: String,
     /// What spoils the figures: it is printed before all of them.
     pub(super) alerts: Vec<String>,
@@ -47,7 +45,6 @@ pub(super) enum Block {
     Figure(Box<Figure>),
 }
 
-/// A name and its meaning.
 #[derive(Debug)]
 pub(super) struct Field {
     /// Empty where it continues the field before it.
@@ -133,7 +130,6 @@ impl Document {
 }
 
 impl Block {
-    /// Nothing where there is no field.
     pub(super) fn fields(fields: impl IntoIterator<Item = Field>) -> Option<Self> {
         let fields: Vec<Field> = fields.into_iter().collect();
         (!fields.is_empty()).then_some(Self::Fields(fields))

@@ -98,7 +98,6 @@ pub(crate) fn percentiles(step: &StepResult) -> String {
     )
 }
 
-/// A stretch of time with its latencies, for a log.
 struct Span<'a> {
     tag: String,
     begin: Duration,
@@ -133,16 +132,14 @@ pub(crate) fn interval_log(report: &Report) -> String {
     String::from_utf8(log).expect("a log's base64 is ASCII, and its tags are UTF-8")
 }
 
-/// A time by the wall clock.
 fn clock(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().map(SystemTime::from).ok()
 }
 
-fn since(started: SystemTime, told: Option<&str>) -> Option<Duration> {
-    told.and_then(clock)?.duration_since(started).ok()
+fn since(started: SystemTime, at: Option<&str>) -> Option<Duration> {
+    at.and_then(clock)?.duration_since(started).ok()
 }
 
-/// The stretches of all steps that have a histogram, one after the other.
 fn steps(report: &Report, started: SystemTime) -> Vec<Span<'_>> {
     let mut all = Vec::new();
     let mut begin = Duration::ZERO;

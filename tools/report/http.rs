@@ -14,7 +14,6 @@ use super::{
 /// Kinds of errors that a row of a table names; the rest is summed.
 const KINDS_SHOWN: usize = 2;
 
-/// What the latencies of a closed loop are.
 pub(super) const CLOSED_LOOP: [&str; 2] = [
     "latency   from when a request was sent to the last byte of its response. Closed loop: while the server stalls,",
     "          less is asked of it, so few requests meet the stall; --rate shows what users would have met",
@@ -41,7 +40,6 @@ pub(super) fn build(document: &mut Document, report: &Report, options: &DisplayO
     results(document, report, Vec::new(), sweep, heading, |one| step(one, options));
 }
 
-/// One step, with everything that is known of it.
 fn step(step: &StepResult, options: &DisplayOptions) -> Vec<Block> {
     let Some(http) = &step.params.http else {
         return Vec::new();
@@ -91,7 +89,6 @@ pub(super) fn rates(from: f64, http: &HttpParams) -> String {
     }
 }
 
-/// What was asked, in a line.
 pub(super) fn asked(report: &Report, first: &StepResult, http: &HttpParams) -> String {
     let more = match http.requests {
         0 | 1 => String::new(),
@@ -122,16 +119,12 @@ pub(super) fn asked(report: &Report, first: &StepResult, http: &HttpParams) -> S
     text + &super::label(first)
 }
 
-/// What there is to say of one step, but for its tables.
 fn facts(step: &StepResult, http: &HttpParams) -> Vec<Field> {
     let transfer = step.transfer.as_ref().map(|transfer| {
-        format!(
-            "{}/s received, {} in all ({} of bodies), {} sent",
-            volume(whole(transfer.received_bytes_per_s)),
-            volume(transfer.received_bytes),
-            volume(transfer.body_bytes),
-            volume(transfer.sent_bytes)
-        )
+        let [all, bodies, sent] =
+            [transfer.received_bytes, transfer.body_bytes, transfer.sent_bytes].map(volume);
+        let rate = volume(whole(transfer.received_bytes_per_s));
+        format!("{rate}/s received, {all} in all ({bodies} of bodies), {sent} sent")
     });
     let depth = step.rate.backlog_max.filter(|depth| *depth > 0);
     let queue = depth.map(|depth| {
@@ -157,7 +150,6 @@ fn goodput(step: &StepResult, http: &HttpParams) -> String {
     format!("{}{target}, {answered} answered as expected{expected}", per_second(rate))
 }
 
-/// Responses by status code; none where none came.
 #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn codes(step: &StepResult) -> Option<Table> {
     let all: u64 = step.status_codes.values().map(|code| code.count).sum();
@@ -183,19 +175,17 @@ fn codes(step: &StepResult) -> Option<Table> {
 /// Sockets, and how many perfect keep-alive would have used.
 fn connections(step: &StepResult, http: &HttpParams) -> String {
     let found = &step.connections;
-    let (asked, used) = (grouped(found.asked), grouped(found.sockets_used));
+    let [made, asked, used] = [found.established, found.asked, found.sockets_used].map(grouped);
     let replaced = match found.reconnects {
         0 => "none".to_owned(),
         count => grouped(count),
     };
     let resent = found.resent.filter(|resent| *resent > 0);
     let resent = resent.map(|resent| format!("; {} requests sent again", grouped(resent)));
-    let why = http.requests_per_connection.map(|_| " (replacing them was asked for)");
+    let resent = resent.unwrap_or_default();
+    let why = http.requests_per_connection.map_or("", |_| " (replacing them was asked for)");
     format!(
-        "{} of {asked} established, {replaced} replaced; sockets used {used}, perfect keep-alive would have used {asked}{}{}",
-        grouped(found.established),
-        resent.unwrap_or_default(),
-        why.unwrap_or_default()
+        "{made} of {asked} established, {replaced} replaced; sockets used {used}, perfect keep-alive would have used {asked}{resent}{why}"
     )
 }
 
@@ -227,7 +217,6 @@ fn errors(step: &StepResult) -> String {
     if kinds.is_empty() { "0".to_owned() } else { list(shown.chain(rest)) }
 }
 
-/// A sweep: a row per step.
 fn sweep(report: &Report) -> Table {
     let steps = &report.results;
     let open = steps.iter().any(|step| step.params.rate_per_s.is_some());

@@ -21,17 +21,14 @@ struct Line<'a, T> {
     body: T,
 }
 
-/// One pretty-printed object.
 pub(super) fn pretty(result: &impl Serialize) -> String {
     serde_json::to_string_pretty(result).expect(SERIALISES) + "\n"
 }
 
-/// One object in a line.
 pub(super) fn line(result: &impl Serialize) -> String {
     serde_json::to_string(result).expect(SERIALISES) + "\n"
 }
 
-/// The whole report as the stream would have been.
 pub(super) fn lines(report: &Report) -> String {
     let comparison = report.comparison.as_deref();
     let blocks = comparison.map_or(&[][..], |comparison| &comparison.blocks);
@@ -46,12 +43,10 @@ pub(super) fn lines(report: &Report) -> String {
     text + &report_line(report)
 }
 
-/// An interval of a running step.
 pub(crate) fn interval_line(step: usize, params: &Params, interval: &Interval) -> String {
     line(&Line { kind: "interval", step: Some(step), params: Some(params), body: interval })
 }
 
-/// A block of a comparison.
 pub(crate) fn block_line(block: &Block) -> String {
     line(&Line { kind: "block", step: None, params: None, body: block })
 }

@@ -6,8 +6,8 @@ use tare_units::{Nanos, Size};
 use super::common::{marks, results, steps_troubles, troubles};
 use super::document::{Block, Document, Table, field, note};
 use super::numbers::{
-    at_least, bits_within, bounded, cpu_per_gib, heading, known, longest, mean, per_second,
-    quantile, significant, stdev, time, volume, whole,
+    Statistic, bits_within, cpu_per_gib, known, longest, mean, per_second, quantile, significant,
+    volume,
 };
 use super::{DisplayOptions, grouped, headline, operations, phrases, plural};
 
@@ -41,7 +41,6 @@ pub(super) fn build(document: &mut Document, report: &Report, options: &DisplayO
     results(document, report, vec![note(intro)], sweep, heading, |one| step(one, options));
 }
 
-/// One step, with everything that is known of it.
 fn step(step: &StepResult, options: &DisplayOptions) -> Vec<Block> {
     let mut blocks = Vec::new();
     if headline(&step.latency).count == 0 {
@@ -78,74 +77,10 @@ fn error_at(summary: &Summary, percent: f64) -> String {
     error.map_or_else(String::new, |ns| format!("± {}", Nanos(*ns)))
 }
 
-/// What a row of a distribution is about.
-#[derive(Debug, Clone, Copy)]
-enum Statistic {
-    Min,
-    Mean,
-    Stdev,
-    Quantile(f64),
-    Max,
-}
-
-impl Statistic {
-    fn name(self) -> String {
-        match self {
-            Self::Min => "min".to_owned(),
-            Self::Mean => "mean".to_owned(),
-            Self::Stdev => "stdev".to_owned(),
-            Self::Quantile(percent) => heading(percent),
-            Self::Max => "max".to_owned(),
-        }
-    }
-
-    fn ns(self, of: &Summary) -> Option<u64> {
-        match self {
-            Self::Min => of.min_ns,
-            Self::Mean => of.mean_ns.map(whole),
-            Self::Stdev => None,
-            Self::Quantile(percent) => of.quantile_ns(percent),
-            Self::Max => of.max_ns,
-        }
-    }
-
-    fn shown(self, of: &Summary) -> String {
-        match self {
-            Self::Stdev => stdev(of),
-            _ => self.marked(of, self.ns(of)),
-        }
-    }
-
-    /// With the mark of a lower bound where it is one.
-    fn marked(self, of: &Summary, ns: Option<u64>) -> String {
-        match self {
-            Self::Min => time(ns),
-            Self::Quantile(percent) => at_least(of, percent, ns),
-            _ => bounded(of, ns),
-        }
-    }
-
-    fn half(self, of: &Summary) -> String {
-        match self {
-            Self::Stdev => String::new(),
-            _ => self.marked(of, self.ns(of).map(|ns| ns / 2)),
-        }
-    }
-
-    fn interval(self, of: &Summary) -> String {
-        let Self::Quantile(percent) = self else { return String::new() };
-        let interval = of.intervals_ns.get(&quantile_name(percent));
-        let interval = interval.filter(|_| self.ns(of).is_some());
-        interval
-            .map_or_else(String::new, |(low, high)| format!("{} to {}", Nanos(*low), Nanos(*high)))
-    }
-
-    fn error(self, of: &Summary) -> String {
-        match self {
-            Self::Quantile(percent) => error_at(of, percent),
-            _ => String::new(),
-        }
-    }
+fn interval_at(summary: &Summary, percent: f64) -> String {
+    let interval = summary.intervals_ns.get(&quantile_name(percent));
+    let interval = interval.filter(|_| summary.quantile_ns(percent).is_some());
+    interval.map_or_else(String::new, |(low, high)| format!("{} to {}", Nanos(*low), Nanos(*high)))
 }
 
 /// The figures of one step: a row per quantile, with its interval, its half (of round trips only), and what it is
@@ -172,8 +107,8 @@ pub(super) fn distribution(step: &StepResult, options: &DisplayOptions) -> Table
         &[
             ("", &|row| row.name()),
             (name, &|row| row.shown(main)),
-            (interval, &|row| row.interval(main)),
-            ("error", &|row| row.error(main)),
+            (interval, &|row| row.if_quantile(|percent| interval_at(main, percent))),
+            ("error", &|row| row.if_quantile(|percent| error_at(main, percent))),
             ("½ RTT", &|row| row.half(main)),
             ("service", &|row| row.shown(&latency.service)),
             ("lateness", &|row| known(latency.lateness.as_ref(), |lateness| row.shown(lateness))),
@@ -205,7 +140,6 @@ pub(super) fn parts(latency: &Latencies) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table.named("What it is made of"))
 }
 
-/// A sweep: a row per step.
 fn sweep(report: &Report) -> Table {
     let steps = report.results.iter().map(|step| (step, headline(&step.latency)));
     let half_median = Statistic::Quantile(50.0);
@@ -232,7 +166,6 @@ fn size(step: &StepResult) -> String {
     Size(step.params.size_bytes).to_string()
 }
 
-/// A step measured twice.
 #[derive(Debug, Clone, Copy)]
 struct Pair<'a> {
     idle: &'a StepResult,
@@ -244,7 +177,6 @@ impl<'a> Pair<'a> {
         (headline(&self.idle.latency), headline(&self.loaded.latency))
     }
 
-    /// How many times as long it is under load.
     fn ratio(self, of: Statistic) -> String {
         let (idle, loaded) = self.latencies();
         ratio(of.ns(idle), of.ns(loaded))
@@ -263,7 +195,6 @@ fn pairs(report: &Report) -> Vec<Pair<'_>> {
         .collect()
 }
 
-/// The load's options, where there is a load.
 pub(super) fn load(report: &Report) -> Option<String> {
     let mut steps = report.results.iter();
     let options = steps.find_map(|step| step.params.under_load.as_deref())?;
@@ -277,7 +208,6 @@ fn ratio(idle: Option<u64>, loaded: Option<u64>) -> String {
     known(both, |(idle, loaded)| format!("× {}", significant(loaded as f64 / idle as f64, 3)))
 }
 
-/// One step in both states: a row per quantile.
 fn states(pair: Pair<'_>, options: &DisplayOptions) -> Table {
     let (idle, loaded) = pair.latencies();
     let mut rows = vec![Statistic::Min, Statistic::Mean];
@@ -294,7 +224,6 @@ fn states(pair: Pair<'_>, options: &DisplayOptions) -> Table {
     )
 }
 
-/// Several steps in both states: a row each.
 fn states_sweep(pairs: &[Pair<'_>]) -> Table {
     let idle = |pair: &Pair<'_>, percent| quantile(pair.latencies().0, percent);
     let loaded = |pair: &Pair<'_>, percent| quantile(pair.latencies().1, percent);
@@ -317,7 +246,6 @@ fn states_sweep(pairs: &[Pair<'_>]) -> Table {
     )
 }
 
-/// What the load carried meanwhile, in a line.
 fn carried(pair: Pair<'_>) -> String {
     let Some(load) = &pair.loaded.bandwidth else {
         return "the load did not report what it carried".to_owned();

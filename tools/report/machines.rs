@@ -34,10 +34,10 @@ pub(super) fn changes(before: &Environment, after: &Environment) -> Vec<[String;
 }
 
 fn side_by_side(columns: &[(String, &Environment)]) -> Table {
-    let told: Vec<Vec<(String, String)>> =
+    let of_machines: Vec<Vec<(String, String)>> =
         columns.iter().map(|(_, machine)| fields(machine)).collect();
     let mut names: Vec<&String> = Vec::new();
-    for (name, _) in told.iter().flatten() {
+    for (name, _) in of_machines.iter().flatten() {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -49,7 +49,7 @@ fn side_by_side(columns: &[(String, &Environment)]) -> Table {
         let of = |fields: &'_ Vec<(String, String)>| {
             fields.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
         };
-        let values: Vec<Option<String>> = told.iter().map(of).collect();
+        let values: Vec<Option<String>> = of_machines.iter().map(of).collect();
         // What is not known of one of them is not known to differ.
         let known: Vec<&String> = values.iter().flatten().collect();
         let differs = known.windows(2).any(|two| two[0] != two[1])
@@ -92,11 +92,11 @@ fn compact(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Object(fields) => {
-            let told = fields.iter().map(|(name, value)| match value {
+            let words = fields.iter().map(|(name, value)| match value {
                 Value::String(text) => text.clone(),
                 other => format!("{name} {}", compact(other)),
             });
-            told.collect::<Vec<_>>().join(" ")
+            words.collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),
     }

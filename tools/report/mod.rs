@@ -38,7 +38,6 @@ pub(crate) use numbers::{bits, grouped, plural};
 use numbers::{per_second, share};
 use print::{html, markdown, text};
 
-/// What the reader asked to see.
 #[derive(Debug, Clone)]
 pub(crate) struct DisplayOptions {
     /// Quantiles to print, per cent, ascending.
@@ -51,7 +50,6 @@ impl Default for DisplayOptions {
     }
 }
 
-/// The report in a format, with its last newline.
 pub(crate) fn render(format: Format, report: &Report, options: &DisplayOptions) -> String {
     match format {
         Format::Text => text::print(document(report, options)),
@@ -82,7 +80,6 @@ fn document(report: &Report, options: &DisplayOptions) -> Document {
     document
 }
 
-/// A warning and its advice in a line.
 pub(crate) fn warning(Warning { message, advice, .. }: &Warning) -> String {
     if advice.is_empty() { message.clone() } else { format!("{message}; {advice}") }
 }
@@ -119,12 +116,10 @@ fn headline(latency: &Latencies) -> &Summary {
     latency.response.as_ref().unwrap_or(&latency.service)
 }
 
-/// Errors by phase and cause, in a line.
 fn errors(errors: &[ErrorCount]) -> String {
     list(errors.iter().map(|e| format!("{} in {} × {}", e.cause, e.phase, grouped(e.count))))
 }
 
-/// What spoils the whole report, a line each.
 fn alerts(report: &Report) -> Vec<String> {
     let mut alerts = compare::of(report).map(compare::alerts).unwrap_or_default();
     if report.partial && report.comparison.is_none() {
@@ -170,7 +165,6 @@ fn asked(report: &Report) -> String {
     text + &label(first)
 }
 
-/// The target as given, with the address that it is.
 fn target(params: &Params) -> String {
     match &params.address {
         Some(address) if *address != params.target => format!("{} ({address})", params.target),

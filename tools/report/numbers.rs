@@ -27,7 +27,6 @@ fn fitting(value: f64, units: &[Unit]) -> Unit {
     *units.iter().find(|unit| value >= unit.1).unwrap_or(&units[units.len() - 1])
 }
 
-/// The unit of a rate in bits per second.
 pub(super) fn unit_of_bits(bits_per_s: f64) -> Unit {
     fitting(bits_per_s, &BITS)
 }
@@ -119,7 +118,6 @@ pub(super) fn share(part: u64, whole: u64) -> String {
     }
 }
 
-/// CPU time per GiB: `0.82 s/GiB`.
 pub(super) fn cpu_per_gib(seconds: Option<f64>) -> String {
     known(seconds, |s| format!("{} s/GiB", significant(s, 3)))
 }
@@ -162,7 +160,6 @@ pub(super) fn per_second(rate: f64) -> String {
     format!("{}/s", trimmed(&format!("{rate:.digits$}")))
 }
 
-/// The nearest whole number.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -180,7 +177,6 @@ pub(super) fn time(ns: impl Into<Option<u64>>) -> String {
     known(ns.into(), |ns| Nanos(ns).to_string())
 }
 
-/// A value that may be unknown.
 pub(super) fn known<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), show)
 }
@@ -221,42 +217,81 @@ pub(super) fn measure_name(measure: &str) -> String {
     measure.replace('_', ".")
 }
 
-/// A quantile; `≥` where it rests on samples that are only known to be at least that long.
-pub(super) fn quantile(summary: &Summary, percent: f64) -> String {
-    at_least(summary, percent, summary.quantile_ns(percent))
+/// A figure of a distribution. Where samples are only known to be at least so long it is marked: `≥` where it is a lower
+/// bound, `≈` where it may come out either way.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Statistic {
+    Min,
+    Mean,
+    Stdev,
+    Quantile(f64),
+    Max,
 }
 
-/// A figure that is a lower bound wherever the quantile is one.
-pub(super) fn at_least(summary: &Summary, percent: f64, ns: Option<u64>) -> String {
-    marked(summary.lower_bounds.contains(&quantile_name(percent)), ns)
-}
+impl Statistic {
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Min => "min".to_owned(),
+            Self::Mean => "mean".to_owned(),
+            Self::Stdev => "stdev".to_owned(),
+            Self::Quantile(percent) => heading(percent),
+            Self::Max => "max".to_owned(),
+        }
+    }
 
-/// The mean, which is a lower bound as soon as any sample is.
-pub(super) fn mean(summary: &Summary) -> String {
-    bounded(summary, summary.mean_ns.map(whole))
-}
+    pub(super) fn ns(self, of: &Summary) -> Option<u64> {
+        match self {
+            Self::Min => of.min_ns,
+            Self::Mean => of.mean_ns.map(whole),
+            Self::Stdev => of.stdev_ns.map(whole),
+            Self::Quantile(percent) => of.quantile_ns(percent),
+            Self::Max => of.max_ns,
+        }
+    }
 
-/// The longest sample, which is one just so.
-pub(super) fn longest(summary: &Summary) -> String {
-    bounded(summary, summary.max_ns)
-}
+    pub(super) fn shown(self, of: &Summary) -> String {
+        self.marked(of, self.ns(of))
+    }
 
-/// What grows with any sample.
-pub(super) fn bounded(summary: &Summary, ns: Option<u64>) -> String {
-    marked(summary.censored > 0, ns)
-}
+    /// Half of it; of the spread nobody wants that.
+    pub(super) fn half(self, of: &Summary) -> String {
+        match self {
+            Self::Stdev => String::new(),
+            _ => self.marked(of, self.ns(of).map(|ns| ns / 2)),
+        }
+    }
 
-fn marked(is_bound: bool, ns: Option<u64>) -> String {
-    match (is_bound, time(ns)) {
-        (true, text) if text != NONE => format!("≥ {text}"),
-        (_, text) => text,
+    fn marked(self, of: &Summary, ns: Option<u64>) -> String {
+        let mark = match self {
+            Self::Min => "",
+            Self::Stdev if of.censored > 0 => "≈ ",
+            Self::Stdev => "± ",
+            Self::Quantile(percent) if of.lower_bounds.contains(&quantile_name(percent)) => "≥ ",
+            Self::Mean | Self::Max if of.censored > 0 => "≥ ",
+            _ => "",
+        };
+        known(ns, |ns| format!("{mark}{}", Nanos(ns)))
+    }
+
+    /// What only a quantile has.
+    pub(super) fn if_quantile(self, show: impl FnOnce(f64) -> String) -> String {
+        match self {
+            Self::Quantile(percent) => show(percent),
+            _ => String::new(),
+        }
     }
 }
 
-/// The standard deviation; `≈` where samples are only known to be at least so long, for it may come out either way.
-pub(super) fn stdev(summary: &Summary) -> String {
-    let sign = if summary.censored > 0 { '≈' } else { '±' };
-    known(summary.stdev_ns, |stdev| format!("{sign} {}", nanos(stdev)))
+pub(super) fn quantile(summary: &Summary, percent: f64) -> String {
+    Statistic::Quantile(percent).shown(summary)
+}
+
+pub(super) fn mean(summary: &Summary) -> String {
+    Statistic::Mean.shown(summary)
+}
+
+pub(super) fn longest(summary: &Summary) -> String {
+    Statistic::Max.shown(summary)
 }
 
 #[cfg(test)]
@@ -291,6 +326,7 @@ mod tests {
         assert_eq!(quantile(&summary, 50.0), NONE);
         summary.mean_ns = Some(1_500.0);
         summary.stdev_ns = Some(100.0);
+        let stdev = |summary: &Summary| Statistic::Stdev.shown(summary);
         assert_eq!([mean(&summary), stdev(&summary)], ["1.5 µs", "± 100 ns"]);
         summary.censored = 1;
         assert_eq!([mean(&summary), stdev(&summary)], ["≥ 1.5 µs", "≈ 100 ns"]);

@@ -45,7 +45,6 @@ fn rows(seen: Vec<(&StepResult, &Observed)>) -> Table {
     )
 }
 
-/// The step, and in a comparison the arm.
 fn name(step: &StepResult) -> String {
     let arm = step.arm.as_ref().map_or_else(String::new, |arm| format!("{arm}: "));
     arm + &parameters(&step.params)

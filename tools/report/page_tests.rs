@@ -350,8 +350,8 @@ fn nothing_of_a_file_becomes_markup() {
     evil.warnings[0].message = EVIL.into();
     evil.assertions = fixtures::sweep().assertions;
     evil.assertions[0].expr = EVIL.into();
-    let look = DisplayOptions::default();
-    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &look)] {
+    let options = DisplayOptions::default();
+    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &options)] {
         assert!(page.contains("&lt;script&gt;"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         for tag in tags(&page) {

@@ -20,7 +20,6 @@ const FINITE_MAX: f64 = 1e18;
 /// A range as wide as this, largest to smallest, is drawn on a logarithmic scale.
 const WIDE: f64 = 12.0;
 
-/// An axis: what lies where on it.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     name: String,
@@ -148,10 +147,8 @@ fn short(name: &str) -> String {
     format!("{kept}…")
 }
 
-/// Values of x and y.
 pub(super) type Points = Vec<(f64, f64)>;
 
-/// A line, with marks on some of its points.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     /// Which of the lines it is, from zero: its colour, its dashes and its mark follow from that.
@@ -178,7 +175,6 @@ pub(super) struct Span {
     pub(super) interval: Option<(f64, f64)>,
 }
 
-/// A drawing: two axes and what lies between them.
 #[derive(Debug, Clone)]
 pub(super) struct Plot {
     x: Axis,
@@ -187,7 +183,6 @@ pub(super) struct Plot {
     spans: Vec<Span>,
     /// A stretch of the x axis that is set off.
     band: Option<(f64, f64)>,
-    /// A line is drawn where x is zero.
     zero: bool,
     /// In units of which a letter is about thirty high; the page scales it.
     pub(super) size: (u32, u32),
@@ -199,7 +194,6 @@ fn rounded(at: f64) -> f64 {
 }
 
 impl Plot {
-    /// Lines between two axes.
     pub(super) const fn lines(x: Axis, y: Axis, lines: Vec<Line>) -> Self {
         Self { x, y, lines, spans: Vec::new(), band: None, zero: false, size: (1280, 520) }
     }
@@ -295,7 +289,6 @@ fn stroke(role: usize, points: &[(f64, f64)]) -> Markup {
     html! { path class=(class) d=(points.collect::<String>()) {} }
 }
 
-/// The mark of a line on one of its points.
 fn mark(role: usize, (x, y): (f64, f64)) -> Markup {
     let shape = [
         "m-8 0a8 8 0 1 0 16 0a8 8 0 1 0 -16 0z",

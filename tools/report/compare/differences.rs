@@ -15,7 +15,6 @@ pub(super) fn by_ratio(cell: &Cell) -> bool {
     cell.unit != "ns"
 }
 
-/// A value in the unit of its cell.
 pub(super) fn value(cell: &Cell, value: Option<f64>) -> String {
     known(value, |value| shown(&cell.unit, value))
 }

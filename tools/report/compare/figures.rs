@@ -47,7 +47,6 @@ pub(super) fn add(document: &mut Document, view: View<'_>) {
 }
 
 impl<'a> View<'a> {
-    /// A step's name, also where it is the only one.
     fn place(self, step: u64) -> String {
         let name = self.step_name(step);
         match self.step(step) {
@@ -62,12 +61,10 @@ impl<'a> View<'a> {
         cells.filter(|cell| cell.measure == measure && cell.step == step).collect()
     }
 
-    /// The steps that there are cells of.
     fn numbers(self) -> Vec<u64> {
         sorted(self.comparison.cells.iter().map(|cell| cell.step))
     }
 
-    /// An arm's line in all figures.
     fn role(self, arm: &str) -> usize {
         let arms = &self.comparison.arms;
         arms.iter().position(|other| other.name == arm).unwrap_or(arms.len())
@@ -280,7 +277,6 @@ fn fullest<'a>(cells: &[&'a Cell]) -> Option<&'a Cell> {
     cells.iter().copied().max_by_key(|cell| cell.blocks.len())
 }
 
-/// A latency under overload, which is the queue's.
 fn is_queue(cell: &Cell) -> bool {
     cell.overloaded && cell.unit == "ns"
 }

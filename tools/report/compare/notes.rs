@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tare_stats::result::{AA, Arm, Cell, Params, StepResult, Verdict, Visit, VisitStep};
+use tare_stats::result::{
+    AA, Arm, Cell, Comparison, Params, StepResult, Verdict, Visit, VisitStep,
+};
 use tare_units::Nanos;
 
 use super::differences::magnitude;
@@ -66,15 +68,12 @@ fn load(view: View<'_>, first: &StepResult) -> String {
     phrases([http.map(|http| format!("{} {}", http.method, http.path)), Some(steps), Some(loop_of)])
 }
 
-/// How they were compared, in a line.
 pub(super) fn how(view: View<'_>) -> String {
     let comparison = view.comparison;
-    let visits = format!(
-        "{} of 2 visits × {} to each arm{}",
-        plural(comparison.blocks_asked, "block"),
-        Nanos(comparison.block_duration_ns),
-        if comparison.steps > 1 { " and step" } else { "" }
-    );
+    let (blocks, lasting) =
+        (plural(comparison.blocks_asked, "block"), Nanos(comparison.block_duration_ns));
+    let each = if comparison.steps > 1 { " and step" } else { "" };
+    let visits = format!("{blocks} of 2 visits × {lasting} to each arm{each}");
     let settle = Some(comparison.settle_ns).filter(|ns| *ns > 0);
     phrases([
         Some(visits),
@@ -88,11 +87,10 @@ pub(super) fn how(view: View<'_>) -> String {
 /// What spoils the comparison, a line each, but for the warnings.
 pub(crate) fn alerts(view: View<'_>) -> Vec<String> {
     let comparison = view.comparison;
+    let [done, asked] = [comparison.blocks_done, comparison.blocks_asked].map(grouped);
     let partial = view.report.partial.then(|| {
         format!(
-            "PARTIAL: {} of {} blocks were measured in every arm; what follows rests on what there is.",
-            grouped(comparison.blocks_done),
-            grouped(comparison.blocks_asked)
+            "PARTIAL: {done} of {asked} blocks were measured in every arm; what follows rests on what there is."
         )
     });
     let failed = comparison.arms.iter().filter_map(|arm| {
@@ -122,13 +120,9 @@ pub(super) fn notes(view: View<'_>) -> Vec<Field> {
     notes.extend(
         failures.map(|(name, r)| field("errors", format!("{name}: {}", errors(&r.errors)))),
     );
-    let (backend, wait) = (&comparison.backend, &comparison.wait);
-    let text = format!(
-        "{backend}{}, wait {wait}{}",
-        because(&comparison.backend_reason),
-        because(&comparison.wait_reason)
-    );
-    notes.push(field("both ends", text));
+    let Comparison { backend, backend_reason, wait, wait_reason, .. } = comparison;
+    let (why_backend, why_wait) = (because(backend_reason), because(wait_reason));
+    notes.push(field("both ends", format!("{backend}{why_backend}, wait {wait}{why_wait}")));
     notes
 }
 
@@ -180,7 +174,6 @@ fn verdicts(view: View<'_>) -> Vec<Field> {
     notes
 }
 
-/// How many blocks are missing for a verdict, and what to type.
 fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
     let lacking = declared.iter().filter(|cell| cell.verdict == Some(Verdict::NotEnoughBlocks));
     let needed = lacking.clone().map(|cell| cell.blocks_needed).max().unwrap_or_default();
@@ -244,12 +237,11 @@ fn unlike_itself(view: View<'_>) -> Option<String> {
             format!("{} {step}", measure_name(&cell.measure)).trim().to_owned()
         })
         .collect();
-    (!names.is_empty()).then(|| {
+    let (count, names_of_them) = (names.len(), names.join(", "));
+    let intervals = plural(intervals.count() as u64, "interval");
+    (count > 0).then(|| {
         format!(
-            "{} of its {} leave out zero, where one in twenty does by chance: {}",
-            names.len(),
-            plural(intervals.count() as u64, "interval"),
-            names.join(", ")
+            "{count} of its {intervals} leave out zero, where one in twenty does by chance: {names_of_them}"
         )
     })
 }
@@ -275,15 +267,11 @@ fn blocks(view: View<'_>) -> String {
         counted("with errors", &any(|step| step.errors > 0)),
     ]);
     let spoiled = if spoiled.is_empty() { spoiled } else { format!(", of which {spoiled}") };
-    format!(
-        "{} of {} whole, {}{spoiled}",
-        grouped(comparison.blocks_done),
-        grouped(comparison.blocks_asked),
-        plural(visits.clone().count() as u64, "visit")
-    )
+    let [done, asked] = [comparison.blocks_done, comparison.blocks_asked].map(grouped);
+    let visits = plural(visits.clone().count() as u64, "visit");
+    format!("{done} of {asked} whole, {visits}{spoiled}")
 }
 
-/// Where an arm leads, and what is its own.
 fn describe(view: View<'_>, arm: &Arm) -> String {
     let baseline = if arm.name == view.comparison.baseline { " (baseline)" } else { "" };
     let target = view

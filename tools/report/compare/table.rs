@@ -56,7 +56,6 @@ impl View<'_> {
         table
     }
 
-    /// A row per step and arm.
     fn list(self, measure: &str) -> Table {
         let mut header: Vec<&str> = self.differing().iter().map(|by| by.heading()).collect();
         header.extend(["arm", "value", self.against(&[measure]), "verdict"]);

@@ -7,7 +7,6 @@ use tare_units::text::is_deceptive;
 use super::super::document::{Block, Document, Field, Figure, Section, Table};
 use super::super::plot::key;
 
-/// The styles of every page.
 pub(crate) const STYLE: &str = include_str!("style.css");
 /// Nothing is loaded and nothing is run; a page that was tampered with does not either.
 const POLICY: &str =

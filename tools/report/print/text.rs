@@ -80,19 +80,19 @@ mod tests {
     use crate::output::Format;
     use crate::report::{DisplayOptions, fixtures};
 
-    fn render(report: &Report, look: &DisplayOptions) -> String {
-        crate::report::render(Format::Text, report, look)
+    fn render(report: &Report, options: &DisplayOptions) -> String {
+        crate::report::render(Format::Text, report, options)
     }
 
     #[test]
     fn a_single_run_says_that_its_intervals_are_its_own() {
-        let look = DisplayOptions::default();
-        let text = render(&fixtures::one_step(), &look);
+        let options = DisplayOptions::default();
+        let text = render(&fixtures::one_step(), &options);
         assert!(text.contains("95 % in this run  "), "{text}");
         assert!(text.contains("how far runs differ, tare compare tells"));
-        let asserted = render(&fixtures::sweep(), &look);
+        let asserted = render(&fixtures::sweep(), &options);
         assert!(asserted.contains("Assertions, of this run alone:"));
-        let compared = render(&fixtures::compare::comparison(), &look);
+        let compared = render(&fixtures::compare::comparison(), &options);
         assert!(!compared.contains("this run"), "{compared}");
     }
 
