@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tare_driver::{Backend, BackendChoice};
 use tare_engine::bandwidth::plan::{BwPlan, Sink, ZeroCopy};
 use tare_engine::run::plan::{Common, Stop};
@@ -17,7 +17,7 @@ use tare_units::target::Target;
 use tare_units::{BitRate, Counts, Nanos, Size, Sizes};
 
 use super::measure::{Measurement, all, check_outputs, measure};
-use super::options::{CommonArgs, SecretArgs, assert_help};
+use super::options::{CommonArgs, SecretArgs, assert_help, choice};
 use super::target::{self, TargetArgs, TransportArgs};
 use crate::exit::Exit;
 
@@ -92,8 +92,9 @@ pub(super) struct TrafficArgs {
     #[arg(visible_short_alias = 'P', visible_alias = "streams")]
     connections: Counts,
     /// Send up (to the far end), down (from it) or both ways at once [default: up]
-    #[arg(long, value_enum, value_name = "WAY", conflicts_with_all = ["reverse", "bidir"])]
-    direction: Option<Way>,
+    #[arg(long, value_name = "WAY", value_parser = choice(WAYS))]
+    #[arg(conflicts_with_all = ["reverse", "bidir"])]
+    direction: Option<Direction>,
     /// The same as --direction down
     #[arg(long, conflicts_with = "bidir")]
     reverse: bool,
@@ -116,11 +117,11 @@ pub(super) struct TrafficArgs {
     /// Send from the buffer itself, without the kernel's copy: auto does where that pays [default: auto]
     ///
     /// The report tells which share the kernel copied all the same; on loopback and veth it copies all.
-    #[arg(long, value_enum, value_name = "WHEN")]
-    zerocopy: Option<When>,
+    #[arg(long, value_name = "WHEN", value_parser = choice(ZERO_COPY))]
+    zerocopy: Option<ZeroCopy>,
     /// Have receivers copy what comes, as applications do, or have the kernel discard it (TCP) [default: copy]
-    #[arg(long, value_enum, value_name = "HOW")]
-    sink: Option<SinkName>,
+    #[arg(long, value_name = "HOW", value_parser = choice(SINKS))]
+    sink: Option<Sink>,
 
     #[command(flatten)]
     socket: SocketArgs,
@@ -151,25 +152,11 @@ struct SocketArgs {
     bind: Option<SocketAddr>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Way {
-    Up,
-    Down,
-    Both,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum When {
-    Auto,
-    On,
-    Off,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SinkName {
-    Copy,
-    Discard,
-}
+const WAYS: [(&str, Direction); 3] =
+    [("up", Direction::Up), ("down", Direction::Down), ("both", Direction::Both)];
+const ZERO_COPY: [(&str, ZeroCopy); 3] =
+    [("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
+const SINKS: [(&str, Sink); 2] = [("copy", Sink::Copy), ("discard", Sink::Discard)];
 
 /// A DSCP, as a number or by its name of RFC 2474 (CS), RFC 2597 (AF), RFC 3246 (EF) or RFC 8622 (LE).
 fn dscp(text: &str) -> Result<u8> {
@@ -242,7 +229,7 @@ impl TrafficArgs {
     pub(super) fn plan(&self, target: Target, common: Common) -> Result<BwPlan> {
         let transport = self.transport.transport();
         self.check_transport(transport)?;
-        if matches!(self.zerocopy, Some(When::On))
+        if self.zerocopy == Some(ZeroCopy::On)
             && common.backend == BackendChoice::Only(Backend::Epoll)
         {
             return Err(Error::usage(
@@ -267,15 +254,8 @@ impl TrafficArgs {
             direction: self.direction(),
             rate_bits_per_s: self.rate.map(exact),
             bytes: None,
-            zero_copy: match self.zerocopy {
-                None | Some(When::Auto) => ZeroCopy::Auto,
-                Some(When::On) => ZeroCopy::On,
-                Some(When::Off) => ZeroCopy::Off,
-            },
-            sink: match self.sink {
-                Some(SinkName::Discard) => Sink::Discard,
-                None | Some(SinkName::Copy) => Sink::Copy,
-            },
+            zero_copy: self.zerocopy.unwrap_or_default(),
+            sink: self.sink.unwrap_or_default(),
             socket: self.socket.options()?,
             bind,
             common,
@@ -284,11 +264,10 @@ impl TrafficArgs {
 
     const fn direction(&self) -> Direction {
         match self.direction {
-            Some(Way::Down) => Direction::Down,
-            Some(Way::Both) => Direction::Both,
+            Some(direction) => direction,
             None if self.reverse => Direction::Down,
             None if self.bidir => Direction::Both,
-            None | Some(Way::Up) => Direction::Up,
+            None => Direction::Up,
         }
     }
 
@@ -302,12 +281,12 @@ impl TrafficArgs {
             (socket.mss.is_some(), "--mss", "--size is a datagram's payload"),
             (socket.congestion.is_some(), "--congestion", "UDP has none, --rate paces it"),
             (
-                matches!(self.sink, Some(SinkName::Discard)),
+                self.sink == Some(Sink::Discard),
                 "--sink discard",
                 "datagrams have a header to be read",
             ),
             (
-                matches!(self.zerocopy, Some(When::On)),
+                self.zerocopy == Some(ZeroCopy::On),
                 "--zerocopy on",
                 "datagrams are too small for it to pay",
             ),

@@ -7,7 +7,7 @@ mod values;
 
 use std::net::IpAddr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tare_driver::shown;
 use tare_engine::http::client::Late;
 use tare_engine::http::plan::{HttpPlan, OpenLoop, Stage};
@@ -21,7 +21,7 @@ use tare_units::target::Target;
 use tare_units::{Count, Counts, Nanos, PerSecond};
 
 use super::measure::{Measurement, all, measure};
-use super::options::{CommonArgs, assert_help, check_time};
+use super::options::{CommonArgs, assert_help, check_time, choice};
 use super::target::endpoint;
 use crate::exit::Exit;
 use requests::RequestArgs;
@@ -106,8 +106,9 @@ struct LoadArgs {
     #[arg(long, value_name = "HOW", help_heading = LOAD)]
     arrivals: Option<Arrivals>,
     /// Let a request that finds no free connection wait for one, or drop it; counted either way [default: queue]
-    #[arg(long, value_enum, value_name = "WHAT", help_heading = LOAD)]
-    late: Option<LateArg>,
+    #[arg(long, value_name = "WHAT", help_heading = LOAD)]
+    #[arg(value_parser = choice([("queue", Late::Queue), ("drop", Late::Drop)]))]
+    late: Option<Late>,
     /// Have up to that many requests outstanding on each connection
     #[arg(long, value_name = "N", default_value = "1", help_heading = LOAD)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(PIPELINE_MAX)))]
@@ -119,23 +120,12 @@ struct LoadArgs {
     expect_status: Option<StatusSet>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LateArg {
-    Queue,
-    Drop,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Connection {
-    KeepAlive,
-    Close,
-}
-
 #[derive(Debug, Args)]
 struct ConnectionArgs {
     /// Keep connections, or ask the server to close after each request [default: keep-alive]
-    #[arg(long, value_enum, value_name = "HOW", help_heading = CONNECTIONS)]
-    connection: Option<Connection>,
+    #[arg(long = "connection", value_name = "HOW", help_heading = CONNECTIONS)]
+    #[arg(value_parser = choice([("keep-alive", false), ("close", true)]))]
+    closes: Option<bool>,
     /// Replace a connection after that many requests
     #[arg(long, value_name = "N", help_heading = CONNECTIONS)]
     requests_per_connection: Option<Count>,
@@ -186,7 +176,7 @@ pub(super) fn asked(plan: &HttpPlan) -> Asked {
 impl HttpArgs {
     pub(super) fn plan(&self) -> Result<HttpPlan> {
         let per_connection = self.connection.per_connection(self.load.pipeline)?;
-        let close = self.connection.connection == Some(Connection::Close);
+        let close = self.connection.closes == Some(true);
         let common = self.common.plan(DURATION, None)?;
         let open = self.load.open(&self.common, common.stop)?;
         let (target, requests) = self.request.requests(close)?;
@@ -245,10 +235,7 @@ impl LoadArgs {
         Ok(Some(OpenLoop {
             stages,
             arrivals: self.arrivals.unwrap_or_default(),
-            late: match self.late {
-                Some(LateArg::Drop) => Late::Drop,
-                Some(LateArg::Queue) | None => Late::Queue,
-            },
+            late: self.late.unwrap_or(Late::Queue),
         }))
     }
 }
@@ -276,7 +263,7 @@ fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()>
 
 impl ConnectionArgs {
     fn per_connection(&self, pipeline: u32) -> Result<Option<u64>> {
-        let close = self.connection == Some(Connection::Close);
+        let close = self.closes == Some(true);
         let each = match self.requests_per_connection {
             Some(Count(0)) => {
                 return Err(Error::usage("--requests-per-connection must be above zero")

@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tare_driver::{Backend, BackendChoice};
 use tare_engine::run::plan::{Common, Stop};
 use tare_host::observation::Observation;
@@ -115,8 +116,8 @@ pub(super) struct WorkerArgs {
     /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
     /// default lat spins where both ends have a CPU of their own and blocks elsewhere, and bw and http block; with
     /// --rate all are hybrid where there are two CPUs. The report says what each end really did.
-    #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
-    wait: Option<Wait>,
+    #[arg(long, value_name = "MODE", value_parser = choice(WAITS), help_heading = "The instrument")]
+    wait: Option<WaitMode>,
     /// Use this many worker threads, a CPU each [default: a CPU each for up to 4]
     #[arg(long, value_name = "N", help_heading = "The instrument")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -125,9 +126,9 @@ pub(super) struct WorkerArgs {
     #[arg(long, value_name = "LIST", help_heading = "The instrument")]
     cpus: Option<CpuList>,
     /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why not
-    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    #[arg(long, value_name = "NAME", value_parser = choice(BACKENDS), default_value = "auto")]
     #[arg(help_heading = "The instrument")]
-    backend: BackendName,
+    backend: BackendChoice,
 }
 
 #[derive(Debug, Args)]
@@ -143,39 +144,24 @@ pub(super) struct SecretArgs {
     insecure_secret_file: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Wait {
-    Spin,
-    Block,
-    Hybrid,
+/// Parses a name as what it stands for.
+pub(super) fn choice<T: Copy + Send + Sync + 'static, const N: usize>(
+    names: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let possible = PossibleValuesParser::new(names.map(|(name, _)| name));
+    possible.try_map(move |typed| {
+        let found = names.iter().find(|(name, _)| *name == typed);
+        found.map(|(_, value)| *value).ok_or("it is none of these names")
+    })
 }
 
-impl From<Wait> for WaitMode {
-    fn from(wait: Wait) -> Self {
-        match wait {
-            Wait::Spin => Self::Spin,
-            Wait::Block => Self::Block,
-            Wait::Hybrid => Self::Hybrid,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum BackendName {
-    Auto,
-    Uring,
-    Epoll,
-}
-
-impl From<BackendName> for BackendChoice {
-    fn from(name: BackendName) -> Self {
-        match name {
-            BackendName::Auto => Self::Auto,
-            BackendName::Uring => Self::Only(Backend::Uring),
-            BackendName::Epoll => Self::Only(Backend::Epoll),
-        }
-    }
-}
+pub(super) const WAITS: [(&str, WaitMode); 3] =
+    [("spin", WaitMode::Spin), ("block", WaitMode::Block), ("hybrid", WaitMode::Hybrid)];
+pub(super) const BACKENDS: [(&str, BackendChoice); 3] = [
+    ("auto", BackendChoice::Auto),
+    ("uring", BackendChoice::Only(Backend::Uring)),
+    ("epoll", BackendChoice::Only(Backend::Epoll)),
+];
 
 /// Quantiles to print, per cent, ascending, each once.
 #[derive(Debug, Clone, PartialEq)]
@@ -277,8 +263,8 @@ impl WorkerArgs {
         }
         common.threads = self.threads;
         common.cpus = self.cpus.as_ref().map(|list| list.0.clone());
-        common.wait = self.wait.map(WaitMode::from);
-        common.backend = self.backend.into();
+        common.wait = self.wait;
+        common.backend = self.backend;
         Ok(())
     }
 }

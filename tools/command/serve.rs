@@ -4,16 +4,18 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Args;
+use tare_driver::BackendChoice;
 use tare_engine::server::plan::{HttpServing, ServePlan};
 use tare_engine::server::worker::http::Stall;
 use tare_host::resolve::local;
 use tare_proto::auth::Secret;
+use tare_proto::hello::WaitMode;
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 use tare_units::limits::{DEFAULT_PORT, HTTP_CONNECTIONS_MAX, SESSIONS_MAX};
 use tare_units::{CpuList, Nanos};
 
-use super::options::{BackendName, SecretArgs, Wait, check_time};
+use super::options::{BACKENDS, SecretArgs, WAITS, check_time, choice};
 use super::target::host_and_port;
 use crate::exit::Exit;
 use crate::log::Log;
@@ -83,8 +85,8 @@ pub(crate) struct ServeArgs {
     ///
     /// The last stretch before a held response (delay=, /queue) is spun in any case. Spinning needs a CPU to spare, or
     /// --allow-spin.
-    #[arg(long, value_enum, value_name = "MODE", default_value = "block")]
-    http_wait: Wait,
+    #[arg(long, value_name = "MODE", value_parser = choice(WAITS), default_value = "block")]
+    http_wait: WaitMode,
     /// Answer 503 to HTTP connections beyond that many at once
     #[arg(long, value_name = "N", default_value_t = HTTP_CONNECTIONS_MAX)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(HTTP_CONNECTIONS_MAX)))]
@@ -95,8 +97,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, conflicts_with_all = ["stall", "http_wait", "max_connections", "seed"])]
     no_http: bool,
     /// Offer clients io_uring or epoll alone; auto offers what works here
-    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
-    backend: BackendName,
+    #[arg(long, value_name = "NAME", value_parser = choice(BACKENDS), default_value = "auto")]
+    backend: BackendChoice,
     /// Log nothing on stderr but errors
     #[arg(short, long)]
     quiet: bool,
@@ -162,10 +164,10 @@ impl ServeArgs {
             idle_timeout: self.idle_timeout,
             allow_spin: self.allow_spin,
             cpus: self.cpus.as_ref().map(|list| list.0.clone()),
-            backend: self.backend.into(),
+            backend: self.backend,
             secret,
             http: (!self.no_http).then(|| HttpServing {
-                wait: self.http_wait.into(),
+                wait: self.http_wait,
                 max_connections: self.max_connections,
                 seed: self.seed,
                 stalls: self.stall.clone(),
@@ -195,8 +197,6 @@ fn listen(text: &str) -> Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use tare_proto::hello::WaitMode;
-
     use super::*;
     use crate::command::Command;
     use crate::command::usage::parse;

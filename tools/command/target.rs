@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use http::uri::PathAndQuery;
 use tare_proto::hello::Transport;
 use tare_units::error::{Error, Result};
@@ -16,6 +16,8 @@ use tare_units::limits::{
 };
 use tare_units::target::Target;
 use tare_units::{Counts, Size, Sizes};
+
+use super::options::choice;
 
 /// The port of `http://` (RFC 9110, section 4.2.1).
 const HTTP_PORT: u16 = 80;
@@ -48,19 +50,14 @@ pub(super) struct TransportArgs {
     #[arg(short, long, conflicts_with_all = ["tcp", "proto"])]
     udp: bool,
     /// The same as --tcp or --udp, for scripts
-    #[arg(long, value_enum, value_name = "PROTO")]
-    proto: Option<Proto>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Proto {
-    Tcp,
-    Udp,
+    #[arg(long, value_name = "PROTO")]
+    #[arg(value_parser = choice([("tcp", Transport::Tcp), ("udp", Transport::Udp)]))]
+    proto: Option<Transport>,
 }
 
 impl TransportArgs {
     pub(super) fn transport(&self) -> Transport {
-        if self.udp || self.proto == Some(Proto::Udp) { Transport::Udp } else { Transport::Tcp }
+        if self.udp { Transport::Udp } else { self.proto.unwrap_or(Transport::Tcp) }
     }
 }
 

@@ -37,7 +37,8 @@ pub(super) fn add(
     }
     document.add(Shown::Page, "sweep", "Over the sweep", sweep(report));
     let found = results.iter().filter(|one| headline(&one.latency).count > 0);
-    let found: Vec<(String, &StepResult)> = found.map(|one| (parameters(&one.params), one)).collect();
+    let found: Vec<(String, &StepResult)> =
+        found.map(|one| (parameters(&one.params), one)).collect();
     let curves = found.chunks(LINES_MAX).map(|group| {
         let lines = group.iter().enumerate();
         percentiles(lines.map(|(role, (name, one))| (role, name.as_str(), *one)))
