@@ -8,7 +8,6 @@ use tare_stats::diff::Diff;
 use tare_stats::result::{AssertionResult, Instruments, Report, StepResult, Verdict};
 use tare_units::error::{Error, Fault};
 
-/// How the command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Measured, and all assertions hold.
@@ -66,7 +65,7 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
 }
 
 /// The exit code of two saved results that were compared. Plain ones are set side by side, which asks nothing.
-pub(crate) fn of_later(later: &Diff, assertions: &[AssertionResult]) -> Exit {
+pub(crate) fn of_diff(later: &Diff, assertions: &[AssertionResult]) -> Exit {
     let told = || {
         let judged = later.changes.iter().filter(|c| c.verdict.is_some());
         let verdicts: Vec<_> = judged
@@ -307,7 +306,7 @@ mod tests {
     #[test]
     fn two_saved_comparisons_are_to_answer_too() {
         let exit = |report: Report, assertions: &[AssertionResult]| {
-            of_later(&diff::compare(&report, &report).unwrap(), assertions)
+            of_diff(&diff::compare(&report, &report).unwrap(), assertions)
         };
         let measured = fixtures::compare::comparison;
         assert_eq!(exit(measured(), &[]), Exit::Measured);

@@ -12,14 +12,12 @@ use tare_units::text::visible;
 
 /// So many lines of a kind are shown one by one; what follows without a pause of [`EVERY`] is counted.
 const SHOWN: u32 = 8;
-/// How often what was counted is told.
 const EVERY: Duration = Duration::from_secs(1);
 /// Lines that wait to be written; what does not fit is counted as lost.
 const QUEUE: usize = 256;
 /// How long the end of the server waits for its last lines to be written.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// Lines of one kind.
 #[derive(Debug, Default)]
 struct Kind {
     /// Lines shown since there was a pause.
@@ -28,7 +26,6 @@ struct Kind {
     at: Duration,
     /// Those counted and not told yet.
     more: u64,
-    /// The last of them.
     last: String,
 }
 
@@ -84,7 +81,6 @@ pub(crate) struct Log {
     written: Receiver<()>,
 }
 
-/// Where lines are handed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     queue: SyncSender<String>,
@@ -117,7 +113,6 @@ impl Log {
         Ok(Self { entry, written })
     }
 
-    /// Where lines are handed in.
     pub(crate) fn entry(&self) -> Entry {
         self.entry.clone()
     }

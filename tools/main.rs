@@ -1,7 +1,6 @@
 //! The `tare` command: what was typed becomes a plan, the engine carries it out, and a renderer prints what
 //! came of it. The result goes to stdout, everything else to stderr.
 
-mod args;
 mod command;
 mod exit;
 mod log;
@@ -15,7 +14,7 @@ mod saved;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let exit = match args::parse(std::env::args_os()) {
+    let exit = match command::usage::parse(std::env::args_os()) {
         Ok(cli) => command::run(cli),
         Err(refused) => refused.print(),
     };

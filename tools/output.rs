@@ -1,7 +1,7 @@
 //! Where results go: one format on stdout, and files that are only ever replaced as a whole.
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,8 @@ use tare_units::error::{Error, Result};
 
 use crate::patient;
 use crate::progress::complain;
-use crate::report::{self, Look, histogram, json};
+use crate::report::{self, DisplayOptions, histogram, json};
 
-/// How a result is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people
@@ -32,14 +31,11 @@ pub(crate) enum Format {
     Html,
 }
 
-/// What a file of `-o` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// The result.
     Result(Format),
     /// A step's percentiles, as HdrHistogram's plotters read them; of several steps a file each.
     Percentiles,
-    /// HdrHistogram's interval log.
     IntervalLog,
 }
 
@@ -69,24 +65,24 @@ impl OutputFile {
     }
 
     /// The files it comes to, with what they hold now; `steps` is how many the run has.
-    fn written(&self, report: &Report, steps: usize, look: &Look) -> Vec<(PathBuf, String)> {
-        let whole = |text| vec![(self.path.clone(), text)];
-        match self.content {
-            Content::Result(format) => whole(report::render(format, report, look)),
-            Content::IntervalLog => whole(histogram::interval_log(report)),
-            Content::Percentiles if steps.max(report.results.len()) > 1 => {
-                let steps = report.results.iter().enumerate();
-                steps
-                    .map(|(index, step)| {
-                        (numbered(&self.path, index + 1), histogram::percentiles(step))
-                    })
-                    .collect()
-            }
+    fn written(
+        &self,
+        report: &Report,
+        steps: usize,
+        options: &DisplayOptions,
+    ) -> Vec<(PathBuf, String)> {
+        let text = match self.content {
+            Content::Result(format) => report::render(format, report, options),
+            Content::IntervalLog => histogram::interval_log(report),
             Content::Percentiles => {
-                let steps = report.results.iter().map(histogram::percentiles);
-                steps.flat_map(whole).collect()
+                let several = steps.max(report.results.len()) > 1;
+                let path =
+                    |step| if several { numbered(&self.path, step) } else { self.path.clone() };
+                let each = report.results.iter().map(histogram::percentiles).enumerate();
+                return each.map(|(index, text)| (path(index + 1), text)).collect();
             }
-        }
+        };
+        vec![(self.path.clone(), text)]
     }
 }
 
@@ -123,7 +119,6 @@ impl FromStr for OutputFile {
     }
 }
 
-/// Standard output, whose reader may leave.
 #[derive(Debug, Default)]
 pub(crate) struct Stdout {
     reader_left: bool,
@@ -145,29 +140,25 @@ impl Stdout {
     }
 }
 
-/// Everything a run's result is written to.
 #[derive(Debug)]
 pub(crate) struct Outputs {
     format: Format,
-    files: Vec<OutputFile>,
-    look: Look,
+    pub(crate) files: Vec<OutputFile>,
+    options: DisplayOptions,
     stdout: Stdout,
-    /// Results already streamed to stdout.
     streamed: usize,
-    /// Blocks of a comparison already streamed to stdout.
     streamed_blocks: usize,
     /// Steps of the whole run, once that is known.
-    steps: usize,
-    /// The first thing that could not be written.
+    pub(crate) steps: usize,
     failed: Option<Error>,
 }
 
 impl Outputs {
-    /// Outputs that are known to be writable before anything is measured for them.
-    ///
-    /// # Errors
-    /// A usage error where a file of `-o` cannot be made, or is named twice.
-    pub(crate) fn open(format: Format, files: &[OutputFile], look: Look) -> Result<Self> {
+    pub(crate) fn open(
+        format: Format,
+        files: &[OutputFile],
+        options: DisplayOptions,
+    ) -> Result<Self> {
         for (index, file) in files.iter().enumerate() {
             let shown = file.path.display();
             if files[..index].iter().any(|other| other.path == file.path) {
@@ -178,7 +169,7 @@ impl Outputs {
         Ok(Self {
             format,
             files: files.to_vec(),
-            look,
+            options,
             stdout: Stdout::default(),
             streamed: 0,
             streamed_blocks: 0,
@@ -187,19 +178,8 @@ impl Outputs {
         })
     }
 
-    /// The run has that many steps.
-    pub(crate) const fn expect_steps(&mut self, steps: usize) {
-        self.steps = steps;
-    }
-
-    /// Whether stdout is written to while the run goes on.
     pub(crate) fn streams(&self) -> bool {
         self.format == Format::Jsonl
-    }
-
-    /// Whether there are files to be rewritten while the run goes on.
-    pub(crate) const fn writes_files(&self) -> bool {
-        !self.files.is_empty()
     }
 
     /// Whether going on is for nobody: the stream's reader left, and no file is written.
@@ -218,7 +198,6 @@ impl Outputs {
         self.streamed_blocks = self.streamed_blocks.max(comparison.blocks.len());
     }
 
-    /// An interval of the step counted from zero is over.
     pub(crate) fn interval(&mut self, step: usize, params: &Params, interval: &Interval) {
         if self.streams() {
             self.print(&json::interval_line(step, params, interval));
@@ -234,17 +213,13 @@ impl Outputs {
         self.replace_files(report);
     }
 
-    /// The run is over.
-    ///
-    /// # Errors
-    /// The first thing, in all the run, that could not be written.
     pub(crate) fn finish(&mut self, report: &Report) -> Result<()> {
         if self.streams() {
             self.blocks(report);
             self.stream_results(report);
             self.print(&json::report_line(report));
         } else {
-            self.print(&report::render(self.format, report, &self.look));
+            self.print(&report::render(self.format, report, &self.options));
         }
         self.replace_files(report);
         self.failed.take().map_or(Ok(()), Err)
@@ -268,7 +243,7 @@ impl Outputs {
 
     fn replace_files(&mut self, report: &Report) {
         for file in self.files.clone() {
-            for (path, text) in file.written(report, self.steps, &self.look) {
+            for (path, text) in file.written(report, self.steps, &self.options) {
                 if let Err(error) = replace(&path, text.as_bytes()) {
                     self.fail(&path.display().to_string(), &error);
                 }
@@ -286,97 +261,66 @@ impl Outputs {
     }
 }
 
-/// What an output path leads to.
-enum Place {
-    /// A file, there or not yet: replaced by renaming a finished one over it.
-    File { path: PathBuf, mode: u32 },
+/// What is written to for an output path.
+enum Sink {
+    /// A temporary file beside that of the path, which it replaces as a whole: whoever reads it sees the old one or the new.
+    File(tempfile::NamedTempFile, PathBuf),
     /// A pipe, a terminal, `/dev/null`: renaming would remove it, so it is written to.
-    Device,
+    Device(File),
 }
 
-fn place(path: &Path) -> io::Result<Place> {
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(io::Error::from(ErrorKind::IsADirectory)),
-        Ok(found) if found.is_file() => Ok(Place::File {
-            // A link stays a link: the file that it leads to is replaced.
-            path: path.canonicalize()?,
-            mode: found.permissions().mode(),
-        }),
-        Ok(_) => Ok(Place::Device),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Ok(Place::File { path: path.to_owned(), mode: 0o666 })
+fn sink(path: &Path) -> io::Result<Sink> {
+    let (path, mode) = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        // A link stays a link: the file that it leads to is replaced.
+        Ok(found) if found.is_file() => (path.canonicalize()?, found.permissions().mode()),
+        Ok(_) => return File::options().write(true).open(path).map(Sink::Device),
+        Err(error) if error.kind() == ErrorKind::NotFound => (path.to_owned(), 0o666),
+        Err(error) => return Err(error),
+    };
+    // Renaming stays within one file system.
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    let file = tempfile::Builder::new()
+        .prefix(".tare-")
+        .permissions(Permissions::from_mode(mode & 0o777))
+        .tempfile_in(directory.unwrap_or(Path::new(".")))
+        // The temporary file's name, which the error carries, is nobody's business.
+        .map_err(|error| io::Error::from(error.kind()))?;
+    Ok(Sink::File(file, path))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match sink(path)? {
+        Sink::File(mut file, path) => {
+            file.write_all(bytes)?;
+            file.persist(path).map(drop).map_err(|failed| failed.error)
         }
-        Err(error) => Err(error),
+        Sink::Device(device) => patient::write_all(&device, bytes),
     }
 }
 
-/// A temporary file beside `path`, so that renaming it stays within one file system.
-fn beside(path: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    tempfile::Builder::new()
-        .prefix(".tare-")
-        .permissions(Permissions::from_mode(mode & 0o777))
-        .tempfile_in(directory)
-        // The temporary file's name, which the error carries, is nobody's business.
-        .map_err(|error| io::Error::from(error.kind()))
-}
-
-/// The directory of a path, where there is none.
-fn missing_directory(path: &Path) -> Option<&Path> {
-    let directory = path.parent().filter(|parent| *parent != Path::new(""))?;
-    (!directory.exists()).then_some(directory)
-}
-
-/// Checks that a file of `-o` can be made.
 fn is_writable(path: &Path) -> Result<()> {
     let shown = path.display();
-    if let Some(none) = missing_directory(path) {
+    let directory = path.parent().filter(|parent| *parent != Path::new(""));
+    if let Some(none) = directory.filter(|directory| !directory.exists()) {
         let none = none.display();
         let message = format!("--output {shown}: there is no directory {none}");
         return Err(
             Error::usage(message).remedy(format!("create it (mkdir -p {none}) or name another"))
         );
     }
-    can_be_replaced(path).map_err(|error| {
+    sink(path).map(drop).map_err(|error| {
         Error::usage(format!("--output {shown} cannot be written: {error}"))
             .remedy("name a file in a directory that is yours")
     })
 }
 
 /// Writes a file of `-o`, as a whole or not at all.
-///
-/// # Errors
-/// A usage error where it cannot be made, an environment error where writing it fails.
 pub(crate) fn write_file(path: &Path, text: &str) -> Result<()> {
     is_writable(path)?;
     replace(path, text.as_bytes()).map_err(|error| {
         Error::environment(format!("{} cannot be written: {error}", path.display()))
     })
-}
-
-fn can_be_replaced(path: &Path) -> io::Result<()> {
-    match place(path)? {
-        Place::File { path, mode } => beside(&path, mode).map(drop),
-        Place::Device => fs::OpenOptions::new().write(true).open(path).map(drop),
-    }
-}
-
-/// Replaces a file as a whole: whoever reads it sees the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match place(path)? {
-        Place::File { path, mode } => {
-            let mut file = beside(&path, mode)?;
-            file.write_all(bytes)?;
-            file.persist(&path).map(drop).map_err(|failed| failed.error)
-        }
-        Place::Device => {
-            let device = fs::OpenOptions::new().write(true).open(path)?;
-            patient::write_all(&device, bytes)
-        }
-    }
 }
 
 #[cfg(test)]
@@ -387,7 +331,7 @@ mod tests {
     fn outputs(files: &[&Path]) -> Result<Outputs> {
         let files: Vec<OutputFile> =
             files.iter().map(|path| path.to_str().unwrap().parse().unwrap()).collect();
-        Outputs::open(Format::Text, &files, Look::default())
+        Outputs::open(Format::Text, &files, DisplayOptions::default())
     }
 
     #[test]
@@ -416,7 +360,7 @@ mod tests {
         let (file, log) = (dir.path().join("a.b.hgrm"), dir.path().join("a.hlog"));
         let mut outputs = outputs(&[&file, &log]).unwrap();
         let mut report = fixtures::http::sweep();
-        outputs.expect_steps(report.results.len());
+        outputs.steps = report.results.len();
         let all = report.results.split_off(1);
         outputs.step(&report);
         let there = |name: &str| dir.path().join(name).exists();
@@ -433,7 +377,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.hgrm");
         let mut outputs = outputs(&[&file]).unwrap();
-        outputs.expect_steps(1);
+        outputs.steps = 1;
         outputs.step(&fixtures::http::one());
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("1/(1-Percentile)"), "{text}");

@@ -28,12 +28,10 @@ pub(crate) fn heed(interrupt: &Interrupt) {
     let _ = INTERRUPT.set(interrupt.clone());
 }
 
-/// Nobody is waited for any more.
 fn is_past() -> bool {
     DEADLINE.get().is_some_and(|end| Instant::now() >= *end)
 }
 
-/// The run was told to end, and nobody reads.
 fn is_over() -> bool {
     if !INTERRUPT.get().is_some_and(Interrupt::is_urgent) {
         return false;

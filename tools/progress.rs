@@ -25,7 +25,6 @@ pub(crate) struct Bar {
     shown: Option<ProgressBar>,
     /// The running step moves bytes, and counts those instead of round trips.
     is_bulk: bool,
-    /// It counts requests.
     is_http: bool,
     /// Its bytes, and when that was.
     last: (u64, Nanos),
@@ -70,9 +69,9 @@ impl Bar {
             self.look_at_rate(progress);
             self.bits_per_s.map_or_else(String::new, report::bits)
         } else if self.is_http {
-            report::requests(progress.completed)
+            report::plural(progress.completed, "request")
         } else {
-            report::round_trips(progress.completed)
+            report::plural(progress.completed, "round trip")
         };
         let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {

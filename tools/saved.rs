@@ -6,42 +6,39 @@ use std::path::Path;
 
 use serde_json::Value;
 use serde_json::error::Category;
-use tare_stats::result::{Comparison, Report, SCHEMA};
+use tare_stats::result::{Report, SCHEMA};
 use tare_units::error::{Error, Result};
 use tare_units::limits::STEPS_MAX;
 use tare_units::text::make_visible;
 
 /// The largest result that is read, bytes: a thousand steps take some 20 MiB.
 const RESULT_MAX: u64 = 256 << 20;
-/// Steps that a comparison can have at most: each of a sweep idle and under load.
+/// Steps that a comparison can have at most: each of a sweep idle and under load. Whoever shows it counts through them.
 const COMPARED_STEPS_MAX: u64 = 2 * STEPS_MAX as u64;
-/// What is a result.
 const WHAT: &str = "name a result, as written by -o FILE.json or --format json";
-/// What became of one that was whole once.
-const CHANGED: &str = "it was changed after it was written";
-/// Kinds of results that are known.
 const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];
 
 /// The result in a file, or `-` for stdin.
-///
-/// # Errors
-/// A usage error that names the file, where it cannot be read, is too large, or holds no result that is known here.
 pub(crate) fn read(path: &Path) -> Result<Report> {
-    let shown = path.display();
-    let unreadable =
-        |error: io::Error| Error::usage(format!("{shown} cannot be read: {error}")).remedy(WHAT);
+    let shown = path.display().to_string();
+    parse(&contents(path, &shown, RESULT_MAX, WHAT)?, &shown)
+}
+
+/// What a file holds, or stdin, at most `max` bytes.
+pub(crate) fn contents(path: &Path, shown: &str, max: u64, advice: &str) -> Result<Vec<u8>> {
+    let refuse = |why: String| Error::usage(format!("{shown} {why}")).remedy(advice);
+    let unreadable = |error: io::Error| refuse(format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
         Box::new(File::open(path).map_err(unreadable)?)
     };
-    source.take(RESULT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > RESULT_MAX {
-        let message = format!("{shown} is larger than {} MiB", RESULT_MAX >> 20);
-        return Err(Error::usage(message).remedy("name a result, as written by -o FILE.json"));
+    source.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max {
+        return Err(refuse(format!("is larger than {} MiB", max >> 20)));
     }
-    parse(&bytes, &shown.to_string())
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
@@ -61,67 +58,39 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
             ),
             _ => refuse(&format!("is no JSON (line {})", error.line()), WHAT),
         })?;
+    let newer = |why: &str| refuse(why, "use the tare that wrote it");
+    let short = |text: &str| text.chars().take(40).flat_map(char::escape_debug).collect::<String>();
     match value["schema"].as_str() {
         Some(SCHEMA) => {}
         Some(other) if other.starts_with("tare/") => {
-            let other: String = other.chars().take(40).collect();
-            let why =
-                format!("is of the schema {}, and this tare reads {SCHEMA}", other.escape_debug());
-            return Err(refuse(&why, "use the tare that wrote it"));
+            let other = short(other);
+            return Err(newer(&format!("is of the schema {other}, and this tare reads {SCHEMA}")));
         }
-        _ => {
-            return Err(refuse("is no result of tare: it names no schema tare/…", WHAT));
-        }
+        _ => return Err(refuse("is no result of tare: it names no schema tare/…", WHAT)),
     }
     let kind = value["kind"].as_str().unwrap_or_default();
     if !KINDS.contains(&kind) {
-        let kind: String = kind.chars().take(40).collect();
-        let why = format!(
-            "is a result of the kind '{}', which this tare does not know",
-            kind.escape_debug()
-        );
-        return Err(refuse(&why, "use the tare that wrote it"));
+        let kind = short(kind);
+        let why = format!("is a result of the kind '{kind}', which this tare does not know");
+        return Err(newer(&why));
     }
-    let compares = kind == "compare";
+    let damaged = |why: &str| {
+        let why = format!("is no whole result of tare: {why}");
+        refuse(&why, "it was changed after it was written")
+    };
     // Whoever wrote the file may have written anything.
     make_visible(&mut value);
-    let report: Report = serde_json::from_value(value)
-        .map_err(|error| refuse(&format!("is no whole result of tare: {error}"), CHANGED))?;
-    if compares != report.comparison.is_some() {
-        let why =
-            "is no whole result of tare: a comparison, and nothing else, has its blocks with it";
-        return Err(refuse(why, CHANGED));
+    let report: Report =
+        serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
+    match report.comparison.as_deref().map(|comparison| comparison.steps) {
+        Some(steps) if steps > COMPARED_STEPS_MAX => Err(damaged(&format!(
+            "it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"
+        ))),
+        steps if steps.is_some() != (report.kind == "compare") => {
+            Err(damaged("a comparison, and nothing else, has its blocks with it"))
+        }
+        _ => Ok(report),
     }
-    let flaw = report.comparison.as_deref();
-    match flaw.and_then(|comparison| flaw_of(&report, comparison)) {
-        Some(why) => Err(refuse(&format!("is no whole result of tare: {why}"), CHANGED)),
-        None => Ok(report),
-    }
-}
-
-/// What whoever shows a comparison relies on, and this one breaks: that its parts know each other, and that its steps can
-/// be counted.
-fn flaw_of(report: &Report, comparison: &Comparison) -> Option<String> {
-    let steps = comparison.steps;
-    if steps > COMPARED_STEPS_MAX {
-        return Some(format!("it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"));
-    }
-    let cells = &comparison.cells;
-    if let Some(cell) = cells.iter().find(|cell| cell.step >= steps) {
-        let number = cell.step.saturating_add(1);
-        return Some(format!("a cell is of step {number}, and it has {steps}"));
-    }
-    let visits = comparison.blocks.iter().flat_map(|block| &block.visits);
-    let results = report.results.iter();
-    let named = [("the baseline", comparison.baseline.as_str())].into_iter();
-    let named = named
-        .chain(cells.iter().map(|cell| ("a cell", cell.arm.as_str())))
-        .chain(results.filter_map(|result| Some(("a result", result.arm.as_deref()?))))
-        .chain(visits.map(|visit| ("a visit", visit.arm.as_str())));
-    let known: Vec<&str> = comparison.arms.iter().map(|arm| arm.name.as_str()).collect();
-    let (what, stranger) = named.into_iter().find(|(_, arm)| !known.contains(arm))?;
-    let stranger: String = stranger.chars().take(40).collect();
-    Some(format!("{what} is of the arm '{stranger}', which it does not have"))
 }
 
 /// Whether it is a line of JSON after the other.
@@ -136,10 +105,10 @@ mod tests {
 
     use super::*;
     use crate::output::Format;
-    use crate::report::{Look, fixtures, render};
+    use crate::report::{DisplayOptions, fixtures, render};
 
     fn written(report: &Report, format: Format) -> String {
-        render(format, report, &Look::default())
+        render(format, report, &DisplayOptions::default())
     }
 
     #[test]
@@ -194,49 +163,31 @@ mod tests {
         let directory = read(Path::new("/")).unwrap_err().to_string();
         assert!(directory.contains("/ cannot be read"), "{directory}");
     }
+
     #[test]
-    fn a_comparison_whose_parts_do_not_fit_is_refused() {
+    fn a_comparison_whose_parts_do_not_fit_is_refused_or_shown_without_harm() {
         let whole = serde_json::to_value(fixtures::compare::comparison()).unwrap();
-        for (pointer, replacement, says) in [
-            (
-                "/comparison/steps",
-                json!(900_000_000_000_u64),
-                "it has 900000000000 steps, and none has more than 2000",
-            ),
-            (
-                "/comparison/cells/0/step",
-                json!(u64::MAX),
-                "a cell is of step 18446744073709551615, and it has 2",
-            ),
-            ("/comparison/steps", json!(1), "a cell is of step 2, and it has 1"),
-            (
-                "/comparison/baseline",
-                json!("host"),
-                "the baseline is of the arm 'host', which it does not have",
-            ),
-            (
-                "/comparison/cells/3/arm",
-                json!("\u{1b}[2J"),
-                "a cell is of the arm '\\u{1b}[2J', which it does not have",
-            ),
-            (
-                "/results/1/arm",
-                json!("runc"),
-                "a result is of the arm 'runc', which it does not have",
-            ),
-            (
-                "/comparison/blocks/2/visits/1/arm",
-                json!("runc"),
-                "a visit is of the arm 'runc', which it does not have",
-            ),
-        ] {
+        let changed = |pointer: &str, replacement| {
             let mut changed = whole.clone();
             *changed.pointer_mut(pointer).expect(pointer) = replacement;
-            let error = parse(changed.to_string().as_bytes(), "x").unwrap_err();
-            let wanted = format!(
-                "x is no whole result of tare: {says}; it was changed after it was written"
-            );
-            assert_eq!(error.to_string(), wanted);
+            parse(changed.to_string().as_bytes(), "x")
+        };
+        let error = changed("/comparison/steps", json!(900_000_000_000_u64)).unwrap_err();
+        let wanted = "x is no whole result of tare: it has 900000000000 steps, and none has more than \
+                      2000; it was changed after it was written";
+        assert_eq!(error.to_string(), wanted);
+        for (pointer, replacement) in [
+            ("/comparison/cells/0/step", json!(u64::MAX)),
+            ("/comparison/steps", json!(1)),
+            ("/comparison/baseline", json!("host")),
+            ("/comparison/cells/3/arm", json!("\u{1b}[2J")),
+            ("/results/1/arm", json!("runc")),
+            ("/comparison/blocks/2/visits/1/arm", json!("runc")),
+        ] {
+            let report = changed(pointer, replacement).unwrap();
+            for format in [Format::Text, Format::Markdown, Format::Csv, Format::Html] {
+                assert!(!written(&report, format).contains('\u{1b}'), "{pointer}");
+            }
         }
     }
 }

@@ -1,42 +1,386 @@
-//! `tare bw`.
+//! `tare bw`: its flags, and the plan they become.
 
-use tare_engine::bandwidth::plan::BwPlan;
-use tare_engine::run::Finished;
-use tare_engine::run::observe::Observer;
-use tare_engine::run::plan::Common;
+use std::net::SocketAddr;
+
+use clap::Args;
+use tare_driver::{Backend, BackendChoice};
+use tare_engine::bandwidth::plan::{BwPlan, Sink, ZeroCopy};
+use tare_engine::run::plan::{Common, Stop};
+use tare_host::resolve::local;
+use tare_proto::auth::Secret;
 use tare_proto::hello::{Direction, Transport};
+use tare_proto::stream::SocketOptions;
 use tare_stats::assertion::{Asked, Kind};
-use tare_units::control::Interrupt;
-use tare_units::error::Result;
+use tare_units::error::{Error, Result};
+use tare_units::limits::STREAM_DURATION_MAX;
+use tare_units::target::Target;
+use tare_units::{BitRate, Counts, Nanos, Size, Sizes};
 
-use super::measure::{Measured, all, measure};
-use crate::args::bw::BwArgs;
+use super::measure::{Measurement, all, check_outputs, measure};
+use super::options::{CommonArgs, SecretArgs, assert_help, choice};
+use super::target::{self, TargetArgs, TransportArgs};
 use crate::exit::Exit;
 
-pub(super) fn run(args: &BwArgs) -> Result<Exit> {
-    measure(&args.common, Some(&args.secret), |secret| args.plan(secret))
+/// Bytes per send over TCP, as iperf3 has it.
+const STREAM_SIZE: u32 = 128 << 10;
+/// Bytes per datagram: what an MTU of 1,450, an overlay's on Ethernet, carries over IPv6 in one piece (1,402).
+const DATAGRAM_SIZE: u32 = 1_400;
+/// Segment sizes that Linux takes: `TCP_MIN_MSS` to `MAX_TCP_WINDOW` of net/tcp.h.
+const MSS: std::ops::RangeInclusive<u64> = 88..=32_767;
+/// The largest socket buffer: the kernel doubles what is asked for, in a signed 32-bit number.
+const SOCKET_BUFFER_MAX: u64 = (1 << 30) - 1;
+/// The longest name of a congestion control, the kernel's `TCP_CA_NAME_MAX` less its zero.
+const CONGESTION_NAME_MAX: usize = 15;
+
+const SOCKETS: &str = "Sockets, at both ends";
+
+const EXAMPLES: &str = "\
+Examples:
+  tare bw                                     loopback: what this machine moves by itself
+  tare bw node-2                              one TCP stream to `tare serve` on node-2, port 7117
+  tare bw node-2 -P 1,8 --direction both      one stream, then eight, each way at once
+  tare bw node-2 --size 1:256K:*64            one result per size: 1 B, 64 B, 4 KiB, 256 KiB
+  tare bw node-2 --bytes 10G -o bw.json       end after 10 GiB instead of after a time
+  tare bw pod-ip:30117 --udp --rate 200M      paced datagrams: loss, reordering, jitter
+  tare bw node-2 --sink discard               what copying to the receiver costs
+  tare bw node-2 --assert 'bandwidth>9Gbit' && echo as fast as the link
+
+Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 disturbed (--strict),
+5 cannot tell, 130 interrupted (what was measured is printed).";
+
+/// Measure bulk bandwidth, and the CPU it costs
+///
+/// Sends as fast as the path takes it, or at --rate. Figures are of payload, and the headline is what the
+/// receiving end got.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(mut_arg("count", |arg| arg.help("End each step after that many sends instead of after a time")))]
+#[command(mut_arg("timeout", |arg| arg.help("Give up on a connect, a handshake or a silent far end after that long")))]
+#[command(mut_arg("assertions", |arg| {
+    let examples = "'bandwidth>9G', 'streams=8:cpu<800ms'";
+    arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
+        examples,
+        "bandwidth, bandwidth.up, bandwidth.down, retransmits, lost, loss, errors, rate (share of --rate) and cpu (time \
+         per GiB, both ends: 'cpu<800ms'). size=4K and streams=8 select steps.",
+    ))
+}))]
+pub(crate) struct BwArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    traffic: TrafficArgs,
+    /// End each step once that much payload was moved over all streams, in each direction: 10G, 500M
+    ///
+    /// Then all of it counts: there is no warm-up. A stream that moves less than 5 KiB in five times the --timeout is given
+    /// up: what was moved until then is reported, marked partial.
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["duration", "count"])]
+    #[arg(help_heading = "How long")]
+    bytes: Option<Size>,
+
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    #[command(flatten)]
+    pub(super) secret: SecretArgs,
 }
 
-impl Measured for BwPlan {
-    fn common(&mut self) -> &mut Common {
-        &mut self.common
+#[derive(Debug, Args)]
+pub(super) struct TrafficArgs {
+    #[command(flatten)]
+    transport: TransportArgs,
+    /// Keep that many streams going at once; a list makes one result each: 1,8,64
+    #[arg(short, long, value_name = "N", default_value = "1")]
+    #[arg(visible_short_alias = 'P', visible_alias = "streams")]
+    connections: Counts,
+    /// Send up (to the far end), down (from it) or both ways at once [default: up]
+    #[arg(long, value_name = "WAY", value_parser = choice(WAYS))]
+    #[arg(conflicts_with_all = ["reverse", "bidir"])]
+    direction: Option<Direction>,
+    /// The same as --direction down
+    #[arg(long, conflicts_with = "bidir")]
+    reverse: bool,
+    /// The same as --direction both
+    #[arg(long)]
+    bidir: bool,
+    /// Send pieces of this size, one send each; a list or a sweep makes one result each: 1:256K:*64
+    ///
+    /// By default 128K over TCP, and over UDP 1400, which is not fragmented where the MTU is 1500, nor in an overlay's
+    /// 1450, over IPv4 or IPv6. tare joins no two sends; whether the kernel does (Nagle) is up to --nodelay, and
+    /// the report tells. Over UDP the size is a datagram's payload with tare's header of 16 bytes in it. K M G are
+    /// binary, k m g decimal. Sweeps are FIRST:LAST:STEP, where a step of *4 multiplies, as qperf writes them.
+    #[arg(long, value_name = "SIZES")]
+    size: Option<Sizes>,
+    /// Pace the payload evenly to that many bits a second over all streams, in each direction: 1G, 200M
+    ///
+    /// Each send has its own due time: no bursts. The report tells how far the gaps were from the schedule.
+    #[arg(long, value_name = "BITRATE")]
+    rate: Option<BitRate>,
+    /// Send from the buffer itself, without the kernel's copy: auto does where that pays [default: auto]
+    ///
+    /// The report tells which share the kernel copied all the same; on loopback and veth it copies all.
+    #[arg(long, value_name = "WHEN", value_parser = choice(ZERO_COPY))]
+    zerocopy: Option<ZeroCopy>,
+    /// Have receivers copy what comes, as applications do, or have the kernel discard it (TCP) [default: copy]
+    #[arg(long, value_name = "HOW", value_parser = choice(SINKS))]
+    sink: Option<Sink>,
+
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+struct SocketArgs {
+    /// Use this congestion control (TCP): cubic, bbr, dctcp
+    #[arg(long, value_name = "NAME", help_heading = SOCKETS)]
+    congestion: Option<String>,
+    /// Send segments of at most that many bytes (TCP)
+    #[arg(long, value_name = "BYTES", help_heading = SOCKETS)]
+    mss: Option<Size>,
+    /// Do not wait to fill a segment: small sends leave one by one (TCP)
+    #[arg(long, help_heading = SOCKETS)]
+    nodelay: bool,
+    /// Mark packets with this DSCP: 0 to 63, CS0 to CS7, AF11 to AF43, EF, LE
+    #[arg(long, value_name = "DSCP", value_parser = dscp, help_heading = SOCKETS)]
+    dscp: Option<u8>,
+    /// Ask for that much send buffer; the kernel's own tuning is off then
+    #[arg(long, value_name = "SIZE", help_heading = SOCKETS)]
+    sndbuf: Option<Size>,
+    /// Ask for that much receive buffer; the kernel's own tuning is off then
+    #[arg(long, value_name = "SIZE", help_heading = SOCKETS)]
+    rcvbuf: Option<Size>,
+    /// Send from this address of this machine: 10.0.0.1, fe80::1%eth0
+    #[arg(long, value_name = "ADDRESS", value_parser = local, help_heading = SOCKETS)]
+    bind: Option<SocketAddr>,
+}
+
+const WAYS: [(&str, Direction); 3] =
+    [("up", Direction::Up), ("down", Direction::Down), ("both", Direction::Both)];
+const ZERO_COPY: [(&str, ZeroCopy); 3] =
+    [("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
+const SINKS: [(&str, Sink); 2] = [("copy", Sink::Copy), ("discard", Sink::Discard)];
+
+/// A DSCP, as a number or by its name of RFC 2474 (CS), RFC 2597 (AF), RFC 3246 (EF) or RFC 8622 (LE).
+fn dscp(text: &str) -> Result<u8> {
+    let digit = |byte: u8, range: std::ops::RangeInclusive<u8>| {
+        let digit = byte.wrapping_sub(b'0');
+        range.contains(&digit).then_some(digit)
+    };
+    let upper = text.trim().to_ascii_uppercase();
+    let value = match upper.as_bytes() {
+        b"EF" => Some(46),
+        b"LE" => Some(1),
+        [b'C', b'S', class] => digit(*class, 0..=7).map(|class| class * 8),
+        [b'A', b'F', class, drop] => {
+            digit(*class, 1..=4).zip(digit(*drop, 1..=3)).map(|(class, drop)| class * 8 + drop * 2)
+        }
+        digits if digits.iter().all(u8::is_ascii_digit) => upper.parse().ok(),
+        _ => None,
+    };
+    value.filter(|dscp| *dscp <= 63).ok_or_else(|| {
+        Error::usage(format!("'{}' is no DSCP", text.escape_debug()))
+            .remedy("write a number from 0 to 63, CS0 to CS7, AF11 to AF43, EF or LE")
+    })
+}
+
+pub(super) fn run(args: &BwArgs) -> Result<Exit> {
+    let secret = args.secret.read(args.common.result.quiet)?;
+    measure(&args.common, Measurement::Bw(args.plan(secret)?))
+}
+
+pub(super) fn asked(plan: &BwPlan) -> Asked {
+    Asked {
+        kind: Kind::Bw,
+        sizes: all(&plan.sizes),
+        connections: all(&plan.streams),
+        stages: 0,
+        rates_per_s: Vec::new(),
+        under_load: false,
+        datagrams: plan.transport == Transport::Udp,
+        up: plan.direction != Direction::Down,
+        down: plan.direction != Direction::Up,
+    }
+}
+
+impl BwArgs {
+    pub(super) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
+        check_outputs(&self.common.result.output)?;
+        let mut common = self.common.plan(super::lat::DURATION, secret)?;
+        let bytes = self.bytes.map(|size| size.0);
+        if bytes == Some(0) {
+            return Err(Error::usage("--bytes must be above zero"));
+        }
+        if bytes.is_some() || matches!(common.stop, Stop::Count(_)) {
+            if self.common.warmup.is_some_and(|time| time > Nanos::ZERO) {
+                return Err(Error::usage(
+                    "--warmup says when to begin counting; with --bytes and --count all of it counts",
+                )
+                .remedy("leave one of the two out"));
+            }
+            common.warmup = Nanos::ZERO;
+        }
+        let mut plan = self.traffic.plan(self.target.target(), common)?;
+        plan.bytes = bytes;
+        check_amount(&plan)?;
+        Ok(plan)
+    }
+}
+
+impl TrafficArgs {
+    /// The plan of such traffic to `target`, ending as `common` says.
+    pub(super) fn plan(&self, target: Target, common: Common) -> Result<BwPlan> {
+        let transport = self.transport.transport();
+        self.check_transport(transport)?;
+        if self.zerocopy == Some(ZeroCopy::On)
+            && common.backend == BackendChoice::Only(Backend::Epoll)
+        {
+            return Err(Error::usage(
+                "--zerocopy on needs io_uring, and --backend epoll is without it",
+            )
+            .remedy("leave one of the two out"));
+        }
+        let sizes = match &self.size {
+            Some(asked) => target::sizes(asked, transport)?,
+            None if transport == Transport::Udp => vec![DATAGRAM_SIZE],
+            None => vec![STREAM_SIZE],
+        };
+        let streams = target::connections(&self.connections)?;
+        target::check_steps(sizes.len() * streams.len())?;
+        let bind = self.socket.bind;
+        target::check_bind(bind, &target)?;
+        Ok(BwPlan {
+            target,
+            transport,
+            sizes,
+            streams,
+            direction: self.direction(),
+            rate_bits_per_s: self.rate.map(exact),
+            bytes: None,
+            zero_copy: self.zerocopy.unwrap_or_default(),
+            sink: self.sink.unwrap_or_default(),
+            socket: self.socket.options()?,
+            bind,
+            common,
+        })
     }
 
-    fn asked(&self) -> Asked {
-        Asked {
-            kind: Kind::Bw,
-            sizes: all(&self.sizes),
-            connections: all(&self.streams),
-            stages: 0,
-            rates_per_s: Vec::new(),
-            under_load: false,
-            datagrams: self.transport == Transport::Udp,
-            up: self.direction != Direction::Down,
-            down: self.direction != Direction::Up,
+    const fn direction(&self) -> Direction {
+        match self.direction {
+            Some(direction) => direction,
+            None if self.reverse => Direction::Down,
+            None if self.bidir => Direction::Both,
+            None => Direction::Up,
         }
     }
 
-    fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-        tare_engine::bandwidth::measure(self, interrupt, observer)
+    fn check_transport(&self, transport: Transport) -> Result<()> {
+        if transport == Transport::Tcp {
+            return Ok(());
+        }
+        let socket = &self.socket;
+        for (given, flag, why) in [
+            (socket.nodelay, "--nodelay", "datagrams never wait"),
+            (socket.mss.is_some(), "--mss", "--size is a datagram's payload"),
+            (socket.congestion.is_some(), "--congestion", "UDP has none, --rate paces it"),
+            (
+                self.sink == Some(Sink::Discard),
+                "--sink discard",
+                "datagrams have a header to be read",
+            ),
+            (
+                self.zerocopy == Some(ZeroCopy::On),
+                "--zerocopy on",
+                "datagrams are too small for it to pay",
+            ),
+        ] {
+            if given {
+                let message = format!("{flag} is for TCP: {why}");
+                return Err(Error::usage(message).remedy("leave it out, or --udp"));
+            }
+        }
+        Ok(())
     }
 }
+
+impl SocketArgs {
+    fn options(&self) -> Result<SocketOptions> {
+        if let Some(name) = &self.congestion {
+            let odd = |c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c));
+            if name.is_empty() || name.len() > CONGESTION_NAME_MAX || name.contains(odd) {
+                return Err(Error::usage(format!(
+                    "no congestion control is called '{}'",
+                    name.escape_debug()
+                ))
+                .remedy("sysctl net.ipv4.tcp_available_congestion_control names them"));
+            }
+        }
+        let within = |flag: &str, size: Option<Size>, range: std::ops::RangeInclusive<u64>| {
+            let Some(Size(bytes)) = size else {
+                return Ok(None);
+            };
+            let fitting = u32::try_from(bytes).ok().filter(|_| range.contains(&bytes));
+            fitting.map(Some).ok_or_else(|| {
+                let (low, high) = range.clone().into_inner();
+                Error::usage(format!("{flag} takes {low} to {high} bytes"))
+            })
+        };
+        Ok(SocketOptions {
+            congestion: self.congestion.clone(),
+            mss_bytes: within("--mss", self.mss, MSS)?,
+            nodelay: self.nodelay,
+            dscp: self.dscp,
+            send_buffer_bytes: within("--sndbuf", self.sndbuf, 1..=SOCKET_BUFFER_MAX)?,
+            receive_buffer_bytes: within("--rcvbuf", self.rcvbuf, 1..=SOCKET_BUFFER_MAX)?,
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 bits a second are nobody's")]
+const fn exact(rate: BitRate) -> f64 {
+    rate.0 as f64
+}
+
+/// Refuses what would leave a stream without anything to send.
+fn check_amount(plan: &BwPlan) -> Result<()> {
+    let size = u64::from(plan.sizes.iter().copied().max().unwrap_or_default());
+    let streams = u64::from(plan.streams.iter().copied().max().unwrap_or_default());
+    let (flag, sends) = match (plan.bytes, plan.common.stop) {
+        (Some(bytes), _) => (format!("--bytes {}", Size(bytes)), bytes.div_ceil(size)),
+        (None, Stop::Count(count)) => (format!("--count {count}"), count),
+        (None, Stop::After(duration)) => return check_duration(plan, duration, streams * size),
+    };
+    if sends < streams {
+        let message =
+            format!("{flag} is less than one send of {} for each of {streams} streams", Size(size));
+        return Err(Error::usage(message).remedy("raise it, or take fewer streams"));
+    }
+    Ok(())
+}
+
+/// As [`check_amount`] for a step that ends by time; `round` is what all streams together send at once, bytes.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "gaps are positive and below 2^53 ns, or as good as endless"
+)]
+fn check_duration(plan: &BwPlan, duration: Nanos, round: u64) -> Result<()> {
+    if duration + plan.common.warmup > STREAM_DURATION_MAX {
+        let message = format!("--duration {duration} is longer than a stream lasts");
+        return Err(Error::usage(message)
+            .remedy(format!("at most {STREAM_DURATION_MAX}, --warmup with it")));
+    }
+    let Some(rate) = plan.rate_bits_per_s else {
+        return Ok(());
+    };
+    let gap = Nanos((round as f64 * 8.0 / rate * 1e9) as u64);
+    if gap > duration {
+        let message = format!(
+            "at that --rate a stream sends once in {gap}, which is longer than --duration {duration}"
+        );
+        return Err(Error::usage(message).remedy("raise --rate, or write a smaller --size"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "bw/tests.rs"]
+mod tests;

@@ -1,44 +1,348 @@
-//! `tare lat`.
+//! `tare lat`: its flags, the plan they become, and the load beside it.
 
-use tare_engine::latency::plan::LatPlan;
-use tare_engine::run::Finished;
-use tare_engine::run::observe::Observer;
-use tare_engine::run::plan::Common;
+use std::net::SocketAddr;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser};
+use tare_driver::BackendChoice;
+use tare_engine::latency::plan::{LatPlan, Load};
+use tare_engine::run::plan::{Common, Stop};
+use tare_host::resolve::local;
+use tare_proto::auth::Secret;
 use tare_proto::hello::{Direction, Transport};
 use tare_stats::assertion::{Asked, Kind};
-use tare_units::control::Interrupt;
-use tare_units::error::Result;
+use tare_units::error::{Error, Result};
+use tare_units::target::Target;
+use tare_units::{Counts, Nanos, PerSecond, Sizes};
 
-use super::measure::{Measured, all, measure};
-use crate::args::lat::LatArgs;
+use super::bw::TrafficArgs;
+use super::measure::{Measurement, all, measure};
+use super::options::{CommonArgs, SecretArgs, WorkerArgs};
+use super::target::{self, TargetArgs, TransportArgs};
+use super::usage::Refused;
 use crate::exit::Exit;
 
-pub(super) fn run(args: &LatArgs) -> Result<Exit> {
-    measure(&args.common, Some(&args.secret), |secret| args.plan(secret))
+/// How long a step is measured where nothing says otherwise.
+pub(super) const DURATION: Nanos = Nanos::from_secs(5);
+
+const EXAMPLES: &str = "\
+Examples:
+  tare lat                                    loopback: what this machine costs by itself
+  tare lat node-2                             round trips to `tare serve` on node-2, port 7117
+  tare lat node-2 --size 1:64K:*4 -o lat.csv  one result per size: 1, 4, 16, … 64 KiB
+  tare lat pod-ip:30117 --udp -c 1,8,64       datagrams, one result per number of ping-pongs
+  tare lat node-2 --rate 100                  sparse pings: shows what waking up costs
+  tare lat node-2 --connect-each              connect, ask, close: what a new connection costs
+  tare lat node-2 --under-load '-P 4'         idle, and beside four bulk streams: what queues add
+  tare lat node-2 --assert 'p99<200us' && echo fast enough
+
+Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 disturbed (--strict),
+5 cannot tell, 130 interrupted (what was measured is printed).";
+
+/// Measure round-trip latency
+///
+/// Sends a message, waits for the answer, and repeats. Latencies are full round trips; a column beside them
+/// halves them, as qperf and sockperf do.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(mut_arg("threads", |arg| arg.help("Use this many worker threads, a CPU each [default: 1]")))]
+pub(crate) struct LatArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    transport: TransportArgs,
+
+    /// Send messages of this size, both ways; a list or a sweep makes one result each: 1:64K:*4
+    ///
+    /// K M G are binary, k m g decimal. Sweeps are FIRST:LAST:STEP, where a step of *4 multiplies, as qperf
+    /// writes them; LAST is measured only if a step hits it.
+    #[arg(long, value_name = "SIZES", default_value = "64")]
+    size: Sizes,
+    /// Keep that many ping-pongs going at once; a list makes one result each: 1,8,64
+    #[arg(short, long, value_name = "N", default_value = "1")]
+    connections: Counts,
+    /// Open a connection for every ping and close it after (TCP); connect time is reported apart
+    #[arg(long, conflicts_with = "udp")]
+    connect_each: bool,
+    /// Ping on a schedule, that many a second over all connections, instead of back to back: 1000, 60/m
+    ///
+    /// The schedule does not wait for answers, so a stall counts against every ping that was due in it.
+    #[arg(short = 'R', long, value_name = "RATE")]
+    rate: Option<PerSecond>,
+    /// Have the far end hold each answer that long, spinning: shows whether the instrument can be trusted
+    #[arg(long, value_name = "TIME", default_value = "0")]
+    server_delay: Nanos,
+    /// Measure each step twice, idle and while the path carries bulk traffic: the options of tare bw, quoted
+    ///
+    /// '-P 4 --direction down' is four streams downwards, '' one stream upwards. All options of tare bw are
+    /// taken that say what goes over the path; target, time and result are those of tare lat.
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    under_load: Option<String>,
+    /// Send from this address of this machine: 10.0.0.1, fe80::1%eth0
+    #[arg(long, value_name = "ADDRESS", value_parser = local)]
+    bind: Option<SocketAddr>,
+
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    #[command(flatten)]
+    pub(super) secret: SecretArgs,
 }
 
-impl Measured for LatPlan {
-    fn common(&mut self) -> &mut Common {
-        &mut self.common
-    }
+pub(super) fn run(args: &LatArgs) -> Result<Exit> {
+    let secret = args.secret.read(args.common.result.quiet)?;
+    measure(&args.common, Measurement::Lat(args.plan(secret)?))
+}
 
-    fn asked(&self) -> Asked {
-        let load = self.under_load.as_ref();
-        let way = load.map(|load| load.plan.direction);
-        Asked {
-            kind: Kind::Lat,
-            sizes: all(&self.sizes),
-            connections: all(&self.connections),
-            stages: 0,
-            rates_per_s: self.rate_per_s.into_iter().collect(),
-            under_load: load.is_some(),
-            datagrams: load.is_some_and(|load| load.plan.transport == Transport::Udp),
-            up: way.is_some_and(|way| way != Direction::Down),
-            down: way.is_some_and(|way| way != Direction::Up),
+pub(super) fn asked(plan: &LatPlan) -> Asked {
+    let load = plan.under_load.as_ref().map(|load| &load.plan);
+    Asked {
+        kind: Kind::Lat,
+        sizes: all(&plan.sizes),
+        connections: all(&plan.connections),
+        stages: 0,
+        rates_per_s: plan.rate_per_s.into_iter().collect(),
+        under_load: load.is_some(),
+        datagrams: load.is_some_and(|load| load.transport == Transport::Udp),
+        up: load.is_some_and(|load| load.direction != Direction::Down),
+        down: load.is_some_and(|load| load.direction != Direction::Up),
+    }
+}
+
+impl LatArgs {
+    pub(super) fn plan(&self, secret: Option<Secret>) -> Result<LatPlan> {
+        let transport = self.transport.transport();
+        if self.connect_each && transport == Transport::Udp {
+            return Err(Error::usage("--connect-each opens TCP connections; UDP has none")
+                .remedy("leave one of the two out"));
         }
+        let sizes = target::sizes(&self.size, transport)?;
+        let connections = target::connections(&self.connections)?;
+        // Under a load each step is measured twice.
+        let times = if self.under_load.is_some() { 2 } else { 1 };
+        target::check_steps(sizes.len() * connections.len() * times)?;
+        let common = self.common.plan(DURATION, secret)?;
+        if self.server_delay >= common.timeout {
+            let message = format!(
+                "with --server-delay {} every answer would come after --timeout {}",
+                self.server_delay, common.timeout
+            );
+            return Err(Error::usage(message).remedy("raise --timeout"));
+        }
+        let target = self.target.target();
+        target::check_bind(self.bind, &target)?;
+        let under_load = self.under_load.as_ref();
+        let under_load = under_load.map(|options| parse_load(options, target.clone(), &common));
+        let mut under_load = under_load.transpose()?;
+        // The load goes over the same path, unless it is sent from elsewhere.
+        if let Some(load) = &mut under_load {
+            load.plan.bind = load.plan.bind.or(self.bind);
+        }
+        Ok(LatPlan {
+            target,
+            transport,
+            sizes,
+            connections,
+            connect_each: self.connect_each,
+            rate_per_s: self.rate.map(|rate| rate.0),
+            server_delay: self.server_delay,
+            under_load,
+            bind: self.bind,
+            common,
+        })
+    }
+}
+
+/// What a load cannot be asked for, since it is asked of `tare lat`.
+const ALLOWED: &str =
+    "it takes the options of tare bw but for TARGET, how long and the result, which are tare lat's";
+
+#[derive(Debug, Parser)]
+#[command(name = "--under-load", no_binary_name = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+struct LoadArgs {
+    #[command(flatten)]
+    traffic: TrafficArgs,
+    #[command(flatten)]
+    workers: WorkerArgs,
+}
+
+/// The load that `options` ask for, options of `tare bw` and parsed as it would, over the path of a latency run.
+fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
+    let wrong =
+        |why: &str| Error::usage(format!("--under-load '{}': {why}", options.escape_debug()));
+    let words = shlex::split(options).ok_or_else(|| wrong("a quote is not closed"))?;
+    let args = LoadArgs::try_parse_from(words).map_err(|refused| {
+        let unknown = refused.kind() == ErrorKind::UnknownArgument;
+        let line = Refused::from(refused).line();
+        let error = wrong(line.trim_end_matches("; see --help"));
+        if unknown { error.remedy(ALLOWED) } else { error }
+    })?;
+    let mut common = of_lat.clone();
+    args.workers.set(&mut common).map_err(|error| wrong(&error.to_string()))?;
+    if common.backend == BackendChoice::Auto {
+        common.backend = of_lat.backend;
+    }
+    if let Stop::Count(_) = common.stop {
+        // How long so many round trips take is not known; the load goes on until they are over.
+        common.stop = Common::default().stop;
+    }
+    let plan = args.traffic.plan(target, common).map_err(|error| wrong(&error.to_string()))?;
+    if plan.sizes.len() > 1 || plan.streams.len() > 1 {
+        return Err(wrong("a list makes several loads, and one is carried")
+            .remedy("write one size and one number"));
+    }
+    Ok(Load { options: options.trim().to_owned(), plan: Box::new(plan) })
+}
+
+#[cfg(test)]
+mod tests {
+    use tare_proto::hello::WaitMode;
+
+    use super::*;
+    use crate::command::Command;
+    use crate::command::usage::parse;
+
+    fn plan(flags: &str) -> Result<LatPlan> {
+        let words = format!("tare lat {flags}");
+        let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
+        let Command::Lat(args) = cli.command else {
+            panic!("lat became something else");
+        };
+        args.plan(None)
     }
 
-    fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished> {
-        tare_engine::latency::measure(self, interrupt, observer)
+    fn refused(flags: &str) -> String {
+        plan(flags).expect_err(flags).to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let plan = plan("").unwrap();
+        assert_eq!(plan.target, Target::Loopback);
+        assert_eq!(plan.transport, Transport::Tcp);
+        assert_eq!((plan.sizes, plan.connections), (vec![64], vec![1]));
+        assert_eq!(plan.rate_per_s, None);
+        let common = plan.common;
+        assert_eq!(common.stop, Stop::After(Nanos::from_secs(5)));
+        assert_eq!(common.warmup, Nanos::from_millis(500));
+        assert_eq!(common.timeout, Nanos::from_secs(2));
+        assert_eq!(common.interval, Nanos::from_secs(1));
+        assert_eq!((common.wait, common.backend), (None, BackendChoice::Auto));
+        assert_eq!(common.percentiles.len(), 7);
+    }
+
+    #[test]
+    fn every_flag_reaches_the_plan() {
+        let plan = plan(
+            "node-2:99 --proto udp --size 16,1K -c 1,8 -R 60/m --server-delay 5us --wait block -n 10k \
+             --warmup 0 --timeout 1s --threads 2 --cpus 3,1 --backend epoll --percentiles 99.5,50 --seed 7 \
+             --interval 100ms --label x --no-idle --observe web=comm:nginx --observe it=pid:7 --bind 10.0.0.1",
+        )
+        .unwrap();
+        let host = "node-2".to_owned();
+        assert_eq!(plan.target, Target::Host { host, port: 99 });
+        assert_eq!(plan.transport, Transport::Udp);
+        assert_eq!((plan.sizes, plan.connections), (vec![16, 1024], vec![1, 8]));
+        assert_eq!(plan.rate_per_s, Some(1.0));
+        assert_eq!(plan.bind, Some("10.0.0.1:0".parse().unwrap()));
+        assert_eq!(plan.server_delay, Nanos::from_micros(5));
+        let common = plan.common;
+        assert_eq!(common.stop, Stop::Count(10_000));
+        assert_eq!((common.warmup, common.timeout), (Nanos::ZERO, Nanos::from_secs(1)));
+        assert_eq!((common.threads, common.cpus), (Some(2), Some(vec![3, 1])));
+        assert_eq!(common.wait, Some(WaitMode::Block));
+        assert_ne!(common.backend, BackendChoice::Auto);
+        assert_eq!(common.percentiles, [50.0, 99.5]);
+        assert_eq!((common.seed, common.no_idle), (7, true));
+        assert_eq!(common.label.as_deref(), Some("x"));
+        let observed = common.observe.iter().map(|one| format!("{}={}", one.name, one.what));
+        let observed: Vec<String> = observed.collect();
+        assert_eq!(observed, ["web=comm:nginx", "it=pid:7"]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_the_reason() {
+        for (flags, why) in [
+            ("--udp --size 8", "header of 16 bytes"),
+            ("--udp --size 65508", "too large for UDP"),
+            ("--size 17M", "too large for TCP"),
+            ("--size 0", "nothing to send"),
+            ("--size 5G", "too large"),
+            ("-c 0", "1 to 60000"),
+            ("-c 60001", "1 to 60000"),
+            ("--proto udp --connect-each", "UDP has none"),
+            ("-d 0", "--duration must be above zero"),
+            ("-n 0", "--count must be above zero"),
+            ("--timeout 0", "--timeout must be above zero"),
+            ("--interval 10us", "--interval must be at least"),
+            ("--server-delay 3s", "raise --timeout"),
+            ("--threads 3 --cpus 1,2", "more than the 2"),
+            ("--size 1:100:1 -c 1:11:1", "1100 steps"),
+            ("[fe80::1%lo]:80 --bind 10.0.0.1", "one is IPv4"),
+        ] {
+            let message = refused(flags);
+            assert!(message.contains(why), "{flags}: {message}");
+            assert!(!message.contains('\n'), "{flags}: {message}");
+        }
+        assert!(plan("--udp --size 16,65507").is_ok());
+        assert!(plan("--size 1,16M --connect-each --rate 10").is_ok());
+    }
+
+    fn load(options: &str) -> Result<Load> {
+        let of_lat = Common {
+            stop: Stop::After(Nanos::from_secs(3)),
+            wait: Some(WaitMode::Spin),
+            threads: Some(1),
+            cpus: Some(vec![3]),
+            ..Common::default()
+        };
+        parse_load(options, Target::Veth, &of_lat)
+    }
+
+    #[test]
+    fn nothing_is_one_stream_up() {
+        let load = load("").unwrap();
+        assert_eq!(load.options, "");
+        let plan = load.plan;
+        assert_eq!(plan.target, Target::Veth);
+        assert_eq!((plan.direction, plan.streams), (Direction::Up, vec![1]));
+        let common = plan.common;
+        assert_eq!(common.stop, Stop::After(Nanos::from_secs(3)));
+        // The pings' own CPU is not the load's.
+        assert_eq!((common.wait, common.threads, common.cpus), (None, None, None));
+    }
+
+    #[test]
+    fn options_are_those_of_bw() {
+        let load = load("  -P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2 ").unwrap();
+        assert_eq!(load.options, "-P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2");
+        let plan = load.plan;
+        assert_eq!((plan.direction, plan.streams), (Direction::Down, vec![4]));
+        assert_eq!((plan.transport, plan.sizes), (Transport::Udp, vec![1_024]));
+        assert_eq!(plan.common.cpus, Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn what_is_not_the_loads_is_refused_in_a_line() {
+        for (options, whys) in [
+            ("node-2", ["'node-2'", "but for TARGET"]),
+            ("-d 5s", ["'-d'", "which are tare lat's"]),
+            ("--bytes 1G", ["'--bytes'", "which are tare lat's"]),
+            ("-o x.json", ["'-o'", "which are tare lat's"]),
+            ("--warmup 1s", ["'--warmup'", "which are tare lat's"]),
+            ("-P", ["--under-load '-P'", "value is required"]),
+            ("--help", ["'--help'", "options of tare bw"]),
+            ("-P 'x", ["a quote is not closed", "--under-load"]),
+            ("-P 1,8", ["a list makes several loads", "write one"]),
+            ("--size 1,2", ["a list makes several loads", "write one"]),
+            ("--udp --nodelay", ["--nodelay is for TCP", "--under-load"]),
+            ("--threads 3 --cpus 1,2", ["more than the 2", "--under-load"]),
+        ] {
+            let message = load(options).expect_err(options).to_string();
+            for why in whys {
+                assert!(message.contains(why), "{options}: {message}");
+            }
+            assert!(!message.contains('\n'), "{options}: {message}");
+        }
     }
 }

@@ -1,82 +1,71 @@
 //! What every measuring command does around its run: outputs, signals, assertions, exit code.
 
+pub(super) use tare_engine::compare::plan::Measurement;
 use tare_engine::run::Finished;
 use tare_engine::run::observe::{Observer, Progress};
-use tare_engine::run::plan::Common;
-use tare_proto::auth::Secret;
-use tare_stats::assertion;
-use tare_stats::assertion::{Asked, Assertion};
+use tare_stats::assertion::{self, Asked, Assertion};
 use tare_stats::result::{AssertionResult, Interval, Params, Report, Warning};
 use tare_units::control::Interrupt;
-use tare_units::error::Result;
+use tare_units::error::{Error, Result};
 
-use crate::args::common::{CommonArgs, ResultArgs, SecretArgs};
+use super::options::{CommonArgs, ResultArgs};
+use super::{bw, http, lat};
 use crate::exit::{self, Exit};
-use crate::output::{Format, Outputs};
+use crate::output::{Format, OutputFile, Outputs};
 use crate::progress::{Bar, complain};
 use crate::redact;
-use crate::report::Look;
+use crate::report::{self, DisplayOptions};
 
-/// What a measuring command is about.
-pub(super) trait Measured {
-    /// What all plans have.
-    fn common(&mut self) -> &mut Common;
-    /// What assertions can be about.
-    fn asked(&self) -> Asked;
-    /// The engine's part.
-    fn carry_out(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Finished>;
+pub(super) fn asked(measurement: &Measurement) -> Asked {
+    match measurement {
+        Measurement::Lat(plan) => lat::asked(plan),
+        Measurement::Bw(plan) => bw::asked(plan),
+        Measurement::Http(plan) => http::asked(plan),
+    }
 }
 
-/// The numbers of a list as assertions have them.
 pub(super) fn all(list: &[u32]) -> Vec<u64> {
     list.iter().copied().map(u64::from).collect()
 }
 
-/// Makes a plan of the flags and the secret (of commands that have one), and carries it out.
-pub(super) fn measure<P: Measured>(
-    common: &CommonArgs,
-    secret: Option<&SecretArgs>,
-    plan: impl FnOnce(Option<Secret>) -> Result<P>,
-) -> Result<Exit> {
-    let secret = secret.map_or_else(|| Ok(None), |secret| read(secret, common.result.quiet))?;
-    let mut plan = plan(secret)?;
-    let assertions = common
-        .result
-        .assertions
-        .iter()
-        .map(|expr| Assertion::parse(expr))
-        .collect::<Result<Vec<_>>>()?;
-    let asked = plan.asked();
+/// Checks that the result of a command that measures no latency is not to be written as one.
+pub(super) fn check_outputs(output: &[OutputFile]) -> Result<()> {
+    if output.iter().any(OutputFile::is_of_latencies) {
+        return Err(Error::usage("-o as .hgrm or .hlog is of latencies, and bw measures none")
+            .remedy("write it as .json .jsonl .csv .md .html or .txt"));
+    }
+    Ok(())
+}
+
+pub(super) fn measure(args: &CommonArgs, mut plan: Measurement) -> Result<Exit> {
+    let assertions = args.result.assertions.iter().map(|expr| Assertion::parse(expr));
+    let assertions = assertions.collect::<Result<Vec<_>>>()?;
+    let asked = asked(&plan);
     assertions.iter().try_for_each(|a| a.check(&asked))?;
-    plan.common().command_line = Some(redact::command_line(std::env::args_os()));
+    let common = plan.common_mut();
+    common.command_line = Some(redact::command_line(std::env::args_os()));
     // An assertion on a quantile that is not printed needs it all the same.
-    plan.common().percentiles.extend(assertions.iter().filter_map(Assertion::percentile));
-    let look = Look { percentiles: common.percentiles() };
+    common.percentiles.extend(assertions.iter().filter_map(Assertion::percentile));
+    let options = DisplayOptions { percentiles: args.percentiles() };
     present(
-        &common.result,
-        look,
-        |interrupt, observer| plan.carry_out(interrupt, observer),
+        &args.result,
+        options,
+        |interrupt, observer| match &plan {
+            Measurement::Lat(plan) => tare_engine::latency::measure(plan, interrupt, observer),
+            Measurement::Bw(plan) => tare_engine::bandwidth::measure(plan, interrupt, observer),
+            Measurement::Http(plan) => tare_engine::http::measure(plan, interrupt, observer),
+        },
         |report| assertion::evaluate(&assertions, &report.results),
     )
 }
 
-/// Reads the secret, and warns of what is wrong about where it came from.
-pub(super) fn read(secret: &SecretArgs, quiet: bool) -> Result<Option<Secret>> {
-    let found = secret.read()?;
-    if let Some(warning) = found.warning.filter(|_| !quiet) {
-        complain(&format!("warning: {warning}"));
-    }
-    Ok(found.secret)
-}
-
-/// Carries a run out, and prints and writes what comes of it.
 pub(super) fn present(
     args: &ResultArgs,
-    look: Look,
+    options: DisplayOptions,
     carry_out: impl FnOnce(&Interrupt, &mut dyn Observer) -> Result<Finished>,
     evaluate: impl FnOnce(&Report) -> Vec<AssertionResult>,
 ) -> Result<Exit> {
-    let outputs = Outputs::open(args.format, &args.output, look)?;
+    let outputs = Outputs::open(args.format, &args.output, options)?;
     let interrupt = Interrupt::default();
     super::stop_on_signals(&interrupt)?;
 
@@ -98,9 +87,7 @@ pub(super) fn present(
     if let Some(error) = &finished.error {
         complain(&error.to_string());
     }
-    for verdict in finished.report.assertions.iter().filter(|a| a.holds != Some(true)) {
-        complain(&said_of(verdict));
-    }
+    complain_of(&finished.report.assertions);
     if watcher.left {
         // Nobody reads on, and that is what ended the run.
         return Ok(Exit::Measured);
@@ -120,24 +107,15 @@ pub(super) fn present(
     }
 }
 
-/// Why an assertion does not let the command succeed, in a line.
-pub(super) fn said_of(verdict: &AssertionResult) -> String {
-    let step = match verdict.step.as_str() {
-        "" => String::new(),
-        step => format!(" at {step}"),
-    };
-    let fate = match verdict.holds {
-        Some(false) => "does not hold",
-        _ => "cannot be told from this data",
-    };
-    format!("assertion '{}' {fate}{step}", verdict.expr)
+pub(super) fn complain_of(assertions: &[AssertionResult]) {
+    let failed = assertions.iter().filter(|assertion| assertion.holds != Some(true));
+    failed.for_each(|assertion| complain(&report::assertion(assertion)));
 }
 
 /// Hands what the run tells on to stdout, the files and the terminal.
 struct Watcher {
     outputs: Outputs,
     bar: Bar,
-    /// The running step, counted from zero.
     step: usize,
     tell_warnings: bool,
     announces: bool,
@@ -158,7 +136,7 @@ impl Watcher {
 impl Observer for Watcher {
     fn step_started(&mut self, params: &Params, index: usize, total: usize) {
         self.step = index;
-        self.outputs.expect_steps(total);
+        self.outputs.steps = total;
         self.bar.step(params, index, total);
     }
 
@@ -180,7 +158,7 @@ impl Observer for Watcher {
     }
 
     fn wants_reports(&self) -> bool {
-        self.outputs.writes_files() || self.outputs.streams()
+        !self.outputs.files.is_empty() || self.outputs.streams()
     }
 
     fn announce(&mut self, text: &str) {
@@ -197,41 +175,13 @@ impl Observer for Watcher {
 
     fn leftover(&mut self, warning: &Warning) {
         if self.announces {
-            self.bar.say(&warned(warning));
+            self.bar.say(&format!("warning: {}", report::warning(warning)));
         }
     }
 
     fn warning(&mut self, warning: &Warning) {
         if self.tell_warnings {
-            self.bar.say(&warned(warning));
+            self.bar.say(&format!("warning: {}", report::warning(warning)));
         }
-    }
-}
-
-fn warned(warning: &Warning) -> String {
-    format!("warning: {}", crate::report::warning(warning))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_assertion_that_does_not_hold_is_named() {
-        let verdict = |holds, step: &str| AssertionResult {
-            expr: "p99<2ms".into(),
-            step: step.into(),
-            actual: None,
-            interval: None,
-            holds,
-        };
-        assert_eq!(
-            said_of(&verdict(Some(false), "size=64")),
-            "assertion 'p99<2ms' does not hold at size=64"
-        );
-        assert_eq!(
-            said_of(&verdict(None, "")),
-            "assertion 'p99<2ms' cannot be told from this data"
-        );
     }
 }

@@ -1,30 +1,101 @@
-//! The commands: what was typed, carried out.
+//! The commands, a file each: its flags, the plan that they become, and how it is carried out. Flags validate and never act.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the fields' comments are the help text, where brackets mean what they mean in a shell"
+)]
 
 mod bw;
 mod compare;
-mod completions;
-mod doctor;
+mod diff;
+pub(crate) mod doctor;
+mod habits;
 mod http;
 mod lat;
-mod later;
-mod man;
 mod measure;
+pub(crate) mod options;
 mod report;
 mod serve;
+mod target;
+pub(crate) mod usage;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use clap_mangen::Man;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 
-use crate::args::{Cli, Command};
 use crate::exit::Exit;
 use crate::patient;
 use crate::progress::complain;
+
+const EXAMPLES: &str = "\
+Examples:
+  tare lat                               what loopback costs on this machine, nothing else needed
+  tare serve                             the far end, on port 7117 (TCP and UDP)
+  tare lat node-2                        round trips to it: percentiles and their own error
+  tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
+  tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
+  tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
+  tare compare                           what a container's network adds to loopback, with a confidence
+  tare compare host=node-2 pod=10.1.2.3 -- lat --size 64,4K
+  tare doctor                            what on this machine would spoil microseconds
+  tare report lat.json -o lat.html       a saved result as a page to hand on
+
+tare <COMMAND> --help tells what a command's options change for you.";
+
+/// Measures what a network path costs, to the microsecond, and says how far its own numbers can be trusted.
+#[derive(Debug, Parser)]
+#[command(name = "tare", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Lat(Box<lat::LatArgs>),
+    Bw(Box<bw::BwArgs>),
+    Http(Box<http::HttpArgs>),
+    Compare(Box<compare::CompareArgs>),
+    Serve(serve::ServeArgs),
+    Doctor(doctor::DoctorArgs),
+    Report(report::ReportArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Print the completions of a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tare completions bash > /etc/bash_completion.d/tare
+  tare completions zsh > ~/.zfunc/_tare
+  tare completions fish > ~/.config/fish/completions/tare.fish")]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    shell: Shell,
+}
+
+/// Print the man pages, or write them to files
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tare man | man -l -
+  tare man --dir /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// Write a file per command here: tare.1, tare-lat.1, tare-bw.1, tare-http.1, …
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
 
 /// Carries out the command; what goes wrong is one line on stderr.
 pub(crate) fn run(cli: Cli) -> Exit {
@@ -36,8 +107,8 @@ pub(crate) fn run(cli: Cli) -> Exit {
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => args.print(),
+        Command::Man(args) => args.print(),
     };
     ended.unwrap_or_else(|error| {
         complain(&error.to_string());
@@ -97,6 +168,35 @@ fn spares<P: AsRef<Path>>(output: &Path, inputs: &[P]) -> Result<()> {
 
 fn unwritable(what: &str, error: &io::Error) -> Error {
     Error::environment(format!("{what} cannot be written: {error}"))
+}
+
+impl CompletionsArgs {
+    fn print(&self) -> Result<Exit> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "tare", &mut script);
+        print(&script)
+    }
+}
+
+impl ManArgs {
+    /// From the same definitions as the help: a file for each page, or all of them one after the other, as `man -l -` shows
+    /// them.
+    fn print(&self) -> Result<Exit> {
+        if let Some(dir) = &self.dir {
+            return fs::create_dir_all(dir)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+                .map(|()| Exit::Measured)
+                .map_err(|error| unwritable(&dir.display().to_string(), &error));
+        }
+        let mut command = Cli::command();
+        command.build();
+        let mut pages = Vec::new();
+        std::iter::once(&command)
+            .chain(command.get_subcommands())
+            .try_for_each(|page| Man::new(page.clone()).render(&mut pages))
+            .map_err(|error| unwritable("the manual", &error))?;
+        print(&pages)
+    }
 }
 
 #[cfg(test)]

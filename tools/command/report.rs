@@ -1,17 +1,90 @@
 //! `tare report`: saved results, shown.
 
+use std::ffi::OsStr;
 use std::iter;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, ValueEnum};
 use tare_stats::result::Report;
 use tare_units::error::{Error, Result};
 use tare_units::text::is_deceptive;
 
-use crate::args::report::{ReportArgs, To};
+use super::options::Percentiles;
 use crate::exit::Exit;
 use crate::output::{Format, numbered, write_file};
-use crate::report::{Look, histogram, page, render};
+use crate::report::{DisplayOptions, histogram, page, render};
 use crate::saved;
+
+const EXAMPLES: &str = "\
+Examples:
+  tare report night.json                        the result as text
+  tare report night.json -o night.html          one page to hand on: figures, tables, machines, the command line
+  tare report host.json pod.json -o both.html   a page with a part for each
+  tare report *.json --to csv > all.csv         a row per step, one header
+  tare report night.json --to hgrm              percentiles, as HdrHistogram's plotters read them
+  ssh node tare lat --format json | tare report - --to markdown
+
+To compare two saved results: tare compare --baseline-file old.json new.json";
+
+/// Show saved results: as a page, a table, text
+///
+/// Takes what a measuring command wrote with -o FILE.json or --format json. The page (html) stands alone: it loads
+/// nothing, runs nothing, and reads well in the dark and on paper.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ReportArgs {
+    /// Show these results; - is stdin
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Show them as this [default: as -o ends, else text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    to: Option<To>,
+    /// Write to this file instead of stdout; unless --to says otherwise its ending does: .html .md .csv .hgrm .txt .json
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Choose the quantiles that text, Markdown and CSV print, of those in the result: 50,99,99.9
+    #[arg(long, value_name = "LIST")]
+    percentiles: Option<Percentiles>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum To {
+    /// One page that stands alone
+    Html,
+    /// Tables to paste
+    Markdown,
+    /// A row per step
+    Csv,
+    /// Percentiles for HdrHistogram's plotters
+    Hgrm,
+    /// For people
+    Text,
+    /// One object each
+    Json,
+}
+
+impl ReportArgs {
+    /// How to show them: as was asked for, else as the file's ending says, else as text.
+    fn shown_as(&self) -> Result<To> {
+        let (None, Some(path)) = (self.to, &self.output) else {
+            return Ok(self.to.unwrap_or(To::Text));
+        };
+        Ok(match path.extension().and_then(OsStr::to_str) {
+            Some("html") => To::Html,
+            Some("md") => To::Markdown,
+            Some("csv") => To::Csv,
+            Some("hgrm") => To::Hgrm,
+            Some("txt") => To::Text,
+            Some("json") => To::Json,
+            _ => {
+                let message = format!("the ending of '{}' names no format", path.display());
+                return Err(Error::usage(message).remedy(
+                    "write it as .html .md .csv .hgrm .txt or .json, or say which with --to",
+                ));
+            }
+        })
+    }
+}
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
     let to = args.shown_as()?;
@@ -28,27 +101,26 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
             super::spares(&file, &args.files)?;
         }
     }
-    let mut look = Look::default();
+    let mut options = DisplayOptions::default();
     if let Some(percentiles) = &args.percentiles {
-        look.percentiles.clone_from(&percentiles.0);
+        options.percentiles.clone_from(&percentiles.0);
     }
     if to == To::Hgrm {
         return percentiles(&reports, args.output.as_deref());
     }
-    let text = shown(to, &reports, &look);
+    let text = shown(to, &reports, &options);
     match &args.output {
         Some(path) => write_file(path, &text).map(|()| Exit::Measured),
         None => super::print(text.as_bytes()),
     }
 }
 
-/// All of them in a format.
-fn shown(to: To, reports: &[(String, Report)], look: &Look) -> String {
+fn shown(to: To, reports: &[(String, Report)], options: &DisplayOptions) -> String {
     let each =
-        |format| reports.iter().map(move |(name, report)| (name, render(format, report, look)));
+        |format| reports.iter().map(move |(name, report)| (name, render(format, report, options)));
     let named = |format, mark: &str| -> String {
         if let [(_, report)] = reports {
-            return render(format, report, look);
+            return render(format, report, options);
         }
         // A name may hold anything, and must not look like a part of the result.
         let heading = |name: &str| name.replace(is_deceptive, " ");
@@ -59,7 +131,7 @@ fn shown(to: To, reports: &[(String, Report)], look: &Look) -> String {
         To::Html => {
             let reports: Vec<(String, &Report)> =
                 reports.iter().map(|(name, report)| (name.clone(), report)).collect();
-            page(&reports, look)
+            page(&reports, options)
         }
         To::Markdown => named(Format::Markdown, "##"),
         To::Text => named(Format::Text, "==="),
@@ -125,7 +197,7 @@ mod tests {
         let named = |report: Report| ("a.json".to_owned(), report);
         let reports =
             [named(fixtures::one_step()), named(fixtures::sweep()), named(fixtures::bulk::one())];
-        let text = shown(To::Csv, &reports, &Look::default());
+        let text = shown(To::Csv, &reports, &DisplayOptions::default());
         let headers = text.lines().filter(|line| line.starts_with("schema,"));
         assert_eq!(headers.count(), 2, "latencies share theirs");
         assert_eq!(text.lines().count(), 1 + 1 + 3 + 1 + 1 + 1);
@@ -137,14 +209,14 @@ mod tests {
             ("a.json".to_owned(), fixtures::one_step()),
             ("b\n.json".to_owned(), fixtures::sweep()),
         ];
-        let look = Look::default();
-        let text = shown(To::Text, &reports, &look);
+        let options = DisplayOptions::default();
+        let text = shown(To::Text, &reports, &options);
         assert!(text.starts_with("=== a.json\n\ntare lat"), "{text}");
         assert!(text.contains("\n=== b .json\n\ntare lat"), "{text}");
-        assert!(shown(To::Markdown, &reports, &look).contains("\n## b .json\n"));
-        let page = shown(To::Html, &reports, &look);
+        assert!(shown(To::Markdown, &reports, &options).contains("\n## b .json\n"));
+        let page = shown(To::Html, &reports, &options);
         assert!(page.contains("a.json") && page.contains("b .json"));
-        let objects = serde_json::Deserializer::from_str(&shown(To::Json, &reports, &look))
+        let objects = serde_json::Deserializer::from_str(&shown(To::Json, &reports, &options))
             .into_iter::<Report>()
             .map(std::result::Result::unwrap)
             .count();

@@ -7,13 +7,13 @@ use tare_stats::result::{
 };
 use tare_units::Size;
 
-use super::common::{instruments, steps_troubles, troubles};
-use super::document::{Block, Document, Fact, Shown, Table, fact, note, part};
-use super::figures::{
-    MIB_PER_GIB, Unit, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width,
-    percent, round_bits, significant, span, volume,
+use super::common::{results, steps_troubles, troubles};
+use super::document::{Block, Document, Field, Table, field, fields, note, part};
+use super::numbers::{
+    MIB_PER_GIB, NONE, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width, known,
+    percent, quantile, round_bits, share, significant, time, unit_of_bits, volume,
 };
-use super::{NONE, charts, grouped, phrases, plural, quantile};
+use super::{grouped, list, observed, parameters as parameters_of, phrases, plural};
 
 /// Sends up to this size get a line on what the kernel made of them, bytes.
 const SMALL_SEND: u64 = 16 << 10;
@@ -26,49 +26,25 @@ pub(super) const PAYLOAD: &str =
     "Rates are of payload, as the receiving end got it; bits are decimal, KiB MiB GiB binary.";
 
 pub(super) fn build(document: &mut Document, report: &Report) {
-    let mut blocks = vec![note(PAYLOAD)];
-    let heading = match report.results.as_slice() {
-        [] => return,
-        [one] => {
-            blocks.extend(step(one));
-            ""
-        }
-        steps => {
-            blocks.push(Block::Table(sweep(report)));
-            let bound = |one: &StepResult| {
-                let link = of(one)?.link.as_ref().filter(|link| link.bound)?;
-                let text = format!("LINK-BOUND by {}; compare CPU, not bandwidth", link.device);
-                Some(fact(super::parameters(&one.params), text))
-            };
-            let mut found: Vec<Fact> = steps.iter().filter_map(bound).collect();
-            found.extend(steps_troubles(report));
-            if !found.is_empty() {
-                blocks.push(Block::Facts(found));
-            }
-            "Instrument, in the last step"
-        }
+    let sweep = || {
+        let bound = report.results.iter().filter_map(|one| {
+            let link = of(one)?.link.as_ref().filter(|link| link.bound)?;
+            let text = format!("LINK-BOUND by {}; compare CPU, not bandwidth", link.device);
+            Some(field(parameters_of(&one.params), text))
+        });
+        let found = Block::fields(bound.chain(steps_troubles(report)));
+        std::iter::once(Block::Table(sweep(report))).chain(found).collect()
     };
-    document.add(Shown::Plain, "results", "Results", blocks);
-    if let Some(last) = report.results.last() {
-        instruments(document, report, last, heading);
-    }
-    charts::add(document, report, step);
+    let heading = "Instrument, in the last step";
+    results(document, report, vec![note(PAYLOAD)], sweep, heading, step);
 }
 
-/// One step, with everything that is known of it.
 fn step(step: &StepResult) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut found = match of(step) {
-        Some(bandwidth) => facts(step, bandwidth),
-        None => {
-            blocks.push(note("Nothing was received in the measured phase."));
-            Vec::new()
-        }
-    };
-    found.extend(troubles(step));
-    if !found.is_empty() {
-        blocks.push(Block::Facts(found));
-    }
+    let nothing = || note("Nothing was received in the measured phase.");
+    let bandwidth = of(step);
+    let facts = bandwidth.map(|bandwidth| facts(step, bandwidth)).unwrap_or_default();
+    let mut blocks = Vec::from_iter(bandwidth.is_none().then(nothing));
+    blocks.extend(Block::fields(facts.into_iter().chain(troubles(step))));
     blocks.extend(series(step).map(Block::Table));
     blocks
 }
@@ -79,7 +55,6 @@ pub(super) fn of(step: &StepResult) -> Option<&Bandwidth> {
     step.bandwidth.as_ref().filter(|_| !is_load)
 }
 
-/// The directions that carried anything, by name.
 fn flows(bandwidth: &Bandwidth) -> impl Iterator<Item = (&'static str, &Flow)> {
     let named = [("up", &bandwidth.up), ("down", &bandwidth.down)];
     named.into_iter().filter_map(|(name, flow)| Some((name, flow.as_ref()?)))
@@ -91,12 +66,9 @@ pub(super) fn parameters(params: &Params, bulk: &BulkParams) -> String {
         "both" => "both ways",
         way => way,
     };
-    format!(
-        "{}, {}, {} {way}",
-        params.proto,
-        Size(params.size_bytes),
-        plural(u64::from(params.connections), "stream"),
-    )
+    let (size, streams) =
+        (Size(params.size_bytes), plural(u64::from(params.connections), "stream"));
+    format!("{}, {size}, {streams} {way}", params.proto)
 }
 
 /// How it was sent, as far as that was asked for: `paced at 200 Mbit/s, nodelay, DSCP 46`.
@@ -106,12 +78,11 @@ pub(super) fn options(bulk: &BulkParams) -> String {
     };
     let given = |is: bool, what: &str| is.then(|| what.to_owned());
     let named = |what: &str, name: &Option<String>| name.as_ref().map(|n| format!("{what} {n}"));
-    let rate = bulk.rate_bits_per_s;
-    let parts = [
-        Some(rate.map_or_else(
-            || "as fast as it goes".to_owned(),
-            |rate| format!("paced at {}", round_bits(rate)),
-        )),
+    phrases([
+        Some(match bulk.rate_bits_per_s {
+            Some(rate) => format!("paced at {}", round_bits(rate)),
+            None => "as fast as it goes".to_owned(),
+        }),
         bulk.bytes.map(|bytes| format!("{} to move", volume(bytes))),
         given(bulk.zero_copy == "on", "zero-copy"),
         given(bulk.zero_copy == "off", "no zero-copy"),
@@ -123,99 +94,91 @@ pub(super) fn options(bulk: &BulkParams) -> String {
         size("send buffer", bulk.send_buffer_bytes),
         size("receive buffer", bulk.receive_buffer_bytes),
         named("from", &bulk.bind),
-    ];
-    phrases(parts)
+    ])
 }
 
 /// Everything known of one step. Where the link decides, CPU comes first: bandwidth tells nothing there.
-fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
-    let mut facts = cpu(step, bandwidth);
-    let received = fact("bandwidth", headline(bandwidth));
+fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     let link = bandwidth.link.as_ref();
-    if link.is_some_and(|link| link.bound) {
-        facts.extend(link.map(|link| fact("link", link_of(link))));
+    let is_bound = link.is_some_and(|link| link.bound);
+    let link = link.map(|link| field("link", link_of(link)));
+    let received = field("bandwidth", headline(bandwidth));
+    let cpu = cpu(step, bandwidth);
+    let mut facts = Vec::new();
+    if is_bound {
+        facts.extend(cpu);
+        facts.extend(link);
         facts.push(received);
     } else {
-        let link = link.map(|link| fact("link", link_of(link)));
-        facts.splice(0..0, std::iter::once(received).chain(link));
+        facts.push(received);
+        facts.extend(link);
+        facts.extend(cpu);
     }
     let both = flows(bandwidth).count() > 1;
     for (name, flow) in flows(bandwidth) {
-        if both {
-            let rate = bits_within(flow.bits_per_s, flow.interval_bits_per_s);
-            facts.push(fact(name, rate));
-        }
-        facts.extend(
-            of_flow(flow, &step.params).into_iter().map(|found| Fact { is_part: both, ..found }),
-        );
+        let rate = bits_within(flow.bits_per_s, flow.interval_bits_per_s);
+        facts.extend(both.then(|| field(name, rate)));
+        let of_flow = of_flow(flow, &step.params).into_iter();
+        facts.extend(of_flow.map(|found| Field { is_part: both, ..found }));
     }
     facts
 }
 
 fn link_of(link: &LinkUse) -> String {
-    let text = format!(
-        "{} of the {} that {} can carry at {}",
-        percent(link.share),
-        bits(link.ceiling_bits_per_s),
-        link.device,
-        round_bits(link.speed_bits_per_s)
-    );
+    let (share, ceiling) = (percent(link.share), bits(link.ceiling_bits_per_s));
+    let (device, speed) = (&link.device, round_bits(link.speed_bits_per_s));
+    let text = format!("{share} of the {ceiling} that {device} can carry at {speed}");
     match link.bound {
         true => format!("LINK-BOUND: {text}; compare CPU, not bandwidth"),
         false => text,
     }
 }
 
-/// What was received, in the words of every tool: bits, bytes, volume.
 fn headline(bandwidth: &Bandwidth) -> String {
     let Some(rate) = bandwidth.bits_per_s else {
         return "not reported by the receiver".to_owned();
     };
-    let both = flows(bandwidth).count() > 1;
-    let short = bandwidth.interval_bits_per_s.is_none();
-    format!(
-        "{}{} ({}), {} received{}",
-        bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s),
-        if both { " both ways together" } else { "" },
-        bytes_per_s(rate),
-        volume(bandwidth.received_bytes),
-        if short { ", too short for an interval" } else { "" }
-    )
+    let within = bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s);
+    let both = if flows(bandwidth).count() > 1 { " both ways together" } else { "" };
+    let short = match bandwidth.interval_bits_per_s {
+        None => ", too short for an interval",
+        Some(_) => "",
+    };
+    let (bytes, received) = (bytes_per_s(rate), volume(bandwidth.received_bytes));
+    format!("{within}{both} ({bytes}), {received} received{short}")
 }
 
 /// CPU time for what was received: of both ends, then of each.
-fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Fact> {
+fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     let total = bandwidth.cpu_s_per_gib;
     let per_mib = total.map(|s| format!(" ({})", cpu_per_mib(s / MIB_PER_GIB * 1e9)));
     let whose = match step.cpu.server {
         Some(_) => "both ends together",
         None => "of the client; the far end did not report its own",
     };
-    let mut text = format!("{}{}, {whose}", cpu_per_gib(total), per_mib.unwrap_or_default());
-    if let Some(working) = bandwidth.cpu_working_s_per_gib {
+    let working = bandwidth.cpu_working_s_per_gib.map(|working| {
         let working = cpu_per_gib(Some(working));
-        text += &format!("; {working} without the time in which they polled and found nothing");
-    }
-    let mut facts = vec![fact("cpu", text)];
-    facts.push(part("client", cpu_of(&step.cpu.client, step.duration_ns)));
-    let server = step.cpu.server.as_ref();
-    facts.extend(server.map(|used| part("far end", cpu_of(used, step.duration_ns))));
-    facts
+        format!("; {working} without the time in which they polled and found nothing")
+    });
+    let (per_mib, working) = (per_mib.unwrap_or_default(), working.unwrap_or_default());
+    let text = format!("{}{per_mib}, {whose}{working}", cpu_per_gib(total));
+    let ends = [("client", Some(&step.cpu.client)), ("far end", step.cpu.server.as_ref())];
+    let ends = ends.into_iter();
+    let ends = ends.filter_map(|(end, used)| Some(part(end, cpu_of(used?, step.duration_ns))));
+    std::iter::once(field("cpu", text)).chain(ends).collect()
 }
 
-/// CPU of one end, of the process and of the machine.
 #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     let share = |ns: u64| match duration_ns {
         0 => NONE.to_owned(),
         lasted => percent(ns as f64 / lasted as f64),
     };
-    let (user, system) = (used.user_ns, used.system_ns);
-    let all = user + system;
-    let (of_all, user, system) = (share(all), share(user), share(system));
+    let all = used.user_ns + used.system_ns;
+    let (of_all, user, system) = (share(all), share(used.user_ns), share(used.system_ns));
     phrases([
         Some(format!("{of_all} of a CPU (user {user}, kernel {system})")),
-        super::observed::machine(used).map(|machine| format!("its machine {machine}")),
+        observed::machine(used).map(|machine| format!("its machine {machine}")),
         used.per_mib_ns.map(|ns| {
             let per_gib = cpu_per_gib(Some(ns * MIB_PER_GIB / 1e9));
             format!("{per_gib} ({})", cpu_per_mib(ns))
@@ -226,52 +189,42 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     ])
 }
 
-/// What is known of streams whose receiver reported nothing.
-fn unreported(flow: &Flow) -> String {
-    let streams = plural(u64::from(flow.untold_streams), "stream");
-    let sent = volume(flow.sent_bytes);
-    let acknowledged = flow.acknowledged_bytes;
-    phrases([
-        Some(format!("{streams} ended without the receiver's account; {sent} sent in all")),
-        acknowledged.map(|bytes| format!("of theirs {} acknowledged", volume(bytes))),
-    ])
-}
-
-fn of_flow(flow: &Flow, params: &Params) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    if flow.untold_streams > 0 {
-        facts.push(fact("unreported", unreported(flow)));
-    }
+fn of_flow(flow: &Flow, params: &Params) -> Vec<Field> {
+    let silent = flow.untold_streams;
+    // What is known of streams whose receiver reported nothing.
+    let unreported = (silent > 0).then(|| {
+        let streams = plural(u64::from(silent), "stream");
+        let sent = volume(flow.sent_bytes);
+        let acknowledged = flow.acknowledged_bytes;
+        phrases([
+            Some(format!("{streams} ended without the receiver's account; {sent} sent in all")),
+            acknowledged.map(|bytes| format!("of theirs {} acknowledged", volume(bytes))),
+        ])
+    });
     let received = flow.bits_per_s.unwrap_or_default();
     let more = (flow.sent_bits_per_s - received) / received.max(1.0);
-    if more > RATES_DIFFER && flow.untold_streams == 0 {
-        let text = format!(
-            "{} taken by the sender's kernel, {} more than was received",
-            bits(flow.sent_bits_per_s),
-            percent(more)
-        );
-        facts.push(fact("sent", text));
-    }
-    facts.extend(streams(&flow.streams_bits_per_s));
-    if let Some(datagrams) = &flow.datagrams {
-        facts.push(fact("datagrams", datagrams_of(datagrams)));
-        facts.extend(path_of(datagrams).map(|text| fact("path", text)));
-        let reason = flow.per_send_reason.as_ref();
-        let sends = reason.map(|why| format!("one for each datagram (no GSO): {why}"));
-        facts.extend(sends.map(|text| fact("sends", text)));
-        facts.extend(receiving_of(datagrams).map(|text| fact("buffers", text)));
-    }
-    if let Some(tcp) = &flow.tcp {
-        facts.push(fact("tcp", tcp_of(tcp)));
-        if params.size_bytes <= SMALL_SEND {
-            facts.extend(segments(flow, tcp, params.size_bytes));
-        }
-        facts.extend(limits(tcp, flow));
-    }
-    facts.extend(flow.pacing.as_ref().map(|pacing| fact("pacing", pacing_of(pacing))));
+    let sent = (more > RATES_DIFFER && silent == 0).then(|| {
+        let (rate, more) = (bits(flow.sent_bits_per_s), percent(more));
+        format!("{rate} taken by the sender's kernel, {more} more than was received")
+    });
+    let datagrams = flow.datagrams.as_ref();
+    let one_by_one = flow.per_send_reason.as_ref().filter(|_| datagrams.is_some());
+    let tcp = flow.tcp.as_ref();
     let zero_copy = flow.zero_copy.as_ref();
-    facts.extend(zero_copy.map(|used| fact("zero-copy", zero_copy_of(used, flow.sends))));
-    facts
+    fields([
+        ("unreported", unreported),
+        ("sent", sent),
+        ("streams", streams(&flow.streams_bits_per_s)),
+        ("datagrams", datagrams.map(datagrams_of)),
+        ("path", datagrams.and_then(path_of)),
+        ("sends", one_by_one.map(|why| format!("one for each datagram (no GSO): {why}"))),
+        ("buffers", datagrams.and_then(receiving_of)),
+        ("tcp", tcp.map(tcp_of)),
+        ("segments", tcp.and_then(|tcp| segments(flow, tcp, params.size_bytes))),
+        ("limited by", tcp.and_then(|tcp| limits(tcp, flow))),
+        ("pacing", flow.pacing.as_ref().map(pacing_of)),
+        ("zero-copy", zero_copy.map(|used| zero_copy_of(used, flow.sends))),
+    ])
 }
 
 /// The least, the median and the most of several streams.
@@ -281,25 +234,23 @@ pub(super) fn spread(each: &[f64]) -> Option<[f64; 3]> {
     Some([least, blocks::median(each)?, most])
 }
 
-fn streams(each: &[f64]) -> Option<Fact> {
+fn streams(each: &[f64]) -> Option<String> {
     let [least, median, most] = spread(each).filter(|_| each.len() > 1)?.map(bits);
-    let count = each.len();
-    Some(fact("streams", format!("{count}: least {least}, median {median}, most {most}")))
+    Some(format!("{}: least {least}, median {median}, most {most}", each.len()))
 }
 
 fn tcp_of(tcp: &TcpFigures) -> String {
-    let share = |all| super::share(tcp.retransmits, all);
-    let retransmits = match tcp.retransmits {
-        0 => "no retransmits".to_owned(),
-        count => plural(count, "retransmit") + &tcp.segments.map_or_else(String::new, share),
-    };
-    let min = tcp.min_rtt_ns.map(|min| format!(" (min {})", span(min)));
+    let of_all = tcp.segments.map(|all| share(tcp.retransmits, all));
     let buffer = |what, bytes: Option<u32>| {
         bytes.map(|bytes| format!("{what} buffer {}", volume(u64::from(bytes))))
     };
+    let min = tcp.min_rtt_ns.map(|min| format!(" (min {})", time(min)));
     phrases([
-        Some(retransmits),
-        Some(format!("rtt {}{}", span(tcp.rtt_ns), min.unwrap_or_default())),
+        Some(match tcp.retransmits {
+            0 => "no retransmits".to_owned(),
+            count => plural(count, "retransmit") + &of_all.unwrap_or_default(),
+        }),
+        Some(format!("rtt {}{}", time(tcp.rtt_ns), min.unwrap_or_default())),
         Some(format!("cwnd {}", volume(tcp.cwnd_bytes))),
         Some(format!("MSS {} B", grouped(u64::from(tcp.mss_bytes)))),
         tcp.congestion.clone(),
@@ -310,8 +261,8 @@ fn tcp_of(tcp: &TcpFigures) -> String {
 
 /// What the kernel (Nagle, and segments that wait for their turn) made of small sends.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
-fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<Fact> {
-    let segments = tcp.segments.filter(|segments| *segments > 0)?;
+fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<String> {
+    let segments = tcp.segments.filter(|segments| *segments > 0 && size_bytes <= SMALL_SEND)?;
     let per_segment = flow.sends as f64 / segments as f64;
     let merged = if per_segment > 1.05 {
         format!("the kernel merged {} into each", significant(per_segment, 3))
@@ -320,58 +271,41 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<Fact> {
     } else {
         "none merged".to_owned()
     };
-    let text = format!(
-        "{} of {} left in {}: {merged}",
-        plural(flow.sends, "send"),
-        Size(size_bytes),
-        plural(segments, "segment")
-    );
-    Some(fact("segments", text))
+    let (sends, segments) = (plural(flow.sends, "send"), plural(segments, "segment"));
+    Some(format!("{sends} of {} left in {segments}: {merged}", Size(size_bytes)))
 }
 
 /// What the streams waited for, as shares of their time.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
-fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<Fact> {
-    let time = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
-    if time == 0.0 {
-        return None;
-    }
-    let share = |ns: u64| (ns as f64 / time).min(1.0);
-    let (busy, rwnd) = (tcp.busy_ns?, tcp.rwnd_limited_ns?);
-    let parts = [
-        (share(rwnd), "by the receiver's window"),
-        (share(tcp.sndbuf_limited_ns?), "by the send buffer (--sndbuf)"),
+fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<String> {
+    let all = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
+    let share = |ns: u64| (all > 0.0).then(|| (ns as f64 / all).min(1.0));
+    let shares = [
+        (share(tcp.rwnd_limited_ns?)?, "by the receiver's window"),
+        (share(tcp.sndbuf_limited_ns?)?, "by the send buffer (--sndbuf)"),
         (
-            1.0 - share(busy),
+            1.0 - share(tcp.busy_ns?)?,
             "by the sender (nothing to send: it was off its CPU, or at other streams)",
         ),
     ];
-    let parts = parts.into_iter().filter(|(share, _)| *share >= 0.01);
-    let parts = parts.map(|(share, by)| format!("{} of the time {by}", percent(whole(share))));
-    let parts: Vec<String> = parts.collect();
-    let text = if parts.is_empty() {
-        "neither the receiver's window nor the send buffer; there was always data to send".into()
-    } else {
-        parts.join(", ")
-    };
-    Some(fact("limited by", text))
-}
-
-/// A share of time to the whole per cent: more digits would be the sampling's.
-fn whole(share: f64) -> f64 {
-    (share * 100.0).round() / 100.0
+    // To the whole per cent: more digits would be the sampling's.
+    let whole = |share: f64| percent((share * 100.0).round() / 100.0);
+    let shares = shares.into_iter().filter(|(share, _)| *share >= 0.01);
+    let text = list(shares.map(|(share, by)| format!("{} of the time {by}", whole(share))));
+    let none = "neither the receiver's window nor the send buffer; there was always data to send";
+    Some(if text.is_empty() { none.to_owned() } else { text })
 }
 
 fn datagrams_of(datagrams: &Datagrams) -> String {
     let (lost, per_send) = (datagrams.lost, datagrams.per_send);
-    let share = if lost == 0 { String::new() } else { super::share(lost, datagrams.sent) };
+    let share = if lost == 0 { String::new() } else { share(lost, datagrams.sent) };
     phrases([
         Some(format!("{} sent", grouped(datagrams.sent))),
         Some(format!("{} received", grouped(datagrams.received))),
         Some(format!("{} lost{share}", grouped(lost))),
         Some(format!("{} reordered", grouped(datagrams.reordered))),
         Some(format!("{} duplicated", grouped(datagrams.duplicated))),
-        datagrams.jitter_ns.map(|jitter| format!("jitter {}", span(jitter))),
+        datagrams.jitter_ns.map(|jitter| format!("jitter {}", time(jitter))),
         (per_send > 1).then(|| format!("{per_send} to a send (GSO)")),
         datagrams.coalesced_on_receipt.then(|| "GRO at the receiver".to_owned()),
     ])
@@ -393,8 +327,7 @@ fn receiving_of(datagrams: &Datagrams) -> Option<String> {
     };
     let size = datagrams.receive_buffer_bytes;
     let size = size.map_or_else(String::new, |bytes| format!(" of {}", volume(bytes.into())));
-    let times = plural(times, "time");
-    Some(format!("the receiver's{size} had no room {times}{several}"))
+    Some(format!("the receiver's{size} had no room {}{several}", plural(times, "time")))
 }
 
 fn pacing_of(pacing: &Pacing) -> String {
@@ -403,18 +336,14 @@ fn pacing_of(pacing: &Pacing) -> String {
         0 => String::new(),
         count => format!("; {} due but never made", plural(count, "send")),
     };
-    format!(
-        "{} asked, a send every {}; gaps off by {}; late by {}{unsent}",
-        round_bits(pacing.target_bits_per_s),
-        span(pacing.gap_ns),
-        both(&pacing.gap_deviation),
-        both(&pacing.lateness),
-    )
+    let (rate, gap) = (round_bits(pacing.target_bits_per_s), time(pacing.gap_ns));
+    let (off, late) = (both(&pacing.gap_deviation), both(&pacing.lateness));
+    format!("{rate} asked, a send every {gap}; gaps off by {off}; late by {late}{unsent}")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
-    let mut text = match used.sends {
+    let text = match used.sends {
         0 => "not used".to_owned(),
         count => format!(
             "{} ({} of all), of which the kernel copied {} all the same",
@@ -423,118 +352,77 @@ fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
             percent(used.copied_share)
         ),
     };
-    if let Some(reason) = &used.reason {
-        text.push_str(&format!(": {reason}"));
-    }
-    text
+    text + &used.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// The series over time, of which a screen holds the beginning and the end; none where it has but one entry.
 fn series(step: &StepResult) -> Option<Table> {
     let all = &step.intervals;
-    if all.len() < 2 {
-        return None;
-    }
     let tcp = all.iter().any(|entry| entry.tcp_info.is_some());
-    let mut cells = Table::new(&["until", "received"]);
-    if tcp {
-        let more = ["retransmits", "cwnd", "rtt"];
-        cells.header.extend(more.map(str::to_owned));
-    }
-    let left_out = all.len().saturating_sub(SERIES_ROWS);
-    let half = SERIES_ROWS / 2;
-    for (index, entry) in all.iter().enumerate() {
-        if left_out > 0 && (half..half + left_out).contains(&index) {
-            continue;
-        }
-        let rate = entry.bits_per_s.map_or_else(|| NONE.to_owned(), bits);
-        let mut row = vec![span(entry.at_ns), rate];
-        if tcp {
-            row.extend(entry.tcp_info.map_or_else(
-                || [NONE; 3].map(str::to_owned),
-                |info| [grouped(info.retransmits), volume(info.cwnd_bytes), span(info.rtt_ns)],
-            ));
-        }
-        cells.row(row);
-    }
-    if left_out > 0 {
-        let text = format!("{left_out} entries in the middle are left out; JSON has them all");
-        cells.notes.push(text);
-    }
-    Some(cells.named("Over time"))
+    let table = Table::of(
+        all,
+        &[
+            ("until", &|entry| time(entry.at_ns)),
+            ("received", &|entry| known(entry.bits_per_s, bits)),
+            ("retransmits", &|entry| known(entry.tcp_info, |info| grouped(info.retransmits))),
+            ("cwnd", &|entry| known(entry.tcp_info, |info| volume(info.cwnd_bytes))),
+            ("rtt", &|entry| known(entry.tcp_info, |info| time(info.rtt_ns))),
+        ],
+    );
+    let table = table.only_if(tcp, &["retransmits", "cwnd", "rtt"]).shortened(SERIES_ROWS);
+    (all.len() > 1).then_some(table.named("Over time"))
 }
 
-/// A sweep: a row per step.
 fn sweep(report: &Report) -> Table {
     let steps: Vec<(&StepResult, &Bandwidth)> =
         report.results.iter().filter_map(|step| Some((step, of(step)?))).collect();
-    let fastest = steps.iter().filter_map(|(_, b)| b.bits_per_s);
-    let fastest = fastest.fold(0.0, f64::max);
-    let unit = Unit::of_bits(fastest);
-    let streams =
-        steps.iter().any(|(step, _)| step.params.connections != steps[0].0.params.connections);
+    let fastest = steps.iter().filter_map(|(_, b)| b.bits_per_s).fold(0.0, f64::max);
+    let unit = unit_of_bits(fastest);
+    let rate = |rate: Option<f64>| known(rate, |rate| significant(rate / unit.1, 4));
+    let of_way = |flow: &Option<Flow>| rate(flow.as_ref().and_then(|flow| flow.bits_per_s));
+    let streams = steps.iter().any(|(s, _)| s.params.connections != steps[0].0.params.connections);
     let both = steps.iter().any(|(_, b)| b.up.is_some() && b.down.is_some());
     let udp = steps.iter().any(|(step, _)| step.params.proto == "udp");
-    let mut header = vec!["size"];
-    header.extend(streams.then_some("streams"));
-    header.extend([unit.name, "±"]);
-    header.extend(both.then_some(["up", "down"]).into_iter().flatten());
-    header.push("CPU s/GiB");
-    header.extend(if udp {
-        ["lost", "lost %", "jitter"]
-    } else {
-        ["retransmits", "segments/send", "rtt"]
-    });
-    let mut cells = Table::new(&header);
-    for (step, bandwidth) in steps {
-        let mut row = vec![Size(step.params.size_bytes).to_string()];
-        row.extend(streams.then(|| step.params.connections.to_string()));
-        let rate =
-            |rate: Option<f64>| rate.map_or_else(|| NONE.into(), |rate| unit.number(rate, 4));
-        row.push(rate(bandwidth.bits_per_s));
-        let interval = bandwidth.interval_bits_per_s;
-        row.push(interval.map_or_else(|| NONE.into(), |ends| half_width(ends, unit)));
-        if both {
-            let ways = [&bandwidth.up, &bandwidth.down];
-            row.extend(ways.map(|flow| rate(flow.as_ref().and_then(|f| f.bits_per_s))));
-        }
-        let cpu = bandwidth.cpu_s_per_gib;
-        row.push(cpu.map_or_else(|| NONE.into(), |s| significant(s, 3)));
-        row.extend(if udp { lossy(bandwidth) } else { reliable(bandwidth) });
-        cells.row(row);
-    }
-    cells
+    let table = Table::of(
+        steps,
+        &[
+            ("size", &|(step, _): &(&StepResult, &Bandwidth)| {
+                Size(step.params.size_bytes).to_string()
+            }),
+            ("streams", &|(step, _)| step.params.connections.to_string()),
+            (unit.0, &|(_, found)| rate(found.bits_per_s)),
+            ("±", &|(_, found)| known(found.interval_bits_per_s, |ends| half_width(ends, unit))),
+            ("up", &|(_, found)| of_way(&found.up)),
+            ("down", &|(_, found)| of_way(&found.down)),
+            ("CPU s/GiB", &|(_, found)| known(found.cpu_s_per_gib, |s| significant(s, 3))),
+            ("lost", &|(_, found)| known(found.lost_datagrams, grouped)),
+            ("lost %", &|(_, found)| known(loss(found), |loss| significant(loss * 100.0, 3))),
+            ("jitter", &|(_, found)| time(found.jitter_ns)),
+            ("retransmits", &|(_, found)| known(found.retransmits, grouped)),
+            ("segments/send", &|(_, found)| known(per_send(found), |of| significant(of, 3))),
+            ("rtt", &|(_, found)| time(tcp(found).map(|(_, tcp)| tcp.rtt_ns).max())),
+        ],
+    );
+    let table = table.only_if(streams, &["streams"]).only_if(both, &["up", "down"]);
+    let table = table.only_if(udp, &["lost", "lost %", "jitter"]);
+    table.only_if(!udp, &["retransmits", "segments/send", "rtt"])
 }
 
-/// What a sweep tells of a step over UDP.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
-fn lossy(bandwidth: &Bandwidth) -> [String; 3] {
+fn loss(bandwidth: &Bandwidth) -> Option<f64> {
     let sent: u64 = flows(bandwidth).filter_map(|(_, flow)| Some(flow.datagrams?.sent)).sum();
-    let lost = bandwidth.lost_datagrams;
-    let share = lost.map(|lost| lost as f64 / sent.max(1) as f64);
-    [
-        lost.map_or_else(|| NONE.into(), grouped),
-        share.map_or_else(|| NONE.into(), |share| significant(share * 100.0, 3)),
-        super::time(bandwidth.jitter_ns),
-    ]
+    Some(bandwidth.lost_datagrams? as f64 / sent.max(1) as f64)
 }
 
-/// What a sweep tells of a step over TCP.
+fn tcp(bandwidth: &Bandwidth) -> impl Iterator<Item = (u64, &TcpFigures)> {
+    flows(bandwidth).filter_map(|(_, flow)| Some((flow.sends, flow.tcp.as_ref()?)))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
-fn reliable(bandwidth: &Bandwidth) -> [String; 3] {
-    let known = flows(bandwidth).filter_map(|(_, flow)| Some((flow.sends, flow.tcp.as_ref()?)));
-    let (mut sends, mut segments, mut rtt_ns) = (0, 0, None);
-    for (sent, tcp) in known {
-        sends += sent;
-        segments += tcp.segments.unwrap_or_default();
-        rtt_ns = rtt_ns.max(Some(tcp.rtt_ns));
-    }
-    let per_send = (sends > 0 && segments > 0).then(|| segments as f64 / sends as f64);
-    [
-        bandwidth.retransmits.map_or_else(|| NONE.into(), grouped),
-        per_send.map_or_else(|| NONE.into(), |ratio| significant(ratio, 3)),
-        super::time(rtt_ns),
-    ]
+fn per_send(bandwidth: &Bandwidth) -> Option<f64> {
+    let sends: u64 = tcp(bandwidth).map(|(sends, _)| sends).sum();
+    let segments: u64 = tcp(bandwidth).filter_map(|(_, tcp)| tcp.segments).sum();
+    (sends > 0 && segments > 0).then(|| segments as f64 / sends as f64)
 }
 
 #[cfg(test)]

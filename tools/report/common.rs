@@ -6,26 +6,25 @@ use tare_stats::result::{
 };
 use tare_units::{CpuList, Nanos};
 
-use super::document::{Block, Document, Fact, Shown, Table, fact, note};
+use super::document::{Block, Document, Field, Shown, Table, field, fields, note};
+use super::numbers::{NONE, known, percent, significant, time};
 use super::{
-    Look, NONE, errors, figures, grouped, headline, machines, observed, operations, parameters,
-    phrases, plural,
+    DisplayOptions, errors, grouped, headline, machines, observed, operations, parameters, phrases,
+    plural,
 };
 
-/// Both ends that reported how they measured.
 pub(super) fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> {
     let server = step.instrument.server.as_ref();
     std::iter::once(("client", &step.instrument.client)).chain(server.map(|s| ("far end", s)))
 }
 
-/// The marks in a table of quantiles.
-pub(super) fn marks(step: &StepResult, look: &Look, unanswered: &str) -> Vec<String> {
+pub(super) fn marks(step: &StepResult, options: &DisplayOptions, unanswered: &str) -> Vec<String> {
     let main = headline(&step.latency);
     let mut notes = Vec::new();
     if step.interval_scope == INTERVALS_OF_RUN && !main.intervals_ns.is_empty() {
         notes.push("95 % in this run: on its connections, in its moments; how far runs differ, tare compare tells".to_owned());
     }
-    if look.percentiles.iter().any(|p| main.quantile_ns(*p).is_none()) {
+    if options.percentiles.iter().any(|p| main.quantile_ns(*p).is_none()) {
         notes.push(format!("{NONE} fewer than 10 samples lie beyond it"));
     }
     if main.censored > 0 {
@@ -38,11 +37,28 @@ pub(super) fn marks(step: &StepResult, look: &Look, unanswered: &str) -> Vec<Str
     notes
 }
 
-/// What went wrong in the steps of a sweep, by step.
-pub(super) fn steps_troubles(report: &Report) -> Vec<Fact> {
-    let mut facts = Vec::new();
+/// The results of a run over one path, and how they were measured: behind `intro` all that `step` says of the only step, or
+/// of several what `sweep` makes of them. Pages have all of each step, too.
+pub(super) fn results(
+    document: &mut Document,
+    report: &Report,
+    mut intro: Vec<Block>,
+    sweep: impl FnOnce() -> Vec<Block>,
+    heading: &str,
+    step: impl Fn(&StepResult) -> Vec<Block>,
+) {
+    let Some(last) = report.results.last() else { return };
+    let is_one = report.results.len() == 1;
+    intro.extend(if is_one { step(last) } else { sweep() });
+    document.add(Shown::Plain, "results", "Results", intro);
+    instruments(document, report, last, if is_one { "" } else { heading });
+    super::charts::add(document, report, step);
+}
+
+pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
+    let mut found = Vec::new();
     for step in &report.results {
-        let mut add = |text: String| facts.push(fact(parameters(&step.params), text));
+        let mut add = |text: String| found.push(field(parameters(&step.params), text));
         if step.partial {
             add("cut short".to_owned());
         }
@@ -54,47 +70,41 @@ pub(super) fn steps_troubles(report: &Report) -> Vec<Fact> {
             add(errors(&step.errors));
         }
         for (end, instrument) in ends(step) {
-            if instrument.saturated || instrument.disturbed {
-                add(format!("{end} {}", trouble(instrument)));
-            }
+            trouble(instrument).into_iter().for_each(|why| add(format!("{end} {why}")));
         }
     }
-    facts
+    found
 }
 
 /// What failed, and which connections and servers that concerns.
-pub(super) fn troubles(step: &StepResult) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    if step.partial {
-        facts.push(fact("partial", "this step was cut short, or failed"));
-    }
-    if !step.errors.is_empty() {
-        facts.push(fact("errors", errors(&step.errors)));
-    }
-    if !step.warmup.errors.is_empty() {
-        let text = format!("{} (in no figure above)", errors(&step.warmup.errors));
-        facts.push(fact("in warm-up", text));
-    }
+pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     let found = &step.connections;
-    if step.params.http.is_some() {
-        // An HTTP report has a fact of its own for connections.
+    let warmup = &step.warmup.errors;
+    let connections = if step.params.http.is_some() {
+        // An HTTP report has a field of its own for connections.
+        None
     } else if step.params.connects_each() {
-        let text = format!("{} opened, one for each ping", grouped(found.sockets_used));
-        facts.push(fact("connections", text));
-    } else if found.established != found.asked || found.reconnects > 0 {
-        let text = format!(
-            "{} of {} established, {} reopened after a failure",
-            grouped(found.established),
-            grouped(found.asked),
-            grouped(found.reconnects)
-        );
-        facts.push(fact("connections", text));
-    }
-    if step.instances.len() > 1 {
-        let text = format!("{} answered: {}", step.instances.len(), step.instances.join(" "));
-        facts.push(fact("servers", text));
-    }
-    facts
+        Some(format!("{} opened, one for each ping", grouped(found.sockets_used)))
+    } else {
+        let [made, asked, again] = [found.established, found.asked, found.reconnects].map(grouped);
+        let text = format!("{made} of {asked} established, {again} reopened after a failure");
+        (found.established != found.asked || found.reconnects > 0).then_some(text)
+    };
+    let instances = &step.instances;
+    let several = instances.len() > 1;
+    fields([
+        ("partial", step.partial.then(|| "this step was cut short, or failed".to_owned())),
+        ("errors", (!step.errors.is_empty()).then(|| errors(&step.errors))),
+        (
+            "in warm-up",
+            (!warmup.is_empty()).then(|| format!("{} (in no figure above)", errors(warmup))),
+        ),
+        ("connections", connections),
+        (
+            "servers",
+            several.then(|| format!("{} answered: {}", instances.len(), instances.join(" "))),
+        ),
+    ])
 }
 
 /// How both ends of a step measured, and on which machines, under `heading` where it is one of several.
@@ -104,63 +114,52 @@ pub(super) fn instruments(
     step: &StepResult,
     heading: &str,
 ) {
-    let mut facts = Vec::new();
-    if step.params.bulk.is_none() {
-        let error = Nanos(step.latency_error_ns);
-        let text = format!("± {error} on a single latency (99 in 100), by the instrument itself");
-        facts.push(fact("error", text));
-    }
+    let (is_bulk, is_http) = (step.params.bulk.is_some(), step.params.http.is_some());
+    let error = Nanos(step.latency_error_ns);
+    let error = format!("± {error} on a single latency (99 in 100), by the instrument itself");
+    let mut found = fields([("error", (!is_bulk).then_some(error))]);
     for (end, instrument) in ends(step) {
-        facts.push(fact(end, how(instrument)));
-        facts.push(fact("", loop_of(instrument)));
+        found.push(field(end, how(instrument)));
+        found.push(field("", loop_of(instrument)));
         if instrument.saturated || instrument.disturbed {
-            facts.push(fact("", format!("{}: see the warnings", state(instrument))));
+            found.push(field("", format!("{}: see the warnings", state(instrument))));
         }
     }
+    let of_latencies = step.bandwidth.is_none() || step.params.under_load.is_some();
     // A web server is not expected to.
-    if step.instrument.server.is_none() && step.params.http.is_none() {
-        facts.push(fact("far end", "did not report how it measured"));
-    }
-    let is_bulk = step.bandwidth.is_some() && step.params.under_load.is_none();
-    if !is_bulk && step.params.http.is_none() {
-        let machine = observed::machine(&step.cpu.client);
-        facts.extend(machine.map(|text| fact("machine", text)));
-    }
-    facts.extend(descriptors(report).map(|text| fact("descriptors", text)));
-    let client = std::iter::once(("client on", &report.environment.client));
-    let servers = report.environment.servers.iter();
-    for (end, machine) in client.chain(servers.map(|server| ("far end on", server))) {
-        let text = describe(machine);
-        if !text.is_empty() {
-            facts.push(fact(end, text));
-        }
-    }
-    let run = format!(
-        "by tare {}, began {}, seed {}",
-        report.tool.version, report.started_at, report.seed
-    );
-    facts.push(fact("measured", run));
+    let silent = step.instrument.server.is_none() && !is_http;
+    found.extend(fields([
+        ("far end", silent.then(|| "did not report how it measured".to_owned())),
+        ("machine", observed::machine(&step.cpu.client).filter(|_| of_latencies && !is_http)),
+        ("descriptors", descriptors(report)),
+    ]));
+    let servers = report.environment.servers.iter().map(|server| ("far end on", server));
+    let machines = std::iter::once(("client on", &report.environment.client)).chain(servers);
+    let machines = machines.map(|(end, machine)| field(end, describe(machine)));
+    found.extend(machines.filter(|machine| !machine.text.is_empty()));
+    let Report { tool, started_at, seed, .. } = report;
+    let run = format!("by tare {}, began {started_at}, seed {seed}", tool.version);
+    found.push(field("measured", run));
     let (shown, heading) = match heading {
         "" => (Shown::Plain, "The ends"),
         heading => (Shown::Headed, heading),
     };
-    document.add(shown, "ends", heading, vec![Block::Facts(facts)]);
+    document.add(shown, "ends", heading, vec![Block::Fields(found)]);
 }
 
-/// Backend and why, way of waiting, CPUs.
 fn how(instrument: &Instrument) -> String {
-    let why = |reason: &str| match reason {
-        "" => String::new(),
-        reason => format!(" ({reason})"),
-    };
-    let wait_reason = instrument.wait_reason.as_deref().unwrap_or_default();
     let cpus = match instrument.cpus.as_slice() {
         [] => "not pinned".to_owned(),
         [cpu] => format!("CPU {cpu}"),
         cpus => format!("CPUs {}", CpuList(cpus.to_vec())),
     };
-    let backend = why(&instrument.backend_reason);
-    format!("{}{backend}, wait {}{}, {cpus}", instrument.backend, instrument.wait, why(wait_reason))
+    let Instrument { backend, backend_reason, wait, wait_reason, .. } = instrument;
+    let why = because(wait_reason.as_deref().unwrap_or_default());
+    format!("{backend}{}, wait {wait}{why}, {cpus}", because(backend_reason))
+}
+
+pub(super) fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
 /// What the loop costs, and what took the CPU away from it.
@@ -173,7 +172,7 @@ fn loop_of(instrument: &Instrument) -> String {
         Some(format!("turn p99 {p99} max {max}")),
         instrument.wakeup_p99_ns.map(|wakeup| format!("wake-up p99 {}", Nanos(wakeup))),
         Some(plural(instrument.involuntary_switches, "involuntary context switch")),
-        Some(format!("steal {}", super::time(instrument.steal_ns))),
+        Some(format!("steal {}", time(instrument.steal_ns))),
         throttled.map(|ns| format!("throttled {}", Nanos(ns))),
         overflows.map(|count| format!("{} ring overflows", grouped(count))),
     ])
@@ -188,41 +187,36 @@ const fn state(instrument: &Instrument) -> &'static str {
     }
 }
 
-/// Why an end is saturated or disturbed.
-pub(super) fn trouble(instrument: &Instrument) -> String {
-    let mut parts = Vec::new();
-    if instrument.saturated {
-        let reason = instrument.saturation.as_deref();
-        parts.push(format!("SATURATED: {}", reason.unwrap_or("no reason is known")));
-    }
-    if instrument.disturbed {
-        parts.push(format!("DISTURBED: {}", instrument.disturbances.join(", ")));
-    }
-    parts.join("; ")
+pub(super) fn trouble(instrument: &Instrument) -> Option<String> {
+    let reason = instrument.saturation.as_deref().unwrap_or("no reason is known");
+    let disturbances = instrument.disturbances.join(", ");
+    let parts = [
+        instrument.saturated.then(|| format!("SATURATED: {reason}")),
+        instrument.disturbed.then(|| format!("DISTURBED: {disturbances}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// What was done to have enough descriptors, if anything was.
 fn descriptors(report: &Report) -> Option<String> {
     let found = report.plan.get("descriptors")?;
     let limit = found["limit"].as_u64()?;
-    let mut text = match found["raised_from"].as_u64() {
+    let text = match found["raised_from"].as_u64() {
         Some(before) if before < limit => {
             format!("limit raised from {} to {}", grouped(before), grouped(limit))
         }
         _ => format!("limit {}", grouped(limit)),
     };
-    if found["per_worker"] == true {
-        text.push_str(", for each worker in a table of its own");
-    }
-    Some(text)
+    let own =
+        if found["per_worker"] == true { ", for each worker in a table of its own" } else { "" };
+    Some(text + own)
 }
 
-/// A machine in a line, of what is known of it.
 fn describe(machine: &Environment) -> String {
     let named = |name: &str, value: &Option<String>| value.as_ref().map(|v| format!("{name} {v}"));
     let device = machine.device.as_ref().map(|device| {
-        let mtu = device.mtu_bytes;
-        let mtu = mtu.map_or_else(String::new, |mtu| format!(" (MTU {mtu})"));
+        let mtu = device.mtu_bytes.map_or_else(String::new, |mtu| format!(" (MTU {mtu})"));
         format!("by {}{mtu}", device.name)
     });
     phrases([
@@ -238,7 +232,6 @@ fn describe(machine: &Environment) -> String {
     ])
 }
 
-/// The sections that end every report of measurements.
 pub(super) fn closing(document: &mut Document, report: &Report) {
     let heading = "Observed on this host in the measured phase";
     let seen = observed::table(report).map(Block::Table);
@@ -250,15 +243,19 @@ pub(super) fn closing(document: &mut Document, report: &Report) {
     assertions(document, heading, interval, &report.assertions);
     document.add(Shown::Page, "how", "How it was measured", measured(report));
     let (differences, table) = machines::of(report);
-    document.add(
-        Shown::Page,
-        "machines",
-        "The machines",
-        vec![note(differences), Block::Table(table)],
-    );
-    let command = report.plan["command_line"].as_str().map(|text| fact("Command", text));
-    let command = command.map(|command| Block::Facts(vec![command]));
-    document.add(Shown::Page, "command", "The command", command.into_iter().collect());
+    let machines = vec![note(differences), Block::Table(table)];
+    document.add(Shown::Page, "machines", "The machines", machines);
+    commands(document, "The command", [("Command", report)]);
+}
+
+pub(super) fn commands<'a>(
+    document: &mut Document,
+    heading: &str,
+    reports: impl IntoIterator<Item = (&'a str, &'a Report)>,
+) {
+    let known = reports.into_iter();
+    let known = known.filter_map(|(name, r)| Some(field(name, r.plan["command_line"].as_str()?)));
+    document.add(Shown::Page, "command", heading, Block::fields(known).into_iter().collect());
 }
 
 /// How each step's two ends measured, and how far they can be trusted.
@@ -266,52 +263,35 @@ fn measured(report: &Report) -> Vec<Block> {
     if report.results.is_empty() {
         return Vec::new();
     }
-    let mut table = Table::new(&[
-        "step",
-        "arm",
-        "end",
-        "backend",
-        "wait",
-        "state",
-        "error ±",
-        "turn p99",
-        "turn max",
-        "busiest worker",
-        "involuntary switches",
-    ]);
-    let mut troubles = Vec::new();
-    for step in &report.results {
-        for (end, instrument) in ends(step) {
-            let name = parameters(&step.params);
-            let arm = step.arm.clone().unwrap_or_else(|| NONE.to_owned());
-            if instrument.saturated || instrument.disturbed {
-                let arm = step.arm.as_ref().map_or_else(String::new, |arm| format!("{arm}: "));
-                troubles.push(fact(format!("{arm}{name}, {end}"), trouble(instrument)));
-            }
-            table.row(vec![
-                name,
-                arm,
-                end.to_owned(),
-                instrument.backend.clone(),
-                instrument.wait.clone(),
-                state(instrument).to_owned(),
-                Nanos(step.latency_error_ns).to_string(),
-                Nanos(instrument.turn_p99_ns).to_string(),
-                Nanos(instrument.turn_max_ns).to_string(),
-                figures::percent(instrument.worker_busy_max),
-                grouped(instrument.involuntary_switches),
-            ]);
-        }
-    }
+    type End<'a> = (&'a StepResult, &'static str, &'a Instrument);
+    let of_step = |step| ends(step).map(move |(end, found)| (step, end, found));
+    let all: Vec<End<'_>> = report.results.iter().flat_map(of_step).collect();
+    let table = Table::of(
+        all.iter().copied(),
+        &[
+            ("step", &|(step, _, _)| parameters(&step.params)),
+            ("arm", &|(step, _, _)| known(step.arm.clone(), |arm| arm)),
+            ("end", &|(_, end, _)| (*end).to_owned()),
+            ("backend", &|(_, _, found)| found.backend.clone()),
+            ("wait", &|(_, _, found)| found.wait.clone()),
+            ("state", &|(_, _, found)| state(found).to_owned()),
+            ("error ±", &|(step, _, _)| time(step.latency_error_ns)),
+            ("turn p99", &|(_, _, found)| time(found.turn_p99_ns)),
+            ("turn max", &|(_, _, found)| time(found.turn_max_ns)),
+            ("busiest worker", &|(_, _, found)| percent(found.worker_busy_max)),
+            ("involuntary switches", &|(_, _, found)| grouped(found.involuntary_switches)),
+        ],
+    );
+    let troubles = all.iter().filter_map(|(step, end, found)| {
+        let arm = step.arm.as_ref().map_or_else(String::new, |arm| format!("{arm}: "));
+        Some(field(format!("{arm}{}, {end}", parameters(&step.params)), trouble(found)?))
+    });
     let text = "The error is what 99 of 100 single latencies are wrong by at most through the instrument itself; the tables of latencies tell that of each quantile.";
     let mut blocks = vec![note(text), Block::Table(table.left(6).named("Both ends of each step"))];
-    if !troubles.is_empty() {
-        blocks.push(Block::Facts(troubles));
-    }
+    blocks.extend(Block::fields(troubles));
     blocks
 }
 
-/// What became of the assertions: the only place that words it.
 pub(super) fn assertions(
     document: &mut Document,
     heading: &str,
@@ -321,26 +301,36 @@ pub(super) fn assertions(
     if assertions.is_empty() {
         return;
     }
-    let mut table = Table::new(&["", "assertion", "step", "found", interval]).left(3);
-    for assertion in assertions {
-        let number = |number: f64| figures::significant(number, 4);
-        let interval = assertion.interval;
-        let interval = interval.map(|(low, high)| format!("{} to {}", number(low), number(high)));
-        let holds = match assertion.holds {
-            Some(true) => "holds",
-            Some(false) => "FAILS",
-            None => "cannot tell",
-        };
-        table.row(vec![
-            holds.to_owned(),
-            assertion.expr.clone(),
-            assertion.step.clone(),
-            assertion.actual.map_or_else(|| NONE.to_owned(), number),
-            interval.unwrap_or_default(),
-        ]);
+    let number = |number: f64| significant(number, 4);
+    let table = Table::of(
+        assertions,
+        &[
+            ("", &|assertion| verdict(assertion).0.to_owned()),
+            ("assertion", &|assertion| assertion.expr.clone()),
+            ("step", &|assertion| assertion.step.clone()),
+            ("found", &|assertion| known(assertion.actual, number)),
+            (interval, &|assertion| {
+                let interval = assertion.interval.map(|(low, high)| [low, high].map(number));
+                interval.map_or_else(String::new, |ends| ends.join(" to "))
+            }),
+        ],
+    );
+    let notes = vec!["times in nanoseconds".to_owned()];
+    let table = Block::Table(table.left(3).named("Assertions").noting(notes));
+    document.add(Shown::Headed, "assertions", heading, vec![table]);
+}
+
+const fn verdict(assertion: &AssertionResult) -> (&'static str, &'static str) {
+    match assertion.holds {
+        Some(true) => ("holds", "holds"),
+        Some(false) => ("FAILS", "does not hold"),
+        None => ("cannot tell", "cannot be told from this data"),
     }
-    let table = table.named("Assertions").noting(vec!["times in nanoseconds".to_owned()]);
-    document.add(Shown::Headed, "assertions", heading, vec![Block::Table(table)]);
+}
+
+pub(crate) fn assertion(found: &AssertionResult) -> String {
+    let step = if found.step.is_empty() { String::new() } else { format!(" at {}", found.step) };
+    format!("assertion '{}' {}{step}", found.expr, verdict(found).1)
 }
 
 #[cfg(test)]
@@ -364,5 +354,24 @@ mod tests {
         );
         report.plan["descriptors"]["limit"] = 1_024.into();
         assert_eq!(found(&report), "limit 1,024, for each worker in a table of its own");
+    }
+
+    #[test]
+    fn an_assertion_that_does_not_hold_is_named() {
+        let verdict = |holds, step: &str| AssertionResult {
+            expr: "p99<2ms".into(),
+            step: step.into(),
+            actual: None,
+            interval: None,
+            holds,
+        };
+        assert_eq!(
+            assertion(&verdict(Some(false), "size=64")),
+            "assertion 'p99<2ms' does not hold at size=64"
+        );
+        assert_eq!(
+            assertion(&verdict(None, "")),
+            "assertion 'p99<2ms' cannot be told from this data"
+        );
     }
 }

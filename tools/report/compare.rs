@@ -10,9 +10,9 @@ use tare_stats::result::{AA, Arm, Cell, Comparison, Report, StepResult, Verdict}
 use tare_units::Size;
 
 use super::common::{ends, instruments, trouble};
-use super::document::{Block, Document, Fact, Shown, fact, note};
-use super::quantity::measure_name as heading;
-use super::{bulk, csv, grouped, http, latency, per_second, plural};
+use super::document::{Block, Document, Shown, field, note};
+use super::numbers::per_second;
+use super::{bulk, csv, grouped, http, latency, list, plural};
 
 pub(super) use notes::{alerts, asked};
 
@@ -26,10 +26,15 @@ pub(super) fn build(document: &mut Document, view: View<'_>) {
         _ => &[latency::FULL],
     };
     blocks.extend(meaning.iter().map(|line| note(*line)));
-    blocks.extend(table::tables(view));
-    let mut facts = notes::notes(view);
-    facts.extend(saturated(view));
-    blocks.push(Block::Facts(facts));
+    blocks.extend(view.tables());
+    // Which ends were the bottleneck. Disturbances are counted by visits, and the warnings say of what sort.
+    let saturated = view.results().flat_map(|(name, result)| {
+        let saturated = ends(result).filter(|(_, end)| end.saturated);
+        saturated.filter_map(move |(end, instrument)| {
+            Some(field(name.clone(), format!("{end} {}", trouble(instrument)?)))
+        })
+    });
+    blocks.extend(Block::fields(notes::notes(view).into_iter().chain(saturated)));
     document.add(Shown::Plain, "verdicts", "Verdicts", blocks);
     if let Some(first) = view.result(&view.comparison.baseline, 0) {
         instruments(document, view.report, first, "Instrument, at the baseline");
@@ -37,32 +42,12 @@ pub(super) fn build(document: &mut Document, view: View<'_>) {
     figures::add(document, view);
 }
 
-/// Which ends were the bottleneck. Disturbances are counted by visits, and the warnings say of what
-/// sort.
-fn saturated(view: View<'_>) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    for arm in &view.comparison.arms {
-        for step in 0..view.comparison.steps {
-            let Some(result) = view.result(&arm.name, step) else {
-                continue;
-            };
-            for (end, instrument) in ends(result).filter(|(_, end)| end.saturated) {
-                let text = format!("{end} {}", trouble(instrument));
-                facts.push(fact(view.name(&arm.name, step), text));
-            }
-        }
-    }
-    facts
-}
-
-/// A comparison, with what is looked up in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     report: &'a Report,
     comparison: &'a Comparison,
 }
 
-/// The comparison of a report; none where it is of another kind.
 pub(super) fn of(report: &Report) -> Option<View<'_>> {
     let comparison = report.comparison.as_deref()?;
     Some(View { report, comparison })
@@ -76,7 +61,18 @@ impl<'a> View<'a> {
         of_arm.nth(usize::try_from(step).ok()?)
     }
 
-    /// The same of the first arm that got there: what the step is.
+    /// The results arm by arm and step by step, with their names: `veth`, with more than one step `veth 64 B`.
+    fn results(self) -> impl Iterator<Item = (String, &'a StepResult)> {
+        let of_arm = move |arm: &'a Arm| {
+            let steps = (0..self.comparison.steps).filter_map(move |step| {
+                let name = format!("{} {}", arm.name, self.step_name(step));
+                Some((name.trim().to_owned(), self.result(&arm.name, step)?))
+            });
+            steps
+        };
+        self.comparison.arms.iter().flat_map(of_arm)
+    }
+
     pub(super) fn step(self, step: u64) -> Option<&'a StepResult> {
         let mut arms = self.comparison.arms.iter();
         arms.find_map(|arm| self.result(&arm.name, step))
@@ -89,10 +85,8 @@ impl<'a> View<'a> {
     }
 
     fn cell(self, arm: &str, step: u64, measure: &str) -> Option<&'a Cell> {
-        self.comparison
-            .cells
-            .iter()
-            .find(|cell| cell.arm == arm && cell.step == step && cell.measure == measure)
+        let mut cells = self.comparison.cells.iter();
+        cells.find(|cell| cell.arm == arm && cell.step == step && cell.measure == measure)
     }
 
     /// What a table shows of each step: what verdicts were asked for, and where none was, everything.
@@ -113,10 +107,10 @@ impl<'a> View<'a> {
 
     /// What tells the steps from each other; nothing where there is one.
     fn differing(self) -> Vec<Dimension> {
-        let all: Vec<&StepResult> =
-            (0..self.comparison.steps).filter_map(|step| self.step(step)).collect();
-        let differs = |dimension: &Dimension| {
-            let mut values = all.iter().map(|step| dimension.value(step));
+        let steps = 0..self.comparison.steps;
+        let all: Vec<&StepResult> = steps.filter_map(|step| self.step(step)).collect();
+        let differs = |by: &Dimension| {
+            let mut values = all.iter().map(|step| by.value(step));
             let first = values.next();
             values.any(|value| Some(value) != first)
         };
@@ -126,14 +120,13 @@ impl<'a> View<'a> {
     /// A step in a few words: `64 B`, `stage 2, 1,000/s`; empty for the only one.
     pub(super) fn step_name(self, step: u64) -> String {
         let Some(result) = self.step(step) else {
-            return format!("step {}", step + 1);
+            return format!("step {}", step.saturating_add(1));
         };
-        let parts = self.differing().into_iter().map(|by| match by {
+        list(self.differing().into_iter().map(|by| match by {
             Dimension::Connections => plural(result.params.connections.into(), "connection"),
             Dimension::Stage => format!("stage {}", by.value(result)),
             _ => by.value(result),
-        });
-        parts.collect::<Vec<_>>().join(", ")
+        }))
     }
 
     /// A row of CSV for each cell: the step as its arm measured it, or where that did not get there,
@@ -161,14 +154,8 @@ impl<'a> View<'a> {
         };
         self.comparison.cells.iter().filter_map(row).collect()
     }
-
-    /// `veth`, with more than one step `veth 64 B`.
-    pub(super) fn name(self, arm: &str, step: u64) -> String {
-        format!("{arm} {}", self.step_name(step)).trim().to_owned()
-    }
 }
 
-/// What a sweep can vary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dimension {
     Stage,
@@ -194,22 +181,19 @@ impl Dimension {
     fn value(self, step: &StepResult) -> String {
         let params = &step.params;
         let http = params.http.as_ref();
-        match self {
-            Self::Stage => {
-                http.and_then(|http| http.stage).map_or_else(String::new, |stage| stage.to_string())
+        let known = match self {
+            Self::Stage => http.and_then(|http| http.stage).map(|stage| stage.to_string()),
+            Self::Rate => params.rate_per_s.map(|rate| match http {
+                Some(http) => http::rates(rate, http),
+                None => per_second(rate),
+            }),
+            Self::Size => Some(Size(params.size_bytes).to_string()),
+            Self::Connections => Some(grouped(params.connections.into())),
+            Self::Load => {
+                Some(if params.under_load.is_some() { "loaded" } else { "idle" }.to_owned())
             }
-            Self::Rate => match (params.rate_per_s, http) {
-                (Some(rate), Some(http)) => http::rates(rate, http),
-                (Some(rate), None) => per_second(rate),
-                (None, _) => String::new(),
-            },
-            Self::Size => Size(params.size_bytes).to_string(),
-            Self::Connections => grouped(params.connections.into()),
-            Self::Load => match params.under_load {
-                Some(_) => "loaded".to_owned(),
-                None => "idle".to_owned(),
-            },
-        }
+        };
+        known.unwrap_or_default()
     }
 }
 
@@ -227,10 +211,10 @@ mod tests {
     use tare_stats::result::{Comparison, Verdict};
 
     use crate::output::Format;
-    use crate::report::{Look, fixtures};
+    use crate::report::{DisplayOptions, fixtures};
 
     fn render(report: &super::Report) -> String {
-        crate::report::render(Format::Text, report, &Look::default())
+        crate::report::render(Format::Text, report, &DisplayOptions::default())
     }
 
     fn comparison(report: &mut super::Report) -> &mut Comparison {

@@ -6,13 +6,13 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tare_stats::diff::Diff;
 use tare_stats::result::{Report, StepResult, quantile_name};
 use tare_units::text::visible;
 
-use super::{Look, bulk, compare};
-use crate::args::common::PERCENTILES;
+use super::{DisplayOptions, bulk, compare};
+use crate::command::options::PERCENTILES;
 
 /// What every row of a result begins with. A line names where columns come from, then the fields there;
 /// a column that is called otherwise is before a `=`. What is before a `|` replaces each `{}`, and begins the
@@ -89,24 +89,13 @@ const CHANGES: &str = "
 /params proto size_bytes connections rate_per_s
 / of measure unit before after blocks_before blocks_after
 / delta=delta/median delta_low=delta/interval/0 delta_high=delta/interval/1 p p_adjusted verdict";
-const OBSERVED: [&str; 11] = [
-    "user_ns",
-    "system_ns",
-    "memory_bytes",
-    "memory_max_bytes",
-    "periods",
-    "throttled_periods",
-    "throttled_ns",
-    "voluntary_switches",
-    "involuntary_switches",
-    "cpus",
-    "cpu_limit",
-];
+const OBSERVED: &str = "user_ns system_ns memory_bytes memory_max_bytes periods throttled_periods throttled_ns \
+    voluntary_switches involuntary_switches cpus cpu_limit";
 
-/// A column: its name, and where its value is.
-type Column = (String, Vec<String>);
+/// A column: its name, and the JSON pointer to its value.
+type Column = (String, String);
 
-pub(super) fn render(report: &Report, look: &Look) -> String {
+pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
     let kind = match (&report.comparison, report.kind.as_str()) {
         (Some(_), _) => COMPARISON,
         (None, "bw") => BULK,
@@ -114,8 +103,8 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         (None, _) => LATENCY,
     };
     // A report without a step still has its header: a script that reads columns by name finds them.
-    let mut columns = parsed(IDENTITY, look);
-    columns.extend(parsed(kind, look));
+    let mut columns = parsed(IDENTITY, options);
+    columns.extend(parsed(kind, options));
     let mut names: Vec<&str> = Vec::new();
     for one in report.results.iter().flat_map(|step| &step.observed) {
         if !names.contains(&one.name.as_str()) {
@@ -123,13 +112,11 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         }
     }
     let sides: &[&str] = if report.comparison.is_some() { &["", "baseline_"] } else { &[""] };
-    for side in sides {
-        for name in &names {
-            columns.extend(OBSERVED.iter().map(|figure| {
-                let place = [format!("{side}observed"), (*name).to_owned(), (*figure).to_owned()];
-                (format!("{side}observed_{name}_{figure}"), place.into())
-            }));
-        }
+    for (side, name) in sides.iter().flat_map(|side| names.iter().map(move |name| (side, name))) {
+        let key = name.replace('~', "~0").replace('/', "~1");
+        columns.extend(OBSERVED.split_whitespace().map(|figure| {
+            (format!("{side}observed_{name}_{figure}"), format!("/{side}observed/{key}/{figure}"))
+        }));
     }
     let run = json!({
         "schema": report.schema,
@@ -137,67 +124,53 @@ pub(super) fn render(report: &Report, look: &Look) -> String {
         "tool": value(&report.tool),
         "started_at": report.started_at,
     });
-    let rows: Vec<Value> = match compare::of(report) {
+    let mut rows: Vec<Value> = match compare::of(report) {
         Some(view) => view.csv_rows(),
         None => report.results.iter().map(flattened).collect(),
     };
-    let rows = rows.into_iter().map(|mut row| {
-        row["run"] = run.clone();
-        row
-    });
+    rows.iter_mut().for_each(|row| row["run"] = run.clone());
     written(&columns, rows)
 }
 
-/// The changes between two results.
 pub(super) fn changes(later: &Diff) -> String {
     let rows = later.changes.iter().map(|change| {
         let mut row = value(change);
         row["measured"] = later.measured.clone().into();
         row
     });
-    written(&parsed(CHANGES, &Look::default()), rows)
+    written(&parsed(CHANGES, &DisplayOptions::default()), rows)
 }
 
-/// The columns of a list.
-fn parsed(list: &str, look: &Look) -> Vec<Column> {
-    let mut columns: Vec<Column> = Vec::new();
-    let mut put = |name: String, place: &str| {
-        let place = place.split('/').filter(|step| !step.is_empty());
-        columns.push((name, place.map(str::to_owned).collect()));
-    };
+fn parsed(list: &str, options: &DisplayOptions) -> Vec<Column> {
     let main = ["response", "service"];
+    let further = options.percentiles.iter().filter(|p| !PERCENTILES.contains(p));
+    let further: Vec<String> = further.map(|p| quantile_name(*p)).collect();
+    let usual = PERCENTILES.map(quantile_name);
+    let of_main = |quantiles: &[String], field: &str, unit: &str| -> Vec<Column> {
+        let each = main.iter().flat_map(|name| quantiles.iter().map(move |q| (name, q)));
+        each.map(|(name, q)| (format!("{name}_{q}_{unit}"), format!("/latency/{name}/{field}/{q}")))
+            .collect()
+    };
+    let mut columns: Vec<Column> = Vec::new();
     for line in list.lines() {
         let (each, line) = line.split_once(" | ").unwrap_or(("", line));
         let mut words = line.split_whitespace();
         match words.next() {
             None => {}
-            Some("summary") => words.for_each(|name| summary(&mut put, name, main.contains(&name))),
-            Some("quantiles") => {
-                let further = look.percentiles.iter().filter(|p| !PERCENTILES.contains(p));
-                let further: Vec<String> = further.map(|p| quantile_name(*p)).collect();
-                for name in main {
-                    for quantile in &further {
-                        let place = format!("latency/{name}/extra_ns/{quantile}");
-                        put(format!("{name}_{quantile}_ns"), &place);
-                    }
-                }
+            Some("summary") => {
+                columns.extend(words.flat_map(|name| summary(name, main.contains(&name))));
             }
-            Some("errors") => {
-                for name in main {
-                    for quantile in PERCENTILES.map(quantile_name) {
-                        let place = format!("latency/{name}/errors_ns/{quantile}");
-                        put(format!("{name}_{quantile}_error_ns"), &place);
-                    }
-                }
-            }
+            Some("quantiles") => columns.extend(of_main(&further, "extra_ns", "ns")),
+            Some("errors") => columns.extend(of_main(&usual, "errors_ns", "error_ns")),
             Some(from) => {
                 for one in each.split(',') {
                     let from = from.replace("{}", one);
+                    let from = from.trim_end_matches('/');
                     let prefix = if one.is_empty() { String::new() } else { format!("{one}_") };
-                    for word in words.clone() {
+                    columns.extend(words.clone().map(|word| {
                         let (name, field) = word.split_once('=').unwrap_or((word, word));
-                        put(format!("{prefix}{name}"), &format!("{from}/{field}"));
-                    }
+                        (format!("{prefix}{name}"), format!("{from}/{field}"))
+                    }));
                 }
             }
         }
@@ -206,23 +179,22 @@ fn parsed(list: &str, look: &Look) -> Vec<Column> {
 }
 
 /// The columns of a distribution, some with the intervals of its quantiles.
-fn summary(put: &mut impl FnMut(String, &str), name: &str, has_intervals: bool) {
-    let mut put = |field: &str, place: &str| {
-        put(format!("{name}_{field}"), &format!("latency/{name}/{place}"));
-    };
-    for field in ["count", "min_ns", "mean_ns", "stdev_ns"] {
-        put(field, field);
-    }
+fn summary(name: &str, has_intervals: bool) -> Vec<Column> {
+    let column =
+        |field: &str, place: &str| (format!("{name}_{field}"), format!("/latency/{name}/{place}"));
+    let same = |field: &str| column(field, field);
+    let mut columns: Vec<Column> = ["count", "min_ns", "mean_ns", "stdev_ns"].map(same).into();
     for quantile in PERCENTILES.map(quantile_name) {
-        put(&format!("{quantile}_ns"), &format!("{quantile}_ns"));
+        columns.push(same(&format!("{quantile}_ns")));
         if has_intervals {
-            put(&format!("{quantile}_low_ns"), &format!("intervals_ns/{quantile}/0"));
-            put(&format!("{quantile}_high_ns"), &format!("intervals_ns/{quantile}/1"));
+            for (end, place) in [("low", 0), ("high", 1)] {
+                let place = format!("intervals_ns/{quantile}/{place}");
+                columns.push(column(&format!("{quantile}_{end}_ns"), &place));
+            }
         }
     }
-    for field in ["max_ns", "censored", "lower_bounds"] {
-        put(field, field);
-    }
+    columns.extend(["max_ns", "censored", "lower_bounds"].map(same));
+    columns
 }
 
 fn value(of: &impl Serialize) -> Value {
@@ -238,33 +210,23 @@ pub(super) fn flattened(step: &StepResult) -> Value {
     row["codes"] = codes.collect::<Vec<_>>().join(";").into();
     let unexpected = step.status_codes.values().filter(|code| !code.expected);
     row["unexpected"] = unexpected.map(|code| code.count).sum::<u64>().into();
-    for way in ["up", "down"] {
-        let flow = row.pointer_mut(&format!("/bandwidth/{way}"));
-        if let Some(flow) = flow.filter(|flow| flow.is_object()) {
-            let streams = flow["streams_bits_per_s"].as_array();
-            let streams = streams.into_iter().flatten().filter_map(Value::as_f64);
-            flow["spread"] = value(&bulk::spread(&streams.collect::<Vec<f64>>()));
-        }
+    let flows = step.bandwidth.iter().flat_map(|b| [("up", &b.up), ("down", &b.down)]);
+    for (way, flow) in flows.filter_map(|(way, flow)| Some((way, flow.as_ref()?))) {
+        row["bandwidth"][way]["spread"] = value(&bulk::spread(&flow.streams_bits_per_s));
     }
-    let observed = step.observed.iter().map(|one| (one.name.clone(), value(one)));
-    row["observed"] = Value::Object(observed.collect::<Map<_, _>>());
+    row["observed"] = step.observed.iter().map(|one| (one.name.clone(), value(one))).collect();
     row
 }
 
-fn written(columns: &[Column], rows: impl Iterator<Item = Value>) -> String {
+fn written(columns: &[Column], rows: impl IntoIterator<Item = Value>) -> String {
     const IN_MEMORY: &str = "rows of one length, written to memory";
     let mut writer = csv::Writer::from_writer(Vec::new());
     let header = columns.iter().map(|(name, _)| cell(name).into_owned());
     writer.write_record(header).expect(IN_MEMORY);
     for row in rows {
-        let values = columns.iter().map(|(_, place)| {
-            let found = place.iter().try_fold(&row, |value, step| match value {
-                Value::Array(items) => items.get(step.parse::<usize>().ok()?),
-                value => value.get(step),
-            });
-            cell(&found.map_or_else(String::new, text)).into_owned()
-        });
-        writer.write_record(values).expect(IN_MEMORY);
+        let values =
+            columns.iter().map(|(_, place)| row.pointer(place).map_or_else(String::new, text));
+        writer.write_record(values.map(|text| cell(&text).into_owned())).expect(IN_MEMORY);
     }
     let bytes = writer.into_inner().expect(IN_MEMORY);
     String::from_utf8(bytes).expect("CSV of strings is UTF-8")
@@ -302,7 +264,7 @@ fn cell(value: &str) -> Cow<'_, str> {
 mod tests {
     use super::cell;
     use crate::output::Format;
-    use crate::report::{Look, fixtures, render};
+    use crate::report::{DisplayOptions, fixtures, render};
 
     #[test]
     fn a_spreadsheet_computes_no_cell() {
@@ -337,7 +299,7 @@ mod tests {
         }
         // It died before its first visit was over: what others cost is not its own.
         report.results.retain(|result| result.arm.as_deref() != Some("kata"));
-        let csv = render(Format::Csv, &report, &Look::default());
+        let csv = render(Format::Csv, &report, &DisplayOptions::default());
         let mut rows = csv::Reader::from_reader(csv.as_bytes());
         let names = rows.headers().unwrap().clone();
         let at = |name: &str| names.iter().position(|n| n == name).expect(name);

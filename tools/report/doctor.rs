@@ -3,11 +3,10 @@
 use tare_stats::result::{Diagnosis, Finding, Level};
 use tare_units::{CpuList, Nanos};
 
-use super::document::{Block, Document, Fact, Shown, fact, note, part};
+use super::document::{Block, Document, Field, Shown, field, note, part};
 use super::{plural, print};
-use crate::args::doctor::DoctorFormat;
+use crate::command::doctor::DoctorFormat;
 
-/// The levels in the order in which they are printed, and how each is headed.
 const LEVELS: [(Level, &str); 4] = [
     (Level::Spoils, "Spoils a microsecond measurement"),
     (Level::Note, "Worth knowing"),
@@ -15,7 +14,6 @@ const LEVELS: [(Level, &str); 4] = [
     (Level::Ok, "Fine"),
 ];
 
-/// The findings in a format, with the last newline.
 pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
     match format {
         DoctorFormat::Text => print::text::print(document(diagnosis)),
@@ -24,7 +22,6 @@ pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// What was looked at.
 fn asked(diagnosis: &Diagnosis) -> String {
     let cpus = CpuList(diagnosis.cpus.clone());
     let s = if diagnosis.cpus.len() == 1 { "" } else { "s" };
@@ -40,7 +37,6 @@ fn asked(diagnosis: &Diagnosis) -> String {
     format!("tare doctor: CPU{s} {cpus}, {device}, watched for {}", Nanos(diagnosis.look_ns))
 }
 
-/// How many there are of each level.
 fn counts(diagnosis: &Diagnosis) -> String {
     let count = |level| diagnosis.of(level).count() as u64;
     let spoil = match count(Level::Spoils) {
@@ -48,35 +44,29 @@ fn counts(diagnosis: &Diagnosis) -> String {
         1 => "1 finding spoils a microsecond measurement".to_owned(),
         n => format!("{} spoil a microsecond measurement", plural(n, "finding")),
     };
-    format!(
-        "{spoil}; {} worth knowing, {} not known, {} fine. By tare {}.",
-        count(Level::Note),
-        count(Level::Unknown),
-        count(Level::Ok),
-        diagnosis.tool.version
-    )
+    let [known, unknown, fine] = [Level::Note, Level::Unknown, Level::Ok].map(count);
+    let version = &diagnosis.tool.version;
+    format!("{spoil}; {known} worth knowing, {unknown} not known, {fine} fine. By tare {version}.")
 }
 
 fn document(diagnosis: &Diagnosis) -> Document {
     let mut document = Document { title: asked(diagnosis), ..Document::default() };
     document.add(Shown::Plain, "counts", "Findings", vec![note(counts(diagnosis))]);
     for (level, heading) in LEVELS {
-        let facts = diagnosis.of(level).flat_map(|finding| match level {
+        let found = diagnosis.of(level).flat_map(|finding| match level {
             Level::Spoils | Level::Note => in_full(finding),
             Level::Unknown => {
-                vec![fact(&finding.code, format!("{} ({})", finding.what, finding.show))]
+                vec![field(&finding.code, format!("{} ({})", finding.what, finding.show))]
             }
-            Level::Ok => vec![fact(&finding.code, &finding.what)],
+            Level::Ok => vec![field(&finding.code, &finding.what)],
         });
-        let facts: Vec<Fact> = facts.collect();
-        if !facts.is_empty() {
-            document.add(Shown::Headed, "findings", heading, vec![Block::Facts(facts)]);
-        }
+        let found = Block::fields(found).into_iter().collect();
+        document.add(Shown::Headed, "findings", heading, found);
     }
     document
 }
 
-fn in_full(finding: &Finding) -> Vec<Fact> {
+fn in_full(finding: &Finding) -> Vec<Field> {
     let parts = [
         ("effect", Some(&finding.effect)),
         ("shown by", Some(&finding.show)),
@@ -84,56 +74,17 @@ fn in_full(finding: &Finding) -> Vec<Fact> {
         ("undone by", finding.undo.as_ref()),
     ];
     let parts = parts.into_iter().filter_map(|(name, text)| Some(part(name, text?)));
-    std::iter::once(fact(&finding.code, &finding.what)).chain(parts).collect()
+    std::iter::once(field(&finding.code, &finding.what)).chain(parts).collect()
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use tare_stats::result::{Environment, SCHEMA, Tool};
-
+mod tests {
     use super::*;
-
-    /// One finding of each kind, of a machine with a card.
-    pub(crate) fn fixture() -> Diagnosis {
-        let governor = Finding::new("governor", Level::Spoils, "powersave on CPU 3")
-            .effect("the clock rate follows the load (here down to 800 of 4200 MHz)")
-            .show("cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
-            .mend("cpupower -c 3 frequency-set -g performance")
-            .undo("cpupower -c 3 frequency-set -g powersave");
-        let load = Finding::new("load", Level::Note, "0.4 tasks wanted to run")
-            .figure(0.4, "tasks")
-            .effect("whoever else wants a CPU takes the measuring ones too")
-            .show("cat /proc/loadavg; top -b -n 1 | head -20")
-            .mend("end or move what else runs");
-        let turbo = Finding::new("turbo", Level::Unknown, "nothing tells")
-            .effect("some per cent from run to run")
-            .show("cat /sys/devices/system/cpu/cpufreq/boost");
-        let clock = Finding::new("clock-source", Level::Ok, "tsc; reading the clock costs 19 ns")
-            .figure(19.0, "ns")
-            .effect("a clock that is read in the kernel costs some 0.2 to 1 µs each time")
-            .show("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
-        Diagnosis {
-            schema: SCHEMA.into(),
-            kind: "doctor".into(),
-            tool: Tool { name: "tare".into(), version: "0.1.0".into() },
-            started_at: "2026-03-01T12:00:00Z".into(),
-            look_ns: 1_000_000_000,
-            cpus: vec![3],
-            target: Some("node-2".into()),
-            address: Some("192.0.2.2".into()),
-            device: Some("eth0".into()),
-            environment: Environment {
-                tare_version: "0.1.0".into(),
-                kernel: Some("6.8.0".into()),
-                ..Environment::default()
-            },
-            findings: vec![clock, governor, turbo, load],
-        }
-    }
+    use crate::report::fixtures::doctor::diagnosis;
 
     #[test]
     fn a_device_name_drives_no_terminal() {
-        let mut diagnosis = fixture();
+        let mut diagnosis = diagnosis();
         diagnosis.device = Some("eth\x1b[2J".into());
         for format in [DoctorFormat::Text, DoctorFormat::Markdown] {
             assert!(!render(format, &diagnosis).contains('\x1b'), "{format:?}");
@@ -142,7 +93,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_fine_is_said_so_only_as_far_as_it_is_known() {
-        let mut diagnosis = fixture();
+        let mut diagnosis = diagnosis();
         diagnosis.findings.retain(|f| f.level != Level::Spoils);
         diagnosis.device = None;
         diagnosis.target = None;

@@ -3,10 +3,8 @@
 
 use super::plot::Plot;
 
-/// A report for people.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// What was asked, in a line.
     pub(super) title: String,
     /// What spoils the figures: it is printed before all of them.
     pub(super) alerts: Vec<String>,
@@ -24,7 +22,6 @@ pub(super) enum Shown {
     Page,
 }
 
-/// A part of a report.
 #[derive(Debug)]
 pub(super) struct Section {
     /// The end of its address within a page.
@@ -40,7 +37,7 @@ pub(super) enum Block {
     Note(String),
     /// What must not be overlooked.
     Loud(String),
-    Facts(Vec<Fact>),
+    Fields(Vec<Field>),
     Table(Table),
     /// Lines whose spaces count.
     Lines(Vec<String>),
@@ -48,18 +45,16 @@ pub(super) enum Block {
     Figure(Box<Figure>),
 }
 
-/// A name and its meaning.
 #[derive(Debug)]
-pub(super) struct Fact {
-    /// Empty where it continues the fact before it.
+pub(super) struct Field {
+    /// Empty where it continues the field before it.
     pub(super) name: String,
     pub(super) text: String,
-    /// It belongs to the last fact that is no part.
+    /// It belongs to the last field that is no part.
     pub(super) is_part: bool,
 }
 
-/// A table: its header, its rows, and what has to be below it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Table {
     /// Its name on pages.
     pub(super) caption: String,
@@ -69,6 +64,7 @@ pub(super) struct Table {
     pub(super) left: Vec<usize>,
     /// Rows that are marked on pages.
     pub(super) marked: Vec<usize>,
+    /// What has to be below it.
     pub(super) notes: Vec<String>,
     /// On pages it can be folded away.
     pub(super) folded: bool,
@@ -81,8 +77,6 @@ pub(super) struct Figure {
     /// What it shows, for those who do not see it.
     pub(super) about: String,
     pub(super) plot: Plot,
-    /// The lines by their roles, and their names.
-    pub(super) keys: Vec<(usize, String)>,
     pub(super) table: Table,
 }
 
@@ -102,36 +96,26 @@ impl Document {
 
     /// Passes every string through `change`: no printer can forget one.
     pub(super) fn map(mut self, change: impl Fn(&str) -> String) -> Self {
-        let table = |table: &mut Table| {
-            let cells = table.header.iter_mut().chain(table.rows.iter_mut().flatten());
-            for text in cells.chain(&mut table.notes).chain([&mut table.caption]) {
-                *text = change(text);
-            }
+        let each = |text: &mut String| *text = change(text);
+        let of_table = |table: &mut Table| {
+            table.header.iter_mut().chain(table.rows.iter_mut().flatten()).for_each(each);
+            table.notes.iter_mut().chain([&mut table.caption]).for_each(each);
         };
-        for text in self.alerts.iter_mut().chain([&mut self.title]) {
-            *text = change(text);
-        }
+        self.alerts.iter_mut().chain([&mut self.title]).for_each(each);
         for section in &mut self.sections {
-            section.heading = change(&section.heading);
+            each(&mut section.heading);
             for block in &mut section.blocks {
                 match block {
-                    Block::Heading(text) | Block::Note(text) | Block::Loud(text) => {
-                        *text = change(text);
+                    Block::Heading(text) | Block::Note(text) | Block::Loud(text) => each(text),
+                    Block::Fields(fields) => {
+                        fields.iter_mut().flat_map(|f| [&mut f.name, &mut f.text]).for_each(each);
                     }
-                    Block::Facts(facts) => {
-                        for fact in facts {
-                            (fact.name, fact.text) = (change(&fact.name), change(&fact.text));
-                        }
-                    }
-                    Block::Table(cells) => table(cells),
-                    Block::Lines(lines) => lines.iter_mut().for_each(|line| *line = change(line)),
+                    Block::Table(table) => of_table(table),
+                    Block::Lines(lines) => lines.iter_mut().for_each(each),
                     Block::Figure(figure) => {
-                        table(&mut figure.table);
-                        figure.title = change(&figure.title);
-                        figure.about = change(&figure.about);
-                        for (_, name) in &mut figure.keys {
-                            *name = change(name);
-                        }
+                        of_table(&mut figure.table);
+                        [&mut figure.title, &mut figure.about].into_iter().for_each(each);
+                        figure.plot.lines.iter_mut().for_each(|line| each(&mut line.name));
                     }
                 }
             }
@@ -141,22 +125,57 @@ impl Document {
 
     /// The sections of the formats that are no pages.
     pub(super) fn brief(&self) -> impl Iterator<Item = &Section> {
-        let sections = self.sections.iter();
-        sections.filter(|section| section.shown != Shown::Page)
+        self.sections.iter().filter(|section| section.shown != Shown::Page)
+    }
+}
+
+impl Block {
+    pub(super) fn fields(fields: impl IntoIterator<Item = Field>) -> Option<Self> {
+        let fields: Vec<Field> = fields.into_iter().collect();
+        (!fields.is_empty()).then_some(Self::Fields(fields))
     }
 }
 
 impl Table {
     pub(super) fn new<T: AsRef<str>>(header: &[T]) -> Self {
-        Self {
-            caption: String::new(),
-            header: header.iter().map(|name| name.as_ref().to_owned()).collect(),
-            rows: Vec::new(),
-            left: vec![0],
-            marked: Vec::new(),
-            notes: Vec::new(),
-            folded: false,
+        let header = header.iter().map(|name| name.as_ref().to_owned()).collect();
+        Self { header, left: vec![0], ..Self::default() }
+    }
+
+    /// A row for each of `items`: of every column its heading, and what it says of an item.
+    pub(super) fn of<T>(
+        items: impl IntoIterator<Item = T>,
+        columns: &[(&str, &dyn Fn(&T) -> String)],
+    ) -> Self {
+        let mut table = Self::new(&columns.iter().map(|(heading, _)| heading).collect::<Vec<_>>());
+        for item in items {
+            table.rows.push(columns.iter().map(|(_, show)| show(&item)).collect());
         }
+        table
+    }
+
+    /// Leaves the columns of these headings out unless they are `wanted`.
+    pub(super) fn only_if(mut self, wanted: bool, headings: &[&str]) -> Self {
+        if !wanted {
+            let kept: Vec<bool> =
+                self.header.iter().map(|name| !headings.contains(&name.as_str())).collect();
+            for row in self.rows.iter_mut().chain([&mut self.header]) {
+                let mut kept = kept.iter();
+                row.retain(|_| kept.next() == Some(&true));
+            }
+        }
+        self
+    }
+
+    /// Of more than `most` rows those at either end.
+    pub(super) fn shortened(mut self, most: usize) -> Self {
+        let left_out = self.rows.len().saturating_sub(most);
+        if left_out > 0 {
+            self.rows.drain(most / 2..most / 2 + left_out);
+            let text = format!("{left_out} entries in the middle are left out; JSON has them all");
+            self.notes.push(text);
+        }
+        self
     }
 
     pub(super) fn row(&mut self, row: Vec<String>) {
@@ -180,13 +199,17 @@ impl Table {
     }
 }
 
-pub(super) fn fact(name: impl Into<String>, text: impl Into<String>) -> Fact {
-    let (name, text) = (name.into(), text.into());
-    Fact { name, text, is_part: false }
+pub(super) fn field(name: impl Into<String>, text: impl Into<String>) -> Field {
+    Field { name: name.into(), text: text.into(), is_part: false }
 }
 
-pub(super) fn part(name: impl Into<String>, text: impl Into<String>) -> Fact {
-    Fact { is_part: true, ..fact(name, text) }
+pub(super) fn part(name: impl Into<String>, text: impl Into<String>) -> Field {
+    Field { is_part: true, ..field(name, text) }
+}
+
+/// Those fields of which something is known.
+pub(super) fn fields<const N: usize>(known: [(&str, Option<String>); N]) -> Vec<Field> {
+    known.into_iter().filter_map(|(name, text)| Some(field(name, text?))).collect()
 }
 
 pub(super) fn note(text: impl Into<String>) -> Block {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod compare;
+pub(crate) mod doctor;
 pub(crate) mod http;
 pub(crate) mod page;
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tare_stats::diff;
 use tare_stats::result::{Diagnosis, Report};
 
-use super::later::{Between, Written};
-use super::{Look, fixtures, render};
+use super::diff::{DiffReport, Written};
+use super::{DisplayOptions, fixtures, render};
 use crate::output::Format;
 
 fn root() -> &'static Path {
@@ -49,7 +49,7 @@ fn each_printer_prints_each_kind() {
         ("compare", fixtures::compare::failed_arm()),
     ] {
         for (format, extension) in PRINTED {
-            let rendered = render(format, &report, &Look::default());
+            let rendered = render(format, &report, &DisplayOptions::default());
             check(&golden(name, extension), &reviewable(format, &rendered));
         }
     }
@@ -58,17 +58,17 @@ fn each_printer_prints_each_kind() {
     new.environment.client.governor = Some("powersave".into());
     new.assertions = fixtures::sweep().assertions;
     let later = diff::compare(&old, &new).unwrap();
-    let between = Between {
+    let diff = DiffReport {
         before: ("old.json", &old),
         after: ("new.json", &new),
-        later: &later,
+        changes: &later,
         assertions: &new.assertions,
     };
     for (format, extension) in PRINTED {
-        let rendered = super::later::render(format, &between);
+        let rendered = super::diff::render(format, &diff);
         check(&golden("later", extension), &reviewable(format, &rendered));
     }
-    let value = super::later::render(Format::Json, &between);
+    let value = super::diff::render(Format::Json, &diff);
     assert_valid("later-1", &serde_json::from_str(&value).unwrap());
 }
 
@@ -97,7 +97,7 @@ fn results_as_json() {
         ("bw", fixtures::bulk::link_bound()),
         ("http", fixtures::http::one()),
     ] {
-        check(&golden(name, "json"), &render(Format::Json, &report, &Look::default()));
+        check(&golden(name, "json"), &render(Format::Json, &report, &DisplayOptions::default()));
     }
 }
 
@@ -121,14 +121,14 @@ fn saved_results() {
 #[test]
 fn every_shape_in_every_format() {
     for (name, report) in fixtures::all() {
-        let look = Look::default();
+        let options = DisplayOptions::default();
         for format in PRINTED.map(|(format, _)| format) {
-            let rendered = render(format, &report, &look);
+            let rendered = render(format, &report, &options);
             assert!(rendered.ends_with('\n') && !rendered.ends_with("\n\n"), "{name}");
         }
         let value = serde_json::to_value(&report).unwrap();
         assert_valid("1", &value);
-        assert_eq!(value, rejoined(&render(Format::Jsonl, &report, &look)), "{name}");
+        assert_eq!(value, rejoined(&render(Format::Jsonl, &report, &options)), "{name}");
         let comparison = report.comparison.as_ref();
         comparison.into_iter().for_each(|_| is_of_one_piece(&value));
     }
@@ -199,8 +199,8 @@ fn formats_of_the_plotters() {
 
 #[test]
 fn findings() {
-    use crate::args::doctor::DoctorFormat;
-    let diagnosis = super::doctor::tests::fixture();
+    use crate::command::doctor::DoctorFormat;
+    let diagnosis = fixtures::doctor::diagnosis();
     for (format, extension) in [(DoctorFormat::Text, "txt"), (DoctorFormat::Markdown, "md")] {
         let rendered = super::doctor::render(format, &diagnosis);
         check(&golden("doctor", extension), &rendered);
@@ -211,7 +211,7 @@ fn findings() {
 
 #[test]
 fn quantiles_that_were_asked_for() {
-    let look = Look { percentiles: vec![50.0, 97.5] };
+    let options = DisplayOptions { percentiles: vec![50.0, 97.5] };
     let mut report = fixtures::open_loop();
     let response = report.results[0].latency.response.as_mut().unwrap();
     response.extra_ns.insert("p97_5".into(), 71_000);
@@ -220,7 +220,7 @@ fn quantiles_that_were_asked_for() {
         (Format::Markdown, "\n| p97.5 |"),
         (Format::Csv, ",response_p97_5_ns,"),
     ] {
-        let rendered = render(format, &report, &look);
+        let rendered = render(format, &report, &options);
         assert!(rendered.contains(figure) && rendered.contains("71"), "{rendered}");
         assert!(format == Format::Csv || !rendered.contains("p95"), "{rendered}");
     }
@@ -237,12 +237,12 @@ fn what_no_receiver_told_is_no_zero() {
     let told = &value["results"][0]["bandwidth"];
     assert_eq!((&told["bits_per_s"], &told["up"]["bits_per_s"]), (&Value::Null, &Value::Null));
     assert!(validator().is_valid(&value));
-    let look = Look::default();
+    let options = DisplayOptions::default();
     for format in [Format::Text, Format::Markdown] {
-        let rendered = render(format, &report, &look);
+        let rendered = render(format, &report, &options);
         assert!(rendered.contains("not reported by the receiver"), "{rendered}");
     }
-    let csv = render(Format::Csv, &report, &look);
+    let csv = render(Format::Csv, &report, &options);
     let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
     let (names, row) = (rows.next().unwrap(), rows.next().unwrap());
     let at = names.iter().position(|name| *name == "bits_per_s").unwrap();
@@ -254,11 +254,11 @@ fn no_step_at_all() {
     let mut report = fixtures::partial();
     report.results.clear();
     for format in [Format::Text, Format::Json, Format::Jsonl, Format::Markdown] {
-        let rendered = render(format, &report, &Look::default());
+        let rendered = render(format, &report, &DisplayOptions::default());
         assert!(rendered.contains("lat"), "{rendered}");
     }
-    let csv = render(Format::Csv, &report, &Look::default());
-    let full = render(Format::Csv, &fixtures::one_step(), &Look::default());
+    let csv = render(Format::Csv, &report, &DisplayOptions::default());
+    let full = render(Format::Csv, &fixtures::one_step(), &DisplayOptions::default());
     assert_eq!(csv.lines().collect::<Vec<_>>(), full.lines().take(1).collect::<Vec<_>>());
 }
 
@@ -431,10 +431,10 @@ fn the_schema_refuses_observations_that_are_none() {
 
 #[test]
 fn what_was_observed_has_columns_only_where_something_was() {
-    let look = Look::default();
-    let plain = render(Format::Csv, &fixtures::sweep(), &look);
+    let options = DisplayOptions::default();
+    let plain = render(Format::Csv, &fixtures::sweep(), &options);
     assert!(!plain.contains("observed_"));
-    let csv = render(Format::Csv, &fixtures::observed(), &look);
+    let csv = render(Format::Csv, &fixtures::observed(), &options);
     let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
     let names = rows.next().unwrap();
     let at = |name: &str| names.iter().position(|n| *n == name).unwrap();
@@ -588,9 +588,9 @@ fn the_schema_refuses_comparisons_that_are_none() {
 
 #[test]
 fn csv_of_a_comparison_has_its_cells() {
-    let look = Look::default();
+    let options = DisplayOptions::default();
     let mut report = fixtures::compare::overload();
-    let csv = render(Format::Csv, &report, &look);
+    let csv = render(Format::Csv, &report, &options);
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let names = reader.headers().unwrap().clone();
     let rows: Vec<_> = reader.records().map(Result::unwrap).collect();
@@ -608,7 +608,7 @@ fn csv_of_a_comparison_has_its_cells() {
         assert_eq!(at("verdict"), verdict);
     }
     report.comparison.as_mut().unwrap().cells.clear();
-    let empty = render(Format::Csv, &report, &look);
+    let empty = render(Format::Csv, &report, &options);
     assert_eq!(empty.lines().collect::<Vec<_>>(), [csv.lines().next().unwrap()]);
 }
 

@@ -18,15 +18,14 @@ const BARS: u64 = 10;
 const BAR_WIDTH: u64 = 40;
 /// Up to this quantile the bars are linear, so that one outlier does not flatten the rest.
 const LINEAR_UPTO: f64 = 0.99;
-/// Lines of a percentile file each time that the distance to 100 % is halved, as HdrHistogram's tools print them.
+/// Rows of a table of percentiles each time that the distance to 100 % is halved, as HdrHistogram's tools print them.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 /// Nanoseconds of a millisecond, the unit of the plotters.
 const MS: f64 = 1e6;
 
 /// The histogram of a summary or an interval; none where it holds no sample, or is no encoding.
 pub(super) fn decode(hdr: &str) -> Option<Histogram<u64>> {
-    let read = tare_stats::histogram::read(hdr).ok()?;
-    (!read.is_empty()).then_some(read)
+    tare_stats::histogram::read(hdr).ok().filter(|read| !read.is_empty())
 }
 
 /// The latencies of a step as bars, as boom and hey print them; nothing where there are none.
@@ -37,31 +36,26 @@ pub(super) fn bars(step: &StepResult) -> Vec<String> {
     let (low, high) = (histogram.min(), histogram.value_at_quantile(LINEAR_UPTO));
     // Narrower than a hundredth, and two edges would be printed alike.
     let width = round_up((high - low).div_ceil(BARS).max(high / 100).max(1));
-    let begin = low / width * width;
-    let edges = (1..).map(|n| begin + n * width);
-    let mut rows: Vec<(String, u64)> = Vec::new();
-    let mut counted = 0;
-    for edge in edges {
+    let mut edge = low / width * width;
+    let (mut rows, mut counted) = (Vec::new(), 0);
+    while rows.is_empty() || edge < high {
+        edge += width;
         // A bin on the edge is counted below it: what is printed is where bins end.
         let upto = histogram.count_between(0, edge);
         rows.push((format!("up to {}", Nanos(edge)), upto - counted));
         counted = upto;
-        if edge >= high {
-            break;
-        }
     }
     if counted < histogram.len() {
         rows.push(("and above".to_owned(), histogram.len() - counted));
     }
     let longest = rows.iter().map(|row| row.1).max().unwrap_or(1).max(1);
     let digits = grouped(longest).len();
-    rows.iter()
-        .map(|(name, count)| {
-            let length = u128::from(*count) * u128::from(BAR_WIDTH) / u128::from(longest);
-            let bar = "∎".repeat(usize::try_from(length).unwrap_or_default());
-            format!("{name:<13} {:>digits$}  {bar}", grouped(*count)).trim_end().to_owned()
-        })
-        .collect()
+    let bar = |(name, count): (String, u64)| {
+        let length = u128::from(count) * u128::from(BAR_WIDTH) / u128::from(longest);
+        let bar = "∎".repeat(usize::try_from(length).unwrap_or_default());
+        format!("{name:<13} {:>digits$}  {bar}", grouped(count)).trim_end().to_owned()
+    };
+    rows.into_iter().map(bar).collect()
 }
 
 /// The next of 1, 2 and 5 times a power of ten: edges that read well.
@@ -92,43 +86,18 @@ pub(crate) fn percentiles(step: &StepResult) -> String {
         }
         out.push('\n');
     }
-    out.push_str(&format!(
-        "#[Mean    = {:>12.6}, StdDeviation   = {:>12.6}]\n",
-        histogram.mean() / MS,
-        histogram.stdev() / MS
-    ));
-    out.push_str(&format!(
-        "#[Max     = {:>12.6}, Total count    = {:>12}]\n",
-        histogram.max() as f64 / MS,
-        histogram.len()
-    ));
-    out.push_str(&format!(
-        "#[Buckets = {:>12}, SubBuckets     = {:>12}]\n",
-        buckets(&histogram),
-        sub_buckets(&histogram)
-    ));
-    out
+    // How finely it resolves: the power of two above twice the precision's units, and its doublings up to the range.
+    let sub_buckets = (2 * 10u64.pow(histogram.sigfig().into())).next_power_of_two();
+    let doublings = (histogram.high().max(sub_buckets) - 1).ilog2() + 1 - sub_buckets.ilog2();
+    let (mean, stdev) = (histogram.mean() / MS, histogram.stdev() / MS);
+    let (max, total, buckets) = (histogram.max() as f64 / MS, histogram.len(), doublings + 1);
+    out + &format!(
+        "#[Mean    = {mean:>12.6}, StdDeviation   = {stdev:>12.6}]\n\
+         #[Max     = {max:>12.6}, Total count    = {total:>12}]\n\
+         #[Buckets = {buckets:>12}, SubBuckets     = {sub_buckets:>12}]\n"
+    )
 }
 
-/// How finely it resolves: the power of two above twice the precision's units, as HdrHistogram has it.
-fn sub_buckets(histogram: &Histogram<u64>) -> u64 {
-    (2 * 10u64.pow(histogram.sigfig().into())).next_power_of_two()
-}
-
-/// Doublings of the range that its smallest bucket covers.
-fn buckets(histogram: &Histogram<u64>) -> u32 {
-    let (mut covered, mut buckets) = (sub_buckets(histogram), 1);
-    while covered < histogram.high() {
-        covered = covered.saturating_mul(2);
-        buckets += 1;
-        if covered == u64::MAX {
-            break;
-        }
-    }
-    buckets
-}
-
-/// A stretch of time with its latencies, for a log.
 struct Span<'a> {
     tag: String,
     begin: Duration,
@@ -154,39 +123,42 @@ pub(crate) fn interval_log(report: &Report) -> String {
         Some(comparison) => visits(comparison, started),
         None => steps(report, started),
     };
-    for span in spans {
-        if let Some(histogram) = decode(span.hdr) {
-            writer
-                .write_histogram(&histogram, span.begin, span.length, Tag::new(&span.tag))
-                .expect(IN_MEMORY);
+    for Span { tag, begin, length, hdr } in spans {
+        if let Some(histogram) = decode(hdr) {
+            let written = writer.write_histogram(&histogram, begin, length, Tag::new(&tag));
+            written.expect(IN_MEMORY);
         }
     }
     String::from_utf8(log).expect("a log's base64 is ASCII, and its tags are UTF-8")
 }
 
-/// A time by the wall clock.
 fn clock(text: &str) -> Option<SystemTime> {
     text.parse::<Timestamp>().map(SystemTime::from).ok()
 }
 
-fn since(started: SystemTime, told: Option<&str>) -> Option<Duration> {
-    told.and_then(clock)?.duration_since(started).ok()
+fn since(started: SystemTime, at: Option<&str>) -> Option<Duration> {
+    at.and_then(clock)?.duration_since(started).ok()
 }
 
-/// The stretches of all steps, one after the other.
 fn steps(report: &Report, started: SystemTime) -> Vec<Span<'_>> {
     let mut all = Vec::new();
     let mut begin = Duration::ZERO;
     for (index, step) in report.results.iter().enumerate() {
         begin = since(started, step.began_at.as_deref())
             .unwrap_or_else(|| begin + Duration::from_nanos(step.warmup.duration_ns));
-        let of_step = spans(step).into_iter();
-        all.extend(of_step.map(|(from, length, hdr)| Span {
-            tag: format!("step-{}", index + 1),
-            begin: begin + from,
-            length,
-            hdr,
-        }));
+        let mut add = |from, upto: u64, hdr| {
+            let (tag, from) = (format!("step-{}", index + 1), Duration::from_nanos(from));
+            let length = Duration::from_nanos(upto).saturating_sub(from);
+            all.push(Span { tag, begin: begin + from, length, hdr });
+        };
+        let mut from = 0;
+        for interval in &step.intervals {
+            interval.hdr.iter().for_each(|hdr| add(from, interval.at_ns, hdr));
+            from = interval.at_ns;
+        }
+        if step.intervals.iter().all(|interval| interval.hdr.is_none()) {
+            add(0, step.duration_ns, &headline(&step.latency).hdr);
+        }
         begin += Duration::from_nanos(step.duration_ns);
     }
     all
@@ -199,40 +171,18 @@ fn visits(comparison: &Comparison, started: SystemTime) -> Vec<Span<'_>> {
     let mut begin = Duration::ZERO;
     for visit in comparison.blocks.iter().flat_map(|block| &block.visits) {
         begin = since(started, Some(&visit.began_at)).unwrap_or(begin);
+        let arm = visit.arm.replace([',', ' ', '\r', '\n'], "_");
         for step in &visit.steps {
-            let arm = visit.arm.replace([',', ' ', '\r', '\n'], "_");
             let length = Duration::from_nanos(step.duration_ns);
-            all.extend(step.hdr.as_deref().map(|hdr| Span {
-                tag: match comparison.steps {
-                    0 | 1 => arm,
-                    _ => format!("{arm}-step-{}", step.step + 1),
-                },
-                begin,
-                length,
-                hdr,
-            }));
+            let tag = match comparison.steps {
+                0 | 1 => arm.clone(),
+                _ => format!("{arm}-step-{}", step.step + 1),
+            };
+            all.extend(step.hdr.as_deref().map(|hdr| Span { tag, begin, length, hdr }));
             begin += length;
         }
     }
     all
-}
-
-/// The stretches of a step that have a histogram: when each began, how long it was, and its latencies.
-fn spans(step: &StepResult) -> Vec<(Duration, Duration, &str)> {
-    let mut spans = Vec::new();
-    let mut from = 0;
-    for interval in &step.intervals {
-        let length = interval.at_ns.saturating_sub(from);
-        if let Some(hdr) = &interval.hdr {
-            spans.push((Duration::from_nanos(from), Duration::from_nanos(length), hdr.as_str()));
-        }
-        from = interval.at_ns;
-    }
-    if spans.is_empty() {
-        let whole = headline(&step.latency).hdr.as_str();
-        spans.push((Duration::ZERO, Duration::from_nanos(step.duration_ns), whole));
-    }
-    spans
 }
 
 #[cfg(test)]

@@ -21,38 +21,18 @@ struct Line<'a, T> {
     body: T,
 }
 
-impl<T: Serialize> Line<'_, T> {
-    fn print(&self) -> String {
-        line(self)
-    }
-}
-
-/// The whole report, one pretty-printed object.
-pub(super) fn object(report: &Report) -> String {
-    pretty(report)
-}
-
-/// One pretty-printed object, of a type of the engine's results.
 pub(super) fn pretty(result: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(result).expect(SERIALISES);
-    text.push('\n');
-    text
+    serde_json::to_string_pretty(result).expect(SERIALISES) + "\n"
 }
 
-/// One object in a line.
 pub(super) fn line(result: &impl Serialize) -> String {
-    let mut text = serde_json::to_string(result).expect(SERIALISES);
-    text.push('\n');
-    text
+    serde_json::to_string(result).expect(SERIALISES) + "\n"
 }
 
-/// The whole report as the stream would have been.
 pub(super) fn lines(report: &Report) -> String {
-    let mut text = String::new();
     let comparison = report.comparison.as_deref();
-    for block in comparison.map_or(&[][..], |comparison| &comparison.blocks) {
-        text.push_str(&block_line(block));
-    }
+    let blocks = comparison.map_or(&[][..], |comparison| &comparison.blocks);
+    let mut text: String = blocks.iter().map(block_line).collect();
     for (step, result) in report.results.iter().enumerate() {
         // What a comparison pools has no series that could have been followed.
         for interval in result.intervals.iter().filter(|_| comparison.is_none()) {
@@ -60,23 +40,19 @@ pub(super) fn lines(report: &Report) -> String {
         }
         text.push_str(&result_line(step, result));
     }
-    text.push_str(&report_line(report));
-    text
+    text + &report_line(report)
 }
 
-/// An interval of a running step.
 pub(crate) fn interval_line(step: usize, params: &Params, interval: &Interval) -> String {
-    Line { kind: "interval", step: Some(step), params: Some(params), body: interval }.print()
+    line(&Line { kind: "interval", step: Some(step), params: Some(params), body: interval })
 }
 
-/// A block of a comparison.
 pub(crate) fn block_line(block: &Block) -> String {
-    Line { kind: "block", step: None, params: None, body: block }.print()
+    line(&Line { kind: "block", step: None, params: None, body: block })
 }
 
-/// The result of a step.
 pub(crate) fn result_line(step: usize, result: &StepResult) -> String {
-    Line { kind: "result", step: Some(step), params: None, body: result }.print()
+    line(&Line { kind: "result", step: Some(step), params: None, body: result })
 }
 
 /// The report without its results, and without a comparison's blocks: these have had their lines.
@@ -88,5 +64,5 @@ pub(crate) fn report_line(report: &Report) -> String {
             comparison.shift_remove("blocks");
         }
     }
-    Line { kind: "report", step: None, params: None, body }.print()
+    line(&Line { kind: "report", step: None, params: None, body })
 }

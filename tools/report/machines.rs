@@ -3,8 +3,8 @@
 use serde_json::Value;
 use tare_stats::result::{Environment, Report};
 
-use super::NONE;
 use super::document::Table;
+use super::numbers::{NONE, plural};
 
 /// What differs between any two machines, or at any two times, and means nothing.
 const ALWAYS_DIFFERENT: [&str; 4] = ["instance", "hostname", "conntrack.used", "tare_version"];
@@ -12,59 +12,53 @@ const ALWAYS_DIFFERENT: [&str; 4] = ["instance", "hostname", "conntrack.used", "
 /// All machines of a report side by side, the client and each server by its instance; and in words
 /// how much differs.
 pub(super) fn of(report: &Report) -> (String, Table) {
-    let mut columns = vec![("client".to_owned(), &report.environment.client)];
-    for (index, server) in report.environment.servers.iter().enumerate() {
-        columns.push((format!("server {}", index + 1), server));
-    }
-    let table = side_by_side(&columns);
-    let text = match table.marked.len() {
+    let servers = report.environment.servers.iter().enumerate();
+    let servers = servers.map(|(index, server)| (format!("server {}", index + 1), server));
+    let client = ("client".to_owned(), &report.environment.client);
+    let table = side_by_side(&std::iter::once(client).chain(servers).collect::<Vec<_>>());
+    let text = match table.marked.len() as u64 {
         0 => "Nothing that is known of both differs between them.".to_owned(),
-        count => format!(
-            "What differs between them is marked with ≠ ({}).",
-            super::plural(count as u64, "row")
-        ),
+        rows => format!("What differs between them is marked with ≠ ({}).", plural(rows, "row")),
     };
     (text, table)
 }
 
 /// What of one machine is not as it was: the field, what it was before, what it is after.
 pub(super) fn changes(before: &Environment, after: &Environment) -> Vec<[String; 3]> {
-    let columns = [("before".to_owned(), before), ("after".to_owned(), after)];
-    let Table { rows, marked, .. } = side_by_side(&columns);
-    let rows = rows.into_iter().enumerate();
-    let rows = rows.filter(|(index, _)| marked.contains(index));
-    rows.filter_map(|(_, row)| <[String; 3]>::try_from(row).ok())
-        .map(|[name, before, after]| [name.trim_start_matches("≠ ").to_owned(), before, after])
-        .collect()
+    let Table { rows, marked, .. } =
+        side_by_side(&[("before".to_owned(), before), ("after".to_owned(), after)]);
+    let changed =
+        marked.into_iter().filter_map(|row| <[String; 3]>::try_from(rows[row].clone()).ok());
+    let plain = |name: String| name.trim_start_matches("≠ ").to_owned();
+    changed.map(|[name, before, after]| [plain(name), before, after]).collect()
 }
 
 fn side_by_side(columns: &[(String, &Environment)]) -> Table {
-    let told: Vec<Vec<(String, String)>> =
+    let of_machines: Vec<Vec<(String, String)>> =
         columns.iter().map(|(_, machine)| fields(machine)).collect();
     let mut names: Vec<&String> = Vec::new();
-    for (name, _) in told.iter().flatten() {
+    for (name, _) in of_machines.iter().flatten() {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    let mut header = vec![String::new()];
-    header.extend(columns.iter().map(|(name, _)| name.clone()));
+    let mut header = vec![""];
+    header.extend(columns.iter().map(|(name, _)| name.as_str()));
     let mut table = Table::new(&header).left(9).named("Machines side by side");
     for name in names {
-        let values = told.iter().map(|fields| {
-            let field = fields.iter().find(|(other, _)| other == name);
-            field.map(|(_, value)| value.as_str())
-        });
-        let values: Vec<Option<&str>> = values.collect();
+        let of = |fields: &'_ Vec<(String, String)>| {
+            fields.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
+        };
+        let values: Vec<Option<String>> = of_machines.iter().map(of).collect();
         // What is not known of one of them is not known to differ.
-        let known: Vec<&str> = values.iter().copied().flatten().collect();
+        let known: Vec<&String> = values.iter().flatten().collect();
         let differs = known.windows(2).any(|two| two[0] != two[1])
             && !ALWAYS_DIFFERENT.contains(&name.as_str());
-        let mut row = vec![if differs { format!("≠ {name}") } else { name.clone() }];
-        row.extend(values.into_iter().map(|value| value.unwrap_or(NONE).to_owned()));
         if differs {
             table.marked.push(table.rows.len());
         }
+        let mut row = vec![if differs { format!("≠ {name}") } else { name.clone() }];
+        row.extend(values.into_iter().map(|value| value.unwrap_or_else(|| NONE.to_owned())));
         table.row(row);
     }
     table
@@ -74,27 +68,23 @@ fn side_by_side(columns: &[(String, &Environment)]) -> Table {
 fn fields(machine: &Environment) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     if let Ok(Value::Object(known)) = serde_json::to_value(machine) {
-        for (name, value) in &known {
-            flatten(name, value, &mut fields);
-        }
+        known.iter().for_each(|(name, value)| flatten(name, value, &mut fields));
     }
     fields
 }
 
 fn flatten(name: &str, value: &Value, fields: &mut Vec<(String, String)>) {
-    let text = match value {
-        Value::Null => return,
+    match value {
+        Value::Null => {}
         Value::Object(inner) => {
-            for (field, value) in inner {
-                flatten(&format!("{name}.{field}"), value, fields);
-            }
-            return;
+            inner.iter().for_each(|(field, v)| flatten(&format!("{name}.{field}"), v, fields));
         }
-        Value::Array(items) if items.is_empty() => return,
-        Value::Array(items) => items.iter().map(compact).collect::<Vec<_>>().join(", "),
-        other => compact(other),
-    };
-    fields.push((name.to_owned(), text));
+        Value::Array(items) if items.is_empty() => {}
+        Value::Array(items) => {
+            fields.push((name.to_owned(), super::list(items.iter().map(compact))));
+        }
+        other => fields.push((name.to_owned(), compact(other))),
+    }
 }
 
 /// A value within a list. Of an object words speak for themselves; numbers say what they are, and with it their unit.
@@ -102,11 +92,11 @@ fn compact(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Object(fields) => {
-            let told = fields.iter().map(|(name, value)| match value {
+            let words = fields.iter().map(|(name, value)| match value {
                 Value::String(text) => text.clone(),
                 other => format!("{name} {}", compact(other)),
             });
-            told.collect::<Vec<_>>().join(" ")
+            words.collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),
     }

@@ -4,83 +4,56 @@ use tare_stats::result::{CpuUse, Observed, Report, StepResult};
 use tare_units::Nanos;
 
 use super::document::Table;
-use super::figures::{percent, volume};
-use super::{NONE, grouped, parameters, plural};
+use super::numbers::{NONE, known, percent, time, volume};
+use super::{grouped, parameters, phrases, plural};
 
 /// A row for each observation of each step; none where nothing was observed.
 pub(super) fn table(report: &Report) -> Option<Table> {
     let steps = report.results.iter();
     let seen: Vec<(&StepResult, &Observed)> =
         steps.flat_map(|step| step.observed.iter().map(move |one| (step, one))).collect();
-    if seen.is_empty() {
-        return None;
-    }
     let is_sweep = report.results.len() > 1;
-    let mut header = vec!["observed", "what"];
-    if is_sweep {
-        header.insert(0, "step");
-    }
-    header.extend([
-        "CPUs",
-        "user",
-        "kernel",
-        "memory",
-        "peak",
-        "throttled",
-        "switches",
-        "involuntary",
-    ]);
-    let mut cells = Table::new(&header).left(if is_sweep { 3 } else { 2 });
-    for (step, one) in seen {
-        let mut row = row(one);
-        if is_sweep {
-            row.insert(0, name(step));
-        }
-        cells.row(row);
-    }
-    cells.notes = notes(report);
-    Some(cells.named("Processes and control groups"))
+    let notes = seen.iter().filter_map(|(step, one)| {
+        let step = if is_sweep { format!("{}, ", name(step)) } else { String::new() };
+        Some(format!("{step}{}: {}", one.name, one.note.as_ref()?))
+    });
+    let notes = notes.collect();
+    let table = rows(seen).only_if(is_sweep, &["step"]).left(if is_sweep { 3 } else { 2 });
+    let table = table.named("Processes and control groups").noting(notes);
+    (!table.rows.is_empty()).then_some(table)
 }
 
-/// The step, and in a comparison the arm.
+fn rows(seen: Vec<(&StepResult, &Observed)>) -> Table {
+    Table::of(
+        seen,
+        &[
+            ("step", &|(step, _): &(&StepResult, &Observed)| name(step)),
+            ("observed", &|(_, one)| one.name.clone()),
+            ("what", &|(_, one)| {
+                let several = one.processes.filter(|count| *count > 1).map(grouped);
+                format!("{}{}", one.what, several.map_or_else(String::new, |n| format!(" × {n}")))
+            }),
+            ("CPUs", &|(_, one)| cpus(one)),
+            ("user", &|(_, one)| time(one.user_ns)),
+            ("kernel", &|(_, one)| time(one.system_ns)),
+            ("memory", &|(_, one)| known(one.memory_bytes, volume)),
+            ("peak", &|(_, one)| known(one.memory_max_bytes, volume)),
+            ("throttled", &|(_, one)| throttled(one)),
+            ("switches", &|(_, one)| known(one.voluntary_switches, grouped)),
+            ("involuntary", &|(_, one)| known(one.involuntary_switches, grouped)),
+        ],
+    )
+}
+
 fn name(step: &StepResult) -> String {
-    let parameters = parameters(&step.params);
-    match &step.arm {
-        Some(arm) => format!("{arm}: {parameters}"),
-        None => parameters,
-    }
-}
-
-fn row(one: &Observed) -> Vec<String> {
-    let known = |value: Option<String>| value.unwrap_or_else(|| NONE.into());
-    let time = |ns: Option<u64>| known(ns.map(|ns| Nanos(ns).to_string()));
-    let bytes = |bytes: Option<u64>| known(bytes.map(volume));
-    let count = |count: Option<u64>| known(count.map(grouped));
-    let several = one.processes.filter(|count| *count > 1);
-    let several = several.map_or_else(String::new, |count| format!(" × {}", grouped(count)));
-    vec![
-        one.name.clone(),
-        format!("{}{several}", one.what),
-        cpus(one),
-        time(one.user_ns),
-        time(one.system_ns),
-        bytes(one.memory_bytes),
-        bytes(one.memory_max_bytes),
-        throttled(one),
-        count(one.voluntary_switches),
-        count(one.involuntary_switches),
-    ]
+    let arm = step.arm.as_ref().map_or_else(String::new, |arm| format!("{arm}: "));
+    arm + &parameters(&step.params)
 }
 
 /// `0.97`, `0.97 of 1` under a limit.
 fn cpus(one: &Observed) -> String {
-    let Some(cpus) = one.cpus else {
-        return NONE.into();
-    };
-    match one.cpu_limit {
-        Some(limit) => format!("{cpus:.2} of {limit}"),
-        None => format!("{cpus:.2}"),
-    }
+    let limit = one.cpu_limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+    known(one.cpus, |cpus| format!("{cpus:.2}{limit}"))
 }
 
 /// `340 ms in 12 of 50 periods`.
@@ -95,36 +68,17 @@ fn throttled(one: &Observed) -> String {
     }
 }
 
-/// What could not be counted of which observation.
-fn notes(report: &Report) -> Vec<String> {
-    let is_sweep = report.results.len() > 1;
-    let mut notes = Vec::new();
-    for step in &report.results {
-        for one in &step.observed {
-            if let Some(note) = &one.note {
-                let step = if is_sweep { format!("{}, ", name(step)) } else { String::new() };
-                notes.push(format!("{step}{}: {note}", one.name));
-            }
-        }
-    }
-    notes
-}
-
 /// What the whole machine of an end did: `48 % busy (soft interrupts 12 %)`.
 pub(super) fn machine(used: &CpuUse) -> Option<String> {
-    let mut text = format!("{} busy", percent(used.machine_busy?));
-    if let Some(softirq) = used.machine_softirq {
-        text.push_str(&format!(" (soft interrupts {})", percent(softirq)));
-    }
-    if let Some(dropped) = used.machine_softnet_dropped.filter(|count| *count > 0) {
-        let packets = plural(dropped, "received packet");
-        text.push_str(&format!(", {packets} dropped at a full backlog"));
-    }
-    if let Some(squeezed) = used.machine_softnet_squeezed.filter(|count| *count > 0) {
-        let rounds = plural(squeezed, "round");
-        text.push_str(&format!(", {rounds} of receiving cut short"));
-    }
-    Some(text)
+    let softirq =
+        used.machine_softirq.map(|share| format!(" (soft interrupts {})", percent(share)));
+    let dropped = used.machine_softnet_dropped.filter(|count| *count > 0);
+    let squeezed = used.machine_softnet_squeezed.filter(|count| *count > 0);
+    Some(phrases([
+        Some(format!("{} busy{}", percent(used.machine_busy?), softirq.unwrap_or_default())),
+        dropped.map(|n| format!("{} dropped at a full backlog", plural(n, "received packet"))),
+        squeezed.map(|n| format!("{} of receiving cut short", plural(n, "round"))),
+    ]))
 }
 
 #[cfg(test)]
@@ -133,6 +87,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_no_zero() {
+        let step = StepResult::default();
+        let row = |one: &Observed| rows(vec![(&step, one)]).rows.remove(0)[1..].to_vec();
         let nothing = row(&Observed::default());
         assert!(nothing[2..].iter().all(|cell| cell == NONE), "{nothing:?}");
         let unlimited = Observed {

@@ -6,15 +6,15 @@ use tare_stats::result::{AA, Report, Verdict};
 use tare_units::Nanos;
 
 use super::fixtures::page::{Shape, comparison};
-use super::quantity::{shown, signed};
-use super::{Look, NONE, page};
+use super::numbers::{NONE, shown, signed};
+use super::{DisplayOptions, page};
 use crate::output::Format;
 use crate::report::{fixtures, render};
 
 const SMALL: Shape = Shape { arms: 3, sizes: 2, blocks: 8 };
 
 fn html(report: &Report) -> String {
-    render(Format::Html, report, &Look::default())
+    render(Format::Html, report, &DisplayOptions::default())
 }
 
 /// The tags of a page in order, each with its attributes; panics where one is not closed as it must be.
@@ -350,8 +350,8 @@ fn nothing_of_a_file_becomes_markup() {
     evil.warnings[0].message = EVIL.into();
     evil.assertions = fixtures::sweep().assertions;
     evil.assertions[0].expr = EVIL.into();
-    let look = Look::default();
-    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &look)] {
+    let options = DisplayOptions::default();
+    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &options)] {
         assert!(page.contains("&lt;script&gt;"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         for tag in tags(&page) {
@@ -423,7 +423,8 @@ fn figures_that_are_no_measurement_are_no_harm() {
 #[test]
 fn several_results_are_a_part_each() {
     let (one, two) = (fixtures::one_step(), comparison(SMALL));
-    let page = page(&[("host.json".into(), &one), ("pod.json".into(), &two)], &Look::default());
+    let page =
+        page(&[("host.json".into(), &one), ("pod.json".into(), &two)], &DisplayOptions::default());
     let text = words(&page);
     assert!(
         text.contains("tare: 2 results")

@@ -6,7 +6,7 @@
 
 use maud::{Markup, html};
 
-use super::figures::{significant, trimmed};
+use super::numbers::{significant, trimmed};
 
 /// Colours of lines in the style sheet.
 const COLOURS: usize = 8;
@@ -15,19 +15,11 @@ const DASHES: usize = 6;
 
 /// A letter is about so wide, at the size of 30 that the style sheet has.
 const LETTER: usize = 13;
-/// The size of a drawing with a row for each of its values.
-pub(super) fn rows(count: usize) -> (u32, u32) {
-    const ROW: u32 = 44;
-    const AROUND: u32 = 130;
-    (840, AROUND + ROW * u32::try_from(count).unwrap_or(1).max(1))
-}
-
 /// Figures beyond this are no measurement, and would overflow the arithmetic of a drawing.
 const FINITE_MAX: f64 = 1e18;
 /// A range as wide as this, largest to smallest, is drawn on a logarithmic scale.
 const WIDE: f64 = 12.0;
 
-/// An axis: what lies where on it.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     name: String,
@@ -39,8 +31,7 @@ pub(super) struct Axis {
 
 impl Axis {
     fn new(name: &str, (low, high): (f64, f64), ticks: Vec<(f64, String)>) -> Self {
-        let name = name.to_owned();
-        Self { name, low, high, log: false, ticks }
+        Self { name: name.to_owned(), low, high, log: false, ticks }
     }
 
     /// From the smallest to the largest of `values`: logarithmic where they are wide apart; `show`
@@ -115,6 +106,12 @@ impl Axis {
         (at.abs() < FINITE_MAX).then_some(at)
     }
 
+    /// Where that is in the drawing, if the axis goes from `from` to `to` there.
+    fn scale(&self, from: f64, to: f64) -> impl Fn(f64) -> f64 {
+        let (low, length) = (self.low, self.high - self.low);
+        move |at| rounded(from + ((at - low) / length).clamp(-1.0, 2.0) * (to - from))
+    }
+
     /// At most `most` of its ticks, evenly thinned out.
     fn thinned(&self, most: usize) -> impl Iterator<Item = &(f64, String)> {
         let every = self.ticks.len().div_ceil(most.max(1)).max(1);
@@ -150,21 +147,22 @@ fn short(name: &str) -> String {
     format!("{kept}…")
 }
 
-/// Values of x and y.
 pub(super) type Points = Vec<(f64, f64)>;
 
-/// A line, with marks on some of its points.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     /// Which of the lines it is, from zero: its colour, its dashes and its mark follow from that.
     pub(super) role: usize,
+    /// Empty where it is the only one.
+    pub(super) name: String,
     pub(super) points: Points,
     pub(super) marks: Points,
 }
 
 impl Line {
-    pub(super) const fn new(role: usize, points: Points, marks: Points) -> Self {
-        Self { role, points, marks }
+    /// With a mark on every point.
+    pub(super) fn marked(role: usize, name: impl Into<String>, points: Points) -> Self {
+        Self { role, name: name.into(), marks: points.clone(), points }
     }
 }
 
@@ -177,48 +175,17 @@ pub(super) struct Span {
     pub(super) interval: Option<(f64, f64)>,
 }
 
-/// A drawing: two axes and what lies between them.
 #[derive(Debug, Clone)]
 pub(super) struct Plot {
-    pub(super) x: Axis,
-    pub(super) y: Axis,
+    x: Axis,
+    y: Axis,
     pub(super) lines: Vec<Line>,
-    pub(super) spans: Vec<Span>,
+    spans: Vec<Span>,
     /// A stretch of the x axis that is set off.
-    pub(super) band: Option<(f64, f64)>,
-    /// A line is drawn where x is zero.
-    pub(super) zero: bool,
+    band: Option<(f64, f64)>,
+    zero: bool,
     /// In units of which a letter is about thirty high; the page scales it.
     pub(super) size: (u32, u32),
-}
-
-/// Where the axes end, and the values on them: everything that is drawn is placed by it.
-struct Area<'a> {
-    x: &'a Axis,
-    y: &'a Axis,
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
-}
-
-impl Area<'_> {
-    fn x(&self, at: f64) -> f64 {
-        let share = (at - self.x.low) / (self.x.high - self.x.low);
-        rounded(self.left + share.clamp(-1.0, 2.0) * (self.right - self.left))
-    }
-
-    fn y(&self, at: f64) -> f64 {
-        let share = (at - self.y.low) / (self.y.high - self.y.low);
-        rounded(self.bottom - share.clamp(-1.0, 2.0) * (self.bottom - self.top))
-    }
-
-    /// Points that can be drawn, placed.
-    fn points(&self, values: &[(f64, f64)]) -> Vec<(f64, f64)> {
-        let place = |&(x, y): &(f64, f64)| Some((self.x.place(x)?, self.y.place(y)?));
-        let places = values.iter().filter_map(place);
-        places.map(|(x, y)| (self.x(x), self.y(y))).collect()
-    }
 }
 
 /// To a tenth of a unit: more digits would only make the page larger.
@@ -227,9 +194,18 @@ fn rounded(at: f64) -> f64 {
 }
 
 impl Plot {
-    /// Lines between two axes.
     pub(super) const fn lines(x: Axis, y: Axis, lines: Vec<Line>) -> Self {
         Self { x, y, lines, spans: Vec::new(), band: None, zero: false, size: (1280, 520) }
+    }
+
+    /// A row for each of the spans, with a line at zero and, where it is known, the band around it.
+    pub(super) fn spans(x: Axis, names: &[String], spans: Vec<Span>, band: Option<f64>) -> Self {
+        const ROW: u32 = 44;
+        const AROUND: u32 = 130;
+        let rows = u32::try_from(names.len()).unwrap_or(1).max(1);
+        let (y, size) = (Axis::places("", names), (840, AROUND + ROW * rows));
+        let band = band.map(|width| (-width, width));
+        Self { spans, band, zero: true, size, ..Self::lines(x, y, Vec::new()) }
     }
 
     /// The drawing, with a title and a description for those who do not see it.
@@ -238,33 +214,33 @@ impl Plot {
         let (width, height) = (f64::from(self.size.0), f64::from(self.size.1));
         let letters = self.y.ticks.iter().map(|(_, name)| name.chars().count()).max();
         let names = (letters.unwrap_or(0) * LETTER) as f64;
-        let area = Area {
-            x: &self.x,
-            y: &self.y,
-            left: names + if self.y.name.is_empty() { 24.0 } else { 64.0 },
-            right: width - 48.0,
-            top: 14.0,
-            bottom: height - if self.x.name.is_empty() { 44.0 } else { 84.0 },
-        };
-        let (left, right, top, bottom) = (area.left, area.right, area.top, area.bottom);
+        let left = names + if self.y.name.is_empty() { 24.0 } else { 64.0 };
+        let bottom = height - if self.x.name.is_empty() { 44.0 } else { 84.0 };
+        let (right, top) = (width - 48.0, 14.0);
         let middle = f64::midpoint(top, bottom);
+        let (x_of, y_of) = (self.x.scale(left, right), self.y.scale(bottom, top));
+        let placed = |values: &[(f64, f64)]| -> Points {
+            let places = values.iter();
+            let places = places.filter_map(|(x, y)| Some((self.x.place(*x)?, self.y.place(*y)?)));
+            places.map(|(x, y)| (x_of(x), y_of(y))).collect()
+        };
         html! {
             svg viewBox={ "0 0 " (width) " " (height) } role="img"
                 aria-labelledby={ (id) "-t " (id) "-d" } {
                 title id={ (id) "-t" } { (title) }
                 desc id={ (id) "-d" } { (about) }
                 @if let Some((from, to)) = self.band {
-                    @let (from, to) = (area.x(from.max(self.x.low)), area.x(to.min(self.x.high)));
+                    @let (from, to) = (x_of(from.max(self.x.low)), x_of(to.min(self.x.high)));
                     rect class="band" x=(from) y=(top) width=(rounded((to - from).max(0.0)))
                         height=(bottom - top) {}
                 }
                 @for (at, name) in self.x.thinned(self.size.0 as usize / 105) {
-                    @let x = area.x(*at);
+                    @let x = x_of(*at);
                     path class="grid" d={ "M" (x) " " (top) "V" (bottom) } {}
                     text x=(x) y=(bottom + 32.0) text-anchor="middle" { (name) }
                 }
                 @for (at, name) in self.y.thinned(40) {
-                    @let y = area.y(*at);
+                    @let y = y_of(*at);
                     path class="grid" d={ "M" (left) " " (y) "H" (right) } {}
                     text x=(left - 10.0) y=(y + 10.0) text-anchor="end" { (name) }
                 }
@@ -279,32 +255,26 @@ impl Plot {
                         transform={ "rotate(-90 30 " (middle) ")" } { (self.y.name) }
                 }
                 @if self.zero && self.x.low < 0.0 && self.x.high > 0.0 {
-                    path class="zero" d={ "M" (area.x(0.0)) " " (top) "V" (bottom) } {}
+                    path class="zero" d={ "M" (x_of(0.0)) " " (top) "V" (bottom) } {}
                 }
                 @for line in &self.lines {
-                    (stroke(line.role, &area.points(&line.points)))
-                    @for at in area.points(&line.marks) { (mark(line.role, at)) }
+                    (stroke(line.role, &placed(&line.points)))
+                    @for at in placed(&line.marks) { (mark(line.role, at)) }
                 }
-                @for span in &self.spans { (self.span(&area, *span)) }
+                @for span in &self.spans {
+                    @let place = |value| self.x.place(value).map(&x_of);
+                    @let (row, above, below) =
+                        (y_of(span.row), y_of(span.row + 0.22), y_of(span.row - 0.22));
+                    @let ends = span.interval.and_then(|(low, high)| place(low).zip(place(high)));
+                    @if let Some((low, high)) = ends {
+                        path class={ "l s" (span.role % COLOURS) } d={
+                            "M" (low) " " (row) "H" (high) "M" (low) " " (above) "V" (below)
+                            "M" (high) " " (above) "V" (below)
+                        } {}
+                    }
+                    @if let Some(at) = place(span.median) { (mark(span.role, (at, row))) }
+                }
             }
-        }
-    }
-
-    fn span(&self, area: &Area<'_>, span: Span) -> Markup {
-        let interval = span.interval.and_then(|(low, high)| {
-            Some((area.x(self.x.place(low)?), area.x(self.x.place(high)?)))
-        });
-        let (row, above, below) =
-            (area.y(span.row), area.y(span.row + 0.22), area.y(span.row - 0.22));
-        let colour = format!("l s{}", span.role % COLOURS);
-        html! {
-            @if let Some((low, high)) = interval {
-                path class=(colour) d={
-                    "M" (low) " " (row) "H" (high) "M" (low) " " (above) "V" (below)
-                    "M" (high) " " (above) "V" (below)
-                } {}
-            }
-            @if let Some(at) = self.x.place(span.median) { (mark(span.role, (area.x(at), row))) }
         }
     }
 }
@@ -319,7 +289,6 @@ fn stroke(role: usize, points: &[(f64, f64)]) -> Markup {
     html! { path class=(class) d=(points.collect::<String>()) {} }
 }
 
-/// The mark of a line on one of its points.
 fn mark(role: usize, (x, y): (f64, f64)) -> Markup {
     let shape = [
         "m-8 0a8 8 0 1 0 16 0a8 8 0 1 0 -16 0z",

@@ -2,9 +2,7 @@
 
 use tare_stats::result::{Cell, Estimate};
 
-use crate::report::figures::percent;
-use crate::report::quantity::{known, shown};
-use crate::report::{NONE, nanos};
+use crate::report::numbers::{NONE, decimals, known, nanos, percent, shown};
 
 /// What a latency is printed in: nanoseconds of it, its name, and the decimals that a nanosecond needs.
 const TIMES: [(f64, &str, usize); 4] =
@@ -17,19 +15,15 @@ pub(super) fn by_ratio(cell: &Cell) -> bool {
     cell.unit != "ns"
 }
 
-/// A value in the unit of its cell.
 pub(super) fn value(cell: &Cell, value: Option<f64>) -> String {
     known(value, |value| shown(&cell.unit, value))
 }
 
 /// How the arm differs from the baseline: `+11.2 µs [+10.8, +11.7]`, of what is carried `×0.93 [0.91, 0.95]`.
 pub(super) fn difference(cell: &Cell) -> String {
-    let estimate = if by_ratio(cell) { cell.ratio.as_ref() } else { cell.delta.as_ref() };
-    match estimate {
-        Some(estimate) if is_finite(estimate) && by_ratio(cell) => ratio(estimate),
-        Some(estimate) if is_finite(estimate) => latency(estimate),
-        _ => NONE.to_owned(),
-    }
+    let (estimate, show): (_, fn(&Estimate) -> String) =
+        if by_ratio(cell) { (&cell.ratio, ratio) } else { (&cell.delta, latency) };
+    known(estimate.as_ref().filter(|estimate| is_finite(estimate)), show)
 }
 
 /// A difference without its sign: `310 ns`, of what is carried a share of the baseline's: `0.82 %`.
@@ -56,11 +50,11 @@ fn latency(estimate: &Estimate) -> String {
     let decimals =
         decimals(largest / factor, 3).max(decimals((high - low) / 2.0 / factor, 1)).min(finest);
     let shown = |ns: f64| signed(ns / factor, decimals);
-    let mut text = format!("{} {name}", shown(estimate.median));
-    if estimate.interval.is_some() {
-        text.push_str(&format!(" [{}, {}]", shown(low), shown(high)));
+    let median = shown(estimate.median);
+    match estimate.interval {
+        Some(_) => format!("{median} {name} [{}, {}]", shown(low), shown(high)),
+        None => format!("{median} {name}"),
     }
-    text
 }
 
 fn ratio(estimate: &Estimate) -> String {
@@ -70,19 +64,6 @@ fn ratio(estimate: &Estimate) -> String {
     };
     let decimals = decimals((high - low) / 2.0, 1).clamp(least, most);
     format!("×{:.decimals$} [{low:.decimals$}, {high:.decimals$}]", estimate.median)
-}
-
-/// Decimals that show so many significant digits of a number; none of zero.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the magnitude of a double lies between -324 and 308"
-)]
-fn decimals(number: f64, digits: i64) -> usize {
-    if number <= 0.0 {
-        return 0;
-    }
-    let decimals = digits - 1 - number.log10().floor() as i64;
-    usize::try_from(decimals).unwrap_or_default()
 }
 
 /// With its sign, but for what is printed as zero.

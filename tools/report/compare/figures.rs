@@ -2,12 +2,13 @@
 
 use tare_stats::result::{Cell, Estimate, Params, StepResult, Verdict};
 
-use super::{View, heading};
+use super::View;
+use super::differences::value;
 use crate::report::charts::{self, Sweep, figure};
 use crate::report::document::{Block, Document, Shown, Table, note};
-use crate::report::plot::{Axis, Line, Plot, Points, Span, rows};
-use crate::report::quantity::{known, shown, signed};
-use crate::report::{NONE, headline, parameters};
+use crate::report::numbers::{NONE, interval, known, measure_name, shown, signed};
+use crate::report::plot::{Axis, Line, Plot, Span};
+use crate::report::{headline, parameters};
 
 pub(super) fn add(document: &mut Document, view: View<'_>) {
     let mut add = |id, heading: &str, why: &str, blocks: Vec<Block>| {
@@ -46,7 +47,6 @@ pub(super) fn add(document: &mut Document, view: View<'_>) {
 }
 
 impl<'a> View<'a> {
-    /// A step's name, also where it is the only one.
     fn place(self, step: u64) -> String {
         let name = self.step_name(step);
         match self.step(step) {
@@ -61,15 +61,10 @@ impl<'a> View<'a> {
         cells.filter(|cell| cell.measure == measure && cell.step == step).collect()
     }
 
-    /// The steps that there are cells of.
     fn numbers(self) -> Vec<u64> {
-        let mut numbers: Vec<u64> = self.comparison.cells.iter().map(|cell| cell.step).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        numbers
+        sorted(self.comparison.cells.iter().map(|cell| cell.step))
     }
 
-    /// An arm's line in all figures.
     fn role(self, arm: &str) -> usize {
         let arms = &self.comparison.arms;
         arms.iter().position(|other| other.name == arm).unwrap_or(arms.len())
@@ -93,43 +88,26 @@ impl<'a> View<'a> {
     }
 
     fn all_figures(self) -> Vec<Block> {
-        let mut table = Table::new(&[
-            "step",
-            "measure",
-            "arm",
-            "verdict",
-            "baseline",
-            "value",
-            "difference",
-            "95 % interval",
-            "ratio",
-            "95 % interval",
-            "p, corrected",
-            "resolution",
-            "detectable",
-            "blocks",
-        ]);
-        for cell in &self.comparison.cells {
-            let plain = |value: f64| shown(&cell.unit, value);
-            let with_sign = |value: f64| signed(&cell.unit, value);
-            let (delta, ratio) = (of_path(cell, cell.delta), of_path(cell, cell.ratio));
-            table.row(vec![
-                self.place(cell.step),
-                heading(&cell.measure),
-                cell.arm.clone(),
-                verdict(cell),
-                known(cell.baseline, plain),
-                known(cell.value, plain),
-                known(delta.map(|delta| delta.median), with_sign),
-                interval(delta, with_sign),
-                known(ratio.map(|ratio| ratio.median), |value| shown("", value)),
-                interval(ratio, |value| shown("", value)),
-                known(of_path(cell, cell.p_adjusted), |p| shown("", p)),
-                known(of_path(cell, cell.resolution), |value| format!("± {}", plain(value))),
-                known(of_path(cell, cell.detectable), plain),
-                cell.blocks.len().to_string(),
-            ]);
-        }
+        let ratio = |value| shown("", value);
+        let table = Table::of(
+            &self.comparison.cells,
+            &[
+                ("step", &|cell| self.place(cell.step)),
+                ("measure", &|cell| measure_name(&cell.measure)),
+                ("arm", &|cell| cell.arm.clone()),
+                ("verdict", &|cell| verdict(cell)),
+                ("baseline", &|cell| value(cell, cell.baseline)),
+                ("value", &|cell| value(cell, cell.value)),
+                ("difference", &|cell| median(cell)),
+                ("95 % interval", &|cell| ends(cell)),
+                ("ratio", &|cell| known(of_path(cell, cell.ratio).map(|r| r.median), ratio)),
+                ("95 % interval", &|cell| interval(of_path(cell, cell.ratio), ratio)),
+                ("p, corrected", &|cell| known(of_path(cell, cell.p_adjusted), ratio)),
+                ("resolution", &|cell| resolution(cell)),
+                ("detectable", &|cell| value(cell, of_path(cell, cell.detectable))),
+                ("blocks", &|cell| cell.blocks.len().to_string()),
+            ],
+        );
         if table.rows.is_empty() {
             return vec![note("No block was measured as a whole, so nothing is compared.")];
         }
@@ -144,7 +122,7 @@ impl<'a> View<'a> {
             let drawn = steps.iter().filter_map(|step| self.difference(measure, *step));
             let drawn: Vec<Block> = drawn.collect();
             if steps.len() > 1 && !drawn.is_empty() {
-                blocks.push(Block::Heading(heading(measure)));
+                blocks.push(Block::Heading(measure_name(measure)));
             }
             blocks.extend(drawn);
         }
@@ -155,33 +133,24 @@ impl<'a> View<'a> {
     fn difference(self, measure: &str, step: u64) -> Option<Block> {
         let cells = self.cells(measure, step);
         let unit = &cells.first()?.unit;
-        let plain = |value: f64| signed(unit, value);
-        let mut table =
-            Table::new(&["arm", "difference", "95 % interval", "resolution", "verdict"]);
-        for cell in &cells {
-            let delta = of_path(cell, cell.delta);
-            let resolution = of_path(cell, cell.resolution);
-            table.row(vec![
-                cell.arm.clone(),
-                known(delta.map(|delta| delta.median), plain),
-                interval(delta, plain),
-                known(resolution, |value| format!("± {}", shown(unit, value))),
-                verdict(cell),
-            ]);
-        }
-        let drawn = cells.iter().filter_map(|&cell| Some((cell, of_path(cell, cell.delta)?)));
-        let drawn: Vec<(&Cell, Estimate)> = drawn.collect();
-        let resolution = drawn.iter().find_map(|(cell, _)| cell.resolution);
-        let arms =
-            drawn.iter().map(|(cell, delta)| (cell.arm.clone(), self.role(&cell.arm), *delta));
-        let plot =
-            spans("difference to the baseline", unit, &arms.collect::<Vec<_>>(), resolution)?;
-        let about = format!(
-            "The difference of each arm to {}, with its interval. The table holds the numbers.",
-            self.comparison.baseline
+        let table = Table::of(
+            cells.iter().copied(),
+            &[
+                ("arm", &|cell| cell.arm.clone()),
+                ("difference", &|cell| median(cell)),
+                ("95 % interval", &|cell| ends(cell)),
+                ("resolution", &|cell| resolution(cell)),
+                ("verdict", &|cell| verdict(cell)),
+            ],
         );
-        let title = format!("{}: {}", heading(measure), self.place(step));
-        Some(figure(title, about, plot, Vec::new(), table))
+        let drawn = cells.iter().filter_map(|&cell| Some((cell, of_path(cell, cell.delta)?)));
+        let band = drawn.clone().find_map(|(cell, _)| cell.resolution);
+        let arms = drawn.map(|(cell, delta)| (cell.arm.clone(), self.role(&cell.arm), delta));
+        let plot = spans("difference to the baseline", unit, &arms.collect::<Vec<_>>(), band)?;
+        let baseline = &self.comparison.baseline;
+        let about = format!("The difference of each arm to {baseline}, with its interval.");
+        let title = format!("{}: {}", measure_name(measure), self.place(step));
+        Some(figure(title, &about, plot, table))
     }
 
     fn sweep(self) -> Vec<Block> {
@@ -205,7 +174,7 @@ impl<'a> View<'a> {
                 (arm.name.as_str(), values.collect())
             });
             let lines: Vec<(&str, Vec<Option<f64>>)> = lines.collect();
-            charts::sweep_figure(&heading(measure), unit.unwrap_or_default(), &sweep, &lines)
+            charts::sweep_figure(&measure_name(measure), unit.unwrap_or_default(), &sweep, &lines)
         };
         self.measures().into_iter().map(of_measure).collect()
     }
@@ -251,39 +220,33 @@ impl<'a> View<'a> {
             let values = cell.blocks.iter().map(|block| (block.block, block.value));
             arms.push((&cell.arm, values.collect()));
         }
-        let blocks = cells.iter().flat_map(|cell| cell.blocks.iter().map(|block| block.block));
-        let mut numbers: Vec<u64> = blocks.collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let names = arms.iter().map(|(name, _)| *name);
-        let mut table = Table::new(&std::iter::once("block").chain(names).collect::<Vec<_>>());
-        let show = |value: f64| shown(&fullest.unit, value);
+        let numbers = sorted(cells.iter().flat_map(|c| c.blocks.iter().map(|block| block.block)));
+        let mut header = vec!["block"];
+        header.extend(arms.iter().map(|(name, _)| *name));
+        let mut table = Table::new(&header);
         for number in &numbers {
-            let mut row = vec![number.to_string()];
-            row.extend(arms.iter().map(|(_, values)| {
+            let values = arms.iter().map(|(_, values)| {
                 let at = values.iter().find(|(block, _)| block == number);
-                known(at.map(|(_, value)| *value), show)
-            }));
-            table.row(row);
+                known(at.map(|(_, value)| *value), |value| shown(&fullest.unit, value))
+            });
+            table.row(std::iter::once(number.to_string()).chain(values).collect());
         }
-        let values = arms.iter().flat_map(|(_, values)| values.iter().map(|at| at.1));
-        let name = heading(measure);
-        let y = Axis::over(&name, &values.collect::<Vec<f64>>(), &show);
         let lines = arms.iter().map(|(name, values)| {
             let points = values.iter().map(|(block, value)| (*block as f64, *value));
-            let points: Points = points.collect();
-            Line::new(self.role(name), points.clone(), points)
+            Line::marked(self.role(name), *name, points.collect())
         });
         let ends = [(numbers.first(), 0.0), (numbers.last(), 1.0)];
         let [from, to] = ends.map(|(number, none)| number.map_or(none, |n| *n as f64));
-        let plot = Plot::lines(Axis::linear("block", from, to, 12.0, true), y, lines.collect());
-        let keys = arms.iter().map(|(name, _)| (self.role(name), (*name).to_owned()));
-        let about = format!(
-            "{name} of each block in the order of time, a line for each arm. The table holds the numbers."
-        );
+        let x = Axis::linear("block", from, to, 12.0, true);
+        let name = measure_name(measure);
         let title = format!("{name}: {}", self.place(step));
-        Some(figure(title, about, plot, keys.collect(), table))
+        let about = format!("{name} of each block in the order of time, a line for each arm.");
+        Some(charts::lines(title, &about, x, (&name, &fullest.unit), lines.collect(), table))
     }
+}
+
+fn sorted(numbers: impl Iterator<Item = u64>) -> Vec<u64> {
+    numbers.collect::<std::collections::BTreeSet<u64>>().into_iter().collect()
 }
 
 /// Estimates with their intervals, a row each, the first on top: the name, the role, and how much.
@@ -296,24 +259,16 @@ pub(crate) fn spans(
 ) -> Option<Plot> {
     let mut values = vec![0.0];
     values.extend(resolution.into_iter().flat_map(|value| [-value, value]));
-    let mut spans = Vec::new();
+    let (mut spans, mut names) = (Vec::new(), Vec::new());
     // Rows count upwards.
-    for (row, (_, role, estimate)) in named.iter().rev().enumerate() {
-        let (median, interval) = (estimate.median, estimate.interval);
-        spans.push(Span { role: *role, row: row as f64, median, interval });
-        values.push(median);
+    for (row, (name, role, Estimate { median, interval })) in named.iter().rev().enumerate() {
+        spans.push(Span { role: *role, row: row as f64, median: *median, interval: *interval });
+        names.push(name.clone());
+        values.push(*median);
         values.extend(interval.into_iter().flat_map(|(low, high)| [low, high]));
     }
-    let names: Vec<String> = named.iter().rev().map(|(name, _, _)| name.clone()).collect();
-    (!spans.is_empty()).then(|| Plot {
-        x: Axis::over(what, &values, &|value| signed(unit, value)),
-        y: Axis::places("", &names),
-        lines: Vec::new(),
-        size: rows(names.len()),
-        spans,
-        band: resolution.map(|value| (-value, value)),
-        zero: true,
-    })
+    let x = Axis::over(what, &values, &|value| signed(unit, value));
+    (!spans.is_empty()).then(|| Plot::spans(x, &names, spans, resolution))
 }
 
 /// Each cell knows the baseline's value of the blocks that it rests on: that of an arm which was
@@ -322,7 +277,6 @@ fn fullest<'a>(cells: &[&'a Cell]) -> Option<&'a Cell> {
     cells.iter().copied().max_by_key(|cell| cell.blocks.len())
 }
 
-/// A latency under overload, which is the queue's.
 fn is_queue(cell: &Cell) -> bool {
     cell.overloaded && cell.unit == "ns"
 }
@@ -332,15 +286,22 @@ fn of_path<T>(cell: &Cell, figure: Option<T>) -> Option<T> {
     figure.filter(|_| !is_queue(cell))
 }
 
+fn median(cell: &Cell) -> String {
+    known(of_path(cell, cell.delta), |delta| signed(&cell.unit, delta.median))
+}
+
+fn ends(cell: &Cell) -> String {
+    interval(of_path(cell, cell.delta), |value| signed(&cell.unit, value))
+}
+
+fn resolution(cell: &Cell) -> String {
+    known(of_path(cell, cell.resolution), |value| format!("± {}", shown(&cell.unit, value)))
+}
+
 fn verdict(cell: &Cell) -> String {
     match cell.verdict {
         _ if is_queue(cell) => Verdict::Overload.name().to_owned(),
         Some(verdict) => verdict.name().to_owned(),
         None => NONE.to_owned(),
     }
-}
-
-fn interval(estimate: Option<Estimate>, show: impl Fn(f64) -> String) -> String {
-    let ends = estimate.and_then(|estimate| estimate.interval);
-    ends.map_or_else(|| NONE.to_owned(), |(low, high)| format!("{} to {}", show(low), show(high)))
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use tare_stats::result::{AA, Arm, Cell, Params, StepResult, Verdict, Visit, VisitStep};
+use tare_stats::result::{
+    AA, Arm, Cell, Comparison, Params, StepResult, Verdict, Visit, VisitStep,
+};
 use tare_units::Nanos;
 
 use super::differences::magnitude;
-use super::{Dimension, View, heading, short};
-use crate::report::document::{Fact, fact};
-use crate::report::target as target_of;
+use super::{Dimension, View, short};
+use crate::report::common::because;
+use crate::report::document::{Field, field, fields};
+use crate::report::numbers::{measure_name, per_second, shown};
 use crate::report::{
-    bulk, errors, grouped, label, parameters, per_second, phrases, plural, quantity,
+    bulk, errors, grouped, label, list, parameters, phrases, plural, target as target_of,
 };
 
 /// Instances of an arm that are named; of more only their number is printed.
@@ -36,18 +39,17 @@ fn load(view: View<'_>, first: &StepResult) -> String {
     let http = params.http.as_ref();
     let differing = view.differing();
     let same = |by: Dimension| !differing.contains(&by);
+    let flows = match (&params.bulk, params.proto.as_str()) {
+        (Some(_), _) => "stream",
+        (None, "udp") => "flow",
+        _ => "connection",
+    };
     let steps = if differing.is_empty() {
         parameters(params)
     } else {
-        let flows = match (&params.bulk, params.proto.as_str()) {
-            (Some(_), _) => "stream",
-            (None, "udp") => "flow",
-            _ => "connection",
-        };
-        let size = http.is_none() && same(Dimension::Size);
         phrases([
             http.is_none().then(|| params.proto.clone()),
-            size.then(|| Dimension::Size.value(first)),
+            (http.is_none() && same(Dimension::Size)).then(|| Dimension::Size.value(first)),
             same(Dimension::Connections).then(|| plural(params.connections.into(), flows)),
             Some(plural(view.comparison.steps, "step")),
         ])
@@ -66,15 +68,12 @@ fn load(view: View<'_>, first: &StepResult) -> String {
     phrases([http.map(|http| format!("{} {}", http.method, http.path)), Some(steps), Some(loop_of)])
 }
 
-/// How they were compared, in a line.
 pub(super) fn how(view: View<'_>) -> String {
     let comparison = view.comparison;
-    let visits = format!(
-        "{} of 2 visits × {} to each arm{}",
-        plural(comparison.blocks_asked, "block"),
-        Nanos(comparison.block_duration_ns),
-        if comparison.steps > 1 { " and step" } else { "" }
-    );
+    let (blocks, lasting) =
+        (plural(comparison.blocks_asked, "block"), Nanos(comparison.block_duration_ns));
+    let each = if comparison.steps > 1 { " and step" } else { "" };
+    let visits = format!("{blocks} of 2 visits × {lasting} to each arm{each}");
     let settle = Some(comparison.settle_ns).filter(|ns| *ns > 0);
     phrases([
         Some(visits),
@@ -87,141 +86,94 @@ pub(super) fn how(view: View<'_>) -> String {
 
 /// What spoils the comparison, a line each, but for the warnings.
 pub(crate) fn alerts(view: View<'_>) -> Vec<String> {
-    let mut lines = Vec::new();
-    if view.report.partial {
-        lines.push(format!(
-            "PARTIAL: {} of {} blocks were measured in every arm; what follows rests on what there is.",
-            grouped(view.comparison.blocks_done),
-            grouped(view.comparison.blocks_asked)
-        ));
-    }
-    for arm in &view.comparison.arms {
-        if let Some(reason) = &arm.failed {
-            lines.push(format!(
-                "FAILED: {} was given up: {}; its {} until then are kept.",
-                arm.name,
-                reason.replace('\n', " "),
-                plural(arm.visits, "visit")
-            ));
-        }
-    }
-    lines
+    let comparison = view.comparison;
+    let [done, asked] = [comparison.blocks_done, comparison.blocks_asked].map(grouped);
+    let partial = view.report.partial.then(|| {
+        format!(
+            "PARTIAL: {done} of {asked} blocks were measured in every arm; what follows rests on what there is."
+        )
+    });
+    let failed = comparison.arms.iter().filter_map(|arm| {
+        let reason = arm.failed.as_ref()?.replace('\n', " ");
+        let visits = plural(arm.visits, "visit");
+        let name = &arm.name;
+        Some(format!("FAILED: {name} was given up: {reason}; its {visits} until then are kept."))
+    });
+    partial.into_iter().chain(failed).collect()
 }
 
 /// What the table's words and figures mean, then what was done.
-pub(super) fn notes(view: View<'_>) -> Vec<Fact> {
-    let mut notes = verdicts(view);
-    notes.extend(resolution(view));
-    let mut add = |name: &str, text: String| notes.push(fact(name, text));
+pub(super) fn notes(view: View<'_>) -> Vec<Field> {
+    let comparison = view.comparison;
     let shown = view.measures();
     let all = view.all_measures(false).into_iter();
-    let left_out: Vec<String> = all.filter(|m| !shown.contains(m)).map(heading).collect();
-    if !left_out.is_empty() {
-        let names = left_out.join(", ");
-        add(
-            "left out",
-            format!("{names}: no verdict was asked for; --format json and csv have them"),
-        );
-    }
-    add("blocks", blocks(view));
-    for arm in &view.comparison.arms {
-        if arm.name != AA {
-            add("arm", describe(view, arm));
-        }
-    }
-    if let Some(text) = shared(view) {
-        add("servers", text);
-    }
-    for arm in &view.comparison.arms {
-        for step in 0..view.comparison.steps {
-            let Some(result) = view.result(&arm.name, step) else {
-                continue;
-            };
-            if !result.errors.is_empty() {
-                let name = view.name(&arm.name, step);
-                add("errors", format!("{name}: {}", errors(&result.errors)));
-            }
-        }
-    }
-    let comparison = view.comparison;
-    let because = |reason: &str| match reason {
-        "" => String::new(),
-        reason => format!(" ({reason})"),
-    };
-    add(
-        "both ends",
-        format!(
-            "{}{}, wait {}{}",
-            comparison.backend,
-            because(&comparison.backend_reason),
-            comparison.wait,
-            because(&comparison.wait_reason)
-        ),
+    let left_out = list(all.filter(|m| !shown.contains(m)).map(measure_name));
+    let left_out = (!left_out.is_empty())
+        .then(|| format!("{left_out}: no verdict was asked for; --format json and csv have them"));
+    let mut notes = verdicts(view);
+    notes.extend(resolution(view));
+    notes.extend(fields([("left out", left_out), ("blocks", Some(blocks(view)))]));
+    let arms = comparison.arms.iter().filter(|arm| arm.name != AA);
+    notes.extend(arms.map(|arm| field("arm", describe(view, arm))));
+    notes.extend(fields([("servers", shared(view))]));
+    let failures = view.results().filter(|(_, result)| !result.errors.is_empty());
+    notes.extend(
+        failures.map(|(name, r)| field("errors", format!("{name}: {}", errors(&r.errors)))),
     );
+    let Comparison { backend, backend_reason, wait, wait_reason, .. } = comparison;
+    let (why_backend, why_wait) = (because(backend_reason), because(wait_reason));
+    notes.push(field("both ends", format!("{backend}{why_backend}, wait {wait}{why_wait}")));
     notes
 }
 
 /// What each verdict that was given means, and over how many cells they hold.
-fn verdicts(view: View<'_>) -> Vec<Fact> {
+fn verdicts(view: View<'_>) -> Vec<Field> {
     let declared: Vec<&Cell> = view.comparison.cells.iter().filter(|cell| cell.declared).collect();
     if declared.is_empty() {
         return Vec::new();
     }
-    let carried = declared.iter().any(|cell| cell.unit != "ns");
-    let mut notes = Vec::new();
-    for verdict in [
-        Verdict::Slower,
-        Verdict::Faster,
-        Verdict::NoDifferenceShown,
-        Verdict::NotEnoughBlocks,
-        Verdict::Overload,
-    ] {
-        if !declared.iter().any(|cell| cell.verdict == Some(verdict)) {
-            continue;
-        }
-        let less = if carried { ", or less carried" } else { "" };
-        let more = if carried { ", or more carried" } else { "" };
-        let text = match verdict {
-            Verdict::Slower => format!("longer latencies than the baseline's{less}"),
-            Verdict::Faster => format!("shorter latencies than the baseline's{more}"),
-            Verdict::NoDifferenceShown => {
-                "no difference shown: there may be one all the same, within the interval".to_owned()
-            }
-            Verdict::NotEnoughBlocks => {
-                format!("not enough blocks: {}", more_blocks(view, &declared))
-            }
-            Verdict::Overload => {
-                let has_goodput = declared.iter().any(|cell| cell.unit == "1/s");
-                format!(
-                    "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {}",
-                    if has_goodput {
-                        "compare the goodput"
-                    } else {
-                        "a lower --rate shows the path"
-                    }
-                )
-            }
-        };
-        notes.push(fact(short(verdict), text));
-    }
+    let carried = |more| if declared.iter().any(|cell| cell.unit != "ns") { more } else { "" };
+    let overload = match declared.iter().any(|cell| cell.unit == "1/s") {
+        true => "compare the goodput",
+        false => "a lower --rate shows the path",
+    };
+    let none = "no difference shown: there may be one all the same, within the interval";
+    let meanings = [
+        (
+            Verdict::Slower,
+            format!("longer latencies than the baseline's{}", carried(", or less carried")),
+        ),
+        (
+            Verdict::Faster,
+            format!("shorter latencies than the baseline's{}", carried(", or more carried")),
+        ),
+        (Verdict::NoDifferenceShown, none.to_owned()),
+        (Verdict::NotEnoughBlocks, format!("not enough blocks: {}", more_blocks(view, &declared))),
+        (
+            Verdict::Overload,
+            format!(
+                "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {overload}"
+            ),
+        ),
+    ];
+    let given = |verdict| declared.iter().any(|cell| cell.verdict == Some(verdict));
+    let meanings = meanings.into_iter().filter(|(verdict, _)| given(*verdict));
+    let mut notes: Vec<Field> =
+        meanings.map(|(verdict, text)| field(short(verdict), text)).collect();
     let cells = match declared.len() {
         1 => "the one cell".to_owned(),
         count => format!("all {count} cells together"),
     };
     let text = format!("hold for {cells} at 95 % (sign test over the blocks, Holm's correction)");
-    notes.push(fact("verdicts", text));
-    let mut text = "in brackets, 95 % for the median over the blocks, each for itself".to_owned();
-    let errors = declared.iter().filter_map(|cell| cell.instrument_error);
-    let shift = errors.fold(0.0, f64::max);
-    if shift > 0.0 {
-        let shift = quantity::shown("ns", shift);
-        text += &format!(", and {shift} more for the instrument");
-    }
-    notes.push(fact("intervals", text));
+    notes.push(field("verdicts", text));
+    let shift = declared.iter().filter_map(|cell| cell.instrument_error).fold(0.0, f64::max);
+    let shift =
+        (shift > 0.0).then(|| format!(", and {} more for the instrument", shown("ns", shift)));
+    let text = "in brackets, 95 % for the median over the blocks, each for itself";
+    notes.push(field("intervals", format!("{text}{}", shift.unwrap_or_default())));
     notes
 }
 
-/// How many blocks are missing for a verdict, and what to type.
 fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
     let lacking = declared.iter().filter(|cell| cell.verdict == Some(Verdict::NotEnoughBlocks));
     let needed = lacking.clone().map(|cell| cell.blocks_needed).max().unwrap_or_default();
@@ -243,11 +195,9 @@ fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
 }
 
 /// What could be found by so many blocks, and what the same path shows against itself.
-fn resolution(view: View<'_>) -> Vec<Fact> {
-    let mut notes = Vec::new();
+fn resolution(view: View<'_>) -> Vec<Field> {
     let range = |find: &dyn Fn(&Cell) -> Option<f64>, aa: bool| {
-        let measures = view.measures().into_iter();
-        let parts = measures.filter_map(|measure| {
+        let parts = view.measures().into_iter().filter_map(|measure| {
             let cells = view.comparison.cells.iter();
             let cells = cells.filter(|cell| cell.measure == measure && (cell.arm == AA) == aa);
             let known =
@@ -257,48 +207,41 @@ fn resolution(view: View<'_>) -> Vec<Fact> {
             let shown = |(cell, found): &(&Cell, f64)| magnitude(cell, *found);
             let (least, most) = (shown(known.first()?), shown(known.last()?));
             let range = if least == most { most } else { format!("{least} to {most}") };
-            Some(format!("{} {range}", heading(measure)))
+            Some(format!("{} {range}", measure_name(measure)))
         });
-        parts.collect::<Vec<_>>().join(", ")
+        Some(list(parts)).filter(|text| !text.is_empty())
     };
-    let detectable = range(&|cell| cell.detectable, false);
-    if !detectable.is_empty() {
-        let text = format!(
-            "before the run, so many blocks were expected to find, in four runs of five: {detectable}"
-        );
-        notes.push(fact("detectable", text));
-    }
-    let resolution = range(&|cell| cell.resolution, true);
-    if !resolution.is_empty() {
-        let text = format!(
-            "the baseline's path visited as an arm of its own, which may differ from itself by {resolution}"
-        );
-        notes.push(fact(AA, text));
-    }
-    notes.extend(astray(view).map(|text| fact("", text)));
-    notes
+    let detectable = range(&|cell| cell.detectable, false).map(|found| {
+        format!(
+            "before the run, so many blocks were expected to find, in four runs of five: {found}"
+        )
+    });
+    let resolution = range(&|cell| cell.resolution, true).map(|found| {
+        format!(
+            "the baseline's path visited as an arm of its own, which may differ from itself by {found}"
+        )
+    });
+    fields([("detectable", detectable), (AA, resolution), ("", unlike_itself(view))])
 }
 
 /// The cells of [`AA`] whose interval leaves out zero. Some do by chance; many mean that the order of visits matters.
-fn astray(view: View<'_>) -> Option<String> {
-    let shown = view.measures();
-    let is_shown = |cell: &&Cell| cell.arm == AA && shown.contains(&cell.measure.as_str());
+fn unlike_itself(view: View<'_>) -> Option<String> {
+    let measures = view.measures();
+    let is_shown = |cell: &&Cell| cell.arm == AA && measures.contains(&cell.measure.as_str());
     let of_aa = view.comparison.cells.iter().filter(is_shown);
     let intervals = of_aa.filter_map(|cell| Some((cell, cell.delta?.interval?)));
-    let intervals: Vec<(&Cell, (f64, f64))> = intervals.collect();
-    let leave_out = intervals.iter().filter(|(_, (low, high))| *low > 0.0 || *high < 0.0);
+    let leave_out = intervals.clone().filter(|(_, (low, high))| *low > 0.0 || *high < 0.0);
     let names: Vec<String> = leave_out
         .map(|(cell, _)| {
             let step = view.step_name(cell.step);
-            format!("{} {step}", heading(&cell.measure)).trim().to_owned()
+            format!("{} {step}", measure_name(&cell.measure)).trim().to_owned()
         })
         .collect();
-    (!names.is_empty()).then(|| {
+    let (count, names_of_them) = (names.len(), names.join(", "));
+    let intervals = plural(intervals.count() as u64, "interval");
+    (count > 0).then(|| {
         format!(
-            "{} of its {} leave out zero, where one in twenty does by chance: {}",
-            names.len(),
-            plural(intervals.len() as u64, "interval"),
-            names.join(", ")
+            "{count} of its {intervals} leave out zero, where one in twenty does by chance: {names_of_them}"
         )
     })
 }
@@ -307,51 +250,37 @@ fn astray(view: View<'_>) -> Option<String> {
 fn blocks(view: View<'_>) -> String {
     let comparison = view.comparison;
     let visits = comparison.blocks.iter().flat_map(|block| &block.visits);
-    let arms_of = |is: &dyn Fn(&Visit) -> bool| {
-        let mut by_arm: BTreeMap<&str, u64> = BTreeMap::new();
-        for visit in visits.clone().filter(|visit| is(visit)) {
-            *by_arm.entry(&visit.arm).or_default() += 1;
-        }
-        by_arm
+    let counted = |what: &str, is: &dyn Fn(&Visit) -> bool| {
+        let count =
+            |arm: &Arm| visits.clone().filter(|v| v.arm == arm.name && is(v)).count() as u64;
+        let arms = comparison.arms.iter().map(|arm| (&arm.name, count(arm)));
+        let arms: Vec<(&String, u64)> = arms.filter(|(_, count)| *count > 0).collect();
+        let each = list(arms.iter().map(|(arm, count)| format!("{arm} {}", grouped(*count))));
+        let all = grouped(arms.iter().map(|(_, count)| count).sum());
+        (!arms.is_empty()).then(|| format!("{all} {what} ({each})"))
     };
     let any = |is: fn(&VisitStep) -> bool| move |visit: &Visit| visit.steps.iter().any(is);
-    let mut parts = Vec::new();
-    for (by_arm, what) in [
-        (arms_of(&|visit| visit.error.is_some()), "failed"),
-        (arms_of(&any(|step| step.disturbed)), "disturbed"),
-        (arms_of(&any(|step| step.overloaded)), "overloaded"),
-        (arms_of(&any(|step| step.errors > 0)), "with errors"),
-    ] {
-        let arms = comparison.arms.iter().map(|arm| arm.name.as_str());
-        let told = arms.filter_map(|arm| Some(format!("{arm} {}", grouped(*by_arm.get(arm)?))));
-        let told: Vec<String> = told.collect();
-        if !told.is_empty() {
-            let count = by_arm.values().sum();
-            parts.push(format!("{} {what} ({})", grouped(count), told.join(", ")));
-        }
-    }
-    let mut text = format!(
-        "{} of {} whole, {}",
-        grouped(comparison.blocks_done),
-        grouped(comparison.blocks_asked),
-        plural(visits.count() as u64, "visit")
-    );
-    if !parts.is_empty() {
-        text.push_str(&format!(", of which {}", parts.join(", ")));
-    }
-    text
+    let spoiled = phrases([
+        counted("failed", &|visit| visit.error.is_some()),
+        counted("disturbed", &any(|step| step.disturbed)),
+        counted("overloaded", &any(|step| step.overloaded)),
+        counted("with errors", &any(|step| step.errors > 0)),
+    ]);
+    let spoiled = if spoiled.is_empty() { spoiled } else { format!(", of which {spoiled}") };
+    let [done, asked] = [comparison.blocks_done, comparison.blocks_asked].map(grouped);
+    let visits = plural(visits.clone().count() as u64, "visit");
+    format!("{done} of {asked} whole, {visits}{spoiled}")
 }
 
-/// Where an arm leads, and what is its own.
 fn describe(view: View<'_>, arm: &Arm) -> String {
-    let is_baseline = arm.name == view.comparison.baseline;
+    let baseline = if arm.name == view.comparison.baseline { " (baseline)" } else { "" };
     let target = view
         .result(&arm.name, 0)
         .map(|result| Params { target: arm.target.clone(), ..result.params.clone() });
     let target = target.map_or_else(|| arm.target.clone(), |params| target_of(&params));
     let given = |what: &str, text: &Option<String>| text.as_ref().map(|t| format!("{what} '{t}'"));
     phrases([
-        Some(format!("{}{}: {target}", arm.name, if is_baseline { " (baseline)" } else { "" })),
+        Some(format!("{}{baseline}: {target}", arm.name)),
         Some(plural(arm.visits, "visit")),
         given("with", &arm.options),
         given("before each", &arm.before),

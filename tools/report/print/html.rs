@@ -4,10 +4,9 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use tare_units::text::is_deceptive;
 
-use super::super::document::{Block, Document, Fact, Figure, Section, Table};
+use super::super::document::{Block, Document, Field, Figure, Section, Table};
 use super::super::plot::key;
 
-/// The styles of every page.
 pub(crate) const STYLE: &str = include_str!("style.css");
 /// Nothing is loaded and nothing is run; a page that was tampered with does not either.
 const POLICY: &str =
@@ -110,7 +109,13 @@ fn block(id: &str, block: &Block, figures: &mut usize) -> Markup {
         Block::Heading(text) => html! { h3 { (text) } },
         Block::Note(text) => html! { p.note { (text) } },
         Block::Loud(text) => html! { div.loud role="note" { p { (text) } } },
-        Block::Facts(facts) => html! { dl { @for fact in facts { (row(fact)) } } },
+        Block::Fields(fields) => html! {
+            dl {
+                @for Field { name, text, is_part } in fields {
+                    dt { @if *is_part { "· " } (name) } dd { (text) }
+                }
+            }
+        },
         Block::Lines(lines) => html! { pre { (lines.join("\n")) } },
         Block::Table(found) if found.folded => {
             html! { details { summary { (found.caption) } (table(found)) } }
@@ -121,10 +126,6 @@ fn block(id: &str, block: &Block, figures: &mut usize) -> Markup {
             figure(&format!("{id}-f{figures}"), drawn)
         }
     }
-}
-
-fn row(fact: &Fact) -> Markup {
-    html! { dt { @if fact.is_part { "· " } (fact.name) } dd { (fact.text) } }
 }
 
 fn table(table: &Table) -> Markup {
@@ -158,11 +159,12 @@ fn table(table: &Table) -> Markup {
 
 /// A plot that cannot be drawn leaves its numbers.
 fn figure(id: &str, figure: &Figure) -> Markup {
+    let named = figure.plot.lines.iter().filter(|line| !line.name.is_empty());
     html! {
         figure tabindex="0" aria-label=(figure.title) {
             figcaption { (figure.title) }
-            @if !figure.keys.is_empty() {
-                ul.keys { @for (role, name) in &figure.keys { li { (key(*role)) (name) } } }
+            @if named.clone().next().is_some() {
+                ul.keys { @for line in named { li { (key(line.role)) (line.name) } } }
             }
             (figure.plot.svg(id, &figure.title, &figure.about))
             details { summary { "The numbers" } (table(&figure.table)) }

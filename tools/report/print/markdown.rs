@@ -3,7 +3,7 @@
 use comfy_table::presets::ASCII_MARKDOWN;
 use tare_units::text::is_deceptive;
 
-use super::super::document::{Block, Document, Fact, Shown, Table};
+use super::super::document::{Block, Document, Field, Shown, Table};
 
 pub(crate) fn print(document: Document) -> String {
     let document = document.map(escape);
@@ -20,7 +20,7 @@ pub(crate) fn print(document: Document) -> String {
             match block {
                 Block::Heading(text) => blocks.push(format!("{text}:")),
                 Block::Note(text) | Block::Loud(text) => blocks.push(text.clone()),
-                Block::Facts(facts) => blocks.push(list(facts)),
+                Block::Fields(fields) => blocks.push(list(fields)),
                 Block::Lines(lines) => blocks.push(format!("```\n{}\n```", lines.join("\n"))),
                 Block::Table(found) => {
                     blocks.push(table(found));
@@ -33,8 +33,8 @@ pub(crate) fn print(document: Document) -> String {
     blocks.join("\n\n") + "\n"
 }
 
-fn list(facts: &[Fact]) -> String {
-    let lines = facts.iter().map(|Fact { name, text, is_part }| {
+fn list(fields: &[Field]) -> String {
+    let lines = fields.iter().map(|Field { name, text, is_part }| {
         let indent = if *is_part { "  " } else { "" };
         match name.as_str() {
             "" => format!("{indent}  {text}"),

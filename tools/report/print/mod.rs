@@ -8,7 +8,6 @@ use comfy_table::{CellAlignment, TableStyle};
 
 use super::document::Table;
 
-/// A table as lines of characters.
 fn ruled(table: &Table, style: TableStyle) -> String {
     let mut set = comfy_table::Table::new();
     set.load_style(style).set_header(&table.header);

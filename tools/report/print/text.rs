@@ -3,9 +3,9 @@
 use comfy_table::presets::NOTHING;
 use tare_units::text::visible;
 
-use super::super::document::{Block, Document, Fact, Shown};
+use super::super::document::{Block, Document, Field, Shown};
 
-/// The column of a fact's text where names are short, and the longest name that has a column.
+/// The column of a field's text where names are short, and the longest name that has a column.
 const NAMES: (usize, usize) = (12, 24);
 
 pub(crate) fn print(document: Document) -> String {
@@ -24,7 +24,7 @@ pub(crate) fn print(document: Document) -> String {
             let is_headed = index == 0 && section.shown == Shown::Headed;
             let is_close = match (before, block) {
                 (None | Some(Block::Note(_)), Block::Note(_))
-                | (Some(Block::Facts(_)), Block::Facts(_))
+                | (Some(Block::Fields(_)), Block::Fields(_))
                 | (Some(Block::Heading(_)), _) => true,
                 _ => is_headed || matches!(block, Block::Figure(_)),
             };
@@ -42,7 +42,7 @@ fn put(out: &mut String, block: &Block) {
     match block {
         Block::Heading(text) => out.push_str(&format!("{text}:\n")),
         Block::Note(text) | Block::Loud(text) => out.push_str(&format!("{text}\n")),
-        Block::Facts(facts) => put_facts(out, facts),
+        Block::Fields(fields) => put_fields(out, fields),
         Block::Lines(lines) => lines.iter().for_each(|line| out.push_str(&format!("  {line}\n"))),
         Block::Table(table) => {
             // Each cell is padded by a space, which is the second one of the indent.
@@ -57,14 +57,14 @@ fn put(out: &mut String, block: &Block) {
     }
 }
 
-fn put_facts(out: &mut String, facts: &[Fact]) {
-    let indent = |fact: &Fact| if fact.is_part { 2 } else { 0 };
-    let wide = |fact: &Fact| fact.name.chars().count() + indent(fact) + 1;
-    let fitting = facts.iter().map(wide).filter(|width| *width <= NAMES.1);
+fn put_fields(out: &mut String, fields: &[Field]) {
+    let indent = |field: &Field| if field.is_part { 2 } else { 0 };
+    let wide = |field: &Field| field.name.chars().count() + indent(field) + 1;
+    let fitting = fields.iter().map(wide).filter(|width| *width <= NAMES.1);
     let width = fitting.max().unwrap_or(0).max(NAMES.0);
-    for fact in facts {
-        let (indent, name, text) = (indent(fact), &fact.name, &fact.text);
-        if wide(fact) > NAMES.1 {
+    for field in fields {
+        let (indent, name, text) = (indent(field), &field.name, &field.text);
+        if wide(field) > NAMES.1 {
             out.push_str(&format!("  {:indent$}{name}: {text}\n", ""));
         } else {
             let rest = width - indent;
@@ -78,21 +78,21 @@ mod tests {
     use tare_stats::result::Report;
 
     use crate::output::Format;
-    use crate::report::{Look, fixtures};
+    use crate::report::{DisplayOptions, fixtures};
 
-    fn render(report: &Report, look: &Look) -> String {
-        crate::report::render(Format::Text, report, look)
+    fn render(report: &Report, options: &DisplayOptions) -> String {
+        crate::report::render(Format::Text, report, options)
     }
 
     #[test]
     fn a_single_run_says_that_its_intervals_are_its_own() {
-        let look = Look::default();
-        let text = render(&fixtures::one_step(), &look);
+        let options = DisplayOptions::default();
+        let text = render(&fixtures::one_step(), &options);
         assert!(text.contains("95 % in this run  "), "{text}");
         assert!(text.contains("how far runs differ, tare compare tells"));
-        let asserted = render(&fixtures::sweep(), &look);
+        let asserted = render(&fixtures::sweep(), &options);
         assert!(asserted.contains("Assertions, of this run alone:"));
-        let compared = render(&fixtures::compare::comparison(), &look);
+        let compared = render(&fixtures::compare::comparison(), &options);
         assert!(!compared.contains("this run"), "{compared}");
     }
 
@@ -100,7 +100,7 @@ mod tests {
     fn each_quantile_has_an_error_of_its_own() {
         let mut report = fixtures::one_step();
         let row = |report: &Report, name: &str| {
-            let text = render(report, &Look::default());
+            let text = render(report, &DisplayOptions::default());
             let line = text.lines().find(|line| line.starts_with(name));
             line.unwrap().split("  ").map(str::trim).collect::<Vec<_>>().join("|")
         };
@@ -118,7 +118,7 @@ mod tests {
         report.environment.servers[0].hostname = Some(reason.into());
         let server = report.results[0].instrument.server.as_mut().unwrap();
         server.backend_reason = reason.into();
-        let text = render(&report, &Look::default());
+        let text = render(&report, &DisplayOptions::default());
         assert!(!text.contains('\x1b'));
         assert!(text.lines().all(|line| !line.starts_with("warning")));
     }

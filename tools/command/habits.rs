@@ -173,7 +173,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::args::Cli;
+    use crate::command::Cli;
 
     #[test]
     fn no_habit_is_a_flag_of_tares_own_and_none_is_there_twice() {

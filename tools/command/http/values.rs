@@ -4,14 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use tare_engine::http::plan::Stage;
-use tare_host::resolve;
 use tare_units::error::{Error, Result};
 use tare_units::limits::STEPS_MAX;
 use tare_units::{Nanos, PerSecond};
 
-use crate::args::path::host_and_port;
+use crate::command::target;
 
-/// Local addresses of one run.
 const ADDRESSES_MAX: u128 = 4_096;
 
 fn refuse(what: &str, text: &str, why: &str, advice: &str) -> Error {
@@ -63,62 +61,30 @@ fn stage(text: &str) -> Result<Stage> {
     Ok(Stage { from_per_s, to_per_s, duration })
 }
 
-/// A host and a port: `node-2:8080`, `[::1]:80`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint(pub(super) String, pub(super) u16);
-
-impl FromStr for Endpoint {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse =
-            |why| refuse("place to connect to", text, why, "write HOST:PORT or [IPV6]:PORT");
-        let (host, port) = host_and_port(text).map_err(refuse)?;
-        let odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]?#".contains(c);
-        if host.is_empty() || host.len() > 253 || host.contains(odd) {
-            return Err(refuse("that is no host name"));
-        }
-        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
-        Ok(Self(
-            host.to_owned(),
-            port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
-        ))
-    }
-}
-
 /// An address of a name, as curl's `--resolve`: `node-2:8080:10.0.0.2`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolve(pub(super) String, pub(super) SocketAddr);
+pub(super) type Resolve = (String, SocketAddr);
 
-impl Resolve {
-    /// Whether it says where that host and port are. Letter case does not count in names, nor does the root's dot
-    /// (RFC 4343; RFC 1034, section 3.1).
-    pub(super) fn is_of(&self, host: &str, port: u16) -> bool {
-        let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-        self.1.port() == port && plain(&self.0) == plain(host)
-    }
+/// Whether it says where that host and port are. Letter case does not count in names, nor does the root's dot
+/// (RFC 4343; RFC 1034, section 3.1).
+pub(super) fn is_of((name, address): &Resolve, host: &str, port: u16) -> bool {
+    let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
+    address.port() == port && plain(name) == plain(host)
 }
 
-impl FromStr for Resolve {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why| refuse("address of a name", text, why, "write HOST:PORT:ADDRESS");
-        let mut parts = text.splitn(3, ':');
-        let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(refuse("it has three parts"));
-        };
-        if host.is_empty() {
-            return Err(refuse("the name is missing"));
-        }
-        let port = port.parse().ok().filter(|port| *port != 0);
-        let port = port.ok_or_else(|| refuse("its port is no number from 1 to 65535"))?;
-        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let address = resolve::literal(bare.unwrap_or(address), port)?;
-        let address = address.ok_or_else(|| refuse("the third part is no IP address"))?;
-        Ok(Self(host.to_ascii_lowercase(), address))
+pub(super) fn resolve(text: &str) -> Result<Resolve> {
+    let refuse = |why| refuse("address of a name", text, why, "write HOST:PORT:ADDRESS");
+    let mut parts = text.splitn(3, ':');
+    let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(refuse("it has three parts"));
+    };
+    if host.is_empty() {
+        return Err(refuse("the name is missing"));
     }
+    let port = target::port(port).map_err(refuse)?;
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = tare_host::resolve::literal(bare.unwrap_or(address), port)?;
+    let address = address.ok_or_else(|| refuse("the third part is no IP address"))?;
+    Ok((host.to_ascii_lowercase(), address))
 }
 
 /// Local addresses: `10.0.0.1,10.0.0.2`, `127.0.0.1-127.0.0.8`, `fe80::1%eth0`.
@@ -132,7 +98,7 @@ impl FromStr for Addresses {
         let refuse = |why: &str| {
             refuse("list of addresses", text, why, "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8")
         };
-        let one = |text: &str| resolve::local(text.trim());
+        let one = |text: &str| tare_host::resolve::local(text.trim());
         let mut addresses = Vec::new();
         for part in text.split(',') {
             // A device's name may have a dash, too.
@@ -167,7 +133,6 @@ impl FromStr for Addresses {
     }
 }
 
-/// Whether it is of version 4, and its number.
 fn number(address: IpAddr) -> (bool, u128) {
     match address {
         IpAddr::V4(address) => (true, u128::from(address.to_bits())),
@@ -194,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::command::target::endpoint;
 
     #[test]
     fn stages_are_steps_and_ramps() {
@@ -215,25 +181,23 @@ mod tests {
 
     #[test]
     fn places_and_addresses() {
-        let endpoint: Endpoint = "[::1]:80".parse().unwrap();
-        assert_eq!(endpoint, Endpoint("::1".into(), 80));
+        assert_eq!(endpoint("[::1]:80").unwrap(), ("::1".into(), 80));
         for text in ["n", "n:0", ":80", "n:x", "a/b:80"] {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+            assert!(endpoint(text).is_err(), "{text}");
         }
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for (text, address) in
             [("N:80:10.0.0.2", "10.0.0.2"), ("n:80:[::1]", "::1"), ("n:80:::1", "::1")]
         {
-            let resolve: Resolve = text.parse().unwrap();
-            assert_eq!(resolve, Resolve("n".into(), (ip(address), 80).into()));
+            assert_eq!(resolve(text).unwrap(), ("n".into(), (ip(address), 80).into()));
         }
-        let resolve: Resolve = "n:80:[fe80::1%lo]".parse().unwrap();
-        assert_eq!((resolve.1.ip(), resolve.1.port()), (ip("fe80::1"), 80));
-        assert_ne!(zone(resolve.1), 0);
-        let error = "n:80:fe80::1".parse::<Resolve>().unwrap_err();
+        let (_, at) = resolve("n:80:[fe80::1%lo]").unwrap();
+        assert_eq!((at.ip(), at.port()), (ip("fe80::1"), 80));
+        assert_ne!(zone(at), 0);
+        let error = resolve("n:80:fe80::1").unwrap_err();
         assert!(error.to_string().contains("say on which device"), "{error}");
         for text in ["n:80", "n:0:::1", ":80:::1", "n:80:m"] {
-            assert!(text.parse::<Resolve>().is_err(), "{text}");
+            assert!(resolve(text).is_err(), "{text}");
         }
         let list: Addresses = "127.0.0.254-127.0.1.1, 10.0.0.1".parse().unwrap();
         let shown = list.0.iter().map(|address| address.ip().to_string());
@@ -265,7 +229,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_typed_panics(text in "\\PC{0,30}|[0-9a-f.:,\\-\\[\\]%ms/k]{0,30}") {
-            let _ = (text.parse::<Stages>(), text.parse::<Endpoint>(), text.parse::<Resolve>());
+            let _ = (text.parse::<Stages>(), endpoint(&text), resolve(&text));
             if let Ok(list) = text.parse::<Addresses>() {
                 prop_assert!(!list.0.is_empty() && list.0.len() as u128 <= ADDRESSES_MAX);
             }

@@ -1,95 +1,13 @@
-//! The command line: flags validate and never act. Typed flags become plans in [`lat`], [`bw`], [`http`], [`serve`] and
-//! [`doctor`].
-#![allow(
-    rustdoc::broken_intra_doc_links,
-    rustdoc::invalid_html_tags,
-    reason = "the fields' comments are the help text, where brackets mean what they mean in a shell"
-)]
-
-pub(crate) mod bw;
-pub(crate) mod common;
-pub(crate) mod compare;
-pub(crate) mod doctor;
-mod habits;
-pub(crate) mod http;
-pub(crate) mod lat;
-mod load;
-mod path;
-pub(crate) mod report;
-pub(crate) mod serve;
+//! A command line that is refused: what is wrong with it, in one line that says what to type.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{CommandFactory, Parser};
 
+use super::{Cli, habits};
 use crate::exit::Exit;
 
-const EXAMPLES: &str = "\
-Examples:
-  tare lat                               what loopback costs on this machine, nothing else needed
-  tare serve                             the far end, on port 7117 (TCP and UDP)
-  tare lat node-2                        round trips to it: percentiles and their own error
-  tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
-  tare bw node-2 -P 8                    what eight streams move, and the CPU they cost
-  tare http node-2:8080/ -c 100 -R 1000  1,000 requests a second: latencies that are true
-  tare compare                           what a container's network adds to loopback, with a confidence
-  tare compare host=node-2 pod=10.1.2.3 -- lat --size 64,4K
-  tare doctor                            what on this machine would spoil microseconds
-  tare report lat.json -o lat.html       a saved result as a page to hand on
-
-tare <COMMAND> --help tells what a command's options change for you.";
-
-/// Measures what a network path costs, to the microsecond, and says how far its own numbers can be trusted.
-#[derive(Debug, Parser)]
-#[command(name = "tare", version, after_help = EXAMPLES, max_term_width = 100)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    Lat(Box<lat::LatArgs>),
-    Bw(Box<bw::BwArgs>),
-    Http(Box<http::HttpArgs>),
-    Compare(Box<compare::CompareArgs>),
-    Serve(serve::ServeArgs),
-    Doctor(doctor::DoctorArgs),
-    Report(report::ReportArgs),
-    Completions(CompletionsArgs),
-    Man(ManArgs),
-}
-
-/// Print the completions of a shell
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  tare completions bash > /etc/bash_completion.d/tare
-  tare completions zsh > ~/.zfunc/_tare
-  tare completions fish > ~/.config/fish/completions/tare.fish")]
-pub(crate) struct CompletionsArgs {
-    /// Which shell
-    pub(crate) shell: Shell,
-}
-
-/// Print the man pages, or write them to files
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  tare man | man -l -
-  tare man --dir /usr/local/share/man/man1")]
-pub(crate) struct ManArgs {
-    /// Write a file per command here: tare.1, tare-lat.1, tare-bw.1, tare-http.1, …
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
-}
-
-/// The command line, or what to say instead.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Refused> {
     let words: Vec<OsString> = words.into_iter().collect();
     Cli::try_parse_from(&words).map_err(|error| {
@@ -139,7 +57,7 @@ impl Refused {
     }
 
     /// clap's paragraphs as one line: what is wrong, then its tips; usage and pointers to the help dropped.
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         if let Some(habit) = &self.habit {
             return habit.clone();
         }

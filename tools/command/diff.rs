@@ -6,58 +6,39 @@ use tare_stats::assertion::Assertion;
 use tare_stats::diff::compare;
 use tare_units::error::{Error, Result};
 
+use super::options::ResultArgs;
 use crate::exit::{self, Exit};
 use crate::output::{Format, OutputFile, write_file};
 use crate::progress::complain;
-use crate::report::later::{Between, caution, render};
+use crate::report::diff::{DiffReport, caution, render};
 use crate::saved;
 
-/// What `compare` takes besides the two files.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Options<'a> {
-    /// What goes to stdout.
-    pub(super) format: Format,
-    /// Files of `-o`.
-    pub(super) output: &'a [OutputFile],
-    /// Expressions of `--assert`, as typed.
-    pub(super) assertions: &'a [String],
-    /// No warnings on stderr.
-    pub(super) quiet: bool,
-}
-
-/// Says what has changed from one saved result to the other.
-pub(super) fn run(before: &Path, after: &Path, options: &Options<'_>) -> Result<Exit> {
-    let demands = options
-        .assertions
-        .iter()
-        .map(|expr| Assertion::parse_diff(expr))
-        .collect::<Result<Vec<_>>>()?;
-    check(options.output, [before, after])?;
+pub(super) fn run(before: &Path, after: &Path, args: &ResultArgs) -> Result<Exit> {
+    let demands = args.assertions.iter().map(|expr| Assertion::parse_diff(expr));
+    let demands = demands.collect::<Result<Vec<_>>>()?;
+    check(&args.output, [before, after])?;
     let (old, new) = (saved::read(before)?, saved::read(after)?);
-    let later = compare(&old, &new)?;
+    let changes = compare(&old, &new)?;
     let mut assertions = Vec::new();
     for demand in &demands {
-        assertions.extend(demand.evaluate_diff(&later)?);
+        assertions.extend(demand.evaluate_diff(&changes)?);
     }
-    if !options.quiet && options.format != Format::Text {
-        complain(&format!("warning: {}", caution(&later)));
+    if !args.quiet && args.format != Format::Text {
+        complain(&format!("warning: {}", caution(&changes)));
     }
     let (before, after) = (before.display().to_string(), after.display().to_string());
-    let between = Between {
+    let diff = DiffReport {
         before: (&before, &old),
         after: (&after, &new),
-        later: &later,
+        changes: &changes,
         assertions: &assertions,
     };
-    for file in options.output {
-        let format = file.format().unwrap_or(Format::Text);
-        write_file(file.path(), &render(format, &between))?;
+    for file in &args.output {
+        write_file(file.path(), &render(file.format().unwrap_or(Format::Text), &diff))?;
     }
-    super::print(render(options.format, &between).as_bytes())?;
-    for verdict in assertions.iter().filter(|assertion| assertion.holds != Some(true)) {
-        complain(&super::measure::said_of(verdict));
-    }
-    Ok(exit::of_later(&later, &assertions))
+    super::print(render(args.format, &diff).as_bytes())?;
+    super::measure::complain_of(&assertions);
+    Ok(exit::of_diff(&changes, &assertions))
 }
 
 /// Checks that each output has a form, is named once, and is neither of the two that are read.
@@ -86,21 +67,25 @@ mod tests {
 
     use super::*;
     use crate::report::fixtures::page::{Shape, comparison};
-    use crate::report::{Look, fixtures};
+    use crate::report::{DisplayOptions, fixtures};
 
     /// Saves both, compares them into a file of that format, and gives what it holds.
     fn between(old: &Report, new: &Report, to: &str, asserts: &[&str]) -> (Result<Exit>, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for (name, report) in [("old.json", old), ("new.json", new)] {
-            let text = crate::report::render(Format::Json, report, &Look::default());
+            let text = crate::report::render(Format::Json, report, &DisplayOptions::default());
             fs::write(path(name), text).unwrap();
         }
-        let output = [path(to).to_str().unwrap().parse().unwrap()];
-        let assertions: Vec<String> = asserts.iter().map(|&expr| expr.to_owned()).collect();
-        let options =
-            Options { format: Format::Csv, output: &output, assertions: &assertions, quiet: true };
-        let exit = run(&path("old.json"), &path("new.json"), &options);
+        let args = ResultArgs {
+            assertions: asserts.iter().map(|&expr| expr.to_owned()).collect(),
+            strict: false,
+            label: None,
+            format: Format::Csv,
+            output: vec![path(to).to_str().unwrap().parse().unwrap()],
+            quiet: true,
+        };
+        let exit = run(&path("old.json"), &path("new.json"), &args);
         (exit, fs::read_to_string(path(to)).unwrap_or_default())
     }
 

@@ -1,7 +1,8 @@
 use tare_engine::schedule::Arrivals;
 
 use super::*;
-use crate::args::{Command, parse};
+use crate::command::Command;
+use crate::command::usage::parse;
 
 fn plan(flags: &str) -> Result<HttpPlan> {
     let words = shlex::split(&format!("tare http {flags}")).expect(flags);

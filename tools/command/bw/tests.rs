@@ -2,7 +2,8 @@ use proptest::prelude::*;
 use tare_proto::hello::WaitMode;
 
 use super::*;
-use crate::args::{Command, parse};
+use crate::command::Command;
+use crate::command::usage::parse;
 
 fn plan(flags: &str) -> Result<BwPlan> {
     let words = format!("tare bw {flags}");
@@ -157,10 +158,10 @@ fn differentiated_services_have_names() {
         ("AF23", 22),
         ("AF43", 38),
     ] {
-        assert_eq!(text.parse::<Dscp>().unwrap(), Dscp(value), "{text}");
+        assert_eq!(dscp(text).unwrap(), value, "{text}");
     }
     for text in ["", "64", "-1", "256", "CS8", "AF10", "AF14", "AF51", "AF1", "0x2e", "BE"] {
-        let message = text.parse::<Dscp>().expect_err(text).to_string();
+        let message = dscp(text).expect_err(text).to_string();
         assert!(message.contains("CS0 to CS7"), "{message}");
     }
 }
@@ -168,7 +169,7 @@ fn differentiated_services_have_names() {
 proptest! {
     #[test]
     fn what_is_typed_never_panics(text in "\\PC{0,8}|[A-Za-z0-9:.\\[\\]]{0,12}") {
-        let _ = text.parse::<Dscp>();
+        let _ = dscp(&text);
         let _ = local(&text);
     }
 }

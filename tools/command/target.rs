@@ -1,29 +1,244 @@
-//! URLs as typed: against what, and which path there.
+//! What every measuring command asks about the path: against what, over what, in pieces of which size. All targets and URLs
+//! are parsed here.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::Args;
 use http::uri::PathAndQuery;
+use tare_proto::hello::Transport;
 use tare_units::error::{Error, Result};
+use tare_units::limits::{
+    ADDRESS_CONNECTIONS_MAX, DATAGRAM_HEADER, DATAGRAM_MAX, DEFAULT_PORT, MESSAGE_MAX, STEPS_MAX,
+};
 use tare_units::target::Target;
+use tare_units::{Counts, Size, Sizes};
 
-use crate::args::path::{NEEDS_BRACKETS, host_and_port};
+use super::options::choice;
 
 /// The port of `http://` (RFC 9110, section 4.2.1).
-const PORT: u16 = 80;
+const HTTP_PORT: u16 = 80;
 /// What to write instead of something that is no URL.
 const FORMS: &str = "write http://HOST[:PORT]/PATH, HOST[:PORT]/PATH, [IPV6]:PORT/PATH, unix:/SOCKET[:/PATH], \
                      unix:@NAME[:/PATH], loopback/PATH or veth/PATH";
 
-/// A URL.
+#[derive(Debug, Args)]
+pub(super) struct TargetArgs {
+    /// Where `tare serve` listens: HOST, HOST:PORT or [IPV6]:PORT [default: loopback]
+    ///
+    /// The port is 7117 unless given. `loopback` starts a server within this process, on a CPU of its own;
+    /// `veth` starts it in a network namespace made for the run (needs root), and undoes that afterwards.
+    #[arg(value_name = "TARGET", value_parser = target)]
+    target: Option<Target>,
+}
+
+impl TargetArgs {
+    pub(super) fn target(&self) -> Target {
+        self.target.clone().unwrap_or(Target::Loopback)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TransportArgs {
+    /// Measure over TCP connections (the default)
+    #[arg(long, conflicts_with_all = ["udp", "proto"])]
+    tcp: bool,
+    /// Measure with UDP datagrams; lost ones are counted, and never waited for beyond --timeout
+    #[arg(short, long, conflicts_with_all = ["tcp", "proto"])]
+    udp: bool,
+    /// The same as --tcp or --udp, for scripts
+    #[arg(long, value_name = "PROTO")]
+    #[arg(value_parser = choice([("tcp", Transport::Tcp), ("udp", Transport::Udp)]))]
+    proto: Option<Transport>,
+}
+
+impl TransportArgs {
+    pub(super) fn transport(&self) -> Transport {
+        if self.udp { Transport::Udp } else { self.proto.unwrap_or(Transport::Tcp) }
+    }
+}
+
+/// The sizes asked for, each one that the transport carries.
+pub(super) fn sizes(asked: &Sizes, transport: Transport) -> Result<Vec<u32>> {
+    asked.0.iter().map(|size| check_size(*size, transport)).collect()
+}
+
+fn check_size(size: u64, transport: Transport) -> Result<u32> {
+    let (min, max) = match transport {
+        Transport::Tcp => (1, MESSAGE_MAX),
+        Transport::Udp => (DATAGRAM_HEADER, DATAGRAM_MAX),
+    };
+    match u32::try_from(size) {
+        Ok(size) if (min..=max).contains(&size) => Ok(size),
+        Ok(size) if size < min && transport == Transport::Udp => Err(Error::usage(format!(
+            "--size {size} is too small for UDP: each datagram carries a header of {min} bytes (session and \
+             sequence number)"
+        ))
+        .remedy(format!("write --size {min} or more, or leave out --udp"))),
+        Ok(size) if size < min => Err(Error::usage(format!("--size {size} leaves nothing to send"))
+            .remedy(format!("write --size {min} or more"))),
+        _ => Err(Error::usage(format!(
+            "--size {} is too large for {}",
+            Size(size),
+            transport.name().to_uppercase()
+        ))
+        .remedy(match transport {
+            Transport::Tcp => format!("the largest message is {max} bytes"),
+            Transport::Udp => format!("the largest datagram carries {max} bytes"),
+        })),
+    }
+}
+
+pub(super) fn connections(asked: &Counts) -> Result<Vec<u32>> {
+    let check = |count: &u64| {
+        let count = u32::try_from(*count).ok();
+        count
+            .filter(|count| (1..=ADDRESS_CONNECTIONS_MAX).contains(count))
+            .ok_or_else(|| {
+                Error::usage(format!(
+                    "--connections takes 1 to {ADDRESS_CONNECTIONS_MAX}, one client address has no ports for more"
+                ))
+            })
+    };
+    asked.0.iter().map(check).collect()
+}
+
+pub(super) fn check_steps(steps: usize) -> Result<()> {
+    if steps > STEPS_MAX {
+        let message = format!("--size times --connections makes {steps} steps");
+        return Err(Error::usage(message).remedy(format!("at most {STEPS_MAX} are measured")));
+    }
+    Ok(())
+}
+
+pub(super) fn target(text: &str) -> Result<Target> {
+    if let Some(target) = embedded(text) {
+        return Ok(target);
+    }
+    let refuse = |why: &str| {
+        Error::usage(format!("'{}' is no target: {why}", text.escape_debug()))
+            .remedy("write HOST:PORT, [IPV6]:PORT, loopback or veth")
+    };
+    if text.contains("://") {
+        return Err(refuse("it is a URL"));
+    }
+    if let Some((ip, _)) = text.split_once('/')
+        && ip.parse::<IpAddr>().is_ok()
+    {
+        return Err(refuse("it has the length of a prefix").remedy(format!("write {ip}")));
+    }
+    let (host, port) = named_host(text).map_err(refuse)?;
+    Ok(Target::Host { host, port: port.unwrap_or(DEFAULT_PORT) })
+}
+
+fn embedded(name: &str) -> Option<Target> {
+    match name {
+        "loopback" => Some(Target::Loopback),
+        "veth" => Some(Target::Veth),
+        _ => None,
+    }
+}
+
+/// A host and a port: `node-2:8080`, `[::1]:80`.
+pub(super) fn endpoint(text: &str) -> Result<(String, u16)> {
+    let refuse = |why: &str| {
+        let shown: String = text.chars().take(80).collect();
+        Error::usage(format!("'{}' is no place to connect to: {why}", shown.escape_debug()))
+            .remedy("write HOST:PORT or [IPV6]:PORT")
+    };
+    let (host, port) = named_host(text).map_err(refuse)?;
+    Ok((host, port.ok_or_else(|| refuse(NO_PORT))?))
+}
+
+/// A host by its name or address, and its port where one is typed.
+fn named_host(text: &str) -> std::result::Result<(String, Option<u16>), &'static str> {
+    let (host, digits) = host_and_port(text)?;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/@[]?#".contains(c);
+    match digits {
+        _ if host.is_empty() || host.len() > HOST_MAX || host.contains(odd) => Err(NO_HOST),
+        Some("") => Err("its port is missing"),
+        digits => Ok((host.to_owned(), digits.map(port).transpose()?)),
+    }
+}
+
+const NO_HOST: &str = "that is no host name";
+const NO_PORT: &str = "its port is no number from 1 to 65535";
+/// The longest name of a host (RFC 1035, section 2.3.4, as text).
+const HOST_MAX: usize = 253;
+
+pub(super) fn port(digits: &str) -> std::result::Result<u16, &'static str> {
+    let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|port| is_number && *port != 0).ok_or(NO_PORT)
+}
+
+/// Why an IPv6 address with a port, or what looks like one, is not taken.
+const NEEDS_BRACKETS: &str = "an IPv6 address with a port needs brackets";
+
+/// Splits `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, and a bare IPv6 address, which cannot carry a port.
+pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
+    let is_v6 = |host: &str| {
+        let address = host.split_once('%').map_or(host, |(address, _)| address);
+        address.parse::<Ipv6Addr>().is_ok()
+    };
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or("its bracket is not closed")?;
+        if !is_v6(host) {
+            return Err("the brackets hold no IPv6 address");
+        }
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err("only :PORT may follow the brackets"),
+        };
+    }
+    let split = text.rsplit_once(':');
+    // ::1:80 is an address, too, but of a kind that has long been given up (RFC 4291, section 2.5.5.1). And no device's
+    // name has a colon.
+    let is_given_up = |address: Ipv6Addr| {
+        let segments = address.segments();
+        segments[..6] == [0; 6] && segments[6] != 0
+    };
+    let has_port = |(host, port): (&str, &str)| {
+        is_v6(host)
+            && !port.is_empty()
+            && port.bytes().all(|b| b.is_ascii_digit())
+            && (text.contains('%') || text.parse().is_ok_and(is_given_up))
+    };
+    if is_v6(text) && !split.is_some_and(has_port) {
+        return Ok((text, None));
+    }
+    match split {
+        Some((host, _)) if host.contains(':') => Err(NEEDS_BRACKETS),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((text, None)),
+    }
+}
+
+/// Refuses an address of another family than the target's, where that is an address itself.
+pub(super) fn check_bind(bind: Option<SocketAddr>, target: &Target) -> Result<()> {
+    let (Some(bind), Target::Host { host, .. }) = (bind, target) else {
+        return Ok(());
+    };
+    let ip = host.split('%').next().unwrap_or_default();
+    let Ok(target) = ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) else {
+        return Ok(());
+    };
+    let bind = bind.ip();
+    if target.is_ipv4() != bind.is_ipv4() {
+        let message = format!("--bind {bind} cannot reach {target}: one is IPv4, the other IPv6");
+        return Err(Error::usage(message).remedy("name addresses of one family"));
+    }
+    Ok(())
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Url {
+pub(super) struct Url {
     pub(super) target: Target,
     /// Path and query exactly as typed, at least `/`.
     pub(super) path: String,
-    /// The `Host` header that belongs to it.
     pub(super) host: String,
 }
 
@@ -81,17 +296,13 @@ impl FromStr for Url {
         if host.is_empty() {
             return Err(refuse("it names no host"));
         }
-        if host.len() > 253 || (!host.contains(':') && host.contains(odd)) {
-            return Err(refuse("that is no host name"));
+        if host.len() > HOST_MAX || (!host.contains(':') && host.contains(odd)) {
+            return Err(refuse(NO_HOST));
         }
         let port = match port {
             // An empty one is the default (RFC 3986, section 3.2.3).
-            None | Some("") => PORT,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|port| *port != 0 && digits.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
+            None | Some("") => HTTP_PORT,
+            Some(digits) => self::port(digits).map_err(refuse)?,
         };
         Ok(Self {
             host: host_header(host, port),
@@ -121,14 +332,6 @@ fn without_scheme(text: &str) -> Result<&str> {
             other.escape_debug()
         ))
         .remedy(FORMS)),
-    }
-}
-
-fn embedded(name: &str) -> Option<Target> {
-    match name {
-        "loopback" => Some(Target::Loopback),
-        "veth" => Some(Target::Veth),
-        _ => None,
     }
 }
 
@@ -176,16 +379,13 @@ fn host_header(host: &str, port: u16) -> String {
     let name = host.split_once('%').map_or(host, |(address, _)| address);
     let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
     match port {
-        PORT => name,
+        HTTP_PORT => name,
         port => format!("{name}:{port}"),
     }
 }
 
 /// Path and query as they are sent: exactly as typed, but for a fragment, which stays at the client
 /// (RFC 9110, section 4.2.5).
-///
-/// # Errors
-/// A usage error for characters that cannot stand there.
 pub(super) fn path_and_query(text: &str) -> Result<String> {
     let text = text.split_once('#').map_or(text, |(sent, _)| sent);
     let path = match text {
@@ -220,6 +420,89 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn targets() {
+        let host = |host: &str, port| {
+            let host = host.to_owned();
+            Target::Host { host, port }
+        };
+        for (text, expected) in [
+            ("node-2", host("node-2", 7117)),
+            ("node-2:80", host("node-2", 80)),
+            ("10.0.0.1:80", host("10.0.0.1", 80)),
+            ("[::1]:80", host("::1", 80)),
+            ("[::1]", host("::1", 7117)),
+            ("::1", host("::1", 7117)),
+            ("fe80::1", host("fe80::1", 7117)),
+            ("fe80::1:a", host("fe80::1:a", 7117)),
+            // The brackets are for a port: without them all of it is the address.
+            ("fd00::1:2", host("fd00::1:2", 7117)),
+            ("2001:db8::5:1234", host("2001:db8::5:1234", 7117)),
+            ("fe80::1:3133", host("fe80::1:3133", 7117)),
+            ("fe80::1:2%eth0", host("fe80::1:2%eth0", 7117)),
+            ("2001:db8:1:2:3:4:5:80", host("2001:db8:1:2:3:4:5:80", 7117)),
+            ("[2001:db8::5]:1234", host("2001:db8::5", 1234)),
+            ("[fd00::1:2]:3", host("fd00::1:2", 3)),
+            ("::", host("::", 7117)),
+            ("::ffff:10.0.0.1", host("::ffff:10.0.0.1", 7117)),
+            ("[::ffff:10.0.0.1]:80", host("::ffff:10.0.0.1", 80)),
+            ("0.0.0.0:80", host("0.0.0.0", 80)),
+            ("localhost.:80", host("localhost.", 80)),
+            ("[fe80::1:80]", host("fe80::1:80", 7117)),
+            ("[fe80::1%eth0]:80", host("fe80::1%eth0", 80)),
+            ("loopback", Target::Loopback),
+            ("veth", Target::Veth),
+        ] {
+            assert_eq!(target(text).unwrap(), expected, "{text}");
+        }
+        for (text, why) in [
+            ("", "no host name"),
+            (":80", "no host name"),
+            ("a b", "no host name"),
+            ("node/24", "no host name"),
+            ("http://node", "URL"),
+            ("node:0", "1 to 65535"),
+            ("node:65536", "1 to 65535"),
+            ("node:+80", "1 to 65535"),
+            ("node:", "its port is missing"),
+            ("[::1]:", "its port is missing"),
+            ("node:http", "1 to 65535"),
+            ("10.0.0.1/24", "write 10.0.0.1"),
+            ("fd00::1/64", "write fd00::1"),
+            ("[::1", "not closed"),
+            ("[node]:80", "no IPv6 address"),
+            ("[::1]80", "may follow"),
+            ("a:b:80", "needs brackets"),
+            ("::1:80", "needs brackets"),
+            ("fe80::1:31337", "needs brackets"),
+            ("2001:db8:1:2:3:4:5:6:80", "needs brackets"),
+            ("fe80::1%eth0:80", "needs brackets"),
+        ] {
+            let message = target(text).unwrap_err().to_string();
+            assert!(message.contains(why), "{text}: {message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn targets_never_panic(text in "\\PC{0,20}|[\\[\\]:%.a-f0-9]{0,20}") {
+            let _ = target(&text);
+        }
+
+        #[test]
+        fn printed_addresses_parse_back(address: SocketAddr) {
+            prop_assume!(address.port() != 0);
+            let parsed = target(&address.to_string()).unwrap();
+            let port = address.port();
+            let Target::Host { host, port: found } = parsed else {
+                panic!("{address} became a built-in target");
+            };
+            prop_assert_eq!(found, port);
+            let host = host.split('%').next().unwrap().to_owned();
+            prop_assert_eq!(host.parse::<IpAddr>().unwrap(), address.ip());
+        }
+    }
 
     #[test]
     fn every_form_is_understood() {

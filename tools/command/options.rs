@@ -6,9 +6,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
-use tare_driver::Backend;
-use tare_driver::BackendChoice;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use tare_driver::{Backend, BackendChoice};
 use tare_engine::run::plan::{Common, Stop};
 use tare_host::observation::Observation;
 use tare_proto::auth::Secret;
@@ -20,6 +20,7 @@ use tare_units::{Count, CpuList, Nanos};
 pub(crate) use tare_stats::summary::PERCENTILES;
 
 use crate::output::{Format, OutputFile};
+use crate::progress::complain;
 
 /// Environment variable that holds the secret where no file does.
 const SECRET_VARIABLE: &str = "TARE_SECRET";
@@ -27,7 +28,6 @@ const SECRET_VARIABLE: &str = "TARE_SECRET";
 const SECRET_MAX: u64 = 4096;
 /// Seeds stay below 2^53, which is where many JSON readers begin to round.
 pub(super) const SEED_BITS: u32 = 53;
-/// The shortest entry of the series over time.
 const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
 /// The warm-up where `--warmup` does not say otherwise.
 const WARMUP: Nanos = Nanos::from_millis(500);
@@ -35,17 +35,17 @@ const WARMUP: Nanos = Nanos::from_millis(500);
 /// Options of every measuring command. Where the help is that of `tare lat`, the others put theirs in
 /// its place (`mut_arg`).
 #[derive(Debug, Args)]
-pub(crate) struct CommonArgs {
+pub(super) struct CommonArgs {
     /// Measure each step for that long [default: 5s]
     #[arg(short, long, value_name = "TIME", help_heading = "How long")]
-    duration: Option<Nanos>,
+    pub(super) duration: Option<Nanos>,
     /// End each step after that many round trips instead of after a time
     #[arg(short = 'n', long, value_name = "N", conflicts_with = "duration")]
     #[arg(help_heading = "How long")]
     count: Option<Count>,
     /// Run that long before measuring; what happens then is reported apart [default: 500ms]
     #[arg(long, value_name = "TIME", help_heading = "How long")]
-    warmup: Option<Nanos>,
+    pub(super) warmup: Option<Nanos>,
     /// Give up on an answer, a connect or a handshake after that long
     #[arg(long, value_name = "TIME", default_value = "2s", help_heading = "How long")]
     timeout: Nanos,
@@ -75,12 +75,11 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "The result")]
     interval: Nanos,
     #[command(flatten)]
-    pub(crate) result: ResultArgs,
+    pub(super) result: ResultArgs,
 }
 
-/// What becomes of the result.
 #[derive(Debug, Args)]
-pub(crate) struct ResultArgs {
+pub(super) struct ResultArgs {
     /// Fail with exit code 3 unless this holds: 'p99<2ms', 'size=64:p50<=20us' (repeatable)
     #[arg(long = "assert", value_name = "EXPR", help_heading = "The result")]
     #[arg(long_help = assert_help("'p99<2ms', 'size=64:p50<=20us'", "\
@@ -88,38 +87,37 @@ pub(crate) struct ResultArgs {
         another latency), errors, timeouts, ops, loss and rate. With --under-load also bandwidth, bandwidth.up, \
         bandwidth.down and retransmits of the load. size=4K, connections=8, rate=1000, and with --under-load idle and \
         loaded select steps: 'loaded:p99<5ms'."))]
-    pub(crate) assertions: Vec<String>,
+    pub(super) assertions: Vec<String>,
     /// Fail with exit code 4 if the generator was saturated or the run disturbed
     #[arg(long, help_heading = "The result")]
-    pub(crate) strict: bool,
+    pub(super) strict: bool,
     /// Put this text into the result, to tell runs apart
     #[arg(long, value_name = "TEXT", value_parser = label, help_heading = "The result")]
-    pub(crate) label: Option<String>,
+    pub(super) label: Option<String>,
     /// Print the result on stdout as this
     #[arg(long, value_enum, default_value = "text", help_heading = "The result")]
-    pub(crate) format: Format,
+    pub(super) format: Format,
     /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt .html (repeatable)
     ///
     /// The file is rewritten as a whole after each step, so that it is never half there. Of latencies also .hgrm (the
     /// percentiles, as HdrHistogram's plotters read them; a file per step: x-1.hgrm, x-2.hgrm, …; of a comparison arm
     /// by arm, the a/a one last, and step by step) and .hlog (HdrHistogram's interval log, steps or arms as tags).
     #[arg(short, long, value_name = "FILE", help_heading = "The result")]
-    pub(crate) output: Vec<OutputFile>,
+    pub(super) output: Vec<OutputFile>,
     /// Print no progress and no warnings on stderr; errors are still printed
     #[arg(short, long, help_heading = "The result")]
-    pub(crate) quiet: bool,
+    pub(super) quiet: bool,
 }
 
-/// Who measures, and how.
 #[derive(Debug, Args)]
-pub(crate) struct WorkerArgs {
+pub(super) struct WorkerArgs {
     /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
     ///
     /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
     /// default lat spins where both ends have a CPU of their own and blocks elsewhere, and bw and http block; with
     /// --rate all are hybrid where there are two CPUs. The report says what each end really did.
-    #[arg(long, value_enum, value_name = "MODE", help_heading = "The instrument")]
-    wait: Option<Wait>,
+    #[arg(long, value_name = "MODE", value_parser = choice(WAITS), help_heading = "The instrument")]
+    wait: Option<WaitMode>,
     /// Use this many worker threads, a CPU each [default: a CPU each for up to 4]
     #[arg(long, value_name = "N", help_heading = "The instrument")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -128,14 +126,13 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "LIST", help_heading = "The instrument")]
     cpus: Option<CpuList>,
     /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why not
-    #[arg(long, value_enum, value_name = "NAME", default_value = "auto")]
+    #[arg(long, value_name = "NAME", value_parser = choice(BACKENDS), default_value = "auto")]
     #[arg(help_heading = "The instrument")]
-    backend: BackendName,
+    backend: BackendChoice,
 }
 
-/// The shared secret.
 #[derive(Debug, Args)]
-pub(crate) struct SecretArgs {
+pub(super) struct SecretArgs {
     /// Prove, or demand, knowledge of the secret in this file (or in the variable TARE_SECRET)
     ///
     /// A file that its group or others may read is refused, as ssh does: chmod 600 FILE, or in a pod defaultMode: 0400. A
@@ -147,34 +144,28 @@ pub(crate) struct SecretArgs {
     insecure_secret_file: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Wait {
-    Spin,
-    Block,
-    Hybrid,
+/// Parses a name as what it stands for.
+pub(super) fn choice<T: Copy + Send + Sync + 'static, const N: usize>(
+    names: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let possible = PossibleValuesParser::new(names.map(|(name, _)| name));
+    possible.try_map(move |typed| {
+        let found = names.iter().find(|(name, _)| *name == typed);
+        found.map(|(_, value)| *value).ok_or("it is none of these names")
+    })
 }
 
-/// A backend's name, or auto.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum BackendName {
-    Auto,
-    Uring,
-    Epoll,
-}
-
-impl From<BackendName> for BackendChoice {
-    fn from(name: BackendName) -> Self {
-        match name {
-            BackendName::Auto => Self::Auto,
-            BackendName::Uring => Self::Only(Backend::Uring),
-            BackendName::Epoll => Self::Only(Backend::Epoll),
-        }
-    }
-}
+pub(super) const WAITS: [(&str, WaitMode); 3] =
+    [("spin", WaitMode::Spin), ("block", WaitMode::Block), ("hybrid", WaitMode::Hybrid)];
+pub(super) const BACKENDS: [(&str, BackendChoice); 3] = [
+    ("auto", BackendChoice::Auto),
+    ("uring", BackendChoice::Only(Backend::Uring)),
+    ("epoll", BackendChoice::Only(Backend::Epoll)),
+];
 
 /// Quantiles to print, per cent, ascending, each once.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Percentiles(pub(crate) Vec<f64>);
+pub(super) struct Percentiles(pub(super) Vec<f64>);
 
 impl FromStr for Percentiles {
     type Err = Error;
@@ -217,35 +208,15 @@ fn label(text: &str) -> Result<String> {
 }
 
 impl CommonArgs {
-    /// The quantiles to print, per cent.
-    pub(crate) fn percentiles(&self) -> Vec<f64> {
+    pub(super) fn percentiles(&self) -> Vec<f64> {
         self.percentiles.as_ref().map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
     }
 
-    /// The part of a plan that these options make up.
-    ///
-    /// # Errors
-    /// A usage error where an option makes no sense, alone or beside another.
-    pub(crate) fn plan(&self, secret: Option<Secret>) -> Result<Common> {
-        let Stop::After(by_default) = Common::default().stop else {
-            return Err(Error::bug("by default a step ends by count"));
-        };
-        self.plan_lasting(by_default, secret)
-    }
-
-    /// The same, for a command with a default duration of its own.
-    ///
-    /// # Errors
-    /// As [`CommonArgs::plan`].
-    pub(crate) fn plan_lasting(&self, by_default: Nanos, secret: Option<Secret>) -> Result<Common> {
+    /// The part of a plan that these options make up, of a command whose steps last that long where nothing says otherwise.
+    pub(super) fn plan(&self, by_default: Nanos, secret: Option<Secret>) -> Result<Common> {
         let duration = self.duration.unwrap_or(by_default);
-        for (flag, value) in [("--duration", duration), ("--timeout", self.timeout)] {
-            if value == Nanos::ZERO {
-                return Err(
-                    Error::usage(format!("{flag} must be above zero")).remedy("write it as 2s")
-                );
-            }
-        }
+        check_time("--duration", duration)?;
+        check_time("--timeout", self.timeout)?;
         if self.interval < INTERVAL_MIN {
             return Err(Error::usage(format!("--interval must be at least {INTERVAL_MIN}")));
         }
@@ -272,24 +243,18 @@ impl CommonArgs {
         self.workers.set(&mut common)?;
         Ok(common)
     }
+}
 
-    /// How long a step lasts, where that was asked for.
-    pub(crate) const fn duration(&self) -> Option<Nanos> {
-        self.duration
+pub(super) fn check_time(flag: &str, time: Nanos) -> Result<()> {
+    if time > Nanos::ZERO {
+        return Ok(());
     }
-
-    /// The warm-up, where it was asked for.
-    pub(crate) const fn warmup(&self) -> Option<Nanos> {
-        self.warmup
-    }
+    Err(Error::usage(format!("{flag} must be above zero")).remedy("write it as 2s"))
 }
 
 impl WorkerArgs {
     /// Writes these options into what a plan has of them.
-    ///
-    /// # Errors
-    /// A usage error where they contradict each other.
-    pub(crate) fn set(&self, common: &mut Common) -> Result<()> {
+    pub(super) fn set(&self, common: &mut Common) -> Result<()> {
         if let (Some(threads), Some(CpuList(cpus))) = (self.threads, &self.cpus)
             && (threads as usize) > cpus.len()
         {
@@ -298,12 +263,8 @@ impl WorkerArgs {
         }
         common.threads = self.threads;
         common.cpus = self.cpus.as_ref().map(|list| list.0.clone());
-        common.wait = self.wait.map(|wait| match wait {
-            Wait::Spin => WaitMode::Spin,
-            Wait::Block => WaitMode::Block,
-            Wait::Hybrid => WaitMode::Hybrid,
-        });
-        common.backend = self.backend.into();
+        common.wait = self.wait;
+        common.backend = self.backend;
         Ok(())
     }
 }
@@ -314,26 +275,20 @@ pub(super) fn random_seed() -> u64 {
     RandomState::new().hash_one(std::process::id()) >> (u64::BITS - SEED_BITS)
 }
 
-/// A secret, and what is to be said about where it came from.
-#[derive(Debug, Default)]
-pub(crate) struct SecretFound {
-    pub(crate) secret: Option<Secret>,
-    pub(crate) warning: Option<String>,
-}
-
 impl SecretArgs {
-    /// Reads the secret: from the file if one is named, else from the environment.
-    ///
-    /// # Errors
-    /// A usage error where the file cannot be read, or others can read it, or it holds nothing, or far too much.
-    pub(crate) fn read(&self) -> Result<SecretFound> {
+    /// Reads the secret, from the file if one is named, else from the environment, and unless `quiet` warns of what is wrong
+    /// about where it came from.
+    pub(super) fn read(&self, quiet: bool) -> Result<Option<Secret>> {
         let Some(path) = &self.secret_file else {
             let value = std::env::var_os(SECRET_VARIABLE);
             let bytes = value.map(std::os::unix::ffi::OsStringExt::into_vec);
-            let secret = bytes.map(|b| secret(b, SECRET_VARIABLE)).transpose()?;
-            return Ok(SecretFound { secret, warning: None });
+            return bytes.map(|bytes| secret(bytes, SECRET_VARIABLE)).transpose();
         };
-        read_file(path, self.insecure_secret_file)
+        let (secret, warning) = read_file(path, self.insecure_secret_file)?;
+        if let Some(warning) = warning.filter(|_| !quiet) {
+            complain(&format!("warning: {warning}"));
+        }
+        Ok(Some(secret))
     }
 }
 
@@ -348,7 +303,7 @@ const fn exposed_to(mode: u32, owner: u32, reader: u32) -> Option<&'static str> 
     }
 }
 
-fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<SecretFound> {
+fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<(Secret, Option<String>)> {
     let shown = path.display();
     let unreadable =
         |error| Error::usage(format!("the secret file {shown} cannot be read: {error}"));
@@ -376,10 +331,8 @@ fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<SecretFound> {
     }
     let mut bytes = Vec::new();
     file.take(SECRET_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok(SecretFound {
-        secret: Some(secret(bytes, &shown.to_string())?),
-        warning: exposed.map(|message| format!("{message}; chmod 600 {shown}")),
-    })
+    let warning = exposed.map(|message| format!("{message}; chmod 600 {shown}"));
+    Ok((secret(bytes, &shown.to_string())?, warning))
 }
 
 /// Checks a secret's length; an editor's newline at its end is no part of it.
@@ -424,8 +377,7 @@ mod tests {
             (b" key ", b" key "),
         ] {
             let found = read_file(written(bytes, 0o600).path(), false).unwrap();
-            assert_eq!(found.secret, Some(Secret(secret.to_vec())));
-            assert_eq!(found.warning, None);
+            assert_eq!(found, (Secret(secret.to_vec()), None));
         }
     }
 
@@ -464,12 +416,12 @@ mod tests {
             std::fs::remove_file(&link).unwrap();
             assert!(by_link.is_err());
             let found = read_file(file.path(), true).unwrap();
-            assert_eq!(found.secret, Some(Secret(b"key".to_vec())));
-            assert!(found.warning.unwrap().contains(who));
+            assert_eq!(found.0, Secret(b"key".to_vec()));
+            assert!(found.1.unwrap().contains(who));
         }
         for mode in [0o600, 0o400] {
             let found = read_file(written(b"key", mode).path(), false).unwrap();
-            assert_eq!(found.warning, None);
+            assert_eq!(found.1, None);
         }
     }
 
@@ -491,7 +443,7 @@ mod tests {
         drop(writer);
         let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
         let found = read_file(Path::new(&path), false).unwrap();
-        assert_eq!(found.secret, Some(Secret(b"key".to_vec())));
+        assert_eq!(found.0, Secret(b"key".to_vec()));
         let directory = tempfile::tempdir().unwrap();
         for path in [directory.path(), Path::new("/dev/zero")] {
             let error = read_file(path, true).unwrap_err().to_string();
