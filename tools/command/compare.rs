@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches};
 use tare_engine::compare::plan::{ArmPlan, ComparePlan};
 use tare_engine::run::plan::Stop;
 use tare_host::hooks::HookSpec;
-use tare_stats::assertion::{Asked, Assertion, evaluate_comparison};
+use tare_stats::assertion::{Assertion, evaluate_comparison};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 

@@ -372,7 +372,7 @@ pub(crate) fn run(
     Ok(Finished { report: run.report, error, interrupted })
 }
 
-fn hold_no_idle() -> Result<tuning::NoIdle> {
+fn hold_no_idle() -> Result<std::fs::File> {
     tuning::hold_cpu_dma_latency().map_err(|error| {
         Error::environment(format!("cannot hold /dev/cpu_dma_latency: {error}"))
             .remedy("run as root, or leave out --no-idle")

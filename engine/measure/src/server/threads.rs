@@ -16,10 +16,10 @@ use crate::server::worker::http::{
     HttpArrival, HttpServer, HttpSettings, Inbox, StampClock, inbox,
 };
 use crate::worker::{Role, TurnCounters, Worker};
+use tare_driver::clock::RealtimeOffset;
 use tare_driver::clock::{Clock, ClockQuality, MonotonicClock};
 use tare_driver::epoll::EpollDriver;
 use tare_driver::sys::affinity;
-use tare_driver::sys::realtime::RealtimeOffset;
 use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, Driver, DriverError, Waker};
 use tare_host::tuning;
