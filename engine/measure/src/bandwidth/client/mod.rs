@@ -187,7 +187,7 @@ impl<G: ProgressSink> BulkClient<G> {
     }
 
     fn handle_figures(&mut self, index: u32, figures: Figures) {
-        self.slots[index as usize].handle_figures(figures.clone());
+        self.slots[index as usize].account.theirs = Some(figures.clone());
         self.phases.outcome.figures.push(figures);
     }
 

@@ -13,7 +13,7 @@ use crate::worker::stream::{
 use crate::worker::tally::Stage;
 use tare_driver::{Completion, Driver, OpError, Outcome};
 use tare_proto::datagram::{DATA_HEADER_LEN, DataHeader};
-use tare_proto::hello::{Accept, Figures, Hello, Transport};
+use tare_proto::hello::{Accept, Hello, Transport};
 use tare_proto::stream::{
     SIGNAL_EVERY, SocketOptions, StreamAsk, StreamFigures, StreamHeader, StreamKind,
 };
@@ -50,7 +50,7 @@ pub(super) struct Slot {
     received: u64,
     /// Watches a stream that ends by bytes.
     trickle: Option<Trickle>,
-    account: StreamAccount,
+    pub(super) account: StreamAccount,
 }
 
 impl Slot {
@@ -119,10 +119,6 @@ impl Slot {
     pub(super) fn into_account(self) -> Option<StreamAccount> {
         let known = self.account.own != StreamFigures::default() || self.account.theirs.is_some();
         known.then_some(self.account)
-    }
-
-    pub(super) fn handle_figures(&mut self, figures: Figures) {
-        self.account.theirs = Some(figures);
     }
 
     /// Opens the socket, to be connected.

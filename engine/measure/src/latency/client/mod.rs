@@ -251,7 +251,7 @@ impl<G: ProgressSink> Client<G> {
             }
             self.run.phases.outcome.accepts.push(accept);
         }
-        if slot.has_operation() {
+        if slot.operation.is_some() {
             self.run.pacer.push(index, Action::Request);
         } else if self.connect_each {
             slot.end(io, now)?;
@@ -269,7 +269,7 @@ impl<G: ProgressSink> Client<G> {
         now: Instant,
     ) -> Result {
         let slot = &mut self.slots[index as usize];
-        let Some(operation) = slot.take_operation() else {
+        let Some(operation) = slot.operation.take() else {
             return Ok(());
         };
         let sample = Sample { residence, ..operation.sample(now) };
@@ -305,7 +305,7 @@ impl<G: ProgressSink> Client<G> {
         slot.down_since = now;
         slot.session.give_up(io)?;
         if self.connect_each && running {
-            slot.rest_until(now + BACKOFF);
+            slot.resting_until = Some(now + BACKOFF);
             return Ok(());
         }
         self.run.phases.settle(&mut slot.expected);
@@ -317,7 +317,7 @@ impl<G: ProgressSink> Client<G> {
     }
 
     fn count_failure(&mut self, index: u32, stage: Stage, cause: &'static str, now: Instant) {
-        let operation = self.slots[index as usize].take_operation();
+        let operation = self.slots[index as usize].operation.take();
         let Some(operation) = operation else {
             self.present_errors().count(stage, cause);
             return;
@@ -326,7 +326,7 @@ impl<G: ProgressSink> Client<G> {
         self.run.record.tally(measured).errors.count(stage, cause);
         let timed_out = cause == Failure::TIMEOUT;
         if measured && timed_out && stage == Stage::Connect {
-            let took = operation.since_begun(now);
+            let took = now.since(operation.begun_at);
             self.run.record.recording.record_connect_censored(now, took);
         }
         let censored = timed_out.then(|| operation.sample(now));
@@ -366,7 +366,7 @@ impl<G: ProgressSink> Client<G> {
             return Ok(());
         }
         for slot in &mut self.slots {
-            if let Some(operation) = slot.take_operation() {
+            if let Some(operation) = slot.operation.take() {
                 self.run.leave(now, operation.begun.measured, operation.sample(now));
                 slot.interrupt(io)?;
             }
@@ -445,7 +445,7 @@ impl<G: ProgressSink> ClientRole for Client<G> {
             if !slot.session.is_dead() {
                 self.run.pacer.make_available(index, 0);
             } else if self.connect_each {
-                slot.rest_until(t0);
+                slot.resting_until = Some(t0);
             }
         }
     }

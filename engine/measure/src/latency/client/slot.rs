@@ -30,7 +30,7 @@ pub(super) struct Operation {
     /// When it was meant to be sent; open loop only.
     due: Option<Instant>,
     /// When the request was sent, or with a connection per operation the connect.
-    begun_at: Instant,
+    pub(super) begun_at: Instant,
     /// When the request was sent; until then, when it was begun.
     sent_at: Instant,
     /// What the connect took, with a connection per operation.
@@ -52,10 +52,6 @@ impl Operation {
     /// before it.
     pub(super) fn rest_begins(&self, now: Instant) -> Instant {
         self.begun_at + self.sample(now).service
-    }
-
-    pub(super) const fn since_begun(&self, now: Instant) -> Nanos {
-        now.since(self.begun_at)
     }
 }
 
@@ -79,7 +75,7 @@ impl Event {
 pub(super) struct Slot {
     pub(super) session: ClientSession,
     size: u32,
-    operation: Option<Operation>,
+    pub(super) operation: Option<Operation>,
     /// The request of the operation was sent, or is being; the reply is awaited.
     awaiting: bool,
     connect: Nanos,
@@ -89,7 +85,7 @@ pub(super) struct Slot {
     hello: u32,
     /// The start waits for it.
     pub(super) expected: bool,
-    resting_until: Option<Instant>,
+    pub(super) resting_until: Option<Instant>,
     /// Since when it has been of no use: it is being closed and opened again, or has failed.
     pub(super) down_since: Instant,
     sequence: u64,
@@ -121,10 +117,6 @@ impl Slot {
         self.awaiting && self.session.is_open()
     }
 
-    pub(super) const fn has_operation(&self) -> bool {
-        self.operation.is_some()
-    }
-
     /// The present operation belongs to the measured phase.
     pub(super) fn is_measured(&self) -> bool {
         self.operation.is_some_and(|operation| operation.begun.measured)
@@ -135,10 +127,6 @@ impl Slot {
         self.resting_until.is_some_and(|until| now >= until) && self.session.is_quiet()
     }
 
-    pub(super) const fn rest_until(&mut self, until: Instant) {
-        self.resting_until = Some(until);
-    }
-
     pub(super) const fn start_operation(
         &mut self,
         now: Instant,
@@ -147,10 +135,6 @@ impl Slot {
     ) {
         let connect = Nanos::ZERO;
         self.operation = Some(Operation { due, begun_at: now, sent_at: now, connect, begun });
-    }
-
-    pub(super) const fn take_operation(&mut self) -> Option<Operation> {
-        self.operation.take()
     }
 
     /// A datagram was lost: the slot is free for the next. Returns false where it cannot be: over
