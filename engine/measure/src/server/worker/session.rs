@@ -858,14 +858,7 @@ impl<P> Session<P> {
             return Ok(Want::Close);
         }
         io.buffer_mut(self.link.receive_buffer())[..early.len()].copy_from_slice(early);
-        self.figures.received_bytes += early.len() as u64;
-        if self.request.handle_request(early.len()) == Ok(true) {
-            self.measured = ping_pong::is_measured(early);
-            return Ok(self.handle_request(now));
-        }
-        let rest = self.request.receive_range();
-        self.link.receive(io, bytes(rest.start), bytes(rest.len()))?;
-        Ok(Want::Nothing)
+        self.handle_bytes(io, bytes(early.len()), now)
     }
 
     /// Whether it may take another connection when this one is over.
@@ -892,8 +885,7 @@ impl<P> Session<P> {
         self.link.receive(io, 0, bytes(most))
     }
 
-    /// Takes a connection back from the driver that is slow to say its hello. Returns whether it
-    /// is.
+    /// Takes a connection whose hello is slow back from the driver. Returns whether it is one.
     pub(super) fn handle_slow_opening(
         &mut self,
         io: &mut impl Driver,
