@@ -113,7 +113,6 @@ pub(crate) fn read_body<T: DeserializeOwned>(kind: Kind, body: &[u8]) -> Result<
         .map_err(|e| FrameError::Json(kind.name(), tare_units::text::clean(&e.to_string(), 120)))
 }
 
-/// The header of a frame, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,

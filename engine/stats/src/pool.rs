@@ -360,7 +360,6 @@ fn flow(all: &[(u64, &Bandwidth)], of: fn(&Bandwidth) -> Option<&Flow>) -> Optio
     Some(pooled)
 }
 
-/// A rate over several stretches of time.
 #[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
 fn mean_over_time(
     all: &[(u64, &Bandwidth)],

@@ -193,7 +193,6 @@ struct Chunk {
     session: Id,
     document: Document,
     offset: u64,
-    /// Length of the whole document, bytes.
     total: u64,
 }
 
@@ -214,7 +213,6 @@ impl Fetch {
     }
 }
 
-/// A control datagram taken apart.
 #[derive(Debug, PartialEq, Eq)]
 struct Control<'a> {
     kind: Kind,

@@ -21,7 +21,6 @@ pub enum ClientEvent {
 enum State {
     /// The hello is under way; a challenge may come.
     AwaitAnswer,
-    /// The proof is under way.
     AwaitVerdict,
     /// Something else than tare answers; the rest of its first line is awaited, to name it.
     Foreign,

@@ -13,10 +13,8 @@ use tare_units::text::{Hex32, excerpt, first_line, protocol_name};
 /// The longest method by which an HTTP connection is known, bytes; the longest that is registered has 17.
 const METHOD_MAX: usize = 32;
 
-/// What the first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First {
-    /// Too few to tell.
     Open,
     Tare,
     Http,
@@ -126,9 +124,7 @@ pub enum ServerEvent {
 enum State {
     /// The first bytes don't yet tell what it is, or they do and the hello is not whole.
     AwaitHello,
-    /// The challenge is under way.
     AwaitProof(Box<Hello>, Vec<u8>),
-    /// The hello was handed up.
     AwaitDecision,
     /// The accept is under way; what arrives belongs to the session.
     Accepted,

@@ -2,7 +2,6 @@
 
 use tare_units::limits::CHUNK_LINE_MAX;
 
-/// Why a chunked body cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChunkError {
     Malformed,
@@ -24,9 +23,7 @@ pub(super) enum Piece {
 /// What a chunked body may hold beside its chunks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkRules {
-    /// All trailers, bytes.
     pub(super) trailer_bytes: usize,
-    /// Trailers.
     pub(super) trailers: usize,
     /// White space between a size and the end of its line: not in the grammar, but some servers pad sizes to a fixed
     /// width.
@@ -53,7 +50,6 @@ enum State {
     EndLf,
 }
 
-/// Reads one chunked body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chunks {
     /// Bytes of the chunk yet to come.

@@ -29,11 +29,8 @@ pub(super) fn holds(value: &[u8], token: &[u8]) -> bool {
 /// What the `Content-Length` and `Transfer-Encoding` fields of one head say together.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lengths {
-    /// `Content-Length`.
     pub(super) length: Option<u64>,
-    /// There is a `Transfer-Encoding`.
     pub(super) coded: bool,
-    /// Its last coding is `chunked`.
     pub(super) chunked: bool,
     /// It names another coding as well.
     pub(super) other: bool,

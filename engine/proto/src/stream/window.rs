@@ -7,7 +7,6 @@ use tare_units::{Instant, Nanos};
 
 /// Blocks kept at most; at the end there are between half as many and all of them.
 pub const BLOCKS_MAX: usize = 64;
-/// The width that blocks begin with.
 const BLOCK_FIRST: Nanos = Nanos::from_millis(1);
 
 /// Bytes in equal blocks of time, however long it takes: when there are too many, each two become one.
@@ -129,7 +128,6 @@ impl Series {
         self.bytes[index] += bytes;
     }
 
-    /// Bytes of each entry.
     pub(super) fn into_bytes(self) -> Vec<u64> {
         self.bytes
     }

@@ -20,7 +20,6 @@ pub struct Assertion {
 /// What of a metric is compared with the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Figure {
-    /// The metric itself, of a run.
     Own,
     /// Of a comparison, the arm's value less the baseline's.
     Delta,
@@ -283,7 +282,6 @@ fn arm_and_metric<'a>(text: &'a str, advice: [&str; 2]) -> Parsed<(&'a str, (Met
 }
 
 impl Figure {
-    /// Parses the right side of an operator.
     fn value(self, unit: Unit, text: &str) -> Parsed<Value> {
         let value = match self {
             Self::Own => unit.parse(text),
@@ -311,7 +309,6 @@ impl Figure {
     }
 }
 
-/// The selectors as typed.
 pub(super) fn selection(selectors: &[Selector]) -> String {
     let names = selectors.iter().map(Selector::name);
     names.collect::<Vec<_>>().join(",")

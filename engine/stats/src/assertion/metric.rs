@@ -21,7 +21,6 @@ pub(super) enum Metric {
     Cpu,
 }
 
-/// Which direction of a bulk transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Together,
@@ -141,14 +140,12 @@ fn codes(text: &str) -> Option<(u16, u16)> {
     }
 }
 
-/// A value to compare with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value {
     /// In the metric's own unit: nanoseconds, bits per second, a count, or a number alone.
     Number(f64),
     /// A share: 99 % is 0.99.
     Share(f64),
-    /// Operations per second.
     PerSecond(f64),
 }
 
@@ -283,7 +280,6 @@ fn nanoseconds(number: f64, unit: &str) -> Option<f64> {
     })
 }
 
-/// A decimal multiple.
 fn multiple(suffix: &str) -> Option<f64> {
     Some(match suffix {
         "" => 1.0,

@@ -52,7 +52,6 @@ pub struct Asked {
     pub down: bool,
 }
 
-/// What TCP does not have.
 const LOST: &str = "lost datagrams: TCP has none";
 
 /// Holds each assertion against each step that it selects, one result each. An assertion that selects no step
@@ -167,7 +166,6 @@ fn responses(step: &StepResult, first: u16, last: u16) -> Option<u64> {
     Some(codes.filter(|(code, _)| within(code)).map(|(_, c)| c.count).sum())
 }
 
-/// Responses that were not as expected.
 fn unexpected(step: &StepResult) -> u64 {
     let codes = step.status_codes.values();
     codes.filter(|code| !code.expected).map(|code| code.count).sum()

@@ -100,7 +100,6 @@ pub fn judge(cells: &mut [Cell]) {
     }
 }
 
-/// What a cell's own blocks say.
 fn describe(cell: &mut Cell) {
     cell.blocks.retain(|block| block.baseline.is_finite() && block.value.is_finite());
     cell.detectable = cell.detectable.filter(|difference| difference.is_finite());

@@ -137,7 +137,6 @@ fn nothing_in_common(what: &str) -> Error {
 /// A comparison with what its cells are of.
 type Saved<'a> = (&'a Report, &'a Comparison);
 
-/// The parameters of an arm's step.
 fn params_of<'a>((report, _): Saved<'a>, arm: &str, step: u64) -> Option<&'a Params> {
     let own = report.results.iter().filter(|result| result.arm.as_deref() == Some(arm));
     own.map(|result| &result.params).nth(usize::try_from(step).ok()?)
@@ -295,7 +294,6 @@ fn smallest_p(before: u64, after: u64) -> f64 {
     (2.0 / orders).min(1.0)
 }
 
-/// Two plain results, side by side.
 fn plain(before: &Report, after: &Report) -> Result<Diff> {
     let twin = |step: &StepResult, steps: &[StepResult]| {
         let wanted = identity(&step.params);

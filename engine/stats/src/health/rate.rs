@@ -26,7 +26,6 @@ struct Words {
     peer: &'static str,
     /// Where an answer can have got lost, or have waited.
     path: &'static str,
-    /// Where failures are listed.
     look: &'static str,
     /// What a connection is busy with beside operations.
     connect: &'static str,

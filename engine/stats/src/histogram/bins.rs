@@ -11,12 +11,9 @@ use tare_units::Nanos;
 const BITS: u32 = 7;
 /// Values below this have a bin of their own.
 const EXACT: u64 = 2 << BITS;
-/// The largest value: `super::LENGTH_MAX`.
 const VALUE_MAX: u64 = super::LENGTH_MAX.0;
-/// Bins of a row.
 pub(super) const BINS: usize = index(VALUE_MAX) as usize + 1;
 
-/// The bin of a length.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "an index is below BINS")]
 pub(super) const fn index(ns: u64) -> u16 {

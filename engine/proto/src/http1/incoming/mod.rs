@@ -94,7 +94,6 @@ impl Found {
 
 #[derive(Debug, Clone, Copy, Default)]
 enum Phase {
-    /// Before a request.
     #[default]
     Start,
     Head,
@@ -115,7 +114,6 @@ pub struct RequestReader {
     phase: Phase,
     /// The head so far, where it came in pieces; and a whole one until the next call.
     gathered: Vec<u8>,
-    /// Bytes of a chunked body so far.
     body_bytes: usize,
     /// Bytes of line ends before the request.
     blank: u8,
@@ -357,7 +355,6 @@ impl RequestReader {
     }
 }
 
-/// What the headers of a request say.
 #[derive(Default)]
 struct Facts {
     host: bool,

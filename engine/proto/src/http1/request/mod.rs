@@ -13,7 +13,6 @@ use tare_units::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
 
 /// A chunked body is written in chunks of so many bytes at most.
 const CHUNK_BYTES: usize = 8 << 10;
-/// The longest cycle of an order.
 const ORDER_MAX: u64 = 1 << 16;
 
 const _: () = assert!(REQUESTS_MAX <= u16::MAX as usize && REQUESTS_BYTES_MAX <= u32::MAX as usize);
@@ -342,7 +341,6 @@ impl<'a> Given<'a> {
         Ok(given)
     }
 
-    /// Whether the body is written in chunks.
     fn framing(&self, spec: &RequestSpec) -> Checked<bool> {
         let body = spec.body.as_ref();
         let chunked =

@@ -115,7 +115,6 @@ impl From<BadField> for ResponseError {
     }
 }
 
-/// Where a reader stands within a response.
 #[derive(Debug, Clone, Copy, Default)]
 enum Phase {
     #[default]
@@ -126,7 +125,6 @@ enum Phase {
     UntilClose,
 }
 
-/// No residence time was told.
 const UNTOLD: Nanos = Nanos::MAX;
 
 const CHUNKS: ChunkRules = ChunkRules {
