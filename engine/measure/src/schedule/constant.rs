@@ -4,11 +4,11 @@ use super::{RATE_MAX_PER_S, Share, check_rate};
 use tare_units::Nanos;
 use tare_units::error::Result;
 
-/// A second in nanoseconds.
 const SECOND: u128 = 1_000_000_000;
 
-/// Arrival *k* is due at exactly floor(*k* · 10⁹ / rate) ns: the rate, a double, is taken as the fraction that
-/// it is, and nothing is ever rounded but the instant itself. Each step is two additions, as in Bresenham's line.
+/// Arrival *k* is due at exactly floor(*k* · 10⁹ / rate) ns: the rate, a double, is taken as the
+/// fraction that it is, and nothing is ever rounded but the instant itself. Each step is two
+/// additions, as in Bresenham's line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constant {
     /// The next arrival is due at `due + fraction / denominator` nanoseconds.
@@ -46,7 +46,6 @@ impl Constant {
     }
 
     /// The gap between two arrivals of all workers, rounded down.
-    #[must_use]
     pub const fn gap(&self) -> Nanos {
         self.gap
     }
@@ -69,8 +68,8 @@ impl Constant {
         Nanos(self.step)
     }
 
-    /// Passes over the arrivals that are due before `until`, and returns how many they were. It takes as long for a
-    /// thousand million as for one.
+    /// Passes over the arrivals that are due before `until`, and returns how many they were. It
+    /// takes as long for a thousand million as for one.
     pub fn pass(&mut self, until: Nanos) -> u64 {
         self.pass_most(until, u64::MAX).count
     }
@@ -130,8 +129,9 @@ pub(crate) struct Passed {
     pub(crate) sum_ns: u128,
 }
 
-/// The sum of floor((a·i + b) / m) over all i below n, by Euclid's algorithm, in a number of steps that grows as the logarithm
-/// of n (Graham, Knuth & Patashnik, Concrete Mathematics, 3.5). The sum itself must be below 2^128.
+/// The sum of floor((a·i + b) / m) over all i below n, by Euclid's algorithm, in a number of steps
+/// that grows as the logarithm of n (Graham, Knuth & Patashnik, Concrete Mathematics, 3.5). The sum
+/// itself must be below 2^128.
 fn floor_sum(mut n: u128, mut m: u128, mut a: u128, mut b: u128) -> u128 {
     let mut sum = 0;
     loop {
@@ -153,7 +153,8 @@ fn floor_sum(mut n: u128, mut m: u128, mut a: u128, mut b: u128) -> u128 {
 
 /// The gap between two arrivals in nanoseconds, as an exact fraction.
 fn gap(rate_per_s: f64) -> (u128, u64) {
-    // A normal double is mantissa · 2^exponent with 2^52 ≤ mantissa < 2^53. The range of rates leaves -72 ≤ exponent ≤ -23.
+    // A normal double is mantissa · 2^exponent with 2^52 ≤ mantissa < 2^53. The range of rates
+    // leaves -72 ≤ exponent ≤ -23.
     let bits = rate_per_s.to_bits();
     let mantissa = (bits & ((1 << 52) - 1)) | (1 << 52);
     let exponent = i32::try_from(bits >> 52).expect("eleven bits; the sign is plus") - 1075;
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn no_drift_in_a_million_hours() {
-        // One per hour, as a double: after k arrivals the offset is right to the double's own precision.
+        // One per hour, as a double: after k arrivals the offset is right to the double's own
+        // precision.
         let hourly = 1.0 / 3_600.0;
         let due = Constant::new(hourly, Share::WHOLE).unwrap().nth(1_000_000).unwrap();
         let expected = 1e6 * 3_600.0 * 1e9;

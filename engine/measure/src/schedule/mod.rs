@@ -1,35 +1,38 @@
 //! When the next operation is due: arithmetic over a rate or a seed, without a clock.
 //!
-//! One generator defines all arrivals of a run; arrival *k* belongs to worker *k mod n*. A [`Schedule`] yields
-//! the intended send times of one worker's arrivals, as offsets from the common start `t0`, in order, and without
-//! end: the run ends it. In closed loop there is no schedule: an operation is due when the one before it on its
-//! connection is done.
+//! One generator defines all arrivals of a run; arrival *k* belongs to worker *k mod n*. A
+//! [`Schedule`] yields the intended send times of one worker's arrivals, as offsets from the common
+//! start `t0`, in order, and without end: the run ends it. In closed loop there is no schedule: an
+//! operation is due when the one before it on its connection is done.
 
 use std::fmt;
+use std::str::FromStr;
 
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
-mod arrivals;
 mod constant;
 mod poisson;
 mod shaped;
 
-pub use constant::Constant;
-pub(crate) use constant::Passed;
-pub use poisson::Poisson;
-pub use shaped::Shaped;
+pub(crate) use constant::{Constant, Passed};
+use poisson::Poisson;
+use shaped::Shaped;
 
 /// Slowest rate of a schedule, per second: one in eleven days.
-pub const RATE_MIN_PER_S: f64 = 1e-6;
+pub(crate) const RATE_MIN_PER_S: f64 = 1e-6;
 /// Fastest rate of a schedule, per second: one in each nanosecond, the unit of time here.
-pub const RATE_MAX_PER_S: f64 = 1e9;
-/// Fastest rate of requests, per second. Workers walk along their arrivals twice, at 2 to 20 ns each: at a rate far beyond
-/// this one they would fall behind the clock.
-pub const ARRIVALS_MAX_PER_S: f64 = 2e7;
+pub(crate) const RATE_MAX_PER_S: f64 = 1e9;
+/// Fastest rate of requests, per second. Workers walk along their arrivals twice, at 2 to 20 ns
+/// each: at a rate far beyond this one they would fall behind the clock.
+pub(crate) const ARRIVALS_MAX_PER_S: f64 = 2e7;
 
-/// The most that jittered arrivals are off their places, as a share of the gap: beyond it they would overtake each other.
-pub const JITTER_MAX: f64 = 0.5;
+/// The most that jittered arrivals are off their places, as a share of the gap: beyond it they
+/// would overtake each other.
+pub(crate) const JITTER_MAX: f64 = 0.5;
+
+/// Where only `jitter` is typed.
+const JITTER_DEFAULT: f64 = 0.1;
 
 /// How the gaps between arrivals are distributed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -39,8 +42,63 @@ pub enum Arrivals {
     Constant,
     /// Exponentially: what many independent users amount to.
     Poisson,
-    /// Alike, but each arrival off its place, evenly distributed, by up to this share of the gap either way, 0 to 0.5.
+    /// Alike, but each arrival off its place, evenly distributed, by up to this share of the gap
+    /// either way, 0 to 0.5.
     Jitter(f64),
+}
+
+impl Arrivals {
+    /// The name in flags and results, without the share of jitter.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Poisson => "poisson",
+            Self::Jitter(_) => "jitter",
+        }
+    }
+}
+
+impl fmt::Display for Arrivals {
+    /// Prints as it parses: `constant`, `poisson`, `jitter:10%`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Jitter(share) = self else {
+            return f.pad(self.name());
+        };
+        // 0.07 · 100 is a little more than 7.
+        let percent = (share * 1e11).round() / 1e9;
+        f.pad(&format!("jitter:{percent}%"))
+    }
+}
+
+impl FromStr for Arrivals {
+    type Err = Error;
+
+    /// Parses `constant`, `poisson`, `jitter:10%` and `jitter`, which is 10 %.
+    fn from_str(text: &str) -> Result<Self> {
+        let shown: String = text.chars().take(40).collect();
+        let refuse = |why: &str| {
+            Error::usage(format!("arrivals '{}' {why}", shown.escape_debug()))
+                .remedy("write constant, poisson or jitter:10%")
+        };
+        let percent = match text.trim() {
+            "constant" => return Ok(Self::Constant),
+            "poisson" => return Ok(Self::Poisson),
+            "jitter" => return Ok(Self::Jitter(JITTER_DEFAULT)),
+            text => text.strip_prefix("jitter:").ok_or_else(|| refuse("are unknown"))?,
+        };
+        let number = percent
+            .strip_suffix('%')
+            .map(str::trim)
+            .ok_or_else(|| refuse("have no share in percent"))?;
+        let digits = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let share = number.parse::<f64>().ok().filter(|_| digits);
+        let share = share.ok_or_else(|| refuse("have no share in percent"))? / 100.0;
+        if share > JITTER_MAX {
+            return Err(refuse("would overtake each other: half of the gap, 50 %, is the most"));
+        }
+        Ok(Self::Jitter(share))
+    }
 }
 
 /// How many arrivals there are per second over all workers: a rate that is held, and then changes.
@@ -94,7 +152,7 @@ impl Share {
 }
 
 /// The intended send times of one worker, as offsets from the start of the phase.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Schedule {
     /// Equal gaps.
     Constant(Constant),
@@ -105,8 +163,9 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// The arrivals of `load`, the same for all workers with the same `seed`; the first of equal gaps is due at once.
-    /// Jittered ones have their places so much later that none is before the start.
+    /// The arrivals of `load`, the same for all workers with the same `seed`; the first of equal
+    /// gaps is due at once. Jittered ones have their places so much later that none is before the
+    /// start.
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
         check_rate(load.from_per_s, ARRIVALS_MAX_PER_S)?;
         check_rate(load.to_per_s, ARRIVALS_MAX_PER_S)?;
@@ -123,12 +182,14 @@ impl Schedule {
         Constant::new(rate_per_s, share).map(Self::Constant)
     }
 
-    /// A Poisson process of `rate_per_s` over all workers, the same for all workers with the same `seed`.
+    /// A Poisson process of `rate_per_s` over all workers, the same for all workers with the same
+    /// `seed`.
     pub fn poisson(rate_per_s: f64, seed: u64, share: Share) -> Result<Self> {
         Poisson::new(rate_per_s, seed, share).map(Self::Poisson)
     }
 
-    /// How many arrivals are drawn for one of this worker, at some 10 ns each; none where they need no visit to be counted.
+    /// How many arrivals are drawn for one of this worker, at some 10 ns each; none where they need
+    /// no visit to be counted.
     pub(crate) const fn draws(&self) -> u64 {
         match self {
             Self::Constant(_) => 0,
@@ -137,10 +198,9 @@ impl Schedule {
         }
     }
 
-    /// What belongs to an arrival behind it, so that *n* arrivals take *n* gaps on average: a mean gap where the first is
-    /// due at once, nothing where each comes after a gap.
-    #[must_use]
-    pub const fn gap_behind(&self) -> Nanos {
+    /// What belongs to an arrival behind it, so that *n* arrivals take *n* gaps on average: a mean
+    /// gap where the first is due at once, nothing where each comes after a gap.
+    pub(crate) const fn gap_behind(&self) -> Nanos {
         match self {
             Self::Constant(constant) => constant.gap(),
             Self::Poisson(_) => Nanos::ZERO,
@@ -158,16 +218,6 @@ impl Iterator for Schedule {
             Self::Constant(constant) => constant.next(),
             Self::Poisson(poisson) => poisson.next(),
             Self::Shaped(shaped) => shaped.next(),
-        }
-    }
-}
-
-impl fmt::Debug for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Constant(constant) => constant.fmt(f),
-            Self::Poisson(poisson) => poisson.fmt(f),
-            Self::Shaped(shaped) => shaped.fmt(f),
         }
     }
 }

@@ -7,11 +7,13 @@ use super::{RATE_MAX_PER_S, Share, check_rate};
 use tare_units::Nanos;
 use tare_units::error::Result;
 
-/// Gaps are rounded to 2^-16 ns and summed as integers, so that all workers compute the same instants.
+/// Gaps are rounded to 2^-16 ns and summed as integers, so that all workers compute the same
+/// instants.
 const FRACTION_BITS: u32 = 16;
 
-/// A Poisson process from a seed. Each worker draws all arrivals and keeps its own, so a step costs one draw for
-/// each worker there is (about 10 ns); in return the arrivals do not depend on how many workers share them.
+/// A Poisson process from a seed. Each worker draws all arrivals and keeps its own, so a step costs
+/// one draw for each worker there is (about 10 ns); in return the arrivals do not depend on how
+/// many workers share them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Poisson {
     random: Xoshiro256PlusPlus,
@@ -37,7 +39,6 @@ impl Poisson {
         })
     }
 
-    /// Workers that the arrivals are dealt out to.
     pub(crate) const fn workers(&self) -> u64 {
         self.workers as u64
     }
@@ -60,7 +61,8 @@ pub(super) fn uniform(random: &mut Xoshiro256PlusPlus) -> f64 {
     ((random.next_u64() >> 11) as f64 + 0.5) * (0.5f64).powi(53)
 }
 
-/// An exponentially distributed number of mean 1, by inversion. A uniform one is never 0, whose logarithm is not finite.
+/// An exponentially distributed number of mean 1, by inversion. A uniform one is never 0, whose
+/// logarithm is not finite.
 #[inline]
 pub(super) fn exponential(random: &mut Xoshiro256PlusPlus) -> f64 {
     -uniform(random).ln()
@@ -85,8 +87,8 @@ mod tests {
 
     #[test]
     fn gaps_are_exponential() {
-        // Kolmogorov–Smirnov distance of 100,000 gaps from the exponential distribution: the critical value at
-        // 0.1 % is 1.949 / sqrt(n) (Stephens 1974 for large n).
+        // Kolmogorov–Smirnov distance of 100,000 gaps from the exponential distribution: the
+        // critical value at 0.1 % is 1.949 / sqrt(n) (Stephens 1974 for large n).
         const N: usize = 100_000;
         for (rate, seed) in [(1_000.0, 1), (0.5, 2), (150_000.0, 3)] {
             let due: Vec<u64> =

@@ -1,4 +1,5 @@
-//! Arrivals whose rate changes, and such as are off their places: a process of rate one, and time bent under it.
+//! Arrivals whose rate changes, and such as are off their places: a process of rate one, and time
+//! bent under it.
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -8,18 +9,18 @@ use super::{Arrivals, JITTER_MAX, Load, RATE_MAX_PER_S, Share, check_rate};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
-/// Exponential gaps are rounded to 2^-48 of the mean and summed as integers, so that nothing is lost in long sums.
+/// Exponential gaps are rounded to 2^-48 of the mean and summed as integers, so that nothing is
+/// lost in long sums.
 const FRACTION: f64 = (1u64 << 48) as f64;
 
-/// Arrival *k* is due where the cumulative rate reaches the *k*-th arrival of a process of rate one: *k* itself, *k* off
-/// its place, or a sum of exponential gaps (Çinlar, Introduction to Stochastic Processes, 1975). Each worker draws
-/// for all arrivals and keeps its own.
+/// Arrival *k* is due where the cumulative rate reaches the *k*-th arrival of a process of rate
+/// one: *k* itself, *k* off its place, or a sum of exponential gaps (Çinlar, Introduction to
+/// Stochastic Processes, 1975). Each worker draws for all arrivals and keeps its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shaped {
     curve: Curve,
     arrivals: Arrivals,
     random: Xoshiro256PlusPlus,
-    /// The next arrival of all workers.
     index: u64,
     /// Exponential gaps so far, in units of 2^-48.
     sum: u128,
@@ -31,7 +32,8 @@ pub struct Shaped {
 }
 
 impl Shaped {
-    /// A worker's arrivals of the process that `load`, `arrivals` and `seed` define over all workers.
+    /// A worker's arrivals of the process that `load`, `arrivals` and `seed` define over all
+    /// workers.
     pub fn new(load: &Load, arrivals: Arrivals, seed: u64, share: Share) -> Result<Self> {
         check_rate(load.from_per_s, RATE_MAX_PER_S)?;
         check_rate(load.to_per_s, RATE_MAX_PER_S)?;
@@ -58,13 +60,12 @@ impl Shaped {
         })
     }
 
-    /// What belongs to an arrival behind it, once the rate is the last one: see [`super::Schedule::gap_behind`].
-    #[must_use]
+    /// What belongs to an arrival behind it, once the rate is the last one: see
+    /// [`super::Schedule::gap_behind`].
     pub const fn gap_behind(&self) -> Nanos {
         self.gap_behind
     }
 
-    /// Workers that the arrivals are dealt out to.
     pub(crate) const fn workers(&self) -> u64 {
         self.workers as u64
     }
@@ -117,7 +118,6 @@ fn mean_gap(rate_per_s: f64) -> Nanos {
     Nanos((1e9 / rate_per_s) as u64)
 }
 
-/// The inverse of the cumulative rate.
 #[derive(Debug, Clone, PartialEq)]
 struct Curve {
     from: f64,
@@ -143,7 +143,6 @@ impl Curve {
         }
     }
 
-    /// When the cumulative rate reaches `count`.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
@@ -158,7 +157,8 @@ impl Curve {
             let into = if count >= self.ramped {
                 self.ramp_s + (count - self.ramped) / self.to
             } else {
-                // from·x + (to - from)·x²/(2·ramp) = count, solved in the form that subtracts no near equals.
+                // from·x + (to - from)·x²/(2·ramp) = count, solved in the form that subtracts no
+                // near equals.
                 let bend = 2.0 * count * (self.to - self.from) / self.ramp_s;
                 2.0 * count / (self.from + self.from.mul_add(self.from, bend).sqrt())
             };

@@ -2,7 +2,8 @@ use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// The Anderson–Darling statistic of `sample` against the uniform distribution on 0 to 1 (Anderson and Darling 1954).
+/// The Anderson–Darling statistic of `sample` against the uniform distribution on 0 to 1 (Anderson
+/// and Darling 1954).
 #[expect(clippy::cast_precision_loss, reason = "sample sizes are small")]
 fn anderson_darling(mut sample: Vec<f64>) -> f64 {
     sample.sort_by(f64::total_cmp);
@@ -12,8 +13,8 @@ fn anderson_darling(mut sample: Vec<f64>) -> f64 {
     -(n as f64) - sum / n as f64
 }
 
-/// Its critical value at 1 % for a distribution known in full: Stephens, EDF Statistics for Goodness of Fit and Some
-/// Comparisons, JASA 69 (1974), table 1, case 0.
+/// Its critical value at 1 % for a distribution known in full: Stephens, EDF Statistics for
+/// Goodness of Fit and Some Comparisons, JASA 69 (1974), table 1, case 0.
 const CRITICAL: f64 = 3.857;
 
 fn load(from: f64, to: f64, hold_s: u64, ramp_s: u64) -> Load {
@@ -115,7 +116,8 @@ fn ramps_meet_the_closed_form() {
         assert!(due.is_sorted());
         for (k, due) in due.iter().enumerate() {
             let off = cumulative(&load, *due) - k as f64;
-            // The cumulative rate at an instant that is rounded to the nanosecond, and its own rounding.
+            // The cumulative rate at an instant that is rounded to the nanosecond, and its own
+            // rounding.
             let rate = load.from_per_s.max(load.to_per_s);
             assert!(off.abs() <= rate * 0.6e-9 + 1e-9, "{load:?} {k}: {off}");
         }
@@ -207,4 +209,44 @@ fn requests_have_a_rate_that_can_be_walked() {
     let error = at(1.1 * ARRIVALS_MAX_PER_S).unwrap_err();
     assert!(error.advice().is_some_and(|a| a.contains("20000000")), "{error}");
     assert!(Schedule::constant(1.1 * ARRIVALS_MAX_PER_S, Share::WHOLE).is_ok());
+}
+
+#[test]
+fn arrivals_parse_and_print() {
+    for (text, arrivals, printed) in [
+        ("constant", Arrivals::Constant, "constant"),
+        (" poisson ", Arrivals::Poisson, "poisson"),
+        ("jitter", Arrivals::Jitter(0.1), "jitter:10%"),
+        ("jitter:7%", Arrivals::Jitter(0.07), "jitter:7%"),
+        ("jitter:12.5 %", Arrivals::Jitter(0.125), "jitter:12.5%"),
+        ("jitter:50%", Arrivals::Jitter(0.5), "jitter:50%"),
+        ("jitter:0%", Arrivals::Jitter(0.0), "jitter:0%"),
+    ] {
+        assert_eq!(text.parse::<Arrivals>().unwrap(), arrivals, "{text}");
+        assert_eq!(arrivals.to_string(), printed);
+        assert_eq!(printed.parse::<Arrivals>().unwrap(), arrivals);
+        assert!(printed.starts_with(arrivals.name()));
+    }
+}
+
+#[test]
+fn other_arrivals_are_refused_with_advice() {
+    for text in [
+        "",
+        "Poisson",
+        "uniform",
+        "jitter:",
+        "jitter:10",
+        "jitter:%",
+        "jitter:51%",
+        "jitter:-1%",
+        "jitter:1e1%",
+        "jitter:nan%",
+        "jitter:inf%",
+        "jitter:1.2.3%",
+        "jitter 10%",
+    ] {
+        let error = text.parse::<Arrivals>().expect_err(text);
+        assert!(error.advice().is_some_and(|advice| advice.contains("jitter:10%")), "{text}");
+    }
 }

@@ -29,9 +29,9 @@ fn a_reply_that_was_found_late_is_charged_to_the_quantiles_that_it_can_have_move
             world.client = client;
         }
     }
-    let client = world.client.as_mut().unwrap();
-    let gaps = client.counters_mut().gaps().clone();
-    let counters = client.counters_mut().gap_p99();
+    let client = world.client.as_ref().unwrap();
+    let gaps = client.counters.gaps().clone();
+    let counters = client.counters.gap_p99();
     let added = Added::new(Nanos::ZERO, &gaps, None);
     let results = world.finish();
     let told = results.distribution(Kind::Service);

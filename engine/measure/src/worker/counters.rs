@@ -5,8 +5,8 @@ use tare_units::Nanos;
 
 /// The loop's own record, to 2 significant figures. Reset at the start of a measured phase.
 ///
-/// Coarse bins and no HdrHistogram: this is counted in every turn, and the turn is what bounds the resolution of a
-/// spinning worker.
+/// Coarse bins and no HdrHistogram: this is counted in every turn, and the turn is what bounds the
+/// resolution of a spinning worker.
 #[derive(Debug, Clone, Default)]
 pub struct TurnCounters {
     /// Time from one reap to the next, less the sleep.
@@ -22,8 +22,8 @@ pub struct TurnCounters {
 }
 
 impl TurnCounters {
-    /// Notes one turn: the time not spent looking, the whole time, how many timed arrivals were reaped at its
-    /// end, and how many completions came. Does not allocate.
+    /// Notes one turn: the time not spent looking, the whole time, how many timed arrivals were
+    /// reaped at its end, and how many completions came. Does not allocate.
     #[inline]
     pub fn note(&mut self, unwatched: Nanos, whole: Nanos, timed: u64, completions: usize) {
         if self.frozen {
@@ -43,8 +43,7 @@ impl TurnCounters {
         }
     }
 
-    /// Forgets everything so far.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.turns.reset();
         self.gaps.reset();
         self.turn_max = Nanos::ZERO;
@@ -55,12 +54,12 @@ impl TurnCounters {
     }
 
     /// Notes nothing more until the next reset: what is measured is over.
-    pub const fn freeze(&mut self) {
+    pub(crate) const fn freeze(&mut self) {
         self.frozen = true;
     }
 
     /// Adds another worker's record; the share of busy time becomes the larger of the two.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.turns.merge(&other.turns);
         self.gaps.merge(&other.gaps);
         self.turn_max = self.turn_max.max(other.turn_max);
@@ -70,46 +69,33 @@ impl TurnCounters {
         }
     }
 
-    /// Median turn.
-    #[must_use]
-    pub fn turn_p50(&self) -> Nanos {
+    pub(crate) fn turn_p50(&self) -> Nanos {
         self.turns.quantile(50).min(self.turn_max)
     }
 
-    /// 99th percentile of the turns.
-    #[must_use]
-    pub fn turn_p99(&self) -> Nanos {
+    pub(crate) fn turn_p99(&self) -> Nanos {
         self.turns.quantile(99).min(self.turn_max)
     }
 
-    /// The longest turn.
-    #[must_use]
-    pub const fn turn_max(&self) -> Nanos {
+    pub(crate) const fn turn_max(&self) -> Nanos {
         self.turn_max
     }
 
-    /// The times not looking before the reap of each timed arrival.
-    #[must_use]
     pub(crate) const fn gaps(&self) -> &Coarse {
         &self.gaps
     }
 
-    /// 99th percentile of the time not looking before the reap of a timed arrival.
-    #[must_use]
-    pub fn gap_p99(&self) -> Nanos {
+    pub(crate) fn gap_p99(&self) -> Nanos {
         self.gaps.quantile(99).min(self.turn_max)
     }
 
-    /// Time in turns that looked for work without sleeping and found none.
-    #[must_use]
-    pub const fn polled(&self) -> Nanos {
+    pub(crate) const fn polled(&self) -> Nanos {
         self.polled
     }
 
     /// The share of its time that the worker was doing something, 0 to 1.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share")]
-    pub fn busy_share(&self) -> f64 {
+    pub(crate) fn busy_share(&self) -> f64 {
         if self.elapsed.0 == 0 { 0.0 } else { self.busy.0 as f64 / self.elapsed.0 as f64 }
     }
 }

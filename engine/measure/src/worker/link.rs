@@ -1,11 +1,11 @@
 //! One socket of a worker, with its buffers and what is outstanding on it.
 //!
-//! Server sessions, pending connections and client connections all move bytes through a [`Link`]; what the
-//! bytes mean is their owner's.
+//! Server sessions, pending connections and client connections all move bytes through a [`Link`];
+//! what the bytes mean is their owner's.
 
 use std::net::SocketAddr;
 
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use tare_driver::{BufferId, Driver, Op, Outcome, Segment, SocketId, SocketOption, Token};
 
 /// What an operation was for; the low byte of its token.
@@ -67,7 +67,7 @@ impl Link {
         socket: SocketId,
         receive_bytes: usize,
         send_bytes: usize,
-    ) -> DriverResult<Self> {
+    ) -> Result<Self> {
         Ok(Self {
             slot,
             socket,
@@ -81,8 +81,8 @@ impl Link {
         })
     }
 
-    /// Puts another socket in the place of one that is closed; the buffers stay. A control frame that was cut off
-    /// with the old one is forgotten.
+    /// Puts another socket in the place of one that is closed; the buffers stay. A control frame
+    /// that was cut off with the old one is forgotten.
     pub(crate) fn replace_socket<D: Driver>(&mut self, io: &mut D, socket: SocketId) {
         debug_assert!(self.is_quiet(), "the old socket's operations have completed");
         if let Some((buffer, ..)) = self.control.take() {
@@ -124,13 +124,13 @@ impl Link {
         self.control.is_some()
     }
 
-    pub(crate) fn connect<D: Driver>(&mut self, io: &mut D, to: SocketAddr) -> DriverResult {
+    pub(crate) fn connect<D: Driver>(&mut self, io: &mut D, to: SocketAddr) -> Result {
         self.push(io, Purpose::Connect, Op::Connect { socket: self.socket, to })
     }
 
     /// Pushes a receive into `start..start + len` of the receive buffer.
     #[inline]
-    pub(crate) fn receive<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> DriverResult {
+    pub(crate) fn receive<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result {
         let into = Segment { buffer: self.receive, start, len };
         self.receiving = true;
         self.push(io, Purpose::Receive, Op::Receive { socket: self.socket, into })
@@ -142,7 +142,7 @@ impl Link {
         io: &mut D,
         start: u32,
         len: u32,
-    ) -> DriverResult {
+    ) -> Result {
         let (socket, buffer) = (self.socket, self.receive);
         let into = Segment { buffer, start, len };
         self.receiving = true;
@@ -151,24 +151,19 @@ impl Link {
 
     /// Pushes a send of `start..start + len` of the send buffer.
     #[inline]
-    pub(crate) fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> DriverResult {
+    pub(crate) fn send<D: Driver>(&mut self, io: &mut D, start: u32, len: u32) -> Result {
         self.push_send(io, start, len, |socket, data| Op::Send { socket, data, zero_copy: false })
     }
 
     /// Pushes `count` sends of the first `len` bytes of the send buffer, one after the other.
     #[inline]
-    pub(crate) fn send_repeated<D: Driver>(
-        &mut self,
-        io: &mut D,
-        len: u32,
-        count: u32,
-    ) -> DriverResult {
+    pub(crate) fn send_repeated<D: Driver>(&mut self, io: &mut D, len: u32, count: u32) -> Result {
         self.push_send(io, 0, len, |socket, data| Op::SendRepeated { socket, data, count })
     }
 
-    /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go through
-    /// [`Link::handle`].
-    pub(crate) fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> DriverResult {
+    /// Pushes a zero-copy send of the first `len` bytes of the send buffer. Its completions go
+    /// through [`Link::handle`].
+    pub(crate) fn send_zero_copy<D: Driver>(&mut self, io: &mut D, len: u32) -> Result {
         self.push_send(io, 0, len, |socket, data| Op::Send { socket, data, zero_copy: true })
     }
 
@@ -179,7 +174,7 @@ impl Link {
         start: u32,
         len: u32,
         op: impl FnOnce(SocketId, Segment) -> Op,
-    ) -> DriverResult {
+    ) -> Result {
         let data = Segment { buffer: self.send, start, len };
         self.sending = true;
         self.push(io, Purpose::Send, op(self.socket, data))
@@ -187,14 +182,14 @@ impl Link {
 
     /// Pushes a receive of `len` bytes that nobody looks at.
     #[inline]
-    pub(crate) fn discard<D: Driver>(&mut self, io: &mut D, len: u32) -> DriverResult {
+    pub(crate) fn discard<D: Driver>(&mut self, io: &mut D, len: u32) -> Result {
         self.receiving = true;
         let socket = self.socket;
         self.push(io, Purpose::Receive, Op::Discard { socket, len })
     }
 
     /// Sends a control frame from a buffer of its own. At most one at a time.
-    pub(crate) fn send_control<D: Driver>(&mut self, io: &mut D, frame: &[u8]) -> DriverResult {
+    pub(crate) fn send_control<D: Driver>(&mut self, io: &mut D, frame: &[u8]) -> Result {
         debug_assert!(self.control.is_none(), "one control frame at a time");
         let buffer = io.allocate(frame.len())?;
         io.buffer_mut(buffer).copy_from_slice(frame);
@@ -204,11 +199,7 @@ impl Link {
     }
 
     /// `sent` bytes of the control frame are gone. Returns whether the frame is.
-    pub(crate) fn handle_control_sent<D: Driver>(
-        &mut self,
-        io: &mut D,
-        sent: u32,
-    ) -> DriverResult<bool> {
+    pub(crate) fn handle_control_sent<D: Driver>(&mut self, io: &mut D, sent: u32) -> Result<bool> {
         let Some((buffer, start, len)) = self.control else {
             return Ok(true);
         };
@@ -222,12 +213,12 @@ impl Link {
         Ok(true)
     }
 
-    pub(crate) fn half_close<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    pub(crate) fn half_close<D: Driver>(&mut self, io: &mut D) -> Result {
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket: self.socket })
     }
 
-    /// What the far end has not taken is dropped with the close, and the connection reset: else the kernel would go on
-    /// with it on its own, and keep the memory of zero-copy sends meanwhile.
+    /// What the far end has not taken is dropped with the close, and the connection reset: else the
+    /// kernel would go on with it on its own, and keep the memory of zero-copy sends meanwhile.
     pub(crate) fn drop_unsent<D: Driver>(&self, io: &mut D) {
         if !self.closing {
             // Refused by what has no connection.
@@ -236,7 +227,7 @@ impl Link {
     }
 
     /// Pushes the cancellation of the receive that is outstanding; both complete.
-    pub(crate) fn cancel_receive<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    pub(crate) fn cancel_receive<D: Driver>(&mut self, io: &mut D) -> Result {
         let token = token(self.slot, Purpose::Receive);
         self.push(io, Purpose::Cancel, Op::Cancel { token })
     }
@@ -247,7 +238,7 @@ impl Link {
         self.closing = true;
     }
 
-    pub(crate) fn close<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    pub(crate) fn close<D: Driver>(&mut self, io: &mut D) -> Result {
         if self.closing {
             return Ok(());
         }
@@ -285,7 +276,7 @@ impl Link {
         }
     }
 
-    fn push_control<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    fn push_control<D: Driver>(&mut self, io: &mut D) -> Result {
         let Some((buffer, start, len)) = self.control else {
             return Ok(());
         };
@@ -295,7 +286,7 @@ impl Link {
     }
 
     #[inline]
-    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> DriverResult {
+    fn push<D: Driver>(&mut self, io: &mut D, purpose: Purpose, op: Op) -> Result {
         io.push(token(self.slot, purpose), op)?;
         self.outstanding += 1;
         Ok(())

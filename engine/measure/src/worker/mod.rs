@@ -6,9 +6,9 @@
 //! 2. submit, wait as the role wants, reap,
 //! 3. read the clock, hand each completion to the role with that instant.
 //!
-//! So a send carries the instant right before its submission and a receive the instant at which it was
-//! reaped, and no role ever reads a clock. Roles are the sides of a test: a client per job,
-//! and [`crate::server`] for the other end.
+//! So a send carries the instant right before its submission and a receive the instant at which it
+//! was reaped, and no role ever reads a clock. Roles are the sides of a test: a client per job, and
+//! [`crate::server`] for the other end.
 
 use tare_driver::clock::Clock;
 use tare_driver::{Completion, Driver, DriverError, Wait};
@@ -33,46 +33,38 @@ pub use session::SessionSpec;
 
 use phases::RunPhase;
 
-/// What a step of a role comes to: it fails only by what ends the driver.
-pub type DriverResult<T = ()> = Result<T, DriverError>;
+/// What a role's part of a turn comes to: it fails only by what ends the driver.
+pub type Result<T = (), E = DriverError> = std::result::Result<T, E>;
 
-/// What a worker does with its turns. Methods come in three sorts: getters, `handle_*` (something happened), and `poll_*`
-/// (what next).
+/// What a worker does with its turns. Methods come in three sorts: getters, `handle_*` (something
+/// happened), and `poll_*` (what next).
 pub trait Role<D: Driver> {
     /// Something completed; it was reaped at `now`.
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> DriverResult;
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result;
 
     /// All completions of a turn were handled, and it is `now`: deadlines, phases, timeouts.
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> DriverResult;
+    fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result;
 
     /// Pushes what is ready; `now` is the instant of its submission.
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult;
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result;
 
     /// How to wait next.
     fn poll_wait(&self, now: Instant) -> Wait;
 
-    /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once less.
+    /// Whether [`Role::poll_submit`] has anything to stamp; a turn without reads the clock once
+    /// less.
     fn has_ready(&self) -> bool;
 
-    /// How many of the completions handled since the last call were arrivals that are timed: the gap before their reap
-    /// bounds how long each of them can have lain unseen.
+    /// How many of the completions handled since the last call were arrivals that are timed: the
+    /// gap before their reap bounds how long each of them can have lain unseen.
     fn take_timed(&mut self) -> u64;
 
     /// Whether there is nothing left to do.
     fn is_finished(&self) -> bool;
 }
 
-/// A client's role, as its launcher sees it: connect, wait for the others, start together, run to the end.
+/// A client's role, as its launcher sees it: connect, wait for the others, start together, run to
+/// the end.
 pub trait ClientRole {
     /// What it shows while it runs.
     type Progress: ProgressSink;
@@ -81,7 +73,7 @@ pub trait ClientRole {
     fn phases(&self) -> &RunPhases<Self::Progress>;
 
     /// Opens the sockets and connects them; how that goes on is seen in the turns that follow.
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult;
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result;
 
     /// Whether at least one connection can be measured on.
     fn is_alive(&self) -> bool;
@@ -90,7 +82,7 @@ pub trait ClientRole {
     fn start(&mut self, t0: Instant, wait: WaitMode);
 
     /// Gives up before the start, because another worker could not connect.
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult;
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result;
 
     /// Whether every connection stands, or has failed.
     fn is_ready(&self) -> bool {
@@ -116,7 +108,8 @@ pub struct Worker<D, C, R> {
     role: R,
     done: Vec<Completion>,
     reaped_at: Instant,
-    counters: TurnCounters,
+    /// What the loop itself has cost so far.
+    pub(crate) counters: TurnCounters,
 }
 
 impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
@@ -143,16 +136,6 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
         (&mut self.role, &mut self.driver)
     }
 
-    /// The instant of the last reaping.
-    pub const fn reaped_at(&self) -> Instant {
-        self.reaped_at
-    }
-
-    /// What the loop itself has cost so far.
-    pub const fn counters_mut(&mut self) -> &mut TurnCounters {
-        &mut self.counters
-    }
-
     /// Takes the worker apart.
     pub fn into_parts(self) -> (D, R, TurnCounters) {
         (self.driver, self.role, self.counters)
@@ -160,7 +143,7 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
 
     /// One turn. Returns how many completions it brought.
     #[inline]
-    pub fn turn(&mut self) -> DriverResult<usize> {
+    pub fn turn(&mut self) -> Result<usize> {
         let mut now = self.reaped_at;
         let had_ready = self.role.has_ready();
         if had_ready {
@@ -174,7 +157,8 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
         }
         self.driver.turn(now, wait, &mut self.done)?;
         let reaped = self.clock.now();
-        // Asleep in the kernel a worker is looking: there the time not looked is what it spent before.
+        // Asleep in the kernel a worker is looking: there the time not looked is what it spent
+        // before.
         let unwatched =
             if sleeps { now.since(self.reaped_at) } else { reaped.since(self.reaped_at) };
         let whole = reaped.since(self.reaped_at);
@@ -190,7 +174,7 @@ impl<D: Driver, C: Clock, R: Role<D>> Worker<D, C, R> {
     }
 
     /// Runs turns until `done` says so of the role.
-    pub fn run_until(&mut self, done: impl Fn(&R) -> bool) -> DriverResult {
+    pub fn run_until(&mut self, done: impl Fn(&R) -> bool) -> Result {
         while !done(&self.role) {
             self.turn()?;
         }

@@ -1,4 +1,5 @@
-//! The loop of a client that sends requests and awaits their replies: begun as the pacer says, recorded as they end.
+//! The loop of a client that sends requests and awaits their replies: begun as the pacer says,
+//! recorded as they end.
 
 use crate::schedule::Schedule;
 use crate::worker::TurnCounters;
@@ -13,7 +14,6 @@ use tare_units::bounds::{DRAIN_INTERRUPTED, FINISH_INTERRUPTED};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// What is known of an operation when it begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Begun {
     /// It belongs to the measured phase.
@@ -29,7 +29,6 @@ pub(crate) struct LoopPlan {
     pub(crate) duration: Option<Nanos>,
     /// Operations of the measured phase, where it ends by count.
     pub(crate) count: Option<u64>,
-    /// How long a reply is awaited.
     pub(crate) timeout: Nanos,
     pub(crate) wakeup: Nanos,
     pub(crate) slots: u32,
@@ -46,7 +45,6 @@ pub(crate) struct OperationLoop<G> {
     /// Operations begun that have come to no end.
     pub(crate) outstanding: u64,
     pub(crate) last_sent: Instant,
-    /// Replies among the completions of this turn.
     timed: u64,
     /// When the last operation of the measured phase ended.
     pub(crate) measured_until: Instant,
@@ -89,15 +87,16 @@ impl<G: ProgressSink> OperationLoop<G> {
 
     pub(crate) fn into_results(self) -> (Record, Outcome, G) {
         let RunPhases { mut outcome, progress, .. } = self.phases;
-        outcome.backlog_max = self.pacer.backlog_max();
-        outcome.worker_away = self.pacer.worker_away();
+        outcome.backlog_max = self.pacer.backlog_max;
+        outcome.worker_away = self.pacer.worker_away;
         (self.record, outcome, progress)
     }
 
     /// The warm-up begins at `t0`, and with it the schedule.
     pub(crate) fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.phases.start(t0, wait);
-        // Not when the measured phase is noticed to have begun: what is sent in it may be answered before that.
+        // Not when the measured phase is noticed to have begun: what is sent in it may be answered
+        // before that.
         self.record.recording.begin(self.phases.warmup_end);
         self.pacer.start(t0, self.phases.warmup_end, self.phases.end);
     }
@@ -134,7 +133,8 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.phases.wait(now, due, until, awaited_since)
     }
 
-    /// Begins an operation that was due at `due`, or in closed loop is due now, if one may still begin.
+    /// Begins an operation that was due at `due`, or in closed loop is due now, if one may still
+    /// begin.
     #[inline]
     pub(crate) fn begin(&mut self, due: Option<Instant>, now: Instant) -> Option<Begun> {
         let measured = self.pacer.is_measured(due.unwrap_or(now));
@@ -155,9 +155,9 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.timed += 1;
         let outcome = &mut self.phases.outcome;
         let record = &mut self.record;
-        // Within the measured phase an answer counts towards the goodput, whenever it was due: what was under way at the
-        // beginning of the phase stands in for what is under way at its end.
-        if expected && now > self.phases.warmup_end && now <= self.pacer.end() {
+        // Within the measured phase an answer counts towards the goodput, whenever it was due: what
+        // was under way at the beginning of the phase stands in for what is under way at its end.
+        if expected && now > self.phases.warmup_end && now <= self.pacer.end {
             outcome.answered += 1;
             record.recording.count_answer(now);
         }
@@ -179,7 +179,8 @@ impl<G: ProgressSink> OperationLoop<G> {
         }
     }
 
-    /// An operation has failed at `now`. Where it took too long, `censored` tells how long it took at least.
+    /// An operation has failed at `now`. Where it took too long, `censored` tells how long it took
+    /// at least.
     pub(crate) fn fail(
         &mut self,
         now: Instant,
@@ -215,8 +216,8 @@ impl<G: ProgressSink> OperationLoop<G> {
         self.phases.progress.counts(operations.completed, failed);
     }
 
-    /// Whether a running client has to end now: it was interrupted or cut short otherwise, its time is over, or all that was
-    /// asked for is done.
+    /// Whether a running client has to end now: it was interrupted or cut short otherwise, its time
+    /// is over, or all that was asked for is done.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         let cut_short = self.phases.outcome.cut_short | self.phases.interrupt.is_raised();
         self.phases.outcome.cut_short = cut_short;
@@ -231,7 +232,7 @@ impl<G: ProgressSink> OperationLoop<G> {
             _ if cut_short => now,
             // Ten at ten per second take a second, though the last is answered sooner.
             Some(_) => self.measured_until.max(self.pacer.last_ends()),
-            None => now.min(self.pacer.end()),
+            None => now.min(self.pacer.end),
         };
         self.pacer.finish();
         let timeout = self.plan.timeout;
@@ -247,11 +248,11 @@ impl<G: ProgressSink> OperationLoop<G> {
         }
     }
 
-    /// Counts what was due before the end and was not sent. It may take a fifth of a second, in which replies under way would
-    /// not be seen: so this comes when nothing is awaited any more.
+    /// Counts what was due before the end and was not sent. It may take a fifth of a second, in
+    /// which replies under way would not be seen: so this comes when nothing is awaited any more.
     pub(crate) fn count_unsent(&mut self) {
         let (warmup_end, end) = (self.phases.warmup_end, self.measured_end);
-        let left_behind = self.pacer.left_behind();
+        let left_behind = self.pacer.left_behind.unwrap_or(0);
         let record = &mut self.record;
         record.warmup.operations.due += left_behind;
         record.warmup.operations.unsent_at_end += left_behind;
@@ -261,8 +262,8 @@ impl<G: ProgressSink> OperationLoop<G> {
         record.recording.count_spread_unsent(spread);
     }
 
-    /// As [`RunPhases::finish`]. Replies that came while draining stand in the last entry of the series, so it is complete
-    /// only now.
+    /// As [`RunPhases::finish`]. Replies that came while draining stand in the last entry of the
+    /// series, so it is complete only now.
     pub(crate) fn finish(&mut self, now: Instant) {
         let drained = matches!(self.phases.phase, RunPhase::Draining { .. });
         if drained && self.phases.outcome.measured > Nanos::ZERO {

@@ -5,13 +5,13 @@ use tare_stats::result::{Rate, Unloaded};
 use tare_units::Nanos;
 use tare_units::error::Error;
 
-/// What a client worker brings back beside what it measured.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// What the servers said, one per accepted session that was not brief.
     pub(crate) accepts: Vec<Accept>,
     pub(crate) figures: Vec<Figures>,
-    /// Sessions established; of HTTP connections, those that ever stood, however often each was opened anew.
+    /// Sessions established; of HTTP connections, those that ever stood, however often each was
+    /// opened anew.
     pub(crate) established: u64,
     /// Sockets that were connected, or tried to.
     pub(crate) sockets: u64,
@@ -21,26 +21,27 @@ pub(crate) struct Outcome {
     pub(crate) cut_short: bool,
     /// Operations answered as expected within the measured phase, whenever they were due.
     pub(crate) answered: u64,
-    /// The deepest the queue of what was due in the measured phase and not sent has been; open loop.
+    /// The deepest the queue of what was due in the measured phase and not sent has been; open
+    /// loop.
     pub(crate) backlog_max: u64,
-    /// Time that operations were due while a connection was free, and the worker had not sent them; summed over them.
+    /// Time that operations were due while a connection was free, and the worker had not sent them;
+    /// summed over them.
     pub(crate) worker_away: Nanos,
-    /// Operations that were begun while fewer than a quarter of the places for them were taken, in any phase: how many were
-    /// answered as expected, and their service times, summed.
+    /// Operations that were begun while fewer than a quarter of the places for them were taken, in
+    /// any phase: how many were answered as expected, and their service times, summed.
     pub(crate) unloaded: (u64, Nanos),
-    /// Time in the measured phase that connections took to be opened anew, and of those of one operation also to be closed,
-    /// as far as it is in no latency; summed over them.
+    /// Time in the measured phase that connections took to be opened anew, and of those of one
+    /// operation also to be closed, as far as it is in no latency; summed over them.
     pub(crate) connecting: Nanos,
-    /// Time in the measured phase in which connections did not stand since they had failed, summed over them.
+    /// Time in the measured phase in which connections did not stand since they had failed, summed
+    /// over them.
     pub(crate) down: Nanos,
-    /// Length of the warm-up as it was.
     pub(crate) warmup: Nanos,
     /// Length of the measured phase as it was.
     pub(crate) measured: Nanos,
 }
 
 impl Outcome {
-    /// Adds another worker's.
     pub(crate) fn merge(&mut self, other: Self) {
         self.accepts.extend(other.accepts);
         self.figures.extend(other.figures);
@@ -59,7 +60,8 @@ impl Outcome {
         self.measured = self.measured.max(other.measured);
     }
 
-    /// What was done of what was asked for, and what tells why no more; without a target, in closed loop, just the former.
+    /// What was done of what was asked for, and what tells why no more; without a target, in closed
+    /// loop, just the former.
     #[expect(
         clippy::cast_precision_loss,
         reason = "rates and means, printed with less than 53 bits"

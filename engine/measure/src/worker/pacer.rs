@@ -1,4 +1,5 @@
-//! Who sends next, and when it was meant to: closed and open loop, by time and by count. No driver, no socket.
+//! Who sends next, and when it was meant to: closed and open loop, by time and by count. No driver,
+//! no socket.
 
 use std::collections::VecDeque;
 
@@ -6,8 +7,8 @@ use crate::schedule::{Constant, Passed, Schedule};
 use tare_stats::histogram::{SameBin, bin_start};
 use tare_units::{Instant, Nanos};
 
-/// Arrivals that nobody sent are visited one by one up to so many draws, when the run is over: 0.1 s. An interrupted one has
-/// no more time than that. Those of a constant rate are counted by arithmetic, however many there are.
+/// When the run is over, arrivals that nobody sent are visited one by one, up to so many draws: that
+/// takes 0.1 s, and an interrupted run has no more. Those of a constant rate are counted by arithmetic.
 const VISITS_MAX: u64 = 8 << 20;
 /// Fewer equally spaced arrivals than this are visited, which takes less than the arithmetic.
 const TOGETHER_LEAST: u64 = 32;
@@ -27,7 +28,6 @@ pub(crate) enum Action {
     Request,
 }
 
-/// A walk along the schedule, to the end of the run.
 #[derive(Debug, Clone)]
 struct Arrivals {
     schedule: Schedule,
@@ -39,9 +39,7 @@ struct Arrivals {
     left: Option<u64>,
     /// The next arrival; [`Instant::FAR_FUTURE`] behind the last.
     next: Instant,
-    /// The one before.
     last: Option<Instant>,
-    /// Arrivals before the next one.
     index: u64,
 }
 
@@ -125,7 +123,8 @@ impl Arrivals {
         stretch
     }
 
-    /// Passes over arrivals behind the next one without visiting them, where they are equally spaced and many.
+    /// Passes over arrivals behind the next one without visiting them, where they are equally
+    /// spaced and many.
     #[inline]
     fn pass_together(&mut self, until: Instant, stretch: &mut Stretch) {
         let Schedule::Constant(constant) = &mut self.schedule else {
@@ -152,8 +151,8 @@ impl Arrivals {
     }
 }
 
-/// When every so many-th arrival was due, from the first to the one that the clock has reached; the more there are, the farther
-/// apart they are.
+/// The due time of every so many-th arrival up to the clock. When there are [`MARKS`] of them, every
+/// second one is dropped.
 #[derive(Debug)]
 struct Marks {
     every: u64,
@@ -165,7 +164,6 @@ impl Marks {
         Self { every: MARK_EVERY, dues: Vec::with_capacity(MARKS) }
     }
 
-    /// The number of the arrival that is to be marked next.
     fn next(&self) -> u64 {
         self.every * self.dues.len() as u64
     }
@@ -189,12 +187,12 @@ impl Marks {
     }
 }
 
-/// Slots that can take an operation, by how many they already have: those with the fewest first, and of these the longest
-/// so, so that all of them are used.
+/// Slots that can take an operation: those with the fewest first, and of these the one that has waited
+/// longest, so that all of them are used.
 ///
-/// A slot stands once in each queue from its own number of operations up to its depth, less one. So the first slot of the
-/// first queue that is not empty has no more than any other, and a slot that is done with an operation only needs one
-/// more place, below its others.
+/// A slot is in every queue from the number of operations that it has up to its depth less one. So the
+/// front of the first queue that is not empty has no more than any other, and a slot whose operation
+/// has ended is only added to the queue below its others.
 #[derive(Debug)]
 struct Free {
     queues: Vec<VecDeque<u32>>,
@@ -232,8 +230,9 @@ impl Free {
 
 /// Deals out what is to be done.
 ///
-/// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the stretch of the
-/// schedule between two walks along it, one that follows the clock and one that follows the sends.
+/// In open loop an arrival waits until a slot is free; the queue is not stored anywhere: it is the
+/// stretch of the schedule between two walks along it, one that follows the clock and one that
+/// follows the sends.
 #[derive(Debug)]
 pub(crate) struct Pacer {
     schedule: Option<Schedule>,
@@ -245,26 +244,30 @@ pub(crate) struct Pacer {
     marks: Marks,
     /// Arrivals that wait: due, and not given to a slot.
     backlog: u64,
-    backlog_max: u64,
+    /// The most arrivals of the measured phase that waited at once.
+    pub(crate) backlog_max: u64,
     /// Arrivals of the warm-up that left the queue at its end, once it has come.
-    left_behind: Option<u64>,
-    /// After the last dispatch a slot was free: what became due since then waits for the worker alone.
+    pub(crate) left_behind: Option<u64>,
+    /// After the last dispatch a slot was free: what became due since then waits for the worker
+    /// alone.
     had_free: bool,
-    /// Time that arrivals waited for the worker while a slot was free, summed over them.
-    worker_away: Nanos,
-    /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be sent.
+    /// Time that arrivals of the measured phase waited for the worker while a slot was free, summed
+    /// over them.
+    pub(crate) worker_away: Nanos,
+    /// Arrivals whose slot turned out not to be able to take them, in order: the next ones to be
+    /// sent.
     returned: VecDeque<Instant>,
-    /// Open loop: slots that can take an operation.
     free: Free,
-    /// What to do at the next submission.
     ready: Vec<(u32, Action)>,
     /// The other half of `ready`: swapped with it, so that neither is ever allocated anew.
     spare: Vec<(u32, Action)>,
     warmup_end: Instant,
-    end: Instant,
+    /// The end by time; far away where the run ends by count.
+    pub(crate) end: Instant,
     /// The end by time has come: no more arrivals are given to slots.
     closed: bool,
-    /// Closed loop: operations of the measured phase that are still to be begun, where it ends by count.
+    /// Closed loop: operations of the measured phase that are still to be begun, where it ends by
+    /// count.
     remaining: Option<u64>,
 }
 
@@ -299,7 +302,8 @@ impl Pacer {
         }
     }
 
-    /// The warm-up begins at `t0`, the measured phase at `warmup_end`; it ends at `end`, or by count.
+    /// The warm-up begins at `t0`, the measured phase at `warmup_end`; it ends at `end`, or by
+    /// count.
     pub(crate) fn start(&mut self, t0: Instant, warmup_end: Instant, end: Instant) {
         self.warmup_end = warmup_end;
         self.end = end;
@@ -329,21 +333,6 @@ impl Pacer {
         at >= self.warmup_end
     }
 
-    /// The most arrivals of the measured phase that waited at once.
-    pub(crate) const fn backlog_max(&self) -> u64 {
-        self.backlog_max
-    }
-
-    /// Time that arrivals of the measured phase waited for the worker while a slot was free, summed over them.
-    pub(crate) const fn worker_away(&self) -> Nanos {
-        self.worker_away
-    }
-
-    /// Arrivals that became due in the warm-up and had not begun at its end.
-    pub(crate) fn left_behind(&self) -> u64 {
-        self.left_behind.unwrap_or(0)
-    }
-
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -354,13 +343,8 @@ impl Pacer {
         left == Some(0) && self.ready.is_empty() && self.returned.is_empty()
     }
 
-    /// The end by time; far away where the run ends by count.
-    pub(crate) const fn end(&self) -> Instant {
-        self.end
-    }
-
-    /// Whether the end by time has come, and what was due before it and found a free slot has been submitted. Once this was
-    /// asked behind the end, nothing more is given out: what found no free slot by then is not sent.
+    /// Whether the end by time has come, and what was due before it and found a free slot has been
+    /// submitted. Once this was asked behind the end, no more arrivals are given to slots.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         if now < self.end {
             return false;
@@ -370,8 +354,8 @@ impl Pacer {
         !self.ready.iter().any(|(_, action)| is_due(action))
     }
 
-    /// Open loop by count: where the time of the last arrival ends, and the next one would be due on average; the
-    /// beginning of time where there was none.
+    /// Open loop by count: where the time of the last arrival ends, and the next one would be due
+    /// on average; the beginning of time where there was none.
     pub(crate) fn last_ends(&self) -> Instant {
         self.sending
             .as_ref()
@@ -394,8 +378,8 @@ impl Pacer {
         (next < Instant::FAR_FUTURE).then_some(next)
     }
 
-    /// The slot can take one more operation, when it has `depth` others at most: that is below all that it had been made
-    /// available with, and not yet given an operation for.
+    /// The slot can take one more operation, when it has `depth` others at most: that is below all
+    /// that it had been made available with, and not yet given an operation for.
     pub(crate) fn make_available(&mut self, slot: u32, depth: usize) {
         if self.is_open_loop() {
             self.free.push(slot, depth);
@@ -404,14 +388,13 @@ impl Pacer {
         }
     }
 
-    /// The slot has something of its own to do at the next submission.
     pub(crate) fn push(&mut self, slot: u32, action: Action) {
         self.ready.push((slot, action));
     }
 
-    /// What became due in the warm-up and has not begun by its end leaves the queue: the measured phase begins with an empty
-    /// one. The walk that follows the clock stands at that end anyway, so the other one continues from there, and however
-    /// many wait, none of them is visited.
+    /// What became due in the warm-up and has not begun by its end leaves the queue. The walk that
+    /// follows the clock has reached that end, so the one that follows the sends continues from there,
+    /// and none of those that wait is visited.
     fn leave_warmup(&mut self) {
         self.backlog += self.arrive_before(self.warmup_end).count;
         let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
@@ -424,7 +407,6 @@ impl Pacer {
         self.worker_away = Nanos::ZERO;
     }
 
-    /// Walks with the clock up to `until`.
     #[inline]
     fn arrive_before(&mut self, until: Instant) -> Stretch {
         let mut all = Stretch::default();
@@ -444,8 +426,8 @@ impl Pacer {
         all
     }
 
-    /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of which, and is asked
-    /// once for each that is taken.
+    /// Open loop: counts what is due at `now`, and gives it to free slots; `is_usable` says of
+    /// which, and is asked once for each that is taken.
     pub(crate) fn dispatch(&mut self, now: Instant, mut is_usable: impl FnMut(u32) -> bool) {
         if self.left_behind.is_none() && now >= self.warmup_end {
             self.leave_warmup();
@@ -479,8 +461,8 @@ impl Pacer {
         self.backlog_max = self.backlog_max.max(self.backlog);
     }
 
-    /// An arrival that was given to a slot is due again: the slot cannot take it. One of the warm-up leaves the queue where
-    /// that is over.
+    /// An arrival that was given to a slot is due again: the slot cannot take it. One of the
+    /// warm-up leaves the queue where that is over.
     pub(crate) fn give_back(&mut self, due: Instant) {
         match &mut self.left_behind {
             Some(left) if due < self.warmup_end => *left += 1,
@@ -491,8 +473,8 @@ impl Pacer {
         }
     }
 
-    /// Open loop: calls `dropped` with the arrivals that are due at `now` and found no free slot, as
-    /// [`Pacer::take_unsent`] does. Nothing waits then.
+    /// Open loop: calls `dropped` with the arrivals that are due at `now` and found no free slot,
+    /// as [`Pacer::take_unsent`] does. Nothing waits then.
     pub(crate) fn shed(&mut self, now: Instant, mut dropped: impl FnMut(Instant, &SameBin)) {
         let Some(sending) = &mut self.sending else {
             return;
@@ -515,9 +497,8 @@ impl Pacer {
         true
     }
 
-    /// Closed loop: an operation of the measured phase that has begun was not sent after all. Whether there was nothing left
-    /// to begin until now: slots that were refused an operation can have one.
-    #[must_use]
+    /// Closed loop: an operation of the measured phase that has begun was not sent after all. Returns
+    /// whether there was nothing left to begin until now, so that slots were refused an operation.
     pub(crate) fn take_back(&mut self) -> bool {
         let Some(remaining) = &mut self.remaining else {
             return false;
@@ -531,13 +512,11 @@ impl Pacer {
         std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare))
     }
 
-    /// Keeps the memory of what was taken.
     pub(crate) fn put_back(&mut self, mut taken: Vec<(u32, Action)>) {
         taken.clear();
         self.spare = taken;
     }
 
-    /// Ends the loop: nothing is begun any more.
     pub(crate) fn finish(&mut self) {
         let returned = &mut self.returned;
         // An operation that has begun goes on.
@@ -552,12 +531,12 @@ impl Pacer {
         self.end = Instant::default();
     }
 
-    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent, those together whose time since
-    /// they were due has the same bin: when the first of them was due, and how long ago that is for all. All are of one
-    /// phase. Whatever their number, it is called some ten thousand times for each power of ten.
+    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent. Those of
+    /// one phase whose age has the same bin are told together: when the first was due, and how old all
+    /// are. Some ten thousand calls are made for each power of ten of their number.
     ///
-    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly between those whose due times
-    /// the walk with the clock has kept: returns how many were.
+    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly between
+    /// the marks; returns how many were.
     pub(crate) fn take_unsent(
         &mut self,
         end: Instant,
@@ -578,11 +557,11 @@ impl Pacer {
         self.spread_unsent(end, &mut unsent)
     }
 
-    /// The rest, which is too much to be visited. Its number is known, and every so many-th due time of it.
+    /// Spreads the rest, which is too much to be visited, evenly between the marks.
     ///
-    /// Between two marks are a thousandth of all arrivals or so. Of `n` arrivals of a Poisson process between two that are
-    /// known, none is farther off its even place than some √n/2 mean gaps (the standard deviation in the middle of a
-    /// Brownian bridge): of a million in 50 ms, 25 µs.
+    /// Of `n` arrivals of a Poisson process between two that are known, none is farther off its even
+    /// place than some √n/2 mean gaps (the standard deviation in the middle of a Brownian bridge): of a
+    /// million in 50 ms, 25 µs.
     fn spread_unsent(&mut self, end: Instant, unsent: &mut impl FnMut(Instant, &SameBin)) -> u64 {
         self.arrive_before(end);
         let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
@@ -615,7 +594,8 @@ impl Pacer {
     }
 }
 
-/// Calls `unsent` with the arrivals before `until`, those of one bin at `now` together; visits no more than `visits`.
+/// Calls `unsent` with the arrivals before `until`, those of one bin at `now` together; visits no
+/// more than `visits`.
 fn leave(
     arrivals: &mut Arrivals,
     now: Instant,
@@ -660,11 +640,11 @@ mod tests {
         let mut pacer = open(1_000.0, None, 1);
         pacer.dispatch(Instant(9 * MS), |_| true);
         assert_eq!(pacer.take_ready(), [(0, Action::Begin { due: Some(Instant(0)) })]);
-        assert_eq!(pacer.backlog_max(), 9, "10 are due, one is sent");
+        assert_eq!(pacer.backlog_max, 9, "10 are due, one is sent");
         assert_eq!(pacer.wake_at(), None, "nobody is free to take the next one");
         pacer.dispatch(Instant(30 * MS), |_| true);
-        assert_eq!(pacer.left_behind(), 9, "the warm-up ended at 10 ms");
-        assert_eq!(pacer.backlog_max(), 21);
+        assert_eq!(pacer.left_behind.unwrap_or(0), 9, "the warm-up ended at 10 ms");
+        assert_eq!(pacer.backlog_max, 21);
         let mut unsent = Vec::new();
         pacer.finish();
         pacer.take_unsent(Instant(50 * MS), |due, _| unsent.push(due.0 / MS));
@@ -686,7 +666,8 @@ mod tests {
         let mut pacer = open(1_000.0, None, 95);
         let end = Instant(110 * MS);
         assert!(!pacer.is_over(Instant(end.0 - 1)));
-        // The end is the first that is noticed: 100 were due since the warm-up, and 95 slots are free.
+        // The end is the first that is noticed: 100 were due since the warm-up, and 95 slots are
+        // free.
         pacer.dispatch(end, |_| true);
         assert!(!pacer.is_over(end), "they are to be submitted");
         assert_eq!(pacer.take_ready().len(), 95);
@@ -773,7 +754,7 @@ mod tests {
                 });
                 let measured_begun = begun.len() - warm_begun;
                 assert_eq!(measured_begun + unsent, measured, "{step} {late}");
-                let left = usize::try_from(pacer.left_behind()).unwrap();
+                let left = usize::try_from(pacer.left_behind.unwrap_or(0)).unwrap();
                 assert_eq!(warm_begun + left, warm, "{step} {late}");
             }
         }
@@ -783,13 +764,14 @@ mod tests {
     fn the_worker_is_away_where_a_slot_was_free_and_nothing_was_sent() {
         let mut pacer = open(1_000.0, None, 3);
         pacer.dispatch(Instant(10 * MS), |_| true);
-        assert_eq!(pacer.worker_away(), Nanos::ZERO, "that was the warm-up");
-        // Two slots are left: 11, 12 and 13 become due while the worker is away, and all of them wait for it.
+        assert_eq!(pacer.worker_away, Nanos::ZERO, "that was the warm-up");
+        // Two slots are left: 11, 12 and 13 become due while the worker is away, and all of them
+        // wait for it.
         pacer.dispatch(Instant(13 * MS), |_| true);
-        assert_eq!(pacer.worker_away(), Nanos(3 * MS));
+        assert_eq!(pacer.worker_away, Nanos(3 * MS));
         // None was free: that they wait is not its fault.
         pacer.dispatch(Instant(50 * MS), |_| true);
-        assert_eq!(pacer.worker_away(), Nanos(3 * MS));
+        assert_eq!(pacer.worker_away, Nanos(3 * MS));
     }
 
     #[test]
@@ -930,7 +912,8 @@ mod tests {
         }
     }
 
-    /// The time from the signal to the end of the process is bounded: so is the work, whatever was due.
+    /// The time from the signal to the end of the process is bounded: so is the work, whatever was
+    /// due.
     #[test]
     fn six_hundred_million_that_were_not_sent_are_left_in_some_thousand_calls() {
         let end = Instant(30_000 * MS);

@@ -14,7 +14,8 @@ use tare_units::{Instant, Nanos};
 pub trait ProgressSink {
     /// The phase has changed.
     fn phase(&mut self, phase: Phase);
-    /// Operations completed so far in the measured phase, or of streams the payload moved, bytes; and errors.
+    /// Operations completed so far in the measured phase, or of streams the payload moved, bytes;
+    /// and errors.
     fn counts(&mut self, done: u64, errors: u64);
     /// Responses so far in the measured phase, of an HTTP load.
     fn responses(&mut self, _count: u64) {}
@@ -32,21 +33,25 @@ pub trait ProgressSink {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunPhase {
-    /// Its connections are on their way.
     Connecting,
     /// It waits for all other workers.
     Ready,
     /// The warm-up begins at `t0`.
-    Starting { t0: Instant },
+    Starting {
+        t0: Instant,
+    },
     /// What is sent now is in no figure.
     WarmingUp,
     /// What is sent now counts.
     Measuring,
     /// What is under way may still finish.
-    Draining { deadline: Instant },
+    Draining {
+        deadline: Instant,
+    },
     /// Connections are being ended.
-    Finishing { deadline: Instant },
-    /// Nothing is left to do.
+    Finishing {
+        deadline: Instant,
+    },
     Finished,
 }
 
@@ -144,7 +149,8 @@ impl<G: ProgressSink> RunPhases<G> {
         matches!(self.phase, Draining { .. } | Finishing { .. } | Finished)
     }
 
-    /// Goes on to the warm-up and the measured phase when their time has come; returns whether the latter begins.
+    /// Goes on to the warm-up and the measured phase when their time has come; returns whether the
+    /// latter begins.
     pub(crate) fn advance(&mut self, now: Instant, counters: &mut TurnCounters) -> bool {
         if let RunPhase::Starting { t0 } = self.phase
             && now >= t0
@@ -161,6 +167,16 @@ impl<G: ProgressSink> RunPhases<G> {
         begins
     }
 
+    /// A connection that had failed did not stand in that time.
+    pub(crate) fn count_down(&mut self, from: Instant, until: Instant) {
+        self.outcome.down = self.outcome.down + until.since(from.max(self.warmup_end));
+    }
+
+    /// A connection has been opened again since then, in time that is in no latency.
+    pub(crate) fn count_connecting(&mut self, since: Instant, now: Instant) {
+        self.outcome.connecting = self.outcome.connecting + now.since(since.max(self.warmup_end));
+    }
+
     /// Whether a client that has not begun was interrupted, which cuts it short.
     pub(crate) fn is_called_off(&mut self) -> bool {
         let waits = matches!(self.phase, RunPhase::Connecting | RunPhase::Ready);
@@ -169,7 +185,8 @@ impl<G: ProgressSink> RunPhases<G> {
         called_off
     }
 
-    /// The measured phase, or the warm-up, has ended at `end`. What is under way may still finish until `deadline`.
+    /// The measured phase, or the warm-up, has ended at `end`. What is under way may still finish
+    /// until `deadline`.
     pub(crate) fn drain(&mut self, now: Instant, end: Instant, deadline: Instant) {
         if self.phase == RunPhase::Measuring {
             self.progress.measure_ends();
@@ -182,7 +199,6 @@ impl<G: ProgressSink> RunPhases<G> {
         self.phase = RunPhase::Draining { deadline };
     }
 
-    /// Connections begin to be ended.
     pub(crate) fn finish(&mut self, now: Instant) {
         self.phase = RunPhase::Finishing { deadline: now + self.ending_patience() };
     }
@@ -218,12 +234,12 @@ impl<G: ProgressSink> RunPhases<G> {
         }
     }
 
-    /// Whether even the closes of what was given up have taken too long: then they are left to the driver.
+    /// Whether even the closes of what was given up have taken too long: then they are left to the
+    /// driver.
     pub(crate) fn is_close_overdue(&self, now: Instant) -> bool {
         self.finish_by().is_some_and(|at| now >= at + CLOSING_MAX)
     }
 
-    /// When the present phase ends by itself.
     pub(crate) const fn phase_end(&self) -> Instant {
         match self.phase {
             RunPhase::Starting { t0 } => t0,
@@ -238,8 +254,8 @@ impl<G: ProgressSink> RunPhases<G> {
         self.wait == WaitMode::Spin && self.is_running()
     }
 
-    /// How to wait next. The next send is due at `due`, anything else is to be seen to at `until`, and what is awaited, if
-    /// anything is, was sent at `awaited_since`.
+    /// How to wait next. The next send is due at `due`, anything else is to be seen to at `until`,
+    /// and what is awaited, if anything is, was sent at `awaited_since`.
     #[inline]
     pub(crate) fn wait(
         &self,

@@ -1,4 +1,5 @@
-//! What a client worker counts: operations, and errors by the stage of the conversation and the cause.
+//! What a client worker counts: operations, and errors by the stage of the conversation and the
+//! cause.
 
 use tare_stats::histogram::{Recording, SameBin};
 use tare_stats::result::{ErrorCount, Operations};
@@ -7,7 +8,6 @@ use tare_units::Instant;
 /// Kinds of error that one worker tells apart; more are counted together as `other`.
 const KINDS_MAX: usize = 32;
 
-/// Where an operation or a connection failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Opening a socket, or connecting.
@@ -23,7 +23,6 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// The name in results.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -59,7 +58,6 @@ impl Errors {
         }
     }
 
-    /// Adds another worker's.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (stage, cause, count) in &other.0 {
             match self.0.iter_mut().find(|e| e.0 == *stage && e.1 == *cause) {
@@ -84,7 +82,6 @@ impl Errors {
     }
 }
 
-/// Operations and errors of one phase.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     pub(crate) operations: Operations,
@@ -101,7 +98,6 @@ impl Tally {
 /// What a client worker that sends requests has recorded.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// Latencies of the measured phase.
     pub(crate) recording: Recording,
     pub(crate) warmup: Tally,
     /// Of the measured phase, and of what precedes and follows it.
@@ -136,7 +132,6 @@ impl Record {
         operations
     }
 
-    /// Adds another worker's.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.recording.merge(&other.recording);
         self.warmup.merge(&other.warmup);

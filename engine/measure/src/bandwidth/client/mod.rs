@@ -1,7 +1,8 @@
 //! The client's side of a bulk test. What happens on one connection is the `slot`'s business.
 //!
-//! Phases: *connect*, *ready* (until every worker is), *warm up* and *measure* (the streams know by themselves), *drain* (the
-//! measured phase is over and streams are not), *finish* (figures are fetched, connections closed).
+//! Phases: *connect*, *ready* (until every worker is), *warm up* and *measure* (the streams know by
+//! themselves), *drain* (the measured phase is over and streams are not), *finish* (figures are
+//! fetched, connections closed).
 
 mod slot;
 mod trickle;
@@ -9,9 +10,9 @@ mod trickle;
 use crate::worker::link::slot_of;
 use crate::worker::outcome::Outcome;
 use crate::worker::phases::{PhasePlan, RunPhase};
-use crate::worker::session::{Failure, SessionEvent, SessionSpec};
+use crate::worker::session::{Failure, Opening, SessionEvent, SessionSpec};
 use crate::worker::tally::{Errors, Stage};
-use crate::worker::{ClientRole, DriverResult, ProgressSink, Role, RunPhases, TurnCounters};
+use crate::worker::{ClientRole, ProgressSink, Result, Role, RunPhases, TurnCounters};
 use slot::Slot;
 use tare_driver::{Completion, Driver, Wait};
 use tare_proto::hello::{Figures, WaitMode};
@@ -20,14 +21,15 @@ use tare_units::bounds::{ENDING_INTERRUPTED, ENDING_MAX, ENDING_WOUND_UP};
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// How often every stream is looked at: for one that moves nothing, for a signal that is due, for an end.
+/// How often every stream is looked at: for one that moves nothing, for a signal that is due, for
+/// an end.
 const SCAN: Nanos = Nanos::from_millis(10);
 
 /// What one bulk client worker is to do.
 #[derive(Debug, Clone)]
 pub struct BulkSpec {
-    /// With whom each stream's connection talks, and what it says, but for the share of the stream (its number, its
-    /// bytes). No progress for longer than the timeout is a failure.
+    /// With whom each stream's connection talks, and what it says, but for the share of the stream
+    /// (its number, its bytes). No progress for longer than the timeout is a failure.
     pub session: SessionSpec,
     /// Options of this end's sockets.
     pub options: SocketOptions,
@@ -35,8 +37,8 @@ pub struct BulkSpec {
     pub streams: u32,
     /// The number of the first of them among those of all workers.
     pub first: u32,
-    /// Payload of all streams of the run in each direction, bytes; zero where time ends it. Where there are fewer than
-    /// streams, those without a share are not opened.
+    /// Payload of all streams of the run in each direction, bytes; zero where time ends it. Where
+    /// there are fewer than streams, those without a share are not opened.
     pub bytes: u64,
     /// Length of the warm-up.
     pub warmup: Nanos,
@@ -44,13 +46,14 @@ pub struct BulkSpec {
     pub duration: Option<Nanos>,
     /// How to wait once the run has started.
     pub wait: WaitMode,
-    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the wake-ups here.
+    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the
+    /// wake-ups here.
     pub wakeup: Nanos,
 }
 
 impl BulkSpec {
-    /// The share of that stream of the run's, bytes; zero where time ends it. Whole sends are dealt out, and what is
-    /// left goes to one stream: no more than one send is shorter than the others.
+    /// The share of that stream of the run's, bytes; zero where time ends it. Whole sends are dealt
+    /// out, and what is left goes to one stream: no more than one send is shorter than the others.
     pub(crate) fn share_of(&self, stream: u32) -> u64 {
         let hello = &self.session.hello;
         let streams = hello.stream.as_ref().map_or(1, |a| a.streams);
@@ -62,7 +65,8 @@ impl BulkSpec {
         own * size + if takes_rest { rest } else { 0 }
     }
 
-    /// How many of this worker's streams have something to do: with fewer bytes than streams, the first ones.
+    /// How many of this worker's streams have something to do: with fewer bytes than streams, the
+    /// first ones.
     fn streams_with_a_share(&self) -> u32 {
         let has_share = |index: &u32| self.bytes == 0 || self.share_of(self.first + index) > 0;
         let streams = (0..self.streams).filter(has_share).count();
@@ -76,26 +80,22 @@ impl BulkSpec {
     }
 }
 
-/// Both ends' account of one stream.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamAccount {
-    /// This end's.
     pub(crate) own: StreamFigures,
-    /// The server's figures, where they came.
     pub(crate) theirs: Option<Figures>,
 }
 
-/// What a bulk client worker counted.
 #[derive(Debug, Default)]
 pub(crate) struct BulkTally {
     pub(crate) streams: Vec<StreamAccount>,
-    /// Payload that this worker moved in the time that its CPU time was taken over, both ways, bytes.
+    /// Payload that this worker moved in the time that its CPU time was taken over, both ways,
+    /// bytes.
     pub(crate) moved_bytes: u64,
     pub(crate) errors: Errors,
 }
 
 impl BulkTally {
-    /// Adds another worker's.
     pub(crate) fn merge(&mut self, other: Self) {
         self.streams.extend(other.streams);
         self.moved_bytes += other.moved_bytes;
@@ -164,7 +164,7 @@ impl<G: ProgressSink> BulkClient<G> {
         index: u32,
         event: SessionEvent,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         let slot = &mut self.slots[index as usize];
         match event {
             SessionEvent::Accepted(accept) => {
@@ -187,7 +187,7 @@ impl<G: ProgressSink> BulkClient<G> {
     }
 
     fn handle_figures(&mut self, index: u32, figures: Figures) {
-        self.slots[index as usize].handle_figures(figures.clone());
+        self.slots[index as usize].account.theirs = Some(figures.clone());
         self.phases.outcome.figures.push(figures);
     }
 
@@ -197,7 +197,7 @@ impl<G: ProgressSink> BulkClient<G> {
         index: u32,
         failure: Failure,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         self.errors.count(failure.stage, failure.cause);
         if let Some(error) = failure.error {
             self.phases.outcome.failure.get_or_insert(*error);
@@ -213,8 +213,7 @@ impl<G: ProgressSink> BulkClient<G> {
         Ok(())
     }
 
-    /// Ends what is not ending yet.
-    fn end_all<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn end_all<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if self.phases.is_running() {
             self.phases.drain(now, now, now);
         }
@@ -227,7 +226,7 @@ impl<G: ProgressSink> BulkClient<G> {
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> DriverResult {
+    ) -> Result {
         if let RunPhase::Starting { t0 } = self.phases.phase
             && now >= t0
         {
@@ -247,8 +246,7 @@ impl<G: ProgressSink> BulkClient<G> {
         Ok(())
     }
 
-    /// Looks at every stream.
-    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.scanned_at = now;
         for index in 0..self.spec.streams {
             let event = self.slots[index as usize].handle_timers(io, now)?;
@@ -257,7 +255,7 @@ impl<G: ProgressSink> BulkClient<G> {
         Ok(())
     }
 
-    fn check_ended<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn check_ended<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if self.has_begun() && self.slots.iter().all(Slot::is_ending) {
             self.end_all(io, now)?;
         }
@@ -268,13 +266,16 @@ impl<G: ProgressSink> BulkClient<G> {
         if now >= deadline {
             for index in 0..self.spec.streams {
                 if self.slots[index as usize].is_unfinished() {
-                    let failure = self.slots[index as usize].silence(io, Stage::Close);
+                    let failure = self.slots[index as usize].session.silence(io, Stage::Close);
                     self.handle_failure(io, index, failure, now)?;
                 }
             }
         }
-        // The closes of what was given up are left to the driver where the kernel takes its time over them.
-        if self.phases.is_close_overdue(now) || self.slots.iter().all(Slot::is_quiet) {
+        // The closes of what was given up are left to the driver where the kernel takes its time
+        // over them.
+        if self.phases.is_close_overdue(now)
+            || self.slots.iter().all(|slot| slot.session.is_quiet())
+        {
             self.phases.phase = RunPhase::Finished;
         }
         Ok(())
@@ -296,7 +297,7 @@ impl<G: ProgressSink> ClientRole for BulkClient<G> {
         &self.phases
     }
 
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.phases.connect(self.spec.streams);
         for index in 0..self.spec.streams {
             let slot = &mut self.slots[index as usize];
@@ -304,7 +305,7 @@ impl<G: ProgressSink> ClientRole for BulkClient<G> {
             match slot.prepare(io, &self.spec.options) {
                 Ok(()) => {
                     self.phases.outcome.sockets += 1;
-                    slot.connect(io, now)?;
+                    slot.session.connect(io, now, Opening::Session)?;
                 }
                 Err(failure) => self.handle_failure(io, index, failure, now)?,
             }
@@ -314,25 +315,20 @@ impl<G: ProgressSink> ClientRole for BulkClient<G> {
 
     fn is_alive(&self) -> bool {
         // A worker without a stream has nothing that could fail.
-        self.slots.is_empty() || self.slots.iter().any(|slot| !slot.is_dead())
+        self.slots.is_empty() || self.slots.iter().any(|slot| !slot.session.is_dead())
     }
 
     fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.phases.start(t0, wait);
     }
 
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.end_all(io, now)
     }
 }
 
 impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> DriverResult {
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (index, purpose) = slot_of(completion.token);
         self.active_at = now;
         let slot = &mut self.slots[index as usize];
@@ -347,12 +343,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
         self.handle_event(io, index, event, now)
     }
 
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> DriverResult {
+    fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         if self.is_running() {
             self.advance(io, now, counters)?;
             self.phases.progress.counts(self.moved, self.errors.total());
@@ -369,7 +360,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
         self.check_ended(io, now)
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {
         self.slots.iter_mut().try_for_each(|slot| slot.poll_submit(io, now))
     }
 

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use super::trickle::Trickle;
 use super::{BulkSpec, StreamAccount};
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::link::Purpose;
-use crate::worker::session::{BufferSizes, ClientSession, Failure, Opening, SessionEvent};
+use crate::worker::session::{BufferSizes, ClientSession, Failure, SessionEvent};
 use crate::worker::stream::{
     Receiver, STRAGGLERS, Sender, UNSENT_BYTES, receive_bytes, send_bytes, set_options,
 };
 use crate::worker::tally::Stage;
 use tare_driver::{Completion, Driver, OpError, Outcome};
 use tare_proto::datagram::{DATA_HEADER_LEN, DataHeader};
-use tare_proto::hello::{Accept, Figures, Hello, Transport};
+use tare_proto::hello::{Accept, Hello, Transport};
 use tare_proto::stream::{
     SIGNAL_EVERY, SocketOptions, StreamAsk, StreamFigures, StreamHeader, StreamKind,
 };
@@ -21,10 +21,9 @@ use tare_units::bounds::{DRAIN_RATE_MIN, ENDING_MAX, FETCH_MAX};
 use tare_units::error::Error;
 use tare_units::{Instant, Nanos};
 
-/// One stream.
 #[derive(Debug)]
 pub(super) struct Slot {
-    session: ClientSession,
+    pub(super) session: ClientSession,
     sender: Option<Sender>,
     receiver: Option<Receiver>,
     /// The start waits for it.
@@ -51,7 +50,7 @@ pub(super) struct Slot {
     received: u64,
     /// Watches a stream that ends by bytes.
     trickle: Option<Trickle>,
-    account: StreamAccount,
+    pub(super) account: StreamAccount,
 }
 
 impl Slot {
@@ -101,14 +100,6 @@ impl Slot {
         self.session.spec().timeout
     }
 
-    pub(super) const fn is_dead(&self) -> bool {
-        self.session.is_dead()
-    }
-
-    pub(super) fn is_quiet(&self) -> bool {
-        self.session.is_quiet()
-    }
-
     /// It is over, or about to be.
     pub(super) const fn is_ending(&self) -> bool {
         self.ending || self.session.is_dead()
@@ -130,10 +121,6 @@ impl Slot {
         known.then_some(self.account)
     }
 
-    pub(super) fn handle_figures(&mut self, figures: Figures) {
-        self.account.theirs = Some(figures);
-    }
-
     /// Opens the socket, to be connected.
     pub(super) fn prepare<D: Driver>(
         &mut self,
@@ -148,10 +135,6 @@ impl Slot {
             let error = Error::environment(refused.message("this kernel")).remedy(refused.remedy());
             Failure::new(Stage::Connect, "option", Some(error))
         })
-    }
-
-    pub(super) fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
-        self.session.connect(io, now, Opening::Session)
     }
 
     pub(super) fn handle_accepted<D: Driver>(&mut self, io: &mut D, accept: &Accept) {
@@ -171,8 +154,7 @@ impl Slot {
         }
     }
 
-    /// The test begins.
-    pub(super) fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    pub(super) fn begin<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.began_at = Some(now);
         (self.sent_at, self.received_at, self.spoke_at) = (now, now, now);
         self.trickle = self.ask().filter(|ask| ask.bytes > 0).map(|_| Trickle::new(now));
@@ -192,7 +174,7 @@ impl Slot {
     }
 
     /// Awaits payload, or where none is to come the server's word.
-    fn receive<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn receive<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         let room = receive_bytes(self.session.transport());
         let Some(link) = self.session.link_mut().filter(|link| !link.is_receiving()) else {
             return Ok(());
@@ -208,7 +190,7 @@ impl Slot {
         self.sender.as_ref()?.due(self.session.link()?)
     }
 
-    pub(super) fn poll_submit<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    pub(super) fn poll_submit<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         match (&mut self.sender, self.session.link_mut()) {
             (Some(sender), Some(link)) => sender.poll_submit(io, link, now),
             _ => Ok(()),
@@ -221,14 +203,15 @@ impl Slot {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         if purpose == Purpose::Send
             && let Outcome::Failed(error) = completion.outcome
             && self.session.transport() == Transport::Udp
             && let (Some(sender), Some(link)) = (&mut self.sender, self.session.link_mut())
             && (error == OpError::NoBuffers || sender.handle_uncut(io, link, error))
         {
-            // The device's queue was full: where nothing is paced, the next datagram takes the place of this one.
+            // The device's queue was full: where nothing is paced, the next datagram takes the
+            // place of this one.
             link.handle(Purpose::Send, &completion.outcome, completion.more);
             sender.handle_sent(io, link, 0, now)?;
             return self.check(io, now);
@@ -269,7 +252,7 @@ impl Slot {
         io: &mut D,
         len: u32,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let Some(link) = self.session.link() else {
             return Ok(SessionEvent::Nothing);
         };
@@ -301,7 +284,7 @@ impl Slot {
         io: &mut D,
         len: u32,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let session = self.session.session();
         let Some(link) = self.session.link() else {
             return Ok(SessionEvent::Nothing);
@@ -329,7 +312,7 @@ impl Slot {
     }
 
     /// UDP: tells the server that this end is there.
-    fn signal<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn signal<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         let session = self.session.session();
         let Some(link) = self.session.link_mut() else {
             return Ok(());
@@ -352,7 +335,7 @@ impl Slot {
     }
 
     /// Ends the session once the stream is through, or the server has ended it.
-    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult<SessionEvent> {
+    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
         let Some(link) = self.session.link().filter(|_| !self.ending) else {
             return Ok(SessionEvent::Nothing);
         };
@@ -372,8 +355,8 @@ impl Slot {
             && receiver.is_discarding()
             && link.is_receiving()
         {
-            // What is being thrown away is seen by nobody, so the figures must not be among it. It ends with the next
-            // byte that comes.
+            // What is being thrown away is seen by nobody, so the figures must not be among it. It
+            // ends with the next byte that comes.
             receiver.finish(io, link);
             return Ok(SessionEvent::Nothing);
         }
@@ -404,7 +387,7 @@ impl Slot {
     }
 
     /// Stops the stream wherever it is.
-    pub(super) fn stop<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    pub(super) fn stop<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if self.ending || self.session.is_dead() {
             return Ok(());
         }
@@ -438,7 +421,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn give_up<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    pub(super) fn give_up<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if self.began_at.is_some() {
             self.close_account(io, now);
         }
@@ -450,7 +433,7 @@ impl Slot {
         &mut self,
         io: &mut D,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let event = self.session.handle_timers(io, now)?;
         if !matches!(event, SessionEvent::Nothing) {
             return Ok(event);
@@ -458,7 +441,7 @@ impl Slot {
         if self.ending {
             self.watch_ending(io, now);
             if now >= self.ends_by && self.is_unfinished() {
-                return Ok(SessionEvent::Failed(self.silence(io, Stage::Close)));
+                return Ok(SessionEvent::Failed(self.session.silence(io, Stage::Close)));
             }
             return Ok(SessionEvent::Nothing);
         }
@@ -477,7 +460,7 @@ impl Slot {
         let pauses = self.ask().map(|ask| ask.patience(self.hello().size_bytes));
         let patience = self.timeout().max(pauses.unwrap_or_default());
         if self.session.is_open() && now.since(self.progressed_at(now)) > patience {
-            return Ok(SessionEvent::Failed(self.silence(io, self.stage())));
+            return Ok(SessionEvent::Failed(self.session.silence(io, self.stage())));
         }
         let failure = self.check_trickle(now, patience);
         Ok(failure.map_or(SessionEvent::Nothing, SessionEvent::Failed))
@@ -502,10 +485,6 @@ impl Slot {
         Some(Failure::new(self.stage(), "slow", Some(error.remedy(remedy))))
     }
 
-    pub(super) fn silence<D: Driver>(&self, io: &D, stage: Stage) -> Failure {
-        self.session.silence(io, stage)
-    }
-
     /// When something last showed that the server is there.
     fn progressed_at(&self, now: Instant) -> Instant {
         if self.session.transport() == Transport::Udp && self.awaits_payload(now) {
@@ -519,7 +498,8 @@ impl Slot {
         self.session.socket().and_then(|socket| io.send_queue_bytes(socket))
     }
 
-    /// As long as the server takes what was sent, or what it had sent comes, its figures are awaited.
+    /// As long as the server takes what was sent, or what it had sent comes, its figures are
+    /// awaited.
     fn watch_ending<D: Driver>(&mut self, io: &D, now: Instant) {
         let queue = self.send_queue(io);
         let drains = queue.is_some_and(|queue| std::mem::replace(&mut self.queue, queue) != queue);
@@ -528,8 +508,8 @@ impl Slot {
         }
     }
 
-    /// How long what is on its way may take, at the rate of this stream: twice what this end has, and the most that the
-    /// server may have. One that has but trickled is not waited for.
+    /// How long what is on its way may take, at the rate of this stream: twice what this end has,
+    /// and the most that the server may have. One that has but trickled is not waited for.
     fn time_to_drain<D: Driver>(&self, io: &D, now: Instant) -> Nanos {
         if self.session.transport() == Transport::Udp {
             return FETCH_MAX;

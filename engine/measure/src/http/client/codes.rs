@@ -1,4 +1,5 @@
-//! Responses by status code: how many, when the first came, how long they took, and how many in each interval.
+//! Responses by status code: how many, when the first came, how long they took, and how many in
+//! each interval.
 
 use tare_stats::histogram::Distribution;
 use tare_units::{Instant, Nanos};
@@ -10,19 +11,18 @@ const CODES: usize = 1_000;
 /// No entry yet.
 const NONE: u8 = u8::MAX;
 
-/// What is known of one status code.
 #[derive(Debug, Clone)]
 pub(crate) struct Code {
     pub(crate) status: u16,
     pub(crate) count: u64,
     /// When the first came, from the start of the measured phase.
     pub(crate) first_at: Nanos,
-    /// Which response of all workers it was, from 1, as far as this worker knew: others may have had some in the same
-    /// instant that are not in it.
+    /// Which response of all workers it was, from 1, as far as this worker knew: others may have
+    /// had some in the same instant that are not in it.
     pub(crate) first_ordinal: u64,
-    /// The headline latency of those responses: from the intended send in open loop, else from the actual one.
+    /// The headline latency of those responses: from the intended send in open loop, else from the
+    /// actual one.
     pub(crate) latency: Distribution,
-    /// Responses in each entry of the series.
     pub(crate) intervals: Vec<u32>,
 }
 
@@ -54,7 +54,6 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// Nothing yet; `entries` of `interval` each make the series.
     pub(crate) fn new(interval: Nanos, entries: usize) -> Self {
         let entries = entries.max(1);
         Self {
@@ -74,8 +73,9 @@ impl Codes {
         self.present_end = at + self.interval;
     }
 
-    /// A response came at `at`, after `latency`. What is no status code is counted as 999. `elsewhere` tells how many
-    /// responses the other workers had by now, where this is the first of its code.
+    /// A response came at `at`, after `latency`. What is no status code is counted as 999.
+    /// `elsewhere` tells how many responses the other workers had by now, where this is the first
+    /// of its code.
     #[inline]
     pub(crate) fn record(
         &mut self,
@@ -108,7 +108,8 @@ impl Codes {
             let entries = self.entries[0].intervals.len();
             self.entries.push(Code::vacant(entries));
         }
-        // The 255th different code and those after it are counted together, under the first of them.
+        // The 255th different code and those after it are counted together, under the first of
+        // them.
         let code = &mut self.entries[index];
         if code.count == 0 {
             code.status = status;
@@ -121,7 +122,6 @@ impl Codes {
         index
     }
 
-    /// What came, in the order of the first of each.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Code> {
         self.entries[..self.used].iter()
     }

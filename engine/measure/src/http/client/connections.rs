@@ -1,5 +1,5 @@
-//! How connections come and go: opened some at a time, replaced when they fail or are closed, with pauses that grow
-//! while they fail.
+//! How connections come and go: opened some at a time, replaced when they fail or are closed, with
+//! pauses that grow while they fail.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::errors::{self, FailureCause};
 use super::{HttpClient, ProgressSink};
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::destination::Destination;
 use crate::worker::link::{Purpose, token};
 use crate::worker::pacer::Action;
@@ -26,13 +26,11 @@ const FULL_PAUSE: Nanos = Nanos::from_millis(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// There is no socket, and nothing to be done.
     Vacant,
     /// There is no socket until that instant.
     Resting {
         until: Instant,
     },
-    /// It is to be connected at the next submission.
     Queued,
     Connecting {
         since: Instant,
@@ -44,14 +42,13 @@ pub(super) enum State {
     },
 }
 
-/// A connection, of which there may be 100,000: what is outstanding on its socket, and the requests that await a response.
+/// A connection, of which there may be 100,000: what is outstanding on its socket, and the requests
+/// that await a response.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) state: State,
     pub(super) socket: SocketId,
-    /// Operations that have not completed.
     pub(super) operations: u8,
-    /// A send has not completed.
     pub(super) sending: bool,
     /// It takes no more requests, and is replaced when those that were sent are answered.
     pub(super) retiring: bool,
@@ -59,17 +56,18 @@ pub(super) struct Connection {
     pub(super) expected: bool,
     /// A connect of it has succeeded before.
     established: bool,
-    /// It has answered since it was connected.
     pub(super) answered: bool,
-    /// Its requests were left by a connection that was lost, so they are not pipelined before the first of them is
-    /// answered (RFC 9112 section 9.3.2).
+    /// Its requests were left by a connection that was lost, so they are not pipelined before the
+    /// first of them is answered (RFC 9112 section 9.3.2).
     pub(super) careful: bool,
     /// Connects in a row that failed, and requests that did.
     pub(super) failures: u8,
-    /// What of the last send has yet to be taken by the kernel: where it begins in the requests' bytes, and its length.
+    /// What of the last send has yet to be taken by the kernel: where it begins in the requests'
+    /// bytes, and its length.
     pub(super) rest: (u32, u32),
     pub(super) reader: ResponseReader,
-    /// Its requests are `in_flight` entries of its ring, from `first` on; the last `unsent` of them have yet to be sent.
+    /// Its requests are `in_flight` entries of its ring, from `first` on; the last `unsent` of them
+    /// have yet to be sent.
     pub(super) first: u16,
     pub(super) in_flight: u16,
     pub(super) unsent: u16,
@@ -108,7 +106,6 @@ impl Connection {
         self.state == State::Open
     }
 
-    /// It can be given a request.
     pub(super) fn takes_requests(&self) -> bool {
         self.is_open() && !self.retiring && !self.careful
     }
@@ -124,8 +121,8 @@ impl Connection {
     }
 }
 
-/// The pause after `failures` in a row: up to a half shorter than the doubling says, by how much depends on the
-/// connection, so that what failed together does not come back together.
+/// The pause after `failures` in a row: up to a half shorter than the doubling says, by how much
+/// depends on the connection, so that what failed together does not come back together.
 fn backoff(failures: u8, connection: u32) -> Nanos {
     let doublings = u32::from(failures.saturating_sub(1)).min(10);
     let whole = Nanos(BACKOFF_FIRST.0 << doublings).min(BACKOFF_LAST);
@@ -151,9 +148,9 @@ impl<G: ProgressSink> HttpClient<G> {
         may.then_some(self.next_connect_at)
     }
 
-    /// Begins as many connects as may be; `now` is the instant of the submission. Over a Unix socket they are done at
-    /// once, so no more than may be under way are begun in one turn.
-    pub(super) fn connect_some<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    /// Begins as many connects as may be; `now` is the instant of the submission. Over a Unix
+    /// socket they are done at once, so no more than may be under way are begun in one turn.
+    pub(super) fn connect_some<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         for _ in 0..self.spec.connects_at_once {
             if self.next_connect().is_none_or(|at| now < at) {
                 return Ok(());
@@ -171,8 +168,7 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    /// Opens a connection's socket and connects it.
-    fn open<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
+    fn open<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         if self.connections[index as usize].state != State::Queued {
             return Ok(());
         }
@@ -218,9 +214,9 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// The Unix listener's queue is full. That is no failure, unless it stays so: the connection is the next one to be
-    /// tried, a moment later.
-    fn handle_full<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
+    /// The Unix listener's queue is full. That is no failure, unless it stays so: the connection is
+    /// the next one to be tried, a moment later.
+    fn handle_full<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let since = *self.full_since.get_or_insert(now);
         if now.since(since) >= self.spec.connect_timeout {
             return self.fail(io, index, Stage::Connect, FailureCause::Timeout, now);
@@ -243,7 +239,7 @@ impl<G: ProgressSink> HttpClient<G> {
         io: &mut D,
         index: u32,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         self.connecting.remove(index);
         let measuring = self.is_measuring();
         let connection = &self.connections[index as usize];
@@ -253,15 +249,13 @@ impl<G: ProgressSink> HttpClient<G> {
         {
             self.run.record.recording.record_connect(now, now.since(since));
             if measuring {
-                let phases = &mut self.run.phases;
-                let took = now.since(since.max(phases.warmup_end));
-                phases.outcome.connecting = phases.outcome.connecting + took;
+                self.run.phases.count_connecting(since, now);
             }
         }
         self.handle_open(io, index)
     }
 
-    fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> DriverResult {
+    fn handle_open<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         self.open += 1;
         let measuring = self.is_measuring();
         let connection = &mut self.connections[index as usize];
@@ -280,16 +274,16 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    /// Arms the receive.
-    pub(super) fn receive<D: Driver>(&mut self, io: &mut D, index: u32) -> DriverResult {
+    pub(super) fn receive<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         let connection = &mut self.connections[index as usize];
         connection.operations += 1;
         let socket = connection.socket;
         io.push(token(index, Purpose::Receive), Op::ReceiveMultishot { socket })
     }
 
-    /// Closes a connection; `again`: another one is to be opened in its place at once, and not after a pause.
-    pub(super) fn close<D: Driver>(&mut self, io: &mut D, index: u32, again: bool) -> DriverResult {
+    /// Closes a connection; `again`: another one is to be opened in its place at once, and not
+    /// after a pause.
+    pub(super) fn close<D: Driver>(&mut self, io: &mut D, index: u32, again: bool) -> Result {
         for place in self.in_flight.places(index) {
             self.awaiting.remove(place);
         }
@@ -318,7 +312,6 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Leaves a connection alone for a while.
     fn rest(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
         let until = now + backoff(connection.failures, self.spec.first + index);
@@ -331,8 +324,7 @@ impl<G: ProgressSink> HttpClient<G> {
     fn count_down(&mut self, from: Instant, until: Instant) {
         let phases = &mut self.run.phases;
         if phases.is_running() {
-            let down = until.min(phases.end).since(from.max(phases.warmup_end));
-            phases.outcome.down = phases.outcome.down + down;
+            phases.count_down(from, until.min(phases.end));
         }
     }
 
@@ -356,7 +348,8 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// A connection has failed: what was outstanding on it has, too, and another one takes its place after a pause.
+    /// A connection has failed: what was outstanding on it has, too, and another one takes its
+    /// place after a pause.
     pub(super) fn fail<D: Driver>(
         &mut self,
         io: &mut D,
@@ -364,7 +357,7 @@ impl<G: ProgressSink> HttpClient<G> {
         stage: Stage,
         cause: FailureCause,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         if self.is_race(index, cause) && self.keeps_requests(index, false) {
             return self.close(io, index, true);
         }
@@ -386,19 +379,22 @@ impl<G: ProgressSink> HttpClient<G> {
         self.close(io, index, false)
     }
 
-    /// Whether a failure of this connection is one of the run's: once that is over, only that of a request is.
+    /// Whether a failure of this connection is one of the run's: once that is over, only that of a
+    /// request is.
     fn matters(&self, index: u32) -> bool {
         !self.run.phases.is_ending() || self.connections[index as usize].in_flight > 0
     }
 
-    /// Requests that a failing connection had are ended: those that were sent have failed, the others are due again.
+    /// Requests that a failing connection had are ended: those that were sent have failed, the
+    /// others are due again.
     fn give_up_requests(&mut self, index: u32, stage: Stage, cause: FailureCause, now: Instant) {
         self.unsend(index);
         if !self.matters(index) {
             return;
         }
         if self.connections[index as usize].in_flight == 0 {
-            // A failure outside any request belongs to the measured phase, unless the warm-up is under way.
+            // A failure outside any request belongs to the measured phase, unless the warm-up is
+            // under way.
             let phase = self.run.phases.phase;
             let in_warmup = matches!(phase, RunPhase::WarmingUp | RunPhase::Starting { .. });
             self.run.record.tally(!in_warmup).errors.count(stage, cause.name());

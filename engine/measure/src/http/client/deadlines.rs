@@ -11,11 +11,11 @@ struct Link {
     since: Instant,
 }
 
-/// Requests that await a response, or connections that are being connected, in the order in which they began to: a list
-/// threaded through an array.
+/// Requests that await a response, or connections that are being connected, in the order in which
+/// they began to: a list threaded through an array.
 ///
-/// All have the same timeout, so the order in which they began is the order of the deadlines, and only the first needs to
-/// be looked at.
+/// All have the same timeout, so the order in which they began is the order of the deadlines, and
+/// only the first needs to be looked at.
 #[derive(Debug)]
 pub(super) struct Deadlines {
     links: Vec<Link>,
@@ -31,7 +31,6 @@ impl Deadlines {
         Self { links: vec![alone; most as usize], first: NONE, last: NONE, len: 0 }
     }
 
-    /// How many there are.
     pub(super) const fn len(&self) -> u32 {
         self.len
     }
@@ -50,7 +49,6 @@ impl Deadlines {
         self.len += 1;
     }
 
-    /// `index` does not wait any more.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
         let link = &mut self.links[index as usize];

@@ -25,7 +25,6 @@ pub(super) enum FailureCause {
 }
 
 impl FailureCause {
-    /// The name in results.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -36,7 +35,6 @@ impl FailureCause {
     }
 }
 
-/// A failure in words fit for the user.
 pub(super) fn words(spec: &HttpSpec, stage: Stage, cause: FailureCause) -> Error {
     let to = &spec.to;
     match (stage, cause) {

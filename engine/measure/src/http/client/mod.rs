@@ -1,12 +1,13 @@
-//! The client's side of an HTTP load. Who sends when is the pacer's business, as for ping-pong; how connections come and go
-//! stands in `connections`, how requests leave and what they come to in `requests`.
+//! The client's side of an HTTP load. Who sends when is the pacer's business, as for ping-pong; how
+//! connections come and go stands in `connections`, how requests leave and what they come to in
+//! `requests`.
 //!
-//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm up*, *measure*, *drain*
-//! (what is under way may still finish), *finish* (connections closed). A request belongs to the phase in which it was begun
-//! (closed loop) or due (open loop).
+//! Phases: *connect* (every connection up, or failed once), *ready* (until every worker is), *warm
+//! up*, *measure*, *drain* (what is under way may still finish), *finish* (connections closed). A
+//! request belongs to the phase in which it was begun (closed loop) or due (open loop).
 //!
-//! Nothing here is allocated per request: requests in flight stand in rings, responses are read in the driver's shared
-//! pool, and what is sent was written out before the run.
+//! Nothing here is allocated per request: requests in flight stand in rings, responses are read in
+//! the driver's shared pool, and what is sent was written out before the run.
 
 mod codes;
 mod connections;
@@ -26,7 +27,7 @@ use crate::worker::outcome::Outcome;
 use crate::worker::pacer::Action;
 use crate::worker::phases::RunPhase;
 use crate::worker::tally::{Record, Stage};
-use crate::worker::{ClientRole, DriverResult, ProgressSink, Role, RunPhases, TurnCounters};
+use crate::worker::{ClientRole, ProgressSink, Result, Role, RunPhases, TurnCounters};
 pub(crate) use codes::{Code, Codes};
 use connections::{Connection, State};
 use deadlines::Deadlines;
@@ -49,7 +50,8 @@ const SPARES: usize = 64;
 const SPARE_BYTES: usize = 2 << 10;
 /// A buffer of the receive pool, bytes: most responses come whole, and large ones in few pieces.
 const POOL_BUFFER: u32 = 8 << 10;
-/// Buffers of the receive pool: one for each connection between these bounds, so that it stays in the cache.
+/// Buffers of the receive pool: one for each connection between these bounds, so that it stays in
+/// the cache.
 const POOL_MIN: u32 = 16;
 const POOL_MAX: u32 = 256;
 /// Responses are gathered from so many connections on, this many at a time, within this bound.
@@ -85,7 +87,8 @@ impl Late {
 pub struct HttpSpec {
     /// Where connections go.
     pub to: Destination,
-    /// Local addresses to connect from, in turn; the first connection of this worker takes number `first`.
+    /// Local addresses to connect from, in turn; the first connection of this worker takes number
+    /// `first`.
     pub bind: Vec<SocketAddr>,
     /// Connections of all workers before this one.
     pub first: u32,
@@ -109,7 +112,8 @@ pub struct HttpSpec {
     pub connect_timeout: Nanos,
     /// Connects of this worker that may be under way at once; at least one.
     pub connects_at_once: u32,
-    /// The gap between two connects of this worker before the start; zero: some at a time, as fast as it goes.
+    /// The gap between two connects of this worker before the start; zero: some at a time, as fast
+    /// as it goes.
     pub connect_gap: Nanos,
     /// Length of the warm-up.
     pub warmup: Nanos,
@@ -119,16 +123,15 @@ pub struct HttpSpec {
     pub count: Option<u64>,
     /// How to wait once the run has started.
     pub wait: WaitMode,
-    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the wake-ups here.
+    /// Hybrid waiting stops sleeping that long before a send is due: from the median of the
+    /// wake-ups here.
     pub wakeup: Nanos,
 }
 
-/// What a worker of an HTTP step brings back.
 #[derive(Debug)]
 pub(crate) struct HttpTally {
     /// Latencies are those of responses as expected, and of requests that had none.
     pub(crate) record: Record,
-    /// All responses of the measured phase by status code.
     pub(crate) codes: Codes,
     pub(crate) traffic: Traffic,
 }
@@ -138,19 +141,17 @@ pub(crate) struct HttpTally {
 pub(crate) struct Traffic {
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
-    /// Bytes of the bodies of responses.
     pub(crate) body_bytes: u64,
     /// Times that a request was sent again, since a connection ended before its response.
     pub(crate) resent: u64,
     /// Responses with each fault of [`Fault::ALL`].
     pub(crate) faults: [u64; Fault::ALL.len()],
-    /// Connections that stand in place of one that failed or was closed: neither those of the warm-up nor attempts that
-    /// failed.
+    /// Connections that stand in place of one that failed or was closed: neither those of the
+    /// warm-up nor attempts that failed.
     pub(crate) reconnects: u64,
 }
 
 impl HttpTally {
-    /// Adds another worker's.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.record.merge(&other.record);
         self.codes.merge(&other.codes);
@@ -175,16 +176,15 @@ pub struct HttpClient<G> {
     traffic: Traffic,
     connections: Vec<Connection>,
     in_flight: InFlight,
-    /// What is sent, in the driver's memory.
     written: Option<BufferId>,
     /// The next place in the order of the run's requests.
     next_entry: usize,
     any_head: bool,
     /// Requests that await a response, by their place among all.
     awaiting: Deadlines,
-    /// Connections that are being connected.
     connecting: Deadlines,
-    /// Connections that wait for their turn to be connected, which does not come before that instant.
+    /// Connections that wait for their turn to be connected, which does not come before that
+    /// instant.
     queued: VecDeque<u32>,
     next_connect_at: Instant,
     /// Since when a Unix listener has had no room.
@@ -200,13 +200,13 @@ pub struct HttpClient<G> {
     /// Sends of this submission, and responses since it.
     sends: u32,
     responses: u32,
-    /// Gathering is worth a try when this is zero.
     batch_pause: u32,
     batches: bool,
 }
 
 impl<G: ProgressSink> HttpClient<G> {
-    /// A client that has not opened anything yet. `seed` decides where in the order of the requests it begins.
+    /// A client that has not opened anything yet. `seed` decides where in the order of the requests
+    /// it begins.
     #[must_use]
     pub fn new(
         spec: HttpSpec,
@@ -266,13 +266,12 @@ impl<G: ProgressSink> HttpClient<G> {
         self.run.phases.phase == RunPhase::Measuring
     }
 
-    /// Moves through the phases of a running worker.
     fn advance<D: Driver>(
         &mut self,
         io: &mut D,
         now: Instant,
         counters: &mut TurnCounters,
-    ) -> DriverResult {
+    ) -> Result {
         let begins = self.run.advance(now, counters);
         self.dispatch(now);
         if begins {
@@ -285,7 +284,8 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    /// Requests of the warm-up that were begun behind others in a pipeline and have not been sent leave with its queue.
+    /// Requests of the warm-up that were begun behind others in a pipeline and have not been sent
+    /// leave with its queue.
     fn leave_warmup(&mut self) {
         if self.spec.pipeline == 1 || !self.run.pacer.is_open_loop() {
             return;
@@ -298,8 +298,8 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// A run by count whose server is gone would never end: it waits for as long as for an answer. One by time ends by
-    /// itself, and the server may come back.
+    /// A run by count whose server is gone would never end: it waits for as long as for an answer.
+    /// One by time ends by itself, and the server may come back.
     fn is_server_gone(&mut self, now: Instant) -> bool {
         let phase = self.run.phases.phase;
         if self.open > 0 || !matches!(phase, RunPhase::WarmingUp | RunPhase::Measuring) {
@@ -310,7 +310,7 @@ impl<G: ProgressSink> HttpClient<G> {
     }
 
     /// Ends requests that have waited for too long, and connects that have.
-    fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         while let Some((place, since)) = self.awaiting.first()
             && now.since(since) >= self.spec.timeout
         {
@@ -327,7 +327,7 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.drain(now);
         for index in 0..self.spec.connections {
             self.unsend(index);
@@ -339,7 +339,7 @@ impl<G: ProgressSink> HttpClient<G> {
         self.check_drained(io, now)
     }
 
-    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if !self.run.is_drained(now) {
             return Ok(());
         }
@@ -356,7 +356,7 @@ impl<G: ProgressSink> HttpClient<G> {
         self.finish(io, now)
     }
 
-    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.finish(now);
         for index in 0..self.spec.connections {
             let state = &mut self.connections[index as usize].state;
@@ -397,8 +397,9 @@ impl<G: ProgressSink> HttpClient<G> {
         (self.responses, self.sends) = (0, 0);
     }
 
-    /// When an arrival is to be seen to: given to a free connection, or dropped because there is none. Were that seen to
-    /// later, the connection that is free by then would take what found none.
+    /// When an arrival is to be seen to: given to a free connection, or dropped because there is
+    /// none. Were that seen to later, the connection that is free by then would take what found
+    /// none.
     fn wake_at(&self) -> Instant {
         let wake_at = match self.spec.late {
             Late::Queue => self.run.pacer.wake_at(),
@@ -414,7 +415,8 @@ impl<G: ProgressSink> HttpClient<G> {
             first.map_or(Instant::FAR_FUTURE, |(_, since)| since + timeout)
         };
         let connect_at = match phases.phase {
-            // Over a Unix socket the last connect may have been done in the submission, and nothing else completes.
+            // Over a Unix socket the last connect may have been done in the submission, and nothing
+            // else completes.
             RunPhase::Ready => now,
             _ => self.next_connect().unwrap_or(Instant::FAR_FUTURE),
         };
@@ -434,7 +436,7 @@ impl<G: ProgressSink> ClientRole for HttpClient<G> {
         &self.run.phases
     }
 
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.phases.connect(self.spec.connections);
         let capabilities = io.capabilities();
         self.batches = capabilities.batch_wait && self.spec.connections >= BATCH_CONNECTIONS;
@@ -463,18 +465,13 @@ impl<G: ProgressSink> ClientRole for HttpClient<G> {
         (0..self.spec.connections).for_each(|index| self.offer(index));
     }
 
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.finish(io, now)
     }
 }
 
 impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> DriverResult {
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (index, purpose) = slot_of(completion.token);
         let connection = &mut self.connections[index as usize];
         if !completion.more {
@@ -516,12 +513,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
         }
     }
 
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> DriverResult {
+    fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         self.judge_batch();
         if self.run.phases.is_running() {
             self.advance(io, now, counters)?;
@@ -546,7 +538,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
         Ok(())
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {
         // Over a Unix socket a connection stands at once, and takes part in this submission.
         self.connect_some(io, now)?;
         let mut ready = self.run.pacer.take_ready();

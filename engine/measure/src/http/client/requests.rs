@@ -1,10 +1,11 @@
-//! How requests leave, and what they come to: begun on a connection, sent with what follows them, answered, or sent again on
-//! the next connection where the first one ended before it answered them.
+//! How requests leave, and what they come to: begun on a connection, sent with what follows them,
+//! answered, or sent again on the next connection where the first one ended before it answered
+//! them.
 
 use super::connections::{Connection, State};
 use super::errors::FailureCause;
 use super::{HttpClient, Late, ProgressSink};
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::link::{Purpose, token};
 use crate::worker::operations::Begun;
 use crate::worker::pacer::Action;
@@ -14,13 +15,11 @@ use tare_proto::http1::response::{Response, ResponseError};
 use tare_stats::histogram::Sample;
 use tare_units::Instant;
 
-/// A request that was begun and has no response yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Request {
     /// When it was meant to be sent; in closed loop the instant at which it was begun.
     due: Instant,
     sent_at: Instant,
-    /// Which of the run's requests it is.
     entry: u16,
     pub(super) begun: Begun,
     /// It was sent on a connection that ended before its response, and is sent again, or has been.
@@ -32,7 +31,8 @@ pub(super) struct Request {
 impl Request {
     /// Its lengths if it ends at `now`.
     pub(super) fn sample(&self, now: Instant, open_loop: bool) -> Sample {
-        // In closed loop what was sent again counts from its first send; in open loop that is in its lateness.
+        // In closed loop what was sent again counts from its first send; in open loop that is in
+        // its lateness.
         let from = if self.resent && !open_loop { self.due } else { self.sent_at };
         Sample {
             service: now.since(from),
@@ -79,13 +79,11 @@ impl InFlight {
         (index as usize * self.depth + place) as u32
     }
 
-    /// The places of a connection.
     pub(super) const fn places(&self, index: u32) -> std::ops::Range<u32> {
         let depth = self.depth as u32;
         index * depth..(index + 1) * depth
     }
 
-    /// Whose place it is.
     pub(super) const fn owner(&self, place: u32) -> u32 {
         place / self.depth as u32
     }
@@ -104,7 +102,6 @@ impl InFlight {
     }
 }
 
-/// What becomes of a connection after some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// It goes on.
@@ -122,7 +119,8 @@ const fn bad_response(error: ResponseError) -> Bad {
     (if is_cut { Stage::Receive } else { Stage::Parse }, FailureCause::Peer(error.cause()))
 }
 
-/// Whether bytes that nobody asked for say that a keep-alive has run out, as some load balancers do before they close.
+/// Whether bytes that nobody asked for say that a keep-alive has run out, as some load balancers do
+/// before they close.
 fn is_idle_timeout(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HTTP/1.1 408") || bytes.starts_with(b"HTTP/1.0 408")
 }
@@ -166,7 +164,6 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Begins a request on a connection.
     pub(super) fn begin(&mut self, index: u32, due: Option<Instant>, now: Instant) {
         let connection = &mut self.connections[index as usize];
         connection.offered -= 1;
@@ -197,8 +194,9 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Sends what a connection has to send: requests that are the same and follow each other go out together.
-    pub(super) fn send<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
+    /// Sends what a connection has to send: requests that are the same and follow each other go out
+    /// together.
+    pub(super) fn send<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let connection = &mut self.connections[index as usize];
         if connection.sending || connection.unsent == 0 || !connection.is_open() {
             return Ok(());
@@ -237,7 +235,7 @@ impl<G: ProgressSink> HttpClient<G> {
     }
 
     /// Pushes a send of what is left of the requests that are being sent.
-    fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> DriverResult {
+    fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         let connection = &mut self.connections[index as usize];
         let Some(buffer) = self.written else {
             return Ok(());
@@ -250,12 +248,7 @@ impl<G: ProgressSink> HttpClient<G> {
         io.push(token(index, Purpose::Send), Op::Send { socket, data, zero_copy: false })
     }
 
-    pub(super) fn handle_sent<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        bytes: u32,
-    ) -> DriverResult {
+    pub(super) fn handle_sent<D: Driver>(&mut self, io: &mut D, index: u32, bytes: u32) -> Result {
         if self.is_measuring() {
             self.traffic.sent_bytes += u64::from(bytes);
         }
@@ -267,7 +260,8 @@ impl<G: ProgressSink> HttpClient<G> {
             return self.push_send(io, index);
         }
         if connection.awaited() == 0 {
-            // It was answered before it was wholly sent, and left its place to the rest of the send.
+            // It was answered before it was wholly sent, and left its place to the rest of the
+            // send.
             let depth = u16::try_from(self.spec.pipeline).unwrap_or(u16::MAX);
             let place = self.in_flight.place(index, connection, depth - 1);
             self.awaiting.remove(place);
@@ -278,7 +272,6 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    /// Reads what arrived on a connection.
     pub(super) fn handle_bytes(
         &mut self,
         index: u32,
@@ -304,7 +297,8 @@ impl<G: ProgressSink> HttpClient<G> {
                 let unsolicited = (Stage::Parse, FailureCause::Peer("unsolicited"));
                 return Err(if is_first { unsolicited } else { LONG_BODY });
             }
-            // Every part of a response has to come in time, also where the deadline itself was not looked at yet.
+            // Every part of a response has to come in time, also where the deadline itself was not
+            // looked at yet.
             let request = self.in_flight.at(index, connection, 0);
             if now.since(request.sent_at) >= self.spec.timeout {
                 return Err((Stage::Receive, FailureCause::Timeout));
@@ -328,13 +322,13 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(after)
     }
 
-    /// A response is whole.
     fn handle_response(&mut self, index: u32, response: Response, now: Instant) -> After {
         let connection = &mut self.connections[index as usize];
         let place = self.in_flight.place(index, connection, 0);
         let request = self.in_flight.take_first(index, connection);
         if connection.awaited() == 0 && connection.sending {
-            // Answered before it was wholly sent: what follows waits for that, so that is given the same time.
+            // Answered before it was wholly sent: what follows waits for that, so that is given the
+            // same time.
             self.awaiting.push(place, now);
         } else {
             self.awaiting.remove(place);
@@ -379,7 +373,7 @@ impl<G: ProgressSink> HttpClient<G> {
         found: Result<After, Bad>,
         armed: bool,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         if !self.connections[index as usize].is_open() {
             return Ok(());
         }
@@ -393,9 +387,10 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Closes a connection that has ended well and opens another one in its place, on which the requests in its pipeline
-    /// are sent again: after a response that says so, a server begins no other (RFC 9112 section 9.6).
-    fn replace<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
+    /// Closes a connection that has ended well and opens another one in its place, on which the
+    /// requests in its pipeline are sent again: after a response that says so, a server begins no
+    /// other (RFC 9112 section 9.6).
+    fn replace<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         self.unsend(index);
         if !self.keeps_requests(index, true) {
             self.leave_requests(index, now);
@@ -403,13 +398,7 @@ impl<G: ProgressSink> HttpClient<G> {
         self.close(io, index, true)
     }
 
-    /// The server has closed the connection.
-    pub(super) fn handle_end<D: Driver>(
-        &mut self,
-        io: &mut D,
-        index: u32,
-        now: Instant,
-    ) -> DriverResult {
+    pub(super) fn handle_end<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let connection = &mut self.connections[index as usize];
         debug_assert_eq!(connection.state, State::Open);
         let ended = if connection.awaited() > 0 {
@@ -434,8 +423,8 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Whether a connection that had served before was closed without a byte of a response, as happens when a server ends
-    /// a keep-alive while the next request is on its way.
+    /// Whether a connection that had served before was closed without a byte of a response, as
+    /// happens when a server ends a keep-alive while the next request is on its way.
     pub(super) fn is_race(&self, index: u32, cause: FailureCause) -> bool {
         let connection = &self.connections[index as usize];
         let closed = match cause {
@@ -447,13 +436,14 @@ impl<G: ProgressSink> HttpClient<G> {
         closed && served && connection.reader.is_at_start()
     }
 
-    /// Keeps the requests that were sent on a connection and not answered, to be sent on the next one; whether it does. They
-    /// stay in their place's ring, with the instant at which they were first due, and count as due once and as sent once.
+    /// Keeps the requests that were sent on a connection and not answered, to be sent on the next
+    /// one; whether it does. They stay in their place's ring, with the instant at which they were
+    /// first due, and count as due once and as sent once.
     ///
-    /// A server that said that it would close has not begun them, whatever they are: every such connection has answered
-    /// one at least, so this comes to an end. Otherwise it is not known whether they were begun, and all have to be
-    /// idempotent (RFC 9110 section 9.2.2); it is done once for each, so that a server that always closes is not asked
-    /// for ever.
+    /// A server that said that it would close has not begun them, whatever they are: every such
+    /// connection has answered one at least, so this comes to an end. Otherwise it is not known
+    /// whether they were begun, and all have to be idempotent (RFC 9110 section 9.2.2); it is done
+    /// once for each, so that a server that always closes is not asked for ever.
     pub(super) fn keeps_requests(&mut self, index: u32, never_begun: bool) -> bool {
         if self.run.phases.is_ending() {
             return false;

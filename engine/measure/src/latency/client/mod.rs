@@ -1,8 +1,10 @@
-//! The client's side of ping-pong: who sends when is the pacer's business, what happens on one connection the `slot`'s.
+//! The client's side of ping-pong: who sends when is the pacer's business, what happens on one
+//! connection the `slot`'s.
 //!
-//! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm up*, *measure*, *drain*
-//! (what is under way may still finish), *finish* (figures fetched, connections closed). An operation belongs to the phase in
-//! which it was sent (closed loop) or due (open loop).
+//! Phases: *connect* (all connections up, hellos answered), *ready* (until every worker is), *warm
+//! up*, *measure*, *drain* (what is under way may still finish), *finish* (figures fetched,
+//! connections closed). An operation belongs to the phase in which it was sent (closed loop) or due
+//! (open loop).
 
 mod slot;
 
@@ -16,7 +18,7 @@ use crate::worker::pacer::Action;
 use crate::worker::phases::RunPhase;
 use crate::worker::session::{Failure, Opening, SessionEvent, SessionSpec};
 use crate::worker::tally::{Record, Stage};
-use crate::worker::{ClientRole, DriverResult, ProgressSink, Role, RunPhases, TurnCounters};
+use crate::worker::{ClientRole, ProgressSink, Result, Role, RunPhases, TurnCounters};
 use slot::{Event, Slot};
 use tare_driver::{Completion, Driver, Wait};
 use tare_proto::frame::HEADER_LEN;
@@ -27,14 +29,15 @@ use tare_units::bounds::NAP;
 use tare_units::control::Interrupt;
 use tare_units::{Instant, Nanos};
 
-/// After a failure, a slot that connects for each operation tries again this much later: a refusing server
-/// is not hammered.
+/// After a failure, a slot that connects for each operation tries again this much later: a refusing
+/// server is not hammered.
 const BACKOFF: Nanos = Nanos::from_millis(10);
 
 /// What one client worker is to do.
 #[derive(Debug, Clone)]
 pub struct ClientSpec {
-    /// With whom each connection talks, and what it says. Its timeout holds for each operation, too.
+    /// With whom each connection talks, and what it says. Its timeout holds for each operation,
+    /// too.
     pub session: SessionSpec,
     /// Connections of this worker.
     pub connections: u32,
@@ -48,7 +51,8 @@ pub struct ClientSpec {
     pub count: Option<u64>,
     /// How to wait once the run has started.
     pub wait: WaitMode,
-    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the wake-ups here.
+    /// Hybrid waiting stops sleeping that much before a send is due: from the median of the
+    /// wake-ups here.
     pub wakeup: Nanos,
 }
 
@@ -108,15 +112,15 @@ impl<G: ProgressSink> Client<G> {
         0..u32::try_from(self.slots.len()).expect("made of so many")
     }
 
-    /// Opens a slot's socket, so that a connect takes nothing but the connect. Returns whether it could.
-    fn prepare<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult<bool> {
+    /// Opens a slot's socket, so that a connect takes nothing but the connect. Returns whether it
+    /// could.
+    fn prepare<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result<bool> {
         match self.slots[index as usize].prepare(io) {
             Ok(()) => Ok(true),
             Err(failure) => self.handle_failure(io, index, failure, now).map(|()| false),
         }
     }
 
-    /// The slot can take its next operation.
     fn make_available(&mut self, index: u32, now: Instant) {
         if self.run.phases.is_running() {
             self.run.pacer.make_available(index, 0);
@@ -126,17 +130,20 @@ impl<G: ProgressSink> Client<G> {
 
     fn dispatch(&mut self, now: Instant) {
         let (slots, connect_each) = (&self.slots, self.connect_each);
-        self.run.pacer.dispatch(now, |slot| connect_each || !slots[slot as usize].is_dead());
+        self.run
+            .pacer
+            .dispatch(now, |slot| connect_each || !slots[slot as usize].session.is_dead());
     }
 
-    /// Looks after deadlines of single connections. Every slot is looked at, so this is done seldom: a timeout is
-    /// noticed late by at most `scan_step`, a 64th of it where that is 1 to 50 ms.
-    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    /// Looks after deadlines of single connections. Every slot is looked at, so this is done
+    /// seldom: a timeout is noticed late by at most `scan_step`, a 64th of it where that is 1 to 50
+    /// ms.
+    fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.scanned_at = now;
         for index in self.indices() {
             let slot = &mut self.slots[index as usize];
             if slot.has_rested(now) && self.run.phases.is_running() {
-                self.count_down(index, now);
+                self.run.phases.count_down(slot.down_since, now);
                 if self.prepare(io, index, now)? {
                     self.make_available(index, now);
                 }
@@ -148,13 +155,6 @@ impl<G: ProgressSink> Client<G> {
         Ok(())
     }
 
-    /// A slot has been down until then.
-    fn count_down(&mut self, index: u32, until: Instant) {
-        let since = self.slots[index as usize].down_since;
-        let phases = &mut self.run.phases;
-        phases.outcome.down = phases.outcome.down + until.since(since.max(phases.warmup_end));
-    }
-
     /// Carries out what the pacer dealt out; `now` is the instant of the submission.
     fn carry_out<D: Driver>(
         &mut self,
@@ -162,7 +162,7 @@ impl<G: ProgressSink> Client<G> {
         index: u32,
         action: Action,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         let slot = &mut self.slots[index as usize];
         let due = match action {
             Action::Connect => {
@@ -172,7 +172,7 @@ impl<G: ProgressSink> Client<G> {
             Action::Request => return slot.send(io, now),
             Action::Begin { due } => due,
         };
-        if slot.is_dead() {
+        if slot.session.is_dead() {
             // It died in the turn in which it was chosen.
             if let Some(due) = due {
                 let measured = self.run.pacer.is_measured(due);
@@ -201,14 +201,12 @@ impl<G: ProgressSink> Client<G> {
         index: u32,
         event: SessionEvent,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         match event {
             SessionEvent::Connected(length) => self.handle_connected(index, length, now),
             SessionEvent::Accepted(accept) => self.handle_accepted(io, index, *accept, now)?,
-            SessionEvent::Figures(figures) => {
-                if !self.slots[index as usize].is_brief() {
-                    self.run.phases.outcome.figures.push(*figures);
-                }
+            SessionEvent::Figures(figures) if !self.slots[index as usize].session.is_brief() => {
+                self.run.phases.outcome.figures.push(*figures);
             }
             SessionEvent::Ended { figures, failure } => {
                 self.run.phases.outcome.figures.push(*figures);
@@ -222,14 +220,14 @@ impl<G: ProgressSink> Client<G> {
         Ok(())
     }
 
-    /// A connect belongs to the phase of its operation. Those of connections that stand throughout are recorded
-    /// though they precede the measured phase: there is no other sample of them.
+    /// A connect belongs to the phase of its operation. Those of connections that stand throughout
+    /// are recorded though they precede the measured phase: there is no other sample of them.
     fn handle_connected(&mut self, index: u32, length: Nanos, now: Instant) {
         let slot = &self.slots[index as usize];
         if self.transport == Transport::Tcp && (slot.is_measured() || !self.connect_each) {
             self.run.record.recording.record_connect(now, length);
         }
-        if slot.is_one_go() {
+        if slot.session.is_one_go() {
             self.run.phases.outcome.established += 1;
             self.run.pacer.push(index, Action::Request);
         }
@@ -241,19 +239,19 @@ impl<G: ProgressSink> Client<G> {
         index: u32,
         accept: Accept,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         let slot = &mut self.slots[index as usize];
         self.run.phases.outcome.established += 1;
-        if !slot.is_brief() {
+        if !slot.session.is_brief() {
             if self.connect_each && accept.one_go {
-                let hello = Hello { request_follows: true, ..slot.spec().hello.clone() };
+                let hello = Hello { request_follows: true, ..slot.session.spec().hello.clone() };
                 let len = hello_in_one_go(&hello).len();
                 let fits = len > 0 && len <= HEADER_LEN + HELLO_BODY_MAX;
                 self.opening = if fits { Opening::OneGo } else { Opening::Brief };
             }
             self.run.phases.outcome.accepts.push(accept);
         }
-        if slot.has_operation() {
+        if slot.operation.is_some() {
             self.run.pacer.push(index, Action::Request);
         } else if self.connect_each {
             slot.end(io, now)?;
@@ -269,9 +267,9 @@ impl<G: ProgressSink> Client<G> {
         index: u32,
         residence: Option<Nanos>,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         let slot = &mut self.slots[index as usize];
-        let Some(operation) = slot.take_operation() else {
+        let Some(operation) = slot.operation.take() else {
             return Ok(());
         };
         let sample = Sample { residence, ..operation.sample(now) };
@@ -290,7 +288,7 @@ impl<G: ProgressSink> Client<G> {
         index: u32,
         failure: Failure,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         let Failure { stage, cause, error } = failure;
         let timed_out = cause == Failure::TIMEOUT;
         if let Some(error) = error {
@@ -305,9 +303,9 @@ impl<G: ProgressSink> Client<G> {
             return Ok(());
         }
         slot.down_since = now;
-        slot.give_up(io)?;
+        slot.session.give_up(io)?;
         if self.connect_each && running {
-            slot.rest_until(now + BACKOFF);
+            slot.resting_until = Some(now + BACKOFF);
             return Ok(());
         }
         self.run.phases.settle(&mut slot.expected);
@@ -319,7 +317,7 @@ impl<G: ProgressSink> Client<G> {
     }
 
     fn count_failure(&mut self, index: u32, stage: Stage, cause: &'static str, now: Instant) {
-        let operation = self.slots[index as usize].take_operation();
+        let operation = self.slots[index as usize].operation.take();
         let Some(operation) = operation else {
             self.present_errors().count(stage, cause);
             return;
@@ -328,7 +326,7 @@ impl<G: ProgressSink> Client<G> {
         self.run.record.tally(measured).errors.count(stage, cause);
         let timed_out = cause == Failure::TIMEOUT;
         if measured && timed_out && stage == Stage::Connect {
-            let took = operation.since_begun(now);
+            let took = now.since(operation.begun_at);
             self.run.record.recording.record_connect_censored(now, took);
         }
         let censored = timed_out.then(|| operation.sample(now));
@@ -341,12 +339,10 @@ impl<G: ProgressSink> Client<G> {
         &mut self.run.record.tally(measured).errors
     }
 
-    /// A connection has ended as it should.
-    fn handle_closed<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> DriverResult {
+    fn handle_closed<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let phases = &mut self.run.phases;
         if phases.phase == RunPhase::Measuring {
-            let since = self.slots[index as usize].down_since.max(phases.warmup_end);
-            phases.outcome.connecting = phases.outcome.connecting + now.since(since);
+            phases.count_connecting(self.slots[index as usize].down_since, now);
         }
         let more = phases.is_running() || phases.phase == RunPhase::Connecting;
         if self.connect_each && more && self.prepare(io, index, now)? {
@@ -356,23 +352,21 @@ impl<G: ProgressSink> Client<G> {
         Ok(())
     }
 
-    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn drain<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.drain(now);
         let end = self.run.phases.warmup_end + self.run.phases.outcome.measured;
-        for index in self.indices() {
-            if self.slots[index as usize].is_dead() {
-                self.count_down(index, end);
-            }
+        for slot in self.slots.iter().filter(|slot| slot.session.is_dead()) {
+            self.run.phases.count_down(slot.down_since, end);
         }
         self.check_drained(io, now)
     }
 
-    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn check_drained<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if !self.run.is_drained(now) {
             return Ok(());
         }
         for slot in &mut self.slots {
-            if let Some(operation) = slot.take_operation() {
+            if let Some(operation) = slot.operation.take() {
                 self.run.leave(now, operation.begun.measured, operation.sample(now));
                 slot.interrupt(io)?;
             }
@@ -381,9 +375,10 @@ impl<G: ProgressSink> Client<G> {
         self.finish(io, now)
     }
 
-    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn finish<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.run.finish(now);
-        // With a connection per operation, one more is opened: for the figures of the worker that served them.
+        // With a connection per operation, one more is opened: for the figures of the worker that
+        // served them.
         self.last_report_due = self.connect_each && self.is_alive();
         for slot in &mut self.slots {
             slot.end(io, now)?;
@@ -391,23 +386,24 @@ impl<G: ProgressSink> Client<G> {
         self.check_finished(io, now)
     }
 
-    fn check_finished<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn check_finished<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         let Some(deadline) = self.run.phases.finish_by() else {
             return Ok(());
         };
         if now >= deadline {
             self.last_report_due = false;
             for slot in &mut self.slots {
-                slot.give_up(io)?;
+                slot.session.give_up(io)?;
             }
         }
-        if self.last_report_due && self.slots[0].is_quiet() {
+        if self.last_report_due && self.slots[0].session.is_quiet() {
             self.last_report_due = false;
             if self.prepare(io, 0, now)? {
                 self.run.pacer.push(0, Action::Connect);
             }
         }
-        let is_quiet = !self.last_report_due && self.slots.iter().all(Slot::is_quiet);
+        let is_quiet =
+            !self.last_report_due && self.slots.iter().all(|slot| slot.session.is_quiet());
         if is_quiet || self.run.phases.is_close_overdue(now) {
             self.run.phases.phase = RunPhase::Finished;
         }
@@ -422,7 +418,7 @@ impl<G: ProgressSink> ClientRole for Client<G> {
         &self.run.phases
     }
 
-    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn connect<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         let connections = self.indices().end;
         let expected = if self.connect_each { connections.min(1) } else { connections };
         self.run.phases.connect(expected);
@@ -440,32 +436,27 @@ impl<G: ProgressSink> ClientRole for Client<G> {
         if self.connect_each {
             return self.run.phases.outcome.established > 0;
         }
-        self.slots.iter().any(|slot| !slot.is_dead())
+        self.slots.iter().any(|slot| !slot.session.is_dead())
     }
 
     fn start(&mut self, t0: Instant, wait: WaitMode) {
         self.run.start(t0, wait);
         for (index, slot) in (0..).zip(&mut self.slots) {
-            if !slot.is_dead() {
+            if !slot.session.is_dead() {
                 self.run.pacer.make_available(index, 0);
             } else if self.connect_each {
-                slot.rest_until(t0);
+                slot.resting_until = Some(t0);
             }
         }
     }
 
-    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn abandon<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.finish(io, now)
     }
 }
 
 impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
-    fn handle_completion(
-        &mut self,
-        io: &mut D,
-        completion: Completion,
-        now: Instant,
-    ) -> DriverResult {
+    fn handle_completion(&mut self, io: &mut D, completion: Completion, now: Instant) -> Result {
         let (index, purpose) = slot_of(completion.token);
         match self.slots[index as usize].handle_completion(io, purpose, &completion, now)? {
             Event::Replied { residence } => self.handle_reply(io, index, residence, now),
@@ -477,12 +468,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         }
     }
 
-    fn handle_time(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> DriverResult {
+    fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         if self.run.phases.is_running() {
             self.run.advance(now, counters);
             self.dispatch(now);
@@ -508,7 +494,7 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         Ok(())
     }
 
-    fn poll_submit(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {
         let mut ready = self.run.pacer.take_ready();
         for (index, action) in ready.drain(..) {
             self.carry_out(io, index, action, now)?;

@@ -1,11 +1,12 @@
 //! One connection of the client: a session, and on it one operation after the other.
 //!
-//! Methods come in three sorts: getters, `handle_*` (something happened; the answer is an [`Event`]), and commands.
+//! Methods come in three sorts: getters, `handle_*` (something happened; the answer is an
+//! [`Event`]), and commands.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::link::{Link, Purpose};
 use crate::worker::operations::Begun;
 use crate::worker::session::{
@@ -29,7 +30,7 @@ pub(super) struct Operation {
     /// When it was meant to be sent; open loop only.
     due: Option<Instant>,
     /// When the request was sent, or with a connection per operation the connect.
-    begun_at: Instant,
+    pub(super) begun_at: Instant,
     /// When the request was sent; until then, when it was begun.
     sent_at: Instant,
     /// What the connect took, with a connection per operation.
@@ -47,20 +48,17 @@ impl Operation {
         }
     }
 
-    /// When what its connection does beside it begins, if it ends at `now`: as much of that came before it.
+    /// When what its connection does beside it begins, if it ends at `now`: as much of that came
+    /// before it.
     pub(super) fn rest_begins(&self, now: Instant) -> Instant {
         self.begun_at + self.sample(now).service
     }
-
-    pub(super) const fn since_begun(&self, now: Instant) -> Nanos {
-        now.since(self.begun_at)
-    }
 }
 
-/// What a slot tells the client role.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The reply is whole. The server says how long it had the request, where the message is long enough to hold it.
+    /// The reply is whole. The server says how long it had the request, where the message is long
+    /// enough to hold it.
     Replied {
         residence: Option<Nanos>,
     },
@@ -75,12 +73,11 @@ impl Event {
 
 #[derive(Debug)]
 pub(super) struct Slot {
-    session: ClientSession,
+    pub(super) session: ClientSession,
     size: u32,
-    operation: Option<Operation>,
+    pub(super) operation: Option<Operation>,
     /// The request of the operation was sent, or is being; the reply is awaited.
     awaiting: bool,
-    /// What the last connect took.
     connect: Nanos,
     request: Progress,
     reply: Progress,
@@ -88,7 +85,7 @@ pub(super) struct Slot {
     hello: u32,
     /// The start waits for it.
     pub(super) expected: bool,
-    resting_until: Option<Instant>,
+    pub(super) resting_until: Option<Instant>,
     /// Since when it has been of no use: it is being closed and opened again, or has failed.
     pub(super) down_since: Instant,
     sequence: u64,
@@ -115,35 +112,9 @@ impl Slot {
         }
     }
 
-    pub(super) fn spec(&self) -> &SessionSpec {
-        self.session.spec()
-    }
-
-    pub(super) const fn is_dead(&self) -> bool {
-        self.session.is_dead()
-    }
-
-    pub(super) fn is_brief(&self) -> bool {
-        self.session.is_brief()
-    }
-
-    /// Its request goes out with the hello.
-    pub(super) fn is_one_go(&self) -> bool {
-        self.session.is_one_go()
-    }
-
-    /// There is no socket, and nothing is outstanding.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.session.is_quiet()
-    }
-
     /// A reply is awaited, and may come.
     const fn is_awaiting(&self) -> bool {
         self.awaiting && self.session.is_open()
-    }
-
-    pub(super) const fn has_operation(&self) -> bool {
-        self.operation.is_some()
     }
 
     /// The present operation belongs to the measured phase.
@@ -153,11 +124,7 @@ impl Slot {
 
     /// It rested long enough after a failure.
     pub(super) fn has_rested(&self, now: Instant) -> bool {
-        self.resting_until.is_some_and(|until| now >= until) && self.is_quiet()
-    }
-
-    pub(super) const fn rest_until(&mut self, until: Instant) {
-        self.resting_until = Some(until);
+        self.resting_until.is_some_and(|until| now >= until) && self.session.is_quiet()
     }
 
     pub(super) const fn start_operation(
@@ -170,12 +137,8 @@ impl Slot {
         self.operation = Some(Operation { due, begun_at: now, sent_at: now, connect, begun });
     }
 
-    pub(super) const fn take_operation(&mut self) -> Option<Operation> {
-        self.operation.take()
-    }
-
-    /// A datagram was lost: the slot is free for the next. Returns false where it cannot be: over TCP, where
-    /// nothing is lost, and while the last datagram has not left yet.
+    /// A datagram was lost: the slot is free for the next. Returns false where it cannot be: over
+    /// TCP, where nothing is lost, and while the last datagram has not left yet.
     pub(super) fn forgive(&mut self) -> bool {
         let has_left = !self.session.link().is_some_and(Link::is_sending);
         let is_free = self.session.transport() == Transport::Udp && self.is_awaiting() && has_left;
@@ -185,7 +148,6 @@ impl Slot {
         is_free
     }
 
-    /// Opens a socket, to be connected later.
     pub(super) fn prepare<D: Driver>(&mut self, io: &mut D) -> Result<(), Failure> {
         self.resting_until = None;
         self.session.prepare(io)
@@ -197,13 +159,13 @@ impl Slot {
         io: &mut D,
         now: Instant,
         opening: Opening,
-    ) -> DriverResult {
+    ) -> Result {
         self.awaiting = false;
         self.session.connect(io, now, opening)
     }
 
     /// Sends the request of the present operation; `now` is the instant of its submission.
-    pub(super) fn send<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
+    pub(super) fn send<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         let Some(operation) = &mut self.operation else {
             return Ok(());
         };
@@ -219,18 +181,14 @@ impl Slot {
     }
 
     /// Ends the session: asks for the figures, then closes.
-    pub(super) fn end<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult {
-        if self.is_awaiting() { self.give_up(io) } else { self.session.end(io, now, false) }
+    pub(super) fn end<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
+        if self.is_awaiting() { self.session.give_up(io) } else { self.session.end(io, now, false) }
     }
 
-    /// The operation under way was taken away. Over TCP a reply may still come and would be out of step.
-    pub(super) fn interrupt<D: Driver>(&mut self, io: &mut D) -> DriverResult {
-        if self.forgive() { Ok(()) } else { self.give_up(io) }
-    }
-
-    /// Closes at once, whatever is under way.
-    pub(super) fn give_up<D: Driver>(&mut self, io: &mut D) -> DriverResult {
-        self.session.give_up(io)
+    /// The operation under way was taken away. Over TCP a reply may still come and would be out of
+    /// step.
+    pub(super) fn interrupt<D: Driver>(&mut self, io: &mut D) -> Result {
+        if self.forgive() { Ok(()) } else { self.session.give_up(io) }
     }
 
     pub(super) fn handle_completion<D: Driver>(
@@ -239,7 +197,7 @@ impl Slot {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> DriverResult<Event> {
+    ) -> Result<Event> {
         let event = self.session.handle_completion(io, purpose, completion, now)?;
         match (event, self.session.transport()) {
             (SessionEvent::Received { len }, Transport::Tcp) => self.handle_bytes(io, len, now),
@@ -259,13 +217,12 @@ impl Slot {
         }
     }
 
-    /// Deadlines and retransmissions.
     pub(super) fn handle_timers<D: Driver>(
         &mut self,
         io: &mut D,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
-        let timeout = self.spec().timeout;
+    ) -> Result<SessionEvent> {
+        let timeout = self.session.spec().timeout;
         let is_late = |operation: Operation| now.since(operation.sent_at) >= timeout;
         if !(self.is_awaiting() && self.operation.is_some_and(is_late)) {
             return self.session.handle_timers(io, now);
@@ -277,8 +234,8 @@ impl Slot {
         }))
     }
 
-    fn send_request<D: Driver>(&mut self, io: &mut D) -> DriverResult {
-        if self.hello == 0 && self.is_one_go() {
+    fn send_request<D: Driver>(&mut self, io: &mut D) -> Result {
+        if self.hello == 0 && self.session.is_one_go() {
             self.write_hello(io);
         }
         let (Some(operation), Some(link)) = (&self.operation, self.session.link_mut()) else {
@@ -296,16 +253,16 @@ impl Slot {
         let Some(link) = self.session.link() else {
             return;
         };
-        let hello = self.spec().hello.clone();
+        let hello = self.session.spec().hello.clone();
         let frame = hello_in_one_go(&Hello { brief: true, request_follows: true, ..hello });
         io.buffer_mut(link.send_buffer())[..frame.len()].copy_from_slice(&frame);
         self.hello = position(frame.len());
         self.request = Progress::new(frame.len() + self.size as usize);
     }
 
-    /// The receive follows the send, not at its side: pushing it beforehand would delay the send, which is stamped
-    /// already, and the first attempt at it would be in vain.
-    fn handle_sent<D: Driver>(&mut self, io: &mut D, bytes: u64) -> DriverResult {
+    /// The receive follows the send, not at its side: pushing it beforehand would delay the send,
+    /// which is stamped already, and the first attempt at it would be in vain.
+    fn handle_sent<D: Driver>(&mut self, io: &mut D, bytes: u64) -> Result {
         let is_sent = self.request.handle_sent(usize::try_from(bytes).unwrap_or(usize::MAX));
         let Some(link) = self.session.link_mut() else {
             return Ok(());
@@ -317,7 +274,7 @@ impl Slot {
         link.send(io, rest.start, rest.end - rest.start)
     }
 
-    fn handle_bytes<D: Driver>(&mut self, io: &mut D, n: u32, now: Instant) -> DriverResult<Event> {
+    fn handle_bytes<D: Driver>(&mut self, io: &mut D, n: u32, now: Instant) -> Result<Event> {
         if !self.awaiting {
             return Ok(Event::Session(SessionEvent::failed(Stage::Receive, "protocol", None)));
         }
@@ -340,7 +297,7 @@ impl Slot {
             Ok(Received::Control { at }) => {
                 let residence = (at == size).then(|| ping_pong::residence(&buffer[..size]));
                 let received = position(at)..position(self.reply.receive_range().start);
-                let early = !(self.is_brief() && residence.is_some());
+                let early = !(self.session.is_brief() && residence.is_some());
                 let event = self.session.handle_figures(io, received, now, early)?;
                 Ok(match (residence, event) {
                     (Some(residence), SessionEvent::Nothing | SessionEvent::Figures(_)) => {
@@ -350,14 +307,14 @@ impl Slot {
                 })
             }
             Err(error) => {
-                let error = Error::peer(format!("{}: {error}", self.spec().to));
+                let error = Error::peer(format!("{}: {error}", self.session.spec().to));
                 let event = SessionEvent::failed(Stage::Receive, "protocol", Some(error));
                 Ok(Event::Session(event))
             }
         }
     }
 
-    fn send_datagram<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    fn send_datagram<D: Driver>(&mut self, io: &mut D) -> Result {
         let session = self.session.session();
         let (Some(operation), Some(link)) = (&self.operation, self.session.link_mut()) else {
             return Ok(());
@@ -369,12 +326,7 @@ impl Slot {
         link.send(io, 0, self.size)
     }
 
-    fn handle_datagram<D: Driver>(
-        &mut self,
-        io: &mut D,
-        n: u32,
-        now: Instant,
-    ) -> DriverResult<Event> {
+    fn handle_datagram<D: Driver>(&mut self, io: &mut D, n: u32, now: Instant) -> Result<Event> {
         let Some(link) = self.session.link() else {
             return Ok(Event::NOTHING);
         };

@@ -1,7 +1,7 @@
 //! The server's words over UDP, and its documents.
 
 use super::{CONTROL_READ, ClientSession, SessionEvent, State, errors};
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::tally::Stage;
 use tare_driver::Driver;
 use tare_proto::datagram::{Document, DocumentFetch, ENDED, FetchEvent, NO_SESSION};
@@ -10,9 +10,8 @@ use tare_units::Instant;
 use tare_units::text::read_foreign;
 
 impl ClientSession {
-    /// Awaits the next datagram, unless one is awaited already.
     #[inline]
-    pub(crate) fn receive_datagram<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    pub(crate) fn receive_datagram<D: Driver>(&mut self, io: &mut D) -> Result {
         match &mut self.link {
             Some(link) if !link.is_receiving() => {
                 let room = io.buffer(link.receive_buffer()).len();
@@ -23,15 +22,16 @@ impl ClientSession {
         }
     }
 
-    /// The flags of a datagram of this session, which may be the server's word on the session itself: that it has ended
-    /// it, or does not know it. `None` where they are not, and the datagram is the owner's.
+    /// The flags of a datagram of this session, which may be the server's word on the session
+    /// itself: that it has ended it, or does not know it. `None` where they are not, and the
+    /// datagram is the owner's.
     #[inline]
     pub(crate) fn handle_flags<D: Driver>(
         &mut self,
         io: &mut D,
         flags: u8,
         now: Instant,
-    ) -> DriverResult<Option<SessionEvent>> {
+    ) -> Result<Option<SessionEvent>> {
         if flags & ENDED != 0 {
             // The server has ended the session by itself, and its figures say why.
             self.ended = true;
@@ -51,7 +51,7 @@ impl ClientSession {
         io: &mut D,
         n: u32,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let Some(link) = &self.link else {
             return Ok(SessionEvent::Nothing);
         };
@@ -64,20 +64,21 @@ impl ClientSession {
         self.step_control(io, now)
     }
 
-    /// Asks the server for a document: its environment, before the `accept` is told, or its figures.
+    /// Asks the server for a document: its environment, before the `accept` is told, or its
+    /// figures.
     pub(super) fn fetch<D: Driver>(
         &mut self,
         io: &mut D,
         accept: Option<Box<Accept>>,
         document: Document,
         now: Instant,
-    ) -> DriverResult {
+    ) -> Result {
         let fetch = DocumentFetch::new(self.session, document, now, self.spec.timeout);
         self.state = State::Fetching { accept, fetch: Box::new(fetch) };
         self.step_fetch(io)
     }
 
-    pub(super) fn step_fetch<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    pub(super) fn step_fetch<D: Driver>(&mut self, io: &mut D) -> Result {
         if let (Some(link), State::Fetching { fetch, .. }) = (&mut self.link, &mut self.state)
             && !link.is_sending_control()
             && let Some(question) = fetch.poll_transmit()
@@ -92,7 +93,7 @@ impl ClientSession {
         &mut self,
         io: &mut D,
         fetched: FetchEvent,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let State::Fetching { accept, .. } = &mut self.state else {
             return Ok(SessionEvent::Nothing);
         };

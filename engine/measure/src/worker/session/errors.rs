@@ -64,8 +64,8 @@ pub(super) fn silence(spec: &SessionSpec) -> Error {
         .remedy("check the address, the route and the firewall, or raise --timeout")
 }
 
-/// The server is there, and acknowledged nothing as large as a full segment, however often it was sent: where the path
-/// loses large packets and says nothing of it (RFC 2923, 2.1).
+/// The server is there, and acknowledged nothing as large as a full segment, however often it was
+/// sent: where the path loses large packets and says nothing of it (RFC 2923, 2.1).
 pub(super) fn black_hole(spec: &SessionSpec, info: &TcpInfo) -> Option<Error> {
     let stuck = info.retransmits >= 2 && info.backoff > 0;
     if !stuck || info.segments_in == 0 || info.acked_bytes >= info.mss_bytes.into() {

@@ -1,14 +1,17 @@
-//! One connection of a client and all that is said on it beside the measured exchange: connect, hello and handshake, then
-//! the figures and the close.
+//! One connection of a client and all that is said on it beside the measured exchange: connect,
+//! hello and handshake, then the figures and the close.
 //!
-//! The owner, a test's client, holds the exchange. Its turn begins with [`SessionEvent::Accepted`]; from then on it sends
-//! and receives over [`ClientSession::link_mut`], one send and one receive at a time, and gets their completions as
-//! [`SessionEvent::Sent`] and [`SessionEvent::Received`]. What the bytes mean is its business, with one exception: where they
-//! are the server's word on the session, it hands them back ([`ClientSession::handle_figures`],
-//! [`ClientSession::handle_flags`]). Its turn ends with [`ClientSession::end`] or [`ClientSession::give_up`].
+//! The owner, a test's client, holds the exchange. Its turn begins with [`SessionEvent::Accepted`];
+//! from then on it sends and receives over [`ClientSession::link_mut`], one send and one receive at
+//! a time, and gets their completions as [`SessionEvent::Sent`] and [`SessionEvent::Received`].
+//! What the bytes mean is its business, with one exception: where they are the server's word on the
+//! session, it hands them back ([`ClientSession::handle_figures`],
+//! [`ClientSession::handle_flags`]). Its turn ends with [`ClientSession::end`] or
+//! [`ClientSession::give_up`].
 //!
-//! Here is what both transports share; what they do differently is in `stream` and `datagram`. Methods come in three sorts:
-//! getters, `handle_*` (something happened; the answer is a [`SessionEvent`]), and commands.
+//! Here is what both transports share; what they do differently is in `stream` and `datagram`.
+//! Methods come in three sorts: getters, `handle_*` (something happened; the answer is a
+//! [`SessionEvent`]), and commands.
 
 mod datagram;
 mod errors;
@@ -19,7 +22,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::link::{Link, Purpose};
 use crate::worker::tally::Stage;
 use tare_driver::{Completion, Driver, OpError, Outcome, SocketId, SocketSpec, towards};
@@ -69,7 +72,8 @@ impl SessionSpec {
             Transport::Udp => SocketSpec::datagram_to(to),
         };
         socket.brief = hello.connect_each;
-        // One segment holds the hello and such a request, and Nagle's algorithm never holds the first one back.
+        // One segment holds the hello and such a request, and Nagle's algorithm never holds the
+        // first one back.
         socket.nodelay &= !(hello.connect_each && hello.size_bytes <= ONE_SEGMENT);
         Self { to, socket, hello, secret, timeout, nonce }
     }
@@ -98,7 +102,8 @@ pub(crate) struct BufferSizes {
 pub(crate) enum Opening {
     /// A session of many operations.
     Session,
-    /// One operation, after which the server closes: a hello without environment, figures without histogram.
+    /// One operation, after which the server closes: a hello without environment, figures without
+    /// histogram.
     Brief,
     /// The same, and its request goes out behind the hello at once: the owner's turn begins with
     /// [`SessionEvent::Connected`], and it sends both.
@@ -131,7 +136,8 @@ pub(crate) enum SessionEvent {
     Connected(Nanos),
     /// The session is open, and the exchange the owner's.
     Accepted(Box<Accept>),
-    /// The owner's receive brought `len` bytes; over TCP at least one. Only while the session is open.
+    /// The owner's receive brought `len` bytes; over TCP at least one. Only while the session is
+    /// open.
     Received {
         len: u32,
     },
@@ -139,14 +145,15 @@ pub(crate) enum SessionEvent {
     Sent {
         bytes: u64,
     },
-    /// The buffer of the owner's zero-copy send is free again; `copied`: the kernel copied all the same.
+    /// The buffer of the owner's zero-copy send is free again; `copied`: the kernel copied all the
+    /// same.
     Released {
         copied: bool,
     },
     /// The server's figures, as was asked or agreed.
     Figures(Box<Figures>),
-    /// The server has ended the session by itself, and `failure` tells what that means for the run. The owner gives the
-    /// session up.
+    /// The server has ended the session by itself, and `failure` tells what that means for the run.
+    /// The owner gives the session up.
     Ended {
         figures: Box<Figures>,
         failure: Failure,
@@ -167,7 +174,6 @@ impl SessionEvent {
 enum State {
     /// There is no socket.
     Vacant,
-    /// There is a socket, not connected yet.
     Prepared,
     Connecting {
         since: Instant,
@@ -219,7 +225,8 @@ pub(crate) struct ClientSession {
 }
 
 impl ClientSession {
-    /// A session without a socket. `index` is that of its slot: the tokens of its operations carry it.
+    /// A session without a socket. `index` is that of its slot: the tokens of its operations carry
+    /// it.
     pub(crate) const fn new(index: u32, buffers: BufferSizes, spec: Arc<SessionSpec>) -> Self {
         Self {
             index,
@@ -301,13 +308,15 @@ impl ClientSession {
         Some(link.socket())
     }
 
-    /// The bytes of payload that have preceded the figures since the last call; none unless they are skipped.
+    /// The bytes of payload that have preceded the figures since the last call; none unless they
+    /// are skipped.
     pub(crate) const fn take_skipped(&mut self) -> u64 {
         std::mem::replace(&mut self.skipped, 0)
     }
 
-    /// Opens a socket, to be connected later, so that a connect takes nothing but the connect. Everything of the old one
-    /// must have completed ([`Self::is_quiet`]). Where no socket or no buffer can be had, the session is dead.
+    /// Opens a socket, to be connected later, so that a connect takes nothing but the connect.
+    /// Everything of the old one must have completed ([`Self::is_quiet`]). Where no socket or no
+    /// buffer can be had, the session is dead.
     pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D) -> Result<(), Failure> {
         self.state = State::Dead;
         let refuse = |error: OpError| {
@@ -335,7 +344,7 @@ impl ClientSession {
         io: &mut D,
         now: Instant,
         opening: Opening,
-    ) -> DriverResult {
+    ) -> Result {
         self.opening = opening;
         self.ended = false;
         self.skipped = 0;
@@ -343,19 +352,19 @@ impl ClientSession {
         self.link.as_mut().map_or(Ok(()), |link| link.connect(io, self.spec.to))
     }
 
-    /// Ends the session: asks for the figures, then closes. What is not open yet is given up; what is ending already is
-    /// left to it.
+    /// Ends the session: asks for the figures, then closes. What is not open yet is given up; what
+    /// is ending already is left to it.
     ///
-    /// The owner's sends must be through: over TCP what follows is the end of the stream. A receive may be outstanding, if
-    /// it is one into the beginning of the buffer. With `skips_payload` the server may still be sending over TCP: bytes with
-    /// their top bit set, which a frame does not begin with, are dropped and counted ([`Self::take_skipped`]) until the
-    /// figures begin.
+    /// The owner's sends must be through: over TCP what follows is the end of the stream. A receive
+    /// may be outstanding, if it is one into the beginning of the buffer. With `skips_payload` the
+    /// server may still be sending over TCP: bytes with their top bit set, which a frame does not
+    /// begin with, are dropped and counted ([`Self::take_skipped`]) until the figures begin.
     pub(crate) fn end<D: Driver>(
         &mut self,
         io: &mut D,
         now: Instant,
         skips_payload: bool,
-    ) -> DriverResult {
+    ) -> Result {
         match self.state {
             State::Vacant | State::Dead | State::Closing | State::Reporting { .. } => Ok(()),
             State::Open => match self.transport() {
@@ -366,16 +375,16 @@ impl ClientSession {
         }
     }
 
-    /// Waits for the figures until `deadline` and not, as after [`Self::end`], for the timeout: what the owner sent may
-    /// take longer to arrive. TCP only; over UDP they are asked for again and again until nothing comes for the timeout.
+    /// Waits for the figures until `deadline` and not, as after [`Self::end`], for the timeout:
+    /// what the owner sent may take longer to arrive. TCP only; over UDP they are asked for again
+    /// and again until nothing comes for the timeout.
     pub(crate) const fn extend(&mut self, until: Instant) {
         if let State::Reporting { deadline, .. } = &mut self.state {
             *deadline = until;
         }
     }
 
-    /// Closes at once, whatever is under way.
-    pub(crate) fn give_up<D: Driver>(&mut self, io: &mut D) -> DriverResult {
+    pub(crate) fn give_up<D: Driver>(&mut self, io: &mut D) -> Result {
         if matches!(self.state, State::Vacant) {
             return Ok(());
         }
@@ -398,7 +407,6 @@ impl ClientSession {
         Failure::new(stage, Failure::TIMEOUT, Some(error))
     }
 
-    /// An operation of this slot has completed.
     #[inline]
     pub(crate) fn handle_completion<D: Driver>(
         &mut self,
@@ -406,7 +414,7 @@ impl ClientSession {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let Some(link) = &mut self.link else {
             return Ok(SessionEvent::Nothing);
         };
@@ -445,7 +453,7 @@ impl ClientSession {
         purpose: Purpose,
         outcome: &Outcome,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         match (purpose, outcome) {
             (Purpose::Close, _) if matches!(self.state, State::Closing) => {
                 self.state = State::Vacant;
@@ -471,7 +479,8 @@ impl ClientSession {
 
     fn handle_failed(&self, purpose: Purpose, error: OpError) -> SessionEvent {
         let stage = match (&self.state, purpose) {
-            // The server has ended the session, so what was under way to it fails. Its figures say why.
+            // The server has ended the session, so what was under way to it fails. Its figures say
+            // why.
             (State::Reporting { early: true, .. }, Purpose::Send) => return SessionEvent::Nothing,
             (State::Connecting { .. }, _) => Stage::Connect,
             (State::Greeting { .. } | State::GreetingDatagrams { .. }, _) => Stage::Handshake,
@@ -483,12 +492,11 @@ impl ClientSession {
         SessionEvent::failed(stage, error.name(), Some(words))
     }
 
-    /// Deadlines and retransmissions.
     pub(crate) fn handle_timers<D: Driver>(
         &mut self,
         io: &mut D,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let stage = match &mut self.state {
             State::Connecting { since } if now.since(*since) >= self.spec.timeout => Stage::Connect,
             State::Greeting { handshake, deadline } if now >= *deadline => {
@@ -509,11 +517,7 @@ impl ClientSession {
         Ok(SessionEvent::Failed(self.silence(io, stage)))
     }
 
-    fn handle_connected<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    fn handle_connected<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
         let State::Connecting { since } = self.state else {
             return Ok(SessionEvent::Nothing);
         };
@@ -545,8 +549,9 @@ impl ClientSession {
         }
     }
 
-    /// Sends what a control exchange wants sent, asks for what it wants to hear, and tells what it has come to.
-    fn step_control<D: Driver>(&mut self, io: &mut D, now: Instant) -> DriverResult<SessionEvent> {
+    /// Sends what a control exchange wants sent, asks for what it wants to hear, and tells what it
+    /// has come to.
+    fn step_control<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
         let Some(link) = &mut self.link else {
             return Ok(SessionEvent::Nothing);
         };
@@ -592,7 +597,7 @@ impl ClientSession {
         io: &mut D,
         accept: Box<Accept>,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         self.session = accept.session.unwrap_or(Id(0));
         if self.transport() == Transport::Udp && !self.is_brief() {
             self.fetch(io, Some(accept), Document::Environment, now)?;

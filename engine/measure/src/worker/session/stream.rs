@@ -3,23 +3,24 @@
 use std::ops::Range;
 
 use super::{CONTROL_READ, ClientSession, SessionEvent, State, errors};
-use crate::worker::DriverResult;
+use crate::worker::Result;
 use crate::worker::tally::Stage;
 use tare_driver::Driver;
 use tare_proto::stream::PAYLOAD_BIT;
 use tare_units::Instant;
 
 impl ClientSession {
-    /// The server has sent its figures, and ends the session: they begin at `received.start` of the receive buffer, in what
-    /// the owner has received up to `received.end`. `early`: nobody asked for them. A send of the owner's may be outstanding,
-    /// and then fail unnoticed; a receive must not.
+    /// The server has sent its figures, and ends the session: they begin at `received.start` of the
+    /// receive buffer, in what the owner has received up to `received.end`. `early`: nobody asked
+    /// for them. A send of the owner's may be outstanding, and then fail unnoticed; a receive must
+    /// not.
     pub(crate) fn handle_figures<D: Driver>(
         &mut self,
         io: &mut D,
         received: Range<u32>,
         now: Instant,
         early: bool,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         self.await_figures(now, early, false);
         self.read_figures(io, received)
     }
@@ -36,7 +37,7 @@ impl ClientSession {
         io: &mut D,
         n: u32,
         now: Instant,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let Some(link) = &mut self.link else {
             return Ok(SessionEvent::Nothing);
         };
@@ -60,7 +61,7 @@ impl ClientSession {
         &mut self,
         io: &mut D,
         received: Range<u32>,
-    ) -> DriverResult<SessionEvent> {
+    ) -> Result<SessionEvent> {
         let (State::Reporting { reader, early, skips_payload, .. }, Some(link)) =
             (&mut self.state, &mut self.link)
         else {
@@ -108,14 +109,14 @@ impl ClientSession {
         io: &mut D,
         now: Instant,
         skips_payload: bool,
-    ) -> DriverResult {
+    ) -> Result {
         let is_brief = self.is_brief();
         let Some(link) = &mut self.link else {
             return Ok(());
         };
         debug_assert!(!link.is_sending(), "the owner's sends are through");
-        // A connection of one operation is ended by the server, right behind its reply: whoever sends the first FIN keeps
-        // the port in TIME_WAIT, and the client's are the scarce ones.
+        // A connection of one operation is ended by the server, right behind its reply: whoever
+        // sends the first FIN keeps the port in TIME_WAIT, and the client's are the scarce ones.
         if !is_brief {
             link.half_close(io)?;
         }
@@ -126,7 +127,6 @@ impl ClientSession {
         Ok(())
     }
 
-    /// The connection was closed before its time.
     fn closed(&self) -> SessionEvent {
         SessionEvent::failed(Stage::Receive, "closed", Some(errors::closed(&self.spec)))
     }

@@ -1,5 +1,5 @@
-//! A session and a server that says what a test has it say, on a simulated wire. What a server of ours makes of
-//! sessions stands in [`crate::simulation`].
+//! A session and a server that says what a test has it say, on a simulated wire. What a server of
+//! ours makes of sessions stands in [`crate::simulation`].
 
 use super::*;
 use crate::worker::link::{slot_of, token};

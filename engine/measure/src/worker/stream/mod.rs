@@ -1,5 +1,6 @@
-//! Bulk payload, one direction each: a [`Sender`] and a [`Receiver`] on a [`Link`](super::link::Link), the same at both
-//! ends. Whose connection it is, and how the test begins and ends, is their owner's business.
+//! Bulk payload, one direction each: a [`Sender`] and a [`Receiver`] on a
+//! [`Link`](super::link::Link), the same at both ends. Whose connection it is, and how the test
+//! begins and ends, is their owner's business.
 //!
 //! Neither stamps single operations: bytes count when their completion is reaped.
 
@@ -19,13 +20,13 @@ use tare_units::Nanos;
 use tare_units::limits::{CONTROL_DATAGRAM, DATAGRAM_MAX, INTERVALS_MAX};
 use tare_units::path::PathMtu;
 
-/// Bytes that one receive of a TCP stream takes at most. With a low-water mark of the same length, 128 KiB had 38 to
-/// 54 Gbit/s over loopback; 64 KiB 22 to 25, 256 KiB 34 to 58 (sends of 128 KiB, Linux 6.18, `benches/bulk.rs`).
+/// Bytes that one receive of a TCP stream takes at most. With a low-water mark of the same length,
+/// 128 KiB had 38 to 54 Gbit/s over loopback; 64 KiB 22 to 25, 256 KiB 34 to 58 (sends of 128 KiB,
+/// Linux 6.18, `benches/bulk.rs`).
 pub(crate) const RECEIVE_BYTES: u32 = 128 << 10;
 /// Several datagrams, taken at once.
 const COALESCED_BYTES: u32 = 64 << 10;
 
-/// The receive buffer that a stream needs, bytes.
 pub(crate) fn receive_bytes(transport: Transport) -> usize {
     match transport {
         Transport::Tcp => RECEIVE_BYTES as usize,
@@ -33,7 +34,6 @@ pub(crate) fn receive_bytes(transport: Transport) -> usize {
     }
 }
 
-/// The send buffer that a stream needs, bytes.
 pub(crate) fn send_bytes(hello: &Hello) -> usize {
     let size = usize::try_from(hello.size_bytes).unwrap_or(usize::MAX);
     match hello.transport {
@@ -43,8 +43,9 @@ pub(crate) fn send_bytes(hello: &Hello) -> usize {
     }
 }
 
-/// What the server's receiver and sender of a stream come to hold beside their buffers and histograms, bytes: their
-/// series, their blocks of time, and what is known of the datagrams that came.
+/// What the server's receiver and sender of a stream come to hold beside their buffers and
+/// histograms, bytes: their series, their blocks of time, and what is known of the datagrams that
+/// came.
 pub(crate) fn state_bytes(hello: &Hello) -> usize {
     let (bytes, entry) = (size_of::<u64>(), size_of::<TcpInterval>());
     let receiver = Arrivals::BYTES + (INTERVALS_MAX + BLOCKS_MAX) * bytes;
@@ -56,13 +57,16 @@ pub(crate) fn state_bytes(hello: &Hello) -> usize {
 /// After the last datagram was sent, stragglers are given so long to arrive.
 pub(crate) const STRAGGLERS: Nanos = Nanos::from_millis(100);
 
-/// The longest datagram of which several are handed to the kernel at once where it does not tell the path's MTU, bytes:
-/// it refuses segments that do not fit, and this fits the usual one over IPv6.
+/// The longest datagram of which several are handed to the kernel at once where it does not tell
+/// the path's MTU, bytes: it refuses segments that do not fit, and this fits the usual one over
+/// IPv6.
 const SEGMENT_UNKNOWN: u32 = 1452;
-/// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64 (`UDP_MAX_SEGMENTS`).
+/// Datagrams handed over at once; the kernel's own bound is 128, until Linux 6.0 64
+/// (`UDP_MAX_SEGMENTS`).
 const SEGMENTS_MAX: u32 = 64;
 
-/// How many datagrams of `size` bytes one send hands over: as many as it may hold, where each leaves whole.
+/// How many datagrams of `size` bytes one send hands over: as many as it may hold, where each
+/// leaves whole.
 fn datagrams_per_send(size: u32, path: Option<PathMtu>) -> u32 {
     let whole = path.map_or(SEGMENT_UNKNOWN, PathMtu::whole);
     match size <= whole {

@@ -4,7 +4,6 @@ use tare_driver::{Driver, OpError, SocketId, SocketOption};
 use tare_proto::hello::Transport;
 use tare_proto::stream::SocketOptions;
 
-/// An option that a kernel did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RefusedOption {
     option: SocketOption,

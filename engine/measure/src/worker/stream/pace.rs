@@ -9,10 +9,11 @@ const WAKE_UP: Nanos = Nanos::from_micros(100);
 
 /// A schedule of sends, and how well it was kept.
 ///
-/// Sends are due at equal gaps. What a stall has left over is made up for at no more than 1.25 times the rate, since a
-/// burst at the line's speed overflows queues that the asked-for rate would not, and shows loss that is not the path's:
-/// each send may leave four fifths of the intended gap after the one before it might have left. Lateness up to
-/// [`WAKE_UP`] is no stall: a sender that sleeps leaves each time as late as it woke up, and is to keep its rate.
+/// Sends are due at equal gaps. What a stall has left over is made up for at no more than 1.25
+/// times the rate, since a burst at the line's speed overflows queues that the asked-for rate would
+/// not, and shows loss that is not the path's: each send may leave four fifths of the intended gap
+/// after the one before it might have left. Lateness up to [`WAKE_UP`] is no stall: a sender that
+/// sleeps leaves each time as late as it woke up, and is to keep its rate.
 #[derive(Debug)]
 pub(super) struct Pace {
     schedule: Constant,
@@ -27,7 +28,6 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// For sends that `schedule` tells, `gap` apart.
     pub(super) fn new(schedule: Constant, gap: Nanos) -> Self {
         Self {
             schedule,
@@ -59,7 +59,6 @@ impl Pace {
         self.next
     }
 
-    /// A send leaves at `now`; it belongs to the measured phase or not.
     pub(super) fn handle_sent(&mut self, now: Instant, measured: bool) {
         if measured {
             self.lateness.record(now.since(self.due));
@@ -73,8 +72,9 @@ impl Pace {
         self.next = self.due.max(left + Nanos(self.gap.0 / 5 * 4));
     }
 
-    /// The measured phase begins at `start`: sends that were due before it and did not leave by then never do, as it is with
-    /// requests (DESIGN D6). Else what the warm-up left over is made up for in the measured phase, and is late there.
+    /// The measured phase begins at `start`: sends that were due before it and did not leave by
+    /// then never do, as it is with requests (DESIGN D6). Else what the warm-up left over is made
+    /// up for in the measured phase, and is late there.
     pub(super) fn leave_warmup(&mut self, start: Instant) {
         if self.due >= start {
             return;

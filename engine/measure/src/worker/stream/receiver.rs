@@ -1,8 +1,9 @@
 //! The receiving side of a direction.
 
 use super::{COALESCED_BYTES, RECEIVE_BYTES, STRAGGLERS};
+use crate::worker::Result;
 use crate::worker::link::Link;
-use tare_driver::{Driver, DriverError, SocketOption};
+use tare_driver::{Driver, SocketOption};
 use tare_proto::hello::{Hello, Transport};
 use tare_proto::stream::{
     Arrivals, PAYLOAD_BIT, Received, StreamHeader, StreamKind, Window, sent_at,
@@ -10,33 +11,33 @@ use tare_proto::stream::{
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
-/// A receiver is woken for what arrives in this time, not for each segment: over loopback that doubled the bandwidth
-/// of 128-KiB sends, and of 1-byte sends the receiver's CPU time became a thousandth.
+/// A receiver is woken for what arrives in this time, not for each segment: over loopback that
+/// doubled the bandwidth of 128-KiB sends, and of 1-byte sends the receiver's CPU time became a
+/// thousandth.
 const WAKE_EVERY: Nanos = Nanos::from_millis(1);
 /// How often the low-water mark is thought over.
 const MARK_EVERY: Nanos = Nanos::from_millis(10);
 
-/// Where segments are smaller, as they are on every path but a loopback, a receive takes no more than a message, as an
-/// application's would: what Nagle's algorithm holds back leaves with the acknowledgement,
-/// and that leaves when the receiver reads. Over veth, messages of 4 KiB went at 2.5 to 3.0 Gbit/s so, and at 1.1 to
-/// 1.9 where the receiver waited for more.
+/// Where segments are smaller, as they are on every path but a loopback, a receive takes no more
+/// than a message, as an application's would: what Nagle's algorithm holds back leaves with the
+/// acknowledgement, and that leaves when the receiver reads. Over veth, messages of 4 KiB went at
+/// 2.5 to 3.0 Gbit/s so, and at 1.1 to 1.9 where the receiver waited for more.
 const LOOPBACK_SEGMENT: u32 = 16 << 10;
-/// … but never fewer bytes at a time, for a call costs the receiver as much as a send the sender: over veth, messages of 1 B
-/// went at 7 Mbit/s when they were received one by one and at 16 so, of 8 B at 55 and 112, of 64 B at 150 and 280; into gVisor,
-/// where a call takes 20 µs, a stream of 1 B was not read to its end within seconds.
+/// … but never fewer bytes at a time, for a call costs the receiver as much as a send the sender:
+/// over veth, messages of 1 B went at 7 Mbit/s when they were received one by one and at 16 so, of
+/// 8 B at 55 and 112, of 64 B at 150 and 280; into gVisor, where a call takes 20 µs, a stream of 1
+/// B was not read to its end within seconds.
 const RECEIVE_LEAST: u32 = 4 << 10;
 const _: () = assert!(RECEIVE_LEAST <= RECEIVE_BYTES);
 
 /// So many bytes of what came last are looked at for the control frame that may end it.
 const FRAME_TAIL: usize = 32;
 
-/// Receives payload, and counts it.
 #[derive(Debug)]
 pub(crate) struct Receiver {
     transport: Transport,
     size: u32,
     discard: bool,
-    /// The receive under way discards.
     discarding: bool,
     window: Window,
     /// All the payload there is to come, where bytes end the stream.
@@ -50,7 +51,8 @@ pub(crate) struct Receiver {
     heard: Option<(Instant, Instant)>,
     arrivals: Option<Arrivals>,
     measured_at: Option<Instant>,
-    /// UDP: how often the receive buffer had had no room when the measured phase's first datagrams came; asked for once.
+    /// UDP: how often the receive buffer had had no room when the measured phase's first datagrams
+    /// came; asked for once.
     overflows_before: Option<Option<u64>>,
     coalesced: bool,
     /// The socket's low-water mark, and what came since it was last thought over.
@@ -63,7 +65,6 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// For the direction of which `hello` tells.
     pub(crate) fn new(hello: &Hello) -> Self {
         let ask = hello.stream.clone().unwrap_or_default();
         let udp = hello.transport == Transport::Udp;
@@ -77,7 +78,8 @@ impl Receiver {
         Self {
             transport: hello.transport,
             size: u32::try_from(hello.size_bytes).unwrap_or(u32::MAX).max(1),
-            // Of a slow stream, the end of which nothing would follow soon, the bytes are looked at.
+            // Of a slow stream, the end of which nothing would follow soon, the bytes are looked
+            // at.
             discard: ask.discard && !udp && ask.rate_bits_per_s == 0,
             discarding: false,
             window,
@@ -98,7 +100,8 @@ impl Receiver {
         }
     }
 
-    /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to receive at once.
+    /// Over UDP, asks the kernel for several datagrams at once; over TCP, settles how much to
+    /// receive at once.
     pub(crate) fn prepare<D: Driver>(&mut self, io: &mut D, link: &Link) {
         if self.transport == Transport::Udp {
             let option = SocketOption::Coalescing(true);
@@ -125,14 +128,13 @@ impl Receiver {
         self.expected.map_or(u64::MAX, |expected| expected.saturating_sub(self.total))
     }
 
-    /// Pushes the next receive, at `now`.
     #[inline]
     pub(crate) fn receive<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         if self.transport == Transport::Udp {
             if self.measured_at.is_some() && self.overflows_before.is_none() {
                 self.overflows_before = Some(io.receive_overflows(link.socket()));
@@ -151,7 +153,6 @@ impl Receiver {
         if self.discarding { link.discard(io, len) } else { link.receive(io, 0, len) }
     }
 
-    /// TCP: `n` bytes of payload came.
     #[inline]
     pub(crate) fn handle_received<D: Driver>(
         &mut self,
@@ -195,12 +196,12 @@ impl Receiver {
         self.discarding
     }
 
-    /// TCP: how many of the bytes that came are payload; a control frame begins behind them. Of what is
-    /// discarded nobody has seen any.
+    /// TCP: how many of the bytes that came are payload; a control frame begins behind them. Of
+    /// what is discarded nobody has seen any.
     pub(crate) fn payload_of(&self, bytes: &[u8]) -> usize {
-        // Where a frame has come, in whole or in part, it stands at the end; and no stretch of it as long as the tail
-        // has the top bit set throughout: its header has four letters in eight bytes, the rest is JSON of few words
-        // that are not ASCII.
+        // Where a frame has come, in whole or in part, it stands at the end; and no stretch of it
+        // as long as the tail has the top bit set throughout: its header has four letters in eight
+        // bytes, the rest is JSON of few words that are not ASCII.
         let tail = &bytes[bytes.len().saturating_sub(FRAME_TAIL)..];
         if self.discarding || tail.iter().all(|byte| *byte >= PAYLOAD_BIT) {
             return bytes.len();
@@ -209,8 +210,8 @@ impl Receiver {
         frame.unwrap_or(bytes.len())
     }
 
-    /// UDP: these bytes came in one receive, and hold one datagram or several. Returns what is not payload of this
-    /// stream, the beginning and the end of it: the last of several at most.
+    /// UDP: these bytes came in one receive, and hold one datagram or several. Returns what is not
+    /// payload of this stream, the beginning and the end of it: the last of several at most.
     pub(crate) fn handle_datagrams(
         &mut self,
         bytes: &[u8],
@@ -271,13 +272,13 @@ impl Receiver {
         self.total
     }
 
-    /// The measured phase has begun by `now`.
     pub(crate) fn is_measuring(&self, now: Instant) -> bool {
-        self.window.has_begun() && now >= self.window.start()
+        now >= self.window.start()
     }
 
-    /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says which datagram is the
-    /// last: as far as can be told from the time since the first one, or since the latest.
+    /// All that was to come has come, or the measured phase is over. Over UDP, where nobody says
+    /// which datagram is the last: as far as can be told from the time since the first one, or
+    /// since the latest.
     pub(crate) fn is_complete(&self, now: Instant) -> bool {
         let has_all = self.expected.is_some_and(|all| self.total >= all);
         match (self.transport, self.expected, self.heard) {
@@ -289,7 +290,6 @@ impl Receiver {
         }
     }
 
-    /// The account, told at `now`.
     pub(crate) fn figures<D: Driver>(self, io: &D, link: &Link, now: Instant) -> Received {
         let span = self.window.length(now);
         let buffers = io.socket_buffers(link.socket());

@@ -6,8 +6,9 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::datagrams_per_send;
 use super::pace::Pace;
 use crate::schedule::{Constant, Share};
+use crate::worker::Result;
 use crate::worker::link::Link;
-use tare_driver::{Driver, DriverError, OpError, SocketOption, TcpInfo};
+use tare_driver::{Driver, OpError, SocketOption, TcpInfo};
 use tare_proto::hello::{Hello, Transport};
 use tare_proto::stream::{PAYLOAD_BIT, Sent, StreamAsk, StreamHeader, StreamKind, Window};
 use tare_stats::result::{TcpFigures, TcpInterval, ZeroCopyUse};
@@ -15,18 +16,21 @@ use tare_units::limits::{DATAGRAM_MAX, INTERVALS_MAX};
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
-/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks at everything else.
+/// Bytes, and sends, that one operation is asked for at most: between two of them the worker looks
+/// at everything else.
 const BATCH_BYTES: u32 = 256 << 10;
 const BATCH_SENDS: u32 = 128;
-/// A sender by time goes on for so long after its measured phase, so that the receiver's, which began a path's delay
-/// later, is filled to its end.
+/// A sender by time goes on for so long after its measured phase, so that the receiver's, which
+/// began a path's delay later, is filled to its end.
 const OVERRUN: Nanos = Nanos::from_millis(10);
-/// All streams together are let get so far ahead of what their kernel sends, and each at least so far, bytes: what
-/// waits for longer has left the caches when it is copied again. Eight streams over loopback, with BBR and the kernel's
-/// own 4 MiB each, went at 28 to 30 Gbit/s, and so at 45 to 49. A `--sndbuf` of the user's own decides alone.
+/// All streams together are let get so far ahead of what their kernel sends, and each at least so
+/// far, bytes: what waits for longer has left the caches when it is copied again. Eight streams
+/// over loopback, with BBR and the kernel's own 4 MiB each, went at 28 to 30 Gbit/s, and so at 45
+/// to 49. A `--sndbuf` of the user's own decides alone.
 pub(crate) const UNSENT_BYTES: u32 = 1 << 20;
 const UNSENT_LEAST: u32 = 128 << 10;
-/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation, `msg_zerocopy`: 10 KB).
+/// Sends from the buffer itself pay from about this size on, bytes (kernel documentation,
+/// `msg_zerocopy`: 10 KB).
 const ZERO_COPY_LEAST: u32 = 16 << 10;
 /// Notifications that are awaited at once.
 const ZERO_COPY_PENDING: u32 = 64;
@@ -56,18 +60,12 @@ pub(crate) struct Sender {
     /// Bytes of the present message that are gone.
     cut: u32,
     sequence: u64,
-    /// Datagrams in one send, and why no more where the kernel would not have it.
-    per_send: u32,
-    per_send_reason: Option<String>,
     /// The send under way belongs to the measured phase (UDP).
     sending_measured: bool,
-    sends: u64,
-    datagrams: u64,
     /// Paced datagrams of the measured phase that the kernel had no room for.
     refused: u64,
     /// Paced sends that were due before the measured phase ended and had not left by then.
     overdue: Option<u64>,
-    total: u64,
     finished: bool,
     zero_copy: ZeroCopy,
     pending: u32,
@@ -77,11 +75,11 @@ pub(crate) struct Sender {
     /// At the start of the measured phase, and at the end of the last entry of the series.
     info: Option<(TcpInfo, TcpInfo)>,
     info_at: Instant,
-    series: Vec<TcpInterval>,
+    /// What is counted on the way.
+    account: Sent,
 }
 
 impl Sender {
-    /// For the direction of which `hello` tells.
     pub(crate) fn new(hello: &Hello, session: Id) -> Self {
         let ask = hello.stream.clone().unwrap_or_default();
         let size = u32::try_from(hello.size_bytes).unwrap_or(u32::MAX);
@@ -98,14 +96,9 @@ impl Sender {
             pace: pace(&ask, size),
             cut: 0,
             sequence: 0,
-            per_send: 1,
-            per_send_reason: None,
             sending_measured: false,
-            sends: 0,
-            datagrams: 0,
             refused: 0,
             overdue: None,
-            total: 0,
             finished: false,
             zero_copy: zero_copy(&ask, hello.transport, size),
             pending: 0,
@@ -114,7 +107,11 @@ impl Sender {
             copied: 0,
             info: None,
             info_at: Instant::FAR_FUTURE,
-            series: Vec::with_capacity(if by_bytes { INTERVALS_MAX } else { entries }),
+            account: Sent {
+                per_send: 1,
+                tcp_series: Vec::with_capacity(if by_bytes { INTERVALS_MAX } else { entries }),
+                ..Sent::default()
+            },
             ask,
         }
     }
@@ -135,12 +132,7 @@ impl Sender {
     }
 
     /// The first byte leaves at `now`.
-    pub(crate) fn start<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    pub(crate) fn start<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         self.window.begin(now);
         self.info_at = self.window.start();
         self.segment(io, link);
@@ -151,8 +143,8 @@ impl Sender {
         self.send_next(io, link, now)
     }
 
-    /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not before the test begins:
-    /// control datagrams would be cut as well.
+    /// Has the kernel cut several datagrams out of one send, where each fits the path's MTU. Not
+    /// before the test begins: control datagrams would be cut as well.
     fn segment<D: Driver>(&mut self, io: &mut D, link: &Link) {
         if self.transport == Transport::Tcp || self.pace.is_some() {
             return;
@@ -160,18 +152,21 @@ impl Sender {
         let many = datagrams_per_send(self.size, io.path_mtu(link.socket()));
         let segment = u16::try_from(self.size).unwrap_or(0);
         if many < 2 {
-            self.per_send_reason = (self.size > DATAGRAM_MAX / 2)
+            self.account.per_send_reason = (self.size > DATAGRAM_MAX / 2)
                 .then(|| "two of them do not fit into one send".to_owned());
             return;
         }
         match io.set_option(link.socket(), &SocketOption::Segmentation(segment)) {
-            Ok(()) => self.per_send = many,
-            Err(error) => self.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}")),
+            Ok(()) => self.account.per_send = many,
+            Err(error) => {
+                self.account.per_send_reason = Some(format!("no UDP_SEGMENT here: {error}"))
+            }
         }
     }
 
-    /// A send failed: whether that was since the kernel does not cut it any more, as where the path's MTU has turned out to
-    /// be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here on datagrams leave one by one.
+    /// A send failed: whether that was since the kernel does not cut it any more, as where the
+    /// path's MTU has turned out to be smaller (`EMSGSIZE`, before Linux 6.14 `EINVAL`). From here
+    /// on datagrams leave one by one.
     pub(crate) fn handle_uncut<D: Driver>(
         &mut self,
         io: &mut D,
@@ -179,16 +174,15 @@ impl Sender {
         error: OpError,
     ) -> bool {
         let is_refusal = matches!(error, OpError::MessageTooLong | OpError::Invalid);
-        if self.per_send == 1 || !is_refusal {
+        if self.account.per_send == 1 || !is_refusal {
             return false;
         }
         let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
-        self.per_send = 1;
-        self.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
+        self.account.per_send = 1;
+        self.account.per_send_reason = Some(format!("the kernel ceased to cut sends: {error}"));
         true
     }
 
-    /// It was started.
     pub(crate) const fn has_started(&self) -> bool {
         self.window.has_begun()
     }
@@ -207,7 +201,7 @@ impl Sender {
         io: &mut D,
         link: &mut Link,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         self.leave_phases(now);
         if self.due(link).is_some_and(|due| due <= now) {
             self.send_next(io, link, now)?;
@@ -215,8 +209,9 @@ impl Sender {
         Ok(())
     }
 
-    /// What became due in the warm-up and was not begun by its end leaves the queue then; so does, at its end, what became due
-    /// in the measured phase: a stream goes on sending for a while behind it.
+    /// What became due in the warm-up and was not begun by its end leaves the queue then; so does,
+    /// at its end, what became due in the measured phase: a stream goes on sending for a while
+    /// behind it.
     fn leave_phases(&mut self, now: Instant) {
         let (start, end) = (self.window.start(), self.window.end());
         let Some(pace) = self.pace.as_mut().filter(|_| now >= start) else {
@@ -236,8 +231,7 @@ impl Sender {
         link: &mut Link,
         bytes: u64,
         now: Instant,
-    ) -> Result<(), DriverError> {
-        self.total += bytes;
+    ) -> Result {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(bytes);
         }
@@ -254,8 +248,8 @@ impl Sender {
             Transport::Udp => false,
         };
         if counts {
-            self.sends += sends;
-            self.datagrams += datagrams;
+            self.account.sends += sends;
+            self.account.datagrams += datagrams;
             self.refused += u64::from(bytes == 0);
         }
         if now >= self.info_at {
@@ -269,7 +263,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last one that is shorter.
+    /// Messages that ended with these `bytes`: whole ones, or, where bytes end the stream, a last
+    /// one that is shorter.
     fn count_messages(&mut self, bytes: u64) -> u64 {
         let gone = u64::from(self.cut) + bytes;
         let (whole, rest) = (gone / u64::from(self.size), gone % u64::from(self.size));
@@ -281,14 +276,13 @@ impl Sender {
         whole
     }
 
-    /// A zero-copy send's buffer is free again.
     pub(crate) fn handle_released<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
         copied: bool,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         self.pending -= 1;
         self.released += 1;
         self.copied += u64::from(copied);
@@ -299,13 +293,14 @@ impl Sender {
         self.resume(io, link, now)
     }
 
-    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the kernel held.
+    /// What kept it from sending may be gone: a control frame of its socket, or a buffer that the
+    /// kernel held.
     pub(crate) fn resume<D: Driver>(
         &mut self,
         io: &mut D,
         link: &mut Link,
         now: Instant,
-    ) -> Result<(), DriverError> {
+    ) -> Result {
         if self.has_started() && (self.pace.is_none() || self.cut > 0) {
             self.send_next(io, link, now)?;
         }
@@ -313,19 +308,11 @@ impl Sender {
     }
 
     fn stop_at(&self) -> Instant {
-        let over = match self.transport {
-            Transport::Tcp => OVERRUN,
-            Transport::Udp => Nanos::ZERO,
-        };
-        self.window.end() + over
+        let is_tcp = self.transport == Transport::Tcp;
+        self.window.end() + if is_tcp { OVERRUN } else { Nanos::ZERO }
     }
 
-    fn send_next<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    fn send_next<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         if self.finished || link.is_sending() || link.is_sending_control() {
             return Ok(());
         }
@@ -357,23 +344,15 @@ impl Sender {
         link.send_repeated(io, self.size, most.min(left / self.size))
     }
 
-    fn send_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        link: &mut Link,
-        now: Instant,
-    ) -> Result<(), DriverError> {
+    fn send_datagrams<D: Driver>(&mut self, io: &mut D, link: &mut Link, now: Instant) -> Result {
         self.sending_measured = self.window.contains(now) || self.left.is_some();
         let left = self.left.map_or(u64::MAX, |left| left.div_ceil(u64::from(self.size)));
-        let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.per_send);
+        let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.account.per_send);
         let buffer = io.buffer_mut(link.send_buffer());
         for datagram in buffer.chunks_exact_mut(self.size as usize).take(count as usize) {
-            let header = StreamHeader {
-                kind: StreamKind::Payload,
-                measured: self.sending_measured,
-                sequence: self.sequence,
-                session: self.session,
-            };
+            let (measured, sequence) = (self.sending_measured, self.sequence);
+            let (kind, session) = (StreamKind::Payload, self.session);
+            let header = StreamHeader { kind, measured, sequence, session };
             header.encode_into(datagram, now);
             self.sequence += 1;
         }
@@ -383,8 +362,8 @@ impl Sender {
         link.send(io, 0, count * self.size)
     }
 
-    /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of each entry, and at
-    /// the end.
+    /// Asks the kernel how the connection fares: at the start of the measured phase, at the end of
+    /// each entry, and at the end.
     fn sample<D: Driver>(&mut self, io: &D, link: &Link, now: Instant) {
         let entry = self.window.entry(now);
         let interval = Nanos(self.ask.interval_ns.max(1_000_000));
@@ -404,9 +383,10 @@ impl Sender {
         };
         *last = info;
         // At least one; several where nothing was sent for longer than an entry lasts.
-        let until = entry.max(self.series.len() + 1).min(self.series.capacity());
-        while self.series.len() < until {
-            self.series.push(told);
+        let until =
+            entry.max(self.account.tcp_series.len() + 1).min(self.account.tcp_series.capacity());
+        while self.account.tcp_series.len() < until {
+            self.account.tcp_series.push(told);
             told.retransmits = 0;
         }
     }
@@ -417,22 +397,19 @@ impl Sender {
             return;
         }
         self.sample(io, link, now);
-        if self.per_send > 1 {
+        if self.account.per_send > 1 {
             let _ = io.set_option(link.socket(), &SocketOption::Segmentation(0));
         }
     }
 
-    /// It has sent all it is going to.
     pub(crate) const fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// The measured phase has begun by `now`.
     pub(crate) fn is_measuring(&self, now: Instant) -> bool {
-        self.has_started() && now >= self.window.start()
+        now >= self.window.start()
     }
 
-    /// The account, told at `now`.
     pub(crate) fn figures<D: Driver>(mut self, io: &D, link: &Link, now: Instant) -> Sent {
         let duration = self.window.length(now);
         let until = self.window.end().min(now);
@@ -452,10 +429,6 @@ impl Sender {
             duration_ns: duration.0,
             bytes: self.window.bytes(),
             unacknowledged_bytes: unacknowledged,
-            sends: self.sends,
-            datagrams: self.datagrams,
-            per_send: self.per_send,
-            per_send_reason: self.per_send_reason,
             path_mtu_bytes: path.map(|path| path.bytes),
             fragments: path.map(|path| path.fragments(self.size)),
             send_buffer_bytes: buffers.filter(|_| path.is_some()).map(|b| b.0),
@@ -464,8 +437,8 @@ impl Sender {
             gap_deviation_hdr: self.pace.as_ref().map(|pace| pace.deviation().encode()),
             lateness_hdr: self.pace.as_ref().map(|pace| pace.lateness().encode()),
             tcp,
-            tcp_series: self.series,
             zero_copy,
+            ..self.account
         }
     }
 
@@ -484,18 +457,12 @@ impl Sender {
 
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     fn zero_copy_use(&self) -> ZeroCopyUse {
-        ZeroCopyUse {
-            sends: self.zero_sends,
-            copied_share: if self.released > 0 {
-                self.copied as f64 / self.released as f64
-            } else {
-                0.0
-            },
-            reason: match &self.zero_copy {
-                ZeroCopy::GivenUp(why) => Some(why.clone()),
-                _ => None,
-            },
-        }
+        let reason = match &self.zero_copy {
+            ZeroCopy::GivenUp(why) => Some(why.clone()),
+            _ => None,
+        };
+        let copied_share = self.copied as f64 / self.released.max(1) as f64;
+        ZeroCopyUse { sends: self.zero_sends, copied_share, reason }
     }
 }
 
@@ -510,14 +477,13 @@ fn pace(ask: &StreamAsk, size: u32) -> Option<Pace> {
 
 fn zero_copy(ask: &StreamAsk, transport: Transport, size: u32) -> ZeroCopy {
     if transport == Transport::Udp || ask.rate_bits_per_s > 0 {
-        return ZeroCopy::Off;
-    }
-    if ask.zero_copy {
-        return ZeroCopy::On;
-    }
-    match ask.zero_copy_auto {
-        true if size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 => ZeroCopy::Trying,
-        _ => ZeroCopy::Off,
+        ZeroCopy::Off
+    } else if ask.zero_copy {
+        ZeroCopy::On
+    } else if ask.zero_copy_auto && size >= ZERO_COPY_LEAST && ask.warmup_ns > 0 {
+        ZeroCopy::Trying
+    } else {
+        ZeroCopy::Off
     }
 }
 

@@ -70,7 +70,8 @@ fn control_datagrams_are_found_behind_payload() {
     let control = [b't'; CONTROL_DATAGRAM];
     for size in SIZES {
         for before in [0, 1, 3] {
-            // Shorter payload is not put together with longer control datagrams, and they not with each other then.
+            // Shorter payload is not put together with longer control datagrams, and they not with
+            // each other then.
             let controls = if before > 0 && size > CONTROL_DATAGRAM { 1 } else { 2 };
             if before > 0 && size < CONTROL_DATAGRAM {
                 continue;
