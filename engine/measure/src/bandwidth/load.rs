@@ -7,7 +7,7 @@ use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
 use super::client::{BulkClient, BulkTally};
 use super::plan::{self, BwPlan};
-use super::{default_wait, result, vet_servers, workers};
+use super::{clients, default_wait, result, step_plan, vet_servers};
 use crate::run::observe::{Observer, Progress};
 use crate::run::plan::Stop;
 use crate::run::step::{self, StepOutcome, StepPlan};
@@ -19,7 +19,6 @@ use tare_units::bounds::LOAD_AHEAD_MAX;
 use tare_units::control::Phase;
 use tare_units::error::{Error, Result};
 
-/// The load's own warm-up, in which windows open.
 const WARMUP: Nanos = Nanos::from_millis(300);
 /// How often it is looked whether the run was interrupted meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
@@ -43,7 +42,6 @@ impl Observer for Ahead {
     }
 }
 
-/// A transfer under way.
 #[derive(Debug)]
 pub(crate) struct RunningLoad {
     plan: BwPlan,
@@ -54,9 +52,6 @@ pub(crate) struct RunningLoad {
 
 impl RunningLoad {
     /// Starts `plan` over the path of a run, on other CPUs than the run's where there are any.
-    ///
-    /// # Errors
-    /// Where there are no CPUs or no thread for it.
     pub(crate) fn start(plan: &BwPlan, at: &Setting) -> Result<Self> {
         let mut plan = plan.clone();
         plan.common.stop = Stop::After(LOAD_MAX);
@@ -75,9 +70,9 @@ impl RunningLoad {
             separate: false,
             ..at.clone()
         };
-        let (step_plan, clients) = workers(&plan, &setting, step)?;
-        // Overflows are counted by the step that it loads.
-        let step_plan = StepPlan { listener: None, ..step_plan };
+        // Overflows of listeners are counted by the step that it loads.
+        let step_plan = StepPlan { listener: None, ..step_plan(&plan, &setting, step) };
+        let clients = clients(&plan, &setting, step, &step_plan.cpus)?;
         let params = plan::params(&plan, step, &setting.address);
         let told = params.clone();
         let (carries, carried) = bounded(1);
@@ -99,9 +94,6 @@ impl RunningLoad {
     }
 
     /// Stops it. Returns what it carried.
-    ///
-    /// # Errors
-    /// Where it failed: what was measured beside it was not loaded.
     pub(crate) fn stop(self) -> Result<Bandwidth> {
         let interrupt = &self.setting.interrupt;
         let ended_early = self.thread.is_finished() && !interrupt.is_raised();

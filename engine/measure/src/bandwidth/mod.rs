@@ -92,7 +92,8 @@ fn measure_step(
 ) -> Result<Measured> {
     let params = plan::params(plan, step, &at.address);
     at.announce(&params, observer);
-    let (step_plan, clients) = workers(plan, at, step)?;
+    let step_plan = step_plan(plan, at, step);
+    let clients = clients(plan, at, step, &step_plan.cpus)?;
     let mut outcome = step::run(
         step_plan,
         &params,
@@ -111,22 +112,30 @@ fn measure_step(
     }))
 }
 
-/// The workers of a step, and what makes the client of each.
-fn workers(
+fn step_plan(plan: &BwPlan, at: &Setting, step: Step) -> StepPlan {
+    let (warmup, duration) = plan.times_of(step.size);
+    StepPlan {
+        warmup,
+        duration,
+        wait_is_default: plan.common.wait.is_none() && plan.rate_bits_per_s.is_none(),
+        counts_bytes: true,
+        ..at.step_plan(&plan.common, at.cpus_for(step.connections))
+    }
+}
+
+/// What makes the client of each worker.
+fn clients(
     plan: &BwPlan,
     at: &Setting,
     step: Step,
-) -> Result<(
-    StepPlan,
-    Vec<impl FnOnce(Nanos, LiveProgress, Interrupt) -> BulkClient<LiveProgress> + use<>>,
-)> {
+    cpus: &[u32],
+) -> Result<Vec<impl FnOnce(Nanos, LiveProgress, Interrupt) -> BulkClient<LiveProgress> + use<>>> {
     let common = &plan.common;
-    let cpus = at.cpus_for(step.connections);
     let (warmup, duration) = plan.times_of(step.size);
     let hello = Hello {
         direction: plan.direction,
         stream: Some(ask(plan, step)),
-        ..at.hello(common, Test::Stream, plan.transport, step.size, &cpus)
+        ..at.hello(common, Test::Stream, plan.transport, step.size, cpus)
     };
     let nonce = at.run_id.rotate_left(17) ^ u64::from(step.size) ^ common.seed;
     let secret = common.secret.clone();
@@ -154,15 +163,7 @@ fn workers(
             BulkClient::new(BulkSpec { wakeup, ..spec }, gauge, interrupt)
         }
     };
-    let clients = (0..workers).map(client_of).collect();
-    let step_plan = StepPlan {
-        warmup,
-        duration,
-        wait_is_default: common.wait.is_none() && plan.rate_bits_per_s.is_none(),
-        counts_bytes: true,
-        ..at.step_plan(common, cpus)
-    };
-    Ok((step_plan, clients))
+    Ok((0..workers).map(client_of).collect())
 }
 
 #[expect(

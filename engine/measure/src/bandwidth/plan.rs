@@ -84,7 +84,6 @@ impl BwPlan {
     }
 }
 
-/// The plan as results carry it.
 pub(super) fn describe(plan: &BwPlan, addresses: &[Destination]) -> serde_json::Value {
     let own = serde_json::json!({
         "proto": plan.transport.name(),

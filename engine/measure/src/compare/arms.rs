@@ -17,7 +17,6 @@ use tare_units::control::Interrupt;
 use tare_units::error::{Error, Fault, Result};
 use tare_units::target::Target;
 
-/// An arm while it is measured.
 pub(super) struct RunningArm {
     pub(super) plan: ArmPlan,
     /// The server of its target, where that is of this process; arms of the same target share it.
@@ -35,7 +34,6 @@ impl RunningArm {
         Self { plan, server, failures: 0, failed: None, visits: 0 }
     }
 
-    /// An error of this arm.
     pub(super) fn blame(&self, error: &Error) -> Error {
         let named =
             Error::new(error.fault(), format!("arm {}: {}", self.plan.name, error.message()));
@@ -63,9 +61,6 @@ impl RunningArm {
 
 impl Measurement {
     /// Carries it out once, on the server that is shared by all its runs, if any.
-    ///
-    /// # Errors
-    /// As [`crate::latency::measure`].
     pub(super) fn run(
         &self,
         server: Option<&SharedServer>,
@@ -80,9 +75,6 @@ impl Measurement {
     }
 
     /// What a run of it would settle on.
-    ///
-    /// # Errors
-    /// A usage error for a plan that cannot be carried out.
     pub(super) fn prospect(&self) -> Result<Prospect> {
         let machine = Cpus::of_self();
         let (needs, steps) = match self {
@@ -105,13 +97,9 @@ impl Measurement {
 /// What a run would settle on by itself.
 #[derive(Debug)]
 pub(super) struct Prospect {
-    /// Its steps, in order.
     steps: Vec<Step>,
-    /// The CPUs of its workers.
     cpus: Vec<u32>,
-    /// The most connections of a step.
     connections: u32,
-    /// How it would wait.
     pub(super) wait: WaitMode,
 }
 

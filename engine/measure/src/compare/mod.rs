@@ -97,7 +97,6 @@ const fn seed_of_block(seed: u64, number: u64) -> u64 {
     seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 11
 }
 
-/// A comparison under way.
 struct Comparing<'a> {
     plan: &'a ComparePlan,
     interrupt: &'a Interrupt,

@@ -20,7 +20,6 @@ const PILOT_DURATION: Nanos = Nanos::from_millis(200);
 
 /// How often an arm is tried before it is called not there.
 const TRIES: u32 = 3;
-/// Between two tries.
 const TRY_AGAIN_AFTER: Nanos = Nanos::from_millis(500);
 
 /// What the ends of an arm did when they were asked.
@@ -47,9 +46,6 @@ pub(super) fn differs(agreed: &Comparison, steps: &[StepResult]) -> Option<Strin
 
 impl Comparing<'_> {
     /// Asks the ends of every arm, and forces on all what all have in common.
-    ///
-    /// # Errors
-    /// Where an arm cannot be measured, or has nothing in common with the others.
     pub(super) fn negotiate(&mut self) -> Result<()> {
         let asked = self.arms[0].plan.measurement.common().clone();
         let wait = self.arms[0].plan.measurement.prospect()?.wait;
@@ -234,7 +230,6 @@ fn common_backend(asked: BackendChoice, offers: &[Offer]) -> (Backend, String) {
     (Backend::Uring, reason.to_owned())
 }
 
-/// How all ends can wait.
 fn common_wait(
     asked: Option<WaitMode>,
     wanted: WaitMode,

@@ -8,7 +8,6 @@ use tare_host::journal::Journal;
 use tare_stats::result::{Comparison, Environment, Environments, Report, SCHEMA, Tool, Warning};
 use tare_units::error::{Error, Result};
 
-/// A warning of some visits.
 #[derive(Debug)]
 struct Counted {
     arm: String,
@@ -16,7 +15,6 @@ struct Counted {
     visits: u64,
 }
 
-/// What is kept of the visits' own reports.
 #[derive(Debug)]
 pub(super) struct ReportNotes {
     started_at: String,
@@ -32,10 +30,6 @@ pub(super) struct ReportNotes {
 }
 
 impl ReportNotes {
-    /// Nothing yet.
-    ///
-    /// # Errors
-    /// Where this machine has no backend as asked for.
     pub(super) fn new(plan: &ComparePlan) -> Result<Self> {
         const NOT_YET: &str = "not agreed on: the comparison ended before";
         let measurement = &plan.arms[0].measurement;
@@ -62,7 +56,6 @@ impl ReportNotes {
         })
     }
 
-    /// Warnings so far.
     pub(super) fn warnings(&self) -> &[Warning] {
         &self.own
     }

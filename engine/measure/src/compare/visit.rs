@@ -16,10 +16,8 @@ use tare_units::error::{Error, Result};
 /// How often a rest looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What a visit brought.
 #[derive(Debug, Default)]
 pub(super) struct VisitEnd {
-    /// The steps that were measured.
     pub(super) steps: Vec<StepResult>,
     /// Why not all of them. It gets into the report.
     pub(super) error: Option<Error>,
@@ -79,9 +77,6 @@ impl Comparing<'_> {
     }
 
     /// The same of an arm that must be there for a comparison to begin.
-    ///
-    /// # Errors
-    /// Whatever kept it from being measured, or what it left behind.
     pub(super) fn must_visit(
         &mut self,
         index: usize,
@@ -95,9 +90,6 @@ impl Comparing<'_> {
     }
 
     /// Whether anything may be measured yet.
-    ///
-    /// # Errors
-    /// What the last visit left behind.
     pub(super) fn clean(&self) -> Result<()> {
         self.unclean.clone().map_or(Ok(()), Err)
     }

@@ -115,9 +115,6 @@ impl HttpPlan {
     }
 
     /// Checks what no flag can check alone.
-    ///
-    /// # Errors
-    /// A usage error for a plan that cannot be carried out.
     pub(crate) fn check(&self) -> Result<()> {
         if self.requests.is_empty() {
             return Err(Error::usage("there is nothing to send").remedy("give a URL"));
@@ -211,7 +208,6 @@ pub(super) fn params(
     }
 }
 
-/// The plan as results carry it.
 pub(super) fn describe(plan: &HttpPlan, addresses: &[impl ToString]) -> serde_json::Value {
     let open = plan.open.as_ref();
     let stage = |stage: &Stage| {

@@ -14,10 +14,6 @@ use tare_units::Nanos;
 use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 
-/// A Unix socket.
-///
-/// # Errors
-/// A usage error where the plan has options of TCP.
 pub(super) fn unix(plan: &HttpPlan, path: &Path) -> Result<Peer> {
     let to_tcp = [("--bind", !plan.bind.is_empty()), ("--connect-to", plan.connect_to.is_some())];
     if let Some((flag, _)) = to_tcp.iter().find(|(_, given)| *given) {
@@ -28,9 +24,6 @@ pub(super) fn unix(plan: &HttpPlan, path: &Path) -> Result<Peer> {
 }
 
 /// Whether a server of this process can be had with these options.
-///
-/// # Errors
-/// A usage error where it cannot.
 pub(super) fn check_embedded(plan: &HttpPlan) -> Result<()> {
     if plan.connect_to.is_some() {
         return Err(Error::usage("--connect-to does not go with a server of this process")
@@ -129,7 +122,6 @@ fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Resu
     Ok(())
 }
 
-/// Those of the local addresses' family.
 fn of_family(mut addresses: Vec<SocketAddr>, bind: &[SocketAddr]) -> Vec<SocketAddr> {
     if let Some(first) = bind.first() {
         addresses.retain(|address| address.is_ipv4() == first.is_ipv4());

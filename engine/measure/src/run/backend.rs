@@ -1,35 +1,19 @@
 //! Which driver a worker gets.
 
-use tare_driver::BackendChoice;
 use tare_driver::epoll::EpollDriver;
-use tare_driver::probe;
-use tare_driver::probe::Chosen;
 use tare_driver::uring::UringDriver;
 use tare_driver::{Backend, DriverError};
-use tare_units::error::{Error, Result};
+use tare_units::error::Error;
 
 /// A driver of either real backend: told apart once, at launch, and never in the loop.
 #[derive(Debug)]
 pub(crate) enum AnyDriver {
-    /// io_uring.
     Uring(UringDriver),
-    /// epoll.
     Epoll(EpollDriver),
 }
 
-/// Probes, and decides.
-///
-/// # Errors
-/// When a backend was insisted on that does not work here.
-pub(crate) fn choose(choice: BackendChoice) -> Result<Chosen> {
-    probe::choose(choice)
-}
-
 /// Opens a driver for the calling thread.
-///
-/// # Errors
-/// When the kernel refuses.
-pub(crate) fn open(backend: Backend) -> std::result::Result<AnyDriver, DriverError> {
+pub(crate) fn open(backend: Backend) -> Result<AnyDriver, DriverError> {
     match backend {
         Backend::Uring => UringDriver::new().map(AnyDriver::Uring),
         _ => EpollDriver::new().map(AnyDriver::Epoll),

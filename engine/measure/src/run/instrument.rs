@@ -11,7 +11,6 @@ use tare_stats::result::Instrument;
 use tare_units::Nanos;
 
 /// What a worker's own loop and thread tell.
-#[must_use]
 pub(crate) fn of_worker(
     counters: &TurnCounters,
     clock: ClockQuality,
@@ -35,7 +34,6 @@ pub(crate) fn of_worker(
 /// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's clock goes on while
 /// something else has the CPU, so what the thread waited for it is taken off: all of it, whatever the thread was at, so
 /// that no work is taken for polling.
-#[must_use]
 pub(crate) fn polling_ns(counters: &TurnCounters, used: &CpuTimes) -> u64 {
     let waited = used.run_queue_ns.unwrap_or(0);
     counters.polled().0.saturating_sub(waited)
@@ -52,7 +50,6 @@ pub(crate) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
 ///
 /// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop tells which turns found
 /// something. Asleep, the loop cannot tell its system calls from its sleep: the kernel's account can.
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share")]
 pub(super) fn busy_share(
     wait: WaitMode,
@@ -69,7 +66,6 @@ pub(super) fn busy_share(
 
 /// `latency_error_ns`, as its definition in [`tare_stats::result::StepResult`] says. A spinning worker's wake-up is
 /// not part of it; a sleeping one's is.
-#[must_use]
 pub(crate) const fn latency_error(instrument: &Instrument) -> Nanos {
     let wakeup = match instrument.wakeup_p99_ns {
         Some(ns) => ns,
@@ -85,7 +81,6 @@ pub(crate) const fn latency_error(instrument: &Instrument) -> Nanos {
 }
 
 /// What the instrument can have added to the latencies of a step, by share of them.
-#[must_use]
 pub(crate) fn added<T>(instrument: &Instrument, result: &WorkerResult<T>) -> Added {
     let fixed = instrument.clock_ns + instrument.clock_granularity_ns + instrument.batch_bound_ns;
     let wakeups = result.wakeups.as_ref().map(Wakeups::ascending);

@@ -33,9 +33,6 @@ pub(crate) struct SharedServer(Peer);
 
 impl SharedServer {
     /// Starts the server of a target of this process; `None` of other targets.
-    ///
-    /// # Errors
-    /// Where the server or its namespace cannot be had.
     pub(crate) fn start(
         target: &Target,
         connections: u32,
@@ -81,7 +78,6 @@ pub(crate) fn find(
 }
 
 impl Peer {
-    /// A peer that is none of this process.
     pub(crate) fn elsewhere(addresses: Vec<Destination>) -> Self {
         Self { addresses, ..Self::default() }
     }
@@ -125,9 +121,6 @@ fn embed(connections: u32, client_cpus: &[u32], namespace: Option<VethNamespace>
 }
 
 /// What was found; nothing where the search ended because the run was interrupted.
-///
-/// # Errors
-/// Why nothing was found, unless that was an interrupt.
 pub(crate) fn unless_interrupted(found: Result<Peer>, interrupt: &Interrupt) -> Result<Peer> {
     match found {
         Err(_) if interrupt.is_raised() => Ok(Peer::default()),

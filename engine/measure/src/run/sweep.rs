@@ -39,12 +39,9 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 /// Workers that there are at most for the sake of their descriptors: beyond that the limit is better raised.
 const WORKERS_ADDED_MAX: u32 = 16;
 
-/// One step of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Step {
-    /// Bytes of a message.
     pub(crate) size: u32,
-    /// Connections, or streams.
     pub(crate) connections: u32,
     /// While a bulk transfer goes over the same path.
     pub(crate) loaded: bool,
@@ -82,9 +79,6 @@ impl Needs<'_> {
     }
 
     /// The CPUs of so many workers.
-    ///
-    /// # Errors
-    /// Where the CPUs asked for cannot be had.
     pub(crate) fn cpus(&self, machine: &Cpus, workers: u32) -> Result<Choice> {
         match &self.common.cpus {
             Some(asked) => machine.check(asked, workers, &[]),
@@ -118,9 +112,6 @@ pub(crate) struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     /// Makes `machine` ready.
-    ///
-    /// # Errors
-    /// Where CPUs, descriptors or the backend asked for cannot be had.
     pub(crate) fn new(needs: Needs<'a>, machine: Cpus, interrupt: &'a Interrupt) -> Result<Self> {
         let descriptors = Descriptors::ensure(&needs)?;
         let cpus = needs.cpus(&machine, descriptors.workers)?;
@@ -129,9 +120,6 @@ impl<'a> Prepared<'a> {
     }
 
     /// Finds or starts the peer, unless it is `shared` already.
-    ///
-    /// # Errors
-    /// Where it cannot be had.
     pub(crate) fn find(&self, shared: Option<&SharedServer>) -> Result<Peer> {
         let Needs { target, common, connections, .. } = self.needs;
         let cpus = &self.cpus.cpus;
@@ -140,7 +128,6 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Descriptors for all connections.
 #[derive(Debug)]
 struct Descriptors {
     /// As many workers as asked for, or more where each has a table of its own to fill.
@@ -154,9 +141,6 @@ struct Descriptors {
 impl Descriptors {
     /// Raises the limit on descriptors as far as the run needs it. Where the limit cannot be raised so far, each worker
     /// gets a table of descriptors of its own, and there are as many workers as that takes.
-    ///
-    /// # Errors
-    /// An environment error where there is no way to have so many.
     fn ensure(needs: &Needs<'_>) -> Result<Self> {
         let workers = needs.workers();
         let most = u64::from(needs.connections);
@@ -214,7 +198,6 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// Tells the observer that a step begins.
     pub(crate) fn announce(&self, params: &Params, observer: &mut dyn Observer) {
         if let Some((index, total)) = self.begins {
             observer.step_started(params, index, total);
@@ -233,9 +216,6 @@ impl Setting {
     }
 
     /// The address, of a peer that only TCP and UDP reach.
-    ///
-    /// # Errors
-    /// A usage error where it is a Unix socket.
     pub(crate) fn socket_address(&self) -> Result<SocketAddr> {
         socket_address_of(&self.address).ok_or_else(peer::unix_refused)
     }
@@ -303,9 +283,6 @@ const fn socket_address_of(destination: &Destination) -> Option<SocketAddr> {
 }
 
 /// Measures `steps` one after the other against `peer`; `plan` is what the report says of the plan.
-///
-/// # Errors
-/// Only when not even a report can be made.
 pub(crate) fn run(
     prepared: Prepared<'_>,
     peer: Peer,
@@ -397,13 +374,10 @@ fn empty_report(needs: &Needs<'_>, peer: &Peer, plan: serde_json::Value) -> Repo
     }
 }
 
-/// A run under way.
 struct Run<'a> {
     needs: Needs<'a>,
     setting: Setting,
-    /// Further addresses of the target's name.
     others: VecDeque<Destination>,
-    /// There is more than one step.
     is_sweep: bool,
     report: Report,
 }

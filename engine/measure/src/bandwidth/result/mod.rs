@@ -85,7 +85,6 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// The bulk figures of a step.
 fn bandwidth(tally: &BulkTally, plan: &BwPlan, cpu: &Cpu) -> Bandwidth {
     let is_udp = plan.transport == Transport::Udp;
     let flow_of = |of: fn(&StreamAccount) -> Leg<'_>| {

@@ -178,7 +178,6 @@ fn link_use(bandwidth: &Bandwidth, params: &Params, environment: &Environments) 
     )
 }
 
-/// The distinct servers that answered.
 fn instances(outcome: &Outcome) -> Vec<String> {
     let accepts = outcome.accepts.iter();
     let mut instances: Vec<String> = accepts.map(|a| a.instance.to_string()).collect();
@@ -234,7 +233,6 @@ pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     warnings
 }
 
-/// How the client measured.
 fn client_instrument<T>(at: &Setting, common: &Common, outcome: &StepOutcome<T>) -> Instrument {
     let StepOutcome { workers, disturbance, cpus, wait, .. } = outcome;
     let mut client = instrument::of_worker(&workers.counters, workers.clock, &workers.usage);

@@ -18,7 +18,6 @@ const EXIT_LATENCY_MAX_US: u64 = 1_000_000;
 /// What is sent before the measured phase and in its last moments may count at the other end, bytes.
 const BEFORE_AND_AFTER: u64 = 1 << 30;
 
-/// What can have been.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// How long the run has lasted.

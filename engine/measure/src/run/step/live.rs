@@ -27,7 +27,6 @@ pub(crate) struct Live {
     responses: AtomicU64,
 }
 
-/// The numbers of all workers of a step.
 pub(crate) type LiveCounters = Arc<[CachePadded<Live>]>;
 
 /// By which the last worker to end its measured phase wakes the launching thread.

@@ -41,13 +41,10 @@ const START_DELAY: Nanos = Nanos::from_millis(2);
 /// How the workers of one step run, whatever they measure.
 #[derive(Debug)]
 pub(crate) struct StepPlan {
-    /// One CPU per worker.
     pub(crate) cpus: Vec<u32>,
     /// Each worker has a table of descriptors of its own.
     pub(crate) separate: bool,
-    /// The client's backend.
     pub(crate) backend: Backend,
-    /// Length of the warm-up.
     pub(crate) warmup: Nanos,
     /// Length of the measured phase, where it ends by time.
     pub(crate) duration: Option<Nanos>,
@@ -55,7 +52,6 @@ pub(crate) struct StepPlan {
     pub(crate) wait: WaitMode,
     /// The wait mode was chosen by default: where the server cannot spin, the client does not either.
     pub(crate) wait_is_default: bool,
-    /// Length of an entry of the series.
     pub(crate) interval: Nanos,
     /// What the workers' counters count is payload in bytes, not operations.
     pub(crate) counts_bytes: bool,
@@ -71,7 +67,6 @@ pub(crate) struct StepPlan {
     pub(crate) interrupt: Interrupt,
 }
 
-/// What came of a step.
 #[derive(Debug)]
 pub(crate) struct StepOutcome<T> {
     /// Merged over the workers.
@@ -92,9 +87,6 @@ pub(crate) struct StepOutcome<T> {
 
 /// Runs one step. Each of `clients` makes the role of one worker, on that worker's thread, from how long before a due
 /// time it is to stop sleeping; `finish` takes a finished role apart, and `merge` adds another worker's tally.
-///
-/// # Errors
-/// Where no worker brought anything back.
 pub(crate) fn run<C, T, F>(
     plan: StepPlan,
     params: &Params,

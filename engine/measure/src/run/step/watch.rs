@@ -45,7 +45,6 @@ impl PhaseProbe {
         self.watching.lead()
     }
 
-    /// The first look is yet to be taken.
     pub(super) const fn is_before(&self) -> bool {
         self.probe.is_none()
     }
@@ -61,7 +60,6 @@ impl PhaseProbe {
         self.probe = Some(DisturbanceProbe::start(cpus));
     }
 
-    /// It goes on.
     pub(super) fn between(&mut self, now: Instant) {
         if self.disturbance.is_none() && self.probe.is_some() {
             self.watching.between(now);
@@ -84,7 +82,6 @@ impl PhaseProbe {
     }
 }
 
-/// The launching thread while the workers run.
 pub(super) struct Supervisor<'a> {
     pub(super) plan: &'a StepPlan,
     pub(super) params: &'a Params,

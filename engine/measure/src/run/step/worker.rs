@@ -31,14 +31,12 @@ pub(super) struct Arrived {
     pub(super) server_spins: bool,
 }
 
-/// The launcher's answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Go {
     Start { t0: Instant, wait: WaitMode },
     Abandon,
 }
 
-/// What a worker's thread brings back.
 #[derive(Debug)]
 pub(crate) struct WorkerResult<T> {
     pub(crate) tally: T,
@@ -58,7 +56,6 @@ pub(crate) struct WorkerResult<T> {
 }
 
 impl<T> WorkerResult<T> {
-    /// Adds another worker's.
     pub(super) fn merge(&mut self, other: Self, merge: fn(&mut T, T)) {
         merge(&mut self.tally, other.tally);
         self.outcome.merge(other.outcome);
@@ -76,10 +73,8 @@ impl<T> WorkerResult<T> {
     }
 }
 
-/// What a worker's thread is given.
 pub(super) struct Assignment<'a, C, T, F> {
     pub(super) plan: &'a StepPlan,
-    /// Which worker it is.
     pub(super) own: usize,
     /// Makes the role.
     pub(super) client: F,
@@ -104,7 +99,6 @@ impl Drop for StopOthers {
     }
 }
 
-/// A worker's thread.
 pub(super) fn work<C, T, F>(assignment: Assignment<'_, C, T, F>) -> Result<WorkerResult<T>>
 where
     C: ClientRole + Role<UringDriver> + Role<EpollDriver>,

@@ -119,7 +119,7 @@ impl Dispatcher {
             (BackendAsked::Uring, _) => BackendChoice::Only(Backend::Uring),
             (BackendAsked::Epoll, _) => BackendChoice::Only(Backend::Epoll),
         };
-        self.chosen.entry(asked).or_insert_with(|| backend::choose(choice)).clone()
+        self.chosen.entry(asked).or_insert_with(|| tare_driver::probe::choose(choice)).clone()
     }
 
     /// What the server grants of the wait mode asked for, and why not all of it.
