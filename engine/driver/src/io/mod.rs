@@ -53,8 +53,6 @@ pub struct SocketSpec {
     pub nodelay: bool,
     /// Report the local address of each datagram (`IP_PKTINFO`), so that an answer can leave from it.
     pub packet_info: bool,
-    /// `SO_SNDBUF`, bytes, as the kernel counts.
-    pub send_buffer: Option<u32>,
     /// `SO_RCVBUF`, bytes, as the kernel counts.
     pub receive_buffer: Option<u32>,
     /// It lives for one exchange: what a driver prepares for sockets that last would cost more than it saves.
@@ -71,7 +69,6 @@ impl SocketSpec {
             reuse_port: false,
             nodelay: true,
             packet_info: false,
-            send_buffer: None,
             receive_buffer: None,
             brief: false,
         }

@@ -85,30 +85,20 @@ pub struct TcpInfo {
     pub mss_bytes: u32,
     /// The smoothed round-trip time. The kernel keeps it, as all its times here, in microseconds.
     pub rtt: Nanos,
-    /// The mean deviation of the round-trip time.
-    pub rtt_var: Nanos,
     /// The shortest round-trip time of the last minutes; without a measurement about 71 minutes.
     pub min_rtt: Nanos,
-    /// The path's maximum transmission unit, bytes.
-    pub pmtu_bytes: u32,
     /// How long there was something to send.
     pub busy: Nanos,
     /// How much of it the far end's window held sending up.
     pub rwnd_limited: Nanos,
     /// How much of it the send buffer did.
     pub sndbuf_limited: Nanos,
-    /// Segments sent, acknowledgements and retransmissions included.
-    pub segments_out: u64,
     /// Segments sent that carried data.
     pub data_segments_out: u64,
     /// Segments received.
     pub segments_in: u64,
     /// Bytes sent that the far end has acknowledged.
     pub acked_bytes: u64,
-    /// Bytes in the send buffer that were not sent yet.
-    pub unsent_bytes: u64,
-    /// The kernel's latest estimate of how fast data arrives at the far end, bytes per second.
-    pub delivery_rate_bytes_per_s: u64,
 }
 
 #[cfg(test)]

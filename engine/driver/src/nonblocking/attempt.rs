@@ -12,12 +12,12 @@ use tare_units::limits::{COMPLETIONS_PER_TURN, SEGMENTS_MAX};
 enum Step {
     /// It would block.
     Wait,
-    /// Complete.
     Done(Outcome),
-    /// A multishot operation has one more completion, and goes on.
-    More(Outcome),
-    /// The same, of less than there was room for.
-    Short(Outcome),
+    /// A multishot operation has one more completion, perhaps of less than there was room for, and goes on.
+    More {
+        outcome: Outcome,
+        is_short: bool,
+    },
 }
 
 /// How far an attempt at a multishot receive goes.
@@ -35,8 +35,14 @@ pub(crate) enum Until {
 fn step<T>(call: &'static str, result: Result<T, Errno>, ok: impl FnOnce(T) -> Outcome) -> Step {
     match result {
         Ok(value) => Step::Done(ok(value)),
-        Err(Errno::EAGAIN) => Step::Wait,
-        Err(errno) => Step::Done(Outcome::Failed((call, errno).into())),
+        Err(errno) => failed(call, errno),
+    }
+}
+
+fn failed(call: &'static str, errno: Errno) -> Step {
+    match errno {
+        Errno::EAGAIN => Step::Wait,
+        _ => Step::Done(Outcome::Failed((call, errno).into())),
     }
 }
 
@@ -96,17 +102,12 @@ impl<S: Socket> Core<S> {
     #[inline]
     pub(super) fn attempt(&mut self, index: u32, until: Until) {
         loop {
-            let step = self.try_once(index);
-            let is_short = matches!(step, Step::Short(_));
-            match step {
+            match self.try_once(index) {
                 Step::Wait => return self.park(index),
                 Step::Done(outcome) => return self.finish(index, outcome),
-                Step::More(outcome) | Step::Short(outcome) => {
-                    self.completed.push_back(Completion {
-                        token: self.operations.token(index),
-                        outcome,
-                        more: true,
-                    });
+                Step::More { outcome, is_short } => {
+                    let token = self.operations.token(index);
+                    self.completed.push_back(Completion { token, outcome, more: true });
                     if is_short && until == Until::Short {
                         return self.park(index);
                     }
@@ -208,12 +209,13 @@ impl<S: Socket> Core<S> {
     fn accept(&mut self, listener: SocketId, multishot: bool) -> Step {
         match of(&self.slots, listener).accept() {
             Ok(socket) => match self.insert(socket) {
-                Ok(id) if multishot => Step::More(Outcome::Accepted(id)),
+                Ok(id) if multishot => {
+                    Step::More { outcome: Outcome::Accepted(id), is_short: false }
+                }
                 Ok(id) => Step::Done(Outcome::Accepted(id)),
                 Err(error) => Step::Done(Outcome::Failed(error)),
             },
-            Err(Errno::EAGAIN) => Step::Wait,
-            Err(errno) => Step::Done(Outcome::Failed(("accept4", errno).into())),
+            Err(errno) => failed("accept4", errno),
         }
     }
 
@@ -236,14 +238,10 @@ impl<S: Socket> Core<S> {
                     buffer: Some(self.pool.give_out(n as u32)),
                     len: n as u32,
                 };
-                if room.is_some_and(|room| n < room) && socket.is_stream() {
-                    Step::Short(outcome)
-                } else {
-                    Step::More(outcome)
-                }
+                let is_short = room.is_some_and(|room| n < room) && socket.is_stream();
+                Step::More { outcome, is_short }
             }
-            Err(Errno::EAGAIN) => Step::Wait,
-            Err(errno) => Step::Done(Outcome::Failed(("recv", errno).into())),
+            Err(errno) => failed("recv", errno),
         }
     }
 

@@ -80,9 +80,6 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
             sock::setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
     }
-    if let Some(bytes) = spec.send_buffer {
-        sock::setsockopt(fd, sockopt::SndBuf, &(bytes as usize))?;
-    }
     if let Some(bytes) = spec.receive_buffer {
         sock::setsockopt(fd, sockopt::RcvBuf, &(bytes as usize))?;
     }

@@ -87,18 +87,13 @@ impl From<Raw> for TcpInfo {
             cwnd_segments: raw.snd_cwnd,
             mss_bytes: raw.snd_mss,
             rtt: Nanos::from_micros(raw.rtt.into()),
-            rtt_var: Nanos::from_micros(raw.rttvar.into()),
             min_rtt: Nanos::from_micros(raw.min_rtt.into()),
-            pmtu_bytes: raw.pmtu,
             busy: Nanos::from_micros(raw.busy_time),
             rwnd_limited: Nanos::from_micros(raw.rwnd_limited),
             sndbuf_limited: Nanos::from_micros(raw.sndbuf_limited),
-            segments_out: raw.segs_out.into(),
             data_segments_out: raw.data_segs_out.into(),
             segments_in: raw.segs_in.into(),
             acked_bytes: raw.bytes_acked,
-            unsent_bytes: raw.notsent_bytes.into(),
-            delivery_rate_bytes_per_s: raw.delivery_rate,
         }
     }
 }
@@ -118,7 +113,7 @@ mod tests {
         let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut receiver, _) = listener.accept().unwrap();
         let before = tcp_info(sender.as_fd()).unwrap();
-        assert_eq!((before.data_segments_out, before.unsent_bytes), (0, 0));
+        assert_eq!(before.data_segments_out, 0);
 
         sender.write_all(&[7; BYTES]).unwrap();
         receiver.read_exact(&mut [0; BYTES]).unwrap();
@@ -130,15 +125,13 @@ mod tests {
         // The SYN counts as one.
         assert!((BYTES as u64..=BYTES as u64 + 1).contains(&after.acked_bytes));
         assert!((1024..=65_536).contains(&after.mss_bytes), "{after:?}");
-        assert!(after.pmtu_bytes > after.mss_bytes);
         let least = BYTES as u64 / u64::from(after.mss_bytes);
-        assert!(after.data_segments_out >= least && after.segments_out > after.data_segments_out);
+        assert!(after.data_segments_out >= least);
         assert!(after.segments_in > before.segments_in);
         assert!(after.cwnd_segments >= 2);
         assert!(after.rtt > Nanos::ZERO && after.rtt < Nanos::from_secs(1));
         assert!(after.min_rtt <= after.rtt, "{after:?}");
         assert!(after.busy < Nanos::from_secs(60) && after.rwnd_limited <= after.busy);
-        assert!(after.delivery_rate_bytes_per_s > 0);
     }
 
     #[test]

@@ -339,32 +339,14 @@ impl FromStr for CpuList {
 impl fmt::Display for Size {
     /// Prints exactly, in the largest binary unit that divides it: `64 B`, `4 KiB`, `1 MiB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&exactly(self.0, 1 << 10, &["B", "KiB", "MiB", "GiB"]))
+        let (value, unit) = match self.0 {
+            n if n != 0 && n % (1 << 30) == 0 => (n >> 30, "GiB"),
+            n if n != 0 && n % (1 << 20) == 0 => (n >> 20, "MiB"),
+            n if n != 0 && n % (1 << 10) == 0 => (n >> 10, "KiB"),
+            n => (n, "B"),
+        };
+        f.pad(&format!("{value} {unit}"))
     }
-}
-
-impl fmt::Display for PerSecond {
-    /// Prints exactly: `1000/s`, `2.5/s`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}/s", self.0))
-    }
-}
-
-impl fmt::Display for BitRate {
-    /// Prints exactly, in the largest unit that divides it: `1500 Mbit/s`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&exactly(self.0, 1_000, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"]))
-    }
-}
-
-/// `value` in the largest of the units that divides it; each is `base` times the one before.
-fn exactly(mut value: u64, base: u64, units: &[&str]) -> String {
-    let mut unit = 0;
-    while unit + 1 < units.len() && value != 0 && value.is_multiple_of(base) {
-        value /= base;
-        unit += 1;
-    }
-    format!("{value} {}", units[unit])
 }
 
 impl fmt::Display for CpuList {

@@ -200,15 +200,10 @@ proptest! {
     }
 
     #[test]
-    fn printed_values_parse_back(n in 1..=u64::MAX, shift in 0..40u32, rate in 1e-6..1e9f64) {
+    fn printed_sizes_parse_back(n in 1..=u64::MAX, shift in 0..40u32) {
         for bytes in [n, n << shift, (n >> shift) << shift] {
             prop_assert_eq!(Size(bytes).to_string().parse::<Size>().unwrap(), Size(bytes));
         }
-        for bits in [n, (n % 1_000) * 1_000_000 + 1_000_000] {
-            prop_assert_eq!(BitRate(bits).to_string().parse::<BitRate>().unwrap(), BitRate(bits));
-        }
-        let rate = PerSecond(rate);
-        prop_assert_eq!(rate.to_string().parse::<PerSecond>().unwrap(), rate);
     }
 
     #[test]
