@@ -156,10 +156,6 @@ impl Journal {
     }
 
     /// Writes down a change that is about to be made; `what` names it in words.
-    ///
-    /// # Errors
-    /// An environment error where no directory of the journal can be written, and where the kernel
-    /// gives no random bytes, which tell apart commands of one name.
     pub(crate) fn note(&self, what: &str, change: Change<'_>) -> Result<Note> {
         let (name, link, undo) = match change {
             Change::Link(link) => {

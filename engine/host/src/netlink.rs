@@ -29,9 +29,6 @@ pub(crate) struct Netlink {
 
 impl Netlink {
     /// Opens a socket in the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// As `socket` and `connect` answer.
     pub(crate) fn open() -> Result<Self, OpError> {
         let failed = |error| OpError::from(("socket(AF_NETLINK)", &error));
         let socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
@@ -41,17 +38,11 @@ impl Netlink {
     }
 
     /// Asks for a change, with `flags` such as `NLM_F_CREATE`, and waits until it is made.
-    ///
-    /// # Errors
-    /// As the kernel answers.
     pub(crate) fn change(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), OpError> {
         self.ask(message, flags | NLM_F_ACK).map(drop)
     }
 
     /// The route to `to`. Nothing is sent there.
-    ///
-    /// # Errors
-    /// [`OpError::NetworkUnreachable`] where there is none.
     pub(crate) fn route(&self, to: IpAddr) -> Result<Route, OpError> {
         let mut request = RouteMessage::default();
         let (family, prefix) = match to {

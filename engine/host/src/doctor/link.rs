@@ -55,10 +55,8 @@ pub(super) enum Needs {
 
 impl Link {
     /// Follows the route to `target`, as the kernel would take it now; without one the default
-    /// route. Nothing is sent but what resolving a name takes.
-    ///
-    /// # Errors
-    /// As [`resolve()`]; a usage error for a target that is made for a run.
+    /// route. Nothing is sent but what resolving a name takes. A target that is made for a run is
+    /// refused.
     pub(super) fn find(files: &Files, target: Option<&Target>, timeout: Nanos) -> Result<Self> {
         let (name, address): (String, IpAddr) = match target {
             None => {

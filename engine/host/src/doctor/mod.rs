@@ -1,8 +1,8 @@
 //! What on this machine would spoil a microsecond measurement. Nothing is changed.
 //!
 //! Each check is a row of a table: what it is about, what it does to a measurement, the commands
-//! that show, mend and undo it, and a function of a [`HostSnapshot`] that finds how it is. What
-//! cannot be read is [`Level::Unknown`], never taken for fine.
+//! that show, mend and undo it, and a function of a snapshot of the machine that finds how it is.
+//! What cannot be read is [`Level::Unknown`], never taken for fine.
 
 mod cpu;
 mod interrupts;

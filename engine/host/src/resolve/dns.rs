@@ -96,10 +96,8 @@ impl Config {
     }
 
     /// Looks the names up one after the other, until one has addresses; within `timeout`
-    /// altogether. No address at all, where all of them are known not to have any.
-    ///
-    /// # Errors
-    /// Where a server did not say so: what it said instead, or nothing when no answer came in time.
+    /// altogether. No address at all, where all of them are known not to have any; else the error
+    /// is what a server said instead, or nothing when no answer came in time.
     pub(super) fn lookup(
         &self,
         names: &[String],
