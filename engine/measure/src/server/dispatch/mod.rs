@@ -11,7 +11,6 @@ use crossbeam::channel::{Sender, unbounded};
 use super::Log;
 use super::sessions::{SessionPermit, SessionTable};
 use super::threads::{HttpThread, ServerMeter, WorkerThread};
-use crate::run::backend;
 use crate::server::plan::ServePlan;
 use crate::server::worker::front::{Arrival, Dispatch};
 use crate::server::worker::http::{HttpArrival, HttpSettings};
