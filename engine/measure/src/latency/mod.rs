@@ -30,8 +30,9 @@ use plan::LatPlan;
 /// Measures ping-pong latency, one step per size and number of connections.
 ///
 /// # Errors
-/// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
-/// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
+/// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this
+/// machine does not allow it. Whatever fails later ends in [`Finished::error`], beside what was
+/// measured.
 pub fn measure(
     plan: &LatPlan,
     interrupt: &Interrupt,
@@ -63,7 +64,8 @@ pub(crate) fn needs<'a>(plan: &'a LatPlan, machine: &Cpus) -> Needs<'a> {
         (false, _) => Some(u64::from(connections)),
         (true, stop) => stop.parts().1,
     };
-    // Both ends spin where they own their CPUs; whether the server does is asked when it is connected to.
+    // Both ends spin where they own their CPUs; whether the server does is asked when it is
+    // connected to.
     let wait = match plan.rate_per_s {
         _ if !machine.can_spin() => WaitMode::Block,
         Some(_) => WaitMode::Hybrid,
