@@ -106,7 +106,8 @@ impl RunningLoad {
             let advice = failure.advice().unwrap_or("see the options of --under-load").to_owned();
             return Err(Error::peer(message).remedy(advice));
         }
-        // What is left out is missing from the load's figures; the run beside it warns of its own server.
+        // What is left out is missing from the load's figures; the run beside it warns of its own
+        // server.
         vet_servers(&mut outcome, &self.setting);
         let result = result::of_step(&self.setting, &self.plan, self.params, &outcome);
         result.bandwidth.ok_or_else(|| Error::bug("a load without a figure"))

@@ -69,8 +69,8 @@ pub(crate) fn needs<'a>(plan: &'a BwPlan, machine: &Cpus) -> Needs<'a> {
     }
 }
 
-/// A bulk stream fills its CPU or its path, and waits for neither by spinning; a schedule is kept to by hybrid
-/// waiting.
+/// A bulk stream fills its CPU or its path, and waits for neither by spinning; a schedule is kept
+/// to by hybrid waiting.
 fn default_wait(plan: &BwPlan, machine: &Cpus) -> WaitMode {
     match plan.rate_bits_per_s {
         Some(_) if machine.can_spin() => WaitMode::Hybrid,

@@ -29,8 +29,9 @@ pub struct BwPlan {
     pub direction: Direction,
     /// Payload over all streams, in each direction, bits per second; absent: as fast as it goes.
     pub rate_bits_per_s: Option<f64>,
-    /// Each step ends once so much payload has been moved over all streams, in each direction, bytes; then
-    /// [`Common::stop`] and the warm-up do not count. [`Stop::Count`] counts sends, and ends likewise.
+    /// Each step ends once so much payload has been moved over all streams, in each direction,
+    /// bytes; then [`Common::stop`] and the warm-up do not count. [`Stop::Count`] counts sends, and
+    /// ends likewise.
     pub bytes: Option<u64>,
     /// How to send.
     pub zero_copy: ZeroCopy,

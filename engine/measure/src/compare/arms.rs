@@ -103,10 +103,12 @@ pub(super) struct Prospect {
     pub(super) wait: WaitMode,
 }
 
-/// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of them has.
+/// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of
+/// them has.
 ///
 /// # Errors
-/// A usage error where the arms measure different steps; else where a server of this process cannot be had.
+/// A usage error where the arms measure different steps; else where a server of this process cannot
+/// be had.
 pub(super) fn set_up(
     plan: &ComparePlan,
     notes: &mut ReportNotes,
@@ -155,7 +157,8 @@ struct Servers<'a> {
 }
 
 impl Servers<'_> {
-    /// The server of a target of this process, started where it is not yet; `None` of other targets.
+    /// The server of a target of this process, started where it is not yet; `None` of other
+    /// targets.
     fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<SharedServer>>> {
         if let Some((_, known)) = self.started.iter().find(|(of, _)| of == target) {
             return Ok(Some(Rc::clone(known)));

@@ -1,5 +1,5 @@
-//! A comparison: the same measurement over several paths, in blocks. Each visit is a run of its own, on fresh
-//! connections; what the ends can do is found out before, and forced on all.
+//! A comparison: the same measurement over several paths, in blocks. Each visit is a run of its
+//! own, on fresh connections; what the ends can do is found out before, and forced on all.
 
 mod arms;
 mod negotiate;
@@ -28,16 +28,19 @@ use notes::ReportNotes;
 use order::Orders;
 use visit::VisitEnd;
 
-/// An arm that could not be measured so many times in a row is given up: both passes of two blocks. The last visit of a
-/// pass may be the first of the next one, and whoever restarts is back a moment later.
+/// An arm that could not be measured so many times in a row is given up: both passes of two blocks.
+/// The last visit of a pass may be the first of the next one, and whoever restarts is back a moment
+/// later.
 const FAILURES_MAX: u32 = 4;
-/// What is measured so far is handed on that often at most: it is made anew from all blocks each time.
+/// What is measured so far is handed on that often at most: it is made anew from all blocks each
+/// time.
 const REPORT_EVERY: Nanos = Nanos::from_secs(2);
 
 /// Compares paths by blocks.
 ///
 /// # Errors
-/// As [`latency::measure`](crate::latency::measure); also where an arm cannot be measured at all, which is tried before the first block.
+/// As [`latency::measure`](crate::latency::measure); also where an arm cannot be measured at all,
+/// which is tried before the first block.
 pub fn run(
     plan: &ComparePlan,
     interrupt: &Interrupt,
@@ -48,7 +51,8 @@ pub fn run(
     let prepared = comparing.negotiate().and_then(|()| comparing.pilot());
     let error = match prepared {
         Ok(()) => comparing.blocks(),
-        // What was begun was ended by the interrupt, and not by the arm; what it left behind is left all the same.
+        // What was begun was ended by the interrupt, and not by the arm; what it left behind is
+        // left all the same.
         Err(_) if interrupt.is_raised() => comparing.unclean.take(),
         Err(error) => return Err(comparing.unclean.take().unwrap_or(error)),
     };
@@ -90,8 +94,8 @@ fn check_amount(visits: usize, steps: usize) -> Result<()> {
     .remedy("ask for fewer --blocks, arms or steps"))
 }
 
-/// The seed of what is left to chance within the visits of a block: another one in each block, so that blocks are
-/// independent, and the same for all its arms.
+/// The seed of what is left to chance within the visits of a block: another one in each block, so
+/// that blocks are independent, and the same for all its arms.
 const fn seed_of_block(seed: u64, number: u64) -> u64 {
     // Weyl's sequence by the golden ratio, as SplitMix64 has it; below 2^53, as every seed.
     seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 11
@@ -112,14 +116,15 @@ struct Comparing<'a> {
     /// Steps begun, of all that there will be, for the progress.
     steps_done: usize,
     steps_total: usize,
-    /// What an arm's commands changed and could not undo: whatever is measured next would be measured with it. Its advice
-    /// holds the after-command, and so it gets into no report.
+    /// What an arm's commands changed and could not undo: whatever is measured next would be
+    /// measured with it. Its advice holds the after-command, and so it gets into no report.
     unclean: Option<Error>,
     /// What the pilot found: by step and metric, a value per visit.
     pilot: BTreeMap<(usize, String), Vec<f64>>,
     /// By step: the client's median turn that found nothing, nanoseconds, where it spins.
     pilot_turns: Vec<f64>,
-    /// The difference that so many blocks find in four runs of five, in standard deviations of a visit.
+    /// The difference that so many blocks find in four runs of five, in standard deviations of a
+    /// visit.
     detectable_spreads: Option<f64>,
 }
 
@@ -192,8 +197,8 @@ impl<'a> Comparing<'a> {
         Some(Error::peer(message).remedy("see `comparison.blocks` for what failed, and when"))
     }
 
-    /// Whether a block follows the first `number` ones. Blocks in which a visit failed are made up for, as long as every arm
-    /// can be measured and they are not too many.
+    /// Whether a block follows the first `number` ones. Blocks in which a visit failed are made up
+    /// for, as long as every arm can be measured and they are not too many.
     fn needs_block(&self, number: u64) -> bool {
         let asked = u64::from(self.plan.blocks);
         if self.interrupt.is_raised() || self.arms[0].failed.is_some() {
@@ -211,7 +216,8 @@ impl<'a> Comparing<'a> {
     /// One block.
     ///
     /// # Errors
-    /// Where going on would measure something else than was asked for: what a hook changed could not be undone.
+    /// Where going on would measure something else than was asked for: what a hook changed could
+    /// not be undone.
     fn block(&mut self, number: u64, order: Vec<usize>) -> Result<()> {
         let passes = order.iter().chain(order.iter().rev());
         let mut block = Block { number, ..Block::default() };
@@ -247,7 +253,8 @@ impl<'a> Comparing<'a> {
         fatal.map_or(Ok(()), Err)
     }
 
-    /// Keeps what a visit brought, and counts its failure. Returns what is fatal to the whole comparison.
+    /// Keeps what a visit brought, and counts its failure. Returns what is fatal to the whole
+    /// comparison.
     fn take(
         &mut self,
         index: usize,

@@ -1,5 +1,6 @@
-//! What all ends can do, found out before the first block and then forced on all of them: else the difference between two
-//! arms would be that of their backends, or of how they wait. And what the blocks will be able to show.
+//! What all ends can do, found out before the first block and then forced on all of them: else the
+//! difference between two arms would be that of their backends, or of how they wait. And what the
+//! blocks will be able to show.
 
 use super::Comparing;
 use super::visit::rest;
@@ -105,8 +106,8 @@ impl Comparing<'_> {
         Ok(offers)
     }
 
-    /// Asks an arm, again where its server is not there yet: one that a hook started, or that is slow to come back from what
-    /// was measured before.
+    /// Asks an arm, again where its server is not there yet: one that a hook started, or that is
+    /// slow to come back from what was measured before.
     fn ask(&mut self, index: usize, measurement: &Measurement) -> Result<Vec<StepResult>> {
         for _ in 1..TRIES {
             let ended = self.must_visit(index, measurement);
@@ -123,7 +124,8 @@ impl Comparing<'_> {
     /// Visits the baseline a few times, to say before the first block what the blocks can show.
     ///
     /// # Errors
-    /// Where what a hook changed could not be undone. A visit that fails tells nothing; in the blocks it counts.
+    /// Where what a hook changed could not be undone. A visit that fails tells nothing; in the
+    /// blocks it counts.
     pub(super) fn pilot(&mut self) -> Result<()> {
         let mut measurement = self.arms[0].plan.measurement.clone();
         measurement.shorten(PILOT_DURATION);
@@ -151,7 +153,8 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// The difference in `metric` that the blocks will find in four runs of five, as far as the pilot can tell.
+    /// The difference in `metric` that the blocks will find in four runs of five, as far as the
+    /// pilot can tell.
     pub(super) fn detectable(&self, step: usize, metric: &Metric) -> Option<f64> {
         let values = self.pilot.get(&(step, metric.name.clone()))?;
         // What the instrument may shift a difference by must be exceeded, too.

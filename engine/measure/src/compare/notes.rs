@@ -1,4 +1,5 @@
-//! What is kept of the visits' reports beside their figures, and the report that all of it comes to.
+//! What is kept of the visits' reports beside their figures, and the report that all of it comes
+//! to.
 
 use super::Comparing;
 use crate::compare::plan::ComparePlan;
@@ -68,7 +69,8 @@ impl ReportNotes {
         }
     }
 
-    /// An end did in a visit what was not agreed on: another server behind the same address, or a changed one.
+    /// An end did in a visit what was not agreed on: another server behind the same address, or a
+    /// changed one.
     pub(super) fn differed(&mut self, arm: &str, what: &str) {
         let warning = Warning {
             code: "ends-differ".to_owned(),
@@ -121,8 +123,8 @@ impl ReportNotes {
         }
         let mut codes: Vec<&str> = Vec::new();
         for warning in &report.warnings {
-            // What a visit has too few samples for, a block or all of them may have; and what was left over was named at the
-            // start. A visit of several steps counts once.
+            // What a visit has too few samples for, a block or all of them may have; and what was
+            // left over was named at the start. A visit of several steps counts once.
             let is_known = ["few-samples", "leftover"].contains(&warning.code.as_str());
             if !is_known && !codes.contains(&warning.code.as_str()) {
                 codes.push(&warning.code);

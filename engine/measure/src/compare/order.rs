@@ -15,8 +15,9 @@ impl Orders {
         Self { random: Xoshiro256PlusPlus::seed_from_u64(seed), arms }
     }
 
-    /// The order of the next block's first pass, by arms' indices: each order is as likely as any other (Fisher and
-    /// Yates). The second pass goes the other way, so that what drifts steadily through a block weighs on all arms alike.
+    /// The order of the next block's first pass, by arms' indices: each order is as likely as any
+    /// other (Fisher and Yates). The second pass goes the other way, so that what drifts steadily
+    /// through a block weighs on all arms alike.
     pub(super) fn next_block(&mut self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.arms).collect();
         for last in (1..order.len()).rev() {
@@ -26,7 +27,8 @@ impl Orders {
         order
     }
 
-    /// A number below `bound`: the high half of a product (Lemire 2019), whose bias of 2⁻⁶⁰ nobody can tell.
+    /// A number below `bound`: the high half of a product (Lemire 2019), whose bias of 2⁻⁶⁰ nobody
+    /// can tell.
     fn below(&mut self, bound: u64) -> usize {
         let wide = u128::from(self.random.next_u64()) * u128::from(bound);
         usize::try_from(wide >> 64).unwrap_or(0)

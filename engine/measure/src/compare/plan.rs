@@ -63,7 +63,8 @@ impl Measurement {
         }
     }
 
-    /// The figures that are compared; `quantiles` are those of latencies that are declared, per cent.
+    /// The figures that are compared; `quantiles` are those of latencies that are declared, per
+    /// cent.
     pub(crate) fn metrics(&self, quantiles: &[f64]) -> Vec<Metric> {
         match self {
             Self::Lat(_) => metric::of_round_trips(quantiles),
@@ -72,8 +73,8 @@ impl Measurement {
         }
     }
 
-    /// The length of an entry of a visit's series, where it is at a rate: a third of its shortest step. An entry of fewer
-    /// than 20 samples has no median.
+    /// The length of an entry of a visit's series, where it is at a rate: a third of its shortest
+    /// step. An entry of fewer than 20 samples has no median.
     pub(crate) fn interval(&self) -> Option<Nanos> {
         let duration = self.common().stop.parts().0?;
         let shortest = match self {
@@ -114,8 +115,8 @@ impl Measurement {
         }
     }
 
-    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what others take, and `beside` what
-    /// each takes besides its measured phase.
+    /// What a visit takes, nanoseconds, where stages have lengths of their own; `step` is what
+    /// others take, and `beside` what each takes besides its measured phase.
     pub(crate) fn stages_duration(&self, step: Nanos, beside: Nanos) -> Option<u64> {
         let Self::Http(plan) = self else { return None };
         let stages = plan.open.as_ref()?.stages.iter();
@@ -174,7 +175,8 @@ pub struct ArmPlan {
     pub name: String,
     /// What is measured over it, and against what.
     pub measurement: Measurement,
-    /// Options that it alone has as the result shows them, secrets redacted; `measurement` has them already.
+    /// Options that it alone has as the result shows them, secrets redacted; `measurement` has them
+    /// already.
     pub options: Option<String>,
     /// What is run before and after each visit.
     pub hooks: HookSpec,
@@ -187,12 +189,13 @@ pub struct ArmPlan {
 pub struct ComparePlan {
     /// The paths, the baseline first. All measure the same steps.
     pub arms: Vec<ArmPlan>,
-    /// Nobody said which paths: where the second one cannot be had for want of privileges, the first one is compared with
-    /// itself.
+    /// Nobody said which paths: where the second one cannot be had for want of privileges, the
+    /// first one is compared with itself.
     pub by_default: bool,
     /// How often all arms are visited, twice each time.
     pub blocks: u32,
-    /// Length of a step's measured phase within a visit: what the arms' plans say, unless a stage says otherwise.
+    /// Length of a step's measured phase within a visit: what the arms' plans say, unless a stage
+    /// says otherwise.
     pub block_duration: Nanos,
     /// Rest after each hook.
     pub settle: Nanos,

@@ -65,7 +65,8 @@ impl Comparing<'_> {
         };
         self.notes.visited(&name, &finished.report);
         let steps = finished.report.results;
-        // Of an HTTP load without a single response as expected the goodput is zero, and that is what there is to compare.
+        // Of an HTTP load without a single response as expected the goodput is zero, and that is
+        // what there is to compare.
         let is_measured = measurement.kind() == "http"
             && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
@@ -114,7 +115,8 @@ pub(super) fn rest(length: Nanos, interrupt: &Interrupt) {
     }
 }
 
-/// Shows the progress of a visit as that of the whole comparison, and keeps the rest for it to tell.
+/// Shows the progress of a visit as that of the whole comparison, and keeps the rest for it to
+/// tell.
 struct Within<'a> {
     outer: &'a mut dyn Observer,
     done: usize,

@@ -177,7 +177,8 @@ fn step_plan(plan: &HttpPlan, at: &Setting, step: Step) -> StepPlan {
     StepPlan {
         duration,
         wait_is_default: false,
-        // A connection that was refused is tried again, so how connections are dealt out to workers decides nothing.
+        // A connection that was refused is tried again, so how connections are dealt out to workers
+        // decides nothing.
         needs_all: false,
         // A server may close each connection too, whatever was asked for.
         guard: matches!(at.address, Destination::Tcp(_)).then(ConntrackGuard::default),

@@ -75,7 +75,8 @@ pub struct HttpPlan {
     pub reconnect_on_error: bool,
     /// For connecting; [`Common::timeout`] is for each request, from its actual send.
     pub connect_timeout: Nanos,
-    /// Connects begun per second over all workers before the start; absent: as fast as it goes, some at a time.
+    /// Connects begun per second over all workers before the start; absent: as fast as it goes,
+    /// some at a time.
     pub connect_rate_per_s: Option<f64>,
     /// What counts as success.
     pub expect: StatusSet,

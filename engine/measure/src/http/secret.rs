@@ -3,7 +3,8 @@
 /// What stands in a report for a secret.
 pub const REDACTED: &str = "(redacted)";
 
-/// Headers whose values a report may show: what any other is called tells nobody whether it is a secret. In lower case.
+/// Headers whose values a report may show: what any other is called tells nobody whether it is a
+/// secret. In lower case.
 const SHOWN_HEADERS: [&str; 18] = [
     "accept",
     "accept-charset",
@@ -24,7 +25,8 @@ const SHOWN_HEADERS: [&str; 18] = [
     "upgrade",
     "user-agent",
 ];
-/// What the name of a secret holds, in lower case without `-` and `_`: of headers, options and variables.
+/// What the name of a secret holds, in lower case without `-` and `_`: of headers, options and
+/// variables.
 const WORDS: [&str; 11] = [
     "password",
     "passwd",
@@ -38,18 +40,20 @@ const WORDS: [&str; 11] = [
     "privatekey",
     "credential",
 ];
-/// Parameters of a query that are secrets too; elsewhere such names stand for other things as well. In lower case.
+/// Parameters of a query that are secrets too; elsewhere such names stand for other things as well.
+/// In lower case.
 const PARAMETERS: [&str; 7] = ["auth", "code", "jwt", "pin", "session", "sid", "sig"];
 
-/// Whether a report may show the value of a header of this name that is sent. Too few are shown rather than too many.
+/// Whether a report may show the value of a header of this name that is sent. Too few are shown
+/// rather than too many.
 #[must_use]
 pub fn shows_header(name: &str) -> bool {
     let name = name.trim().to_ascii_lowercase();
     SHOWN_HEADERS.contains(&name.as_str())
 }
 
-/// Whether what has this name (an option, a variable, a field) is a secret by it. A file that holds one is none: its name
-/// tells nothing.
+/// Whether what has this name (an option, a variable, a field) is a secret by it. A file that holds
+/// one is none: its name tells nothing.
 fn is_name(name: &str) -> bool {
     let name = letters(name);
     let is_pass = name.ends_with("pass") && !name.ends_with("bypass");
@@ -64,7 +68,8 @@ fn is_parameter(name: &str) -> bool {
         || ["key", "signature", "sessionid"].iter().any(|end| letters.ends_with(end))
 }
 
-/// A request's path and query as a report shows it: without the values of parameters that are secrets by their names.
+/// A request's path and query as a report shows it: without the values of parameters that are
+/// secrets by their names.
 #[must_use]
 pub fn shown_path(path: &str) -> String {
     // Each part begins behind a separator and ends with the next one; the first is the path itself.

@@ -1,4 +1,5 @@
-//! Where an HTTP load goes: names and what replaces them, local addresses, and which of several addresses answers.
+//! Where an HTTP load goes: names and what replaces them, local addresses, and which of several
+//! addresses answers.
 
 use crate::run::observe::unless;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -34,10 +35,12 @@ pub(super) fn check_embedded(plan: &HttpPlan) -> Result<()> {
     check_bind(&plan.bind, &[embedded], &plan.target.to_string())
 }
 
-/// A server elsewhere. Where its name has several addresses each is tried until one accepts a connection.
+/// A server elsewhere. Where its name has several addresses each is tried until one accepts a
+/// connection.
 ///
 /// # Errors
-/// Where the name cannot be resolved, a local address is not one, or no address accepts a connection.
+/// Where the name cannot be resolved, a local address is not one, or no address accepts a
+/// connection.
 pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt) -> Result<Peer> {
     let (host, port) = match &plan.connect_to {
         Some((host, port)) => (host.as_str(), *port),
@@ -65,8 +68,8 @@ pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt
     Ok(peer)
 }
 
-/// The addresses that `--resolve` gives to that host and port, in the order given. Names are compared as names are
-/// (RFC 4343): letter case does not count, nor the root's dot.
+/// The addresses that `--resolve` gives to that host and port, in the order given. Names are
+/// compared as names are (RFC 4343): letter case does not count, nor the root's dot.
 fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<SocketAddr> {
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
     let wanted = plain(host);
@@ -79,7 +82,8 @@ fn resolved(entries: &[(String, SocketAddr)], host: &str, port: u16) -> Vec<Sock
     addresses
 }
 
-/// Local addresses must be this machine's, and of the same family as at least one address of the peer.
+/// Local addresses must be this machine's, and of the same family as at least one address of the
+/// peer.
 fn check_bind(bind: &[SocketAddr], addresses: &[SocketAddr], host: &str) -> Result<()> {
     let name = |local: &SocketAddr| shown(*local);
     let family = |is_ipv4: bool| if is_ipv4 { "IPv4" } else { "IPv6" };
@@ -133,8 +137,8 @@ fn accepts(address: &SocketAddr, timeout: Nanos) -> std::io::Result<()> {
     TcpStream::connect_timeout(address, timeout.max(Nanos(1)).into()).map(drop)
 }
 
-/// The addresses before the first that accepts a connection, and it with those behind it. One alone is not tried: the
-/// run does that.
+/// The addresses before the first that accepts a connection, and it with those behind it. One alone
+/// is not tried: the run does that.
 fn first_accepting(
     mut addresses: Vec<SocketAddr>,
     host: &str,

@@ -2,13 +2,14 @@
 
 pub mod client;
 pub mod plan;
-pub(crate) mod result;
 
 use tare_host::cpus::Cpus;
 use tare_host::guard::ConntrackGuard;
 use tare_host::observed;
-use tare_proto::hello::{Hello, Test, WaitMode};
-use tare_stats::histogram::Recording;
+use tare_proto::hello::{Figures, Hello, Test, WaitMode};
+use tare_stats::histogram::{Distribution, Recording};
+use tare_stats::result::{Params, StepResult};
+use tare_stats::summary;
 use tare_units::Nanos;
 use tare_units::control::Interrupt;
 use tare_units::error::Result;
@@ -17,8 +18,9 @@ use crate::bandwidth::load::RunningLoad;
 use crate::run::Finished;
 use crate::run::observe::Observer;
 use crate::run::peer::SharedServer;
+use crate::run::plan::Common;
 use crate::run::report::vet::{Bounds, residences, vet};
-use crate::run::report::{Measured, nothing_came};
+use crate::run::report::{Measured, common_result, nothing_came, tell_latencies};
 use crate::run::step::{self, LiveProgress, StepOutcome, StepPlan, deal, recording_of};
 use crate::run::sweep::{self, Needs, Prepared, Setting, Step};
 use crate::schedule::{Arrivals, Load, Schedule, Share};
@@ -30,8 +32,9 @@ use plan::LatPlan;
 /// Measures ping-pong latency, one step per size and number of connections.
 ///
 /// # Errors
-/// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this machine
-/// does not allow it. Whatever fails later ends in [`Finished::error`], beside what was measured.
+/// Only when not even a report can be made: the plan cannot be carried out at all (usage), or this
+/// machine does not allow it. Whatever fails later ends in [`Finished::error`], beside what was
+/// measured.
 pub fn measure(
     plan: &LatPlan,
     interrupt: &Interrupt,
@@ -63,7 +66,8 @@ pub(crate) fn needs<'a>(plan: &'a LatPlan, machine: &Cpus) -> Needs<'a> {
         (false, _) => Some(u64::from(connections)),
         (true, stop) => stop.parts().1,
     };
-    // Both ends spin where they own their CPUs; whether the server does is asked when it is connected to.
+    // Both ends spin where they own their CPUs; whether the server does is asked when it is
+    // connected to.
     let wait = match plan.rate_per_s {
         _ if !machine.can_spin() => WaitMode::Block,
         Some(_) => WaitMode::Hybrid,
@@ -129,7 +133,7 @@ fn measure_step(
 
     let impossible = vet_servers(&mut outcome, at);
     let spread = outcome.workers.tally.recording.spread_unsent();
-    let mut result = result::of_step(at, &plan.common, params, &outcome);
+    let mut result = result_of(at, &plan.common, params, &outcome);
     result.bandwidth = load;
     let is_empty = !result.has_answers();
     let measured = Measured::new(result, outcome, is_empty, impossible, |_, failure| {
@@ -213,4 +217,34 @@ fn vet_servers(outcome: &mut StepOutcome<Record>, at: &Setting) -> Vec<String> {
         impossible.extend(vet(figures, &bounds));
     }
     impossible
+}
+
+fn result_of(
+    at: &Setting,
+    common: &Common,
+    params: Params,
+    outcome: &StepOutcome<Record>,
+) -> StepResult {
+    let (tally, sessions) = (&outcome.workers.tally, &outcome.workers.outcome);
+    let mut recording = tally.recording.clone();
+    for residence in sessions.figures.iter().filter_map(residence_of) {
+        recording.merge_residence(&residence);
+    }
+    let mut step = common_result(at, common, params, outcome, (sessions.answered, 0));
+    tell_latencies(&mut step, &recording, &common.percentiles, outcome);
+    step.operations = tally.measured.operations;
+    step.errors = tally.measured.errors.to_counts();
+    step.warmup.operations = tally.warmup.operations;
+    step.warmup.errors = tally.warmup.errors.to_counts();
+    step.rate = sessions.rate(step.params.rate_per_s);
+    if step.params.rate_per_s.is_some() {
+        step.connections.connecting_ns = Some(sessions.connecting.0);
+        step.connections.down_ns = Some(sessions.down.0);
+    }
+    step.intervals = summary::series(&recording, sessions.measured);
+    step
+}
+
+fn residence_of(figures: &Figures) -> Option<Distribution> {
+    Distribution::decode(figures.residence_hdr.as_deref()?).ok()
 }

@@ -64,11 +64,13 @@ impl LatPlan {
 pub struct Load {
     /// Its options as typed.
     pub options: String,
-    /// What they came to. Its target is that of the latency run, and how long it lasts follows from that.
+    /// What they came to. Its target is that of the latency run, and how long it lasts follows from
+    /// that.
     pub plan: Box<BwPlan>,
 }
 
-/// The plan as results carry it: defaults filled in, names resolved, and of a secret only that there is one.
+/// The plan as results carry it: defaults filled in, names resolved, and of a secret only that
+/// there is one.
 pub(super) fn describe(plan: &LatPlan, addresses: &[Destination]) -> serde_json::Value {
     let own = serde_json::json!({
         "proto": plan.transport.name(),

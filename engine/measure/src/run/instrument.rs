@@ -31,9 +31,9 @@ pub(crate) fn of_worker(
     }
 }
 
-/// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's clock goes on while
-/// something else has the CPU, so what the thread waited for it is taken off: all of it, whatever the thread was at, so
-/// that no work is taken for polling.
+/// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's
+/// clock goes on while something else has the CPU, so what the thread waited for it is taken off:
+/// all of it, whatever the thread was at, so that no work is taken for polling.
 pub(crate) fn polling_ns(counters: &TurnCounters, used: &CpuTimes) -> u64 {
     let waited = used.run_queue_ns.unwrap_or(0);
     counters.polled().0.saturating_sub(waited)
@@ -48,8 +48,9 @@ pub(crate) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
 
 /// The share of `elapsed` that a worker's thread was at work, 0 to 1.
 ///
-/// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop tells which turns found
-/// something. Asleep, the loop cannot tell its system calls from its sleep: the kernel's account can.
+/// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop
+/// tells which turns found something. Asleep, the loop cannot tell its system calls from its sleep:
+/// the kernel's account can.
 #[expect(clippy::cast_precision_loss, reason = "a share")]
 pub(super) fn busy_share(
     wait: WaitMode,
@@ -64,8 +65,8 @@ pub(super) fn busy_share(
     if elapsed == Nanos::ZERO { 0.0 } else { (busy / elapsed.0 as f64).min(1.0) }
 }
 
-/// `latency_error_ns`, as its definition in [`tare_stats::result::StepResult`] says. A spinning worker's wake-up is
-/// not part of it; a sleeping one's is.
+/// `latency_error_ns`, as its definition in [`tare_stats::result::StepResult`] says. A spinning
+/// worker's wake-up is not part of it; a sleeping one's is.
 pub(crate) const fn latency_error(instrument: &Instrument) -> Nanos {
     let wakeup = match instrument.wakeup_p99_ns {
         Some(ns) => ns,

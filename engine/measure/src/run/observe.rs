@@ -13,8 +13,8 @@ use tare_units::control::{Interrupt, Phase};
 /// How often a wait for another thread looks whether the run was interrupted.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Does what cannot be interrupted, on a thread that is left behind when the run is: it holds nothing, and ends by
-/// bounds of its own.
+/// Does what cannot be interrupted, on a thread that is left behind when the run is: it holds
+/// nothing, and ends by bounds of its own.
 ///
 /// # Errors
 /// Those of `work`; where the run was interrupted before it was done, an environment error.
@@ -85,11 +85,12 @@ pub trait Observer {
     /// What a comparison is about to do, before its first block.
     fn announce(&mut self, _text: &str) {}
 
-    /// A step is done; `report` holds all that was measured so far, marked partial until the run is over.
+    /// A step is done; `report` holds all that was measured so far, marked partial until the run is
+    /// over.
     fn step_finished(&mut self, _report: &Report) {}
 
-    /// An earlier run left something behind. The report names it as well, but not the command that undoes it, which may hold
-    /// secrets.
+    /// An earlier run left something behind. The report names it as well, but not the command that
+    /// undoes it, which may hold secrets.
     fn leftover(&mut self, _warning: &Warning) {}
 
     /// Something worth knowing at once.

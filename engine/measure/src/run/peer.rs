@@ -19,7 +19,8 @@ use tare_units::target::Target;
 /// The peer of a run, as found or started.
 #[derive(Default)]
 pub(crate) struct Peer {
-    /// What to connect to, in order of preference; none where the run was interrupted before the peer was found.
+    /// What to connect to, in order of preference; none where the run was interrupted before the
+    /// peer was found.
     pub(crate) addresses: Vec<Destination>,
     /// Addresses of the name that did not accept a connection.
     pub(crate) unreached: Vec<Destination>,
@@ -49,11 +50,12 @@ impl SharedServer {
     }
 }
 
-/// Finds the peer of `target`, or starts one that is to serve `connections` at once and to keep off `client_cpus`.
-/// A server that is `shared` already is used as it is.
+/// Finds the peer of `target`, or starts one that is to serve `connections` at once and to keep off
+/// `client_cpus`. A server that is `shared` already is used as it is.
 ///
 /// # Errors
-/// Where a name cannot be resolved within `timeout`, or an embedded server or its namespace cannot be had.
+/// Where a name cannot be resolved within `timeout`, or an embedded server or its namespace cannot
+/// be had.
 pub(crate) fn find(
     target: &Target,
     timeout: Nanos,

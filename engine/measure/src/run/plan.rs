@@ -1,4 +1,5 @@
-//! What all plans have. A plan is validated: the command line becomes one, and everything after it only reads it.
+//! What all plans have. A plan is validated: the command line becomes one, and everything after it
+//! only reads it.
 
 use tare_driver::BackendChoice;
 use tare_host::observation::Observation;

@@ -1,8 +1,8 @@
 //! A run: what it needs of this machine, its steps one after the other, and the report.
 //!
-//! A job says what it [`Needs`], finds its [`Peer`], and hands a list of steps and a closure to [`run`]. The closure
-//! measures one step, from its parameters to its result. It is called again for the same step only where the address was
-//! not reached and the peer's name has another one.
+//! A job says what it [`Needs`], finds its [`Peer`], and hands a list of steps and a closure to
+//! [`run`]. The closure measures one step, from its parameters to its result. It is called again
+//! for the same step only where the address was not reached and the peer's name has another one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -36,7 +36,8 @@ use tare_units::{Instant, Nanos};
 /// Descriptors beside the connections: rings, wakers, files, the embedded server.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
-/// Workers that there are at most for the sake of their descriptors: beyond that the limit is better raised.
+/// Workers that there are at most for the sake of their descriptors: beyond that the limit is
+/// better raised.
 const WORKERS_ADDED_MAX: u32 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,8 +93,8 @@ impl Needs<'_> {
     }
 }
 
-/// Half of the CPUs, rounded up, and no more workers than connections: a peer on this machine needs the other CPUs, and
-/// where the peer is elsewhere the kernel needs them for receiving.
+/// Half of the CPUs, rounded up, and no more workers than connections: a peer on this machine needs
+/// the other CPUs, and where the peer is elsewhere the kernel needs them for receiving.
 pub(crate) fn half_of(machine: &Cpus, connections: u32) -> u32 {
     let most = machine.default_workers(connections);
     let allowed = u32::try_from(machine.allowed.len()).unwrap_or(u32::MAX);
@@ -139,8 +140,9 @@ struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit on descriptors as far as the run needs it. Where the limit cannot be raised so far, each worker
-    /// gets a table of descriptors of its own, and there are as many workers as that takes.
+    /// Raises the limit on descriptors as far as the run needs it. Where the limit cannot be raised
+    /// so far, each worker gets a table of descriptors of its own, and there are as many workers as
+    /// that takes.
     fn ensure(needs: &Needs<'_>) -> Result<Self> {
         let workers = needs.workers();
         let most = u64::from(needs.connections);
@@ -444,7 +446,8 @@ impl Run<'_> {
         }
     }
 
-    /// Measures one step. Where nothing was ever reached and the name has further addresses, on the next of them.
+    /// Measures one step. Where nothing was ever reached and the name has further addresses, on the
+    /// next of them.
     fn step(
         &mut self,
         step: Step,
@@ -461,7 +464,8 @@ impl Run<'_> {
             if !is_unreached || self.setting.interrupt.is_raised() {
                 return Ok(measured);
             }
-            // What there is no way to from here at all (IPv6 is off) is not worth a try, nor the last word.
+            // What there is no way to from here at all (IPv6 is off) is not worth a try, nor the
+            // last word.
             let can_be_tried = |next: &Destination| match next {
                 Destination::Tcp(to) => unavailable::address(*to, None).is_none(),
                 Destination::Unix(_) => true,

@@ -30,8 +30,8 @@ enum Of {
     Residence,
 }
 
-/// The figures of round trips: `quantiles` (per cent) are declared. The server's share besides tells a slower path from a
-/// slower server.
+/// The figures of round trips: `quantiles` (per cent) are declared. The server's share besides
+/// tells a slower path from a slower server.
 #[must_use]
 pub fn of_round_trips(quantiles: &[f64]) -> Vec<Metric> {
     let mut metrics = latencies(quantiles);
@@ -121,7 +121,8 @@ impl Metric {
     }
 }
 
-/// The value of each of `metrics` over `visits` to one step, pooled; absent where there are too few samples.
+/// The value of each of `metrics` over `visits` to one step, pooled; absent where there are too few
+/// samples.
 #[must_use]
 pub fn values(metrics: &[Metric], visits: &[&StepResult]) -> Vec<Option<f64>> {
     let latencies = merged(visits.iter().map(|step| headline(&step.latency)));

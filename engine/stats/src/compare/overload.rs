@@ -8,20 +8,24 @@ use crate::result::{Interval, StepResult};
 const REACHED: f64 = 0.95;
 /// So few may be missing whatever share they are: they were under way.
 const MISSING_MAX: f64 = 10.0;
-/// A queue grows if chance alone shows growth, or shrinking, in so many blocks in at most this share of comparisons: the
-/// two-sided sign test of 6 blocks of 6 (3.1 %), of 11 of 12, of 18 of 24. Fewer than six blocks prove nothing.
+/// A queue grows if chance alone shows growth, or shrinking, in so many blocks in at most this
+/// share of comparisons: the two-sided sign test of 6 blocks of 6 (3.1 %), of 11 of 12, of 18 of
+/// 24. Fewer than six blocks prove nothing.
 const CHANCE_MAX: f64 = 0.032;
-/// Responses wait so many times as long at the end of a visit in which a queue grew, and a request more. A queue that fills
-/// from nothing waits five times as long in the last third of a visit as in the first, one that has filled during a warm-up
-/// twice as long as the visit 1.3 times; one that keeps its length, however long, rarely differs by so much in most blocks.
+/// Responses wait so many times as long at the end of a visit in which a queue grew, and a request
+/// more. A queue that fills from nothing waits five times as long in the last third of a visit as
+/// in the first, one that has filled during a warm-up twice as long as the visit 1.3 times; one
+/// that keeps its length, however long, rarely differs by so much in most blocks.
 const WAITS_LONGER: f64 = 1.25;
-/// More than one in a hundred had no answer in time; or the target rate was not reached: what was due and neither answered
-/// nor failed is more than can have been under way on a path as fast as the fastest answer showed it to be.
+/// More than one in a hundred had no answer in time; or the target rate was not reached: what was
+/// due and neither answered nor failed is more than can have been under way on a path as fast as
+/// the fastest answer showed it to be.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 pub fn is_overloaded(step: &StepResult) -> bool {
     let operations = &step.operations;
-    // How long operations took that --timeout gave up on is not known: no quantile over them is the path's.
+    // How long operations took that --timeout gave up on is not known: no quantile over them is the
+    // path's.
     if operations.timed_out * 100 > operations.completed {
         return true;
     }
@@ -35,8 +39,9 @@ pub fn is_overloaded(step: &StepResult) -> bool {
     missing > MISSING_MAX + under_way && (ended as f64) < REACHED * operations.due as f64
 }
 
-/// Median response times of the first third of a visit and of the last one, nanoseconds; of loads at one rate alone. Without a
-/// rate there is no queue, and under a ramp, or a load that the path carries besides, it has reason to grow.
+/// Median response times of the first third of a visit and of the last one, nanoseconds; of loads
+/// at one rate alone. Without a rate there is no queue, and under a ramp, or a load that the path
+/// carries besides, it has reason to grow.
 pub(super) fn ends(step: &StepResult) -> Option<(u64, u64)> {
     step.rate.target_per_s?;
     let is_ramp = step.params.http.as_ref().is_some_and(|http| http.rate_to_per_s.is_some());
@@ -63,19 +68,22 @@ fn median(entries: &[Interval]) -> Option<u64> {
     all.quantile(50.0).map(|median| median.value_ns)
 }
 
-/// A queue that grew in most blocks: medians over them of the response times of the first and last thirds of their visits.
+/// A queue that grew in most blocks: medians over them of the response times of the first and last
+/// thirds of their visits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Growth {
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
 }
 
-/// Whether the queue grows while it is measured at `target` requests per second, on a path whose fastest answer took
-/// `fastest_ns`. By Little's law (1961) it grew by the rate times what responses take longer at the end. Each visit begins with
-/// an empty queue: close to its capacity, where it takes longer than a visit until the queue has its length, one that would be
-/// stable in the end grows too, and its latencies are as little those of the path.
+/// Whether the queue grows while it is measured at `target` requests per second, on a path whose
+/// fastest answer took `fastest_ns`. By Little's law (1961) it grew by the rate times what
+/// responses take longer at the end. Each visit begins with an empty queue: close to its capacity,
+/// where it takes longer than a visit until the queue has its length, one that would be stable in
+/// the end grows too, and its latencies are as little those of the path.
 ///
-/// The sign test over blocks assumes nothing of how long queues are, and one disturbed block decides nothing.
+/// The sign test over blocks assumes nothing of how long queues are, and one disturbed block
+/// decides nothing.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -107,7 +115,8 @@ mod tests {
     use crate::result::{HttpParams, Params, Rate};
     use tare_units::Nanos;
 
-    /// A visit of 500 ms in `entries`, each with the response time that `response_ns` gives its middle, ms.
+    /// A visit of 500 ms in `entries`, each with the response time that `response_ns` gives its
+    /// middle, ms.
     fn visit(entries: u32, response_ns: &dyn Fn(f64) -> f64) -> StepResult {
         #[expect(
             clippy::cast_possible_truncation,
@@ -137,7 +146,8 @@ mod tests {
         ends(&visit(3, &response_ns)).expect("at a rate")
     }
 
-    /// Responses on a path of `path_ms` to a queue that takes 1 ms each, after a warm-up of so long at this load.
+    /// Responses on a path of `path_ms` to a queue that takes 1 ms each, after a warm-up of so long
+    /// at this load.
     fn filling(path_ms: f64, load: f64, warmup_ms: f64) -> (u64, u64) {
         ends_of(|at_ms| (path_ms + (load - 1.0) * (at_ms + warmup_ms)) * 1e6)
     }
@@ -177,7 +187,8 @@ mod tests {
         assert!(found.is_some(), "of 50,000/s it is three");
     }
 
-    /// A lost segment, a throttled moment: 100 ms in the last third of most blocks, or in the first of another.
+    /// A lost segment, a throttled moment: 100 ms in the last third of most blocks, or in the first
+    /// of another.
     #[test]
     fn what_befalls_some_blocks_decides_nothing() {
         let mut ends = vec![ends_of(|_| 100e3); 12];
@@ -190,7 +201,8 @@ mod tests {
         assert!(growth(1_030.0, 1_000_000, &grows).is_some());
     }
 
-    /// Of a queue that keeps its length, whatever it is, the two ends are alike: each is the longer one in one of two.
+    /// Of a queue that keeps its length, whatever it is, the two ends are alike: each is the longer
+    /// one in one of two.
     #[test]
     #[expect(
         clippy::cast_possible_truncation,
@@ -225,7 +237,8 @@ mod tests {
     #[test]
     fn thirds_are_of_however_many_entries_there_are() {
         let of = |entries| ends(&visit(entries, &|at_ms| at_ms * 1e6));
-        // Thirds of one entry and of three: of an even number the median is one of the two in the middle.
+        // Thirds of one entry and of three: of an even number the median is one of the two in the
+        // middle.
         for entries in [3, 9, 10] {
             let (first, last) = of(entries).expect("thirds");
             assert!(first.abs_diff(83_000_000) < 10_000_000, "{entries}: {first}");
@@ -235,7 +248,8 @@ mod tests {
         assert_eq!(of(0), None);
     }
 
-    /// Of two entries of 10 answers each and one of 80 the median is that of the 80; a mean of the three is not.
+    /// Of two entries of 10 answers each and one of 80 the median is that of the 80; a mean of the
+    /// three is not.
     #[test]
     fn a_third_of_several_entries_has_the_median_of_all_their_answers() {
         let entry = |count: usize, ms: u64| {

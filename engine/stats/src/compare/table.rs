@@ -23,7 +23,8 @@ pub struct Table {
     /// The baseline first, the A/A arm last.
     arms: Vec<Arm>,
     blocks: Vec<Block>,
-    /// Per block and arm: what both passes over the arm came to, step by step; absent where not both were measured.
+    /// Per block and arm: what both passes over the arm came to, step by step; absent where not
+    /// both were measured.
     values: Vec<Vec<Option<Vec<StepValues>>>>,
 }
 
@@ -43,7 +44,8 @@ struct StepValues {
 }
 
 impl Table {
-    /// An empty one: the baseline is the first of `arms`, the A/A arm the last, and each has so many steps.
+    /// An empty one: the baseline is the first of `arms`, the A/A arm the last, and each has so
+    /// many steps.
     #[must_use]
     pub fn new(metrics: Vec<Metric>, arms: Vec<String>, steps: usize) -> Self {
         let arm = |name| Arm { name, steps: vec![Vec::new(); steps] };
@@ -69,7 +71,8 @@ impl Table {
         self.blocks.iter().filter(|block| block.whole).count() as u64
     }
 
-    /// Keeps the steps of a visit that began so long after the comparison; those of one that failed half-way too.
+    /// Keeps the steps of a visit that began so long after the comparison; those of one that failed
+    /// half-way too.
     pub fn keep(&mut self, arm: usize, at_ns: u64, steps: &[StepResult]) {
         let mut began = at_ns;
         for (kept, step) in self.arms[arm].steps.iter_mut().zip(steps) {
@@ -133,7 +136,8 @@ impl Table {
         instances
     }
 
-    /// The cells, judged. `detectable` says which difference in a metric of a step the blocks will find.
+    /// The cells, judged. `detectable` says which difference in a metric of a step the blocks will
+    /// find.
     #[must_use]
     pub fn cells(&self, detectable: impl Fn(usize, &Metric) -> Option<f64>) -> Vec<Cell> {
         let mut cells = Vec::new();
@@ -176,9 +180,10 @@ impl Table {
         self.blocks.iter().enumerate().filter_map(of_block).collect()
     }
 
-    /// How far the instrument alone can shift a difference. A spinning client looks for replies once a turn, so a reply lies
-    /// unseen for a share of a turn that depends on when it comes: another path may bring it right before a look each time,
-    /// or right after. Half a turn either way is what its mean cannot be told from. And each value is that of its bin.
+    /// How far the instrument alone can shift a difference. A spinning client looks for replies
+    /// once a turn, so a reply lies unseen for a share of a turn that depends on when it comes:
+    /// another path may bring it right before a look each time, or right after. Half a turn either
+    /// way is what its mean cannot be told from. And each value is that of its bin.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
@@ -237,7 +242,8 @@ impl Table {
                 .filter(|visit| visit.arm == arm.name && visit.error.is_none())
                 .filter_map(|visit| visit.steps.get(step));
             let ends = steps.filter_map(|step| step.response_first_ns.zip(step.response_last_ns));
-            // The visits of a block are one draw, with the same random arrivals: the one in which it grew least.
+            // The visits of a block are one draw, with the same random arrivals: the one in which
+            // it grew least.
             ends.min_by_key(|&(first, last)| i128::from(last) - i128::from(first))
         };
         let ends: Vec<(u64, u64)> = self.blocks.iter().filter_map(of_block).collect();

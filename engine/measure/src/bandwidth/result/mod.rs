@@ -166,8 +166,9 @@ fn rate_of(bytes: u64, duration_ns: u64) -> f64 {
     per_second(bytes.saturating_mul(8), Nanos(duration_ns).as_secs_f64())
 }
 
-/// The measured phase by the receiver's own clock. Datagrams cannot have come faster than they were sent: a receiver that
-/// first looked when some had waited for it saw too short a time, and one that got a single one saw none.
+/// The measured phase by the receiver's own clock. Datagrams cannot have come faster than they were
+/// sent: a receiver that first looked when some had waited for it saw too short a time, and one
+/// that got a single one saw none.
 fn received_ns(leg: &Leg<'_>) -> Option<u64> {
     let received = leg.received?;
     match leg.sent {
@@ -178,8 +179,8 @@ fn received_ns(leg: &Leg<'_>) -> Option<u64> {
     }
 }
 
-/// What is known to have arrived of what no receiver told of. It takes what is not acknowledged for the last of what
-/// was measured.
+/// What is known to have arrived of what no receiver told of. It takes what is not acknowledged for
+/// the last of what was measured.
 fn acknowledged(legs: &[Leg<'_>]) -> Option<u64> {
     let untold = legs.iter().filter(|leg| leg.received.is_none());
     let each = untold.filter_map(|leg| {
@@ -189,7 +190,8 @@ fn acknowledged(legs: &[Leg<'_>]) -> Option<u64> {
     each.reduce(u64::saturating_add)
 }
 
-/// Of the mean over the blocks of all streams together. A stream that ended early brought nothing from then on.
+/// Of the mean over the blocks of all streams together. A stream that ended early brought nothing
+/// from then on.
 fn interval(legs: &[Leg<'_>], duration: Nanos) -> Option<(f64, f64)> {
     let mut all = Blocks::default();
     for received in legs.iter().filter_map(|leg| leg.received) {
@@ -307,7 +309,8 @@ fn pacing(legs: &[Leg<'_>], rate: f64, percentiles: &[f64]) -> Pacing {
     }
 }
 
-/// The series: what was received in each entry, by each receiver's clock, and what the senders' kernels said.
+/// The series: what was received in each entry, by each receiver's clock, and what the senders'
+/// kernels said.
 fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interval> {
     let legs = || tally.streams.iter().flat_map(|s| [up(s), down(s)]);
     // Where nothing came at the end, that is told as well.
@@ -339,8 +342,8 @@ fn intervals(tally: &BulkTally, interval: Nanos, duration_ns: u64) -> Vec<Interv
     entries
 }
 
-/// Makes one entry of the last two where the last is a sliver: receivers of datagrams measure a little longer than was
-/// asked for, and a rate over that little says nothing.
+/// Makes one entry of the last two where the last is a sliver: receivers of datagrams measure a
+/// little longer than was asked for, and a rate over that little says nothing.
 #[expect(clippy::cast_precision_loss, reason = "a mean of two rates")]
 fn join_sliver(entries: &mut Vec<Interval>, interval: Nanos) {
     let [.., before, last] = entries.as_mut_slice() else {

@@ -57,7 +57,8 @@ pub(super) fn of_step(
     step
 }
 
-/// Whether a worker gathered responses before it looked at them, which bounds how long each lay unseen.
+/// Whether a worker gathered responses before it looked at them, which bounds how long each lay
+/// unseen.
 fn gathers(params: &Params, outcome: &StepOutcome<HttpTally>) -> bool {
     let workers = u32::try_from(outcome.cpus.len()).unwrap_or(u32::MAX);
     let most = deal(u64::from(params.connections), 0, workers);
@@ -95,8 +96,8 @@ fn status_codes(codes: &Codes, expect: &StatusSet) -> BTreeMap<String, StatusCou
     codes.iter().map(|code| (code.status.to_string(), count(code))).collect()
 }
 
-/// The latencies of each status code. They are in no blocks of their own, so the design effect of all responses as
-/// expected stands for theirs.
+/// The latencies of each status code. They are in no blocks of their own, so the design effect of
+/// all responses as expected stands for theirs.
 fn by_status(
     codes: &Codes,
     recording: &Recording,

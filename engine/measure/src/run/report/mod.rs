@@ -42,8 +42,8 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// The step that ended in `result`. `explain` says why nothing came of it, or why it was cut short, from its first
-    /// failure, and is asked only where that is so.
+    /// The step that ended in `result`. `explain` says why nothing came of it, or why it was cut
+    /// short, from its first failure, and is asked only where that is so.
     pub(crate) fn new<T>(
         result: StepResult,
         outcome: StepOutcome<T>,
@@ -89,7 +89,8 @@ pub(crate) fn nothing_came(what: &str, address: &Destination, failure: Option<Er
     })
 }
 
-/// What every result has, whatever was measured. The CPU time is that of so many operations and so many bytes.
+/// What every result has, whatever was measured. The CPU time is that of so many operations and so
+/// many bytes.
 pub(crate) fn common_result<T>(
     at: &Setting,
     common: &Common,
@@ -186,8 +187,8 @@ fn instances(outcome: &Outcome) -> Vec<String> {
     instances
 }
 
-/// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is the latency of less
-/// load.
+/// Fewer connections than asked for were measured on, or some were lost meanwhile: what is shown is
+/// the latency of less load.
 pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if step.params.connects_each() {
@@ -259,8 +260,9 @@ fn client_instrument<T>(at: &Setting, common: &Common, outcome: &StepOutcome<T>)
     client
 }
 
-/// One block for the server: where several sessions or servers answered, the worst figures of them all, so
-/// that no disturbance hides behind an average. Sessions of one worker tell of the same thread, so that nothing is added.
+/// One block for the server: where several sessions or servers answered, the worst figures of them
+/// all, so that no disturbance hides behind an average. Sessions of one worker tell of the same
+/// thread, so that nothing is added.
 fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
     let mut all = figures.iter().map(|f| &f.instrument).filter(|i| !i.backend.is_empty());
     let mut worst = all.next()?.clone();
@@ -276,8 +278,8 @@ fn server_instrument(figures: &[Figures]) -> Option<Instrument> {
     Some(worst)
 }
 
-/// The server's CPU time over all its workers. Sessions of one worker tell of the same thread: of each
-/// worker, known by its CPUs, the latest figures count.
+/// The server's CPU time over all its workers. Sessions of one worker tell of the same thread: of
+/// each worker, known by its CPUs, the latest figures count.
 fn server_cpu(figures: &[Figures]) -> Option<CpuUse> {
     let mut workers: BTreeMap<&[u32], &Figures> = BTreeMap::new();
     for told in figures.iter().filter(|f| f.cpu_operations > 0 || f.cpu_bytes > 0) {

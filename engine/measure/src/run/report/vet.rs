@@ -7,7 +7,8 @@ use tare_stats::result::{CpuUse, Environment, Instrument, Warning};
 use tare_units::Nanos;
 use tare_units::limits::{CPUS_MAX, DATAGRAM_HEADER};
 
-/// The server counts from the hello to its last word; this end's clock may run slower, by less than that.
+/// The server counts from the hello to its last word; this end's clock may run slower, by less than
+/// that.
 const SLACK: Nanos = Nanos::from_secs(1);
 /// No machine moves more payload than that in a nanosecond (10 Tbit/s), bytes.
 const BYTES_PER_NS: u64 = 1_250;
@@ -15,7 +16,8 @@ const BYTES_PER_NS: u64 = 1_250;
 const LINK_MAX_MBIT: u64 = 10_000_000;
 /// No idle state takes longer to leave, microseconds.
 const EXIT_LATENCY_MAX_US: u64 = 1_000_000;
-/// What is sent before the measured phase and in its last moments may count at the other end, bytes.
+/// What is sent before the measured phase and in its last moments may count at the other end,
+/// bytes.
 const BEFORE_AND_AFTER: u64 = 1 << 30;
 
 #[derive(Debug, Clone, Copy)]
@@ -209,8 +211,8 @@ fn received_can_be(received: &Received, bounds: &Bounds) -> bool {
         && adds_up(&received.series)
 }
 
-/// The two ends' accounts of one stream over TCP held against each other: nobody receives what nobody sent, beyond what
-/// was under way around the measured phase.
+/// The two ends' accounts of one stream over TCP held against each other: nobody receives what
+/// nobody sent, beyond what was under way around the measured phase.
 pub(crate) fn vet_against(own: &StreamFigures, theirs: &mut StreamFigures) -> Option<String> {
     let most = |bytes: u64| bytes.saturating_mul(2).saturating_add(BEFORE_AND_AFTER);
     let went = own.sent.as_ref().map(|sent| sent.bytes);
@@ -228,7 +230,8 @@ pub(crate) fn vet_against(own: &StreamFigures, theirs: &mut StreamFigures) -> Op
     None
 }
 
-/// Replies that were told to have been held for longer than they took in all, which were not recorded; in words.
+/// Replies that were told to have been held for longer than they took in all, which were not
+/// recorded; in words.
 pub(crate) fn residences(recording: &Recording) -> Vec<String> {
     match recording.impossible_residences() {
         0 => Vec::new(),

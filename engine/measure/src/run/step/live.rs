@@ -37,7 +37,8 @@ pub(super) struct AllDone {
 }
 
 impl AllDone {
-    /// Of so many workers; what the launching thread waits on never disconnects before all of them are gone.
+    /// Of so many workers; what the launching thread waits on never disconnects before all of them
+    /// are gone.
     pub(super) fn new(workers: usize) -> (Self, Receiver<()>) {
         let (tell, is_over) = bounded(1);
         let left = Arc::new(AtomicUsize::new(workers));
@@ -89,8 +90,8 @@ impl LiveProgress {
     }
 }
 
-/// By which a worker tells of the series while it runs: entries go round between the launching thread and the
-/// workers, so that nothing is allocated.
+/// By which a worker tells of the series while it runs: entries go round between the launching
+/// thread and the workers, so that nothing is allocated.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
     spare: Receiver<Box<LiveEntry>>,
@@ -131,8 +132,8 @@ impl ProgressSink for LiveProgress {
     }
 
     fn entry_ends(&mut self, recording: &Recording, index: usize) {
-        // Without a spare one the launching thread is far behind: this line of the stream is left out, and the
-        // entry stands in the result all the same.
+        // Without a spare one the launching thread is far behind: this line of the stream is left
+        // out, and the entry stands in the result all the same.
         if let Some(stream) = &self.stream
             && let Ok(mut entry) = stream.spare.try_recv()
         {
@@ -185,8 +186,9 @@ impl Merger {
         }
     }
 
-    /// Every worker has ended, by count not all of them in the same entry: the entries behind the last one that all
-    /// came to are told as they are. One before it lacks what a worker had no spare entry for.
+    /// Every worker has ended, by count not all of them in the same entry: the entries behind the
+    /// last one that all came to are told as they are. One before it lacks what a worker had no
+    /// spare entry for.
     pub(super) fn finish(&mut self, params: &Params, observer: &mut dyn Observer) {
         self.tell(params, observer);
         for (_, (_, entry)) in self.partly.split_off(&self.told) {

@@ -50,12 +50,14 @@ pub(crate) struct StepPlan {
     pub(crate) duration: Option<Nanos>,
     /// How to wait, unless the peer cannot.
     pub(crate) wait: WaitMode,
-    /// The wait mode was chosen by default: where the server cannot spin, the client does not either.
+    /// The wait mode was chosen by default: where the server cannot spin, the client does not
+    /// either.
     pub(crate) wait_is_default: bool,
     pub(crate) interval: Nanos,
     /// What the workers' counters count is payload in bytes, not operations.
     pub(crate) counts_bytes: bool,
-    /// The step starts only once every worker has a connection; else once one of them has, and the others go on trying.
+    /// The step starts only once every worker has a connection; else once one of them has, and the
+    /// others go on trying.
     pub(crate) needs_all: bool,
     /// What to look at beside.
     pub(crate) observe: Vec<Observation>,
@@ -85,8 +87,9 @@ pub(crate) struct StepOutcome<T> {
     pub(super) overflow: Option<Warning>,
 }
 
-/// Runs one step. Each of `clients` makes the role of one worker, on that worker's thread, from how long before a due
-/// time it is to stop sleeping; `finish` takes a finished role apart, and `merge` adds another worker's tally.
+/// Runs one step. Each of `clients` makes the role of one worker, on that worker's thread, from how
+/// long before a due time it is to stop sleeping; `finish` takes a finished role apart, and `merge`
+/// adds another worker's tally.
 pub(crate) fn run<C, T, F>(
     plan: StepPlan,
     params: &Params,
@@ -199,13 +202,15 @@ fn join<T>(
     (merged, stopped)
 }
 
-/// The share of worker `index` of `workers` in `total`: the first ones take one more where it does not divide.
+/// The share of worker `index` of `workers` in `total`: the first ones take one more where it does
+/// not divide.
 pub(crate) fn deal(total: u64, index: u32, workers: u32) -> u64 {
     let (index, workers) = (u64::from(index), u64::from(workers.max(1)));
     total / workers + u64::from(index < total % workers)
 }
 
-/// The recording of a worker whose measured phase ends by that count or, where there is none, by time.
+/// The recording of a worker whose measured phase ends by that count or, where there is none, by
+/// time.
 pub(crate) fn recording_of(
     count: Option<u64>,
     duration: Option<Nanos>,

@@ -27,7 +27,8 @@ const LOOK_UNWATCHED: Duration = Duration::from_millis(200);
 /// Behind the measured phase nobody minds, and the next step waits for the end of this one.
 const LOOK_AFTER: Duration = Duration::from_millis(5);
 
-/// What the launching thread reads at both edges of the measured phase, of the machine and of what is observed.
+/// What the launching thread reads at both edges of the measured phase, of the machine and of what
+/// is observed.
 #[derive(Debug)]
 pub(super) struct PhaseProbe {
     probe: Option<DisturbanceProbe>,
@@ -163,8 +164,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Tells of the entries of a series in bytes that are over: what this end has moved. What the peer got stands in the
-    /// result.
+    /// Tells of the entries of a series in bytes that are over: what this end has moved. What the
+    /// peer got stands in the result.
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     fn tell_bytes(&mut self, now: Instant, warm_at: Instant, observer: &mut dyn Observer) {
         let interval = self.plan.interval;

@@ -106,8 +106,8 @@ where
 {
     let plan = assignment.plan;
     let mut stop_others = StopOthers(Some(assignment.interrupt.clone()));
-    // A CPU that was checked when it was chosen can have been taken away since: then the run goes on unpinned,
-    // and the involuntary switches tell.
+    // A CPU that was checked when it was chosen can have been taken away since: then the run goes
+    // on unpinned, and the involuntary switches tell.
     let _ = affinity::pin_current_thread(plan.cpus[assignment.own]);
     let _ = tuning::set_timer_slack_ns(1);
     if plan.separate {
