@@ -1,6 +1,7 @@
 //! How the interleaved benches play their blocks, and what they say of them.
 
-/// Has every contestant play once in each block, in reversed order in every other one: what came of each, block by block.
+/// Has every contestant play once in each block, in reversed order in every other one: what came of
+/// each, block by block.
 pub(crate) fn interleave<T, E>(
     contestants: usize,
     blocks: u32,

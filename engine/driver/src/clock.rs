@@ -1,5 +1,5 @@
-//! Where instants come from: the kernel's monotonic clock, or a simulated one; and the wall clock beside it, which kernel
-//! timestamps are of.
+//! Where instants come from: the kernel's monotonic clock, or a simulated one; and the wall clock
+//! beside it, which kernel timestamps are of.
 //!
 //! Workers read a clock twice in a turn and hand the instants down; schedules, protocols and statistics
 //! take time as an argument and never see a [`Clock`].

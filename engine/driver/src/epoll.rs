@@ -418,8 +418,9 @@ impl Socket for EpollSocket {
     }
 }
 
-/// Deadlines to the nanosecond: a timerfd in the poll set, since mio's own timeout is whole milliseconds. It is never read: setting it anew resets it, and an edge-triggered watch
-/// reports each expiry once.
+/// Deadlines to the nanosecond: a timerfd in the poll set, since mio's own timeout is whole
+/// milliseconds. It is never read: setting it anew resets it, and an edge-triggered watch reports
+/// each expiry once.
 #[derive(Debug)]
 struct Alarm {
     fd: TimerFd,

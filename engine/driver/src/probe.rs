@@ -117,8 +117,8 @@ fn perform(
     op: Op,
     expected: impl Fn(&Outcome) -> bool,
 ) -> std::result::Result<(), Trouble> {
-    // Each operation is waited for before the next, but for the multishot receive, whose later completions are to be
-    // passed over.
+    // Each operation is waited for before the next, but for the multishot receive, whose later
+    // completions are to be passed over.
     let token = Token(u64::from(matches!(op, Op::ReceiveMultishot { .. })));
     driver.push(token, op)?;
     let deadline = MonotonicClock.now() + PROBE_MAX;

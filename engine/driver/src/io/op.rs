@@ -46,9 +46,11 @@ pub enum Op {
     /// Receive from a TCP stream with the kernel's own stamp of the arrival, where
     /// [`SocketOption::ReceiveTimestamps`](super::SocketOption::ReceiveTimestamps) asked for it.
     ReceiveStamped { socket: SocketId, into: Segment },
-    /// Send one datagram to an address; from the local address `source`, on a socket that is bound to all of them.
+    /// Send one datagram to an address; from the local address `source`, on a socket that is bound
+    /// to all of them.
     SendTo { socket: SocketId, data: Segment, to: SocketAddr, source: Option<IpAddr> },
-    /// Receive one datagram with its addresses. A longer one is cut off, and the completion says so.
+    /// Receive one datagram with its addresses. A longer one is cut off, and the completion says
+    /// so.
     ReceiveFrom { socket: SocketId, into: Segment },
     /// Send the end of the stream; receiving goes on.
     HalfClose { socket: SocketId },
@@ -59,7 +61,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// The socket and the direction that it takes. A close takes no direction, and a cancel no socket.
+    /// The socket and the direction that it takes. A close takes no direction, and a cancel no
+    /// socket.
     #[inline]
     pub(crate) const fn target(&self) -> Option<(SocketId, Option<Direction>)> {
         match *self {
@@ -127,8 +130,8 @@ pub enum Outcome {
     Connected,
     /// That many bytes were taken.
     Sent(u32),
-    /// Of a repeated send `sends` were taken whole, and `bytes` in all: those above whole sends belong to a last one
-    /// that was cut.
+    /// Of a repeated send `sends` were taken whole, and `bytes` in all: those above whole sends
+    /// belong to a last one that was cut.
     SentRepeated { sends: u32, bytes: u64 },
     /// A zero-copy send's buffer is free again. `copied`: the kernel copied all the same.
     Released { copied: bool },
@@ -136,11 +139,12 @@ pub enum Outcome {
     Received(u32),
     /// That many bytes came into a pool buffer, to be recycled; no buffer at the end of the stream.
     ReceivedInPool { buffer: Option<PoolBuffer>, len: u32 },
-    /// As [`Outcome::Received`], for a receive with a stamp: when the segment that brought the last of the bytes arrived
-    /// at the host, by `CLOCK_REALTIME`, since the epoch. On the simulated wire, by its clock. `None` without a stamp, as
-    /// at the end of the stream.
+    /// As [`Outcome::Received`], for a receive with a stamp: when the segment that brought the last
+    /// of the bytes arrived at the host, by `CLOCK_REALTIME`, since the epoch. On the simulated
+    /// wire, by its clock. `None` without a stamp, as at the end of the stream.
     ReceivedStamped { len: u32, at: Option<Nanos> },
-    /// A datagram came, of which `len` bytes were stored; `truncated` where it was longer than the buffer.
+    /// A datagram came, of which `len` bytes were stored; `truncated` where it was longer than the
+    /// buffer.
     ReceivedFrom { len: u32, addresses: DatagramFrom, truncated: bool },
     /// The end of the stream was sent.
     HalfClosed,

@@ -10,7 +10,8 @@ const _: () = assert!(RING_ENTRIES <= OPERATIONS_MAX);
 // Each connection may have a receive and a send outstanding, and its close or a cancel besides.
 const _: () = assert!(cfg!(test) || 4 * SOCKETS_MAX <= OPERATIONS_MAX);
 
-/// What a driver keeps of each operation, at a place that the operation has until it is removed; by place and by token.
+/// What a driver keeps of each operation, at a place that the operation has until it is removed; by
+/// place and by token.
 #[derive(Debug)]
 pub(crate) struct Operations<T> {
     entries: Vec<Option<T>>,

@@ -13,7 +13,8 @@ enum Step {
     /// It would block.
     Wait,
     Done(Outcome),
-    /// A multishot operation has one more completion, perhaps of less than there was room for, and goes on.
+    /// A multishot operation has one more completion, perhaps of less than there was room for, and
+    /// goes on.
     More {
         outcome: Outcome,
         is_short: bool,

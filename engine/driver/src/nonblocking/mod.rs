@@ -358,7 +358,8 @@ impl<S> Drop for Core<S> {
     }
 }
 
-/// The buffers that multishot receives fill, where no kernel picks them: equal ones in one block of memory.
+/// The buffers that multishot receives fill, where no kernel picks them: equal ones in one block of
+/// memory.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     memory: Box<[u8]>,

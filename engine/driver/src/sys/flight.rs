@@ -153,8 +153,9 @@ impl InFlight {
         self.arena.bytes_mut(buffer)
     }
 
-    /// Makes a socket known to the ring, under an index that no other attached socket has. It must be detached before
-    /// it is closed. The ring is not told of a `brief` one: its descriptor serves.
+    /// Makes a socket known to the ring, under an index that no other attached socket has. It must
+    /// be detached before it is closed. The ring is not told of a `brief` one: its descriptor
+    /// serves.
     pub(crate) fn attach(&self, index: u32, socket: &OwnedFd, is_ipv6: bool, brief: bool) -> File {
         let descriptor = socket.as_raw_fd();
         let target =
@@ -251,8 +252,8 @@ impl InFlight {
         Ok(())
     }
 
-    /// Queues the cancellation of the operation in `target`: on behalf of the one in `slot`, which completes with the
-    /// answer, or of none.
+    /// Queues the cancellation of the operation in `target`: on behalf of the one in `slot`, which
+    /// completes with the answer, or of none.
     ///
     /// By its number, since the kernel finds that in a hash table and would search all that it has for a file.
     pub(crate) fn cancel(&mut self, target: u32, slot: Option<u32>) -> Result<(), DriverError> {
@@ -373,8 +374,9 @@ impl InFlight {
         let flight = self.flights.remove(slot);
         flight.op.for_each_segment(|segment| self.arena.release(segment.buffer));
         if let Some(message) = flight.message {
-            // SAFETY: it came from `Box::leak` in `lend`, this is the only place that turns it back, and its flight is out
-            // of its slot. The kernel has finished with it (checked above).
+            // SAFETY: it came from `Box::leak` in `lend`, this is the only place that turns it
+            // back, and its flight is out of its slot. The kernel has finished with it (checked
+            // above).
             let message = unsafe { Box::from_raw(message.as_ptr()) };
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(message);
@@ -557,12 +559,14 @@ impl Flight {
     #[inline]
     fn message(&mut self) -> &mut Message {
         let mut message = self.message.expect("`lend` gave it a message");
-        // SAFETY: it lives until `remove`, and only this flight has its address. `submit` and `attempt`, from which all
-        // calls come, have checked that the operation is not in flight (`idle`), so the kernel does not use it either.
+        // SAFETY: it lives until `remove`, and only this flight has its address. `submit` and
+        // `attempt`, from which all calls come, have checked that the operation is not in flight
+        // (`idle`), so the kernel does not use it either.
         unsafe { message.as_mut() }
     }
 
-    /// What the ring is told for the operation. Every pointer in it is the flight's data or its message.
+    /// What the ring is told for the operation. Every pointer in it is the flight's data or its
+    /// message.
     #[inline]
     fn entry(&mut self, zero_copy_offered: bool) -> Entry {
         let (fd, flags) = self.file.map_or((Fd(-1), Flags::empty()), |f| f.target.field());

@@ -90,7 +90,8 @@ pub(crate) fn receive_overflows(fd: BorrowedFd<'_>) -> Option<u64> {
     memory_info(fd).map(|numbers| u64::from(numbers[MEMINFO_DROPS]))
 }
 
-/// An option of `N` 32-bit numbers that nix does not have; `None` also where the kernel gives fewer of them.
+/// An option of `N` 32-bit numbers that nix does not have; `None` also where the kernel gives fewer
+/// of them.
 fn get_numbers<const N: usize>(fd: BorrowedFd<'_>, level: i32, name: i32) -> Option<[u32; N]> {
     let mut numbers = [0; N];
     let mut length = size_of::<[u32; N]>() as libc::socklen_t;

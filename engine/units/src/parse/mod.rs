@@ -1,8 +1,9 @@
 //! What a person types: `10ms`, `4K`, `1:256K:*64`, `60/m`, `200M`, `2-5,7`.
 //!
-//! Sizes and counts follow qperf: `K M G` (and `KiB MiB GiB`) are powers of 1,024, `k m g` (and `kB MB GB`)
-//! powers of 1,000. Rates and bit rates are decimal whichever way they are written, as everybody means them.
-//! Numbers are scaled in integers, so `1.5ms` is 1,500,000 ns and not one less. What cannot be parsed is a usage error.
+//! Sizes and counts follow qperf: `K M G` (and `KiB MiB GiB`) are powers of 1,024,
+//! `k m g` (and `kB MB GB`) powers of 1,000. Rates and bit rates are decimal whichever way they are
+//! written, as everybody means them. Numbers are scaled in integers, so `1.5ms` is 1,500,000 ns and
+//! not one less. What cannot be parsed is a usage error.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +33,8 @@ pub struct Sizes(pub Vec<u64>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts(pub Vec<u64>);
 
-/// Operations per second, at least one in eleven days, at most 10^9: `1000`, `2.5`, `10k`, `1M`, `60/m`, `100/s`, `5/h`.
+/// Operations per second, at least one in eleven days, at most 10^9: `1000`, `2.5`, `10k`, `1M`,
+/// `60/m`, `100/s`, `5/h`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct PerSecond(pub f64);
 
@@ -230,9 +232,9 @@ fn list(text: &str, kind: &Kind) -> Result<Vec<u64>> {
     Ok(values)
 }
 
-/// Writes out `first:last:step` as qperf counts, up to one value more than is allowed: `last` is reached only if a
-/// step hits it; an empty `first` is 1 where steps multiply and 0 where they add. What makes qperf loop for ever is
-/// refused.
+/// Writes out `first:last:step` as qperf counts, up to one value more than is allowed: `last` is
+/// reached only if a step hits it; an empty `first` is 1 where steps multiply and 0 where they add.
+/// What makes qperf loop for ever is refused.
 fn sweep(text: &str, kind: &Kind, values: &mut Vec<u64>) -> Result<()> {
     let refuse = |why: &str| Err(refuse("sweep", text, why, SWEEP_HELP));
     let parts: Vec<&str> = text.split(':').map(str::trim).collect();
