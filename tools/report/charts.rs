@@ -231,7 +231,8 @@ impl Sweep {
     pub(super) fn of(steps: &[&Params]) -> Option<Self> {
         type Named = (f64, String);
         let rate = |p: &Params| p.rate_per_s.unwrap_or(0.0);
-        let by: [(&str, &dyn Fn(&Params) -> Named); 3] = [
+        type Of<'a> = &'a dyn Fn(&Params) -> Named;
+        let by: [(&str, Of<'_>); 3] = [
             ("size", &|p| (p.size_bytes as f64, Size(p.size_bytes).to_string())),
             ("connections", &|p| (p.connections.into(), p.connections.to_string())),
             ("rate", &|p| (rate(p), per_second(rate(p)))),

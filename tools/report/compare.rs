@@ -64,11 +64,10 @@ impl<'a> View<'a> {
     /// The results arm by arm and step by step, with their names: `veth`, with more than one step `veth 64 B`.
     fn results(self) -> impl Iterator<Item = (String, &'a StepResult)> {
         let of_arm = move |arm: &'a Arm| {
-            let steps = (0..self.comparison.steps).filter_map(move |step| {
+            (0..self.comparison.steps).filter_map(move |step| {
                 let name = format!("{} {}", arm.name, self.step_name(step));
                 Some((name.trim().to_owned(), self.result(&arm.name, step)?))
-            });
-            steps
+            })
         };
         self.comparison.arms.iter().flat_map(of_arm)
     }

@@ -265,7 +265,7 @@ pub(crate) fn spans(
         spans.push(Span { role: *role, row: row as f64, median: *median, interval: *interval });
         names.push(name.clone());
         values.push(*median);
-        values.extend(interval.into_iter().flat_map(|(low, high)| [low, high]));
+        values.extend(interval.iter().flat_map(|(low, high)| [*low, *high]));
     }
     let x = Axis::over(what, &values, &|value| signed(unit, value));
     (!spans.is_empty()).then(|| Plot::spans(x, &names, spans, resolution))
