@@ -14,6 +14,7 @@ use tare_host::observation::Observation;
 use tare_proto::auth::Secret;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::quantile_name;
+use tare_stats::summary::PERCENTILES;
 use tare_units::error::{Error, Result};
 use tare_units::{Count, CpuList, Nanos};
 
@@ -29,8 +30,6 @@ pub(super) const SEED_BITS: u32 = 53;
 const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
 /// The warm-up where `--warmup` does not say otherwise.
 const WARMUP: Nanos = Nanos::from_millis(500);
-/// What is printed where `--percentiles` does not say otherwise, per cent.
-pub(crate) const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
 /// Options of every measuring command. Where the help is that of `tare lat`, the others put theirs in
 /// its place (`mut_arg`).

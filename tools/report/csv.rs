@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tare_stats::later::Later;
 use tare_stats::result::{Report, StepResult, quantile_name};
+use tare_stats::summary::PERCENTILES;
 use tare_units::text::visible;
 
 use super::{DisplayOptions, bulk, compare};
-use crate::command::options::PERCENTILES;
 
 /// What every row of a result begins with. A line names where columns come from, then the fields there;
 /// a column that is called otherwise is before a `=`. What is before a `|` replaces each `{}`, and begins the

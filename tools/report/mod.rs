@@ -28,9 +28,9 @@ mod plot;
 mod print;
 
 use tare_stats::result::{ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning};
+use tare_stats::summary::PERCENTILES;
 use tare_units::{Nanos, Size};
 
-use crate::command::options::PERCENTILES;
 use crate::output::Format;
 pub(crate) use common::assertion;
 use document::Document;
