@@ -12,7 +12,7 @@ use tare_units::Size;
 use super::common::{ends, instruments, trouble};
 use super::document::{Block, Document, Shown, field, note};
 use super::numbers::per_second;
-use super::{bulk, csv, grouped, http, latency, list, plural};
+use super::{bulk, csv, grouped, http, latency, list, plural, unique};
 
 pub(super) use notes::{alerts, asked};
 
@@ -95,13 +95,8 @@ impl<'a> View<'a> {
     }
 
     fn all_measures(self, declared: bool) -> Vec<&'a str> {
-        let mut measures = Vec::new();
-        for cell in &self.comparison.cells {
-            if (cell.declared || !declared) && !measures.contains(&cell.measure.as_str()) {
-                measures.push(&cell.measure);
-            }
-        }
-        measures
+        let cells = self.comparison.cells.iter().filter(|cell| cell.declared || !declared);
+        unique(cells.map(|cell| cell.measure.as_str()))
     }
 
     /// What tells the steps from each other; nothing where there is one.
