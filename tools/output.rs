@@ -279,11 +279,12 @@ fn sink(path: &Path) -> io::Result<Sink> {
         Err(error) => return Err(error),
     };
     // Renaming stays within one file system.
+    let here = Path::new(".");
     let directory = path.parent().filter(|parent| *parent != Path::new(""));
     let file = tempfile::Builder::new()
         .prefix(".tare-")
         .permissions(Permissions::from_mode(mode & 0o777))
-        .tempfile_in(directory.unwrap_or(Path::new(".")))
+        .tempfile_in(directory.unwrap_or(here))
         // The temporary file's name, which the error carries, is nobody's business.
         .map_err(|error| io::Error::from(error.kind()))?;
     Ok(Sink::File(file, path))

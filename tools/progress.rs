@@ -23,12 +23,13 @@ pub(crate) fn complain(line: &str) {
 #[derive(Debug)]
 pub(crate) struct Bar {
     shown: Option<ProgressBar>,
-    /// The running step moves bytes, and counts those instead of round trips.
+    /// The running step moves bytes, and counts those.
     is_bulk: bool,
-    is_http: bool,
+    /// What other steps count.
+    counts: &'static str,
     /// Its bytes, and when that was.
     last: (u64, Nanos),
-    /// The rate between the last two looks, bits per second.
+    /// The rate between the last two updates, bits per second.
     bits_per_s: Option<f64>,
 }
 
@@ -47,7 +48,13 @@ impl Bar {
     }
 
     const fn on(shown: Option<ProgressBar>) -> Self {
-        Self { shown, is_bulk: false, is_http: false, last: (0, Nanos::ZERO), bits_per_s: None }
+        Self {
+            shown,
+            is_bulk: false,
+            counts: "round trip",
+            last: (0, Nanos::ZERO),
+            bits_per_s: None,
+        }
     }
 
     pub(crate) const fn is_shown(&self) -> bool {
@@ -56,7 +63,7 @@ impl Bar {
 
     pub(crate) fn step(&mut self, params: &Params, index: usize, total: usize) {
         self.is_bulk = params.bulk.is_some();
-        self.is_http = params.http.is_some();
+        self.counts = if params.http.is_some() { "request" } else { "round trip" };
         (self.last, self.bits_per_s) = ((0, Nanos::ZERO), None);
         if let Some(bar) = &self.shown {
             bar.set_prefix(format!("{}/{total} {}", index + 1, report::parameters(params)));
@@ -66,12 +73,10 @@ impl Bar {
 
     pub(crate) fn progress(&mut self, progress: Progress) {
         let done = if self.is_bulk {
-            self.look_at_rate(progress);
+            self.update_rate(progress);
             self.bits_per_s.map_or_else(String::new, report::bits)
-        } else if self.is_http {
-            report::plural(progress.completed, "request")
         } else {
-            report::plural(progress.completed, "round trip")
+            report::plural(progress.completed, self.counts)
         };
         let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {
@@ -91,9 +96,9 @@ impl Bar {
         bar.set_message(message);
     }
 
-    /// The rate since the look before, in the measured phase.
+    /// The rate since it was last updated, in the measured phase.
     #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
-    fn look_at_rate(&mut self, progress: Progress) {
+    fn update_rate(&mut self, progress: Progress) {
         if progress.phase != Phase::Measure {
             return;
         }
@@ -132,7 +137,7 @@ mod tests {
     fn the_rate_is_that_since_the_last_look() {
         let mut bar = Bar::on(None);
         bar.is_bulk = true;
-        let mut look = |phase, ms, bytes| {
+        let mut update = |phase, ms, bytes| {
             bar.progress(Progress {
                 phase,
                 elapsed: Nanos::from_millis(ms),
@@ -142,10 +147,10 @@ mod tests {
             });
             bar.bits_per_s
         };
-        assert_eq!(look(Phase::WarmUp, 300, 0), None);
-        assert_eq!(look(Phase::Measure, 200, 1_000_000), Some(40e6));
-        assert_eq!(look(Phase::Measure, 400, 1_500_000), Some(20e6));
-        assert_eq!(look(Phase::Measure, 400, 1_500_000), Some(20e6));
-        assert_eq!(look(Phase::Drain, 10, 1_500_000), Some(20e6));
+        assert_eq!(update(Phase::WarmUp, 300, 0), None);
+        assert_eq!(update(Phase::Measure, 200, 1_000_000), Some(40e6));
+        assert_eq!(update(Phase::Measure, 400, 1_500_000), Some(20e6));
+        assert_eq!(update(Phase::Measure, 400, 1_500_000), Some(20e6));
+        assert_eq!(update(Phase::Drain, 10, 1_500_000), Some(20e6));
     }
 }

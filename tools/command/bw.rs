@@ -232,10 +232,8 @@ impl TrafficArgs {
         if self.zerocopy == Some(ZeroCopy::On)
             && common.backend == BackendChoice::Only(Backend::Epoll)
         {
-            return Err(Error::usage(
-                "--zerocopy on needs io_uring, and --backend epoll is without it",
-            )
-            .remedy("leave one of the two out"));
+            let message = "--zerocopy on needs io_uring, and --backend epoll is without it";
+            return Err(Error::usage(message).remedy("leave one of the two out"));
         }
         let sizes = match &self.size {
             Some(asked) => target::sizes(asked, transport)?,

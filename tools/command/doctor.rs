@@ -1,6 +1,6 @@
 //! `tare doctor`: its flags, and the examination they ask for.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tare_host::doctor::{self, DoctorPlan};
 use tare_stats::result::Level;
 use tare_units::error::Result;
@@ -9,7 +9,7 @@ use tare_units::{CpuList, Nanos};
 
 use super::target::target;
 use crate::exit::Exit;
-use crate::report::doctor::render;
+use crate::report::doctor::{DoctorFormat, render};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,16 +50,6 @@ pub(crate) struct DoctorArgs {
     /// Print the findings on stdout as this
     #[arg(long, value_enum, default_value = "text")]
     format: DoctorFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DoctorFormat {
-    /// For people
-    Text,
-    /// One object, of schema/tare-doctor-1.schema.json
-    Json,
-    /// A table to paste
-    Markdown,
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit> {

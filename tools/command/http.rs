@@ -222,10 +222,8 @@ impl LoadArgs {
                     [(self.arrivals.is_some(), "--arrivals"), (self.late.is_some(), "--late")]
                 {
                     if given {
-                        return Err(Error::usage(format!(
-                            "{flag} is about a schedule, and there is none"
-                        ))
-                        .remedy("give a rate with -R or --stages"));
+                        let message = format!("{flag} is about a schedule, and there is none");
+                        return Err(Error::usage(message).remedy("give a rate with -R or --stages"));
                     }
                 }
                 return Ok(None);
@@ -249,10 +247,8 @@ fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()>
             .remedy("write the stages without times, or leave --count out"));
     }
     if by_count && stages.iter().any(|stage| stage.from_per_s.total_cmp(&stage.to_per_s).is_ne()) {
-        return Err(Error::usage(
-            "how steep a ramp is follows from its time, and --count gives none",
-        )
-        .remedy("write a time after it: 1000-5000:30s"));
+        let message = "how steep a ramp is follows from its time, and --count gives none";
+        return Err(Error::usage(message).remedy("write a time after it: 1000-5000:30s"));
     }
     if common.duration.is_some() && timed == stages.len() {
         return Err(Error::usage("--duration says nothing where each stage has a time of its own")

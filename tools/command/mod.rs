@@ -8,12 +8,12 @@
 mod bw;
 mod compare;
 mod diff;
-pub(crate) mod doctor;
+mod doctor;
 mod habits;
 mod http;
 mod lat;
 mod measure;
-pub(crate) mod options;
+mod options;
 mod report;
 mod serve;
 mod target;

@@ -14,6 +14,7 @@ use tare_host::observation::Observation;
 use tare_proto::auth::Secret;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::quantile_name;
+use tare_stats::summary::PERCENTILES;
 use tare_units::error::{Error, Result};
 use tare_units::{Count, CpuList, Nanos};
 

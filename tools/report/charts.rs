@@ -1,6 +1,7 @@
 //! Figures of latency, bandwidth and HTTP runs, which pages draw; comparisons have some of them too.
 
 use tare_stats::result::{Interval, Params, Report, StepResult, Summary};
+use tare_stats::summary::PERCENTILES;
 use tare_units::Size;
 
 use super::document::{Block, Document, Figure, Shown, Table, note};
@@ -8,7 +9,6 @@ use super::histogram::decode;
 use super::numbers::{bits, grouped, heading, known, longest, per_second, quantile, shown, time};
 use super::plot::{Axis, Line, Plot, Points, beyond};
 use super::{headline, parameters};
-use crate::command::options::PERCENTILES;
 
 const LINES_MAX: usize = 8;
 /// Points of a line over time; of more, the largest of each stretch are drawn.
@@ -231,7 +231,8 @@ impl Sweep {
     pub(super) fn of(steps: &[&Params]) -> Option<Self> {
         type Named = (f64, String);
         let rate = |p: &Params| p.rate_per_s.unwrap_or(0.0);
-        let by: [(&str, &dyn Fn(&Params) -> Named); 3] = [
+        type Of<'a> = &'a dyn Fn(&Params) -> Named;
+        let by: [(&str, Of<'_>); 3] = [
             ("size", &|p| (p.size_bytes as f64, Size(p.size_bytes).to_string())),
             ("connections", &|p| (p.connections.into(), p.connections.to_string())),
             ("rate", &|p| (rate(p), per_second(rate(p)))),

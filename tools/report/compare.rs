@@ -12,7 +12,7 @@ use tare_units::Size;
 use super::common::{ends, instruments, trouble};
 use super::document::{Block, Document, Shown, field, note};
 use super::numbers::per_second;
-use super::{bulk, csv, grouped, http, latency, list, plural};
+use super::{bulk, csv, grouped, http, latency, list, plural, unique};
 
 pub(super) use notes::{alerts, asked};
 
@@ -64,11 +64,10 @@ impl<'a> View<'a> {
     /// The results arm by arm and step by step, with their names: `veth`, with more than one step `veth 64 B`.
     fn results(self) -> impl Iterator<Item = (String, &'a StepResult)> {
         let of_arm = move |arm: &'a Arm| {
-            let steps = (0..self.comparison.steps).filter_map(move |step| {
+            (0..self.comparison.steps).filter_map(move |step| {
                 let name = format!("{} {}", arm.name, self.step_name(step));
                 Some((name.trim().to_owned(), self.result(&arm.name, step)?))
-            });
-            steps
+            })
         };
         self.comparison.arms.iter().flat_map(of_arm)
     }
@@ -96,13 +95,8 @@ impl<'a> View<'a> {
     }
 
     fn all_measures(self, declared: bool) -> Vec<&'a str> {
-        let mut measures = Vec::new();
-        for cell in &self.comparison.cells {
-            if (cell.declared || !declared) && !measures.contains(&cell.measure.as_str()) {
-                measures.push(&cell.measure);
-            }
-        }
-        measures
+        let cells = self.comparison.cells.iter().filter(|cell| cell.declared || !declared);
+        unique(cells.map(|cell| cell.measure.as_str()))
     }
 
     /// What tells the steps from each other; nothing where there is one.

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tare_stats::diff::Diff;
 use tare_stats::result::{Report, StepResult, quantile_name};
+use tare_stats::summary::PERCENTILES;
 use tare_units::text::visible;
 
-use super::{DisplayOptions, bulk, compare};
-use crate::command::options::PERCENTILES;
+use super::{DisplayOptions, bulk, compare, unique};
 
 /// What every row of a result begins with. A line names where columns come from, then the fields there;
 /// a column that is called otherwise is before a `=`. What is before a `|` replaces each `{}`, and begins the
@@ -105,12 +105,8 @@ pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
     // A report without a step still has its header: a script that reads columns by name finds them.
     let mut columns = parsed(IDENTITY, options);
     columns.extend(parsed(kind, options));
-    let mut names: Vec<&str> = Vec::new();
-    for one in report.results.iter().flat_map(|step| &step.observed) {
-        if !names.contains(&one.name.as_str()) {
-            names.push(&one.name);
-        }
-    }
+    let observed = report.results.iter().flat_map(|step| &step.observed);
+    let names = unique(observed.map(|one| one.name.as_str()));
     let sides: &[&str] = if report.comparison.is_some() { &["", "baseline_"] } else { &[""] };
     for (side, name) in sides.iter().flat_map(|side| names.iter().map(move |name| (side, name))) {
         let key = name.replace('~', "~0").replace('/', "~1");

@@ -1,11 +1,21 @@
 //! What `tare doctor` found: the worst first, and in the text what is fine in a line each.
 
+use clap::ValueEnum;
 use tare_stats::result::{Diagnosis, Finding, Level};
 use tare_units::{CpuList, Nanos};
 
 use super::document::{Block, Document, Field, Shown, field, note, part};
 use super::{plural, print};
-use crate::command::doctor::DoctorFormat;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorFormat {
+    /// For people
+    Text,
+    /// One object, of schema/tare-doctor-1.schema.json
+    Json,
+    /// A table to paste
+    Markdown,
+}
 
 const LEVELS: [(Level, &str); 4] = [
     (Level::Spoils, "Spoils a microsecond measurement"),

@@ -136,6 +136,9 @@ impl Block {
     }
 }
 
+/// What a column says of an item.
+type Cell<'a, T> = &'a dyn Fn(&T) -> String;
+
 impl Table {
     pub(super) fn new<T: AsRef<str>>(header: &[T]) -> Self {
         let header = header.iter().map(|name| name.as_ref().to_owned()).collect();
@@ -145,7 +148,7 @@ impl Table {
     /// A row for each of `items`: of every column its heading, and what it says of an item.
     pub(super) fn of<T>(
         items: impl IntoIterator<Item = T>,
-        columns: &[(&str, &dyn Fn(&T) -> String)],
+        columns: &[(&str, Cell<'_, T>)],
     ) -> Self {
         let mut table = Self::new(&columns.iter().map(|(heading, _)| heading).collect::<Vec<_>>());
         for item in items {

@@ -199,7 +199,7 @@ fn formats_of_the_plotters() {
 
 #[test]
 fn findings() {
-    use crate::command::doctor::DoctorFormat;
+    use super::doctor::DoctorFormat;
     let diagnosis = fixtures::doctor::diagnosis();
     for (format, extension) in [(DoctorFormat::Text, "txt"), (DoctorFormat::Markdown, "md")] {
         let rendered = super::doctor::render(format, &diagnosis);

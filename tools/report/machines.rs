@@ -36,16 +36,10 @@ pub(super) fn changes(before: &Environment, after: &Environment) -> Vec<[String;
 fn side_by_side(columns: &[(String, &Environment)]) -> Table {
     let of_machines: Vec<Vec<(String, String)>> =
         columns.iter().map(|(_, machine)| fields(machine)).collect();
-    let mut names: Vec<&String> = Vec::new();
-    for (name, _) in of_machines.iter().flatten() {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
     let mut header = vec![""];
     header.extend(columns.iter().map(|(name, _)| name.as_str()));
     let mut table = Table::new(&header).left(9).named("Machines side by side");
-    for name in names {
+    for name in super::unique(of_machines.iter().flatten().map(|(name, _)| name)) {
         let of = |fields: &'_ Vec<(String, String)>| {
             fields.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
         };

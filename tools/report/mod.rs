@@ -28,9 +28,9 @@ mod plot;
 mod print;
 
 use tare_stats::result::{ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning};
+use tare_stats::summary::PERCENTILES;
 use tare_units::{Nanos, Size};
 
-use crate::command::options::PERCENTILES;
 use crate::output::Format;
 pub(crate) use common::assertion;
 use document::Document;
@@ -109,6 +109,17 @@ fn phrases(parts: impl IntoIterator<Item = Option<String>>) -> String {
 
 fn list(parts: impl IntoIterator<Item = String>) -> String {
     parts.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Each once, in the order in which they come first.
+fn unique<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut unique = Vec::new();
+    for one in all {
+        if !unique.contains(&one) {
+            unique.push(one);
+        }
+    }
+    unique
 }
 
 /// The latency that a reader is after: from the intended send where there is a schedule, else the service time.

@@ -333,7 +333,7 @@ impl RequestArgs {
 
     fn host(&self) -> Option<&String> {
         let typed = self.headers.iter().find(|header| header.0.eq_ignore_ascii_case("host"));
-        self.host.as_ref().or(typed.map(|header| &header.1))
+        self.host.as_ref().or_else(|| typed.map(|header| &header.1))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::report::charts::{self, Sweep, figure};
 use crate::report::document::{Block, Document, Shown, Table, note};
 use crate::report::numbers::{NONE, interval, known, measure_name, shown, signed};
 use crate::report::plot::{Axis, Line, Plot, Span};
-use crate::report::{headline, parameters};
+use crate::report::{headline, parameters, unique};
 
 pub(super) fn add(document: &mut Document, view: View<'_>) {
     let mut add = |id, heading: &str, why: &str, blocks: Vec<Block>| {
@@ -72,13 +72,8 @@ impl<'a> View<'a> {
 
     /// Whose latencies are those of a queue: it is said wherever they are drawn.
     fn queues(self) -> Option<Block> {
-        let mut names: Vec<String> = Vec::new();
-        for cell in self.comparison.cells.iter().filter(|cell| is_queue(cell)) {
-            let name = format!("{} at {}", cell.arm, self.place(cell.step));
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
+        let queues = self.comparison.cells.iter().filter(|cell| is_queue(cell));
+        let names = unique(queues.map(|c| format!("{} at {}", c.arm, self.place(c.step))));
         (!names.is_empty()).then(|| {
             Block::Loud(format!(
                 "OVERLOAD: the rate asked for was not reached, or a queue grew, so the latencies are those of a queue and not of the path: {}.",
@@ -265,7 +260,7 @@ pub(crate) fn spans(
         spans.push(Span { role: *role, row: row as f64, median: *median, interval: *interval });
         names.push(name.clone());
         values.push(*median);
-        values.extend(interval.into_iter().flat_map(|(low, high)| [low, high]));
+        values.extend(interval.iter().flat_map(|(low, high)| [*low, *high]));
     }
     let x = Axis::over(what, &values, &|value| signed(unit, value));
     (!spans.is_empty()).then(|| Plot::spans(x, &names, spans, resolution))
