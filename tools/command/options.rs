@@ -18,8 +18,6 @@ use tare_stats::summary::PERCENTILES;
 use tare_units::error::{Error, Result};
 use tare_units::{Count, CpuList, Nanos};
 
-pub(crate) use tare_stats::summary::PERCENTILES;
-
 use crate::output::{Format, OutputFile};
 use crate::progress::complain;
 

@@ -58,7 +58,7 @@ struct Socket {
     descriptor: Option<OwnedFd>,
     file: File,
     is_stream: bool,
-    /// The operation without a result yet in each [`Direction`].
+    /// The operation without a result yet in each direction.
     outstanding: [Option<u32>; 2],
     /// What ended a repeated send that had sent something; for the next operation in that direction.
     send_error: Option<OpError>,
