@@ -294,7 +294,7 @@ mod tests {
         match VethNamespace::create_noted(journal) {
             Ok(made) => Some(made),
             Err(error) if error.message().contains("not permitted") => {
-                eprintln!("skipped: {error}");
+                crate::fixtures::left_out(&error.to_string());
                 None
             }
             Err(error) => panic!("{error}"),
@@ -374,7 +374,7 @@ mod tests {
         let namespace = match Namespace::create() {
             Ok(namespace) => namespace,
             Err(OpError::NotPermitted) => {
-                eprintln!("skipped: making a network namespace is not permitted here");
+                crate::fixtures::left_out("making a network namespace is not permitted here");
                 return;
             }
             Err(error) => panic!("{error}"),
