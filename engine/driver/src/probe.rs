@@ -45,7 +45,7 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
     };
     match try_out() {
         Ok(step_downs) => {
-            let mut reason = "io_uring works here: what is needed of it was tried".to_owned();
+            let mut reason = "io_uring works here: the operations it needs were probed".to_owned();
             if asked {
                 reason.insert_str(0, "asked for; ");
             }

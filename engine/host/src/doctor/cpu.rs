@@ -349,7 +349,7 @@ fn noise(host: &HostSnapshot) -> Seen {
     let rate = per_second(worst.gaps, worst.span);
     let share = away_percent(worst);
     let what = format!(
-        "a spinning thread was away for {GAP_MIN} or longer {rate:.0} times a second on CPU {cpu} \
+        "a spinning thread was interrupted for {GAP_MIN} or longer {rate:.0} times a second on CPU {cpu} \
          ({share:.1} % of the time), for {longest} at most"
     );
     let hit = format!("{}, and the longest is the maximum of a run", pings_hit(rate));

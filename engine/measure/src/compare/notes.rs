@@ -166,7 +166,7 @@ impl ReportNotes {
             let often = if visits >= self.visits {
                 String::new()
             } else {
-                format!(" ({visits} of {} visits; told of the first)", self.visits)
+                format!(" ({visits} of {} visits; the first is shown)", self.visits)
             };
             let message = counted.warning.message.as_str();
             // A visit that failed names its arm itself.

@@ -128,7 +128,7 @@ impl Metric {
                 (asked.down, "bandwidth downwards", "write --direction both")
             }
             Self::Retransmits if moves_bulk => {
-                (!asked.datagrams, "segments sent again: datagrams are not", "write lost or loss")
+                (!asked.datagrams, "retransmits, which datagrams do not have", "write lost or loss")
             }
             Self::Bandwidth(_) | Self::Retransmits => {
                 (moves_bulk, "bandwidth", "leave it out, or take tare bw")

@@ -36,7 +36,7 @@ pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) 
     let steal_share = steal.as_secs_f64() / worker_seconds;
     let steal = (steal > Nanos::ZERO && steal_share > STEAL_SHARE).then(|| {
         let message = format!(
-            "the hypervisor took {steal} ({:.2} %) of the workers' time",
+            "steal of {steal}, {:.2} % of the workers' time",
             steal_share * 100.0
         );
         Warning::new("steal", message, "run again, or on a machine whose CPUs are not shared")
@@ -54,7 +54,7 @@ pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) 
     let per_s = switches as f64 / worker_seconds;
     let preempted = (switches >= SWITCHES_MIN && per_s > SWITCHES_PER_S).then(|| {
         let message = format!(
-            "its workers were forced off their CPUs {switches} times ({per_s:.0} per worker and second)"
+            "its workers had {switches} involuntary context switches ({per_s:.0} per worker and second)"
         );
         let advice = "give each worker a CPU of its own with --cpus, away from other work and from the far end";
         Warning::new("preempted", message, advice)
@@ -62,7 +62,7 @@ pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) 
     let stall = STALL_NS.max(end.turn_p99_ns.saturating_mul(STALL_FACTOR));
     let stalled = (end.wait == "spin" && end.turn_max_ns > stall).then(|| {
         let (longest, p99) = (Nanos(end.turn_max_ns), Nanos(end.turn_p99_ns));
-        let message = format!("a spinning worker was away for {longest} in one turn (p99: {p99})");
+        let message = format!("the polling loop stalled for {longest} in one turn (p99: {p99})");
         let advice = "the maximum is suspect; use CPUs that nothing else uses (--cpus, isolcpus), or run again";
         Warning::new("stalled", message, advice)
     });
