@@ -7,29 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use tare_stats::result::{Interval, Params, Report};
 use tare_units::error::{Error, Result};
 
 use crate::patient;
 use crate::progress::complain;
-use crate::report::{self, DisplayOptions, histogram, json};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people
-    Text,
-    /// One object, schema tare/1
-    Json,
-    /// A line per interval, per block of a comparison and per result as they come, the rest at the end
-    Jsonl,
-    /// A row per step
-    Csv,
-    /// Tables to paste
-    Markdown,
-    /// One page that stands alone
-    Html,
-}
+use crate::report::{self, DisplayOptions, Format, histogram, json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {

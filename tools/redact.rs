@@ -6,12 +6,9 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
 use tare_engine::http::secret::{REDACTED, shown_path, shows_header};
 use tare_host::hooks;
 use tare_units::text::is_deceptive;
-
-use crate::command::Cli;
 
 const SHOWN: &str = "arrivals assert backend baseline baseline-file bind block-duration blocks body-file bytes \
     congestion connect-rate connect-timeout connect-to connection connections content-type count \
@@ -44,23 +41,6 @@ impl Value {
     }
 }
 
-/// The words of a command line as one line that a shell reads, secrets redacted.
-pub(crate) fn command_line(words: impl IntoIterator<Item = OsString>) -> String {
-    let mut words: Vec<String> =
-        words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    // Where the command lies is the machine's business.
-    if let Some(name) = words.first().and_then(|word| word.rsplit('/').next()) {
-        words[0] = name.to_owned();
-    }
-    let reader = Reader::new(words.iter().any(|word| word == RECORD_HOOKS));
-    reader.line(&words)
-}
-
-/// An arm's options as a report shows them: as typed, secrets redacted.
-pub(crate) fn options(typed: &str) -> String {
-    Reader::new(false).options(typed)
-}
-
 pub(crate) fn hook(command: &str, in_full: bool) -> String {
     if in_full {
         // A control character would end the line, or drive the terminal.
@@ -70,19 +50,43 @@ pub(crate) fn hook(command: &str, in_full: bool) -> String {
     }
 }
 
-/// Reads words as clap does.
-struct Reader {
+/// Knows tare's options, and reads words as clap does.
+#[derive(Debug)]
+pub(crate) struct Redactor {
     root: clap::Command,
+}
+
+impl Redactor {
+    /// `root` is tare's own command.
+    pub(crate) fn new(mut root: clap::Command) -> Self {
+        root.build();
+        Self { root }
+    }
+
+    /// The words of a command line as one line that a shell reads, secrets redacted.
+    pub(crate) fn command_line(&self, words: impl IntoIterator<Item = OsString>) -> String {
+        let mut words: Vec<String> =
+            words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        // Where the command lies is the machine's business.
+        if let Some(name) = words.first().and_then(|word| word.rsplit('/').next()) {
+            words[0] = name.to_owned();
+        }
+        let records_hooks = words.iter().any(|word| word == RECORD_HOOKS);
+        Reader { root: &self.root, records_hooks }.line(&words)
+    }
+
+    /// An arm's options as a report shows them: as typed, secrets redacted.
+    pub(crate) fn options(&self, typed: &str) -> String {
+        Reader { root: &self.root, records_hooks: false }.options(typed)
+    }
+}
+
+struct Reader<'a> {
+    root: &'a clap::Command,
     records_hooks: bool,
 }
 
-impl Reader {
-    fn new(records_hooks: bool) -> Self {
-        let mut root = Cli::command();
-        root.build();
-        Self { root, records_hooks }
-    }
-
+impl Reader<'_> {
     /// What the value of an option is; `None` of a flag, which has none. All commands mean the same by an option's name, as
     /// a test holds.
     fn value_of(&self, is_it: impl Fn(&clap::Arg) -> bool) -> Option<Value> {
@@ -218,11 +222,14 @@ fn address(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::command::Cli;
 
     fn shown(command: &str) -> String {
         let words = shlex::split(command).expect(command);
-        command_line(words.into_iter().map(OsString::from))
+        Redactor::new(Cli::command()).command_line(words.into_iter().map(OsString::from))
     }
 
     #[test]
@@ -243,7 +250,8 @@ mod tests {
             let again = shlex::split(&shown(command));
             assert_eq!(again, shlex::split(command), "{}", shown(command));
         }
-        let line = command_line(["/usr/local/bin/tare", "lat"].map(OsString::from));
+        let line = Redactor::new(Cli::command())
+            .command_line(["/usr/local/bin/tare", "lat"].map(OsString::from));
         assert_eq!(line, "tare lat");
     }
 
@@ -314,7 +322,7 @@ mod tests {
                 Some(words) => words.into_iter().map(OsString::from).collect(),
                 None => panic!("{command}"),
             };
-            let line = command_line(words);
+            let line = Redactor::new(Cli::command()).command_line(words);
             assert!(!line.contains("hunter2"), "{line}");
             let tells = line.contains(REDACTED) || line.contains(" (SHA-256 ");
             assert!(tells, "{line}");

@@ -104,7 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::output::Format;
+    use crate::report::Format;
     use crate::report::{DisplayOptions, fixtures, render};
 
     fn written(report: &Report, format: Format) -> String {

@@ -17,9 +17,10 @@ use tare_units::target::Target;
 use tare_units::{BitRate, Counts, Nanos, Size, Sizes};
 
 use super::measure::{Measurement, all, check_outputs, measure};
-use super::options::{CommonArgs, SecretArgs, assert_help, choice};
+use super::options::{CommonArgs, DURATION, SecretArgs, assert_help, choice};
 use super::target::{self, TargetArgs, TransportArgs};
 use crate::exit::Exit;
+use crate::redact::Redactor;
 
 /// Bytes per send over TCP, as iperf3 has it.
 const STREAM_SIZE: u32 = 128 << 10;
@@ -181,9 +182,10 @@ fn dscp(text: &str) -> Result<u8> {
     })
 }
 
-pub(super) fn run(args: &BwArgs) -> Result<Exit> {
-    let secret = args.secret.read(args.common.result.quiet)?;
-    measure(&args.common, Measurement::Bw(args.plan(secret)?))
+pub(super) fn run(args: &BwArgs, typed: &Redactor) -> Result<Exit> {
+    let plan = args.plan(args.secret.read(args.common.result.quiet)?)?;
+    let asked = asked(&plan);
+    measure(&args.common, Measurement::Bw(plan), &asked, typed)
 }
 
 pub(super) fn asked(plan: &BwPlan) -> Asked {
@@ -203,7 +205,7 @@ pub(super) fn asked(plan: &BwPlan) -> Asked {
 impl BwArgs {
     pub(super) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
         check_outputs(&self.common.result.output)?;
-        let mut common = self.common.plan(super::lat::DURATION, secret)?;
+        let mut common = self.common.plan(DURATION, secret)?;
         let bytes = self.bytes.map(|size| size.0);
         if bytes == Some(0) {
             return Err(Error::usage("--bytes must be above zero"));

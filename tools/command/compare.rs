@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tare_engine::compare::plan::{ArmPlan, ComparePlan};
 use tare_engine::run::plan::Stop;
 use tare_host::hooks::HookSpec;
@@ -13,12 +13,12 @@ use tare_stats::assertion::{Assertion, evaluate_comparison};
 use tare_units::Nanos;
 use tare_units::error::{Error, Result};
 
-use super::measure::{Measurement, asked, check_outputs, present};
+use super::measure::{Measurement, check_outputs, present};
 use super::options::{Percentiles, ResultArgs, SEED_BITS, random_seed};
 use super::usage::Refused;
-use super::{Cli, Command, diff};
+use super::{bw, diff, http, lat};
 use crate::exit::Exit;
-use crate::redact;
+use crate::redact::{self, Redactor};
 use crate::report::DisplayOptions;
 
 const BLOCK_DURATION: &str = "500ms";
@@ -167,17 +167,32 @@ fn is_name(text: &str) -> bool {
 #[derive(Debug)]
 struct Arm {
     name: String,
-    command: Command,
+    command: Measuring,
     options: Option<String>,
     hooks: HookSpec,
 }
 
-pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
+/// What a visit measures, as the command that measures it by itself.
+#[derive(Debug, Parser)]
+#[command(name = "tare", subcommand_required = true, disable_help_subcommand = true)]
+struct Measured {
+    #[command(subcommand)]
+    command: Measuring,
+}
+
+#[derive(Debug, Subcommand)]
+enum Measuring {
+    Lat(Box<lat::LatArgs>),
+    Bw(Box<bw::BwArgs>),
+    Http(Box<http::HttpArgs>),
+}
+
+pub(super) fn run(args: &CompareArgs, typed: &Redactor) -> Result<Exit> {
     if let Some(before) = &args.baseline_file {
         return diff::run(before, &args.changed_file()?, &args.result);
     }
     let arms = args.arms()?;
-    if matches!(arms[0].command, Command::Bw(_)) {
+    if matches!(arms[0].command, Measuring::Bw(_)) {
         check_outputs(&args.result.output)?;
         if args.percentiles.is_some() {
             return Err(Error::usage("--percentiles are of latencies, and bw measures none")
@@ -199,7 +214,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
     }
     quantiles.sort_by(f64::total_cmp);
     let seed = args.seed.unwrap_or_else(random_seed);
-    let arms = arms.into_iter().map(|arm| args.plan_of(arm, seed, &quantiles));
+    let arms = arms.into_iter().map(|arm| args.plan_of(arm, seed, &quantiles, typed));
     let plan = ComparePlan {
         arms: arms.collect::<Result<_>>()?,
         by_default: args.arms.is_empty(),
@@ -211,7 +226,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit> {
     };
     let names: Vec<&str> = plan.arms.iter().map(|arm| arm.name.as_str()).collect();
     // All arms measure the same.
-    let asked = asked(&plan.arms[0].measurement);
+    let asked = match &plan.arms[0].measurement {
+        Measurement::Lat(plan) => lat::asked(plan),
+        Measurement::Bw(plan) => bw::asked(plan),
+        Measurement::Http(plan) => http::asked(plan),
+    };
     assertions.iter().try_for_each(|a| a.check_comparison(&asked, names[0], &names[1..]))?;
     present(
         &args.result,
@@ -280,7 +299,7 @@ impl CompareArgs {
     }
 
     /// The options behind `--`, and an arm's own, as the command that they belong to would parse them.
-    fn command(&self, name: &str, target: &str, own: Option<&str>) -> Result<Command> {
+    fn command(&self, name: &str, target: &str, own: Option<&str>) -> Result<Measuring> {
         let (kind, options) = match self.measured.split_first() {
             None => ("lat", &[][..]),
             Some((kind, options)) => (kind.as_str(), options),
@@ -305,13 +324,13 @@ impl CompareArgs {
             let line = Refused::from(refused).line();
             Error::usage(format!("arm {name}: tare {kind}: {line}"))
         };
-        let matches = Cli::command().try_get_matches_from(words).map_err(wrong)?;
+        let matches = Measured::command().try_get_matches_from(words).map_err(wrong)?;
         if let Some((_, given)) = matches.subcommand() {
             check_place(given)?;
         }
         check_own(name, &own)?;
-        let cli = Cli::from_arg_matches(&matches).map_err(wrong)?;
-        Ok(cli.command)
+        let measured = Measured::from_arg_matches(&matches).map_err(wrong)?;
+        Ok(measured.command)
     }
 
     /// The saved result that is compared with `--baseline-file`.
@@ -323,18 +342,19 @@ impl CompareArgs {
         }
     }
 
-    fn plan_of(&self, arm: Arm, seed: u64, quantiles: &[f64]) -> Result<ArmPlan> {
+    fn plan_of(&self, arm: Arm, seed: u64, quantiles: &[f64], typed: &Redactor) -> Result<ArmPlan> {
         let quiet = self.result.quiet;
         let (mut measurement, warmup) = match &arm.command {
-            Command::Lat(lat) => {
+            Measuring::Lat(lat) => {
                 let plan = lat.plan(lat.secret.read(quiet)?)?;
                 (Measurement::Lat(plan), lat.common.warmup)
             }
-            Command::Bw(bw) => {
+            Measuring::Bw(bw) => {
                 (Measurement::Bw(bw.plan(bw.secret.read(quiet)?)?), bw.common.warmup)
             }
-            Command::Http(http) => (Measurement::Http(Box::new(http.plan()?)), http.common.warmup),
-            _ => return Err(Error::bug("a comparison of what measures nothing")),
+            Measuring::Http(http) => {
+                (Measurement::Http(Box::new(http.plan()?)), http.common.warmup)
+            }
         };
         let by_default = match &measurement {
             // What is due in the warm-up is in the queue before what is measured: of a server that is asked ten times what
@@ -346,7 +366,7 @@ impl CompareArgs {
         common.stop = Stop::After(self.block_duration);
         common.warmup = warmup.unwrap_or(by_default);
         common.seed = seed;
-        common.command_line = Some(redact::command_line(std::env::args_os()));
+        common.command_line = Some(typed.command_line(std::env::args_os()));
         common.label.clone_from(&self.result.label);
         common.percentiles.extend(quantiles);
         let hook = |command: &Option<String>| {
@@ -356,7 +376,7 @@ impl CompareArgs {
             shown: HookSpec { before: hook(&arm.hooks.before), after: hook(&arm.hooks.after) },
             name: arm.name,
             measurement,
-            options: arm.options.as_deref().map(redact::options),
+            options: arm.options.as_deref().map(|options| typed.options(options)),
             hooks: arm.hooks,
         })
     }
@@ -444,6 +464,7 @@ fn long_name(id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Command;
     use crate::command::usage::parse;
 
     fn args(words: &[&str]) -> CompareArgs {
@@ -464,7 +485,7 @@ mod tests {
         let arms = args(&[]).arms().unwrap();
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
         assert_eq!(names, ["loopback", "veth"]);
-        assert!(matches!(arms[0].command, Command::Lat(_)));
+        assert!(matches!(arms[0].command, Measuring::Lat(_)));
     }
 
     #[test]
@@ -473,7 +494,7 @@ mod tests {
         let arms = args(&typed).arms().unwrap();
         let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
         assert_eq!(names, ["b", "a", "c"]);
-        assert!(arms.iter().all(|arm| matches!(arm.command, Command::Bw(_))));
+        assert!(arms.iter().all(|arm| matches!(arm.command, Measuring::Bw(_))));
     }
 
     #[test]
@@ -497,7 +518,7 @@ mod tests {
         assert_eq!(arms[1].hooks.before.as_deref(), Some("sysctl -w x=1"));
         assert_eq!(arms[1].hooks.after.as_deref(), Some("sysctl -w x=0"));
         assert_eq!(arms[1].options.as_deref(), Some("--server-delay 5us"));
-        let Command::Lat(lat) = &arms[1].command else {
+        let Measuring::Lat(lat) = &arms[1].command else {
             panic!("lat became something else");
         };
         let plan = lat.plan(None).unwrap();
@@ -509,7 +530,7 @@ mod tests {
     fn urls_are_targets_of_http() {
         let typed = ["a=http://n:80/?x=1", "b=n:81/y", "--", "http", "-c", "3"];
         let arms = args(&typed).arms().unwrap();
-        assert!(arms.iter().all(|arm| matches!(arm.command, Command::Http(_))));
+        assert!(arms.iter().all(|arm| matches!(arm.command, Measuring::Http(_))));
     }
 
     #[test]

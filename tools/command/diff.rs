@@ -8,8 +8,9 @@ use tare_units::error::{Error, Result};
 
 use super::options::ResultArgs;
 use crate::exit::{self, Exit};
-use crate::output::{Format, OutputFile, write_file};
+use crate::output::{OutputFile, write_file};
 use crate::progress::complain;
+use crate::report::Format;
 use crate::report::diff::{DiffReport, caution, render};
 use crate::saved;
 

@@ -24,6 +24,7 @@ use super::measure::{Measurement, all, measure};
 use super::options::{CommonArgs, assert_help, check_time, choice};
 use super::target::endpoint;
 use crate::exit::Exit;
+use crate::redact::Redactor;
 use requests::RequestArgs;
 use values::{Addresses, Resolve, Stages, is_of, resolve};
 
@@ -152,8 +153,10 @@ struct ConnectionArgs {
     bind: Option<Addresses>,
 }
 
-pub(super) fn run(args: &HttpArgs) -> Result<Exit> {
-    measure(&args.common, Measurement::Http(Box::new(args.plan()?)))
+pub(super) fn run(args: &HttpArgs, typed: &Redactor) -> Result<Exit> {
+    let plan = args.plan()?;
+    let asked = asked(&plan);
+    measure(&args.common, Measurement::Http(Box::new(plan)), &asked, typed)
 }
 
 pub(super) fn asked(plan: &HttpPlan) -> Asked {

@@ -17,13 +17,11 @@ use tare_units::{Counts, Nanos, PerSecond, Sizes};
 
 use super::bw::TrafficArgs;
 use super::measure::{Measurement, all, measure};
-use super::options::{CommonArgs, SecretArgs, WorkerArgs};
+use super::options::{CommonArgs, DURATION, SecretArgs, WorkerArgs};
 use super::target::{self, TargetArgs, TransportArgs};
 use super::usage::Refused;
 use crate::exit::Exit;
-
-/// How long a step is measured where nothing says otherwise.
-pub(super) const DURATION: Nanos = Nanos::from_secs(5);
+use crate::redact::Redactor;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,9 +86,10 @@ pub(crate) struct LatArgs {
     pub(super) secret: SecretArgs,
 }
 
-pub(super) fn run(args: &LatArgs) -> Result<Exit> {
-    let secret = args.secret.read(args.common.result.quiet)?;
-    measure(&args.common, Measurement::Lat(args.plan(secret)?))
+pub(super) fn run(args: &LatArgs, typed: &Redactor) -> Result<Exit> {
+    let plan = args.plan(args.secret.read(args.common.result.quiet)?)?;
+    let asked = asked(&plan);
+    measure(&args.common, Measurement::Lat(plan), &asked, typed)
 }
 
 pub(super) fn asked(plan: &LatPlan) -> Asked {

@@ -9,20 +9,11 @@ use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 
 use super::options::{CommonArgs, ResultArgs};
-use super::{bw, http, lat};
 use crate::exit::{self, Exit};
-use crate::output::{Format, OutputFile, Outputs};
+use crate::output::{OutputFile, Outputs};
 use crate::progress::{Bar, complain};
-use crate::redact;
-use crate::report::{self, DisplayOptions};
-
-pub(super) fn asked(measurement: &Measurement) -> Asked {
-    match measurement {
-        Measurement::Lat(plan) => lat::asked(plan),
-        Measurement::Bw(plan) => bw::asked(plan),
-        Measurement::Http(plan) => http::asked(plan),
-    }
-}
+use crate::redact::Redactor;
+use crate::report::{self, DisplayOptions, Format};
 
 pub(super) fn all(list: &[u32]) -> Vec<u64> {
     list.iter().copied().map(u64::from).collect()
@@ -37,13 +28,18 @@ pub(super) fn check_outputs(output: &[OutputFile]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn measure(args: &CommonArgs, mut plan: Measurement) -> Result<Exit> {
+/// Carries out a plan; `asked` is what assertions can be about.
+pub(super) fn measure(
+    args: &CommonArgs,
+    mut plan: Measurement,
+    asked: &Asked,
+    typed: &Redactor,
+) -> Result<Exit> {
     let assertions = args.result.assertions.iter().map(|expr| Assertion::parse(expr));
     let assertions = assertions.collect::<Result<Vec<_>>>()?;
-    let asked = asked(&plan);
-    assertions.iter().try_for_each(|a| a.check(&asked))?;
+    assertions.iter().try_for_each(|a| a.check(asked))?;
     let common = plan.common_mut();
-    common.command_line = Some(redact::command_line(std::env::args_os()));
+    common.command_line = Some(typed.command_line(std::env::args_os()));
     // An assertion on a quantile that is not printed needs it all the same.
     common.percentiles.extend(assertions.iter().filter_map(Assertion::percentile));
     let options = DisplayOptions { percentiles: args.percentiles() };

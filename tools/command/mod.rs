@@ -34,6 +34,7 @@ use tare_units::error::{Error, Result};
 use crate::exit::Exit;
 use crate::patient;
 use crate::progress::complain;
+use crate::redact::Redactor;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,11 +100,12 @@ pub(crate) struct ManArgs {
 
 /// Carries out the command; what goes wrong is one line on stderr.
 pub(crate) fn run(cli: Cli) -> Exit {
+    let typed = Redactor::new(Cli::command());
     let ended = match cli.command {
-        Command::Lat(args) => lat::run(&args),
-        Command::Bw(args) => bw::run(&args),
-        Command::Http(args) => http::run(&args),
-        Command::Compare(args) => compare::run(&args),
+        Command::Lat(args) => lat::run(&args, &typed),
+        Command::Bw(args) => bw::run(&args, &typed),
+        Command::Http(args) => http::run(&args, &typed),
+        Command::Compare(args) => compare::run(&args, &typed),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),

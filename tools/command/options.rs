@@ -18,9 +18,12 @@ use tare_stats::summary::PERCENTILES;
 use tare_units::error::{Error, Result};
 use tare_units::{Count, CpuList, Nanos};
 
-use crate::output::{Format, OutputFile};
+use crate::output::OutputFile;
 use crate::progress::complain;
+use crate::report::Format;
 
+/// How long `lat` and `bw` measure by default.
+pub(super) const DURATION: Nanos = Nanos::from_secs(5);
 /// Environment variable that holds the secret where no file does.
 const SECRET_VARIABLE: &str = "TARE_SECRET";
 /// The longest secret, bytes: far more than a MAC makes use of.

@@ -11,7 +11,8 @@ use tare_units::text::is_deceptive;
 
 use super::options::Percentiles;
 use crate::exit::Exit;
-use crate::output::{Format, numbered, write_file};
+use crate::output::{numbered, write_file};
+use crate::report::Format;
 use crate::report::{DisplayOptions, histogram, page, render};
 use crate::saved;
 

@@ -5,14 +5,13 @@ pub(super) mod figures;
 mod notes;
 mod table;
 
-use serde_json::{Value, json};
 use tare_stats::result::{AA, Arm, Cell, Comparison, Report, StepResult, Verdict};
 use tare_units::Size;
 
 use super::common::{ends, instruments, trouble};
 use super::document::{Block, Document, Shown, field, note};
 use super::numbers::per_second;
-use super::{bulk, csv, grouped, http, latency, list, plural, unique};
+use super::{bulk, grouped, http, latency, list, plural, unique};
 
 pub(super) use notes::{alerts, asked};
 
@@ -45,7 +44,7 @@ pub(super) fn build(document: &mut Document, view: View<'_>) {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     report: &'a Report,
-    comparison: &'a Comparison,
+    pub(super) comparison: &'a Comparison,
 }
 
 pub(super) fn of(report: &Report) -> Option<View<'_>> {
@@ -122,32 +121,6 @@ impl<'a> View<'a> {
             _ => by.value(result),
         }))
     }
-
-    /// A row of CSV for each cell: the step as its arm measured it, or where that did not get there,
-    /// another.
-    pub(super) fn csv_rows(self) -> Vec<Value> {
-        let summed = |step: Option<&StepResult>| step.map_or(Value::Null, csv::flattened);
-        let row = |cell: &Cell| {
-            let own = self.result(&cell.arm, cell.step);
-            let step = own.or_else(|| self.step(cell.step)).cloned().unwrap_or_default();
-            let mut row = csv::flattened(&step);
-            row["observed"] = summed(own)["observed"].take();
-            let baseline = self.result(&self.comparison.baseline, cell.step);
-            row["baseline_observed"] = summed(baseline)["observed"].take();
-            row["comparison"] = json!({
-                "measured": self.comparison.measured,
-                "baseline": self.comparison.baseline,
-                "backend": self.comparison.backend,
-                "wait": self.comparison.wait,
-            });
-            let arm = self.comparison.arms.iter().find(|arm| arm.name == cell.arm);
-            row["own"] = serde_json::to_value(arm).ok()?;
-            row["cell"] = serde_json::to_value(cell).ok()?;
-            row["blocks"] = cell.blocks.len().into();
-            Some(row)
-        };
-        self.comparison.cells.iter().filter_map(row).collect()
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +177,7 @@ const fn short(verdict: Verdict) -> &'static str {
 mod tests {
     use tare_stats::result::{Comparison, Verdict};
 
-    use crate::output::Format;
+    use crate::report::Format;
     use crate::report::{DisplayOptions, fixtures};
 
     fn render(report: &super::Report) -> String {

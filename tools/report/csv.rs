@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tare_stats::diff::Diff;
-use tare_stats::result::{Report, StepResult, quantile_name};
+use tare_stats::result::{Cell, Report, StepResult, quantile_name};
 use tare_stats::summary::PERCENTILES;
 use tare_units::text::visible;
 
-use super::{DisplayOptions, bulk, compare, unique};
+use super::compare::{self, View};
+use super::{DisplayOptions, bulk, unique};
 
 /// What every row of a result begins with. A line names where columns come from, then the fields there;
 /// a column that is called otherwise is before a `=`. What is before a `|` replaces each `{}`, and begins the
@@ -121,11 +122,37 @@ pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
         "started_at": report.started_at,
     });
     let mut rows: Vec<Value> = match compare::of(report) {
-        Some(view) => view.csv_rows(),
+        Some(view) => cells(view),
         None => report.results.iter().map(flattened).collect(),
     };
     rows.iter_mut().for_each(|row| row["run"] = run.clone());
     written(&columns, rows)
+}
+
+/// A row for each cell of a comparison: the step as its arm measured it, or where that did not get there, another.
+fn cells(view: View<'_>) -> Vec<Value> {
+    let comparison = view.comparison;
+    let observed = |step: Option<&StepResult>| {
+        step.map_or(Value::Null, |step| flattened(step)["observed"].take())
+    };
+    let row = |cell: &Cell| {
+        let own = view.result(&cell.arm, cell.step);
+        let step = own.or_else(|| view.step(cell.step)).cloned().unwrap_or_default();
+        let mut row = flattened(&step);
+        row["observed"] = observed(own);
+        row["baseline_observed"] = observed(view.result(&comparison.baseline, cell.step));
+        row["comparison"] = json!({
+            "measured": comparison.measured,
+            "baseline": comparison.baseline,
+            "backend": comparison.backend,
+            "wait": comparison.wait,
+        });
+        row["own"] = value(&comparison.arms.iter().find(|arm| arm.name == cell.arm));
+        row["cell"] = value(cell);
+        row["blocks"] = cell.blocks.len().into();
+        row
+    };
+    comparison.cells.iter().map(row).collect()
 }
 
 pub(super) fn changes(later: &Diff) -> String {
@@ -198,7 +225,7 @@ fn value(of: &impl Serialize) -> Value {
 }
 
 /// A step as rows have it: lists that a cell could not hold are summed up.
-pub(super) fn flattened(step: &StepResult) -> Value {
+fn flattened(step: &StepResult) -> Value {
     let mut row = value(step);
     let errors = step.errors.iter().map(|e| format!("{}:{}={}", e.phase, e.cause, e.count));
     row["errors"] = errors.collect::<Vec<_>>().join(" ").into();
@@ -259,7 +286,7 @@ fn cell(value: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::cell;
-    use crate::output::Format;
+    use crate::report::Format;
     use crate::report::{DisplayOptions, fixtures, render};
 
     #[test]

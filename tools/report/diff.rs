@@ -9,7 +9,7 @@ use super::compare::figures::spans;
 use super::document::{Block, Document, Shown, Table, field, note};
 use super::numbers::{known, measure_name, shown, signed, time};
 use super::{charts, machines, numbers, parameters, plural, print};
-use crate::output::Format;
+use crate::report::Format;
 
 /// Two results by the names of their files, and what they say of each other.
 #[derive(Debug, Clone, Copy)]

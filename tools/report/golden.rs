@@ -13,7 +13,7 @@ use tare_stats::result::{Diagnosis, Report};
 
 use super::diff::{DiffReport, Written};
 use super::{DisplayOptions, fixtures, render};
-use crate::output::Format;
+use crate::report::Format;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -27,16 +27,32 @@ mod page_tests;
 mod plot;
 mod print;
 
+use clap::ValueEnum;
 use tare_stats::result::{ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning};
 use tare_stats::summary::PERCENTILES;
 use tare_units::{Nanos, Size};
 
-use crate::output::Format;
 pub(crate) use common::assertion;
 use document::Document;
 pub(crate) use numbers::{bits, grouped, plural};
 use numbers::{per_second, share};
 use print::{html, markdown, text};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// One object, schema tare/1
+    Json,
+    /// A line per interval, per block of a comparison and per result as they come, the rest at the end
+    Jsonl,
+    /// A row per step
+    Csv,
+    /// Tables to paste
+    Markdown,
+    /// One page that stands alone
+    Html,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct DisplayOptions {

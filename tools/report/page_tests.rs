@@ -8,7 +8,7 @@ use tare_units::Nanos;
 use super::fixtures::page::{Shape, comparison};
 use super::numbers::{NONE, shown, signed};
 use super::{DisplayOptions, page};
-use crate::output::Format;
+use crate::report::Format;
 use crate::report::{fixtures, render};
 
 const SMALL: Shape = Shape { arms: 3, sizes: 2, blocks: 8 };

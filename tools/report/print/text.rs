@@ -77,7 +77,7 @@ fn put_fields(out: &mut String, fields: &[Field]) {
 mod tests {
     use tare_stats::result::Report;
 
-    use crate::output::Format;
+    use crate::report::Format;
     use crate::report::{DisplayOptions, fixtures};
 
     fn render(report: &Report, options: &DisplayOptions) -> String {

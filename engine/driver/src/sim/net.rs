@@ -10,7 +10,7 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::SimConfig;
 use super::wire::{Datagram, Key, Parcel, Wire};
 use crate::clock::{Clock, SimulatedClock};
-use crate::sys::socket::canonical;
+use crate::sys::message::canonical;
 use crate::{DatagramFrom, OpError, SocketKind, SocketSpec};
 use tare_units::limits::DATAGRAM_MAX;
 use tare_units::{Instant, Nanos};

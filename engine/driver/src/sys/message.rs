@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
-use super::socket::to_socket_addr;
 use crate::io::DatagramFrom;
 use tare_units::Nanos;
 use tare_units::limits::SEGMENTS_MAX;
@@ -212,6 +211,27 @@ fn read_time(data: &[u8]) -> Option<Nanos> {
     let nanos = isize::from_ne_bytes(nanos.try_into().ok()?);
     let seconds = u64::try_from(seconds).ok().filter(|s| *s > 0)?;
     Some(Nanos(seconds * 1_000_000_000 + u64::try_from(nanos).ok()?))
+}
+
+/// An IPv4-mapped address as the IPv4 address it means; any other as it is.
+pub(crate) const fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::new(IpAddr::V4(ip), v6.port()),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// An address as the kernel wrote it, in its canonical form; `None` where it is of no IP family.
+pub(super) fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => SocketAddr::V4((*v4).into()),
+        (_, Some(v6)) => SocketAddr::V6((*v6).into()),
+        _ => return None,
+    };
+    Some(canonical(address))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub(crate) mod arena;
 pub mod benches;
 pub mod device;
 pub(crate) mod flight;
-mod message;
+pub(crate) mod message;
 pub mod option;
 mod pool;
 pub mod random;

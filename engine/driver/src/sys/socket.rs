@@ -16,7 +16,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::message::Message;
+use super::message::{Message, to_socket_addr};
 use crate::io::{DatagramFrom, OpError, SocketKind, SocketSpec};
 use tare_units::Nanos;
 
@@ -239,17 +239,6 @@ pub fn discard(fd: BorrowedFd<'_>, len: u32) -> Result<usize, Errno> {
     Errno::result(received).map(isize::unsigned_abs)
 }
 
-/// An IPv4-mapped address as the IPv4 address it means; any other as it is.
-pub(crate) const fn canonical(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(ip) => SocketAddr::new(IpAddr::V4(ip), v6.port()),
-            None => address,
-        },
-        SocketAddr::V4(_) => address,
-    }
-}
-
 /// `to` as a socket of that family takes it: an IPv6 socket reaches IPv4 by mapped addresses.
 pub(crate) const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
     match to {
@@ -258,16 +247,6 @@ pub(crate) const fn for_family(ipv6: bool, to: SocketAddr) -> SocketAddr {
         }
         _ => to,
     }
-}
-
-/// An address as the kernel wrote it, in its canonical form; `None` where it is of no IP family.
-pub(super) fn to_socket_addr(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let address = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-        (Some(v4), _) => SocketAddr::V4((*v4).into()),
-        (_, Some(v6)) => SocketAddr::V6((*v6).into()),
-        _ => return None,
-    };
-    Some(canonical(address))
 }
 
 #[cfg(test)]

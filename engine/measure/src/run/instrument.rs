@@ -5,9 +5,8 @@ use crate::worker::TurnCounters;
 use tare_driver::clock::ClockQuality;
 use tare_host::tuning::Wakeups;
 use tare_host::usage::{CpuTimes, Disturbance};
-use tare_proto::hello::WaitMode;
 use tare_stats::histogram::Added;
-use tare_stats::result::Instrument;
+use tare_stats::result::{CpuUse, Instrument};
 use tare_units::Nanos;
 
 /// What a worker's own loop and thread tell.
@@ -31,14 +30,6 @@ pub(crate) fn of_worker(
     }
 }
 
-/// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's
-/// clock goes on while something else has the CPU, so what the thread waited for it is taken off:
-/// all of it, whatever the thread was at, so that no work is taken for polling.
-pub(crate) fn polling_ns(counters: &TurnCounters, used: &CpuTimes) -> u64 {
-    let waited = used.run_queue_ns.unwrap_or(0);
-    counters.polled().0.saturating_sub(waited)
-}
-
 /// Adds what the kernel counted beside.
 pub(crate) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
     instrument.steal_ns = disturbance.steal_ns;
@@ -46,23 +37,12 @@ pub(crate) fn disturb(instrument: &mut Instrument, disturbance: &Disturbance) {
     instrument.throttled_ns = disturbance.throttled_ns;
 }
 
-/// The share of `elapsed` that a worker's thread was at work, 0 to 1.
-///
-/// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop
-/// tells which turns found something. Asleep, the loop cannot tell its system calls from its sleep:
-/// the kernel's account can.
-#[expect(clippy::cast_precision_loss, reason = "a share")]
-pub(super) fn busy_share(
-    wait: WaitMode,
-    counters: &TurnCounters,
-    used: &CpuTimes,
-    elapsed: Nanos,
-) -> f64 {
-    if wait != WaitMode::Block {
-        return counters.busy_share();
-    }
-    let busy = (used.user_ns + used.system_ns) as f64;
-    if elapsed == Nanos::ZERO { 0.0 } else { (busy / elapsed.0 as f64).min(1.0) }
+/// Adds what the whole machine of that end did meanwhile.
+pub(crate) fn tell_machine(used: &mut CpuUse, disturbance: &Disturbance) {
+    used.machine_busy = disturbance.machine_busy;
+    used.machine_softirq = disturbance.machine_softirq;
+    used.machine_softnet_dropped = disturbance.softnet.map(|seen| seen.dropped);
+    used.machine_softnet_squeezed = disturbance.softnet.map(|seen| seen.squeezed);
 }
 
 /// `latency_error_ns`, as its definition in [`tare_stats::result::StepResult`] says. A spinning
@@ -93,33 +73,6 @@ pub(crate) fn added<T>(instrument: &Instrument, result: &WorkerResult<T>) -> Add
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn polls_that_found_nothing_are_no_work() {
-        let mut counters = TurnCounters::default();
-        for turn in 0..100 {
-            let long = Nanos::from_micros(1);
-            counters.note(long, long, 0, usize::from(turn % 10 == 0));
-        }
-        assert_eq!(counters.polled(), Nanos::from_micros(90));
-        let used = CpuTimes { user_ns: 95_000, ..CpuTimes::default() };
-        let share = |wait| busy_share(wait, &counters, &used, Nanos::from_micros(100));
-        assert!((share(WaitMode::Hybrid) - 0.1).abs() < 1e-9);
-        assert!((share(WaitMode::Spin) - 0.1).abs() < 1e-9);
-        assert!((share(WaitMode::Block) - 0.95).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_cpu_that_was_waited_for_was_not_polled_on() {
-        let mut counters = TurnCounters::default();
-        counters.note(Nanos(900), Nanos(900), 0, 0);
-        counters.note(Nanos(100), Nanos(100), 0, 1);
-        let waiting = |run_queue_ns| CpuTimes { user_ns: 500, run_queue_ns, ..CpuTimes::default() };
-        assert_eq!(polling_ns(&counters, &waiting(None)), 900);
-        assert_eq!(polling_ns(&counters, &waiting(Some(0))), 900);
-        assert_eq!(polling_ns(&counters, &waiting(Some(500))), 400);
-        assert_eq!(polling_ns(&counters, &waiting(Some(5_000))), 0);
-    }
 
     #[test]
     fn the_error_is_the_sum_of_its_parts() {

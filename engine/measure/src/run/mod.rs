@@ -6,6 +6,7 @@ pub mod observe;
 pub(crate) mod peer;
 pub mod plan;
 pub(crate) mod report;
+pub(crate) mod setting;
 pub(crate) mod step;
 pub(crate) mod sweep;
 

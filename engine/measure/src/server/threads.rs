@@ -10,7 +10,6 @@ use crossbeam::channel::{Sender, bounded};
 use super::Log;
 use crate::run::backend::{self, AnyDriver};
 use crate::run::instrument;
-use crate::run::report::tell_machine;
 use crate::server::worker::Meter;
 use crate::server::worker::http::{
     HttpArrival, HttpServer, HttpSettings, Inbox, StampClock, inbox,
@@ -150,8 +149,8 @@ impl Meter for ServerMeter {
         instrument::disturb(&mut instrument, &disturbance);
         let mut cpu =
             CpuUse { user_ns: used.user_ns, system_ns: used.system_ns, ..CpuUse::default() }
-                .with_polling(Some(instrument::polling_ns(counters, &used)));
-        tell_machine(&mut cpu, &disturbance);
+                .with_polling(Some(counters.polling_ns(&used)));
+        instrument::tell_machine(&mut cpu, &disturbance);
         (instrument, cpu)
     }
 

@@ -1,5 +1,7 @@
 //! What the loop itself costs: the figures behind `latency_error_ns` and the `instrument` block.
 
+use tare_host::usage::CpuTimes;
+use tare_proto::hello::WaitMode;
 use tare_stats::histogram::Coarse;
 use tare_units::Nanos;
 
@@ -89,13 +91,63 @@ impl TurnCounters {
         self.gaps.quantile(99).min(self.turn_max)
     }
 
-    pub(crate) const fn polled(&self) -> Nanos {
-        self.polled
-    }
-
     /// The share of its time that the worker was doing something, 0 to 1.
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub(crate) fn busy_share(&self) -> f64 {
         if self.elapsed.0 == 0 { 0.0 } else { self.busy.0 as f64 / self.elapsed.0 as f64 }
+    }
+
+    /// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's
+    /// clock goes on while something else has the CPU, so what the thread waited for it is taken off:
+    /// all of it, whatever the thread was at, so that no work is taken for polling.
+    pub(crate) fn polling_ns(&self, used: &CpuTimes) -> u64 {
+        let waited = used.run_queue_ns.unwrap_or(0);
+        self.polled.0.saturating_sub(waited)
+    }
+
+    /// The share of `elapsed` that a worker's thread was at work, 0 to 1.
+    ///
+    /// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop
+    /// tells which turns found something. Asleep, the loop cannot tell its system calls from its sleep:
+    /// the kernel's account can.
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub(crate) fn busy_share_of(&self, wait: WaitMode, used: &CpuTimes, elapsed: Nanos) -> f64 {
+        if wait != WaitMode::Block {
+            return self.busy_share();
+        }
+        let busy = (used.user_ns + used.system_ns) as f64;
+        if elapsed == Nanos::ZERO { 0.0 } else { (busy / elapsed.0 as f64).min(1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_that_found_nothing_are_no_work() {
+        let mut counters = TurnCounters::default();
+        for turn in 0..100 {
+            let long = Nanos::from_micros(1);
+            counters.note(long, long, 0, usize::from(turn % 10 == 0));
+        }
+        assert_eq!(counters.polled, Nanos::from_micros(90));
+        let used = CpuTimes { user_ns: 95_000, ..CpuTimes::default() };
+        let share = |wait| counters.busy_share_of(wait, &used, Nanos::from_micros(100));
+        assert!((share(WaitMode::Hybrid) - 0.1).abs() < 1e-9);
+        assert!((share(WaitMode::Spin) - 0.1).abs() < 1e-9);
+        assert!((share(WaitMode::Block) - 0.95).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_cpu_that_was_waited_for_was_not_polled_on() {
+        let mut counters = TurnCounters::default();
+        counters.note(Nanos(900), Nanos(900), 0, 0);
+        counters.note(Nanos(100), Nanos(100), 0, 1);
+        let waiting = |run_queue_ns| CpuTimes { user_ns: 500, run_queue_ns, ..CpuTimes::default() };
+        assert_eq!(counters.polling_ns(&waiting(None)), 900);
+        assert_eq!(counters.polling_ns(&waiting(Some(0))), 900);
+        assert_eq!(counters.polling_ns(&waiting(Some(500))), 400);
+        assert_eq!(counters.polling_ns(&waiting(Some(5_000))), 0);
     }
 }

@@ -20,3 +20,13 @@ impl std::fmt::Display for Destination {
         }
     }
 }
+
+impl Destination {
+    /// The address, of a peer that TCP and UDP reach.
+    pub(crate) const fn socket_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}

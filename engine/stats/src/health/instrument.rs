@@ -35,10 +35,8 @@ pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) 
     let steal = Nanos(end.steal_ns.unwrap_or(0));
     let steal_share = steal.as_secs_f64() / worker_seconds;
     let steal = (steal > Nanos::ZERO && steal_share > STEAL_SHARE).then(|| {
-        let message = format!(
-            "steal of {steal}, {:.2} % of the workers' time",
-            steal_share * 100.0
-        );
+        let message =
+            format!("steal of {steal}, {:.2} % of the workers' time", steal_share * 100.0);
         Warning::new("steal", message, "run again, or on a machine whose CPUs are not shared")
     });
     let periods = end.throttled_periods.unwrap_or(0);

@@ -93,10 +93,14 @@ fn waits_for_a_cpu_stand_in_what_the_operations_took() {
 fn each_disturbance_is_told_with_its_figure() {
     type Change = fn(&mut Instrument);
     let cases: [(Change, &str, &str); 7] = [
-        (|i| i.steal_ns = Some(5_100_000), "steal", "5.1 ms (0.10 %)"),
+        (|i| i.steal_ns = Some(5_100_000), "steal", "steal of 5.1 ms, 0.10 %"),
         (|i| i.throttled_periods = Some(1), "throttled", "1 period"),
         (|i| i.throttled_ns = Some(40_000_000), "throttled", "40 ms"),
-        (|i| i.involuntary_switches = 501, "preempted", "501 times (100 per worker and second)"),
+        (
+            |i| i.involuntary_switches = 501,
+            "preempted",
+            "501 involuntary context switches (100 per worker and second)",
+        ),
         (|i| i.run_queue_ns = Some(2_500_000_000), "waited-for-cpu", "2.5 s (50 % of the time)"),
         (|i| i.turn_max_ns = 3_200_000, "stalled", "3.2 ms"),
         (|i| i.ring_overflows = 2, "ring-overflow", "2 times"),

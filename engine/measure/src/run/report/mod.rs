@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 
 use super::instrument;
 use super::plan::Common;
+use super::setting::Setting;
 use super::step::StepOutcome;
-use super::sweep::Setting;
 use crate::worker::destination::Destination;
 use crate::worker::outcome::Outcome;
-use tare_host::usage::Disturbance;
 use tare_proto::hello::{Accept, Figures, WaitMode};
 use tare_stats::histogram::Recording;
 use tare_stats::link::{self, Carried, Framing};
@@ -103,7 +102,7 @@ pub(crate) fn common_result<T>(
     let mut client_cpu =
         cpu_use(workers.usage.user_ns, workers.usage.system_ns, None, operations, bytes)
             .with_polling(Some(workers.polling_ns));
-    tell_machine(&mut client_cpu, &outcome.disturbance);
+    instrument::tell_machine(&mut client_cpu, &outcome.disturbance);
     let measured = sessions.measured > Nanos::ZERO;
     StepResult {
         label: common.label.clone(),
@@ -326,14 +325,6 @@ fn cpu_use(
         per_mib_ns: (bytes > 0).then(|| used / mib),
         ..CpuUse::default()
     }
-}
-
-/// Adds what the whole machine of that end did meanwhile.
-pub(crate) fn tell_machine(used: &mut CpuUse, disturbance: &Disturbance) {
-    used.machine_busy = disturbance.machine_busy;
-    used.machine_softirq = disturbance.machine_softirq;
-    used.machine_softnet_dropped = disturbance.softnet.map(|seen| seen.dropped);
-    used.machine_softnet_squeezed = disturbance.softnet.map(|seen| seen.squeezed);
 }
 
 /// What a step leaves untold, so that nothing that was not told is taken for nothing.

@@ -5,7 +5,6 @@ use crossbeam::channel::{Receiver, Sender};
 use super::StepPlan;
 use super::live::{AllDone, LiveCounters, LiveProgress, Stream};
 use crate::run::backend::{self, AnyDriver};
-use crate::run::instrument;
 use crate::worker::outcome::Outcome;
 use crate::worker::{ClientRole, Role, TurnCounters, Worker};
 use tare_driver::clock::{Clock, ClockQuality, MonotonicClock};
@@ -183,8 +182,8 @@ where
     let usage = gauge.used();
     let result = WorkerResult {
         tally,
-        polling_ns: instrument::polling_ns(&counters, &usage),
-        busy: instrument::busy_share(waited, &counters, &usage, outcome.measured),
+        polling_ns: counters.polling_ns(&usage),
+        busy: counters.busy_share_of(waited, &usage, outcome.measured),
         outcome,
         counters,
         usage,
