@@ -192,7 +192,10 @@ pub(super) fn queue(backend: &'static str) -> impl Iterator<Item = Case> {
             let (median, p99) = (queued.off_by(0), queued.off_by(1));
             Trial {
                 holds: median <= 5_000,
-                figures: format!("off by {median} and {p99} ns (p50, p99): {queued:?}"),
+                figures: format!(
+                    "off by {median} and {p99} ns (p50, p99), the server sent up to {} ns late (p99): {queued:?}",
+                    queued.server_late
+                ),
             }
         })
     })
