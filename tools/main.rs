@@ -1,6 +1,8 @@
 //! The `tare` command: what was typed becomes a plan, the engine carries it out, and a renderer prints what
 //! came of it. The result goes to stdout, everything else to stderr.
 
+#![forbid(unsafe_code)]
+
 mod command;
 mod exit;
 mod log;
