@@ -1,5 +1,5 @@
-//! The bare ping-pong: what `send` and `recv` in a loop cost on this machine, with nothing around them.
-//! It is what the engine is held against, so it must stay the least that anyone could write.
+//! The bare ping-pong: what `send` and `recv` in a loop cost on this machine, with nothing around
+//! them. It is what the engine is held against, so it must stay the least that anyone could write.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -60,8 +60,8 @@ impl Cpus {
         }
     }
 
-    /// The first two CPUs that this process may use. `None` where there is only one: two ends that spin
-    /// on it would measure the scheduler's time slice.
+    /// The first two CPUs that this process may use. `None` where there is only one: two ends that
+    /// spin on it would measure the scheduler's time slice.
     pub(crate) fn allowed() -> Option<Self> {
         let set = sched_getaffinity(this_thread()).expect("a thread may ask for its own affinity");
         let mut cpus = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false));
@@ -207,8 +207,8 @@ fn receive(stream: &mut TcpStream, message: &mut [u8], wait: Wait) -> bool {
     true
 }
 
-/// The round-trip times of one ping-pong, nanoseconds: from right before the send to right after the
-/// receive that completes the answer, as the engine stamps them.
+/// The round-trip times of one ping-pong, nanoseconds: from right before the send to right after
+/// the receive that completes the answer, as the engine stamps them.
 pub(crate) fn round_trips_ns(wait: Wait, config: &Config) -> Vec<u64> {
     let _pinned = Pinned::to(config.cpus.client);
     let mut ping_pong = PingPong::new(wait, config.size_bytes, config.cpus.server);

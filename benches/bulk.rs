@@ -1,8 +1,8 @@
 //! What was tried for bulk transfers, pinned and interleaved: `cargo bench --bench bulk`.
 //!
-//! One stream over loopback TCP. Every way to send is held, block by block, against a loop of blocking `send`, with
-//! the same receiver; and every way to receive against a loop of blocking `recv`, with the same sender. The order is
-//! reversed in every other block.
+//! One stream over loopback TCP. Every way to send is held, block by block, against a loop of
+//! blocking `send`, with the same receiver; and every way to receive against a loop of blocking
+//! `recv`, with the same sender. The order is reversed in every other block.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,8 +74,8 @@ const CONTESTANTS: &[Contestant] = &[
     ("engine-epoll", Sender::Engine(EPOLL), Receiver::Engine(EPOLL, false)),
 ];
 
-/// Moves bulk data over loopback TCP in every way that was tried, interleaved, and prints what each gains or loses
-/// against blocking `send` and `recv`.
+/// Moves bulk data over loopback TCP in every way that was tried, interleaved, and prints what each
+/// gains or loses against blocking `send` and `recv`.
 #[derive(Debug, Parser)]
 struct Args {
     /// Blocks; in each of them every contestant plays once

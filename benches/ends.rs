@@ -1,4 +1,5 @@
-//! The two ends of a bulk transfer over loopback TCP, in every way that was tried, and what each of them took.
+//! The two ends of a bulk transfer over loopback TCP, in every way that was tried, and what each of
+//! them took.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -44,7 +45,8 @@ pub(crate) enum Receiver {
     Blocking,
     /// A loop of blocking `recv` with `MSG_TRUNC`.
     Discarding,
-    /// A loop of non-blocking `recv`, and `poll` after one that was not filled; bytes of `SO_RCVLOWAT`.
+    /// A loop of non-blocking `recv`, and `poll` after one that was not filled; bytes of
+    /// `SO_RCVLOWAT`.
     Readiness(Option<u32>),
     /// Non-blocking `recv`, tried again at once.
     Spinning,
@@ -142,7 +144,8 @@ pub(crate) fn transfer(
     let sending = TcpStream::connect(listener.local_addr().map_err(failed)?).map_err(failed)?;
     let (receiving, _) = listener.accept().map_err(failed)?;
     let config = *config;
-    // Both ends stand before the first byte goes, and an end that could not be set up ends the other.
+    // Both ends stand before the first byte goes, and an end that could not be set up ends the
+    // other.
     let (ready, is_ready) = mpsc::channel();
     let (go, may_go) = mpsc::channel();
     let is_over = Arc::new(AtomicBool::new(false));

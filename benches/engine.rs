@@ -1,4 +1,5 @@
-//! The engine's ping-pong as a contestant: `tare lat` and `tare serve` through the library, on two CPUs.
+//! The engine's ping-pong as a contestant: `tare lat` and `tare serve` through the library, on two
+//! CPUs.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use tare_units::target::Target;
 
 use crate::bare::Config;
 
-/// The median round-trip time in nanoseconds, to the bins of the report's histogram (0.1 %), and what the client
-/// says of itself; `None` where there were too few round trips for a median.
+/// The median round-trip time in nanoseconds, to the bins of the report's histogram (0.1 %), and
+/// what the client says of itself; `None` where there were too few round trips for a median.
 ///
 /// # Panics
 /// When the engine does not work here.

@@ -93,7 +93,8 @@ fn schedule(c: &mut Criterion) {
     }
 }
 
-/// A turn that polls while one receive is pending and nothing comes: the grain of a spinning worker.
+/// A turn that polls while one receive is pending and nothing comes: the grain of a spinning
+/// worker.
 fn empty_turn<D: Driver>(c: &mut Criterion, name: &str, mut driver: D) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     let to: SocketAddr = listener.local_addr().expect("bound");

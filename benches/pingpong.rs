@@ -1,8 +1,9 @@
-//! The engine's ping-pong beside the bare loop, pinned and interleaved: `cargo bench --bench pingpong`.
+//! The engine's ping-pong beside the bare loop, pinned and interleaved: `cargo bench --bench
+//! pingpong`.
 //!
-//! Contestants take turns, block by block, and each is compared to its bare loop of the same block: the
-//! machine drifts by more than the difference that is looked for, but little within a block. The order is
-//! reversed in every other block, so that being second costs everyone the same.
+//! Contestants take turns, block by block, and each is compared to its bare loop of the same block:
+//! the machine drifts by more than the difference that is looked for, but little within a block.
+//! The order is reversed in every other block, so that being second costs everyone the same.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -92,8 +93,8 @@ fn play_engine(backend: Backend, wait: WaitMode, config: &Config) -> Played {
     Played { p50_ns, instrument: Some(instrument) }
 }
 
-/// Plays ping-pong over loopback TCP in every way there is, interleaved, and prints what each costs beyond
-/// its bare loop.
+/// Plays ping-pong over loopback TCP in every way there is, interleaved, and prints what each costs
+/// beyond its bare loop.
 #[derive(Debug, Parser)]
 struct Args {
     /// Blocks; in each of them every contestant plays once
@@ -143,7 +144,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The contestants asked for, each with what it is compared to, but for those that this kernel does not let play.
+/// The contestants asked for, each with what it is compared to, but for those that this kernel does
+/// not let play.
 fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
     let wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
     let can_play = |contestant: &Contestant| match contestant.needs {

@@ -23,9 +23,10 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     tare_stats::compare::blocks::median(values).expect("times are finite")
 }
 
-/// The exact order-statistic interval of the median at 95 % or more, and its coverage: the count of values
-/// below the true median is binomial with p = 1/2, whatever the distribution (David and Nagaraja, *Order
-/// Statistics*, section 7.1). `sorted` must be sorted. None below six values, which cannot reach 95 %.
+/// The exact order-statistic interval of the median at 95 % or more, and its coverage: the count of
+/// values below the true median is binomial with p = 1/2, whatever the distribution (David and
+/// Nagaraja, *Order Statistics*, section 7.1). `sorted` must be sorted. None below six values,
+/// which cannot reach 95 %.
 pub(crate) fn median_interval(sorted: &[f64]) -> Option<(f64, f64, f64)> {
     let n = sorted.len();
     // The probability that at most `rank` values are below the median, grown term by term.

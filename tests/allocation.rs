@@ -168,7 +168,8 @@ const CASES: &[Case] = &[
     Case { size_bytes: 1 << 20, connections: 2, ..CLOSED },
     Case { rate_per_s: Some(5_000.0), connections: 4, ..CLOSED },
     Case { rate_per_s: Some(5_000.0), wait: WaitMode::Hybrid, ..CLOSED },
-    // A connection for each operation: neither end allocates for one, nor does the server's front see it.
+    // A connection for each operation: neither end allocates for one, nor does the server's front
+    // see it.
     Case { connect_each: true, ..CLOSED },
     Case { transport: Transport::Udp, ..CLOSED },
     Case { transport: Transport::Udp, rate_per_s: Some(5_000.0), connections: 4, ..CLOSED },

@@ -1,5 +1,6 @@
-//! `scripts/container-lab` and `scripts/lab compare`: servers in real containers and behind translations, found for what
-//! they are. All of it takes root; the containers also Docker and a static binary, as `.ci/run` has them.
+//! `scripts/container-lab` and `scripts/lab compare`: servers in real containers and behind
+//! translations, found for what they are. All of it takes root; the containers also Docker and a
+//! static binary, as `.ci/run` has them.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Every way of measuring, end to end: a real server, a real client, on every backend of this machine.
+//! Every way of measuring, end to end: a real server, a real client, on every backend of this
+//! machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -421,7 +422,8 @@ fn assertions_decide_the_exit_code() {
 
 #[test]
 fn a_disturbed_run_is_fatal_when_strict() {
-    // A client that spins on the only CPU that its server may use is forced off it for every answer.
+    // A client that spins on the only CPU that its server may use is forced off it for every
+    // answer.
     let serve = Serve::start("--cpus 0");
     let flags = "-d 300ms --wait spin --cpus 0";
     let report = lat(serve.address(), flags).exits(0).report();

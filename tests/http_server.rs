@@ -81,8 +81,8 @@ fn is_stopped(process: u32) -> bool {
     })
 }
 
-/// Two clients connect and ask while the server does not run: it reads both at once, and by the kernel's stamps they
-/// came apart.
+/// Two clients connect and ask while the server does not run: it reads both at once, and by the
+/// kernel's stamps they came apart.
 #[test]
 fn the_queue_records_when_the_kernel_got_a_first_request() {
     for backend in backends() {

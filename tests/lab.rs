@@ -1,5 +1,5 @@
-//! `scripts/lab` and `scripts/lab-table`: every path can be made, measured and taken down without a trace. All of it
-//! takes root.
+//! `scripts/lab` and `scripts/lab-table`: every path can be made, measured and taken down without a
+//! trace. All of it takes root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -74,7 +74,8 @@ fn leaves_nothing(pid: u32) {
     assert_eq!(traces_of(pid), [""; 0]);
 }
 
-/// The reports of a run over TCP and one over UDP in this lab; none where the kernel cannot make it.
+/// The reports of a run over TCP and one over UDP in this lab; none where the kernel cannot make
+/// it.
 fn measure(topology: &str, flags: &str) -> Option<Vec<Value>> {
     let mut command = lab(&format!("run {flags} {topology} -- sh -c"));
     command.arg(
@@ -98,7 +99,8 @@ fn measure(topology: &str, flags: &str) -> Option<Vec<Value>> {
     Some(reports)
 }
 
-/// Asserts that each topology can be measured over one version of IP, through what it is named after.
+/// Asserts that each topology can be measured over one version of IP, through what it is named
+/// after.
 fn every_topology_is_measured(flags: &str, begin: &str) {
     if !is_root("scripts/lab") {
         return;
@@ -114,7 +116,8 @@ fn every_topology_is_measured(flags: &str, begin: &str) {
             assert_eq!(figure(result, "/operations/timed_out"), 0, "{topology}");
             let target = report["plan"]["target"].as_str().unwrap();
             assert!(target.starts_with(begin), "{topology}: {target}");
-            // The server listens on 7117 alone: at 30117 it is reached through the translation only.
+            // The server listens on 7117 alone: at 30117 it is reached through the translation
+            // only.
             let is_published = matches!(topology, "dnat" | "balanced");
             let port = if is_published { ":30117" } else { ":7117" };
             assert!(target.ends_with(port), "{topology}: {target}");

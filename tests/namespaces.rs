@@ -1,4 +1,5 @@
-//! What takes network namespaces: `tare lat veth`, and servers behind a pair of devices. All of it takes root.
+//! What takes network namespaces: `tare lat veth`, and servers behind a pair of devices. All of it
+//! takes root.
 
 use std::fs;
 
@@ -40,7 +41,8 @@ fn links_of_tare() -> Vec<String> {
     names.filter(|name| name.starts_with("tare-")).collect()
 }
 
-/// The links among those that a process made: its journal names them. None is left when it has ended in order.
+/// The links among those that a process made: its journal names them. None is left when it has
+/// ended in order.
 fn journal_of(pid: u32) -> Vec<String> {
     let entries = fs::read_dir("/run/tare").into_iter().flatten().flatten();
     let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());

@@ -1,5 +1,5 @@
-//! Network namespaces for tests: a link that can be cut, sysctls of one's own, tables that nobody else uses.
-//! All of it takes root.
+//! Network namespaces for tests: a link that can be cut, sysctls of one's own, tables that nobody
+//! else uses. All of it takes root.
 
 use std::fs;
 use std::process::{self, Command};
@@ -27,7 +27,8 @@ impl Netns {
     pub(crate) fn make() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        // 198.51.100.0/24 is for documentation (RFC 5737): /30s of it, apart from those of other runs by chance.
+        // 198.51.100.0/24 is for documentation (RFC 5737): /30s of it, apart from those of other
+        // runs by chance.
         let pair = (process::id() + number) % 64 * 4;
         let made = Self {
             name: format!("tt-{}-{number}", process::id()),

@@ -1,4 +1,5 @@
-//! What a load costs the target: processes and control groups that are looked at beside a measurement.
+//! What a load costs the target: processes and control groups that are looked at beside a
+//! measurement.
 
 use std::fs;
 use std::path::PathBuf;

@@ -31,7 +31,8 @@ fn the_readme_names_what_is_there() {
     }
 }
 
-/// What follows `tare` or `cargo run --release --` on the command lines of the README's code blocks.
+/// What follows `tare` or `cargo run --release --` on the command lines of the README's code
+/// blocks.
 fn readme_subcommands(readme: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let mut in_code = false;

@@ -1,4 +1,5 @@
-//! Saved results, shown: every format from the command, what it refuses, and the page in a real browser.
+//! Saved results, shown: every format from the command, what it refuses, and the page in a real
+//! browser.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -174,7 +175,8 @@ fn no_format_tells_the_secrets_of_an_arm() {
     assert!(after.starts_with("true … (SHA-256 "), "{after}");
 }
 
-/// A comparison of three arms at three sizes, from the sweep of one: names that would be markup if they could.
+/// A comparison of three arms at three sizes, from the sweep of one: names that would be markup if
+/// they could.
 fn comparison() -> Value {
     let mut report: Value =
         serde_json::from_str(&fs::read_to_string(golden("saved/sweep.json")).unwrap()).unwrap();
@@ -238,7 +240,8 @@ impl Browser {
         self.dir.path().join(name)
     }
 
-    /// Opens a page with these flags. Gives what came to stdout, and every line that the page caused on the console.
+    /// Opens a page with these flags. Gives what came to stdout, and every line that the page
+    /// caused on the console.
     fn open(&self, page: &Path, flags: &[String]) -> (String, Vec<String>) {
         let mut command = Command::new("chromium");
         command
@@ -273,8 +276,8 @@ impl Browser {
     }
 }
 
-/// The addresses that a page asked for, but for files: a net log has a line for each request, and those that the browser
-/// makes on its own account have no origin.
+/// The addresses that a page asked for, but for files: a net log has a line for each request, and
+/// those that the browser makes on its own account have no origin.
 fn requested(net_log: &Path) -> Vec<String> {
     let text = fs::read_to_string(net_log).unwrap();
     let of_pages = text.lines().filter(|line| {
@@ -317,7 +320,8 @@ fn a_browser_shows_the_page_and_asks_for_nothing_else() {
     );
     assert_eq!(requested(&net_log), Vec::<String>::new());
 
-    // Whoever adds something to a page that runs or loads is told by the browser: the two checks see what they are for.
+    // Whoever adds something to a page that runs or loads is told by the browser: the two checks
+    // see what they are for.
     let tampered = browser.path("tampered.html");
     let text = fs::read_to_string(&page).unwrap();
     let added = "<script>document.title='run'</script><img src=\"http://127.0.0.1:9/x\"></main>";

@@ -1,4 +1,5 @@
-//! What scripts read: every format on stdout and in files, nothing else on stdout, no progress in a pipe.
+//! What scripts read: every format on stdout and in files, nothing else on stdout, no progress in a
+//! pipe.
 
 use std::fs;
 

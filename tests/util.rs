@@ -1,6 +1,7 @@
 //! Running the built command: to its end, or beside the test; and reading what it says.
 //!
-//! Everything is bounded in time, and every process started here is ended when its handle is dropped.
+//! Everything is bounded in time, and every process started here is ended when its handle is
+//! dropped.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::ExitStatusExt;
@@ -52,7 +53,8 @@ impl Ran {
         self
     }
 
-    /// Asserts that what failed is said in one line with these words, whatever was printed before it.
+    /// Asserts that what failed is said in one line with these words, whatever was printed before
+    /// it.
     #[track_caller]
     pub(crate) fn complains(self, words: &[&str]) -> Self {
         let line = self.stderr.lines().find(|line| {
@@ -159,8 +161,8 @@ pub(crate) fn is_root(what: &str) -> bool {
     root
 }
 
-/// Says that a test is left out, or a part of it, and why. It is written past the capture of a passing test's output, so that
-/// `.ci/run` can count these lines.
+/// Says that a test is left out, or a part of it, and why. It is written past the capture of a
+/// passing test's output, so that `.ci/run` can count these lines.
 pub(crate) fn left_out(why: &str) {
     let test = thread::current();
     let line = format!("left out: {}: {why}\n", test.name().unwrap_or_default());
@@ -168,7 +170,8 @@ pub(crate) fn left_out(why: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Waits until something becomes so. For what the kernel tells nobody about; everything else is awaited.
+/// Waits until something becomes so. For what the kernel tells nobody about; everything else is
+/// awaited.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -255,8 +258,8 @@ impl Job {
         assert!(found, "{words:?} was not logged: {:?}", self.stderr.seen);
     }
 
-    /// Waits until a worker of a test with `--wait block --warmup 0` has measured for a while: each of its
-    /// operations sleeps at least once, or it is at work all the time.
+    /// Waits until a worker of a test with `--wait block --warmup 0` has measured for a while: each
+    /// of its operations sleeps at least once, or it is at work all the time.
     pub(crate) fn is_measuring(&self) {
         const SLEEPS: u64 = 1000;
         const CPU: Duration = Duration::from_millis(40);
@@ -384,8 +387,9 @@ impl Serve {
         &self.addresses[0]
     }
 
-    /// Asserts that clients are served now, at full speed: what a server does late it does after a nap (100 ms) or
-    /// a delayed acknowledgement (40 ms); that others want its CPU costs the median less.
+    /// Asserts that clients are served now, at full speed: what a server does late it does after a
+    /// nap (100 ms) or a delayed acknowledgement (40 ms); that others want its CPU costs the median
+    /// less.
     #[track_caller]
     pub(crate) fn serves(&self) {
         for flags in ["-c 4", "--udp"] {

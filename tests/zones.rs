@@ -1,5 +1,5 @@
-//! Addresses that mean something on this machine alone: of a link, with its zone; and of a family that is off here. All
-//! of it takes root.
+//! Addresses that mean something on this machine alone: of a link, with its zone; and of a family
+//! that is off here. All of it takes root.
 
 use crate::netns::{Netns, ip};
 use crate::util::{Job, Serve, backends, figure, is_root, run, tare, text};

@@ -18,7 +18,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// An `--assert` failed.
     AssertionFailed = 3,
-    /// `--strict`, and the generator was saturated or the run disturbed, or the machine would disturb one.
+    /// `--strict`, and the generator was saturated or the run disturbed, or the machine would
+    /// disturb one.
     Disturbed = 4,
     /// The data does not decide an assertion, or without one, a comparison.
     CannotTell = 5,
@@ -64,7 +65,8 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
     }
 }
 
-/// The exit code of two saved results that were compared. Plain ones are set side by side, which asks nothing.
+/// The exit code of two saved results that were compared. Plain ones are set side by side, which
+/// asks nothing.
 pub(crate) fn of_diff(later: &Diff, assertions: &[AssertionResult]) -> Exit {
     let told = || {
         let judged = later.changes.iter().filter(|c| c.verdict.is_some());
@@ -81,8 +83,8 @@ pub(crate) fn of_diff(later: &Diff, assertions: &[AssertionResult]) -> Exit {
     }
 }
 
-/// Whether every step has something to show: a step in which nothing succeeded was not measured. Of a comparison, whether
-/// there is a block that all arms went through, and none was given up.
+/// Whether every step has something to show: a step in which nothing succeeded was not measured. Of
+/// a comparison, whether there is a block that all arms went through, and none was given up.
 fn measured(report: &Report) -> bool {
     let measured = match report.comparison.as_deref() {
         Some(comparison) => comparison.measured.as_str(),
@@ -98,7 +100,8 @@ fn measured(report: &Report) -> bool {
     went_through && !report.results.is_empty() && report.results.iter().all(succeeded)
 }
 
-/// Whether what was asked has its answer: the assertions, and where there is none the comparison itself.
+/// Whether what was asked has its answer: the assertions, and where there is none the comparison
+/// itself.
 fn decided(report: &Report) -> bool {
     match (report.assertions.as_slice(), &report.comparison) {
         ([], Some(comparison)) => {
@@ -111,8 +114,8 @@ fn decided(report: &Report) -> bool {
     }
 }
 
-/// Whether all of these are answers, as "no difference shown" is one; each stands with the path and step that it is of. Under
-/// overload, what that carried answers in place of the latencies.
+/// Whether all of these are answers, as "no difference shown" is one; each stands with the path and
+/// step that it is of. Under overload, what that carried answers in place of the latencies.
 fn answered<P: PartialEq>(verdicts: &[(P, Option<Verdict>)]) -> bool {
     let is_answer = |verdict: Option<Verdict>| {
         use Verdict::{Faster, NoDifferenceShown, Slower};

@@ -1,4 +1,5 @@
-//! The server's log on stderr: what comes by the thousand is summed up, and nobody waits for whoever reads it.
+//! The server's log on stderr: what comes by the thousand is summed up, and nobody waits for
+//! whoever reads it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tare_units::text::visible;
 
-/// So many lines of a kind are shown one by one; what follows without a pause of [`EVERY`] is counted.
+/// So many lines of a kind are shown one by one; what follows without a pause of [`EVERY`] is
+/// counted.
 const SHOWN: u32 = 8;
 const EVERY: Duration = Duration::from_secs(1);
 /// Lines that wait to be written; what does not fit is counted as lost.

@@ -1,5 +1,5 @@
-//! The `tare` command: what was typed becomes a plan, the engine carries it out, and a renderer prints what
-//! came of it. The result goes to stdout, everything else to stderr.
+//! The `tare` command: what was typed becomes a plan, the engine carries it out, and a renderer
+//! prints what came of it. The result goes to stdout, everything else to stderr.
 
 #![forbid(unsafe_code)]
 

@@ -108,7 +108,8 @@ pub(crate) struct Stdout {
 }
 
 impl Stdout {
-    /// Writes; a reader that has left is no error, one that does not read is when the run is interrupted.
+    /// Writes; a reader that has left is no error, one that does not read is when the run is
+    /// interrupted.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.reader_left {
             return Ok(());
@@ -234,7 +235,8 @@ impl Outputs {
         }
     }
 
-    /// Keeps the first failure for the end: the run goes on, since the other outputs may still be good.
+    /// Keeps the first failure for the end: the run goes on, since the other outputs may still be
+    /// good.
     fn fail(&mut self, what: &str, error: &io::Error) {
         if self.failed.is_none() {
             let error = Error::environment(format!("{what} cannot be written: {error}"));
@@ -246,7 +248,8 @@ impl Outputs {
 
 /// What is written to for an output path.
 enum Sink {
-    /// A temporary file beside that of the path, which it replaces as a whole: whoever reads it sees the old one or the new.
+    /// A temporary file beside that of the path, which it replaces as a whole: whoever reads it
+    /// sees the old one or the new.
     File(tempfile::NamedTempFile, PathBuf),
     /// A pipe, a terminal, `/dev/null`: renaming would remove it, so it is written to.
     Device(File),

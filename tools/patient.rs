@@ -1,7 +1,9 @@
-//! Writing to stdout and stderr, whose readers may be slow, or read no more: the first signal ends the wait for them.
+//! Writing to stdout and stderr, whose readers may be slow, or read no more: the first signal ends
+//! the wait for them.
 //!
-//! What is written to a pipe that is full is not written: its reader is waited for with poll(2), and the signal is looked for
-//! meanwhile. The descriptor stays blocking, since it is shared with whoever started the command.
+//! What is written to a pipe that is full is not written: its reader is waited for with poll(2),
+//! and the signal is looked for meanwhile. The descriptor stays blocking, since it is shared with
+//! whoever started the command.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;

@@ -12,7 +12,8 @@ use tare_units::text::visible;
 
 use crate::report;
 
-/// One line on stderr. A closed stderr changes nothing, nor does one that nobody reads once the run is interrupted.
+/// One line on stderr. A closed stderr changes nothing, nor does one that nobody reads once the run
+/// is interrupted.
 pub(crate) fn complain(line: &str) {
     // What a peer said may be part of the line; it stays one line, and drives no terminal.
     let line = format!("tare: {}\n", visible(line));
@@ -39,7 +40,8 @@ impl Bar {
         if quiet || !std::io::stderr().is_terminal() {
             return Self::on(None);
         }
-        // The engine reports a few times a second; redrawing more often would disturb what is measured.
+        // The engine reports a few times a second; redrawing more often would disturb what is
+        // measured.
         let target = ProgressDrawTarget::stderr_with_hz(5);
         let bar = ProgressBar::with_draw_target(Some(1), target);
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {msg}");

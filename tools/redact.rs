@@ -1,8 +1,9 @@
 //! The command line as a report shows it: what was typed, without the secrets in it.
 //!
-//! By an allow-list: of tare's own options those are shown whose values cannot be secrets, of addresses and headers the parts
-//! that cannot, and nothing of what nobody has put on the list. Reports are made to be handed on. What hooks run is another
-//! program's command line, which nobody here can read: it is shown by its first word and a fingerprint.
+//! By an allow-list: of tare's own options those are shown whose values cannot be secrets, of
+//! addresses and headers the parts that cannot, and nothing of what nobody has put on the list.
+//! Reports are made to be handed on. What hooks run is another program's command line, which nobody
+//! here can read: it is shown by its first word and a fingerprint.
 
 use std::ffi::OsString;
 
@@ -87,8 +88,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What the value of an option is; `None` of a flag, which has none. All commands mean the same by an option's name, as
-    /// a test holds.
+    /// What the value of an option is; `None` of a flag, which has none. All commands mean the same
+    /// by an option's name, as a test holds.
     fn value_of(&self, is_it: impl Fn(&clap::Arg) -> bool) -> Option<Value> {
         let mut options = self.root.get_subcommands().flat_map(clap::Command::get_arguments);
         let Some(option) = options.find(|option| is_it(option)) else {
@@ -186,7 +187,8 @@ impl Reader<'_> {
             return REDACTED.to_owned();
         };
         let shown = self.line(&words);
-        // As it was typed, rather than quoted again, where nothing was left out; a comment is among no words.
+        // As it was typed, rather than quoted again, where nothing was left out; a comment is among
+        // no words.
         let untouched = shlex::split(&shown).is_some_and(|again| again == words);
         if untouched && !typed.contains('#') { typed.to_owned() } else { shown }
     }

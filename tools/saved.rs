@@ -13,7 +13,8 @@ use tare_units::text::make_visible;
 
 /// The largest result that is read, bytes: a thousand steps take some 20 MiB.
 const RESULT_MAX: u64 = 256 << 20;
-/// Steps that a comparison can have at most: each of a sweep idle and under load. Whoever shows it counts through them.
+/// Steps that a comparison can have at most: each of a sweep idle and under load. Whoever shows it
+/// counts through them.
 const COMPARED_STEPS_MAX: u64 = 2 * STEPS_MAX as u64;
 const WHAT: &str = "name a result, as written by -o FILE.json or --format json";
 const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];

@@ -1,4 +1,5 @@
-//! What a UDP server answers to an address that has not been verified is no longer than what came from it.
+//! What a UDP server answers to an address that has not been verified is no longer than what came
+//! from it.
 #![no_main]
 
 use std::net::SocketAddr;

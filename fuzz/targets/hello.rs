@@ -1,4 +1,5 @@
-//! A server's end of the handshake takes any bytes, in any pieces, and buffers no more than a hello.
+//! A server's end of the handshake takes any bytes, in any pieces, and buffers no more than a
+//! hello.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -30,7 +30,8 @@ fn read(pieces: &[&[u8]]) -> (usize, usize, usize, bool) {
 pub fn compare(bytes: &[u8], at: usize) {
     let (first, second) = bytes.split_at(at.min(bytes.len()));
     let (whole, split) = (read(&[bytes]), read(&[first, second]));
-    // A head in pieces is parsed at its line ends, so what is wrong with the last line may not be known yet.
+    // A head in pieces is parsed at its line ends, so what is wrong with the last line may not be
+    // known yet.
     let is_late = whole.3 && !split.3;
     assert_eq!(whole, if is_late { (split.0, split.1, split.2, true) } else { split });
 }

@@ -27,7 +27,8 @@ fn read(pieces: &[&[u8]]) -> (Vec<(u16, u64)>, bool) {
 pub fn compare(bytes: &[u8], at: usize) {
     let (first, second) = bytes.split_at(at.min(bytes.len()));
     let (whole, split) = (read(&[bytes]), read(&[first, second]));
-    // A head in pieces is parsed at its line ends, so what is wrong with the last line may not be known yet.
+    // A head in pieces is parsed at its line ends, so what is wrong with the last line may not be
+    // known yet.
     let is_late = whole.1 && !split.1;
     assert_eq!(whole, if is_late { (split.0, true) } else { split });
 }

@@ -1,8 +1,9 @@
-//! What goes over loopback to a port, with the kernel's own timestamps (packet(7), `SO_TIMESTAMPNS`): whoever is
-//! measured does not certify himself.
+//! What goes over loopback to a port, with the kernel's own timestamps (packet(7),
+//! `SO_TIMESTAMPNS`): whoever is measured does not certify himself.
 //!
-//! It is read all the while, on the CPU of the server, which has time to spare: what queues up would need fresh memory, and a
-//! virtual machine pays for each page of that with a fault, amid the path that is measured.
+//! It is read all the while, on the CPU of the server, which has time to spare: what queues up
+//! would need fresh memory, and a virtual machine pays for each page of that with a fault, amid the
+//! path that is measured.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -45,7 +46,8 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    /// Captures from now on what a server on `port` of 127.0.0.1 receives and sends, and reads it on `cpu`. Needs root.
+    /// Captures from now on what a server on `port` of 127.0.0.1 receives and sends, and reads it
+    /// on `cpu`. Needs root.
     pub(super) fn begin(port: u16, cpu: Option<usize>) -> Self {
         let flags = SockFlag::SOCK_CLOEXEC;
         let protocol = SockProtocol::EthAll;
@@ -105,8 +107,9 @@ fn read(socket: &OwnedFd, port: u16, stop: &AtomicBool) -> Vec<Packet> {
     }
 }
 
-/// Lets pass what is sent from or to `port` over IPv4 with more than a bare acknowledgement, so that the capture costs the
-/// path little else (classic BPF, linux/filter.h; offsets of Ethernet, IPv4 without options, TCP).
+/// Lets pass what is sent from or to `port` over IPv4 with more than a bare acknowledgement, so
+/// that the capture costs the path little else (classic BPF, linux/filter.h; offsets of Ethernet,
+/// IPv4 without options, TCP).
 fn filter(port: u16) -> [SockFilter; 10] {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;

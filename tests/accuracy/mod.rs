@@ -1,10 +1,12 @@
-//! The instrument against known truths: delays that a server adds, a queue, a stall, and the kernel's own timestamps.
+//! The instrument against known truths: delays that a server adds, a queue, a stall, and the
+//! kernel's own timestamps.
 //!
-//! What is measured here can be moved by whatever else the machine does, so it is no test among the others: `scripts/accuracy`
-//! runs it, with the machine to itself. Each case is one paired measurement, made once a round, so that a bad minute meets
-//! each case once; it passes when enough of its rounds hold. A round holds or it does not: nothing is repeated in its stead, no
-//! limit is widened, and what the instrument says of its own disturbance excuses nothing. What cannot be true
-//! however busy the machine is (a request on the wire before it was due) ends it at once.
+//! What is measured here can be moved by whatever else the machine does, so it is no test among the
+//! others: `scripts/accuracy` runs it, with the machine to itself. Each case is one paired
+//! measurement, made once a round, so that a bad minute meets each case once; it passes when enough
+//! of its rounds hold. A round holds or it does not: nothing is repeated in its stead, no limit is
+//! widened, and what the instrument says of its own disturbance excuses nothing. What cannot be
+//! true however busy the machine is (a request on the wire before it was due) ends it at once.
 
 mod capture;
 mod http;
@@ -81,8 +83,8 @@ fn known_truths_are_measured_as_what_they_are() {
     assert!(missed.is_empty(), "fewer than {needed} of {rounds} rounds held: {missed:#?}");
 }
 
-/// `tare` ahead of whatever else runs on this machine, where that is allowed. Niceness counts within a session
-/// alone (sched(7), autogroups), so it has one of its own.
+/// `tare` ahead of whatever else runs on this machine, where that is allowed. Niceness counts
+/// within a session alone (sched(7), autogroups), so it has one of its own.
 fn ahead(words: &[&str]) -> Command {
     let script = "[ -w /proc/self/autogroup ] && \
         exec setsid sh -c 'echo -20 >/proc/self/autogroup; exec nice -n -20 \"$0\" \"$@\"' \"$0\" \"$@\"; \
@@ -130,11 +132,12 @@ fn result_of(words: &[&str]) -> Value {
     report["results"][0].take()
 }
 
-/// A delay that the server adds to each round trip is measured as what it is: the median with it, less that without (half
-/// before it, half after), is the delay, within the error that the report itself prints.
+/// A delay that the server adds to each round trip is measured as what it is: the median with it,
+/// less that without (half before it, half after), is the delay, within the error that the report
+/// itself prints.
 fn delays(backend: &'static str) -> impl Iterator<Item = Case> {
-    // Where the delay is long, the bare run has pauses as long: a path that rested for 5 ms is 5 to 10 µs slower than one that
-    // is used again and again, and that is no error of the instrument.
+    // Where the delay is long, the bare run has pauses as long: a path that rested for 5 ms is 5 to
+    // 10 µs slower than one that is used again and again, and that is no error of the instrument.
     let delays = [
         ("5us", 5_000_u64, "200ms", "--server-delay 0"),
         ("50us", 50_000, "200ms", "--server-delay 0"),
@@ -176,9 +179,9 @@ fn open_loop(backend: &'static str) -> Case {
     })
 }
 
-/// A paced stream of datagrams keeps to its schedule: none is lost, the rate is met to 0.5 %, and 99 % of the gaps are off by
-/// at most 20 µs. The receive buffer has room for what comes while a virtual machine stands still: Linux' default
-/// holds four milliseconds of it.
+/// A paced stream of datagrams keeps to its schedule: none is lost, the rate is met to 0.5 %, and
+/// 99 % of the gaps are off by at most 20 µs. The receive buffer has room for what comes while a
+/// virtual machine stands still: Linux' default holds four milliseconds of it.
 fn paced_datagrams(backend: &'static str) -> impl Iterator<Item = Case> {
     ["up", "down"].into_iter().map(move |direction| {
         Case::new(format!("bw, datagrams paced {direction}, {backend}"), move || {

@@ -14,8 +14,8 @@ use tare_units::control::{Interrupt, Phase};
 
 use super::{CLOSED, Kind, Shared, check_on_epoll, check_on_uring};
 
-/// Shows the client's progress to the server's thread, in units of so many bytes: a thousand of them take long enough
-/// for what is done now and then to be done as well.
+/// Shows the client's progress to the server's thread, in units of so many bytes: a thousand of
+/// them take long enough for what is done now and then to be done as well.
 pub(super) struct Moved {
     shared: Arc<Shared>,
     unit_bytes: u64,

@@ -187,8 +187,9 @@ fn check<D: Driver<Socket = OwnedFd>>(open: fn() -> D) {
     for &case in CASES {
         let (client, server) = run(case, open);
         assert_eq!(client, 0, "{case:?}");
-        // A page is made when more connections than ever before are answered at once, and kept from then on; the table of
-        // buffers may grow for it. Of thousands of requests, none has another.
+        // A page is made when more connections than ever before are answered at once, and kept from
+        // then on; the table of buffers may grow for it. Of thousands of requests, none has
+        // another.
         let pages = 2 * u64::from(case.connections - 1);
         assert!(!case.both || server <= pages, "server: {server}, {case:?}");
     }

@@ -14,8 +14,8 @@ fn bw(target: &str, flags: &str) -> Ran {
     Job::test("bw", target, flags).wait()
 }
 
-/// What is measured with the flags and the backend, against a server of its own, and what its figures must be
-/// whatever they are.
+/// What is measured with the flags and the backend, against a server of its own, and what its
+/// figures must be whatever they are.
 #[track_caller]
 fn measured(flags: &str, backend: &str) -> Value {
     let serve = Serve::start("");
@@ -183,7 +183,8 @@ fn every_way_by_time() {
 fn every_way_by_bytes() {
     for backend in backends() {
         each_way(|proto, direction, streams| {
-            // Over UDP slow enough for a busy machine; whatever it loses, what is sent is what was asked for.
+            // Over UDP slow enough for a busy machine; whatever it loses, what is sent is what was
+            // asked for.
             let rate = if proto == "udp" { "--rate 100M --bytes 1M" } else { "--bytes 10M" };
             let flags = format!("{rate} --proto {proto} --direction {direction} -P {streams}");
             let report = measured(&flags, backend);

@@ -155,7 +155,8 @@ fn packets_are_marked_at_both_ends() {
             let counters = counters(&netns);
             let packets = |name: &str| figure(&counters, &format!("/{name}"));
             assert!(packets("in") > 0 && packets("out") > 0, "{flags}: {counters}");
-            // All that carries payload, at least; the hello went before the server knew of the mark.
+            // All that carries payload, at least; the hello went before the server knew of the
+            // mark.
             let unmarked = |marked: &str, all: &str| packets(all) - packets(marked);
             assert!(unmarked("in", "in_all") <= 3, "{flags}: {counters}");
             assert!(unmarked("out", "out_all") <= 6, "{flags}: {counters}");

@@ -1,4 +1,5 @@
-//! Where a transfer goes and how it is cut short: families, interrupts, two servers behind one address.
+//! Where a transfer goes and how it is cut short: families, interrupts, two servers behind one
+//! address.
 
 use nix::sys::signal::Signal;
 use serde_json::json;

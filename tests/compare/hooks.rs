@@ -99,7 +99,8 @@ fn what_they_changed_is_undone_when_the_run_is_interrupted() {
     assert!(blocks(&report).len() as u64 - done <= 1);
 }
 
-/// Removes what is left in the journal of a trace's hooks, whatever becomes of the test: other runs would name it.
+/// Removes what is left in the journal of a trace's hooks, whatever becomes of the test: other runs
+/// would name it.
 struct Cleared(PathBuf);
 
 impl Drop for Cleared {
@@ -147,7 +148,8 @@ fn what_a_killed_run_left_is_named_at_the_next_start() {
     assert!(!ran.stderr.contains("--before b changed"), "{}", ran.stderr);
 }
 
-/// Does what the error of a failing `--after b` says, and asserts that nothing is left then. Returns what was typed.
+/// Does what the error of a failing `--after b` says, and asserts that nothing is left then.
+/// Returns what was typed.
 #[track_caller]
 fn undoes(ran: &Ran, code: u8) -> String {
     let code = format!("exit code {code}");
@@ -248,7 +250,8 @@ fn what_an_interrupted_trial_left_is_told() {
     undoes(&job.wait().exits(130), 9);
 }
 
-/// `scripts/tune-example` over a knob of a namespace's own, with a `tare` whose comparison is this one.
+/// `scripts/tune-example` over a knob of a namespace's own, with a `tare` whose comparison is this
+/// one.
 fn tuned(netns: &Netns, cells: &Value) -> Ran {
     let directory = tempfile::tempdir().unwrap();
     let result = directory.path().join("result.json");
@@ -277,7 +280,8 @@ fn the_tuning_example_keeps_a_knob_that_is_not_shown_to_matter() {
         serde_json::json!({"arm": arm, "measure": "p50", "verdict": verdict, "ratio": ratio})
     };
     let none = "no difference shown";
-    // What is lower by chance, and what is lower by too little, is not taken; nor is the baseline's own repetition.
+    // What is lower by chance, and what is lower by too little, is not taken; nor is the baseline's
+    // own repetition.
     let by_chance = [
         cell("v0", none, 0.90, 1.01),
         cell("v1", "faster", 0.96, 0.985),

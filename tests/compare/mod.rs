@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::util::{Ran, Serve, backends, figure, is_root, run, text};
 
-/// As few blocks as carry a verdict over two cells, each short, and of a quantile that so few samples tell.
+/// As few blocks as carry a verdict over two cells, each short, and of a quantile that so few
+/// samples tell.
 const BRIEF: [&str; 6] = ["--blocks", "7", "--block-duration", "40ms", "--percentiles", "50"];
 
 /// Compares `arms` briefly; `measured` stands behind `--`.
@@ -157,7 +158,8 @@ fn bulk_and_http_are_compared_too() {
     assert_eq!(cell(&report, "b", "p50")["declared"], true);
 }
 
-/// More is due than a server gets done that takes a millisecond for each: what its latencies show is the queue.
+/// More is due than a server gets done that takes a millisecond for each: what its latencies show
+/// is the queue.
 #[test]
 fn an_arm_that_is_overloaded_is_compared_by_its_goodput() {
     let slow = "slow=loopback/queue?service=5ms";
@@ -173,8 +175,8 @@ fn an_arm_that_is_overloaded_is_compared_by_its_goodput() {
     assert_eq!(goodput["verdict"], "slower", "{goodput:#}");
 }
 
-/// Nineteen in twenty of what is due are answered in time, and the rest is too little to be missed: but each waits longer
-/// than the one before.
+/// Nineteen in twenty of what is due are answered in time, and the rest is too little to be missed:
+/// but each waits longer than the one before.
 #[test]
 fn a_queue_that_grows_slowly_is_overload() {
     let mut words: Vec<&str> = "compare idle=loopback/queue?service=10us \

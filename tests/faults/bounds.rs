@@ -1,5 +1,5 @@
-//! No wait is without a bound: the first signal ends a run within a second, with what was measured, whatever the far end
-//! does and in whatever phase; and a server, whatever its clients do.
+//! No wait is without a bound: the first signal ends a run within a second, with what was measured,
+//! whatever the far end does and in whatever phase; and a server, whatever its clients do.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -116,7 +116,8 @@ impl Cell {
     }
 }
 
-/// Asserts that a client ends in time: by this signal, or by itself before it, since what came was no answer.
+/// Asserts that a client ends in time: by this signal, or by itself before it, since what came was
+/// no answer.
 #[track_caller]
 fn ends(mut job: Job, signal: Signal, what: &str) {
     let went = !job.is_running();
@@ -558,7 +559,8 @@ fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
         let job = Job::test("bw", &far_end.address.to_string(), &flags);
         far_end.turns();
         let ran = job.wait();
-        // What there was on its way is taken for a while: twice what it takes at the rate of the stream.
+        // What there was on its way is taken for a while: twice what it takes at the rate of the
+        // stream.
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(8), "{cell:?}: {took:?}: {ran:#?}");
     });
@@ -780,7 +782,8 @@ fn a_signal_does_not_cut_short_what_undoes_a_change() {
 #[test]
 fn a_signal_ends_the_doctor() {
     let (crowded, _crowd) = full_backlog();
-    // Not SIGINT: it handles no signal, and a shell has what it runs in the background ignore that one.
+    // Not SIGINT: it handles no signal, and a shell has what it runs in the background ignore that
+    // one.
     for after in [0, 20, 100] {
         let job = Job::tare(&["doctor", &crowded.to_string()]);
         thread::sleep(Duration::from_millis(after));
@@ -868,7 +871,8 @@ fn a_far_end_that_drips_does_not_prolong_a_transfer_by_bytes() {
     });
 }
 
-/// What was due and never sent is recorded when the run is over, and there may be hundreds of millions of it.
+/// What was due and never sent is recorded when the run is over, and there may be hundreds of
+/// millions of it.
 #[test]
 fn a_signal_ends_a_rate_that_cannot_be() {
     let serve = Serve::start("");

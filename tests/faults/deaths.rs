@@ -50,7 +50,8 @@ fn the_server_is_ended_in_the_middle() {
 fn the_client_dies_in_the_middle() {
     for_each_way_at_once(|way| {
         let flags = &way.flags;
-        // Over UDP nobody tells the server; its place is free when it has been idle for long enough.
+        // Over UDP nobody tells the server; its place is free when it has been idle for long
+        // enough.
         let serve = Serve::start("--max-sessions 1 --idle-timeout 1s");
         let client = way.measuring(&serve, "");
         client.signal(Signal::SIGKILL);
@@ -98,7 +99,8 @@ fn a_client_is_interrupted_before_it_measures() {
     let flags = "-d 20s --timeout 20s";
     let address = stranger(drain);
     let client = Job::lat(&address, flags);
-    // It has got as far as waiting for an answer when the stranger's end of the connection is there.
+    // It has got as far as waiting for an answer when the stranger's end of the connection is
+    // there.
     let port = address.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
     let local = format!("0100007F:{port:04X}");
     eventually("it is connected", || {

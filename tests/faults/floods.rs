@@ -1,4 +1,5 @@
-//! What a server must bear: garbage, connections that say nothing, and datagrams from whoever claims to send them.
+//! What a server must bear: garbage, connections that say nothing, and datagrams from whoever
+//! claims to send them.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

@@ -1,4 +1,5 @@
-//! Whoever means harm: far ends that lie, clients that do not read, that vanish, and that fill the log.
+//! Whoever means harm: far ends that lie, clients that do not read, that vanish, and that fill the
+//! log.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,8 +23,8 @@ fn frame(kind: u8, body: &serde_json::Value) -> Vec<u8> {
     [b"tare\x01".as_slice(), &[kind], &length, body.as_bytes()].concat()
 }
 
-/// A server of one session whose words drive a terminal and a spreadsheet, and whose figures cannot be. Each reply claims
-/// to have been held for an hour.
+/// A server of one session whose words drive a terminal and a spreadsheet, and whose figures cannot
+/// be. Each reply claims to have been held for an hour.
 fn liar(evil: &'static str) -> String {
     stranger(move |mut stream| {
         let mut head = [0; 8];
@@ -213,7 +214,8 @@ fn nobody_spins_for_clients_that_have_vanished_or_stand_still() {
             let client = Job::lat(serve.address(), &flags);
             let busy = || cpu_of(&serve) > Duration::from_millis(200);
             eventually("the server serves", busy);
-            // Over UDP nobody learns that it is gone; over TCP its kernel goes on for it while it stands still.
+            // Over UDP nobody learns that it is gone; over TCP its kernel goes on for it while it
+            // stands still.
             let signal = if proto == "udp" { Signal::SIGKILL } else { Signal::SIGSTOP };
             client.signal(signal);
             thread::sleep(Duration::from_millis(1_500));
@@ -224,7 +226,8 @@ fn nobody_spins_for_clients_that_have_vanished_or_stand_still() {
     }
 }
 
-/// What the kernel has for the connections of a local port that their clients have not taken, bytes, by their states.
+/// What the kernel has for the connections of a local port that their clients have not taken,
+/// bytes, by their states.
 fn unsent_of(port: u16) -> Vec<(u8, u64)> {
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let of_line = |line: &str| {

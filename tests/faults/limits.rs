@@ -9,7 +9,8 @@ use crate::util::{
     Job, Serve, backends, is_root, lat, lat_words, run, tare, test_words, text, warnings,
 };
 
-/// Runs `body` on a thread on which the io_uring system calls fail with `errno`; its children inherit that.
+/// Runs `body` on a thread on which the io_uring system calls fail with `errno`; its children
+/// inherit that.
 fn without_uring<T: Send + 'static>(errno: i32, body: impl FnOnce() -> T + Send + 'static) -> T {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
     let denied = [
@@ -122,7 +123,8 @@ fn memlocked(kib: u32, words: &[&str]) -> Command {
     command
 }
 
-/// Where the kernel counts a ring as locked memory it is denied, elsewhere it works; the report tells which.
+/// Where the kernel counts a ring as locked memory it is denied, elsewhere it works; the report
+/// tells which.
 #[test]
 fn too_little_memory_to_lock_is_told_and_epoll_serves() {
     if !is_root("dropping CAP_IPC_LOCK") || !backends().contains(&"uring") {

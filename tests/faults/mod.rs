@@ -1,5 +1,6 @@
-//! What goes wrong on a network and on a machine: each ends in time, in a line that says whose fault it is,
-//! with nothing lost of what was measured; and the server outlives all of it, and serves on at full speed.
+//! What goes wrong on a network and on a machine: each ends in time, in a line that says whose
+//! fault it is, with nothing lost of what was measured; and the server outlives all of it, and
+//! serves on at full speed.
 
 mod bounds;
 mod deaths;
@@ -21,10 +22,11 @@ use serde_json::Value;
 
 use crate::util::{Job, Ran, Serve, backends, figure, tare};
 
-/// The tests that go through the faults, by their commands, with their flags and the transports to go over.
+/// The tests that go through the faults, by their commands, with their flags and the transports to
+/// go over.
 ///
-/// What leaves in datagrams is paced, since what is lost because the machine is busy is no fault; and so is one of the
-/// others, since scenarios run at once.
+/// What leaves in datagrams is paced, since what is lost because the machine is busy is no fault;
+/// and so is one of the others, since scenarios run at once.
 const TESTS: &[(&str, &str, &[&str])] = &[
     ("lat", "", &["tcp", "udp"]),
     ("bw", "--direction up", &["tcp"]),

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::{Way, for_each_way_at_once};
 use crate::util::{Job, Serve, eventually, figure, report, tare, test_words, text};
 
-/// A sweep of three steps that streams its results into a pipe with no room for the first of them: it stands
-/// between two steps until the pipe is read.
+/// A sweep of three steps that streams its results into a pipe with no room for the first of them:
+/// it stands between two steps until the pipe is read.
 fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
     let (mut results, stdout) = pipe().unwrap();
     // Rounded up to a page.
@@ -32,7 +32,8 @@ fn between_steps(way: &Way, serve: &Serve, file: &Path) -> (Job, PipeReader) {
     let mut command = tare();
     command.args(test_words(way.test, serve.address(), &flags));
     let client = Job::start_into(command, stdout);
-    // The step is over when its line begins; that of its only interval comes before it has its server's figures.
+    // The step is over when its line begins; that of its only interval comes before it has its
+    // server's figures.
     let mut read = Vec::new();
     while !read.ends_with(br#"{"type":"result""#) {
         let mut byte = [0];

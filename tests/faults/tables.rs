@@ -1,5 +1,5 @@
-//! What the machine shares among all: ephemeral ports and the connection-tracking table. A test takes namespaces of
-//! its own for it.
+//! What the machine shares among all: ephemeral ports and the connection-tracking table. A test
+//! takes namespaces of its own for it.
 
 use std::fs;
 
@@ -28,7 +28,8 @@ fn ports_that_run_out_are_told() {
         netns.sysctl("ipv4/ip_local_port_range", "61000 61019");
         let flags = format!("-n 1000 -c 64 --wait block --backend {backend}");
         let words = lat_words(serve.address(), &flags);
-        // What can be measured is; and that it is less than was asked for is said, with what to type.
+        // What can be measured is; and that it is less than was asked for is said, with what to
+        // type.
         let ran = Job::start(netns.tare(&words)).wait().exits(0);
         let report = ran.report();
         let (message, advice) = warning(&report, "ephemeral-ports");
@@ -96,7 +97,8 @@ fn a_run_stops_by_itself_before_the_conntrack_table_is_full() {
         netns.nft(
             "table inet t {\nchain c {\ntype filter hook output priority 0;\nct state new counter\n}\n}\n",
         );
-        // The limit is the whole machine's, and nothing here would come near it: the client alone is shown less.
+        // The limit is the whole machine's, and nothing here would come near it: the client alone
+        // is shown less.
         let shown = tempfile::NamedTempFile::new().unwrap();
         fs::write(shown.path(), format!("{MAX}\n")).unwrap();
         let show = format!(

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::util::figure;
 
-/// Every answer is bad: six requests fail, each with this cause in this phase; stderr says this of the server.
+/// Every answer is bad: six requests fail, each with this cause in this phase; stderr says this of
+/// the server.
 #[track_caller]
 fn all_fail(server: &Hostile, phase: &str, cause: &str, says: &str) {
     for_each_backend(|backend| {

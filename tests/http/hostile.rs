@@ -72,7 +72,8 @@ impl Drop for Hostile {
     }
 }
 
-/// A connection, seen by the server. What fails, since the client has gone, is none of the test's business.
+/// A connection, seen by the server. What fails, since the client has gone, is none of the test's
+/// business.
 pub(super) struct Talk(BufReader<TcpStream>);
 
 impl Talk {

@@ -1,4 +1,5 @@
-//! How much is sent over what: counts, lists, pipelines, several URLs, connections of a few requests, bodies.
+//! How much is sent over what: counts, lists, pipelines, several URLs, connections of a few
+//! requests, bodies.
 
 use std::process::Command;
 
@@ -95,7 +96,8 @@ fn time_ends_a_run_too() {
         let intervals = result["intervals"].as_array().unwrap();
         assert_eq!(intervals.len(), 3);
         let of = |pointer: &str| intervals.iter().map(|i| figure(i, pointer)).sum::<u64>();
-        // Those in flight when the measured phase begins are answered in it, and those at its end are not.
+        // Those in flight when the measured phase begins are answered in it, and those at its end
+        // are not.
         assert!(of("/completed").abs_diff(completed) <= 4, "{result:#}");
         assert_eq!(of("/status_codes/200"), completed);
         let body_bytes = figure(&result, "/transfer/body_bytes");

@@ -1,5 +1,5 @@
-//! `tare http` against servers that others wrote, servers that misbehave, and `tare serve`: every request is accounted
-//! for, whatever comes.
+//! `tare http` against servers that others wrote, servers that misbehave, and `tare serve`: every
+//! request is accounted for, whatever comes.
 
 mod addresses;
 mod broken;
@@ -21,7 +21,8 @@ use serde_json::Value;
 
 use crate::util::{Job, Ran, backends, figure, text};
 
-/// `tare http` with JSON on stdout and, unless the flags say otherwise, no warm-up: the counts are exact.
+/// `tare http` with JSON on stdout and, unless the flags say otherwise, no warm-up: the counts are
+/// exact.
 fn words<'a>(url: &'a str, flags: &'a str) -> Vec<&'a str> {
     let mut words = vec!["http", url];
     if !flags.contains("--format") {
@@ -104,7 +105,8 @@ pub(crate) fn holds_together(result: &Value) {
     assert!(established <= figure(connections, "/sockets_used"), "{connections}");
 }
 
-/// What was answered as expected is in each latency, and what had no answer is there as at least so long.
+/// What was answered as expected is in each latency, and what had no answer is there as at least so
+/// long.
 #[track_caller]
 fn latencies_hold_together(result: &Value) {
     let unanswered = operations(result, "timed_out") + operations(result, "in_flight_at_end");

@@ -1,4 +1,5 @@
-//! Open loop: the schedule is kept, stages and ramps follow each other, and what cannot be reached is said.
+//! Open loop: the schedule is kept, stages and ramps follow each other, and what cannot be reached
+//! is said.
 
 use serde_json::{Value, json};
 
@@ -22,7 +23,8 @@ fn the_rate_is_achieved() {
     let serve = Serve::start("");
     let address = serve.address();
     for_each_backend(|backend| {
-        // So many connections that some are free, though nothing here may run for a tenth of a second.
+        // So many connections that some are free, though nothing here may run for a tenth of a
+        // second.
         let flags = format!("-R 1000 -d 2s -c 200 {backend}");
         let result = result(&http(&url(address, "/"), &flags).exits(0));
         let due = operations(&result, "due");
@@ -31,7 +33,8 @@ fn the_rate_is_achieved() {
         // Whatever is due finds a free connection, to the end.
         assert_eq!(operations(&result, "completed"), due, "{result:#}");
         assert_eq!(result["rate"]["target_per_s"], 1000.0);
-        // What is answered after the end is no part of it: one request on each of the 200 connections at most, in 2 s.
+        // What is answered after the end is no part of it: one request on each of the 200
+        // connections at most, in 2 s.
         assert!((achieved(&result) - 1000.0).abs() <= 100.0, "{result:#}");
         assert_eq!(result["params"]["arrivals"], "constant");
         assert_eq!(result["params"]["late"], "queue");
@@ -166,15 +169,16 @@ fn a_server_asked_for_more_than_it_can_do_answers_what_it_can() {
     let address = serve.address();
     // One after the other: they would share the queue.
     for_each_backend(|backend| {
-        // It answers 1,000 a second. What becomes due in the warm-up would keep it for four times as long as the run.
+        // It answers 1,000 a second. What becomes due in the warm-up would keep it for four times
+        // as long as the run.
         let flags = format!("-R 5000 --warmup 1s -d 1s -c 4 {backend}");
         let ran = http(&url(address, "/queue?service=1ms"), &flags).exits(0);
         let result = result(&ran);
         holds_together(&result);
         assert!(operations(&result, "due").abs_diff(5_000) <= 1);
         let answered = achieved(&result);
-        // It never answers more than it can. How little it answers depends on the CPU that it gets: scripts/overload has the
-        // figure, in 19 of 20 runs.
+        // It never answers more than it can. How little it answers depends on the CPU that it gets:
+        // scripts/overload has the figure, in 19 of 20 runs.
         assert!((100.0..=1_010.0).contains(&answered), "{result:#}");
         let warmup = &result["warmup"]["operations"];
         assert!(figure(warmup, "/due").abs_diff(5_000) <= 1, "{result:#}");
@@ -190,7 +194,8 @@ fn a_server_that_answers_little_is_slow_and_not_silent() {
     let serve = Serve::start("");
     let address = serve.address();
     for_each_backend_at_once(|backend| {
-        // The first is answered in the warm-up, and the second behind the end: nothing that was due between had a connection.
+        // The first is answered in the warm-up, and the second behind the end: nothing that was due
+        // between had a connection.
         let flags = format!("-R 100 --warmup 1500ms -d 300ms -c 1 {backend}");
         let result = result(&http(&url(address, "/echo?delay=1s"), &flags).exits(0));
         assert_eq!(figure(&result, "/warmup/operations/completed"), 2);
@@ -209,7 +214,8 @@ fn a_stall_counts_for_all_that_were_due_meanwhile() {
         let result = result(&http(&url(serve.address(), "/"), &flags).exits(0));
         let due = operations(&result, "due");
         all_went_well(&result, due);
-        // Forty could be sent into the stall; the others waited here, and it is no fault of the service.
+        // Forty could be sent into the stall; the others waited here, and it is no fault of the
+        // service.
         let response = &result["latency"]["response"];
         assert!(figure(response, "/p75_ns") > 20_000_000, "{response:#}");
         assert!(figure(response, "/max_ns") > 250_000_000, "{response:#}");

@@ -18,10 +18,11 @@ fn is_limited(server: &Server, path: &str, most: u64) {
             all_went_well(&result, 200);
             let used = sockets_used(&result);
             let perfect = 200_u64.div_ceil(most);
-            // Each connection may be amid its requests at the end, and the next one may stand ready.
+            // Each connection may be amid its requests at the end, and the next one may stand
+            // ready.
             assert!((perfect..=perfect + 2 * connections).contains(&used), "{result:#}");
-            // A reconnect counts once it is established, a socket from its start: at the end of the run each connection may
-            // have one that is still connecting.
+            // A reconnect counts once it is established, a socket from its start: at the end of the
+            // run each connection may have one that is still connecting.
             let reconnects = figure(&result, "/connections/reconnects");
             let replaced = used - connections;
             assert!(
@@ -171,8 +172,8 @@ fn a_reload_amid_the_run_is_survived() {
         job.is_measuring();
         server.signal(Signal::SIGHUP);
         let result = result(&job.wait().exits(0));
-        // The old worker closes the connections that are idle, and answers the others with `Connection: close`; a request
-        // that crosses a close is lost.
+        // The old worker closes the connections that are idle, and answers the others with
+        // `Connection: close`; a request that crosses a close is lost.
         assert!(sockets_used(&result) > 8, "{result:#}");
         let failed = operations(&result, "failed");
         assert!(failed <= 8, "{result:#}");

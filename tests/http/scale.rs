@@ -1,4 +1,5 @@
-//! As many connections as a machine can have, and more than one address, or one table of descriptors, would let it.
+//! As many connections as a machine can have, and more than one address, or one table of
+//! descriptors, would let it.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Servers that others wrote, each started by a test with a configuration of its own, and ended with it.
+//! Servers that others wrote, each started by a test with a configuration of its own, and ended
+//! with it.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +36,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts what `command` makes of a directory and a port. None, after a word about it, where there is no `program`.
+    /// Starts what `command` makes of a directory and a port. None, after a word about it, where
+    /// there is no `program`.
     fn start(program: &str, command: impl FnOnce(&Path, u16) -> Command) -> Option<Self> {
         if !is_installed(program) {
             left_out(&format!("{program} is not installed"));
@@ -186,8 +188,8 @@ pub(super) fn apache(directives: &str) -> Option<Server> {
     })
 }
 
-/// Python's: HTTP/1.0, a connection per request. What is at `/until-close` ends with the connection, and tells no
-/// length.
+/// Python's: HTTP/1.0, a connection per request. What is at `/until-close` ends with the
+/// connection, and tells no length.
 pub(super) fn python() -> Option<Server> {
     const SCRIPT: &str = "
 import http.server, sys

@@ -1,4 +1,5 @@
-//! Servers that keep silent, refuse, or close at once: requests end at their timeouts, and reconnects pause.
+//! Servers that keep silent, refuse, or close at once: requests end at their timeouts, and
+//! reconnects pause.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

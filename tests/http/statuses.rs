@@ -1,4 +1,5 @@
-//! Status codes: counted, timed, and first seen each; what counts as success is for the user to say.
+//! Status codes: counted, timed, and first seen each; what counts as success is for the user to
+//! say.
 
 use serde_json::{Value, json};
 

@@ -24,7 +24,8 @@ use crate::redact::Redactor;
 
 /// Bytes per send over TCP, as iperf3 has it.
 const STREAM_SIZE: u32 = 128 << 10;
-/// Bytes per datagram: what an MTU of 1,450, an overlay's on Ethernet, carries over IPv6 in one piece (1,402).
+/// Bytes per datagram: what an MTU of 1,450, an overlay's on Ethernet, carries over IPv6 in one
+/// piece (1,402).
 const DATAGRAM_SIZE: u32 = 1_400;
 /// Segment sizes that Linux takes: `TCP_MIN_MSS` to `MAX_TCP_WINDOW` of net/tcp.h.
 const MSS: std::ops::RangeInclusive<u64> = 88..=32_767;
@@ -51,8 +52,8 @@ Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 d
 
 /// Measure bulk bandwidth, and the CPU it costs
 ///
-/// Sends as fast as the path takes it, or at --rate. Figures are of payload, and the headline is what the
-/// receiving end got.
+/// Sends as fast as the path takes it, or at --rate. Figures are of payload, and the headline is
+/// what the receiving end got.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(mut_arg("count", |arg| arg.help("End each step after that many sends instead of after a time")))]
@@ -70,10 +71,11 @@ pub(crate) struct BwArgs {
     target: TargetArgs,
     #[command(flatten)]
     traffic: TrafficArgs,
-    /// End each step once that much payload was moved over all streams, in each direction: 10G, 500M
+    /// End each step once that much payload was moved over all streams, in each direction: 10G,
+    /// 500M
     ///
-    /// Then all of it counts: there is no warm-up. A stream that moves less than 5 KiB in five times the --timeout is given
-    /// up: what was moved until then is reported, marked partial.
+    /// Then all of it counts: there is no warm-up. A stream that moves less than 5 KiB in five
+    /// times the --timeout is given up: what was moved until then is reported, marked partial.
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["duration", "count"])]
     #[arg(help_heading = "How long")]
     bytes: Option<Size>,
@@ -104,23 +106,29 @@ pub(super) struct TrafficArgs {
     bidir: bool,
     /// Send pieces of this size, one send each; a list or a sweep makes one result each: 1:256K:*64
     ///
-    /// By default 128K over TCP, and over UDP 1400, which is not fragmented where the MTU is 1500, nor in an overlay's
-    /// 1450, over IPv4 or IPv6. tare joins no two sends; whether the kernel does (Nagle) is up to --nodelay, and
-    /// the report tells. Over UDP the size is a datagram's payload with tare's header of 16 bytes in it. K M G are
-    /// binary, k m g decimal. Sweeps are FIRST:LAST:STEP, where a step of *4 multiplies, as qperf writes them.
+    /// By default 128K over TCP, and over UDP 1400, which is not fragmented where the MTU is 1500,
+    /// nor in an overlay's 1450, over IPv4 or IPv6. tare joins no two sends; whether the kernel
+    /// does (Nagle) is up to --nodelay, and the report tells. Over UDP the size is a datagram's
+    /// payload with tare's header of 16 bytes in it. K M G are binary, k m g decimal. Sweeps are
+    /// FIRST:LAST:STEP, where a step of *4 multiplies, as qperf writes them.
     #[arg(long, value_name = "SIZES")]
     size: Option<Sizes>,
-    /// Pace the payload evenly to that many bits a second over all streams, in each direction: 1G, 200M
+    /// Pace the payload evenly to that many bits a second over all streams, in each direction: 1G,
+    /// 200M
     ///
-    /// Each send has its own due time: no bursts. The report tells how far the gaps were from the schedule.
+    /// Each send has its own due time: no bursts. The report tells how far the gaps were from the
+    /// schedule.
     #[arg(long, value_name = "BITRATE")]
     rate: Option<BitRate>,
-    /// Send from the buffer itself, without the kernel's copy: auto does where that pays [default: auto]
+    /// Send from the buffer itself, without the kernel's copy: auto does where that pays [default:
+    /// auto]
     ///
-    /// The report tells which share the kernel copied all the same; on loopback and veth it copies all.
+    /// The report tells which share the kernel copied all the same; on loopback and veth it copies
+    /// all.
     #[arg(long, value_name = "WHEN", value_parser = choice(ZERO_COPY))]
     zerocopy: Option<ZeroCopy>,
-    /// Have receivers copy what comes, as applications do, or have the kernel discard it (TCP) [default: copy]
+    /// Have receivers copy what comes, as applications do, or have the kernel discard it (TCP)
+    /// [default: copy]
     #[arg(long, value_name = "HOW", value_parser = choice(SINKS))]
     sink: Option<Sink>,
 
@@ -159,7 +167,8 @@ const ZERO_COPY: [(&str, ZeroCopy); 3] =
     [("auto", ZeroCopy::Auto), ("on", ZeroCopy::On), ("off", ZeroCopy::Off)];
 const SINKS: [(&str, Sink); 2] = [("copy", Sink::Copy), ("discard", Sink::Discard)];
 
-/// A DSCP, as a number or by its name of RFC 2474 (CS), RFC 2597 (AF), RFC 3246 (EF) or RFC 8622 (LE).
+/// A DSCP, as a number or by its name of RFC 2474 (CS), RFC 2597 (AF), RFC 3246 (EF) or RFC 8622
+/// (LE).
 fn dscp(text: &str) -> Result<u8> {
     let digit = |byte: u8, range: std::ops::RangeInclusive<u8>| {
         let digit = byte.wrapping_sub(b'0');
@@ -355,7 +364,8 @@ fn check_amount(plan: &BwPlan) -> Result<()> {
     Ok(())
 }
 
-/// As [`check_amount`] for a step that ends by time; `round` is what all streams together send at once, bytes.
+/// As [`check_amount`] for a step that ends by time; `round` is what all streams together send at
+/// once, bytes.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

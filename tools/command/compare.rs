@@ -1,5 +1,5 @@
-//! `tare compare`: its flags, and the plan they become. What is measured stands behind `--`, and is parsed as the command
-//! that measures it by itself, once for each arm.
+//! `tare compare`: its flags, and the plan they become. What is measured stands behind `--`, and is
+//! parsed as the command that measures it by itself, once for each arm.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,11 +68,13 @@ Examples:
 Exit codes: 0 measured, 1 could not measure (an arm was given up), 2 usage, 3 an assertion failed,
 4 disturbed (--strict), 5 cannot tell, 130 interrupted (what was measured is printed).";
 
-/// Compare paths: the same measurement over each, in blocks, and the differences with their intervals
+/// Compare paths: the same measurement over each, in blocks, and the differences with their
+/// intervals
 ///
-/// In each block all arms are visited in a random order and then in the reverse one, each time on fresh connections.
-/// What differs from block to block is then no difference between arms, and an A/A arm (the first one, visited once
-/// more) shows how small a difference this experiment can tell. The first arm is what the others are compared with.
+/// In each block all arms are visited in a random order and then in the reverse one, each time on
+/// fresh connections. What differs from block to block is then no difference between arms, and an
+/// A/A arm (the first one, visited once more) shows how small a difference this experiment can
+/// tell. The first arm is what the others are compared with.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(mut_arg("assertions", |arg| {
@@ -88,8 +90,9 @@ Exit codes: 0 measured, 1 could not measure (an arm was given up), 2 usage, 3 an
 pub(crate) struct CompareArgs {
     /// The paths, each a name and a target; the first is the baseline [default: loopback veth]
     ///
-    /// Targets are those of what is measured: HOST, HOST:PORT, and URLs of http. `loopback` is a server within this
-    /// process, `veth` the same in a network namespace made for the run (needs root); they need no name.
+    /// Targets are those of what is measured: HOST, HOST:PORT, and URLs of http. `loopback` is a
+    /// server within this process, `veth` the same in a network namespace made for the run (needs
+    /// root); they need no name.
     #[arg(value_name = "NAME=TARGET")]
     arms: Vec<String>,
     /// Compare with this arm instead of the first
@@ -100,13 +103,15 @@ pub(crate) struct CompareArgs {
     before: Vec<Named>,
     /// Run this one after each visit, on every exit: it undoes what --before changed
     ///
-    /// It is run after a --before that failed, too. What a killed run left undone is named at the next start.
+    /// It is run after a --before that failed, too. What a killed run left undone is named at the
+    /// next start.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = named, help_heading = ARMS)]
     after: Vec<Named>,
     /// Record those commands in full: the result then holds any secret in them
     ///
-    /// Otherwise it has their first word and the beginning of their SHA-256, which tells whether two results ran the same. It
-    /// also confirms a right guess: a secret that can be guessed belongs in a file that the command reads.
+    /// Otherwise it has their first word and the beginning of their SHA-256, which tells whether
+    /// two results ran the same. It also confirms a right guess: a secret that can be guessed
+    /// belongs in a file that the command reads.
     #[arg(long, help_heading = ARMS)]
     record_hooks: bool,
     /// Rest so long after each of those commands
@@ -298,7 +303,8 @@ impl CompareArgs {
         Ok(arms)
     }
 
-    /// The options behind `--`, and an arm's own, as the command that they belong to would parse them.
+    /// The options behind `--`, and an arm's own, as the command that they belong to would parse
+    /// them.
     fn command(&self, name: &str, target: &str, own: Option<&str>) -> Result<Measuring> {
         let (kind, options) = match self.measured.split_first() {
             None => ("lat", &[][..]),
@@ -357,8 +363,8 @@ impl CompareArgs {
             }
         };
         let by_default = match &measurement {
-            // What is due in the warm-up is in the queue before what is measured: of a server that is asked ten times what
-            // it can do, nothing else would be seen.
+            // What is due in the warm-up is in the queue before what is measured: of a server that
+            // is asked ten times what it can do, nothing else would be seen.
             Measurement::Http(plan) if plan.open.is_some() => OPEN_LOOP_WARMUP,
             _ => WARMUP,
         };

@@ -97,7 +97,8 @@ mod tests {
         schema
     }
 
-    /// The same without room for the fields of later versions: what this one writes is all named in it.
+    /// The same without room for the fields of later versions: what this one writes is all named in
+    /// it.
     fn closed(schema: &mut Value) {
         match schema {
             Value::Object(inner) => {

@@ -27,12 +27,13 @@ Exit codes: 0 looked, 1 TARGET was not found, 2 usage, 4 something spoils a meas
 
 /// Tell what on this machine would spoil a microsecond measurement
 ///
-/// Each finding says what is so, what that does to a measurement, the command that shows it, and the one that mends
-/// it. What cannot be read here is said to be unknown, and never taken for fine.
+/// Each finding says what is so, what that does to a measurement, the command that shows it, and
+/// the one that mends it. What cannot be read here is said to be unknown, and never taken for fine.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
-    /// Examine the route to this host, and its device: HOST, HOST:PORT or loopback [default: the default route]
+    /// Examine the route to this host, and its device: HOST, HOST:PORT or loopback [default: the
+    /// default route]
     #[arg(value_name = "TARGET", value_parser = target)]
     target: Option<Target>,
     /// Examine these CPUs: 2-5,7 [default: those that tare lat would measure on]

@@ -1,6 +1,7 @@
 //! Flags of other tools, typed out of habit: what to write here instead.
 //!
-//! They are looked for only in a command line that is refused anyway, so none of them can take a flag of tare's away.
+//! They are looked for only in a command line that is refused anyway, so none of them can take a
+//! flag of tare's away.
 
 use std::ffi::OsString;
 

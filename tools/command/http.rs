@@ -56,9 +56,9 @@ printed).";
 
 /// Measure HTTP/1.1 latency and throughput
 ///
-/// Without --rate each connection sends as soon as it was answered (closed loop: a slow server is asked less). With
-/// --rate or --stages requests go out on a schedule that waits for nobody (open loop), and latencies count from when a
-/// request was due.
+/// Without --rate each connection sends as soon as it was answered (closed loop: a slow server is
+/// asked less). With --rate or --stages requests go out on a schedule that waits for nobody (open
+/// loop), and latencies count from when a request was due.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(mut_arg("duration", |arg| arg.help("Measure each step for that long [default: 10s]")))]
@@ -94,19 +94,22 @@ struct LoadArgs {
     connections: Counts,
     /// Send that many requests a second over all connections, on a schedule: 1000, 2.5, 60/m
     ///
-    /// The schedule does not wait for answers, so a stall counts against every request that was due in it.
+    /// The schedule does not wait for answers, so a stall counts against every request that was due
+    /// in it.
     #[arg(short = 'R', long, value_name = "RATE", conflicts_with = "stages", help_heading = LOAD)]
     #[arg(allow_negative_numbers = true)]
     rate: Option<PerSecond>,
     /// Go through these rates, one result each: 1000:10s,3000:10s, and ramps: 1000-5000:30s
     #[arg(long, value_name = "LIST", help_heading = LOAD)]
     stages: Option<Stages>,
-    /// Space the requests of a schedule like this: constant, poisson, jitter:10% [default: constant]
+    /// Space the requests of a schedule like this: constant, poisson, jitter:10% [default:
+    /// constant]
     ///
     /// Poisson is what many independent users amount to.
     #[arg(long, value_name = "HOW", help_heading = LOAD)]
     arrivals: Option<Arrivals>,
-    /// Let a request that finds no free connection wait for one, or drop it; counted either way [default: queue]
+    /// Let a request that finds no free connection wait for one, or drop it; counted either way
+    /// [default: queue]
     #[arg(long, value_name = "WHAT", help_heading = LOAD)]
     #[arg(value_parser = choice([("queue", Late::Queue), ("drop", Late::Drop)]))]
     late: Option<Late>,
@@ -146,7 +149,8 @@ struct ConnectionArgs {
     /// Connect there instead, whatever the URL says; the Host header stays the URL's
     #[arg(long, value_name = "HOST:PORT", value_parser = endpoint, help_heading = CONNECTIONS)]
     connect_to: Option<(String, u16)>,
-    /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6 or 127.0.0.1-127.0.0.8 or fe80::1%eth0
+    /// Connect from these addresses of this machine, in turn: 10.0.0.5,10.0.0.6 or
+    /// 127.0.0.1-127.0.0.8 or fe80::1%eth0
     ///
     /// Each has some 60,000 ports for connections to one server.
     #[arg(long, value_name = "LIST", help_heading = CONNECTIONS)]
@@ -287,7 +291,8 @@ impl ConnectionArgs {
         Ok(each)
     }
 
-    /// Checks that each address of a name is asked for: one that is not is a mistake in its name or its port.
+    /// Checks that each address of a name is asked for: one that is not is a mistake in its name or
+    /// its port.
     fn check_resolve(&self, target: &Target) -> Result<()> {
         let (host, port, source) = match (&self.connect_to, target) {
             (Some((host, port)), _) => (host, *port, "--connect-to"),

@@ -39,8 +39,8 @@ Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 d
 
 /// Measure round-trip latency
 ///
-/// Sends a message, waits for the answer, and repeats. Latencies are full round trips; a column beside them
-/// halves them, as qperf and sockperf do.
+/// Sends a message, waits for the answer, and repeats. Latencies are full round trips; a column
+/// beside them halves them, as qperf and sockperf do.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(mut_arg("threads", |arg| arg.help("Use this many worker threads, a CPU each [default: 1]")))]
@@ -52,8 +52,8 @@ pub(crate) struct LatArgs {
 
     /// Send messages of this size, both ways; a list or a sweep makes one result each: 1:64K:*4
     ///
-    /// K M G are binary, k m g decimal. Sweeps are FIRST:LAST:STEP, where a step of *4 multiplies, as qperf
-    /// writes them; LAST is measured only if a step hits it.
+    /// K M G are binary, k m g decimal. Sweeps are FIRST:LAST:STEP, where a step of *4 multiplies,
+    /// as qperf writes them; LAST is measured only if a step hits it.
     #[arg(long, value_name = "SIZES", default_value = "64")]
     size: Sizes,
     /// Keep that many ping-pongs going at once; a list makes one result each: 1,8,64
@@ -62,18 +62,23 @@ pub(crate) struct LatArgs {
     /// Open a connection for every ping and close it after (TCP); connect time is reported apart
     #[arg(long, conflicts_with = "udp")]
     connect_each: bool,
-    /// Ping on a schedule, that many a second over all connections, instead of back to back: 1000, 60/m
+    /// Ping on a schedule, that many a second over all connections, instead of back to back: 1000,
+    /// 60/m
     ///
-    /// The schedule does not wait for answers, so a stall counts against every ping that was due in it.
+    /// The schedule does not wait for answers, so a stall counts against every ping that was due in
+    /// it.
     #[arg(short = 'R', long, value_name = "RATE")]
     rate: Option<PerSecond>,
-    /// Have the far end hold each answer that long, spinning: shows whether the instrument can be trusted
+    /// Have the far end hold each answer that long, spinning: shows whether the instrument can be
+    /// trusted
     #[arg(long, value_name = "TIME", default_value = "0")]
     server_delay: Nanos,
-    /// Measure each step twice, idle and while the path carries bulk traffic: the options of tare bw, quoted
+    /// Measure each step twice, idle and while the path carries bulk traffic: the options of tare
+    /// bw, quoted
     ///
-    /// '-P 4 --direction down' is four streams downwards, '' one stream upwards. All options of tare bw are
-    /// taken that say what goes over the path; target, time and result are those of tare lat.
+    /// '-P 4 --direction down' is four streams downwards, '' one stream upwards. All options of
+    /// tare bw are taken that say what goes over the path; target, time and result are those of
+    /// tare lat.
     #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
     under_load: Option<String>,
     /// Send from this address of this machine: 10.0.0.1, fe80::1%eth0
@@ -165,7 +170,8 @@ struct LoadArgs {
     workers: WorkerArgs,
 }
 
-/// The load that `options` ask for, options of `tare bw` and parsed as it would, over the path of a latency run.
+/// The load that `options` ask for, options of `tare bw` and parsed as it would, over the path of a
+/// latency run.
 fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
     let wrong =
         |why: &str| Error::usage(format!("--under-load '{}': {why}", options.escape_debug()));

@@ -1,4 +1,5 @@
-//! The commands, a file each: its flags, the plan that they become, and how it is carried out. Flags validate and never act.
+//! The commands, a file each: its flags, the plan that they become, and how it is carried out.
+//! Flags validate and never act.
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,
@@ -51,7 +52,8 @@ Examples:
 
 tare <COMMAND> --help tells what a command's options change for you.";
 
-/// Measures what a network path costs, to the microsecond, and says how far its own numbers can be trusted.
+/// Measures what a network path costs, to the microsecond, and says how far its own numbers can be
+/// trusted.
 #[derive(Debug, Parser)]
 #[command(name = "tare", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -145,7 +147,8 @@ fn print(bytes: &[u8]) -> Result<Exit> {
     }
 }
 
-/// Checks that an output is none of the files that are read: it would be written over. Of `-`, that is what stdin is fed from.
+/// Checks that an output is none of the files that are read: it would be written over. Of `-`, that
+/// is what stdin is fed from.
 fn spares<P: AsRef<Path>>(output: &Path, inputs: &[P]) -> Result<()> {
     let file = |path: &Path| {
         let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
@@ -181,8 +184,8 @@ impl CompletionsArgs {
 }
 
 impl ManArgs {
-    /// From the same definitions as the help: a file for each page, or all of them one after the other, as `man -l -` shows
-    /// them.
+    /// From the same definitions as the help: a file for each page, or all of them one after the
+    /// other, as `man -l -` shows them.
     fn print(&self) -> Result<Exit> {
         if let Some(dir) = &self.dir {
             return fs::create_dir_all(dir)

@@ -34,8 +34,8 @@ const INTERVAL_MIN: Nanos = Nanos::from_millis(1);
 /// The warm-up where `--warmup` does not say otherwise.
 const WARMUP: Nanos = Nanos::from_millis(500);
 
-/// Options of every measuring command. Where the help is that of `tare lat`, the others put theirs in
-/// its place (`mut_arg`).
+/// Options of every measuring command. Where the help is that of `tare lat`, the others put theirs
+/// in its place (`mut_arg`).
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
     /// Measure each step for that long [default: 5s]
@@ -54,7 +54,8 @@ pub(super) struct CommonArgs {
 
     #[command(flatten)]
     workers: WorkerArgs,
-    /// Keep CPUs out of deep idle states during the run (holds /dev/cpu_dma_latency at 0; needs root)
+    /// Keep CPUs out of deep idle states during the run (holds /dev/cpu_dma_latency at 0; needs
+    /// root)
     #[arg(long, help_heading = "The instrument")]
     no_idle: bool,
     /// Repeat the random choices of an earlier run: its report names its seed
@@ -64,10 +65,11 @@ pub(super) struct CommonArgs {
 
     /// Show what the load costs the target, where it runs on this host: web=comm:nginx (repeatable)
     ///
-    /// CPU time, memory, throttling by a CPU limit and context switches of each result's measured phase, of a process
-    /// (web=pid:1234), of all processes of a name (web=comm:nginx) or of a control group with all below it
-    /// (web=cgroup:system.slice/nginx.service: relative to /sys/fs/cgroup, absolute, or as /proc/PID/cgroup names it). Of a
-    /// container: web=pid:$(docker inspect -f '{{.State.Pid}}' NAME).
+    /// CPU time, memory, throttling by a CPU limit and context switches of each result's measured
+    /// phase, of a process (web=pid:1234), of all processes of a name (web=comm:nginx) or of a
+    /// control group with all below it (web=cgroup:system.slice/nginx.service: relative to
+    /// /sys/fs/cgroup, absolute, or as /proc/PID/cgroup names it). Of a container: web=pid:$(docker
+    /// inspect -f '{{.State.Pid}}' NAME).
     #[arg(long, value_name = "NAME=WHAT", help_heading = "The result")]
     observe: Vec<Observation>,
     /// Choose the quantiles that are printed: 50,99,99.9
@@ -99,11 +101,13 @@ pub(super) struct ResultArgs {
     /// Print the result on stdout as this
     #[arg(long, value_enum, default_value = "text", help_heading = "The result")]
     pub(super) format: Format,
-    /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt .html (repeatable)
+    /// Write the result to a file too, as its ending says: .json .jsonl .csv .md .txt .html
+    /// (repeatable)
     ///
-    /// The file is rewritten as a whole after each step, so that it is never half there. Of latencies also .hgrm (the
-    /// percentiles, as HdrHistogram's plotters read them; a file per step: x-1.hgrm, x-2.hgrm, …; of a comparison arm
-    /// by arm, the a/a one last, and step by step) and .hlog (HdrHistogram's interval log, steps or arms as tags).
+    /// The file is rewritten as a whole after each step, so that it is never half there. Of
+    /// latencies also .hgrm (the percentiles, as HdrHistogram's plotters read them; a file per
+    /// step: x-1.hgrm, x-2.hgrm, …; of a comparison arm by arm, the a/a one last, and step by step)
+    /// and .hlog (HdrHistogram's interval log, steps or arms as tags).
     #[arg(short, long, value_name = "FILE", help_heading = "The result")]
     pub(super) output: Vec<OutputFile>,
     /// Print no progress and no warnings on stderr; errors are still printed
@@ -113,11 +117,13 @@ pub(super) struct ResultArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct WorkerArgs {
-    /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only near events
+    /// Trade CPU for precision: spin polls a core, block sleeps in the kernel, hybrid spins only
+    /// near events
     ///
-    /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual machine. By
-    /// default lat spins where both ends have a CPU of their own and blocks elsewhere, and bw and http block; with
-    /// --rate all are hybrid where there are two CPUs. The report says what each end really did.
+    /// Spinning costs a whole CPU at each end and is worth some 45 µs a round trip on a virtual
+    /// machine. By default lat spins where both ends have a CPU of their own and blocks elsewhere,
+    /// and bw and http block; with --rate all are hybrid where there are two CPUs. The report says
+    /// what each end really did.
     #[arg(long, value_name = "MODE", value_parser = choice(WAITS), help_heading = "The instrument")]
     wait: Option<WaitMode>,
     /// Use this many worker threads, a CPU each [default: a CPU each for up to 4]
@@ -127,7 +133,8 @@ pub(super) struct WorkerArgs {
     /// Pin the workers to these CPUs, in this order: 2-5,7
     #[arg(long, value_name = "LIST", help_heading = "The instrument")]
     cpus: Option<CpuList>,
-    /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why not
+    /// Insist on io_uring or epoll, at both ends; auto takes io_uring where it works and says why
+    /// not
     #[arg(long, value_name = "NAME", value_parser = choice(BACKENDS), default_value = "auto")]
     #[arg(help_heading = "The instrument")]
     backend: BackendChoice,
@@ -137,8 +144,9 @@ pub(super) struct WorkerArgs {
 pub(super) struct SecretArgs {
     /// Prove, or demand, knowledge of the secret in this file (or in the variable TARE_SECRET)
     ///
-    /// A file that its group or others may read is refused, as ssh does: chmod 600 FILE, or in a pod defaultMode: 0400. A
-    /// file of root's may be read by a group that other users need to read it by (mode 0440).
+    /// A file that its group or others may read is refused, as ssh does: chmod 600 FILE, or in a
+    /// pod defaultMode: 0400. A file of root's may be read by a group that other users need to read
+    /// it by (mode 0440).
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// Take the secret file whoever may read it
@@ -177,7 +185,8 @@ impl FromStr for Percentiles {
         for part in text.split(',') {
             let part = part.trim();
             let percent = part.parse().ok().filter(|p| *p > 0.0 && *p < 100.0);
-            // Names are made of the digits, and more of them than this resolve nothing a run could hold.
+            // Names are made of the digits, and more of them than this resolve nothing a run could
+            // hold.
             let percent: f64 = percent.filter(|_| part.len() <= 9).ok_or_else(|| {
                 Error::usage(format!(
                     "'{}' is no percentile between 0 and 100",
@@ -214,7 +223,8 @@ impl CommonArgs {
         self.percentiles.as_ref().map_or_else(|| PERCENTILES.to_vec(), |list| list.0.clone())
     }
 
-    /// The part of a plan that these options make up, of a command whose steps last that long where nothing says otherwise.
+    /// The part of a plan that these options make up, of a command whose steps last that long where
+    /// nothing says otherwise.
     pub(super) fn plan(&self, by_default: Nanos, secret: Option<Secret>) -> Result<Common> {
         let duration = self.duration.unwrap_or(by_default);
         check_time("--duration", duration)?;
@@ -278,8 +288,8 @@ pub(super) fn random_seed() -> u64 {
 }
 
 impl SecretArgs {
-    /// Reads the secret, from the file if one is named, else from the environment, and unless `quiet` warns of what is wrong
-    /// about where it came from.
+    /// Reads the secret, from the file if one is named, else from the environment, and unless
+    /// `quiet` warns of what is wrong about where it came from.
     pub(super) fn read(&self, quiet: bool) -> Result<Option<Secret>> {
         let Some(path) = &self.secret_file else {
             let value = std::env::var_os(SECRET_VARIABLE);
@@ -294,8 +304,8 @@ impl SecretArgs {
     }
 }
 
-/// Who but its owner can read or change a file: of its mode, the owner, and who reads it. A file of root's cannot be read by
-/// anybody else but as one of its group (PostgreSQL's rule for keys).
+/// Who but its owner can read or change a file: of its mode, the owner, and who reads it. A file of
+/// root's cannot be read by anybody else but as one of its group (PostgreSQL's rule for keys).
 const fn exposed_to(mode: u32, owner: u32, reader: u32) -> Option<&'static str> {
     let through_group = owner == 0 && reader != 0;
     match mode {

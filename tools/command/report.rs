@@ -29,8 +29,8 @@ To compare two saved results: tare compare --baseline-file old.json new.json";
 
 /// Show saved results: as a page, a table, text
 ///
-/// Takes what a measuring command wrote with -o FILE.json or --format json. The page (html) stands alone: it loads
-/// nothing, runs nothing, and reads well in the dark and on paper.
+/// Takes what a measuring command wrote with -o FILE.json or --format json. The page (html) stands
+/// alone: it loads nothing, runs nothing, and reads well in the dark and on paper.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReportArgs {
@@ -40,7 +40,8 @@ pub(crate) struct ReportArgs {
     /// Show them as this [default: as -o ends, else text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     to: Option<To>,
-    /// Write to this file instead of stdout; unless --to says otherwise its ending does: .html .md .csv .hgrm .txt .json
+    /// Write to this file instead of stdout; unless --to says otherwise its ending does: .html .md
+    /// .csv .hgrm .txt .json
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Choose the quantiles that text, Markdown and CSV print, of those in the result: 50,99,99.9
@@ -141,7 +142,8 @@ fn shown(to: To, reports: &[(String, Report)], options: &DisplayOptions) -> Stri
     }
 }
 
-/// Rows under one header as long as it stays the same; where it changes, after an empty line, the next.
+/// Rows under one header as long as it stays the same; where it changes, after an empty line, the
+/// next.
 fn joined(tables: impl Iterator<Item = String>) -> String {
     let (mut out, mut last) = (String::new(), String::new());
     for table in tables {
@@ -159,7 +161,8 @@ fn joined(tables: impl Iterator<Item = String>) -> String {
     out
 }
 
-/// The percentiles of every step: a file each where there are several, as their plotters read one at a time.
+/// The percentiles of every step: a file each where there are several, as their plotters read one
+/// at a time.
 fn percentiles(reports: &[(String, Report)], output: Option<&Path>) -> Result<Exit> {
     if let Some((name, _)) = reports.iter().find(|(_, report)| holds_no_latencies(report)) {
         let message = format!("{name} holds bandwidth, and no latencies");

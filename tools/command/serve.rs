@@ -45,46 +45,52 @@ It stops on SIGTERM or Ctrl-C.";
 pub(crate) struct ServeArgs {
     /// Listen here, TCP and UDP: ADDRESS:PORT, ADDRESS or :PORT (repeatable) [default: [::]:7117]
     ///
-    /// The default takes IPv4 and IPv6, and IPv4 alone where IPv6 is off. Port 0 takes any free one; the line
-    /// on stdout names it.
+    /// The default takes IPv4 and IPv6, and IPv4 alone where IPv6 is off. Port 0 takes any free
+    /// one; the line on stdout names it.
     #[arg(long, value_name = "ADDRESS", value_parser = listen)]
     listen: Vec<SocketAddr>,
     /// Stop when the first client of lat or bw is done; HTTP clients do not count
     #[arg(long)]
     once: bool,
-    /// Refuse clients beyond that many sessions at once (a connection, or a UDP ping-pong, is a session)
+    /// Refuse clients beyond that many sessions at once (a connection, or a UDP ping-pong, is a
+    /// session)
     #[arg(long, value_name = "N", default_value_t = SESSIONS_MAX)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=60_000))]
     max_sessions: u32,
     /// End a session after that long, whatever its client wants
     #[arg(long, value_name = "TIME", default_value = "1h")]
     max_duration: Nanos,
-    /// Close what has been silent for that long: sessions, HTTP connections, and those that never say what they want
+    /// Close what has been silent for that long: sessions, HTTP connections, and those that never
+    /// say what they want
     ///
-    /// An HTTP client that takes nothing of what it is sent for that long is reset, whatever it sends meanwhile.
+    /// An HTTP client that takes nothing of what it is sent for that long is reset, whatever it
+    /// sends meanwhile.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     idle_timeout: Nanos,
     /// Spin for clients that ask for it even with no CPU to spare
     ///
-    /// Otherwise sessions spin only where two or more CPUs are allowed, with no quota below that; they block
-    /// elsewhere, and the client's report says so.
+    /// Otherwise sessions spin only where two or more CPUs are allowed, with no quota below that;
+    /// they block elsewhere, and the client's report says so.
     #[arg(long)]
     allow_spin: bool,
     /// Run sessions on these CPUs: 2-5,7
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
-    /// Freeze the whole HTTP side for a while, so long after its first request: 2s:500ms (repeatable)
+    /// Freeze the whole HTTP side for a while, so long after its first request: 2s:500ms
+    /// (repeatable)
     ///
-    /// Requests that arrive meanwhile are answered after it, in order. A generator that tells the truth shows it.
+    /// Requests that arrive meanwhile are answered after it, in order. A generator that tells the
+    /// truth shows it.
     #[arg(long, value_name = "AT:FOR")]
     stall: Vec<Stall>,
     /// Let /echo draw the same codes, delays and sizes as an earlier server with this seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Trade CPU for promptness over HTTP: spin polls a core, block sleeps, hybrid spins only near events
+    /// Trade CPU for promptness over HTTP: spin polls a core, block sleeps, hybrid spins only near
+    /// events
     ///
-    /// The last stretch before a held response (delay=, /queue) is spun in any case. Spinning needs a CPU to spare, or
-    /// --allow-spin.
+    /// The last stretch before a held response (delay=, /queue) is spun in any case. Spinning needs
+    /// a CPU to spare, or --allow-spin.
     #[arg(long, value_name = "MODE", value_parser = choice(WAITS), default_value = "block")]
     http_wait: WaitMode,
     /// Answer 503 to HTTP connections beyond that many at once
@@ -93,7 +99,8 @@ pub(crate) struct ServeArgs {
     max_connections: u32,
     /// Do not answer HTTP
     ///
-    /// HTTP clients cannot prove a secret: whoever reaches the port is answered, with --secret-file too.
+    /// HTTP clients cannot prove a secret: whoever reaches the port is answered, with --secret-file
+    /// too.
     #[arg(long, conflicts_with_all = ["stall", "http_wait", "max_connections", "seed"])]
     no_http: bool,
     /// Offer clients io_uring or epoll alone; auto offers what works here

@@ -1,5 +1,5 @@
-//! What every measuring command asks about the path: against what, over what, in pieces of which size. All targets and URLs
-//! are parsed here.
+//! What every measuring command asks about the path: against what, over what, in pieces of which
+//! size. All targets and URLs are parsed here.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -29,8 +29,9 @@ const FORMS: &str = "write http://HOST[:PORT]/PATH, HOST[:PORT]/PATH, [IPV6]:POR
 pub(super) struct TargetArgs {
     /// Where `tare serve` listens: HOST, HOST:PORT or [IPV6]:PORT [default: loopback]
     ///
-    /// The port is 7117 unless given. `loopback` starts a server within this process, on a CPU of its own;
-    /// `veth` starts it in a network namespace made for the run (needs root), and undoes that afterwards.
+    /// The port is 7117 unless given. `loopback` starts a server within this process, on a CPU of
+    /// its own; `veth` starts it in a network namespace made for the run (needs root), and undoes
+    /// that afterwards.
     #[arg(value_name = "TARGET", value_parser = target)]
     target: Option<Target>,
 }
@@ -177,7 +178,8 @@ pub(super) fn port(digits: &str) -> std::result::Result<u16, &'static str> {
 /// Why an IPv6 address with a port, or what looks like one, is not taken.
 const NEEDS_BRACKETS: &str = "an IPv6 address with a port needs brackets";
 
-/// Splits `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, and a bare IPv6 address, which cannot carry a port.
+/// Splits `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`, and a bare IPv6 address, which cannot carry a
+/// port.
 pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&str>), &'static str> {
     let is_v6 = |host: &str| {
         let address = host.split_once('%').map_or(host, |(address, _)| address);
@@ -195,8 +197,8 @@ pub(super) fn host_and_port(text: &str) -> std::result::Result<(&str, Option<&st
         };
     }
     let split = text.rsplit_once(':');
-    // ::1:80 is an address, too, but of a kind that has long been given up (RFC 4291, section 2.5.5.1). And no device's
-    // name has a colon.
+    // ::1:80 is an address, too, but of a kind that has long been given up (RFC 4291, section
+    // 2.5.5.1). And no device's name has a colon.
     let is_given_up = |address: Ipv6Addr| {
         let segments = address.segments();
         segments[..6] == [0; 6] && segments[6] != 0

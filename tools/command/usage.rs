@@ -56,7 +56,8 @@ impl Refused {
         }
     }
 
-    /// clap's paragraphs as one line: what is wrong, then its tips; usage and pointers to the help dropped.
+    /// clap's paragraphs as one line: what is wrong, then its tips; usage and pointers to the help
+    /// dropped.
     pub(super) fn line(&self) -> String {
         if let Some(habit) = &self.habit {
             return habit.clone();

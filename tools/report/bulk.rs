@@ -97,7 +97,8 @@ pub(super) fn options(bulk: &BulkParams) -> String {
     ])
 }
 
-/// Everything known of one step. Where the link decides, CPU comes first: bandwidth tells nothing there.
+/// Everything known of one step. Where the link decides, CPU comes first: bandwidth tells nothing
+/// there.
 fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     let link = bandwidth.link.as_ref();
     let is_bound = link.is_some_and(|link| link.bound);
@@ -355,7 +356,8 @@ fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
     text + &used.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
-/// The series over time, of which a screen holds the beginning and the end; none where it has but one entry.
+/// The series over time, of which a screen holds the beginning and the end; none where it has but
+/// one entry.
 fn series(step: &StepResult) -> Option<Table> {
     let all = &step.intervals;
     let tcp = all.iter().any(|entry| entry.tcp_info.is_some());

@@ -1,4 +1,5 @@
-//! Figures of latency, bandwidth and HTTP runs, which pages draw; comparisons have some of them too.
+//! Figures of latency, bandwidth and HTTP runs, which pages draw; comparisons have some of them
+//! too.
 
 use tare_stats::result::{Interval, Params, Report, StepResult, Summary};
 use tare_stats::summary::PERCENTILES;
@@ -53,7 +54,8 @@ pub(super) fn add(
     document.add(Shown::Page, "time", "Over time", series);
 }
 
-/// The points of a percentile curve, and its marks at the quantiles of the table. As far as there are samples for it.
+/// The points of a percentile curve, and its marks at the quantiles of the table. As far as there
+/// are samples for it.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
 fn curve(summary: &Summary) -> (Points, Points) {
     let found = PERCENTILES.iter().filter_map(|&percent| {

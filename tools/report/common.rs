@@ -37,8 +37,9 @@ pub(super) fn marks(step: &StepResult, options: &DisplayOptions, unanswered: &st
     notes
 }
 
-/// The results of a run over one path, and how they were measured: behind `intro` all that `step` says of the only step, or
-/// of several what `sweep` makes of them. Pages have all of each step, too.
+/// The results of a run over one path, and how they were measured: behind `intro` all that `step`
+/// says of the only step, or of several what `sweep` makes of them. Pages have all of each step,
+/// too.
 pub(super) fn results(
     document: &mut Document,
     report: &Report,
@@ -107,7 +108,8 @@ pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     ])
 }
 
-/// How both ends of a step measured, and on which machines, under `heading` where it is one of several.
+/// How both ends of a step measured, and on which machines, under `heading` where it is one of
+/// several.
 pub(super) fn instruments(
     document: &mut Document,
     report: &Report,

@@ -26,7 +26,8 @@ pub(super) fn build(document: &mut Document, view: View<'_>) {
     };
     blocks.extend(meaning.iter().map(|line| note(*line)));
     blocks.extend(view.tables());
-    // Which ends were the bottleneck. Disturbances are counted by visits, and the warnings say of what sort.
+    // Which ends were the bottleneck. Disturbances are counted by visits, and the warnings say of
+    // what sort.
     let saturated = view.results().flat_map(|(name, result)| {
         let saturated = ends(result).filter(|(_, end)| end.saturated);
         saturated.filter_map(move |(end, instrument)| {
@@ -60,7 +61,8 @@ impl<'a> View<'a> {
         of_arm.nth(usize::try_from(step).ok()?)
     }
 
-    /// The results arm by arm and step by step, with their names: `veth`, with more than one step `veth 64 B`.
+    /// The results arm by arm and step by step, with their names: `veth`, with more than one step
+    /// `veth 64 B`.
     fn results(self) -> impl Iterator<Item = (String, &'a StepResult)> {
         let of_arm = move |arm: &'a Arm| {
             (0..self.comparison.steps).filter_map(move |step| {
@@ -87,7 +89,8 @@ impl<'a> View<'a> {
         cells.find(|cell| cell.arm == arm && cell.step == step && cell.measure == measure)
     }
 
-    /// What a table shows of each step: what verdicts were asked for, and where none was, everything.
+    /// What a table shows of each step: what verdicts were asked for, and where none was,
+    /// everything.
     fn measures(self) -> Vec<&'a str> {
         let declared = self.all_measures(true);
         if declared.is_empty() { self.all_measures(false) } else { declared }

@@ -1,7 +1,7 @@
-//! CSV: the result flattened, a row per step, of a comparison per cell, under a header that stays as
-//! it is for each kind of run. Units are the last word of a name, absent figures are empty, and what
-//! was asked for beyond the usual follows at the end: further quantiles (`--percentiles`), and what was
-//! observed (`--observe`).
+//! CSV: the result flattened, a row per step, of a comparison per cell, under a header that stays
+//! as it is for each kind of run. Units are the last word of a name, absent figures are empty, and
+//! what was asked for beyond the usual follows at the end: further quantiles (`--percentiles`), and
+//! what was observed (`--observe`).
 
 use std::borrow::Cow;
 
@@ -15,9 +15,9 @@ use tare_units::text::visible;
 use super::compare::{self, View};
 use super::{DisplayOptions, bulk, unique};
 
-/// What every row of a result begins with. A line names where columns come from, then the fields there;
-/// a column that is called otherwise is before a `=`. What is before a `|` replaces each `{}`, and begins the
-/// names of the line's columns.
+/// What every row of a result begins with. A line names where columns come from, then the fields
+/// there; a column that is called otherwise is before a `=`. What is before a `|` replaces each
+/// `{}`, and begins the names of the line's columns.
 const IDENTITY: &str = "
 /run schema kind
 /run/tool tare_version=version
@@ -129,7 +129,8 @@ pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
     written(&columns, rows)
 }
 
-/// A row for each cell of a comparison: the step as its arm measured it, or where that did not get there, another.
+/// A row for each cell of a comparison: the step as its arm measured it, or where that did not get
+/// there, another.
 fn cells(view: View<'_>) -> Vec<Value> {
     let comparison = view.comparison;
     let observed = |step: Option<&StepResult>| {
@@ -268,8 +269,8 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A cell that a spreadsheet shows, and neither computes nor obeys: what begins like a formula begins with an apostrophe
-/// (OWASP, "CSV Injection"). Numbers are numbers.
+/// A cell that a spreadsheet shows, and neither computes nor obeys: what begins like a formula
+/// begins with an apostrophe (OWASP, "CSV Injection"). Numbers are numbers.
 fn cell(value: &str) -> Cow<'_, str> {
     let shown = visible(value);
     let is_formula =

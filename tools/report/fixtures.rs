@@ -290,7 +290,8 @@ pub(crate) fn partial() -> Report {
     report
 }
 
-/// A throttled container, a process of which little is known, and one that ended; the machine beside them.
+/// A throttled container, a process of which little is known, and one that ended; the machine
+/// beside them.
 pub(crate) fn observed() -> Report {
     let mut steps = vec![step(64, 9_000, 540_000), step(4_096, 11_000, 430_000)];
     let throttled = Observed {

@@ -1,5 +1,6 @@
 //! The printers against files under `tests/golden/`, each once per kind, and the JSON against the
-//! schemas, which are generated from the result types. `TARE_GOLDEN=rewrite cargo test` writes both.
+//! schemas, which are generated from the result types. `TARE_GOLDEN=rewrite cargo test` writes
+//! both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -165,8 +166,8 @@ fn rejoined(lines: &str) -> Value {
     panic!("the report comes last")
 }
 
-/// Results, visits and cells of a comparison are of the same arms and steps, and only what is declared
-/// has a verdict.
+/// Results, visits and cells of a comparison are of the same arms and steps, and only what is
+/// declared has a verdict.
 fn is_of_one_piece(report: &Value) {
     let comparison = &report["comparison"];
     let list = |value: &Value| value.as_array().unwrap().clone();
@@ -262,8 +263,8 @@ fn no_step_at_all() {
     assert_eq!(csv.lines().collect::<Vec<_>>(), full.lines().take(1).collect::<Vec<_>>());
 }
 
-/// The schema of a type, as readable as one by hand: no titles but the first, no formats that JSON does
-/// not have, comments without links to types.
+/// The schema of a type, as readable as one by hand: no titles but the first, no formats that JSON
+/// does not have, comments without links to types.
 fn schema<T: JsonSchema>(name: &str, about: &str) -> Value {
     fn tidy(schema: &mut Schema) {
         schema.remove("title");
@@ -283,7 +284,8 @@ fn schema<T: JsonSchema>(name: &str, about: &str) -> Value {
     strict(&mut schema);
     let definitions = schema.get_mut("$defs").and_then(Value::as_object_mut);
     let definitions = definitions.into_iter().flatten();
-    // The parameters of bulk and HTTP runs are among the others, so they are optional and may be null.
+    // The parameters of bulk and HTTP runs are among the others, so they are optional and may be
+    // null.
     definitions.filter(|(name, _)| *name != "Params").for_each(|(_, inner)| strict(inner));
     schema
 }

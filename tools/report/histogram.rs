@@ -18,7 +18,8 @@ const BARS: u64 = 10;
 const BAR_WIDTH: u64 = 40;
 /// Up to this quantile the bars are linear, so that one outlier does not flatten the rest.
 const LINEAR_UPTO: f64 = 0.99;
-/// Rows of a table of percentiles each time that the distance to 100 % is halved, as HdrHistogram's tools print them.
+/// Rows of a table of percentiles each time that the distance to 100 % is halved, as HdrHistogram's
+/// tools print them.
 const TICKS_PER_HALF_DISTANCE: u32 = 5;
 /// Nanoseconds of a millisecond, the unit of the plotters.
 const MS: f64 = 1e6;
@@ -86,7 +87,8 @@ pub(crate) fn percentiles(step: &StepResult) -> String {
         }
         out.push('\n');
     }
-    // How finely it resolves: the power of two above twice the precision's units, and its doublings up to the range.
+    // How finely it resolves: the power of two above twice the precision's units, and its doublings
+    // up to the range.
     let sub_buckets = (2 * 10u64.pow(histogram.sigfig().into())).next_power_of_two();
     let doublings = (histogram.high().max(sub_buckets) - 1).ilog2() + 1 - sub_buckets.ilog2();
     let (mean, stdev) = (histogram.mean() / MS, histogram.stdev() / MS);
@@ -105,9 +107,9 @@ struct Span<'a> {
     hdr: &'a str,
 }
 
-/// The report as an interval log of HdrHistogram, version 1.3: nanoseconds, the maximum in milliseconds, steps as
-/// tags. A step whose intervals carry no histogram is one line. Of a comparison a line per step of a visit, with
-/// the arm as the tag.
+/// The report as an interval log of HdrHistogram, version 1.3: nanoseconds, the maximum in
+/// milliseconds, steps as tags. A step whose intervals carry no histogram is one line. Of a
+/// comparison a line per step of a visit, with the arm as the tag.
 pub(crate) fn interval_log(report: &Report) -> String {
     const IN_MEMORY: &str = "it is written to memory, and counts stay below 2^63";
     let started = clock(&report.started_at).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -164,8 +166,8 @@ fn steps(report: &Report, started: SystemTime) -> Vec<Span<'_>> {
     all
 }
 
-/// What was measured in each visit of a comparison; where it has several steps they follow each other, for only the
-/// visit's begin is told.
+/// What was measured in each visit of a comparison; where it has several steps they follow each
+/// other, for only the visit's begin is told.
 fn visits(comparison: &Comparison, started: SystemTime) -> Vec<Span<'_>> {
     let mut all = Vec::new();
     let mut begin = Duration::ZERO;

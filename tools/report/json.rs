@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tare_stats::result::{Block, Interval, Params, Report, StepResult};
 
-/// What the report's types hold serialises: their keys are strings, and no `Serialize` of theirs refuses.
+/// What the report's types hold serialises: their keys are strings, and no `Serialize` of theirs
+/// refuses.
 const SERIALISES: &str = "a report has string keys only";
 
 /// A line of the stream: its type first, then the thing itself.

@@ -83,8 +83,8 @@ fn interval_at(summary: &Summary, percent: f64) -> String {
     interval.map_or_else(String::new, |(low, high)| format!("{} to {}", Nanos(*low), Nanos(*high)))
 }
 
-/// The figures of one step: a row per quantile, with its interval, its half (of round trips only), and what it is
-/// made of.
+/// The figures of one step: a row per quantile, with its interval, its half (of round trips only),
+/// and what it is made of.
 pub(super) fn distribution(step: &StepResult, options: &DisplayOptions) -> Table {
     let latency = &step.latency;
     let main = headline(latency);

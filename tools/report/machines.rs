@@ -81,7 +81,8 @@ fn flatten(name: &str, value: &Value, fields: &mut Vec<(String, String)>) {
     }
 }
 
-/// A value within a list. Of an object words speak for themselves; numbers say what they are, and with it their unit.
+/// A value within a list. Of an object words speak for themselves; numbers say what they are, and
+/// with it their unit.
 fn compact(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

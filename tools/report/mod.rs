@@ -1,7 +1,8 @@
 //! Results, written down: for people, for scripts, for spreadsheets and for pasting.
 //!
-//! For people a builder per kind of result makes a [`Document`], which [`mod@print`] puts into a format.
-//! Scripts have [`json`] and [`csv`]. What the builders share is here, in [`common`] and in [`numbers`].
+//! For people a builder per kind of result makes a [`Document`], which [`mod@print`] puts into a
+//! format. Scripts have [`json`] and [`csv`]. What the builders share is here, in [`common`] and in
+//! [`numbers`].
 
 mod bulk;
 mod charts;
@@ -44,7 +45,8 @@ pub(crate) enum Format {
     Text,
     /// One object, schema tare/1
     Json,
-    /// A line per interval, per block of a comparison and per result as they come, the rest at the end
+    /// A line per interval, per block of a comparison and per result as they come, the rest at the
+    /// end
     Jsonl,
     /// A row per step
     Csv,
@@ -138,7 +140,8 @@ fn unique<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
     unique
 }
 
-/// The latency that a reader is after: from the intended send where there is a schedule, else the service time.
+/// The latency that a reader is after: from the intended send where there is a schedule, else the
+/// service time.
 fn headline(latency: &Latencies) -> &Summary {
     latency.response.as_ref().unwrap_or(&latency.service)
 }

@@ -1,4 +1,5 @@
-//! Numbers as people read them: times with their unit, bits decimal, bytes binary, three or four digits.
+//! Numbers as people read them: times with their unit, bits decimal, bytes binary, three or four
+//! digits.
 
 use tare_stats::result::{Estimate, Summary, quantile_name};
 use tare_units::Nanos;
@@ -217,8 +218,8 @@ pub(super) fn measure_name(measure: &str) -> String {
     measure.replace('_', ".")
 }
 
-/// A figure of a distribution. Where samples are only known to be at least so long it is marked: `≥` where it is a lower
-/// bound, `≈` where it may come out either way.
+/// A figure of a distribution. Where samples are only known to be at least so long it is marked:
+/// `≥` where it is a lower bound, `≈` where it may come out either way.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Statistic {
     Min,

@@ -17,7 +17,8 @@ fn html(report: &Report) -> String {
     render(Format::Html, report, &DisplayOptions::default())
 }
 
-/// The tags of a page in order, each with its attributes; panics where one is not closed as it must be.
+/// The tags of a page in order, each with its attributes; panics where one is not closed as it must
+/// be.
 fn tags(page: &str) -> Vec<&str> {
     const VOID: [&str; 2] = ["meta", "!DOCTYPE"];
     let (mut found, mut open, mut rest) = (Vec::new(), Vec::new(), page);
@@ -435,7 +436,8 @@ fn several_results_are_a_part_each() {
     tags(&page);
 }
 
-/// Colours of the style sheet, each with its name, in order: those by light first, then those in the dark.
+/// Colours of the style sheet, each with its name, in order: those by light first, then those in
+/// the dark.
 fn palettes() -> [Vec<(String, [f64; 3])>; 2] {
     let style = super::print::html::STYLE;
     let mut halves = style.split("@media screen and (prefers-color-scheme:dark)");

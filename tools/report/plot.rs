@@ -1,8 +1,8 @@
 //! Plots, drawn as SVG within the page.
 //!
-//! Lines have classes for their roles, whose colours the style sheet gives: so one drawing is read by
-//! light, in the dark and on paper. They differ by dashes and marks too, for print in grey and for
-//! eyes that see no such colours.
+//! Lines have classes for their roles, whose colours the style sheet gives: so one drawing is read
+//! by light, in the dark and on paper. They differ by dashes and marks too, for print in grey and
+//! for eyes that see no such colours.
 
 use maud::{Markup, html};
 
@@ -76,7 +76,8 @@ impl Axis {
         Self { log: true, ..Self::new(name, (from, to), ticks) }
     }
 
-    /// Percentiles, each decade of what lies beyond as wide as the one before: of 1/(1-q), to p99.99.
+    /// Percentiles, each decade of what lies beyond as wide as the one before: of 1/(1-q), to
+    /// p99.99.
     pub(super) fn percentiles() -> Self {
         let ticks = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99];
         let ticks = ticks.map(|percent| (beyond(percent), format!("p{percent}")));

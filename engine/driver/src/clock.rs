@@ -1,8 +1,8 @@
 //! Where instants come from: the kernel's monotonic clock, or a simulated one; and the wall clock
 //! beside it, which kernel timestamps are of.
 //!
-//! Workers read a clock twice in a turn and hand the instants down; schedules, protocols and statistics
-//! take time as an argument and never see a [`Clock`].
+//! Workers read a clock twice in a turn and hand the instants down; schedules, protocols and
+//! statistics take time as an argument and never see a [`Clock`].
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -36,7 +36,8 @@ impl Clock for MonotonicClock {
 pub struct ClockQuality {
     /// Median cost of one reading.
     pub cost: Nanos,
-    /// Smallest step between two different readings, or what the kernel states, whichever is larger.
+    /// Smallest step between two different readings, or what the kernel states, whichever is
+    /// larger.
     pub granularity: Nanos,
 }
 
@@ -64,8 +65,8 @@ impl MonotonicClock {
         let stated = clock_getres(ClockId::CLOCK_MONOTONIC)
             .map_or(1, |t| u64::try_from(t.tv_nsec()).unwrap_or(1));
         let cost = costs[BATCHES / 2].max(1);
-        // The smallest step ever seen is at most the cost of a reading where the clock is finer than that;
-        // then the kernel's stated resolution is the granularity.
+        // The smallest step ever seen is at most the cost of a reading where the clock is finer
+        // than that; then the kernel's stated resolution is the granularity.
         let granularity = if step > 2 * cost { step } else { stated };
         ClockQuality { cost: Nanos(cost), granularity: Nanos(granularity) }
     }
@@ -98,8 +99,8 @@ const READINGS: usize = 16;
 
 /// How far `CLOCK_REALTIME` is ahead of the monotonic clock, at the time of the reading.
 ///
-/// It changes only where the wall clock is set, leap seconds among that: slewing has both clocks run slower or faster alike
-/// (`clock_gettime(2)`). Who maps for long reads anew from time to time.
+/// It changes only where the wall clock is set, leap seconds among that: slewing has both clocks
+/// run slower or faster alike (`clock_gettime(2)`). Who maps for long reads anew from time to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RealtimeOffset {
     offset: i128,
@@ -127,13 +128,14 @@ impl RealtimeOffset {
         Self { offset: wall - i128::from(before.0 + width / 2), error: Nanos(width.div_ceil(2)) }
     }
 
-    /// By how much an instant from [`Self::to_instant`] may be off, either way, if the clock was not set since.
+    /// By how much an instant from [`Self::to_instant`] may be off, either way, if the clock was
+    /// not set since.
     pub const fn error(&self) -> Nanos {
         self.error
     }
 
-    /// The instant at which the wall clock told that time since the epoch; `None` for one before the monotonic clock's
-    /// start.
+    /// The instant at which the wall clock told that time since the epoch; `None` for one before
+    /// the monotonic clock's start.
     pub fn to_instant(&self, wall: Nanos) -> Option<Instant> {
         let instant = i128::from(wall.0) - self.offset;
         u64::try_from(instant).ok().map(Instant)

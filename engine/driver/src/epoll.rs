@@ -1,8 +1,10 @@
-//! The readiness backend: non-blocking calls, and epoll (through mio) where there is something to wait for.
+//! The readiness backend: non-blocking calls, and epoll (through mio) where there is something to
+//! wait for.
 //!
-//! In pods under the default seccomp profile and on hardened distributions this is the normal case. Spinning
-//! on few sockets it is the bare loop of non-blocking `send` and `recv`: sockets are not even registered
-//! with epoll before a turn has to wait on it, so that no packet pays for a wake-up that nobody needs.
+//! In pods under the default seccomp profile and on hardened distributions this is the normal case.
+//! Spinning on few sockets it is the bare loop of non-blocking `send` and `recv`: sockets are not
+//! even registered with epoll before a turn has to wait on it, so that no packet pays for a wake-up
+//! that nobody needs.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
@@ -34,14 +36,14 @@ const WAKER: mio::Token = mio::Token(SOCKETS_MAX as usize);
 /// The key of the timerfd's events.
 const ALARM: mio::Token = mio::Token(SOCKETS_MAX as usize + 1);
 
-/// While receives are pending, a spinning driver attempts accepts, connects and blocked sends only in every
-/// so many turns: each costs a system call, and a turn of the bare loop is two of them.
+/// While receives are pending, a spinning driver attempts accepts, connects and blocked sends only
+/// in every so many turns: each costs a system call, and a turn of the bare loop is two of them.
 const SPIN_OTHERS_EVERY: u32 = 16;
 
-/// After so many turns in a row that attempted all receives themselves, these sockets are taken out of epoll: its
-/// callback runs for each arrival. Without it at both ends a spinning round trip was 96 and 229 ns shorter (two
-/// interleaved runs, 2-core VM). More turns than fit into [`tare_units::limits::HYBRID_SPIN`], since putting them back costs
-/// a system call each.
+/// After so many turns in a row that attempted all receives themselves, these sockets are taken out
+/// of epoll: its callback runs for each arrival. Without it at both ends a spinning round trip was
+/// 96 and 229 ns shorter (two interleaved runs, 2-core VM). More turns than fit into
+/// [`tare_units::limits::HYBRID_SPIN`], since putting them back costs a system call each.
 const SPINS_BEFORE_UNWATCHING: u32 = 4096;
 
 /// For [`Capabilities::spinning`].
@@ -67,7 +69,8 @@ struct EpollWaker(mio::Waker);
 
 impl Wake for EpollWaker {
     fn wake(&self) {
-        // A write to an eventfd that is open fails only when its counter is full, and mio handles that.
+        // A write to an eventfd that is open fails only when its counter is full, and mio handles
+        // that.
         let _ = self.0.wake();
     }
 }
@@ -130,7 +133,8 @@ impl EpollDriver {
         Ok(())
     }
 
-    /// Takes the sockets whose receives are attempted in every turn out of epoll, until a turn waits again.
+    /// Takes the sockets whose receives are attempted in every turn out of epoll, until a turn
+    /// waits again.
     #[cold]
     fn unwatch(&mut self) -> Result<(), DriverError> {
         let registry = self.poll.registry();
@@ -169,13 +173,14 @@ impl EpollDriver {
         }
     }
 
-    /// Registers every socket on which something is parked and that epoll does not watch yet. An edge that came
-    /// between the attempt and this is not lost: registering reports what is ready already.
+    /// Registers every socket on which something is parked and that epoll does not watch yet. An
+    /// edge that came between the attempt and this is not lost: registering reports what is ready
+    /// already.
     fn watch(&mut self) -> Result<(), DriverError> {
         let registry = self.poll.registry();
         while let Some((id, socket, [input, output])) = self.core.next_unwatched() {
-            // A stream's write space wakes nobody unless a send found none, so it is watched from the start.
-            // A datagram socket's does with every datagram that the far end takes.
+            // A stream's write space wakes nobody unless a send found none, so it is watched from
+            // the start. A datagram socket's does with every datagram that the far end takes.
             let readable = (input || socket.is_stream).then_some(Interest::READABLE);
             let writable = (output || socket.is_stream).then_some(Interest::WRITABLE);
             let wanted = [socket.interest, readable, writable];
@@ -347,8 +352,8 @@ struct EpollSocket {
 
 impl Socket for EpollSocket {
     fn accept(&self) -> Result<Self, Errno> {
-        // An accept makes a socket and a file before it finds that nobody has come. Asking first took a fifth off the
-        // server's CPU per connection of `lat --connect-each`.
+        // An accept makes a socket and a file before it finds that nobody has come. Asking first
+        // took a fifth off the server's CPU per connection of `lat --connect-each`.
         if !socket::is_readable(self.fd.as_fd()) {
             return Err(Errno::EAGAIN);
         }
@@ -436,8 +441,9 @@ impl Alarm {
         Ok(Self { fd, armed: None })
     }
 
-    /// Sees to it that it rings at `due` or before. One that rings before costs one turn of the wait; to move it
-    /// at every turn would cost a system call each, and deadlines mostly move on before they come.
+    /// Sees to it that it rings at `due` or before. One that rings before costs one turn of the
+    /// wait; to move it at every turn would cost a system call each, and deadlines mostly move on
+    /// before they come.
     fn arm(&mut self, due: Instant, now: Instant) -> Result<(), DriverError> {
         let is_covered = self.armed.is_some_and(|armed| armed > now && armed <= due);
         if is_covered || due == Instant::FAR_FUTURE {
@@ -494,7 +500,8 @@ mod tests {
             }
             assert!(!is_watched(&driver) && done.is_empty());
 
-            // What comes is found by polling, or waiting wakes up for it: be it there before, or come later.
+            // What comes is found by polling, or waiting wakes up for it: be it there before, or
+            // come later.
             theirs.write_all(b"one").unwrap();
             if round == 0 {
                 while done.is_empty() {

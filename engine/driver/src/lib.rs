@@ -3,51 +3,52 @@
 //!
 //! # Contract
 //!
-//! A worker *pushes* operations and runs *turns*. The three backends keep the same promises, and the
-//! suite in `conformance` holds each of them to it:
+//! A worker *pushes* operations and runs *turns*. The three backends keep the same promises, and
+//! the suite in `conformance` holds each of them to it:
 //!
-//! * **Exactly once.** Each pushed operation completes exactly once, with its token, in some later turn
-//!   (never inside [`Driver::push`]). A multishot operation completes many times, each time but the last
-//!   with [`Completion::more`] set. A zero-copy send completes twice: [`Outcome::Sent`] with `more`, then
-//!   [`Outcome::Released`]. With the first its direction is free: the next send may be pushed, and several may wait
-//!   for their second.
-//! * **Order.** Nothing is promised across sockets. On one socket at most one operation per direction
-//!   (receive or accept; send, connect or half-close) may be outstanding; a second one completes with
-//!   [`OpError::Busy`].
-//! * **Buffers** belong to the driver from the push until the operation is released: at its completion,
-//!   for a zero-copy send at the notification. Several sends may share a buffer, which stays readable;
-//!   a receive has it alone. Touching a buffer against that is a defect of the caller, and
-//!   [`Driver::buffer`] and [`Driver::buffer_mut`] panic. A multishot receive fills buffers of the
-//!   driver's pool, which the worker hands back with [`Driver::recycle`]; when the pool is empty the
-//!   operation ends with [`OpError::NoBuffers`] and is pushed anew.
-//! * **Short counts** are normal: a send or a receive may move fewer bytes than asked. A receive of zero
-//!   bytes on a stream is its end. A send or receive of length zero completes with zero.
-//! * **Repeated sends** ([`Op::SendRepeated`]) are started when their turn comes in the order of the pushes, in every
-//!   kind of turn, and never joined: one system call or entry of the ring each. One that could send something
-//!   completes in that turn, which then does not sleep. An error after some sends does not hide them: the operation
-//!   tells what was sent, and the next one in that direction fails with the error.
+//! * **Exactly once.** Each pushed operation completes exactly once, with its token, in some later
+//!   turn (never inside [`Driver::push`]). A multishot operation completes many times, each time
+//!   but the last with [`Completion::more`] set. A zero-copy send completes twice:
+//!   [`Outcome::Sent`] with `more`, then [`Outcome::Released`]. With the first its direction is
+//!   free: the next send may be pushed, and several may wait for their second.
+//! * **Order.** Nothing is promised across sockets. On one socket at most one operation per
+//!   direction (receive or accept; send, connect or half-close) may be outstanding; a second one
+//!   completes with [`OpError::Busy`].
+//! * **Buffers** belong to the driver from the push until the operation is released: at its
+//!   completion, for a zero-copy send at the notification. Several sends may share a buffer, which
+//!   stays readable; a receive has it alone. Touching a buffer against that is a defect of the
+//!   caller, and [`Driver::buffer`] and [`Driver::buffer_mut`] panic. A multishot receive fills
+//!   buffers of the driver's pool, which the worker hands back with [`Driver::recycle`]; when the
+//!   pool is empty the operation ends with [`OpError::NoBuffers`] and is pushed anew.
+//! * **Short counts** are normal: a send or a receive may move fewer bytes than asked. A receive of
+//!   zero bytes on a stream is its end. A send or receive of length zero completes with zero.
+//! * **Repeated sends** ([`Op::SendRepeated`]) are started when their turn comes in the order of
+//!   the pushes, in every kind of turn, and never joined: one system call or entry of the ring
+//!   each. One that could send something completes in that turn, which then does not sleep. An
+//!   error after some sends does not hide them: the operation tells what was sent, and the next one
+//!   in that direction fails with the error.
 //! * **Discarding** ([`Op::Discard`]) is a receive in every respect, but for the bytes.
-//! * **Cancel.** A cancelled operation still completes, with [`OpError::Canceled`] or with its result if
-//!   that came first; the cancel itself completes with [`Outcome::CancelDone`], whether or not it found
-//!   its target. A cancelled zero-copy send still gives its notification.
-//! * **Close** first cancels what is outstanding on the socket: those operations complete (cancelled)
-//!   before, or in the same turn as, the close does. The socket's id is dead from the push on: operations
-//!   pushed on it later complete with [`OpError::BadSocket`].
+//! * **Cancel.** A cancelled operation still completes, with [`OpError::Canceled`] or with its
+//!   result if that came first; the cancel itself completes with [`Outcome::CancelDone`], whether
+//!   or not it found its target. A cancelled zero-copy send still gives its notification.
+//! * **Close** first cancels what is outstanding on the socket: those operations complete
+//!   (cancelled) before, or in the same turn as, the close does. The socket's id is dead from the
+//!   push on: operations pushed on it later complete with [`OpError::BadSocket`].
 //! * **Drop** cancels, drains, and only then frees memory: the kernel must never write into freed
 //!   buffers. If draining does not end within a second, the memory is leaked on purpose.
-//! * **Time** is an argument. `now` is the worker's last reading of its clock and deadlines are absolute
-//!   instants of the same clock. A turn returns at its deadline or later, never earlier without a
-//!   completion, except where the wait is interrupted by a signal or by a [`Waker`].
+//! * **Time** is an argument. `now` is the worker's last reading of its clock and deadlines are
+//!   absolute instants of the same clock. A turn returns at its deadline or later, never earlier
+//!   without a completion, except where the wait is interrupted by a signal or by a [`Waker`].
 //!
-//! A turn submits everything that was pushed before it, in order of the pushes, so an instant read right
-//! before the turn is the time of sending for all sends pushed since the last one.
+//! A turn submits everything that was pushed before it, in order of the pushes, so an instant read
+//! right before the turn is the time of sending for all sends pushed since the last one.
 //!
 //! # Waiting
 //!
-//! [`Wait::Poll`] never sleeps. It is the spinning worker's turn, and each backend does there what was
-//! measured to be fastest: few receives are attempted anew each turn without any readiness machinery
-//! (up to [`tare_units::limits::SPIN_ATTEMPTS_MAX`]), many are watched by the kernel. A worker may mix the kinds
-//! of turn freely; the driver re-arms what it must.
+//! [`Wait::Poll`] never sleeps. It is the spinning worker's turn, and each backend does there what
+//! was measured to be fastest: few receives are attempted anew each turn without any readiness
+//! machinery (up to [`tare_units::limits::SPIN_ATTEMPTS_MAX`]), many are watched by the kernel. A
+//! worker may mix the kinds of turn freely; the driver re-arms what it must.
 
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
@@ -87,8 +88,8 @@ pub enum Wait {
     Poll,
     /// Sleep in the kernel until one completion is there, or until the instant.
     Until(Instant),
-    /// Sleep until `completions` are there; once one is there, at most `within` longer; never past `deadline`.
-    /// A backend without the capability treats it as [`Wait::Until`].
+    /// Sleep until `completions` are there; once one is there, at most `within` longer; never past
+    /// `deadline`. A backend without the capability treats it as [`Wait::Until`].
     Batch {
         /// How many completions to gather.
         completions: u32,
@@ -144,11 +145,11 @@ pub struct Capabilities {
     pub zero_copy: bool,
     /// [`Wait::Batch`] is honoured.
     pub batch_wait: bool,
-    /// What a turn of [`Wait::Poll`] does instead of waiting, in words fit for the report: it decides what
-    /// spinning costs above a bare loop of non-blocking calls.
+    /// What a turn of [`Wait::Poll`] does instead of waiting, in words fit for the report: it
+    /// decides what spinning costs above a bare loop of non-blocking calls.
     pub spinning: &'static str,
-    /// Steps down from what this backend would like to use, in words fit for the report, for example
-    /// `no DEFER_TASKRUN (needs Linux 6.1)`. Empty when nothing is missing.
+    /// Steps down from what this backend would like to use, in words fit for the report, for
+    /// example `no DEFER_TASKRUN (needs Linux 6.1)`. Empty when nothing is missing.
     pub step_downs: Vec<String>,
 }
 
@@ -170,7 +171,8 @@ impl Waker {
 
 /// Does I/O for one worker; see the [module](self) for the contract. Not shared between threads.
 pub trait Driver {
-    /// What [`Driver::adopt`] takes and [`Driver::release`] gives: a descriptor, or a simulated one.
+    /// What [`Driver::adopt`] takes and [`Driver::release`] gives: a descriptor, or a simulated
+    /// one.
     type Socket;
 
     /// Queues `op` for the next turn. Its completion carries `token`.
@@ -179,12 +181,13 @@ pub trait Driver {
     /// [`DriverError::Full`] when too many operations are outstanding; the operation is not queued.
     ///
     /// # Panics
-    /// When a buffer of `op` is lent (for a send: to a receive), does not exist, or is shorter than the range.
+    /// When a buffer of `op` is lent (for a send: to a receive), does not exist, or is shorter than
+    /// the range.
     fn push(&mut self, token: Token, op: Op) -> Result<(), DriverError>;
 
     /// Submits what was pushed, waits as told, and appends what completed to `done`, at most
-    /// [`tare_units::limits::COMPLETIONS_PER_TURN`] of them. `now` is the caller's reading of its clock right
-    /// before the call.
+    /// [`tare_units::limits::COMPLETIONS_PER_TURN`] of them. `now` is the caller's reading of its
+    /// clock right before the call.
     ///
     /// # Errors
     /// Only what ends the driver; the failure of an operation is its completion.
@@ -198,20 +201,21 @@ pub trait Driver {
     /// What this driver can do, and where it had to step down.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Opens a socket: for a listener or with a local address it is bound (and listening) on return. A stream that
-    /// is bound to port 0 gets its port when it connects.
+    /// Opens a socket: for a listener or with a local address it is bound (and listening) on
+    /// return. A stream that is bound to port 0 gets its port when it connects.
     ///
     /// # Errors
     /// As `socket`, `setsockopt`, `bind` or `listen` answers.
     fn open(&mut self, spec: &SocketSpec) -> Result<SocketId, OpError>;
 
-    /// Opens a stream socket and connects it to the Unix listener at `path`, at once. It sends and receives as any
-    /// other; it has no addresses, and no TCP options or figures.
+    /// Opens a stream socket and connects it to the Unix listener at `path`, at once. It sends and
+    /// receives as any other; it has no addresses, and no TCP options or figures.
     ///
     /// # Errors
-    /// As `socket` or `connect` answers: [`OpError::TryAgain`] while the listener's queue is full, so the caller tries
-    /// again later; [`OpError::NotFound`], [`OpError::Refused`] and [`OpError::AccessDenied`] for the path;
-    /// [`OpError::NameTooLong`] for one of more than 107 bytes. [`OpError::NotSupported`] on the simulated wire.
+    /// As `socket` or `connect` answers: [`OpError::TryAgain`] while the listener's queue is full,
+    /// so the caller tries again later; [`OpError::NotFound`], [`OpError::Refused`] and
+    /// [`OpError::AccessDenied`] for the path; [`OpError::NameTooLong`] for one of more than 107
+    /// bytes. [`OpError::NotSupported`] on the simulated wire.
     fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
         let _ = path;
         Err(OpError::NotSupported)
@@ -229,8 +233,8 @@ pub trait Driver {
     /// [`OpError::Busy`] while something is outstanding, [`OpError::BadSocket`] for a dead id.
     fn release(&mut self, socket: SocketId) -> Result<Self::Socket, OpError>;
 
-    /// A second handle on a socket that belongs to no driver, for one of them to adopt. `None` where there is none to be
-    /// had.
+    /// A second handle on a socket that belongs to no driver, for one of them to adopt. `None`
+    /// where there is none to be had.
     fn share(socket: &Self::Socket) -> Option<Self::Socket>;
 
     /// The local address of a socket, where it has one.
@@ -243,17 +247,19 @@ pub trait Driver {
         socket::peer_addr(self.descriptor(socket)?)
     }
 
-    /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where there is no kernel.
+    /// The descriptor of a live socket, to ask the kernel what no operation covers. `None` where
+    /// there is no kernel.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
 
-    /// Sets an option of a socket. The simulated wire takes them all and heeds but the low-water mark and
-    /// [`SocketOption::ResetOnClose`]; it has neither
-    /// [`SocketOption::Segmentation`] nor [`SocketOption::Coalescing`] ([`OpError::NotSupported`]), and of congestion
-    /// controls `cubic` and `reno` alone ([`OpError::NotFound`]).
+    /// Sets an option of a socket. The simulated wire takes them all and heeds but the low-water
+    /// mark and [`SocketOption::ResetOnClose`]; it has neither [`SocketOption::Segmentation`] nor
+    /// [`SocketOption::Coalescing`] ([`OpError::NotSupported`]), and of congestion controls `cubic`
+    /// and `reno` alone ([`OpError::NotFound`]).
     ///
     /// # Errors
     /// As `setsockopt` answers, [`OpError::NoSuchOption`] and [`OpError::Invalid`] among them;
-    /// [`OpError::NotFound`] for an unknown congestion control, [`OpError::BadSocket`] for a dead id.
+    /// [`OpError::NotFound`] for an unknown congestion control, [`OpError::BadSocket`] for a dead
+    /// id.
     fn set_option(&mut self, socket: SocketId, option: &SocketOption) -> Result<(), OpError> {
         let descriptor = self.descriptor(socket).ok_or(OpError::BadSocket)?;
         option::set(descriptor, option)
@@ -264,37 +270,40 @@ pub trait Driver {
         tcp_info::tcp_info(self.descriptor(socket)?)
     }
 
-    /// Memory that the kernel holds for what a socket has not sent and what was not received from it, bytes; on the
-    /// simulated wire what the far end has not read.
+    /// Memory that the kernel holds for what a socket has not sent and what was not received from
+    /// it, bytes; on the simulated wire what the far end has not read.
     fn kernel_bytes(&self, socket: SocketId) -> Option<u64> {
         option::memory_bytes(self.descriptor(socket)?)
     }
 
-    /// The effective sizes of a socket's send and receive buffers, bytes as the kernel counts them (twice what
-    /// [`SocketOption::SendBuffer`] and [`SocketOption::ReceiveBuffer`] asked for); `None` on the simulated wire.
+    /// The effective sizes of a socket's send and receive buffers, bytes as the kernel counts them
+    /// (twice what [`SocketOption::SendBuffer`] and [`SocketOption::ReceiveBuffer`] asked for);
+    /// `None` on the simulated wire.
     fn socket_buffers(&self, socket: SocketId) -> Option<(u32, u32)> {
         option::buffers(self.descriptor(socket)?)
     }
 
-    /// The name of a connection's congestion control; `None` for sockets that are not TCP and on the simulated wire.
+    /// The name of a connection's congestion control; `None` for sockets that are not TCP and on
+    /// the simulated wire.
     fn congestion(&self, socket: SocketId) -> Option<String> {
         option::congestion(self.descriptor(socket)?)
     }
 
-    /// Bytes that were sent and not yet acknowledged by the far end (TCP), or not yet put on the wire (UDP); `None`
-    /// on the simulated wire.
+    /// Bytes that were sent and not yet acknowledged by the far end (TCP), or not yet put on the
+    /// wire (UDP); `None` on the simulated wire.
     fn send_queue_bytes(&self, socket: SocketId) -> Option<u64> {
         option::send_queue_bytes(self.descriptor(socket)?)
     }
 
-    /// The path's MTU of a connected datagram socket, as the kernel knows it at this moment; `None` where it does not
-    /// tell, and on the simulated wire.
+    /// The path's MTU of a connected datagram socket, as the kernel knows it at this moment; `None`
+    /// where it does not tell, and on the simulated wire.
     fn path_mtu(&self, socket: SocketId) -> Option<PathMtu> {
         option::path_mtu(self.descriptor(socket)?)
     }
 
-    /// How often the kernel found no room in a socket's receive buffer since the socket was opened; `None` where it does
-    /// not tell, and on the simulated wire. With [`SocketOption::Coalescing`], each time may be several datagrams.
+    /// How often the kernel found no room in a socket's receive buffer since the socket was opened;
+    /// `None` where it does not tell, and on the simulated wire. With [`SocketOption::Coalescing`],
+    /// each time may be several datagrams.
     fn receive_overflows(&self, socket: SocketId) -> Option<u64> {
         option::receive_overflows(self.descriptor(socket)?)
     }
@@ -320,8 +329,8 @@ pub trait Driver {
     /// While the buffer is lent to any operation, and for an id that was freed.
     fn buffer_mut(&mut self, buffer: BufferId) -> &mut [u8];
 
-    /// Sets up the pool that multishot receives fill: `count` buffers (a power of two) of `len` bytes.
-    /// Once per driver, before the first multishot receive.
+    /// Sets up the pool that multishot receives fill: `count` buffers (a power of two) of `len`
+    /// bytes. Once per driver, before the first multishot receive.
     ///
     /// # Errors
     /// When the kernel or the driver cannot.

@@ -1,4 +1,5 @@
-//! Which backend to use here, and why: found out by setting up a ring and using it, not by version numbers.
+//! Which backend to use here, and why: found out by setting up a ring and using it, not by version
+//! numbers.
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -24,8 +25,8 @@ pub struct Chosen {
 /// Chooses the backend: for `Auto` io_uring where a try-out shows that it works, else epoll.
 ///
 /// # Errors
-/// An environment error with the reason and the remedy when io_uring was asked for and does not work; a usage
-/// error for a backend that moves no real packets.
+/// An environment error with the reason and the remedy when io_uring was asked for and does not
+/// work; a usage error for a backend that moves no real packets.
 pub fn choose(choice: BackendChoice) -> Result<Chosen> {
     let asked = match choice {
         BackendChoice::Auto => false,
@@ -155,7 +156,8 @@ impl Surroundings {
     fn look() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let limit = |resource| getrlimit(resource).map_or(0, |(soft, _)| soft);
-        // The thread's own status: filters are laid on threads, and `/proc/self` is the first thread's.
+        // The thread's own status: filters are laid on threads, and `/proc/self` is the first
+        // thread's.
         let status = read("/proc/thread-self/status");
         Self {
             io_uring_disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
@@ -170,7 +172,8 @@ impl Surroundings {
     }
 }
 
-/// The kernel's release: what it says itself or, in gVisor, which has no such setting, the third word of its version.
+/// The kernel's release: what it says itself or, in gVisor, which has no such setting, the third
+/// word of its version.
 fn release(setting: &str, version: &str) -> String {
     let named = setting.split_ascii_whitespace().next();
     let release = named.or_else(|| version.split_ascii_whitespace().nth(2));
@@ -249,7 +252,8 @@ fn denied(source: OpError, around: &Surroundings) -> (String, String) {
             ": kernel.io_uring_disabled is 2, which forbids it to all",
             "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0",
         ),
-        // A process that the sysctl lets pass can still be stopped by its filter, so both are named.
+        // A process that the sysctl lets pass can still be stopped by its filter, so both are
+        // named.
         Some(1) => (
             if around.seccomp_filter {
                 ": kernel.io_uring_disabled is 1, which forbids it without CAP_SYS_ADMIN outside the group of \

@@ -57,8 +57,8 @@ pub(crate) fn simulated(fixture: &Fixture) -> Journal {
     }
 }
 
-/// Says that a test is left out, or a part of it, and why: past the capture of its output, so that `.ci/run` can count
-/// these lines.
+/// Says that a test is left out, or a part of it, and why: past the capture of its output, so that
+/// `.ci/run` can count these lines.
 pub(crate) fn left_out(why: &str) {
     let test = std::thread::current();
     let line = format!("left out: {}: {why}\n", test.name().unwrap_or_default());

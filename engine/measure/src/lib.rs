@@ -2,12 +2,14 @@
 //!
 //! # Shape
 //!
-//! A folder per job ([`latency`], [`bandwidth`], [`http`], [`server`], [`compare`]) holds its plan, what its workers do,
-//! and its result. A [`run`] is dealt out over per-core [`worker`]s. A worker owns one driver (io_uring, epoll or the
-//! simulated wire), its connections, its share of the [`schedule`] and its histograms, and runs one turn after the other:
-//! stamp and submit, wait, reap, act. What travels on the wire is decided by the sans-I/O machines of [`tare_proto`]:
-//! `tare`'s own protocol for round trips and bulk, HTTP/1.1 for the servers of others. What was measured ends in one
-//! versioned [`result`](tare_stats::result), over which [`tare_stats`] computes statistics.
+//! A folder per job ([`latency`], [`bandwidth`], [`http`], [`server`], [`compare`]) holds its plan,
+//! what its workers do, and its result. A [`run`] is dealt out over per-core [`worker`]s. A worker
+//! owns one driver (io_uring, epoll or the simulated wire), its connections, its share of the
+//! [`schedule`] and its histograms, and runs one turn after the other: stamp and submit, wait,
+//! reap, act. What travels on the wire is decided by the sans-I/O machines of [`tare_proto`]:
+//! `tare`'s own protocol for round trips and bulk, HTTP/1.1 for the servers of others. What was
+//! measured ends in one versioned [`result`](tare_stats::result), over which [`tare_stats`]
+//! computes statistics.
 //!
 //! # Examples
 //!
@@ -38,7 +40,8 @@
 //! # }
 //! ```
 //!
-//! An HTTP server of one's own under 200 requests a second, whose latencies count from when each was due:
+//! An HTTP server of one's own under 200 requests a second, whose latencies count from when each
+//! was due:
 //!
 //! ```
 //! use tare_units::control::Interrupt;

@@ -29,9 +29,11 @@ fn turn<D: Driver>(driver: &mut D, wait: Wait, done: &mut Vec<Completion>) {
     driver.turn(MonotonicClock.now(), wait, done).unwrap();
 }
 
-/// Arms a receive on each of so many sockets, and tells the memory that came on top; with the sockets.
+/// Arms a receive on each of so many sockets, and tells the memory that came on top; with the
+/// sockets.
 fn armed<D: Driver>(driver: &mut D, count: usize) -> (u64, Vec<SocketId>) {
-    // One descriptor each, and nothing comes: unconnected datagram sockets, which cost a driver what a connection does.
+    // One descriptor each, and nothing comes: unconnected datagram sockets, which cost a driver
+    // what a connection does.
     let spec = SocketSpec::datagram_to("127.0.0.1:1".parse().unwrap());
     let mut sockets = vec![SocketId(1); count];
     let mut done = Vec::with_capacity(1024);

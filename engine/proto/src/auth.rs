@@ -1,15 +1,16 @@
 //! The shared secret: a client shows that it knows it without sending it.
 //!
-//! The server sends 32 fresh random bytes, the *nonce* (over UDP both ends derive it from the cookie). The
-//! client answers with
+//! The server sends 32 fresh random bytes, the *nonce* (over UDP both ends derive it from the
+//! cookie). The client answers with
 //!
 //! ```text
 //! proof = HMAC-SHA256(key: secret, message: "tare/1 proof" || nonce || SHA256(hello body))
 //! ```
 //!
-//! where the hello body is the JSON of the hello exactly as it was sent. So a proof is good for one nonce and
-//! one hello. This keeps strangers from making a server work for them. It hides nothing, does not show that
-//! the *server* knows the secret, and does not protect what follows from somebody who sits on the path.
+//! where the hello body is the JSON of the hello exactly as it was sent. So a proof is good for one
+//! nonce and one hello. This keeps strangers from making a server work for them. It hides nothing,
+//! does not show that the *server* knows the secret, and does not protect what follows from
+//! somebody who sits on the path.
 //!
 //! HMAC: RFC 2104, SHA-256: FIPS 180-4. Proofs and cookies are compared in constant time.
 
@@ -29,8 +30,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The key from which a server makes its UDP cookies: 32 random bytes, drawn anew at each start, known to nobody
-/// else. Its `Debug` shows nothing of it.
+/// The key from which a server makes its UDP cookies: 32 random bytes, drawn anew at each start,
+/// known to nobody else. Its `Debug` shows nothing of it.
 #[derive(Clone)]
 pub struct CookieKey(pub [u8; 32]);
 
@@ -86,8 +87,8 @@ fn cookie_mac(key: &CookieKey, from: SocketAddr, slot: u64) -> Hmac<Sha256> {
     mac(&key.0, &[b"tare/1 cookie", &ip.octets(), &port, &slot.to_be_bytes()])
 }
 
-/// The cookie of an address in a time slot:
-/// `HMAC-SHA256(key, "tare/1 cookie" || IPv6 or IPv4-mapped address || port || slot)`. Only its maker reads it.
+/// The cookie of an address in a time slot: `HMAC-SHA256(key, "tare/1 cookie" || IPv6 or
+/// IPv4-mapped address || port || slot)`. Only its maker reads it.
 pub(crate) fn cookie(key: &CookieKey, from: SocketAddr, slot: u64) -> [u8; 32] {
     cookie_mac(key, from, slot).finalize().into_bytes().into()
 }

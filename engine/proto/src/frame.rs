@@ -121,8 +121,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads a header off the front of `bytes`; `None` while too few are there to tell. It fails as soon as the bytes at hand
-    /// cannot become a header of this version.
+    /// Reads a header off the front of `bytes`; `None` while too few are there to tell. It fails as
+    /// soon as the bytes at hand cannot become a header of this version.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
         let known = bytes.len().min(MAGIC.len());
         if bytes[..known] != MAGIC[..known] {
@@ -166,8 +166,8 @@ pub fn encode<T: Serialize>(kind: Kind, message: &T) -> Result<Vec<u8>, FrameErr
 
 /// Cuts a stream of bytes into frames, however it arrives.
 ///
-/// `handle_bytes` takes what arrived; `poll_frame` gives the next whole frame and is to be called until it gives
-/// none. Then at most one incomplete frame is buffered.
+/// `handle_bytes` takes what arrived; `poll_frame` gives the next whole frame and is to be called
+/// until it gives none. Then at most one incomplete frame is buffered.
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: Vec<u8>,
@@ -199,7 +199,8 @@ impl FrameReader {
     /// The next whole frame; `None` when more bytes are needed.
     ///
     /// # Errors
-    /// Everything in [`FrameError`] but `Json`. The stream cannot be read any further: later calls give the same.
+    /// Everything in [`FrameError`] but `Json`. The stream cannot be read any further: later calls
+    /// give the same.
     pub fn poll_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(header) = Header::decode(&self.buffer)? else {
             return Ok(None);

@@ -1,4 +1,5 @@
-//! TCP ping-pong after the accept: bare messages of the agreed size, one request and one reply at a time.
+//! TCP ping-pong after the accept: bare messages of the agreed size, one request and one reply at a
+//! time.
 //!
 //! ```text
 //! request: size bytes   byte 0: flags, bit 0 = measured (not warm-up), the others sent as 0 and ignored
@@ -7,8 +8,8 @@
 //!                       size < 8: zeros; the residence stands only in the figures' histogram
 //! ```
 //!
-//! So the first byte of a reply is always 0, and a control frame's is always `t`: a server may send its
-//! figures instead of a reply, or right behind one, when it ends the session by itself.
+//! So the first byte of a reply is always 0, and a control frame's is always `t`: a server may send
+//! its figures instead of a reply, or right behind one, when it ends the session by itself.
 
 use std::ops::Range;
 
@@ -75,9 +76,10 @@ pub enum Received {
     Partial,
     /// The whole reply, and nothing else.
     Complete,
-    /// From byte `at` of the buffer on a control frame: the server ends the session with its figures. At 0 they
-    /// came instead of the reply; at the message's size the reply is complete before them. Feed the bytes from there
-    /// to [`super::handshake::FiguresReader`], and everything that follows.
+    /// From byte `at` of the buffer on a control frame: the server ends the session with its
+    /// figures. At 0 they came instead of the reply; at the message's size the reply is complete
+    /// before them. Feed the bytes from there to [`super::handshake::FiguresReader`], and
+    /// everything that follows.
     Control {
         /// Where it begins.
         at: usize,
@@ -115,8 +117,9 @@ impl Progress {
         self.done..self.size
     }
 
-    /// Where to receive next: the same and one byte more, which must stay empty. By it a message that is too long,
-    /// and figures right behind a reply, are noticed at once; so receive buffers are one byte longer than messages.
+    /// Where to receive next: the same and one byte more, which must stay empty. By it a message
+    /// that is too long, and figures right behind a reply, are noticed at once; so receive buffers
+    /// are one byte longer than messages.
     #[inline]
     #[must_use]
     pub const fn receive_range(&self) -> Range<usize> {
@@ -147,10 +150,12 @@ impl Progress {
         Ok(self.done == self.size)
     }
 
-    /// The client received `n` bytes of a reply into `buffer` (the whole one: the message begins at 0).
+    /// The client received `n` bytes of a reply into `buffer` (the whole one: the message begins at
+    /// 0).
     ///
     /// # Errors
-    /// [`PingPongError::NotAReply`], or [`PingPongError::TooLong`] where what follows is not a control frame.
+    /// [`PingPongError::NotAReply`], or [`PingPongError::TooLong`] where what follows is not a
+    /// control frame.
     ///
     /// # Panics
     /// When `buffer` is shorter than what was received into it: a defect of the caller.

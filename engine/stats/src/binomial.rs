@@ -1,8 +1,10 @@
 //! The binomial distribution, as exactly as doubles hold it.
 
-/// `P(B ≤ most)` where `B` is the number of successes in `count` independent trials, each with the chance `share`.
+/// `P(B ≤ most)` where `B` is the number of successes in `count` independent trials, each with the
+/// chance `share`.
 ///
-/// So the sign test's p is right but for the last digit; that of `statrs` is off by some 5e-14, which results would show.
+/// So the sign test's p is right but for the last digit; that of `statrs` is off by some 5e-14,
+/// which results would show.
 pub(crate) fn at_most(most: u64, count: u64, share: f64) -> f64 {
     if most >= count || share <= 0.0 {
         return 1.0;
@@ -20,8 +22,9 @@ pub(crate) fn at_most(most: u64, count: u64, share: f64) -> f64 {
     within / total
 }
 
-/// Calls `add` with numbers of successes and their chances relative to that of the mode: first the mode, then outwards
-/// below it, then above it, until chances are no more than `least`. So no factorial is computed and no count is too large.
+/// Calls `add` with numbers of successes and their chances relative to that of the mode: first the
+/// mode, then outwards below it, then above it, until chances are no more than `least`. So no
+/// factorial is computed and no count is too large.
 pub(crate) fn each_weight(count: u64, share: f64, least: f64, mut add: impl FnMut(u64, f64)) {
     let mode = mode(count, share);
     add(mode, 1.0);

@@ -1,4 +1,5 @@
-//! Results, what latencies are recorded in, statistics over both, and judgement. No socket, thread or clock.
+//! Results, what latencies are recorded in, statistics over both, and judgement. No socket, thread
+//! or clock.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

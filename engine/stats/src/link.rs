@@ -1,9 +1,11 @@
-//! Whether a bulk result is the link's doing: the payload that a link of the speed its driver states can carry.
+//! Whether a bulk result is the link's doing: the payload that a link of the speed its driver
+//! states can carry.
 
 use crate::result::{Device, LinkUse};
 
-/// Preamble and start of frame (8), Ethernet header (14) and its check sequence (4), and the gap to the next frame
-/// (12), bytes: what each frame takes beside the IP packet in it (IEEE 802.3, clauses 3.1.1 and 4.4.2).
+/// Preamble and start of frame (8), Ethernet header (14) and its check sequence (4), and the gap to
+/// the next frame (12), bytes: what each frame takes beside the IP packet in it (IEEE 802.3,
+/// clauses 3.1.1 and 4.4.2).
 const FRAME_OVERHEAD: u64 = 8 + 14 + 4 + 12;
 /// The smallest payload of a frame, bytes: shorter packets are padded.
 const FRAME_PAYLOAD_MIN: u64 = 46;
@@ -54,9 +56,9 @@ pub struct Carried {
     pub is_ipv6: bool,
 }
 
-/// How the larger direction (links are full duplex) stands to the ceiling of the slower of both ends' devices. None
-/// where no device states the speed of a wire, or where more was carried than such a wire can: then what is stated is
-/// not what is there.
+/// How the larger direction (links are full duplex) stands to the ceiling of the slower of both
+/// ends' devices. None where no device states the speed of a wire, or where more was carried than
+/// such a wire can: then what is stated is not what is there.
 ///
 /// Acknowledgements are not reckoned in: they go the other way.
 #[must_use]
@@ -166,7 +168,8 @@ mod tests {
             (carried(1e9, TCP), 1_500, 9.415),
             (v6(TCP), 1_500, 9.285),
             (carried(1e9, TCP), 9_000, 9.9),
-            // 536 of 626: a smaller segment than the MTU allows; a larger one is cut by the offload.
+            // 536 of 626: a smaller segment than the MTU allows; a larger one is cut by the
+            // offload.
             (carried(1e9, mss(536)), 1_500, 8.562),
             (carried(1e9, mss(32_741)), 1_500, 9.415),
             // 1472 of 1538; 1400 of 1466 and, over IPv6, 1486.

@@ -9,12 +9,13 @@ use tare_units::Nanos;
 /// Fewer blocks than this say nothing of how the rate varies.
 const BLOCKS_MIN: usize = 4;
 
-/// The 95 % interval of the mean rate, bits per second, over blocks of `width` in each of which so many bytes came:
-/// mean ± t · s/√n, with s the sample standard deviation and t the 97.5 % quantile of Student's distribution with n − 1
-/// degrees of freedom. None below four blocks.
+/// The 95 % interval of the mean rate, bits per second, over blocks of `width` in each of which so
+/// many bytes came: mean ± t · s/√n, with s the sample standard deviation and t the 97.5 % quantile
+/// of Student's distribution with n − 1 degrees of freedom. None below four blocks.
 ///
-/// Blocks are taken as independent: they are to be longer than what makes the rate vary, which the 1/64 of a run
-/// that they are at least is for round trips and scheduling, and is not for what changes once in a run.
+/// Blocks are taken as independent: they are to be longer than what makes the rate vary, which the
+/// 1/64 of a run that they are at least is for round trips and scheduling, and is not for what
+/// changes once in a run.
 #[must_use]
 pub fn interval(block_bytes: &[u64], width: Nanos) -> Option<(f64, f64)> {
     if block_bytes.len() < BLOCKS_MIN || width == Nanos::ZERO {
@@ -59,7 +60,8 @@ mod tests {
 
     #[test]
     fn an_interval_is_that_of_the_textbook() {
-        // 64 ms blocks; mean 117.5 MB, t of seven degrees of freedom: by SciPy 14.5626 to 14.8124 Gbit/s.
+        // 64 ms blocks; mean 117.5 MB, t of seven degrees of freedom: by SciPy 14.5626 to 14.8124
+        // Gbit/s.
         let blocks = [117, 118, 116, 119, 118, 117, 116, 119].map(|n| n * 1_000_000);
         let (low, high) = interval(&blocks, Nanos::from_millis(64)).unwrap();
         assert!((low / 14_562_595_484.6 - 1.0).abs() < 1e-5, "{low}");

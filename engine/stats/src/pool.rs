@@ -1,5 +1,6 @@
-//! Several measurements of the same step, pooled into one result: counts are added, histograms merged, and of what
-//! tells how far a number can be trusted the worst is kept. Percentiles are never averaged.
+//! Several measurements of the same step, pooled into one result: counts are added, histograms
+//! merged, and of what tells how far a number can be trusted the worst is kept. Percentiles are
+//! never averaged.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,8 @@ use crate::result::{
     Instrument, Interval, Latencies, Observed, Rate, StepResult, Summary, Transfer,
 };
 
-/// The step, over all of its measurements: in that order, each with when it began, nanoseconds after the first one did.
-/// Its series over time has an entry for each. `None` of none.
+/// The step, over all of its measurements: in that order, each with when it began, nanoseconds
+/// after the first one did. Its series over time has an entry for each. `None` of none.
 #[must_use]
 pub fn pool(steps: &[(u64, &StepResult)]) -> Option<StepResult> {
     let (_, first) = steps.first()?;
@@ -260,8 +261,9 @@ fn latencies(all: &[&Latencies]) -> Latencies {
     }
 }
 
-/// One distribution of several. Each is a block for the intervals of its quantiles: how much they differ tells what the
-/// samples together are worth. What rested on censored samples in any of them does in all.
+/// One distribution of several. Each is a block for the intervals of its quantiles: how much they
+/// differ tells what the samples together are worth. What rested on censored samples in any of them
+/// does in all.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn summary(all: &[&Summary]) -> Option<Summary> {
     let measured = all.iter().filter(|summary| summary.count > 0);

@@ -10,8 +10,8 @@ use tare_units::Nanos;
 /// The quantiles that every summary has, per cent.
 pub const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
-/// The latencies of a step from the recording of all its workers, merged. `percentiles` (per cent) that are not
-/// among [`PERCENTILES`] are told besides.
+/// The latencies of a step from the recording of all its workers, merged. `percentiles` (per cent)
+/// that are not among [`PERCENTILES`] are told besides.
 #[must_use]
 pub fn latencies(recording: &Recording, percentiles: &[f64]) -> Latencies {
     let summary = |metric| {
@@ -43,8 +43,8 @@ pub(crate) const fn summary_of(latency: &Latencies, metric: Metric) -> Option<&S
     }
 }
 
-/// Tells by how much the quantiles of round trips can be too long, from what the instrument `added`. `percentiles` (per
-/// cent) are those that were asked for besides [`PERCENTILES`].
+/// Tells by how much the quantiles of round trips can be too long, from what the instrument
+/// `added`. `percentiles` (per cent) are those that were asked for besides [`PERCENTILES`].
 pub fn tell_errors(
     latency: &mut Latencies,
     recording: &Recording,
@@ -96,10 +96,11 @@ pub fn interval(entry: &SeriesEntry<'_>) -> Interval {
     }
 }
 
-/// A distribution's summary. `effect` gives the design effect at a share (0 to 1): constantly 1 for samples that
-/// are independent, or of which nothing else is known.
+/// A distribution's summary. `effect` gives the design effect at a share (0 to 1): constantly 1 for
+/// samples that are independent, or of which nothing else is known.
 ///
-/// An end of an interval that the samples cannot give is told as the smallest or the largest of them.
+/// An end of an interval that the samples cannot give is told as the smallest or the largest of
+/// them.
 #[must_use]
 pub fn summarise(
     distribution: &Distribution,
@@ -195,8 +196,8 @@ mod tests {
         assert!((11_985..=11_999).contains(&p995), "{p995}");
         assert!(service.p99_9_ns.is_none(), "two samples lie beyond");
         assert_eq!(service.extra_ns.len(), 1);
-        // The lengths climb through the run, so each block lies wholly on one side of the median: it is known no
-        // better than from 32 samples.
+        // The lengths climb through the run, so each block lies wholly on one side of the median:
+        // it is known no better than from 32 samples.
         let (low, high) = service.intervals_ns["p50"];
         assert!(low < 10_700 && high > 11_300, "{low} {high}");
         assert_eq!(l.response.unwrap().min_ns, Some(10_100));
@@ -212,7 +213,8 @@ mod tests {
 
     #[test]
     fn correlation_shows_through_coarse_bins() {
-        // A spinning ping-pong: all of it within 2 %, so in some four coarse bins, and autocorrelated.
+        // A spinning ping-pong: all of it within 2 %, so in some four coarse bins, and
+        // autocorrelated.
         let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
         let mut uniform = || (random.next_u64() >> 11) as f64 * (0.5f64).powi(53) - 0.5;
         let (mut correlated, mut independent) = (recording(false), recording(false));

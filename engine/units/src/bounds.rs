@@ -1,7 +1,8 @@
 //! Every wait of client and server, and how long it may last.
 //!
-//! Each bound counts from the beginning of its wait. Bytes that trickle in do not move it: where progress may put an end
-//! off, as while a queue drains, there is a last instant that was fixed before.
+//! Each bound counts from the beginning of its wait. Bytes that trickle in do not move it: where
+//! progress may put an end off, as while a queue drains, there is a last instant that was fixed
+//! before.
 //!
 //! | who | waits for | at most | ends by |
 //! |---|---|---|---|
@@ -37,7 +38,8 @@ use crate::Nanos;
 
 /// How long anything sleeps at most, so that it notices bounds, an interrupt and a stop.
 pub const NAP: Nanos = Nanos::from_millis(100);
-/// An interrupted or stopped process has ended by then. The rest of it is for a machine with other work.
+/// An interrupted or stopped process has ended by then. The rest of it is for a machine with other
+/// work.
 pub const INTERRUPTED_MAX: Nanos = Nanos::from_secs(1);
 /// When interrupted, replies under way are awaited for so long.
 pub const DRAIN_INTERRUPTED: Nanos = Nanos::from_millis(200);
@@ -47,22 +49,26 @@ pub const FINISH_INTERRUPTED: Nanos = Nanos::from_millis(150);
 pub const ENDING_INTERRUPTED: Nanos = Nanos::from_millis(350);
 /// A stream that goes on beside a measurement, and is ended with it, has so long for that.
 pub const ENDING_WOUND_UP: Nanos = Nanos::from_millis(1_500);
-/// No stream takes longer than this to deliver what it has sent and give its figures, at either end.
+/// No stream takes longer than this to deliver what it has sent and give its figures, at either
+/// end.
 pub const ENDING_MAX: Nanos = Nanos::from_secs(60);
-/// A stream slower than this when it ends, bytes a second, is not waited for longer than a silent one.
+/// A stream slower than this when it ends, bytes a second, is not waited for longer than a silent
+/// one.
 pub const DRAIN_RATE_MIN: u64 = 4_096;
-/// A stream that ends by bytes has no clock: it is to move so many in each timeout, or in as many timeouts as are looked at
-/// together as much as that comes to, else it is given up.
+/// A stream that ends by bytes has no clock: it is to move so many in each timeout, or in as many
+/// timeouts as are looked at together as much as that comes to, else it is given up.
 pub const BYTES_IN_TIMEOUT_MIN: u64 = 1_024;
 /// Timeouts that are looked at together.
 pub const SLOW_TIMEOUTS: u64 = 5;
-/// The figures of a stream over UDP are fetched for so long beyond the timeout, where parts of them come.
+/// The figures of a stream over UDP are fetched for so long beyond the timeout, where parts of them
+/// come.
 pub const FETCH_MAX: Nanos = Nanos::from_secs(5);
 /// Once a client has given its connections up, their closes are awaited for so long.
 pub const CLOSING_MAX: Nanos = Nanos::from_millis(100);
 /// A load that carries nothing after so long beyond its timeout never will.
 pub const LOAD_AHEAD_MAX: Nanos = Nanos::from_secs(5);
-/// When interrupted, whoever should read stdout and stderr and does not is waited for so long in all.
+/// When interrupted, whoever should read stdout and stderr and does not is waited for so long in
+/// all.
 pub const OUTPUT_INTERRUPTED: Nanos = Nanos::from_millis(150);
 /// How long a command that stands around a visit of a comparison may take.
 pub const HOOK_MAX: Nanos = Nanos::from_secs(5 * 60);
@@ -75,16 +81,17 @@ pub const HOOK_GRACE_INTERRUPTED: Nanos = Nanos::from_millis(300);
 pub const HELLO_MAX: Nanos = Nanos::from_secs(5);
 /// An HTTP request must be whole so long after its first byte.
 pub const REQUEST_MAX: Nanos = Nanos::from_secs(5);
-/// After its figures, or its last response, were sent or asked for, a connection stays this long: for a client that
-/// has yet to read them, or to ask again.
+/// After its figures, or its last response, were sent or asked for, a connection stays this long:
+/// for a client that has yet to read them, or to ask again.
 pub const LINGER: Nanos = Nanos::from_secs(1);
-/// No session takes longer than this to end, however slowly its client reads; nor, of one that streams, any part of it.
+/// No session takes longer than this to end, however slowly its client reads; nor, of one that
+/// streams, any part of it.
 pub const SESSION_ENDING_MAX: Nanos = Nanos::from_secs(5);
 /// Told to stop, a server gives its sessions so long to take their figures, and then closes them.
 pub const STOP_MAX: Nanos = Nanos::from_millis(300);
 
-/// A connection that is closed while zero-copy sends are unacknowledged is reset after so long: until then the kernel
-/// has their buffers.
+/// A connection that is closed while zero-copy sends are unacknowledged is reset after so long:
+/// until then the kernel has their buffers.
 pub const UNACKED_MAX: Nanos = Nanos::from_secs(1);
 /// How long a driver that is dropped waits for the kernel to give everything back.
 pub const RELEASE_MAX: Nanos = Nanos::from_millis(250);
@@ -97,7 +104,8 @@ const _: () = {
     // Then its report, whose reader is looked for once more behind each nap.
     assert!(client + NAP.0 + OUTPUT_INTERRUPTED.0 + NAP.0 < INTERRUPTED_MAX.0);
     assert!(ENDING_INTERRUPTED.0 <= DRAIN_INTERRUPTED.0 + FINISH_INTERRUPTED.0);
-    // Of a server: its look for the signal, a nap until the stop is noticed, and one until it is over.
+    // Of a server: its look for the signal, a nap until the stop is noticed, and one until it is
+    // over.
     assert!(3 * NAP.0 + STOP_MAX.0 + CLOSING_MAX.0 < INTERRUPTED_MAX.0);
     assert!(NAP.0 + 2 * HOOK_GRACE_INTERRUPTED.0 < INTERRUPTED_MAX.0);
     assert!(ENDING_INTERRUPTED.0 < ENDING_WOUND_UP.0 && ENDING_WOUND_UP.0 < ENDING_MAX.0);

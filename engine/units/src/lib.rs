@@ -1,4 +1,5 @@
-//! Durations, instants, rates and sizes as newtypes: how they parse, print and round. No clock inside.
+//! Durations, instants, rates and sizes as newtypes: how they parse, print and round. No clock
+//! inside.
 //!
 //! What is typed is parsed exactly: a number is never rounded to fit its unit, it is refused.
 
@@ -107,8 +108,8 @@ impl Add<Nanos> for Instant {
 }
 
 impl fmt::Display for Nanos {
-    /// Prints with the largest unit that keeps the number at or above one, and three decimals at most:
-    /// `850 ns`, `12.3 µs`, `2 ms`, `1.5 s`. Rounds to the nearest digit that is printed.
+    /// Prints with the largest unit that keeps the number at or above one, and three decimals at
+    /// most: `850 ns`, `12.3 µs`, `2 ms`, `1.5 s`. Rounds to the nearest digit that is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (value, unit) = match self.0 {
             n if n < 1_000 => return f.pad(&format!("{n} ns")),

@@ -1,6 +1,7 @@
 //! What a path makes of datagrams of a size.
 
-/// Headers of IPv4, IPv6 and UDP without options, and IPv6's fragment header, bytes (RFC 791, RFC 8200, RFC 768).
+/// Headers of IPv4, IPv6 and UDP without options, and IPv6's fragment header, bytes (RFC 791, RFC
+/// 8200, RFC 768).
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 const UDP_HEADER: u32 = 8;
@@ -25,9 +26,10 @@ impl PathMtu {
         self.bytes.saturating_sub(self.ip_header() + UDP_HEADER)
     }
 
-    /// How many IP packets a datagram with a payload of `size_bytes` leaves in: one where it fits, else its fragments.
-    /// All of them but the last carry a multiple of eight bytes (RFC 791, section 3.2; RFC 8200, section 4.5); over IPv6
-    /// Linux holds the last one to the same length as the others (`__ip6_append_data`).
+    /// How many IP packets a datagram with a payload of `size_bytes` leaves in: one where it fits,
+    /// else its fragments. All of them but the last carry a multiple of eight bytes (RFC 791,
+    /// section 3.2; RFC 8200, section 4.5); over IPv6 Linux holds the last one to the same length
+    /// as the others (`__ip6_append_data`).
     pub const fn fragments(self, size_bytes: u32) -> u32 {
         if size_bytes <= self.whole() {
             return 1;

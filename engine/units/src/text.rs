@@ -1,4 +1,5 @@
-//! Numbers and bytes as text: how ids and keys stand in JSON, and how a stranger's bytes are shown to people.
+//! Numbers and bytes as text: how ids and keys stand in JSON, and how a stranger's bytes are shown
+//! to people.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
-/// A 64-bit id, on the wire and in results 16 lower-case hexadecimal digits: JSON readers that keep numbers as
-/// doubles would round it.
+/// A 64-bit id, on the wire and in results 16 lower-case hexadecimal digits: JSON readers that keep
+/// numbers as doubles would round it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Id(pub u64);
 
@@ -69,8 +70,8 @@ fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// What of a stranger's first bytes is kept, and shown.
 pub const EXCERPT_MAX: usize = 64;
 
-/// The first line of a stranger's answer, at most [`EXCERPT_MAX`] bytes, printable: every other byte is
-/// escaped, so that nothing a peer sends reaches the terminal as a control sequence.
+/// The first line of a stranger's answer, at most [`EXCERPT_MAX`] bytes, printable: every other
+/// byte is escaped, so that nothing a peer sends reaches the terminal as a control sequence.
 pub fn excerpt(bytes: &[u8]) -> String {
     let line = first_line(bytes);
     let dots = if line.len() < bytes.len() { "…" } else { "" };
@@ -100,9 +101,10 @@ pub fn protocol_name(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether a character can make text read otherwise than it stands, or drive what shows it: controls (C0, C1, DEL), marks
-/// of the direction of writing, what has no width, and ends of lines and paragraphs (Unicode TR 36 and 39; of the code
-/// points that are ignorable by default all but the variation selectors).
+/// Whether a character can make text read otherwise than it stands, or drive what shows it:
+/// controls (C0, C1, DEL), marks of the direction of writing, what has no width, and ends of lines
+/// and paragraphs (Unicode TR 36 and 39; of the code points that are ignorable by default all but
+/// the variation selectors).
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -112,8 +114,8 @@ pub fn is_deceptive(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `text` with every deceptive character written out (`\u{1b}`, `\n`), so that it is one line that drives no terminal.
-/// Letters of any script stay.
+/// `text` with every deceptive character written out (`\u{1b}`, `\n`), so that it is one line that
+/// drives no terminal. Letters of any script stay.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_deceptive) {
         return Cow::Borrowed(text);
@@ -150,12 +152,14 @@ pub fn make_visible(value: &mut Value) {
     }
 }
 
-/// Reads JSON that came over the network: the one door by which a peer's words come in, whatever the message.
+/// Reads JSON that came over the network: the one door by which a peer's words come in, whatever
+/// the message.
 ///
 /// # Errors
 /// Where `bytes` are no JSON, or not that of a `T`.
 pub fn read_foreign<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    // Almost always: where nothing is escaped, and all is printable ASCII, no string holds anything else.
+    // Almost always: where nothing is escaped, and all is printable ASCII, no string holds anything
+    // else.
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'[' | b']'..=b'~' | b'\n' | b'\r' | b'\t');
     if bytes.iter().all(is_plain) {
         return serde_json::from_slice(bytes);
@@ -165,8 +169,8 @@ pub fn read_foreign<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> 
     serde_json::from_value(value)
 }
 
-/// `text` of a peer made fit for our own messages: one line, no control characters, and at most `max` bytes (and
-/// the mark of a cut) once it stands in JSON.
+/// `text` of a peer made fit for our own messages: one line, no control characters, and at most
+/// `max` bytes (and the mark of a cut) once it stands in JSON.
 pub fn clean(text: &str, max: usize) -> String {
     let mut out = String::new();
     let mut room = max;

@@ -24,18 +24,20 @@ const OWN_HEADERS: [(&str, &str, &str); 3] = [
 
 #[derive(Debug, Args)]
 pub(super) struct RequestArgs {
-    /// Send to these: http://HOST:PORT/PATH, HOST/PATH, unix:/SOCKET:/PATH, loopback/PATH [default: loopback]
+    /// Send to these: http://HOST:PORT/PATH, HOST/PATH, unix:/SOCKET:/PATH, loopback/PATH [default:
+    /// loopback]
     ///
-    /// The port is 80 unless given, and http:// may be left out. Several are sent in turn, all to one host and port.
-    /// `loopback` is a server within this process, on a CPU of its own, `veth` the same in a network namespace made
-    /// for the run (needs root). Paths go out exactly as typed, and stand in the report with their queries, but for the
-    /// values of parameters such as key=, token= and password=: what is secret belongs into a header (-H).
+    /// The port is 80 unless given, and http:// may be left out. Several are sent in turn, all to
+    /// one host and port. `loopback` is a server within this process, on a CPU of its own, `veth`
+    /// the same in a network namespace made for the run (needs root). Paths go out exactly as
+    /// typed, and stand in the report with their queries, but for the values of parameters such as
+    /// key=, token= and password=: what is secret belongs into a header (-H).
     #[arg(value_name = "URL")]
     pub(super) urls: Vec<Url>,
     /// Take the URLs from this file, or - for stdin; a line each: [WEIGHT] [METHOD] URL or /PATH
     ///
-    /// A weight of 3 is sent three times as often as one of 1. # begins a comment. Paths alone belong to the URL of
-    /// the command line, which names only the server then, or to loopback.
+    /// A weight of 3 is sent three times as often as one of 1. # begins a comment. Paths alone
+    /// belong to the URL of the command line, which names only the server then, or to loopback.
     #[arg(long = "urls", value_name = "FILE", help_heading = "The request")]
     urls_file: Option<PathBuf>,
     /// Ask with this method [default: GET, and POST with a body]
@@ -154,7 +156,8 @@ fn line(text: &str) -> Result<(Asked, Option<Url>)> {
 fn listed(text: &str, source: &str) -> Result<(Option<Url>, Vec<Asked>)> {
     let (mut server, mut requests) = (None, Vec::new());
     for (index, text) in text.lines().enumerate() {
-        // A fragment of a URL follows it at once; a comment stands at the beginning or after a blank.
+        // A fragment of a URL follows it at once; a comment stands at the beginning or after a
+        // blank.
         let text = text.trim_start();
         let text = text.find(" #").map_or(text, |at| &text[..at]);
         if text.starts_with('#') || text.trim().is_empty() {

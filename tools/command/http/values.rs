@@ -64,8 +64,8 @@ fn stage(text: &str) -> Result<Stage> {
 /// An address of a name, as curl's `--resolve`: `node-2:8080:10.0.0.2`.
 pub(super) type Resolve = (String, SocketAddr);
 
-/// Whether it says where that host and port are. Letter case does not count in names, nor does the root's dot
-/// (RFC 4343; RFC 1034, section 3.1).
+/// Whether it says where that host and port are. Letter case does not count in names, nor does the
+/// root's dot (RFC 4343; RFC 1034, section 3.1).
 pub(super) fn is_of((name, address): &Resolve, host: &str, port: u16) -> bool {
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
     address.port() == port && plain(name) == plain(host)

@@ -4,13 +4,15 @@ use tare_stats::result::{Cell, Estimate};
 
 use crate::report::numbers::{NONE, decimals, known, nanos, percent, shown};
 
-/// What a latency is printed in: nanoseconds of it, its name, and the decimals that a nanosecond needs.
+/// What a latency is printed in: nanoseconds of it, its name, and the decimals that a nanosecond
+/// needs.
 const TIMES: [(f64, &str, usize); 4] =
     [(1e9, "s", 9), (1e6, "ms", 6), (1e3, "µs", 3), (1.0, "ns", 0)];
 /// Decimals of a ratio: at least, and at most.
 const RATIO_DECIMALS: (usize, usize) = (2, 4);
 
-/// Whether paths are compared by the ratio: what is carried has no zero that a difference could be seen against.
+/// Whether paths are compared by the ratio: what is carried has no zero that a difference could be
+/// seen against.
 pub(super) fn by_ratio(cell: &Cell) -> bool {
     cell.unit != "ns"
 }
@@ -19,7 +21,8 @@ pub(super) fn value(cell: &Cell, value: Option<f64>) -> String {
     known(value, |value| shown(&cell.unit, value))
 }
 
-/// How the arm differs from the baseline: `+11.2 µs [+10.8, +11.7]`, of what is carried `×0.93 [0.91, 0.95]`.
+/// How the arm differs from the baseline: `+11.2 µs [+10.8, +11.7]`, of what is carried `×0.93
+/// [0.91, 0.95]`.
 pub(super) fn difference(cell: &Cell) -> String {
     let (estimate, show): (_, fn(&Estimate) -> String) =
         if by_ratio(cell) { (&cell.ratio, ratio) } else { (&cell.delta, latency) };

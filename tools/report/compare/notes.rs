@@ -1,4 +1,5 @@
-//! What is above and below the tables: what was compared and how, what spoils it, and what the words mean.
+//! What is above and below the tables: what was compared and how, what spoils it, and what the
+//! words mean.
 
 use std::collections::BTreeMap;
 
@@ -224,7 +225,8 @@ fn resolution(view: View<'_>) -> Vec<Field> {
     fields([("detectable", detectable), (AA, resolution), ("", unlike_itself(view))])
 }
 
-/// The cells of [`AA`] whose interval leaves out zero. Some do by chance; many mean that the order of visits matters.
+/// The cells of [`AA`] whose interval leaves out zero. Some do by chance; many mean that the order
+/// of visits matters.
 fn unlike_itself(view: View<'_>) -> Option<String> {
     let measures = view.measures();
     let is_shown = |cell: &&Cell| cell.arm == AA && measures.contains(&cell.measure.as_str());

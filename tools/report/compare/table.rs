@@ -1,5 +1,5 @@
-//! The tables: a row per step and measure with the arms side by side, and where those are too many for a screen, a
-//! table per measure with a row per arm.
+//! The tables: a row per step and measure with the arms side by side, and where those are too many
+//! for a screen, a table per measure with a row per arm.
 
 use tare_stats::result::{AA, Cell, Verdict};
 
@@ -12,8 +12,8 @@ use crate::report::numbers::{NONE, known, measure_name};
 const NARROW: usize = 130;
 
 impl View<'_> {
-    /// The arms side by side where that is narrow enough, else a table per measure with the arms below
-    /// each other.
+    /// The arms side by side where that is narrow enough, else a table per measure with the arms
+    /// below each other.
     pub(super) fn tables(self) -> Vec<Block> {
         if self.comparison.cells.is_empty() {
             return Vec::new();
@@ -87,7 +87,8 @@ impl View<'_> {
         differing.map(|by| result.map_or_else(String::new, |result| by.value(result))).collect()
     }
 
-    /// What an arm's columns say: its value, its difference, and the verdict in a word or two, blank where none was asked for.
+    /// What an arm's columns say: its value, its difference, and the verdict in a word or two,
+    /// blank where none was asked for.
     fn side(self, arm: &str, step: u64, measure: &str) -> [String; 3] {
         let Some(cell) = self.cell(arm, step, measure) else {
             return [NONE.to_owned(), String::new(), String::new()];

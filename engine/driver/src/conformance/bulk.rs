@@ -22,7 +22,8 @@ impl Sender {
         Op::SendRepeated { socket, data: self.data, count }
     }
 
-    /// Notes what a repeated send says it has sent, which must have been something and not too much.
+    /// Notes what a repeated send says it has sent, which must have been something and not too
+    /// much.
     fn sent(&mut self, outcome: &Outcome, count: u32) -> u32 {
         let &Outcome::SentRepeated { sends, bytes } = outcome else {
             panic!("{outcome:?}");
@@ -138,7 +139,8 @@ fn connected_datagrams<H: Harness>(bench: &mut Bench<H>) -> (SocketId, SocketId)
     (server, socket)
 }
 
-/// The port is closed, which the first datagram finds out: on a kernel's loopback before the second one is sent.
+/// The port is closed, which the first datagram finds out: on a kernel's loopback before the second
+/// one is sent.
 pub(super) fn an_error_after_sends_comes_with_the_next<H: Harness>() {
     Bench::<H>::run(|bench| {
         let (server, socket) = connected_datagrams(bench);
@@ -329,7 +331,8 @@ pub(super) fn discarding_works_on_many_sockets_at_once<H: Harness>() {
     });
 }
 
-/// While nobody reads, the kernel keeps the data of zero-copy sends, and with it their notifications.
+/// While nobody reads, the kernel keeps the data of zero-copy sends, and with it their
+/// notifications.
 pub(super) fn zero_copy_sends_follow_each_other_unreleased<H: Harness>() {
     Bench::<H>::run(|bench| {
         let pair = bench.pair();

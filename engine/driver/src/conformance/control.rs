@@ -206,7 +206,8 @@ pub(super) fn release_waits_for_its_operations<H: Harness>() {
     });
 }
 
-/// Every kind of operation is under way, some pushed and not yet submitted, when the driver is dropped.
+/// Every kind of operation is under way, some pushed and not yet submitted, when the driver is
+/// dropped.
 pub(super) fn drop_with_operations_in_flight<H: Harness>() {
     Bench::<H>::run(|bench| {
         let pair = bench.pair();

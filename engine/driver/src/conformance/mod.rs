@@ -1,7 +1,8 @@
 //! The suite that holds every backend to the contract of [`crate`].
 //!
-//! A backend joins with one line, `conformance_suite!(name, Harness);`. Each case runs once for every way of
-//! waiting, on fresh drivers, and the [`Bench`] checks throughout that each operation completes exactly once.
+//! A backend joins with one line, `conformance_suite!(name, Harness);`. Each case runs once for
+//! every way of waiting, on fresh drivers, and the [`Bench`] checks throughout that each operation
+//! completes exactly once.
 
 mod bulk;
 mod control;
@@ -513,8 +514,8 @@ conformance_suite!(epoll, KernelHarness<EpollDriver>);
 conformance_suite!(sim, SimHarness<Perfect>);
 conformance_suite!(sim_rough, SimHarness<Rough>);
 
-/// Says that a test is left out, or a part of it, and why: past the capture of its output, so that `.ci/run` can count
-/// these lines.
+/// Says that a test is left out, or a part of it, and why: past the capture of its output, so that
+/// `.ci/run` can count these lines.
 pub(crate) fn left_out(why: &str) {
     let test = std::thread::current();
     let line = format!("left out: {}: {why}\n", test.name().unwrap_or_default());

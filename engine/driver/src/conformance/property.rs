@@ -53,8 +53,8 @@ struct End {
     socket: SocketId,
     out: Segment,
     into: Segment,
-    /// The operation under way and the bytes it may still move: those it asked for, or none while only the
-    /// notification of a zero-copy send is missing.
+    /// The operation under way and the bytes it may still move: those it asked for, or none while
+    /// only the notification of a zero-copy send is missing.
     sending: Option<(Token, u32)>,
     /// The same of a receive, and whether it discards.
     receiving: Option<(Token, u32, bool)>,
@@ -268,8 +268,9 @@ impl<H: Harness> Oracle<H> {
             }
             self.round();
             rounds += 1;
-            // A real wire is given time, not rounds: a zero-copy send is released when its bytes are acknowledged,
-            // which the far end may delay by 40 ms, and spinning that is more than any bound on rounds.
+            // A real wire is given time, not rounds: a zero-copy send is released when its bytes
+            // are acknowledged, which the far end may delay by 40 ms, and spinning that is more
+            // than any bound on rounds.
             let took = self.bench.harness.now().since(began);
             let is_stuck = if H::SLEEPS { took > PATIENCE } else { rounds > 100_000 };
             assert!(!is_stuck, "it does not end");

@@ -311,8 +311,8 @@ pub(super) fn multishot_receive_reports_the_end<H: Harness>() {
     });
 }
 
-/// The end comes with the data, behind it, between two turns, or while no receive is armed; and the data leaves room
-/// in the buffer, fills it, or takes several.
+/// The end comes with the data, behind it, between two turns, or while no receive is armed; and the
+/// data leaves room in the buffer, fills it, or takes several.
 pub(super) fn multishot_receive_misses_no_end<H: Harness>() {
     Bench::<H>::run(|bench| {
         bench.driver(SERVER).provide_pool(8, 64).unwrap();

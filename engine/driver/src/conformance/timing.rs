@@ -4,14 +4,16 @@ use super::{Bench, CLIENT, Harness, Mode};
 use crate::{Driver, Wait};
 use tare_units::Nanos;
 
-/// The best of many waits, since the machine may be busy: a wait of whole milliseconds could not do it once.
+/// The best of many waits, since the machine may be busy: a wait of whole milliseconds could not do
+/// it once.
 pub(super) fn deadlines_are_kept_to_less_than_a_millisecond<H: Harness>() {
     let Some(mut bench) = Bench::<H>::new(Mode::Until) else {
         return;
     };
     let mut done = Vec::new();
     let mut best = Nanos::MAX;
-    // Deadlines that come nearer and go farther, so that an alarm set for one must not delay another.
+    // Deadlines that come nearer and go farther, so that an alarm set for one must not delay
+    // another.
     for us in (0..40).map(|i| [150, 90, 700, 60][i % 4]) {
         let now = bench.harness.now();
         let deadline = now + Nanos::from_micros(us);

@@ -1,6 +1,8 @@
-//! The words in which a driver is spoken to, and in which it speaks to the system: operations, completions, sockets.
+//! The words in which a driver is spoken to, and in which it speaks to the system: operations,
+//! completions, sockets.
 //!
-//! They belong to [`crate`], which gives them out; they stand apart so that `sys`, below it, can use them too.
+//! They belong to [`crate`], which gives them out; they stand apart so that `sys`, below it, can
+//! use them too.
 
 mod op;
 mod operations;
@@ -45,17 +47,20 @@ pub struct SocketSpec {
     pub kind: SocketKind,
     /// Decides the address family where `local` is absent.
     pub ipv6: bool,
-    /// The address to bind to. For an IPv6 wildcard listener or datagram socket the driver asks for dual stack.
+    /// The address to bind to. For an IPv6 wildcard listener or datagram socket the driver asks for
+    /// dual stack.
     pub local: Option<SocketAddr>,
     /// Share the local port (`SO_REUSEPORT`): a server's per-session datagram sockets.
     pub reuse_port: bool,
     /// `TCP_NODELAY` (streams; accepted sockets of a listener likewise).
     pub nodelay: bool,
-    /// Report the local address of each datagram (`IP_PKTINFO`), so that an answer can leave from it.
+    /// Report the local address of each datagram (`IP_PKTINFO`), so that an answer can leave from
+    /// it.
     pub packet_info: bool,
     /// `SO_RCVBUF`, bytes, as the kernel counts.
     pub receive_buffer: Option<u32>,
-    /// It lives for one exchange: what a driver prepares for sockets that last would cost more than it saves.
+    /// It lives for one exchange: what a driver prepares for sockets that last would cost more than
+    /// it saves.
     pub brief: bool,
 }
 

@@ -31,15 +31,17 @@ pub enum Op {
     Connect { socket: SocketId, to: SocketAddr },
     /// Send on a connected socket. `zero_copy` asks the kernel to send from the buffer itself.
     Send { socket: SocketId, data: Segment, zero_copy: bool },
-    /// Send a range again and again, each time as a send of its own, on a connected socket. It ends when `count`
-    /// were sent, or as soon as the kernel took a part of one only or would have to wait, and waits itself only
-    /// while nothing at all could be sent. The turn lasts as long as the sends do, so `count` bounds it.
+    /// Send a range again and again, each time as a send of its own, on a connected socket. It ends
+    /// when `count` were sent, or as soon as the kernel took a part of one only or would have to
+    /// wait, and waits itself only while nothing at all could be sent. The turn lasts as long as
+    /// the sends do, so `count` bounds it.
     SendRepeated { socket: SocketId, data: Segment, count: u32 },
     /// Send several ranges, in order, as one; the first `None` ends them.
     SendVectored { socket: SocketId, data: [Option<Segment>; SEGMENTS_MAX] },
     /// Receive into a buffer.
     Receive { socket: SocketId, into: Segment },
-    /// Receive from a TCP stream and throw away, without copying (`MSG_TRUNC`, `tcp(7)`). On another socket it fails.
+    /// Receive from a TCP stream and throw away, without copying (`MSG_TRUNC`, `tcp(7)`). On
+    /// another socket it fails.
     Discard { socket: SocketId, len: u32 },
     /// Receive again and again into buffers of the pool, until the end of the stream or an error.
     ReceiveMultishot { socket: SocketId },
@@ -169,13 +171,14 @@ pub struct Completion {
 
 macro_rules! op_errors {
     ($($(#[$doc:meta])* $variant:ident = $errno:ident,)*) => {
-        /// Why an operation failed: one variant for each errno that socket operations are documented to
-        /// give (man pages of the calls), and [`OpError::Os`] for any other.
+        /// Why an operation failed: one variant for each errno that socket operations are
+        /// documented to give (man pages of the calls), and [`OpError::Os`] for any other.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum OpError {
             $($(#[$doc])* $variant,)*
-            /// A second operation in the same direction of one socket, or a socket released too early.
+            /// A second operation in the same direction of one socket, or a socket released too
+            /// early.
             Busy,
             /// The socket id is dead.
             BadSocket,
@@ -248,7 +251,8 @@ op_errors! {
     Canceled = ECANCELED,
     /// The receive pool is empty, or the kernel's buffers are full.
     NoBuffers = ENOBUFS,
-    /// There is no room yet, where waiting for it is the caller's: the queue of a Unix listener is full.
+    /// There is no room yet, where waiting for it is the caller's: the queue of a Unix listener is
+    /// full.
     TryAgain = EAGAIN,
     /// The path is too long for the address of a Unix socket.
     NameTooLong = ENAMETOOLONG,

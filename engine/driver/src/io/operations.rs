@@ -3,7 +3,8 @@
 use super::Token;
 use tare_units::limits::{RING_ENTRIES, SOCKETS_MAX};
 
-/// Operations that one driver may have outstanding at once. Unit tests fill it up, so theirs is smaller.
+/// Operations that one driver may have outstanding at once. Unit tests fill it up, so theirs is
+/// smaller.
 pub(crate) const OPERATIONS_MAX: u32 = if cfg!(test) { 1 << 16 } else { 1 << 20 };
 
 const _: () = assert!(RING_ENTRIES <= OPERATIONS_MAX);
@@ -108,9 +109,10 @@ struct Link {
     previous: u32,
 }
 
-/// The tokens of operations, which have a number each, and from the token back to the number: a cancel must not
-/// search all operations, of which there are as many as connections. A hash table with chains through the
-/// operations, so that nothing is allocated once there were as many before. Several may have the same token.
+/// The tokens of operations, which have a number each, and from the token back to the number: a
+/// cancel must not search all operations, of which there are as many as connections. A hash table
+/// with chains through the operations, so that nothing is allocated once there were as many before.
+/// Several may have the same token.
 #[derive(Debug)]
 struct TokenIndex {
     links: Vec<Link>,

@@ -9,7 +9,8 @@ pub(crate) struct Repeated {
     /// Whole ones.
     sends: u32,
     bytes: u64,
-    /// What ended it after some were sent; the kernel tells it once, so whoever sends next must be told.
+    /// What ended it after some were sent; the kernel tells it once, so whoever sends next must be
+    /// told.
     pub(crate) error: Option<Errno>,
 }
 

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use tare_units::Nanos;
 
-/// The local address `local` as a socket for `to` is bound to it: a link-local one that nobody gave a zone takes that of
-/// `to`, since both are on the same link (RFC 4007, section 6).
+/// The local address `local` as a socket for `to` is bound to it: a link-local one that nobody gave
+/// a zone takes that of `to`, since both are on the same link (RFC 4007, section 6).
 pub const fn towards(local: SocketAddr, to: SocketAddr) -> SocketAddr {
     match (local, to) {
         (SocketAddr::V6(own), SocketAddr::V6(to))
@@ -36,43 +36,49 @@ pub fn shown(address: SocketAddr) -> String {
     }
 }
 
-/// An option of a socket. The names of the kernel's options are those of `socket(7)`, `tcp(7)`, `udp(7)`, `ip(7)`
-/// and `ipv6(7)`.
+/// An option of a socket. The names of the kernel's options are those of `socket(7)`, `tcp(7)`,
+/// `udp(7)`, `ip(7)` and `ipv6(7)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketOption {
     /// `TCP_NODELAY`: a small segment does not wait for the acknowledgement of those before it.
     NoDelay(bool),
-    /// `TCP_CONGESTION`, by name. An unknown one is [`OpError::NotFound`](super::OpError::NotFound), one that is kept
-    /// for privileged processes [`OpError::NotPermitted`](super::OpError::NotPermitted).
+    /// `TCP_CONGESTION`, by name. An unknown one is
+    /// [`OpError::NotFound`](super::OpError::NotFound), one that is kept for privileged processes
+    /// [`OpError::NotPermitted`](super::OpError::NotPermitted).
     Congestion(String),
-    /// `TCP_MAXSEG`, bytes. What the kernel cannot do is [`OpError::Invalid`](super::OpError::Invalid).
+    /// `TCP_MAXSEG`, bytes. What the kernel cannot do is
+    /// [`OpError::Invalid`](super::OpError::Invalid).
     MaxSegment(u32),
-    /// `IP_TOS` and, on an IPv6 socket, `IPV6_TCLASS` as well: the whole octet, of which DSCP are the upper six bits.
+    /// `IP_TOS` and, on an IPv6 socket, `IPV6_TCLASS` as well: the whole octet, of which DSCP are
+    /// the upper six bits.
     TrafficClass(u8),
-    /// `SO_SNDBUF`, bytes. The kernel doubles it, for its own bookkeeping, and caps it without a word: what came of
-    /// it tells [`Driver::socket_buffers`](crate::Driver::socket_buffers).
+    /// `SO_SNDBUF`, bytes. The kernel doubles it, for its own bookkeeping, and caps it without a
+    /// word: what came of it tells [`Driver::socket_buffers`](crate::Driver::socket_buffers).
     SendBuffer(u32),
     /// `SO_RCVBUF`, bytes, as [`SocketOption::SendBuffer`].
     ReceiveBuffer(u32),
-    /// `SO_RCVLOWAT`, bytes: with fewer there, a TCP socket does not count as readable. It delays what waits for
-    /// readiness; a receive that is attempted takes what is there.
+    /// `SO_RCVLOWAT`, bytes: with fewer there, a TCP socket does not count as readable. It delays
+    /// what waits for readiness; a receive that is attempted takes what is there.
     ReceiveLowWater(u32),
-    /// `TCP_NOTSENT_LOWAT`, bytes: with more than that in the send buffer and not sent yet, nothing more is taken.
+    /// `TCP_NOTSENT_LOWAT`, bytes: with more than that in the send buffer and not sent yet, nothing
+    /// more is taken.
     UnsentLowWater(u32),
-    /// `SO_LINGER` of zero: a close throws away what the far end has not taken, and resets the connection, in place of
-    /// leaving the kernel to send it to whoever may never read it.
+    /// `SO_LINGER` of zero: a close throws away what the far end has not taken, and resets the
+    /// connection, in place of leaving the kernel to send it to whoever may never read it.
     ResetOnClose,
-    /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches it off.
+    /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches
+    /// it off.
     Segmentation(u16),
-    /// `SO_TIMESTAMPNS`: the kernel stamps what arrives, for [`Op::ReceiveStamped`](super::Op::ReceiveStamped). What a
-    /// listener accepts inherits it. It begins a little after it was set. The simulated wire stamps always.
+    /// `SO_TIMESTAMPNS`: the kernel stamps what arrives, for
+    /// [`Op::ReceiveStamped`](super::Op::ReceiveStamped). What a listener accepts inherits it. It
+    /// begins a little after it was set. The simulated wire stamps always.
     ReceiveTimestamps(bool),
     /// `UDP_GRO`: one receive may bring several datagrams of one flow.
     Coalescing(bool),
 }
 
-/// What TCP says of a connection (`TCP_INFO`, `struct tcp_info` of `linux/tcp.h`). Counts are since the connection
-/// was made; what kernels before Linux 4.10 do not report is zero.
+/// What TCP says of a connection (`TCP_INFO`, `struct tcp_info` of `linux/tcp.h`). Counts are since
+/// the connection was made; what kernels before Linux 4.10 do not report is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpInfo {
     /// Segments sent again (`tcpi_total_retrans`).

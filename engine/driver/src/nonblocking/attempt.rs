@@ -26,9 +26,10 @@ enum Step {
 pub(crate) enum Until {
     /// Until the kernel says that nothing is there.
     Dry,
-    /// On a stream until a receive was short, which has drained it too (`epoll(7)`, question 9) and spares the call
-    /// that finds nothing. Only where whatever comes later makes itself felt: a new edge, or an attempt in any case.
-    /// Not where the end of the stream may be there already, since its edge is past.
+    /// On a stream until a receive was short, which has drained it too (`epoll(7)`, question 9) and
+    /// spares the call that finds nothing. Only where whatever comes later makes itself felt: a new
+    /// edge, or an attempt in any case. Not where the end of the stream may be there already, since
+    /// its edge is past.
     Short,
 }
 

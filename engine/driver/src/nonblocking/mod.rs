@@ -1,8 +1,8 @@
 //! What epoll and the simulated wire share: the driver contract over sockets that answer at once.
 //!
-//! An operation is attempted in the turn after its push; what would block is *parked* and attempted again when
-//! the backend says so (on readiness, on every turn). An attempt too many does no harm, so hints may be
-//! stale or double.
+//! An operation is attempted in the turn after its push; what would block is *parked* and attempted
+//! again when the backend says so (on readiness, on every turn). An attempt too many does no harm,
+//! so hints may be stale or double.
 
 mod attempt;
 
@@ -94,9 +94,11 @@ struct Slot<S> {
     dead: bool,
     /// The operation without a result yet in each [`Direction`], or [`NONE`].
     outstanding: [u32; 2],
-    /// What ended a repeated send that had sent something; for the next operation in that direction.
+    /// What ended a repeated send that had sent something; for the next operation in that
+    /// direction.
     send_error: Option<OpError>,
-    /// Stands in `Core::unwatched`. Outlives the socket, so that reuse of the slot adds no second entry.
+    /// Stands in `Core::unwatched`. Outlives the socket, so that reuse of the slot adds no second
+    /// entry.
     listed: bool,
 }
 
@@ -114,7 +116,8 @@ pub(super) struct Core<S> {
     pub(super) pool: Pool,
     /// What is parked in each [`Lane`].
     lanes: [Vec<u32>; 2],
-    /// Multishot operations that stopped at the bound of a turn, not at `EAGAIN`: no edge will tell of them.
+    /// Multishot operations that stopped at the bound of a turn, not at `EAGAIN`: no edge will tell
+    /// of them.
     resume: Vec<u32>,
     /// Sockets on which an operation is parked in a direction that the backend does not watch yet.
     unwatched: Vec<u32>,
@@ -193,7 +196,8 @@ impl<S: Socket> Core<S> {
         });
     }
 
-    /// Starts a turn: attempts what was pushed, in order, and resumes what stopped at the last turn's bound.
+    /// Starts a turn: attempts what was pushed, in order, and resumes what stopped at the last
+    /// turn's bound.
     #[inline]
     pub(super) fn begin_turn(&mut self) {
         self.turn = self.turn.wrapping_add(1);
@@ -254,7 +258,8 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// The next socket with something parked in a direction that was not watched, and what is parked there.
+    /// The next socket with something parked in a direction that was not watched, and what is
+    /// parked there.
     pub(super) fn next_unwatched(&mut self) -> Option<(u32, &mut S, [bool; 2])> {
         loop {
             let id = self.unwatched.pop()?;
@@ -268,8 +273,8 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Has `forget` take each socket with a parked receive out of what the backend watches, if it is in there. It is
-    /// named by [`Self::next_unwatched`] again.
+    /// Has `forget` take each socket with a parked receive out of what the backend watches, if it
+    /// is in there. It is named by [`Self::next_unwatched`] again.
     pub(super) fn unwatch_receives<E>(
         &mut self,
         mut forget: impl FnMut(&mut S) -> Result<bool, E>,
@@ -348,8 +353,8 @@ impl<S: Socket> Core<S> {
 
 impl<S> Drop for Core<S> {
     fn drop(&mut self) {
-        // Nobody but this driver reads or writes its buffers, so with it all loans end; the arena would
-        // take them for loans to a kernel and leak the memory.
+        // Nobody but this driver reads or writes its buffers, so with it all loans end; the arena
+        // would take them for loans to a kernel and leak the memory.
         for entry in self.operations.iter() {
             if !matches!(entry.state, State::Refused(_)) {
                 entry.op.for_each_segment(|segment| self.arena.release(segment.buffer));

@@ -1,10 +1,10 @@
-//! A wire in memory, on a simulated clock: minutes of traffic are tested in milliseconds, and the same seed
-//! gives the same run.
+//! A wire in memory, on a simulated clock: minutes of traffic are tested in milliseconds, and the
+//! same seed gives the same run.
 //!
-//! Every [`SimDriver`] of a [`SimNet`] is a worker of its own; which host it is on does not matter, since all
-//! addresses are of one space. A turn never blocks and never moves the clock: where it has nothing to hand
-//! over it returns at once, before its deadline, which is the one departure from the driver contract.
-//! Whoever runs the simulation moves the clock, in steps:
+//! Every [`SimDriver`] of a [`SimNet`] is a worker of its own; which host it is on does not matter,
+//! since all addresses are of one space. A turn never blocks and never moves the clock: where it
+//! has nothing to hand over it returns at once, before its deadline, which is the one departure
+//! from the driver contract. Whoever runs the simulation moves the clock, in steps:
 //!
 //! 1. run each party's turn (and what the party does about it) until none gets a completion;
 //! 2. advance the clock to [`SimNet::next_event`], and go on.
@@ -71,10 +71,12 @@ use net::State;
 use tare_units::{Instant, Nanos};
 use wire::Key;
 
-/// The congestion controls that a simulated host has, by name: as many as Linux has without a module.
+/// The congestion controls that a simulated host has, by name: as many as Linux has without a
+/// module.
 const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "reno"];
 
-/// What the wire is like. Probabilities are in `0.0..=1.0`. The default is a perfect wire without latency.
+/// What the wire is like. Probabilities are in `0.0..=1.0`. The default is a perfect wire without
+/// latency.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct SimConfig {
     /// Seeds everything that is left to chance.
@@ -131,8 +133,8 @@ impl SimNet {
         }
     }
 
-    /// From now on the wire swallows everything, what is under way included: every far end has vanished without
-    /// a FIN.
+    /// From now on the wire swallows everything, what is under way included: every far end has
+    /// vanished without a FIN.
     pub fn partition(&self) {
         self.0.borrow_mut().is_partitioned = true;
     }
@@ -147,8 +149,9 @@ impl SimNet {
         self.0.borrow().sockets()
     }
 
-    /// When something happens next: an arrival, or the deadline with which a driver last waited in vain.
-    /// `None`: nothing ever will by itself. To be asked after every party had its turn at the present instant.
+    /// When something happens next: an arrival, or the deadline with which a driver last waited in
+    /// vain. `None`: nothing ever will by itself. To be asked after every party had its turn at the
+    /// present instant.
     pub fn next_event(&self) -> Option<Instant> {
         let state = self.0.borrow();
         let now = state.now();
@@ -158,7 +161,8 @@ impl SimNet {
     }
 }
 
-/// A socket of a [`SimNet`], to be adopted by any of its drivers. Dropping the last handle on it closes it.
+/// A socket of a [`SimNet`], to be adopted by any of its drivers. Dropping the last handle on it
+/// closes it.
 #[derive(Debug)]
 pub struct SimSocket {
     net: SimNet,

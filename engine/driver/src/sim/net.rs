@@ -456,9 +456,9 @@ impl State {
         }
     }
 
-    /// The socket that a connection request or a datagram is for: the one connected to the sender before
-    /// those that are not, a bound address before the wildcard; of equals that share the port one by the
-    /// sender's address, so that a flow stays with its socket.
+    /// The socket that a connection request or a datagram is for: the one connected to the sender
+    /// before those that are not, a bound address before the wildcard; of equals that share the
+    /// port one by the sender's address, so that a flow stays with its socket.
     fn best_match(&self, transport: bool, to: SocketAddr, from: SocketAddr) -> Option<Key> {
         let score = |key: &Key| -> Option<(u8, Key)> {
             let socket = &self.sockets[key];

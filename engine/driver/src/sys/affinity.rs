@@ -1,7 +1,8 @@
 //! Which CPUs this thread may run on, and pinning it to one of them.
 //!
-//! The C library's fixed set of CPUs, which `core_affinity` and `nix` use, ends at CPU 1023; Linux does not. So
-//! `core_affinity` pins to those that it can name, and the kernel's mask is read, and set for the others, at its full length.
+//! The C library's fixed set of CPUs, which `core_affinity` and `nix` use, ends at CPU 1023; Linux
+//! does not. So `core_affinity` pins to those that it can name, and the kernel's mask is read, and
+//! set for the others, at its full length.
 
 use core_affinity::{CoreId, set_for_current};
 use nix::errno::Errno;
@@ -22,8 +23,9 @@ const fn bit_of(cpu: u32) -> (usize, libc::c_ulong) {
 /// The CPUs that the calling thread may run on, ascending; empty where the kernel does not tell.
 pub fn allowed_cpus() -> Vec<u32> {
     let mut mask: Mask = [0; _];
-    // SAFETY: the pointer and the length are those of `mask`, which lives and is not otherwise used until the call returns;
-    // the kernel and the C library write at most that many bytes. Zero is the calling thread.
+    // SAFETY: the pointer and the length are those of `mask`, which lives and is not otherwise used
+    // until the call returns; the kernel and the C library write at most that many bytes. Zero is
+    // the calling thread.
     let answer = unsafe {
         libc::sched_getaffinity(0, size_of::<Mask>(), mask.as_mut_ptr().cast::<libc::cpu_set_t>())
     };
@@ -64,8 +66,8 @@ fn pin_by_mask(cpu: u32) -> bool {
     let mut mask: Mask = [0; _];
     let (word, bit) = bit_of(cpu);
     mask[word] = bit;
-    // SAFETY: the pointer and the length are those of `mask`, which lives until the call returns; the kernel reads at most
-    // that many bytes. Zero is the calling thread.
+    // SAFETY: the pointer and the length are those of `mask`, which lives until the call returns;
+    // the kernel reads at most that many bytes. Zero is the calling thread.
     let answer = unsafe {
         libc::sched_setaffinity(0, size_of::<Mask>(), mask.as_ptr().cast::<libc::cpu_set_t>())
     };

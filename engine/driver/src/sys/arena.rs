@@ -1,8 +1,8 @@
 //! Buffers that are lent to the kernel, and not touched while they are.
 //!
-//! An [`Arena`] owns heap blocks and counts the loans of each: *shared* for sends, where the borrower only
-//! reads, *exclusive* for receives, where it writes. Safe code gets at the bytes only where no loan
-//! forbids it, so what the kernel may write is never aliased by a Rust reference.
+//! An [`Arena`] owns heap blocks and counts the loans of each: *shared* for sends, where the
+//! borrower only reads, *exclusive* for receives, where it writes. Safe code gets at the bytes only
+//! where no loan forbids it, so what the kernel may write is never aliased by a Rust reference.
 
 use std::ptr::NonNull;
 
@@ -37,9 +37,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `data` is the pointer that `Box::leak` gave in `Block::new`, and this is the only place
-        // that turns it back, once, since a dropped block is gone. The arena drops a block only when no
-        // loan is out (`Arena::free`, `Arena::drop`), so nobody else holds the memory.
+        // SAFETY: `data` is the pointer that `Box::leak` gave in `Block::new`, and this is the only
+        // place that turns it back, once, since a dropped block is gone. The arena drops a block
+        // only when no loan is out (`Arena::free`, `Arena::drop`), so nobody else holds the memory.
         drop(unsafe { Box::from_raw(self.data.as_ptr()) });
     }
 }
@@ -83,9 +83,10 @@ impl Arena {
             "buffer {} is lent to a receive",
             id.0
         );
-        // SAFETY: `data` points to a live, initialised block (`Block::new` zeroed it, and it lives until
-        // `Drop`). No one writes to it while the returned reference lives: there is no exclusive loan (just
-        // checked), and to make one, or a `&mut` to the bytes, takes `&mut self`, which the borrow forbids.
+        // SAFETY: `data` points to a live, initialised block (`Block::new` zeroed it, and it lives
+        // until `Drop`). No one writes to it while the returned reference lives: there is no
+        // exclusive loan (just checked), and to make one, or a `&mut` to the bytes, takes `&mut
+        // self`, which the borrow forbids.
         unsafe { block.data.as_ref() }
     }
 
@@ -94,8 +95,8 @@ impl Arena {
     pub(crate) fn bytes_mut(&mut self, id: BufferId) -> &mut [u8] {
         let block = self.block_mut(id);
         assert!(block.loan == Loan::None, "buffer {} is lent", id.0);
-        // SAFETY: as in `bytes`, and no loan of either kind is out (just checked), so nobody else reads or
-        // writes the block; `&mut self` keeps it so for as long as the reference lives.
+        // SAFETY: as in `bytes`, and no loan of either kind is out (just checked), so nobody else
+        // reads or writes the block; `&mut self` keeps it so for as long as the reference lives.
         unsafe { block.data.as_mut() }
     }
 
@@ -126,8 +127,8 @@ impl Arena {
         Self::address(block, segment)
     }
 
-    /// Lends a range for writing to a driver that has no kernel behind it (epoll, sim): no address leaves
-    /// the arena. Ends with [`Arena::release`].
+    /// Lends a range for writing to a driver that has no kernel behind it (epoll, sim): no address
+    /// leaves the arena. Ends with [`Arena::release`].
     #[inline]
     pub(crate) fn hold_exclusive(&mut self, segment: Segment) {
         let _ = self.lend_exclusive(segment);
@@ -139,8 +140,9 @@ impl Arena {
     pub(crate) fn held_bytes_mut(&mut self, segment: Segment) -> &mut [u8] {
         let block = self.block_mut(segment.buffer);
         assert!(block.loan == Loan::Held, "buffer {} is not held by a receive", segment.buffer.0);
-        // SAFETY: as in `bytes_mut`: the loan is one of `hold_exclusive`, which gives its address to nobody
-        // and excludes every other loan, so this reference is the only way to the bytes while it lives.
+        // SAFETY: as in `bytes_mut`: the loan is one of `hold_exclusive`, which gives its address
+        // to nobody and excludes every other loan, so this reference is the only way to the bytes
+        // while it lives.
         let bytes = unsafe { block.data.as_mut() };
         &mut bytes[segment.start as usize..][..segment.len as usize]
     }
@@ -197,8 +199,9 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // Blocks still lent are leaked: the borrower may write into them at any time. A driver drains
-        // before it drops its arena, so this is the last resort that `driver`'s contract names.
+        // Blocks still lent are leaked: the borrower may write into them at any time. A driver
+        // drains before it drops its arena, so this is the last resort that `driver`'s contract
+        // names.
         for block in self.blocks.drain(..).flatten() {
             if block.loan == Loan::None {
                 drop(block);

@@ -116,8 +116,8 @@ impl Line {
     fn provide(&mut self, count: u16, len: u32) -> Result<(), DriverError> {
         let mut pool =
             Pool::new(count, len).ok_or_else(|| failed("provide buffers", OpError::Invalid))?;
-        // SAFETY: the entries live as long as the pool, which `Drop` frees after it has unregistered them, or
-        // not at all.
+        // SAFETY: the entries live as long as the pool, which `Drop` frees after it has
+        // unregistered them, or not at all.
         unsafe { self.ring.register_pool(pool.ring_address(), count) }
             .map_err(|e| failed("io_uring_register", ("io_uring_register", &e).into()))?;
         for id in 0..count {
@@ -129,8 +129,8 @@ impl Line {
 
     fn fix(&self) -> Result<(), DriverError> {
         let range = libc::iovec { iov_base: self.data.cast(), iov_len: self.segment.len as usize };
-        // SAFETY: `data` is the arena's range of that length, lent from `new` until `Drop` has found nothing in
-        // flight; otherwise it is never freed.
+        // SAFETY: `data` is the arena's range of that length, lent from `new` until `Drop` has
+        // found nothing in flight; otherwise it is never freed.
         unsafe { self.ring.register_buffer(range) }
             .map_err(|e| failed("io_uring_register", ("io_uring_register", &e).into()))
     }
@@ -138,8 +138,9 @@ impl Line {
     /// Queues an entry of this module's, which names the line's data or its pool, or no memory.
     fn push(&mut self, entry: Entry) -> Result<(), DriverError> {
         let (_, flags) = self.target.field();
-        // SAFETY: `data` is lent from `new` to `Drop`, which releases it only where nothing is in flight, and so
-        // it is with the pool. Nobody reads what is written there, and nobody writes what is read.
+        // SAFETY: `data` is lent from `new` to `Drop`, which releases it only where nothing is in
+        // flight, and so it is with the pool. Nobody reads what is written there, and nobody writes
+        // what is read.
         unsafe { self.ring.push(&entry.flags(flags)) }?;
         self.in_flight += 1;
         Ok(())
@@ -153,8 +154,9 @@ impl Line {
         Some(entry)
     }
 
-    /// Takes the buffers back in which the kernel had, or has put, so many bytes. It uses them in the order in
-    /// which they were given, and they are given back in that order, so they follow each other.
+    /// Takes the buffers back in which the kernel had, or has put, so many bytes. It uses them in
+    /// the order in which they were given, and they are given back in that order, so they follow
+    /// each other.
     fn recycle(&mut self, entry: &cqueue::Entry, bytes: u32) {
         let (Some(first), Some(pool)) = (cqueue::buffer_select(entry.flags()), &mut self.pool)
         else {
@@ -210,8 +212,8 @@ pub struct SendRing {
 }
 
 impl SendRing {
-    /// A ring that sends messages of so many bytes in batches of `batch`, a power of two, over a blocking stream
-    /// socket.
+    /// A ring that sends messages of so many bytes in batches of `batch`, a power of two, over a
+    /// blocking stream socket.
     ///
     /// # Errors
     /// Where the kernel lacks what it takes.
@@ -250,8 +252,8 @@ impl SendRing {
         }
     }
 
-    /// Sends one batch: submits all of it by one system call and waits until the kernel has taken, of each message,
-    /// all or a part.
+    /// Sends one batch: submits all of it by one system call and waits until the kernel has taken,
+    /// of each message, all or a part.
     ///
     /// # Errors
     /// As the kernel answers a send.
@@ -278,7 +280,8 @@ impl SendRing {
                 };
                 self.line.recycle(&entry, bytes);
                 sent.bytes += u64::from(bytes);
-                // A bundle may complete in parts; a zero-copy send's second completion is its notification.
+                // A bundle may complete in parts; a zero-copy send's second completion is its
+                // notification.
                 if self.sending != Sending::Bundle || !cqueue::more(entry.flags()) {
                     missing -= 1;
                 }
@@ -297,7 +300,8 @@ pub struct ReceiveRing {
 }
 
 impl ReceiveRing {
-    /// A ring that receives at most so many bytes at once, or per provided buffer, from a blocking stream socket.
+    /// A ring that receives at most so many bytes at once, or per provided buffer, from a blocking
+    /// stream socket.
     ///
     /// # Errors
     /// Where the kernel lacks what it takes.

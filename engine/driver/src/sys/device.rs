@@ -1,10 +1,11 @@
-//! What a network device takes off the CPU's hands, and how it batches what it hands over, by `SIOCETHTOOL`, since sysfs
-//! does not tell.
+//! What a network device takes off the CPU's hands, and how it batches what it hands over, by
+//! `SIOCETHTOOL`, since sysfs does not tell.
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 
-/// Names as results have them, with the `ETHTOOL_G…` command of `linux/ethtool.h` that asks for each.
+/// Names as results have them, with the `ETHTOOL_G…` command of `linux/ethtool.h` that asks for
+/// each.
 const OFFLOADS: [(&str, u32); 6] = [
     ("tso", 0x1e),
     ("gso", 0x23),
@@ -57,8 +58,9 @@ pub struct Rings {
     pub tx_max: u32,
 }
 
-/// The offloads of `device` that are on, of `tso`, `gso`, `gro`, `rx-checksum`, `tx-checksum`, `sg`, in the calling
-/// thread's network namespace. Empty where the device is not there or does not tell.
+/// The offloads of `device` that are on, of `tso`, `gso`, `gro`, `rx-checksum`, `tx-checksum`,
+/// `sg`, in the calling thread's network namespace. Empty where the device is not there or does not
+/// tell.
 pub fn offloads(device: &str) -> Vec<String> {
     let on = |command| ethtool::<VALUE_WORDS>(device, command).is_some_and(|[_, on]| on != 0);
     OFFLOADS
@@ -68,17 +70,20 @@ pub fn offloads(device: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether `device` merges packets before the kernel sees them (LRO); absent where it does not tell.
+/// Whether `device` merges packets before the kernel sees them (LRO); absent where it does not
+/// tell.
 pub fn large_receive_offload(device: &str) -> Option<bool> {
     let [_, flags] = ethtool::<VALUE_WORDS>(device, GET_FLAGS)?;
     Some(flags & FLAG_LRO != 0)
 }
 
-/// How `device` holds back its interrupts; absent where there is nothing to hold back, or its driver does not tell.
+/// How `device` holds back its interrupts; absent where there is nothing to hold back, or its
+/// driver does not tell.
 pub fn coalescing(device: &str) -> Option<Coalescing> {
     let words = ethtool::<COALESCE_WORDS>(device, GET_COALESCE)?;
-    // In the order of the structure: command, then four of the receiving side, four of the sending one, the interval
-    // of the statistics, the two that adapt, and the settings for low and high rates.
+    // In the order of the structure: command, then four of the receiving side, four of the sending
+    // one, the interval of the statistics, the two that adapt, and the settings for low and high
+    // rates.
     Some(Coalescing {
         rx_us: words[1],
         rx_frames: words[2],
@@ -117,10 +122,11 @@ fn ethtool<const WORDS: usize>(device: &str, command: u32) -> Option<[u32; WORDS
         ifr_name: name,
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut words).cast() },
     };
-    // SAFETY: the descriptor is open for as long as `socket` lives. SIOCETHTOOL reads one `ifreq`, whose name is
-    // terminated (checked above), and through `ifru_data` reads and writes the structure of the command: for each of
-    // the get commands of this module, the only ones that are passed here, that is `WORDS` words or fewer, and `words`
-    // has room for the largest. `request` and `words` live on this stack, borrowed by nobody else until the call is over.
+    // SAFETY: the descriptor is open for as long as `socket` lives. SIOCETHTOOL reads one `ifreq`,
+    // whose name is terminated (checked above), and through `ifru_data` reads and writes the
+    // structure of the command: for each of the get commands of this module, the only ones that are
+    // passed here, that is `WORDS` words or fewer, and `words` has room for the largest. `request`
+    // and `words` live on this stack, borrowed by nobody else until the call is over.
     let result = unsafe {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request)
     };

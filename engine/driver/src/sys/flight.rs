@@ -1,9 +1,9 @@
 //! Operations in flight on a ring, with the memory that they lend to the kernel.
 //!
-//! [`InFlight`] keeps one promise by which its users stay free of unsafe code: memory that an operation names
-//! (buffers, addresses, headers) is neither freed nor handed out against its loan until the kernel has given
-//! the operation's last completion. Which operation is started when, and what its completion means, is the
-//! driver's business.
+//! [`InFlight`] keeps one promise by which its users stay free of unsafe code: memory that an
+//! operation names (buffers, addresses, headers) is neither freed nor handed out against its loan
+//! until the kernel has given the operation's last completion. Which operation is started when, and
+//! what its completion means, is the driver's business.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
@@ -29,8 +29,8 @@ use tare_units::{Instant, Nanos};
 
 /// Operations, and messages, for which room is made at the start; more is made as more come.
 const ROOM: usize = 256;
-/// Messages that are kept for the next operations. Many connections that are made at once need one each, which they
-/// do not need any more once they stand.
+/// Messages that are kept for the next operations. Many connections that are made at once need one
+/// each, which they do not need any more once they stand.
 const SPARE_MAX: usize = 4096;
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
@@ -72,12 +72,13 @@ pub(crate) enum Event {
 struct Flight {
     op: Op,
     file: Option<File>,
-    /// Where the range of a single-buffer operation lies; the loan that keeps it there ends in `remove`.
+    /// Where the range of a single-buffer operation lies; the loan that keeps it there ends in
+    /// `remove`.
     data: *mut u8,
     /// From `Box::into_raw`, given back to `spare` in `remove` or leaked.
     message: Option<NonNull<Message>>,
-    /// From the push of its entry to the reaping of its last completion. While it is set nobody touches the
-    /// message, or ends the loans.
+    /// From the push of its entry to the reaping of its last completion. While it is set nobody
+    /// touches the message, or ends the loans.
     in_kernel: bool,
 }
 
@@ -106,8 +107,8 @@ impl InFlight {
     /// Sets up a ring for this thread, with its steps down in words.
     ///
     /// # Errors
-    /// [`DriverError::Resources`] where the kernel denies a ring or lacks an operation (`what` names it),
-    /// [`DriverError::Call`] where it gives a ring and denies its use.
+    /// [`DriverError::Resources`] where the kernel denies a ring or lacks an operation (`what`
+    /// names it), [`DriverError::Call`] where it gives a ring and denies its use.
     pub(crate) fn new() -> Result<(Self, Vec<String>), DriverError> {
         let (ring, step_downs) = Ring::new()?;
         let flights = Self {
@@ -170,8 +171,8 @@ impl InFlight {
     /// Sets up the pool of multishot receives.
     ///
     /// # Errors
-    /// [`DriverError::Resources`] when there is one already, the sizes are not allowed, or the kernel
-    /// refuses.
+    /// [`DriverError::Resources`] when there is one already, the sizes are not allowed, or the
+    /// kernel refuses.
     pub(crate) fn provide_pool(&mut self, count: u16, len: u32) -> Result<(), DriverError> {
         let refused = |what, source| DriverError::Resources { what, source };
         if self.pool.is_some() {
@@ -179,8 +180,8 @@ impl InFlight {
         }
         let mut pool = Pool::new(count, len)
             .ok_or_else(|| refused("a receive pool of that size", OpError::Invalid))?;
-        // SAFETY: the entries live until the pool is dropped, which `InFlight::drop` does only after it has
-        // unregistered them, and which happens nowhere else.
+        // SAFETY: the entries live until the pool is dropped, which `InFlight::drop` does only
+        // after it has unregistered them, and which happens nowhere else.
         unsafe { self.ring.register_pool(pool.ring_address(), pool.count()) }.map_err(|e| {
             refused("receive buffers (need Linux 5.19)", OpError::from(("io_uring_register", &e)))
         })?;
@@ -236,16 +237,16 @@ impl InFlight {
         self.flights.find(token, |flight| wanted(&flight.op))
     }
 
-    /// Queues an operation for the kernel. A half-close and a close are not for the ring, and a cancel goes
-    /// through [`InFlight::cancel`].
+    /// Queues an operation for the kernel. A half-close and a close are not for the ring, and a
+    /// cancel goes through [`InFlight::cancel`].
     #[inline]
     pub(crate) fn submit(&mut self, slot: u32) -> Result<(), DriverError> {
         let flight = idle(&mut self.flights, slot);
         let entry = flight.entry(self.ring.zero_copy).user_data(u64::from(slot));
-        // SAFETY: what the entry names is the arena's range, lent since `insert`, or the flight's message.
-        // Both stay until `remove`, which refuses while `in_kernel` is set, as it is from here to the
-        // last completion (`reap`). If the drain in `Drop` fails, both are leaked. The pool's buffers
-        // are the kernel's while it holds them (`Pool`).
+        // SAFETY: what the entry names is the arena's range, lent since `insert`, or the flight's
+        // message. Both stay until `remove`, which refuses while `in_kernel` is set, as it is from
+        // here to the last completion (`reap`). If the drain in `Drop` fails, both are leaked. The
+        // pool's buffers are the kernel's while it holds them (`Pool`).
         unsafe { self.ring.push(&entry) }?;
         flight.in_kernel = true;
         self.in_kernel += 1;
@@ -255,7 +256,8 @@ impl InFlight {
     /// Queues the cancellation of the operation in `target`: on behalf of the one in `slot`, which
     /// completes with the answer, or of none.
     ///
-    /// By its number, since the kernel finds that in a hash table and would search all that it has for a file.
+    /// By its number, since the kernel finds that in a hash table and would search all that it has
+    /// for a file.
     pub(crate) fn cancel(&mut self, target: u32, slot: Option<u32>) -> Result<(), DriverError> {
         let entry = opcode::AsyncCancel::new(u64::from(target)).build();
         let entry = entry.user_data(slot.map_or(IGNORED, u64::from));
@@ -283,8 +285,8 @@ impl InFlight {
         self.ring.poll()
     }
 
-    /// Submits what is queued and sleeps until `want` completions are there, or until the instant, given with
-    /// the latest reading of the clock.
+    /// Submits what is queued and sleeps until `want` completions are there, or until the instant,
+    /// given with the latest reading of the clock.
     pub(crate) fn enter(
         &mut self,
         want: u32,
@@ -323,8 +325,8 @@ impl InFlight {
         let result = entry.result();
         let accepted = match flight.op {
             Op::Accept { .. } if result >= 0 => {
-                // SAFETY: a successful accept without direct descriptors gives a new descriptor, which
-                // nobody else knows.
+                // SAFETY: a successful accept without direct descriptors gives a new descriptor,
+                // which nobody else knows.
                 Some(unsafe { OwnedFd::from_raw_fd(result) })
             }
             _ => None,
@@ -362,8 +364,8 @@ impl InFlight {
         let flight = self.flights.get(slot);
         assert!(!flight.in_kernel, "operation {slot} is in flight");
         let message = flight.message.expect("a receive with more than bytes has a message");
-        // SAFETY: the message lives until `remove`, and the kernel, which alone writes to it, has finished
-        // with it: the operation is not in flight (just checked).
+        // SAFETY: the message lives until `remove`, and the kernel, which alone writes to it, has
+        // finished with it: the operation is not in flight (just checked).
         unsafe { message.as_ref() }
     }
 
@@ -429,7 +431,8 @@ impl InFlight {
         spare.unwrap_or_else(|| Box::new(Message::new()))
     }
 
-    /// Sends as [`Op::SendRepeated`] says for as long as it need not wait, by plain system calls (`MSG_DONTWAIT`).
+    /// Sends as [`Op::SendRepeated`] says for as long as it need not wait, by plain system calls
+    /// (`MSG_DONTWAIT`).
     #[inline]
     pub(crate) fn send_repeatedly(&mut self, slot: u32) -> Result<Repeated, Errno> {
         let flight = idle(&mut self.flights, slot);
@@ -439,14 +442,15 @@ impl InFlight {
         };
         let (bytes, len) = (flight.data.cast_const().cast(), data.len as usize);
         Repeated::run(count, data.len, || {
-            // SAFETY: `bytes` is the arena's range of `len` bytes, lent for reading from `insert` to `remove`.
+            // SAFETY: `bytes` is the arena's range of `len` bytes, lent for reading from `insert`
+            // to `remove`.
             let sent = unsafe { libc::send(descriptor, bytes, len, SEND_FLAGS) };
             Errno::result(sent).map(isize::unsigned_abs)
         })
     }
 
-    /// Tries a single receive, or a send of one buffer, at once by a plain system call (`MSG_DONTWAIT`);
-    /// `None` where it would have to wait.
+    /// Tries a single receive, or a send of one buffer, at once by a plain system call
+    /// (`MSG_DONTWAIT`); `None` where it would have to wait.
     #[inline]
     pub(crate) fn attempt(&mut self, slot: u32) -> Option<RawCompletion> {
         let flight = idle(&mut self.flights, slot);
@@ -454,26 +458,27 @@ impl InFlight {
         let moved = match flight.op {
             Op::Receive { into, .. } => {
                 let (data, len) = (flight.data.cast(), into.len as usize);
-                // SAFETY: `data` is the arena's range of `len` bytes, lent for writing from `insert` to
-                // `remove`, and no other operation writes to it: this one is not in flight.
+                // SAFETY: `data` is the arena's range of `len` bytes, lent for writing from
+                // `insert` to `remove`, and no other operation writes to it: this one is not in
+                // flight.
                 unsafe { libc::recv(descriptor, data, len, libc::MSG_DONTWAIT) }
             }
             Op::Discard { len, .. } => {
                 let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
-                // SAFETY: with `MSG_TRUNC` TCP writes nothing, and any other protocol finds that nothing can be
-                // written at the null address, which the kernel checks.
+                // SAFETY: with `MSG_TRUNC` TCP writes nothing, and any other protocol finds that
+                // nothing can be written at the null address, which the kernel checks.
                 unsafe { libc::recv(descriptor, null_mut(), len as usize, flags) }
             }
             Op::Send { data, .. } => {
                 let (data, len) = (flight.data.cast_const().cast(), data.len as usize);
-                // SAFETY: `data` is the arena's range of `len` bytes, lent for reading from `insert` to
-                // `remove`.
+                // SAFETY: `data` is the arena's range of `len` bytes, lent for reading from
+                // `insert` to `remove`.
                 unsafe { libc::send(descriptor, data, len, SEND_FLAGS) }
             }
             Op::ReceiveFrom { .. } | Op::ReceiveStamped { .. } => {
                 let header = flight.message().header_mut();
-                // SAFETY: the header names the message's own address and control storage and the arena's
-                // range, lent as in `Receive`; the lengths in it are theirs.
+                // SAFETY: the header names the message's own address and control storage and the
+                // arena's range, lent as in `Receive`; the lengths in it are theirs.
                 unsafe { libc::recvmsg(descriptor, header, libc::MSG_DONTWAIT) }
             }
             Op::SendTo { .. } => {
@@ -499,8 +504,8 @@ impl InFlight {
     fn drain(&mut self) -> Result<(), DriverError> {
         let clock = MonotonicClock;
         let deadline = clock.now() + RELEASE_MAX;
-        // One by one: cancelling all at once, the kernel goes through all anew for each, which took 2.4 s for 20,000
-        // receives, against 40 ms.
+        // One by one: cancelling all at once, the kernel goes through all anew for each, which took
+        // 2.4 s for 20,000 receives, against 40 ms.
         for slot in self.flights.places() {
             if self.flights.find_place(slot).is_some_and(|f| f.in_kernel) {
                 self.cancel(slot, None)?;
@@ -525,11 +530,12 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // An error here means that the ring is unusable; what is in flight then counts as such for good.
+        // An error here means that the ring is unusable; what is in flight then counts as such for
+        // good.
         let _ = self.drain();
         for slot in self.flights.places() {
-            // Those in flight keep their loans, so the arena leaks their buffers, and their messages are
-            // leaked here, on purpose: the kernel may still use both.
+            // Those in flight keep their loans, so the arena leaks their buffers, and their
+            // messages are leaked here, on purpose: the kernel may still use both.
             if self.flights.find_place(slot).is_some_and(|f| !f.in_kernel) {
                 self.remove(slot);
             }

@@ -1,8 +1,9 @@
-//! What the kernel reads and writes besides the data itself: addresses, message headers, control data,
-//! instants. One [`Message`] serves one operation at a time, at an address that does not change.
+//! What the kernel reads and writes besides the data itself: addresses, message headers, control
+//! data, instants. One [`Message`] serves one operation at a time, at an address that does not
+//! change.
 //!
-//! Control messages are laid out by hand (`cmsg(3)`): a header of length, level and type, padded data after
-//! it. That keeps their parsing in safe code.
+//! Control messages are laid out by hand (`cmsg(3)`): a header of length, level and type, padded
+//! data after it. That keeps their parsing in safe code.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,10 +13,11 @@ use crate::io::DatagramFrom;
 use tare_units::Nanos;
 use tare_units::limits::SEGMENTS_MAX;
 
-/// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info, which
-/// take 32 and 40 bytes.
+/// Room for the control messages of one datagram: on a dual-stack socket both kinds of packet info,
+/// which take 32 and 40 bytes.
 const CONTROL_BYTES: usize = 96;
-/// `CMSG_LEN(0)`: a `size_t` and two `int`s, which is a multiple of the alignment on 32 and 64 bits alike.
+/// `CMSG_LEN(0)`: a `size_t` and two `int`s, which is a multiple of the alignment on 32 and 64 bits
+/// alike.
 const CONTROL_HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
 /// What an address reads as that the kernel did not write.
 const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -23,8 +25,8 @@ const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
-/// Storage of one operation. The header's pointers point into the same message (and to the data), so it is
-/// filled in where it stays until the kernel is done with it.
+/// Storage of one operation. The header's pointers point into the same message (and to the data),
+/// so it is filled in where it stays until the kernel is done with it.
 pub(super) struct Message {
     header: libc::msghdr,
     segments: [libc::iovec; SEGMENTS_MAX],
@@ -70,8 +72,8 @@ impl Message {
         self.set_control(0);
     }
 
-    /// A header for one range to an address, which is in the socket's family, from a local address if one is
-    /// given.
+    /// A header for one range to an address, which is in the socket's family, from a local address
+    /// if one is given.
     pub(super) fn send_to(
         &mut self,
         range: (*const u8, usize),
@@ -137,7 +139,8 @@ impl Message {
     }
 }
 
-/// Writes the control message that sets a datagram's source address, and gives its length with padding.
+/// Writes the control message that sets a datagram's source address, and gives its length with
+/// padding.
 ///
 /// An IPv4 source goes as `IP_PKTINFO` on a dual-stack socket too: the kernel hands a datagram to a
 /// mapped address to its IPv4 side, which reads that form (`ip_cmsg_send`).
@@ -170,8 +173,8 @@ fn write_control(control: &mut [u8], level: i32, kind: i32, data: &[u8]) -> usiz
     padded
 }
 
-/// The first control message of which `read` makes something, given its level, type and data; malformed ones end the
-/// search.
+/// The first control message of which `read` makes something, given its level, type and data;
+/// malformed ones end the search.
 fn find_control<T>(mut control: &[u8], read: impl Fn(i32, i32, &[u8]) -> Option<T>) -> Option<T> {
     while let Some((header, _)) = control.split_at_checked(CONTROL_HEADER) {
         let (size, kind) = header.split_at(size_of::<usize>());
@@ -190,8 +193,8 @@ fn find_control<T>(mut control: &[u8], read: impl Fn(i32, i32, &[u8]) -> Option<
 fn read_packet_info(control: &[u8]) -> Option<IpAddr> {
     find_control(control, |level, kind, data| match (level, kind) {
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // The second field, the local address, differs from the third, the header's destination,
-            // for broadcasts only; the answer must leave from the former.
+            // The second field, the local address, differs from the third, the header's
+            // destination, for broadcasts only; the answer must leave from the former.
             let octets: [u8; 4] = data.get(4..8)?.try_into().ok()?;
             Some(Ipv4Addr::from(octets).into())
         }

@@ -1,4 +1,5 @@
-//! The only module with unsafe code: ring, buffers, sockets, and the system calls for which there is no safe wrapper.
+//! The only module with unsafe code: ring, buffers, sockets, and the system calls for which there
+//! is no safe wrapper.
 //!
 //! Every unsafe block holds one unsafe operation and a proof of what it relies on. What this module
 //! offers to the rest of the engine is safe.

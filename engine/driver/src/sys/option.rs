@@ -23,8 +23,8 @@ sockopt_impl!(
 /// Sets an option.
 ///
 /// # Errors
-/// As `setsockopt` answers: [`OpError::NotFound`] for a congestion control that the kernel does not have,
-/// [`OpError::NoSuchOption`] for an option that the kernel or the protocol does not have.
+/// As `setsockopt` answers: [`OpError::NotFound`] for a congestion control that the kernel does not
+/// have, [`OpError::NoSuchOption`] for an option that the kernel or the protocol does not have.
 pub fn set(fd: BorrowedFd<'_>, option: &SocketOption) -> Result<(), OpError> {
     match option {
         SocketOption::NoDelay(on) => put(fd, sockopt::TcpNoDelay, on),
@@ -79,7 +79,8 @@ pub(crate) fn path_mtu(fd: BorrowedFd<'_>) -> Option<PathMtu> {
     Some(PathMtu { bytes, is_ipv6 })
 }
 
-/// The path's MTU for datagrams to an address, as a socket that is opened and connected for the question is told.
+/// The path's MTU for datagrams to an address, as a socket that is opened and connected for the
+/// question is told.
 pub fn path_mtu_to(to: SocketAddr) -> Option<PathMtu> {
     let fd = socket::open(&SocketSpec::datagram_to(to)).ok()?;
     socket::connect(fd.as_fd(), to).ok()?;
@@ -95,8 +96,9 @@ pub(crate) fn receive_overflows(fd: BorrowedFd<'_>) -> Option<u64> {
 fn get_numbers<const N: usize>(fd: BorrowedFd<'_>, level: i32, name: i32) -> Option<[u32; N]> {
     let mut numbers = [0; N];
     let mut length = size_of::<[u32; N]>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to `numbers`, which is borrowed for the call and so long, and the
-    // new length to `length`, which is borrowed likewise; every bit pattern is a number.
+    // SAFETY: the kernel writes at most `length` bytes to `numbers`, which is borrowed for the call
+    // and so long, and the new length to `length`, which is borrowed likewise; every bit pattern is
+    // a number.
     let answer = unsafe {
         libc::getsockopt(fd.as_raw_fd(), level, name, numbers.as_mut_ptr().cast(), &raw mut length)
     };
@@ -109,8 +111,8 @@ pub(crate) fn congestion(fd: BorrowedFd<'_>) -> Option<String> {
     Some(name.trim_end_matches('\0').to_owned())
 }
 
-/// Bytes that the kernel still has of what was sent (`SIOCOUTQ`): on a stream those that the far end has not
-/// acknowledged.
+/// Bytes that the kernel still has of what was sent (`SIOCOUTQ`): on a stream those that the far
+/// end has not acknowledged.
 pub(crate) fn send_queue_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one `int` to `bytes`, which is borrowed for the call. `SIOCOUTQ` of

@@ -1,19 +1,20 @@
 //! Random bytes from the kernel.
 //!
-//! The system call, and not a crate: those look the C function up at run time, which a static binary cannot,
-//! and fall back to `/dev/urandom`, which an image from scratch may not have.
+//! The system call, and not a crate: those look the C function up at run time, which a static
+//! binary cannot, and fall back to `/dev/urandom`, which an image from scratch may not have.
 
 use tare_units::error::{Error, Result};
 
 /// `N` bytes that nobody can guess.
 ///
 /// # Errors
-/// An environment error where the kernel has no `getrandom` (before Linux 3.17), or a sandbox denies it.
+/// An environment error where the kernel has no `getrandom` (before Linux 3.17), or a sandbox
+/// denies it.
 pub fn bytes<const N: usize>() -> Result<[u8; N]> {
     const { assert!(N <= 256, "getrandom gives up to 256 bytes whole") };
     let mut bytes = [0u8; N];
-    // SAFETY: the pointer and the length are those of `bytes`, which lives and is not otherwise used until the
-    // call returns; the kernel writes at most that many bytes.
+    // SAFETY: the pointer and the length are those of `bytes`, which lives and is not otherwise
+    // used until the call returns; the kernel writes at most that many bytes.
     let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
     if usize::try_from(written) == Ok(N) {
         return Ok(bytes);

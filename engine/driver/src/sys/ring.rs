@@ -16,8 +16,8 @@ use crate::io::{DriverError, OpError};
 use tare_units::limits::{RING_ENTRIES, SOCKETS_MAX};
 use tare_units::{Instant, Nanos};
 
-/// Entries of the completion queue: room for many turns' worth, so that a burst of multishot receives
-/// does not spill into the kernel's slow overflow list.
+/// Entries of the completion queue: room for many turns' worth, so that a burst of multishot
+/// receives does not spill into the kernel's slow overflow list.
 const COMPLETION_ENTRIES: u32 = 16 * RING_ENTRIES;
 /// `user_data` of entries whose completion nobody waits for.
 pub(super) const IGNORED: u64 = u64::MAX;
@@ -51,8 +51,8 @@ const STEPS: [(GiveUp, &str); 5] = [
     (|f| f.submit_all = false, "no SUBMIT_ALL (needs Linux 5.18)"),
 ];
 
-/// Tries the best setup first and gives up one thing at a time while the answer is `EINVAL`, the kernel's
-/// way to say that it does not know a flag.
+/// Tries the best setup first and gives up one thing at a time while the answer is `EINVAL`, the
+/// kernel's way to say that it does not know a flag.
 fn descend<R>(
     mut attempt: impl FnMut(SetupFlags) -> io::Result<R>,
 ) -> io::Result<(R, Vec<String>)> {
@@ -96,8 +96,8 @@ fn build(flags: SetupFlags) -> io::Result<IoUring> {
         builder.setup_coop_taskrun();
     }
     if flags.defer_taskrun || flags.coop_taskrun {
-        // Says in user memory that task work is pending, so that a spinning turn with nothing to submit
-        // costs no system call.
+        // Says in user memory that task work is pending, so that a spinning turn with nothing to
+        // submit costs no system call.
         builder.setup_taskrun_flag();
     }
     if flags.submit_all {
@@ -126,8 +126,9 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// The descriptor field of an entry, and the flag that says how to read it. Every operation is built
-    /// upon a plain descriptor and marked afterwards, which spares a second copy of each builder.
+    /// The descriptor field of an entry, and the flag that says how to read it. Every operation is
+    /// built upon a plain descriptor and marked afterwards, which spares a second copy of each
+    /// builder.
     pub(super) const fn field(self) -> (types::Fd, Flags) {
         match self {
             Self::Registered(index) => (types::Fd(index as RawFd), Flags::FIXED_FILE),
@@ -139,7 +140,8 @@ impl Target {
 /// How an enter that waited came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entered {
-    /// With what was waited for; or, where something was submitted by the same call, perhaps without.
+    /// With what was waited for; or, where something was submitted by the same call, perhaps
+    /// without.
     Done,
     /// At the deadline.
     TimedOut,
@@ -149,11 +151,12 @@ pub(crate) enum Entered {
 
 /// An io_uring and what it is capable of.
 pub(super) struct Ring {
-    /// Remembers the ring's registered descriptor; unregistered in `Drop`. Borrows what `ring` points to,
-    /// so it is never used after that is freed.
+    /// Remembers the ring's registered descriptor; unregistered in `Drop`. Borrows what `ring`
+    /// points to, so it is never used after that is freed.
     submitter: Submitter<'static>,
-    /// From `Box::leak`, turned back in `Drop`, nowhere else. A raw pointer, so neither `Send` nor `Sync`:
-    /// the kernel insists on a single issuer, and its thread's table holds the registered descriptor.
+    /// From `Box::leak`, turned back in `Drop`, nowhere else. A raw pointer, so neither `Send` nor
+    /// `Sync`: the kernel insists on a single issuer, and its thread's table holds the registered
+    /// descriptor.
     ring: NonNull<IoUring>,
     /// Length of the table of registered files; zero where it isn't used.
     files: u32,
@@ -167,8 +170,9 @@ impl Ring {
         let (ring, mut step_downs) = descend(build)
             .map_err(|e| DriverError::resources("io_uring_setup", "io_uring_setup", &e))?;
         let ring = NonNull::from(Box::leak(Box::new(ring)));
-        // SAFETY: the pointer comes from a box that is turned back only in `Ring::drop`, after the last use
-        // of the submitter, which is the only holder of this reference; nothing takes a `&mut` to the ring.
+        // SAFETY: the pointer comes from a box that is turned back only in `Ring::drop`, after the
+        // last use of the submitter, which is the only holder of this reference; nothing takes a
+        // `&mut` to the ring.
         let shared: &'static IoUring = unsafe { ring.as_ref() };
         let mut ring = Self {
             submitter: shared.submitter(),
@@ -214,9 +218,10 @@ impl Ring {
         Ok(())
     }
 
-    /// Registers an empty table, unless this kernel keeps a file that was taken out of it alive for as long as
-    /// older requests upon other files are in flight (so before 6.13): a closed connection would then not
-    /// send its FIN. Tried out, since distributions carry the repair back.
+    /// Registers an empty table, unless this kernel keeps a file that was taken out of it alive for
+    /// as long as older requests upon other files are in flight (so before 6.13): a closed
+    /// connection would then not send its FIN. Tried out, since distributions carry the repair
+    /// back.
     fn register_files(&mut self) -> Result<bool, DriverError> {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         let files = u32::try_from(limit).map_or(SOCKETS_MAX, |l| l.min(SOCKETS_MAX));
@@ -249,14 +254,15 @@ impl Ring {
         Ok(at_once)
     }
 
-    /// Whether a wait can be given an absolute deadline (Linux 6.12) that the kernel reads on this process's clock. In a
-    /// time namespace it reads the host's: a deadline may then lie days ahead, or be over before it was set. So both are
-    /// tried, beside a timer that ends the try.
+    /// Whether a wait can be given an absolute deadline (Linux 6.12) that the kernel reads on this
+    /// process's clock. In a time namespace it reads the host's: a deadline may then lie days
+    /// ahead, or be over before it was set. So both are tried, beside a timer that ends the try.
     fn try_absolute_timeout(&mut self) -> Result<bool, DriverError> {
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG | EnterFlags::ABS_TIMER;
         let timer = Timespec::new().nsec(50_000);
         let timeout = opcode::Timeout::new(&raw const timer).build();
-        // SAFETY: the kernel copies the timespec when the entry is submitted, which is in `enter`, below.
+        // SAFETY: the kernel copies the timespec when the entry is submitted, which is in `enter`,
+        // below.
         unsafe { self.push(&timeout.user_data(IGNORED)) }?;
         self.enter(0, None)?;
         let now = MonotonicClock.now();
@@ -273,8 +279,8 @@ impl Ring {
         Ok(past && future)
     }
 
-    /// Whether zero-copy sends report if they copied. An entry for no file at all is refused as such
-    /// (`EBADF`) by a kernel that knows the flag, and as invalid by one that does not.
+    /// Whether zero-copy sends report if they copied. An entry for no file at all is refused as
+    /// such (`EBADF`) by a kernel that knows the flag, and as invalid by one that does not.
     fn try_zero_copy(&mut self) -> Result<bool, DriverError> {
         let send = opcode::SendZc::new(types::Fd(-1), std::ptr::null(), 0)
             .zc_flags(REPORT_USAGE)
@@ -291,7 +297,8 @@ impl Ring {
     }
 
     fn io(&self) -> &IoUring {
-        // SAFETY: `ring` points to a live `IoUring` until `Drop`, and nothing takes a `&mut` to it before.
+        // SAFETY: `ring` points to a live `IoUring` until `Drop`, and nothing takes a `&mut` to it
+        // before.
         unsafe { self.ring.as_ref() }
     }
 
@@ -324,15 +331,16 @@ impl Ring {
 
     #[inline]
     fn completions(&mut self) -> CompletionQueue<'_> {
-        // SAFETY: as in `submissions`; `overflows`, which borrows `self` too, has dropped its queue.
+        // SAFETY: as in `submissions`; `overflows`, which borrows `self` too, has dropped its
+        // queue.
         unsafe { self.io().completion_shared() }
     }
 
     /// Queues an entry, submitting what is queued first if there is no room.
     ///
     /// # Safety
-    /// All memory that the entry names stays valid, and is not touched against the operation's nature,
-    /// until its last completion was reaped.
+    /// All memory that the entry names stays valid, and is not touched against the operation's
+    /// nature, until its last completion was reaped.
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: &Entry) -> Result<(), DriverError> {
         // SAFETY: the caller's promise.
@@ -348,8 +356,8 @@ impl Ring {
     /// Registers the ring through which a pool's buffers are given.
     ///
     /// # Safety
-    /// The memory of `count` entries at `address` stays valid until [`Ring::unregister_pool`] or the
-    /// ring's drop.
+    /// The memory of `count` entries at `address` stays valid until [`Ring::unregister_pool`] or
+    /// the ring's drop.
     pub(super) unsafe fn register_pool(&self, address: u64, count: u16) -> io::Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.submitter.register_buf_ring_with_flags(address, count, 0, 0) }
@@ -386,13 +394,13 @@ impl Ring {
 
     /// Completions that did not fit the queue and were kept by the kernel, at a price.
     pub(super) fn overflows(&self) -> u64 {
-        // SAFETY: only a counter is read, and the queue dropped unchanged; this thread is the only one
-        // that moves the head, and it does so in no other call that is still running.
+        // SAFETY: only a counter is read, and the queue dropped unchanged; this thread is the only
+        // one that moves the head, and it does so in no other call that is still running.
         u64::from(unsafe { self.io().completion_shared() }.overflow())
     }
 
-    /// Submits what is queued and runs pending task work, without sleeping; no system call where there is
-    /// neither.
+    /// Submits what is queued and runs pending task work, without sleeping; no system call where
+    /// there is neither.
     #[inline]
     pub(super) fn poll(&mut self) -> Result<(), DriverError> {
         let queue = self.submissions();
@@ -405,8 +413,8 @@ impl Ring {
         self.enter_with(queued, 0, flags, None).map(|_| ())
     }
 
-    /// Submits what is queued and waits for `want` completions, until `until` (with the caller's latest
-    /// reading of the clock).
+    /// Submits what is queued and waits for `want` completions, until `until` (with the caller's
+    /// latest reading of the clock).
     pub(super) fn enter(
         &mut self,
         want: u32,
@@ -437,8 +445,9 @@ impl Ring {
         flags: EnterFlags,
         args: Option<&SubmitArgs<'_, '_>>,
     ) -> Result<Entered, DriverError> {
-        // SAFETY: the entries queued were pushed under `push`'s promise; `args`, if any, and the timespec
-        // in it outlive the call, and its size is that of the kernel's structure, which `SubmitArgs` wraps.
+        // SAFETY: the entries queued were pushed under `push`'s promise; `args`, if any, and the
+        // timespec in it outlive the call, and its size is that of the kernel's structure, which
+        // `SubmitArgs` wraps.
         let answer = unsafe { self.submitter.enter(queued as u32, want, flags.bits(), args) };
         match answer {
             Ok(_) => Ok(Entered::Done),
@@ -467,10 +476,12 @@ pub(super) const fn timespec(ns: u64) -> Timespec {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // The thread's table would keep the ring open. Where none was registered this answers EINVAL.
+        // The thread's table would keep the ring open. Where none was registered this answers
+        // EINVAL.
         let _ = self.submitter.unregister_ring_fd();
-        // SAFETY: the pointer came from `Box::leak` in `new` and is turned back once, here. The submitter
-        // that borrows from it is not used any more: it has no drop code, and its owner is being dropped.
+        // SAFETY: the pointer came from `Box::leak` in `new` and is turned back once, here. The
+        // submitter that borrows from it is not used any more: it has no drop code, and its owner
+        // is being dropped.
         drop(unsafe { Box::from_raw(self.ring.as_ptr()) });
     }
 }

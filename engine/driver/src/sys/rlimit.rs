@@ -14,7 +14,8 @@ pub fn memlock_limit_bytes() -> Option<u64> {
     getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft)
 }
 
-/// Raises the soft limit on open descriptors to `needed`, where it is lower. Returns the limit that holds then.
+/// Raises the soft limit on open descriptors to `needed`, where it is lower. Returns the limit that
+/// holds then.
 ///
 /// # Errors
 /// Where the hard limit is too small: an environment error that says what to type.
@@ -54,17 +55,19 @@ pub fn descriptors_limit_hard() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard)
 }
 
-/// Gives the calling thread a table of descriptors of its own, empty but for the three standard streams: what it opens
-/// from now on counts against a limit of its own (the limit is on numbers in a table), and no other thread can use it. What
-/// the others hold stays theirs. close_range(2), Linux 5.9.
+/// Gives the calling thread a table of descriptors of its own, empty but for the three standard
+/// streams: what it opens from now on counts against a limit of its own (the limit is on numbers in
+/// a table), and no other thread can use it. What the others hold stays theirs. close_range(2),
+/// Linux 5.9.
 ///
 /// # Errors
 /// Where the kernel does not have it, or has no memory for the table.
 pub fn separate_descriptors() -> nix::Result<()> {
     let first: libc::c_uint = 3;
     let flags = libc::CLOSE_RANGE_UNSHARE;
-    // SAFETY: with CLOSE_RANGE_UNSHARE the kernel closes the copies in this thread's new table alone, so no descriptor that
-    // is owned anywhere is closed under its owner: a thread calls this before it opens or is handed any.
+    // SAFETY: with CLOSE_RANGE_UNSHARE the kernel closes the copies in this thread's new table
+    // alone, so no descriptor that is owned anywhere is closed under its owner: a thread calls this
+    // before it opens or is handed any.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
     nix::errno::Errno::result(result).map(drop)
 }

@@ -1,8 +1,8 @@
 //! Sockets: opened as a [`SocketSpec`] asks, addressed without regard to IPv4-mapped forms, and
 //! datagrams with their addresses.
 //!
-//! Whatever is reported from here is normalised: an IPv4 peer of a dual-stack socket is an IPv4 address.
-//! Whatever is sent through here is mapped the other way where the socket needs it.
+//! Whatever is reported from here is normalised: an IPv4 peer of a dual-stack socket is an IPv4
+//! address. Whatever is sent through here is mapped the other way where the socket needs it.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -20,7 +20,8 @@ use super::message::{Message, to_socket_addr};
 use crate::io::{DatagramFrom, OpError, SocketKind, SocketSpec};
 use tare_units::Nanos;
 
-/// Connections that a listener's queue holds, at most; the kernel lowers it to `net.core.somaxconn`.
+/// Connections that a listener's queue holds, at most; the kernel lowers it to
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// Opens, sets up and, where asked, binds and listens. Non-blocking, closed on exec.
@@ -30,7 +31,8 @@ pub(crate) fn open(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
     open_with(spec, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC)
 }
 
-/// As [`open`], but blocking: the ring takes a non-blocking descriptor at its word and gives `EAGAIN` instead of waiting.
+/// As [`open`], but blocking: the ring takes a non-blocking descriptor at its word and gives
+/// `EAGAIN` instead of waiting.
 pub(crate) fn open_blocking(spec: &SocketSpec) -> Result<OwnedFd, OpError> {
     open_with(spec, SockFlag::SOCK_CLOEXEC)
 }
@@ -69,12 +71,14 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
         sock::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     }
     if spec.kind == SocketKind::Stream && spec.local.is_some_and(|local| local.port() == 0) {
-        // The port is chosen at the connect and need only be free towards that far end (ip(7)), so that one source
-        // has 64k ports towards each of them. A kernel without the option chooses at the bind.
+        // The port is chosen at the connect and need only be free towards that far end (ip(7)), so
+        // that one source has 64k ports towards each of them. A kernel without the option chooses
+        // at the bind.
         let _ = sock::setsockopt(fd, sockopt::IpBindAddressNoPort, &true);
     }
     if spec.packet_info {
-        // On a dual-stack socket IPv4 datagrams come with the IPv4 form as well; either is understood.
+        // On a dual-stack socket IPv4 datagrams come with the IPv4 form as well; either is
+        // understood.
         sock::setsockopt(fd, sockopt::Ipv4PacketInfo, &true)?;
         if ipv6 {
             sock::setsockopt(fd, sockopt::Ipv6RecvPacketInfo, &true)?;
@@ -86,7 +90,8 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
     Ok(())
 }
 
-/// The name of a Unix socket in the abstract namespace, which is written with an `@` where the kernel has a zero byte.
+/// The name of a Unix socket in the abstract namespace, which is written with an `@` where the
+/// kernel has a zero byte.
 pub fn abstract_name(path: &Path) -> Option<&[u8]> {
     path.as_os_str().as_bytes().strip_prefix(b"@")
 }
@@ -120,19 +125,20 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Starts a connection, or asks how the one in progress stands: `Ok` is connected; `EINPROGRESS` and
-/// `EALREADY` are not yet. On a datagram socket it sets the peer. `to` is in the socket's family (see
-/// [`for_family`]).
+/// Starts a connection, or asks how the one in progress stands: `Ok` is connected; `EINPROGRESS`
+/// and `EALREADY` are not yet. On a datagram socket it sets the peer. `to` is in the socket's
+/// family (see [`for_family`]).
 pub(crate) fn connect(fd: BorrowedFd<'_>, to: SocketAddr) -> Result<(), Errno> {
     sock::connect(fd.as_raw_fd(), &SockaddrStorage::from(to))
 }
 
-/// Ends a TCP connection at once: what was not sent, or not acknowledged, is dropped, and the far end gets a reset. The
-/// kernel then lets go of the memory of zero-copy sends.
+/// Ends a TCP connection at once: what was not sent, or not acknowledged, is dropped, and the far
+/// end gets a reset. The kernel then lets go of the memory of zero-copy sends.
 pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let nobody =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
-    // SAFETY: the kernel reads one `sockaddr` from `nobody`, which is borrowed for the call, and whose size it is told.
+    // SAFETY: the kernel reads one `sockaddr` from `nobody`, which is borrowed for the call, and
+    // whose size it is told.
     let answer = unsafe {
         libc::connect(
             fd.as_raw_fd(),
@@ -143,8 +149,8 @@ pub(crate) fn disconnect(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     Errno::result(answer).map(drop)
 }
 
-/// Sends the end of a stream behind what is on its way, and has the kernel reset the connection where that is not
-/// acknowledged for `within`. One that is to be reset on its close is reset now.
+/// Sends the end of a stream behind what is on its way, and has the kernel reset the connection
+/// where that is not acknowledged for `within`. One that is to be reset on its close is reset now.
 pub(crate) fn end_within(fd: BorrowedFd<'_>, within: Nanos) {
     let resets = sock::getsockopt(&fd, sockopt::Linger)
         .is_ok_and(|linger| linger.l_onoff != 0 && linger.l_linger == 0);
@@ -176,8 +182,8 @@ pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     to_socket_addr(&address)
 }
 
-/// Sends one datagram to `to`, which is in the socket's family (see [`for_family`]), from `source` where
-/// given. Allocates nothing.
+/// Sends one datagram to `to`, which is in the socket's family (see [`for_family`]), from `source`
+/// where given. Allocates nothing.
 pub(crate) fn send_to(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
@@ -191,50 +197,52 @@ pub(crate) fn send_to(
     // nix would allocate the control buffer of each message.
     let mut message = Message::new();
     message.send_to((bytes.as_ptr(), bytes.len()), to, Some(source));
-    // SAFETY: the header names `bytes`, and the message's own address and control data, all of which live
-    // across the call; the lengths in it are theirs, and the kernel only reads.
+    // SAFETY: the header names `bytes`, and the message's own address and control data, all of
+    // which live across the call; the lengths in it are theirs, and the kernel only reads.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), message.header(), libc::MSG_NOSIGNAL) };
     Errno::result(sent).map(|n| n as usize)
 }
 
-/// Receives one datagram: the bytes stored, its addresses, and whether it was cut off. Allocates nothing.
+/// Receives one datagram: the bytes stored, its addresses, and whether it was cut off. Allocates
+/// nothing.
 pub(crate) fn receive_from(
     fd: BorrowedFd<'_>,
     into: &mut [u8],
 ) -> Result<(usize, DatagramFrom, bool), Errno> {
     let mut message = Message::new();
     message.receive_from((into.as_mut_ptr(), into.len()));
-    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own storage for
-    // address and control data; the lengths in it are theirs.
+    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own
+    // storage for address and control data; the lengths in it are theirs.
     let received = unsafe { libc::recvmsg(fd.as_raw_fd(), message.header_mut(), 0) };
     let len = Errno::result(received)? as usize;
     let (addresses, truncated) = message.received();
     Ok((len, addresses, truncated))
 }
 
-/// Receives from a stream: the bytes stored, and when they arrived, since the epoch, where the kernel stamps them.
-/// Allocates nothing.
+/// Receives from a stream: the bytes stored, and when they arrived, since the epoch, where the
+/// kernel stamps them. Allocates nothing.
 pub(crate) fn receive_stamped(
     fd: BorrowedFd<'_>,
     into: &mut [u8],
 ) -> Result<(usize, Option<Nanos>), Errno> {
     let mut message = Message::new();
     message.receive_stamped((into.as_mut_ptr(), into.len()));
-    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own storage for control
-    // data; the lengths in it are theirs.
+    // SAFETY: the header names `into`, which is borrowed for the call, and the message's own
+    // storage for control data; the lengths in it are theirs.
     let received = unsafe { libc::recvmsg(fd.as_raw_fd(), message.header_mut(), 0) };
     let len = Errno::result(received)? as usize;
     Ok((len, message.stamp()))
 }
 
-/// Receives up to `len` bytes of a TCP stream without copying them anywhere (`MSG_TRUNC`, `tcp(7)`).
+/// Receives up to `len` bytes of a TCP stream without copying them anywhere (`MSG_TRUNC`,
+/// `tcp(7)`).
 ///
 /// # Errors
 /// As `recv` answers, `EAGAIN` among them; `EFAULT` where data is there and the socket is not TCP.
 pub fn discard(fd: BorrowedFd<'_>, len: u32) -> Result<usize, Errno> {
     let (nowhere, len) = (std::ptr::null_mut(), len as usize);
-    // SAFETY: with `MSG_TRUNC` TCP writes nothing, and any other protocol finds that nothing can be written at the
-    // null address, which the kernel checks.
+    // SAFETY: with `MSG_TRUNC` TCP writes nothing, and any other protocol finds that nothing can be
+    // written at the null address, which the kernel checks.
     let received = unsafe { libc::recv(fd.as_raw_fd(), nowhere, len, libc::MSG_TRUNC) };
     Errno::result(received).map(isize::unsigned_abs)
 }
@@ -304,7 +312,8 @@ mod tests {
         assert_eq!(addresses.local, Some(to.ip()));
     }
 
-    /// The kernel may give two connections of one source the same port, since they go to different far ends.
+    /// The kernel may give two connections of one source the same port, since they go to different
+    /// far ends.
     #[test]
     fn a_stream_from_an_address_gets_its_port_when_it_connects() {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).unwrap());

@@ -63,9 +63,9 @@ const _: () = assert!(
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
     let mut raw = Raw::default();
     let mut len = size_of::<Raw>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `raw`, which is that long and borrowed for the call, and the
-    // number it wrote to `len`. Every bit pattern is a value of the struct's integers, and what an older kernel
-    // does not write stays zero.
+    // SAFETY: the kernel writes at most `len` bytes to `raw`, which is that long and borrowed for
+    // the call, and the number it wrote to `len`. Every bit pattern is a value of the struct's
+    // integers, and what an older kernel does not write stays zero.
     let answer = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
@@ -82,7 +82,8 @@ impl From<Raw> for TcpInfo {
     fn from(raw: Raw) -> Self {
         Self {
             retransmits: raw.total_retrans.into(),
-            // `struct tcp_info`: state, state of congestion avoidance, retransmits, probes, backoff.
+            // `struct tcp_info`: state, state of congestion avoidance, retransmits, probes,
+            // backoff.
             backoff: raw.states[4],
             cwnd_segments: raw.snd_cwnd,
             mss_bytes: raw.snd_mss,

@@ -32,7 +32,8 @@ impl UringDriver {
         }
     }
 
-    /// Reaps into `done`, up to `limit` entries of it; returns how many completions there were of any kind.
+    /// Reaps into `done`, up to `limit` entries of it; returns how many completions there were of
+    /// any kind.
     #[inline]
     pub(super) fn reap(
         &mut self,
@@ -178,7 +179,8 @@ impl UringDriver {
         };
         // Of its listener's family, which spares the question to the kernel.
         let is_ipv6 = self.socket(listener).is_some_and(|s| s.file.is_ipv6);
-        // Only the worker that is lent the listener accepts over the ring, and what it keeps is over after a round trip.
+        // Only the worker that is lent the listener accepts over the ring, and what it keeps is
+        // over after a round trip.
         match self.hold(descriptor, is_ipv6, true, true) {
             Ok(id) => Outcome::Accepted(id),
             Err(error) => Outcome::Failed(error),

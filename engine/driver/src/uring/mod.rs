@@ -3,25 +3,26 @@
 //! # The spinning turn
 //!
 //! While the worker spins and few receives are pending, they are not left to the kernel's readiness
-//! machinery: each turn attempts them anew, by plain non-blocking receives. Attempts through the ring
-//! (`MSG_DONTWAIT` entries) were tried and lost: one that finds nothing takes 420 ns against 233 ns (Linux
-//! 6.18, where 217 ns are the bare system call), and a 64-byte ping-pong with one end on the ring had its
-//! p50 0.2–0.4 µs above the bare loop's against 0.13–0.16 µs.
+//! machinery: each turn attempts them anew, by plain non-blocking receives. Attempts through the
+//! ring (`MSG_DONTWAIT` entries) were tried and lost: one that finds nothing takes 420 ns against
+//! 233 ns (Linux 6.18, where 217 ns are the bare system call), and a 64-byte ping-pong with one end
+//! on the ring had its p50 0.2–0.4 µs above the bare loop's against 0.13–0.16 µs.
 //!
-//! Plain sends of one buffer are then tried by a plain call as well, in the order of the pushes, and only one
-//! that finds no room goes through the ring. With both ends so, a 64-byte ping-pong of the whole engine had its
-//! p50 0.33 and 0.35 µs above the bare loop's, against 0.72 and 0.55 µs with sends through the ring (two
-//! series, medians of 16 paired blocks each).
+//! Plain sends of one buffer are then tried by a plain call as well, in the order of the pushes,
+//! and only one that finds no room goes through the ring. With both ends so, a 64-byte ping-pong of
+//! the whole engine had its p50 0.33 and 0.35 µs above the bare loop's, against 0.72 and 0.55 µs
+//! with sends through the ring (two series, medians of 16 paired blocks each).
 //!
-//! Above [`SPIN_ATTEMPTS_MAX`] receives are armed, and a turn with nothing to submit looks at the ring's
-//! flags in user memory (`IORING_SQ_TASKRUN`) instead of entering the kernel: 0.5 µs above the bare loop, and
-//! the same for any number of connections.
+//! Above [`SPIN_ATTEMPTS_MAX`] receives are armed, and a turn with nothing to submit looks at the
+//! ring's flags in user memory (`IORING_SQ_TASKRUN`) instead of entering the kernel: 0.5 µs above
+//! the bare loop, and the same for any number of connections.
 //!
 //! # What does not go through the ring
 //!
-//! A half-close and the close itself are plain system calls, made in the order of the pushes: neither sleeps,
-//! and the kernel hands `IORING_OP_SHUTDOWN` to a worker thread always. So is the connect of a datagram socket: where no
-//! port is left it fails with `EAGAIN`, which the ring takes for "not yet", and waits for what never comes.
+//! A half-close and the close itself are plain system calls, made in the order of the pushes:
+//! neither sleeps, and the kernel hands `IORING_OP_SHUTDOWN` to a worker thread always. So is the
+//! connect of a datagram socket: where no port is left it fails with `EAGAIN`, which the ring takes
+//! for "not yet", and waits for what never comes.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,7 +61,8 @@ struct Socket {
     is_stream: bool,
     /// The operation without a result yet in each direction.
     outstanding: [Option<u32>; 2],
-    /// What ended a repeated send that had sent something; for the next operation in that direction.
+    /// What ended a repeated send that had sent something; for the next operation in that
+    /// direction.
     send_error: Option<OpError>,
     /// Zero-copy sends that have their result and not their notification.
     notifications: u32,
@@ -114,8 +116,9 @@ impl UringDriver {
     /// Sets up a ring for the calling thread, the only one that may use it.
     ///
     /// # Errors
-    /// [`DriverError::Resources`] where the kernel denies a ring or lacks an operation that is needed,
-    /// [`DriverError::Call`] where it gives a ring and denies its use. [`super::probe`] puts both into words.
+    /// [`DriverError::Resources`] where the kernel denies a ring or lacks an operation that is
+    /// needed, [`DriverError::Call`] where it gives a ring and denies its use. [`super::probe`]
+    /// puts both into words.
     pub fn new() -> Result<Self, DriverError> {
         let (mut flights, step_downs) = InFlight::new()?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -156,7 +159,8 @@ impl UringDriver {
         self.sockets.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// Takes a socket into the table, and into the ring's unless it is `brief`: that takes a system call each way.
+    /// Takes a socket into the table, and into the ring's unless it is `brief`: that takes a system
+    /// call each way.
     fn hold(
         &mut self,
         descriptor: OwnedFd,
@@ -187,7 +191,8 @@ impl UringDriver {
         Ok(SocketId(index))
     }
 
-    /// Sleeps until `done` holds `want` entries, or until `deadline`, or until something ends the wait early.
+    /// Sleeps until `done` holds `want` entries, or until `deadline`, or until something ends the
+    /// wait early.
     fn wait(
         &mut self,
         mut now: Instant,
@@ -204,7 +209,8 @@ impl UringDriver {
             let until = (deadline != Instant::FAR_FUTURE).then_some((now, deadline));
             let entered = self.flights.enter(missing, until)?;
             let reaped = self.reap(done, limit)?;
-            // What was reaped may be of internal interest only, and may have queued operations anew.
+            // What was reaped may be of internal interest only, and may have queued operations
+            // anew.
             self.start_queued(false)?;
             self.deliver(done, limit);
             match entered {
@@ -241,7 +247,8 @@ impl UringDriver {
             self.wait(now, deadline.min(now + within), want, done, limit)?;
         }
         self.woken = false;
-        // Nothing that was pushed waits for the next turn, even where this one did not have to sleep.
+        // Nothing that was pushed waits for the next turn, even where this one did not have to
+        // sleep.
         if self.flights.has_queued() {
             self.flights.poll()?;
         }
@@ -251,8 +258,8 @@ impl UringDriver {
 
 impl Drop for UringDriver {
     fn drop(&mut self) {
-        // The kernel has the buffers for as long as the far end acknowledges nothing, and this process could not even
-        // exit before.
+        // The kernel has the buffers for as long as the far end acknowledges nothing, and this
+        // process could not even exit before.
         for socket in self.sockets.iter().flatten() {
             if let (1.., Some(descriptor)) = (socket.notifications, &socket.descriptor) {
                 let _ = socket::disconnect(descriptor.as_fd());

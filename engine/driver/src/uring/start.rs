@@ -105,8 +105,8 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Sends at once what the socket has room for, by a plain call, and leaves it to the ring where there is
-    /// none. Its completion is handed over in this turn.
+    /// Sends at once what the socket has room for, by a plain call, and leaves it to the ring where
+    /// there is none. Its completion is handed over in this turn.
     #[inline]
     fn attempt_send(&mut self, slot: u32) -> Result<(), DriverError> {
         let Some(raw) = self.flights.attempt(slot) else {
@@ -117,9 +117,11 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Sends by plain calls for as long as there is room, and leaves a send to the ring where there is none.
+    /// Sends by plain calls for as long as there is room, and leaves a send to the ring where there
+    /// is none.
     ///
-    /// Through the ring, 64 sends of 64 bytes per enter were 7 % faster, and not at 4 KiB and above.
+    /// Through the ring, 64 sends of 64 bytes per enter were 7 % faster, and not at 4 KiB and
+    /// above.
     fn send_repeatedly(&mut self, slot: u32, id: SocketId) -> Result<(), DriverError> {
         let outcome = match self.flights.send_repeatedly(slot) {
             Ok(sent) => {
@@ -185,7 +187,8 @@ impl UringDriver {
         if self.flights.in_kernel(target) {
             return self.flights.cancel(target, Some(slot));
         }
-        // Not the kernel's: it spins, or it was pushed after this cancel and is none of its business.
+        // Not the kernel's: it spins, or it was pushed after this cancel and is none of its
+        // business.
         let spinning = self.spinning.iter().position(|&s| s == target);
         if let Some(index) = spinning {
             self.spinning.swap_remove(index);
@@ -196,9 +199,9 @@ impl UringDriver {
         Ok(())
     }
 
-    /// Carries out a started close once nothing is outstanding. The end of the stream does not wait for notifications:
-    /// the kernel keeps the data of a zero-copy send until the far end acknowledges it. That it does so is waited for
-    /// no longer than [`UNACKED_MAX`].
+    /// Carries out a started close once nothing is outstanding. The end of the stream does not wait
+    /// for notifications: the kernel keeps the data of a zero-copy send until the far end
+    /// acknowledges it. That it does so is waited for no longer than [`UNACKED_MAX`].
     pub(super) fn finish_close(&mut self, id: SocketId) -> Result<(), DriverError> {
         let Some(socket) = self.socket_mut(id) else {
             return Ok(());

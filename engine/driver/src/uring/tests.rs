@@ -408,8 +408,8 @@ fn a_send_does_not_end_a_wait_that_it_shares_a_system_call_with() {
     let (a, b) = bench.pair();
     bench.receive(1, b, 8);
     let deadline = now() + Nanos::from_millis(2);
-    // Submitting only the receive completes nothing: the kernel then reports what it submitted instead
-    // of the timeout.
+    // Submitting only the receive completes nothing: the kernel then reports what it submitted
+    // instead of the timeout.
     let mut done = Vec::new();
     bench.driver.turn(now(), Wait::Until(deadline), &mut done).unwrap();
     assert!(done.is_empty() && now() >= deadline);

@@ -50,7 +50,8 @@ impl Constant {
         self.gap
     }
 
-    /// `count` arrivals evenly spread over the time from `first` on, of which that one is the first, to before `behind`.
+    /// `count` arrivals evenly spread over the time from `first` on, of which that one is the
+    /// first, to before `behind`.
     pub(crate) fn spread(first: Nanos, behind: Nanos, count: u64) -> Self {
         let (length, count) = (behind.0.saturating_sub(first.0), count.max(1));
         Self {

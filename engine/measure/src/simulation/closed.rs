@@ -91,7 +91,8 @@ fn the_warm_up_stands_in_its_own_block_alone() {
 
 #[test]
 fn a_reply_within_the_turn_in_which_measuring_begins_is_in_its_place() {
-    // A blocking turn may begin before the end of the warm-up, send after it, and end with the reply.
+    // A blocking turn may begin before the end of the warm-up, send after it, and end with the
+    // reply.
     let setup = Setup { connections: 1, ..Setup::default() };
     let mut world = World::new(&setup);
     world.start();

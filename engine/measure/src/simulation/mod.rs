@@ -1,7 +1,8 @@
-//! Both ends of a test on a simulated wire: a front, a session worker and a client, stepped on one clock.
+//! Both ends of a test on a simulated wire: a front, a session worker and a client, stepped on one
+//! clock.
 //!
-//! Whatever happens between them happens at instants that can be worked out beforehand, so the tests here ask
-//! for exact figures. Every run has a bound on its steps.
+//! Whatever happens between them happens at instants that can be worked out beforehand, so the
+//! tests here ask for exact figures. Every run has a bound on its steps.
 
 mod bulk;
 mod closed;
@@ -49,7 +50,8 @@ const ROUND_TRIP: Nanos = Nanos::from_micros(200);
 /// More steps than any run here may need.
 const STEPS_MAX: u32 = 200_000;
 
-/// What a simulated run is to be. Whatever a test does not set is TCP, one connection, 64 bytes, no warm-up.
+/// What a simulated run is to be. Whatever a test does not set is TCP, one connection, 64 bytes, no
+/// warm-up.
 #[derive(Debug, Clone)]
 struct Setup {
     wire: SimConfig,

@@ -59,7 +59,8 @@ fn intended_times_are_the_schedules_and_none_is_lost() {
     }
 }
 
-/// What a single server that stands still from `from` to `until` makes of the schedule: service, lateness.
+/// What a single server that stands still from `from` to `until` makes of the schedule: service,
+/// lateness.
 fn queue(due: &[u64], from: u64, until: u64) -> Vec<(u64, u64)> {
     let mut free = 0;
     due.iter()
@@ -110,7 +111,8 @@ fn a_stall_of_the_far_end_shows_in_full_in_the_response_times() {
 
 #[test]
 fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
-    // One connection carries 200 in 1 s; 1,000 are due. It is free again at the very end of the phase, for one more.
+    // One connection carries 200 in 1 s; 1,000 are due. It is free again at the very end of the
+    // phase, for one more.
     for setup in Setup::both(|setup| {
         setup.wire.latency = Nanos::from_micros(2_500);
         setup.rate_per_s = Some(1_000.0);

@@ -1,4 +1,5 @@
-//! A rate that was not reached: what of a run's result tells why, and for ping-pong the cause that is told.
+//! A rate that was not reached: what of a run's result tells why, and for ping-pong the cause that
+//! is told.
 
 use super::*;
 use tare_stats::health;

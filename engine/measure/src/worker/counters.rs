@@ -97,9 +97,9 @@ impl TurnCounters {
         if self.elapsed.0 == 0 { 0.0 } else { self.busy.0 as f64 / self.elapsed.0 as f64 }
     }
 
-    /// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The loop's
-    /// clock goes on while something else has the CPU, so what the thread waited for it is taken off:
-    /// all of it, whatever the thread was at, so that no work is taken for polling.
+    /// The CPU time that a thread spent on looking for work and finding none, nanoseconds. The
+    /// loop's clock goes on while something else has the CPU, so what the thread waited for it is
+    /// taken off: all of it, whatever the thread was at, so that no work is taken for polling.
     pub(crate) fn polling_ns(&self, used: &CpuTimes) -> u64 {
         let waited = used.run_queue_ns.unwrap_or(0);
         self.polled.0.saturating_sub(waited)
@@ -107,9 +107,9 @@ impl TurnCounters {
 
     /// The share of `elapsed` that a worker's thread was at work, 0 to 1.
     ///
-    /// One that spins, now and then or always, is on its CPU while it has nothing to do: its own loop
-    /// tells which turns found something. Asleep, the loop cannot tell its system calls from its sleep:
-    /// the kernel's account can.
+    /// One that spins, now and then or always, is on its CPU while it has nothing to do: its own
+    /// loop tells which turns found something. Asleep, the loop cannot tell its system calls from
+    /// its sleep: the kernel's account can.
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     pub(crate) fn busy_share_of(&self, wait: WaitMode, used: &CpuTimes, elapsed: Nanos) -> f64 {
         if wait != WaitMode::Block {

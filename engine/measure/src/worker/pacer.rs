@@ -7,8 +7,9 @@ use crate::schedule::{Constant, Passed, Schedule};
 use tare_stats::histogram::{SameBin, bin_start};
 use tare_units::{Instant, Nanos};
 
-/// When the run is over, arrivals that nobody sent are visited one by one, up to so many draws: that
-/// takes 0.1 s, and an interrupted run has no more. Those of a constant rate are counted by arithmetic.
+/// When the run is over, arrivals that nobody sent are visited one by one, up to so many draws:
+/// that takes 0.1 s, and an interrupted run has no more. Those of a constant rate are counted by
+/// arithmetic.
 const VISITS_MAX: u64 = 8 << 20;
 /// Fewer equally spaced arrivals than this are visited, which takes less than the arithmetic.
 const TOGETHER_LEAST: u64 = 32;
@@ -151,8 +152,8 @@ impl Arrivals {
     }
 }
 
-/// The due time of every so many-th arrival up to the clock. When there are [`MARKS`] of them, every
-/// second one is dropped.
+/// The due time of every so many-th arrival up to the clock. When there are [`MARKS`] of them,
+/// every second one is dropped.
 #[derive(Debug)]
 struct Marks {
     every: u64,
@@ -187,12 +188,12 @@ impl Marks {
     }
 }
 
-/// Slots that can take an operation: those with the fewest first, and of these the one that has waited
-/// longest, so that all of them are used.
+/// Slots that can take an operation: those with the fewest first, and of these the one that has
+/// waited longest, so that all of them are used.
 ///
-/// A slot is in every queue from the number of operations that it has up to its depth less one. So the
-/// front of the first queue that is not empty has no more than any other, and a slot whose operation
-/// has ended is only added to the queue below its others.
+/// A slot is in every queue from the number of operations that it has up to its depth less one. So
+/// the front of the first queue that is not empty has no more than any other, and a slot whose
+/// operation has ended is only added to the queue below its others.
 #[derive(Debug)]
 struct Free {
     queues: Vec<VecDeque<u32>>,
@@ -393,8 +394,8 @@ impl Pacer {
     }
 
     /// What became due in the warm-up and has not begun by its end leaves the queue. The walk that
-    /// follows the clock has reached that end, so the one that follows the sends continues from there,
-    /// and none of those that wait is visited.
+    /// follows the clock has reached that end, so the one that follows the sends continues from
+    /// there, and none of those that wait is visited.
     fn leave_warmup(&mut self) {
         self.backlog += self.arrive_before(self.warmup_end).count;
         let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {
@@ -497,8 +498,9 @@ impl Pacer {
         true
     }
 
-    /// Closed loop: an operation of the measured phase that has begun was not sent after all. Returns
-    /// whether there was nothing left to begin until now, so that slots were refused an operation.
+    /// Closed loop: an operation of the measured phase that has begun was not sent after all.
+    /// Returns whether there was nothing left to begin until now, so that slots were refused an
+    /// operation.
     pub(crate) fn take_back(&mut self) -> bool {
         let Some(remaining) = &mut self.remaining else {
             return false;
@@ -531,12 +533,12 @@ impl Pacer {
         self.end = Instant::default();
     }
 
-    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent. Those of
-    /// one phase whose age has the same bin are told together: when the first was due, and how old all
-    /// are. Some ten thousand calls are made for each power of ten of their number.
+    /// The loop has ended: calls `unsent` with all arrivals before `end` that were not sent. Those
+    /// of one phase whose age has the same bin are told together: when the first was due, and how
+    /// old all are. Some ten thousand calls are made for each power of ten of their number.
     ///
-    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly between
-    /// the marks; returns how many were.
+    /// More than [`VISITS_MAX`] that are not equally spaced are not visited, but spread evenly
+    /// between the marks; returns how many were.
     pub(crate) fn take_unsent(
         &mut self,
         end: Instant,
@@ -559,9 +561,9 @@ impl Pacer {
 
     /// Spreads the rest, which is too much to be visited, evenly between the marks.
     ///
-    /// Of `n` arrivals of a Poisson process between two that are known, none is farther off its even
-    /// place than some √n/2 mean gaps (the standard deviation in the middle of a Brownian bridge): of a
-    /// million in 50 ms, 25 µs.
+    /// Of `n` arrivals of a Poisson process between two that are known, none is farther off its
+    /// even place than some √n/2 mean gaps (the standard deviation in the middle of a Brownian
+    /// bridge): of a million in 50 ms, 25 µs.
     fn spread_unsent(&mut self, end: Instant, unsent: &mut impl FnMut(Instant, &SameBin)) -> u64 {
         self.arrive_before(end);
         let (Some(arriving), Some(sending)) = (&self.arriving, &mut self.sending) else {

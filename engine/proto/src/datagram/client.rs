@@ -1,4 +1,5 @@
-//! The client's end of the UDP handshake, and how everything over UDP is repeated until it is answered.
+//! The client's end of the UDP handshake, and how everything over UDP is repeated until it is
+//! answered.
 
 use super::{Control, Cookie, HELLO_DATAGRAM_BODY_MAX, TRAILER_LEN, padded};
 use crate::auth::{self, Secret};
@@ -38,7 +39,8 @@ impl Backoff {
         }
     }
 
-    /// Something new is asked for: the first repetition is again near; giving up stays where it was.
+    /// Something new is asked for: the first repetition is again near; giving up stays where it
+    /// was.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.wait = RETRANSMIT_FIRST;
         self.repeat_at = now + self.wait;
@@ -67,11 +69,11 @@ impl Backoff {
     }
 }
 
-/// The client's end of the UDP handshake: hello, cookie, hello with the cookie, accept. Each hello is repeated
-/// after 50, 100, 200 … ms until it is answered, for as long as the timeout.
+/// The client's end of the UDP handshake: hello, cookie, hello with the cookie, accept. Each hello
+/// is repeated after 50, 100, 200 … ms until it is answered, for as long as the timeout.
 ///
-/// What cannot be read is ignored, since anyone can send a datagram; but if nothing better comes in time, it is
-/// named in the error.
+/// What cannot be read is ignored, since anyone can send a datagram; but if nothing better comes in
+/// time, it is named in the error.
 ///
 /// * getters: [`was_challenged`](Self::was_challenged), [`note`](Self::note)
 /// * `handle_datagram`, `handle_timeout`
@@ -166,7 +168,8 @@ impl UdpClientHandshake {
         if cookie.secret_required && self.secret.is_none() {
             return Err(HandshakeError::SecretMissing);
         }
-        // The answers to a repeated hello bring the same cookie again; a new one means that the old one expired.
+        // The answers to a repeated hello bring the same cookie again; a new one means that the old
+        // one expired.
         if self.cookie.as_ref() != Some(&cookie) {
             self.cookie = Some(cookie);
             self.transmit = true;

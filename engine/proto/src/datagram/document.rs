@@ -13,16 +13,18 @@ use tare_units::{Instant, Nanos};
 
 /// Data in one chunk, bytes (the last one may hold less).
 const CHUNK_DATA: usize = 1024;
-/// Fetches under way at once: enough to fetch a histogram in few round trips, and no burden for any path.
+/// Fetches under way at once: enough to fetch a histogram in few round trips, and no burden for any
+/// path.
 const WINDOW: usize = 8;
 /// The longest head of a chunk, bytes.
 const CHUNK_HEAD_MAX: usize = 128;
 
 const _: () = assert!(HEADER_LEN + CHUNK_HEAD_MAX + CHUNK_DATA <= CONTROL_DATAGRAM);
 
-/// The server's answer to a fetch that came as a datagram of full length. `None` where there is nothing to answer: an
-/// offset that no client of ours asks for, or a document over [`DOCUMENT_MAX`]. The answer is never longer than
-/// the fetch. The document must not change between fetches, and the fetch must come from the address of its session.
+/// The server's answer to a fetch that came as a datagram of full length. `None` where there is
+/// nothing to answer: an offset that no client of ours asks for, or a document over
+/// [`DOCUMENT_MAX`]. The answer is never longer than the fetch. The document must not change
+/// between fetches, and the fetch must come from the address of its session.
 #[must_use]
 pub fn serve_document(fetch: &Fetch, document: &[u8]) -> Option<Vec<u8>> {
     let start = usize::try_from(fetch.offset).ok()?;
@@ -50,7 +52,8 @@ pub enum FetchEvent {
     Failed(HandshakeError),
 }
 
-/// Fetches one document: the client's end. Gives up when nothing new has come for as long as the timeout.
+/// Fetches one document: the client's end. Gives up when nothing new has come for as long as the
+/// timeout.
 ///
 /// * `handle_datagram`, `handle_timeout`
 /// * `poll_transmit` (call it until it gives none), `poll_timeout`, `poll_event`
@@ -91,7 +94,8 @@ impl DocumentFetch {
         }
     }
 
-    /// This datagram came from the server's address. What does not belong to this document is ignored.
+    /// This datagram came from the server's address. What does not belong to this document is
+    /// ignored.
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) {
         if self.over {
             return;
@@ -198,7 +202,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Fetches `document` over a wire that loses and doubles datagrams as told; gives how it ended and how long it took.
+    /// Fetches `document` over a wire that loses and doubles datagrams as told; gives how it ended
+    /// and how long it took.
     fn fetch(document: &[u8], lost: &[usize], twice: bool) -> (Option<FetchEvent>, Nanos) {
         let front = front(None);
         let mut machine = DocumentFetch::new(Id(5), Document::Figures, NOW, TIMEOUT);

@@ -12,19 +12,21 @@
 //!              nanoseconds, big-endian
 //! ```
 //!
-//! A client's control datagrams (hello, fetch) are exactly [`CONTROL_DATAGRAM`] bytes long. A server's answers
-//! are as long as they need, and never longer than what they answer; a shorter control datagram is ignored (save that
-//! a hello of another version, whose rules we don't know, is refused where the refusal fits).
+//! A client's control datagrams (hello, fetch) are exactly [`CONTROL_DATAGRAM`] bytes long. A
+//! server's answers are as long as they need, and never longer than what they answer; a shorter
+//! control datagram is ignored (save that a hello of another version, whose rules we don't know, is
+//! refused where the refusal fits).
 //!
-//! * A *hello* ends with 72 bytes at the datagram's end: the client's nonce (8 bytes, random, one per session), the
-//!   cookie (32 bytes, zeros in the first hello), the proof of the secret (32 bytes, zeros where none is asked
-//!   for; see [`super::auth`], the nonce being the SHA-256 of `tare/1 nonce` and the cookie, and the hello body being the
-//!   JSON).
+//! * A *hello* ends with 72 bytes at the datagram's end: the client's nonce (8 bytes, random, one
+//!   per session), the cookie (32 bytes, zeros in the first hello), the proof of the secret (32
+//!   bytes, zeros where none is asked for; see [`super::auth`], the nonce being the SHA-256 of
+//!   `tare/1 nonce` and the cookie, and the hello body being the JSON).
 //! * A *chunk*'s data follow its JSON: the header's length covers the JSON alone.
 //!
-//! Flags: bit 0, of a request: measured, not warm-up (a reply repeats it); bit 1, of a reply: the server has ended
-//! this session, fetch the figures; bit 2, of a reply: no such session here (the server was restarted, or the
-//! session expired). A reply with bit 1 or 2 is a bare header, answers a request, and is no reply to be measured.
+//! Flags: bit 0, of a request: measured, not warm-up (a reply repeats it); bit 1, of a reply: the
+//! server has ended this session, fetch the figures; bit 2, of a reply: no such session here (the
+//! server was restarted, or the session expired). A reply with bit 1 or 2 is a bare header, answers
+//! a request, and is no reply to be measured.
 
 mod client;
 mod document;
@@ -97,8 +99,9 @@ impl DataHeader {
         put_head(datagram, (kind, self.flags, self.sequence, self.session));
     }
 
-    /// The bare header that tells the sender of this request why it is not answered: `flag` is [`ENDED`] or
-    /// [`NO_SESSION`]. `None` for a reply, so that two servers never answer each other.
+    /// The bare header that tells the sender of this request why it is not answered: `flag` is
+    /// [`ENDED`] or [`NO_SESSION`]. `None` for a reply, so that two servers never answer each
+    /// other.
     #[must_use]
     pub fn turned_away(&self, flag: u8) -> Option<[u8; DATA_HEADER_LEN]> {
         if self.reply {
@@ -224,8 +227,8 @@ struct Control<'a> {
 
 impl<'a> Control<'a> {
     /// # Errors
-    /// As [`Header::decode`]; a datagram that ends inside its header is [`FrameError::NotTare`], inside its body
-    /// [`FrameError::TooLong`].
+    /// As [`Header::decode`]; a datagram that ends inside its header is [`FrameError::NotTare`],
+    /// inside its body [`FrameError::TooLong`].
     fn decode(datagram: &'a [u8]) -> Result<Self, FrameError> {
         let header = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
         let rest = &datagram[HEADER_LEN..];

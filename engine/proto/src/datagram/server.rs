@@ -14,8 +14,8 @@ use tare_units::{Instant, Nanos};
 /// A cookie is good in the slot it was made in and in the next one.
 pub const COOKIE_SLOT: Nanos = Nanos::from_secs(30);
 
-/// Which handshake a hello belongs to. Hellos are repeated: one whose key already has a session must be answered
-/// with the same accept, and one whose key was refused with the same refusal.
+/// Which handshake a hello belongs to. Hellos are repeated: one whose key already has a session
+/// must be answered with the same accept, and one whose key was refused with the same refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     /// The client's address.
@@ -24,7 +24,8 @@ pub struct SessionKey {
     pub nonce: u64,
 }
 
-/// A client that asks for a session, from an address that is its own (and has shown the secret, where there is one).
+/// A client that asks for a session, from an address that is its own (and has shown the secret,
+/// where there is one).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRequest {
     /// By which a repeated hello is known.
@@ -42,16 +43,16 @@ pub enum FrontAction {
     Reply(Vec<u8>),
     /// Answer with [`crate::hello::Accept::encode_short`] or [`Refuse::encode`]: both fit.
     Session(Box<SessionRequest>),
-    /// A request of a session: answer it, if the session is known and the datagram has the agreed size; otherwise
-    /// with [`DataHeader::turned_away`].
+    /// A request of a session: answer it, if the session is known and the datagram has the agreed
+    /// size; otherwise with [`DataHeader::turned_away`].
     Data(DataHeader),
-    /// Answer with [`super::serve_document`] if the session is known *and has this address*; otherwise with
-    /// [`UdpServerFront::unknown_session`].
+    /// Answer with [`super::serve_document`] if the session is known *and has this address*;
+    /// otherwise with [`UdpServerFront::unknown_session`].
     Fetch(Fetch),
 }
 
-/// Looks at every datagram first. Keeps nothing per client: who has not shown that its address is its own costs
-/// one MAC, and gets back at most a cookie or a refusal.
+/// Looks at every datagram first. Keeps nothing per client: who has not shown that its address is
+/// its own costs one MAC, and gets back at most a cookie or a refusal.
 #[derive(Debug)]
 pub struct UdpServerFront {
     key: CookieKey,
@@ -69,7 +70,8 @@ impl UdpServerFront {
     #[must_use]
     pub fn handle_datagram(&self, datagram: &[u8], from: SocketAddr, now: Instant) -> FrontAction {
         if let Some(header) = DataHeader::decode(datagram) {
-            // Replies are for clients: answering one would let two servers talk to each other for ever.
+            // Replies are for clients: answering one would let two servers talk to each other for
+            // ever.
             return if header.reply { FrontAction::Ignore } else { FrontAction::Data(header) };
         }
         if let Some(signal) = StreamHeader::decode(datagram) {
@@ -155,9 +157,10 @@ fn refuse(code: RefuseCode, message: impl Into<String>) -> FrontAction {
     FrontAction::Reply(Refuse::new(code, message).encode())
 }
 
-/// Another version may have another length of datagrams: what is frozen is the header, and that an answer is never
-/// longer than what it answers. Only hellos and refusals keep their kind, so nothing but a hello is answered: two
-/// servers of different versions would otherwise refuse each other's refusals for ever.
+/// Another version may have another length of datagrams: what is frozen is the header, and that an
+/// answer is never longer than what it answers. Only hellos and refusals keep their kind, so
+/// nothing but a hello is answered: two servers of different versions would otherwise refuse each
+/// other's refusals for ever.
 fn refuse_version(theirs: u8, datagram: &[u8]) -> FrontAction {
     let answer = Refuse::version(theirs).encode();
     if datagram.get(5) == Some(&(Kind::Hello as u8)) && answer.len() <= datagram.len() {

@@ -55,8 +55,9 @@ fn refusal(action: FrontAction) -> Refuse {
     }
 }
 
-/// The two ends joined over a wire that loses every datagram whose number `lost` holds, either way. The session
-/// layer keeps its accept. Gives how the client ended, the requests handed up, and the datagrams sent.
+/// The two ends joined over a wire that loses every datagram whose number `lost` holds, either way.
+/// The session layer keeps its accept. Gives how the client ended, the requests handed up, and the
+/// datagrams sent.
 fn meet(
     client: &mut UdpClientHandshake,
     front: &UdpServerFront,
@@ -174,7 +175,8 @@ fn the_secret_is_asked_for_and_checked() {
 
 #[test]
 fn a_client_that_shows_no_secret_at_all_is_refused() {
-    // One that ignores what the cookie says: it takes the cookie from a server that asks for nothing.
+    // One that ignores what the cookie says: it takes the cookie from a server that asks for
+    // nothing.
     let mut client = client(&udp_hello(), None);
     let FrontAction::Reply(cookie) =
         front(None).handle_datagram(&client.poll_transmit().unwrap(), from(), NOW)
@@ -203,7 +205,8 @@ fn a_cookie_expires_and_is_bound_to_its_address() {
     assert!(is_session(from(), NOW + COOKIE_SLOT));
     assert!(!is_session(from(), NOW + COOKIE_SLOT + COOKIE_SLOT));
     assert!(!is_session("192.0.2.7:4001".parse().unwrap(), NOW));
-    // An expired cookie is answered with a new one, with which the client goes on; the old one again changes nothing.
+    // An expired cookie is answered with a new one, with which the client goes on; the old one
+    // again changes nothing.
     let later = NOW + Nanos::from_secs(90);
     let FrontAction::Reply(fresh) = front.handle_datagram(&hello, from(), later) else {
         panic!("no new cookie");

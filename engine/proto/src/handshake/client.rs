@@ -45,15 +45,15 @@ pub struct ClientHandshake {
     event: Option<ClientEvent>,
 }
 
-/// A hello in its frame, to be sent with its request right behind it: there is no handshake then, and the answer is the
-/// bare reply or a refusal.
+/// A hello in its frame, to be sent with its request right behind it: there is no handshake then,
+/// and the answer is the bare reply or a refusal.
 #[must_use]
 pub fn hello_in_one_go(hello: &Hello) -> Vec<u8> {
     frame::encode_body(Kind::Hello, &hello_body(hello)).unwrap_or_default()
 }
 
-/// The JSON of a hello. It ends with a newline, which JSON allows, so that a server of some protocol made of lines
-/// answers at once instead of waiting for the end of the line.
+/// The JSON of a hello. It ends with a newline, which JSON allows, so that a server of some
+/// protocol made of lines answers at once instead of waiting for the end of the line.
 pub(crate) fn hello_body(hello: &Hello) -> Vec<u8> {
     let mut body = serde_json::to_vec(hello)
         .expect("messages are structs of strings and numbers, which always serialise");
@@ -95,8 +95,9 @@ impl ClientHandshake {
         note(self.state == State::Accepted, self.challenged, self.secret.as_ref())
     }
 
-    /// These bytes arrived. Bytes behind an accept are an error, since a server speaks only when spoken to; then
-    /// the event is [`ClientEvent::Failed`], even after [`ClientEvent::Accepted`] was taken.
+    /// These bytes arrived. Bytes behind an accept are an error, since a server speaks only when
+    /// spoken to; then the event is [`ClientEvent::Failed`], even after [`ClientEvent::Accepted`]
+    /// was taken.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
         if self.state == State::Failed || bytes.is_empty() {
             return;
@@ -200,7 +201,8 @@ pub(crate) fn note(
         .then_some("the server did not ask for the secret: it serves anyone")
 }
 
-/// Reads the figures that a server sends when the session is over: after the client's half-close, or early.
+/// Reads the figures that a server sends when the session is over: after the client's half-close,
+/// or early.
 #[derive(Debug)]
 pub struct FiguresReader(FrameReader);
 

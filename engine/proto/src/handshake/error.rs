@@ -14,7 +14,8 @@ use tare_units::text::{excerpt, first_line, protocol_name};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// What answers there is not tare: the first bytes of its answer, at most [`tare_units::text::EXCERPT_MAX`].
+    /// What answers there is not tare: the first bytes of its answer, at most
+    /// [`tare_units::text::EXCERPT_MAX`].
     NotTare(Vec<u8>),
     /// A tare of another version of the protocol.
     Version(u8),
@@ -68,7 +69,8 @@ impl HandshakeError {
         }
     }
 
-    /// The error for the public edge; `address` is where the connection went, as the user shall read it.
+    /// The error for the public edge; `address` is where the connection went, as the user shall
+    /// read it.
     #[must_use]
     pub fn into_error(self, address: impl fmt::Display) -> Error {
         let start = format!(

@@ -1,8 +1,9 @@
-//! The TCP handshake, both ends: hello, challenge and proof where there is a secret, accept or refuse; and the
-//! figures at the end of the session.
+//! The TCP handshake, both ends: hello, challenge and proof where there is a secret, accept or
+//! refuse; and the figures at the end of the session.
 //!
-//! Methods come in four sorts: getters; `handle_*`, something happened; commands; `poll_*`, what next. After each
-//! `handle_*` or command, send what `poll_transmit` gives until it gives none, then look at `poll_event`.
+//! Methods come in four sorts: getters; `handle_*`, something happened; commands; `poll_*`, what
+//! next. After each `handle_*` or command, send what `poll_transmit` gives until it gives none,
+//! then look at `poll_event`.
 
 pub(super) mod client;
 mod error;

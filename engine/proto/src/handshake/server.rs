@@ -10,7 +10,8 @@ use crate::hello::{
 use crate::http1::is_token;
 use tare_units::text::{Hex32, excerpt, first_line, protocol_name};
 
-/// The longest method by which an HTTP connection is known, bytes; the longest that is registered has 17.
+/// The longest method by which an HTTP connection is known, bytes; the longest that is registered
+/// has 17.
 const METHOD_MAX: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,9 @@ fn classify(bytes: &[u8]) -> First {
     }
 }
 
-/// An HTTP request begins with its method and a space; what method there is, and whether the rest makes sense, is for the
-/// reader of requests to say. Before it, an empty line or two may stand (RFC 9112 sections 2.2 and 3).
+/// An HTTP request begins with its method and a space; what method there is, and whether the rest
+/// makes sense, is for the reader of requests to say. Before it, an empty line or two may stand
+/// (RFC 9112 sections 2.2 and 3).
 fn classify_http(bytes: &[u8]) -> First {
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let line = line.strip_prefix(b"\r\n").unwrap_or(line);
@@ -48,7 +50,8 @@ fn classify_http(bytes: &[u8]) -> First {
     }
 }
 
-/// Why a connection became no session: for the log. What the client is told, if anything, is in `poll_transmit`.
+/// Why a connection became no session: for the log. What the client is told, if anything, is in
+/// `poll_transmit`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerFailure {
@@ -151,7 +154,8 @@ pub struct ServerHandshake {
 }
 
 impl ServerHandshake {
-    /// Awaits the first bytes. `nonce` are 32 fresh random bytes; they matter only where there is a secret.
+    /// Awaits the first bytes. `nonce` are 32 fresh random bytes; they matter only where there is a
+    /// secret.
     #[must_use]
     pub const fn new(secret: Option<Secret>, nonce: [u8; 32]) -> Self {
         Self {
@@ -165,8 +169,8 @@ impl ServerHandshake {
         }
     }
 
-    /// Ends the handshake; gives what arrived behind the accept, or behind a hello whose request follows at once (or, for
-    /// HTTP, everything that did).
+    /// Ends the handshake; gives what arrived behind the accept, or behind a hello whose request
+    /// follows at once (or, for HTTP, everything that did).
     #[must_use]
     pub fn into_rest(self) -> Vec<u8> {
         self.reader.into_rest()
@@ -178,7 +182,8 @@ impl ServerHandshake {
         self.request_follows && matches!(self.state, State::AwaitDecision)
     }
 
-    /// These bytes arrived. Until there is a session, at most a hello is buffered beyond `bytes` itself.
+    /// These bytes arrived. Until there is a session, at most a hello is buffered beyond `bytes`
+    /// itself.
     pub fn handle_bytes(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Over) || bytes.is_empty() {
             return;
@@ -261,7 +266,8 @@ impl ServerHandshake {
         }
     }
 
-    /// A client whom the server knows: what it asks for is looked at only now, so that a stranger learns nothing.
+    /// A client whom the server knows: what it asks for is looked at only now, so that a stranger
+    /// learns nothing.
     fn hand_up(&mut self, hello: Box<Hello>) {
         match hello.check(Transport::Tcp) {
             Ok(()) => {
@@ -322,7 +328,8 @@ impl ServerHandshake {
         }
     }
 
-    /// Command: there will be no session. Does nothing on a connection that is accepted, over, or not tare's.
+    /// Command: there will be no session. Does nothing on a connection that is accepted, over, or
+    /// not tare's.
     pub fn refuse(&mut self, refuse: Refuse) {
         if matches!(self.state, State::AwaitHello | State::AwaitProof(..) | State::AwaitDecision) {
             self.turn_away(refuse);

@@ -172,7 +172,8 @@ fn versions_that_differ_are_told_at_both_ends() {
         of_0_1_0(&refuse.message),
         "the client speaks version 2 of tare's protocol, this server version 1 (tare 0.1.0)"
     );
-    // This client at a server of version 2, which refuses in its own version, with a body of whatever shape.
+    // This client at a server of version 2, which refuses in its own version, with a body of
+    // whatever shape.
     assert_eq!(
         told(client_on(b"tare\x02\x05\x00\x04\xff\xff\xff\xff", &[])),
         "127.0.0.1:80 speaks version 2 of tare's protocol, this tare (0.1.0) version 1; use the same tare at both ends"
@@ -498,7 +499,8 @@ proptest! {
         cuts: Vec<usize>,
     ) {
         let verdict = |cuts: &[usize]| match server_on(&input, cuts) {
-            // How much of a stranger's first line had arrived when it was known for one is no matter.
+            // How much of a stranger's first line had arrived when it was known for one is no
+            // matter.
             (Some(ServerEvent::Failed(ServerFailure::NotTare(_))), refuse) => (None, refuse),
             other => other,
         };

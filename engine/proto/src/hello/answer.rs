@@ -15,7 +15,8 @@ const TEXT_MAX: usize = 480;
 /// Go ahead.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Accept {
-    /// Drawn once by each server process, by which the distinct servers behind one address are told apart.
+    /// Drawn once by each server process, by which the distinct servers behind one address are told
+    /// apart.
     pub instance: Id,
     /// The server's version.
     #[serde(default)]
@@ -42,8 +43,8 @@ pub struct Accept {
     /// Both ends are on one host and share a CPU, which spoils the measurement.
     #[serde(default)]
     pub shares_cpu: bool,
-    /// This server takes [`super::Hello::request_follows`] from this client. One with a secret does not: it must hear
-    /// the proof first.
+    /// This server takes [`super::Hello::request_follows`] from this client. One with a secret does
+    /// not: it must hear the proof first.
     #[serde(default, skip_serializing_if = "super::is_false")]
     pub one_go: bool,
     /// The server's machine; absent for a brief hello and over UDP (where it is fetched).
@@ -52,13 +53,15 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// The frame that says so. An environment that does not fit into a frame is left out, long reasons are cut.
+    /// The frame that says so. An environment that does not fit into a frame is left out, long
+    /// reasons are cut.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         frame::encode(Kind::Accept, self).unwrap_or_else(|_| self.encode_short())
     }
 
-    /// The same without the environment, in less than [`tare_units::limits::CONTROL_DATAGRAM`] bytes: what UDP sends.
+    /// The same without the environment, in less than [`tare_units::limits::CONTROL_DATAGRAM`]
+    /// bytes: what UDP sends.
     #[must_use]
     pub fn encode_short(&self) -> Vec<u8> {
         let short = Self {
@@ -187,14 +190,16 @@ impl Refuse {
         .remedy("use the same tare at both ends")
     }
 
-    /// The frame that says so, in less than [`tare_units::limits::CONTROL_DATAGRAM`] bytes: long texts are cut.
+    /// The frame that says so, in less than [`tare_units::limits::CONTROL_DATAGRAM`] bytes: long
+    /// texts are cut.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let short = self.cleaned();
         frame::encode(Kind::Refuse, &short).expect("every field has been cut to a bound")
     }
 
-    /// The same with every text cut to a bound and free of control characters: fit to be sent, and to be shown.
+    /// The same with every text cut to a bound and free of control characters: fit to be sent, and
+    /// to be shown.
     #[must_use]
     pub fn cleaned(&self) -> Self {
         Self {
@@ -224,8 +229,8 @@ pub struct Figures {
     pub received_bytes: u64,
     /// Payload sent, bytes.
     pub sent_bytes: u64,
-    /// Residence times of the measured requests, nanoseconds: base64 of the HdrHistogram V2 compressed encoding.
-    /// Absent for a brief hello, and where it does not fit into a frame.
+    /// Residence times of the measured requests, nanoseconds: base64 of the HdrHistogram V2
+    /// compressed encoding. Absent for a brief hello, and where it does not fit into a frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub residence_hdr: Option<String>,
     /// How many values it holds.
@@ -234,8 +239,8 @@ pub struct Figures {
     pub instrument: Instrument,
     /// CPU time of the worker that served the session, over the measured phase, whatever it served.
     pub cpu: CpuUse,
-    /// Requests that this worker answered in the time that `cpu` covers, those of its other sessions among them:
-    /// what `cpu` is to be divided by.
+    /// Requests that this worker answered in the time that `cpu` covers, those of its other
+    /// sessions among them: what `cpu` is to be divided by.
     pub cpu_operations: u64,
     /// Payload that this worker moved, in or out, in the time that `cpu` covers, bytes, likewise.
     pub cpu_bytes: u64,
@@ -250,7 +255,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// The frame that says so. What does not fit into a frame is left out: the histogram first, then the words.
+    /// The frame that says so. What does not fit into a frame is left out: the histogram first,
+    /// then the words.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let without = |histogram: Option<String>, words: bool| Self {

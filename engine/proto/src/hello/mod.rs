@@ -1,7 +1,7 @@
 //! The messages: what the bodies of the control frames say.
 //!
-//! Field names here are the names on the wire. A field with a default may be left out; fields that a reader
-//! does not know are ignored. Ids are hexadecimal strings ([`Id`]).
+//! Field names here are the names on the wire. A field with a default may be left out; fields that
+//! a reader does not know are ignored. Ids are hexadecimal strings ([`Id`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,8 @@ mod tests;
 
 pub use answer::{Accept, Figures, Refuse, RefuseCode};
 
-/// The longest body of a hello, and of anything else that a server reads before it knows the client, bytes.
+/// The longest body of a hello, and of anything else that a server reads before it knows the
+/// client, bytes.
 pub const HELLO_BODY_MAX: usize = 4 << 10;
 /// The longest delay that a client may ask of a server, nanoseconds: while it lasts it holds a CPU.
 pub const SERVER_DELAY_MAX_NS: u64 = 1_000_000_000;
@@ -104,7 +105,8 @@ pub enum WaitMode {
     Spin,
     /// Sleep in the kernel.
     Block,
-    /// Spin while a reply is outstanding (for 200 µs at most) and shortly before a send is due; sleep otherwise.
+    /// Spin while a reply is outstanding (for 200 µs at most) and shortly before a send is due;
+    /// sleep otherwise.
     Hybrid,
 }
 
@@ -152,7 +154,8 @@ pub struct Hello {
     /// Which way.
     #[serde(default)]
     pub direction: Direction,
-    /// Size of a message, in each direction, bytes; over UDP of a datagram's payload, header included.
+    /// Size of a message, in each direction, bytes; over UDP of a datagram's payload, header
+    /// included.
     pub size_bytes: u64,
     /// One request on this connection, then it ends.
     #[serde(default)]
@@ -162,7 +165,8 @@ pub struct Hello {
     /// With what.
     #[serde(default)]
     pub backend: BackendAsked,
-    /// `/proc/sys/kernel/random/boot_id` of the client, by which two ends on one host know each other.
+    /// `/proc/sys/kernel/random/boot_id` of the client, by which two ends on one host know each
+    /// other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
     /// The CPUs that the client measures on: on the same host the server keeps off them.
@@ -176,13 +180,13 @@ pub struct Hello {
     /// How to stream; absent from other tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamAsk>,
-    /// The longest pause that the client expects between two of its sessions, nanoseconds: a server that serves one
-    /// client only waits longer than this for the next one.
+    /// The longest pause that the client expects between two of its sessions, nanoseconds: a server
+    /// that serves one client only waits longer than this for the next one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gap_ns: u64,
-    /// The first request follows right behind this hello, in one go. The answer is the bare reply, behind which the
-    /// server closes, or a refusal. Only for one operation ([`Hello::connect_each`]), and only where the server offered
-    /// it ([`Accept::one_go`]).
+    /// The first request follows right behind this hello, in one go. The answer is the bare reply,
+    /// behind which the server closes, or a refusal. Only for one operation
+    /// ([`Hello::connect_each`]), and only where the server offered it ([`Accept::one_go`]).
     #[serde(default, skip_serializing_if = "is_false")]
     pub request_follows: bool,
     /// Leave the environment out of the accept and the histogram out of the figures.

@@ -25,8 +25,8 @@ pub(super) enum Piece {
 pub(super) struct ChunkRules {
     pub(super) trailer_bytes: usize,
     pub(super) trailers: usize,
-    /// White space between a size and the end of its line: not in the grammar, but some servers pad sizes to a fixed
-    /// width.
+    /// White space between a size and the end of its line: not in the grammar, but some servers pad
+    /// sizes to a fixed width.
     pub(super) padding: bool,
     /// Control characters in the values of trailers, which frame nothing.
     pub(super) controls: bool,
@@ -146,8 +146,8 @@ impl Chunks {
     }
 }
 
-/// What follows a chunk's size: an extension, before which white space is to be let pass (RFC 9112 section 7.1.1), or the
-/// end of the line.
+/// What follows a chunk's size: an extension, before which white space is to be let pass (RFC 9112
+/// section 7.1.1), or the end of the line.
 const fn after_size(byte: u8) -> Result<State, ChunkError> {
     match byte {
         b'\r' => Ok(State::SizeLf),

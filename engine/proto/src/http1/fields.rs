@@ -80,8 +80,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// The residence time that a `Server-Timing` field tells (W3C Server Timing section 3): the `dur`, in milliseconds, of
-/// the metric `residence`. Digits beyond the nanosecond are dropped.
+/// The residence time that a `Server-Timing` field tells (W3C Server Timing section 3): the `dur`,
+/// in milliseconds, of the metric `residence`. Digits beyond the nanosecond are dropped.
 pub(super) fn residence(value: &[u8]) -> Option<Nanos> {
     let mut rest = value;
     loop {

@@ -1,7 +1,9 @@
-//! HTTP/1.1 (RFC 9112), both ends: requests written and responses read by the client, requests read by the server.
+//! HTTP/1.1 (RFC 9112), both ends: requests written and responses read by the client, requests read
+//! by the server.
 //!
-//! Sans I/O: bytes are handed in as they arrive, in whatever pieces, and consumed by reference. Nothing is allocated
-//! while a head or a body arrives in one piece; a head that is cut is gathered in a buffer borrowed from [`Spare`].
+//! Sans I/O: bytes are handed in as they arrive, in whatever pieces, and consumed by reference.
+//! Nothing is allocated while a head or a body arrives in one piece; a head that is cut is gathered
+//! in a buffer borrowed from [`Spare`].
 
 mod chunks;
 mod fields;

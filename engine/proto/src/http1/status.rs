@@ -39,7 +39,8 @@ impl FromStr for StatusSet {
     /// Parses `200`, `2xx,304`, `200-299,418`.
     ///
     /// # Errors
-    /// A usage error for anything else, and for codes outside 100 to 599, which HTTP has none of (RFC 9110, section 15).
+    /// A usage error for anything else, and for codes outside 100 to 599, which HTTP has none of
+    /// (RFC 9110, section 15).
     fn from_str(text: &str) -> Result<Self> {
         let mut bits = [0; 16];
         for part in text.split(',') {

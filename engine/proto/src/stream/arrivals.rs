@@ -1,15 +1,18 @@
-//! What a receiver of datagrams can tell of them: which came, came late, came twice, and how evenly.
+//! What a receiver of datagrams can tell of them: which came, came late, came twice, and how
+//! evenly.
 
 use tare_units::{Instant, Nanos};
 
-/// Sequence numbers back from the highest within which a second coming is known from a late first: 65,536.
+/// Sequence numbers back from the highest within which a second coming is known from a late first:
+/// 65,536.
 const MEMORY: u64 = 1 << 16;
 
 /// The datagrams of one direction as they arrive.
 ///
-/// *Reordered* is what RFC 4737, section 3.3 calls so: a datagram with a smaller sequence number than one that came
-/// before it. *Jitter* is the smoothed difference of transit times of RFC 3550, section 6.4.1, J += (|D| − J)/16, in
-/// nanoseconds instead of timestamp units; the clocks of the two ends need not agree, since only differences count.
+/// *Reordered* is what RFC 4737, section 3.3 calls so: a datagram with a smaller sequence number
+/// than one that came before it. *Jitter* is the smoothed difference of transit times of RFC 3550,
+/// section 6.4.1, J += (|D| − J)/16, in nanoseconds instead of timestamp units; the clocks of the
+/// two ends need not agree, since only differences count.
 #[derive(Debug, Clone)]
 pub struct Arrivals {
     /// The next sequence number above all that came.
@@ -42,14 +45,15 @@ impl Arrivals {
     /// The memory that it takes beside itself, bytes.
     pub const BYTES: usize = MEMORY as usize / 8;
 
-    /// Forgets the counts and goes on with what is known of the sequence: the measured phase begins.
+    /// Forgets the counts and goes on with what is known of the sequence: the measured phase
+    /// begins.
     pub fn restart_counts(&mut self) {
         (self.received, self.reordered, self.duplicated) = (0, 0, 0);
         (self.jitter_ns, self.timed, self.last_transit) = (0.0, 0, None);
     }
 
-    /// A datagram came. Returns whether it came for the first time, as far as is remembered: one that is older than
-    /// 65,536 others counts as late, not as double.
+    /// A datagram came. Returns whether it came for the first time, as far as is remembered: one
+    /// that is older than 65,536 others counts as late, not as double.
     #[inline]
     pub fn handle(&mut self, sequence: u64) -> bool {
         if sequence >= self.next {
@@ -105,7 +109,8 @@ impl Arrivals {
             self.seen.fill(0);
             return;
         }
-        // By words: a peer that skips as many as it may in each datagram must not cost a step for each of them.
+        // By words: a peer that skips as many as it may in each datagram must not cost a step for
+        // each of them.
         let mut passed = self.next;
         while passed <= sequence {
             let (word, bit) = Self::place(passed);

@@ -41,13 +41,15 @@ pub struct StreamAsk {
     pub warmup_ns: u64,
     /// Length of the measured phase, nanoseconds; zero where it ends by bytes.
     pub duration_ns: u64,
-    /// Payload to send in each direction, bytes, whole messages but for the last; zero where it ends by time.
+    /// Payload to send in each direction, bytes, whole messages but for the last; zero where it
+    /// ends by time.
     pub bytes: u64,
     /// Length of an entry of the series, nanoseconds.
     pub interval_ns: u64,
     /// Payload over all streams, bits per second; zero: as fast as it goes.
     pub rate_bits_per_s: u64,
-    /// Which of the streams this is, from 0: send *k* of all of them falls to stream *k mod streams*.
+    /// Which of the streams this is, from 0: send *k* of all of them falls to stream *k mod
+    /// streams*.
     pub stream: u32,
     /// How many streams there are.
     pub streams: u32,
@@ -62,7 +64,8 @@ pub struct StreamAsk {
 }
 
 impl StreamAsk {
-    /// The time between two sends of one stream, of messages of `size_bytes`; absent where nothing is paced.
+    /// The time between two sends of one stream, of messages of `size_bytes`; absent where nothing
+    /// is paced.
     #[must_use]
     pub fn gap(&self, size_bytes: u64) -> Option<Nanos> {
         let bits = u128::from(size_bytes) * u128::from(self.streams.max(1)) * 8;
@@ -70,7 +73,8 @@ impl StreamAsk {
         Some(Nanos(u64::try_from(gap).unwrap_or(u64::MAX)))
     }
 
-    /// How long a paced stream may pause without anything being the matter; zero where nothing is paced.
+    /// How long a paced stream may pause without anything being the matter; zero where nothing is
+    /// paced.
     #[must_use]
     pub fn patience(&self, size_bytes: u64) -> Nanos {
         let gap = self.gap(size_bytes).unwrap_or_default();

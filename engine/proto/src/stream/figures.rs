@@ -21,7 +21,8 @@ pub struct StreamFigures {
 const SERIES_SHORT: usize = 256;
 
 impl StreamFigures {
-    /// The same in less room: without the kernel's series, of the other its beginning where `long`, else nothing.
+    /// The same in less room: without the kernel's series, of the other its beginning where `long`,
+    /// else nothing.
     #[must_use]
     pub fn shortened(&self, long: bool) -> Self {
         let mut short = self.clone();
@@ -46,8 +47,8 @@ pub struct Sent {
     pub duration_ns: u64,
     /// Payload that its kernel took, bytes.
     pub bytes: u64,
-    /// TCP: what of all that was sent the far end's kernel had not acknowledged when this was told, bytes; absent where
-    /// this end's kernel does not say.
+    /// TCP: what of all that was sent the far end's kernel had not acknowledged when this was told,
+    /// bytes; absent where this end's kernel does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unacknowledged_bytes: Option<u64>,
     /// Messages; where bytes end the stream, the last may have been shorter than the others.
@@ -56,7 +57,8 @@ pub struct Sent {
     pub datagrams: u64,
     /// UDP: datagrams per send.
     pub per_send: u32,
-    /// UDP: why several are not handed over at once, where it is the kernel that would not have it, in words.
+    /// UDP: why several are not handed over at once, where it is the kernel that would not have it,
+    /// in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_send_reason: Option<String>,
     /// UDP: the path's MTU at the end, as its kernel knows it, bytes.
@@ -72,8 +74,8 @@ pub struct Sent {
     pub unsent: u64,
     /// Paced: the intended time between sends, nanoseconds.
     pub gap_ns: u64,
-    /// Paced: by how much actual gaps differed from the intended one: base64 of the HdrHistogram V2 compressed
-    /// encoding, nanoseconds.
+    /// Paced: by how much actual gaps differed from the intended one: base64 of the HdrHistogram V2
+    /// compressed encoding, nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap_deviation_hdr: Option<String>,
     /// Paced: actual send after intended send, likewise.
@@ -116,7 +118,8 @@ pub struct Received {
     /// Effective `SO_RCVBUF` at the end, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_buffer_bytes: Option<u32>,
-    /// UDP: how often the receive buffer had no room for what came, from the measured phase's first datagram on.
+    /// UDP: how often the receive buffer had no room for what came, from the measured phase's first
+    /// datagram on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overflows: Option<u64>,
 }

@@ -2,18 +2,22 @@
 //!
 //! # TCP
 //!
-//! After the accept both ends are silent until the client sends. Its first byte starts the test: of an `up` or `both`
-//! stream it is payload; of a `down` stream it is a single byte of any value, to be ignored. From then on the end that
-//! sends sends messages of `size_bytes`, back to back or at the rate asked for, until its time or its bytes are over.
+//! After the accept both ends are silent until the client sends. Its first byte starts the test: of
+//! an `up` or `both` stream it is payload; of a `down` stream it is a single byte of any value, to
+//! be ignored. From then on the end that sends sends messages of `size_bytes`, back to back or at
+//! the rate asked for, until its time or its bytes are over.
 //!
-//! Payload bytes have their top bit set; else they are random, so that nothing on the path compresses them. A frame
-//! begins with `t`, below 0x80: the first such byte from the server begins its figures.
+//! Payload bytes have their top bit set; else they are random, so that nothing on the path
+//! compresses them. A frame begins with `t`, below 0x80: the first such byte from the server begins
+//! its figures.
 //!
-//! The client ends by half-closing: `up` and `both` when it has sent its last byte, `down` when it has heard enough.
-//! The server then stops sending (if it had not), sends its figures behind the last payload byte, and closes.
+//! The client ends by half-closing: `up` and `both` when it has sent its last byte, `down` when it
+//! has heard enough. The server then stops sending (if it had not), sends its figures behind the
+//! last payload byte, and closes.
 //!
-//! A *receiver* measures by its own clock from its first payload byte: after `warmup_ns`, for `duration_ns`; with
-//! `bytes`, from the first byte to the last. So no clocks need to agree, and the delay of the path cancels.
+//! A *receiver* measures by its own clock from its first payload byte: after `warmup_ns`, for
+//! `duration_ns`; with `bytes`, from the first byte to the last. So no clocks need to agree, and
+//! the delay of the path cancels.
 //!
 //! # UDP
 //!
@@ -25,16 +29,18 @@
 //! byte 16..24  of payload that is long enough: the sender's monotonic clock when it was sent, nanoseconds
 //! ```
 //!
-//! The client starts the test by payload, or, where it sends none, by a signal. Where payload is to come, it signals
-//! again whenever it has sent nothing for 100 ms, until it fetches the figures. A server that sends stops when it has
-//! heard neither for [`SIGNALS_LOST_AFTER`]: so nobody who has gone, or whose address was another's, is sent to for
-//! longer. A signal, and payload whose sequence is a multiple of [`ANSWERED_EVERY`], is answered by a bare reply header
-//! where there is no such session (any more), with the flags of [`super::datagram`]; a session that the server has
-//! ended by itself answers any payload so, but not each datagram. Both ends send at most until their time is over.
+//! The client starts the test by payload, or, where it sends none, by a signal. Where payload is to
+//! come, it signals again whenever it has sent nothing for 100 ms, until it fetches the figures. A
+//! server that sends stops when it has heard neither for [`SIGNALS_LOST_AFTER`]: so nobody who has
+//! gone, or whose address was another's, is sent to for longer. A signal, and payload whose
+//! sequence is a multiple of [`ANSWERED_EVERY`], is answered by a bare reply header where there is
+//! no such session (any more), with the flags of [`super::datagram`]; a session that the server has
+//! ended by itself answers any payload so, but not each datagram. Both ends send at most until
+//! their time is over.
 //!
-//! Datagrams have one length, the last one too: with `bytes` there may be more payload than was asked for.
-//! Datagrams of the measured phase carry a flag, and each end counts those it sent and got: what was sent less what
-//! came is lost, to the datagram.
+//! Datagrams have one length, the last one too: with `bytes` there may be more payload than was
+//! asked for. Datagrams of the measured phase carry a flag, and each end counts those it sent and
+//! got: what was sent less what came is lost, to the datagram.
 
 mod arrivals;
 mod ask;

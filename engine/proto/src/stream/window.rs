@@ -9,7 +9,8 @@ use tare_units::{Instant, Nanos};
 pub const BLOCKS_MAX: usize = 64;
 const BLOCK_FIRST: Nanos = Nanos::from_millis(1);
 
-/// Bytes in equal blocks of time, however long it takes: when there are too many, each two become one.
+/// Bytes in equal blocks of time, however long it takes: when there are too many, each two become
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Blocks {
@@ -41,7 +42,8 @@ impl Blocks {
         self.bytes[index] += bytes;
     }
 
-    /// Adds those of another stream of the same time. A stranger's that are not blocks as these are have no part in it.
+    /// Adds those of another stream of the same time. A stranger's that are not blocks as these are
+    /// have no part in it.
     pub fn merge(&mut self, other: &Self) {
         if !self.is_sound() || !other.is_sound() {
             return;
@@ -80,7 +82,8 @@ impl Blocks {
         self.width_ns = self.width_ns.saturating_mul(2);
     }
 
-    /// Bytes of the blocks that are wholly over after `duration`, those in which nothing came at its end among them.
+    /// Bytes of the blocks that are wholly over after `duration`, those in which nothing came at
+    /// its end among them.
     #[must_use]
     pub fn whole(&self, duration: Nanos) -> Vec<u64> {
         let whole = duration.0 / self.width_ns.max(1);
@@ -91,8 +94,8 @@ impl Blocks {
     }
 }
 
-/// Bytes in entries of a length that was asked for. What lies beyond the last entry there is room for is added
-/// to it.
+/// Bytes in entries of a length that was asked for. What lies beyond the last entry there is room
+/// for is added to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Series {
     interval: Nanos,
@@ -133,7 +136,8 @@ impl Series {
     }
 }
 
-/// The measured phase: after the warm-up for a duration, or, with no duration, from the first byte to the last.
+/// The measured phase: after the warm-up for a duration, or, with no duration, from the first byte
+/// to the last.
 #[derive(Debug, Clone)]
 pub struct Window {
     warmup: Nanos,
@@ -146,8 +150,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// For a stream whose measured phase follows `warmup` after the first byte; `duration` is zero where it lasts to
-    /// the last.
+    /// For a stream whose measured phase follows `warmup` after the first byte; `duration` is zero
+    /// where it lasts to the last.
     #[must_use]
     pub fn new(warmup: Nanos, duration: Nanos, interval: Nanos) -> Self {
         Self {
@@ -203,7 +207,8 @@ impl Window {
         self.series.index(now.since(self.start()))
     }
 
-    /// `bytes` were moved at `now`; they count if that lies in the measured phase. Returns whether it did.
+    /// `bytes` were moved at `now`; they count if that lies in the measured phase. Returns whether
+    /// it did.
     #[inline]
     pub fn add(&mut self, now: Instant, bytes: u64) -> bool {
         self.begin(now);
@@ -224,8 +229,8 @@ impl Window {
         self.bytes
     }
 
-    /// Its length, told at `now`: as asked for if that is over, else what there was of it, to the last byte where
-    /// bytes end it.
+    /// Its length, told at `now`: as asked for if that is over, else what there was of it, to the
+    /// last byte where bytes end it.
     #[must_use]
     pub fn length(&self, now: Instant) -> Nanos {
         let until = if self.duration > Nanos::ZERO { now } else { self.last_at };

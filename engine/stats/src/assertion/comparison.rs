@@ -7,8 +7,9 @@ use crate::result::{AA, AssertionResult, Cell, Comparison, Estimate, Report, Ste
 use tare_units::error::Result;
 
 impl Assertion {
-    /// Checks that the comparison has the arm, steps that this selects, and what it is about. `arms` are those that are
-    /// compared with `baseline`, without it; that of the A/A arm need not be among them.
+    /// Checks that the comparison has the arm, steps that this selects, and what it is about.
+    /// `arms` are those that are compared with `baseline`, without it; that of the A/A arm need not
+    /// be among them.
     ///
     /// # Errors
     /// A usage error that says which part can never apply.
@@ -49,8 +50,8 @@ impl Assertion {
         cells.find(|cell| cell.arm == arm && cell.step == step && cell.measure == measure)
     }
 
-    /// What an estimate over blocks says to it. A latency under overload is the queue's, and without an interval nothing
-    /// is decided.
+    /// What an estimate over blocks says to it. A latency under overload is the queue's, and
+    /// without an interval nothing is decided.
     pub(super) fn hold_estimate(
         &self,
         step: String,
@@ -64,8 +65,8 @@ impl Assertion {
     }
 }
 
-/// Holds each assertion against each step that it selects, one result each. One that selects no step gives one result
-/// that is undecided, as does a step that the arm did not come to.
+/// Holds each assertion against each step that it selects, one result each. One that selects no
+/// step gives one result that is undecided, as does a step that the arm did not come to.
 #[must_use]
 pub fn evaluate_comparison(assertions: &[Assertion], report: &Report) -> Vec<AssertionResult> {
     let comparison = report.comparison.as_deref();
@@ -80,8 +81,8 @@ pub fn evaluate_comparison(assertions: &[Assertion], report: &Report) -> Vec<Ass
     })
 }
 
-/// The steps of the sweep, each with its number, as the first arm that came to it has it: their parameters are the same in
-/// all arms.
+/// The steps of the sweep, each with its number, as the first arm that came to it has it: their
+/// parameters are the same in all arms.
 fn steps<'a>(comparison: &Comparison, report: &'a Report) -> Vec<(u64, &'a StepResult)> {
     let of_arm = |arm: &str, number: u64| {
         let own = |step: &&StepResult| step.arm.as_deref() == Some(arm);

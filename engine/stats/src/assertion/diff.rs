@@ -7,11 +7,12 @@ use crate::result::{AssertionResult, Verdict};
 use tare_units::error::Result;
 
 impl Assertion {
-    /// Holds it against every change that it is about, one result each. Where plain results do not tell the measure (of too
-    /// few samples, or not at all) the result is one that is undecided.
+    /// Holds it against every change that it is about, one result each. Where plain results do not
+    /// tell the measure (of too few samples, or not at all) the result is one that is undecided.
     ///
     /// # Errors
-    /// A usage error where it can never apply: no change is of such an arm, step or measure; it names those there are.
+    /// A usage error where it can never apply: no change is of such an arm, step or measure; it
+    /// names those there are.
     pub fn evaluate_diff(&self, diff: &Diff) -> Result<Vec<AssertionResult>> {
         let mut about = self.of_arm(diff)?;
         self.check_steps(&about)?;

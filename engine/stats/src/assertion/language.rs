@@ -88,7 +88,8 @@ impl Assertion {
     /// Parses a demand on a comparison.
     ///
     /// # Errors
-    /// As [`Assertion::parse`]; for one that would suit a plain run (`p99<2ms`) it says how to name an arm.
+    /// As [`Assertion::parse`]; for one that would suit a plain run (`p99<2ms`) it says how to name
+    /// an arm.
     pub fn parse_comparison(expr: &str) -> Result<Self> {
         Self::parse_by(expr, compared)
     }
@@ -96,7 +97,8 @@ impl Assertion {
     /// Parses a demand on the difference of two saved results.
     ///
     /// # Errors
-    /// As [`Assertion::parse`]; for one that would suit a comparison (`kata.p99.delta<30us`) it says what to write.
+    /// As [`Assertion::parse`]; for one that would suit a comparison (`kata.p99.delta<30us`) it
+    /// says what to write.
     pub fn parse_diff(expr: &str) -> Result<Self> {
         Self::parse_by(expr, changed)
     }
@@ -125,7 +127,8 @@ impl Assertion {
         &self.expr
     }
 
-    /// The quantile that this is about, per cent: a run must tell it, even if it is not among the usual ones.
+    /// The quantile that this is about, per cent: a run must tell it, even if it is not among the
+    /// usual ones.
     #[must_use]
     pub const fn percentile(&self) -> Option<f64> {
         self.metric.percentile()
@@ -144,8 +147,9 @@ impl Assertion {
     }
 }
 
-/// Holds each assertion against each step that it selects, one result each. An assertion that selects no step gives one
-/// result that is undecided. `hold` gets a step with its number and its name.
+/// Holds each assertion against each step that it selects, one result each. An assertion that
+/// selects no step gives one result that is undecided. `hold` gets a step with its number and its
+/// name.
 pub(super) fn over_steps(
     assertions: &[Assertion],
     steps: &[(u64, &StepResult)],
@@ -267,8 +271,8 @@ fn changed(name: &str) -> Parsed<Subject<'_>> {
     }
 }
 
-/// Splits `ARM.METRIC`; the advice is on arms and on metrics. Names of arms are such that no assertion can be read in
-/// two ways.
+/// Splits `ARM.METRIC`; the advice is on arms and on metrics. Names of arms are such that no
+/// assertion can be read in two ways.
 fn arm_and_metric<'a>(text: &'a str, advice: [&str; 2]) -> Parsed<(&'a str, (Metric, Unit))> {
     let (arm, metric) = text.split_once('.').unwrap_or((text, ""));
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

@@ -1,4 +1,5 @@
-//! Demands on a run: whether it can answer them at all, told before it, and what its steps say to them.
+//! Demands on a run: whether it can answer them at all, told before it, and what its steps say to
+//! them.
 
 use super::language::{Assertion, Selector, is_loaded, is_same_rate, over_steps, refused};
 use super::metric::{Metric, Statistic, Value, Way};
@@ -54,8 +55,8 @@ pub struct Asked {
 
 const LOST: &str = "lost datagrams: TCP has none";
 
-/// Holds each assertion against each step that it selects, one result each. An assertion that selects no step
-/// gives one result that is undecided.
+/// Holds each assertion against each step that it selects, one result each. An assertion that
+/// selects no step gives one result that is undecided.
 #[must_use]
 pub fn evaluate(assertions: &[Assertion], steps: &[StepResult]) -> Vec<AssertionResult> {
     let steps: Vec<_> = (0..).zip(steps).collect();
@@ -208,7 +209,8 @@ impl Assertion {
     }
 }
 
-/// Everything that failed. Not every error is an operation's (a connect that failed), and one operation is one error.
+/// Everything that failed. Not every error is an operation's (a connect that failed), and one
+/// operation is one error.
 fn errors(step: &StepResult) -> u64 {
     let by_cause: u64 = step.errors.iter().map(|e| e.count).sum();
     match step.params.http {
@@ -229,7 +231,8 @@ fn bandwidth(bandwidth: &Bandwidth, way: Way) -> Option<Measured> {
     Some(Measured { actual, low, high })
 }
 
-/// The share of a bulk run's datagrams that never came; else that of the operations that had no answer in time.
+/// The share of a bulk run's datagrams that never came; else that of the operations that had no
+/// answer in time.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 fn share_lost(step: &StepResult) -> Option<f64> {
     if let Some(bandwidth) = bulk(step) {
@@ -243,7 +246,8 @@ fn share_lost(step: &StepResult) -> Option<f64> {
     (decided > 0).then(|| operations.timed_out as f64 / decided as f64)
 }
 
-/// What was achieved of the target rate; of a paced bulk run, of the bits asked for in each of its directions.
+/// What was achieved of the target rate; of a paced bulk run, of the bits asked for in each of its
+/// directions.
 fn share_of_target(step: &StepResult) -> Option<f64> {
     let paced = || {
         let bandwidth = bulk(step)?;
@@ -266,7 +270,8 @@ impl Statistic {
                 let is_open = summary.lower_bounds.contains(&name);
                 (summary.quantile_ns(percent)? as f64, interval, is_open)
             }
-            // One censored length leaves these open upwards, the smallest too: the true length may be any up to the next.
+            // One censored length leaves these open upwards, the smallest too: the true length may
+            // be any up to the next.
             Self::Min => (summary.min_ns? as f64, None, summary.censored > 0),
             Self::Mean => (summary.mean_ns?, None, summary.censored > 0),
             Self::Max => (summary.max_ns? as f64, None, summary.censored > 0),

@@ -1,15 +1,16 @@
 //! What paired blocks show: a median with its exact interval, and the sign test.
 //!
-//! Nothing is assumed of the distribution of the blocks' differences, not even that it is symmetric; blocks must be
-//! independent of each other and have the same median difference. That is what the random order of visits within a
-//! block and the pairing within it are for: what drifts from block to block falls out of the difference.
+//! Nothing is assumed of the distribution of the blocks' differences, not even that it is
+//! symmetric; blocks must be independent of each other and have the same median difference. That is
+//! what the random order of visits within a block and the pairing within it are for: what drifts
+//! from block to block falls out of the difference.
 
 use crate::binomial;
 use crate::quantile::{Ranks, binomial_ranks};
 use crate::result::Estimate;
 
-/// The median: of an even number of values the mean of the two in the middle. Absent of no values, and where one is no
-/// number or the median is not finite.
+/// The median: of an even number of values the mean of the two in the middle. Absent of no values,
+/// and where one is no number or the median is not finite.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
     of_sorted(&sorted(values)?)
@@ -17,11 +18,12 @@ pub fn median(values: &[f64]) -> Option<f64> {
 
 /// The median of values over blocks, with its 95 % interval between two order statistics.
 ///
-/// The number of blocks below the true median is binomial with one half, so the ranks of the binomial quantiles hold it with
-/// at least 95 %, whatever the distribution (Thompson 1936; David & Nagaraja, *Order Statistics*, 3rd ed., §7.1): 96.9 %
-/// with 6 blocks (the smallest and the largest value), 96.1 % with 12 (the third of each side), 95.7 % with 30 (the
-/// tenth). With fewer than six blocks not even the outermost two do, and there is no interval; nor is there one where an
-/// end is not finite.
+/// The number of blocks below the true median is binomial with one half, so the ranks of the
+/// binomial quantiles hold it with at least 95 %, whatever the distribution (Thompson 1936; David &
+/// Nagaraja, *Order Statistics*, 3rd ed., §7.1): 96.9 % with 6 blocks (the smallest and the largest
+/// value), 96.1 % with 12 (the third of each side), 95.7 % with 30 (the tenth). With fewer than six
+/// blocks not even the outermost two do, and there is no interval; nor is there one where an end is
+/// not finite.
 ///
 /// Absent of no values, and where one is no number.
 #[must_use]
@@ -56,12 +58,12 @@ fn interval(sorted: &[f64]) -> Option<(f64, f64)> {
     Some((at(low)?, at(high)?))
 }
 
-/// The p of the two-sided exact sign test: how often so many differences of one sign, or more, would come of no
-/// difference at all (Dixon & Mood 1946). Blocks without a difference tell nothing of its sign and are dropped, as
-/// there; if all are, p is one. Absent of no differences.
+/// The p of the two-sided exact sign test: how often so many differences of one sign, or more,
+/// would come of no difference at all (Dixon & Mood 1946). Blocks without a difference tell nothing
+/// of its sign and are dropped, as there; if all are, p is one. Absent of no differences.
 ///
-/// It belongs to the interval of [`estimate`]: unless differences are zero, p is at most 5 % just where the interval of the
-/// median difference leaves zero out.
+/// It belongs to the interval of [`estimate`]: unless differences are zero, p is at most 5 % just
+/// where the interval of the median difference leaves zero out.
 #[must_use]
 pub fn sign_test(differences: &[f64]) -> Option<f64> {
     if differences.is_empty() {

@@ -1,19 +1,23 @@
-//! Before a comparison: how many blocks its cells need, and what difference so many blocks would find.
+//! Before a comparison: how many blocks its cells need, and what difference so many blocks would
+//! find.
 //!
-//! The difference that is found with a chance of 80 % is the [`spread`] of three or more visits of one path (of a quantile,
-//! or of the bandwidth), times [`detectable_in_spreads`].
+//! The difference that is found with a chance of 80 % is the [`spread`] of three or more visits of
+//! one path (of a quantile, or of the bandwidth), times [`detectable_in_spreads`].
 //!
 //! # Why the spread of visits is that of block differences
 //!
-//! Let visits of one path have the standard deviation `s`. A block has two visits of each arm, pooled. A quantile of two
-//! equally large samples pooled is about the mean of theirs, as long as the two differ by little beside their width, and
-//! has the standard deviation `s/√2`; the difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What
-//! drifts slower than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter than
-//! the visits of blocks scatter more: both make the figure too large rather than too small. The other arms are taken to
-//! scatter as the pilots' does; the blocks will show whether they do, in their intervals.
+//! Let visits of one path have the standard deviation `s`. A block has two visits of each arm,
+//! pooled. A quantile of two equally large samples pooled is about the mean of theirs, as long as
+//! the two differ by little beside their width, and has the standard deviation `s/√2`; the
+//! difference of two such values of different arms has `√(s²/2 + s²/2) = s`. What drifts slower
+//! than a visit lasts is in the pilots' spread and cancels in a block, and pilots that are shorter
+//! than the visits of blocks scatter more: both make the figure too large rather than too small.
+//! The other arms are taken to scatter as the pilots' does; the blocks will show whether they do,
+//! in their intervals.
 //!
-//! The spread is the median absolute deviation, for pilots are few and one of them may have been disturbed, brought to the
-//! scale of a standard deviation for so few values. From three visits it is an order of magnitude, not a measurement.
+//! The spread is the median absolute deviation, for pilots are few and one of them may have been
+//! disturbed, brought to the scale of a standard deviation for so few values. From three visits it
+//! is an order of magnitude, not a measurement.
 
 use std::f64::consts::{FRAC_1_SQRT_2, TAU};
 
@@ -24,32 +28,36 @@ use super::blocks::{estimate, median};
 use crate::binomial::{self, real};
 use statrs::statistics::Statistics as _;
 
-/// The chance of any false alarm over all declared cells: a verdict takes a p, corrected, of no more than this.
+/// The chance of any false alarm over all declared cells: a verdict takes a p, corrected, of no
+/// more than this.
 pub(crate) const LEVEL: f64 = 1.0 / real(TESTS_PER_ERROR);
 /// 5 %: one false alarm in so many comparisons.
 const TESTS_PER_ERROR: u64 = 20;
-/// Experiments drawn to learn what they would find, and in how many of them it must be found: four of five.
+/// Experiments drawn to learn what they would find, and in how many of them it must be found: four
+/// of five.
 const EXPERIMENTS: usize = 2_000;
 const EXPERIMENTS_FOUND: usize = EXPERIMENTS / 5 * 4;
 /// Fewer visits than this tell nothing of how visits differ.
 const PILOTS_MIN: usize = 3;
 /// What makes the median absolute deviation of normal values their standard deviation.
 const NORMAL_MAD: f64 = 1.482_602_218_505_602;
-/// What it must be multiplied by besides with 3 to 9 values (Croux & Rousseeuw 1992; these from 400,000 draws each).
+/// What it must be multiplied by besides with 3 to 9 values (Croux & Rousseeuw 1992; these from
+/// 400,000 draws each).
 const FEW_MAD: [f64; 7] = [1.487, 1.360, 1.214, 1.191, 1.138, 1.128, 1.102];
 
-/// The blocks that it takes for a verdict on any of `cells` tested at once: the smallest p that the two-sided sign test
-/// can give is 2/2ⁿ, when all n blocks agree, and Holm's procedure multiplies the smallest p by the number of cells. So
-/// `n ≥ 1 + log₂(cells / 0.05)`: 6 blocks for one cell, 7 for three, 8 for six, 10 for twenty-five, 12 for a hundred.
+/// The blocks that it takes for a verdict on any of `cells` tested at once: the smallest p that the
+/// two-sided sign test can give is 2/2ⁿ, when all n blocks agree, and Holm's procedure multiplies
+/// the smallest p by the number of cells. So `n ≥ 1 + log₂(cells / 0.05)`: 6 blocks for one cell, 7
+/// for three, 8 for six, 10 for twenty-five, 12 for a hundred.
 #[must_use]
 pub fn blocks_needed(cells: u64) -> u64 {
     let halvings = u128::from(cells.max(1)) * u128::from(TESTS_PER_ERROR);
     1 + u64::from(halvings.next_power_of_two().trailing_zeros())
 }
 
-/// The standard deviation of the values, estimated so that less than half of them cannot spoil it. Where more than half
-/// are equal (figures are rounded to their histogram's bins), the others must tell it: the ordinary one. Absent of
-/// fewer than three values, or where none differs.
+/// The standard deviation of the values, estimated so that less than half of them cannot spoil it.
+/// Where more than half are equal (figures are rounded to their histogram's bins), the others must
+/// tell it: the ordinary one. Absent of fewer than three values, or where none differs.
 #[must_use]
 pub fn spread(values: &[f64]) -> Option<f64> {
     if values.len() < PILOTS_MIN {
@@ -64,12 +72,14 @@ pub fn spread(values: &[f64]) -> Option<f64> {
     (spread > 0.0 && spread.is_finite()).then_some(spread)
 }
 
-/// The same in standard deviations of a block's difference: 1.5 with 12 blocks and one cell, 1.6 with two to seven; 0.9 with
-/// 30 blocks and up to three cells. Absent where so few blocks can find nothing.
+/// The same in standard deviations of a block's difference: 1.5 with 12 blocks and one cell, 1.6
+/// with two to seven; 0.9 with 30 blocks and up to three cells. Absent where so few blocks can find
+/// nothing.
 ///
-/// It is what [`judge`](super::judge) asks of a cell, with Holm's procedure at its strictest (no other cell shows a
-/// difference), over experiments whose block values are normal: 2,000 of them, from a seed of their own, which gives it to 2 %.
-/// Without the A/A arm's resolution it would follow from the binomial distribution alone, and be too small by up to a third.
+/// It is what [`judge`](super::judge) asks of a cell, with Holm's procedure at its strictest (no
+/// other cell shows a difference), over experiments whose block values are normal: 2,000 of them,
+/// from a seed of their own, which gives it to 2 %. Without the A/A arm's resolution it would
+/// follow from the binomial distribution alone, and be too small by up to a third.
 #[must_use]
 pub fn detectable_in_spreads(blocks: u64, cells: u64) -> Option<f64> {
     let most = usize::try_from(dissenters(blocks, cells)?).ok()?;
@@ -82,12 +92,13 @@ pub fn detectable_in_spreads(blocks: u64, cells: u64) -> Option<f64> {
     Some(*found)
 }
 
-/// Draws an experiment in which arms don't differ, and says by how much the arm would have to: so that no more than `most`
-/// blocks dissent, and its median is above the resolution.
+/// Draws an experiment in which arms don't differ, and says by how much the arm would have to: so
+/// that no more than `most` blocks dissent, and its median is above the resolution.
 fn smallest_found(random: &mut Xoshiro256PlusPlus, blocks: usize, most: usize) -> Option<f64> {
     let (mut arm, mut same) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
     for _ in 0..blocks {
-        // Both are held against the same baseline. Two values of variance ½ differ by one of variance 1.
+        // Both are held against the same baseline. Two values of variance ½ differ by one of
+        // variance 1.
         let [baseline, a, b, _] = normals(random).map(|z| z * FRAC_1_SQRT_2);
         arm.push(a - baseline);
         same.push(b - baseline);
@@ -111,7 +122,8 @@ fn normals(random: &mut Xoshiro256PlusPlus) -> [f64; 4] {
     [a, b, c, d]
 }
 
-/// So many blocks may have the other sign, and the rest still shows a difference; absent where not even all that agree do.
+/// So many blocks may have the other sign, and the rest still shows a difference; absent where not
+/// even all that agree do.
 pub(super) fn dissenters(blocks: u64, cells: u64) -> Option<u64> {
     let level = LEVEL / real(cells.max(1)) / 2.0;
     let shows = |most: &u64| binomial::at_most(*most, blocks, 0.5) <= level;

@@ -1,6 +1,7 @@
-//! Whole experiments with known answers: how often intervals hold the truth, how often paths that are the same are
-//! called different, and how often a difference is found. Seeds are fixed, so each run gives the same shares; to see them:
-//! `cargo test -p tare-engine --lib compare::simulation -- --nocapture`.
+//! Whole experiments with known answers: how often intervals hold the truth, how often paths that
+//! are the same are called different, and how often a difference is found. Seeds are fixed, so each
+//! run gives the same shares; to see them: `cargo test -p tare-engine --lib
+//! compare::simulation -- --nocapture`.
 
 #![expect(clippy::print_stdout, reason = "the shares are for whoever asks with --nocapture")]
 
@@ -10,7 +11,8 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use super::*;
 use crate::binomial;
 
-/// Samples of one visit. With two visits pooled a p99 has ten beyond it: the fewest that a quantile is printed for.
+/// Samples of one visit. With two visits pooled a p99 has ten beyond it: the fewest that a quantile
+/// is printed for.
 const SAMPLES: usize = 500;
 const QUANTILES: [(&str, f64); 2] = [("p50", 0.5), ("p99", 0.99)];
 
@@ -28,13 +30,13 @@ fn normals(random: &mut Xoshiro256PlusPlus) -> [f64; 2] {
 /// What the round trips of a path are like, microseconds.
 #[derive(Debug, Clone, Copy)]
 enum Path {
-    /// Two modes and rare stalls; how many go the slow way changes from visit to visit, so that a visit's median is in
-    /// one mode or the other.
+    /// Two modes and rare stalls; how many go the slow way changes from visit to visit, so that a
+    /// visit's median is in one mode or the other.
     Multimodal,
     /// Pareto, with infinite variance.
     HeavyTail,
-    /// Lognormal around a level that rises through the whole run, swings, and jumps from visit to visit: between the
-    /// first block and the last it moves by far more than the paths differ.
+    /// Lognormal around a level that rises through the whole run, swings, and jumps from visit to
+    /// visit: between the first block and the last it moves by far more than the paths differ.
     Drifting,
 }
 
@@ -110,7 +112,8 @@ fn block(random: &mut Xoshiro256PlusPlus, path: Path, arms: &[Arm], visits: &mut
     pools.iter_mut().map(summarise).collect()
 }
 
-/// The share of 1,000 experiments of 12 blocks whose interval holds the true median block difference, for each quantile.
+/// The share of 1,000 experiments of 12 blocks whose interval holds the true median block
+/// difference, for each quantile.
 fn coverage(path: Path, arm: Arm, truth: [f64; 2]) -> [f64; 2] {
     const EXPERIMENTS: usize = 1_000;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(2026);
@@ -139,8 +142,9 @@ fn assert_covers(path: Path, arm: Arm, truth: [f64; 2]) {
     }
 }
 
-/// Where an arm is the baseline and a constant, which is which of the two is a coin's toss: less the constant, the block
-/// difference is symmetric around zero, and its median is that constant exactly, whatever drifts.
+/// Where an arm is the baseline and a constant, which is which of the two is a coin's toss: less
+/// the constant, the block difference is symmetric around zero, and its median is that constant
+/// exactly, whatever drifts.
 fn shifted(plus: f64) -> (Arm, [f64; 2]) {
     (Arm { times: 1.0, plus }, [plus; 2])
 }
@@ -159,8 +163,9 @@ fn intervals_hold_the_truth_of_drifting_paths() {
 
 #[test]
 fn intervals_hold_the_truth_of_heavy_tails() {
-    // A fifth slower all over, its p99 most: block differences are not symmetric, and their median has no formula. So it is
-    // that of 5,000 blocks from a seed of their own: known to a fiftieth of the spread of one.
+    // A fifth slower all over, its p99 most: block differences are not symmetric, and their median
+    // has no formula. So it is that of 5,000 blocks from a seed of their own: known to a fiftieth
+    // of the spread of one.
     let arm = Arm { times: 1.2, plus: 0.0 };
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
     let mut visits = 0;
@@ -212,9 +217,10 @@ fn is_significant(cell: &Cell) -> bool {
 
 #[test]
 fn a_path_does_not_differ_from_itself() {
-    // Any of three declared cells called a difference is a false alarm, and at most one experiment in twenty may give
-    // one. Were it exactly one in twenty, 400 experiments would give more than `bound` once in a thousand times: no
-    // sound implementation fails by chance, and more than that is no chance.
+    // Any of three declared cells called a difference is a false alarm, and at most one experiment
+    // in twenty may give one. Were it exactly one in twenty, 400 experiments would give more than
+    // `bound` once in a thousand times: no sound implementation fails by chance, and more than that
+    // is no chance.
     const EXPERIMENTS: u64 = 400;
     let bound = (0..).find(|most| binomial::at_most(*most, EXPERIMENTS, 0.05) >= 0.999).unwrap();
     assert_eq!(bound, 35);
@@ -237,8 +243,9 @@ fn a_path_does_not_differ_from_itself() {
     }
 }
 
-/// The shares of 2,000 experiments with two declared cells, one of which differs by `spreads` standard deviations of a
-/// block's difference, that find it: as judged, and without regard to the resolution.
+/// The shares of 2,000 experiments with two declared cells, one of which differs by `spreads`
+/// standard deviations of a block's difference, that find it: as judged, and without regard to the
+/// resolution.
 fn found(spreads: f64, blocks: usize) -> (f64, f64) {
     const EXPERIMENTS: usize = 2_000;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(2028);

@@ -1,4 +1,5 @@
-//! Against scipy (`scripts/statistics-fixture` makes the figures), published examples, and the rules of verdicts.
+//! Against scipy (`scripts/statistics-fixture` makes the figures), published examples, and the
+//! rules of verdicts.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -154,7 +155,8 @@ fn the_spread_of_pilots_is_robust() {
         let ratio = power::spread(&case.values).unwrap() / (case.spread * factor);
         assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
     }
-    // Alternately 0 and 1, and one of 2: the median deviation is 1 or ½, and the factor for so many shows.
+    // Alternately 0 and 1, and one of 2: the median deviation is 1 or ½, and the factor for so many
+    // shows.
     for Few { count, factor } in few {
         let mut values: Vec<f64> = (0..count).map(|i| (i % 2) as f64).collect();
         values[0] = 2.0;
@@ -223,7 +225,8 @@ fn shifts_with_ties_are_no_surer_than_without() {
 
 #[test]
 fn a_published_shift_is_found() {
-    // Hollander & Wolfe, example 4.1: water permeability of the human chorioamnion. Their estimate, interval and p.
+    // Hollander & Wolfe, example 4.1: water permeability of the human chorioamnion. Their estimate,
+    // interval and p.
     let at_term = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46];
     let early = [1.15, 0.88, 0.90, 0.74, 1.21];
     let shift = unpaired::shift(&at_term, &early).unwrap();
@@ -341,7 +344,8 @@ fn verdicts_need_blocks_for_all_declared_cells() {
     assert_eq!(of(2, 6), (7, Some(Verdict::NotEnoughBlocks)));
     assert_eq!(of(25, 9), (10, Some(Verdict::NotEnoughBlocks)));
     assert_eq!(of(25, 10), (10, Some(Verdict::Slower)));
-    // An arm that died has fewer blocks than the others; one that never answered has none, and counts.
+    // An arm that died has fewer blocks than the others; one that never answered has none, and
+    // counts.
     let arms = vec![
         cell("kata", "p50", "ns", &differences),
         cell("dead", "p50", "ns", &differences[..3]),

@@ -1,8 +1,9 @@
-//! Two comparisons that were not made together: how far the values over blocks of one are shifted against those of
-//! the other, without pairs.
+//! Two comparisons that were not made together: how far the values over blocks of one are shifted
+//! against those of the other, without pairs.
 //!
-//! Blocks of different days have nothing in common that could fall out, so this sees less than pairs do, and takes for
-//! granted what interleaving provides: that nothing changed between the two but what is asked about.
+//! Blocks of different days have nothing in common that could fall out, so this sees less than
+//! pairs do, and takes for granted what interleaving provides: that nothing changed between the two
+//! but what is asked about.
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
@@ -11,29 +12,30 @@ use crate::binomial::real;
 use crate::quantile::TAIL;
 use crate::result::Estimate;
 
-/// Above so many pairs (a hundred blocks against a hundred) the distribution is taken to be normal: by then the two agree
-/// within 0.3 % where intervals end, and the exact one would take its time.
+/// Above so many pairs (a hundred blocks against a hundred) the distribution is taken to be normal:
+/// by then the two agree within 0.3 % where intervals end, and the exact one would take its time.
 const EXACT_PAIRS_MAX: usize = 10_000;
 
 /// How far one sample is shifted against another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Shift {
-    /// The median of the differences of all pairs, with its 95 % interval; absent where the samples are too small for one
-    /// (below 4 against 4, 3 against 5, 2 against 8).
+    /// The median of the differences of all pairs, with its 95 % interval; absent where the samples
+    /// are too small for one (below 4 against 4, 3 against 5, 2 against 8).
     pub(crate) estimate: Estimate,
     /// The two-sided p that there is none.
     pub(crate) p: f64,
 }
 
-/// How far `new` is shifted against `old`: positive where it is larger. Absent where one of them is empty or holds what is
-/// no finite number.
+/// How far `new` is shifted against `old`: positive where it is larger. Absent where one of them is
+/// empty or holds what is no finite number.
 ///
-/// The estimate is Hodges & Lehmann's (1963): the median of the differences of all pairs. Its interval lies between two
-/// of these differences, chosen by the distribution of the Mann–Whitney statistic (Bauer 1972; Hollander & Wolfe,
-/// *Nonparametric Statistical Methods*, §4.3), and p is that of the Mann–Whitney test, from the exact distribution of the
-/// statistic for up to 10,000 pairs, above from the normal one with a correction for continuity. Both assume independent
-/// values, and two distributions that differ by a shift alone. A tie counts half for each side, and where that makes a
-/// half of the statistic it is rounded towards "no shift".
+/// The estimate is Hodges & Lehmann's (1963): the median of the differences of all pairs. Its
+/// interval lies between two of these differences, chosen by the distribution of the Mann–Whitney
+/// statistic (Bauer 1972; Hollander & Wolfe, *Nonparametric Statistical Methods*, §4.3), and p is
+/// that of the Mann–Whitney test, from the exact distribution of the statistic for up to 10,000
+/// pairs, above from the normal one with a correction for continuity. Both assume independent
+/// values, and two distributions that differ by a shift alone. A tie counts half for each side, and
+/// where that makes a half of the statistic it is rounded towards "no shift".
 pub(crate) fn shift(old: &[f64], new: &[f64]) -> Option<Shift> {
     if ![old, new].into_iter().flatten().all(|v| v.is_finite()) {
         return None;
@@ -93,8 +95,9 @@ impl Null {
     }
 }
 
-/// `P(U = u)` of `m` against `n` values, by the recursion of Mann & Whitney (1947): the largest of all is one of the m with
-/// the chance m/(m + n), and then larger than all n, else it is one of the n and adds nothing.
+/// `P(U = u)` of `m` against `n` values, by the recursion of Mann & Whitney (1947): the largest of
+/// all is one of the m with the chance m/(m + n), and then larger than all n, else it is one of the
+/// n and adds nothing.
 fn exact(m: usize, n: usize) -> Vec<f64> {
     // Of i against 0 to n values, from i = 0.
     let mut rows = vec![vec![1.0]; n + 1];

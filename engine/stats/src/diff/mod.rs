@@ -1,14 +1,16 @@
 //! Two saved results, one from before a change and one from after it.
 //!
-//! Two comparisons were not measured in turns: whatever else changed in between (the weather of a shared host, a kernel, a
-//! neighbour) stands in the difference, and no statistics take it out. So what is told of each arm is how far its blocks
-//! have moved (unpaired), and besides, of each arm but the baseline, how far its *cost* has: its
-//! difference to the baseline of the same block. The cost is the better question, for what both arms share drops out of it.
+//! Two comparisons were not measured in turns: whatever else changed in between (the weather of a
+//! shared host, a kernel, a neighbour) stands in the difference, and no statistics take it out. So
+//! what is told of each arm is how far its blocks have moved (unpaired), and besides, of each arm
+//! but the baseline, how far its *cost* has: its difference to the baseline of the same block. The
+//! cost is the better question, for what both arms share drops out of it.
 //!
-//! Verdicts are corrected over all declared changes by Holm's step-down method (Holm 1979, *Scandinavian Journal of
-//! Statistics* 6, 65–70).
+//! Verdicts are corrected over all declared changes by Holm's step-down method (Holm
+//! 1979, *Scandinavian Journal of Statistics* 6, 65–70).
 //!
-//! Plain results have no blocks. Theirs are set side by side, and nothing is said of the difference.
+//! Plain results have no blocks. Theirs are set side by side, and nothing is said of the
+//! difference.
 
 use serde::Serialize;
 
@@ -34,7 +36,8 @@ pub struct Diff {
     /// What was measured: `lat`, `bw` or `http`.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["lat", "bw", "http"])))]
     pub measured: String,
-    /// The arm that costs are relative to; absent of plain results, and where the two have not the same.
+    /// The arm that costs are relative to; absent of plain results, and where the two have not the
+    /// same.
     pub baseline: Option<String>,
     /// Both have blocks, so that there are intervals and verdicts.
     pub has_blocks: bool,
@@ -67,8 +70,8 @@ pub struct Change {
     pub blocks_before: u64,
     /// Blocks after.
     pub blocks_after: u64,
-    /// By how much it has moved: the Hodges–Lehmann shift with its 95 % interval. Of plain results the mere difference, without
-    /// one.
+    /// By how much it has moved: the Hodges–Lehmann shift with its 95 % interval. Of plain results
+    /// the mere difference, without one.
     pub delta: Option<Estimate>,
     /// Two-sided p of the Mann–Whitney test.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
@@ -170,7 +173,8 @@ fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Diff> {
         let figures = (earlier, cell);
         if same_baseline && !baselines.contains(&(cell.step, cell.measure.as_str())) {
             baselines.push((cell.step, &cell.measure));
-            // An arm that died has fewer blocks than the baseline, and one that was overloaded says nothing of it.
+            // An arm that died has fewer blocks than the baseline, and one that was overloaded says
+            // nothing of it.
             let same = |other: &&Cell| other.step == cell.step && other.measure == cell.measure;
             let again = new.cells.iter().filter(same).find(|cell| cell.arm == AA);
             let again = again.and_then(|again| Some((pair(before, after, again)?.1, again)));
@@ -203,7 +207,8 @@ fn comparisons(before: Saved<'_>, after: Saved<'_>) -> Result<Diff> {
     Ok(diff)
 }
 
-/// The parameters of a cell's step, and the cell of the earlier comparison that is of the same arm, step and measure.
+/// The parameters of a cell's step, and the cell of the earlier comparison that is of the same arm,
+/// step and measure.
 fn pair<'a>(before: Saved<'a>, after: Saved<'a>, cell: &Cell) -> Option<(&'a Params, &'a Cell)> {
     let params = params_of(after, &cell.arm, cell.step)?;
     let wanted = identity(params);

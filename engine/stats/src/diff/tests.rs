@@ -1,7 +1,8 @@
 use super::*;
 use crate::result::{Arm, Environments, SCHEMA as REPORT_SCHEMA, Tool};
 
-/// A comparison of two arms at two sizes; the arm costs `cost` on top of a baseline of `base`, and both waver by block.
+/// A comparison of two arms at two sizes; the arm costs `cost` on top of a baseline of `base`, and
+/// both waver by block.
 fn comparison(base: f64, cost: f64, blocks: u64) -> Report {
     let arms = ["plain", "pod", AA];
     let arm = |name: &str| Arm { name: name.to_owned(), ..Arm::default() };

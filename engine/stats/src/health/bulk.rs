@@ -1,7 +1,7 @@
 //! The same judgement of bulk runs, where nobody waits for an answer.
 //!
-//! Without a pace the sender's CPU is as much a part of what is measured as the path is, so a busy sender spoils
-//! nothing. With one it does, as soon as the schedule is not kept.
+//! Without a pace the sender's CPU is as much a part of what is measured as the path is, so a busy
+//! sender spoils nothing. With one it does, as soon as the schedule is not kept.
 
 use super::generator::{flows, paced_behind, saturation, share};
 use crate::result::{Flow, Params, StepResult, Warning};
@@ -40,9 +40,9 @@ pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     warnings
 }
 
-/// What it means that datagrams leave in several fragments, by the path's MTU and their number, and what to do. A datagram
-/// is lost with any one of its `n` fragments: where packets are lost independently with probability *p*, with
-/// 1 − (1 − *p*)^*n*.
+/// What it means that datagrams leave in several fragments, by the path's MTU and their number, and
+/// what to do. A datagram is lost with any one of its `n` fragments: where packets are lost
+/// independently with probability *p*, with 1 − (1 − *p*)^*n*.
 fn fragmented(
     params: &Params,
     (mtu_bytes, fragments): (Option<u32>, Option<u32>),
@@ -70,7 +70,8 @@ fn fragmented(
     Some(Warning::new("fragmented", message + way, format!("--size {whole} and less leave whole")))
 }
 
-/// Socket buffers that were asked for and not granted: the kernel caps them without a word, and doubles what it grants.
+/// Socket buffers that were asked for and not granted: the kernel caps them without a word, and
+/// doubles what it grants.
 fn buffers(step: &StepResult, way: &'static str, flow: &Flow) -> impl Iterator<Item = Warning> {
     let asked = step.params.bulk.as_ref();
     let asked = asked.map(|asked| [asked.send_buffer_bytes, asked.receive_buffer_bytes]);

@@ -3,25 +3,25 @@
 use crate::result::{Flow, Instrument, StepResult};
 use tare_units::Nanos;
 
-/// A worker that is busy for a larger share of its time, on a schedule, is saturated: by then an arrival finds it
-/// at other work nine times in ten, and by queueing theory (M/D/1) waits 4.5 times the cost of an operation in
-/// the mean.
+/// A worker that is busy for a larger share of its time, on a schedule, is saturated: by then an
+/// arrival finds it at other work nine times in ten, and by queueing theory (M/D/1) waits 4.5 times
+/// the cost of an operation in the mean.
 const BUSY_OPEN_LOOP: f64 = 0.9;
-/// In closed loop the same is said of a worker with several connections. The limit is higher, since there load
-/// gives way when the worker is slow and nothing queues without bound. With one connection a worker is
-/// never the bottleneck: either it or the path is at work.
+/// In closed loop the same is said of a worker with several connections. The limit is higher, since
+/// there load gives way when the worker is slow and nothing queues without bound. With one
+/// connection a worker is never the bottleneck: either it or the path is at work.
 const BUSY_CLOSED_LOOP: f64 = 0.95;
-/// Lateness (p99) is large if it is beyond the gap between two sends of a worker, for then sends wait for
-/// each other, and beyond this, ns: the wake-up of a sleeping worker, which is lateness without being saturation, takes
-/// 50–60 µs on a virtual machine.
+/// Lateness (p99) is large if it is beyond the gap between two sends of a worker, for then sends
+/// wait for each other, and beyond this, ns: the wake-up of a sleeping worker, which is lateness
+/// without being saturation, takes 50–60 µs on a virtual machine.
 const LATENESS_FLOOR_NS: u64 = 100_000;
 /// Sending less than this share of what was due is falling behind; the rest is the end of the run.
 pub(super) const SENT_SHARE: f64 = 0.99;
-/// When connections are in use for a larger share of the time than this, sends wait for a free one, and being late is
-/// the path's or the server's doing rather than the worker's.
+/// When connections are in use for a larger share of the time than this, sends wait for a free one,
+/// and being late is the path's or the server's doing rather than the worker's.
 pub(super) const CONNECTIONS_BUSY: f64 = 0.5;
-/// Operations that were late waited for the generator if a connection was free for more than this share of their waiting, and
-/// else for a connection.
+/// Operations that were late waited for the generator if a connection was free for more than this
+/// share of their waiting, and else for a connection.
 const AWAY_SHARE: f64 = 0.5;
 
 /// Why the generator, not the path, was the bottleneck of a step; absent if it was not.
@@ -67,7 +67,8 @@ pub(super) fn flows(step: &StepResult) -> impl Iterator<Item = (&'static str, &F
     flows.into_iter().flatten().filter_map(|(way, flow)| Some((way, flow?)))
 }
 
-/// The first direction whose sender made too few of the sends that were due: how many it made, and the share.
+/// The first direction whose sender made too few of the sends that were due: how many it made, and
+/// the share.
 pub(super) fn paced_behind(step: &StepResult) -> Option<(&'static str, u64, f64)> {
     flows(step).find_map(|(way, flow)| {
         let due = flow.sends + flow.pacing.as_ref()?.unsent;
@@ -97,8 +98,8 @@ pub(super) fn waited_for_connections(step: &StepResult) -> Option<String> {
     })
 }
 
-/// What was late waited for the generator rather than for a connection: most of the lateness, summed over all that was due,
-/// was spent while a connection was free.
+/// What was late waited for the generator rather than for a connection: most of the lateness,
+/// summed over all that was due, was spent while a connection was free.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn waited_for_generator(step: &StepResult) -> bool {
     let away_ns = step.rate.generator_away_ns.unwrap_or(0) as f64;
@@ -128,8 +129,9 @@ fn behind(step: &StepResult) -> Option<(u64, f64)> {
     (due > 0 && sent < SENT_SHARE).then_some((due, sent))
 }
 
-/// The share of the connections that had an operation outstanding or were being opened anew, in the mean: by Little's
-/// law, the rate of sends times the mean service time, over the connections; and the time that connecting took.
+/// The share of the connections that had an operation outstanding or were being opened anew, in the
+/// mean: by Little's law, the rate of sends times the mean service time, over the connections; and
+/// the time that connecting took.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]
 pub(super) fn connections_busy(step: &StepResult) -> f64 {
     let seconds = Nanos(step.duration_ns).as_secs_f64();
@@ -144,7 +146,8 @@ pub(super) fn connections_busy(step: &StepResult) -> f64 {
     }
 }
 
-/// A time that is summed over connections as the share of the measured phase that it is of each, in the mean.
+/// A time that is summed over connections as the share of the measured phase that it is of each, in
+/// the mean.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 pub(super) fn share_of_connections(step: &StepResult, sum_ns: Option<u64>) -> f64 {
     let all_ns = step.duration_ns as f64 * f64::from(step.params.connections.max(1));

@@ -3,7 +3,8 @@
 use super::generator::share;
 use crate::result::{ErrorCount, StepResult, Warning};
 
-/// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have done with none.
+/// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have
+/// done with none.
 const RECONNECTS_SHARE: f64 = 0.1;
 /// Kinds that a list names before it is cut.
 const KINDS: usize = 4;
@@ -102,7 +103,8 @@ pub(super) fn kinds_of<'a>(
     errors.map(|error| (format!("{} {}", error.phase, error.cause), error.count))
 }
 
-/// How many there are of all kinds, and the most frequent kinds first, as `9 × 503, 2 × 500`; absent where there are none.
+/// How many there are of all kinds, and the most frequent kinds first, as `9 × 503, 2 × 500`;
+/// absent where there are none.
 pub(super) fn most(kinds: impl Iterator<Item = (String, u64)>) -> Option<(u64, String)> {
     let mut kinds: Vec<(String, u64)> = kinds.collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.1));
@@ -212,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_server_that_went_away_is_the_cause_whatever_became_of_the_late() {
-        // Killed halfway: one request on each connection failed, and the others had nothing to be sent on.
+        // Killed halfway: one request on each connection failed, and the others had nothing to be
+        // sent on.
         let mut killed = only_answered(500);
         killed.operations.sent += 10;
         killed.operations.failed = 10;
@@ -243,7 +246,8 @@ mod tests {
 
     #[test]
     fn connecting_takes_a_connection_up() {
-        // A connection for each request, over a path of 10 ms: all of them are taken up, half of the time to connect.
+        // A connection for each request, over a path of 10 ms: all of them are taken up, half of
+        // the time to connect.
         let mut step = only_answered(500);
         step.latency.service.mean_ns = Some(10e6);
         step.connections.connecting_ns = Some(5_000_000_000);
@@ -281,7 +285,8 @@ mod tests {
         assert_eq!(codes(&step), ["generator-saturated"]);
     }
 
-    /// `/queue?service=1ms` at four times what it can do, and more connections than it serves at once.
+    /// `/queue?service=1ms` at four times what it can do, and more connections than it serves at
+    /// once.
     fn queueing(connections: u32, unloaded_ms: f64) -> StepResult {
         let mut step = only_answered(250);
         let loaded_ns = u64::from(connections) * 1_000_000;

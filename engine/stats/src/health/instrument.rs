@@ -4,31 +4,36 @@ use super::generator::workers;
 use crate::result::{Instrument, Warning};
 use tare_units::Nanos;
 
-/// Steal beyond this share of the workers' time is a disturbance: what is taken comes in slices of a
-/// millisecond and more, and this much of the time lies upon p99.9.
+/// Steal beyond this share of the workers' time is a disturbance: what is taken comes in slices of
+/// a millisecond and more, and this much of the time lies upon p99.9.
 const STEAL_SHARE: f64 = 0.001;
-/// Forced context switches, per worker and second, beyond which a run is disturbed. The housekeeping of a quiet
-/// kernel (per-CPU threads, RCU, timers) forces a few, and where both ends spin on the only two CPUs of a machine
-/// 20 to 70, since it has nowhere else to go: one round trip in several thousand. A competitor for the CPU
-/// causes hundreds.
+/// Forced context switches, per worker and second, beyond which a run is disturbed. The
+/// housekeeping of a quiet kernel (per-CPU threads, RCU, timers) forces a few, and where both ends
+/// spin on the only two CPUs of a machine 20 to 70, since it has nowhere else to go: one round trip
+/// in several thousand. A competitor for the CPU causes hundreds.
 const SWITCHES_PER_S: f64 = 100.0;
 /// Fewer forced switches than this are never a disturbance, however short the run.
 const SWITCHES_MIN: u64 = 10;
-/// A worker that could have run and waited for a CPU for a larger share of the measured phase was disturbed: it was slower
-/// than alone by about so much. With both ends on the two CPUs of an otherwise idle virtual machine, workers waited for
-/// 0.02 to 6.7 % of the time, whatever they measured; beside a process that never sleeps on each CPU, for 31 to 67 %.
-/// Where operations are few, the client's waits are held against the time that these took together, for they stand in it.
+/// A worker that could have run and waited for a CPU for a larger share of the measured phase was
+/// disturbed: it was slower than alone by about so much. With both ends on the two CPUs of an
+/// otherwise idle virtual machine, workers waited for 0.02 to 6.7 % of the time, whatever they
+/// measured; beside a process that never sleeps on each CPU, for 31 to 67 %. Where operations are
+/// few, the client's waits are held against the time that these took together, for they stand in
+/// it.
 const RUN_QUEUE_SHARE: f64 = 0.1;
-/// A client that waited for a smaller share of the measured phase than this was not disturbed, however few its operations:
-/// on an idle machine, at 1,000 requests a second, it is 0.02 to 0.07 %; beside the same spinners 4 % and more.
+/// A client that waited for a smaller share of the measured phase than this was not disturbed,
+/// however few its operations: on an idle machine, at 1,000 requests a second, it is 0.02 to 0.07
+/// %; beside the same spinners 4 % and more.
 const RUN_QUEUE_LEAST: f64 = 0.01;
-/// A spinning worker's longest turn is a stall if it is longer than this, ns: a millisecond is a scheduler's slice or
-/// a hypervisor's, and a thousand times what a turn does.
+/// A spinning worker's longest turn is a stall if it is longer than this, ns: a millisecond is a
+/// scheduler's slice or a hypervisor's, and a thousand times what a turn does.
 const STALL_NS: u64 = 1_000_000;
-/// … and longer than that many times its p99, so that a worker whose turns are long by themselves is not accused.
+/// … and longer than that many times its p99, so that a worker whose turns are long by themselves
+/// is not accused.
 const STALL_FACTOR: u64 = 100;
 
-/// What disturbed an end during a measured phase of `duration`, in which operations took `operating` of it.
+/// What disturbed an end during a measured phase of `duration`, in which operations took
+/// `operating` of it.
 #[expect(clippy::cast_precision_loss, reason = "a count of switches")]
 pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) -> Vec<Warning> {
     let worker_seconds = duration.as_secs_f64() * workers(end);

@@ -1,9 +1,10 @@
-//! Whether the numbers can be believed: was the generator the bottleneck, was anything disturbed from outside.
+//! Whether the numbers can be believed: was the generator the bottleneck, was anything disturbed
+//! from outside.
 //!
-//! Two different faults are told apart. *Saturated*: the generator could not do what was asked of it, so what
-//! was measured is the generator; more of it, or less load, helps. *Disturbed*: something else took the CPU
-//! away at times, so the same run may come out otherwise; quiet helps, or doing it again. Each threshold is a constant
-//! with its reason.
+//! Two different faults are told apart. *Saturated*: the generator could not do what was asked of
+//! it, so what was measured is the generator; more of it, or less load, helps. *Disturbed*:
+//! something else took the CPU away at times, so the same run may come out otherwise; quiet helps,
+//! or doing it again. Each threshold is a constant with its reason.
 
 mod bulk;
 mod generator;
@@ -16,14 +17,16 @@ use generator::{saturation, share, waited_for_connections};
 use instrument::disturbances;
 use tare_units::Nanos;
 
-/// An error of the instrument of more than this share of the median is worth a warning. On loopback, spinning, the
-/// receive call alone is a fifth of a round trip of 6 µs, so a lower bound would warn of every such run.
+/// An error of the instrument of more than this share of the median is worth a warning. On
+/// loopback, spinning, the receive call alone is a fifth of a round trip of 6 µs, so a lower bound
+/// would warn of every such run.
 const ERROR_SHARE: f64 = 0.5;
-/// Stopped in a larger share of its periods than that, the middle of the latencies is the limit's doing and not only their
-/// tail.
+/// Stopped in a larger share of its periods than that, the middle of the latencies is the limit's
+/// doing and not only their tail.
 const THROTTLED_SHARE: f64 = 0.1;
 
-/// The time that the operations took together, at most the measured phase; all of it where none is timed.
+/// The time that the operations took together, at most the measured phase; all of it where none is
+/// timed.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -48,8 +51,8 @@ fn disturbed(step: &StepResult) -> [Vec<Warning>; 2] {
     ]
 }
 
-/// Fills in what is to be judged of both ends of a step: `saturated` and why (the client's), `disturbed` and
-/// `disturbances`.
+/// Fills in what is to be judged of both ends of a step: `saturated` and why (the client's),
+/// `disturbed` and `disturbances`.
 pub fn judge(step: &mut StepResult) {
     let reason = saturation(step);
     let disturbed = disturbed(step);

@@ -7,17 +7,21 @@ use super::http::{kinds_of, most};
 use crate::result::{StepResult, Warning};
 use tare_units::Nanos;
 
-/// A share of what was due that was never sent, beyond which it is told: below it is the end of the run.
+/// A share of what was due that was never sent, beyond which it is told: below it is the end of the
+/// run.
 const UNSENT_SHARE: f64 = 0.001;
-/// Connections that were down for this share of what is missing of the rate, or more, are its cause.
+/// Connections that were down for this share of what is missing of the rate, or more, are its
+/// cause.
 const DOWN_SHARE: f64 = 0.5;
-/// Requests that take so many times as long with all connections in use as with few wait for each other at the server. One
-/// server with a queue, all of whose `n` connections are in use, answers in `n` times what it takes for a request, and in a
-/// quarter of that on average while the first half of them comes into use: four times is a queue, and one is none.
+/// Requests that take so many times as long with all connections in use as with few wait for each
+/// other at the server. One server with a queue, all of whose `n` connections are in use, answers
+/// in `n` times what it takes for a request, and in a quarter of that on average while the first
+/// half of them comes into use: four times is a queue, and one is none.
 const QUEUEING: f64 = 1.5;
 /// From the median to the 90th percentile of a normal distribution, in standard deviations.
 const P90_DEVIATIONS: f64 = 1.28;
-/// The far end held requests, if it had them for more than this share of the time that operations took.
+/// The far end held requests, if it had them for more than this share of the time that operations
+/// took.
 const HELD_SHARE: f64 = 0.5;
 
 /// What things are called.
@@ -55,8 +59,8 @@ impl Words {
 /// The rate was not reached, and the reason is told with that.
 pub(super) fn tells_why(step: &StepResult) -> bool {
     let operations = &step.operations;
-    // Held against what was due, not against the rate: so many Poisson arrivals as asked for there are in the mean alone.
-    // A single request is the end of the run.
+    // Held against what was due, not against the rate: so many Poisson arrivals as asked for there
+    // are in the mean alone. A single request is the end of the run.
     let missing = operations.due.saturating_sub(operations.completed);
     let is_short = missing > 1 && share(missing, operations.due) > 1.0 - SENT_SHARE;
     let is_open = step.params.bulk.is_none() && step.rate.target_per_s.is_some();
@@ -101,24 +105,26 @@ pub(super) fn figure(rate: f64) -> f64 {
     if rate >= 100.0 { rate.round() } else { (rate * 100.0).round() / 100.0 }
 }
 
-/// Why fewer operations were answered as expected than were asked for, and what to do. A server is the far end of `lat`, and a
-/// request its round trip.
+/// Why fewer operations were answered as expected than were asked for, and what to do. A server is
+/// the far end of `lat`, and a request its round trip.
 ///
-/// What is due waits either for the generator or for a connection, and a connection that is not free waits for the server, or
-/// is down. So, in this order:
+/// What is due waits either for the generator or for a connection, and a connection that is not
+/// free waits for the server, or is down. So, in this order:
 ///
-/// 1. *The generator*, if its busiest worker had no time left, or if most of the lateness was spent while a connection was
-///    free (see [`saturation`]).
-/// 2. *The server, connections to it were down*, if that explains half of what is missing; or *the server* (of `lat`, the path
-///    or the far end: datagrams are lost on either), since requests failed, or since connections waited in vain for answers
-///    until the timeout, if that explains half of it.
-/// 3. Otherwise all connections were in use. By Little's law they then carry `n / r` requests a second, where `n` is their
-///    number (times `--pipeline`) and `r` what a request takes. If `r` is what it also takes while few connections are in
-///    use, more of them carry more: *the connections*, or *the far end* where it held each request for most of `r`. If `r` has
-///    grown with the number in use, requests wait for each other at *the server* (of `lat`, perhaps on the path), and what
-///    it answered is what it can do; see [`queues_at_server`].
-/// 4. *The server*, if connections were in use for a small part of the time and nevertheless all of them at once: it stood
-///    still for a time.
+/// 1. *The generator*, if its busiest worker had no time left, or if most of the lateness was spent
+///    while a connection was free (see [`saturation`]).
+/// 2. *The server, connections to it were down*, if that explains half of what is missing; or *the
+///    server* (of `lat`, the path or the far end: datagrams are lost on either), since requests
+///    failed, or since connections waited in vain for answers until the timeout, if that explains
+///    half of it.
+/// 3. Otherwise all connections were in use. By Little's law they then carry `n / r` requests a
+///    second, where `n` is their number (times `--pipeline`) and `r` what a request takes. If `r`
+///    is what it also takes while few connections are in use, more of them carry more: *the
+///    connections*, or *the far end* where it held each request for most of `r`. If `r` has grown
+///    with the number in use, requests wait for each other at *the server* (of `lat`, perhaps on
+///    the path), and what it answered is what it can do; see [`queues_at_server`].
+/// 4. *The server*, if connections were in use for a small part of the time and nevertheless all of
+///    them at once: it stood still for a time.
 fn cause(step: &StepResult, target: f64, words: &Words) -> (String, String) {
     if let Some(reason) = saturation(step) {
         let advice = "lower --rate, or use more --threads on CPUs of their own";
@@ -249,11 +255,13 @@ fn all_in_use(step: &StepResult, target: f64, mean_ns: f64, words: &Words) -> (S
     )
 }
 
-/// Whether requests waited for each other at the server: what one took with all connections in use, and with few of them.
+/// Whether requests waited for each other at the server: what one took with all connections in use,
+/// and with few of them.
 ///
-/// The median of all stands for the former, since under a rate that is not reached the connections are nearly always in use.
-/// The latter is the mean of those that were begun while fewer than a quarter of the places were taken; there may be few of them,
-/// so they count as taking longer by twice their standard error. Where that leaves it open, nothing is claimed of the server.
+/// The median of all stands for the former, since under a rate that is not reached the connections
+/// are nearly always in use. The latter is the mean of those that were begun while fewer than a
+/// quarter of the places were taken; there may be few of them, so they count as taking longer by
+/// twice their standard error. Where that leaves it open, nothing is claimed of the server.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -290,7 +298,8 @@ mod tests {
     use crate::health;
     use crate::result::{ErrorCount, StepResult, Summary, Unloaded};
 
-    /// A second of `lat` at 1,000 per second over `connections`, of which so many are completed, in `mean_us` each.
+    /// A second of `lat` at 1,000 per second over `connections`, of which so many are completed, in
+    /// `mean_us` each.
     fn lat(connections: u32, completed: u64, mean_us: u32) -> StepResult {
         let mut step = StepResult { duration_ns: 1_000_000_000, ..StepResult::default() };
         step.params.connections = connections;

@@ -1,9 +1,9 @@
-//! Coarse logarithmic bins, many rows of them in one allocation: the rows are time blocks, or entries of the
-//! series over time.
+//! Coarse logarithmic bins, many rows of them in one allocation: the rows are time blocks, or
+//! entries of the series over time.
 //!
-//! The layout is HdrHistogram's with 2 significant figures. It is not that crate's because a row needs
-//! neither its own allocation nor its own bounds, and one index serves the block and the series entry alike:
-//! recording into a row is an addition.
+//! The layout is HdrHistogram's with 2 significant figures. It is not that crate's because a row
+//! needs neither its own allocation nor its own bounds, and one index serves the block and the
+//! series entry alike: recording into a row is an addition.
 
 use tare_units::Nanos;
 
@@ -71,8 +71,8 @@ impl Rows {
     }
 }
 
-/// One row of bins that is counted into in every turn of a spinning worker: counts of 64 bits, since at three
-/// million turns a second 32 are full in 24 minutes.
+/// One row of bins that is counted into in every turn of a spinning worker: counts of 64 bits,
+/// since at three million turns a second 32 are full in 24 minutes.
 #[derive(Debug, Clone)]
 pub struct Coarse {
     counts: Box<[u64]>,
@@ -112,7 +112,8 @@ impl Coarse {
         }
     }
 
-    /// A length that at most `share` (0 to 1) of the samples exceed: the end of a bin; zero without samples.
+    /// A length that at most `share` (0 to 1) of the samples exceed: the end of a bin; zero without
+    /// samples.
     pub(crate) fn exceeded_by(&self, share: f64) -> Nanos {
         let count: u64 = self.counts.iter().sum();
         let allowed = super::whole_share(count, share);
@@ -124,7 +125,8 @@ impl Coarse {
         Nanos(bin.map_or(0, end))
     }
 
-    /// The longest length of the bin of the sample of rank `ceil(percent/100 · count)`; zero without samples.
+    /// The longest length of the bin of the sample of rank `ceil(percent/100 · count)`; zero
+    /// without samples.
     pub fn quantile(&self, percent: u64) -> Nanos {
         let count: u64 = self.counts.iter().sum();
         let rank = (count * percent).div_ceil(100).max(1);

@@ -5,20 +5,23 @@
 //!
 //! # Censored samples
 //!
-//! An operation that timed out, was in flight at the end, or was due and never sent has no latency, but it is
-//! known to have taken *at least* so long (right censoring). Leaving it out would flatter the path exactly
-//! where it hurts. So it is recorded at the length it is known to have reached, and remembered as censored.
+//! An operation that timed out, was in flight at the end, or was due and never sent has no latency,
+//! but it is known to have taken *at least* so long (right censoring). Leaving it out would flatter
+//! the path exactly where it hurts. So it is recorded at the length it is known to have reached,
+//! and remembered as censored.
 //!
-//! Every true length is then at or above the recorded one, and so is every order statistic: a quantile read
-//! off the recorded lengths never exceeds the true one. It *equals* it, to the width of a bin, if there are
-//! enough uncensored samples at or below it: with rank `r = ceil(q·n)`, if at least `r` uncensored samples lie
-//! in its bin or below, then so do `r` true lengths. Otherwise the quantile *rests on* censored samples and is a
-//! lower bound, printed with `≥`. This is exact and assumes nothing.
+//! Every true length is then at or above the recorded one, and so is every order statistic: a
+//! quantile read off the recorded lengths never exceeds the true one. It *equals* it, to the width
+//! of a bin, if there are enough uncensored samples at or below it: with rank `r = ceil(q·n)`, if
+//! at least `r` uncensored samples lie in its bin or below, then so do `r` true lengths. Otherwise
+//! the quantile *rests on* censored samples and is a lower bound, printed with `≥`. This is exact
+//! and assumes nothing.
 //!
-//! The Kaplan–Meier estimator (1958) would instead spread the censored mass over the longer samples. It
-//! assumes that censoring is independent of the length, as it is for units withdrawn from a trial at random. A timeout
-//! strikes the slow requests alone, and a stalled connection leaves its request in flight because it
-//! stalled: the assumption fails in the cases that matter, so no such correction is made.
+//! The Kaplan–Meier estimator (1958) would instead spread the censored mass over the longer
+//! samples. It assumes that censoring is independent of the length, as it is for units withdrawn
+//! from a trial at random. A timeout strikes the slow requests alone, and a stalled connection
+//! leaves its request in flight because it stalled: the assumption fails in the cases that matter,
+//! so no such correction is made.
 
 use std::io::Read as _;
 
@@ -40,8 +43,8 @@ pub use added::Added;
 pub use bins::Coarse;
 pub use recording::{Extent, LiveEntry, Metric, Recording, RecordingSpec, Sample, SeriesEntry};
 
-/// The longest length that keeps its place in the histogram; longer ones are recorded as this long there,
-/// while the exact maximum and mean keep them. 73 minutes: every range here ends at 2^42 ns.
+/// The longest length that keeps its place in the histogram; longer ones are recorded as this long
+/// there, while the exact maximum and mean keep them. 73 minutes: every range here ends at 2^42 ns.
 pub const LENGTH_MAX: Nanos = Nanos((1 << 42) - 1);
 /// Significant figures of a [`Distribution`].
 const FIGURES: u8 = 3;
@@ -54,8 +57,8 @@ const COUNT_MAX: u64 = 1 << 52;
 /// Fewer samples than this beyond a quantile, and it is not told.
 pub const BEYOND_MIN: u64 = 10;
 
-/// A distribution of lengths, nanoseconds: 3 significant figures from 1 ns to [`LENGTH_MAX`], in constant memory
-/// (540 KB, or half of it); count, minimum, maximum and sum are exact.
+/// A distribution of lengths, nanoseconds: 3 significant figures from 1 ns to [`LENGTH_MAX`], in
+/// constant memory (540 KB, or half of it); count, minimum, maximum and sum are exact.
 #[derive(Debug, Clone)]
 pub struct Distribution {
     lengths: Histogram<u64>,
@@ -68,8 +71,8 @@ pub struct Distribution {
     censored_min_ns: u64,
 }
 
-/// Lengths that lie in the same bin of a [`Distribution`], and so of every coarse row: they are recorded together, as if one
-/// by one.
+/// Lengths that lie in the same bin of a [`Distribution`], and so of every coarse row: they are
+/// recorded together, as if one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SameBin {
     /// How many there are.
@@ -114,15 +117,15 @@ impl Default for Distribution {
 }
 
 impl Distribution {
-    /// An empty distribution. All its memory is allocated and touched here, so that recording takes neither an
-    /// allocation nor a page fault.
+    /// An empty distribution. All its memory is allocated and touched here, so that recording takes
+    /// neither an allocation nor a page fault.
     #[must_use]
     pub fn new() -> Self {
         Self { censored: Some(Box::new(touched_histogram())), ..Self::uncensored() }
     }
 
-    /// An empty distribution of something that is always known in full, in half the memory. A censored sample is
-    /// taken all the same; the first one allocates the other half.
+    /// An empty distribution of something that is always known in full, in half the memory. A
+    /// censored sample is taken all the same; the first one allocates the other half.
     #[must_use]
     pub fn uncensored() -> Self {
         Self {
@@ -199,8 +202,8 @@ impl Distribution {
         self.censored.as_ref().map_or(0, |censored| censored.len())
     }
 
-    /// The smallest length that is known in full, exact, nanoseconds. What is censored was longer than recorded, so it
-    /// tells nothing of the smallest.
+    /// The smallest length that is known in full, exact, nanoseconds. What is censored was longer
+    /// than recorded, so it tells nothing of the smallest.
     #[must_use]
     pub fn min_ns(&self) -> Option<u64> {
         (self.count() > self.censored()).then_some(self.min_ns)
@@ -230,7 +233,8 @@ impl Distribution {
         (self.count() > 0).then(|| self.lengths.stdev())
     }
 
-    /// By how much a quantile of about `length` can be told too long: the width of its bin, less one.
+    /// By how much a quantile of about `length` can be told too long: the width of its bin, less
+    /// one.
     #[must_use]
     pub fn resolution(&self, length: Nanos) -> Nanos {
         Nanos(self.lengths.equivalent_range(length.0.min(LENGTH_MAX.0)) - 1)
@@ -251,8 +255,8 @@ impl Distribution {
         Some(Quantile { value_ns, lower_bound: uncensored < rank })
     }
 
-    /// The length of the sample of `rank` (1 is the smallest) in order of length: the end of its bin, but no
-    /// more than the exact maximum, nanoseconds. Zero where there is no sample.
+    /// The length of the sample of `rank` (1 is the smallest) in order of length: the end of its
+    /// bin, but no more than the exact maximum, nanoseconds. Zero where there is no sample.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -267,7 +271,8 @@ impl Distribution {
         self.lengths.value_at_quantile(quantile).clamp(self.lowest_ns(), self.max_ns)
     }
 
-    /// Like [`Distribution::at_rank`], but the beginning of the bin, no less than the exact minimum.
+    /// Like [`Distribution::at_rank`], but the beginning of the bin, no less than the exact
+    /// minimum.
     #[must_use]
     pub fn at_rank_low(&self, rank: u64) -> u64 {
         let value = self.at_rank(rank).min(LENGTH_MAX.0);
@@ -281,19 +286,20 @@ impl Distribution {
         self.lengths.count_between(0, end)
     }
 
-    /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram library reads.
-    /// Censored samples are in it at their recorded length.
+    /// The histogram as base64 of the HdrHistogram V2 compressed encoding, which any HdrHistogram
+    /// library reads. Censored samples are in it at their recorded length.
     #[must_use]
     pub fn encode(&self) -> String {
         encode(&self.lengths)
     }
 
-    /// Reads what [`Distribution::encode`], or another HdrHistogram library, wrote. The encoding knows nothing of
-    /// exact figures and censoring: minimum, maximum and mean are those of the bins, and no sample is censored.
+    /// Reads what [`Distribution::encode`], or another HdrHistogram library, wrote. The encoding
+    /// knows nothing of exact figures and censoring: minimum, maximum and mean are those of the
+    /// bins, and no sample is censored.
     ///
     /// # Errors
-    /// When the text is not such an encoding, or has more than 3 significant figures or 2^52 samples; the fault is
-    /// the peer's, who sent it.
+    /// When the text is not such an encoding, or has more than 3 significant figures or 2^52
+    /// samples; the fault is the peer's, who sent it.
     pub fn decode(text: &str) -> Result<Self> {
         let read = read(text)?;
         let mut distribution = Self::uncensored();
@@ -311,8 +317,8 @@ impl Distribution {
     }
 }
 
-/// A histogram as results carry it: base64 of the HdrHistogram V2 compressed encoding. What it takes is bounded, whatever
-/// the text claims.
+/// A histogram as results carry it: base64 of the HdrHistogram V2 compressed encoding. What it
+/// takes is bounded, whatever the text claims.
 ///
 /// # Errors
 /// As [`Distribution::decode`].
@@ -346,8 +352,9 @@ fn encode(histogram: &Histogram<u64>) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The rank (1 is the smallest) of the quantile `percent` among `count` samples, `ceil(percent/100 · count)`, where
-/// at least [`BEYOND_MIN`] samples lie beyond it: above, or for a quantile under the median below it.
+/// The rank (1 is the smallest) of the quantile `percent` among `count` samples, `ceil(percent/100
+/// · count)`, where at least [`BEYOND_MIN`] samples lie beyond it: above, or for a quantile under
+/// the median below it.
 #[must_use]
 #[expect(
     clippy::cast_precision_loss,
@@ -356,7 +363,8 @@ fn encode(histogram: &Histogram<u64>) -> String {
     reason = "counts stay below 2^52, percent is between 0 and 100"
 )]
 pub fn rank(count: u64, percent: f64) -> Option<u64> {
-    // 99.9 % of 10,000 is the 9,990th sample, though 99.9 · 10,000 / 100 is a little more in doubles.
+    // 99.9 % of 10,000 is the 9,990th sample, though 99.9 · 10,000 / 100 is a little more in
+    // doubles.
     let exact = percent / 100.0 * count as f64;
     let rank = ((exact * (1.0 - 1e-12)).ceil() as u64).clamp(1, count.max(1));
     let beyond = if percent < 50.0 { rank - 1 } else { count.saturating_sub(rank) };
@@ -374,11 +382,12 @@ pub(crate) fn whole_share(count: u64, share: f64) -> u64 {
     (count as f64 * share * (1.0 + 1e-12)) as u64
 }
 
-/// Takes the compression off an encoding and checks its header. It comes from a peer, and the deserializer
-/// would allocate whatever length and precision the header claims.
+/// Takes the compression off an encoding and checks its header. It comes from a peer, and the
+/// deserializer would allocate whatever length and precision the header claims.
 fn inflate(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
     const COMPRESSED: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
-    // The cookie, the payload's length, the normalising offset, the figures, both bounds, the ratio.
+    // The cookie, the payload's length, the normalising offset, the figures, both bounds, the
+    // ratio.
     const HEADER: usize = 4 + 4 + 4 + 4 + 8 + 8 + 8;
     let Some((COMPRESSED, rest)) = bytes.split_first_chunk::<4>().map(|(c, r)| (*c, r)) else {
         return Err("not the V2 compressed encoding");
@@ -410,8 +419,8 @@ fn inflate(bytes: &[u8]) -> std::result::Result<Vec<u8>, &'static str> {
 fn touched_histogram() -> Histogram<u64> {
     let histogram = Histogram::new_with_bounds(1, LENGTH_MAX.0, FIGURES)
         .expect("the bounds are constants that a test creates");
-    // A page of zeroes that was never written is not there yet: its first sample would take a fault. The
-    // barrier keeps the compiler from dropping the second write of the same zeroes.
+    // A page of zeroes that was never written is not there yet: its first sample would take a
+    // fault. The barrier keeps the compiler from dropping the second write of the same zeroes.
     let mut histogram = std::hint::black_box(histogram);
     histogram.clear();
     histogram

@@ -40,8 +40,8 @@ fn quantiles_have_three_figures_and_ten_samples_beyond() {
 #[test]
 fn a_quantile_is_a_lower_bound_only_where_it_rests_on_censored_samples() {
     let mut d = of((1..=1_000).map(|i| i * 100));
-    // In flight at the end, far below the median: the uncensored samples in the median's bin still suffice
-    // only if one more than the rank is there.
+    // In flight at the end, far below the median: the uncensored samples in the median's bin still
+    // suffice only if one more than the rank is there.
     d.record_censored(Nanos(300));
     assert!(d.quantile(50.0).unwrap().lower_bound, "bins hold one sample each here");
     // With many samples in a bin it makes no difference.

@@ -37,7 +37,8 @@ fn ends_that_the_samples_cannot_give_are_outside_of_them() {
 fn the_design_effect_is_what_blocks_differ_by() {
     // As alike as can be: worth no more than independent samples.
     assert_eq!(design_effect(&[(100, 50); 32]), 1.0);
-    // Blocks of 100 that are wholly below or wholly above: 32 samples' worth, the variance of 32 coin tosses.
+    // Blocks of 100 that are wholly below or wholly above: 32 samples' worth, the variance of 32
+    // coin tosses.
     let mut blocks = [(100, 0); 32];
     blocks[..16].fill((100, 100));
     // The 97.5 % points of Student's distribution with 31 degrees of freedom and of the normal one.
@@ -56,9 +57,9 @@ fn normal(random: &mut Xoshiro256PlusPlus) -> f64 {
     (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()
 }
 
-/// How often the interval of a simulated run holds the true quantile, over 400 runs of 32 blocks of 100.
-/// `draw` gives a standard normal sample, however it depends on those before it; its exponential is a latency.
-/// Also whether the interval for independent samples would have.
+/// How often the interval of a simulated run holds the true quantile, over 400 runs of 32 blocks
+/// of 100. `draw` gives a standard normal sample, however it depends on those before it; its
+/// exponential is a latency. Also whether the interval for independent samples would have.
 fn coverage(
     percent: f64,
     z: f64,

@@ -1,5 +1,5 @@
-//! What a bulk run says of its streams. Rates are of payload: what the application handed over and got, without the
-//! headers of any protocol. A number that its end could not tell is null.
+//! What a bulk run says of its streams. Rates are of payload: what the application handed over and
+//! got, without the headers of any protocol. A number that its end could not tell is null.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,8 @@ pub struct Bandwidth {
     pub down: Option<Flow>,
     /// CPU time of both ends together per GiB received, seconds.
     pub cpu_s_per_gib: Option<f64>,
-    /// The same without the time in which an end polled and found nothing (`--wait spin`, `hybrid`); absent where neither did.
+    /// The same without the time in which an end polled and found nothing (`--wait spin`,
+    /// `hybrid`); absent where neither did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_working_s_per_gib: Option<f64>,
     /// How the result stands to the speed of the link, where the kernel states one.
@@ -47,14 +48,15 @@ pub struct Bandwidth {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Flow {
-    /// Payload received, bits per second of the receiver's own time (the longest stream's). Without that of
-    /// `untold_streams`; absent where these are all.
+    /// Payload received, bits per second of the receiver's own time (the longest stream's). Without
+    /// that of `untold_streams`; absent where these are all.
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub bits_per_s: Option<f64>,
-    /// 95 % interval of it: of the mean over up to 32 equal blocks of the measured phase (Student's t).
+    /// 95 % interval of it: of the mean over up to 32 equal blocks of the measured phase (Student's
+    /// t).
     pub interval_bits_per_s: Option<(f64, f64)>,
-    /// Payload that the sender's kernel took, bits per second. Above `bits_per_s` where queues filled or
-    /// datagrams were lost.
+    /// Payload that the sender's kernel took, bits per second. Above `bits_per_s` where queues
+    /// filled or datagrams were lost.
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub sent_bits_per_s: f64,
     /// Length of the measured phase by the receiver's clock, nanoseconds; the longest stream's.
@@ -63,13 +65,14 @@ pub struct Flow {
     pub sent_bytes: u64,
     /// Payload received in the measured phase, bytes; without that of `untold_streams`.
     pub received_bytes: u64,
-    /// Streams of which the receiving end's account never came: it had vanished, or the connection was lost.
+    /// Streams of which the receiving end's account never came: it had vanished, or the connection
+    /// was lost.
     pub untold_streams: u32,
-    /// TCP: what of the payload of `untold_streams` is known to have arrived all the same, bytes: the receiver's kernel
-    /// acknowledged at least so much.
+    /// TCP: what of the payload of `untold_streams` is known to have arrived all the same, bytes:
+    /// the receiver's kernel acknowledged at least so much.
     pub acknowledged_bytes: Option<u64>,
-    /// Sends of `size_bytes` in the measured phase, each one system call or ring entry of its own (with
-    /// `datagrams_per_send`, each that many datagrams).
+    /// Sends of `size_bytes` in the measured phase, each one system call or ring entry of its own
+    /// (with `datagrams_per_send`, each that many datagrams).
     pub sends: u64,
     /// Each stream by itself, but for `untold_streams`: payload received, bits per second.
     #[cfg_attr(feature = "schema", schemars(inner(range(min = 0))))]
@@ -87,15 +90,17 @@ pub struct Flow {
     pub pacing: Option<Pacing>,
 }
 
-/// TCP as the sender's kernel tells of it (`TCP_INFO`, tcp(7)) over the measured phase. Counters are summed over
-/// the streams; `rtt_ns`, `mss_bytes` and the like are the median stream's at its end.
+/// TCP as the sender's kernel tells of it (`TCP_INFO`, tcp(7)) over the measured phase. Counters
+/// are summed over the streams; `rtt_ns`, `mss_bytes` and the like are the median stream's at its
+/// end.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TcpFigures {
     /// Segments sent again.
     pub retransmits: u64,
-    /// Data segments sent, those sent again among them. With segmentation offload, as the wire would see them.
+    /// Data segments sent, those sent again among them. With segmentation offload, as the wire
+    /// would see them.
     pub segments: Option<u64>,
     /// Congestion window, bytes.
     pub cwnd_bytes: u64,
@@ -107,7 +112,8 @@ pub struct TcpFigures {
     pub mss_bytes: u32,
     /// Time with data to send, nanoseconds, summed over the streams.
     pub busy_ns: Option<u64>,
-    /// Of it, limited by the receiver's window: the receiving application, or its buffer, is the bottleneck.
+    /// Of it, limited by the receiver's window: the receiving application, or its buffer, is the
+    /// bottleneck.
     pub rwnd_limited_ns: Option<u64>,
     /// Of it, limited by the sender's own buffer (`--sndbuf`).
     pub sndbuf_limited_ns: Option<u64>,
@@ -119,8 +125,8 @@ pub struct TcpFigures {
     pub receive_buffer_bytes: Option<u32>,
 }
 
-/// What became of a direction's datagrams in the measured phase: `sent = received + lost`, but for what the
-/// `untold_streams` of the flow sent.
+/// What became of a direction's datagrams in the measured phase: `sent = received + lost`, but for
+/// what the `untold_streams` of the flow sent.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -135,15 +141,15 @@ pub struct Datagrams {
     pub reordered: u64,
     /// Came again.
     pub duplicated: u64,
-    /// Interarrival jitter, nanoseconds; the worst stream's. Null where datagrams are too short to carry their
-    /// time, or several leave in one send.
+    /// Interarrival jitter, nanoseconds; the worst stream's. Null where datagrams are too short to
+    /// carry their time, or several leave in one send.
     pub jitter_ns: Option<u64>,
     /// Datagrams per send (`UDP_SEGMENT`, udp(7)); 1 without.
     pub per_send: u32,
     /// The receiver takes several at once (`UDP_GRO`, udp(7)).
     pub coalesced_on_receipt: bool,
-    /// IP packets that each datagram left in, more than one where it exceeds the path's MTU: the loss of one of them loses
-    /// the datagram. Null where the sender's kernel does not tell.
+    /// IP packets that each datagram left in, more than one where it exceeds the path's MTU: the
+    /// loss of one of them loses the datagram. Null where the sender's kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub fragments: Option<u32>,
@@ -156,8 +162,8 @@ pub struct Datagrams {
     /// Effective `SO_RCVBUF` of the receiver at the end, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_buffer_bytes: Option<u32>,
-    /// Times that the receiver's kernel had no room in that buffer in the measured phase; with `coalesced_on_receipt`, each
-    /// may have been several datagrams, all of them lost.
+    /// Times that the receiver's kernel had no room in that buffer in the measured phase; with
+    /// `coalesced_on_receipt`, each may have been several datagrams, all of them lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_buffer_overflows: Option<u64>,
 }
@@ -203,8 +209,8 @@ pub struct LinkUse {
     pub device: String,
     /// Speed that its driver states, bits per second.
     pub speed_bits_per_s: f64,
-    /// The most payload that such a link can carry in these segments, bits per second: headers, preamble and
-    /// gap between frames taken off.
+    /// The most payload that such a link can carry in these segments, bits per second: headers,
+    /// preamble and gap between frames taken off.
     pub ceiling_bits_per_s: f64,
     /// The result's share of that ceiling.
     pub share: f64,
@@ -219,10 +225,12 @@ pub struct BulkParams {
     /// `up`, `down` or `both`.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["up", "down", "both"])))]
     pub direction: String,
-    /// Payload asked for, bits per second, over all streams, in each direction; absent where nothing is paced.
+    /// Payload asked for, bits per second, over all streams, in each direction; absent where
+    /// nothing is paced.
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub rate_bits_per_s: Option<f64>,
-    /// Payload to move over all streams, in each direction, bytes; absent where a step ends by time.
+    /// Payload to move over all streams, in each direction, bytes; absent where a step ends by
+    /// time.
     pub bytes: Option<u64>,
     /// `auto`, `on` or `off`.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["auto", "on", "off"])))]
@@ -247,8 +255,8 @@ pub struct BulkParams {
     pub bind: Option<String>,
 }
 
-/// TCP in one entry of the series, as the sender's kernel tells: summed over the streams, the round trip time the
-/// median stream's.
+/// TCP in one entry of the series, as the sender's kernel tells: summed over the streams, the round
+/// trip time the median stream's.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]

@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The name of the arm that visits the baseline's target a second time in each pass of a block, and so shows what the
-/// experiment takes for a difference where there is none. No arm can be given it: names hold no `/`.
+/// The name of the arm that visits the baseline's target a second time in each pass of a block, and
+/// so shows what the experiment takes for a difference where there is none. No arm can be given it:
+/// names hold no `/`.
 pub const AA: &str = "a/a";
 
-/// A comparison of several paths by blocks. In each block all arms are visited in a random order and then in the
-/// reverse one, each visit on fresh connections.
+/// A comparison of several paths by blocks. In each block all arms are visited in a random order
+/// and then in the reverse one, each visit on fresh connections.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Comparison {
@@ -36,10 +37,11 @@ pub struct Comparison {
     /// The arms: the baseline, the others as given, and [`AA`] last.
     #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     pub arms: Vec<Arm>,
-    /// Steps of the sweep that each visit goes through; `results` of the report are arm by arm, in the order of `arms`, and
-    /// step by step.
+    /// Steps of the sweep that each visit goes through; `results` of the report are arm by arm, in
+    /// the order of `arms`, and step by step.
     pub steps: u64,
-    /// The blocks, those among them in which a visit failed or that were cut short; for the former others were made up.
+    /// The blocks, those among them in which a visit failed or that were cut short; for the former
+    /// others were made up.
     pub blocks: Vec<Block>,
     /// What the blocks show: a cell for each arm but the baseline, step and measure.
     pub cells: Vec<Cell>,
@@ -56,7 +58,8 @@ pub struct Arm {
     /// Options that only this arm has, secrets redacted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
-    /// The command run before each visit: its first word and the beginning of its SHA-256, or all of it with --record-hooks.
+    /// The command run before each visit: its first word and the beginning of its SHA-256, or all
+    /// of it with --record-hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// The command run after each visit, likewise.
@@ -136,10 +139,12 @@ pub struct VisitStep {
     /// Median of the far end's residence time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residence_p50_ns: Option<u64>,
-    /// Open loop at one rate, from 20 samples on: the median response time in the first third of the measured phase.
+    /// Open loop at one rate, from 20 samples on: the median response time in the first third of
+    /// the measured phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_first_ns: Option<u64>,
-    /// Open loop at one rate: the same of the last third. If it is longer in most blocks, a queue grows.
+    /// Open loop at one rate: the same of the last third. If it is longer in most blocks, a queue
+    /// grows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_last_ns: Option<u64>,
     /// The headline latencies as a histogram: base64 of the HdrHistogram V2 compressed encoding.
@@ -165,16 +170,19 @@ pub struct Cell {
     /// `ns`, `bit/s` or `1/s`.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["ns", "bit/s", "1/s"])))]
     pub unit: String,
-    /// A verdict is given over it, and the others' share in the error is taken into account. [`AA`] is never declared.
+    /// A verdict is given over it, and the others' share in the error is taken into account. [`AA`]
+    /// is never declared.
     pub declared: bool,
-    /// One of its ends was overloaded in most blocks, or in most of them its queue grew: latencies are those of a queue.
+    /// One of its ends was overloaded in most blocks, or in most of them its queue grew: latencies
+    /// are those of a queue.
     pub overloaded: bool,
     /// The baseline's median over the blocks.
     pub baseline: Option<f64>,
     /// The arm's median over the blocks.
     pub value: Option<f64>,
-    /// How far the instrument alone can shift the difference, either way: half a look of a spinning client, and the width of the
-    /// histogram's bins. Both ends of the intervals of `delta` and `ratio` stand off by it. Absent of what has none.
+    /// How far the instrument alone can shift the difference, either way: half a look of a spinning
+    /// client, and the width of the histogram's bins. Both ends of the intervals of `delta` and
+    /// `ratio` stand off by it. Absent of what has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub instrument_error: Option<f64>,
@@ -188,7 +196,8 @@ pub struct Cell {
     /// The same after Holm's correction over the declared cells; absent where it is not one.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub p_adjusted: Option<f64>,
-    /// What the same path shows against itself: the largest difference that the A/A cell's interval allows.
+    /// What the same path shows against itself: the largest difference that the A/A cell's interval
+    /// allows.
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub resolution: Option<f64>,
     /// Told before the run: the difference that so many blocks find in four runs of five.

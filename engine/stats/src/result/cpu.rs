@@ -23,23 +23,25 @@ pub struct CpuUse {
     /// Share of the whole machine that was busy, 0 to 1, where `/proc/stat` tells.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub machine_busy: Option<f64>,
-    /// Share of the whole machine that was in soft interrupts, where received packets are worked off, 0 to 1; within
-    /// `machine_busy`.
+    /// Share of the whole machine that was in soft interrupts, where received packets are worked
+    /// off, 0 to 1; within `machine_busy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub machine_softirq: Option<f64>,
     /// Received packets that the machine dropped since a CPU's backlog was full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_softnet_dropped: Option<u64>,
-    /// Times that the machine ended a round of receiving with packets left over, its budget or its time being spent.
+    /// Times that the machine ended a round of receiving with packets left over, its budget or its
+    /// time being spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_softnet_squeezed: Option<u64>,
     /// User and system time per completed operation, nanoseconds.
     pub per_operation_ns: Option<f64>,
     /// User and system time per MiB moved, nanoseconds.
     pub per_mib_ns: Option<f64>,
-    /// Of user and system time, what went into looking for work without sleeping and finding none (`--wait spin`, `hybrid`),
-    /// nanoseconds; absent where there was no such time, or it is not known.
+    /// Of user and system time, what went into looking for work without sleeping and finding none
+    /// (`--wait spin`, `hybrid`), nanoseconds; absent where there was no such time, or it is not
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polling_ns: Option<u64>,
     /// `per_operation_ns` without `polling_ns`.
@@ -51,7 +53,8 @@ pub struct CpuUse {
 }
 
 impl CpuUse {
-    /// Tells how much of it was polling that found nothing: as much as the loop's clock says, and no more than was used.
+    /// Tells how much of it was polling that found nothing: as much as the loop's clock says, and
+    /// no more than was used.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share of measured time")]
     pub fn with_polling(mut self, polled_ns: Option<u64>) -> Self {

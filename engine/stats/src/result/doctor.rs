@@ -1,4 +1,5 @@
-//! What `tare doctor` finds: a document of its own, whose schema is `schema/tare-doctor-1.schema.json`.
+//! What `tare doctor` finds: a document of its own, whose schema is
+//! `schema/tare-doctor-1.schema.json`.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,8 @@ pub struct Diagnosis {
     pub target: Option<String>,
     /// Its address.
     pub address: Option<String>,
-    /// The device that was examined: that of the route to the target, or of the default route. Absent without a route.
+    /// The device that was examined: that of the route to the target, or of the default route.
+    /// Absent without a route.
     pub device: Option<String>,
     /// The machine.
     pub environment: Environment,

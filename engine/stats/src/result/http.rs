@@ -17,7 +17,8 @@ pub struct HttpParams {
     /// Requests that a connection may have outstanding.
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub pipeline: u32,
-    /// Requests after which a connection is closed and replaced; absent: as long as the server keeps it.
+    /// Requests after which a connection is closed and replaced; absent: as long as the server
+    /// keeps it.
     pub requests_per_connection: Option<u64>,
     /// `constant`, `poisson`, `jitter:10%`; absent in closed loop.
     pub arrivals: Option<String>,
@@ -31,8 +32,8 @@ pub struct HttpParams {
     pub stage: Option<u32>,
     /// What counts as success, as typed: `2xx,304`.
     pub expect_status: String,
-    /// Connections are replaced because that was asked for: `--reconnect-on-error`, `--requests-per-connection` or
-    /// `Connection: close`.
+    /// Connections are replaced because that was asked for: `--reconnect-on-error`,
+    /// `--requests-per-connection` or `Connection: close`.
     #[serde(default)]
     pub renews_connections: bool,
 }
@@ -45,9 +46,9 @@ pub struct StatusCount {
     pub count: u64,
     /// When the first came, nanoseconds from the start of the measured phase.
     pub first_at_ns: u64,
-    /// Which response of the measured phase the first was, from 1, in the order of their arrival at all workers. Of
-    /// several workers each knows how many responses the others had counted by then: what came to them in the same turn
-    /// of their loops may be missing from it.
+    /// Which response of the measured phase the first was, from 1, in the order of their arrival at
+    /// all workers. Of several workers each knows how many responses the others had counted by
+    /// then: what came to them in the same turn of their loops may be missing from it.
     #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub first_ordinal: u64,
     /// It was expected.

@@ -1,8 +1,8 @@
 //! The one versioned, serialisable result: schema `tare/1`.
 //!
-//! `schema/tare-1.schema.json` is generated from these types and their comments; every emitted document
-//! is validated against it in the tests. Readers ignore fields they don't know. Units are the last word of a name; latencies are
-//! nanoseconds and full round trips.
+//! `schema/tare-1.schema.json` is generated from these types and their comments; every emitted
+//! document is validated against it in the tests. Readers ignore fields they don't know. Units are
+//! the last word of a name; latencies are nanoseconds and full round trips.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,8 @@ pub struct Report {
     /// When the run began, RFC 3339, by the wall clock.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = TIME)))]
     pub started_at: String,
-    /// The run was cut short, or a failure ended it: what is here was measured, and there is less of it than asked.
+    /// The run was cut short, or a failure ended it: what is here was measured, and there is less
+    /// of it than asked.
     pub partial: bool,
     /// The seed of everything random in the run.
     pub seed: u64,
@@ -150,7 +151,8 @@ pub struct Environment {
     pub container: Option<String>,
     /// The seccomp mode of the process: `off`, `strict`, `filter`.
     pub seccomp: Option<String>,
-    /// The CPU limit of the cgroup, in CPUs (1.5 is one and a half), v1 or v2; absent without a limit.
+    /// The CPU limit of the cgroup, in CPUs (1.5 is one and a half), v1 or v2; absent without a
+    /// limit.
     pub cgroup_cpu_limit: Option<f64>,
     /// `v1`, `v2` or `hybrid`.
     pub cgroup_version: Option<String>,
@@ -226,8 +228,8 @@ pub struct StepResult {
     pub arm: Option<String>,
     /// The parameters of this step.
     pub params: Params,
-    /// When the measured phase began, by this machine's wall clock, RFC 3339 to the nanosecond: to find the step in the logs
-    /// of servers. Absent where it never began.
+    /// When the measured phase began, by this machine's wall clock, RFC 3339 to the nanosecond: to
+    /// find the step in the logs of servers. Absent where it never began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(regex(pattern = TIME)))]
     pub began_at: Option<String>,
@@ -250,8 +252,8 @@ pub struct StepResult {
     /// What went over the connections; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<Transfer>,
-    /// Responses whose framing is faulty by RFC 9112 and was taken as it was meant, by fault: `http10-chunked`,
-    /// `length-and-chunked`; HTTP only.
+    /// Responses whose framing is faulty by RFC 9112 and was taken as it was meant, by fault:
+    /// `http10-chunked`, `length-and-chunked`; HTTP only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub framing_faults: BTreeMap<String, u64>,
     /// What failed, by phase and cause.
@@ -263,14 +265,16 @@ pub struct StepResult {
     /// What the load cost the processes and control groups that `--observe` names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub observed: Vec<Observed>,
-    /// How far a single latency here can be wrong through the instrument itself, 99 of 100 of them: what reading the clock costs plus its
-    /// granularity, plus the p99 of how long a reply can have lain unseen by the client's worker (spinning:
-    /// from the reap before to the one that found it; sleeping: from the reap before to the sleep, and the
-    /// p99 of a wake-up), plus the bound on batching where batches are gathered, plus the width of the
-    /// histogram's bin at the median (a thousandth of it at most). What that does to a quantile is told with each
+    /// How far a single latency here can be wrong through the instrument itself, 99 of 100 of them:
+    /// what reading the clock costs plus its granularity, plus the p99 of how long a reply can have
+    /// lain unseen by the client's worker (spinning: from the reap before to the one that found it;
+    /// sleeping: from the reap before to the sleep, and the p99 of a wake-up), plus the bound on
+    /// batching where batches are gathered, plus the width of the histogram's bin at the median (a
+    /// thousandth of it at most). What that does to a quantile is told with each
     /// ([`Summary::errors_ns`]).
     pub latency_error_ns: u64,
-    /// What the 95 % intervals of this step speak for: [`INTERVALS_OF_RUN`] or [`INTERVALS_OF_VISITS`].
+    /// What the 95 % intervals of this step speak for: [`INTERVALS_OF_RUN`] or
+    /// [`INTERVALS_OF_VISITS`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["run", "visits"])))]
     pub interval_scope: String,
@@ -285,10 +289,11 @@ pub struct StepResult {
     pub partial: bool,
 }
 
-/// The intervals speak for this one run, on its connections and in its moments. Where the next run of the same lies, they
-/// do not tell.
+/// The intervals speak for this one run, on its connections and in its moments. Where the next run
+/// of the same lies, they do not tell.
 pub const INTERVALS_OF_RUN: &str = "run";
-/// The intervals speak for several visits on fresh connections, spread over the time that they took.
+/// The intervals speak for several visits on fresh connections, spread over the time that they
+/// took.
 pub const INTERVALS_OF_VISITS: &str = "visits";
 
 /// The parameters of a step.
@@ -317,7 +322,8 @@ pub struct Params {
     pub target: String,
     /// The address measured.
     pub address: Option<String>,
-    /// Latency runs over UDP: the path's MTU, as the client's kernel knew it before the step, bytes.
+    /// Latency runs over UDP: the path's MTU, as the client's kernel knew it before the step,
+    /// bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_mtu_bytes: Option<u32>,
     /// Latency runs over UDP: IP packets that each datagram leaves the client in.
@@ -344,8 +350,9 @@ impl Params {
 }
 
 impl StepResult {
-    /// Whether something was answered as expected. A far end that answered in the warm-up, and is only too slow for what was due
-    /// since to have had its turn, counts: it is known that this takes at least so long. One that failed since does not.
+    /// Whether something was answered as expected. A far end that answered in the warm-up, and is
+    /// only too slow for what was due since to have had its turn, counts: it is known that this
+    /// takes at least so long. One that failed since does not.
     #[must_use]
     pub fn has_answers(&self) -> bool {
         let operations = &self.operations;
@@ -421,15 +428,17 @@ pub struct Rate {
     /// Answered as expected within the measured phase, whenever they were due, over its length.
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub achieved_per_s: f64,
-    /// The most operations that were due in the measured phase and waited for a free connection at once; open loop only.
+    /// The most operations that were due in the measured phase and waited for a free connection at
+    /// once; open loop only.
     #[serde(default)]
     pub backlog_max: Option<u64>,
-    /// Time that operations were due while a connection was free and the generator had not sent them, summed over them,
-    /// nanoseconds; open loop only.
+    /// Time that operations were due while a connection was free and the generator had not sent
+    /// them, summed over them, nanoseconds; open loop only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator_away_ns: Option<u64>,
-    /// What requests took that were sent while fewer than a quarter of the places for them (connections, times `--pipeline`)
-    /// were taken, those of the warm-up among them; `lat` and `http` in open loop.
+    /// What requests took that were sent while fewer than a quarter of the places for them
+    /// (connections, times `--pipeline`) were taken, those of the warm-up among them; `lat` and
+    /// `http` in open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unloaded: Option<Unloaded>,
 }
@@ -503,14 +512,16 @@ pub struct Summary {
     /// [`StepResult::interval_scope`].
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": QUANTILE})))]
     pub intervals_ns: BTreeMap<String, (u64, u64)>,
-    /// By how much at most each quantile is too long through the instrument itself, by name, nanoseconds: of round
-    /// trips only (`service`, `response`). `engine/stats/src/histogram/added/mod.rs` derives it.
+    /// By how much at most each quantile is too long through the instrument itself, by name,
+    /// nanoseconds: of round trips only (`service`, `response`).
+    /// `engine/stats/src/histogram/added/mod.rs` derives it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": QUANTILE})))]
     pub errors_ns: BTreeMap<String, u64>,
     /// Samples that are only known to be at least this long (timed out, or in flight at the end).
     pub censored: u64,
-    /// What rests on censored samples, so is a lower bound (`≥` in text), by name: quantiles, `mean`, `max`.
+    /// What rests on censored samples, so is a lower bound (`≥` in text), by name: quantiles,
+    /// `mean`, `max`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(inner(regex(pattern = BOUND))))]
     pub lower_bounds: Vec<String>,
@@ -561,20 +572,23 @@ pub struct Connections {
     pub asked: u64,
     /// Established.
     pub established: u64,
-    /// Opened anew in the measured phase, in place of one that failed or was closed; those of the warm-up are not counted.
+    /// Opened anew in the measured phase, in place of one that failed or was closed; those of the
+    /// warm-up are not counted.
     pub reconnects: u64,
-    /// Sockets used in all: those of the start, and those of the measured phase, whether they came to stand or not.
+    /// Sockets used in all: those of the start, and those of the measured phase, whether they came
+    /// to stand or not.
     pub sockets_used: u64,
-    /// Time in the measured phase that it took to open connections anew, summed over them, nanoseconds. Of `lat`, in open loop:
-    /// what opening and closing took beside the operation of each.
+    /// Time in the measured phase that it took to open connections anew, summed over them,
+    /// nanoseconds. Of `lat`, in open loop: what opening and closing took beside the operation of
+    /// each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connecting_ns: Option<u64>,
-    /// Time in the measured phase in which connections did not stand since they had failed, summed over them,
-    /// nanoseconds; HTTP, and `lat` in open loop.
+    /// Time in the measured phase in which connections did not stand since they had failed, summed
+    /// over them, nanoseconds; HTTP, and `lat` in open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_ns: Option<u64>,
-    /// Times that a request of the measured phase was sent again, since its connection ended before the response; HTTP
-    /// only.
+    /// Times that a request of the measured phase was sent again, since its connection ended before
+    /// the response; HTTP only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resent: Option<u64>,
 }
@@ -617,21 +631,24 @@ pub struct Instrument {
     pub turn_p99_ns: u64,
     /// The longest.
     pub turn_max_ns: u64,
-    /// 99th percentile of how long what was timed can have lain unseen: the time not looking before its reap.
+    /// 99th percentile of how long what was timed can have lain unseen: the time not looking before
+    /// its reap.
     pub gap_p99_ns: u64,
-    /// 99th percentile of the wake-up from a sleep of 100 µs, measured before the run; only where it sleeps.
+    /// 99th percentile of the wake-up from a sleep of 100 µs, measured before the run; only where
+    /// it sleeps.
     pub wakeup_p99_ns: Option<u64>,
     /// The bound on gathering completions, where batches are gathered.
     pub batch_bound_ns: u64,
-    /// The busiest worker's share of its time outside waiting, 0 to 1 (a spinning worker: with something to do).
+    /// The busiest worker's share of its time outside waiting, 0 to 1 (a spinning worker: with
+    /// something to do).
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1)))]
     pub worker_busy_max: f64,
     /// Context switches forced on the workers.
     pub involuntary_switches: u64,
     /// Context switches of the workers' own sleeping.
     pub voluntary_switches: u64,
-    /// Time that a worker had something to do and waited for a CPU on which something else ran, nanoseconds, of the worker
-    /// that waited the longest (the kernel's `schedstat`).
+    /// Time that a worker had something to do and waited for a CPU on which something else ran,
+    /// nanoseconds, of the worker that waited the longest (the kernel's `schedstat`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_queue_ns: Option<u64>,
     /// Time the hypervisor took from the workers' CPUs, nanoseconds.
@@ -679,7 +696,8 @@ pub struct Interval {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = {"pattern": CODE})))]
     pub status_codes: BTreeMap<String, u64>,
-    /// Its headline latencies as a histogram (HdrHistogram V2, base64, two significant figures), for the log formats.
+    /// Its headline latencies as a histogram (HdrHistogram V2, base64, two significant figures),
+    /// for the log formats.
     #[serde(skip)]
     pub hdr: Option<String>,
 }
@@ -692,7 +710,8 @@ pub struct AssertionResult {
     pub expr: String,
     /// Which step it was held against (`size=64`), empty for the only one.
     pub step: String,
-    /// The value found, in the unit of the metric (nanoseconds, per second, ratio); null where there is none.
+    /// The value found, in the unit of the metric (nanoseconds, per second, ratio); null where
+    /// there is none.
     pub actual: Option<f64>,
     /// Its interval, where it has one.
     pub interval: Option<(f64, f64)>,

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a process, or a control group, used during the measured phase of a step. Absent means not known, never zero.
+/// What a process, or a control group, used during the measured phase of a step. Absent means not
+/// known, never zero.
 ///
-/// It is looked at right before the measured phase and right after it, so the figures cover a little more than the phase (a
-/// little less where the launching thread woke late): `span_ns`, whose difference from the step's `duration_ns` is the
-/// error of the looks, a millisecond or two as a rule. `cpus` is over that same span, so it has no such error.
+/// It is looked at right before the measured phase and right after it, so the figures cover a
+/// little more than the phase (a little less where the launching thread woke late): `span_ns`,
+/// whose difference from the step's `duration_ns` is the error of the looks, a millisecond or two
+/// as a rule. `cpus` is over that same span, so it has no such error.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -17,8 +19,8 @@ pub struct Observed {
     pub what: String,
     /// From the first look to the last, nanoseconds.
     pub span_ns: u64,
-    /// CPU time in user mode, nanoseconds. Where the kernel parts it by clock ticks, so is this; the sum with
-    /// `system_ns` is exact all the same.
+    /// CPU time in user mode, nanoseconds. Where the kernel parts it by clock ticks, so is this;
+    /// the sum with `system_ns` is exact all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_ns: Option<u64>,
     /// CPU time in the kernel on its behalf, nanoseconds.
@@ -27,15 +29,16 @@ pub struct Observed {
     /// CPU time over `span_ns`: 0.97 of a CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
-    /// Memory at the end, bytes: resident, or as charged to the group. Of several processes the sum, in which what
-    /// they share is counted for each.
+    /// Memory at the end, bytes: resident, or as charged to the group. Of several processes the
+    /// sum, in which what they share is counted for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// The most memory that was seen, bytes: exactly the peak where the kernel's own mark rose in the span, else the most
-    /// of several looks.
+    /// The most memory that was seen, bytes: exactly the peak where the kernel's own mark rose in
+    /// the span, else the most of several looks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_max_bytes: Option<u64>,
-    /// The CPU limit that held it back, or else the tightest one, in CPUs. It may be that of a group above it.
+    /// The CPU limit that held it back, or else the tightest one, in CPUs. It may be that of a
+    /// group above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_limit: Option<f64>,
     /// Enforcement periods of that limit in which there was something to run.
@@ -73,8 +76,9 @@ const fn is_zero(count: &u64) -> bool {
 }
 
 impl Observed {
-    /// Adds what the same observation saw in a later span: times and counts are summed, memory is that of the later one, its
-    /// peak the higher one. What one of them does not know, the sum does not.
+    /// Adds what the same observation saw in a later span: times and counts are summed, memory is
+    /// that of the later one, its peak the higher one. What one of them does not know, the sum does
+    /// not.
     pub fn add(&mut self, later: &Self) {
         let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
         self.span_ns += later.span_ns;

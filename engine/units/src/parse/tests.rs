@@ -183,7 +183,8 @@ proptest! {
 
     #[test]
     fn printed_durations_parse_to_what_was_printed(ns in any::<u64>()) {
-        // Three digits are printed, so half of the third is lost at most; nothing below a microsecond is.
+        // Three digits are printed, so half of the third is lost at most; nothing below a
+        // microsecond is.
         let parsed = Nanos(ns).to_string().parse::<Nanos>().unwrap();
         let lost = parsed.0.abs_diff(ns);
         prop_assert!(lost <= ns / 190, "{ns} as {} is off by {lost}", Nanos(ns));

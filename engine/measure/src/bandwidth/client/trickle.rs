@@ -23,7 +23,8 @@ impl Trickle {
         Self { began_at: now, moved: 0 }
     }
 
-    /// `moved` bytes in all by `now`. `patience` is how long nothing at all may move; a paced stream is to send `bytes_per_s`.
+    /// `moved` bytes in all by `now`. `patience` is how long nothing at all may move; a paced
+    /// stream is to send `bytes_per_s`.
     pub(super) fn look(
         &mut self,
         now: Instant,

@@ -42,7 +42,8 @@ fn a_server_that_ends_the_session_says_why_and_both_accounts_are_there() {
                     partial(&results);
                     for leg in results.legs() {
                         assert!(leg.sent.bytes > 0 && leg.received.bytes > 0, "{what}");
-                        // By when it was told, the one had sent, and the other had not received, what was on its way.
+                        // By when it was told, the one had sent, and the other had not received,
+                        // what was on its way.
                         let behind = leg.sent.bytes.saturating_sub(leg.received.bytes);
                         assert!(behind <= 4 * (100_000 + (64 << 10)), "{what}: {behind}");
                         assert!(leg.received.duration_ns < SECOND.0, "{what}");

@@ -1,7 +1,7 @@
 //! Bulk streams, both ends on a simulated wire.
 //!
-//! A turn that had something to do takes its time here ([`Setup::turn`]): else a path without latency would carry
-//! payload without end at one instant.
+//! A turn that had something to do takes its time here ([`Setup::turn`]): else a path without
+//! latency would carry payload without end at one instant.
 
 mod ending;
 mod tcp;
@@ -38,8 +38,8 @@ const fn ms(n: u64) -> Nanos {
     Nanos::from_millis(n)
 }
 
-/// What a simulated run is to be. Whatever a test does not set is one TCP stream of 4-KiB messages from the client to
-/// the server, a millisecond away, measured for 50 ms after 10.
+/// What a simulated run is to be. Whatever a test does not set is one TCP stream of 4-KiB messages
+/// from the client to the server, a millisecond away, measured for 50 ms after 10.
 #[derive(Debug, Clone)]
 struct Setup {
     wire: SimConfig,

@@ -101,7 +101,8 @@ fn by_bytes_every_datagram_is_whole_and_none_is_waited_for_in_vain() {
 #[test]
 fn gaps_longer_than_any_wait_are_the_schedules_doing() {
     for direction in DIRECTIONS {
-        // A datagram every three seconds: rarer than signals, than the timeout, and than a server's patience.
+        // A datagram every three seconds: rarer than signals, than the timeout, and than a server's
+        // patience.
         let mut setup = paced(direction);
         setup.rate_bits_per_s = 8_000 / 3;
         setup.bytes = 4_000;

@@ -115,8 +115,8 @@ fn a_count_is_reached_though_connections_end_amid_it() {
 
 #[test]
 fn what_was_given_back_by_a_lost_connection_is_sent_on_the_next() {
-    // The first request is too long to be sent at once, the second one waits behind it, and then the connection is lost
-    // with nothing else under way: the count is not reached by that.
+    // The first request is too long to be sent at once, the second one waits behind it, and then
+    // the connection is lost with nothing else under way: the count is not reached by that.
     let body = tare_proto::http1::request::Body {
         bytes: vec![b'x'; 200_000],
         framing: tare_proto::http1::request::Framing::Length,
@@ -183,8 +183,9 @@ fn a_pipeline_is_answered_before_its_connection_is_replaced() {
 
 #[test]
 fn what_a_lost_connection_did_not_send_is_sent_on_another() {
-    // The first connection has begun two requests, of which the first is too long to be sent at once, and dies when the
-    // other one has done the rest of the count and found nothing more to do. No further one lives.
+    // The first connection has begun two requests, of which the first is too long to be sent at
+    // once, and dies when the other one has done the rest of the count and found nothing more to
+    // do. No further one lives.
     let post = |byte| {
         let body = tare_proto::http1::request::Body {
             bytes: vec![byte; 200_000],

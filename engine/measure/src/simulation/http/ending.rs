@@ -52,7 +52,8 @@ fn an_interrupt_ends_it_and_what_was_measured_stays() {
         let unsent = if load.is_some() { operations.due - operations.sent } else { 0 };
         assert_eq!(operations.unsent_at_end, unsent);
         if load.is_some() {
-            // Due from 20 ms to 120 ms; what is due at 120 ms is noticed before the interrupt or not at all.
+            // Due from 20 ms to 120 ms; what is due at 120 ms is noticed before the interrupt or
+            // not at all.
             assert!((100..=101).contains(&operations.due), "{operations:?}");
         }
         assert!(results.took < Nanos::from_millis(130));
@@ -112,7 +113,8 @@ fn no_socket_is_left() {
 
 #[test]
 fn what_happens_behind_the_end_is_no_error_unless_it_ends_a_request() {
-    // One connection is idle, and is sent what nobody asked for while the other still waits for its response.
+    // One connection is idle, and is sent what nobody asked for while the other still waits for its
+    // response.
     let plan = Plan { connections: 2, duration: Some(Nanos::from_millis(100)), ..Plan::at(11.0) };
     let (results, _) = plan.scripted(|event| match (event.what, event.of_all) {
         (What::Request, 0) => vec![say(OK), Do::Wait(Nanos::from_millis(110)), say("boo")],

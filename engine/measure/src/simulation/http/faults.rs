@@ -3,8 +3,8 @@
 use super::scripted::{Do, OK, What, answer, ok, say};
 use super::*;
 
-/// The second request of each connection is answered like this: amid six requests of one connection after the other,
-/// which may not be sent again.
+/// The second request of each connection is answered like this: amid six requests of one connection
+/// after the other, which may not be sent again.
 fn second(acts: Vec<Do>) -> (Results, Scripted) {
     let plan = Plan { requests: vec![post("/")], ..Plan::counted(6) };
     plan.scripted(move |event| match (event.what, event.nth) {
@@ -67,7 +67,8 @@ fn bytes_that_nobody_asked_for_end_an_idle_connection() {
         let operations = results.operations();
         assert_eq!(results.errors("parse", "unsolicited"), 10 * errors);
         assert_eq!(results.tally.record.measured.errors.total(), 10 * errors);
-        // No request was lost. After an end the next connection stands at once, after an error it does after 10 ms.
+        // No request was lost. After an end the next connection stands at once, after an error it
+        // does after 10 ms.
         assert_eq!((operations.completed, operations.failed), (10, 0));
         assert!(far.accepted.len() >= 10);
         if errors == 0 {

@@ -1,7 +1,8 @@
 //! HTTP clients and a server on a simulated wire, stepped on one clock.
 //!
-//! Whatever happens between them happens at instants that can be worked out beforehand: the tests ask for exact
-//! figures, with no tolerance. Every run has a bound on its steps, and in every run the operations add up.
+//! Whatever happens between them happens at instants that can be worked out beforehand: the tests
+//! ask for exact figures, with no tolerance. Every run has a bound on its steps, and in every run
+//! the operations add up.
 
 mod closed;
 mod connections;
@@ -41,7 +42,8 @@ trait Far {
     fn next_due(&self, now: Instant) -> Option<Instant>;
 }
 
-/// What is asked of the clients. Whatever a test does not set: one worker, one connection, closed loop, 100 ms.
+/// What is asked of the clients. Whatever a test does not set: one worker, one connection, closed
+/// loop, 100 ms.
 #[derive(Debug, Clone)]
 struct Plan {
     wire: SimConfig,
@@ -395,8 +397,8 @@ impl Results {
         assert_eq!(bounds, (least, Some(length.0)), "{metric:?}");
     }
 
-    /// The samples of a metric are these: bin by bin, and in sum, least (unless some are lower bounds) and most to the
-    /// nanosecond.
+    /// The samples of a metric are these: bin by bin, and in sum, least (unless some are lower
+    /// bounds) and most to the nanosecond.
     #[track_caller]
     fn assert_are(&self, metric: Metric, samples: impl IntoIterator<Item = u64>) {
         let mut expected = Distribution::new();

@@ -6,8 +6,9 @@ use crate::server::worker::http::Stall;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// What `connections` that are each free again a service after a send make of the schedule: lateness of each request
-/// and its service; `answered` is when a request that is sent at an instant is answered.
+/// What `connections` that are each free again a service after a send make of the schedule:
+/// lateness of each request and its service; `answered` is when a request that is sent at an
+/// instant is answered.
 fn model(due: &[u64], connections: usize, answered: impl Fn(u64) -> u64) -> Vec<(u64, u64)> {
     let mut free: BinaryHeap<Reverse<u64>> = (0..connections).map(|_| Reverse(0)).collect();
     due.iter()
@@ -124,7 +125,8 @@ fn too_few_connections_show_in_lateness_alone() {
         let late = all[..sent].iter().map(|m| m.0);
         results.assert_are(Metric::Lateness, late.clone().chain(unsent.clone()));
         results.assert_are(Metric::Response, late.map(|l| l + ROUND_TRIP.0).chain(unsent));
-        // One more waits at the instant at which the sends of that instant have yet to be dealt out.
+        // One more waits at the instant at which the sends of that instant have yet to be dealt
+        // out.
         assert!(results.outcome.backlog_max >= (due.len() - sent) as u64);
     }
 }
@@ -167,12 +169,14 @@ fn a_stall_shows_in_full_in_the_response_times() {
             assert!((450_200_000..=bin(450_200_000)).contains(&told(99.0)));
             assert!((250_200_000..=bin(250_200_000)).contains(&told(95.0)));
         } else {
-            // Ten were sent; the others wait for a connection, and then for none but their own round trip.
+            // Ten were sent; the others wait for a connection, and then for none but their own
+            // round trip.
             assert_eq!(services, 10);
             let untouched = served.iter().filter(|m| m.1 == ROUND_TRIP.0).count();
             assert_eq!(untouched, 4_990);
-            // Behind the stall ten leave every 0.2 ms: number 2000 + n is late by 500.2 ms, less n ms, and 0.2 ms more for
-            // every ten before it. The last one that takes longer than 10 ms is number 2500.
+            // Behind the stall ten leave every 0.2 ms: number 2000 + n is late by 500.2 ms, less n
+            // ms, and 0.2 ms more for every ten before it. The last one that takes longer than 10
+            // ms is number 2500.
             let late = |n: u64| 500_200_000 - n * MS.0 + (n - 10) / 10 * ROUND_TRIP.0;
             assert_eq!(late(500) + ROUND_TRIP.0, 10_200_000);
             let late = (10..=500).map(late);
@@ -185,7 +189,8 @@ fn a_stall_shows_in_full_in_the_response_times() {
 
 #[test]
 fn spinning_is_late_by_a_step_at_most() {
-    // The simulation sees no deadline of one who spins: the clock moves in steps of 7 µs, and a send waits for the next.
+    // The simulation sees no deadline of one who spins: the clock moves in steps of 7 µs, and a
+    // send waits for the next.
     for wait in [WaitMode::Spin, WaitMode::Hybrid] {
         let step = Nanos(7_000);
         let plan = Plan { wait, step, duration: Some(Nanos::from_millis(50)), ..Plan::at(1_000.0) };
@@ -249,7 +254,8 @@ fn so_many_at_a_rate_take_so_long() {
 
 #[test]
 fn no_request_waits_behind_another_while_a_connection_is_idle() {
-    // Five are under way at a time. The fiftieth ends its connection, which has all its places anew.
+    // Five are under way at a time. The fiftieth ends its connection, which has all its places
+    // anew.
     let plan = Plan {
         connections: 10,
         pipeline: 4,

@@ -1,5 +1,5 @@
-//! More is asked for than the server can do. Whatever was due when, it answers what it can, and that is what is reported; what
-//! it could not answer is blamed on what it waited for.
+//! More is asked for than the server can do. Whatever was due when, it answers what it can, and
+//! that is what is reported; what it could not answer is blamed on what it waited for.
 
 use super::scripted::{Do, OK, What, ok, say};
 use super::*;
@@ -31,7 +31,8 @@ fn goodput(results: &Results) -> f64 {
     results.outcome.answered as f64 / results.outcome.measured.as_secs_f64()
 }
 
-/// The goodput is the server's capacity, or what was asked for where that is less, and every request is in one of the blocks.
+/// The goodput is the server's capacity, or what was asked for where that is less, and every
+/// request is in one of the blocks.
 #[track_caller]
 fn assert_goodput(plan: &Plan, results: &Results, expected: f64) {
     let found = goodput(results);
@@ -54,7 +55,8 @@ fn assert_goodput(plan: &Plan, results: &Results, expected: f64) {
     assert_eq!(completed, results.outcome.answered, "{told}");
 }
 
-/// Measures until so many are answered, after warm-ups of which the first two are none and half as long.
+/// Measures until so many are answered, after warm-ups of which the first two are none and half as
+/// long.
 fn grid(answers: u64, is_chosen: impl Fn(u64, f64, Nanos) -> bool) -> u32 {
     let mut count = 0;
     for capacity in [100, 1_000, 10_000, 100_000, 1_000_000] {
@@ -135,7 +137,8 @@ fn the_goodput_is_the_capacity_whatever_else_is_asked() {
 
 #[test]
 fn what_is_answered_behind_the_end_counts_for_latency_alone() {
-    // Each takes 30 ms; 100 are due in 100 ms, and those of the last 30 ms are answered behind the end.
+    // Each takes 30 ms; 100 are due in 100 ms, and those of the last 30 ms are answered behind the
+    // end.
     let slow = |event: scripted::Event| match event.what {
         What::Request => vec![Do::Wait(Nanos::from_millis(30)), say(OK)],
         _ => Vec::new(),
@@ -241,7 +244,8 @@ fn a_server_that_takes_no_longer_for_many_lacks_connections() {
 
 #[test]
 fn a_worker_that_is_away_while_connections_are_free_is_to_blame() {
-    // The clock moves by 600 ms at once, and one who spins sees no deadline: the second time it looks, all is over.
+    // The clock moves by 600 ms at once, and one who spins sees no deadline: the second time it
+    // looks, all is over.
     let plan = Plan {
         connections: 10,
         wait: WaitMode::Spin,

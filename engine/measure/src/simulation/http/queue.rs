@@ -61,8 +61,8 @@ fn the_mean_over_a_long_run_is_that_of_the_formula() {
         let waits = assert_lindley(&plan, &results, duration);
         // M/D/1 (Pollaczek 1930, Khinchine 1932): service · (1 + ρ/(2(1−ρ))).
         let expected = SERVICE as f64 * (1.0 + load / (2.0 * (1.0 - load)));
-        // Waiting times resemble their neighbours', for some hundred arrivals at 80 %. The error of the mean is that of
-        // the means of 50 batches of thousands each, which do not.
+        // Waiting times resemble their neighbours', for some hundred arrivals at 80 %. The error of
+        // the mean is that of the means of 50 batches of thousands each, which do not.
         let batch = waits.len() / 50;
         let mean = |waits: &[u64]| waits.iter().sum::<u64>() as f64 / waits.len() as f64;
         let means: Vec<f64> = waits.chunks_exact(batch).map(mean).collect();

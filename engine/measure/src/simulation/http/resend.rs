@@ -5,7 +5,8 @@ use super::*;
 
 const CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
 
-/// Answers `most` requests of each connection, the last of them with `Connection: close`, and begins none behind it.
+/// Answers `most` requests of each connection, the last of them with `Connection: close`, and
+/// begins none behind it.
 fn limited(most: usize) -> impl FnMut(Event) -> scripted::Acts + 'static {
     move |event| match (event.what, event.nth + 1) {
         (What::Request, nth) if nth == most => vec![say(CLOSE), Do::Close],
@@ -14,7 +15,8 @@ fn limited(most: usize) -> impl FnMut(Event) -> scripted::Acts + 'static {
     }
 }
 
-/// Answers `most` requests of each connection, and closes it without a word when the next one has come.
+/// Answers `most` requests of each connection, and closes it without a word when the next one has
+/// come.
 fn silent(most: usize) -> impl FnMut(Event) -> scripted::Acts + 'static {
     move |event| match (event.what, event.nth) {
         (What::Request, nth) if nth >= most => vec![Do::Close],
@@ -98,7 +100,8 @@ fn a_retry_is_not_pipelined_and_not_retried() {
     let first = far.requests[4].0;
     let after: Vec<_> = on_second.map(|(at, _)| at.since(first)).collect();
     assert_eq!(after, [Nanos::ZERO, ROUND_TRIP, ROUND_TRIP]);
-    // A server that closes each connection behind its first answer: what was retried once fails the next time.
+    // A server that closes each connection behind its first answer: what was retried once fails the
+    // next time.
     let plan = Plan { pipeline: 4, ..Plan::counted(9) };
     let (results, _) = plan.scripted(silent(1));
     let operations = results.operations();
@@ -180,7 +183,8 @@ fn a_response_without_length_on_a_kept_connection_is_named() {
 fn interim_responses_do_not_extend_the_time_of_a_request() {
     let interim = "HTTP/1.1 102 Processing\r\n\r\n";
     let plan = Plan { timeout: Nanos::from_millis(40), ..Plan::counted(2) };
-    // The first request has its answer behind thirty of them, a millisecond apart; the second one has no other.
+    // The first request has its answer behind thirty of them, a millisecond apart; the second one
+    // has no other.
     let (results, _) = plan.scripted(move |event| match event.what {
         What::Request => {
             let one = || [say(interim), Do::Wait(MS)];

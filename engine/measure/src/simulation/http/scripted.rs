@@ -109,7 +109,8 @@ impl Scripted {
         }
     }
 
-    /// Connections that are not closed: none, when the client is gone, but those where it no longer listened.
+    /// Connections that are not closed: none, when the client is gone, but those where it no longer
+    /// listened.
     pub(super) fn open(&self) -> usize {
         let open = |connection: &&Connection| !connection.closed;
         self.connections.iter().filter(open).count()

@@ -40,8 +40,8 @@ fn a_timeout_takes_the_pipeline_with_it() {
         _ => ok(event),
     });
     let operations = results.operations();
-    // Two of the first four were answered and two more sent in their place; the oldest without an answer times out, and
-    // those behind it: they were sent 0.2 ms later.
+    // Two of the first four were answered and two more sent in their place; the oldest without an
+    // answer times out, and those behind it: they were sent 0.2 ms later.
     assert_eq!(operations.completed + operations.failed + operations.timed_out, 6);
     assert_eq!(operations.timed_out, 2, "{operations:?}");
     assert_eq!(results.errors("receive", "timeout"), operations.failed + 2);
@@ -103,8 +103,8 @@ fn a_connect_is_given_up_when_its_time_is_over() {
     world.run_for(Nanos(10_050_000));
     world.net.partition();
     let (results, _) = world.finish();
-    // The 51st request was sent at 10 ms and is given up at 40 ms. Four connects of 50 ms are given up in turn, after
-    // pauses of 10, 20, 40 and 80 ms or up to a half less; none of them stood.
+    // The 51st request was sent at 10 ms and is given up at 40 ms. Four connects of 50 ms are given
+    // up in turn, after pauses of 10, 20, 40 and 80 ms or up to a half less; none of them stood.
     let operations = results.operations();
     assert_eq!((operations.completed, operations.timed_out), (50, 1));
     assert_eq!(results.errors("connect", "timeout"), 4);
@@ -127,7 +127,8 @@ fn connects_are_paced_from_the_first_on() {
 
 #[test]
 fn a_request_that_the_server_does_not_read_is_given_up() {
-    // It answers at the first byte and reads no more, so that the send never ends: nor would the next one ever begin.
+    // It answers at the first byte and reads no more, so that the send never ends: nor would the
+    // next one ever begin.
     let body = tare_proto::http1::request::Body {
         bytes: vec![b'x'; 1 << 20],
         framing: tare_proto::http1::request::Framing::Length,

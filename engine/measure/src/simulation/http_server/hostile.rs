@@ -39,7 +39,8 @@ fn what_is_held_for_a_client_that_left_is_forgotten() {
     let request = "GET /echo?delay=1ms&close=true HTTP/1.1\r\nHost: x\r\n\r\n";
     web.clients[client].outbox = request.into();
     web.run_for(Nanos::from_millis(1));
-    // With a reset, since it has a response unread: at the end of the stall that and the request are seen at once.
+    // With a reset, since it has a response unread: at the end of the stall that and the request
+    // are seen at once.
     web.leave(client);
     web.run_for(Nanos::from_millis(5));
     assert!(web.side.role().is_empty());
@@ -205,7 +206,8 @@ fn memory_is_taken_from_those_that_sit_on_it() {
     assert!(web.side.role().len() > most / 2, "no more than it takes");
 }
 
-/// Where the server ends a connection, requests that are on their way do not have the response lost.
+/// Where the server ends a connection, requests that are on their way do not have the response
+/// lost.
 #[test]
 fn a_close_does_not_overtake_the_last_response() {
     let last = "Host: x\r\nConnection: close\r\n\r\n";

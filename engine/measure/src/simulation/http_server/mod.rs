@@ -406,7 +406,8 @@ fn the_queue_goes_by_the_stamps_of_arrival() {
     assert!(off_grid > 30, "the reaping would be on it");
 }
 
-/// Also of the first request of a connection, which the front reads, however late it comes round to it.
+/// Also of the first request of a connection, which the front reads, however late it comes round to
+/// it.
 #[test]
 fn the_queue_goes_by_the_stamps_of_first_requests_too() {
     let mut web = Web::plain();

@@ -65,7 +65,8 @@ fn one_connection_too_many_is_told_so() {
     assert_eq!((told("200 OK"), told("503 ")), (2, 1));
 }
 
-/// The client of a `HEAD` takes a body for the next response, whatever it says (RFC 9110 section 9.3.2).
+/// The client of a `HEAD` takes a body for the next response, whatever it says (RFC 9110 section
+/// 9.3.2).
 #[test]
 fn what_has_no_body_is_sent_none() {
     for (pieces, status) in [

@@ -30,7 +30,8 @@ fn deadlines_begin_anew_after_a_stall() {
     assert!(web.side.role().is_empty(), "then they count again");
 }
 
-/// On one connection the order is that of the requests, whatever was sent, held or on its way when it began.
+/// On one connection the order is that of the requests, whatever was sent, held or on its way when
+/// it began.
 #[test]
 fn responses_are_in_order_after_a_stall() {
     let mut web = Web::stalling("10ms:5ms");
@@ -116,7 +117,8 @@ fn what_was_due_in_a_stall_is_answered_at_its_end_in_order() {
         let nth = web.clients[client].times.len() - 1;
         assert_eq!(seen(client, nth), 0);
     }
-    // They had all come; the service of the first and the second is over before the stall is, that of the third too.
+    // They had all come; the service of the first and the second is over before the stall is, that
+    // of the third too.
     assert_eq!([4, 3, 2].map(|queued| seen(clients[queued], 1)), [0, 0, 0]);
     let arrivals = [4, 3, 2].map(|c| timing(&web.text(clients[c]), "arrival", 0));
     assert!(arrivals.is_sorted(), "{arrivals:?}");

@@ -465,7 +465,8 @@ fn figures_say_how_many_requests_their_cpu_time_is_for() {
         assert!(measured > 100);
         for figures in &results.outcome.figures {
             if figures.operations > 0 || setup.connect_each {
-                // At the border some of the other connections' last requests of the warm-up are still answered.
+                // At the border some of the other connections' last requests of the warm-up are
+                // still answered.
                 let counted = figures.cpu_operations;
                 assert!(
                     (measured..=measured + 3).contains(&counted) || counted == 0,
@@ -576,7 +577,8 @@ fn a_port_that_is_taken_for_udp_is_not_chosen() {
     assert_eq!(front.listen(&mut io, asked), Err(tare_driver::OpError::AddressInUse));
 }
 
-/// How many of a driver's buffers are in use: ids are given out densely, those of freed buffers first.
+/// How many of a driver's buffers are in use: ids are given out densely, those of freed buffers
+/// first.
 fn buffers_in_use(io: &mut SimDriver) -> usize {
     const MORE: usize = 20_000;
     let ids: Vec<BufferId> = (0..MORE).map(|_| io.allocate(1).unwrap()).collect();

@@ -196,7 +196,8 @@ fn faults_of_the_wire_lose_no_operation() {
             setup.connections = 3;
             setup.timeout = Nanos::from_millis(20);
         });
-        // That the counts add up is checked at the end of every run. One whose first connection is reset does not start.
+        // That the counts add up is checked at the end of every run. One whose first connection is
+        // reset does not start.
         completed += setup.run().measured.operations.completed;
     }
     assert!(completed > 500, "{completed}");

@@ -107,8 +107,8 @@ enum Phase {
 /// * `handle_bytes`
 /// * commands: [`release`](Self::release), [`reset`](Self::reset)
 ///
-/// Strict where leniency is how requests are smuggled past one server to another: whatever another reader could take
-/// for something else is refused. After an error only `reset` makes sense.
+/// Strict where leniency is how requests are smuggled past one server to another: whatever another
+/// reader could take for something else is refused. After an error only `reset` makes sense.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     phase: Phase,
@@ -148,8 +148,8 @@ impl RequestReader {
         matches!(self.phase, Phase::Start)
     }
 
-    /// Reads `bytes` up to the next event. Returns how many were read, and what they are. Without an event, all of them
-    /// were read.
+    /// Reads `bytes` up to the next event. Returns how many were read, and what they are. Without
+    /// an event, all of them were read.
     ///
     /// # Errors
     /// Where they are no request, or one that is too large.
@@ -224,8 +224,8 @@ impl RequestReader {
         Ok((read, None))
     }
 
-    /// Gives back the buffer of a head that came in pieces and is dealt with. Without it, the buffer is kept until the
-    /// next request begins.
+    /// Gives back the buffer of a head that came in pieces and is dealt with. Without it, the
+    /// buffer is kept until the next request begins.
     pub fn release(&mut self, spare: &mut Spare) {
         if !matches!(self.phase, Phase::Head) {
             self.give_back(spare);
@@ -263,7 +263,8 @@ impl RequestReader {
         Ok(())
     }
 
-    /// Reads on in a head of which a part has come before; what was taken and found, if it is whole.
+    /// Reads on in a head of which a part has come before; what was taken and found, if it is
+    /// whole.
     #[cold]
     fn gather(&mut self, bytes: &[u8]) -> Result<Option<(usize, Found)>, RequestError> {
         let before = self.gathered.len();
@@ -303,8 +304,8 @@ impl RequestReader {
         bytes: &[u8],
         len: usize,
     ) -> Result<Found, RequestError> {
-        // httparse takes a lone line feed for the end of a line, as other servers do not. Without a branch for each byte,
-        // so that it is done many at a time.
+        // httparse takes a lone line feed for the end of a line, as other servers do not. Without a
+        // branch for each byte, so that it is done many at a time.
         let pairs = bytes[..len].iter().zip(&bytes[1..len]);
         if pairs.fold(false, |bare, (before, byte)| bare | ((*byte == b'\n') & (*before != b'\r')))
         {
@@ -428,8 +429,8 @@ fn syntax(error: httparse::Error, bytes: &[u8]) -> RequestError {
     RequestError { status, reason }
 }
 
-/// Whether the third word of the first line is `HTTP/` and a digit: a version, but none that httparse takes. So begins
-/// HTTP/2, too.
+/// Whether the third word of the first line is `HTTP/` and a digit: a version, but none that
+/// httparse takes. So begins HTTP/2, too.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
     let protocol = line.split(|byte| *byte == b' ').nth(2).unwrap_or(&[]);

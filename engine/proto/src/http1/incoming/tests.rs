@@ -20,7 +20,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Hands in `wire`, cut at `cuts`: the requests, the last of which may be unfinished, and the error.
+/// Hands in `wire`, cut at `cuts`: the requests, the last of which may be unfinished, and the
+/// error.
 fn read(wire: &[u8], cuts: &[usize]) -> (Vec<Read>, Option<RequestError>) {
     let (mut reader, mut spare) = (RequestReader::default(), Spare::default());
     let mut points: Vec<_> = cuts.iter().map(|cut| cut % (wire.len() + 1)).collect();

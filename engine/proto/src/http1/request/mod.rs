@@ -77,7 +77,8 @@ pub struct Entry {
     pub len: u32,
     /// `HEAD`: the response has no body.
     pub head: bool,
-    /// Its method may be sent again where it is not known whether the server has seen it (RFC 9110 section 9.2.2).
+    /// Its method may be sent again where it is not known whether the server has seen it (RFC 9110
+    /// section 9.2.2).
     pub idempotent: bool,
 }
 
@@ -91,11 +92,13 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Writes out `specs` with their weights, each `repeats` times in a row so that a pipelined batch is one send.
+    /// Writes out `specs` with their weights, each `repeats` times in a row so that a pipelined
+    /// batch is one send.
     ///
-    /// A `Host`, `User-Agent`, `Content-Length`, `Transfer-Encoding` or `Connection` field among the headers takes the
-    /// place of the one that would be written. The order is a cycle in which each request occurs exactly as often as
-    /// its weight says, evenly interleaved; `seed` decides where in it the run begins.
+    /// A `Host`, `User-Agent`, `Content-Length`, `Transfer-Encoding` or `Connection` field among
+    /// the headers takes the place of the one that would be written. The order is a cycle in which
+    /// each request occurs exactly as often as its weight says, evenly interleaved; `seed` decides
+    /// where in it the run begins.
     ///
     /// # Errors
     /// A usage error where a request cannot be written, or all together are too large.
@@ -149,7 +152,8 @@ impl Requests {
         &self.entries
     }
 
-    /// One cycle of the order in which they are sent: indices of entries, each as often as its weight says.
+    /// One cycle of the order in which they are sent: indices of entries, each as often as its
+    /// weight says.
     #[must_use]
     pub fn order(&self) -> &[u16] {
         &self.order
@@ -192,8 +196,8 @@ fn shown(text: &str) -> String {
     shown.escape_debug().to_string()
 }
 
-/// A request as it goes over the wire. Whatever is written was checked for line ends before, so that nothing typed can
-/// become another field or another request.
+/// A request as it goes over the wire. Whatever is written was checked for line ends before, so
+/// that nothing typed can become another field or another request.
 fn write(spec: &RequestSpec) -> Checked<Vec<u8>> {
     check_method(&spec.method)?;
     check_target(&spec.target)?;
@@ -380,13 +384,14 @@ fn check_header(name: &str, value: &str) -> Checked<()> {
     Ok(())
 }
 
-/// A cycle in which entry *i* occurs `weights[i]` times, less their common divisor, and after *t* places has occurred
-/// less than one time more or less than *t* times its share.
+/// A cycle in which entry *i* occurs `weights[i]` times, less their common divisor, and after *t*
+/// places has occurred less than one time more or less than *t* times its share.
 ///
-/// Occurrence *k* of an entry whose share is one in *p* may stand from place ⌊*kp*⌋ on and must before ⌈(*k*+1)*p*⌉;
-/// among those that may, the one with the earliest end is next. That each then meets its end is the theorem of Baruah,
-/// Cohen, Plaxton and Varvel, Proportionate Progress, Algorithmica 15 (1996). Smooth weighted round robin looks alike,
-/// but takes a step for every entry at every place.
+/// Occurrence *k* of an entry whose share is one in *p* may stand from place ⌊*kp*⌋ on and must
+/// before ⌈(*k*+1)*p*⌉; among those that may, the one with the earliest end is next. That each then
+/// meets its end is the theorem of Baruah, Cohen, Plaxton and Varvel, Proportionate Progress,
+/// Algorithmica 15 (1996). Smooth weighted round robin looks alike, but takes a step for every
+/// entry at every place.
 fn interleaved(weights: &[u32]) -> Result<Vec<u16>> {
     if weights.contains(&0) {
         return Err(Error::usage("a request with a weight of 0 is never sent")

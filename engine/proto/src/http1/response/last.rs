@@ -5,8 +5,9 @@ use super::{Said, UNTOLD};
 /// Longer heads are parsed each time.
 const LEN_MAX: usize = 1 << 10;
 
-/// The head that came last, on whichever connection of a worker, and what it said. Most servers answer the same request
-/// with the same bytes until the second of their `Date` is over, and to compare them costs a tenth of parsing them.
+/// The head that came last, on whichever connection of a worker, and what it said. Most servers
+/// answer the same request with the same bytes until the second of their `Date` is over, and to
+/// compare them costs a tenth of parsing them.
 #[derive(Debug)]
 pub(super) struct LastHead {
     bytes: Vec<u8>,
@@ -26,7 +27,8 @@ impl LastHead {
     #[inline]
     pub(super) fn begins(&self, bytes: &[u8], head_only: bool) -> Option<(usize, Said)> {
         let said = self.said?;
-        // A head ends with its empty line, so what begins with all of it is that head and no longer one.
+        // A head ends with its empty line, so what begins with all of it is that head and no longer
+        // one.
         let is_same = head_only == self.head_only && bytes.starts_with(&self.bytes);
         is_same.then_some((self.bytes.len(), said))
     }

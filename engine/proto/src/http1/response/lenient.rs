@@ -1,10 +1,11 @@
-//! Heads that a strict parser refuses and clients take: control characters, bare carriage returns, lines that are no
-//! field. Whatever could be a field that frames the body has to be exactly right.
+//! Heads that a strict parser refuses and clients take: control characters, bare carriage returns,
+//! lines that are no field. Whatever could be a field that frames the body has to be exactly right.
 
 use super::ResponseError;
 use crate::http1::is_token;
 
-/// Whether the bytes begin as a status line of HTTP/1 does, so that another look at what follows is worth it.
+/// Whether the bytes begin as a status line of HTTP/1 does, so that another look at what follows is
+/// worth it.
 pub(super) fn has_status_line(bytes: &[u8]) -> bool {
     match bytes {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor, b' ', code @ ..] => {
@@ -15,17 +16,18 @@ pub(super) fn has_status_line(bytes: &[u8]) -> bool {
     }
 }
 
-/// Writes the whole lines of a head to `clean`, without what a strict parser refuses in them. Returns the length of the
-/// head, if its end is there.
+/// Writes the whole lines of a head to `clean`, without what a strict parser refuses in them.
+/// Returns the length of the head, if its end is there.
 ///
-/// * Control characters in values become spaces, as RFC 9110 section 5.5 has it for those that are dangerous. So do bare
-///   carriage returns (RFC 9112 section 2.2).
-/// * Lines without a proper name are left out, and so is what begins with white space before the first field (section
-///   2.2). White space before the colon makes a name improper.
+/// * Control characters in values become spaces, as RFC 9110 section 5.5 has it for those that are
+///   dangerous. So do bare carriage returns (RFC 9112 section 2.2).
+/// * Lines without a proper name are left out, and so is what begins with white space before the
+///   first field (section 2.2). White space before the colon makes a name improper.
 /// * A minor version above 1 is read as 1 (RFC 9110 section 2.5).
 ///
 /// # Errors
-/// [`ResponseError::BadFraming`] where any of this concerns `Content-Length` or `Transfer-Encoding`.
+/// [`ResponseError::BadFraming`] where any of this concerns `Content-Length` or
+/// `Transfer-Encoding`.
 pub(super) fn clean(bytes: &[u8], clean: &mut Vec<u8>) -> Result<Option<usize>, ResponseError> {
     let mut at = 0;
     // Whether the line before was left out, and whether it was a field that frames the body.
@@ -78,8 +80,8 @@ const fn is_refused(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
 
-/// Whether a name is that of a field that frames the body, or, where it is no proper name, begins like it but for what
-/// another reader may pass over.
+/// Whether a name is that of a field that frames the body, or, where it is no proper name, begins
+/// like it but for what another reader may pass over.
 fn could_frame(name: &[u8], is_proper: bool) -> bool {
     let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
     let plain = || {

@@ -22,7 +22,8 @@ pub struct Response {
     pub keep_alive: bool,
     /// Length of its body without framing, bytes.
     pub body_bytes: u64,
-    /// The far end's residence time, where it told it (`Server-Timing: residence;dur=`, milliseconds).
+    /// The far end's residence time, where it told it (`Server-Timing: residence;dur=`,
+    /// milliseconds).
     pub residence: Option<Nanos>,
     /// What is wrong with its framing, where it was taken nevertheless.
     pub fault: Option<Fault>,
@@ -33,7 +34,8 @@ pub struct Response {
 pub enum Fault {
     /// `Transfer-Encoding: chunked` in HTTP/1.0 (section 6.1). The connection is closed behind it.
     Http10Chunked,
-    /// Both `Content-Length` and `Transfer-Encoding: chunked`, of which the latter holds (section 6.3).
+    /// Both `Content-Length` and `Transfer-Encoding: chunked`, of which the latter holds (section
+    /// 6.3).
     LengthAndChunked,
 }
 
@@ -78,7 +80,8 @@ pub enum ResponseError {
 }
 
 impl ResponseError {
-    /// The cause in results where a response lasts until the connection ends, and that does not end in time.
+    /// The cause in results where a response lasts until the connection ends, and that does not end
+    /// in time.
     pub const NO_LENGTH: &'static str = "no-length";
 
     /// The cause in results.
@@ -134,7 +137,8 @@ const CHUNKS: ChunkRules = ChunkRules {
     controls: true,
 };
 
-/// Headers for which there is room at once; a head with more of them is parsed again with more room.
+/// Headers for which there is room at once; a head with more of them is parsed again with more
+/// room.
 const HEADERS_USUAL: usize = 128;
 
 /// What the readers of a worker share.
@@ -207,8 +211,8 @@ impl Default for ResponseReader {
 }
 
 impl ResponseReader {
-    /// The next response answers a `HEAD` request (or another one): to be said before its first byte is handed in.
-    /// Holds until something else is said.
+    /// The next response answers a `HEAD` request (or another one): to be said before its first
+    /// byte is handed in. Holds until something else is said.
     pub const fn expect(&mut self, head: bool) {
         self.head_only = head;
     }
@@ -225,15 +229,15 @@ impl ResponseReader {
         matches!(self.phase, Phase::UntilClose)
     }
 
-    /// Passes over `bytes` that came while no response was awaited, if they are a line end or two, which some servers
-    /// put behind a body; whether they are.
+    /// Passes over `bytes` that came while no response was awaited, if they are a line end or two,
+    /// which some servers put behind a body; whether they are.
     pub fn passes_over(&mut self, bytes: &[u8]) -> bool {
         self.blank = self.blank.saturating_add(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
         self.blank <= BLANK_MAX && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
-    /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the response if it is
-    /// whole. Without one, all of them were read.
+    /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the
+    /// response if it is whole. Without one, all of them were read.
     ///
     /// # Errors
     /// Where they are no response.
@@ -327,7 +331,8 @@ impl ResponseReader {
         }
     }
 
-    /// Reads a head or a part of it: how many bytes were read, and whether the response ends with it.
+    /// Reads a head or a part of it: how many bytes were read, and whether the response ends with
+    /// it.
     #[inline]
     fn head(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<(usize, bool), ResponseError> {
         if !self.gathered.is_empty() {
@@ -370,8 +375,8 @@ impl ResponseReader {
         let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX - before)];
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.extend_from_slice(within);
-        // Parsed anew with each line at most, of which there are not many: a head that drips costs no more than so
-        // many times its length.
+        // Parsed anew with each line at most, of which there are not many: a head that drips costs
+        // no more than so many times its length.
         let parsed = if within.contains(&b'\n') {
             self.parse(&gathered, &mut shared.spare)
         } else {
@@ -391,7 +396,8 @@ impl ResponseReader {
         }
     }
 
-    /// Parses a head from its first byte, if it is whole: its length, and what it says unless it is an interim one.
+    /// Parses a head from its first byte, if it is whole: its length, and what it says unless it is
+    /// an interim one.
     fn parse(&mut self, bytes: &[u8], spare: &mut Spare) -> Parsed {
         let mut headers = [const { MaybeUninit::uninit() }; HEADERS_USUAL];
         let mut head = httparse::Response::new(&mut []);
@@ -473,7 +479,8 @@ impl ResponseReader {
                     close |= holds(header.value, b"close");
                     keep |= holds(header.value, b"keep-alive");
                 }
-                // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule 1).
+                // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule
+                // 1).
                 14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
                 17 if !bodiless && is("transfer-encoding") => {
                     add_coding(&mut lengths, header.value)?
@@ -520,21 +527,22 @@ impl ResponseReader {
     }
 }
 
-/// What parsing a head comes to: its length, and what it says unless it is an interim one; nothing while it is cut.
+/// What parsing a head comes to: its length, and what it says unless it is an interim one; nothing
+/// while it is cut.
 type Parsed = Result<Option<(usize, Option<Said>)>, ResponseError>;
 
 fn config() -> httparse::ParserConfig {
     let mut config = httparse::ParserConfig::default();
-    // Folded lines are for a user agent to unfold (RFC 9112 section 5.2), and a status line may be split at white space
-    // (section 4).
+    // Folded lines are for a user agent to unfold (RFC 9112 section 5.2), and a status line may be
+    // split at white space (section 4).
     config.allow_obsolete_multiline_headers_in_responses(true);
     config.allow_multiple_spaces_in_response_status_delimiters(true);
     config
 }
 
-/// Adds a response's `Transfer-Encoding`. `identity` is what RFC 2616 had for no coding at all. `chunked` may not be
-/// applied twice (RFC 9112 section 6.1), so where a proxy has named it again the body is still chunked once, as curl has
-/// it, too.
+/// Adds a response's `Transfer-Encoding`. `identity` is what RFC 2616 had for no coding at all.
+/// `chunked` may not be applied twice (RFC 9112 section 6.1), so where a proxy has named it again
+/// the body is still chunked once, as curl has it, too.
 fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Result<(), BadField> {
     for coding in list(value) {
         let again = lengths.chunked && coding.eq_ignore_ascii_case(b"chunked");

@@ -18,8 +18,8 @@ fn cell(arm: &str, step: u64, measure: &str, delta: (f64, f64, f64), ratio: f64)
     }
 }
 
-/// Of two sizes: kata has 20 µs more in the first (18 to 25) and 90 in the second, and 96 % of the bandwidth; of runc only the
-/// first was measured, with too few blocks; and the A/A arm shows 1 µs.
+/// Of two sizes: kata has 20 µs more in the first (18 to 25) and 90 in the second, and 96 % of the
+/// bandwidth; of runc only the first was measured, with too few blocks; and the A/A arm shows 1 µs.
 fn report() -> Report {
     let mut cells = vec![
         cell("kata", 0, "p99", (18e3, 20e3, 25e3), 1.2),

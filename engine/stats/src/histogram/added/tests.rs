@@ -46,8 +46,8 @@ fn meet(latencies: &[u64], mut delays: Vec<u64>, order: &str) -> Vec<u64> {
     met
 }
 
-/// Checks for each quantile that the true one lies between what is told less the error and what is told, and returns the
-/// errors.
+/// Checks for each quantile that the true one lies between what is told less the error and what is
+/// told, and returns the errors.
 fn errors(latencies: &[u64], delays: &[u64], added: &Added, order: &str) -> Vec<u64> {
     let mut told = Distribution::uncensored();
     for (latency, delay) in latencies.iter().zip(delays) {

@@ -5,10 +5,11 @@ use super::{Distribution, SameBin};
 use tare_units::limits::{BLOCKS, INTERVALS_MAX};
 use tare_units::{Instant, Nanos};
 
-/// Entries of the series of a run whose length is not known beforehand. What comes later than they reach
-/// is counted in the last one.
+/// Entries of the series of a run whose length is not known beforehand. What comes later than they
+/// reach is counted in the last one.
 const SERIES_OPEN_ENDED: usize = 256;
-/// Entries of the series that are kept apart (16 MB a worker); a run that would have more gets longer ones.
+/// Entries of the series that are kept apart (16 MB a worker); a run that would have more gets
+/// longer ones.
 const SERIES_MAX: usize = 900;
 
 const _: () = assert!(SERIES_MAX <= INTERVALS_MAX && SERIES_OPEN_ENDED <= SERIES_MAX);
@@ -105,8 +106,8 @@ impl MetricSamples {
     }
 }
 
-/// Which of equally wide sections a position lies in. Positions come in order, so a division is needed only
-/// when a section ends.
+/// Which of equally wide sections a position lies in. Positions come in order, so a division is
+/// needed only when a section ends.
 #[derive(Debug, Clone)]
 struct Sections {
     width: u64,
@@ -135,8 +136,8 @@ impl Sections {
     fn seek(&mut self, position: u64) {
         self.index = usize::try_from(position / self.width).map_or(self.last, |i| i.min(self.last));
         self.start = self.index as u64 * self.width;
-        // What comes after the end (an operation of the measured phase that completes while draining) belongs to
-        // the last section.
+        // What comes after the end (an operation of the measured phase that completes while
+        // draining) belongs to the last section.
         self.end = if self.index == self.last { u64::MAX } else { self.start + self.width };
     }
 }
@@ -171,8 +172,8 @@ pub struct SeriesEntry<'a> {
 }
 
 impl SeriesEntry<'_> {
-    /// Its headline latencies as base64 of the HdrHistogram V2 compressed encoding, to 2 figures; absent where it has
-    /// none.
+    /// Its headline latencies as base64 of the HdrHistogram V2 compressed encoding, to 2 figures;
+    /// absent where it has none.
     #[must_use]
     pub fn encode(&self) -> Option<String> {
         let counts = || self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
@@ -184,8 +185,8 @@ impl SeriesEntry<'_> {
         Some(super::encode_coarse(lengths))
     }
 
-    /// The quantile of the headline latency (response in open loop, service otherwise), to 2 figures, where at
-    /// least [`super::BEYOND_MIN`] samples lie beyond it.
+    /// The quantile of the headline latency (response in open loop, service otherwise), to 2
+    /// figures, where at least [`super::BEYOND_MIN`] samples lie beyond it.
     #[must_use]
     pub fn quantile(&self, percent: f64) -> Option<Nanos> {
         let total = self.counts.iter().map(|&c| u64::from(c)).sum();
@@ -198,8 +199,8 @@ impl SeriesEntry<'_> {
     }
 }
 
-/// An entry of the series, copied out while the run goes on. Made before the run and filled again and again,
-/// so that copying allocates nothing.
+/// An entry of the series, copied out while the run goes on. Made before the run and filled again
+/// and again, so that copying allocates nothing.
 #[derive(Debug, Clone)]
 pub struct LiveEntry {
     index: usize,
@@ -243,12 +244,13 @@ impl LiveEntry {
     }
 }
 
-/// What one worker records in the measured phase: each metric's distribution with [`BLOCKS`] blocks, and the series
-/// over time. All memory is allocated and touched when it is made; recording allocates nothing and reads no clock.
-/// Instants that are handed in are those of the turn.
+/// What one worker records in the measured phase: each metric's distribution with [`BLOCKS`]
+/// blocks, and the series over time. All memory is allocated and touched when it is made; recording
+/// allocates nothing and reads no clock. Instants that are handed in are those of the turn.
 ///
-/// A worker has 6 MB of distributions in open loop, else 4; each entry of the series takes 18 KB more.
-/// An operation with its residence costs 16 ns to record in closed loop and 25 ns in open loop (2-core VM, `recording_cost`).
+/// A worker has 6 MB of distributions in open loop, else 4; each entry of the series takes 18 KB
+/// more. An operation with its residence costs 16 ns to record in closed loop and 25 ns in open
+/// loop (2-core VM, `recording_cost`).
 #[derive(Debug, Clone)]
 pub struct Recording {
     spec: RecordingSpec,
@@ -268,14 +270,16 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Replies whose far end says that it held them for longer than they took in all: that is left out.
+    /// Replies whose far end says that it held them for longer than they took in all: that is left
+    /// out.
     #[must_use]
     pub const fn impossible_residences(&self) -> u64 {
         self.impossible_residences
     }
 
-    /// Arrivals that were never sent and were too many to be visited one by one: all of them are counted, each as overdue as it
-    /// would be if those between two that are known were evenly spread.
+    /// Arrivals that were never sent and were too many to be visited one by one: all of them are
+    /// counted, each as overdue as it would be if those between two that are known were evenly
+    /// spread.
     #[must_use]
     pub const fn spread_unsent(&self) -> u64 {
         self.spread_unsent
@@ -323,7 +327,8 @@ impl Recording {
         }
     }
 
-    /// The measured phase begins at `t0`, the same for all workers. Nothing may have been recorded yet.
+    /// The measured phase begins at `t0`, the same for all workers. Nothing may have been recorded
+    /// yet.
     pub fn begin(&mut self, t0: Instant) {
         debug_assert!(self.recorded == 0 && self.series_used == 0);
         self.t0 = t0;
@@ -335,22 +340,23 @@ impl Recording {
         self.latencies(at, sample, false);
     }
 
-    /// An operation was answered as expected within the measured phase, at `at`, whenever it was due.
+    /// An operation was answered as expected within the measured phase, at `at`, whenever it was
+    /// due.
     #[inline]
     pub fn count_answer(&mut self, at: Instant) {
         let entry = self.entry(at);
         self.series_counts[entry].completed += 1;
     }
 
-    /// An operation was sent and had no answer until `at`: it timed out, or is in flight at the end. Its service and
-    /// response times are at least what `sample` says; its lateness is known. The caller counts it as an
-    /// error, if it is one, with [`Recording::record_error`].
+    /// An operation was sent and had no answer until `at`: it timed out, or is in flight at the
+    /// end. Its service and response times are at least what `sample` says; its lateness is known.
+    /// The caller counts it as an error, if it is one, with [`Recording::record_error`].
     pub fn record_censored(&mut self, at: Instant, sample: Sample) {
         self.latencies(at, Sample { residence: None, ..sample }, true);
     }
 
-    /// Operations were due `overdue` before `at` and are not going to be sent: dropped as too late, or unsent
-    /// at the end. Their lateness and response time are at least that.
+    /// Operations were due `overdue` before `at` and are not going to be sent: dropped as too late,
+    /// or unsent at the end. Their lateness and response time are at least that.
     pub fn record_unsent(&mut self, at: Instant, overdue: &SameBin) {
         let bin = bins::index(overdue.longest.0);
         for metric in [Metric::Lateness, Metric::Response] {
@@ -394,8 +400,8 @@ impl Recording {
         self.series_counts[entry].errors += 1;
     }
 
-    /// Adds residence times that the far end told in one histogram, since the messages were too short to
-    /// carry them. They are in no block, and no path can be told from them.
+    /// Adds residence times that the far end told in one histogram, since the messages were too
+    /// short to carry them. They are in no block, and no path can be told from them.
     pub fn merge_residence(&mut self, residence: &Distribution) {
         if let Some(samples) = &mut self.samples[Metric::Residence as usize] {
             samples.distribution.merge(residence);
@@ -441,9 +447,9 @@ impl Recording {
         if self.spec.open_loop { Metric::Response } else { Metric::Service }
     }
 
-    /// For each block with samples of `metric`: how many, and how many of them are no longer than the
-    /// edge of a coarse bin. The edge is taken where the share of samples below it, over all blocks, is nearest to `share`;
-    /// empty where no edge parts the samples.
+    /// For each block with samples of `metric`: how many, and how many of them are no longer than
+    /// the edge of a coarse bin. The edge is taken where the share of samples below it, over all
+    /// blocks, is nearest to `share`; empty where no edge parts the samples.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shares need no more than 2^52 samples")]
     pub fn block_counts(&self, metric: Metric, share: f64) -> Vec<(u64, u64)> {
@@ -469,8 +475,8 @@ impl Recording {
         rows().map(|row| (sum(row), sum(&row[..=edge]))).filter(|(count, _)| *count > 0).collect()
     }
 
-    /// The series over time of a measured phase that took `duration`. Entries in which nothing happened are there,
-    /// too: a stall shows.
+    /// The series over time of a measured phase that took `duration`. Entries in which nothing
+    /// happened are there, too: a stall shows.
     pub fn series(&self, duration: Nanos) -> impl Iterator<Item = SeriesEntry<'_>> {
         let interval = self.spec.interval.0;
         let entries = self.series_counts.len();
@@ -521,7 +527,8 @@ impl Recording {
             bin = self.put(Metric::Response, block, head, censored);
         }
         if let Some(residence) = sample.residence {
-            // Two machines' clocks may differ by a thousandth, and the shorter the path is the more that shows.
+            // Two machines' clocks may differ by a thousandth, and the shorter the path is the more
+            // that shows.
             if residence > sample.service + Nanos(sample.service.0 / 1_000 + 1_000) {
                 self.impossible_residences += 1;
                 return self.headline(at, bin, head);

@@ -4,7 +4,8 @@ use super::*;
 
 mod lenient;
 
-/// Reads `wire` in pieces of `step` bytes, then its end: the responses, the bytes they took, and the error.
+/// Reads `wire` in pieces of `step` bytes, then its end: the responses, the bytes they took, and
+/// the error.
 fn read(wire: &[u8], step: usize, head: bool) -> (Vec<Response>, usize, Option<ResponseError>) {
     let (mut reader, mut shared) = (ResponseReader::default(), Shared::new(1, 64));
     reader.expect(head);
@@ -465,7 +466,8 @@ proptest! {
         let mut wire = case.wire;
         let place = place % wire.len();
         wire[place] = byte;
-        // Where it is refused is found out sooner or later; what was read before, and why, is the same.
+        // Where it is refused is found out sooner or later; what was read before, and why, is the
+        // same.
         let (whole, _, error) = cut(&wire, &[]);
         let (pieces, _, same) = cut(&wire, &cuts);
         prop_assert_eq!((whole, error.is_some()), (pieces, same.is_some()));
