@@ -192,7 +192,7 @@ fn send(stream: &mut TcpStream, message: &[u8], wait: Wait) {
     }
 }
 
-/// Receives all of `message`; false where the far end has closed before.
+/// Receives all of `message`; false where the server has closed before.
 #[inline]
 fn receive(stream: &mut TcpStream, message: &mut [u8], wait: Wait) -> bool {
     let mut received = 0;

@@ -170,7 +170,7 @@ fn an_open_loop_beyond_what_the_server_can_do_loses_nothing() {
         let warnings = report["warnings"].as_array().unwrap();
         let told = |code: &str| warnings.iter().find(|warning| warning["code"] == code);
         let message = text(told("rate-not-reached").unwrap(), "/message");
-        let cause = "as expected: the far end, it held each request for 5";
+        let cause = "as expected: the server, it held each request for 5";
         assert!(message.contains(cause), "{message}");
         assert_eq!(told("connections-busy"), None);
     }

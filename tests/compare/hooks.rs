@@ -210,7 +210,7 @@ fn nothing_is_measured_on_a_host_that_was_left_half_changed() {
     assert_eq!(report["partial"], true);
 }
 
-/// A far end that is not there is tried again, and not where the after-command has failed.
+/// A server that is not there is tried again, and not where the after-command has failed.
 #[test]
 fn an_arm_is_not_tried_again_on_a_host_that_was_left_changed() {
     let trace = Trace::new();

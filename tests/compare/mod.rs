@@ -75,7 +75,7 @@ fn every_block_visits_all_arms_forth_and_back() {
         assert!(pairs.into_iter().all(|(one, other)| *one == other));
         orders.sort_unstable();
         orders.dedup();
-        assert!(orders.len() > 1, "the order is drawn anew for each block");
+        assert!(orders.len() > 1, "the order is drawn again for each block");
 
         // Both arms and the A/A arm have one and the same server, every visit fresh connections.
         let arms = comparison["arms"].as_array().unwrap();

@@ -1,5 +1,5 @@
 //! No wait is without a bound: the first signal ends a run within a second, with what was measured,
-//! whatever the far end does and in whatever phase; and a server, whatever its clients do.
+//! whatever the server does and in whatever phase; and a server, whatever its clients do.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -47,7 +47,7 @@ enum Phase {
 const PHASES: [Phase; 6] =
     [Phase::Connect, Phase::Hello, Phase::WarmUp, Phase::Measure, Phase::Drain, Phase::Finish];
 
-/// What becomes of the far end.
+/// What becomes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It says nothing and takes nothing.
@@ -233,7 +233,7 @@ impl FarEnd {
         far_end
     }
 
-    /// Waits until the client has come to the phase, and lets the far end be what it is to be.
+    /// Waits until the client has come to the phase, and lets the server be what it is to be.
     fn turns(&self) {
         match self.phase {
             Phase::Connect => return,
@@ -544,7 +544,7 @@ fn the_first_signal_ends_a_server_whatever_its_clients_do() {
     });
 }
 
-/// As a far end that accepts, and then sends a byte now and again.
+/// As a server that accepts, and then sends a byte now and again.
 #[test]
 fn a_far_end_that_drips_does_not_prolong_a_measured_phase() {
     let cells =
@@ -686,7 +686,7 @@ fn a_rate_that_cannot_be_holds_up_no_other_session_and_no_stop() {
 /// A comparison, and what it is about when the signal comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparing {
-    /// A visit whose far end says nothing any more.
+    /// A visit whose server says nothing any more.
     Visit,
     /// The rest between a command and its visit.
     Rest,

@@ -1,4 +1,4 @@
-//! Whoever means harm: far ends that lie, clients that do not read, that vanish, and that fill the
+//! Whoever means harm: servers that lie, clients that do not read, that vanish, and that fill the
 //! log.
 
 use std::fs;

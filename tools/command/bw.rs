@@ -57,7 +57,7 @@ Exit codes: 0 measured, 1 could not measure, 2 usage, 3 an assertion failed, 4 d
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(mut_arg("count", |arg| arg.help("End each step after that many sends instead of after a time")))]
-#[command(mut_arg("timeout", |arg| arg.help("Give up on a connect, a handshake or a silent far end after that long")))]
+#[command(mut_arg("timeout", |arg| arg.help("Give up on a connect, a handshake or a silent server after that long")))]
 #[command(mut_arg("assertions", |arg| {
     let examples = "'bandwidth>9G', 'streams=8:cpu<800ms'";
     arg.help(format!("Fail with exit code 3 unless this holds: {examples} (repeatable)")).long_help(assert_help(
@@ -94,7 +94,7 @@ pub(super) struct TrafficArgs {
     #[arg(short, long, value_name = "N", default_value = "1")]
     #[arg(visible_short_alias = 'P', visible_alias = "streams")]
     connections: Counts,
-    /// Send up (to the far end), down (from it) or both ways at once [default: up]
+    /// Send up (to the server), down (from it) or both ways at once [default: up]
     #[arg(long, value_name = "WAY", value_parser = choice(WAYS))]
     #[arg(conflicts_with_all = ["reverse", "bidir"])]
     direction: Option<Direction>,

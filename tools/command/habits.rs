@@ -92,7 +92,7 @@ const BW: &[Habit] = &[
     (&["-p", "--port"], "write the port after the host: HOST:PORT"),
     (&["--parallel"], "write -P N"),
     (&["-k", "--blockcount"], "write -n N"),
-    (&["-s", "--server"], "the far end is tare serve"),
+    (&["-s", "--server"], "the server is tare serve"),
     (&["--client"], "write the host alone, without a flag"),
     (&["-V", "--verbose", "-f"], "the report says everything; leave it out"),
 ];

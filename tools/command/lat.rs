@@ -69,7 +69,7 @@ pub(crate) struct LatArgs {
     /// it.
     #[arg(short = 'R', long, value_name = "RATE")]
     rate: Option<PerSecond>,
-    /// Have the far end hold each answer that long, spinning: shows whether the instrument can be
+    /// Have the server hold each answer that long, spinning: shows whether the instrument can be
     /// trusted
     #[arg(long, value_name = "TIME", default_value = "0")]
     server_delay: Nanos,

@@ -40,7 +40,7 @@ use crate::redact::Redactor;
 const EXAMPLES: &str = "\
 Examples:
   tare lat                               what loopback costs on this machine, nothing else needed
-  tare serve                             the far end, on port 7117 (TCP and UDP)
+  tare serve                             the server, on port 7117 (TCP and UDP)
   tare lat node-2                        round trips to it: percentiles and their own error
   tare lat node-2 --size 64,4K,64K -o lat.json -o lat.csv
   tare bw node-2 -P 8                    what eight streams move, and the CPU they cost

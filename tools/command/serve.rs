@@ -39,7 +39,7 @@ HTTP, on the same port:
 It prints one line on stdout when it is ready: tare: serving on ADDRESS …
 It stops on SIGTERM or Ctrl-C.";
 
-/// Be the far end of measurements, for any number of clients
+/// Be the server of measurements, for any number of clients
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {

@@ -155,7 +155,7 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     let per_mib = total.map(|s| format!(" ({})", cpu_per_mib(s / MIB_PER_GIB * 1e9)));
     let whose = match step.cpu.server {
         Some(_) => "both ends together",
-        None => "of the client; the far end did not report its own",
+        None => "of the client; the server did not report its own",
     };
     let working = bandwidth.cpu_working_s_per_gib.map(|working| {
         let working = cpu_per_gib(Some(working));
@@ -163,7 +163,7 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     });
     let (per_mib, working) = (per_mib.unwrap_or_default(), working.unwrap_or_default());
     let text = format!("{}{per_mib}, {whose}{working}", cpu_per_gib(total));
-    let ends = [("client", Some(&step.cpu.client)), ("far end", step.cpu.server.as_ref())];
+    let ends = [("client", Some(&step.cpu.client)), ("server", step.cpu.server.as_ref())];
     let ends = ends.into_iter();
     let ends = ends.filter_map(|(end, used)| Some(part(end, cpu_of(used?, step.duration_ns))));
     std::iter::once(field("cpu", text)).chain(ends).collect()

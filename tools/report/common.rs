@@ -15,7 +15,7 @@ use super::{
 
 pub(super) fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> {
     let server = step.instrument.server.as_ref();
-    std::iter::once(("client", &step.instrument.client)).chain(server.map(|s| ("far end", s)))
+    std::iter::once(("client", &step.instrument.client)).chain(server.map(|s| ("server", s)))
 }
 
 pub(super) fn marks(step: &StepResult, options: &DisplayOptions, unanswered: &str) -> Vec<String> {
@@ -131,11 +131,11 @@ pub(super) fn instruments(
     // A web server is not expected to.
     let silent = step.instrument.server.is_none() && !is_http;
     found.extend(fields([
-        ("far end", silent.then(|| "did not report how it measured".to_owned())),
+        ("server", silent.then(|| "did not report how it measured".to_owned())),
         ("machine", observed::machine(&step.cpu.client).filter(|_| of_latencies && !is_http)),
         ("descriptors", descriptors(report)),
     ]));
-    let servers = report.environment.servers.iter().map(|server| ("far end on", server));
+    let servers = report.environment.servers.iter().map(|server| ("server on", server));
     let machines = std::iter::once(("client on", &report.environment.client)).chain(servers);
     let machines = machines.map(|(end, machine)| field(end, describe(machine)));
     found.extend(machines.filter(|machine| !machine.text.is_empty()));

@@ -248,7 +248,7 @@ pub(crate) fn udp_losses() -> Report {
     report
 }
 
-/// Cut short, saturated at one end and disturbed at both, with warnings; the far end told nothing.
+/// Cut short, saturated at one end and disturbed at both, with warnings; the server told nothing.
 pub(crate) fn partial() -> Report {
     let mut step = step(64, 9_000, 700);
     step.partial = true;

@@ -189,7 +189,7 @@ fn connections(step: &StepResult, http: &HttpParams) -> String {
     )
 }
 
-/// CPU of this end for a request; of the far end where it reported it.
+/// CPU of this end for a request; of the server where it reported it.
 fn cpu(step: &StepResult) -> Option<String> {
     let used = &step.cpu.client;
     let each = nanos(used.per_operation_ns?);
@@ -199,7 +199,7 @@ fn cpu(step: &StepResult) -> Option<String> {
     let text = phrases([
         Some(format!("{each} a request at the client (user {user}, kernel {kernel} in all)")),
         working.map(|ns| format!("{ns} without the time in which it polled and found nothing")),
-        server.map(|ns| format!("{} at the far end", nanos(ns))),
+        server.map(|ns| format!("{} at the server", nanos(ns))),
     ]);
     let machine = observed::machine(used);
     Some(text + &machine.map_or_else(String::new, |machine| format!("; this machine {machine}")))

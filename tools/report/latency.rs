@@ -122,7 +122,7 @@ pub(super) fn distribution(step: &StepResult, options: &DisplayOptions) -> Table
 pub(super) fn parts(latency: &Latencies) -> Option<Table> {
     let parts = [
         ("path and both kernels", &latency.path),
-        ("inside the far end", &latency.server_residence),
+        ("inside the server", &latency.server_residence),
         ("TCP connect", &latency.connect),
     ];
     let parts = parts.into_iter().filter_map(|(name, summary)| Some((name, summary.as_ref()?)));

@@ -100,7 +100,7 @@ const READINGS: usize = 16;
 /// How far `CLOCK_REALTIME` is ahead of the monotonic clock, at the time of the reading.
 ///
 /// It changes only where the wall clock is set, leap seconds among that: slewing has both clocks
-/// run slower or faster alike (`clock_gettime(2)`). Who maps for long reads anew from time to time.
+/// run slower or faster alike (`clock_gettime(2)`). Who maps for long reads again from time to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RealtimeOffset {
     offset: i128,

@@ -180,7 +180,7 @@ impl EpollDriver {
         let registry = self.poll.registry();
         while let Some((id, socket, [input, output])) = self.core.next_unwatched() {
             // A stream's write space wakes nobody unless a send found none, so it is watched from
-            // the start. A datagram socket's does with every datagram that the far end takes.
+            // the start. A datagram socket's does with every datagram that the peer takes.
             let readable = (input || socket.is_stream).then_some(Interest::READABLE);
             let writable = (output || socket.is_stream).then_some(Interest::WRITABLE);
             let wanted = [socket.interest, readable, writable];
@@ -424,7 +424,7 @@ impl Socket for EpollSocket {
 }
 
 /// Deadlines to the nanosecond: a timerfd in the poll set, since mio's own timeout is whole
-/// milliseconds. It is never read: setting it anew resets it, and an edge-triggered watch reports
+/// milliseconds. It is never read: setting it again resets it, and an edge-triggered watch reports
 /// each expiry once.
 #[derive(Debug)]
 struct Alarm {

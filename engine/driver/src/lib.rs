@@ -19,7 +19,7 @@
 //!   stays readable; a receive has it alone. Touching a buffer against that is a defect of the
 //!   caller, and [`Driver::buffer`] and [`Driver::buffer_mut`] panic. A multishot receive fills
 //!   buffers of the driver's pool, which the worker hands back with [`Driver::recycle`]; when the
-//!   pool is empty the operation ends with [`OpError::NoBuffers`] and is pushed anew.
+//!   pool is empty the operation ends with [`OpError::NoBuffers`] and is pushed again.
 //! * **Short counts** are normal: a send or a receive may move fewer bytes than asked. A receive of
 //!   zero bytes on a stream is its end. A send or receive of length zero completes with zero.
 //! * **Repeated sends** ([`Op::SendRepeated`]) are started when their turn comes in the order of
@@ -46,7 +46,7 @@
 //! # Waiting
 //!
 //! [`Wait::Poll`] never sleeps. It is the spinning worker's turn, and each backend does there what
-//! was measured to be fastest: few receives are attempted anew each turn without any readiness
+//! was measured to be fastest: few receives are attempted again each turn without any readiness
 //! machinery (up to [`tare_units::limits::SPIN_ATTEMPTS_MAX`]), many are watched by the kernel. A
 //! worker may mix the kinds of turn freely; the driver re-arms what it must.
 
@@ -242,7 +242,7 @@ pub trait Driver {
         socket::local_addr(self.descriptor(socket)?)
     }
 
-    /// The far end's address of a connected or accepted socket, where it has one.
+    /// The peer's address of a connected or accepted socket, where it has one.
     fn peer_addr(&self, socket: SocketId) -> Option<SocketAddr> {
         socket::peer_addr(self.descriptor(socket)?)
     }
@@ -271,7 +271,7 @@ pub trait Driver {
     }
 
     /// Memory that the kernel holds for what a socket has not sent and what was not received from
-    /// it, bytes; on the simulated wire what the far end has not read.
+    /// it, bytes; on the simulated wire what the peer has not read.
     fn kernel_bytes(&self, socket: SocketId) -> Option<u64> {
         option::memory_bytes(self.descriptor(socket)?)
     }
@@ -289,7 +289,7 @@ pub trait Driver {
         option::congestion(self.descriptor(socket)?)
     }
 
-    /// Bytes that were sent and not yet acknowledged by the far end (TCP), or not yet put on the
+    /// Bytes that were sent and not yet acknowledged by the peer (TCP), or not yet put on the
     /// wire (UDP); `None` on the simulated wire.
     fn send_queue_bytes(&self, socket: SocketId) -> Option<u64> {
         option::send_queue_bytes(self.descriptor(socket)?)

@@ -30,7 +30,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The key from which a server makes its UDP cookies: 32 random bytes, drawn anew at each start,
+/// The key from which a server makes its UDP cookies: 32 random bytes, drawn again at each start,
 /// known to nobody else. Its `Debug` shows nothing of it.
 #[derive(Clone)]
 pub struct CookieKey(pub [u8; 32]);

@@ -111,7 +111,7 @@
 //!   more, in which its figures, with `cut_short`, can be fetched; each fetch of them grants
 //!   another second.
 //! * A hello with another nonce, on the socket of a session, ends that session: its client was
-//!   started anew.
+//!   started again.
 //!
 //! # Refusals
 //!

@@ -62,10 +62,10 @@ pub fn residence(reply: &[u8]) -> Option<Nanos> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PingPongError {
     /// More came than the size agreed upon.
-    #[error("the far end sent more than the {0} bytes that were agreed")]
+    #[error("the server sent more than the {0} bytes that were agreed")]
     TooLong(usize),
     /// What came, with this first byte, is neither a reply nor a control frame.
-    #[error("the far end sent something that is not a reply (first byte {0:#04x})")]
+    #[error("the server sent something that is not a reply (first byte {0:#04x})")]
     NotAReply(u8),
 }
 
@@ -218,13 +218,13 @@ mod tests {
         let mut server = Progress::new(4);
         assert_eq!(server.handle_request(3), Ok(false));
         let error = server.handle_request(2).unwrap_err();
-        assert_eq!(error.to_string(), "the far end sent more than the 4 bytes that were agreed");
+        assert_eq!(error.to_string(), "the server sent more than the 4 bytes that were agreed");
         let mut client = Progress::new(4);
         assert_eq!(client.handle_reply(&[0; 5], 5), Err(PingPongError::TooLong(4)));
         let error = Progress::new(4).handle_reply(b"HTTP.", 5).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the far end sent something that is not a reply (first byte 0x48)"
+            "the server sent something that is not a reply (first byte 0x48)"
         );
     }
 

@@ -10,7 +10,7 @@ pub enum Fault {
     Usage,
     /// This machine or container does not allow it.
     Environment,
-    /// The far end refused, died, or speaks something else.
+    /// The server refused, died, or speaks something else.
     Peer,
     /// A defect of tare's own: to be reported.
     Bug,

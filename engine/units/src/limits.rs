@@ -12,7 +12,7 @@ pub const RING_ENTRIES: u32 = 1024;
 pub const COMPLETIONS_PER_TURN: usize = 1024;
 /// Sockets that one driver may hold at once.
 pub const SOCKETS_MAX: u32 = 1 << 18;
-/// Up to this many receives are attempted anew in every turn that does not wait; above it a
+/// Up to this many receives are attempted again in every turn that does not wait; above it a
 /// spinning driver asks the kernel for readiness instead, since each attempt costs its share of the
 /// turn.
 pub const SPIN_ATTEMPTS_MAX: usize = 4;

@@ -92,7 +92,7 @@ pub(super) fn repeated_sends_do_not_let_their_turn_sleep<H: Harness>() {
     });
 }
 
-/// Nobody reads: it stops, and then waits; the far end reads, and it goes on.
+/// Nobody reads: it stops, and then waits; the peer reads, and it goes on.
 pub(super) fn repeated_sends_stop_at_a_full_buffer<H: Harness>() {
     const COUNT: u32 = 10_000;
     Bench::<H>::run(|bench| {

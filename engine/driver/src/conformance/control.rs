@@ -233,7 +233,7 @@ pub(super) fn drop_with_operations_in_flight<H: Harness>() {
         bench.push(CLIENT, send(pair.client, unread));
         bench.turn(CLIENT);
         bench.drop_party(doomed);
-        // The far end is told, in whatever way: its next receives come to an end.
+        // The peer is told, in whatever way: its next receives come to an end.
         loop {
             let into = bench.buffer(CLIENT, 8192);
             let socket = pair.client;

@@ -269,7 +269,7 @@ impl<H: Harness> Oracle<H> {
             self.round();
             rounds += 1;
             // A real wire is given time, not rounds: a zero-copy send is released when its bytes
-            // are acknowledged, which the far end may delay by 40 ms, and spinning that is more
+            // are acknowledged, which the peer may delay by 40 ms, and spinning that is more
             // than any bound on rounds.
             let took = self.bench.harness.now().since(began);
             let is_stuck = if H::SLEEPS { took > PATIENCE } else { rounds > 100_000 };

@@ -91,7 +91,7 @@ pub(super) fn zero_copy_completes_twice<H: Harness>() {
         let n = bytes_sent(&sent.outcome);
         assert!(sent.more, "the notification is to come");
         assert_eq!(bench.driver(CLIENT).buffer(data.buffer), bytes, "readable");
-        // The kernel may hold the buffer until the far end has taken the bytes.
+        // The kernel may hold the buffer until the peer has taken the bytes.
         let received = bench.receive_exact(SERVER, pair.server, n as usize);
         assert!(received == bytes[..n as usize]);
         let released = bench.take(CLIENT, token);

@@ -223,13 +223,13 @@ macro_rules! op_errors {
 }
 
 op_errors! {
-    /// The far end refuses connections on that port.
+    /// The peer refuses connections on that port.
     Refused = ECONNREFUSED,
-    /// The far end reset the connection.
+    /// The peer reset the connection.
     Reset = ECONNRESET,
     /// The connection was aborted before it could be accepted.
     Aborted = ECONNABORTED,
-    /// The kernel gave up waiting for the far end.
+    /// The kernel gave up waiting for the peer.
     TimedOut = ETIMEDOUT,
     /// No route to the host.
     HostUnreachable = EHOSTUNREACH,
@@ -237,11 +237,11 @@ op_errors! {
     NetworkUnreachable = ENETUNREACH,
     /// The network interface is down.
     NetworkDown = ENETDOWN,
-    /// The far end has closed; nothing more can be sent.
+    /// The peer has closed; nothing more can be sent.
     BrokenPipe = EPIPE,
     /// The socket is not connected.
     NotConnected = ENOTCONN,
-    /// The address, or every ephemeral port towards the far end, is in use.
+    /// The address, or every ephemeral port towards the peer, is in use.
     AddressInUse = EADDRINUSE,
     /// No ephemeral port is left, or the address is not on this machine.
     AddressNotAvailable = EADDRNOTAVAIL,

@@ -63,7 +63,7 @@ pub enum SocketOption {
     /// `TCP_NOTSENT_LOWAT`, bytes: with more than that in the send buffer and not sent yet, nothing
     /// more is taken.
     UnsentLowWater(u32),
-    /// `SO_LINGER` of zero: a close throws away what the far end has not taken, and resets the
+    /// `SO_LINGER` of zero: a close throws away what the peer has not taken, and resets the
     /// connection, in place of leaving the kernel to send it to whoever may never read it.
     ResetOnClose,
     /// `UDP_SEGMENT`, bytes: the kernel cuts each send into datagrams of that size. Zero switches
@@ -95,7 +95,7 @@ pub struct TcpInfo {
     pub min_rtt: Nanos,
     /// How long there was something to send.
     pub busy: Nanos,
-    /// How much of it the far end's window held sending up.
+    /// How much of it the peer's window held sending up.
     pub rwnd_limited: Nanos,
     /// How much of it the send buffer did.
     pub sndbuf_limited: Nanos,
@@ -103,7 +103,7 @@ pub struct TcpInfo {
     pub data_segments_out: u64,
     /// Segments received.
     pub segments_in: u64,
-    /// Bytes sent that the far end has acknowledged.
+    /// Bytes sent that the peer has acknowledged.
     pub acked_bytes: u64,
 }
 

@@ -133,7 +133,7 @@ impl SimNet {
         }
     }
 
-    /// From now on the wire swallows everything, what is under way included: every far end has
+    /// From now on the wire swallows everything, what is under way included: every peer has
     /// vanished without a FIN.
     pub fn partition(&self) {
         self.0.borrow_mut().is_partitioned = true;

@@ -41,7 +41,7 @@ struct Stream {
     is_ended: bool,
     /// Our FIN was sent.
     is_half_closed: bool,
-    /// Bytes that we sent and the far end has not yet read.
+    /// Bytes that we sent and the peer has not yet read.
     unread: usize,
     /// When the last parcel that we sent arrives: a stream keeps its order.
     last_arrival: Instant,
@@ -539,7 +539,7 @@ impl State {
         }
         let (unread, other) = (stream.unread, stream.other);
         let other = other.expect("a connected stream has its other end");
-        // A far end that is gone takes it all and answers with a reset.
+        // A peer that is gone takes it all and answers with a reset.
         let window = self.sockets.get(&other).map_or(asked, |s| s.receive_buffer);
         let room = window.saturating_sub(unread).min(asked);
         if room == 0 {

@@ -504,7 +504,7 @@ impl InFlight {
     fn drain(&mut self) -> Result<(), DriverError> {
         let clock = MonotonicClock;
         let deadline = clock.now() + RELEASE_MAX;
-        // One by one: cancelling all at once, the kernel goes through all anew for each, which took
+        // One by one: cancelling all at once, the kernel goes through all again for each, which took
         // 2.4 s for 20,000 receives, against 40 ms.
         for slot in self.flights.places() {
             if self.flights.find_place(slot).is_some_and(|f| f.in_kernel) {

@@ -71,7 +71,7 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
         sock::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     }
     if spec.kind == SocketKind::Stream && spec.local.is_some_and(|local| local.port() == 0) {
-        // The port is chosen at the connect and need only be free towards that far end (ip(7)), so
+        // The port is chosen at the connect and need only be free towards that peer (ip(7)), so
         // that one source has 64k ports towards each of them. A kernel without the option chooses
         // at the bind.
         let _ = sock::setsockopt(fd, sockopt::IpBindAddressNoPort, &true);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     /// The kernel may give two connections of one source the same port, since they go to different
-    /// far ends.
+    /// peers.
     #[test]
     fn a_stream_from_an_address_gets_its_port_when_it_connects() {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).unwrap());

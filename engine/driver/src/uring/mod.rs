@@ -3,7 +3,7 @@
 //! # The spinning turn
 //!
 //! While the worker spins and few receives are pending, they are not left to the kernel's readiness
-//! machinery: each turn attempts them anew, by plain non-blocking receives. Attempts through the
+//! machinery: each turn attempts them again, by plain non-blocking receives. Attempts through the
 //! ring (`MSG_DONTWAIT` entries) were tried and lost: one that finds nothing takes 420 ns against
 //! 233 ns (Linux 6.18, where 217 ns are the bare system call), and a 64-byte ping-pong with one end
 //! on the ring had its p50 0.2–0.4 µs above the bare loop's against 0.13–0.16 µs.
@@ -90,7 +90,7 @@ pub struct UringDriver {
     vacant: Vec<u32>,
     /// Pushed, not yet started.
     queued: VecDeque<u32>,
-    /// Receives that are attempted anew in each turn that does not wait.
+    /// Receives that are attempted again in each turn that does not wait.
     spinning: Vec<u32>,
     /// Single receives that have no result yet, attempted or armed.
     receives: usize,
@@ -210,7 +210,7 @@ impl UringDriver {
             let entered = self.flights.enter(missing, until)?;
             let reaped = self.reap(done, limit)?;
             // What was reaped may be of internal interest only, and may have queued operations
-            // anew.
+            // again.
             self.start_queued(false)?;
             self.deliver(done, limit);
             match entered {
@@ -258,7 +258,7 @@ impl UringDriver {
 
 impl Drop for UringDriver {
     fn drop(&mut self) {
-        // The kernel has the buffers for as long as the far end acknowledges nothing, and this
+        // The kernel has the buffers for as long as the peer acknowledges nothing, and this
         // process could not even exit before.
         for socket in self.sockets.iter().flatten() {
             if let (1.., Some(descriptor)) = (socket.notifications, &socket.descriptor) {

@@ -200,7 +200,7 @@ impl UringDriver {
     }
 
     /// Carries out a started close once nothing is outstanding. The end of the stream does not wait
-    /// for notifications: the kernel keeps the data of a zero-copy send until the far end
+    /// for notifications: the kernel keeps the data of a zero-copy send until the peer
     /// acknowledges it. That it does so is waited for no longer than [`UNACKED_MAX`].
     pub(super) fn finish_close(&mut self, id: SocketId) -> Result<(), DriverError> {
         let Some(socket) = self.socket_mut(id) else {

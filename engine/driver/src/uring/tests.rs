@@ -309,7 +309,7 @@ fn zero_copy_sends_complete_twice_offered_or_not() {
     }
 }
 
-/// The far end does not read: the data of a zero-copy send stays the kernel's.
+/// The peer does not read: the data of a zero-copy send stays the kernel's.
 #[test]
 fn a_close_sends_the_end_before_the_notification_and_completes_after_it() {
     let mut bench = Bench::new();
@@ -339,7 +339,7 @@ fn a_close_sends_the_end_before_the_notification_and_completes_after_it() {
     );
 }
 
-/// Zero-copy sends that a far end, which does not read, leaves unacknowledged.
+/// Zero-copy sends that a peer, which does not read, leaves unacknowledged.
 fn unacknowledged(bench: &mut Bench) -> (SocketId, SocketId) {
     let (socket, b) = bench.pair();
     let buffer = bench.buffer(&vec![7; 8 << 20]);

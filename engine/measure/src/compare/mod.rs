@@ -32,7 +32,7 @@ use visit::VisitEnd;
 /// The last visit of a pass may be the first of the next one, and whoever restarts is back a moment
 /// later.
 const FAILURES_MAX: u32 = 4;
-/// What is measured so far is handed on that often at most: it is made anew from all blocks each
+/// What is measured so far is handed on that often at most: it is made again from all blocks each
 /// time.
 const REPORT_EVERY: Nanos = Nanos::from_secs(2);
 

@@ -3,7 +3,7 @@
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-/// The orders of a comparison's blocks: drawn anew for each, the same for the same seed.
+/// The orders of a comparison's blocks: drawn again for each, the same for the same seed.
 #[derive(Debug)]
 pub(super) struct Orders {
     random: Xoshiro256PlusPlus,

@@ -30,7 +30,7 @@ pub struct LatPlan {
     pub connect_each: bool,
     /// Operations per second over all connections, on an open-loop schedule.
     pub rate_per_s: Option<f64>,
-    /// The far end holds each reply that long, spinning.
+    /// The server holds each reply that long, spinning.
     pub server_delay: Nanos,
     /// Each step is measured twice: idle, and while this goes over the same path.
     pub under_load: Option<Load>,

@@ -26,12 +26,12 @@ pub(crate) fn unless<T: Send + 'static>(
     std::thread::Builder::new()
         .name("tare-find".to_owned())
         .spawn(move || done_tx.try_send(work()))
-        .map_err(|e| Error::environment(format!("no thread to look for the far end: {e}")))?;
+        .map_err(|e| Error::environment(format!("no thread to look for the server: {e}")))?;
     loop {
         match done.recv_timeout(LOOK) {
             Ok(found) => return found,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::bug("looking for the far end panicked"));
+                return Err(Error::bug("looking for the server panicked"));
             }
             Err(RecvTimeoutError::Timeout) if interrupt.is_raised() => {
                 return Err(Error::environment("interrupted"));

@@ -140,7 +140,7 @@ fn an_interrupt_of_a_stalled_run_does_not_wait_for_the_timeout() {
         world.run_for(Nanos::from_millis(11));
         world.interrupt.raise();
         world.run_for(Nanos::from_millis(500));
-        // From here on the far end answers: the figures may be told.
+        // From here on the server answers: the figures may be told.
         world.frozen = None;
         let results = world.finish();
         assert_eq!(results.measured.operations.in_flight_at_end, 1);
@@ -304,7 +304,7 @@ fn nobody_there_is_told_apart_from_nobody_answering() {
     }
 }
 
-/// The far end answers nothing while the run ends by itself, and would be waited for much longer.
+/// The server answers nothing while the run ends by itself, and would be waited for much longer.
 #[test]
 fn an_interrupt_that_comes_while_a_run_ends_shortens_that() {
     let second = Nanos::from_secs(1);

@@ -65,8 +65,7 @@ fn a_far_end_that_holds_each_request_is_told_with_how_long() {
         setup.server_delay = Nanos::from_millis(1);
         setup.step = Nanos::from_micros(50);
     }) {
-        let told =
-            "the far end, it held each request for 1 ms of the 1.2 ms that a round trip took";
+        let told = "the server, it held each request for 1 ms of the 1.2 ms that a round trip took";
         assert_blamed(&setup, &setup.run(), told);
         setup.connections = 20;
         assert_eq!(cause_of(&setup, &setup.run()), None);
@@ -127,7 +126,7 @@ fn what_is_lost_is_to_blame_where_connections_waited_for_it() {
         timeout: Nanos::from_millis(50),
         ..Setup::udp()
     };
-    assert_blamed(&lossy, &lossy.run(), "the path or the far end, ");
+    assert_blamed(&lossy, &lossy.run(), "the path or the server, ");
     // Nothing comes back from the middle on.
     for setup in Setup::both(|setup| {
         setup.connect_each = setup.transport == Transport::Tcp;
@@ -141,7 +140,7 @@ fn what_is_lost_is_to_blame_where_connections_waited_for_it() {
         world.run_for(Nanos::from_millis(500));
         world.net.partition();
         let results = world.finish();
-        assert_blamed(&setup, &results, "the path or the far end, ");
+        assert_blamed(&setup, &results, "the path or the server, ");
     }
 }
 
@@ -149,7 +148,7 @@ fn what_is_lost_is_to_blame_where_connections_waited_for_it() {
 fn connections_that_were_refused_are_to_blame() {
     let setup =
         Setup { connections: 4, sessions_max: 1, rate_per_s: Some(20_000.0), ..Setup::default() };
-    let told = "the far end, connections to it were down for 75 % of the time: 3 × handshake";
+    let told = "the server, connections to it were down for 75 % of the time: 3 × handshake";
     assert_blamed(&setup, &setup.run(), told);
 }
 
@@ -166,7 +165,7 @@ fn a_far_end_that_stands_still_and_a_client_that_is_away_are_told_apart() {
         let from = world.started_at + Nanos::from_secs(4);
         world.frozen = Some((from, from + Nanos::from_millis(1_500)));
         let results = world.finish();
-        assert_blamed(&setup, &results, "the far end, for a time all connections");
+        assert_blamed(&setup, &results, "the server, for a time all connections");
         // The clock moves by 600 ms at once, and one who spins sees no deadline.
         let setup = Setup {
             wait: WaitMode::Spin,

@@ -217,7 +217,7 @@ impl Link {
         self.push(io, Purpose::HalfClose, Op::HalfClose { socket: self.socket })
     }
 
-    /// What the far end has not taken is dropped with the close, and the connection reset: else the
+    /// What the peer has not taken is dropped with the close, and the connection reset: else the
     /// kernel would go on with it on its own, and keep the memory of zero-copy sends meanwhile.
     pub(crate) fn drop_unsent<D: Driver>(&self, io: &mut D) {
         if !self.closing {

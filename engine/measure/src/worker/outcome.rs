@@ -11,7 +11,7 @@ pub(crate) struct Outcome {
     pub(crate) accepts: Vec<Accept>,
     pub(crate) figures: Vec<Figures>,
     /// Sessions established; of HTTP connections, those that ever stood, however often each was
-    /// opened anew.
+    /// reopened.
     pub(crate) established: u64,
     /// Sockets that were connected, or tried to.
     pub(crate) sockets: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Outcome {
     /// Operations that were begun while fewer than a quarter of the places for them were taken, in
     /// any phase: how many were answered as expected, and their service times, summed.
     pub(crate) unloaded: (u64, Nanos),
-    /// Time in the measured phase that connections took to be opened anew, and of those of one
+    /// Time in the measured phase that connections took to be reopened, and of those of one
     /// operation also to be closed, as far as it is in no latency; summed over them.
     pub(crate) connecting: Nanos,
     /// Time in the measured phase in which connections did not stand since they had failed, summed

@@ -260,7 +260,7 @@ pub(crate) struct Pacer {
     returned: VecDeque<Instant>,
     free: Free,
     ready: Vec<(u32, Action)>,
-    /// The other half of `ready`: swapped with it, so that neither is ever allocated anew.
+    /// The other half of `ready`: swapped with it, so that neither is ever allocated again.
     spare: Vec<(u32, Action)>,
     warmup_end: Instant,
     /// The end by time; far away where the run ends by count.

@@ -46,7 +46,7 @@ impl Backoff {
         self.repeat_at = now + self.wait;
     }
 
-    /// The far end is alive: giving up is put off.
+    /// The peer is alive: giving up is put off.
     pub(super) fn progress(&mut self, now: Instant) {
         self.start_over(now);
         self.give_up_at = now + self.timeout;

@@ -148,7 +148,7 @@ impl ClientHandshake {
         }
     }
 
-    /// The far end closed, or the connection broke.
+    /// The server closed, or the connection broke.
     pub fn handle_closed(&mut self) {
         let error = match self.state {
             State::Accepted | State::Failed => return,
@@ -229,7 +229,7 @@ impl FiguresReader {
         }
     }
 
-    /// The far end closed before the figures were whole.
+    /// The server closed before the figures were whole.
     #[must_use]
     pub const fn handle_closed(&self) -> HandshakeError {
         HandshakeError::Closed

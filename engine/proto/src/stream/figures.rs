@@ -47,7 +47,7 @@ pub struct Sent {
     pub duration_ns: u64,
     /// Payload that its kernel took, bytes.
     pub bytes: u64,
-    /// TCP: what of all that was sent the far end's kernel had not acknowledged when this was told,
+    /// TCP: what of all that was sent the peer's kernel had not acknowledged when this was told,
     /// bytes; absent where this end's kernel does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unacknowledged_bytes: Option<u64>,

@@ -39,7 +39,7 @@ fn arrivals_tell_late_from_double() {
     }
     let counts = |a: &Arrivals| (a.received(), a.reordered(), a.duplicated());
     assert_eq!(counts(&arrivals), (6, 2, 2));
-    // The phase's counts start anew, what came before is still known.
+    // The phase's counts start again, what came before is still known.
     arrivals.restart_counts();
     assert!(!arrivals.handle(5) && arrivals.handle(6));
     assert_eq!(counts(&arrivals), (1, 0, 1));

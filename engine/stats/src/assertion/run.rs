@@ -47,9 +47,9 @@ pub struct Asked {
     pub under_load: bool,
     /// Bulk traffic is of datagrams.
     pub datagrams: bool,
-    /// Bulk traffic goes to the far end.
+    /// Bulk traffic goes to the server.
     pub up: bool,
-    /// Bulk traffic comes from the far end.
+    /// Bulk traffic comes from the server.
     pub down: bool,
 }
 

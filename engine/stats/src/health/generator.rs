@@ -129,7 +129,7 @@ fn behind(step: &StepResult) -> Option<(u64, f64)> {
     (due > 0 && sent < SENT_SHARE).then_some((due, sent))
 }
 
-/// The share of the connections that had an operation outstanding or were being opened anew, in the
+/// The share of the connections that had an operation outstanding or were being reopened, in the
 /// mean: by Little's law, the rate of sends times the mean service time, over the connections; and
 /// the time that connecting took.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^52")]

@@ -3,7 +3,7 @@
 use super::generator::share;
 use crate::result::{ErrorCount, StepResult, Warning};
 
-/// Connections opened anew, for each one asked for, beyond which it is told: keep-alive would have
+/// Connections reopened, for each one asked for, beyond which it is told: keep-alive would have
 /// done with none.
 const RECONNECTS_SHARE: f64 = 0.1;
 /// Kinds that a list names before it is cut.
@@ -16,11 +16,11 @@ pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     };
     let mut warnings = Vec::from_iter(answers(step, &http.expect_status).into_iter().flatten());
     warnings.extend(framing(step));
-    let (asked, anew) = (step.connections.asked, step.connections.reconnects);
-    if !http.renews_connections && share(anew, asked) > RECONNECTS_SHARE {
+    let (asked, reopened) = (step.connections.asked, step.connections.reconnects);
+    if !http.renews_connections && share(reopened, asked) > RECONNECTS_SHARE {
         let used = step.connections.sockets_used;
         let message = format!(
-            "{anew} connections were opened anew; with keep-alive throughout, {asked} sockets do, and {used} were used"
+            "{reopened} connections were reopened; with keep-alive throughout, {asked} sockets do, and {used} were used"
         );
         let advice = "see the server's keep-alive limits (requests per connection, idle timeout) and `errors`; each new \
                       connection costs a handshake";

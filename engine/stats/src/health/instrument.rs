@@ -59,7 +59,7 @@ pub(super) fn disturbances(end: &Instrument, duration: Nanos, operating: Nanos) 
         let message = format!(
             "its workers had {switches} involuntary context switches ({per_s:.0} per worker and second)"
         );
-        let advice = "give each worker a CPU of its own with --cpus, away from other work and from the far end";
+        let advice = "give each worker a CPU of its own with --cpus, away from other work and from the server";
         Warning::new("preempted", message, advice)
     });
     let stall = STALL_NS.max(end.turn_p99_ns.saturating_mul(STALL_FACTOR));

@@ -20,7 +20,7 @@ const DOWN_SHARE: f64 = 0.5;
 const QUEUEING: f64 = 1.5;
 /// From the median to the 90th percentile of a normal distribution, in standard deviations.
 const P90_DEVIATIONS: f64 = 1.28;
-/// The far end held requests, if it had them for more than this share of the time that operations
+/// The server held requests, if it had them for more than this share of the time that operations
 /// took.
 const HELD_SHARE: f64 = 0.5;
 
@@ -47,8 +47,8 @@ impl Words {
             },
             None => Self {
                 operation: "round trip",
-                peer: "the far end",
-                path: "the path or the far end",
+                peer: "the server",
+                path: "the path or the server",
                 look: "`errors`",
                 connect: "to open and close it",
             },
@@ -106,7 +106,7 @@ pub(super) fn figure(rate: f64) -> f64 {
 }
 
 /// Why fewer operations were answered as expected than were asked for, and what to do. A server is
-/// the far end of `lat`, and a request its round trip.
+/// the server of `lat`, and a request its round trip.
 ///
 /// What is due waits either for the generator or for a connection, and a connection that is not
 /// free waits for the server, or is down. So, in this order:
@@ -114,13 +114,13 @@ pub(super) fn figure(rate: f64) -> f64 {
 /// 1. *The generator*, if its busiest worker had no time left, or if most of the lateness was spent
 ///    while a connection was free (see [`saturation`]).
 /// 2. *The server, connections to it were down*, if that explains half of what is missing; or *the
-///    server* (of `lat`, the path or the far end: datagrams are lost on either), since requests
+///    server* (of `lat`, the path or the server: datagrams are lost on either), since requests
 ///    failed, or since connections waited in vain for answers until the timeout, if that explains
 ///    half of it.
 /// 3. Otherwise all connections were in use. By Little's law they then carry `n / r` requests a
 ///    second, where `n` is their number (times `--pipeline`) and `r` what a request takes. If `r`
 ///    is what it also takes while few connections are in use, more of them carry more: *the
-///    connections*, or *the far end* where it held each request for most of `r`. If `r` has grown
+///    connections*, or *the server* where it held each request for most of `r`. If `r` has grown
 ///    with the number in use, requests wait for each other at *the server* (of `lat`, perhaps on
 ///    the path), and what it answered is what it can do; see [`queues_at_server`].
 /// 4. *The server*, if connections were in use for a small part of the time and nevertheless all of
@@ -282,7 +282,7 @@ fn queues_at_server(step: &StepResult) -> Option<(Nanos, Nanos)> {
     queues.then_some((Nanos(loaded as u64), Nanos(unloaded.mean_ns as u64)))
 }
 
-/// How long the far end held a request, if that was most of what an operation took in the mean.
+/// How long the server held a request, if that was most of what an operation took in the mean.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -350,19 +350,18 @@ mod tests {
         assert_blamed(&few, told, "-c 8); where round trips");
         let mut queueing = lat(8, 250, 32_000);
         queueing.rate.unloaded = Some(Unloaded { count: 4, mean_ns: 5e6 });
-        let told =
-            "the path or the far end, it answered 250/s and no more; a round trip took 32 ms";
+        let told = "the path or the server, it answered 250/s and no more; a round trip took 32 ms";
         assert_blamed(&queueing, told, "lower --rate");
         let mut generator = few;
         generator.instrument.client.worker_busy_max = 0.95;
         assert_blamed(&generator, "the generator, since its busiest worker", "lower --rate");
         let still = lat(4, 700, 1_000);
-        assert_blamed(&still, "the far end, for a time all", "keeps the far end");
+        assert_blamed(&still, "the server, for a time all", "keeps the server");
         let mut failing = lat(4, 900, 100);
         failing.operations.failed = 100;
         failing.operations.sent += 100;
         failing.operations.unsent_at_end = 0;
-        assert_blamed(&failing, "the path or the far end, 100 of 1000", "see `errors`");
+        assert_blamed(&failing, "the path or the server, 100 of 1000", "see `errors`");
     }
 
     #[test]
@@ -370,12 +369,11 @@ mod tests {
         let mut holding = lat(1, 900, 1_100);
         let residence = holding.latency.server_residence.get_or_insert_default();
         residence.mean_ns = Some(1e6);
-        let told =
-            "the far end, it held each request for 1 ms of the 1.1 ms that a round trip took";
+        let told = "the server, it held each request for 1 ms of the 1.1 ms that a round trip took";
         assert_blamed(&holding, told, "-c 3)");
         // Its queue is its own, if requests wait there.
         holding.rate.unloaded = Some(Unloaded { count: 100, mean_ns: 3e5 });
-        assert_blamed(&holding, "the far end, it answered 900/s", "lower --rate");
+        assert_blamed(&holding, "the server, it answered 900/s", "lower --rate");
         holding.rate.unloaded = None;
         holding.latency.server_residence =
             Some(Summary { mean_ns: Some(5e5), ..Summary::default() });
@@ -389,7 +387,7 @@ mod tests {
         lossy.operations.timed_out = 30;
         lossy.operations.sent += 30;
         lossy.operations.unsent_at_end -= 30;
-        let told = "the path or the far end, 30 of 400 round trips had no answer within 20 ms, and \
+        let told = "the path or the server, 30 of 400 round trips had no answer within 20 ms, and \
                     connections waited for these for 60 % of the time";
         assert_blamed(&lossy, told, "--timeout");
         // Three do not explain that 63 % are missing.
@@ -403,7 +401,7 @@ mod tests {
             cause: "ECONNREFUSED".to_owned(),
             count: 99,
         }];
-        let told = "the far end, connections to it were down for 99 % of the time: 99 × connect";
+        let told = "the server, connections to it were down for 99 % of the time: 99 × connect";
         assert_blamed(&refused, told, "died");
     }
 

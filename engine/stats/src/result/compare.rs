@@ -136,7 +136,7 @@ pub struct VisitStep {
     /// Largest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ns: Option<u64>,
-    /// Median of the far end's residence time.
+    /// Median of the server's residence time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residence_p50_ns: Option<u64>,
     /// Open loop at one rate, from 20 samples on: the median response time in the first third of

@@ -313,7 +313,7 @@ pub struct Params {
     /// Operations per second asked for; absent in closed loop.
     #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     pub rate_per_s: Option<f64>,
-    /// Latency runs only: the far end held each reply that long, nanoseconds.
+    /// Latency runs only: the server held each reply that long, nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_delay_ns: Option<u64>,
     /// Per-operation timeout, nanoseconds.
@@ -350,7 +350,7 @@ impl Params {
 }
 
 impl StepResult {
-    /// Whether something was answered as expected. A far end that answered in the warm-up, and is
+    /// Whether something was answered as expected. A server that answered in the warm-up, and is
     /// only too slow for what was due since to have had its turn, counts: it is known that this
     /// takes at least so long. One that failed since does not.
     #[must_use]
@@ -465,9 +465,9 @@ pub struct Latencies {
     pub lateness: Option<Summary>,
     /// TCP connect.
     pub connect: Option<Summary>,
-    /// The far end's share: from its receive to its send.
+    /// The server's share: from its receive to its send.
     pub server_residence: Option<Summary>,
-    /// Service time less the far end's residence, request by request: the path and both kernels.
+    /// Service time less the server's residence, request by request: the path and both kernels.
     pub path: Option<Summary>,
     /// By status code; HTTP only.
     #[serde(default)]
@@ -572,13 +572,13 @@ pub struct Connections {
     pub asked: u64,
     /// Established.
     pub established: u64,
-    /// Opened anew in the measured phase, in place of one that failed or was closed; those of the
+    /// Reopened in the measured phase, in place of one that failed or was closed; those of the
     /// warm-up are not counted.
     pub reconnects: u64,
     /// Sockets used in all: those of the start, and those of the measured phase, whether they came
     /// to stand or not.
     pub sockets_used: u64,
-    /// Time in the measured phase that it took to open connections anew, summed over them,
+    /// Time in the measured phase that it took to reopen connections, summed over them,
     /// nanoseconds. Of `lat`, in open loop: what opening and closing took beside the operation of
     /// each.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -328,7 +328,7 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Connects those anew that have rested.
+    /// Connects those again that have rested.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         let mut place = 0;
         while place < self.resting.len() {

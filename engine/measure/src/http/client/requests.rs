@@ -151,7 +151,7 @@ impl<G: ProgressSink> HttpClient<G> {
         let connections = &mut self.connections;
         self.run.pacer.dispatch(now, |index| {
             let connection = &mut connections[index as usize];
-            // One that cannot take it is offered anew when it is open again.
+            // One that cannot take it is offered again when it is open again.
             let usable = connection.takes_requests();
             connection.offered -= u16::from(!usable);
             usable

@@ -349,7 +349,7 @@ pub(crate) fn untold(step: &StepResult) -> Vec<Warning> {
                 flow.sent_bytes,
                 flow.received_bytes
             ),
-            advice: "see the errors: run again once the far end stays".to_owned(),
+            advice: "see the errors: run again once the server stays".to_owned(),
         })
     };
     flows.into_iter().filter_map(untold).collect()

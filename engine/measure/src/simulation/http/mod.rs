@@ -34,7 +34,7 @@ const LISTEN: &str = "127.0.0.1:7117";
 const MS: Nanos = Nanos::from_millis(1);
 const SECOND: Nanos = Nanos::from_secs(1);
 
-/// The far end.
+/// The server.
 trait Far {
     /// One turn; how many completions it brought.
     fn turn(&mut self, now: Instant) -> usize;

@@ -255,7 +255,7 @@ fn so_many_at_a_rate_take_so_long() {
 #[test]
 fn no_request_waits_behind_another_while_a_connection_is_idle() {
     // Five are under way at a time. The fiftieth ends its connection, which has all its places
-    // anew.
+    // again.
     let plan = Plan {
         connections: 10,
         pipeline: 4,

@@ -24,7 +24,7 @@ fn a_request_is_given_up_when_its_time_is_over() {
     assert_eq!(results.errors("receive", "timeout"), 1);
     assert_eq!(results.tally.traffic.reconnects, 1);
     assert_eq!(results.outcome.sockets, 2);
-    // Connected anew after a pause of 5 to 10 ms.
+    // Connected again after a pause of 5 to 10 ms.
     let given_up = far.requests[1].0.0 - LATENCY.0 + timeout.0;
     let again = far.accepted[1].0 - LATENCY.0;
     assert!((5_000_000..=10_000_000 + LOOK).contains(&(again - given_up)));

@@ -34,7 +34,7 @@ struct Hand {
     deaf: bool,
     /// Datagrams, or what came of the stream at a time.
     got: Vec<Vec<u8>>,
-    /// The far end has ended the stream, or the socket failed.
+    /// The server has ended the stream, or the socket failed.
     ended: bool,
     /// What it sends once it was answered.
     then: Option<Vec<u8>>,

@@ -252,7 +252,7 @@ impl ClientSession {
         self.spec.transport()
     }
 
-    /// It was given up, or its socket could not be opened. [`Self::prepare`] begins anew.
+    /// It was given up, or its socket could not be opened. [`Self::prepare`] begins again.
     pub(crate) const fn is_dead(&self) -> bool {
         matches!(self.state, State::Dead)
     }

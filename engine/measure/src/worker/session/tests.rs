@@ -13,7 +13,7 @@ const ADDRESS: &str = "127.0.0.1:7117";
 const TIMEOUT: Nanos = Nanos::from_secs(2);
 /// More steps than anything here may need.
 const STEPS_MAX: u32 = 10_000;
-/// What the far end takes unread.
+/// What the peer takes unread.
 const WINDOW: u32 = 4096;
 const SENT: u64 = WINDOW as u64;
 
@@ -22,7 +22,7 @@ const RECEIVE: Token = Token(2);
 const SEND: Token = Token(3);
 const CLOSE: Token = Token(4);
 
-/// The far end: it reads what comes, unless it is deaf, and sends what it is told to.
+/// The peer: it reads what comes, unless it is deaf, and sends what it is told to.
 struct FarEnd {
     io: SimDriver,
     socket: Option<SocketId>,
@@ -191,7 +191,7 @@ impl Pair {
         let now = self.now();
         self.session.end(&mut self.io, now, skips_payload).unwrap();
         let told = self.settle();
-        assert!(self.far.ended, "the far end is told by the end of stream");
+        assert!(self.far.ended, "the peer is told by the end of stream");
         told
     }
 
@@ -200,7 +200,7 @@ impl Pair {
         self.session.handle_timers(&mut self.io, now).unwrap()
     }
 
-    /// The far end closes, and all is as it should be at the end.
+    /// The peer closes, and all is as it should be at the end.
     fn part(&mut self) {
         self.far.close();
         let heard = self.settle();

@@ -198,7 +198,7 @@ impl RequestReader {
                     *left -= taken as u64;
                     let last = *left == 0;
                     if last {
-                        self.begin_anew();
+                        self.begin_again();
                     }
                     let bytes = &rest[..taken];
                     return Ok((read + taken, Some(Event::Body { bytes, last })));
@@ -214,7 +214,7 @@ impl RequestReader {
                         return Ok((read + taken, Some(Event::Body { bytes, last })));
                     }
                     Piece::End(taken) => {
-                        self.begin_anew();
+                        self.begin_again();
                         let (bytes, last) = (&rest[..0], true);
                         return Ok((read + taken, Some(Event::Body { bytes, last })));
                     }
@@ -232,7 +232,7 @@ impl RequestReader {
         }
     }
 
-    /// Begins anew, for another connection.
+    /// Begins again, for another connection.
     pub fn reset(&mut self, spare: &mut Spare) {
         self.give_back(spare);
         *self = Self::default();
@@ -244,7 +244,7 @@ impl RequestReader {
         }
     }
 
-    const fn begin_anew(&mut self) {
+    const fn begin_again(&mut self) {
         self.phase = Phase::Start;
         self.blank = 0;
         self.body_bytes = 0;
@@ -270,7 +270,7 @@ impl RequestReader {
         let before = self.gathered.len();
         let within = &bytes[..bytes.len().min(REQUEST_HEAD_MAX - before)];
         self.gathered.extend_from_slice(within);
-        // Parsed anew with each line at most, of which there are not many.
+        // Parsed again with each line at most, of which there are not many.
         if within.contains(&b'\n') {
             let gathered = std::mem::take(&mut self.gathered);
             let found = self.parse(&gathered);
@@ -341,7 +341,7 @@ impl RequestReader {
         };
         let last = matches!(self.phase, Phase::Start);
         if last {
-            self.begin_anew();
+            self.begin_again();
         }
         Ok(Found {
             len,

@@ -22,7 +22,7 @@ pub struct Response {
     pub keep_alive: bool,
     /// Length of its body without framing, bytes.
     pub body_bytes: u64,
-    /// The far end's residence time, where it told it (`Server-Timing: residence;dur=`,
+    /// The server's residence time, where it told it (`Server-Timing: residence;dur=`,
     /// milliseconds).
     pub residence: Option<Nanos>,
     /// What is wrong with its framing, where it was taken nevertheless.
@@ -306,7 +306,7 @@ impl ResponseReader {
         }
     }
 
-    /// Begins anew, for another connection.
+    /// Begins again, for another connection.
     pub fn reset(&mut self, shared: &mut Shared) {
         self.give_back(shared);
         *self = Self::default();
@@ -375,7 +375,7 @@ impl ResponseReader {
         let within = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX - before)];
         let mut gathered = std::mem::take(&mut self.gathered);
         gathered.extend_from_slice(within);
-        // Parsed anew with each line at most, of which there are not many: a head that drips costs
+        // Parsed again with each line at most, of which there are not many: a head that drips costs
         // no more than so many times its length.
         let parsed = if within.contains(&b'\n') {
             self.parse(&gathered, &mut shared.spare)

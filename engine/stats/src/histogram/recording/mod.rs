@@ -27,7 +27,7 @@ pub enum Metric {
     Lateness,
     /// Establishing a TCP connection.
     Connect,
-    /// The far end's share: from its receive to its send.
+    /// The server's share: from its receive to its send.
     Residence,
     /// Service less residence, request by request.
     Path,
@@ -70,7 +70,7 @@ pub struct Sample {
     pub service: Nanos,
     /// Actual send after intended send; open loop only. The response time is service plus lateness.
     pub lateness: Option<Nanos>,
-    /// The far end's share, where the reply told it.
+    /// The server's share, where the reply told it.
     pub residence: Option<Nanos>,
 }
 
@@ -270,7 +270,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Replies whose far end says that it held them for longer than they took in all: that is left
+    /// Replies whose server says that it held them for longer than they took in all: that is left
     /// out.
     #[must_use]
     pub const fn impossible_residences(&self) -> u64 {
@@ -400,7 +400,7 @@ impl Recording {
         self.series_counts[entry].errors += 1;
     }
 
-    /// Adds residence times that the far end told in one histogram, since the messages were too
+    /// Adds residence times that the server told in one histogram, since the messages were too
     /// short to carry them. They are in no block, and no path can be told from them.
     pub fn merge_residence(&mut self, residence: &Distribution) {
         if let Some(samples) = &mut self.samples[Metric::Residence as usize] {
