@@ -130,7 +130,8 @@ impl Codes {
         self.responses
     }
 
-    /// Adds another worker's. The first of a code is the earlier one's.
+    /// Adds another worker's. The first of a code is the earlier one's. The earliest of all is the
+    /// first response of the run, even where each worker had counted one of the other's before it.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.responses += other.responses;
         for theirs in other.iter() {
@@ -146,6 +147,9 @@ impl Codes {
             for (mine, theirs) in mine.intervals.iter_mut().zip(&theirs.intervals) {
                 *mine += theirs;
             }
+        }
+        if let Some(earliest) = self.entries[..self.used].iter_mut().min_by_key(|c| c.first_at) {
+            earliest.first_ordinal = 1;
         }
     }
 }
@@ -185,6 +189,18 @@ mod tests {
             a.iter().map(|c| (c.status, c.count, c.first_at.0 / MS, c.first_ordinal)).collect();
         assert_eq!(told, [(200, 2, 1, 1), (409, 1, 4, 4), (503, 1, 2, 2)]);
         assert_eq!(a.responses(), 4);
+    }
+
+    /// Two workers have their first response at once, and each counts the other's as before its own.
+    #[test]
+    fn the_earliest_response_is_the_first_whatever_a_worker_knew_of_the_others() {
+        let mut a = Codes::new(Nanos::from_millis(10), 2);
+        let mut b = a.clone();
+        a.record(200, Instant(MS), Nanos(10), || 1);
+        b.record(511, Instant(2 * MS), Nanos(10), || 3);
+        a.merge(&b);
+        let ordinals: Vec<_> = a.iter().map(|c| (c.status, c.first_ordinal)).collect();
+        assert_eq!(ordinals, [(200, 1), (511, 4)]);
     }
 
     #[test]
