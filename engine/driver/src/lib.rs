@@ -69,7 +69,7 @@ pub mod io;
 mod nonblocking;
 pub mod probe;
 #[cfg(any(test, feature = "sim"))]
-pub mod sim;
+pub mod simulation;
 #[expect(unsafe_code, reason = "the one module that may: every block in it has its proof")]
 pub mod sys;
 pub mod uring;

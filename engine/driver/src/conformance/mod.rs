@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 
 use crate::clock::{Clock, MonotonicClock, SimulatedClock};
 use crate::epoll::EpollDriver;
-use crate::sim::{SimConfig, SimDriver, SimNet};
+use crate::simulation::{SimConfig, SimDriver, SimNet};
 use crate::uring::UringDriver;
 use crate::{
     Backend, Completion, Driver, DriverError, Op, OpError, Outcome, PoolBuffer, Segment, SocketId,

@@ -32,7 +32,7 @@ use crate::worker::outcome::Outcome;
 use crate::worker::tally::{Record, Tally};
 use crate::worker::{ProgressSink, Role, SessionSpec, TurnCounters, Worker};
 use tare_driver::clock::{Clock, SimulatedClock};
-use tare_driver::sim::{SimConfig, SimDriver, SimNet, SimSocket};
+use tare_driver::simulation::{SimConfig, SimDriver, SimNet, SimSocket};
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, RefuseCode, Test};

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crossbeam::channel::unbounded;
 
 use tare_driver::clock::{Clock, SimulatedClock};
-use tare_driver::sim::{SimConfig, SimDriver, SimNet, SimSocket};
+use tare_driver::simulation::{SimConfig, SimDriver, SimNet, SimSocket};
 use tare_proto::auth::CookieKey;
 use tare_proto::datagram::UdpServerFront;
 use tare_proto::hello::{BackendAsked, Direction, Figures, Hello, Test, Transport, WaitMode};

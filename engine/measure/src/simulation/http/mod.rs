@@ -24,7 +24,7 @@ use crate::schedule::{Arrivals, Load};
 use crate::worker::destination::Destination;
 use scripted::Scripted;
 use served::Served;
-use tare_driver::sim::SimConfig;
+use tare_driver::simulation::SimConfig;
 use tare_proto::http1::request::{RequestSpec, Requests};
 use tare_proto::http1::status::StatusSet;
 use tare_stats::result::Operations;

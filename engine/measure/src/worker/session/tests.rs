@@ -4,7 +4,7 @@
 use super::*;
 use crate::worker::link::{slot_of, token};
 use tare_driver::clock::{Clock, SimulatedClock};
-use tare_driver::sim::{SimConfig, SimDriver, SimNet};
+use tare_driver::simulation::{SimConfig, SimDriver, SimNet};
 use tare_driver::{BufferId, Op, Segment, SocketSpec, TcpInfo, Token, Wait};
 use tare_proto::hello::{BackendAsked, Direction, Figures, Hello, Test, WaitMode};
 use tare_units::Nanos;

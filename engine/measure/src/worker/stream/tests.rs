@@ -100,7 +100,7 @@ fn more_payload_than_was_agreed_does_no_harm() {
     let mut hello = hello(Transport::Tcp, Direction::Up, 100);
     hello.stream.as_mut().unwrap().bytes = 1_000;
     let clock = tare_driver::clock::SimulatedClock::new(Instant(0));
-    let net = tare_driver::sim::SimNet::new(Default::default(), clock);
+    let net = tare_driver::simulation::SimNet::new(Default::default(), clock);
     let mut io = net.driver();
     let to = "127.0.0.1:1".parse().unwrap();
     let socket = tare_driver::SocketSpec::stream_to(to);

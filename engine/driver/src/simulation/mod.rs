@@ -11,7 +11,7 @@
 //!
 //! ```
 //! use tare_driver::clock::{Clock, SimulatedClock};
-//! use tare_driver::sim::{SimConfig, SimNet};
+//! use tare_driver::simulation::{SimConfig, SimNet};
 //! use tare_driver::{Driver, Op, Outcome, Segment, SocketSpec, Token, Wait};
 //! use tare_units::{Instant, Nanos};
 //!
