@@ -141,17 +141,15 @@ impl Header {
 
 /// A whole frame with `body` as its JSON.
 pub(crate) fn encode_body(kind: Kind, body: &[u8]) -> Result<Vec<u8>, FrameError> {
-    let too_long = FrameError::TooLong(body.len(), FRAME_BODY_MAX);
-    let len = u16::try_from(body.len()).map_err(|_| too_long.clone())?;
-    if body.len() > FRAME_BODY_MAX {
-        return Err(too_long);
-    }
-    let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
-    frame.extend(MAGIC);
-    frame.extend([VERSION, kind as u8]);
-    frame.extend(len.to_be_bytes());
-    frame.extend(body);
-    Ok(frame)
+    let len = u16::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BODY_MAX);
+    let len = len.ok_or(FrameError::TooLong(body.len(), FRAME_BODY_MAX))?;
+    Ok([&MAGIC[..], &[VERSION, kind as u8], &len.to_be_bytes(), body].concat())
+}
+
+/// A message as the body of its frame.
+pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
+    serde_json::to_vec(message)
+        .expect("messages are structs of strings and numbers, which always serialise")
 }
 
 /// A whole frame that says `message`.
@@ -159,9 +157,7 @@ pub(crate) fn encode_body(kind: Kind, body: &[u8]) -> Result<Vec<u8>, FrameError
 /// # Errors
 /// [`FrameError::TooLong`] for a body over [`FRAME_BODY_MAX`].
 pub fn encode<T: Serialize>(kind: Kind, message: &T) -> Result<Vec<u8>, FrameError> {
-    let body = serde_json::to_vec(message)
-        .expect("messages are structs of strings and numbers, which always serialise");
-    encode_body(kind, &body)
+    encode_body(kind, &json(message))
 }
 
 /// Cuts a stream of bytes into frames, however it arrives.
@@ -202,19 +198,17 @@ impl FrameReader {
     /// Everything in [`FrameError`] but `Json`. The stream cannot be read any further: later calls
     /// give the same.
     pub fn poll_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        let Some(header) = Header::decode(&self.buffer)? else {
+        let Some(Header { kind, body_len }) = Header::decode(&self.buffer)? else {
             return Ok(None);
         };
-        if header.body_len > self.body_max {
-            return Err(FrameError::TooLong(header.body_len, self.body_max));
+        if body_len > self.body_max {
+            return Err(FrameError::TooLong(body_len, self.body_max));
         }
-        let end = HEADER_LEN + header.body_len;
-        if self.buffer.len() < end {
+        if self.buffer.len() < HEADER_LEN + body_len {
             return Ok(None);
         }
-        let body = self.buffer[HEADER_LEN..end].to_vec();
-        self.buffer.drain(..end);
-        Ok(Some(Frame { kind: header.kind, body }))
+        let body = self.buffer.drain(..HEADER_LEN + body_len).skip(HEADER_LEN).collect();
+        Ok(Some(Frame { kind, body }))
     }
 }
 

@@ -29,7 +29,6 @@
 //! a request, and is no reply to be measured.
 
 mod client;
-mod document;
 mod server;
 
 use serde::{Deserialize, Serialize};
@@ -39,9 +38,10 @@ use tare_units::Nanos;
 use tare_units::limits::{CONTROL_DATAGRAM, DATAGRAM_HEADER};
 use tare_units::text::{Hex32, Id};
 
-pub use client::UdpClientHandshake;
-pub use document::{DocumentFetch, FetchEvent, serve_document};
-pub use server::{COOKIE_SLOT, FrontAction, SessionKey, SessionRequest, UdpServerFront};
+pub use client::{DocumentFetch, FetchEvent, UdpClientHandshake};
+pub use server::{
+    COOKIE_SLOT, FrontAction, SessionKey, SessionRequest, UdpServerFront, serve_document,
+};
 
 /// Length of the header of a test datagram, bytes.
 pub const DATA_HEADER_LEN: usize = DATAGRAM_HEADER as usize;
@@ -51,6 +51,12 @@ pub const RESIDENCE_END: usize = DATA_HEADER_LEN + 8;
 const TRAILER_LEN: usize = 8 + 32 + 32;
 /// The longest JSON of a hello over UDP, bytes.
 const HELLO_DATAGRAM_BODY_MAX: usize = CONTROL_DATAGRAM - HEADER_LEN - TRAILER_LEN;
+/// Data in one chunk, bytes (the last one may hold less).
+const CHUNK_DATA: usize = 1024;
+/// The longest head of a chunk, bytes.
+const CHUNK_HEAD_MAX: usize = 128;
+
+const _: () = assert!(HEADER_LEN + CHUNK_HEAD_MAX + CHUNK_DATA <= CONTROL_DATAGRAM);
 
 const KIND_REQUEST: u8 = 0xd1;
 const KIND_REPLY: u8 = 0xd2;

@@ -68,55 +68,38 @@ impl Lengths {
 
 /// A number of decimal digits alone that fits 64 bits.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
+    let add = |number: u64, byte: &u8| {
+        let digit = char::from(*byte).to_digit(10)?;
         number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
+    };
+    if text.is_empty() { None } else { text.iter().try_fold(0, add) }
 }
 
 /// The residence time that a `Server-Timing` field tells (W3C Server Timing section 3): the `dur`,
 /// in milliseconds, of the metric `residence`. Digits beyond the nanosecond are dropped.
 pub(super) fn residence(value: &[u8]) -> Option<Nanos> {
-    let mut rest = value;
-    loop {
-        let (metric, after) = split_unquoted(rest, b',');
-        let (name, mut parameters) = split_unquoted(metric, b';');
-        if trim(name) == b"residence" {
-            while let Some(present) = parameters {
-                let (parameter, next) = split_unquoted(present, b';');
-                if let (key, Some(duration)) = split_unquoted(parameter, b'=')
-                    && trim(key).eq_ignore_ascii_case(b"dur")
-                {
-                    return milliseconds(trim(duration));
-                }
-                parameters = next;
-            }
-        }
-        rest = after?;
-    }
+    let metrics = split_unquoted(value, b',').map(|metric| split_unquoted(metric, b';'));
+    let ours = metrics.filter_map(|mut parts| {
+        let name = parts.next()?;
+        (trim(name) == b"residence").then_some(parts)
+    });
+    let duration = ours.flatten().find_map(|parameter| {
+        let key = parameter.split(|byte| *byte == b'=').next()?;
+        let is_duration = trim(key).eq_ignore_ascii_case(b"dur");
+        parameter.get(key.len() + 1..).filter(|_| is_duration)
+    })?;
+    milliseconds(trim(duration))
 }
 
-/// Splits at the first `mark` that stands in no quoted string.
-fn split_unquoted(text: &[u8], mark: u8) -> (&[u8], Option<&[u8]>) {
+/// Splits at each `mark` that stands in no quoted string.
+fn split_unquoted(text: &[u8], mark: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
-    for (index, &byte) in text.iter().enumerate() {
-        if escaped {
-            escaped = false;
-        } else if quoted && byte == b'\\' {
-            escaped = true;
-        } else if byte == b'"' {
-            quoted = !quoted;
-        } else if !quoted && byte == mark {
-            return (&text[..index], Some(&text[index + 1..]));
-        }
-    }
-    (text, None)
+    text.split(move |&byte| {
+        let splits = byte == mark && !quoted;
+        quoted ^= byte == b'"' && !escaped;
+        escaped = quoted && byte == b'\\' && !escaped;
+        splits
+    })
 }
 
 /// `1.234567` milliseconds, without rounding through a double.
@@ -125,18 +108,14 @@ fn milliseconds(text: &[u8]) -> Option<Nanos> {
         [b'"', inner @ .., b'"'] => inner,
         text => text,
     };
-    let (whole, fraction) = match text.iter().position(|b| *b == b'.') {
-        Some(dot) => (&text[..dot], &text[dot + 1..]),
-        None => (text, &b""[..]),
-    };
+    let mut parts = text.splitn(2, |byte| *byte == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next().unwrap_or_default());
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let below: u64 = (0..6).fold(0, |ns, place| {
-        ns * 10 + u64::from(fraction.get(place).map_or(0, |digit| digit - b'0'))
-    });
-    let whole = decimal(whole)?.checked_mul(1_000_000)?;
-    whole.checked_add(below).map(Nanos)
+    let digit = |place| u64::from(fraction.get(place).map_or(0, |digit| digit - b'0'));
+    let below = (0..6).fold(0, |ns, place| ns * 10 + digit(place));
+    decimal(whole)?.checked_mul(1_000_000)?.checked_add(below).map(Nanos)
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@
 //! Nothing is allocated while a head or a body arrives in one piece; a head that is cut is gathered
 //! in a buffer borrowed from [`Spare`].
 
-mod chunks;
+mod body;
 mod fields;
 pub mod incoming;
 pub mod request;
 pub mod response;
 pub mod status;
 
-pub(crate) use chunks::is_token;
+pub(crate) use body::is_token;
 
 /// Buffers for heads that arrive in pieces, shared by all connections of a worker.
 #[derive(Debug, Default)]

@@ -101,7 +101,7 @@ fn a_series_that_is_too_long_ends_in_one_last_entry() {
     let mut series = Series::new(Nanos(1), Nanos::ZERO);
     series.add(Nanos(5), 1);
     series.add(Nanos(u64::MAX), 2);
-    let bytes = series.into_bytes();
+    let bytes = series.bytes;
     assert_eq!(bytes.len(), INTERVALS_MAX);
     assert_eq!((bytes[5], bytes[INTERVALS_MAX - 1]), (1, 2));
 }

@@ -35,11 +35,7 @@ impl Blocks {
             self.halve();
             index = at.0 / self.width_ns;
         }
-        let index = index as usize;
-        while self.bytes.len() <= index {
-            self.bytes.push(0);
-        }
-        self.bytes[index] += bytes;
+        add_to_entry(&mut self.bytes, index as usize, bytes);
     }
 
     /// Adds those of another stream of the same time. A stranger's that are not blocks as these are
@@ -49,18 +45,13 @@ impl Blocks {
             return;
         }
         let mut other = other.clone();
-        // What a peer tells may make no sense.
-        other.width_ns = other.width_ns.max(1);
-        self.width_ns = self.width_ns.max(1);
         while self.width_ns < other.width_ns {
             self.halve();
         }
         while other.width_ns < self.width_ns {
             other.halve();
         }
-        while self.bytes.len() < other.bytes.len() {
-            self.bytes.push(0);
-        }
+        self.bytes.resize(self.bytes.len().max(other.bytes.len()), 0);
         for (bytes, more) in self.bytes.iter_mut().zip(&other.bytes) {
             *bytes = bytes.saturating_add(*more);
         }
@@ -86,12 +77,20 @@ impl Blocks {
     /// its end among them.
     #[must_use]
     pub fn whole(&self, duration: Nanos) -> Vec<u64> {
-        let whole = duration.0 / self.width_ns.max(1);
-        let whole = usize::try_from(whole).map_or(BLOCKS_MAX, |whole| whole.min(BLOCKS_MAX));
+        let whole = (duration.0 / self.width_ns.max(1)).min(BLOCKS_MAX as u64) as usize;
         let mut bytes = self.bytes.clone();
         bytes.resize(whole, 0);
         bytes
     }
+}
+
+/// Adds to an entry, which may lie behind the last one so far.
+#[inline]
+fn add_to_entry(entries: &mut Vec<u64>, index: usize, bytes: u64) {
+    while entries.len() <= index {
+        entries.push(0);
+    }
+    entries[index] += bytes;
 }
 
 /// Bytes in entries of a length that was asked for. What lies beyond the last entry there is room
@@ -99,7 +98,7 @@ impl Blocks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Series {
     interval: Nanos,
-    bytes: Vec<u64>,
+    pub(super) bytes: Vec<u64>,
     room: usize,
 }
 
@@ -107,10 +106,9 @@ impl Series {
     /// Entries of `interval` over `duration`, which is zero where it is not known.
     pub(super) fn new(interval: Nanos, duration: Nanos) -> Self {
         let interval = Nanos(interval.0.max(1));
-        let wanted = usize::try_from(duration.0.div_ceil(interval.0)).unwrap_or(INTERVALS_MAX);
-        let room = match wanted {
-            0 => INTERVALS_MAX,
-            wanted => wanted.min(INTERVALS_MAX),
+        let room = match usize::try_from(duration.0.div_ceil(interval.0)) {
+            Ok(wanted @ 1..INTERVALS_MAX) => wanted,
+            _ => INTERVALS_MAX,
         };
         Self { interval, bytes: Vec::with_capacity(room), room }
     }
@@ -125,14 +123,7 @@ impl Series {
     #[inline]
     pub(super) fn add(&mut self, at: Nanos, bytes: u64) {
         let index = self.index(at);
-        while self.bytes.len() <= index {
-            self.bytes.push(0);
-        }
-        self.bytes[index] += bytes;
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u64> {
-        self.bytes
+        add_to_entry(&mut self.bytes, index, bytes);
     }
 }
 
@@ -240,6 +231,6 @@ impl Window {
     /// The blocks and the series.
     #[must_use]
     pub fn into_parts(self) -> (Blocks, Vec<u64>) {
-        (self.blocks, self.series.into_bytes())
+        (self.blocks, self.series.bytes)
     }
 }

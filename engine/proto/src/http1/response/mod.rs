@@ -3,15 +3,12 @@
 use std::mem::MaybeUninit;
 
 use super::Spare;
-use super::chunks::{ChunkError, ChunkRules, Chunks, Piece};
+use super::body::{ChunkError, ChunkRules, Framing};
 use super::fields::{BadField, Lengths, holds, list, residence};
 use tare_units::Nanos;
 use tare_units::limits::{BLANK_MAX, INTERIM_BYTES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 
-mod last;
 mod lenient;
-
-use last::LastHead;
 
 /// A whole response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,24 +115,10 @@ impl From<BadField> for ResponseError {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-enum Phase {
-    #[default]
-    Head,
-    /// So many bytes of the body are yet to come.
-    Length(u64),
-    Chunked(Chunks),
-    UntilClose,
-}
-
 const UNTOLD: Nanos = Nanos::MAX;
 
-const CHUNKS: ChunkRules = ChunkRules {
-    trailer_bytes: RESPONSE_HEAD_MAX,
-    trailers: RESPONSE_HEADERS_MAX,
-    padding: true,
-    controls: true,
-};
+const CHUNKS: ChunkRules =
+    ChunkRules { trailer_bytes: RESPONSE_HEAD_MAX, trailers: RESPONSE_HEADERS_MAX, lenient: true };
 
 /// Headers for which there is room at once; a head with more of them is parsed again with more
 /// room.
@@ -152,7 +135,46 @@ impl Shared {
     /// With `count` buffers of `bytes` each for heads that arrive in pieces.
     #[must_use]
     pub fn new(count: usize, bytes: usize) -> Self {
-        Self { spare: Spare::new(count, bytes), last: LastHead::default() }
+        let last =
+            LastHead { bytes: Vec::with_capacity(LAST_HEAD_MAX), head_only: false, said: None };
+        Self { spare: Spare::new(count, bytes), last }
+    }
+}
+
+/// The head that came last, on whichever connection of a worker, and what it said. Most servers
+/// answer the same request with the same bytes until the second of their `Date` is over, and to
+/// compare them costs a tenth of parsing them.
+#[derive(Debug)]
+struct LastHead {
+    bytes: Vec<u8>,
+    /// It answered a `HEAD` request, or what is read like one.
+    head_only: bool,
+    said: Option<Said>,
+}
+
+/// Longer heads are parsed each time.
+const LAST_HEAD_MAX: usize = 1 << 10;
+
+impl LastHead {
+    /// Its length and what it said, if `bytes` begin with it.
+    #[inline]
+    fn begins(&self, bytes: &[u8], head_only: bool) -> Option<(usize, Said)> {
+        let said = self.said?;
+        // A head ends with its empty line, so what begins with all of it is that head and no longer
+        // one.
+        let is_same = head_only == self.head_only && bytes.starts_with(&self.bytes);
+        is_same.then_some((self.bytes.len(), said))
+    }
+
+    /// Remembers a final head. One that tells a time is never the same again.
+    #[inline]
+    fn remember(&mut self, head: &[u8], head_only: bool, said: Said) {
+        if head.len() > LAST_HEAD_MAX || said.residence != UNTOLD {
+            return;
+        }
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+        (self.head_only, self.said) = (head_only, Some(said));
     }
 }
 
@@ -162,11 +184,8 @@ struct Said {
     status: u16,
     keep_alive: bool,
     residence: Nanos,
-    /// Of its body, where that is told.
-    body_bytes: u64,
     fault: Option<Fault>,
-    /// Where the reader stands behind the head; `None`: behind the whole response.
-    then: Option<Phase>,
+    body: Option<Framing>,
 }
 
 /// Reads the responses of one connection, one after the other (RFC 9112 section 6).
@@ -177,7 +196,8 @@ struct Said {
 /// A response in one slice is read where it lies. After an error only `reset` makes sense.
 #[derive(Debug)]
 pub struct ResponseReader {
-    phase: Phase,
+    /// The body under way; absent before its head is whole.
+    body: Option<Framing>,
     /// The head so far, where it came in pieces.
     gathered: Vec<u8>,
     /// Of the body so far; before it, of the interim responses.
@@ -197,7 +217,7 @@ const _: () = assert!(size_of::<ResponseReader>() <= 64);
 impl Default for ResponseReader {
     fn default() -> Self {
         Self {
-            phase: Phase::Head,
+            body: None,
             gathered: Vec::new(),
             body_bytes: 0,
             residence: UNTOLD,
@@ -220,13 +240,13 @@ impl ResponseReader {
     /// Nothing of a response has arrived yet.
     #[must_use]
     pub const fn is_at_start(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.gathered.is_empty() && self.body_bytes == 0
+        self.body.is_none() && self.gathered.is_empty() && self.body_bytes == 0
     }
 
     /// The response under way has no length of its own: it ends with the connection.
     #[must_use]
     pub const fn lasts_until_close(&self) -> bool {
-        matches!(self.phase, Phase::UntilClose)
+        matches!(self.body, Some(Framing::UntilClose))
     }
 
     /// Passes over `bytes` that came while no response was awaited, if they are a line end or two,
@@ -250,37 +270,17 @@ impl ResponseReader {
         let mut read = 0;
         while read < bytes.len() {
             let rest = &bytes[read..];
-            let whole = match &mut self.phase {
-                Phase::Head => {
+            let whole = match &mut self.body {
+                None => {
                     let (taken, whole) = self.head(rest, shared)?;
                     read += taken;
                     whole
                 }
-                Phase::Length(left) => {
-                    let taken = usize::try_from(*left).map_or(rest.len(), |n| n.min(rest.len()));
-                    *left -= taken as u64;
-                    read += taken;
-                    *left == 0
-                }
-                Phase::Chunked(chunks) => match chunks.read(rest, CHUNKS)? {
-                    Piece::Framing(taken) => {
-                        read += taken;
-                        false
-                    }
-                    Piece::Data(taken) => {
-                        read += taken;
-                        self.body_bytes += taken as u64;
-                        false
-                    }
-                    Piece::End(taken) => {
-                        read += taken;
-                        true
-                    }
-                },
-                Phase::UntilClose => {
-                    read += rest.len();
-                    self.body_bytes += rest.len() as u64;
-                    false
+                Some(framing) => {
+                    let piece = framing.read(rest, CHUNKS)?;
+                    read += piece.bytes;
+                    self.body_bytes += if piece.is_data { piece.bytes as u64 } else { 0 };
+                    piece.ends
                 }
             };
             if whole {
@@ -295,11 +295,11 @@ impl ResponseReader {
     /// # Errors
     /// [`ResponseError::EarlyClose`], [`ResponseError::CutHead`] or [`ResponseError::ShortBody`].
     pub fn handle_end(&mut self, shared: &mut Shared) -> Result<Response, ResponseError> {
-        match self.phase {
-            Phase::UntilClose => Ok(self.finish()),
-            Phase::Length(_) | Phase::Chunked(_) => Err(ResponseError::ShortBody),
-            Phase::Head if self.is_at_start() => Err(ResponseError::EarlyClose),
-            Phase::Head => {
+        match self.body {
+            Some(Framing::UntilClose) => Ok(self.finish()),
+            Some(_) => Err(ResponseError::ShortBody),
+            None if self.is_at_start() => Err(ResponseError::EarlyClose),
+            None => {
                 self.give_back(shared);
                 Err(ResponseError::CutHead)
             }
@@ -320,7 +320,7 @@ impl ResponseReader {
 
     #[inline]
     fn finish(&mut self) -> Response {
-        self.phase = Phase::Head;
+        self.body = None;
         self.blank = 0;
         Response {
             status: self.status,
@@ -435,16 +435,10 @@ impl ResponseReader {
     /// Begins the body; returns whether there is none.
     #[inline]
     const fn enter(&mut self, said: Said) -> bool {
-        self.status = said.status;
-        self.keep_alive = said.keep_alive;
-        self.residence = said.residence;
-        self.body_bytes = said.body_bytes;
-        self.fault = said.fault;
-        match said.then {
-            Some(phase) => self.phase = phase,
-            None => return true,
-        }
-        false
+        let Said { status, keep_alive, residence, fault, body } = said;
+        (self.status, self.keep_alive, self.residence) = (status, keep_alive, residence);
+        (self.fault, self.body, self.body_bytes) = (fault, body, 0);
+        body.is_none()
     }
 
     /// A head of `len` bytes is whole: decides how long the body is.
@@ -491,39 +485,22 @@ impl ResponseReader {
                 _ => {}
             }
         }
-        let said = Said {
-            status,
-            keep_alive: !close && (keep || !is_1_0),
-            residence: told,
-            body_bytes: 0,
-            fault: None,
-            then: None,
-        };
-        if bodiless {
-            return Ok(Some(said));
-        }
-        let fault = match lengths.length {
-            _ if !lengths.chunked => None,
-            Some(_) => Some(Fault::LengthAndChunked),
-            None => is_1_0.then_some(Fault::Http10Chunked),
-        };
-        let said = match lengths.length {
-            _ if lengths.chunked => Said {
-                keep_alive: said.keep_alive && fault != Some(Fault::Http10Chunked),
-                fault,
-                then: Some(Phase::Chunked(Chunks::new())),
-                ..said
-            },
+        let (body, fault) = match lengths.length {
+            _ if bodiless => (None, None),
+            Some(_) if lengths.chunked => (Some(Framing::chunked()), Some(Fault::LengthAndChunked)),
+            None if lengths.chunked => {
+                (Some(Framing::chunked()), is_1_0.then_some(Fault::Http10Chunked))
+            }
             Some(_) if lengths.coded => return Err(ResponseError::BadFraming),
-            Some(length) => Said {
-                body_bytes: length,
-                then: (length > 0).then_some(Phase::Length(length)),
-                ..said
-            },
+            Some(0) => (None, None),
+            Some(length) => (Some(Framing::Length(length)), None),
             // Under another coding too (section 6.3, rule 4).
-            None => Said { keep_alive: false, then: Some(Phase::UntilClose), ..said },
+            None => (Some(Framing::UntilClose), None),
         };
-        Ok(Some(said))
+        let ends_with_it =
+            matches!(body, Some(Framing::UntilClose)) || fault == Some(Fault::Http10Chunked);
+        let keep_alive = !close && (keep || !is_1_0) && !ends_with_it;
+        Ok(Some(Said { status, keep_alive, residence: told, fault, body }))
     }
 }
 
