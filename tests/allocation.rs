@@ -91,7 +91,7 @@ impl Dispatch<OwnedFd> for Door {
     }
 
     fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<OwnedFd>) {
-        accept.session = (arrival.transport == Transport::Udp).then_some(Id(77));
+        accept.session = (arrival.hello.transport == Transport::Udp).then_some(Id(77));
         let admitted = Admitted { arrival, accept, permit: () };
         self.inbox.send(admitted).expect("the worker runs");
         self.waker.wake();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::run::observe::unless;
 use crate::server::Server;
-use crate::server::plan::{HttpServing, ServePlan};
+use crate::server::plan::{HttpSettings, ServePlan};
 use crate::worker::destination::Destination;
 use tare_driver::BackendChoice;
 use tare_host::resolve;
@@ -109,7 +109,7 @@ fn embed(connections: u32, client_cpus: &[u32], namespace: Option<VethNamespace>
         cpus: None,
         backend: BackendChoice::Auto,
         secret: None,
-        http: Some(HttpServing::default()),
+        http: Some(HttpSettings::default()),
     };
     let server =
         Server::start(&serve, client_cpus, namespace.as_ref(), Arc::new(|_: &str, _: &str| {}))?;

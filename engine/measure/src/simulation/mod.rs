@@ -226,7 +226,7 @@ impl Dispatch<SimSocket> for Door {
     }
 
     fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<SimSocket>) {
-        if arrival.transport == Transport::Udp {
+        if arrival.hello.transport == Transport::Udp {
             self.sessions += 1;
             accept.session = Some(Id(self.sessions));
         }
