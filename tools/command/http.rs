@@ -173,7 +173,7 @@ pub(super) fn asked(plan: &HttpPlan) -> Asked {
         // One alone is not numbered.
         stages: if stages.len() > 1 { stages.len() as u64 } else { 0 },
         rates_per_s: stages.iter().map(|stage| stage.from_per_s).collect(),
-        under_load: false,
+        loaded: false,
         datagrams: false,
         up: false,
         down: false,

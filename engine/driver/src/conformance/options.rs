@@ -38,7 +38,7 @@ pub(super) fn options_are_taken_or_refused<H: Harness>() {
         assert_eq!(refused, Err(OpError::NotFound));
         let refused = driver.set_option(pair.client, &cut);
         assert_eq!(refused, Err(OpError::NoSuchOption));
-        assert_eq!(driver.congestion(pair.client).as_deref(), Some("reno"));
+        assert_eq!(driver.congestion_control(pair.client).as_deref(), Some("reno"));
         let buffers = driver.socket_buffers(pair.client);
         assert_eq!(buffers, Some((200_000, 200_000)));
     }
@@ -66,15 +66,15 @@ pub(super) fn figures_are_those_of_a_kernel<H: Harness>() {
         assert!(driver.descriptor(socket).is_none());
         assert_eq!(driver.tcp_info(socket), None);
         assert_eq!(driver.socket_buffers(socket), None);
-        assert_eq!(driver.congestion(socket), None);
+        assert_eq!(driver.congestion_control(socket), None);
         assert_eq!(driver.send_queue_bytes(socket), None);
     } else {
         let info = driver.tcp_info(socket).unwrap();
         assert!(info.data_segments_out >= 1 && info.rtt > Nanos::ZERO);
         assert!(driver.send_queue_bytes(socket).is_some());
-        assert!(driver.congestion(socket).is_some());
+        assert!(driver.congestion_control(socket).is_some());
         assert_eq!(driver.tcp_info(datagrams), None);
-        assert_eq!(driver.congestion(datagrams), None);
+        assert_eq!(driver.congestion_control(datagrams), None);
         assert!(driver.socket_buffers(datagrams).is_some());
     }
 }

@@ -105,7 +105,7 @@ fn get_numbers<const N: usize>(fd: BorrowedFd<'_>, level: i32, name: i32) -> Opt
     (answer == 0 && length as usize == size_of::<[u32; N]>()).then_some(numbers)
 }
 
-pub(crate) fn congestion(fd: BorrowedFd<'_>) -> Option<String> {
+pub(crate) fn congestion_control(fd: BorrowedFd<'_>) -> Option<String> {
     let name = getsockopt(&fd, sockopt::TcpCongestion).ok()?;
     let name = name.into_string().ok()?;
     Some(name.trim_end_matches('\0').to_owned())
@@ -170,7 +170,7 @@ mod tests {
         set(fd, &SocketOption::ReceiveBuffer(30_000)).unwrap();
         assert_eq!(buffers(fd), Some((40_000, 60_000)), "the kernel doubles");
         set(fd, &SocketOption::Congestion("reno".into())).unwrap();
-        assert_eq!(congestion(fd).as_deref(), Some("reno"));
+        assert_eq!(congestion_control(fd).as_deref(), Some("reno"));
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(refused(SocketOption::MaxSegment(1)), OpError::Invalid);
         assert_eq!(refused(SocketOption::Segmentation(1200)), OpError::NoSuchOption);
         let udp = datagrams();
-        assert_eq!(congestion(udp.as_fd()), None);
+        assert_eq!(congestion_control(udp.as_fd()), None);
         assert_eq!(
             set(udp.as_fd(), &SocketOption::MaxSegment(1200)).unwrap_err(),
             OpError::NoSuchOption
