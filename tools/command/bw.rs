@@ -204,7 +204,7 @@ pub(super) fn asked(plan: &BwPlan) -> Asked {
         connections: all(&plan.streams),
         stages: 0,
         rates_per_s: Vec::new(),
-        under_load: false,
+        loaded: false,
         datagrams: plan.transport == Transport::Udp,
         up: plan.direction != Direction::Down,
         down: plan.direction != Direction::Up,

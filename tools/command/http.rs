@@ -9,8 +9,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use tare_driver::shown;
-use tare_engine::http::client::Late;
-use tare_engine::http::plan::{HttpPlan, OpenLoop, Stage};
+use tare_engine::http::plan::{HttpPlan, Late, OpenLoop, Stage};
 use tare_engine::run::plan::Stop;
 use tare_engine::schedule::Arrivals;
 use tare_proto::http1::status::StatusSet;
@@ -173,7 +172,7 @@ pub(super) fn asked(plan: &HttpPlan) -> Asked {
         // One alone is not numbered.
         stages: if stages.len() > 1 { stages.len() as u64 } else { 0 },
         rates_per_s: stages.iter().map(|stage| stage.from_per_s).collect(),
-        under_load: false,
+        loaded: false,
         datagrams: false,
         up: false,
         down: false,

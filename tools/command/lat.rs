@@ -105,7 +105,7 @@ pub(super) fn asked(plan: &LatPlan) -> Asked {
         connections: all(&plan.connections),
         stages: 0,
         rates_per_s: plan.rate_per_s.into_iter().collect(),
-        under_load: load.is_some(),
+        loaded: load.is_some(),
         datagrams: load.is_some_and(|load| load.transport == Transport::Udp),
         up: load.is_some_and(|load| load.direction != Direction::Down),
         down: load.is_some_and(|load| load.direction != Direction::Up),

@@ -1,6 +1,6 @@
 //! What every measuring command does around its run: outputs, signals, assertions, exit code.
 
-pub(super) use tare_engine::compare::plan::Measurement;
+pub(super) use tare_engine::measurement::Measurement;
 use tare_engine::run::Finished;
 use tare_engine::run::observe::{Observer, Progress};
 use tare_stats::assertion::{self, Asked, Assertion};
@@ -46,11 +46,7 @@ pub(super) fn measure(
     present(
         &args.result,
         options,
-        |interrupt, observer| match &plan {
-            Measurement::Lat(plan) => tare_engine::latency::measure(plan, interrupt, observer),
-            Measurement::Bw(plan) => tare_engine::bandwidth::measure(plan, interrupt, observer),
-            Measurement::Http(plan) => tare_engine::http::measure(plan, interrupt, observer),
-        },
+        |interrupt, observer| plan.measure(interrupt, observer),
         |report| assertion::evaluate(&assertions, &report.results),
     )
 }

@@ -159,9 +159,7 @@ impl Dimension {
             }),
             Self::Size => Some(Size(params.size_bytes).to_string()),
             Self::Connections => Some(grouped(params.connections.into())),
-            Self::Load => {
-                Some(if params.under_load.is_some() { "loaded" } else { "idle" }.to_owned())
-            }
+            Self::Load => Some(if params.load().is_some() { "loaded" } else { "idle" }.to_owned()),
         };
         known.unwrap_or_default()
     }

@@ -189,7 +189,7 @@ fn pairs(report: &Report) -> Vec<Pair<'_>> {
     steps
         .filter_map(|two| {
             let [idle, loaded] = two else { return None };
-            let pair = idle.params.under_load.is_none() && loaded.params.under_load.is_some();
+            let pair = idle.params.load().is_none() && loaded.params.load().is_some();
             pair.then_some(Pair { idle, loaded })
         })
         .collect()
@@ -197,7 +197,7 @@ fn pairs(report: &Report) -> Vec<Pair<'_>> {
 
 pub(super) fn load(report: &Report) -> Option<String> {
     let mut steps = report.results.iter();
-    let options = steps.find_map(|step| step.params.under_load.as_deref())?;
+    let options = steps.find_map(|step| step.params.load())?;
     Some(format!("tare bw {options}").trim_end().to_owned())
 }
 

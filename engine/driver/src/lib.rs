@@ -286,8 +286,8 @@ pub trait Driver {
 
     /// The name of a connection's congestion control; `None` for sockets that are not TCP and on
     /// the simulated wire.
-    fn congestion(&self, socket: SocketId) -> Option<String> {
-        option::congestion(self.descriptor(socket)?)
+    fn congestion_control(&self, socket: SocketId) -> Option<String> {
+        option::congestion_control(self.descriptor(socket)?)
     }
 
     /// Bytes that were sent and not yet acknowledged by the peer (TCP), or not yet put on the

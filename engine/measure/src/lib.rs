@@ -19,6 +19,7 @@
 //! use tare_units::control::Interrupt;
 //! use tare_engine::run::observe::Unobserved;
 //! use tare_engine::latency::plan::LatPlan;
+//! use tare_engine::measurement::Measurement;
 //! use tare_engine::run::plan::Stop;
 //! use tare_units::target::Target;
 //! use tare_units::Nanos;
@@ -27,7 +28,8 @@
 //! let mut plan = LatPlan::to(Target::Loopback);
 //! plan.common.warmup = Nanos::from_millis(10);
 //! plan.common.stop = Stop::After(Nanos::from_millis(100));
-//! let finished = tare_engine::latency::measure(&plan, &Interrupt::default(), &mut Unobserved)?;
+//! let plan = Measurement::Lat(plan);
+//! let finished = plan.measure(&Interrupt::default(), &mut Unobserved)?;
 //! let step = &finished.report.results[0];
 //! let median = step.latency.service.p50_ns.map(Nanos);
 //! println!(
@@ -47,8 +49,8 @@
 //! use tare_units::control::Interrupt;
 //! use tare_engine::run::observe::Unobserved;
 //! use tare_engine::schedule::Arrivals;
-//! use tare_engine::http::plan::{HttpPlan, OpenLoop, Stage};
-//! use tare_engine::http::client::Late;
+//! use tare_engine::http::plan::{HttpPlan, Late, OpenLoop, Stage};
+//! use tare_engine::measurement::Measurement;
 //! use tare_engine::run::plan::Stop;
 //! use tare_units::target::Target;
 //! use tare_units::Nanos;
@@ -66,7 +68,8 @@
 //!     arrivals: Arrivals::Constant,
 //!     late: Late::Queue,
 //! });
-//! let finished = tare_engine::http::measure(&plan, &Interrupt::default(), &mut Unobserved)?;
+//! let plan = Measurement::Http(Box::new(plan));
+//! let finished = plan.measure(&Interrupt::default(), &mut Unobserved)?;
 //! let step = &finished.report.results[0];
 //! println!("{} of {} due", step.operations.completed, step.operations.due);
 //! assert!(step.operations.adds_up());
@@ -82,6 +85,7 @@ pub mod compare;
 pub mod http;
 pub mod latency;
 mod limits;
+pub mod measurement;
 pub mod run;
 pub mod schedule;
 pub mod server;

@@ -34,7 +34,7 @@ pub(super) fn options_are_taken_or_refused<H: Harness>(bench: &mut Bench<H>) {
         assert_eq!(driver.set_option(socket, &unknown), Err(OpError::NotFound));
         let cut = SocketOption::Segmentation(1200);
         assert_eq!(driver.set_option(socket, &cut), Err(OpError::NoSuchOption));
-        assert_eq!(driver.congestion(socket).as_deref(), Some("reno"));
+        assert_eq!(driver.congestion_control(socket).as_deref(), Some("reno"));
         assert_eq!(driver.socket_buffers(socket), Some((200_000, 200_000)));
     }
     bench.close(CLIENT, socket);
@@ -55,15 +55,15 @@ pub(super) fn figures_are_those_of_a_kernel<H: Harness>(bench: &mut Bench<H>) {
         assert!(driver.descriptor(socket).is_none());
         assert_eq!(driver.tcp_info(socket), None);
         assert_eq!(driver.socket_buffers(socket), None);
-        assert_eq!(driver.congestion(socket), None);
+        assert_eq!(driver.congestion_control(socket), None);
         assert_eq!(driver.send_queue_bytes(socket), None);
     } else {
         let info = driver.tcp_info(socket).unwrap();
         assert!(info.data_segments_out >= 1 && info.rtt > Nanos::ZERO);
         assert!(driver.send_queue_bytes(socket).is_some());
-        assert!(driver.congestion(socket).is_some());
+        assert!(driver.congestion_control(socket).is_some());
         assert_eq!(driver.tcp_info(datagrams), None);
-        assert_eq!(driver.congestion(datagrams), None);
+        assert_eq!(driver.congestion_control(datagrams), None);
         assert!(driver.socket_buffers(datagrams).is_some());
     }
 }

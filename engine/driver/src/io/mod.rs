@@ -49,8 +49,8 @@ pub struct SocketSpec {
     pub local: Option<SocketAddr>,
     /// Share the local port (`SO_REUSEPORT`): a server's per-session datagram sockets.
     pub reuse_port: bool,
-    /// `TCP_NODELAY` (streams; accepted sockets of a listener likewise).
-    pub nodelay: bool,
+    /// Leave Nagle's algorithm on (streams; accepted sockets of a listener likewise).
+    pub nagle: bool,
     /// Report the local address of each datagram (`IP_PKTINFO`), so that an answer can leave from
     /// it.
     pub packet_info: bool,
@@ -69,7 +69,7 @@ impl SocketSpec {
             ipv6: remote.is_ipv6(),
             local: None,
             reuse_port: false,
-            nodelay: true,
+            nagle: false,
             packet_info: false,
             receive_buffer: None,
             brief: false,
@@ -83,7 +83,7 @@ impl SocketSpec {
 
     /// An unbound UDP socket in the family of `remote`.
     pub const fn datagram_to(remote: SocketAddr) -> Self {
-        Self { kind: SocketKind::Datagram, nodelay: false, ..Self::stream_to(remote) }
+        Self { kind: SocketKind::Datagram, ..Self::stream_to(remote) }
     }
 
     /// A TCP listener on `local`.

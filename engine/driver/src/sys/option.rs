@@ -127,7 +127,7 @@ pub(crate) fn tcp_info(fd: impl AsFd) -> Option<TcpInfo> {
     })
 }
 
-pub(crate) fn congestion(fd: impl AsFd) -> Option<String> {
+pub(crate) fn congestion_control(fd: impl AsFd) -> Option<String> {
     let name = getsockopt(&fd, sockopt::TcpCongestion).ok()?;
     let name = name.into_string().ok()?;
     Some(name.trim_end_matches('\0').to_owned())
@@ -205,7 +205,7 @@ mod tests {
         set(&tcp, &SocketOption::ReceiveBuffer(30_000)).unwrap();
         assert_eq!(buffers(&tcp), Some((40_000, 60_000)), "the kernel doubles");
         set(&tcp, &SocketOption::Congestion("reno".into())).unwrap();
-        assert_eq!(congestion(&tcp).as_deref(), Some("reno"));
+        assert_eq!(congestion_control(&tcp).as_deref(), Some("reno"));
         set(&tcp, &SocketOption::TrafficClass(0xb8)).unwrap();
         assert_eq!(getsockopt(&tcp, sockopt::Ipv4Tos), Ok(0xb8));
         let dual = stream("[::1]:1");
@@ -249,7 +249,7 @@ mod tests {
         ] {
             assert_eq!(set(fd, &option), Err(error), "{option:?}");
         }
-        assert_eq!(congestion(&udp), None);
+        assert_eq!(congestion_control(&udp), None);
         assert_eq!(tcp_info(&udp), None);
     }
 

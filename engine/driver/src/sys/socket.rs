@@ -59,7 +59,7 @@ fn set_options(fd: &OwnedFd, spec: &SocketSpec, ipv6: bool) -> Result<(), Errno>
     if spec.reuse_port {
         sock::setsockopt(fd, sockopt::ReusePort, &true)?;
     }
-    if spec.nodelay && spec.kind != SocketKind::Datagram {
+    if !spec.nagle && spec.kind != SocketKind::Datagram {
         // Sockets that a listener accepts inherit it.
         sock::setsockopt(fd, sockopt::TcpNoDelay, &true)?;
     }

@@ -71,19 +71,22 @@ impl RunningLoad {
             separate: false,
             ..at.clone()
         };
-        // Overflows of listeners are counted by the step that it loads.
-        let step_plan = StepPlan { listener: None, ..step_plan(&plan, &setting, step) };
-        let clients = clients(&plan, &setting, step, &step_plan.cpus)?;
         let params = plan::params(&plan, step, &setting.address);
-        let told = params.clone();
         let (carries, carried) = bounded(1);
-        let (finish, merge) = (BulkClient::into_results, BulkTally::merge);
-        let thread = std::thread::Builder::new()
-            .name("tare-load".to_owned())
-            .spawn(move || {
-                step::run(step_plan, &told, clients, finish, merge, &mut Ahead(Some(carries)))
-            })
-            .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?;
+        let thread = {
+            let (plan, at, params) = (plan.clone(), setting.clone(), params.clone());
+            let load = move || {
+                // Overflows of listeners are counted by the step that it loads.
+                let step_plan = StepPlan { listener: None, ..step_plan(&plan, &at, step) };
+                let clients = clients(&plan, &at, step, &step_plan.cpus)?;
+                let (finish, merge) = (BulkClient::into_results, BulkTally::merge);
+                step::run(step_plan, &params, clients, finish, merge, &mut Ahead(Some(carries)))
+            };
+            std::thread::Builder::new()
+                .name("tare-load".to_owned())
+                .spawn(load)
+                .map_err(|e| Error::environment(format!("no thread for the load: {e}")))?
+        };
         // Whether it carries or has ended: what became of it is seen when it is stopped.
         let until = MonotonicClock.now() + LOAD_AHEAD_MAX + plan.common.timeout;
         while !setting.interrupt.is_raised() && MonotonicClock.now() < until {

@@ -3,24 +3,21 @@
 use std::rc::Rc;
 
 use super::notes::ReportNotes;
-use crate::compare::plan::{ArmPlan, ComparePlan, Measurement};
-use crate::run::Finished;
-use crate::run::observe::Observer;
-use crate::run::peer::SharedServer;
-use crate::run::sweep::Step;
-use crate::{bandwidth, http, latency};
+use crate::compare::plan::{ArmPlan, ComparePlan};
+use crate::measurement::Measurement;
+use crate::run::peer::Peer;
+use crate::run::sweep::{Step, cpus_of, needs_of};
 use tare_host::cpus::Cpus;
 use tare_host::observed;
 use tare_proto::hello::WaitMode;
 use tare_stats::result::{AA, Arm};
-use tare_units::control::Interrupt;
 use tare_units::error::{Error, Fault, Result};
 use tare_units::target::Target;
 
 pub(super) struct RunningArm {
     pub(super) plan: ArmPlan,
     /// The server of its target, where that is of this process; arms of the same target share it.
-    pub(super) server: Option<Rc<SharedServer>>,
+    pub(super) server: Option<Rc<Peer>>,
     /// Visits in a row that could not be measured.
     pub(super) failures: u32,
     /// Why it is not visited any more.
@@ -30,7 +27,7 @@ pub(super) struct RunningArm {
 }
 
 impl RunningArm {
-    const fn new(plan: ArmPlan, server: Option<Rc<SharedServer>>) -> Self {
+    const fn new(plan: ArmPlan, server: Option<Rc<Peer>>) -> Self {
         Self { plan, server, failures: 0, failed: None, visits: 0 }
     }
 
@@ -48,7 +45,7 @@ impl RunningArm {
         let plan = &self.plan;
         Arm {
             name: plan.name.clone(),
-            target: plan.measurement.target().to_string(),
+            target: plan.measurement.job().target().to_string(),
             options: plan.options.clone(),
             before: plan.shown.before.clone(),
             after: plan.shown.after.clone(),
@@ -60,36 +57,16 @@ impl RunningArm {
 }
 
 impl Measurement {
-    /// Carries it out once, on the server that is shared by all its runs, if any.
-    pub(super) fn run(
-        &self,
-        server: Option<&SharedServer>,
-        interrupt: &Interrupt,
-        observer: &mut dyn Observer,
-    ) -> Result<Finished> {
-        match self {
-            Self::Lat(plan) => latency::carry_out(plan, server, interrupt, observer),
-            Self::Bw(plan) => bandwidth::carry_out(plan, server, interrupt, observer),
-            Self::Http(plan) => http::carry_out(plan, server, interrupt, observer),
-        }
-    }
-
     /// What a run of it would settle on.
     pub(super) fn prospect(&self) -> Result<Prospect> {
-        let machine = Cpus::of_self();
-        let (needs, steps) = match self {
-            Self::Lat(plan) => (latency::needs(plan, &machine), latency::steps(plan)),
-            Self::Bw(plan) => (bandwidth::needs(plan, &machine), bandwidth::steps(plan)),
-            Self::Http(plan) => {
-                plan.check()?;
-                (http::needs(plan, &machine), http::steps(plan))
-            }
-        };
+        let (job, machine) = (self.job(), Cpus::of_self());
+        job.check()?;
+        let needs = needs_of(job, &machine);
         Ok(Prospect {
-            cpus: needs.cpus(&machine, needs.workers())?.cpus,
+            cpus: cpus_of(job, &machine, needs.workers)?.cpus,
             connections: needs.connections,
-            wait: needs.wait(),
-            steps,
+            wait: needs.wait,
+            steps: job.steps(),
         })
     }
 }
@@ -133,7 +110,7 @@ pub(super) fn set_up(
     let mut arms = Vec::new();
     for (arm, prospect) in plan.arms.iter().zip(&prospects) {
         let mut arm = arm.clone();
-        let server = match servers.of(arm.measurement.target(), prospect.connections) {
+        let server = match servers.of(arm.measurement.job().target(), prospect.connections) {
             Err(error) if plan.by_default && error.fault() == Fault::Environment => {
                 notes.without_veth(&error);
                 arm.name = "loopback-again".to_owned();
@@ -152,18 +129,18 @@ pub(super) fn set_up(
 
 /// The servers of this process that were started for targets, which keep off the client's CPUs.
 struct Servers<'a> {
-    started: Vec<(Target, Rc<SharedServer>)>,
+    started: Vec<(Target, Rc<Peer>)>,
     cpus: &'a [u32],
 }
 
 impl Servers<'_> {
     /// The server of a target of this process, started where it is not yet; `None` of other
     /// targets.
-    fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<SharedServer>>> {
+    fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<Peer>>> {
         if let Some((_, known)) = self.started.iter().find(|(of, _)| of == target) {
             return Ok(Some(Rc::clone(known)));
         }
-        let started = SharedServer::start(target, connections, self.cpus)?.map(Rc::new);
+        let started = Peer::start(target, connections, self.cpus)?.map(Rc::new);
         self.started.extend(started.iter().map(|server| (target.clone(), Rc::clone(server))));
         Ok(started)
     }

@@ -4,7 +4,7 @@
 
 use super::Comparing;
 use super::visit::rest;
-use crate::compare::plan::Measurement;
+use crate::measurement::Measurement;
 use tare_driver::{Backend, BackendChoice};
 use tare_host::hooks::HookSpec;
 use tare_proto::hello::WaitMode;

@@ -38,7 +38,7 @@ impl ReportNotes {
         Ok(Self {
             started_at: jiff::Timestamp::now().to_string(),
             comparison: Comparison {
-                measured: measurement.kind().to_owned(),
+                measured: measurement.job().kind().to_owned(),
                 baseline: plan.arms[0].name.clone(),
                 blocks_asked: u64::from(plan.blocks),
                 block_duration_ns: plan.block_duration.0,

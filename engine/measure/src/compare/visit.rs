@@ -5,8 +5,9 @@ use std::time::Duration;
 use crossbeam::channel::bounded;
 
 use super::Comparing;
-use crate::compare::plan::Measurement;
+use crate::measurement::Measurement;
 use crate::run::observe::{Observer, Progress};
+use crate::run::sweep::carry_out;
 use tare_driver::clock::{Clock, MonotonicClock};
 use tare_stats::result::{AA, Params, StepResult};
 use tare_units::Nanos;
@@ -51,7 +52,7 @@ impl Comparing<'_> {
         let mut within =
             Within { outer: &mut *self.observer, done: self.steps_done, total: self.steps_total };
         let server = arm.server.as_deref();
-        let ran = measurement.run(server, self.interrupt, &mut within);
+        let ran = carry_out(measurement.job(), server, self.interrupt, &mut within);
         self.steps_done += self.table.steps();
         self.unclean = entered.leave(&mut |text| self.observer.announce(text)).err();
         if hooks.after.is_some() {
@@ -67,7 +68,7 @@ impl Comparing<'_> {
         let steps = finished.report.results;
         // Of an HTTP load without a single response as expected the goodput is zero, and that is
         // what there is to compare.
-        let is_measured = measurement.kind() == "http"
+        let is_measured = measurement.job().kind() == "http"
             && steps.len() == self.table.steps()
             && steps.iter().all(ran_its_course);
         let mut error = finished.error.filter(|_| !is_measured);

@@ -1,15 +1,13 @@
 //! Where an HTTP load goes: names and what replaces them, local addresses, and which of several
 //! addresses answers.
 
-use crate::run::observe::unless;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 
 use crate::http::plan::HttpPlan;
-use crate::run::peer::Peer;
+use crate::run::peer::{Peer, resolve, unless};
 use crate::worker::destination::Destination;
 use tare_driver::{shown, towards};
-use tare_host::resolve;
 use tare_host::unavailable;
 use tare_units::Nanos;
 use tare_units::control::Interrupt;
@@ -48,14 +46,8 @@ pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt
     };
     let addresses = match resolved(&plan.resolve, host, port) {
         known if !known.is_empty() => known,
-        _ => {
-            let (name, timeout) = (host.to_owned(), plan.connect_timeout);
-            unless(interrupt, move || resolve::resolve(&name, port, timeout))?
-        }
+        _ => resolve(host, port, plan.connect_timeout, interrupt)?,
     };
-    if addresses.is_empty() {
-        return Err(Error::peer(format!("{host} has no address")));
-    }
     check_bind(&plan.bind, &addresses, host)?;
     let addresses = of_family(addresses, &plan.bind);
     let timeout = plan.connect_timeout;
@@ -212,7 +204,7 @@ mod tests {
     fn local_addresses_are_of_one_family_which_the_peer_has_and_exist() {
         let far = sockets(&["192.0.2.1:80"]);
         let check = |bind: &[&str]| {
-            let bind = bind.iter().map(|ip| resolve::local(ip).unwrap());
+            let bind = bind.iter().map(|ip| tare_host::resolve::local(ip).unwrap());
             let bind: Vec<SocketAddr> = bind.collect();
             check_bind(&bind, &far, "web")
         };

@@ -147,14 +147,11 @@ impl Meter for ServerMeter {
     fn read(&mut self, counters: &TurnCounters) -> (Instrument, CpuUse) {
         let used = self.queue.usage() - self.usage;
         let disturbance = self.probe.finish();
-        let mut instrument = instrument::of_worker(counters, self.clock, &used);
-        instrument.cpus = vec![self.cpu];
-        instrument::disturb(&mut instrument, &disturbance);
-        let mut cpu =
-            CpuUse { user_ns: used.user_ns, system_ns: used.system_ns, ..CpuUse::default() }
-                .with_polling(Some(counters.polling_ns(&used)));
-        instrument::tell_machine(&mut cpu, &disturbance);
-        (instrument, cpu)
+        let instrument = instrument::of_worker(counters, self.clock, &used, &disturbance);
+        let machine = instrument::machine_use(&disturbance);
+        let cpu = CpuUse { user_ns: used.user_ns, system_ns: used.system_ns, ..machine }
+            .with_polling(Some(counters.polling_ns(&used)));
+        (Instrument { cpus: vec![self.cpu], ..instrument }, cpu)
     }
 
     fn is_stopping(&self) -> bool {

@@ -52,6 +52,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datagram::{MEASURED, field, put_field, put_head, split_head};
 use crate::hello::{Refuse, RefuseCode};
+use tare_stats::result::BulkParams;
 use tare_stats::result::{TcpFigures, TcpInterval, ZeroCopyUse};
 use tare_units::limits::STREAM_DURATION_MAX;
 use tare_units::text::{Id, clean};
@@ -95,6 +96,22 @@ pub struct SocketOptions {
     /// `SO_RCVBUF`, bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_buffer_bytes: Option<u32>,
+}
+
+impl SocketOptions {
+    /// As the parameters of a step carry them, among others.
+    #[must_use]
+    pub fn to_params(&self) -> BulkParams {
+        BulkParams {
+            congestion: self.congestion.clone(),
+            mss_bytes: self.mss_bytes,
+            nodelay: self.nodelay,
+            dscp: self.dscp,
+            send_buffer_bytes: self.send_buffer_bytes,
+            receive_buffer_bytes: self.receive_buffer_bytes,
+            ..BulkParams::default()
+        }
+    }
 }
 
 /// How to stream, on one connection.

@@ -331,8 +331,8 @@ fn stage_of(step: &Params) -> Option<u64> {
 }
 
 /// A latency step beside which the path carried bulk traffic.
-pub(super) const fn is_loaded(step: &Params) -> bool {
-    step.under_load.is_some()
+pub(super) fn is_loaded(step: &Params) -> bool {
+    step.load().is_some()
 }
 
 /// Rates are typed in several units, of which one may be a quotient.

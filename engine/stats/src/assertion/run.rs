@@ -44,7 +44,7 @@ pub struct Asked {
     /// Operations per second, at the begin of each stage; none in closed loop.
     pub rates_per_s: Vec<f64>,
     /// A latency step is measured beside a load, too.
-    pub under_load: bool,
+    pub loaded: bool,
     /// Bulk traffic is of datagrams.
     pub datagrams: bool,
     /// Bulk traffic goes to the server.
@@ -102,7 +102,7 @@ impl Selector {
         match *self {
             Self::Size(bytes) => asked.sizes.contains(&bytes),
             Self::Connections(n) => asked.connections.contains(&n),
-            Self::Loaded(loaded) => !loaded || asked.under_load,
+            Self::Loaded(loaded) => !loaded || asked.loaded,
             Self::Stage(stage) => (1..=asked.stages).contains(&stage),
             Self::Rate(rate) => asked.rates_per_s.iter().any(|own| is_same_rate(*own, rate)),
         }
@@ -113,7 +113,7 @@ impl Metric {
     /// What the run does not measure, and what to type where an option would change that.
     fn missing_in(self, asked: &Asked) -> Option<(&'static str, &'static str)> {
         let (lat, bw) = (asked.kind == Kind::Lat, asked.kind == Kind::Bw);
-        let moves_bulk = bw || asked.under_load;
+        let moves_bulk = bw || asked.loaded;
         let (is_there, what, instead) = match self {
             Self::Latency(..) if bw => (false, "latency", "take tare lat, or --under-load of it"),
             Self::Latency(Some(Latency::Response | Latency::Lateness), _) => (
@@ -300,7 +300,7 @@ mod tests {
             connections: vec![1, 8],
             stages: 0,
             rates_per_s: Vec::new(),
-            under_load: false,
+            loaded: false,
             datagrams: false,
             up: kind == Kind::Bw,
             down: false,
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn what_can_never_apply_is_refused() {
         let scheduled = Asked { stages: 2, rates_per_s: vec![10.0, 20.0], ..asked(Kind::Http) };
-        let loaded = Asked { under_load: true, up: true, ..asked(Kind::Lat) };
+        let loaded = Asked { loaded: true, up: true, ..asked(Kind::Lat) };
         let datagrams = Asked { datagrams: true, ..asked(Kind::Bw) };
         for (asked, refused, fine) in [
             (

@@ -45,7 +45,7 @@ pub fn is_overloaded(step: &StepResult) -> bool {
 pub(super) fn ends(step: &StepResult) -> Option<(u64, u64)> {
     step.rate.target_per_s?;
     let is_ramp = step.params.http.as_ref().is_some_and(|http| http.rate_to_per_s.is_some());
-    if is_ramp || step.params.under_load.is_some() {
+    if is_ramp || step.params.load().is_some() {
         return None;
     }
     let third = step.intervals.len() / 3;

@@ -327,7 +327,7 @@ pub fn step_name(params: &Params) -> String {
         let stage = http.stage.map(|stage| format!("stage={stage} "));
         return format!("{}connections={connections}", stage.unwrap_or_default());
     }
-    let load = params.under_load.as_ref().map_or("", |_| " under load");
+    let load = params.load().map_or("", |_| " under load");
     format!("size={} connections={connections}{load}", params.size_bytes)
 }
 

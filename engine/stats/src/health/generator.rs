@@ -61,7 +61,7 @@ pub(super) fn saturation(step: &StepResult) -> Option<String> {
 
 /// The directions of a bulk step that carried anything; empty of any other step.
 pub(super) fn flows(step: &StepResult) -> impl Iterator<Item = (&'static str, &Flow)> {
-    let own = step.params.bulk.is_some() && step.params.under_load.is_none();
+    let own = step.params.bulk.is_some() && step.params.load().is_none();
     let bandwidth = step.bandwidth.as_ref().filter(|_| own);
     let flows = bandwidth.map(|b| [("up", b.up.as_ref()), ("down", b.down.as_ref())]);
     flows.into_iter().flatten().filter_map(|(way, flow)| Some((way, flow?)))

@@ -347,6 +347,12 @@ impl Params {
     pub fn connects_each(&self) -> bool {
         self.connect_each == Some(true)
     }
+
+    /// The options of the load that the path carried besides, if it did.
+    #[must_use]
+    pub fn load(&self) -> Option<&str> {
+        self.under_load.as_deref()
+    }
 }
 
 impl StepResult {

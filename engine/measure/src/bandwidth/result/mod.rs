@@ -267,13 +267,11 @@ fn tcp(legs: &[Leg<'_>]) -> Option<TcpFigures> {
         cwnd_bytes: sum(told.iter().map(|t| t.cwnd_bytes)),
         rtt_ns: median_ns(told.iter().map(|t| t.rtt_ns)),
         min_rtt_ns: told.iter().filter_map(|t| t.min_rtt_ns).min(),
-        mss_bytes: first.mss_bytes,
         busy_ns: sum_of(|t| t.busy_ns),
         rwnd_limited_ns: sum_of(|t| t.rwnd_limited_ns),
         sndbuf_limited_ns: sum_of(|t| t.sndbuf_limited_ns),
-        congestion: first.congestion.clone(),
-        send_buffer_bytes: first.send_buffer_bytes,
         receive_buffer_bytes: legs.iter().find_map(|leg| leg.received?.receive_buffer_bytes),
+        ..first.clone()
     })
 }
 

@@ -112,7 +112,7 @@ fn what_no_receiver_told_is_not_a_measured_zero() {
         bandwidth: Some(Bandwidth { up: Some(flow), ..Bandwidth::default() }),
         ..StepResult::default()
     };
-    let warnings = crate::run::report::untold(&step);
+    let warnings = crate::run::report::unreported(&step);
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].code, "receiver-untold");
     assert_eq!(
@@ -120,7 +120,7 @@ fn what_no_receiver_told_is_not_a_measured_zero() {
         "up: what the receiving end got of 1 stream is not known, and not in the figures: 50000000 bytes were sent in \
          all, 0 are known to have been received; at least 47000000 bytes of theirs were acknowledged"
     );
-    assert_eq!(crate::run::report::untold(&StepResult::default()), []);
+    assert_eq!(crate::run::report::unreported(&StepResult::default()), []);
 }
 
 #[test]

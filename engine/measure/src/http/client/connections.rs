@@ -218,7 +218,7 @@ impl<G: ProgressSink> HttpClient<G> {
     /// the next one to be tried, a moment later.
     fn handle_full<D: Driver>(&mut self, io: &mut D, index: u32, now: Instant) -> Result {
         let since = *self.full_since.get_or_insert(now);
-        if now.since(since) >= self.spec.connect_timeout {
+        if now.since(since) >= self.spec.plan.connect_timeout {
             return self.fail(io, index, Stage::Connect, FailureCause::Timeout, now);
         }
         self.queued.push_front(index);
@@ -228,7 +228,7 @@ impl<G: ProgressSink> HttpClient<G> {
 
     fn socket_spec(&self, to: SocketAddr, index: u32) -> SocketSpec {
         let turn = u64::from(self.spec.first) + u64::from(index);
-        let binds = &self.spec.bind;
+        let binds = &self.spec.plan.bind;
         let place = usize::try_from(turn % binds.len().max(1) as u64).unwrap_or(0);
         let local = binds.get(place).map(|local| towards(*local, to));
         SocketSpec { local, ..SocketSpec::stream_to(to) }
@@ -400,7 +400,7 @@ impl<G: ProgressSink> HttpClient<G> {
             self.run.record.tally(!in_warmup).errors.count(stage, cause.name());
             let is_slow = stage == Stage::Connect && cause == FailureCause::Timeout;
             if is_slow && phase != RunPhase::WarmingUp {
-                let length = self.spec.connect_timeout;
+                let length = self.spec.plan.connect_timeout;
                 self.run.record.recording.record_connect_censored(now, length);
             }
             return;
@@ -412,7 +412,7 @@ impl<G: ProgressSink> HttpClient<G> {
             let sample = request.sample(now, open_loop);
             // Behind one that timed out, others on the same connection may have waited for less.
             let by_time = matches!(cause, FailureCause::Timeout | FailureCause::NoLength);
-            let timed_out = by_time && sample.service >= self.spec.timeout;
+            let timed_out = by_time && sample.service >= self.spec.run.timeout;
             let measured = request.begun.measured;
             self.run.record.tally(measured).errors.count(stage, cause.name());
             if measured {

@@ -40,12 +40,12 @@ pub(super) fn words(spec: &HttpSpec, stage: Stage, cause: FailureCause) -> Error
     match (stage, cause) {
         (Stage::Connect, FailureCause::Timeout) => Error::peer(format!(
             "{to} did not accept a connection within {}",
-            spec.connect_timeout
+            spec.plan.connect_timeout
         ))
         .remedy("check the address, the route and the firewall, or raise --connect-timeout"),
         (Stage::Connect, FailureCause::Os(error)) => unconnected(spec, error),
         (_, FailureCause::Timeout) => {
-            Error::peer(format!("{to} did not answer within {}", spec.timeout)).remedy(
+            Error::peer(format!("{to} did not answer within {}", spec.run.timeout)).remedy(
                 "see the server's log; raise --timeout if it is to be given more time, or lower the load",
             )
         }
@@ -77,7 +77,7 @@ fn unconnected(spec: &HttpSpec, error: OpError) -> Error {
     ) = (error, to)
     {
         let from = |local: &SocketAddr| unavailable::address(*to, Some(towards(*local, *to)));
-        let why = match spec.bind.as_slice() {
+        let why = match spec.plan.bind.as_slice() {
             [] => unavailable::address(*to, None),
             all => all.iter().find_map(from),
         };
@@ -104,7 +104,7 @@ fn unconnected(spec: &HttpSpec, error: OpError) -> Error {
             Error::peer(format!("there is no socket {to} (ENOENT)"))
                 .remedy("check the path, or start the server")
         }
-        (OpError::AddressNotAvailable, Destination::Tcp(_)) if spec.bind.is_empty() => {
+        (OpError::AddressNotAvailable, Destination::Tcp(_)) if spec.plan.bind.is_empty() => {
             Error::environment(format!("no ephemeral port is left towards {to}")).remedy(
                 "connect from more addresses (--bind), or widen net.ipv4.ip_local_port_range",
             )
@@ -119,7 +119,7 @@ fn unconnected(spec: &HttpSpec, error: OpError) -> Error {
         }
         (OpError::TooManyFiles, _) => {
             Error::environment("no descriptor is left for another connection (EMFILE)").remedy(
-                format!("raise the limit: ulimit -n {}", spec.connections + 1024),
+                format!("raise the limit: ulimit -n {}", spec.run.slots + 1024),
             )
         }
         (error, _) => Error::peer(format!("cannot connect to {to}: {error}"))

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::plan::HttpPlan;
 use crate::http::client::{BATCH_BOUND, BATCH_CONNECTIONS, Codes, HttpTally};
-use crate::run::report::{common_result, tell_latencies};
+use crate::run::report::{add_requests, common_result};
 use crate::run::setting::Setting;
-use crate::run::step::{StepOutcome, deal};
+use crate::run::step::StepOutcome;
 use crate::worker::destination::Destination;
 use tare_proto::hello::WaitMode;
 use tare_proto::http1::response::Fault;
@@ -28,18 +28,13 @@ pub(super) fn of_step(
     let recording = &tally.record.recording;
     let percentiles = &plan.common.percentiles;
     let duration = sessions.measured;
-    let operations = tally.record.measured.operations;
-    let served = sessions.answered + operations.failed;
+    let served = sessions.answered + tally.record.measured.operations.failed;
     let mut step = common_result(at, &plan.common, params, outcome, (served, 0));
     if gathers(&step.params, outcome) {
         step.instrument.client.batch_bound_ns = BATCH_BOUND.0;
     }
-    tell_latencies(&mut step, recording, percentiles, outcome);
+    add_requests(&mut step, &tally.record, recording, percentiles, outcome);
     step.latency.by_status = by_status(&tally.codes, recording, percentiles);
-    step.operations = operations;
-    step.errors = tally.record.measured.errors.to_counts();
-    step.warmup.operations = tally.record.warmup.operations;
-    step.warmup.errors = tally.record.warmup.errors.to_counts();
     step.rate = sessions.rate(target_per_s(&step.params));
     step.status_codes = status_codes(&tally.codes, &plan.expect);
     step.transfer = Some(Transfer {
@@ -60,12 +55,11 @@ pub(super) fn of_step(
 /// Whether a worker gathered responses before it looked at them, which bounds how long each lay
 /// unseen.
 fn gathers(params: &Params, outcome: &StepOutcome<HttpTally>) -> bool {
-    let workers = u32::try_from(outcome.cpus.len()).unwrap_or(u32::MAX);
-    let most = deal(u64::from(params.connections), 0, workers);
+    let most = (params.connections as usize).div_ceil(outcome.cpus.len().max(1));
     outcome.workers.capabilities.batch_wait
         && outcome.wait == WaitMode::Block
         && params.rate_per_s.is_none()
-        && most >= u64::from(BATCH_CONNECTIONS)
+        && most >= BATCH_CONNECTIONS as usize
 }
 
 /// What was asked for in the mean: of a ramp, which is linear in time, the middle.

@@ -92,13 +92,13 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(index: u32, size_bytes: u32, spec: Arc<SessionSpec>) -> Self {
-        let size = size_bytes as usize;
+    pub(super) fn new(index: u32, spec: Arc<SessionSpec>) -> Self {
+        let size = usize::try_from(spec.hello.size_bytes).unwrap_or(usize::MAX);
         let hello = if spec.hello.connect_each { HEADER_LEN + HELLO_BODY_MAX } else { 0 };
         let buffers = BufferSizes { receive_bytes: size + 1, send_bytes: hello + size };
         Self {
             session: ClientSession::new(index, buffers, spec),
-            size: size_bytes,
+            size: position(size),
             operation: None,
             awaiting: false,
             connect: Nanos::ZERO,

@@ -234,7 +234,7 @@ fn what_can_never_apply_is_refused() {
         connections: vec![1],
         stages: 0,
         rates_per_s: Vec::new(),
-        under_load: false,
+        loaded: false,
         datagrams: false,
         up: kind == Kind::Bw,
         down: false,
