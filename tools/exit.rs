@@ -68,17 +68,14 @@ pub(crate) fn of(finished: &Finished, strict: bool) -> Exit {
 /// The exit code of two saved results that were compared. Plain ones are set side by side, which
 /// asks nothing.
 pub(crate) fn of_diff(later: &Diff, assertions: &[AssertionResult]) -> Exit {
-    let told = || {
+    let is_answered = || {
         let judged = later.changes.iter().filter(|c| c.verdict.is_some());
-        let verdicts: Vec<_> = judged
-            .map(|change| ((&change.arm, &change.params, change.of), change.verdict))
-            .collect();
-        answered(&verdicts)
+        answered(&judged.map(|c| ((&c.arm, &c.params, c.of), c.verdict)).collect::<Vec<_>>())
     };
     match assertion::Verdict::of(assertions) {
         assertion::Verdict::Failed => Exit::AssertionFailed,
         assertion::Verdict::Undecided => Exit::CannotTell,
-        assertion::Verdict::Holds if assertions.is_empty() && !told() => Exit::CannotTell,
+        assertion::Verdict::Holds if assertions.is_empty() && !is_answered() => Exit::CannotTell,
         assertion::Verdict::Holds => Exit::Measured,
     }
 }
@@ -86,15 +83,13 @@ pub(crate) fn of_diff(later: &Diff, assertions: &[AssertionResult]) -> Exit {
 /// Whether every step has something to show: a step in which nothing succeeded was not measured. Of
 /// a comparison, whether there is a block that all arms went through, and none was given up.
 fn measured(report: &Report) -> bool {
-    let measured = match report.comparison.as_deref() {
-        Some(comparison) => comparison.measured.as_str(),
-        None => report.kind.as_str(),
-    };
-    let succeeded = |step: &StepResult| match measured {
+    let comparison = report.comparison.as_deref();
+    let measured = comparison.map_or(&report.kind, |comparison| &comparison.measured);
+    let succeeded = |step: &StepResult| match measured.as_str() {
         "bw" => step.bandwidth.as_ref().is_some_and(|b| b.received_bytes > 0),
         _ => step.has_answers(),
     };
-    let went_through = report.comparison.as_deref().is_none_or(|comparison| {
+    let went_through = comparison.is_none_or(|comparison| {
         comparison.blocks_done > 0 && comparison.arms.iter().all(|arm| arm.failed.is_none())
     });
     went_through && !report.results.is_empty() && report.results.iter().all(succeeded)
@@ -106,9 +101,7 @@ fn decided(report: &Report) -> bool {
     match (report.assertions.as_slice(), &report.comparison) {
         ([], Some(comparison)) => {
             let declared = comparison.cells.iter().filter(|cell| cell.declared);
-            let verdicts: Vec<_> =
-                declared.map(|cell| ((&cell.arm, cell.step), cell.verdict)).collect();
-            answered(&verdicts)
+            answered(&declared.map(|c| ((&c.arm, c.step), c.verdict)).collect::<Vec<_>>())
         }
         (assertions, _) => assertions.iter().all(|a| a.holds.is_some()),
     }
@@ -221,29 +214,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_step_without_success_or_no_step_at_all_is_no_measurement() {
-        let mut finished = run(0);
-        finished.report = fixtures::sweep();
-        nothing_came_of(&mut finished.report.results[1]);
-        assert_eq!(of(&finished, false), Exit::CouldNotMeasure);
-        finished.report.results.clear();
-        assert_eq!(of(&finished, false), Exit::CouldNotMeasure);
+    fn of_report(report: Report) -> Exit {
+        of(&Finished { report, ..run(0) }, false)
     }
 
-    #[test]
-    fn a_load_of_which_nothing_was_answered_as_expected_is_no_measurement() {
-        let mut finished = run(0);
-        finished.report = fixtures::http::nothing();
-        assert_eq!(of(&finished, false), Exit::CouldNotMeasure);
-        finished.report = fixtures::http::breaker();
-        assert_eq!(of(&finished, false), Exit::Measured);
-    }
-
-    fn of_comparison(report: Report) -> Exit {
-        let mut finished = run(0);
-        finished.report = report;
-        of(&finished, false)
+    /// What `change` makes of a report, as its exit code.
+    #[track_caller]
+    fn changed(mut report: Report, change: impl FnOnce(&mut Report), exit: Exit) {
+        change(&mut report);
+        assert_eq!(of_report(report), exit);
     }
 
     fn comparison(report: &mut Report) -> &mut Comparison {
@@ -251,59 +230,63 @@ mod tests {
     }
 
     #[test]
+    fn a_step_without_success_or_no_step_at_all_is_no_measurement() {
+        use Exit::{CouldNotMeasure, Measured};
+        changed(fixtures::sweep(), |r| nothing_came_of(&mut r.results[1]), CouldNotMeasure);
+        changed(fixtures::sweep(), |r| r.results.clear(), CouldNotMeasure);
+        assert_eq!(of_report(fixtures::http::nothing()), CouldNotMeasure);
+        assert_eq!(of_report(fixtures::http::breaker()), Measured);
+    }
+
+    #[test]
     fn a_comparison_is_measured_by_whole_blocks_of_all_arms() {
+        use Exit::{CouldNotMeasure, Measured};
         let measured = fixtures::compare::comparison;
-        assert_eq!(of_comparison(measured()), Exit::Measured);
-        assert_eq!(of_comparison(fixtures::compare::failed_arm()), Exit::CouldNotMeasure);
-        let mut report = measured();
-        comparison(&mut report).blocks_done = 0;
-        assert_eq!(of_comparison(report), Exit::CouldNotMeasure);
-        let mut report = measured();
-        report.results[1].operations.completed = 0;
-        assert_eq!(of_comparison(report), Exit::CouldNotMeasure);
-        let mut report = fixtures::compare::few_blocks();
-        report.results[1].bandwidth = None;
-        assert_eq!(of_comparison(report), Exit::CouldNotMeasure);
+        assert_eq!(of_report(measured()), Measured);
+        assert_eq!(of_report(fixtures::compare::failed_arm()), CouldNotMeasure);
+        changed(measured(), |r| comparison(r).blocks_done = 0, CouldNotMeasure);
+        changed(measured(), |r| r.results[1].operations.completed = 0, CouldNotMeasure);
+        let few_blocks = fixtures::compare::few_blocks();
+        changed(few_blocks, |r| r.results[1].bandwidth = None, CouldNotMeasure);
     }
 
     #[test]
     fn no_difference_shown_is_an_answer_and_too_few_blocks_are_none() {
+        use Exit::{AssertionFailed, CannotTell, Measured};
         let few_blocks = fixtures::compare::few_blocks;
-        assert_eq!(of_comparison(few_blocks()), Exit::CannotTell);
-        let mut report = few_blocks();
-        for cell in &mut comparison(&mut report).cells {
-            cell.verdict = cell.declared.then_some(Verdict::NoDifferenceShown);
-        }
-        assert_eq!(of_comparison(report.clone()), Exit::Measured);
-        comparison(&mut report).cells[0].verdict = None;
-        assert_eq!(of_comparison(report), Exit::CannotTell);
+        assert_eq!(of_report(few_blocks()), CannotTell);
+        let decide = |report: &mut Report| {
+            for cell in &mut comparison(report).cells {
+                cell.verdict = cell.declared.then_some(Verdict::NoDifferenceShown);
+            }
+        };
+        changed(few_blocks(), decide, Measured);
+        let all_but_one = |report: &mut Report| {
+            decide(report);
+            comparison(report).cells[0].verdict = None;
+        };
+        changed(few_blocks(), all_but_one, CannotTell);
         // Nothing was to be decided.
-        assert_eq!(of_comparison(fixtures::compare::alone()), Exit::Measured);
-    }
-
-    #[test]
-    fn where_there_are_assertions_they_decide() {
-        let mut report = fixtures::compare::few_blocks();
-        report.assertions.push(assertion(Some(true)));
-        assert_eq!(of_comparison(report.clone()), Exit::Measured);
-        report.assertions.push(assertion(None));
-        assert_eq!(of_comparison(report.clone()), Exit::CannotTell);
-        report.assertions.push(assertion(Some(false)));
-        assert_eq!(of_comparison(report), Exit::AssertionFailed);
-    }
-
-    #[test]
-    fn under_overload_what_was_carried_decides() {
-        let mut report = fixtures::compare::overload();
-        assert_eq!(of_comparison(report.clone()), Exit::Measured);
-        let cells = &mut comparison(&mut report).cells;
-        let of_goodput = |cell: &&mut Cell| cell.measure == "goodput" && cell.overloaded;
-        let goodput = cells.iter_mut().find(of_goodput).unwrap();
-        goodput.verdict = Some(Verdict::NotEnoughBlocks);
-        assert_eq!(of_comparison(report.clone()), Exit::CannotTell);
-        let cells = &mut comparison(&mut report).cells;
-        cells.retain(|cell| cell.measure != "goodput");
-        assert_eq!(of_comparison(report), Exit::CannotTell);
+        assert_eq!(of_report(fixtures::compare::alone()), Measured);
+        // Where there are assertions they decide.
+        let fates = [(Some(true), Measured), (None, CannotTell), (Some(false), AssertionFailed)];
+        for (holds, exit) in fates {
+            let both = [assertion(Some(true)), assertion(holds)];
+            changed(few_blocks(), |report| report.assertions.extend(both), exit);
+        }
+        // Under overload what was carried decides.
+        let overload = fixtures::compare::overload;
+        assert_eq!(of_report(overload()), Measured);
+        let undecided = |report: &mut Report| {
+            let of_goodput = |cell: &&mut Cell| cell.measure == "goodput" && cell.overloaded;
+            let goodput = comparison(report).cells.iter_mut().find(of_goodput);
+            goodput.unwrap().verdict = Some(Verdict::NotEnoughBlocks);
+        };
+        changed(overload(), undecided, CannotTell);
+        let without = |report: &mut Report| {
+            comparison(report).cells.retain(|cell| cell.measure != "goodput");
+        };
+        changed(overload(), without, CannotTell);
     }
 
     #[test]

@@ -24,7 +24,6 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 struct Kind {
     /// Lines shown since there was a pause.
     shown: u32,
-    /// When the last one came, since the start.
     at: Duration,
     /// Those counted and not told yet.
     more: u64,
@@ -35,7 +34,6 @@ struct Kind {
 #[derive(Debug, Default)]
 struct Tally {
     kinds: HashMap<&'static str, Kind>,
-    /// Lines that found no room in the queue.
     lost: u64,
 }
 
@@ -59,19 +57,15 @@ impl Tally {
     /// What was counted since this was last asked, a line for each kind.
     fn sums(&mut self) -> Vec<String> {
         let counted = self.kinds.values_mut().filter(|kind| kind.more > 0);
-        let mut sums: Vec<String> = counted
-            .map(|kind| match std::mem::take(&mut kind.more) {
-                1 => std::mem::take(&mut kind.last),
-                more => format!("{more} more such lines, the last: {}", kind.last),
-            })
-            .collect();
+        let sum = |kind: &mut Kind| match std::mem::take(&mut kind.more) {
+            1 => std::mem::take(&mut kind.last),
+            more => format!("{more} more such lines, the last: {}", kind.last),
+        };
+        let mut sums: Vec<String> = counted.map(sum).collect();
         sums.sort_unstable();
-        match std::mem::take(&mut self.lost) {
-            0 => {}
-            lost => {
-                sums.push(format!("{lost} lines are missing here: stderr was not read in time"))
-            }
-        }
+        let lost = std::mem::take(&mut self.lost);
+        let missing = format!("{lost} lines are missing here: stderr was not read in time");
+        sums.extend((lost > 0).then_some(missing));
         sums
     }
 }
@@ -91,10 +85,6 @@ pub(crate) struct Entry {
 }
 
 impl Log {
-    /// A log that writes to stderr.
-    ///
-    /// # Errors
-    /// Without a descriptor or a thread for it.
     pub(crate) fn to_stderr() -> io::Result<Self> {
         // Not `Stderr`: whoever complains at the end would wait for its lock.
         Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))
@@ -143,22 +133,15 @@ fn write_out(mut out: impl Write, lines: &Receiver<String>, tally: &Mutex<Tally>
         // A closed stderr changes nothing.
         let _ = out.write_all(format!("tare: {}\n", visible(line)).as_bytes());
     };
-    let sums = || {
-        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.sums()
-    };
-    let mut told_at = Instant::now();
+    let mut summed_at = Instant::now();
     loop {
-        let ended = match lines.recv_timeout(EVERY) {
-            Ok(line) => {
-                write(&line);
-                false
-            }
-            Err(error) => error == RecvTimeoutError::Disconnected,
-        };
-        if ended || told_at.elapsed() >= EVERY {
-            told_at = Instant::now();
-            sums().iter().for_each(|line| write(line));
+        let received = lines.recv_timeout(EVERY);
+        let ended = received == Err(RecvTimeoutError::Disconnected);
+        received.iter().for_each(|line| write(line));
+        if ended || summed_at.elapsed() >= EVERY {
+            summed_at = Instant::now();
+            let sums = tally.lock().unwrap_or_else(PoisonError::into_inner).sums();
+            sums.iter().for_each(|line| write(line));
         }
         if ended {
             return;

@@ -7,7 +7,6 @@ mod command;
 mod exit;
 mod log;
 mod output;
-mod patient;
 mod progress;
 mod redact;
 mod report;

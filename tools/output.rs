@@ -1,18 +1,25 @@
-//! Where results go: one format on stdout, and files that are only ever replaced as a whole.
+//! Where results go: one format on stdout, and files that are only ever replaced as a whole; and
+//! how stdout and stderr are written to, whose readers may be slow, or read no more.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tare_stats::result::{Interval, Params, Report};
+use tare_units::bounds::{NAP, OUTPUT_INTERRUPTED};
+use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
+use tare_units::text::visible;
 
-use crate::patient;
-use crate::progress::complain;
-use crate::report::{self, DisplayOptions, Format, histogram, json};
+use crate::report::{self, Format, histogram, json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
@@ -30,11 +37,6 @@ pub(crate) struct OutputFile {
 }
 
 impl OutputFile {
-    /// It holds latencies alone, so nothing where none are measured.
-    pub(crate) fn is_of_latencies(&self) -> bool {
-        !matches!(self.content, Content::Result(_))
-    }
-
     /// The format of the result in it; none where it holds latencies alone.
     pub(crate) const fn format(&self) -> Option<Format> {
         match self.content {
@@ -52,20 +54,18 @@ impl OutputFile {
         &self,
         report: &Report,
         steps: usize,
-        options: &DisplayOptions,
+        percentiles: &[f64],
     ) -> Vec<(PathBuf, String)> {
-        let text = match self.content {
-            Content::Result(format) => report::render(format, report, options),
-            Content::IntervalLog => histogram::interval_log(report),
-            Content::Percentiles => {
-                let several = steps.max(report.results.len()) > 1;
-                let path =
-                    |step| if several { numbered(&self.path, step) } else { self.path.clone() };
-                let each = report.results.iter().map(histogram::percentiles).enumerate();
-                return each.map(|(index, text)| (path(index + 1), text)).collect();
+        let whole = |text| vec![(self.path.clone(), text)];
+        let each = || report.results.iter().map(histogram::percentiles);
+        match self.content {
+            Content::Result(format) => whole(report::render(format, report, percentiles)),
+            Content::IntervalLog => whole(histogram::interval_log(report)),
+            Content::Percentiles if steps.max(report.results.len()) > 1 => {
+                (1..).zip(each()).map(|(step, text)| (numbered(&self.path, step), text)).collect()
             }
-        };
-        vec![(self.path.clone(), text)]
+            Content::Percentiles => each().flat_map(whole).collect(),
+        }
     }
 }
 
@@ -114,7 +114,7 @@ impl Stdout {
         if self.reader_left {
             return Ok(());
         }
-        match patient::write_all(&io::stdout(), bytes) {
+        match write_all(&io::stdout(), bytes) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.reader_left = true;
                 Ok(())
@@ -128,11 +128,10 @@ impl Stdout {
 pub(crate) struct Outputs {
     format: Format,
     pub(crate) files: Vec<OutputFile>,
-    options: DisplayOptions,
+    percentiles: Vec<f64>,
     stdout: Stdout,
     streamed: usize,
     streamed_blocks: usize,
-    /// Steps of the whole run, once that is known.
     pub(crate) steps: usize,
     failed: Option<Error>,
 }
@@ -141,19 +140,19 @@ impl Outputs {
     pub(crate) fn open(
         format: Format,
         files: &[OutputFile],
-        options: DisplayOptions,
+        percentiles: Vec<f64>,
     ) -> Result<Self> {
         for (index, file) in files.iter().enumerate() {
-            let shown = file.path.display();
             if files[..index].iter().any(|other| other.path == file.path) {
-                return Err(Error::usage(format!("--output {shown} is given twice")));
+                let message = format!("--output {} is given twice", file.path.display());
+                return Err(Error::usage(message));
             }
             is_writable(&file.path)?;
         }
         Ok(Self {
             format,
             files: files.to_vec(),
-            options,
+            percentiles,
             stdout: Stdout::default(),
             streamed: 0,
             streamed_blocks: 0,
@@ -203,7 +202,7 @@ impl Outputs {
             self.stream_results(report);
             self.print(&json::report_line(report));
         } else {
-            self.print(&report::render(self.format, report, &self.options));
+            self.print(&report::render(self.format, report, &self.percentiles));
         }
         self.replace_files(report);
         self.failed.take().map_or(Ok(()), Err)
@@ -227,7 +226,7 @@ impl Outputs {
 
     fn replace_files(&mut self, report: &Report) {
         for file in self.files.clone() {
-            for (path, text) in file.written(report, self.steps, &self.options) {
+            for (path, text) in file.written(report, self.steps, &self.percentiles) {
                 if let Err(error) = replace(&path, text.as_bytes()) {
                     self.fail(&path.display().to_string(), &error);
                 }
@@ -239,14 +238,13 @@ impl Outputs {
     /// good.
     fn fail(&mut self, what: &str, error: &io::Error) {
         if self.failed.is_none() {
-            let error = Error::environment(format!("{what} cannot be written: {error}"));
+            let error = unwritable(what, error);
             complain(&format!("warning: {error}"));
             self.failed = Some(error);
         }
     }
 }
 
-/// What is written to for an output path.
 enum Sink {
     /// A temporary file beside that of the path, which it replaces as a whole: whoever reads it
     /// sees the old one or the new.
@@ -282,7 +280,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
             file.write_all(bytes)?;
             file.persist(path).map(drop).map_err(|failed| failed.error)
         }
-        Sink::Device(device) => patient::write_all(&device, bytes),
+        Sink::Device(device) => write_all(&device, bytes),
     }
 }
 
@@ -302,42 +300,118 @@ fn is_writable(path: &Path) -> Result<()> {
     })
 }
 
-/// Writes a file of `-o`, as a whole or not at all.
 pub(crate) fn write_file(path: &Path, text: &str) -> Result<()> {
     is_writable(path)?;
-    replace(path, text.as_bytes()).map_err(|error| {
-        Error::environment(format!("{} cannot be written: {error}", path.display()))
-    })
+    replace(path, text.as_bytes()).map_err(|error| unwritable(&path.display().to_string(), &error))
+}
+
+pub(crate) fn unwritable(what: &str, error: &io::Error) -> Error {
+    Error::environment(format!("{what} cannot be written: {error}"))
+}
+
+/// One line on stderr. A closed stderr changes nothing, nor does one that nobody reads once the run
+/// is interrupted.
+pub(crate) fn complain(line: &str) {
+    // What a peer said may be part of the line; it stays one line, and drives no terminal.
+    let line = format!("tare: {}\n", visible(line));
+    let _ = write_all(&io::stderr(), line.as_bytes());
+}
+
+/// A pipe that is writable takes so much without blocking (POSIX: `PIPE_BUF`, 4,096 on Linux).
+const CHUNK: usize = 4096;
+
+/// The interrupt of the process, once signals are heard.
+static INTERRUPT: OnceLock<Interrupt> = OnceLock::new();
+/// Once a reader was waited for under it: when that ends, for all that is still to be written.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
+
+/// From here on this interrupt ends every wait for a reader.
+pub(crate) fn heed(interrupt: &Interrupt) {
+    // The first one is the process's own.
+    let _ = INTERRUPT.set(interrupt.clone());
+}
+
+fn is_past() -> bool {
+    DEADLINE.get().is_some_and(|end| Instant::now() >= *end)
+}
+
+fn is_over() -> bool {
+    if !INTERRUPT.get().is_some_and(Interrupt::is_urgent) {
+        return false;
+    }
+    DEADLINE.get_or_init(|| Instant::now() + Duration::from(OUTPUT_INTERRUPTED));
+    is_past()
+}
+
+/// Writes everything, however long its reader takes, unless the run is interrupted; the error is
+/// of kind `TimedOut` then.
+fn write_all(to: &impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    write_until(to, bytes, is_over)
+}
+
+/// To a pipe that is full nothing is written: its reader is waited for with poll(2), and the signal
+/// is looked for meanwhile. The descriptor stays blocking, since it is shared with whoever started
+/// the command.
+fn write_until(to: &impl AsFd, bytes: &[u8], is_over: impl Fn() -> bool) -> io::Result<()> {
+    let nap = PollTimeout::try_from(Duration::from(NAP)).unwrap_or(PollTimeout::ZERO);
+    let mut left = bytes;
+    while !left.is_empty() {
+        let mut polled = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+        let wait = if is_past() { PollTimeout::ZERO } else { nap };
+        match poll(&mut polled, wait) {
+            Ok(0) | Err(Errno::EINTR) => {
+                if is_over() {
+                    let (missing, all) = (left.len(), bytes.len());
+                    let message =
+                        format!("nobody reads it: {missing} of {all} bytes were not written");
+                    return Err(io::Error::new(ErrorKind::TimedOut, message));
+                }
+                continue;
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match nix::unistd::write(to, &left[..left.len().min(CHUNK)]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => left = &left[written..],
+            // Whoever shares the descriptor may have made it non-blocking.
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
     use crate::report::fixtures;
 
     fn outputs(files: &[&Path]) -> Result<Outputs> {
         let files: Vec<OutputFile> =
             files.iter().map(|path| path.to_str().unwrap().parse().unwrap()).collect();
-        Outputs::open(Format::Text, &files, DisplayOptions::default())
+        Outputs::open(Format::Text, &files, report::PERCENTILES.to_vec())
     }
 
     #[test]
     fn the_ending_chooses_the_format() {
         for (name, format) in [
-            ("a.json", Format::Json),
-            ("b/a.jsonl", Format::Jsonl),
-            ("a.csv", Format::Csv),
-            ("a.md", Format::Markdown),
-            ("a.b.txt", Format::Text),
-            ("a.html", Format::Html),
+            ("a.json", Some(Format::Json)),
+            ("b/a.jsonl", Some(Format::Jsonl)),
+            ("a.csv", Some(Format::Csv)),
+            ("a.md", Some(Format::Markdown)),
+            ("a.b.txt", Some(Format::Text)),
+            ("a.html", Some(Format::Html)),
+            ("a.hgrm", None),
+            ("a.hlog", None),
         ] {
-            let file = name.parse::<OutputFile>().unwrap();
-            assert_eq!(file.content, Content::Result(format));
-            assert!(!file.is_of_latencies());
+            assert_eq!(name.parse::<OutputFile>().unwrap().format(), format, "{name}");
         }
-        for name in ["a", "a.xml", ".json", "a.json/", ""] {
-            let parsed = name.parse::<OutputFile>();
-            assert!(name == "a.json/" || parsed.is_err(), "{name}");
+        for name in ["a", "a.xml", ".json", ""] {
+            assert!(name.parse::<OutputFile>().is_err(), "{name}");
         }
     }
 
@@ -345,30 +419,24 @@ mod tests {
     fn percentiles_of_several_steps_are_a_file_each() {
         let dir = tempfile::tempdir().unwrap();
         let (file, log) = (dir.path().join("a.b.hgrm"), dir.path().join("a.hlog"));
-        let mut outputs = outputs(&[&file, &log]).unwrap();
+        let mut many = outputs(&[&file, &log]).unwrap();
         let mut report = fixtures::http::sweep();
-        outputs.steps = report.results.len();
+        many.steps = report.results.len();
         let all = report.results.split_off(1);
-        outputs.step(&report);
+        many.step(&report);
         let there = |name: &str| dir.path().join(name).exists();
         assert!(there("a.b-1.hgrm") && !there("a.b-2.hgrm") && !there("a.b.hgrm"));
         report.results.extend(all);
-        outputs.step(&report);
+        many.step(&report);
         assert!(there("a.b-2.hgrm") && !there("a.b.hgrm"));
         assert!(fs::read_to_string(&log).unwrap().contains("Tag=step-2,"));
-        assert!(outputs.failed.is_none());
-    }
-
-    #[test]
-    fn percentiles_of_one_step_are_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a.hgrm");
-        let mut outputs = outputs(&[&file]).unwrap();
-        outputs.steps = 1;
-        outputs.step(&fixtures::http::one());
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains("1/(1-Percentile)"), "{text}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(many.failed.is_none());
+        let file = dir.path().join("one.hgrm");
+        let mut one = outputs(&[&file]).unwrap();
+        one.steps = 1;
+        one.step(&fixtures::http::one());
+        assert!(fs::read_to_string(&file).unwrap().contains("1/(1-Percentile)"));
+        assert!(!there("one-1.hgrm"));
     }
 
     #[test]
@@ -416,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_is_kept() {
+    fn modes_and_devices_stay() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.txt");
         fs::write(&file, "old").unwrap();
@@ -424,11 +492,6 @@ mod tests {
         replace(&file, b"new").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn devices_are_written_to_and_stay() {
-        let dir = tempfile::tempdir().unwrap();
         let null = dir.path().join("null.json");
         std::os::unix::fs::symlink("/dev/null", &null).unwrap();
         replace(&null, b"{}").unwrap();
@@ -446,5 +509,34 @@ mod tests {
         assert!(kept.exists());
         let error = outputs.failed.expect("the failure is kept");
         assert!(error.to_string().contains("gone/a.json"));
+    }
+
+    #[test]
+    fn all_is_written_in_order_to_whoever_reads() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let sent: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
+        let expected = sent.clone();
+        let writing = std::thread::spawn(move || write_until(&writer, &sent, || false));
+        let mut came = Vec::new();
+        reader.read_to_end(&mut came).unwrap();
+        writing.join().unwrap().unwrap();
+        assert!(came == expected);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_once_it_is_over() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let error = write_until(&writer, &[0; 1 << 20], || true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let told = error.to_string();
+        assert!(told.contains("983040 of 1048576 bytes"), "{told}");
+    }
+
+    #[test]
+    fn a_reader_that_left_is_told_from_one_that_does_not_read() {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        let error = write_until(&writer, b"x", || true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     }
 }

@@ -1,4 +1,4 @@
-//! What is said on stderr: errors always, progress only to a person at a terminal.
+//! The progress of a run, for a person at a terminal.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -8,19 +8,10 @@ use tare_engine::run::observe::Progress;
 use tare_stats::result::Params;
 use tare_units::Nanos;
 use tare_units::control::Phase;
-use tare_units::text::visible;
 
+use crate::output::complain;
 use crate::report;
 
-/// One line on stderr. A closed stderr changes nothing, nor does one that nobody reads once the run
-/// is interrupted.
-pub(crate) fn complain(line: &str) {
-    // What a peer said may be part of the line; it stays one line, and drives no terminal.
-    let line = format!("tare: {}\n", visible(line));
-    let _ = crate::patient::write_all(&std::io::stderr(), line.as_bytes());
-}
-
-/// The progress of a run, on a terminal; nothing in a pipe.
 #[derive(Debug)]
 pub(crate) struct Bar {
     shown: Option<ProgressBar>,
@@ -28,7 +19,6 @@ pub(crate) struct Bar {
     is_bulk: bool,
     /// What other steps count.
     counts: &'static str,
-    /// Its bytes, and when that was.
     last: (u64, Nanos),
     /// The rate between the last two updates, bits per second.
     bits_per_s: Option<f64>,
@@ -74,11 +64,10 @@ impl Bar {
     }
 
     pub(crate) fn progress(&mut self, progress: Progress) {
-        let done = if self.is_bulk {
-            self.update_rate(progress);
-            self.bits_per_s.map_or_else(String::new, report::bits)
-        } else {
-            report::plural(progress.completed, self.counts)
+        self.update_rate(progress);
+        let done = match self.bits_per_s {
+            _ if !self.is_bulk => report::plural(progress.completed, self.counts),
+            rate => rate.map_or_else(String::new, report::bits),
         };
         let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {
@@ -98,7 +87,6 @@ impl Bar {
         bar.set_message(message);
     }
 
-    /// The rate since it was last updated, in the measured phase.
     #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
     fn update_rate(&mut self, progress: Progress) {
         if progress.phase != Phase::Measure {
@@ -112,7 +100,6 @@ impl Bar {
         }
     }
 
-    /// A line on stderr that does not tear the bar.
     pub(crate) fn say(&self, line: &str) {
         match &self.shown {
             Some(bar) => bar.suspend(|| complain(line)),

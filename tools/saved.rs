@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use serde_json::error::Category;
-use tare_stats::result::{Report, SCHEMA};
+use tare_stats::result::{Comparison, Report, SCHEMA};
 use tare_units::error::{Error, Result};
 use tare_units::limits::STEPS_MAX;
 use tare_units::text::make_visible;
@@ -19,7 +19,6 @@ const COMPARED_STEPS_MAX: u64 = 2 * STEPS_MAX as u64;
 const WHAT: &str = "name a result, as written by -o FILE.json or --format json";
 const KINDS: [&str; 4] = ["lat", "bw", "http", "compare"];
 
-/// The result in a file, or `-` for stdin.
 pub(crate) fn read(path: &Path) -> Result<Report> {
     let shown = path.display().to_string();
     parse(&contents(path, &shown, RESULT_MAX, WHAT)?, &shown)
@@ -83,18 +82,36 @@ fn parse(bytes: &[u8], shown: &str) -> Result<Report> {
     make_visible(&mut value);
     let report: Report =
         serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
-    match report.comparison.as_deref().map(|comparison| comparison.steps) {
-        Some(steps) if steps > COMPARED_STEPS_MAX => Err(damaged(&format!(
-            "it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"
-        ))),
-        steps if steps.is_some() != (report.kind == "compare") => {
-            Err(damaged("a comparison, and nothing else, has its blocks with it"))
-        }
-        _ => Ok(report),
+    let comparison = report.comparison.as_deref();
+    if comparison.is_some() != (report.kind == "compare") {
+        return Err(damaged("a comparison, and nothing else, has its blocks with it"));
     }
+    let misfit = comparison.and_then(|comparison| misfit(&report, comparison));
+    misfit.map_or(Ok(report), |why| Err(damaged(&why)))
 }
 
-/// Whether it is a line of JSON after the other.
+/// What whoever shows a comparison relies on, and this one breaks: that its steps can be counted,
+/// and that its parts are of the same arms and steps.
+fn misfit(report: &Report, comparison: &Comparison) -> Option<String> {
+    let (steps, cells) = (comparison.steps, &comparison.cells);
+    if steps > COMPARED_STEPS_MAX {
+        return Some(format!("it has {steps} steps, and none has more than {COMPARED_STEPS_MAX}"));
+    }
+    if let Some(cell) = cells.iter().find(|cell| cell.step >= steps) {
+        let number = cell.step.saturating_add(1);
+        return Some(format!("a cell is of step {number}, and it has {steps}"));
+    }
+    let visits = comparison.blocks.iter().flat_map(|block| &block.visits);
+    let results = report.results.iter().filter_map(|result| result.arm.as_ref());
+    let (what, stranger) = std::iter::once(("the baseline", &comparison.baseline))
+        .chain(cells.iter().map(|cell| ("a cell", &cell.arm)))
+        .chain(results.map(|arm| ("a result", arm)))
+        .chain(visits.map(|visit| ("a visit", &visit.arm)))
+        .find(|(_, name)| comparison.arms.iter().all(|arm| arm.name != **name))?;
+    let stranger: String = stranger.chars().take(40).collect();
+    Some(format!("{what} is of the arm '{stranger}', which it does not have"))
+}
+
 fn is_lines(bytes: &[u8]) -> bool {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     serde_json::from_slice::<Value>(first).is_ok_and(|line| line["type"].is_string())
@@ -106,10 +123,10 @@ mod tests {
 
     use super::*;
     use crate::report::Format;
-    use crate::report::{DisplayOptions, fixtures, render};
+    use crate::report::{PERCENTILES, fixtures, render};
 
     fn written(report: &Report, format: Format) -> String {
-        render(format, report, &DisplayOptions::default())
+        render(format, report, &PERCENTILES)
     }
 
     #[test]
@@ -166,29 +183,46 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_whose_parts_do_not_fit_is_refused_or_shown_without_harm() {
+    fn a_comparison_whose_parts_do_not_fit_is_refused() {
         let whole = serde_json::to_value(fixtures::compare::comparison()).unwrap();
-        let changed = |pointer: &str, replacement| {
-            let mut changed = whole.clone();
-            *changed.pointer_mut(pointer).expect(pointer) = replacement;
-            parse(changed.to_string().as_bytes(), "x")
-        };
-        let error = changed("/comparison/steps", json!(900_000_000_000_u64)).unwrap_err();
-        let wanted = "x is no whole result of tare: it has 900000000000 steps, and none has more than \
-                      2000; it was changed after it was written";
-        assert_eq!(error.to_string(), wanted);
-        for (pointer, replacement) in [
-            ("/comparison/cells/0/step", json!(u64::MAX)),
-            ("/comparison/steps", json!(1)),
-            ("/comparison/baseline", json!("host")),
-            ("/comparison/cells/3/arm", json!("\u{1b}[2J")),
-            ("/results/1/arm", json!("runc")),
-            ("/comparison/blocks/2/visits/1/arm", json!("runc")),
+        let many = "it has 900000000000 steps, and none has more than 2000";
+        for (pointer, replacement, says) in [
+            ("steps", json!(900_000_000_000_u64), many),
+            ("steps", json!(1), "a cell is of step 2, and it has 1"),
+            (
+                "cells/0/step",
+                json!(u64::MAX),
+                "a cell is of step 18446744073709551615, and it has 2",
+            ),
+            (
+                "baseline",
+                json!("host"),
+                "the baseline is of the arm 'host', which it does not have",
+            ),
+            (
+                "cells/3/arm",
+                json!("\u{1b}[2J"),
+                "a cell is of the arm '\\u{1b}[2J', which it does not have",
+            ),
+            (
+                "../results/1/arm",
+                json!("runc"),
+                "a result is of the arm 'runc', which it does not have",
+            ),
+            (
+                "blocks/2/visits/1/arm",
+                json!("runc"),
+                "a visit is of the arm 'runc', which it does not have",
+            ),
         ] {
-            let report = changed(pointer, replacement).unwrap();
-            for format in [Format::Text, Format::Markdown, Format::Csv, Format::Html] {
-                assert!(!written(&report, format).contains('\u{1b}'), "{pointer}");
-            }
+            let mut changed = whole.clone();
+            let pointer = format!("/comparison/{pointer}").replace("/comparison/..", "");
+            *changed.pointer_mut(&pointer).expect(&pointer) = replacement;
+            let error = parse(changed.to_string().as_bytes(), "x").unwrap_err();
+            let wanted = format!(
+                "x is no whole result of tare: {says}; it was changed after it was written"
+            );
+            assert_eq!(error.to_string(), wanted);
         }
     }
 }

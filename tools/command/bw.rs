@@ -1,6 +1,7 @@
 //! `tare bw`: its flags, and the plan they become.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use clap::Args;
 use tare_driver::{Backend, BackendChoice};
@@ -10,17 +11,15 @@ use tare_host::resolve::local;
 use tare_proto::auth::Secret;
 use tare_proto::hello::{Direction, Transport};
 use tare_proto::stream::SocketOptions;
-use tare_stats::assertion::{Asked, Kind};
 use tare_units::error::{Error, Result};
 use tare_units::limits::STREAM_DURATION_MAX;
 use tare_units::target::Target;
 use tare_units::{BitRate, Counts, Nanos, Size, Sizes};
 
-use super::measure::{Measurement, all, check_outputs, measure};
+use super::demand;
+use super::measure::check_outputs;
 use super::options::{CommonArgs, DURATION, SecretArgs, assert_help, choice};
 use super::target::{self, TargetArgs, TransportArgs};
-use crate::exit::Exit;
-use crate::redact::Redactor;
 
 /// Bytes per send over TCP, as iperf3 has it.
 const STREAM_SIZE: u32 = 128 << 10;
@@ -28,7 +27,7 @@ const STREAM_SIZE: u32 = 128 << 10;
 /// piece (1,402).
 const DATAGRAM_SIZE: u32 = 1_400;
 /// Segment sizes that Linux takes: `TCP_MIN_MSS` to `MAX_TCP_WINDOW` of net/tcp.h.
-const MSS: std::ops::RangeInclusive<u64> = 88..=32_767;
+const MSS: RangeInclusive<u64> = 88..=32_767;
 /// The largest socket buffer: the kernel doubles what is asked for, in a signed 32-bit number.
 const SOCKET_BUFFER_MAX: u64 = (1 << 30) - 1;
 /// The longest name of a congestion control, the kernel's `TCP_CA_NAME_MAX` less its zero.
@@ -170,7 +169,7 @@ const SINKS: [(&str, Sink); 2] = [("copy", Sink::Copy), ("discard", Sink::Discar
 /// A DSCP, as a number or by its name of RFC 2474 (CS), RFC 2597 (AF), RFC 3246 (EF) or RFC 8622
 /// (LE).
 fn dscp(text: &str) -> Result<u8> {
-    let digit = |byte: u8, range: std::ops::RangeInclusive<u8>| {
+    let digit = |byte: u8, range: RangeInclusive<u8>| {
         let digit = byte.wrapping_sub(b'0');
         range.contains(&digit).then_some(digit)
     };
@@ -191,26 +190,6 @@ fn dscp(text: &str) -> Result<u8> {
     })
 }
 
-pub(super) fn run(args: &BwArgs, typed: &Redactor) -> Result<Exit> {
-    let plan = args.plan(args.secret.read(args.common.result.quiet)?)?;
-    let asked = asked(&plan);
-    measure(&args.common, Measurement::Bw(plan), &asked, typed)
-}
-
-pub(super) fn asked(plan: &BwPlan) -> Asked {
-    Asked {
-        kind: Kind::Bw,
-        sizes: all(&plan.sizes),
-        connections: all(&plan.streams),
-        stages: 0,
-        rates_per_s: Vec::new(),
-        loaded: false,
-        datagrams: plan.transport == Transport::Udp,
-        up: plan.direction != Direction::Down,
-        down: plan.direction != Direction::Up,
-    }
-}
-
 impl BwArgs {
     pub(super) fn plan(&self, secret: Option<Secret>) -> Result<BwPlan> {
         check_outputs(&self.common.result.output)?;
@@ -220,16 +199,14 @@ impl BwArgs {
             return Err(Error::usage("--bytes must be above zero"));
         }
         if bytes.is_some() || matches!(common.stop, Stop::Count(_)) {
-            if self.common.warmup.is_some_and(|time| time > Nanos::ZERO) {
-                return Err(Error::usage(
-                    "--warmup says when to begin counting; with --bytes and --count all of it counts",
-                )
-                .remedy("leave one of the two out"));
-            }
+            let message =
+                "--warmup says when to begin counting; with --bytes and --count all of it counts";
+            let is_warmed_up = self.common.warmup.is_some_and(|time| time > Nanos::ZERO);
+            demand(!is_warmed_up, message, "leave one of the two out")?;
             common.warmup = Nanos::ZERO;
         }
-        let mut plan = self.traffic.plan(self.target.target(), common)?;
-        plan.bytes = bytes;
+        let plan = self.traffic.plan(self.target.target(), common)?;
+        let plan = BwPlan { bytes, ..plan };
         check_amount(&plan)?;
         Ok(plan)
     }
@@ -240,12 +217,10 @@ impl TrafficArgs {
     pub(super) fn plan(&self, target: Target, common: Common) -> Result<BwPlan> {
         let transport = self.transport.transport();
         self.check_transport(transport)?;
-        if self.zerocopy == Some(ZeroCopy::On)
-            && common.backend == BackendChoice::Only(Backend::Epoll)
-        {
-            let message = "--zerocopy on needs io_uring, and --backend epoll is without it";
-            return Err(Error::usage(message).remedy("leave one of the two out"));
-        }
+        let (is_on, backend) = (self.zerocopy == Some(ZeroCopy::On), common.backend);
+        let message = "--zerocopy on needs io_uring, and --backend epoll is without it";
+        let advice = "leave one of the two out";
+        demand(!is_on || backend != BackendChoice::Only(Backend::Epoll), message, advice)?;
         let sizes = match &self.size {
             Some(asked) => target::sizes(asked, transport)?,
             None if transport == Transport::Udp => vec![DATAGRAM_SIZE],
@@ -281,29 +256,18 @@ impl TrafficArgs {
     }
 
     fn check_transport(&self, transport: Transport) -> Result<()> {
-        if transport == Transport::Tcp {
-            return Ok(());
-        }
         let socket = &self.socket;
+        let discards = self.sink == Some(Sink::Discard);
+        let is_on = self.zerocopy == Some(ZeroCopy::On);
         for (given, flag, why) in [
             (socket.nodelay, "--nodelay", "datagrams never wait"),
             (socket.mss.is_some(), "--mss", "--size is a datagram's payload"),
             (socket.congestion.is_some(), "--congestion", "UDP has none, --rate paces it"),
-            (
-                self.sink == Some(Sink::Discard),
-                "--sink discard",
-                "datagrams have a header to be read",
-            ),
-            (
-                self.zerocopy == Some(ZeroCopy::On),
-                "--zerocopy on",
-                "datagrams are too small for it to pay",
-            ),
+            (discards, "--sink discard", "datagrams have a header to be read"),
+            (is_on, "--zerocopy on", "datagrams are too small for it to pay"),
         ] {
-            if given {
-                let message = format!("{flag} is for TCP: {why}");
-                return Err(Error::usage(message).remedy("leave it out, or --udp"));
-            }
+            let message = format!("{flag} is for TCP: {why}");
+            demand(transport == Transport::Tcp || !given, message, "leave it out, or --udp")?;
         }
         Ok(())
     }
@@ -313,21 +277,21 @@ impl SocketArgs {
     fn options(&self) -> Result<SocketOptions> {
         if let Some(name) = &self.congestion {
             let odd = |c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c));
-            if name.is_empty() || name.len() > CONGESTION_NAME_MAX || name.contains(odd) {
-                return Err(Error::usage(format!(
-                    "no congestion control is called '{}'",
-                    name.escape_debug()
-                ))
-                .remedy("sysctl net.ipv4.tcp_available_congestion_control names them"));
-            }
+            let message = format!("no congestion control is called '{}'", name.escape_debug());
+            let advice = "sysctl net.ipv4.tcp_available_congestion_control names them";
+            demand(
+                !name.is_empty() && name.len() <= CONGESTION_NAME_MAX && !name.contains(odd),
+                message,
+                advice,
+            )?;
         }
-        let within = |flag: &str, size: Option<Size>, range: std::ops::RangeInclusive<u64>| {
+        let within = |flag: &str, size: Option<Size>, range: RangeInclusive<u64>| {
             let Some(Size(bytes)) = size else {
                 return Ok(None);
             };
             let fitting = u32::try_from(bytes).ok().filter(|_| range.contains(&bytes));
             fitting.map(Some).ok_or_else(|| {
-                let (low, high) = range.clone().into_inner();
+                let (low, high) = range.into_inner();
                 Error::usage(format!("{flag} takes {low} to {high} bytes"))
             })
         };
@@ -347,48 +311,35 @@ const fn exact(rate: BitRate) -> f64 {
     rate.0 as f64
 }
 
-/// Refuses what would leave a stream without anything to send.
-fn check_amount(plan: &BwPlan) -> Result<()> {
-    let size = u64::from(plan.sizes.iter().copied().max().unwrap_or_default());
-    let streams = u64::from(plan.streams.iter().copied().max().unwrap_or_default());
-    let (flag, sends) = match (plan.bytes, plan.common.stop) {
-        (Some(bytes), _) => (format!("--bytes {}", Size(bytes)), bytes.div_ceil(size)),
-        (None, Stop::Count(count)) => (format!("--count {count}"), count),
-        (None, Stop::After(duration)) => return check_duration(plan, duration, streams * size),
-    };
-    if sends < streams {
-        let message =
-            format!("{flag} is less than one send of {} for each of {streams} streams", Size(size));
-        return Err(Error::usage(message).remedy("raise it, or take fewer streams"));
-    }
-    Ok(())
-}
-
-/// As [`check_amount`] for a step that ends by time; `round` is what all streams together send at
-/// once, bytes.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "gaps are positive and below 2^53 ns, or as good as endless"
 )]
-fn check_duration(plan: &BwPlan, duration: Nanos, round: u64) -> Result<()> {
-    if duration + plan.common.warmup > STREAM_DURATION_MAX {
-        let message = format!("--duration {duration} is longer than a stream lasts");
-        return Err(Error::usage(message)
-            .remedy(format!("at most {STREAM_DURATION_MAX}, --warmup with it")));
-    }
-    let Some(rate) = plan.rate_bits_per_s else {
-        return Ok(());
+fn check_amount(plan: &BwPlan) -> Result<()> {
+    let size = u64::from(plan.sizes.iter().copied().max().unwrap_or_default());
+    let streams = u64::from(plan.streams.iter().copied().max().unwrap_or_default());
+    let (flag, sends) = match (plan.bytes, plan.common.stop) {
+        (Some(bytes), _) => (format!("--bytes {}", Size(bytes)), bytes.div_ceil(size)),
+        (None, Stop::Count(count)) => (format!("--count {count}"), count),
+        (None, Stop::After(duration)) => {
+            let message = format!("--duration {duration} is longer than a stream lasts");
+            let advice = format!("at most {STREAM_DURATION_MAX}, --warmup with it");
+            demand(duration + plan.common.warmup <= STREAM_DURATION_MAX, message, advice)?;
+            // What all streams together send at once, and how long that takes at the rate.
+            let round = (streams * size) as f64 * 8.0;
+            let gap = plan.rate_bits_per_s.map(|rate| Nanos((round / rate * 1e9) as u64));
+            let gap = gap.unwrap_or_default();
+            let message = format!(
+                "at that --rate a stream sends once in {gap}, which is longer than --duration {duration}"
+            );
+            return demand(gap <= duration, message, "raise --rate, or write a smaller --size");
+        }
     };
-    let gap = Nanos((round as f64 * 8.0 / rate * 1e9) as u64);
-    if gap > duration {
-        let message = format!(
-            "at that --rate a stream sends once in {gap}, which is longer than --duration {duration}"
-        );
-        return Err(Error::usage(message).remedy("raise --rate, or write a smaller --size"));
-    }
-    Ok(())
+    let message =
+        format!("{flag} is less than one send of {} for each of {streams} streams", Size(size));
+    demand(sends >= streams, message, "raise it, or take fewer streams")
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use tare_stats::assertion::Assertion;
 use tare_stats::diff::compare;
-use tare_units::error::{Error, Result};
+use tare_units::error::Result;
 
 use super::options::ResultArgs;
+use super::{demand, spares};
 use crate::exit::{self, Exit};
-use crate::output::{OutputFile, write_file};
-use crate::progress::complain;
+use crate::output::{OutputFile, complain, write_file};
 use crate::report::Format;
 use crate::report::diff::{DiffReport, caution, render};
 use crate::saved;
@@ -42,19 +42,17 @@ pub(super) fn run(before: &Path, after: &Path, args: &ResultArgs) -> Result<Exit
     Ok(exit::of_diff(&changes, &assertions))
 }
 
-/// Checks that each output has a form, is named once, and is neither of the two that are read.
 fn check(output: &[OutputFile], inputs: [&Path; 2]) -> Result<()> {
     for (index, file) in output.iter().enumerate() {
         let path = file.path();
-        let refuse = |why: &str| Error::usage(format!("--output {} {why}", path.display()));
-        if file.format().is_none() {
-            let why = "holds latencies alone, and a comparison of two results has none";
-            return Err(refuse(why).remedy("write it as .json .csv .md .txt or .html"));
-        }
-        if output[..index].iter().any(|other| other.path() == path) {
-            return Err(refuse("is given twice").remedy("leave one of them out"));
-        }
-        super::spares(path, &inputs)?;
+        let shown = path.display();
+        let message = format!(
+            "--output {shown} holds latencies alone, and a comparison of two results has none"
+        );
+        demand(file.format().is_some(), message, "write it as .json .csv .md .txt or .html")?;
+        let is_twice = output[..index].iter().any(|other| other.path() == path);
+        demand(!is_twice, format!("--output {shown} is given twice"), "leave one of them out")?;
+        spares(path, &inputs)?;
     }
     Ok(())
 }
@@ -67,15 +65,16 @@ mod tests {
     use tare_stats::result::Report;
 
     use super::*;
-    use crate::report::fixtures::page::{Shape, comparison};
-    use crate::report::{DisplayOptions, fixtures};
+    use crate::report::fixtures::compare::large;
+    use crate::report::golden::{assert_valid, refuses_of};
+    use crate::report::{PERCENTILES, fixtures};
 
     /// Saves both, compares them into a file of that format, and gives what it holds.
     fn between(old: &Report, new: &Report, to: &str, asserts: &[&str]) -> (Result<Exit>, String) {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         for (name, report) in [("old.json", old), ("new.json", new)] {
-            let text = crate::report::render(Format::Json, report, &DisplayOptions::default());
+            let text = crate::report::render(Format::Json, report, &PERCENTILES);
             fs::write(path(name), text).unwrap();
         }
         let args = ResultArgs {
@@ -90,70 +89,23 @@ mod tests {
         (exit, fs::read_to_string(path(to)).unwrap_or_default())
     }
 
-    fn schema() -> Value {
-        let schema = include_str!("../../schema/tare-later-1.schema.json");
-        let schema = serde_json::from_str(schema).unwrap();
-        jsonschema::meta::validate(&schema).expect("the schema itself is valid");
-        schema
-    }
-
-    /// The same without room for the fields of later versions: what this one writes is all named in
-    /// it.
-    fn closed(schema: &mut Value) {
-        match schema {
-            Value::Object(inner) => {
-                inner.values_mut().for_each(closed);
-                if inner.contains_key("properties") {
-                    inner.insert("additionalProperties".into(), false.into());
-                }
-            }
-            Value::Array(inner) => inner.iter_mut().for_each(closed),
-            _ => {}
-        }
-    }
-
-    fn is_of_the_schema(text: &str) {
-        let mut schema = schema();
-        closed(&mut schema);
-        let validator = jsonschema::draft202012::new(&schema).unwrap();
-        let value = serde_json::from_str(text).unwrap();
-        let errors: Vec<String> = validator.iter_errors(&value).map(|e| e.to_string()).collect();
-        assert!(errors.is_empty(), "{errors:?}");
-    }
-
     #[test]
     fn the_schema_refuses_what_is_none() {
         let (old, new) = two();
         let (_, text) = between(&old, &new, "x.json", &["size=64:arm-1.p50.change>1us"]);
-        let whole: Value = serde_json::from_str(&text).unwrap();
-        let validator = jsonschema::draft202012::new(&schema()).unwrap();
-        for (pointer, replacement) in [
-            ("/schema", json!("tare-later/2")),
-            ("/measured", json!("ping")),
-            ("/changes/0/params", json!([])),
-            ("/changes/0/delta/interval", json!([1])),
-            ("/changes/0/verdict", json!("worse")),
-            ("/before", json!({})),
-            ("/surroundings/0", json!(["client"])),
-            ("/assertions/0/expr", json!(null)),
-            ("/assertions/0/step", json!(64)),
-            ("/assertions/0/actual", json!("40 µs")),
-            ("/assertions/0/interval", json!([1, "2"])),
-            ("/assertions/0/interval", json!([1])),
-            ("/assertions/0/holds", json!("yes")),
-        ] {
-            let mut wrong = whole.clone();
-            *wrong.pointer_mut(pointer).expect(pointer) = replacement;
-            assert!(!validator.is_valid(&wrong), "{pointer}");
-        }
-        let mut newer = whole;
-        newer["moon_phase"] = json!("full");
-        assert!(validator.is_valid(&newer), "readers ignore what is new");
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        let wrong = r#"/schema="tare-later/2" /measured="ping" /changes/0/params=[]
+            /changes/0/delta/interval=[1] /changes/0/verdict="worse" /before={}
+            /surroundings/0=["client"] /assertions/0/expr=null /assertions/0/step=64
+            /assertions/0/actual="40µs" /assertions/0/interval=[1,"2"]
+            /assertions/0/interval=[1] /assertions/0/holds="yes""#;
+        refuses_of("later-1", &value, "", wrong, "");
+        value["moon_phase"] = json!("full");
+        assert_valid("later-1", &value);
     }
 
     fn two() -> (Report, Report) {
-        let shape = Shape { arms: 3, sizes: 2, blocks: 8 };
-        let (old, mut new) = (comparison(shape), comparison(shape));
+        let (old, mut new) = (large(3, 2, 8), large(3, 2, 8));
         for cell in &mut new.comparison.as_mut().unwrap().cells {
             for block in &mut cell.blocks {
                 block.value += 40_000.0;
@@ -174,7 +126,7 @@ mod tests {
             }
         }
         let (_, json) = between(&old, &new, "x.json", &["arm-1.p50.change>1us"]);
-        is_of_the_schema(&json);
+        assert_valid("later-1", &serde_json::from_str(&json).unwrap());
         let (_, csv) = between(&old, &new, "x.csv", &[]);
         assert!(csv.lines().count() > 4 && csv.contains(",slower"), "{csv}");
         let exit = |expr| between(&old, &new, "x.txt", &[expr]).0.unwrap();
@@ -185,8 +137,7 @@ mod tests {
 
     #[test]
     fn too_few_blocks_are_no_answer() {
-        let shape = Shape { arms: 2, sizes: 1, blocks: 3 };
-        let (exit, text) = between(&comparison(shape), &comparison(shape), "x.txt", &[]);
+        let (exit, text) = between(&large(2, 1, 3), &large(2, 1, 3), "x.txt", &[]);
         assert_eq!(exit.unwrap(), Exit::CannotTell);
         assert!(text.contains("not enough blocks"), "{text}");
     }
@@ -208,21 +159,12 @@ mod tests {
         new.comparison.as_mut().unwrap().arms[1].before = Some("modprobe tcp_bbr".into());
         for to in ["x.txt", "x.md", "x.html", "x.json"] {
             let (_, text) = between(&old, &new, to, &[]);
-            for part in [
-                "10.9.9.9:7117",
-                "10.9.9.9:7118",
-                "--timeout 7117ms",
-                "--timeout 7118ms",
-                "busy_poll=7117",
-                "busy_poll=7118",
-                "modprobe tcp_bbr",
-                "8 ms",
-                "12 ms",
-                "blocks asked for",
-                "arm arm-1",
-            ] {
-                // Markdown escapes what would be markup there.
-                let told = text.replace('\\', "");
+            // Markdown escapes what would be markup there.
+            let told = text.replace('\\', "");
+            let parts = "10.9.9.9:7117|10.9.9.9:7118|--timeout 7117ms|--timeout 7118ms|\
+                         busy_poll=7117|busy_poll=7118|modprobe tcp_bbr|8 ms|12 ms|\
+                         blocks asked for|arm arm-1";
+            for part in parts.split('|') {
                 assert!(told.contains(part), "{to}: no {part} in {text}");
             }
             assert!(!text.contains("arm arm-2"), "{to}: {text}");
@@ -239,7 +181,8 @@ mod tests {
         let (exit, text) = between(&old, &new, "x.txt", &[]);
         assert_eq!(exit.unwrap(), Exit::Measured);
         assert!(text.contains("+9 µs") && !text.contains("slower"), "{text}");
-        is_of_the_schema(&between(&old, &new, "x.json", &[]).1);
+        let (_, json) = between(&old, &new, "x.json", &[]);
+        assert_valid("later-1", &serde_json::from_str(&json).unwrap());
         let (exit, page) = between(&old, &new, "x.html", &["p50.change<1us"]);
         assert_eq!(exit.unwrap(), Exit::CannotTell);
         assert!(page.contains("cannot tell") && !page.contains("slower"));

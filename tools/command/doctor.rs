@@ -75,33 +75,24 @@ impl DoctorArgs {
 mod tests {
     use super::*;
     use crate::command::Command;
-    use crate::command::usage::parse;
-
-    fn plan(flags: &str) -> (DoctorPlan, bool, DoctorFormat) {
-        let words = format!("tare doctor {flags}");
-        let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
-        let Command::Doctor(args) = cli.command else {
-            panic!("doctor became something else");
-        };
-        (args.plan(), args.strict, args.format)
-    }
-
-    #[test]
-    fn by_default_the_default_route_is_examined_for_a_second() {
-        let (plan, strict, format) = plan("");
-        assert_eq!((plan.target, plan.cpus), (None, None));
-        assert_eq!(plan.look, Nanos::from_secs(1));
-        assert_eq!((strict, format), (false, DoctorFormat::Text));
-    }
+    use crate::command::tests::parsed;
 
     #[test]
     fn every_flag_reaches_the_plan() {
+        let args = |flags: &str| match parsed(&format!("doctor {flags}")) {
+            Command::Doctor(args) => args,
+            other => panic!("{other:?}"),
+        };
+        // By default the default route is examined for a second.
+        let (default, plan) = (args(""), args("").plan());
+        assert_eq!((plan.target, plan.cpus, plan.look), (None, None, Nanos::from_secs(1)));
+        assert_eq!((default.strict, default.format), (false, DoctorFormat::Text));
         let flags = "node-2:99 --cpus 3,1 --look 250ms --timeout 1s --strict --format json";
-        let (plan, strict, format) = plan(flags);
+        let (typed, plan) = (args(flags), args(flags).plan());
         let host = "node-2".to_owned();
         assert_eq!(plan.target, Some(Target::Host { host, port: 99 }));
         assert_eq!(plan.cpus, Some(vec![3, 1]));
         assert_eq!((plan.look, plan.timeout), (Nanos::from_millis(250), Nanos::from_secs(1)));
-        assert_eq!((strict, format), (true, DoctorFormat::Json));
+        assert_eq!((typed.strict, typed.format), (true, DoctorFormat::Json));
     }
 }

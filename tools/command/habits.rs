@@ -7,133 +7,97 @@ use std::ffi::OsString;
 
 use clap::{Arg, Command};
 
-/// Names of one flag in other tools, and what to do here.
-type Habit = (&'static [&'static str], &'static str);
+/// Names of one flag in other tools, parted by blanks, and what to do here.
+pub(super) type Habit = (&'static str, &'static str);
 
 /// Of wrk, wrk2, hey, ab, fortio, h2load, oha, bombardier, vegeta and curl.
-const HTTP: &[Habit] = &[
+pub(super) const HTTP: &[Habit] = &[
     (
-        &["-t"],
+        "-t",
         "threads in wrk (write --threads N), duration in fortio (write -d TIME), timeout in hey (write --timeout TIME)",
     ),
+    ("-L --latency --latencies --u_latency", "percentiles are always printed; leave it out"),
     (
-        &["-L", "--latency", "--latencies", "--u_latency"],
-        "percentiles are always printed; leave it out",
-    ),
-    (
-        &["-U", "--latency-correction"],
+        "-U --latency-correction",
         "response time (from when a request was due) and service time (from when it was sent) are both printed; leave it out",
     ),
     (
-        &["-s", "--script"],
+        "-s --script",
         "tare runs no scripts, and is silent with --quiet; write --urls FILE for several requests, -X, -H and --body \
          for what is in them",
     ),
-    (&["-m"], "write -X METHOD for a method, -c N for connections, -d TIME for a time"),
-    (&["--request", "-I", "--head"], "write -X METHOD"),
-    (&["-T"], "write --content-type TYPE, with --body or --body-file"),
-    (&["-D"], "write --body-file FILE for a body, -d TIME for a duration"),
+    ("-m", "write -X METHOD for a method, -c N for connections, -d TIME for a time"),
+    ("--request -I --head", "write -X METHOD"),
+    ("-T", "write --content-type TYPE, with --body or --body-file"),
+    ("-D", "write --body-file FILE for a body, -d TIME for a duration"),
+    ("--data --data-raw --data-binary -payload --payload", "write --body TEXT or --body-file FILE"),
+    ("-payload-file --payload-file", "write --body-file FILE"),
+    ("-b --cookie", "write --body TEXT for a body, -H 'Cookie: …' for cookies"),
+    ("-a --user", "write -H 'Authorization: Basic …' for a user and a password"),
+    ("-A --user-agent", "write -H 'Accept: …' or -H 'User-Agent: …'"),
+    ("-k --keepalive -keepalive", KEPT),
+    ("--insecure", "https is not built yet, so there is no certificate to check; leave it out"),
     (
-        &["--data", "--data-raw", "--data-binary", "-payload", "--payload"],
-        "write --body TEXT or --body-file FILE",
-    ),
-    (&["-payload-file", "--payload-file"], "write --body-file FILE"),
-    (&["-b", "--cookie"], "write --body TEXT for a body, -H 'Cookie: …' for cookies"),
-    (&["-a", "--user"], "write -H 'Authorization: Basic …' for a user and a password"),
-    (&["-A", "--user-agent"], "write -H 'Accept: …' or -H 'User-Agent: …'"),
-    (&["-k", "--keepalive", "-keepalive"], KEPT),
-    (&["--insecure"], "https is not built yet, so there is no certificate to check; leave it out"),
-    (
-        &["-x", "--proxy"],
+        "-x --proxy",
         "tare asks no proxy; leave it out, or write --connect-to HOST:PORT to connect elsewhere",
     ),
-    (&["--json", "-json"], "write --format json, or -o FILE.json; a body is --body TEXT"),
-    (&["-h2", "--h2", "--http2"], "HTTP/2 is not built; leave it out"),
-    (&["--h1", "--http1.1", "-http1.0"], "HTTP/1.1 is all that tare speaks; leave it out"),
-    (&["-disable-keepalive", "--disable-keepalive", "--no-keepalive"], "write --connection close"),
+    ("--json -json", "write --format json, or -o FILE.json; a body is --body TEXT"),
+    ("-h2 --h2 --http2", "HTTP/2 is not built; leave it out"),
+    ("--h1 --http1.1 -http1.0", "HTTP/1.1 is all that tare speaks; leave it out"),
+    ("-disable-keepalive --disable-keepalive --no-keepalive", "write --connection close"),
     (
-        &["-disable-compression", "--disable-compression"],
+        "-disable-compression --disable-compression",
         "compression is asked for only with -H 'Accept-Encoding: …'; leave it out",
     ),
-    (&["-disable-redirects", "--location"], "redirects are never followed; leave it out"),
-    (&["--concurrency", "--concurrent", "--clients", "--vus"], "write -c N"),
-    (&["--requests", "--iterations"], "write -n N"),
-    (&["-z", "--time"], "write -d TIME"),
-    (&["-qps", "--qps", "--rps"], "write -R RATE, over all connections together"),
+    ("-disable-redirects --location", "redirects are never followed; leave it out"),
+    ("--concurrency --concurrent --clients --vus", "write -c N"),
+    ("--requests --iterations", "write -n N"),
+    ("-z --time", "write -d TIME"),
+    ("-qps --qps --rps", "write -R RATE, over all connections together"),
     (
-        &["-p"],
+        "-p",
         "write --percentiles LIST for fortio's, --body-file FILE for ab's, --pipeline N for a pipeline",
     ),
-    (&["-i"], "write -X HEAD"),
-    (&["--targets", "-targets"], "write --urls FILE"),
-    (&["-r"], "errors end no run here; leave it out"),
+    ("-i", "write -X HEAD"),
+    ("--targets -targets", "write --urls FILE"),
+    ("-r", "errors end no run here; leave it out"),
 ];
 
 const KEPT: &str = "connections are kept unless --connection close is given, and there is no https whose certificate were to be \
      checked; leave it out";
 
 /// Of iperf3, and of iperf where they are the same.
-const BW: &[Habit] = &[
-    (&["-R"], "write --reverse, or --direction down"),
-    (&["-b", "--bandwidth", "--bitrate"], "write --rate BITRATE: 200M, 1G"),
-    (&["-t", "--time"], "write -d TIME: 10s"),
-    (&["-l", "--len", "--length"], "write --size BYTES"),
-    (&["-i"], "write --interval TIME: 1s"),
-    (&["-w", "--window"], "write --sndbuf SIZE and --rcvbuf SIZE"),
-    (&["-C"], "write --congestion NAME"),
-    (&["-J", "--json"], "write --format json, or -o FILE.json"),
-    (&["-Z"], "write --zerocopy on"),
-    (&["-M", "--set-mss"], "write --mss BYTES"),
-    (&["-N", "--no-delay"], "write --nodelay"),
-    (&["-S", "--tos"], "write --dscp DSCP"),
-    (&["-O", "--omit"], "write --warmup TIME"),
-    (&["-A", "--affinity"], "write --cpus LIST"),
-    (&["-B"], "write --bind ADDRESS"),
-    (&["-p", "--port"], "write the port after the host: HOST:PORT"),
-    (&["--parallel"], "write -P N"),
-    (&["-k", "--blockcount"], "write -n N"),
-    (&["-s", "--server"], "the server is tare serve"),
-    (&["--client"], "write the host alone, without a flag"),
-    (&["-V", "--verbose", "-f"], "the report says everything; leave it out"),
+pub(super) const BW: &[Habit] = &[
+    ("-R", "write --reverse, or --direction down"),
+    ("-b --bandwidth --bitrate", "write --rate BITRATE: 200M, 1G"),
+    ("-t --time", "write -d TIME: 10s"),
+    ("-l --len --length", "write --size BYTES"),
+    ("-i", "write --interval TIME: 1s"),
+    ("-w --window", "write --sndbuf SIZE and --rcvbuf SIZE"),
+    ("-C", "write --congestion NAME"),
+    ("-J --json", "write --format json, or -o FILE.json"),
+    ("-Z", "write --zerocopy on"),
+    ("-M --set-mss", "write --mss BYTES"),
+    ("-N --no-delay", "write --nodelay"),
+    ("-S --tos", "write --dscp DSCP"),
+    ("-O --omit", "write --warmup TIME"),
+    ("-A --affinity", "write --cpus LIST"),
+    ("-B", "write --bind ADDRESS"),
+    ("-p --port", "write the port after the host: HOST:PORT"),
+    ("--parallel", "write -P N"),
+    ("-k --blockcount", "write -n N"),
+    ("-s --server", "the server is tare serve"),
+    ("--client", "write the host alone, without a flag"),
+    ("-V --verbose -f", "the report says everything; leave it out"),
 ];
 
 /// Flags of what is measured, given to the comparison itself.
-const COMPARE: &[Habit] = &[
+pub(super) const COMPARE: &[Habit] = &[
     (
-        &[
-            "--size",
-            "--connections",
-            "-c",
-            "--parallel",
-            "-P",
-            "--rate",
-            "-R",
-            "--stages",
-            "--udp",
-            "-u",
-            "--tcp",
-            "--proto",
-            "--direction",
-            "--reverse",
-            "--wait",
-            "--backend",
-            "--threads",
-            "--cpus",
-            "--timeout",
-            "--warmup",
-            "--interval",
-            "--observe",
-            "--secret-file",
-            "--server-delay",
-            "--under-load",
-            "--connect-each",
-            "--no-idle",
-            "--header",
-            "-H",
-        ],
+        "--size --connections -c --parallel -P --rate -R --stages --udp -u --tcp --proto --direction --reverse --wait --backend --threads --cpus --timeout --warmup --interval --observe --secret-file --server-delay --under-load --connect-each --no-idle --header -H",
         "it is about what each visit measures: write it behind --, as in tare compare a=… b=… -- lat --size 64",
     ),
-    (&["-d", "--duration", "-n", "--count"], "write --block-duration TIME and --blocks N"),
+    ("-d --duration -n --count", "write --block-duration TIME and --blocks N"),
 ];
 
 /// What to say of the first word of a refused command line that is another tool's flag.
@@ -154,7 +118,8 @@ pub(super) fn hint(root: &Command, words: &[OsString]) -> Option<String> {
 fn habit(command: &Command, habits: &[Habit], word: &str) -> Option<String> {
     let name = word.split_once('=').map_or(word, |(name, _)| name);
     let find = |name: &str| {
-        let (_, advice) = habits.iter().find(|(names, _)| names.contains(&name))?;
+        let (_, advice) =
+            habits.iter().find(|(names, _)| names.split(' ').any(|one| one == name))?;
         Some(format!("{name}: {advice}"))
     };
     // As Go's flags are written: -timeout 3s.
@@ -165,34 +130,4 @@ fn habit(command: &Command, habits: &[Habit], word: &str) -> Option<String> {
     };
     let glued = || find(name.get(..2).filter(|short| *short != "--")?);
     find(name).or_else(with_one_dash).or_else(glued)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use clap::CommandFactory;
-
-    use super::*;
-    use crate::command::Cli;
-
-    #[test]
-    fn no_habit_is_a_flag_of_tares_own_and_none_is_there_twice() {
-        let root = Cli::command();
-        for (name, habits) in [("http", HTTP), ("bw", BW), ("compare", COMPARE)] {
-            let command = root.find_subcommand(name).unwrap();
-            let mut seen = HashSet::new();
-            for flag in habits.iter().flat_map(|(names, _)| *names) {
-                assert!(seen.insert(flag), "{name} {flag}");
-                let own = command.get_arguments().any(|arg| {
-                    let shorts = arg.get_short_and_visible_aliases().unwrap_or_default();
-                    let longs = arg.get_long_and_visible_aliases().unwrap_or_default();
-                    let shorts = shorts.iter().map(|short| format!("-{short}"));
-                    let mut all = shorts.chain(longs.iter().map(|long| format!("--{long}")));
-                    all.any(|own| own == *flag)
-                });
-                assert!(!own, "{name} {flag} is a flag of its own");
-            }
-        }
-    }
 }

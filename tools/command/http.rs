@@ -13,21 +13,17 @@ use tare_engine::http::plan::{HttpPlan, Late, OpenLoop, Stage};
 use tare_engine::run::plan::Stop;
 use tare_engine::schedule::Arrivals;
 use tare_proto::http1::status::StatusSet;
-use tare_stats::assertion::{Asked, Kind};
 use tare_units::error::{Error, Result};
 use tare_units::limits::{ADDRESS_CONNECTIONS_MAX, CONNECTIONS_MAX, PIPELINE_MAX, STEPS_MAX};
 use tare_units::target::Target;
 use tare_units::{Count, Counts, Nanos, PerSecond};
 
-use super::measure::{Measurement, all, measure};
 use super::options::{CommonArgs, assert_help, check_time, choice};
 use super::target::endpoint;
-use crate::exit::Exit;
-use crate::redact::Redactor;
+use super::{demand, refuse};
 use requests::RequestArgs;
 use values::{Addresses, Resolve, Stages, is_of, resolve};
 
-/// How long a step is measured where nothing says otherwise.
 const DURATION: Nanos = Nanos::from_secs(10);
 
 const LOAD: &str = "The load";
@@ -156,29 +152,6 @@ struct ConnectionArgs {
     bind: Option<Addresses>,
 }
 
-pub(super) fn run(args: &HttpArgs, typed: &Redactor) -> Result<Exit> {
-    let plan = args.plan()?;
-    let asked = asked(&plan);
-    measure(&args.common, Measurement::Http(Box::new(plan)), &asked, typed)
-}
-
-pub(super) fn asked(plan: &HttpPlan) -> Asked {
-    let stages = plan.open.as_ref().map_or(&[][..], |open| &open.stages);
-    let body = plan.requests.first().and_then(|w| w.request.body.as_ref());
-    Asked {
-        kind: Kind::Http,
-        sizes: vec![body.map_or(0, |body| body.bytes.len() as u64)],
-        connections: all(&plan.connections),
-        // One alone is not numbered.
-        stages: if stages.len() > 1 { stages.len() as u64 } else { 0 },
-        rates_per_s: stages.iter().map(|stage| stage.from_per_s).collect(),
-        loaded: false,
-        datagrams: false,
-        up: false,
-        down: false,
-    }
-}
-
 impl HttpArgs {
     pub(super) fn plan(&self) -> Result<HttpPlan> {
         let per_connection = self.connection.per_connection(self.load.pipeline)?;
@@ -191,11 +164,9 @@ impl HttpArgs {
         let bind = self.connection.bind.as_ref().map_or_else(Vec::new, |list| list.0.clone());
         let connections = connections(&self.load.connections, &target, bind.len())?;
         let stages = open.as_ref().map_or(1, |open| open.stages.len());
-        if connections.len() * stages > STEPS_MAX {
-            let steps = connections.len() * stages;
-            return Err(Error::usage(format!("--connections times --stages makes {steps} steps"))
-                .remedy(format!("at most {STEPS_MAX} are measured")));
-        }
+        let steps = connections.len() * stages;
+        let message = format!("--connections times --stages makes {steps} steps");
+        demand(steps <= STEPS_MAX, message, format!("at most {STEPS_MAX} are measured"))?;
         let kept = &self.connection;
         Ok(HttpPlan {
             target,
@@ -224,13 +195,11 @@ impl LoadArgs {
                 vec![Stage { from_per_s: rate, to_per_s: rate, duration: None }]
             }
             (None, None) => {
-                for (given, flag) in
-                    [(self.arrivals.is_some(), "--arrivals"), (self.late.is_some(), "--late")]
-                {
-                    if given {
-                        let message = format!("{flag} is about a schedule, and there is none");
-                        return Err(Error::usage(message).remedy("give a rate with -R or --stages"));
-                    }
+                let given =
+                    [(self.arrivals.is_some(), "--arrivals"), (self.late.is_some(), "--late")];
+                for (given, flag) in given {
+                    let message = format!("{flag} is about a schedule, and there is none");
+                    demand(!given, message, "give a rate with -R or --stages")?;
                 }
                 return Ok(None);
             }
@@ -248,44 +217,35 @@ impl LoadArgs {
 fn check_stages(stages: &[Stage], common: &CommonArgs, stop: Stop) -> Result<()> {
     let timed = stages.iter().filter(|stage| stage.duration.is_some()).count();
     let by_count = matches!(stop, Stop::Count(_));
-    if by_count && timed > 0 {
-        return Err(Error::usage("--count ends a stage, and its own time does, too")
-            .remedy("write the stages without times, or leave --count out"));
-    }
-    if by_count && stages.iter().any(|stage| stage.from_per_s.total_cmp(&stage.to_per_s).is_ne()) {
-        let message = "how steep a ramp is follows from its time, and --count gives none";
-        return Err(Error::usage(message).remedy("write a time after it: 1000-5000:30s"));
-    }
-    if common.duration.is_some() && timed == stages.len() {
-        return Err(Error::usage("--duration says nothing where each stage has a time of its own")
-            .remedy("leave it out"));
-    }
-    Ok(())
+    let message = "--count ends a stage, and its own time does, too";
+    let advice = "write the stages without times, or leave --count out";
+    demand(!by_count || timed == 0, message, advice)?;
+    let message = "how steep a ramp is follows from its time, and --count gives none";
+    let advice = "write a time after it: 1000-5000:30s";
+    demand(!by_count || !stages.iter().any(Stage::is_ramp), message, advice)?;
+    let message = "--duration says nothing where each stage has a time of its own";
+    demand(common.duration.is_none() || timed < stages.len(), message, "leave it out")
 }
 
 impl ConnectionArgs {
     fn per_connection(&self, pipeline: u32) -> Result<Option<u64>> {
         let close = self.closes == Some(true);
-        let each = match self.requests_per_connection {
-            Some(Count(0)) => {
-                return Err(Error::usage("--requests-per-connection must be above zero")
-                    .remedy("write 1 or more"));
-            }
-            Some(Count(many)) if close && many > 1 => {
-                return Err(Error::usage(format!(
-                    "--connection close is one request per connection, and --requests-per-connection says {many}"
-                ))
-                .remedy("leave one of the two out"));
-            }
-            Some(Count(each)) => Some(each),
-            None => close.then_some(1),
-        };
-        if pipeline > 1 && each.is_some_and(|each| each < u64::from(pipeline)) {
-            return Err(Error::usage(format!(
-                "--pipeline {pipeline} needs connections that last for as many requests"
-            ))
-            .remedy("lower it, or keep connections longer"));
-        }
+        let each = self.requests_per_connection.map(|Count(each)| each);
+        demand(each != Some(0), "--requests-per-connection must be above zero", "write 1 or more")?;
+        let each = each.or(close.then_some(1));
+        let many = each.unwrap_or_default();
+        let message = format!(
+            "--connection close is one request per connection, and --requests-per-connection says {many}"
+        );
+        demand(!close || many <= 1, message, "leave one of the two out")?;
+        let message =
+            format!("--pipeline {pipeline} needs connections that last for as many requests");
+        let advice = "lower it, or keep connections longer";
+        demand(
+            pipeline <= 1 || each.is_none_or(|each| each >= u64::from(pipeline)),
+            message,
+            advice,
+        )?;
         check_time("--connect-timeout", self.connect_timeout)?;
         Ok(each)
     }
@@ -305,27 +265,27 @@ impl ConnectionArgs {
         let given = format!("--resolve {name}:{of_port}:{address}");
         let message =
             format!("{given} is for {name}:{of_port}, and {source} asks for {host}:{port}");
-        Err(Error::usage(message).remedy(if host.parse::<IpAddr>().is_ok() {
-            "leave it out: an address needs no name".to_owned()
-        } else {
-            format!("write --resolve {host}:{port}:{address}")
-        }))
+        refuse(
+            message,
+            match host.parse::<IpAddr>() {
+                Ok(_) => "leave it out: an address needs no name".to_owned(),
+                Err(_) => format!("write --resolve {host}:{port}:{address}"),
+            },
+        )
     }
 
     /// Checks that there is a name to resolve and an address to bind to.
     fn check(&self, target: &Target) -> Result<()> {
-        let given =
-            [(!self.resolve.is_empty(), "--resolve"), (self.connect_to.is_some(), "--connect-to")];
-        let elsewhere = !matches!(target, Target::Host { .. });
-        if let Some((_, flag)) = given.iter().find(|(given, _)| *given && elsewhere) {
-            return Err(Error::usage(format!("{flag} is about a host, and {target} is none"))
-                .remedy("leave it out, or give a URL with a host"));
+        let is_host = matches!(target, Target::Host { .. });
+        for (given, flag) in
+            [(!self.resolve.is_empty(), "--resolve"), (self.connect_to.is_some(), "--connect-to")]
+        {
+            let message = format!("{flag} is about a host, and {target} is none");
+            demand(is_host || !given, message, "leave it out, or give a URL with a host")?;
         }
-        if self.bind.is_some() && matches!(target, Target::Unix(_)) {
-            return Err(Error::usage("--bind is about addresses, and a Unix socket has none")
-                .remedy("leave it out"));
-        }
-        Ok(())
+        let message = "--bind is about addresses, and a Unix socket has none";
+        let is_socket = matches!(target, Target::Unix(_));
+        demand(self.bind.is_none() || !is_socket, message, "leave it out")
     }
 }
 
@@ -336,21 +296,19 @@ fn connections(asked: &Counts, target: &Target, addresses: usize) -> Result<Vec<
         _ => u64::from(ADDRESS_CONNECTIONS_MAX) * addresses.max(1) as u64,
     };
     let check = |count: &u64| {
-        let possible =
-            u32::try_from(*count).ok().filter(|count| (1..=CONNECTIONS_MAX).contains(count));
+        let possible = u32::try_from(*count).ok().filter(|n| (1..=CONNECTIONS_MAX).contains(n));
         let possible = possible.ok_or_else(|| {
             Error::usage(format!("--connections {count} is out of range"))
                 .remedy(format!("write 1 to {CONNECTIONS_MAX}"))
         })?;
-        if *count > ports {
-            return Err(Error::usage(format!(
+        let needed = count.div_ceil(u64::from(ADDRESS_CONNECTIONS_MAX));
+        demand(
+            *count <= ports,
+            format!(
                 "--connections {count} is more than one client address has ports for (some {ADDRESS_CONNECTIONS_MAX})"
-            ))
-            .remedy(format!(
-                "name {} addresses of this machine with --bind",
-                count.div_ceil(u64::from(ADDRESS_CONNECTIONS_MAX))
-            )));
-        }
+            ),
+            format!("name {needed} addresses of this machine with --bind"),
+        )?;
         Ok(possible)
     };
     asked.0.iter().map(check).collect()

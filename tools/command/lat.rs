@@ -9,19 +9,16 @@ use tare_engine::latency::plan::{LatPlan, Load};
 use tare_engine::run::plan::{Common, Stop};
 use tare_host::resolve::local;
 use tare_proto::auth::Secret;
-use tare_proto::hello::{Direction, Transport};
-use tare_stats::assertion::{Asked, Kind};
+use tare_proto::hello::Transport;
 use tare_units::error::{Error, Result};
 use tare_units::target::Target;
 use tare_units::{Counts, Nanos, PerSecond, Sizes};
 
 use super::bw::TrafficArgs;
-use super::measure::{Measurement, all, measure};
+use super::demand;
 use super::options::{CommonArgs, DURATION, SecretArgs, WorkerArgs};
 use super::target::{self, TargetArgs, TransportArgs};
 use super::usage::Refused;
-use crate::exit::Exit;
-use crate::redact::Redactor;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,47 +88,23 @@ pub(crate) struct LatArgs {
     pub(super) secret: SecretArgs,
 }
 
-pub(super) fn run(args: &LatArgs, typed: &Redactor) -> Result<Exit> {
-    let plan = args.plan(args.secret.read(args.common.result.quiet)?)?;
-    let asked = asked(&plan);
-    measure(&args.common, Measurement::Lat(plan), &asked, typed)
-}
-
-pub(super) fn asked(plan: &LatPlan) -> Asked {
-    let load = plan.under_load.as_ref().map(|load| &load.plan);
-    Asked {
-        kind: Kind::Lat,
-        sizes: all(&plan.sizes),
-        connections: all(&plan.connections),
-        stages: 0,
-        rates_per_s: plan.rate_per_s.into_iter().collect(),
-        loaded: load.is_some(),
-        datagrams: load.is_some_and(|load| load.transport == Transport::Udp),
-        up: load.is_some_and(|load| load.direction != Direction::Down),
-        down: load.is_some_and(|load| load.direction != Direction::Up),
-    }
-}
-
 impl LatArgs {
     pub(super) fn plan(&self, secret: Option<Secret>) -> Result<LatPlan> {
         let transport = self.transport.transport();
-        if self.connect_each && transport == Transport::Udp {
-            return Err(Error::usage("--connect-each opens TCP connections; UDP has none")
-                .remedy("leave one of the two out"));
-        }
+        let message = "--connect-each opens TCP connections; UDP has none";
+        let advice = "leave one of the two out";
+        demand(!self.connect_each || transport == Transport::Tcp, message, advice)?;
         let sizes = target::sizes(&self.size, transport)?;
         let connections = target::connections(&self.connections)?;
         // Under a load each step is measured twice.
         let times = if self.under_load.is_some() { 2 } else { 1 };
         target::check_steps(sizes.len() * connections.len() * times)?;
         let common = self.common.plan(DURATION, secret)?;
-        if self.server_delay >= common.timeout {
-            let message = format!(
-                "with --server-delay {} every answer would come after --timeout {}",
-                self.server_delay, common.timeout
-            );
-            return Err(Error::usage(message).remedy("raise --timeout"));
-        }
+        let (delay, timeout) = (self.server_delay, common.timeout);
+        let message = format!(
+            "with --server-delay {delay} every answer would come after --timeout {timeout}"
+        );
+        demand(delay < timeout, message, "raise --timeout")?;
         let target = self.target.target();
         target::check_bind(self.bind, &target)?;
         let under_load = self.under_load.as_ref();
@@ -201,23 +174,19 @@ fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
 
 #[cfg(test)]
 mod tests {
-    use tare_proto::hello::WaitMode;
+    use tare_engine::bandwidth::plan::BwPlan;
+    use tare_proto::hello::{Direction, WaitMode};
 
     use super::*;
     use crate::command::Command;
-    use crate::command::usage::parse;
+    use crate::command::measure::Measuring;
+    use crate::command::tests::{parsed, refuses};
 
     fn plan(flags: &str) -> Result<LatPlan> {
-        let words = format!("tare lat {flags}");
-        let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
-        let Command::Lat(args) = cli.command else {
-            panic!("lat became something else");
-        };
-        args.plan(None)
-    }
-
-    fn refused(flags: &str) -> String {
-        plan(flags).expect_err(flags).to_string()
+        match parsed(&format!("lat {flags}")) {
+            Command::Measure(Measuring::Lat(args)) => args.plan(None),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -267,13 +236,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_with_the_reason() {
-        for (flags, why) in [
+        let cases = [
             ("--udp --size 8", "header of 16 bytes"),
-            ("--udp --size 65508", "too large for UDP"),
-            ("--size 17M", "too large for TCP"),
-            ("--size 0", "nothing to send"),
             ("--size 5G", "too large"),
-            ("-c 0", "1 to 60000"),
             ("-c 60001", "1 to 60000"),
             ("--proto udp --connect-each", "UDP has none"),
             ("-d 0", "--duration must be above zero"),
@@ -284,11 +249,8 @@ mod tests {
             ("--threads 3 --cpus 1,2", "more than the 2"),
             ("--size 1:100:1 -c 1:11:1", "1100 steps"),
             ("[fe80::1%lo]:80 --bind 10.0.0.1", "one is IPv4"),
-        ] {
-            let message = refused(flags);
-            assert!(message.contains(why), "{flags}: {message}");
-            assert!(!message.contains('\n'), "{flags}: {message}");
-        }
+        ];
+        refuses(plan, &cases);
         assert!(plan("--udp --size 16,65507").is_ok());
         assert!(plan("--size 1,16M --connect-each --rate 10").is_ok());
     }
@@ -305,20 +267,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_one_stream_up() {
-        let load = load("").unwrap();
-        assert_eq!(load.options, "");
-        let plan = load.plan;
-        assert_eq!(plan.target, Target::Veth);
-        assert_eq!((plan.direction, plan.streams), (Direction::Up, vec![1]));
-        let common = plan.common;
+    fn a_load_takes_the_options_of_bw() {
+        let nothing = load("").unwrap();
+        assert_eq!(nothing.options, "");
+        let BwPlan { target, direction, streams, common, .. } = *nothing.plan;
+        assert_eq!((target, direction, streams), (Target::Veth, Direction::Up, vec![1]));
         assert_eq!(common.stop, Stop::After(Nanos::from_secs(3)));
         // The pings' own CPU is not the load's.
         assert_eq!((common.wait, common.threads, common.cpus), (None, None, None));
-    }
 
-    #[test]
-    fn options_are_those_of_bw() {
         let load = load("  -P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2 ").unwrap();
         assert_eq!(load.options, "-P 4 --direction 'down' --udp --size 1K --rate 1G --cpus 1,2");
         let plan = load.plan;
@@ -329,25 +286,26 @@ mod tests {
 
     #[test]
     fn what_is_not_the_loads_is_refused_in_a_line() {
-        for (options, whys) in [
-            ("node-2", ["'node-2'", "but for TARGET"]),
-            ("-d 5s", ["'-d'", "which are tare lat's"]),
-            ("--bytes 1G", ["'--bytes'", "which are tare lat's"]),
-            ("-o x.json", ["'-o'", "which are tare lat's"]),
-            ("--warmup 1s", ["'--warmup'", "which are tare lat's"]),
-            ("-P", ["--under-load '-P'", "value is required"]),
-            ("--help", ["'--help'", "options of tare bw"]),
-            ("-P 'x", ["a quote is not closed", "--under-load"]),
-            ("-P 1,8", ["a list makes several loads", "write one"]),
-            ("--size 1,2", ["a list makes several loads", "write one"]),
-            ("--udp --nodelay", ["--nodelay is for TCP", "--under-load"]),
-            ("--threads 3 --cpus 1,2", ["more than the 2", "--under-load"]),
-        ] {
-            let message = load(options).expect_err(options).to_string();
-            for why in whys {
-                assert!(message.contains(why), "{options}: {message}");
-            }
-            assert!(!message.contains('\n'), "{options}: {message}");
+        for option in ["-d 5s", "--bytes 1G", "-o x.json", "--warmup 1s"] {
+            let (flag, _) = option.split_once(' ').unwrap();
+            refuses(load, &[(option, &format!("'{flag}'")), (option, "which are tare lat's")]);
+        }
+        let cases = [
+            ("node-2", "'node-2'"),
+            ("node-2", "but for TARGET"),
+            ("-P", "--under-load '-P'"),
+            ("-P", "value is required"),
+            ("--help", "'--help'"),
+            ("--help", "options of tare bw"),
+            ("-P 'x", "a quote is not closed"),
+            ("-P 1,8", "a list makes several loads, and one is carried; write one"),
+            ("--size 1,2", "a list makes several loads, and one is carried; write one"),
+            ("--udp --nodelay", "--nodelay is for TCP"),
+            ("--threads 3 --cpus 1,2", "more than the 2"),
+        ];
+        refuses(load, &cases);
+        for (options, _) in cases {
+            refuses(load, &[(options, "--under-load")]);
         }
     }
 }

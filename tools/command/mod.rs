@@ -18,11 +18,13 @@ mod options;
 mod report;
 mod serve;
 mod target;
+#[cfg(test)]
+mod tests;
 pub(crate) mod usage;
 
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -33,8 +35,7 @@ use tare_units::control::Interrupt;
 use tare_units::error::{Error, Result};
 
 use crate::exit::Exit;
-use crate::patient;
-use crate::progress::complain;
+use crate::output::{complain, heed, unwritable};
 use crate::redact::Redactor;
 
 const EXAMPLES: &str = "\
@@ -65,9 +66,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Lat(Box<lat::LatArgs>),
-    Bw(Box<bw::BwArgs>),
-    Http(Box<http::HttpArgs>),
+    #[command(flatten)]
+    Measure(measure::Measuring),
     Compare(Box<compare::CompareArgs>),
     Serve(serve::ServeArgs),
     Doctor(doctor::DoctorArgs),
@@ -104,15 +104,17 @@ pub(crate) struct ManArgs {
 pub(crate) fn run(cli: Cli) -> Exit {
     let typed = Redactor::new(Cli::command());
     let ended = match cli.command {
-        Command::Lat(args) => lat::run(&args, &typed),
-        Command::Bw(args) => bw::run(&args, &typed),
-        Command::Http(args) => http::run(&args, &typed),
+        Command::Measure(command) => measure::run(&command, &typed),
         Command::Compare(args) => compare::run(&args, &typed),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Report(args) => report::run(&args),
-        Command::Completions(args) => args.print(),
-        Command::Man(args) => args.print(),
+        Command::Completions(CompletionsArgs { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tare", &mut script);
+            print(&script)
+        }
+        Command::Man(ManArgs { dir }) => manual(dir.as_deref()),
     };
     ended.unwrap_or_else(|error| {
         complain(&error.to_string());
@@ -124,7 +126,7 @@ pub(crate) fn run(cli: Cli) -> Exit {
 fn stop_on_signals(interrupt: &Interrupt) -> Result<()> {
     let watched = |error| Error::environment(format!("signals cannot be watched: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(watched)?;
-    patient::heed(interrupt);
+    heed(interrupt);
     let interrupt = interrupt.clone();
     let watch = move || {
         for signal in signals.forever() {
@@ -139,12 +141,18 @@ fn stop_on_signals(interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
+fn refuse<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T> {
+    Err(Error::usage(message).remedy(remedy))
+}
+
+fn demand(holds: bool, message: impl Into<String>, remedy: impl Into<String>) -> Result<()> {
+    if holds { Ok(()) } else { refuse(message, remedy) }
+}
+
 /// Writes to stdout what is no result: a reader that has seen enough is no failure.
 fn print(bytes: &[u8]) -> Result<Exit> {
-    match crate::output::Stdout::default().write(bytes) {
-        Ok(()) => Ok(Exit::Measured),
-        Err(error) => Err(unwritable("stdout", &error)),
-    }
+    let written = crate::output::Stdout::default().write(bytes);
+    written.map(|()| Exit::Measured).map_err(|error| unwritable("stdout", &error))
 }
 
 /// Checks that an output is none of the files that are read: it would be written over. Of `-`, that
@@ -154,83 +162,31 @@ fn spares<P: AsRef<Path>>(output: &Path, inputs: &[P]) -> Result<()> {
         let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
         Some((found.dev(), found.ino()))
     };
-    let Some(written) = file(output) else {
-        return Ok(());
-    };
-    for input in inputs {
-        let input = match input.as_ref() {
-            stdin if stdin == Path::new("-") => Path::new("/dev/stdin"),
-            path => path,
-        };
-        if file(input) == Some(written) {
-            let shown = output.display();
-            let message = format!("--output {shown} is a result that is read, and would be lost");
-            return Err(Error::usage(message).remedy("name another file to write to"));
-        }
-    }
-    Ok(())
+    let read = inputs.iter().map(|input| match input.as_ref() {
+        stdin if stdin == Path::new("-") => file(Path::new("/dev/stdin")),
+        path => file(path),
+    });
+    let is_lost = file(output).is_some_and(|written| read.clone().any(|one| one == Some(written)));
+    let shown = output.display();
+    let message = format!("--output {shown} is a result that is read, and would be lost");
+    demand(!is_lost, message, "name another file to write to")
 }
 
-fn unwritable(what: &str, error: &io::Error) -> Error {
-    Error::environment(format!("{what} cannot be written: {error}"))
-}
-
-impl CompletionsArgs {
-    fn print(&self) -> Result<Exit> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "tare", &mut script);
-        print(&script)
+/// From the same definitions as the help: a file for each page, or all of them one after the other,
+/// as `man -l -` shows them.
+fn manual(dir: Option<&Path>) -> Result<Exit> {
+    if let Some(dir) = dir {
+        return fs::create_dir_all(dir)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+            .map(|()| Exit::Measured)
+            .map_err(|error| unwritable(&dir.display().to_string(), &error));
     }
-}
-
-impl ManArgs {
-    /// From the same definitions as the help: a file for each page, or all of them one after the
-    /// other, as `man -l -` shows them.
-    fn print(&self) -> Result<Exit> {
-        if let Some(dir) = &self.dir {
-            return fs::create_dir_all(dir)
-                .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
-                .map(|()| Exit::Measured)
-                .map_err(|error| unwritable(&dir.display().to_string(), &error));
-        }
-        let mut command = Cli::command();
-        command.build();
-        let mut pages = Vec::new();
-        std::iter::once(&command)
-            .chain(command.get_subcommands())
-            .try_for_each(|page| Man::new(page.clone()).render(&mut pages))
-            .map_err(|error| unwritable("the manual", &error))?;
-        print(&pages)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn nothing_is_written_over_what_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        fs::write(path("in.json"), "{}").unwrap();
-        fs::write(path("other.json"), "{}").unwrap();
-        symlink(path("in.json"), path("link.json")).unwrap();
-        fs::hard_link(path("in.json"), path("same.json")).unwrap();
-        let inputs = [path("gone.json"), path("in.json")];
-        for (name, is_spared) in [
-            ("in.json", false),
-            ("link.json", false),
-            ("same.json", false),
-            ("other.json", true),
-            ("new.json", true),
-            ("gone.json", true),
-        ] {
-            let refused = spares(&path(name), &inputs).err();
-            assert_eq!(refused.is_none(), is_spared, "{name}: {refused:?}");
-        }
-        // What is no file is not lost by writing to it.
-        assert!(spares(Path::new("/dev/null"), &["/dev/null"]).is_ok());
-    }
+    let mut command = Cli::command();
+    command.build();
+    let mut pages = Vec::new();
+    std::iter::once(&command)
+        .chain(command.get_subcommands())
+        .try_for_each(|page| Man::new(page.clone()).render(&mut pages))
+        .map_err(|error| unwritable("the manual", &error))?;
+    print(&pages)
 }

@@ -18,13 +18,12 @@ use tare_stats::summary::PERCENTILES;
 use tare_units::error::{Error, Result};
 use tare_units::{Count, CpuList, Nanos};
 
-use crate::output::OutputFile;
-use crate::progress::complain;
+use super::{demand, refuse};
+use crate::output::{OutputFile, complain};
 use crate::report::Format;
 
 /// How long `lat` and `bw` measure by default.
 pub(super) const DURATION: Nanos = Nanos::from_secs(5);
-/// Environment variable that holds the secret where no file does.
 const SECRET_VARIABLE: &str = "TARE_SECRET";
 /// The longest secret, bytes: far more than a MAC makes use of.
 const SECRET_MAX: u64 = 4096;
@@ -154,7 +153,6 @@ pub(super) struct SecretArgs {
     insecure_secret_file: bool,
 }
 
-/// Parses a name as what it stands for.
 pub(super) fn choice<T: Copy + Send + Sync + 'static, const N: usize>(
     names: [(&'static str, T); N],
 ) -> impl TypedValueParser<Value = T> {
@@ -188,11 +186,9 @@ impl FromStr for Percentiles {
             // Names are made of the digits, and more of them than this resolve nothing a run could
             // hold.
             let percent: f64 = percent.filter(|_| part.len() <= 9).ok_or_else(|| {
-                Error::usage(format!(
-                    "'{}' is no percentile between 0 and 100",
-                    part.escape_debug()
-                ))
-                .remedy("write them as 50,95,99.9")
+                let shown = part.escape_debug();
+                Error::usage(format!("'{shown}' is no percentile between 0 and 100"))
+                    .remedy("write them as 50,95,99.9")
             })?;
             percentiles.push(percent);
         }
@@ -232,13 +228,9 @@ impl CommonArgs {
         if self.interval < INTERVAL_MIN {
             return Err(Error::usage(format!("--interval must be at least {INTERVAL_MIN}")));
         }
-        let stop = match self.count {
-            Some(Count(0)) => {
-                return Err(Error::usage("--count must be above zero").remedy("write 1 or more"));
-            }
-            Some(Count(count)) => Stop::Count(count),
-            None => Stop::After(duration),
-        };
+        let count = self.count.map(|Count(count)| count);
+        demand(count != Some(0), "--count must be above zero", "write 1 or more")?;
+        let stop = count.map_or(Stop::After(duration), Stop::Count);
         let mut common = Common {
             stop,
             warmup: self.warmup.unwrap_or(WARMUP),
@@ -258,23 +250,19 @@ impl CommonArgs {
 }
 
 pub(super) fn check_time(flag: &str, time: Nanos) -> Result<()> {
-    if time > Nanos::ZERO {
-        return Ok(());
-    }
-    Err(Error::usage(format!("{flag} must be above zero")).remedy("write it as 2s"))
+    demand(time > Nanos::ZERO, format!("{flag} must be above zero"), "write it as 2s")
 }
 
 impl WorkerArgs {
     /// Writes these options into what a plan has of them.
     pub(super) fn set(&self, common: &mut Common) -> Result<()> {
-        if let (Some(threads), Some(CpuList(cpus))) = (self.threads, &self.cpus)
-            && (threads as usize) > cpus.len()
-        {
+        let cpus = self.cpus.as_ref().map(|CpuList(cpus)| cpus);
+        if let Some((threads, cpus)) = self.threads.zip(cpus) {
             let message = format!("--threads {threads} is more than the {} of --cpus", cpus.len());
-            return Err(Error::usage(message).remedy("name a CPU for each thread"));
+            demand(threads as usize <= cpus.len(), message, "name a CPU for each thread")?;
         }
         common.threads = self.threads;
-        common.cpus = self.cpus.as_ref().map(|list| list.0.clone());
+        common.cpus = cpus.cloned();
         common.wait = self.wait;
         common.backend = self.backend;
         Ok(())
@@ -329,18 +317,20 @@ fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<(Secret, Option<S
     } else if about.file_type().is_fifo() {
         None
     } else {
-        return Err(Error::usage(format!("the secret file {shown} is neither a file nor a pipe"))
-            .remedy("name a file, or write <(COMMAND)"));
+        let message = format!("the secret file {shown} is neither a file nor a pipe");
+        return refuse(message, "name a file, or write <(COMMAND)");
     };
     let exposed = exposed.map(|who| {
         let mode = about.mode() & 0o7777;
         format!("the secret file {shown} is open to {who} (mode {mode:04o})")
     });
-    if let Some(message) = exposed.as_ref().filter(|_| !is_insecure_allowed) {
-        return Err(Error::usage(message).remedy(format!(
+    demand(
+        exposed.is_none() || is_insecure_allowed,
+        exposed.clone().unwrap_or_default(),
+        format!(
             "chmod 600 {shown}, in a pod set defaultMode: 0400 of its volume; or add --insecure-secret-file"
-        )));
-    }
+        ),
+    )?;
     let mut bytes = Vec::new();
     file.take(SECRET_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let warning = exposed.map(|message| format!("{message}; chmod 600 {shown}"));
@@ -349,20 +339,15 @@ fn read_file(path: &Path, is_insecure_allowed: bool) -> Result<(Secret, Option<S
 
 /// Checks a secret's length; an editor's newline at its end is no part of it.
 fn secret(mut bytes: Vec<u8>, source: &str) -> Result<Secret> {
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
+    if bytes.pop_if(|last| *last == b'\n').is_some() {
+        bytes.pop_if(|last| *last == b'\r');
     }
-    if bytes.is_empty() {
-        return Err(Error::usage(format!("the secret in {source} is empty")));
-    }
-    if bytes.len() as u64 > SECRET_MAX {
-        let message = format!("the secret in {source} is longer than {SECRET_MAX} bytes");
-        return Err(Error::usage(message));
-    }
-    Ok(Secret(bytes))
+    let wrong = match bytes.len() as u64 {
+        0 => "is empty".to_owned(),
+        1..=SECRET_MAX => return Ok(Secret(bytes)),
+        _ => format!("is longer than {SECRET_MAX} bytes"),
+    };
+    Err(Error::usage(format!("the secret in {source} {wrong}")))
 }
 
 #[cfg(test)]
@@ -382,39 +367,32 @@ mod tests {
 
     #[test]
     fn secrets_lose_one_newline_and_nothing_else() {
+        let read = |bytes: &[u8]| read_file(written(bytes, 0o600).path(), false);
         for (bytes, secret) in [
             (&b"key\n"[..], &b"key"[..]),
             (b"key\r\n", b"key"),
             (b"key\n\n", b"key\n"),
             (b" key ", b" key "),
         ] {
-            let found = read_file(written(bytes, 0o600).path(), false).unwrap();
-            assert_eq!(found, (Secret(secret.to_vec()), None));
+            assert_eq!(read(bytes).unwrap(), (Secret(secret.to_vec()), None));
         }
-    }
-
-    #[test]
-    fn secrets_that_are_none_are_refused() {
-        let message = |bytes: &[u8]| {
-            let file = written(bytes, 0o600);
-            read_file(file.path(), true).unwrap_err().to_string()
-        };
-        assert!(message(b"").contains("is empty"));
-        assert!(message(b"\n").contains("is empty"));
-        assert!(message(&[b'x'; 5000]).contains("longer than 4096"));
+        let long = [b'x'; 5000];
+        for (bytes, why) in
+            [(&b""[..], "is empty"), (b"\n", "is empty"), (&long, "longer than 4096")]
+        {
+            let message = read(bytes).unwrap_err().to_string();
+            assert!(message.contains(why), "{message}");
+        }
         let missing = read_file(Path::new("/nonexistent/secret"), true).unwrap_err();
         assert!(missing.to_string().contains("/nonexistent/secret"));
     }
 
     #[test]
     fn a_secret_that_others_can_read_is_refused_unless_told_otherwise() {
-        for (mode, who) in [
-            (0o644, "everybody"),
-            (0o604, "everybody"),
-            (0o666, "everybody"),
-            (0o640, "its group"),
-            (0o620, "its group"),
-        ] {
+        let modes = [0o644, 0o604, 0o666, 0o640, 0o620];
+        for (mode, who) in
+            modes.into_iter().zip(["everybody"; 3].into_iter().chain(["its group"; 2]))
+        {
             let file = written(b"key", mode);
             let refused = read_file(file.path(), false).unwrap_err().to_string();
             let chmod = format!("chmod 600 {}", file.path().display());

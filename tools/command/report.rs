@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use tare_stats::result::Report;
-use tare_units::error::{Error, Result};
+use tare_units::error::Result;
 use tare_units::text::is_deceptive;
 
 use super::options::Percentiles;
+use super::{demand, refuse, spares};
 use crate::exit::Exit;
 use crate::output::{numbered, write_file};
 use crate::report::Format;
-use crate::report::{DisplayOptions, histogram, page, render};
+use crate::report::{PERCENTILES, histogram, page, render};
 use crate::saved;
 
 const EXAMPLES: &str = "\
@@ -79,10 +80,10 @@ impl ReportArgs {
             Some("txt") => To::Text,
             Some("json") => To::Json,
             _ => {
-                let message = format!("the ending of '{}' names no format", path.display());
-                return Err(Error::usage(message).remedy(
+                return refuse(
+                    format!("the ending of '{}' names no format", path.display()),
                     "write it as .html .md .csv .hgrm .txt or .json, or say which with --to",
-                ));
+                );
             }
         })
     }
@@ -100,29 +101,27 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit> {
         let each = (1..=steps).filter(|_| to == To::Hgrm);
         let files = each.map(|step| numbered(path, step));
         for file in iter::once(path.clone()).chain(files) {
-            super::spares(&file, &args.files)?;
+            spares(&file, &args.files)?;
         }
     }
-    let mut options = DisplayOptions::default();
-    if let Some(percentiles) = &args.percentiles {
-        options.percentiles.clone_from(&percentiles.0);
-    }
+    let asked = args.percentiles.as_ref().map_or(&PERCENTILES[..], |list| &list.0);
     if to == To::Hgrm {
         return percentiles(&reports, args.output.as_deref());
     }
-    let text = shown(to, &reports, &options);
+    let text = shown(to, &reports, asked);
     match &args.output {
         Some(path) => write_file(path, &text).map(|()| Exit::Measured),
         None => super::print(text.as_bytes()),
     }
 }
 
-fn shown(to: To, reports: &[(String, Report)], options: &DisplayOptions) -> String {
-    let each =
-        |format| reports.iter().map(move |(name, report)| (name, render(format, report, options)));
+fn shown(to: To, reports: &[(String, Report)], quantiles: &[f64]) -> String {
+    let each = |format| {
+        reports.iter().map(move |(name, report)| (name, render(format, report, quantiles)))
+    };
     let named = |format, mark: &str| -> String {
         if let [(_, report)] = reports {
-            return render(format, report, options);
+            return render(format, report, quantiles);
         }
         // A name may hold anything, and must not look like a part of the result.
         let heading = |name: &str| name.replace(is_deceptive, " ");
@@ -133,7 +132,7 @@ fn shown(to: To, reports: &[(String, Report)], options: &DisplayOptions) -> Stri
         To::Html => {
             let reports: Vec<(String, &Report)> =
                 reports.iter().map(|(name, report)| (name.clone(), report)).collect();
-            page(&reports, options)
+            page(&reports, quantiles)
         }
         To::Markdown => named(Format::Markdown, "##"),
         To::Text => named(Format::Text, "==="),
@@ -161,16 +160,15 @@ fn joined(tables: impl Iterator<Item = String>) -> String {
     out
 }
 
-/// The percentiles of every step: a file each where there are several, as their plotters read one
-/// at a time.
 fn percentiles(reports: &[(String, Report)], output: Option<&Path>) -> Result<Exit> {
-    if let Some((name, _)) = reports.iter().find(|(_, report)| holds_no_latencies(report)) {
+    for (name, report) in reports {
         let message = format!("{name} holds bandwidth, and no latencies");
-        return Err(Error::usage(message).remedy("take --to csv for the figures of bulk runs"));
+        let advice = "take --to csv for the figures of bulk runs";
+        demand(!holds_no_latencies(report), message, advice)?;
     }
-    if let Some((name, _)) = reports.iter().find(|(_, report)| report.results.is_empty()) {
+    for (name, report) in reports {
         let message = format!("{name} has no step, and so no percentiles");
-        return Err(Error::usage(message).remedy("take --to text for what became of the run"));
+        demand(!report.results.is_empty(), message, "take --to text for what became of the run")?;
     }
     let steps = reports.iter().flat_map(|(_, report)| &report.results);
     let texts: Vec<String> = steps.map(histogram::percentiles).collect();
@@ -201,7 +199,7 @@ mod tests {
         let named = |report: Report| ("a.json".to_owned(), report);
         let reports =
             [named(fixtures::one_step()), named(fixtures::sweep()), named(fixtures::bulk::one())];
-        let text = shown(To::Csv, &reports, &DisplayOptions::default());
+        let text = shown(To::Csv, &reports, &PERCENTILES);
         let headers = text.lines().filter(|line| line.starts_with("schema,"));
         assert_eq!(headers.count(), 2, "latencies share theirs");
         assert_eq!(text.lines().count(), 1 + 1 + 3 + 1 + 1 + 1);
@@ -213,14 +211,13 @@ mod tests {
             ("a.json".to_owned(), fixtures::one_step()),
             ("b\n.json".to_owned(), fixtures::sweep()),
         ];
-        let options = DisplayOptions::default();
-        let text = shown(To::Text, &reports, &options);
+        let text = shown(To::Text, &reports, &PERCENTILES);
         assert!(text.starts_with("=== a.json\n\ntare lat"), "{text}");
         assert!(text.contains("\n=== b .json\n\ntare lat"), "{text}");
-        assert!(shown(To::Markdown, &reports, &options).contains("\n## b .json\n"));
-        let page = shown(To::Html, &reports, &options);
+        assert!(shown(To::Markdown, &reports, &PERCENTILES).contains("\n## b .json\n"));
+        let page = shown(To::Html, &reports, &PERCENTILES);
         assert!(page.contains("a.json") && page.contains("b .json"));
-        let objects = serde_json::Deserializer::from_str(&shown(To::Json, &reports, &options))
+        let objects = serde_json::Deserializer::from_str(&shown(To::Json, &reports, &PERCENTILES))
             .into_iter::<Report>()
             .map(std::result::Result::unwrap)
             .count();

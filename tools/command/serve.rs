@@ -207,15 +207,13 @@ fn listen(text: &str) -> Result<SocketAddr> {
 mod tests {
     use super::*;
     use crate::command::Command;
-    use crate::command::usage::parse;
+    use crate::command::tests::{parsed, refuses};
 
     fn plan(flags: &str) -> Result<ServePlan> {
-        let words = format!("tare serve {flags}");
-        let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
-        let Command::Serve(args) = cli.command else {
-            panic!("serve became something else");
-        };
-        args.plan(None)
+        match parsed(&format!("serve {flags}")) {
+            Command::Serve(args) => args.plan(None),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -257,7 +255,7 @@ mod tests {
         }
         let zoned = listen("[fe80::1%lo]:80").unwrap();
         assert!(zoned.to_string().starts_with("[fe80::1%") && zoned.port() == 80);
-        for (text, part) in [
+        let cases = [
             ("", "no IP address"),
             ("node-2", "no IP address"),
             ("node-2:80", "no IP address"),
@@ -267,31 +265,17 @@ mod tests {
             ("[::1]x", "only :PORT may follow"),
             ("lo", "a network device"),
             ("10.0.0.1/24", "write 10.0.0.1"),
-        ] {
-            let error = listen(text).expect_err(text).to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        for (flags, why) in [
+        ];
+        refuses(listen, &cases);
+        let cases = [
             ("--idle-timeout 0", "above zero"),
             ("--max-duration 0", "above zero"),
             ("--listen :80 --listen :80", "twice"),
-        ] {
-            let message = plan(flags).unwrap_err().to_string();
-            assert!(message.contains(why), "{flags}: {message}");
-        }
+        ];
+        refuses(plan, &cases);
         let plan = plan("--listen 127.0.0.1:0 --listen 127.0.0.1:0").unwrap();
-        assert_eq!(plan.listen.len(), 2);
-        assert!(!plan.listen_is_default);
-    }
-
-    #[test]
-    fn the_ready_line_names_every_address() {
+        assert_eq!((plan.listen.len(), plan.listen_is_default), (2, false));
         let addresses = ["[::]:7117".parse().unwrap(), "10.0.0.1:9".parse().unwrap()];
-        let line = "tare: serving on [::]:7117 10.0.0.1:9\n";
-        assert_eq!(ready_line(&addresses), line);
+        assert_eq!(ready_line(&addresses), "tare: serving on [::]:7117 10.0.0.1:9\n");
     }
 }

@@ -18,10 +18,10 @@ use tare_units::target::Target;
 use tare_units::{Counts, Size, Sizes};
 
 use super::options::choice;
+use super::{demand, refuse};
 
 /// The port of `http://` (RFC 9110, section 4.2.1).
 const HTTP_PORT: u16 = 80;
-/// What to write instead of something that is no URL.
 const FORMS: &str = "write http://HOST[:PORT]/PATH, HOST[:PORT]/PATH, [IPV6]:PORT/PATH, unix:/SOCKET[:/PATH], \
                      unix:@NAME[:/PATH], loopback/PATH or veth/PATH";
 
@@ -62,7 +62,6 @@ impl TransportArgs {
     }
 }
 
-/// The sizes asked for, each one that the transport carries.
 pub(super) fn sizes(asked: &Sizes, transport: Transport) -> Result<Vec<u32>> {
     asked.0.iter().map(|size| check_size(*size, transport)).collect()
 }
@@ -72,66 +71,65 @@ fn check_size(size: u64, transport: Transport) -> Result<u32> {
         Transport::Tcp => (1, MESSAGE_MAX),
         Transport::Udp => (DATAGRAM_HEADER, DATAGRAM_MAX),
     };
-    match u32::try_from(size) {
+    let size = Size(size);
+    let name = transport.name().to_uppercase();
+    match u32::try_from(size.0) {
         Ok(size) if (min..=max).contains(&size) => Ok(size),
-        Ok(size) if size < min && transport == Transport::Udp => Err(Error::usage(format!(
-            "--size {size} is too small for UDP: each datagram carries a header of {min} bytes (session and \
-             sequence number)"
-        ))
-        .remedy(format!("write --size {min} or more, or leave out --udp"))),
-        Ok(size) if size < min => Err(Error::usage(format!("--size {size} leaves nothing to send"))
-            .remedy(format!("write --size {min} or more"))),
-        _ => Err(Error::usage(format!(
-            "--size {} is too large for {}",
-            Size(size),
-            transport.name().to_uppercase()
-        ))
-        .remedy(match transport {
-            Transport::Tcp => format!("the largest message is {max} bytes"),
-            Transport::Udp => format!("the largest datagram carries {max} bytes"),
-        })),
+        Ok(size) if size < min => refuse(
+            match transport {
+                Transport::Tcp => format!("--size {size} leaves nothing to send"),
+                Transport::Udp => format!(
+                    "--size {size} is too small for UDP: each datagram carries a header of {min} bytes (session and \
+                     sequence number)"
+                ),
+            },
+            match transport {
+                Transport::Tcp => format!("write --size {min} or more"),
+                Transport::Udp => format!("write --size {min} or more, or leave out --udp"),
+            },
+        ),
+        _ => refuse(
+            format!("--size {size} is too large for {name}"),
+            match transport {
+                Transport::Tcp => format!("the largest message is {max} bytes"),
+                Transport::Udp => format!("the largest datagram carries {max} bytes"),
+            },
+        ),
     }
 }
 
 pub(super) fn connections(asked: &Counts) -> Result<Vec<u32>> {
-    let check = |count: &u64| {
-        let count = u32::try_from(*count).ok();
-        count
-            .filter(|count| (1..=ADDRESS_CONNECTIONS_MAX).contains(count))
-            .ok_or_else(|| {
-                Error::usage(format!(
-                    "--connections takes 1 to {ADDRESS_CONNECTIONS_MAX}, one client address has no ports for more"
-                ))
-            })
-    };
-    asked.0.iter().map(check).collect()
+    let fits = |count: &u32| (1..=ADDRESS_CONNECTIONS_MAX).contains(count);
+    let counts = asked.0.iter().map(|count| u32::try_from(*count).ok().filter(fits));
+    counts.collect::<Option<_>>().ok_or_else(|| {
+        Error::usage(format!(
+            "--connections takes 1 to {ADDRESS_CONNECTIONS_MAX}, one client address has no ports for more"
+        ))
+    })
 }
 
 pub(super) fn check_steps(steps: usize) -> Result<()> {
-    if steps > STEPS_MAX {
-        let message = format!("--size times --connections makes {steps} steps");
-        return Err(Error::usage(message).remedy(format!("at most {STEPS_MAX} are measured")));
-    }
-    Ok(())
+    let message = format!("--size times --connections makes {steps} steps");
+    demand(steps <= STEPS_MAX, message, format!("at most {STEPS_MAX} are measured"))
 }
 
 pub(super) fn target(text: &str) -> Result<Target> {
     if let Some(target) = embedded(text) {
         return Ok(target);
     }
-    let refuse = |why: &str| {
+    let wrong = |why: &str| {
         Error::usage(format!("'{}' is no target: {why}", text.escape_debug()))
             .remedy("write HOST:PORT, [IPV6]:PORT, loopback or veth")
     };
     if text.contains("://") {
-        return Err(refuse("it is a URL"));
+        return Err(wrong("it is a URL"));
     }
     if let Some((ip, _)) = text.split_once('/')
         && ip.parse::<IpAddr>().is_ok()
     {
-        return Err(refuse("it has the length of a prefix").remedy(format!("write {ip}")));
+        return Err(wrong("it has the length of a prefix").remedy(format!("write {ip}")));
     }
-    let (host, port) = named_host(text).map_err(refuse)?;
+    let (host, port) = named_host(text).map_err(wrong)?;
     Ok(Target::Host { host, port: port.unwrap_or(DEFAULT_PORT) })
 }
 
@@ -145,13 +143,13 @@ fn embedded(name: &str) -> Option<Target> {
 
 /// A host and a port: `node-2:8080`, `[::1]:80`.
 pub(super) fn endpoint(text: &str) -> Result<(String, u16)> {
-    let refuse = |why: &str| {
+    let wrong = |why: &str| {
         let shown: String = text.chars().take(80).collect();
         Error::usage(format!("'{}' is no place to connect to: {why}", shown.escape_debug()))
             .remedy("write HOST:PORT or [IPV6]:PORT")
     };
-    let (host, port) = named_host(text).map_err(refuse)?;
-    Ok((host, port.ok_or_else(|| refuse(NO_PORT))?))
+    let (host, port) = named_host(text).map_err(wrong)?;
+    Ok((host, port.ok_or_else(|| wrong(NO_PORT))?))
 }
 
 /// A host by its name or address, and its port where one is typed.
@@ -229,11 +227,8 @@ pub(super) fn check_bind(bind: Option<SocketAddr>, target: &Target) -> Result<()
         return Ok(());
     };
     let bind = bind.ip();
-    if target.is_ipv4() != bind.is_ipv4() {
-        let message = format!("--bind {bind} cannot reach {target}: one is IPv4, the other IPv6");
-        return Err(Error::usage(message).remedy("name addresses of one family"));
-    }
-    Ok(())
+    let message = format!("--bind {bind} cannot reach {target}: one is IPv4, the other IPv6");
+    demand(target.is_ipv4() == bind.is_ipv4(), message, "name addresses of one family")
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,12 +244,11 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self> {
         let shown: String = text.chars().take(120).collect();
-        let refuse = |why: &str| {
+        let wrong = |why: &str| {
             Error::usage(format!("'{}' is no URL: {why}", shown.escape_debug())).remedy(FORMS)
         };
         if let Some(rest) = text.strip_prefix("unix:") {
-            return unix(rest)
-                .ok_or_else(|| refuse("unix: is followed by the path of a socket"))?;
+            return unix(rest).ok_or_else(|| wrong("unix: is followed by the path of a socket"))?;
         }
         if let Some((scheme, rest)) = text.split_once("://")
             && ["http+unix", "unix+http"].contains(&scheme.to_ascii_lowercase().as_str())
@@ -262,7 +256,7 @@ impl FromStr for Url {
             let (socket, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
             let socket = unescaped(socket);
             let socket = socket.ok_or_else(|| {
-                refuse("the socket's path stands where a host would, percent-encoded")
+                wrong("the socket's path stands where a host would, percent-encoded")
                     .remedy("write http+unix://%2Frun%2Fapp.sock/PATH or unix:/run/app.sock:/PATH")
             })?;
             return path_and_query(path).map(|path| of_socket(socket, path));
@@ -277,34 +271,34 @@ impl FromStr for Url {
             return Ok(Self { target, path, host });
         }
         if authority.contains('@') {
-            return Err(refuse("user and password do not belong into it")
+            return Err(wrong("user and password do not belong into it")
                 .remedy("write them as -H 'Authorization: Basic …'"));
         }
         if !authority.is_empty() && authority.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(refuse("a number is no host")
+            return Err(wrong("a number is no host")
                 .remedy("write -R RATE for a rate, -c N for connections, -n N for requests"));
         }
         let (host, port) = host_and_port(authority).map_err(|why| {
             let typed = authority.rsplit_once(':').filter(|_| why == NEEDS_BRACKETS);
             match typed {
                 Some((host, port)) => {
-                    refuse(why).remedy(format!("write http://[{host}]:{port}{path}"))
+                    wrong(why).remedy(format!("write http://[{host}]:{port}{path}"))
                 }
-                None => refuse(why),
+                None => wrong(why),
             }
         })?;
         // What holds a colon has been found to be an IPv6 address.
         let odd = |c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c);
         if host.is_empty() {
-            return Err(refuse("it names no host"));
+            return Err(wrong("it names no host"));
         }
         if host.len() > HOST_MAX || (!host.contains(':') && host.contains(odd)) {
-            return Err(refuse(NO_HOST));
+            return Err(wrong(NO_HOST));
         }
         let port = match port {
             // An empty one is the default (RFC 3986, section 3.2.3).
             None | Some("") => HTTP_PORT,
-            Some(digits) => self::port(digits).map_err(refuse)?,
+            Some(digits) => self::port(digits).map_err(wrong)?,
         };
         Ok(Self {
             host: host_header(host, port),
@@ -325,15 +319,15 @@ fn without_scheme(text: &str) -> Result<&str> {
     };
     match scheme.to_ascii_lowercase().as_str() {
         "http" => Ok(rest),
-        "https" => Err(Error::usage("https is not built yet").remedy(
+        "https" => refuse(
+            "https is not built yet",
             "measure the http:// port behind the TLS endpoint, or put a local terminator before it (stunnel, \
              socat TCP-LISTEN:8080,fork OPENSSL:HOST:443) and measure that",
-        )),
-        other => Err(Error::usage(format!(
-            "'{}://' is no protocol that tare speaks",
-            other.escape_debug()
-        ))
-        .remedy(FORMS)),
+        ),
+        other => {
+            let shown = other.escape_debug();
+            refuse(format!("'{shown}://' is no protocol that tare speaks"), FORMS)
+        }
     }
 }
 
@@ -395,22 +389,22 @@ pub(super) fn path_and_query(text: &str) -> Result<String> {
         text => format!("/{text}"),
     };
     let shown: String = path.chars().take(120).collect();
-    let refuse = |why: &str, advice: &str| {
+    let wrong = |why: &str, advice: &str| {
         Error::usage(format!("the path '{}' {why}", shown.escape_debug())).remedy(advice)
     };
     if path.contains(' ') {
-        return Err(refuse("has a space in it", "write it as %20"));
+        return Err(wrong("has a space in it", "write it as %20"));
     }
     if let Some(odd) = path.chars().find(|c| c.is_control() || !c.is_ascii()) {
         let mut utf8 = [0; 4];
         let coded: String =
             odd.encode_utf8(&mut utf8).bytes().map(|b| format!("%{b:02X}")).collect();
         let why = format!("has '{}' in it", odd.escape_debug());
-        return Err(refuse(&why, &format!("write it as {coded}")));
+        return Err(wrong(&why, &format!("write it as {coded}")));
     }
     match path.parse::<PathAndQuery>() {
         Ok(_) => Ok(path),
-        Err(_) => Err(refuse(
+        Err(_) => Err(wrong(
             "has a character in it that no URL has",
             "write it percent-encoded: < is %3C, ^ is %5E, | is %7C",
         )),
@@ -422,6 +416,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::command::tests::refuses;
 
     #[test]
     fn targets() {
@@ -458,7 +453,7 @@ mod tests {
         ] {
             assert_eq!(target(text).unwrap(), expected, "{text}");
         }
-        for (text, why) in [
+        let cases = [
             ("", "no host name"),
             (":80", "no host name"),
             ("a b", "no host name"),
@@ -480,10 +475,8 @@ mod tests {
             ("fe80::1:31337", "needs brackets"),
             ("2001:db8:1:2:3:4:5:6:80", "needs brackets"),
             ("fe80::1%eth0:80", "needs brackets"),
-        ] {
-            let message = target(text).unwrap_err().to_string();
-            assert!(message.contains(why), "{text}: {message}");
-        }
+        ];
+        refuses(target, &cases);
     }
 
     proptest! {
@@ -529,34 +522,23 @@ mod tests {
             ("loopback/echo?status=511:20", Target::Loopback, "/echo?status=511:20", "loopback"),
             ("veth/x", Target::Veth, "/x", "veth"),
             ("http://loopback/", host("loopback", 80), "/", "loopback"),
+            // Zones and empty ports are nothing to the server.
+            ("http://[fe80::1%25eth0]/x", host("fe80::1%25eth0", 80), "/x", "[fe80::1]"),
+            ("[fe80::1%eth0]:81/x", host("fe80::1%eth0", 81), "/x", "[fe80::1]:81"),
+            ("fd00::1:2/x", host("fd00::1:2", 80), "/x", "[fd00::1:2]"),
+            ("http://fe80::1:8080/x", host("fe80::1:8080", 80), "/x", "[fe80::1:8080]"),
+            (
+                "http://[::ffff:10.0.0.1]:81/",
+                host("::ffff:10.0.0.1", 81),
+                "/",
+                "[::ffff:10.0.0.1]:81",
+            ),
+            ("http://localhost./x", host("localhost.", 80), "/x", "localhost."),
             ("unix:/run/a.sock", Target::Unix("/run/a.sock".into()), "/", "localhost"),
             ("unix:/run/a.sock:/x?y", Target::Unix("/run/a.sock".into()), "/x?y", "localhost"),
         ] {
             let url: Url = text.parse().expect(text);
             assert_eq!((url.target, url.path.as_str(), url.host.as_str()), (target, path, header));
-        }
-    }
-
-    /// Where a URL goes, and the `Host` of its requests.
-    fn goes(text: &str) -> (Target, String, String) {
-        let url: Url = text.parse().expect(text);
-        (url.target, url.path, url.host)
-    }
-
-    #[test]
-    fn zones_and_empty_ports_are_nothing_to_the_server() {
-        for (text, host, port, header) in [
-            ("http://[fe80::1%25eth0]/x", "fe80::1%25eth0", 80, "[fe80::1]"),
-            ("[fe80::1%eth0]:81/x", "fe80::1%eth0", 81, "[fe80::1]:81"),
-            ("fd00::1:2/x", "fd00::1:2", 80, "[fd00::1:2]"),
-            ("http://fe80::1:8080/x", "fe80::1:8080", 80, "[fe80::1:8080]"),
-            ("http://[::ffff:10.0.0.1]:81/x", "::ffff:10.0.0.1", 81, "[::ffff:10.0.0.1]:81"),
-            ("http://node:/x", "node", 80, "node"),
-            ("http://localhost./x", "localhost.", 80, "localhost."),
-        ] {
-            let host = host.to_owned();
-            let target = Target::Host { host, port };
-            assert_eq!(goes(text), (target, "/x".to_owned(), header.to_owned()));
         }
     }
 
@@ -568,8 +550,9 @@ mod tests {
             ("http+unix://%2Frun%2Fa%20b.sock/x?y", "/run/a b.sock", "/x?y"),
             ("HTTP+UNIX://%40bus", "@bus", "/"),
         ] {
-            let target = Target::Unix(socket.into());
-            assert_eq!(goes(text), (target, path.to_owned(), "localhost".to_owned()));
+            let url: Url = text.parse().expect(text);
+            let (target, host) = (Target::Unix(socket.into()), "localhost".to_owned());
+            assert_eq!(url, Url { target, path: path.to_owned(), host });
         }
     }
 

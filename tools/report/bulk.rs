@@ -13,7 +13,7 @@ use super::numbers::{
     MIB_PER_GIB, NONE, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width, known,
     percent, quantile, round_bits, share, significant, time, unit_of_bits, volume,
 };
-use super::{grouped, list, observed, parameters as parameters_of, phrases, plural};
+use super::{grouped, list, machines, parameters as parameters_of, phrases, plural};
 
 /// Sends up to this size get a line on what the kernel made of them, bytes.
 const SMALL_SEND: u64 = 16 << 10;
@@ -101,20 +101,13 @@ pub(super) fn options(bulk: &BulkParams) -> String {
 /// there.
 fn facts(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     let link = bandwidth.link.as_ref();
-    let is_bound = link.is_some_and(|link| link.bound);
-    let link = link.map(|link| field("link", link_of(link)));
     let received = field("bandwidth", headline(bandwidth));
-    let cpu = cpu(step, bandwidth);
-    let mut facts = Vec::new();
-    if is_bound {
-        facts.extend(cpu);
-        facts.extend(link);
-        facts.push(received);
-    } else {
-        facts.push(received);
-        facts.extend(link);
-        facts.extend(cpu);
+    let linked = link.map(|link| field("link", link_of(link)));
+    let mut first = [vec![received], Vec::from_iter(linked), cpu(step, bandwidth)];
+    if link.is_some_and(|link| link.bound) {
+        first.reverse();
     }
+    let mut facts: Vec<Field> = first.into_iter().flatten().collect();
     let both = flows(bandwidth).count() > 1;
     for (name, flow) in flows(bandwidth) {
         let rate = bits_within(flow.bits_per_s, flow.interval_bits_per_s);
@@ -129,27 +122,21 @@ fn link_of(link: &LinkUse) -> String {
     let (share, ceiling) = (percent(link.share), bits(link.ceiling_bits_per_s));
     let (device, speed) = (&link.device, round_bits(link.speed_bits_per_s));
     let text = format!("{share} of the {ceiling} that {device} can carry at {speed}");
-    match link.bound {
-        true => format!("LINK-BOUND: {text}; compare CPU, not bandwidth"),
-        false => text,
-    }
+    if link.bound { format!("LINK-BOUND: {text}; compare CPU, not bandwidth") } else { text }
 }
 
 fn headline(bandwidth: &Bandwidth) -> String {
     let Some(rate) = bandwidth.bits_per_s else {
         return "not reported by the receiver".to_owned();
     };
-    let within = bits_within(bandwidth.bits_per_s, bandwidth.interval_bits_per_s);
+    let interval = bandwidth.interval_bits_per_s;
+    let within = bits_within(Some(rate), interval);
     let both = if flows(bandwidth).count() > 1 { " both ways together" } else { "" };
-    let short = match bandwidth.interval_bits_per_s {
-        None => ", too short for an interval",
-        Some(_) => "",
-    };
+    let short = if interval.is_none() { ", too short for an interval" } else { "" };
     let (bytes, received) = (bytes_per_s(rate), volume(bandwidth.received_bytes));
     format!("{within}{both} ({bytes}), {received} received{short}")
 }
 
-/// CPU time for what was received: of both ends, then of each.
 fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
     let total = bandwidth.cpu_s_per_gib;
     let per_mib = total.map(|s| format!(" ({})", cpu_per_mib(s / MIB_PER_GIB * 1e9)));
@@ -162,14 +149,13 @@ fn cpu(step: &StepResult, bandwidth: &Bandwidth) -> Vec<Field> {
         format!("; {working} without the time in which they polled and found nothing")
     });
     let (per_mib, working) = (per_mib.unwrap_or_default(), working.unwrap_or_default());
-    let text = format!("{}{per_mib}, {whose}{working}", cpu_per_gib(total));
-    let ends = [("client", Some(&step.cpu.client)), ("server", step.cpu.server.as_ref())];
-    let ends = ends.into_iter();
-    let ends = ends.filter_map(|(end, used)| Some(part(end, cpu_of(used?, step.duration_ns))));
-    std::iter::once(field("cpu", text)).chain(ends).collect()
+    let mut found =
+        vec![field("cpu", format!("{}{per_mib}, {whose}{working}", cpu_per_gib(total)))];
+    found.push(part("client", cpu_of(&step.cpu.client, step.duration_ns)));
+    found.extend(step.cpu.server.map(|used| part("server", cpu_of(&used, step.duration_ns))));
+    found
 }
 
-#[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     let share = |ns: u64| match duration_ns {
         0 => NONE.to_owned(),
@@ -179,7 +165,7 @@ fn cpu_of(used: &CpuUse, duration_ns: u64) -> String {
     let (of_all, user, system) = (share(all), share(used.user_ns), share(used.system_ns));
     phrases([
         Some(format!("{of_all} of a CPU (user {user}, kernel {system})")),
-        observed::machine(used).map(|machine| format!("its machine {machine}")),
+        machines::machine(used).map(|machine| format!("its machine {machine}")),
         used.per_mib_ns.map(|ns| {
             let per_gib = cpu_per_gib(Some(ns * MIB_PER_GIB / 1e9));
             format!("{per_gib} ({})", cpu_per_mib(ns))
@@ -228,7 +214,6 @@ fn of_flow(flow: &Flow, params: &Params) -> Vec<Field> {
     ])
 }
 
-/// The least, the median and the most of several streams.
 pub(super) fn spread(each: &[f64]) -> Option<[f64; 3]> {
     let least = each.iter().copied().min_by(f64::total_cmp)?;
     let most = each.iter().copied().max_by(f64::total_cmp)?;
@@ -261,7 +246,6 @@ fn tcp_of(tcp: &TcpFigures) -> String {
 }
 
 /// What the kernel (Nagle, and segments that wait for their turn) made of small sends.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<String> {
     let segments = tcp.segments.filter(|segments| *segments > 0 && size_bytes <= SMALL_SEND)?;
     let per_segment = flow.sends as f64 / segments as f64;
@@ -277,7 +261,6 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<String> {
 }
 
 /// What the streams waited for, as shares of their time.
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<String> {
     let all = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
     let share = |ns: u64| (all > 0.0).then(|| (ns as f64 / all).min(1.0));
@@ -312,20 +295,16 @@ fn datagrams_of(datagrams: &Datagrams) -> String {
     ])
 }
 
-/// Datagrams that do not fit the path's MTU.
 fn path_of(datagrams: &Datagrams) -> Option<String> {
     let fragments = datagrams.fragments.filter(|count| *count > 1)?;
     let mtu = grouped(u64::from(datagrams.path_mtu_bytes?));
     Some(format!("each datagram left as {fragments} IP fragments: the path's MTU is {mtu} B"))
 }
 
-/// The receiver's buffer, where it was too small.
 fn receiving_of(datagrams: &Datagrams) -> Option<String> {
     let times = datagrams.receive_buffer_overflows.filter(|times| *times > 0)?;
-    let several = match datagrams.coalesced_on_receipt {
-        true => ", each time for one datagram or, by GRO, for several",
-        false => "",
-    };
+    let by_gro = ", each time for one datagram or, by GRO, for several";
+    let several = if datagrams.coalesced_on_receipt { by_gro } else { "" };
     let size = datagrams.receive_buffer_bytes;
     let size = size.map_or_else(String::new, |bytes| format!(" of {}", volume(bytes.into())));
     Some(format!("the receiver's{size} had no room {}{several}", plural(times, "time")))
@@ -342,22 +321,16 @@ fn pacing_of(pacing: &Pacing) -> String {
     format!("{rate} asked, a send every {gap}; gaps off by {off}; late by {late}{unsent}")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn zero_copy_of(used: &ZeroCopyUse, sends: u64) -> String {
-    let text = match used.sends {
-        0 => "not used".to_owned(),
-        count => format!(
-            "{} ({} of all), of which the kernel copied {} all the same",
-            plural(count, "send"),
-            percent(count as f64 / sends.max(1) as f64),
-            percent(used.copied_share)
-        ),
-    };
-    text + &used.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
+    let reason = used.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    if used.sends == 0 {
+        return format!("not used{reason}");
+    }
+    let [share, copied] = [used.sends as f64 / sends.max(1) as f64, used.copied_share].map(percent);
+    let sends = plural(used.sends, "send");
+    format!("{sends} ({share} of all), of which the kernel copied {copied} all the same{reason}")
 }
 
-/// The series over time, of which a screen holds the beginning and the end; none where it has but
-/// one entry.
 fn series(step: &StepResult) -> Option<Table> {
     let all = &step.intervals;
     let tcp = all.iter().any(|entry| entry.tcp_info.is_some());
@@ -376,8 +349,8 @@ fn series(step: &StepResult) -> Option<Table> {
 }
 
 fn sweep(report: &Report) -> Table {
-    let steps: Vec<(&StepResult, &Bandwidth)> =
-        report.results.iter().filter_map(|step| Some((step, of(step)?))).collect();
+    let steps = report.results.iter().filter_map(|step| Some((step, of(step)?)));
+    let steps: Vec<(&StepResult, &Bandwidth)> = steps.collect();
     let fastest = steps.iter().filter_map(|(_, b)| b.bits_per_s).fold(0.0, f64::max);
     let unit = unit_of_bits(fastest);
     let rate = |rate: Option<f64>| known(rate, |rate| significant(rate / unit.1, 4));
@@ -388,9 +361,7 @@ fn sweep(report: &Report) -> Table {
     let table = Table::of(
         steps,
         &[
-            ("size", &|(step, _): &(&StepResult, &Bandwidth)| {
-                Size(step.params.size_bytes).to_string()
-            }),
+            ("size", &|(step, _)| Size(step.params.size_bytes).to_string()),
             ("streams", &|(step, _)| step.params.connections.to_string()),
             (unit.0, &|(_, found)| rate(found.bits_per_s)),
             ("±", &|(_, found)| known(found.interval_bits_per_s, |ends| half_width(ends, unit))),
@@ -410,7 +381,6 @@ fn sweep(report: &Report) -> Table {
     table.only_if(!udp, &["retransmits", "segments/send", "rtt"])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn loss(bandwidth: &Bandwidth) -> Option<f64> {
     let sent: u64 = flows(bandwidth).filter_map(|(_, flow)| Some(flow.datagrams?.sent)).sum();
     Some(bandwidth.lost_datagrams? as f64 / sent.max(1) as f64)
@@ -420,7 +390,6 @@ fn tcp(bandwidth: &Bandwidth) -> impl Iterator<Item = (u64, &TcpFigures)> {
     flows(bandwidth).filter_map(|(_, flow)| Some((flow.sends, flow.tcp.as_ref()?)))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 fn per_send(bandwidth: &Bandwidth) -> Option<f64> {
     let sends: u64 = tcp(bandwidth).map(|(sends, _)| sends).sum();
     let segments: u64 = tcp(bandwidth).filter_map(|(_, tcp)| tcp.segments).sum();
@@ -432,15 +401,11 @@ mod tests {
     use super::*;
     use crate::report::fixtures::bulk::udp;
 
-    fn told(report: &Report) -> Vec<String> {
-        let step = &report.results[0];
-        let facts = facts(step, step.bandwidth.as_ref().unwrap());
-        facts.iter().map(|f| format!("{}: {}", f.name, f.text)).collect()
-    }
-
     #[track_caller]
     fn has(report: &Report, fact: &str) {
-        let all = told(report);
+        let step = &report.results[0];
+        let facts = facts(step, step.bandwidth.as_ref().unwrap()).into_iter();
+        let all: Vec<String> = facts.map(|f| format!("{}: {}", f.name, f.text)).collect();
         assert!(all.iter().any(|text| text.contains(fact)), "{fact}: {all:#?}");
     }
 

@@ -14,11 +14,9 @@ use super::{headline, parameters};
 const LINES_MAX: usize = 8;
 /// Points of a line over time; of more, the largest of each stretch are drawn.
 const POINTS_MAX: usize = 400;
-/// Points of a line over time that have a mark each.
 const MARKS_MAX: usize = 60;
 /// Rows of a table over time; of more, those at either end are printed.
 const ROWS_MAX: usize = 120;
-/// Steps that have a figure over time each.
 const SERIES_MAX: usize = 24;
 /// Fewer samples than this beyond a quantile, and it is not drawn.
 const BEYOND_MIN: f64 = tare_stats::histogram::BEYOND_MIN as f64;
@@ -56,7 +54,6 @@ pub(super) fn add(
 
 /// The points of a percentile curve, and its marks at the quantiles of the table. As far as there
 /// are samples for it.
-#[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
 fn curve(summary: &Summary) -> (Points, Points) {
     let found = PERCENTILES.iter().filter_map(|&percent| {
         let ns = summary.quantile_ns(percent)?;
@@ -89,7 +86,6 @@ pub(super) fn figure(title: impl Into<String>, about: &str, plot: Plot, table: T
     Block::Figure(Box::new(Figure { title, about, plot, table }))
 }
 
-/// A figure of lines over `x`, of what is so called and in that unit.
 pub(super) fn lines(
     title: impl Into<String>,
     about: &str,
@@ -104,7 +100,6 @@ pub(super) fn lines(
     figure(title, about, Plot::lines(x, y, lines), table)
 }
 
-/// Percentile curves: the role of each line, its name, and what it is of.
 pub(super) fn percentiles<'a>(
     group: impl Iterator<Item = (usize, &'a str, &'a StepResult)>,
 ) -> Block {
@@ -139,7 +134,6 @@ fn sweep(report: &Report) -> Vec<Block> {
         let rates = all(&|step| step.bandwidth.as_ref()?.bits_per_s);
         return vec![sweep_figure("Bandwidth", "bit/s", &sweep, &[("", rates)])];
     }
-    #[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
     let at =
         |percent| all(&|step| headline(&step.latency).quantile_ns(percent).map(|ns| ns as f64));
     let latencies = [("p50", at(50.0)), ("p99", at(99.0)), ("p99.9", at(99.9))];
@@ -150,7 +144,6 @@ fn sweep(report: &Report) -> Vec<Block> {
     ]
 }
 
-/// A figure with a line for each of the named, each of which has a value per step.
 pub(super) fn sweep_figure(
     what: &str,
     unit: &str,
@@ -176,7 +169,6 @@ pub(super) fn sweep_figure(
     lines(title, &about, sweep.axis(), (&lower, unit), drawn.collect(), table)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn over_time(step: &StepResult) -> Block {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let line = |role, name: &str, of: &dyn Fn(&Interval) -> Option<f64>| {
@@ -223,13 +215,11 @@ fn peaks(points: &[(f64, f64)]) -> Points {
 
 pub(super) struct Sweep {
     name: &'static str,
-    /// Each step's place on the axis, and its name.
     steps: Vec<(f64, String)>,
 }
 
 impl Sweep {
     /// None where there is one step only. Where several parameters vary, steps are numbered.
-    #[expect(clippy::cast_precision_loss, reason = "sizes and numbers of steps")]
     pub(super) fn of(steps: &[&Params]) -> Option<Self> {
         type Named = (f64, String);
         let rate = |p: &Params| p.rate_per_s.unwrap_or(0.0);

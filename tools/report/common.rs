@@ -8,23 +8,20 @@ use tare_units::{CpuList, Nanos};
 
 use super::document::{Block, Document, Field, Shown, Table, field, fields, note};
 use super::numbers::{NONE, known, percent, significant, time};
-use super::{
-    DisplayOptions, errors, grouped, headline, machines, observed, operations, parameters, phrases,
-    plural,
-};
+use super::{errors, grouped, headline, machines, operations, parameters, phrases, plural};
 
 pub(super) fn ends(step: &StepResult) -> impl Iterator<Item = (&'static str, &Instrument)> {
     let server = step.instrument.server.as_ref();
     std::iter::once(("client", &step.instrument.client)).chain(server.map(|s| ("server", s)))
 }
 
-pub(super) fn marks(step: &StepResult, options: &DisplayOptions, unanswered: &str) -> Vec<String> {
+pub(super) fn marks(step: &StepResult, percentiles: &[f64], unanswered: &str) -> Vec<String> {
     let main = headline(&step.latency);
     let mut notes = Vec::new();
     if step.interval_scope == INTERVALS_OF_RUN && !main.intervals_ns.is_empty() {
         notes.push("95 % in this run: on its connections, in its moments; how far runs differ, tare compare tells".to_owned());
     }
-    if options.percentiles.iter().any(|p| main.quantile_ns(*p).is_none()) {
+    if percentiles.iter().any(|p| main.quantile_ns(*p).is_none()) {
         notes.push(format!("{NONE} fewer than 10 samples lie beyond it"));
     }
     if main.censored > 0 {
@@ -59,25 +56,20 @@ pub(super) fn results(
 pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
     let mut found = Vec::new();
     for step in &report.results {
-        let mut add = |text: String| found.push(field(parameters(&step.params), text));
-        if step.partial {
-            add("cut short".to_owned());
-        }
         let ops = &step.operations;
-        if report.kind != "bw" && ops.completed + ops.in_flight_at_end < ops.due {
-            add(operations(step));
-        }
-        if !step.errors.is_empty() {
-            add(errors(&step.errors));
-        }
-        for (end, instrument) in ends(step) {
-            trouble(instrument).into_iter().for_each(|why| add(format!("{end} {why}")));
-        }
+        let is_short = report.kind != "bw" && ops.completed + ops.in_flight_at_end < ops.due;
+        let of_step = [
+            step.partial.then(|| "cut short".to_owned()),
+            is_short.then(|| operations(step)),
+            (!step.errors.is_empty()).then(|| errors(&step.errors)),
+        ];
+        let of_ends = ends(step).map(|(end, found)| Some(format!("{end} {}", trouble(found)?)));
+        let all = of_step.into_iter().chain(of_ends).flatten();
+        found.extend(all.map(|text| field(parameters(&step.params), text)));
     }
     found
 }
 
-/// What failed, and which connections and servers that concerns.
 pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     let found = &step.connections;
     let warmup = &step.warmup.errors;
@@ -108,8 +100,6 @@ pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     ])
 }
 
-/// How both ends of a step measured, and on which machines, under `heading` where it is one of
-/// several.
 pub(super) fn instruments(
     document: &mut Document,
     report: &Report,
@@ -132,7 +122,7 @@ pub(super) fn instruments(
     let silent = step.instrument.server.is_none() && !is_http;
     found.extend(fields([
         ("server", silent.then(|| "did not report how it measured".to_owned())),
-        ("machine", observed::machine(&step.cpu.client).filter(|_| of_latencies && !is_http)),
+        ("machine", machines::machine(&step.cpu.client).filter(|_| of_latencies && !is_http)),
         ("descriptors", descriptors(report)),
     ]));
     let servers = report.environment.servers.iter().map(|server| ("server on", server));
@@ -142,10 +132,8 @@ pub(super) fn instruments(
     let Report { tool, started_at, seed, .. } = report;
     let run = format!("by tare {}, began {started_at}, seed {seed}", tool.version);
     found.push(field("measured", run));
-    let (shown, heading) = match heading {
-        "" => (Shown::Plain, "The ends"),
-        heading => (Shown::Headed, heading),
-    };
+    let (shown, heading) =
+        if heading.is_empty() { (Shown::Plain, "The ends") } else { (Shown::Headed, heading) };
     document.add(shown, "ends", heading, vec![Block::Fields(found)]);
 }
 
@@ -192,27 +180,22 @@ const fn state(instrument: &Instrument) -> &'static str {
 pub(super) fn trouble(instrument: &Instrument) -> Option<String> {
     let reason = instrument.saturation.as_deref().unwrap_or("no reason is known");
     let disturbances = instrument.disturbances.join(", ");
-    let parts = [
-        instrument.saturated.then(|| format!("SATURATED: {reason}")),
-        instrument.disturbed.then(|| format!("DISTURBED: {disturbances}")),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| parts.join("; "))
+    match (instrument.saturated, instrument.disturbed) {
+        (false, false) => None,
+        (true, false) => Some(format!("SATURATED: {reason}")),
+        (false, true) => Some(format!("DISTURBED: {disturbances}")),
+        (true, true) => Some(format!("SATURATED: {reason}; DISTURBED: {disturbances}")),
+    }
 }
 
-/// What was done to have enough descriptors, if anything was.
 fn descriptors(report: &Report) -> Option<String> {
     let found = report.plan.get("descriptors")?;
     let limit = found["limit"].as_u64()?;
-    let text = match found["raised_from"].as_u64() {
-        Some(before) if before < limit => {
-            format!("limit raised from {} to {}", grouped(before), grouped(limit))
-        }
-        _ => format!("limit {}", grouped(limit)),
-    };
-    let own =
-        if found["per_worker"] == true { ", for each worker in a table of its own" } else { "" };
-    Some(text + own)
+    let raised = found["raised_from"].as_u64().filter(|before| *before < limit);
+    let raised = raised.map(|before| format!("raised from {} to ", grouped(before)));
+    let is_own = found["per_worker"] == true;
+    let own = if is_own { ", for each worker in a table of its own" } else { "" };
+    Some(format!("limit {}{}{own}", raised.unwrap_or_default(), grouped(limit)))
 }
 
 fn describe(machine: &Environment) -> String {
@@ -236,7 +219,7 @@ fn describe(machine: &Environment) -> String {
 
 pub(super) fn closing(document: &mut Document, report: &Report) {
     let heading = "Observed on this host in the measured phase";
-    let seen = observed::table(report).map(Block::Table);
+    let seen = machines::observed(report).map(Block::Table);
     document.add(Shown::Headed, "observed", heading, seen.into_iter().collect());
     let (heading, interval) = match &report.comparison {
         Some(_) => ("Assertions", "95 % interval"),
@@ -260,7 +243,6 @@ pub(super) fn commands<'a>(
     document.add(Shown::Page, "command", heading, Block::fields(known).into_iter().collect());
 }
 
-/// How each step's two ends measured, and how far they can be trusted.
 fn measured(report: &Report) -> Vec<Block> {
     if report.results.is_empty() {
         return Vec::new();
@@ -312,8 +294,9 @@ pub(super) fn assertions(
             ("step", &|assertion| assertion.step.clone()),
             ("found", &|assertion| known(assertion.actual, number)),
             (interval, &|assertion| {
-                let interval = assertion.interval.map(|(low, high)| [low, high].map(number));
-                interval.map_or_else(String::new, |ends| ends.join(" to "))
+                let ends =
+                    assertion.interval.map(|(low, high)| [low, high].map(number).join(" to "));
+                ends.unwrap_or_default()
             }),
         ],
     );

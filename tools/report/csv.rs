@@ -13,7 +13,7 @@ use tare_stats::summary::PERCENTILES;
 use tare_units::text::visible;
 
 use super::compare::{self, View};
-use super::{DisplayOptions, bulk, unique};
+use super::{bulk, unique};
 
 /// What every row of a result begins with. A line names where columns come from, then the fields
 /// there; a column that is called otherwise is before a `=`. What is before a `|` replaces each
@@ -93,10 +93,9 @@ const CHANGES: &str = "
 const OBSERVED: &str = "user_ns system_ns memory_bytes memory_max_bytes periods throttled_periods throttled_ns \
     voluntary_switches involuntary_switches cpus cpu_limit";
 
-/// A column: its name, and the JSON pointer to its value.
 type Column = (String, String);
 
-pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
+pub(super) fn render(report: &Report, percentiles: &[f64]) -> String {
     let kind = match (&report.comparison, report.kind.as_str()) {
         (Some(_), _) => COMPARISON,
         (None, "bw") => BULK,
@@ -104,8 +103,8 @@ pub(super) fn render(report: &Report, options: &DisplayOptions) -> String {
         (None, _) => LATENCY,
     };
     // A report without a step still has its header: a script that reads columns by name finds them.
-    let mut columns = parsed(IDENTITY, options);
-    columns.extend(parsed(kind, options));
+    let mut columns = parsed(IDENTITY, percentiles);
+    columns.extend(parsed(kind, percentiles));
     let observed = report.results.iter().flat_map(|step| &step.observed);
     let names = unique(observed.map(|one| one.name.as_str()));
     let sides: &[&str] = if report.comparison.is_some() { &["", "baseline_"] } else { &[""] };
@@ -162,12 +161,12 @@ pub(super) fn changes(later: &Diff) -> String {
         row["measured"] = later.measured.clone().into();
         row
     });
-    written(&parsed(CHANGES, &DisplayOptions::default()), rows)
+    written(&parsed(CHANGES, &PERCENTILES), rows)
 }
 
-fn parsed(list: &str, options: &DisplayOptions) -> Vec<Column> {
+fn parsed(list: &str, percentiles: &[f64]) -> Vec<Column> {
     let main = ["response", "service"];
-    let further = options.percentiles.iter().filter(|p| !PERCENTILES.contains(p));
+    let further = percentiles.iter().filter(|p| !PERCENTILES.contains(p));
     let further: Vec<String> = further.map(|p| quantile_name(*p)).collect();
     let usual = PERCENTILES.map(quantile_name);
     let of_main = |quantiles: &[String], field: &str, unit: &str| -> Vec<Column> {
@@ -202,7 +201,6 @@ fn parsed(list: &str, options: &DisplayOptions) -> Vec<Column> {
     columns
 }
 
-/// The columns of a distribution, some with the intervals of its quantiles.
 fn summary(name: &str, has_intervals: bool) -> Vec<Column> {
     let column =
         |field: &str, place: &str| (format!("{name}_{field}"), format!("/latency/{name}/{place}"));
@@ -287,8 +285,8 @@ fn cell(value: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::cell;
-    use crate::report::Format;
-    use crate::report::{DisplayOptions, fixtures, render};
+    use crate::report::fixtures;
+    use crate::report::golden::rows;
 
     #[test]
     fn a_spreadsheet_computes_no_cell() {
@@ -323,18 +321,12 @@ mod tests {
         }
         // It died before its first visit was over: what others cost is not its own.
         report.results.retain(|result| result.arm.as_deref() != Some("kata"));
-        let csv = render(Format::Csv, &report, &DisplayOptions::default());
-        let mut rows = csv::Reader::from_reader(csv.as_bytes());
-        let names = rows.headers().unwrap().clone();
-        let at = |name: &str| names.iter().position(|n| n == name).expect(name);
-        let (arm, own, baseline) =
-            (at("arm"), at("observed_nginx_cpus"), at("baseline_observed_nginx_cpus"));
-        let rows = rows.records().map(Result::unwrap);
-        let told: Vec<[String; 3]> =
-            rows.map(|row| [arm, own, baseline].map(|at| row[at].to_owned())).collect();
+        let rows = rows(&report);
         for (arm, own) in [("veth", "0.75"), ("kata", ""), ("a/a", "")] {
-            let wanted = [arm, own, "0.5"].map(str::to_owned);
-            assert_eq!(told.iter().filter(|row| **row == wanted).count(), 2, "{arm}: {told:?}");
+            let of_arm = rows.iter().filter(|row| row["arm"] == arm);
+            let costs = ["observed_nginx_cpus", "baseline_observed_nginx_cpus"];
+            let found: Vec<_> = of_arm.map(|row| costs.map(|name| row[name].as_str())).collect();
+            assert_eq!(found, [[own, "0.5"]; 2], "{arm}");
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use tare_stats::diff::{Change, Diff, Of};
-use tare_stats::result::{AA, AssertionResult, Comparison, Environment, Report, Verdict};
+use tare_stats::result::{
+    AA, Arm, AssertionResult, Comparison, Environment, Estimate, Report, Verdict,
+};
 
 use super::common::{assertions, commands};
 use super::compare::figures::spans;
@@ -11,7 +13,6 @@ use super::numbers::{known, measure_name, shown, signed, time};
 use super::{charts, machines, numbers, parameters, plural, print};
 use crate::report::Format;
 
-/// Two results by the names of their files, and what they say of each other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DiffReport<'a> {
     pub(crate) before: (&'a str, &'a Report),
@@ -22,8 +23,8 @@ pub(crate) struct DiffReport<'a> {
 
 pub(crate) fn render(format: Format, diff: &DiffReport<'_>) -> String {
     match format {
-        Format::Text => print::text::print(document(diff)),
-        Format::Markdown => print::markdown::print(document(diff)),
+        Format::Text => print::text(document(diff)),
+        Format::Markdown => print::markdown(document(diff)),
         Format::Csv => super::csv::changes(diff.changes),
         Format::Json => super::json::pretty(&Written::of(diff)),
         Format::Jsonl => super::json::line(&Written::of(diff)),
@@ -65,7 +66,6 @@ fn described((name, report): (&str, &Report)) -> String {
     format!("{name}, of {}{blocks}{partial}", report.started_at)
 }
 
-/// The intervals of the changes, a figure for each step and measure.
 fn moved(later: &Diff) -> Vec<Block> {
     let mut groups: Vec<(String, Vec<&Change>)> = Vec::new();
     for change in later.changes.iter().filter(|_| later.has_blocks) {
@@ -85,8 +85,8 @@ fn moved(later: &Diff) -> Vec<Block> {
                 ("verdict", &|change| verdict(change)),
             ],
         );
-        let drawn = changes.iter().filter(|change| !is_queue(change)).enumerate();
-        let drawn = drawn.filter_map(|(role, change)| Some((subject(change), role, change.delta?)));
+        let drawn = changes.iter().filter_map(|change| Some((subject(change), delta(change)?)));
+        let drawn = (0..).zip(drawn).map(|(role, (subject, delta))| (subject, role, delta));
         let unit = &changes.first()?.unit;
         let plot = spans("change", unit, &drawn.collect::<Vec<_>>(), None)?;
         let about = "How far each value has moved, with its interval.";
@@ -95,7 +95,6 @@ fn moved(later: &Diff) -> Vec<Block> {
     groups.into_iter().filter_map(figure).collect()
 }
 
-/// How far any of it can be trusted.
 pub(crate) const fn caution(later: &Diff) -> &'static str {
     if later.has_blocks {
         "The two were not measured in turns: whatever else changed between them is in the differences. To settle it, measure \
@@ -106,7 +105,6 @@ pub(crate) const fn caution(later: &Diff) -> &'static str {
     }
 }
 
-/// Which value: an arm's own, or its cost.
 fn subject(change: &Change) -> String {
     match (&change.arm, change.of) {
         (Some(arm), Of::Value) => arm.clone(),
@@ -119,27 +117,24 @@ fn verdict(change: &Change) -> String {
     known(change.verdict, |verdict| verdict.name().to_owned())
 }
 
-/// Latencies under overload, whose change says nothing of the path.
-fn is_queue(change: &Change) -> bool {
-    change.verdict == Some(Verdict::Overload)
-}
-
 fn value(change: &Change, value: Option<f64>) -> String {
     let show = if change.of == Of::Cost { signed } else { shown };
     known(value, |value| show(&change.unit, value))
 }
 
+/// How far a value has moved; a queue's says nothing of the path.
+fn delta(change: &Change) -> Option<Estimate> {
+    change.delta.filter(|_| change.verdict != Some(Verdict::Overload))
+}
+
 fn median(change: &Change) -> String {
-    let delta = change.delta.filter(|_| !is_queue(change));
-    known(delta, |delta| signed(&change.unit, delta.median))
+    known(delta(change), |delta| signed(&change.unit, delta.median))
 }
 
 fn interval(change: &Change) -> String {
-    let delta = change.delta.filter(|_| !is_queue(change));
-    numbers::interval(delta, |value| signed(&change.unit, value))
+    numbers::interval(delta(change), |value| signed(&change.unit, value))
 }
 
-/// A row for each change; of plain results without what they cannot have.
 fn table(later: &Diff) -> Table {
     let blocks = later.has_blocks;
     let moved = if blocks { "change" } else { "difference" };
@@ -161,25 +156,23 @@ fn table(later: &Diff) -> Table {
     table.left(if blocks { 4 } else { 2 }).named("Before and after")
 }
 
-/// What else is not as it was: of the machines, and of the way of measuring.
 fn surroundings(diff: &DiffReport<'_>) -> Table {
     let (before, after) = (diff.before.1, diff.after.1);
-    let row = |place: &str, what: &str, old: String, new: String| {
-        vec![place.to_owned(), what.to_owned(), old, new]
+    let row = |place: &str, what: &str, old: &str, new: &str| {
+        [place, what, old, new].map(str::to_owned).to_vec()
     };
-    let mut rows =
-        vec![row("tare", "version", before.tool.version.clone(), after.tool.version.clone())];
+    let mut rows = vec![row("tare", "version", &before.tool.version, &after.tool.version)];
     if let (Some(old), Some(new)) = (&before.comparison, &after.comparison) {
         rows.extend(asked_for(old, new));
     }
     let (old, new) = (&before.environment, &after.environment);
-    let servers = [old, new].map(|environment| environment.servers.len().to_string());
-    rows.push([["servers", "number"].map(str::to_owned), servers].concat());
+    let [servers, now] = [old, new].map(|environment| environment.servers.len().to_string());
+    rows.push(row("servers", "number", &servers, &now));
     let mut of_machine = |place: &str, old: &Environment, new: &Environment| {
         let changed = machines::changes(old, new).into_iter();
-        rows.extend(changed.map(|[what, old, new]| row(place, &what, old, new)));
+        rows.extend(changed.map(|[what, old, new]| row(place, &what, &old, &new)));
         if let (Some(a), Some(b)) = (&old.hostname, &new.hostname) {
-            rows.push(row(place, "hostname", a.clone(), b.clone()));
+            rows.push(row(place, "hostname", a, b));
         }
     };
     of_machine("client", &old.client, &new.client);
@@ -208,13 +201,13 @@ fn asked_for(old: &Comparison, new: &Comparison) -> Vec<Vec<String>> {
             continue;
         };
         let given = |text: &Option<String>| known(text.clone(), |text| text);
-        for (what, before, after) in [
-            ("target", earlier.target.clone(), arm.target.clone()),
-            ("options", given(&earlier.options), given(&arm.options)),
-            ("--before", given(&earlier.before), given(&arm.before)),
-            ("--after", given(&earlier.after), given(&arm.after)),
-        ] {
-            asked.push(vec![format!("arm {}", arm.name), what.to_owned(), before, after]);
+        let [before, after] = [earlier, arm].map(|arm| {
+            let Arm { target, options, before, after, .. } = arm;
+            [target.clone(), given(options), given(before), given(after)]
+        });
+        let what = ["target", "options", "--before", "--after"].map(str::to_owned);
+        for (what, (before, after)) in what.into_iter().zip(before.into_iter().zip(after)) {
+            asked.push(vec![format!("arm {}", arm.name), what, before, after]);
         }
     }
     asked
@@ -238,10 +231,15 @@ pub(super) struct Written<'a> {
 
 impl<'a> Written<'a> {
     fn of(diff: &DiffReport<'a>) -> Self {
+        let side = |(file, report): (&'a str, &'a Report)| Side {
+            file,
+            started_at: &report.started_at,
+            partial: report.partial,
+        };
         Self {
             later: diff.changes,
-            before: Side::of(diff.before),
-            after: Side::of(diff.after),
+            before: side(diff.before),
+            after: side(diff.after),
             caution: caution(diff.changes),
             surroundings: surroundings(diff).rows,
             assertions: diff.assertions,
@@ -257,23 +255,17 @@ struct Side<'a> {
     partial: bool,
 }
 
-impl<'a> Side<'a> {
-    fn of((file, report): (&'a str, &'a Report)) -> Self {
-        Self { file, started_at: &report.started_at, partial: report.partial }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tare_stats::diff::compare;
 
     use super::*;
-    use crate::report::fixtures::page::{Shape, comparison};
+    use crate::report::fixtures::compare::large;
     use crate::report::numbers::NONE;
 
     #[test]
     fn how_far_a_queue_has_moved_is_not_drawn() {
-        let old = comparison(Shape { arms: 3, sizes: 2, blocks: 8 });
+        let old = large(3, 2, 8);
         let mut new = old.clone();
         let cells = &mut new.comparison.as_mut().unwrap().cells;
         let mut cells = cells.iter_mut();

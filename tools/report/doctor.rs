@@ -26,9 +26,9 @@ const LEVELS: [(Level, &str); 4] = [
 
 pub(crate) fn render(format: DoctorFormat, diagnosis: &Diagnosis) -> String {
     match format {
-        DoctorFormat::Text => print::text::print(document(diagnosis)),
+        DoctorFormat::Text => print::text(document(diagnosis)),
         DoctorFormat::Json => super::json::pretty(diagnosis),
-        DoctorFormat::Markdown => print::markdown::print(document(diagnosis)),
+        DoctorFormat::Markdown => print::markdown(document(diagnosis)),
     }
 }
 
@@ -90,7 +90,7 @@ fn in_full(finding: &Finding) -> Vec<Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixtures::doctor::diagnosis;
+    use crate::report::fixtures::diagnosis;
 
     #[test]
     fn a_device_name_drives_no_terminal() {

@@ -11,7 +11,6 @@ pub(super) struct Document {
     pub(super) sections: Vec<Section>,
 }
 
-/// Where a section is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shown {
     /// Everywhere; its heading on pages only.
@@ -62,7 +61,6 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
     /// Columns of words, which are set to the left.
     pub(super) left: Vec<usize>,
-    /// Rows that are marked on pages.
     pub(super) marked: Vec<usize>,
     /// What has to be below it.
     pub(super) notes: Vec<String>,
@@ -70,7 +68,6 @@ pub(super) struct Table {
     pub(super) folded: bool,
 }
 
-/// A plot with its numbers beside it.
 #[derive(Debug)]
 pub(super) struct Figure {
     pub(super) title: String,
@@ -82,15 +79,9 @@ pub(super) struct Figure {
 
 impl Document {
     /// Adds a section, unless it would be empty.
-    pub(super) fn add(
-        &mut self,
-        shown: Shown,
-        id: &'static str,
-        heading: impl Into<String>,
-        blocks: Vec<Block>,
-    ) {
+    pub(super) fn add(&mut self, shown: Shown, id: &'static str, head: &str, blocks: Vec<Block>) {
         if !blocks.is_empty() {
-            self.sections.push(Section { id, heading: heading.into(), shown, blocks });
+            self.sections.push(Section { id, heading: head.to_owned(), shown, blocks });
         }
     }
 
@@ -136,7 +127,6 @@ impl Block {
     }
 }
 
-/// What a column says of an item.
 type Cell<'a, T> = &'a dyn Fn(&T) -> String;
 
 impl Table {
@@ -185,7 +175,6 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Its first `columns` are words.
     pub(super) fn left(mut self, columns: usize) -> Self {
         self.left = (0..columns).collect();
         self

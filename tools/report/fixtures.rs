@@ -1,213 +1,79 @@
-//! Hand-made reports for the renderers' tests: round numbers, and every shape a report can take.
+//! Reports for the renderers' tests, of every shape that a report can take: those saved under
+//! `tests/golden`, and what some changes make of them.
 
 pub(crate) mod bulk;
 pub(crate) mod compare;
-pub(crate) mod doctor;
 pub(crate) mod http;
-pub(crate) mod page;
 
-use std::collections::BTreeMap;
-
-use serde_json::json;
+use tare_stats::histogram::Distribution;
 use tare_stats::result::{
-    AssertionResult, Connections, Device, Environment, Environments, ErrorCount, INTERVALS_OF_RUN,
-    Instrument, Instruments, Interval, Latencies, Observed, Operations, Params, Rate, Report,
-    SCHEMA, StepResult, Summary, Tool, Warmup, Warning,
+    Diagnosis, Environment, ErrorCount, Finding, Level, Observed, Operations, Report, SCHEMA,
+    StepResult, Summary, Tool, Warning,
 };
+use tare_stats::summary::summarise;
+use tare_units::Nanos;
 
+fn saved(name: &str) -> Report {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let text = std::fs::read(format!("{root}/tests/golden/{name}.json")).expect(name);
+    serde_json::from_slice(&text).expect(name)
+}
+
+/// Samples about a median, and one far above it.
+fn distributed(p50_ns: u64, samples: u64) -> Summary {
+    let mut distribution = Distribution::uncensored();
+    for n in 0..samples {
+        let share = n as f64 / samples as f64;
+        let length = p50_ns as f64 * (0.8 + 0.25 * share + 0.2 * share.powi(8));
+        distribution.record(Nanos(length as u64));
+    }
+    distribution.record(Nanos(p50_ns * 30));
+    summarise(&distribution, &[], &|_| 1.0)
+}
+
+/// The same of `count` samples, of which some stand for the others.
 fn summary(p50_ns: u64, count: u64) -> Summary {
-    let enough = |needed: u64, ns: u64| (count >= needed).then_some(ns);
-    let near = |ns: u64| (ns - ns / 100, ns + ns / 50);
-    Summary {
-        count,
-        min_ns: Some(p50_ns * 9 / 10),
-        mean_ns: Some(p50_ns as f64 * 1.05),
-        stdev_ns: Some(p50_ns as f64 / 8.0),
-        p50_ns: Some(p50_ns),
-        p75_ns: Some(p50_ns * 11 / 10),
-        p90_ns: Some(p50_ns * 12 / 10),
-        p95_ns: Some(p50_ns * 13 / 10),
-        p99_ns: enough(1_000, p50_ns * 16 / 10),
-        p99_9_ns: enough(10_000, p50_ns * 5 / 2),
-        p99_99_ns: enough(100_000, p50_ns * 6),
-        max_ns: Some(p50_ns * 30),
-        intervals_ns: BTreeMap::from([
-            ("p50".into(), near(p50_ns)),
-            ("p99".into(), near(p50_ns * 16 / 10)),
-            ("p99_9".into(), near(p50_ns * 5 / 2)),
-        ]),
-        errors_ns: BTreeMap::from([
-            ("p50".into(), 90),
-            ("p99".into(), 310),
-            ("p99_9".into(), 1_200),
-        ]),
-        hdr: "HISTFAAAAA==".into(),
-        ..Summary::default()
-    }
+    Summary { count, ..distributed(p50_ns, count.min(5_000)) }
 }
 
-fn instrument(cpu: u32) -> Instrument {
-    Instrument {
-        backend: "uring".into(),
-        backend_reason: "the probe succeeded".into(),
-        wait: "spin".into(),
-        cpus: vec![cpu],
-        clock_ns: 24,
-        clock_granularity_ns: 1,
-        turn_p50_ns: 310,
-        turn_p99_ns: 420,
-        turn_max_ns: 18_000,
-        gap_p99_ns: 400,
-        worker_busy_max: 0.31,
-        involuntary_switches: 1,
-        steal_ns: Some(0),
-        ..Instrument::default()
-    }
+fn step(size_bytes: u64, service: Summary) -> StepResult {
+    let mut step = one_step().results.remove(0);
+    step.params.size_bytes = size_bytes;
+    step.operations.completed = service.count;
+    step.operations.sent = service.count + 1;
+    step.operations.due = service.count + 1;
+    step.rate.achieved_per_s = service.count as f64 / 5.0;
+    step.latency.path = Some(service.clone());
+    step.latency.service = service;
+    step
 }
 
-fn step(size_bytes: u64, p50_ns: u64, completed: u64) -> StepResult {
-    StepResult {
-        params: Params {
-            proto: "tcp".into(),
-            size_bytes,
-            connections: 1,
-            connect_each: Some(false),
-            server_delay_ns: Some(0),
-            timeout_ns: 2_000_000_000,
-            target: "node-2:7117".into(),
-            address: Some("10.0.0.2:7117".into()),
-            ..Params::default()
-        },
-        duration_ns: 5_000_000_000,
-        operations: Operations {
-            due: completed + 1,
-            sent: completed + 1,
-            completed,
-            in_flight_at_end: 1,
-            ..Operations::default()
-        },
-        warmup: Warmup { duration_ns: 500_000_000, ..Warmup::default() },
-        rate: Rate {
-            target_per_s: None,
-            achieved_per_s: completed as f64 / 5.0,
-            ..Rate::default()
-        },
-        latency: Latencies {
-            service: summary(p50_ns, completed),
-            connect: Some(summary(40_000, 1)),
-            server_residence: Some(summary(1_100, completed)),
-            path: Some(summary(p50_ns - 1_100, completed)),
-            ..Latencies::default()
-        },
-        connections: Connections {
-            asked: 1,
-            established: 1,
-            reconnects: 0,
-            sockets_used: 1,
-            ..Connections::default()
-        },
-        latency_error_ns: 425,
-        interval_scope: INTERVALS_OF_RUN.into(),
-        instrument: Instruments { client: instrument(0), server: Some(instrument(1)) },
-        intervals: (1..=2)
-            .map(|n| Interval {
-                at_ns: n * 1_000_000_000,
-                completed: completed / 5,
-                errors: 0,
-                p50_ns: Some(p50_ns),
-                p99_ns: Some(p50_ns * 16 / 10),
-                max_ns: Some(p50_ns * 20),
-                ..Interval::default()
-            })
-            .collect(),
-        instances: vec!["00c0ffee00c0ffee".into()],
-        ..StepResult::default()
-    }
-}
-
-fn machine(hostname: &str) -> Environment {
-    Environment {
-        tare_version: "0.1.0".into(),
-        hostname: Some(hostname.into()),
-        kernel: Some("6.18.1".into()),
-        cpu_model: Some("Example CPU @ 2.50GHz".into()),
-        cpus_online: Some(2),
-        cpus_allowed: Some("0-1".into()),
-        governor: Some("performance".into()),
-        device: Some(Device { name: "eth0".into(), mtu_bytes: Some(1500), ..Device::default() }),
-        ..Environment::default()
-    }
+fn error(phase: &str, cause: &str, count: u64) -> ErrorCount {
+    ErrorCount { phase: phase.into(), cause: cause.into(), count }
 }
 
 fn report(results: Vec<StepResult>) -> Report {
-    Report {
-        schema: SCHEMA.into(),
-        tool: Tool { name: "tare".into(), version: "0.1.0".into() },
-        kind: "lat".into(),
-        started_at: "2025-11-20T12:00:00Z".into(),
-        partial: false,
-        seed: 7,
-        plan: json!({ "target": "node-2:7117", "secret": null }),
-        environment: Environments {
-            client: machine("node-1"),
-            servers: vec![Environment {
-                instance: Some("00c0ffee00c0ffee".into()),
-                ..machine("node-2")
-            }],
-        },
-        results,
-        comparison: None,
-        assertions: Vec::new(),
-        warnings: Vec::new(),
-    }
+    Report { results, ..one_step() }
 }
 
 /// One step, over TCP, in closed loop, undisturbed.
 pub(crate) fn one_step() -> Report {
-    report(vec![step(64, 9_000, 540_000)])
+    saved("lat")
 }
 
 /// Three sizes, the last with too few samples for the far quantiles; assertions of every fate.
 pub(crate) fn sweep() -> Report {
-    let mut report = report(vec![
-        step(64, 9_000, 540_000),
-        step(4_096, 11_000, 430_000),
-        step(1 << 20, 620_000, 8_000),
-    ]);
-    let fates = [Some(true), Some(false), None];
-    for (holds, size) in fates.into_iter().zip(["64", "4096", "1048576"]) {
-        report.assertions.push(AssertionResult {
-            expr: "p99<15us".into(),
-            step: format!("size={size}"),
-            actual: Some(14_400.0),
-            interval: Some((14_256.0, 14_688.0)),
-            holds,
-        });
-    }
-    report
+    saved("saved/sweep")
 }
 
 /// A schedule of a thousand a second; a label; a quantile beyond the usual ones.
 pub(crate) fn open_loop() -> Report {
-    let mut step = step(64, 52_000, 5_000);
-    step.params.rate_per_s = Some(1_000.0);
-    step.rate.target_per_s = Some(1_000.0);
-    step.label = Some("tuned | <b>idle off</b>".into());
-    let mut response = summary(53_000, 5_000);
-    response.extra_ns.insert("p99_5".into(), 90_000);
-    step.latency.response = Some(response);
-    step.latency.lateness = Some(summary(800, 5_000));
-    for end in [Some(&mut step.instrument.client), step.instrument.server.as_mut()] {
-        let end = end.expect("both ends are there");
-        end.wait = "hybrid".into();
-        end.wakeup_p99_ns = Some(48_000);
-    }
-    report(vec![step])
+    saved("saved/lat")
 }
 
 /// Datagrams, of which some were lost, through epoll, with two servers behind one address.
 pub(crate) fn udp_losses() -> Report {
-    let mut step = step(16, 12_000, 99_900);
+    let mut step = step(16, summary(12_000, 100_008));
     step.params.proto = "udp".into();
     step.params.connections = 8;
     step.operations = Operations {
@@ -221,13 +87,11 @@ pub(crate) fn udp_losses() -> Report {
     step.latency.connect = None;
     let service = &mut step.latency.service;
     service.censored = 108;
-    service.count = 100_008;
     service.p99_99_ns = Some(2_000_000_000);
     service.max_ns = Some(2_000_000_000);
     service.lower_bounds = vec!["p99_99".into()];
-    step.errors = vec![ErrorCount { phase: "receive".into(), cause: "timeout".into(), count: 100 }];
-    step.warmup.errors =
-        vec![ErrorCount { phase: "receive".into(), cause: "timeout".into(), count: 3 }];
+    step.errors = vec![error("receive", "timeout", 100)];
+    step.warmup.errors = vec![error("receive", "timeout", 3)];
     let client = &mut step.instrument.client;
     client.backend = "epoll".into();
     client.backend_reason = "io_uring is denied (EPERM) by the container's seccomp profile".into();
@@ -239,24 +103,24 @@ pub(crate) fn udp_losses() -> Report {
     step.connections.established = 8;
     step.instances.push("0ddba110ddba1100".into());
     let mut report = report(vec![step]);
-    report.environment.servers.push(Environment {
+    let servers = &mut report.environment.servers;
+    servers.push(Environment {
         instance: Some("0ddba110ddba1100".into()),
+        hostname: Some("node-3".into()),
         container: Some("kubernetes".into()),
         cgroup_cpu_limit: Some(1.5),
-        ..machine("node-3")
+        ..servers[0].clone()
     });
     report
 }
 
-/// Cut short, saturated at one end and disturbed at both, with warnings; the server told nothing.
+/// Cut short, saturated at one end and disturbed at both, with warnings; the server reported
+/// nothing.
 pub(crate) fn partial() -> Report {
-    let mut step = step(64, 9_000, 700);
+    let mut step = step(64, summary(9_000, 700));
     step.partial = true;
     step.duration_ns = 1_234_000_000;
-    step.errors = vec![
-        ErrorCount { phase: "receive".into(), cause: "ECONNRESET".into(), count: 1 },
-        ErrorCount { phase: "connect".into(), cause: "ECONNREFUSED".into(), count: 12 },
-    ];
+    step.errors = vec![error("receive", "ECONNRESET", 1), error("connect", "ECONNREFUSED", 12)];
     step.operations.due += 1;
     step.operations.sent += 1;
     step.operations.failed = 1;
@@ -293,7 +157,8 @@ pub(crate) fn partial() -> Report {
 /// A throttled container, a process of which little is known, and one that ended; the machine
 /// beside them.
 pub(crate) fn observed() -> Report {
-    let mut steps = vec![step(64, 9_000, 540_000), step(4_096, 11_000, 430_000)];
+    let mut report = report(sweep().results);
+    report.results.truncate(2);
     let throttled = Observed {
         name: "nginx".into(),
         what: "cgroup:docker/0a1b".into(),
@@ -312,21 +177,8 @@ pub(crate) fn observed() -> Report {
         processes: Some(3),
         ..Observed::default()
     };
-    let ended = Observed {
-        name: "db".into(),
-        what: "pid:4711".into(),
-        span_ns: 5_000_900_000,
-        user_ns: Some(30_000_000),
-        system_ns: Some(0),
-        cpus: Some(0.006),
-        memory_max_bytes: Some(700 << 10),
-        throttled_periods: Some(0),
-        throttled_ns: Some(0),
-        processes: Some(0),
-        processes_ended: 1,
-        note: Some("1 process ended: counted until the last look before that".into()),
-        ..Observed::default()
-    };
+    let unthrottled =
+        Observed { throttled_periods: Some(0), throttled_ns: Some(0), ..throttled.clone() };
     let gone = Observed {
         name: "db".into(),
         what: "pid:4711".into(),
@@ -334,18 +186,28 @@ pub(crate) fn observed() -> Report {
         note: Some("there is no process 4711".into()),
         ..Observed::default()
     };
-    let unthrottled =
-        Observed { throttled_periods: Some(0), throttled_ns: Some(0), ..throttled.clone() };
-    steps[0].observed = vec![throttled, ended];
-    steps[1].observed = vec![unthrottled, gone];
-    for step in &mut steps {
+    let ended = Observed {
+        span_ns: 5_000_900_000,
+        user_ns: Some(30_000_000),
+        system_ns: Some(0),
+        cpus: Some(0.006),
+        memory_max_bytes: Some(700 << 10),
+        throttled_periods: Some(0),
+        throttled_ns: Some(0),
+        processes_ended: 1,
+        note: Some("1 process ended: counted until the last look before that".into()),
+        ..gone.clone()
+    };
+    report.results[0].observed = vec![throttled, ended];
+    report.results[1].observed = vec![unthrottled, gone];
+    for step in &mut report.results {
         let used = &mut step.cpu.client;
         used.machine_busy = Some(0.48);
         used.machine_softirq = Some(0.12);
         used.machine_softnet_dropped = Some(0);
         used.machine_softnet_squeezed = Some(3);
     }
-    report(steps)
+    report
 }
 
 /// The same of one step.
@@ -355,7 +217,7 @@ pub(crate) fn observed_once() -> Report {
     report
 }
 
-/// Every hand-made report, by name.
+/// Every report of a measurement, by name.
 pub(crate) fn all() -> Vec<(&'static str, Report)> {
     vec![
         ("one-step", one_step()),
@@ -371,8 +233,8 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
         ("bw-udp", bulk::udp()),
         ("bw-link-bound", bulk::link_bound()),
         ("bw-partial", bulk::partial()),
-        ("under-load", bulk::under_load()),
-        ("under-load-sweep", bulk::under_load_sweep()),
+        ("under-load", bulk::under_load(&[64])),
+        ("under-load-sweep", bulk::under_load(&[64, 65_536])),
         ("http-one", http::one()),
         ("http-breaker", http::breaker()),
         ("http-sweep", http::sweep()),
@@ -383,4 +245,42 @@ pub(crate) fn all() -> Vec<(&'static str, Report)> {
         ("compare-overload", compare::overload()),
         ("compare-failed-arm", compare::failed_arm()),
     ]
+}
+
+/// What a doctor found: a finding of each level, of a machine with a card.
+pub(crate) fn diagnosis() -> Diagnosis {
+    let governor = Finding::new("governor", Level::Spoils, "powersave on CPU 3")
+        .effect("the clock rate follows the load (here down to 800 of 4200 MHz)")
+        .show("cat /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+        .mend("cpupower -c 3 frequency-set -g performance")
+        .undo("cpupower -c 3 frequency-set -g powersave");
+    let load = Finding::new("load", Level::Note, "0.4 tasks wanted to run")
+        .figure(0.4, "tasks")
+        .effect("whoever else wants a CPU takes the measuring ones too")
+        .show("cat /proc/loadavg; top -b -n 1 | head -20")
+        .mend("end or move what else runs");
+    let turbo = Finding::new("turbo", Level::Unknown, "nothing tells")
+        .effect("some per cent from run to run")
+        .show("cat /sys/devices/system/cpu/cpufreq/boost");
+    let clock = Finding::new("clock-source", Level::Ok, "tsc; reading the clock costs 19 ns")
+        .figure(19.0, "ns")
+        .effect("a clock that is read in the kernel costs some 0.2 to 1 µs each time")
+        .show("cat /sys/devices/system/clocksource/clocksource0/current_clocksource");
+    Diagnosis {
+        schema: SCHEMA.into(),
+        kind: "doctor".into(),
+        tool: Tool { name: "tare".into(), version: "0.1.0".into() },
+        started_at: "2026-03-01T12:00:00Z".into(),
+        look_ns: 1_000_000_000,
+        cpus: vec![3],
+        target: Some("node-2".into()),
+        address: Some("192.0.2.2".into()),
+        device: Some("eth0".into()),
+        environment: Environment {
+            tare_version: "0.1.0".into(),
+            kernel: Some("6.8.0".into()),
+            ..Environment::default()
+        },
+        findings: vec![clock, governor, turbo, load],
+    }
 }

@@ -67,7 +67,6 @@ fn round_up(width: u64) -> u64 {
 }
 
 /// The percentiles of a step in the format of HdrHistogram's plotters, milliseconds.
-#[expect(clippy::cast_precision_loss, reason = "six decimals are printed")]
 pub(crate) fn percentiles(step: &StepResult) -> String {
     let empty = || Histogram::new(3).ok();
     let Some(histogram) = decode(&headline(&step.latency).hdr).or_else(empty) else {
@@ -189,7 +188,9 @@ fn visits(comparison: &Comparison, started: SystemTime) -> Vec<Span<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+    use hdrhistogram::serialization::interval_log::{
+        IntervalLogHistogram, IntervalLogIterator, LogEntry,
+    };
     use tare_stats::histogram::Distribution;
 
     use super::*;
@@ -215,18 +216,8 @@ mod tests {
         let widths = bars.iter().map(|bar| bar.matches('∎').count());
         assert!(widths.clone().filter(|width| *width > 20).count() >= 6, "{bars:?}");
         assert!(bars.last().unwrap().starts_with("and above"));
-        let counted: u64 = bars
-            .iter()
-            .map(|bar| {
-                bar[13..]
-                    .split_whitespace()
-                    .next()
-                    .unwrap()
-                    .replace(',', "")
-                    .parse::<u64>()
-                    .unwrap_or(0)
-            })
-            .sum();
+        let counts = bars.iter().map(|bar| bar[13..].split_whitespace().next().unwrap());
+        let counted: u64 = counts.map(|n| n.replace(',', "").parse::<u64>().unwrap_or(0)).sum();
         assert!(counted >= 10_000, "{counted}: {bars:?}");
     }
 
@@ -242,11 +233,8 @@ mod tests {
 
     #[test]
     fn edges_read_well() {
-        for (width, edge) in
-            [(1, 1), (3, 5), (6, 10), (10, 10), (11, 20), (999, 1_000), (2_001, 5_000)]
-        {
-            assert_eq!(round_up(width), edge);
-        }
+        let edges = [1, 3, 6, 10, 11, 999, 2_001].map(round_up);
+        assert_eq!(edges, [1, 5, 10, 10, 20, 1_000, 5_000]);
     }
 
     #[test]
@@ -289,28 +277,35 @@ mod tests {
             log.starts_with("#[Histogram log format version 1.3]\n#[StartTime: 1763640000.000"),
             "{log}"
         );
-        let mut found = Vec::new();
-        for entry in IntervalLogIterator::new(log.as_bytes()) {
-            if let LogEntry::Interval(line) = entry.unwrap() {
-                let latency = decode(line.encoded_histogram()).unwrap().max();
-                let span = (line.start_timestamp().as_millis(), line.duration().as_millis());
-                found.push((
-                    line.tag().unwrap().as_str().to_owned(),
-                    span,
-                    line.max().round(),
-                    latency / 1_000_000,
-                ));
-            }
+        let wanted = [
+            (("step-1", 500), (1_000, 2.0), 2),
+            (("step-1", 1_500), (500, 3.0), 3),
+            (("step-2", 2_250), (1_000, 7.0), 7),
+        ];
+        let found = read_back(&log, |line| {
+            let latency = decode(line.encoded_histogram()).unwrap().max();
+            ((line.duration().as_millis(), line.max().round()), latency / 1_000_000)
+        });
+        assert_eq!(found.len(), wanted.len(), "{log}");
+        for ((place, (span, latency)), ((tag, begin), wanted, ms)) in found.into_iter().zip(wanted)
+        {
+            assert_eq!((place, span, latency), ((tag.to_owned(), begin), wanted, ms));
         }
-        let line = |tag: &str, span, max, ms| (tag.to_owned(), span, max, ms);
-        assert_eq!(
-            found,
-            [
-                line("step-1", (500, 1_000), 2.0, 2),
-                line("step-1", (1_500, 500), 3.0, 3),
-                line("step-2", (2_250, 1_000), 7.0, 7),
-            ]
-        );
+    }
+
+    /// Of each interval its tag and its begin in milliseconds, and what `of` makes of it.
+    fn read_back<T>(
+        log: &str,
+        of: impl Fn(&IntervalLogHistogram<'_>) -> T,
+    ) -> Vec<((String, u128), T)> {
+        let lines = IntervalLogIterator::new(log.as_bytes()).filter_map(|entry| match entry {
+            Ok(LogEntry::Interval(line)) => Some(line),
+            other => other.map(|_| None).unwrap(),
+        });
+        let place = |line: &IntervalLogHistogram<'_>| {
+            (line.tag().unwrap().as_str().to_owned(), line.start_timestamp().as_millis())
+        };
+        lines.map(|line| (place(&line), of(&line))).collect()
     }
 
     #[test]
@@ -327,20 +322,18 @@ mod tests {
         comparison.blocks[0].visits[1].steps[1].hdr = None;
         comparison.blocks[0].visits[5].arm = "a b,c".into();
         let log = interval_log(&report);
-        let mut found = Vec::new();
-        for entry in IntervalLogIterator::new(log.as_bytes()) {
-            if let LogEntry::Interval(line) = entry.unwrap() {
-                let tag = line.tag().unwrap().as_str().to_owned();
-                found.push((line.start_timestamp().as_millis(), tag));
-            }
-        }
+        let found = read_back(&log, |_| ());
         assert_eq!(found.len(), 11, "{log}");
-        let line = |ms, tag: &str| (ms, tag.to_owned());
-        assert_eq!(found[0], line(0, "veth-step-1"));
-        assert_eq!(found[1], line(500, "veth-step-2"));
-        assert_eq!(found[2], line(500, "a/a-step-1"));
-        assert_eq!(found[3], line(1_000, "loopback-step-1"));
-        assert_eq!(found[10].1, "a_b_c-step-2");
+        let first = [
+            ("veth-step-1", 0),
+            ("veth-step-2", 500),
+            ("a/a-step-1", 500),
+            ("loopback-step-1", 1_000),
+        ];
+        for ((found, ()), (tag, ms)) in found.iter().zip(first) {
+            assert_eq!(found, &(tag.to_owned(), ms));
+        }
+        assert_eq!(found[10].0.0, "a_b_c-step-2");
         let comparison = report.comparison.as_mut().unwrap();
         comparison.steps = 1;
         assert!(interval_log(&report).contains("Tag=veth,0.000,0.500,"));

@@ -7,25 +7,23 @@ use super::common::{marks, results, steps_troubles, troubles};
 use super::document::{Block, Document, Field, Table, field, fields, note};
 use super::numbers::{known, longest, mean, nanos, per_second, percent, quantile, volume, whole};
 use super::{
-    DisplayOptions, grouped, headline, histogram, latency, list, observed, operations,
-    parameters as parameters_of, phrases, plural,
+    grouped, headline, histogram, latency, list, machines, operations, parameters as parameters_of,
+    phrases, plural,
 };
 
-/// Kinds of errors that a row of a table names; the rest is summed.
 const KINDS_SHOWN: usize = 2;
 
 pub(super) const CLOSED_LOOP: [&str; 2] = [
     "latency   from when a request was sent to the last byte of its response. Closed loop: while the server stalls,",
     "          less is asked of it, so few requests meet the stall; --rate shows what users would have met",
 ];
-/// What the three latencies of an open loop are.
 pub(super) const OPEN_LOOP: [&str; 3] = [
     "response  from when a request was due, by the schedule, to the end of its response: what a user waits",
     "service   from when it was really sent to the end of its response: what server and path took",
     "lateness  from when it was due to when it was really sent: no free connection, or a late sender",
 ];
 
-pub(super) fn build(document: &mut Document, report: &Report, options: &DisplayOptions) {
+pub(super) fn build(document: &mut Document, report: &Report, percentiles: &[f64]) {
     let sweep = || {
         let several = report.results.iter().filter(|step| step.status_codes.len() > 1);
         let codes = several.map(|step| {
@@ -37,10 +35,10 @@ pub(super) fn build(document: &mut Document, report: &Report, options: &DisplayO
         std::iter::once(Block::Table(sweep(report))).chain(found).collect()
     };
     let heading = "Instrument, in the last step";
-    results(document, report, Vec::new(), sweep, heading, |one| step(one, options));
+    results(document, report, Vec::new(), sweep, heading, |one| step(one, percentiles));
 }
 
-fn step(step: &StepResult, options: &DisplayOptions) -> Vec<Block> {
+fn step(step: &StepResult, percentiles: &[f64]) -> Vec<Block> {
     let Some(http) = &step.params.http else {
         return Vec::new();
     };
@@ -51,7 +49,7 @@ fn step(step: &StepResult, options: &DisplayOptions) -> Vec<Block> {
         let text = "Nothing was answered as expected in the measured phase, so there is no latency to tell.";
         blocks.push(note(text));
     } else {
-        let mut notes = marks(step, options, "unanswered request");
+        let mut notes = marks(step, percentiles, "unanswered request");
         let meaning: &[&str] =
             if step.latency.response.is_some() { &OPEN_LOOP } else { &CLOSED_LOOP };
         notes.extend(meaning.iter().map(|line| (*line).to_owned()));
@@ -60,7 +58,7 @@ fn step(step: &StepResult, options: &DisplayOptions) -> Vec<Block> {
                 "Responses that were not expected are under their codes, and in no latency here.";
             notes.push(text.to_owned());
         }
-        blocks.push(Block::Table(latency::distribution(step, options).noting(notes)));
+        blocks.push(Block::Table(latency::distribution(step, percentiles).noting(notes)));
         let bars = histogram::bars(step);
         blocks.extend((!bars.is_empty()).then_some(Block::Lines(bars)));
         blocks.extend(latency::parts(&step.latency).map(Block::Table));
@@ -138,7 +136,6 @@ fn facts(step: &StepResult, http: &HttpParams) -> Vec<Field> {
     ])
 }
 
-/// The headline: requests answered as expected.
 fn goodput(step: &StepResult, http: &HttpParams) -> String {
     let rate = step.rate.achieved_per_s;
     let target = step.rate.target_per_s.filter(|target| *target > 0.0);
@@ -150,7 +147,6 @@ fn goodput(step: &StepResult, http: &HttpParams) -> String {
     format!("{}{target}, {answered} answered as expected{expected}", per_second(rate))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn codes(step: &StepResult) -> Option<Table> {
     let all: u64 = step.status_codes.values().map(|code| code.count).sum();
     let at = |code, percent| {
@@ -201,7 +197,7 @@ fn cpu(step: &StepResult) -> Option<String> {
         working.map(|ns| format!("{ns} without the time in which it polled and found nothing")),
         server.map(|ns| format!("{} at the server", nanos(ns))),
     ]);
-    let machine = observed::machine(used);
+    let machine = machines::machine(used);
     Some(text + &machine.map_or_else(String::new, |machine| format!("; this machine {machine}")))
 }
 

@@ -8,7 +8,6 @@ use tare_stats::result::{Block, Interval, Params, Report, StepResult};
 /// refuses.
 const SERIALISES: &str = "a report has string keys only";
 
-/// A line of the stream: its type first, then the thing itself.
 #[derive(Serialize)]
 struct Line<'a, T> {
     #[serde(rename = "type")]

@@ -9,7 +9,7 @@ use super::numbers::{
     Statistic, bits_within, cpu_per_gib, known, longest, mean, per_second, quantile, significant,
     volume,
 };
-use super::{DisplayOptions, grouped, headline, operations, phrases, plural};
+use super::{grouped, headline, operations, phrases, plural};
 
 const HALVES: &str =
     "Latencies are full round trips; ½ is for comparing with qperf and sockperf, which halve them.";
@@ -20,7 +20,7 @@ const OPEN_LOOP: [&str; 3] = [
     "lateness  from when it was due to when it was really sent: what the sender added",
 ];
 
-pub(super) fn build(document: &mut Document, report: &Report, options: &DisplayOptions) {
+pub(super) fn build(document: &mut Document, report: &Report, percentiles: &[f64]) {
     let pairs = pairs(report);
     let (intro, heading) = match pairs.is_empty() {
         true => (HALVES, "Instrument, in the last step"),
@@ -31,26 +31,26 @@ pub(super) fn build(document: &mut Document, report: &Report, options: &DisplayO
             [] => vec![Block::Table(sweep(report))],
             [pair] => {
                 let load = Block::Fields(vec![field("load", carried(*pair))]);
-                vec![Block::Table(states(*pair, options)), load]
+                vec![Block::Table(states(*pair, percentiles)), load]
             }
             pairs => vec![Block::Table(states_sweep(pairs))],
         };
         blocks.extend(Block::fields(steps_troubles(report)));
         blocks
     };
-    results(document, report, vec![note(intro)], sweep, heading, |one| step(one, options));
+    results(document, report, vec![note(intro)], sweep, heading, |one| step(one, percentiles));
 }
 
-fn step(step: &StepResult, options: &DisplayOptions) -> Vec<Block> {
+fn step(step: &StepResult, percentiles: &[f64]) -> Vec<Block> {
     let mut blocks = Vec::new();
     if headline(&step.latency).count == 0 {
         blocks.push(note("Nothing was answered in the measured phase."));
     } else {
-        let mut notes = marks(step, options, "unanswered ping");
+        let mut notes = marks(step, percentiles, "unanswered ping");
         if step.latency.response.is_some() {
             notes.extend(OPEN_LOOP.map(str::to_owned));
         }
-        blocks.push(Block::Table(distribution(step, options).noting(notes)));
+        blocks.push(Block::Table(distribution(step, percentiles).noting(notes)));
         blocks.extend(parts(&step.latency).map(Block::Table));
     }
     let mut found = vec![field("rate", rate(step)), field("operations", operations(step))];
@@ -83,9 +83,7 @@ fn interval_at(summary: &Summary, percent: f64) -> String {
     interval.map_or_else(String::new, |(low, high)| format!("{} to {}", Nanos(*low), Nanos(*high)))
 }
 
-/// The figures of one step: a row per quantile, with its interval, its half (of round trips only),
-/// and what it is made of.
-pub(super) fn distribution(step: &StepResult, options: &DisplayOptions) -> Table {
+pub(super) fn distribution(step: &StepResult, percentiles: &[f64]) -> Table {
     let latency = &step.latency;
     let main = headline(latency);
     let open_loop = latency.response.is_some();
@@ -100,7 +98,7 @@ pub(super) fn distribution(step: &StepResult, options: &DisplayOptions) -> Table
         _ => "95 % interval",
     };
     let mut rows = vec![Statistic::Min, Statistic::Mean, Statistic::Stdev];
-    rows.extend(options.percentiles.iter().copied().map(Statistic::Quantile));
+    rows.extend(percentiles.iter().copied().map(Statistic::Quantile));
     rows.push(Statistic::Max);
     let table = Table::of(
         rows,
@@ -118,7 +116,6 @@ pub(super) fn distribution(step: &StepResult, options: &DisplayOptions) -> Table
     table.only_if(open_loop, &["service", "lateness"]).named("Latency")
 }
 
-/// What a round trip is made of, and what came before it. None where neither is known.
 pub(super) fn parts(latency: &Latencies) -> Option<Table> {
     let parts = [
         ("path and both kernels", &latency.path),
@@ -166,33 +163,23 @@ fn size(step: &StepResult) -> String {
     Size(step.params.size_bytes).to_string()
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Pair<'a> {
-    idle: &'a StepResult,
-    loaded: &'a StepResult,
+/// A step that was measured twice: idle, and under load.
+type Pair<'a> = (&'a StepResult, &'a StepResult);
+
+fn latencies<'a>((idle, loaded): Pair<'a>) -> (&'a Summary, &'a Summary) {
+    (headline(&idle.latency), headline(&loaded.latency))
 }
 
-impl<'a> Pair<'a> {
-    fn latencies(self) -> (&'a Summary, &'a Summary) {
-        (headline(&self.idle.latency), headline(&self.loaded.latency))
-    }
-
-    fn ratio(self, of: Statistic) -> String {
-        let (idle, loaded) = self.latencies();
-        ratio(of.ns(idle), of.ns(loaded))
-    }
+fn ratio_of(pair: Pair<'_>, of: Statistic) -> String {
+    let (idle, loaded) = latencies(pair);
+    ratio(of.ns(idle), of.ns(loaded))
 }
 
 /// The report's steps, two and two; none unless there is one that was measured twice.
 fn pairs(report: &Report) -> Vec<Pair<'_>> {
-    let steps = report.results.windows(2);
-    steps
-        .filter_map(|two| {
-            let [idle, loaded] = two else { return None };
-            let pair = idle.params.load().is_none() && loaded.params.load().is_some();
-            pair.then_some(Pair { idle, loaded })
-        })
-        .collect()
+    let is_pair =
+        |(idle, loaded): &Pair<'_>| idle.params.load().is_none() && loaded.params.load().is_some();
+    report.results.iter().zip(report.results.iter().skip(1)).filter(is_pair).collect()
 }
 
 pub(super) fn load(report: &Report) -> Option<String> {
@@ -202,16 +189,15 @@ pub(super) fn load(report: &Report) -> Option<String> {
 }
 
 /// How many times as long; nothing where a figure is missing, or is but a lower bound.
-#[expect(clippy::cast_precision_loss, reason = "2^53 ns is 104 days")]
 fn ratio(idle: Option<u64>, loaded: Option<u64>) -> String {
     let both = idle.filter(|idle| *idle > 0).zip(loaded);
     known(both, |(idle, loaded)| format!("× {}", significant(loaded as f64 / idle as f64, 3)))
 }
 
-fn states(pair: Pair<'_>, options: &DisplayOptions) -> Table {
-    let (idle, loaded) = pair.latencies();
+fn states(pair: Pair<'_>, percentiles: &[f64]) -> Table {
+    let (idle, loaded) = latencies(pair);
     let mut rows = vec![Statistic::Min, Statistic::Mean];
-    rows.extend(options.percentiles.iter().copied().map(Statistic::Quantile));
+    rows.extend(percentiles.iter().copied().map(Statistic::Quantile));
     rows.push(Statistic::Max);
     Table::of(
         rows,
@@ -219,35 +205,35 @@ fn states(pair: Pair<'_>, options: &DisplayOptions) -> Table {
             ("round trip", &|row| row.name()),
             ("idle", &|row| row.shown(idle)),
             ("under load", &|row| row.shown(loaded)),
-            ("ratio", &|row| pair.ratio(*row)),
+            ("ratio", &|row| ratio_of(pair, *row)),
         ],
     )
 }
 
 fn states_sweep(pairs: &[Pair<'_>]) -> Table {
-    let idle = |pair: &Pair<'_>, percent| quantile(pair.latencies().0, percent);
-    let loaded = |pair: &Pair<'_>, percent| quantile(pair.latencies().1, percent);
+    let idle = |pair: &Pair<'_>, percent| quantile(latencies(*pair).0, percent);
+    let loaded = |pair: &Pair<'_>, percent| quantile(latencies(*pair).1, percent);
     Table::of(
         pairs.iter().copied(),
         &[
-            ("size", &|pair| size(pair.idle)),
-            ("conns", &|pair| pair.idle.params.connections.to_string()),
+            ("size", &|(idle, _)| size(idle)),
+            ("conns", &|(idle, _)| idle.params.connections.to_string()),
             ("p50 idle", &|pair| idle(pair, 50.0)),
             ("loaded", &|pair| loaded(pair, 50.0)),
-            ("ratio", &|pair| pair.ratio(Statistic::Quantile(50.0))),
+            ("ratio", &|pair| ratio_of(*pair, Statistic::Quantile(50.0))),
             ("p99 idle", &|pair| idle(pair, 99.0)),
             ("loaded", &|pair| loaded(pair, 99.0)),
-            ("ratio", &|pair| pair.ratio(Statistic::Quantile(99.0))),
-            ("load", &|pair| {
-                let load = pair.loaded.bandwidth.as_ref();
+            ("ratio", &|pair| ratio_of(*pair, Statistic::Quantile(99.0))),
+            ("load", &|(_, loaded)| {
+                let load = loaded.bandwidth.as_ref();
                 known(load, |load| bits_within(load.bits_per_s, load.interval_bits_per_s))
             }),
         ],
     )
 }
 
-fn carried(pair: Pair<'_>) -> String {
-    let Some(load) = &pair.loaded.bandwidth else {
+fn carried((_, loaded): Pair<'_>) -> String {
+    let Some(load) = &loaded.bandwidth else {
         return "the load did not report what it carried".to_owned();
     };
     let rate = bits_within(load.bits_per_s, load.interval_bits_per_s);
@@ -267,8 +253,8 @@ mod tests {
     #[test]
     fn ratios_need_both_ends() {
         assert_eq!(ratio(Some(9_000), Some(180_000)), "× 20.0");
-        assert_eq!(ratio(Some(0), Some(1)), "–");
-        assert_eq!(ratio(None, Some(1)), "–");
-        assert_eq!(ratio(Some(1), None), "–");
+        for (idle, loaded) in [(Some(0), Some(1)), (None, Some(1)), (Some(1), None)] {
+            assert_eq!(ratio(idle, loaded), "–");
+        }
     }
 }

@@ -3,6 +3,10 @@
 //! For people a builder per kind of result makes a [`Document`], which [`mod@print`] puts into a
 //! format. Scripts have [`json`] and [`csv`]. What the builders share is here, in [`common`] and in
 //! [`numbers`].
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "what is counted stays below 2^53, and a few digits of it are printed"
+)]
 
 mod bulk;
 mod charts;
@@ -15,14 +19,13 @@ mod document;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 pub(crate) mod histogram;
 mod http;
 pub(crate) mod json;
 mod latency;
 mod machines;
 mod numbers;
-mod observed;
 #[cfg(test)]
 mod page_tests;
 mod plot;
@@ -30,14 +33,14 @@ mod print;
 
 use clap::ValueEnum;
 use tare_stats::result::{ErrorCount, Latencies, Params, Report, StepResult, Summary, Warning};
-use tare_stats::summary::PERCENTILES;
+pub(crate) use tare_stats::summary::PERCENTILES;
 use tare_units::{Nanos, Size};
 
 pub(crate) use common::assertion;
 use document::Document;
 pub(crate) use numbers::{bits, grouped, plural};
 use numbers::{per_second, share};
-use print::{html, markdown, text};
+use print::html;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -56,43 +59,34 @@ pub(crate) enum Format {
     Html,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct DisplayOptions {
-    /// Quantiles to print, per cent, ascending.
-    pub(crate) percentiles: Vec<f64>,
-}
-
-impl Default for DisplayOptions {
-    fn default() -> Self {
-        Self { percentiles: PERCENTILES.to_vec() }
-    }
-}
-
-pub(crate) fn render(format: Format, report: &Report, options: &DisplayOptions) -> String {
+/// `percentiles` are those to print, ascending.
+pub(crate) fn render(format: Format, report: &Report, percentiles: &[f64]) -> String {
     match format {
-        Format::Text => text::print(document(report, options)),
+        Format::Text => print::text(document(report, percentiles)),
         Format::Json => json::pretty(report),
         Format::Jsonl => json::lines(report),
-        Format::Csv => csv::render(report, options),
-        Format::Markdown => markdown::print(document(report, options)),
-        Format::Html => page(&[(String::new(), report)], options),
+        Format::Csv => csv::render(report, percentiles),
+        Format::Markdown => print::markdown(document(report, percentiles)),
+        Format::Html => page(&[(String::new(), report)], percentiles),
     }
 }
 
 /// One or more results as a page.
-pub(crate) fn page(reports: &[(String, &Report)], options: &DisplayOptions) -> String {
+pub(crate) fn page(reports: &[(String, &Report)], percentiles: &[f64]) -> String {
     let documents = reports.iter();
-    html::print(documents.map(|(name, report)| (name.clone(), document(report, options))).collect())
+    html::print(
+        documents.map(|(name, report)| (name.clone(), document(report, percentiles))).collect(),
+    )
 }
 
-fn document(report: &Report, options: &DisplayOptions) -> Document {
+fn document(report: &Report, percentiles: &[f64]) -> Document {
     let mut document =
         Document { title: asked(report), alerts: alerts(report), sections: Vec::new() };
     match (compare::of(report), report.kind.as_str()) {
         (Some(view), _) => compare::build(&mut document, view),
         (None, "bw") => bulk::build(&mut document, report),
-        (None, "http") => http::build(&mut document, report, options),
-        _ => latency::build(&mut document, report, options),
+        (None, "http") => http::build(&mut document, report, percentiles),
+        _ => latency::build(&mut document, report, percentiles),
     }
     common::closing(&mut document, report);
     document

@@ -10,7 +10,6 @@ pub(super) const NONE: &str = "–";
 /// A gibibyte, in the mebibytes that CPU time is given by.
 pub(super) const MIB_PER_GIB: f64 = 1024.0;
 
-/// A unit's name and what one of it is.
 pub(super) type Unit = (&'static str, f64);
 
 const BITS: [Unit; 4] = [("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3), ("bit/s", 1.0)];
@@ -55,10 +54,13 @@ pub(super) fn significant(value: f64, digits: i64) -> String {
     format!("{rounded:.*}", decimals(rounded, digits).min(decimals(value, digits)))
 }
 
+fn in_unit(value: f64, (name, one): Unit, digits: i64) -> String {
+    format!("{} {name}", significant(value / one, digits))
+}
+
 /// `9.412 Gbit/s`.
 pub(crate) fn bits(bits_per_s: f64) -> String {
-    let (name, one) = unit_of_bits(bits_per_s);
-    format!("{} {name}", significant(bits_per_s / one, 4))
+    in_unit(bits_per_s, unit_of_bits(bits_per_s), 4)
 }
 
 /// A rate that somebody chose, so mostly a round one: `200 Mbit/s`.
@@ -84,23 +86,20 @@ pub(super) fn bits_within(bits_per_s: Option<f64>, interval: Option<(f64, f64)>)
     }
 }
 
-/// Half the width of an interval, in `unit`.
 pub(super) fn half_width((low, high): (f64, f64), unit: Unit) -> String {
     significant((high - low) / 2.0 / unit.1, 2)
 }
 
 /// The same rate as qperf prints it, in decimal multiples of bytes: `1.176 GB/s`.
 pub(super) fn bytes_per_s(bits_per_s: f64) -> String {
-    let (name, one) = fitting(bits_per_s / 8.0, &BYTES_PER_S);
-    format!("{} {name}", significant(bits_per_s / 8.0 / one, 4))
+    in_unit(bits_per_s / 8.0, fitting(bits_per_s / 8.0, &BYTES_PER_S), 4)
 }
 
 /// `5.48 GiB`.
-#[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 pub(super) fn volume(bytes: u64) -> String {
     match fitting(bytes as f64, &BYTES) {
         ("B", _) => format!("{bytes} B"),
-        (name, one) => format!("{} {name}", significant(bytes as f64 / one, 3)),
+        unit => in_unit(bytes as f64, unit, 3),
     }
 }
 
@@ -111,7 +110,6 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// `part` of `whole` in per cent, to the ten-thousandth.
-#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 pub(super) fn share(part: u64, whole: u64) -> String {
     match trimmed(&format!("{:.4}", part as f64 / whole.max(1) as f64 * 100.0)) {
         "0" => " (below 0.0001 %)".to_owned(),
@@ -131,24 +129,14 @@ pub(super) fn cpu_per_mib(ns: f64) -> String {
 /// A whole number with its thousands set apart: `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let groups = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group));
+    groups.collect::<Vec<_>>().join(",")
 }
 
 /// `1,234 round trips`.
 pub(crate) fn plural(count: u64, what: &str) -> String {
-    let s = match (count, what.ends_with("ch")) {
-        (1, _) => "",
-        (_, true) => "es",
-        (_, false) => "s",
-    };
-    format!("{} {what}{s}", grouped(count))
+    let s = if what.ends_with("ch") { "es" } else { "s" };
+    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { s })
 }
 
 /// Something per second, three digits at least: `108,231/s`, `2.5/s`.
@@ -196,7 +184,6 @@ pub(super) fn shown(unit: &str, value: f64) -> String {
     if value < 0.0 { format!("−{text}") } else { text }
 }
 
-/// The same, with its sign always there.
 pub(super) fn signed(unit: &str, value: f64) -> String {
     let plus = if value > 0.0 { "+" } else { "" };
     format!("{plus}{}", shown(unit, value))
@@ -274,7 +261,6 @@ impl Statistic {
         known(ns, |ns| format!("{mark}{}", Nanos(ns)))
     }
 
-    /// What only a quantile has.
     pub(super) fn if_quantile(self, show: impl FnOnce(f64) -> String) -> String {
         match self {
             Self::Quantile(percent) => show(percent),

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use tare_stats::result::{AA, Report, Verdict};
 use tare_units::Nanos;
 
-use super::fixtures::page::{Shape, comparison};
+use super::fixtures::compare::{comparison, failed_arm, few_blocks, large, overload};
 use super::numbers::{NONE, shown, signed};
-use super::{DisplayOptions, page};
-use crate::report::Format;
-use crate::report::{fixtures, render};
+use super::{Format, PERCENTILES, fixtures, page, render};
 
-const SMALL: Shape = Shape { arms: 3, sizes: 2, blocks: 8 };
+fn small() -> Report {
+    large(3, 2, 8)
+}
 
 fn html(report: &Report) -> String {
-    render(Format::Html, report, &DisplayOptions::default())
+    render(Format::Html, report, &PERCENTILES)
 }
 
 /// The tags of a page in order, each with its attributes; panics where one is not closed as it must
@@ -48,6 +48,14 @@ fn tags(page: &str) -> Vec<&str> {
     found
 }
 
+/// Whether the text holds every one of these `|parts|`.
+#[track_caller]
+fn holds(text: &str, parts: &str) {
+    for part in parts.split('|') {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
 /// Everything that is there to be read, tags and styles taken off.
 fn words(page: &str) -> String {
     let body = &page[page.find("</style>").unwrap()..];
@@ -66,7 +74,7 @@ fn words(page: &str) -> String {
 #[test]
 fn every_result_is_a_page_that_stands_alone() {
     let mut reports = fixtures::all();
-    reports.push(("compare", comparison(SMALL)));
+    reports.push(("compare", small()));
     for (name, report) in reports {
         let page = html(&report);
         assert!(
@@ -107,7 +115,7 @@ fn every_result_is_a_page_that_stands_alone() {
 
 #[test]
 fn every_figure_can_be_reached_and_has_its_numbers_beside_it() {
-    let page = html(&comparison(SMALL));
+    let page = html(&small());
     let figures: Vec<&str> = page.split("<figure ").skip(1).collect();
     // A curve a size, a difference a size and measure, the blocks of each, and a sweep a measure.
     assert_eq!(figures.len(), 2 + 4 + 4 + 2);
@@ -128,7 +136,7 @@ fn every_figure_can_be_reached_and_has_its_numbers_beside_it() {
 
 #[test]
 fn every_number_of_a_comparison_is_in_a_table() {
-    let report = comparison(SMALL);
+    let report = small();
     let page = html(&report);
     let text = words(&page);
     let comparison = report.comparison.as_ref().unwrap();
@@ -154,63 +162,37 @@ fn every_number_of_a_comparison_is_in_a_table() {
     for number in numbers {
         assert!(text.contains(&format!(" {number} ")), "{number}");
     }
-    for part in [
-        "64 B",
-        "128 B",
-        "tare compare arm-0=10.0.0.1:7117",
-        "no difference",
-        "uring (the first that all ends have)",
-    ] {
-        assert!(text.contains(part), "{part}");
-    }
+    holds(&text, "64 B|128 B|tare compare arm-0=10.0.0.1:7117|no difference");
+    holds(&text, "uring (the first that all ends have)");
 }
 
 #[test]
 fn every_number_of_a_plain_result_is_there() {
-    let text = words(&html(&fixtures::sweep()));
-    for part in [
-        "9 µs",
-        "11 µs",
-        "620 µs",
-        "4 KiB",
-        "1 MiB",
-        "size=64",
-        "FAILS",
-        "cannot tell",
-        "540,000",
-        "Latency by size",
-    ] {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-    let text = words(&html(&fixtures::bulk::both()));
-    assert!(text.contains("Gbit/s") && text.contains("Over time"), "{text}");
-    let text = words(&html(&fixtures::http::breaker()));
-    assert!(text.contains("511") && text.contains("Status codes"));
-    let text = words(&html(&fixtures::partial()));
-    for part in ["PARTIAL", "powersave", "SATURATED: its busiest worker", "steal 12 ms"] {
-        assert!(text.contains(part), "{part}");
-    }
+    let text = |report: &Report| words(&html(report));
+    let sweep = "9 µs|11 µs|620 µs|4 KiB|1 MiB|size=64|FAILS|cannot tell|540,000|Latency by size";
+    holds(&text(&fixtures::sweep()), sweep);
+    holds(&text(&fixtures::bulk::both()), "Gbit/s|Over time");
+    holds(&text(&fixtures::http::breaker()), "511|Status codes");
+    let partial = "PARTIAL|powersave|SATURATED: its busiest worker|steal 12 ms";
+    holds(&text(&fixtures::partial()), partial);
+    let rests_on = "tare compare of lat: loopback (baseline) against veth|ECONNRESET in receive × 2|\
+                    8 of 8 whole, 48 visits, of which 5 disturbed|Holm's correction|+11.2 µs [";
+    holds(&text(&comparison()), rests_on);
+    holds(&text(&few_blocks()), "200 ms to settle after each hook");
     let mut nothing = fixtures::one_step();
     nothing.results.clear();
-    assert!(html(&nothing).contains("The machines"));
-}
-
-#[test]
-fn an_arm_that_was_given_up_is_told_before_everything_else() {
-    let page = html(&fixtures::compare::failed_arm());
-    let loud = page.split("class=\"loud\"").nth(1).expect("it is loud");
-    let loud = loud.split("</div>").next().unwrap();
-    for part in [
-        "PARTIAL: 2 of 12 blocks were measured in every arm",
-        "FAILED: kata was given up: the server closed the connection; its 4 visits until then are kept.",
-    ] {
-        assert!(loud.contains(part), "{part} in {loud}");
-    }
+    holds(&html(&nothing), "The machines");
+    let page = html(&failed_arm());
+    let loud = page.split("class=\"loud\"").nth(1).expect("it is loud").split("</div>").next();
+    let given_up = "PARTIAL: 2 of 12 blocks were measured in every arm|\
+                    FAILED: kata was given up: the server closed the connection; \
+                    its 4 visits until then are kept.";
+    holds(loud.unwrap(), given_up);
 }
 
 #[test]
 fn overloaded_paths_have_no_difference() {
-    let report = fixtures::compare::overload();
+    let report = overload();
     let page = html(&report);
     let text = words(&page);
     let cells = &report.comparison.as_ref().unwrap().cells;
@@ -240,13 +222,13 @@ fn overloaded_paths_have_no_difference() {
         page.split("<figcaption>p50: stage 3, 20,000/s</figcaption>").nth(1).expect("a figure");
     let figure = figure.split("</figure>").next().unwrap();
     assert!(figure.contains(">a/a<") && figure.contains(">overload<"), "{figure}");
-    assert!(!html(&fixtures::compare::comparison()).contains("OVERLOAD"));
+    assert!(!html(&comparison()).contains("OVERLOAD"));
 }
 
 #[test]
 fn what_was_observed_is_there() {
     let seen = fixtures::observed();
-    let mut compared = comparison(SMALL);
+    let mut compared = small();
     for (to, from) in compared.results.iter_mut().zip(&seen.results) {
         to.observed.clone_from(&from.observed);
     }
@@ -254,42 +236,18 @@ fn what_was_observed_is_there() {
         let page = html(report);
         assert!(page.contains("<section id=\"r1-observed\""));
         let text = words(&page);
-        for part in [
-            "Observed on this host",
-            "cgroup:docker/0a1b × 3",
-            "0.97 of 1",
-            "340 ms in 12 of 50 periods",
-            "123,456",
-            &format!("{arm}tcp, 64 B, 1 connection"),
-            "db: there is no process 4711",
-        ] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
+        let parts = "Observed on this host|cgroup:docker/0a1b × 3|0.97 of 1|123,456|\
+                     340 ms in 12 of 50 periods|db: there is no process 4711";
+        holds(&text, parts);
+        holds(&text, &format!("{arm}tcp, 64 B, 1 connection"));
     }
     assert!(words(&html(&seen)).contains("48 % busy (soft interrupts 12 %)"));
     assert!(!html(&fixtures::sweep()).contains("Observed on this host"));
 }
 
 #[test]
-fn a_comparison_tells_what_it_rests_on() {
-    let text = words(&html(&fixtures::compare::comparison()));
-    for part in [
-        "tare compare of lat: loopback (baseline) against veth",
-        "8 of 8 whole, 48 visits, of which 5 disturbed",
-        "ECONNRESET in receive × 2",
-        "Holm&#39;s correction",
-        "+11.2 µs [",
-    ] {
-        let part = part.replace("&#39;", "'");
-        assert!(text.contains(&part), "{part} in {text}");
-    }
-    let text = words(&html(&fixtures::compare::few_blocks()));
-    assert!(text.contains("200 ms to settle after each hook"));
-}
-
-#[test]
 fn blocks_are_counted_in_whole_numbers() {
-    let page = html(&fixtures::compare::comparison());
+    let page = html(&comparison());
     let blocks = &page[page.find("id=\"r1-blocks\"").expect("blocks")..];
     let figure = blocks.split("</svg>").find(|svg| svg.contains("role=\"img\""));
     let figure = figure.expect("a figure").split("role=\"img\"").nth(1).unwrap();
@@ -303,7 +261,7 @@ fn blocks_are_counted_in_whole_numbers() {
 
 #[test]
 fn an_arm_that_was_given_up_leaves_the_baseline_its_blocks() {
-    let mut report = fixtures::compare::failed_arm();
+    let mut report = failed_arm();
     let inner = report.comparison.as_mut().unwrap();
     inner.cells.sort_by_key(|cell| cell.arm != "kata");
     let fewest = inner.cells[0].blocks.len();
@@ -321,7 +279,7 @@ fn an_arm_that_was_given_up_leaves_the_baseline_its_blocks() {
 
 #[test]
 fn an_arm_has_one_line_in_all_figures() {
-    let mut report = comparison(SMALL);
+    let mut report = small();
     report.results.retain(|step| step.arm.as_deref() != Some("arm-1"));
     let page = html(&report);
     let keys = |heading: &str| {
@@ -341,7 +299,7 @@ fn an_arm_has_one_line_in_all_figures() {
 fn nothing_of_a_file_becomes_markup() {
     const EVIL: &str =
         "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u{202e}\u{1b}[2J";
-    let report = comparison(SMALL);
+    let report = small();
     let mut value = serde_json::to_value(&report).unwrap();
     let mut names = 0;
     poison(&mut value, &mut names, EVIL);
@@ -351,8 +309,7 @@ fn nothing_of_a_file_becomes_markup() {
     evil.warnings[0].message = EVIL.into();
     evil.assertions = fixtures::sweep().assertions;
     evil.assertions[0].expr = EVIL.into();
-    let options = DisplayOptions::default();
-    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &options)] {
+    for page in [html(&evil), page(&[(EVIL.into(), &evil), ("b".into(), &evil)], &PERCENTILES)] {
         assert!(page.contains("&lt;script&gt;"));
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
         for tag in tags(&page) {
@@ -378,14 +335,14 @@ fn nothing_of_a_file_becomes_markup() {
 fn poison(value: &mut serde_json::Value, names: &mut u32, evil: &str) {
     use serde_json::Value;
     match value {
-        Value::String(text) if text == "slower" || text == "bw" || text == "http" => {}
+        Value::String(text) if text == "bw" || text == "http" => {}
         Value::String(text) => {
             *names += 1;
             text.push_str(evil);
         }
         Value::Array(items) => items.iter_mut().for_each(|item| poison(item, names, evil)),
         Value::Object(fields) => {
-            let keep = ["kind", "measure", "unit", "schema", "hdr", "step"];
+            let keep = ["kind", "measure", "unit", "schema", "hdr", "step", "verdict"];
             let free = fields.iter_mut().filter(|(name, _)| !keep.contains(&name.as_str()));
             free.for_each(|(_, field)| poison(field, names, evil));
         }
@@ -395,7 +352,7 @@ fn poison(value: &mut serde_json::Value, names: &mut u32, evil: &str) {
 
 #[test]
 fn figures_that_are_no_measurement_are_no_harm() {
-    let mut report = comparison(SMALL);
+    let mut report = small();
     let odd = [f64::MAX, -f64::MAX, 0.0, f64::MIN_POSITIVE];
     let inner = report.comparison.as_mut().unwrap();
     for (cell, odd) in inner.cells.iter_mut().zip(odd.into_iter().cycle()) {
@@ -423,9 +380,8 @@ fn figures_that_are_no_measurement_are_no_harm() {
 
 #[test]
 fn several_results_are_a_part_each() {
-    let (one, two) = (fixtures::one_step(), comparison(SMALL));
-    let page =
-        page(&[("host.json".into(), &one), ("pod.json".into(), &two)], &DisplayOptions::default());
+    let (one, two) = (fixtures::one_step(), small());
+    let page = page(&[("host.json".into(), &one), ("pod.json".into(), &two)], &PERCENTILES);
     let text = words(&page);
     assert!(
         text.contains("tare: 2 results")
@@ -489,7 +445,7 @@ fn lines_and_words_stand_out_by_light_and_in_the_dark() {
 
 #[test]
 fn a_large_comparison_is_a_small_page_and_soon_there() {
-    let report = comparison(Shape { arms: 8, sizes: 10, blocks: 12 });
+    let report = large(8, 10, 12);
     let started = Instant::now();
     let page = html(&report);
     let took = started.elapsed();

@@ -8,7 +8,6 @@ use maud::{Markup, html};
 
 use super::numbers::{significant, trimmed};
 
-/// Colours of lines in the style sheet.
 const COLOURS: usize = 8;
 /// Patterns of dashes in it, the unbroken line among them.
 const DASHES: usize = 6;
@@ -85,7 +84,6 @@ impl Axis {
     }
 
     /// Things one beside the other: the first at 0, the next at 1.
-    #[expect(clippy::cast_precision_loss, reason = "a few rows")]
     pub(super) fn places(name: &str, names: &[String]) -> Self {
         let last = names.len().saturating_sub(1) as f64;
         let ticks = names.iter().enumerate().map(|(at, name)| (at as f64, short(name)));
@@ -101,19 +99,16 @@ impl Axis {
         Self { log: true, ..Self::new(name, (low - room, high + room), ticks.collect()) }
     }
 
-    /// Where a value lies; none where it cannot.
     fn place(&self, value: f64) -> Option<f64> {
         let at = if self.log { value.log10() } else { value };
         (at.abs() < FINITE_MAX).then_some(at)
     }
 
-    /// Where that is in the drawing, if the axis goes from `from` to `to` there.
     fn scale(&self, from: f64, to: f64) -> impl Fn(f64) -> f64 {
         let (low, length) = (self.low, self.high - self.low);
         move |at| rounded(from + ((at - low) / length).clamp(-1.0, 2.0) * (to - from))
     }
 
-    /// At most `most` of its ticks, evenly thinned out.
     fn thinned(&self, most: usize) -> impl Iterator<Item = &(f64, String)> {
         let every = self.ticks.len().div_ceil(most.max(1)).max(1);
         self.ticks.iter().step_by(every)
@@ -161,7 +156,6 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// With a mark on every point.
     pub(super) fn marked(role: usize, name: impl Into<String>, points: Points) -> Self {
         Self { role, name: name.into(), marks: points.clone(), points }
     }
@@ -210,7 +204,6 @@ impl Plot {
     }
 
     /// The drawing, with a title and a description for those who do not see it.
-    #[expect(clippy::cast_precision_loss, reason = "lengths of names")]
     pub(super) fn svg(&self, id: &str, title: &str, about: &str) -> Markup {
         let (width, height) = (f64::from(self.size.0), f64::from(self.size.1));
         let letters = self.y.ticks.iter().map(|(_, name)| name.chars().count()).max();

@@ -3,15 +3,14 @@ use tare_proto::hello::WaitMode;
 
 use super::*;
 use crate::command::Command;
-use crate::command::usage::parse;
+use crate::command::measure::Measuring;
+use crate::command::tests::{parsed, refuses};
 
 fn plan(flags: &str) -> Result<BwPlan> {
-    let words = format!("tare bw {flags}");
-    let cli = parse(words.split_whitespace().map(Into::into)).expect(flags);
-    let Command::Bw(args) = cli.command else {
-        panic!("bw became something else");
-    };
-    args.plan(None)
+    match parsed(&format!("bw {flags}")) {
+        Command::Measure(Measuring::Bw(args)) => args.plan(None),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -28,15 +27,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(common.stop, Stop::After(Nanos::from_secs(5)));
     assert_eq!(common.warmup, Nanos::from_millis(500));
     assert_eq!(common.wait, None, "the engine knows better");
-}
-
-#[test]
-fn datagrams_fit_an_overlay_unless_told_otherwise() {
-    assert_eq!(plan("--udp").unwrap().sizes, [1_400]);
-    let plan = plan("--proto udp --size 16,1452,65507 --rate 200M").unwrap();
-    assert_eq!(plan.transport, Transport::Udp);
-    assert_eq!(plan.sizes, [16, 1_452, 65_507]);
-    assert_eq!(plan.rate_bits_per_s, Some(200e6));
+    let datagrams = self::plan("--udp").unwrap().sizes;
+    assert_eq!(datagrams, [1_400], "what an overlay carries in one piece");
 }
 
 #[test]
@@ -80,25 +72,29 @@ fn names_that_other_tools_use() {
         let plan = plan(flags).unwrap();
         assert_eq!((plan.direction, plan.streams), (direction, vec![streams]), "{flags}");
     }
+    let udp = plan("--proto udp --size 16,1452,65507 --rate 200M").unwrap();
+    assert_eq!((udp.transport, udp.rate_bits_per_s), (Transport::Udp, Some(200e6)));
+    assert_eq!(udp.sizes, [16, 1_452, 65_507]);
 }
 
 #[test]
 fn what_ends_by_bytes_or_sends_has_no_warmup() {
-    let by_bytes = plan("--bytes 10G").unwrap();
-    assert_eq!(by_bytes.bytes, Some(10 << 30));
-    assert_eq!(by_bytes.common.warmup, Nanos::ZERO);
-    let by_sends = plan("-n 10k --warmup 0").unwrap();
-    assert_eq!(by_sends.bytes, None);
-    assert_eq!(by_sends.common.stop, Stop::Count(10_000));
-    assert_eq!(by_sends.common.warmup, Nanos::ZERO);
-    // The last send of a stream may be a short one.
-    assert!(plan("--bytes 100").is_ok());
-    assert!(plan("--bytes 1M -P 8").is_ok());
+    for (flags, bytes, stop) in [
+        ("--bytes 10G", Some(10 << 30), Stop::After(DURATION)),
+        ("-n 10k --warmup 0", None, Stop::Count(10_000)),
+        // The last send of a stream may be a short one.
+        ("--bytes 100", Some(100), Stop::After(DURATION)),
+        ("--bytes 1M -P 8", Some(1 << 20), Stop::After(DURATION)),
+    ] {
+        let plan = plan(flags).unwrap();
+        assert_eq!((plan.bytes, plan.common.stop), (bytes, stop), "{flags}");
+        assert_eq!(plan.common.warmup, Nanos::ZERO, "{flags}");
+    }
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_with_the_reason() {
-    for (flags, why) in [
+    let cases = [
         ("-o x.hgrm", "bw measures none"),
         ("--size 0", "nothing to send"),
         ("--size 17M", "too large for TCP; the largest message is"),
@@ -128,11 +124,8 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("--rate 100k", "a stream sends once in 10.5 s"),
         ("-d 10080m", "longer than a stream lasts"),
         ("--interval 10us", "--interval must be at least"),
-    ] {
-        let message = plan(flags).expect_err(flags).to_string();
-        assert!(message.contains(why), "{flags}: {message}");
-        assert!(!message.contains('\n'), "{flags}: {message}");
-    }
+    ];
+    refuses(plan, &cases);
     for flags in [
         "--udp --zerocopy auto --sink copy",
         "--rate 100k --size 16K",
@@ -146,18 +139,8 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
 
 #[test]
 fn differentiated_services_have_names() {
-    for (text, value) in [
-        ("0", 0),
-        ("63", 63),
-        ("EF", 46),
-        ("ef", 46),
-        ("LE", 1),
-        ("CS0", 0),
-        ("cs7", 56),
-        ("AF11", 10),
-        ("AF23", 22),
-        ("AF43", 38),
-    ] {
+    let values = [0, 63, 46, 46, 1, 0, 56, 10, 22, 38];
+    for (text, value) in "0 63 EF ef LE CS0 cs7 AF11 AF23 AF43".split(' ').zip(values) {
         assert_eq!(dscp(text).unwrap(), value, "{text}");
     }
     for text in ["", "64", "-1", "256", "CS8", "AF10", "AF14", "AF51", "AF1", "0x2e", "BE"] {

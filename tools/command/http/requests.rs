@@ -11,6 +11,7 @@ use tare_units::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
 use tare_units::target::Target;
 
 use crate::command::target::{Url, path_and_query};
+use crate::command::{demand, refuse};
 
 /// How often one request may come in a cycle.
 const WEIGHT_MAX: u32 = 10_000;
@@ -69,18 +70,13 @@ fn method(text: &str) -> Result<String> {
     let shown = text.escape_debug();
     let upper = text.to_ascii_uppercase();
     let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"];
-    if Method::from_bytes(text.as_bytes()).is_err() {
-        return Err(
-            Error::usage(format!("'{shown}' is no method")).remedy("write GET, POST, PUT …")
-        );
-    }
+    let is_method = Method::from_bytes(text.as_bytes()).is_ok();
+    demand(is_method, format!("'{shown}' is no method"), "write GET, POST, PUT …")?;
     if upper == "CONNECT" {
         return Err(Error::usage("CONNECT makes a tunnel, and is no request to measure"));
     }
-    if upper != text && known.contains(&upper.as_str()) {
-        return Err(Error::usage(format!("methods are case-sensitive, and '{shown}' is none"))
-            .remedy(format!("write {upper}")));
-    }
+    let message = format!("methods are case-sensitive, and '{shown}' is none");
+    demand(upper == text || !known.contains(&upper.as_str()), message, format!("write {upper}"))?;
     Ok(text.to_owned())
 }
 
@@ -88,37 +84,35 @@ fn method(text: &str) -> Result<String> {
 type Header = (String, String);
 
 fn header(text: &str) -> Result<Header> {
-    let shown: String = text.chars().take(80).collect();
-    let refuse = |why: &str, advice: &str| {
-        Error::usage(format!("'{}' is no header: {why}", shown.escape_debug())).remedy(advice)
-    };
     const FORM: &str = "write it as 'Name: value'";
-    let Some((name, value)) = text.split_once(':') else {
-        return Err(refuse("it has no colon", FORM));
+    let shown: String = text.chars().take(80).collect();
+    let check = |holds: bool, why: &str, advice: &str| {
+        let message = format!("'{}' is no header: {why}", shown.escape_debug());
+        demand(holds, message, advice)
     };
+    check(text.contains(':'), "it has no colon", FORM)?;
+    let (name, value) = text.split_once(':').unwrap_or_default();
     let value = value.trim_matches([' ', '\t']);
-    if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        return Err(refuse("its name has a character that no name has", FORM));
-    }
-    if HeaderValue::from_str(value).is_err() {
-        return Err(refuse(
-            "its value has a character that no header has",
-            "leave control characters out",
-        ));
-    }
+    let is_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
+    check(is_name, "its name has a character that no name has", FORM)?;
+    check(
+        HeaderValue::from_str(value).is_ok(),
+        "its value has a character that no header has",
+        "leave control characters out",
+    )?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 fn host(text: &str) -> Result<String> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\\".contains(&b)) {
-        let message = format!("--host '{}' is no host", text.escape_debug());
-        return Err(Error::usage(message).remedy("write it as app.example or app.example:8080"));
-    }
+    let fits = |b: u8| b.is_ascii_graphic() && !b"/?#@\\".contains(&b);
+    let message = format!("--host '{}' is no host", text.escape_debug());
+    let advice = "write it as app.example or app.example:8080";
+    demand(!text.is_empty() && text.bytes().all(fits), message, advice)?;
     Ok(text.to_owned())
 }
 
 /// One of the requests that are sent, as far as it differs from the others.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Asked {
     weight: u32,
     method: Option<String>,
@@ -140,10 +134,9 @@ fn line(text: &str) -> Result<(Asked, Option<Url>)> {
     let (first, second) = (words.next().ok_or_else(form)?, words.next());
     let (typed, url) = second.map_or((None, first), |url| (Some(first), url));
     let method = typed.map(method).transpose()?;
-    if words.next().is_some() {
-        return Err(Error::usage("it has too many words")
-            .remedy("write lines as [WEIGHT] [METHOD] URL, and a space in a path as %20"));
-    }
+    let message = "it has too many words";
+    let advice = "write lines as [WEIGHT] [METHOD] URL, and a space in a path as %20";
+    demand(words.next().is_none(), message, advice)?;
     if url.starts_with('/') {
         return Ok((Asked { weight, method, path: path_and_query(url)?, host: None }, None));
     }
@@ -152,7 +145,6 @@ fn line(text: &str) -> Result<(Asked, Option<Url>)> {
     Ok((Asked { weight, method, path, host }, Some(url)))
 }
 
-/// The server that the lines of a file name, and what they ask of it.
 fn listed(text: &str, source: &str) -> Result<(Option<Url>, Vec<Asked>)> {
     let (mut server, mut requests) = (None, Vec::new());
     for (index, text) in text.lines().enumerate() {
@@ -177,22 +169,17 @@ fn listed(text: &str, source: &str) -> Result<(Option<Url>, Vec<Asked>)> {
         }
         server = server.or(url);
     }
-    if requests.is_empty() {
-        return Err(Error::usage(format!("{source} lists no URL"))
-            .remedy("write lines as [WEIGHT] [METHOD] URL"));
-    }
+    let message = format!("{source} lists no URL");
+    demand(!requests.is_empty(), message, "write lines as [WEIGHT] [METHOD] URL")?;
     Ok((server, requests))
 }
 
 fn same_server(first: &Url, other: &Url) -> Result<()> {
-    if first.target == other.target {
-        return Ok(());
-    }
-    Err(Error::usage(format!(
+    let message = format!(
         "all URLs of a run go to one host and port, and {} and {} are two",
         first.target, other.target
-    ))
-    .remedy("run tare http once for each"))
+    );
+    demand(first.target == other.target, message, "run tare http once for each")
 }
 
 fn contents(path: &Path, flag: &str, max: u64) -> Result<Vec<u8>> {
@@ -244,12 +231,9 @@ impl RequestArgs {
             let asked = asked.collect();
             return Ok((server, asked));
         };
-        if self.urls.len() > 1 || first.is_some_and(|url| url.path != "/") {
-            return Err(Error::usage(
-                "with --urls the URL of the command line names only the server",
-            )
-            .remedy("write it without a path, or put it into the file"));
-        }
+        let message = "with --urls the URL of the command line names only the server";
+        let advice = "write it without a path, or put it into the file";
+        demand(self.urls.len() <= 1 && first.is_none_or(|url| url.path == "/"), message, advice)?;
         let source = format!("--urls {}", file.display());
         let text = String::from_utf8(contents(file, "--urls", URLS_BYTES_MAX)?)
             .map_err(|_| Error::usage(format!("{source} is no text")))?;
@@ -266,17 +250,18 @@ impl RequestArgs {
 
     fn pattern(&self, close: bool) -> Result<RequestSpec> {
         let stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
-        if stdin(&self.urls_file) && stdin(&self.body_file) {
-            return Err(Error::usage("--urls - and --body-file - both read stdin")
-                .remedy("name a file for one of them"));
-        }
+        let message = "--urls - and --body-file - both read stdin";
+        let advice = "name a file for one of them";
+        demand(!stdin(&self.urls_file) || !stdin(&self.body_file), message, advice)?;
         if let Some(file) = self.body.as_deref().and_then(|body| body.strip_prefix('@')) {
             let shown: String = file.chars().take(80).collect();
             let shown = shown.escape_debug();
-            return Err(Error::usage(format!("--body @{shown} would send just that text"))
-                .remedy(format!(
+            return refuse(
+                format!("--body @{shown} would send just that text"),
+                format!(
                     "write --body-file {shown}, or --body-file - to send a text that begins with @ from stdin"
-                )));
+                ),
+            );
         }
         let bytes = match (&self.body, &self.body_file) {
             (Some(text), _) => Some(text.clone().into_bytes()),
@@ -288,10 +273,8 @@ impl RequestArgs {
         for (given, flag) in
             [(self.chunked, "--chunked"), (self.content_type.is_some(), "--content-type")]
         {
-            if given && body.is_none() {
-                return Err(Error::usage(format!("{flag} is about a body, and there is none"))
-                    .remedy("give one with --body or --body-file"));
-            }
+            let message = format!("{flag} is about a body, and there is none");
+            demand(!given || body.is_some(), message, "give one with --body or --body-file")?;
         }
         let method = match (&self.method, &body) {
             (Some(method), _) => method.clone(),
@@ -309,26 +292,24 @@ impl RequestArgs {
 
     /// All but `Host`, which stands apart.
     fn headers(&self) -> Result<Vec<(String, String)>> {
-        for (name, _) in &self.headers {
-            let mut own = OWN_HEADERS.iter();
-            if let Some((_, flag, advice)) = own.find(|own| name.eq_ignore_ascii_case(own.0)) {
-                let message = format!("-H {name}: tare writes that header itself, from {flag}");
-                return Err(Error::usage(message).remedy(*advice));
+        let is = |header: &Header, name: &str| header.0.eq_ignore_ascii_case(name);
+        for header in &self.headers {
+            for (own, flag, advice) in OWN_HEADERS {
+                let message =
+                    format!("-H {}: tare writes that header itself, from {flag}", header.0);
+                demand(!is(header, own), message, advice)?;
             }
         }
-        let is_host = |header: &&Header| header.0.eq_ignore_ascii_case("host");
+        let is_host = |header: &&Header| is(header, "host");
         let hosts = self.headers.iter().filter(is_host).count() + usize::from(self.host.is_some());
-        if hosts > 1 {
-            return Err(Error::usage("a request has one Host header, and several are given")
-                .remedy("keep one"));
-        }
+        let message = "a request has one Host header, and several are given";
+        demand(hosts <= 1, message, "keep one")?;
         let others = self.headers.iter().filter(|header| !is_host(header));
         let mut headers: Vec<Header> = others.cloned().collect();
         if let Some(kind) = &self.content_type {
-            if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-                return Err(Error::usage("the content's type is given twice")
-                    .remedy("keep --content-type or -H"));
-            }
+            let is_twice = headers.iter().any(|header| is(header, "content-type"));
+            let message = "the content's type is given twice";
+            demand(!is_twice, message, "keep --content-type or -H")?;
             headers.push(header(&format!("Content-Type: {kind}"))?);
         }
         Ok(headers)
@@ -343,29 +324,24 @@ impl RequestArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::tests::refuses;
 
     #[test]
     fn a_file_of_urls() {
         let text = "# all of them\n/a\n3 /b?x=1 # thrice\n\nPOST /c\n  2 HEAD node:8080/d#e\n";
         let (server, requests) = listed(text, "--urls f").unwrap();
         assert_eq!(server.unwrap().target.to_string(), "node:8080");
-        let host = Some("node:8080".to_owned());
-        let asked = |weight, method: Option<&str>, path: &str, host: Option<String>| Asked {
-            weight,
-            method: method.map(str::to_owned),
-            path: path.to_owned(),
-            host,
-        };
-        assert_eq!(
-            requests,
-            [
-                asked(1, None, "/a", None),
-                asked(3, None, "/b?x=1", None),
-                asked(1, Some("POST"), "/c", None),
-                asked(2, Some("HEAD"), "/d", host),
-            ]
-        );
-        for (text, why) in [
+        let found = requests
+            .iter()
+            .map(|one| (one.weight, one.method.as_deref(), one.path.as_str(), one.host.as_deref()));
+        let asked = [
+            (1, None, "/a", None),
+            (3, None, "/b?x=1", None),
+            (1, Some("POST"), "/c", None),
+            (2, Some("HEAD"), "/d", Some("node:8080")),
+        ];
+        assert_eq!(found.collect::<Vec<_>>(), asked);
+        let cases = [
             ("", "lists no URL"),
             ("# x\n", "lists no URL"),
             ("/a\n0 /b", "line 2: its weight"),
@@ -375,23 +351,19 @@ mod tests {
             ("get /a", "write GET"),
             ("/a\nhttps://node/", "line 2: https is not built"),
             ("a/x\nb/x", "line 2: all URLs of a run go to one host and port"),
-        ] {
-            let error = listed(text, "--urls f").map(|_| ()).expect_err(text).to_string();
-            assert!(error.contains(why), "{text}: {error}");
-        }
+        ];
+        refuses(|text| listed(text, "--urls f").map(drop), &cases);
     }
 
     #[test]
     fn headers_are_checked() {
         assert_eq!(header("X-a:  b:c ").unwrap(), ("X-a".into(), "b:c".into()));
-        for (text, why) in [
+        let cases = [
             ("X-a", "no colon"),
             ("X a: b", "no name has"),
             (": b", "no name has"),
             ("X: a\nY: b", "no header has"),
-        ] {
-            let error = header(text).expect_err(text).to_string();
-            assert!(error.contains(why), "{text}: {error}");
-        }
+        ];
+        refuses(header, &cases);
     }
 }

@@ -1,20 +1,16 @@
 use tare_engine::schedule::Arrivals;
+use tare_proto::http1::request::RequestSpec;
 
 use super::*;
 use crate::command::Command;
-use crate::command::usage::parse;
+use crate::command::measure::Measuring;
+use crate::command::tests::{parsed, refuses};
 
 fn plan(flags: &str) -> Result<HttpPlan> {
-    let words = shlex::split(&format!("tare http {flags}")).expect(flags);
-    let cli = parse(words.into_iter().map(Into::into)).expect(flags);
-    let Command::Http(args) = cli.command else {
-        panic!("http became something else");
-    };
-    args.plan()
-}
-
-fn refused(flags: &str) -> String {
-    plan(flags).expect_err(flags).to_string()
+    match parsed(&format!("http {flags}")) {
+        Command::Measure(Measuring::Http(args)) => args.plan(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -90,29 +86,23 @@ fn bodies_and_urls_come_from_files() {
     let plan =
         plan(&format!("node-2 --urls {} --body-file {}", path("urls"), path("body"))).unwrap();
     assert_eq!(plan.target.to_string(), "node-2:80");
-    let sent: Vec<_> = plan
-        .requests
-        .iter()
-        .map(|r| {
-            (
-                r.weight,
-                r.request.method.as_str(),
-                r.request.target.as_str(),
-                r.request.host.as_str(),
-            )
-        })
-        .collect();
-    assert_eq!(sent, [(9, "POST", "/a", "node-2"), (1, "POST", "/b", "node-2")]);
-    assert_eq!(plan.requests[1].request.body.as_ref().unwrap().bytes, b"\0\xff");
-    let urls = path("urls");
-    assert!(refused(&format!("node-2/x --urls {urls}")).contains("names only the server"));
-    assert!(refused(&format!("--body-file {}", path("none"))).contains("cannot be read"));
-    assert!(refused("--urls - --body-file -").contains("both read stdin"));
+    for (sent, (weight, target)) in plan.requests.iter().zip([(9, "/a"), (1, "/b")]) {
+        let RequestSpec { method, target: path, host, body, .. } = &sent.request;
+        assert_eq!((sent.weight, method.as_str(), path.as_str()), (weight, "POST", target));
+        assert_eq!((host.as_str(), &*body.as_ref().unwrap().bytes), ("node-2", &b"\0\xff"[..]));
+    }
+    assert_eq!(plan.requests.len(), 2);
+    let cases = [
+        (&*format!("node-2/x --urls {}", path("urls")), "names only the server"),
+        (&*format!("--body-file {}", path("none")), "cannot be read"),
+        ("--urls - --body-file -", "both read stdin"),
+    ];
+    refuses(self::plan, &cases);
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_with_the_reason() {
-    for (flags, why) in [
+    let cases = [
         ("a/ b/", "run tare http once for each"),
         ("a:80/ a:81/", "one host and port"),
         ("-c 0", "out of range"),
@@ -153,9 +143,6 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         ("-d 0", "--duration must be above zero"),
         ("-n 0", "--count must be above zero"),
         ("--stages 1,2 -c 1:501:1", "1002 steps"),
-    ] {
-        let message = refused(flags);
-        assert!(message.contains(why), "{flags}: {message}");
-        assert!(!message.contains('\n'), "{flags}: {message}");
-    }
+    ];
+    refuses(plan, &cases);
 }

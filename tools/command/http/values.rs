@@ -12,7 +12,7 @@ use crate::command::target;
 
 const ADDRESSES_MAX: u128 = 4_096;
 
-fn refuse(what: &str, text: &str, why: &str, advice: &str) -> Error {
+fn wrong(what: &str, text: &str, why: &str, advice: &str) -> Error {
     let shown: String = text.chars().take(80).collect();
     Error::usage(format!("'{}' is no {what}: {why}", shown.escape_debug())).remedy(advice)
 }
@@ -35,14 +35,8 @@ impl FromStr for Stages {
 
 fn stage(text: &str) -> Result<Stage> {
     let text = text.trim();
-    let refuse = |why: &str| {
-        refuse(
-            "stage",
-            text,
-            why,
-            "write stages as 1000:10s,1000-5000:30s (rate, or first-last, then time)",
-        )
-    };
+    let advice = "write stages as 1000:10s,1000-5000:30s (rate, or first-last, then time)";
+    let refuse = |why: &str| wrong("stage", text, why, advice);
     let (rates, duration) = match text.split_once(':') {
         Some((rates, time)) => (rates, Some(time.trim().parse::<Nanos>()?)),
         None => (text, None),
@@ -72,7 +66,7 @@ pub(super) fn is_of((name, address): &Resolve, host: &str, port: u16) -> bool {
 }
 
 pub(super) fn resolve(text: &str) -> Result<Resolve> {
-    let refuse = |why| refuse("address of a name", text, why, "write HOST:PORT:ADDRESS");
+    let refuse = |why| wrong("address of a name", text, why, "write HOST:PORT:ADDRESS");
     let mut parts = text.splitn(3, ':');
     let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(refuse("it has three parts"));
@@ -95,9 +89,8 @@ impl FromStr for Addresses {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = |why: &str| {
-            refuse("list of addresses", text, why, "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8")
-        };
+        let advice = "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8";
+        let refuse = |why: &str| wrong("list of addresses", text, why, advice);
         let one = |text: &str| tare_host::resolve::local(text.trim());
         let mut addresses = Vec::new();
         for part in text.split(',') {

@@ -3,10 +3,10 @@
 use tare_stats::result::{Cell, Estimate, Params, StepResult, Verdict};
 
 use super::View;
-use super::differences::value;
+use super::table::value;
 use crate::report::charts::{self, Sweep, figure};
 use crate::report::document::{Block, Document, Shown, Table, note};
-use crate::report::numbers::{NONE, interval, known, measure_name, shown, signed};
+use crate::report::numbers::{interval, known, measure_name, shown, signed};
 use crate::report::plot::{Axis, Line, Plot, Span};
 use crate::report::{headline, parameters, unique};
 
@@ -55,7 +55,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Cells of a measure and a step, in the order of the arms.
     fn cells(self, measure: &str, step: u64) -> Vec<&'a Cell> {
         let cells = self.comparison.cells.iter();
         cells.filter(|cell| cell.measure == measure && cell.step == step).collect()
@@ -115,16 +114,12 @@ impl<'a> View<'a> {
         let mut blocks = Vec::new();
         for measure in self.measures() {
             let drawn = steps.iter().filter_map(|step| self.difference(measure, *step));
-            let drawn: Vec<Block> = drawn.collect();
-            if steps.len() > 1 && !drawn.is_empty() {
-                blocks.push(Block::Heading(measure_name(measure)));
-            }
-            blocks.extend(drawn);
+            let heading = (steps.len() > 1).then(|| Block::Heading(measure_name(measure)));
+            blocks.extend(headed(heading, drawn.collect()));
         }
         blocks
     }
 
-    /// One measure of one step: a row for each arm.
     fn difference(self, measure: &str, step: u64) -> Option<Block> {
         let cells = self.cells(measure, step);
         let unit = &cells.first()?.unit;
@@ -191,21 +186,14 @@ impl<'a> View<'a> {
     }
 
     fn by_block(self) -> Vec<Block> {
-        let mut blocks = Vec::new();
-        for step in self.numbers() {
+        let of_step = |step| {
             let measures = self.measures().into_iter();
-            let drawn: Vec<Block> =
-                measures.filter_map(|measure| self.block_figure(measure, step)).collect();
-            if !drawn.is_empty() {
-                blocks.push(Block::Heading(self.place(step)));
-                blocks.extend(drawn);
-            }
-        }
-        blocks
+            let drawn = measures.filter_map(|measure| self.block_figure(measure, step)).collect();
+            headed(Some(Block::Heading(self.place(step))), drawn)
+        };
+        self.numbers().into_iter().flat_map(of_step).collect()
     }
 
-    /// One measure of one step, block by block: a line for each arm.
-    #[expect(clippy::cast_precision_loss, reason = "numbers of blocks")]
     fn block_figure(self, measure: &str, step: u64) -> Option<Block> {
         let cells = self.cells(measure, step);
         let fullest = fullest(&cells)?;
@@ -240,12 +228,16 @@ impl<'a> View<'a> {
     }
 }
 
+/// Nothing, where there is nothing below the heading.
+fn headed(heading: Option<Block>, blocks: Vec<Block>) -> impl Iterator<Item = Block> {
+    heading.filter(|_| !blocks.is_empty()).into_iter().chain(blocks)
+}
+
 fn sorted(numbers: impl Iterator<Item = u64>) -> Vec<u64> {
     numbers.collect::<std::collections::BTreeSet<u64>>().into_iter().collect()
 }
 
 /// Estimates with their intervals, a row each, the first on top: the name, the role, and how much.
-#[expect(clippy::cast_precision_loss, reason = "a few rows")]
 pub(crate) fn spans(
     what: &str,
     unit: &str,
@@ -294,9 +286,6 @@ fn resolution(cell: &Cell) -> String {
 }
 
 fn verdict(cell: &Cell) -> String {
-    match cell.verdict {
-        _ if is_queue(cell) => Verdict::Overload.name().to_owned(),
-        Some(verdict) => verdict.name().to_owned(),
-        None => NONE.to_owned(),
-    }
+    let verdict = if is_queue(cell) { Some(Verdict::Overload) } else { cell.verdict };
+    known(verdict, |verdict| verdict.name().to_owned())
 }

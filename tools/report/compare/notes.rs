@@ -8,7 +8,7 @@ use tare_stats::result::{
 };
 use tare_units::Nanos;
 
-use super::differences::magnitude;
+use super::table::magnitude;
 use super::{Dimension, View, short};
 use crate::report::common::because;
 use crate::report::document::{Field, field, fields};
@@ -85,7 +85,6 @@ pub(super) fn how(view: View<'_>) -> String {
     ])
 }
 
-/// What spoils the comparison, a line each, but for the warnings.
 pub(crate) fn alerts(view: View<'_>) -> Vec<String> {
     let comparison = view.comparison;
     let [done, asked] = [comparison.blocks_done, comparison.blocks_asked].map(grouped);
@@ -103,7 +102,6 @@ pub(crate) fn alerts(view: View<'_>) -> Vec<String> {
     partial.into_iter().chain(failed).collect()
 }
 
-/// What the table's words and figures mean, then what was done.
 pub(super) fn notes(view: View<'_>) -> Vec<Field> {
     let comparison = view.comparison;
     let shown = view.measures();
@@ -127,7 +125,6 @@ pub(super) fn notes(view: View<'_>) -> Vec<Field> {
     notes
 }
 
-/// What each verdict that was given means, and over how many cells they hold.
 fn verdicts(view: View<'_>) -> Vec<Field> {
     let declared: Vec<&Cell> = view.comparison.cells.iter().filter(|cell| cell.declared).collect();
     if declared.is_empty() {
@@ -139,32 +136,26 @@ fn verdicts(view: View<'_>) -> Vec<Field> {
         false => "a lower --rate shows the path",
     };
     let none = "no difference shown: there may be one all the same, within the interval";
+    let overload = format!(
+        "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {overload}"
+    );
+    let slower = format!("longer latencies than the baseline's{}", carried(", or less carried"));
+    let faster = format!("shorter latencies than the baseline's{}", carried(", or more carried"));
+    let few = format!("not enough blocks: {}", more_blocks(view, &declared));
     let meanings = [
-        (
-            Verdict::Slower,
-            format!("longer latencies than the baseline's{}", carried(", or less carried")),
-        ),
-        (
-            Verdict::Faster,
-            format!("shorter latencies than the baseline's{}", carried(", or more carried")),
-        ),
+        (Verdict::Slower, slower),
+        (Verdict::Faster, faster),
         (Verdict::NoDifferenceShown, none.to_owned()),
-        (Verdict::NotEnoughBlocks, format!("not enough blocks: {}", more_blocks(view, &declared))),
-        (
-            Verdict::Overload,
-            format!(
-                "the rate asked for was not reached, or a queue grew: latencies are those of a queue; {overload}"
-            ),
-        ),
+        (Verdict::NotEnoughBlocks, few),
+        (Verdict::Overload, overload),
     ];
     let given = |verdict| declared.iter().any(|cell| cell.verdict == Some(verdict));
     let meanings = meanings.into_iter().filter(|(verdict, _)| given(*verdict));
     let mut notes: Vec<Field> =
         meanings.map(|(verdict, text)| field(short(verdict), text)).collect();
-    let cells = match declared.len() {
-        1 => "the one cell".to_owned(),
-        count => format!("all {count} cells together"),
-    };
+    let count = declared.len();
+    let cells =
+        if count == 1 { "the one cell".into() } else { format!("all {count} cells together") };
     let text = format!("hold for {cells} at 95 % (sign test over the blocks, Holm's correction)");
     notes.push(field("verdicts", text));
     let shift = declared.iter().filter_map(|cell| cell.instrument_error).fold(0.0, f64::max);
@@ -179,9 +170,11 @@ fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
     let lacking = declared.iter().filter(|cell| cell.verdict == Some(Verdict::NotEnoughBlocks));
     let needed = lacking.clone().map(|cell| cell.blocks_needed).max().unwrap_or_default();
     let there = lacking.map(|cell| cell.blocks.len() as u64).min().unwrap_or_default();
-    let verdicts = match declared.len() {
-        1 => "a verdict takes".to_owned(),
-        cells => format!("verdicts over {cells} cells take"),
+    let count = declared.len();
+    let verdicts = if count == 1 {
+        "a verdict takes".into()
+    } else {
+        format!("verdicts over {count} cells take")
     };
     let comparison = view.comparison;
     if needed > comparison.blocks_asked {
@@ -195,7 +188,6 @@ fn more_blocks(view: View<'_>, declared: &[&Cell]) -> String {
     }
 }
 
-/// What could be found by so many blocks, and what the same path shows against itself.
 fn resolution(view: View<'_>) -> Vec<Field> {
     let range = |find: &dyn Fn(&Cell) -> Option<f64>, aa: bool| {
         let parts = view.measures().into_iter().filter_map(|measure| {
@@ -212,12 +204,14 @@ fn resolution(view: View<'_>) -> Vec<Field> {
         });
         Some(list(parts)).filter(|text| !text.is_empty())
     };
-    let detectable = range(&|cell| cell.detectable, false).map(|found| {
+    let detectable = range(&|cell| cell.detectable, false);
+    let detectable = detectable.map(|found| {
         format!(
             "before the run, so many blocks were expected to find, in four runs of five: {found}"
         )
     });
-    let resolution = range(&|cell| cell.resolution, true).map(|found| {
+    let resolution = range(&|cell| cell.resolution, true);
+    let resolution = resolution.map(|found| {
         format!(
             "the baseline's path visited as an arm of its own, which may differ from itself by {found}"
         )
@@ -233,22 +227,20 @@ fn unlike_itself(view: View<'_>) -> Option<String> {
     let of_aa = view.comparison.cells.iter().filter(is_shown);
     let intervals = of_aa.filter_map(|cell| Some((cell, cell.delta?.interval?)));
     let leave_out = intervals.clone().filter(|(_, (low, high))| *low > 0.0 || *high < 0.0);
-    let names: Vec<String> = leave_out
-        .map(|(cell, _)| {
-            let step = view.step_name(cell.step);
-            format!("{} {step}", measure_name(&cell.measure)).trim().to_owned()
-        })
-        .collect();
-    let (count, names_of_them) = (names.len(), names.join(", "));
+    let names = leave_out.map(|(cell, _)| {
+        format!("{} {}", measure_name(&cell.measure), view.step_name(cell.step)).trim().to_owned()
+    });
+    let names: Vec<String> = names.collect();
     let intervals = plural(intervals.count() as u64, "interval");
-    (count > 0).then(|| {
+    (!names.is_empty()).then(|| {
         format!(
-            "{count} of its {intervals} leave out zero, where one in twenty does by chance: {names_of_them}"
+            "{} of its {intervals} leave out zero, where one in twenty does by chance: {}",
+            names.len(),
+            names.join(", ")
         )
     })
 }
 
-/// How many there were, and what of them was disturbed or failed.
 fn blocks(view: View<'_>) -> String {
     let comparison = view.comparison;
     let visits = comparison.blocks.iter().flat_map(|block| &block.visits);
@@ -276,10 +268,9 @@ fn blocks(view: View<'_>) -> String {
 
 fn describe(view: View<'_>, arm: &Arm) -> String {
     let baseline = if arm.name == view.comparison.baseline { " (baseline)" } else { "" };
-    let target = view
-        .result(&arm.name, 0)
-        .map(|result| Params { target: arm.target.clone(), ..result.params.clone() });
-    let target = target.map_or_else(|| arm.target.clone(), |params| target_of(&params));
+    let result = view.result(&arm.name, 0);
+    let params = result.map_or_else(Params::default, |result| result.params.clone());
+    let target = target_of(&Params { target: arm.target.clone(), ..params });
     let given = |what: &str, text: &Option<String>| text.as_ref().map(|t| format!("{what} '{t}'"));
     phrases([
         Some(format!("{}{baseline}: {target}", arm.name)),
@@ -287,13 +278,11 @@ fn describe(view: View<'_>, arm: &Arm) -> String {
         given("with", &arm.options),
         given("before each", &arm.before),
         given("after each", &arm.after),
-        match arm.instances.as_slice() {
-            [] | [_] => None,
-            some if some.len() <= INSTANCES_NAMED => {
-                Some(format!("answered by {} servers: {}", some.len(), some.join(" ")))
-            }
-            many => Some(format!("answered by {} servers", many.len())),
-        },
+        (arm.instances.len() > 1).then(|| {
+            let few = Some(&arm.instances).filter(|some| some.len() <= INSTANCES_NAMED);
+            let named = few.map_or_else(String::new, |some| format!(": {}", some.join(" ")));
+            format!("answered by {} servers{named}", arm.instances.len())
+        }),
     ])
 }
 
@@ -306,10 +295,9 @@ fn shared(view: View<'_>) -> Option<String> {
         }
     }
     let shared = by_instance.into_iter().filter(|(_, arms)| arms.len() > 1);
-    let parts: Vec<String> = shared
-        .map(|(instance, arms)| {
-            format!("{} were answered by the same one, {instance}", arms.join(" and "))
-        })
-        .collect();
+    let parts = shared.map(|(instance, arms)| {
+        format!("{} were answered by the same one, {instance}", arms.join(" and "))
+    });
+    let parts: Vec<String> = parts.collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }

@@ -14,7 +14,6 @@ const POLICY: &str =
 /// Plots that are narrower stand beside each other.
 const NARROW: u32 = 1_000;
 
-/// One or more documents as a page; of several, each under its name.
 pub(crate) fn print(documents: Vec<(String, Document)>) -> String {
     let clean = |text: &str| -> String {
         let chars = text.chars();
@@ -80,7 +79,6 @@ fn inner(id: &str, document: &Document) -> Markup {
     }
 }
 
-/// A section with its heading, as a place that links lead to.
 fn section(id: &str, heading: &str, inner: &Markup) -> Markup {
     html! {
         section id=(id) tabindex="-1" aria-labelledby={ (id) "-h" } {
