@@ -4,7 +4,7 @@
 use crate::schedule::Share;
 use crate::worker::LoopPlan;
 use tare_driver::BackendChoice;
-use tare_host::observation::Observation;
+use tare_host::observed::Observation;
 use tare_proto::auth::Secret;
 use tare_proto::hello::WaitMode;
 use tare_units::Nanos;
