@@ -20,7 +20,6 @@ pub struct Spare(Vec<Vec<u8>>);
 
 impl Spare {
     /// `count` buffers of `bytes` each; more, and larger ones, are allocated where they do not do.
-    #[must_use]
     pub fn new(count: usize, bytes: usize) -> Self {
         Self((0..count).map(|_| Vec::with_capacity(bytes)).collect())
     }

@@ -75,7 +75,6 @@ impl Blocks {
 
     /// Bytes of the blocks that are wholly over after `duration`, those in which nothing came at
     /// its end among them.
-    #[must_use]
     pub fn whole(&self, duration: Nanos) -> Vec<u64> {
         let whole = (duration.0 / self.width_ns.max(1)).min(BLOCKS_MAX as u64) as usize;
         let mut bytes = self.bytes.clone();
@@ -143,7 +142,6 @@ pub struct Window {
 impl Window {
     /// For a stream whose measured phase follows `warmup` after the first byte; `duration` is zero
     /// where it lasts to the last.
-    #[must_use]
     pub fn new(warmup: Nanos, duration: Nanos, interval: Nanos) -> Self {
         Self {
             warmup,
@@ -165,19 +163,16 @@ impl Window {
     }
 
     /// It has begun.
-    #[must_use]
     pub const fn has_begun(&self) -> bool {
         self.began_at.is_some()
     }
 
     /// When the measured phase begins; the far future before the first byte.
-    #[must_use]
     pub fn start(&self) -> Instant {
         self.began_at.unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// When it ends; the far future where bytes end it.
-    #[must_use]
     pub fn end(&self) -> Instant {
         match self.began_at {
             Some(start) if self.duration > Nanos::ZERO => start + self.duration,
@@ -187,13 +182,11 @@ impl Window {
 
     /// `now` lies in the measured phase.
     #[inline]
-    #[must_use]
     pub fn contains(&self, now: Instant) -> bool {
         now >= self.start() && now < self.end()
     }
 
     /// The entry of the series that `now` lies in.
-    #[must_use]
     pub fn entry(&self, now: Instant) -> usize {
         self.series.index(now.since(self.start()))
     }
@@ -215,21 +208,18 @@ impl Window {
     }
 
     /// Bytes of the measured phase so far.
-    #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Its length, told at `now`: as asked for if that is over, else what there was of it, to the
     /// last byte where bytes end it.
-    #[must_use]
     pub fn length(&self, now: Instant) -> Nanos {
         let until = if self.duration > Nanos::ZERO { now } else { self.last_at };
         until.min(self.end()).since(self.start())
     }
 
     /// The blocks and the series.
-    #[must_use]
     pub fn into_parts(self) -> (Blocks, Vec<u64>) {
         (self.blocks, self.series.bytes)
     }

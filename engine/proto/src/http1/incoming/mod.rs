@@ -97,34 +97,27 @@ const _: () = assert!(size_of::<RequestReader>() <= 64);
 
 impl RequestReader {
     /// A reader to which nothing has come.
-    #[must_use]
     pub const fn new() -> Self {
         Self { phase: Phase::Start, gathered: Vec::new(), body_bytes: 0, blank: 0, carriage: false }
     }
 
     /// Memory that it holds beyond itself, bytes.
-    #[must_use]
     pub const fn holds(&self) -> usize {
         self.gathered.capacity()
     }
 
     /// What has come of a head in pieces, so far.
-    #[must_use]
     pub fn gathered(&self) -> &[u8] {
         &self.gathered
     }
 
     /// Nothing of a request has arrived yet: the connection may end here.
-    #[must_use]
     pub const fn is_at_start(&self) -> bool {
         matches!(self.phase, Phase::Start)
     }
 
     /// Reads `bytes` up to the next event. Returns how many were read, and what they are. Without
     /// an event, all of them were read.
-    ///
-    /// # Errors
-    /// Where they are no request, or one that is too large.
     #[inline]
     pub fn handle_bytes<'a>(
         &'a mut self,

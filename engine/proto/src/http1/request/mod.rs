@@ -55,7 +55,6 @@ pub struct RequestSpec {
 
 impl RequestSpec {
     /// `GET` of `target`.
-    #[must_use]
     pub fn get(target: &str, host: &str) -> Self {
         Self {
             method: "GET".to_owned(),
@@ -141,26 +140,22 @@ impl Requests {
     }
 
     /// The bytes of all of them.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The requests.
-    #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// One cycle of the order in which they are sent: indices of entries, each as often as its
     /// weight says.
-    #[must_use]
     pub fn order(&self) -> &[u16] {
         &self.order
     }
 
     /// How often each is written in a row.
-    #[must_use]
     pub const fn repeats(&self) -> u32 {
         self.repeats
     }

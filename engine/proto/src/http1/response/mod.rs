@@ -41,7 +41,6 @@ impl Fault {
     pub const ALL: [Self; 2] = [Self::Http10Chunked, Self::LengthAndChunked];
 
     /// The name in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http10Chunked => "http10-chunked",
@@ -82,7 +81,6 @@ impl ResponseError {
     pub const NO_LENGTH: &'static str = "no-length";
 
     /// The cause in results.
-    #[must_use]
     pub const fn cause(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -133,7 +131,6 @@ pub struct Shared {
 
 impl Shared {
     /// With `count` buffers of `bytes` each for heads that arrive in pieces.
-    #[must_use]
     pub fn new(count: usize, bytes: usize) -> Self {
         let last =
             LastHead { bytes: Vec::with_capacity(LAST_HEAD_MAX), head_only: false, said: None };
@@ -238,13 +235,11 @@ impl ResponseReader {
     }
 
     /// Nothing of a response has arrived yet.
-    #[must_use]
     pub const fn is_at_start(&self) -> bool {
         self.body.is_none() && self.gathered.is_empty() && self.body_bytes == 0
     }
 
     /// The response under way has no length of its own: it ends with the connection.
-    #[must_use]
     pub const fn lasts_until_close(&self) -> bool {
         matches!(self.body, Some(Framing::UntilClose))
     }
@@ -258,9 +253,6 @@ impl ResponseReader {
 
     /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the
     /// response if it is whole. Without one, all of them were read.
-    ///
-    /// # Errors
-    /// Where they are no response.
     #[inline]
     pub fn handle_bytes(
         &mut self,
@@ -290,10 +282,7 @@ impl ResponseReader {
         Ok((read, None))
     }
 
-    /// The connection has ended: a response that lasts until then is whole.
-    ///
-    /// # Errors
-    /// [`ResponseError::EarlyClose`], [`ResponseError::CutHead`] or [`ResponseError::ShortBody`].
+    /// The connection has ended: a response that lasts until then is whole, any other is cut.
     pub fn handle_end(&mut self, shared: &mut Shared) -> Result<Response, ResponseError> {
         match self.body {
             Some(Framing::UntilClose) => Ok(self.finish()),
