@@ -92,40 +92,6 @@ fn add_to_entry(entries: &mut Vec<u64>, index: usize, bytes: u64) {
     entries[index] += bytes;
 }
 
-/// Bytes in entries of a length that was asked for. What lies beyond the last entry there is room
-/// for is added to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Series {
-    interval: Nanos,
-    pub(super) bytes: Vec<u64>,
-    room: usize,
-}
-
-impl Series {
-    /// Entries of `interval` over `duration`, which is zero where it is not known.
-    pub(super) fn new(interval: Nanos, duration: Nanos) -> Self {
-        let interval = Nanos(interval.0.max(1));
-        let room = match usize::try_from(duration.0.div_ceil(interval.0)) {
-            Ok(wanted @ 1..INTERVALS_MAX) => wanted,
-            _ => INTERVALS_MAX,
-        };
-        Self { interval, bytes: Vec::with_capacity(room), room }
-    }
-
-    /// The entry that `at` after the beginning lies in.
-    #[inline]
-    pub(super) fn index(&self, at: Nanos) -> usize {
-        ((at.0 / self.interval.0) as usize).min(self.room - 1)
-    }
-
-    /// Adds `bytes` that came `at` after the beginning.
-    #[inline]
-    pub(super) fn add(&mut self, at: Nanos, bytes: u64) {
-        let index = self.index(at);
-        add_to_entry(&mut self.bytes, index, bytes);
-    }
-}
-
 /// The measured phase: after the warm-up for a duration, or, with no duration, from the first byte
 /// to the last.
 #[derive(Debug, Clone)]
@@ -136,13 +102,22 @@ pub struct Window {
     last_at: Instant,
     bytes: u64,
     blocks: Blocks,
-    series: Series,
+    /// Bytes in entries of a length that was asked for. What lies beyond the last entry there is
+    /// room for is added to it.
+    series: Vec<u64>,
+    interval: Nanos,
+    room: usize,
 }
 
 impl Window {
     /// For a stream whose measured phase follows `warmup` after the first byte; `duration` is zero
     /// where it lasts to the last.
     pub fn new(warmup: Nanos, duration: Nanos, interval: Nanos) -> Self {
+        let interval = Nanos(interval.0.max(1));
+        let room = match usize::try_from(duration.0.div_ceil(interval.0)) {
+            Ok(wanted @ 1..INTERVALS_MAX) => wanted,
+            _ => INTERVALS_MAX,
+        };
         Self {
             warmup,
             duration,
@@ -150,7 +125,9 @@ impl Window {
             last_at: Instant::default(),
             bytes: 0,
             blocks: Blocks::default(),
-            series: Series::new(interval, duration),
+            series: Vec::with_capacity(room),
+            interval,
+            room,
         }
     }
 
@@ -187,8 +164,9 @@ impl Window {
     }
 
     /// The entry of the series that `now` lies in.
+    #[inline]
     pub fn entry(&self, now: Instant) -> usize {
-        self.series.index(now.since(self.start()))
+        ((now.since(self.start()).0 / self.interval.0) as usize).min(self.room - 1)
     }
 
     /// `bytes` were moved at `now`; they count if that lies in the measured phase. Returns whether
@@ -203,7 +181,8 @@ impl Window {
         let at = now.since(self.start());
         self.bytes += bytes;
         self.blocks.add(at, bytes);
-        self.series.add(at, bytes);
+        let entry = self.entry(now);
+        add_to_entry(&mut self.series, entry, bytes);
         true
     }
 
@@ -221,6 +200,6 @@ impl Window {
 
     /// The blocks and the series.
     pub fn into_parts(self) -> (Blocks, Vec<u64>) {
-        (self.blocks, self.series.bytes)
+        (self.blocks, self.series)
     }
 }

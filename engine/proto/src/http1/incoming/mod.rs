@@ -129,7 +129,7 @@ impl RequestReader {
             let rest = &bytes[read..];
             match &mut self.phase {
                 Phase::Start => {
-                    self.give_back(spare);
+                    spare.put(&mut self.gathered);
                     if matches!(rest[0], b'\r' | b'\n') {
                         self.blank(rest[0])?;
                         read += 1;
@@ -185,20 +185,14 @@ impl RequestReader {
     /// buffer is kept until the next request begins.
     pub fn release(&mut self, spare: &mut Spare) {
         if !matches!(self.phase, Phase::Head) {
-            self.give_back(spare);
+            spare.put(&mut self.gathered);
         }
     }
 
     /// Begins again, for another connection.
     pub fn reset(&mut self, spare: &mut Spare) {
-        self.give_back(spare);
+        spare.put(&mut self.gathered);
         *self = Self::default();
-    }
-
-    fn give_back(&mut self, spare: &mut Spare) {
-        if self.gathered.capacity() > 0 {
-            spare.put(std::mem::take(&mut self.gathered));
-        }
     }
 
     #[cold]
@@ -336,7 +330,7 @@ impl<'a> Facts<'a> {
                 }
             }
             17 if is("transfer-encoding") => {
-                if self.lengths.add_coding(header.value).is_err() {
+                if self.lengths.add_coding(header.value).is_none() {
                     return refused(400, "a Transfer-Encoding whose last coding is not chunked");
                 }
             }

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::Spare;
 use super::body::{ChunkError, ChunkRules, Framing};
-use super::fields::{BadField, Lengths, holds, list, residence};
+use super::fields::{Lengths, holds, list, residence};
 use tare_units::Nanos;
 use tare_units::limits::{BLANK_MAX, INTERIM_BYTES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 
@@ -104,12 +104,6 @@ impl From<ChunkError> for ResponseError {
             ChunkError::TrailersTooLong => Self::HeadTooLong,
             ChunkError::TooManyTrailers => Self::TooManyHeaders,
         }
-    }
-}
-
-impl From<BadField> for ResponseError {
-    fn from(_: BadField) -> Self {
-        Self::BadFraming
     }
 }
 
@@ -289,7 +283,7 @@ impl ResponseReader {
             Some(_) => Err(ResponseError::ShortBody),
             None if self.is_at_start() => Err(ResponseError::EarlyClose),
             None => {
-                self.give_back(shared);
+                shared.spare.put(&mut self.gathered);
                 Err(ResponseError::CutHead)
             }
         }
@@ -297,14 +291,8 @@ impl ResponseReader {
 
     /// Begins again, for another connection.
     pub fn reset(&mut self, shared: &mut Shared) {
-        self.give_back(shared);
+        shared.spare.put(&mut self.gathered);
         *self = Self::default();
-    }
-
-    fn give_back(&mut self, shared: &mut Shared) {
-        if self.gathered.capacity() > 0 {
-            shared.spare.put(std::mem::take(&mut self.gathered));
-        }
     }
 
     #[inline]
@@ -377,7 +365,7 @@ impl ResponseReader {
                 Ok((bytes.len(), false))
             }
             parsed => {
-                shared.spare.put(gathered);
+                shared.spare.put(&mut gathered);
                 let (len, said) = parsed?.ok_or(ResponseError::HeadTooLong)?;
                 // The head was not whole without the new bytes, so it ends within them.
                 Ok((len - before, said.is_some_and(|said| self.enter(said))))
@@ -398,7 +386,7 @@ impl ResponseReader {
             Err(_) => {
                 let mut clean = spare.take();
                 let parsed = self.parse_leniently(bytes, &mut clean);
-                spare.put(clean);
+                spare.put(&mut clean);
                 parsed
             }
         }
@@ -464,9 +452,11 @@ impl ResponseReader {
                 }
                 // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule
                 // 1).
-                14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
+                14 if !bodiless && is("content-length") => {
+                    lengths.add_length(header.value).ok_or(ResponseError::BadFraming)?;
+                }
                 17 if !bodiless && is("transfer-encoding") => {
-                    add_coding(&mut lengths, header.value)?
+                    add_coding(&mut lengths, header.value).ok_or(ResponseError::BadFraming)?;
                 }
                 13 if is("server-timing") && told == UNTOLD => {
                     told = residence(header.value).unwrap_or(UNTOLD);
@@ -509,14 +499,14 @@ fn config() -> httparse::ParserConfig {
 /// Adds a response's `Transfer-Encoding`. `identity` is what RFC 2616 had for no coding at all.
 /// `chunked` may not be applied twice (RFC 9112 section 6.1), so where a proxy has named it again
 /// the body is still chunked once, as curl has it, too.
-fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Result<(), BadField> {
+fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Option<()> {
     for coding in list(value) {
         let again = lengths.chunked && coding.eq_ignore_ascii_case(b"chunked");
         if !again && !coding.eq_ignore_ascii_case(b"identity") {
             lengths.add_coding(coding)?;
         }
     }
-    Ok(())
+    Some(())
 }
 
 #[cfg(test)]
