@@ -1,12 +1,5 @@
-//! Control frames: an eight-byte header and a JSON body.
-//!
-//! ```text
-//! byte 0..4   "tare"  (74 61 72 65)
-//! byte 4      version of the protocol, 1
-//! byte 5      kind of the message
-//! byte 6..8   length of the body in bytes, big-endian
-//! byte 8..    body: one JSON object, UTF-8; fields that a reader does not know are ignored
-//! ```
+//! Control frames: an eight-byte header and a JSON body, laid out as the crate's documentation
+//! says.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -99,9 +92,6 @@ pub struct Frame {
 
 impl Frame {
     /// Reads the body.
-    ///
-    /// # Errors
-    /// [`FrameError::Json`] where it is not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         read_body(self.kind, &self.body)
     }
@@ -152,10 +142,7 @@ pub(crate) fn json<T: Serialize>(message: &T) -> Vec<u8> {
         .expect("messages are structs of strings and numbers, which always serialise")
 }
 
-/// A whole frame that says `message`.
-///
-/// # Errors
-/// [`FrameError::TooLong`] for a body over [`FRAME_BODY_MAX`].
+/// A whole frame that says `message`, whose body is at most [`FRAME_BODY_MAX`] long.
 pub fn encode<T: Serialize>(kind: Kind, message: &T) -> Result<Vec<u8>, FrameError> {
     encode_body(kind, &json(message))
 }
@@ -172,7 +159,6 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// A reader that refuses bodies longer than `body_max` bytes on sight of their header.
-    #[must_use]
     pub const fn new(body_max: usize) -> Self {
         Self { buffer: Vec::new(), body_max }
     }
@@ -192,11 +178,8 @@ impl FrameReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame; `None` when more bytes are needed.
-    ///
-    /// # Errors
-    /// Everything in [`FrameError`] but `Json`. The stream cannot be read any further: later calls
-    /// give the same.
+    /// The next whole frame; `None` when more bytes are needed. After an error the stream cannot be
+    /// read any further: later calls give the same.
     pub fn poll_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(Header { kind, body_len }) = Header::decode(&self.buffer)? else {
             return Ok(None);

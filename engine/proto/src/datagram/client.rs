@@ -97,7 +97,6 @@ pub struct UdpClientHandshake {
 
 impl UdpClientHandshake {
     /// Begins: the first hello is there to be sent. `nonce` is fresh and random, one per session.
-    #[must_use]
     pub fn new(
         hello: &Hello,
         nonce: u64,
@@ -223,7 +222,6 @@ impl UdpClientHandshake {
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` once the handshake is over.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.backoff.next()
     }
@@ -266,7 +264,6 @@ pub struct DocumentFetch {
 
 impl DocumentFetch {
     /// Begins: the first fetch is there to be sent.
-    #[must_use]
     pub fn new(session: Id, document: Document, now: Instant, timeout: Nanos) -> Self {
         Self {
             session,
@@ -367,7 +364,6 @@ impl DocumentFetch {
     }
 
     /// When [`Self::handle_timeout`] wants to be called; `None` once it is over.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.backoff.next()
     }

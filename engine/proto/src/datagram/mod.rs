@@ -84,7 +84,6 @@ pub struct DataHeader {
 impl DataHeader {
     /// Reads a header; `None` for what is not a test datagram.
     #[inline]
-    #[must_use]
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         let (kind, flags, sequence, session) = split_head(datagram)?;
         let reply = match kind {
@@ -95,10 +94,8 @@ impl DataHeader {
         Some(Self { reply, flags, sequence, session })
     }
 
-    /// Writes the header to the front of `datagram`. Of the sequence number, the lower 48 bits.
-    ///
-    /// # Panics
-    /// When `datagram` is shorter than a header: sizes over UDP start there.
+    /// Writes the header to the front of `datagram`, which is no shorter. Of the sequence number,
+    /// the lower 48 bits.
     #[inline]
     pub fn encode_into(&self, datagram: &mut [u8]) {
         let kind = if self.reply { KIND_REPLY } else { KIND_REQUEST };
@@ -147,7 +144,6 @@ pub fn put_residence(reply: &mut [u8], residence: Nanos) {
 
 /// The residence that a reply carries; `None` where it is too short to hold one.
 #[inline]
-#[must_use]
 pub fn residence(reply: &[u8]) -> Option<Nanos> {
     field(reply).map(Nanos)
 }
@@ -214,7 +210,6 @@ fn padded(mut frame: Vec<u8>) -> Vec<u8> {
 
 impl Fetch {
     /// The datagram that asks for it.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         padded(
             frame::encode(Kind::Fetch, self).expect("three short fields are far below any bound"),
@@ -232,9 +227,8 @@ struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    /// # Errors
-    /// As [`Header::decode`]; a datagram that ends inside its header is [`FrameError::NotTare`],
-    /// inside its body [`FrameError::TooLong`].
+    /// A datagram that ends inside its header is [`FrameError::NotTare`], inside its body
+    /// [`FrameError::TooLong`].
     fn decode(datagram: &'a [u8]) -> Result<Self, FrameError> {
         let header = Header::decode(datagram)?.ok_or(FrameError::NotTare)?;
         let rest = &datagram[HEADER_LEN..];

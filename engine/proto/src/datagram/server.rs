@@ -61,7 +61,6 @@ pub struct UdpServerFront {
 
 impl UdpServerFront {
     /// `key` is 32 fresh random bytes, the same for as long as the server lives.
-    #[must_use]
     pub const fn new(key: CookieKey, secret: Option<Secret>) -> Self {
         Self { key, secret }
     }
@@ -140,7 +139,6 @@ impl UdpServerFront {
     }
 
     /// The answer to a fetch whose session is not known, or has another address.
-    #[must_use]
     pub fn unknown_session() -> Vec<u8> {
         Refuse::new(
             RefuseCode::UnknownSession,
@@ -155,7 +153,6 @@ impl UdpServerFront {
 /// nothing to answer: an offset that no client of ours asks for, or a document over
 /// [`DOCUMENT_MAX`]. The answer is never longer than the fetch. The document must not change
 /// between fetches, and the fetch must come from the address of its session.
-#[must_use]
 pub fn serve_document(fetch: &Fetch, document: &[u8]) -> Option<Vec<u8>> {
     let start = usize::try_from(fetch.offset).ok()?;
     if document.len() > DOCUMENT_MAX || start > document.len() || start % CHUNK_DATA != 0 {

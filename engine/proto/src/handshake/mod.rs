@@ -66,7 +66,6 @@ impl HandshakeError {
     }
 
     /// A one-word cause for error counts (`closed`, `timeout`, `protocol`, `refused`, …).
-    #[must_use]
     pub const fn cause(&self) -> &'static str {
         match self {
             Self::NotTare(_) | Self::Version(_) | Self::Malformed(_) => "protocol",
@@ -79,7 +78,6 @@ impl HandshakeError {
 
     /// The error for the public edge; `address` is where the connection went, as the user shall
     /// read it.
-    #[must_use]
     pub fn into_error(self, address: impl fmt::Display) -> Error {
         const SAME_TARE: &str = "use the same tare at both ends";
         let (what, remedy) = match self {
@@ -209,7 +207,6 @@ pub struct ClientHandshake {
 
 /// A hello in its frame, to be sent with its request right behind it: there is no handshake then,
 /// and the answer is the bare reply or a refusal.
-#[must_use]
 pub fn hello_in_one_go(hello: &Hello) -> Vec<u8> {
     frame::encode_body(Kind::Hello, &hello_body(hello)).unwrap_or_default()
 }
@@ -224,7 +221,6 @@ pub(crate) fn hello_body(hello: &Hello) -> Vec<u8> {
 
 impl ClientHandshake {
     /// Begins: the hello is there to be sent.
-    #[must_use]
     pub fn new(hello: &Hello, secret: Option<Secret>) -> Self {
         let mut handshake = Self {
             state: State::AwaitAnswer,
@@ -350,10 +346,7 @@ impl Default for FiguresReader {
 }
 
 impl FiguresReader {
-    /// These bytes arrived; the figures, once they are whole.
-    ///
-    /// # Errors
-    /// What the server sent instead, [`HandshakeError::Refused`] among it.
+    /// These bytes arrived; the figures, once they are whole, or what the server sent instead.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<Option<Figures>, HandshakeError> {
         self.0.handle_bytes(bytes);
         let Some(frame) = self.0.poll_frame()? else {

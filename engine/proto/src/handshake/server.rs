@@ -86,7 +86,6 @@ impl From<FrameError> for ServerFailure {
 
 impl ServerFailure {
     /// What a log sums such failures up by.
-    #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::NotTare(_) => "stranger",
@@ -145,7 +144,6 @@ pub struct ServerHandshake {
 impl ServerHandshake {
     /// Awaits the first bytes. `nonce` are 32 fresh random bytes; they matter only where there is a
     /// secret.
-    #[must_use]
     pub const fn new(secret: Option<Secret>, nonce: [u8; 32]) -> Self {
         Self {
             state: State::AwaitHello,
@@ -160,13 +158,11 @@ impl ServerHandshake {
 
     /// Ends the handshake; gives what arrived behind the accept, or behind a hello whose request
     /// follows at once (or, for HTTP, everything that did).
-    #[must_use]
     pub fn into_rest(self) -> Vec<u8> {
         self.reader.into_rest()
     }
 
     /// A hello was handed up whose request follows at once.
-    #[must_use]
     pub const fn request_follows(&self) -> bool {
         self.request_follows && matches!(self.state, State::AwaitDecision)
     }

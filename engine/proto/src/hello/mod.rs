@@ -46,7 +46,6 @@ pub enum Transport {
 
 impl Transport {
     /// The name in flags, on the wire and in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         ["tcp", "udp"][self as usize]
     }
@@ -70,19 +69,16 @@ pub enum Direction {
 
 impl Direction {
     /// The name in flags, on the wire and in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         ["both", "up", "down", "unknown"][self as usize]
     }
 
     /// The client sends.
-    #[must_use]
     pub const fn is_up(self) -> bool {
         matches!(self, Self::Up | Self::Both)
     }
 
     /// The server sends.
-    #[must_use]
     pub const fn is_down(self) -> bool {
         matches!(self, Self::Down | Self::Both)
     }
@@ -104,7 +100,6 @@ pub enum WaitMode {
 
 impl WaitMode {
     /// The name in flags, on the wire and in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         ["spin", "block", "hybrid"][self as usize]
     }
@@ -184,10 +179,7 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl Hello {
-    /// Whether this can be served over `transport` at all.
-    ///
-    /// # Errors
-    /// The refusal to answer with.
+    /// Whether this can be served over `transport` at all; else the refusal to answer with.
     pub fn check(&self, transport: Transport) -> Result<(), Refuse> {
         let no = |code, message: &str| Refuse::new(code, message);
         let malformed = |message: &str| Err(no(RefuseCode::Malformed, message));
@@ -295,14 +287,12 @@ pub struct Accept {
 impl Accept {
     /// The frame that says so. An environment that does not fit into a frame is left out, long
     /// reasons are cut.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         frame::encode(Kind::Accept, self).unwrap_or_else(|_| self.encode_short())
     }
 
     /// The same without the environment, in less than [`tare_units::limits::CONTROL_DATAGRAM`]
     /// bytes: what UDP sends.
-    #[must_use]
     pub fn encode_short(&self) -> Vec<u8> {
         let short = Self {
             version: clean(&self.version, 32),
@@ -368,7 +358,6 @@ const CODES: [(RefuseCode, &str); 12] = [
 
 impl RefuseCode {
     /// The code on the wire.
-    #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::Unknown(name) => name,
@@ -405,7 +394,7 @@ pub struct Refuse {
 }
 
 impl Refuse {
-    /// A refusal without a remedy.
+    /// Without a remedy.
     pub fn new(code: RefuseCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), remedy: None }
     }
@@ -418,7 +407,6 @@ impl Refuse {
     }
 
     /// The refusal of a hello of version `theirs`.
-    #[must_use]
     pub fn version(theirs: u8) -> Self {
         let own = env!("CARGO_PKG_VERSION");
         let message = format!(
@@ -440,14 +428,12 @@ impl Refuse {
 
     /// The frame that says so, in less than [`tare_units::limits::CONTROL_DATAGRAM`] bytes: long
     /// texts are cut.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         frame::encode(Kind::Refuse, &self.cleaned()).expect("every field has been cut to a bound")
     }
 
     /// The same with every text cut to a bound and free of control characters: fit to be sent, and
     /// to be shown.
-    #[must_use]
     pub fn cleaned(&self) -> Self {
         Self {
             code: match &self.code {
@@ -498,7 +484,6 @@ pub struct Figures {
 impl Figures {
     /// The frame that says so. What does not fit into a frame is left out: the histogram first,
     /// then the words.
-    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let short = |words| Self {
             residence_hdr: None,
@@ -514,10 +499,7 @@ impl Figures {
             .expect("only numbers and one bounded text are left")
     }
 
-    /// Reads the frame.
-    ///
-    /// # Errors
-    /// [`FrameError::Json`] where `body` is not that.
+    /// Reads the body of the frame.
     pub fn decode(body: &[u8]) -> Result<Self, FrameError> {
         frame::read_body(Kind::Figures, body)
     }

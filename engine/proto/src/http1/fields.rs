@@ -2,10 +2,6 @@
 
 use tare_units::Nanos;
 
-/// A framing field that contradicts itself or makes no sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BadField;
-
 /// The parts of a comma-separated list, spaces around them dropped (RFC 9110 section 5.6.1).
 pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim)
@@ -37,32 +33,29 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// Adds a `Content-Length`: a number, or a list of equal ones (RFC 9112 section 6.3).
-    pub(super) fn add_length(&mut self, value: &[u8]) -> Result<(), BadField> {
+    /// Adds a `Content-Length`: a number, or a list of equal ones (RFC 9112 section 6.3). None where
+    /// it makes no sense, or contradicts another.
+    pub(super) fn add_length(&mut self, value: &[u8]) -> Option<()> {
         for part in list(value) {
-            let length = decimal(part).ok_or(BadField)?;
-            if self.length.is_some_and(|before| before != length) {
-                return Err(BadField);
+            let length = decimal(part)?;
+            if *self.length.get_or_insert(length) != length {
+                return None;
             }
-            self.length = Some(length);
         }
-        Ok(())
+        Some(())
     }
 
     /// Adds a `Transfer-Encoding`, of which `chunked` must be the last coding, once.
-    pub(super) fn add_coding(&mut self, value: &[u8]) -> Result<(), BadField> {
+    pub(super) fn add_coding(&mut self, value: &[u8]) -> Option<()> {
         self.coded = true;
         for part in list(value) {
             if self.chunked || part.is_empty() {
-                return Err(BadField);
+                return None;
             }
-            if part.eq_ignore_ascii_case(b"chunked") {
-                self.chunked = true;
-            } else {
-                self.other = true;
-            }
+            self.chunked = part.eq_ignore_ascii_case(b"chunked");
+            self.other |= !self.chunked;
         }
-        Ok(())
+        Some(())
     }
 }
 

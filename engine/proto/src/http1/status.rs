@@ -15,13 +15,11 @@ pub struct StatusSet {
 impl StatusSet {
     /// Whether `status` is in it.
     #[inline]
-    #[must_use]
     pub const fn contains(&self, status: u16) -> bool {
         status < 1000 && self.bits[status as usize / 64] >> (status % 64) & 1 == 1
     }
 
     /// As it was typed: `2xx,304`.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -116,25 +116,21 @@ impl Arrivals {
     }
 
     /// Datagrams that came, each once.
-    #[must_use]
     pub const fn received(&self) -> u64 {
         self.received
     }
 
     /// Those of them that came after one sent later.
-    #[must_use]
     pub const fn reordered(&self) -> u64 {
         self.reordered
     }
 
     /// Datagrams that came again.
-    #[must_use]
     pub const fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
     /// Interarrival jitter; `None` before the second datagram that tells its time.
-    #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

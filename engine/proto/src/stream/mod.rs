@@ -147,7 +147,6 @@ pub struct StreamAsk {
 impl StreamAsk {
     /// The time between two sends of one stream, of messages of `size_bytes`; absent where nothing
     /// is paced.
-    #[must_use]
     pub fn gap(&self, size_bytes: u64) -> Option<Nanos> {
         let bits = u128::from(size_bytes) * u128::from(self.streams.max(1)) * 8;
         let gap = (bits * 1_000_000_000).checked_div(u128::from(self.rate_bits_per_s))?;
@@ -156,16 +155,12 @@ impl StreamAsk {
 
     /// How long a paced stream may pause without anything being the matter; zero where nothing is
     /// paced.
-    #[must_use]
     pub fn patience(&self, size_bytes: u64) -> Nanos {
         let gap = self.gap(size_bytes).unwrap_or_default();
         Nanos(gap.0.saturating_mul(4))
     }
 
-    /// Whether it can be served.
-    ///
-    /// # Errors
-    /// The refusal to answer with.
+    /// Whether it can be served; else the refusal to answer with.
     pub fn check(&self) -> Result<(), Refuse> {
         let no = |code, message: &str| Refuse::new(code, message);
         if self.warmup_ns.saturating_add(self.duration_ns) > STREAM_DURATION_MAX.0 {
@@ -218,7 +213,6 @@ pub struct StreamHeader {
 impl StreamHeader {
     /// Reads a header; `None` for what is no datagram of a stream.
     #[inline]
-    #[must_use]
     pub fn decode(datagram: &[u8]) -> Option<Self> {
         let (kind, flags, sequence, session) = split_head(datagram)?;
         let kind = match kind {
@@ -229,10 +223,8 @@ impl StreamHeader {
         Some(Self { kind, measured: flags & MEASURED != 0, sequence, session })
     }
 
-    /// Writes the header, and where there is room the time, to the front of `datagram`.
-    ///
-    /// # Panics
-    /// When `datagram` is shorter than a header: sizes over UDP start there.
+    /// Writes the header, and where there is room the time, to the front of `datagram`, which is no
+    /// shorter than a header.
     #[inline]
     pub fn encode_into(&self, datagram: &mut [u8], now: Instant) {
         let kind = match self.kind {
@@ -247,7 +239,6 @@ impl StreamHeader {
 
 /// When payload was sent, by its sender's clock; `None` where it is too short to say.
 #[inline]
-#[must_use]
 pub fn sent_at(datagram: &[u8]) -> Option<Instant> {
     field(datagram).map(Instant)
 }
@@ -267,7 +258,6 @@ pub struct StreamFigures {
 impl StreamFigures {
     /// The same in less room: without the kernel's series, of the other its beginning where `long`,
     /// else nothing.
-    #[must_use]
     pub fn shortened(&self, long: bool) -> Self {
         let mut short = self.clone();
         if let Some(sent) = &mut short.sent {

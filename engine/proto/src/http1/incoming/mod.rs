@@ -97,34 +97,27 @@ const _: () = assert!(size_of::<RequestReader>() <= 64);
 
 impl RequestReader {
     /// A reader to which nothing has come.
-    #[must_use]
     pub const fn new() -> Self {
         Self { phase: Phase::Start, gathered: Vec::new(), body_bytes: 0, blank: 0, carriage: false }
     }
 
     /// Memory that it holds beyond itself, bytes.
-    #[must_use]
     pub const fn holds(&self) -> usize {
         self.gathered.capacity()
     }
 
     /// What has come of a head in pieces, so far.
-    #[must_use]
     pub fn gathered(&self) -> &[u8] {
         &self.gathered
     }
 
     /// Nothing of a request has arrived yet: the connection may end here.
-    #[must_use]
     pub const fn is_at_start(&self) -> bool {
         matches!(self.phase, Phase::Start)
     }
 
     /// Reads `bytes` up to the next event. Returns how many were read, and what they are. Without
     /// an event, all of them were read.
-    ///
-    /// # Errors
-    /// Where they are no request, or one that is too large.
     #[inline]
     pub fn handle_bytes<'a>(
         &'a mut self,
@@ -136,7 +129,7 @@ impl RequestReader {
             let rest = &bytes[read..];
             match &mut self.phase {
                 Phase::Start => {
-                    self.give_back(spare);
+                    spare.put(&mut self.gathered);
                     if matches!(rest[0], b'\r' | b'\n') {
                         self.blank(rest[0])?;
                         read += 1;
@@ -192,20 +185,14 @@ impl RequestReader {
     /// buffer is kept until the next request begins.
     pub fn release(&mut self, spare: &mut Spare) {
         if !matches!(self.phase, Phase::Head) {
-            self.give_back(spare);
+            spare.put(&mut self.gathered);
         }
     }
 
     /// Begins again, for another connection.
     pub fn reset(&mut self, spare: &mut Spare) {
-        self.give_back(spare);
+        spare.put(&mut self.gathered);
         *self = Self::default();
-    }
-
-    fn give_back(&mut self, spare: &mut Spare) {
-        if self.gathered.capacity() > 0 {
-            spare.put(std::mem::take(&mut self.gathered));
-        }
     }
 
     #[cold]
@@ -343,7 +330,7 @@ impl<'a> Facts<'a> {
                 }
             }
             17 if is("transfer-encoding") => {
-                if self.lengths.add_coding(header.value).is_err() {
+                if self.lengths.add_coding(header.value).is_none() {
                     return refused(400, "a Transfer-Encoding whose last coding is not chunked");
                 }
             }

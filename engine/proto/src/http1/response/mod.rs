@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::Spare;
 use super::body::{ChunkError, ChunkRules, Framing};
-use super::fields::{BadField, Lengths, holds, list, residence};
+use super::fields::{Lengths, holds, list, residence};
 use tare_units::Nanos;
 use tare_units::limits::{BLANK_MAX, INTERIM_BYTES_MAX, RESPONSE_HEAD_MAX, RESPONSE_HEADERS_MAX};
 
@@ -41,7 +41,6 @@ impl Fault {
     pub const ALL: [Self; 2] = [Self::Http10Chunked, Self::LengthAndChunked];
 
     /// The name in results.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Http10Chunked => "http10-chunked",
@@ -82,7 +81,6 @@ impl ResponseError {
     pub const NO_LENGTH: &'static str = "no-length";
 
     /// The cause in results.
-    #[must_use]
     pub const fn cause(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -109,12 +107,6 @@ impl From<ChunkError> for ResponseError {
     }
 }
 
-impl From<BadField> for ResponseError {
-    fn from(_: BadField) -> Self {
-        Self::BadFraming
-    }
-}
-
 const UNTOLD: Nanos = Nanos::MAX;
 
 const CHUNKS: ChunkRules =
@@ -133,7 +125,6 @@ pub struct Shared {
 
 impl Shared {
     /// With `count` buffers of `bytes` each for heads that arrive in pieces.
-    #[must_use]
     pub fn new(count: usize, bytes: usize) -> Self {
         let last =
             LastHead { bytes: Vec::with_capacity(LAST_HEAD_MAX), head_only: false, said: None };
@@ -238,13 +229,11 @@ impl ResponseReader {
     }
 
     /// Nothing of a response has arrived yet.
-    #[must_use]
     pub const fn is_at_start(&self) -> bool {
         self.body.is_none() && self.gathered.is_empty() && self.body_bytes == 0
     }
 
     /// The response under way has no length of its own: it ends with the connection.
-    #[must_use]
     pub const fn lasts_until_close(&self) -> bool {
         matches!(self.body, Some(Framing::UntilClose))
     }
@@ -258,9 +247,6 @@ impl ResponseReader {
 
     /// Reads `bytes` up to the end of one response at most. Returns how many were read, and the
     /// response if it is whole. Without one, all of them were read.
-    ///
-    /// # Errors
-    /// Where they are no response.
     #[inline]
     pub fn handle_bytes(
         &mut self,
@@ -290,17 +276,14 @@ impl ResponseReader {
         Ok((read, None))
     }
 
-    /// The connection has ended: a response that lasts until then is whole.
-    ///
-    /// # Errors
-    /// [`ResponseError::EarlyClose`], [`ResponseError::CutHead`] or [`ResponseError::ShortBody`].
+    /// The connection has ended: a response that lasts until then is whole, any other is cut.
     pub fn handle_end(&mut self, shared: &mut Shared) -> Result<Response, ResponseError> {
         match self.body {
             Some(Framing::UntilClose) => Ok(self.finish()),
             Some(_) => Err(ResponseError::ShortBody),
             None if self.is_at_start() => Err(ResponseError::EarlyClose),
             None => {
-                self.give_back(shared);
+                shared.spare.put(&mut self.gathered);
                 Err(ResponseError::CutHead)
             }
         }
@@ -308,14 +291,8 @@ impl ResponseReader {
 
     /// Begins again, for another connection.
     pub fn reset(&mut self, shared: &mut Shared) {
-        self.give_back(shared);
+        shared.spare.put(&mut self.gathered);
         *self = Self::default();
-    }
-
-    fn give_back(&mut self, shared: &mut Shared) {
-        if self.gathered.capacity() > 0 {
-            shared.spare.put(std::mem::take(&mut self.gathered));
-        }
     }
 
     #[inline]
@@ -388,7 +365,7 @@ impl ResponseReader {
                 Ok((bytes.len(), false))
             }
             parsed => {
-                shared.spare.put(gathered);
+                shared.spare.put(&mut gathered);
                 let (len, said) = parsed?.ok_or(ResponseError::HeadTooLong)?;
                 // The head was not whole without the new bytes, so it ends within them.
                 Ok((len - before, said.is_some_and(|said| self.enter(said))))
@@ -409,7 +386,7 @@ impl ResponseReader {
             Err(_) => {
                 let mut clean = spare.take();
                 let parsed = self.parse_leniently(bytes, &mut clean);
-                spare.put(clean);
+                spare.put(&mut clean);
                 parsed
             }
         }
@@ -475,9 +452,11 @@ impl ResponseReader {
                 }
                 // Where there is no body, its framing is of no account (RFC 9112 section 6.3, rule
                 // 1).
-                14 if !bodiless && is("content-length") => lengths.add_length(header.value)?,
+                14 if !bodiless && is("content-length") => {
+                    lengths.add_length(header.value).ok_or(ResponseError::BadFraming)?;
+                }
                 17 if !bodiless && is("transfer-encoding") => {
-                    add_coding(&mut lengths, header.value)?
+                    add_coding(&mut lengths, header.value).ok_or(ResponseError::BadFraming)?;
                 }
                 13 if is("server-timing") && told == UNTOLD => {
                     told = residence(header.value).unwrap_or(UNTOLD);
@@ -520,14 +499,14 @@ fn config() -> httparse::ParserConfig {
 /// Adds a response's `Transfer-Encoding`. `identity` is what RFC 2616 had for no coding at all.
 /// `chunked` may not be applied twice (RFC 9112 section 6.1), so where a proxy has named it again
 /// the body is still chunked once, as curl has it, too.
-fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Result<(), BadField> {
+fn add_coding(lengths: &mut Lengths, value: &[u8]) -> Option<()> {
     for coding in list(value) {
         let again = lengths.chunked && coding.eq_ignore_ascii_case(b"chunked");
         if !again && !coding.eq_ignore_ascii_case(b"identity") {
             lengths.add_coding(coding)?;
         }
     }
-    Ok(())
+    Some(())
 }
 
 #[cfg(test)]
