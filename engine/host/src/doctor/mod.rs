@@ -237,17 +237,20 @@ impl Check {
                 text.replace(&format!("{{{word}}}"), value)
             })
         };
-        let mut finding = Finding::new(self.code, seen.level, &seen.what)
-            .effect(filled(self.effect))
-            .show(filled(self.show));
-        if let Some((value, unit)) = seen.figure {
-            finding = finding.figure(value, unit);
+        let is_wrong = matches!(seen.level, Level::Note | Level::Spoils);
+        let command = |template| Some(filled(template)).filter(|it| is_wrong && !it.is_empty());
+        let mend = command(self.mend);
+        Finding {
+            code: self.code.to_owned(),
+            level: seen.level,
+            what: seen.what.clone(),
+            value: seen.figure.map(|(value, _)| value),
+            unit: seen.figure.map(|(_, unit)| unit.to_owned()),
+            effect: filled(self.effect),
+            show: filled(self.show),
+            undo: mend.as_ref().and_then(|_| command(self.undo)),
+            mend,
         }
-        let (mend, undo) = (filled(self.mend), filled(self.undo));
-        if !mend.is_empty() {
-            finding = finding.mend(mend);
-        }
-        if undo.is_empty() { finding } else { finding.undo(undo) }
     }
 }
 

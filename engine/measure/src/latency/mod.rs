@@ -133,7 +133,7 @@ fn measure_step(
     let load = load.transpose()?;
 
     let impossible = vet_servers(&mut outcome, at);
-    let spread = outcome.workers.tally.recording.spread_unsent();
+    let spread = outcome.workers.tally.recording.spread_unsent;
     let mut result = result_of(at, &plan.common, params, &outcome);
     result.bandwidth = load;
     let is_empty = !result.has_answers();

@@ -141,8 +141,7 @@ pub(crate) fn tell_latencies<T>(
     let added = instrument::added(client, &outcome.workers);
     let error = instrument::latency_error(client) + summary::resolution(recording);
     step.latency_error_ns = error.0;
-    step.latency = summary::latencies(recording, percentiles);
-    summary::tell_errors(&mut step.latency, recording, percentiles, &added);
+    step.latency = summary::latencies(recording, percentiles, Some(&added));
 }
 
 /// Judges a finished step, once the devices of both ends are known.

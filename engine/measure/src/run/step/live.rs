@@ -167,7 +167,7 @@ impl Merger {
 
     pub(super) fn tell(&mut self, params: &Params, observer: &mut dyn Observer) {
         while let Ok(entry) = self.full.try_recv() {
-            let index = entry.index();
+            let index = entry.index;
             let (count, merged) =
                 self.partly.entry(index).or_insert_with(|| (0, LiveEntry::default()));
             if *count == 0 {
@@ -181,7 +181,7 @@ impl Merger {
                 && let Some((_, merged)) = self.partly.remove(&index)
             {
                 self.told = self.told.max(index + 1);
-                observer.interval(params, &summary::interval(&merged.view()));
+                observer.interval(params, &summary::interval(&merged));
             }
         }
     }
@@ -192,7 +192,7 @@ impl Merger {
     pub(super) fn finish(&mut self, params: &Params, observer: &mut dyn Observer) {
         self.tell(params, observer);
         for (_, (_, entry)) in self.partly.split_off(&self.told) {
-            observer.interval(params, &summary::interval(&entry.view()));
+            observer.interval(params, &summary::interval(&entry));
         }
     }
 }
