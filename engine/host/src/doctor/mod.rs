@@ -201,17 +201,20 @@ impl Check {
             })
         };
         let Texts { effect, show, mend, undo } = self.texts;
-        let mut finding = Finding::new(self.code, seen.level, &seen.what)
-            .effect(filled(effect))
-            .show(filled(show));
-        if let Some((value, unit)) = seen.figure {
-            finding = finding.figure(value, unit);
+        let is_wrong = matches!(seen.level, Level::Note | Level::Spoils);
+        let command = |template| Some(filled(template)).filter(|it| is_wrong && !it.is_empty());
+        let mend = command(mend);
+        Finding {
+            code: self.code.to_owned(),
+            level: seen.level,
+            value: seen.figure.map(|(value, _)| value),
+            unit: seen.figure.map(|(_, unit)| unit.to_owned()),
+            effect: filled(effect),
+            show: filled(show),
+            undo: mend.as_ref().and_then(|_| command(undo)),
+            mend,
+            what: seen.what,
         }
-        let (mend, undo) = (filled(mend), filled(undo));
-        if !mend.is_empty() {
-            finding = finding.mend(mend);
-        }
-        if undo.is_empty() { finding } else { finding.undo(undo) }
     }
 }
 

@@ -135,8 +135,8 @@ impl Comparing<'_> {
             let steps = visited.steps.iter().filter(|_| visited.error.is_none());
             for (index, step) in steps.enumerate() {
                 self.pilot_turns[index] = polling_turn(step);
-                let values = metric::values(self.table.metrics(), &[step]);
-                for (metric, value) in self.table.metrics().iter().zip(values) {
+                let values = metric::values(&self.table.metrics, &[step]);
+                for (metric, value) in self.table.metrics.iter().zip(values) {
                     let known = self.pilot.entry((index, metric.name.clone())).or_default();
                     known.extend(value);
                 }
@@ -145,7 +145,7 @@ impl Comparing<'_> {
         self.notes.forget_visits();
         let blocks = u64::from(self.plan.blocks);
         // Cells over which a verdict is given.
-        let declared = self.table.metrics().iter().filter(|metric| metric.declared).count();
+        let declared = self.table.metrics.iter().filter(|metric| metric.declared).count();
         let cells = (self.arms.len() - 2) * self.table.steps() * declared;
         self.detectable_spreads = detectable_in_spreads(blocks, cells as u64);
         let text = self.announcement();
@@ -190,7 +190,7 @@ impl Comparing<'_> {
             "{} blocks of 2 visits to each of {arms} arms (the A/A arm among them), about {total}; seed {}",
             plan.blocks, plan.seed
         );
-        let declared = self.table.metrics().iter().filter(|metric| metric.declared);
+        let declared = self.table.metrics.iter().filter(|metric| metric.declared);
         let shown: Vec<String> = declared
             .filter_map(|metric| {
                 let least = self.detectable(0, metric)?;

@@ -194,7 +194,7 @@ impl Comparing<'_> {
             blocks_done,
             arms: arms.map(|(index, arm)| arm.describe(self.table.instances(index))).collect(),
             steps: self.table.steps() as u64,
-            blocks: self.table.blocks().to_vec(),
+            blocks: self.table.blocks.clone(),
             cells,
             ..self.notes.comparison.clone()
         };

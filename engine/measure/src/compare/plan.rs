@@ -13,11 +13,7 @@ impl Measurement {
     /// The figures that are compared; `quantiles` are those of latencies that are declared, per
     /// cent.
     pub(crate) fn metrics(&self, quantiles: &[f64]) -> Vec<Metric> {
-        match self {
-            Self::Lat(_) => metric::of_round_trips(quantiles),
-            Self::Bw(_) => metric::of_bulk(),
-            Self::Http(_) => metric::of_requests(quantiles),
-        }
+        metric::of(self.job().kind(), quantiles)
     }
 
     /// The length of an entry of a visit's series, where it is at a rate: a third of its shortest

@@ -118,7 +118,7 @@ fn measure_step(
     let outcome = step::run(step_plan, &params, clients, finish, merge, observer)?;
 
     let recording = &outcome.workers.tally.record.recording;
-    let (impossible, spread) = (residences(recording), recording.spread_unsent());
+    let (impossible, spread) = (residences(recording), recording.spread_unsent);
     let result = result::of_step(at, plan, params, &outcome);
     let is_empty = !result.has_answers();
     let mut measured = Measured::new(result, outcome, is_empty, impossible, |result, failure| {

@@ -108,7 +108,7 @@ fn measure_step(
     let load = load.transpose()?;
 
     let impossible = vet_servers(&mut outcome, at);
-    let spread = outcome.workers.tally.recording.spread_unsent();
+    let spread = outcome.workers.tally.recording.spread_unsent;
     let result = StepResult { bandwidth: load, ..result_of(at, &plan.common, params, &outcome) };
     let is_empty = !result.has_answers();
     let measured = Measured::new(result, outcome, is_empty, impossible, |_, failure| {

@@ -274,7 +274,7 @@ impl<G: ProgressSink> OperationLoop<G> {
         let spread = self.pacer.take_unsent(end, |due, overdue| {
             record.count_unsent(due >= warmup_end, overdue, end);
         });
-        record.recording.count_spread_unsent(spread);
+        record.recording.spread_unsent += spread;
     }
 
     /// As [`RunPhases::finish`]. Replies that came while draining stand in the last entry of the

@@ -14,7 +14,7 @@ use tare_stats::result::{
     Bandwidth, Cpu, CpuUse, Datagrams, Flow, Interval, Operations, Pacing, Params, StepResult,
     TcpFigures, TcpInterval, ZeroCopyUse,
 };
-use tare_stats::{mean, summary};
+use tare_stats::{quantile, summary};
 use tare_units::Nanos;
 use tare_units::limits::INTERVALS_MAX;
 
@@ -197,7 +197,7 @@ fn interval(legs: &[Leg<'_>], duration: Nanos) -> Option<(f64, f64)> {
     for received in legs.iter().filter_map(|leg| leg.received) {
         all.merge(&received.blocks);
     }
-    mean::interval(&all.whole(duration), Nanos(all.width_ns))
+    quantile::mean_rate(&all.whole(duration), Nanos(all.width_ns))
 }
 
 fn datagrams(legs: &[Leg<'_>]) -> Datagrams {

@@ -147,8 +147,7 @@ pub(crate) fn add_requests<T>(
     let added = instrument::added(client, &outcome.workers);
     let error = instrument::latency_error(client) + summary::resolution(recording);
     step.latency_error_ns = error.0;
-    step.latency = summary::latencies(recording, percentiles);
-    summary::tell_errors(&mut step.latency, recording, percentiles, &added);
+    step.latency = summary::latencies(recording, percentiles, Some(&added));
     step.operations = record.measured.operations;
     step.errors = record.measured.errors.to_counts();
     step.warmup.operations = record.warmup.operations;

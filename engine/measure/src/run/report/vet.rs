@@ -233,7 +233,7 @@ pub(crate) fn vet_against(own: &StreamFigures, theirs: &mut StreamFigures) -> Op
 /// Replies that were told to have been held for longer than they took in all, which were not
 /// recorded; in words.
 pub(crate) fn residences(recording: &Recording) -> Vec<String> {
-    match recording.impossible_residences() {
+    match recording.impossible_residences {
         0 => Vec::new(),
         count => vec![format!("{count} replies held for longer than their whole round trip")],
     }

@@ -167,7 +167,7 @@ impl Merger {
 
     pub(super) fn show(&mut self, params: &Params, observer: &mut dyn Observer) {
         while let Ok(entry) = self.full.try_recv() {
-            let index = entry.index();
+            let index = entry.index;
             let (count, merged) = self.partly.entry(index).or_default();
             if *count == 0 {
                 merged.clone_from(&entry);
@@ -180,7 +180,7 @@ impl Merger {
                 && let Some((_, merged)) = self.partly.remove(&index)
             {
                 self.shown = self.shown.max(index + 1);
-                observer.interval(params, &summary::interval(&merged.view()));
+                observer.interval(params, &summary::interval(&merged));
             }
         }
     }
@@ -191,7 +191,7 @@ impl Merger {
     pub(super) fn finish(&mut self, params: &Params, observer: &mut dyn Observer) {
         self.show(params, observer);
         for (_, (_, entry)) in self.partly.split_off(&self.shown) {
-            observer.interval(params, &summary::interval(&entry.view()));
+            observer.interval(params, &summary::interval(&entry));
         }
     }
 }
