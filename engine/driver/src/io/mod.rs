@@ -21,6 +21,13 @@ pub use socket::{SocketOption, TcpInfo, device_name, shown, towards};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
 
+impl Default for SocketId {
+    /// No socket.
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
+
 /// A buffer in a driver's arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub u32);

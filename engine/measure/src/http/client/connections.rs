@@ -24,8 +24,9 @@ const BACKOFF_LAST: Nanos = Nanos::from_secs(1);
 /// A Unix listener whose queue is full is asked again after that long.
 const FULL_PAUSE: Nanos = Nanos::from_millis(1);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum State {
+    #[default]
     Vacant,
     /// There is no socket until that instant.
     Resting {
@@ -44,7 +45,7 @@ pub(super) enum State {
 
 /// A connection, of which there may be 100,000: what is outstanding on its socket, and the requests
 /// that await a response.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) state: State,
     pub(super) socket: SocketId,
@@ -60,7 +61,7 @@ pub(super) struct Connection {
     /// Its requests were left by a connection that was lost, so they are not pipelined before the
     /// first of them is answered (RFC 9112 section 9.3.2).
     pub(super) careful: bool,
-    /// Connects in a row that failed, and requests that did.
+    /// Of connects and requests in a row.
     pub(super) failures: u8,
     /// What of the last send has yet to be taken by the kernel: where it begins in the requests'
     /// bytes, and its length.
@@ -75,30 +76,6 @@ pub(super) struct Connection {
     pub(super) offered: u16,
     /// Requests begun since it was connected.
     pub(super) begun: u32,
-}
-
-impl Default for Connection {
-    fn default() -> Self {
-        Self {
-            state: State::Vacant,
-            socket: SocketId(u32::MAX),
-            operations: 0,
-            sending: false,
-            retiring: false,
-            expected: false,
-            established: false,
-            answered: false,
-            careful: false,
-            failures: 0,
-            rest: (0, 0),
-            reader: ResponseReader::default(),
-            first: 0,
-            in_flight: 0,
-            unsent: 0,
-            offered: 0,
-            begun: 0,
-        }
-    }
 }
 
 impl Connection {
@@ -330,22 +307,21 @@ impl<G: ProgressSink> HttpClient<G> {
 
     /// Connects those again that have rested.
     pub(super) fn wake_rested(&mut self, now: Instant) {
-        let mut place = 0;
-        while place < self.resting.len() {
-            let index = self.resting[place];
-            match self.connections[index as usize].state {
-                State::Resting { until } if now < until => place += 1,
+        let is_running = self.run.phases.is_running();
+        let Self { resting, connections, queued, .. } = self;
+        resting.retain(|&index| {
+            let state = &mut connections[index as usize].state;
+            match state {
                 // Before the start nobody waits for it any more.
-                State::Resting { .. } if !self.run.phases.is_running() => place += 1,
+                State::Resting { until } if now < *until || !is_running => return true,
                 State::Resting { .. } => {
-                    self.resting.swap_remove(place);
-                    self.queue(index);
+                    *state = State::Queued;
+                    queued.push_back(index);
                 }
-                _ => {
-                    self.resting.swap_remove(place);
-                }
+                _ => {}
             }
-        }
+            false
+        });
     }
 
     /// A connection has failed: what was outstanding on it has, too, and another one takes its
@@ -428,7 +404,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_have_an_end() {
+    fn pauses_double_to_an_end_and_are_spread() {
         let whole = [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000].map(|ms| ms * 1_000_000);
         for connection in 0..100 {
             for (failures, whole) in (1..).zip(whole) {
@@ -437,10 +413,6 @@ mod tests {
             }
             assert!(backoff(u8::MAX, connection) <= BACKOFF_LAST);
         }
-    }
-
-    #[test]
-    fn what_failed_together_does_not_come_back_together() {
         let mut pauses: Vec<u64> = (0..1_000).map(|index| backoff(7, index).0).collect();
         pauses.sort_unstable();
         // 320 ms to spread over: in no 32 ms of them are many more than a tenth.
