@@ -21,17 +21,18 @@ use tare_units::bounds::{DRAIN_RATE_MIN, ENDING_MAX, FETCH_MAX};
 use tare_units::error::Error;
 use tare_units::{Instant, Nanos};
 
+/// What something that happened means to the client.
+type Handled = Result<SessionEvent>;
+
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) session: ClientSession,
     sender: Option<Sender>,
     receiver: Option<Receiver>,
-    /// The start waits for it.
     pub(super) expected: bool,
     began_at: Option<Instant>,
     /// Neither sends nor counts any more.
     stopped: bool,
-    /// The session was asked to end.
     ending: bool,
     /// When payload was last sent, and last received.
     sent_at: Instant,
@@ -45,7 +46,6 @@ pub(super) struct Slot {
     queue: u64,
     /// The end is awaited no longer than until then, whatever trickles in.
     ends_by: Instant,
-    /// Payload sent and received, bytes.
     sent: u64,
     received: u64,
     /// Watches a stream that ends by bytes.
@@ -100,7 +100,6 @@ impl Slot {
         self.session.spec().timeout
     }
 
-    /// It is over, or about to be.
     pub(super) const fn is_ending(&self) -> bool {
         self.ending || self.session.is_dead()
     }
@@ -110,7 +109,6 @@ impl Slot {
         !self.session.is_dead() && !self.session.is_quiet()
     }
 
-    /// Payload moved so far, both ways, bytes.
     pub(super) const fn moved(&self) -> u64 {
         self.sent + self.received
     }
@@ -121,7 +119,6 @@ impl Slot {
         known.then_some(self.account)
     }
 
-    /// Opens the socket, to be connected.
     pub(super) fn prepare<D: Driver>(
         &mut self,
         io: &mut D,
@@ -185,7 +182,6 @@ impl Slot {
         }
     }
 
-    /// When [`Slot::poll_submit`] is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         self.sender.as_ref()?.due(self.session.link()?)
     }
@@ -203,7 +199,7 @@ impl Slot {
         purpose: Purpose,
         completion: &Completion,
         now: Instant,
-    ) -> Result<SessionEvent> {
+    ) -> Handled {
         if purpose == Purpose::Send
             && let Outcome::Failed(error) = completion.outcome
             && self.session.transport() == Transport::Udp
@@ -247,12 +243,7 @@ impl Slot {
         self.check(io, now)
     }
 
-    fn handle_received<D: Driver>(
-        &mut self,
-        io: &mut D,
-        len: u32,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    fn handle_received<D: Driver>(&mut self, io: &mut D, len: u32, now: Instant) -> Handled {
         let Some(link) = self.session.link() else {
             return Ok(SessionEvent::Nothing);
         };
@@ -279,12 +270,7 @@ impl Slot {
     }
 
     /// Payload came, or the server's word on the session.
-    fn handle_datagrams<D: Driver>(
-        &mut self,
-        io: &mut D,
-        len: u32,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    fn handle_datagrams<D: Driver>(&mut self, io: &mut D, len: u32, now: Instant) -> Handled {
         let session = self.session.session();
         let Some(link) = self.session.link() else {
             return Ok(SessionEvent::Nothing);
@@ -335,7 +321,7 @@ impl Slot {
     }
 
     /// Ends the session once the stream is through, or the server has ended it.
-    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result<SessionEvent> {
+    fn check<D: Driver>(&mut self, io: &mut D, now: Instant) -> Handled {
         let Some(link) = self.session.link().filter(|_| !self.ending) else {
             return Ok(SessionEvent::Nothing);
         };
@@ -386,7 +372,6 @@ impl Slot {
             || now.since(self.sent_at) >= STRAGGLERS
     }
 
-    /// Stops the stream wherever it is.
     pub(super) fn stop<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         if self.ending || self.session.is_dead() {
             return Ok(());
@@ -428,12 +413,7 @@ impl Slot {
         self.session.give_up(io)
     }
 
-    /// Deadlines, signals, and ends that come by time.
-    pub(super) fn handle_timers<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-    ) -> Result<SessionEvent> {
+    pub(super) fn handle_timers<D: Driver>(&mut self, io: &mut D, now: Instant) -> Handled {
         let event = self.session.handle_timers(io, now)?;
         if !matches!(event, SessionEvent::Nothing) {
             return Ok(event);
@@ -456,7 +436,6 @@ impl Slot {
         if self.ending || !matches!(event, SessionEvent::Nothing) {
             return Ok(event);
         }
-        // How long nothing may move.
         let pauses = self.ask().map(|ask| ask.patience(self.hello().size_bytes));
         let patience = self.timeout().max(pauses.unwrap_or_default());
         if self.session.is_open() && now.since(self.progressed_at(now)) > patience {
@@ -476,13 +455,10 @@ impl Slot {
         let gap = self.ask().and_then(|ask| ask.gap(size));
         let asked = gap.map(|gap| size.saturating_mul(1_000_000_000) / gap.0.max(1));
         let moved = self.moved();
-        let slow = self.trickle.as_mut()?.look(now, moved, patience, asked)?;
-        let error = Error::peer(format!(
-            "a stream moved {} bytes in {}, too few to wait for the rest",
-            slow.moved, slow.took
-        ));
+        let (moved, took) = self.trickle.as_mut()?.look(now, moved, patience, asked)?;
+        let error = format!("a stream moved {moved} bytes in {took}, too few to wait for the rest");
         let remedy = "check the path and the server; -d ends a run by time, and a longer --timeout waits for less";
-        Some(Failure::new(self.stage(), "slow", Some(error.remedy(remedy))))
+        Some(Failure::new(self.stage(), "slow", Some(Error::peer(error).remedy(remedy))))
     }
 
     /// When something last showed that the server is there.

@@ -11,27 +11,21 @@ pub(super) struct Trickle {
     moved: u64,
 }
 
-/// What a stretch brought that was too slow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooSlow {
-    pub(super) moved: u64,
-    pub(super) took: Nanos,
-}
-
 impl Trickle {
     pub(super) const fn new(now: Instant) -> Self {
         Self { began_at: now, moved: 0 }
     }
 
     /// `moved` bytes in all by `now`. `patience` is how long nothing at all may move; a paced
-    /// stream is to send `bytes_per_s`.
+    /// stream is to send `bytes_per_s`. Returns what a stretch brought that was too slow, and how
+    /// long it was.
     pub(super) fn look(
         &mut self,
         now: Instant,
         moved: u64,
         patience: Nanos,
         bytes_per_s: Option<u64>,
-    ) -> Option<TooSlow> {
+    ) -> Option<(u64, Nanos)> {
         let took = now.since(self.began_at);
         if took.0 < patience.0.saturating_mul(SLOW_TIMEOUTS) {
             return None;
@@ -42,7 +36,7 @@ impl Trickle {
         let least = u128::from(BYTES_IN_TIMEOUT_MIN * SLOW_TIMEOUTS).min(asked);
         let moved_now = moved.saturating_sub(self.moved);
         (self.began_at, self.moved) = (now, moved);
-        (u128::from(moved_now) < least).then_some(TooSlow { moved: moved_now, took })
+        (u128::from(moved_now) < least).then_some((moved_now, took))
     }
 }
 
@@ -59,24 +53,22 @@ mod tests {
     /// When a stream that moves so many bytes a second is given up, seconds.
     fn given_up(bytes_per_s: u64, asked: Option<u64>) -> Option<u64> {
         let mut trickle = Trickle::new(s(0));
-        (0..3_600).find(|&at| {
-            let slow = trickle.look(s(at), 1_000_000 + at * bytes_per_s, TIMEOUT, asked);
-            slow.is_some()
-        })
-    }
-
-    #[test]
-    fn a_trickle_ends_and_a_slow_path_does_not() {
         // What fills the buffers at first counts for the first stretch alone.
-        assert_eq!(given_up(1, None), Some(20));
-        assert_eq!(given_up(500, None), Some(20));
-        assert_eq!(given_up(520, None), None);
+        let moved = |at| 1_000_000 + at * bytes_per_s;
+        (0..3_600).find(|&at| trickle.look(s(at), moved(at), TIMEOUT, asked).is_some())
     }
 
     #[test]
-    fn a_paced_stream_may_be_as_slow_as_asked() {
-        assert_eq!(given_up(30, Some(30)), None);
-        assert_eq!(given_up(16, Some(30)), None);
-        assert_eq!(given_up(14, Some(30)), Some(20));
+    fn a_trickle_ends_and_a_stream_as_slow_as_its_path_or_as_asked_does_not() {
+        for (bytes_per_s, asked, ends) in [
+            (1, None, Some(20)),
+            (500, None, Some(20)),
+            (520, None, None),
+            (30, Some(30), None),
+            (16, Some(30), None),
+            (14, Some(30), Some(20)),
+        ] {
+            assert_eq!(given_up(bytes_per_s, asked), ends, "{bytes_per_s} of {asked:?}");
+        }
     }
 }

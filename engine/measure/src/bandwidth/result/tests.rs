@@ -1,5 +1,5 @@
 use super::*;
-use tare_proto::stream::StreamFigures;
+use tare_proto::hello::Figures;
 
 const SECOND: u64 = 1_000_000_000;
 const WIDTH: u64 = 64_000_000;

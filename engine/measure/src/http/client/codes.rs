@@ -6,9 +6,7 @@ use tare_units::{Instant, Nanos};
 
 /// Codes for which room is made before the run; more take an allocation each when they first come.
 const ROOM: usize = 4;
-/// Status codes are below this.
 const CODES: usize = 1_000;
-/// No entry yet.
 const NONE: u8 = u8::MAX;
 
 #[derive(Debug, Clone)]
@@ -39,7 +37,6 @@ impl Code {
     }
 }
 
-/// Responses of the measured phase by status code.
 #[derive(Debug, Clone)]
 pub(crate) struct Codes {
     entries: Vec<Code>,

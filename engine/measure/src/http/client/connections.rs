@@ -55,7 +55,6 @@ pub(super) struct Connection {
     pub(super) retiring: bool,
     /// The start waits for its first connect.
     pub(super) expected: bool,
-    /// A connect of it has succeeded before.
     established: bool,
     pub(super) answered: bool,
     /// Its requests were left by a connection that was lost, so they are not pipelined before the
@@ -92,7 +91,6 @@ impl Connection {
         self.operations == 0 && matches!(self.state, State::Vacant | State::Resting { .. })
     }
 
-    /// Requests that were sent and await their response.
     pub(super) const fn awaited(&self) -> u16 {
         self.in_flight - self.unsent
     }
@@ -274,7 +272,6 @@ impl<G: ProgressSink> HttpClient<G> {
         io.push(token(index, Purpose::Close), Op::Close { socket })
     }
 
-    /// Something completed on a connection that is being closed.
     pub(super) fn handle_while_closing(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
         let State::Closing { again } = connection.state else {
@@ -305,7 +302,6 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Connects those again that have rested.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         let is_running = self.run.phases.is_running();
         let Self { resting, connections, queued, .. } = self;

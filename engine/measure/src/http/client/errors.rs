@@ -11,14 +11,11 @@ use tare_host::unavailable;
 use tare_proto::http1::response::ResponseError;
 use tare_units::error::Error;
 
-/// What went wrong with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureCause {
-    /// Nothing came in time.
     Timeout,
     /// A response has no length, and the connection did not end in time.
     NoLength,
-    /// A system call failed.
     Os(OpError),
     /// Something that the server did, by its name in results.
     Peer(&'static str),

@@ -155,7 +155,6 @@ pub(crate) fn add_requests<T>(
     step.warmup.errors = record.warmup.errors.to_counts();
 }
 
-/// Judges a finished step, once the devices of both ends are known.
 pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
     if step.params.bulk.is_some()
         && let Some(bandwidth) = &mut step.bandwidth
@@ -222,7 +221,6 @@ pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) ->
     warnings
 }
 
-/// The warnings that a finished step gives rise to.
 pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     let mut warnings = health::warnings(step);
     warnings.extend(unreported(step));

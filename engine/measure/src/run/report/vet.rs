@@ -22,7 +22,6 @@ const BEFORE_AND_AFTER: u64 = 1 << 30;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// How long the run has lasted.
     pub(crate) wall: Nanos,
     /// Requests that this end has sent in it, where none can have come twice.
     pub(crate) requests: Option<u64>,
