@@ -81,7 +81,6 @@ impl Comparing<'_> {
         Ok(())
     }
 
-    /// Measures a little of each of these arms.
     fn offers(
         &mut self,
         backend: BackendChoice,

@@ -345,12 +345,11 @@ mod tests {
     #[test]
     fn secrets_never_appear_in_a_description() {
         let mut plan = HttpPlan::to(Target::Host { host: "web".to_owned(), port: 80 });
+        let names = ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"];
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let request = &mut plan.requests[0].request;
-        for name in ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"] {
-            let secret = (name.to_owned(), "hunter2".to_owned());
-            request.headers.push(secret);
-        }
-        request.headers.push(("Accept".to_owned(), "*/*".to_owned()));
+        request.headers.extend(names.map(|name| header(name, "hunter2")));
+        request.headers.push(header("Accept", "*/*"));
         request.target = "/a?b=c&token=hunter2".to_owned();
         request.body = Some(Body { bytes: b"hunter2".to_vec(), framing: Framing::Chunked });
         let described = describe(&plan);

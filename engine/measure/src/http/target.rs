@@ -46,8 +46,8 @@ pub(super) fn host(plan: &HttpPlan, host: &str, port: u16, interrupt: &Interrupt
     };
     check_bind(&plan.bind, &addresses, host)?;
     let addresses = of_family(addresses, &plan.bind);
-    let timeout = plan.connect_timeout;
-    let probe = move |address: &SocketAddr| accepts(address, timeout);
+    let timeout = plan.connect_timeout.max(Nanos(1)).into();
+    let probe = move |to: &SocketAddr| TcpStream::connect_timeout(to, timeout).map(drop);
     let name = host.to_owned();
     let (unreached, reached) = unless(interrupt, move || first_accepting(addresses, &name, probe))?;
     let tcp = |all: Vec<SocketAddr>| all.into_iter().map(Destination::Tcp).collect();
@@ -113,10 +113,6 @@ fn of_family(mut addresses: Vec<SocketAddr>, bind: &[SocketAddr]) -> Vec<SocketA
     addresses
 }
 
-fn accepts(address: &SocketAddr, timeout: Nanos) -> std::io::Result<()> {
-    TcpStream::connect_timeout(address, timeout.max(Nanos(1)).into()).map(drop)
-}
-
 /// The addresses before the first that accepts a connection, and it with those behind it. One alone
 /// is not tried: the run does that.
 fn first_accepting(
@@ -134,10 +130,11 @@ fn first_accepting(
                 let reached = addresses.split_off(index);
                 return Ok((addresses, reached));
             }
-            Err(error) => refusals.push(match unavailable::address(*address, None) {
-                Some(why) => format!("{address} ({})", why.message()),
-                None => format!("{address} ({error})"),
-            }),
+            Err(error) => {
+                let why = unavailable::address(*address, None);
+                let why = why.map_or_else(|| error.to_string(), |why| why.message().to_owned());
+                refusals.push(format!("{address} ({why})"));
+            }
         }
     }
     Err(Error::peer(format!("no address of {host} accepts a connection: {}", refusals.join(", ")))

@@ -5,7 +5,6 @@
 //! fetched, connections closed).
 
 mod slot;
-mod trickle;
 
 use crate::worker::link::slot_of;
 use crate::worker::outcome::Outcome;

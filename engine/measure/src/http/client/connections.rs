@@ -53,7 +53,6 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     /// It takes no more requests, and is replaced when those that were sent are answered.
     pub(super) retiring: bool,
-    /// The start waits for its first connect.
     pub(super) expected: bool,
     established: bool,
     pub(super) answered: bool,
@@ -164,21 +163,12 @@ impl<G: ProgressSink> HttpClient<G> {
         if connection.expected || measuring {
             self.run.phases.outcome.sockets += 1;
         }
-        *connection = Connection {
-            state: State::Connecting { since: now },
-            socket,
-            expected: connection.expected,
-            established: connection.established,
-            failures: connection.failures,
-            offered: connection.offered,
-            first: connection.first,
-            // What the connection before it left to be sent again.
-            in_flight: connection.in_flight,
-            unsent: connection.unsent,
-            begun: u32::from(connection.in_flight),
-            careful: connection.careful && connection.in_flight > 0,
-            ..Connection::default()
-        };
+        connection.state = State::Connecting { since: now };
+        connection.socket = socket;
+        (connection.sending, connection.retiring, connection.answered) = (false, false, false);
+        // What the connection before it left is sent again.
+        connection.begun = u32::from(connection.in_flight);
+        connection.careful &= connection.in_flight > 0;
         match self.spec.to {
             Destination::Unix(_) => self.handle_open(io, index),
             Destination::Tcp(to) => {

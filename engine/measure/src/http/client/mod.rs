@@ -131,7 +131,6 @@ pub struct HttpClient<G> {
     connections: Vec<Connection>,
     in_flight: InFlight,
     written: Option<BufferId>,
-    /// The next place in the order of the run's requests.
     next_entry: usize,
     any_head: bool,
     /// Requests that await a response, by their place among all.

@@ -234,7 +234,6 @@ impl<G: ProgressSink> HttpClient<G> {
         self.push_send(io, index)
     }
 
-    /// Pushes a send of what is left of the requests that are being sent.
     fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         let connection = &mut self.connections[index as usize];
         let Some(buffer) = self.written else {

@@ -102,7 +102,6 @@ fn by_status(
     codes.iter().map(|code| (code.status.to_string(), summary(&code.latency))).collect()
 }
 
-/// The series, with the codes and the whole distribution of each entry.
 fn intervals(recording: &Recording, codes: &Codes, duration: Nanos) -> Vec<Interval> {
     let with_codes = |(index, entry): (usize, SeriesEntry<'_>)| {
         let counts = codes.iter().filter_map(|code| {

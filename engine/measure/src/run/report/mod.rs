@@ -27,7 +27,6 @@ use tare_units::error::Error;
 pub(crate) struct Measured {
     pub(crate) result: StepResult,
     pub(super) accepts: Vec<Accept>,
-    /// The first failure of a connection.
     pub(super) failure: Option<Error>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
     pub(super) stopped: Option<Error>,
