@@ -18,6 +18,13 @@ use tare_units::Nanos;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
 
+impl Default for SocketId {
+    /// No socket.
+    fn default() -> Self {
+        Self(u32::MAX)
+    }
+}
+
 /// A buffer in a driver's arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufferId(pub u32);

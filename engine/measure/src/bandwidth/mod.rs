@@ -24,16 +24,8 @@ use client::{BulkClient, BulkSpec, BulkTally};
 use plan::BwPlan;
 
 impl Job for BwPlan {
-    fn kind(&self) -> &'static str {
-        "bw"
-    }
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn common(&self) -> &Common {
-        &self.common
+    fn about(&self) -> (&'static str, &Target, &Common) {
+        ("bw", &self.target, &self.common)
     }
 
     fn needs(&self, machine: &Cpus) -> Needs {
@@ -105,7 +97,6 @@ fn step_plan<'a>(plan: &'a BwPlan, at: &'a Setting, step: Step) -> StepPlan<'a> 
     }
 }
 
-/// What makes the client of each worker.
 fn clients(
     plan: &BwPlan,
     at: &Setting,

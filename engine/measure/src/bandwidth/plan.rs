@@ -122,7 +122,6 @@ pub(super) fn describe(plan: &BwPlan) -> serde_json::Value {
     })
 }
 
-/// The parameters of a step, against that address.
 pub(super) fn params(plan: &BwPlan, step: Step, address: &Destination) -> Params {
     let bytes = plan.bytes_of(step.size);
     Params {

@@ -31,9 +31,10 @@ impl RunningArm {
         Self { plan, server, failures: 0, failed: None, visits: 0 }
     }
 
+    /// The error with the arm's name.
     pub(super) fn blame(&self, error: &Error) -> Error {
-        let named =
-            Error::new(error.fault(), format!("arm {}: {}", self.plan.name, error.message()));
+        let message = format!("arm {}: {}", self.plan.name, error.message());
+        let named = Error::new(error.fault(), message);
         match error.advice() {
             Some(advice) => named.remedy(advice),
             None => named,
@@ -57,7 +58,6 @@ impl RunningArm {
 }
 
 impl Measurement {
-    /// What a run of it would settle on.
     pub(super) fn prospect(&self) -> Result<Prospect> {
         let (job, machine) = (self.job(), Cpus::of_self());
         job.check()?;
@@ -81,11 +81,7 @@ pub(super) struct Prospect {
 }
 
 /// The arms of `plan` with their servers, the A/A arm last, and how many steps each visit to one of
-/// them has.
-///
-/// # Errors
-/// A usage error where the arms measure different steps; else where a server of this process cannot
-/// be had.
+/// them has. The arms must measure the same steps.
 pub(super) fn set_up(
     plan: &ComparePlan,
     notes: &mut ReportNotes,
@@ -106,16 +102,25 @@ pub(super) fn set_up(
                 .remedy("sizes, connections and stages go behind --, for all arms alike"));
         }
     }
-    let mut servers = Servers { started: Vec::new(), cpus: &baseline.cpus };
+    // The servers of this process, one for each target, which keep off the client's CPUs.
+    let mut started: Vec<(Target, Rc<Peer>)> = Vec::new();
+    let mut server_of = |target: &Target, connections| -> Result<Option<Rc<Peer>>> {
+        if let Some((_, known)) = started.iter().find(|(of, _)| of == target) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        let server = Peer::start(target, connections, &baseline.cpus)?.map(Rc::new);
+        started.extend(server.iter().map(|server| (target.clone(), Rc::clone(server))));
+        Ok(server)
+    };
     let mut arms = Vec::new();
     for (arm, prospect) in plan.arms.iter().zip(&prospects) {
         let mut arm = arm.clone();
-        let server = match servers.of(arm.measurement.job().target(), prospect.connections) {
+        let server = match server_of(arm.measurement.job().target(), prospect.connections) {
             Err(error) if plan.by_default && error.fault() == Fault::Environment => {
                 notes.without_veth(&error);
                 arm.name = "loopback-again".to_owned();
                 arm.measurement = arm.measurement.at(&Target::Loopback);
-                servers.of(&Target::Loopback, prospect.connections)?
+                server_of(&Target::Loopback, prospect.connections)?
             }
             server => server?,
         };
@@ -125,23 +130,4 @@ pub(super) fn set_up(
     let again = ArmPlan { name: AA.to_owned(), ..arms[0].plan.clone() };
     arms.push(RunningArm::new(again, arms[0].server.clone()));
     Ok((arms, baseline.steps.len()))
-}
-
-/// The servers of this process that were started for targets, which keep off the client's CPUs.
-struct Servers<'a> {
-    started: Vec<(Target, Rc<Peer>)>,
-    cpus: &'a [u32],
-}
-
-impl Servers<'_> {
-    /// The server of a target of this process, started where it is not yet; `None` of other
-    /// targets.
-    fn of(&mut self, target: &Target, connections: u32) -> Result<Option<Rc<Peer>>> {
-        if let Some((_, known)) = self.started.iter().find(|(of, _)| of == target) {
-            return Ok(Some(Rc::clone(known)));
-        }
-        let started = Peer::start(target, connections, self.cpus)?.map(Rc::new);
-        self.started.extend(started.iter().map(|server| (target.clone(), Rc::clone(server))));
-        Ok(started)
-    }
 }

@@ -69,7 +69,6 @@ impl Measurement {
         Some(once.saturating_mul(plan.connections.len() as u64))
     }
 
-    /// The same at another target of this process.
     pub(crate) fn at(&self, target: &Target) -> Self {
         let mut moved = self.clone();
         match &mut moved {

@@ -32,16 +32,8 @@ use client::{HttpClient, HttpSpec, HttpTally};
 use plan::HttpPlan;
 
 impl Job for HttpPlan {
-    fn kind(&self) -> &'static str {
-        "http"
-    }
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn common(&self) -> &Common {
-        &self.common
+    fn about(&self) -> (&'static str, &Target, &Common) {
+        ("http", &self.target, &self.common)
     }
 
     fn needs(&self, machine: &Cpus) -> Needs {
@@ -144,7 +136,6 @@ fn step_plan<'a>(plan: &'a HttpPlan, at: &'a Setting, step: Step) -> StepPlan<'a
     }
 }
 
-/// What makes the client of each worker.
 fn clients(
     plan: &Arc<HttpPlan>,
     requests: &Arc<Requests>,

@@ -139,32 +139,41 @@ impl HttpPlan {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        if self.requests.is_empty() {
-            return Err(Error::usage("there is nothing to send").remedy("give a URL"));
-        }
-        if self.connections.contains(&0) || self.connections.is_empty() {
-            return Err(Error::usage("no connections").remedy("give at least one: -c 1"));
-        }
-        if self.pipeline == 0 || self.requests_per_connection == Some(0) {
-            return Err(Error::usage("a connection that carries no request measures nothing")
-                .remedy("give at least 1 for --pipeline and --requests-per-connection"));
-        }
-        if self.connect_rate_per_s.is_some_and(|rate| rate <= 0.0 || rate.is_nan()) {
-            return Err(Error::usage("a connect rate of 0 never connects")
-                .remedy("give one above 0, or none"));
-        }
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        if open.stages.is_empty() {
-            return Err(Error::usage("an open loop without a rate").remedy("give one: -R 1000"));
-        }
+        let stages = self.open.as_ref().map(|open| open.stages.as_slice());
         let counted = matches!(self.common.stop, Stop::Count(_));
-        if counted && open.stages.iter().any(|s| s.is_ramp() && s.duration.is_none()) {
-            return Err(Error::usage("a ramp needs to know how long it is")
-                .remedy("give it a duration, for example --stages 1000-5000:30s"));
+        let is_endless = |stage: &Stage| counted && stage.is_ramp() && stage.duration.is_none();
+        let refused = [
+            (self.requests.is_empty(), "there is nothing to send", "give a URL"),
+            (
+                self.connections.contains(&0) || self.connections.is_empty(),
+                "no connections",
+                "give at least one: -c 1",
+            ),
+            (
+                self.pipeline == 0 || self.requests_per_connection == Some(0),
+                "a connection that carries no request measures nothing",
+                "give at least 1 for --pipeline and --requests-per-connection",
+            ),
+            (
+                self.connect_rate_per_s.is_some_and(|rate| rate <= 0.0 || rate.is_nan()),
+                "a connect rate of 0 never connects",
+                "give one above 0, or none",
+            ),
+            (
+                stages.is_some_and(<[Stage]>::is_empty),
+                "an open loop without a rate",
+                "give one: -R 1000",
+            ),
+            (
+                stages.unwrap_or_default().iter().any(is_endless),
+                "a ramp needs to know how long it is",
+                "give it a duration, for example --stages 1000-5000:30s",
+            ),
+        ];
+        match refused.into_iter().find(|(is_so, ..)| *is_so) {
+            Some((_, message, remedy)) => Err(Error::usage(message).remedy(remedy)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn stage(&self, step: Step) -> Option<Stage> {
@@ -179,7 +188,6 @@ impl HttpPlan {
         }
     }
 
-    /// What falls to a worker of a step.
     pub(super) fn loop_plan(&self, step: Step, share: Share, connections: u32) -> LoopPlan {
         let own = self.common.loop_plan(self.extent(step), share, connections);
         LoopPlan { depth: self.pipeline, ..own }
@@ -209,7 +217,6 @@ impl HttpPlan {
         Requests::new(&written, self.pipeline, self.common.seed)
     }
 
-    /// What becomes of a request that finds no free connection.
     pub(super) fn late(&self) -> Late {
         self.open.as_ref().map_or(Late::Queue, |open| open.late)
     }
@@ -240,7 +247,6 @@ pub(super) fn host(target: &Target, asked: &str, address: Option<&Destination>) 
     }
 }
 
-/// The parameters of a step, against that address.
 pub(super) fn params(
     plan: &HttpPlan,
     step: Step,
@@ -315,11 +321,11 @@ fn request(weighted: &Weighted) -> serde_json::Value {
         let value = if secret::shows_header(name) { value } else { secret::REDACTED };
         format!("{name}: {value}")
     };
+    let body = request.body.as_ref();
     let framing = |body: &Body| match body.framing {
         Framing::Length => "length",
         Framing::Chunked => "chunked",
     };
-    let body = request.body.as_ref();
     serde_json::json!({
         "method": request.method,
         "path": secret::shown_path(&request.target),
@@ -339,12 +345,11 @@ mod tests {
     #[test]
     fn secrets_never_appear_in_a_description() {
         let mut plan = HttpPlan::to(Target::Host { host: "web".to_owned(), port: 80 });
+        let names = ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"];
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let request = &mut plan.requests[0].request;
-        for name in ["Authorization", "COOKIE", "proxy-authorization", "X-API-Key", "X-Auth"] {
-            let secret = (name.to_owned(), "hunter2".to_owned());
-            request.headers.push(secret);
-        }
-        request.headers.push(("Accept".to_owned(), "*/*".to_owned()));
+        request.headers.extend(names.map(|name| header(name, "hunter2")));
+        request.headers.push(header("Accept", "*/*"));
         request.target = "/a?b=c&token=hunter2".to_owned();
         request.body = Some(Body { bytes: b"hunter2".to_vec(), framing: Framing::Chunked });
         let described = describe(&plan);

@@ -53,17 +53,6 @@ fn every_load_over_tcp_is_guarded_however_long_its_connections_last() {
 }
 
 #[test]
-fn connections_that_errors_replace_are_counted_beforehand() {
-    let mut plan = HttpPlan::to(Target::Loopback);
-    plan.common.stop = Stop::Count(1_000);
-    assert!(!plan.renews_connections());
-    plan.reconnect_on_error = true;
-    assert!(plan.renews_connections());
-    // Each request may be an error.
-    assert_eq!(opened(&plan, 10), Some(1_000));
-}
-
-#[test]
 fn plans_that_cannot_be_carried_out_are_refused_with_advice() {
     let ramp = stage(1.0, 2.0, None);
     let mut counted = staged(&[ramp]);
@@ -89,13 +78,23 @@ fn plans_that_cannot_be_carried_out_are_refused_with_advice() {
 #[test]
 fn the_host_is_the_one_given_or_the_address() {
     let tcp = Destination::Tcp("127.0.0.1:4000".parse().unwrap());
-    assert_eq!(host(&Target::Loopback, "loopback", Some(&tcp)), "127.0.0.1:4000");
-    assert_eq!(host(&Target::Veth, "", Some(&tcp)), "127.0.0.1:4000");
-    assert_eq!(host(&Target::Loopback, "web", Some(&tcp)), "web");
     let unix = Destination::Unix("/x".into());
-    assert_eq!(host(&Target::Unix("/x".into()), "unix:/x", Some(&unix)), "localhost");
     let elsewhere = Target::Host { host: "web".to_owned(), port: 80 };
-    assert_eq!(host(&elsewhere, "web", Some(&tcp)), "web");
+    for (target, asked, address, is) in [
+        (&Target::Loopback, "loopback", &tcp, "127.0.0.1:4000"),
+        (&Target::Veth, "", &tcp, "127.0.0.1:4000"),
+        (&Target::Loopback, "web", &tcp, "web"),
+        (&Target::Unix("/x".into()), "unix:/x", &unix, "localhost"),
+        (&elsewhere, "web", &tcp, "web"),
+    ] {
+        assert_eq!(host(target, asked, Some(address)), is);
+    }
+    let plan = HttpPlan::to(Target::Loopback);
+    let written = plan.written(Some(&tcp)).unwrap();
+    let text = String::from_utf8_lossy(written.bytes());
+    assert!(text.contains("Host: 127.0.0.1:4000\r\n"), "{text}");
+    let params = plan::params(&plan, plan.steps()[0], &tcp, &written).http.unwrap();
+    assert_eq!(params.request_bytes, written.bytes().len() as u64);
 }
 
 #[test]
@@ -115,15 +114,11 @@ fn connections_that_are_replaced_are_counted_beforehand() {
     assert_eq!(opened(&plan, 10), Some(101));
     plan.requests[0].request.close = true;
     assert_eq!(opened(&plan, 10), Some(1_001));
-}
-
-#[test]
-fn requests_are_written_for_the_address() {
-    let plan = HttpPlan::to(Target::Loopback);
-    let to = Destination::Tcp("127.0.0.1:4000".parse().unwrap());
-    let written = plan.written(Some(&to)).unwrap();
-    let text = String::from_utf8_lossy(written.bytes());
-    assert!(text.contains("Host: 127.0.0.1:4000\r\n"), "{text}");
-    let params = plan::params(&plan, plan.steps()[0], &to, &written).http.unwrap();
-    assert_eq!(params.request_bytes, written.bytes().len() as u64);
+    // Each request may be an error.
+    let mut plan = HttpPlan::to(Target::Loopback);
+    plan.common.stop = Stop::Count(1_000);
+    assert!(!plan.renews_connections());
+    plan.reconnect_on_error = true;
+    assert!(plan.renews_connections());
+    assert_eq!(opened(&plan, 10), Some(1_000));
 }

@@ -30,16 +30,8 @@ use client::Client;
 use plan::LatPlan;
 
 impl Job for LatPlan {
-    fn kind(&self) -> &'static str {
-        "lat"
-    }
-
-    fn target(&self) -> &Target {
-        &self.target
-    }
-
-    fn common(&self) -> &Common {
-        &self.common
+    fn about(&self) -> (&'static str, &Target, &Common) {
+        ("lat", &self.target, &self.common)
     }
 
     fn needs(&self, machine: &Cpus) -> Needs {
@@ -117,7 +109,6 @@ fn measure_step(
     Ok(measured.with_spread_unsent(spread))
 }
 
-/// What makes the client of each worker.
 fn clients(
     plan: &LatPlan,
     at: &Setting,

@@ -90,7 +90,6 @@ pub(super) fn describe(plan: &LatPlan) -> serde_json::Value {
     })
 }
 
-/// The parameters of a step, against that address.
 pub(super) fn params(plan: &LatPlan, step: Step, address: &Destination) -> Params {
     let load = plan.load().filter(|_| step.loaded);
     let path = match address {

@@ -44,7 +44,6 @@ impl Setting {
         }
     }
 
-    /// How long the run has lasted.
     pub(crate) fn elapsed(&self) -> Nanos {
         MonotonicClock.now().since(self.began)
     }
@@ -82,7 +81,6 @@ impl Setting {
         Ok(SessionSpec::new(to, hello, secret, common.timeout, nonce).from_local(local))
     }
 
-    /// What every connection says, whatever is measured.
     pub(crate) fn hello(
         &self,
         common: &Common,

@@ -32,17 +32,27 @@ const WORKERS_ADDED_MAX: u32 = 16;
 
 /// What a run measures: a plan becomes steps, and each step a result.
 pub(crate) trait Job {
-    /// Its name in results.
-    fn kind(&self) -> &'static str;
-    fn target(&self) -> &Target;
-    fn common(&self) -> &Common;
+    /// Its name in results, its target, and what all plans have.
+    fn about(&self) -> (&'static str, &Target, &Common);
+
+    fn kind(&self) -> &'static str {
+        self.about().0
+    }
+
+    fn target(&self) -> &Target {
+        self.about().1
+    }
+
+    fn common(&self) -> &Common {
+        self.about().2
+    }
+
     /// What it needs where nobody said otherwise; see [`needs_of`].
     fn needs(&self, machine: &Cpus) -> Needs;
     fn steps(&self) -> Vec<Step>;
     /// Its own part of the plan as results carry it: defaults filled in, and no secret.
     fn describe(&self) -> serde_json::Value;
 
-    /// Checks what no flag can check alone.
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -70,7 +80,6 @@ pub(crate) struct Step {
     pub(crate) stage: usize,
 }
 
-/// What a job needs of this machine, whatever it measures.
 #[derive(Debug)]
 pub(crate) struct Needs {
     /// The most connections that a step has.
@@ -95,7 +104,6 @@ pub(crate) fn needs_of(job: &dyn Job, machine: &Cpus) -> Needs {
     }
 }
 
-/// The CPUs of so many workers.
 pub(crate) fn cpus_of(job: &dyn Job, machine: &Cpus, workers: u32) -> Result<Choice> {
     match &job.common().cpus {
         Some(asked) => machine.check(asked, workers, &[]),

@@ -5,7 +5,6 @@
 //! fetched, connections closed).
 
 mod slot;
-mod trickle;
 
 use crate::worker::link::slot_of;
 use crate::worker::outcome::Outcome;
@@ -171,7 +170,6 @@ impl<G: ProgressSink> BulkClient<G> {
             }
             SessionEvent::Closed => self.phases.settle(&mut slot.expected),
             SessionEvent::Failed(failure) => self.handle_failure(io, index, failure, now)?,
-            // The rest is the slot's.
             _ => {}
         }
         Ok(())
@@ -212,31 +210,6 @@ impl<G: ProgressSink> BulkClient<G> {
         self.slots.iter_mut().try_for_each(|slot| slot.stop(io, now))
     }
 
-    fn advance<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result {
-        if let RunPhase::Starting { t0 } = self.phases.phase
-            && now >= t0
-        {
-            self.phases.begin(now);
-            self.slots.iter_mut().try_for_each(|slot| slot.begin(io, now))?;
-        }
-        if self.phases.advance(now, counters) {
-            self.moved = 0;
-        }
-        if self.phases.phase == RunPhase::Measuring && now >= self.phases.end {
-            self.phases.drain(now, self.phases.end, Instant::FAR_FUTURE);
-        }
-        if self.phases.interrupt.is_raised() {
-            self.phases.outcome.cut_short = true;
-            return self.end_all(io, now);
-        }
-        Ok(())
-    }
-
     fn scan<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         self.scanned_at = now;
         for index in self.indices() {
@@ -250,7 +223,6 @@ impl<G: ProgressSink> BulkClient<G> {
         if self.has_begun() && self.slots.iter().all(Slot::is_ending) {
             self.end_all(io, now)?;
         }
-        self.phases.hurry(now);
         let Some(deadline) = self.phases.finish_by() else {
             return Ok(());
         };
@@ -336,15 +308,27 @@ impl<D: Driver, G: ProgressSink> Role<D> for BulkClient<G> {
 
     fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         if self.is_running() {
-            self.advance(io, now, counters)?;
+            if let RunPhase::Starting { t0 } = self.phases.phase
+                && now >= t0
+            {
+                self.phases.begin(now);
+                self.slots.iter_mut().try_for_each(|slot| slot.begin(io, now))?;
+            }
+            if self.phases.advance(now, counters) {
+                self.moved = 0;
+            }
+            if self.phases.phase == RunPhase::Measuring && now >= self.phases.end {
+                self.phases.drain(now, self.phases.end, Instant::FAR_FUTURE);
+            }
+            if self.phases.interrupt.is_raised() {
+                self.phases.outcome.cut_short = true;
+                self.end_all(io, now)?;
+            }
             self.phases.progress.counts(self.moved, self.errors.total());
         } else if self.phases.is_called_off() {
             self.end_all(io, now)?;
         }
-        if self.phases.finish_by().is_some() {
-            // What ending costs is no part of what measuring cost.
-            counters.freeze();
-        }
+        self.phases.hurry(now, counters);
         if now.since(self.scanned_at) >= SCAN {
             self.scan(io, now)?;
         }

@@ -24,8 +24,9 @@ const BACKOFF_LAST: Nanos = Nanos::from_secs(1);
 /// A Unix listener whose queue is full is asked again after that long.
 const FULL_PAUSE: Nanos = Nanos::from_millis(1);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum State {
+    #[default]
     Vacant,
     /// There is no socket until that instant.
     Resting {
@@ -44,7 +45,7 @@ pub(super) enum State {
 
 /// A connection, of which there may be 100,000: what is outstanding on its socket, and the requests
 /// that await a response.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) state: State,
     pub(super) socket: SocketId,
@@ -52,15 +53,13 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     /// It takes no more requests, and is replaced when those that were sent are answered.
     pub(super) retiring: bool,
-    /// The start waits for its first connect.
     pub(super) expected: bool,
-    /// A connect of it has succeeded before.
     established: bool,
     pub(super) answered: bool,
     /// Its requests were left by a connection that was lost, so they are not pipelined before the
     /// first of them is answered (RFC 9112 section 9.3.2).
     pub(super) careful: bool,
-    /// Connects in a row that failed, and requests that did.
+    /// Of connects and requests in a row.
     pub(super) failures: u8,
     /// What of the last send has yet to be taken by the kernel: where it begins in the requests'
     /// bytes, and its length.
@@ -77,30 +76,6 @@ pub(super) struct Connection {
     pub(super) begun: u32,
 }
 
-impl Default for Connection {
-    fn default() -> Self {
-        Self {
-            state: State::Vacant,
-            socket: SocketId(u32::MAX),
-            operations: 0,
-            sending: false,
-            retiring: false,
-            expected: false,
-            established: false,
-            answered: false,
-            careful: false,
-            failures: 0,
-            rest: (0, 0),
-            reader: ResponseReader::default(),
-            first: 0,
-            in_flight: 0,
-            unsent: 0,
-            offered: 0,
-            begun: 0,
-        }
-    }
-}
-
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
         self.state == State::Open
@@ -115,7 +90,6 @@ impl Connection {
         self.operations == 0 && matches!(self.state, State::Vacant | State::Resting { .. })
     }
 
-    /// Requests that were sent and await their response.
     pub(super) const fn awaited(&self) -> u16 {
         self.in_flight - self.unsent
     }
@@ -189,21 +163,12 @@ impl<G: ProgressSink> HttpClient<G> {
         if connection.expected || measuring {
             self.run.phases.outcome.sockets += 1;
         }
-        *connection = Connection {
-            state: State::Connecting { since: now },
-            socket,
-            expected: connection.expected,
-            established: connection.established,
-            failures: connection.failures,
-            offered: connection.offered,
-            first: connection.first,
-            // What the connection before it left to be sent again.
-            in_flight: connection.in_flight,
-            unsent: connection.unsent,
-            begun: u32::from(connection.in_flight),
-            careful: connection.careful && connection.in_flight > 0,
-            ..Connection::default()
-        };
+        connection.state = State::Connecting { since: now };
+        connection.socket = socket;
+        (connection.sending, connection.retiring, connection.answered) = (false, false, false);
+        // What the connection before it left is sent again.
+        connection.begun = u32::from(connection.in_flight);
+        connection.careful &= connection.in_flight > 0;
         match self.spec.to {
             Destination::Unix(_) => self.handle_open(io, index),
             Destination::Tcp(to) => {
@@ -297,7 +262,6 @@ impl<G: ProgressSink> HttpClient<G> {
         io.push(token(index, Purpose::Close), Op::Close { socket })
     }
 
-    /// Something completed on a connection that is being closed.
     pub(super) fn handle_while_closing(&mut self, index: u32, now: Instant) {
         let connection = &mut self.connections[index as usize];
         let State::Closing { again } = connection.state else {
@@ -328,24 +292,22 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Connects those again that have rested.
     pub(super) fn wake_rested(&mut self, now: Instant) {
-        let mut place = 0;
-        while place < self.resting.len() {
-            let index = self.resting[place];
-            match self.connections[index as usize].state {
-                State::Resting { until } if now < until => place += 1,
+        let is_running = self.run.phases.is_running();
+        let Self { resting, connections, queued, .. } = self;
+        resting.retain(|&index| {
+            let state = &mut connections[index as usize].state;
+            match state {
                 // Before the start nobody waits for it any more.
-                State::Resting { .. } if !self.run.phases.is_running() => place += 1,
+                State::Resting { until } if now < *until || !is_running => return true,
                 State::Resting { .. } => {
-                    self.resting.swap_remove(place);
-                    self.queue(index);
+                    *state = State::Queued;
+                    queued.push_back(index);
                 }
-                _ => {
-                    self.resting.swap_remove(place);
-                }
+                _ => {}
             }
-        }
+            false
+        });
     }
 
     /// A connection has failed: what was outstanding on it has, too, and another one takes its
@@ -428,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_have_an_end() {
+    fn pauses_double_to_an_end_and_are_spread() {
         let whole = [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000].map(|ms| ms * 1_000_000);
         for connection in 0..100 {
             for (failures, whole) in (1..).zip(whole) {
@@ -437,10 +399,6 @@ mod tests {
             }
             assert!(backoff(u8::MAX, connection) <= BACKOFF_LAST);
         }
-    }
-
-    #[test]
-    fn what_failed_together_does_not_come_back_together() {
         let mut pauses: Vec<u64> = (0..1_000).map(|index| backoff(7, index).0).collect();
         pauses.sort_unstable();
         // 320 ms to spread over: in no 32 ms of them are many more than a tenth.

@@ -90,7 +90,6 @@ pub(crate) struct HttpTally {
     pub(crate) traffic: Traffic,
 }
 
-/// What else is counted in the measured phase.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Traffic {
     pub(crate) sent_bytes: u64,
@@ -132,7 +131,6 @@ pub struct HttpClient<G> {
     connections: Vec<Connection>,
     in_flight: InFlight,
     written: Option<BufferId>,
-    /// The next place in the order of the run's requests.
     next_entry: usize,
     any_head: bool,
     /// Requests that await a response, by their place among all.
@@ -214,24 +212,6 @@ impl<G: ProgressSink> HttpClient<G> {
         self.run.phases.phase == RunPhase::Measuring
     }
 
-    fn advance<D: Driver>(
-        &mut self,
-        io: &mut D,
-        now: Instant,
-        counters: &mut TurnCounters,
-    ) -> Result {
-        let begins = self.run.advance(now, counters);
-        self.dispatch(now);
-        if begins {
-            self.leave_warmup();
-        }
-        self.run.phases.outcome.cut_short |= self.is_server_gone(now);
-        if self.run.is_over(now) {
-            self.drain(io, now)?;
-        }
-        Ok(())
-    }
-
     /// Requests of the warm-up that were begun behind others in a pipeline and have not been sent
     /// leave with its queue.
     fn leave_warmup(&mut self) {
@@ -257,7 +237,6 @@ impl<G: ProgressSink> HttpClient<G> {
         self.spec.run.count.is_some() && now.since(self.alive_at) >= patience
     }
 
-    /// Ends requests that have waited for too long, and connects that have.
     fn expire<D: Driver>(&mut self, io: &mut D, now: Instant) -> Result {
         while let Some((place, since)) = self.awaiting.first()
             && now.since(since) >= self.spec.run.timeout
@@ -326,7 +305,6 @@ impl<G: ProgressSink> HttpClient<G> {
         }
     }
 
-    /// Whether responses are to be gathered before they are acted on.
     fn gathers(&self) -> bool {
         self.batches
             && self.batch_pause == 0
@@ -335,7 +313,6 @@ impl<G: ProgressSink> HttpClient<G> {
             && !self.run.pacer.is_open_loop()
     }
 
-    /// Notes whether gathering was worth its while.
     fn judge_batch(&mut self) {
         if self.batch_pause > 0 {
             self.batch_pause -= 1;
@@ -464,7 +441,15 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
     fn handle_time(&mut self, io: &mut D, now: Instant, counters: &mut TurnCounters) -> Result {
         self.judge_batch();
         if self.run.phases.is_running() {
-            self.advance(io, now, counters)?;
+            let begins = self.run.advance(now, counters);
+            self.dispatch(now);
+            if begins {
+                self.leave_warmup();
+            }
+            self.run.phases.outcome.cut_short |= self.is_server_gone(now);
+            if self.run.is_over(now) {
+                self.drain(io, now)?;
+            }
         } else if self.run.phases.is_called_off() {
             self.finish(io, now)?;
         }
@@ -473,16 +458,9 @@ impl<D: Driver, G: ProgressSink> Role<D> for HttpClient<G> {
             self.scanned_at = now;
             self.wake_rested(now);
         }
-        self.run.phases.hurry(now);
-        match self.run.phases.phase {
-            RunPhase::Draining { .. } => self.check_drained(io, now)?,
-            RunPhase::Finishing { .. } => {
-                // What ending costs is no part of what measuring cost.
-                counters.freeze();
-                self.check_finished(now);
-            }
-            _ => {}
-        }
+        self.run.phases.hurry(now, counters);
+        self.check_drained(io, now)?;
+        self.check_finished(now);
         Ok(())
     }
 

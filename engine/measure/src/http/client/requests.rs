@@ -89,7 +89,6 @@ impl InFlight {
         place / self.depth as u32
     }
 
-    /// Takes the oldest request of a connection off its ring.
     #[inline]
     pub(super) fn take_first(&mut self, index: u32, connection: &mut Connection) -> Request {
         let request = *self.at(index, connection, 0);
@@ -105,7 +104,6 @@ impl InFlight {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
-    /// It goes on.
     Keep,
     /// It has done its service, or the server is going to close it: another one takes its place.
     Replace,
@@ -113,6 +111,7 @@ pub(super) enum After {
 
 /// Why bytes make a connection useless.
 pub(super) type Bad = (Stage, FailureCause);
+pub(super) type Found = Result<After, Bad>;
 
 const fn bad_response(error: ResponseError) -> Bad {
     use ResponseError::{CutHead, EarlyClose, ShortBody};
@@ -235,7 +234,6 @@ impl<G: ProgressSink> HttpClient<G> {
         self.push_send(io, index)
     }
 
-    /// Pushes a send of what is left of the requests that are being sent.
     fn push_send<D: Driver>(&mut self, io: &mut D, index: u32) -> Result {
         let connection = &mut self.connections[index as usize];
         let Some(buffer) = self.written else {
@@ -273,12 +271,7 @@ impl<G: ProgressSink> HttpClient<G> {
         Ok(())
     }
 
-    pub(super) fn handle_bytes(
-        &mut self,
-        index: u32,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<After, Bad> {
+    pub(super) fn handle_bytes(&mut self, index: u32, bytes: &[u8], now: Instant) -> Found {
         const LONG_BODY: Bad = (Stage::Parse, FailureCause::Peer("long-body"));
         if self.is_measuring() {
             self.traffic.received_bytes += bytes.len() as u64;
@@ -371,7 +364,7 @@ impl<G: ProgressSink> HttpClient<G> {
         &mut self,
         io: &mut D,
         index: u32,
-        found: Result<After, Bad>,
+        found: Found,
         armed: bool,
         now: Instant,
     ) -> Result {

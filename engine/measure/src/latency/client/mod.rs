@@ -41,7 +41,6 @@ pub struct Client<G> {
     transport: Transport,
     /// Each operation has a connection of its own.
     connect_each: bool,
-    /// How such a connection is opened.
     opening: Opening,
     last_report_due: bool,
     scanned_at: Instant,
@@ -154,7 +153,7 @@ impl<G: ProgressSink> Client<G> {
         };
         self.run.record.tally(begun.measured).operations.sent += 1;
         self.run.last_sent = now;
-        slot.start_operation(now, due, begun);
+        slot.begin(now, due, begun);
         if self.connect_each {
             self.run.phases.outcome.sockets += 1;
             slot.connect(io, now, self.opening)
@@ -182,7 +181,6 @@ impl<G: ProgressSink> Client<G> {
             }
             SessionEvent::Closed => self.handle_closed(io, index, now)?,
             SessionEvent::Failed(failure) => self.handle_failure(io, index, failure, now)?,
-            // The rest is the slot's.
             _ => {}
         }
         Ok(())
@@ -301,7 +299,6 @@ impl<G: ProgressSink> Client<G> {
         self.run.fail(now, measured, timed_out, censored);
     }
 
-    /// The errors that an event outside any operation belongs to.
     fn present_errors(&mut self) -> &mut crate::worker::tally::Errors {
         let measured = self.run.phases.phase != RunPhase::WarmingUp;
         &mut self.run.record.tally(measured).errors
@@ -449,17 +446,9 @@ impl<D: Driver, G: ProgressSink> Role<D> for Client<G> {
         if now.since(self.scanned_at) >= self.scan_step {
             self.scan(io, now)?;
         }
-        self.run.phases.hurry(now);
-        match self.run.phases.phase {
-            RunPhase::Draining { .. } => self.check_drained(io, now)?,
-            RunPhase::Finishing { .. } => {
-                // What ending costs is no part of what measuring cost.
-                counters.freeze();
-                self.check_finished(io, now)?;
-            }
-            _ => {}
-        }
-        Ok(())
+        self.run.phases.hurry(now, counters);
+        self.check_drained(io, now)?;
+        self.check_finished(io, now)
     }
 
     fn poll_submit(&mut self, io: &mut D, now: Instant) -> Result {

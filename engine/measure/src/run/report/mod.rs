@@ -27,7 +27,6 @@ use tare_units::error::Error;
 pub(crate) struct Measured {
     pub(crate) result: StepResult,
     pub(super) accepts: Vec<Accept>,
-    /// The first failure of a connection.
     pub(super) failure: Option<Error>,
     /// Why the step was stopped from outside its workers, or by one of them that failed.
     pub(super) stopped: Option<Error>,
@@ -154,7 +153,6 @@ pub(crate) fn add_requests<T>(
     step.warmup.errors = record.warmup.errors.to_counts();
 }
 
-/// Judges a finished step, once the devices of both ends are known.
 pub(super) fn judge(step: &mut StepResult, environment: &Environments) {
     if step.params.bulk.is_some()
         && let Some(bandwidth) = &mut step.bandwidth
@@ -221,7 +219,6 @@ pub(super) fn connection_warnings(step: &StepResult, failure: Option<&Error>) ->
     warnings
 }
 
-/// The warnings that a finished step gives rise to.
 pub(super) fn warnings(step: &StepResult) -> Vec<Warning> {
     let mut warnings = health::warnings(step);
     warnings.extend(unreported(step));

@@ -66,7 +66,6 @@ pub(crate) struct LiveProgress {
 }
 
 impl LiveProgress {
-    /// For the calling thread.
     pub(super) fn new(
         lives: LiveCounters,
         own: usize,
@@ -84,7 +83,6 @@ impl LiveProgress {
         }
     }
 
-    /// What the thread used in the measured phase.
     pub(super) const fn used(&self) -> CpuTimes {
         self.used
     }

@@ -151,7 +151,6 @@ where
     Ok(StepOutcome { workers, disturbance, observed, cpus, wait, began, stopped, overflow })
 }
 
-/// What the wall clock shows at an instant not far off.
 fn wall_clock_at(instant: Instant) -> Option<jiff::Timestamp> {
     let (now, wall) = (MonotonicClock.now(), jiff::Timestamp::now());
     let signed = |span: Nanos| i64::try_from(span.0).unwrap_or(i64::MAX);

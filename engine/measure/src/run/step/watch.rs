@@ -151,7 +151,6 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// What was seen in the measured phase.
     pub(super) fn into_seen(self) -> (Disturbance, Vec<Observed>) {
         (self.disturbance.unwrap_or_default(), self.watching.into_observed())
     }

@@ -75,9 +75,7 @@ impl<T> WorkerResult<T> {
 pub(super) struct Assignment<'a, C, T, F> {
     pub(super) plan: &'a StepPlan<'a>,
     pub(super) own: usize,
-    /// Makes the role.
     pub(super) client: F,
-    /// Takes the finished role apart.
     pub(super) finish: fn(C) -> (T, Outcome, LiveProgress),
     pub(super) lives: LiveCounters,
     pub(super) stream: Option<Stream>,
