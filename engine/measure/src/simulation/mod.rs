@@ -1,57 +1,89 @@
-//! Both ends of a test on a simulated wire: a front, a session worker and a client, stepped on one
-//! clock.
+//! Both ends of a test on a simulated wire: a server, its clients, and clients that are led by
+//! hand, stepped on one clock.
 //!
 //! Whatever happens between them happens at instants that can be worked out beforehand, so the
-//! tests here ask for exact figures. Every run has a bound on its steps.
+//! tests here ask for exact figures, with no tolerance. Every run has a bound on its steps, and in
+//! every run the operations add up.
 
 mod bulk;
 mod closed;
 mod faults;
+mod hand;
 mod http;
 mod http_server;
-mod late;
 mod open;
 mod overload;
 mod server;
+mod servers;
 mod sessions;
 
-use crate::worker::ClientRole;
-use std::cell::{Cell, RefCell};
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-
-use crossbeam::channel::{Sender, unbounded};
 
 use crate::latency::client::Client;
 use crate::schedule::{Schedule, Share};
-use crate::server::worker::front::{Acceptor, Arrival, Dispatch};
-use crate::server::worker::http::{HttpArrival, Inbox};
-use crate::server::worker::{Admitted, Meter, SessionLimits, Sessions};
+use crate::server::worker::SessionLimits;
 use crate::worker::outcome::Outcome;
-use crate::worker::tally::{Record, Tally};
-use crate::worker::{LoopPlan, ProgressSink, Role, SessionSpec, TurnCounters, Worker};
+use crate::worker::tally::{Errors, Record};
+use crate::worker::{ClientRole, LoopPlan, ProgressSink, Role, SessionSpec, Worker};
+use hand::Hand;
+use servers::{Server, SessionServer};
+use tare_driver::Driver;
 use tare_driver::clock::{Clock, SimulatedClock};
 use tare_driver::simulation::{SimConfig, SimDriver, SimNet, SimSocket};
-use tare_proto::auth::CookieKey;
-use tare_proto::datagram::UdpServerFront;
-use tare_proto::hello::{Accept, BackendAsked, Direction, Hello, Refuse, RefuseCode, Test};
-use tare_proto::hello::{Transport, WaitMode};
+use tare_proto::hello::{BackendAsked, Direction, Hello, Test, Transport, WaitMode};
 use tare_stats::histogram::{Distribution, Metric, Recording};
-use tare_stats::result::{CpuUse, Instrument};
+use tare_stats::result::Operations;
 use tare_units::control::{Interrupt, Phase};
 use tare_units::text::Id;
 use tare_units::{Instant, Nanos};
 
+const LISTEN: &str = "127.0.0.1:7117";
 /// One way on the wire.
 const LATENCY: Nanos = Nanos::from_micros(100);
-/// There and back.
 const ROUND_TRIP: Nanos = Nanos::from_micros(200);
-/// More steps than any run here may need.
-const STEPS_MAX: u32 = 200_000;
+const MS: Nanos = Nanos::from_millis(1);
+const SECOND: Nanos = Nanos::from_secs(1);
+const STEPS_MAX: u32 = 500_000;
+const FOR_EVER: SessionLimits = SessionLimits { idle: Nanos::from_secs(30), duration: Nanos::MAX };
 
-/// What a simulated run is to be. Whatever a test does not set is TCP, one connection, 64 bytes, no
-/// warm-up.
+const fn ms(n: u64) -> Nanos {
+    Nanos::from_millis(n)
+}
+
+fn listen() -> SocketAddr {
+    LISTEN.parse().unwrap()
+}
+
+fn wire() -> SimConfig {
+    SimConfig { latency: LATENCY, ..SimConfig::default() }
+}
+
+/// What a client says first, in its plainest form.
+fn hello(test: Test, transport: Transport, size_bytes: u32, timeout: Nanos) -> Hello {
+    Hello {
+        run_id: Id(7),
+        test,
+        transport,
+        direction: Direction::Both,
+        size_bytes: u64::from(size_bytes),
+        connect_each: false,
+        wait: WaitMode::Block,
+        backend: BackendAsked::Auto,
+        boot_id: None,
+        cpus: Vec::new(),
+        server_delay_ns: 0,
+        timeout_ns: timeout.0,
+        stream: None,
+        gap_ns: 0,
+        request_follows: false,
+        brief: false,
+        client_version: String::new(),
+    }
+}
+
+/// A ping-pong run. Whatever a test does not set is TCP, one connection, 64 bytes, no warm-up.
 #[derive(Debug, Clone)]
 struct Setup {
     wire: SimConfig,
@@ -70,29 +102,28 @@ struct Setup {
     sessions_max: usize,
     /// The server takes a request right behind its hello.
     one_go: bool,
-    /// The clock moves at most this far in one step: what is polled for happens that late.
     step: Nanos,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            wire: SimConfig { latency: LATENCY, ..SimConfig::default() },
+            wire: wire(),
             transport: Transport::Tcp,
             connections: 1,
             size_bytes: 64,
             connect_each: false,
-            duration: Some(Nanos::from_millis(100)),
+            duration: Some(ms(100)),
             count: None,
             warmup: Nanos::ZERO,
             timeout: Nanos::from_secs(2),
             rate_per_s: None,
             server_delay: Nanos::ZERO,
             wait: WaitMode::Block,
-            limits: SessionLimits { idle: Nanos::from_secs(30), duration: Nanos::MAX },
+            limits: FOR_EVER,
             sessions_max: 100,
             one_go: true,
-            step: Nanos::from_secs(1),
+            step: SECOND,
         }
     }
 }
@@ -112,27 +143,14 @@ impl Setup {
 
     fn hello(&self) -> Hello {
         Hello {
-            run_id: Id(7),
-            test: Test::PingPong,
-            transport: self.transport,
-            direction: Direction::Both,
-            size_bytes: u64::from(self.size_bytes),
             connect_each: self.connect_each,
             wait: self.wait,
-            backend: BackendAsked::Auto,
-            boot_id: None,
-            cpus: Vec::new(),
             server_delay_ns: self.server_delay.0,
-            timeout_ns: self.timeout.0,
-            stream: None,
-            gap_ns: 0,
-            request_follows: false,
-            brief: false,
-            client_version: String::new(),
+            ..hello(Test::PingPong, self.transport, self.size_bytes, self.timeout)
         }
     }
 
-    fn client(&self, to: SocketAddr, interrupt: Interrupt, gauge: Seen) -> Client<Seen> {
+    fn client(&self, to: SocketAddr, interrupt: Interrupt) -> Client<Seen> {
         let session = SessionSpec::new(to, self.hello(), None, self.timeout, 11);
         let plan = LoopPlan {
             warmup: self.warmup,
@@ -145,23 +163,37 @@ impl Setup {
             depth: 1,
         };
         let arrivals = self.rate_per_s.map(|rate| Schedule::constant(rate, Share::WHOLE).unwrap());
-        Client::new(session, plan, arrivals, gauge, interrupt)
+        Client::new(session, plan, arrivals, Seen::default(), interrupt)
+    }
+
+    /// The server, and nobody else.
+    fn alone(&self) -> World {
+        let mut world = World::new(self.wire, |net, clock| {
+            SessionServer::new(net, clock, self.limits, self.sessions_max, self.one_go)
+        });
+        (world.wait, world.step) = (self.wait, self.step);
+        world
+    }
+
+    fn world(&self) -> World {
+        let mut world = self.alone();
+        world.add(|interrupt| self.client(listen(), interrupt));
+        world
+    }
+
+    fn started(&self) -> World {
+        self.world().started()
     }
 
     /// From the first connection to the last close.
     fn run(&self) -> Results {
-        let mut world = World::new(self);
-        world.start();
-        world.finish()
+        self.started().finish()
     }
 }
 
-/// What the client has shown while it ran.
+/// What a client has shown while it ran.
 #[derive(Debug, Clone, Default)]
-struct Seen(Rc<RefCell<SeenState>>);
-
-#[derive(Debug, Default)]
-struct SeenState {
+struct Seen {
     phases: Vec<Phase>,
     counts: (u64, u64),
     begins: u32,
@@ -170,322 +202,337 @@ struct SeenState {
 
 impl ProgressSink for Seen {
     fn phase(&mut self, phase: Phase) {
-        self.0.borrow_mut().phases.push(phase);
+        self.phases.push(phase);
     }
 
     fn counts(&mut self, completed: u64, errors: u64) {
-        self.0.borrow_mut().counts = (completed, errors);
+        self.counts = (completed, errors);
     }
 
     fn measure_begins(&mut self) {
-        self.0.borrow_mut().begins += 1;
+        self.begins += 1;
     }
 
     fn measure_ends(&mut self) {
-        self.0.borrow_mut().ends += 1;
+        self.ends += 1;
     }
 }
 
-/// Admits up to a number of sessions, and sends them to the one session worker.
-#[derive(Debug)]
-struct Door {
-    /// Where HTTP is served.
-    http: Option<Inbox<SimSocket>>,
-    inbox: Sender<Admitted<SimSocket, Rc<()>>>,
-    /// Each session holds one.
-    alive: Rc<()>,
-    sessions_max: usize,
-    one_go: bool,
-    /// How often it was asked for a session.
-    asked: u64,
-    sessions: u64,
-    log: Vec<String>,
+/// A client as the simulation runs it.
+trait Party: ClientRole<Progress = Seen> + Role<SimDriver> + Debug {
+    type Tally;
+    /// How long the server is watched after the clients have ended.
+    const WATCHED: Nanos = Nanos::ZERO;
+
+    fn results(self) -> (Self::Tally, Outcome, Seen);
+    fn merge(all: &mut Self::Tally, other: Self::Tally);
+    /// What holds for every client of every run.
+    fn check(tally: &Self::Tally, seen: &Seen);
 }
 
-impl Dispatch<SimSocket> for Door {
-    type Admission = Accept;
+impl Party for Client<Seen> {
+    type Tally = Record;
 
-    fn admit(&mut self, hello: &Hello, _peer: Option<SocketAddr>) -> Result<Accept, Refuse> {
-        self.asked += 1;
-        if Rc::strong_count(&self.alive) > self.sessions_max {
-            return Err(Refuse::new(RefuseCode::Busy, "no room").remedy("come again"));
-        }
-        Ok(Accept {
-            backend: "sim".to_owned(),
-            wait: hello.wait,
-            one_go: self.one_go && hello.connect_each,
-            ..Accept::default()
-        })
+    fn results(self) -> (Record, Outcome, Seen) {
+        self.into_results()
     }
 
-    fn hand_over(&mut self, mut accept: Accept, arrival: Arrival<SimSocket>) {
-        if arrival.hello.transport == Transport::Udp {
-            self.sessions += 1;
-            accept.session = Some(Id(self.sessions));
-        }
-        let permit = Rc::clone(&self.alive);
-        self.inbox
-            .send(Admitted { arrival, accept, permit })
-            .expect("the session worker lives as long");
+    fn merge(all: &mut Record, other: Record) {
+        all.merge(&other);
     }
 
-    fn hand_over_http(&mut self, arrival: HttpArrival<SimSocket>) {
-        if let Some(http) = &self.http {
-            http.send(arrival);
-        }
-    }
-
-    fn log(&mut self, _kind: &'static str, line: &str) {
-        self.log.push(line.to_owned());
-    }
-
-    fn nonce(&mut self) -> [u8; 32] {
-        [3; 32]
-    }
-
-    fn is_stopping(&self) -> bool {
-        false
+    fn check(record: &Record, seen: &Seen) {
+        check_record(record, seen, 0);
     }
 }
 
-/// Measures nothing, and stops when told.
-#[derive(Debug, Default, Clone)]
-struct Idle {
-    stop: Rc<Cell<bool>>,
-    /// How often it was read.
-    reads: Rc<Cell<u32>>,
+/// Recording, tally and what was shown say the same. So many of the failed operations may be in
+/// the recording, as lower bounds.
+fn check_record(record: &Record, seen: &Seen, failed_censored: u64) {
+    for (phase, tally) in [("measured", &record.measured), ("warm-up", &record.warmup)] {
+        assert!(tally.operations.adds_up(), "{phase}: {:?}", tally.operations);
+    }
+    let operations = record.measured.operations;
+    let metric = record.recording.headline_metric();
+    let headline = record.recording.distribution(metric).unwrap();
+    let unsent = operations.unsent_at_end + operations.dropped;
+    let unsent = if metric == Metric::Response { unsent } else { 0 };
+    let least = operations.timed_out + operations.in_flight_at_end + unsent;
+    let censored = headline.censored();
+    assert!((least..=least + failed_censored).contains(&censored), "{censored}: {operations:?}");
+    assert_eq!(headline.count(), operations.completed + censored, "{operations:?}");
+    assert_eq!(seen.counts, (operations.completed, operations.failed + operations.timed_out));
 }
 
-impl Meter for Idle {
-    fn reset(&mut self) {}
+type SimWorker<R> = Worker<SimDriver, SimulatedClock, R>;
 
-    fn measure_begins(&mut self) {}
-
-    fn read(&mut self, _: &TurnCounters) -> (Instrument, CpuUse) {
-        self.reads.set(self.reads.get() + 1);
-        (Instrument::default(), CpuUse::default())
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stop.get()
-    }
-}
-
-type Server = Worker<SimDriver, SimulatedClock, Sessions<SimSocket, Rc<()>, Idle>>;
-
-/// A server and a client on one wire.
-struct World {
-    setup: Setup,
+/// A server and its clients on one wire.
+struct World<C = Client<Seen>, S = SessionServer> {
     clock: SimulatedClock,
     net: SimNet,
-    front: Worker<SimDriver, SimulatedClock, Acceptor<Door, SimSocket>>,
-    server: Server,
-    client: Option<Worker<SimDriver, SimulatedClock, Client<Seen>>>,
-    seen: Seen,
+    server: S,
+    clients: Vec<SimWorker<C>>,
+    hands: Vec<Hand>,
     interrupt: Interrupt,
-    /// Held by every session, and here.
-    alive: Rc<()>,
-    stop: Rc<Cell<bool>>,
-    reads: Rc<Cell<u32>>,
-    /// The server takes no turns in between.
-    frozen: Option<(Instant, Instant)>,
+    wait: WaitMode,
+    /// The clock moves at most this far in one step: what is polled for happens that late.
+    step: Nanos,
+    /// How long a turn takes that brought something.
+    turn: Nanos,
+    /// Instants at which something happens of which the simulation knows nothing.
+    wakes: Vec<Instant>,
     started_at: Instant,
     steps: u32,
+    steps_max: u32,
 }
 
-/// What a run has come to.
-struct Results {
-    recording: Recording,
-    warmup: Tally,
-    measured: Tally,
-    outcome: Outcome,
-    seen: SeenState,
-    /// From the start of the warm-up to the last close.
-    took: Nanos,
-}
-
-impl World {
-    fn new(setup: &Setup) -> Self {
+impl<C: Party, S: Server> World<C, S> {
+    fn new(wire: SimConfig, server: impl FnOnce(&SimNet, &SimulatedClock) -> S) -> Self {
         let clock = SimulatedClock::new(Instant(1_000_000_000));
-        let net = SimNet::new(setup.wire, clock.clone());
-        let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
-        let (inbox, sessions) = unbounded();
-        let alive = Rc::new(());
-        let door = Door {
-            http: None,
-            inbox,
-            alive: Rc::clone(&alive),
-            // The door's own share and ours do not count.
-            sessions_max: setup.sessions_max + 1,
-            one_go: setup.one_go,
-            asked: 0,
-            sessions: 0,
-            log: Vec::new(),
-        };
-        let mut driver = net.driver();
-        let mut front = Acceptor::new(door, None, Arc::clone(&datagrams), setup.limits.idle);
-        let address = front.listen(&mut driver, "127.0.0.1:7117".parse().unwrap()).unwrap();
-        let front = Worker::new(driver, clock.clone(), front);
-        let meter = Idle::default();
-        let sessions = Sessions::new(sessions, setup.limits, datagrams, meter.clone());
-        let server = Worker::new(net.driver(), clock.clone(), sessions);
-        let (seen, interrupt) = (Seen::default(), Interrupt::default());
-        let mut driver = net.driver();
-        let mut client = setup.client(address, interrupt.clone(), seen.clone());
-        client.connect(&mut driver, clock.now()).unwrap();
+        let net = SimNet::new(wire, clock.clone());
         Self {
-            setup: setup.clone(),
-            front,
-            server,
-            client: Some(Worker::new(driver, clock.clone(), client)),
-            seen,
-            interrupt,
-            alive,
-            stop: meter.stop,
-            reads: meter.reads,
-            frozen: None,
+            server: server(&net, &clock),
+            clients: Vec::new(),
+            hands: Vec::new(),
+            interrupt: Interrupt::default(),
+            wait: WaitMode::Block,
+            step: SECOND,
+            turn: Nanos::ZERO,
+            wakes: Vec::new(),
             started_at: clock.now(),
+            steps: 0,
+            steps_max: STEPS_MAX,
             clock,
             net,
-            steps: 0,
         }
     }
 
-    fn client(&self) -> &Client<Seen> {
-        self.client.as_ref().expect("not gone yet").role()
+    /// Adds a client, which begins to connect.
+    fn add(&mut self, client: impl FnOnce(Interrupt) -> C) {
+        let mut client = client(self.interrupt.clone());
+        let mut driver = self.net.driver();
+        client.connect(&mut driver, self.clock.now()).unwrap();
+        self.clients.push(Worker::new(driver, self.clock.clone(), client));
     }
 
-    /// Sessions that the server keeps.
-    fn sessions(&self) -> usize {
-        Rc::strong_count(&self.alive) - 2
+    /// Adds a TCP client that is led by hand, and sends this at first. Returns its index.
+    fn hand(&mut self, bytes: impl Into<Vec<u8>>) -> usize {
+        let mut hand = Hand::tcp(&self.net);
+        hand.send(bytes);
+        self.hands.push(hand);
+        self.hands.len() - 1
     }
 
-    fn is_frozen(&self) -> bool {
-        let now = self.clock.now();
-        self.frozen.is_some_and(|(from, until)| from <= now && now < until)
+    fn client(&self) -> &C {
+        self.clients[0].role()
     }
 
-    /// Everything that happens at the present instant.
-    fn settle(&mut self) {
+    /// Time since the start.
+    fn now(&self) -> Nanos {
+        self.clock.now().since(self.started_at)
+    }
+
+    /// Everything that happens at the present instant; where turns take time, one of each party.
+    /// Returns whether that took time.
+    fn settle(&mut self) -> bool {
         self.steps += 1;
-        assert!(self.steps < STEPS_MAX, "the run does not end: {:?}", self.client);
+        assert!(self.steps < self.steps_max, "the run does not end: {:?}", self.clients);
         // What is pushed once the completions of a round are handled is seen in the next one only.
         let mut silent = 0;
         while silent < 2 {
-            let mut completions = self.front.turn().unwrap();
-            if !self.is_frozen() {
-                completions += self.server.turn().unwrap();
-            }
-            if let Some(client) = &mut self.client {
+            let now = self.clock.now();
+            let mut completions = self.server.turn(now);
+            for client in &mut self.clients {
                 completions += client.turn().unwrap();
             }
+            completions += self.hands.iter_mut().map(|hand| hand.turn(now)).sum::<usize>();
             silent = if completions == 0 { silent + 1 } else { 0 };
+            if completions > 0 && self.turn > Nanos::ZERO {
+                self.clock.advance_to(now + self.turn);
+                return true;
+            }
         }
+        false
     }
 
     /// Moves the clock to where something happens next.
     fn advance(&self) {
         let now = self.clock.now();
-        let thaw = self.frozen.map(|(_, until)| until).filter(|at| *at > now);
-        let next = self.net.next_event().into_iter().chain(thaw).min();
-        let most = now + self.setup.step;
+        let due = self.server.next_due(now).into_iter();
+        let own = due.chain(self.wakes.iter().copied()).filter(|at| *at > now);
+        let next = own.chain(self.net.next_event()).min();
+        let most = now + self.step;
         self.clock.advance_to(next.map_or(most, |at| at.min(most)));
     }
 
     /// Runs to the first instant at which, when all has happened, `done` says so.
     fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
-        self.settle();
-        while !done(self) {
-            self.advance();
-            self.settle();
+        loop {
+            let took_time = self.settle();
+            if done(self) {
+                return;
+            }
+            if !took_time {
+                self.advance();
+            }
         }
     }
 
-    /// Steps until that long after the start.
-    fn run_for(&mut self, length: Nanos) {
+    /// Runs until exactly that long after the start.
+    fn run_to(&mut self, length: Nanos) {
         let end = self.started_at + length;
+        self.wakes.push(end);
         self.run_until(|world| world.clock.now() >= end);
+        self.wakes.pop();
+    }
+
+    /// Runs for that long from now on.
+    fn run_for(&mut self, length: Nanos) {
+        self.run_to(self.now() + length);
     }
 
     /// Connects, and starts or gives up as a run does.
-    fn start(&mut self) {
-        self.run_until(|world| world.client().is_ready());
-        let (clock, wait) = (self.clock.clone(), self.setup.wait);
-        let client = self.client.as_mut().expect("not gone yet");
-        let (role, io) = client.parts_mut();
-        if role.is_alive() {
-            role.start(clock.now(), wait);
-        } else {
-            role.abandon(io, clock.now()).unwrap();
+    fn started(mut self) -> Self {
+        self.run_until(|world| world.clients.iter().all(|client| client.role().is_ready()));
+        let now = self.clock.now();
+        let is_alive = self.clients.iter().all(|client| client.role().is_alive());
+        for client in &mut self.clients {
+            let (role, io) = client.parts_mut();
+            if is_alive {
+                role.start(now, self.wait);
+            } else {
+                role.abandon(io, now).unwrap();
+            }
         }
-        self.started_at = clock.now();
+        self.started_at = now;
+        self
     }
 
-    fn run_to_end(&mut self) {
-        self.run_until(|world| world.client().is_finished_now());
+    fn is_finished(&self) -> bool {
+        self.clients.iter().all(|client| client.role().is_finished_now())
     }
 
-    fn finish(mut self) -> Results {
-        self.run_to_end();
-        let took = self.clock.now().since(self.started_at);
-        let client = self.client.take().expect("not gone yet");
-        let (driver, client, _) = client.into_parts();
-        let (record, outcome, _) = client.into_results();
-        let Record { recording, warmup, measured } = record;
-        drop(driver);
-        assert!(measured.operations.adds_up(), "measured: {:?}", measured.operations);
-        assert!(warmup.operations.adds_up(), "warm-up: {:?}", warmup.operations);
-        let results =
-            Results { recording, warmup, measured, outcome, seen: self.seen.0.take(), took };
-        results.check_counts();
-        results
+    fn finish(mut self) -> Results<C::Tally, S> {
+        self.run_until(Self::is_finished);
+        let took = self.now();
+        let mut all: Option<(C::Tally, Outcome, Seen)> = None;
+        for client in self.clients.drain(..) {
+            let (_, client, _) = client.into_parts();
+            let (tally, outcome, seen) = client.results();
+            assert!(seen.begins <= 1 && seen.begins == seen.ends, "{seen:?}");
+            C::check(&tally, &seen);
+            match &mut all {
+                Some(all) => {
+                    C::merge(&mut all.0, tally);
+                    all.1.merge(outcome);
+                }
+                None => all = Some((tally, outcome, seen)),
+            }
+        }
+        if C::WATCHED > Nanos::ZERO {
+            self.run_for(C::WATCHED);
+        }
+        let (tally, outcome, seen) = all.expect("at least one client");
+        Results { tally, outcome, seen, took, server: self.server }
     }
 }
 
-impl Results {
+/// What a run has come to.
+struct Results<T = Record, S = SessionServer> {
+    tally: T,
+    outcome: Outcome,
+    /// By the first client.
+    seen: Seen,
+    /// From the start of the warm-up to the last close.
+    took: Nanos,
+    server: S,
+}
+
+impl<T, S> Results<T, S> {
+    fn failure(&self) -> &str {
+        self.outcome.failure.as_ref().expect("a reason").message()
+    }
+
+    #[track_caller]
+    fn assert_failure(&self, words: &str) {
+        assert!(self.failure().contains(words), "{}", self.failure());
+    }
+}
+
+/// A tally of operations.
+trait Recorded {
+    fn record(&self) -> &Record;
+}
+
+impl Recorded for Record {
+    fn record(&self) -> &Record {
+        self
+    }
+}
+
+impl<T: Recorded, S> Results<T, S> {
+    fn operations(&self) -> Operations {
+        self.tally.record().measured.operations
+    }
+
+    fn warmup(&self) -> Operations {
+        self.tally.record().warmup.operations
+    }
+
     fn distribution(&self, metric: Metric) -> &Distribution {
-        self.recording.distribution(metric).expect("this loop has it")
+        self.tally.record().recording.distribution(metric).expect("this loop has it")
     }
 
-    /// Least, median and most of a metric: the same where every sample is.
-    fn spread(&self, metric: Metric) -> [u64; 3] {
-        let lengths = self.distribution(metric);
-        [
-            lengths.min_ns().expect("samples"),
-            lengths.quantile(50.0).expect("enough samples").value_ns,
-            lengths.max_ns().expect("samples"),
-        ]
+    /// How many operations were completed in the measured phase, and how many failed.
+    fn ends(&self) -> (u64, u64) {
+        let operations = self.operations();
+        (operations.completed, operations.failed)
     }
 
-    /// Recording, tally and gauge tell the same story.
-    fn check_counts(&self) {
-        let operations = self.measured.operations;
-        let headline = self.distribution(self.recording.headline_metric());
-        let censored =
-            operations.timed_out + operations.in_flight_at_end + operations.unsent_at_end;
-        assert_eq!(headline.censored(), censored, "{operations:?}");
-        assert_eq!(headline.count(), operations.completed + censored, "{operations:?}");
-        let (completed, errors) = self.seen.counts;
-        assert_eq!(completed, operations.completed);
-        assert_eq!(errors, operations.failed + operations.timed_out);
-        assert!(self.seen.begins <= 1 && self.seen.begins == self.seen.ends);
-    }
-
-    /// How often something went wrong, in either phase.
+    /// How often something went wrong in the measured phase.
     fn errors(&self, phase: &str, cause: &str) -> u64 {
-        let all = [&self.warmup, &self.measured].map(|tally| tally.errors.to_counts());
-        all.iter().flatten().filter(|e| e.phase == phase && e.cause == cause).map(|e| e.count).sum()
+        times(&self.tally.record().measured.errors, phase, cause)
     }
 
-    /// Everything that a second run of the same seed must repeat.
-    fn fingerprint(&self) -> String {
-        format!(
-            "{:?} {:?} {:?} {:?} {}",
-            self.warmup,
-            self.measured,
-            self.outcome,
-            self.took,
-            self.distribution(Metric::Service).encode()
-        )
+    #[track_caller]
+    fn assert_no_errors(&self) {
+        let errors = &self.tally.record().measured.errors;
+        assert_eq!(errors.total(), 0, "{errors:?}");
     }
+
+    /// All samples of a metric are that long, and there are that many.
+    #[track_caller]
+    fn assert_all(&self, metric: Metric, count: u64, length: Nanos) {
+        let lengths = self.distribution(metric);
+        assert_eq!(lengths.count(), count, "{metric:?}");
+        // A sample that is a lower bound only says nothing of the least one.
+        let least = (lengths.censored() < count).then_some(length.0);
+        let bounds = (lengths.min_ns(), lengths.max_ns());
+        assert_eq!(bounds, (least, Some(length.0)), "{metric:?}");
+    }
+
+    /// Every completed operation has a sample of a metric, and all are that long.
+    #[track_caller]
+    fn assert_each(&self, metric: Metric, length: Nanos) {
+        self.assert_all(metric, self.operations().completed, length);
+    }
+
+    /// The samples of a metric are these: bin by bin, and in sum, least (unless some are lower
+    /// bounds) and most to the nanosecond.
+    #[track_caller]
+    fn assert_are(&self, metric: Metric, samples: impl IntoIterator<Item = u64>) {
+        let mut expected = Distribution::new();
+        samples.into_iter().for_each(|s| expected.record(Nanos(s)));
+        let found = self.distribution(metric);
+        let known = found.censored() == 0;
+        let least = |d: &Distribution| d.min_ns().filter(|_| known);
+        let figures = |d: &Distribution| (d.count(), least(d), d.max_ns(), d.mean_ns());
+        assert_eq!(figures(found), figures(&expected), "{metric:?}");
+        assert_eq!(found.encode(), expected.encode(), "{metric:?}");
+    }
+}
+
+fn times(errors: &Errors, phase: &str, cause: &str) -> u64 {
+    let counts = errors.to_counts();
+    counts.iter().filter(|e| e.phase == phase && e.cause == cause).map(|e| e.count).sum()
 }

@@ -11,16 +11,11 @@ fn due(rate_per_s: f64, duration: Nanos) -> Vec<u64> {
         .collect()
 }
 
-fn sum(lengths: &Distribution) -> f64 {
-    lengths.mean_ns().unwrap_or(0.0) * lengths.count() as f64
-}
-
 fn assert_sum(lengths: &Distribution, expected: u64) {
-    let (found, expected) = (sum(lengths), expected as f64);
-    assert!(
-        (found - expected).abs() <= expected * 1e-9,
-        "the lengths add up to {found}, not {expected}"
-    );
+    let found = lengths.mean_ns().unwrap_or(0.0) * lengths.count() as f64;
+    let expected = expected as f64;
+    let off = (found - expected).abs();
+    assert!(off <= expected * 1e-9, "the lengths add up to {found}, not {expected}");
 }
 
 #[test]
@@ -30,11 +25,10 @@ fn five_minutes_pass_in_a_moment_and_every_send_is_on_time() {
         setup.duration = Some(Nanos::from_secs(300));
     }) {
         let results = setup.run();
-        let operations = results.measured.operations;
-        assert_eq!((operations.due, operations.completed), (6_000, 6_000));
-        assert_eq!(results.spread(Metric::Lateness), [0; 3]);
-        assert_eq!(results.spread(Metric::Service), [ROUND_TRIP.0; 3]);
-        assert_eq!(results.spread(Metric::Response), [ROUND_TRIP.0; 3]);
+        assert_eq!(results.operations().due, 6_000);
+        results.assert_all(Metric::Lateness, 6_000, Nanos::ZERO);
+        results.assert_all(Metric::Service, 6_000, ROUND_TRIP);
+        results.assert_all(Metric::Response, 6_000, ROUND_TRIP);
         assert_eq!(results.outcome.measured, Nanos::from_secs(300));
         assert_eq!(results.outcome.backlog_max, 0);
     }
@@ -45,16 +39,15 @@ fn intended_times_are_the_schedules_and_none_is_lost() {
     for rate in [333.0, 1_000.0, 4_999.0] {
         for setup in Setup::both(|setup| {
             setup.rate_per_s = Some(rate);
-            setup.warmup = Nanos::from_millis(20);
+            setup.warmup = ms(20);
         }) {
             let results = setup.run();
-            let all = due(rate, Nanos::from_millis(120));
-            let warm = due(rate, Nanos::from_millis(20));
-            assert_eq!(results.warmup.operations.due, warm.len() as u64);
-            let measured = (all.len() - warm.len()) as u64;
-            assert_eq!(results.measured.operations.due, measured);
-            assert_eq!(results.measured.operations.completed, measured);
-            assert_eq!(results.spread(Metric::Lateness), [0; 3]);
+            let warm = due(rate, ms(20)).len() as u64;
+            let measured = due(rate, ms(120)).len() as u64 - warm;
+            assert_eq!(results.warmup().due, warm);
+            let operations = results.operations();
+            assert_eq!((operations.due, operations.completed), (measured, measured));
+            results.assert_each(Metric::Lateness, Nanos::ZERO);
         }
     }
 }
@@ -77,20 +70,18 @@ fn queue(due: &[u64], from: u64, until: u64) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn a_stall_of_the_far_end_shows_in_full_in_the_response_times() {
-    let (from, until) = (Nanos::from_millis(30), Nanos::from_millis(80));
+fn a_stall_of_the_server_shows_in_full_in_the_response_times() {
+    let (from, until) = (ms(30), ms(80));
     for setup in Setup::both(|setup| {
         setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(Nanos::from_millis(200));
+        setup.duration = Some(ms(200));
     }) {
-        let mut world = World::new(&setup);
-        world.start();
-        let t0 = world.started_at;
-        world.frozen = Some((t0 + from, t0 + until));
+        let mut world = setup.started();
+        let start = world.started_at;
+        world.server.frozen = Some((start + from, start + until));
         let results = world.finish();
-        let expected = queue(&due(1_000.0, Nanos::from_millis(200)), from.0, until.0);
-        let operations = results.measured.operations;
-        assert_eq!(operations.completed, expected.len() as u64);
+        let expected = queue(&due(1_000.0, ms(200)), from.0, until.0);
+        assert_eq!(results.operations().completed, expected.len() as u64);
         let service = expected.iter().map(|(service, _)| service).sum();
         let lateness = expected.iter().map(|(_, lateness)| lateness).sum();
         assert_sum(results.distribution(Metric::Service), service);
@@ -99,13 +90,8 @@ fn a_stall_of_the_far_end_shows_in_full_in_the_response_times() {
         let worst = expected.iter().map(|(s, l)| s + l).max();
         assert_eq!(results.distribution(Metric::Response).max_ns(), worst);
         // All but one were answered at once: the service times alone hide the stall.
-        assert_eq!(
-            results
-                .distribution(Metric::Service)
-                .quantile(90.0)
-                .map(|q| q.value_ns <= ROUND_TRIP.0 * 1001 / 1000),
-            Some(true)
-        );
+        let p90 = results.distribution(Metric::Service).quantile(90.0).unwrap().value_ns;
+        assert!(p90 <= ROUND_TRIP.0 * 1001 / 1000, "{p90}");
     }
 }
 
@@ -116,13 +102,11 @@ fn with_too_few_connections_what_was_due_and_never_sent_is_counted() {
     for setup in Setup::both(|setup| {
         setup.wire.latency = Nanos::from_micros(2_500);
         setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(Nanos::from_secs(1));
+        setup.duration = Some(SECOND);
     }) {
         let results = setup.run();
-        let operations = results.measured.operations;
-        assert_eq!(operations.due, 1_000, "{operations:?}");
-        assert_eq!(operations.completed, 201, "{operations:?}");
-        assert_eq!(operations.unsent_at_end, 799, "{operations:?}");
+        let Operations { due, completed, unsent_at_end, .. } = results.operations();
+        assert_eq!((due, completed, unsent_at_end), (1_000, 201, 799));
         let response = results.distribution(Metric::Response);
         assert!(response.quantile(50.0).is_some_and(|q| q.lower_bound));
     }
@@ -134,25 +118,25 @@ fn the_rate_is_what_a_connection_carries_whatever_is_asked() {
         let turn = 1_000_000_000 / capacity;
         for times in [0.5, 1.5, 5.0, 100.0] {
             for warmup in [0, turn * 250] {
+                let rate = capacity as f64 * times;
                 let setup = Setup {
                     wire: SimConfig { latency: Nanos(turn / 2), ..SimConfig::default() },
-                    rate_per_s: Some(capacity as f64 * times),
+                    rate_per_s: Some(rate),
                     warmup: Nanos(warmup),
                     duration: Some(Nanos(turn * 500)),
                     timeout: Nanos::from_secs(30),
                     ..Setup::default()
                 };
                 let results = setup.run();
-                let seconds = results.outcome.measured.as_secs_f64();
-                let found = results.outcome.answered as f64 / seconds;
+                let found =
+                    results.outcome.answered as f64 / results.outcome.measured.as_secs_f64();
                 let expected = capacity as f64 * times.min(1.0);
-                let told = format!("{found}/s, not {expected}/s: {setup:?}");
-                assert!((found / expected - 1.0).abs() < 0.01, "{told}");
-                let all = due(capacity as f64 * times, Nanos(warmup + turn * 500));
+                let what = format!("{found}/s, not {expected}/s: {setup:?}");
+                assert!((found / expected - 1.0).abs() < 0.01, "{what}");
+                let all = due(rate, Nanos(warmup + turn * 500));
                 let warm = all.iter().filter(|at| **at < warmup).count() as u64;
-                assert_eq!(results.warmup.operations.due, warm, "{told}");
-                let operations = results.measured.operations;
-                assert_eq!(operations.due, all.len() as u64 - warm, "{told}");
+                assert_eq!(results.warmup().due, warm, "{what}");
+                assert_eq!(results.operations().due, all.len() as u64 - warm, "{what}");
             }
         }
     }
@@ -163,31 +147,29 @@ fn a_count_on_a_schedule_is_kept_exactly() {
     for setup in Setup::both(|setup| {
         setup.rate_per_s = Some(1_000.0);
         setup.count = Some(77);
-        setup.warmup = Nanos::from_millis(5);
+        setup.warmup = ms(5);
         setup.connections = 2;
     }) {
         let results = setup.run();
-        assert_eq!(results.warmup.operations.completed, 5);
-        assert_eq!(results.measured.operations.due, 77);
-        assert_eq!(results.measured.operations.completed, 77);
+        assert_eq!(results.warmup().completed, 5);
+        assert_eq!((results.operations().due, results.operations().completed), (77, 77));
     }
 }
 
 #[test]
 fn a_partition_leaves_lower_bounds_and_no_operation_vanishes() {
-    let timeout = Nanos::from_millis(200);
+    let timeout = ms(200);
     for setup in Setup::both(|setup| {
         setup.rate_per_s = Some(1_000.0);
-        setup.duration = Some(Nanos::from_secs(1));
+        setup.duration = Some(SECOND);
         setup.connections = 3;
         setup.timeout = timeout;
     }) {
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_for(Nanos::from_millis(300));
+        let mut world = setup.started();
+        world.run_to(ms(300));
         world.net.partition();
         let results = world.finish();
-        let operations = results.measured.operations;
+        let operations = results.operations();
         assert!((299..=301).contains(&operations.completed));
         assert!(operations.timed_out >= 3, "{operations:?}");
         assert!(operations.unsent_at_end > 0, "{operations:?}");
@@ -198,49 +180,34 @@ fn a_partition_leaves_lower_bounds_and_no_operation_vanishes() {
                 assert_eq!(operations.timed_out, 3);
                 results.outcome.measured
             }
-            Transport::Udp => Nanos::from_secs(1),
+            Transport::Udp => SECOND,
         };
         assert_eq!(operations.due, due(1_000.0, end).len() as u64);
         let response = results.distribution(Metric::Response);
         assert!(response.max_ns() >= Some(timeout.0));
         // To the end, then the drain, the last word and the step by which each is noticed.
-        let bound = end + timeout + timeout + Nanos::from_millis(20);
+        let bound = end + timeout + timeout + ms(20);
         assert!(results.took <= bound, "{} > {bound}", results.took);
     }
 }
 
 #[test]
 fn a_partition_before_a_count_is_reached_leaves_nothing_out() {
-    let results = {
-        let setup = Setup {
-            rate_per_s: Some(1_000.0),
-            count: Some(10_000),
-            timeout: Nanos::from_millis(100),
-            ..Setup::default()
-        };
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_for(Nanos::from_millis(50));
-        world.net.partition();
-        world.finish()
-    };
-    let operations = results.measured.operations;
+    let setup = Setup { rate_per_s: Some(1_000.0), timeout: ms(100), ..Setup::default() };
+    let mut world = Setup { count: Some(10_000), ..setup }.started();
+    world.run_to(ms(50));
+    world.net.partition();
+    let results = world.finish();
     assert!(results.outcome.cut_short);
-    assert!(operations.unsent_at_end >= 99, "{operations:?}");
+    assert!(results.operations().unsent_at_end >= 99, "{:?}", results.operations());
 }
 
 #[test]
 fn spinning_sends_no_later_than_the_turn_after() {
     for wait in [WaitMode::Spin, WaitMode::Hybrid] {
-        let results = Setup {
-            rate_per_s: Some(1_000.0),
-            wait,
-            step: Nanos(5_000),
-            duration: Some(Nanos::from_millis(50)),
-            ..Setup::default()
-        }
-        .run();
-        assert_eq!(results.measured.operations.completed, 50);
+        let setup = Setup { rate_per_s: Some(1_000.0), wait, ..Setup::default() };
+        let results = Setup { step: Nanos(5_000), duration: Some(ms(50)), ..setup }.run();
+        assert_eq!(results.operations().completed, 50);
         assert!(results.distribution(Metric::Lateness).max_ns() <= Some(5_000));
     }
 }

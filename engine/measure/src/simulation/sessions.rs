@@ -1,71 +1,63 @@
 //! How long the server keeps whom.
 
 use super::*;
-use crate::worker::ClientRole;
 use tare_driver::Wait;
 
 /// What a session that was ended stays for, so that its client can learn why.
-const LINGER: Nanos = Nanos::from_secs(1);
+const LINGER: Nanos = SECOND;
 
 #[test]
 fn sessions_end_with_their_client() {
     for setup in Setup::both(|setup| setup.connections = 3) {
-        let mut world = World::new(&setup);
-        world.start();
-        assert_eq!(world.sessions(), 3);
-        world.run_to_end();
+        let mut world = setup.started();
+        assert_eq!(world.server.sessions(), 3);
+        world.run_until(World::is_finished);
         // A datagram session lingers for a question that is repeated.
-        world.run_for(Nanos::from_secs(3));
-        assert_eq!(world.sessions(), 0);
-        assert!(world.server.role().is_empty());
+        world.run_to(Nanos::from_secs(3));
+        assert_eq!(world.server.sessions(), 0);
+        assert!(world.server.worker.role().is_empty());
     }
 }
 
 #[test]
-fn a_silent_session_is_closed_and_its_client_is_told() {
+fn a_silent_session_is_closed_and_its_client_fails() {
     let idle = Nanos::from_secs(2);
     for setup in Setup::both(|setup| {
         setup.limits.idle = idle;
-        setup.timeout = Nanos::from_millis(200);
-        setup.duration = Some(Nanos::from_millis(100));
+        setup.timeout = ms(200);
     }) {
-        let mut world = World::new(&setup);
+        let mut world = setup.world();
         world.run_until(|world| world.client().is_ready());
-        assert_eq!(world.sessions(), 1);
+        assert_eq!(world.server.sessions(), 1);
         let silent_from = world.clock.now();
         let idle = idle + LINGER - ROUND_TRIP - LATENCY;
-        world.run_until(|world| world.sessions() == 0);
+        world.run_until(|world| world.server.sessions() == 0);
         let after = world.clock.now().since(silent_from);
-        assert!(after >= idle, "{after}");
-        assert!(after <= idle + Nanos::from_millis(302), "{after}");
-        world.start();
-        let results = world.finish();
-        assert_eq!(results.measured.operations.completed, 0);
-        let operations = results.measured.operations;
+        assert!(after >= idle && after <= idle + ms(302), "{after}");
+        let results = world.started().finish();
+        let operations = results.operations();
+        assert_eq!(operations.completed, 0);
         assert!(operations.failed + operations.timed_out > 0, "{operations:?}");
-        assert!(results.took < Nanos::from_secs(1), "{}", results.took);
+        assert!(results.took < SECOND, "{}", results.took);
     }
 }
 
 #[test]
 fn a_session_lives_no_longer_than_allowed() {
     for setup in Setup::both(|setup| {
-        setup.limits.duration = Nanos::from_millis(500);
+        setup.limits.duration = ms(500);
         setup.duration = Some(Nanos::from_secs(10));
-        setup.timeout = Nanos::from_millis(100);
+        setup.timeout = ms(100);
     }) {
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_until(|world| world.sessions() == 0);
-        let after = world.clock.now().since(world.started_at);
-        assert!(after <= Nanos::from_millis(800) + LINGER, "{after}");
+        let mut world = setup.started();
+        world.run_until(|world| world.server.sessions() == 0);
+        assert!(world.now() <= ms(800) + LINGER, "{}", world.now());
         let results = world.finish();
-        assert!(results.measured.operations.completed > 1_000);
+        assert!(results.operations().completed > 1_000);
         assert!(results.outcome.cut_short);
         assert!(results.took < Nanos::from_secs(2), "{}", results.took);
-        let failure = results.outcome.failure.expect("the client is told");
-        assert!(failure.message().contains("ended the session: "), "{failure}");
-        assert!(failure.message().contains("--max-duration"), "{failure}");
+        results.assert_failure("ended the session: ");
+        results.assert_failure("--max-duration");
         assert_eq!(results.outcome.figures.len(), 1, "what the server measured is not lost");
     }
 }
@@ -77,81 +69,58 @@ fn a_client_that_is_gone_leaves_nothing_behind() {
         setup.limits.idle = Nanos::from_secs(2);
         setup.duration = Some(Nanos::from_secs(3_600));
     }) {
-        // Killed: the kernel closes its sockets.
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_for(Nanos::from_millis(10));
-        world.client = None;
-        world.run_for(Nanos::from_millis(3_400));
-        assert_eq!(world.sessions(), 0);
-
-        // Vanished without a word.
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_for(Nanos::from_millis(10));
-        world.net.partition();
-        world.client = None;
-        world.run_for(Nanos::from_millis(3_400));
-        assert_eq!(world.sessions(), 0);
+        // Killed, when the kernel closes its sockets; or vanished without a word.
+        for vanishes in [false, true] {
+            let mut world = setup.started();
+            world.run_to(ms(10));
+            if vanishes {
+                world.net.partition();
+            }
+            world.clients.clear();
+            world.run_to(ms(3_400));
+            assert_eq!(world.server.sessions(), 0, "{vanishes}");
+        }
     }
 }
 
 #[test]
 fn a_connection_that_says_nothing_is_not_kept() {
-    use tare_driver::{Driver, Op, Outcome as Done, SocketSpec, Token};
-    let mut world = World::new(&Setup::default());
-    world.start();
-    world.run_to_end();
-    let mut mute = world.net.driver();
-    let to = "127.0.0.1:7117".parse().unwrap();
-    let socket = mute.open(&SocketSpec::stream_to(to)).unwrap();
-    mute.push(Token(1), Op::Connect { socket, to }).unwrap();
-    let buffer = mute.allocate(1).unwrap();
-    let into = tare_driver::Segment { buffer, start: 0, len: 1 };
-    let mut done = Vec::new();
-    let mut ended = None;
-    while ended.is_none() {
-        mute.turn(world.clock.now(), Wait::Poll, &mut done).unwrap();
-        for completion in done.drain(..) {
-            match completion.outcome {
-                Done::Connected => mute.push(Token(2), Op::Receive { socket, into }).unwrap(),
-                other => ended = Some(other),
-            }
-        }
-        world.settle();
-        world.advance();
-    }
-    assert_eq!(ended, Some(Done::Received(0)));
+    let setup = Setup::default();
+    let mut world = setup.started();
+    world.run_until(World::is_finished);
+    let mute = world.hand("");
+    world.run_until(|world| world.hands[mute].ended);
+    assert_eq!((world.hands[mute].error, world.hands[mute].got.len()), (None, 0));
     // The next one is served all the same.
-    let mut second = world.net.driver();
-    let (setup, interrupt) = (world.setup.clone(), Interrupt::default());
-    let mut client = setup.client(to, interrupt, Seen::default());
-    client.connect(&mut second, world.clock.now()).unwrap();
-    world.seen = Seen::default();
-    world.client = Some(Worker::new(second, world.clock.clone(), client));
+    world.clients.clear();
+    world.add(|interrupt| setup.client(listen(), interrupt));
     world.run_until(|world| world.client().is_ready());
     assert_eq!(world.client().accepts().len(), 1);
 }
 
 #[test]
-fn a_server_that_is_told_to_stop_closes_its_sessions() {
+fn a_server_that_is_to_stop_closes_its_sessions() {
     for setup in Setup::both(|setup| {
         setup.duration = Some(Nanos::from_secs(60));
-        setup.timeout = Nanos::from_millis(100);
+        setup.timeout = ms(100);
     }) {
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_for(Nanos::from_millis(10));
-        world.stop.set(true);
-        world.run_for(Nanos::from_millis(300) + LINGER);
-        assert_eq!(world.sessions(), 0);
-        assert!(Role::<SimDriver>::is_finished(world.server.role()));
+        let mut world = setup.started();
+        world.run_to(ms(10));
+        world.server.stop();
+        world.run_to(ms(300) + LINGER);
+        assert_eq!(world.server.sessions(), 0);
+        assert!(Role::<SimDriver>::is_finished(world.server.worker.role()));
         if setup.transport == Transport::Tcp {
             let results = world.finish();
             assert!(results.outcome.cut_short);
-            assert!(results.measured.operations.failed == 1);
+            assert_eq!(results.operations().failed, 1);
         }
     }
+}
+
+fn spins(world: &World) -> bool {
+    let now = world.clock.now();
+    Role::<SimDriver>::poll_wait(world.server.worker.role(), now) == Wait::Poll
 }
 
 /// A worker spins for those that are there, and not for those that were.
@@ -161,26 +130,21 @@ fn nobody_spins_for_a_client_that_is_gone() {
         setup.wait = WaitMode::Spin;
         setup.connections = 4;
         setup.duration = Some(Nanos::from_secs(3_600));
-        setup.step = Nanos::from_millis(50);
+        setup.step = ms(50);
     }) {
         // From the first second: a client that only said hello. Later: one that measured.
         for measures in [false, true] {
-            let mut world = World::new(&setup);
+            let mut world = setup.world();
             world.run_until(|world| world.client().is_ready());
-            world.started_at = world.clock.now();
             if measures {
-                world.start();
-                world.run_for(Nanos::from_millis(20));
+                world = world.started();
+                world.run_to(ms(20));
             }
             world.net.partition();
-            world.client = None;
-            let left_at = world.clock.now().since(world.started_at);
-            let spins = |world: &World| {
-                Role::<SimDriver>::poll_wait(world.server.role(), world.clock.now()) == Wait::Poll
-            };
+            world.clients.clear();
             assert!(spins(&world));
-            world.run_for(left_at + Nanos::from_millis(1_200));
-            assert_eq!(world.sessions(), 4, "they are still there");
+            world.run_for(ms(1_200));
+            assert_eq!(world.server.sessions(), 4, "they are still there");
             assert!(!spins(&world));
         }
     }
@@ -189,20 +153,16 @@ fn nobody_spins_for_a_client_that_is_gone() {
 /// One that sends seldom is spun for all the same, once it has shown how seldom.
 #[test]
 fn a_client_that_pauses_regularly_is_spun_for() {
-    let setup = Setup {
+    let mut world = Setup {
         wait: WaitMode::Spin,
         rate_per_s: Some(1.0 / 3.0),
         duration: Some(Nanos::from_secs(60)),
-        step: Nanos::from_millis(50),
+        step: ms(50),
         ..Setup::default()
-    };
-    let mut world = World::new(&setup);
-    world.start();
-    world.run_for(Nanos::from_secs(7));
+    }
+    .started();
     for seconds in 7..30 {
-        world.run_for(Nanos::from_secs(seconds));
-        let now = world.clock.now();
-        let wait = Role::<SimDriver>::poll_wait(world.server.role(), now);
-        assert_eq!(wait, Wait::Poll, "after {seconds} s");
+        world.run_to(Nanos::from_secs(seconds));
+        assert!(spins(&world), "after {seconds} s");
     }
 }

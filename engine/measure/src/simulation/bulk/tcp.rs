@@ -26,32 +26,22 @@ fn bytes_are_exact_at_both_ends_and_messages_counted() {
             (4096, 1, 4096),
         ] {
             let setup = Setup { direction, bytes, streams, size_bytes, ..Setup::default() };
-            let results = setup.run();
-            results.check_clean();
+            let results = setup.run_clean();
             let what = format!("{direction:?} {bytes} bytes, {streams} streams, {size_bytes}");
-            let all = results.legs();
-            assert_eq!(all.len(), ways(direction) * streams as usize, "{what}");
-            for (leg, share) in all.iter().zip(
-                shares(bytes, u64::from(streams), u64::from(size_bytes))
-                    .iter()
-                    .flat_map(|share| std::iter::repeat_n(*share, ways(direction))),
-            ) {
-                assert_eq!(leg.sent.bytes, share, "{what}");
-                assert_eq!(leg.received.bytes, share, "{what}");
-                assert_eq!(leg.sent.sends, share.div_ceil(u64::from(size_bytes)), "{what}");
+            let (ways, size) = (ways(direction), u64::from(size_bytes));
+            let shares = shares(bytes, u64::from(streams), size);
+            let legs = results.legs();
+            assert_eq!(legs.len(), ways * shares.len(), "{what}");
+            for (leg, share) in legs.iter().zip(shares.into_iter().flat_map(|s| vec![s; ways])) {
+                assert_eq!((leg.sent.bytes, leg.received.bytes), (share, share), "{what}");
+                assert_eq!(leg.sent.sends, share.div_ceil(size), "{what}");
                 assert_eq!(leg.received.blocks.bytes.iter().sum::<u64>(), share);
                 assert_eq!(leg.received.series.iter().sum::<u64>(), share);
             }
         }
-    }
-}
-
-#[test]
-fn fewer_bytes_than_streams_leave_the_other_streams_out() {
-    for direction in DIRECTIONS {
-        let results =
-            Setup { direction, bytes: 3, size_bytes: 1, streams: 5, ..Setup::default() }.run();
-        results.check_clean();
+        // Fewer bytes than streams leave the other streams out.
+        let setup = Setup { direction, bytes: 3, size_bytes: 1, streams: 5, ..Setup::default() };
+        let results = setup.run_clean();
         assert_eq!(results.tally.streams.len(), 3);
         assert!(results.legs().iter().all(|leg| leg.received.bytes == 1));
     }
@@ -61,22 +51,9 @@ fn fewer_bytes_than_streams_leave_the_other_streams_out() {
 fn short_writes_and_reads_change_no_count() {
     for direction in DIRECTIONS {
         for seed in 0..4 {
-            let results = Setup {
-                wire: SimConfig {
-                    seed,
-                    latency: ms(1),
-                    short_reads: 0.4,
-                    short_writes: 0.4,
-                    ..SimConfig::default()
-                },
-                direction,
-                size_bytes: 3_000,
-                bytes: 1_000_001,
-                streams: 2,
-                ..Setup::default()
-            }
-            .run();
-            results.check_clean();
+            let mut setup = Setup { direction, streams: 2, ..Setup::default() };
+            setup.wire = SimConfig { seed, short_reads: 0.4, short_writes: 0.4, ..setup.wire };
+            let results = Setup { size_bytes: 3_000, bytes: 1_000_001, ..setup }.run_clean();
             for leg in results.legs() {
                 assert_eq!(leg.sent.bytes, leg.received.bytes);
                 assert_eq!(leg.sent.sends, leg.sent.bytes.div_ceil(3_000));
@@ -90,7 +67,7 @@ fn short_writes_and_reads_change_no_count() {
 #[test]
 fn the_receivers_own_window_is_measured_whatever_the_path_takes() {
     for direction in DIRECTIONS {
-        for (latency, duration) in [(Nanos::ZERO, ms(20)), (ms(1), ms(50)), (ms(200), ms(2_000))] {
+        for (latency, duration) in [(Nanos::ZERO, ms(20)), (MS, ms(50)), (ms(200), ms(2_000))] {
             for discard in [false, true] {
                 let results = Setup {
                     wire: SimConfig { latency, ..SimConfig::default() },
@@ -102,8 +79,7 @@ fn the_receivers_own_window_is_measured_whatever_the_path_takes() {
                     turn: Nanos::from_micros(400),
                     ..Setup::default()
                 }
-                .run();
-                results.check_clean();
+                .run_clean();
                 let what = format!("{direction:?} over {latency}, discard {discard}");
                 for leg in results.legs() {
                     assert_eq!(leg.received.duration_ns, duration.0, "{what}");
@@ -131,13 +107,12 @@ fn the_rate_is_that_of_the_path() {
             turn: Nanos::from_micros(1),
             ..Setup::default()
         }
-        .run();
-        results.check_clean();
-        let leg = &results.legs()[0];
-        let rate = leg.received.bytes as f64 / (leg.received.duration_ns as f64 / 1e9);
+        .run_clean();
+        let received = results.legs()[0].received;
+        let rate = received.bytes as f64 / (received.duration_ns as f64 / 1e9);
         let expected = f64::from(64 << 10) / 0.002;
         assert!((rate / expected - 1.0).abs() < 0.01, "{rate} {expected}");
-        assert!(leg.received.series.len() == 40);
+        assert_eq!(received.series.len(), 40);
     }
 }
 
@@ -148,8 +123,7 @@ fn what_the_warm_up_moved_is_left_out() {
     let bytes = |results: &Results| results.legs()[0].received.bytes as f64;
     assert!((bytes(&with) / bytes(&without) - 1.0).abs() < 0.05);
     assert!(theirs(&with.tally.streams[0]).received_bytes as f64 > 3.5 * bytes(&with));
-    assert_eq!(with.outcome.warmup, ms(300));
-    assert_eq!(with.outcome.measured, ms(100));
+    assert_eq!((with.outcome.warmup, with.outcome.measured), (ms(300), ms(100)));
 }
 
 #[test]
@@ -166,14 +140,12 @@ fn paced_streams_keep_to_their_rate_and_gaps() {
                 turn: Nanos::from_micros(10),
                 ..Setup::default()
             }
-            .run();
-            results.check_clean();
+            .run_clean();
             let sends: u64 = results.legs().iter().map(|leg| leg.sent.sends).sum();
             assert_eq!(sends, 300 * ways(direction) as u64, "{direction:?} {streams}");
-            for leg in results.legs() {
-                assert_eq!(leg.sent.gap_ns, u64::from(streams) * 1_000_000);
-                assert_eq!(leg.sent.unsent, 0);
-                assert!(leg.sent.lateness_hdr.is_some() && leg.sent.gap_deviation_hdr.is_some());
+            for Leg { sent, .. } in results.legs() {
+                assert_eq!((sent.gap_ns, sent.unsent), (u64::from(streams) * 1_000_000, 0));
+                assert!(sent.lateness_hdr.is_some() && sent.gap_deviation_hdr.is_some());
             }
         }
     }
@@ -181,55 +153,32 @@ fn paced_streams_keep_to_their_rate_and_gaps() {
 
 #[test]
 fn zero_copy_is_given_up_where_the_kernel_copies_and_kept_where_asked_for() {
+    let wire = SimConfig { latency: MS, zero_copy: true, ..SimConfig::default() };
     for direction in DIRECTIONS {
-        let setup = Setup {
-            wire: SimConfig { latency: ms(1), zero_copy: true, ..SimConfig::default() },
-            direction,
-            size_bytes: 16 << 10,
-            ..Setup::default()
-        };
-        let results = Setup { zero_copy_auto: true, ..setup.clone() }.run();
-        results.check_clean();
-        for leg in results.legs() {
-            let told = leg.sent.zero_copy.as_ref().unwrap();
-            assert_eq!((told.sends, told.copied_share), (0, 1.0), "in the warm-up");
-            assert!(told.reason.as_ref().unwrap().contains("copied all the same"));
-            assert!(leg.sent.sends > 10);
+        let setup = Setup { wire, direction, size_bytes: 16 << 10, ..Setup::default() };
+        let results = Setup { zero_copy_auto: true, ..setup.clone() }.run_clean();
+        for Leg { sent, .. } in results.legs() {
+            let zero_copy = sent.zero_copy.as_ref().unwrap();
+            assert_eq!((zero_copy.sends, zero_copy.copied_share), (0, 1.0), "in the warm-up");
+            assert!(zero_copy.reason.as_ref().unwrap().contains("copied all the same"));
+            assert!(sent.sends > 10);
         }
-        let results = Setup { zero_copy: true, ..setup.clone() }.run();
-        results.check_clean();
-        for leg in results.legs() {
-            let told = leg.sent.zero_copy.as_ref().unwrap();
-            assert!(told.sends >= leg.sent.sends - 5, "{told:?}");
-            assert_eq!((told.copied_share, &told.reason), (1.0, &None));
+        let results = Setup { zero_copy: true, ..setup.clone() }.run_clean();
+        for Leg { sent, .. } in results.legs() {
+            let zero_copy = sent.zero_copy.as_ref().unwrap();
+            assert!(zero_copy.sends >= sent.sends - 5, "{zero_copy:?}");
+            assert_eq!((zero_copy.copied_share, &zero_copy.reason), (1.0, &None));
         }
         // By bytes, with a last message that is shorter.
-        let results = Setup { zero_copy: true, bytes: 1_000_000, ..setup }.run();
-        results.check_clean();
-        for leg in results.legs() {
-            assert_eq!((leg.sent.bytes, leg.received.bytes), (1_000_000, 1_000_000));
-            assert_eq!(leg.sent.sends, 62);
+        let results = Setup { zero_copy: true, bytes: 1_000_000, ..setup }.run_clean();
+        for Leg { sent, received } in results.legs() {
+            assert_eq!((sent.bytes, received.bytes, sent.sends), (1_000_000, 1_000_000, 62));
         }
     }
-}
-
-#[test]
-fn zero_copy_with_short_writes_cuts_no_message_short() {
-    let results = Setup {
-        wire: SimConfig {
-            seed: 5,
-            latency: ms(1),
-            short_writes: 0.5,
-            zero_copy: true,
-            ..SimConfig::default()
-        },
-        size_bytes: 10_000,
-        zero_copy: true,
-        bytes: 500_000,
-        ..Setup::default()
-    }
-    .run();
-    results.check_clean();
+    // Short writes cut no message short.
+    let wire = SimConfig { seed: 5, short_writes: 0.5, ..wire };
+    let setup = Setup { wire, zero_copy: true, ..Setup::default() };
+    let results = Setup { size_bytes: 10_000, bytes: 500_000, ..setup }.run_clean();
     let leg = &results.legs()[0];
     assert_eq!((leg.sent.sends, leg.received.bytes), (50, 500_000));
 }
@@ -237,13 +186,12 @@ fn zero_copy_with_short_writes_cuts_no_message_short() {
 #[test]
 fn a_server_without_the_congestion_control_refuses_in_words() {
     for streams in [1, 2] {
-        let results =
-            Setup { congestion: Some("bbr".to_owned()), streams, ..Setup::default() }.run();
-        assert_eq!(results.errors("handshake", "refused"), u64::from(streams));
-        let failure = results.failure();
-        assert!(failure.contains("does not offer congestion control 'bbr'"), "{failure}");
+        let congestion = Some("bbr".to_owned());
+        let results = Setup { congestion, streams, ..Setup::default() }.run();
+        assert_eq!(times(&results.tally.errors, "handshake", "refused"), u64::from(streams));
+        results.assert_failure("does not offer congestion control 'bbr'");
         let advice = results.outcome.failure.as_ref().unwrap().advice().unwrap();
         assert!(advice.contains("tcp_available_congestion_control"));
-        assert_eq!(results.sessions, 0);
+        assert_eq!(results.server.sessions(), 0);
     }
 }

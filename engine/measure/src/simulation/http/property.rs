@@ -4,21 +4,17 @@ use proptest::prelude::*;
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use super::scripted::{Acts, Do, Event, OK, What, say};
+use super::scripted::{Do, OK, What, ok, say};
 use super::*;
 
 /// What a server that behaves badly, this often in a hundred, does about an event.
 fn misbehave(seed: u64, percent: u64, event: Event) -> Acts {
     let place = (event.connection as u64) << 32 | (event.nth as u64) << 2 | event.what as u64;
     let mut dice = SplitMix64::seed_from_u64(seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let usual = match event.what {
-        What::Request => vec![say(OK)],
-        _ => Vec::new(),
-    };
     // An event in five is struck where it is no request.
     let odds = if event.what == What::Request { 100 } else { 500 };
     if dice.next_u64() % odds >= percent {
-        return usual;
+        return ok(event);
     }
     let half = OK.len() / 2;
     let pause = Do::Wait(Nanos(dice.next_u64() % 8_000_000));
@@ -31,18 +27,19 @@ fn misbehave(seed: u64, percent: u64, event: Event) -> Acts {
         5 => vec![say(&OK[..half]), pause, say(&OK[half..])],
         6 => vec![Do::Deafen, say(&OK[..half]), pause, Do::Close],
         7 => vec![say(OK), pause, say("more")],
-        8 => vec![say("HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")],
-        11 => vec![
-            say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
-            Do::Close,
-        ],
+        8 => vec![say(&empty_close("503 No"))],
+        11 => vec![say(&empty_close("200 OK")), Do::Close],
         9 => vec![say("nonsense\r\n\r\n")],
         10 => vec![pause, say(OK)],
         _ => Vec::new(),
     }
 }
 
-fn wire() -> impl Strategy<Value = SimConfig> {
+fn empty_close(status: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+fn wires() -> impl Strategy<Value = SimConfig> {
     let chance = || prop_oneof![Just(0.0), 0.0..0.5];
     let reset = prop_oneof![Just(0.0), 0.0..0.03];
     (any::<u64>(), 0..2_000_000u64, 0..500_000u64, chance(), chance(), reset).prop_map(
@@ -61,14 +58,14 @@ fn wire() -> impl Strategy<Value = SimConfig> {
 fn plans() -> impl Strategy<Value = Plan> {
     let many = (1..=8u32, 1..=4u32, 1..=3u32);
     let extent = prop_oneof![
-        (1..60u64).prop_map(|count| (None, Some(count))),
-        (1..80u64).prop_map(|ms| (Some(Nanos::from_millis(ms)), None)),
+        (1..60u64).prop_map(|count| (ms(100), Some(count))),
+        (1..80u64).prop_map(|length| (ms(length), None)),
     ];
     let arrivals =
         prop_oneof![Just(Arrivals::Constant), Just(Arrivals::Poisson), Just(Arrivals::Jitter(0.3))];
     let load = prop::option::of((100.0..5_000.0, arrivals));
     let most = prop::option::of(1..6u64);
-    (wire(), many, extent, load, most, any::<[bool; 3]>(), 0..20u64).prop_map(
+    (wires(), many, extent, load, most, any::<[bool; 3]>(), 0..20u64).prop_map(
         |(wire, (connections, pipeline, workers), (duration, count), load, most, flags, warmup)| {
             let [drops, reconnect_on_error, several] = flags;
             let (other, _) = post("/other");
@@ -83,9 +80,9 @@ fn plans() -> impl Strategy<Value = Plan> {
                 requests_per_connection: most,
                 reconnect_on_error,
                 late: if drops { Late::Drop } else { Late::Queue },
-                timeout: Nanos::from_millis(15),
-                connect_timeout: Nanos::from_millis(15),
-                warmup: Nanos::from_millis(warmup),
+                timeout: ms(15),
+                connect_timeout: ms(15),
+                warmup: ms(warmup),
                 duration,
                 count,
                 load: load.map(|(rate, arrivals)| (Load::steady(rate), arrivals)),
@@ -100,17 +97,13 @@ proptest! {
     #[test]
     fn a_run_ends_and_adds_up(plan in plans(), seed: u64, percent in prop_oneof![Just(0u64), 1..60u64]) {
         let script = move |event| misbehave(seed, percent, event);
-        let mut world = World::new(&plan, |net, clock| Scripted::new(net, clock, script));
-        world.start();
-        world.run_until(|world| {
-            let mut clients = world.clients.iter();
-            clients.all(|client| client.role().is_finished_now())
-        });
+        let mut world = plan.with_script(script);
+        world.run_until(World::is_finished);
         // The server learns of every end; what is left is what listens.
-        world.run_for(world.clock.now().since(world.started_at) + SECOND);
-        prop_assert_eq!(world.net.sockets() - world.far.open(), 1);
-        let (results, far) = world.finish();
-        prop_assert_eq!(far.open_and_listening(), 0);
+        world.run_for(SECOND);
+        prop_assert_eq!(world.net.sockets() - world.server.open().0, 1);
+        let results = world.finish();
+        prop_assert_eq!(results.server.open().1, 0);
         let operations = results.operations();
         if let Some(count) = plan.count && results.outcome.established > 0 && !results.outcome.cut_short {
             prop_assert_eq!(operations.due, count);

@@ -17,20 +17,16 @@ fn lindley(arrivals: &[u64]) -> Vec<u64> {
         .collect()
 }
 
-fn queue(load: f64, duration: Nanos, connections: u32) -> (Plan, Results) {
+/// Every response time is as Lindley has it, and the wire's. Returns the waiting times as well.
+fn run(load: f64, duration: Nanos, connections: u32) -> (Vec<u64>, Results<HttpSide>) {
     let plan = Plan {
         load: Some((Load::steady(load * 1_000.0), Arrivals::Poisson)),
         connections,
-        duration: Some(duration),
+        duration,
         steps_max: 10_000_000,
         ..Plan::get("/queue?service=1ms")
     };
     let results = plan.served();
-    (plan, results)
-}
-
-/// Every response time is as Lindley has it, and the wire's. Returns the waiting times.
-fn assert_lindley(plan: &Plan, results: &Results, duration: Nanos) -> Vec<u64> {
     let waits = lindley(&plan.due(duration));
     let count = waits.len() as u64;
     assert_eq!(results.operations().completed, count);
@@ -38,15 +34,13 @@ fn assert_lindley(plan: &Plan, results: &Results, duration: Nanos) -> Vec<u64> {
     results.assert_all(Metric::Path, count, ROUND_TRIP);
     let response = |wait| wait + SERVICE + ROUND_TRIP.0;
     results.assert_are(Metric::Response, waits.iter().map(response));
-    waits
+    (waits, results)
 }
 
 #[test]
 fn response_times_are_lindleys() {
     for (load, connections) in [(0.5, 24), (0.8, 48)] {
-        let duration = Nanos::from_secs(10);
-        let (plan, results) = queue(load, duration, connections);
-        let waits = assert_lindley(&plan, &results, duration);
+        let (waits, results) = run(load, Nanos::from_secs(10), connections);
         results.assert_all(Metric::Lateness, waits.len() as u64, Nanos::ZERO);
         results.assert_are(Metric::Residence, waits.iter().map(|wait| wait + SERVICE));
     }
@@ -56,9 +50,7 @@ fn response_times_are_lindleys() {
 fn the_mean_over_a_long_run_is_that_of_the_formula() {
     // With 16 connections some wait at the client: it is the same wait, from the intended send on.
     for (load, connections, seconds) in [(0.5, 16, 40), (0.8, 16, 250)] {
-        let duration = Nanos::from_secs(seconds);
-        let (plan, results) = queue(load, duration, connections);
-        let waits = assert_lindley(&plan, &results, duration);
+        let (waits, results) = run(load, Nanos::from_secs(seconds), connections);
         // M/D/1 (Pollaczek 1930, Khinchine 1932): service · (1 + ρ/(2(1−ρ))).
         let expected = SERVICE as f64 * (1.0 + load / (2.0 * (1.0 - load)));
         // Waiting times resemble their neighbours', for some hundred arrivals at 80 %. The error of

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use tare_driver::{BufferId, Completion, Driver, Op, Outcome as Came, Segment, SocketId};
+use tare_driver::{BufferId, Completion, Op, Outcome as Came, Segment, SocketId, SocketSpec};
 use tare_driver::{Token, Wait};
 
 /// Bytes received at once, once a request has begun.
@@ -47,6 +47,13 @@ pub(super) enum Do {
 pub(super) type Acts = Vec<Do>;
 
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(super) const CLOSE: &str =
+    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+
+/// A response without a body.
+pub(super) fn status(code: u16) -> Do {
+    say(&format!("HTTP/1.1 {code} No\r\nContent-Length: 0\r\n\r\n"))
+}
 
 pub(super) fn say(text: &str) -> Do {
     Do::Send(text.as_bytes().to_vec())
@@ -54,15 +61,22 @@ pub(super) fn say(text: &str) -> Do {
 
 /// `OK` to every request.
 pub(super) fn ok(event: Event) -> Acts {
-    answer(event, OK)
+    answer(event, vec![say(OK)])
+}
+
+/// To a request, and to nothing else.
+pub(super) fn answer(event: Event, acts: Acts) -> Acts {
+    if event.what == What::Request { acts } else { Vec::new() }
 }
 
 /// The same to every request.
-pub(super) fn answer(event: Event, text: &str) -> Acts {
-    match event.what {
-        What::Request => vec![say(text)],
-        _ => Vec::new(),
-    }
+pub(super) fn each(acts: Acts) -> impl FnMut(Event) -> Acts + 'static {
+    move |event| answer(event, acts.clone())
+}
+
+/// `OK` to every request, so much later.
+pub(super) fn after(delay: Nanos) -> impl FnMut(Event) -> Acts + 'static {
+    each(vec![Do::Wait(delay), say(OK)])
 }
 
 #[derive(Debug)]
@@ -94,13 +108,12 @@ pub(super) struct Scripted {
 }
 
 impl Scripted {
-    pub(super) fn new(
-        net: &SimNet,
-        _: &SimulatedClock,
-        script: impl FnMut(Event) -> Acts + 'static,
-    ) -> Self {
+    pub(super) fn new(net: &SimNet, script: impl FnMut(Event) -> Acts + 'static) -> Self {
+        let mut io = net.driver();
+        let listener = io.open(&SocketSpec::listener(listen())).unwrap();
+        io.push(Token(u64::MAX >> 1), Op::Accept { listener, multishot: true }).unwrap();
         Self {
-            io: served::door(net),
+            io,
             script: Box::new(script),
             connections: Vec::new(),
             accepted: Vec::new(),
@@ -110,19 +123,13 @@ impl Scripted {
     }
 
     /// Connections that are not closed: none, when the client is gone, but those where it no longer
-    /// listened.
-    pub(super) fn open(&self) -> usize {
-        let open = |connection: &&Connection| !connection.closed;
-        self.connections.iter().filter(open).count()
+    /// listened; and those of them that would have noticed the end.
+    pub(super) fn open(&self) -> (usize, usize) {
+        let open = self.connections.iter().filter(|c| !c.closed);
+        (open.clone().count(), open.filter(|c| !c.deaf).count())
     }
 
-    /// Those of them that would have noticed the end.
-    pub(super) fn open_and_listening(&self) -> usize {
-        let open = |c: &&Connection| !c.closed && !c.deaf;
-        self.connections.iter().filter(open).count()
-    }
-
-    fn tell(&mut self, what: What, index: usize, now: Instant) {
+    fn play(&mut self, what: What, index: usize, now: Instant) {
         let connection = &mut self.connections[index];
         let acts = (self.script)(Event {
             what,
@@ -152,7 +159,7 @@ impl Scripted {
             closed: false,
         });
         self.accepted.push(now);
-        self.tell(What::Accepted, self.connections.len() - 1, now);
+        self.play(What::Accepted, self.connections.len() - 1, now);
     }
 
     fn take(&mut self, index: usize, bytes: u32, now: Instant) {
@@ -163,16 +170,16 @@ impl Scripted {
         let begins = connection.got.is_empty();
         connection.got.extend_from_slice(inbox);
         if begins {
-            self.tell(What::Begun, index, now);
+            self.play(What::Begun, index, now);
         }
         while let Some(len) = whole(&self.connections[index].got) {
             self.connections[index].got.drain(..len);
-            self.tell(What::Request, index, now);
+            self.play(What::Request, index, now);
             self.requests.push((now, index));
             let connection = &mut self.connections[index];
             connection.requests += 1;
             if !connection.got.is_empty() {
-                self.tell(What::Begun, index, now);
+                self.play(What::Begun, index, now);
             }
         }
     }
@@ -208,12 +215,8 @@ impl Scripted {
     fn send(&mut self, index: usize, buffer: BufferId, start: u32, len: u32) {
         let connection = &mut self.connections[index];
         connection.sending = Some((buffer, start, len));
-        let op = Op::Send {
-            socket: connection.socket,
-            data: Segment { buffer, start, len },
-            zero_copy: false,
-        };
-        self.io.push(token(index, 1), op).unwrap();
+        let (socket, data) = (connection.socket, Segment { buffer, start, len });
+        self.io.push(token(index, 1), Op::Send { socket, data, zero_copy: false }).unwrap();
     }
 
     /// The steps of a connection whose time has come.
@@ -266,7 +269,7 @@ fn whole(bytes: &[u8]) -> Option<usize> {
     (text.len() >= head + body).then_some(head + body)
 }
 
-impl Far for Scripted {
+impl Server for Scripted {
     fn turn(&mut self, now: Instant) -> usize {
         for index in 0..self.connections.len() {
             self.act(index, now);
@@ -282,8 +285,7 @@ impl Far for Scripted {
     }
 
     fn next_due(&self, _: Instant) -> Option<Instant> {
-        let due = |c: &&Connection| !c.closed && !c.todo.is_empty();
-        let due = self.connections.iter().filter(due);
+        let due = self.connections.iter().filter(|c| !c.closed && !c.todo.is_empty());
         due.map(|connection| connection.not_before).min()
     }
 }

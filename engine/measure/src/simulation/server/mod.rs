@@ -2,285 +2,163 @@
 
 mod one_go;
 
-use std::collections::VecDeque;
-
+use super::servers::{Admissions, Front, datagrams};
 use super::*;
-use tare_driver::{
-    BufferId, Driver, Op, Outcome as Done, Segment, SocketId, SocketKind, SocketSpec, Token, Wait,
-};
+use crate::server::worker::front::Acceptor;
+use crossbeam::channel::unbounded;
+use tare_driver::{BufferId, Op, OpError, SocketSpec, Token, Wait};
 use tare_proto::datagram::{
     DataHeader, Document, DocumentFetch, ENDED, Fetch, FetchEvent, UdpClientHandshake,
 };
 use tare_proto::frame;
-use tare_proto::frame::{FrameReader, Kind as FrameKind};
+use tare_proto::frame::{Frame, FrameReader, Kind as FrameKind};
 use tare_proto::handshake::ClientEvent;
 use tare_proto::hello::Figures;
 use tare_units::limits::FRAME_BODY_MAX;
 
-const NAP: Nanos = Nanos::from_millis(100);
-const SECOND: Nanos = Nanos::from_secs(1);
-const LISTEN: &str = "127.0.0.1:7117";
+const NAP: Nanos = ms(100);
 
-/// One socket of a client without a mind of its own.
-struct Hand {
-    io: SimDriver,
-    socket: SocketId,
-    inbox: BufferId,
-    outbox: VecDeque<Vec<u8>>,
-    connected: bool,
-    sending: bool,
-    receiving: bool,
-    /// It does not read.
-    deaf: bool,
-    /// Datagrams, or what came of the stream at a time.
-    got: Vec<Vec<u8>>,
-    /// The server has ended the stream, or the socket failed.
-    ended: bool,
-    /// What it sends once it was answered.
-    then: Option<Vec<u8>>,
-    /// What its datagrams are handed to.
-    handshake: Option<UdpClientHandshake>,
+/// All of a stream, as frames, behind `skip` bytes.
+fn frames(hand: &Hand, skip: usize) -> Vec<Frame> {
+    let mut reader = FrameReader::new(FRAME_BODY_MAX);
+    reader.handle_bytes(&hand.bytes()[skip..]);
+    std::iter::from_fn(|| reader.poll_frame().unwrap()).collect()
 }
 
-impl Hand {
-    fn new(world: &World, transport: Transport, change: impl FnOnce(&mut SocketSpec)) -> Self {
-        let mut io = world.net.driver();
-        let to = LISTEN.parse().unwrap();
-        let mut spec = match transport {
-            Transport::Tcp => SocketSpec::stream_to(to),
-            Transport::Udp => SocketSpec::datagram_to(to),
-        };
-        change(&mut spec);
-        let socket = io.open(&spec).unwrap();
-        io.push(Token(0), Op::Connect { socket, to }).unwrap();
-        let inbox = io.allocate(64 << 10).unwrap();
-        Self {
-            io,
-            socket,
-            inbox,
-            outbox: VecDeque::new(),
-            connected: false,
-            sending: false,
-            receiving: false,
-            deaf: false,
-            got: Vec::new(),
-            ended: false,
-            then: None,
-            handshake: None,
-        }
-    }
-
-    fn tcp(world: &World) -> Self {
-        Self::new(world, Transport::Tcp, |_| ())
-    }
-
-    fn udp(world: &World) -> Self {
-        Self::new(world, Transport::Udp, |_| ())
-    }
-
-    fn send(&mut self, bytes: impl Into<Vec<u8>>) {
-        self.outbox.push_back(bytes.into());
-    }
-
-    fn half_close(&mut self) {
-        let socket = self.socket;
-        self.io.push(Token(3), Op::HalfClose { socket }).unwrap();
-    }
-
-    /// One turn; whether anything came of it.
-    fn turn(&mut self, now: Instant) -> bool {
-        let socket = self.socket;
-        if self.connected && !self.sending && !self.ended && !self.outbox.is_empty() {
-            let len = self.outbox[0].len();
-            let buffer = self.io.allocate(len).unwrap();
-            self.io.buffer_mut(buffer).copy_from_slice(&self.outbox[0]);
-            let len = u32::try_from(len).unwrap();
-            let start = 0;
-            let data = Segment { buffer, start, len };
-            let zero_copy = false;
-            let send = Op::Send { socket, data, zero_copy };
-            self.io.push(Token(1), send).unwrap();
-            self.sending = true;
-        }
-        if self.connected && !self.receiving && !self.deaf && !self.ended {
-            let buffer = self.inbox;
-            let (start, len) = (0, 64 << 10);
-            let into = Segment { buffer, start, len };
-            self.io.push(Token(2), Op::Receive { socket, into }).unwrap();
-            self.receiving = true;
-        }
-        let mut done = Vec::new();
-        self.io.turn(now, Wait::Poll, &mut done).unwrap();
-        for completion in &done {
-            match (completion.token.0, &completion.outcome) {
-                (0, Done::Connected) => self.connected = true,
-                (1, Done::Sent(n)) => {
-                    self.sending = false;
-                    let mut sent = self.outbox.pop_front().unwrap();
-                    let rest = sent.split_off(*n as usize);
-                    if !rest.is_empty() {
-                        self.outbox.push_front(rest);
-                    }
-                }
-                (2, Done::Received(n)) if *n > 0 => {
-                    self.receiving = false;
-                    let bytes = self.io.buffer(self.inbox)[..*n as usize].to_vec();
-                    if let Some(handshake) = &mut self.handshake {
-                        handshake.handle_datagram(&bytes, now);
-                        self.outbox.extend(handshake.poll_transmit());
-                    }
-                    self.outbox.extend(self.then.take());
-                    self.got.push(bytes);
-                }
-                (3, _) => {}
-                _ => self.ended = true,
-            }
-        }
-        !done.is_empty()
-    }
-
-    /// All of a stream, as frames, behind `skip` bytes.
-    fn frames(&self, skip: usize) -> Vec<frame::Frame> {
-        let mut reader = FrameReader::new(FRAME_BODY_MAX);
-        reader.handle_bytes(&self.got.concat()[skip..]);
-        std::iter::from_fn(|| reader.poll_frame().unwrap()).collect()
-    }
-
-    /// The figures behind an accept and `skip` bytes of replies.
-    fn figures(&self, skip: usize) -> Figures {
-        let all = self.got.concat();
-        let accept = frame_len(&all);
-        let frames = self.frames(accept + skip);
-        assert_eq!(frames.len(), 1, "{frames:?}");
-        assert_eq!(frames[0].kind, FrameKind::Figures);
-        frames[0].read().unwrap()
-    }
-}
-
-/// Length of the frame that `bytes` begin with.
-fn frame_len(bytes: &[u8]) -> usize {
-    assert_eq!(&bytes[..4], b"tare");
-    8 + usize::from(u16::from_be_bytes([bytes[6], bytes[7]]))
+/// The figures behind an accept and `skip` bytes of replies.
+fn figures(hand: &Hand, skip: usize) -> Figures {
+    let all = hand.bytes();
+    assert_eq!(&all[..4], b"tare");
+    let accept = 8 + usize::from(u16::from_be_bytes([all[6], all[7]]));
+    let frames = frames(hand, accept + skip);
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    assert_eq!(frames[0].kind, FrameKind::Figures);
+    frames[0].read().unwrap()
 }
 
 fn hello_frame(setup: &Setup) -> Vec<u8> {
     frame::encode(FrameKind::Hello, &setup.hello()).unwrap()
 }
 
-/// A server, and nobody else.
+/// A server whose clients are led by hand. These have no clock: they look every 20 ms.
 fn alone(setup: &Setup) -> World {
-    let mut world = World::new(setup);
-    world.client = None;
+    World { step: ms(20), ..setup.alone() }
+}
+
+fn alone_over_udp(setup: &Setup) -> World {
+    let mut world = alone(setup);
+    world.hands.push(Hand::udp(&world.net));
     world
 }
 
-/// Runs everything for `length`.
-fn run(world: &mut World, hands: &mut [Hand], length: Nanos) {
-    let end = world.clock.now() + length;
-    world.setup.step = Nanos::from_millis(20);
-    loop {
-        world.settle();
-        let now = world.clock.now();
-        let mut moved = false;
-        for hand in &mut *hands {
-            moved |= hand.turn(now);
-        }
-        if moved {
-            continue;
-        }
-        if now >= end {
-            return;
-        }
-        world.advance();
-    }
+/// Over TCP, with a session that is accepted.
+fn with_session(setup: &Setup) -> World {
+    let mut world = alone(setup);
+    begin_session(&mut world, setup);
+    world
 }
 
-/// A TCP session, accepted.
-fn session(world: &mut World) -> [Hand; 1] {
-    let mut hands = [Hand::tcp(world)];
-    hands[0].send(hello_frame(&world.setup));
-    run(world, &mut hands, Nanos::from_millis(2));
-    assert_eq!(world.sessions(), 1);
-    assert_eq!(hands[0].frames(0)[0].kind, FrameKind::Accept);
-    hands
+fn begin_session(world: &mut World, setup: &Setup) {
+    world.hands.clear();
+    world.hand(hello_frame(setup));
+    world.run_for(ms(2));
+    assert_eq!(world.server.sessions(), 1);
+    assert_eq!(frames(&world.hands[0], 0)[0].kind, FrameKind::Accept);
 }
 
 /// What ends a session, and a word of its reason.
 fn endings() -> [(Setup, &'static str); 3] {
-    let limits = |idle, duration| SessionLimits { idle, duration };
-    let with = |idle, duration| {
-        let limits = limits(idle, duration);
-        Setup { limits, ..Setup::default() }
-    };
     [
-        (with(SECOND, Nanos::MAX), "--idle-timeout"),
-        (with(Nanos::MAX, SECOND), "--max-duration"),
-        (with(Nanos::MAX, Nanos::MAX), "told to stop"),
+        (SECOND, Nanos::MAX, "--idle-timeout"),
+        (Nanos::MAX, SECOND, "--max-duration"),
+        (Nanos::MAX, Nanos::MAX, "told to stop"),
     ]
+    .map(|(idle, duration, word)| {
+        (Setup { limits: SessionLimits { idle, duration }, ..Setup::default() }, word)
+    })
 }
 
-fn end(world: &mut World, hands: &mut [Hand], word: &str) {
+fn end(world: &mut World, word: &str) {
     if word == "told to stop" {
-        world.stop.set(true);
-        run(world, hands, NAP + NAP);
+        world.server.stop();
+        world.run_for(NAP + NAP);
     } else {
-        run(world, hands, SECOND + NAP + NAP);
+        world.run_for(SECOND + NAP + NAP);
     }
+}
+
+#[track_caller]
+fn assert_nothing_kept(world: &World) {
+    assert_eq!((world.server.sessions(), world.server.worker.role().len()), (0, 0));
+}
+
+/// The front has logged one line, which holds these words.
+#[track_caller]
+fn assert_logged(world: &World, words: &str) {
+    let log = &world.server.admissions().log;
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].contains(words), "{log:?}");
+}
+
+fn waiting(world: &World) -> usize {
+    world.server.front.role().waiting()
 }
 
 #[test]
 fn a_session_that_the_server_ends_says_why() {
     for (setup, word) in endings() {
-        let mut world = alone(&setup);
-        let mut hands = session(&mut world);
-        hands[0].send(vec![1; 64]);
-        run(&mut world, &mut hands, Nanos::from_millis(2));
-        end(&mut world, &mut hands, word);
-        let figures = hands[0].figures(64);
+        let mut world = with_session(&setup);
+        world.hands[0].send([1; 64]);
+        world.run_for(ms(2));
+        end(&mut world, word);
+        let figures = figures(&world.hands[0], 64);
         let why = figures.cut_short.expect("a reason");
         assert!(why.contains(word), "{why}");
         assert_eq!(figures.operations, 1);
-        assert!(hands[0].ended, "the stream ends behind the figures");
+        assert!(world.hands[0].ended, "the stream ends behind the figures");
         // A request that was under way then does not reset the connection, and holds nothing up.
-        hands[0].ended = false;
-        hands[0].send(vec![1; 64]);
-        run(&mut world, &mut hands, Nanos::from_millis(2));
-        assert_eq!(world.sessions(), 1);
-        hands[0].half_close();
-        run(&mut world, &mut hands, Nanos::from_millis(2));
-        assert_eq!(world.sessions(), 0, "the client has read it");
+        world.hands[0].ended = false;
+        world.hands[0].send([1; 64]);
+        world.run_for(ms(2));
+        assert_eq!(world.server.sessions(), 1);
+        world.hands[0].half_close();
+        world.run_for(ms(2));
+        assert_eq!(world.server.sessions(), 0, "the client has read it");
     }
 }
 
 #[test]
 fn a_reply_under_way_is_finished_before_the_reason() {
     const SIZE: u32 = 200_000;
-    let mut world = alone(&Setup { size_bytes: SIZE, ..Setup::default() });
-    let mut hands = session(&mut world);
-    hands[0].deaf = true;
-    hands[0].send(vec![1; SIZE as usize]);
-    run(&mut world, &mut hands, Nanos::from_millis(20));
-    world.stop.set(true);
-    run(&mut world, &mut hands, Nanos::from_millis(200));
-    assert_eq!(world.sessions(), 1);
-    hands[0].deaf = false;
-    run(&mut world, &mut hands, Nanos::from_millis(20));
-    let figures = hands[0].figures(SIZE as usize);
+    let mut world = with_session(&Setup { size_bytes: SIZE, ..Setup::default() });
+    world.hands[0].deaf = true;
+    world.hands[0].send(vec![1; SIZE as usize]);
+    world.run_for(ms(20));
+    world.server.stop();
+    world.run_for(ms(200));
+    assert_eq!(world.server.sessions(), 1);
+    world.hands[0].deaf = false;
+    world.run_for(ms(20));
+    let figures = figures(&world.hands[0], SIZE as usize);
     assert!(figures.cut_short.is_some());
     assert_eq!((figures.operations, figures.sent_bytes), (1, u64::from(SIZE)));
 }
 
 #[test]
 fn a_held_reply_gives_way_to_the_reason() {
-    let mut world = alone(&Setup { server_delay: SECOND, ..Setup::default() });
-    let mut hands = session(&mut world);
-    hands[0].send(vec![1; 64]);
-    run(&mut world, &mut hands, Nanos::from_millis(2));
-    end(&mut world, &mut hands, "told to stop");
-    assert!(hands[0].figures(0).cut_short.is_some());
-    run(&mut world, &mut hands, SECOND + SECOND);
-    assert_eq!(world.sessions(), 0);
-    assert_eq!(hands[0].frames(0).len(), 2, "accept, figures, and no reply behind them");
+    let mut world = with_session(&Setup { server_delay: SECOND, ..Setup::default() });
+    world.hands[0].send([1; 64]);
+    world.run_for(ms(2));
+    end(&mut world, "told to stop");
+    assert!(figures(&world.hands[0], 0).cut_short.is_some());
+    world.run_for(SECOND + SECOND);
+    assert_eq!(world.server.sessions(), 0);
+    let frames = frames(&world.hands[0], 0);
+    assert_eq!(frames.len(), 2, "accept, figures, and no reply behind them");
+}
+
+fn hand_with_window(world: &World, receive_buffer: Option<u32>) -> Hand {
+    Hand::new(&world.net, &SocketSpec { receive_buffer, ..SocketSpec::stream_to(listen()) })
 }
 
 #[test]
@@ -290,53 +168,41 @@ fn a_client_that_does_not_read_holds_nothing() {
         for (setup, word) in endings() {
             let setup = Setup { size_bytes, ..setup };
             let mut world = alone(&setup);
-            let mut hands = [Hand::new(&world, Transport::Tcp, |spec| {
-                spec.receive_buffer = window;
-            })];
-            hands[0].deaf = true;
-            hands[0].send(hello_frame(&setup));
-            run(&mut world, &mut hands, Nanos::from_millis(5));
+            let mut hand = hand_with_window(&world, window);
+            hand.deaf = true;
+            hand.send(hello_frame(&setup));
+            world.hands.push(hand);
+            world.run_for(ms(5));
             if window != Some(16) {
-                hands[0].send(vec![1; size_bytes as usize]);
+                world.hands[0].send(vec![1; size_bytes as usize]);
             }
-            run(&mut world, &mut hands, Nanos::from_millis(5));
-            assert_eq!(world.sessions(), 1, "{size_bytes} {window:?} {word}");
-            end(&mut world, &mut hands, word);
-            run(&mut world, &mut hands, Nanos::from_secs(5) + NAP);
-            assert_eq!(world.sessions(), 0, "{size_bytes} {window:?} {word}");
-            assert!(world.server.role().is_empty());
+            world.run_for(ms(5));
+            assert_eq!(world.server.sessions(), 1, "{size_bytes} {window:?} {word}");
+            end(&mut world, word);
+            world.run_for(Nanos::from_secs(5) + NAP);
+            assert_eq!(world.server.sessions(), 0, "{size_bytes} {window:?} {word}");
+            assert!(world.server.worker.role().is_empty());
         }
     }
 }
 
-/// Feeds what has come to a fetch, and sends what it asks for.
-fn step_fetch(hand: &mut Hand, fetch: &mut DocumentFetch, now: Instant) -> Option<FetchEvent> {
-    for datagram in hand.got.drain(..) {
-        fetch.handle_datagram(&datagram, now);
-    }
-    while let Some(question) = fetch.poll_transmit() {
-        hand.send(question);
-    }
-    fetch.poll_event()
-}
-
 /// Says hello over UDP as `nonce`, with a good cookie that many times, and gives the session.
-fn greet(world: &mut World, hands: &mut [Hand; 1], nonce: u64, times: usize) -> Id {
-    let (hello, now) = (world.setup.hello(), world.clock.now());
-    let mut handshake = UdpClientHandshake::new(&hello, nonce, None, now, SECOND);
-    hands[0].got.clear();
-    hands[0].send(handshake.poll_transmit().expect("begins with a hello"));
+fn greet(world: &mut World, setup: &Setup, nonce: u64, times: usize) -> Id {
+    let now = world.clock.now();
+    let mut handshake = UdpClientHandshake::new(&setup.hello(), nonce, None, now, SECOND);
+    world.hands[0].got.clear();
+    world.hands[0].send(handshake.poll_transmit().expect("begins with a hello"));
     let mut repeats = times;
     for _ in 0..100 {
-        run(world, hands, Nanos::from_millis(10));
+        world.run_for(ms(10));
         let now = world.clock.now();
-        for datagram in hands[0].got.drain(..) {
+        for (_, datagram) in world.hands[0].got.drain(..) {
             handshake.handle_datagram(&datagram, now);
         }
         handshake.handle_timeout(now);
         while let Some(hello) = handshake.poll_transmit() {
             for _ in 0..std::mem::replace(&mut repeats, 1) {
-                hands[0].send(hello.clone());
+                world.hands[0].send(hello.clone());
             }
         }
         match handshake.poll_event() {
@@ -350,107 +216,111 @@ fn greet(world: &mut World, hands: &mut [Hand; 1], nonce: u64, times: usize) -> 
 
 fn request(session: Id, sequence: u64) -> Vec<u8> {
     let mut datagram = vec![0; 64];
-    let (reply, flags) = (false, 0);
-    DataHeader { reply, flags, sequence, session }.encode_into(&mut datagram);
+    DataHeader { reply: false, flags: 0, sequence, session }.encode_into(&mut datagram);
     datagram
+}
+
+/// Sends a request, and gives the header of the answer.
+fn exchange(world: &mut World, session: Id, sequence: u64) -> DataHeader {
+    world.hands[0].got.clear();
+    world.hands[0].send(request(session, sequence));
+    world.run_for(ms(2));
+    DataHeader::decode(&world.hands[0].bytes()).expect("an answer")
 }
 
 #[test]
 fn a_datagram_session_that_the_server_ends_says_so_and_then_why() {
     for (setup, word) in endings() {
         let setup = Setup { transport: Transport::Udp, ..setup };
-        let mut world = alone(&setup);
-        let mut hands = [Hand::udp(&world)];
-        let id = greet(&mut world, &mut hands, 1, 1);
-        end(&mut world, &mut hands, word);
-        hands[0].got.clear();
-        hands[0].send(request(id, 7));
-        run(&mut world, &mut hands, Nanos::from_millis(2));
-        let answer = DataHeader::decode(&hands[0].got.concat()).expect("an answer");
+        let mut world = alone_over_udp(&setup);
+        let id = greet(&mut world, &setup, 1, 1);
+        end(&mut world, word);
+        let answer = exchange(&mut world, id, 7);
         assert_eq!((answer.flags, answer.sequence), (ENDED, 7));
-        hands[0].got.clear();
-        let now = world.clock.now();
-        let mut fetch = DocumentFetch::new(id, Document::Figures, now, SECOND);
-        let mut event = None;
-        while event.is_none() {
-            event = step_fetch(&mut hands[0], &mut fetch, world.clock.now());
-            run(&mut world, &mut hands, Nanos::from_millis(2));
-        }
-        let Some(FetchEvent::Done(json)) = event else {
+        world.hands[0].got.clear();
+        let mut fetch = DocumentFetch::new(id, Document::Figures, world.clock.now(), SECOND);
+        let event = loop {
+            let (hand, now) = (&mut world.hands[0], world.clock.now());
+            for (_, datagram) in hand.got.drain(..) {
+                fetch.handle_datagram(&datagram, now);
+            }
+            while let Some(question) = fetch.poll_transmit() {
+                hand.send(question);
+            }
+            if let Some(event) = fetch.poll_event() {
+                break event;
+            }
+            world.run_for(ms(2));
+        };
+        let FetchEvent::Done(json) = event else {
             panic!("{event:?}");
         };
         let figures: Figures = serde_json::from_slice(&json).unwrap();
         let why = figures.cut_short.expect("a reason");
         assert!(why.contains(word), "{why}");
-        assert_eq!(world.sessions(), 1);
+        assert_eq!(world.server.sessions(), 1);
         // However long it goes on asking for what it was refused.
         for _ in 0..13 {
-            hands[0].send(request(id, 8));
-            run(&mut world, &mut hands, NAP);
+            world.hands[0].send(request(id, 8));
+            world.run_for(NAP);
         }
-        assert_eq!(world.sessions(), 0);
+        assert_eq!(world.server.sessions(), 0);
     }
 }
 
 #[test]
 fn figures_are_fetched_for_as_long_as_it_takes() {
-    let mut world = alone(&Setup {
-        limits: SessionLimits { idle: SECOND + SECOND, duration: Nanos::from_secs(8) },
-        ..Setup::udp()
-    });
-    let mut hands = [Hand::udp(&world)];
-    let session = greet(&mut world, &mut hands, 1, 1);
+    let limits = SessionLimits { idle: SECOND + SECOND, duration: Nanos::from_secs(8) };
+    let setup = Setup { limits, ..Setup::udp() };
+    let mut world = alone_over_udp(&setup);
+    let session = greet(&mut world, &setup, 1, 1);
     let fetch = Fetch { session, document: Document::Figures, offset: 0 };
     for _ in 0..9 {
-        hands[0].got.clear();
-        hands[0].send(fetch.encode());
-        run(&mut world, &mut hands, Nanos::from_millis(800));
-        assert_eq!(hands[0].got.len(), 1, "at {}", world.clock.now().0);
+        world.hands[0].got.clear();
+        world.hands[0].send(fetch.encode());
+        world.run_for(ms(800));
+        assert_eq!(world.hands[0].got.len(), 1, "at {}", world.now());
     }
     // But for no longer than a session may last.
     for _ in 0..2 {
-        hands[0].send(fetch.encode());
-        run(&mut world, &mut hands, Nanos::from_millis(800));
+        world.hands[0].send(fetch.encode());
+        world.run_for(ms(800));
     }
-    assert_eq!(world.sessions(), 0);
+    assert_eq!(world.server.sessions(), 0);
 }
 
 #[test]
 fn a_hello_that_is_repeated_is_admitted_once() {
-    let mut world = alone(&Setup::udp());
-    let mut hands = [Hand::udp(&world)];
-    greet(&mut world, &mut hands, 1, 5);
-    run(&mut world, &mut hands, NAP);
-    assert_eq!(world.front.role().dispatch().asked, 1);
-    assert_eq!((world.sessions(), world.server.role().len()), (1, 1));
-    assert_eq!(world.front.role().waiting(), 0);
+    let setup = Setup::udp();
+    let mut world = alone_over_udp(&setup);
+    greet(&mut world, &setup, 1, 5);
+    world.run_for(NAP);
+    assert_eq!(world.server.admissions().asked, 1);
+    assert_eq!((world.server.sessions(), world.server.worker.role().len()), (1, 1));
+    assert_eq!(waiting(&world), 0);
 }
 
 #[test]
-fn a_client_that_is_started_anew_on_the_same_port_is_heard() {
-    let mut world = alone(&Setup::udp());
-    let mut hands = [Hand::udp(&world)];
-    let first = greet(&mut world, &mut hands, 1, 1);
-    let began = world.clock.now();
-    let second = greet(&mut world, &mut hands, 2, 1);
-    let took = world.clock.now().since(began);
-    assert!(took < Nanos::from_millis(200), "{took}");
+fn a_client_that_is_restarted_on_the_same_port_is_heard() {
+    let setup = Setup::udp();
+    let mut world = alone_over_udp(&setup);
+    let first = greet(&mut world, &setup, 1, 1);
+    let began = world.now();
+    let second = greet(&mut world, &setup, 2, 1);
+    let took = world.now().0 - began.0;
+    assert!(took < ms(200).0, "{took}");
     assert_ne!(first, second);
-    assert_eq!(world.sessions(), 1, "the first one has ended");
-    hands[0].got.clear();
-    hands[0].send(request(second, 1));
-    run(&mut world, &mut hands, Nanos::from_millis(2));
-    let reply = DataHeader::decode(&hands[0].got.concat()).expect("a reply");
+    assert_eq!(world.server.sessions(), 1, "the first one has ended");
+    let reply = exchange(&mut world, second, 1);
     assert_eq!((reply.flags, reply.session), (0, second));
 }
 
 #[test]
 fn the_meter_is_read_once_for_all_that_end_together() {
     for setup in Setup::both(|setup| setup.connections = 50) {
-        let mut world = World::new(&setup);
-        world.start();
-        world.run_to_end();
-        assert!((1..=3).contains(&world.reads.get()), "read {} times", world.reads.get());
+        let mut world = setup.started();
+        world.run_until(World::is_finished);
+        assert!((1..=3).contains(&world.server.reads()), "read {} times", world.server.reads());
         assert_eq!(world.finish().outcome.figures.len(), 50);
     }
 }
@@ -459,68 +329,57 @@ fn the_meter_is_read_once_for_all_that_end_together() {
 fn figures_say_how_many_requests_their_cpu_time_is_for() {
     let setups = [Setup::default(), Setup::udp(), Setup { connect_each: true, ..Setup::default() }];
     for setup in setups {
-        let setup = Setup { warmup: Nanos::from_millis(250), connections: 3, ..setup };
+        let setup = Setup { warmup: ms(250), connections: 3, ..setup };
         let results = setup.run();
-        let measured = results.measured.operations.completed;
+        let measured = results.operations().completed;
         assert!(measured > 100);
         for figures in &results.outcome.figures {
             if figures.operations > 0 || setup.connect_each {
                 // At the border some of the other connections' last requests of the warm-up are
                 // still answered.
                 let counted = figures.cpu_operations;
-                assert!(
-                    (measured..=measured + 3).contains(&counted) || counted == 0,
-                    "{counted} for {measured}: {setup:?}"
-                );
+                let is_right = (measured..=measured + 3).contains(&counted) || counted == 0;
+                assert!(is_right, "{counted} for {measured}: {setup:?}");
             }
         }
-        let most = results.outcome.figures.iter().map(|f| f.cpu_operations);
-        assert!(most.max().expect("figures") >= measured);
+        let most = results.outcome.figures.iter().map(|f| f.cpu_operations).max();
+        assert!(most.expect("figures") >= measured);
     }
 }
 
 #[test]
 fn connections_that_never_finish_their_hello_are_closed_and_named() {
-    for (idle, within) in [(Nanos::from_secs(2), 2), (Nanos::from_secs(60), 5)] {
-        let mut world = alone(&Setup {
-            limits: SessionLimits { idle, duration: Nanos::MAX },
-            ..Setup::default()
-        });
-        let mut hands = [Hand::tcp(&world)];
-        let frame = hello_frame(&world.setup);
-        let began = world.clock.now();
-        for byte in frame {
-            hands[0].send([byte]);
-            run(&mut world, &mut hands, Nanos::from_millis(50));
-            if hands[0].ended {
+    for (idle, within) in [(2, 2), (60, 5)].map(|(a, b)| (Nanos::from_secs(a), Nanos::from_secs(b)))
+    {
+        let limits = SessionLimits { idle, duration: Nanos::MAX };
+        let setup = Setup { limits, ..Setup::default() };
+        let mut world = alone(&setup);
+        world.hand("");
+        for byte in hello_frame(&setup) {
+            world.hands[0].send([byte]);
+            world.run_for(ms(50));
+            if world.hands[0].ended {
                 break;
             }
         }
-        let took = world.clock.now().since(began);
-        let bound = Nanos::from_secs(within);
-        assert!(took >= bound && took <= bound + NAP + NAP, "{took}");
-        assert_eq!(world.front.role().waiting(), 0);
-        let log = &world.front.role().dispatch().log;
-        assert_eq!(log.len(), 1, "{log:?}");
-        assert!(log[0].contains("did not finish its hello in time"), "{log:?}");
-        assert!(log[0].starts_with("127.0.0.1:"), "{log:?}");
+        let took = world.now();
+        assert!(took >= within && took <= within + NAP + NAP, "{took}");
+        assert_eq!(waiting(&world), 0);
+        assert_logged(&world, "did not finish its hello in time");
+        assert!(world.server.admissions().log[0].starts_with("127.0.0.1:"));
     }
 }
 
 #[test]
 fn a_hello_that_breaks_off_is_named_and_a_health_check_is_not() {
     let mut world = alone(&Setup::default());
-    let mut hands = [Hand::tcp(&world), Hand::tcp(&world)];
-    hands[0].send(*b"tare\x01\x01");
-    run(&mut world, &mut hands, Nanos::from_millis(2));
-    for hand in &mut hands {
-        hand.half_close();
-    }
-    run(&mut world, &mut hands, Nanos::from_millis(2));
-    let log = &world.front.role().dispatch().log;
-    assert_eq!(log.len(), 1, "{log:?}");
-    assert!(log[0].contains("in the middle of the handshake"), "{log:?}");
-    assert_eq!(world.front.role().waiting(), 0);
+    world.hand(*b"tare\x01\x01");
+    world.hand("");
+    world.run_for(ms(2));
+    world.hands.iter_mut().for_each(Hand::half_close);
+    world.run_for(ms(2));
+    assert_logged(&world, "in the middle of the handshake");
+    assert_eq!(waiting(&world), 0);
 }
 
 #[test]
@@ -529,19 +388,13 @@ fn a_port_that_is_taken_for_udp_is_not_chosen() {
     let mut other = world.net.driver();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     // The simulated net gives ports in ascending order.
-    let taken: Vec<SocketId> = (0..4)
-        .map(|_| {
-            let spec = SocketSpec {
-                kind: SocketKind::Datagram,
-                local: Some(any),
-                ..SocketSpec::datagram_to(any)
-            };
-            other.open(&spec).unwrap()
-        })
-        .collect();
-    let mut ports: Vec<u16> =
-        taken.iter().map(|&socket| other.local_addr(socket).unwrap().port()).collect();
-    let before = ports.remove(0);
+    let mut taken = || {
+        let spec = SocketSpec { local: Some(any), ..SocketSpec::datagram_to(any) };
+        let socket = other.open(&spec).unwrap();
+        other.local_addr(socket).unwrap().port()
+    };
+    let before = taken();
+    let ports = [taken(), taken(), taken()];
     let mut probe = world.net.driver();
     let mut skipped = 0;
     // Go round to where they begin.
@@ -557,54 +410,43 @@ fn a_port_that_is_taken_for_udp_is_not_chosen() {
         assert!(skipped < 40_000);
     }
     let (inbox, _sessions) = unbounded();
-    let door = Door {
-        http: None,
-        inbox,
-        alive: Rc::new(()),
-        sessions_max: 1,
-        one_go: true,
-        asked: 0,
-        sessions: 0,
-        log: Vec::new(),
-    };
-    let datagrams = Arc::new(UdpServerFront::new(CookieKey([5; 32]), None));
-    let mut front: Acceptor<Door, SimSocket> = Acceptor::new(door, None, datagrams, SECOND);
+    let mut front: Front = Acceptor::new(Admissions::new(inbox, None), None, datagrams(), SECOND);
     let mut io = world.net.driver();
     let bound = front.listen(&mut io, any).expect("another port");
     assert!(!ports.contains(&bound.port()), "{bound}");
     // A port that was asked for is not exchanged for another.
     let asked = SocketAddr::new(any.ip(), ports[0]);
-    assert_eq!(front.listen(&mut io, asked), Err(tare_driver::OpError::AddressInUse));
+    assert_eq!(front.listen(&mut io, asked), Err(OpError::AddressInUse));
 }
 
-/// How many of a driver's buffers are in use: ids are given out densely, those of freed buffers
-/// first.
-fn buffers_in_use(io: &mut SimDriver) -> usize {
+/// How many buffers of the front and of the worker are in use: ids are given out densely, those of
+/// freed buffers first.
+fn buffers_in_use(world: &mut World) -> [usize; 2] {
     const MORE: usize = 20_000;
-    let ids: Vec<BufferId> = (0..MORE).map(|_| io.allocate(1).unwrap()).collect();
-    let most = ids.iter().map(|id| id.0 as usize).max().unwrap();
-    for id in ids {
-        io.free(id);
-    }
-    most + 1 - MORE
+    let (front, worker) = (&mut world.server.front, &mut world.server.worker);
+    [front.parts_mut().1, worker.parts_mut().1].map(|io| {
+        let ids: Vec<BufferId> = (0..MORE).map(|_| io.allocate(1).unwrap()).collect();
+        let most = ids.iter().map(|id| id.0 as usize).max().unwrap();
+        ids.into_iter().for_each(|id| io.free(id));
+        most + 1 - MORE
+    })
 }
 
 /// Clients of every kind, by number.
-fn client_of_any_kind(world: &World, kind: u32) -> Hand {
-    let good = hello_frame(&world.setup);
-    let mut bad = world.setup.hello();
-    bad.size_bytes = 1 << 40;
+fn client_of_any_kind(world: &World, setup: &Setup, kind: u32) -> Hand {
+    let good = hello_frame(setup);
+    let bad = Hello { size_bytes: 1 << 40, ..setup.hello() };
     let refused = frame::encode(FrameKind::Hello, &bad).unwrap();
     let mut hand = match kind {
-        5 | 6 => Hand::new(world, Transport::Tcp, |spec| spec.receive_buffer = Some(16)),
-        10..=13 => Hand::udp(world),
-        _ => Hand::tcp(world),
+        5 | 6 => hand_with_window(world, Some(16)),
+        10..=13 => Hand::udp(&world.net),
+        _ => Hand::tcp(&world.net),
     };
     match kind {
         0 => {}
-        1 => hand.send(*b"SSH-2.0-x\r\n"),
-        2 => hand.send(*b"GET / HTTP/1.1\r\n\r\n"),
-        3 => hand.send(good[..20].to_vec()),
+        1 => hand.send("SSH-2.0-x\r\n"),
+        2 => hand.send("GET / HTTP/1.1\r\n\r\n"),
+        3 => hand.send(&good[..20]),
         4 => hand.send(refused),
         // Neither takes its answer.
         5 | 6 => {
@@ -616,7 +458,7 @@ fn client_of_any_kind(world: &World, kind: u32) -> Hand {
             hand.send(good);
             hand.then = Some(vec![0; [64, 7, 100][kind as usize - 7]]);
         }
-        10 => hand.send(vec![0; 1200]),
+        10 => hand.send([0; 1200]),
         11 => hand.send(request(Id(99), 1)),
         12 => {
             let (hello, now) = (Setup::udp().hello(), world.clock.now());
@@ -624,45 +466,41 @@ fn client_of_any_kind(world: &World, kind: u32) -> Hand {
             hand.send(handshake.poll_transmit().unwrap());
             hand.handshake = Some(handshake);
         }
-        _ => hand.send(*b"x"),
+        _ => hand.send("x"),
     }
     hand
 }
 
 #[test]
 fn ten_thousand_clients_of_all_kinds_leave_nothing_behind() {
-    let mut world = alone(&Setup {
-        limits: SessionLimits { idle: Nanos::from_millis(300), duration: SECOND },
-        sessions_max: 40,
-        ..Setup::default()
-    });
-    let idle_buffers = buffers_in_use(world.front.parts_mut().1);
-    assert_eq!(buffers_in_use(world.server.parts_mut().1), 0);
-    let mut hands: VecDeque<Hand> = VecDeque::new();
+    let limits = SessionLimits { idle: ms(300), duration: SECOND };
+    let setup = Setup { limits, sessions_max: 40, ..Setup::default() };
+    let mut world = alone(&setup);
+    let idle_buffers = buffers_in_use(&mut world);
+    assert_eq!(idle_buffers[1], 0);
     for number in 0..10_000 {
-        hands.push_back(client_of_any_kind(&world, number % 14));
+        let hand = client_of_any_kind(&world, &setup, number % 14);
+        world.hands.push(hand);
         // Some close at once, some in the midst of it, some wait to be closed.
         match number % 11 {
-            0 => drop(hands.pop_back()),
-            1 if hands.len() > 5 => drop(hands.remove(2)),
-            2 => hands.back_mut().unwrap().half_close(),
+            0 => drop(world.hands.pop()),
+            1 if world.hands.len() > 5 => drop(world.hands.remove(2)),
+            2 => world.hands.last_mut().unwrap().half_close(),
             _ => {}
         }
-        if hands.len() > 60 {
-            drop(hands.pop_front());
+        if world.hands.len() > 60 {
+            world.hands.remove(0);
         }
         if number % 3 == 0 {
-            run(&mut world, hands.make_contiguous(), Nanos::from_millis(1));
+            world.run_for(ms(5));
         }
-        world.steps = 0;
     }
-    assert!(world.front.role().dispatch().asked > 3_000);
-    assert!(world.front.role().dispatch().sessions > 100, "over UDP");
-    assert!(!world.server.role().is_empty());
+    assert!(world.server.admissions().asked > 3_000);
+    assert!(world.server.admissions().sessions > 100, "over UDP");
+    assert!(!world.server.worker.role().is_empty());
     // Deaf and mute ones among them, that never close.
-    run(&mut world, hands.make_contiguous(), Nanos::from_secs(7));
-    assert_eq!(world.front.role().waiting(), 0);
-    assert_eq!((world.sessions(), world.server.role().len()), (0, 0));
-    assert_eq!(buffers_in_use(world.front.parts_mut().1), idle_buffers);
-    assert_eq!(buffers_in_use(world.server.parts_mut().1), 0);
+    world.run_for(Nanos::from_secs(7));
+    assert_eq!(waiting(&world), 0);
+    assert_nothing_kept(&world);
+    assert_eq!(buffers_in_use(&mut world), idle_buffers);
 }
