@@ -124,7 +124,6 @@ impl Stdout {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Outputs {
     format: Format,
     pub(crate) files: Vec<OutputFile>,
@@ -443,7 +442,7 @@ mod tests {
     fn files_are_refused_before_anything_is_measured_for_them() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.json");
-        let message = |files: &[&Path]| outputs(files).unwrap_err().to_string();
+        let message = |files: &[&Path]| outputs(files).err().unwrap().to_string();
         let (none, lost) = (dir.path().join("none"), dir.path().join("none/a.json"));
         let none = none.display();
         assert_eq!(
@@ -499,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_told_at_the_end_and_stops_nothing() {
+    fn what_cannot_be_written_is_reported_at_the_end_and_stops_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (gone, kept) = (dir.path().join("gone/a.json"), dir.path().join("b.json"));
         fs::create_dir(dir.path().join("gone")).unwrap();
@@ -528,12 +527,12 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         let error = write_until(&writer, &[0; 1 << 20], || true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        let told = error.to_string();
-        assert!(told.contains("983040 of 1048576 bytes"), "{told}");
+        let message = error.to_string();
+        assert!(message.contains("983040 of 1048576 bytes"), "{message}");
     }
 
     #[test]
-    fn a_reader_that_left_is_told_from_one_that_does_not_read() {
+    fn a_reader_that_left_is_not_taken_for_one_that_does_not_read() {
         let (reader, writer) = UnixStream::pair().unwrap();
         drop(reader);
         let error = write_until(&writer, b"x", || true).unwrap_err();

@@ -12,7 +12,6 @@ use tare_units::control::Phase;
 use crate::output::complain;
 use crate::report;
 
-#[derive(Debug)]
 pub(crate) struct Bar {
     shown: Option<ProgressBar>,
     /// The running step moves bytes, and counts those.

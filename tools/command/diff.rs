@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_was_asked_for_is_told() {
+    fn what_else_was_asked_for_is_reported() {
         let (mut old, mut new) = two();
         let change = |report: &mut Report, to: &str, blocks| {
             let comparison = report.comparison.as_mut().unwrap();
@@ -160,12 +160,12 @@ mod tests {
         for to in ["x.txt", "x.md", "x.html", "x.json"] {
             let (_, text) = between(&old, &new, to, &[]);
             // Markdown escapes what would be markup there.
-            let told = text.replace('\\', "");
+            let plain = text.replace('\\', "");
             let parts = "10.9.9.9:7117|10.9.9.9:7118|--timeout 7117ms|--timeout 7118ms|\
                          busy_poll=7117|busy_poll=7118|modprobe tcp_bbr|8 ms|12 ms|\
                          blocks asked for|arm arm-1";
             for part in parts.split('|') {
-                assert!(told.contains(part), "{to}: no {part} in {text}");
+                assert!(plain.contains(part), "{to}: no {part} in {text}");
             }
             assert!(!text.contains("arm arm-2"), "{to}: {text}");
         }

@@ -192,17 +192,14 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_contract() {
         let plan = plan("").unwrap();
-        assert_eq!(plan.target, Target::Loopback);
-        assert_eq!(plan.transport, Transport::Tcp);
-        assert_eq!((plan.sizes, plan.connections), (vec![64], vec![1]));
-        assert_eq!(plan.rate_per_s, None);
-        let common = plan.common;
-        assert_eq!(common.stop, Stop::After(Nanos::from_secs(5)));
-        assert_eq!(common.warmup, Nanos::from_millis(500));
-        assert_eq!(common.timeout, Nanos::from_secs(2));
-        assert_eq!(common.interval, Nanos::from_secs(1));
-        assert_eq!((common.wait, common.backend), (None, BackendChoice::Auto));
-        assert_eq!(common.percentiles.len(), 7);
+        assert_eq!((plan.target, plan.transport), (Target::Loopback, Transport::Tcp));
+        assert_eq!((plan.sizes, plan.connections, plan.rate_per_s), (vec![64], vec![1], None));
+        let Common { stop, warmup, timeout, interval, wait, backend, percentiles, .. } =
+            plan.common;
+        let [second, two] = [1, 2].map(Nanos::from_secs);
+        assert_eq!((stop, warmup), (Stop::After(Nanos::from_secs(5)), Nanos::from_millis(500)));
+        assert_eq!((timeout, interval), (two, second));
+        assert_eq!((wait, backend, percentiles.len()), (None, BackendChoice::Auto, 7));
     }
 
     #[test]

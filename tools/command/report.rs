@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn several_are_told_apart_by_their_names() {
+    fn several_are_parted_by_their_names() {
         let reports = [
             ("a.json".to_owned(), fixtures::one_step()),
             ("b\n.json".to_owned(), fixtures::sweep()),

@@ -62,14 +62,14 @@ fn the_help_of_a_command_is_about_it_alone() {
         for says in says {
             assert!(flags.contains(says), "{name}: no {says} in {flags}");
         }
-        let told = |id: &str| {
+        let help = |id: &str| {
             let arg = command.get_arguments().find(|arg| arg.get_id() == id).unwrap();
             let (short, long) = (arg.get_help().unwrap(), arg.get_long_help());
             format!("{short} {}", long.unwrap_or(short))
         };
         for id in ["duration", "count", "timeout", "threads", "assertions"] {
             for never in never {
-                assert!(!told(id).contains(never), "{name}: {id}: {}", told(id));
+                assert!(!help(id).contains(never), "{name}: {id}: {}", help(id));
             }
         }
     }

@@ -264,13 +264,11 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<String> {
 fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<String> {
     let all = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
     let share = |ns: u64| (all > 0.0).then(|| (ns as f64 / all).min(1.0));
+    let idle = "by the sender (nothing to send: it was off its CPU, or at other streams)";
     let shares = [
         (share(tcp.rwnd_limited_ns?)?, "by the receiver's window"),
         (share(tcp.sndbuf_limited_ns?)?, "by the send buffer (--sndbuf)"),
-        (
-            1.0 - share(tcp.busy_ns?)?,
-            "by the sender (nothing to send: it was off its CPU, or at other streams)",
-        ),
+        (1.0 - share(tcp.busy_ns?)?, idle),
     ];
     // To the whole per cent: more digits would be the sampling's.
     let whole = |share: f64| percent((share * 100.0).round() / 100.0);
@@ -410,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernels_made_of_datagrams_is_told() {
+    fn what_the_kernels_made_of_datagrams_is_reported() {
         let mut report = udp();
         let bandwidth = report.results[0].bandwidth.as_mut().unwrap();
         let flow = bandwidth.up.iter_mut().chain(&mut bandwidth.down).next().unwrap();
@@ -426,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_polling_cost_is_told_apart() {
+    fn what_polling_cost_is_reported_apart() {
         let mut report = udp();
         let step = &mut report.results[0];
         let used = step.cpu.client.user_ns + step.cpu.client.system_ns;

@@ -72,7 +72,6 @@ pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
 
 pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     let found = &step.connections;
-    let warmup = &step.warmup.errors;
     let connections = if step.params.http.is_some() {
         // An HTTP report has a field of its own for connections.
         None
@@ -83,20 +82,15 @@ pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
         let text = format!("{made} of {asked} established, {again} reopened after a failure");
         (found.established != found.asked || found.reconnects > 0).then_some(text)
     };
-    let instances = &step.instances;
-    let several = instances.len() > 1;
+    let (instances, failed) = (&step.instances, &step.errors);
+    let servers = format!("{} answered: {}", instances.len(), instances.join(" "));
+    let warmup = Some(errors(&step.warmup.errors)).filter(|found| !found.is_empty());
     fields([
         ("partial", step.partial.then(|| "this step was cut short, or failed".to_owned())),
-        ("errors", (!step.errors.is_empty()).then(|| errors(&step.errors))),
-        (
-            "in warm-up",
-            (!warmup.is_empty()).then(|| format!("{} (in no figure above)", errors(warmup))),
-        ),
+        ("errors", (!failed.is_empty()).then(|| errors(failed))),
+        ("in warm-up", warmup.map(|found| format!("{found} (in no figure above)"))),
         ("connections", connections),
-        (
-            "servers",
-            several.then(|| format!("{} answered: {}", instances.len(), instances.join(" "))),
-        ),
+        ("servers", (instances.len() > 1).then_some(servers)),
     ])
 }
 

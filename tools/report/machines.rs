@@ -56,7 +56,7 @@ fn side_by_side(columns: &[(String, &Environment)]) -> Table {
         }
         let mut row = vec![if differs { format!("≠ {name}") } else { name.clone() }];
         row.extend(values.into_iter().map(|value| value.unwrap_or_else(|| NONE.to_owned())));
-        table.row(row);
+        table.rows.push(row);
     }
     table
 }

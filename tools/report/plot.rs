@@ -19,7 +19,6 @@ const FINITE_MAX: f64 = 1e18;
 /// A range as wide as this, largest to smallest, is drawn on a logarithmic scale.
 const WIDE: f64 = 12.0;
 
-#[derive(Debug, Clone)]
 pub(super) struct Axis {
     name: String,
     low: f64,
@@ -145,7 +144,6 @@ fn short(name: &str) -> String {
 
 pub(super) type Points = Vec<(f64, f64)>;
 
-#[derive(Debug, Clone)]
 pub(super) struct Line {
     /// Which of the lines it is, from zero: its colour, its dashes and its mark follow from that.
     pub(super) role: usize,
@@ -162,7 +160,6 @@ impl Line {
 }
 
 /// A value with its interval, on a row of its own.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) role: usize,
     pub(super) row: f64,
@@ -170,7 +167,6 @@ pub(super) struct Span {
     pub(super) interval: Option<(f64, f64)>,
 }
 
-#[derive(Debug, Clone)]
 pub(super) struct Plot {
     x: Axis,
     y: Axis,

@@ -50,7 +50,7 @@ impl View<'_> {
                     row.extend(self.side(&arm.name, step, measure));
                 }
                 row.push(self.resolution(step, measure));
-                table.row(row);
+                table.rows.push(row);
             }
         }
         table
@@ -67,7 +67,7 @@ impl View<'_> {
                 let mut row = self.step_cells(step, repeated);
                 row.push(arm.to_owned());
                 row.extend(figures);
-                table.row(row);
+                table.rows.push(row);
             };
             let baseline = [self.baseline(step, measure), String::new(), "baseline".into()];
             add(false, &self.comparison.baseline, baseline);
