@@ -174,6 +174,7 @@ fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
 
 #[cfg(test)]
 mod tests {
+    use tare_driver::Backend;
     use tare_engine::bandwidth::plan::BwPlan;
     use tare_proto::hello::{Direction, WaitMode};
 
@@ -210,25 +211,19 @@ mod tests {
              --interval 100ms --label x --no-idle --observe web=comm:nginx --observe it=pid:7 --bind 10.0.0.1",
         )
         .unwrap();
-        let host = "node-2".to_owned();
-        assert_eq!(plan.target, Target::Host { host, port: 99 });
-        assert_eq!(plan.transport, Transport::Udp);
+        assert_eq!((plan.target.to_string(), plan.transport), ("node-2:99".into(), Transport::Udp));
         assert_eq!((plan.sizes, plan.connections), (vec![16, 1024], vec![1, 8]));
-        assert_eq!(plan.rate_per_s, Some(1.0));
+        assert_eq!((plan.rate_per_s, plan.server_delay), (Some(1.0), Nanos::from_micros(5)));
         assert_eq!(plan.bind, Some("10.0.0.1:0".parse().unwrap()));
-        assert_eq!(plan.server_delay, Nanos::from_micros(5));
         let common = plan.common;
-        assert_eq!(common.stop, Stop::Count(10_000));
-        assert_eq!((common.warmup, common.timeout), (Nanos::ZERO, Nanos::from_secs(1)));
+        assert_eq!((common.stop, common.warmup), (Stop::Count(10_000), Nanos::ZERO));
         assert_eq!((common.threads, common.cpus), (Some(2), Some(vec![3, 1])));
-        assert_eq!(common.wait, Some(WaitMode::Block));
-        assert_ne!(common.backend, BackendChoice::Auto);
-        assert_eq!(common.percentiles, [50.0, 99.5]);
-        assert_eq!((common.seed, common.no_idle), (7, true));
-        assert_eq!(common.label.as_deref(), Some("x"));
+        assert_eq!((common.wait, common.timeout), (Some(WaitMode::Block), Nanos::from_secs(1)));
+        assert_eq!(common.backend, BackendChoice::Only(Backend::Epoll));
+        assert_eq!((common.percentiles, common.seed), (vec![50.0, 99.5], 7));
+        assert_eq!((common.no_idle, common.label.as_deref()), (true, Some("x")));
         let observed = common.observe.iter().map(|one| format!("{}={}", one.name, one.what));
-        let observed: Vec<String> = observed.collect();
-        assert_eq!(observed, ["web=comm:nginx", "it=pid:7"]);
+        assert_eq!(observed.collect::<Vec<_>>(), ["web=comm:nginx", "it=pid:7"]);
     }
 
     #[test]

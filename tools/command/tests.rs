@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 
 use super::usage::parse;
 use super::*;
+use crate::report::fixtures::holds;
 
 /// What `tare` and these words become.
 pub(super) fn parsed(words: &str) -> Command {
@@ -101,9 +102,7 @@ fn mistakes_are_one_line_that_says_what_to_type() {
         ("tare bw -Y", "see --help"),
     ] {
         let line = line(words);
-        for part in parts.split('|') {
-            assert!(line.contains(part), "{words}: no {part} in: {line}");
-        }
+        holds(&line, parts);
         assert!(!line.contains("-- -"), "{line}");
     }
 }

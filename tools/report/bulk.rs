@@ -7,7 +7,7 @@ use tare_stats::result::{
 };
 use tare_units::Size;
 
-use super::common::{results, steps_troubles, troubles};
+use super::common::{results, troubles};
 use super::document::{Block, Document, Field, Table, field, fields, note, part};
 use super::numbers::{
     MIB_PER_GIB, NONE, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width, known,
@@ -32,8 +32,7 @@ pub(super) fn build(document: &mut Document, report: &Report) {
             let text = format!("LINK-BOUND by {}; compare CPU, not bandwidth", link.device);
             Some(field(parameters_of(&one.params), text))
         });
-        let found = Block::fields(bound.chain(steps_troubles(report)));
-        std::iter::once(Block::Table(sweep(report))).chain(found).collect()
+        (vec![Block::Table(sweep(report))], bound.collect())
     };
     let heading = "Instrument, in the last step";
     results(document, report, vec![note(PAYLOAD)], sweep, heading, step);

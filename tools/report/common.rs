@@ -41,19 +41,25 @@ pub(super) fn results(
     document: &mut Document,
     report: &Report,
     mut intro: Vec<Block>,
-    sweep: impl FnOnce() -> Vec<Block>,
+    sweep: impl FnOnce() -> (Vec<Block>, Vec<Field>),
     heading: &str,
     step: impl Fn(&StepResult) -> Vec<Block>,
 ) {
     let Some(last) = report.results.last() else { return };
     let is_one = report.results.len() == 1;
-    intro.extend(if is_one { step(last) } else { sweep() });
+    if is_one {
+        intro.extend(step(last));
+    } else {
+        let (blocks, found) = sweep();
+        intro.extend(blocks);
+        intro.extend(Block::fields(found.into_iter().chain(steps_troubles(report))));
+    }
     document.add(Shown::Plain, "results", "Results", intro);
     instruments(document, report, last, if is_one { "" } else { heading });
     super::charts::add(document, report, step);
 }
 
-pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
+fn steps_troubles(report: &Report) -> Vec<Field> {
     let mut found = Vec::new();
     for step in &report.results {
         let ops = &step.operations;

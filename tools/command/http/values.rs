@@ -197,19 +197,9 @@ mod tests {
         let list: Addresses = "fe80::1%lo-fe80::2%lo,fe80::9%lo,fe80::a".parse().unwrap();
         assert!(list.0[..3].iter().all(|local| zone(*local) != 0));
         assert_eq!((list.0.len(), zone(list.0[3])), (4, 0));
-        for text in [
-            "",
-            "x",
-            "10.0.0.2-10.0.0.1",
-            "1.1.1.1-::1",
-            "::-::ffff",
-            "1.1.1.1,1.1.1.1",
-            "1.1.1.1,::1",
-            "fe80::1%lo-fe80::2",
-            "fe80::1%tare-no",
-            "10.0.0.1/24",
-            "lo",
-        ] {
+        let wrong = "x 10.0.0.2-10.0.0.1 1.1.1.1-::1 ::-::ffff 1.1.1.1,1.1.1.1 1.1.1.1,::1 lo \
+                     fe80::1%lo-fe80::2 fe80::1%tare-no 10.0.0.1/24";
+        for text in wrong.split(' ').chain([""]) {
             assert!(text.parse::<Addresses>().is_err(), "{text}");
         }
     }
