@@ -14,10 +14,8 @@ use crate::report;
 
 pub(crate) struct Bar {
     shown: Option<ProgressBar>,
-    /// The running step moves bytes, and counts those.
-    is_bulk: bool,
-    /// What other steps count.
-    counts: &'static str,
+    /// What the running step counts; none where it moves bytes, and counts those.
+    counts: Option<&'static str>,
     last: (u64, Nanos),
     /// The rate between the last two updates, bits per second.
     bits_per_s: Option<f64>,
@@ -39,13 +37,7 @@ impl Bar {
     }
 
     const fn on(shown: Option<ProgressBar>) -> Self {
-        Self {
-            shown,
-            is_bulk: false,
-            counts: "round trip",
-            last: (0, Nanos::ZERO),
-            bits_per_s: None,
-        }
+        Self { shown, counts: None, last: (0, Nanos::ZERO), bits_per_s: None }
     }
 
     pub(crate) const fn is_shown(&self) -> bool {
@@ -53,8 +45,8 @@ impl Bar {
     }
 
     pub(crate) fn step(&mut self, params: &Params, index: usize, total: usize) {
-        self.is_bulk = params.bulk.is_some();
-        self.counts = if params.http.is_some() { "request" } else { "round trip" };
+        let counts = if params.http.is_some() { "request" } else { "round trip" };
+        self.counts = params.bulk.is_none().then_some(counts);
         (self.last, self.bits_per_s) = ((0, Nanos::ZERO), None);
         if let Some(bar) = &self.shown {
             bar.set_prefix(format!("{}/{total} {}", index + 1, report::parameters(params)));
@@ -64,9 +56,9 @@ impl Bar {
 
     pub(crate) fn progress(&mut self, progress: Progress) {
         self.update_rate(progress);
-        let done = match self.bits_per_s {
-            _ if !self.is_bulk => report::plural(progress.completed, self.counts),
-            rate => rate.map_or_else(String::new, report::bits),
+        let done = match (self.counts, self.bits_per_s) {
+            (Some(counts), _) => report::plural(progress.completed, counts),
+            (None, rate) => rate.map_or_else(String::new, report::bits),
         };
         let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {
@@ -124,7 +116,6 @@ mod tests {
     #[test]
     fn the_rate_is_that_since_the_last_look() {
         let mut bar = Bar::on(None);
-        bar.is_bulk = true;
         let mut update = |phase, ms, bytes| {
             bar.progress(Progress {
                 phase,

@@ -157,10 +157,7 @@ mod tests {
             (lines, "x holds lines (jsonl)"),
             ("[]".into(), "names no schema"),
             ("{\"schema\": \"other/1\"}".into(), "names no schema"),
-            (
-                replaced("\"tare/1\"", "\"tare/2\""),
-                "is of the schema tare/2, and this tare reads tare/1",
-            ),
+            (replaced("\"tare/1\"", "\"tare/2\""), "schema tare/2, and this tare reads tare/1"),
             (replaced("\"lat\"", "\"smoke\""), "of the kind 'smoke'"),
             (replaced("\"lat\"", "\"compare\""), "no whole result"),
             (replaced("\"seed\"", "\"sead\""), "no whole result of tare: missing field `seed`"),
@@ -172,12 +169,8 @@ mod tests {
             assert!(!message.contains('\n') && message.contains("; "), "{message}");
         }
         let missing = read(Path::new("/nonexistent/a.json")).unwrap_err().to_string();
-        assert!(
-            missing.starts_with("/nonexistent/a.json cannot be read: ")
-                && missing
-                    .ends_with("; name a result, as written by -o FILE.json or --format json"),
-            "{missing}"
-        );
+        assert!(missing.starts_with("/nonexistent/a.json cannot be read: "), "{missing}");
+        assert!(missing.ends_with("; name a result, as written by -o FILE.json or --format json"));
         let directory = read(Path::new("/")).unwrap_err().to_string();
         assert!(directory.contains("/ cannot be read"), "{directory}");
     }

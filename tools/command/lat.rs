@@ -15,10 +15,9 @@ use tare_units::target::Target;
 use tare_units::{Counts, Nanos, PerSecond, Sizes};
 
 use super::bw::TrafficArgs;
-use super::demand;
 use super::options::{CommonArgs, DURATION, SecretArgs, WorkerArgs};
 use super::target::{self, TargetArgs, TransportArgs};
-use super::usage::Refused;
+use super::{demand, usage};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -151,7 +150,7 @@ fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
     let words = shlex::split(options).ok_or_else(|| wrong("a quote is not closed"))?;
     let args = LoadArgs::try_parse_from(words).map_err(|refused| {
         let unknown = refused.kind() == ErrorKind::UnknownArgument;
-        let line = Refused::from(refused).line();
+        let line = usage::line(&refused);
         let error = wrong(line.trim_end_matches("; see --help"));
         if unknown { error.remedy(ALLOWED) } else { error }
     })?;

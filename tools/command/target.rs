@@ -515,12 +515,7 @@ mod tests {
             ("[fe80::1%eth0]:81/x", host("fe80::1%eth0", 81), "/x", "[fe80::1]:81"),
             ("fd00::1:2/x", host("fd00::1:2", 80), "/x", "[fd00::1:2]"),
             ("http://fe80::1:8080/x", host("fe80::1:8080", 80), "/x", "[fe80::1:8080]"),
-            (
-                "http://[::ffff:10.0.0.1]:81/",
-                host("::ffff:10.0.0.1", 81),
-                "/",
-                "[::ffff:10.0.0.1]:81",
-            ),
+            ("http://[::ffff:1.2.3.4]:81/", host("::ffff:1.2.3.4", 81), "/", "[::ffff:1.2.3.4]:81"),
             ("http://localhost./x", host("localhost.", 80), "/x", "localhost."),
             ("unix:/run/a.sock", Target::Unix("/run/a.sock".into()), "/", "localhost"),
             ("unix:/run/a.sock:/x?y", Target::Unix("/run/a.sock".into()), "/x?y", "localhost"),

@@ -174,7 +174,6 @@ pub(super) struct Plot {
     spans: Vec<Span>,
     /// A stretch of the x axis that is set off.
     band: Option<(f64, f64)>,
-    zero: bool,
     /// In units of which a letter is about thirty high; the page scales it.
     pub(super) size: (u32, u32),
 }
@@ -186,7 +185,7 @@ fn rounded(at: f64) -> f64 {
 
 impl Plot {
     pub(super) const fn lines(x: Axis, y: Axis, lines: Vec<Line>) -> Self {
-        Self { x, y, lines, spans: Vec::new(), band: None, zero: false, size: (1280, 520) }
+        Self { x, y, lines, spans: Vec::new(), band: None, size: (1280, 520) }
     }
 
     /// A row for each of the spans, with a line at zero and, where it is known, the band around it.
@@ -196,7 +195,7 @@ impl Plot {
         let rows = u32::try_from(names.len()).unwrap_or(1).max(1);
         let (y, size) = (Axis::places("", names), (840, AROUND + ROW * rows));
         let band = band.map(|width| (-width, width));
-        Self { spans, band, zero: true, size, ..Self::lines(x, y, Vec::new()) }
+        Self { spans, band, size, ..Self::lines(x, y, Vec::new()) }
     }
 
     /// The drawing, with a title and a description for those who do not see it.
@@ -244,7 +243,7 @@ impl Plot {
                     text x="30" y=(middle) text-anchor="middle"
                         transform={ "rotate(-90 30 " (middle) ")" } { (self.y.name) }
                 }
-                @if self.zero && self.x.low < 0.0 && self.x.high > 0.0 {
+                @if !self.spans.is_empty() && self.x.low < 0.0 && self.x.high > 0.0 {
                     path class="zero" d={ "M" (x_of(0.0)) " " (top) "V" (bottom) } {}
                 }
                 @for line in &self.lines {
