@@ -139,13 +139,7 @@ mod tests {
     use crate::report::fixtures;
 
     fn assertion(holds: Option<bool>) -> AssertionResult {
-        AssertionResult {
-            expr: "p99<2ms".into(),
-            step: String::new(),
-            actual: None,
-            interval: None,
-            holds,
-        }
+        AssertionResult { holds, ..fixtures::sweep().assertions.remove(0) }
     }
 
     /// What may hold of a run, in the order of precedence.

@@ -205,7 +205,7 @@ impl BwArgs {
             demand(!is_warmed_up, message, "leave one of the two out")?;
             common.warmup = Nanos::ZERO;
         }
-        let plan = self.traffic.plan(self.target.target(), common)?;
+        let plan = self.traffic.plan(self.target.target.clone(), common)?;
         let plan = BwPlan { bytes, ..plan };
         check_amount(&plan)?;
         Ok(plan)

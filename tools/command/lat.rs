@@ -104,7 +104,7 @@ impl LatArgs {
             "with --server-delay {delay} every answer would come after --timeout {timeout}"
         );
         demand(delay < timeout, message, "raise --timeout")?;
-        let target = self.target.target();
+        let target = self.target.target.clone();
         target::check_bind(self.bind, &target)?;
         let under_load = self.under_load.as_ref();
         let under_load = under_load.map(|options| parse_load(options, target.clone(), &common));

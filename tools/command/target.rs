@@ -33,13 +33,8 @@ pub(super) struct TargetArgs {
     /// its own; `veth` starts it in a network namespace made for the run (needs root), and undoes
     /// that afterwards.
     #[arg(value_name = "TARGET", value_parser = target)]
-    target: Option<Target>,
-}
-
-impl TargetArgs {
-    pub(super) fn target(&self) -> Target {
-        self.target.clone().unwrap_or(Target::Loopback)
-    }
+    #[arg(default_value = "loopback", hide_default_value = true)]
+    pub(super) target: Target,
 }
 
 #[derive(Debug, Args)]

@@ -327,36 +327,21 @@ mod tests {
     fn a_raised_limit_of_descriptors_is_reported() {
         let mut report = fixtures::one_step();
         assert_eq!(descriptors(&report), None);
-        let raised =
-            serde_json::json!({"limit": 20_100, "raised_from": 1_024, "per_worker": false});
-        report.plan["descriptors"] = raised;
+        report.plan["descriptors"] = serde_json::json!({"limit": 20_100, "raised_from": 1_024});
         let found = |report: &Report| descriptors(report).unwrap();
         assert_eq!(found(&report), "limit raised from 1,024 to 20,100");
         report.plan["descriptors"]["per_worker"] = true.into();
-        assert_eq!(
-            found(&report),
-            "limit raised from 1,024 to 20,100, for each worker in a table of its own"
-        );
+        let own = ", for each worker in a table of its own";
+        assert_eq!(found(&report), format!("limit raised from 1,024 to 20,100{own}"));
         report.plan["descriptors"]["limit"] = 1_024.into();
-        assert_eq!(found(&report), "limit 1,024, for each worker in a table of its own");
+        assert_eq!(found(&report), format!("limit 1,024{own}"));
     }
 
     #[test]
     fn an_assertion_that_does_not_hold_is_named() {
-        let verdict = |holds, step: &str| AssertionResult {
-            expr: "p99<2ms".into(),
-            step: step.into(),
-            actual: None,
-            interval: None,
-            holds,
-        };
-        assert_eq!(
-            assertion(&verdict(Some(false), "size=64")),
-            "assertion 'p99<2ms' does not hold at size=64"
-        );
-        assert_eq!(
-            assertion(&verdict(None, "")),
-            "assertion 'p99<2ms' cannot be told from this data"
-        );
+        let mut found = fixtures::sweep().assertions.remove(1);
+        assert_eq!(assertion(&found), "assertion 'p99<15us' does not hold at size=4096");
+        (found.holds, found.step) = (None, String::new());
+        assert_eq!(assertion(&found), "assertion 'p99<15us' cannot be told from this data");
     }
 }

@@ -419,7 +419,8 @@ fn the_schema_refuses_what_is_none() {
            /began_at="yesterday" /status_codes/511=101 /status_codes/511/count="101"
            /status_codes/511/first_ordinal=0 /status_codes/511/expected=null
            /latency/by_status/511=null /transfer/received_bytes=-1
-           /intervals/0/status_codes/200=0.5 /status_codes={"teapot":{"count":101,"first_at_ns":1,"first_ordinal":1,"expected":false}}"#,
+           /intervals/0/status_codes/200=0.5
+           /status_codes={"teapot":{"count":101,"first_at_ns":1,"first_ordinal":1,"expected":false}}"#,
         "/status_codes/511/count /status_codes/511/first_at_ns /status_codes/511/first_ordinal
          /status_codes/511/expected /transfer/sent_bytes /transfer/received_bytes
          /transfer/body_bytes /transfer/received_bytes_per_s",
