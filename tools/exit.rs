@@ -139,13 +139,7 @@ mod tests {
     use crate::report::fixtures;
 
     fn assertion(holds: Option<bool>) -> AssertionResult {
-        AssertionResult {
-            expr: "p99<2ms".into(),
-            step: String::new(),
-            actual: None,
-            interval: None,
-            holds,
-        }
+        AssertionResult { holds, ..fixtures::sweep().assertions.remove(0) }
     }
 
     /// What may hold of a run, in the order of precedence.
@@ -163,18 +157,14 @@ mod tests {
 
     fn run(what: u8) -> Finished {
         let mut report = fixtures::one_step();
+        let step = &mut report.results[0];
         if what & NOTHING != 0 {
-            nothing_came_of(&mut report.results[0]);
+            nothing_came_of(step);
         }
-        if what & DISTURBED != 0 {
-            report.results[0].instrument.client.disturbed = true;
-        }
-        if what & ASSERTION != 0 {
-            report.assertions.push(assertion(Some(false)));
-        }
-        if what & UNDECIDED != 0 {
-            report.assertions.push(assertion(None));
-        }
+        step.instrument.client.disturbed = what & DISTURBED != 0;
+        let fates = [(ASSERTION, Some(false)), (UNDECIDED, None)];
+        let fates = fates.into_iter().filter(|(bit, _)| what & bit != 0);
+        report.assertions.extend(fates.map(|(_, holds)| assertion(holds)));
         report.assertions.push(assertion(Some(true)));
         Finished {
             report,
@@ -316,13 +306,9 @@ mod tests {
 
     #[test]
     fn whose_fault_it_is_decides_an_error() {
-        for (error, exit) in [
-            (Error::usage("no such CPU"), Exit::Usage),
-            (Error::environment("denied"), Exit::CouldNotMeasure),
-            (Error::peer("refused"), Exit::CouldNotMeasure),
-            (Error::bug("impossible"), Exit::CouldNotMeasure),
-        ] {
-            assert_eq!(Exit::from(&error), exit);
+        assert_eq!(Exit::from(&Error::usage("no such CPU")), Exit::Usage);
+        for error in [Error::environment("denied"), Error::peer("refused"), Error::bug("no")] {
+            assert_eq!(Exit::from(&error), Exit::CouldNotMeasure);
         }
     }
 }

@@ -71,7 +71,6 @@ impl Tally {
 }
 
 /// The log, with a thread of its own that writes.
-#[derive(Debug)]
 pub(crate) struct Log {
     entry: Entry,
     written: Receiver<()>,

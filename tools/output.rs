@@ -124,7 +124,6 @@ impl Stdout {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Outputs {
     format: Format,
     pub(crate) files: Vec<OutputFile>,
@@ -170,17 +169,6 @@ impl Outputs {
         self.stdout.reader_left && self.files.is_empty()
     }
 
-    /// Blocks of a comparison are over: those that were not streamed yet are.
-    pub(crate) fn blocks(&mut self, report: &Report) {
-        let Some(comparison) = report.comparison.as_deref().filter(|_| self.streams()) else {
-            return;
-        };
-        for block in comparison.blocks.iter().skip(self.streamed_blocks) {
-            self.print(&json::block_line(block));
-        }
-        self.streamed_blocks = self.streamed_blocks.max(comparison.blocks.len());
-    }
-
     pub(crate) fn interval(&mut self, step: usize, params: &Params, interval: &Interval) {
         if self.streams() {
             self.print(&json::interval_line(step, params, interval));
@@ -189,17 +177,13 @@ impl Outputs {
 
     /// A step is over: its result is streamed, and the files are replaced.
     pub(crate) fn step(&mut self, report: &Report) {
-        // Of a comparison the results are pooled over its blocks: none is final before the end.
-        if report.comparison.is_none() {
-            self.stream_results(report);
-        }
+        self.stream(report, false);
         self.replace_files(report);
     }
 
     pub(crate) fn finish(&mut self, report: &Report) -> Result<()> {
         if self.streams() {
-            self.blocks(report);
-            self.stream_results(report);
+            self.stream(report, true);
             self.print(&json::report_line(report));
         } else {
             self.print(&report::render(self.format, report, &self.percentiles));
@@ -208,14 +192,25 @@ impl Outputs {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    fn stream_results(&mut self, report: &Report) {
+    /// Streams what is over and was not streamed yet.
+    fn stream(&mut self, report: &Report, is_last: bool) {
         if !self.streams() {
             return;
         }
-        for (step, result) in report.results.iter().enumerate().skip(self.streamed) {
-            self.print(&json::result_line(step, result));
+        let comparison = report.comparison.as_deref();
+        let blocks = comparison.map_or(&[][..], |comparison| &comparison.blocks);
+        for block in blocks.iter().skip(self.streamed_blocks) {
+            self.print(&json::block_line(block));
         }
-        self.streamed = self.streamed.max(report.results.len());
+        self.streamed_blocks = self.streamed_blocks.max(blocks.len());
+        // Of a comparison the results are pooled over its blocks: none is final before the end.
+        let is_final = is_last || comparison.is_none();
+        for (step, result) in
+            report.results.iter().enumerate().filter(|_| is_final).skip(self.streamed)
+        {
+            self.print(&json::result_line(step, result));
+            self.streamed = step + 1;
+        }
     }
 
     fn print(&mut self, text: &str) {
@@ -443,7 +438,7 @@ mod tests {
     fn files_are_refused_before_anything_is_measured_for_them() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.json");
-        let message = |files: &[&Path]| outputs(files).unwrap_err().to_string();
+        let message = |files: &[&Path]| outputs(files).err().unwrap().to_string();
         let (none, lost) = (dir.path().join("none"), dir.path().join("none/a.json"));
         let none = none.display();
         assert_eq!(
@@ -499,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_told_at_the_end_and_stops_nothing() {
+    fn what_cannot_be_written_is_reported_at_the_end_and_stops_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (gone, kept) = (dir.path().join("gone/a.json"), dir.path().join("b.json"));
         fs::create_dir(dir.path().join("gone")).unwrap();
@@ -528,12 +523,12 @@ mod tests {
         let (_reader, writer) = io::pipe().unwrap();
         let error = write_until(&writer, &[0; 1 << 20], || true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
-        let told = error.to_string();
-        assert!(told.contains("983040 of 1048576 bytes"), "{told}");
+        let message = error.to_string();
+        assert!(message.contains("983040 of 1048576 bytes"), "{message}");
     }
 
     #[test]
-    fn a_reader_that_left_is_told_from_one_that_does_not_read() {
+    fn a_reader_that_left_is_not_taken_for_one_that_does_not_read() {
         let (reader, writer) = UnixStream::pair().unwrap();
         drop(reader);
         let error = write_until(&writer, b"x", || true).unwrap_err();

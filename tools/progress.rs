@@ -1,7 +1,6 @@
 //! The progress of a run, for a person at a terminal.
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tare_engine::run::observe::Progress;
@@ -12,13 +11,13 @@ use tare_units::control::Phase;
 use crate::output::complain;
 use crate::report;
 
-#[derive(Debug)]
+/// Nanoseconds of a millisecond, which the bar counts.
+const MS: u64 = 1_000_000;
+
 pub(crate) struct Bar {
-    shown: Option<ProgressBar>,
-    /// The running step moves bytes, and counts those.
-    is_bulk: bool,
-    /// What other steps count.
-    counts: &'static str,
+    shown: ProgressBar,
+    /// What the running step counts; none where it moves bytes, and counts those.
+    counts: Option<&'static str>,
     last: (u64, Nanos),
     /// The rate between the last two updates, bits per second.
     bits_per_s: Option<f64>,
@@ -27,49 +26,36 @@ pub(crate) struct Bar {
 impl Bar {
     /// A bar where stderr is a terminal and `quiet` does not forbid it.
     pub(crate) fn new(quiet: bool) -> Self {
-        if quiet || !std::io::stderr().is_terminal() {
-            return Self::on(None);
-        }
         // The engine reports a few times a second; redrawing more often would disturb what is
         // measured.
-        let target = ProgressDrawTarget::stderr_with_hz(5);
-        let bar = ProgressBar::with_draw_target(Some(1), target);
+        let target = match quiet || !std::io::stderr().is_terminal() {
+            true => ProgressDrawTarget::hidden(),
+            false => ProgressDrawTarget::stderr_with_hz(5),
+        };
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {msg}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self::on(Some(bar.with_style(style)))
+        let shown = ProgressBar::with_draw_target(Some(1), target).with_style(style);
+        Self { shown, counts: None, last: (0, Nanos::ZERO), bits_per_s: None }
     }
 
-    const fn on(shown: Option<ProgressBar>) -> Self {
-        Self {
-            shown,
-            is_bulk: false,
-            counts: "round trip",
-            last: (0, Nanos::ZERO),
-            bits_per_s: None,
-        }
-    }
-
-    pub(crate) const fn is_shown(&self) -> bool {
-        self.shown.is_some()
+    pub(crate) fn is_shown(&self) -> bool {
+        !self.shown.is_hidden()
     }
 
     pub(crate) fn step(&mut self, params: &Params, index: usize, total: usize) {
-        self.is_bulk = params.bulk.is_some();
-        self.counts = if params.http.is_some() { "request" } else { "round trip" };
+        let counts = if params.http.is_some() { "request" } else { "round trip" };
+        self.counts = params.bulk.is_none().then_some(counts);
         (self.last, self.bits_per_s) = ((0, Nanos::ZERO), None);
-        if let Some(bar) = &self.shown {
-            bar.set_prefix(format!("{}/{total} {}", index + 1, report::parameters(params)));
-            bar.set_position(0);
-        }
+        self.shown.set_prefix(format!("{}/{total} {}", index + 1, report::parameters(params)));
+        self.shown.set_position(0);
     }
 
     pub(crate) fn progress(&mut self, progress: Progress) {
         self.update_rate(progress);
-        let done = match self.bits_per_s {
-            _ if !self.is_bulk => report::plural(progress.completed, self.counts),
-            rate => rate.map_or_else(String::new, report::bits),
+        let done = match (self.counts, self.bits_per_s) {
+            (Some(counts), _) => report::plural(progress.completed, counts),
+            (None, rate) => rate.map_or_else(String::new, report::bits),
         };
-        let Some(bar) = &self.shown else { return };
         let phase = match progress.phase {
             Phase::Connect => "connecting",
             Phase::WarmUp => "warming up",
@@ -77,17 +63,16 @@ impl Bar {
             Phase::Drain => "finishing",
         };
         if let Some(total) = progress.total {
-            bar.set_length(millis(total.into()));
-            bar.set_position(millis(progress.elapsed.into()));
+            self.shown.set_length(total.0 / MS);
+            self.shown.set_position(progress.elapsed.0 / MS);
         }
         let mut message = format!("{phase} {} {done}", progress.elapsed);
         if progress.errors > 0 {
             message.push_str(&format!(", {} errors", report::grouped(progress.errors)));
         }
-        bar.set_message(message);
+        self.shown.set_message(message);
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
     fn update_rate(&mut self, progress: Progress) {
         if progress.phase != Phase::Measure {
             return;
@@ -100,22 +85,14 @@ impl Bar {
         }
     }
 
+    /// A line on stderr that does not tear the bar.
     pub(crate) fn say(&self, line: &str) {
-        match &self.shown {
-            Some(bar) => bar.suspend(|| complain(line)),
-            None => complain(line),
-        }
+        self.shown.suspend(|| complain(line));
     }
 
     pub(crate) fn clear(&self) {
-        if let Some(bar) = &self.shown {
-            bar.finish_and_clear();
-        }
+        self.shown.finish_and_clear();
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -123,9 +100,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_that_since_the_last_look() {
-        let mut bar = Bar::on(None);
-        bar.is_bulk = true;
+    fn the_rate_is_that_since_the_last_update() {
+        let mut bar = Bar::new(true);
         let mut update = |phase, ms, bytes| {
             bar.progress(Progress {
                 phase,

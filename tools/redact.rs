@@ -51,7 +51,6 @@ pub(crate) fn hook(command: &str, in_full: bool) -> String {
 }
 
 /// Knows tare's options, and reads words as clap does.
-#[derive(Debug)]
 pub(crate) struct Redactor {
     root: clap::Command,
 }
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_are_told_by_their_first_word_unless_they_are_recorded() {
+    fn hooks_are_shown_by_their_first_word_unless_they_are_recorded() {
         let typed = "tare compare --before b='sysctl -w net.core.busy_poll=50' -- lat";
         let line = shown(typed);
         assert!(line.contains("b=sysctl … (SHA-256 ") && !line.contains("busy_poll"), "{line}");

@@ -205,7 +205,7 @@ impl BwArgs {
             demand(!is_warmed_up, message, "leave one of the two out")?;
             common.warmup = Nanos::ZERO;
         }
-        let plan = self.traffic.plan(self.target.target(), common)?;
+        let plan = self.traffic.plan(self.target.target.clone(), common)?;
         let plan = BwPlan { bytes, ..plan };
         check_amount(&plan)?;
         Ok(plan)
@@ -236,7 +236,7 @@ impl TrafficArgs {
             sizes,
             streams,
             direction: self.direction(),
-            rate_bits_per_s: self.rate.map(exact),
+            rate_bits_per_s: self.rate.map(|BitRate(rate)| rate as f64),
             bytes: None,
             zero_copy: self.zerocopy.unwrap_or_default(),
             sink: self.sink.unwrap_or_default(),
@@ -306,17 +306,6 @@ impl SocketArgs {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "2^53 bits a second are nobody's")]
-const fn exact(rate: BitRate) -> f64 {
-    rate.0 as f64
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "gaps are positive and below 2^53 ns, or as good as endless"
-)]
 fn check_amount(plan: &BwPlan) -> Result<()> {
     let size = u64::from(plan.sizes.iter().copied().max().unwrap_or_default());
     let streams = u64::from(plan.streams.iter().copied().max().unwrap_or_default());
@@ -327,7 +316,8 @@ fn check_amount(plan: &BwPlan) -> Result<()> {
             let message = format!("--duration {duration} is longer than a stream lasts");
             let advice = format!("at most {STREAM_DURATION_MAX}, --warmup with it");
             demand(duration + plan.common.warmup <= STREAM_DURATION_MAX, message, advice)?;
-            // What all streams together send at once, and how long that takes at the rate.
+            // What all streams together send at once, and how long that takes at the rate: below
+            // 2^53 ns, or as good as endless.
             let round = (streams * size) as f64 * 8.0;
             let gap = plan.rate_bits_per_s.map(|rate| Nanos((round / rate * 1e9) as u64));
             let gap = gap.unwrap_or_default();

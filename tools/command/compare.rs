@@ -16,8 +16,7 @@ use tare_units::error::{Error, Result};
 
 use super::measure::{Measuring, asked, check_outputs, present};
 use super::options::{Percentiles, ResultArgs, SEED_BITS, random_seed};
-use super::usage::Refused;
-use super::{demand, diff, refuse};
+use super::{demand, diff, refuse, usage};
 use crate::exit::Exit;
 use crate::redact::{self, Redactor};
 
@@ -296,8 +295,7 @@ impl CompareArgs {
         words.extend(options.iter().map(Into::into));
         words.extend(own.iter().map(Into::into));
         let wrong = |refused: clap::Error| {
-            let line = Refused::from(refused).line();
-            Error::usage(format!("arm {name}: tare {kind}: {line}"))
+            Error::usage(format!("arm {name}: tare {kind}: {}", usage::line(&refused)))
         };
         let matches = Measured::command().try_get_matches_from(words).map_err(wrong)?;
         if let Some((_, given)) = matches.subcommand() {

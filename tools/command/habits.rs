@@ -94,7 +94,10 @@ pub(super) const BW: &[Habit] = &[
 /// Flags of what is measured, given to the comparison itself.
 pub(super) const COMPARE: &[Habit] = &[
     (
-        "--size --connections -c --parallel -P --rate -R --stages --udp -u --tcp --proto --direction --reverse --wait --backend --threads --cpus --timeout --warmup --interval --observe --secret-file --server-delay --under-load --connect-each --no-idle --header -H",
+        "--size --connections -c --parallel -P --rate -R --stages --udp -u --tcp --proto \
+         --direction --reverse --wait --backend --threads --cpus --timeout --warmup \
+         --interval --observe --secret-file --server-delay --under-load --connect-each \
+         --no-idle --header -H",
         "it is about what each visit measures: write it behind --, as in tare compare a=… b=… -- lat --size 64",
     ),
     ("-d --duration -n --count", "write --block-duration TIME and --blocks N"),

@@ -232,7 +232,7 @@ impl ConnectionArgs {
         let close = self.closes == Some(true);
         let each = self.requests_per_connection.map(|Count(each)| each);
         demand(each != Some(0), "--requests-per-connection must be above zero", "write 1 or more")?;
-        let each = each.or(close.then_some(1));
+        let each = each.or_else(|| close.then_some(1));
         let many = each.unwrap_or_default();
         let message = format!(
             "--connection close is one request per connection, and --requests-per-connection says {many}"

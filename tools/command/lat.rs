@@ -15,10 +15,9 @@ use tare_units::target::Target;
 use tare_units::{Counts, Nanos, PerSecond, Sizes};
 
 use super::bw::TrafficArgs;
-use super::demand;
 use super::options::{CommonArgs, DURATION, SecretArgs, WorkerArgs};
 use super::target::{self, TargetArgs, TransportArgs};
-use super::usage::Refused;
+use super::{demand, usage};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -105,7 +104,7 @@ impl LatArgs {
             "with --server-delay {delay} every answer would come after --timeout {timeout}"
         );
         demand(delay < timeout, message, "raise --timeout")?;
-        let target = self.target.target();
+        let target = self.target.target.clone();
         target::check_bind(self.bind, &target)?;
         let under_load = self.under_load.as_ref();
         let under_load = under_load.map(|options| parse_load(options, target.clone(), &common));
@@ -151,7 +150,7 @@ fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
     let words = shlex::split(options).ok_or_else(|| wrong("a quote is not closed"))?;
     let args = LoadArgs::try_parse_from(words).map_err(|refused| {
         let unknown = refused.kind() == ErrorKind::UnknownArgument;
-        let line = Refused::from(refused).line();
+        let line = usage::line(&refused);
         let error = wrong(line.trim_end_matches("; see --help"));
         if unknown { error.remedy(ALLOWED) } else { error }
     })?;
@@ -174,6 +173,7 @@ fn parse_load(options: &str, target: Target, of_lat: &Common) -> Result<Load> {
 
 #[cfg(test)]
 mod tests {
+    use tare_driver::Backend;
     use tare_engine::bandwidth::plan::BwPlan;
     use tare_proto::hello::{Direction, WaitMode};
 
@@ -192,17 +192,14 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_contract() {
         let plan = plan("").unwrap();
-        assert_eq!(plan.target, Target::Loopback);
-        assert_eq!(plan.transport, Transport::Tcp);
-        assert_eq!((plan.sizes, plan.connections), (vec![64], vec![1]));
-        assert_eq!(plan.rate_per_s, None);
-        let common = plan.common;
-        assert_eq!(common.stop, Stop::After(Nanos::from_secs(5)));
-        assert_eq!(common.warmup, Nanos::from_millis(500));
-        assert_eq!(common.timeout, Nanos::from_secs(2));
-        assert_eq!(common.interval, Nanos::from_secs(1));
-        assert_eq!((common.wait, common.backend), (None, BackendChoice::Auto));
-        assert_eq!(common.percentiles.len(), 7);
+        assert_eq!((plan.target, plan.transport), (Target::Loopback, Transport::Tcp));
+        assert_eq!((plan.sizes, plan.connections, plan.rate_per_s), (vec![64], vec![1], None));
+        let Common { stop, warmup, timeout, interval, wait, backend, percentiles, .. } =
+            plan.common;
+        let [second, two] = [1, 2].map(Nanos::from_secs);
+        assert_eq!((stop, warmup), (Stop::After(Nanos::from_secs(5)), Nanos::from_millis(500)));
+        assert_eq!((timeout, interval), (two, second));
+        assert_eq!((wait, backend, percentiles.len()), (None, BackendChoice::Auto, 7));
     }
 
     #[test]
@@ -213,25 +210,19 @@ mod tests {
              --interval 100ms --label x --no-idle --observe web=comm:nginx --observe it=pid:7 --bind 10.0.0.1",
         )
         .unwrap();
-        let host = "node-2".to_owned();
-        assert_eq!(plan.target, Target::Host { host, port: 99 });
-        assert_eq!(plan.transport, Transport::Udp);
+        assert_eq!((plan.target.to_string(), plan.transport), ("node-2:99".into(), Transport::Udp));
         assert_eq!((plan.sizes, plan.connections), (vec![16, 1024], vec![1, 8]));
-        assert_eq!(plan.rate_per_s, Some(1.0));
+        assert_eq!((plan.rate_per_s, plan.server_delay), (Some(1.0), Nanos::from_micros(5)));
         assert_eq!(plan.bind, Some("10.0.0.1:0".parse().unwrap()));
-        assert_eq!(plan.server_delay, Nanos::from_micros(5));
         let common = plan.common;
-        assert_eq!(common.stop, Stop::Count(10_000));
-        assert_eq!((common.warmup, common.timeout), (Nanos::ZERO, Nanos::from_secs(1)));
+        assert_eq!((common.stop, common.warmup), (Stop::Count(10_000), Nanos::ZERO));
         assert_eq!((common.threads, common.cpus), (Some(2), Some(vec![3, 1])));
-        assert_eq!(common.wait, Some(WaitMode::Block));
-        assert_ne!(common.backend, BackendChoice::Auto);
-        assert_eq!(common.percentiles, [50.0, 99.5]);
-        assert_eq!((common.seed, common.no_idle), (7, true));
-        assert_eq!(common.label.as_deref(), Some("x"));
+        assert_eq!((common.wait, common.timeout), (Some(WaitMode::Block), Nanos::from_secs(1)));
+        assert_eq!(common.backend, BackendChoice::Only(Backend::Epoll));
+        assert_eq!((common.percentiles, common.seed), (vec![50.0, 99.5], 7));
+        assert_eq!((common.no_idle, common.label.as_deref()), (true, Some("x")));
         let observed = common.observe.iter().map(|one| format!("{}={}", one.name, one.what));
-        let observed: Vec<String> = observed.collect();
-        assert_eq!(observed, ["web=comm:nginx", "it=pid:7"]);
+        assert_eq!(observed.collect::<Vec<_>>(), ["web=comm:nginx", "it=pid:7"]);
     }
 
     #[test]

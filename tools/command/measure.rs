@@ -209,7 +209,6 @@ impl Observer for Watcher<'_> {
     }
 
     fn step_finished(&mut self, report: &Report) {
-        self.outputs.blocks(report);
         self.outputs.step(report);
         self.stop_if_nobody_reads();
     }

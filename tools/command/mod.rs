@@ -145,6 +145,12 @@ fn refuse<T>(message: impl Into<String>, remedy: impl Into<String>) -> Result<T>
     Err(Error::usage(message).remedy(remedy))
 }
 
+/// Why what was typed is not taken for what it is to be.
+fn no_such(what: &str, typed: &str, why: &str, advice: &str) -> Error {
+    let shown: String = typed.chars().take(120).collect();
+    Error::usage(format!("'{}' is no {what}: {why}", shown.escape_debug())).remedy(advice)
+}
+
 fn demand(holds: bool, message: impl Into<String>, remedy: impl Into<String>) -> Result<()> {
     if holds { Ok(()) } else { refuse(message, remedy) }
 }

@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_others_can_read_is_refused_unless_told_otherwise() {
+    fn a_secret_that_others_can_read_is_refused_unless_allowed() {
         let modes = [0o644, 0o604, 0o666, 0o640, 0o620];
         for (mode, who) in
             modes.into_iter().zip(["everybody"; 3].into_iter().chain(["its group"; 2]))

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn several_are_told_apart_by_their_names() {
+    fn several_are_parted_by_their_names() {
         let reports = [
             ("a.json".to_owned(), fixtures::one_step()),
             ("b\n.json".to_owned(), fixtures::sweep()),
@@ -225,24 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn bandwidth_has_no_percentiles() {
-        let reports = [("b.json".to_owned(), fixtures::bulk::one())];
-        let message = percentiles(&reports, None).unwrap_err().to_string();
-        assert!(message.contains("b.json holds bandwidth"), "{message}");
-    }
-
-    #[test]
     fn percentiles_of_nothing_are_no_file() {
+        let bulk = [("b.json".to_owned(), fixtures::bulk::one())];
+        let message = percentiles(&bulk, None).unwrap_err().to_string();
+        assert!(message.contains("b.json holds bandwidth"), "{message}");
         let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.hgrm");
         let mut nothing = fixtures::one_step();
         nothing.results.clear();
         let reports = [("a.json".to_owned(), fixtures::one_step()), ("b.json".to_owned(), nothing)];
-        for (reports, path) in [
-            (&reports[1..], Some(dir.path().join("x.hgrm"))),
-            (&reports[..], Some(dir.path().join("x.hgrm"))),
-            (&reports[1..], None),
-        ] {
-            let error = percentiles(reports, path.as_deref()).unwrap_err();
+        for (reports, path) in
+            [(&reports[1..], Some(&*file)), (&reports[..], Some(&*file)), (&reports[1..], None)]
+        {
+            let error = percentiles(reports, path).unwrap_err();
             let wanted = "b.json has no step, and so no percentiles; take --to text for what became of the run";
             assert_eq!(error.to_string(), wanted);
         }

@@ -18,7 +18,7 @@ use tare_units::target::Target;
 use tare_units::{Counts, Size, Sizes};
 
 use super::options::choice;
-use super::{demand, refuse};
+use super::{demand, no_such, refuse};
 
 /// The port of `http://` (RFC 9110, section 4.2.1).
 const HTTP_PORT: u16 = 80;
@@ -33,13 +33,8 @@ pub(super) struct TargetArgs {
     /// its own; `veth` starts it in a network namespace made for the run (needs root), and undoes
     /// that afterwards.
     #[arg(value_name = "TARGET", value_parser = target)]
-    target: Option<Target>,
-}
-
-impl TargetArgs {
-    pub(super) fn target(&self) -> Target {
-        self.target.clone().unwrap_or(Target::Loopback)
-    }
+    #[arg(default_value = "loopback", hide_default_value = true)]
+    pub(super) target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -71,30 +66,26 @@ fn check_size(size: u64, transport: Transport) -> Result<u32> {
         Transport::Tcp => (1, MESSAGE_MAX),
         Transport::Udp => (DATAGRAM_HEADER, DATAGRAM_MAX),
     };
-    let size = Size(size);
-    let name = transport.name().to_uppercase();
-    match u32::try_from(size.0) {
-        Ok(size) if (min..=max).contains(&size) => Ok(size),
-        Ok(size) if size < min => refuse(
-            match transport {
-                Transport::Tcp => format!("--size {size} leaves nothing to send"),
-                Transport::Udp => format!(
-                    "--size {size} is too small for UDP: each datagram carries a header of {min} bytes (session and \
-                     sequence number)"
-                ),
-            },
-            match transport {
-                Transport::Tcp => format!("write --size {min} or more"),
-                Transport::Udp => format!("write --size {min} or more, or leave out --udp"),
-            },
-        ),
-        _ => refuse(
-            format!("--size {size} is too large for {name}"),
-            match transport {
-                Transport::Tcp => format!("the largest message is {max} bytes"),
-                Transport::Udp => format!("the largest datagram carries {max} bytes"),
-            },
-        ),
+    let typed = u32::try_from(size).unwrap_or(u32::MAX);
+    if (min..=max).contains(&typed) {
+        return Ok(typed);
+    }
+    let (name, size) = (transport.name().to_uppercase(), Size(size));
+    let too_large = format!("--size {size} is too large for {name}");
+    match transport {
+        Transport::Tcp if typed < min => {
+            let message = format!("--size {typed} leaves nothing to send");
+            refuse(message, format!("write --size {min} or more"))
+        }
+        Transport::Tcp => refuse(too_large, format!("the largest message is {max} bytes")),
+        Transport::Udp if typed < min => {
+            let message = format!(
+                "--size {typed} is too small for UDP: each datagram carries a header of {min} bytes (session and \
+                 sequence number)"
+            );
+            refuse(message, format!("write --size {min} or more, or leave out --udp"))
+        }
+        Transport::Udp => refuse(too_large, format!("the largest datagram carries {max} bytes")),
     }
 }
 
@@ -117,10 +108,8 @@ pub(super) fn target(text: &str) -> Result<Target> {
     if let Some(target) = embedded(text) {
         return Ok(target);
     }
-    let wrong = |why: &str| {
-        Error::usage(format!("'{}' is no target: {why}", text.escape_debug()))
-            .remedy("write HOST:PORT, [IPV6]:PORT, loopback or veth")
-    };
+    let advice = "write HOST:PORT, [IPV6]:PORT, loopback or veth";
+    let wrong = |why: &str| no_such("target", text, why, advice);
     if text.contains("://") {
         return Err(wrong("it is a URL"));
     }
@@ -143,11 +132,8 @@ fn embedded(name: &str) -> Option<Target> {
 
 /// A host and a port: `node-2:8080`, `[::1]:80`.
 pub(super) fn endpoint(text: &str) -> Result<(String, u16)> {
-    let wrong = |why: &str| {
-        let shown: String = text.chars().take(80).collect();
-        Error::usage(format!("'{}' is no place to connect to: {why}", shown.escape_debug()))
-            .remedy("write HOST:PORT or [IPV6]:PORT")
-    };
+    let advice = "write HOST:PORT or [IPV6]:PORT";
+    let wrong = |why: &str| no_such("place to connect to", text, why, advice);
     let (host, port) = named_host(text).map_err(wrong)?;
     Ok((host, port.ok_or_else(|| wrong(NO_PORT))?))
 }
@@ -243,10 +229,7 @@ impl FromStr for Url {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let shown: String = text.chars().take(120).collect();
-        let wrong = |why: &str| {
-            Error::usage(format!("'{}' is no URL: {why}", shown.escape_debug())).remedy(FORMS)
-        };
+        let wrong = |why: &str| no_such("URL", text, why, FORMS);
         if let Some(rest) = text.strip_prefix("unix:") {
             return unix(rest).ok_or_else(|| wrong("unix: is followed by the path of a socket"))?;
         }
@@ -527,12 +510,7 @@ mod tests {
             ("[fe80::1%eth0]:81/x", host("fe80::1%eth0", 81), "/x", "[fe80::1]:81"),
             ("fd00::1:2/x", host("fd00::1:2", 80), "/x", "[fd00::1:2]"),
             ("http://fe80::1:8080/x", host("fe80::1:8080", 80), "/x", "[fe80::1:8080]"),
-            (
-                "http://[::ffff:10.0.0.1]:81/",
-                host("::ffff:10.0.0.1", 81),
-                "/",
-                "[::ffff:10.0.0.1]:81",
-            ),
+            ("http://[::ffff:1.2.3.4]:81/", host("::ffff:1.2.3.4", 81), "/", "[::ffff:1.2.3.4]:81"),
             ("http://localhost./x", host("localhost.", 80), "/x", "localhost."),
             ("unix:/run/a.sock", Target::Unix("/run/a.sock".into()), "/", "localhost"),
             ("unix:/run/a.sock:/x?y", Target::Unix("/run/a.sock".into()), "/x?y", "localhost"),

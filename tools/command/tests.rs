@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 
 use super::usage::parse;
 use super::*;
+use crate::report::fixtures::holds;
 
 /// What `tare` and these words become.
 pub(super) fn parsed(words: &str) -> Command {
@@ -46,30 +47,24 @@ fn every_help_ends_in_examples() {
 #[test]
 fn the_help_of_a_command_is_about_it_alone() {
     for (name, says, never) in [
-        ("lat", ["[default: 5s]", "round trips instead", "[default: 1]"], ["http", "goodput"]),
-        ("bw", ["[default: 5s]", "sends instead", "'bandwidth>9G'"], ["http", "p99"]),
-        (
-            "http",
-            ["[default: 10s]", "requests instead", "connects have --connect-timeout"],
-            ["bw", "bandwidth"],
-        ),
+        ("lat", "[default: 5s]|round trips instead|[default: 1]", ["http", "goodput"]),
+        ("bw", "[default: 5s]|sends instead|'bandwidth>9G'", ["http", "p99"]),
+        ("http", "[default: 10s]|requests instead|have --connect-timeout", ["bw", "bandwidth"]),
     ] {
         let mut root = Cli::command();
         let command = root.find_subcommand_mut(name).unwrap();
         let all = command.render_long_help().to_string();
         let (flags, _) = all.rsplit_once("Examples:").unwrap();
         let flags = flags.split_whitespace().collect::<Vec<_>>().join(" ");
-        for says in says {
-            assert!(flags.contains(says), "{name}: no {says} in {flags}");
-        }
-        let told = |id: &str| {
+        holds(&flags, says);
+        let help = |id: &str| {
             let arg = command.get_arguments().find(|arg| arg.get_id() == id).unwrap();
             let (short, long) = (arg.get_help().unwrap(), arg.get_long_help());
             format!("{short} {}", long.unwrap_or(short))
         };
         for id in ["duration", "count", "timeout", "threads", "assertions"] {
             for never in never {
-                assert!(!told(id).contains(never), "{name}: {id}: {}", told(id));
+                assert!(!help(id).contains(never), "{name}: {id}: {}", help(id));
             }
         }
     }
@@ -101,9 +96,7 @@ fn mistakes_are_one_line_that_says_what_to_type() {
         ("tare bw -Y", "see --help"),
     ] {
         let line = line(words);
-        for part in parts.split('|') {
-            assert!(line.contains(part), "{words}: no {part} in: {line}");
-        }
+        holds(&line, parts);
         assert!(!line.contains("-- -"), "{line}");
     }
 }

@@ -30,12 +30,6 @@ pub(crate) struct Refused {
     habit: Option<String>,
 }
 
-impl From<clap::Error> for Refused {
-    fn from(error: clap::Error) -> Self {
-        Self { error, habit: None }
-    }
-}
-
 impl Refused {
     /// Prints help and version as clap does, and a mistake as one line on stderr.
     pub(crate) fn print(&self) -> Exit {
@@ -56,40 +50,41 @@ impl Refused {
         }
     }
 
-    /// clap's paragraphs as one line: what is wrong, then its tips; usage and pointers to the help
-    /// dropped.
     pub(super) fn line(&self) -> String {
-        if let Some(habit) = &self.habit {
-            return habit.clone();
-        }
-        let text = self.error.render().to_string();
-        let mut parts: Vec<String> = text
-            .trim_start_matches("error: ")
-            .split("\n\n")
-            .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more info"))
-            .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
-            .map(|part| part.trim_start_matches("tip: ").to_owned())
-            // "to pass '-x' as a value, use '-- -x'" would make a URL or a host of it.
-            .filter(|part| !part.is_empty() && !part.starts_with("to pass "))
-            .collect();
-        match self.error.kind() {
-            ErrorKind::InvalidSubcommand if parts.len() == 1 => {
-                let command = Cli::command();
-                let names = command.get_subcommands().map(clap::Command::get_name);
-                let names: Vec<&str> = names.collect();
-                parts.push(format!("the commands are {}", names.join(", ")));
-            }
-            ErrorKind::ArgumentConflict => parts.push("keep one of the two".to_owned()),
-            ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-                parts[0] = with_what_is_allowed(&parts[0]);
-            }
-            _ => {}
-        }
-        if parts.len() == 1 && !parts[0].contains("; ") {
-            parts.push("see --help".to_owned());
-        }
-        parts.join("; ")
+        self.habit.clone().unwrap_or_else(|| line(&self.error))
     }
+}
+
+/// clap's paragraphs as one line: what is wrong, then its tips; usage and pointers to the help
+/// dropped.
+pub(super) fn line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut parts: Vec<String> = text
+        .trim_start_matches("error: ")
+        .split("\n\n")
+        .take_while(|part| !part.starts_with("Usage:") && !part.starts_with("For more info"))
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .map(|part| part.trim_start_matches("tip: ").to_owned())
+        // "to pass '-x' as a value, use '-- -x'" would make a URL or a host of it.
+        .filter(|part| !part.is_empty() && !part.starts_with("to pass "))
+        .collect();
+    match error.kind() {
+        ErrorKind::InvalidSubcommand if parts.len() == 1 => {
+            let command = Cli::command();
+            let names = command.get_subcommands().map(clap::Command::get_name);
+            let names = names.collect::<Vec<_>>().join(", ");
+            parts.push(format!("the commands are {names}"));
+        }
+        ErrorKind::ArgumentConflict => parts.push("keep one of the two".to_owned()),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            parts[0] = with_what_is_allowed(&parts[0]);
+        }
+        _ => {}
+    }
+    if parts.len() == 1 && !parts[0].contains("; ") {
+        parts.push("see --help".to_owned());
+    }
+    parts.join("; ")
 }
 
 /// clap's lists and ranges as advice.

@@ -7,7 +7,7 @@ use tare_stats::result::{
 };
 use tare_units::Size;
 
-use super::common::{results, steps_troubles, troubles};
+use super::common::{results, troubles};
 use super::document::{Block, Document, Field, Table, field, fields, note, part};
 use super::numbers::{
     MIB_PER_GIB, NONE, bits, bits_within, bytes_per_s, cpu_per_gib, cpu_per_mib, half_width, known,
@@ -32,8 +32,7 @@ pub(super) fn build(document: &mut Document, report: &Report) {
             let text = format!("LINK-BOUND by {}; compare CPU, not bandwidth", link.device);
             Some(field(parameters_of(&one.params), text))
         });
-        let found = Block::fields(bound.chain(steps_troubles(report)));
-        std::iter::once(Block::Table(sweep(report))).chain(found).collect()
+        (vec![Block::Table(sweep(report))], bound.collect())
     };
     let heading = "Instrument, in the last step";
     results(document, report, vec![note(PAYLOAD)], sweep, heading, step);
@@ -264,13 +263,11 @@ fn segments(flow: &Flow, tcp: &TcpFigures, size_bytes: u64) -> Option<String> {
 fn limits(tcp: &TcpFigures, flow: &Flow) -> Option<String> {
     let all = flow.duration_ns as f64 * flow.streams_bits_per_s.len().max(1) as f64;
     let share = |ns: u64| (all > 0.0).then(|| (ns as f64 / all).min(1.0));
+    let idle = "by the sender (nothing to send: it was off its CPU, or at other streams)";
     let shares = [
         (share(tcp.rwnd_limited_ns?)?, "by the receiver's window"),
         (share(tcp.sndbuf_limited_ns?)?, "by the send buffer (--sndbuf)"),
-        (
-            1.0 - share(tcp.busy_ns?)?,
-            "by the sender (nothing to send: it was off its CPU, or at other streams)",
-        ),
+        (1.0 - share(tcp.busy_ns?)?, idle),
     ];
     // To the whole per cent: more digits would be the sampling's.
     let whole = |share: f64| percent((share * 100.0).round() / 100.0);
@@ -410,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernels_made_of_datagrams_is_told() {
+    fn what_the_kernels_made_of_datagrams_is_reported() {
         let mut report = udp();
         let bandwidth = report.results[0].bandwidth.as_mut().unwrap();
         let flow = bandwidth.up.iter_mut().chain(&mut bandwidth.down).next().unwrap();
@@ -426,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_polling_cost_is_told_apart() {
+    fn what_polling_cost_is_reported_apart() {
         let mut report = udp();
         let step = &mut report.results[0];
         let used = step.cpu.client.user_ns + step.cpu.client.system_ns;

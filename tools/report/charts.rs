@@ -115,7 +115,7 @@ pub(super) fn percentiles<'a>(
         let mut row = vec![name.to_owned()];
         row.extend(PERCENTILES.map(|percent| quantile(summary, percent)));
         row.extend([longest(summary), grouped(summary.count)]);
-        table.row(row);
+        table.rows.push(row);
         if step.latency.response.is_some() {
             what = "response time";
         }
@@ -132,15 +132,15 @@ fn sweep(report: &Report) -> Vec<Block> {
     let all = |of: &dyn Fn(&StepResult) -> Option<f64>| report.results.iter().map(of).collect();
     if report.kind == "bw" {
         let rates = all(&|step| step.bandwidth.as_ref()?.bits_per_s);
-        return vec![sweep_figure("Bandwidth", "bit/s", &sweep, &[("", rates)])];
+        return vec![sweep_figure("Bandwidth", "bit/s", &sweep, vec![("", rates)])];
     }
     let at =
         |percent| all(&|step| headline(&step.latency).quantile_ns(percent).map(|ns| ns as f64));
-    let latencies = [("p50", at(50.0)), ("p99", at(99.0)), ("p99.9", at(99.9))];
+    let latencies = vec![("p50", at(50.0)), ("p99", at(99.0)), ("p99.9", at(99.9))];
     let rates = all(&|step| Some(step.rate.achieved_per_s));
     vec![
-        sweep_figure("Latency", "ns", &sweep, &latencies),
-        sweep_figure("Rate", "1/s", &sweep, &[("", rates)]),
+        sweep_figure("Latency", "ns", &sweep, latencies),
+        sweep_figure("Rate", "1/s", &sweep, vec![("", rates)]),
     ]
 }
 
@@ -148,25 +148,38 @@ pub(super) fn sweep_figure(
     what: &str,
     unit: &str,
     sweep: &Sweep,
-    named: &[(&str, Vec<Option<f64>>)],
+    named: Vec<(&str, Vec<Option<f64>>)>,
 ) -> Block {
-    let drawn = named.iter().enumerate().map(|(role, (name, values))| {
-        let points = sweep.steps.iter().zip(values);
-        let points = points.filter_map(|((at, _), value)| Some((*at, (*value)?)));
-        Line::marked(role, *name, points.collect())
-    });
-    let lower = what.to_lowercase();
-    let mut header = vec![sweep.name];
-    header.extend(named.iter().map(|(name, _)| if name.is_empty() { &*lower } else { name }));
-    let mut table = Table::new(&header);
-    for (step, (_, name)) in sweep.steps.iter().enumerate() {
-        let found = named.iter().map(|(_, values)| values.get(step).copied().flatten());
-        let found = found.map(|value| known(value, |value| shown(unit, value)));
-        table.row(std::iter::once(name.clone()).chain(found).collect());
-    }
     let title = format!("{what} by {}", sweep.name);
     let about = format!("{title}, a line each.");
-    lines(title, &about, sweep.axis(), (&lower, unit), drawn.collect(), table)
+    let named = (0..).zip(named).map(|(role, (name, values))| (role, name, values)).collect();
+    let over = (sweep.name, sweep.axis(), sweep.steps.as_slice());
+    series(title, &about, over, (&what.to_lowercase(), unit), named)
+}
+
+/// A figure with a line for each of the named, by its role, which has a value for each step: these
+/// have a place on the axis and a name.
+pub(super) fn series(
+    title: String,
+    about: &str,
+    (over, x, steps): (&str, Axis, &[(f64, String)]),
+    (what, unit): (&str, &str),
+    named: Vec<(usize, &str, Vec<Option<f64>>)>,
+) -> Block {
+    let mut header = vec![over];
+    header.extend(named.iter().map(|(_, name, _)| if name.is_empty() { what } else { *name }));
+    let mut table = Table::new(&header);
+    for (step, (_, name)) in steps.iter().enumerate() {
+        let found = named.iter().map(|(_, _, values)| values.get(step).copied().flatten());
+        let found = found.map(|value| known(value, |value| shown(unit, value)));
+        table.rows.push(std::iter::once(name.clone()).chain(found).collect());
+    }
+    let drawn = named.into_iter().map(|(role, name, values)| {
+        let points = steps.iter().zip(values);
+        let points = points.filter_map(|((at, _), value)| Some((*at, value?)));
+        Line::marked(role, name, points.collect())
+    });
+    lines(title, about, x, (what, unit), drawn.collect(), table)
 }
 
 fn over_time(step: &StepResult) -> Block {

@@ -41,19 +41,25 @@ pub(super) fn results(
     document: &mut Document,
     report: &Report,
     mut intro: Vec<Block>,
-    sweep: impl FnOnce() -> Vec<Block>,
+    sweep: impl FnOnce() -> (Vec<Block>, Vec<Field>),
     heading: &str,
     step: impl Fn(&StepResult) -> Vec<Block>,
 ) {
     let Some(last) = report.results.last() else { return };
     let is_one = report.results.len() == 1;
-    intro.extend(if is_one { step(last) } else { sweep() });
+    if is_one {
+        intro.extend(step(last));
+    } else {
+        let (blocks, found) = sweep();
+        intro.extend(blocks);
+        intro.extend(Block::fields(found.into_iter().chain(steps_troubles(report))));
+    }
     document.add(Shown::Plain, "results", "Results", intro);
     instruments(document, report, last, if is_one { "" } else { heading });
     super::charts::add(document, report, step);
 }
 
-pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
+fn steps_troubles(report: &Report) -> Vec<Field> {
     let mut found = Vec::new();
     for step in &report.results {
         let ops = &step.operations;
@@ -72,7 +78,6 @@ pub(super) fn steps_troubles(report: &Report) -> Vec<Field> {
 
 pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
     let found = &step.connections;
-    let warmup = &step.warmup.errors;
     let connections = if step.params.http.is_some() {
         // An HTTP report has a field of its own for connections.
         None
@@ -83,20 +88,15 @@ pub(super) fn troubles(step: &StepResult) -> Vec<Field> {
         let text = format!("{made} of {asked} established, {again} reopened after a failure");
         (found.established != found.asked || found.reconnects > 0).then_some(text)
     };
-    let instances = &step.instances;
-    let several = instances.len() > 1;
+    let (instances, failed) = (&step.instances, &step.errors);
+    let servers = format!("{} answered: {}", instances.len(), instances.join(" "));
+    let warmup = Some(errors(&step.warmup.errors)).filter(|found| !found.is_empty());
     fields([
         ("partial", step.partial.then(|| "this step was cut short, or failed".to_owned())),
-        ("errors", (!step.errors.is_empty()).then(|| errors(&step.errors))),
-        (
-            "in warm-up",
-            (!warmup.is_empty()).then(|| format!("{} (in no figure above)", errors(warmup))),
-        ),
+        ("errors", (!failed.is_empty()).then(|| errors(failed))),
+        ("in warm-up", warmup.map(|found| format!("{found} (in no figure above)"))),
         ("connections", connections),
-        (
-            "servers",
-            several.then(|| format!("{} answered: {}", instances.len(), instances.join(" "))),
-        ),
+        ("servers", (instances.len() > 1).then_some(servers)),
     ])
 }
 
@@ -327,36 +327,21 @@ mod tests {
     fn a_raised_limit_of_descriptors_is_reported() {
         let mut report = fixtures::one_step();
         assert_eq!(descriptors(&report), None);
-        let raised =
-            serde_json::json!({"limit": 20_100, "raised_from": 1_024, "per_worker": false});
-        report.plan["descriptors"] = raised;
+        report.plan["descriptors"] = serde_json::json!({"limit": 20_100, "raised_from": 1_024});
         let found = |report: &Report| descriptors(report).unwrap();
         assert_eq!(found(&report), "limit raised from 1,024 to 20,100");
         report.plan["descriptors"]["per_worker"] = true.into();
-        assert_eq!(
-            found(&report),
-            "limit raised from 1,024 to 20,100, for each worker in a table of its own"
-        );
+        let own = ", for each worker in a table of its own";
+        assert_eq!(found(&report), format!("limit raised from 1,024 to 20,100{own}"));
         report.plan["descriptors"]["limit"] = 1_024.into();
-        assert_eq!(found(&report), "limit 1,024, for each worker in a table of its own");
+        assert_eq!(found(&report), format!("limit 1,024{own}"));
     }
 
     #[test]
     fn an_assertion_that_does_not_hold_is_named() {
-        let verdict = |holds, step: &str| AssertionResult {
-            expr: "p99<2ms".into(),
-            step: step.into(),
-            actual: None,
-            interval: None,
-            holds,
-        };
-        assert_eq!(
-            assertion(&verdict(Some(false), "size=64")),
-            "assertion 'p99<2ms' does not hold at size=64"
-        );
-        assert_eq!(
-            assertion(&verdict(None, "")),
-            "assertion 'p99<2ms' cannot be told from this data"
-        );
+        let mut found = fixtures::sweep().assertions.remove(1);
+        assert_eq!(assertion(&found), "assertion 'p99<15us' does not hold at size=4096");
+        (found.holds, found.step) = (None, String::new());
+        assert_eq!(assertion(&found), "assertion 'p99<15us' cannot be told from this data");
     }
 }

@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_cell_tells_what_its_arm_and_the_baseline_cost() {
         let mut report = fixtures::compare::failed_arm();
-        let seen = fixtures::observed_once().results.remove(0).observed;
+        let seen = fixtures::observed().results.remove(0).observed;
         for (arm, cpus) in [("loopback", 0.5), ("veth", 0.75)] {
             let mut results = report.results.iter_mut();
             let result = results.find(|result| result.arm.as_deref() == Some(arm));

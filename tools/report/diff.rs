@@ -287,8 +287,8 @@ mod tests {
         assert!(!queue.contains("arm-1") && queue.contains("arm-2"), "{queue}");
         assert!(numbers.contains(">arm-1<") && numbers.contains(">overload<"), "{numbers}");
         let cells = table(&later);
-        let told = |row: &&Vec<String>| row.contains(&"overload".to_owned());
-        let row = cells.rows.iter().find(told).expect("of arm-1");
+        let is_overload = |row: &&Vec<String>| row.contains(&"overload".to_owned());
+        let row = cells.rows.iter().find(is_overload).expect("of arm-1");
         assert_eq!(row[6..8], [NONE, NONE], "no change, no interval: {row:?}");
     }
 }

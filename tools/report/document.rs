@@ -3,7 +3,7 @@
 
 use super::plot::Plot;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Document {
     pub(super) title: String,
     /// What spoils the figures: it is printed before all of them.
@@ -21,7 +21,6 @@ pub(super) enum Shown {
     Page,
 }
 
-#[derive(Debug)]
 pub(super) struct Section {
     /// The end of its address within a page.
     pub(super) id: &'static str,
@@ -30,7 +29,6 @@ pub(super) struct Section {
     pub(super) blocks: Vec<Block>,
 }
 
-#[derive(Debug)]
 pub(super) enum Block {
     Heading(String),
     Note(String),
@@ -44,7 +42,6 @@ pub(super) enum Block {
     Figure(Box<Figure>),
 }
 
-#[derive(Debug)]
 pub(super) struct Field {
     /// Empty where it continues the field before it.
     pub(super) name: String,
@@ -53,7 +50,7 @@ pub(super) struct Field {
     pub(super) is_part: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Table {
     /// Its name on pages.
     pub(super) caption: String,
@@ -68,7 +65,6 @@ pub(super) struct Table {
     pub(super) folded: bool,
 }
 
-#[derive(Debug)]
 pub(super) struct Figure {
     pub(super) title: String,
     /// What it shows, for those who do not see it.
@@ -169,10 +165,6 @@ impl Table {
             self.notes.push(text);
         }
         self
-    }
-
-    pub(super) fn row(&mut self, row: Vec<String>) {
-        self.rows.push(row);
     }
 
     pub(super) fn left(mut self, columns: usize) -> Self {

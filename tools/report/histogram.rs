@@ -188,9 +188,7 @@ fn visits(comparison: &Comparison, started: SystemTime) -> Vec<Span<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::interval_log::{
-        IntervalLogHistogram, IntervalLogIterator, LogEntry,
-    };
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     use tare_stats::histogram::Distribution;
 
     use super::*;
@@ -273,39 +271,23 @@ mod tests {
         second.began_at = Some("2025-11-20T12:00:02.250000000Z".into());
         report.results = vec![first, second];
         let log = interval_log(&report);
-        assert!(
-            log.starts_with("#[Histogram log format version 1.3]\n#[StartTime: 1763640000.000"),
-            "{log}"
-        );
-        let wanted = [
-            (("step-1", 500), (1_000, 2.0), 2),
-            (("step-1", 1_500), (500, 3.0), 3),
-            (("step-2", 2_250), (1_000, 7.0), 7),
-        ];
-        let found = read_back(&log, |line| {
-            let latency = decode(line.encoded_histogram()).unwrap().max();
-            ((line.duration().as_millis(), line.max().round()), latency / 1_000_000)
-        });
-        assert_eq!(found.len(), wanted.len(), "{log}");
-        for ((place, (span, latency)), ((tag, begin), wanted, ms)) in found.into_iter().zip(wanted)
-        {
-            assert_eq!((place, span, latency), ((tag.to_owned(), begin), wanted, ms));
-        }
+        let head = "#[Histogram log format version 1.3]\n#[StartTime: 1763640000.000";
+        assert!(log.starts_with(head), "{log}");
+        let first = ["step-1 at 500 for 1000: 2 of 2", "step-1 at 1500 for 500: 3 of 3"];
+        assert_eq!(read_back(&log), [&first[..], &["step-2 at 2250 for 1000: 7 of 7"]].concat());
     }
 
-    /// Of each interval its tag and its begin in milliseconds, and what `of` makes of it.
-    fn read_back<T>(
-        log: &str,
-        of: impl Fn(&IntervalLogHistogram<'_>) -> T,
-    ) -> Vec<((String, u128), T)> {
-        let lines = IntervalLogIterator::new(log.as_bytes()).filter_map(|entry| match entry {
-            Ok(LogEntry::Interval(line)) => Some(line),
-            other => other.map(|_| None).unwrap(),
+    /// Of each interval its tag, when it began and how long it was, its maximum, and that of its
+    /// histogram, all in milliseconds.
+    fn read_back(log: &str) -> Vec<String> {
+        let lines = IntervalLogIterator::new(log.as_bytes()).filter_map(|entry| {
+            let LogEntry::Interval(line) = entry.unwrap() else { return None };
+            let latency = decode(line.encoded_histogram()).unwrap().max() / 1_000_000;
+            let (tag, max) = (line.tag().unwrap(), line.max().round());
+            let [at, length] = [line.start_timestamp(), line.duration()].map(|d| d.as_millis());
+            Some(format!("{} at {at} for {length}: {max} of {latency}", tag.as_str()))
         });
-        let place = |line: &IntervalLogHistogram<'_>| {
-            (line.tag().unwrap().as_str().to_owned(), line.start_timestamp().as_millis())
-        };
-        lines.map(|line| (place(&line), of(&line))).collect()
+        lines.collect()
     }
 
     #[test]
@@ -322,18 +304,15 @@ mod tests {
         comparison.blocks[0].visits[1].steps[1].hdr = None;
         comparison.blocks[0].visits[5].arm = "a b,c".into();
         let log = interval_log(&report);
-        let found = read_back(&log, |_| ());
+        let found = read_back(&log);
         assert_eq!(found.len(), 11, "{log}");
-        let first = [
-            ("veth-step-1", 0),
-            ("veth-step-2", 500),
-            ("a/a-step-1", 500),
-            ("loopback-step-1", 1_000),
-        ];
-        for ((found, ()), (tag, ms)) in found.iter().zip(first) {
-            assert_eq!(found, &(tag.to_owned(), ms));
+        let first = ["veth-step-1 at 0", "veth-step-2 at 500", "a/a-step-1 at 500"];
+        for (found, wanted) in
+            found.iter().zip(first.into_iter().chain(["loopback-step-1 at 1000"]))
+        {
+            assert_eq!(found.split(" for ").next(), Some(wanted));
         }
-        assert_eq!(found[10].0.0, "a_b_c-step-2");
+        assert!(found[10].starts_with("a_b_c-step-2 "));
         let comparison = report.comparison.as_mut().unwrap();
         comparison.steps = 1;
         assert!(interval_log(&report).contains("Tag=veth,0.000,0.500,"));

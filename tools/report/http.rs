@@ -3,7 +3,7 @@
 use tare_stats::result::{HttpParams, Params, Report, StepResult};
 use tare_units::Nanos;
 
-use super::common::{marks, results, steps_troubles, troubles};
+use super::common::{marks, results, troubles};
 use super::document::{Block, Document, Field, Table, field, fields, note};
 use super::numbers::{known, longest, mean, nanos, per_second, percent, quantile, volume, whole};
 use super::{
@@ -31,8 +31,7 @@ pub(super) fn build(document: &mut Document, report: &Report, percentiles: &[f64
             let codes = codes.map(|(code, seen)| format!("{code} × {}", grouped(seen.count)));
             field(parameters_of(&step.params), list(codes))
         });
-        let found = Block::fields(codes.chain(steps_troubles(report)));
-        std::iter::once(Block::Table(sweep(report))).chain(found).collect()
+        (vec![Block::Table(sweep(report))], codes.collect())
     };
     let heading = "Instrument, in the last step";
     results(document, report, Vec::new(), sweep, heading, |one| step(one, percentiles));

@@ -3,7 +3,7 @@
 use tare_stats::result::{INTERVALS_OF_RUN, Latencies, Report, StepResult, Summary, quantile_name};
 use tare_units::{Nanos, Size};
 
-use super::common::{marks, results, steps_troubles, troubles};
+use super::common::{marks, results, troubles};
 use super::document::{Block, Document, Table, field, note};
 use super::numbers::{
     Statistic, bits_within, cpu_per_gib, known, longest, mean, per_second, quantile, significant,
@@ -27,7 +27,7 @@ pub(super) fn build(document: &mut Document, report: &Report, percentiles: &[f64
         false => (FULL, "Instrument, under load"),
     };
     let sweep = || {
-        let mut blocks = match pairs.as_slice() {
+        let blocks = match pairs.as_slice() {
             [] => vec![Block::Table(sweep(report))],
             [pair] => {
                 let load = Block::Fields(vec![field("load", carried(*pair))]);
@@ -35,8 +35,7 @@ pub(super) fn build(document: &mut Document, report: &Report, percentiles: &[f64
             }
             pairs => vec![Block::Table(states_sweep(pairs))],
         };
-        blocks.extend(Block::fields(steps_troubles(report)));
-        blocks
+        (blocks, Vec::new())
     };
     results(document, report, vec![note(intro)], sweep, heading, |one| step(one, percentiles));
 }

@@ -73,10 +73,8 @@ pub(crate) fn render(format: Format, report: &Report, percentiles: &[f64]) -> St
 
 /// One or more results as a page.
 pub(crate) fn page(reports: &[(String, &Report)], percentiles: &[f64]) -> String {
-    let documents = reports.iter();
-    html::print(
-        documents.map(|(name, report)| (name.clone(), document(report, percentiles))).collect(),
-    )
+    let of = |(name, report): &(String, &Report)| (name.clone(), document(report, percentiles));
+    html::print(reports.iter().map(of).collect())
 }
 
 fn document(report: &Report, percentiles: &[f64]) -> Document {

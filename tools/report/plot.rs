@@ -19,7 +19,6 @@ const FINITE_MAX: f64 = 1e18;
 /// A range as wide as this, largest to smallest, is drawn on a logarithmic scale.
 const WIDE: f64 = 12.0;
 
-#[derive(Debug, Clone)]
 pub(super) struct Axis {
     name: String,
     low: f64,
@@ -145,7 +144,6 @@ fn short(name: &str) -> String {
 
 pub(super) type Points = Vec<(f64, f64)>;
 
-#[derive(Debug, Clone)]
 pub(super) struct Line {
     /// Which of the lines it is, from zero: its colour, its dashes and its mark follow from that.
     pub(super) role: usize,
@@ -162,7 +160,6 @@ impl Line {
 }
 
 /// A value with its interval, on a row of its own.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) role: usize,
     pub(super) row: f64,
@@ -170,7 +167,6 @@ pub(super) struct Span {
     pub(super) interval: Option<(f64, f64)>,
 }
 
-#[derive(Debug, Clone)]
 pub(super) struct Plot {
     x: Axis,
     y: Axis,
@@ -178,7 +174,6 @@ pub(super) struct Plot {
     spans: Vec<Span>,
     /// A stretch of the x axis that is set off.
     band: Option<(f64, f64)>,
-    zero: bool,
     /// In units of which a letter is about thirty high; the page scales it.
     pub(super) size: (u32, u32),
 }
@@ -190,7 +185,7 @@ fn rounded(at: f64) -> f64 {
 
 impl Plot {
     pub(super) const fn lines(x: Axis, y: Axis, lines: Vec<Line>) -> Self {
-        Self { x, y, lines, spans: Vec::new(), band: None, zero: false, size: (1280, 520) }
+        Self { x, y, lines, spans: Vec::new(), band: None, size: (1280, 520) }
     }
 
     /// A row for each of the spans, with a line at zero and, where it is known, the band around it.
@@ -200,7 +195,7 @@ impl Plot {
         let rows = u32::try_from(names.len()).unwrap_or(1).max(1);
         let (y, size) = (Axis::places("", names), (840, AROUND + ROW * rows));
         let band = band.map(|width| (-width, width));
-        Self { spans, band, zero: true, size, ..Self::lines(x, y, Vec::new()) }
+        Self { spans, band, size, ..Self::lines(x, y, Vec::new()) }
     }
 
     /// The drawing, with a title and a description for those who do not see it.
@@ -248,7 +243,7 @@ impl Plot {
                     text x="30" y=(middle) text-anchor="middle"
                         transform={ "rotate(-90 30 " (middle) ")" } { (self.y.name) }
                 }
-                @if self.zero && self.x.low < 0.0 && self.x.high > 0.0 {
+                @if !self.spans.is_empty() && self.x.low < 0.0 && self.x.high > 0.0 {
                     path class="zero" d={ "M" (x_of(0.0)) " " (top) "V" (bottom) } {}
                 }
                 @for line in &self.lines {

@@ -16,17 +16,14 @@ fn plan(flags: &str) -> Result<BwPlan> {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let plan = plan("").unwrap();
-    assert_eq!(plan.target, Target::Loopback);
-    assert_eq!(plan.transport, Transport::Tcp);
+    assert_eq!((plan.target, plan.transport), (Target::Loopback, Transport::Tcp));
     assert_eq!((plan.sizes, plan.streams), (vec![128 << 10], vec![1]));
-    assert_eq!(plan.direction, Direction::Up);
-    assert_eq!((plan.rate_bits_per_s, plan.bytes), (None, None));
+    assert_eq!((plan.direction, plan.rate_bits_per_s, plan.bytes), (Direction::Up, None, None));
     assert_eq!((plan.zero_copy, plan.sink), (ZeroCopy::Auto, Sink::Copy));
     assert_eq!((plan.socket, plan.bind), (SocketOptions::default(), None));
-    let common = plan.common;
-    assert_eq!(common.stop, Stop::After(Nanos::from_secs(5)));
-    assert_eq!(common.warmup, Nanos::from_millis(500));
-    assert_eq!(common.wait, None, "the engine knows better");
+    let Common { stop, warmup, wait, .. } = plan.common;
+    assert_eq!(stop, Stop::After(Nanos::from_secs(5)));
+    assert_eq!((warmup, wait), (Nanos::from_millis(500), None), "the engine knows better");
     let datagrams = self::plan("--udp").unwrap().sizes;
     assert_eq!(datagrams, [1_400], "what an overlay carries in one piece");
 }
@@ -40,10 +37,8 @@ fn every_flag_reaches_the_plan() {
     )
     .unwrap();
     assert_eq!(plan.target.to_string(), "node-2:99");
-    assert_eq!(plan.sizes, [1, 64, 4_096, 262_144]);
-    assert_eq!(plan.streams, [1, 8]);
-    assert_eq!(plan.direction, Direction::Both);
-    assert_eq!(plan.rate_bits_per_s, Some(1.5e9));
+    assert_eq!((plan.sizes, plan.streams), (vec![1, 64, 4_096, 262_144], vec![1, 8]));
+    assert_eq!((plan.direction, plan.rate_bits_per_s), (Direction::Both, Some(1.5e9)));
     assert_eq!((plan.zero_copy, plan.sink), (ZeroCopy::On, Sink::Discard));
     let socket = SocketOptions {
         congestion: Some("bbr".into()),
@@ -53,12 +48,11 @@ fn every_flag_reaches_the_plan() {
         send_buffer_bytes: Some(4 << 20),
         receive_buffer_bytes: Some(64 << 10),
     };
-    assert_eq!(plan.socket, socket);
-    assert_eq!(plan.bind, Some("10.0.0.1:0".parse().unwrap()));
-    let common = plan.common;
-    assert_eq!(common.stop, Stop::After(Nanos::from_secs(10)));
-    assert_eq!(common.warmup, Nanos::from_secs(1));
-    assert_eq!((common.threads, common.wait), (Some(2), Some(WaitMode::Block)));
+    assert_eq!((plan.socket, plan.bind), (socket, Some("10.0.0.1:0".parse().unwrap())));
+    let Common { stop, warmup, threads, wait, .. } = plan.common;
+    assert_eq!(stop, Stop::After(Nanos::from_secs(10)));
+    assert_eq!((warmup, threads), (Nanos::from_secs(1), Some(2)));
+    assert_eq!(wait, Some(WaitMode::Block));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tare_units::limits::{REQUESTS_BYTES_MAX, REQUESTS_MAX};
 use tare_units::target::Target;
 
 use crate::command::target::{Url, path_and_query};
-use crate::command::{demand, refuse};
+use crate::command::{demand, no_such, refuse};
 
 /// How often one request may come in a cycle.
 const WEIGHT_MAX: u32 = 10_000;
@@ -85,10 +85,8 @@ type Header = (String, String);
 
 fn header(text: &str) -> Result<Header> {
     const FORM: &str = "write it as 'Name: value'";
-    let shown: String = text.chars().take(80).collect();
     let check = |holds: bool, why: &str, advice: &str| {
-        let message = format!("'{}' is no header: {why}", shown.escape_debug());
-        demand(holds, message, advice)
+        if holds { Ok(()) } else { Err(no_such("header", text, why, advice)) }
     };
     check(text.contains(':'), "it has no colon", FORM)?;
     let (name, value) = text.split_once(':').unwrap_or_default();
@@ -112,13 +110,18 @@ fn host(text: &str) -> Result<String> {
 }
 
 /// One of the requests that are sent, as far as it differs from the others.
-#[derive(Debug)]
 struct Asked {
     weight: u32,
     method: Option<String>,
     path: String,
     /// That of its own URL; a path alone has none.
     host: Option<String>,
+}
+
+impl From<&Url> for Asked {
+    fn from(Url { path, host, .. }: &Url) -> Self {
+        Self { weight: 1, method: None, path: path.clone(), host: Some(host.clone()) }
+    }
 }
 
 /// What a line of a file of URLs asks for, and the URL in it, which a path alone is not.
@@ -141,8 +144,7 @@ fn line(text: &str) -> Result<(Asked, Option<Url>)> {
         return Ok((Asked { weight, method, path: path_and_query(url)?, host: None }, None));
     }
     let url: Url = url.parse()?;
-    let (path, host) = (url.path.clone(), Some(url.host.clone()));
-    Ok((Asked { weight, method, path, host }, Some(url)))
+    Ok((Asked { weight, method, ..Asked::from(&url) }, Some(url)))
 }
 
 fn listed(text: &str, source: &str) -> Result<(Option<Url>, Vec<Asked>)> {
@@ -213,22 +215,12 @@ impl RequestArgs {
         for url in &self.urls {
             same_server(first.unwrap_or(url), url)?;
         }
-        let loopback = || Url {
-            target: Target::Loopback,
-            path: "/".to_owned(),
-            host: Target::Loopback.to_string(),
-        };
+        let loopback = || "loopback".parse().expect("it is a built-in target");
         let Some(file) = &self.urls_file else {
-            let server = first.cloned().unwrap_or_else(loopback);
+            let server: Url = first.cloned().unwrap_or_else(loopback);
             let urls =
                 if self.urls.is_empty() { std::slice::from_ref(&server) } else { &self.urls };
-            let asked = urls.iter().map(|url| Asked {
-                weight: 1,
-                method: None,
-                path: url.path.clone(),
-                host: Some(url.host.clone()),
-            });
-            let asked = asked.collect();
+            let asked = urls.iter().map(Asked::from).collect();
             return Ok((server, asked));
         };
         let message = "with --urls the URL of the command line names only the server";
@@ -276,11 +268,8 @@ impl RequestArgs {
             let message = format!("{flag} is about a body, and there is none");
             demand(!given || body.is_some(), message, "give one with --body or --body-file")?;
         }
-        let method = match (&self.method, &body) {
-            (Some(method), _) => method.clone(),
-            (None, Some(_)) => "POST".to_owned(),
-            (None, None) => "GET".to_owned(),
-        };
+        let usual = if body.is_some() { "POST" } else { "GET" };
+        let method = self.method.clone().unwrap_or_else(|| usual.to_owned());
         Ok(RequestSpec {
             method,
             headers: self.headers()?,

@@ -8,14 +8,9 @@ use tare_units::error::{Error, Result};
 use tare_units::limits::STEPS_MAX;
 use tare_units::{Nanos, PerSecond};
 
-use crate::command::target;
+use crate::command::{no_such, target};
 
 const ADDRESSES_MAX: u128 = 4_096;
-
-fn wrong(what: &str, text: &str, why: &str, advice: &str) -> Error {
-    let shown: String = text.chars().take(80).collect();
-    Error::usage(format!("'{}' is no {what}: {why}", shown.escape_debug())).remedy(advice)
-}
 
 /// Stretches of an open loop: `1000:10s,1000-5000:30s,5000`.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +31,7 @@ impl FromStr for Stages {
 fn stage(text: &str) -> Result<Stage> {
     let text = text.trim();
     let advice = "write stages as 1000:10s,1000-5000:30s (rate, or first-last, then time)";
-    let refuse = |why: &str| wrong("stage", text, why, advice);
+    let refuse = |why: &str| no_such("stage", text, why, advice);
     let (rates, duration) = match text.split_once(':') {
         Some((rates, time)) => (rates, Some(time.trim().parse::<Nanos>()?)),
         None => (text, None),
@@ -66,7 +61,7 @@ pub(super) fn is_of((name, address): &Resolve, host: &str, port: u16) -> bool {
 }
 
 pub(super) fn resolve(text: &str) -> Result<Resolve> {
-    let refuse = |why| wrong("address of a name", text, why, "write HOST:PORT:ADDRESS");
+    let refuse = |why| no_such("address of a name", text, why, "write HOST:PORT:ADDRESS");
     let mut parts = text.splitn(3, ':');
     let (Some(host), Some(port), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(refuse("it has three parts"));
@@ -90,7 +85,7 @@ impl FromStr for Addresses {
 
     fn from_str(text: &str) -> Result<Self> {
         let advice = "write 10.0.0.1,10.0.0.2 or 127.0.0.1-127.0.0.8";
-        let refuse = |why: &str| wrong("list of addresses", text, why, advice);
+        let refuse = |why: &str| no_such("list of addresses", text, why, advice);
         let one = |text: &str| tare_host::resolve::local(text.trim());
         let mut addresses = Vec::new();
         for part in text.split(',') {
@@ -202,19 +197,9 @@ mod tests {
         let list: Addresses = "fe80::1%lo-fe80::2%lo,fe80::9%lo,fe80::a".parse().unwrap();
         assert!(list.0[..3].iter().all(|local| zone(*local) != 0));
         assert_eq!((list.0.len(), zone(list.0[3])), (4, 0));
-        for text in [
-            "",
-            "x",
-            "10.0.0.2-10.0.0.1",
-            "1.1.1.1-::1",
-            "::-::ffff",
-            "1.1.1.1,1.1.1.1",
-            "1.1.1.1,::1",
-            "fe80::1%lo-fe80::2",
-            "fe80::1%tare-no",
-            "10.0.0.1/24",
-            "lo",
-        ] {
+        let wrong = "x 10.0.0.2-10.0.0.1 1.1.1.1-::1 ::-::ffff 1.1.1.1,1.1.1.1 1.1.1.1,::1 lo \
+                     fe80::1%lo-fe80::2 fe80::1%tare-no 10.0.0.1/24";
+        for text in wrong.split(' ').chain([""]) {
             assert!(text.parse::<Addresses>().is_err(), "{text}");
         }
     }

@@ -1,13 +1,13 @@
 //! What pages have room for in a comparison: every figure of every cell, drawn and as numbers.
 
-use tare_stats::result::{Cell, Estimate, Params, StepResult, Verdict};
+use tare_stats::result::{Cell, CellBlock, Estimate, Params, StepResult, Verdict};
 
 use super::View;
 use super::table::value;
 use crate::report::charts::{self, Sweep, figure};
 use crate::report::document::{Block, Document, Shown, Table, note};
 use crate::report::numbers::{interval, known, measure_name, shown, signed};
-use crate::report::plot::{Axis, Line, Plot, Span};
+use crate::report::plot::{Axis, Plot, Span};
 use crate::report::{headline, parameters, unique};
 
 pub(super) fn add(document: &mut Document, view: View<'_>) {
@@ -164,7 +164,7 @@ impl<'a> View<'a> {
                 (arm.name.as_str(), values.collect())
             });
             let lines: Vec<(&str, Vec<Option<f64>>)> = lines.collect();
-            charts::sweep_figure(&measure_name(measure), unit.unwrap_or_default(), &sweep, &lines)
+            charts::sweep_figure(&measure_name(measure), unit.unwrap_or_default(), &sweep, lines)
         };
         self.measures().into_iter().map(of_measure).collect()
     }
@@ -197,34 +197,26 @@ impl<'a> View<'a> {
     fn block_figure(self, measure: &str, step: u64) -> Option<Block> {
         let cells = self.cells(measure, step);
         let fullest = fullest(&cells)?;
-        let baseline = fullest.blocks.iter().map(|block| (block.block, block.baseline)).collect();
-        let mut arms: Vec<(&str, Vec<(u64, f64)>)> = vec![(&self.comparison.baseline, baseline)];
-        for cell in &cells {
-            let values = cell.blocks.iter().map(|block| (block.block, block.value));
-            arms.push((&cell.arm, values.collect()));
-        }
         let numbers = sorted(cells.iter().flat_map(|c| c.blocks.iter().map(|block| block.block)));
-        let mut header = vec!["block"];
-        header.extend(arms.iter().map(|(name, _)| *name));
-        let mut table = Table::new(&header);
-        for number in &numbers {
-            let values = arms.iter().map(|(_, values)| {
-                let at = values.iter().find(|(block, _)| block == number);
-                known(at.map(|(_, value)| *value), |value| shown(&fullest.unit, value))
-            });
-            table.row(std::iter::once(number.to_string()).chain(values).collect());
-        }
-        let lines = arms.iter().map(|(name, values)| {
-            let points = values.iter().map(|(block, value)| (*block as f64, *value));
-            Line::marked(self.role(name), *name, points.collect())
-        });
+        let values = |cell: &Cell, of: fn(&CellBlock) -> f64| -> Vec<Option<f64>> {
+            let at = |number| cell.blocks.iter().find(|block| block.block == number).map(of);
+            numbers.iter().map(|number| at(*number)).collect()
+        };
+        let baseline = self.comparison.baseline.as_str();
+        let mut arms = vec![(self.role(baseline), baseline, values(fullest, |b| b.baseline))];
+        arms.extend(
+            cells.iter().map(|c| (self.role(&c.arm), c.arm.as_str(), values(c, |b| b.value))),
+        );
+        let steps: Vec<(f64, String)> =
+            numbers.iter().map(|n| (*n as f64, n.to_string())).collect();
         let ends = [(numbers.first(), 0.0), (numbers.last(), 1.0)];
         let [from, to] = ends.map(|(number, none)| number.map_or(none, |n| *n as f64));
         let x = Axis::linear("block", from, to, 12.0, true);
         let name = measure_name(measure);
         let title = format!("{name}: {}", self.place(step));
         let about = format!("{name} of each block in the order of time, a line for each arm.");
-        Some(charts::lines(title, &about, x, (&name, &fullest.unit), lines.collect(), table))
+        let over = ("block", x, steps.as_slice());
+        Some(charts::series(title, &about, over, (&name, &fullest.unit), arms))
     }
 }
 

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use tare_stats::result::{
     AA, Arm, Cell, Comparison, Params, StepResult, Verdict, Visit, VisitStep,
 };
-use tare_units::Nanos;
+use tare_units::{Nanos, Size};
 
 use super::table::magnitude;
-use super::{Dimension, View, short};
+use super::{View, short};
 use crate::report::common::because;
 use crate::report::document::{Field, field, fields};
 use crate::report::numbers::{measure_name, per_second, shown};
@@ -39,7 +39,7 @@ fn load(view: View<'_>, first: &StepResult) -> String {
     let params = &first.params;
     let http = params.http.as_ref();
     let differing = view.differing();
-    let same = |by: Dimension| !differing.contains(&by);
+    let same = |what: &str| !differing.iter().any(|(name, _)| *name == what);
     let flows = match (&params.bulk, params.proto.as_str()) {
         (Some(_), _) => "stream",
         (None, "udp") => "flow",
@@ -50,8 +50,8 @@ fn load(view: View<'_>, first: &StepResult) -> String {
     } else {
         phrases([
             http.is_none().then(|| params.proto.clone()),
-            (http.is_none() && same(Dimension::Size)).then(|| Dimension::Size.value(first)),
-            same(Dimension::Connections).then(|| plural(params.connections.into(), flows)),
+            (http.is_none() && same("size")).then(|| Size(params.size_bytes).to_string()),
+            same("conns").then(|| plural(params.connections.into(), flows)),
             Some(plural(view.comparison.steps, "step")),
         ])
     };
@@ -60,7 +60,7 @@ fn load(view: View<'_>, first: &StepResult) -> String {
         (None, Some(http), Some(_)) => {
             format!("open loop ({})", http.arrivals.as_deref().unwrap_or("constant"))
         }
-        (None, None, Some(rate)) if same(Dimension::Rate) => {
+        (None, None, Some(rate)) if same("rate") => {
             format!("open loop at {}", per_second(rate))
         }
         (None, None, Some(_)) => "open loop".to_owned(),

@@ -30,7 +30,7 @@ impl View<'_> {
     /// A row per step and measure; what is as in the row above is left out.
     fn columns(self) -> Table {
         let measures = self.measures();
-        let mut header: Vec<&str> = self.differing().iter().map(|by| by.heading()).collect();
+        let mut header: Vec<&str> = self.differing().iter().map(|(heading, _)| *heading).collect();
         header.push("");
         let mut left: Vec<usize> = (0..header.len()).collect();
         header.push(&self.comparison.baseline);
@@ -50,14 +50,14 @@ impl View<'_> {
                     row.extend(self.side(&arm.name, step, measure));
                 }
                 row.push(self.resolution(step, measure));
-                table.row(row);
+                table.rows.push(row);
             }
         }
         table
     }
 
     fn list(self, measure: &str) -> Table {
-        let mut header: Vec<&str> = self.differing().iter().map(|by| by.heading()).collect();
+        let mut header: Vec<&str> = self.differing().iter().map(|(heading, _)| *heading).collect();
         header.extend(["arm", "value", self.against(&[measure]), "verdict"]);
         let words = header.len() - 3;
         let mut table = Table::new(&header).named(measure_name(measure)).left(words);
@@ -67,7 +67,7 @@ impl View<'_> {
                 let mut row = self.step_cells(step, repeated);
                 row.push(arm.to_owned());
                 row.extend(figures);
-                table.row(row);
+                table.rows.push(row);
             };
             let baseline = [self.baseline(step, measure), String::new(), "baseline".into()];
             add(false, &self.comparison.baseline, baseline);
@@ -84,7 +84,7 @@ impl View<'_> {
     fn step_cells(self, step: u64, repeated: bool) -> Vec<String> {
         let result = self.step(step).filter(|_| !repeated);
         let differing = self.differing().into_iter();
-        differing.map(|by| result.map_or_else(String::new, |result| by.value(result))).collect()
+        differing.map(|(_, of)| result.map_or_else(String::new, of)).collect()
     }
 
     /// What an arm's columns say: its value, its difference, and the verdict in a word or two,

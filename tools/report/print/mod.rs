@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_end_cannot_drive_the_terminal_or_forge_a_line() {
+    fn a_server_cannot_drive_the_terminal_or_forge_a_line() {
         let mut report = fixtures::one_step();
         let reason = "\x1b[2J\nwarning: forged";
         report.environment.servers[0].hostname = Some(reason.into());
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn cells_cannot_break_the_table() {
         let mut cells = Table::new(&["a", "b"]);
-        cells.row(vec!["x|y".into(), "1\n2".into()]);
+        cells.rows.push(vec!["x|y".into(), "1\n2".into()]);
         let mut document = Document::default();
         document.add(Shown::Plain, "", "", vec![Block::Table(cells)]);
         let text = markdown(document);
