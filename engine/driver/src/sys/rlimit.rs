@@ -9,6 +9,11 @@ pub fn descriptors_limit() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
 }
 
+/// `RLIMIT_NOFILE`, hard; absent where the kernel does not tell.
+pub fn descriptors_limit_hard() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard)
+}
+
 /// `RLIMIT_MEMLOCK`, soft, bytes; absent where the kernel does not tell. Unlimited is `u64::MAX`.
 pub fn memlock_limit_bytes() -> Option<u64> {
     getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft)
@@ -48,11 +53,6 @@ pub fn raise_descriptors(wanted: u64) {
         // Whoever then still lacks a descriptor is told so.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
     }
-}
-
-/// `RLIMIT_NOFILE`, hard; absent where the kernel does not tell.
-pub fn descriptors_limit_hard() -> Option<u64> {
-    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard)
 }
 
 /// Gives the calling thread a table of descriptors of its own, empty but for the three standard

@@ -222,67 +222,57 @@ impl UringDriver {
         raw: RawCompletion,
         done: &mut Vec<Completion>,
     ) -> Result<(), DriverError> {
-        let RawCompletion { slot, result, more, .. } = raw;
-        if raw.notification {
-            return self.release_zero_copy(slot, result, done);
-        }
-        let target = self.flights.op(slot).target();
-        let closing =
-            target.is_some_and(|(id, _)| self.socket(id).is_some_and(|s| s.pending.closing));
-        if result == -libc::EINTR && !more && !closing && may_restart(self.flights.op(slot)) {
+        let RawCompletion { slot, result, more, notification, .. } = raw;
+        let (op, token) = (self.flights.op(slot), self.flights.token(slot));
+        let zero_copy = matches!(op, Op::Send { zero_copy: true, .. });
+        // Whether it can be started again as if nothing had been.
+        let may_restart = !matches!(op, Op::Connect { .. } | Op::Cancel { .. });
+        let target = op.target();
+        let socket = target.and_then(|(id, _)| self.socket(id));
+        let closing = socket.is_some_and(|s| s.pending.closing);
+        if notification {
+            let released = Outcome::Released { copied: result.cast_unsigned() & COPIED != 0 };
+            done.push(Completion::last(token, released));
+        } else if result == -libc::EINTR && !more && !closing && may_restart {
             self.queued.push_back(slot);
             return Ok(());
+        } else {
+            let outcome = self.outcome(raw, closing);
+            let is_copy = zero_copy && !self.capabilities.zero_copy;
+            let sent_copy = is_copy && matches!(outcome, Outcome::Sent(_));
+            done.push(Completion { token, outcome, more: more || sent_copy });
+            if sent_copy {
+                let released = Outcome::Released { copied: true };
+                self.ready.push_back(Completion::last(token, released));
+            }
+            if !more || zero_copy {
+                self.settle(slot);
+            }
         }
-        let token = self.flights.token(slot);
-        let copied = matches!(self.flights.op(slot), Op::Send { zero_copy, .. } if *zero_copy)
-            && !self.capabilities.zero_copy;
-        let outcome = self.outcome(raw, closing);
-        let sent_copy = copied && matches!(outcome, Outcome::Sent(_));
-        done.push(Completion { token, outcome, more: more || sent_copy });
-        if sent_copy {
-            let released = Outcome::Released { copied: true };
-            self.ready.push_back(Completion::last(token, released));
-        }
-        let zero_copy = more && matches!(self.flights.op(slot), Op::Send { .. });
-        if !more || zero_copy {
-            self.settle(slot);
-        }
-        if zero_copy && let Some(socket) = target.and_then(|(id, _)| self.socket_mut(id)) {
-            socket.notifications += 1;
+        if zero_copy
+            && (more || notification)
+            && let Some(socket) = target.and_then(|(id, _)| self.socket_mut(id))
+        {
+            if more {
+                socket.notifications += 1;
+            } else {
+                socket.notifications -= 1;
+            }
         }
         if !more {
             self.flights.remove(slot);
         }
-        if closing && let Some((id, _)) = target {
-            self.finish_close(id)?;
+        match target {
+            Some((id, _)) if closing => self.finish_close(id),
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    fn release_zero_copy(
-        &mut self,
-        slot: u32,
-        result: i32,
-        done: &mut Vec<Completion>,
-    ) -> Result<(), DriverError> {
-        let target = self.flights.op(slot).target();
-        let released = Outcome::Released { copied: result.cast_unsigned() & COPIED != 0 };
-        done.push(Completion::last(self.flights.token(slot), released));
-        self.flights.remove(slot);
-        let Some((id, _)) = target else {
-            return Ok(());
-        };
-        if let Some(socket) = self.socket_mut(id) {
-            socket.notifications -= 1;
-        }
-        self.finish_close(id)
     }
 
     #[inline]
     fn outcome(&mut self, raw: RawCompletion, closing: bool) -> Outcome {
         let result = raw.result;
+        let op = self.flights.op(raw.slot);
         let Ok(count) = u32::try_from(result) else {
-            let op = self.flights.op(raw.slot);
             return match (op, -result) {
                 (Op::Cancel { .. }, libc::ENOENT) => Outcome::CancelDone { found: false },
                 // It could not be stopped any more, but it was there.
@@ -291,14 +281,12 @@ impl UringDriver {
                 (op, errno) => Outcome::Failed(OpError::from_errno(op.call(), errno)),
             };
         };
-        match self.flights.op(raw.slot) {
+        match op {
             Op::Accept { listener, .. } => self.accepted(*listener, raw.accepted),
             Op::Connect { .. } => Outcome::Connected,
-            Op::Send { .. } | Op::SendVectored { .. } | Op::SendTo { .. } => Outcome::Sent(count),
             Op::SendRepeated { data, .. } => {
                 Outcome::SentRepeated { sends: u32::from(count == data.len), bytes: count.into() }
             }
-            Op::Receive { .. } | Op::Discard { .. } => Outcome::Received(count),
             Op::ReceiveMultishot { .. } => Outcome::ReceivedInPool { buffer: raw.pool, len: count },
             Op::ReceiveStamped { .. } => {
                 Outcome::ReceivedStamped { len: count, at: self.flights.stamp(raw.slot) }
@@ -308,9 +296,8 @@ impl UringDriver {
                 Outcome::ReceivedFrom { len: count, addresses, truncated }
             }
             Op::Cancel { .. } => Outcome::CancelDone { found: true },
-            Op::HalfClose { .. } | Op::Close { .. } => {
-                unreachable!("carried out without the ring")
-            }
+            Op::HalfClose { .. } | Op::Close { .. } => unreachable!("carried out without the ring"),
+            op => op.moved(count),
         }
     }
 
@@ -324,9 +311,4 @@ impl UringDriver {
         // over after a round trip.
         self.hold(descriptor, is_ipv6, true, true).map_or_else(Outcome::Failed, Outcome::Accepted)
     }
-}
-
-/// Whether an operation that a signal interrupted can be started again as if nothing had been.
-const fn may_restart(op: &Op) -> bool {
-    !matches!(op, Op::Connect { .. } | Op::Cancel { .. })
 }
