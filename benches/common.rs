@@ -3,7 +3,7 @@
 //! them. It is what the engine is held against, so it must stay the least that anyone could write.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -142,7 +142,7 @@ pub(crate) fn median_interval(sorted: &[f64]) -> Option<(f64, f64, f64)> {
 /// The two ends of a ping-pong over loopback, the answering one on a thread and a CPU of its own.
 #[derive(Debug)]
 pub(crate) struct PingPong {
-    stream: Option<TcpStream>,
+    stream: TcpStream,
     message: Vec<u8>,
     wait: Wait,
     server: Option<JoinHandle<()>>,
@@ -163,20 +163,14 @@ impl PingPong {
                 send(&mut stream, &message, wait);
             }
         });
-        let stream = TcpStream::connect(address).expect("the server listens");
-        Self {
-            stream: Some(prepare(stream, wait)),
-            message: vec![0x5a; size_bytes],
-            wait,
-            server: Some(server),
-        }
+        let stream = prepare(TcpStream::connect(address).expect("the server listens"), wait);
+        Self { stream, message: vec![0x5a; size_bytes], wait, server: Some(server) }
     }
 
     #[inline]
     pub(crate) fn round_trip(&mut self) {
-        let stream = self.stream.as_mut().expect("open until dropped");
-        send(stream, &self.message, self.wait);
-        let answered = receive(stream, &mut self.message, self.wait);
+        send(&mut self.stream, &self.message, self.wait);
+        let answered = receive(&mut self.stream, &mut self.message, self.wait);
         assert!(answered, "the answering end has closed");
     }
 }
@@ -184,7 +178,7 @@ impl PingPong {
 impl Drop for PingPong {
     fn drop(&mut self) {
         // The answering thread ends with the stream.
-        drop(self.stream.take());
+        let _ = self.stream.shutdown(Shutdown::Write);
         if let Some(server) = self.server.take() {
             let ended = server.join();
             assert!(ended.is_ok() || thread::panicking(), "the answering end has failed");
@@ -202,12 +196,16 @@ fn prepare(stream: TcpStream, wait: Wait) -> TcpStream {
     stream
 }
 
-/// An io_uring that is being dismantled interrupts what its thread waits for.
-fn is_to_be_repeated(error: &std::io::Error, wait: Wait) -> bool {
-    match error.kind() {
-        ErrorKind::Interrupted => true,
-        ErrorKind::WouldBlock => wait == Wait::Spin,
-        _ => false,
+/// Calls until something was moved. An io_uring that is being dismantled interrupts what its thread
+/// waits for.
+#[inline]
+fn moved(wait: Wait, mut call: impl FnMut() -> std::io::Result<usize>) -> usize {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock && wait == Wait::Spin => {}
+            result => return result.expect("the connection holds"),
+        }
     }
 }
 
@@ -216,24 +214,18 @@ fn is_to_be_repeated(error: &std::io::Error, wait: Wait) -> bool {
 fn send(stream: &mut TcpStream, message: &[u8], wait: Wait) {
     let mut sent = 0;
     while sent < message.len() {
-        match stream.write(&message[sent..]) {
-            Ok(bytes) => sent += bytes,
-            Err(e) if is_to_be_repeated(&e, wait) => {}
-            Err(e) => panic!("send: {e}"),
-        }
+        sent += moved(wait, || stream.write(&message[sent..]));
     }
 }
 
-/// Receives all of `message`; false where the server has closed before.
+/// Receives all of `message`; false where the peer has closed before.
 #[inline]
 fn receive(stream: &mut TcpStream, message: &mut [u8], wait: Wait) -> bool {
     let mut received = 0;
     while received < message.len() {
-        match stream.read(&mut message[received..]) {
-            Ok(0) => return false,
-            Ok(bytes) => received += bytes,
-            Err(e) if is_to_be_repeated(&e, wait) => {}
-            Err(e) => panic!("receive: {e}"),
+        match moved(wait, || stream.read(&mut message[received..])) {
+            0 => return false,
+            bytes => received += bytes,
         }
     }
     true

@@ -456,8 +456,9 @@ mod tests {
     #[test]
     fn repeated_sends_end_with_the_count_a_full_buffer_or_an_error() {
         let (reset, full) = (Errno::ECONNRESET, Errno::EAGAIN);
-        type Answers<'a> = &'a [Result<usize, Errno>];
-        let cases: [(u32, Answers<'_>, Result<(u32, u64, Option<Errno>), Errno>); 8] = [
+        type Sent<T> = Result<T, Errno>;
+        type Case<'a> = (u32, &'a [Sent<usize>], Sent<(u32, u64, Option<Errno>)>);
+        let cases: [Case<'_>; 8] = [
             (0, &[], Ok((0, 0, None))),
             (3, &[Ok(10), Ok(10), Ok(10)], Ok((3, 30, None))),
             (9, &[Ok(10), Ok(4)], Ok((1, 14, None))),
