@@ -4,25 +4,64 @@
 //! blocking `send`, with the same receiver; and every way to receive against a loop of blocking
 //! `recv`, with the same sender. The order is reversed in every other block.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use tare_driver::Backend;
-use tare_driver::sys::benches::{Receiving, Sending};
-use tare_units::Sizes;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use tare_driver::clock::{Clock, MonotonicClock};
+use tare_driver::epoll::EpollDriver;
+use tare_driver::sys::benches::{Moved, ReceiveRing, Receiving, SendRing, Sending};
+use tare_driver::sys::{option, socket};
+use tare_driver::uring::UringDriver;
+use tare_driver::{Backend, Completion, Driver, Op, Outcome, Segment, SocketOption, Token, Wait};
+use tare_units::{Nanos, Sizes};
 
-#[path = "bare.rs"]
 #[expect(dead_code, reason = "the ping-pong is for benches/pingpong.rs")]
-mod bare;
-#[path = "ends.rs"]
-mod ends;
-#[path = "statistics.rs"]
-mod statistics;
+mod common;
 
-use bare::Cpus;
-use ends::{Config, Receiver, Sender, Transferred, transfer};
-use statistics::{interleave, median, median_interval};
+use common::{Config, Cpus, Pinned, interleave, median, median_interval};
+
+/// So many sends between two readings of the clock, whichever way they go.
+const BURST: u32 = 64;
+
+/// How one end sends.
+#[derive(Debug, Clone, Copy)]
+enum Sender {
+    /// A loop of blocking `send`.
+    Blocking,
+    /// A loop of non-blocking `send`, and `poll` where there is no room.
+    NonBlocking,
+    /// A ring, so many sends per system call.
+    Ring(Sending, u16),
+    /// The engine's repeated sends.
+    Engine(Backend),
+}
+
+/// How the other end receives.
+#[derive(Debug, Clone, Copy)]
+enum Receiver {
+    /// A loop of blocking `recv`.
+    Blocking,
+    /// A loop of blocking `recv` with `MSG_TRUNC`.
+    Discarding,
+    /// A loop of non-blocking `recv`, and `poll` after one that was not filled; bytes of
+    /// `SO_RCVLOWAT`.
+    Readiness(Option<u32>),
+    /// Non-blocking `recv`, tried again at once.
+    Spinning,
+    Ring(Receiving),
+    /// The engine's receives, or its discards.
+    Engine(Backend, bool),
+}
 
 /// What everyone is compared to.
 const PLAIN: Contestant = ("plain", Sender::Blocking, Receiver::Blocking);
@@ -109,17 +148,13 @@ fn main() -> ExitCode {
         Ok(cpus) => cpus,
         Err(code) => return code,
     };
-    let lens = |sizes: &Sizes| -> Option<Vec<u32>> {
-        let len = |&size: &u64| u32::try_from(size).ok().filter(|_| (1..=LEN_MAX).contains(&size));
-        sizes.0.iter().map(len).collect()
-    };
-    let (Some(sizes), Some(receives)) = (lens(&args.sizes), lens(&args.receives)) else {
+    if args.sizes.0.iter().chain(&args.receives.0).any(|len| !(1..=LEN_MAX).contains(len)) {
         eprintln!("bulk: sends and receives are of 1 byte to 16 MiB");
         return ExitCode::from(2);
-    };
+    }
+    let lens = |sizes: &Sizes| sizes.0.iter().map(|len| *len as usize).collect::<Vec<_>>();
     let mut config = Config {
         size_bytes: 64 << 10,
-        receive_bytes: 64 << 10,
         warmup: Duration::from_millis(args.ms / 5),
         measure: Duration::from_millis(args.ms),
         cpus,
@@ -132,15 +167,19 @@ fn main() -> ExitCode {
     println!(
         "medians of the blocks and of the paired ratios to the plain pair; CPU time is both ends'"
     );
-    for &receive_bytes in &receives {
-        for &size_bytes in &sizes {
-            config = Config { size_bytes, receive_bytes, ..config };
+    for receive_bytes in lens(&args.receives) {
+        for size_bytes in lens(&args.sizes) {
+            config = Config { size_bytes, ..config };
             let played = interleave(playing.len(), args.blocks, |index| {
                 let (name, sender, receiver) = playing[index];
-                transfer(sender, receiver, &config).map_err(|error| format!("{name}: {error}"))
+                transfer(sender, receiver, receive_bytes, &config)
+                    .map_err(|error| format!("{name}: {error}"))
             });
             match played {
-                Ok(played) => print_table(&playing, &played, &config),
+                Ok(played) => {
+                    println!("\n{size_bytes} B per send, {receive_bytes} B per receive\n");
+                    print_table(&playing, &played);
+                }
                 Err(error) => {
                     eprintln!("bulk: {error}");
                     return ExitCode::FAILURE;
@@ -158,7 +197,7 @@ fn able(filter: Option<&str>, config: &Config) -> Vec<Contestant> {
     let wanted =
         CONTESTANTS.iter().filter(|(name, ..)| filter.is_none_or(|part| name.contains(part)));
     let able = wanted.filter(|(name, sender, receiver)| {
-        let trial = transfer(*sender, *receiver, &trial);
+        let trial = transfer(*sender, *receiver, 64 << 10, &trial);
         if let Err(error) = &trial {
             eprintln!("bulk: {name} is left out: {error}");
         }
@@ -167,8 +206,7 @@ fn able(filter: Option<&str>, config: &Config) -> Vec<Contestant> {
     std::iter::once(&PLAIN).chain(able).copied().collect()
 }
 
-fn print_table(playing: &[Contestant], played: &[Vec<Transferred>], config: &Config) {
-    println!("\n{} B per send, {} B per receive\n", config.size_bytes, config.receive_bytes);
+fn print_table(playing: &[Contestant], played: &[Vec<Transferred>]) {
     println!(
         "{:<20} {:>8} {:>23}   {:>8} {:>23}   {:>6}",
         "contestant", "Gbit/s", "ratio", "s/GiB", "ratio", "copied"
@@ -201,4 +239,277 @@ fn ratio(ratios: &mut [f64]) -> String {
         Some((low, high, _)) => format!("{middle:.3} [{low:.3}, {high:.3}]"),
         None => format!("{middle:.3}"),
     }
+}
+
+/// What came of a transfer.
+#[derive(Debug, Clone, Copy)]
+struct Transferred {
+    gbit_per_s: f64,
+    /// CPU time of both ends.
+    cpu_s_per_gib: f64,
+    /// Of the zero-copy sends, those that the kernel copied all the same.
+    copied_share: Option<f64>,
+}
+
+/// An end, set up: moves something each time that it is called; zero bytes are the end of the
+/// stream.
+type End = Box<dyn FnMut() -> Result<Moved, String>>;
+
+/// What an end did within its measured time.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    elapsed: Duration,
+    /// Of both ends.
+    cpu: Duration,
+    moved: Moved,
+}
+
+/// Of the whole process: both ends, and the kernel's worker threads of their rings.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    time.expect("every process has a CPU clock").into()
+}
+
+/// Runs an end for the warm-up, and then until the measured time is over.
+fn measure(end: &mut End, config: &Config) -> Result<Share, String> {
+    let warm = Instant::now() + config.warmup;
+    while Instant::now() < warm {
+        end()?;
+    }
+    let (began, cpu) = (Instant::now(), cpu_time());
+    let mut moved = Moved::default();
+    loop {
+        moved += end()?;
+        let elapsed = began.elapsed();
+        if elapsed >= config.measure {
+            return Ok(Share { elapsed, cpu: cpu_time() - cpu, moved });
+        }
+    }
+}
+
+/// Transfers for the time that the configuration asks; fails with what this kernel cannot do.
+fn transfer(
+    sender: Sender,
+    receiver: Receiver,
+    receive_bytes: usize,
+    config: &Config,
+) -> Result<Transferred, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
+    let sending = TcpStream::connect(listener.local_addr().map_err(text)?).map_err(text)?;
+    let (receiving, _) = listener.accept().map_err(text)?;
+    let config = *config;
+    // Both ends stand before the first byte goes, and an end that could not be set up ends the
+    // other.
+    let (ready, is_ready) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let receiver_is_over = Arc::clone(&is_over);
+    let thread = thread::spawn(move || {
+        let _pinned = Pinned::to(config.cpus.client);
+        let hang_up = sending.try_clone().map_err(text)?;
+        let end = sender_end(sender, sending, config.size_bytes);
+        let _ = ready.send(());
+        let share = match (end, may_go.recv()) {
+            (Ok(mut end), Ok(())) => measure(&mut end, &config).and_then(|share| {
+                while !receiver_is_over.load(Ordering::Relaxed) {
+                    end()?;
+                }
+                Ok(share)
+            }),
+            (Err(error), _) => Err(error),
+            (Ok(_), Err(_)) => Err("the receiver was not set up".to_owned()),
+        };
+        let _ = hang_up.shutdown(Shutdown::Both);
+        share
+    });
+    let _pinned = Pinned::to(config.cpus.server);
+    let end = receiver_end(receiver, receiving, receive_bytes);
+    let _ = is_ready.recv();
+    let received = end.and_then(|mut end| {
+        let _ = go.send(());
+        let share = measure(&mut end, &config);
+        is_over.store(true, Ordering::Relaxed);
+        while share.is_ok() && end()?.bytes > 0 {}
+        share
+    });
+    drop(go);
+    let sent = thread.join().map_err(|_| "the sender failed".to_owned())?;
+    match (sent, received) {
+        (Ok(sent), Ok(received)) if received.moved.bytes > 0 => Ok(summary(sent, received)),
+        (Ok(_), Ok(_)) => Err("nothing arrived".to_owned()),
+        (sent, received) => {
+            Err([sent.err(), received.err()].into_iter().flatten().collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
+fn summary(sent: Share, received: Share) -> Transferred {
+    let bytes_per_s = received.moved.bytes as f64 / received.elapsed.as_secs_f64();
+    let gib = received.moved.bytes as f64 / f64::from(1 << 30);
+    let released = sent.moved.released;
+    Transferred {
+        gbit_per_s: bytes_per_s * 8e-9,
+        cpu_s_per_gib: received.cpu.as_secs_f64() / gib,
+        copied_share: (released > 0).then(|| sent.moved.copied as f64 / released as f64),
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// Waits until the socket is ready.
+fn wait_for(stream: &TcpStream, events: PollFlags) -> Result<(), String> {
+    let mut fds = [PollFd::new(stream.as_fd(), events)];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(text(errno)),
+    }
+}
+
+fn sender_end(sender: Sender, mut stream: TcpStream, size: usize) -> Result<End, String> {
+    let message = vec![0x5a; size];
+    let size = size as u32;
+    Ok(match sender {
+        Sender::Blocking | Sender::NonBlocking => {
+            let waits = matches!(sender, Sender::Blocking);
+            stream.set_nonblocking(!waits).map_err(text)?;
+            Box::new(move || {
+                let mut bytes = 0;
+                for _ in 0..BURST {
+                    match stream.write(&message) {
+                        Ok(n) => bytes += n as u64,
+                        Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                            wait_for(&stream, PollFlags::POLLOUT)?;
+                        }
+                        Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                        Err(e) => return Err(text(e)),
+                    }
+                }
+                Ok(Moved::of(bytes))
+            })
+        }
+        Sender::Ring(sending, batch) => {
+            let mut ring = SendRing::new(stream.into(), size, sending, batch).map_err(text)?;
+            let batches = BURST.div_ceil(batch.into());
+            Box::new(move || {
+                let mut moved = Moved::default();
+                for _ in 0..batches {
+                    moved += ring.send_batch().map_err(text)?;
+                }
+                Ok(moved)
+            })
+        }
+        Sender::Engine(Backend::Uring) => {
+            engine_sender(UringDriver::new().map_err(text)?, stream, size)?
+        }
+        Sender::Engine(_) => engine_sender(EpollDriver::new().map_err(text)?, stream, size)?,
+    })
+}
+
+fn receiver_end(receiver: Receiver, mut stream: TcpStream, len: usize) -> Result<End, String> {
+    let mut buffer = vec![0; len];
+    let len = len as u32;
+    Ok(match receiver {
+        Receiver::Blocking => repeating(move || stream.read(&mut buffer)),
+        Receiver::Spinning => {
+            stream.set_nonblocking(true).map_err(text)?;
+            repeating(move || stream.read(&mut buffer))
+        }
+        Receiver::Discarding => {
+            repeating(move || socket::discard(&stream, len).map_err(std::io::Error::from))
+        }
+        Receiver::Readiness(low_water) => {
+            stream.set_nonblocking(true).map_err(text)?;
+            if let Some(bytes) = low_water {
+                option::set(&stream, &SocketOption::ReceiveLowWater(bytes)).map_err(text)?;
+            }
+            let mut was_short = true;
+            repeating(move || {
+                if was_short {
+                    wait_for(&stream, PollFlags::POLLIN).map_err(std::io::Error::other)?;
+                }
+                let received = stream.read(&mut buffer);
+                was_short = !received.as_ref().is_ok_and(|n| *n == buffer.len());
+                received
+            })
+        }
+        Receiver::Ring(receiving) => {
+            let mut ring = ReceiveRing::new(stream.into(), len, receiving).map_err(text)?;
+            Box::new(move || ring.receive().map(Moved::of).map_err(text))
+        }
+        Receiver::Engine(Backend::Uring, discards) => {
+            engine_receiver(UringDriver::new().map_err(text)?, stream, len, discards)?
+        }
+        Receiver::Engine(_, discards) => {
+            engine_receiver(EpollDriver::new().map_err(text)?, stream, len, discards)?
+        }
+    })
+}
+
+/// An end that calls again while it is interrupted, or would block.
+fn repeating(mut receive: impl FnMut() -> std::io::Result<usize> + 'static) -> End {
+    Box::new(move || {
+        loop {
+            match receive() {
+                Ok(n) => return Ok(Moved::of(n as u64)),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(e) => return Err(text(e)),
+            }
+        }
+    })
+}
+
+/// Pushes an operation and runs turns until it has completed.
+fn perform(
+    driver: &mut impl Driver,
+    op: &Op,
+    done: &mut Vec<Completion>,
+) -> Result<Outcome, String> {
+    driver.push(Token(0), op.clone()).map_err(text)?;
+    loop {
+        let now = MonotonicClock.now();
+        let wait = Wait::Until(now + Nanos::from_secs(1));
+        driver.turn(now, wait, done).map_err(text)?;
+        if let Some(completion) = done.pop() {
+            return Ok(completion.outcome);
+        }
+    }
+}
+
+fn engine_sender(
+    mut driver: impl Driver<Socket = OwnedFd> + 'static,
+    stream: TcpStream,
+    size: u32,
+) -> Result<End, String> {
+    let socket = driver.adopt(stream.into()).map_err(text)?;
+    let buffer = driver.allocate(size as usize).map_err(text)?;
+    let data = Segment { buffer, start: 0, len: size };
+    let op = Op::SendRepeated { socket, data, count: BURST };
+    let mut done = Vec::new();
+    Ok(Box::new(move || match perform(&mut driver, &op, &mut done)? {
+        Outcome::SentRepeated { bytes, .. } => Ok(Moved::of(bytes)),
+        other => Err(format!("{other:?}")),
+    }))
+}
+
+fn engine_receiver(
+    mut driver: impl Driver<Socket = OwnedFd> + 'static,
+    stream: TcpStream,
+    len: u32,
+    discards: bool,
+) -> Result<End, String> {
+    let socket = driver.adopt(stream.into()).map_err(text)?;
+    let op = if discards {
+        Op::Discard { socket, len }
+    } else {
+        let buffer = driver.allocate(len as usize).map_err(text)?;
+        Op::Receive { socket, into: Segment { buffer, start: 0, len } }
+    };
+    let mut done = Vec::new();
+    Ok(Box::new(move || match perform(&mut driver, &op, &mut done)? {
+        Outcome::Received(bytes) => Ok(Moved::of(bytes.into())),
+        other => Err(format!("{other:?}")),
+    }))
 }

@@ -17,11 +17,10 @@ use tare_stats::histogram::{Extent, Recording, RecordingSpec, Sample};
 use tare_units::text::Id;
 use tare_units::{Instant as At, Nanos};
 
-#[path = "bare.rs"]
-#[expect(dead_code, reason = "the sampled loop is for benches/pingpong.rs")]
-mod bare;
+#[expect(dead_code, reason = "the sampled loop and the blocks are for benches/pingpong.rs")]
+mod common;
 
-use bare::{Cpus, PingPong, Pinned, Wait as BareWait};
+use common::{Cpus, PingPong, Pinned, Wait as BareWait};
 
 /// The message size that the targets are stated for.
 const SIZE_BYTES: usize = 64;

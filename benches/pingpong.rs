@@ -5,92 +5,143 @@
 //! the machine drifts by more than the difference that is looked for, but little within a block.
 //! The order is reversed in every other block, so that being second costs everyone the same.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-
-use tare_driver::BackendChoice;
 use tare_driver::clock::{Clock, MonotonicClock};
-use tare_driver::{Backend, probe};
-use tare_proto::hello::WaitMode;
+use tare_driver::{Backend, BackendChoice, probe};
+use tare_engine::latency::plan::LatPlan;
+use tare_engine::measurement::Measurement;
+use tare_engine::run::observe::Unobserved;
+use tare_engine::run::plan::{Common, Stop};
+use tare_engine::server::Server;
+use tare_engine::server::plan::ServePlan;
+use tare_proto::hello::{Transport, WaitMode};
 use tare_stats::result::Instrument;
+use tare_units::Nanos;
+use tare_units::control::Interrupt;
+use tare_units::target::Target;
 
-#[path = "bare.rs"]
-mod bare;
-#[path = "engine.rs"]
-mod engine;
-#[path = "statistics.rs"]
-mod statistics;
+mod common;
 
-use bare::{Config, Cpus, Wait};
-use statistics::{interleave, median, median_interval};
+use common::{Config, Cpus, Wait, interleave, median, median_interval, round_trips_ns};
 
-/// One way to play ping-pong.
+/// One way to play ping-pong: its name, the one of what it is compared to (its own for a bare loop),
+/// and how it plays.
 struct Contestant {
     name: &'static str,
-    /// What it is compared to; its own name for a bare loop.
     against: &'static str,
-    /// Plays for the time that the configuration asks.
-    play: fn(&Config) -> Played,
-    /// What it cannot play without.
-    needs: Option<Backend>,
+    play: Play,
 }
 
-/// What came of a block.
+#[derive(Debug, Clone, Copy)]
+enum Play {
+    Bare(Wait),
+    Engine(Backend, WaitMode),
+}
+
+/// What came of a block: the median round-trip time, and what the engine's client says of itself.
 struct Played {
-    /// Median round-trip time, nanoseconds.
     p50_ns: f64,
-    /// What the engine's client says of itself.
     instrument: Option<Instrument>,
 }
 
-const fn contestant(
-    name: &'static str,
-    against: &'static str,
-    needs: Option<Backend>,
-    play: fn(&Config) -> Played,
-) -> Contestant {
-    Contestant { name, against, play, needs }
+const fn contestant(name: &'static str, against: &'static str, play: Play) -> Contestant {
+    Contestant { name, against, play }
 }
-
-const URING: Backend = Backend::Uring;
-const EPOLL: Backend = Backend::Epoll;
 
 /// All of them. A contestant stands after the one that it is compared to.
 const CONTESTANTS: &[Contestant] = &[
-    contestant("bare-spin", "bare-spin", None, |config| play_bare(Wait::Spin, config)),
+    contestant("bare-spin", "bare-spin", Play::Bare(Wait::Spin)),
     // The same once more: what its difference shows is the resolution of the experiment.
-    contestant("bare-spin-aa", "bare-spin", None, |config| play_bare(Wait::Spin, config)),
-    contestant("engine-uring-spin", "bare-spin", Some(URING), |config| {
-        play_engine(URING, WaitMode::Spin, config)
-    }),
-    contestant("engine-epoll-spin", "bare-spin", None, |config| {
-        play_engine(EPOLL, WaitMode::Spin, config)
-    }),
-    contestant("bare-block", "bare-block", None, |config| play_bare(Wait::Block, config)),
-    contestant("engine-uring-block", "bare-block", Some(URING), |config| {
-        play_engine(URING, WaitMode::Block, config)
-    }),
-    contestant("engine-epoll-block", "bare-block", None, |config| {
-        play_engine(EPOLL, WaitMode::Block, config)
-    }),
+    contestant("bare-spin-aa", "bare-spin", Play::Bare(Wait::Spin)),
+    contestant("engine-uring-spin", "bare-spin", Play::Engine(Backend::Uring, WaitMode::Spin)),
+    contestant("engine-epoll-spin", "bare-spin", Play::Engine(Backend::Epoll, WaitMode::Spin)),
+    contestant("bare-block", "bare-block", Play::Bare(Wait::Block)),
+    contestant("engine-uring-block", "bare-block", Play::Engine(Backend::Uring, WaitMode::Block)),
+    contestant("engine-epoll-block", "bare-block", Play::Engine(Backend::Epoll, WaitMode::Block)),
 ];
 
-fn play_bare(wait: Wait, config: &Config) -> Played {
-    let times_ns = bare::round_trips_ns(wait, config);
-    assert!(!times_ns.is_empty(), "no round trip within the time");
-    #[expect(clippy::cast_precision_loss, reason = "round trips are far below 2^52 ns")]
-    let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
-    Played { p50_ns: median(&mut times_ns), instrument: None }
+impl Play {
+    /// Plays for the time that the configuration asks. A run of the engine that other work kept
+    /// from its CPUs is repeated, at most three times.
+    fn play(self, config: &Config) -> Played {
+        match self {
+            Self::Bare(wait) => {
+                let times_ns = round_trips_ns(wait, config);
+                assert!(!times_ns.is_empty(), "no round trip within the time");
+                #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
+                let mut times_ns: Vec<f64> = times_ns.into_iter().map(|ns| ns as f64).collect();
+                Played { p50_ns: median(&mut times_ns), instrument: None }
+            }
+            Self::Engine(backend, wait) => (0..3)
+                .find_map(|_| engine(backend, wait, config))
+                .expect("a median of three runs: the CPUs are in use"),
+        }
+    }
 }
 
-/// A run that other work kept from its CPUs is repeated, at most three times.
-fn play_engine(backend: Backend, wait: WaitMode, config: &Config) -> Played {
-    let (p50_ns, instrument) = (0..3)
-        .find_map(|_| engine::median_ns(backend, wait, config))
-        .expect("a median of three runs: the CPUs are in use");
-    Played { p50_ns, instrument: Some(instrument) }
+/// `tare lat` and `tare serve` through the library, to the bins of the report's histogram (0.1 %);
+/// `None` where there were too few round trips for a median.
+fn engine(backend: Backend, wait: WaitMode, config: &Config) -> Option<Played> {
+    let cpu = |number: usize| u32::try_from(number).expect("CPU numbers are small");
+    let serve = ServePlan {
+        listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
+        listen_is_default: false,
+        once: false,
+        max_sessions: 8,
+        max_duration: Nanos::MAX,
+        idle_timeout: Nanos::MAX,
+        allow_spin: true,
+        cpus: Some(vec![cpu(config.cpus.server)]),
+        backend: BackendChoice::Only(backend),
+        secret: None,
+        http: None,
+    };
+    let tell = Arc::new(|_: &str, line: &str| eprintln!("{line}"));
+    let server = Server::start(&serve, &[], None, tell).expect("loopback has free ports");
+    let plan = LatPlan {
+        target: Target::Host { host: "127.0.0.1".to_owned(), port: server.addresses()[0].port() },
+        transport: Transport::Tcp,
+        sizes: vec![u32::try_from(config.size_bytes).expect("bounded by the flag")],
+        connections: vec![1],
+        connect_each: false,
+        rate_per_s: None,
+        server_delay: Nanos::ZERO,
+        under_load: None,
+        bind: None,
+        common: Common {
+            stop: Stop::After(config.measure.into()),
+            warmup: config.warmup.into(),
+            timeout: Nanos::from_secs(2),
+            threads: None,
+            cpus: Some(vec![cpu(config.cpus.client)]),
+            wait: Some(wait),
+            backend: BackendChoice::Only(backend),
+            percentiles: Vec::new(),
+            seed: 0,
+            interval: Nanos::from_secs(1),
+            label: None,
+            secret: None,
+            no_idle: false,
+            command_line: None,
+            observe: Vec::new(),
+        },
+    };
+    let finished = Measurement::Lat(plan)
+        .measure(&Interrupt::default(), &mut Unobserved)
+        .expect("the engine runs here");
+    assert!(finished.error.is_none(), "{:?}", finished.error);
+    let result = &finished.report.results[0];
+    let server_wait = result.instrument.server.as_ref().map(|i| i.wait.as_str());
+    assert_eq!(server_wait, Some(wait.name()), "the server waits as asked");
+    let p50_ns = result.latency.service.p50_ns?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
+    let p50_ns = p50_ns as f64;
+    Some(Played { p50_ns, instrument: Some(result.instrument.client.clone()) })
 }
 
 /// Plays ping-pong over loopback TCP in every way there is, interleaved, and prints what each costs
@@ -134,7 +185,7 @@ fn main() -> ExitCode {
         cpus,
     };
     let played = interleave(playing.len(), args.blocks, |index| {
-        Ok::<_, std::convert::Infallible>((playing[index].play)(&config))
+        Ok::<_, std::convert::Infallible>(playing[index].play.play(&config))
     });
     let played = played.expect("playing cannot fail");
     let medians_ns: Vec<Vec<f64>> =
@@ -148,25 +199,21 @@ fn main() -> ExitCode {
 /// not let play.
 fn chosen(filter: Option<&str>) -> Vec<&'static Contestant> {
     let wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
-    let can_play = |contestant: &Contestant| match contestant.needs {
-        Some(backend) => match probe::choose(BackendChoice::Only(backend)) {
-            Ok(_) => true,
-            Err(error) => {
+    let can_play = |contestant: &&Contestant| match contestant.play {
+        Play::Engine(backend @ Backend::Uring, _) => {
+            let chosen = probe::choose(BackendChoice::Only(backend));
+            if let Err(error) = &chosen {
                 eprintln!("pingpong: {} is left out: {error}", contestant.name);
-                false
             }
-        },
-        None => true,
+            chosen.is_ok()
+        }
+        _ => true,
     };
-    CONTESTANTS
-        .iter()
-        .filter(|candidate| {
-            CONTESTANTS.iter().any(|c| {
-                wanted(c.name) && (c.name == candidate.name || c.against == candidate.name)
-            })
-        })
-        .filter(|candidate| can_play(candidate))
-        .collect()
+    let is_asked = |candidate: &&Contestant| {
+        let is_needed = |c: &Contestant| c.name == candidate.name || c.against == candidate.name;
+        CONTESTANTS.iter().any(|c| wanted(c.name) && is_needed(c))
+    };
+    CONTESTANTS.iter().filter(is_asked).filter(can_play).collect()
 }
 
 /// What the reports say of their own cost, medians over the blocks, beside what is measured here.

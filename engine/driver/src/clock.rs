@@ -53,9 +53,8 @@ impl MonotonicClock {
             let mut last = start;
             for _ in 0..READS {
                 let t = self.now();
-                let d = t.since(last).0;
-                if d > 0 {
-                    step = step.min(d);
+                if t > last {
+                    step = step.min(t.since(last).0);
                 }
                 last = t;
             }

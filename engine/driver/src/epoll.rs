@@ -35,7 +35,6 @@ use tare_units::{Instant, Nanos};
 
 /// The key of the waker's events; sockets have their id.
 const WAKER: mio::Token = mio::Token(SOCKETS_MAX as usize);
-/// The key of the timerfd's events.
 const ALARM: mio::Token = mio::Token(SOCKETS_MAX as usize + 1);
 
 /// While receives are pending, a spinning driver attempts accepts, connects and blocked sends only
@@ -333,7 +332,6 @@ struct EpollSocket {
     fd: OwnedFd,
     is_stream: bool,
     is_ipv6: bool,
-    /// What it is registered for with epoll.
     interest: Option<Interest>,
 }
 
@@ -416,7 +414,6 @@ impl Socket for EpollSocket {
 #[derive(Debug)]
 struct Alarm {
     fd: TimerFd,
-    /// What it is set to.
     armed: Option<Instant>,
 }
 

@@ -90,25 +90,17 @@ pub enum Wait {
     Until(Instant),
     /// Sleep until `completions` are there; once one is there, at most `within` longer; never past
     /// `deadline`. A backend without the capability treats it as [`Wait::Until`].
-    Batch {
-        /// How many completions to gather.
-        completions: u32,
-        /// The bound on gathering, which is part of the printed error.
-        within: Nanos,
-        /// When to return with none.
-        deadline: Instant,
-    },
+    #[expect(missing_docs, reason = "they are explained with the variant")]
+    Batch { completions: u32, within: Nanos, deadline: Instant },
 }
 
-/// Which backend a driver is.
+/// Which backend a driver is: io_uring, epoll (through mio), or the simulated wire.
+#[expect(missing_docs, reason = "they are explained with the type")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
-    /// io_uring.
     Uring,
-    /// epoll, through mio.
     Epoll,
-    /// The simulated wire.
     #[cfg(any(test, feature = "sim"))]
     Sim,
 }

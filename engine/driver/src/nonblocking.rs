@@ -44,7 +44,6 @@ impl Lane {
 /// How far an attempt at a multishot receive goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Until the kernel says that nothing is there.
     Dry,
     /// On a stream until a receive was short, which has drained it too (`epoll(7)`, question 9) and
     /// spares the call that finds nothing. Only where whatever comes later makes itself felt: a new
@@ -62,7 +61,6 @@ enum Step {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Pushed, not yet attempted.
     Queued,
     /// Pushed and refused; completes with that in the next turn.
     Refused(OpError),
@@ -123,7 +121,6 @@ pub(super) struct Core<S> {
     completed: VecDeque<Completion>,
     pub(super) arena: Arena,
     pub(super) pool: Pool,
-    /// What is parked in each [`Lane`].
     lanes: [Vec<u32>; 2],
     /// Multishot operations that stopped at the bound of a turn, not at `EAGAIN`: no edge will tell
     /// of them.
@@ -188,7 +185,6 @@ impl<S: Socket> Core<S> {
         Ok(())
     }
 
-    /// What is outstanding on a socket; `None` for a dead id.
     fn pending(&mut self, id: SocketId) -> Option<&mut Pending> {
         let slot = self.slots.get_mut(id.0 as usize)?;
         (slot.socket.is_some() && !slot.pending.closing).then_some(&mut slot.pending)
@@ -230,7 +226,6 @@ impl<S: Socket> Core<S> {
         self.lanes[lane as usize].len()
     }
 
-    /// Attempts what is parked in a lane and was not attempted in this turn yet.
     #[inline]
     pub(super) fn attempt_lane(&mut self, lane: Lane, until: Until) {
         let mut place = 0;
@@ -245,7 +240,6 @@ impl<S: Socket> Core<S> {
         }
     }
 
-    /// Attempts what is parked on a socket in a direction, if anything is.
     #[inline]
     pub(super) fn ready(&mut self, socket: usize, direction: Direction, until: Until) {
         if let Some(slot) = self.slots.get(socket)
@@ -336,7 +330,6 @@ impl<S: Socket> Core<S> {
             .ok_or(DriverError::Resources { what: "a buffer", source: OpError::NoMemory })
     }
 
-    /// The first attempt at a queued operation.
     #[inline]
     fn start(&mut self, index: u32) {
         let entry = self.operations.get(index);
@@ -406,40 +399,12 @@ impl<S: Socket> Core<S> {
         if let Some(outcome) = op.empty_receive() {
             return Ok(Step::Last(outcome));
         }
-        let outcome = match op {
-            Op::Receive { socket, into } => {
-                let len = of(slots, *socket).receive(arena.held_bytes_mut(*into))?;
-                Outcome::Received(len as u32)
-            }
-            Op::Send { socket, data, .. } => {
-                Outcome::Sent(of(slots, *socket).send(arena.lent_bytes(*data))? as u32)
-            }
-            Op::Discard { socket, len } => {
-                Outcome::Received(of(slots, *socket).discard(*len)? as u32)
-            }
+        let moved = match op {
+            Op::Receive { socket, into } => of(slots, *socket).receive(arena.held_bytes_mut(*into)),
+            Op::Discard { socket, len } => of(slots, *socket).discard(*len),
+            Op::Send { socket, data, .. } => of(slots, *socket).send(arena.lent_bytes(*data)),
             Op::SendTo { socket, data, to, source } => {
-                let bytes = arena.lent_bytes(*data);
-                Outcome::Sent(of(slots, *socket).send_to(bytes, *to, *source)? as u32)
-            }
-            Op::ReceiveFrom { socket, into } => {
-                let bytes = arena.held_bytes_mut(*into);
-                let (len, addresses, truncated) = of(slots, *socket).receive_from(bytes)?;
-                Outcome::ReceivedFrom { len: len as u32, addresses, truncated }
-            }
-            Op::ReceiveStamped { socket, into } => {
-                let bytes = arena.held_bytes_mut(*into);
-                let (len, at) = of(slots, *socket).receive_stamped(bytes)?;
-                Outcome::ReceivedStamped { len: len as u32, at }
-            }
-            Op::Connect { socket, to } => match of(slots, *socket).connect(*to) {
-                Err(Errno::EINPROGRESS | Errno::EALREADY) => return Err(Errno::EAGAIN),
-                // Not to be taken for "would block": no readiness would follow.
-                Err(Errno::EAGAIN) => return Err(Errno::EADDRNOTAVAIL),
-                result => result.map(|()| Outcome::Connected)?,
-            },
-            Op::HalfClose { socket } => {
-                of(slots, *socket).half_close()?;
-                Outcome::HalfClosed
+                of(slots, *socket).send_to(arena.lent_bytes(*data), *to, *source)
             }
             Op::SendVectored { socket, data } => {
                 let mut ranges = [IoSlice::new(&[]); SEGMENTS_MAX];
@@ -448,7 +413,28 @@ impl<S: Socket> Core<S> {
                 for (range, segment) in ranges.iter_mut().zip(segments) {
                     *range = IoSlice::new(arena.lent_bytes(segment));
                 }
-                Outcome::Sent(of(slots, *socket).send_vectored(&ranges[..count])? as u32)
+                of(slots, *socket).send_vectored(&ranges[..count])
+            }
+            Op::ReceiveFrom { socket, into } => {
+                let bytes = arena.held_bytes_mut(*into);
+                let (len, addresses, truncated) = of(slots, *socket).receive_from(bytes)?;
+                let len = len as u32;
+                return Ok(Step::Last(Outcome::ReceivedFrom { len, addresses, truncated }));
+            }
+            Op::ReceiveStamped { socket, into } => {
+                let bytes = arena.held_bytes_mut(*into);
+                let (len, at) = of(slots, *socket).receive_stamped(bytes)?;
+                return Ok(Step::Last(Outcome::ReceivedStamped { len: len as u32, at }));
+            }
+            Op::Connect { socket, to } => match of(slots, *socket).connect(*to) {
+                Err(Errno::EINPROGRESS | Errno::EALREADY) => return Err(Errno::EAGAIN),
+                // Not to be taken for "would block": no readiness would follow.
+                Err(Errno::EAGAIN) => return Err(Errno::EADDRNOTAVAIL),
+                result => return result.map(|()| Step::Last(Outcome::Connected)),
+            },
+            Op::HalfClose { socket } => {
+                let ended = of(slots, *socket).half_close();
+                return ended.map(|()| Step::Last(Outcome::HalfClosed));
             }
             &Op::SendRepeated { socket, data, count } => {
                 return self.send_repeatedly(socket, data, count);
@@ -459,7 +445,7 @@ impl<S: Socket> Core<S> {
                 unreachable!("these are carried out when they start and never wait")
             }
         };
-        Ok(Step::Last(outcome))
+        Ok(Step::Last(op.moved(moved? as u32)))
     }
 
     fn send_repeatedly(&mut self, id: SocketId, data: Segment, count: u32) -> Result<Step, Errno> {
@@ -566,7 +552,6 @@ impl<S> Drop for Core<S> {
 pub(super) struct Pool {
     memory: Vec<u8>,
     buffer_bytes: usize,
-    /// How many bytes each buffer was filled with.
     filled: Vec<u32>,
     free: Vec<u16>,
 }
@@ -582,7 +567,6 @@ impl Pool {
         }
     }
 
-    /// The buffer that is filled next, if one is free.
     fn candidate(&mut self) -> Option<&mut [u8]> {
         let index = usize::from(*self.free.last()?);
         Some(&mut self.memory[index * self.buffer_bytes..][..self.buffer_bytes])

@@ -28,32 +28,24 @@ pub struct Chosen {
 /// An environment error with the reason and the remedy when io_uring was asked for and does not
 /// work; a usage error for a backend that moves no real packets.
 pub fn choose(choice: BackendChoice) -> Result<Chosen> {
-    let asked = match choice {
-        BackendChoice::Auto => false,
-        BackendChoice::Only(Backend::Uring) => true,
-        BackendChoice::Only(Backend::Epoll) => {
-            return Ok(Chosen {
-                backend: Backend::Epoll,
-                reason: "asked for".to_owned(),
-                advice: None,
-            });
+    match choice {
+        BackendChoice::Auto | BackendChoice::Only(Backend::Uring) => {}
+        BackendChoice::Only(backend @ Backend::Epoll) => {
+            return Ok(Chosen { backend, reason: "asked for".to_owned(), advice: None });
         }
         #[cfg(any(test, feature = "sim"))]
         BackendChoice::Only(backend) => {
             let message = format!("the backend {} moves no real packets", backend.name());
             return Err(Error::usage(message).remedy("use --backend auto, uring or epoll"));
         }
-    };
+    }
+    let asked = choice != BackendChoice::Auto;
     match try_out() {
         Ok(step_downs) => {
-            let mut reason = "io_uring works here: the operations it needs were probed".to_owned();
-            if asked {
-                reason.insert_str(0, "asked for; ");
-            }
-            for words in step_downs {
-                reason.push_str("; ");
-                reason.push_str(&words);
-            }
+            let asked_for = if asked { "asked for; " } else { "" };
+            let works = "io_uring works here: the operations it needs were probed";
+            let words: String = step_downs.iter().map(|words| format!("; {words}")).collect();
+            let reason = format!("{asked_for}{works}{words}");
             Ok(Chosen { backend: Backend::Uring, reason, advice: None })
         }
         Err(trouble) => {
@@ -62,11 +54,8 @@ pub fn choose(choice: BackendChoice) -> Result<Chosen> {
                 let remedy = format!("use --backend epoll, or --backend auto ({advice})");
                 return Err(Error::environment(reason).remedy(remedy));
             }
-            Ok(Chosen {
-                backend: Backend::Epoll,
-                reason: format!("{reason}; using epoll"),
-                advice: Some(advice),
-            })
+            let reason = format!("{reason}; using epoll");
+            Ok(Chosen { backend: Backend::Epoll, reason, advice: Some(advice) })
         }
     }
 }
@@ -97,17 +86,18 @@ fn try_out() -> std::result::Result<Vec<String>, Trouble> {
     let segment = Segment { buffer, start: 0, len: 8 };
     let send = |socket| Op::Send { socket, data: segment, zero_copy: false };
     let sent = |o: &Outcome| matches!(o, Outcome::Sent(8));
-    perform(&mut driver, "SEND", send(a), sent)?;
+    let driver = &mut driver;
+    perform(driver, "SEND", send(a), sent)?;
     let receive = Op::Receive { socket: b, into: segment };
-    perform(&mut driver, "RECV", receive, |o| matches!(o, Outcome::Received(8)))?;
+    perform(driver, "RECV", receive, |o| matches!(o, Outcome::Received(8)))?;
     driver.provide_pool(2, 8)?;
-    perform(&mut driver, "SEND", send(b), sent)?;
-    let multishot = Op::ReceiveMultishot { socket: a };
-    let what = "multishot RECV (needs Linux 6.0)";
-    perform(&mut driver, what, multishot, |o| matches!(o, Outcome::ReceivedInPool { len: 8, .. }))?;
+    perform(driver, "SEND", send(b), sent)?;
+    let (multishot, what) =
+        (Op::ReceiveMultishot { socket: a }, "multishot RECV (needs Linux 6.0)");
+    perform(driver, what, multishot, |o| matches!(o, Outcome::ReceivedInPool { len: 8, .. }))?;
     // A multishot receive is armed on it.
-    let what = "cancelling by file (needs Linux 6.0)";
-    perform(&mut driver, what, Op::Close { socket: a }, |o| matches!(o, Outcome::Closed))?;
+    let (close, what) = (Op::Close { socket: a }, "cancelling by file (needs Linux 6.0)");
+    perform(driver, what, close, |o| matches!(o, Outcome::Closed))?;
     Ok(driver.capabilities().step_downs.clone())
 }
 
@@ -124,20 +114,17 @@ fn perform(
     driver.push(token, op)?;
     let deadline = MonotonicClock.now() + PROBE_MAX;
     let mut done: Vec<Completion> = Vec::new();
-    loop {
-        let now = MonotonicClock.now();
-        driver.turn(now, Wait::Until(deadline), &mut done)?;
-        if let Some(completion) = done.iter().find(|c| c.token == token) {
-            return match completion.outcome {
-                ref outcome if expected(outcome) => Ok(()),
-                Outcome::Failed(error) => Err(Trouble::Operation { what, answer: Some(error) }),
-                _ => Err(Trouble::Operation { what, answer: None }),
-            };
+    let answer = loop {
+        driver.turn(MonotonicClock.now(), Wait::Until(deadline), &mut done)?;
+        match done.iter().find(|c| c.token == token).map(|c| &c.outcome) {
+            Some(outcome) if expected(outcome) => return Ok(()),
+            Some(Outcome::Failed(error)) => break Some(*error),
+            Some(_) => break None,
+            None if MonotonicClock.now() >= deadline => break None,
+            None => {}
         }
-        if MonotonicClock.now() >= deadline {
-            return Err(Trouble::Operation { what, answer: None });
-        }
-    }
+    };
+    Err(Trouble::Operation { what, answer })
 }
 
 /// What decides how a refusal is to be read.
@@ -186,7 +173,7 @@ const ALLOW_IN_SECCOMP: &str = "to allow it: docker run --security-opt seccomp=u
 
 /// Why io_uring is not used, in one line, and what to type or to do about it.
 fn explain(trouble: &Trouble, around: &Surroundings) -> (String, String) {
-    let kernel = &around.kernel;
+    let Surroundings { kernel, memlock_bytes, descriptors, .. } = around;
     let newer = format!("it needs Linux 6.0 or newer; this is {kernel}");
     let (what, source) = match trouble {
         Trouble::Operation { what, answer: Some(error) } => {
@@ -206,14 +193,13 @@ fn explain(trouble: &Trouble, around: &Surroundings) -> (String, String) {
                 "io_uring is hidden (ENOSYS): the container's seccomp profile blocks it, or the kernel \
                  ({kernel}) was built without it"
             ),
-            ALLOW_IN_SECCOMP.to_owned(),
+            ALLOW_IN_SECCOMP.into(),
         ),
         OpError::NotImplemented => (
             format!(
                 "io_uring is missing (ENOSYS): the kernel ({kernel}) does not have it, or a sandbox hides it"
             ),
-            "it needs Linux 6.0 or newer, built with CONFIG_IO_URING, and no sandbox such as gVisor"
-                .to_owned(),
+            "it needs Linux 6.0 or newer, built with CONFIG_IO_URING, and no sandbox such as gVisor".into(),
         ),
         OpError::NotSupported => (format!("io_uring lacks an operation: {what}"), newer),
         OpError::Invalid => (
@@ -227,19 +213,17 @@ fn explain(trouble: &Trouble, around: &Surroundings) -> (String, String) {
             format!(
                 "io_uring gets no memory (ENOMEM from {what}): RLIMIT_MEMLOCK is {} KiB, or the cgroup's \
                  memory limit is reached",
-                around.memlock_bytes >> 10
+                memlock_bytes >> 10
             ),
             "raise it: ulimit -l unlimited, docker run --ulimit memlock=-1, or LimitMEMLOCK=infinity in a \
-             systemd unit"
-                .to_owned(),
+             systemd unit".into(),
         ),
         OpError::TooManyFiles | OpError::TooManyFilesSystem => (
             format!(
-                "io_uring gets no descriptor ({} from {what}): RLIMIT_NOFILE is {}",
-                source.name(),
-                around.descriptors
+                "io_uring gets no descriptor ({} from {what}): RLIMIT_NOFILE is {descriptors}",
+                source.name()
             ),
-            "raise it: ulimit -n 65536, or docker run --ulimit nofile=65536".to_owned(),
+            "raise it: ulimit -n 65536, or docker run --ulimit nofile=65536".into(),
         ),
         other => (format!("io_uring failed: {what}: {other}"), newer),
     }
@@ -252,16 +236,9 @@ fn denied(source: OpError, around: &Surroundings) -> (String, String) {
             ": kernel.io_uring_disabled is 2, which forbids it to all",
             "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0",
         ),
-        // A process that the sysctl lets pass can still be stopped by its filter, so both are
-        // named.
         Some(1) => (
-            if around.seccomp_filter {
-                ": kernel.io_uring_disabled is 1, which forbids it without CAP_SYS_ADMIN outside the group of \
-                 kernel.io_uring_group (and a seccomp profile is in force)"
-            } else {
-                ": kernel.io_uring_disabled is 1, which forbids it without CAP_SYS_ADMIN outside the group of \
-                 kernel.io_uring_group"
-            },
+            ": kernel.io_uring_disabled is 1, which forbids it without CAP_SYS_ADMIN outside the group of \
+             kernel.io_uring_group",
             "to allow it, as root on the host: sysctl -w kernel.io_uring_disabled=0, or sysctl -w \
              kernel.io_uring_group=GID for a group of yours",
         ),
@@ -273,7 +250,10 @@ fn denied(source: OpError, around: &Surroundings) -> (String, String) {
             "look for the denial in the host's audit log: ausearch -m avc, or journalctl -k",
         ),
     };
-    (format!("io_uring is denied ({}){why}", source.name()), advice.to_owned())
+    // A process that the sysctl lets pass can still be stopped by its filter, so both are named.
+    let names_both = around.io_uring_disabled == Some(1) && around.seccomp_filter;
+    let both = if names_both { " (and a seccomp profile is in force)" } else { "" };
+    (format!("io_uring is denied ({}){why}{both}", source.name()), advice.to_owned())
 }
 
 #[cfg(test)]
@@ -302,8 +282,13 @@ mod tests {
         std::thread::spawn(run).join().unwrap()
     }
 
+    /// What is chosen where `syscall` fails with `errno`.
+    fn chosen_where(syscall: i64, errno: i32) -> Chosen {
+        filtered(syscall, errno, || choose(BackendChoice::Auto)).unwrap()
+    }
+
     #[test]
-    fn a_kernel_without_a_release_setting_is_told_by_its_version() {
+    fn a_kernel_without_a_release_setting_is_known_by_its_version() {
         let version = "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016";
         assert_eq!(release("6.8.0\n", version), "6.8.0");
         assert_eq!(release("", version), "4.4.0");
@@ -326,53 +311,37 @@ mod tests {
 
     #[test]
     fn a_seccomp_profile_that_denies_io_uring_is_named() {
+        const DENIED: &str =
+            "io_uring is denied (EPERM): the container's seccomp profile blocks it";
         // Whichever of the calls a profile leaves out.
         for syscall in
             [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register]
         {
-            let chosen = filtered(syscall, libc::EPERM, || choose(BackendChoice::Auto)).unwrap();
+            let chosen = chosen_where(syscall, libc::EPERM);
             assert_eq!(chosen.backend, Backend::Epoll);
-            assert_eq!(
-                chosen.reason,
-                "io_uring is denied (EPERM): the container's seccomp profile blocks it; using epoll"
-            );
+            assert_eq!(chosen.reason, format!("{DENIED}; using epoll"));
             let advice = chosen.advice.unwrap();
             assert!(advice.contains("--security-opt seccomp="), "{advice}");
             assert!(advice.contains("seccompProfile"), "{advice}");
         }
-    }
-
-    #[test]
-    fn asking_for_what_is_denied_is_an_error_with_its_remedy() {
-        let error = filtered(libc::SYS_io_uring_setup, libc::EPERM, || {
-            choose(BackendChoice::Only(Backend::Uring)).unwrap_err()
-        });
-        assert_eq!(error.fault(), Fault::Environment);
-        assert_eq!(
-            error.message(),
-            "io_uring is denied (EPERM): the container's seccomp profile blocks it"
-        );
+        let uring = || choose(BackendChoice::Only(Backend::Uring));
+        let error = filtered(libc::SYS_io_uring_setup, libc::EPERM, uring).unwrap_err();
+        assert_eq!((error.fault(), error.message()), (Fault::Environment, DENIED));
         let remedy = error.advice().unwrap();
         assert!(remedy.starts_with("use --backend epoll, or --backend auto"));
     }
 
     #[test]
-    fn a_profile_that_hides_io_uring_is_told_from_one_that_denies_it() {
-        let chosen = filtered(libc::SYS_io_uring_setup, libc::ENOSYS, || {
-            choose(BackendChoice::Auto).unwrap()
-        });
-        assert_eq!(chosen.backend, Backend::Epoll);
-        assert!(chosen.reason.starts_with("io_uring is hidden (ENOSYS)"), "{}", chosen.reason);
-    }
-
-    #[test]
-    fn a_sandbox_that_knows_no_setup_is_told() {
-        let chosen = filtered(libc::SYS_io_uring_setup, libc::EINVAL, || {
-            choose(BackendChoice::Auto).unwrap()
-        });
-        assert_eq!(chosen.backend, Backend::Epoll);
-        assert!(chosen.reason.contains("EINVAL"), "{}", chosen.reason);
-        assert!(chosen.reason.contains("gVisor"), "{}", chosen.reason);
+    fn a_profile_or_sandbox_that_hides_io_uring_differs_from_one_that_denies_it() {
+        for (errno, reason) in [
+            (libc::ENOSYS, "io_uring is hidden (ENOSYS)"),
+            (libc::EINVAL, "io_uring is refused (EINVAL"),
+        ] {
+            let chosen = chosen_where(libc::SYS_io_uring_setup, errno);
+            assert_eq!(chosen.backend, Backend::Epoll);
+            assert!(chosen.reason.starts_with(reason), "{}", chosen.reason);
+            assert_eq!(chosen.reason.contains("gVisor"), errno == libc::EINVAL);
+        }
     }
 
     fn around() -> Surroundings {
@@ -398,8 +367,8 @@ mod tests {
     }
 
     #[test]
-    fn what_denies_a_privilege_is_told_apart() {
-        for (disabled, filter, reason, advice) in [
+    fn each_denial_has_its_reason_and_remedy() {
+        for (io_uring_disabled, seccomp_filter, reason, advice) in [
             (Some(2), true, "is 2, which", "io_uring_disabled=0"),
             (Some(1), false, "CAP_SYS_ADMIN", "io_uring_group=GID"),
             (Some(1), true, "a seccomp profile is in force", "=0"),
@@ -407,36 +376,23 @@ mod tests {
             (Some(0), false, "a security module", "ausearch"),
             (None, false, "a security module", "ausearch"),
         ] {
-            let around =
-                Surroundings { io_uring_disabled: disabled, seccomp_filter: filter, ..around() };
+            let around = Surroundings { io_uring_disabled, seccomp_filter, ..around() };
             check(&setup(OpError::NotPermitted), &around, reason, advice);
         }
-        check(&setup(OpError::AccessDenied), &around(), "(EACCES)", "ausearch");
-    }
-
-    #[test]
-    fn each_other_refusal_has_its_reason_and_remedy() {
-        for (source, reason, advice) in [
-            (OpError::NotImplemented, "(5.15.0) does not", "6.0"),
-            (OpError::Invalid, "as gVisor does", "this is 5.15.0"),
-            (OpError::NoMemory, "MEMLOCK is 64 KiB", "ulimit -l"),
-            (OpError::TooManyFiles, "NOFILE is 256", "ulimit -n"),
+        let resources = |what, source| Trouble::Driver(DriverError::Resources { what, source });
+        let operation = |answer| Trouble::Operation { what: "multishot (needs Linux 6.0)", answer };
+        let accept = resources("ACCEPT (needs Linux 5.5)", OpError::NotSupported);
+        for (trouble, reason, advice) in [
+            (setup(OpError::AccessDenied), "(EACCES)", "ausearch"),
+            (setup(OpError::NotImplemented), "(5.15.0) does not", "6.0"),
+            (setup(OpError::Invalid), "as gVisor does", "this is 5.15.0"),
+            (setup(OpError::NoMemory), "MEMLOCK is 64 KiB", "ulimit -l"),
+            (setup(OpError::TooManyFiles), "NOFILE is 256", "ulimit -n"),
+            (accept, "lacks an operation: ACCEPT (needs", "this is 5.15.0"),
+            (operation(Some(OpError::Invalid)), "(needs Linux 6.0) failed: ", "this is 5.15.0"),
+            (operation(None), "gave no usable answer", "newer"),
         ] {
-            check(&setup(source), &around(), reason, advice);
+            check(&trouble, &around(), reason, advice);
         }
-        let lacks = Trouble::Driver(DriverError::Resources {
-            what: "ACCEPT (needs Linux 5.5)",
-            source: OpError::NotSupported,
-        });
-        check(&lacks, &around(), "lacks an operation: ACCEPT (needs", "this is 5.15.0");
-        let mut operation = Trouble::Operation {
-            what: "multishot RECV (needs Linux 6.0)",
-            answer: Some(OpError::Invalid),
-        };
-        check(&operation, &around(), "(needs Linux 6.0) failed: ", "this is 5.15.0");
-        if let Trouble::Operation { answer, .. } = &mut operation {
-            *answer = None;
-        }
-        check(&operation, &around(), "gave no usable answer", "newer");
     }
 }

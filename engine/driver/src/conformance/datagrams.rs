@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Bench, CLIENT, Harness, SERVER, send};
-use crate::{DatagramFrom, Driver, Op, Outcome, SocketId, SocketSpec};
+use crate::{DatagramFrom, Driver, Op, OpError, Outcome, SocketId, SocketSpec};
 
 /// A datagram socket on `local`, and its address.
 pub(super) fn open<H: Harness>(
@@ -84,10 +84,14 @@ pub(super) fn what_is_too_long_is_cut_off<H: Harness>(bench: &mut Bench<H>) {
 }
 
 pub(super) fn answers_leave_from_the_address_that_was_asked<H: Harness>(bench: &mut Bench<H>) {
-    for any in ["0.0.0.0:0", "[::]:0"] {
+    for (any, own, asked) in [
+        ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.7"),
+        ("[::]:0", "127.0.0.1:0", "127.0.0.7"),
+        ("[::1]:0", "[::1]:0", "::1"),
+    ] {
         let (server, local) = open(bench, SERVER, any, true);
-        let (client, from) = open(bench, CLIENT, "127.0.0.1:0", false);
-        let asked: SocketAddr = ([127, 0, 0, 7], local.port()).into();
+        let (client, from) = open(bench, CLIENT, own, false);
+        let asked = SocketAddr::new(asked.parse().unwrap(), local.port());
         send_to(bench, client, b"who are you", asked);
         let addresses = expect(bench, SERVER, server, b"who are you");
         assert_eq!(addresses, DatagramFrom { from, local: Some(asked.ip()) });
@@ -95,8 +99,24 @@ pub(super) fn answers_leave_from_the_address_that_was_asked<H: Harness>(bench: &
         let DatagramFrom { from: to, local: source } = addresses;
         let answer = Op::SendTo { socket: server, data, to, source };
         assert_eq!(bench.perform(SERVER, answer), Outcome::Sent(17));
-        assert_eq!(expect(bench, CLIENT, client, b"the one you asked").from, asked);
+        let answered = expect(bench, CLIENT, client, b"the one you asked");
+        assert_eq!(answered, DatagramFrom { from: asked, local: None });
     }
+}
+
+pub(super) fn a_port_is_given_once_unless_it_is_shared<H: Harness>(bench: &mut Bench<H>) {
+    let (first, local) = open(bench, CLIENT, "127.0.0.1:0", false);
+    let spec = |reuse_port| SocketSpec {
+        local: Some(local),
+        reuse_port,
+        ..SocketSpec::datagram_to(local)
+    };
+    let taken = Some(OpError::AddressInUse);
+    assert_eq!(bench.driver(SERVER).open(&spec(false)).err(), taken);
+    assert_eq!(bench.driver(SERVER).open(&spec(true)).err(), taken, "the first does not share");
+    bench.close(CLIENT, first);
+    assert!(bench.driver(SERVER).open(&spec(true)).is_ok());
+    assert!(bench.driver(CLIENT).open(&spec(true)).is_ok());
 }
 
 pub(super) fn a_connected_socket_wins_over_the_wildcard<H: Harness>(bench: &mut Bench<H>) {

@@ -485,7 +485,7 @@ macro_rules! conformance_suite {
                     a_wake_before_the_wait_counts],
                 datagrams(&MODES): [addresses_come_with_datagrams, what_is_too_long_is_cut_off,
                     answers_leave_from_the_address_that_was_asked, a_connected_socket_wins_over_the_wildcard,
-                    connected_datagrams_are_sent_and_received],
+                    connected_datagrams_are_sent_and_received, a_port_is_given_once_unless_it_is_shared],
                 bulk(&MODES): [repeated_sends_arrive_one_by_one, repeated_sends_do_not_let_their_turn_sleep,
                     repeated_sends_stop_at_a_full_buffer, repeated_sends_are_datagrams_of_their_own,
                     an_error_after_sends_comes_with_the_next, repeated_sends_are_cancelled_and_reset,

@@ -1,8 +1,5 @@
-//! The words in which a driver is spoken to, and in which it speaks to the system: operations,
-//! completions, sockets.
-//!
-//! They belong to [`crate`], which gives them out; they stand apart so that `sys`, below it, can
-//! use them too.
+//! What a driver is told and what it says: operations, completions, sockets. They belong to
+//! [`crate`], which gives them out, and stand apart so that `sys`, below it, can use them too.
 
 mod op;
 mod operations;
@@ -33,14 +30,12 @@ pub struct BufferId(pub u32);
 #[derive(Debug, PartialEq, Eq)]
 pub struct PoolBuffer(pub u16);
 
-/// Stream or datagram.
+/// A TCP connection yet to be connected, a TCP listener on [`SocketSpec::local`], or a UDP socket.
+#[expect(missing_docs, reason = "they are explained with the type")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketKind {
-    /// A TCP connection yet to be connected.
     Stream,
-    /// A TCP listener; [`SocketSpec::local`] is the address to listen on.
     Listener,
-    /// A UDP socket.
     Datagram,
 }
 
@@ -100,28 +95,20 @@ impl SocketSpec {
 }
 
 /// What ends a driver rather than one operation.
+#[expect(missing_docs, reason = "fields are explained with their variant")]
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriverError {
     /// More operations are outstanding than a driver takes.
     #[error("more than {OPERATIONS_MAX} operations outstanding on one worker")]
     Full,
-    /// A buffer, a socket slot or the driver itself could not be had.
+    /// A buffer, a socket slot or the driver itself could not be had. `what` was asked for, with
+    /// the remedy where there is one.
     #[error("{what}: {source}")]
-    Resources {
-        /// What was asked for, with the remedy where there is one.
-        what: &'static str,
-        /// The operating system's answer.
-        source: OpError,
-    },
+    Resources { what: &'static str, source: OpError },
     /// A system call that must not fail has failed.
     #[error("{call} failed: {source}")]
-    Call {
-        /// The system call.
-        call: &'static str,
-        /// Its errno.
-        source: OpError,
-    },
+    Call { call: &'static str, source: OpError },
 }
 
 impl DriverError {

@@ -12,14 +12,12 @@ use tare_units::limits::SEGMENTS_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u64);
 
-/// A range of a buffer.
+/// A range of a buffer: `len` bytes from `start`.
+#[expect(missing_docs, reason = "they are explained with the type")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// The buffer.
     pub buffer: BufferId,
-    /// First byte.
     pub start: u32,
-    /// How many bytes.
     pub len: u32,
 }
 
@@ -28,40 +26,80 @@ pub struct Segment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Take connections off a listener: one, or (`multishot`) all that come.
-    Accept { listener: SocketId, multishot: bool },
+    Accept {
+        listener: SocketId,
+        multishot: bool,
+    },
     /// Connect a stream, or set a datagram socket's peer.
-    Connect { socket: SocketId, to: SocketAddr },
+    Connect {
+        socket: SocketId,
+        to: SocketAddr,
+    },
     /// Send on a connected socket. `zero_copy` asks the kernel to send from the buffer itself.
-    Send { socket: SocketId, data: Segment, zero_copy: bool },
+    Send {
+        socket: SocketId,
+        data: Segment,
+        zero_copy: bool,
+    },
     /// Send a range again and again, each time as a send of its own, on a connected socket. It ends
     /// when `count` were sent, or as soon as the kernel took a part of one only or would have to
     /// wait, and waits itself only while nothing at all could be sent. The turn lasts as long as
     /// the sends do, so `count` bounds it.
-    SendRepeated { socket: SocketId, data: Segment, count: u32 },
+    SendRepeated {
+        socket: SocketId,
+        data: Segment,
+        count: u32,
+    },
     /// Send several ranges, in order, as one; the first `None` ends them.
-    SendVectored { socket: SocketId, data: [Option<Segment>; SEGMENTS_MAX] },
-    /// Receive into a buffer.
-    Receive { socket: SocketId, into: Segment },
+    SendVectored {
+        socket: SocketId,
+        data: [Option<Segment>; SEGMENTS_MAX],
+    },
+    Receive {
+        socket: SocketId,
+        into: Segment,
+    },
     /// Receive from a TCP stream and throw away, without copying (`MSG_TRUNC`, `tcp(7)`). On
     /// another socket it fails.
-    Discard { socket: SocketId, len: u32 },
+    Discard {
+        socket: SocketId,
+        len: u32,
+    },
     /// Receive again and again into buffers of the pool, until the end of the stream or an error.
-    ReceiveMultishot { socket: SocketId },
+    ReceiveMultishot {
+        socket: SocketId,
+    },
     /// Receive from a TCP stream with the kernel's own stamp of the arrival, where
     /// [`SocketOption::ReceiveTimestamps`](super::SocketOption::ReceiveTimestamps) asked for it.
-    ReceiveStamped { socket: SocketId, into: Segment },
+    ReceiveStamped {
+        socket: SocketId,
+        into: Segment,
+    },
     /// Send one datagram to an address; from the local address `source`, on a socket that is bound
     /// to all of them.
-    SendTo { socket: SocketId, data: Segment, to: SocketAddr, source: Option<IpAddr> },
+    SendTo {
+        socket: SocketId,
+        data: Segment,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+    },
     /// Receive one datagram with its addresses. A longer one is cut off, and the completion says
     /// so.
-    ReceiveFrom { socket: SocketId, into: Segment },
+    ReceiveFrom {
+        socket: SocketId,
+        into: Segment,
+    },
     /// Send the end of the stream; receiving goes on.
-    HalfClose { socket: SocketId },
+    HalfClose {
+        socket: SocketId,
+    },
     /// Close, cancelling what is outstanding.
-    Close { socket: SocketId },
-    /// Cancel the operation with that token.
-    Cancel { token: Token },
+    Close {
+        socket: SocketId,
+    },
+    Cancel {
+        token: Token,
+    },
 }
 
 impl Op {
@@ -129,6 +167,12 @@ impl Op {
         }
     }
 
+    /// The outcome of a send of one message, or of a receive of bytes alone, that moved `count`.
+    #[inline]
+    pub(crate) const fn moved(&self, count: u32) -> Outcome {
+        if self.is_single_receive() { Outcome::Received(count) } else { Outcome::Sent(count) }
+    }
+
     /// Calls `each` with every range of a buffer that it names.
     #[inline]
     pub(crate) fn for_each_segment(&self, mut each: impl FnMut(Segment)) {
@@ -187,50 +231,59 @@ impl Pending {
     }
 }
 
-/// How an operation ended.
 #[expect(missing_docs, reason = "fields are explained with their variant, where they need it")]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A connection came in; the driver holds it under this id.
     Accepted(SocketId),
-    /// The connection stands.
     Connected,
-    /// That many bytes were taken.
     Sent(u32),
     /// Of a repeated send `sends` were taken whole, and `bytes` in all: those above whole sends
     /// belong to a last one that was cut.
-    SentRepeated { sends: u32, bytes: u64 },
+    SentRepeated {
+        sends: u32,
+        bytes: u64,
+    },
     /// A zero-copy send's buffer is free again. `copied`: the kernel copied all the same.
-    Released { copied: bool },
+    Released {
+        copied: bool,
+    },
     /// That many bytes came, or were discarded; zero is the end of the stream.
     Received(u32),
     /// That many bytes came into a pool buffer, to be recycled; no buffer at the end of the stream.
-    ReceivedInPool { buffer: Option<PoolBuffer>, len: u32 },
+    ReceivedInPool {
+        buffer: Option<PoolBuffer>,
+        len: u32,
+    },
     /// As [`Outcome::Received`], for a receive with a stamp: when the segment that brought the last
     /// of the bytes arrived at the host, by `CLOCK_REALTIME`, since the epoch. On the simulated
     /// wire, by its clock. `None` without a stamp, as at the end of the stream.
-    ReceivedStamped { len: u32, at: Option<Nanos> },
+    ReceivedStamped {
+        len: u32,
+        at: Option<Nanos>,
+    },
     /// A datagram came, of which `len` bytes were stored; `truncated` where it was longer than the
     /// buffer.
-    ReceivedFrom { len: u32, addresses: DatagramFrom, truncated: bool },
-    /// The end of the stream was sent.
+    ReceivedFrom {
+        len: u32,
+        addresses: DatagramFrom,
+        truncated: bool,
+    },
     HalfClosed,
-    /// The socket is closed.
     Closed,
     /// The cancel was carried out, or found nothing.
-    CancelDone { found: bool },
-    /// It failed.
+    CancelDone {
+        found: bool,
+    },
     Failed(OpError),
 }
 
-/// A completed operation.
+/// A completed operation, with the token of its push; `more` completions of it may come.
+#[expect(missing_docs, reason = "they are explained with the type")]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// The token of its push.
     pub token: Token,
-    /// How it ended.
     pub outcome: Outcome,
-    /// More completions of the same operation will come.
     pub more: bool,
 }
 
@@ -277,6 +330,7 @@ macro_rules! op_errors {
     ($($(#[$doc:meta])* $variant:ident = $errno:ident,)*) => {
         /// Why an operation failed: one variant for each errno that socket operations are
         /// documented to give (man pages of the calls), and [`OpError::Os`] for any other.
+        #[expect(missing_docs, reason = "the errno says it where nothing else does")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum OpError {
@@ -284,15 +338,9 @@ macro_rules! op_errors {
             /// A second operation in the same direction of one socket, or a socket released too
             /// early.
             Busy,
-            /// The socket id is dead.
             BadSocket,
             /// Another errno than those, from the named system call.
-            Os {
-                /// The system call.
-                call: &'static str,
-                /// Its errno.
-                errno: i32,
-            },
+            Os { call: &'static str, errno: i32 },
         }
 
         impl OpError {
@@ -327,23 +375,15 @@ macro_rules! op_errors {
 }
 
 op_errors! {
-    /// The peer refuses connections on that port.
     Refused = ECONNREFUSED,
-    /// The peer reset the connection.
     Reset = ECONNRESET,
-    /// The connection was aborted before it could be accepted.
     Aborted = ECONNABORTED,
-    /// The kernel gave up waiting for the peer.
     TimedOut = ETIMEDOUT,
-    /// No route to the host.
     HostUnreachable = EHOSTUNREACH,
-    /// No route to the network.
     NetworkUnreachable = ENETUNREACH,
-    /// The network interface is down.
     NetworkDown = ENETDOWN,
     /// The peer has closed; nothing more can be sent.
     BrokenPipe = EPIPE,
-    /// The socket is not connected.
     NotConnected = ENOTCONN,
     /// The address, or every ephemeral port towards the peer, is in use.
     AddressInUse = EADDRINUSE,
@@ -368,9 +408,9 @@ op_errors! {
     TooManyFilesSystem = ENFILE,
     /// The datagram is too large for the path or the protocol.
     MessageTooLong = EMSGSIZE,
-    /// Not permitted: a firewall rule, a seccomp profile, or a missing capability.
+    /// A firewall rule, a seccomp profile, or a missing capability forbids it.
     NotPermitted = EPERM,
-    /// Access denied: a broadcast address, the modes of a Unix socket's path, or a security module.
+    /// A broadcast address, the modes of a Unix socket's path, or a security module forbids it.
     AccessDenied = EACCES,
     /// There is nothing of that name: a congestion control, a device, a Unix socket.
     NotFound = ENOENT,
@@ -378,7 +418,6 @@ op_errors! {
     NoSuchOption = ENOPROTOOPT,
     /// The kernel does not know the operation or an argument.
     Invalid = EINVAL,
-    /// The kernel does not have the system call.
     NotImplemented = ENOSYS,
     /// The protocol or socket does not support the operation.
     NotSupported = EOPNOTSUPP,
@@ -417,8 +456,9 @@ mod tests {
     #[test]
     fn repeated_sends_end_with_the_count_a_full_buffer_or_an_error() {
         let (reset, full) = (Errno::ECONNRESET, Errno::EAGAIN);
-        type Answers<'a> = &'a [Result<usize, Errno>];
-        let cases: [(u32, Answers<'_>, Result<(u32, u64, Option<Errno>), Errno>); 8] = [
+        type Sent<T> = Result<T, Errno>;
+        type Case<'a> = (u32, &'a [Sent<usize>], Sent<(u32, u64, Option<Errno>)>);
+        let cases: [Case<'_>; 8] = [
             (0, &[], Ok((0, 0, None))),
             (3, &[Ok(10), Ok(10), Ok(10)], Ok((3, 30, None))),
             (9, &[Ok(10), Ok(4)], Ok((1, 14, None))),

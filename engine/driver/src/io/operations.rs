@@ -13,7 +13,6 @@ const _: () = assert!(RING_ENTRIES <= OPERATIONS_MAX);
 // Each connection may have a receive and a send outstanding, and its close or a cancel besides.
 const _: () = assert!(cfg!(test) || 4 * SOCKETS_MAX <= OPERATIONS_MAX);
 
-/// No operation.
 const NONE: u32 = u32::MAX;
 /// Chains at the start; doubled as more operations come.
 const CHAINS: usize = 256;
@@ -103,7 +102,6 @@ impl<T> Operations<T> {
         link.entry
     }
 
-    /// The entry of a place, where it is in use.
     #[inline]
     pub(crate) fn find_place(&self, place: u32) -> Option<&T> {
         self.links.get(place as usize).map(|link| &link.entry)

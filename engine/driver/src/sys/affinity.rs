@@ -25,15 +25,10 @@ pub fn allowed_cpus() -> Vec<u32> {
     let mut mask: Mask = [0; _];
     // SAFETY: the pointer and the length are those of `mask`, which lives and is not otherwise used
     // until the call returns; the kernel and the C library write at most that many bytes. Zero is
-    // the calling thread.
-    let answer = unsafe {
-        libc::sched_getaffinity(0, size_of::<Mask>(), mask.as_mut_ptr().cast::<libc::cpu_set_t>())
-    };
-    if answer != 0 {
-        return Vec::new();
-    }
-    let is_set = |cpu: &u32| {
-        let (word, bit) = bit_of(*cpu);
+    // the calling thread. Where the call fails, the mask stays empty.
+    unsafe { libc::sched_getaffinity(0, size_of::<Mask>(), mask.as_mut_ptr().cast()) };
+    let is_set = |&cpu: &u32| {
+        let (word, bit) = bit_of(cpu);
         mask[word] & bit != 0
     };
     (0..CPUS_MAX).filter(is_set).collect()
@@ -45,11 +40,8 @@ pub fn allowed_cpus() -> Vec<u32> {
 /// [`OpError::Invalid`] where the CPU does not exist or is not allowed here.
 pub fn pin_current_thread(cpu: u32) -> Result<(), OpError> {
     let id = cpu as usize;
-    let is_pinned = if id < libc::CPU_SETSIZE as usize {
-        set_for_current(CoreId { id })
-    } else {
-        pin_by_mask(cpu)
-    };
+    let is_named = id < libc::CPU_SETSIZE as usize;
+    let is_pinned = if is_named { set_for_current(CoreId { id }) } else { pin_by_mask(cpu) };
     if is_pinned {
         return Ok(());
     }
@@ -68,10 +60,7 @@ fn pin_by_mask(cpu: u32) -> bool {
     mask[word] = bit;
     // SAFETY: the pointer and the length are those of `mask`, which lives until the call returns;
     // the kernel reads at most that many bytes. Zero is the calling thread.
-    let answer = unsafe {
-        libc::sched_setaffinity(0, size_of::<Mask>(), mask.as_ptr().cast::<libc::cpu_set_t>())
-    };
-    answer == 0
+    unsafe { libc::sched_setaffinity(0, size_of::<Mask>(), mask.as_ptr().cast()) == 0 }
 }
 
 /// Prints CPUs the way the kernel does: ascending, with runs shortened: `0-3,6`.
@@ -94,26 +83,17 @@ mod tests {
         assert_eq!(format_cpus(&[0, 1]), "0-1");
     }
 
+    /// By the long mask as well, as CPUs beyond 1023 are pinned to, which few machines have.
     #[test]
     fn a_pinned_thread_may_run_on_its_cpu_alone() {
         let cpu = *allowed_cpus().last().unwrap();
-        let seen = std::thread::spawn(move || pin_current_thread(cpu).map(|()| allowed_cpus()))
-            .join()
-            .unwrap();
-        assert_eq!(seen, Ok(vec![cpu]));
-    }
-
-    /// As CPUs beyond 1023 are pinned to, which few machines have.
-    #[test]
-    fn the_long_mask_pins_as_the_short_one_does() {
-        let cpu = *allowed_cpus().last().unwrap();
-        let seen = std::thread::spawn(move || pin_by_mask(cpu).then(allowed_cpus));
-        assert_eq!(seen.join().unwrap(), Some(vec![cpu]));
-        assert_eq!(bit_of(1024), (1024 / libc::c_ulong::BITS as usize, 1));
-        assert_eq!(
-            bit_of(65),
-            ((65 / libc::c_ulong::BITS) as usize, 1 << (65 % libc::c_ulong::BITS))
-        );
+        for pin in [|cpu| pin_current_thread(cpu).is_ok(), pin_by_mask] {
+            let seen = std::thread::spawn(move || pin(cpu).then(allowed_cpus));
+            assert_eq!(seen.join().unwrap(), Some(vec![cpu]));
+        }
+        let bits = libc::c_ulong::BITS;
+        assert_eq!(bit_of(1024), (1024 / bits as usize, 1));
+        assert_eq!(bit_of(65), ((65 / bits) as usize, 1 << (65 % bits)));
     }
 
     #[test]

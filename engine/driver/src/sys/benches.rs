@@ -27,15 +27,13 @@ const COPIED: u32 = 1 << 31;
 /// How messages are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sending {
-    /// `SEND`.
     Plain,
-    /// `SEND` with `MSG_WAITALL`: no message is cut.
+    /// With `MSG_WAITALL`: no message is cut.
     WaitAll,
     /// `WRITE_FIXED`, from a registered buffer.
     Fixed,
-    /// `SEND_ZC`.
     ZeroCopy,
-    /// `SEND_ZC` from a registered buffer.
+    /// From a registered buffer.
     ZeroCopyFixed,
     /// `SEND` of a bundle: all messages of a batch in one entry, which the kernel sends as one.
     Bundle,
@@ -44,25 +42,38 @@ pub enum Sending {
 /// How bytes are received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receiving {
-    /// `RECV` into one buffer.
+    /// Into one buffer.
     Single,
-    /// Multishot `RECV` into provided buffers.
+    /// Into provided buffers.
     Multishot,
-    /// Multishot `RECV` of bundles of provided buffers.
+    /// Multishot, of bundles of provided buffers.
     Bundle,
-    /// `RECV` with `MSG_TRUNC`: nothing is copied.
+    /// With `MSG_TRUNC`: nothing is copied.
     Discard,
 }
 
-/// What came of a batch of sends.
+/// What was sent, or received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sent {
-    /// Bytes that the kernel took.
+pub struct Moved {
     pub bytes: u64,
     /// Zero-copy sends whose buffer was released meanwhile, of this batch or an earlier one.
     pub released: u64,
     /// Those of them that the kernel copied all the same.
     pub copied: u64,
+}
+
+impl Moved {
+    pub const fn of(bytes: u64) -> Self {
+        Self { bytes, released: 0, copied: 0 }
+    }
+}
+
+impl std::ops::AddAssign for Moved {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.released += more.released;
+        self.copied += more.copied;
+    }
 }
 
 /// A socket on a ring of its own, with the memory that its operations name.
@@ -101,16 +112,8 @@ impl Line {
         } else {
             arena.lend_shared(segment).cast_mut()
         };
-        Ok(Self {
-            target: ring.register(0, &socket),
-            ring,
-            socket,
-            arena,
-            segment,
-            data,
-            pool: None,
-            in_flight: 0,
-        })
+        let target = ring.register(0, &socket);
+        Ok(Self { ring, target, socket, arena, segment, data, pool: None, in_flight: 0 })
     }
 
     fn provide(&mut self, count: u16, len: u32) -> Result<(), DriverError> {
@@ -119,7 +122,7 @@ impl Line {
         // SAFETY: the entries live as long as the pool, which `Drop` frees after it has
         // unregistered them, or not at all.
         unsafe { self.ring.register_pool(pool.ring_address(), count) }
-            .map_err(|e| failed("io_uring_register", ("io_uring_register", &e).into()))?;
+            .map_err(|e| DriverError::call("io_uring_register", &e))?;
         for id in 0..count {
             pool.give(id);
         }
@@ -132,7 +135,7 @@ impl Line {
         // SAFETY: `data` is the arena's range of that length, lent from `new` until `Drop` has
         // found nothing in flight; otherwise it is never freed.
         unsafe { self.ring.register_buffer(range) }
-            .map_err(|e| failed("io_uring_register", ("io_uring_register", &e).into()))
+            .map_err(|e| DriverError::call("io_uring_register", &e))
     }
 
     /// Queues an entry of this module's, which names the line's data or its pool, or no memory.
@@ -214,9 +217,6 @@ pub struct SendRing {
 impl SendRing {
     /// A ring that sends messages of so many bytes in batches of `batch`, a power of two, over a
     /// blocking stream socket.
-    ///
-    /// # Errors
-    /// Where the kernel lacks what it takes.
     pub fn new(
         socket: OwnedFd,
         message_bytes: u32,
@@ -238,13 +238,12 @@ impl SendRing {
     fn entry(&self) -> Entry {
         let (fd, _) = self.line.target.field();
         let (data, len) = (self.line.data.cast_const(), self.line.segment.len);
+        let plain = |flags| opcode::Send::new(fd, data, len).flags(flags).build();
         let zero_copy =
             || opcode::SendZc::new(fd, data, len).flags(libc::MSG_NOSIGNAL).zc_flags(REPORT_USAGE);
         match self.sending {
-            Sending::Plain => opcode::Send::new(fd, data, len).flags(libc::MSG_NOSIGNAL).build(),
-            Sending::WaitAll => opcode::Send::new(fd, data, len)
-                .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-                .build(),
+            Sending::Plain => plain(libc::MSG_NOSIGNAL),
+            Sending::WaitAll => plain(libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
             Sending::Fixed => opcode::WriteFixed::new(fd, data, len, FIXED).build(),
             Sending::ZeroCopy => zero_copy().build(),
             Sending::ZeroCopyFixed => zero_copy().buf_index(Some(FIXED)).build(),
@@ -254,10 +253,7 @@ impl SendRing {
 
     /// Sends one batch: submits all of it by one system call and waits until the kernel has taken,
     /// of each message, all or a part.
-    ///
-    /// # Errors
-    /// As the kernel answers a send.
-    pub fn send_batch(&mut self) -> Result<Sent, DriverError> {
+    pub fn send_batch(&mut self) -> Result<Moved, DriverError> {
         let mut missing = match self.sending {
             Sending::Bundle => 1,
             _ => u32::from(self.batch),
@@ -265,7 +261,7 @@ impl SendRing {
         for _ in 0..missing {
             self.line.push(self.entry())?;
         }
-        let mut sent = Sent::default();
+        let mut sent = Moved::default();
         while missing > 0 {
             self.line.ring.enter(missing, None)?;
             while let Some(entry) = self.line.reap() {
@@ -302,9 +298,6 @@ pub struct ReceiveRing {
 impl ReceiveRing {
     /// A ring that receives at most so many bytes at once, or per provided buffer, from a blocking
     /// stream socket.
-    ///
-    /// # Errors
-    /// Where the kernel lacks what it takes.
     pub fn new(socket: OwnedFd, len: u32, receiving: Receiving) -> Result<Self, DriverError> {
         let mut line = Line::new(socket, len, true)?;
         if matches!(receiving, Receiving::Multishot | Receiving::Bundle) {
@@ -327,9 +320,6 @@ impl ReceiveRing {
     }
 
     /// Waits for bytes and takes what has completed; zero is the end of the stream.
-    ///
-    /// # Errors
-    /// As the kernel answers a receive.
     pub fn receive(&mut self) -> Result<u64, DriverError> {
         let mut received = 0;
         loop {
@@ -368,13 +358,6 @@ mod tests {
 
     use super::*;
 
-    fn pair() -> (OwnedFd, OwnedFd) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (receiver, _) = listener.accept().unwrap();
-        (sender.into(), receiver.into())
-    }
-
     #[test]
     fn what_is_sent_in_every_way_is_received_in_every_way() {
         let ways = [
@@ -387,7 +370,9 @@ mod tests {
         ];
         for (sending, receiving) in ways {
             for message_bytes in [1, 3_000, 100_000] {
-                let (sender, receiver) = pair();
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
+                let receiver = listener.accept().unwrap().0.into();
                 let sent = std::thread::spawn(move || {
                     let mut ring = SendRing::new(sender, message_bytes, sending, 4).unwrap();
                     let bytes = (0..20).map(|_| ring.send_batch().unwrap().bytes);
@@ -395,11 +380,8 @@ mod tests {
                 });
                 let mut ring = ReceiveRing::new(receiver, 4096, receiving).unwrap();
                 let mut received = 0;
-                loop {
-                    match ring.receive().unwrap() {
-                        0 => break,
-                        bytes => received += bytes,
-                    }
+                while let bytes @ 1.. = ring.receive().unwrap() {
+                    received += bytes;
                 }
                 let sent = sent.join().unwrap();
                 assert!(sent >= 20 && received == sent, "{sending:?} {receiving:?}");

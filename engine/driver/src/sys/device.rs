@@ -14,21 +14,16 @@ const OFFLOADS: [(&str, u32); 6] = [
     ("tx-checksum", 0x16),
     ("sg", 0x18),
 ];
-/// `ETHTOOL_GFLAGS`: a set of flags, [`FLAG_LRO`] among them.
+/// `ETHTOOL_GFLAGS`: a set of flags, of which `ETH_FLAG_LRO` is one.
 const GET_FLAGS: u32 = 0x25;
-/// `ETH_FLAG_LRO`.
 const FLAG_LRO: u32 = 1 << 15;
 /// `ETHTOOL_GCOALESCE`: fills a `struct ethtool_coalesce`.
 const GET_COALESCE: u32 = 0x0e;
 /// `ETHTOOL_GRINGPARAM`: fills a `struct ethtool_ringparam`.
 const GET_RINGS: u32 = 0x10;
-
-/// Words of 32 bits in `struct ethtool_value`: the command and its answer.
-const VALUE_WORDS: usize = 2;
-/// In `struct ethtool_ringparam`.
-const RINGS_WORDS: usize = 9;
-/// In `struct ethtool_coalesce`, the largest one that is asked for.
-const COALESCE_WORDS: usize = 23;
+/// Words of 32 bits in `struct ethtool_coalesce`, the largest structure that is asked for. The
+/// first of each is the command.
+const WORDS: usize = 23;
 
 /// How long a device holds back interrupts in order to raise one for several packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +57,7 @@ pub struct Rings {
 /// `sg`, in the calling thread's network namespace. Empty where the device is not there or does not
 /// tell.
 pub fn offloads(device: &str) -> Vec<String> {
-    let on = |command| ethtool::<VALUE_WORDS>(device, command).is_some_and(|[_, on]| on != 0);
+    let on = |command| ethtool(device, command).is_some_and(|words| words[1] != 0);
     OFFLOADS
         .iter()
         .filter(|(_, command)| on(*command))
@@ -73,14 +68,13 @@ pub fn offloads(device: &str) -> Vec<String> {
 /// Whether `device` merges packets before the kernel sees them (LRO); absent where it does not
 /// tell.
 pub fn large_receive_offload(device: &str) -> Option<bool> {
-    let [_, flags] = ethtool::<VALUE_WORDS>(device, GET_FLAGS)?;
-    Some(flags & FLAG_LRO != 0)
+    ethtool(device, GET_FLAGS).map(|words| words[1] & FLAG_LRO != 0)
 }
 
 /// How `device` holds back its interrupts; absent where there is nothing to hold back, or its
 /// driver does not tell.
 pub fn coalescing(device: &str) -> Option<Coalescing> {
-    let words = ethtool::<COALESCE_WORDS>(device, GET_COALESCE)?;
+    let words = ethtool(device, GET_COALESCE)?;
     // In the order of the structure: command, then four of the receiving side, four of the sending
     // one, the interval of the statistics, the two that adapt, and the settings for low and high
     // rates.
@@ -96,15 +90,14 @@ pub fn coalescing(device: &str) -> Option<Coalescing> {
 /// The rings of `device`; absent where it has none, or its driver does not tell.
 pub fn rings(device: &str) -> Option<Rings> {
     // Command, the four largest sizes (rx, mini, jumbo, tx), the four that are set.
-    let words = ethtool::<RINGS_WORDS>(device, GET_RINGS)?;
+    let words = ethtool(device, GET_RINGS)?;
     let rings = Rings { rx: words[5], rx_max: words[1], tx: words[8], tx_max: words[4] };
     // Some virtual devices answer with nothing but zeros.
     (rings.rx_max > 0).then_some(rings)
 }
 
-/// Asks for one structure of `WORDS` words, whose first is the command.
-fn ethtool<const WORDS: usize>(device: &str, command: u32) -> Option<[u32; WORDS]> {
-    const { assert!(WORDS >= VALUE_WORDS && WORDS <= COALESCE_WORDS) };
+/// Asks for the structure of a command of this module.
+fn ethtool(device: &str, command: u32) -> Option<[u32; WORDS]> {
     // With its terminating zero the name must fit.
     if device.len() >= libc::IFNAMSIZ {
         return None;
@@ -115,8 +108,7 @@ fn ethtool<const WORDS: usize>(device: &str, command: u32) -> Option<[u32; WORDS
     for (to, from) in name.iter_mut().zip(device.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
-    // As large as the largest structure, whichever is asked for.
-    let mut words = [0u32; COALESCE_WORDS];
+    let mut words = [0u32; WORDS];
     words[0] = command;
     let mut request = libc::ifreq {
         ifr_name: name,
@@ -125,15 +117,12 @@ fn ethtool<const WORDS: usize>(device: &str, command: u32) -> Option<[u32; WORDS
     // SAFETY: the descriptor is open for as long as `socket` lives. SIOCETHTOOL reads one `ifreq`,
     // whose name is terminated (checked above), and through `ifru_data` reads and writes the
     // structure of the command: for each of the get commands of this module, the only ones that are
-    // passed here, that is `WORDS` words or fewer, and `words` has room for the largest. `request`
-    // and `words` live on this stack, borrowed by nobody else until the call is over.
+    // passed here, that is `WORDS` words or fewer. `request` and `words` live on this stack,
+    // borrowed by nobody else until the call is over.
     let result = unsafe {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request)
     };
-    if result != 0 {
-        return None;
-    }
-    words.first_chunk().copied()
+    (result == 0).then_some(words)
 }
 
 #[cfg(test)]
@@ -141,32 +130,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_has_scatter_gather_as_ever() {
+    fn loopback_has_scatter_gather_and_neither_rings_nor_interrupts() {
+        assert_eq!((rings("lo"), coalescing("lo")), (None, None));
+        assert_ne!(large_receive_offload("lo"), Some(true));
         let known = offloads("lo");
         if known.is_empty() {
             crate::conformance::left_out("no ethtool ioctl here");
             return;
         }
-        assert!(known.iter().any(|name| name == "sg"), "{known:?}");
-        assert!(known.iter().any(|name| name == "tx-checksum"), "{known:?}");
-    }
-
-    #[test]
-    fn what_is_no_device_has_none() {
-        assert_eq!(offloads("tare-nothing"), [""; 0]);
-        assert_eq!(offloads("a-name-longer-than-any-device"), [""; 0]);
-        assert_eq!(offloads(""), [""; 0]);
-        for name in ["tare-nothing", "a-name-longer-than-any-device", ""] {
-            assert_eq!(coalescing(name), None);
-            assert_eq!(rings(name), None);
-            assert_eq!(large_receive_offload(name), None);
+        for name in ["sg", "tx-checksum"] {
+            assert!(known.iter().any(|known| known == name), "{known:?}");
         }
     }
 
     #[test]
-    fn loopback_has_neither_rings_nor_interrupts() {
-        assert_eq!(rings("lo"), None);
-        assert_eq!(coalescing("lo"), None);
-        assert_ne!(large_receive_offload("lo"), Some(true));
+    fn what_is_no_device_has_none() {
+        for name in ["tare-nothing", "a-name-longer-than-any-device", ""] {
+            assert_eq!(offloads(name), [""; 0]);
+            assert_eq!((coalescing(name), rings(name)), (None, None));
+            assert_eq!(large_receive_offload(name), None);
+        }
     }
 }

@@ -47,13 +47,10 @@ pub(crate) struct File {
 #[derive(Debug, Default)]
 pub(crate) struct RawCompletion {
     pub(crate) slot: u32,
-    /// What the kernel answers: an errno negated, or the result.
     pub(crate) result: i32,
-    /// More completions of the operation will come.
     pub(crate) more: bool,
     /// It tells of the release of a zero-copy send's buffer, not of the send.
     pub(crate) notification: bool,
-    /// The pool buffer filled, of as many bytes as the result says.
     pub(crate) pool: Option<PoolBuffer>,
     pub(crate) accepted: Option<OwnedFd>,
 }
@@ -65,7 +62,6 @@ pub(crate) enum Event {
     Woken {
         armed: bool,
     },
-    /// It is of no interest to the driver.
     Internal,
 }
 
@@ -275,7 +271,6 @@ impl InFlight {
         unsafe { self.ring.push(&entry.user_data(WOKEN)) }
     }
 
-    /// Submits what is queued without sleeping; no system call if there is nothing to do.
     #[inline]
     pub(crate) fn poll(&mut self) -> Result<(), DriverError> {
         self.ring.poll()
@@ -291,7 +286,6 @@ impl InFlight {
         self.ring.enter(want, until)
     }
 
-    /// Whether entries wait to be submitted.
     #[inline]
     pub(crate) fn has_queued(&mut self) -> bool {
         self.ring.queued() > 0
@@ -342,12 +336,10 @@ impl InFlight {
         }))
     }
 
-    /// When what was received in `slot` arrived, since the epoch, where the kernel told.
     pub(crate) fn stamp(&self, slot: u32) -> Option<Nanos> {
         self.received_message(slot).stamp()
     }
 
-    /// The addresses of the datagram that was received in `slot`, and whether it was cut off.
     pub(crate) fn datagram(&self, slot: u32) -> (DatagramFrom, bool) {
         self.received_message(slot).received()
     }
@@ -361,7 +353,6 @@ impl InFlight {
         unsafe { message.as_ref() }
     }
 
-    /// Ends an operation: its buffers are released and its slot is free.
     #[inline]
     pub(crate) fn remove(&mut self, slot: u32) {
         assert!(!self.flights.get(slot).in_kernel, "operation {slot} is in flight");
@@ -378,7 +369,6 @@ impl InFlight {
         }
     }
 
-    /// Lends what `op` names and writes its message.
     #[inline]
     fn lend(&mut self, op: &Op, file: Option<File>) -> (*mut u8, Option<NonNull<Message>>) {
         let message = match op {

@@ -34,48 +34,41 @@ struct SetupFlags {
     submit_all: bool,
 }
 
-type GiveUp = fn(&mut SetupFlags);
-
-/// Steps down from the best setup: what to give up, and the report's words for it. Cumulative.
-const STEPS: [(GiveUp, &str); 5] = [
-    (|f| f.no_sqarray = false, "no NO_SQARRAY (needs Linux 6.6)"),
-    (
-        |f| {
-            f.defer_taskrun = false;
-            f.coop_taskrun = true;
-        },
-        "no DEFER_TASKRUN (needs Linux 6.1)",
-    ),
-    (|f| f.single_issuer = false, "no SINGLE_ISSUER (needs Linux 6.0)"),
-    (|f| f.coop_taskrun = false, "no COOP_TASKRUN (needs Linux 5.19)"),
-    (|f| f.submit_all = false, "no SUBMIT_ALL (needs Linux 5.18)"),
+/// Steps down from the best setup, in the report's words. Cumulative.
+const STEPS: [&str; 5] = [
+    "no NO_SQARRAY (needs Linux 6.6)",
+    "no DEFER_TASKRUN (needs Linux 6.1)",
+    "no SINGLE_ISSUER (needs Linux 6.0)",
+    "no COOP_TASKRUN (needs Linux 5.19)",
+    "no SUBMIT_ALL (needs Linux 5.18)",
 ];
+
+impl SetupFlags {
+    /// The best setup after so many of the [`STEPS`].
+    const fn after(steps: usize) -> Self {
+        Self {
+            no_sqarray: steps < 1,
+            defer_taskrun: steps < 2,
+            single_issuer: steps < 3,
+            // It stands in for DEFER_TASKRUN.
+            coop_taskrun: 2 <= steps && steps < 4,
+            submit_all: steps < 5,
+        }
+    }
+}
 
 /// Tries the best setup first and gives up one thing at a time while the answer is `EINVAL`, the
 /// kernel's way to say that it does not know a flag.
 fn descend<R>(
     mut attempt: impl FnMut(SetupFlags) -> io::Result<R>,
 ) -> io::Result<(R, Vec<String>)> {
-    let mut flags = SetupFlags {
-        no_sqarray: true,
-        defer_taskrun: true,
-        single_issuer: true,
-        coop_taskrun: false,
-        submit_all: true,
-    };
-    let mut given_up = Vec::new();
-    let mut steps = STEPS.iter();
+    let mut steps = 0;
     loop {
-        match attempt(flags) {
-            Ok(ring) => return Ok((ring, given_up)),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let Some((give_up, words)) = steps.next() else {
-                    return Err(error);
-                };
-                give_up(&mut flags);
-                given_up.push((*words).to_owned());
+        match attempt(SetupFlags::after(steps)) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && steps < STEPS.len() => steps += 1,
+            answer => {
+                return Ok((answer?, STEPS[..steps].iter().map(ToString::to_string).collect()));
             }
-            Err(error) => return Err(error),
         }
     }
 }
@@ -209,13 +202,11 @@ impl Ring {
                 return Err(DriverError::Resources { what, source: OpError::NotSupported });
             }
         }
-        if !self.io().params().is_feature_ext_arg() {
-            return Err(DriverError::Resources {
-                what: "EXT_ARG (needs Linux 5.11)",
-                source: OpError::NotSupported,
-            });
+        if self.io().params().is_feature_ext_arg() {
+            return Ok(());
         }
-        Ok(())
+        let what = "EXT_ARG (needs Linux 5.11)";
+        Err(DriverError::Resources { what, source: OpError::NotSupported })
     }
 
     /// Registers an empty table, unless this kernel keeps a file that was taken out of it alive for
@@ -248,9 +239,7 @@ impl Ring {
         self.enter(2, None)?;
         while self.reap().is_some() {}
         self.update_file(0, -1)?;
-        if at_once {
-            self.files = files;
-        }
+        self.files = if at_once { files } else { 0 };
         Ok(at_once)
     }
 
@@ -490,64 +479,57 @@ impl Drop for Ring {
 mod tests {
     use super::*;
 
-    /// Answers as a kernel that knows only some flags.
-    fn kernel(refuses: impl Fn(SetupFlags) -> bool) -> (Option<SetupFlags>, Vec<String>) {
+    /// The flags with which a kernel that refuses some is content, or its error, after how many
+    /// attempts, and what was given up.
+    fn kernel(
+        errno: i32,
+        refuses: impl Fn(SetupFlags) -> bool,
+    ) -> (Result<SetupFlags, Option<i32>>, usize, Vec<String>) {
+        let mut attempts = 0;
         let answer = descend(|flags| {
-            if refuses(flags) { Err(io::Error::from_raw_os_error(libc::EINVAL)) } else { Ok(flags) }
+            attempts += 1;
+            if refuses(flags) { Err(io::Error::from_raw_os_error(errno)) } else { Ok(flags) }
         });
-        answer.map_or_else(
-            |e| {
-                assert_eq!(e.raw_os_error(), Some(libc::EINVAL));
-                (None, Vec::new())
-            },
-            |(flags, given_up)| (Some(flags), given_up),
-        )
+        match answer {
+            Ok((flags, given_up)) => (Ok(flags), attempts, given_up),
+            Err(error) => (Err(error.raw_os_error()), attempts, Vec::new()),
+        }
     }
 
     #[test]
     fn steps_down_one_flag_at_a_time() {
-        let (flags, given_up) = kernel(|_| false);
+        let (flags, _, given_up) = kernel(libc::EINVAL, |_| false);
         assert!(flags.unwrap().defer_taskrun && given_up.is_empty());
 
-        let (flags, given_up) = kernel(|f| f.no_sqarray);
+        let (flags, _, given_up) = kernel(libc::EINVAL, |f| f.no_sqarray);
         assert!(flags.unwrap().defer_taskrun);
         assert_eq!(given_up, ["no NO_SQARRAY (needs Linux 6.6)"]);
 
         // Linux 6.0.
-        let (flags, given_up) = kernel(|f| f.no_sqarray || f.defer_taskrun);
-        let flags = flags.unwrap();
-        assert!(flags.single_issuer && flags.coop_taskrun);
-        assert_eq!(given_up.len(), 2);
+        let (flags, _, given_up) = kernel(libc::EINVAL, |f| f.no_sqarray || f.defer_taskrun);
+        assert!(flags.is_ok_and(|f| f.single_issuer && f.coop_taskrun));
+        assert_eq!(given_up, STEPS[..2]);
         assert_eq!(given_up[1], "no DEFER_TASKRUN (needs Linux 6.1)");
 
         // Linux 5.10 knows none of them.
-        let (flags, given_up) = kernel(|f| {
+        let (flags, _, given_up) = kernel(libc::EINVAL, |f| {
             f.no_sqarray || f.defer_taskrun || f.single_issuer || f.coop_taskrun || f.submit_all
         });
-        assert!(flags.is_some());
-        assert_eq!(given_up.len(), STEPS.len());
+        assert!(flags.is_ok());
+        assert_eq!(given_up, STEPS);
 
-        assert_eq!(kernel(|_| true).0, None, "a sandbox that refuses them all");
-    }
-
-    #[test]
-    fn other_errors_are_not_stepped_over() {
-        let mut calls = 0;
-        let answer = descend(|_| -> io::Result<()> {
-            calls += 1;
-            Err(io::Error::from_raw_os_error(libc::EPERM))
-        });
-        assert_eq!(answer.unwrap_err().raw_os_error(), Some(libc::EPERM));
-        assert_eq!(calls, 1);
+        let sandbox = kernel(libc::EINVAL, |_| true);
+        assert_eq!(sandbox.0, Err(Some(libc::EINVAL)), "a sandbox that refuses them all");
+        // Another error is not stepped over.
+        assert_eq!(kernel(libc::EPERM, |_| true), (Err(Some(libc::EPERM)), 1, vec![]));
     }
 
     #[test]
     fn a_dropped_ring_leaves_no_registered_descriptor() {
         // A thread has sixteen places; a leak would show as a step down.
         for _ in 0..20 {
-            let (ring, step_downs) = Ring::new().unwrap();
+            let (_, step_downs) = Ring::new().unwrap();
             assert!(!step_downs.iter().any(|s| s.contains("registered ring")), "{step_downs:?}");
-            drop(ring);
         }
     }
 }

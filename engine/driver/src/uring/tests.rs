@@ -4,7 +4,7 @@
 use super::*;
 use crate::conformance::{Bench, CLIENT, KernelHarness, Mode, SERVER, left_out, send, streams};
 use crate::{Segment, SocketOption};
-use tare_units::bounds::{RELEASE_MAX, UNACKED_MAX};
+use tare_units::bounds::RELEASE_MAX;
 
 type UringBench = Bench<KernelHarness<UringDriver>>;
 

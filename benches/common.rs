@@ -1,14 +1,19 @@
-//! The bare ping-pong: what `send` and `recv` in a loop cost on this machine, with nothing around
+//! What the benches share: pinning, the blocks of interleaved contestants with their statistics, and
+//! the bare ping-pong: what `send` and `recv` in a loop cost on this machine, with nothing around
 //! them. It is what the engine is held against, so it must stay the least that anyone could write.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use tare_driver::sys::affinity::allowed_cpus;
+
+/// The calling thread.
+const THIS: Pid = Pid::from_raw(0);
 
 /// A ping-pong that is never answered is a defect of the bench, not a long measurement.
 const STUCK: Duration = Duration::from_secs(10);
@@ -22,25 +27,21 @@ pub(crate) enum Wait {
     Block,
 }
 
-/// One ping-pong.
+/// One ping-pong, or one transfer, whose client sends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Config {
-    /// Message size, both ways.
+    /// Of a message, both ways; of a send.
     pub(crate) size_bytes: usize,
     /// Runs before the measurement and is thrown away.
     pub(crate) warmup: Duration,
-    /// Length of the measurement.
     pub(crate) measure: Duration,
-    /// Where the two ends run.
     pub(crate) cpus: Cpus,
 }
 
 /// The CPUs of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cpus {
-    /// The pinging thread's.
     pub(crate) client: usize,
-    /// The answering thread's.
     pub(crate) server: usize,
 }
 
@@ -63,14 +64,11 @@ impl Cpus {
     /// The first two CPUs that this process may use. `None` where there is only one: two ends that
     /// spin on it would measure the scheduler's time slice.
     pub(crate) fn allowed() -> Option<Self> {
-        let set = sched_getaffinity(this_thread()).expect("a thread may ask for its own affinity");
-        let mut cpus = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false));
-        Some(Self { client: cpus.next()?, server: cpus.next()? })
+        match allowed_cpus()[..] {
+            [client, server, ..] => Some(Self { client: client as usize, server: server as usize }),
+            _ => None,
+        }
     }
-}
-
-fn this_thread() -> Pid {
-    Pid::from_raw(0)
 }
 
 /// Pins the calling thread to one CPU until it is dropped.
@@ -78,17 +76,11 @@ fn this_thread() -> Pid {
 pub(crate) struct Pinned(CpuSet);
 
 impl Pinned {
-    /// Pins the calling thread.
-    ///
-    /// # Panics
-    /// When the CPU does not exist or is not allowed.
     pub(crate) fn to(cpu: usize) -> Self {
-        let before =
-            sched_getaffinity(this_thread()).expect("a thread may ask for its own affinity");
+        let before = sched_getaffinity(THIS).expect("a thread may ask for its own affinity");
         let mut one = CpuSet::new();
         one.set(cpu).expect("CPU numbers fit a CPU set");
-        sched_setaffinity(this_thread(), &one)
-            .unwrap_or_else(|errno| panic!("cannot run on CPU {cpu}: {errno}"));
+        sched_setaffinity(THIS, &one).unwrap_or_else(|e| panic!("cannot run on CPU {cpu}: {e}"));
         Self(before)
     }
 }
@@ -96,14 +88,61 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         // It was allowed before; should it not be so any more, the thread stays where it is.
-        let _ = sched_setaffinity(this_thread(), &self.0);
+        let _ = sched_setaffinity(THIS, &self.0);
     }
+}
+
+/// Has every contestant play once in each block, in reversed order in every other one: what came of
+/// each, block by block.
+pub(crate) fn interleave<T, E>(
+    contestants: usize,
+    blocks: u32,
+    mut play: impl FnMut(usize) -> Result<T, E>,
+) -> Result<Vec<Vec<T>>, E> {
+    let mut played: Vec<Vec<T>> = (0..contestants).map(|_| Vec::new()).collect();
+    for block in 0..blocks {
+        for place in 0..contestants {
+            let index = if block % 2 == 1 { contestants - 1 - place } else { place };
+            played[index].push(play(index)?);
+        }
+    }
+    Ok(played)
+}
+
+/// Sorts, and gives the median.
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    tare_stats::compare::blocks::median(values).expect("times are finite")
+}
+
+/// The exact order-statistic interval of the median at 95 % or more, and its coverage: the count of
+/// values below the true median is binomial with p = 1/2, whatever the distribution (David and
+/// Nagaraja, *Order Statistics*, section 7.1). `sorted` must be sorted. None below six values,
+/// which cannot reach 95 %.
+pub(crate) fn median_interval(sorted: &[f64]) -> Option<(f64, f64, f64)> {
+    let n = sorted.len();
+    // The probability that at most `rank` values are below the median, grown term by term.
+    let mut term = 0.5f64.powi(i32::try_from(n).ok()?);
+    let mut below = term;
+    let mut best = None;
+    for rank in 0..n / 2 {
+        let coverage = 1.0 - 2.0 * below;
+        if coverage < 0.95 {
+            break;
+        }
+        best = Some((sorted[rank], sorted[n - 1 - rank], coverage));
+        #[expect(clippy::cast_precision_loss, reason = "blocks are few")]
+        let ratio = (n - rank) as f64 / (rank + 1) as f64;
+        term *= ratio;
+        below += term;
+    }
+    best
 }
 
 /// The two ends of a ping-pong over loopback, the answering one on a thread and a CPU of its own.
 #[derive(Debug)]
 pub(crate) struct PingPong {
-    stream: Option<TcpStream>,
+    stream: TcpStream,
     message: Vec<u8>,
     wait: Wait,
     server: Option<JoinHandle<()>>,
@@ -111,9 +150,6 @@ pub(crate) struct PingPong {
 
 impl PingPong {
     /// Connects the two ends. The caller pins its own thread.
-    ///
-    /// # Panics
-    /// When loopback does not work.
     pub(crate) fn new(wait: Wait, size_bytes: usize, server_cpu: usize) -> Self {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
@@ -127,24 +163,14 @@ impl PingPong {
                 send(&mut stream, &message, wait);
             }
         });
-        let stream = TcpStream::connect(address).expect("the server listens");
-        Self {
-            stream: Some(prepare(stream, wait)),
-            message: vec![0x5a; size_bytes],
-            wait,
-            server: Some(server),
-        }
+        let stream = prepare(TcpStream::connect(address).expect("the server listens"), wait);
+        Self { stream, message: vec![0x5a; size_bytes], wait, server: Some(server) }
     }
 
-    /// One ping and its pong.
-    ///
-    /// # Panics
-    /// When the connection breaks.
     #[inline]
     pub(crate) fn round_trip(&mut self) {
-        let stream = self.stream.as_mut().expect("open until dropped");
-        send(stream, &self.message, self.wait);
-        let answered = receive(stream, &mut self.message, self.wait);
+        send(&mut self.stream, &self.message, self.wait);
+        let answered = receive(&mut self.stream, &mut self.message, self.wait);
         assert!(answered, "the answering end has closed");
     }
 }
@@ -152,7 +178,7 @@ impl PingPong {
 impl Drop for PingPong {
     fn drop(&mut self) {
         // The answering thread ends with the stream.
-        drop(self.stream.take());
+        let _ = self.stream.shutdown(Shutdown::Write);
         if let Some(server) = self.server.take() {
             let ended = server.join();
             assert!(ended.is_ok() || thread::panicking(), "the answering end has failed");
@@ -170,12 +196,16 @@ fn prepare(stream: TcpStream, wait: Wait) -> TcpStream {
     stream
 }
 
-/// An io_uring that is being dismantled interrupts what its thread waits for.
-fn is_to_be_repeated(error: &std::io::Error, wait: Wait) -> bool {
-    match error.kind() {
-        ErrorKind::Interrupted => true,
-        ErrorKind::WouldBlock => wait == Wait::Spin,
-        _ => false,
+/// Calls until something was moved. An io_uring that is being dismantled interrupts what its thread
+/// waits for.
+#[inline]
+fn moved(wait: Wait, mut call: impl FnMut() -> std::io::Result<usize>) -> usize {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock && wait == Wait::Spin => {}
+            result => return result.expect("the connection holds"),
+        }
     }
 }
 
@@ -184,24 +214,18 @@ fn is_to_be_repeated(error: &std::io::Error, wait: Wait) -> bool {
 fn send(stream: &mut TcpStream, message: &[u8], wait: Wait) {
     let mut sent = 0;
     while sent < message.len() {
-        match stream.write(&message[sent..]) {
-            Ok(bytes) => sent += bytes,
-            Err(e) if is_to_be_repeated(&e, wait) => {}
-            Err(e) => panic!("send: {e}"),
-        }
+        sent += moved(wait, || stream.write(&message[sent..]));
     }
 }
 
-/// Receives all of `message`; false where the server has closed before.
+/// Receives all of `message`; false where the peer has closed before.
 #[inline]
 fn receive(stream: &mut TcpStream, message: &mut [u8], wait: Wait) -> bool {
     let mut received = 0;
     while received < message.len() {
-        match stream.read(&mut message[received..]) {
-            Ok(0) => return false,
-            Ok(bytes) => received += bytes,
-            Err(e) if is_to_be_repeated(&e, wait) => {}
-            Err(e) => panic!("receive: {e}"),
+        match moved(wait, || stream.read(&mut message[received..])) {
+            0 => return false,
+            bytes => received += bytes,
         }
     }
     true
