@@ -33,7 +33,6 @@ struct Mount {
 
 impl Mount {
     fn all(files: &Files, hierarchy: &str) -> Vec<Self> {
-        let table = files.text("/proc/self/mountinfo").unwrap_or_default();
         let parse = |line: &str| {
             // ID, parent, device, root, mount point, options, tags… `-` type, source, options.
             let (head, tail) = line.split_once(" - ")?;
@@ -47,7 +46,7 @@ impl Mount {
             };
             is_wanted.then(|| Self { root: unescape(root).into(), point: unescape(point).into() })
         };
-        let mounts: Vec<Self> = table.lines().filter_map(parse).collect();
+        let mounts = files.lines("/proc/self/mountinfo", parse);
         if !mounts.is_empty() {
             return mounts;
         }

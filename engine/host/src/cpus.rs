@@ -166,12 +166,10 @@ fn online(files: &Files) -> Vec<u32> {
     let names = files.names(CPU_DIRECTORY);
     let mut cpus: Vec<u32> = names.iter().filter_map(number).filter(is_online).collect();
     if cpus.is_empty() {
-        let cpuinfo = files.text("/proc/cpuinfo").unwrap_or_default();
-        let number = |line: &str| {
+        cpus = files.lines("/proc/cpuinfo", |line| {
             let (_, number) = line.strip_prefix("processor")?.split_once(':')?;
             number.trim().parse().ok()
-        };
-        cpus = cpuinfo.lines().filter_map(number).collect();
+        });
     }
     cpus.sort_unstable();
     cpus

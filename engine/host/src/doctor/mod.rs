@@ -7,7 +7,6 @@
 mod cpu;
 mod interrupts;
 mod kernel;
-mod link;
 mod network;
 mod sample;
 #[cfg(test)]
@@ -16,7 +15,7 @@ mod tests;
 use crate::cpus::Cpus;
 use crate::environment;
 use crate::files::Files;
-use link::{Link, Needs};
+use network::{Link, Needs};
 use sample::Sample;
 use tare_driver::BackendChoice;
 use tare_driver::probe::{self, Chosen};

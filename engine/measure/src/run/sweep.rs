@@ -19,7 +19,7 @@ use tare_driver::shown;
 use tare_driver::sys::{random, rlimit};
 use tare_host::cpus::{Choice, Cpus};
 use tare_host::environment::{self, WarningContext};
-use tare_host::guard::PortBudget;
+use tare_host::guard::port_warnings;
 use tare_host::journal::Journal;
 use tare_host::{tuning, unavailable};
 use tare_proto::hello::{Accept, WaitMode};
@@ -331,9 +331,10 @@ impl Run<'_> {
         // A Unix socket takes neither ports nor entries of the connection table.
         let of_ports = match self.setting.address {
             Destination::Unix(_) => Vec::new(),
-            Destination::Tcp(_) => PortBudget::of(client)
-                .with_sources(self.needs.sources)
-                .check(u64::from(self.needs.connections), self.needs.opened),
+            Destination::Tcp(_) => {
+                let Needs { sources, connections, opened, .. } = self.needs;
+                port_warnings(client, sources, connections.into(), opened)
+            }
         };
         for warning in of_ports.into_iter().chain(of_machine) {
             self.warn(warning, observer);
