@@ -5,6 +5,7 @@
 //! `scheduler/sched-bwc`: each group up to the root may have a quota of its own, and the tightest
 //! one holds.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use crate::files::{Files, value_of};
@@ -297,10 +298,8 @@ impl Group {
             self.directories.first().map_or_else(Vec::new, |top| subtree(&self.files, top));
         let lists = groups.iter().flat_map(|group| self.files.numbers(group.join("cgroup.procs")));
         // Those of other namespaces are shown as 0.
-        let mut pids: Vec<u32> = lists.filter(|pid| *pid > 0).collect();
-        pids.sort_unstable();
-        pids.dedup();
-        pids
+        let pids: BTreeSet<u32> = lists.filter(|pid| *pid > 0).collect();
+        pids.into_iter().collect()
     }
 }
 

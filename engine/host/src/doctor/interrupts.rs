@@ -168,13 +168,11 @@ fn of_the_card(host: &HostSnapshot) -> Seen {
         .map(|below| host.files.names(format!("/sys/class/net/{name}/device/{below}")))
         .find(|names| !names.is_empty())
         .unwrap_or_default();
-    let mut cpus: Vec<u32> = numbers
+    let cpus: Vec<u32> = numbers
         .iter()
         .filter_map(|number| affinity(&host.files, number)?.parse().ok())
         .flat_map(|CpuList(cpus)| cpus)
         .collect();
-    cpus.sort_unstable();
-    cpus.dedup();
     if cpus.is_empty() {
         return unknown(format!("nothing tells which CPUs take the interrupts of {name}"));
     }

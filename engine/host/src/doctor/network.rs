@@ -27,27 +27,16 @@ const ETHERNET_MTU: u32 = 1_500;
 const WANTED_OFFLOADS: [(&str, &str); 3] =
     [("rx-checksum", "rx"), ("tx-checksum", "tx"), ("tso", "tso")];
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Via {
-    DefaultRoute,
-    Target(IpAddr),
-    /// There is none: why, and what shows it.
-    Nowhere(String),
-}
-
-impl Default for Via {
-    fn default() -> Self {
-        Self::Nowhere("there is no route".into())
-    }
-}
-
 /// A device, and what only it can be asked.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     /// As typed.
     pub(super) target: Option<String>,
-    pub(super) via: Via,
+    /// The target's, where there is a route to it.
+    pub(super) address: Option<IpAddr>,
     pub(super) device: Option<Device>,
+    /// Why there is no device, where there is none, and what shows it.
+    pub(super) nowhere: String,
     /// There is a card behind it, real or virtual, that interrupts.
     pub(super) hardware: bool,
     /// The route's own MTU, where it differs from the device's.
@@ -74,7 +63,7 @@ impl Link {
         let (name, address): (String, IpAddr) = match target {
             None => {
                 return Ok(match default_device(files) {
-                    Some(name) => Self { via: Via::DefaultRoute, ..Self::of(files, &name) },
+                    Some(name) => Self::of(files, &name),
                     None => Self::nowhere("there is no default route: give a TARGET".into()),
                 });
             }
@@ -94,7 +83,7 @@ impl Link {
         let route = Netlink::open().and_then(|netlink| netlink.route(address));
         let link = match route.map(|route| (route.device.and_then(device_name), route.mtu_bytes)) {
             Ok((Some(device), route_mtu_bytes)) => {
-                Self { via: Via::Target(address), route_mtu_bytes, ..Self::of(files, &device) }
+                Self { address: Some(address), route_mtu_bytes, ..Self::of(files, &device) }
             }
             Ok((None, _)) => {
                 Self::nowhere(format!("no route to {address}: the kernel names no device"))
@@ -104,8 +93,8 @@ impl Link {
         Ok(Self { target: Some(name), ..link })
     }
 
-    fn nowhere(why: String) -> Self {
-        Self { via: Via::Nowhere(why), ..Self::default() }
+    pub(super) fn nowhere(why: String) -> Self {
+        Self { nowhere: why, ..Self::default() }
     }
 
     fn of(files: &Files, name: &str) -> Self {
@@ -124,21 +113,12 @@ impl Link {
         self.device.as_ref().map_or("DEVICE", |device| &device.name)
     }
 
-    pub(super) const fn address(&self) -> Option<IpAddr> {
-        match self.via {
-            Via::Target(address) => Some(address),
-            Via::DefaultRoute | Via::Nowhere(_) => None,
-        }
-    }
-
     /// How a check is that has nothing to look at.
     pub(super) fn lacks(&self, needs: Needs) -> Option<Seen> {
-        match (needs, &self.via, &self.device) {
-            (Needs::Nothing, ..) => None,
-            (_, Via::Nowhere(why), _) => Some(unknown(why.as_str())),
-            (_, _, None) => Some(unknown("the route has no device")),
-            (Needs::Card, _, Some(device)) if !self.hardware => {
-                let name = &device.name;
+        match (needs, &self.device) {
+            (Needs::Nothing, _) => None,
+            (_, None) => Some(unknown(&self.nowhere)),
+            (Needs::Card, Some(Device { name, .. })) if !self.hardware => {
                 Some(fine(format!("{name} is the kernel's own: there is no card behind it")))
             }
             _ => None,
@@ -311,11 +291,11 @@ pub(super) const CHECKS: [Check; 13] = [
 
 fn route(host: &HostSnapshot) -> Seen {
     let link = &host.link;
-    let way = match (&link.via, &link.target) {
-        (Via::Target(address), Some(target)) if *target != address.to_string() => {
+    let way = match (link.address, &link.target) {
+        (Some(address), Some(target)) if *target != address.to_string() => {
             format!("to {target} ({address})")
         }
-        (Via::Target(address), _) => format!("to {address}"),
+        (Some(address), _) => format!("to {address}"),
         _ => "of the default route, since no target was given".to_owned(),
     };
     let mut what = format!("{}, {way}", link.name());
@@ -338,9 +318,9 @@ fn path_mtu(host: &HostSnapshot) -> Seen {
         let what = format!("{of_route} bytes on this route, {of_device} at {name}");
         (true, what, of_route.to_string())
     } else {
-        let path = match link.via {
-            Via::Target(_) => "the kernel knows of none smaller on the path",
-            _ => "the path's is not known without a target",
+        let path = match link.address {
+            Some(_) => "the kernel knows of none smaller on the path",
+            None => "the path's is not known without a target",
         };
         let what = format!("{of_device} bytes at {name}; {path}");
         (of_device < ETHERNET_MTU, what, format!("{ETHERNET_MTU}  # where the path carries it"))

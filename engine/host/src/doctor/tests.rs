@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use Level::{Note, Spoils, Unknown};
 
 use super::interrupts::Interrupts;
-use super::network::{Via, default_device};
+use super::network::default_device;
 use super::sample::Noise;
 use super::*;
 use crate::cgroup::Throttling;
@@ -41,23 +41,15 @@ impl DerefMut for FakeHost {
 }
 
 impl FakeHost {
-    /// With these files, of which those without a slash at the front are the CPUs'.
     fn new(files: &[(&str, &str)]) -> Self {
-        let fixture = Fixture::new(&[]);
-        for (path, text) in files {
-            if path.starts_with('/') {
-                fixture.write(path, text);
-            } else {
-                fixture.write(&cpu_file(path), text);
-            }
-        }
+        let fixture = Fixture::new(files);
         let backend = Backend::Uring;
         let snapshot = HostSnapshot {
             files: fixture.files(),
             cpus: Vec::new(),
             machine: Cpus::default(),
             environment: Environment::default(),
-            link: Link::default(),
+            link: Link::nowhere("there is no route".into()),
             sample: Sample::default(),
             descriptors_hard: Some(1 << 20),
             load: None,
@@ -93,7 +85,7 @@ impl FakeHost {
             ..Device::default()
         };
         let device = Some(device);
-        self.link = Link { via: Via::DefaultRoute, device, hardware: true, ..Link::default() };
+        self.link = Link { device, hardware: true, ..Link::default() };
         self
     }
 
@@ -125,10 +117,6 @@ impl FakeHost {
         assert_eq!(finding.value, value.into(), "{finding:?}");
         finding
     }
-}
-
-fn cpu_file(path: &str) -> String {
-    format!("{CPU_DIRECTORY}/{path}")
 }
 
 /// One that measures on CPU 0.
@@ -276,7 +264,7 @@ fn one_slow_governor_is_enough() {
 fn turbo_is_undone_by_the_same_file() {
     for (file, is_on, is_off) in [("intel_pstate/no_turbo", 0, 1), ("cpufreq/boost", 1, 0)] {
         let on = host(&[(file, &is_on.to_string())]).is("turbo", Note, "");
-        let set = |to| format!("echo {to} > {}", cpu_file(file));
+        let set = |to| format!("echo {to} > {CPU_DIRECTORY}/{file}");
         mends(&on, &set(is_off), &set(is_on));
     }
 }
@@ -587,7 +575,7 @@ fn the_route_is_the_targets_or_the_default_one() {
     let mut host = host(&[]).eth0();
     let what = host.finding("route").what;
     assert_eq!(what, "eth0, of the default route, since no target was given");
-    host.link.via = Via::Target(Ipv4Addr::new(192, 0, 2, 9).into());
+    host.link.address = Some(Ipv4Addr::new(192, 0, 2, 9).into());
     host.link.target = Some("node-2".into());
     let finding = host.finding("route");
     assert_eq!(finding.what, "eth0, to node-2 (192.0.2.9)");
