@@ -255,7 +255,6 @@ impl Group {
         (!found.directories.is_empty()).then_some(found)
     }
 
-    /// The texts of the files of this name, of each hierarchy that has one.
     fn texts(&self, name: &str) -> impl Iterator<Item = String> {
         self.directories.iter().filter_map(move |directory| self.files.text(directory.join(name)))
     }

@@ -358,12 +358,10 @@ fn coalescing(host: &HostSnapshot) -> Seen {
         return unknown(format!("the driver of {name} does not tell how it holds back interrupts"));
     };
     let Coalescing { rx_us, rx_frames, tx_us, adaptive_rx, .. } = set;
-    let level = if adaptive_rx || rx_us > COALESCING_NOTE_US {
-        Level::Spoils
-    } else if rx_us > 0 {
-        Level::Note
-    } else {
-        Level::Ok
+    let level = match rx_us {
+        _ if adaptive_rx || rx_us > COALESCING_NOTE_US => Level::Spoils,
+        0 => Level::Ok,
+        _ => Level::Note,
     };
     let (adapts, adaptive) = if adaptive_rx { (", and adapts", "on") } else { ("", "off") };
     let what = format!(
@@ -390,13 +388,11 @@ fn rings(host: &HostSnapshot) -> Seen {
     let Some(Rings { rx, rx_max, tx, tx_max }) = host.link.rings else {
         return unknown(format!("the driver of {} does not tell its rings", host.link.name()));
     };
-    noted(
-        rx < RING_LEAST.min(rx_max),
-        format!("{rx} of {rx_max} packets to receive, {tx} of {tx_max} to send"),
-    )
-    .figure(rx.into(), "packets")
-    .with("rx", rx)
-    .with("rx-max", rx_max)
+    let what = format!("{rx} of {rx_max} packets to receive, {tx} of {tx_max} to send");
+    noted(rx < RING_LEAST.min(rx_max), what)
+        .figure(rx.into(), "packets")
+        .with("rx", rx)
+        .with("rx-max", rx_max)
 }
 
 /// How many queues of a kind (`rx-`, `tx-`) there are, and the files of theirs that can be read,
@@ -434,29 +430,28 @@ fn rps(host: &HostSnapshot) -> Seen {
 fn xps(host: &HostSnapshot) -> Seen {
     let name = host.link.name();
     let (queues, known) = queues(host, "tx-", "xps_cpus");
-    if queues == 0 {
-        return unknown(format!("{name} shows no send queues"));
-    } else if queues == 1 {
-        return fine("there is one send queue");
-    } else if known.is_empty() {
-        return unknown(format!("{name} shows no xps_cpus"));
+    match queues {
+        0 => unknown(format!("{name} shows no send queues")),
+        1 => fine("there is one send queue"),
+        _ if known.is_empty() => unknown(format!("{name} shows no xps_cpus")),
+        _ => {
+            let on = known.iter().filter(names_any).count();
+            noted(on == 0, format!("set for {on} of {queues} send queues"))
+                .figure(count(on as u64), "queues")
+        }
     }
-    let on = known.iter().filter(names_any).count();
-    noted(on == 0, format!("set for {on} of {queues} send queues"))
-        .figure(count(on as u64), "queues")
 }
 
 fn numa_node(host: &HostSnapshot) -> Seen {
     const NODES: &str = "/sys/devices/system/node";
     let name = host.link.name();
     let names = host.files.names(NODES).into_iter();
-    let nodes: Vec<(i32, Vec<u32>)> = names
-        .filter_map(|name| {
-            let node = name.strip_prefix("node")?.parse().ok()?;
-            let CpuList(cpus) = host.files.number(format!("{NODES}/{name}/cpulist"))?;
-            Some((node, cpus))
-        })
-        .collect();
+    let cpus_of = |name: String| {
+        let node = name.strip_prefix("node")?.parse().ok()?;
+        let CpuList(cpus) = host.files.number(format!("{NODES}/{name}/cpulist"))?;
+        Some((node, cpus))
+    };
+    let nodes: Vec<(i32, Vec<u32>)> = names.filter_map(cpus_of).collect();
     if nodes.len() == 1 {
         return fine("there is one node");
     }
