@@ -5,6 +5,7 @@
 //! `scheduler/sched-bwc`: each group up to the root may have a quota of its own, and the tightest
 //! one holds.
 
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use crate::files::{Files, value_of};
@@ -33,7 +34,6 @@ struct Mount {
 
 impl Mount {
     fn all(files: &Files, hierarchy: &str) -> Vec<Self> {
-        let table = files.text("/proc/self/mountinfo").unwrap_or_default();
         let parse = |line: &str| {
             // ID, parent, device, root, mount point, options, tags… `-` type, source, options.
             let (head, tail) = line.split_once(" - ")?;
@@ -47,7 +47,7 @@ impl Mount {
             };
             is_wanted.then(|| Self { root: unescape(root).into(), point: unescape(point).into() })
         };
-        let mounts: Vec<Self> = table.lines().filter_map(parse).collect();
+        let mounts = files.lines("/proc/self/mountinfo", parse);
         if !mounts.is_empty() {
             return mounts;
         }
@@ -255,7 +255,6 @@ impl Group {
         (!found.directories.is_empty()).then_some(found)
     }
 
-    /// The texts of the files of this name, of each hierarchy that has one.
     fn texts(&self, name: &str) -> impl Iterator<Item = String> {
         self.directories.iter().filter_map(move |directory| self.files.text(directory.join(name)))
     }
@@ -298,10 +297,8 @@ impl Group {
             self.directories.first().map_or_else(Vec::new, |top| subtree(&self.files, top));
         let lists = groups.iter().flat_map(|group| self.files.numbers(group.join("cgroup.procs")));
         // Those of other namespaces are shown as 0.
-        let mut pids: Vec<u32> = lists.filter(|pid| *pid > 0).collect();
-        pids.sort_unstable();
-        pids.dedup();
-        pids
+        let pids: BTreeSet<u32> = lists.filter(|pid| *pid > 0).collect();
+        pids.into_iter().collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! machine apart from each other.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cgroup::Cgroups;
 use crate::files::Files;
@@ -139,9 +139,7 @@ impl Cpus {
             return Err(Error::usage(format!("CPU {cpu} {why}")).remedy(remedy));
         }
         let cpus: Vec<u32> = asked.iter().copied().cycle().take(workers as usize).collect();
-        let mut distinct = cpus.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
+        let distinct: BTreeSet<u32> = cpus.iter().copied().collect();
         let shared = distinct.len() < cpus.len() || distinct.iter().any(|cpu| avoid.contains(cpu));
         Ok(Choice { cpus, shared })
     }
@@ -166,12 +164,10 @@ fn online(files: &Files) -> Vec<u32> {
     let names = files.names(CPU_DIRECTORY);
     let mut cpus: Vec<u32> = names.iter().filter_map(number).filter(is_online).collect();
     if cpus.is_empty() {
-        let cpuinfo = files.text("/proc/cpuinfo").unwrap_or_default();
-        let number = |line: &str| {
+        cpus = files.lines("/proc/cpuinfo", |line| {
             let (_, number) = line.strip_prefix("processor")?.split_once(':')?;
             number.trim().parse().ok()
-        };
-        cpus = cpuinfo.lines().filter_map(number).collect();
+        });
     }
     cpus.sort_unstable();
     cpus
@@ -283,12 +279,11 @@ mod tests {
         assert_eq!((cpus.quota, cpus.cores.len()), (None, 0));
 
         for (cpu, core) in [(0, "0"), (1, "0"), (10, "5")] {
-            let topology = format!("{CPU_DIRECTORY}/cpu{cpu}/topology");
-            fixture.write(&format!("{topology}/physical_package_id"), "0");
-            fixture.write(&format!("{topology}/core_id"), core);
+            fixture.write(&format!("cpu{cpu}/topology/physical_package_id"), "0");
+            fixture.write(&format!("cpu{cpu}/topology/core_id"), core);
         }
-        fixture.write(&format!("{CPU_DIRECTORY}/cpu2/online"), "0");
-        fixture.write(&format!("{CPU_DIRECTORY}/cpufreq/x"), "");
+        fixture.write("cpu2/online", "0");
+        fixture.write("cpufreq/x", "");
         fixture.write("/proc/self/cgroup", "0::/\n");
         fixture.write("/sys/fs/cgroup/cpu.max", "250000 100000\n");
         let cpus = Cpus::read(&fixture.files(), vec![0, 1, 10]);

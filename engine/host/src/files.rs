@@ -52,6 +52,15 @@ impl Files {
         text.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect()
     }
 
+    /// What `parse` makes of each line, without those that it makes nothing of.
+    pub(crate) fn lines<T>(
+        &self,
+        path: impl AsRef<Path>,
+        parse: impl FnMut(&str) -> Option<T>,
+    ) -> Vec<T> {
+        self.text(path).unwrap_or_default().lines().filter_map(parse).collect()
+    }
+
     pub(crate) fn exists(&self, path: impl AsRef<Path>) -> bool {
         self.path(path).exists()
     }

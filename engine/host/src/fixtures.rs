@@ -1,8 +1,9 @@
 //! Made-up machines for tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::cpus::CPU_DIRECTORY;
 use crate::files::Files;
 use crate::journal::Journal;
 
@@ -23,9 +24,10 @@ impl Fixture {
         fixture
     }
 
-    /// Writes a file, and the directories above it.
+    /// Writes a file, and the directories above it. A path without a slash at its front is that of
+    /// a file of the CPUs.
     pub(crate) fn write(&self, path: &str, text: impl AsRef<[u8]>) {
-        let path = self.path(path);
+        let path = self.files().path(Path::new(CPU_DIRECTORY).join(path));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }

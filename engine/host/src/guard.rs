@@ -14,76 +14,54 @@ pub const TABLE_STOP_PERCENT: u64 = 90;
 /// opened in 200 ms at 50,000 per second.
 const ROOM_NEAR: u64 = 10_000;
 
-/// What connecting again and again may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortBudget {
-    conntrack: Option<Fill>,
-    /// First and last ephemeral port.
-    ports: Option<(u16, u16)>,
-    /// Local addresses, each with all those ports.
+/// Warns of what connecting again and again to one address and port will use up: `concurrent`
+/// connections at once, and `total` in all if known, dealt out over so many local addresses.
+///
+/// A tracked connection stays in the table for two minutes after its end
+/// (`nf_conntrack_tcp_timeout_time_wait`), so each one counts, but a port that is used again
+/// takes its old entry: the ports bound the entries.
+pub fn port_warnings(
+    environment: &Environment,
     sources: u64,
-}
-
-impl PortBudget {
-    /// What `environment` leaves for connections to one address and port.
-    pub const fn of(environment: &Environment) -> Self {
-        Self { conntrack: environment.conntrack, ports: environment.ephemeral_ports, sources: 1 }
-    }
-
-    /// The same with connections dealt out over so many local addresses.
-    pub const fn with_sources(self, sources: u64) -> Self {
-        let sources = if sources == 0 { 1 } else { sources };
-        Self { sources, ..self }
-    }
-
-    /// Ports over all local addresses, and so connections to one address and port at once.
-    fn ports(&self) -> Option<u64> {
-        let (first, last) = self.ports?;
-        Some((u64::from(last.saturating_sub(first)) + 1) * self.sources)
-    }
-
-    /// Warns of what `concurrent` connections at once, and `total` in all if known, will use up.
-    ///
-    /// A tracked connection stays in the table for two minutes after its end
-    /// (`nf_conntrack_tcp_timeout_time_wait`), so each one counts, but a port that is used again
-    /// takes its old entry: the ports bound the entries.
-    pub fn check(&self, concurrent: u64, total: Option<u64>) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        let ports = self.ports();
-        if let Some(((first, last), ports)) = self.ports.zip(ports)
-            && concurrent > ports
-        {
+    concurrent: u64,
+    total: Option<u64>,
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let sources = sources.max(1);
+    let mut most = PORTS_MAX * sources;
+    if let Some((first, last)) = environment.ephemeral_ports {
+        most = (u64::from(last.saturating_sub(first)) + 1) * sources;
+        if concurrent > most {
             warnings.push(Warning::new(
                 "ephemeral-ports",
                 format!(
-                    "{concurrent} connections at once to one address, and {ports} ephemeral ports \
+                    "{concurrent} connections at once to one address, and {most} ephemeral ports \
                      ({first}-{last})"
                 ),
                 "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", more local addresses \
                  (--bind, where the command has it), or fewer connections",
             ));
         }
-        if let Some(Fill { used, max }) = self.conntrack {
-            let most = ports.unwrap_or(PORTS_MAX * self.sources);
-            let added = total.unwrap_or(most).max(concurrent).min(most);
-            let needed = used.saturating_add(added);
-            if needed > stop_at(max) {
-                let double = needed.saturating_mul(2);
-                warnings.push(Warning::new(
-                    "conntrack-budget",
-                    format!(
-                        "up to {added} new entries in a conntrack table that holds {used} of {max}; \
-                         the run stops at {TABLE_STOP_PERCENT} %"
-                    ),
-                    format!(
-                        "sysctl -w net.netfilter.nf_conntrack_max={double}, or limit the run with \
-                         --count or --rate"
-                    ),
-                ));
-            }
-        }
-        warnings
     }
+    if let Some(Fill { used, max }) = environment.conntrack {
+        let added = total.unwrap_or(most).max(concurrent).min(most);
+        let needed = used.saturating_add(added);
+        if needed > stop_at(max) {
+            let double = needed.saturating_mul(2);
+            warnings.push(Warning::new(
+                "conntrack-budget",
+                format!(
+                    "up to {added} new entries in a conntrack table that holds {used} of {max}; the \
+                     run stops at {TABLE_STOP_PERCENT} %"
+                ),
+                format!(
+                    "sysctl -w net.netfilter.nf_conntrack_max={double}, or limit the run with \
+                     --count or --rate"
+                ),
+            ));
+        }
+    }
+    warnings
 }
 
 /// How much room the conntrack table has.
@@ -178,40 +156,31 @@ mod tests {
     use super::*;
     use crate::fixtures::Fixture;
 
-    fn codes(budget: &PortBudget, concurrent: u64, total: Option<u64>) -> Vec<String> {
-        let warnings = budget.check(concurrent, total);
-        warnings.into_iter().map(|warning| warning.code).collect()
-    }
-
     #[test]
-    fn connections_at_once_must_fit_the_ports() {
-        let budget = PortBudget { conntrack: None, ports: Some((32_768, 32_867)), sources: 1 };
-        assert_eq!(budget.ports(), Some(100));
-        for (budget, ports) in [(budget.clone(), 100), (budget.with_sources(3), 300)] {
-            assert_eq!(codes(&budget, ports, None), [""; 0]);
-            assert_eq!(codes(&budget, ports + 1, None), ["ephemeral-ports"]);
-        }
-    }
-
-    #[test]
-    fn new_entries_must_fit_the_table() {
-        let budget = |used, max| PortBudget {
-            conntrack: Some(Fill { used, max }),
-            ports: Some((10_001, 20_000)),
-            sources: 1,
-        };
-        for (used, max, total, fits) in [
+    fn connections_must_fit_the_ports_and_the_table() {
+        let ports = Some((10_001, 20_000));
+        let table = |used, max| Some(Fill { used, max });
+        for (ephemeral_ports, conntrack, sources, concurrent, total, code) in [
+            (Some((32_768, 32_867)), None, 1, 100, None, None),
+            (Some((32_768, 32_867)), None, 1, 101, None, Some("ephemeral-ports")),
+            (Some((32_768, 32_867)), None, 3, 300, None, None),
+            (Some((32_768, 32_867)), None, 3, 301, None, Some("ephemeral-ports")),
             // Nobody knows how many connections there will be: at most one entry per port.
-            (0, 12_000, None, true),
-            (801, 12_000, None, false),
-            (801, 12_000, Some(500), true),
-            (8_900, 10_000, Some(100), true),
-            (8_900, 10_000, Some(101), false),
+            (ports, table(0, 12_000), 1, 1, None, None),
+            (ports, table(801, 12_000), 1, 1, None, Some("conntrack-budget")),
+            (ports, table(801, 12_000), 1, 1, Some(500), None),
+            (ports, table(8_900, 10_000), 1, 1, Some(100), None),
+            (ports, table(8_900, 10_000), 1, 1, Some(101), Some("conntrack-budget")),
         ] {
-            let expected = if fits { &[][..] } else { &["conntrack-budget"] };
-            assert_eq!(codes(&budget(used, max), 1, total), expected, "{used} {total:?}");
+            let environment = Environment { conntrack, ephemeral_ports, ..Environment::default() };
+            let found = port_warnings(&environment, sources, concurrent, total);
+            let codes: Vec<&str> = found.iter().map(|warning| warning.code.as_str()).collect();
+            assert_eq!(codes, Vec::from_iter(code), "{concurrent} {total:?}");
         }
-        let text = &budget(8_900, 10_000).check(1, Some(200))[0];
+        let conntrack = table(8_900, 10_000);
+        let environment =
+            Environment { conntrack, ephemeral_ports: ports, ..Environment::default() };
+        let text = &port_warnings(&environment, 1, 1, Some(200))[0];
         assert!(text.message.contains("200 new entries"), "{text:?}");
         assert!(text.advice.contains("nf_conntrack_max=18200"), "{text:?}");
     }

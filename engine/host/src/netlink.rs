@@ -28,7 +28,6 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self, OpError> {
         let failed = |error| OpError::from(("socket(AF_NETLINK)", &error));
         let socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;

@@ -161,8 +161,7 @@ pub(crate) fn ipv6_addresses(files: &Files) -> Vec<OwnAddress> {
         let ip = Ipv6Addr::from_bits(u128::from_str_radix(ip, 16).ok()?);
         Some(OwnAddress { ip, index: hex(index)?, device: device.to_owned(), flags: hex(flags)? })
     };
-    let text = files.text("/proc/net/if_inet6").unwrap_or_default();
-    text.lines().filter_map(parse).collect()
+    files.lines("/proc/net/if_inet6", parse)
 }
 
 #[cfg(test)]

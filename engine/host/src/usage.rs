@@ -168,9 +168,8 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn read(files: &Files, cgroups: Option<&Cgroups>) -> Self {
-        let stat = files.text("/proc/stat").unwrap_or_default();
         Self {
-            ticks: stat.lines().filter_map(Ticks::parse).collect(),
+            ticks: files.lines("/proc/stat", Ticks::parse).into_iter().collect(),
             throttling: cgroups.and_then(Cgroups::throttling),
             softnet: Softnet::read(files),
         }

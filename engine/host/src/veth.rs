@@ -169,7 +169,6 @@ impl Namespace {
         })
     }
 
-    /// Moves the calling thread, and threads it starts later, into the namespace for good.
     fn enter(&self) -> OpResult<()> {
         setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| ("setns", errno).into())
     }

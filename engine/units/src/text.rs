@@ -202,14 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn excerpts_hold_one_line_and_no_control_byte() {
+    fn excerpts_and_cleaned_text_are_one_short_line_without_control_bytes() {
         assert_eq!(excerpt(b"SSH-2.0-x\r\nmore"), "\"SSH-2.0-x…\"");
         assert_eq!(excerpt(b"\x1b[2J\xff"), "\"\\x1b[2J\\xff\"");
         assert_eq!(excerpt(&[b'a'; 100]), format!("\"{}…\"", "a".repeat(64)));
-    }
-
-    #[test]
-    fn cleaned_text_is_one_short_line() {
         assert_eq!(clean("a\nb\x1bc", 10), "a b c");
         assert_eq!(clean("ééé", 5), "éé…");
         assert_eq!(clean("\"\"", 3), "\"…");

@@ -158,7 +158,6 @@ fn turbo(host: &HostSnapshot) -> Seen {
     .with("file", file)
 }
 
-/// Idle states that are slow to leave, and whether somebody keeps the CPUs out of them.
 fn idle_states(host: &HostSnapshot) -> Seen {
     let (said, held) = match latency_asked_us(&host.files) {
         None => ("/dev/cpu_dma_latency cannot be read".to_owned(), None),

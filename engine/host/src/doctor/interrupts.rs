@@ -1,7 +1,5 @@
 //! Interrupts: which of them reach the measuring CPUs, and which may.
 
-use std::collections::BTreeMap;
-
 use super::{
     Check, HostSnapshot, Needs, Seen, Texts, check, count, found, noted, per_second, pings_hit,
     rate_level, unknown,
@@ -50,25 +48,28 @@ pub(super) const CHECKS: [Check; 4] = [
     }),
 ];
 
+/// A line of `/proc/interrupts`.
 #[derive(Debug)]
 struct Line {
     /// The number of an interrupt, or the name of a kind that is the CPU's own (`LOC`, `RES`).
     name: String,
     source: String,
-    counts: BTreeMap<u32, u64>,
+    /// On the measuring CPUs.
+    count: u64,
 }
 
 impl Line {
-    /// `CPUs` are those that have a column, which are the ones that are online.
-    fn parse(line: &str, cpus: &[u32]) -> Option<Self> {
+    /// `columns` are the CPUs that have one, which are those that are online.
+    fn parse(line: &str, columns: &[u32], cpus: &[u32]) -> Option<Self> {
         let (name, rest) = line.split_once(':')?;
         let mut words = rest.split_ascii_whitespace();
-        let counts: BTreeMap<u32, u64> =
-            cpus.iter().map_while(|cpu| Some((*cpu, words.next()?.parse().ok()?))).collect();
+        let counts: Vec<u64> = columns.iter().map_while(|_| words.next()?.parse().ok()).collect();
         // `ERR` and `MIS` have one count for all CPUs.
-        let is_per_cpu = counts.len() == cpus.len();
+        let is_per_cpu = counts.len() == columns.len();
+        let ours = columns.iter().zip(counts).filter(|(cpu, _)| cpus.contains(cpu));
+        let count = ours.map(|(_, count)| count).sum();
         let source = words.collect::<Vec<_>>().join(" ");
-        is_per_cpu.then(|| Self { name: name.trim().to_owned(), source, counts })
+        is_per_cpu.then(|| Self { name: name.trim().to_owned(), source, count })
     }
 
     /// Whether a device raises it, and not a CPU's own timer or another CPU.
@@ -77,10 +78,6 @@ impl Line {
         // Arm numbers the timers of its CPUs, too.
         is_numbered && !self.source.contains("arch_timer")
     }
-
-    fn on(&self, cpus: &[u32]) -> u64 {
-        cpus.iter().filter_map(|cpu| self.counts.get(cpu)).sum()
-    }
 }
 
 /// All of `/proc/interrupts`; empty where it cannot be read.
@@ -88,29 +85,25 @@ impl Line {
 pub(super) struct Interrupts(Vec<Line>);
 
 impl Interrupts {
-    pub(super) fn read(files: &Files) -> Self {
+    pub(super) fn read(files: &Files, cpus: &[u32]) -> Self {
         let text = files.text("/proc/interrupts").unwrap_or_default();
         let mut lines = text.lines();
         let header = lines.next().unwrap_or_default().split_ascii_whitespace();
-        let cpus: Vec<u32> =
+        let columns: Vec<u32> =
             header.filter_map(|word| word.strip_prefix("CPU")?.parse().ok()).collect();
-        Self(lines.filter_map(|line| Line::parse(line, &cpus)).collect())
+        Self(lines.filter_map(|line| Line::parse(line, &columns, cpus)).collect())
     }
 }
 
 /// How many of each line came to the measuring CPUs within the look, most first.
 fn grown(host: &HostSnapshot, is_wanted: fn(&Line) -> bool) -> Vec<(&Line, u64)> {
     let (before, after) = (&host.sample.interrupts_before.0, &host.sample.interrupts.0);
-    let mut grown: Vec<(&Line, u64)> = after
-        .iter()
-        .filter(|line| is_wanted(line))
-        .map(|line| {
-            let old = before.iter().find(|old| old.name == line.name);
-            let old = old.map_or(0, |old| old.on(&host.cpus));
-            (line, line.on(&host.cpus).saturating_sub(old))
-        })
-        .filter(|&(_, count)| count > 0)
-        .collect();
+    let grown = |line: &Line| {
+        let old = before.iter().find(|old| old.name == line.name).map_or(0, |old| old.count);
+        line.count.saturating_sub(old)
+    };
+    let wanted = after.iter().filter(|line| is_wanted(line)).map(|line| (line, grown(line)));
+    let mut grown: Vec<(&Line, u64)> = wanted.filter(|&(_, count)| count > 0).collect();
     grown.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     grown
 }
@@ -175,13 +168,11 @@ fn of_the_card(host: &HostSnapshot) -> Seen {
         .map(|below| host.files.names(format!("/sys/class/net/{name}/device/{below}")))
         .find(|names| !names.is_empty())
         .unwrap_or_default();
-    let mut cpus: Vec<u32> = numbers
+    let cpus: Vec<u32> = numbers
         .iter()
         .filter_map(|number| affinity(&host.files, number)?.parse().ok())
         .flat_map(|CpuList(cpus)| cpus)
         .collect();
-    cpus.sort_unstable();
-    cpus.dedup();
     if cpus.is_empty() {
         return unknown(format!("nothing tells which CPUs take the interrupts of {name}"));
     }

@@ -7,7 +7,6 @@
 mod cpu;
 mod interrupts;
 mod kernel;
-mod link;
 mod network;
 mod sample;
 #[cfg(test)]
@@ -16,7 +15,7 @@ mod tests;
 use crate::cpus::Cpus;
 use crate::environment;
 use crate::files::Files;
-use link::{Link, Needs};
+use network::{Link, Needs};
 use sample::Sample;
 use tare_driver::BackendChoice;
 use tare_driver::probe::{self, Chosen};
@@ -86,7 +85,7 @@ pub fn examine(plan: &DoctorPlan) -> Result<Diagnosis> {
         started_at,
         look_ns: host.sample.span.0,
         target: host.link.target.clone(),
-        address: host.link.address().map(|address| address.to_string()),
+        address: host.link.address.map(|address| address.to_string()),
         device: host.link.device.as_ref().map(|device| device.name.clone()),
         findings,
         cpus: host.cpus,
@@ -151,7 +150,7 @@ impl HostSnapshot {
         others.retain(|cpu| !self.cpus.contains(cpu));
         // Where all of them measure, which one to spare is for the reader to say.
         let others = if others.is_empty() { "OTHER_CPUS".to_owned() } else { format_cpus(&others) };
-        let route = self.link.address().map(|address| format!("ip route get {address}"));
+        let route = self.link.address.map(|address| format!("ip route get {address}"));
         [
             ("device", self.link.name().to_owned()),
             ("cpus", format_cpus(&self.cpus)),

@@ -1,14 +1,21 @@
-//! The device of the route, and what the kernel does between it and a socket.
+//! The device that a measurement would go through, of the target's route or of the default one, and
+//! what the kernel does between it and a socket.
 
-use super::link::Via;
-use super::{
-    Check, HostSnapshot, Needs, Seen, Texts, check, count, fine, found, noted, spoilt, unknown,
-};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Check, HostSnapshot, Seen, Texts, check, count, fine, found, noted, spoilt, unknown};
+use crate::environment::device_named;
+use crate::files::Files;
+use crate::netlink::Netlink;
+use crate::resolve::resolve;
 use crate::usage::Softnet;
+use tare_driver::device_name;
 use tare_driver::sys::affinity::format_cpus;
-use tare_driver::sys::device::{Coalescing, Rings};
-use tare_stats::result::Level;
-use tare_units::CpuList;
+use tare_driver::sys::device::{self, Coalescing, Rings};
+use tare_stats::result::{Device, Level};
+use tare_units::error::{Error, Result};
+use tare_units::target::Target;
+use tare_units::{CpuList, Nanos};
 
 /// Smaller receive rings drop bursts that a busy CPU is late for: 0.6 ms of 10 Gbit/s.
 const RING_LEAST: u32 = 512;
@@ -19,6 +26,135 @@ const ETHERNET_MTU: u32 = 1_500;
 /// Without these the CPU does the card's work; each with its flag of ethtool.
 const WANTED_OFFLOADS: [(&str, &str); 3] =
     [("rx-checksum", "rx"), ("tx-checksum", "tx"), ("tso", "tso")];
+
+/// A device, and what only it can be asked.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// As typed.
+    pub(super) target: Option<String>,
+    /// The target's, where there is a route to it.
+    pub(super) address: Option<IpAddr>,
+    pub(super) device: Option<Device>,
+    /// Why there is no device, where there is none, and what shows it.
+    pub(super) nowhere: String,
+    /// There is a card behind it, real or virtual, that interrupts.
+    pub(super) hardware: bool,
+    /// The route's own MTU, where it differs from the device's.
+    pub(super) route_mtu_bytes: Option<u32>,
+    pub(super) coalescing: Option<Coalescing>,
+    pub(super) rings: Option<Rings>,
+    pub(super) lro: Option<bool>,
+}
+
+/// What a check looks at, of which there may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Route,
+    /// A card behind the device, and not one of the kernel's own such as loopback or a veth.
+    Card,
+}
+
+impl Link {
+    /// Follows the route to `target`, as the kernel would take it now; without one the default
+    /// route. Nothing is sent but what resolving a name takes. A target that is made for a run is
+    /// refused.
+    pub(super) fn find(files: &Files, target: Option<&Target>, timeout: Nanos) -> Result<Self> {
+        let (name, address): (String, IpAddr) = match target {
+            None => {
+                return Ok(match default_device(files) {
+                    Some(name) => Self::of(files, &name),
+                    None => Self::nowhere("there is no default route: give a TARGET".into()),
+                });
+            }
+            Some(Target::Loopback) => ("loopback".to_owned(), Ipv4Addr::LOCALHOST.into()),
+            Some(Target::Host { host, port }) => {
+                let addresses = resolve(host, *port, timeout)?;
+                let first = addresses.first().ok_or_else(|| {
+                    Error::peer(format!("{host} has no address")).remedy("give an address")
+                })?;
+                (host.clone(), first.ip())
+            }
+            Some(Target::Veth | Target::Unix(_)) => {
+                return Err(Error::usage("only a host or loopback has a route to be examined")
+                    .remedy("write HOST, or leave the target out for the default route"));
+            }
+        };
+        let route = Netlink::open().and_then(|netlink| netlink.route(address));
+        let link = match route.map(|route| (route.device.and_then(device_name), route.mtu_bytes)) {
+            Ok((Some(device), route_mtu_bytes)) => {
+                Self { address: Some(address), route_mtu_bytes, ..Self::of(files, &device) }
+            }
+            Ok((None, _)) => {
+                Self::nowhere(format!("no route to {address}: the kernel names no device"))
+            }
+            Err(error) => Self::nowhere(format!("no route to {address}: {error}")),
+        };
+        Ok(Self { target: Some(name), ..link })
+    }
+
+    pub(super) fn nowhere(why: String) -> Self {
+        Self { nowhere: why, ..Self::default() }
+    }
+
+    fn of(files: &Files, name: &str) -> Self {
+        Self {
+            hardware: files.exists(format!("/sys/class/net/{name}/device")),
+            coalescing: device::coalescing(name),
+            rings: device::rings(name),
+            lro: device::large_receive_offload(name),
+            device: Some(device_named(files, name)),
+            ..Self::default()
+        }
+    }
+
+    /// The device's name; a word to be replaced where there is none.
+    pub(super) fn name(&self) -> &str {
+        self.device.as_ref().map_or("DEVICE", |device| &device.name)
+    }
+
+    /// How a check is that has nothing to look at.
+    pub(super) fn lacks(&self, needs: Needs) -> Option<Seen> {
+        match (needs, &self.device) {
+            (Needs::Nothing, _) => None,
+            (_, None) => Some(unknown(&self.nowhere)),
+            (Needs::Card, Some(Device { name, .. })) if !self.hardware => {
+                Some(fine(format!("{name} is the kernel's own: there is no card behind it")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The device of the default route with the lowest metric, of IPv4 before IPv6.
+pub(super) fn default_device(files: &Files) -> Option<String> {
+    const UP: u32 = 1;
+    const REJECT: u32 = 0x200;
+    let usable = |flags: &str| {
+        let flags = u32::from_str_radix(flags, 16).unwrap_or(0);
+        flags & UP != 0 && flags & REJECT == 0
+    };
+    let v4 = files.lines("/proc/net/route", |line| {
+        // Iface Destination Gateway Flags RefCnt Use Metric Mask …
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [name, "00000000", _, flags, _, _, metric, "00000000", ..] = words[..] else {
+            return None;
+        };
+        usable(flags).then(|| (metric.parse().unwrap_or(u64::MAX), name.to_owned()))
+    });
+    let v6 = files.lines("/proc/net/ipv6_route", |line| {
+        // destination prefix source prefix next-hop metric refcount use flags device
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [to, "00", _, _, _, metric, _, _, flags, name] = words[..] else {
+            return None;
+        };
+        let metric = u64::from_str_radix(metric, 16).unwrap_or(u64::MAX);
+        let is_default = to.bytes().all(|b| b == b'0') && name != "lo";
+        (is_default && usable(flags)).then(|| (metric, name.to_owned()))
+    });
+    let least = |routes: Vec<(u64, String)>| routes.into_iter().min();
+    least(v4).or_else(|| least(v6)).map(|(_, name)| name)
+}
 
 pub(super) const CHECKS: [Check; 13] = [
     check("route", Needs::Route, route).texts(Texts {
@@ -155,11 +291,11 @@ pub(super) const CHECKS: [Check; 13] = [
 
 fn route(host: &HostSnapshot) -> Seen {
     let link = &host.link;
-    let way = match (&link.via, &link.target) {
-        (Via::Target(address), Some(target)) if *target != address.to_string() => {
+    let way = match (link.address, &link.target) {
+        (Some(address), Some(target)) if *target != address.to_string() => {
             format!("to {target} ({address})")
         }
-        (Via::Target(address), _) => format!("to {address}"),
+        (Some(address), _) => format!("to {address}"),
         _ => "of the default route, since no target was given".to_owned(),
     };
     let mut what = format!("{}, {way}", link.name());
@@ -182,9 +318,9 @@ fn path_mtu(host: &HostSnapshot) -> Seen {
         let what = format!("{of_route} bytes on this route, {of_device} at {name}");
         (true, what, of_route.to_string())
     } else {
-        let path = match link.via {
-            Via::Target(_) => "the kernel knows of none smaller on the path",
-            _ => "the path's is not known without a target",
+        let path = match link.address {
+            Some(_) => "the kernel knows of none smaller on the path",
+            None => "the path's is not known without a target",
         };
         let what = format!("{of_device} bytes at {name}; {path}");
         (of_device < ETHERNET_MTU, what, format!("{ETHERNET_MTU}  # where the path carries it"))
@@ -222,12 +358,10 @@ fn coalescing(host: &HostSnapshot) -> Seen {
         return unknown(format!("the driver of {name} does not tell how it holds back interrupts"));
     };
     let Coalescing { rx_us, rx_frames, tx_us, adaptive_rx, .. } = set;
-    let level = if adaptive_rx || rx_us > COALESCING_NOTE_US {
-        Level::Spoils
-    } else if rx_us > 0 {
-        Level::Note
-    } else {
-        Level::Ok
+    let level = match rx_us {
+        _ if adaptive_rx || rx_us > COALESCING_NOTE_US => Level::Spoils,
+        0 => Level::Ok,
+        _ => Level::Note,
     };
     let (adapts, adaptive) = if adaptive_rx { (", and adapts", "on") } else { ("", "off") };
     let what = format!(
@@ -254,13 +388,11 @@ fn rings(host: &HostSnapshot) -> Seen {
     let Some(Rings { rx, rx_max, tx, tx_max }) = host.link.rings else {
         return unknown(format!("the driver of {} does not tell its rings", host.link.name()));
     };
-    noted(
-        rx < RING_LEAST.min(rx_max),
-        format!("{rx} of {rx_max} packets to receive, {tx} of {tx_max} to send"),
-    )
-    .figure(rx.into(), "packets")
-    .with("rx", rx)
-    .with("rx-max", rx_max)
+    let what = format!("{rx} of {rx_max} packets to receive, {tx} of {tx_max} to send");
+    noted(rx < RING_LEAST.min(rx_max), what)
+        .figure(rx.into(), "packets")
+        .with("rx", rx)
+        .with("rx-max", rx_max)
 }
 
 /// How many queues of a kind (`rx-`, `tx-`) there are, and the files of theirs that can be read,
@@ -298,29 +430,28 @@ fn rps(host: &HostSnapshot) -> Seen {
 fn xps(host: &HostSnapshot) -> Seen {
     let name = host.link.name();
     let (queues, known) = queues(host, "tx-", "xps_cpus");
-    if queues == 0 {
-        return unknown(format!("{name} shows no send queues"));
-    } else if queues == 1 {
-        return fine("there is one send queue");
-    } else if known.is_empty() {
-        return unknown(format!("{name} shows no xps_cpus"));
+    match queues {
+        0 => unknown(format!("{name} shows no send queues")),
+        1 => fine("there is one send queue"),
+        _ if known.is_empty() => unknown(format!("{name} shows no xps_cpus")),
+        _ => {
+            let on = known.iter().filter(names_any).count();
+            noted(on == 0, format!("set for {on} of {queues} send queues"))
+                .figure(count(on as u64), "queues")
+        }
     }
-    let on = known.iter().filter(names_any).count();
-    noted(on == 0, format!("set for {on} of {queues} send queues"))
-        .figure(count(on as u64), "queues")
 }
 
 fn numa_node(host: &HostSnapshot) -> Seen {
     const NODES: &str = "/sys/devices/system/node";
     let name = host.link.name();
     let names = host.files.names(NODES).into_iter();
-    let nodes: Vec<(i32, Vec<u32>)> = names
-        .filter_map(|name| {
-            let node = name.strip_prefix("node")?.parse().ok()?;
-            let CpuList(cpus) = host.files.number(format!("{NODES}/{name}/cpulist"))?;
-            Some((node, cpus))
-        })
-        .collect();
+    let cpus_of = |name: String| {
+        let node = name.strip_prefix("node")?.parse().ok()?;
+        let CpuList(cpus) = host.files.number(format!("{NODES}/{name}/cpulist"))?;
+        Some((node, cpus))
+    };
+    let nodes: Vec<(i32, Vec<u32>)> = names.filter_map(cpus_of).collect();
     if nodes.len() == 1 {
         return fine("there is one node");
     }

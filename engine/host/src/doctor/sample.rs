@@ -72,7 +72,7 @@ impl Sample {
         let clock = MonotonicClock;
         let started = clock.now();
         let cgroups = Cgroups::of_self(files);
-        let read = || (Counters::read(files, cgroups.as_ref()), Interrupts::read(files));
+        let read = || (Counters::read(files, cgroups.as_ref()), Interrupts::read(files, cpus));
         let mut sample = Self::default();
         (sample.before, sample.interrupts_before) = read();
         if spin {

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use Level::{Note, Spoils, Unknown};
 
 use super::interrupts::Interrupts;
-use super::link::Via;
+use super::network::default_device;
 use super::sample::Noise;
 use super::*;
 use crate::cgroup::Throttling;
@@ -41,23 +41,15 @@ impl DerefMut for FakeHost {
 }
 
 impl FakeHost {
-    /// With these files, of which those without a slash at the front are the CPUs'.
     fn new(files: &[(&str, &str)]) -> Self {
-        let fixture = Fixture::new(&[]);
-        for (path, text) in files {
-            if path.starts_with('/') {
-                fixture.write(path, text);
-            } else {
-                fixture.write(&cpu_file(path), text);
-            }
-        }
+        let fixture = Fixture::new(files);
         let backend = Backend::Uring;
         let snapshot = HostSnapshot {
             files: fixture.files(),
             cpus: Vec::new(),
             machine: Cpus::default(),
             environment: Environment::default(),
-            link: Link::default(),
+            link: Link::nowhere("there is no route".into()),
             sample: Sample::default(),
             descriptors_hard: Some(1 << 20),
             load: None,
@@ -93,7 +85,7 @@ impl FakeHost {
             ..Device::default()
         };
         let device = Some(device);
-        self.link = Link { via: Via::DefaultRoute, device, hardware: true, ..Link::default() };
+        self.link = Link { device, hardware: true, ..Link::default() };
         self
     }
 
@@ -125,10 +117,6 @@ impl FakeHost {
         assert_eq!(finding.value, value.into(), "{finding:?}");
         finding
     }
-}
-
-fn cpu_file(path: &str) -> String {
-    format!("{CPU_DIRECTORY}/{path}")
 }
 
 /// One that measures on CPU 0.
@@ -276,7 +264,7 @@ fn one_slow_governor_is_enough() {
 fn turbo_is_undone_by_the_same_file() {
     for (file, is_on, is_off) in [("intel_pstate/no_turbo", 0, 1), ("cpufreq/boost", 1, 0)] {
         let on = host(&[(file, &is_on.to_string())]).is("turbo", Note, "");
-        let set = |to| format!("echo {to} > {}", cpu_file(file));
+        let set = |to| format!("echo {to} > {CPU_DIRECTORY}/{file}");
         mends(&on, &set(is_off), &set(is_on));
     }
 }
@@ -410,9 +398,9 @@ fn interrupted(irq: u64, local: u64) -> FakeHost {
         )
     };
     let mut host = FakeHost::new(&[("/proc/interrupts", &table(50, 2000, 100))]).on(&[2]);
-    host.sample.interrupts_before = Interrupts::read(&host.files);
-    host.fixture.write("/proc/interrupts", &table(50 + irq, 2000 + local, 91_000));
-    host.sample.interrupts = Interrupts::read(&host.files);
+    host.sample.interrupts_before = Interrupts::read(&host.files, &host.cpus);
+    host.fixture.write("/proc/interrupts", table(50 + irq, 2000 + local, 91_000));
+    host.sample.interrupts = Interrupts::read(&host.files, &host.cpus);
     host.sample.span = Nanos::from_secs(2);
     host
 }
@@ -587,7 +575,7 @@ fn the_route_is_the_targets_or_the_default_one() {
     let mut host = host(&[]).eth0();
     let what = host.finding("route").what;
     assert_eq!(what, "eth0, of the default route, since no target was given");
-    host.link.via = Via::Target(Ipv4Addr::new(192, 0, 2, 9).into());
+    host.link.address = Some(Ipv4Addr::new(192, 0, 2, 9).into());
     host.link.target = Some("node-2".into());
     let finding = host.finding("route");
     assert_eq!(finding.what, "eth0, to node-2 (192.0.2.9)");
@@ -713,7 +701,7 @@ fn drops_count_while_they_grow() {
     host.sample.after.softnet = host.sample.before.softnet;
     host.is("softnet-drops", FINE, "1317 since boot");
     host.is("softnet-squeezes", FINE, "");
-    host.fixture.write(file, &stat(0x3a0, 0x23));
+    host.fixture.write(file, stat(0x3a0, 0x23));
     host.sample.after.softnet = Counters::read(&host.files, None).softnet;
     let drops = host.has("softnet-drops", Spoils, 2.0);
     assert!(drops.mend.unwrap().contains("on the host"));
@@ -732,4 +720,51 @@ fn busy_polling_matters_with_a_card() {
     host.is("busy-poll", Note, "");
     host.link = Link::default();
     host.is("busy-poll", FINE, "");
+}
+
+const HEADER: &str =
+    "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+
+#[test]
+fn the_default_route_with_the_lowest_metric_counts() {
+    let fixture = Fixture::new(&[]);
+    let device = || default_device(&fixture.files());
+    assert_eq!(device(), None);
+    let to_net = "eth9\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+    fixture.write("/proc/net/route", format!("{HEADER}{to_net}"));
+    assert_eq!(device(), None);
+    let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+              fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth6\n\
+              00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+              00000000000000000000000000000000 ffffffff 00000001 00000000 00200200 lo\n";
+    fixture.write("/proc/net/ipv6_route", v6);
+    assert_eq!(device().as_deref(), Some("eth6"));
+    let down = "eth8\t00000000\t010200C0\t0002\t0\t0\t5\t00000000\t0\t0\t0\n";
+    let slow = "wlan0\t00000000\t010200C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n";
+    let fast = "eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n";
+    let table = format!("{HEADER}{to_net}{down}{slow}{fast}");
+    fixture.write("/proc/net/route", &table);
+    assert_eq!(device().as_deref(), Some("eth0"));
+}
+
+#[test]
+fn loopback_has_a_route_and_no_hardware() {
+    let files = Files::default();
+    let find = |target: &Target| Link::find(&files, Some(target), Nanos::from_secs(1));
+    let link = find(&Target::Loopback).unwrap();
+    assert_eq!((link.name(), link.hardware), ("lo", false));
+    assert!(link.lacks(Needs::Route).is_none());
+    let lacks = link.lacks(Needs::Card).unwrap();
+    assert!(lacks.what.starts_with("lo is the kernel's own"), "{}", lacks.what);
+    let error = find(&Target::Veth).unwrap_err().to_string();
+    assert!(error.contains("leave the target out"), "{error}");
+}
+
+#[test]
+fn without_a_default_route_that_is_said() {
+    let fixture = Fixture::new(&[]);
+    let link = Link::find(&fixture.files(), None, Nanos::from_secs(1)).unwrap();
+    let what = link.lacks(Needs::Card).unwrap().what;
+    assert!(what.contains("no default route"), "{what}");
+    assert_eq!(link.name(), "DEVICE");
 }

@@ -79,12 +79,12 @@ pub(super) fn container(files: &Files, in_kubernetes: bool) -> Option<String> {
 /// The mount options of an overlay at `/`: its layers lie in the runtime's directory. Only there: a
 /// host's table lists the layers of all its containers.
 fn root_layers(files: &Files) -> String {
-    let table = files.text("/proc/self/mountinfo").unwrap_or_default();
-    let mut mounts = table.lines().filter_map(|line| line.split_once(" - "));
-    let is_root = |(head, tail): &(&str, &str)| {
-        head.split(' ').nth(4) == Some("/") && tail.starts_with("overlay")
-    };
-    mounts.find(is_root).map_or_else(String::new, |(_, tail)| tail.to_owned())
+    let overlays = files.lines("/proc/self/mountinfo", |line| {
+        let (head, tail) = line.split_once(" - ")?;
+        let is_root = head.split(' ').nth(4) == Some("/") && tail.starts_with("overlay");
+        is_root.then(|| tail.to_owned())
+    });
+    overlays.into_iter().next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -145,8 +145,6 @@ mod tests {
 
     #[test]
     fn every_field_is_read_from_its_file() {
-        let cpu = "/sys/devices/system/cpu";
-        let at = |path: &str| format!("{cpu}/{path}");
         let fixture = Fixture::new(&[
             ("/proc/sys/kernel/hostname", "bench-1\n"),
             ("/proc/sys/kernel/osrelease", "6.8.0\n"),
@@ -162,16 +160,16 @@ mod tests {
             ("/proc/sys/net/netfilter/nf_conntrack_count", "12\n"),
             ("/proc/sys/net/netfilter/nf_conntrack_max", "65536\n"),
             ("/sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n"),
-            (&at("isolated"), "2-3\n"),
-            (&at("smt/active"), "1\n"),
-            (&at("intel_pstate/no_turbo"), "1\n"),
-            (&at("cpu2/cpufreq/scaling_governor"), "powersave\n"),
-            (&at("cpu2/cpuidle/state0/name"), "POLL\n"),
-            (&at("cpu2/cpuidle/state0/latency"), "0\n"),
-            (&at("cpu2/cpuidle/state0/disable"), "0\n"),
-            (&at("cpu2/cpuidle/state1/name"), "C6\n"),
-            (&at("cpu2/cpuidle/state1/latency"), "133\n"),
-            (&at("cpu2/cpuidle/state1/disable"), "1\n"),
+            ("isolated", "2-3\n"),
+            ("smt/active", "1\n"),
+            ("intel_pstate/no_turbo", "1\n"),
+            ("cpu2/cpufreq/scaling_governor", "powersave\n"),
+            ("cpu2/cpuidle/state0/name", "POLL\n"),
+            ("cpu2/cpuidle/state0/latency", "0\n"),
+            ("cpu2/cpuidle/state0/disable", "0\n"),
+            ("cpu2/cpuidle/state1/name", "C6\n"),
+            ("cpu2/cpuidle/state1/latency", "133\n"),
+            ("cpu2/cpuidle/state1/disable", "1\n"),
         ]);
         let read = read(&fixture.files(), &[2, 3], false);
         let expected = Environment {
@@ -215,7 +213,7 @@ mod tests {
         assert_eq!(read(&fixture.files(), &[], false), expected);
         // Boost is turbo by another name.
         for (boost, is_on) in [("1", true), ("0", false)] {
-            fixture.write("/sys/devices/system/cpu/cpufreq/boost", boost);
+            fixture.write("cpufreq/boost", boost);
             assert_eq!(turbo(&fixture.files()), Some(is_on));
         }
     }

@@ -61,9 +61,9 @@ fn of_machine(environment: &Environment, context: &WarningContext) -> Vec<Warnin
     // Over loopback a CPU that spins is the only one that works, and it never idles. Over a device
     // the CPU that takes its interrupts does.
     let is_loopback = environment.device.as_ref().is_some_and(|device| device.name == "lo");
-    let is_idle = !context.no_idle && !(context.spinning && is_loopback);
+    let never_idles = context.no_idle || (context.spinning && is_loopback);
     let is_deep = |state: &&IdleState| {
-        is_idle && !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US
+        !never_idles && !state.disabled && state.exit_latency_us > EXIT_LATENCY_MAX_US
     };
     let deep = environment.idle_states.iter().filter(is_deep);
     let idle = deep.max_by_key(|state| state.exit_latency_us).map(|state| {

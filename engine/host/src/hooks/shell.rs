@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::poll::poll;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -93,14 +94,16 @@ pub(super) fn run(
     let raw = i32::try_from(child.id()).expect("the kernel's own pids are positive i32");
     let group = Pid::from_raw(raw);
     let end = loop {
-        let state = state(group);
         let is_interrupted = interrupt.is_raised();
-        match state {
-            State::Gone => break child.try_wait().ok().flatten().map_or(End::Lost, End::Exited),
-            State::WantsTerminal => break End::WantedTerminal,
-            State::Running if is_interrupted && may_be_interrupted => break End::Interrupted,
-            State::Running if started.elapsed() >= patience.limit.into() => break End::TimedOut,
-            State::Running => {}
+        match state(group) {
+            None => break child.try_wait().ok().flatten().map_or(End::Lost, End::Exited),
+            // It used the terminal from the background.
+            Some(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => {
+                break End::WantedTerminal;
+            }
+            Some(_) if is_interrupted && may_be_interrupted => break End::Interrupted,
+            Some(_) if started.elapsed() >= patience.limit.into() => break End::TimedOut,
+            Some(_) => {}
         }
         if let Some(tell) = on_interrupt.take_if(|_| is_interrupted) {
             tell();
@@ -140,23 +143,16 @@ fn wait(limit: Nanos, is_over: impl Fn() -> bool) {
     }
 }
 
-enum State {
-    Running,
-    /// Stopped because it used the terminal from the background.
-    WantsTerminal,
-    /// Ended and not reaped yet, or out of sight.
-    Gone,
-}
-
-fn state(process: Pid) -> State {
+/// Absent once a process has ended and was not reaped yet, or is out of sight.
+fn state(process: Pid) -> Option<WaitStatus> {
     let flags =
         WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     match waitid(Id::Pid(process), flags) {
-        Ok(WaitStatus::Stopped(_, Signal::SIGTTIN | Signal::SIGTTOU)) => State::WantsTerminal,
-        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => State::Gone,
-        Ok(_) | Err(nix::errno::Errno::EINTR) => State::Running,
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => None,
+        Ok(status) => Some(status),
+        Err(Errno::EINTR) => Some(WaitStatus::StillAlive),
         // Killed by a signal without a name, or reaped by the kernel since SIGCHLD is ignored.
-        Err(_) => State::Gone,
+        Err(_) => None,
     }
 }
 
@@ -168,7 +164,7 @@ fn kill(group: Pid, grace: Nanos) {
         for signal in signals {
             let _ = killpg(group, *signal);
         }
-        wait(grace, || matches!(state(group), State::Gone));
+        wait(grace, || state(group).is_none());
     }
 }
 

@@ -24,7 +24,7 @@ const NDOTS_MAX: u32 = 15;
 const TIMEOUT_MAX: u32 = 30;
 const ATTEMPTS_MAX: u32 = 5;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Config {
     pub(super) servers: Vec<SocketAddr>,
     search: Vec<String>,
@@ -37,14 +37,8 @@ pub(super) struct Config {
 impl Config {
     /// Reads resolv.conf(5). What is not understood there is passed over, as by the C library.
     pub(super) fn parse(text: &str, port: u16) -> Self {
-        let mut config = Self {
-            servers: Vec::new(),
-            search: Vec::new(),
-            ndots: 1,
-            timeout: Duration::from_secs(5),
-            attempts: 2,
-            rotate: false,
-        };
+        let timeout = Duration::from_secs(5);
+        let mut config = Self { ndots: 1, timeout, attempts: 2, ..Self::default() };
         let mut search = None;
         for line in text.lines() {
             let mut words = line.split(['#', ';']).next().unwrap_or("").split_whitespace();

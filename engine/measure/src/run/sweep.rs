@@ -14,7 +14,7 @@ use tare_driver::sys::{random, rlimit};
 use tare_driver::{probe, shown};
 use tare_host::cpus::{Choice, Cpus};
 use tare_host::environment::{self, WarningContext};
-use tare_host::guard::PortBudget;
+use tare_host::guard::port_warnings;
 use tare_host::journal::Journal;
 use tare_host::{tuning, unavailable};
 use tare_proto::hello::{Accept, WaitMode};
@@ -331,9 +331,9 @@ impl Run<'_> {
         // A Unix socket takes neither ports nor entries of the connection table.
         let of_ports = match self.setting.address {
             Destination::Unix(_) => Vec::new(),
-            Destination::Tcp(_) => PortBudget::of(client)
-                .with_sources(needs.sources)
-                .check(u64::from(needs.connections), needs.opened),
+            Destination::Tcp(_) => {
+                port_warnings(client, needs.sources, needs.connections.into(), needs.opened)
+            }
         };
         of_ports.into_iter().chain(of_machine).for_each(|warning| self.warn(warning));
     }
