@@ -43,14 +43,8 @@ fn http_is_served_beside_sessions() {
         let queued = get(&serve, "/queue?service=1ms");
         assert!(queued.contains(", arrival;dur="), "{queued}");
         let body = "tare".repeat(20_000);
-        let echoed = ask(
-            &serve,
-            &format!(
-                "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        );
-        assert!(echoed.ends_with(&body));
+        let head = "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 80000";
+        assert!(ask(&serve, &format!("{head}\r\n\r\n{body}")).ends_with(&body));
         assert!(ask(&serve, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 400 "));
         // Connections that have nothing to say yet are kept.
         let silent: Vec<TcpStream> =

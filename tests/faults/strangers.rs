@@ -14,8 +14,7 @@ use crate::util::{Job, Serve, lat, run, text};
 fn nobody_listens() {
     // Bound and not listening: the port is nobody else's meanwhile.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    socket.bind(&any.into()).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
     for (test, backend) in each_test() {
         let run = |flags: &str| {

@@ -19,7 +19,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::util::{Job, Ran, backends, figure, text};
+use crate::util::{Job, Ran, Serve, backends, figure, text};
 
 /// `tare http` with JSON on stdout and, unless the flags say otherwise, no warm-up: the counts are
 /// exact.
@@ -58,6 +58,29 @@ fn for_each_backend_at_once(scenario: impl Fn(&str) + Sync) {
             scope.spawn(move || scenario(&format!("--backend {backend}")));
         }
     });
+}
+
+fn url(serve: &Serve, path: &str) -> String {
+    format!("http://{}{path}", serve.address())
+}
+
+/// Runs a scenario on every backend, one after the other, against the same `tare serve`.
+fn with_server(scenario: impl Fn(&dyn Fn(&str) -> String, &str)) {
+    let serve = Serve::start("");
+    for_each_backend(|backend| scenario(&|path| url(&serve, path), backend));
+}
+
+/// The same, with all backends at once.
+fn with_server_at_once(scenario: impl Fn(&dyn Fn(&str) -> String, &str) + Sync) {
+    let serve = Serve::start("");
+    let root = url(&serve, "");
+    for_each_backend_at_once(|backend| scenario(&|path| format!("{root}{path}"), backend));
+}
+
+/// The one result of a run that went well.
+#[track_caller]
+fn measured(url: &str, flags: &[&str]) -> Value {
+    result(&http(url, &flags.join(" ")).exits(0))
 }
 
 /// The one result of a valid report.
@@ -151,6 +174,14 @@ fn sockets_used(result: &Value) -> u64 {
 /// Responses with that status code.
 fn code(result: &Value, code: &str) -> u64 {
     result["status_codes"][code]["count"].as_u64().unwrap_or(0)
+}
+
+/// The report's warning with that code.
+#[track_caller]
+fn warning(report: &Value, code: &str) -> Value {
+    let mut warnings = report["warnings"].as_array().unwrap().iter();
+    let found = warnings.find(|warning| warning["code"] == code);
+    found.unwrap_or_else(|| panic!("{report:#}")).clone()
 }
 
 /// Errors of a kind.
