@@ -185,7 +185,7 @@ struct Said {
 /// * commands: [`expect`](Self::expect), [`reset`](Self::reset)
 ///
 /// A response in one slice is read where it lies. After an error only `reset` makes sense.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ResponseReader {
     /// The body under way; absent before its head is whole.
     body: Option<Framing>,
@@ -204,22 +204,6 @@ pub struct ResponseReader {
 
 // There is one for each connection, of which there may be 100,000.
 const _: () = assert!(size_of::<ResponseReader>() <= 64);
-
-impl Default for ResponseReader {
-    fn default() -> Self {
-        Self {
-            body: None,
-            gathered: Vec::new(),
-            body_bytes: 0,
-            residence: UNTOLD,
-            status: 0,
-            blank: 0,
-            fault: None,
-            keep_alive: false,
-            head_only: false,
-        }
-    }
-}
 
 impl ResponseReader {
     /// The next response answers a `HEAD` request (or another one): to be said before its first
