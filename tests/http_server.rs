@@ -62,8 +62,8 @@ fn http_is_served_beside_sessions() {
 
 /// When the queue was joined, by its own record, seconds since the server's start.
 fn arrival(answer: &str) -> f64 {
-    let told = answer.split("arrival;dur=").nth(1).expect("it was queued");
-    told.lines().next().unwrap().parse::<f64>().unwrap() / 1e3
+    let arrival = answer.split("arrival;dur=").nth(1).expect("it was queued");
+    arrival.lines().next().unwrap().parse::<f64>().unwrap() / 1e3
 }
 
 /// Whether no thread of a process runs.
@@ -96,12 +96,12 @@ fn the_queue_records_when_the_kernel_got_a_first_request() {
                 stream
             });
             serve.job.signal(Signal::SIGCONT);
-            let told = |stream: &mut TcpStream| {
+            let arrival_on = |stream: &mut TcpStream| {
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).unwrap();
                 arrival(&answer)
             };
-            let apart = told(&mut second) - told(&mut first);
+            let apart = arrival_on(&mut second) - arrival_on(&mut first);
             (0.045..5.0).contains(&apart)
         });
         serve.stops();

@@ -114,7 +114,7 @@ fn socket_pause(mut stream: &TcpStream, pause: Duration) -> std::io::Result<usiz
 }
 
 #[test]
-fn a_client_of_another_version_is_told_and_logged() {
+fn a_client_of_another_version_is_answered_and_logged() {
     let mut serve = Serve::start("");
     let mut stream = TcpStream::connect(serve.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -97,8 +97,8 @@ fn a_body_longer_than_promised() {
         let ran = http(&server.url(), &format!("-n 6 -c 2 {backend}")).exits(0);
         let result = result(&ran);
         // Each was answered in full before that; the connection is of no use after it.
-        let told = errors(&result, "parse", "long-body");
-        assert_eq!(told, 6, "{result:#}");
+        let reported = errors(&result, "parse", "long-body");
+        assert_eq!(reported, 6, "{result:#}");
         assert_eq!(operations(&result, "completed"), 6, "{result:#}");
         assert!(sockets_used(&result) >= 6, "{result:#}");
     });

@@ -34,7 +34,7 @@ fn a_server_that_comes_back_is_found_again() {
 }
 
 #[test]
-fn a_server_that_stays_away_ends_nothing_early_and_is_told() {
+fn a_server_that_stays_away_ends_nothing_early_and_is_reported() {
     for_each_backend_at_once(|backend| {
         let (job, _) = orphaned(&format!("-d 1500ms -R 2000 -c 4 --wait block {backend}"));
         let ran = job.wait().exits(0).complains(&["warning: ", "connect ECONNREFUSED", "`errors`"]);

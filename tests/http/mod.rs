@@ -113,14 +113,14 @@ pub(crate) fn holds_together(result: &Value) {
     let intervals = result["intervals"].as_array().unwrap();
     if !intervals.is_empty() {
         // What was answered within the measured phase, whenever it was due: the goodput.
-        let told: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
+        let completed: u64 = intervals.iter().map(|i| figure(i, "/completed")).sum();
         let achieved = result["rate"]["achieved_per_s"].as_f64().unwrap();
         let seconds = figure(result, "/duration_ns") as f64 / 1e9;
-        assert!((achieved * seconds - told as f64).abs() < 0.5, "{result:#}");
+        assert!((achieved * seconds - completed as f64).abs() < 0.5, "{result:#}");
     }
     let by_status = result["latency"]["by_status"].as_object().unwrap();
-    for (code, told) in codes {
-        assert_eq!(by_status[code]["count"], told["count"], "{code}");
+    for (code, counted) in codes {
+        assert_eq!(by_status[code]["count"], counted["count"], "{code}");
     }
     assert_eq!(by_status.len(), codes.len());
     let connections = &result["connections"];

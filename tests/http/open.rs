@@ -93,9 +93,9 @@ fn each_stage_is_a_result(stages: &str, due: &[u64], flags: &str) -> Vec<Vec<Val
         for (number, (result, due)) in (1..).zip(results.iter().zip(due)) {
             holds_together(result);
             assert_eq!(result["params"]["stage"], number);
-            let told = operations(result, "due");
-            assert!(told.abs_diff(*due) <= 1, "stage {number}: {told}");
-            all_went_well(result, told);
+            let found = operations(result, "due");
+            assert!(found.abs_diff(*due) <= 1, "stage {number}: {found}");
+            all_went_well(result, found);
         }
         results
     };
@@ -117,7 +117,7 @@ fn what_is_late_is_dropped_where_asked() {
 }
 
 #[test]
-fn a_rate_beyond_the_connections_is_told_with_its_cause() {
+fn a_rate_beyond_the_connections_is_reported_with_its_cause() {
     with_server_at_once(|url, backend| {
         let flags = format!("-R 400 -d 1s -c 2 {backend}");
         let ran = http(&url("/echo?delay=50ms"), &flags).exits(0);

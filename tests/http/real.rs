@@ -117,10 +117,10 @@ fn error_codes_are_counted_each() {
                 let result = result(&ran);
                 assert_eq!(operations(&result, "failed"), 40, "{result:#}");
                 assert_eq!(code(&result, status), 40, "{result:#}");
-                let told = &result["status_codes"][status];
-                assert_eq!(told["expected"], false);
-                assert_eq!(told["first_ordinal"], 1);
-                assert!(figure(told, "/first_at_ns") <= figure(&result, "/duration_ns"));
+                let codes = &result["status_codes"][status];
+                assert_eq!(codes["expected"], false);
+                assert_eq!(codes["first_ordinal"], 1);
+                assert!(figure(codes, "/first_at_ns") <= figure(&result, "/duration_ns"));
                 let of_code = &result["latency"]["by_status"][status];
                 assert_eq!(figure(of_code, "/count"), 40);
                 assert_ne!(figure(of_code, "/max_ns"), 0);
@@ -167,11 +167,11 @@ fn a_reload_amid_the_run_is_survived() {
         assert!(sockets_used(&result) > 8, "{result:#}");
         let failed = operations(&result, "failed");
         assert!(failed <= 8, "{result:#}");
-        let told = errors(&result, "receive", "early-close")
+        let reported = errors(&result, "receive", "early-close")
             + errors(&result, "receive", "ECONNRESET")
             + errors(&result, "send", "EPIPE")
             + errors(&result, "send", "ECONNRESET");
-        assert!(told >= failed, "{result:#}");
+        assert!(reported >= failed, "{result:#}");
         assert_eq!(operations(&result, "timed_out"), 0);
         let last = result["intervals"].as_array().unwrap().last().unwrap();
         assert!(figure(last, "/completed") > 0, "{result:#}");

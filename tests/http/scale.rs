@@ -17,9 +17,9 @@ const BESIDE: u64 = 1_000;
 /// How many descriptors a process may have here, asked for so many.
 fn descriptors(wanted: u64) -> u64 {
     let raise = format!("ulimit -n {wanted} 2>/dev/null || ulimit -n $(ulimit -Hn); ulimit -n");
-    let told = Command::new("sh").args(["-c", &raise]).output().unwrap();
-    let told = String::from_utf8(told.stdout).unwrap();
-    told.trim().parse().unwrap_or(wanted)
+    let output = Command::new("sh").args(["-c", &raise]).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    output.trim().parse().unwrap_or(wanted)
 }
 
 /// A command that runs `tare` with so many descriptors as the most it may have, even as root.
@@ -56,7 +56,7 @@ fn twenty_thousand_connections_take_one_command() {
 }
 
 #[test]
-fn a_limit_that_was_raised_is_told() {
+fn a_limit_that_was_raised_is_reported() {
     let serve = Serve::start("");
     let url = url(&serve, "/");
     let run = |limit: &str, format: &str| {

@@ -52,7 +52,7 @@ fn a_fifth_of_the_answers_is_an_error() {
 
 /// A worker that first sees a code asks what the others have counted.
 #[test]
-fn which_response_was_the_first_of_its_code_is_told_of_several_workers() {
+fn which_response_was_the_first_of_its_code_is_reported_of_several_workers() {
     with_server(|url, backend| {
         let flags = ["-c 8 -n 1000 -R 1000 --threads 2 --timeout 10s", backend];
         let result = measured(&url("/echo?status=511:5"), &flags);

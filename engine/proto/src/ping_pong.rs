@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_instead_of_a_reply_or_behind_it_are_told_apart() {
+    fn figures_instead_of_a_reply_or_behind_it_are_recognised() {
         assert_eq!(Progress::new(4).handle_reply(b"tare\x01", 5), Ok(Received::Control { at: 0 }));
         assert_eq!(Progress::new(4).handle_reply(b"t\0\0\0\0", 1), Ok(Received::Control { at: 0 }));
         assert_eq!(Progress::new(4).handle_reply(b"\0\0\0\0t", 5), Ok(Received::Control { at: 4 }));
